@@ -1,0 +1,200 @@
+"""The configuration of one run: every option of `loadtrt run`, checked all at once.
+
+Layers: defaults < the file of `--config` < the command line. Times are int nanoseconds here and text such as "10s" outside.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from loadtrt.errors import UsageError
+from loadtrt.units import SECOND_NS, parse_duration, parse_rate
+
+DEFAULT_DURATION_NS = 10 * SECOND_NS
+
+
+def _shape(value: object) -> object:
+    """(16, 3, 224, 224) of "16x3x224x224"; "" and "scalar" are ()."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value,)
+    if not isinstance(value, str):
+        return value
+    if value in ("", "scalar"):
+        return ()
+    if not re.fullmatch(r"\d+(x\d+)*", value):
+        raise ValueError(f"'{value}' is not a shape: write its sizes with x between them, such as 16x3x224x224")
+    return tuple(int(size) for size in value.split("x"))
+
+
+def _range(value: object) -> object:
+    """(-1.0, 1.0) of "-1..1"."""
+    if not isinstance(value, str):
+        return value
+    low, dots, high = value.partition("..")
+    try:
+        return (float(low), float(high)) if dots else value
+    except ValueError:
+        raise ValueError(f"'{value}' is not a range: write low..high, such as -1..1") from None
+
+
+def _from_text(parse: Any) -> BeforeValidator:
+    def read(value: object) -> object:
+        if value is None or isinstance(value, bool):
+            return value
+        try:
+            return parse(value)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+
+    return BeforeValidator(read)
+
+
+def _one_or_many(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Duration = Annotated[int, _from_text(parse_duration), Field(ge=0)]
+Rate = Annotated[float, _from_text(parse_rate), Field(gt=0)]
+Shape = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_shape)]
+Range = Annotated[tuple[float, float], BeforeValidator(_range)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+
+
+class RunConfig(BaseModel):
+    """One field for each option of `loadtrt run`; `loadtrt run --help` says what each does."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # what serves
+    engine: str
+    on: Literal["auto", "tensorrt", "onnxruntime"] = "auto"
+    module: str | None = None
+    plugins: Names = ()
+    allow_host_code: bool = False
+    device: int = Field(0, ge=0)
+    fp16: bool = False
+    batch: int | None = Field(None, ge=1)
+    shapes: dict[str, Shape] = {}
+    shape_values: dict[str, tuple[int, ...]] = {}
+    profile: int = Field(0, ge=0)
+
+    # how it is driven
+    contexts: int = Field(1, ge=1, le=1024)
+    buffers: int = Field(2, ge=1, le=64)
+    graph: bool = True
+    copies: bool = True
+    wait: Literal["spin", "block"] = "spin"
+    threads_per_context: int | None = Field(None, ge=1)
+
+    # the load
+    arrivals: Literal["closed", "constant", "poisson"] = "closed"
+    rate: Rate | None = None
+    seed: int = Field(1, ge=0)
+    inputs: Names = ("random",)
+    input_sets: int = Field(4, ge=1)
+    input_range: dict[str, Range] = {}
+
+    # the phases
+    warmup: Duration = SECOND_NS
+    duration: Duration | None = None
+    requests: int | None = Field(None, ge=1)
+    max_duration: Duration | None = None
+    drain: Duration = 10 * SECOND_NS
+    verify: bool = False
+    max_lateness: Duration | None = None
+
+    @field_validator("shape_values", mode="before")
+    @classmethod
+    def _values(cls, value: object) -> object:
+        """{"size": (8, 8)} of {"size": "8,8"}."""
+        if not isinstance(value, dict):
+            return value
+        return {name: item.split(",") if isinstance(item, str) else item for name, item in value.items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _open_loop_by_rate(cls, data: object) -> object:
+        """A rate without a kind of arrivals means Poisson: independent users."""
+        if isinstance(data, dict) and data.get("rate") is not None and data.get("arrivals") is None:
+            return {**{key: value for key, value in data.items() if key != "arrivals"}, "arrivals": "poisson"}
+        return data
+
+    @model_validator(mode="after")
+    def _load_is_whole(self) -> Self:
+        if self.arrivals == "closed" and self.rate is not None:
+            raise ValueError("closed arrivals have no rate: leave --rate out, or ask for --arrivals poisson or constant")
+        if self.arrivals != "closed" and self.rate is None:
+            raise ValueError(f"{self.arrivals} arrivals need a rate: add --rate, such as --rate 500/s")
+        if self.max_duration is not None and self.max_duration < self.least_duration_ns:
+            raise ValueError("max_duration is shorter than duration: raise one or lower the other")
+        return self
+
+    @property
+    def least_duration_ns(self) -> int:
+        """How long to measure at least; with `requests` too, the run ends when both are met."""
+        if self.duration is not None:
+            return self.duration
+        return DEFAULT_DURATION_NS if self.requests is None else 0
+
+
+def load_config(file: Path | None, options: dict[str, Any]) -> RunConfig:
+    """The configuration of `file` with `options` (None: not given) laid over it.
+
+    Raises UsageError with every fault in one sentence each: a file that cannot be read, is not YAML or not a mapping, an
+    unknown key (naming the nearest), a value of the wrong kind.
+    """
+    data = _read_yaml(file) if file else {}
+    source = str(file) if file else "the command line"
+    unknown = [_unknown(key) for key in data if key not in RunConfig.model_fields]
+    if unknown:
+        raise UsageError(f"{source}: " + "; ".join(unknown))
+    given = {key: value for key, value in options.items() if value is not None}
+    if "rate" in given and "arrivals" not in given and data.get("arrivals") == "closed":
+        del data["arrivals"]  # a rate on the command line wins over the file's closed loop
+    if given.get("arrivals") == "closed":
+        data.pop("rate", None)
+    merged = {**data, **given}
+    if "engine" not in merged:
+        raise UsageError("no engine: add --engine with a plan, an .onnx file, zoo:googlenet or simulated:null")
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise UsageError("; ".join(_fault(item, given, source) for item in error.errors())) from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read configuration {file}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UsageError(f"{file} must hold option names with their values, such as 'contexts: 4'")
+    return {str(key).replace("-", "_"): value for key, value in data.items()}
+
+
+def _unknown(key: str) -> str:
+    near = difflib.get_close_matches(key, RunConfig.model_fields, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"the keys are {', '.join(RunConfig.model_fields)}"
+    return f"unknown key '{key}': {hint}"
+
+
+def _fault(item: Any, given: dict[str, Any], source: str) -> str:
+    message = item["msg"].removeprefix("Value error, ")
+    path = item["loc"]
+    if not path:
+        return str(message)
+    where = f"--{str(path[0]).replace('_', '-')}" if path[0] in given else f"{source}: {path[0]}"
+    inside = "".join(f".{part}" for part in path[1:])
+    wrong = "" if repr(item["input"]) in message or str(item["input"]) in message else f" (it is {item['input']!r})"
+    return f"{where}{inside}: {message[0].lower()}{message[1:]}{wrong}"

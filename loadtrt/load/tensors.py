@@ -1,0 +1,84 @@
+"""Tensors by name, type and shape, and their bytes. Types keep the names that TensorRT gives them in lower case."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from loadtrt.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import numpy.typing as npt
+
+    # One array for each tensor of a request, by name: of the tensor's shape in numpy's or ml_dtypes' type; sub-byte
+    # types as packed bytes, uint8 [nbytes].
+    Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
+
+# name: (bits, numpy's name, or ml_dtypes' where numpy has none). Sub-byte types are packed: two int4 make one byte.
+DTYPES: dict[str, tuple[int, str]] = {
+    "fp32": (32, "float32"),
+    "fp16": (16, "float16"),
+    "bf16": (16, "bfloat16"),
+    "fp8": (8, "float8_e4m3fn"),
+    "e8m0": (8, "float8_e8m0fnu"),
+    "fp64": (64, "float64"),
+    "int64": (64, "int64"),
+    "int32": (32, "int32"),
+    "int16": (16, "int16"),
+    "int8": (8, "int8"),
+    "uint64": (64, "uint64"),
+    "uint32": (32, "uint32"),
+    "uint16": (16, "uint16"),
+    "uint8": (8, "uint8"),
+    "bool": (8, "bool"),
+    "int4": (4, "int4"),
+    "fp4": (4, "float4_e2m1fn"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output. `shape` holds -1 where it is not decided yet; `nbytes` is what its buffer takes.
+
+    `shape_values`: the tensor carries a shape (it lies in host memory and its values size other tensors).
+    """
+
+    name: str
+    is_input: bool
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    shape_values: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype}[{','.join('?' if size < 0 else str(size) for size in self.shape)}]"
+
+
+def bits_of(dtype: str) -> int:
+    """Bits of one element. Raises UsageError for a type that loadtrt does not know."""
+    if dtype not in DTYPES:
+        raise UsageError(f"tensor type '{dtype}' is unknown to loadtrt; it knows {', '.join(DTYPES)}")
+    return DTYPES[dtype][0]
+
+
+def bytes_of(dtype: str, shape: tuple[int, ...]) -> int:
+    """ceil(elements × bits / 8) for a shape without -1."""
+    return -(-math.prod(shape) * bits_of(dtype) // 8)
+
+
+def numpy_dtype(dtype: str) -> np.dtype:
+    """numpy's (or ml_dtypes') type of one element; uint8 for sub-byte types, which are handled as packed bytes."""
+    import numpy as np
+
+    bits, name = bits_of(dtype), DTYPES[dtype][1]
+    if bits < 8:
+        return np.dtype("uint8")
+    if hasattr(np, name):
+        return np.dtype(name)
+    import ml_dtypes
+
+    return np.dtype(getattr(ml_dtypes, name))

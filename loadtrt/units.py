@@ -1,0 +1,68 @@
+"""Durations, rates, sizes: read from what people write, written for people to read.
+
+Inside the program time is int nanoseconds and memory is int bytes; these functions are the only border.
+"""
+
+from __future__ import annotations
+
+import re
+
+from loadtrt.errors import UsageError
+
+SECOND_NS = 1_000_000_000
+MILLISECOND_NS = 1_000_000
+_DURATION_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": MILLISECOND_NS, "s": SECOND_NS, "m": 60 * SECOND_NS, "h": 3600 * SECOND_NS}
+_RATE_S = {"s": 1, "m": 60, "h": 3600}
+_NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
+
+
+def parse_duration(text: str | float) -> int:
+    """Nanoseconds of "10s", "250ms", "1.5m", "20us", "1h"; a bare number is seconds.
+
+    Raises UsageError when the text is no duration.
+    """
+    match = re.fullmatch(rf"\s*{_NUMBER}\s*(ns|us|µs|ms|s|m|h)?\s*", str(text))
+    if not match:
+        raise UsageError(f"'{text}' is not a duration: write a number with ns, us, ms, s, m or h, such as 10s or 250ms")
+    return round(float(match[1]) * _DURATION_NS[match[2] or "s"])
+
+
+def parse_rate(text: str | float) -> float:
+    """Events per second of "500/s", "2k/s", "90/m", "1200/h"; a bare number is per second.
+
+    Raises UsageError when the text is no rate, or is zero.
+    """
+    match = re.fullmatch(rf"\s*{_NUMBER}\s*(k|M)?\s*(?:/\s*(s|m|h))?\s*", str(text))
+    value = float(match[1]) * {"k": 1e3, "M": 1e6, None: 1.0}[match[2]] / _RATE_S[match[3] or "s"] if match else 0.0
+    if value <= 0:
+        raise UsageError(f"'{text}' is not a rate: write requests per second above zero, such as 500/s, 2k/s or 90/m")
+    return value
+
+
+def format_duration(ns: float) -> str:
+    """Three significant digits in the unit that fits: "7.21 ms", "312 µs", "1.50 s"."""
+    magnitude = abs(ns)
+    for unit, size in (("s", SECOND_NS), ("ms", MILLISECOND_NS), ("µs", 1_000)):
+        if magnitude >= size * 0.9995:
+            return f"{_three_digits(ns / size)} {unit}"
+    return f"{ns:.0f} ns"
+
+
+def format_bytes(count: float) -> str:
+    """Binary units: "26.4 MiB"."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{_three_digits(value)} {unit}"
+        value /= 1024
+    return f"{_three_digits(value)} TiB"
+
+
+def format_count(value: float) -> str:
+    """A count or rate with thousands apart: "1 234", "98.7", "0.52"."""
+    return f"{value:,.0f}".replace(",", " ") if abs(value) >= 1000 else _three_digits(value)
+
+
+def _three_digits(value: float) -> str:
+    magnitude = abs(value)
+    return f"{value:.0f}" if magnitude >= 99.95 else f"{value:.1f}" if magnitude >= 9.995 else f"{value:.2f}"
