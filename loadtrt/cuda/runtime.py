@@ -1,0 +1,106 @@
+"""Checked calls into the CUDA runtime (`cuda.bindings.runtime`), and what it knows about devices.
+
+Every call returns a status; `call` turns a bad one into a CudaError with CUDA's own explanation, once, here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from loadtrt.errors import CudaError, EngineError
+
+_HINTS = {
+    "cudaErrorInsufficientDriver": "install the NVIDIA driver, or the cu12 extra (pip install 'loadtrt[cu12]') for drivers older than R580",
+    "cudaErrorNoDevice": "no CUDA GPU is visible: look at nvidia-smi and CUDA_VISIBLE_DEVICES",
+    "cudaErrorMemoryAllocation": "the GPU is out of memory: use fewer --contexts, --buffers or a smaller --batch",
+}
+
+
+@cache
+def cudart() -> Any:
+    """The module `cuda.bindings.runtime`. Raises EngineError where cuda-python is not installed."""
+    try:
+        from cuda.bindings import runtime
+    except ImportError:
+        raise EngineError(
+            "the CUDA bindings are not installed: pip install 'loadtrt[cu13]' (or 'loadtrt[cu12]' for drivers older than R580)"
+        ) from None
+    return runtime
+
+
+def call(name: str, *args: Any) -> Any:
+    """The value of a runtime call: None, one value, or a tuple of several. Raises CudaError when its status is bad."""
+    runtime = cudart()
+    status, *values = getattr(runtime, name)(*args)
+    if status != 0:
+        raise error_of(name, status)
+    return values[0] if len(values) == 1 else tuple(values) or None
+
+
+def error_of(name: str, status: Any) -> CudaError:
+    """The CudaError for a bad status of the call `name`."""
+    runtime = cudart()
+    label = getattr(status, "name", str(status))
+    try:
+        explanation = runtime.cudaGetErrorString(status)[1]
+        explanation = explanation.decode() if isinstance(explanation, bytes) else str(explanation)
+    except Exception:  # a machine without a driver cannot even explain
+        explanation = "no explanation"
+    hint = _HINTS.get(label)
+    return CudaError(name, label, f"{explanation}; {hint}" if hint else explanation)
+
+
+def device_count() -> int:
+    """How many GPUs CUDA sees; the preflight of every TensorRT call (without a driver `Runtime()` kills the process).
+
+    Raises CudaError where there is no driver or no GPU, EngineError where the bindings are missing.
+    """
+    return int(call("cudaGetDeviceCount"))
+
+
+def has_gpu() -> bool:
+    """Whether a GPU can be used at all."""
+    try:
+        return device_count() > 0
+    except EngineError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceProperties:
+    """What CUDA says of one GPU. compute_capability such as (9, 0)."""
+
+    index: int
+    name: str
+    compute_capability: tuple[int, int]
+    multiprocessors: int
+    memory_bytes: int
+    pci_bus_id: str
+
+
+def device_properties(index: int) -> DeviceProperties:
+    """Properties of GPU `index`. Raises CudaError."""
+    found = call("cudaGetDeviceProperties", index)
+    name = found.name.decode() if isinstance(found.name, bytes) else str(found.name)
+    return DeviceProperties(
+        index=index,
+        name=name.strip("\0"),
+        compute_capability=(int(found.major), int(found.minor)),
+        multiprocessors=int(found.multiProcessorCount),
+        memory_bytes=int(found.totalGlobalMem),
+        pci_bus_id=f"{found.pciDomainID:08x}:{found.pciBusID:02x}:{found.pciDeviceID:02x}.0",
+    )
+
+
+def memory_info() -> tuple[int, int]:
+    """(free, total) bytes of the current device. Raises CudaError."""
+    free, total = call("cudaMemGetInfo")
+    return int(free), int(total)
+
+
+def versions() -> tuple[str, str]:
+    """(driver's CUDA version, runtime's CUDA version), such as ("13.0", "13.0"); "none" where there is no driver."""
+    driver, runtime = (int(call(name)) for name in ("cudaDriverGetVersion", "cudaRuntimeGetVersion"))
+    return tuple(f"{v // 1000}.{v % 1000 // 10}" if v else "none" for v in (driver, runtime))  # type: ignore[return-value]

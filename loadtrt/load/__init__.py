@@ -1,0 +1,1 @@
+"""When requests come and what they carry. Pure: no engine, no clock, no event loop."""

@@ -1,0 +1,1 @@
+"""Records → numbers. Pure: numpy alone."""
