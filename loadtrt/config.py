@@ -1,19 +1,21 @@
 """The configuration of one run: every option of `loadtrt run`, checked all at once.
 
-Layers: defaults < the file of `--config` < the command line. Times are int nanoseconds here and text such as "10s" outside.
+Layers: defaults < the file of `--config` < the command line. Times are int ns in here, text such as "10s" outside.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from loadtrt.errors import UsageError
 from loadtrt.units import SECOND_NS, parse_duration, parse_rate
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DEFAULT_DURATION_NS = 10 * SECOND_NS
 
@@ -68,7 +70,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 class RunConfig(BaseModel):
     """One field for each option of `loadtrt run`; `loadtrt run --help` says what each does."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     # what serves
     engine: str
@@ -108,6 +110,10 @@ class RunConfig(BaseModel):
     verify: bool = False
     max_lateness: Duration | None = None
 
+    # what is shown and kept
+    json_file: str | None = Field(None, alias="json")
+    quiet: bool = False
+
     @field_validator("shape_values", mode="before")
     @classmethod
     def _values(cls, value: object) -> object:
@@ -127,7 +133,7 @@ class RunConfig(BaseModel):
     @model_validator(mode="after")
     def _load_is_whole(self) -> Self:
         if self.arrivals == "closed" and self.rate is not None:
-            raise ValueError("closed arrivals have no rate: leave --rate out, or ask for --arrivals poisson or constant")
+            raise ValueError("closed arrivals have no rate: leave --rate out, or take --arrivals poisson or constant")
         if self.arrivals != "closed" and self.rate is None:
             raise ValueError(f"{self.arrivals} arrivals need a rate: add --rate, such as --rate 500/s")
         if self.max_duration is not None and self.max_duration < self.least_duration_ns:
@@ -142,15 +148,19 @@ class RunConfig(BaseModel):
         return DEFAULT_DURATION_NS if self.requests is None else 0
 
 
+# The keys of a configuration file, which are the options of `loadtrt run`.
+KEYS = {field.alias or name for name, field in RunConfig.model_fields.items()}
+
+
 def load_config(file: Path | None, options: dict[str, Any]) -> RunConfig:
     """The configuration of `file` with `options` (None: not given) laid over it.
 
-    Raises UsageError with every fault in one sentence each: a file that cannot be read, is not YAML or not a mapping, an
-    unknown key (naming the nearest), a value of the wrong kind.
+    Raises UsageError that names every fault: a file that cannot be read, is not YAML or not a mapping, an unknown key
+    (with the nearest), a value of the wrong kind.
     """
     data = _read_yaml(file) if file else {}
     source = str(file) if file else "the command line"
-    unknown = [_unknown(key) for key in data if key not in RunConfig.model_fields]
+    unknown = [_unknown(key) for key in data if key not in KEYS]
     if unknown:
         raise UsageError(f"{source}: " + "; ".join(unknown))
     given = {key: value for key, value in options.items() if value is not None}
@@ -170,8 +180,17 @@ def load_config(file: Path | None, options: dict[str, Any]) -> RunConfig:
 def _read_yaml(file: Path) -> dict[str, Any]:
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """YAML 1.2's booleans: only true and false. YAML 1.1 reads the key `on` as True."""
+
+    Loader.yaml_implicit_resolvers = {
+        letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
+
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        data = yaml.load(file.read_text(encoding="utf-8"), Loader)  # noqa: S506  # a SafeLoader
     except OSError as error:
         raise UsageError(f"cannot read configuration {file}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -184,8 +203,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _unknown(key: str) -> str:
-    near = difflib.get_close_matches(key, RunConfig.model_fields, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"the keys are {', '.join(RunConfig.model_fields)}"
+    near = difflib.get_close_matches(key, KEYS, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"the keys are {', '.join(sorted(KEYS))}"
     return f"unknown key '{key}': {hint}"
 
 

@@ -11,7 +11,15 @@ from loadtrt.errors import UsageError
 
 SECOND_NS = 1_000_000_000
 MILLISECOND_NS = 1_000_000
-_DURATION_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": MILLISECOND_NS, "s": SECOND_NS, "m": 60 * SECOND_NS, "h": 3600 * SECOND_NS}
+_DURATION_NS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "ms": MILLISECOND_NS,
+    "s": SECOND_NS,
+    "m": 60 * SECOND_NS,
+    "h": 3600 * SECOND_NS,
+}
 _RATE_S = {"s": 1, "m": 60, "h": 3600}
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 

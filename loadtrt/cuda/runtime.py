@@ -12,7 +12,7 @@ from typing import Any
 from loadtrt.errors import CudaError, EngineError
 
 _HINTS = {
-    "cudaErrorInsufficientDriver": "install the NVIDIA driver, or the cu12 extra (pip install 'loadtrt[cu12]') for drivers older than R580",
+    "cudaErrorInsufficientDriver": "install the NVIDIA driver, or for drivers before R580 pip install 'loadtrt[cu12]'",
     "cudaErrorNoDevice": "no CUDA GPU is visible: look at nvidia-smi and CUDA_VISIBLE_DEVICES",
     "cudaErrorMemoryAllocation": "the GPU is out of memory: use fewer --contexts, --buffers or a smaller --batch",
 }
@@ -25,7 +25,7 @@ def cudart() -> Any:
         from cuda.bindings import runtime
     except ImportError:
         raise EngineError(
-            "the CUDA bindings are not installed: pip install 'loadtrt[cu13]' (or 'loadtrt[cu12]' for drivers older than R580)"
+            "the CUDA bindings are not installed: pip install 'loadtrt[cu13]' (for drivers before R580 'loadtrt[cu12]')"
         ) from None
     return runtime
 

@@ -95,7 +95,7 @@ class ClockMapping:
 
 
 class Engine(Protocol):
-    """Serves requests on lanes. Made by its module's `load_…` function, which reads the model but takes no lane memory."""
+    """Serves requests on lanes. Made by its module's `load_…` function, which reads the model and makes no lane yet."""
 
     contexts: int
     buffers: int
@@ -127,8 +127,8 @@ class Engine(Protocol):
     async def wait(self, until_ns: int) -> Sequence[Completion]:
         """What has finished since the last call, in order within each lane; returns at `until_ns` at the latest.
 
-        Returns as soon as there is anything. Gives the event loop a turn at least every millisecond, so cancelling works.
-        `until_ns` in the past asks for what is there already.
+        Returns as soon as there is anything. Gives the event loop a turn at least every millisecond, so that cancelling
+        works. `until_ns` in the past asks for what is there already.
         """
         ...
 

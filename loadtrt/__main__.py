@@ -1,0 +1,5 @@
+"""`python -m loadtrt`."""
+
+from loadtrt.cli.main import main
+
+main()

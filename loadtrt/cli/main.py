@@ -1,0 +1,87 @@
+"""`loadtrt`: the group of commands. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from loadtrt import __version__
+from loadtrt.errors import EXIT_INTERRUPTED, LoadtrtError
+
+# name: (module that holds `command`, what it does). Kept here so that --help imports none of them.
+COMMANDS = {
+    "run": ("loadtrt.cli.run", "Drive an engine with load and say how fast and how late it is."),
+    "inspect": ("loadtrt.cli.inspect", "Say what is in a plan or model, as far as can be known here."),
+    "doctor": ("loadtrt.cli.doctor", "Check GPU, driver, TensorRT and host, and say what to mend."),
+    "zoo": ("loadtrt.cli.zoo", "Write a model made on the spot, such as googlenet."),
+}
+
+
+class _Lazy(click.Group):
+    """Commands by name, imported when called."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[name][0]).command
+        return command
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"the commands are {', '.join(COMMANDS)}"
+            raise click.UsageError(f"there is no command '{args[0]}': {hint}")
+        return super().resolve_command(context, args)
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_) for name, (_, help_) in COMMANDS.items()])
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="loadtrt")
+def cli() -> None:
+    """Async, multi-context load tester for TensorRT."""
+
+
+def main() -> None:
+    """Entry point: every failure is one sentence on stderr and an exit code (0 good, 2 usage and files, 3 engine and
+    CUDA, 97 measured but invalid, 130 interrupted)."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        code = 2
+    except click.ClickException as error:
+        code = _say(f"{error.format_message()}", error.exit_code)
+    except LoadtrtError as error:
+        code = _say(str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        code = _say("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:  # the reader of our stdout has gone; Python would complain again while closing it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        if os.environ.get("LOADTRT_TRACEBACK"):
+            raise
+        code = _say(f"a fault in loadtrt itself: {type(error).__name__}: {error} (LOADTRT_TRACEBACK=1 shows where)", 1)
+    sys.exit(code)
+
+
+def _say(sentence: str, code: int) -> int:
+    print(f"loadtrt: {' '.join(sentence.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

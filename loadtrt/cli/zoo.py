@@ -1,0 +1,37 @@
+"""`loadtrt zoo`: write a model that needs no download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from loadtrt.errors import UsageError
+
+
+@click.command("zoo")
+@click.argument("name")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: NAME.onnx]")
+@click.option("--batch", type=click.IntRange(min=1), help="Fix the first dimension.  [default: dynamic]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random weights.")
+def command(name: str, output: Path | None, batch: int | None, seed: int) -> None:
+    """Write the model NAME as ONNX, with random weights. There is one so far: googlenet."""
+    from math import prod
+
+    from loadtrt.units import format_bytes, format_count
+    from loadtrt.zoo import make
+
+    model = make(name, batch, seed)
+    data = model.SerializeToString()
+    file = output or Path(f"{name}.onnx")
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}") from None
+    parameters = sum(prod(weight.dims) for weight in model.graph.initializer)
+    opset = model.opset_import[0].version
+    click.echo(f"{file}: {format_bytes(len(data))}, {format_count(parameters)} parameters, opset {opset}")
+    for way, values in (("input", model.graph.input), ("output", model.graph.output)):
+        for value in values:
+            sizes = (str(dim.dim_value) if dim.dim_value else "?" for dim in value.type.tensor_type.shape.dim)
+            click.echo(f"  {way} {value.name} fp32[{','.join(sizes)}]")

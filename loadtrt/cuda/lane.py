@@ -1,0 +1,264 @@
+"""One lane: an execution context's three streams (copy in, compute, copy out) and its buffer sets.
+
+While one buffer set computes, the next one's inputs come in and the previous one's outputs go out. Two requests in
+flight never share a buffer set. A request is a short program of CUDA calls, made beforehand.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from loadtrt.cuda.memory import DeviceBuffer, PinnedBuffer
+from loadtrt.cuda.runtime import call, cudart, error_of
+from loadtrt.cuda.stream import Event, Graph, Stream, elapsed_ns
+from loadtrt.errors import CudaError, EngineError
+from loadtrt.load.tensors import numpy_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from loadtrt.cuda.stream import GpuClock
+    from loadtrt.load.tensors import TensorSpec
+
+# A call of the CUDA runtime and its arguments; calls return (status, ...).
+_Step = tuple["Callable[..., tuple[Any, ...]]", tuple[Any, ...]]
+
+
+class Finished(NamedTuple):
+    """A finished request: its buffer set, its completion on the host's clock, and its phases, all ns."""
+
+    buffer: int
+    completed_ns: int
+    h2d_ns: int
+    compute_ns: int
+    d2h_ns: int
+
+
+class _BufferSet:
+    """Device memory of every tensor, pinned memory of every output, and the events of one request."""
+
+    def __init__(self, tensors: Sequence[TensorSpec], blocking: bool) -> None:
+        self.device: dict[str, DeviceBuffer] = {}
+        self.outputs: dict[str, PinnedBuffer] = {}
+        self.events: list[Event] = []
+        self.graph: Graph | None = None
+        self.programs: list[list[_Step]] = []  # one for each input set
+        try:
+            for spec in tensors:
+                if not spec.shape_values:
+                    self.device[spec.name] = DeviceBuffer(spec.nbytes)
+                    if not spec.is_input:
+                        self.outputs[spec.name] = PinnedBuffer(spec.nbytes)
+            self.events.extend(Event(blocking) for _ in range(5))
+        except EngineError:
+            self.close()
+            raise
+        self.h2d_start, self.h2d_end, self.start, self.end, self.d2h_end = self.events
+
+    def close(self) -> None:
+        self.programs.clear()
+        if self.graph is not None:
+            self.graph.close()
+        for owned in (*self.events, *self.device.values(), *self.outputs.values()):
+            owned.close()
+        self.graph = None
+        self.events.clear()
+        self.device.clear()
+        self.outputs.clear()
+
+
+class Lane:
+    """Submits requests of one context and finds out when they finished.
+
+    bind(name, address) and enqueue(stream) are the context's; `addresses` are the pinned input sets, by tensor name.
+    graph: try to capture the enqueue; `graph_refusal` says why it could not be. copies: move inputs and outputs with
+    every request; otherwise input set 0 lies on the device from the start. Raises CudaError and EngineError.
+    """
+
+    def __init__(
+        self,
+        tensors: Sequence[TensorSpec],
+        buffers: int,
+        *,
+        stream: Stream,
+        bind: Callable[[str, int], None],
+        enqueue: Callable[[int], bool],
+        reason: Callable[[], str],
+        addresses: Sequence[Mapping[str, int]],
+        graph: bool,
+        copies: bool,
+        blocking: bool,
+    ) -> None:
+        self._tensors = [spec for spec in tensors if not spec.shape_values]
+        self._compute = stream
+        self._bind, self._enqueue, self._reason = bind, enqueue, reason
+        self._copies = copies
+        self._sets: list[_BufferSet] = []
+        self._streams: list[Stream] = []
+        self._in_flight: deque[int] = deque()
+        self._next = 0
+        self._query = cudart().cudaEventQuery
+        self.graph_refusal = "" if graph else "not asked for"
+        try:
+            self._in, self._out = Stream(), Stream()
+            self._streams += [self._in, self._out]
+            for _ in range(buffers):
+                self._sets.append(_BufferSet(self._tensors, blocking))
+            for made in self._sets:
+                self._prepare(made, addresses)
+        except EngineError:
+            self.close()
+            raise
+
+    def submit(self, inputs: int) -> Event:
+        """Enqueue one request with input set `inputs` into the next buffer set, which must be free: at most `buffers`
+        requests are in flight. Returns the event of its completion. Raises CudaError or EngineError."""
+        made = self._sets[self._next]
+        for function, arguments in made.programs[inputs]:
+            status = function(*arguments)[0]
+            if status:
+                raise error_of(function.__name__, status)
+        self._in_flight.append(self._next)
+        self._next += 1
+        if self._next == len(self._sets):
+            self._next = 0
+        return made.d2h_end if self._copies else made.end
+
+    def poll(self, clock: GpuClock) -> Finished | None:
+        """The oldest request in flight, if it has finished. Raises CudaError when the device has failed."""
+        if not self._in_flight:
+            return None
+        buffer = self._in_flight[0]
+        made = self._sets[buffer]
+        last = made.d2h_end if self._copies else made.end
+        status = self._query(last.handle)[0]
+        if status:
+            if status == cudart().cudaError_t.cudaErrorNotReady:
+                return None
+            raise error_of("cudaEventQuery", status)
+        self._in_flight.popleft()
+        compute = elapsed_ns(made.start, made.end)
+        if not self._copies:
+            return Finished(buffer, clock.host_ns(last), 0, compute, 0)
+        return Finished(
+            buffer, clock.host_ns(last), elapsed_ns(made.h2d_start, made.h2d_end), compute, elapsed_ns(made.end, last)
+        )
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is in flight."""
+        return bool(self._in_flight)
+
+    def outputs(self, buffer: int) -> dict[str, npt.NDArray[Any]]:
+        """Arrays of the outputs in a buffer set that is not in flight; data-dependent shapes are left out, since only a
+        part of their buffer was written."""
+        made = self._sets[buffer]
+        arrays = {}
+        for spec in self._tensors:
+            if spec.is_input or -1 in spec.shape:
+                continue
+            pinned = made.outputs[spec.name]
+            if not self._copies:
+                kind = cudart().cudaMemcpyKind.cudaMemcpyDeviceToHost
+                call("cudaMemcpy", pinned.address, made.device[spec.name].address, spec.nbytes, kind)
+            dtype = numpy_dtype(spec.dtype)
+            volume = 1
+            for size in spec.shape:
+                volume *= size
+            plain = volume * dtype.itemsize == spec.nbytes  # else packed or padded: compared as bytes
+            arrays[spec.name] = (
+                pinned.array(dtype, spec.shape) if plain else pinned.array(numpy_dtype("uint8"), (spec.nbytes,))
+            )
+        return arrays
+
+    def close(self) -> None:
+        """Wait for what is in flight and free everything but the compute stream. Safe to call twice."""
+        failures = []
+        for stream in (*self._streams, *([self._compute] if self._sets else [])):
+            try:
+                stream.synchronize()
+            except CudaError as error:  # a device that has failed still lets its memory go
+                failures.append(error)
+        for owned in (*self._sets, *self._streams):
+            try:
+                owned.close()
+            except CudaError as error:
+                failures.append(error)
+        self._sets.clear()
+        self._streams.clear()
+        self._in_flight.clear()
+        if failures:
+            raise failures[0]
+
+    def _prepare(self, made: _BufferSet, addresses: Sequence[Mapping[str, int]]) -> None:
+        """Upload input set 0, run once, capture, and write the programs."""
+        for function, arguments in self._copy_in(made, addresses[0]):
+            status = function(*arguments)[0]
+            if status:
+                raise error_of(function.__name__, status)
+        self._in.synchronize()
+        self._rebind(made)
+        if not self._enqueue(int(self._compute)):
+            raise EngineError(f"TensorRT refused the first enqueue: {self._reason()}")
+        self._compute.synchronize()
+        if not self.graph_refusal:
+            try:
+                after = made.h2d_end if self._copies else None
+                made.graph = Graph.capture(self._compute, self._enqueue, after, made.start, made.end)
+            except CudaError as error:
+                self.graph_refusal = f"{error}; {self._reason()}"
+            self._compute.synchronize()
+        made.programs = [self._program(made, sources) for sources in addresses]
+
+    def _program(self, made: _BufferSet, sources: Mapping[str, int]) -> list[_Step]:
+        runtime = cudart()
+        record, wait = runtime.cudaEventRecord, runtime.cudaStreamWaitEvent
+        compute, out = self._compute.handle, self._out.handle
+        steps: list[_Step] = []
+        if self._copies:
+            steps.append((record, (made.h2d_start.handle, self._in.handle)))
+            steps.extend(self._copy_in(made, sources))
+            steps.append((record, (made.h2d_end.handle, self._in.handle)))
+        if made.graph is not None:
+            steps.append((runtime.cudaGraphLaunch, (made.graph.handle, compute)))
+        else:
+            if self._copies:
+                steps.append((wait, (compute, made.h2d_end.handle, 0)))
+            steps.append((record, (made.start.handle, compute)))
+            steps.append((self._enqueue_plainly, (made, int(self._compute))))
+            steps.append((record, (made.end.handle, compute)))
+        if self._copies:
+            kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+            steps.append((wait, (out, made.end.handle, 0)))
+            steps.extend(
+                (runtime.cudaMemcpyAsync, (pinned.address, made.device[name].address, pinned.nbytes, kind, out))
+                for name, pinned in made.outputs.items()
+            )
+            steps.append((record, (made.d2h_end.handle, out)))
+        return steps
+
+    def _copy_in(self, made: _BufferSet, sources: Mapping[str, int]) -> list[_Step]:
+        runtime = cudart()
+        kind = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
+        return [
+            (
+                runtime.cudaMemcpyAsync,
+                (made.device[spec.name].address, sources[spec.name], spec.nbytes, kind, self._in.handle),
+            )
+            for spec in self._tensors
+            if spec.is_input and spec.nbytes
+        ]
+
+    def _rebind(self, made: _BufferSet) -> None:
+        for name, buffer in made.device.items():
+            self._bind(name, buffer.address)
+
+    def _enqueue_plainly(self, made: _BufferSet, stream: int) -> tuple[int]:
+        if len(self._sets) > 1:
+            self._rebind(made)
+        if not self._enqueue(stream):
+            raise EngineError(f"TensorRT refused an enqueue: {self._reason()}")
+        return (0,)

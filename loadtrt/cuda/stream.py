@@ -1,0 +1,172 @@
+"""Streams, events and captured graphs as owned handles, and the GPU's clock on the host's."""
+
+from __future__ import annotations
+
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from loadtrt.cuda.runtime import call, cudart
+from loadtrt.errors import CudaError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_EXTERNAL = 1  # cudaEventRecordExternal, cudaEventWaitExternal: a node of its own in a graph, seen from outside
+_NANOSECONDS = 1e6  # of the milliseconds that events measure in
+
+
+class Stream:
+    """A stream that does not synchronise with the legacy default stream. priority: lower numbers run first."""
+
+    def __init__(self, priority: int | None = None) -> None:
+        flags = cudart().cudaStreamNonBlocking
+        self.handle = (
+            call("cudaStreamCreateWithFlags", flags)
+            if priority is None
+            else call("cudaStreamCreateWithPriority", flags, priority)
+        )
+
+    def __int__(self) -> int:
+        return int(self.handle)
+
+    def synchronize(self) -> None:
+        """Wait until all its work is done. Raises CudaError, also for earlier asynchronous failures."""
+        call("cudaStreamSynchronize", self.handle)
+
+    def close(self) -> None:
+        """Destroy it. Safe to call twice."""
+        handle, self.handle = self.handle, None
+        if handle is not None:
+            call("cudaStreamDestroy", handle)
+
+
+class Event:
+    """A timing event. blocking: cudaEventSynchronize sleeps instead of spinning."""
+
+    def __init__(self, blocking: bool = False) -> None:
+        self.handle = call("cudaEventCreateWithFlags", cudart().cudaEventBlockingSync if blocking else 0)
+
+    def close(self) -> None:
+        """Destroy it. Safe to call twice."""
+        handle, self.handle = self.handle, None
+        if handle is not None:
+            call("cudaEventDestroy", handle)
+
+
+def elapsed_ns(start: Event, end: Event) -> int:
+    """From one completed event to another, ns; negative where `end` came first. Raises CudaError.
+
+    CUDA answers in float32 milliseconds: 60 ns steps at one second, so keep the two near each other.
+    """
+    milliseconds: float = call("cudaEventElapsedTime", start.handle, end.handle)
+    return round(milliseconds * _NANOSECONDS)
+
+
+class Graph:
+    """One enqueue captured between external events: wait for `after`, record `start`, work, record `end`."""
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+
+    @classmethod
+    def capture(
+        cls, stream: Stream, enqueue: Callable[[int], bool], after: Event | None, start: Event, end: Event
+    ) -> Graph:
+        """Capture `enqueue(stream)`, which must have run plainly before. Raises CudaError when it cannot be captured."""
+        runtime = cudart()
+        call("cudaStreamBeginCapture", stream.handle, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
+        worked = False
+        graph = None
+        try:
+            if after is not None:
+                call("cudaStreamWaitEvent", stream.handle, after.handle, _EXTERNAL)
+            call("cudaEventRecordWithFlags", start.handle, stream.handle, _EXTERNAL)
+            worked = enqueue(int(stream))
+            call("cudaEventRecordWithFlags", end.handle, stream.handle, _EXTERNAL)
+        finally:
+            # The capture must end even where the enqueue was refused, or the stream stays unusable.
+            status, graph = runtime.cudaStreamEndCapture(stream.handle)
+            runtime.cudaGetLastError()  # an invalidated capture leaves its error behind
+        if not worked or status != 0:
+            if status == 0:
+                runtime.cudaGraphDestroy(graph)
+            raise CudaError("cudaStreamEndCapture", "capture refused", "the enqueue does work that a graph cannot hold")
+        try:
+            made = call("cudaGraphInstantiate", graph, 0)
+        finally:
+            runtime.cudaGraphDestroy(graph)
+        call("cudaGraphUpload", made, stream.handle)
+        return cls(made)
+
+    def close(self) -> None:
+        """Destroy it. Safe to call twice."""
+        handle, self.handle = self.handle, None
+        if handle is not None:
+            call("cudaGraphExecDestroy", handle)
+
+
+class GpuClock:
+    """Puts instants of events on the host's clock (perf_counter_ns), by anchors: an event whose host instant is known.
+
+    An anchor is an event recorded on an idle stream of high priority; the host sees it complete within the bracket
+    [before the record, after the query], and its instant is the bracket's middle ± half its width. An instant is
+    anchor + elapsed(anchor, event), against the latest anchor, because elapsed times are float32.
+    """
+
+    PERIOD_NS = 1_000_000_000
+    _TRIES = 5
+    _SHARP_NS = 5_000
+    _PATIENCE_NS = 200_000  # a busy GPU may take long over one record; then the old anchor serves on
+
+    def __init__(self) -> None:
+        highest = call("cudaDeviceGetStreamPriorityRange")[1]
+        self._stream = Stream(priority=highest)
+        self._events = [Event(), Event()]
+        self._anchor = self._events[0]
+        self._anchor_ns = 0
+        self.error_ns = 0
+        self.drift_ns = 0
+        self.anchors = 0
+        self.due_ns = 0
+
+    def take_anchor(self) -> None:
+        """A new anchor, retaken a few times until it is sharp. The first must succeed; a later one may find the GPU too
+        busy, and then the old one goes on."""
+        runtime = cudart()
+        spare = self._events[1] if self._anchor is self._events[0] else self._events[0]
+        best: tuple[int, int] | None = None  # (half width, instant) of the last record of `spare`
+        for _ in range(self._TRIES):
+            before = perf_counter_ns()
+            call("cudaEventRecord", spare.handle, self._stream.handle)
+            patience = before + (self._PATIENCE_NS if self.anchors else 1_000_000_000)
+            while (status := runtime.cudaEventQuery(spare.handle)[0]) != 0 and perf_counter_ns() < patience:
+                pass
+            after = perf_counter_ns()
+            if status != 0:
+                best = None
+                break
+            half = (after - before) // 2
+            best = (half, before + half)
+            if half < self._SHARP_NS:
+                break
+        self.due_ns = perf_counter_ns() + self.PERIOD_NS
+        if best is None:
+            if not self.anchors:
+                raise CudaError("cudaEventQuery", "cudaErrorNotReady", "an event on an idle stream took over a second")
+            return
+        half, instant = best
+        if self.anchors:
+            self.drift_ns = max(self.drift_ns, abs(self.host_ns(spare) - instant))
+        self.error_ns = max(self.error_ns, half)
+        self._anchor, self._anchor_ns = spare, instant
+        self.anchors += 1
+
+    def host_ns(self, event: Event) -> int:
+        """The host's instant of a completed event."""
+        return self._anchor_ns + elapsed_ns(self._anchor, event)
+
+    def close(self) -> None:
+        """Destroy its stream and events. Safe to call twice."""
+        for event in self._events:
+            event.close()
+        self._stream.close()

@@ -1,0 +1,243 @@
+"""The host: cores, quota, memory, governor, load, clock; and what this user may do on it.
+
+Everything is read below `root`, so that tests can lay out another machine's /proc, /sys and /dev.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+from loadtrt.doctor.check import Check, fail, info, ok, warn, warn_if
+from loadtrt.units import format_bytes, format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# One core for the loop that submits and polls, one for everything else (observer process, ONNX Runtime, the driver).
+LEAST_CORES = 2
+LEAST_MEMORY_BYTES = 2 * 2**30
+LEAST_SHARED_MEMORY_BYTES = 32 * 2**20
+LEAST_OPEN_FILES = 256
+# Clock sources that are read without a system call (arch/x86 and arm64 vDSO).
+FAST_CLOCKS = ("tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter")
+SLOW_READING_NS = 500
+LONGEST_TIMER_SLACK_NS = 1_000_000
+_CPU_REMEDY = "give this process at least 2 cores (docker --cpuset-cpus, taskset, the job's CPU request)"
+
+
+def host(root: Path) -> list[Check]:
+    """CPU, quota, memory, governor, load, container, clock and timers of this machine."""
+    available, total = len(os.sched_getaffinity(0)), os.cpu_count() or 1
+    cores = f"{_cpu_model(root)}; {available} of {total} cores available"
+    found = [
+        warn_if(available < LEAST_CORES, "CPU", cores, _CPU_REMEDY),
+        _cpu_quota(root, available),
+        _memory(root),
+        _governor(root),
+        _load(root, total),
+        info("container", _container(root)),
+        _clock(root),
+    ]
+    slack = _read(root / "proc/self/timerslack_ns")
+    if slack.isdigit():
+        late = f"sleeps end up to {format_duration(int(slack))} late"
+        remedy = "start loadtrt from a shell with the default timer slack of 50 µs (a service manager raised it)"
+        found.append(warn_if(int(slack) >= LONGEST_TIMER_SLACK_NS, "timer slack", late, remedy))
+    return found
+
+
+def limits(root: Path) -> list[Check]:
+    """What this user may do: lock memory, open files, share memory, open the GPU's device files."""
+    locked, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = files != resource.RLIM_INFINITY and files < LEAST_OPEN_FILES
+    return [
+        # The NVIDIA driver pins pages itself and does not count them here, so a small limit is no fault.
+        info("locked memory", f"{_limit_bytes(locked)} (pinned buffers come from the driver, outside this limit)"),
+        warn_if(few, "open files", _limit(files), f"raise the limit: ulimit -n {LEAST_OPEN_FILES * 4}"),
+        _shared_memory(root),
+        _device_files(root),
+    ]
+
+
+def device_files(root: Path) -> list[Path]:
+    """The GPUs' device files; their presence is a driver's claim that there is a GPU."""
+    return sorted((root / "dev").glob("nvidia[0-9]*"))
+
+
+def gpus_on_bus(root: Path) -> int:
+    """How many NVIDIA display or 3D controllers the PCI bus shows, driver or not. A container sees its host's bus."""
+    devices = (root / "sys/bus/pci/devices").glob("*")
+    return sum(_read(d / "vendor") == "0x10de" and _read(d / "class").startswith("0x03") for d in devices)
+
+
+def in_container(root: Path) -> bool:
+    return _container(root) != "no"
+
+
+def _container(root: Path) -> str:
+    for name, mark in (("Docker", ".dockerenv"), ("Podman", "run/.containerenv")):
+        if (root / mark).exists():
+            return f"yes ({name}): the host's settings can only be changed outside"
+    words = _read(root / "proc/1/cgroup")
+    if any(word in words for word in ("docker", "kubepods", "containerd", "lxc")):
+        return "yes: the host's settings can only be changed outside"
+    return "no"
+
+
+def _cpu_model(root: Path) -> str:
+    for line in _read(root / "proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.machine()  # ARM has no model name there
+
+
+def _cpu_quota(root: Path, available: int) -> Check:
+    """A quota stops every thread of the process for the rest of each period once it is used up: pauses of up to 100 ms
+    that look like the engine's latency. One at or above the available cores can never be used up."""
+    cores = [quota for quota in _quotas(root) if quota < available]
+    if not cores:
+        return ok("CPU quota", "none")
+    found = f"{min(cores):g} of {available} cores: once used up, the process stands still for up to 100 ms"
+    return warn("CPU quota", found, "give whole cores in place of a quota (docker --cpuset-cpus, not --cpus)")
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    for folder in _cgroups(root, "cpu"):
+        allowed, _, period = _read(folder / "cpu.max").partition(" ")  # version 2: "max 100000"
+        if not allowed:
+            allowed, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")  # version 1
+        if allowed.isdigit() and period.isdigit() and int(period):  # "max" and "-1" are no limit
+            yield int(allowed) / int(period)
+
+
+def _memory_limits(root: Path) -> Iterator[int]:
+    for folder in _cgroups(root, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            if (limit := _read(folder / name)).isdigit():
+                yield int(limit)
+
+
+def _cgroups(root: Path, controller: str) -> Iterator[Path]:
+    """This process's cgroup and all above it (a limit at any of them binds), in versions 1 and 2.
+
+    Inside a container the path may be the host's: what does not exist reads as empty, and the mount's top remains.
+    """
+    mount = root / "sys/fs/cgroup"
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = mount / controller if controllers else mount
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        yield from (top.joinpath(*parts[:depth]) for depth in range(len(parts) + 1))
+
+
+def _memory(root: Path) -> Check:
+    sizes: dict[str, int] = {}
+    for line in _read(root / "proc/meminfo").splitlines():
+        key, _, value = line.partition(":")
+        if key in ("MemTotal", "MemAvailable"):
+            sizes[key] = int(value.split()[0]) * 1024
+    if len(sizes) < 2:
+        return info("memory", "unknown: /proc/meminfo does not tell")
+    total, available = sizes["MemTotal"], sizes["MemAvailable"]
+    found = f"{format_bytes(available)} available of {format_bytes(total)}"
+    limit = min((limit for limit in _memory_limits(root) if limit < total), default=None)
+    if limit is not None:
+        found += f"; this process's group is limited to {format_bytes(limit)}"
+        available = min(available, limit)
+    remedy = "free memory or raise the container's limit: plans, inputs and pinned buffers all lie in host memory"
+    return warn_if(available < LEAST_MEMORY_BYTES, "memory", found, remedy)
+
+
+def _governor(root: Path) -> Check:
+    policies = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
+    governors = sorted({name for file in policies if (name := _read(file))})
+    if not governors:
+        return info("frequency governor", "not shown here (usual in virtual machines and containers)")
+    remedy = "on the host: sudo cpupower frequency-set -g performance"
+    return warn_if("powersave" in governors, "frequency governor", ", ".join(governors), remedy)
+
+
+def _load(root: Path, total: int) -> Check:
+    text = _read(root / "proc/loadavg").split()
+    if not text:
+        return info("load average", "unknown: /proc/loadavg does not tell")
+    load = float(text[0])
+    remedy = "stop what else is running: it competes with the loop that submits requests"
+    return warn_if(load > total / 2, "load average", f"{load:g} over the last minute, {total} cores", remedy)
+
+
+def _clock(root: Path) -> Check:
+    source = _read(root / "sys/devices/system/clocksource/clocksource0/current_clocksource") or "unknown source"
+    resolution_ns = time.get_clock_info("perf_counter").resolution * 1e9
+    cost_ns = _clock_cost_ns()
+    found = f"{source}; {resolution_ns:g} ns resolution, {cost_ns:.0f} ns a reading"
+    slow = cost_ns > SLOW_READING_NS or (source not in FAST_CLOCKS and source != "unknown source")
+    remedy = "every request reads the clock several times: boot the host with clocksource=tsc if its CPU allows"
+    return warn_if(slow, "clock", found, remedy)
+
+
+def _clock_cost_ns() -> float:
+    """Nanoseconds a perf_counter_ns call: the best of five batches, so that a preempted one does not count."""
+    batches = []
+    for _ in range(5):
+        start = time.perf_counter_ns()
+        for _ in range(1000):
+            time.perf_counter_ns()
+        batches.append((time.perf_counter_ns() - start) / 1000)
+    return min(batches)
+
+
+def _shared_memory(root: Path) -> Check:
+    try:
+        usage = shutil.disk_usage(root / "dev/shm")
+    except OSError:
+        remedy = "mount it (mount -t tmpfs tmpfs /dev/shm): the live view reads its histograms there"
+        return warn("shared memory", "there is no /dev/shm", remedy)
+    found = f"{format_bytes(usage.free)} free of {format_bytes(usage.total)} in /dev/shm"
+    return warn_if(
+        usage.free < LEAST_SHARED_MEMORY_BYTES, "shared memory", found, "enlarge it (docker --shm-size=256m)"
+    )
+
+
+def _device_files(root: Path) -> Check:
+    """A device file that is here and cannot be opened is a fault; none at all is a machine without a GPU."""
+    gpus = device_files(root)
+    if not gpus:
+        return info("/dev/nvidia*", "none")
+    files = [*gpus, *(file for name in ("nvidiactl", "nvidia-uvm") if (file := root / "dev" / name).exists())]
+    closed = [file.name for file in files if not os.access(file, os.R_OK | os.W_OK)]
+    if closed:
+        remedy = (
+            "give this user read and write permission (often: sudo usermod -aG video,render $USER, then log in anew)"
+        )
+        return fail("/dev/nvidia*", f"not readable and writable: {', '.join(closed)}", remedy)
+    remedy = "on the host: sudo nvidia-modprobe -u -c=0; in a container: start it with --gpus all"
+    complete = (root / "dev/nvidia-uvm").exists()
+    found = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}, readable and writable"
+    return warn_if(not complete, "/dev/nvidia*", found if complete else f"{found}; nvidia-uvm is missing", remedy)
+
+
+def _limit(value: int) -> str:
+    return "unlimited" if value == resource.RLIM_INFINITY else str(value)
+
+
+def _limit_bytes(value: int) -> str:
+    return "unlimited" if value == resource.RLIM_INFINITY else format_bytes(value)
+
+
+def _read(file: Path) -> str:
+    """The stripped text of a small file; "" where there is none, or it is not for us."""
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,230 @@
+"""TensorRT lanes as a completion queue: one thread enqueues for all of them, and events say when requests finished.
+
+NVIDIA's advice for several contexts is one enqueuing thread: more of them contend for the driver's lock.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import replace
+from queue import SimpleQueue
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.lowlevel
+
+from loadtrt.cuda.lane import Lane
+from loadtrt.cuda.memory import PinnedBuffer
+from loadtrt.cuda.runtime import call, cudart, device_properties, memory_info
+from loadtrt.cuda.stream import Event, GpuClock, Stream
+from loadtrt.engines.engine import ClockMapping, Completion, EngineInfo, MemoryBill
+from loadtrt.engines.wakeup import Wakeup
+from loadtrt.errors import CudaError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadtrt.config import RunConfig
+    from loadtrt.engines.tensorrt import Plan, PlanContext
+    from loadtrt.load.tensors import Arrays
+
+_TURN_NS = 500_000  # how often a busy engine gives the event loop a turn
+_LONGEST_SLEEP_NS = 5_000_000
+_EARLY_NS = 1_500_000  # how long before an instant to stop sleeping and poll: event loops' timers are good to 1 ms
+
+
+def load_tensorrt(config: RunConfig) -> TensorRTEngine:
+    """The engine of a plan: deserialized, its shapes decided, no lanes yet. Raises UsageError and EngineError."""
+    # The default of 8 hardware queues makes streams of several lanes wait for each other.
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
+    from loadtrt.engines.tensorrt import load_plan
+
+    return TensorRTEngine(load_plan(config), config)
+
+
+class TensorRTEngine:
+    """The Engine protocol over a plan."""
+
+    def __init__(self, plan: Plan, config: RunConfig) -> None:
+        self.contexts, self.buffers = config.contexts, config.buffers
+        self._plan = plan
+        self._config = config
+        self._tensors = plan.tensors
+        self._lanes: list[Lane] = []
+        self._contexts: list[PlanContext] = []
+        self._streams: list[Stream] = []
+        self._inputs: list[dict[str, PinnedBuffer]] = []
+        self._clock: GpuClock | None = None
+        self._waiters: list[_Waiter] = []
+        self._wakeup = Wakeup() if config.wait == "block" else None
+        self._turn_ns = 0
+        self.now_ns = perf_counter_ns
+        self.info = EngineInfo(
+            kind="tensorrt",
+            name=config.engine,
+            flavour=plan.flavour.name,
+            version=plan.flavour.version,
+            device=device_properties(config.device).name,
+            sha256=plan.header.sha256,
+            batch=plan.batch,
+            tensors=plan.tensors,
+            precision=plan.precision,
+            mode=self._mode(),
+            notes=plan.notes,
+        )
+
+    def _mode(self) -> dict[str, str]:
+        graphs = [lane.graph_refusal for lane in self._lanes]
+        refused = next((refusal for refusal in graphs if refusal), "")
+        graph = "yes" if self._config.graph and not refused else "no"
+        return {"graph": graph, "copies": "yes" if self._config.copies else "no", "wait": self._config.wait}
+
+    def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
+        """As the protocol says; device memory that is free now."""
+        moved = [spec for spec in self._tensors if not spec.shape_values]
+        return MemoryBill(
+            contexts=self.contexts,
+            buffers=self.buffers,
+            weights_bytes=self._plan.weights_bytes,
+            context_bytes=self._plan.context_bytes,
+            device_io_bytes=sum(spec.nbytes for spec in moved),
+            host_io_bytes=sum(spec.nbytes for spec in moved if not spec.is_input),
+            inputs_bytes=len(inputs) * sum(spec.nbytes for spec in moved if spec.is_input),
+            free_bytes=memory_info()[0],
+        )
+
+    def allocate(self, inputs: Sequence[Arrays]) -> None:
+        """As the protocol says. Graph capture that fails is no error: `info` then says graph no, and why."""
+        addresses = [self._pin(arrays) for arrays in inputs]
+        for _ in range(self.contexts):
+            stream = Stream()
+            self._streams.append(stream)
+            context = self._plan.context(int(stream))
+            self._contexts.append(context)
+            graph = self._config.graph and context.capturable(int(stream)) is not False
+            self._lanes.append(
+                Lane(
+                    self._tensors,
+                    self.buffers,
+                    stream=stream,
+                    bind=context.bind,
+                    enqueue=context.enqueue,
+                    reason=context.reason,
+                    addresses=addresses,
+                    graph=graph,
+                    copies=self._config.copies,
+                    blocking=self._config.wait == "block",
+                )
+            )
+        self._clock = GpuClock()
+        self._clock.take_anchor()
+        if self._wakeup is not None:
+            self._waiters = [_Waiter(self._config.device, self._wakeup) for _ in self._lanes]
+        refusals = {lane.graph_refusal for lane in self._lanes} - {"", "not asked for"}
+        notes = tuple(f"no CUDA graph: {refusal}" for refusal in sorted(refusals))
+        self.info = replace(self.info, mode=self._mode(), notes=self.info.notes + notes)
+
+    def _pin(self, arrays: Arrays) -> dict[str, int]:
+        import numpy as np
+
+        pinned: dict[str, PinnedBuffer] = {}
+        self._inputs.append(pinned)
+        for spec in self._tensors:
+            if spec.is_input and not spec.shape_values:
+                buffer = pinned[spec.name] = PinnedBuffer(spec.nbytes)
+                raw = np.ascontiguousarray(arrays[spec.name]).reshape(-1).view(np.uint8)
+                buffer.array(raw.dtype, raw.shape)[...] = raw
+        return {name: buffer.address for name, buffer in pinned.items()}
+
+    def submit(self, lane: int, inputs: int) -> None:
+        """As the protocol says: about a dozen CUDA calls on the calling thread."""
+        event = self._lanes[lane].submit(inputs)
+        if self._waiters:
+            self._waiters[lane].events.put(event)
+
+    async def wait(self, until_ns: int) -> Sequence[Completion]:
+        """As the protocol says. Spinning polls events; blocking sleeps until a waiting thread saw one complete."""
+        assert self._clock is not None  # noqa: S101  # allocate() was called
+        now = perf_counter_ns()
+        if now - self._turn_ns > _TURN_NS:
+            await anyio.lowlevel.checkpoint()
+            now = self._turn_ns = perf_counter_ns()
+        if now >= self._clock.due_ns:
+            self._clock.take_anchor()
+        while True:
+            found = self._poll()
+            now = perf_counter_ns()
+            if found or now >= until_ns:
+                return found
+            if self._wakeup is not None:
+                # A waiter that is late for a buffer set already used again would miss others: never sleep for long.
+                await self._wakeup.wait(min(until_ns, now + _LONGEST_SLEEP_NS))
+                self._turn_ns = perf_counter_ns()
+            elif until_ns - now > 2 * _EARLY_NS and not any(lane.busy for lane in self._lanes):
+                await anyio.sleep((until_ns - now - _EARLY_NS) / 1e9)
+                self._turn_ns = perf_counter_ns()
+            elif now - self._turn_ns > _TURN_NS:
+                await anyio.lowlevel.checkpoint()
+                self._turn_ns = perf_counter_ns()
+
+    def _poll(self) -> list[Completion]:
+        found = []
+        clock = self._clock
+        for number, lane in enumerate(self._lanes):
+            while (finished := lane.poll(clock)) is not None:  # type: ignore[arg-type]  # set by allocate()
+                found.append(Completion(number, *finished))
+        return found
+
+    def outputs(self, lane: int, buffer: int) -> Arrays:
+        """As the protocol says. With copies off they are fetched from the device now."""
+        return self._lanes[lane].outputs(buffer)
+
+    def clock_mapping(self) -> ClockMapping | None:
+        """How well GPU instants lie on the host's clock."""
+        if self._clock is None:
+            return None
+        return ClockMapping(self._clock.error_ns, self._clock.drift_ns, self._clock.anchors)
+
+    def close(self) -> None:
+        """Lanes, contexts, streams, then the engine and its runtime. A device that has failed is let go without a word:
+        its failure was raised where it was found."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.close()
+        clock, self._clock = self._clock, None
+        pinned = [buffer for arrays in self._inputs for buffer in arrays.values()]
+        for owned in (*self._lanes, *self._contexts, *self._streams, clock, *pinned, self._plan):
+            if owned is not None:
+                try:
+                    owned.close()
+                except CudaError:
+                    continue
+        for handles in (self._lanes, self._contexts, self._streams, self._inputs):
+            handles.clear()
+        if self._wakeup is not None:
+            self._wakeup.close()
+
+
+class _Waiter:
+    """A thread that sleeps in cudaEventSynchronize for one lane's events in turn, and wakes the event loop."""
+
+    def __init__(self, device: int, wakeup: Wakeup) -> None:
+        self.events: SimpleQueue[Event | None] = SimpleQueue()
+        self._device = device
+        self._wakeup = wakeup
+        self._thread = threading.Thread(target=self._work, name="loadtrt-waiter", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        runtime = cudart()
+        call("cudaSetDevice", self._device)
+        while (event := self.events.get()) is not None:
+            runtime.cudaEventSynchronize(event.handle)  # a failure shows in the loop's own query
+            self._wakeup.notify()
+
+    def close(self) -> None:
+        """End the thread after the event it waits for."""
+        self.events.put(None)
+        self._thread.join()

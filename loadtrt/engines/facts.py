@@ -1,0 +1,158 @@
+"""What a deserialized engine says of itself: inputs and outputs, ranges, memory, layers."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from loadtrt.engines.layers import Layer, is_detailed, parse_layers, precisions
+from loadtrt.errors import EngineError
+from loadtrt.load.tensors import DTYPES, bytes_of
+
+if TYPE_CHECKING:
+    from loadtrt.engines.deserialize import OpenPlan
+
+Shape = tuple[int, ...]
+_DTYPES = {"FLOAT": "fp32", "HALF": "fp16"}  # the others are TensorRT's names in lower case
+
+
+@dataclass(frozen=True, slots=True)
+class IoTensor:
+    """One input or output as the engine has it. `shape`: -1 where open. `format`: TensorRT's description of the layout.
+
+    host: it lies in host memory and carries a shape. ranges: least, best and most of its shape for each profile, empty
+    for outputs and static inputs. values: likewise of its values, for host inputs (TensorRT 8.6 tells only the first).
+    """
+
+    name: str
+    is_input: bool
+    dtype: str
+    shape: Shape
+    host: bool
+    format: str
+    ranges: tuple[tuple[Shape, Shape, Shape], ...] = ()
+    values: tuple[tuple[Shape, Shape, Shape], ...] = ()
+
+
+def io_tensors(plan: OpenPlan) -> tuple[IoTensor, ...]:
+    """Every input and output, in the engine's order."""
+    engine = plan.engine
+    return tuple(_io_tensor(plan, engine.get_tensor_name(place)) for place in range(engine.num_io_tensors))
+
+
+def profile_count(plan: OpenPlan) -> int:
+    """Number of optimization profiles; at least 1, the implicit one of a static engine."""
+    return max(1, int(plan.engine.num_optimization_profiles))
+
+
+def buffer_bytes(plan: OpenPlan, tensor: IoTensor, shape: Shape, profile: int) -> int:
+    """Bytes of the buffer for `tensor` with the decided `shape`.
+
+    Vectorised layouts (CHW4, HWC8, ...) pad their vectorised dimension to whole vectors. Raises EngineError for a type
+    that loadtrt does not know.
+    """
+    if tensor.dtype not in DTYPES:
+        raise EngineError(
+            f"tensor {tensor.name} has the type {tensor.dtype}, which this loadtrt does not know: update loadtrt"
+        )
+    axis = int(plan.engine.get_tensor_vectorized_dim(tensor.name, profile))
+    if axis < 0 or axis >= len(shape):
+        return bytes_of(tensor.dtype, shape)
+    each = int(plan.engine.get_tensor_components_per_element(tensor.name, profile))
+    padded = [-(-size // each) * each if place == axis and each > 0 else size for place, size in enumerate(shape)]
+    return math.prod(padded) * int(plan.engine.get_tensor_bytes_per_component(tensor.name, profile))
+
+
+def context_bytes(plan: OpenPlan) -> int | None:
+    """Scratch memory of one execution context, which TensorRT sizes for its largest profile; None: not known.
+
+    A plan of TensorRT 8.6 in a 10.16 runtime answers 0 and logs an error: its own runtime predates the question.
+    """
+    mark = plan.journal.mark()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # TensorRT 10.0 has no other name for it
+        engine = plan.engine
+        found = engine.device_memory_size_v2 if plan.flavour.capabilities.memory_v2 else engine.device_memory_size
+    known = int(found) > 0 or (int(found) == 0 and plan.journal.mark() == mark)
+    return int(found) if known else None
+
+
+def weights_bytes(plan: OpenPlan) -> int:
+    """What the weights take on the GPU: TensorRT's own count where it has one, else the plan without its lean runtime."""
+    if plan.flavour.capabilities.engine_stat:
+        with contextlib.suppress(RuntimeError, TypeError):
+            found = int(plan.engine.get_engine_stat(plan.flavour.module.EngineStat.TOTAL_WEIGHTS_SIZE))
+            if found > 0:
+                return found
+    return plan.header.engine_bytes
+
+
+def layers(plan: OpenPlan, context: Any = None) -> tuple[Layer, ...] | None:
+    """What the inspector tells of the layers; `context` decides open shapes. None where there is no inspector."""
+    if not plan.flavour.capabilities.inspector:
+        return None
+    inspector = plan.engine.create_engine_inspector()
+    if inspector is None:
+        return None
+    if context is not None:
+        inspector.execution_context = context
+    text = inspector.get_engine_information(plan.flavour.module.LayerInformationFormat.JSON)
+    try:
+        return parse_layers(text)
+    except ValueError:
+        return ()
+
+
+def fp16_verdict(plan: OpenPlan, context: Any) -> str:
+    """Whether the layers compute in FP16, in words. Raises EngineError where it is known that none does."""
+    found = layers(plan, context)
+    if found is None:
+        return f"not knowable here: {plan.flavour.name} has no engine inspector"
+    if not is_detailed(found):
+        return "not knowable here: the plan was built without ProfilingVerbosity.DETAILED, so it does not tell"
+    counts = precisions(found)
+    total = counts.total()
+    if not total:
+        return "not knowable here: the engine inspector tells no layer's type"
+    if not counts["fp16"]:
+        others = ", ".join(f"{count} in {name.upper()}" for name, count in counts.most_common())
+        raise EngineError(
+            f"--fp16 is contradicted by plan {plan.header.path}: none of its {total} computing layers is FP16 ({others}): "
+            "build it with FP16, or leave --fp16 out"
+        )
+    return f"confirmed: {counts['fp16']} of {total} layers compute in FP16"
+
+
+def _io_tensor(plan: OpenPlan, name: str) -> IoTensor:
+    engine = plan.engine
+    is_input = engine.get_tensor_mode(name).name == "INPUT"
+    shape = tuple(int(size) for size in engine.get_tensor_shape(name))
+    host = engine.get_tensor_location(name).name == "HOST"
+    dtype = engine.get_tensor_dtype(name).name
+    profiles = range(profile_count(plan)) if is_input else range(0)
+    return IoTensor(
+        name=name,
+        is_input=is_input,
+        dtype=_DTYPES.get(dtype, dtype.lower()),
+        shape=shape,
+        host=host,
+        format=str(engine.get_tensor_format_desc(name)),
+        ranges=tuple(_three(engine.get_tensor_profile_shape(name, p)) for p in profiles) if -1 in shape else (),
+        values=tuple(_values(plan, name, p) for p in profiles) if host else (),
+    )
+
+
+def _values(plan: OpenPlan, name: str, profile: int) -> tuple[Shape, Shape, Shape]:
+    if plan.flavour.capabilities.profile_values:
+        # By position: the binding has swapped the keywords of these two parameters.
+        return _three(plan.engine.get_tensor_profile_values(profile, name))
+    return _three(plan.engine.get_profile_shape_input(profile, name))
+
+
+def _three(found: Any) -> tuple[Shape, Shape, Shape]:
+    """Least, best, most as tuples; empty where TensorRT has no answer."""
+    parts = [tuple(int(size) for size in part) for part in found] if found else []
+    return (parts[0], parts[1], parts[2]) if len(parts) == 3 else ((), (), ())

@@ -1,0 +1,119 @@
+"""What TensorRT's engine inspector says of an engine's layers, in both of its JSON forms.
+
+Up to TensorRT 10 a tensor has one key "Format/Datatype" ("Row major linear FP32"); from 11 on, and in RTX, it has
+"Format" and "Datatype" ("Half"). Engines built with the verbosity LAYER_NAMES_ONLY list bare names; with NONE, nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# What the inspector calls a type, in lower case, and what loadtrt calls it.
+_TYPES = {
+    "half": "fp16",
+    "float": "fp32",
+    "bfloat16": "bf16",
+    "e4m3": "fp8",
+    **{
+        name: name for name in ("fp32", "fp16", "bf16", "fp8", "fp4", "int64", "int32", "int8", "int4", "uint8", "bool")
+    },
+}
+_TYPE = re.compile(rf"\b({'|'.join(_TYPES)})\b", re.IGNORECASE)
+_FLOATING = {"fp32", "fp16", "bf16", "fp8", "fp4"}
+# Layers that move or make data and compute nothing, by the beginnings of their types.
+_MOVERS = tuple("reformat noop constant shuffle copy concat slice cast shapehost devicetoshape signal wait".split())
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTensor:
+    """One input or output of a layer. dtype "" and shape () where the inspector does not say."""
+
+    name: str
+    dtype: str
+    format: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of an engine. With names only, everything but `name` is empty.
+
+    precision: the type it computes in, as far as can be told ("" for layers that only move data): the type of its
+    weights, or else of its floating-point outputs or inputs.
+    """
+
+    name: str
+    type: str
+    tactic: str
+    inputs: tuple[LayerTensor, ...]
+    outputs: tuple[LayerTensor, ...]
+    precision: str
+
+
+def parse_layers(text: str) -> tuple[Layer, ...]:
+    """The layers in the inspector's JSON. Raises ValueError for text that is not it."""
+    found = json.loads(text)
+    layers = found.get("Layers") if isinstance(found, dict) else None
+    if not isinstance(layers, list):
+        raise ValueError("the inspector's JSON has no list 'Layers'")  # noqa: TRY004  # bad text, not a bad call
+    return tuple(_layer(item) for item in layers)
+
+
+def is_detailed(layers: Sequence[Layer]) -> bool:
+    """Whether the engine was built with the verbosity DETAILED, so that there is more than names."""
+    return any(layer.type for layer in layers)
+
+
+def precisions(layers: Sequence[Layer]) -> Counter[str]:
+    """How many layers compute in each type; layers that only move data are not counted."""
+    return Counter(layer.precision for layer in layers if layer.precision)
+
+
+def _layer(item: Any) -> Layer:
+    if not isinstance(item, dict):
+        return Layer(str(item), "", "", (), (), "")
+    inputs, outputs = _tensors(item.get("Inputs")), _tensors(item.get("Outputs"))
+    kind = str(item.get("LayerType", ""))
+    tactic = str(item.get("TacticName") or "")
+    return Layer(str(item.get("Name", "")), kind, tactic, inputs, outputs, _precision(item, kind, inputs, outputs))
+
+
+def _precision(
+    item: dict[str, Any], kind: str, inputs: tuple[LayerTensor, ...], outputs: tuple[LayerTensor, ...]
+) -> str:
+    if kind.lower().startswith(_MOVERS):
+        return ""
+    weights = item.get("Weights")
+    if isinstance(weights, dict):
+        name = _type(str(weights.get("Type", "")))
+        if name:
+            return name
+    return next((tensor.dtype for tensor in (*outputs, *inputs) if tensor.dtype in _FLOATING), "")
+
+
+def _tensors(items: Any) -> tuple[LayerTensor, ...]:
+    return tuple(_tensor(item) for item in items if isinstance(item, dict)) if isinstance(items, list) else ()
+
+
+def _tensor(item: dict[str, Any]) -> LayerTensor:
+    both = str(item.get("Format/Datatype", ""))
+    dtype = str(item.get("Datatype", item.get("DataType", both)))
+    dimensions = item.get("Dimensions")
+    return LayerTensor(
+        name=str(item.get("Name", "")),
+        dtype=_type(dtype),
+        format=str(item.get("Format", both)),
+        shape=tuple(int(size) for size in dimensions) if isinstance(dimensions, list) else (),
+    )
+
+
+def _type(text: str) -> str:
+    found = _TYPE.search(text)
+    return _TYPES[found[1].lower()] if found else ""

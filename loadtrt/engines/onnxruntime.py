@@ -1,0 +1,272 @@
+"""ONNX models on the CPU, by ONNX Runtime: the engine where there is no GPU, a second opinion where there is one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from loadtrt.engines.engine import Completion, EngineInfo, MemoryBill
+from loadtrt.engines.onnx_model import OnnxModel, read_model
+from loadtrt.engines.wakeup import Wakeup
+from loadtrt.errors import EngineError, UsageError
+from loadtrt.load.tensors import TensorSpec, bytes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadtrt.config import RunConfig
+    from loadtrt.engines.engine import ClockMapping
+    from loadtrt.load.tensors import Arrays
+
+_SILENT = 4  # ONNX Runtime's log severity "fatal": what it has to say comes back as exceptions
+
+
+def load_onnxruntime(config: RunConfig) -> OnnxRuntimeEngine:
+    """The engine for `config.engine`, an .onnx file or zoo:NAME, on the CPU.
+
+    Contexts are concurrent runs, one worker thread each. ONNX Runtime's intra-op threads belong to a session and all its
+    runs share them: of T threads one is the caller's and T - 1 are the session's. So with one thread per context all
+    contexts share one session and its weights; with more, each of several contexts has a session (and a copy of the
+    weights) of its own, or its runs would find more threads than they were given, or fewer. Without
+    `threads_per_context` the cores that this process may use are divided among the contexts.
+
+    Raises UsageError for a file that cannot be read or is no ONNX model, for sizes left open by --batch and --shapes,
+    and for options of other engines; EngineError for what ONNX Runtime refuses.
+    """
+    for option, given in (
+        ("--module", config.module),
+        ("--plugins", config.plugins),
+        ("--shape-values", config.shape_values),
+    ):
+        if given:
+            raise UsageError(f"{option} is for TensorRT engines: leave it out, or ask for --on tensorrt")
+    model = read_model(config)
+    cores = len(os.sched_getaffinity(0))
+    threads = config.threads_per_context or max(1, cores // config.contexts)
+    sessions = config.contexts if threads > 1 else 1
+    session = _session(model, threads, config.contexts)
+    tensors = (*model.inputs, *_outputs(model, session))
+
+    notes = list(model.notes)
+    if sessions > 1:
+        notes.append(
+            f"each context has a session and weights of its own, so that its {threads} threads are its own: "
+            f"with --threads-per-context 1 all contexts share one session"
+        )
+    notes += [
+        f"the model does not say how large output {tensor} is: it is missing in the memory bill"
+        for tensor in tensors
+        if min(tensor.shape, default=0) < 0
+    ]
+    first = model.inputs[0].shape if model.inputs else ()
+    info = EngineInfo(
+        kind="onnxruntime",
+        name=config.engine,
+        flavour="onnxruntime",
+        version=_version(),
+        device=f"{_cpu_name()}, {cores} {'core' if cores == 1 else 'cores'}",
+        sha256=model.sha256,
+        batch=first[0] if first else 1,
+        tensors=tensors,
+        precision=model.precision,
+        mode={
+            "threads per context": str(threads),
+            "sessions": str(sessions),
+            "spinning": "off" if config.contexts > 1 else "on",
+        },
+        notes=tuple(notes),
+    )
+    return OnnxRuntimeEngine(config.contexts, config.buffers, info, model, session, threads)
+
+
+@dataclass(slots=True)
+class _Lane:
+    session: Any
+    outputs: list[Arrays]
+    jobs: SimpleQueue[tuple[int, Arrays] | None] = field(default_factory=SimpleQueue)
+    submitted: int = 0
+    in_flight: int = 0
+
+
+class OnnxRuntimeEngine:
+    """The Engine protocol over onnxruntime.InferenceSession; made by `load_onnxruntime`.
+
+    A run has no copies to measure: h2d_ns and d2h_ns are 0, and compute_ns is the whole of session.run(), which reads
+    the input set in place. The worker thread stamps a completion as soon as run() is back in Python.
+    """
+
+    def __init__(
+        self, contexts: int, buffers: int, info: EngineInfo, model: OnnxModel, session: Any, threads: int
+    ) -> None:
+        import onnxruntime
+
+        self.contexts = contexts
+        self.buffers = buffers
+        self._info = info
+        self._model = model
+        self._threads = threads
+        self._session = session
+        self._options = onnxruntime.RunOptions()
+        self._options.log_severity_level = _SILENT
+        self._names = [tensor.name for tensor in info.tensors if not tensor.is_input]
+        self._inputs: list[Arrays] = []
+        self._lanes: list[_Lane] = []
+        self._workers: list[threading.Thread] = []
+        self._done: deque[Completion] = deque()
+        self._wakeup = Wakeup()
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
+        """Lanes hold outputs only: runs read the input sets in place. ONNX Runtime does not tell its scratch memory."""
+        outputs = sum(tensor.nbytes for tensor in self._info.tensors if not tensor.is_input)
+        return MemoryBill(
+            contexts=self.contexts,
+            buffers=self.buffers,
+            weights_bytes=self._model.weights_bytes * int(self._info.mode["sessions"]),
+            context_bytes=None,
+            device_io_bytes=outputs,
+            host_io_bytes=0,
+            inputs_bytes=sum(array.nbytes for arrays in inputs for array in arrays.values()),
+            free_bytes=_free_bytes(),
+        )
+
+    def allocate(self, inputs: Sequence[Arrays]) -> None:
+        self._inputs = list(inputs)
+        shared = self._info.mode["sessions"] == "1"
+        for number in range(self.contexts):
+            own = number > 0 and not shared
+            session = _session(self._model, self._threads, self.contexts) if own else self._session
+            self._lanes.append(_Lane(session, [{} for _ in range(self.buffers)]))
+            worker = threading.Thread(target=self._serve, args=(number,), name=f"loadtrt-lane-{number}", daemon=True)
+            try:
+                worker.start()
+            except RuntimeError as error:
+                raise EngineError(f"no thread for context {number + 1} of {self.contexts}: {error}") from None
+            self._workers.append(worker)
+
+    def now_ns(self) -> int:
+        return perf_counter_ns()
+
+    def submit(self, lane: int, inputs: int) -> None:
+        one = self._lanes[lane]
+        if one.in_flight >= self.buffers:
+            raise EngineError(
+                f"lane {lane} has {one.in_flight} requests in flight, as many as buffers: wait for one first"
+            )
+        one.jobs.put((one.submitted % self.buffers, self._inputs[inputs]))
+        one.submitted += 1
+        one.in_flight += 1
+
+    async def wait(self, until_ns: int) -> Sequence[Completion]:
+        while True:
+            await self._wakeup.wait(0 if self._done else until_ns)
+            if self._done or perf_counter_ns() >= until_ns:
+                break
+        completions = [self._done.popleft() for _ in range(len(self._done))]
+        for completion in completions:
+            self._lanes[completion.lane].in_flight -= 1
+        return completions
+
+    def outputs(self, lane: int, buffer: int) -> Arrays:
+        """As the protocol says; nothing for a request that failed."""
+        return self._lanes[lane].outputs[buffer]
+
+    def clock_mapping(self) -> ClockMapping | None:
+        return None
+
+    def close(self) -> None:
+        self._options.terminate = True  # a run in progress ends at its next node
+        for lane in self._lanes:
+            lane.jobs.put(None)
+        for worker in self._workers:
+            worker.join()
+        self._lanes.clear()
+        self._workers.clear()
+        self._wakeup.close()
+
+    def _serve(self, number: int) -> None:
+        """A worker thread: runs its lane's requests in order until it meets None, or until the engine closes."""
+        lane = self._lanes[number]
+        while (job := lane.jobs.get()) is not None and not self._options.terminate:
+            buffer, feeds = job
+            error = None
+            started_ns = perf_counter_ns()
+            try:
+                arrays = lane.session.run(self._names, feeds, self._options)
+                completed_ns = perf_counter_ns()
+                lane.outputs[buffer] = dict(zip(self._names, arrays, strict=True))
+            except Exception as failure:  # whatever it is, it belongs to this request
+                completed_ns = perf_counter_ns()
+                lane.outputs[buffer] = {}
+                error = _sentence(failure)
+            self._done.append(Completion(number, buffer, completed_ns, 0, completed_ns - started_ns, 0, error))
+            self._wakeup.notify()
+
+
+def _session(model: OnnxModel, threads: int, contexts: int) -> Any:
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(_SILENT)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _SILENT
+    options.intra_op_num_threads = threads
+    if contexts > 1:
+        # Idle pool threads spin before they sleep, which speeds up a run that has the machine to itself but takes the
+        # cores away from the other contexts' runs, and from the scheduler.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if model.folder:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.folder))
+    try:
+        return onnxruntime.InferenceSession(model.data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base of their own
+        raise EngineError(f"ONNX Runtime {_version()} refuses {model.name}: {_sentence(error)}") from None
+
+
+def _outputs(model: OnnxModel, session: Any) -> list[TensorSpec]:
+    """Output tensors with the shapes that ONNX Runtime infers from the inputs'; -1 (and no bytes) where it cannot."""
+    specs = []
+    for output in session.get_outputs():
+        shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in output.shape)
+        dtype = model.output_dtypes[output.name]
+        specs.append(TensorSpec(output.name, False, dtype, shape, 0 if -1 in shape else bytes_of(dtype, shape)))
+    return specs
+
+
+def _sentence(error: Exception) -> str:
+    """What went wrong, on one line, without ONNX Runtime's prefix of codes."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
+    return text if len(text) <= 400 else f"{text[:400]}..."
+
+
+def _version() -> str:
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
+
+
+def _cpu_name() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _free_bytes() -> int | None:
+    """What Linux would give without swapping; None where nobody says."""
+    try:
+        found = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None

@@ -1,0 +1,203 @@
+"""The header of a plan, read from the file alone: no TensorRT, no GPU.
+
+Layout (little endian). From trtexec's source: magic at 0, serialization version at 4, version at 24. Observed on plans
+of TensorRT 8.6 and TensorRT-RTX 1.7, undocumented: section count at 8, file size at 16, and the section table, at 32
+(TensorRT) or 64 (RTX), of 24 bytes a section: tag, zero, offset, size. A section LEAN holds a lean runtime: a shared
+library that the plan asks TensorRT to run. Version-compatible plans carry it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from loadtrt.errors import UsageError
+
+Family = Literal["tensorrt", "rtx"]
+
+_FAMILIES: dict[bytes, Family] = {b"ftrt": "tensorrt", b"vtrt": "rtx"}
+_OLD_MAGIC = b"ptrt"  # TensorRT before 8.6
+_TABLE_AT: dict[Family, int] = {"tensorrt": 32, "rtx": 64}
+_HEAD_BYTES = 4096
+_LEAN = b"LEAN"[::-1]  # tags are u32 written little endian
+_RTX_TARGETS = {0x01: "7.5", 0x02: "8.0", 0x04: "8.6", 0x08: "8.9", 0x10: "12.0", 0x20: "12.1"}
+_RTX_UNRESTRICTED = 0x7E  # what the builder writes when no target was chosen
+
+
+@dataclass(frozen=True, slots=True)
+class PlanHeader:
+    """What a plan's first bytes say. `version`: of the TensorRT that built it, four numbers.
+
+    host_code_bytes: size of the lean runtime inside, 0 where there is none. compute_capabilities: GPUs that an RTX plan
+    was built for, such as ("8.6", "12.0"); empty where it names none.
+    """
+
+    path: Path
+    family: Family
+    version: tuple[int, int, int, int]
+    size_bytes: int
+    host_code_bytes: int
+    compute_capabilities: tuple[str, ...] = ()
+
+    @property
+    def carries_host_code(self) -> bool:
+        """Whether a lean runtime lies inside: the plan is version-compatible, and loading it runs code from it."""
+        return self.host_code_bytes > 0
+
+    @property
+    def version_text(self) -> str:
+        """ "8.6.0.12"."""
+        return ".".join(map(str, self.version))
+
+    @property
+    def built_by(self) -> str:
+        """ "TensorRT 8.6.0.12" or "TensorRT-RTX 1.7.1.116"."""
+        return f"{'TensorRT-RTX' if self.family == 'rtx' else 'TensorRT'} {self.version_text}"
+
+    @property
+    def engine_bytes(self) -> int:
+        """The file without the lean runtime: about what the weights take."""
+        return self.size_bytes - self.host_code_bytes
+
+
+def looks_like_plan(path: str | Path) -> bool:
+    """Whether the file begins like a plan, whatever its name ends in. False for what cannot be read."""
+    try:
+        if not Path(path).is_file():
+            return False
+        with Path(path).open("rb") as file:
+            return file.read(4) in {*_FAMILIES, _OLD_MAGIC}
+    except (OSError, ValueError):
+        return False
+
+
+def read_header(path: str | Path) -> PlanHeader:
+    """The header of the plan at `path`.
+
+    Raises UsageError for a file that is missing, not readable, empty, cut short, followed by other bytes, of an unknown
+    format version, or no plan at all (the sentence says what it looks like).
+    """
+    path = Path(path)
+    head, size = _read_head(path)
+    family = _FAMILIES.get(head[:4])
+    if family is None:
+        raise UsageError(f"{path} is not a TensorRT plan: {_what_else(head, size)}")
+    if len(head) < _TABLE_AT[family]:
+        raise UsageError(f"plan {path} is cut short: it has {size} bytes, less than a header; copy or build it again")
+    serialization, sections, declared = struct.unpack_from("<IIxxxxQ", head, 4)
+    if serialization != 0:
+        raise UsageError(
+            f"plan {path} has serialization version {serialization}, and loadtrt knows only 0: "
+            "rebuild it with a TensorRT that loadtrt supports (8.6, 10, 11 or RTX)"
+        )
+    if declared > size:
+        raise UsageError(
+            f"plan {path} is cut short: its header says {declared} bytes, the file has {size}; copy or build it again"
+        )
+    if declared < size:
+        raise UsageError(
+            f"plan {path} has {size - declared} bytes after its end: its header says {declared} bytes, the file has "
+            f"{size}; copy or build it again"
+        )
+    return PlanHeader(
+        path=path,
+        family=family,
+        version=(head[24], head[25], head[26], head[27]),
+        size_bytes=size,
+        host_code_bytes=_host_code_bytes(head, _TABLE_AT[family], sections),
+        compute_capabilities=_targets(head) if family == "rtx" else (),
+    )
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of the file's bytes, as 64 hex digits. Raises UsageError where it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _read_head(path: Path) -> tuple[bytes, int]:
+    """The first bytes of the file, and its size."""
+    try:
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise UsageError(f"{path} is a directory: name the plan file inside it")
+        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its writer
+            raise UsageError(f"{path} is not a regular file: name a plan file")
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except FileNotFoundError:
+        raise UsageError(f"there is no plan {path}: check the path") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise UsageError(f"cannot read plan {path}: {getattr(error, 'strerror', None) or error}") from None
+    if not head:
+        raise UsageError(f"plan {path} is empty: the program that wrote it failed; build or copy it again")
+    return head, found.st_size
+
+
+def _host_code_bytes(head: bytes, table: int, sections: int) -> int:
+    """Bytes of the sections tagged LEAN."""
+    total = 0
+    for at in range(table, min(table + 24 * sections, len(head) - 23), 24):
+        tag, _, _, size = struct.unpack_from("<4sIQQ", head, at)
+        if tag == _LEAN:
+            total += size
+    return total
+
+
+def _targets(head: bytes) -> tuple[str, ...]:
+    mask = struct.unpack_from("<I", head, 32)[0]
+    return () if mask == _RTX_UNRESTRICTED else tuple(name for bit, name in _RTX_TARGETS.items() if mask & bit)
+
+
+def _what_else(head: bytes, size: int) -> str:
+    """What a file that is no plan looks like, and what to do about it."""
+    if head[:4] == _OLD_MAGIC:
+        return "it is a plan of a TensorRT older than 8.6; rebuild it with 8.6 or newer"
+    if head[0] == 0x08 and len(head) > 2 and 0 < head[1] < 64 and head[2] in b"\x12\x1a\x22\x28\x32\x3a\x42":
+        return "it looks like an ONNX model; give it the ending .onnx to run it as one"
+    wrapped = _metadata_bytes(head)
+    if wrapped:
+        return (
+            f"it begins with {wrapped} bytes of metadata, as Ultralytics writes them, and a plan follows; "
+            f"cut them off with `tail -c +{wrapped + 1}`"
+        )
+    if head[:4] == b"PK\x03\x04":
+        return "it looks like a zip archive, such as TorchScript or a PyTorch checkpoint; export the model to ONNX"
+    if head[0] == 0x80 and len(head) > 1 and head[1] in range(2, 6):
+        return "it looks like a Python pickle, such as a PyTorch checkpoint; export the model to ONNX"
+    for magic, tool in ((b"\xfd7zXZ\0", "xz -d"), (b"\x1f\x8b", "gunzip"), (b"\x28\xb5\x2f\xfd", "zstd -d")):
+        if head.startswith(magic):
+            return f"it is compressed; unpack it first with `{tool}`"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; fetch the file with `git lfs pull`"
+    if head[4:8] == b"TFL3":
+        return "it looks like a TensorFlow Lite model; convert it to ONNX"
+    if head.startswith(b"\x89HDF"):
+        return "it looks like an HDF5 file, such as Keras writes; convert it to ONNX"
+    if size > 8 and head[8:9] == b"{":
+        return "it looks like safetensors, which hold weights but no network; export the model to ONNX"
+    text = all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head)
+    found = "it is a text file" if text else f"it begins with {head[:4]!r}, not with 'ftrt' or 'vtrt'"
+    return f"{found}; name the file that TensorRT's builder or trtexec wrote"
+
+
+def _metadata_bytes(head: bytes) -> int:
+    """Length of a 4-byte count and that many bytes of JSON before a plan; 0 where there is none."""
+    if head[4:5] != b"{":
+        return 0
+    end = 4 + int(struct.unpack_from("<I", head)[0])
+    if end + 4 > len(head):
+        return 0
+    try:
+        json.loads(head[4:end])
+    except ValueError:
+        return 0
+    return end if head[end : end + 4] in _FAMILIES else 0

@@ -1,0 +1,179 @@
+"""From what an engine leaves open and what the user says to shapes without a -1. Pure; the same rules for all engines.
+
+1. An input named in --shapes has exactly that shape; sizes that the engine fixes must agree.
+2. --batch N is the first size of every other input that leaves its first size open.
+3. What is still open is an error: never a silent 1.
+4. Where the engine has a range (an optimization profile), every size lies in it.
+5. The batch (inferences in a request) is --batch, or the first size that the inputs share.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loadtrt.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InputShape:
+    """One input as the engine has it. `shape`: -1 where a size is open.
+
+    least, best, most: the profile's range and optimum, of `shape`'s length; None where the engine has none.
+    batched: whether its first size can be the batch; False for a tensor whose values are a shape.
+    """
+
+    name: str
+    dtype: str
+    shape: Shape
+    least: Shape | None = None
+    best: Shape | None = None
+    most: Shape | None = None
+    batched: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype}[{','.join('?' if size < 0 else str(size) for size in self.shape)}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """`shapes`: one for each input, without -1. `batch`: inferences in one request."""
+
+    shapes: dict[str, Shape]
+    batch: int
+
+
+def resolve_shapes(
+    inputs: Sequence[InputShape], *, batch: int | None, shapes: Mapping[str, Shape], profile: int | None = None
+) -> Resolved:
+    """The shape of every input, and the batch.
+
+    `profile`: the number that range errors name; None where ranges are not a profile's. Raises UsageError.
+    """
+    require_known("--shapes", shapes, [item.name for item in inputs])
+    resolved = {item.name: _resolve(item, batch, shapes.get(item.name), profile) for item in inputs}
+    return Resolved(resolved, _batch_of(inputs, resolved, batch))
+
+
+def check_values(
+    name: str, values: Sequence[int] | None, count: int, least: Sequence[int], best: Sequence[int], most: Sequence[int]
+) -> tuple[int, ...]:
+    """The values of an input that carries a shape.
+
+    `count`: how many there must be. least, best, most: range and optimum of the first of them (TensorRT 8.6 tells only
+    the first); empty where unknown. Raises UsageError.
+    """
+    hint = f"; the profile takes {_spans(least, most)}{_optimum(best)}" if least else ""
+    if values is None:
+        raise UsageError(
+            f"input {name} carries a shape, so its values must be given: "
+            f"add --shape-values {name}={','.join(map(str, best)) or ','.join(['N'] * count)}{hint}"
+        )
+    if len(values) != count:
+        raise UsageError(f"--shape-values {name}={_csv(values)}: {name} has {count} values, not {len(values)}{hint}")
+    for value, low, high in zip(values, least, most, strict=False):
+        if not low <= value <= high:
+            raise UsageError(f"--shape-values {name}={_csv(values)} is outside the plan's profile{hint}")
+    return tuple(values)
+
+
+def require_known(option: str, given: Mapping[str, object], names: Sequence[str]) -> None:
+    """Raises UsageError when `option` names an input that the engine does not have."""
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"its inputs are {', '.join(names) or 'none'}"
+            raise UsageError(f"{option} names '{name}', which is no such input of this engine: {hint}")
+
+
+def _resolve(item: InputShape, batch: int | None, given: Shape | None, profile: int | None) -> Shape:
+    shape = item.shape
+    if given is not None:
+        shape = _given(item, given)
+    elif batch is not None and item.batched and shape[:1] == (-1,):
+        shape = (batch, *shape[1:])
+    if -1 in shape:
+        raise UsageError(_still_open(item, shape))
+    if item.least is not None and item.most is not None:
+        for axis, (size, low, high) in enumerate(zip(shape, item.least, item.most, strict=True)):
+            if not low <= size <= high:
+                where = "the engine's range" if profile is None else f"the range of optimization profile {profile}"
+                raise UsageError(
+                    f"size {size} of dimension {axis} of {item} is outside {where}, {_range(item, axis)}: "
+                    f"change {'--batch' if given is None and axis == 0 else '--shapes'}, or use an engine built for it"
+                )
+    return shape
+
+
+def _given(item: InputShape, given: Shape) -> Shape:
+    """The shape of --shapes, which must have the engine's rank and fixed sizes."""
+    option = f"--shapes {item.name}={_x(given)}"
+    if len(given) != len(item.shape):
+        raise UsageError(f"{option}: {item} has {len(item.shape)} dimensions, not {len(given)}")
+    for axis, (size, fixed) in enumerate(zip(given, item.shape, strict=True)):
+        if fixed >= 0 and size != fixed:
+            raise UsageError(f"{option}: dimension {axis} of {item} is fixed at {fixed}, so it cannot be {size}")
+    return given
+
+
+def _still_open(item: InputShape, shape: Shape) -> str:
+    """What to add for an input that is still open."""
+    axes = [axis for axis, size in enumerate(shape) if size == -1]
+    ranges = ", ".join(f"dimension {axis} takes {_range(item, axis)}" for axis in axes) if item.least else ""
+    hint = f" ({ranges})" if ranges else ""
+    if axes == [0] and item.batched:
+        return f"{item} leaves its first dimension open: add --batch N{hint}"
+    example = item.best or tuple(1 if size < 0 else size for size in shape)
+    return f"{item} leaves dimensions open: add --shapes, such as --shapes {item.name}={_x(example)}{hint}"
+
+
+def _batch_of(inputs: Sequence[InputShape], resolved: Mapping[str, Shape], batch: int | None) -> int:
+    """Inferences in one request: the first size, of the inputs that left it open if any did."""
+    batched = [item for item in inputs if item.batched and resolved[item.name]]
+    left_open = [item for item in batched if item.shape[0] == -1]
+    firsts = sorted({resolved[item.name][0] for item in left_open or batched})
+    seen = ", ".join(f"{item.name} [{','.join(map(str, resolved[item.name]))}]" for item in batched)
+    if batch is not None:
+        if batched and not any(resolved[item.name][0] == batch for item in batched):
+            fixed = "" if left_open else ", fixed when the engine was made"
+            raise UsageError(
+                f"--batch {batch} contradicts the inputs' first sizes ({seen}{fixed}): "
+                "leave --batch out, or make them agree"
+            )
+        return batch
+    if len(firsts) > 1:
+        raise UsageError(
+            f"the inputs differ in their first size ({seen}), so the batch is not clear: add --batch with one of "
+            f"{' or '.join(map(str, firsts))}"
+        )
+    return firsts[0] if firsts else 1  # an engine without any sized input: one request is one inference
+
+
+def _range(item: InputShape, axis: int) -> str:
+    if item.least is None or item.most is None:
+        return "any size"
+    low, high = item.least[axis], item.most[axis]
+    best = f" (optimised for {item.best[axis]})" if item.best and low != high else ""
+    return f"{low}{best}" if low == high else f"{low}..{high}{best}"
+
+
+def _spans(least: Sequence[int], most: Sequence[int]) -> str:
+    return ",".join(f"{low}..{high}" for low, high in zip(least, most, strict=True))
+
+
+def _optimum(best: Sequence[int]) -> str:
+    return f" (optimised for {_csv(best)})" if best else ""
+
+
+def _csv(values: Sequence[int]) -> str:
+    return ",".join(map(str, values))
+
+
+def _x(shape: Shape) -> str:
+    return "x".join(map(str, shape)) or "scalar"

@@ -1,0 +1,242 @@
+"""Engines without a device: `simulated:null` answers at once, `simulated:...` obeys a queueing law exactly.
+
+They are public: tests of whoever builds on loadtrt's scheduler can use them as they are, on any machine, and the null
+engine tells what the generator itself can do. docs/simulated.md is their manual.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from heapq import heappop
+from typing import TYPE_CHECKING
+
+import anyio.lowlevel
+import numpy as np
+
+import loadtrt
+from loadtrt.engines.clock import LoopClock, VirtualClock, poll_until
+from loadtrt.engines.engine import Completion, EngineInfo, MemoryBill
+from loadtrt.engines.sharing import NEVER, IndependentLanes, SharedDevice
+from loadtrt.engines.simulation import Simulation, parse_simulation
+from loadtrt.errors import EngineError, UsageError
+from loadtrt.load.tensors import TensorSpec, bytes_of
+from loadtrt.units import MILLISECOND_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from loadtrt.config import RunConfig
+    from loadtrt.engines.clock import Clock
+    from loadtrt.engines.engine import ClockMapping
+    from loadtrt.load.tensors import Arrays
+
+_PREFIX = "simulated:"
+_ITEM = 16  # numbers in x, and in y, for each item of the batch
+
+
+def load_simulated(config: RunConfig) -> SimulatedEngine | NullEngine:
+    """The engine of "simulated:null" or "simulated:key=value,...", with the run's contexts, buffers, batch and seed.
+
+    `copies` off makes h2d and d2h take no time. Raises UsageError for a faulty specification, and for shapes.
+    """
+    if config.shapes:
+        raise UsageError(
+            f"simulated engine: its input is always x fp32[batch,{_ITEM}]: give --batch and leave --shapes out"
+        )
+    text, batch = config.engine.removeprefix(_PREFIX).strip(), config.batch or 1
+    if text == "null":
+        return NullEngine(contexts=config.contexts, buffers=config.buffers, batch=batch, name=config.engine)
+    simulation = parse_simulation(text, config.seed)
+    if not config.copies:
+        simulation = dataclasses.replace(simulation, h2d_ns=0, d2h_ns=0)
+    return SimulatedEngine(
+        simulation, contexts=config.contexts, buffers=config.buffers, batch=batch, name=config.engine
+    )
+
+
+class _Doubler:
+    """What both engines are beside their timing: y = 2x, of x fp32[batch, 16]."""
+
+    def __init__(self, contexts: int, buffers: int, batch: int, name: str, mode: Mapping[str, str], note: str) -> None:
+        self.contexts, self.buffers = contexts, buffers
+        shape = (batch, _ITEM)
+        self.info = EngineInfo(
+            kind="simulated",
+            name=name,
+            flavour="simulated",
+            version=loadtrt.__version__,
+            device="simulated",
+            sha256="",
+            batch=batch,
+            tensors=tuple(TensorSpec(n, n == "x", "fp32", shape, bytes_of("fp32", shape)) for n in ("x", "y")),
+            mode=mode,
+            notes=(note,),
+        )
+        self._answers: list[Arrays] = []  # the outputs of each input set
+        self._shown: list[list[int]] = []  # [lane][buffer]: the input set whose outputs lie there
+        self._next: list[int] = []  # [lane]: the buffer set that its next request takes
+
+    def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
+        """The input sets and the output set of each: nothing else is kept, and nothing on any device."""
+        held = sum(array.nbytes for arrays in inputs for array in arrays.values())
+        return MemoryBill(self.contexts, self.buffers, 0, 0, 0, 0, inputs_bytes=2 * held, free_bytes=None)
+
+    def allocate(self, inputs: Sequence[Arrays]) -> None:
+        """Compute the outputs of all input sets. From now on lanes take requests."""
+        self._answers = [{"y": np.multiply(arrays["x"], 2)} for arrays in inputs]
+        self._shown = [[0] * self.buffers for _ in range(self.contexts)]
+        self._next = [0] * self.contexts
+
+    def outputs(self, lane: int, buffer: int) -> Arrays:
+        """{"y": fp32[batch, 16]} of the request that has this buffer set."""
+        return self._answers[self._shown[lane][buffer]]
+
+    def clock_mapping(self) -> ClockMapping | None:
+        return None
+
+    def close(self) -> None:
+        self._answers, self._shown, self._next = [], [], []
+
+
+class NullEngine(_Doubler):
+    """Completes every request at the instant of its submission: all the time that is left is the generator's own.
+
+    Its clock is time.perf_counter_ns. For the sake of speed it does not count what is in flight.
+    """
+
+    now_ns = staticmethod(time.perf_counter_ns)
+
+    def __init__(self, *, contexts: int = 1, buffers: int = 2, batch: int = 1, name: str = "simulated:null") -> None:
+        note = "the null engine does nothing: these numbers are the load generator's own ceiling"
+        super().__init__(contexts, buffers, batch, name, {"service": "none"}, note)
+        self._done: list[Completion] = []
+        self._turn_ns = 0
+
+    def submit(self, lane: int, inputs: int) -> None:
+        buffer = self._next[lane]
+        self._next[lane] = buffer + 1 if buffer + 1 < self.buffers else 0
+        self._shown[lane][buffer] = inputs
+        self._done.append(Completion(lane, buffer, time.perf_counter_ns(), 0, 0, 0))
+
+    async def wait(self, until_ns: int) -> Sequence[Completion]:
+        if not self._done:
+            await poll_until(until_ns)
+        elif self._done[-1].completed_ns - self._turn_ns > MILLISECOND_NS:
+            await anyio.lowlevel.checkpoint()
+            self._turn_ns = time.perf_counter_ns()
+        done, self._done = self._done, []
+        return done
+
+    def close(self) -> None:
+        super().close()
+        self._done = []
+
+
+class SimulatedEngine(_Doubler):
+    """Lanes of a device that is simulated exactly: an instant is what the law says, however late the host looks.
+
+    Each lane is first in, first out. Its j-th request, whose submit call ended at a_j, has
+
+        ready_j = a_j + h2d    start_j = max(ready_j, end_{j−1})    completed_j = end_j + d2h
+
+    in int ns. What lies between start and end is told by IndependentLanes (contention 0) or SharedDevice (above).
+
+    simulation: the parameters. contexts, buffers: lanes, and requests in flight on each. batch: items of a request.
+    `clock` is the engine's own, for tests that let its host be busy. Raises UsageError where slow_lane is none of the lanes.
+    """
+
+    def __init__(
+        self,
+        simulation: Simulation | None = None,
+        *,
+        contexts: int = 1,
+        buffers: int = 2,
+        batch: int = 1,
+        name: str = "simulated",
+    ) -> None:
+        self._simulation = simulation = simulation or Simulation()
+        slow_lane, slowness = simulation.slow_lane or (0, 1.0)
+        if slow_lane >= contexts:
+            raise UsageError(
+                f"simulated engine: there is no lane {slow_lane} to be slow: lanes are 0 to {contexts - 1}"
+            )
+        note = "a simulated device: its numbers say nothing about a GPU"
+        super().__init__(contexts, buffers, batch, name, simulation.words(batch), note)
+        self.clock: Clock = VirtualClock() if simulation.clock == "virtual" else LoopClock()
+        self._slowness = [slowness if lane == slow_lane else 1 for lane in range(contexts)]
+        self._stall_ns, self._stall_at = simulation.stall or (0, NEVER)
+        self._h2d_ns, self._d2h_ns = simulation.h2d_ns, simulation.d2h_ns
+        self._service, self._errors = simulation.service_times(batch), simulation.errors()
+        self._races, self._error_text = simulation.races(), f"simulated fault: error={simulation.error:g}"
+        self._take_lanes(0)
+
+    def _take_lanes(self, lanes: int) -> None:
+        contention = self._simulation.contention
+        self._device = SharedDevice(lanes, contention) if contention else IndependentLanes(lanes)
+        self._origin_ns: int | None = None  # the clock at the first submit, where device time is 0
+        # [lane]: (ready, buffer, error) of the requests that wait has not returned yet
+        self._in_flight: list[deque[tuple[int, int, str | None]]] = [deque() for _ in range(lanes)]
+
+    def allocate(self, inputs: Sequence[Arrays]) -> None:
+        super().allocate(inputs)
+        self._take_lanes(self.contexts)
+
+    def close(self) -> None:
+        super().close()
+        self._take_lanes(0)
+
+    def now_ns(self) -> int:
+        return self.clock.now_ns()
+
+    def submit(self, lane: int, inputs: int) -> None:
+        if not 0 <= lane < len(self._in_flight):
+            raise EngineError(f"there is no lane {lane}: {len(self._in_flight)} are allocated")
+        in_flight = self._in_flight[lane]
+        if len(in_flight) == self.buffers:
+            raise EngineError(
+                f"lane {lane} has {self.buffers} requests in flight, one a buffer set: wait for one first"
+            )
+        if self._origin_ns is None:
+            self._origin_ns = self.clock.now_ns()
+        if self._simulation.enqueue_ns:
+            self.clock.spend(self._simulation.enqueue_ns)
+        buffer = self._next[lane]
+        self._next[lane] = (buffer + 1) % self.buffers
+        raced = next(self._races) and any(self._in_flight)  # a race needs another request to race with
+        self._shown[lane][buffer] = (inputs + 1) % len(self._answers) if raced else inputs
+        at = self._device_time(self.clock.now_ns())
+        ready = at + self._h2d_ns
+        in_flight.append((ready, buffer, self._error_text if next(self._errors) else None))
+        self._device.add(lane, at, ready, round(next(self._service) * self._slowness[lane]))
+
+    async def wait(self, until_ns: int) -> Sequence[Completion]:
+        device, clock, d2h = self._device, self.clock, self._d2h_ns
+        ends = device.ends
+        while True:
+            await clock.sleep_until(min(self._clock_time(device.next_at() + d2h), until_ns))
+            now = clock.now_ns()
+            device.advance(self._device_time(now))
+            finished = []
+            while ends and (completed := self._clock_time(ends[0][0] + d2h)) <= now:
+                end, lane, start = heappop(ends)
+                ready, buffer, error = self._in_flight[lane].popleft()
+                h2d, compute = self._lasted(ready - self._h2d_ns, ready), self._lasted(start, end)
+                d2h_took = self._lasted(end, end + d2h)
+                finished.append(Completion(lane, buffer, completed, h2d, compute, d2h_took, error))
+            if finished or now >= until_ns:
+                return finished
+
+    def _device_time(self, clock_ns: int) -> int:
+        """The device's own time, which starts with the first submit and stands still during the stall."""
+        at = clock_ns - (self._origin_ns or 0)
+        return at if at < self._stall_at else max(self._stall_at, at - self._stall_ns)
+
+    def _clock_time(self, at: int) -> int:
+        """The instant of the clock at which something happens at device time `at`; after the stall, if just then."""
+        return (self._origin_ns or 0) + at + (self._stall_ns if at >= self._stall_at else 0)
+
+    def _lasted(self, start: int, end: int) -> int:
+        """How long it takes by the clock from device time `start` to `end`."""
+        return end - start + (self._stall_ns if start < self._stall_at <= end else 0)

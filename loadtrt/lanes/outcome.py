@@ -1,0 +1,158 @@
+"""A session's records → the result that is kept: the one way from measuring to run.json."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import loadtrt
+from loadtrt.lanes.recorder import Recorder
+from loadtrt.measure.records import FAILED, OK
+from loadtrt.measure.result import (
+    Clock,
+    EngineFacts,
+    Interval,
+    Memory,
+    Phases,
+    Problem,
+    RunResult,
+    Tensor,
+    Throughput,
+)
+from loadtrt.measure.summary import fairness, lanes_of, overlap_of, summarize
+from loadtrt.measure.validity import problems_of
+from loadtrt.units import SECOND_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadtrt.config import RunConfig
+    from loadtrt.engines.engine import Engine, EngineInfo, MemoryBill
+    from loadtrt.lanes.session import Session
+
+
+def result_of(
+    session: Session,
+    engine: Engine,
+    config: RunConfig,
+    bill: MemoryBill,
+    *,
+    load_ns: int,
+    started: str,
+    command: Sequence[str],
+    environment: dict[str, Any],
+) -> RunResult:
+    """Everything that is known of a run, however it ended. started: ISO 8601, UTC."""
+    recorder = session.recorder or Recorder(engine.contexts, 0, keep=0)
+    driven = session.driven
+    metrics = summarize(recorder.records, recorder.histograms, recorder.complete)
+    served = [int(count) for count in recorder.by_lane]
+    measured_ns = max(_end_ns(recorder) - recorder.start_ns, 0)
+    starved = recorder.starved_ns / (engine.contexts * measured_ns) if measured_ns else 0.0
+    unserved = int(recorder.by_status.sum() - recorder.by_status[OK] - recorder.by_status[FAILED])
+    failed = int(recorder.by_status[FAILED])
+    info = engine.info
+    problems = problems_of(
+        metrics,
+        starved_fraction=starved if metrics["compute"].max_ns else 0.0,  # an engine that takes no time cannot starve
+        unserved=unserved,
+        failed=failed,
+        max_lateness_ns=config.max_lateness,
+        wait=info.mode.get("wait", ""),
+        graph=info.mode.get("graph", ""),
+    )
+    if session.verification is not None and session.verification.different:
+        checked = session.verification
+        problems.append(
+            Problem(
+                evidence=f"{checked.different} of {checked.outputs} outputs under load differ from those of a quiet run "
+                f"(first: {checked.first_difference})",
+                remedy="requests overwrite each other, or the model is not deterministic: try --contexts 1 --buffers 1",
+            )
+        )
+    mapping = engine.clock_mapping()
+    return RunResult(
+        loadtrt=loadtrt.__version__,
+        started=started,
+        command=tuple(command),
+        config=config.model_dump(mode="json", by_alias=True),
+        environment=environment,
+        engine=_engine(info),
+        memory=Memory(**asdict(bill), device_bytes=bill.device_bytes, host_bytes=bill.host_bytes),
+        outcome="failed" if session.failure else "interrupted" if session.interrupted else "completed",
+        failure=session.failure,
+        valid=not problems and session.failure is None,
+        problems=tuple(problems),
+        phases=Phases(
+            load_ns=load_ns,
+            allocate_ns=session.allocate_ns,
+            verify_ns=session.verify_ns,
+            warmup_ns=session.warmup_ns,
+            warmup_requests=session.warmup_requests,
+            measure_ns=measured_ns,
+            drain_ns=driven.end_ns - driven.sent_ns if driven else 0,
+        ),
+        submitted=driven.submitted if driven else recorder.seen,
+        ok=int(recorder.by_status[OK]),
+        failed=failed,
+        unserved=unserved,
+        first_error=recorder.first_error,
+        throughput=_throughput(session, config, info),
+        percentiles_exact=recorder.complete,
+        metrics=metrics,
+        lanes=tuple(lanes_of(recorder.records, engine.contexts)) if recorder.complete else (),
+        fairness=fairness(served),
+        overlap=overlap_of(recorder.records),
+        starved_fraction=starved,
+        verification=session.verification,
+        clock=Clock(**asdict(mapping)) if mapping else None,
+        intervals=tuple(Interval(**asdict(interval)) for interval in recorder.intervals),
+        histograms={name: histogram.to_dict() for name, histogram in recorder.histograms.items()},
+    )
+
+
+def _end_ns(recorder: Recorder) -> int:
+    """When the last request completed."""
+    return int(recorder.last_completed_ns.max())
+
+
+def _throughput(session: Session, config: RunConfig, info: EngineInfo) -> Throughput:
+    """Served requests a second.
+
+    Closed loop: Σ over lanes of n_l / (t_l − start): n_l served by lane l, the last at t_l. A lane works without a
+    pause until then, so neither the lanes' different ends nor the drain bias it. Open loop: served until the last
+    request was due, over that time: what is served later, from a backlog, is no throughput at this load.
+    """
+    recorder, driven = session.recorder, session.driven
+    rate = None
+    if recorder is not None:
+        span = recorder.last_completed_ns - recorder.start_ns
+        worked = (span > 0) & (recorder.by_lane > 0)
+        if config.arrivals == "closed" or driven is None:
+            rate = float(np.sum(recorder.by_lane[worked] / span[worked])) * SECOND_NS if worked.any() else None
+        elif driven.sent_ns > driven.start_ns:
+            rate = driven.completed_when_sent * SECOND_NS / (driven.sent_ns - driven.start_ns)
+    return Throughput(
+        requests_per_s=rate, inferences_per_s=None if rate is None else rate * info.batch, offered_per_s=config.rate
+    )
+
+
+def _engine(info: EngineInfo) -> EngineFacts:
+    return EngineFacts(
+        kind=info.kind,
+        name=info.name,
+        flavour=info.flavour,
+        version=info.version,
+        device=info.device,
+        sha256=info.sha256,
+        batch=info.batch,
+        precision=info.precision,
+        mode=dict(info.mode),
+        notes=info.notes,
+        tensors=tuple(
+            Tensor(name=t.name, is_input=t.is_input, dtype=t.dtype, shape=t.shape, nbytes=t.nbytes)
+            for t in info.tensors
+        ),
+    )

@@ -1,0 +1,182 @@
+"""Takes one row a request on the hot path and turns rows into histograms and intervals by the thousand."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from loadtrt.measure.histogram import Histogram
+from loadtrt.measure.records import COLUMNS, FAILED, METRICS, Records
+from loadtrt.units import SECOND_NS
+
+KEEP = 1 << 20  # rows kept whole (80 MiB); beyond them histograms alone go on, so that memory stays flat
+_CHUNK = 1024  # rows between two drains: about 0.3 ms of work, away from the requests that follow
+_ROW = struct.Struct(f"{len(COLUMNS)}q")
+
+
+@dataclass(slots=True)
+class Interval:
+    """One second of a run, by completion instant. Latencies of the served in ns, as a histogram until it is closed."""
+
+    start_ns: int
+    requests: int = 0
+    failed: int = 0
+    latency: Histogram = field(default_factory=Histogram)
+    queue_sum_ns: int = 0
+    compute_sum_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalSummary:
+    """A closed interval: `start_ns` from the start of measuring, the rest in ns, None where nothing was served."""
+
+    start_ns: int
+    requests: int
+    failed: int
+    latency_mean_ns: float | None
+    latency_p50_ns: float | None
+    latency_p90_ns: float | None
+    latency_p99_ns: float | None
+    latency_max_ns: int | None
+    queue_mean_ns: float | None
+    compute_mean_ns: float | None
+
+
+class Recorder:
+    """Preallocated rows, drained by the thousand. `record` is the only thing called per request.
+
+    histograms: one for each metric. intervals: closed seconds, in order. first_error: an engine's sentence. starved_ns:
+    time in which a lane had nothing in flight although work was due, summed over lanes.
+    """
+
+    def __init__(self, lanes: int, start_ns: int, keep: int = KEEP) -> None:
+        self._buffer = np.empty((max(keep, 0) + _CHUNK, len(COLUMNS)), np.int64)  # pages are touched as they fill
+        self._bytes = self._buffer.data.cast("B")
+        self._keep = keep
+        self._row = 0
+        self._drained = 0
+        self._full_at = _CHUNK
+        self.start_ns = start_ns
+        self.seen = 0
+        self.histograms = {metric.name: Histogram() for metric in METRICS}
+        self.by_status = np.zeros(3, np.int64)
+        self.by_lane = np.zeros(lanes, np.int64)
+        self.starved_ns = 0
+        self.first_error: str | None = None
+        self.last_completed_ns = np.full(lanes, start_ns, np.int64)
+        self._open: dict[int, Interval] = {}
+        self.intervals: list[IntervalSummary] = []
+
+    def record(  # the hot path: ten ints into a preallocated row
+        self,
+        due: int,
+        submitted: int,
+        enqueued: int,
+        completed: int,
+        h2d: int,
+        compute: int,
+        d2h: int,
+        lateness: int,
+        lane: int,
+        status: int,
+    ) -> None:
+        """Append one row (times in ns). Rows of a lane come in its order of completion."""
+        row = self._row
+        _ROW.pack_into(
+            self._bytes, row * _ROW.size, due, submitted, enqueued, completed, h2d, compute, d2h, lateness, lane, status
+        )
+        self._row = row = row + 1
+        if row == self._full_at:
+            self.drain()
+
+    def drain(self) -> None:
+        """Move what was recorded since the last drain into histograms, intervals and counts."""
+        rows = self._buffer[self._drained : self._row]
+        if len(rows):
+            self._absorb(Records(rows))
+            self.seen += len(rows)
+        if self._row >= self._keep:
+            self._row = self._keep  # the area after the kept rows is used again and again
+        self._drained = self._row
+        self._full_at = self._row + _CHUNK
+
+    @property
+    def records(self) -> Records:
+        """The rows that were kept: all of them unless `seen` exceeds their number, else the first."""
+        return Records(self._buffer[: min(self._drained, self._keep)])
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row was kept."""
+        return self.seen == len(self.records)
+
+    def finish(self) -> None:
+        """Drain, and close all intervals."""
+        self.drain()
+        self._close_before(None)
+
+    def _absorb(self, records: Records) -> None:
+        self.by_status += np.bincount(records.status, minlength=3)
+        ok = records.ok
+        counted = ok if len(ok) == len(records) else records.counted
+        for metric in METRICS:
+            self.histograms[metric.name].add(metric.of(counted if metric.of_unserved else ok))
+        self.by_lane += np.bincount(ok.lane, minlength=len(self.by_lane))
+        self._count_starvation(records)
+        self._fill_intervals(records)
+
+    def _count_starvation(self, records: Records) -> None:
+        """A lane is starved while it is idle and the generator is late with a request that it could have had.
+
+        starved = Σ max(0, min(submitted − the lane's previous completion, lateness)).
+        """
+        order = np.argsort(records.lane, kind="stable")
+        lane, submitted = records.lane[order], records.submitted[order]
+        completed, lateness = records.completed[order], records.lateness[order]
+        before = np.empty_like(completed)
+        before[1:] = completed[:-1]
+        first = np.flatnonzero(np.diff(lane, prepend=-1))
+        before[first] = self.last_completed_ns[lane[first]]
+        self.starved_ns += int(np.clip(np.minimum(submitted - before, lateness), 0, None).sum())
+        last = np.append(first[1:], len(lane)) - 1
+        self.last_completed_ns[lane[last]] = completed[last]
+
+    def _fill_intervals(self, records: Records) -> None:
+        seconds = (records.completed - self.start_ns) // SECOND_NS
+        for second in np.unique(seconds):
+            chosen = Records(records.rows[seconds == second])
+            served = chosen.ok
+            number = int(second)
+            if number not in self._open:
+                self._open[number] = Interval(number * SECOND_NS)
+            interval = self._open[number]
+            interval.requests += len(served)
+            interval.failed += int(np.count_nonzero(chosen.status == FAILED))
+            interval.latency.add(served.completed - served.due)
+            interval.queue_sum_ns += int((served.submitted - served.due).sum())
+            interval.compute_sum_ns += int(served.compute.sum())
+        self._close_before(int(seconds.max()) - 1)  # lanes may complete out of order by less than a second
+
+    def _close_before(self, second: int | None) -> None:
+        for number in sorted(self._open):
+            if second is None or number < second:
+                self.intervals.append(_summary(self._open.pop(number)))
+
+
+def _summary(interval: Interval) -> IntervalSummary:
+    served, histogram = interval.requests, interval.latency
+    p50, p90, p99 = histogram.quantiles((0.5, 0.9, 0.99)) if served else (None, None, None)
+    return IntervalSummary(
+        start_ns=interval.start_ns,
+        requests=served,
+        failed=interval.failed,
+        latency_mean_ns=histogram.sum / served if served else None,
+        latency_p50_ns=p50,
+        latency_p90_ns=p90,
+        latency_p99_ns=p99,
+        latency_max_ns=histogram.max,
+        queue_mean_ns=interval.queue_sum_ns / served if served else None,
+        compute_mean_ns=interval.compute_sum_ns / served if served else None,
+    )

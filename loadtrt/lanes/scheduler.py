@@ -1,0 +1,165 @@
+"""One anyio task drives all lanes: it submits what is due, waits for what finishes, and records it.
+
+Closed loops, open loops and warm-up differ only in where due instants come from. In a closed loop a request is due at
+the instant its predecessor completed (zero think time), so that the generator's own turnaround counts as latency too.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loadtrt.measure.records import FAILED, OK, UNSERVED
+from loadtrt.units import MILLISECOND_NS, SECOND_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from loadtrt.engines.engine import Completion, Engine
+    from loadtrt.lanes.recorder import Recorder
+
+_NEVER = 1 << 62
+_LOOK_UP_NS = 100 * MILLISECOND_NS  # how often a waiting scheduler looks at its stop flag and deadlines
+
+
+@dataclass(slots=True)
+class Stop:
+    """Set `requested` from anywhere in the event loop: no more requests are sent, those in flight are waited for."""
+
+    requested: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What to drive. due: instants in ns from the start, int64 ascending, or None for a closed loop.
+
+    A closed loop goes on until both `least_ns` have passed and `least_requests` were submitted; an open loop ends with
+    its schedule. `most_ns` ends either. `drain_ns`: how long to wait then for what is in flight, or due and not sent.
+    input_sets: how many sets the requests take in turn.
+    """
+
+    due: npt.NDArray[np.int64] | None
+    least_ns: int = 0
+    least_requests: int = 0
+    most_ns: int | None = None
+    drain_ns: int = 10 * SECOND_NS
+    input_sets: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Driven:
+    """How it went, in instants of the engine's clock: no request came due after `sent_ns`, all was over at `end_ns`."""
+
+    start_ns: int
+    sent_ns: int
+    completed_when_sent: int
+    end_ns: int
+    submitted: int
+    unserved: int
+
+
+async def drive(
+    engine: Engine,
+    recorder: Recorder,
+    load: Load,
+    stop: Stop,
+    on_completion: Callable[[Completion, int], None] | None = None,
+    on_tick: Callable[[int, int], None] | None = None,
+) -> Driven:
+    """Drive `load` through the engine's lanes from `recorder.start_ns` until it has ended and drained, or is stopped.
+
+    Requests are served in the order they are due. Each takes the lane with the fewest requests in flight, of several
+    the one that has waited longest. on_completion(completion, input set) runs before the buffer set is used again;
+    on_tick(submitted, completed) about once a second. Raises EngineError from the engine, lets cancellation through;
+    whatever happens, all that was sent or owed by then is in the recorder.
+    """
+    now_ns, submit, wait, record = engine.now_ns, engine.submit, engine.wait, recorder.record
+    input_sets = load.input_sets
+    start = now = recorder.start_ns
+    closed = load.due is None
+    due_at = load.due.data if load.due is not None else memoryview(b"")  # items are Python ints, unlike an array's
+    last = len(due_at) if not closed else _NEVER  # how many requests there will be
+    least_end = start + load.least_ns
+    latest_end = start + (load.most_ns if load.most_ns is not None else _NEVER)
+    if not closed and last:
+        latest_end = min(latest_end, start + due_at[last - 1])
+    give_up = sent = _NEVER  # the drain deadline and the end of sending, once known
+
+    # in_flight[lane]: (due, submitted, enqueued, lateness, input set) in order. levels[k]: lanes with k in flight,
+    # the one that has waited longest first. free_since: instants at which buffer sets became free; the n-th request
+    # takes the n-th of them, which is when an ideal generator would have sent it.
+    in_flight: list[deque[tuple[int, int, int, int, int]]] = [deque() for _ in range(engine.contexts)]
+    levels: list[dict[int, None]] = [dict.fromkeys(range(engine.contexts)), *({} for _ in range(engine.buffers))]
+    free_since = deque([start] * (engine.contexts * engine.buffers))
+    submitted = completed = completed_when_sent = 0
+    next_tick = start + SECOND_NS
+    try:
+        while True:
+            if give_up == _NEVER:
+                over = stop.requested or now >= latest_end
+                if over:
+                    last = submitted if closed else max(submitted, bisect.bisect_right(due_at, now - start))
+                elif closed and now >= least_end:
+                    last = max(submitted, load.least_requests)
+                if over or submitted == last:
+                    sent, give_up, completed_when_sent = now, now + load.drain_ns, completed
+            if completed == last or now >= give_up:
+                break
+
+            while free_since and submitted < last:
+                free = free_since[0]
+                due = free if closed else start + due_at[submitted]
+                if due > now:
+                    break
+                free_since.popleft()
+                depth = 0
+                while not levels[depth]:
+                    depth += 1
+                lane = next(iter(levels[depth]))
+                del levels[depth][lane]
+                levels[depth + 1][lane] = None
+                inputs = submitted % input_sets
+                submit(lane, inputs)
+                enqueued = now_ns()
+                late = now - due if due > free else now - free
+                in_flight[lane].append((due, now, enqueued, late, inputs))
+                submitted += 1
+                now = enqueued
+
+            until = min(now + _LOOK_UP_NS, give_up, latest_end if give_up == _NEVER else give_up)
+            if free_since and submitted < last and not closed:
+                until = min(until, start + due_at[submitted])
+            for completion in await wait(until):
+                lane, _, done, h2d, compute, d2h, error = completion
+                due, began, enqueued, late, inputs = in_flight[lane].popleft()
+                depth = len(in_flight[lane])
+                del levels[depth + 1][lane]
+                levels[depth][lane] = None
+                free_since.append(done)
+                completed += 1
+                record(due, began, enqueued, done, h2d, compute, d2h, late, lane, OK if error is None else FAILED)
+                if error is not None and recorder.first_error is None:
+                    recorder.first_error = error
+                if on_completion is not None:
+                    on_completion(completion, inputs)
+            now = now_ns()
+            if on_tick is not None and now >= next_tick:
+                next_tick = now + SECOND_NS
+                on_tick(submitted, completed)
+    finally:
+        end = now_ns()
+        unserved = submitted - completed
+        for lane, items in enumerate(in_flight):
+            for due, began, enqueued, late, _ in items:
+                record(due, began, enqueued, end, 0, 0, 0, late, lane, UNSERVED)
+        if not closed:
+            for due in due_at[submitted : min(last, bisect.bisect_right(due_at, end - start))]:
+                record(start + due, end, end, end, 0, 0, 0, 0, 0, UNSERVED)
+                unserved += 1
+        recorder.finish()
+    return Driven(start, sent, completed_when_sent, end, submitted, unserved)

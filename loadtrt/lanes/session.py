@@ -1,0 +1,168 @@
+"""One run, phase by phase: allocate, verify, warm up, measure, drain. Whatever ends it, what was measured is kept."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from loadtrt.errors import EngineError
+from loadtrt.lanes.recorder import Recorder
+from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
+from loadtrt.lanes.verify import Verifier
+from loadtrt.load.arrivals import due_instants
+from loadtrt.units import SECOND_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from loadtrt.config import RunConfig
+    from loadtrt.engines.engine import Engine
+    from loadtrt.load.tensors import Arrays
+    from loadtrt.measure.result import Verification
+
+    OnTick: TypeAlias = Callable[["Phase", int, int, int], None]  # phase, elapsed ns, submitted, completed
+
+WARMUP_REQUESTS = 5  # a lane, at least
+WARMUP_MOST_NS = 30 * SECOND_NS  # clocks that have not settled by then will not
+_VERIFY_REQUESTS = 20  # a buffer set, at least
+
+Phase = Literal["verify", "warm-up", "measure"]
+
+
+@dataclass(slots=True)
+class Session:
+    """What a run has measured so far; whole after `run_session`, and truthful at any moment before.
+
+    driven and recorder belong to the measuring phase: None until it began. interrupted: stopped from outside.
+    failure: the sentence of an EngineError that ended the run.
+    """
+
+    allocate_ns: int = 0
+    verify_ns: int = 0
+    warmup_ns: int = 0
+    warmup_requests: int = 0
+    recorder: Recorder | None = None
+    driven: Driven | None = None
+    verification: Verification | None = None
+    interrupted: bool = False
+    failure: str | None = None
+
+
+async def run_session(
+    engine: Engine,
+    config: RunConfig,
+    inputs: Sequence[Arrays],
+    stop: Stop,
+    session: Session,
+    on_tick: OnTick | None = None,
+    clocks_settled: Callable[[], bool] | None = None,
+) -> None:
+    """Run all phases on an engine that is loaded and not yet allocated, filling `session`.
+
+    stop: ends the run early, still whole. Cancelling the caller's scope ends it at once; what was recorded is in
+    `session` all the same. clocks_settled: asked during warm-up, which goes on until it says yes (30 s at most).
+    Never raises EngineError: it becomes `session.failure`. Arrivals that cannot be drawn raise UsageError.
+    """
+    due = None
+    if config.arrivals != "closed":
+        assert config.rate is not None  # noqa: S101  # RunConfig made sure
+        due = due_instants(config.arrivals, config.rate, config.least_duration_ns, config.requests or 0, config.seed)
+    load = Load(
+        due=due,
+        least_ns=config.least_duration_ns,
+        least_requests=config.requests or 0,
+        most_ns=config.max_duration,
+        drain_ns=config.drain,
+        input_sets=len(inputs),
+    )
+    try:
+        began = engine.now_ns()
+        engine.allocate(inputs)
+        session.allocate_ns = engine.now_ns() - began
+        if config.verify:
+            await _verify(engine, inputs, stop, session, on_tick)
+        if not stop.requested:
+            await _warm_up(engine, config, len(inputs), stop, session, on_tick, clocks_settled)
+        if not stop.requested:
+            await _measure(engine, load, stop, session, on_tick)
+    except EngineError as error:
+        session.failure = str(error)
+    finally:
+        session.interrupted = stop.requested
+
+
+async def _verify(
+    engine: Engine,
+    inputs: Sequence[Arrays],
+    stop: Stop,
+    session: Session,
+    on_tick: OnTick | None,
+) -> None:
+    """Reference outputs from single quiet requests, then every output of a short closed loop compared with them."""
+    verifier = Verifier(engine, len(inputs))
+    began = engine.now_ns()
+    try:
+        await verifier.take_references()
+        load = Load(
+            due=None,
+            least_ns=SECOND_NS,
+            least_requests=_VERIFY_REQUESTS * engine.contexts * engine.buffers,
+            input_sets=len(inputs),
+        )
+        recorder = Recorder(engine.contexts, engine.now_ns(), keep=0)
+        await drive(engine, recorder, load, stop, verifier.compare, _ticker(engine, "verify", began, on_tick))
+    finally:
+        session.verification = verifier.result()
+        session.verify_ns = engine.now_ns() - began
+
+
+async def _warm_up(
+    engine: Engine,
+    config: RunConfig,
+    input_sets: int,
+    stop: Stop,
+    session: Session,
+    on_tick: OnTick | None,
+    clocks_settled: Callable[[], bool] | None,
+) -> None:
+    """Closed loops of a tenth of a second or more until the time is up, each lane has worked, and clocks are steady."""
+    began = engine.now_ns()
+    least_requests = WARMUP_REQUESTS * engine.contexts * engine.buffers
+    while not stop.requested:
+        elapsed = engine.now_ns() - began
+        worked = session.warmup_requests >= least_requests or config.warmup == 0
+        settled = clocks_settled is None or config.warmup == 0 or elapsed > WARMUP_MOST_NS or clocks_settled()
+        if elapsed >= config.warmup and worked and settled:
+            break
+        load = Load(
+            due=None,
+            least_ns=max(config.warmup - elapsed, SECOND_NS // 5),
+            least_requests=0 if worked else least_requests,
+            input_sets=input_sets,
+        )
+        recorder = Recorder(engine.contexts, engine.now_ns(), keep=0)
+        driven = await drive(engine, recorder, load, stop, None, _ticker(engine, "warm-up", began, on_tick))
+        session.warmup_requests += driven.submitted
+    session.warmup_ns = engine.now_ns() - began
+
+
+async def _measure(engine: Engine, load: Load, stop: Stop, session: Session, on_tick: OnTick | None) -> None:
+    gc.collect()
+    gc.freeze()  # a full collection over what libraries left behind takes longer than many a request
+    gc.disable()
+    try:
+        session.recorder = Recorder(engine.contexts, engine.now_ns())
+        began = session.recorder.start_ns
+        session.driven = await drive(
+            engine, session.recorder, load, stop, None, _ticker(engine, "measure", began, on_tick)
+        )
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+def _ticker(engine: Engine, phase: Phase, began: int, on_tick: OnTick | None) -> Callable[[int, int], None] | None:
+    if on_tick is None:
+        return None
+    return lambda submitted, completed: on_tick(phase, engine.now_ns() - began, submitted, completed)

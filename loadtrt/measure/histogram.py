@@ -1,0 +1,97 @@
+"""A log-linear histogram of int nanoseconds: 128 buckets an octave, exact count, sum, minimum and maximum beside them.
+
+Values below 128 ns have a bucket each. Above, a value v in [2^e, 2^(e+1)) falls in one of 128 equal buckets, so the
+bucket's middle is within 1/256 = 0.4 % of v. Merging is addition: associative, and equal to recording everything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+SUBBUCKETS = 128
+_SUB_BITS = 7
+_TOP = (1 << 44) - 1  # 4.9 hours; what is longer counts there, its exact maximum stays known
+BUCKETS = (44 - _SUB_BITS + 1) * SUBBUCKETS
+QUANTILE_ERROR = 1 / (2 * SUBBUCKETS)
+
+
+def bucket_of(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The bucket of each value, int64 of the same shape. Values are clipped to [0, 2^44)."""
+    clipped = np.clip(values, 0, _TOP)
+    octave = np.frexp(clipped.astype(np.float64))[1].astype(np.int64) - 1  # exact: values are below 2^53
+    shift = np.maximum(octave - _SUB_BITS, 0)
+    return shift * SUBBUCKETS + np.right_shift(clipped, shift)
+
+
+def bounds_of(buckets: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(lowest value, width) of each bucket, ns."""
+    shift = np.maximum(buckets // SUBBUCKETS - 1, 0)
+    return np.left_shift(buckets - shift * SUBBUCKETS, shift), np.left_shift(1, shift)
+
+
+class Histogram:
+    """Counts of one metric. `counts` may be a view into shared memory: int64 [BUCKETS]."""
+
+    def __init__(self, counts: npt.NDArray[np.int64] | None = None) -> None:
+        self.counts = np.zeros(BUCKETS, np.int64) if counts is None else counts
+        self.sum = 0
+        self.min: int | None = None
+        self.max: int | None = None
+
+    def add(self, values: npt.NDArray[np.int64]) -> None:
+        """Record int64 ns [n]."""
+        if not len(values):
+            return
+        np.add.at(self.counts, bucket_of(values), 1)
+        low, high = int(values.min()), int(values.max())
+        self.sum += int(values.sum())
+        self.min = low if self.min is None else min(self.min, low)
+        self.max = high if self.max is None else max(self.max, high)
+
+    def merge(self, other: Histogram) -> None:
+        """Add what `other` recorded."""
+        self.counts += other.counts
+        self.sum += other.sum
+        if other.min is not None and other.max is not None:
+            self.min = other.min if self.min is None else min(self.min, other.min)
+            self.max = other.max if self.max is None else max(self.max, other.max)
+
+    @property
+    def count(self) -> int:
+        """How many values were recorded."""
+        return int(self.counts.sum())
+
+    def quantiles(self, ranks: Sequence[float]) -> list[float]:
+        """Values at ranks q in [0, 1], ns: the ⌈q·n⌉-th smallest, within QUANTILE_ERROR of it. Needs count > 0."""
+        reached = np.cumsum(self.counts)
+        targets = np.clip(np.ceil(np.asarray(ranks) * reached[-1]), 1, None)
+        buckets = np.searchsorted(reached, targets)
+        low, width = bounds_of(buckets)
+        middle = low + (width - 1) / 2
+        return [float(value) for value in np.clip(middle, self.min, self.max)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the buckets that hold anything, as [index, count] pairs, with sum, min and max."""
+        used = np.flatnonzero(self.counts)
+        return {
+            "buckets": [[int(index), int(self.counts[index])] for index in used],
+            "sum_ns": self.sum,
+            "min_ns": self.min,
+            "max_ns": self.max,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Histogram:
+        """The inverse of `to_dict`."""
+        made = cls()
+        for index, count in data["buckets"]:
+            made.counts[index] = count
+        made.sum, made.min, made.max = data["sum_ns"], data["min_ns"], data["max_ns"]
+        return made

@@ -1,0 +1,91 @@
+"""Records: one row for each finished request, and the metrics that derive from it.
+
+A record is ten int64: four instants of the engine's clock, three GPU phases, the generator's lateness, lane and status.
+Every number that loadtrt shows about requests is one of METRICS over these rows; tables, JSON and exporters read the
+name, unit and help from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+COLUMNS = ("due", "submitted", "enqueued", "completed", "h2d", "compute", "d2h", "lateness", "lane", "status")
+
+OK = 0
+FAILED = 1  # the engine returned an error for it
+UNSERVED = 2  # never finished before the drain deadline: `completed` is the instant when the run gave up
+
+
+class Records:
+    """A view of rows, int64 [n, len(COLUMNS)], with a property a column; times in ns."""
+
+    def __init__(self, rows: npt.NDArray[np.int64]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getattr__(self, name: str) -> npt.NDArray[np.int64]:
+        try:
+            return self.rows[:, COLUMNS.index(name)]
+        except ValueError:
+            raise AttributeError(name) from None
+
+    @property
+    def ok(self) -> Records:
+        """Those that were served."""
+        return Records(self.rows[self.status == OK])
+
+    @property
+    def counted(self) -> Records:
+        """Those that have a latency: served, or given up, whose age is a lower bound of it."""
+        return Records(self.rows[self.status != FAILED])
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A number of every record. `of` maps n records to int64 ns [n]; `of_unserved`: given-up requests count too."""
+
+    name: str
+    help: str
+    of: Callable[[Records], npt.NDArray[np.int64]]
+    of_unserved: bool = False
+
+
+METRICS = (
+    Metric("latency", "from the instant a request was due to its completion", lambda r: r.completed - r.due, True),
+    Metric("queue", "from due to submitted: waiting for a free buffer set", lambda r: r.submitted - r.due, True),
+    Metric("service", "from submitted to completed", lambda r: r.completed - r.submitted),
+    Metric("enqueue", "host time of submitting one request", lambda r: r.enqueued - r.submitted),
+    Metric("h2d", "copying the inputs to the device", lambda r: r.h2d),
+    Metric("compute", "the engine computing", lambda r: r.compute),
+    Metric("d2h", "from the end of compute to the outputs in host memory", lambda r: r.d2h),
+    Metric(
+        "lateness", "added by the generator itself: submitted − max(due, a buffer set was free)", lambda r: r.lateness
+    ),
+)
+
+
+def busy_union_ns(records: Records) -> tuple[int, int]:
+    """(union, sum) of the compute spans of all lanes, ns: how long any lane computed, and how long lanes did in all.
+
+    sum / union is the mean number of lanes computing while any does: 1 means that contexts never overlap.
+    """
+    end = records.completed - records.d2h
+    start = end - records.compute
+    if not len(start):
+        return 0, 0
+    order = np.argsort(start, kind="stable")
+    start, end = start[order], end[order]
+    reached = np.maximum.accumulate(end)
+    fresh = np.maximum(start[1:], reached[:-1])  # a span counts from where the spans before it ended
+    union = int(end[0] - start[0]) + int(np.clip(end[1:] - fresh, 0, None).sum())
+    return union, int((end - start).sum())

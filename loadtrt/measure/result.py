@@ -1,0 +1,179 @@
+"""What a run leaves behind: the schema of run.json. Reports are drawn from this and from nothing else.
+
+Times are ns (`_ns`), memory is bytes (`_bytes`). None means that a number is not known or not supported by the sample.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MetricSummary(_Model):
+    """One metric over all requests. percentiles_ns: p50, p90, p95, p99, p99.9."""
+
+    count: int
+    mean_ns: float | None
+    min_ns: int | None
+    max_ns: int | None
+    percentiles_ns: dict[str, float | None]
+
+
+class Lane(_Model):
+    """One lane's work."""
+
+    lane: int
+    requests: int
+    service_p50_ns: float | None
+    compute_p50_ns: float | None
+
+
+class Overlap(_Model):
+    """busy_fraction: part of the time in which any lane computed; lanes_computing: how many did on average then."""
+
+    busy_fraction: float
+    lanes_computing: float
+
+
+class Interval(_Model):
+    """One second of measuring, by completion instant."""
+
+    start_ns: int
+    requests: int
+    failed: int
+    latency_mean_ns: float | None
+    latency_p50_ns: float | None
+    latency_p90_ns: float | None
+    latency_p99_ns: float | None
+    latency_max_ns: int | None
+    queue_mean_ns: float | None
+    compute_mean_ns: float | None
+
+
+class Problem(_Model):
+    """Why a measurement cannot be trusted, or what its reader should know: evidence and remedy, one sentence each."""
+
+    evidence: str
+    remedy: str
+
+
+class Phases(_Model):
+    """How long each phase took. measure_ns: from the start to the last completion."""
+
+    load_ns: int = 0
+    allocate_ns: int = 0
+    verify_ns: int = 0
+    warmup_ns: int = 0
+    warmup_requests: int = 0
+    measure_ns: int = 0
+    drain_ns: int = 0
+
+
+class Verification(_Model):
+    """Outputs under load against those of a quiet run. worst: largest absolute difference over the tolerance."""
+
+    outputs: int
+    different: int
+    worst: float
+    first_difference: str | None
+
+
+class Tensor(_Model):
+    """An input or output as it was run."""
+
+    name: str
+    is_input: bool
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+class EngineFacts(_Model):
+    """What served. sha256: of the plan's or model's bytes."""
+
+    kind: str
+    name: str
+    flavour: str
+    version: str
+    device: str
+    sha256: str
+    batch: int
+    precision: str
+    mode: dict[str, str]
+    notes: tuple[str, ...]
+    tensors: tuple[Tensor, ...]
+
+
+class Memory(_Model):
+    """The memory bill: contexts × (context + buffers × device I/O) + weights = device, and what the host holds."""
+
+    contexts: int
+    buffers: int
+    weights_bytes: int | None
+    context_bytes: int | None
+    device_io_bytes: int
+    host_io_bytes: int
+    inputs_bytes: int
+    free_bytes: int | None
+    device_bytes: int
+    host_bytes: int
+
+
+class Clock(_Model):
+    """How GPU instants came to the host's clock: worst error of an anchor, worst drift between anchors."""
+
+    error_ns: int
+    drift_ns: int
+    anchors: int
+
+
+class Throughput(_Model):
+    """Served within the measured time. offered_per_s: None in a closed loop."""
+
+    requests_per_s: float | None
+    inferences_per_s: float | None
+    offered_per_s: float | None
+
+
+class RunResult(_Model):
+    """All of one measurement. outcome: completed, interrupted (Ctrl-C), or failed (see `failure`).
+
+    valid: the generator was not the bottleneck and nothing went wrong; otherwise `problems` says what and what to do.
+    percentiles_exact: False where histograms (within 0.4 %) had to do. submitted = ok + failed + those in flight when
+    the run gave up; unserved counts these and the ones that were due and never sent.
+    """
+
+    schema_version: Literal["loadtrt.run/1"] = "loadtrt.run/1"
+    loadtrt: str
+    started: str
+    command: tuple[str, ...]
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    engine: EngineFacts
+    memory: Memory
+    outcome: Literal["completed", "interrupted", "failed"]
+    failure: str | None
+    valid: bool
+    problems: tuple[Problem, ...]
+    phases: Phases
+    submitted: int
+    ok: int
+    failed: int
+    unserved: int
+    first_error: str | None
+    throughput: Throughput
+    percentiles_exact: bool
+    metrics: dict[str, MetricSummary]
+    lanes: tuple[Lane, ...]
+    fairness: float | None
+    overlap: Overlap | None
+    starved_fraction: float
+    verification: Verification | None
+    clock: Clock | None
+    intervals: tuple[Interval, ...]
+    histograms: dict[str, dict[str, Any]]

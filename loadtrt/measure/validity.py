@@ -1,0 +1,70 @@
+"""Whether a measurement can be trusted: did the generator, the host or the load itself spoil it?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadtrt.measure.result import MetricSummary, Problem
+from loadtrt.units import MILLISECOND_NS, format_count, format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LATENESS_SHARE = 0.1  # of the median latency
+LATENESS_FLOOR_NS = MILLISECOND_NS // 4
+STARVED_LIMIT = 0.05
+
+
+def lateness_limit_ns(metrics: Mapping[str, MetricSummary], wanted: int | None) -> float:
+    """The bound on p99 lateness: `--max-lateness`, or a tenth of the median latency but at least 250 µs."""
+    if wanted is not None:
+        return wanted
+    median = metrics["latency"].percentiles_ns["p50"] or metrics["latency"].mean_ns or 0.0
+    return max(LATENESS_FLOOR_NS, LATENESS_SHARE * median)
+
+
+def problems_of(
+    metrics: Mapping[str, MetricSummary],
+    starved_fraction: float,
+    unserved: int,
+    failed: int,
+    max_lateness_ns: int | None,
+    wait: str,
+    graph: str,
+) -> list[Problem]:
+    """Every reason why the numbers do not show the engine alone; empty when they do."""
+    found = []
+    late = metrics["lateness"].percentiles_ns["p99"] or metrics["lateness"].max_ns or 0
+    limit = lateness_limit_ns(metrics, max_lateness_ns)
+    if late > limit:
+        found.append(
+            Problem(
+                evidence=f"the generator was {format_duration(late)} late at p99 (limit {format_duration(limit)})",
+                remedy="use --wait spin" if wait == "block" else "free a core for loadtrt, or lower rate or contexts",
+            )
+        )
+    if starved_fraction > STARVED_LIMIT:
+        share, limited = f"{100 * starved_fraction:.0f} %", f"{100 * STARVED_LIMIT:.0f} %"
+        found.append(
+            Problem(
+                evidence=f"lanes stood idle for {share} of the time because the host was late (limit {limited})",
+                remedy="the engine outruns this host: "
+                + ("use --graph" if graph == "no" else "use more --buffers or a larger --batch"),
+            )
+        )
+    if unserved:
+        found.append(
+            Problem(
+                evidence=f"{format_count(unserved)} requests were not served before the drain deadline "
+                "(their age then is their latency)",
+                remedy="the load is above capacity, or the engine hangs: lower --rate, or raise --drain",
+            )
+        )
+    if failed:
+        found.append(
+            Problem(
+                evidence=f"{format_count(failed)} requests failed, and are in no latency",
+                remedy="mend the first error before trusting the numbers",
+            )
+        )
+    return found

@@ -1,0 +1,180 @@
+"""The summary of a run as text: what a person reads when it ends. A pure function of the result."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from loadtrt.measure.records import METRICS
+from loadtrt.measure.summary import PERCENTILES
+from loadtrt.units import format_bytes, format_count, format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from loadtrt.engines.engine import MemoryBill as Bill
+    from loadtrt.measure.result import RunResult
+
+_MOST_LANES = 16
+_WIDTH = 80
+
+
+def summary_text(result: RunResult) -> str:
+    """At most 80 columns of text, ending with a newline."""
+    lines = [part for line in _lines(result) for part in _wrapped(line)]
+    return "\n".join(lines) + "\n"
+
+
+def _wrapped(line: str) -> list[str]:
+    """Long lines of words broken at 80 columns; tables are never longer than they must be, and stay whole."""
+    if len(line) <= _WIDTH or "  " in line.strip():
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()))
+    return textwrap.wrap(line.strip(), _WIDTH, initial_indent=indent, subsequent_indent=indent + "  ")
+
+
+def memory_text(memory: Bill) -> str:
+    """The memory bill in one line."""
+    contexts, buffers = memory.contexts, memory.buffers
+
+    def known(count: int | None) -> str:
+        return "?" if count is None else format_bytes(count)
+
+    free = f", {format_bytes(memory.free_bytes)} free" if memory.free_bytes is not None else ""
+    return (
+        f"memory: {known(memory.weights_bytes)} weights + {contexts} × ({known(memory.context_bytes)} context + {buffers} × "
+        f"{format_bytes(memory.device_io_bytes)} I/O) = {format_bytes(memory.device_bytes)}{free}; "
+        f"host {format_bytes(memory.host_bytes)}"
+    )
+
+
+def _lines(result: RunResult) -> Iterator[str]:
+    engine, config = result.engine, result.config
+    yield ""
+    yield f"{engine.name} on {engine.device} ({engine.flavour} {engine.version})"
+    yield f"  {_mode(result)}"
+    yield f"  {_phases(result)}"
+    gpu = result.environment.get("gpu")
+    if gpu:
+        yield f"  {_clocks(gpu)}"
+    for text in (engine.precision and f"precision: {engine.precision}", *engine.notes):
+        if text:
+            yield f"  {text}"
+    if result.verification is not None:
+        checked = result.verification
+        yield f"  verify: {checked.outputs} outputs under load compared with a quiet run, {checked.different} differ"
+    yield ""
+    if result.throughput.requests_per_s is not None:
+        yield f"throughput  {_throughput(result)}"
+        yield ""
+        yield from _metrics(result)
+        yield ""
+        yield from _lanes(result)
+    counts = [f"{format_count(result.ok)} requests"]
+    counts += [f"{result.failed} failed"] if result.failed else []
+    counts += [f"{result.unserved} not served"] if result.unserved else []
+    if config["arrivals"] == "closed":
+        counts.append("closed loop: latency at this many in flight, no answer on capacity")
+    yield " · ".join(counts)
+    if result.first_error:
+        yield f"first error: {result.first_error}"
+    yield _verdict(result)
+    for problem in result.problems:
+        yield f"  {problem.evidence}"
+        yield f"    → {problem.remedy}"
+
+
+def _mode(result: RunResult) -> str:
+    config, engine = result.config, result.engine
+    load = "closed loop"
+    if config["arrivals"] != "closed":
+        load = f"{config['arrivals']} at {format_count(config['rate'])}/s"
+    words = [f"{config['contexts']} contexts × {config['buffers']} buffers", load, f"batch {engine.batch}"]
+    words += [f"{key} {value}" for key, value in engine.mode.items()]
+    return " · ".join(words)
+
+
+def _phases(result: RunResult) -> str:
+    phases = result.phases
+    words = [f"load {format_duration(phases.load_ns)}", f"allocate {format_duration(phases.allocate_ns)}"]
+    words.append(f"warm-up {format_duration(phases.warmup_ns)} ({phases.warmup_requests} requests)")
+    words.append(f"measured {format_duration(phases.measure_ns)}")
+    return " · ".join(words)
+
+
+def _clocks(gpu: dict[str, object]) -> str:
+    before, after = gpu["before"], gpu["after"]
+    assert isinstance(before, dict)  # noqa: S101  # written by environment.py
+    assert isinstance(after, dict)  # noqa: S101
+    words = []
+    if before["sm_clock_hertz"] and after["sm_clock_hertz"]:
+        words.append(f"SM clock {before['sm_clock_hertz'] / 1e6:.0f} → {after['sm_clock_hertz'] / 1e6:.0f} MHz")
+    if after["max_sm_clock_hertz"]:
+        words.append(f"max {after['max_sm_clock_hertz'] / 1e6:.0f}")
+    if after["power_watts"]:
+        words.append(f"{after['power_watts']:.0f} W")
+    if after["temperature_celsius"]:
+        words.append(f"{after['temperature_celsius']} °C")
+    held = [reason for reason in after["throttle_reasons"] or () if reason != "gpu_idle"]
+    if held:
+        words.append(f"clocks held by {', '.join(held)}")
+    return " · ".join(words)
+
+
+def _throughput(result: RunResult) -> str:
+    rates = result.throughput
+    text = f"{format_count(rates.requests_per_s or 0)} requests/s · {format_count(rates.inferences_per_s or 0)} inferences/s"
+    if rates.offered_per_s is not None:
+        text += f" · offered {format_count(rates.offered_per_s)}/s"
+    return text
+
+
+def _metrics(result: RunResult) -> Iterator[str]:
+    header = ["", *PERCENTILES, "max", "mean"]
+    rows = []
+    for metric in METRICS:
+        summary = result.metrics[metric.name]
+        if not summary.max_ns:
+            continue  # a phase this engine does not have
+        values = [*summary.percentiles_ns.values(), summary.max_ns, summary.mean_ns]
+        rows.append([metric.name, *("–" if value is None else format_duration(value) for value in values)])
+    yield from _table([header, *rows])
+    if any(value is None for value in result.metrics["latency"].percentiles_ns.values()):
+        yield "– too few requests for this percentile"
+
+
+def _lanes(result: RunResult) -> Iterator[str]:
+    lanes = result.lanes
+    if 1 < len(lanes) <= _MOST_LANES:
+        rows = [["lane", "requests", "service p50", "compute p50"]]
+        for lane in lanes:
+            times = (lane.service_p50_ns, lane.compute_p50_ns)
+            rows.append(
+                [str(lane.lane), str(lane.requests), *("–" if t is None else format_duration(t) for t in times)]
+            )
+        yield from _table(rows)
+    words = []
+    if result.fairness is not None and len(lanes) > 1:
+        words.append(f"fairness {result.fairness:.3f}")
+    if result.overlap is not None:
+        busy, computing = result.overlap.busy_fraction, result.overlap.lanes_computing
+        words.append(f"computing {100 * busy:.1f} % of the time, {computing:.2f} lanes at once")
+    if result.clock is not None:
+        words.append(f"GPU clock ± {format_duration(result.clock.error_ns)}")
+    if words:
+        yield " · ".join(words)
+        yield ""
+
+
+def _verdict(result: RunResult) -> str:
+    if result.outcome == "failed":
+        return f"FAILED: {result.failure}; what was measured until then is above"
+    ended = "INTERRUPTED, shown as far as it went; " if result.outcome == "interrupted" else ""
+    return ended + ("VALID" if result.valid else "INVALID")
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        yield "  ".join(cells).rstrip()
