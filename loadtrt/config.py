@@ -9,10 +9,19 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from loadtrt.errors import UsageError
-from loadtrt.units import SECOND_NS, parse_duration, parse_rate
+from loadtrt.units import SECOND_NS, exact_duration, parse_duration, parse_rate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +69,8 @@ def _one_or_many(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-Duration = Annotated[int, _from_text(parse_duration), Field(ge=0)]
+# Written as text, so that the configuration in a run.json can be run again.
+Duration = Annotated[int, _from_text(parse_duration), Field(ge=0), PlainSerializer(exact_duration, when_used="json")]
 Rate = Annotated[float, _from_text(parse_rate), Field(gt=0)]
 Shape = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_shape)]
 Range = Annotated[tuple[float, float], BeforeValidator(_range)]
@@ -187,7 +197,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
         for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
+    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[tT]rue|[fF]alse"), list("tTfF"))
 
     try:
         data = yaml.load(file.read_text(encoding="utf-8"), Loader)  # noqa: S506  # a SafeLoader

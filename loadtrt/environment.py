@@ -1,4 +1,4 @@
-"""The machine and software that a run happened on, for run.json. Floor 5: reads engines' and GPU's facts, decides nothing."""
+"""The machine and software that a run happened on, for run.json."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def gpu_environment(gpu: Gpu, before: GpuReading, after: GpuReading) -> dict[str
     return {
         "name": gpu.name,
         "uuid": gpu.uuid,
-        "driver": gpu.driver_version,
+        "driver": gpu.driver,
         "before": asdict(before),
         "after": asdict(after),
     }

@@ -47,6 +47,14 @@ def parse_rate(text: str | float) -> float:
     return value
 
 
+def exact_duration(ns: int) -> str:
+    """The shortest text that `parse_duration` reads back as exactly `ns`: "10s", "250ms"."""
+    for unit in ("h", "m", "s", "ms", "us"):
+        if ns and ns % _DURATION_NS[unit] == 0:
+            return f"{ns // _DURATION_NS[unit]}{unit}"
+    return f"{ns}ns"
+
+
 def format_duration(ns: float) -> str:
     """Three significant digits in the unit that fits: "7.21 ms", "312 µs", "1.50 s"."""
     magnitude = abs(ns)

@@ -117,6 +117,15 @@ def test_sizes_are_caffe_s() -> None:
         assert _shapes()[f"inception_{block}/pool"][1] == channels
 
 
+def test_norms_are_as_in_the_prototxt() -> None:
+    """LRN over 5 channels with alpha 1e-4, beta 0.75 and Caffe's k = 1, after pool1 and conv2."""
+    norms = [node for node in _model().graph.node if node.op_type == "LRN"]
+    assert [node.name for node in norms] == ["pool1/norm1", "conv2/norm2"]
+    for node in norms:
+        settings = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        assert settings == pytest.approx({"size": 5, "alpha": 1e-4, "beta": 0.75, "bias": 1.0})
+
+
 def test_same_seed_same_bytes() -> None:
     """The model is a function of batch and seed."""
     assert googlenet(1, 3).SerializeToString() == googlenet(1, 3).SerializeToString()

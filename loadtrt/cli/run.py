@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from loadtrt.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def _named(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
@@ -32,7 +35,7 @@ def _many(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tup
     return values or None
 
 
-def _flag(name: str, off: str, help_: str) -> Any:
+def _flag(name: str, off: str, help_: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
     return click.option(f"--{name}/--{off}", name.replace("-", "_"), default=None, help=help_)
 
 
@@ -64,7 +67,7 @@ def _flag(name: str, off: str, help_: str) -> Any:
 @click.option(
     "--arrivals",
     type=click.Choice(["closed", "constant", "poisson"]),
-    help="closed: always as many in flight as fit. constant, poisson: at --rate.  [default: closed; with a rate poisson]",
+    help="closed: as many in flight as fit. constant, poisson: at --rate.  [default: closed, with a rate poisson]",
 )
 @click.option("--rate", help="Requests due a second, such as 500/s or 2k/s; latency counts from when they are due.")
 @click.option("--seed", type=int, help="Of arrivals and random inputs.  [default: 1]")

@@ -156,7 +156,7 @@ def _exit_code(result: RunResult) -> int:
 
 
 class Voice:
-    """What is said on stderr while a run goes on: a line that is rewritten on a terminal, now and then a line elsewhere.
+    """What is said on stderr while a run goes on: a rewritten line on a terminal, now and then a line elsewhere.
 
     One short line a second costs the measuring process 0.1 ms; a live table belongs in a process of its own.
     """

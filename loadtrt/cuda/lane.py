@@ -62,8 +62,13 @@ class _BufferSet:
         self.programs.clear()
         if self.graph is not None:
             self.graph.close()
-        for owned in (*self.events, *self.device.values(), *self.outputs.values()):
-            owned.close()
+        owned: list[Event | DeviceBuffer | PinnedBuffer] = [
+            *self.events,
+            *self.device.values(),
+            *self.outputs.values(),
+        ]
+        for handle in owned:
+            handle.close()
         self.graph = None
         self.events.clear()
         self.device.clear()
@@ -182,9 +187,10 @@ class Lane:
                 stream.synchronize()
             except CudaError as error:  # a device that has failed still lets its memory go
                 failures.append(error)
-        for owned in (*self._sets, *self._streams):
+        handles: list[_BufferSet | Stream] = [*self._sets, *self._streams]
+        for handle in handles:
             try:
-                owned.close()
+                handle.close()
             except CudaError as error:
                 failures.append(error)
         self._sets.clear()

@@ -72,7 +72,7 @@ class Graph:
     def capture(
         cls, stream: Stream, enqueue: Callable[[int], bool], after: Event | None, start: Event, end: Event
     ) -> Graph:
-        """Capture `enqueue(stream)`, which must have run plainly before. Raises CudaError when it cannot be captured."""
+        """Capture `enqueue(stream)`, which must have run plainly before. Raises CudaError when it cannot be."""
         runtime = cudart()
         call("cudaStreamBeginCapture", stream.handle, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         worked = False

@@ -33,6 +33,7 @@ _PRECISIONS = {
     "FP8": (8, 9),
     "FP4": (10, 0),
 }
+_EARLY_FP16 = ((5, 3), (6, 0), (6, 2))  # Jetson TX1, P100, Jetson TX2; 6.1 after them has none
 _INSTALL_DRIVER = "install the NVIDIA driver (R580 or newer for CUDA 13), or in a container start it with --gpus all"
 _REMEDIES = {
     "sw_power_cap": "the power limit holds the clocks: raise it (nvidia-smi -pl) or fix lower clocks (nvidia-smi -lgc)",
@@ -53,11 +54,12 @@ def precisions(compute_capability: tuple[int, int]) -> tuple[str, ...]:
     """The precisions that TensorRT has kernels for on a GPU of this compute capability.
 
     Rule: each precision has a first compute capability and stays: FP32 5.0, INT8 6.1 (on tensor cores from 7.2), FP16
-    7.0, TF32 and BF16 8.0, INT4 8.0 (weights only), FP8 8.9, FP4 10.0. Source: the tables "Hardware and precision" of
-    the TensorRT support matrices (docs.nvidia.com/deeplearning/tensorrt, getting-started/support-matrix); INT4 and FP4
-    from the support matrices of TensorRT-RTX and of NVIDIA Model Optimizer, which list them.
+    7.0 (and a few before), TF32 and BF16 8.0, INT4 8.0 (weights only), FP8 8.9, FP4 10.0. Source: the tables "Hardware
+    and precision" of the TensorRT support matrices (docs.nvidia.com/deeplearning/tensorrt, getting-started,
+    support-matrix); INT4 and FP4 from those of TensorRT-RTX and of NVIDIA Model Optimizer, which list them.
     """
-    return tuple(name for name, first in _PRECISIONS.items() if compute_capability >= first)
+    early = ("FP16",) if compute_capability in _EARLY_FP16 else ()
+    return tuple(name for name, first in _PRECISIONS.items() if compute_capability >= first or name in early)
 
 
 def driver(root: Path) -> list[Check]:

@@ -69,19 +69,21 @@ def buffer_bytes(plan: OpenPlan, tensor: IoTensor, shape: Shape, profile: int) -
 def context_bytes(plan: OpenPlan) -> int | None:
     """Scratch memory of one execution context, which TensorRT sizes for its largest profile; None: not known.
 
-    A plan of TensorRT 8.6 in a 10.16 runtime answers 0 and logs an error: its own runtime predates the question.
+    For a plan of TensorRT 8.6 in a 10.16 runtime the new name answers 0 and logs an error (the runtime inside the plan
+    predates it): the old name is asked then, where it is still there.
     """
-    mark = plan.journal.mark()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # TensorRT 10.0 has no other name for it
-        engine = plan.engine
-        found = engine.device_memory_size_v2 if plan.flavour.capabilities.memory_v2 else engine.device_memory_size
-    known = int(found) > 0 or (int(found) == 0 and plan.journal.mark() == mark)
-    return int(found) if known else None
+    for name in ("device_memory_size_v2", "device_memory_size"):
+        mark = plan.journal.mark()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the old name, from TensorRT 10.1 on
+            found = int(getattr(plan.engine, name, -1))
+        if found > 0 or (found == 0 and plan.journal.mark() == mark):
+            return found
+    return None
 
 
 def weights_bytes(plan: OpenPlan) -> int:
-    """What the weights take on the GPU: TensorRT's own count where it has one, else the plan without its lean runtime."""
+    """What the weights take on the GPU: TensorRT's count where it has one, else the plan without its lean runtime."""
     if plan.flavour.capabilities.engine_stat:
         with contextlib.suppress(RuntimeError, TypeError):
             found = int(plan.engine.get_engine_stat(plan.flavour.module.EngineStat.TOTAL_WEIGHTS_SIZE))
@@ -120,7 +122,7 @@ def fp16_verdict(plan: OpenPlan, context: Any) -> str:
     if not counts["fp16"]:
         others = ", ".join(f"{count} in {name.upper()}" for name, count in counts.most_common())
         raise EngineError(
-            f"--fp16 is contradicted by plan {plan.header.path}: none of its {total} computing layers is FP16 ({others}): "
+            f"plan {plan.header.path} contradicts --fp16: of its {total} computing layers none is FP16 ({others}); "
             "build it with FP16, or leave --fp16 out"
         )
     return f"confirmed: {counts['fp16']} of {total} layers compute in FP16"

@@ -40,7 +40,6 @@ class Capabilities:
     build: bool
     plugins: bool
     inspector: bool
-    memory_v2: bool
     engine_stat: bool
     profile_values: bool
     shared_profiles: bool
@@ -117,7 +116,6 @@ def capabilities_of(module: Any) -> Capabilities:
         build=hasattr(module, "Builder"),
         plugins=hasattr(module, "init_libnvinfer_plugins"),
         inspector=hasattr(module, "EngineInspector"),
-        memory_v2=hasattr(engine, "device_memory_size_v2"),
         engine_stat=hasattr(engine, "get_engine_stat") and hasattr(module, "EngineStat"),
         profile_values=hasattr(engine, "get_tensor_profile_values"),
         shared_profiles=hasattr(module, "ExecutionContextAllocationStrategy"),

@@ -28,7 +28,7 @@ _TYPES = {
 _TYPE = re.compile(rf"\b({'|'.join(_TYPES)})\b", re.IGNORECASE)
 _FLOATING = {"fp32", "fp16", "bf16", "fp8", "fp4"}
 # Layers that move or make data and compute nothing, by the beginnings of their types.
-_MOVERS = tuple("reformat noop constant shuffle copy concat slice cast shapehost devicetoshape signal wait".split())
+_MOVERS = ("reformat", "noop", "constant", "shuffle", "copy", "concat", "slice", "cast", "shapehost", "devicetoshape")
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,8 @@ class OnnxModel:
 def read_model(config: RunConfig) -> OnnxModel:
     """The model that `config.engine` names, a file or zoo:NAME, with --batch, --shapes and --fp16 applied.
 
-    Raises UsageError for a file that cannot be read, is no ONNX model or lacks its external data, and for sizes that
-    are left open or contradict the model; EngineError for tensors that are not plain arrays and for a failing conversion.
+    Raises UsageError for a file that cannot be read, is no ONNX model or lacks its external data, and for sizes left
+    open or contradicting the model; EngineError for tensors that are not plain arrays and for a failing conversion.
     """
     notes = []
     folder: Path | None = None

@@ -32,10 +32,10 @@ _SILENT = 4  # ONNX Runtime's log severity "fatal": what it has to say comes bac
 def load_onnxruntime(config: RunConfig) -> OnnxRuntimeEngine:
     """The engine for `config.engine`, an .onnx file or zoo:NAME, on the CPU.
 
-    Contexts are concurrent runs, one worker thread each. ONNX Runtime's intra-op threads belong to a session and all its
-    runs share them: of T threads one is the caller's and T - 1 are the session's. So with one thread per context all
-    contexts share one session and its weights; with more, each of several contexts has a session (and a copy of the
-    weights) of its own, or its runs would find more threads than they were given, or fewer. Without
+    Contexts are concurrent runs, one worker thread each. ONNX Runtime's intra-op threads belong to a session and all
+    its runs share them: of T threads one is the caller's and T - 1 are the session's. So with one thread per context
+    all contexts share one session and its weights; with more, each of several contexts has a session (and a copy of
+    the weights) of its own, or its runs would find more threads than they were given, or fewer. Without
     `threads_per_context` the cores that this process may use are divided among the contexts.
 
     Raises UsageError for a file that cannot be read or is no ONNX model, for sizes left open by --batch and --shapes,
@@ -80,7 +80,7 @@ def load_onnxruntime(config: RunConfig) -> OnnxRuntimeEngine:
         mode={
             "threads per context": str(threads),
             "sessions": str(sessions),
-            "spinning": "off" if config.contexts > 1 else "on",
+            "spinning": "on" if threads > 1 and config.contexts == 1 else "off",
         },
         notes=tuple(notes),
     )
@@ -115,7 +115,6 @@ class OnnxRuntimeEngine:
         self._threads = threads
         self._session = session
         self._options = onnxruntime.RunOptions()
-        self._options.log_severity_level = _SILENT
         self._names = [tensor.name for tensor in info.tensors if not tensor.is_input]
         self._inputs: list[Arrays] = []
         self._lanes: list[_Lane] = []
@@ -193,6 +192,7 @@ class OnnxRuntimeEngine:
             worker.join()
         self._lanes.clear()
         self._workers.clear()
+        self._session = None  # and with it its threads
         self._wakeup.close()
 
     def _serve(self, number: int) -> None:
@@ -217,9 +217,8 @@ class OnnxRuntimeEngine:
 def _session(model: OnnxModel, threads: int, contexts: int) -> Any:
     import onnxruntime
 
-    onnxruntime.set_default_logger_severity(_SILENT)
+    onnxruntime.set_default_logger_severity(_SILENT)  # sessions and runs take it over
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _SILENT
     options.intra_op_num_threads = threads
     if contexts > 1:
         # Idle pool threads spin before they sleep, which speeds up a run that has the machine to itself but takes the
@@ -228,7 +227,9 @@ def _session(model: OnnxModel, threads: int, contexts: int) -> Any:
     if model.folder:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.folder))
     try:
-        return onnxruntime.InferenceSession(model.data, options, providers=["CPUExecutionProvider"])
+        # enable_fallback=0: the fallback, from one provider to another, prints to stdout.
+        providers = ["CPUExecutionProvider"]
+        return onnxruntime.InferenceSession(model.data, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions share no base of their own
         raise EngineError(f"ONNX Runtime {_version()} refuses {model.name}: {_sentence(error)}") from None
 

@@ -50,6 +50,11 @@ class PlanHeader:
         return self.host_code_bytes > 0
 
     @property
+    def sha256(self) -> str:
+        """SHA-256 of the whole file, as 64 hex digits, read anew each time. Raises UsageError where it has gone."""
+        return sha256(self.path)
+
+    @property
     def version_text(self) -> str:
         """ "8.6.0.12"."""
         return ".".join(map(str, self.version))

@@ -71,15 +71,15 @@ def check_values(
     """
     hint = f"; the profile takes {_spans(least, most)}{_optimum(best)}" if least else ""
     if values is None:
+        example = _csv(best) if len(best) == count else ",".join(["N"] * count)
         raise UsageError(
-            f"input {name} carries a shape, so its values must be given: "
-            f"add --shape-values {name}={','.join(map(str, best)) or ','.join(['N'] * count)}{hint}"
+            f"input {name} carries a shape, so its values must be given: add --shape-values {name}:{example}{hint}"
         )
     if len(values) != count:
-        raise UsageError(f"--shape-values {name}={_csv(values)}: {name} has {count} values, not {len(values)}{hint}")
+        raise UsageError(f"--shape-values {name}:{_csv(values)}: {name} has {count} values, not {len(values)}{hint}")
     for value, low, high in zip(values, least, most, strict=False):
         if not low <= value <= high:
-            raise UsageError(f"--shape-values {name}={_csv(values)} is outside the plan's profile{hint}")
+            raise UsageError(f"--shape-values {name}:{_csv(values)} is outside the plan's profile{hint}")
     return tuple(values)
 
 
@@ -113,7 +113,7 @@ def _resolve(item: InputShape, batch: int | None, given: Shape | None, profile: 
 
 def _given(item: InputShape, given: Shape) -> Shape:
     """The shape of --shapes, which must have the engine's rank and fixed sizes."""
-    option = f"--shapes {item.name}={_x(given)}"
+    option = f"--shapes {item.name}:{_x(given)}"
     if len(given) != len(item.shape):
         raise UsageError(f"{option}: {item} has {len(item.shape)} dimensions, not {len(given)}")
     for axis, (size, fixed) in enumerate(zip(given, item.shape, strict=True)):
@@ -130,7 +130,7 @@ def _still_open(item: InputShape, shape: Shape) -> str:
     if axes == [0] and item.batched:
         return f"{item} leaves its first dimension open: add --batch N{hint}"
     example = item.best or tuple(1 if size < 0 else size for size in shape)
-    return f"{item} leaves dimensions open: add --shapes, such as --shapes {item.name}={_x(example)}{hint}"
+    return f"{item} leaves dimensions open: add --shapes, such as --shapes {item.name}:{_x(example)}{hint}"
 
 
 def _batch_of(inputs: Sequence[InputShape], resolved: Mapping[str, Shape], batch: int | None) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import anyio.lowlevel
 import numpy as np
 
-import loadtrt
+from loadtrt import __version__
 from loadtrt.engines.clock import LoopClock, VirtualClock, poll_until
 from loadtrt.engines.engine import Completion, EngineInfo, MemoryBill
 from loadtrt.engines.sharing import NEVER, IndependentLanes, SharedDevice
@@ -66,7 +66,7 @@ class _Doubler:
             kind="simulated",
             name=name,
             flavour="simulated",
-            version=loadtrt.__version__,
+            version=__version__,
             device="simulated",
             sha256="",
             batch=batch,
@@ -144,7 +144,7 @@ class SimulatedEngine(_Doubler):
     in int ns. What lies between start and end is told by IndependentLanes (contention 0) or SharedDevice (above).
 
     simulation: the parameters. contexts, buffers: lanes, and requests in flight on each. batch: items of a request.
-    `clock` is the engine's own, for tests that let its host be busy. Raises UsageError where slow_lane is none of the lanes.
+    `clock` is the engine's own, for tests in which the host is busy. Raises UsageError where slow_lane is no lane.
     """
 
     def __init__(

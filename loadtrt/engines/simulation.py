@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from loadtrt.errors import UsageError
-from loadtrt.units import MILLISECOND_NS, format_duration, parse_duration
+from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -57,8 +57,24 @@ class Simulation:
         for key, value in (("contention", self.contention), ("error", self.error), ("race", self.race)):
             if not 0 <= value <= 1:
                 raise UsageError(f"simulated engine: {key} must lie between 0 and 1 (it is {value})")
-        if self.cv is not None and not 0 < self.cv < math.inf:
-            raise UsageError(f"simulated engine: cv must be above zero (it is {self.cv})")
+        stall = self.stall or (0, 0)
+        for key, duration in (
+            ("service", self.service_ns),
+            ("item", self.item_ns),
+            ("h2d", self.h2d_ns),
+            ("d2h", self.d2h_ns),
+            ("enqueue", self.enqueue_ns),
+            ("stall", min(stall)),
+            ("stall", max(stall)),
+        ):
+            if not 0 <= duration <= 24 * 3600 * SECOND_NS:
+                raise UsageError(
+                    f"simulated engine: {key} must lie between 0 and 24 hours (it is {duration / SECOND_NS:g} s)"
+                )
+        if self.seed < 0:
+            raise UsageError(f"simulated engine: seed must not be below zero (it is {self.seed})")
+        if self.cv is not None and not 0 < self.cv <= 100:
+            raise UsageError(f"simulated engine: cv must lie above 0 and up to 100 (it is {self.cv})")
         if self.cv is not None and self.distribution in ("constant", "exponential"):
             raise UsageError(f"simulated engine: the {self.distribution} distribution has no free cv: leave cv out")
         if self.cv is None and self.distribution in ("lognormal", "gamma", "uniform"):
@@ -134,9 +150,10 @@ def parse_simulation(text: str, seed: int) -> Simulation:
     seen = set()
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, _, value = part.partition("=")
+        if key == "null":
+            raise UsageError("simulated engine: null has no parameters: write simulated:null, or leave null out")
         if key not in _KEYS:
-            known = ["null", *_KEYS]
-            raise UsageError(f"simulated engine: unknown key '{key}': {_nearest(key, known)}")
+            raise UsageError(f"simulated engine: unknown key '{key}': {_nearest(key, ['null', *_KEYS])}")
         field, read = _KEYS[key]
         if not value:
             raise UsageError(f"simulated engine: '{key}' needs a value: write {key}=...")

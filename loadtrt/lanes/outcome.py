@@ -67,8 +67,8 @@ def result_of(
         checked = session.verification
         problems.append(
             Problem(
-                evidence=f"{checked.different} of {checked.outputs} outputs under load differ from those of a quiet run "
-                f"(first: {checked.first_difference})",
+                evidence=f"{checked.different} of {checked.outputs} outputs under load differ from those of a quiet "
+                f"run (first: {checked.first_difference})",
                 remedy="requests overwrite each other, or the model is not deterministic: try --contexts 1 --buffers 1",
             )
         )
@@ -91,6 +91,7 @@ def result_of(
             verify_ns=session.verify_ns,
             warmup_ns=session.warmup_ns,
             warmup_requests=session.warmup_requests,
+            clocks_settled=session.clocks_settled,
             measure_ns=measured_ns,
             drain_ns=driven.end_ns - driven.sent_ns if driven else 0,
         ),

@@ -128,18 +128,18 @@ class Recorder:
         self._fill_intervals(records)
 
     def _count_starvation(self, records: Records) -> None:
-        """A lane is starved while it is idle and the generator is late with a request that it could have had.
+        """A lane is starved while it is idle and a request that it could have had is not yet enqueued.
 
-        starved = Σ max(0, min(submitted − the lane's previous completion, lateness)).
+        starved = Σ max(0, min(enqueued − the lane's previous completion, lateness + enqueue)).
         """
         order = np.argsort(records.lane, kind="stable")
-        lane, submitted = records.lane[order], records.submitted[order]
-        completed, lateness = records.completed[order], records.lateness[order]
+        lane, enqueued, completed = records.lane[order], records.enqueued[order], records.completed[order]
+        owed = records.lateness[order] + enqueued - records.submitted[order]
         before = np.empty_like(completed)
         before[1:] = completed[:-1]
         first = np.flatnonzero(np.diff(lane, prepend=-1))
         before[first] = self.last_completed_ns[lane[first]]
-        self.starved_ns += int(np.clip(np.minimum(submitted - before, lateness), 0, None).sum())
+        self.starved_ns += int(np.clip(np.minimum(enqueued - before, owed), 0, None).sum())
         last = np.append(first[1:], len(lane)) - 1
         self.last_completed_ns[lane[last]] = completed[last]
 

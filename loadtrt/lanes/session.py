@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     OnTick: TypeAlias = Callable[["Phase", int, int, int], None]  # phase, elapsed ns, submitted, completed
 
 WARMUP_REQUESTS = 5  # a lane, at least
-WARMUP_MOST_NS = 30 * SECOND_NS  # clocks that have not settled by then will not
+WARMUP_MOST_NS = 10 * SECOND_NS  # clocks that have not settled by then will not
 _VERIFY_REQUESTS = 20  # a buffer set, at least
 
 Phase = Literal["verify", "warm-up", "measure"]
@@ -35,7 +35,7 @@ class Session:
     """What a run has measured so far; whole after `run_session`, and truthful at any moment before.
 
     driven and recorder belong to the measuring phase: None until it began. interrupted: stopped from outside.
-    failure: the sentence of an EngineError that ended the run.
+    failure: the sentence of an EngineError that ended the run. clocks_settled: None where nobody could tell.
     """
 
     allocate_ns: int = 0
@@ -47,6 +47,7 @@ class Session:
     verification: Verification | None = None
     interrupted: bool = False
     failure: str | None = None
+    clocks_settled: bool | None = None
 
 
 async def run_session(
@@ -132,7 +133,9 @@ async def _warm_up(
     while not stop.requested:
         elapsed = engine.now_ns() - began
         worked = session.warmup_requests >= least_requests or config.warmup == 0
-        settled = clocks_settled is None or config.warmup == 0 or elapsed > WARMUP_MOST_NS or clocks_settled()
+        if clocks_settled is not None and config.warmup and elapsed:
+            session.clocks_settled = clocks_settled()
+        settled = session.clocks_settled is not False or elapsed > max(WARMUP_MOST_NS, config.warmup)
         if elapsed >= config.warmup and worked and settled:
             break
         load = Load(

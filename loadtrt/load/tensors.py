@@ -81,4 +81,5 @@ def numpy_dtype(dtype: str) -> np.dtype:
         return np.dtype(name)
     import ml_dtypes
 
-    return np.dtype(getattr(ml_dtypes, name))
+    made: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+    return made

@@ -63,13 +63,14 @@ class Problem(_Model):
 
 
 class Phases(_Model):
-    """How long each phase took. measure_ns: from the start to the last completion."""
+    """How long each phase took. measure_ns: from the start to the last completion. clocks_settled: None: not known."""
 
     load_ns: int = 0
     allocate_ns: int = 0
     verify_ns: int = 0
     warmup_ns: int = 0
     warmup_requests: int = 0
+    clocks_settled: bool | None = None
     measure_ns: int = 0
     drain_ns: int = 0
 

@@ -42,8 +42,8 @@ def memory_text(memory: Bill) -> str:
 
     free = f", {format_bytes(memory.free_bytes)} free" if memory.free_bytes is not None else ""
     return (
-        f"memory: {known(memory.weights_bytes)} weights + {contexts} × ({known(memory.context_bytes)} context + {buffers} × "
-        f"{format_bytes(memory.device_io_bytes)} I/O) = {format_bytes(memory.device_bytes)}{free}; "
+        f"memory: {known(memory.weights_bytes)} weights + {contexts} × ({known(memory.context_bytes)} context + "
+        f"{buffers} × {format_bytes(memory.device_io_bytes)} I/O) = {format_bytes(memory.device_bytes)}{free}; "
         f"host {format_bytes(memory.host_bytes)}"
     )
 
@@ -97,7 +97,8 @@ def _mode(result: RunResult) -> str:
 def _phases(result: RunResult) -> str:
     phases = result.phases
     words = [f"load {format_duration(phases.load_ns)}", f"allocate {format_duration(phases.allocate_ns)}"]
-    words.append(f"warm-up {format_duration(phases.warmup_ns)} ({phases.warmup_requests} requests)")
+    settled = {None: "", True: ", clocks steady", False: ", clocks NOT steady"}[phases.clocks_settled]
+    words.append(f"warm-up {format_duration(phases.warmup_ns)} ({phases.warmup_requests} requests{settled})")
     words.append(f"measured {format_duration(phases.measure_ns)}")
     return " · ".join(words)
 
@@ -123,7 +124,8 @@ def _clocks(gpu: dict[str, object]) -> str:
 
 def _throughput(result: RunResult) -> str:
     rates = result.throughput
-    text = f"{format_count(rates.requests_per_s or 0)} requests/s · {format_count(rates.inferences_per_s or 0)} inferences/s"
+    requests, inferences = format_count(rates.requests_per_s or 0), format_count(rates.inferences_per_s or 0)
+    text = f"{requests} requests/s · {inferences} inferences/s"
     if rates.offered_per_s is not None:
         text += f" · offered {format_count(rates.offered_per_s)}/s"
     return text

@@ -1,0 +1,1 @@
+"""Speed, on the machine at hand. Nothing here is a test: tests never assert a wall time."""

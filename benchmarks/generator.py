@@ -1,0 +1,91 @@
+"""What the load generator itself costs: the null engine answers at once, so all time is loadtrt's own.
+
+    python -m benchmarks.generator [--seconds 5] [--json FILE]
+
+Closed loop: the most requests a second that this machine's generator can send. At a rate: how late it sends them
+(lateness = submitted − max(due, a buffer set was free)), and the share of a core that it takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import anyio
+
+from loadtrt.config import RunConfig
+from loadtrt.engines.open import open_engine
+from loadtrt.environment import environment
+from loadtrt.lanes.scheduler import Stop
+from loadtrt.lanes.session import Session, run_session
+from loadtrt.load.inputs import make_inputs
+from loadtrt.units import SECOND_NS, format_count, format_duration
+
+CONTEXTS = 4
+RATES = (1_000, 5_000, 20_000)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of the null engine. rate: asked for, None in a closed loop; sent: requests a second; times in ns."""
+
+    rate: int | None
+    sent_per_s: float
+    lateness_p50_ns: float
+    lateness_p99_ns: float
+    lateness_max_ns: float
+    core_share: float
+
+
+def measure(rate: int | None, seconds: float) -> Row:
+    """Drive the null engine for `seconds`, in a closed loop or at constant `rate`."""
+    load = {"arrivals": "constant", "rate": rate} if rate else {"arrivals": "closed"}
+    config = RunConfig.model_validate(
+        {"engine": "simulated:null", "contexts": CONTEXTS, "duration": seconds, "warmup": 0, **load}
+    )
+    engine = open_engine(config)
+    session = Session()
+    inputs = make_inputs(engine.info.tensors, config.inputs, config.input_sets, {}, config.seed)
+    cpu, wall = time.process_time(), time.perf_counter()
+    anyio.run(run_session, engine, config, inputs, Stop(), session)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    engine.close()
+    recorder, driven = session.recorder, session.driven
+    if recorder is None or driven is None:
+        sys.exit(f"the null engine failed: {session.failure}")
+    lateness = recorder.histograms["lateness"]
+    p50, p99 = lateness.quantiles((0.5, 0.99))
+    rate_sent = driven.submitted * SECOND_NS / (driven.end_ns - driven.start_ns)
+    return Row(rate, rate_sent, p50, p99, float(lateness.max or 0), cpu / wall)
+
+
+def main() -> None:
+    """Print the table, and the machine it was made on."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each row")
+    parser.add_argument("--json", type=Path, help="write the rows there too")
+    options = parser.parse_args()
+    machine = environment()
+    print(f"null engine, {CONTEXTS} contexts × 2 buffers, {options.seconds:g} s a row")
+    print(
+        f"{machine['cpu']}, {machine['cores']} cores, CPython {machine['python']}, anyio {machine['packages']['anyio']}"
+    )
+    print(f"{'asked':>10} {'sent/s':>10} {'late p50':>10} {'late p99':>10} {'late max':>10} {'of a core':>10}")
+    rows = [measure(rate, options.seconds) for rate in (None, *RATES)]
+    for row in rows:
+        late = (format_duration(ns) for ns in (row.lateness_p50_ns, row.lateness_p99_ns, row.lateness_max_ns))
+        asked = f"{format_count(row.rate)}/s" if row.rate else "closed"
+        cells = (asked, format_count(row.sent_per_s), *late, f"{100 * row.core_share:.0f} %")
+        print(" ".join(f"{cell:>10}" for cell in cells))
+    if options.json:
+        options.json.write_text(
+            json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""One TensorRT execution context with its profile and shapes: what a lane drives.
+
+The hot path has no wrapper: `enqueue` is TensorRT's own execute_async_v3, which takes an int and releases the GIL.
+Making a context holds the GIL in TensorRT 8.6 and releases it from 10 on; destroying one holds it everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from loadtrt.cuda.runtime import call
+from loadtrt.engines import facts
+from loadtrt.errors import EngineError
+from loadtrt.load.tensors import bytes_of, numpy_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadtrt.engines.tensorrt import Plan
+
+
+class PlanContext:
+    """One execution context of a plan, its profile and input shapes set. Not for two threads at once.
+
+    enqueue: the raw bound execute_async_v3; False means that it failed, and `reason()` says why. It needs every tensor
+    bound, and the first call after a change of shapes or profile is slow and cannot be captured. profile: its number.
+    """
+
+    enqueue: Callable[[int], bool]
+    profile: int
+
+    def __init__(self, plan: Plan, stream: int, *, probe: bool = False) -> None:
+        """Made by `Plan.context`. `probe`: only asked for shapes, so kernels need not be specialised."""
+        self._plan = plan
+        self._mark = plan.open.journal.mark()
+        self._kept: list[Any] = []  # what TensorRT uses and does not keep alive: host values, runtime configuration
+        self._context = self._create(eager=not probe)
+        self.profile = -1
+        try:
+            if not probe:
+                self._quieten()
+            self.profile = self._select_profile(stream)
+            plan.profiles_in_use.append(self.profile)
+            self._set_inputs()
+        except BaseException:
+            self.close()
+            raise
+        self.enqueue = self._context.execute_async_v3
+
+    def bind(self, name: str, address: int) -> None:
+        """Give tensor `name` its device buffer, aligned to 256 bytes. Raises EngineError.
+
+        Not for tensors with `shape_values`: they are bound already. Before an enqueue, and again before each capture.
+        """
+        mark = self._plan.open.journal.mark()
+        if not self._context.set_tensor_address(name, int(address)):
+            self._fail(f"cannot bind {name} to address {int(address):#x}", mark)
+
+    def output_shape(self, name: str) -> tuple[int, ...]:
+        """The output's shape; -1 stays where only the data decide."""
+        return tuple(int(size) for size in self._context.get_tensor_shape(name))
+
+    def reason(self) -> str:
+        """The last error that TensorRT logged since this context was made, as one line."""
+        return self._plan.open.journal.latest(self._mark)
+
+    def capturable(self, stream: int) -> bool | None:
+        """Whether an enqueue on `stream` can be captured into a CUDA graph; None: not to be told here, so try."""
+        if not self._plan.flavour.capabilities.capture_query:
+            return None
+        return bool(self._context.is_stream_capturable(int(stream)))
+
+    def close(self) -> None:
+        """Destroy the context; nothing of it may be running. Safe to call twice."""
+        if self._context is None:
+            return
+        self._context = None
+        self.enqueue = _closed  # the bound method was a reference to the context
+        self._kept.clear()
+        self._plan.forget(self)
+
+    def layers_precision(self) -> str:
+        """`facts.fp16_verdict` with this context's shapes. Raises EngineError."""
+        return facts.fp16_verdict(self._plan.open, self._context)
+
+    def max_output_bytes(self, name: str) -> int:
+        """TensorRT's upper bound for the output's buffer; below 1 where it knows none."""
+        return int(self._context.get_max_output_size(name))
+
+    def _create(self, *, eager: bool) -> Any:
+        engine, module = self._plan.open.engine, self._plan.flavour.module
+        if self._plan.flavour.capabilities.rtx_config and eager:
+            config = engine.create_runtime_config()
+            # The default, LAZY, runs fallback kernels first and swaps in specialised ones later, while we measure.
+            config.dynamic_shapes_kernel_specialization_strategy = (
+                module.DynamicShapesKernelSpecializationStrategy.EAGER
+            )
+            config.cuda_graph_strategy = module.CudaGraphStrategy.DISABLED  # lanes capture graphs themselves
+            self._kept.append(config)
+            context = engine.create_execution_context(config)
+        else:
+            context = engine.create_execution_context()
+        if context is None:
+            number, said = len(self._plan.contexts) + 1, self._plan.open.journal.reason(self._mark)
+            raise EngineError(
+                f"{self._plan.flavour} cannot create execution context number {number} (it says {said}): "
+                "if memory is short, use fewer --contexts or a smaller --batch"
+            )
+        return context
+
+    def _quieten(self) -> None:
+        """Plans built with DETAILED verbosity annotate each enqueue for profilers, which costs time."""
+        verbosity = getattr(self._plan.flavour.module, "ProfilingVerbosity", None)  # absent in lean and dispatch
+        if verbosity is not None:
+            self._context.nvtx_verbosity = verbosity.NONE
+
+    def _select_profile(self, stream: int) -> int:
+        """Select the profile, always explicitly and before shapes. Returns its number.
+
+        TensorRT 8.6 wants a profile of its own for each context of a plan with open shapes, unless the plan was built
+        with PROFILE_SHARING_0806; so where the wanted one is taken, the next free one that fits the shapes serves.
+        """
+        plan = self._plan
+        mark = plan.open.journal.mark()
+        others = [number for number in plan.profiles if number not in (plan.profile, *plan.profiles_in_use)]
+        for profile in [plan.profile, *(others if plan.profiles_in_use else [])]:
+            try:
+                done = self._context.set_optimization_profile_async(profile, stream) is not False
+            except RuntimeError:
+                done = False
+            # A plan whose shapes are all fixed needs no selection, and what is selected already need not be again.
+            if done or not plan.dynamic or self._context.active_optimization_profile == profile:
+                call("cudaStreamSynchronize", stream)  # other streams may enqueue only after the switch
+                return profile
+        running = len(plan.profiles_in_use)
+        if not running:
+            self._fail(f"cannot select optimization profile {plan.profile}", mark)
+        raise EngineError(
+            f"plan {plan.header.path} runs no more than {running} context{'' if running == 1 else 's'} at once, since "
+            "each takes an optimization profile that fits these shapes for itself: use fewer --contexts, or build it "
+            "with PROFILE_SHARING_0806, with more profiles, or with TensorRT 10 "
+            f"({plan.flavour} says {plan.open.journal.reason(mark)})"
+        )
+
+    def _set_inputs(self) -> None:
+        """Shapes of open inputs, addresses of host tensors, and the check that nothing is missing."""
+        import numpy as np
+
+        mark = self._plan.open.journal.mark()
+        dims = self._plan.flavour.module.Dims
+        for name, shape in self._plan.open_shapes.items():
+            if not self._context.set_input_shape(name, dims(shape)):  # Dims: the tuple overload cuts sizes to int32
+                self._fail(f"cannot set the shape of {name} to {'x'.join(map(str, shape))}", mark)
+        for name, (dtype, values) in self._plan.host_values.items():
+            array = np.array(values, dtype=numpy_dtype(dtype))
+            self._kept.append(array)  # read at every enqueue
+            if not self._context.set_tensor_address(name, array.ctypes.data):
+                self._fail(f"cannot set the values of {name}", mark)
+        try:
+            missing = list(self._context.infer_shapes())
+        except RuntimeError:
+            missing = ["their combination"]
+        if missing:
+            self._fail(f"cannot infer shapes from {', '.join(map(str, missing))}", mark)
+        for tensor in self._plan.host_outputs:
+            room = np.zeros(max(8, bytes_of(tensor.dtype, self.output_shape(tensor.name))), np.uint8)
+            self._kept.append(room)
+            if not self._context.set_tensor_address(tensor.name, room.ctypes.data):
+                self._fail(f"cannot bind {tensor.name} in host memory", mark)
+
+    def _fail(self, what: str, mark: int) -> NoReturn:
+        journal = self._plan.open.journal
+        raise EngineError(f"{self._plan.flavour} {what} for {self._plan.header.path}; it says {journal.reason(mark)}")
+
+
+def _closed(_: int) -> bool:
+    raise EngineError("this execution context is closed: a lane used it after its end, which is a fault in loadtrt")

@@ -1,0 +1,177 @@
+"""What is in a plan or an ONNX model, as plain dicts and lists: `loadtrt inspect` prints them, as JSON or as tables."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from loadtrt.engines.plan import looks_like_plan, read_header
+from loadtrt.errors import EngineError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_ONNX_TYPES = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16", "DOUBLE": "fp64"}
+
+
+def inspect_file(
+    path: Path,
+    *,
+    module: str | None = None,
+    plugins: tuple[str, ...] = (),
+    allow_host_code: bool = False,
+    device: int = 0,
+) -> dict[str, Any]:
+    """Everything that can be known here about the plan or ONNX model at `path`, told apart by its bytes.
+
+    A plan's header needs nothing; the rest ("loaded") needs TensorRT and a GPU, and "not_loaded" says what is amiss.
+    Raises UsageError for a file that is neither, and EngineError where `module` is named and cannot load the plan.
+    """
+    if not looks_like_plan(path) and path.suffix.lower() == ".onnx":
+        return _onnx(path)
+    header = read_header(path)
+    found: dict[str, Any] = {
+        "kind": "plan",
+        "file": str(path),
+        "built_by": header.built_by,
+        "family": header.family,
+        "version": header.version_text,
+        "size_bytes": header.size_bytes,
+        "sha256": header.sha256,
+        "host_code_bytes": header.host_code_bytes,
+        "compute_capabilities": list(header.compute_capabilities),
+        "loaded": None,
+        "not_loaded": "",
+    }
+    try:
+        found["loaded"] = _load(path, module, plugins, allow_host_code, device)
+    except EngineError as error:
+        if module is not None:
+            raise
+        found["not_loaded"] = str(error)
+    return found
+
+
+def _load(
+    path: Path, module: str | None, plugins: tuple[str, ...], allow_host_code: bool, device: int
+) -> dict[str, Any]:
+    """What TensorRT tells of the engine."""
+    from loadtrt.engines import facts
+    from loadtrt.engines.deserialize import open_plan
+    from loadtrt.engines.layers import is_detailed
+
+    plan = open_plan(path, module=module, plugins=plugins, allow_host_code=allow_host_code, device=device)
+    try:
+        engine = plan.engine
+        layers = facts.layers(plan)
+        if layers is None:
+            missing = f"{plan.flavour.name} has no engine inspector: full TensorRT and RTX have"
+        elif not is_detailed(layers):
+            missing = "the plan was built without ProfilingVerbosity.DETAILED, so it does not tell more of its layers"
+        else:
+            missing = ""
+        return {
+            "flavour": plan.flavour.name,
+            "flavour_version": plan.flavour.version,
+            "name": str(engine.name),
+            "profiles": facts.profile_count(plan),
+            "weights_bytes": facts.weights_bytes(plan),
+            "context_bytes": facts.context_bytes(plan),
+            "aux_streams": int(engine.num_aux_streams),
+            "layer_count": int(engine.num_layers),
+            "refittable": bool(engine.refittable),
+            "hardware_compatibility": _named(engine, "hardware_compatibility_level"),
+            "profiling_verbosity": _named(engine, "profiling_verbosity"),
+            "tensors": [_tensor(tensor) for tensor in facts.io_tensors(plan)],
+            "layers": [_layer(layer) for layer in layers or ()],
+            "layers_missing": missing,
+        }
+    finally:
+        plan.close()
+
+
+def _named(engine: Any, attribute: str) -> str:
+    """The name of an enum's value; "" where this flavour has not registered the type (lean, dispatch)."""
+    try:
+        return str(getattr(engine, attribute).name)
+    except (AttributeError, TypeError):
+        return ""
+
+
+def _tensor(tensor: Any) -> dict[str, Any]:
+    def three(ranges: Any) -> list[dict[str, list[int]]]:
+        return [dict(zip(("min", "opt", "max"), map(list, item), strict=True)) for item in ranges]
+
+    return {
+        "name": tensor.name,
+        "input": tensor.is_input,
+        "dtype": tensor.dtype,
+        "shape": list(tensor.shape),
+        "location": "host" if tensor.host else "device",
+        "format": tensor.format,
+        "ranges": three(tensor.ranges),
+        "values": three(tensor.values),
+    }
+
+
+def _layer(layer: Any) -> dict[str, Any]:
+    def tensors(items: Any) -> list[dict[str, Any]]:
+        return [
+            {"name": item.name, "dtype": item.dtype, "format": item.format, "shape": list(item.shape)} for item in items
+        ]
+
+    return {
+        "name": layer.name,
+        "type": layer.type,
+        "precision": layer.precision,
+        "tactic": layer.tactic,
+        "inputs": tensors(layer.inputs),
+        "outputs": tensors(layer.outputs),
+    }
+
+
+def _onnx(path: Path) -> dict[str, Any]:
+    """What an ONNX file says: weights that lie in other files are counted, not read."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+        size = path.stat().st_size
+    except OSError as error:
+        raise UsageError(f"cannot read model {path}: {error.strerror}") from None
+    except (DecodeError, ValueError):
+        raise UsageError(f"{path} is not an ONNX model, or it is cut short: export or copy it again") from None
+    graph = model.graph
+    if not model.ir_version or not graph.node:
+        raise UsageError(f"{path} is not an ONNX model, or it is empty: export or copy it again")
+    weights = {tensor.name for tensor in graph.initializer}
+    return {
+        "kind": "onnx",
+        "file": str(path),
+        "size_bytes": size,
+        "ir_version": int(model.ir_version),
+        "opsets": {opset.domain or "ai.onnx": int(opset.version) for opset in model.opset_import},
+        "producer": " ".join(part for part in (model.producer_name, model.producer_version) if part),
+        "parameters": sum(math.prod(tensor.dims) for tensor in graph.initializer),
+        "tensors": [
+            *(_onnx_tensor(value, is_input=True) for value in graph.input if value.name not in weights),
+            *(_onnx_tensor(value, is_input=False) for value in graph.output),
+        ],
+        "nodes": dict(Counter(node.op_type for node in graph.node).most_common()),
+    }
+
+
+def _onnx_tensor(value: Any, *, is_input: bool) -> dict[str, Any]:
+    from onnx import TensorProto
+
+    tensor = value.type.tensor_type
+    name = TensorProto.DataType.Name(tensor.elem_type)
+    sizes = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim]
+    return {
+        "name": value.name,
+        "input": is_input,
+        "dtype": _ONNX_TYPES.get(name, name.lower()),
+        "shape": sizes if tensor.HasField("shape") else None,
+    }

@@ -1,0 +1,372 @@
+"""A fake TensorRT: pure Python, strict where the real one crashes or stays silent, odd where the real one is odd.
+
+`install(monkeypatch, "10.16.1.11")` puts a module of that version, and a fake CUDA, in the place of the real ones. Names
+that a version lacks are not there, calls out of order fail, handles must be ints, and failures are None or False with
+the reason in the log alone. What it imitates is recorded in docs on TensorRT's quirks and was taken from the real
+bindings; nothing here proves that an engine runs.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import struct
+import sys
+import types
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from loadtrt.cuda.runtime import DeviceProperties
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+Shape = tuple[int, ...]
+
+
+@dataclass
+class Tensor:
+    """An input or output of a fake engine. vector: (dimension, components, bytes of a component), None for linear."""
+
+    name: str
+    shape: Shape
+    is_input: bool = True
+    dtype: str = "FLOAT"
+    host: bool = False
+    ranges: list[tuple[Shape, Shape, Shape]] = field(default_factory=list)
+    values: list[tuple[Shape, Shape, Shape]] = field(default_factory=list)
+    vector: tuple[int, int, int] | None = None
+    data_decides: bool = False
+    bound: int = -1
+
+
+def batch_in_out(least: int = 1, best: int = 16, most: int = 32, profiles: int = 1) -> list[Tensor]:
+    """GoogLeNet's: data [N,3,224,224] -> prob [N,1000]."""
+    image = (3, 224, 224)
+    ranges = [((least, *image), (best, *image), (most, *image))] * profiles
+    return [Tensor("data", (-1, *image), ranges=ranges), Tensor("prob", (-1, 1000), is_input=False)]
+
+
+@dataclass
+class World:
+    """What the fake engine is, and what happened to it. `events`: contexts, engine and runtime, as they were freed."""
+
+    tensors: list[Tensor] = field(default_factory=batch_in_out)
+    profiles: int = 1
+    sharing: bool = False  # 8.6: built with PROFILE_SHARING_0806
+    refuses: str = ""  # what deserializing logs before it fails
+    layers: object = None  # the inspector's JSON
+    gpus: int = 1
+    inner_86: bool = False  # an 8.6 plan in a newer runtime: new questions are answered with 0 and an error
+    contexts_possible: int = 99
+    implicit_batch: bool = False
+    infer_missing: list[str] = field(default_factory=list)
+    preflighted: bool = False
+    events: list[str] = field(default_factory=list)
+    streams: list[int] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+
+
+def plan_bytes(
+    version: Shape = (10, 16, 1, 11),
+    magic: bytes = b"ftrt",
+    *,
+    host_code: bool = False,
+    targets: int = 0x7E,
+    serialization: int = 0,
+    size_off_by: int = 0,
+) -> bytes:
+    """A plan's file as TensorRT lays it out, with nothing of an engine in it."""
+    table = 64 if magic == b"vtrt" else 32
+    sections = [(b"NAEL", 100)] if host_code else []
+    sections.append((b"NGNE", 50))
+    at = table + 24 * len(sections)
+    entries = b""
+    for tag, size in sections:
+        entries += struct.pack("<4sIQQ", tag, 0, at, size)
+        at += size
+    head = struct.pack("<4sIIIQ4BI", magic, serialization, len(sections), 0, at + size_off_by, *version, 0)
+    if table == 64:
+        head = head[:28] + b"vtrt" + struct.pack("<I", targets) + bytes(28)
+    return (head + entries).ljust(at, b"x")
+
+
+def install(monkeypatch: pytest.MonkeyPatch, version: str, name: str = "tensorrt", world: World | None = None) -> World:
+    """A fake module `name` of `version`, a fake CUDA with `world.gpus` GPUs; all other flavours absent."""
+    world = world or World()
+    for flavour in ("tensorrt", "tensorrt_lean", "tensorrt_dispatch", "tensorrt_rtx"):
+        for module in (flavour, f"{flavour}_bindings"):
+            monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, name, make(version, name, world))
+    monkeypatch.setattr("loadtrt.engines.log._journals", {})
+
+    def device_count() -> int:
+        world.preflighted = True
+        return world.gpus
+
+    def call(function: str, *args: Any) -> Any:
+        world.calls.append(function)
+        if function == "cudaStreamCreateWithFlags":
+            world.streams.append(7000 + len(world.calls))
+            return world.streams[-1]
+        if function == "cudaStreamDestroy":
+            world.streams.remove(args[0])
+        return None
+
+    def device_properties(index: int) -> DeviceProperties:
+        return DeviceProperties(index, "Fake H100", (9, 0), 132, 80 << 30, "0")
+
+    monkeypatch.setattr("loadtrt.engines.deserialize.device_count", device_count)
+    monkeypatch.setattr("loadtrt.engines.deserialize.device_properties", device_properties)
+    for module in ("deserialize", "context", "tensorrt"):
+        monkeypatch.setattr(f"loadtrt.engines.{module}.call", call)
+    return world
+
+
+def write_plan(path: Path, **of: Any) -> str:
+    """A plan file; returns its name."""
+    path.write_bytes(plan_bytes(**of))
+    return str(path)
+
+
+def make(version: str, name: str, world: World) -> types.ModuleType:
+    """The module. Which names it has follows the tables of facts: 8.6, 10, 11, lean, dispatch, RTX."""
+    major = int(version.split(".", maxsplit=1)[0])
+    rtx, bare = name == "tensorrt_rtx", name in ("tensorrt_lean", "tensorrt_dispatch")
+    old = major == 8
+    module: Any = types.ModuleType(name)
+    module.__version__ = version
+
+    def enumeration(title: str, *names: str) -> Any:
+        return enum.Enum(title, list(names))  # type: ignore[misc]  # names are known at run time only
+
+    types_old = ("FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8", "FP8")
+    data_type = enumeration("DataType", *types_old, *(() if old else ("BF16", "INT64", "INT4", "FP4", "NEWTYPE")))
+    mode, location = enumeration("TensorIOMode", "INPUT", "OUTPUT"), enumeration("TensorLocation", "DEVICE", "HOST")
+    verbosity = enumeration("ProfilingVerbosity", "LAYER_NAMES_ONLY", "NONE", "DETAILED")
+    severity = enumeration("Severity", "INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
+
+    class Dims(tuple):  # type: ignore[type-arg]
+        __slots__ = ()
+
+    class ILogger:
+        Severity = severity
+
+        def log(self, level: Any, message: str) -> None:
+            raise NotImplementedError
+
+    def by_name(tensor_name: str) -> Tensor:
+        return next(tensor for tensor in world.tensors if tensor.name == tensor_name)
+
+    class Runtime:
+        def __init__(self, logger: ILogger) -> None:
+            assert world.preflighted, "Runtime() without a driver ends the process: ask cudaGetDeviceCount first"
+            assert isinstance(logger, ILogger)
+            self.logger = logger
+            self.engine_host_code_allowed = False
+
+        def deserialize_cuda_engine(self, buffer: Any) -> Any:
+            assert bytes(memoryview(buffer)[:4]) in (b"ftrt", b"vtrt")
+            if world.refuses:
+                self.logger.log(severity.ERROR, world.refuses)
+                self.logger.log(severity.ERROR, "Error Code 2: Internal Error (Engine deserialization failed.)")
+                return None
+            if memoryview(buffer)[32:36] == b"NAEL" and not self.engine_host_code_allowed:
+                self.logger.log(severity.ERROR, "engineHostCodeAllowed is false")
+                return None
+            return ICudaEngine(self)
+
+        def __del__(self) -> None:
+            world.events.append("runtime")
+
+    if rtx:
+        Runtime.get_engine_validity = lambda _, buffer: ("INVALID", 2)  # type: ignore[attr-defined]
+
+    class ICudaEngine:
+        num_aux_streams = 0
+        num_layers = 3
+        name = "fake"
+        refittable = False
+        hardware_compatibility_level = enumeration("Level", "NONE").NONE
+        profiling_verbosity = verbosity.DETAILED
+
+        def __init__(self, runtime: Runtime) -> None:
+            self.runtime = runtime  # the real binding keeps it alive too
+            self.taken: list[int] = []
+            self.live = 0
+
+        num_io_tensors = property(lambda _: len(world.tensors))
+        num_optimization_profiles = property(lambda _: world.profiles)
+
+        def get_tensor_name(self, place: int) -> str:
+            return world.tensors[place].name
+
+        def get_tensor_mode(self, tensor: str) -> Any:
+            return mode.INPUT if by_name(tensor).is_input else mode.OUTPUT
+
+        def get_tensor_dtype(self, tensor: str) -> Any:
+            return data_type[by_name(tensor).dtype]
+
+        def get_tensor_shape(self, tensor: str) -> Dims:
+            return Dims(by_name(tensor).shape)
+
+        def get_tensor_location(self, tensor: str) -> Any:
+            return location.HOST if by_name(tensor).host else location.DEVICE
+
+        def get_tensor_format_desc(self, tensor: str) -> str:
+            return f"Row major linear {by_name(tensor).dtype} format (kLINEAR)"
+
+        def get_tensor_vectorized_dim(self, tensor: str, profile: int) -> int:
+            vector = by_name(tensor).vector
+            return vector[0] if vector else -1
+
+        def get_tensor_components_per_element(self, tensor: str, profile: int) -> int:
+            vector = by_name(tensor).vector
+            return vector[1] if vector else -1
+
+        def get_tensor_bytes_per_component(self, tensor: str, profile: int) -> int:
+            vector = by_name(tensor).vector
+            return vector[2] if vector else -1
+
+        def get_tensor_profile_shape(self, tensor: str, profile: int) -> list[Dims]:
+            return [Dims(shape) for shape in by_name(tensor).ranges[profile]]
+
+        def create_execution_context(self, config: Any = None) -> Any:
+            assert config is None or rtx, "only RTX takes a runtime configuration worth having"
+            if self.live >= world.contexts_possible:
+                self.runtime.logger.log(severity.ERROR, "Error Code 2: OutOfMemory (requested 80 GiB)")
+                return None
+            return IExecutionContext(self, config)
+
+        def create_engine_inspector(self) -> Any:
+            if bare:
+                raise TypeError("Unregistered type : nvinfer1::IEngineInspector")
+            return module.EngineInspector()
+
+        def __del__(self) -> None:
+            assert self.live == 0, "an engine was freed before its contexts"
+            world.events.append("engine")
+
+    def new_question(answer: int) -> Any:
+        def ask(engine: ICudaEngine, *_: Any) -> int:
+            if world.inner_86:
+                engine.runtime.logger.log(severity.ERROR, "API not supported by the runtime inside the plan")
+                return 0
+            return answer
+
+        return ask
+
+    engine_class: Any = ICudaEngine
+    if old:
+        engine_class.num_bindings = property(lambda _: len(world.tensors))
+        engine_class.has_implicit_batch_dimension = property(lambda _: world.implicit_batch)
+        # Its bug: only the first value of each.
+        engine_class.get_profile_shape_input = lambda _, profile, tensor: [
+            list(part[:1]) for part in by_name(tensor).values[profile]
+        ]
+    else:
+        engine_class.device_memory_size_v2 = property(new_question(4096))
+        engine_class.get_engine_stat = new_question(12345)
+        module.EngineStat = enumeration("EngineStat", "TOTAL_WEIGHTS_SIZE")
+
+        def profile_values(_: Any, profile: int, tensor: str) -> list[list[int]]:
+            assert isinstance(profile, int)
+            return [list(part) for part in by_name(tensor).values[profile]]
+
+        engine_class.get_tensor_profile_values = profile_values
+        module.ExecutionContextAllocationStrategy = enumeration("Strategy", "STATIC")
+    if major in (8, 10):
+        engine_class.device_memory_size = property(lambda _: 2048)
+
+    class IExecutionContext:
+        def __init__(self, engine: ICudaEngine, config: Any) -> None:
+            self.engine, self.config = engine, config
+            self.shapes: dict[str, Shape] = {t.name: t.shape for t in world.tensors if t.is_input and -1 not in t.shape}
+            self.addresses: dict[str, int] = {}
+            first = old and engine.live == 0 or world.sharing
+            self.active_optimization_profile = 0 if first else -1
+            self.selected = False
+            engine.live += 1
+
+        def _error(self, text: str) -> Literal[False]:
+            self.engine.runtime.logger.log(severity.ERROR, text)
+            return False
+
+        def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+            assert type(profile) is int
+            assert type(stream) is int
+            if old and not world.sharing and profile in self.engine.taken and any(t.ranges for t in world.tensors):
+                self._error(f"Profile {profile} has been chosen by another IExecutionContext.")
+                raise RuntimeError("setOptimizationProfileAsync failed")
+            self.engine.taken.append(profile)
+            self.active_optimization_profile, self.selected = profile, True
+            return True
+
+        def set_input_shape(self, tensor: str, shape: Dims) -> bool:
+            assert self.selected, "shapes before the profile"
+            assert type(shape) is Dims
+            least, _, most = by_name(tensor).ranges[self.active_optimization_profile]
+            if not all(low <= size <= high for low, size, high in zip(least, shape, most, strict=True)):
+                return self._error("the shape does not satisfy the profile")
+            self.shapes[tensor] = tuple(shape)
+            return True
+
+        def infer_shapes(self) -> list[str]:
+            host = [t.name for t in world.tensors if t.is_input and t.host and t.name not in self.addresses]
+            undecided = [t.name for t in world.tensors if t.is_input and t.name not in self.shapes]
+            return [*undecided, *host, *world.infer_missing]
+
+        def get_tensor_shape(self, tensor: str) -> Dims:
+            found = by_name(tensor)
+            if found.is_input:
+                return Dims(self.shapes.get(tensor, found.shape))
+            if found.data_decides or -1 not in found.shape:
+                return Dims(found.shape)
+            batch = next(iter(self.shapes.values()))[0]
+            return Dims(batch if size == -1 else size for size in found.shape)
+
+        def get_max_output_size(self, tensor: str) -> int:
+            return by_name(tensor).bound
+
+        def set_tensor_address(self, tensor: str, address: int) -> bool:
+            assert type(address) is int
+            if address == 0 or address % 256 and not by_name(tensor).host:
+                return self._error(f"the address of {tensor} is not aligned")
+            self.addresses[tensor] = address
+            return True
+
+        def execute_async_v3(self, stream: int) -> bool:
+            if type(stream) is not int:
+                raise TypeError("incompatible function arguments")
+            missing = [tensor.name for tensor in world.tensors if tensor.name not in self.addresses]
+            if missing or self.infer_shapes():
+                return self._error(f"Address is not set for {', '.join(missing)}.")
+            return True
+
+        def __del__(self) -> None:
+            self.engine.live -= 1
+            if self.active_optimization_profile in self.engine.taken:
+                self.engine.taken.remove(self.active_optimization_profile)
+            world.events.append("context")
+
+    if rtx:
+        module.DynamicShapesKernelSpecializationStrategy = enumeration("Specialization", "LAZY", "EAGER", "NONE")
+        module.CudaGraphStrategy = enumeration("CudaGraphStrategy", "DISABLED", "WHOLE_GRAPH_CAPTURE")
+        engine_class.create_runtime_config = lambda _: types.SimpleNamespace()
+        IExecutionContext.is_stream_capturable = lambda _, stream: type(stream) is int  # type: ignore[attr-defined]
+    if not bare:
+        module.ProfilingVerbosity = verbosity
+        module.LayerInformationFormat = enumeration("LayerInformationFormat", "ONELINE", "JSON")
+        module.EngineInspector = type(
+            "EngineInspector",
+            (),
+            {"get_engine_information": lambda _, form: json.dumps(world.layers or {"Layers": []})},
+        )
+        module.init_libnvinfer_plugins = lambda logger, namespace: True
+        module.Builder = type("Builder", (), {})
+    module.get_plugin_registry = lambda: types.SimpleNamespace(load_library=lambda path: None)
+    module.Dims, module.ILogger, module.Runtime = Dims, ILogger, Runtime
+    module.ICudaEngine, module.IExecutionContext, module.DataType = ICudaEngine, IExecutionContext, data_type
+    return module  # type: ignore[no-any-return]

@@ -1,0 +1,139 @@
+"""The house: a module imports only from its own floor or lower ones, heavy packages lie where they belong."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "loadtrt"
+FLOORS = {
+    "units": 0,
+    "errors": 0,
+    "load": 1,
+    "measure": 1,
+    "config": 2,
+    "cuda": 3,
+    "engines": 4,
+    "zoo": 4,
+    "lanes": 5,
+    "live": 5,
+    "report": 5,
+    "environment": 5,
+    "capacity": 6,
+    "doctor": 6,
+    "cli": 7,
+}
+SIBLINGS = {"lanes", "live", "report"}  # of one floor, and strangers to each other
+
+
+def _modules() -> dict[str, ast.Module]:
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text())
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "__main__.py"
+    }
+
+
+def _imports(tree: ast.Module) -> set[str]:
+    """Everything imported when the code runs: imports for type checkers alone are left out."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for inner in ast.walk(node):
+                inner.__dict__["only_types"] = True
+    for node in ast.walk(tree):
+        if "only_types" in node.__dict__:
+            continue
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def _room(module: str) -> str:
+    return module.split(".", maxsplit=1)[0]
+
+
+def test_a_module_imports_only_from_its_own_floor_or_below() -> None:
+    """floor(imported) ≤ floor(importer), and lanes, live and report never import each other."""
+    wrong = []
+    for module, tree in _modules().items():
+        if module == "__init__":
+            continue
+        mine = _room(module)
+        for name in _imports(tree):
+            if not name.startswith("loadtrt."):
+                continue
+            theirs = _room(name.removeprefix("loadtrt."))
+            if theirs not in FLOORS:
+                continue  # loadtrt.__version__
+            climbs = FLOORS[theirs] > FLOORS[mine]
+            if climbs or (theirs != mine and {theirs, mine} <= SIBLINGS):
+                wrong.append(f"{module} imports {name}")
+    assert wrong == []
+
+
+def test_tensorrt_and_cuda_stay_in_their_rooms() -> None:
+    """tensorrt is imported in engines alone (or by name), cuda-python in cuda alone."""
+    wrong = []
+    for module, tree in _modules().items():
+        for name in _imports(tree):
+            top = name.split(".", maxsplit=1)[0]
+            if (top.startswith("tensorrt") and _room(module) != "engines") or (
+                top == "cuda" and _room(module) != "cuda"
+            ):
+                wrong.append(f"{module} imports {name}")
+    assert wrong == []
+
+
+def test_pure_rooms_know_no_event_loop_and_no_engine() -> None:
+    """load, measure and report import neither anyio nor cuda nor tensorrt nor onnxruntime."""
+    impure = {"anyio", "asyncio", "trio", "cuda", "onnxruntime", "tensorrt", "threading"}
+    wrong = [
+        f"{module} imports {name}"
+        for module, tree in _modules().items()
+        if _room(module) in ("load", "measure", "report")
+        for name in _imports(tree)
+        if name.split(".", maxsplit=1)[0] in impure
+    ]
+    assert wrong == []
+
+
+def test_no_room_has_a_name_that_says_nothing() -> None:
+    """No utils, common, core, base, helpers or schemas."""
+    nothing = {"utils", "common", "core", "base", "helpers", "misc", "schemas"}
+    assert not nothing & {part for path in PACKAGE.rglob("*") for part in (path.stem,)}
+
+
+def test_no_file_is_longer_than_350_lines() -> None:
+    """A longer one wants splitting."""
+    long = {str(path): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert {path: lines for path, lines in long.items() if lines > 350} == {}
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """`loadtrt --help` loads neither numpy nor pydantic nor anyio nor any engine: it must answer within 0.2 s."""
+    heavy = (
+        "numpy",
+        "pydantic",
+        "anyio",
+        "asyncio",
+        "rich",
+        "onnx",
+        "onnxruntime",
+        "cuda",
+        "tensorrt",
+        "pynvml",
+        "yaml",
+    )
+    code = (
+        "import sys\n"
+        "from loadtrt.cli.main import cli\n"
+        "cli.main(['--help'], standalone_mode=False)\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,117 @@
+"""Options from the command line and from YAML: checked strictly, all at once."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+from loadtrt.cli.run import command
+from loadtrt.config import KEYS, RunConfig, load_config
+from loadtrt.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_every_option_of_run_is_a_key_and_every_key_an_option() -> None:
+    """The command line and the file know the same words, so that neither can be read and ignored."""
+    options = {parameter.name for parameter in command.params if isinstance(parameter, click.Option)}
+    assert {"json" if name == "json_file" else name for name in options} - {"config"} == KEYS
+
+
+def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    """defaults < file < command line; keys may be written with dashes."""
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "engine: simulated:null\ncontexts: 4\nmax-lateness: 2ms\nshapes: {data: 16x3x8x8}\non: onnxruntime\n"
+    )
+    config = load_config(file, {"contexts": 8, "buffers": None})
+    assert (config.contexts, config.buffers, config.max_lateness) == (8, 2, 2_000_000)
+    assert config.shapes == {"data": (16, 3, 8, 8)}
+    assert config.on == "onnxruntime"  # not YAML 1.1's True
+
+
+def test_a_rate_makes_an_open_loop(tmp_path: Path) -> None:
+    """A rate without a kind of arrivals is Poisson, and on the command line it wins over the file's closed loop."""
+    assert load_config(None, {"engine": "x", "rate": "500/s"}).arrivals == "poisson"
+    file = tmp_path / "run.yaml"
+    file.write_text("engine: x\narrivals: closed\n")
+    assert load_config(file, {"rate": "5/s"}).arrivals == "poisson"
+    file.write_text("engine: x\nrate: 5/s\n")
+    assert load_config(file, {"arrivals": "closed"}).rate is None
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({}, "no engine: add --engine"),
+        ({"engine": "x", "contexts": 0}, "--contexts: input should be greater than or equal to 1 (it is 0)"),
+        ({"engine": "x", "rate": "fast"}, "--rate: 'fast' is not a rate"),
+        ({"engine": "x", "duration": "soon"}, "--duration: 'soon' is not a duration"),
+        ({"engine": "x", "arrivals": "poisson"}, "poisson arrivals need a rate: add --rate"),
+        ({"engine": "x", "arrivals": "closed", "rate": "5"}, "closed arrivals have no rate"),
+        ({"engine": "x", "shapes": {"d": "1xq"}}, "--shapes.d: '1xq' is not a shape"),
+        ({"engine": "x", "input_range": {"d": "1..q"}}, "--input-range.d: '1..q' is not a range"),
+        ({"engine": "x", "duration": "5s", "max_duration": "1s"}, "max_duration is shorter than duration"),
+        ({"engine": "x", "contexts": 0, "buffers": 0}, "--buffers: input should be"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_option(options: dict[str, object], sentence: str) -> None:
+    """Each fault says which option, what is wrong, and what it is; several faults are told together."""
+    with pytest.raises(UsageError) as caught:
+        load_config(None, options)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("engine: x\ncontxts: 4\n", "unknown key 'contxts': did you mean 'contexts'?"),
+        ("engine: x\nzzz: 4\n", "unknown key 'zzz': the keys are"),
+        ("engine: [x\n", "is not YAML"),
+        ("- engine\n", "must hold option names with their values"),
+        ("engine: x\ncontexts: many\n", "contexts: input should be a valid integer"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_fault(tmp_path: Path, text: str, sentence: str) -> None:
+    """The file's name stands in the sentence, with the nearest key for a misspelt one."""
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load_config(file, {})
+    assert sentence in str(caught.value)
+    assert str(file) in str(caught.value)
+
+
+def test_a_missing_file_says_why(tmp_path: Path) -> None:
+    """The operating system's reason is quoted."""
+    with pytest.raises(UsageError, match=r"cannot read configuration .*: No such file"):
+        load_config(tmp_path / "none.yaml", {})
+
+
+def test_a_written_configuration_can_be_run_again(tmp_path: Path) -> None:
+    """load(dump(config)) = config: times keep their units in JSON."""
+    config = load_config(
+        None,
+        {
+            "engine": "x",
+            "rate": "500/s",
+            "warmup": "250ms",
+            "shapes": {"a": "2x3"},
+            "input_range": {"a": "-1..1"},
+            "json": "r",
+        },
+    )
+    file = tmp_path / "again.yaml"
+    file.write_text(json.dumps(config.model_dump(mode="json", by_alias=True)))
+    assert load_config(file, {}) == config
+
+
+def test_the_default_is_ten_seconds_or_the_requests_asked_for() -> None:
+    """--requests alone sets no duration; with both, both must be met."""
+    assert RunConfig(engine="x").least_duration_ns == 10_000_000_000
+    assert RunConfig(engine="x", requests=5).least_duration_ns == 0
+    assert RunConfig(engine="x", requests=5, duration=7).least_duration_ns == 7_000_000_000

@@ -1,0 +1,124 @@
+"""The recorder and the summaries: what goes in comes out, however much it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtrt.lanes.recorder import Recorder
+from loadtrt.measure.records import COLUMNS, FAILED, OK, UNSERVED, Records, busy_union_ns
+from loadtrt.measure.summary import fairness, lanes_of, least_samples, overlap_of, summarize
+
+SECOND = 1_000_000_000
+Row = tuple[int, int, int, int, int, int, int, int, int, int]
+
+
+def _row(due: int, queue: int = 5, service: int = 100, lane: int = 0, status: int = OK, lateness: int = 0) -> Row:
+    submitted = due + queue
+    return (due, submitted, submitted + 1, submitted + service, 10, service - 20, 10, lateness, lane, status)
+
+
+def _recorded(rows: list[Row], lanes: int = 2, keep: int = 1 << 20) -> Recorder:
+    recorder = Recorder(lanes, 0, keep=keep)
+    for row in rows:
+        recorder.record(*row)
+    recorder.finish()
+    return recorder
+
+
+@pytest.mark.parametrize("keep", [0, 1000, 1024, 2500, 1 << 20])
+def test_counts_equal_what_was_recorded_however_little_is_kept(keep: int) -> None:
+    """Histogram counts, statuses, lanes and intervals add up to all rows; the kept rows are the first ones."""
+    status = [FAILED if index % 10 == 0 else OK for index in range(5000)]
+    rows = [_row(index * 1_000_000, lane=index % 2, status=status[index]) for index in range(5000)]
+    recorder = _recorded(rows, keep=keep)
+    assert recorder.seen == 5000
+    assert recorder.by_status.tolist() == [4500, 500, 0]
+    assert recorder.histograms["latency"].count == 4500
+    assert recorder.by_lane.sum() == 4500
+    assert sum(interval.requests for interval in recorder.intervals) == 4500
+    assert sum(interval.failed for interval in recorder.intervals) == 500
+    assert [interval.start_ns for interval in recorder.intervals] == [second * SECOND for second in range(5)]
+    kept = recorder.records.rows
+    assert kept.tolist() == [list(row) for row in rows[: len(kept)]]
+    assert len(kept) == min(keep, 5000)
+    assert recorder.complete == (keep >= 5000)
+
+
+def test_every_metric_is_what_its_law_says() -> None:
+    """latency = completed − due, queue = submitted − due, service = completed − submitted, and the first is the sum."""
+    recorder = _recorded([_row(1000, queue=7, service=333)])
+    sums = {name: histogram.sum for name, histogram in recorder.histograms.items()}
+    assert sums["latency"] == 340 == sums["queue"] + sums["service"]
+    assert (sums["enqueue"], sums["h2d"], sums["compute"], sums["d2h"]) == (1, 10, 313, 10)
+
+
+def test_the_unserved_count_in_latency_and_queue_alone() -> None:
+    """Their age is a lower bound of their latency; they have no phases."""
+    recorder = _recorded([_row(0), _row(0, queue=900, service=0, status=UNSERVED)])
+    assert recorder.histograms["latency"].max == 900
+    assert recorder.histograms["service"].count == 1
+
+
+def test_a_lane_starves_only_while_it_is_idle_and_a_request_is_owed() -> None:
+    """starved = Σ max(0, min(enqueued − the lane's previous completion, lateness + enqueue)), across drains."""
+    rows = [
+        _row(0, queue=40, lateness=40),  # idle since the start, at 0, and 40 late
+        _row(100, queue=200, lateness=50, lane=1),  # lane 1 idle since 0; 50 late
+        _row(130, queue=5, lateness=5),  # enqueued at 136, before its lane's completion at 140: not idle
+    ]
+    assert _recorded(rows).starved_ns == 41 + 51  # 1 ns of each is the enqueue
+    many = [_row(index * 200, queue=30, lateness=30) for index in range(3000)]
+    assert _recorded(many).starved_ns == 31 * 3000
+
+
+@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(1, 100)), min_size=1, max_size=30))
+def test_the_busy_union_counts_each_instant_once(spans: list[tuple[int, int]]) -> None:
+    """union = measure of ∪ [start, end), sum = Σ (end − start), by counting instants one by one."""
+    rows = np.array([[0, 0, 0, start + length, 0, length, 0, 0, 0, OK] for start, length in spans], np.int64)
+    instants = {instant for start, length in spans for instant in range(start, start + length)}
+    assert busy_union_ns(Records(rows)) == (len(instants), sum(length for _, length in spans))
+
+
+def test_overlap_tells_lanes_in_turn_from_lanes_at_once() -> None:
+    """Two lanes in turn compute one at a time; two at once, two at a time."""
+    turns = [[0, 0, 0, 100 * n + 100, 0, 100, 0, 0, n % 2, OK] for n in range(10)]
+    together = [[0, 0, 0, 100 * (n // 2) + 100, 0, 100, 0, 0, n % 2, OK] for n in range(10)]
+    for rows, at_once in ((turns, 1.0), (together, 2.0)):
+        overlap = overlap_of(Records(np.array(rows, np.int64)))
+        assert overlap is not None
+        assert (overlap.busy_fraction, overlap.lanes_computing) == (1.0, at_once)
+    assert overlap_of(Records(np.empty((0, len(COLUMNS)), np.int64))) is None
+
+
+def test_a_percentile_needs_its_samples() -> None:
+    """n ≥ ln 0.01 / ln q: 459 for p99, 4603 for p99.9 (MLPerf LoadGen's table); below that it is None."""
+    assert [least_samples(rank) for rank in (0.5, 0.9, 0.95, 0.99, 0.999)] == [7, 44, 90, 459, 4603]
+    recorder = _recorded([_row(index, service=100 + index) for index in range(458)])
+    latency = summarize(recorder.records, recorder.histograms, recorder.complete)["latency"]
+    assert latency.percentiles_ns["p99"] is None
+    assert latency.percentiles_ns["p95"] == 105 + 435  # the ⌈0.95 · 458⌉ = 436th smallest
+    assert (latency.min_ns, latency.max_ns) == (105, 562)
+
+
+def test_percentiles_from_histograms_agree_with_exact_ones() -> None:
+    """Within 0.4 %, once not all records are kept."""
+    services = np.random.default_rng(1).lognormal(15, 0.4, 20_000).astype(int)
+    rows = [_row(index, service=int(service)) for index, service in enumerate(services)]
+    whole, partial = _recorded(rows), _recorded(rows, keep=100)
+    exact = summarize(whole.records, whole.histograms, whole.complete)["service"].percentiles_ns
+    rough = summarize(partial.records, partial.histograms, partial.complete)["service"].percentiles_ns
+    for name, value in exact.items():
+        assert value == pytest.approx(rough[name], rel=0.004)
+
+
+def test_lanes_and_fairness() -> None:
+    """Jain's index: 1 for equal shares, 1/n for one lane having all, None for no work."""
+    recorder = _recorded([_row(0, service=50), _row(10, service=70), _row(20, service=90, lane=1)])
+    first, second = lanes_of(recorder.records, 2)
+    assert (first.requests, first.service_p50_ns, second.requests, second.service_p50_ns) == (2, 60, 1, 90)
+    assert fairness([5, 5, 5]) == 1.0
+    assert fairness([9, 0, 0]) == pytest.approx(1 / 3)
+    assert fairness([0, 0]) is None

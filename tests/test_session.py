@@ -1,0 +1,247 @@
+"""A run's phases, and that nothing that ends it early loses what was measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from loadtrt.config import RunConfig
+from loadtrt.engines.open import open_engine
+from loadtrt.errors import EngineError, UsageError
+from loadtrt.lanes.outcome import result_of
+from loadtrt.lanes.scheduler import Stop
+from loadtrt.lanes.session import Session, run_session
+from loadtrt.load.inputs import make_inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from loadtrt.engines.engine import Completion, Engine
+    from loadtrt.measure.result import RunResult
+
+pytestmark = pytest.mark.anyio
+MS = 1_000_000
+
+
+def _config(engine: str, **options: object) -> RunConfig:
+    virtual = engine if engine == "simulated:null" else f"simulated:{engine},clock=virtual"
+    return RunConfig.model_validate({"engine": virtual, "warmup": "100ms", **options})
+
+
+async def _run(
+    config: RunConfig,
+    stop: Stop | None = None,
+    meddle: Callable[[Engine], None] | None = None,
+    on_tick: Callable[..., None] | None = None,
+) -> RunResult:
+    engine = open_engine(config)
+    if meddle is not None:
+        meddle(engine)
+    inputs = make_inputs(engine.info.tensors, config.inputs, config.input_sets, config.input_range, config.seed)
+    session = Session()
+    bill = engine.memory(inputs)
+    try:
+        await run_session(engine, config, inputs, stop or Stop(), session, on_tick)
+    finally:
+        result = result_of(session, engine, config, bill, load_ns=0, started="", command=(), environment={})
+        engine.close()
+    return result
+
+
+async def test_a_closed_loop_keeps_every_buffer_set_busy() -> None:
+    """X = contexts / S for independent lanes, whatever the buffers; latency = buffers · S (Little's law)."""
+    result = await _run(_config("service=5ms", contexts=3, buffers=2, duration="2s"))
+    assert result.outcome == "completed"
+    assert result.valid
+    assert result.throughput.requests_per_s == pytest.approx(600, rel=1e-9)
+    assert result.metrics["latency"].percentiles_ns["p50"] == 10 * MS
+    assert result.fairness == pytest.approx(1.0)
+    assert result.overlap is not None
+    assert result.overlap.lanes_computing == pytest.approx(3.0)
+    assert result.starved_fraction == 0.0
+
+
+async def test_requests_and_duration_are_both_met() -> None:
+    """Whichever is later ends a run; --max-duration ends it first."""
+    assert (await _run(_config("service=5ms", requests=50))).ok == 50
+    assert (await _run(_config("service=5ms", requests=50, duration="1s"))).ok >= 200
+    assert (await _run(_config("service=5ms", requests=500, duration="1s"))).ok == 500
+    capped = await _run(_config("service=5ms", requests=10_000, max_duration="1s"))
+    assert 200 <= capped.ok <= 202
+    assert (await _run(_config("service=5ms", rate="100/s", arrivals="constant", requests=50, duration="2s"))).ok == 200
+
+
+async def test_an_open_loop_offers_its_rate_and_serves_it() -> None:
+    """Below capacity, throughput is the offered rate, and every request that was due is counted."""
+    result = await _run(_config("service=5ms", contexts=2, rate="200/s", arrivals="constant", duration="5s"))
+    assert (result.ok, result.submitted, result.unserved) == (1000, 1000, 0)
+    assert result.throughput.requests_per_s == pytest.approx(200, rel=0.01)
+    assert result.metrics["queue"].max_ns == 0
+
+
+async def test_overload_is_not_hidden() -> None:
+    """Offered 400/s to a lane of 200/s for 5 s: those left at the drain deadline count, with their age as latency."""
+    result = await _run(_config("service=5ms", buffers=1, rate="400/s", arrivals="constant", duration="5s", drain="1s"))
+    assert result.ok == pytest.approx(1200, abs=3)
+    assert result.ok + result.unserved == 2000
+    assert result.metrics["latency"].count == 2000
+    assert result.metrics["latency"].max_ns == pytest.approx(3_000 * MS, rel=0.01)
+    assert result.throughput.requests_per_s == pytest.approx(200, rel=0.01)
+    assert not result.valid
+    assert "not served before the drain deadline" in result.problems[0].evidence
+
+
+async def test_stopping_keeps_what_was_measured_and_waits_for_what_is_in_flight() -> None:
+    """The first Ctrl-C: nothing more is sent, nothing sent is lost, the result says interrupted."""
+    stop = Stop()
+
+    def tick(phase: str, elapsed_ns: int, submitted: int, completed: int) -> None:
+        stop.requested = phase == "measure" and elapsed_ns > 1_900 * MS
+
+    result = await _run(_config("service=5ms", contexts=2, duration="60s"), stop, on_tick=tick)
+    assert result.outcome == "interrupted"
+    assert 700 < result.ok < 900
+    assert result.ok == result.submitted
+    assert result.throughput.requests_per_s == pytest.approx(400, rel=0.01)
+
+
+async def test_cancelling_keeps_what_was_measured() -> None:
+    """The second Ctrl-C: what is in flight is given up and counted as such."""
+    config = _config("service=50ms,stall=1000s@1s", contexts=2, duration="60s", drain="2000s")
+    engine = open_engine(config)
+    inputs = make_inputs(engine.info.tensors, config.inputs, config.input_sets, {}, config.seed)
+    session = Session()
+
+    with anyio.CancelScope() as scope:
+
+        def tick(phase: str, *_: int) -> None:
+            if phase == "measure":
+                scope.cancel()
+
+        await run_session(engine, config, inputs, Stop(), session, tick)
+    bill = engine.memory(inputs)
+    result = result_of(session, engine, config, bill, load_ns=0, started="", command=(), environment={})
+    engine.close()
+    assert scope.cancelled_caught
+    assert result.ok > 10
+    assert result.unserved == 4  # two lanes with two buffer sets each
+    assert result.metrics["latency"].count == result.ok + 4
+
+
+@pytest.mark.parametrize("method", ["submit", "wait"])
+async def test_an_engine_that_breaks_in_the_middle_loses_nothing(method: str) -> None:
+    """An EngineError becomes the result's failure; the records until then are in it."""
+
+    def meddle(engine: Engine) -> None:
+        whole, calls = getattr(engine, method), 0
+
+        def count() -> None:
+            nonlocal calls
+            calls += 1
+            if calls > 500:
+                raise EngineError("the device fell off the bus")
+
+        if method == "submit":
+
+            def submit(lane: int, inputs: int) -> None:
+                count()
+                whole(lane, inputs)
+
+            engine.submit = submit  # type: ignore[method-assign]
+        else:
+
+            async def wait(until_ns: int) -> Sequence[Completion]:
+                count()
+                found: Sequence[Completion] = await whole(until_ns)
+                return found
+
+            engine.wait = wait  # type: ignore[method-assign]
+
+    result = await _run(_config("service=5ms", contexts=2, duration="60s"), meddle=meddle)
+    assert result.outcome == "failed"
+    assert result.failure == "the device fell off the bus"
+    assert result.ok > 100
+    assert not result.valid
+
+
+async def test_failed_requests_are_counted_and_in_no_latency() -> None:
+    """ok + failed = submitted; the first error's sentence is kept; such a run is not valid."""
+    result = await _run(_config("service=5ms,error=0.1", duration="5s"))
+    assert result.ok + result.failed == result.submitted
+    assert 60 < result.failed < 150
+    assert result.metrics["latency"].count == result.ok
+    assert result.first_error is not None
+    assert "error" in result.first_error
+    assert not result.valid
+
+
+async def test_verify_finds_a_race_and_only_a_race() -> None:
+    """Outputs of another input set are found; without the fault none differs."""
+    clean = await _run(_config("service=5ms", contexts=2, duration="1s", verify=True))
+    assert clean.verification is not None
+    assert clean.verification.outputs >= 80
+    assert clean.verification.different == 0
+    assert clean.valid
+    raced = await _run(_config("service=5ms,race=0.2", contexts=2, duration="1s", verify=True))
+    assert raced.verification is not None
+    assert 0 < raced.verification.different < raced.verification.outputs
+    assert not raced.valid
+    assert "differ from those of a quiet run" in raced.problems[-1].evidence
+
+
+async def test_a_late_generator_makes_a_run_invalid() -> None:
+    """Host time of 8 ms a submit at 100/s for two lanes makes lateness: p99 above --max-lateness is INVALID."""
+    options = {"contexts": 2, "rate": "100/s", "duration": "20s", "max_lateness": "1ms"}
+    assert (await _run(_config("service=5ms", **options))).valid
+    late = await _run(_config("service=5ms,enqueue=8ms", **options))
+    assert not late.valid
+    assert "the generator was" in late.problems[0].evidence
+
+
+async def test_a_host_that_cannot_keep_up_starves_its_lanes() -> None:
+    """Enqueue of 4 ms for requests of 1 ms on two lanes: lanes stand idle, and the run says so."""
+    starved = await _run(_config("service=1ms,enqueue=4ms", contexts=2, duration="2s", max_lateness="1s"))
+    assert starved.starved_fraction > 0.5
+    assert not starved.valid
+    assert "stood idle" in starved.problems[0].evidence
+
+
+async def test_same_seed_same_run() -> None:
+    """Everything random has a seed: two runs of the simulated device on its own clock agree to the nanosecond."""
+    config = _config("service=5ms,cv=0.5", contexts=2, rate="150/s", duration="5s", seed=9)
+    first, second = await _run(config), await _run(config)
+    other = await _run(config.model_copy(update={"seed": 10}))
+    assert first.histograms == second.histograms
+    assert first.histograms != other.histograms
+
+
+async def test_warm_up_gives_every_buffer_set_its_work_and_is_not_measured() -> None:
+    """At least five requests a buffer set, even where the time is up before; --warmup 0 skips it."""
+    slow = await _run(_config("service=200ms", contexts=2, buffers=2, requests=4))
+    assert slow.phases.warmup_requests >= 20
+    assert slow.ok == 4
+    none = await _run(_config("service=5ms", requests=4, warmup=0))
+    assert none.phases.warmup_requests == 0
+
+
+async def test_warm_up_waits_for_steady_clocks_but_not_for_ever() -> None:
+    """It goes on while the clocks move, ten seconds at most."""
+    config = _config("service=5ms", requests=4)
+    engine = open_engine(config)
+    inputs = make_inputs(engine.info.tensors, config.inputs, config.input_sets, {}, config.seed)
+    answers = iter([False, False, True])
+    session, never = Session(), Session()
+    await run_session(engine, config, inputs, Stop(), session, None, lambda: next(answers))
+    assert session.clocks_settled
+    assert 500 * MS < session.warmup_ns < 2_000 * MS
+    await run_session(engine, config, inputs, Stop(), never, None, lambda: False)
+    assert never.clocks_settled is False
+    assert 10_000 * MS < never.warmup_ns < 11_000 * MS
+
+
+async def test_impossible_schedules_are_refused() -> None:
+    """A schedule that does not fit in memory is the user's to mend."""
+    with pytest.raises(UsageError, match="too many to draw"):
+        await _run(_config("service=5ms", rate="1M", duration="1h"))

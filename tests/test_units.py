@@ -1,0 +1,61 @@
+"""Durations, rates and sizes as people write them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtrt.errors import UsageError
+from loadtrt.units import exact_duration, format_bytes, format_duration, parse_duration, parse_rate
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("10s", 10**10),
+        ("250ms", 25 * 10**7),
+        ("1.5m", 9 * 10**10),
+        ("20us", 20_000),
+        ("20µs", 20_000),
+        ("7ns", 7),
+        (2, 2 * 10**9),
+    ],
+)
+def test_a_duration_is_nanoseconds(text: str | float, ns: int) -> None:
+    """Every unit has its factor, and a bare number is seconds."""
+    assert parse_duration(text) == ns
+
+
+@pytest.mark.parametrize("text", ["", "s", "10 parsecs", "-1s", "1e9", "nan"])
+def test_what_is_no_duration_says_so(text: str) -> None:
+    """The sentence quotes the text and shows how to write one."""
+    with pytest.raises(UsageError, match="is not a duration: write"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(("text", "rate"), [("500/s", 500), ("2k/s", 2000), ("90/m", 1.5), ("1M", 1e6), (7, 7)])
+def test_a_rate_is_per_second(text: str | float, rate: float) -> None:
+    """k and M multiply, m and h divide, a bare number is per second."""
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["0", "0/s", "-3/s", "fast", "5/d"])
+def test_what_is_no_rate_says_so(text: str) -> None:
+    """Zero is no rate either: nothing would ever be due."""
+    with pytest.raises(UsageError, match="is not a rate: write"):
+        parse_rate(text)
+
+
+@given(st.integers(0, 10**15))
+def test_exact_duration_is_read_back_exactly(ns: int) -> None:
+    """parse(exact(ns)) = ns, so that a configuration written to run.json can be run again."""
+    assert parse_duration(exact_duration(ns)) == ns
+
+
+def test_durations_and_sizes_have_three_digits() -> None:
+    """Three significant digits in the unit that fits."""
+    assert [format_duration(ns) for ns in (0, 999, 1_000, 312_400, 7_214_000, 1_503_000_000)] == [
+        "0 ns", "999 ns", "1.00 µs", "312 µs", "7.21 ms", "1.50 s",
+    ]  # fmt: skip
+    assert [format_bytes(count) for count in (7, 1500, 26_429_416)] == ["7 B", "1.46 KiB", "25.2 MiB"]
