@@ -118,19 +118,23 @@ class Lane:
             self.close()
             raise
 
-    def submit(self, inputs: int) -> Event:
+    @property
+    def last_events(self) -> list[Event]:
+        """The event of each buffer set that completes its requests."""
+        return [made.d2h_end if self._copies else made.end for made in self._sets]
+
+    def submit(self, inputs: int) -> int:
         """Enqueue one request with input set `inputs` into the next buffer set, which must be free: at most `buffers`
-        requests are in flight. Returns the event of its completion. Raises CudaError or EngineError."""
+        requests are in flight. Returns that buffer set's number. Raises CudaError or EngineError."""
         made = self._sets[self._next]
         for function, arguments in made.programs[inputs]:
             status = function(*arguments)[0]
             if status:
                 raise error_of(function.__name__, status)
-        self._in_flight.append(self._next)
-        self._next += 1
-        if self._next == len(self._sets):
-            self._next = 0
-        return made.d2h_end if self._copies else made.end
+        buffer = self._next
+        self._in_flight.append(buffer)
+        self._next = buffer + 1 if buffer + 1 < len(self._sets) else 0
+        return buffer
 
     def poll(self, clock: GpuClock) -> Finished | None:
         """The oldest request in flight, if it has finished. Raises CudaError when the device has failed."""

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from loadtrt.load.tensors import Arrays
 
 _TURN_NS = 500_000  # how often a busy engine gives the event loop a turn
-_LONGEST_SLEEP_NS = 5_000_000
 _EARLY_NS = 1_500_000  # how long before an instant to stop sleeping and poll: event loops' timers are good to 1 ms
 
 
@@ -57,7 +56,7 @@ class TensorRTEngine:
         self._streams: list[Stream] = []
         self._inputs: list[dict[str, PinnedBuffer]] = []
         self._clock: GpuClock | None = None
-        self._waiters: list[_Waiter] = []
+        self._waiters: list[list[_Waiter]] = []
         self._wakeup = Wakeup() if config.wait == "block" else None
         self._turn_ns = 0
         self.now_ns = perf_counter_ns
@@ -121,7 +120,8 @@ class TensorRTEngine:
         self._clock = GpuClock()
         self._clock.take_anchor()
         if self._wakeup is not None:
-            self._waiters = [_Waiter(self._config.device, self._wakeup) for _ in self._lanes]
+            device, wakeup = self._config.device, self._wakeup
+            self._waiters = [[_Waiter(device, event, wakeup) for event in lane.last_events] for lane in self._lanes]
         refusals = {lane.graph_refusal for lane in self._lanes} - {"", "not asked for"}
         notes = tuple(f"no CUDA graph: {refusal}" for refusal in sorted(refusals))
         self.info = replace(self.info, mode=self._mode(), notes=self.info.notes + notes)
@@ -140,9 +140,9 @@ class TensorRTEngine:
 
     def submit(self, lane: int, inputs: int) -> None:
         """As the protocol says: about a dozen CUDA calls on the calling thread."""
-        event = self._lanes[lane].submit(inputs)
+        buffer = self._lanes[lane].submit(inputs)
         if self._waiters:
-            self._waiters[lane].events.put(event)
+            self._waiters[lane][buffer].started.put(True)
 
     async def wait(self, until_ns: int) -> Sequence[Completion]:
         """As the protocol says. Spinning polls events; blocking sleeps until a waiting thread saw one complete."""
@@ -159,8 +159,7 @@ class TensorRTEngine:
             if found or now >= until_ns:
                 return found
             if self._wakeup is not None:
-                # A waiter that is late for a buffer set already used again would miss others: never sleep for long.
-                await self._wakeup.wait(min(until_ns, now + _LONGEST_SLEEP_NS))
+                await self._wakeup.wait(until_ns)
                 self._turn_ns = perf_counter_ns()
             elif until_ns - now > 2 * _EARLY_NS and not any(lane.busy for lane in self._lanes):
                 await anyio.sleep((until_ns - now - _EARLY_NS) / 1e9)
@@ -191,7 +190,7 @@ class TensorRTEngine:
         """Lanes, contexts, streams, then the engine and its runtime. A device that has failed is let go without a word:
         its failure was raised where it was found."""
         waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
+        for waiter in (waiter for of_lane in waiters for waiter in of_lane):
             waiter.close()
         clock, self._clock = self._clock, None
         pinned = [buffer for arrays in self._inputs for buffer in arrays.values()]
@@ -208,23 +207,28 @@ class TensorRTEngine:
 
 
 class _Waiter:
-    """A thread that sleeps in cudaEventSynchronize for one lane's events in turn, and wakes the event loop."""
+    """A thread that sleeps in cudaEventSynchronize for one buffer set's requests, and wakes the event loop.
 
-    def __init__(self, device: int, wakeup: Wakeup) -> None:
-        self.events: SimpleQueue[Event | None] = SimpleQueue()
+    One for each buffer set: its event is recorded anew only after the loop has seen it complete, so that a thread that
+    comes late waits for its own next request and misses nobody else's.
+    """
+
+    def __init__(self, device: int, event: Event, wakeup: Wakeup) -> None:
+        self.started: SimpleQueue[bool] = SimpleQueue()  # True: a request was submitted; False: no more will be
         self._device = device
+        self._event = event
         self._wakeup = wakeup
         self._thread = threading.Thread(target=self._work, name="loadtrt-waiter", daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
-        runtime = cudart()
+        runtime, event = cudart(), self._event.handle
         call("cudaSetDevice", self._device)
-        while (event := self.events.get()) is not None:
-            runtime.cudaEventSynchronize(event.handle)  # a failure shows in the loop's own query
+        while self.started.get():
+            runtime.cudaEventSynchronize(event)  # a failure shows in the loop's own query
             self._wakeup.notify()
 
     def close(self) -> None:
-        """End the thread after the event it waits for."""
-        self.events.put(None)
+        """End the thread once the request it waits for has finished."""
+        self.started.put(False)
         self._thread.join()

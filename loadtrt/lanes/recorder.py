@@ -128,18 +128,22 @@ class Recorder:
         self._fill_intervals(records)
 
     def _count_starvation(self, records: Records) -> None:
-        """A lane is starved while it is idle and a request that it could have had is not yet enqueued.
+        """A lane is starved while it is idle and a request that it could have had has not begun.
 
-        starved = Σ max(0, min(enqueued − the lane's previous completion, lateness + enqueue)).
+        starved = Σ max(0, begun − max(the lane's previous completion, when the request could have been sent)), where
+        it could have been sent at submitted − lateness, and has begun at the latest when it is enqueued or its copy in
+        starts: begun = min(enqueued, completed − d2h − compute − h2d).
         """
         order = np.argsort(records.lane, kind="stable")
-        lane, enqueued, completed = records.lane[order], records.enqueued[order], records.completed[order]
-        owed = records.lateness[order] + enqueued - records.submitted[order]
+        ordered = Records(records.rows[order])
+        lane, completed = ordered.lane, ordered.completed
+        begun = np.minimum(ordered.enqueued, completed - ordered.d2h - ordered.compute - ordered.h2d)
+        possible = ordered.submitted - ordered.lateness
         before = np.empty_like(completed)
         before[1:] = completed[:-1]
         first = np.flatnonzero(np.diff(lane, prepend=-1))
         before[first] = self.last_completed_ns[lane[first]]
-        self.starved_ns += int(np.clip(np.minimum(enqueued - before, owed), 0, None).sum())
+        self.starved_ns += int(np.clip(begun - np.maximum(before, possible), 0, None).sum())
         last = np.append(first[1:], len(lane)) - 1
         self.last_completed_ns[lane[last]] = completed[last]
 
