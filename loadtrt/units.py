@@ -75,7 +75,9 @@ def format_bytes(count: float) -> str:
 
 
 def format_count(value: float) -> str:
-    """A count or rate with thousands apart: "1 234", "98.7", "0.52"."""
+    """A count or rate with thousands apart: "1 234", "98.7", "0.52"; an int has no decimals."""
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", " ")
     return f"{value:,.0f}".replace(",", " ") if abs(value) >= 1000 else _three_digits(value)
 
 

@@ -1,9 +1,8 @@
 """A fake TensorRT: pure Python, strict where the real one crashes or stays silent, odd where the real one is odd.
 
-`install(monkeypatch, "10.16.1.11")` puts a module of that version, and a fake CUDA, in the place of the real ones. Names
-that a version lacks are not there, calls out of order fail, handles must be ints, and failures are None or False with
-the reason in the log alone. What it imitates is recorded in docs on TensorRT's quirks and was taken from the real
-bindings; nothing here proves that an engine runs.
+`install(monkeypatch, "10.16.1.11")` puts a module of that version, and a fake CUDA, in the place of the real ones.
+Names that a version lacks are not there, calls out of order fail, handles must be ints, and failures are None or False
+with the reason in the log alone. The names were taken from the real bindings; that an engine runs, nothing here proves.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ class Tensor:
 
 def batch_in_out(least: int = 1, best: int = 16, most: int = 32, profiles: int = 1) -> list[Tensor]:
     """GoogLeNet's: data [N,3,224,224] -> prob [N,1000]."""
-    image = (3, 224, 224)
-    ranges = [((least, *image), (best, *image), (most, *image))] * profiles
+    image: Shape = (3, 224, 224)
+    ranges: list[tuple[Shape, Shape, Shape]] = [((least, *image), (best, *image), (most, *image))] * profiles
     return [Tensor("data", (-1, *image), ranges=ranges), Tensor("prob", (-1, 1000), is_input=False)]
 
 
@@ -140,7 +139,7 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
     module.__version__ = version
 
     def enumeration(title: str, *names: str) -> Any:
-        return enum.Enum(title, list(names))  # type: ignore[misc]  # names are known at run time only
+        return enum.Enum(title, list(names))
 
     types_old = ("FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8", "FP8")
     data_type = enumeration("DataType", *types_old, *(() if old else ("BF16", "INT64", "INT4", "FP4", "NEWTYPE")))
@@ -173,7 +172,7 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
                 self.logger.log(severity.ERROR, world.refuses)
                 self.logger.log(severity.ERROR, "Error Code 2: Internal Error (Engine deserialization failed.)")
                 return None
-            if memoryview(buffer)[32:36] == b"NAEL" and not self.engine_host_code_allowed:
+            if bytes(memoryview(buffer)[32:36]) == b"NAEL" and not self.engine_host_code_allowed:
                 self.logger.log(severity.ERROR, "engineHostCodeAllowed is false")
                 return None
             return ICudaEngine(self)
@@ -182,7 +181,7 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
             world.events.append("runtime")
 
     if rtx:
-        Runtime.get_engine_validity = lambda _, buffer: ("INVALID", 2)  # type: ignore[attr-defined]
+        Runtime.get_engine_validity = lambda _, __: ("INVALID", 2)  # type: ignore[attr-defined]
 
     class ICudaEngine:
         num_aux_streams = 0
@@ -285,7 +284,7 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
             self.engine, self.config = engine, config
             self.shapes: dict[str, Shape] = {t.name: t.shape for t in world.tensors if t.is_input and -1 not in t.shape}
             self.addresses: dict[str, int] = {}
-            first = old and engine.live == 0 or world.sharing
+            first = (old and engine.live == 0) or world.sharing
             self.active_optimization_profile = 0 if first else -1
             self.selected = False
             engine.live += 1
@@ -332,7 +331,7 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
 
         def set_tensor_address(self, tensor: str, address: int) -> bool:
             assert type(address) is int
-            if address == 0 or address % 256 and not by_name(tensor).host:
+            if address == 0 or (address % 256 and not by_name(tensor).host):
                 return self._error(f"the address of {tensor} is not aligned")
             self.addresses[tensor] = address
             return True
@@ -362,11 +361,11 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
         module.EngineInspector = type(
             "EngineInspector",
             (),
-            {"get_engine_information": lambda _, form: json.dumps(world.layers or {"Layers": []})},
+            {"get_engine_information": lambda _, __: json.dumps(world.layers or {"Layers": []})},
         )
-        module.init_libnvinfer_plugins = lambda logger, namespace: True
+        module.init_libnvinfer_plugins = lambda _, __: True
         module.Builder = type("Builder", (), {})
-    module.get_plugin_registry = lambda: types.SimpleNamespace(load_library=lambda path: None)
+    module.get_plugin_registry = lambda: types.SimpleNamespace(load_library=lambda _: None)
     module.Dims, module.ILogger, module.Runtime = Dims, ILogger, Runtime
     module.ICudaEngine, module.IExecutionContext, module.DataType = ICudaEngine, IExecutionContext, data_type
     return module  # type: ignore[no-any-return]

@@ -25,6 +25,8 @@ from loadtrt.units import SECOND_NS, format_bytes, format_count, format_duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from anyio.abc import TaskStatus
+
     from loadtrt.config import RunConfig
     from loadtrt.engines.engine import Engine, MemoryBill
     from loadtrt.lanes.session import Phase
@@ -100,8 +102,9 @@ async def _run_watched(
     """The first Ctrl-C lets requests in flight finish, the second gives them up. Either way the result is kept."""
     stop = Stop()
 
-    async def watch(scope: anyio.CancelScope) -> None:
+    async def watch(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
             async for _ in signals:
                 if stop.requested:
                     scope.cancel()
@@ -110,7 +113,7 @@ async def _run_watched(
                 voice.say("stopping: waiting for requests in flight (again to give them up)")
 
     async with anyio.create_task_group() as group:
-        group.start_soon(watch, group.cancel_scope)
+        await group.start(watch, group.cancel_scope)
         await run_session(engine, config, inputs, stop, session, voice.progress(config), settled)
         group.cancel_scope.cancel()
 
@@ -180,14 +183,18 @@ class Voice:
         if self._quiet:
             return None
         whole = f" of {format_duration(config.least_duration_ns)}" if config.least_duration_ns else ""
-        asked = f" of {format_count(config.requests)}" if config.requests else ""
+        asked = f" and {format_count(config.requests)} requests" if config.requests and whole else ""
+        asked = asked or (f" of {format_count(config.requests)} requests" if config.requests else "")
 
         def show(phase: Phase, elapsed_ns: int, submitted: int, completed: int) -> None:
             measuring = phase == "measure"
-            rate = format_count(completed * SECOND_NS / elapsed_ns) if elapsed_ns else "–"
+            if not elapsed_ns:  # a phase begins
+                self._ticks = 0
+            goal = f"{whole}{asked}" if measuring else ""
+            rate = f" · {format_count(completed * SECOND_NS / elapsed_ns)}/s" if elapsed_ns else ""
             self._status(
-                f"{phase} {format_duration(elapsed_ns)}{whole if measuring else ''} · {format_count(completed)}"
-                f"{asked if measuring else ''} requests · {rate}/s · {submitted - completed} in flight"
+                f"{phase} {format_duration(elapsed_ns)}{goal} · {format_count(completed)} requests{rate}"
+                f" · {submitted - completed} in flight"
             )
 
         return show
@@ -198,9 +205,9 @@ class Voice:
             sys.stderr.flush()
             self._width = len(line)
         else:
-            self._ticks += 1
             if self._ticks % self._EVERY == 0:
                 print(line, file=sys.stderr, flush=True)
+            self._ticks += 1
 
     def end_line(self) -> None:
         """Leave the rewritten line behind."""

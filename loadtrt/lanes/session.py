@@ -61,6 +61,7 @@ async def run_session(
 ) -> None:
     """Run all phases on an engine that is loaded and not yet allocated, filling `session`.
 
+    on_tick(phase, elapsed ns, submitted, completed): at each phase's beginning, with zeros, and about once a second.
     stop: ends the run early, still whole. Cancelling the caller's scope ends it at once; what was recorded is in
     `session` all the same. clocks_settled: asked during warm-up, which goes on until it says yes (30 s at most).
     Never raises EngineError: it becomes `session.failure`. Arrivals that cannot be drawn raise UsageError.
@@ -81,11 +82,15 @@ async def run_session(
         began = engine.now_ns()
         engine.allocate(inputs)
         session.allocate_ns = engine.now_ns() - began
+        begins = on_tick or (lambda *_: None)
         if config.verify:
+            begins("verify", 0, 0, 0)
             await _verify(engine, inputs, stop, session, on_tick)
         if not stop.requested:
+            begins("warm-up", 0, 0, 0)
             await _warm_up(engine, config, len(inputs), stop, session, on_tick, clocks_settled)
         if not stop.requested:
+            begins("measure", 0, 0, 0)
             await _measure(engine, load, stop, session, on_tick)
     except EngineError as error:
         session.failure = str(error)

@@ -1,0 +1,182 @@
+"""The CUDA lane on a real GPU, with a device-to-device copy in TensorRT's place: streams, graphs, events, memory."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from loadtrt.cuda.lane import Finished, Lane
+from loadtrt.cuda.memory import PinnedBuffer
+from loadtrt.cuda.runtime import call, cudart, memory_info
+from loadtrt.cuda.stream import Event, GpuClock, Stream, elapsed_ns
+from loadtrt.errors import EngineError
+from loadtrt.load.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NBYTES = 4 << 20
+SHAPE = (NBYTES // 4,)
+TENSORS = (TensorSpec("x", True, "fp32", SHAPE, NBYTES), TensorSpec("y", False, "fp32", SHAPE, NBYTES))
+
+
+class _Copier:
+    """Stands in for an execution context: its enqueue copies x to y on the device. `refuse`: fails while capturing."""
+
+    def __init__(self, refuse: bool = False) -> None:
+        self.addresses: dict[str, int] = {}
+        self.refuse = refuse
+
+    def bind(self, name: str, address: int) -> None:
+        self.addresses[name] = address
+
+    def enqueue(self, stream: int) -> bool:
+        runtime = cudart()
+        if self.refuse and call("cudaStreamIsCapturing", stream) != 0:
+            return False
+        kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        call("cudaMemcpyAsync", self.addresses["y"], self.addresses["x"], NBYTES, kind, stream)
+        return True
+
+
+@contextmanager
+def _lane(
+    buffers: int = 2, *, graph: bool = True, copies: bool = True, sets: int = 3, refuse: bool = False
+) -> Iterator[tuple[Lane, GpuClock]]:
+    stream, clock, copier = Stream(), GpuClock(), _Copier(refuse)
+    inputs = [PinnedBuffer(NBYTES) for _ in range(sets)]
+    for number, buffer in enumerate(inputs):
+        buffer.array(np.dtype("float32"), SHAPE)[:] = number + np.arange(SHAPE[0]) % 7
+    lane = Lane(
+        TENSORS,
+        buffers,
+        stream=stream,
+        bind=copier.bind,
+        enqueue=copier.enqueue,
+        reason=lambda: "refused",
+        addresses=[{"x": buffer.address} for buffer in inputs],
+        graph=graph,
+        copies=copies,
+        blocking=False,
+    )
+    clock.take_anchor()
+    try:
+        yield lane, clock
+    finally:
+        lane.close()
+        clock.close()
+        stream.close()
+        for buffer in inputs:
+            buffer.close()
+
+
+def _finish(lane: Lane, clock: GpuClock) -> Finished:
+    deadline = perf_counter_ns() + 10**10
+    while (finished := lane.poll(clock)) is None:
+        assert perf_counter_ns() < deadline, "the request never finished"
+    return finished
+
+
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize("buffers", [1, 2, 3])
+def test_every_request_returns_its_own_input(graph: bool, buffers: int) -> None:
+    """With `buffers` in flight all the time and three input sets in turn, y = x of the same request, always."""
+    with _lane(buffers, graph=graph) as (lane, clock):
+        assert (lane.graph_refusal == "") == graph
+        sent: list[int] = []
+        for number in range(60):
+            lane.submit(number % 3)
+            sent.append(number % 3)
+            if len(sent) == buffers:
+                finished = _finish(lane, clock)
+                y = lane.outputs(finished.buffer)["y"]
+                assert np.array_equal(y, sent.pop(0) + np.arange(SHAPE[0], dtype=np.float32) % 7)
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_instants_and_phases_fit_into_the_time_that_passed(graph: bool) -> None:
+    """submitted ≤ completed ≤ seen (to the clock's error), and h2d + compute + d2h ≤ completed − submitted."""
+    with _lane(1, graph=graph) as (lane, clock):
+        for number in range(50):
+            if number % 10 == 9:
+                clock.take_anchor()
+            before = perf_counter_ns()
+            lane.submit(0)
+            finished = _finish(lane, clock)
+            after = perf_counter_ns()
+            slack = clock.error_ns + clock.drift_ns
+            assert before - slack <= finished.completed_ns <= after + slack
+            phases = finished.h2d_ns + finished.compute_ns + finished.d2h_ns
+            assert 0 < phases <= finished.completed_ns - before + slack
+            assert min(finished.h2d_ns, finished.compute_ns, finished.d2h_ns) > 0
+
+
+def test_without_copies_the_device_keeps_input_set_0() -> None:
+    """No transfer phases, and the output is that of the input uploaded once."""
+    with _lane(2, copies=False) as (lane, clock):
+        for _ in range(10):
+            lane.submit(0)
+            finished = _finish(lane, clock)
+            assert (finished.h2d_ns, finished.d2h_ns) == (0, 0)
+            assert np.array_equal(lane.outputs(finished.buffer)["y"], np.arange(SHAPE[0], dtype=np.float32) % 7)
+
+
+def test_a_capture_that_is_refused_leaves_a_lane_that_works() -> None:
+    """The reason is kept, and requests are enqueued plainly."""
+    with _lane(2, refuse=True) as (lane, clock):
+        assert "refused" in lane.graph_refusal
+        for number in range(20):
+            lane.submit(number % 3)
+            finished = _finish(lane, clock)
+            assert lane.outputs(finished.buffer)["y"][0] == number % 3
+
+
+def test_an_event_before_the_anchor_has_a_negative_distance() -> None:
+    """elapsed(anchor, earlier event) < 0: an instant just before a new anchor is still put where it was."""
+    stream, first, second = Stream(), Event(), Event()
+    call("cudaEventRecord", first.handle, stream.handle)
+    stream.synchronize()
+    call("cudaEventRecord", second.handle, stream.handle)
+    stream.synchronize()
+    assert elapsed_ns(second, first) == -elapsed_ns(first, second) < 0
+    for handle in (first, second):
+        handle.close()
+    stream.close()
+
+
+def test_closing_gives_all_memory_back() -> None:
+    """Twenty lanes made and closed, also with requests in flight, leave as much free memory as one did."""
+
+    def once() -> int:
+        with _lane(3) as (lane, _):
+            lane.submit(0)
+            lane.submit(1)
+        return memory_info()[0]
+
+    first = once()
+    assert [once() for _ in range(20)] == [first] * 20
+
+
+def test_an_enqueue_that_fails_is_an_engine_error() -> None:
+    """TensorRT's False becomes a sentence, and what was allocated is freed."""
+    stream = Stream()
+    buffer = PinnedBuffer(NBYTES)
+    with pytest.raises(EngineError, match="refused the first enqueue: no such shape"):
+        Lane(
+            TENSORS,
+            2,
+            stream=stream,
+            bind=lambda *_: None,
+            enqueue=lambda _: False,
+            reason=lambda: "no such shape",
+            addresses=[{"x": buffer.address}],
+            graph=True,
+            copies=True,
+            blocking=False,
+        )
+    buffer.close()
+    stream.close()

@@ -1,0 +1,119 @@
+"""`loadtrt run` on a real GPU and real plans."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from loadtrt.config import RunConfig
+from loadtrt.cuda.runtime import memory_info
+from loadtrt.engines.open import open_engine
+from loadtrt.lanes.scheduler import Stop
+from loadtrt.lanes.session import Session, run_session
+from loadtrt.load.inputs import make_inputs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _loadtrt(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "loadtrt", *arguments], capture_output=True, text=True, check=False)
+
+
+def _run(plan: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    done = _loadtrt("run", "--engine", str(plan), "--allow-host-code", "--quiet", "--json", "-", *arguments)
+    assert done.stderr == ""
+    result: dict[str, Any] = json.loads(done.stdout)
+    return done.returncode, result
+
+
+@pytest.mark.parametrize("mode", [(), ("--no-graph",), ("--wait", "block"), ("--buffers", "1"), ("--buffers", "3")])
+@pytest.mark.parametrize("contexts", ["1", "4"])
+def test_outputs_under_load_are_those_of_a_quiet_run(googlenet: Path, contexts: str, mode: tuple[str, ...]) -> None:
+    """Whatever the mode, no request reads or overwrites another's buffers."""
+    load = ("--batch", "16", "--contexts", contexts, "--requests", "200", "--verify", "--max-lateness", "1s")
+    _, result = _run(googlenet, *load, *mode)
+    assert result["verification"]["outputs"] >= 20
+    assert result["verification"]["different"] == 0
+    assert result["ok"] == result["submitted"] >= 200
+    assert result["engine"]["mode"]["graph"] == ("no" if mode == ("--no-graph",) else "yes")
+
+
+def test_latency_is_queue_plus_service_and_phases_fit_in(googlenet: Path) -> None:
+    """In sums, exactly: latency = queue + service; and h2d + compute + d2h ≤ service in the mean."""
+    _, result = _run(googlenet, "--batch", "16", "--contexts", "2", "--rate", "300", "--duration", "1s")
+    sums = {name: histogram["sum_ns"] for name, histogram in result["histograms"].items()}
+    assert sums["latency"] == sums["queue"] + sums["service"]
+    assert sums["h2d"] + sums["compute"] + sums["d2h"] <= sums["service"] * 1.01
+    assert result["clock"]["anchors"] >= 2
+
+
+def test_a_run_gives_back_memory_and_threads(tiny: Path) -> None:
+    """Also when it is cancelled while requests are in flight."""
+    config = RunConfig.model_validate(
+        {"engine": str(tiny), "allow_host_code": True, "contexts": 4, "warmup": 0, "wait": "block", "duration": "60s"}
+    )
+
+    async def cancelled(session: Session) -> None:
+        engine = open_engine(config)
+        inputs = make_inputs(engine.info.tensors, config.inputs, config.input_sets, {}, config.seed)
+        try:
+            with anyio.move_on_after(0.3):
+                await run_session(engine, config, inputs, Stop(), session)
+        finally:
+            engine.close()
+
+    free = []
+    for _ in range(4):
+        session = Session()
+        anyio.run(cancelled, session)
+        assert session.recorder is not None
+        assert session.recorder.seen > 100
+        free.append(memory_info()[0])
+    assert free[1:] == [free[1]] * 3  # the first run makes what the process keeps: the context, loaded kernels
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("loadtrt")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("--allow-host-code",), 2, "--batch"),
+        (("--allow-host-code", "--batch", "64"), 2, "1..32"),
+        (("--allow-host-code", "--shapes", "nothing:1x3x224x224"), 2, "nothing"),
+        (("--allow-host-code", "--batch", "16", "--profile", "3"), 2, "profile"),
+        (("--allow-host-code", "--batch", "16", "--device", "99"), 3, "99"),
+        (("--batch", "16"), 3, "--allow-host-code"),
+        (("--allow-host-code", "--batch", "16", "--module", "tensorrt_rtx"), 3, "tensorrt_rtx"),
+    ],
+)
+def test_what_cannot_be_run_is_one_sentence(
+    googlenet: Path, arguments: tuple[str, ...], code: int, sentence: str
+) -> None:
+    """stderr holds one line, with what is wrong and what to do."""
+    done = _loadtrt("run", "--engine", str(googlenet), "--requests", "5", *arguments)
+    assert done.returncode == code, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert sentence in done.stderr
+
+
+def test_a_truncated_plan_is_told_before_it_is_loaded(googlenet: Path, tmp_path: Path) -> None:
+    """Half a file is no plan."""
+    half = tmp_path / "half.plan"
+    half.write_bytes(googlenet.read_bytes()[: 1 << 20])
+    done = _loadtrt("run", "--engine", str(half), "--batch", "16", "--allow-host-code")
+    assert done.returncode == 2
+    assert "truncated" in done.stderr
+
+
+def test_a_model_on_a_gpu_machine_names_the_build_command() -> None:
+    """An .onnx or zoo model is no plan: the sentence says how to make one, and what runs it as it is."""
+    done = _loadtrt("run", "--engine", "zoo:googlenet", "--fp16")
+    assert done.returncode == 2
+    assert "loadtrt build zoo:googlenet -o googlenet.plan --fp16" in done.stderr
+    assert "--on onnxruntime" in done.stderr

@@ -1,0 +1,156 @@
+"""The command line as its users meet it: in processes of its own, with stdout, stderr and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loadtrt.measure.result import RunResult
+
+ROOT = Path(__file__).parent.parent
+QUICK = ("run", "--engine", "simulated:service=1ms,clock=virtual", "--warmup", "0", "--requests", "50")
+
+
+def _loadtrt(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "loadtrt", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("run",), 2, "no engine: add --engine"),
+        (("run", "--engine", "nowhere.plan"), 2, "nowhere.plan"),
+        (("run", "--engine", "."), 2, "directory"),
+        (("run", "--engine", "/dev/null"), 2, "/dev/null"),
+        (("run", "--engine", "README.md"), 2, "README.md"),
+        (("run", "--engine", "zoo:googlnet"), 2, "did you mean 'googlenet'"),
+        (("run", "--engine", "simulated:servce=5ms"), 2, "did you mean 'service'"),
+        (("run", "--engine", "simulated:null", "--contexts", "zero"), 2, "--contexts"),
+        (("run", "--engine", "simulated:null", "--contexts", "0"), 2, "--contexts"),
+        (("run", "--engine", "simulated:null", "--rate", "-5"), 2, "--rate"),
+        (("run", "--engine", "simulated:null", "--arrivals", "poisson"), 2, "add --rate"),
+        (("run", "--engine", "simulated:null", "--contxts", "4"), 2, "--contexts"),
+        (("run", "--engine", "simulated:null", "--shapes", "data"), 2, "NAME:VALUE"),
+        (("run", "--engine", "simulated:null", "--inputs", "none.npz"), 2, "none.npz"),
+        (("run", "--engine", "simulated:null", "--json", "/nowhere/run.json"), 2, "/nowhere"),
+        (("run", "--config", "none.yaml"), 2, "none.yaml"),
+        (("rnu",), 2, "did you mean 'run'"),
+        (("zoo", "googlnet", "-o", "x.onnx"), 2, "googlenet"),
+        (("inspect", "nowhere.plan"), 2, "nowhere.plan"),
+        (("inspect", "README.md"), 2, "README.md"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_2(arguments: tuple[str, ...], code: int, sentence: str) -> None:
+    """stdout stays empty; stderr holds one line that names what is wrong; never a traceback."""
+    done = _loadtrt(*arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("loadtrt: ")
+    assert sentence in done.stderr
+
+
+def test_quiet_json_on_stdout_is_all_there_is() -> None:
+    """`--quiet --json -`: stdout is one JSON document of the schema, stderr is empty."""
+    done = _loadtrt(*QUICK, "--quiet", "--json", "-")
+    assert (done.returncode, done.stderr) == (0, "")
+    result = RunResult.model_validate_json(done.stdout)
+    assert (result.ok, result.outcome, result.valid) == (50, "completed", True)
+    assert result.schema_version == "loadtrt.run/1"
+
+
+def test_json_on_stdout_leaves_the_summary_to_stderr() -> None:
+    """stdout stays machine-readable also without --quiet."""
+    done = _loadtrt(*QUICK, "--json", "-")
+    assert json.loads(done.stdout)["ok"] == 50
+    assert "throughput" in done.stderr
+
+
+def test_the_summary_tells_the_mode_the_numbers_and_the_verdict() -> None:
+    """What a reader needs: what ran, how, how fast, and whether to trust it. At most 80 columns."""
+    done = _loadtrt(*QUICK, "--contexts", "3")
+    for piece in ("simulated:service=1ms", "3 contexts × 2 buffers", "closed loop", "throughput", "p99.9", "VALID"):
+        assert piece in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "50 requests" in done.stdout
+
+
+def test_an_invalid_measurement_exits_97() -> None:
+    """The result is shown and written all the same, with reason and remedy."""
+    spec = "simulated:service=1ms,enqueue=5ms,clock=virtual"
+    done = _loadtrt("run", "--engine", spec, "--warmup", "0", "--requests", "600", "--max-lateness", "1ms")
+    assert done.returncode == 97
+    assert "INVALID" in done.stdout
+    assert "the generator was" in done.stdout
+
+
+def test_a_difference_found_by_verify_is_invalid() -> None:
+    """Outputs that differ under load are told, with where."""
+    done = _loadtrt(*QUICK[:2], "simulated:service=1ms,race=0.5,clock=virtual", *QUICK[3:], "--verify")
+    assert done.returncode == 97
+    assert "differ from those of a quiet run" in " ".join(done.stdout.split())
+
+
+def test_ctrl_c_still_reports(tmp_path: Path) -> None:
+    """SIGINT while measuring: exit 130, the summary shown and the file written with what was measured."""
+    file = tmp_path / "run.json"
+    arguments = ["run", "--engine", "simulated:service=1ms", "--warmup", "0", "--duration", "600s", "--json", str(file)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "loadtrt", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("measure"):
+            break
+    process.send_signal(signal.SIGINT)
+    stdout, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "INTERRUPTED" in stdout
+    assert RunResult.model_validate_json(file.read_text()).outcome == "interrupted"
+
+
+def test_a_configuration_file_runs() -> None:
+    """`make run`'s configuration is understood, with the command line over it."""
+    done = _loadtrt(
+        "run", "--config", "configs/googlenet.yaml", "--requests", "4", "--duration", "0", "--warmup", "0", "--quiet",
+        "--json", "-",
+    )  # fmt: skip
+    result = RunResult.model_validate_json(done.stdout)
+    assert result.engine.name == "zoo:googlenet"
+    assert result.ok == 4
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.name)
+def test_every_example_configuration_is_valid(file: Path) -> None:
+    """configs/ holds nothing that load_config refuses."""
+    from loadtrt.config import load_config
+
+    assert load_config(file, {}).engine
+
+
+def test_a_fault_of_our_own_is_a_sentence_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An exception that nobody expected ends in one line and exit code 1."""
+    from loadtrt.cli import main as entry
+
+    def broken(**_: object) -> int:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(entry.cli, "main", broken)
+    with pytest.raises(SystemExit) as caught:
+        entry.main()
+    assert caught.value.code == 1
+    assert capsys.readouterr().err.startswith("loadtrt: a fault in loadtrt itself: ZeroDivisionError: division by zero")

@@ -1,0 +1,119 @@
+"""Shapes from what the engine leaves open and what the user says."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtrt.engines.shapes import InputShape, check_values, require_known, resolve_shapes
+from loadtrt.errors import UsageError
+
+
+def _input(name: str, *shape: int, **of: object) -> InputShape:
+    return InputShape(name, "fp32", shape, **of)  # type: ignore[arg-type]
+
+
+DATA = _input("data", -1, 3, -1, least=(1, 3, 32), best=(16, 3, 64), most=(32, 3, 128))
+BATCHED = _input("data", -1, 3, least=(1, 3), best=(16, 3), most=(32, 3))
+
+
+def test_batch_sets_the_open_first_size_of_every_input() -> None:
+    """Law: --batch N makes [-1, …] into [N, …] for every input, and leaves fixed first sizes alone."""
+    found = resolve_shapes([BATCHED, _input("mask", -1), _input("table", 5, 7)], batch=8, shapes={})
+    assert found.shapes == {"data": (8, 3), "mask": (8,), "table": (5, 7)}
+    assert found.batch == 8
+
+
+def test_shapes_decide_everything() -> None:
+    """Law: an input named in --shapes has exactly that shape, and the batch follows from the open first sizes."""
+    found = resolve_shapes([DATA, _input("table", 5, 7)], batch=None, shapes={"data": (4, 3, 32)})
+    assert found.shapes["data"] == (4, 3, 32)
+    assert found.batch == 4
+
+
+@pytest.mark.parametrize(
+    ("inputs", "batch", "expected"),
+    [([_input("x", 16, 3)], None, 16), ([_input("x", 16, 3)], 16, 16), ([_input("x")], None, 1), ([], None, 1)],
+)
+def test_batch_of_fixed_shapes(inputs: list[InputShape], batch: int | None, expected: int) -> None:
+    """Law: without open sizes the batch is the first size that the inputs share; 1 where no input has a size."""
+    assert resolve_shapes(inputs, batch=batch, shapes={}).batch == expected
+
+
+@pytest.mark.parametrize(
+    ("inputs", "batch", "shapes", "words"),
+    [
+        ([BATCHED], None, {}, ["data fp32[?,3]", "--batch N", "1..32 (optimised for 16)"]),
+        ([DATA], 8, {}, ["leaves dimensions open", "--shapes data:16x3x64", "dimension 2 takes 32..128"]),
+        ([DATA], None, {}, ["--shapes data:16x3x64", "dimension 0 takes 1..32"]),
+        ([_input("x", -1)], None, {}, ["x fp32[?]", "--batch N"]),
+        ([BATCHED], 33, {}, ["size 33 of dimension 0", "optimization profile 2", "1..32", "change --batch"]),
+        ([DATA], None, {"data": (4, 3, 129)}, ["size 129 of dimension 2", "32..128", "change --shapes"]),
+        ([DATA], None, {"data": (4, 3)}, ["--shapes data:4x3", "has 3 dimensions, not 2"]),
+        ([DATA], None, {"data": (4, 1, 64)}, ["dimension 1", "fixed at 3", "cannot be 1"]),
+        ([BATCHED], 4, {"dat": (4, 3)}, ["--shapes names 'dat'", "did you mean 'data'?"]),
+        ([BATCHED], 4, {"zzz": (4, 3)}, ["--shapes names 'zzz'", "inputs are data"]),
+        ([BATCHED], 4, {"data": (8, 3)}, ["--batch 4 contradicts", "data [8,3]"]),
+        ([_input("x", 16, 3)], 4, {}, ["--batch 4 contradicts", "x [16,3], fixed when the engine was made"]),
+        ([_input("x", 16), _input("y", 2)], None, {}, ["differ in their first size", "--batch with one of 2 or 16"]),
+        ([_input("x", -1, batched=False)], 4, {}, ["leaves dimensions open", "--shapes x:1"]),
+    ],
+)
+def test_what_cannot_be_decided_is_an_error(
+    inputs: list[InputShape], batch: int | None, shapes: dict[str, tuple[int, ...]], words: list[str]
+) -> None:
+    """Law: nothing is assumed; the sentence names the input, its range and the option to change."""
+    with pytest.raises(UsageError) as error:
+        resolve_shapes(inputs, batch=batch, shapes=shapes, profile=2)
+    for word in words:
+        assert word in str(error.value)
+
+
+@given(
+    shape=st.lists(st.integers(-1, 4).filter(lambda size: size != 0), max_size=4),
+    batch=st.none() | st.integers(1, 8),
+)
+def test_resolved_shapes_are_whole(shape: list[int], batch: int | None) -> None:
+    """Law: either an error, or every size is decided and every fixed size is as it was."""
+    try:
+        found = resolve_shapes([_input("x", *shape)], batch=batch, shapes={})
+    except UsageError:
+        return
+    assert all(size >= 0 for size in found.shapes["x"])
+    assert all(fixed in (-1, size) for fixed, size in zip(shape, found.shapes["x"], strict=True))
+    assert not shape or found.batch == found.shapes["x"][0]
+
+
+def test_values_within_the_profile_pass() -> None:
+    """Law: values in least..most are taken as they are, also where only the first range is known (TensorRT 8.6)."""
+    assert check_values("size", [8, 9], 2, [1, 1], [4, 4], [16, 16]) == (8, 9)
+    assert check_values("size", [8, 900], 2, [1], [4], [16]) == (8, 900)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (None, ["must be given", "--shape-values size:4,4", "1..16,1..16 (optimised for 4,4)"]),
+        ([8], ["size has 2 values, not 1"]),
+        ([8, 17], ["--shape-values size:8,17", "outside"]),
+    ],
+)
+def test_values_that_cannot_be(values: list[int] | None, words: list[str]) -> None:
+    """Law: missing, miscounted and outside values are errors that print the range."""
+    with pytest.raises(UsageError) as error:
+        check_values("size", values, 2, [1, 1], [4, 4], [16, 16])
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_values_missing_without_a_range() -> None:
+    """Law: where no range is known the sentence shows how many values there are."""
+    with pytest.raises(UsageError, match=r"--shape-values size:N,N$"):
+        check_values("size", None, 2, [], [], [])
+
+
+def test_unknown_names_where_there_are_none() -> None:
+    """Law: an option that names an input of an engine without any says that it has none."""
+    with pytest.raises(UsageError, match="its inputs are none"):
+        require_known("--shape-values", {"x": 1}, [])
