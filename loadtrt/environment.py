@@ -26,7 +26,7 @@ def environment() -> dict[str, Any]:
         "host": platform.node(),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "cpu": _cpu(),
+        "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "packages": versions,
     }
@@ -43,7 +43,8 @@ def gpu_environment(gpu: Gpu, before: GpuReading, after: GpuReading) -> dict[str
     }
 
 
-def _cpu() -> str:
+def cpu_model() -> str:
+    """The processor's name, or its architecture where it has none there (ARM)."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:

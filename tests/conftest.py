@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio.testing
+
+from loadtrt.cuda.runtime import has_gpu
 
 
 @pytest.fixture(params=["asyncio", "trio-mock"])
@@ -14,3 +18,33 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     if request.param == "asyncio":
         return ("asyncio", {"debug": False})
     return ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """GPU tests are skipped where there is no GPU, and each where its plan is missing (PLANS names their folder)."""
+    here = Path(__file__).parent / "gpu"
+    skip = pytest.mark.skip(reason="no CUDA GPU here")
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.gpu)
+            if not has_gpu():
+                item.add_marker(skip)
+
+
+def _plan(name: str) -> Path:
+    path = Path(os.environ.get("PLANS", "nowhere")) / name
+    if not path.exists():
+        pytest.skip(f"{path} is missing: set PLANS to the folder of plans")
+    return path
+
+
+@pytest.fixture
+def googlenet() -> Path:
+    """data fp32[1..32, 3, 224, 224] → prob fp32[N, 1000], FP16 inside, version-compatible."""
+    return _plan("googlenet_dyn_fp16_vc.plan")
+
+
+@pytest.fixture
+def tiny() -> Path:
+    """x fp32[1, 256] → y fp32[1, 10], version-compatible."""
+    return _plan("tiny_mlp_fp32_vc.plan")

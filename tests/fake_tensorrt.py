@@ -1,6 +1,5 @@
 """A fake TensorRT: pure Python, strict where the real one crashes or stays silent, odd where the real one is odd.
 
-`install(monkeypatch, "10.16.1.11")` puts a module of that version, and a fake CUDA, in the place of the real ones.
 Names that a version lacks are not there, calls out of order fail, handles must be ints, and failures are None or False
 with the reason in the log alone. The names were taken from the real bindings; that an engine runs, nothing here proves.
 """
@@ -9,18 +8,9 @@ from __future__ import annotations
 
 import enum
 import json
-import struct
-import sys
 import types
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
-
-from loadtrt.cuda.runtime import DeviceProperties
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pytest
+from typing import Any, Literal
 
 Shape = tuple[int, ...]
 
@@ -68,72 +58,10 @@ class World:
     calls: list[str] = field(default_factory=list)
 
 
-def plan_bytes(
-    version: Shape = (10, 16, 1, 11),
-    magic: bytes = b"ftrt",
-    *,
-    host_code: bool = False,
-    targets: int = 0x7E,
-    serialization: int = 0,
-    size_off_by: int = 0,
-) -> bytes:
-    """A plan's file as TensorRT lays it out, with nothing of an engine in it."""
-    table = 64 if magic == b"vtrt" else 32
-    sections = [(b"NAEL", 100)] if host_code else []
-    sections.append((b"NGNE", 50))
-    at = table + 24 * len(sections)
-    entries = b""
-    for tag, size in sections:
-        entries += struct.pack("<4sIQQ", tag, 0, at, size)
-        at += size
-    head = struct.pack("<4sIIIQ4BI", magic, serialization, len(sections), 0, at + size_off_by, *version, 0)
-    if table == 64:
-        head = head[:28] + b"vtrt" + struct.pack("<I", targets) + bytes(28)
-    return (head + entries).ljust(at, b"x")
-
-
-def install(monkeypatch: pytest.MonkeyPatch, version: str, name: str = "tensorrt", world: World | None = None) -> World:
-    """A fake module `name` of `version`, a fake CUDA with `world.gpus` GPUs; all other flavours absent."""
-    world = world or World()
-    for flavour in ("tensorrt", "tensorrt_lean", "tensorrt_dispatch", "tensorrt_rtx"):
-        for module in (flavour, f"{flavour}_bindings"):
-            monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setitem(sys.modules, name, make(version, name, world))
-    monkeypatch.setattr("loadtrt.engines.log._journals", {})
-
-    def device_count() -> int:
-        world.preflighted = True
-        return world.gpus
-
-    def call(function: str, *args: Any) -> Any:
-        world.calls.append(function)
-        if function == "cudaStreamCreateWithFlags":
-            world.streams.append(7000 + len(world.calls))
-            return world.streams[-1]
-        if function == "cudaStreamDestroy":
-            world.streams.remove(args[0])
-        return None
-
-    def device_properties(index: int) -> DeviceProperties:
-        return DeviceProperties(index, "Fake H100", (9, 0), 132, 80 << 30, "0")
-
-    monkeypatch.setattr("loadtrt.engines.deserialize.device_count", device_count)
-    monkeypatch.setattr("loadtrt.engines.deserialize.device_properties", device_properties)
-    for module in ("deserialize", "context", "tensorrt"):
-        monkeypatch.setattr(f"loadtrt.engines.{module}.call", call)
-    return world
-
-
-def write_plan(path: Path, **of: Any) -> str:
-    """A plan file; returns its name."""
-    path.write_bytes(plan_bytes(**of))
-    return str(path)
-
-
 def make(version: str, name: str, world: World) -> types.ModuleType:
     """The module. Which names it has follows the tables of facts: 8.6, 10, 11, lean, dispatch, RTX."""
     major = int(version.split(".", maxsplit=1)[0])
-    rtx, bare = name == "tensorrt_rtx", name in ("tensorrt_lean", "tensorrt_dispatch")
+    rtx, bare = name == "tensorrt_rtx", name.startswith(("tensorrt_lean", "tensorrt_dispatch"))
     old = major == 8
     module: Any = types.ModuleType(name)
     module.__version__ = version
@@ -296,7 +224,7 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
         def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
             assert type(profile) is int
             assert type(stream) is int
-            if old and not world.sharing and profile in self.engine.taken and any(t.ranges for t in world.tensors):
+            if old and not world.sharing and profile in self.engine.taken:
                 self._error(f"Profile {profile} has been chosen by another IExecutionContext.")
                 raise RuntimeError("setOptimizationProfileAsync failed")
             self.engine.taken.append(profile)

@@ -20,7 +20,7 @@ FLOORS = {
     "lanes": 5,
     "live": 5,
     "report": 5,
-    "environment": 5,
+    "environment": 2,
     "capacity": 6,
     "doctor": 6,
     "cli": 7,

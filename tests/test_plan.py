@@ -10,7 +10,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from fake_tensorrt import World, install, make, plan_bytes, write_plan
+from fake_tensorrt import World, make
+from tensorrt_bench import install, plan_bytes, write_plan
 
 from loadtrt.engines.flavour import FLAVOURS, choose_flavour, find_flavours
 from loadtrt.engines.plan import looks_like_plan, read_header

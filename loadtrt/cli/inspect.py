@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_FILE_WIDTH = 200  # columns where nobody's terminal sets them
 _MORE = "inputs and outputs with types, shapes, formats and profiles; memory; layers with precisions and tactics"
 
 
@@ -132,7 +133,10 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "type")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text: brackets in names are no markup
-    Console(highlight=False, emoji=False).print(table)
+    console = Console(highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    console.print(table)

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from anyio.abc import TaskStatus
 
     from loadtrt.config import RunConfig
-    from loadtrt.engines.engine import Engine, MemoryBill
+    from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import Phase
     from loadtrt.live.telemetry import Gpu, GpuReading
     from loadtrt.load.tensors import Arrays
+    from loadtrt.measure.facts import MemoryBill
     from loadtrt.measure.result import RunResult
 
 

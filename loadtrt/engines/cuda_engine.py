@@ -19,9 +19,10 @@ from loadtrt.cuda.lane import Lane
 from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.runtime import call, cudart, device_properties, memory_info
 from loadtrt.cuda.stream import Event, GpuClock, Stream
-from loadtrt.engines.engine import ClockMapping, Completion, EngineInfo, MemoryBill
+from loadtrt.engines.engine import Completion
 from loadtrt.engines.wakeup import Wakeup
 from loadtrt.errors import CudaError
+from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

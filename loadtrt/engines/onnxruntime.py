@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 import threading
 from collections import deque
@@ -13,18 +12,20 @@ from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.engines.engine import Completion, EngineInfo, MemoryBill
+from loadtrt.engines.engine import Completion
 from loadtrt.engines.onnx_model import OnnxModel, read_model
 from loadtrt.engines.wakeup import Wakeup
+from loadtrt.environment import cpu_model
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.tensors import TensorSpec, bytes_of
+from loadtrt.measure.facts import EngineInfo, MemoryBill
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadtrt.config import RunConfig
-    from loadtrt.engines.engine import ClockMapping
     from loadtrt.load.tensors import Arrays
+    from loadtrt.measure.facts import ClockMapping
 
 _SILENT = 4  # ONNX Runtime's log severity "fatal": what it has to say comes back as exceptions
 
@@ -72,7 +73,7 @@ def load_onnxruntime(config: RunConfig) -> OnnxRuntimeEngine:
         name=config.engine,
         flavour="onnxruntime",
         version=_version(),
-        device=f"{_cpu_name()}, {cores} {'core' if cores == 1 else 'cores'}",
+        device=f"{cpu_model()}, {cores} {'core' if cores == 1 else 'cores'}",
         sha256=model.sha256,
         batch=first[0] if first else 1,
         tensors=tensors,
@@ -254,14 +255,6 @@ def _version() -> str:
     import onnxruntime
 
     return str(onnxruntime.__version__)
-
-
-def _cpu_name() -> str:
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def _free_bytes() -> int | None:

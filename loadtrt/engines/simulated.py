@@ -17,11 +17,12 @@ import numpy as np
 
 from loadtrt import __version__
 from loadtrt.engines.clock import LoopClock, VirtualClock, poll_until
-from loadtrt.engines.engine import Completion, EngineInfo, MemoryBill
+from loadtrt.engines.engine import Completion
 from loadtrt.engines.sharing import NEVER, IndependentLanes, SharedDevice
 from loadtrt.engines.simulation import Simulation, parse_simulation
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.tensors import TensorSpec, bytes_of
+from loadtrt.measure.facts import EngineInfo, MemoryBill
 from loadtrt.units import MILLISECOND_NS
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
     from loadtrt.config import RunConfig
     from loadtrt.engines.clock import Clock
-    from loadtrt.engines.engine import ClockMapping
     from loadtrt.load.tensors import Arrays
+    from loadtrt.measure.facts import ClockMapping
 
 _PREFIX = "simulated:"
 _ITEM = 16  # numbers in x, and in y, for each item of the batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,17 +9,7 @@ import numpy as np
 import loadtrt
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.measure.records import FAILED, OK
-from loadtrt.measure.result import (
-    Clock,
-    EngineFacts,
-    Interval,
-    Memory,
-    Phases,
-    Problem,
-    RunResult,
-    Tensor,
-    Throughput,
-)
+from loadtrt.measure.result import Phases, Problem, RunResult, Throughput
 from loadtrt.measure.summary import fairness, lanes_of, overlap_of, summarize
 from loadtrt.measure.validity import problems_of
 from loadtrt.units import SECOND_NS
@@ -29,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadtrt.config import RunConfig
-    from loadtrt.engines.engine import Engine, EngineInfo, MemoryBill
+    from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import Session
+    from loadtrt.measure.facts import EngineInfo, MemoryBill
 
 
 def result_of(
@@ -72,15 +62,14 @@ def result_of(
                 remedy="requests overwrite each other, or the model is not deterministic: try --contexts 1 --buffers 1",
             )
         )
-    mapping = engine.clock_mapping()
     return RunResult(
         loadtrt=loadtrt.__version__,
         started=started,
         command=tuple(command),
         config=config.model_dump(mode="json", by_alias=True),
         environment=environment,
-        engine=_engine(info),
-        memory=Memory(**asdict(bill), device_bytes=bill.device_bytes, host_bytes=bill.host_bytes),
+        engine=info,
+        memory=bill,
         outcome="failed" if session.failure else "interrupted" if session.interrupted else "completed",
         failure=session.failure,
         valid=not problems and session.failure is None,
@@ -108,8 +97,8 @@ def result_of(
         overlap=overlap_of(recorder.records),
         starved_fraction=starved,
         verification=session.verification,
-        clock=Clock(**asdict(mapping)) if mapping else None,
-        intervals=tuple(Interval(**asdict(interval)) for interval in recorder.intervals),
+        clock=engine.clock_mapping(),
+        intervals=tuple(recorder.intervals),
         histograms={name: histogram.to_dict() for name, histogram in recorder.histograms.items()},
     )
 
@@ -137,23 +126,4 @@ def _throughput(session: Session, config: RunConfig, info: EngineInfo) -> Throug
             rate = driven.completed_when_sent * SECOND_NS / (driven.sent_ns - driven.start_ns)
     return Throughput(
         requests_per_s=rate, inferences_per_s=None if rate is None else rate * info.batch, offered_per_s=config.rate
-    )
-
-
-def _engine(info: EngineInfo) -> EngineFacts:
-    return EngineFacts(
-        kind=info.kind,
-        name=info.name,
-        flavour=info.flavour,
-        version=info.version,
-        device=info.device,
-        sha256=info.sha256,
-        batch=info.batch,
-        precision=info.precision,
-        mode=dict(info.mode),
-        notes=info.notes,
-        tensors=tuple(
-            Tensor(name=t.name, is_input=t.is_input, dtype=t.dtype, shape=t.shape, nbytes=t.nbytes)
-            for t in info.tensors
-        ),
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from loadtrt.measure.histogram import Histogram
 from loadtrt.measure.records import COLUMNS, FAILED, METRICS, Records
+from loadtrt.measure.result import Interval
 from loadtrt.units import SECOND_NS
 
 KEEP = 1 << 20  # rows kept whole (80 MiB); beyond them histograms alone go on, so that memory stays flat
@@ -17,8 +18,8 @@ _ROW = struct.Struct(f"{len(COLUMNS)}q")
 
 
 @dataclass(slots=True)
-class Interval:
-    """One second of a run, by completion instant. Latencies of the served in ns, as a histogram until it is closed."""
+class _Open:
+    """An interval that still fills: sums and a histogram, ns."""
 
     start_ns: int
     requests: int = 0
@@ -26,22 +27,6 @@ class Interval:
     latency: Histogram = field(default_factory=Histogram)
     queue_sum_ns: int = 0
     compute_sum_ns: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class IntervalSummary:
-    """A closed interval: `start_ns` from the start of measuring, the rest in ns, None where nothing was served."""
-
-    start_ns: int
-    requests: int
-    failed: int
-    latency_mean_ns: float | None
-    latency_p50_ns: float | None
-    latency_p90_ns: float | None
-    latency_p99_ns: float | None
-    latency_max_ns: int | None
-    queue_mean_ns: float | None
-    compute_mean_ns: float | None
 
 
 class Recorder:
@@ -66,8 +51,8 @@ class Recorder:
         self.starved_ns = 0
         self.first_error: str | None = None
         self.last_completed_ns = np.full(lanes, start_ns, np.int64)
-        self._open: dict[int, Interval] = {}
-        self.intervals: list[IntervalSummary] = []
+        self._open: dict[int, _Open] = {}
+        self.intervals: list[Interval] = []
 
     def record(  # the hot path: ten ints into a preallocated row
         self,
@@ -154,7 +139,7 @@ class Recorder:
             served = chosen.ok
             number = int(second)
             if number not in self._open:
-                self._open[number] = Interval(number * SECOND_NS)
+                self._open[number] = _Open(number * SECOND_NS)
             interval = self._open[number]
             interval.requests += len(served)
             interval.failed += int(np.count_nonzero(chosen.status == FAILED))
@@ -166,13 +151,13 @@ class Recorder:
     def _close_before(self, second: int | None) -> None:
         for number in sorted(self._open):
             if second is None or number < second:
-                self.intervals.append(_summary(self._open.pop(number)))
+                self.intervals.append(_closed(self._open.pop(number)))
 
 
-def _summary(interval: Interval) -> IntervalSummary:
+def _closed(interval: _Open) -> Interval:
     served, histogram = interval.requests, interval.latency
     p50, p90, p99 = histogram.quantiles((0.5, 0.9, 0.99)) if served else (None, None, None)
-    return IntervalSummary(
+    return Interval(
         start_ns=interval.start_ns,
         requests=served,
         failed=interval.failed,

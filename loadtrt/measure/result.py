@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill  # noqa: TC001  # pydantic reads them
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -84,55 +86,6 @@ class Verification(_Model):
     first_difference: str | None
 
 
-class Tensor(_Model):
-    """An input or output as it was run."""
-
-    name: str
-    is_input: bool
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int
-
-
-class EngineFacts(_Model):
-    """What served. sha256: of the plan's or model's bytes."""
-
-    kind: str
-    name: str
-    flavour: str
-    version: str
-    device: str
-    sha256: str
-    batch: int
-    precision: str
-    mode: dict[str, str]
-    notes: tuple[str, ...]
-    tensors: tuple[Tensor, ...]
-
-
-class Memory(_Model):
-    """The memory bill: contexts × (context + buffers × device I/O) + weights = device, and what the host holds."""
-
-    contexts: int
-    buffers: int
-    weights_bytes: int | None
-    context_bytes: int | None
-    device_io_bytes: int
-    host_io_bytes: int
-    inputs_bytes: int
-    free_bytes: int | None
-    device_bytes: int
-    host_bytes: int
-
-
-class Clock(_Model):
-    """How GPU instants came to the host's clock: worst error of an anchor, worst drift between anchors."""
-
-    error_ns: int
-    drift_ns: int
-    anchors: int
-
-
 class Throughput(_Model):
     """Served within the measured time. offered_per_s: None in a closed loop."""
 
@@ -155,8 +108,8 @@ class RunResult(_Model):
     command: tuple[str, ...]
     config: dict[str, Any]
     environment: dict[str, Any]
-    engine: EngineFacts
-    memory: Memory
+    engine: EngineInfo
+    memory: MemoryBill
     outcome: Literal["completed", "interrupted", "failed"]
     failure: str | None
     valid: bool
@@ -175,6 +128,6 @@ class RunResult(_Model):
     overlap: Overlap | None
     starved_fraction: float
     verification: Verification | None
-    clock: Clock | None
+    clock: ClockMapping | None
     intervals: tuple[Interval, ...]
     histograms: dict[str, dict[str, Any]]

@@ -12,7 +12,7 @@ from loadtrt.units import format_bytes, format_count, format_duration
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from loadtrt.engines.engine import MemoryBill as Bill
+    from loadtrt.measure.facts import MemoryBill
     from loadtrt.measure.result import RunResult
 
 _MOST_LANES = 16
@@ -33,7 +33,7 @@ def _wrapped(line: str) -> list[str]:
     return textwrap.wrap(line.strip(), _WIDTH, initial_indent=indent, subsequent_indent=indent + "  ")
 
 
-def memory_text(memory: Bill) -> str:
+def memory_text(memory: MemoryBill) -> str:
     """The memory bill in one line."""
     contexts, buffers = memory.contexts, memory.buffers
 

@@ -24,6 +24,12 @@ SHAPE = (NBYTES // 4,)
 TENSORS = (TensorSpec("x", True, "fp32", SHAPE, NBYTES), TensorSpec("y", False, "fp32", SHAPE, NBYTES))
 
 
+@pytest.fixture(autouse=True)
+def device() -> None:
+    """GPU 0 is the calling thread's device."""
+    call("cudaSetDevice", 0)
+
+
 class _Copier:
     """Stands in for an execution context: its enqueue copies x to y on the device. `refuse`: fails while capturing."""
 

@@ -1,0 +1,71 @@
+"""What engines tell of themselves, as results keep it: made by engines, written to run.json, read by reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003  # pydantic reads these types when it makes the result's schema
+from dataclasses import dataclass, field
+
+from loadtrt.load.tensors import TensorSpec  # noqa: TC001
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBill:
+    """What an engine will take, in bytes, known before anything is allocated. None: this engine cannot tell.
+
+    weights: the engine itself; context: scratch memory of one execution context; device_io and host_io: the buffers of
+    one buffer set (host_io is pinned); inputs: all input sets in pinned host memory; free: what the device has free.
+    """
+
+    contexts: int
+    buffers: int
+    weights_bytes: int | None
+    context_bytes: int | None
+    device_io_bytes: int
+    host_io_bytes: int
+    inputs_bytes: int
+    free_bytes: int | None
+
+    @property
+    def device_bytes(self) -> int:
+        """Total on the device: weights + contexts × (scratch + buffers × device I/O); what is unknown counts as 0."""
+        lane = (self.context_bytes or 0) + self.buffers * self.device_io_bytes
+        return (self.weights_bytes or 0) + self.contexts * lane
+
+    @property
+    def host_bytes(self) -> int:
+        """Total in host memory: contexts × buffers × host I/O + inputs."""
+        return self.contexts * self.buffers * self.host_io_bytes + self.inputs_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine is, for people and for run.json.
+
+    kind: "tensorrt" | "onnxruntime" | "simulated"; name: what `--engine` said; flavour and version: of the runtime
+    ("tensorrt_dispatch", "10.16.1.11"); device: GPU or CPU name; sha256: of the plan's or model's bytes, "" where there
+    is no file; batch: inferences in one request; precision: "confirmed FP16", ..., in words, "" when nothing was asked.
+    mode: effective settings worth a word each, such as {"graph": "yes", "copies": "yes", "wait": "spin"}.
+    notes: sentences the user should read (why a graph could not be captured, what was not knowable).
+    """
+
+    kind: str
+    name: str
+    flavour: str
+    version: str
+    device: str
+    sha256: str
+    batch: int
+    tensors: tuple[TensorSpec, ...]
+    precision: str = ""
+    mode: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClockMapping:
+    """How GPU instants were put on the host's clock: worst error of an anchor in ns, worst drift between two anchors in
+    ns, and how many anchors were taken."""
+
+    error_ns: int
+    drift_ns: int
+    anchors: int
