@@ -64,7 +64,7 @@ ULTRALYTICS = struct.pack("<I", 13) + b'{"stride": 3}' + plan_bytes()
         (plan_bytes() + b"more", "has 4 bytes after its end"),
         (plan_bytes(serialization=3), "serialization version 3"),
         (plan_bytes(magic=b"ptrt"), "older than 8.6"),
-        (ONNX, "looks like an ONNX model; give it the ending .onnx"),
+        (ONNX, "it is an ONNX model"),
         (ULTRALYTICS, "begins with 17 bytes of metadata.*tail -c [+]18"),
         (b"PK\x03\x04" + bytes(32), "zip archive, such as TorchScript"),
         (b"\x80\x02}q\x00.", "looks like a Python pickle"),

@@ -40,6 +40,7 @@ def run(config: RunConfig) -> int:
     """Run `config` to its end, show and write its result, and return the exit code."""
     started, began = datetime.now(UTC).isoformat(timespec="seconds"), perf_counter_ns()
     voice = Voice(quiet=config.quiet)
+    voice.status(f"loading {config.engine}")
     engine = open_engine(config)
     try:
         inputs = make_inputs(engine.info.tensors, config.inputs, config.input_sets, config.input_range, config.seed)
@@ -189,18 +190,24 @@ class Voice:
 
         def show(phase: Phase, elapsed_ns: int, submitted: int, completed: int) -> None:
             measuring = phase == "measure"
-            if not elapsed_ns:  # a phase begins
-                self._ticks = 0
             goal = f"{whole}{asked}" if measuring else ""
-            rate = f" · {format_count(completed * SECOND_NS / elapsed_ns)}/s" if elapsed_ns else ""
-            self._status(
-                f"{phase} {format_duration(elapsed_ns)}{goal} · {format_count(completed)} requests{rate}"
-                f" · {submitted - completed} in flight"
+            if not elapsed_ns:  # the phase begins
+                self._ticks = 0
+                self._show(f"{phase}{goal}")
+                return
+            self._show(
+                f"{phase} {format_duration(elapsed_ns)}{goal} · {format_count(completed)} requests"
+                f" · {format_count(completed * SECOND_NS / elapsed_ns)}/s · {submitted - completed} in flight"
             )
 
         return show
 
-    def _status(self, line: str) -> None:
+    def status(self, line: str) -> None:
+        """What is being done, on a terminal alone."""
+        if self._terminal and not self._quiet:
+            self._show(line)
+
+    def _show(self, line: str) -> None:
         if self._terminal:
             sys.stderr.write("\r" + line.ljust(self._width))
             sys.stderr.flush()

@@ -108,14 +108,15 @@ class Graph:
 class GpuClock:
     """Puts instants of events on the host's clock (perf_counter_ns), by anchors: an event whose host instant is known.
 
-    An anchor is an event recorded on an idle stream of high priority; the host sees it complete within the bracket
-    [before the record, after the query], and its instant is the bracket's middle ± half its width. An instant is
-    anchor + elapsed(anchor, event), against the latest anchor, because elapsed times are float32.
+    An anchor is an event recorded on an idle stream of high priority. It completed after the last query that found it
+    pending had begun, and before the query that found it complete had returned: its instant is the middle of the two,
+    ± half their distance. An instant is anchor + elapsed(anchor, event), by the latest anchor, since elapsed times are
+    float32. error_ns: the worst half distance; drift_ns: the worst that an anchor was off its predecessor's prediction.
     """
 
     PERIOD_NS = 1_000_000_000
     _TRIES = 5
-    _SHARP_NS = 5_000
+    _SHARP_NS = 4_000
     _PATIENCE_NS = 200_000  # a busy GPU may take long over one record; then the old anchor serves on
 
     def __init__(self) -> None:
@@ -132,34 +133,36 @@ class GpuClock:
     def take_anchor(self) -> None:
         """A new anchor, retaken a few times until it is sharp. The first must succeed; a later one may find the GPU too
         busy, and then the old one goes on."""
-        runtime = cudart()
         spare = self._events[1] if self._anchor is self._events[0] else self._events[0]
-        best: tuple[int, int] | None = None  # (half width, instant) of the last record of `spare`
         for _ in range(self._TRIES):
-            before = perf_counter_ns()
-            call("cudaEventRecord", spare.handle, self._stream.handle)
-            patience = before + (self._PATIENCE_NS if self.anchors else 1_000_000_000)
-            while (status := runtime.cudaEventQuery(spare.handle)[0]) != 0 and perf_counter_ns() < patience:
-                pass
-            after = perf_counter_ns()
-            if status != 0:
-                best = None
-                break
-            half = (after - before) // 2
-            best = (half, before + half)
-            if half < self._SHARP_NS:
+            between = self._record(spare, self._PATIENCE_NS if self.anchors else 1_000_000_000)
+            if between is None or between[1] - between[0] < 2 * self._SHARP_NS:
                 break
         self.due_ns = perf_counter_ns() + self.PERIOD_NS
-        if best is None:
+        if between is None:
             if not self.anchors:
                 raise CudaError("cudaEventQuery", "cudaErrorNotReady", "an event on an idle stream took over a second")
             return
-        half, instant = best
+        instant = (between[0] + between[1]) // 2
         if self.anchors:
             self.drift_ns = max(self.drift_ns, abs(self.host_ns(spare) - instant))
-        self.error_ns = max(self.error_ns, half)
+        self.error_ns = max(self.error_ns, (between[1] - between[0]) // 2)
         self._anchor, self._anchor_ns = spare, instant
         self.anchors += 1
+
+    def _record(self, event: Event, patience_ns: int) -> tuple[int, int] | None:
+        """Record the event now; the host instants between which it completed, or None when that takes too long."""
+        query, handle = cudart().cudaEventQuery, event.handle
+        pending = perf_counter_ns()
+        deadline = pending + patience_ns
+        call("cudaEventRecord", handle, self._stream.handle)
+        while True:
+            asked = perf_counter_ns()
+            if not query(handle)[0]:
+                return pending, perf_counter_ns()
+            if asked > deadline:
+                return None
+            pending = asked
 
     def host_ns(self, event: Event) -> int:
         """The host's instant of a completed event."""

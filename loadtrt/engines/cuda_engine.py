@@ -5,7 +5,6 @@ NVIDIA's advice for several contexts is one enqueuing thread: more of them conte
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import replace
 from queue import SimpleQueue
@@ -37,8 +36,6 @@ _EARLY_NS = 1_500_000  # how long before an instant to stop sleeping and poll: e
 
 def load_tensorrt(config: RunConfig) -> TensorRTEngine:
     """The engine of a plan: deserialized, its shapes decided, no lanes yet. Raises UsageError and EngineError."""
-    # The default of 8 hardware queues makes streams of several lanes wait for each other.
-    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
     from loadtrt.engines.tensorrt import load_plan
 
     return TensorRTEngine(load_plan(config), config)

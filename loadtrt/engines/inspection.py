@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.engines.plan import looks_like_plan, read_header
+from loadtrt.engines.plan import looks_like_onnx, looks_like_plan, read_header
 from loadtrt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def inspect_file(
     A plan's header needs nothing; the rest ("loaded") needs TensorRT and a GPU, and "not_loaded" says what is amiss.
     Raises UsageError for a file that is neither, and EngineError where `module` is named and cannot load the plan.
     """
-    if not looks_like_plan(path) and path.suffix.lower() == ".onnx":
+    if looks_like_onnx(path) or (path.suffix.lower() == ".onnx" and not looks_like_plan(path)):
         return _onnx(path)
     header = read_header(path)
     found: dict[str, Any] = {

@@ -24,14 +24,17 @@ def open_engine(config: RunConfig) -> Engine:
 
         return load_simulated(config)
 
-    from loadtrt.engines.plan import looks_like_plan
+    from loadtrt.engines.plan import looks_like_onnx, looks_like_plan, read_header
 
-    if not name.startswith("zoo:") and looks_like_plan(Path(name)):
+    path = Path(name)
+    if not name.startswith("zoo:") and looks_like_plan(path):
         if config.on == "onnxruntime":
             raise UsageError(f"{name} is a TensorRT plan, which ONNX Runtime cannot run: leave out --on onnxruntime")
         from loadtrt.engines.cuda_engine import load_tensorrt
 
         return load_tensorrt(config)
+    if not name.startswith("zoo:") and path.suffix.lower() != ".onnx" and not looks_like_onnx(path):
+        read_header(path)  # says what the file is instead
 
     if config.on == "tensorrt" or (config.on == "auto" and _has_gpu()):
         raise UsageError(_needs_plan(config))

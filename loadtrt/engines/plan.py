@@ -72,13 +72,27 @@ class PlanHeader:
 
 def looks_like_plan(path: str | Path) -> bool:
     """Whether the file begins like a plan, whatever its name ends in. False for what cannot be read."""
+    return _beginning(path)[:4] in {*_FAMILIES, _OLD_MAGIC}
+
+
+def looks_like_onnx(path: str | Path) -> bool:
+    """Whether the file begins like an ONNX model, whatever its name ends in. False for what cannot be read."""
+    return _begins_like_onnx(_beginning(path))
+
+
+def _beginning(path: str | Path) -> bytes:
     try:
         if not Path(path).is_file():
-            return False
+            return b""
         with Path(path).open("rb") as file:
-            return file.read(4) in {*_FAMILIES, _OLD_MAGIC}
+            return file.read(4)
     except (OSError, ValueError):
-        return False
+        return b""
+
+
+def _begins_like_onnx(head: bytes) -> bool:
+    """A protobuf whose first field is ModelProto's ir_version, followed by one of its other fields."""
+    return len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 64 and head[2] in b"\x12\x1a\x22\x28\x32\x3a\x42"
 
 
 def read_header(path: str | Path) -> PlanHeader:
@@ -166,8 +180,8 @@ def _what_else(head: bytes, size: int) -> str:
     """What a file that is no plan looks like, and what to do about it."""
     if head[:4] == _OLD_MAGIC:
         return "it is a plan of a TensorRT older than 8.6; rebuild it with 8.6 or newer"
-    if head[0] == 0x08 and len(head) > 2 and 0 < head[1] < 64 and head[2] in b"\x12\x1a\x22\x28\x32\x3a\x42":
-        return "it looks like an ONNX model; give it the ending .onnx to run it as one"
+    if _begins_like_onnx(head):
+        return "it is an ONNX model"
     wrapped = _metadata_bytes(head)
     if wrapped:
         return (

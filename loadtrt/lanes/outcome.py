@@ -49,6 +49,7 @@ def result_of(
         starved_fraction=starved if metrics["compute"].max_ns else 0.0,  # an engine that takes no time cannot starve
         unserved=unserved,
         failed=failed,
+        closed=config.arrivals == "closed",
         max_lateness_ns=config.max_lateness,
         wait=info.mode.get("wait", ""),
         graph=info.mode.get("graph", ""),
@@ -96,6 +97,7 @@ def result_of(
         fairness=fairness(served),
         overlap=overlap_of(recorder.records),
         starved_fraction=starved,
+        host_cores=session.cpu_ns / measured_ns if measured_ns else 0.0,
         verification=session.verification,
         clock=engine.clock_mapping(),
         intervals=tuple(recorder.intervals),

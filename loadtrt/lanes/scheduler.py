@@ -148,9 +148,11 @@ async def drive(
                 if on_completion is not None:
                     on_completion(completion, inputs)
             now = now_ns()
-            if on_tick is not None and now >= next_tick:
+            if now >= next_tick:
                 next_tick = now + SECOND_NS
-                on_tick(submitted, completed)
+                recorder.drain()
+                if on_tick is not None:
+                    on_tick(submitted, completed)
     finally:
         end = now_ns()
         unserved = submitted - completed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -36,6 +37,7 @@ class Session:
 
     driven and recorder belong to the measuring phase: None until it began. interrupted: stopped from outside.
     failure: the sentence of an EngineError that ended the run. clocks_settled: None where nobody could tell.
+    cpu_ns: processor time of this process, all threads, while it measured.
     """
 
     allocate_ns: int = 0
@@ -48,6 +50,7 @@ class Session:
     interrupted: bool = False
     failure: str | None = None
     clocks_settled: bool | None = None
+    cpu_ns: int = 0
 
 
 async def run_session(
@@ -87,7 +90,8 @@ async def run_session(
             begins("verify", 0, 0, 0)
             await _verify(engine, inputs, stop, session, on_tick)
         if not stop.requested:
-            begins("warm-up", 0, 0, 0)
+            if config.warmup:
+                begins("warm-up", 0, 0, 0)
             await _warm_up(engine, config, len(inputs), stop, session, on_tick, clocks_settled)
         if not stop.requested:
             begins("measure", 0, 0, 0)
@@ -159,6 +163,7 @@ async def _measure(engine: Engine, load: Load, stop: Stop, session: Session, on_
     gc.collect()
     gc.freeze()  # a full collection over what libraries left behind takes longer than many a request
     gc.disable()
+    cpu_ns = time.process_time_ns()
     try:
         session.recorder = Recorder(engine.contexts, engine.now_ns())
         began = session.recorder.start_ns
@@ -166,6 +171,7 @@ async def _measure(engine: Engine, load: Load, stop: Stop, session: Session, on_
             engine, session.recorder, load, stop, None, _ticker(engine, "measure", began, on_tick)
         )
     finally:
+        session.cpu_ns = time.process_time_ns() - cpu_ns
         gc.enable()
         gc.unfreeze()
 

@@ -25,9 +25,10 @@ QUANTILE_ERROR = 1 / (2 * SUBBUCKETS)
 def bucket_of(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The bucket of each value, int64 of the same shape. Values are clipped to [0, 2^44)."""
     clipped = np.clip(values, 0, _TOP)
-    octave = np.frexp(clipped.astype(np.float64))[1].astype(np.int64) - 1  # exact: values are below 2^53
+    octave = (clipped.astype(np.float64).view(np.int64) >> 52) - 1023  # the float's exponent; exact below 2^53
     shift = np.maximum(octave - _SUB_BITS, 0)
-    return shift * SUBBUCKETS + np.right_shift(clipped, shift)
+    buckets: npt.NDArray[np.int64] = shift * SUBBUCKETS + (clipped >> shift)
+    return buckets
 
 
 def bounds_of(buckets: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -50,18 +51,18 @@ class Histogram:
         if not len(values):
             return
         np.add.at(self.counts, bucket_of(values), 1)
-        low, high = int(values.min()), int(values.max())
-        self.sum += int(values.sum())
+        self._note(int(values.sum()), int(values.min()), int(values.max()))
+
+    def _note(self, total: int, low: int, high: int) -> None:
+        self.sum += total
         self.min = low if self.min is None else min(self.min, low)
         self.max = high if self.max is None else max(self.max, high)
 
     def merge(self, other: Histogram) -> None:
         """Add what `other` recorded."""
-        self.counts += other.counts
-        self.sum += other.sum
         if other.min is not None and other.max is not None:
-            self.min = other.min if self.min is None else min(self.min, other.min)
-            self.max = other.max if self.max is None else max(self.max, other.max)
+            self.counts += other.counts
+            self._note(other.sum, other.min, other.max)
 
     @property
     def count(self) -> int:
@@ -95,3 +96,24 @@ class Histogram:
             made.counts[index] = count
         made.sum, made.min, made.max = data["sum_ns"], data["min_ns"], data["max_ns"]
         return made
+
+
+class Histograms:
+    """Several histograms that are filled together: one pass of numpy over all metrics costs far less than one for each.
+
+    counts: int64 [metrics, BUCKETS]; each of `each` is a row of it.
+    """
+
+    def __init__(self, metrics: int) -> None:
+        self.counts = np.zeros((metrics, BUCKETS), np.int64)
+        self.each = [Histogram(row) for row in self.counts]
+        self._offsets = (np.arange(metrics) * BUCKETS)[:, None]
+
+    def add(self, values: npt.NDArray[np.int64]) -> None:
+        """Record int64 ns [metrics, n], row by row."""
+        if not values.shape[1]:
+            return
+        np.add.at(self.counts.reshape(-1), (bucket_of(values) + self._offsets).reshape(-1), 1)
+        totals, lows, highs = values.sum(axis=1).tolist(), values.min(axis=1).tolist(), values.max(axis=1).tolist()
+        for histogram, total, low, high in zip(self.each, totals, lows, highs, strict=True):
+            histogram._note(total, low, high)

@@ -99,7 +99,8 @@ class RunResult(_Model):
 
     valid: the generator was not the bottleneck and nothing went wrong; otherwise `problems` says what and what to do.
     percentiles_exact: False where histograms (within 0.4 %) had to do. submitted = ok + failed + those in flight when
-    the run gave up; unserved counts these and the ones that were due and never sent.
+    the run gave up; unserved counts these and the ones that were due and never sent. host_cores: processor time of
+    loadtrt's process over measured time.
     """
 
     schema_version: Literal["loadtrt.run/1"] = "loadtrt.run/1"
@@ -127,6 +128,7 @@ class RunResult(_Model):
     fairness: float | None
     overlap: Overlap | None
     starved_fraction: float
+    host_cores: float
     verification: Verification | None
     clock: ClockMapping | None
     intervals: tuple[Interval, ...]

@@ -161,6 +161,7 @@ def _lanes(result: RunResult) -> Iterator[str]:
     if result.overlap is not None:
         busy, computing = result.overlap.busy_fraction, result.overlap.lanes_computing
         words.append(f"computing {100 * busy:.1f} % of the time, {computing:.2f} lanes at once")
+    words.append(f"host {result.host_cores:.2f} cores")
     if result.clock is not None:
         words.append(f"GPU clock ± {format_duration(result.clock.error_ns)}")
     if words:

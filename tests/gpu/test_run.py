@@ -89,7 +89,7 @@ def test_a_run_gives_back_memory_and_threads(tiny: Path) -> None:
         (("--allow-host-code", "--batch", "16", "--profile", "3"), 2, "profile"),
         (("--allow-host-code", "--batch", "16", "--device", "99"), 2, "99"),
         (("--batch", "16"), 3, "--allow-host-code"),
-        (("--allow-host-code", "--batch", "16", "--module", "tensorrt_rtx"), 3, "tensorrt_rtx"),
+        (("--allow-host-code", "--batch", "16", "--module", "tensorrt_rtx"), 2, "tensorrt_rtx"),
     ],
 )
 def test_what_cannot_be_run_is_one_sentence(
