@@ -87,6 +87,12 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
     def by_name(tensor_name: str) -> Tensor:
         return next(tensor for tensor in world.tensors if tensor.name == tensor_name)
 
+    def vector_of(tensor_name: str) -> tuple[int, int, int]:
+        """Seen: 8.6.1 dies here on tensors of a version-compatible plan, so nobody may ask about a linear one."""
+        vector = by_name(tensor_name).vector
+        assert vector, f"{tensor_name} is linear: real TensorRT 8.6 would crash"
+        return vector
+
     class Runtime:
         def __init__(self, logger: ILogger) -> None:
             assert world.preflighted, "Runtime() without a driver ends the process: ask cudaGetDeviceCount first"
@@ -143,19 +149,17 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
             return location.HOST if by_name(tensor).host else location.DEVICE
 
         def get_tensor_format_desc(self, tensor: str) -> str:
-            return f"Row major linear {by_name(tensor).dtype} format (kLINEAR)"
+            dtype, vector = by_name(tensor).dtype, by_name(tensor).vector
+            return f"Vectorized {dtype} (k{vector[1]})" if vector else f"Row major linear {dtype} format (kLINEAR)"
 
         def get_tensor_vectorized_dim(self, tensor: str, profile: int) -> int:
-            vector = by_name(tensor).vector
-            return vector[0] if vector else -1
+            return vector_of(tensor)[0]
 
         def get_tensor_components_per_element(self, tensor: str, profile: int) -> int:
-            vector = by_name(tensor).vector
-            return vector[1] if vector else -1
+            return vector_of(tensor)[1]
 
         def get_tensor_bytes_per_component(self, tensor: str, profile: int) -> int:
-            vector = by_name(tensor).vector
-            return vector[2] if vector else -1
+            return vector_of(tensor)[2]
 
         def get_tensor_profile_shape(self, tensor: str, profile: int) -> list[Dims]:
             return [Dims(shape) for shape in by_name(tensor).ranges[profile]]

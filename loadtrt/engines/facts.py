@@ -58,6 +58,8 @@ def buffer_bytes(plan: OpenPlan, tensor: IoTensor, shape: Shape, profile: int) -
         raise EngineError(
             f"tensor {tensor.name} has the type {tensor.dtype}, which this loadtrt does not know: update loadtrt"
         )
+    if "linear" in tensor.format.lower():  # TensorRT 8.6 crashes when asked more of a version-compatible plan's tensor
+        return bytes_of(tensor.dtype, shape)
     axis = int(plan.engine.get_tensor_vectorized_dim(tensor.name, profile))
     if axis < 0 or axis >= len(shape):
         return bytes_of(tensor.dtype, shape)
