@@ -15,6 +15,7 @@ def _input(name: str, *shape: int, **of: object) -> InputShape:
 
 
 DATA = _input("data", -1, 3, -1, least=(1, 3, 32), best=(16, 3, 64), most=(32, 3, 128))
+NAMED = [_input(name, -1, -1, symbols=("N", "L")) for name in "ab"]
 BATCHED = _input("data", -1, 3, least=(1, 3), best=(16, 3), most=(32, 3))
 
 
@@ -30,6 +31,14 @@ def test_shapes_decide_everything() -> None:
     found = resolve_shapes([DATA, _input("table", 5, 7)], batch=None, shapes={"data": (4, 3, 32)})
     assert found.shapes["data"] == (4, 3, 32)
     assert found.batch == 4
+
+
+def test_a_symbol_is_one_size() -> None:
+    """Law: a size decided in one input is decided wherever the model calls it so; others stand alone."""
+    other = _input("c", 7, -1, -1, symbols=("", "L", "N"))
+    found = resolve_shapes([other, *NAMED], batch=None, shapes={"b": (4, 8)})
+    assert found.shapes == {"c": (7, 8, 4), "a": (4, 8), "b": (4, 8)}
+    assert (found.batch, found.symbols) == (4, {"N": 4, "L": 8})
 
 
 @pytest.mark.parametrize(
@@ -56,6 +65,11 @@ def test_batch_of_fixed_shapes(inputs: list[InputShape], batch: int | None, expe
         ([BATCHED], 4, {"zzz": (4, 3)}, ["--shapes names 'zzz'", "inputs are data"]),
         ([BATCHED], 4, {"data": (8, 3)}, ["--batch 4 contradicts", "data [8,3]"]),
         ([_input("x", 16, 3)], 4, {}, ["--batch 4 contradicts", "x [16,3], fixed when the engine was made"]),
+        ([BATCHED, _input("x", 4, 3)], 4, {"data": (8, 3)}, ["--batch 4 contradicts", "data [8,3], x [4,3]"]),
+        ([_input("x")], 4, {}, ["--batch 4 contradicts", "(none, fixed"]),
+        (NAMED, 2, {}, ["a fp32[N,L] leaves dimensions open", "--shapes a:2x1"]),
+        (NAMED, None, {"a": (2, 3), "b": (2, 4)}, ["size 'L' would be 3 in a but 4 in b"]),
+        (NAMED, 2, {"b": (4, 3)}, ["size 'N' would be 2 in a but 4 in b"]),
         ([_input("x", 16), _input("y", 2)], None, {}, ["differ in their first size", "--batch with one of 2 or 16"]),
         ([_input("x", -1, batched=False)], 4, {}, ["leaves dimensions open", "--shapes x:1"]),
     ],

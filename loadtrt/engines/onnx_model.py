@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import warnings
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
+from loadtrt.engines.shapes import InputShape, require_known, resolve_shapes
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.tensors import TensorSpec, bytes_of
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 # onnx.TensorProto's names of the types that numpy shares: what ONNX Runtime's Python interface takes and gives.
 _DTYPES = {"FLOAT": "fp32", "FLOAT16": "fp16", "DOUBLE": "fp64", "BOOL": "bool"}
 _DTYPES |= {f"{sign}INT{bits}": f"{sign}int{bits}".lower() for sign in ("", "U") for bits in (8, 16, 32, 64)}
-
-Size: TypeAlias = int | str  # of one dimension: decided, or its symbol ("" where it has none)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +38,7 @@ class OnnxModel:
     sha256: str
     weights_bytes: int
     inputs: tuple[TensorSpec, ...]
+    batch: int
     output_dtypes: Mapping[str, str]
     precision: str
     notes: tuple[str, ...]
@@ -57,25 +56,24 @@ def read_model(config: RunConfig) -> OnnxModel:
         from loadtrt import zoo
 
         # With --shapes the model stays dynamic, for them to decide.
-        batch = config.batch or (None if config.shapes else 1)
-        if batch == 1 and config.batch is None:
+        first = config.batch or (None if config.shapes else 1)
+        if first == 1 and config.batch is None:
             notes.append(f"{config.engine} was made with batch 1, since no --batch was given")
-        model = zoo.make(config.engine.removeprefix("zoo:"), batch, seed=0)
+        model = zoo.make(config.engine.removeprefix("zoo:"), first, seed=0)
         digest, external = sha256(model.SerializeToString()).hexdigest(), 0
     else:
         model, digest = _parse(Path(config.engine))
         files = _external_files(model, Path(config.engine))
         external = sum(file.stat().st_size for file in files)
         folder = Path(config.engine).resolve().parent if files else None
-    inputs = _decide_sizes(model, config)
+    inputs, batch = _decide_sizes(model, config)
     dtypes = {output.name: _dtype(output, f"output {output.name} of {config.engine}") for output in model.graph.output}
     if config.fp16:
         model, folder, external = _to_fp16(model, folder, config.engine), None, 0
-        notes.append("CPUs mostly compute FP16 in FP32, with casts around: this tells about accuracy, not about speed")
     data = model.SerializeToString()
     precision = "converted to FP16 (FP32 inputs and outputs kept)" if config.fp16 else ""
     weights = len(data) + external
-    return OnnxModel(config.engine, data, folder, digest, weights, inputs, dtypes, precision, tuple(notes))
+    return OnnxModel(config.engine, data, folder, digest, weights, inputs, batch, dtypes, precision, tuple(notes))
 
 
 def _parse(file: Path) -> tuple[Any, str]:
@@ -109,80 +107,36 @@ def _external_files(model: Any, file: Path) -> set[Path]:
     return files
 
 
-def _decide_sizes(model: Any, config: RunConfig) -> tuple[TensorSpec, ...]:
-    """The inputs, after writing what --batch and --shapes decide into `model`; no size is ever assumed."""
+def _decide_sizes(model: Any, config: RunConfig) -> tuple[tuple[TensorSpec, ...], int]:
+    """The inputs and the batch, after writing what --batch and --shapes decide into `model`; no size is ever assumed."""
     weights = {tensor.name for tensor in model.graph.initializer}
     values = {value.name: value for value in model.graph.input if value.name not in weights}
-    for name in config.shapes:
-        if name not in values:
-            near = difflib.get_close_matches(name, values, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"its inputs are {', '.join(values) or 'none'}"
-            raise UsageError(f"--shapes {name}: {config.engine} has no such input: {hint}")
-    dtypes = {name: _dtype(value, f"input {name} of {config.engine}") for name, value in values.items()}
-    declared = {name: _declared(value) for name, value in values.items()}
-    decided = {name: _given(name, sizes, config) for name, sizes in declared.items()}
-    if config.batch is not None and all(not sizes or sizes[0] != config.batch for sizes in decided.values()):
-        fixed = ", ".join(f"{name}[{_text(sizes)}]" for name, sizes in declared.items()) or "nothing"
-        raise UsageError(
-            f"--batch {config.batch}: {config.engine} takes {fixed}, with a fixed first size: "
-            f"leave --batch out, or export the model with a dynamic one"
-        )
-    symbols: dict[str, tuple[int, str]] = {}
-    for name, sizes in decided.items():
-        for symbol, size in zip(declared[name] or [], sizes, strict=False):
-            if isinstance(symbol, str) and symbol and isinstance(size, int):
-                known, where = symbols.setdefault(symbol, (size, name))
-                if known != size:
-                    conflict = f"{known} in {where} but {size} in {name}"
-                    raise UsageError(f"size '{symbol}' of {config.engine} would be {conflict}: make them equal")
-    specs = []
-    for name, open_sizes in decided.items():
-        sizes = [symbols[size][0] if isinstance(size, str) and size in symbols else size for size in open_sizes]
-        shape = tuple(size for size in sizes if isinstance(size, int))
-        still_open = [at for at, size in enumerate(sizes) if isinstance(size, str)]
-        if still_open:
-            example = "x".join(str(size) if isinstance(size, int) else "16" for size in sizes)
-            flag = "--batch 16" if still_open == [0] else f"--shapes {name}:{example}"
-            raise UsageError(
-                f"input {name}[{_text(sizes)}] of {config.engine} leaves sizes open: decide them, such as by {flag}"
-            )
+    require_known("--shapes", config.shapes, list(values))
+    inputs = [_input_shape(value, config) for value in values.values()]
+    resolved = resolve_shapes(inputs, batch=config.batch, shapes=config.shapes)
+    for name, shape in resolved.shapes.items():
         _write(values[name], shape)
-        specs.append(TensorSpec(name, True, dtypes[name], shape, bytes_of(dtypes[name], shape)))
     for output in model.graph.output:  # the rest of their sizes ONNX Runtime infers
         for dim in output.type.tensor_type.shape.dim:
-            if dim.dim_param in symbols:
-                dim.dim_value = symbols[dim.dim_param][0]
-    return tuple(specs)
+            if dim.dim_param in resolved.symbols:
+                dim.dim_value = resolved.symbols[dim.dim_param]
+    shaped = [(item.name, item.dtype, resolved.shapes[item.name]) for item in inputs]
+    specs = tuple(TensorSpec(name, True, dtype, shape, bytes_of(dtype, shape)) for name, dtype, shape in shaped)
+    return specs, resolved.batch
 
 
-def _given(name: str, declared: list[Size] | None, config: RunConfig) -> list[Size]:
-    """The sizes of input `name` by --shapes, else by --batch for an open first one, else as declared."""
-    given = config.shapes.get(name)
-    if given is None:
-        if declared is None:
-            raise UsageError(f"input {name} of {config.engine} has no declared shape: add --shapes {name}:...")
-        if config.batch is not None and declared and isinstance(declared[0], str):
-            return [config.batch, *declared[1:]]
-        return declared
-    where = f"--shapes {name}:{'x'.join(map(str, given))}"
-    if declared is not None:
-        same_rank = len(given) == len(declared)
-        if not same_rank or any(isinstance(old, int) and old != new for old, new in zip(declared, given, strict=True)):
-            raise UsageError(f"{where} does not fit {name}[{_text(declared)}] of {config.engine}")
-        if config.batch is not None and declared and isinstance(declared[0], str) and given[0] != config.batch:
-            raise UsageError(f"{where} contradicts --batch {config.batch}: leave one of them out")
-    return list(given)
-
-
-def _declared(value: Any) -> list[Size] | None:
-    """Sizes as the model declares them; None where it does not even say how many."""
-    tensor = value.type.tensor_type
+def _input_shape(value: Any, config: RunConfig) -> InputShape:
+    """An input as the model declares it; --shapes tells how many sizes it has where the model does not."""
+    tensor, name = value.type.tensor_type, value.name
+    dtype = _dtype(value, f"input {name} of {config.engine}")
     if not tensor.HasField("shape"):
-        return None
-    # Some exporters write -1 for an open size.
-    return [
-        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param for dim in tensor.shape.dim
-    ]
+        if name not in config.shapes:
+            raise UsageError(f"input {name} of {config.engine} has no declared shape: add --shapes {name}:...")
+        return InputShape(name, dtype, (-1,) * len(config.shapes[name]))
+    dims = tensor.shape.dim
+    # Some exporters write -1, or less, for an open size.
+    shape = tuple(max(dim.dim_value, -1) if dim.HasField("dim_value") else -1 for dim in dims)
+    return InputShape(name, dtype, shape, symbols=tuple(dim.dim_param for dim in dims))
 
 
 def _write(value: Any, shape: tuple[int, ...]) -> None:
@@ -191,10 +145,6 @@ def _write(value: Any, shape: tuple[int, ...]) -> None:
     value.type.tensor_type.shape.SetInParent()  # a scalar's shape has no dims, but is there
     for size in shape:
         dims.dim.add().dim_value = size
-
-
-def _text(sizes: list[Size] | None) -> str:
-    return "..." if sizes is None else ",".join(str(size) or "?" for size in sizes)
 
 
 def _dtype(value: Any, where: str) -> str:

@@ -67,7 +67,6 @@ def load_onnxruntime(config: RunConfig) -> OnnxRuntimeEngine:
         for tensor in tensors
         if min(tensor.shape, default=0) < 0
     ]
-    first = model.inputs[0].shape if model.inputs else ()
     info = EngineInfo(
         kind="onnxruntime",
         name=config.engine,
@@ -75,7 +74,7 @@ def load_onnxruntime(config: RunConfig) -> OnnxRuntimeEngine:
         version=_version(),
         device=f"{cpu_model()}, {cores} {'core' if cores == 1 else 'cores'}",
         sha256=model.sha256,
-        batch=first[0] if first else 1,
+        batch=model.batch,
         tensors=tensors,
         precision=model.precision,
         mode={

@@ -2,15 +2,17 @@
 
 1. An input named in --shapes has exactly that shape; sizes that the engine fixes must agree.
 2. --batch N is the first size of every other input that leaves its first size open.
-3. What is still open is an error: never a silent 1.
-4. Where the engine has a range (an optimization profile), every size lies in it.
-5. The batch (inferences in a request) is --batch, or the first size that the inputs share.
+3. A size that the model calls by a symbol is the same wherever the symbol stands: deciding it once decides it.
+4. What is still open is an error: never a silent 1.
+5. Where the engine has a range (an optimization profile), every size lies in it.
+6. The batch (inferences in a request) is --batch, or the first size that the inputs share.
 """
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from loadtrt.errors import UsageError
@@ -27,6 +29,7 @@ class InputShape:
 
     least, best, most: the profile's range and optimum, of `shape`'s length; None where the engine has none.
     batched: whether its first size can be the batch; False for a tensor whose values are a shape.
+    symbols: what the model calls its sizes, of `shape`'s length with "" for no name; () where nothing has one.
     """
 
     name: str
@@ -36,17 +39,21 @@ class InputShape:
     best: Shape | None = None
     most: Shape | None = None
     batched: bool = True
+    symbols: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.name} {self.dtype}[{','.join('?' if size < 0 else str(size) for size in self.shape)}]"
+        named = zip(self.shape, self.symbols or repeat(""), strict=False)
+        sizes = ",".join(str(size) if size >= 0 else symbol or "?" for size, symbol in named)
+        return f"{self.name} {self.dtype}[{sizes}]"
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """`shapes`: one for each input, without -1. `batch`: inferences in one request."""
+    """`shapes`: one for each input, without -1. `batch`: inferences in one request. `symbols`: decided sizes."""
 
     shapes: dict[str, Shape]
     batch: int
+    symbols: dict[str, int]
 
 
 def resolve_shapes(
@@ -57,8 +64,10 @@ def resolve_shapes(
     `profile`: the number that range errors name; None where ranges are not a profile's. Raises UsageError.
     """
     require_known("--shapes", shapes, [item.name for item in inputs])
-    resolved = {item.name: _resolve(item, batch, shapes.get(item.name), profile) for item in inputs}
-    return Resolved(resolved, _batch_of(inputs, resolved, batch))
+    said = {item.name: _said(item, batch, shapes.get(item.name)) for item in inputs}
+    symbols = _symbols(inputs, said)
+    resolved = {item.name: _resolve(item, said[item.name], symbols, item.name in shapes, profile) for item in inputs}
+    return Resolved(resolved, _batch_of(inputs, resolved, batch), symbols)
 
 
 def check_values(
@@ -92,12 +101,30 @@ def require_known(option: str, given: Mapping[str, object], names: Sequence[str]
             raise UsageError(f"{option} names '{name}', which is no such input of this engine: {hint}")
 
 
-def _resolve(item: InputShape, batch: int | None, given: Shape | None, profile: int | None) -> Shape:
-    shape = item.shape
+def _said(item: InputShape, batch: int | None, given: Shape | None) -> Shape:
+    """The shape by --shapes, else by --batch for an open first size, else as the engine has it."""
     if given is not None:
-        shape = _given(item, given)
-    elif batch is not None and item.batched and shape[:1] == (-1,):
-        shape = (batch, *shape[1:])
+        return _given(item, given)
+    if batch is not None and item.batched and item.shape[:1] == (-1,):
+        return (batch, *item.shape[1:])
+    return item.shape
+
+
+def _symbols(inputs: Sequence[InputShape], said: Mapping[str, Shape]) -> dict[str, int]:
+    """The size of every symbol that an input decides, the same in all of them."""
+    found: dict[str, tuple[int, str]] = {}
+    for item in inputs:
+        for symbol, size in zip(item.symbols, said[item.name], strict=False):
+            if symbol and size >= 0:
+                known, where = found.setdefault(symbol, (size, item.name))
+                if known != size:
+                    conflict = f"{known} in {where} but {size} in {item.name}"
+                    raise UsageError(f"size '{symbol}' would be {conflict}: make them equal")
+    return {symbol: size for symbol, (size, _) in found.items()}
+
+
+def _resolve(item: InputShape, said: Shape, symbols: Mapping[str, int], given: bool, profile: int | None) -> Shape:
+    shape = tuple(symbols.get(symbol, size) for size, symbol in zip(said, item.symbols or repeat(""), strict=False))
     if -1 in shape:
         raise UsageError(_still_open(item, shape))
     if item.least is not None and item.most is not None:
@@ -106,7 +133,7 @@ def _resolve(item: InputShape, batch: int | None, given: Shape | None, profile: 
                 where = "the engine's range" if profile is None else f"the range of optimization profile {profile}"
                 raise UsageError(
                     f"size {size} of dimension {axis} of {item} is outside {where}, {_range(item, axis)}: "
-                    f"change {'--batch' if given is None and axis == 0 else '--shapes'}, or use an engine built for it"
+                    f"change {'--shapes' if given or axis else '--batch'}, or use an engine built for it"
                 )
     return shape
 
@@ -140,11 +167,11 @@ def _batch_of(inputs: Sequence[InputShape], resolved: Mapping[str, Shape], batch
     firsts = sorted({resolved[item.name][0] for item in left_open or batched})
     seen = ", ".join(f"{item.name} [{','.join(map(str, resolved[item.name]))}]" for item in batched)
     if batch is not None:
-        if batched and not any(resolved[item.name][0] == batch for item in batched):
+        if batch not in firsts:
             fixed = "" if left_open else ", fixed when the engine was made"
             raise UsageError(
-                f"--batch {batch} contradicts the inputs' first sizes ({seen}{fixed}): "
-                "leave --batch out, or make them agree"
+                f"--batch {batch} contradicts the inputs' first sizes ({seen or 'none'}{fixed}): "
+                f"leave --batch out, or make {'them agree' if left_open else 'an engine that leaves one open'}"
             )
         return batch
     if len(firsts) > 1:

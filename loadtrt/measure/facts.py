@@ -63,8 +63,8 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class ClockMapping:
-    """How GPU instants were put on the host's clock: worst error of an anchor in ns, worst drift between two anchors in
-    ns, and how many anchors were taken."""
+    """How GPU instants were put on the host's clock: the worst error of an anchor in ns, the worst that one was off its
+    predecessor's prediction in ns, and how many were taken."""
 
     error_ns: int
     drift_ns: int

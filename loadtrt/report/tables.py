@@ -163,7 +163,7 @@ def _lanes(result: RunResult) -> Iterator[str]:
         words.append(f"computing {100 * busy:.1f} % of the time, {computing:.2f} lanes at once")
     words.append(f"host {result.host_cores:.2f} cores")
     if result.clock is not None:
-        words.append(f"GPU clock ± {format_duration(result.clock.error_ns)}")
+        words.append(f"GPU clock ± {format_duration(max(result.clock.error_ns, result.clock.drift_ns))}")
     if words:
         yield " · ".join(words)
         yield ""
