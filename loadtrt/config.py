@@ -48,7 +48,9 @@ def _range(value: object) -> object:
         return value
     low, dots, high = value.partition("..")
     try:
-        return (float(low), float(high)) if dots else value
+        if not dots:
+            raise ValueError  # noqa: TRY301  # told below
+        return (float(low), float(high))
     except ValueError:
         raise ValueError(f"'{value}' is not a range: write low..high, such as -1..1") from None
 
@@ -146,7 +148,7 @@ class RunConfig(BaseModel):
             raise ValueError("closed arrivals have no rate: leave --rate out, or take --arrivals poisson or constant")
         if self.arrivals != "closed" and self.rate is None:
             raise ValueError(f"{self.arrivals} arrivals need a rate: add --rate, such as --rate 500/s")
-        if self.max_duration is not None and self.max_duration < self.least_duration_ns:
+        if self.max_duration is not None and self.duration is not None and self.max_duration < self.duration:
             raise ValueError("max_duration is shorter than duration: raise one or lower the other")
         return self
 
@@ -155,7 +157,8 @@ class RunConfig(BaseModel):
         """How long to measure at least; with `requests` too, the run ends when both are met."""
         if self.duration is not None:
             return self.duration
-        return DEFAULT_DURATION_NS if self.requests is None else 0
+        most = DEFAULT_DURATION_NS if self.max_duration is None else min(self.max_duration, DEFAULT_DURATION_NS)
+        return most if self.requests is None else 0
 
 
 # The keys of a configuration file, which are the options of `loadtrt run`.
@@ -197,7 +200,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
         for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[tT]rue|[fF]alse"), list("tTfF"))
+    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:[tT]rue|[fF]alse)$"), list("tTfF"))
 
     try:
         data = yaml.load(file.read_text(encoding="utf-8"), Loader)  # noqa: S506  # a SafeLoader
@@ -209,6 +212,9 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(data, dict):
         raise UsageError(f"{file} must hold option names with their values, such as 'contexts: 4'")
+    if "schema_version" in data and isinstance(data.get("config"), dict):
+        # A run.json: the same run again, without writing over it.
+        data = {key: value for key, value in data["config"].items() if key not in ("json", "quiet")}
     return {str(key).replace("-", "_"): value for key, value in data.items()}
 
 

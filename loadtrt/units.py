@@ -81,6 +81,11 @@ def format_count(value: float) -> str:
     return f"{value:,.0f}".replace(",", " ") if abs(value) >= 1000 else _three_digits(value)
 
 
+def plural(count: int, noun: str) -> str:
+    """ "1 request", "1 234 requests"."""
+    return f"{format_count(count)} {noun}" if count == 1 else f"{format_count(count)} {noun}s"
+
+
 def _three_digits(value: float) -> str:
     magnitude = abs(value)
     return f"{value:.0f}" if magnitude >= 99.95 else f"{value:.1f}" if magnitude >= 9.995 else f"{value:.2f}"

@@ -154,3 +154,70 @@ def test_a_fault_of_our_own_is_a_sentence_too(
         entry.main()
     assert caught.value.code == 1
     assert capsys.readouterr().err.startswith("loadtrt: a fault in loadtrt itself: ZeroDivisionError: division by zero")
+
+
+def test_a_reader_that_has_gone_costs_no_result(tmp_path: Path) -> None:
+    """`loadtrt run --json FILE | true`: the file is written before anything is shown."""
+    file = tmp_path / "run.json"
+    read, write = os.pipe()
+    os.close(read)
+    subprocess.run(
+        [sys.executable, "-m", "loadtrt", *QUICK, "--json", str(file)],
+        stdout=write,
+        stderr=write,
+        check=False,
+        cwd=ROOT,
+    )
+    os.close(write)
+    assert RunResult.model_validate_json(file.read_text()).ok == 50
+
+
+def test_a_terminal_without_unicode_still_shows_the_summary() -> None:
+    """What cannot be written is replaced."""
+    done = _loadtrt(*QUICK, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "throughput" in done.stdout
+
+
+def test_a_run_that_failed_says_so_even_when_quiet() -> None:
+    """--quiet leaves out progress and summary, never the reason of exit code 3."""
+    done = _loadtrt(*QUICK[:2], "simulated:service=12s,clock=virtual", "--requests", "3", "--quiet")
+    assert done.returncode == 3
+    assert done.stderr.startswith("loadtrt: warm-up: 2 requests did not finish within --drain")
+
+
+def test_a_schedule_that_cannot_be_drawn_is_a_usage_error() -> None:
+    """Also when it is found out inside the event loop: one sentence, exit code 2."""
+    done = _loadtrt("run", "--engine", "simulated:null", "--rate", "1M", "--duration", "1h", "--quiet")
+    assert done.returncode == 2
+    assert "too many to draw" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_result_can_be_run_again(tmp_path: Path) -> None:
+    """--config run.json: the same configuration, not written over."""
+    file, again = tmp_path / "run.json", tmp_path / "again.json"
+    _loadtrt(*QUICK, "--contexts", "3", "--json", file)
+    before = file.read_bytes()
+    done = _loadtrt("run", "--config", file, "--quiet", "--json", again)
+    assert done.returncode == 0
+    assert file.read_bytes() == before
+    first, second = (RunResult.model_validate_json(path.read_text()) for path in (file, again))
+    assert first.histograms == second.histograms
+    assert first.config["contexts"] == second.config["contexts"] == 3
+
+
+def test_a_terminal_shows_what_goes_on(tmp_path: Path) -> None:
+    """On a terminal a status line is rewritten, and errors start on a line of their own."""
+    import pty
+
+    leader, follower = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtrt", "run", "--engine", "nowhere.plan"], stderr=follower, check=False, cwd=ROOT
+    )
+    os.close(follower)
+    shown = os.read(leader, 10_000).decode()
+    os.close(leader)
+    assert done.returncode == 2
+    assert "loading nowhere.plan" in shown
+    assert shown.split("\r")[-2].lstrip().startswith("loadtrt: there is no plan")

@@ -116,3 +116,20 @@ def test_text_that_is_not_the_inspectors(text: str) -> None:
     """Law: anything but an object with a list "Layers" is a ValueError."""
     with pytest.raises(ValueError):
         parse_layers(text)
+
+
+def test_what_tensorrt_8_6_really_writes_is_read() -> None:
+    """Recorded from TensorRT 8.6.1 on an H100: ONNX layers in "Metadata" lie between bare U+001E, which strict JSON
+    forbids; weights of type Half are a layer that computes in FP16."""
+    text = (
+        '{"Layers": [{"Name": "conv1/7x7_s2 + conv1/relu_7x7", "LayerType": "CaskConvolution", "Inputs": [{"Name": '
+        '"Reformatted Input Tensor 0 to conv1/7x7_s2 + conv1/relu_7x7", "Location": "Device", "Dimensions": '
+        '[16,3,224,224], "Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}], "Outputs": [{"Name": '
+        '"conv1/relu_7x7", "Location": "Device", "Dimensions": [16,64,112,112], "Format/Datatype": "Channel major FP16 '
+        'format where channel % 8 == 0"}], "ParameterType": "Convolution", "Weights": {"Type": "Half", "Count": 9408}, '
+        '"TacticValue": "0xa570c55d303796ff", "StreamId": 0, "Metadata": "[ONNX Layer: conv1/7x7_s2]\x1e[ONNX Layer: '
+        'conv1/relu_7x7]"}], "Bindings": ["data", "prob"]}'
+    )
+    (layer,) = parse_layers(text)
+    assert (layer.type, layer.precision) == ("CaskConvolution", "fp16")
+    assert layer.inputs[0].shape == (16, 3, 224, 224)

@@ -188,11 +188,3 @@ def test_models_that_onnx_runtime_cannot_serve_are_refused(tmp_path: Path, capfd
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7), file)
     refused(EngineError, f"output y of {file} is a sequence_type, no tensor", file)
     assert capfd.readouterr() == ("", "")
-
-
-def test_options_of_tensorrt_are_refused(tmp_path: Path) -> None:
-    """An option that cannot take effect is an error, not silence."""
-    file = doubling(tmp_path, 4)
-    for options in ({"module": "tensorrt"}, {"plugins": ("a.so",)}, {"shape_values": {"x": "1"}}):
-        name = next(iter(options)).replace("_", "-")
-        refused(UsageError, f"--{name} is for TensorRT engines", file, **options)

@@ -117,7 +117,7 @@ def test_percentiles_from_histograms_agree_with_exact_ones() -> None:
 def test_lanes_and_fairness() -> None:
     """Jain's index: 1 for equal shares, 1/n for one lane having all, None for no work."""
     recorder = _recorded([_row(0, service=50), _row(10, service=70), _row(20, service=90, lane=1)])
-    first, second = lanes_of(recorder.records, 2)
+    first, second = lanes_of(recorder.records, [2, 1])
     assert (first.requests, first.service_p50_ns, second.requests, second.service_p50_ns) == (2, 60, 1, 90)
     assert fairness([5, 5, 5]) == 1.0
     assert fairness([9, 0, 0]) == pytest.approx(1 / 3)

@@ -90,7 +90,7 @@ async def test_overload_is_not_hidden() -> None:
     assert result.metrics["latency"].max_ns == pytest.approx(3_000 * MS, rel=0.01)
     assert result.throughput.requests_per_s == pytest.approx(200, rel=0.01)
     assert not result.valid
-    assert "not served before the drain deadline" in result.problems[0].evidence
+    assert "had not been served when the run ended" in result.problems[0].evidence
 
 
 async def test_stopping_keeps_what_was_measured_and_waits_for_what_is_in_flight() -> None:
@@ -245,3 +245,103 @@ async def test_impossible_schedules_are_refused() -> None:
     """A schedule that does not fit in memory is the user's to mend."""
     with pytest.raises(UsageError, match="too many to draw"):
         await _run(_config("service=5ms", rate="1M", duration="1h"))
+
+
+async def test_warm_up_that_does_not_drain_is_a_failure_and_not_a_measurement() -> None:
+    """Requests left in flight would be taken for the next phase's: the run ends with the option to raise."""
+    slow = await _run(_config("service=12s", requests=3))
+    assert slow.outcome == "failed"
+    assert "warm-up: 2 requests did not finish within --drain 10.0 s" in str(slow.failure)
+    patient = await _run(_config("service=12s", requests=3, drain="60s"))
+    assert (patient.outcome, patient.ok) == ("completed", 3)
+    assert patient.metrics["service"].min_ns == 12_000 * MS
+
+
+@pytest.mark.parametrize("load", [{}, {"rate": "10/s"}, {"requests": 500}])
+async def test_an_engine_that_never_answers_is_given_up(load: dict[str, object]) -> None:
+    """After --drain without an answer, in any phase and under any load."""
+    silent = await _run(_config("service=5ms,stall=20h@0s", duration="2s", drain="1s", **load))
+    assert silent.outcome == "failed"
+    assert "did not finish within --drain 1.00 s" in str(silent.failure)
+    config = _config("service=5ms,stall=20h@1s", duration="1h", drain="1s", warmup=0, **load)
+    stalled = await _run(config)
+    assert stalled.unserved > 0
+    assert not stalled.valid
+    assert stalled.phases.measure_ns < 2_000 * MS
+
+
+async def test_a_completion_stamped_a_little_late_does_not_stop_a_closed_loop() -> None:
+    """A GPU instant is off by microseconds: 5 µs in the future must cost 5 µs, not a look-up of 100 ms."""
+
+    def meddle(engine: Engine) -> None:
+        whole = engine.wait
+
+        async def wait(until_ns: int) -> Sequence[Completion]:
+            return [item._replace(completed_ns=item.completed_ns + 5_000) for item in await whole(until_ns)]
+
+        engine.wait = wait  # type: ignore[method-assign]
+
+    result = await _run(_config("service=5ms", buffers=1, duration="2s"), meddle=meddle)
+    assert result.throughput.requests_per_s == pytest.approx(200, rel=0.01)
+
+
+async def test_open_loop_throughput_is_of_the_served_alone_and_unbiased_by_their_stay() -> None:
+    """(n − 1) / (t_n − t_1) over the served: failures are none, and a long stay does not lower it."""
+    failing = await _run(_config("service=5ms,error=0.5", rate="100/s", arrivals="constant", duration="50s"))
+    assert failing.throughput.requests_per_s == pytest.approx(50, rel=0.1)
+    staying = await _run(_config("service=1s", contexts=200, rate="100/s", arrivals="constant", duration="5s"))
+    assert staying.ok == 500
+    assert staying.throughput.requests_per_s == pytest.approx(100, rel=1e-6)
+
+
+async def test_a_run_that_served_nothing_is_not_valid() -> None:
+    """No requests, no verdict in their favour."""
+    nothing = await _run(_config("service=5ms", rate="1/h", duration="5s", seed=2))
+    assert nothing.ok == 0
+    assert not nothing.valid
+    assert nothing.throughput.requests_per_s is None
+
+
+async def test_what_was_never_sent_leaves_throughput_and_lanes_alone() -> None:
+    """A hang after nine seconds of 200/s: measured time ends with the last answer."""
+    result = await _run(_config("service=5ms,stall=20h@9s", warmup=0, duration="20s", drain="5s"))
+    assert result.throughput.requests_per_s == pytest.approx(200, rel=0.01)
+    assert result.phases.measure_ns == pytest.approx(9_000 * MS, rel=0.01)
+
+
+async def test_intervals_cover_every_second() -> None:
+    """A stall of three seconds is three empty intervals, not a gap."""
+    result = await _run(_config("service=5ms,stall=3s@2s", warmup=0, duration="8s"))
+    assert [interval.start_ns for interval in result.intervals] == [
+        s * 1_000 * MS for s in range(len(result.intervals))
+    ]
+    assert [interval.requests for interval in result.intervals][2:5] == [0, 0, 0]
+
+
+async def test_submitted_counts_what_was_sent_however_the_run_ends() -> None:
+    """Not what was due and never sent."""
+
+    def meddle(engine: Engine) -> None:
+        whole, calls = engine.submit, 0
+
+        def submit(lane: int, inputs: int) -> None:
+            nonlocal calls
+            calls += 1
+            if calls > 300:
+                raise EngineError("the device fell off the bus")
+            whole(lane, inputs)
+
+        engine.submit = submit  # type: ignore[method-assign]
+
+    result = await _run(_config("service=50ms", rate="100/s", duration="60s", warmup=0), meddle=meddle)
+    assert result.submitted == 300
+    assert result.ok + result.unserved > 300
+
+
+async def test_verify_says_when_it_cannot_see() -> None:
+    """With one input set all outputs are alike; differences of integers have no degree, and survive JSON."""
+    one = await _run(_config("service=5ms,race=0.5", duration="1s", verify=True, inputs=["zeros"]))
+    assert one.verification is not None
+    assert (one.verification.input_sets, one.verification.different) == (1, 0)
+    again = type(one).model_validate_json(one.model_dump_json())
+    assert again == one

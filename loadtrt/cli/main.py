@@ -70,7 +70,7 @@ def main() -> None:
         code = _say("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of our stdout has gone; Python would complain again while closing it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = 1
     except Exception as error:
         if os.environ.get("LOADTRT_TRACEBACK"):
             raise

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter_ns
@@ -13,14 +16,17 @@ import anyio
 
 from loadtrt.engines.open import open_engine
 from loadtrt.environment import environment, gpu_environment
-from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EngineError
+from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EngineError, LoadtrtError
 from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, run_session
 from loadtrt.live.telemetry import clocks_settled, open_gpu
 from loadtrt.load.inputs import make_inputs
+from loadtrt.measure.records import UNSERVED
 from loadtrt.report.tables import memory_text, summary_text
 from loadtrt.units import SECOND_NS, format_bytes, format_count, format_duration
+
+_CLOSE_PATIENCE_S = 10.0
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,67 +36,72 @@ if TYPE_CHECKING:
     from loadtrt.config import RunConfig
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import Phase
-    from loadtrt.live.telemetry import Gpu, GpuReading
+    from loadtrt.live.telemetry import Gpu
     from loadtrt.load.tensors import Arrays
     from loadtrt.measure.facts import MemoryBill
     from loadtrt.measure.result import RunResult
 
 
 def run(config: RunConfig) -> int:
-    """Run `config` to its end, show and write its result, and return the exit code."""
+    """Run `config` to its end, show and write its result, and return the exit code.
+
+    The result is delivered before the engine is closed, and the file is written before anything is shown: a device that
+    hangs, or a reader of stdout that has gone, costs no result. An exception that nobody expected is raised after that.
+    """
     started, began = datetime.now(UTC).isoformat(timespec="seconds"), perf_counter_ns()
     voice = Voice(quiet=config.quiet)
-    voice.status(f"loading {config.engine}")
-    engine = open_engine(config)
+    session = Session()
     try:
-        inputs = make_inputs(engine.info.tensors, config.inputs, config.input_sets, config.input_range, config.seed)
-        if not config.copies:
-            inputs = inputs[:1]  # what lies on the device does not change
-        bill = engine.memory(inputs)
-        load_ns = perf_counter_ns() - began
-        voice.say(f"loaded {engine.info.name}: {', '.join(str(spec) for spec in engine.info.tensors)}")
-        voice.say(memory_text(bill))
-        _check_memory(bill)
-        session, around = _measure(engine, config, inputs, voice)
-        result = result_of(
-            session,
-            engine,
-            config,
-            bill,
-            load_ns=load_ns,
-            started=started,
-            command=sys.argv,
-            environment={**environment(), **around},
-        )
+        voice.status(f"loading {config.engine}")
+        engine = open_engine(config)
+        try:
+            inputs = make_inputs(engine.info.tensors, config.inputs, config.input_sets, config.input_range, config.seed)
+            if not config.copies:
+                inputs = inputs[:1]  # what lies on the device does not change
+            bill = engine.memory(inputs)
+            load_ns = perf_counter_ns() - began
+            voice.say(f"loaded {engine.info.name}: {', '.join(str(spec) for spec in engine.info.tensors)}")
+            voice.say(memory_text(bill))
+            _check_memory(bill)
+            around = _measure(engine, config, inputs, session, voice)
+            result = result_of(
+                session,
+                engine,
+                config,
+                bill,
+                load_ns=load_ns,
+                started=started,
+                command=sys.argv,
+                environment={**environment(), **around},
+            )
+            voice.end_line()
+            _deliver(result, config)
+        finally:
+            _close(engine, hangs=session.recorder is None or bool(session.recorder.by_status[UNSERVED]))
     finally:
-        engine.close()
-    _deliver(result, config)
+        voice.end_line()
+    if session.fault is not None:
+        raise session.fault
     return _exit_code(result)
 
 
 def _measure(
-    engine: Engine, config: RunConfig, inputs: Sequence[Arrays], voice: Voice
-) -> tuple[Session, dict[str, object]]:
-    """The session, and the GPU's facts around it where there is one."""
-    session = Session()
+    engine: Engine, config: RunConfig, inputs: Sequence[Arrays], session: Session, voice: Voice
+) -> dict[str, object]:
+    """Fill the session; returns the GPU's facts around it where there is one."""
     gpu = _gpu_of(engine, config)
-    readings: list[GpuReading] = []
+    if gpu is None:
+        anyio.run(_run_watched, engine, config, inputs, session, voice, None)
+        return {}
+    readings = [gpu.read()]
 
-    def settled() -> bool:
-        assert gpu is not None  # noqa: S101  # only then is this asked
+    def settled() -> bool | None:
         readings.append(gpu.read())
-        return readings[-1].sm_clock_hertz is None or clocks_settled(readings)
+        return None if readings[-1].sm_clock_hertz is None else clocks_settled(readings[1:])
 
-    try:
-        anyio.run(_run_watched, engine, config, inputs, session, voice, settled if gpu is not None else None)
-        if gpu is None:
-            return session, {}
-        after = gpu.read()
-        return session, {"gpu": gpu_environment(gpu, readings[-1] if readings else after, after)}
-    finally:
-        voice.end_line()
-        if gpu is not None:
-            gpu.close()
+    with gpu:
+        anyio.run(_run_watched, engine, config, inputs, session, voice, settled)
+        return {"gpu": gpu_environment(gpu, readings[-1], gpu.read())}
 
 
 async def _run_watched(
@@ -99,7 +110,7 @@ async def _run_watched(
     inputs: Sequence[Arrays],
     session: Session,
     voice: Voice,
-    settled: Callable[[], bool] | None,
+    settled: Callable[[], bool | None] | None,
 ) -> None:
     """The first Ctrl-C lets requests in flight finish, the second gives them up. Either way the result is kept."""
     stop = Stop()
@@ -114,10 +125,34 @@ async def _run_watched(
                 stop.requested = True
                 voice.say("stopping: waiting for requests in flight (again to give them up)")
 
+    wrong: LoadtrtError | None = None
     async with anyio.create_task_group() as group:
         await group.start(watch, group.cancel_scope)
-        await run_session(engine, config, inputs, stop, session, voice.progress(config), settled)
+        try:
+            await run_session(engine, config, inputs, stop, session, voice.progress(config), settled)
+        except LoadtrtError as error:  # a task group would wrap it
+            wrong = error
+        except Exception as error:
+            session.failure, session.fault = f"a fault in loadtrt itself: {type(error).__name__}: {error}", error
         group.cancel_scope.cancel()
+    if wrong is not None:
+        raise wrong
+
+
+def _close(engine: Engine, hangs: bool) -> None:
+    """Close the engine. One that left requests unanswered may wait for them for ever: it gets some seconds, in a
+    thread that does not keep the process alive."""
+    if not hangs:
+        engine.close()
+        return
+    thread = threading.Thread(target=engine.close, daemon=True)
+    thread.start()
+    thread.join(_CLOSE_PATIENCE_S)
+    if thread.is_alive():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        print("loadtrt: the device still hangs; leaving without waiting for it", file=sys.stderr)
+        os._exit(EngineError.exit_code)  # the CUDA driver's own clean-up would wait for it as well
 
 
 def _gpu_of(engine: Engine, config: RunConfig) -> Gpu | None:
@@ -129,27 +164,35 @@ def _gpu_of(engine: Engine, config: RunConfig) -> Gpu | None:
 
 
 def _check_memory(bill: MemoryBill) -> None:
-    if bill.free_bytes is not None and bill.device_bytes > bill.free_bytes:
+    """Raises EngineError when the lanes will not fit. The weights are loaded already: they are in no free memory."""
+    needed = bill.device_bytes - (bill.weights_bytes or 0)
+    if bill.free_bytes is not None and needed > bill.free_bytes:
         raise EngineError(
-            f"this needs {format_bytes(bill.device_bytes)} and {format_bytes(bill.free_bytes)} is free: "
+            f"the lanes need {format_bytes(needed)} and {format_bytes(bill.free_bytes)} is free: "
             "use fewer --contexts or --buffers, or a smaller --batch"
         )
 
 
 def _deliver(result: RunResult, config: RunConfig) -> None:
-    target = config.json_file
-    if not config.quiet:
-        print(summary_text(result), end="", file=sys.stderr if target == "-" else sys.stdout, flush=True)
-    if target is None:
-        return
+    target, failure = config.json_file, None
     text = result.model_dump_json(indent=1) + "\n"
+    if target is not None and target != "-":
+        try:
+            Path(target).write_text(text, encoding="utf-8")
+        except OSError as error:
+            failure = f"the result could not be written to {target}: {error.strerror}"
+    if result.failure is not None:
+        print(f"loadtrt: {result.failure}", file=sys.stderr)
+    if not config.quiet:
+        stream = sys.stderr if target == "-" else sys.stdout
+        stream.write(
+            summary_text(result).encode(stream.encoding or "utf-8", "replace").decode(stream.encoding or "utf-8")
+        )
+        stream.flush()
     if target == "-":
         sys.stdout.write(text)
-        return
-    try:
-        Path(target).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise EngineError(f"the result could not be written to {target}: {error.strerror}") from None
+    if failure is not None:
+        raise EngineError(failure)
 
 
 def _exit_code(result: RunResult) -> int:
@@ -178,7 +221,7 @@ class Voice:
         """A line of its own."""
         if not self._quiet:
             self.end_line()
-            print(sentence, file=sys.stderr, flush=True)
+            self._write(sentence + "\n")
 
     def progress(self, config: RunConfig) -> Callable[[Phase, int, int, int], None] | None:
         """A function for the session to call each second."""
@@ -209,17 +252,21 @@ class Voice:
 
     def _show(self, line: str) -> None:
         if self._terminal:
-            sys.stderr.write("\r" + line.ljust(self._width))
-            sys.stderr.flush()
+            self._write("\r" + line.ljust(self._width))
             self._width = len(line)
         else:
             if self._ticks % self._EVERY == 0:
-                print(line, file=sys.stderr, flush=True)
+                self._write(line + "\n")
             self._ticks += 1
 
     def end_line(self) -> None:
         """Leave the rewritten line behind."""
         if self._width:
-            sys.stderr.write("\r" + " " * self._width + "\r")
-            sys.stderr.flush()
+            self._write("\r" + " " * self._width + "\r")
             self._width = 0
+
+    def _write(self, text: str) -> None:
+        """A terminal that has gone is no reason to lose a measurement."""
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+            sys.stderr.flush()

@@ -7,10 +7,12 @@ flight never share a buffer set. A request is a short program of CUDA calls, mad
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loadtrt.cuda.memory import DeviceBuffer, PinnedBuffer
-from loadtrt.cuda.runtime import call, cudart, error_of
+from loadtrt.cuda.runtime import call, close_all, cudart, error_of
 from loadtrt.cuda.stream import Event, Graph, Stream, elapsed_ns
 from loadtrt.errors import CudaError, EngineError
 from loadtrt.load.tensors import numpy_dtype
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from loadtrt.cuda.runtime import Closes
     from loadtrt.cuda.stream import GpuClock
     from loadtrt.load.tensors import TensorSpec
 
@@ -54,25 +57,21 @@ class _BufferSet:
                         self.outputs[spec.name] = PinnedBuffer(spec.nbytes)
             self.events.extend(Event(blocking) for _ in range(5))
         except EngineError:
-            self.close()
+            with suppress(CudaError):  # what went wrong first is what counts
+                self.close()
             raise
         self.h2d_start, self.h2d_end, self.start, self.end, self.d2h_end = self.events
 
     def close(self) -> None:
         self.programs.clear()
+        owned: list[Closes] = [*self.events, *self.device.values(), *self.outputs.values()]
         if self.graph is not None:
-            self.graph.close()
-        owned: list[Event | DeviceBuffer | PinnedBuffer] = [
-            *self.events,
-            *self.device.values(),
-            *self.outputs.values(),
-        ]
-        for handle in owned:
-            handle.close()
+            owned.insert(0, self.graph)
         self.graph = None
-        self.events.clear()
+        self.events = []
         self.device.clear()
         self.outputs.clear()
+        close_all(owned)
 
 
 class Lane:
@@ -105,7 +104,8 @@ class Lane:
         self._streams: list[Stream] = []
         self._in_flight: deque[int] = deque()
         self._next = 0
-        self._query = cudart().cudaEventQuery
+        # Asked in every round of a spinning wait: looked up once.
+        self._query, self._not_ready = cudart().cudaEventQuery, cudart().cudaError_t.cudaErrorNotReady
         self.graph_refusal = "" if graph else "not asked for"
         try:
             self._in, self._out = Stream(), Stream()
@@ -115,7 +115,8 @@ class Lane:
             for made in self._sets:
                 self._prepare(made, addresses)
         except EngineError:
-            self.close()
+            with suppress(CudaError):  # what went wrong first is what counts
+                self.close()
             raise
 
     @property
@@ -126,6 +127,10 @@ class Lane:
     def submit(self, inputs: int) -> int:
         """Enqueue one request with input set `inputs` into the next buffer set, which must be free: at most `buffers`
         requests are in flight. Returns that buffer set's number. Raises CudaError or EngineError."""
+        if len(self._in_flight) == len(self._sets):
+            raise EngineError(
+                f"a lane has {len(self._sets)} requests in flight, one a buffer set: there is no free one"
+            )
         made = self._sets[self._next]
         for function, arguments in made.programs[inputs]:
             status = function(*arguments)[0]
@@ -145,15 +150,17 @@ class Lane:
         last = made.d2h_end if self._copies else made.end
         status = self._query(last.handle)[0]
         if status:
-            if status == cudart().cudaError_t.cudaErrorNotReady:
+            if status == self._not_ready:
                 return None
             raise error_of("cudaEventQuery", status)
         self._in_flight.popleft()
+        # What has been seen has completed, whatever the clocks' last few microseconds say.
+        completed = min(clock.host_ns(last), perf_counter_ns())
         compute = elapsed_ns(made.start, made.end)
         if not self._copies:
-            return Finished(buffer, clock.host_ns(last), 0, compute, 0)
+            return Finished(buffer, completed, 0, compute, 0)
         return Finished(
-            buffer, clock.host_ns(last), elapsed_ns(made.h2d_start, made.h2d_end), compute, elapsed_ns(made.end, last)
+            buffer, completed, elapsed_ns(made.h2d_start, made.h2d_end), compute, elapsed_ns(made.end, last)
         )
 
     @property
@@ -184,24 +191,12 @@ class Lane:
         return arrays
 
     def close(self) -> None:
-        """Wait for what is in flight and free everything but the compute stream. Safe to call twice."""
-        failures = []
-        for stream in (*self._streams, *([self._compute] if self._sets else [])):
-            try:
-                stream.synchronize()
-            except CudaError as error:  # a device that has failed still lets its memory go
-                failures.append(error)
-        handles: list[_BufferSet | Stream] = [*self._sets, *self._streams]
-        for handle in handles:
-            try:
-                handle.close()
-            except CudaError as error:
-                failures.append(error)
-        self._sets.clear()
-        self._streams.clear()
+        """Free everything but the compute stream. Freeing waits for what the device still does. Safe to call twice."""
+        handles: list[Closes] = [*self._sets, *self._streams]
+        self._sets = []
+        self._streams = []
         self._in_flight.clear()
-        if failures:
-            raise failures[0]
+        close_all(handles)
 
     def _prepare(self, made: _BufferSet, addresses: Sequence[Mapping[str, int]]) -> None:
         """Upload input set 0, run once, capture, and write the programs."""

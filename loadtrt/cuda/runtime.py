@@ -7,15 +7,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from loadtrt.errors import CudaError, EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _HINTS = {
     "cudaErrorInsufficientDriver": "install the NVIDIA driver, or for drivers before R580 pip install 'loadtrt[cu12]'",
     "cudaErrorNoDevice": "no CUDA GPU is visible: look at nvidia-smi and CUDA_VISIBLE_DEVICES",
     "cudaErrorMemoryAllocation": "the GPU is out of memory: use fewer --contexts, --buffers or a smaller --batch",
 }
+
+
+class Closes(Protocol):
+    """What owns something that must be given back."""
+
+    def close(self) -> None:
+        """Give it back. Safe to call twice."""
+        ...
 
 
 @cache
@@ -50,6 +61,18 @@ def error_of(name: str, status: Any) -> CudaError:
         explanation = "no explanation"
     hint = _HINTS.get(label)
     return CudaError(name, label, f"{explanation}; {hint}" if hint else explanation)
+
+
+def close_all(handles: Iterable[Closes]) -> None:
+    """Close every handle, also after one failed; then raise the first CudaError there was."""
+    failures = []
+    for handle in handles:
+        try:
+            handle.close()
+        except CudaError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 def device_count() -> int:

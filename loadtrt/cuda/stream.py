@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.cuda.runtime import call, cudart
+from loadtrt.cuda.runtime import call, close_all, cudart, error_of
 from loadtrt.errors import CudaError
 
 if TYPE_CHECKING:
@@ -58,8 +58,10 @@ def elapsed_ns(start: Event, end: Event) -> int:
 
     CUDA answers in float32 milliseconds: 60 ns steps at one second, so keep the two near each other.
     """
-    milliseconds: float = call("cudaEventElapsedTime", start.handle, end.handle)
-    return round(milliseconds * _NANOSECONDS)
+    status, milliseconds = cudart().cudaEventElapsedTime(start.handle, end.handle)  # not by `call`: four a request
+    if status:
+        raise error_of("cudaEventElapsedTime", status)
+    return round(float(milliseconds) * _NANOSECONDS)
 
 
 class Graph:
@@ -76,13 +78,14 @@ class Graph:
         runtime = cudart()
         call("cudaStreamBeginCapture", stream.handle, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         worked = False
-        graph = None
         try:
             if after is not None:
                 call("cudaStreamWaitEvent", stream.handle, after.handle, _EXTERNAL)
             call("cudaEventRecordWithFlags", start.handle, stream.handle, _EXTERNAL)
             worked = enqueue(int(stream))
             call("cudaEventRecordWithFlags", end.handle, stream.handle, _EXTERNAL)
+        except CudaError:
+            worked = False
         finally:
             # The capture must end even where the enqueue was refused, or the stream stays unusable.
             status, graph = runtime.cudaStreamEndCapture(stream.handle)
@@ -129,7 +132,7 @@ class GpuClock:
     def __init__(self) -> None:
         highest = call("cudaDeviceGetStreamPriorityRange")[1]
         self._stream = Stream(priority=highest)
-        self._events = [Event(), Event()]
+        self._events = [Event(), Event(), Event()]
         self._anchor = self._events[0]
         self._anchor_ns = 0
         self._host_ns = self._gpu_ns = 0  # from the first anchor to the latest, by each clock
@@ -140,40 +143,52 @@ class GpuClock:
         self.due_ns = 0
 
     def take_anchor(self) -> None:
-        """A new anchor, retaken a few times until it is sharp. The first must succeed; a later one may find the GPU too
-        busy, and then the old one goes on."""
-        spare = self._events[1] if self._anchor is self._events[0] else self._events[0]
+        """A new anchor: the sharpest of a few tries, the first that is sharp enough. The very first must succeed; a
+        later one may find the GPU too busy, and then the old one goes on. Raises CudaError."""
+        best: tuple[int, int, Event] | None = None  # (half width, instant, event)
         for _ in range(self._TRIES):
+            spare = next(
+                event for event in self._events if event is not self._anchor and (not best or event is not best[2])
+            )
             between = self._record(spare, self._PATIENCE_NS if self.anchors else 1_000_000_000)
-            if between is None or between[1] - between[0] < 2 * self._SHARP_NS:
+            if between is None:
+                break
+            half = (between[1] - between[0]) // 2
+            if best is None or half < best[0]:
+                best = half, between[0] + half, spare
+            if half < self._SHARP_NS:
                 break
         self.due_ns = perf_counter_ns() + self.PERIOD_NS
-        if between is None:
-            if not self.anchors:
-                raise CudaError("cudaEventQuery", "cudaErrorNotReady", "an event on an idle stream took over a second")
-            return
-        instant = (between[0] + between[1]) // 2
+        if best is not None:
+            self._adopt(*best)
+        elif not self.anchors:
+            raise CudaError("cudaEventQuery", "cudaErrorNotReady", "an event on an idle stream took over a second")
+
+    def _adopt(self, half_ns: int, instant_ns: int, event: Event) -> None:
         if self.anchors:
             if self._gpu_ns > self._LEAST_SPAN_NS:
-                self.drift_ns = max(self.drift_ns, abs(self.host_ns(spare) - instant))
-            self._host_ns += instant - self._anchor_ns
-            self._gpu_ns += elapsed_ns(self._anchor, spare)
+                self.drift_ns = max(self.drift_ns, abs(self.host_ns(event) - instant_ns))
+            self._host_ns += instant_ns - self._anchor_ns
+            self._gpu_ns += elapsed_ns(self._anchor, event)
             if self._gpu_ns > self._LEAST_SPAN_NS:
                 self._rate = self._host_ns / self._gpu_ns
-        self.error_ns = max(self.error_ns, (between[1] - between[0]) // 2)
-        self._anchor, self._anchor_ns = spare, instant
+        self.error_ns = max(self.error_ns, half_ns)
+        self._anchor, self._anchor_ns = event, instant_ns
         self.anchors += 1
 
     def _record(self, event: Event, patience_ns: int) -> tuple[int, int] | None:
         """Record the event now; the host instants between which it completed, or None when that takes too long."""
-        query, handle = cudart().cudaEventQuery, event.handle
+        query, not_ready, handle = cudart().cudaEventQuery, cudart().cudaError_t.cudaErrorNotReady, event.handle
         pending = perf_counter_ns()
         deadline = pending + patience_ns
         call("cudaEventRecord", handle, self._stream.handle)
         while True:
             asked = perf_counter_ns()
-            if not query(handle)[0]:
+            status = query(handle)[0]
+            if not status:
                 return pending, perf_counter_ns()
+            if status != not_ready:
+                raise error_of("cudaEventQuery", status)
             if asked > deadline:
                 return None
             pending = asked
@@ -184,6 +199,4 @@ class GpuClock:
 
     def close(self) -> None:
         """Destroy its stream and events. Safe to call twice."""
-        for event in self._events:
-            event.close()
-        self._stream.close()
+        close_all([*self._events, self._stream])

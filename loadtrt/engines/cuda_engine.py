@@ -6,7 +6,9 @@ NVIDIA's advice for several contexts is one enqueuing thread: more of them conte
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import replace
+from operator import itemgetter
 from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
@@ -16,7 +18,7 @@ import anyio.lowlevel
 
 from loadtrt.cuda.lane import Lane
 from loadtrt.cuda.memory import PinnedBuffer
-from loadtrt.cuda.runtime import call, cudart, device_properties, memory_info
+from loadtrt.cuda.runtime import call, close_all, cudart, device_properties, memory_info
 from loadtrt.cuda.stream import Event, GpuClock, Stream
 from loadtrt.engines.engine import Completion
 from loadtrt.engines.wakeup import Wakeup
@@ -27,10 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadtrt.config import RunConfig
+    from loadtrt.cuda.runtime import Closes
     from loadtrt.engines.tensorrt import Plan, PlanContext
     from loadtrt.load.tensors import Arrays
 
 _TURN_NS = 500_000  # how often a busy engine gives the event loop a turn
+_COMPLETED = itemgetter(Completion._fields.index("completed_ns"))
 _EARLY_NS = 1_500_000  # how long before an instant to stop sleeping and poll: event loops' timers are good to 1 ms
 
 
@@ -167,11 +171,19 @@ class TensorRTEngine:
                 self._turn_ns = perf_counter_ns()
 
     def _poll(self) -> list[Completion]:
-        found = []
+        """What has finished, in the order of time. An error on the way is raised once nothing found is lost by it."""
+        found: list[Completion] = []
         clock = self._clock
-        for number, lane in enumerate(self._lanes):
-            while (finished := lane.poll(clock)) is not None:  # type: ignore[arg-type]  # set by allocate()
-                found.append(Completion(number, *finished))
+        assert clock is not None  # noqa: S101  # allocate() was called
+        try:
+            for number, lane in enumerate(self._lanes):
+                while (finished := lane.poll(clock)) is not None:
+                    found.append(Completion(number, *finished))
+        except CudaError:
+            if not found:  # the device has failed for good: the next poll meets the same error
+                raise
+        if len(found) > 1:
+            found.sort(key=_COMPLETED)
         return found
 
     def outputs(self, lane: int, buffer: int) -> Arrays:
@@ -187,19 +199,16 @@ class TensorRTEngine:
     def close(self) -> None:
         """Lanes, contexts, streams, then the engine and its runtime. A device that has failed is let go without a word:
         its failure was raised where it was found."""
-        waiters, self._waiters = self._waiters, []
-        for waiter in (waiter for of_lane in waiters for waiter in of_lane):
+        for waiter in (waiter for of_lane in self._waiters for waiter in of_lane):
             waiter.close()
-        clock, self._clock = self._clock, None
         pinned = [buffer for arrays in self._inputs for buffer in arrays.values()]
-        for owned in (*self._lanes, *self._contexts, *self._streams, clock, *pinned, self._plan):
-            if owned is not None:
-                try:
-                    owned.close()
-                except CudaError:
-                    continue
-        for handles in (self._lanes, self._contexts, self._streams, self._inputs):
-            handles.clear()
+        owned: list[Closes] = [*self._lanes, *self._contexts, *self._streams, *pinned, self._plan]
+        if self._clock is not None:
+            owned.insert(0, self._clock)
+        self._clock = None
+        self._waiters, self._lanes, self._contexts, self._streams, self._inputs = [], [], [], [], []
+        with suppress(CudaError):
+            close_all(owned)
         if self._wakeup is not None:
             self._wakeup.close()
 

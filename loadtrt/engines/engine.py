@@ -19,7 +19,7 @@ class Completion(NamedTuple):
     """One finished request, as its engine saw it.
 
     Instants are nanoseconds of the engine's `now_ns` clock, phases are nanoseconds. `error` is None or one sentence.
-    `buffer` says in which of the lane's buffer sets the outputs lie until the lane's next-but-one submit.
+    `buffer` says in which of the lane's buffer sets the outputs lie until that set is used again.
     """
 
     lane: int
@@ -51,13 +51,14 @@ class Engine(Protocol):
         ...
 
     def now_ns(self) -> int:
-        """This engine's clock: perf_counter_ns on a real engine, virtual on a simulated one. Never goes back."""
+        """This engine's clock: perf_counter_ns, unless it is simulated in virtual time. Never goes back."""
         ...
 
     def submit(self, lane: int, inputs: int) -> None:
         """Enqueue one request on `lane` with input set number `inputs`. Never blocks.
 
-        The caller keeps at most `buffers` requests in flight a lane. Raises EngineError when the enqueue itself fails.
+        The caller keeps at most `buffers` requests in flight a lane. Raises EngineError when the enqueue itself fails,
+        or when there is no free buffer set (simulated:null does not look).
         """
         ...
 

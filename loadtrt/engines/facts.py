@@ -106,8 +106,10 @@ def layers(plan: OpenPlan, context: Any = None) -> tuple[Layer, ...] | None:
     text = inspector.get_engine_information(plan.flavour.module.LayerInformationFormat.JSON)
     try:
         return parse_layers(text)
-    except ValueError:
-        return ()
+    except ValueError as error:
+        raise EngineError(
+            f"the engine inspector of {plan.flavour} answered what is no JSON of layers: {error}"
+        ) from None
 
 
 def fp16_verdict(plan: OpenPlan, context: Any) -> str:

@@ -64,13 +64,17 @@ def _load(
     plan = open_plan(path, module=module, plugins=plugins, allow_host_code=allow_host_code, device=device)
     try:
         engine = plan.engine
-        layers = facts.layers(plan)
-        if layers is None:
+        layers, missing = None, ""
+        try:
+            layers = facts.layers(plan)
+        except EngineError as error:
+            missing = str(error)
+        if missing:
+            pass
+        elif layers is None:
             missing = f"{plan.flavour.name} has no engine inspector: full TensorRT and RTX have"
         elif not is_detailed(layers):
             missing = "the plan was built without ProfilingVerbosity.DETAILED, so it does not tell more of its layers"
-        else:
-            missing = ""
         return {
             "flavour": plan.flavour.name,
             "flavour_version": plan.flavour.version,

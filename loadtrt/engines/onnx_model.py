@@ -108,7 +108,7 @@ def _external_files(model: Any, file: Path) -> set[Path]:
 
 
 def _decide_sizes(model: Any, config: RunConfig) -> tuple[tuple[TensorSpec, ...], int]:
-    """The inputs and the batch, after writing what --batch and --shapes decide into `model`; no size is ever assumed."""
+    """The inputs and the batch, after writing what --batch and --shapes decide into `model`."""
     weights = {tensor.name for tensor in model.graph.initializer}
     values = {value.name: value for value in model.graph.input if value.name not in weights}
     require_known("--shapes", config.shapes, list(values))

@@ -16,7 +16,7 @@ from loadtrt.engines.engine import Completion
 from loadtrt.engines.onnx_model import OnnxModel, read_model
 from loadtrt.engines.wakeup import Wakeup
 from loadtrt.environment import cpu_model
-from loadtrt.errors import EngineError, UsageError
+from loadtrt.errors import EngineError
 from loadtrt.load.tensors import TensorSpec, bytes_of
 from loadtrt.measure.facts import EngineInfo, MemoryBill
 
@@ -39,16 +39,9 @@ def load_onnxruntime(config: RunConfig) -> OnnxRuntimeEngine:
     the weights) of its own, or its runs would find more threads than they were given, or fewer. Without
     `threads_per_context` the cores that this process may use are divided among the contexts.
 
-    Raises UsageError for a file that cannot be read or is no ONNX model, for sizes left open by --batch and --shapes,
-    and for options of other engines; EngineError for what ONNX Runtime refuses.
+    Raises UsageError for a file that cannot be read or is no ONNX model, and for sizes left open by --batch and
+    --shapes; EngineError for what ONNX Runtime refuses.
     """
-    for option, given in (
-        ("--module", config.module),
-        ("--plugins", config.plugins),
-        ("--shape-values", config.shape_values),
-    ):
-        if given:
-            raise UsageError(f"{option} is for TensorRT engines: leave it out, or ask for --on tensorrt")
     model = read_model(config)
     cores = len(os.sched_getaffinity(0))
     threads = config.threads_per_context or max(1, cores // config.contexts)

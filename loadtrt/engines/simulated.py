@@ -50,6 +50,9 @@ def load_simulated(config: RunConfig) -> SimulatedEngine | NullEngine:
     if text == "null":
         return NullEngine(contexts=config.contexts, buffers=config.buffers, batch=batch, name=config.engine)
     simulation = parse_simulation(text, config.seed)
+    times = (simulation.service_ns, simulation.item_ns, simulation.h2d_ns, simulation.d2h_ns, simulation.enqueue_ns)
+    if simulation.clock == "virtual" and not any(times):
+        raise UsageError("simulated engine: in virtual time a request that takes none would never let it pass")
     if not config.copies:
         simulation = dataclasses.replace(simulation, h2d_ns=0, d2h_ns=0)
     return SimulatedEngine(

@@ -8,7 +8,7 @@ import numpy as np
 
 import loadtrt
 from loadtrt.lanes.recorder import Recorder
-from loadtrt.measure.records import FAILED, OK
+from loadtrt.measure.records import FAILED, OK, UNSERVED
 from loadtrt.measure.result import Phases, Problem, RunResult, Throughput
 from loadtrt.measure.summary import fairness, lanes_of, overlap_of, summarize
 from loadtrt.measure.validity import problems_of
@@ -36,23 +36,21 @@ def result_of(
 ) -> RunResult:
     """Everything that is known of a run, however it ended. started: ISO 8601, UTC."""
     recorder = session.recorder or Recorder(engine.contexts, 0, keep=0)
-    driven = session.driven
+    driven, info = session.driven, engine.info
     metrics = summarize(recorder.records, recorder.histograms, recorder.complete)
     served = [int(count) for count in recorder.by_lane]
-    measured_ns = max(_end_ns(recorder) - recorder.start_ns, 0)
+    ok, failed, unserved = (int(recorder.by_status[status]) for status in (OK, FAILED, UNSERVED))
+    measured_ns = max(int(recorder.last_completed_ns.max()) - recorder.start_ns, 0)
     starved = recorder.starved_ns / (engine.contexts * measured_ns) if measured_ns else 0.0
-    unserved = int(recorder.by_status.sum() - recorder.by_status[OK] - recorder.by_status[FAILED])
-    failed = int(recorder.by_status[FAILED])
-    info = engine.info
     problems = problems_of(
         metrics,
         starved_fraction=starved if metrics["compute"].max_ns else 0.0,  # an engine that takes no time cannot starve
+        ok=ok,
         unserved=unserved,
         failed=failed,
         closed=config.arrivals == "closed",
         max_lateness_ns=config.max_lateness,
-        wait=info.mode.get("wait", ""),
-        graph=info.mode.get("graph", ""),
+        mode=info.mode,
     )
     if session.verification is not None and session.verification.different:
         checked = session.verification
@@ -85,15 +83,15 @@ def result_of(
             measure_ns=measured_ns,
             drain_ns=driven.end_ns - driven.sent_ns if driven else 0,
         ),
-        submitted=driven.submitted if driven else recorder.seen,
-        ok=int(recorder.by_status[OK]),
+        submitted=recorder.submitted,
+        ok=ok,
         failed=failed,
         unserved=unserved,
         first_error=recorder.first_error,
-        throughput=_throughput(session, config, info),
+        throughput=_throughput(recorder, config, info),
         percentiles_exact=recorder.complete,
         metrics=metrics,
-        lanes=tuple(lanes_of(recorder.records, engine.contexts)) if recorder.complete else (),
+        lanes=tuple(lanes_of(recorder.records, served)),
         fairness=fairness(served),
         overlap=overlap_of(recorder.records),
         starved_fraction=starved,
@@ -105,27 +103,21 @@ def result_of(
     )
 
 
-def _end_ns(recorder: Recorder) -> int:
-    """When the last request completed."""
-    return int(recorder.last_completed_ns.max())
-
-
-def _throughput(session: Session, config: RunConfig, info: EngineInfo) -> Throughput:
+def _throughput(recorder: Recorder, config: RunConfig, info: EngineInfo) -> Throughput:
     """Served requests a second.
 
     Closed loop: Σ over lanes of n_l / (t_l − start): n_l served by lane l, the last at t_l. A lane works without a
-    pause until then, so neither the lanes' different ends nor the drain bias it. Open loop: served until the last
-    request was due, over that time: what is served later, from a backlog, is no throughput at this load.
+    pause until then, so neither the lanes' different ends nor the drain bias it. Open loop: (n − 1) / (t_n − t_1) over
+    the completions, the rate at which requests leave: unbiased by how long they stay, and at overload the capacity.
     """
-    recorder, driven = session.recorder, session.driven
     rate = None
-    if recorder is not None:
+    n, first, last = int(recorder.by_lane.sum()), recorder.first_completed_ns, int(recorder.last_completed_ns.max())
+    if config.arrivals == "closed":
         span = recorder.last_completed_ns - recorder.start_ns
         worked = (span > 0) & (recorder.by_lane > 0)
-        if config.arrivals == "closed" or driven is None:
-            rate = float(np.sum(recorder.by_lane[worked] / span[worked])) * SECOND_NS if worked.any() else None
-        elif driven.sent_ns > driven.start_ns:
-            rate = driven.completed_when_sent * SECOND_NS / (driven.sent_ns - driven.start_ns)
+        rate = float(np.sum(recorder.by_lane[worked] / span[worked])) * SECOND_NS if worked.any() else None
+    elif first is not None and last > first:
+        rate = (n - 1) * SECOND_NS / (last - first)
     return Throughput(
         requests_per_s=rate, inferences_per_s=None if rate is None else rate * info.batch, offered_per_s=config.rate
     )

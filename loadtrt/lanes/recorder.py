@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from loadtrt.measure.histogram import Histogram, Histograms
 from loadtrt.measure.records import COLUMNS, FAILED, METRICS, UNSERVED, Records
 from loadtrt.measure.result import Interval
 from loadtrt.units import SECOND_NS
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 KEEP = 1 << 20  # rows kept whole (80 MiB); beyond them histograms alone go on, so that memory stays flat
 _CHUNK = 1 << 12  # rows at which a drain cannot wait for the next second any longer
@@ -37,8 +41,9 @@ class _Open:
 class Recorder:
     """Preallocated rows. `record` is the only thing called per request; the scheduler drains once a second.
 
-    histograms: one for each metric. intervals: closed seconds, in order. first_error: an engine's sentence. starved_ns:
-    time in which a lane had nothing in flight although work was due, summed over lanes.
+    histograms: one for each metric. intervals: closed seconds, in order. first_error: an engine's sentence. submitted:
+    requests sent, known at the end. first_completed_ns, last_completed_ns (by lane): of what was answered, `start_ns`
+    for a lane without. starved_ns: time in which a lane had nothing in flight although work was due, summed over lanes.
     """
 
     def __init__(self, lanes: int, start_ns: int, keep: int = KEEP) -> None:
@@ -56,9 +61,16 @@ class Recorder:
         self.by_lane = np.zeros(lanes, np.int64)
         self.starved_ns = 0
         self.first_error: str | None = None
+        self.submitted = 0
+        self.first_completed_ns: int | None = None
         self.last_completed_ns = np.full(lanes, start_ns, np.int64)
         self._open: dict[int, _Open] = {}
         self.intervals: list[Interval] = []
+
+    def begin(self, start_ns: int) -> None:
+        """Measure from this instant, before anything is recorded: making a recorder takes longer than a request."""
+        self.start_ns = start_ns
+        self.last_completed_ns[:] = start_ns
 
     def record(  # the hot path: ten ints into a preallocated row
         self,
@@ -81,6 +93,20 @@ class Recorder:
         self._row = row = row + 1
         if row == self._full_at:
             self.drain()
+
+    def record_unsent(self, due: npt.NDArray[np.int64], end: int) -> None:
+        """Requests that were due at these instants and not sent by `end`: no lane had them."""
+        for first in range(0, len(due), _CHUNK):
+            self.drain()
+            part = due[first : first + _CHUNK]
+            rows = self._buffer[self._row : self._row + len(part)]
+            rows[:] = 0
+            rows[:, COLUMNS.index("due")] = part
+            for column in ("submitted", "enqueued", "completed"):
+                rows[:, COLUMNS.index(column)] = end
+            rows[:, COLUMNS.index("status")] = UNSERVED
+            self._row += len(part)
+        self.drain()
 
     def drain(self) -> None:
         """Move what was recorded since the last drain into histograms, intervals and counts."""
@@ -112,14 +138,20 @@ class Recorder:
         self.by_status += np.bincount(records.status, minlength=3)
         ok = records.ok if records.status.any() else records
         self._table.add(np.stack([metric.of(ok) for metric in METRICS]))
-        if self.by_status[UNSERVED]:
+        served = records
+        if len(ok) != len(records):
             unserved = Records(records.rows[records.status == UNSERVED])
+            served = Records(records.rows[records.status != UNSERVED])
             for metric in METRICS:
                 if metric.of_unserved:
                     self.histograms[metric.name].add(metric.of(unserved))
         self.by_lane += np.bincount(ok.lane, minlength=len(self.by_lane))
-        self._count_starvation(records)
-        self._fill_intervals(records)
+        if len(ok):
+            first = int(ok.completed.min())
+            self.first_completed_ns = first if self.first_completed_ns is None else min(self.first_completed_ns, first)
+        if len(served):
+            self._count_starvation(served)
+            self._fill_intervals(served)
 
     def _count_starvation(self, records: Records) -> None:
         """A lane is starved while it is idle and a request that it could have had has not begun.
@@ -142,13 +174,11 @@ class Recorder:
         self.last_completed_ns[lane[last]] = completed[last]
 
     def _fill_intervals(self, records: Records) -> None:
-        seconds = (records.completed - self.start_ns) // SECOND_NS
-        first, last = int(seconds.min()), int(seconds.max())
-        for number in range(first, last + 1):
-            chosen = records if first == last else Records(records.rows[seconds == number])
-            if len(chosen):
-                self._fill(number, chosen)
-        self._close_before(last - 1)  # lanes may complete out of order by less than a second
+        # What completed longer ago than a closed interval counts in the oldest that is open.
+        seconds = np.maximum((records.completed - self.start_ns) // SECOND_NS, len(self.intervals))
+        for number in np.unique(seconds):
+            self._fill(int(number), Records(records.rows[seconds == number]))
+        self._close_before(int(seconds.max()) - 1)  # lanes may complete out of order by less than a second
 
     def _fill(self, number: int, records: Records) -> None:
         served = records.ok if records.status.any() else records
@@ -160,9 +190,11 @@ class Recorder:
         interval.compute_sum_ns += int(served.compute.sum())
 
     def _close_before(self, second: int | None) -> None:
-        for number in sorted(self._open):
-            if second is None or number < second:
-                self.intervals.append(_closed(self._open.pop(number)))
+        """Close the open intervals before that second (None: all), and the empty ones between them."""
+        end = max(self._open, default=-1) + 1 if second is None else second
+        while len(self.intervals) < end:
+            number = len(self.intervals)
+            self.intervals.append(_closed(self._open.pop(number, _Open(number * SECOND_NS))))
 
 
 def _closed(interval: _Open) -> Interval:

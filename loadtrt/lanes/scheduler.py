@@ -39,7 +39,8 @@ class Load:
     """What to drive. due: instants in ns from the start, int64 ascending, or None for a closed loop.
 
     A closed loop goes on until both `least_ns` have passed and `least_requests` were submitted; an open loop ends with
-    its schedule. `most_ns` ends either. `drain_ns`: how long to wait then for what is in flight, or due and not sent.
+    its schedule. `most_ns` ends either. `drain_ns`: how long to wait then for what is in flight, or due and not sent;
+    and how long at any time for an engine that answers nothing, before it is given up.
     input_sets: how many sets the requests take in turn.
     """
 
@@ -53,11 +54,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Driven:
-    """How it went, in instants of the engine's clock: no request came due after `sent_ns`, all was over at `end_ns`."""
+    """How it went, in instants of the engine's clock: no request came due after `sent_ns`, all was over at `end_ns`.
+    unserved: in flight at the end, or due and never sent."""
 
     start_ns: int
     sent_ns: int
-    completed_when_sent: int
     end_ns: int
     submitted: int
     unserved: int
@@ -96,8 +97,9 @@ async def drive(
     in_flight: list[deque[tuple[int, int, int, int, int]]] = [deque() for _ in range(engine.contexts)]
     levels: list[dict[int, None]] = [dict.fromkeys(range(engine.contexts)), *({} for _ in range(engine.buffers))]
     free_since = deque([start] * (engine.contexts * engine.buffers))
-    submitted = completed = completed_when_sent = 0
+    submitted = completed = 0
     next_tick = start + SECOND_NS
+    progress = start  # when the engine last had nothing to do, or did something
     try:
         while True:
             if give_up == _NEVER:
@@ -107,14 +109,16 @@ async def drive(
                 elif closed and now >= least_end:
                     last = max(submitted, load.least_requests)
                 if over or submitted == last:
-                    sent, give_up, completed_when_sent = now, now + load.drain_ns, completed
-            if completed == last or now >= give_up:
+                    sent, give_up = now, now + load.drain_ns
+            if submitted == completed:
+                progress = now
+            if completed == last or now >= give_up or now > progress + load.drain_ns:
                 break
 
             while free_since and submitted < last:
                 free = free_since[0]
                 due = free if closed else start + due_at[submitted]
-                if due > now:
+                if due > now and not closed:
                     break
                 free_since.popleft()
                 depth = 0
@@ -131,7 +135,7 @@ async def drive(
                 submitted += 1
                 now = enqueued
 
-            until = min(now + _LOOK_UP_NS, give_up, latest_end if give_up == _NEVER else give_up)
+            until = min(now + _LOOK_UP_NS, latest_end if give_up == _NEVER else give_up)
             if free_since and submitted < last and not closed:
                 until = min(until, start + due_at[submitted])
             for completion in await wait(until):
@@ -142,6 +146,7 @@ async def drive(
                 levels[depth][lane] = None
                 free_since.append(done)
                 completed += 1
+                progress = now
                 record(due, began, enqueued, done, h2d, compute, d2h, late, lane, OK if error is None else FAILED)
                 if error is not None and recorder.first_error is None:
                     recorder.first_error = error
@@ -155,13 +160,14 @@ async def drive(
                     on_tick(submitted, completed)
     finally:
         end = now_ns()
+        recorder.submitted = submitted
         unserved = submitted - completed
         for lane, items in enumerate(in_flight):
             for due, began, enqueued, late, _ in items:
-                record(due, began, enqueued, end, 0, 0, 0, late, lane, UNSERVED)
-        if not closed:
-            for due in due_at[submitted : min(last, bisect.bisect_right(due_at, end - start))]:
-                record(start + due, end, end, end, 0, 0, 0, 0, 0, UNSERVED)
-                unserved += 1
+                record(due, began, enqueued, max(end, enqueued), 0, 0, 0, late, lane, UNSERVED)
+        if load.due is not None:
+            unsent = load.due[submitted : min(last, bisect.bisect_right(due_at, end - start))]
+            recorder.record_unsent(unsent + start, end)
+            unserved += len(unsent)
         recorder.finish()
-    return Driven(start, sent, completed_when_sent, end, submitted, unserved)
+    return Driven(start, min(sent, end), end, submitted, unserved)

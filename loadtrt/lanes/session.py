@@ -7,12 +7,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import anyio
+
 from loadtrt.errors import EngineError
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.verify import Verifier
 from loadtrt.load.arrivals import due_instants
-from loadtrt.units import SECOND_NS
+from loadtrt.units import SECOND_NS, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     OnTick: TypeAlias = Callable[["Phase", int, int, int], None]  # phase, elapsed ns, submitted, completed
 
-WARMUP_REQUESTS = 5  # a lane, at least
+WARMUP_REQUESTS = 5  # a buffer set, at least
 WARMUP_MOST_NS = 10 * SECOND_NS  # clocks that have not settled by then will not
 _VERIFY_REQUESTS = 20  # a buffer set, at least
 
@@ -36,7 +38,8 @@ class Session:
     """What a run has measured so far; whole after `run_session`, and truthful at any moment before.
 
     driven and recorder belong to the measuring phase: None until it began. interrupted: stopped from outside.
-    failure: the sentence of an EngineError that ended the run. clocks_settled: None where nobody could tell.
+    failure: the sentence of what ended the run, fault: the exception where nobody expected it. clocks_settled: None
+    where nobody could tell.
     cpu_ns: processor time of this process, all threads, while it measured.
     """
 
@@ -49,6 +52,7 @@ class Session:
     verification: Verification | None = None
     interrupted: bool = False
     failure: str | None = None
+    fault: Exception | None = None
     clocks_settled: bool | None = None
     cpu_ns: int = 0
 
@@ -60,14 +64,14 @@ async def run_session(
     stop: Stop,
     session: Session,
     on_tick: OnTick | None = None,
-    clocks_settled: Callable[[], bool] | None = None,
+    clocks_settled: Callable[[], bool | None] | None = None,
 ) -> None:
     """Run all phases on an engine that is loaded and not yet allocated, filling `session`.
 
     on_tick(phase, elapsed ns, submitted, completed): at each phase's beginning, with zeros, and about once a second.
     stop: ends the run early, still whole. Cancelling the caller's scope ends it at once; what was recorded is in
-    `session` all the same. clocks_settled: asked during warm-up, which goes on until it says yes (30 s at most).
-    Never raises EngineError: it becomes `session.failure`. Arrivals that cannot be drawn raise UsageError.
+    `session` all the same. clocks_settled: asked during warm-up, which goes on while it says no (10 s at most); None
+    where it cannot tell. An EngineError becomes `session.failure`. Arrivals that cannot be drawn raise UsageError.
     """
     due = None
     if config.arrivals != "closed":
@@ -88,7 +92,7 @@ async def run_session(
         begins = on_tick or (lambda *_: None)
         if config.verify:
             begins("verify", 0, 0, 0)
-            await _verify(engine, inputs, stop, session, on_tick)
+            await _verify(engine, config, inputs, stop, session, on_tick)
         if not stop.requested:
             if config.warmup:
                 begins("warm-up", 0, 0, 0)
@@ -98,12 +102,16 @@ async def run_session(
             await _measure(engine, load, stop, session, on_tick)
     except EngineError as error:
         session.failure = str(error)
+    except anyio.get_cancelled_exc_class():
+        session.interrupted = True
+        raise
     finally:
-        session.interrupted = stop.requested
+        session.interrupted |= stop.requested
 
 
 async def _verify(
     engine: Engine,
+    config: RunConfig,
     inputs: Sequence[Arrays],
     stop: Stop,
     session: Session,
@@ -118,10 +126,12 @@ async def _verify(
             due=None,
             least_ns=SECOND_NS,
             least_requests=_VERIFY_REQUESTS * engine.contexts * engine.buffers,
+            drain_ns=config.drain,
             input_sets=len(inputs),
         )
         recorder = Recorder(engine.contexts, engine.now_ns(), keep=0)
-        await drive(engine, recorder, load, stop, verifier.compare, _ticker(engine, "verify", began, on_tick))
+        ticker = _ticker(engine, "verify", began, on_tick)
+        _require_idle("verify", await drive(engine, recorder, load, stop, verifier.compare, ticker), config)
     finally:
         session.verification = verifier.result()
         session.verify_ns = engine.now_ns() - began
@@ -134,9 +144,10 @@ async def _warm_up(
     stop: Stop,
     session: Session,
     on_tick: OnTick | None,
-    clocks_settled: Callable[[], bool] | None,
+    clocks_settled: Callable[[], bool | None] | None,
 ) -> None:
-    """Closed loops of a tenth of a second or more until the time is up, each lane has worked, and clocks are steady."""
+    """Closed loops of a fifth of a second or more until the time is up, every buffer set has worked and clocks are
+    steady."""
     began = engine.now_ns()
     least_requests = WARMUP_REQUESTS * engine.contexts * engine.buffers
     while not stop.requested:
@@ -151,11 +162,13 @@ async def _warm_up(
             due=None,
             least_ns=max(config.warmup - elapsed, SECOND_NS // 5),
             least_requests=0 if worked else least_requests,
+            drain_ns=config.drain,
             input_sets=input_sets,
         )
         recorder = Recorder(engine.contexts, engine.now_ns(), keep=0)
         driven = await drive(engine, recorder, load, stop, None, _ticker(engine, "warm-up", began, on_tick))
         session.warmup_requests += driven.submitted
+        _require_idle("warm-up", driven, config)
     session.warmup_ns = engine.now_ns() - began
 
 
@@ -165,8 +178,9 @@ async def _measure(engine: Engine, load: Load, stop: Stop, session: Session, on_
     gc.disable()
     cpu_ns = time.process_time_ns()
     try:
-        session.recorder = Recorder(engine.contexts, engine.now_ns())
-        began = session.recorder.start_ns
+        session.recorder = Recorder(engine.contexts, 0)
+        began = engine.now_ns()
+        session.recorder.begin(began)
         session.driven = await drive(
             engine, session.recorder, load, stop, None, _ticker(engine, "measure", began, on_tick)
         )
@@ -174,6 +188,13 @@ async def _measure(engine: Engine, load: Load, stop: Stop, session: Session, on_
         session.cpu_ns = time.process_time_ns() - cpu_ns
         gc.enable()
         gc.unfreeze()
+
+
+def _require_idle(phase: Phase, driven: Driven, config: RunConfig) -> None:
+    """The next phase needs all buffer sets: what this one left in flight would be taken for its requests."""
+    if driven.unserved:
+        left, drain = plural(driven.unserved, "request"), format_duration(config.drain)
+        raise EngineError(f"{phase}: {left} did not finish within --drain {drain}: raise it, or the engine hangs")
 
 
 def _ticker(engine: Engine, phase: Phase, began: int, on_tick: OnTick | None) -> Callable[[int, int], None] | None:

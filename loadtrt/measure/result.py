@@ -78,11 +78,13 @@ class Phases(_Model):
 
 
 class Verification(_Model):
-    """Outputs under load against those of a quiet run. worst: largest absolute difference over the tolerance."""
+    """Outputs under load against those of a quiet run. worst: the largest difference over the tolerance, None where
+    values cannot be apart by degrees (integers, NaN). input_sets: with one, a mix-up of requests would not show."""
 
     outputs: int
     different: int
-    worst: float
+    worst: float | None
+    input_sets: int
     first_difference: str | None
 
 

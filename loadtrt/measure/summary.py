@@ -15,7 +15,7 @@ from loadtrt.measure.records import METRICS, busy_union_ns
 from loadtrt.measure.result import Lane, MetricSummary, Overlap
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from loadtrt.measure.histogram import Histogram
     from loadtrt.measure.records import Records
@@ -60,20 +60,20 @@ def summarize(records: Records, histograms: Mapping[str, Histogram], complete: b
     return summaries
 
 
-def lanes_of(records: Records, lanes: int) -> list[Lane]:
-    """Each lane's share of the work, from the kept records: medians in ns, None where a lane served nothing."""
+def lanes_of(records: Records, served: Sequence[int]) -> list[Lane]:
+    """Each lane's work: how many it served, and medians in ns over the kept records, None where there is none."""
     ok = records.ok
+    service = ok.completed - ok.submitted
     rows = []
-    for lane in range(lanes):
+    for lane, requests in enumerate(served):
         chosen = ok.lane == lane
-        served = int(np.count_nonzero(chosen))
-        service = (ok.completed - ok.submitted)[chosen]
+        known = bool(chosen.any())
         rows.append(
             Lane(
                 lane=lane,
-                requests=served,
-                service_p50_ns=float(np.median(service)) if served else None,
-                compute_p50_ns=float(np.median(ok.compute[chosen])) if served else None,
+                requests=requests,
+                service_p50_ns=float(np.median(service[chosen])) if known else None,
+                compute_p50_ns=float(np.median(ok.compute[chosen])) if known else None,
             )
         )
     return rows

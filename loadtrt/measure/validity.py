@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from loadtrt.measure.result import MetricSummary, Problem
-from loadtrt.units import MILLISECOND_NS, format_count, format_duration
+from loadtrt.units import MILLISECOND_NS, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,23 +32,28 @@ def lateness_limit_ns(metrics: Mapping[str, MetricSummary], closed: bool, wanted
 
 def problems_of(
     metrics: Mapping[str, MetricSummary],
+    *,
     starved_fraction: float,
+    ok: int,
     unserved: int,
     failed: int,
     closed: bool,
     max_lateness_ns: int | None,
-    wait: str,
-    graph: str,
+    mode: Mapping[str, str],
 ) -> list[Problem]:
-    """Every reason why the numbers do not show the engine alone; empty when they do."""
+    """Every reason why the numbers do not show the engine alone; empty when they do. mode: the engine's settings."""
     found = []
-    late = metrics["lateness"].percentiles_ns["p99"] or metrics["lateness"].max_ns or 0
+    late, rank = metrics["lateness"].percentiles_ns["p99"], "at p99"
+    if late is None:
+        late, rank = metrics["lateness"].max_ns or 0, "at most"
     limit = lateness_limit_ns(metrics, closed, max_lateness_ns)
     if late > limit:
         found.append(
             Problem(
-                evidence=f"the generator was {format_duration(late)} late at p99 (limit {format_duration(limit)})",
-                remedy="use --wait spin" if wait == "block" else "free a core for loadtrt, or lower rate or contexts",
+                evidence=f"the generator was {format_duration(late)} late {rank} (limit {format_duration(limit)})",
+                remedy="use --wait spin"
+                if mode.get("wait") == "block"
+                else "free a core for loadtrt, or lower rate or contexts",
             )
         )
     if starved_fraction > STARVED_LIMIT:
@@ -56,23 +61,24 @@ def problems_of(
         found.append(
             Problem(
                 evidence=f"lanes stood idle for {share} of the time because the host was late (limit {limited})",
-                remedy="the engine outruns this host: "
-                + ("use --graph" if graph == "no" else "use more --buffers or a larger --batch"),
+                remedy="the engine outruns this host: use more --buffers or a larger --batch",
             )
         )
     if unserved:
         found.append(
             Problem(
-                evidence=f"{format_count(unserved)} requests were not served before the drain deadline "
-                "(their age then is their latency)",
+                evidence=f"{plural(unserved, 'request')} had not been served when the run ended "
+                "(the age then counts as latency)",
                 remedy="the load is above capacity, or the engine hangs: lower --rate, or raise --drain",
             )
         )
     if failed:
         found.append(
             Problem(
-                evidence=f"{format_count(failed)} requests failed, and are in no latency",
+                evidence=f"{plural(failed, 'request')} failed, and are in no latency",
                 remedy="mend the first error before trusting the numbers",
             )
         )
+    if not ok:
+        found.append(Problem(evidence="no request was served", remedy="raise --duration or --requests"))
     return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.measure.records import METRICS
 from loadtrt.measure.summary import PERCENTILES
-from loadtrt.units import format_bytes, format_count, format_duration
+from loadtrt.units import format_bytes, format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,16 +63,18 @@ def _lines(result: RunResult) -> Iterator[str]:
     if result.verification is not None:
         checked = result.verification
         yield f"  verify: {checked.outputs} outputs under load compared with a quiet run, {checked.different} differ"
+        if checked.input_sets == 1:
+            yield "  verify: with one input set, requests that are mixed up look the same"
     yield ""
-    if result.throughput.requests_per_s is not None:
+    if result.ok:
         yield f"throughput  {_throughput(result)}"
         yield ""
         yield from _metrics(result)
         yield ""
         yield from _lanes(result)
-    counts = [f"{format_count(result.ok)} requests"]
-    counts += [f"{result.failed} failed"] if result.failed else []
-    counts += [f"{result.unserved} not served"] if result.unserved else []
+    counts = [plural(result.ok, "request")]
+    counts += [f"{format_count(result.failed)} failed"] if result.failed else []
+    counts += [f"{format_count(result.unserved)} not served"] if result.unserved else []
     if config["arrivals"] == "closed":
         counts.append("closed loop: latency at this many in flight, no answer on capacity")
     yield " · ".join(counts)
@@ -89,7 +91,8 @@ def _mode(result: RunResult) -> str:
     load = "closed loop"
     if config["arrivals"] != "closed":
         load = f"{config['arrivals']} at {format_count(config['rate'])}/s"
-    words = [f"{config['contexts']} contexts × {config['buffers']} buffers", load, f"batch {engine.batch}"]
+    lanes = f"{plural(config['contexts'], 'context')} × {plural(config['buffers'], 'buffer')}"
+    words = [lanes, load, f"batch {engine.batch}"]
     words += [f"{key} {value}" for key, value in engine.mode.items()]
     return " · ".join(words)
 
@@ -98,7 +101,7 @@ def _phases(result: RunResult) -> str:
     phases = result.phases
     words = [f"load {format_duration(phases.load_ns)}", f"allocate {format_duration(phases.allocate_ns)}"]
     settled = {None: "", True: ", clocks steady", False: ", clocks NOT steady"}[phases.clocks_settled]
-    words.append(f"warm-up {format_duration(phases.warmup_ns)} ({phases.warmup_requests} requests{settled})")
+    words.append(f"warm-up {format_duration(phases.warmup_ns)} ({plural(phases.warmup_requests, 'request')}{settled})")
     words.append(f"measured {format_duration(phases.measure_ns)}")
     return " · ".join(words)
 
@@ -124,8 +127,9 @@ def _clocks(gpu: dict[str, object]) -> str:
 
 def _throughput(result: RunResult) -> str:
     rates = result.throughput
-    requests, inferences = format_count(rates.requests_per_s or 0), format_count(rates.inferences_per_s or 0)
-    text = f"{requests} requests/s · {inferences} inferences/s"
+    if rates.requests_per_s is None or rates.inferences_per_s is None:
+        return "– (too few requests)"
+    text = f"{format_count(rates.requests_per_s)} requests/s · {format_count(rates.inferences_per_s)} inferences/s"
     if rates.offered_per_s is not None:
         text += f" · offered {format_count(rates.offered_per_s)}/s"
     return text
@@ -171,7 +175,7 @@ def _lanes(result: RunResult) -> Iterator[str]:
 
 def _verdict(result: RunResult) -> str:
     if result.outcome == "failed":
-        return f"FAILED: {result.failure}; what was measured until then is above"
+        return f"FAILED: {result.failure}" + ("; what was measured until then is above" if result.ok else "")
     ended = "INTERRUPTED, shown as far as it went; " if result.outcome == "interrupted" else ""
     return ended + ("VALID" if result.valid else "INVALID")
 
