@@ -138,7 +138,7 @@ def _layer(layer: Any) -> dict[str, Any]:
 def _onnx(path: Path) -> dict[str, Any]:
     """What an ONNX file says: weights that lie in other files are counted, not read."""
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load(str(path), load_external_data=False)
