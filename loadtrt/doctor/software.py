@@ -8,6 +8,7 @@ import sys
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from loadtrt import __version__
 from loadtrt.cuda import runtime
 from loadtrt.doctor.check import ONNX_RUNTIME, Check, fail, info, ok, warn
 from loadtrt.engines.flavour import find_flavours
@@ -34,7 +35,7 @@ PACKAGES = (
 def packages() -> list[Check]:
     """The interpreter, what is installed beside loadtrt, and whether ONNX Runtime loads."""
     python = f"{platform.python_implementation()} {platform.python_version()} ({sys.executable}), {platform.platform()}"
-    versions = {name: _version(name) for name in ("loadtrt", *PACKAGES)}
+    versions = {"loadtrt": __version__, **{name: _version(name) for name in PACKAGES}}  # may run uninstalled
     missing = [name for name, version in versions.items() if version is None]
     found = ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
     checks = [info("Python", python), ok("packages", found)]
