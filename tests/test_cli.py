@@ -183,7 +183,7 @@ def test_a_run_that_failed_says_so_even_when_quiet() -> None:
     """--quiet leaves out progress and summary, never the reason of exit code 3."""
     done = _loadtrt(*QUICK[:2], "simulated:service=12s,clock=virtual", "--requests", "3", "--quiet")
     assert done.returncode == 3
-    assert done.stderr.startswith("loadtrt: warm-up: 2 requests did not finish within --drain")
+    assert done.stderr.startswith("loadtrt: warm-up: 2 requests did not finish: raise --drain")
 
 
 def test_a_schedule_that_cannot_be_drawn_is_a_usage_error() -> None:

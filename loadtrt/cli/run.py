@@ -87,7 +87,7 @@ def _flag(name: str, off: str, help_: str) -> Callable[[Callable[..., int]], Cal
 @click.option("--requests", type=int, help="Measure this many; with --duration too, whichever is later.")
 @click.option("--max-duration", metavar="TIME", help="End measuring after this, whatever else is asked.")
 @click.option(
-    "--drain", metavar="TIME", help="Wait this long for the last requests, or for any answer.  [default: 10s]"
+    "--drain", metavar="TIME", help="Wait this long for the last requests.  [default: 10s]"
 )
 @_flag("verify", "no-verify", "First compare outputs under load with those of a quiet run.")
 @click.option("--max-lateness", metavar="TIME", help="p99 of the generator's lateness that makes a run INVALID.")

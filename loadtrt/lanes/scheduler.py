@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from loadtrt.lanes.recorder import Recorder
 
 _NEVER = 1 << 62
+_SILENCE_NS = 10 * SECOND_NS  # an engine that answers nothing for so long (or for `drain_ns`, if longer) is given up
 _LOOK_UP_NS = 100 * MILLISECOND_NS  # how often a waiting scheduler looks at its stop flag and deadlines
 
 
@@ -39,8 +40,7 @@ class Load:
     """What to drive. due: instants in ns from the start, int64 ascending, or None for a closed loop.
 
     A closed loop goes on until both `least_ns` have passed and `least_requests` were submitted; an open loop ends with
-    its schedule. `most_ns` ends either. `drain_ns`: how long to wait then for what is in flight, or due and not sent;
-    and how long at any time for an engine that answers nothing, before it is given up.
+    its schedule. `most_ns` ends either. `drain_ns`: how long to wait then for what is in flight, or due and not sent.
     input_sets: how many sets the requests take in turn.
     """
 
@@ -89,6 +89,7 @@ async def drive(
     latest_end = start + (load.most_ns if load.most_ns is not None else _NEVER)
     if not closed and last:
         latest_end = min(latest_end, start + due_at[last - 1])
+    patience = max(load.drain_ns, _SILENCE_NS)
     give_up = sent = _NEVER  # the drain deadline and the end of sending, once known
 
     # in_flight[lane]: (due, submitted, enqueued, lateness, input set) in order. levels[k]: lanes with k in flight,
@@ -112,7 +113,7 @@ async def drive(
                     sent, give_up = now, now + load.drain_ns
             if submitted == completed:
                 progress = now
-            if completed == last or now >= give_up or now > progress + load.drain_ns:
+            if completed == last or now >= give_up or now > progress + patience:
                 break
 
             while free_since and submitted < last:

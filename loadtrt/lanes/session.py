@@ -194,7 +194,7 @@ def _require_idle(phase: Phase, driven: Driven, config: RunConfig) -> None:
     """The next phase needs all buffer sets: what this one left in flight would be taken for its requests."""
     if driven.unserved:
         left, drain = plural(driven.unserved, "request"), format_duration(config.drain)
-        raise EngineError(f"{phase}: {left} did not finish within --drain {drain}: raise it, or the engine hangs")
+        raise EngineError(f"{phase}: {left} did not finish: raise --drain (it is {drain}), or the engine hangs")
 
 
 def _ticker(engine: Engine, phase: Phase, began: int, on_tick: OnTick | None) -> Callable[[int, int], None] | None:
