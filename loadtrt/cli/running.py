@@ -82,6 +82,8 @@ def run(config: RunConfig) -> int:
         voice.end_line()
     if session.fault is not None:
         raise session.fault
+    if result.failure is not None:
+        print(f"loadtrt: {result.failure}", file=sys.stderr)
     return _exit_code(result)
 
 
@@ -181,8 +183,6 @@ def _deliver(result: RunResult, config: RunConfig) -> None:
             Path(target).write_text(text, encoding="utf-8")
         except OSError as error:
             failure = f"the result could not be written to {target}: {error.strerror}"
-    if result.failure is not None:
-        print(f"loadtrt: {result.failure}", file=sys.stderr)
     if not config.quiet:
         stream = sys.stderr if target == "-" else sys.stdout
         stream.write(
