@@ -126,9 +126,9 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
         profiling_verbosity = verbosity.DETAILED
 
         def __init__(self, runtime: Runtime) -> None:
-            self.runtime = runtime  # the real binding keeps it alive too
-            self.taken: list[int] = []
-            self.live = 0
+            self._runtime = runtime  # the real binding keeps it alive too
+            self._taken: list[int] = []
+            self._live = 0
 
         num_io_tensors = property(lambda _: len(world.tensors))
         num_optimization_profiles = property(lambda _: world.profiles)
@@ -165,9 +165,12 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
             return [Dims(shape) for shape in by_name(tensor).ranges[profile]]
 
         def create_execution_context(self, config: Any = None) -> Any:
+            return self._create(config)
+
+        def _create(self, config: Any = None) -> Any:
             assert config is None or rtx, "only RTX takes a runtime configuration worth having"
-            if self.live >= world.contexts_possible:
-                self.runtime.logger.log(severity.ERROR, "Error Code 2: OutOfMemory (requested 80 GiB)")
+            if self._live >= world.contexts_possible:
+                self._runtime.logger.log(severity.ERROR, "Error Code 2: OutOfMemory (requested 80 GiB)")
                 return None
             return IExecutionContext(self, config)
 
@@ -177,13 +180,13 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
             return module.EngineInspector()
 
         def __del__(self) -> None:
-            assert self.live == 0, "an engine was freed before its contexts"
+            assert self._live == 0, "an engine was freed before its contexts"
             world.events.append("engine")
 
     def new_question(answer: int) -> Any:
         def ask(engine: ICudaEngine, *_: Any) -> int:
             if world.inner_86:
-                engine.runtime.logger.log(severity.ERROR, "API not supported by the runtime inside the plan")
+                engine._runtime.logger.log(severity.ERROR, "API not supported by the runtime inside the plan")
                 return 0
             return answer
 
@@ -191,6 +194,7 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
 
     engine_class: Any = ICudaEngine
     if old:
+        engine_class.create_execution_context = lambda engine: engine._create()
         engine_class.num_bindings = property(lambda _: len(world.tensors))
         engine_class.has_implicit_batch_dimension = property(lambda _: world.implicit_batch)
         # Its bug: only the first value of each.
@@ -213,49 +217,51 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
 
     class IExecutionContext:
         def __init__(self, engine: ICudaEngine, config: Any) -> None:
-            self.engine, self.config = engine, config
-            self.shapes: dict[str, Shape] = {t.name: t.shape for t in world.tensors if t.is_input and -1 not in t.shape}
-            self.addresses: dict[str, int] = {}
-            first = (old and engine.live == 0) or world.sharing
+            self.engine, self._config = engine, config
+            self._shapes: dict[str, Shape] = {
+                t.name: t.shape for t in world.tensors if t.is_input and -1 not in t.shape
+            }
+            self._addresses: dict[str, int] = {}
+            first = (old and engine._live == 0) or world.sharing
             self.active_optimization_profile = 0 if first else -1
-            self.selected = False
-            engine.live += 1
+            self._selected = False
+            engine._live += 1
 
         def _error(self, text: str) -> Literal[False]:
-            self.engine.runtime.logger.log(severity.ERROR, text)
+            self.engine._runtime.logger.log(severity.ERROR, text)
             return False
 
         def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
             assert type(profile) is int
             assert type(stream) is int
-            if old and not world.sharing and profile in self.engine.taken:
+            if old and not world.sharing and profile in self.engine._taken:
                 self._error(f"Profile {profile} has been chosen by another IExecutionContext.")
                 raise RuntimeError("setOptimizationProfileAsync failed")
-            self.engine.taken.append(profile)
-            self.active_optimization_profile, self.selected = profile, True
+            self.engine._taken.append(profile)
+            self.active_optimization_profile, self._selected = profile, True
             return True
 
         def set_input_shape(self, tensor: str, shape: Dims) -> bool:
-            assert self.selected, "shapes before the profile"
+            assert self._selected, "shapes before the profile"
             assert type(shape) is Dims
             least, _, most = by_name(tensor).ranges[self.active_optimization_profile]
             if not all(low <= size <= high for low, size, high in zip(least, shape, most, strict=True)):
                 return self._error("the shape does not satisfy the profile")
-            self.shapes[tensor] = tuple(shape)
+            self._shapes[tensor] = tuple(shape)
             return True
 
         def infer_shapes(self) -> list[str]:
-            host = [t.name for t in world.tensors if t.is_input and t.host and t.name not in self.addresses]
-            undecided = [t.name for t in world.tensors if t.is_input and t.name not in self.shapes]
+            host = [t.name for t in world.tensors if t.is_input and t.host and t.name not in self._addresses]
+            undecided = [t.name for t in world.tensors if t.is_input and t.name not in self._shapes]
             return [*undecided, *host, *world.infer_missing]
 
         def get_tensor_shape(self, tensor: str) -> Dims:
             found = by_name(tensor)
             if found.is_input:
-                return Dims(self.shapes.get(tensor, found.shape))
+                return Dims(self._shapes.get(tensor, found.shape))
             if found.data_decides or -1 not in found.shape:
                 return Dims(found.shape)
-            batch = next(iter(self.shapes.values()))[0]
+            batch = next(iter(self._shapes.values()))[0]
             return Dims(batch if size == -1 else size for size in found.shape)
 
         def get_max_output_size(self, tensor: str) -> int:
@@ -265,21 +271,21 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
             assert type(address) is int
             if address == 0 or (address % 256 and not by_name(tensor).host):
                 return self._error(f"the address of {tensor} is not aligned")
-            self.addresses[tensor] = address
+            self._addresses[tensor] = address
             return True
 
         def execute_async_v3(self, stream: int) -> bool:
             if type(stream) is not int:
                 raise TypeError("incompatible function arguments")
-            missing = [tensor.name for tensor in world.tensors if tensor.name not in self.addresses]
+            missing = [tensor.name for tensor in world.tensors if tensor.name not in self._addresses]
             if missing or self.infer_shapes():
                 return self._error(f"Address is not set for {', '.join(missing)}.")
             return True
 
         def __del__(self) -> None:
-            self.engine.live -= 1
-            if self.active_optimization_profile in self.engine.taken:
-                self.engine.taken.remove(self.active_optimization_profile)
+            self.engine._live -= 1
+            if self.active_optimization_profile in self.engine._taken:
+                self.engine._taken.remove(self.active_optimization_profile)
             world.events.append("context")
 
     if rtx:

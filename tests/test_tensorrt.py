@@ -83,7 +83,7 @@ def test_rtx_specialises_its_kernels_before_the_measurement(monkeypatch: pytest.
     """Law: on RTX a lane's context has EAGER kernels and no graph of RTX's own."""
     plan = _bench("rtx", monkeypatch, tmp_path).load(batch=1)
     context = plan.context(5)
-    config = context._context.config
+    config = context._context._config
     assert config.dynamic_shapes_kernel_specialization_strategy.name == "EAGER"
     assert config.cuda_graph_strategy.name == "DISABLED"
     plan.close()

@@ -86,9 +86,7 @@ def _flag(name: str, off: str, help_: str) -> Callable[[Callable[..., int]], Cal
 @click.option("--duration", metavar="TIME", help="Measure this long.  [default: 10s, or as --requests takes]")
 @click.option("--requests", type=int, help="Measure this many; with --duration too, whichever is later.")
 @click.option("--max-duration", metavar="TIME", help="End measuring after this, whatever else is asked.")
-@click.option(
-    "--drain", metavar="TIME", help="Wait this long for the last requests.  [default: 10s]"
-)
+@click.option("--drain", metavar="TIME", help="Wait this long for the last requests.  [default: 10s]")
 @_flag("verify", "no-verify", "First compare outputs under load with those of a quiet run.")
 @click.option("--max-lateness", metavar="TIME", help="p99 of the generator's lateness that makes a run INVALID.")
 @click.option("--json", "json_file", metavar="FILE|-", help="Write the whole result there; - is stdout.")
