@@ -47,6 +47,18 @@ def parse_rate(text: str | float) -> float:
     return value
 
 
+def parse_bytes(text: str) -> int:
+    """Bytes of "1GiB", "512MiB", "64K"; K, M and G count in powers of 1024, as trtexec's do.
+
+    Raises UsageError when the text is no size, or is zero.
+    """
+    match = re.fullmatch(rf"\s*{_NUMBER}\s*(?:([KMGT])(?:iB|B)?|B)\s*", text)
+    size = int(float(match[1]) * 1024 ** " KMGT".index(match[2] or " ")) if match else 0
+    if size <= 0:
+        raise UsageError(f"'{text}' is not a size: write a number with B, KiB, MiB, GiB or TiB, such as 1GiB")
+    return size
+
+
 def exact_duration(ns: int) -> str:
     """The shortest text that `parse_duration` reads back as exactly `ns`: "10s", "250ms"."""
     for unit in ("h", "m", "s", "ms", "us"):

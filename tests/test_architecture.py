@@ -17,6 +17,7 @@ FLOORS = {
     "cuda": 3,
     "engines": 4,
     "zoo": 4,
+    "caffe": 4,
     "lanes": 5,
     "live": 5,
     "report": 5,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtrt.errors import UsageError
-from loadtrt.units import exact_duration, format_bytes, format_duration, parse_duration, parse_rate
+from loadtrt.units import exact_duration, format_bytes, format_duration, parse_bytes, parse_duration, parse_rate
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,16 @@ def test_durations_and_sizes_have_three_digits() -> None:
         "0 ns", "999 ns", "1.00 µs", "312 µs", "7.21 ms", "1.50 s",
     ]  # fmt: skip
     assert [format_bytes(count) for count in (7, 1500, 26_429_416)] == ["7 B", "1.46 KiB", "25.2 MiB"]
+
+
+@pytest.mark.parametrize(("text", "count"), [("1GiB", 1 << 30), ("1.5K", 1536), ("512MB", 1 << 29), ("7 B", 7)])
+def test_a_size_is_bytes(text: str, count: int) -> None:
+    """Prefixes are powers of 1024, as trtexec reads them."""
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "1", "1foo", "0GiB", "-1GiB", "GiB"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    """A bare number too: nobody knows whether bytes or MiB are meant."""
+    with pytest.raises(UsageError, match="is not a size"):
+        parse_bytes(text)

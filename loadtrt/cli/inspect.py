@@ -53,6 +53,7 @@ def _show_plan(found: dict[str, Any]) -> None:
         facts.append(("host code", f"{format_bytes(found['host_code_bytes'])}: a lean runtime, so version-compatible"))
     if found["compute_capabilities"]:
         facts.append(("built for", f"compute capability {', '.join(found['compute_capabilities'])}"))
+    facts += _build_facts(found)
     loaded = found["loaded"]
     if loaded is None:
         _grid(facts)
@@ -85,6 +86,24 @@ def _show_plan(found: dict[str, Any]) -> None:
         _table(("layer", "type", "precision", "tactic"), layers)
     if loaded["layers_missing"]:
         click.echo(f"\nLayers: {loaded['layers_missing']}.")
+
+
+def _build_facts(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the sidecar tells; a line of what is wrong with it, and none where there is no sidecar."""
+    from loadtrt.units import format_duration
+
+    made = found["build"]
+    if made is None:
+        return [] if found["no_build"].startswith("there is no ") else [("sidecar", found["no_build"])]
+    options = ", ".join(f"{key}={json.dumps(value)}" for key, value in made["options"].items())
+    facts = [
+        ("built from", f"{made['model']}, SHA-256 {made['model_sha256']}"),
+        ("built on", made["gpu"]),
+        ("options", options),
+        ("precision", made["precision"]),
+        ("build took", format_duration(made["build_ns"])),
+    ]
+    return [fact for fact in facts if fact[1]]
 
 
 def _show_onnx(found: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from loadtrt.errors import EXIT_INTERRUPTED, LoadtrtError
 # name: (module that holds `command`, what it does). Kept here so that --help imports none of them.
 COMMANDS = {
     "run": ("loadtrt.cli.run", "Drive an engine with load and say how fast and how late it is."),
+    "build": ("loadtrt.cli.build", "Build a plan from an ONNX, zoo or Caffe model, for this GPU or another."),
     "inspect": ("loadtrt.cli.inspect", "Say what is in a plan or model, as far as can be known here."),
     "doctor": ("loadtrt.cli.doctor", "Check GPU, driver, TensorRT and host, and say what to mend."),
     "zoo": ("loadtrt.cli.zoo", "Write a model made on the spot, such as googlenet."),

@@ -74,7 +74,7 @@ class Found:
 
 def find_flavours() -> list[Found]:
     """All of FLAVOURS, importable or not. Imports them; starts no runtime; never raises for a broken installation."""
-    return [_find(name) for name in FLAVOURS]
+    return [find_flavour(name) for name in FLAVOURS]
 
 
 def choose_flavour(header: PlanHeader, wanted: str | None = None) -> Flavour:
@@ -95,7 +95,7 @@ def choose_flavour(header: PlanHeader, wanted: str | None = None) -> Flavour:
         names = [name]
     reasons = {}
     for name in names:
-        found = _find(name)
+        found = find_flavour(name)
         refusal = found.reason if found.flavour is None else _refusal(header, found.flavour)
         if found.flavour is not None and refusal is None:
             return found.flavour
@@ -129,7 +129,7 @@ def capabilities_of(module: Any) -> Capabilities:
 _MISSING = "is not installed"
 
 
-def _find(name: str) -> Found:
+def find_flavour(name: str) -> Found:
     """Import `name`, or `name`_bindings: the frontend only re-exports those, and some hosts have them alone."""
     reason = _MISSING
     for candidate in (name, f"{name}_bindings"):

@@ -41,6 +41,7 @@ def inspect_file(
         "sha256": header.sha256,
         "host_code_bytes": header.host_code_bytes,
         "compute_capabilities": list(header.compute_capabilities),
+        **_built(path, header.sha256),
         "loaded": None,
         "not_loaded": "",
     }
@@ -51,6 +52,21 @@ def inspect_file(
             raise
         found["not_loaded"] = str(error)
     return found
+
+
+def _built(path: Path, digest: str) -> dict[str, Any]:
+    """What the sidecar says of the build, and what is wrong with the sidecar: it may be another plan's."""
+    from loadtrt.engines.sidecar import read_sidecar, sidecar_of
+
+    try:
+        sidecar = read_sidecar(path)
+    except UsageError as error:
+        return {"build": None, "no_build": str(error)}
+    if sidecar is None:
+        return {"build": None, "no_build": f"there is no {sidecar_of(path)} beside it"}
+    if sidecar.plan_sha256 != digest:
+        return {"build": None, "no_build": f"{sidecar_of(path)} is of another plan: its SHA-256 differs"}
+    return {"build": sidecar.model_dump(mode="json"), "no_build": ""}
 
 
 def _load(

@@ -62,22 +62,22 @@ def read_model(config: RunConfig) -> OnnxModel:
         model = zoo.make(config.engine.removeprefix("zoo:"), first, seed=0)
         digest, external = sha256(model.SerializeToString()).hexdigest(), 0
     else:
-        model, digest = _parse(Path(config.engine))
-        files = _external_files(model, Path(config.engine))
+        model, digest = parse_model(Path(config.engine))
+        files = external_files(model, Path(config.engine))
         external = sum(file.stat().st_size for file in files)
         folder = Path(config.engine).resolve().parent if files else None
-    inputs, batch = _decide_sizes(model, config)
+    inputs, batch = decide_sizes(model, config)
     dtypes = {output.name: _dtype(output, f"output {output.name} of {config.engine}") for output in model.graph.output}
     if config.fp16:
-        model, folder, external = _to_fp16(model, folder, config.engine), None, 0
+        model, folder, external = to_fp16(model, folder, config.engine), None, 0
     data = model.SerializeToString()
     precision = "converted to FP16 (FP32 inputs and outputs kept)" if config.fp16 else ""
     weights = len(data) + external
     return OnnxModel(config.engine, data, folder, digest, weights, inputs, batch, dtypes, precision, tuple(notes))
 
 
-def _parse(file: Path) -> tuple[Any, str]:
-    """The model in `file` and the SHA-256 of its bytes."""
+def parse_model(file: Path) -> tuple[Any, str]:
+    """The model in `file` and the SHA-256 of its bytes. Raises UsageError for what cannot be read or is no model."""
     import onnx
 
     try:
@@ -93,7 +93,7 @@ def _parse(file: Path) -> tuple[Any, str]:
     return model, sha256(data).hexdigest()
 
 
-def _external_files(model: Any, file: Path) -> set[Path]:
+def external_files(model: Any, file: Path) -> set[Path]:
     """The files beside the model that hold its weights. Raises UsageError where one is missing."""
     from onnx import TensorProto
 
@@ -107,7 +107,7 @@ def _external_files(model: Any, file: Path) -> set[Path]:
     return files
 
 
-def _decide_sizes(model: Any, config: RunConfig) -> tuple[tuple[TensorSpec, ...], int]:
+def decide_sizes(model: Any, config: RunConfig) -> tuple[tuple[TensorSpec, ...], int]:
     """The inputs and the batch, after writing what --batch and --shapes decide into `model`."""
     weights = {tensor.name for tensor in model.graph.initializer}
     values = {value.name: value for value in model.graph.input if value.name not in weights}
@@ -158,8 +158,11 @@ def _dtype(value: Any, where: str) -> str:
     return _DTYPES[name]
 
 
-def _to_fp16(model: Any, folder: Path | None, name: str) -> Any:
-    """`model` with FP16 weights and arithmetic between FP32 inputs and outputs, its external data taken in."""
+def to_fp16(model: Any, folder: Path | None, name: str, *, keep_io: bool = True) -> Any:
+    """`model` with FP16 weights and arithmetic, external data taken in; with `keep_io` inputs and outputs stay FP32.
+
+    Raises EngineError where the converter fails.
+    """
     import onnx.checker
     import onnx.external_data_helper
     from onnxconverter_common import float16
@@ -170,7 +173,7 @@ def _to_fp16(model: Any, folder: Path | None, name: str) -> Any:
         try:
             if folder is not None:
                 onnx.external_data_helper.load_external_data_for_model(model, str(folder))
-            converted = float16.convert_float_to_float16(model, keep_io_types=True)
+            converted = float16.convert_float_to_float16(model, keep_io_types=keep_io)
             onnx.checker.check_model(converted)
         except Exception as error:  # the converter raises whatever it stumbles upon
             reason = " ".join(str(error).split())

@@ -77,7 +77,6 @@ def _needs_plan(config: RunConfig) -> str:
     stem = name.removeprefix("zoo:").removesuffix(".onnx")
     fp16 = " --fp16" if config.fp16 else ""
     return (
-        f"{name} is a model and TensorRT runs plans: build one with `loadtrt build {name} -o {stem}.plan{fp16}` "
-        f"(not in this version yet; trtexec --onnx={stem}.onnx --saveEngine={stem}.plan{fp16} makes one), "
-        "or run the model on the CPU with --on onnxruntime"
+        f"{name} is a model and TensorRT runs plans: build one with `loadtrt build {name} -o {stem}.plan{fp16}`, "
+        "and run that, or run the model on the CPU with --on onnxruntime"
     )

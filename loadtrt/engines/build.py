@@ -1,0 +1,244 @@
+"""From a model to a plan: the same steps on every TensorRT that has a builder (8.6, 10, 11, RTX).
+
+options = BuildOptions(flavour="rtx", targets=("SM86",), fp16=True)
+built = build_plan(read_source("googlenet.onnx", options), Path("googlenet.plan"), options)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loadtrt import __version__
+from loadtrt.cuda.runtime import call, device_properties
+from loadtrt.engines.build_config import (
+    io_of,
+    keep_timing_cache,
+    make_config,
+    make_network,
+    parse_onnx,
+    use_timing_cache,
+)
+from loadtrt.engines.build_model import is_quantized, prepare
+from loadtrt.engines.build_watch import attach, run_watched
+from loadtrt.engines.plan import sha256
+from loadtrt.engines.sidecar import Sidecar, SidecarTensor, sidecar_of
+from loadtrt.engines.toolchain import choose_toolchain, preflight
+from loadtrt.errors import EngineError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from loadtrt.engines.build_model import Source
+    from loadtrt.engines.build_options import BuildOptions
+    from loadtrt.engines.build_watch import Progress, Watch
+    from loadtrt.engines.toolchain import Toolchain
+
+_DTYPES = {"FLOAT": "fp32", "HALF": "fp16"}  # the others are TensorRT's names in lower case
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltPlan:
+    """A plan that was built. `path`, its sidecar `sidecar` at `path`.json, and TensorRT's log at `log`; `notes`: what
+    the user should read."""
+
+    path: Path
+    log: Path
+    sidecar: Sidecar
+    notes: tuple[str, ...]
+
+
+def build_plan(
+    source: Source, output: Path, options: BuildOptions, show: Callable[[Progress], None] | None = None
+) -> BuiltPlan:
+    """Build `source` into the file `output`, with `output`.json and `output`.log beside it.
+
+    `output` is there whole or not at all: it replaces what was there at the very end. `source.model` is used up. `show`
+    is called with the builder's progress a few times a second. Raises UsageError (options, files, shapes), EngineError
+    (no builder, no GPU, a model that TensorRT refuses), KeyboardInterrupt when it was stopped.
+    """
+    require_writable(output, source)
+    tool = choose_toolchain(options.flavour)
+    preflight(tool, options)
+    ready = prepare(source, options, weak_typing=tool.weak_typing)
+    log = output.with_name(f"{output.name}.log")
+    on_gpu = not options.targets or "CURRENT" in options.targets
+
+    def work(watch: Watch) -> tuple[bytes, tuple[SidecarTensor, ...], int]:
+        if on_gpu:
+            call("cudaSetDevice", options.device)  # a thread's device is its own
+        return _build(tool, ready, options, watch)
+
+    with _logging_to(log):
+        data, tensors, build_ns = run_watched(tool, work, show)
+    _write(output, data)
+    gpu = device_properties(options.device) if on_gpu else None
+    sidecar = Sidecar(
+        loadtrt_version=__version__,
+        model=source.name,
+        model_sha256=source.sha256,
+        options=options.given(),
+        precision=ready.precision,
+        flavour=tool.flavour.name,
+        flavour_version=tool.flavour.version,
+        gpu=f"{gpu.name}, compute capability {'.'.join(map(str, gpu.compute_capability))}" if gpu else "",
+        targets=options.targets,
+        tensors=tensors,
+        build_ns=build_ns,
+        plan_sha256=sha256(output),
+        plan_bytes=len(data),
+    )
+    _write(sidecar_of(output), (sidecar.model_dump_json(indent=2) + "\n").encode())
+    return BuiltPlan(output, log, sidecar, ready.notes)
+
+
+def _build(
+    tool: Toolchain, source: Source, options: BuildOptions, watch: Watch
+) -> tuple[bytes, tuple[SidecarTensor, ...], int]:
+    """The plan's bytes, its inputs and outputs, and nanoseconds of the builder."""
+    module, journal = tool.module, tool.journal
+    _load_plugins(tool, options)
+    mark = journal.mark()
+    try:
+        builder = module.Builder(journal.logger)
+    except TypeError:  # pybind11's word for a null pointer
+        raise EngineError(f"{tool.flavour} cannot start its builder; it says {journal.reason(mark)}") from None
+    network = make_network(tool, builder, options)
+    parse_onnx(tool, network, source)
+    config = make_config(tool, builder, network, options)
+    if options.timing_cache:
+        use_timing_cache(config, options.timing_cache)
+    calibrator = _calibrator(tool, source, config, options)
+    monitor = attach(tool, config, watch)
+    mark = journal.mark()
+    began = time.perf_counter_ns()
+    try:
+        plan = builder.build_serialized_network(network, config)
+    finally:
+        if calibrator is not None:
+            calibrator.close()
+    build_ns = time.perf_counter_ns() - began
+    del monitor
+    if calibrator is not None and calibrator.failure is not None:
+        raise calibrator.failure
+    if plan is None:
+        raise EngineError(
+            f"{tool.flavour} cannot build {source.name}{_why(journal.errors_since(mark), journal.reason(mark))}"
+        )
+    if options.timing_cache:
+        keep_timing_cache(config, options.timing_cache)
+    tensors = tuple(
+        SidecarTensor(
+            name=tensor.name,
+            input=place < network.num_inputs,
+            dtype=_DTYPES.get(tensor.dtype.name, tensor.dtype.name.lower()),
+            shape=tuple(tensor.shape),
+        )
+        for place, tensor in enumerate(io_of(network))
+    )
+    return bytes(plan), tensors, build_ns
+
+
+def _why(errors: list[str], reason: str) -> str:
+    """A remedy for what is known to go wrong, and TensorRT's words."""
+    low = " ".join(errors).lower()
+    if "out of memory" in low or "outofmemory" in low:
+        known = ": too little GPU memory, so lower --workspace or --batch, or free some"
+    elif "libnvinfer_lean" in low:
+        known = ": its lean runtime is not on the library path, so add it to LD_LIBRARY_PATH, or --exclude-lean-runtime"
+    elif "cuda" in low and "driver" in low:
+        known = ": one of the options needs a GPU for this flavour, and there is none"
+    else:
+        known = ""
+    return f"{known} (it says {reason})" if known else f"; it says {reason}"
+
+
+def _load_plugins(tool: Toolchain, options: BuildOptions) -> None:
+    for plugin in options.plugins:
+        if not Path(plugin).is_file():
+            raise UsageError(f"--plugins {plugin}: there is no such file")
+    if tool.flavour.capabilities.plugins:
+        tool.module.init_libnvinfer_plugins(tool.journal.logger, "")
+    for plugin in options.plugins:
+        mark = tool.journal.mark()
+        try:
+            handle = tool.module.get_plugin_registry().load_library(str(Path(plugin).resolve()))
+        except (RuntimeError, TypeError):
+            handle = None
+        if handle is None:
+            raise EngineError(
+                f"{tool.flavour} cannot load plugin library {plugin}; it says {tool.journal.reason(mark)}"
+            )
+
+
+def _calibrator(tool: Toolchain, source: Source, config: Any, options: BuildOptions) -> Any:
+    """Set where INT8 ranges come from calibration: the builder chooses types, and the model has no Q/DQ nodes."""
+    if not options.int8 or not tool.weak_typing or options.strongly_typed or is_quantized(source.model):
+        return None
+    from loadtrt.engines.calibrator import make_calibrator
+    from loadtrt.engines.precision import calibration_sets
+
+    sets, _ = calibration_sets(source, options)
+    first = next(iter(sets[0].values())).shape if sets and sets[0] else ()
+    calibrator = make_calibrator(tool.module, sets, first[0] if first else 1, options.calibration_cache)
+    config.int8_calibrator = calibrator
+    return calibrator
+
+
+def require_writable(output: Path, source: Source) -> None:
+    """Say now, not after minutes of building, that the plan cannot be written. Raises UsageError."""
+    if output.is_dir():
+        raise UsageError(f"-o {output} is a folder: name the plan file in it")
+    if output.exists() and not output.is_file():  # renaming would put a file in the place of /dev/null
+        raise UsageError(f"-o {output} is not a regular file: name a plan file")
+    if source.name and Path(source.name).exists() and output.exists() and os.path.samefile(source.name, output):
+        raise UsageError(f"-o {output} is the model itself: give the plan another name")
+    if not output.parent.is_dir():
+        raise UsageError(f"-o {output}: there is no folder {output.parent}")
+    part = _part(output)
+    try:
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise UsageError(f"-o {output} cannot be written: {error.strerror}") from None
+
+
+def _part(file: Path) -> Path:
+    return file.with_name(f".{file.name}.{os.getpid()}.part")
+
+
+def _write(file: Path, data: bytes) -> None:
+    """The whole file or nothing: written beside it, then renamed."""
+    part = _part(file)
+    try:
+        part.write_bytes(data)
+        part.replace(file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise UsageError(f"cannot write {file}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _logging_to(file: Path) -> Iterator[None]:
+    """TensorRT's log of this build, without its verbose part, in `file`."""
+    logger = logging.getLogger("loadtrt.tensorrt")
+    before = logger.level
+    try:
+        handler = logging.FileHandler(file, mode="w", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write build log {file}: {error.strerror}") from None
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+        handler.close()
