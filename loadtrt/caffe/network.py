@@ -130,7 +130,7 @@ def _outputs(network: Network, graph: Graph, asked: Sequence[str], unread: list[
     for name in chosen:
         if name not in graph.blobs:
             near = difflib.get_close_matches(name, graph.blobs, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"its last is {list(graph.blobs)[-1]}"
+            hint = f"did you mean {near[0]}?" if near else f"its last is {next(reversed(graph.blobs), 'none')}"
             raise UsageError(f"{network.file} has no blob {name} to put out: {hint}")
         tensor = graph.blobs[name]
         if name in network.inputs and tensor.name == name:
