@@ -1,5 +1,18 @@
-"""`python -m loadtrt`."""
+"""The entry point of `loadtrt` and of `python -m loadtrt`: nothing is imported before an interrupt has its sentence."""
 
-from loadtrt.cli.main import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line. Ctrl-C while it is still being imported ends in a sentence, too."""
+    try:
+        from loadtrt.cli.main import main as run
+
+        run()
+    except KeyboardInterrupt:
+        print("loadtrt: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -148,6 +148,8 @@ class RunConfig(BaseModel):
             raise ValueError("closed arrivals have no rate: leave --rate out, or take --arrivals poisson or constant")
         if self.arrivals != "closed" and self.rate is None:
             raise ValueError(f"{self.arrivals} arrivals need a rate: add --rate, such as --rate 500/s")
+        if self.inputs != ("random",) and self.input_sets != type(self).model_fields["input_sets"].default:
+            raise ValueError("input_sets counts random input sets: leave it out with zeros, or with files of your own")
         if self.max_duration is not None and self.duration is not None and self.max_duration < self.duration:
             raise ValueError("max_duration is shorter than duration: raise one or lower the other")
         return self

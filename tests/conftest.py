@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import trio.testing
+from fake_tensorrt import World
+from tensorrt_bench import FLAVOURS, Bench
 
 from loadtrt.cuda.runtime import has_gpu
 
@@ -48,3 +50,15 @@ def googlenet() -> Path:
 def tiny() -> Path:
     """x fp32[1, 256] → y fp32[1, 10], version-compatible."""
     return _plan("tiny_mlp_fp32_vc.plan")
+
+
+@pytest.fixture(params=FLAVOURS)
+def flavour(request: pytest.FixtureRequest) -> str:
+    """Every flavour of TensorRT, as a fake."""
+    return str(request.param)
+
+
+@pytest.fixture
+def bench(flavour: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bench:
+    """A plan's file and the fake TensorRT that runs it."""
+    return Bench(flavour, monkeypatch, tmp_path, World())

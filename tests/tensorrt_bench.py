@@ -103,3 +103,8 @@ def write_plan(path: Path, **of: Any) -> str:
     """A plan file; returns its name."""
     path.write_bytes(plan_bytes(**of))
     return str(path)
+
+
+def bench_of(flavour: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **world: Any) -> Bench:
+    """A bench whose world is unlike the default."""
+    return Bench(flavour, monkeypatch, tmp_path, World(**world))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,7 @@ def _loadtrt(*arguments: str | Path, **environment: str) -> subprocess.Completed
         (("run", "--engine", "simulated:null", "--shapes", "data"), 2, "NAME:VALUE"),
         (("run", "--engine", "simulated:null", "--inputs", "none.npz"), 2, "none.npz"),
         (("run", "--engine", "simulated:null", "--json", "/nowhere/run.json"), 2, "/nowhere"),
+        (("run", "--engine", "simulated:null", "--json", "docs"), 2, "is a folder"),
         (("run", "--config", "none.yaml"), 2, "none.yaml"),
         (("rnu",), 2, "did you mean 'run'"),
         (("zoo", "googlnet", "-o", "x.onnx"), 2, "googlenet"),
@@ -221,3 +223,34 @@ def test_a_terminal_shows_what_goes_on(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "loading nowhere.plan" in shown
     assert shown.split("\r")[-2].lstrip().startswith("loadtrt: there is no plan")
+
+
+def test_an_interrupt_inside_an_import_is_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Extension modules turn Ctrl-C into an ImportError "initialization failed": still no fault of ours."""
+    from loadtrt.cli import main as entry
+
+    def interrupted(**_: object) -> int:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr(entry.cli, "main", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        entry.main()
+
+
+def test_an_impatient_interrupt_waits_for_the_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """SIGINT while the result is summed up and written changes nothing; afterwards it works again."""
+    from loadtrt.cli import running
+    from loadtrt.config import load_config
+    from loadtrt.lanes.outcome import result_of
+
+    def slow(*arguments: Any, **named: Any) -> RunResult:
+        signal.raise_signal(signal.SIGINT)
+        return result_of(*arguments, **named)
+
+    monkeypatch.setattr(running, "result_of", slow)
+    file = tmp_path / "run.json"
+    engine = "simulated:service=1ms,clock=virtual"
+    options = {"engine": engine, "warmup": 0, "requests": 50, "quiet": True, "json": str(file)}
+    assert running.run(load_config(None, options)) == 0
+    assert RunResult.model_validate_json(file.read_text()).ok == 50
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -56,6 +56,7 @@ def test_a_rate_makes_an_open_loop(tmp_path: Path) -> None:
         ({"engine": "x", "shapes": {"d": "1xq"}}, "--shapes.d: '1xq' is not a shape"),
         ({"engine": "x", "input_range": {"d": "1..q"}}, "--input-range.d: '1..q' is not a range"),
         ({"engine": "x", "duration": "5s", "max_duration": "1s"}, "max_duration is shorter than duration"),
+        ({"engine": "x", "inputs": "zeros", "input_sets": 9}, "input_sets counts random input sets"),
         ({"engine": "x", "contexts": 0, "buffers": 0}, "--buffers: input should be"),
     ],
 )

@@ -7,8 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fake_tensorrt import World
-from tensorrt_bench import FLAVOURS, Bench, install
+from tensorrt_bench import Bench, bench_of, install
 
 from loadtrt.engines.log import journal_of
 from loadtrt.errors import EngineError, UsageError
@@ -17,23 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(params=FLAVOURS)
-def flavour(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def bench(flavour: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bench:
-    return Bench(flavour, monkeypatch, tmp_path, World())
-
-
-def _bench(flavour: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **world: Any) -> Bench:
-    return Bench(flavour, monkeypatch, tmp_path, World(**world))
-
-
 def test_preflight_comes_before_everything_of_tensorrt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Law: without a GPU nothing of TensorRT is touched (the real Runtime would end the process)."""
-    bench = _bench("10", monkeypatch, tmp_path)
+    bench = bench_of("10", monkeypatch, tmp_path)
 
     def no_gpu() -> int:
         raise EngineError("no CUDA GPU is visible")
@@ -72,14 +57,14 @@ def test_bad_options(bench: Bench, options: dict[str, Any], error: type[Exceptio
 
 def test_host_code_runs_only_on_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Law: a plan with a lean runtime is refused before any CUDA call unless --allow-host-code says otherwise."""
-    bench = _bench("dispatch", monkeypatch, tmp_path)
+    bench = bench_of("dispatch", monkeypatch, tmp_path)
     with pytest.raises(EngineError, match=r"carries a lean runtime.*--allow-host-code if you trust"):
         bench.load(batch=1, allow_host_code=False)
     assert bench.world.calls == []
     plan = bench.load(batch=1)
     assert plan.open.runtime.engine_host_code_allowed
     plan.close()
-    plan = _bench("10", monkeypatch, tmp_path).load(batch=1, allow_host_code=False)
+    plan = bench_of("10", monkeypatch, tmp_path).load(batch=1, allow_host_code=False)
     assert not plan.open.runtime.engine_host_code_allowed
     plan.close()
 
@@ -109,7 +94,7 @@ def test_host_code_runs_only_on_request(monkeypatch: pytest.MonkeyPatch, tmp_pat
 )
 def test_what_tensorrt_refuses(said: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Law: each known refusal has its cause and remedy, and TensorRT's own words are quoted."""
-    bench = _bench("10", monkeypatch, tmp_path, refuses=said)
+    bench = bench_of("10", monkeypatch, tmp_path, refuses=said)
     with pytest.raises(EngineError, match=words) as error:
         bench.load(batch=1)
     assert said[:20] in str(error.value)
@@ -120,7 +105,7 @@ def test_what_tensorrt_refuses(said: str, words: str, monkeypatch: pytest.Monkey
 
 def test_rtx_adds_its_own_diagnosis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Law: where RTX can judge a plan, the names of its diagnosis stand in the sentence."""
-    bench = _bench("rtx", monkeypatch, tmp_path, refuses="no idea")
+    bench = bench_of("rtx", monkeypatch, tmp_path, refuses="no idea")
     with pytest.raises(EngineError, match=r"another GPU than this one.*says UNSUPPORTED_CC; no idea"):
         bench.load(batch=1)
 
@@ -128,7 +113,7 @@ def test_rtx_adds_its_own_diagnosis(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_implicit_batch_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Law: an 8.6 engine with an implicit batch dimension is an error."""
     with pytest.raises(EngineError, match="implicit batch dimension"):
-        _bench("8.6", monkeypatch, tmp_path, implicit_batch=True).load(batch=1)
+        bench_of("8.6", monkeypatch, tmp_path, implicit_batch=True).load(batch=1)
 
 
 def test_the_log_goes_to_python_and_never_to_stdout(

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from doctor_files import GIB, of, write
 
 from loadtrt.cuda import runtime
 from loadtrt.doctor import gpu
@@ -18,20 +19,7 @@ if TYPE_CHECKING:
 
     from loadtrt.doctor.check import Check
 
-GIB = 2**30
 BUS_ID = "00000000:0f:00.0"
-
-
-def write(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        file = root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    return root
-
-
-def of(checks: list[Check], name: str) -> Check:
-    return next(check for check in checks if check.name == name)
 
 
 # --- driver and CUDA

@@ -7,27 +7,12 @@ import resource
 from typing import TYPE_CHECKING
 
 import pytest
+from doctor_files import GIB, of, write
 
 from loadtrt.doctor import host
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from loadtrt.doctor.check import Check
-
-GIB = 2**30
-
-
-def write(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        file = root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    return root
-
-
-def of(checks: list[Check], name: str) -> Check:
-    return next(check for check in checks if check.name == name)
 
 
 def test_a_good_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

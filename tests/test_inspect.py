@@ -7,28 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
-from fake_tensorrt import World
-from tensorrt_bench import FLAVOURS, Bench
+from tensorrt_bench import Bench, bench_of
 
 from loadtrt.cli.inspect import command as inspect_command
 from loadtrt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture(params=FLAVOURS)
-def flavour(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def bench(flavour: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bench:
-    return Bench(flavour, monkeypatch, tmp_path, World())
-
-
-def _bench(flavour: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **world: Any) -> Bench:
-    return Bench(flavour, monkeypatch, tmp_path, World(**world))
 
 
 def _layers(*types: str) -> dict[str, Any]:
@@ -92,7 +77,7 @@ def test_inspect_shows_the_engine(bench: Bench, flavour: str) -> None:
 def test_inspect_without_a_gpu_shows_the_header(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Law: without what loading needs, inspect shows the header, says why there is no more, and succeeds; with --module
     it is an error."""
-    bench = _bench("dispatch", monkeypatch, tmp_path)
+    bench = bench_of("dispatch", monkeypatch, tmp_path)
     found = CliRunner().invoke(inspect_command, [bench.path], catch_exceptions=False)
     assert found.exit_code == 0
     for word in ("TensorRT 8.6.0.12", "version-compatible", "Not loaded: plan", "--allow-host-code", "this also shows"):

@@ -6,8 +6,8 @@ import gc
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fake_tensorrt import Shape, Tensor, World, batch_in_out
-from tensorrt_bench import FLAVOURS, Bench
+from fake_tensorrt import Shape, Tensor, batch_in_out
+from tensorrt_bench import Bench, bench_of
 
 from loadtrt.errors import EngineError, UsageError
 
@@ -15,20 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ADDRESS = 256 * 1024
-
-
-@pytest.fixture(params=FLAVOURS)
-def flavour(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def bench(flavour: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bench:
-    return Bench(flavour, monkeypatch, tmp_path, World())
-
-
-def _bench(flavour: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **world: Any) -> Bench:
-    return Bench(flavour, monkeypatch, tmp_path, World(**world))
 
 
 def test_a_plan_is_loaded_driven_and_let_go(bench: Bench) -> None:
@@ -72,7 +58,7 @@ def test_a_plan_of_86_in_a_newer_runtime(
     version: str, known: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Law: an answer of 0 with an error logged is none: the old name is asked, or the size is not known and said so."""
-    plan = _bench(version, monkeypatch, tmp_path, inner_86=True).load(batch=1)
+    plan = bench_of(version, monkeypatch, tmp_path, inner_86=True).load(batch=1)
     assert plan.context_bytes == known
     assert len(plan.notes) == (known is None)
     assert plan.weights_bytes == plan.header.engine_bytes
@@ -81,7 +67,7 @@ def test_a_plan_of_86_in_a_newer_runtime(
 
 def test_rtx_specialises_its_kernels_before_the_measurement(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Law: on RTX a lane's context has EAGER kernels and no graph of RTX's own."""
-    plan = _bench("rtx", monkeypatch, tmp_path).load(batch=1)
+    plan = bench_of("rtx", monkeypatch, tmp_path).load(batch=1)
     context = plan.context(5)
     config = context._context._config
     assert config.dynamic_shapes_kernel_specialization_strategy.name == "EAGER"
@@ -111,7 +97,7 @@ def test_86_gives_each_context_a_profile_that_fits(monkeypatch: pytest.MonkeyPat
     tensors = batch_in_out(profiles=4)
     image = (3, 224, 224)
     tensors[0].ranges[2] = ((1, *image), (1, *image), (2, *image))  # too small for batch 16
-    plan = _bench("8.6", monkeypatch, tmp_path, tensors=tensors, profiles=4).load(batch=16, profile=1)
+    plan = bench_of("8.6", monkeypatch, tmp_path, tensors=tensors, profiles=4).load(batch=16, profile=1)
     contexts = [plan.context(5) for _ in range(3)]
     assert [context.profile for context in contexts] == [1, 0, 3]
     with pytest.raises(EngineError, match="no more than 3 contexts"):
@@ -126,7 +112,7 @@ def test_86_gives_each_context_a_profile_that_fits(monkeypatch: pytest.MonkeyPat
 )
 def test_86_contexts_without_a_contest(world: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Law: in 8.6 plans built for sharing, and plans whose shapes are fixed, have as many contexts as asked for."""
-    bench = _bench("8.6", monkeypatch, tmp_path, **world)
+    bench = bench_of("8.6", monkeypatch, tmp_path, **world)
     plan = bench.load(batch=4)
     assert len([plan.context(5) for _ in range(4)]) == 4
     plan.close()
@@ -134,7 +120,7 @@ def test_86_contexts_without_a_contest(world: dict[str, Any], monkeypatch: pytes
 
 def test_memory_for_another_context_runs_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Law: None from create_execution_context is an error with the number, the reason and the ways out."""
-    plan = _bench("10", monkeypatch, tmp_path, contexts_possible=1).load(batch=1)
+    plan = bench_of("10", monkeypatch, tmp_path, contexts_possible=1).load(batch=1)
     plan.context(5)
     with pytest.raises(EngineError, match=r"execution context number 2 .it says.*OutOfMemory.*fewer --contexts"):
         plan.context(5)
@@ -193,7 +179,7 @@ def test_buffers_are_as_large_as_their_layout(monkeypatch: pytest.MonkeyPatch, t
         Tensor("flag", (2, 3), dtype="BOOL"),
         Tensor("boxes", (2, -1, 4), is_input=False, data_decides=True, bound=4096),
     ]
-    plan = _bench("10", monkeypatch, tmp_path, tensors=tensors).load()
+    plan = bench_of("10", monkeypatch, tmp_path, tensors=tensors).load()
     assert {spec.name: spec.nbytes for spec in plan.tensors} == {
         "chw4": 2 * 4 * 25,
         "hwc8": 2 * 16 * 25 * 2,
@@ -219,7 +205,7 @@ def test_buffers_that_cannot_be_sized(
 ) -> None:
     """Law: no bound and an unknown type are errors that name the tensor; nothing is guessed."""
     with pytest.raises(EngineError, match=words):
-        _bench("10", monkeypatch, tmp_path, tensors=[Tensor("x", (2,)), tensor]).load()
+        bench_of("10", monkeypatch, tmp_path, tensors=[Tensor("x", (2,)), tensor]).load()
 
 
 def test_shapes_that_tensorrt_cannot_infer(bench: Bench) -> None:

@@ -9,7 +9,7 @@ import sys
 import click
 
 from loadtrt import __version__
-from loadtrt.errors import EXIT_INTERRUPTED, LoadtrtError
+from loadtrt.errors import LoadtrtError
 
 # name: (module that holds `command`, what it does). Kept here so that --help imports none of them.
 COMMANDS = {
@@ -67,22 +67,29 @@ def main() -> None:
         code = _say(f"{error.format_message()}", error.exit_code)
     except LoadtrtError as error:
         code = _say(str(error), error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        code = _say("interrupted", EXIT_INTERRUPTED)
+    except click.Abort:  # click's word for Ctrl-C
+        raise KeyboardInterrupt from None
     except BrokenPipeError:  # the reader of our stdout has gone; Python would complain again while closing it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as error:
+        if _was_interrupted(error):
+            raise KeyboardInterrupt from None
         if os.environ.get("LOADTRT_TRACEBACK"):
             raise
         code = _say(f"a fault in loadtrt itself: {type(error).__name__}: {error} (LOADTRT_TRACEBACK=1 shows where)", 1)
     sys.exit(code)
 
 
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether a Ctrl-C is at the bottom of it: extension modules turn one into "initialization failed"."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _say(sentence: str, code: int) -> int:
     print(f"loadtrt: {' '.join(sentence.split())}", file=sys.stderr)
     return code
-
-
-if __name__ == "__main__":
-    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,11 +112,10 @@ def command(config: Path | None, **options: Any) -> int:
 
 
 def _writable(file: Path) -> None:
-    """Say now, not after the measurement, that its result cannot be written."""
+    """Say now, not after the measurement, that its result cannot be written. Makes no file: there may be no result."""
     if not file.parent.is_dir():
         raise UsageError(f"--json {file}: there is no folder {file.parent}")
-    try:
-        with file.open("a"):
-            pass
-    except OSError as error:
-        raise UsageError(f"--json {file} cannot be written: {error.strerror}") from None
+    if file.is_dir():
+        raise UsageError(f"--json {file} is a folder: name a file in it")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise UsageError(f"--json {file} cannot be written: permission denied")

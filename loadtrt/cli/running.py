@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter_ns
@@ -29,7 +29,7 @@ from loadtrt.units import SECOND_NS, format_bytes, format_count, format_duration
 _CLOSE_PATIENCE_S = 10.0
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from anyio.abc import TaskStatus
 
@@ -64,18 +64,19 @@ def run(config: RunConfig) -> int:
             voice.say(memory_text(bill))
             _check_memory(bill)
             around = _measure(engine, config, inputs, session, voice)
-            result = result_of(
-                session,
-                engine,
-                config,
-                bill,
-                load_ns=load_ns,
-                started=started,
-                command=sys.argv,
-                environment={**environment(), **around},
-            )
-            voice.end_line()
-            _deliver(result, config)
+            with _undisturbed():
+                result = result_of(
+                    session,
+                    engine,
+                    config,
+                    bill,
+                    load_ns=load_ns,
+                    started=started,
+                    command=sys.argv,
+                    environment={**environment(), **around},
+                )
+                voice.end_line()
+                _deliver(result, config)
         finally:
             _close(engine, hangs=session.recorder is None or bool(session.recorder.by_status[UNSERVED]))
     finally:
@@ -85,6 +86,16 @@ def run(config: RunConfig) -> int:
     if result.failure is not None:
         print(f"loadtrt: {result.failure}", file=sys.stderr)
     return _exit_code(result)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """No Ctrl-C for as long as it takes to sum up and write: an impatient second one would lose the result."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _measure(
