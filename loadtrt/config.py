@@ -95,7 +95,7 @@ class RunConfig(BaseModel):
     batch: int | None = Field(None, ge=1)
     shapes: dict[str, Shape] = {}
     shape_values: dict[str, tuple[int, ...]] = {}
-    profile: int = Field(0, ge=0)
+    optimization_profile: int = Field(0, ge=0)
 
     # how it is driven
     contexts: int = Field(1, ge=1, le=1024)

@@ -37,7 +37,11 @@ def test_preflight_comes_before_everything_of_tensorrt(monkeypatch: pytest.Monke
         ({"batch": 33}, UsageError, "size 33 of dimension 0.*optimization profile 0, 1..32"),
         ({"shapes": {"dat": "1x3x224x224"}}, UsageError, "did you mean 'data'"),
         ({"shapes": {"data": "4x3x112x112"}}, UsageError, "fixed at 224"),
-        ({"batch": 1, "profile": 1}, UsageError, "--profile 1 is not in plan.*profile 0 alone"),
+        (
+            {"batch": 1, "optimization_profile": 1},
+            UsageError,
+            "--optimization-profile 1 is not in plan.*profile 0 alone",
+        ),
         ({"batch": 1, "device": 1}, UsageError, "--device 1 is not there: CUDA sees 1 GPU, number 0"),
         ({"batch": 1, "shape_values": {"data": "1"}}, UsageError, "--shape-values names 'data'.*inputs are none"),
         ({"batch": 1, "plugins": "/none/x.so"}, UsageError, "--plugins /none/x.so: there is no such file"),

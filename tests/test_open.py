@@ -20,7 +20,7 @@ OTHER_VALUES: dict[str, Any] = {
     "plugins": ("a.so",),
     "allow_host_code": True,
     "device": 1,
-    "profile": 1,
+    "optimization_profile": 1,
     "graph": False,
     "copies": False,
     "wait": "block",

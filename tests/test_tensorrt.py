@@ -97,7 +97,7 @@ def test_86_gives_each_context_a_profile_that_fits(monkeypatch: pytest.MonkeyPat
     tensors = batch_in_out(profiles=4)
     image = (3, 224, 224)
     tensors[0].ranges[2] = ((1, *image), (1, *image), (2, *image))  # too small for batch 16
-    plan = bench_of("8.6", monkeypatch, tmp_path, tensors=tensors, profiles=4).load(batch=16, profile=1)
+    plan = bench_of("8.6", monkeypatch, tmp_path, tensors=tensors, profiles=4).load(batch=16, optimization_profile=1)
     contexts = [plan.context(5) for _ in range(3)]
     assert [context.profile for context in contexts] == [1, 0, 3]
     with pytest.raises(EngineError, match="no more than 3 contexts"):

@@ -54,7 +54,13 @@ def _flag(name: str, off: str, help_: str) -> Callable[[Callable[..., int]], Cal
 @click.option("--batch", type=int, help="Size of the inputs' first dimension where the model leaves it open.")
 @click.option("--shapes", multiple=True, callback=_shapes, metavar="NAME:16x3x224x224", help="Input shapes.")
 @click.option("--shape-values", multiple=True, callback=_named, metavar="NAME:1,2", help="Values of a shape tensor.")
-@click.option("--profile", type=int, help="Optimization profile of the plan.  [default: 0]")
+@click.option(
+    "--optimization-profile",
+    "--use-profile",
+    "optimization_profile",
+    type=int,
+    help="Optimization profile of the plan.  [default: 0]",
+)
 @click.option("--contexts", type=int, help="Execution contexts, each a lane with streams of its own.  [default: 1]")
 @click.option("--buffers", type=int, help="Buffer sets a lane, so that copies overlap compute.  [default: 2]")
 @_flag("graph", "no-graph", "CUDA graphs.  [default: on]")

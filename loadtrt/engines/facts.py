@@ -8,12 +8,13 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.engines.layers import Layer, is_detailed, parse_layers, precisions
+from loadtrt.engines.layers import is_detailed, parse_layers, precisions
 from loadtrt.errors import EngineError
 from loadtrt.load.tensors import DTYPES, bytes_of
 
 if TYPE_CHECKING:
     from loadtrt.engines.deserialize import OpenPlan
+    from loadtrt.measure.layers import Layer
 
 Shape = tuple[int, ...]
 _DTYPES = {"FLOAT": "fp32", "HALF": "fp16"}  # the others are TensorRT's names in lower case

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from loadtrt.measure.layers import Layer, LayerTensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,35 +27,11 @@ _TYPES = {
     },
 }
 _TYPE = re.compile(rf"\b({'|'.join(_TYPES)})\b", re.IGNORECASE)
+_NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=\x1e|\[ONNX Layer: |$)")
+_ADDED = ("Reformatting CopyNode",)  # layers that TensorRT puts in by itself
 _FLOATING = {"fp32", "fp16", "bf16", "fp8", "fp4"}
 # Layers that move or make data and compute nothing, by the beginnings of their types.
 _MOVERS = ("reformat", "noop", "constant", "shuffle", "copy", "concat", "slice", "cast", "shapehost", "devicetoshape")
-
-
-@dataclass(frozen=True, slots=True)
-class LayerTensor:
-    """One input or output of a layer. dtype "" and shape () where the inspector does not say."""
-
-    name: str
-    dtype: str
-    format: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One layer of an engine. With names only, everything but `name` is empty.
-
-    precision: the type it computes in, as far as can be told ("" for layers that only move data): the type of its
-    weights, or else of its floating-point outputs or inputs.
-    """
-
-    name: str
-    type: str
-    tactic: str
-    inputs: tuple[LayerTensor, ...]
-    outputs: tuple[LayerTensor, ...]
-    precision: str
 
 
 def parse_layers(text: str) -> tuple[Layer, ...]:
@@ -78,11 +55,23 @@ def precisions(layers: Sequence[Layer]) -> Counter[str]:
 
 def _layer(item: Any) -> Layer:
     if not isinstance(item, dict):
-        return Layer(str(item), "", "", (), (), "")
+        return Layer(str(item), nodes=_nodes(str(item), None))
     inputs, outputs = _tensors(item.get("Inputs")), _tensors(item.get("Outputs"))
     kind = str(item.get("LayerType", ""))
     tactic = str(item.get("TacticName") or "")
-    return Layer(str(item.get("Name", "")), kind, tactic, inputs, outputs, _precision(item, kind, inputs, outputs))
+    name = str(item.get("Name", ""))
+    precision = _precision(item, kind, inputs, outputs)
+    return Layer(name, kind, tactic, inputs, outputs, precision, _nodes(name, item.get("Metadata")))
+
+
+def _nodes(name: str, metadata: Any) -> tuple[str, ...]:
+    """The model's nodes in a layer: from its metadata, which TensorRT writes since 8.6, or else from its name, which
+    joins them by " + " in a row and " || " side by side."""
+    if isinstance(metadata, str):
+        return tuple(_NODE.findall(metadata))
+    if name.startswith(_ADDED):
+        return ()
+    return tuple(part for part in re.split(r" \+ | \|\| ", name) if part)
 
 
 def _precision(

@@ -20,7 +20,7 @@ OPTIONS = {
     "plugins": {_TENSORRT},
     "allow_host_code": {_TENSORRT},
     "device": {_TENSORRT},
-    "profile": {_TENSORRT},
+    "optimization_profile": {_TENSORRT},
     "graph": {_TENSORRT},
     "copies": {_TENSORRT, _SIMULATED},
     "wait": {_TENSORRT},

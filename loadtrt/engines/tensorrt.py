@@ -52,29 +52,29 @@ class Plan:
         self.open = opened
         self.contexts: list[PlanContext] = []
         self.profiles_in_use: list[int] = []
-        self.profile = config.profile
+        self.profile = config.optimization_profile
         tensors = facts.io_tensors(opened)
         inputs = [tensor for tensor in tensors if tensor.is_input]
         count = facts.profile_count(opened)
-        if config.profile >= count:
+        if config.optimization_profile >= count:
             raise UsageError(
-                f"--profile {config.profile} is not in plan {self.header.path}: it has "
+                f"--optimization-profile {config.optimization_profile} is not in plan {self.header.path}: it has "
                 + (f"profiles 0 to {count - 1}" if count > 1 else "profile 0 alone")
             )
         resolved = resolve_shapes(
-            [_input_shape(tensor, config.profile) for tensor in inputs],
+            [_input_shape(tensor, config.optimization_profile) for tensor in inputs],
             batch=config.batch,
             shapes=config.shapes,
-            profile=config.profile,
+            profile=config.optimization_profile,
         )
         self.batch = resolved.batch
         self.open_shapes = {tensor.name: resolved.shapes[tensor.name] for tensor in inputs if -1 in tensor.shape}
-        self.host_values = _host_values(inputs, resolved.shapes, config.shape_values, config.profile)
+        self.host_values = _host_values(inputs, resolved.shapes, config.shape_values, config.optimization_profile)
         self.dynamic = bool(self.open_shapes or self.host_values)
         self.host_outputs = [tensor for tensor in tensors if tensor.host and not tensor.is_input]
         # The profiles that these shapes fit, the wanted one first: 8.6 may have to give each context another.
         fitting = [number for number in range(count) if _fits(inputs, self.open_shapes, number)]
-        self.profiles = sorted(fitting, key=lambda number: (number != config.profile, number))
+        self.profiles = sorted(fitting, key=lambda number: (number != config.optimization_profile, number))
         self.weights_bytes = facts.weights_bytes(opened)
         self.context_bytes = facts.context_bytes(opened)
         self.precision = ""

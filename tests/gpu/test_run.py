@@ -86,7 +86,7 @@ def test_a_run_gives_back_memory_and_threads(tiny: Path) -> None:
         (("--allow-host-code",), 2, "--batch"),
         (("--allow-host-code", "--batch", "64"), 2, "1..32"),
         (("--allow-host-code", "--shapes", "nothing:1x3x224x224"), 2, "nothing"),
-        (("--allow-host-code", "--batch", "16", "--profile", "3"), 2, "profile"),
+        (("--allow-host-code", "--batch", "16", "--optimization-profile", "3"), 2, "profile"),
         (("--allow-host-code", "--batch", "16", "--device", "99"), 2, "99"),
         (("--batch", "16"), 3, "--allow-host-code"),
         (("--allow-host-code", "--batch", "16", "--module", "tensorrt_rtx"), 2, "tensorrt_rtx"),

@@ -1,0 +1,115 @@
+"""How long each layer takes: the schema of a profile, and the way from samples to it.
+
+A profile is a pass of its own, one inference at a time on an engine that does nothing else: profilers add a
+synchronisation an inference, so nothing of it belongs into a measured run.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from loadtrt.measure.facts import EngineInfo  # noqa: TC001  # pydantic reads them
+from loadtrt.measure.layers import Layer
+from loadtrt.measure.summary import least_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import numpy.typing as npt
+
+Mode = Literal["graph", "plain"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LayerTimes(_Model):
+    """One layer's times over `count` inferences, ns. p99_ns: None where there are too few. share: of the sum over all
+    layers, 0 to 1."""
+
+    layer: Layer
+    count: int
+    total_ns: float
+    average_ns: float
+    median_ns: float
+    p99_ns: float | None
+    share: float
+
+
+class ProfilePass(_Model):
+    """All layers in the order they ran in. mode: as a CUDA graph, or enqueued plainly. layers_ns: mean over inferences
+    of the sum over layers. inference_ns: median of a whole inference in the same mode without the profiler, None where
+    it was not measured: what layers_ns exceeds it by, the profiler added (or the layers overlap)."""
+
+    mode: Mode
+    inferences: int
+    layers: tuple[LayerTimes, ...]
+    layers_ns: float
+    inference_ns: float | None
+
+
+class ProfileResult(_Model):
+    """The profile of one engine. passes: the one that is shown first. notes: what its reader should know."""
+
+    schema_version: Literal["loadtrt.profile/1"] = "loadtrt.profile/1"
+    loadtrt: str
+    started: str
+    command: tuple[str, ...]
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    engine: EngineInfo
+    passes: tuple[ProfilePass, ...]
+    notes: tuple[str, ...]
+
+
+class Samples:
+    """Layer times as a profiler reports them, an inference at a time. A name that comes twice is two layers."""
+
+    def __init__(self) -> None:
+        self.inferences = 0
+        self._times: dict[tuple[str, int], list[float]] = {}
+
+    def add(self, inference: Iterable[tuple[str, float]]) -> None:
+        """One inference: names and ns in the order they ran in."""
+        seen: dict[str, int] = {}
+        for name, time_ns in inference:
+            place = seen[name] = seen.get(name, -1) + 1
+            self._times.setdefault((name, place), []).append(time_ns)
+        self.inferences += 1
+
+    def to_pass(self, mode: Mode, layers: Sequence[Layer], inference_ns: float | None) -> ProfilePass:
+        """The times joined by name with what is known of the `layers`."""
+        known: dict[tuple[str, int], Layer] = {}
+        seen: dict[str, int] = {}
+        for layer in layers:
+            place = seen[layer.name] = seen.get(layer.name, -1) + 1
+            known[layer.name, place] = layer
+        whole = math.fsum(time for times in self._times.values() for time in times)
+        return ProfilePass(
+            mode=mode,
+            inferences=self.inferences,
+            layers=tuple(
+                _times(known.get(key, Layer(key[0])), np.array(times), whole) for key, times in self._times.items()
+            ),
+            layers_ns=whole / self.inferences if self.inferences else 0.0,
+            inference_ns=inference_ns,
+        )
+
+
+def _times(layer: Layer, times: npt.NDArray[np.float64], whole: float) -> LayerTimes:
+    total = float(times.sum())
+    enough = len(times) >= least_samples(0.99)
+    return LayerTimes(
+        layer=layer,
+        count=len(times),
+        total_ns=total,
+        average_ns=total / len(times),
+        median_ns=float(np.median(times)),
+        p99_ns=float(np.quantile(times, 0.99, method="inverted_cdf")) if enough else None,
+        share=total / whole if whole else 0.0,
+    )
