@@ -121,9 +121,14 @@ class RunConfig(BaseModel):
     drain: Duration = 10 * SECOND_NS
     verify: bool = False
     max_lateness: Duration | None = None
+    profile: bool = False
 
     # what is shown and kept
     json_file: str | None = Field(None, alias="json")
+    export_times: str | None = None
+    export_profile: str | None = None
+    export_layer_info: str | None = None
+    export_output: str | None = None
     quiet: bool = False
 
     @field_validator("shape_values", mode="before")
@@ -150,6 +155,9 @@ class RunConfig(BaseModel):
             raise ValueError(f"{self.arrivals} arrivals need a rate: add --rate, such as --rate 500/s")
         if self.inputs != ("random",) and self.input_sets != type(self).model_fields["input_sets"].default:
             raise ValueError("input_sets counts random input sets: leave it out with zeros, or with files of your own")
+        for name in ("export_profile", "export_layer_info"):
+            if getattr(self, name) is not None and not self.profile:
+                raise ValueError(f"{name} is written from a profile: add --profile")
         if self.max_duration is not None and self.duration is not None and self.max_duration < self.duration:
             raise ValueError("max_duration is shorter than duration: raise one or lower the other")
         return self
@@ -163,6 +171,8 @@ class RunConfig(BaseModel):
         return most if self.requests is None else 0
 
 
+# What a run writes, and how loudly it speaks: no part of what is measured.
+OUTPUT_KEYS = {"json", "quiet", "export_times", "export_profile", "export_layer_info", "export_output"}
 # The keys of a configuration file, which are the options of `loadtrt run`.
 KEYS = {field.alias or name for name, field in RunConfig.model_fields.items()}
 
@@ -216,7 +226,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         raise UsageError(f"{file} must hold option names with their values, such as 'contexts: 4'")
     if "schema_version" in data and isinstance(data.get("config"), dict):
         # A run.json: the same run again, without writing over it.
-        data = {key: value for key, value in data["config"].items() if key not in ("json", "quiet")}
+        data = {key: value for key, value in data["config"].items() if key not in OUTPUT_KEYS}
     return {str(key).replace("-", "_"): value for key, value in data.items()}
 
 

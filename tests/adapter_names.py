@@ -33,7 +33,7 @@ _BUILD = {
     "profile": "IOptimizationProfile",
 }
 # Names that mean something else in other files.
-OF_FILE = {"context": {"config": "IRuntimeConfig"}, "build": _BUILD, "build_config": _BUILD}
+OF_FILE = {"context": {"config": "IRuntimeConfig"}, **dict.fromkeys(("build", "build_config", "build_watch"), _BUILD)}
 
 Guards = frozenset[tuple[str, bool]]
 
@@ -54,12 +54,23 @@ class Use:
         return all(capabilities[name] is wanted for name, wanted in self.guards)
 
 
+@dataclass(frozen=True)
+class Override:
+    """A public method of a subclass of one of TensorRT's classes. positional: how many arguments it takes."""
+
+    base: str
+    name: str
+    positional: int
+    where: str
+
+
 @dataclass
 class _File:
     """One source file while it is read. compared: (method of an engine, name of an enum's member, where)."""
 
     stem: str
     uses: list[Use] = field(default_factory=list)
+    overrides: list[Override] = field(default_factory=list)
     compared: list[tuple[str, str, str]] = field(default_factory=list)
     calls: dict[str, list[Guards]] = field(default_factory=dict)
     others: set[tuple[str, str]] = field(default_factory=set)
@@ -70,6 +81,7 @@ class Adapter:
     """All uses; `others`: attributes of expressions that RECEIVERS does not know, with where they are."""
 
     uses: tuple[Use, ...]
+    overrides: tuple[Override, ...]
     compared: tuple[tuple[str, str, str], ...]
     others: frozenset[tuple[str, str]]
 
@@ -87,6 +99,7 @@ def read_adapter(paths: Iterable[Path]) -> Adapter:
         files.append(second)
     return Adapter(
         tuple(use for file in files for use in file.uses),
+        tuple(item for file in files for item in file.overrides),
         tuple(item for file in files for item in file.compared),
         frozenset(item for file in files for item in file.others),
     )
@@ -105,7 +118,20 @@ def _block(file: _File, body: list[ast.stmt], guards: Guards, inherited: dict[st
         inner = guards
         if isinstance(statement, ast.FunctionDef):
             inner = inherited.get(statement.name, frozenset()) if statement.name.startswith("_") else frozenset()
+        if isinstance(statement, ast.ClassDef):
+            _overrides(file, statement)
         _children(file, statement, inner, inherited)
+
+
+def _overrides(file: _File, node: ast.ClassDef) -> None:
+    """What `class Some(module.ISome)` defines, but for what begins with an underscore."""
+    for base in node.bases:
+        if isinstance(base, ast.Attribute) and RECEIVERS.get(_last(base.value)) == "module":
+            file.overrides += [
+                Override(base.attr, part.name, len(part.args.args) - 1, f"{file.stem}.py:{part.lineno}")
+                for part in node.body
+                if isinstance(part, ast.FunctionDef) and not part.name.startswith("_")
+            ]
 
 
 def _children(file: _File, node: ast.AST, guards: Guards, inherited: dict[str, Guards]) -> None:

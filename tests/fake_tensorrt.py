@@ -48,6 +48,7 @@ class World:
     refuses: str = ""  # what deserializing logs before it fails
     layers: object = None  # the inspector's JSON
     gpus: int = 1
+    times: list[tuple[str, float]] = field(default_factory=list)  # what the profiler reports, ms
     inner_86: bool = False  # an 8.6 plan in a newer runtime: new questions are answered with 0 and an error
     contexts_possible: int = 99
     implicit_batch: bool = False
@@ -77,6 +78,9 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
 
     class Dims(tuple):  # type: ignore[type-arg]
         __slots__ = ()
+
+    class IProfiler:
+        pass
 
     class ILogger:
         Severity = severity
@@ -274,7 +278,17 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
             self._addresses[tensor] = address
             return True
 
+        profiler: Any = None
+        enqueue_emits_profile = True
+
+        def report_to_profiler(self) -> bool:
+            assert not self.enqueue_emits_profile
+            for layer, milliseconds in world.times:
+                self.profiler.report_layer_time(layer, milliseconds)
+            return bool(world.times)
+
         def execute_async_v3(self, stream: int) -> bool:
+            world.calls.append("enqueue")
             if type(stream) is not int:
                 raise TypeError("incompatible function arguments")
             missing = [tensor.name for tensor in world.tensors if tensor.name not in self._addresses]
@@ -304,6 +318,6 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
         module.init_libnvinfer_plugins = lambda _, __: True
         module.Builder = type("Builder", (), {})
     module.get_plugin_registry = lambda: types.SimpleNamespace(load_library=lambda _: None)
-    module.Dims, module.ILogger, module.Runtime = Dims, ILogger, Runtime
+    module.Dims, module.ILogger, module.IProfiler, module.Runtime = Dims, ILogger, IProfiler, Runtime
     module.ICudaEngine, module.IExecutionContext, module.DataType = ICudaEngine, IExecutionContext, data_type
     return module  # type: ignore[no-any-return]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
+import types
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +18,12 @@ from fake_tensorrt import World, make
 from real_bindings import ROOT, Binding, UnavailableError, Wheel, compile_stubs, fetch, load, parse_signatures
 from tensorrt_bench import plan_bytes
 
-from loadtrt.engines import facts
-from loadtrt.engines.flavour import capabilities_of
+from loadtrt.engines import facts, toolchain
+from loadtrt.engines.flavour import Flavour, capabilities_of
 from loadtrt.load.tensors import DTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 _FULL = "build plugins inspector"
@@ -59,13 +61,25 @@ ORDER = {
     ("IExecutionContext", "get_max_output_size"): ("str",),
     ("IExecutionContext", "execute_async_v3"): ("int",),
     ("IExecutionContext", "is_stream_capturable"): ("int",),
+    ("IExecutionContext", "report_to_profiler"): (),
+    ("EngineInspector", "get_engine_information"): ("LayerInformationFormat",),
 }
 SEVERITIES = {"INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"}
 INVENTED = {"NEWTYPE"}  # the fake's member of DataType that no TensorRT has: a type from the future
-BUILD_FILES = ("build", "build_config")
-# What building uses under conditions on its options, which toolchain.py refuses elsewhere: in weak typing, in RTX.
-WEAK = {"int8_calibrator"}
+BUILD_FILES = ("build", "build_config", "build_watch", "calibrator")
+# What building uses under conditions that toolchain.py knows: in weak typing, from 10 on, in RTX.
+WEAK = {"int8_calibrator", "IInt8EntropyCalibrator2"}
+PROGRESS = {"progress_monitor", "IProgressMonitor"}
 TARGETS = {"num_compute_capabilities", "set_compute_capability", "ComputeCapability"}
+# Weak typing, for GPUs that are not here, progress: by the name of the builder in the sentences of toolchain.py.
+TOOLCHAINS = {
+    "8.6": (True, False, False),
+    "10": (True, False, True),
+    "11": (False, False, True),
+    "RTX": (False, True, True),
+}
+OWN = {"close"}  # what the adapter adds to TensorRT's classes
+OPTIONAL = {"get_algorithm"}  # what it leaves to them
 FILES = ("context", "deserialize", "facts", "inspection", "log", "tensorrt")
 
 
@@ -102,7 +116,7 @@ def binding(wheel: Wheel, real: Callable[[Wheel], Binding]) -> Binding:
 
 @pytest.fixture(scope="module")
 def adapter() -> Adapter:
-    return read_adapter(ROOT / "loadtrt" / "engines" / f"{name}.py" for name in FILES)
+    return _read(FILES)
 
 
 def _fake(wheel: Wheel) -> Any:
@@ -131,13 +145,57 @@ def test_every_name_of_the_adapter_is_there(adapter: Adapter, binding: Binding) 
 
 def test_every_name_of_the_builder_is_there(wheel: Wheel, binding: Binding) -> None:
     """Law: where a flavour builds, so is every name that building uses, but those of options that it lacks."""
-    paths = [ROOT / "loadtrt" / "engines" / f"{name}.py" for name in BUILD_FILES]
-    if not binding.capabilities["build"] or not all(path.exists() for path in paths):
-        pytest.skip(f"{wheel} does not build")
-    found = _missing(read_adapter(paths), binding)
-    weak = "FP16" in binding.enums["BuilderFlag"]
-    lacks = (set() if weak else WEAK) | (set() if wheel.module == "tensorrt_rtx" else TARGETS)
+    weak, rtx, progress = TOOLCHAINS[_builder(wheel, binding)]
+    found = _missing(_read(BUILD_FILES), binding)
+    lacks = (set() if weak else WEAK) | (set() if rtx else TARGETS) | (set() if progress else PROGRESS)
     assert {name for name, _ in found} == lacks, found
+
+
+def test_the_toolchain_finds_what_it_says(wheel: Wheel, binding: Binding, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: each builder is told for what it is, and has the options that the sentence of their refusal names it for."""
+    name, module = _builder(wheel, binding), _stand_in(binding)
+    monkeypatch.setattr("loadtrt.engines.log._journals", {})
+    tool = toolchain._toolchain(Flavour(wheel.module, module, wheel.version, capabilities_of(module), None))
+    assert (tool.weak_typing, tool.rtx, tool.progress) == TOOLCHAINS[name]
+    for option, (has, who) in toolchain._FEATURES.items():
+        named = {found for found in TOOLCHAINS if re.search(rf"(?<![\d.]){re.escape(found)}(?![\d.])", who)}
+        assert has(module) == (name in named), (option, who)
+
+
+def test_what_tensorrt_calls_back_is_what_it_knows(adapter: Adapter, binding: Binding) -> None:
+    """Law: of a class of TensorRT's that the adapter subclasses, every method is overridden, under its name and with as
+    many parameters: a misspelt one would never be called, or end the process."""
+    overrides = (*adapter.overrides, *_read(BUILD_FILES).overrides)
+    bases = {item.base for item in overrides}
+    assert bases == {"ILogger", "IProfiler", "IProgressMonitor", "IInt8EntropyCalibrator2"}
+    for base in bases & set(binding.classes):
+        found = {item.name: item for item in overrides if item.base == base and item.name not in OWN}
+        known = {name for name in binding.classes[base] if name[0] != "_" and binding.signatures(base, name)}
+        assert set(found) == known - OPTIONAL
+        for name, item in found.items():
+            assert any(signature.accepts(item.positional) for signature in binding.signatures(base, name)), item
+
+
+def _read(names: Iterable[str]) -> Adapter:
+    return read_adapter(ROOT / "loadtrt" / "engines" / f"{name}.py" for name in names)
+
+
+def _builder(wheel: Wheel, binding: Binding) -> str:
+    """A key of TOOLCHAINS; skips what builds nothing."""
+    if not binding.capabilities["build"]:
+        pytest.skip(f"{wheel} does not build")
+    numbers = wheel.version.split(".")
+    return "RTX" if wheel.module == "tensorrt_rtx" else "8.6" if numbers[0] == "8" else numbers[0]
+
+
+def _stand_in(binding: Binding) -> Any:
+    """A module with the binding's names, classes, their members and enums, and nothing behind them."""
+    module = types.ModuleType("tensorrt")
+    for title in binding.names:
+        members: dict[str, Any] = {name: None for name in binding.classes.get(title, {}) if not name.startswith("_")}
+        if not title.startswith("_"):
+            setattr(module, title, type(title, (), {"__members__": binding.enums.get(title, {}), **members}))
+    return module
 
 
 def _missing(adapter: Adapter, binding: Binding) -> list[tuple[str, str]]:
@@ -169,6 +227,7 @@ def test_reading_the_adapter_misses_nothing(adapter: Adapter, binding: Binding) 
     assert not {(name, where) for name, where in adapter.others if name in members}
     used = {use.name for use in adapter.uses}
     assert {"execute_async_v3", "set_tensor_address", "get_tensor_profile_values", "engine_host_code_allowed"} <= used
+    assert {"IProfiler", "profiler", "enqueue_emits_profile", "report_to_profiler", "get_engine_information"} <= used
     calls = {(use.owner, use.name) for use in adapter.uses}
     assert set(ORDER) <= calls
     assert len(calls) > 40
@@ -177,7 +236,7 @@ def test_reading_the_adapter_misses_nothing(adapter: Adapter, binding: Binding) 
 def test_the_order_of_parameters(binding: Binding) -> None:
     """Law: where the adapter calls by position, some overload takes those kinds in that order and no more."""
     for (owner, name), kinds in ORDER.items():
-        if name in binding.classes[owner]:
+        if name in binding.classes.get(owner, {}):  # lean and dispatch have no inspector
             found = binding.signatures(owner, name)
             assert kinds in [signature.kinds for signature in found], (owner, name, found)
 
@@ -185,8 +244,8 @@ def test_the_order_of_parameters(binding: Binding) -> None:
 def test_tables_of_names(binding: Binding) -> None:
     """Law: loadtrt knows every type that a tensor can have, every severity of the log, the bits of RTX's diagnosis in
     their order, and a static plan's context comes without asking for anything."""
-    types = {facts._DTYPES.get(name, name.lower()) for name in binding.enums["DataType"]}
-    assert types <= set(DTYPES)
+    known = {facts._DTYPES.get(name, name.lower()) for name in binding.enums["DataType"]}
+    assert known <= set(DTYPES)
     assert set(facts._DTYPES) <= set(binding.enums["DataType"])
     assert set(binding.enums["ILogger.Severity"]) == SEVERITIES
     assert any(signature.accepts(0) for signature in binding.signatures("ICudaEngine", "create_execution_context"))
@@ -262,7 +321,7 @@ def test_signatures_are_read_from_docstrings() -> None:
 
 def test_conditions_are_read_from_the_source(tmp_path: Path) -> None:
     """Law: a use belongs to the flavours that come to it: by if, else, not, and, an early return, and the conditions of
-    all callers of a private function."""
+    all callers of a private function. What a subclass of TensorRT's class overrides is read, too."""
     path = tmp_path / "some.py"
     path.write_text(
         "def f(engine, x):\n"
@@ -270,9 +329,14 @@ def test_conditions_are_read_from_the_source(tmp_path: Path) -> None:
         "    if x.capabilities.b and engine.two:\n        engine.three = _g(engine)\n"
         "    else:\n        engine.four(1, k=2)\n"
         "def _g(engine):\n    return engine.five if x.capabilities.c else engine.six\n"
+        "class C(some.module.IThing):\n"
+        "    def __init__(self):\n        pass\n"
+        "    def told(self, a, b):\n        pass\n"
     )
     a, b, c = ("a", True), ("b", True), ("c", True)
-    found = {use.name: use for use in read_adapter([path]).uses}
+    read = read_adapter([path])
+    assert [(item.base, item.name, item.positional) for item in read.overrides] == [("IThing", "told", 2)]
+    found = {use.name: use for use in read.uses if use.owner != "module"}
     assert {name: set(use.guards) for name, use in found.items()} == {
         "one": {("a", False)},
         "two": {a, b},

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 import pytest
+from fake_builder import install
 
 from loadtrt import zoo
 from loadtrt.config import RunConfig
 from loadtrt.engines.open import OPTIONS, open_engine
-from loadtrt.errors import UsageError
+from loadtrt.errors import CudaError, EngineError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +38,12 @@ def test_every_option_of_some_engines_has_a_case_here() -> None:
     assert set(OPTIONS) == set(OTHER_VALUES)
 
 
+def test_what_a_model_on_tensorrt_has_no_use_for() -> None:
+    """The plan is built here, of just these shapes: it has one profile, and no host code and no shapes to be told."""
+    useless = {name for name, kinds in OPTIONS.items() if "models on TensorRT" not in kinds}
+    assert useless == {"allow_host_code", "optimization_profile", "shape_values", "threads_per_context"}
+
+
 @pytest.mark.parametrize("option", [name for name, kinds in OPTIONS.items() if "simulated engines" not in kinds])
 def test_an_option_that_the_simulated_engine_would_ignore_is_refused(option: str) -> None:
     """One sentence names the option and the engines that know it."""
@@ -45,11 +52,20 @@ def test_an_option_that_the_simulated_engine_would_ignore_is_refused(option: str
         open_engine(config)
 
 
-@pytest.mark.parametrize("option", [name for name, kinds in OPTIONS.items() if "ONNX models" not in kinds])
-def test_an_option_that_onnx_runtime_would_ignore_is_refused(option: str) -> None:
-    """The same for models on the CPU."""
-    config = RunConfig.model_validate({"engine": "zoo:googlenet", "on": "onnxruntime", option: OTHER_VALUES[option]})
-    with pytest.raises(UsageError, match=f"--{option.replace('_', '-')} is for .*leave it out"):
+@pytest.mark.parametrize(
+    ("on", "option"),
+    [
+        (on, name)
+        for on, kind in {"onnxruntime": "models on ONNX Runtime", "tensorrt": "models on TensorRT"}.items()
+        for name, kinds in OPTIONS.items()
+        if kind not in kinds
+    ],
+)
+def test_an_option_that_a_model_would_ignore_is_refused(on: str, option: str) -> None:
+    """The same for models, by what runs them; before anything is looked for, such as a GPU."""
+    config = RunConfig.model_validate({"engine": "zoo:googlenet", "on": on, option: OTHER_VALUES[option]})
+    flag = f"--{option.replace('_', '-')}"
+    with pytest.raises(UsageError, match=f"{flag} is for .*, not for models on .* such as zoo:googlenet: leave it out"):
         open_engine(config)
 
 
@@ -68,7 +84,35 @@ def test_a_model_is_told_by_its_bytes(tmp_path: Path) -> None:
     engine.close()
 
 
-def test_a_model_where_plans_are_wanted_names_the_build_command() -> None:
-    """--on tensorrt with a model: how to make a plan of it, and what runs it as it is."""
-    with pytest.raises(UsageError, match=r"loadtrt build zoo:googlenet -o googlenet\.plan --fp16.*--on onnxruntime"):
-        open_engine(RunConfig(engine="zoo:googlenet", on="tensorrt", fp16=True))
+@pytest.mark.parametrize(
+    ("error", "device", "kind"),
+    [
+        (CudaError("cudaGetDeviceCount", "cudaErrorNoDevice", "hidden"), "nvidia0", "onnxruntime"),
+        (CudaError("cudaGetDeviceCount", "cudaErrorInsufficientDriver", "old driver"), "nvidia0", "old driver"),
+        (EngineError("the CUDA bindings are not installed"), "nvidia0", "bindings are not installed"),
+        (CudaError("cudaGetDeviceCount", "cudaErrorInsufficientDriver", "no driver"), "nvidiactl", "onnxruntime"),
+        (EngineError("the CUDA bindings are not installed"), "null", "onnxruntime"),
+    ],
+)
+def test_a_gpu_that_cannot_be_used_is_not_passed_over(
+    error: EngineError, device: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--on auto takes the CPU where there is no GPU or it is hidden on purpose; where the driver has made its device
+    file, what is wrong with CUDA is told, and how to take the CPU."""
+    (tmp_path / device).touch()
+    monkeypatch.setattr("loadtrt.engines.open._DEVICES", tmp_path)
+    install(monkeypatch, "10")
+
+    def device_count() -> int:
+        raise error
+
+    for module in ("open", "plan_cache"):
+        monkeypatch.setattr(f"loadtrt.engines.{module}.device_count", device_count)
+    config = RunConfig(engine="zoo:googlenet")
+    if kind != "onnxruntime":
+        with pytest.raises(EngineError, match=f"{kind}.*--on onnxruntime runs the model on the CPU"):
+            open_engine(config)
+        return
+    engine = open_engine(config)
+    assert engine.info.kind == kind
+    engine.close()

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.measure.records import COLUMNS, FAILED, OK, UNSERVED, Records, busy_union_ns
-from loadtrt.measure.summary import fairness, lanes_of, least_samples, overlap_of, summarize
+from loadtrt.measure.sampling import least_samples
+from loadtrt.measure.summary import fairness, lanes_of, overlap_of, summarize
 
 SECOND = 1_000_000_000
 Row = tuple[int, int, int, int, int, int, int, int, int, int]

@@ -185,13 +185,9 @@ class _Status:
     def show(self, progress: Progress) -> None:
         if not self.on:
             return
-        from loadtrt.units import format_duration
+        from loadtrt.engines.build import progress_text
 
-        line = f"building, {format_duration(progress.elapsed_ns)}"
-        if progress.fraction is not None:
-            remaining = progress.remaining_ns
-            left = "" if remaining is None else f", about {format_duration(remaining)} left"
-            line += f": {progress.fraction:.0%}{left}; {progress.phase}"
+        line = progress_text(progress)
         width = click.get_current_context().terminal_width or 79
         self.stream.write(f"\r\x1b[K{line[:width]}")
         self.stream.flush()

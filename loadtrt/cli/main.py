@@ -15,6 +15,8 @@ from loadtrt.errors import LoadtrtError
 COMMANDS = {
     "run": ("loadtrt.cli.run", "Drive an engine with load and say how fast and how late it is."),
     "build": ("loadtrt.cli.build", "Build a plan from an ONNX, zoo or Caffe model, for this GPU or another."),
+    "profile": ("loadtrt.cli.profile", "Time each layer of an engine, or of two engines side by side."),
+    "compare": ("loadtrt.cli.compare", "Lay two results, or two files of trtexec, side by side."),
     "inspect": ("loadtrt.cli.inspect", "Say what is in a plan or model, as far as can be known here."),
     "doctor": ("loadtrt.cli.doctor", "Check GPU, driver, TensorRT and host, and say what to mend."),
     "zoo": ("loadtrt.cli.zoo", "Write a model made on the spot, such as googlenet."),

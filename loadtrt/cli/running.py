@@ -6,25 +6,29 @@ import os
 import signal
 import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import anyio
 
+from loadtrt.cli.profiling import PASS_NS, open_device, profile, write_exports, write_text
+from loadtrt.cli.voice import Voice
 from loadtrt.engines.open import open_engine
+from loadtrt.engines.profiling import ProfileLength
 from loadtrt.environment import environment, gpu_environment
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EngineError, LoadtrtError
 from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, run_session
-from loadtrt.live.telemetry import clocks_settled, open_gpu
+from loadtrt.live.telemetry import clocks_settled
 from loadtrt.load.inputs import make_inputs
 from loadtrt.measure.records import UNSERVED
+from loadtrt.report.layer_tables import profile_text
 from loadtrt.report.tables import memory_text, summary_text
-from loadtrt.units import SECOND_NS, format_bytes, format_count, format_duration
+from loadtrt.report.trtexec import output_json, times_json
+from loadtrt.units import format_bytes
 
 _CLOSE_PATIENCE_S = 10.0
 
@@ -35,8 +39,6 @@ if TYPE_CHECKING:
 
     from loadtrt.config import RunConfig
     from loadtrt.engines.engine import Engine
-    from loadtrt.lanes.session import Phase
-    from loadtrt.live.telemetry import Gpu
     from loadtrt.load.tensors import Arrays
     from loadtrt.measure.facts import MemoryBill
     from loadtrt.measure.result import RunResult
@@ -53,7 +55,7 @@ def run(config: RunConfig) -> int:
     session = Session()
     try:
         voice.status(f"loading {config.engine}")
-        engine = open_engine(config)
+        engine = open_engine(config, voice.say, voice.status)
         try:
             inputs = make_inputs(engine.info.tensors, config.inputs, config.input_sets, config.input_range, config.seed)
             if not config.copies:
@@ -77,6 +79,7 @@ def run(config: RunConfig) -> int:
                 )
                 voice.end_line()
                 _deliver(result, config)
+                _export(result, session, config)
         finally:
             _close(engine, hangs=session.recorder is None or bool(session.recorder.by_status[UNSERVED]))
     finally:
@@ -85,7 +88,33 @@ def run(config: RunConfig) -> int:
         raise session.fault
     if result.failure is not None:
         print(f"loadtrt: {result.failure}", file=sys.stderr)
-    return _exit_code(result)
+    code = _exit_code(result)
+    if not config.profile:
+        return code
+    try:
+        if result.outcome == "completed":
+            result = _profiled(result, config, voice)
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    finally:
+        if config.json_file == "-":
+            write_text("-", _json(result))
+    return code
+
+
+def _profiled(result: RunResult, config: RunConfig, voice: Voice) -> RunResult:
+    """The result with a profile, made after the run on an engine loaded anew, which is alone on its device."""
+    found, profiled, failure = profile(config, voice, ProfileLength(PASS_NS, 1, config.warmup))
+    result = result.model_copy(update={"profile": found})
+    with _undisturbed():
+        if config.json_file and config.json_file != "-":
+            write_text(config.json_file, _json(result))
+        if not config.quiet:
+            _say(profile_text(found), sys.stderr if config.json_file == "-" else sys.stdout)
+        write_exports(config, found, profiled)
+    if failure is not None:
+        raise EngineError(failure)
+    return result
 
 
 @contextmanager
@@ -102,7 +131,7 @@ def _measure(
     engine: Engine, config: RunConfig, inputs: Sequence[Arrays], session: Session, voice: Voice
 ) -> dict[str, object]:
     """Fill the session; returns the GPU's facts around it where there is one."""
-    gpu = _gpu_of(engine, config)
+    gpu = open_device(engine.info.kind, config.device)
     if gpu is None:
         anyio.run(_run_watched, engine, config, inputs, session, voice, None)
         return {}
@@ -168,14 +197,6 @@ def _close(engine: Engine, hangs: bool) -> None:
         os._exit(EngineError.exit_code)  # the CUDA driver's own clean-up would wait for it as well
 
 
-def _gpu_of(engine: Engine, config: RunConfig) -> Gpu | None:
-    if engine.info.kind != "tensorrt":
-        return None
-    from loadtrt.cuda.runtime import device_properties
-
-    return open_gpu(device_properties(config.device).pci_bus_id)[0]
-
-
 def _check_memory(bill: MemoryBill) -> None:
     """Raises EngineError when the lanes will not fit. The weights are loaded already: they are in no free memory."""
     needed = bill.device_bytes - (bill.weights_bytes or 0)
@@ -186,24 +207,50 @@ def _check_memory(bill: MemoryBill) -> None:
         )
 
 
+def _json(result: RunResult) -> str:
+    return result.model_dump_json(indent=1) + "\n"
+
+
 def _deliver(result: RunResult, config: RunConfig) -> None:
+    """The file first, then the text. What goes to stdout as JSON waits for a profile that is still to come."""
     target, failure = config.json_file, None
-    text = result.model_dump_json(indent=1) + "\n"
     if target is not None and target != "-":
         try:
-            Path(target).write_text(text, encoding="utf-8")
-        except OSError as error:
-            failure = f"the result could not be written to {target}: {error.strerror}"
+            write_text(target, _json(result))
+        except EngineError as error:
+            failure = error
     if not config.quiet:
-        stream = sys.stderr if target == "-" else sys.stdout
-        stream.write(
-            summary_text(result).encode(stream.encoding or "utf-8", "replace").decode(stream.encoding or "utf-8")
-        )
-        stream.flush()
-    if target == "-":
-        sys.stdout.write(text)
+        _say(summary_text(result), sys.stderr if target == "-" else sys.stdout)
+    if target == "-" and not config.profile:
+        write_text("-", _json(result))
     if failure is not None:
-        raise EngineError(failure)
+        raise failure
+
+
+def _say(text: str, stream: TextIO) -> None:
+    """Write what the stream's encoding can hold."""
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "replace").decode(encoding))
+    stream.flush()
+
+
+def _export(result: RunResult, session: Session, config: RunConfig) -> None:
+    """trtexec's files of a run, as far as they are asked for. Raises EngineError."""
+    recorder = session.recorder
+    if config.export_times:
+        if recorder is None or not result.ok:
+            raise EngineError(f"there are no times to write to {config.export_times}: no request was served")
+        if not result.percentiles_exact:
+            print(
+                f"loadtrt: {config.export_times} holds the first {len(recorder.records)} of {recorder.seen} requests: "
+                "no more are kept one by one",
+                file=sys.stderr,
+            )
+        write_text(config.export_times, times_json(recorder.records, recorder.start_ns, copies=config.copies))
+    if config.export_output:
+        if session.outputs is None:
+            raise EngineError(f"there are no outputs to write to {config.export_output}: the run ended before them")
+        write_text(config.export_output, output_json(session.outputs))
 
 
 def _exit_code(result: RunResult) -> int:
@@ -212,72 +259,3 @@ def _exit_code(result: RunResult) -> int:
     if result.outcome == "interrupted":
         return EXIT_INTERRUPTED
     return 0 if result.valid else EXIT_INVALID
-
-
-class Voice:
-    """What is said on stderr while a run goes on: a rewritten line on a terminal, now and then a line elsewhere.
-
-    One short line a second costs the measuring process 0.1 ms; a live table belongs in a process of its own.
-    """
-
-    _EVERY = 10  # ticks between two lines where there is no terminal
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-        self._terminal = sys.stderr.isatty()
-        self._width = 0
-        self._ticks = 0
-
-    def say(self, sentence: str) -> None:
-        """A line of its own."""
-        if not self._quiet:
-            self.end_line()
-            self._write(sentence + "\n")
-
-    def progress(self, config: RunConfig) -> Callable[[Phase, int, int, int], None] | None:
-        """A function for the session to call each second."""
-        if self._quiet:
-            return None
-        whole = f" of {format_duration(config.least_duration_ns)}" if config.least_duration_ns else ""
-        asked = f" and {format_count(config.requests)} requests" if config.requests and whole else ""
-        asked = asked or (f" of {format_count(config.requests)} requests" if config.requests else "")
-
-        def show(phase: Phase, elapsed_ns: int, submitted: int, completed: int) -> None:
-            measuring = phase == "measure"
-            goal = f"{whole}{asked}" if measuring else ""
-            if not elapsed_ns:  # the phase begins
-                self._ticks = 0
-                self._show(f"{phase}{goal}")
-                return
-            self._show(
-                f"{phase} {format_duration(elapsed_ns)}{goal} · {format_count(completed)} requests"
-                f" · {format_count(completed * SECOND_NS / elapsed_ns)}/s · {submitted - completed} in flight"
-            )
-
-        return show
-
-    def status(self, line: str) -> None:
-        """What is being done, on a terminal alone."""
-        if self._terminal and not self._quiet:
-            self._show(line)
-
-    def _show(self, line: str) -> None:
-        if self._terminal:
-            self._write("\r" + line.ljust(self._width))
-            self._width = len(line)
-        else:
-            if self._ticks % self._EVERY == 0:
-                self._write(line + "\n")
-            self._ticks += 1
-
-    def end_line(self) -> None:
-        """Leave the rewritten line behind."""
-        if self._width:
-            self._write("\r" + " " * self._width + "\r")
-            self._width = 0
-
-    def _write(self, text: str) -> None:
-        """A terminal that has gone is no reason to lose a measurement."""
-        with suppress(OSError, ValueError):
-            sys.stderr.write(text)
-            sys.stderr.flush()

@@ -72,18 +72,26 @@ class Graph:
 
     @classmethod
     def capture(
-        cls, stream: Stream, enqueue: Callable[[int], bool], after: Event | None, start: Event, end: Event
+        cls,
+        stream: Stream,
+        enqueue: Callable[[int], bool],
+        after: Event | None = None,
+        start: Event | None = None,
+        end: Event | None = None,
     ) -> Graph:
-        """Capture `enqueue(stream)`, which must have run plainly before. Raises CudaError when it cannot be."""
+        """Capture `enqueue(stream)`, which must have run plainly before: with a wait for `after`, and with records of
+        `start` and `end` around it, where they are given. Raises CudaError when it cannot be."""
         runtime = cudart()
         call("cudaStreamBeginCapture", stream.handle, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         worked = False
         try:
             if after is not None:
                 call("cudaStreamWaitEvent", stream.handle, after.handle, _EXTERNAL)
-            call("cudaEventRecordWithFlags", start.handle, stream.handle, _EXTERNAL)
+            if start is not None:
+                call("cudaEventRecordWithFlags", start.handle, stream.handle, _EXTERNAL)
             worked = enqueue(int(stream))
-            call("cudaEventRecordWithFlags", end.handle, stream.handle, _EXTERNAL)
+            if end is not None:
+                call("cudaEventRecordWithFlags", end.handle, stream.handle, _EXTERNAL)
         except CudaError:
             worked = False
         finally:

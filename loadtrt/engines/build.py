@@ -30,6 +30,7 @@ from loadtrt.engines.plan import sha256
 from loadtrt.engines.sidecar import Sidecar, SidecarTensor, sidecar_of
 from loadtrt.engines.toolchain import choose_toolchain, preflight
 from loadtrt.errors import EngineError, UsageError
+from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,6 +96,16 @@ def build_plan(
     )
     _write(sidecar_of(output), (sidecar.model_dump_json(indent=2) + "\n").encode())
     return BuiltPlan(output, log, sidecar, ready.notes)
+
+
+def progress_text(progress: Progress) -> str:
+    """ "building, 12.0 s: 40%, about 18.0 s left; Building engine"."""
+    text = f"building, {format_duration(progress.elapsed_ns)}"
+    if progress.fraction is None:
+        return text
+    remaining = progress.remaining_ns
+    left = "" if remaining is None else f", about {format_duration(remaining)} left"
+    return f"{text}: {progress.fraction:.0%}{left}; {progress.phase}"
 
 
 def _build(
@@ -205,7 +216,7 @@ def require_writable(output: Path, source: Source) -> None:
         part.touch()
         part.unlink()
     except OSError as error:
-        raise UsageError(f"-o {output} cannot be written: {error.strerror}") from None
+        raise UsageError(f"-o {output} cannot be written: {error.strerror}") from error
 
 
 def _part(file: Path) -> Path:
@@ -221,7 +232,7 @@ def _write(file: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()
-        raise UsageError(f"cannot write {file}: {error.strerror}") from None
+        raise UsageError(f"cannot write {file}: {error.strerror}") from error
 
 
 @contextlib.contextmanager
@@ -230,9 +241,9 @@ def _logging_to(file: Path) -> Iterator[None]:
     logger = logging.getLogger("loadtrt.tensorrt")
     before = logger.level
     try:
-        handler = logging.FileHandler(file, mode="w", encoding="utf-8")
+        handler = _LogFile(file, mode="w", encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"cannot write build log {file}: {error.strerror}") from None
+        raise UsageError(f"cannot write build log {file}: {error.strerror}") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -241,4 +252,12 @@ def _logging_to(file: Path) -> Iterator[None]:
     finally:
         logger.setLevel(before)
         logger.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):  # it flushes what could not be written before
+            handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A full disk costs lines of the log: logging would print a traceback for each."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        pass

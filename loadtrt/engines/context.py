@@ -29,15 +29,17 @@ class PlanContext:
     enqueue: Callable[[int], bool]
     profile: int
 
-    def __init__(self, plan: Plan, stream: int, *, probe: bool = False) -> None:
-        """Made by `Plan.context`. `probe`: only asked for shapes, so kernels need not be specialised."""
+    def __init__(self, plan: Plan, stream: int, *, probe: bool = False, profiled: bool = False) -> None:
+        """Made by `Plan.context`. `probe`: only asked for shapes, so kernels need not be specialised. `profiled`: a
+        profiler will be attached, which wants all that the plan tells."""
         self._plan = plan
         self._mark = plan.open.journal.mark()
+        self._profiler: Any = None
         self._kept: list[Any] = []  # what TensorRT uses and does not keep alive: host values, runtime configuration
         self._context = self._create(eager=not probe)
         self.profile = -1
         try:
-            if not probe:
+            if not probe and not profiled:
                 self._quieten()
             self.profile = self._select_profile(stream)
             plan.profiles_in_use.append(self.profile)
@@ -78,6 +80,24 @@ class PlanContext:
         self.enqueue = _closed  # the bound method was a reference to the context
         self._kept.clear()
         self._plan.forget(self)
+
+    def attach_profiler(self) -> None:
+        """Have every inference from now on timed layer by layer; graphs must be captured after this."""
+        self._context.enqueue_emits_profile = False  # the default makes an enqueue wait for itself
+        self._profiler = make_profiler(self._plan.flavour.module)
+        self._context.profiler = self._profiler
+
+    def layer_times(self) -> list[tuple[str, float]]:
+        """Names and milliseconds of the layers of the last inference, in order; the stream must have been waited for.
+        Empty where TensorRT has nothing to report. Holds the GIL."""
+        self._profiler.found = []
+        self._context.report_to_profiler()
+        found: list[tuple[str, float]] = self._profiler.found
+        return found
+
+    def layer_info(self) -> str | None:
+        """`facts.layer_info` with this context's shapes."""
+        return facts.layer_info(self._plan.open, self._context)
 
     def layers_precision(self) -> str:
         """`facts.fp16_verdict` with this context's shapes. Raises EngineError."""
@@ -171,6 +191,20 @@ class PlanContext:
     def _fail(self, what: str, mark: int) -> NoReturn:
         journal = self._plan.open.journal
         raise EngineError(f"{self._plan.flavour} {what} for {self._plan.header.path}; it says {journal.reason(mark)}")
+
+
+def make_profiler(module: Any) -> Any:
+    """An instance of a subclass of the module's IProfiler, which keeps what it is told in `found`."""
+
+    class Profiler(module.IProfiler):  # type: ignore[misc]  # a class only known at run time
+        def __init__(self) -> None:
+            module.IProfiler.__init__(self)  # pybind11 wants its own constructor, not super()
+            self.found: list[tuple[str, float]] = []
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.found.append((layer_name, ms))
+
+    return Profiler()
 
 
 def _closed(_: int) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from operator import itemgetter
 from queue import SimpleQueue
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
@@ -21,6 +21,7 @@ from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.runtime import call, close_all, cudart, device_properties, memory_info
 from loadtrt.cuda.stream import Event, GpuClock, Stream
 from loadtrt.engines.engine import Completion
+from loadtrt.engines.sidecar import build_facts
 from loadtrt.engines.wakeup import Wakeup
 from loadtrt.errors import CudaError
 from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from loadtrt.config import RunConfig
     from loadtrt.cuda.runtime import Closes
+    from loadtrt.engines.profiling import Profiled, ProfileLength, Watch
     from loadtrt.engines.tensorrt import Plan, PlanContext
     from loadtrt.load.tensors import Arrays
 
@@ -62,18 +64,21 @@ class TensorRTEngine:
         self._wakeup = Wakeup() if config.wait == "block" else None
         self._turn_ns = 0
         self.now_ns = perf_counter_ns
+        digest = plan.header.sha256
+        build, wrong = build_facts(plan.header.path, digest)
         self.info = EngineInfo(
             kind="tensorrt",
             name=config.engine,
             flavour=plan.flavour.name,
             version=plan.flavour.version,
             device=device_properties(config.device).name,
-            sha256=plan.header.sha256,
+            sha256=digest,
             batch=plan.batch,
             tensors=plan.tensors,
-            precision=plan.precision,
+            precision=_precision(plan.precision, build),
             mode=self._mode(),
-            notes=plan.notes,
+            notes=(*plan.notes, *wrong),
+            build=build,
         )
 
     def _mode(self) -> dict[str, str]:
@@ -190,6 +195,12 @@ class TensorRTEngine:
         """As the protocol says. With copies off they are fetched from the device now."""
         return self._lanes[lane].outputs(buffer)
 
+    def profile(self, inputs: Arrays, length: ProfileLength, profiled: Profiled, watch: Watch) -> None:
+        """As TellsLayers says."""
+        from loadtrt.engines.plan_profile import profile_plan
+
+        profile_plan(self._plan, inputs, length, self._config.graph, profiled, watch)
+
     def clock_mapping(self) -> ClockMapping | None:
         """How well GPU instants lie on the host's clock."""
         if self._clock is None:
@@ -211,6 +222,12 @@ class TensorRTEngine:
             close_all(owned)
         if self._wakeup is not None:
             self._wakeup.close()
+
+
+def _precision(verdict: str, build: dict[str, Any] | None) -> str:
+    """The verdict on --fp16; where TensorRT cannot give one, with what the build was asked for."""
+    asked = build["precision"] if build and verdict.startswith("not knowable") else ""
+    return f"{verdict}; its build says: {asked}" if asked else verdict
 
 
 class _Waiter:

@@ -97,6 +97,12 @@ def weights_bytes(plan: OpenPlan) -> int:
 
 def layers(plan: OpenPlan, context: Any = None) -> tuple[Layer, ...] | None:
     """What the inspector tells of the layers; `context` decides open shapes. None where there is no inspector."""
+    text = layer_info(plan, context)
+    return None if text is None else layers_of(plan, text)
+
+
+def layer_info(plan: OpenPlan, context: Any = None) -> str | None:
+    """The inspector's own JSON; `context` decides open shapes. None where there is no inspector."""
     if not plan.flavour.capabilities.inspector:
         return None
     inspector = plan.engine.create_engine_inspector()
@@ -104,7 +110,11 @@ def layers(plan: OpenPlan, context: Any = None) -> tuple[Layer, ...] | None:
         return None
     if context is not None:
         inspector.execution_context = context
-    text = inspector.get_engine_information(plan.flavour.module.LayerInformationFormat.JSON)
+    return str(inspector.get_engine_information(plan.flavour.module.LayerInformationFormat.JSON))
+
+
+def layers_of(plan: OpenPlan, text: str) -> tuple[Layer, ...]:
+    """The layers in the inspector's JSON. Raises EngineError where it is none."""
     try:
         return parse_layers(text)
     except ValueError as error:

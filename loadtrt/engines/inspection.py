@@ -59,13 +59,11 @@ def _built(path: Path, digest: str) -> dict[str, Any]:
     from loadtrt.engines.sidecar import read_sidecar, sidecar_of
 
     try:
-        sidecar = read_sidecar(path)
+        sidecar = read_sidecar(path, digest)
     except UsageError as error:
         return {"build": None, "no_build": str(error)}
     if sidecar is None:
         return {"build": None, "no_build": f"there is no {sidecar_of(path)} beside it"}
-    if sidecar.plan_sha256 != digest:
-        return {"build": None, "no_build": f"{sidecar_of(path)} is of another plan: its SHA-256 differs"}
     return {"build": sidecar.model_dump(mode="json"), "no_build": ""}
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadtrt.config import RunConfig
+    from loadtrt.engines.profiling import Profiled, ProfileLength, Watch
     from loadtrt.load.tensors import Arrays
     from loadtrt.measure.facts import ClockMapping
 
@@ -46,7 +47,7 @@ def load_onnxruntime(config: RunConfig) -> OnnxRuntimeEngine:
     cores = len(os.sched_getaffinity(0))
     threads = config.threads_per_context or max(1, cores // config.contexts)
     sessions = config.contexts if threads > 1 else 1
-    session = _session(model, threads, config.contexts)
+    session = open_session(model, threads, config.contexts)
     tensors = (*model.inputs, *_outputs(model, session))
 
     notes = list(model.notes)
@@ -138,7 +139,7 @@ class OnnxRuntimeEngine:
         shared = self._info.mode["sessions"] == "1"
         for number in range(self.contexts):
             own = number > 0 and not shared
-            session = _session(self._model, self._threads, self.contexts) if own else self._session
+            session = open_session(self._model, self._threads, self.contexts) if own else self._session
             self._lanes.append(_Lane(session, [{} for _ in range(self.buffers)]))
             worker = threading.Thread(target=self._serve, args=(number,), name=f"loadtrt-lane-{number}", daemon=True)
             try:
@@ -174,6 +175,12 @@ class OnnxRuntimeEngine:
         """As the protocol says; nothing for a request that failed."""
         return self._lanes[lane].outputs[buffer]
 
+    def profile(self, inputs: Arrays, length: ProfileLength, profiled: Profiled, watch: Watch) -> None:
+        """As TellsLayers says."""
+        from loadtrt.engines.onnx_profile import profile_model
+
+        profile_model(self._model, self._threads, inputs, length, profiled, watch)
+
     def clock_mapping(self) -> ClockMapping | None:
         return None
 
@@ -202,12 +209,16 @@ class OnnxRuntimeEngine:
             except Exception as failure:  # whatever it is, it belongs to this request
                 completed_ns = perf_counter_ns()
                 lane.outputs[buffer] = {}
-                error = _sentence(failure)
+                error = sentence_of(failure)
             self._done.append(Completion(number, buffer, completed_ns, 0, completed_ns - started_ns, 0, error))
             self._wakeup.notify()
 
 
-def _session(model: OnnxModel, threads: int, contexts: int) -> Any:
+def open_session(
+    model: OnnxModel, threads: int, contexts: int, *, trace: Path | None = None, optimised: Path | None = None
+) -> Any:
+    """An InferenceSession of `threads` intra-op threads, one of `contexts`. trace: profile every run into a file that
+    begins so. optimised: write the model as it will run there. Raises EngineError where ONNX Runtime refuses."""
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(_SILENT)  # sessions and runs take it over
@@ -217,6 +228,11 @@ def _session(model: OnnxModel, threads: int, contexts: int) -> Any:
         # Idle pool threads spin before they sleep, which speeds up a run that has the machine to itself but takes the
         # cores away from the other contexts' runs, and from the scheduler.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if trace is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(trace)
+    if optimised is not None:
+        options.optimized_model_filepath = str(optimised)
     if model.folder:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.folder))
     try:
@@ -224,7 +240,7 @@ def _session(model: OnnxModel, threads: int, contexts: int) -> Any:
         providers = ["CPUExecutionProvider"]
         return onnxruntime.InferenceSession(model.data, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions share no base of their own
-        raise EngineError(f"ONNX Runtime {_version()} refuses {model.name}: {_sentence(error)}") from None
+        raise EngineError(f"ONNX Runtime {_version()} refuses {model.name}: {sentence_of(error)}") from None
 
 
 def _outputs(model: OnnxModel, session: Any) -> list[TensorSpec]:
@@ -237,7 +253,7 @@ def _outputs(model: OnnxModel, session: Any) -> list[TensorSpec]:
     return specs
 
 
-def _sentence(error: Exception) -> str:
+def sentence_of(error: Exception) -> str:
     """What went wrong, on one line, without ONNX Runtime's prefix of codes."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
     return text if len(text) <= 400 else f"{text[:400]}..."

@@ -2,41 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loadtrt.cuda.runtime import has_gpu
-from loadtrt.errors import UsageError
+from loadtrt.cuda.runtime import device_count
+from loadtrt.errors import CudaError, EngineError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from loadtrt.config import RunConfig
     from loadtrt.engines.engine import Engine
 
 
+_DEVICES = Path("/dev")
 # Options that only some kinds of engine know. Given to another they would be read and ignored, so they are refused.
-_TENSORRT, _ONNXRUNTIME, _SIMULATED = "TensorRT plans", "ONNX models", "simulated engines"
+_PLAN, _BUILT = "TensorRT plans", "models on TensorRT"
+_ONNXRUNTIME, _SIMULATED = "models on ONNX Runtime", "simulated engines"
 OPTIONS = {
-    "module": {_TENSORRT},
-    "plugins": {_TENSORRT},
-    "allow_host_code": {_TENSORRT},
-    "device": {_TENSORRT},
-    "optimization_profile": {_TENSORRT},
-    "graph": {_TENSORRT},
-    "copies": {_TENSORRT, _SIMULATED},
-    "wait": {_TENSORRT},
-    "shape_values": {_TENSORRT},
-    "shapes": {_TENSORRT, _ONNXRUNTIME},
-    "fp16": {_TENSORRT, _ONNXRUNTIME},
-    "on": {_TENSORRT, _ONNXRUNTIME},
+    "module": {_PLAN, _BUILT},
+    "plugins": {_PLAN, _BUILT},
+    "allow_host_code": {_PLAN},
+    "device": {_PLAN, _BUILT},
+    "optimization_profile": {_PLAN},
+    "graph": {_PLAN, _BUILT},
+    "copies": {_PLAN, _BUILT, _SIMULATED},
+    "wait": {_PLAN, _BUILT},
+    "shape_values": {_PLAN},
+    "shapes": {_PLAN, _BUILT, _ONNXRUNTIME},
+    "fp16": {_PLAN, _BUILT, _ONNXRUNTIME},
+    "on": {_PLAN, _BUILT, _ONNXRUNTIME},
     "threads_per_context": {_ONNXRUNTIME},
 }
 
 
-def open_engine(config: RunConfig) -> Engine:
+def open_engine(
+    config: RunConfig, say: Callable[[str], None] | None = None, status: Callable[[str], None] | None = None
+) -> Engine:
     """The engine for `config.engine`, read but with no lanes yet.
 
-    simulated:… is the simulated device; a file that begins like a plan is TensorRT's; zoo:… and ONNX files are ONNX
-    Runtime's where there is no GPU, or with `on="onnxruntime"`. Raises UsageError and EngineError.
+    simulated:… is the simulated device; a file that begins like a plan is TensorRT's. zoo:… and ONNX files are built
+    into a plan, once, where there is a GPU (or with `on="tensorrt"`), and else are ONNX Runtime's: the CPU never stands
+    in for a GPU unasked. While building, `say` is given sentences to keep and `status` ones that the next replaces.
+    Raises UsageError, EngineError, and KeyboardInterrupt from a build that was stopped.
     """
     name, path = config.engine, Path(config.engine)
     if name.startswith("simulated:"):
@@ -51,32 +60,49 @@ def open_engine(config: RunConfig) -> Engine:
     if not in_zoo and looks_like_plan(path):
         if config.on == "onnxruntime":
             raise UsageError(f"{name} is a TensorRT plan, which ONNX Runtime cannot run: leave out --on onnxruntime")
-        _require_known(config, _TENSORRT)
+        _require_known(config, _PLAN)
         from loadtrt.engines.cuda_engine import load_tensorrt
 
         return load_tensorrt(config)
     if not in_zoo and path.suffix.lower() != ".onnx" and not looks_like_onnx(path):
         read_header(path)  # says what the file is instead
-    if config.on == "tensorrt" or (config.on == "auto" and has_gpu()):
-        raise UsageError(_needs_plan(config))
+    if config.on == "tensorrt" or (config.on == "auto" and _has_nvidia_gpu()):
+        _require_known(config, _BUILT)
+        return _load_built(config, say, status)
     _require_known(config, _ONNXRUNTIME)
     from loadtrt.engines.onnxruntime import load_onnxruntime
 
     return load_onnxruntime(config)
 
 
+def _load_built(config: RunConfig, say: Callable[[str], None] | None, status: Callable[[str], None] | None) -> Engine:
+    """TensorRT's engine of a model, by way of a plan that is kept."""
+    from loadtrt.engines.cuda_engine import TensorRTEngine
+    from loadtrt.engines.plan_cache import cached_plan
+    from loadtrt.engines.tensorrt import load_plan
+
+    try:
+        cached = cached_plan(config, say, status)
+        engine = TensorRTEngine(load_plan(cached.config), config)
+    except EngineError as error:
+        raise EngineError(f"{error} (--on onnxruntime runs the model on the CPU instead)") from None
+    engine.info = replace(engine.info, notes=(*cached.notes, *engine.info.notes))
+    return engine
+
+
+def _has_nvidia_gpu() -> bool:
+    """Whether there is a GPU, though it may not be usable: then what is missing shall be told, not passed over."""
+    try:
+        return device_count() > 0
+    except EngineError as error:
+        hidden = isinstance(error, CudaError) and error.status == "cudaErrorNoDevice"  # by CUDA_VISIBLE_DEVICES
+        return not hidden and any(_DEVICES.glob("nvidia[0-9]*"))
+
+
 def _require_known(config: RunConfig, kind: str) -> None:
     for option, kinds in OPTIONS.items():
         if kind not in kinds and getattr(config, option) != type(config).model_fields[option].default:
             flag = f"--{option.replace('_', '-')}"
-            raise UsageError(f"{flag} is for {' and '.join(sorted(kinds))}, and {config.engine} is none: leave it out")
-
-
-def _needs_plan(config: RunConfig) -> str:
-    name = config.engine
-    stem = name.removeprefix("zoo:").removesuffix(".onnx")
-    fp16 = " --fp16" if config.fp16 else ""
-    return (
-        f"{name} is a model and TensorRT runs plans: build one with `loadtrt build {name} -o {stem}.plan{fp16}`, "
-        "and run that, or run the model on the CPU with --on onnxruntime"
-    )
+            raise UsageError(
+                f"{flag} is for {' and '.join(sorted(kinds))}, not for {kind} such as {config.engine}: leave it out"
+            )

@@ -11,6 +11,8 @@ from loadtrt.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
+_KEPT_BY_RUNS = {"model", "model_sha256", "options", "precision", "flavour", "flavour_version", "gpu", "build_ns"}
+
 
 class SidecarTensor(BaseModel):
     """One input or output; `shape` has -1 where a profile leaves the size open."""
@@ -50,11 +52,14 @@ def sidecar_of(plan: Path) -> Path:
     return plan.with_name(f"{plan.name}.json")
 
 
-def read_sidecar(plan: Path) -> Sidecar | None:
-    """The sidecar of `plan`, None where there is none. Raises UsageError for one that cannot be read."""
+def read_sidecar(plan: Path, plan_sha256: str | None = None) -> Sidecar | None:
+    """The sidecar of `plan`, None where there is none.
+
+    Raises UsageError for one that cannot be read, and for one of another plan than that of `plan_sha256`.
+    """
     file = sidecar_of(plan)
     try:
-        return Sidecar.model_validate_json(file.read_bytes())
+        sidecar = Sidecar.model_validate_json(file.read_bytes())
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -63,3 +68,16 @@ def read_sidecar(plan: Path) -> Sidecar | None:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "its JSON"
         raise UsageError(f"{file} is no sidecar of a build: {where}: {first['msg']}") from None
+    if plan_sha256 not in (None, sidecar.plan_sha256):
+        raise UsageError(f"{file} is of another plan: its SHA-256 differs")
+    return sidecar
+
+
+def build_facts(plan: Path, plan_sha256: str) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """What a run keeps of the plan's build, None where nobody knows; a note where the sidecar is broken or another
+    plan's. `plan_sha256`: of the plan as it is now."""
+    try:
+        sidecar = read_sidecar(plan, plan_sha256)
+    except UsageError as error:
+        return None, (f"what the plan was built from is not known: {error}",)
+    return (sidecar.model_dump(mode="json", include=_KEPT_BY_RUNS) if sidecar else None), ()

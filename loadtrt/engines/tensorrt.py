@@ -92,9 +92,10 @@ class Plan:
         """What the file's first bytes say."""
         return self.open.header
 
-    def context(self, stream: int) -> PlanContext:
-        """A new execution context; `stream` is used, and waited for, to select the profile. Raises EngineError."""
-        context = PlanContext(self, int(stream))
+    def context(self, stream: int, *, profiled: bool = False) -> PlanContext:
+        """A new execution context; `stream` is used, and waited for, to select the profile. `profiled`: its layers will
+        be timed. Raises EngineError."""
+        context = PlanContext(self, int(stream), profiled=profiled)
         self.contexts.append(context)
         return context
 

@@ -153,6 +153,6 @@ _FEATURES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "refit": (_flag("REFIT"), _EVERY),
     "sparsity": (_flag("SPARSE_WEIGHTS"), _EVERY),
     "max_aux_streams": (_config("max_aux_streams"), _EVERY),
-    "dla": (lambda module: hasattr(module, "DeviceType") and not _for_other_gpus(module), "TensorRT 8.6 and 10"),
+    "dla": (lambda module: hasattr(module, "DeviceType") and not _for_other_gpus(module), "TensorRT 8.6, 10 and 11"),
     "targets": (_for_other_gpus, "builders of TensorRT-RTX"),
 }

@@ -12,7 +12,7 @@ import anyio
 from loadtrt.errors import EngineError
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
-from loadtrt.lanes.verify import Verifier
+from loadtrt.lanes.verify import Verifier, quiet_outputs
 from loadtrt.load.arrivals import due_instants
 from loadtrt.units import SECOND_NS, format_duration, plural
 
@@ -40,7 +40,8 @@ class Session:
     driven and recorder belong to the measuring phase: None until it began. interrupted: stopped from outside.
     failure: the sentence of what ended the run, fault: the exception where nobody expected it. clocks_settled: None
     where nobody could tell.
-    cpu_ns: processor time of this process, all threads, while it measured.
+    cpu_ns: processor time of this process, all threads, while it measured. outputs: of one quiet request with the
+    first input set, after measuring, where the configuration wants them.
     """
 
     allocate_ns: int = 0
@@ -55,6 +56,7 @@ class Session:
     fault: Exception | None = None
     clocks_settled: bool | None = None
     cpu_ns: int = 0
+    outputs: Arrays | None = None
 
 
 async def run_session(
@@ -100,6 +102,8 @@ async def run_session(
         if not stop.requested:
             begins("measure", 0, 0, 0)
             await _measure(engine, load, stop, session, on_tick)
+        if config.export_output and session.driven is not None and not session.driven.unserved:
+            session.outputs = await quiet_outputs(engine, 0)
     except EngineError as error:
         session.failure = str(error)
     except anyio.get_cancelled_exc_class():

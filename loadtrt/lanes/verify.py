@@ -42,19 +42,7 @@ class Verifier:
 
     async def take_references(self) -> None:
         """Run each input set once, alone, on lane 0. Raises EngineError when one fails or takes over a minute."""
-        for inputs in range(self._input_sets):
-            self._engine.submit(0, inputs)
-            deadline = self._engine.now_ns() + _QUIET_NS
-            completions = await self._engine.wait(deadline)
-            while not completions and self._engine.now_ns() < deadline:
-                completions = await self._engine.wait(deadline)
-            if not completions:
-                raise EngineError("verify: a quiet request did not finish within 60 s; the engine hangs")
-            (completion,) = completions
-            if completion.error is not None:
-                raise EngineError(f"verify: a quiet request failed: {completion.error}")
-            outputs = self._engine.outputs(0, completion.buffer)
-            self._references.append({name: array.copy() for name, array in outputs.items()})
+        self._references = [await quiet_outputs(self._engine, inputs) for inputs in range(self._input_sets)]
 
     def compare(self, completion: Completion, inputs: int) -> None:
         """Check the outputs of a completion that served input set number `inputs`."""
@@ -80,6 +68,22 @@ class Verifier:
             input_sets=self._input_sets,
             first_difference=self._first,
         )
+
+
+async def quiet_outputs(engine: Engine, inputs: int) -> Arrays:
+    """Copies of the outputs of one request with input set number `inputs`, alone on lane 0 of an idle engine. Raises
+    EngineError when it fails or takes over a minute."""
+    engine.submit(0, inputs)
+    deadline = engine.now_ns() + _QUIET_NS
+    completions = await engine.wait(deadline)
+    while not completions and engine.now_ns() < deadline:
+        completions = await engine.wait(deadline)
+    if not completions:
+        raise EngineError("a quiet request did not finish within 60 s; the engine hangs")
+    (completion,) = completions
+    if completion.error is not None:
+        raise EngineError(f"a quiet request failed: {completion.error}")
+    return {name: array.copy() for name, array in engine.outputs(0, completion.buffer).items()}
 
 
 def _excess(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003  # pydantic reads these types when it makes the result's schema
 from dataclasses import dataclass, field
+from typing import Any
 
 from loadtrt.load.tensors import TensorSpec  # noqa: TC001
 
@@ -46,6 +47,8 @@ class EngineInfo:
     is no file; batch: inferences in one request; precision: "confirmed FP16", ..., in words, "" when nothing was asked.
     mode: effective settings worth a word each, such as {"graph": "yes", "copies": "yes", "wait": "spin"}.
     notes: sentences the user should read (why a graph could not be captured, what was not knowable).
+    build: what the plan was made of, where its sidecar tells: model, model_sha256, options, precision, flavour,
+    flavour_version, gpu, build_ns; None for other engines, and where nobody knows.
     """
 
     kind: str
@@ -59,6 +62,7 @@ class EngineInfo:
     precision: str = ""
     mode: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    build: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from loadtrt.measure.facts import EngineInfo  # noqa: TC001  # pydantic reads them
 from loadtrt.measure.layers import Layer
-from loadtrt.measure.summary import least_samples
+from loadtrt.measure.sampling import least_samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -68,6 +68,7 @@ METRICS = (
     Metric("h2d", "copying the inputs to the device", lambda r: r.h2d),
     Metric("compute", "the engine computing", lambda r: r.compute),
     Metric("d2h", "from the end of compute to the outputs in host memory", lambda r: r.d2h),
+    Metric("device", "h2d + compute + d2h, which trtexec calls latency", lambda r: r.h2d + r.compute + r.d2h),
     Metric(
         "lateness", "added by the generator itself: submitted − max(due, a buffer set was free)", lambda r: r.lateness
     ),

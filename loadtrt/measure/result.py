@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill  # noqa: TC001  # pydantic reads them
+from loadtrt.measure.profile import ProfileResult  # noqa: TC001
 
 
 class _Model(BaseModel):
@@ -135,3 +136,4 @@ class RunResult(_Model):
     clock: ClockMapping | None
     intervals: tuple[Interval, ...]
     histograms: dict[str, dict[str, Any]]
+    profile: ProfileResult | None = None

@@ -13,6 +13,7 @@ import numpy as np
 
 from loadtrt.measure.records import METRICS, busy_union_ns
 from loadtrt.measure.result import Lane, MetricSummary, Overlap
+from loadtrt.measure.sampling import least_samples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,16 +22,6 @@ if TYPE_CHECKING:
     from loadtrt.measure.records import Records
 
 PERCENTILES: Mapping[str, float] = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
-_CONFIDENCE = 0.99
-
-
-def least_samples(rank: float) -> int:
-    """The fewest samples whose maximum bounds the quantile from above with 99 % confidence.
-
-    n ≥ ln(1 − c) / ln q, since P(all n samples lie below the q-quantile) = q^n. c: confidence, q: rank in (0, 1).
-    44 for p90, 459 for p99, 4603 for p99.9. Source: MLPerf LoadGen's early stopping with no sample above.
-    """
-    return math.ceil(math.log(1 - _CONFIDENCE) / math.log(rank))
 
 
 def summarize(records: Records, histograms: Mapping[str, Histogram], complete: bool) -> dict[str, MetricSummary]:

@@ -140,8 +140,8 @@ def _metrics(result: RunResult) -> Iterator[str]:
     rows = []
     for metric in METRICS:
         summary = result.metrics[metric.name]
-        if not summary.max_ns:
-            continue  # a phase this engine does not have
+        if not summary.max_ns or (metric.name == "device" and not result.metrics["h2d"].max_ns):
+            continue  # a phase this engine does not have, or a sum of one
         values = [*summary.percentiles_ns.values(), summary.max_ns, summary.mean_ns]
         rows.append([metric.name, *("–" if value is None else format_duration(value) for value in values)])
     yield from _table([header, *rows])

@@ -111,9 +111,9 @@ def test_a_truncated_plan_is_told_before_it_is_loaded(googlenet: Path, tmp_path:
     assert "truncated" in done.stderr
 
 
-def test_a_model_on_a_gpu_machine_names_the_build_command() -> None:
-    """An .onnx or zoo model is no plan: the sentence says how to make one, and what runs it as it is."""
+def test_a_model_without_a_builder_names_both_ways() -> None:
+    """On a GPU a model wants a plan: where no TensorRT here builds one, the CPU never steps in unasked."""
     done = _loadtrt("run", "--engine", "zoo:googlenet", "--fp16")
-    assert done.returncode == 2
-    assert "loadtrt build zoo:googlenet -o googlenet.plan --fp16" in done.stderr
+    assert done.returncode == 3
+    assert "loadtrt[tensorrt]" in done.stderr
     assert "--on onnxruntime" in done.stderr

@@ -1,0 +1,112 @@
+"""Options that several commands share, and what they check before any work begins."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from loadtrt.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def _named(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
+    """{"data": "16x3x224x224"} of ("data:16x3x224x224",). Names may hold colons: the last one counts."""
+    found = {}
+    for value in values:
+        name, colon, rest = value.rpartition(":")
+        if not colon or not name:
+            raise click.UsageError(
+                f"--{parameter.human_readable_name.replace('_', '-')} wants NAME:VALUE, not '{value}'"
+            )
+        found[name] = rest
+    return found or None
+
+
+def _shapes(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
+    """Several tensors in one option, with commas, as trtexec takes them."""
+    return _named(context, parameter, tuple(part for value in values for part in value.split(",")))
+
+
+def _many(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
+    return values or None
+
+
+def flag(name: str, off: str, help_: str) -> Callable[[F], F]:
+    """A switch with its opposite; None where neither is given, so that a configuration file may decide."""
+    return click.option(f"--{name}/--{off}", name.replace("-", "_"), default=None, help=help_)
+
+
+def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, in the order in which --help shows them."""
+
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def engine_options(command: F) -> F:
+    """Which engine, and what of it."""
+    return stacked(
+        click.option("--config", type=click.Path(path_type=Path), help="YAML file of these options; those here win."),
+        click.option(
+            "--engine", help="A plan, an .onnx file, zoo:googlenet, or simulated:KEY=VALUE,… (simulated:null)."
+        ),
+        click.option(
+            "--on", type=click.Choice(["auto", "tensorrt", "onnxruntime"]), help="What runs it.  [default: auto]"
+        ),
+        click.option("--module", metavar="NAME", help="TensorRT module, such as tensorrt_lean; else by the plan."),
+        click.option("--plugins", multiple=True, callback=_many, metavar="FILE", help="Plugin library (repeatable)."),
+        flag("allow-host-code", "no-allow-host-code", "Let TensorRT run host code that the plan carries."),
+        click.option("--device", type=int, help="GPU number.  [default: 0]"),
+        flag("fp16", "no-fp16", "Plan: check that it computes in FP16. Model: build or convert it so."),
+        click.option("--batch", type=int, help="Size of the inputs' first dimension where the model leaves it open."),
+        click.option("--shapes", multiple=True, callback=_shapes, metavar="NAME:16x3x224x224", help="Input shapes."),
+        click.option("--shape-values", multiple=True, callback=_named, metavar="NAME:1,2", help="Of a shape tensor."),
+        click.option("--optimization-profile", type=int, help="Optimization profile of the plan.  [default: 0]"),
+        click.option("--threads-per-context", type=int, help="CPU threads a context.  [default: cores / contexts]"),
+    )(command)
+
+
+def input_options(command: F) -> F:
+    """What requests carry."""
+    return stacked(
+        click.option("--seed", type=int, help="Of everything random.  [default: 1]"),
+        click.option(
+            "--inputs", multiple=True, callback=_many, metavar="random|zeros|FILE.npz|NAME:FILE", help="Of requests."
+        ),
+        click.option(
+            "--input-range", multiple=True, callback=_named, metavar="NAME:LOW..HIGH", help="Of random values."
+        ),
+    )(command)
+
+
+def layer_exports(command: F) -> F:
+    """trtexec's files of a profile."""
+    return stacked(
+        click.option("--export-profile", metavar="FILE", help="Write the layers' times in trtexec's format."),
+        click.option("--export-layer-info", metavar="FILE", help="Write the engine inspector's JSON, as trtexec does."),
+    )(command)
+
+
+def require_writable(option: str, name: str | None) -> None:
+    """Say now, not after the measurement, that its result cannot be written. Makes no file: there may be no result.
+    None and "-" (stdout) can be. Raises UsageError."""
+    if name is None or name == "-":
+        return
+    file = Path(name)
+    if not file.parent.is_dir():
+        raise UsageError(f"{option} {file}: there is no folder {file.parent}")
+    if file.is_dir():
+        raise UsageError(f"{option} {file} is a folder: name a file in it")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise UsageError(f"{option} {file} cannot be written: permission denied")

@@ -1,0 +1,95 @@
+"""What is said on stderr while something is measured."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from contextlib import suppress
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+from loadtrt.units import SECOND_NS, format_count, format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadtrt.config import RunConfig
+    from loadtrt.lanes.session import Phase
+
+
+class Voice:
+    """What is said on stderr while a run goes on: a rewritten line on a terminal, now and then a line elsewhere.
+
+    One short line a second costs the measuring process 0.1 ms; a live table belongs in a process of its own.
+    """
+
+    _EVERY = 10  # ticks between two lines where there is no terminal
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty()
+        self._width = 0
+        self._ticks = 0
+        self._next_ns = 0
+
+    def say(self, sentence: str) -> None:
+        """A line of its own."""
+        if not self._quiet:
+            self.end_line()
+            self._write(sentence + "\n")
+
+    def progress(self, config: RunConfig) -> Callable[[Phase, int, int, int], None] | None:
+        """A function for the session to call each second."""
+        if self._quiet:
+            return None
+        whole = f" of {format_duration(config.least_duration_ns)}" if config.least_duration_ns else ""
+        asked = f" and {format_count(config.requests)} requests" if config.requests and whole else ""
+        asked = asked or (f" of {format_count(config.requests)} requests" if config.requests else "")
+
+        def show(phase: Phase, elapsed_ns: int, submitted: int, completed: int) -> None:
+            measuring = phase == "measure"
+            goal = f"{whole}{asked}" if measuring else ""
+            if not elapsed_ns:  # the phase begins
+                self._ticks = 0
+                self._show(f"{phase}{goal}")
+                return
+            self._show(
+                f"{phase} {format_duration(elapsed_ns)}{goal} · {format_count(completed)} requests"
+                f" · {format_count(completed * SECOND_NS / elapsed_ns)}/s · {submitted - completed} in flight"
+            )
+
+        return show
+
+    def share(self, what: str, fraction: float) -> None:
+        """How much of something is done, 0 to 1, on a terminal alone and ten times a second at most."""
+        now = perf_counter_ns()
+        if self._terminal and not self._quiet and now >= self._next_ns:
+            self._next_ns = now + SECOND_NS // 10
+            self._show(f"{what} {fraction:.0%}")
+
+    def status(self, line: str) -> None:
+        """What is being done, on a terminal alone."""
+        if self._terminal and not self._quiet:
+            self._show(line)
+
+    def _show(self, line: str) -> None:
+        if self._terminal:
+            line = line[: shutil.get_terminal_size().columns - 1]  # a line that wraps could not be drawn over
+            self._write("\r" + line.ljust(self._width))
+            self._width = len(line)
+        else:
+            if self._ticks % self._EVERY == 0:
+                self._write(line + "\n")
+            self._ticks += 1
+
+    def end_line(self) -> None:
+        """Leave the rewritten line behind."""
+        if self._width:
+            self._write("\r" + " " * self._width + "\r")
+            self._width = 0
+
+    def _write(self, text: str) -> None:
+        """A terminal that has gone is no reason to lose a measurement."""
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+            sys.stderr.flush()

@@ -1,0 +1,199 @@
+"""ONNX Runtime's profiler: the layers of a model as it really runs, with the model's nodes that were fused into each.
+
+The profiler writes a Chrome trace: one event a layer and run, in microseconds. What was fused is read from the
+optimised model that the session writes beside it: tensors and names that optimisers keep lead back to the model's own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from loadtrt.engines.onnxruntime import open_session, sentence_of
+from loadtrt.engines.profiling import ProfileLength, turns
+from loadtrt.errors import EngineError
+from loadtrt.measure.layers import Layer, LayerTensor
+from loadtrt.measure.profile import Samples
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from loadtrt.engines.onnx_model import OnnxModel
+    from loadtrt.engines.profiling import Profiled, Watch
+    from loadtrt.load.tensors import Arrays
+
+_MICROSECOND_NS = 1e3
+_MOST_EVENTS = 50_000  # the profiler itself stops at a million; each is some 800 bytes of JSON
+_MOST_MODEL_BYTES = 1 << 30  # protobuf ends at 2 GiB; larger optimised models are not asked for
+_WHOLE = 0.25  # of a pass's length: runs without the profiler
+_BLOCKED = "_nchwc"  # what the layout optimiser appends to an output's name to make a node's
+_DTYPES = {"float": "fp32", "float16": "fp16", "double": "fp64", "bfloat16": "bf16"}
+_BODIES = {"Loop", "If", "Scan"}
+_FLOATING = {"fp32", "fp16", "bf16", "fp64"}
+# Operators that move or shape data and compute nothing.
+_MOVERS = {
+    "ReorderInput", "ReorderOutput", "Reshape", "Flatten", "Concat", "Slice", "Split", "Transpose", "Cast", "Gather",
+    "Identity", "Squeeze", "Unsqueeze", "Shape", "Constant", "Expand", "Tile", "Pad", "MemcpyToHost", "MemcpyFromHost",
+}  # fmt: skip
+
+
+def profile_model(
+    model: OnnxModel, threads: int, inputs: Arrays, length: ProfileLength, profiled: Profiled, watch: Watch
+) -> None:
+    """Fill `profiled` with a plain pass on `threads` CPU threads. Raises EngineError."""
+    model = _named(model)
+    session = open_session(model, threads, 1)
+    names = [output.name for output in session.get_outputs()]
+    feeds = dict(inputs)
+
+    def run(session: Any) -> int:
+        began = perf_counter_ns()
+        try:
+            session.run(names, feeds)
+        except Exception as error:  # onnxruntime's exceptions share no base of their own
+            raise EngineError(f"ONNX Runtime cannot run {model.name}: {sentence_of(error)}") from None
+        return perf_counter_ns() - began
+
+    for _ in turns(ProfileLength(length.warmup_ns, 1, 0), watch, "warm-up"):
+        run(session)
+    whole = [run(session) for _ in turns(length, watch, "plain: whole", _WHOLE)]
+    del session
+    profiled.stopped = watch.stop()
+    if profiled.stopped:
+        return
+    with TemporaryDirectory(prefix="loadtrt-profile-") as folder:
+        optimised = Path(folder) / "optimised.onnx" if model.weights_bytes < _MOST_MODEL_BYTES else None
+        session = open_session(model, threads, 1, trace=Path(folder) / "trace", optimised=optimised)
+        graph = _graph(optimised) if optimised else ()
+        most = max(1, _MOST_EVENTS // max(1, len(graph) or 1000))
+        run(session)  # the first after loading is not like the others: its events are dropped
+        for done in turns(length, watch, "plain: layers"):
+            run(session)
+            if done + 1 >= most:
+                profiled.notes.append(f"profiled {done + 1} runs: ONNX Runtime keeps no more events")
+                break
+        events = json.loads(Path(session.end_profiling()).read_bytes())
+        del session
+    nodes = fused_nodes(model.data, graph)
+    layers: dict[str, Layer] = {}
+    samples = Samples()
+    for run_events in runs_of(events)[1:]:
+        for event in run_events:
+            name = _name(event)
+            if name not in layers:
+                layers[name] = _layer(event, nodes.get(name, ()))
+        samples.add((_name(event), event["dur"] * _MICROSECOND_NS) for event in run_events)
+    profiled.stopped = watch.stop()
+    profiled.notes.append("ONNX Runtime's profiler counts in whole microseconds")
+    profiled.passes.append(samples.to_pass("plain", tuple(layers.values()), float(np.median(whole))))
+
+
+def runs_of(events: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """The layers' events of each run, in order. Those of a loop's or branch's body are left out: it has their time."""
+    runs = sorted((event for event in events if event["name"] == "model_run"), key=lambda event: event["ts"])
+    nodes = sorted((event for event in events if event["cat"] == "Node"), key=lambda e: e["ts"])
+    found: list[list[Mapping[str, Any]]] = []
+    place = 0
+    for run in runs:
+        end, taken, outer = run["ts"] + run["dur"], [], -1
+        while place < len(nodes) and nodes[place]["ts"] < run["ts"]:
+            place += 1
+        while place < len(nodes) and nodes[place]["ts"] <= end:
+            event = nodes[place]
+            place += 1
+            if event["ts"] < outer:
+                continue
+            taken.append(event)
+            if event["args"].get("op_name") in _BODIES:
+                outer = event["ts"] + event["dur"]
+        found.append(taken)
+    return found
+
+
+def fused_nodes(model: bytes, graph: Sequence[Any]) -> dict[str, tuple[str, ...]]:
+    """By name of each node of the optimised `graph`, the names of the model's own nodes in it.
+
+    A node of the model belongs to the first optimised node for whose output it is needed and that no other one makes.
+    """
+    import onnx
+
+    own = onnx.load_model_from_string(model).graph.node
+    maker = {output: node for node in own for output in node.output if output}
+    by_name = {node.name: node for node in own}
+
+    def origin(node: Any) -> list[str]:
+        """The tensors of the model that an optimised node makes."""
+        kept = [output for output in node.output if output in maker]
+        if kept:  # a reorder's output bears the name of what the node before it makes in another layout
+            return [] if node.op_type.startswith("Reorder") else kept
+        name = node.name.removesuffix(_BLOCKED)
+        if name in maker:
+            return [name]
+        return list(by_name[name].output) if name in by_name else []
+
+    origins = [(node.name, origin(node)) for node in graph]
+    made = {tensor for _, tensors in origins for tensor in tensors}
+    order = {id(node): place for place, node in enumerate(own)}
+    found: dict[str, tuple[str, ...]] = {}
+    for name, tensors in origins:
+        inside: list[Any] = []
+        seen: set[int] = set()
+        waiting = [maker[tensor] for tensor in tensors]
+        while waiting:
+            node = waiting.pop()
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            inside.append(node)
+            waiting += [maker[tensor] for tensor in node.input if tensor in maker and tensor not in made]
+        inside.sort(key=lambda node: order[id(node)])
+        found[name] = tuple(node.name for node in inside)
+    return found
+
+
+def _named(model: OnnxModel) -> OnnxModel:
+    """The model with a name for every node, its first output's: an unnamed node could not be found again."""
+    import onnx
+
+    parsed = onnx.load_model_from_string(model.data)
+    unnamed = [node for node in parsed.graph.node if not node.name]
+    for node in unnamed:
+        node.name = next(filter(None, node.output), "")
+    return replace(model, data=parsed.SerializeToString()) if unnamed else model
+
+
+def _graph(optimised: Path) -> tuple[Any, ...]:
+    import onnx
+
+    return tuple(onnx.load_model(str(optimised), load_external_data=False).graph.node) if optimised.exists() else ()
+
+
+def _name(event: Mapping[str, Any]) -> str:
+    return str(event["name"]).removesuffix("_kernel_time")
+
+
+def _layer(event: Mapping[str, Any], nodes: tuple[str, ...]) -> Layer:
+    found = event["args"]
+    operator = str(found.get("op_name", ""))
+    inputs, outputs = _tensors(found.get("input_type_shape")), _tensors(found.get("output_type_shape"))
+    precision = ""
+    if operator not in _MOVERS:
+        types = [tensor.dtype for tensor in (*outputs, *inputs)]
+        quantized = operator.startswith("QLinear") or operator.endswith("Integer")
+        precision = "int8" if quantized else next((dtype for dtype in types if dtype in _FLOATING), "")
+    return Layer(_name(event), operator, "", inputs, outputs, precision, nodes)
+
+
+def _tensors(items: Any) -> tuple[LayerTensor, ...]:
+    """[{"float": [1, 64, 56, 56]}, ...], weights among them; the profiler does not name them."""
+    return tuple(
+        LayerTensor("", _DTYPES.get(dtype, dtype), "", tuple(int(size) for size in shape))
+        for item in items or ()
+        for dtype, shape in item.items()
+    )

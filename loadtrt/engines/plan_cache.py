@@ -1,0 +1,217 @@
+"""Plans that `loadtrt run` has built of models, kept by content: the same model, options, TensorRT and GPU build once.
+
+An entry is a folder STEM-KEY with model.plan, its sidecar and its log. It is renamed into place whole, so that readers
+see all of it or nothing, and of two processes that build the same the slower takes what the faster has put there. Any
+entry may be deleted at any time, but for the moment in which it is loaded.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal
+
+from loadtrt.cuda.runtime import device_count, device_properties
+from loadtrt.engines.build import build_plan, progress_text
+from loadtrt.engines.build_model import read_source
+from loadtrt.engines.build_options import BuildOptions
+from loadtrt.engines.onnx_model import decide_sizes, external_files
+from loadtrt.engines.plan import sha256
+from loadtrt.engines.sidecar import Sidecar, read_sidecar, sidecar_of
+from loadtrt.engines.toolchain import choose_toolchain, preflight
+from loadtrt.errors import UsageError
+from loadtrt.units import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from loadtrt.config import RunConfig
+    from loadtrt.cuda.runtime import DeviceProperties
+    from loadtrt.engines.build_model import Source
+    from loadtrt.engines.build_watch import Progress
+    from loadtrt.engines.toolchain import Toolchain
+    from loadtrt.load.tensors import TensorSpec
+
+FORMAT = 1  # of entries and keys; higher when what loadtrt makes of a model before it builds changes
+_PLAN = "model.plan"
+_KEY_DIGITS = 16
+_STEM_LENGTH = 60
+_BUILDERS: dict[str, Literal["tensorrt", "rtx"]] = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
+# Options that count by what they name (plugins, the device) or come to (the inputs' shapes), not as they are given.
+_COUNTED_OTHERWISE = {"flavour", "device", "plugins", "batch", "shapes"}
+_BUILDING = ".building-"
+_LEFT_BEHIND_S = 24 * 3600  # no build takes as long
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPlan:
+    """A plan for a run's model. `config`: the run's, with the plan as its engine. `notes`: what the user should read,
+    where the plan comes from first."""
+
+    config: RunConfig
+    notes: tuple[str, ...]
+
+
+def cached_plan(
+    config: RunConfig, say: Callable[[str], None] | None = None, status: Callable[[str], None] | None = None
+) -> CachedPlan:
+    """The plan of the model `config.engine`, an ONNX file or zoo:NAME, for GPU `config.device`: kept, or built now.
+
+    `say` is given sentences to keep, `status`, a few times a second while building, one that the next replaces. Raises
+    UsageError (options, files, open sizes, a cache that cannot be written), EngineError (no GPU, no TensorRT that
+    builds, a model that it refuses), KeyboardInterrupt, after which nothing is left behind.
+    """
+    options = BuildOptions(
+        flavour=_builder_of(config),
+        device=config.device,
+        batch=config.batch,
+        shapes=config.shapes,
+        fp16=config.fp16,
+        plugins=config.plugins,
+    )
+    source = read_source(config.engine, options)
+    inputs, batch = decide_sizes(source.model, config)
+    # The batch that --shapes decides is lost on a model without open sizes: from here on it is given.
+    first = batch if any(spec.shape[:1] == (batch,) for spec in inputs) else None
+    options = replace(options, batch=first)
+    tool = choose_toolchain(options.flavour)
+    device_count()  # raises where there is no GPU: for RTX preflight would ask for a --target, which no run has
+    preflight(tool, options)
+    gpu = device_properties(config.device)
+    key = _key(source, inputs, options, tool, gpu)
+    folder = _folder()
+    # The key alone decides: a model that has been renamed or copied is the same model.
+    entry = next(folder.glob(f"*-{key}"), folder / f"{_stem(config.engine)}-{key}")
+    kept, damage = _read(entry)
+    if kept is not None:
+        made_on = datetime.fromtimestamp((entry / _PLAN).stat().st_mtime, UTC).date()
+        note = f"taken from the cache, {entry / _PLAN}, {_made(kept)} on {made_on}"
+    else:
+        if say is not None:
+            again = f"the plan in the cache is damaged ({damage}), so it is built again: " if damage else ""
+            say(f"{again}building {config.engine} with {tool.flavour} for {gpu.name}, once: it is kept in {entry}")
+        show = None if status is None else lambda progress: status(progress_text(progress))
+        kept = _build(source, options, entry, show)
+        instead = f", in place of a damaged one ({damage})" if damage else ""
+        note = f"{_made(kept)}, kept in {entry / _PLAN}{instead}"
+    of_plan = config.model_copy(update={"engine": str(entry / _PLAN), "batch": first, "shapes": {}})
+    return CachedPlan(of_plan, (note, *source.notes))
+
+
+def _builder_of(config: RunConfig) -> Literal["tensorrt", "rtx"] | None:
+    if config.module is None:
+        return None
+    name = config.module.removesuffix("_bindings")
+    if name not in _BUILDERS:
+        raise UsageError(
+            f"--module {config.module} cannot build a plan of {config.engine}: choose {' or '.join(_BUILDERS)}, or "
+            "leave --module out"
+        )
+    return _BUILDERS[name]
+
+
+def _key(
+    source: Source, inputs: Sequence[TensorSpec], options: BuildOptions, tool: Toolchain, gpu: DeviceProperties
+) -> str:
+    """The first digits of the SHA-256 over all that decides what is built."""
+    counted = {
+        "format": FORMAT,
+        "model": source.sha256,
+        "weights": [sha256(file) for file in sorted(external_files(source.model, source.file))] if source.file else [],
+        "inputs": {spec.name: spec.shape for spec in inputs},
+        "options": {name: value for name, value in options.given().items() if name not in _COUNTED_OTHERWISE},
+        "plugins": [sha256(file) for file in options.plugins],
+        "tensorrt": [tool.flavour.name, tool.flavour.version],
+        "gpu": [gpu.name, gpu.compute_capability],
+    }
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:_KEY_DIGITS]
+
+
+def _folder() -> Path:
+    """Where plans are kept: $LOADTRT_CACHE, $XDG_CACHE_HOME/loadtrt/plans or ~/.cache/loadtrt/plans."""
+    own = os.environ.get("LOADTRT_CACHE")
+    if own:
+        return Path(own).absolute()
+    shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if shared.is_absolute():  # the XDG specification: a relative one is no answer
+        return shared / "loadtrt" / "plans"
+    try:
+        return Path.home() / ".cache" / "loadtrt" / "plans"
+    except RuntimeError:
+        raise UsageError("there is no home folder to keep plans in: set LOADTRT_CACHE to a folder") from None
+
+
+def _stem(engine: str) -> str:
+    """What people know the model by, as part of a file's name."""
+    stem = re.sub(r"[^A-Za-z0-9_.]+", "-", Path(engine.removeprefix("zoo:")).stem)
+    return stem.strip("-.")[:_STEM_LENGTH] or "model"
+
+
+def _read(entry: Path) -> tuple[Sidecar | None, str]:
+    """The sidecar of a whole entry; else None, and what is wrong with it: "" where there is none."""
+    if not os.path.exists(entry):  # unlike Path's, it raises nothing where nobody may look
+        return None, ""
+    plan = entry / _PLAN
+    try:
+        found = read_sidecar(plan, sha256(plan))
+    except UsageError as error:
+        return None, str(error)
+    return found, "" if found is not None else f"there is no {sidecar_of(plan)}"
+
+
+def _build(source: Source, options: BuildOptions, entry: Path, show: Callable[[Progress], None] | None) -> Sidecar:
+    """Build into a folder beside `entry`, then put it in its place. Returns the sidecar of what is there."""
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_behind(entry.parent)
+        with TemporaryDirectory(prefix=_BUILDING, dir=entry.parent, ignore_cleanup_errors=True) as temporary:
+            made = Path(temporary, "made")  # the temporary folder itself is for its owner's eyes alone
+            made.mkdir()
+            built = build_plan(source, made / _PLAN, options, show)
+            return _settle(made, entry) or built.sidecar
+    except (OSError, UsageError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        raise UsageError(
+            f"the plan cannot be kept in {entry.parent}: {cause.strerror}: set LOADTRT_CACHE to a folder that can be "
+            "written and has room"
+        ) from None
+
+
+def _settle(made: Path, entry: Path) -> Sidecar | None:
+    """Rename `made` to `entry`. Returns the sidecar of what another process has put there meanwhile, which stays: that
+    process may be loading it."""
+    try:
+        made.rename(entry)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        theirs, _ = _read(entry)
+        if theirs is not None:
+            return theirs
+        entry.rename(made.with_name("damaged"))  # and so goes with the temporary folder
+        made.rename(entry)
+    return None
+
+
+def _remove_left_behind(folder: Path) -> None:
+    """What builds left that were killed: no other clean-up reaches it."""
+    for left in folder.glob(f"{_BUILDING}*"):
+        with suppress(OSError):  # its owner's, or just gone
+            if time.time() - left.stat().st_mtime > _LEFT_BEHIND_S:
+                shutil.rmtree(left)
+
+
+def _made(sidecar: Sidecar) -> str:
+    return f"built by {sidecar.flavour} {sidecar.flavour_version} in {format_duration(sidecar.build_ns)}"

@@ -1,0 +1,165 @@
+"""TensorRT's profiler over one context of a plan, with nothing else on the GPU: plainly enqueued, then as a graph."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from loadtrt.cuda.memory import DeviceBuffer
+from loadtrt.cuda.runtime import call, close_all, cudart
+from loadtrt.cuda.stream import Event, Graph, Stream, elapsed_ns
+from loadtrt.engines import facts
+from loadtrt.engines.layers import is_detailed
+from loadtrt.engines.profiling import ProfileLength, turns
+from loadtrt.errors import CudaError, EngineError
+from loadtrt.measure.profile import Samples
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from loadtrt.cuda.runtime import Closes
+    from loadtrt.engines.context import PlanContext
+    from loadtrt.engines.profiling import Profiled, Watch
+    from loadtrt.engines.tensorrt import Plan
+    from loadtrt.load.tensors import Arrays
+    from loadtrt.measure.layers import Layer
+    from loadtrt.measure.profile import Mode
+
+_MILLISECOND_NS = 1e6
+_WHOLE = 0.25  # of a pass's length: inferences without the profiler
+_MODES = {"plain": "plain inference", "graph": "CUDA graph"}
+
+
+def profile_plan(
+    plan: Plan, inputs: Arrays, length: ProfileLength, graph: bool, profiled: Profiled, watch: Watch
+) -> None:
+    """Fill `profiled` with a plain pass and, with `graph`, one of a captured graph, which then comes first.
+
+    Inputs are copied to the device once: a profile is of compute alone. Whole inferences are timed before a profiler
+    is attached, since it cannot be taken off without a trace. Raises CudaError and EngineError.
+    """
+    bench = _Bench(plan, inputs)
+    try:
+        profiled.layer_info, layers = _layers(plan, bench.context, profiled)
+        for _ in turns(ProfileLength(length.warmup_ns, 1, 0), watch, "warm-up"):
+            bench.infer()
+        modes: list[Mode] = ["plain", "graph"] if graph else ["plain"]
+        whole: dict[Mode, float] = {}
+        for mode in list(modes):
+            try:
+                with bench.launcher(mode) as launch:
+                    times = [bench.timed(launch) for _ in turns(length, watch, f"{mode}: whole", _WHOLE)]
+            except CudaError as error:
+                if mode == "plain":
+                    raise
+                profiled.notes.append(f"no profile of a CUDA graph: {error}")
+                modes.remove(mode)
+            else:
+                whole[mode] = float(np.median(times))
+        bench.context.attach_profiler()
+        for mode in modes:
+            if watch.stop():
+                break
+            samples = _sample(bench, mode, length, watch)
+            if samples.inferences:
+                profiled.passes.insert(0, samples.to_pass(mode, layers, whole[mode]))
+            else:
+                profiled.notes.append(f"TensorRT's profiler reported no layers of a {_MODES[mode]}")
+        profiled.stopped = watch.stop()
+    finally:
+        bench.close()
+
+
+class _Bench:
+    """One context with its stream and device buffers, inputs uploaded, bound and run once."""
+
+    def __init__(self, plan: Plan, inputs: Arrays) -> None:
+        self._owned: list[Closes] = []
+        try:
+            self.stream = self._own(Stream())
+            self.start, self.end = self._own(Event()), self._own(Event())
+            self.context: PlanContext = self._own(plan.context(int(self.stream), profiled=True))
+            for spec in plan.tensors:
+                if spec.shape_values:
+                    continue
+                buffer = self._own(DeviceBuffer(spec.nbytes))
+                self.context.bind(spec.name, buffer.address)
+                if spec.is_input and spec.nbytes:
+                    data = np.ascontiguousarray(inputs[spec.name]).reshape(-1).view(np.uint8)
+                    kind = cudart().cudaMemcpyKind.cudaMemcpyHostToDevice
+                    call("cudaMemcpy", buffer.address, data.ctypes.data, data.nbytes, kind)
+            self.infer()
+        except BaseException:
+            self.close()
+            raise
+
+    def infer(self) -> None:
+        """One inference, waited for."""
+        self.enqueue(int(self.stream))
+        self.stream.synchronize()
+
+    def enqueue(self, stream: int) -> bool:
+        """Enqueue one inference; raises EngineError where TensorRT refuses."""
+        if not self.context.enqueue(stream):
+            raise EngineError(f"TensorRT refused an enqueue: {self.context.reason()}")
+        return True
+
+    @contextmanager
+    def launcher(self, mode: Mode) -> Iterator[Callable[[], object]]:
+        """What puts one inference on the stream: an enqueue, or a graph of it captured now. Raises CudaError."""
+        if mode == "plain":
+            yield lambda: self.enqueue(int(self.stream))
+            return
+        graph = Graph.capture(self.stream, self.context.enqueue)
+        try:
+            yield lambda: call("cudaGraphLaunch", graph.handle, self.stream.handle)
+        finally:
+            self.stream.synchronize()
+            graph.close()
+
+    def timed(self, launch: Callable[[], object]) -> float:
+        """ns on the GPU from before to after what `launch` puts on the stream."""
+        call("cudaEventRecord", self.start.handle, self.stream.handle)
+        launch()
+        call("cudaEventRecord", self.end.handle, self.stream.handle)
+        self.stream.synchronize()
+        return elapsed_ns(self.start, self.end)
+
+    def close(self) -> None:
+        """In the reverse order of making: the context before its buffers' stream."""
+        owned, self._owned = list(reversed(self._owned)), []
+        close_all(owned)
+
+    def _own(self, handle: Any) -> Any:
+        self._owned.append(handle)
+        return handle
+
+
+def _layers(plan: Plan, context: PlanContext, profiled: Profiled) -> tuple[str | None, tuple[Layer, ...]]:
+    """The inspector's JSON and the layers in it, with a note where it tells less than it could."""
+    text = context.layer_info()
+    if text is None:
+        profiled.notes.append(f"{plan.flavour.name} has no engine inspector: layers have names and times alone")
+        return None, ()
+    layers = facts.layers_of(plan.open, text)
+    if not is_detailed(layers):
+        profiled.notes.append(
+            "the plan was built without ProfilingVerbosity.DETAILED: layers have names and times alone"
+        )
+    return text, layers
+
+
+def _sample(bench: _Bench, mode: Mode, length: ProfileLength, watch: Watch) -> Samples:
+    """Layer times of one inference after the other. A graph is captured with the profiler attached: it carries the
+    profiler's events."""
+    samples = Samples()
+    with bench.launcher(mode) as launch:
+        for _ in turns(length, watch, f"{mode}: layers"):
+            launch()
+            bench.stream.synchronize()
+            found = bench.context.layer_times()
+            if found:
+                samples.add((name, round(milliseconds * _MILLISECOND_NS)) for name, milliseconds in found)
+    return samples

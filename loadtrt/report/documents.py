@@ -1,0 +1,113 @@
+"""JSON files that results are read from: what kind each is, told by one reading of it, and loadtrt's own kinds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from loadtrt.errors import UsageError
+from loadtrt.measure.profile import ProfileResult
+from loadtrt.measure.result import RunResult
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_Schema = TypeVar("_Schema", bound=BaseModel)
+
+
+class Kind(StrEnum):
+    """What a file is, in words for a sentence."""
+
+    RUN = "a run of loadtrt"
+    PROFILE = "a profile of loadtrt"
+    TIMES = "times in trtexec's format (--exportTimes)"
+    LAYER_TIMES = "a profile in trtexec's format (--exportProfile)"
+    LAYERS = "layer information (--exportLayerInfo)"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file that was read. content: its JSON; only what makes its kind has been looked at."""
+
+    path: Path
+    kind: Kind
+    content: Any
+
+
+def read_document(path: Path) -> Document:
+    """Read a file and tell its kind. Raises UsageError for one that is missing, no JSON, or of no kind."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is no JSON: it holds bytes that are no text; give the exported file itself") from None
+    try:
+        # Not strict: TensorRT 8.6 leaves control characters in strings bare.
+        content = json.loads(text, strict=False, parse_constant=refuse_constant)
+    except (ValueError, RecursionError) as error:
+        what = f"no JSON ({error}): it may be cut off, or hold a name that was not escaped" if text.strip() else "empty"
+        raise UsageError(f"{path} is {what}; export it again") from None
+    return Document(path, _kind_of(path, content), content)
+
+
+def refuse_constant(text: str) -> Any:
+    """For json.loads: what Python takes for a number and JSON does not know."""
+    raise ValueError(f"{text} is no number in JSON")
+
+
+def content_of(source: Path | Document, kind: Kind) -> tuple[Path, Any]:
+    """(path, content) of a file that must be of this kind. Raises UsageError."""
+    document = source if isinstance(source, Document) else read_document(source)
+    if document.kind is not kind:
+        raise UsageError(f"{document.path} is {document.kind}: give {kind}")
+    return document.path, document.content
+
+
+def read_run(source: Path | Document) -> RunResult:
+    """A run.json. Raises UsageError."""
+    return _validated(RunResult, *content_of(source, Kind.RUN))
+
+
+def read_profile_result(source: Path | Document) -> ProfileResult:
+    """A profile as loadtrt writes it. Raises UsageError."""
+    return _validated(ProfileResult, *content_of(source, Kind.PROFILE))
+
+
+def _kind_of(path: Path, content: Any) -> Kind:
+    match content:
+        case {"schema_version": "loadtrt.run/1"}:
+            return Kind.RUN
+        case {"schema_version": "loadtrt.profile/1"}:
+            return Kind.PROFILE
+        case {"schema_version": schema}:
+            raise UsageError(
+                f"{path} has the schema {json.dumps(schema)[:40]}, which this loadtrt does not know: read it with the "
+                "loadtrt that wrote it"
+            )
+        case {"Layers": _}:
+            return Kind.LAYERS
+        case [{"startEnqMs": _} | {"latencyMs": _}, *_]:
+            return Kind.TIMES
+        case [{"count": _} | {"averageMs": _}, *_]:
+            return Kind.LAYER_TIMES
+        case []:
+            raise UsageError(f"{path} is an empty list: nothing was measured; run longer and export it again")
+        case _:
+            *kinds, last = Kind
+            raise UsageError(f"{path} is JSON, but neither {', '.join(kinds)} nor {last}")
+
+
+def _validated(schema: type[_Schema], path: Path, content: Any) -> _Schema:
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(
+            f"{path} does not fit its schema {content['schema_version']}: {where}: {first['msg']}; write it again"
+        ) from None

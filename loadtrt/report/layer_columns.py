@@ -1,0 +1,89 @@
+"""Tables whose last column is a layer's name: names are long, and what tells them apart may be anywhere in them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+WIDTH = 100  # columns
+UNKNOWN = "–"
+_LEAST_NAME = 30
+_STEP = 6
+_LEFT = {"type", "precision", ""}  # the columns of words; numbers stand at the right
+_REFORMAT = re.compile(r"Reformatting CopyNode for (?:(In|Out)put Tensor (\d+) to (.+)|Network ((?:In|Out)put .+))")
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRow:
+    """Cells, and in the last column the name with what stands before and after it."""
+
+    cells: Sequence[str]
+    name: str
+    before: str = ""
+    after: str = ""
+
+
+def named_table(header: Sequence[str], rows: Sequence[NamedRow]) -> Iterator[str]:
+    """A line for the header, which names the last column too, and one for each row. Columns in which no row tells
+    anything are left out. Lines keep to WIDTH unless a name must be longer to be told from others."""
+    kept = [place for place in range(len(header) - 1) if any(row.cells[place] not in ("", UNKNOWN) for row in rows)]
+    lines = list(_aligned([header[place] for place in kept], [[row.cells[place] for place in kept] for row in rows]))
+    affixes = max((len(row.before) + len(row.after) for row in rows), default=0)
+    width = max(_LEAST_NAME, WIDTH - len(lines[0]) - 2 - affixes)
+    short = short_names((row.name for row in rows), width)
+    yield f"{lines[0]}  {header[-1]}"
+    for line, row in zip(lines[1:], rows, strict=True):
+        yield f"{line}  {row.before}{short[row.name]}{row.after}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A line for the header and one for each row."""
+    for line in _aligned(header, rows):
+        yield line.rstrip()
+
+
+def short_names(names: Iterable[str], width: int) -> dict[str, str]:
+    """Each name in at most `width` columns, cut in the middle; in more where two would look the same.
+
+    TensorRT's reformats are called by what they serve, "input 0 of conv1": the type beside it says the rest.
+    """
+    waiting = {name: _readable(name) for name in names}
+    short: dict[str, str] = {}
+    while waiting:
+        cut = {name: _cut(text, width) for name, text in waiting.items()}
+        alike = Counter([*cut.values(), *short.values()])
+        done = {name: text for name, text in cut.items() if alike[text] == 1 or text == waiting[name]}
+        short |= done
+        waiting = {name: text for name, text in waiting.items() if name not in done}
+        width += _STEP
+    return short
+
+
+def _readable(name: str) -> str:
+    match = _REFORMAT.fullmatch(name)
+    if not match:
+        return name or "(no name)"
+    if match[4]:
+        return f"network {match[4][0].lower()}{match[4][1:]}"
+    return f"{match[1].lower()}put {match[2]} of {match[3]}"
+
+
+def _cut(text: str, width: int) -> str:
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines of one length."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    for line in lines:
+        cells = zip(header, line, widths, strict=True)
+        yield "  ".join(cell.ljust(width) if title in _LEFT else cell.rjust(width) for title, cell, width in cells)

@@ -1,0 +1,178 @@
+"""Two profiles beside each other as text: a pure function of their comparison."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from loadtrt.report.layer_columns import UNKNOWN, NamedRow, named_table, table
+from loadtrt.units import format_count, format_duration, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from loadtrt.measure.layer_comparison import LayerComparison, LayerRow, PassTotals, RowLayer, RowSide
+    from loadtrt.measure.layer_matching import MatchedBy
+
+_MATCHED: dict[MatchedBy | None, str] = {
+    "nodes": "by the model's nodes",
+    "name": "by name",
+    "served layer": "by the layer they serve",
+    "signature": "by type and shapes alone (≈)",
+}
+
+
+def comparison_text(comparison: LayerComparison, name_a: str, name_b: str, *, top: int | None = None) -> str:
+    """What B saves, in sum, row by row and by type. name_a, name_b: what to call the engines; top: only that many rows
+    of what is in both, of what is in A alone, and of what is in B alone. Ends with a newline."""
+    return "\n".join(_lines(comparison, name_a, name_b, top)) + "\n"
+
+
+def _lines(comparison: LayerComparison, name_a: str, name_b: str, top: int | None) -> Iterator[str]:
+    yield ""
+    yield f"A  {name_a}: {_totals(comparison.a)}"
+    yield f"B  {name_b}: {_totals(comparison.b)}"
+    yield from _verdict(comparison)
+    yield from _both(comparison, top)
+    yield from _alone(comparison, "A", [(row.a, row) for row in comparison.rows if not row.b.layers], top)
+    yield from _alone(comparison, "B", [(row.b, row) for row in comparison.rows if not row.a.layers], top)
+    idle = sum(not row.a.time_ns and not row.b.time_ns for row in comparison.rows)
+    if idle:
+        yield ""
+        yield f"{plural(idle, 'row')} took no time on either side"
+    if comparison.kinds:
+        yield ""
+        yield from _kinds(comparison)
+
+
+def _totals(side: PassTotals) -> str:
+    text = f"{side.mode}, {plural(side.layers, 'layer')}, {format_duration(side.layers_ns)} in sum"
+    if side.inference_ns is not None:
+        text += f"; inference {format_duration(side.inference_ns)} without profiler"
+    return text
+
+
+def _verdict(comparison: LayerComparison) -> Iterator[str]:
+    a, b = comparison.a, comparison.b
+    if comparison.speedup is None:
+        yield "no speed-up can be told: in one of them no layer took time"
+    else:
+        change = "saved" if comparison.saved_ns >= 0 else "lost"
+        whole = comparison.inference_speedup
+        yield (
+            f"B is {_times(comparison.speedup)} as fast as A: layers {format_duration(a.layers_ns)} → "
+            f"{format_duration(b.layers_ns)}, {format_duration(abs(comparison.saved_ns))} {change}"
+            + (f"; whole inferences {_times(whole)}" if whole is not None else "")
+        )
+    slower = [row.saved_ns for row in comparison.rows if row.matched_by and row.saved_ns < 0]
+    if slower:
+        lost = format_duration(-sum(slower))
+        yield f"  slower in B: {plural(len(slower), 'row')} of what both have, by {lost} in all"
+    for kind in comparison.kinds:
+        if kind.kind == "reformat" and kind.saved_ns < 0 < comparison.saved_ns:
+            lost = format_duration(-kind.saved_ns)
+            yield (
+                f"  reformats take {format_duration(kind.a_ns)} in A and {format_duration(kind.b_ns)} in B: {lost} of "
+                "what other layers save go there"
+            )
+    counts = Counter(row.matched_by for row in comparison.rows)
+    matched = [f"{format_count(counts[by])} {words}" for by, words in _MATCHED.items() if counts[by]]
+    if matched:
+        yield f"  rows matched: {', '.join(matched)}"
+    if a.mode != b.mode:
+        yield f"  A ran as {a.mode} and B as {b.mode}: what differs may be that"
+
+
+def _both(comparison: LayerComparison, top: int | None) -> Iterator[str]:
+    """What both have, by how much it changed: what became slower stands among the first where it matters."""
+    changed = [row for row in comparison.rows if row.matched_by and (row.a.time_ns or row.b.time_ns)]
+    changed.sort(key=lambda row: (-abs(row.saved_ns), -row.a.time_ns))
+    shown = changed[:top]
+    if not shown:
+        return
+    rows = []
+    for row in shown:
+        cells = (
+            format_duration(row.a.time_ns),
+            format_duration(row.b.time_ns),
+            _saved(row.saved_ns),
+            _times(row.speedup),
+            _precisions(row),
+            _kind(row),
+        )
+        rows.append(_named(comparison, row, cells))
+    yield ""
+    yield from named_table(("A", "B", "saved", "speed-up", "precision", "type", "layer"), rows)
+    rest = changed[len(shown) :]
+    if rest:
+        yield f"{plural(len(rest), 'more row')}: {_saved(sum(row.saved_ns for row in rest))} saved"
+    if any(row.after for row in rows):
+        yield "(n → m): n layers of A do what m of B do"
+
+
+def _alone(
+    comparison: LayerComparison, name: str, found: Sequence[tuple[RowSide, LayerRow]], top: int | None
+) -> Iterator[str]:
+    """What one side has alone, longest first."""
+    timed = sorted((item for item in found if item[0].time_ns), key=lambda item: -item[0].time_ns)
+    if not timed:
+        return
+    yield ""
+    yield f"only in {name}: {format_duration(sum(side.time_ns for side, _ in timed))}"
+    shown = timed[:top]
+    rows = [_named(comparison, row, (format_duration(side.time_ns), _words(side), _kind(row))) for side, row in shown]
+    yield from named_table(("time", "precision", "type", "layer"), rows)
+    rest = timed[len(shown) :]
+    if rest:
+        yield f"{plural(len(rest), 'more row')}: {format_duration(sum(side.time_ns for side, _ in rest))}"
+
+
+def _kinds(comparison: LayerComparison) -> Iterator[str]:
+    def row(name: str, layers: tuple[int, int], a_ns: float, b_ns: float, speedup: float | None) -> Sequence[str]:
+        counts = f"{layers[0]} → {layers[1]}"
+        return name, counts, format_duration(a_ns), format_duration(b_ns), _saved(a_ns - b_ns), _times(speedup)
+
+    rows = [
+        row(item.kind or "not told", (item.a_layers, item.b_layers), item.a_ns, item.b_ns, item.speedup)
+        for item in comparison.kinds
+    ]
+    a, b = comparison.a, comparison.b
+    rows.append(row("all", (a.layers, b.layers), a.layers_ns, b.layers_ns, comparison.speedup))
+    yield from table(("type", "layers", "A", "B", "saved", "speed-up"), rows)
+
+
+def _named(comparison: LayerComparison, row: LayerRow, cells: Sequence[str]) -> NamedRow:
+    """The row by its longest layer in A, or in B where A has none; a reformat by the layer it serves."""
+    before = "≈ " if row.matched_by == "signature" else ""
+    named = row
+    if row.serves is not None:
+        before, named = "for ", comparison.rows[row.serves]
+    counts = (len(row.a.layers), len(row.b.layers))
+    after = f" ({counts[0]} → {counts[1]})" if row.matched_by and counts != (1, 1) else ""
+    return NamedRow(cells, _longest(named).name, before, after)
+
+
+def _longest(row: LayerRow) -> RowLayer:
+    return max(row.a.layers or row.b.layers, key=lambda layer: layer.time_ns)
+
+
+def _kind(row: LayerRow) -> str:
+    return "reformat" if row.serves is not None else _longest(row).kind
+
+
+def _precisions(row: LayerRow) -> str:
+    """ "fp32→fp16", or one of them where they are the same or the other is not known."""
+    return "→".join(dict.fromkeys(words for words in (_words(row.a), _words(row.b)) if words))
+
+
+def _words(side: RowSide) -> str:
+    return ",".join(dict.fromkeys(layer.precision for layer in side.layers if layer.precision))
+
+
+def _saved(ns: float) -> str:
+    """With a true minus, and none before a zero."""
+    return f"−{format_duration(-ns)}" if ns <= -0.5 else format_duration(max(ns, 0.0))
+
+
+def _times(ratio: float | None) -> str:
+    return UNKNOWN if ratio is None else f"{format_count(ratio)}×"

@@ -1,0 +1,148 @@
+"""Profiles as text: the layers of one engine, hottest first, and of two beside each other. Pure functions of results.
+
+Hottest first, though layers run in another order: a profile is read to find the few layers that take most of the time,
+and a running sum, which says how few they are, needs this order. Column "#" is the order they ran in; the exports in
+trtexec's format keep it too.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from loadtrt.measure.layer_kinds import kind_of
+from loadtrt.measure.sampling import least_samples
+from loadtrt.report.layer_columns import UNKNOWN, WIDTH, NamedRow, named_table, table
+from loadtrt.report.layer_comparison_tables import comparison_text
+from loadtrt.units import format_count, format_duration, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from loadtrt.measure.profile import LayerTimes, ProfilePass, ProfileResult
+
+__all__ = ["comparison_text", "profile_text"]
+
+_ALIKE = 0.01  # of an inference: a difference that nobody needs explained
+
+
+def profile_text(result: ProfileResult, *, nodes: bool = False, top: int | None = None) -> str:
+    """The first pass as tables, every pass as a line. nodes: with the model's nodes and the tactic of each layer; top:
+    only that many layers. Ends with a newline."""
+    return "\n".join(_profile(result, nodes, top)) + "\n"
+
+
+def _profile(result: ProfileResult, nodes: bool, top: int | None) -> Iterator[str]:
+    engine = result.engine
+    yield ""
+    yield f"{engine.name} on {engine.device} ({engine.flavour} {engine.version}) · batch {engine.batch}"
+    for profile in result.passes:
+        yield from _pass_lines(profile)
+    for first in result.passes[:1]:
+        if not first.layers:
+            yield "no layer was timed"
+            continue
+        yield ""
+        yield from _layers(first, nodes, top)
+        yield ""
+        yield from _kinds(first)
+    notes = list(dict.fromkeys((*engine.notes, *result.notes)))
+    if notes:
+        yield ""
+    for note in notes:
+        yield from textwrap.wrap(f"note: {note}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _pass_lines(profile: ProfilePass) -> Iterator[str]:
+    """The sum over layers against the whole inference, and what the difference is."""
+    line = f"{profile.mode}: layers {format_duration(profile.layers_ns)} in sum"
+    whole = profile.inference_ns
+    if whole is not None:
+        line += f", inference {format_duration(whole)} without profiler"
+    yield f"{line} ({plural(profile.inferences, 'inference')})"
+    if not whole or not profile.layers:
+        return
+    outside = whole - profile.layers_ns
+    share = f"{format_duration(abs(outside))} ({_percent(abs(outside) / whole)})"
+    if abs(outside) < _ALIKE * whole:
+        yield f"  an inference is its layers: {share} apart"
+    elif outside > 0:
+        yield f"  {share} of an inference is outside its layers: starting them, and gaps between them"
+    else:
+        yield f"  {share} more than an inference: what the profiler adds, unless layers ran side by side"
+
+
+def _layers(profile: ProfilePass, nodes: bool, top: int | None) -> Iterator[str]:
+    timed = [(place, times) for place, times in enumerate(profile.layers, 1) if times.total_ns]
+    timed.sort(key=lambda item: -item[1].total_ns)
+    shown = timed[:top]
+    rows = []
+    running = 0.0
+    for place, times in shown:
+        running += times.share
+        cells = (
+            str(place),
+            kind_of(times.layer),
+            times.layer.precision,
+            format_duration(times.average_ns),
+            _known(times.median_ns),
+            _known(times.p99_ns),
+            _percent(times.share),
+            f"{100 * running:.0f} %",
+        )
+        rows.append(NamedRow(cells, times.layer.name))
+    if rows:
+        lines = named_table(("#", "type", "", "average", "median", "p99", "share", "sum", "layer"), rows)
+        yield next(lines)
+        for line, (_, times) in zip(lines, shown, strict=True):
+            yield line
+            if nodes:
+                yield from _inside(times)
+    rest = timed[len(shown) :]
+    if rest:
+        share = math.fsum(times.share for _, times in rest)
+        yield f"{plural(len(rest), 'more layer')}: {format_duration(share * profile.layers_ns)}, {_percent(share)}"
+    idle = Counter(kind_of(times.layer) or "not told" for times in profile.layers if not times.total_ns)
+    if idle:
+        kinds = ", ".join(f"{format_count(count)} {kind}" for kind, count in idle.most_common())
+        yield f"{plural(idle.total(), 'layer')} took no time: {kinds}"
+    if shown and all(times.p99_ns is None for _, times in shown):
+        yield f"no p99: it takes {least_samples(0.99)} inferences"
+
+
+def _inside(times: LayerTimes) -> Iterator[str]:
+    """What a layer's line has no room for: the model's nodes where its name does not say them, and the tactic."""
+    layer = times.layer
+    if layer.nodes and layer.nodes != (layer.name,):
+        yield from textwrap.wrap(
+            f"nodes: {', '.join(layer.nodes)}",
+            WIDTH,
+            initial_indent=" " * 6,
+            subsequent_indent=" " * 8,
+            break_long_words=False,  # names and tactics stay whole, to be copied and searched for
+            break_on_hyphens=False,
+        )
+    if layer.tactic:
+        yield f"      tactic: {layer.tactic}"
+
+
+def _kinds(profile: ProfilePass) -> Iterator[str]:
+    shares: dict[str, list[float]] = {}
+    for times in profile.layers:
+        shares.setdefault(kind_of(times.layer) or "not told", []).append(times.share)
+    sums = {kind: math.fsum(found) for kind, found in shares.items()}
+    rows = [
+        (kind, str(len(shares[kind])), format_duration(sums[kind] * profile.layers_ns), _percent(sums[kind]))
+        for kind in sorted(sums, key=lambda kind: -sums[kind])
+    ]
+    yield from table(("type", "layers", "time", "share"), rows)
+
+
+def _known(ns: float | None) -> str:
+    return UNKNOWN if ns is None or math.isnan(ns) else format_duration(ns)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,282 @@
+"""`loadtrt compare`: two runs or two profiles, of loadtrt or of trtexec, side by side."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from loadtrt.cli.compare import command, passes_of, read_side
+from loadtrt.cli.main import cli
+from loadtrt.engines.layers import parse_layers
+from loadtrt.errors import UsageError
+from loadtrt.measure.facts import EngineInfo
+from loadtrt.measure.profile import Mode, ProfilePass, ProfileResult, Samples
+from loadtrt.report.trtexec import layer_info_json, profile_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadtrt.measure.layers import Layer
+
+    Save = Callable[[str, Any], str]
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """run.json of 500 requests that take 1 ms, and of 40 that take 2 ms, in a closed loop; in virtual time."""
+    found = {}
+    for name, service, requests in (("fast", "1ms", 500), ("slow", "2ms", 40)):
+        path = tmp_path_factory.mktemp("runs") / f"{name}.json"
+        engine = f"simulated:service={service},clock=virtual"
+        arguments = ["run", "--engine", engine, "--warmup", "0", "--requests", requests, "--quiet", "--json", path]
+        CliRunner().invoke(cli, list(map(str, arguments)), catch_exceptions=False, standalone_mode=False)
+        found[name] = json.loads(path.read_text())
+    return found
+
+
+@pytest.fixture
+def save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Save:
+    """Writes text, or else JSON, into the working folder, and gives the file's name."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(name: str, content: Any) -> str:
+        Path(name).write_text(content if isinstance(content, str) else json.dumps(content))
+        return name
+
+    return write
+
+
+def _compare(*arguments: str) -> str:
+    text = CliRunner().invoke(command, arguments, catch_exceptions=False).stdout
+    assert " layers" in text or max(map(len, text.splitlines())) <= 80
+    return text
+
+
+def _rows(text: str) -> dict[str, list[str]]:
+    """The table's cells by their label; a cell has single blanks in it."""
+    rows = (line.split("  ") for line in text.splitlines() if "  " in line.strip())
+    cells = ([cell.strip() for cell in row if cell.strip()] for row in rows)
+    return {row[0]: row[1:] for row in cells if row}
+
+
+def _times(count: int, compute_ms: float = 2.0, period_ms: float = 4.0, first_ms: float = 500.0) -> str:
+    """As trtexec prints them, six digits: copies of 0.5 and 0.25 ms, and enqueues of 0.02 ms on another clock."""
+
+    def query(number: int) -> str:
+        start = first_ms + period_ms * number
+        h2d, compute, d2h = 0.5, compute_ms + 0.001 * number, 0.25
+        stamps = [start - 0.1, start - 0.08, start, start + h2d, start + h2d, start + h2d + compute]
+        stamps += [start + h2d + compute, start + h2d + compute + d2h, h2d, compute, d2h, h2d + compute + d2h]
+        keys = ["startEnqMs", "endEnqMs", "startH2dMs", "endH2dMs", "startComputeMs", "endComputeMs", "startD2hMs"]
+        keys += ["endD2hMs", "h2dMs", "computeMs", "d2hMs", "latencyMs"]
+        return "{ " + ", ".join(f'"{key}" : {value:.6g}' for key, value in zip(keys, stamps, strict=True)) + " }"
+
+    return "[\n  " + "\n, ".join(query(number) for number in range(count)) + "\n]\n"
+
+
+def test_two_runs(measured: dict[str, dict[str, Any]], save: Save) -> None:
+    """Each number is the run's own, B/A their quotient, and "–" what 40 requests cannot tell."""
+    text = _compare(save("a.json", measured["fast"]), save("b.json", measured["slow"]))
+    rows = _rows(text)
+    assert rows["requests/s"] == ["1 000", "500", "0.500"]
+    assert rows["device p50"] == ["1.00 ms", "2.00 ms", "2.000"]
+    assert rows["device p90"] == ["1.00 ms", "–", "–"]
+    assert rows["compute mean"] == ["1.00 ms", "2.00 ms", "2.000"]
+    assert rows["latency p50"][0] == "2.00 ms"  # two buffer sets: each waits for the one before
+    assert not [row for row in rows if row.startswith("h2d")]  # the simulated engine has no copies
+    assert "A  a.json: simulated:service=1ms,clock=virtual, 500 requests, batch 1" in text
+    assert "different: service 1.00 ms / 2.00 ms\n" in text
+    assert "–: not known" not in _compare("a.json", "a.json")
+
+
+def test_settings_that_differ_are_named(measured: dict[str, dict[str, Any]], save: Save) -> None:
+    """Only these: contexts, batch, mode, ...; batches tell requests from inferences."""
+    other = json.loads(json.dumps(measured["fast"]))
+    other["config"]["contexts"] = 4
+    other["engine"] |= {"batch": 16, "mode": {**other["engine"]["mode"], "graph": "yes"}}
+    other["throughput"]["inferences_per_s"] = 16_000.0
+    text = _compare(save("a.json", measured["fast"]), save("b.json", other))
+    assert "different: batch 1 / 16 · contexts 1 / 4 · graph – / yes" in text
+    assert _rows(text)["inferences/s"] == ["1 000", "16 000", "16.000"]
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        ({"valid": False, "problems": [{"evidence": "it was late", "remedy": "wait"}]}, "B: INVALID: it was late"),
+        ({"outcome": "interrupted"}, "B: interrupted, and shown as far as it went"),
+        (
+            {"throughput": {"requests_per_s": 50.0, "inferences_per_s": 50.0, "offered_per_s": 50.0}},
+            "B: offered 50.0 requests/s",
+        ),
+    ],
+)
+def test_what_a_reader_must_know_of_a_run(
+    change: dict[str, Any], note: str, measured: dict[str, dict[str, Any]], save: Save
+) -> None:
+    """A run that proves little says so."""
+    text = _compare(save("a.json", measured["fast"]), save("b.json", measured["fast"] | change))
+    assert note in text
+
+
+def test_a_run_of_an_older_loadtrt(measured: dict[str, dict[str, Any]], save: Save) -> None:
+    """Without the metric "device": not known, whatever its phases would add up to."""
+    old = json.loads(json.dumps(measured["fast"]))
+    del old["metrics"]["device"]
+    text = _compare(save("a.json", old), save("b.json", measured["fast"]))
+    assert _rows(text)["device p50"] == ["–", "1.00 ms", "–"]
+    assert "A: measured by an older loadtrt" in text
+
+
+def test_two_files_of_times(save: Save) -> None:
+    """Throughput = n / (last endD2h − first startH2d), not by the clock of Enq; device is latencyMs."""
+    text = _compare(save("a.json", _times(100)), save("b.json", _times(600, compute_ms=1.0, period_ms=2.0)))
+    rows = _rows(text)
+    assert rows["requests/s"][:2] == ["251", "500"]  # 100 / (99 × 4 + 2.849) ms, 600 / (599 × 2 + 2.349) ms
+    assert rows["device p50"] == ["2.80 ms", "2.05 ms", "0.732"]
+    assert rows["h2d mean"] == ["500 µs", "500 µs", "1.000"]
+    assert rows["device p99"] == ["–", "2.34 ms", "–"]
+    assert "latency p50" not in rows
+    assert "neither batch nor mode" in " ".join(text.split())
+    assert "A, B" not in text.split("trtexec's times")[0]
+
+
+def test_coarse_enqueues_have_a_mean_alone(save: Save) -> None:
+    """Beyond 1 s six digits are 10 µs: enqueues of 20 µs have a mean, and no percentiles."""
+    text = _compare(save("a.json", _times(600)), save("b.json", _times(100)))
+    rows = _rows(text)
+    assert rows["enqueue p50"] == ["–", "20.0 µs", "–"]
+    assert rows["enqueue mean"][0] == "20.0 µs"
+    assert "A: enqueues are stamped in steps of 10.0 µs" in text
+    assert "B: " not in text
+
+
+def test_a_warm_up_may_be_in_the_times(save: Save) -> None:
+    """trtexec up to 8.4 writes it; later ones begin after it."""
+    text = _compare(save("a.json", _times(50, first_ms=2.5)), save("b.json", _times(50)))
+    assert "A: starts within 200 ms: with warm-up, if trtexec up to 8.4 wrote it" in text
+    assert "B: " not in text
+
+
+def test_a_run_and_times(measured: dict[str, dict[str, Any]], save: Save) -> None:
+    """What both measure stands side by side, and what they mean differently is said."""
+    text = _compare(save("run.json", measured["fast"]), save("times.json", _times(100)))
+    rows = _rows(text)
+    assert rows["compute p50"] == ["1.00 ms", "2.05 ms", "2.049"]
+    assert rows["h2d p50"] == ["0 ns", "500 µs", "–"]
+    assert "latency p50" not in rows
+    assert "enqueue is all calls of a request to loadtrt" in text
+
+
+def _layers(name: str) -> tuple[str, tuple[Layer, ...]]:
+    text = gzip.decompress((DATA / f"googlenet86_{name}.layers.json.gz").read_bytes()).decode()
+    return layer_info_json(text), parse_layers(text)
+
+
+def _pass(layers: tuple[Layer, ...], mode: Mode, each_ns: float) -> ProfilePass:
+    samples = Samples()
+    samples.add((layer.name, each_ns) for layer in layers)
+    return samples.to_pass(mode, layers, None)
+
+
+def _profile(*passes: ProfilePass) -> str:
+    return ProfileResult(
+        loadtrt="0.1.0",
+        started="2025-01-01T00:00:00Z",
+        command=("loadtrt", "profile"),
+        config={},
+        environment={},
+        engine=EngineInfo("tensorrt", "googlenet.plan", "tensorrt", "8.6.1", "H100", "", 16, ()),
+        passes=passes,
+        notes=(),
+    ).model_dump_json()
+
+
+def test_two_profiles_in_the_mode_that_both_have(save: Save) -> None:
+    """A profile of loadtrt may hold a graph pass and a plain one: like is compared with like."""
+    _, layers = _layers("fp32")
+    a = _profile(_pass(layers, "graph", 1000.0), _pass(layers, "plain", 3000.0))
+    text = _compare(save("a.json", a), save("b.json", _profile(_pass(layers, "plain", 1500.0))))
+    assert text.count("plain, 72 layers") == 2
+    assert "a.json" in text
+    assert "216 µs" in text  # 72 × 3 µs
+    assert "2.00" in text
+
+
+def test_a_profile_of_trtexec_with_layer_information(save: Save) -> None:
+    """Names alone cannot tell types and precisions; layer information can, for either side."""
+    info, layers = _layers("fp16")
+    a = save("a.json", profile_json(_pass(layers, "plain", 1000.0)))
+    b = save("b.json", _profile(_pass(_layers("fp32")[1], "plain", 1000.0)))
+    assert "fp16" not in _compare(a, b)
+    assert "fp16" in _compare(a, b, "--layer-info-a", save("layers.json", info))
+    assert "fp16" in _compare(b, a, "--layer-info-b", "layers.json")
+
+
+def test_runs_that_were_profiled(measured: dict[str, dict[str, Any]], save: Save) -> None:
+    """Two such runs are compared as runs and layer by layer; such a run and a profile, layer by layer."""
+    profile = json.loads(_profile(_pass(_layers("fp16")[1], "plain", 1000.0)))
+    run = save("run.json", measured["fast"] | {"profile": profile})
+    both = _compare(run, run)
+    assert "requests/s" in both
+    assert "76 layers" in both
+    layers = _compare(run, save("profile.json", profile))
+    assert "requests/s" not in layers
+    assert "76 layers" in layers
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "options", "sentence"),
+    [
+        ("run", "profile", (), "run.json is a run that was not profiled and profile.json is a profile"),
+        ("trtexec", "times", (), "trtexec.json is a profile and times.json is a run that was not profiled"),
+        ("layers", "profile", (), "layers.json is layer information (--exportLayerInfo), which has no times"),
+        ("run", "nowhere", (), "cannot read nowhere.json: No such file"),
+        ("run", "old", (), "old.json does not fit its schema loadtrt.run/1: metrics: Field required"),
+        ("profile", "bad", (), "bad.json does not fit its schema loadtrt.profile/1"),
+        ("profile", "hollow", (), "hollow.json is a profile without any pass"),
+        ("run", "run", ("--layer-info-a", "layers.json"), "--layer-info-a is for a profile in trtexec's format"),
+        ("trtexec", "trtexec", ("--layer-info-b", "run.json"), "run.json is a run of loadtrt: give layer information"),
+    ],
+)
+def test_what_cannot_be_compared(
+    a: str, b: str, options: tuple[str, ...], sentence: str, measured: dict[str, dict[str, Any]], save: Save
+) -> None:
+    """Exit code 2 and one sentence that names the file."""
+    info, layers = _layers("fp16")
+    profile = _pass(layers, "plain", 1000.0)
+    save("run.json", measured["fast"])
+    save("profile.json", _profile(profile))
+    save("hollow.json", _profile())
+    save("trtexec.json", profile_json(profile))
+    save("times.json", _times(3))
+    save("layers.json", info)
+    save("old.json", {key: value for key, value in measured["fast"].items() if key != "metrics"})
+    save("bad.json", {"schema_version": "loadtrt.profile/1"})
+    found = CliRunner().invoke(command, [f"{a}.json", f"{b}.json", *options])
+    assert isinstance(found.exception, UsageError)
+    assert found.exception.exit_code == 2
+    assert sentence in str(found.exception)
+    assert found.stdout == ""
+
+
+def test_passes_are_asked_of_what_was_profiled(save: Save) -> None:
+    """The sentence names the file, and what would have them."""
+    with pytest.raises(UsageError, match=r"times\.json is a run that was not profiled: .*loadtrt run --profile"):
+        passes_of(read_side(Path(save("times.json", _times(3)))), "times.json")
+    profile = _profile(_pass(_layers("fp16")[1], "graph", 1000.0))
+    (found,) = passes_of(read_side(Path(save("profile.json", profile))), "profile.json")
+    assert found.mode == "graph"
+
+
+def test_two_files_are_needed() -> None:
+    """One or three are a usage error of click's."""
+    assert CliRunner().invoke(command, ["a.json"]).exit_code == 2
+    assert CliRunner().invoke(command, ["a.json", "b.json", "c.json"]).exit_code == 2
