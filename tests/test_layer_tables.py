@@ -172,7 +172,7 @@ def test_percentiles_that_the_sample_does_not_support_are_not_shown() -> None:
     text = profile_text(result(few))
     assert " average   median   share    sum  layer\n" in text
     assert "\nno p99: it takes 459 inferences\n" in text
-    untold = [times.model_copy(update={"median_ns": math.nan}) for times in few.layers]
+    untold = [times.model_copy(update={"median_ns": None}) for times in few.layers]
     assert " average   share    sum  layer\n" in profile_text(result(few.model_copy(update={"layers": tuple(untold)})))
     mixed = (few.layers[0].model_copy(update={"p99_ns": 1500.0}), few.layers[1])
     assert "1.00 µs        –  50.0 %" in profile_text(result(few.model_copy(update={"layers": mixed})))

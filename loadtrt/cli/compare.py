@@ -84,7 +84,7 @@ def passes_of(side: Side, name: str) -> tuple[ProfilePass, ...]:
 
 
 def layers_compared(a: tuple[ProfilePass, ...], b: tuple[ProfilePass, ...]) -> LayerComparison:
-    """The first pass of A that B has too, in the same mode; else the first of each."""
+    """The first pass of A that B has too, in the same mode; else (trtexec does not say which) the first of each."""
     from loadtrt.measure.layer_comparison import compare_passes
 
     pairs = [(one, other) for one in a for other in b if one.mode == other.mode]

@@ -99,9 +99,9 @@ class PlanContext:
         """`facts.layer_info` with this context's shapes."""
         return facts.layer_info(self._plan.open, self._context)
 
-    def layers_precision(self) -> str:
+    def layers_precision(self, *, demand: bool) -> str:
         """`facts.fp16_verdict` with this context's shapes. Raises EngineError."""
-        return facts.fp16_verdict(self._plan.open, self._context)
+        return facts.fp16_verdict(self._plan.open, self._context, demand=demand)
 
     def max_output_bytes(self, name: str) -> int:
         """TensorRT's upper bound for the output's buffer; below 1 where it knows none."""

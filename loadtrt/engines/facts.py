@@ -123,8 +123,8 @@ def layers_of(plan: OpenPlan, text: str) -> tuple[Layer, ...]:
         ) from None
 
 
-def fp16_verdict(plan: OpenPlan, context: Any) -> str:
-    """Whether the layers compute in FP16, in words. Raises EngineError where it is known that none does."""
+def fp16_verdict(plan: OpenPlan, context: Any, *, demand: bool) -> str:
+    """Whether the layers compute in FP16, in words. demand: raise EngineError where it is known that none does."""
     found = layers(plan, context)
     if found is None:
         return f"not knowable here: {plan.flavour.name} has no engine inspector"
@@ -136,6 +136,8 @@ def fp16_verdict(plan: OpenPlan, context: Any) -> str:
         return "not knowable here: the engine inspector tells no layer's type"
     if not counts["fp16"]:
         others = ", ".join(f"{count} in {name.upper()}" for name, count in counts.most_common())
+        if not demand:
+            return f"allowed FP16 and took none: its {total} layers compute as TensorRT found them fastest ({others})"
         raise EngineError(
             f"plan {plan.header.path} contradicts --fp16: of its {total} computing layers none is FP16 ({others}); "
             "build it with FP16, or leave --fp16 out"

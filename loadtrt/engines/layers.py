@@ -79,12 +79,14 @@ def _precision(
 ) -> str:
     if kind.lower().startswith(_MOVERS):
         return ""
-    weights = item.get("Weights")
-    if isinstance(weights, dict):
-        name = _type(str(weights.get("Type", "")))
-        if name:
-            return name
-    return next((tensor.dtype for tensor in (*outputs, *inputs) if tensor.dtype in _FLOATING), "")
+    for key, weights in item.items():
+        if key.endswith("Weights") and isinstance(weights, dict):  # "ConvWeights" where a pooling is fused behind
+            name = _type(str(weights.get("Type", "")))
+            if name:
+                return name
+    types = [tensor.dtype for tensor in (*outputs, *inputs)]
+    floating = next((dtype for dtype in types if dtype in _FLOATING), "")
+    return floating or ("int8" if set(types) == {"int8"} else "")
 
 
 def _tensors(items: Any) -> tuple[LayerTensor, ...]:

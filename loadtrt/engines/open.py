@@ -83,7 +83,7 @@ def _load_built(config: RunConfig, say: Callable[[str], None] | None, status: Ca
 
     try:
         cached = cached_plan(config, say, status)
-        engine = TensorRTEngine(load_plan(cached.config), config)
+        engine = TensorRTEngine(load_plan(cached.config, built_here=True), config)
     except EngineError as error:
         raise EngineError(f"{error} (--on onnxruntime runs the model on the CPU instead)") from None
     engine.info = replace(engine.info, notes=(*cached.notes, *engine.info.notes))

@@ -47,7 +47,7 @@ class Plan:
     a request. precision: the verdict on --fp16 in words, "" where it was not asked. notes: what the user should read.
     """
 
-    def __init__(self, opened: OpenPlan, config: RunConfig) -> None:
+    def __init__(self, opened: OpenPlan, config: RunConfig, *, built_here: bool = False) -> None:
         """Made by `load_plan`."""
         self.open = opened
         self.contexts: list[PlanContext] = []
@@ -78,7 +78,7 @@ class Plan:
         self.weights_bytes = facts.weights_bytes(opened)
         self.context_bytes = facts.context_bytes(opened)
         self.precision = ""
-        self.tensors = self._probe(tensors, resolved.shapes, ask_fp16=config.fp16)
+        self.tensors = self._probe(tensors, resolved.shapes, ask_fp16=config.fp16, demand_fp16=not built_here)
         unknown = "the scratch memory of a context is not known for this plan here, so the memory bill leaves it out"
         self.notes = (unknown,) if self.context_bytes is None else ()
 
@@ -113,7 +113,7 @@ class Plan:
         self.open.close()
 
     def _probe(
-        self, tensors: Sequence[IoTensor], shapes: Mapping[str, tuple[int, ...]], *, ask_fp16: bool
+        self, tensors: Sequence[IoTensor], shapes: Mapping[str, tuple[int, ...]], *, ask_fp16: bool, demand_fp16: bool
     ) -> tuple[TensorSpec, ...]:
         """Ask a context, which goes again, for what only a context knows: outputs' shapes and sizes."""
         stream = call("cudaStreamCreateWithFlags", _NON_BLOCKING)
@@ -121,7 +121,7 @@ class Plan:
             probe = PlanContext(self, int(stream), probe=True)
             try:
                 if ask_fp16:
-                    self.precision = probe.layers_precision()
+                    self.precision = probe.layers_precision(demand=demand_fp16)
                 return tuple(self._spec(tensor, shapes.get(tensor.name), probe) for tensor in tensors)
             finally:
                 probe.close()
@@ -142,10 +142,11 @@ class Plan:
         return TensorSpec(tensor.name, tensor.is_input, tensor.dtype, shape, nbytes, shape_values=tensor.host)
 
 
-def load_plan(config: RunConfig) -> Plan:
+def load_plan(config: RunConfig, *, built_here: bool = False) -> Plan:
     """The plan `config.engine` on GPU `config.device`, its shapes decided by batch, shapes, shape_values and profile.
 
-    Makes `config.device` the calling thread's device; other threads must do so for themselves. Leaves nothing behind on
+    built_here: from a model with these options, so that FP16 was allowed, and it is no error if none was taken. Makes
+    `config.device` the calling thread's device; other threads must do so for themselves. Leaves nothing behind on
     failure. Raises UsageError (file, options) and EngineError (CUDA, TensorRT).
     """
     opened = open_plan(
@@ -156,7 +157,7 @@ def load_plan(config: RunConfig) -> Plan:
         device=config.device,
     )
     try:
-        return Plan(opened, config)
+        return Plan(opened, config, built_here=built_here)
     except BaseException:
         opened.close()
         raise

@@ -67,7 +67,7 @@ class KindTimes(_Model):
 class PassTotals(_Model):
     """A pass without its layers' times; the words are those of ProfilePass."""
 
-    mode: Mode
+    mode: Mode | None
     inferences: int
     layers: int
     layers_ns: float

@@ -20,8 +20,8 @@ class Layer:
     """One layer of an engine. Where only its name is known, everything but `name` and `nodes` is empty.
 
     precision: the type it computes in, as far as can be told ("" for layers that only move data): the type of its
-    weights, or else of its floating-point outputs or inputs. nodes: the model's nodes in it, by name; none for layers
-    that the engine added, such as reformats.
+    weights, or else of its floating-point outputs or inputs, or INT8 where all of them are. nodes: the model's nodes in
+    it, by name; none for layers that the engine added, such as reformats.
     """
 
     name: str

@@ -30,23 +30,26 @@ class _Model(BaseModel):
 
 class LayerTimes(_Model):
     """One layer's times over `count` inferences, ns. p99_ns: None where there are too few. share: of the sum over all
-    layers, 0 to 1."""
+    layers, 0 to 1. median_ns is None in files of trtexec before 8.4."""
 
     layer: Layer
     count: int
     total_ns: float
     average_ns: float
-    median_ns: float
+    median_ns: float | None
     p99_ns: float | None
     share: float
 
 
 class ProfilePass(_Model):
-    """All layers in the order they ran in. mode: as a CUDA graph, or enqueued plainly. layers_ns: mean over inferences
-    of the sum over layers. inference_ns: median of a whole inference in the same mode without the profiler, None where
-    it was not measured: what layers_ns exceeds it by, the profiler added (or the layers overlap)."""
+    """All layers in the order they ran in.
 
-    mode: Mode
+    mode: as a CUDA graph, or enqueued plainly; None where a file of trtexec does not say. layers_ns: mean of the sum
+    over layers. inference_ns: median of a whole inference in the same mode without the profiler, None where
+    it was not measured: what layers_ns exceeds it by, the profiler added (or the layers overlap).
+    """
+
+    mode: Mode | None
     inferences: int
     layers: tuple[LayerTimes, ...]
     layers_ns: float

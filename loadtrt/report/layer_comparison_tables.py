@@ -46,7 +46,7 @@ def _lines(comparison: LayerComparison, name_a: str, name_b: str, top: int | Non
 
 
 def _totals(side: PassTotals) -> str:
-    text = f"{side.mode}, {plural(side.layers, 'layer')}, {format_duration(side.layers_ns)} in sum"
+    text = f"{side.mode or 'mode not told'}, {plural(side.layers, 'layer')}, {format_duration(side.layers_ns)} in sum"
     if side.inference_ns is not None:
         text += f"; inference {format_duration(side.inference_ns)} without profiler"
     return text
@@ -79,7 +79,7 @@ def _verdict(comparison: LayerComparison) -> Iterator[str]:
     matched = [f"{format_count(counts[by])} {words}" for by, words in _MATCHED.items() if counts[by]]
     if matched:
         yield f"  rows matched: {', '.join(matched)}"
-    if a.mode != b.mode:
+    if a.mode and b.mode and a.mode != b.mode:
         yield f"  A ran as {a.mode} and B as {b.mode}: what differs may be that"
 
 

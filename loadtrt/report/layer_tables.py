@@ -57,7 +57,7 @@ def _profile(result: ProfileResult, nodes: bool, top: int | None) -> Iterator[st
 
 def _pass_lines(profile: ProfilePass) -> Iterator[str]:
     """The sum over layers against the whole inference, and what the difference is."""
-    line = f"{profile.mode}: layers {format_duration(profile.layers_ns)} in sum"
+    line = f"{profile.mode or 'mode not told'}: layers {format_duration(profile.layers_ns)} in sum"
     whole = profile.inference_ns
     if whole is not None:
         line += f", inference {format_duration(whole)} without profiler"
@@ -141,7 +141,7 @@ def _kinds(profile: ProfilePass) -> Iterator[str]:
 
 
 def _known(ns: float | None) -> str:
-    return UNKNOWN if ns is None or math.isnan(ns) else format_duration(ns)
+    return UNKNOWN if ns is None else format_duration(ns)
 
 
 def _percent(share: float) -> str:

@@ -7,7 +7,6 @@ always JSON: names are escaped, and numbers keep nanoseconds where trtexec's sto
 from __future__ import annotations
 
 import json
-import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +79,7 @@ def _copied_in(records: Records, compute_start: npt.NDArray[np.int64]) -> npt.ND
 def profile_json(measured: ProfilePass) -> str:
     """--exportProfile: the count of inferences, then the layers in the order they ran in; ms, percentage of 0 to 100.
 
-    A median that is not known (NaN) is left out, as trtexec did up to 8.3."""
+    A median that is not known is left out, as trtexec did up to 8.3."""
     return _listed([json.dumps({"count": measured.inferences}), *map(_layer_json, measured.layers)])
 
 
@@ -89,11 +88,9 @@ def _layer_json(times: LayerTimes) -> str:
         "name": times.layer.name,
         "timeMs": times.total_ns / 1e6,
         "averageMs": times.average_ns / 1e6,
-        "medianMs": times.median_ns / 1e6,
+        **({} if times.median_ns is None else {"medianMs": times.median_ns / 1e6}),
         "percentage": 100 * times.share,
     }
-    if math.isnan(times.median_ns):
-        del found["medianMs"]
     return json.dumps(found)
 
 

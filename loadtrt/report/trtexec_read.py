@@ -72,8 +72,8 @@ def stamp_step_ns(times: Records) -> int:
 def read_profile(source: Path | Document, layer_info: Path | None = None) -> ProfilePass:
     """--exportProfile as a pass, its layers joined by name with `layer_info` where that is given.
 
-    The file tells neither tails (p99_ns is None) nor whether a CUDA graph ran: the mode is "plain" all the same. Up to
-    8.3 it has no medians: that of one inference is that inference; of more, it is NaN, not known. Raises UsageError.
+    The file tells neither tails nor whether a CUDA graph ran, nor, up to 8.3, medians (but of one
+    inference): these are None. Raises UsageError.
     """
     path, content = content_of(source, Kind.LAYER_TIMES)
     match content[0]:
@@ -92,7 +92,7 @@ def read_profile(source: Path | Document, layer_info: Path | None = None) -> Pro
     layers = _join([record["name"] for record in records], path, layer_info)
     whole = math.fsum(times_ns[:, 0])
     return ProfilePass(
-        mode="plain",
+        mode=None,
         inferences=count,
         layers=tuple(
             LayerTimes(
@@ -100,7 +100,7 @@ def read_profile(source: Path | Document, layer_info: Path | None = None) -> Pro
                 count=count,
                 total_ns=total,
                 average_ns=average,
-                median_ns=median[0] if median else average if count == 1 else math.nan,
+                median_ns=median[0] if median else average if count == 1 else None,
                 p99_ns=None,
                 share=total / whole if whole else 0.0,
             )
