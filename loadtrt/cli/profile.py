@@ -79,6 +79,9 @@ def _compare(config: Path | None, names: tuple[str, str], options: dict[str, Any
     for name in ("engine", "export_profile", "export_layer_info"):
         if options[name] is not None:
             raise UsageError(f"--{name.replace('_', '-')} is of one engine, and --compare names two: leave one out")
+    for name in names:  # before minutes go by with the other one
+        if not name.startswith(("zoo:", "simulated:")) and not Path(name).exists():
+            raise UsageError(f"--compare {name}: there is no such file: check the path")
     require_writable("--json", options["json"])
     voice = Voice(quiet=bool(options["quiet"]))
     first, second = (_passes(name, config, options, voice) for name in names)
