@@ -40,7 +40,7 @@ def _plan(name: str) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def googlenet() -> Path:
     """data fp32[1..32, 3, 224, 224] → prob fp32[N, 1000], FP16 inside, version-compatible."""
     return _plan("googlenet_dyn_fp16_vc.plan")

@@ -123,7 +123,7 @@ def test_what_cannot_be_profiled_is_one_sentence(arguments: str, sentence: str, 
 
 
 def test_layer_information_needs_an_inspector(model: str, tmp_path: Path) -> None:
-    """ONNX Runtime has none: the table and the JSON are there all the same, and the exit code says that a file is not."""
+    """ONNX Runtime has none: table and JSON are there all the same, and the exit code says that a file is not."""
     done = _loadtrt(
         "profile", "--engine", model, *QUICK, "--export-layer-info", "l.json", "--json", "p.json", folder=tmp_path
     )

@@ -7,6 +7,7 @@ late: so it comes seldom, and p99 does not see it.
 from __future__ import annotations
 
 import struct
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from loadtrt.measure.board import Board
 
 KEEP = 1 << 20  # rows kept whole (80 MiB); beyond them histograms alone go on, so that memory stays flat
 _CHUNK = 1 << 12  # rows at which a drain cannot wait for the next second any longer
@@ -44,9 +47,10 @@ class Recorder:
     histograms: one for each metric. intervals: closed seconds, in order. first_error: an engine's sentence. submitted:
     requests sent, known at the end. first_completed_ns, last_completed_ns (by lane): of what was answered, `start_ns`
     for a lane without. starved_ns: time in which a lane had nothing in flight although work was due, summed over lanes.
+    board: where observers look; the histograms' counts lie on it then.
     """
 
-    def __init__(self, lanes: int, start_ns: int, keep: int = KEEP) -> None:
+    def __init__(self, lanes: int, start_ns: int, keep: int = KEEP, board: Board | None = None) -> None:
         self._buffer = np.empty((max(keep, 0) + _CHUNK, len(COLUMNS)), np.int64)  # pages are touched as they fill
         self._bytes = self._buffer.data.cast("B")
         self._keep = keep
@@ -55,7 +59,8 @@ class Recorder:
         self._full_at = _CHUNK
         self.start_ns = start_ns
         self.seen = 0
-        self._table = Histograms(len(METRICS))
+        self.board = board
+        self._table = Histograms(len(METRICS), None if board is None else board.counts)
         self.histograms = dict(zip((metric.name for metric in METRICS), self._table.each, strict=True))
         self.by_status = np.zeros(3, np.int64)
         self.by_lane = np.zeros(lanes, np.int64)
@@ -110,6 +115,15 @@ class Recorder:
 
     def drain(self) -> None:
         """Move what was recorded since the last drain into histograms, intervals and counts."""
+        with self._writing():
+            self._drain()
+            if self.board is not None:
+                self.board.show_sums([histogram.sum for histogram in self._table.each])
+
+    def _writing(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.board is None else self.board.writing()
+
+    def _drain(self) -> None:
         for first in range(self._drained, self._row, _BLOCK):
             rows = self._buffer[first : min(first + _BLOCK, self._row)]
             self._absorb(Records(np.asfortranarray(rows)))  # columns in one piece: each is read several times
@@ -132,12 +146,15 @@ class Recorder:
     def finish(self) -> None:
         """Drain, and close all intervals."""
         self.drain()
-        self._close_before(None)
+        with self._writing():
+            self._close_before(None)
 
     def _absorb(self, records: Records) -> None:
         self.by_status += np.bincount(records.status, minlength=3)
         ok = records.ok if records.status.any() else records
         self._table.add(np.stack([metric.of(ok) for metric in METRICS]))
+        if self.board is not None:
+            self.board.add(records)
         served = records
         if len(ok) != len(records):
             unserved = Records(records.rows[records.status == UNSERVED])
@@ -194,7 +211,10 @@ class Recorder:
         end = max(self._open, default=-1) + 1 if second is None else second
         while len(self.intervals) < end:
             number = len(self.intervals)
-            self.intervals.append(_closed(self._open.pop(number, _Open(number * SECOND_NS))))
+            over = self._open.pop(number, _Open(number * SECOND_NS))
+            self.intervals.append(_closed(over))
+            if self.board is not None:
+                self.board.show_window(over.start_ns, over.latency, over.requests)
 
 
 def _closed(interval: _Open) -> Interval:

@@ -157,6 +157,9 @@ async def drive(
             if now >= next_tick:
                 next_tick = now + SECOND_NS
                 recorder.drain()
+                if recorder.board is not None:
+                    waiting = 0 if closed else bisect.bisect_right(due_at, now - start) - submitted
+                    recorder.board.show_load(submitted, completed, max(waiting, 0), engine.contexts - len(levels[0]))
                 if on_tick is not None:
                     on_tick(submitted, completed)
     finally:
@@ -171,4 +174,6 @@ async def drive(
             recorder.record_unsent(unsent + start, end)
             unserved += len(unsent)
         recorder.finish()
+        if recorder.board is not None:
+            recorder.board.show_load(submitted, submitted, 0, 0)
     return Driven(start, min(sent, end), end, submitted, unserved)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from loadtrt.config import RunConfig
     from loadtrt.engines.engine import Engine
     from loadtrt.load.tensors import Arrays
+    from loadtrt.measure.board import Board
     from loadtrt.measure.result import Verification
 
     OnTick: TypeAlias = Callable[["Phase", int, int, int], None]  # phase, elapsed ns, submitted, completed
@@ -67,13 +68,15 @@ async def run_session(
     session: Session,
     on_tick: OnTick | None = None,
     clocks_settled: Callable[[], bool | None] | None = None,
+    board: Board | None = None,
 ) -> None:
     """Run all phases on an engine that is loaded and not yet allocated, filling `session`.
 
     on_tick(phase, elapsed ns, submitted, completed): at each phase's beginning, with zeros, and about once a second.
     stop: ends the run early, still whole. Cancelling the caller's scope ends it at once; what was recorded is in
     `session` all the same. clocks_settled: asked during warm-up, which goes on while it says no (10 s at most); None
-    where it cannot tell. An EngineError becomes `session.failure`. Arrivals that cannot be drawn raise UsageError.
+    where it cannot tell. An EngineError becomes `session.failure`. board: filled for observers, in the measuring phase.
+    Arrivals that cannot be drawn raise UsageError.
     """
     due = None
     if config.arrivals != "closed":
@@ -101,7 +104,7 @@ async def run_session(
             await _warm_up(engine, config, len(inputs), stop, session, on_tick, clocks_settled)
         if not stop.requested:
             begins("measure", 0, 0, 0)
-            await _measure(engine, load, stop, session, on_tick)
+            await _measure(engine, load, stop, session, on_tick, board)
         if config.export_output and session.driven is not None and not session.driven.unserved:
             session.outputs = await quiet_outputs(engine, 0)
     except EngineError as error:
@@ -176,13 +179,15 @@ async def _warm_up(
     session.warmup_ns = engine.now_ns() - began
 
 
-async def _measure(engine: Engine, load: Load, stop: Stop, session: Session, on_tick: OnTick | None) -> None:
+async def _measure(
+    engine: Engine, load: Load, stop: Stop, session: Session, on_tick: OnTick | None, board: Board | None
+) -> None:
     gc.collect()
     gc.freeze()  # a full collection over what libraries left behind takes longer than many a request
     gc.disable()
     cpu_ns = time.process_time_ns()
     try:
-        session.recorder = Recorder(engine.contexts, 0)
+        session.recorder = Recorder(engine.contexts, 0, board=board)
         began = engine.now_ns()
         session.recorder.begin(began)
         session.driven = await drive(

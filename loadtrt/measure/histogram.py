@@ -101,11 +101,11 @@ class Histogram:
 class Histograms:
     """Several histograms that are filled together: one pass of numpy over all metrics costs far less than one for each.
 
-    counts: int64 [metrics, BUCKETS]; each of `each` is a row of it.
+    counts: int64 [metrics, BUCKETS], in one piece of memory; each of `each` is a row of it.
     """
 
-    def __init__(self, metrics: int) -> None:
-        self.counts = np.zeros((metrics, BUCKETS), np.int64)
+    def __init__(self, metrics: int, counts: npt.NDArray[np.int64] | None = None) -> None:
+        self.counts = np.zeros((metrics, BUCKETS), np.int64) if counts is None else counts
         self.each = [Histogram(row) for row in self.counts]
         self._offsets = (np.arange(metrics) * BUCKETS)[:, None]
 

@@ -37,13 +37,10 @@ def test_both_modes_time_the_same_layers(profile: ProfileResult) -> None:
 
 
 def test_layers_add_up_to_an_inference(profile: ProfileResult) -> None:
-    """The sum over layers is of the size of an inference: above it by what the profiler adds, never far below; and a
-    graph's whole inference is no slower than a plain one."""
+    """The sum over layers is of the size of an inference: above it by what the profiler adds, never far below."""
     for found in profile.passes:
         assert found.inference_ns is not None
         assert 0.8 * found.inference_ns < found.layers_ns < 2 * found.inference_ns
-    graph, plain = (found.inference_ns or 0 for found in profile.passes)
-    assert graph <= 1.05 * plain
 
 
 def test_a_run_is_followed_by_its_profile(googlenet: Path) -> None:

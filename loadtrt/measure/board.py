@@ -1,0 +1,178 @@
+"""What is known of a run while it goes on, in a block of memory that one process writes and others read.
+
+The measuring process fills it when it drains its records, about once a second. Observers (exporter, terminal) copy it
+whole: in the measuring process itself a scrape or a drawn table alone would make requests late by milliseconds. A
+sequence lock keeps a copy in one piece: the writer makes `sequence` odd while it writes, and a reader copies again
+where it was odd, or has changed meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from loadtrt.measure.histogram import BUCKETS
+from loadtrt.measure.records import METRICS, Records
+
+if TYPE_CHECKING:
+    import mmap
+    from collections.abc import Iterator, Sequence
+
+    import numpy.typing as npt
+
+    from loadtrt.measure.histogram import Histogram
+
+PHASES = ("load", "verify", "warm-up", "measure", "drain", "done")
+OUTCOMES = ("ok", "failed", "unserved")  # by the status of a record
+RATIOS = (1.05, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)  # upper bounds of latency over compute; +Inf follows
+WINDOW_RANKS = (0.5, 0.9, 0.95, 0.99, 0.999, 1.0)
+MOST_OBJECTIVES = 8
+_TRIES = 10_000
+
+
+def _layout(lanes: int) -> np.dtype[Any]:
+    """Everything int64 or float64, so that every field is aligned."""
+    return np.dtype(
+        [
+            ("sequence", np.int64),
+            ("phase", np.int64),
+            ("written_ns", np.int64),
+            ("started_ns", np.int64),
+            ("submitted", np.int64),
+            ("in_flight", np.int64),
+            ("waiting", np.int64),
+            ("busy_lanes", np.int64),
+            ("outcomes", np.int64, (lanes, len(OUTCOMES))),
+            ("lane_service_ns", np.int64, (lanes,)),
+            ("lane_compute_ns", np.int64, (lanes,)),
+            ("good", np.int64, (MOST_OBJECTIVES,)),
+            ("window_start_ns", np.int64),
+            ("window_requests", np.int64),
+            ("window_ns", np.float64, (len(WINDOW_RANKS),)),
+            ("ratio_sum", np.float64),
+            ("ratios", np.int64, (len(RATIOS) + 1,)),
+            ("sums_ns", np.int64, (len(METRICS),)),
+            ("counts", np.int64, (len(METRICS), BUCKETS)),
+        ]
+    )
+
+
+def board_bytes(lanes: int) -> int:
+    """Size of the memory that a Board of so many lanes needs."""
+    return _layout(lanes).itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One consistent copy. Instants are time.time_ns(), 0 for none yet; counts are of the measuring phase alone.
+
+    phase: of PHASES. submitted: requests sent; in_flight: sent and not completed; waiting: due and not sent. outcomes
+    [lanes, len(OUTCOMES)]: finished requests. lane_service_ns, lane_compute_ns [lanes]: sums over served requests. good
+    [objectives]: requests within each objective's bound. window_ns: latencies at WINDOW_RANKS over the last whole
+    second, which began at window_start_ns after the start and served window_requests. ratios [len(RATIOS) + 1]: served
+    requests by latency over compute, not cumulated, ratio_sum their sum. counts [metrics, BUCKETS], sums_ns [metrics]:
+    the histograms of METRICS.
+    """
+
+    phase: str
+    written_ns: int
+    started_ns: int
+    submitted: int
+    in_flight: int
+    waiting: int
+    busy_lanes: int
+    outcomes: npt.NDArray[np.int64]
+    lane_service_ns: npt.NDArray[np.int64]
+    lane_compute_ns: npt.NDArray[np.int64]
+    good: npt.NDArray[np.int64]
+    window_start_ns: int
+    window_requests: int
+    window_ns: npt.NDArray[np.float64]
+    ratio_sum: float
+    ratios: npt.NDArray[np.int64]
+    sums_ns: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+
+
+class Board:
+    """The block of memory, for its one writer or for a reader. memory: `board_bytes(lanes)` bytes or more, zeros at
+    first. bounds: (number of the metric in METRICS, ns) of each objective."""
+
+    def __init__(self, memory: mmap.mmap | bytearray, lanes: int, bounds: Sequence[tuple[int, int]] = ()) -> None:
+        self._fields = np.frombuffer(memory, _layout(lanes), 1)
+        self._row: Any = self._fields[0]
+        self.counts: npt.NDArray[np.int64] = self._row["counts"]
+        self._bounds = tuple(bounds)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around everything that is written."""
+        self._row["sequence"] += 1
+        try:
+            yield
+        finally:
+            self._row["written_ns"] = time.time_ns()
+            self._row["sequence"] += 1
+
+    def enter(self, phase: str) -> None:
+        """The run is in this phase now."""
+        with self.writing():
+            self._row["phase"] = PHASES.index(phase)
+            if phase == "measure":
+                self._row["started_ns"] = time.time_ns()
+
+    def show_load(self, submitted: int, completed: int, waiting: int, busy_lanes: int) -> None:
+        """How it stands at this moment."""
+        with self.writing():
+            row = self._row
+            row["submitted"], row["in_flight"] = submitted, submitted - completed
+            row["waiting"], row["busy_lanes"] = waiting, busy_lanes
+
+    def show_window(self, start_ns: int, latency: Histogram, requests: int) -> None:
+        """A second that is over, with its latencies; within `writing()`."""
+        row = self._row
+        row["window_start_ns"], row["window_requests"] = start_ns, requests
+        if requests:
+            row["window_ns"][:] = latency.quantiles(WINDOW_RANKS)
+
+    def add(self, records: Records) -> None:
+        """Count finished requests; within `writing()`. The histograms' `counts` are filled by their owner."""
+        row = self._row
+        lanes = len(row["lane_service_ns"])
+        cells = np.bincount(records.lane * len(OUTCOMES) + records.status, minlength=lanes * len(OUTCOMES))
+        row["outcomes"] += cells.reshape(lanes, len(OUTCOMES))
+        ok = records.ok
+        for name, spans in (("lane_service_ns", ok.completed - ok.submitted), ("lane_compute_ns", ok.compute)):
+            row[name] += np.bincount(ok.lane, weights=spans, minlength=lanes).astype(np.int64)
+        for place, (metric, bound_ns) in enumerate(self._bounds):
+            row["good"][place] += np.count_nonzero(METRICS[metric].of(ok) <= bound_ns)
+        computing = ok.compute > 0
+        ratio = (ok.completed - ok.due)[computing] / ok.compute[computing]
+        row["ratios"] += np.bincount(np.searchsorted(RATIOS, ratio), minlength=len(RATIOS) + 1)
+        row["ratio_sum"] += ratio.sum()
+
+    def show_sums(self, sums_ns: Sequence[int]) -> None:
+        """The sums of METRICS so far, ns; within `writing()`."""
+        self._row["sums_ns"][:] = sums_ns
+
+    def snapshot(self) -> Snapshot:
+        """A copy in one piece; in the rarest case, of a writer that never rests or died writing, the latest copy."""
+        for _ in range(_TRIES):
+            before = int(self._row["sequence"])
+            copy = self._fields.copy()[0]
+            if before % 2 == 0 and int(self._row["sequence"]) == before:
+                break
+        whole: dict[str, Any] = {}
+        for field in fields(Snapshot):
+            value = copy[field.name]
+            whole[field.name] = value if isinstance(value, np.ndarray) else value.item()
+        whole["phase"] = PHASES[whole["phase"]]
+        return Snapshot(**whole)
+
+    def close(self) -> None:
+        """Let go of the memory, so that it can be unmapped."""
+        del self._row, self._fields, self.counts
