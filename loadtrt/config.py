@@ -21,9 +21,12 @@ from pydantic import (
 )
 
 from loadtrt.errors import UsageError
+from loadtrt.measure.board import MOST_OBJECTIVES
+from loadtrt.measure.objective import parse_objective
 from loadtrt.units import SECOND_NS, exact_duration, parse_duration, parse_rate
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 DEFAULT_DURATION_NS = 10 * SECOND_NS
@@ -120,6 +123,7 @@ class RunConfig(BaseModel):
     max_duration: Duration | None = None
     drain: Duration = 10 * SECOND_NS
     verify: bool = False
+    objective: Names = ()
     max_lateness: Duration | None = None
     profile: bool = False
 
@@ -131,6 +135,13 @@ class RunConfig(BaseModel):
     export_output: str | None = None
     quiet: bool = False
 
+    # who watches while it goes on
+    live: bool = True
+    telemetry: bool = True
+    metrics: str | None = None
+    metrics_linger: Duration = 3 * SECOND_NS
+    metrics_native: bool = False
+
     @field_validator("shape_values", mode="before")
     @classmethod
     def _values(cls, value: object) -> object:
@@ -138,6 +149,17 @@ class RunConfig(BaseModel):
         if not isinstance(value, dict):
             return value
         return {name: item.split(",") if isinstance(item, str) else item for name, item in value.items()}
+
+    @field_validator("objective")
+    @classmethod
+    def _objectives_are_whole(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Every one parses, and there are no more than observers have room for."""
+        if len(value) > MOST_OBJECTIVES:
+            raise ValueError(f"no more than {MOST_OBJECTIVES} objectives: leave some out")
+        try:
+            return tuple(parse_objective(text).text for text in value)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="before")
     @classmethod
@@ -155,6 +177,8 @@ class RunConfig(BaseModel):
             raise ValueError(f"{self.arrivals} arrivals need a rate: add --rate, such as --rate 500/s")
         if self.inputs != ("random",) and self.input_sets != type(self).model_fields["input_sets"].default:
             raise ValueError("input_sets counts random input sets: leave it out with zeros, or with files of your own")
+        if self.metrics_native and self.metrics is None:
+            raise ValueError("metrics_native is a form of metrics: add --metrics, such as --metrics :9400")
         for name in ("export_profile", "export_layer_info"):
             if getattr(self, name) is not None and not self.profile:
                 raise ValueError(f"{name} is written from a profile: add --profile")
@@ -172,13 +196,16 @@ class RunConfig(BaseModel):
 
 
 # What a run writes, and how loudly it speaks: no part of what is measured.
-OUTPUT_KEYS = {"json", "quiet", "export_times", "export_profile", "export_layer_info", "export_output"}
+OUTPUT_KEYS = {
+    *("json", "quiet", "live", "metrics", "metrics_linger", "metrics_native"),
+    *("export_times", "export_profile", "export_layer_info", "export_output"),
+}
 # The keys of a configuration file, which are the options of `loadtrt run`.
 KEYS = {field.alias or name for name, field in RunConfig.model_fields.items()}
 
 
-def load_config(file: Path | None, options: dict[str, Any]) -> RunConfig:
-    """The configuration of `file` with `options` (None: not given) laid over it.
+def load_config(file: Path | None, options: dict[str, Any], without: Collection[str] = ()) -> RunConfig:
+    """The configuration of `file`, but for its keys in `without`, with `options` (None: not given) laid over it.
 
     Raises UsageError that names every fault: a file that cannot be read, is not YAML or not a mapping, an unknown key
     (with the nearest), a value of the wrong kind.
@@ -188,12 +215,16 @@ def load_config(file: Path | None, options: dict[str, Any]) -> RunConfig:
     unknown = [_unknown(key) for key in data if key not in KEYS]
     if unknown:
         raise UsageError(f"{source}: " + "; ".join(unknown))
+    data = {key: value for key, value in data.items() if key not in without}
     given = {key: value for key, value in options.items() if value is not None}
     if "rate" in given and "arrivals" not in given and data.get("arrivals") == "closed":
         del data["arrivals"]  # a rate on the command line wins over the file's closed loop
     if given.get("arrivals") == "closed":
         data.pop("rate", None)
     merged = {**data, **given}
+    for key, value in merged.items():
+        if isinstance(value, str) and not value.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in value):
+            raise UsageError(f"--{key.replace('_', '-')}: the name is no UTF-8, as results are: rename it")
     if "engine" not in merged:
         raise UsageError("no engine: add --engine with a plan, an .onnx file, zoo:googlenet or simulated:null")
     try:

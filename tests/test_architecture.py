@@ -129,6 +129,7 @@ def test_help_imports_nothing_heavy() -> None:
         "tensorrt",
         "pynvml",
         "yaml",
+        "prometheus_client",
     )
     code = (
         "import sys\n"

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
+from layer_sides import each, profile_file
 
-from loadtrt.cli.compare import command, passes_of, read_side
+from loadtrt.cli.compare import command
 from loadtrt.cli.main import cli
 from loadtrt.engines.layers import parse_layers
 from loadtrt.errors import UsageError
-from loadtrt.measure.facts import EngineInfo
-from loadtrt.measure.profile import Mode, ProfilePass, ProfileResult, Samples
+from loadtrt.measure.layer_comparison import compare_passes
+from loadtrt.report.layer_columns import WIDTH
 from loadtrt.report.trtexec import layer_info_json, profile_json
 
 if TYPE_CHECKING:
@@ -54,8 +55,13 @@ def save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Save:
 
 
 def _compare(*arguments: str) -> str:
+    """The text, whose lines are no longer than they may be: 80 columns of runs, 100 of layers but for names that were
+    cut and must be told from others."""
     text = CliRunner().invoke(command, arguments, catch_exceptions=False).stdout
-    assert " layers" in text or max(map(len, text.splitlines())) <= 80
+    runs, _, layers = f"\n{text}".partition("\n\nA  ")
+    assert runs or layers
+    assert max(map(len, runs.splitlines()), default=0) <= 80
+    assert all(len(line) <= WIDTH or "…" in line for line in layers.splitlines())
     return text
 
 
@@ -66,17 +72,20 @@ def _rows(text: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in cells if row}
 
 
-def _times(count: int, compute_ms: float = 2.0, period_ms: float = 4.0, first_ms: float = 500.0) -> str:
-    """As trtexec prints them, six digits: copies of 0.5 and 0.25 ms, and enqueues of 0.02 ms on another clock."""
+def _times(
+    count: int, compute_ms: float = 2.0, period_ms: float = 4.0, first_ms: float = 500.0, digits: int = 6
+) -> str:
+    """As trtexec prints them, six digits, or as loadtrt does, nine: copies of 0.5 and 0.25 ms, and enqueues of 0.02 ms
+    on another clock."""
 
     def query(number: int) -> str:
         start = first_ms + period_ms * number
-        h2d, compute, d2h = 0.5, compute_ms + 0.001 * number, 0.25
+        h2d, compute, d2h = 0.5, compute_ms + 0.001 * number, 0.250004
         stamps = [start - 0.1, start - 0.08, start, start + h2d, start + h2d, start + h2d + compute]
         stamps += [start + h2d + compute, start + h2d + compute + d2h, h2d, compute, d2h, h2d + compute + d2h]
         keys = ["startEnqMs", "endEnqMs", "startH2dMs", "endH2dMs", "startComputeMs", "endComputeMs", "startD2hMs"]
         keys += ["endD2hMs", "h2dMs", "computeMs", "d2hMs", "latencyMs"]
-        return "{ " + ", ".join(f'"{key}" : {value:.6g}' for key, value in zip(keys, stamps, strict=True)) + " }"
+        return "{ " + ", ".join(f'"{key}" : {value:.{digits}g}' for key, value in zip(keys, stamps, strict=True)) + " }"
 
     return "[\n  " + "\n, ".join(query(number) for number in range(count)) + "\n]\n"
 
@@ -97,13 +106,13 @@ def test_two_runs(measured: dict[str, dict[str, Any]], save: Save) -> None:
 
 
 def test_settings_that_differ_are_named(measured: dict[str, dict[str, Any]], save: Save) -> None:
-    """Only these: contexts, batch, mode, ...; batches tell requests from inferences."""
+    """These alone: contexts, batch, mode, ...; batches tell requests from inferences."""
     other = json.loads(json.dumps(measured["fast"]))
     other["config"]["contexts"] = 4
     other["engine"] |= {"batch": 16, "mode": {**other["engine"]["mode"], "graph": "yes"}}
     other["throughput"]["inferences_per_s"] = 16_000.0
     text = _compare(save("a.json", measured["fast"]), save("b.json", other))
-    assert "different: batch 1 / 16 · contexts 1 / 4 · graph – / yes" in text
+    assert "different: batch 1 / 16 · contexts 1 / 4 · graph – / yes\n" in text
     assert _rows(text)["inferences/s"] == ["1 000", "16 000", "16.000"]
 
 
@@ -145,7 +154,8 @@ def test_two_files_of_times(save: Save) -> None:
     assert rows["device p99"] == ["–", "2.34 ms", "–"]
     assert "latency p50" not in rows
     assert "neither batch nor mode" in " ".join(text.split())
-    assert "A, B" not in text.split("trtexec's times")[0]
+    assert "A, B" not in text
+    assert "enqueue is all calls" not in text  # one writer, one meaning
 
 
 def test_coarse_enqueues_have_a_mean_alone(save: Save) -> None:
@@ -172,7 +182,18 @@ def test_a_run_and_times(measured: dict[str, dict[str, Any]], save: Save) -> Non
     assert rows["compute p50"] == ["1.00 ms", "2.05 ms", "2.049"]
     assert rows["h2d p50"] == ["0 ns", "500 µs", "–"]
     assert "latency p50" not in rows
-    assert "enqueue is all calls of a request to loadtrt" in text
+    assert "\nenqueue is all calls of a request to loadtrt" in text
+
+
+def test_a_file_that_loadtrt_may_have_written(measured: dict[str, dict[str, Any]], save: Save) -> None:
+    """Whose terms its times are in depends on who wrote it, which stamps to the nanosecond do not tell: "if"."""
+    save("own.json", _times(100, digits=9))
+    run, trtexec = save("run.json", measured["fast"]), save("trtexec.json", _times(100))
+    assert "\nif trtexec wrote B: enqueue is all calls of a request to loadtrt" in _compare(run, "own.json")
+    assert "\nif trtexec wrote A: enqueue is all calls" in _compare("own.json", run)
+    assert "\nif loadtrt wrote B: enqueue is all calls" in _compare(trtexec, "own.json")
+    assert "enqueue is all calls" not in _compare("own.json", "own.json")
+    assert "trtexec's times" not in _compare("own.json", "own.json")
 
 
 def _layers(name: str) -> tuple[str, tuple[Layer, ...]]:
@@ -180,49 +201,52 @@ def _layers(name: str) -> tuple[str, tuple[Layer, ...]]:
     return layer_info_json(text), parse_layers(text)
 
 
-def _pass(layers: tuple[Layer, ...], mode: Mode, each_ns: float) -> ProfilePass:
-    samples = Samples()
-    samples.add((layer.name, each_ns) for layer in layers)
-    return samples.to_pass(mode, layers, None)
-
-
-def _profile(*passes: ProfilePass) -> str:
-    return ProfileResult(
-        loadtrt="0.1.0",
-        started="2025-01-01T00:00:00Z",
-        command=("loadtrt", "profile"),
-        config={},
-        environment={},
-        engine=EngineInfo("tensorrt", "googlenet.plan", "tensorrt", "8.6.1", "H100", "", 16, ()),
-        passes=passes,
-        notes=(),
-    ).model_dump_json()
-
-
 def test_two_profiles_in_the_mode_that_both_have(save: Save) -> None:
     """A profile of loadtrt may hold a graph pass and a plain one: like is compared with like."""
     _, layers = _layers("fp32")
-    a = _profile(_pass(layers, "graph", 1000.0), _pass(layers, "plain", 3000.0))
-    text = _compare(save("a.json", a), save("b.json", _profile(_pass(layers, "plain", 1500.0))))
+    a = profile_file(each(layers, "graph", 1000.0), each(layers, "plain", 3000.0))
+    text = _compare(save("a.json", a), save("b.json", profile_file(each(layers, "plain", 1500.0))))
     assert text.count("plain, 72 layers") == 2
-    assert "a.json" in text
-    assert "216 µs" in text  # 72 × 3 µs
-    assert "2.00" in text
+    assert "\nA  a.json: a.plan, batch 16, plain, 72 layers, 1 inference\n" in text
+    assert "\nsum of layers under the profiler: 216 µs → 108 µs, 108 µs saved, 2.00× as fast\n" in text  # 72 × 3 µs
+
+
+def test_profiles_tell_what_they_are_of(measured: dict[str, dict[str, Any]], save: Save) -> None:
+    """Batch, device, runtime and mode that differ, and profiles that ended early, whether the profile is a file of its
+    own or in a run."""
+    profile = json.loads(profile_file(each(_layers("fp32")[1], "plain", 1000.0)))
+    a = save("a.json", profile)
+    other = profile | {"engine": profile["engine"] | {"batch": 4}, "outcome": "interrupted"}
+    for name, content in (("b.json", other), ("run.json", measured["fast"] | {"profile": other})):
+        text = _compare(a, save(name, content))
+        assert "\n  different: batch 16 / 4\n" in text
+        assert "\n  B: interrupted, and shown as far as it went\n" in text
+    assert "different" not in _compare(a, a)
 
 
 def test_a_profile_of_trtexec_with_layer_information(save: Save) -> None:
-    """Names alone cannot tell types and precisions; layer information can, for either side."""
+    """Names alone cannot tell types and precisions, and the option that would is named; layer information can, for
+    either side."""
     info, layers = _layers("fp16")
-    a = save("a.json", profile_json(_pass(layers, "plain", 1000.0)))
-    b = save("b.json", _profile(_pass(_layers("fp32")[1], "plain", 1000.0)))
-    assert "fp16" not in _compare(a, b)
-    assert "fp16" in _compare(a, b, "--layer-info-a", save("layers.json", info))
-    assert "fp16" in _compare(b, a, "--layer-info-b", "layers.json")
+    a = save("a.json", profile_json(each(layers, "plain", 1000.0)))
+    b = save("b.json", profile_file(each(_layers("fp32")[1], "plain", 1000.0)))
+    save("layers.json", info)
+    for sides, unknown, known in (((a, b), "?→fp32", "fp16→fp32"), ((b, a), "fp32→?", "fp32→fp16")):
+        option = f"--layer-info-{'ab'[sides.index(a)]}"
+        text = _compare(*sides)
+        assert f"  {unknown}  " in text
+        assert option in text
+        assert "\ntype  " not in text
+        text = _compare(*sides, option, "layers.json")
+        assert f"  {known}  " in text
+        assert "?" not in text
+        assert "--layer-info" not in text
+        assert "\ntype  " in text
 
 
 def test_runs_that_were_profiled(measured: dict[str, dict[str, Any]], save: Save) -> None:
     """Two such runs are compared as runs and layer by layer; such a run and a profile, layer by layer."""
-    profile = json.loads(_profile(_pass(_layers("fp16")[1], "plain", 1000.0)))
+    profile = json.loads(profile_file(each(_layers("fp16")[1], "plain", 1000.0)))
     run = save("run.json", measured["fast"] | {"profile": profile})
     both = _compare(run, run)
     assert "requests/s" in both
@@ -238,6 +262,10 @@ def test_runs_that_were_profiled(measured: dict[str, dict[str, Any]], save: Save
         ("run", "profile", (), "run.json is a run that was not profiled and profile.json is a profile"),
         ("trtexec", "times", (), "trtexec.json is a profile and times.json is a run that was not profiled"),
         ("layers", "profile", (), "layers.json is layer information (--exportLayerInfo), which has no times"),
+        ("comparison", "profile", (), "comparison.json is a comparison of two profiles by loadtrt already"),
+        ("sidecar", "profile", (), "sidecar.json is what loadtrt keeps beside a plan that it built, which"),
+        ("later", "profile", (), 'later.json has the schema "loadtrt.run/9", which this loadtrt does not know'),
+        ("foreign", "profile", (), "foreign.json is JSON, but neither a run of loadtrt, "),
         ("run", "nowhere", (), "cannot read nowhere.json: No such file"),
         ("run", "old", (), "old.json does not fit its schema loadtrt.run/1: metrics: Field required"),
         ("profile", "bad", (), "bad.json does not fit its schema loadtrt.profile/1"),
@@ -251,29 +279,25 @@ def test_what_cannot_be_compared(
 ) -> None:
     """Exit code 2 and one sentence that names the file."""
     info, layers = _layers("fp16")
-    profile = _pass(layers, "plain", 1000.0)
+    profile = each(layers, "plain", 1000.0)
     save("run.json", measured["fast"])
-    save("profile.json", _profile(profile))
-    save("hollow.json", _profile())
+    save("profile.json", profile_file(profile))
+    save("hollow.json", profile_file())
     save("trtexec.json", profile_json(profile))
     save("times.json", _times(3))
     save("layers.json", info)
     save("old.json", {key: value for key, value in measured["fast"].items() if key != "metrics"})
     save("bad.json", {"schema_version": "loadtrt.profile/1"})
+    save("comparison.json", compare_passes(profile, profile).model_dump_json())
+    save("sidecar.json", {"schema_version": 1, "loadtrt_version": "0.1.0", "plan_sha256": "ab"})
+    save("later.json", {"schema_version": "loadtrt.run/9"})
+    save("foreign.json", {"schema_version": 3})
     found = CliRunner().invoke(command, [f"{a}.json", f"{b}.json", *options])
     assert isinstance(found.exception, UsageError)
     assert found.exception.exit_code == 2
     assert sentence in str(found.exception)
+    assert len(str(found.exception).splitlines()) == 1
     assert found.stdout == ""
-
-
-def test_passes_are_asked_of_what_was_profiled(save: Save) -> None:
-    """The sentence names the file, and what would have them."""
-    with pytest.raises(UsageError, match=r"times\.json is a run that was not profiled: .*loadtrt run --profile"):
-        passes_of(read_side(Path(save("times.json", _times(3)))), "times.json")
-    profile = _profile(_pass(_layers("fp16")[1], "graph", 1000.0))
-    (found,) = passes_of(read_side(Path(save("profile.json", profile))), "profile.json")
-    assert found.mode == "graph"
 
 
 def test_two_files_are_needed() -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import gzip
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from loadtrt.engines.layers import parse_layers
 from loadtrt.measure.facts import EngineInfo
 from loadtrt.measure.layer_comparison import compare_passes
 from loadtrt.measure.layers import Layer, LayerTensor
 from loadtrt.measure.profile import ProfilePass, ProfileResult, Samples
-from loadtrt.report.layer_columns import WIDTH, short_names
+from loadtrt.report.layer_columns import WIDTH
 from loadtrt.report.layer_tables import comparison_text, profile_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DATA = Path(__file__).parent / "data"
 CONV = Layer("conv1 + relu1", "CaskConvolution", "sm80_xmma", precision="fp16", nodes=("conv1", "relu1"))
@@ -25,19 +28,31 @@ REFORMAT = Layer("Reformatting CopyNode for Input Tensor 0 to conv1 + relu1", "R
 NOTHING = Layer("reshape", "NoOp")
 
 
-def profile(*layers: tuple[Layer, float], inferences: int = 1, inference_ns: float | None = None) -> ProfilePass:
-    """Layers and their times in ns, the same in every inference."""
+def profile(*layers: tuple[Layer, float], inferences: int = 1, whole_ns: Sequence[float] = ()) -> ProfilePass:
+    """Layers and their times in ns, the same in every inference. whole_ns: of inferences without the profiler."""
     samples = Samples()
     for _ in range(inferences):
         samples.add((layer.name, time_ns) for layer, time_ns in layers)
-    return samples.to_pass("graph", [layer for layer, _ in layers], inference_ns)
+    return samples.to_pass("graph", [layer for layer, _ in layers], whole_ns)
 
 
-def result(*passes: ProfilePass, notes: tuple[str, ...] = ()) -> ProfileResult:
-    engine = EngineInfo("tensorrt", "net.plan", "tensorrt", "10.16", "NVIDIA H100", "", 16, ())
-    return ProfileResult(
-        loadtrt="0", started="", command=(), config={}, environment={}, engine=engine, passes=passes, notes=notes
+def result(*passes: ProfilePass, engine: EngineInfo | None = None, **more: Any) -> ProfileResult:
+    """A profile of net.plan, or of another engine. more: other fields, such as the notes."""
+    found = {"loadtrt": "0", "started": "", "command": (), "config": {}, "environment": {}, "notes": ()}
+    return ProfileResult.model_validate({**found, "engine": engine or net(), "passes": passes, **more})
+
+
+def net(**changes: Any) -> EngineInfo:
+    """net.plan on an H100."""
+    return replace(
+        EngineInfo("tensorrt", "net.plan", "tensorrt", "10.16", "NVIDIA H100", "", 16, (), mode={"graph": "yes"}),
+        **changes,
     )
+
+
+def compared_results(a: ProfileResult, b: ProfileResult) -> str:
+    """The comparison of their first passes."""
+    return comparison_text(compare_passes(a.passes[0], b.passes[0], a, b), "a.json", "b.json")
 
 
 def compared(a: ProfilePass, b: ProfilePass, top: int | None = None) -> str:
@@ -48,21 +63,20 @@ def googlenet(precision: str) -> ProfilePass:
     """Recorded layers of TensorRT 8.6, batch 16, with made-up times: by how much a layer writes, twice that in FP32."""
     text = gzip.decompress((DATA / f"googlenet86_{precision}.layers.json.gz").read_bytes()).decode()
     layers = parse_layers(text)
-    times = [
-        (layer, math.prod(layer.outputs[0].shape) / 100 / (2 if layer.precision == "fp16" else 1)) for layer in layers
-    ]
-    return profile(*times)
+    halves = {"fp16": 200}
+    return profile(*((layer, math.prod(layer.outputs[0].shape) / halves.get(layer.precision, 100)) for layer in layers))
 
 
 def test_a_profile() -> None:
     """The whole text: hottest first with "#" for the order they ran in, what took no time in one line, by type."""
     layers = ((REFORMAT, 100_000.0), (CONV, 600_000.0), (NOTHING, 0.0), (POOL, 300_000.0))
-    found = result(profile(*layers, inferences=500, inference_ns=1_250_000.0), notes=("mind this",))
+    found = result(profile(*layers, inferences=500, whole_ns=(1_000_000.0, 1_500_000.0)), notes=("mind this",))
     assert profile_text(found) == (
         """
-net.plan on NVIDIA H100 (tensorrt 10.16) · batch 16
-graph: layers 1.00 ms in sum, inference 1.25 ms without profiler (500 inferences)
-  250 µs (20.0 %) of an inference is outside its layers: starting them, and gaps between them
+net.plan on NVIDIA H100 (tensorrt 10.16)
+  batch 16 · graph yes
+graph: layers 1.00 ms in sum (500 inferences), inference 1.25 ms without profiler (2 inferences)
+  at least 250 µs (20.0 %) of an inference is outside its layers: starting them, and gaps between them
 
 #  type               average  median     p99   share    sum  layer
 2  convolution  fp16   600 µs  600 µs  600 µs  60.0 %   60 %  conv1 + relu1
@@ -89,11 +103,13 @@ def test_a_comparison() -> None:
     x, y = (Layer(name, "Relu", inputs=(LayerTensor("t", "", "", (1, 8)),)) for name in "xy")
     a = ((fused, 600_000.0), (POOL, 100_000.0), (x, 50_000.0), (NOTHING, 0.0))
     b = ((added, 40_000.0), (conv, 200_000.0), (relu, 50_000.0), (POOL, 160_000.0), (y, 50_000.0), (NOTHING, 0.0))
-    assert compared(profile(*a, inference_ns=900_000.0), profile(*b, inference_ns=600_000.0)) == (
+    assert compared(profile(*a, whole_ns=(900_000.0,)), profile(*b, whole_ns=(450_000.0,))) == (
         """
-A  a.plan: graph, 4 layers, 750 µs in sum; inference 900 µs without profiler
-B  b.plan: graph, 6 layers, 500 µs in sum; inference 600 µs without profiler
-B is 1.50× as fast as A: layers 750 µs → 500 µs, 250 µs saved; whole inferences 1.50×
+A  a.plan: graph, 4 layers, 1 inference
+B  b.plan: graph, 6 layers, 1 inference
+B is 2.00× as fast as A: inference without profiler 900 µs → 450 µs, 450 µs saved
+  sum of layers under the profiler: 750 µs → 500 µs, 250 µs saved, 1.50× as fast
+  A, B: batch, device and runtime are not told, and may differ
   slower in B: 1 row of what both have, by 60.0 µs in all
   reformats take 0 ns in A and 40.0 µs in B: 40.0 µs of what other layers save go there
   rows matched: 2 by the model's nodes, 1 by name, 1 by type and shapes alone (≈)
@@ -122,16 +138,18 @@ all           4 → 6   750 µs   500 µs    250 µs     1.50×
 
 
 @pytest.mark.parametrize(
-    ("inference_ns", "words"),
+    ("whole_ns", "words"),
     [
-        (2_000_000.0, "1.00 ms (50.0 %) of an inference is outside its layers"),
-        (800_000.0, "200 µs (25.0 %) more than an inference: what the profiler adds"),
-        (1_004_000.0, "an inference is its layers: 4.00 µs (0.4 %) apart"),
+        (2_000_000.0, "at least 1.00 ms (50.0 %) of an inference is outside its layers"),
+        (800_000.0, "the layers' sum is 200 µs (25.0 %) more: what the profiler adds, unless layers ran side by side"),
+        (1_004_000.0, "the layers' sum is an inference, but for 4.00 µs (0.4 %)"),
     ],
 )
-def test_what_the_difference_to_a_whole_inference_means(inference_ns: float, words: str) -> None:
-    """inference − layers: time outside layers where positive, the profiler's own (or overlap) where negative."""
-    assert words in profile_text(result(profile((CONV, 1_000_000.0), inference_ns=inference_ns)))
+def test_what_the_difference_to_a_whole_inference_means(whole_ns: float, words: str) -> None:
+    """inference − layers: time outside layers where positive, the profiler's own (or overlap) where negative, nothing
+    to explain within 1 %."""
+    text = profile_text(result(profile((CONV, 1_000_000.0), whole_ns=(whole_ns,))))
+    assert f"without profiler (1 inference)\n  {words}" in text
 
 
 def test_every_pass_has_a_line_and_the_first_one_the_tables() -> None:
@@ -206,56 +224,120 @@ def test_nothing_timed() -> None:
 
 
 def test_slower_and_in_another_mode() -> None:
-    """B below 1 × loses time, of which reformats eat no gain; passes of different modes are said to be."""
+    """B below 1 × loses time, of which reformats eat no gain; passes of different modes are said to be. Without whole
+    inferences the sums over layers must do, and are called that."""
     plain = profile((CONV, 3000.0), (REFORMAT, 1000.0)).model_copy(update={"mode": "plain"})
     text = compared(profile((CONV, 1000.0)), plain)
-    assert "B is 0.25× as fast as A: layers 1.00 µs → 4.00 µs, 3.00 µs lost\n" in text
+    assert "\nsum of layers under the profiler: 1.00 µs → 4.00 µs, 3.00 µs lost, 0.25× as fast\n" in text
+    assert "B is" not in text
     assert "reformats take" not in text
     assert "A ran as graph and B as plain" in text
     assert "A ran" not in compared(plain, plain)
 
 
-@given(st.lists(st.text("ab/ +", min_size=1, max_size=40), max_size=20, unique=True), st.integers(5, 30))
-def test_short_names_are_told_apart(names: list[str], width: int) -> None:
-    """Different names have different texts, each with the name's beginning and end, and no longer than the width unless
-    another name would look the same."""
-    short = short_names(names, width)
-    assert len(set(short.values())) == len(names)
-    for name, text in short.items():
-        if "…" in text:
-            head, tail = text.split("…")
-            assert name.startswith(head)
-            assert name.endswith(tail)
-            assert len(text) < len(name)
-        else:
-            assert text == name
-        if len(text) > width:
-            assert short_names([name], width)[name] in {
-                short_names([other], width)[other] for other in names if other != name
-            }
+def test_the_headline_is_of_whole_inferences() -> None:
+    """The profiler adds 10 µs to each of two layers: 20 µs → 10 µs are 2 ×, whatever the sums over layers say. Where
+    one side's inference is not known the other's is still told."""
+    a = profile((CONV, 20_000.0), (POOL, 20_000.0), whole_ns=(20_000.0,))
+    b = profile((CONV, 15_000.0), (POOL, 15_000.0), whole_ns=(10_000.0,))
+    text = compared(a, b)
+    assert "\nB is 2.00× as fast as A: inference without profiler 20.0 µs → 10.0 µs, 10.0 µs saved\n" in text
+    assert "\n  sum of layers under the profiler: 40.0 µs → 30.0 µs, 10.0 µs saved, 1.33× as fast\n" in text
+    text = compared(a, b.model_copy(update={"inference_ns": None}))
+    assert "B is" not in text
+    assert "\n  inference of A: 20.0 µs without profiler\n" in text
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("Reformatting CopyNode for Output Tensor 1 to conv", "output 1 of conv"),
-        ("Reformatting CopyNode for Network Input data", "network input data"),
-        ("Reformatting CopyNode for a party", "Reformatting CopyNode for a party"),
-        ("/model/layers.11/self_attn/q_proj/MatMul", "/model/layers.1…/q_proj/MatMul"),
-    ],
-)
-def test_how_names_are_shortened(name: str, text: str) -> None:
-    """Reformats by whom they serve; long names in the middle."""
-    assert short_names([name], max(30, len(text))) == {name: text}
+def test_what_differs_between_engines_is_named() -> None:
+    """Device, runtime, batch and each setting, where both tell; nothing where they are the same."""
+    a = result(profile((CONV, 1000.0)))
+    cpu = net(name="b.onnx", device="AMD EPYC", flavour="onnxruntime", version="1.31", batch=4, mode={"threads": "2"})
+    text = compared_results(a, result(profile((CONV, 9000.0)), engine=cpu))
+    assert "\nA  a.json: net.plan, batch 16, graph, 1 layer, 1 inference\n" in text
+    assert "\nB  b.json: b.onnx, batch 4, graph, 1 layer, 1 inference\n" in text
+    assert (
+        "  different: device NVIDIA H100 / AMD EPYC · runtime tensorrt 10.16 / onnxruntime 1.31 · batch 16 / 4 · graph "
+        "yes / – · threads – / 2\n" in text.replace("\n    ", " ")
+    )
+    assert "\n  batches differ in size, and times are of whole batches\n" in text
+    same = compared_results(a, a)
+    assert "differ" not in same
+    assert "not told" not in same
 
 
-def test_names_that_differ_in_the_middle_keep_what_differs() -> None:
-    """Ten layers of a transformer, cut to 30 columns, would all be "/model/layers.1…/q_proj/MatMul": they get as many
-    columns more as it takes, and the others none."""
-    names = [f"/model/layers.{number}/self_attn/long_names/of/modules/q_proj/MatMul" for number in range(8, 20)]
-    short = short_names(names, 30)
-    assert len(set(short.values())) == 12
-    assert [len(short[name]) for name in names] == [30] * 2 + [36] * 10
+def test_what_nobody_knows_may_differ() -> None:
+    """A file of trtexec tells neither batch nor device: the text says so, of the side that it is."""
+    a = result(profile((CONV, 1000.0)))
+    text = comparison_text(compare_passes(a.passes[0], a.passes[0], a), "a.json", "b.json")
+    assert "\n  B: batch, device and runtime are not told, and may differ\n" in text
+
+
+def test_profiles_that_ended_early() -> None:
+    """Interrupted and failed ones say so, alone at the end, and in a comparison of the side that it is."""
+    found = profile((CONV, 1000.0))
+    whole, stopped = result(found), result(found, outcome="interrupted")
+    broken = result(found, outcome="failed", failure="the GPU\nis lost")
+    assert "as far as it went" not in profile_text(whole) + compared_results(whole, whole)
+    assert profile_text(stopped).endswith("\n\nINTERRUPTED, shown as far as it went\n")
+    assert profile_text(broken).endswith("\n\nFAILED: the GPU\\nis lost; what was timed until then is above\n")
+    assert profile_text(result(outcome="failed", failure="no")).endswith("\n\nFAILED: no\n")
+    text = compared_results(stopped, broken)
+    assert "\n  A: interrupted, and shown as far as it went\n" in text
+    assert "\n  B: failed (the GPU\\nis lost), and shown as far as it went\n" in text
+
+
+UNTYPED = (Layer("conv1 + relu1", nodes=("conv1", "relu1")), Layer(REFORMAT.name), Layer("pool", nodes=("pool",)))
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_side_that_tells_only_names(swapped: bool) -> None:
+    """Types are the other side's, its precision is "?", and what is by type is left out: the sentence on reformats, the
+    table. A hint says what would tell more."""
+    typed = profile((CONV, 9000.0), (POOL, 3000.0))
+    untyped = profile(*((layer, 2000.0) for layer in UNTYPED))
+    sides = (untyped, typed) if swapped else (typed, untyped)
+    text = compared(*sides)
+    precision = "?→fp16" if swapped else "fp16→?"
+    assert f"  {precision}     convolution  conv1 + relu1\n" in text
+    assert "reformats take" not in text
+    assert "\ntype  " not in text
+    letter = "A" if swapped else "B"
+    told = f"{letter} tells only names of layers, so types and reformats are not compared: `loadtrt compare "
+    assert f"{told}--layer-info-{letter.lower()} FILE` takes its layer information" in text.replace("\n    ", " ")
+    by_loadtrt = compared_results(*map(result, sides))
+    assert f"{told.split('`', maxsplit=1)[0]}profile a plan of detailed" in by_loadtrt.replace("\n    ", " ")
+    assert "only names" not in compared(typed, typed)
+    assert "\ntype  " in compared(typed, typed)
+
+
+def test_a_precision_that_is_not_known() -> None:
+    """Of one layer of a side that has types: "?", alone or beside what another layer of the row tells; nothing where
+    neither side tells."""
+    told = Layer("a + b", "Conv", precision="fp32", nodes=("a", "b"))
+    first, second = Layer("a", "Conv", precision="fp16", nodes=("a",)), Layer("b", nodes=("b",))
+    assert "fp32→fp16,?  convolution  a + b (1 → 2)\n" in compared(
+        profile((told, 5.0)), profile((first, 2.0), (second, 1.0))
+    )
+    untold = replace(told, precision="")
+    assert "  fp32→?     " in compared(profile((told, 5.0)), profile((untold, 2.0)))
+    assert "?" not in compared(profile((untold, 5.0)), profile((untold, 2.0)))
+
+
+def test_control_characters_do_not_reach_the_terminal() -> None:
+    """A line feed would break a row, an escape steer the terminal, and half a surrogate pair end the program: in names,
+    types, nodes, tactics, notes, and engines they are written as in Python, and there are no more lines for them."""
+
+    def text(name: str) -> str:
+        layer = Layer(name, f"T{name}", f"t{name}", nodes=(name, "b"))
+        passes = profile((layer, 5.0), (replace(layer, name="idle"), 0.0)), profile((POOL, 1.0))
+        found = [result(one, engine=net(name=name), notes=(name,)) for one in passes]
+        compared = comparison_text(compare_passes(*passes, *found), name, "b.json")
+        return profile_text(found[0], nodes=True) + compared + compared_results(found[0], found[0])
+
+    vile = text("a\n\x1b[2J\x9b\u2028\ud800")
+    assert all(line.isprintable() for line in vile.split("\n"))
+    assert vile.count(r"a\n\x1b[2J\x9b\u2028\ud800") == text("a;").count("a;")
+    assert vile.count("\n") == text("a;").count("\n")
 
 
 def test_googlenet_fits_the_terminal() -> None:

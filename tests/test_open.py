@@ -30,7 +30,10 @@ OTHER_VALUES: dict[str, Any] = {
     "fp16": True,
     "on": "tensorrt",
     "threads_per_context": 2,
+    "profile": True,
+    "export_layer_info": "layers.json",
 }
+NEEDED = {"export_layer_info": {"profile": True}}  # by an option, for a configuration to be whole
 
 
 def test_every_option_of_some_engines_has_a_case_here() -> None:
@@ -47,8 +50,11 @@ def test_what_a_model_on_tensorrt_has_no_use_for() -> None:
 @pytest.mark.parametrize("option", [name for name, kinds in OPTIONS.items() if "simulated engines" not in kinds])
 def test_an_option_that_the_simulated_engine_would_ignore_is_refused(option: str) -> None:
     """One sentence names the option and the engines that know it."""
-    config = RunConfig.model_validate({"engine": "simulated:null", option: OTHER_VALUES[option]})
-    with pytest.raises(UsageError, match=f"--{option.replace('_', '-')} is for .*leave it out"):
+    config = RunConfig.model_validate(
+        {"engine": "simulated:null", option: OTHER_VALUES[option], **NEEDED.get(option, {})}
+    )
+    flag = "--profile" if option in NEEDED else f"--{option.replace('_', '-')}"  # the first that is met
+    with pytest.raises(UsageError, match=f"{flag} is for .*leave it out"):
         open_engine(config)
 
 
@@ -63,7 +69,9 @@ def test_an_option_that_the_simulated_engine_would_ignore_is_refused(option: str
 )
 def test_an_option_that_a_model_would_ignore_is_refused(on: str, option: str) -> None:
     """The same for models, by what runs them; before anything is looked for, such as a GPU."""
-    config = RunConfig.model_validate({"engine": "zoo:googlenet", "on": on, option: OTHER_VALUES[option]})
+    config = RunConfig.model_validate(
+        {"engine": "zoo:googlenet", "on": on, option: OTHER_VALUES[option], **NEEDED.get(option, {})}
+    )
     flag = f"--{option.replace('_', '-')}"
     with pytest.raises(UsageError, match=f"{flag} is for .*, not for models on .* such as zoo:googlenet: leave it out"):
         open_engine(config)

@@ -111,26 +111,57 @@ def test_two_engines_are_laid_side_by_side(model: str, tmp_path: Path) -> None:
         ("profile --compare MODEL", "--compare"),
         ("profile --engine MODEL --top 0", "--top"),
         ("run --engine MODEL --export-profile p.json", "add --profile"),
-        ("run --engine simulated:null --requests 5 --warmup 0 --profile", "has no layers to time"),
+        ("run --engine simulated:null --requests 5 --warmup 0 --profile", "--profile is for"),
+        ("profile --engine MODEL --export-layer-info l.json", "--export-layer-info is for TensorRT"),
+        ("profile --engine MODEL --json x.json --export-profile x.json", "name the same file"),
+        ("profile --engine MODEL --export-profile -", "only --json goes to stdout"),
+        ("profile --compare MODEL MODEL --nodes", "--nodes"),
     ],
 )
 def test_what_cannot_be_profiled_is_one_sentence(arguments: str, sentence: str, model: str, tmp_path: Path) -> None:
-    """Exit code 2, one line on stderr that says what and where, nothing on stdout but a run's own summary."""
+    """Exit code 2 before anything is measured; one line on stderr that says what and where, nothing on stdout."""
     done = _loadtrt(*arguments.replace("MODEL", model).split(), folder=tmp_path)
     assert done.returncode == 2
-    assert sentence in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert sentence in line
 
 
-def test_layer_information_needs_an_inspector(model: str, tmp_path: Path) -> None:
-    """ONNX Runtime has none: table and JSON are there all the same, and the exit code says that a file is not."""
+def test_options_of_engines_are_refused_for_two_files(model: str, tmp_path: Path) -> None:
+    """Nothing is profiled, so --requests would be read and ignored."""
+    _loadtrt("profile", "--engine", model, *QUICK, "--json", "a.json", "--quiet", folder=tmp_path)
+    done = _loadtrt("profile", "--compare", "a.json", "a.json", "--requests", "5", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--requests is for engines" in done.stderr
+
+
+def test_an_export_that_fails_costs_no_result(model: str, tmp_path: Path) -> None:
+    """The JSON with the profile in it is on stdout, the text on stderr, and the exit code tells of the file."""
     done = _loadtrt(
-        "profile", "--engine", model, *QUICK, "--export-layer-info", "l.json", "--json", "p.json", folder=tmp_path
+        "run", "--engine", model, *QUICK, "--profile", "--json", "-", "--export-times", "/dev/full", folder=tmp_path
     )
     assert done.returncode == 3
-    assert "no engine inspector" in done.stderr
-    assert (tmp_path / "p.json").exists()
-    assert "matmul" in done.stdout
+    assert RunResult.model_validate_json(done.stdout).profile is not None
+    assert "could not be written to /dev/full" in done.stderr.splitlines()[-1]
+
+
+def test_several_input_sets_are_no_obstacle(model: str, tmp_path: Path) -> None:
+    """Of an .npz with a leading axis the first set is taken, and a note says so."""
+    np.savez(tmp_path / "two.npz", x=np.zeros((2, 4, 64), np.float32))
+    done = _loadtrt("profile", "--engine", model, *QUICK, "--inputs", "two.npz", "--json", "-", folder=tmp_path)
+    assert "the first of 2 input sets" in " ".join(ProfileResult.model_validate_json(done.stdout).notes)
+
+
+def test_a_runs_file_serves(model: str, tmp_path: Path) -> None:
+    """Engine and inputs are taken; lanes, durations and files of the run are not: its run.json stays what it is."""
+    (tmp_path / "run.json").write_text("mine")
+    (tmp_path / "run.yaml").write_text(
+        f"engine: {model}\non: onnxruntime\ncontexts: 4\nduration: 10h\njson: run.json\nwarmup: 0\n"
+    )
+    done = _loadtrt("profile", "--config", "run.yaml", "--requests", "5", "--json", "p.json", folder=tmp_path)
+    assert done.returncode == 0
+    assert ProfileResult.model_validate_json((tmp_path / "p.json").read_text()).passes[0].inferences == 5
+    assert (tmp_path / "run.json").read_text() == "mine"
 
 
 def test_ctrl_c_keeps_what_was_timed(tmp_path: Path) -> None:
@@ -139,7 +170,22 @@ def test_ctrl_c_keeps_what_was_timed(tmp_path: Path) -> None:
     command += ["--warmup", "0", "--requests", "100000", "--json", "p.json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "")
-    assert ProfileResult.model_validate_json((tmp_path / "p.json").read_text()).passes[0].inferences == 3
+    result = ProfileResult.model_validate_json((tmp_path / "p.json").read_text())
+    assert (result.outcome, result.passes[0].inferences) == ("interrupted", 3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_runs_profile_keeps_both(number: signal.Signals, model: str, tmp_path: Path) -> None:
+    """The run is whole, its profile says that it was interrupted, and the exit code says so too."""
+    command = [sys.executable, "-c", _INTERRUPTED.replace("SIGINT", number.name), "run", "--engine", model, *QUICK]
+    done = subprocess.run(
+        [*command, "--profile", "--json", "-"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 128 + signal.SIGINT
+    result = RunResult.model_validate_json(done.stdout)
+    assert (result.ok, result.outcome) == (5, "completed")
+    assert result.profile is not None
+    assert result.profile.outcome == "interrupted"
 
 
 # Ctrl-C as soon as the third run of the layers' pass is through; hardly any runs without the profiler.

@@ -45,7 +45,7 @@ async def _run(
     try:
         await run_session(engine, config, inputs, stop or Stop(), session, on_tick)
     finally:
-        result = result_of(session, engine, config, bill, load_ns=0, started="", command=(), environment={})
+        result = result_of(session, engine, config, bill, run="", load_ns=0, started="", command=(), environment={})
         engine.close()
     return result
 
@@ -122,7 +122,7 @@ async def test_cancelling_keeps_what_was_measured() -> None:
 
         await run_session(engine, config, inputs, Stop(), session, tick)
     bill = engine.memory(inputs)
-    result = result_of(session, engine, config, bill, load_ns=0, started="", command=(), environment={})
+    result = result_of(session, engine, config, bill, run="", load_ns=0, started="", command=(), environment={})
     engine.close()
     assert scope.cancelled_caught
     assert result.ok > 10

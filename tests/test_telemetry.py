@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from loadtrt.live import telemetry
 from loadtrt.live.telemetry import THROTTLE_REASONS, GpuReading, clocks_settled, find_driver, open_gpu
 
 NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, LIBRARY_NOT_FOUND = 3, 4, 6, 12
@@ -23,11 +24,18 @@ class NVMLError(Exception):
         self.value = value
 
 
+def field_value(kind: int, value: int, status: int = 0) -> SimpleNamespace:
+    """A c_nvmlFieldValue_t; the members of its union that `kind` does not mean hold nonsense."""
+    members = dict.fromkeys(("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal"), -99)
+    member = {1: "uiVal", 2: "ulVal", 3: "ullVal"}.get(kind, "dVal")
+    return SimpleNamespace(nvmlReturn=status, valueType=kind, value=SimpleNamespace(**{**members, member: value}))
+
+
 class FakeNvml(ModuleType):
     """Two GPUs. `fails` maps a function's name to the NVML status it raises; `starts`: nvmlInit less nvmlShutdown."""
 
     NVMLError = NVMLError
-    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU, NVML_TEMPERATURE_THRESHOLD_SLOWDOWN = 1, 2, 0, 1
 
     def __init__(self) -> None:
         super().__init__("pynvml")
@@ -51,6 +59,9 @@ class FakeNvml(ModuleType):
             "nvmlDeviceGetMigMode": [0, 1],
             "nvmlDeviceGetPersistenceMode": 1,
             "nvmlDeviceGetComputeMode": 3,
+            "nvmlDeviceGetTemperatureThreshold": 89,
+            "nvmlDeviceGetPowerManagementLimitConstraints": [200_000, 700_000],
+            "nvmlDeviceGetFieldValues": [field_value(3, 2**40 + 7), field_value(1, 12)],
             "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=77, usedGpuMemory=2**30)],
         }
 
@@ -93,13 +104,24 @@ def test_the_fake_has_only_real_names() -> None:
     real, fake = importlib.import_module("pynvml"), FakeNvml()
     names = {*fake.answers, *(name[1:] for name in dir(FakeNvml) if name.startswith("_nvml"))}
     assert [name for name in names if not hasattr(real, name)] == []
-    for constant in ("NVML_CLOCK_SM", "NVML_CLOCK_MEM", "NVML_TEMPERATURE_GPU"):
-        assert getattr(fake, constant) == getattr(real, constant)
+    for constant in vars(FakeNvml):
+        if constant.startswith("NVML_"):
+            assert getattr(fake, constant) == getattr(real, constant)
     assert real.NVMLError(real.NVML_ERROR_LIBRARY_NOT_FOUND).value == LIBRARY_NOT_FOUND
     bits = {
         value for name, value in vars(real).items() if name.startswith("nvmlClocksEventReason") and "All" not in name
     }
     assert bits - {0} <= set(THROTTLE_REASONS)
+
+
+def test_numbers_of_nvml() -> None:
+    """Field identifiers and value types that the reader writes as numbers are those of the nvidia-ml-py installed."""
+    real = importlib.import_module("pynvml")
+    assert telemetry._PCIE_RX_BYTES == real.NVML_FI_DEV_PCIE_COUNT_RX_BYTES
+    assert telemetry._PCIE_TX_BYTES == real.NVML_FI_DEV_PCIE_COUNT_TX_BYTES
+    kinds = ("UNSIGNED_INT", "UNSIGNED_LONG", "UNSIGNED_LONG_LONG")
+    assert list(telemetry._FIELD_VALUES) == [getattr(real, f"NVML_VALUE_TYPE_{kind}") for kind in kinds]
+    assert set(telemetry._FIELD_VALUES.values()) <= {name for name, _ in real.c_nvmlValue_t._fields_}
 
 
 @pytest.fixture
@@ -124,6 +146,40 @@ def test_units_are_base_units(nvml: FakeNvml) -> None:
     assert (now.power_watts, now.power_limit_watts, now.energy_joules) == (345.678, 700.0, 9876.543)
     assert (now.temperature_celsius, now.utilization_ratio, now.performance_state) == (41, 0.37, 0)
     assert (now.memory_used_bytes, now.memory_total_bytes) == (3 * 2**30, 80 * 2**30)
+    assert now.memory_utilization_ratio == 0.05
+
+
+def test_pcie_counters(nvml: FakeNvml) -> None:
+    """Bytes as they come, 32 or 64 bits by their own type; each has its own status; a strange type is no number."""
+    assert (read().pcie_rx_bytes, read().pcie_tx_bytes) == (2**40 + 7, 12)
+    nvml.answers["nvmlDeviceGetFieldValues"] = [field_value(1, 5), field_value(3, 6, NOT_SUPPORTED)]
+    assert (read().pcie_rx_bytes, read().pcie_tx_bytes) == (5, None)
+    nvml.answers["nvmlDeviceGetFieldValues"] = [field_value(0, 5), field_value(77, 6)]
+    assert (read().pcie_rx_bytes, read().pcie_tx_bytes) == (None, None)
+
+
+def test_limits(nvml: FakeNvml) -> None:
+    """Where the GPU slows down in °C, and the most that its power limit can be set to, in watts."""
+    gpu, _ = open_gpu(0)
+    assert gpu is not None
+    assert (gpu.limits().slowdown_celsius, gpu.limits().most_power_watts) == (89, 700.0)
+    nvml.fails = dict.fromkeys(
+        ("nvmlDeviceGetTemperatureThreshold", "nvmlDeviceGetPowerManagementLimitConstraints"), NOT_SUPPORTED
+    )
+    assert (gpu.limits().slowdown_celsius, gpu.limits().most_power_watts) == (None, None)
+
+
+def test_a_lost_gpu_tells_nothing(nvml: FakeNvml) -> None:
+    """A reading is told when anything in it is; the highest clock is remembered and says nothing of now."""
+    gpu, _ = open_gpu(0)
+    assert gpu is not None
+    assert gpu.read().told
+    nvml.fails = dict.fromkeys([*nvml.answers, "nvmlDeviceGetClockInfo"], 15)
+    lost = gpu.read()
+    assert not lost.told
+    assert lost.max_sm_clock_hertz == 1_980_000_000
+    del nvml.fails["nvmlDeviceGetPowerUsage"]
+    assert gpu.read().told
 
 
 def test_throttle_reasons_are_named(nvml: FakeNvml) -> None:
@@ -148,6 +204,7 @@ def test_what_is_not_told_is_none(nvml: FakeNvml, status: int) -> None:
     told = {name: getattr(now, name) for name in GpuReading.__slots__ if name != "at_ns"}
     assert told == dict.fromkeys(told)
     assert now.slowdowns == ()
+    assert not now.told
     assert (gpu.name, gpu.uuid, gpu.driver, gpu.processes()) == (None, None, None, None)
     settings = gpu.settings()
     assert (settings.ecc, settings.mig, settings.persistence, settings.compute_mode) == (None, None, None, None)

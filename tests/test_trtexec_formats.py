@@ -81,7 +81,7 @@ def _pass(layers: tuple[Layer, ...], inferences: int = 3) -> ProfilePass:
     samples = Samples()
     for inference in range(inferences):
         samples.add((layer.name, 1000.0 * (place + 1) + inference**2) for place, layer in enumerate(layers))
-    return samples.to_pass("plain", layers, None)
+    return samples.to_pass("plain", layers)
 
 
 @pytest.fixture
@@ -380,8 +380,9 @@ def test_control_characters_are_escaped_in_strings_alone(name: str) -> None:
 @pytest.mark.parametrize("text", ["", "not built", '{"Layers": ["a', '{"Layers": [NaN]}'])
 def test_an_inspector_that_writes_no_json(text: str) -> None:
     """The engine's fault, in one sentence."""
-    with pytest.raises(EngineError, match="no JSON"):
+    with pytest.raises(EngineError, match="no JSON") as raised:
         layer_info_json(text)
+    assert len(str(raised.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -404,6 +405,7 @@ def test_layer_information_that_cannot_be_read(content: str, sentence: str, save
         read_layer_info(path)
     assert str(path) in str(raised.value)
     assert sentence in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
 
 
 # Outputs
@@ -473,13 +475,16 @@ def test_outputs_at_the_edges() -> None:
         (_profile_with(), Kind.LAYER_TIMES),
         (NEW_FORM, Kind.LAYERS),
         ('\ufeff{"Layers": ["a\x1eb"]}', Kind.LAYERS),
+        ('{"schema_version": "loadtrt.layers/1"}', Kind.COMPARISON),
+        ('{"schema_version": 1, "plan_sha256": "ab"}', Kind.SIDECAR),
     ],
 )
 def test_kinds_are_told_from_the_content(content: str, kind: Kind, saved: Callable[[str], Path]) -> None:
     """One reading gives the kind and the content, whatever the file is called."""
-    document = read_document(saved(content))
+    path = saved(content)
+    document = read_document(path.rename(path.with_name("engine.plan")))
     assert document.kind is kind
-    assert document.content
+    assert document.content == json.loads(content.removeprefix("\ufeff"), strict=False)
 
 
 # NVIDIA's reader

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, TypeAlias
 
 import click
@@ -11,11 +13,12 @@ from loadtrt.errors import UsageError
 
 if TYPE_CHECKING:
     from loadtrt.measure.layer_comparison import LayerComparison
-    from loadtrt.measure.profile import ProfilePass
+    from loadtrt.measure.profile import ProfilePass, ProfileResult
     from loadtrt.measure.records import Records
     from loadtrt.measure.result import RunResult
 
-    Side: TypeAlias = RunResult | Records | tuple[ProfilePass, ...]  # Records: trtexec's times
+    Profile: TypeAlias = ProfileResult | ProfilePass  # ProfilePass: trtexec's profile
+    Side: TypeAlias = RunResult | Records | Profile  # Records: trtexec's times
 
 _FILE = click.Path(path_type=Path)
 
@@ -36,16 +39,18 @@ def command(a: Path, b: Path, layer_info_a: Path | None, layer_info_b: Path | No
     A profile of trtexec has only names of layers: with layer information (trtexec --exportLayerInfo) layers are matched
     by what is in them, too. Runs that were profiled are compared layer by layer, too.
     """
+    from loadtrt.measure.records import Records
+    from loadtrt.measure.result import RunResult
     from loadtrt.report.comparison import compare_runs_text
     from loadtrt.report.layer_tables import comparison_text
 
     first, second = read_side(a, layer_info_a, "--layer-info-a"), read_side(b, layer_info_b, "--layer-info-b")
     texts = []
-    if not isinstance(first, tuple) and not isinstance(second, tuple):
+    if isinstance(first, RunResult | Records) and isinstance(second, RunResult | Records):
         texts.append(compare_runs_text(first, second, str(a), str(b)))
-    layers = _passes(first), _passes(second)
-    if all(layers):
-        texts.append(comparison_text(layers_compared(*layers), str(a), str(b)))
+    profiles = _profile(first), _profile(second)
+    if profiles[0] and profiles[1]:
+        texts.append(comparison_text(layers_compared(profiles[0], profiles[1]), str(a), str(b)))
     if not texts:
         raise UsageError(f"{a} is {_word(first)} and {b} is {_word(second)}: give two runs, or two profiles")
     click.echo("\n".join(texts), nl=False)
@@ -65,41 +70,63 @@ def read_side(file: Path, layer_info: Path | None = None, option: str = "") -> S
         case Kind.TIMES:
             return read_times(document)
         case Kind.PROFILE:
-            passes = read_profile_result(document).passes
-            if not passes:
+            result = read_profile_result(document)
+            if not result.passes:
                 raise UsageError(f"{file} is a profile without any pass: it was ended too early; profile again")
-            return passes
+            return result
         case Kind.LAYER_TIMES:
-            return (read_profile(document, layer_info),)
+            return read_profile(document, layer_info)
         case Kind.LAYERS:
             raise UsageError(f"{file} is {document.kind}, which has no times: give the profile that belongs to it")
+        case Kind.COMPARISON:
+            raise UsageError(f"{file} is {document.kind} already: give the two profiles")
+        case Kind.SIDECAR:
+            raise UsageError(f"{file} is {document.kind}, which has no times: give a run or a profile of the plan")
 
 
-def passes_of(side: Side, name: str) -> tuple[ProfilePass, ...]:
-    """The passes of a side that was profiled. Raises UsageError for one that was not."""
-    passes = _passes(side)
-    if not passes:
+def holds_results(file: Path) -> bool:
+    """Whether `read_side` is to read this, and not an engine to open it. Told by its first bytes, for plans and ONNX
+    models begin otherwise than JSON; what can be read but once, such as a pipe, holds results, and is left unread."""
+    try:
+        mode = file.stat().st_mode
+        if not S_ISREG(mode):
+            return not S_ISDIR(mode)
+        with file.open("rb") as opened:
+            return opened.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"[")
+    except OSError:
+        return False
+
+
+def profile_of(side: Side, name: str) -> Profile:
+    """The profile of a side that was profiled. Raises UsageError for one that was not."""
+    profile = _profile(side)
+    if profile is None:
         raise UsageError(f"{name} is {_word(side)}: give a profile, or a run of `loadtrt run --profile`")
-    return passes
+    return profile
 
 
-def layers_compared(a: tuple[ProfilePass, ...], b: tuple[ProfilePass, ...]) -> LayerComparison:
+def layers_compared(a: Profile, b: Profile) -> LayerComparison:
     """The first pass of A that B has too, in the same mode; else (trtexec does not say which) the first of each."""
     from loadtrt.measure.layer_comparison import compare_passes
+    from loadtrt.measure.profile import ProfileResult
 
-    pairs = [(one, other) for one in a for other in b if one.mode == other.mode]
-    return compare_passes(*(pairs or [(a[0], b[0])])[0])
+    passes = [side.passes if isinstance(side, ProfileResult) else (side,) for side in (a, b)]
+    pairs = [(one, other) for one in passes[0] for other in passes[1]]
+    one, other = next((pair for pair in pairs if pair[0].mode == pair[1].mode), pairs[0])
+    result_a, result_b = (side if isinstance(side, ProfileResult) else None for side in (a, b))
+    return compare_passes(one, other, result_a, result_b)
 
 
-def _passes(side: Side) -> tuple[ProfilePass, ...]:
+def _profile(side: Side) -> Profile | None:
     from loadtrt.measure.records import Records
+    from loadtrt.measure.result import RunResult
 
     if isinstance(side, Records):
-        return ()
-    if isinstance(side, tuple):
-        return side
-    return side.profile.passes if side.profile else ()
+        return None
+    if isinstance(side, RunResult):
+        return side.profile if side.profile and side.profile.passes else None
+    return side
 
 
 def _word(side: Side) -> str:
-    return "a profile" if isinstance(side, tuple) else "a run that was not profiled"
+    return "a profile" if _profile(side) else "a run that was not profiled"

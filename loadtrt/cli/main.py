@@ -17,6 +17,8 @@ COMMANDS = {
     "build": ("loadtrt.cli.build", "Build a plan from an ONNX, zoo or Caffe model, for this GPU or another."),
     "profile": ("loadtrt.cli.profile", "Time each layer of an engine, or of two engines side by side."),
     "compare": ("loadtrt.cli.compare", "Lay two results, or two files of trtexec, side by side."),
+    "watch": ("loadtrt.cli.watch", "Show a run of another terminal or machine, by its metrics."),
+    "export": ("loadtrt.cli.export", "Write a finished run in another tool's format."),
     "inspect": ("loadtrt.cli.inspect", "Say what is in a plan or model, as far as can be known here."),
     "doctor": ("loadtrt.cli.doctor", "Check GPU, driver, TensorRT and host, and say what to mend."),
     "zoo": ("loadtrt.cli.zoo", "Write a model made on the spot, such as googlenet."),

@@ -34,7 +34,7 @@ def _shapes(context: click.Context, parameter: click.Parameter, values: tuple[st
     return _named(context, parameter, tuple(part for value in values for part in value.split(",")))
 
 
-def _many(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
+def many(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
     return values or None
 
 
@@ -65,7 +65,7 @@ def engine_options(command: F) -> F:
             "--on", type=click.Choice(["auto", "tensorrt", "onnxruntime"]), help="What runs it.  [default: auto]"
         ),
         click.option("--module", metavar="NAME", help="TensorRT module, such as tensorrt_lean; else by the plan."),
-        click.option("--plugins", multiple=True, callback=_many, metavar="FILE", help="Plugin library (repeatable)."),
+        click.option("--plugins", multiple=True, callback=many, metavar="FILE", help="Plugin library (repeatable)."),
         flag("allow-host-code", "no-allow-host-code", "Let TensorRT run host code that the plan carries."),
         click.option("--device", type=int, help="GPU number.  [default: 0]"),
         flag("fp16", "no-fp16", "Plan: check that it computes in FP16. Model: build or convert it so."),
@@ -82,7 +82,7 @@ def input_options(command: F) -> F:
     return stacked(
         click.option("--seed", type=int, help="Of everything random.  [default: 1]"),
         click.option(
-            "--inputs", multiple=True, callback=_many, metavar="random|zeros|FILE.npz|NAME:FILE", help="Of requests."
+            "--inputs", multiple=True, callback=many, metavar="random|zeros|FILE.npz|NAME:FILE", help="Of requests."
         ),
         click.option(
             "--input-range", multiple=True, callback=_named, metavar="NAME:LOW..HIGH", help="Of random values."
@@ -98,12 +98,22 @@ def layer_exports(command: F) -> F:
     )(command)
 
 
-def require_writable(option: str, name: str | None) -> None:
-    """Say now, not after the measurement, that its result cannot be written. Makes no file: there may be no result.
-    None and "-" (stdout) can be. Raises UsageError."""
-    if name is None or name == "-":
-        return
-    file = Path(name)
+def require_targets(targets: dict[str, str | None]) -> None:
+    """Say now, not after the measurement, that its results cannot be written where the options say. Makes no file:
+    there may be no result. --json alone may be "-", stdout. Raises UsageError."""
+    taken: dict[str, str] = {}
+    for option, name in targets.items():
+        if name is None or (name == "-" and option == "--json"):
+            continue
+        if name == "-":
+            raise UsageError(f"{option} -: only --json goes to stdout: name a file")
+        _require_writable(option, Path(name))
+        other = taken.setdefault(str(Path(name).absolute()), option)
+        if other != option and not Path(name).is_char_device():
+            raise UsageError(f"{option} and {other} name the same file {name}: give each its own")
+
+
+def _require_writable(option: str, file: Path) -> None:
     if not file.parent.is_dir():
         raise UsageError(f"{option} {file}: there is no folder {file.parent}")
     if file.is_dir():

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtrt.cli.options import engine_options, flag, input_options, layer_exports, require_writable
+from loadtrt.cli.options import engine_options, flag, input_options, layer_exports, require_targets
 from loadtrt.errors import EXIT_INTERRUPTED, EngineError, UsageError
 
 if TYPE_CHECKING:
     from loadtrt.cli.voice import Voice
     from loadtrt.config import RunConfig
-    from loadtrt.measure.profile import ProfilePass
+    from loadtrt.measure.profile import ProfilePass, ProfileResult
+
+_OF_COMPARISONS = {"json", "quiet", "profile"}  # what a comparison of two files has a use for
 
 
 @click.command(short_help="Time each layer of an engine.")
@@ -38,41 +41,50 @@ def command(config: Path | None, compare: tuple[str, str] | None, nodes: bool, t
     loadtrt profile --engine zoo:googlenet --nodes               (no GPU needed)
 
     A profiler waits after every inference, so the times are for comparing layers: take throughput and latency from
-    `loadtrt run`. A configuration file of `run` serves; what it says of load and contexts is not used.
+    `loadtrt run`. Of a configuration file of `run`, engine and inputs are used, not its load, lanes and files.
     """
-    from loadtrt.config import load_config
-
     options |= {"json": options.pop("json_file"), "profile": True}
     if compare is not None:
+        if nodes:
+            raise UsageError("--nodes is of one engine, and --compare names two: leave one out")
         return _compare(config, compare, options, top)
-    checked = load_config(config, options)
-    for name in ("json", "export_profile", "export_layer_info"):
-        require_writable(f"--{name.replace('_', '-')}", options[name])
+    checked = _configured(config, options)
+    require_targets(
+        {f"--{name.replace('_', '-')}": options[name] for name in ("json", "export_profile", "export_layer_info")}
+    )
     return _one(checked, nodes, top)
 
 
+def _configured(config: Path | None, options: dict[str, Any]) -> RunConfig:
+    """A run's file tells of the engine and its inputs; how long to profile and what to write is said here."""
+    from loadtrt.config import OUTPUT_KEYS, load_config
+
+    return load_config(config, options, without={*OUTPUT_KEYS, "duration", "requests", "max_duration"})
+
+
 def _one(config: RunConfig, nodes: bool, top: int | None) -> int:
-    from loadtrt.cli.profiling import length_of, profile, write_exports, write_text
+    from loadtrt.cli.delivery import Delivery, Stopper, json_of, show
+    from loadtrt.cli.profiling import deliver_exports, length_of, profile
     from loadtrt.cli.voice import Voice
     from loadtrt.report.layer_tables import profile_text
 
-    result, profiled, failure = profile(config, Voice(quiet=config.quiet), length_of(config))
-    if config.json_file and config.json_file != "-":
-        write_text(config.json_file, result.model_dump_json(indent=1) + "\n")
-    if not config.quiet:
-        click.echo(profile_text(result, nodes=nodes, top=top), nl=False, err=config.json_file == "-")
-    if config.json_file == "-":
-        write_text("-", result.model_dump_json(indent=1) + "\n")
-    write_exports(config, result, profiled)
-    if failure is not None:
-        raise EngineError(failure)
-    return EXIT_INTERRUPTED if profiled.stopped else 0
+    delivery, target = Delivery(), config.json_file
+    with Stopper() as stopper:
+        result, profiled = profile(config, Voice(quiet=config.quiet), length_of(config), stopper)
+        delivery.make(target, lambda: json_of(result))
+        deliver_exports(config, result, profiled, delivery)
+        if not config.quiet:
+            show(profile_text(result, nodes=nodes, top=top), sys.stderr if target == "-" else sys.stdout)
+    delivery.finish()
+    if result.failure is not None:
+        raise EngineError(result.failure)
+    return EXIT_INTERRUPTED if result.outcome == "interrupted" else 0
 
 
 def _compare(config: Path | None, names: tuple[str, str], options: dict[str, Any], top: int | None) -> int:
     """Both sides, each profiled now or read from a file, and the difference."""
-    from loadtrt.cli.compare import layers_compared
-    from loadtrt.cli.profiling import write_text
+    from loadtrt.cli.compare import holds_results, layers_compared
+    from loadtrt.cli.delivery import Delivery, json_of, show
     from loadtrt.cli.voice import Voice
     from loadtrt.report.layer_tables import comparison_text
 
@@ -82,43 +94,38 @@ def _compare(config: Path | None, names: tuple[str, str], options: dict[str, Any
     for name in names:  # before minutes go by with the other one
         if not name.startswith(("zoo:", "simulated:")) and not Path(name).exists():
             raise UsageError(f"--compare {name}: there is no such file: check the path")
-    require_writable("--json", options["json"])
-    voice = Voice(quiet=bool(options["quiet"]))
-    first, second = (_passes(name, config, options, voice) for name in names)
+    given = sorted(name for name, value in options.items() if value is not None and name not in _OF_COMPARISONS)
+    if all(holds_results(Path(name)) for name in names) and (given or config):
+        option = f"--{given[0].replace('_', '-')}" if given else "--config"
+        raise UsageError(f"{option} is for engines, and {' and '.join(names)} are files of results: leave it out")
+    target = options["json"]
+    require_targets({"--json": target})
+    quiet = bool(options["quiet"])
+    first, second = (_side(name, config, options, Voice(quiet=quiet)) for name in names)
     comparison = layers_compared(first, second)
-    text = comparison.model_dump_json(indent=1) + "\n"
-    if options["json"] and options["json"] != "-":
-        write_text(options["json"], text)
-    if not options["quiet"]:
-        click.echo(comparison_text(comparison, *names, top=top), nl=False, err=options["json"] == "-")
-    if options["json"] == "-":
-        write_text("-", text)
+    delivery = Delivery()
+    delivery.make(target, lambda: json_of(comparison))
+    if not quiet:
+        show(comparison_text(comparison, *names, top=top), sys.stderr if target == "-" else sys.stdout)
+    delivery.finish()
     return 0
 
 
-def _passes(name: str, config: Path | None, options: dict[str, Any], voice: Voice) -> tuple[ProfilePass, ...]:
-    """The passes of an engine, profiled now, or of a file of results."""
-    from loadtrt.cli.compare import passes_of, read_side
+def _side(name: str, config: Path | None, options: dict[str, Any], voice: Voice) -> ProfileResult | ProfilePass:
+    """An engine, profiled now, or a file of results."""
+    from loadtrt.cli.compare import holds_results, profile_of, read_side
 
-    if _holds_json(Path(name)):
-        return passes_of(read_side(Path(name)), name)
+    if holds_results(Path(name)):
+        return profile_of(read_side(Path(name)), name)
+    from loadtrt.cli.delivery import Stopper
     from loadtrt.cli.profiling import length_of, profile
-    from loadtrt.config import load_config
 
-    checked = load_config(config, {**options, "engine": name})
+    checked = _configured(config, {**options, "engine": name})
     voice.say(f"profiling {name}")
-    result, profiled, failure = profile(checked, voice, length_of(checked))
-    if profiled.stopped:
+    with Stopper() as stopper:
+        result, _ = profile(checked, voice, length_of(checked), stopper)
+    if result.outcome == "interrupted":
         raise KeyboardInterrupt
-    if failure is not None:
-        raise EngineError(failure)
-    return result.passes
-
-
-def _holds_json(file: Path) -> bool:
-    """Told by its first byte: plans and ONNX models begin otherwise."""
-    try:
-        with file.open("rb") as opened:
-            return opened.read(64).lstrip()[:1] in (b"{", b"[")
-    except OSError:
-        return False
+    if result.failure is not None:
+        raise EngineError(result.failure)
+    return result

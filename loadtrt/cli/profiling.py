@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import loadtrt
@@ -14,16 +12,16 @@ from loadtrt.engines.open import open_engine
 from loadtrt.engines.profiling import Profiled, ProfileLength, TellsLayers, Watch
 from loadtrt.environment import environment, gpu_environment
 from loadtrt.errors import EngineError, UsageError
-from loadtrt.live.telemetry import open_gpu
+from loadtrt.live.telemetry import clocks_settled, open_gpu
 from loadtrt.load.inputs import make_inputs
 from loadtrt.measure.profile import ProfileResult
 from loadtrt.report.trtexec import layer_info_json, profile_json
-from loadtrt.units import SECOND_NS
+from loadtrt.units import SECOND_NS, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import FrameType
 
+    from loadtrt.cli.delivery import Delivery, Stopper
     from loadtrt.cli.voice import Voice
     from loadtrt.config import RunConfig
     from loadtrt.live.telemetry import Gpu
@@ -31,25 +29,29 @@ if TYPE_CHECKING:
 PASS_NS = 3 * SECOND_NS
 
 
-def profile(config: RunConfig, voice: Voice, length: ProfileLength) -> tuple[ProfileResult, Profiled, str | None]:
-    """The layers' times; what they were made of; and the sentence of what ended it early, None where nothing did.
+def profile(config: RunConfig, voice: Voice, length: ProfileLength, stopper: Stopper) -> tuple[ProfileResult, Profiled]:
+    """The layers' times, and what they were made of.
 
-    Ctrl-C ends the profile after the inference that runs; what was timed until then is kept. Raises UsageError, and
-    EngineError where there is nothing to keep.
+    The stopper is armed once the engine is loaded, and stays so: what was timed until it asks is kept, and wants to be
+    written in peace. Raises UsageError, and EngineError or KeyboardInterrupt where there is nothing to keep.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     config = config.model_copy(update={"contexts": 1, "buffers": 1})
+    if config.engine.startswith("simulated:"):
+        raise UsageError(f"{config.engine} has no layers to time: profile a plan, an .onnx file, or zoo:googlenet")
     voice.status(f"loading {config.engine}")
     engine = open_engine(config, voice.say, voice.status)
     profiled, failure = Profiled(), None
     around: dict[str, object] = {}
+    stopper.arm()
     try:
-        if not isinstance(engine, TellsLayers):
-            raise UsageError(f"{config.engine} has no layers to time: profile a plan, an .onnx file, or zoo:googlenet")
-        (inputs,) = make_inputs(engine.info.tensors, config.inputs, 1, config.input_range, config.seed)
-        with _gpu_around(engine.info.kind, config.device, around, profiled), _stoppable() as stop:
+        assert isinstance(engine, TellsLayers)  # noqa: S101  # every engine of a model does
+        inputs = make_inputs(engine.info.tensors, config.inputs, 1, config.input_range, config.seed)
+        if len(inputs) > 1:
+            profiled.notes.append(f"every inference had the first of {len(inputs)} input sets")
+        with _gpu_around(engine.info.kind, config.device, around, profiled) as steady:
             try:
-                engine.profile(inputs, length, profiled, Watch(stop, voice.share))
+                engine.profile(inputs[0], length, profiled, Watch(stopper.requested, voice.share, steady))
             except EngineError as error:
                 failure = str(error)
         info = engine.info
@@ -57,20 +59,21 @@ def profile(config: RunConfig, voice: Voice, length: ProfileLength) -> tuple[Pro
         engine.close()
         voice.end_line()
     if not profiled.passes:
-        if profiled.stopped:
+        if stopper.requested():
             raise KeyboardInterrupt
         raise EngineError(failure or "; ".join(profiled.notes) or "the profiler reported nothing")
-    result = ProfileResult(
+    return ProfileResult(
         loadtrt=loadtrt.__version__,
         started=started,
         command=tuple(sys.argv),
         config=config.model_dump(mode="json", by_alias=True),
         environment={**environment(), **around},
         engine=info,
+        outcome="failed" if failure else "interrupted" if profiled.stopped else "completed",
+        failure=failure,
         passes=tuple(profiled.passes),
         notes=tuple(profiled.notes),
-    )
-    return result, profiled, failure
+    ), profiled
 
 
 def length_of(config: RunConfig) -> ProfileLength:
@@ -81,65 +84,46 @@ def length_of(config: RunConfig) -> ProfileLength:
     return ProfileLength(duration, config.requests or 1, config.warmup)
 
 
-def write_exports(config: RunConfig, result: ProfileResult, profiled: Profiled) -> None:
-    """trtexec's files of a profile, as far as they are asked for. Raises EngineError."""
-    if config.export_profile:
-        write_text(config.export_profile, profile_json(result.passes[0]))
-    if config.export_layer_info:
+def deliver_exports(config: RunConfig, result: ProfileResult, profiled: Profiled, delivery: Delivery) -> None:
+    """trtexec's files of a profile, as far as they are asked for."""
+    delivery.make(config.export_profile, lambda: profile_json(result.passes[0]))
+
+    def layer_info() -> str:
         if profiled.layer_info is None:
             raise EngineError(
                 f"there is no layer information to write to {config.export_layer_info}: {result.engine.flavour} has no "
                 "engine inspector (full TensorRT and RTX have)"
             )
-        write_text(config.export_layer_info, layer_info_json(profiled.layer_info))
+        return layer_info_json(profiled.layer_info)
 
-
-def write_text(target: str, text: str) -> None:
-    """Write a result's file, or to stdout where it is "-". Raises EngineError."""
-    if target == "-":
-        sys.stdout.write(text)
-        sys.stdout.flush()
-        return
-    try:
-        Path(target).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise EngineError(f"the result could not be written to {target}: {error.strerror}") from None
+    delivery.make(config.export_layer_info, layer_info)
 
 
 @contextmanager
-def _stoppable() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C asks to stop, and a second one interrupts. An exception in TensorRT's callbacks would be lost in C++."""
-    asked = False
-
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _gpu_around(kind: str, device: int, around: dict[str, object], profiled: Profiled) -> Iterator[None]:
-    """The GPU's facts before and after, and a note where it was not quiet."""
+def _gpu_around(kind: str, device: int, around: dict[str, object], profiled: Profiled) -> Iterator[Callable[[], bool]]:
+    """The GPU's facts before and after, and notes where it was not quiet or not at its speed. Gives a function that
+    tells whether the clocks are steady."""
     gpu = open_device(kind, device)
     if gpu is None:
-        yield
+        yield lambda: True
         return
     with gpu:
+        readings = [gpu.read()]
+
+        def steady() -> bool:
+            readings.append(gpu.read())
+            return readings[-1].sm_clock_hertz is None or clocks_settled(readings[1:])
+
+        yield steady
+        after = gpu.read()
         others = (gpu.processes() or ())[1:]  # the first is this process; ids may be those of another namespace
         if others:
             profiled.notes.append(
-                f"{len(others)} more process{'es' if len(others) > 1 else ''} computed on this GPU: layers may be "
-                "slower than on a quiet one"
+                f"{plural(len(others), 'more client')} computed on this GPU: layers may be slower than on a quiet one"
             )
-        before = gpu.read()
-        yield
-        around["gpu"] = gpu_environment(gpu, before, gpu.read())
+        if after.slowdowns:
+            profiled.notes.append(f"the GPU's clocks were held by {', '.join(after.slowdowns)}: layers are slower")
+        around["gpu"] = gpu_environment(gpu, readings[-1], after)
 
 
 def open_device(kind: str, device: int) -> Gpu | None:

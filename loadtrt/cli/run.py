@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtrt.cli.options import engine_options, flag, input_options, layer_exports, require_writable
+from loadtrt.cli.options import engine_options, flag, input_options, layer_exports, many, require_targets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,12 +37,22 @@ if TYPE_CHECKING:
 @click.option("--max-duration", metavar="TIME", help="End measuring after this, whatever else is asked.")
 @click.option("--drain", metavar="TIME", help="Wait this long for the last requests.  [default: 10s]")
 @flag("verify", "no-verify", "First compare outputs under load with those of a quiet run.")
+@click.option(
+    "--objective", multiple=True, metavar="'latency.p99 < 10ms'", callback=many, help="A bound to hold (repeatable)."
+)
 @click.option("--max-lateness", metavar="TIME", help="p99 of the generator's lateness that makes a run INVALID.")
 @flag("profile", "no-profile", "Afterwards, time each layer in a pass of its own.")
 @click.option("--json", "json_file", metavar="FILE|-", help="Write the whole result there; - is stdout.")
 @click.option("--export-times", metavar="FILE", help="Write each request's times in trtexec's format.")
 @layer_exports
 @click.option("--export-output", metavar="FILE", help="Write the outputs of one request more in trtexec's format.")
+@flag("live", "no-live", "Draw a live view where stderr is a terminal.  [default: on]")
+@flag("telemetry", "no-telemetry", "Sample the GPU's clocks, power and heat.  [default: on]")
+@click.option(
+    "--metrics", metavar="[HOST]:PORT", help="Serve Prometheus metrics there; without a host to this one alone."
+)
+@click.option("--metrics-linger", metavar="TIME", help="Serve them so long after the run.  [default: 3s]")
+@flag("metrics-native", "no-metrics-native", "Offer native histograms to a Prometheus that asks for them.")
 @flag("quiet", "no-quiet", "No progress and no summary.")
 def command(config: Path | None, **options: Any) -> int:
     """Drive an engine with load and say how fast and how late it is.
@@ -56,9 +66,8 @@ def command(config: Path | None, **options: Any) -> int:
 
     options["json"] = options.pop("json_file")
     checked = load_config(config, options)
-    require_writable("--json", checked.json_file)
-    for name in ("export_times", "export_profile", "export_layer_info", "export_output"):
-        require_writable(f"--{name.replace('_', '-')}", getattr(checked, name))
+    files = ("json_file", "export_times", "export_profile", "export_layer_info", "export_output")
+    require_targets({f"--{name.removesuffix('_file').replace('_', '-')}": getattr(checked, name) for name in files})
     from loadtrt.cli.running import run
 
     return run(checked)

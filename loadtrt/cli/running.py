@@ -6,15 +6,16 @@ import os
 import signal
 import sys
 import threading
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import anyio
 
-from loadtrt.cli.profiling import PASS_NS, open_device, profile, write_exports, write_text
+from loadtrt.cli.delivery import Delivery, Stopper, json_of, show, undisturbed, write_text
+from loadtrt.cli.profiling import PASS_NS, deliver_exports, open_device, profile
 from loadtrt.cli.voice import Voice
+from loadtrt.cli.watching import Watchers
 from loadtrt.engines.open import open_engine
 from loadtrt.engines.profiling import ProfileLength
 from loadtrt.environment import environment, gpu_environment
@@ -33,26 +34,39 @@ from loadtrt.units import format_bytes
 _CLOSE_PATIENCE_S = 10.0
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from anyio.abc import TaskStatus
 
     from loadtrt.config import RunConfig
     from loadtrt.engines.engine import Engine
+    from loadtrt.lanes.session import OnTick, Phase
     from loadtrt.load.tensors import Arrays
-    from loadtrt.measure.facts import MemoryBill
+    from loadtrt.measure.board import Board
+    from loadtrt.measure.facts import EngineInfo, MemoryBill
     from loadtrt.measure.result import RunResult
 
 
 def run(config: RunConfig) -> int:
     """Run `config` to its end, show and write its result, and return the exit code.
 
-    The result is delivered before the engine is closed, and the file is written before anything is shown: a device that
+    The result is delivered before the engine is closed, and files are written before anything is shown: a device that
     hangs, or a reader of stdout that has gone, costs no result. An exception that nobody expected is raised after that.
     """
-    started, began = datetime.now(UTC).isoformat(timespec="seconds"), perf_counter_ns()
+    late: list[RunResult] = []  # what is still to go to stdout, whatever happens, once a profile has been added to it
+    try:
+        return _run(config, late)
+    finally:
+        for result in late:
+            write_text("-", json_of(result))
+
+
+def _run(config: RunConfig, late: list[RunResult]) -> int:
+    started, began = datetime.now(UTC), perf_counter_ns()
+    name = f"{started:%Y%m%d-%H%M%S}-{os.getpid()}"
     voice = Voice(quiet=config.quiet)
-    session = Session()
+    session, delivery = Session(), Delivery()
+    watchers = Watchers(config, voice, name)
     try:
         voice.status(f"loading {config.engine}")
         engine = open_engine(config, voice.say, voice.status)
@@ -65,75 +79,83 @@ def run(config: RunConfig) -> int:
             voice.say(f"loaded {engine.info.name}: {', '.join(str(spec) for spec in engine.info.tensors)}")
             voice.say(memory_text(bill))
             _check_memory(bill)
-            around = _measure(engine, config, inputs, session, voice)
-            with _undisturbed():
+            watchers.begin(engine)
+            around = _measure(engine, config, inputs, session, voice, watchers)
+            with undisturbed():
                 result = result_of(
                     session,
                     engine,
                     config,
                     bill,
+                    run=name,
                     load_ns=load_ns,
-                    started=started,
+                    started=started.isoformat(timespec="seconds"),
                     command=sys.argv,
                     environment={**environment(), **around},
+                    telemetry=watchers.end(session, engine.info.batch),
                 )
                 voice.end_line()
-                _deliver(result, config)
-                _export(result, session, config)
+                if config.json_file == "-" and config.profile and result.outcome == "completed":
+                    late.append(result)
+                else:
+                    delivery.make(config.json_file, lambda: json_of(result))
+                _deliver(result, session, config, delivery)
+            watchers.linger()
         finally:
             _close(engine, hangs=session.recorder is None or bool(session.recorder.by_status[UNSERVED]))
     finally:
         voice.end_line()
+        watchers.close()
     if session.fault is not None:
         raise session.fault
     if result.failure is not None:
         print(f"loadtrt: {result.failure}", file=sys.stderr)
     code = _exit_code(result)
-    if not config.profile:
-        return code
-    try:
-        if result.outcome == "completed":
-            result = _profiled(result, config, voice)
-    except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
-    finally:
-        if config.json_file == "-":
-            write_text("-", _json(result))
+    if config.profile and result.outcome == "completed":
+        code = _profile(result, engine.info, config, voice, delivery, late) or code
+    delivery.finish()
     return code
 
 
-def _profiled(result: RunResult, config: RunConfig, voice: Voice) -> RunResult:
-    """The result with a profile, made after the run on an engine loaded anew, which is alone on its device."""
-    found, profiled, failure = profile(config, voice, ProfileLength(PASS_NS, 1, config.warmup))
-    result = result.model_copy(update={"profile": found})
-    with _undisturbed():
-        if config.json_file and config.json_file != "-":
-            write_text(config.json_file, _json(result))
+def _profile(
+    result: RunResult,
+    info: EngineInfo,
+    config: RunConfig,
+    voice: Voice,
+    delivery: Delivery,
+    late: list[RunResult],
+) -> int:
+    """Profile the engine, loaded anew and alone on its device, and write the result again with it. Returns an exit
+    code, 0 for none of its own."""
+    if "threads per context" in info.mode:
+        config = config.model_copy(update={"threads_per_context": int(info.mode["threads per context"])})
+    with Stopper() as stopper:
+        found, profiled = profile(config, voice, ProfileLength(PASS_NS, 1, config.warmup), stopper)
+        result = result.model_copy(update={"profile": found})
+        if late:
+            late[0] = result
+        else:
+            delivery.make(config.json_file, lambda: json_of(result))
+        deliver_exports(config, found, profiled, delivery)
         if not config.quiet:
-            _say(profile_text(found), sys.stderr if config.json_file == "-" else sys.stdout)
-        write_exports(config, found, profiled)
-    if failure is not None:
-        raise EngineError(failure)
-    return result
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """No Ctrl-C for as long as it takes to sum up and write: an impatient second one would lose the result."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+            show(profile_text(found), sys.stderr if late else sys.stdout)
+    if found.failure is not None:
+        raise EngineError(found.failure)
+    return EXIT_INTERRUPTED if found.outcome == "interrupted" else 0
 
 
 def _measure(
-    engine: Engine, config: RunConfig, inputs: Sequence[Arrays], session: Session, voice: Voice
+    engine: Engine,
+    config: RunConfig,
+    inputs: Sequence[Arrays],
+    session: Session,
+    voice: Voice,
+    watchers: Watchers,
 ) -> dict[str, object]:
     """Fill the session; returns the GPU's facts around it where there is one."""
     gpu = open_device(engine.info.kind, config.device)
     if gpu is None:
-        anyio.run(_run_watched, engine, config, inputs, session, voice, None)
+        anyio.run(_run_watched, engine, config, inputs, session, voice, watchers.board, None)
         return {}
     readings = [gpu.read()]
 
@@ -142,7 +164,7 @@ def _measure(
         return None if readings[-1].sm_clock_hertz is None else clocks_settled(readings[1:])
 
     with gpu:
-        anyio.run(_run_watched, engine, config, inputs, session, voice, settled)
+        anyio.run(_run_watched, engine, config, inputs, session, voice, watchers.board, settled)
         return {"gpu": gpu_environment(gpu, readings[-1], gpu.read())}
 
 
@@ -152,6 +174,7 @@ async def _run_watched(
     inputs: Sequence[Arrays],
     session: Session,
     voice: Voice,
+    board: Board | None,
     settled: Callable[[], bool | None] | None,
 ) -> None:
     """The first Ctrl-C lets requests in flight finish, the second gives them up. Either way the result is kept."""
@@ -171,7 +194,9 @@ async def _run_watched(
     async with anyio.create_task_group() as group:
         await group.start(watch, group.cancel_scope)
         try:
-            await run_session(engine, config, inputs, stop, session, voice.progress(config), settled)
+            await run_session(
+                engine, config, inputs, stop, session, _telling(voice.progress(config), board), settled, board
+            )
         except LoadtrtError as error:  # a task group would wrap it
             wrong = error
         except Exception as error:
@@ -179,6 +204,20 @@ async def _run_watched(
         group.cancel_scope.cancel()
     if wrong is not None:
         raise wrong
+
+
+def _telling(show: OnTick | None, board: Board | None) -> OnTick | None:
+    """`show`, and each phase's beginning on the board."""
+    if board is None:
+        return show
+
+    def tick(phase: Phase, elapsed_ns: int, submitted: int, completed: int) -> None:
+        if not elapsed_ns:
+            board.enter(phase)
+        if show is not None:
+            show(phase, elapsed_ns, submitted, completed)
+
+    return tick
 
 
 def _close(engine: Engine, hangs: bool) -> None:
@@ -207,37 +246,11 @@ def _check_memory(bill: MemoryBill) -> None:
         )
 
 
-def _json(result: RunResult) -> str:
-    return result.model_dump_json(indent=1) + "\n"
-
-
-def _deliver(result: RunResult, config: RunConfig) -> None:
-    """The file first, then the text. What goes to stdout as JSON waits for a profile that is still to come."""
-    target, failure = config.json_file, None
-    if target is not None and target != "-":
-        try:
-            write_text(target, _json(result))
-        except EngineError as error:
-            failure = error
-    if not config.quiet:
-        _say(summary_text(result), sys.stderr if target == "-" else sys.stdout)
-    if target == "-" and not config.profile:
-        write_text("-", _json(result))
-    if failure is not None:
-        raise failure
-
-
-def _say(text: str, stream: TextIO) -> None:
-    """Write what the stream's encoding can hold."""
-    encoding = stream.encoding or "utf-8"
-    stream.write(text.encode(encoding, "replace").decode(encoding))
-    stream.flush()
-
-
-def _export(result: RunResult, session: Session, config: RunConfig) -> None:
-    """trtexec's files of a run, as far as they are asked for. Raises EngineError."""
+def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: Delivery) -> None:
+    """trtexec's files, as far as they are asked for, then the text."""
     recorder = session.recorder
-    if config.export_times:
+
+    def times() -> str:
         if recorder is None or not result.ok:
             raise EngineError(f"there are no times to write to {config.export_times}: no request was served")
         if not result.percentiles_exact:
@@ -246,11 +259,19 @@ def _export(result: RunResult, session: Session, config: RunConfig) -> None:
                 "no more are kept one by one",
                 file=sys.stderr,
             )
-        write_text(config.export_times, times_json(recorder.records, recorder.start_ns, copies=config.copies))
-    if config.export_output:
-        if session.outputs is None:
-            raise EngineError(f"there are no outputs to write to {config.export_output}: the run ended before them")
-        write_text(config.export_output, output_json(session.outputs))
+        return times_json(recorder.records, recorder.start_ns, copies=config.copies)
+
+    def outputs() -> str:
+        if session.outputs is None or isinstance(session.outputs, str):
+            why = session.outputs or "the run ended before them"
+            raise EngineError(f"there are no outputs to write to {config.export_output}: {why}")
+        return output_json(session.outputs)
+
+    if result.outcome == "completed" or result.ok:
+        delivery.make(config.export_times, times)
+        delivery.make(config.export_output, outputs)
+    if not config.quiet:
+        show(summary_text(result), sys.stderr if config.json_file == "-" else sys.stdout)
 
 
 def _exit_code(result: RunResult) -> int:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from loadtrt.config import RunConfig
     from loadtrt.lanes.session import Phase
+    from loadtrt.live.observer import Observer
 
 
 class Voice:
@@ -31,10 +32,27 @@ class Voice:
         self._width = 0
         self._ticks = 0
         self._next_ns = 0
+        self._observer: Observer | None = None
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether somebody may be looking: stderr is a terminal, and --quiet was not given."""
+        return self._terminal and not self._quiet
+
+    def hand_over(self, observer: Observer) -> None:
+        """From now on the observer draws, and says what is to be said."""
+        self.end_line()
+        self._observer = observer
+
+    def take_back(self) -> None:
+        """The observer draws no longer."""
+        self._observer = None
 
     def say(self, sentence: str) -> None:
         """A line of its own."""
-        if not self._quiet:
+        if self._observer is not None and self._observer.alive:
+            self._observer.say(sentence)
+        elif not self._quiet:
             self.end_line()
             self._write(sentence + "\n")
 
@@ -73,6 +91,8 @@ class Voice:
             self._show(line)
 
     def _show(self, line: str) -> None:
+        if self._observer is not None and self._observer.alive:
+            return
         if self._terminal:
             line = line[: shutil.get_terminal_size().columns - 1]  # a line that wraps could not be drawn over
             self._write("\r" + line.ljust(self._width))

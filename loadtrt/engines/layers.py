@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.measure.layers import Layer, LayerTensor
+from loadtrt.measure.layers import Layer, LayerTensor, nodes_in_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,6 @@ _TYPES = {
 }
 _TYPE = re.compile(rf"\b({'|'.join(_TYPES)})\b", re.IGNORECASE)
 _NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=\x1e|\[ONNX Layer: |$)")
-_ADDED = ("Reformatting CopyNode",)  # layers that TensorRT puts in by itself
 _FLOATING = {"fp32", "fp16", "bf16", "fp8", "fp4"}
 # Layers that move or make data and compute nothing, by the beginnings of their types.
 _MOVERS = ("reformat", "noop", "constant", "shuffle", "copy", "concat", "slice", "cast", "shapehost", "devicetoshape")
@@ -65,13 +64,10 @@ def _layer(item: Any) -> Layer:
 
 
 def _nodes(name: str, metadata: Any) -> tuple[str, ...]:
-    """The model's nodes in a layer: from its metadata, which TensorRT writes since 8.6, or else from its name, which
-    joins them by " + " in a row and " || " side by side."""
+    """The model's nodes in a layer: from its metadata, which TensorRT writes since 8.6, or else from its name."""
     if isinstance(metadata, str):
         return tuple(_NODE.findall(metadata))
-    if name.startswith(_ADDED):
-        return ()
-    return tuple(part for part in re.split(r" \+ | \|\| ", name) if part)
+    return nodes_in_name(name)
 
 
 def _precision(

@@ -6,17 +6,17 @@ optimised model that the session writes beside it: tensors and names that optimi
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from loadtrt.engines.onnxruntime import open_session, sentence_of
-from loadtrt.engines.profiling import ProfileLength, turns
+from loadtrt.engines.profiling import turns, warm_up
 from loadtrt.errors import EngineError
 from loadtrt.measure.layers import Layer, LayerTensor
 from loadtrt.measure.profile import Samples
@@ -25,14 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadtrt.engines.onnx_model import OnnxModel
-    from loadtrt.engines.profiling import Profiled, Watch
+    from loadtrt.engines.profiling import Profiled, ProfileLength, Watch
     from loadtrt.load.tensors import Arrays
 
 _MICROSECOND_NS = 1e3
 _MOST_EVENTS = 50_000  # the profiler itself stops at a million; each is some 800 bytes of JSON
 _MOST_MODEL_BYTES = 1 << 30  # protobuf ends at 2 GiB; larger optimised models are not asked for
 _WHOLE = 0.25  # of a pass's length: runs without the profiler
-_BLOCKED = "_nchwc"  # what the layout optimiser appends to an output's name to make a node's
+_BEFORE = "InsertedPrecisionFreeCast_"
+_AFTER = re.compile(r"(?:_nchwc|_token_\d+)+$")
 _DTYPES = {"float": "fp32", "float16": "fp16", "double": "fp64", "bfloat16": "bf16"}
 _BODIES = {"Loop", "If", "Scan"}
 _FLOATING = {"fp32", "fp16", "bf16", "fp64"}
@@ -48,8 +49,8 @@ def profile_model(
 ) -> None:
     """Fill `profiled` with a plain pass on `threads` CPU threads. Raises EngineError."""
     model = _named(model)
-    session = open_session(model, threads, 1)
-    names = [output.name for output in session.get_outputs()]
+    quiet = open_session(model, threads, 1)
+    names = [output.name for output in quiet.get_outputs()]
     feeds = dict(inputs)
 
     def run(session: Any) -> int:
@@ -60,10 +61,8 @@ def profile_model(
             raise EngineError(f"ONNX Runtime cannot run {model.name}: {sentence_of(error)}") from None
         return perf_counter_ns() - began
 
-    for _ in turns(ProfileLength(length.warmup_ns, 1, 0), watch, "warm-up"):
-        run(session)
-    whole = [run(session) for _ in turns(length, watch, "plain: whole", _WHOLE)]
-    del session
+    warm_up(lambda: run(quiet), length, watch)
+    whole = [run(quiet) for _ in turns(length, watch, "plain: whole", _WHOLE)]
     profiled.stopped = watch.stop()
     if profiled.stopped:
         return
@@ -71,14 +70,17 @@ def profile_model(
         optimised = Path(folder) / "optimised.onnx" if model.weights_bytes < _MOST_MODEL_BYTES else None
         session = open_session(model, threads, 1, trace=Path(folder) / "trace", optimised=optimised)
         graph = _graph(optimised) if optimised else ()
-        most = max(1, _MOST_EVENTS // max(1, len(graph) or 1000))
-        run(session)  # the first after loading is not like the others: its events are dropped
+        run(session)  # the first after loading is not like the others: it tells how many events a run has
+        most = max(1, _MOST_EVENTS // max(1, len(_events(session))))
+        session = open_session(model, threads, 1, trace=Path(folder) / "trace")
+        run(session)
         for done in turns(length, watch, "plain: layers"):
             run(session)
-            if done + 1 >= most:
+            if done + 1 >= most and done + 1 < length.inferences:
                 profiled.notes.append(f"profiled {done + 1} runs: ONNX Runtime keeps no more events")
+            if done + 1 >= most:
                 break
-        events = json.loads(Path(session.end_profiling()).read_bytes())
+        events = _events(session)
         del session
     nodes = fused_nodes(model.data, graph)
     layers: dict[str, Layer] = {}
@@ -91,7 +93,7 @@ def profile_model(
         samples.add((_name(event), event["dur"] * _MICROSECOND_NS) for event in run_events)
     profiled.stopped = watch.stop()
     profiled.notes.append("ONNX Runtime's profiler counts in whole microseconds")
-    profiled.passes.append(samples.to_pass("plain", tuple(layers.values()), float(np.median(whole))))
+    profiled.passes.append(samples.to_pass("plain", tuple(layers.values()), whole))
 
 
 def runs_of(events: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
@@ -119,42 +121,53 @@ def runs_of(events: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]
 def fused_nodes(model: bytes, graph: Sequence[Any]) -> dict[str, tuple[str, ...]]:
     """By name of each node of the optimised `graph`, the names of the model's own nodes in it.
 
-    A node of the model belongs to the first optimised node for whose output it is needed and that no other one makes.
+    A node of the model belongs to the optimised node for whose output it is needed and that no other one makes. Behind
+    an optimised node that cannot be told, nobody knows how far that goes: there, only what makes the output is named.
     """
     import onnx
 
     own = onnx.load_model_from_string(model).graph.node
     maker = {output: node for node in own for output in node.output if output}
     by_name = {node.name: node for node in own}
+    order = {id(node): place for place, node in enumerate(own)}
 
     def origin(node: Any) -> list[str]:
         """The tensors of the model that an optimised node makes."""
-        kept = [output for output in node.output if output in maker]
-        if kept:  # a reorder's output bears the name of what the node before it makes in another layout
-            return [] if node.op_type.startswith("Reorder") else kept
-        name = node.name.removesuffix(_BLOCKED)
-        if name in maker:
-            return [name]
+        kept = [_original(output) for output in node.output if _original(output) in maker]
+        name = _original(node.name)
+        if kept or name in maker:
+            return kept or [name]
         return list(by_name[name].output) if name in by_name else []
 
-    origins = [(node.name, origin(node)) for node in graph]
-    made = {tensor for _, tensors in origins for tensor in tensors}
-    order = {id(node): place for place, node in enumerate(own)}
+    # A reorder moves a tensor to another layout, under the name of what the node before it makes: it makes nothing.
+    origins = {id(node): [] if _moves(node) else origin(node) for node in graph}
+    made = {tensor for tensors in origins.values() for tensor in tensors}
+    untold: set[str] = set()
     found: dict[str, tuple[str, ...]] = {}
-    for name, tensors in origins:
-        inside: list[Any] = []
-        seen: set[int] = set()
+    for node in graph:  # in the order of running
+        tensors = origins[id(node)]
+        blind = not untold.isdisjoint(node.input)
+        if not tensors and (blind or not _moves(node)):
+            untold.update(node.output)
+        inside: dict[int, Any] = {}
         waiting = [maker[tensor] for tensor in tensors]
         while waiting:
-            node = waiting.pop()
-            if id(node) in seen:
-                continue
-            seen.add(id(node))
-            inside.append(node)
-            waiting += [maker[tensor] for tensor in node.input if tensor in maker and tensor not in made]
-        inside.sort(key=lambda node: order[id(node)])
-        found[name] = tuple(node.name for node in inside)
+            part = waiting.pop()
+            if id(part) not in inside:
+                inside[id(part)] = part
+                if not blind:
+                    waiting += [maker[tensor] for tensor in part.input if tensor in maker and tensor not in made]
+        found[node.name] = tuple(part.name for part in sorted(inside.values(), key=lambda part: order[id(part)]))
     return found
+
+
+def _original(name: str) -> str:
+    """What optimisers made a name of: a new tensor's or node's name is an old one with these around it."""
+    return _AFTER.sub("", name).removeprefix(_BEFORE)
+
+
+def _moves(node: Any) -> bool:
+    return str(node.op_type).startswith("Reorder")
 
 
 def _named(model: OnnxModel) -> OnnxModel:
@@ -162,10 +175,25 @@ def _named(model: OnnxModel) -> OnnxModel:
     import onnx
 
     parsed = onnx.load_model_from_string(model.data)
+    taken = {node.name for node in parsed.graph.node}
     unnamed = [node for node in parsed.graph.node if not node.name]
     for node in unnamed:
-        node.name = next(filter(None, node.output), "")
+        name = stem = next(filter(None, node.output), node.op_type)
+        for number in itertools.count(2):
+            if name not in taken:
+                break
+            name = f"{stem} ({number})"
+        taken.add(name)
+        node.name = name
     return replace(model, data=parsed.SerializeToString()) if unnamed else model
+
+
+def _events(session: Any) -> list[dict[str, Any]]:
+    """End a session's profile, and read and delete its trace."""
+    trace = Path(session.end_profiling())
+    events: list[dict[str, Any]] = json.loads(trace.read_bytes())
+    trace.unlink()
+    return events
 
 
 def _graph(optimised: Path) -> tuple[Any, ...]:

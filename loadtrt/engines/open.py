@@ -34,6 +34,8 @@ OPTIONS = {
     "fp16": {_PLAN, _BUILT, _ONNXRUNTIME},
     "on": {_PLAN, _BUILT, _ONNXRUNTIME},
     "threads_per_context": {_ONNXRUNTIME},
+    "profile": {_PLAN, _BUILT, _ONNXRUNTIME},
+    "export_layer_info": {_PLAN, _BUILT},
 }
 
 

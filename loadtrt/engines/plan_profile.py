@@ -12,7 +12,7 @@ from loadtrt.cuda.runtime import call, close_all, cudart
 from loadtrt.cuda.stream import Event, Graph, Stream, elapsed_ns
 from loadtrt.engines import facts
 from loadtrt.engines.layers import is_detailed
-from loadtrt.engines.profiling import ProfileLength, turns
+from loadtrt.engines.profiling import turns, warm_up
 from loadtrt.errors import CudaError, EngineError
 from loadtrt.measure.profile import Samples
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from loadtrt.cuda.runtime import Closes
     from loadtrt.engines.context import PlanContext
-    from loadtrt.engines.profiling import Profiled, Watch
+    from loadtrt.engines.profiling import Profiled, ProfileLength, Watch
     from loadtrt.engines.tensorrt import Plan
     from loadtrt.load.tensors import Arrays
     from loadtrt.measure.layers import Layer
@@ -43,10 +43,9 @@ def profile_plan(
     bench = _Bench(plan, inputs)
     try:
         profiled.layer_info, layers = _layers(plan, bench.context, profiled)
-        for _ in turns(ProfileLength(length.warmup_ns, 1, 0), watch, "warm-up"):
-            bench.infer()
+        warm_up(bench.infer, length, watch)
         modes: list[Mode] = ["plain", "graph"] if graph else ["plain"]
-        whole: dict[Mode, float] = {}
+        whole: dict[Mode, list[int]] = {}
         for mode in list(modes):
             try:
                 with bench.launcher(mode) as launch:
@@ -57,7 +56,7 @@ def profile_plan(
                 profiled.notes.append(f"no profile of a CUDA graph: {error}")
                 modes.remove(mode)
             else:
-                whole[mode] = float(np.median(times))
+                whole[mode] = times
         bench.context.attach_profiler()
         for mode in modes:
             if watch.stop():
@@ -119,7 +118,7 @@ class _Bench:
             self.stream.synchronize()
             graph.close()
 
-    def timed(self, launch: Callable[[], object]) -> float:
+    def timed(self, launch: Callable[[], object]) -> int:
         """ns on the GPU from before to after what `launch` puts on the stream."""
         call("cudaEventRecord", self.start.handle, self.stream.handle)
         launch()

@@ -6,11 +6,16 @@ from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from loadtrt.units import SECOND_NS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from loadtrt.load.tensors import Arrays
     from loadtrt.measure.profile import ProfilePass
+
+
+_STEADY_NS = 10 * SECOND_NS  # clocks that are not steady by then will not be
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +41,11 @@ class Profiled:
 @dataclass(frozen=True, slots=True)
 class Watch:
     """What stands around a profile. stop: asked between inferences, whether to end now. tell(pass, fraction): progress,
-    0 to 1, as often as inferences end."""
+    0 to 1, as often as inferences end. steady: asked during warm-up, whether clocks are."""
 
     stop: Callable[[], bool]
     tell: Callable[[str, float], None]
+    steady: Callable[[], bool] = lambda: True
 
 
 @runtime_checkable
@@ -49,6 +55,16 @@ class TellsLayers(Protocol):
     def profile(self, inputs: Arrays, length: ProfileLength, profiled: Profiled, watch: Watch) -> None:
         """Fill `profiled`, one inference with `inputs` at a time. Raises EngineError; what was found is kept."""
         ...
+
+
+def warm_up(infer: Callable[[], object], length: ProfileLength, watch: Watch) -> None:
+    """Inferences until `warmup_ns` have passed and clocks are steady; not for ever, since some never are."""
+    began = perf_counter_ns()
+    for _ in turns(ProfileLength(length.warmup_ns, 1, 0), watch, "warm-up"):
+        infer()
+    while length.warmup_ns and not watch.stop() and not watch.steady() and perf_counter_ns() - began < _STEADY_NS:
+        for _ in turns(ProfileLength(SECOND_NS // 5, 1, 0), watch, "warm-up until clocks are steady"):
+            infer()
 
 
 def turns(length: ProfileLength, watch: Watch, name: str, part: float = 1.0) -> Iterator[int]:

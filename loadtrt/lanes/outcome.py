@@ -8,9 +8,13 @@ import numpy as np
 
 import loadtrt
 from loadtrt.lanes.recorder import Recorder
-from loadtrt.measure.records import FAILED, OK, UNSERVED
-from loadtrt.measure.result import Phases, Problem, RunResult, Throughput
+from loadtrt.measure.histogram import BUCKETS, bounds_of
+from loadtrt.measure.objective import Objective, parse_objective
+from loadtrt.measure.records import FAILED, METRICS, OK, UNSERVED
+from loadtrt.measure.result import ObjectiveShare, Phases, Problem, RunResult, Throughput
+from loadtrt.measure.sampling import least_samples
 from loadtrt.measure.summary import fairness, lanes_of, overlap_of, summarize
+from loadtrt.measure.telemetry import mark_throttled
 from loadtrt.measure.validity import problems_of
 from loadtrt.units import SECOND_NS
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import Session
     from loadtrt.measure.facts import EngineInfo, MemoryBill
+    from loadtrt.measure.telemetry import GpuTelemetry
 
 
 def result_of(
@@ -29,10 +34,12 @@ def result_of(
     config: RunConfig,
     bill: MemoryBill,
     *,
+    run: str,
     load_ns: int,
     started: str,
     command: Sequence[str],
     environment: dict[str, Any],
+    telemetry: GpuTelemetry | None = None,
 ) -> RunResult:
     """Everything that is known of a run, however it ended. started: ISO 8601, UTC."""
     recorder = session.recorder or Recorder(engine.contexts, 0, keep=0)
@@ -62,6 +69,7 @@ def result_of(
             )
         )
     return RunResult(
+        run=run,
         loadtrt=loadtrt.__version__,
         started=started,
         command=tuple(command),
@@ -98,9 +106,26 @@ def result_of(
         host_cores=session.cpu_ns / measured_ns if measured_ns else 0.0,
         verification=session.verification,
         clock=engine.clock_mapping(),
-        intervals=tuple(recorder.intervals),
+        intervals=mark_throttled(recorder.intervals, telemetry),
         histograms={name: histogram.to_dict() for name, histogram in recorder.histograms.items()},
+        objectives=tuple(_share(parse_objective(text), recorder) for text in config.objective),
+        telemetry=telemetry,
     )
+
+
+def _share(objective: Objective, recorder: Recorder) -> ObjectiveShare:
+    """From the records while all were kept, else from the histogram, whose buckets are counted by their middles."""
+    metric = METRICS[objective.metric]
+    requests = int(recorder.by_status.sum())
+    histogram = recorder.histograms[metric.name]
+    if recorder.complete:
+        good = int(np.count_nonzero(metric.of(recorder.records.ok) <= objective.bound_ns))
+    else:
+        low, width = bounds_of(np.arange(BUCKETS))
+        good = int(histogram.counts[low + (width - 1) / 2 <= objective.bound_ns].sum())
+    supported = histogram.count and (objective.rank == 1 or histogram.count >= least_samples(objective.rank))
+    value = histogram.quantiles((objective.rank,))[0] if supported else None
+    return ObjectiveShare(objective=objective.text, good=good, requests=requests, value_ns=value)
 
 
 def _throughput(recorder: Recorder, config: RunConfig, info: EngineInfo) -> Throughput:

@@ -111,6 +111,8 @@ async def drive(
                     last = max(submitted, load.least_requests)
                 if over or submitted == last:
                     sent, give_up = now, now + load.drain_ns
+                    if recorder.board is not None:
+                        recorder.board.enter("drain")
             if submitted == completed:
                 progress = now
             if completed == last or now >= give_up or now > progress + patience:

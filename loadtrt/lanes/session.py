@@ -42,7 +42,7 @@ class Session:
     failure: the sentence of what ended the run, fault: the exception where nobody expected it. clocks_settled: None
     where nobody could tell.
     cpu_ns: processor time of this process, all threads, while it measured. outputs: of one quiet request with the
-    first input set, after measuring, where the configuration wants them.
+    first input set, after measuring, where the configuration wants them; or the sentence of why there are none.
     """
 
     allocate_ns: int = 0
@@ -57,7 +57,7 @@ class Session:
     fault: Exception | None = None
     clocks_settled: bool | None = None
     cpu_ns: int = 0
-    outputs: Arrays | None = None
+    outputs: Arrays | str | None = None
 
 
 async def run_session(
@@ -106,7 +106,10 @@ async def run_session(
             begins("measure", 0, 0, 0)
             await _measure(engine, load, stop, session, on_tick, board)
         if config.export_output and session.driven is not None and not session.driven.unserved:
-            session.outputs = await quiet_outputs(engine, 0)
+            try:
+                session.outputs = await quiet_outputs(engine, 0)
+            except EngineError as error:  # the run is good all the same
+                session.outputs = str(error)
     except EngineError as error:
         session.failure = str(error)
     except anyio.get_cancelled_exc_class():

@@ -9,10 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """run: an id that no other run has; model: what `--engine` says, without its folder. rate: offered requests a second,
-    None in a closed loop. duration_ns, requests: how long it will measure, 0 and None where not asked. objectives:
-    (text, metric, quantile, bound in ns), in the order of Snapshot.good. information: engine, precision, mode, ... for
-    people, label by label."""
+    """run: an id that no other run has; model: what `--engine` says, without its folder. rate: offered requests a
+    second, None in a closed loop. duration_ns, requests: how long it will measure, 0 and None where not asked.
+    objectives: (text, metric, quantile, bound in ns), in the order of Snapshot.good. information: engine, precision,
+    mode, ... for people, label by label.
+    """
 
     run: str
     model: str

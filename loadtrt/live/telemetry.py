@@ -33,6 +33,10 @@ SLOWDOWNS = frozenset(
 )
 COMPUTE_MODES = {0: "default", 1: "exclusive_thread", 2: "prohibited", 3: "exclusive_process"}
 
+_PCIE_RX_BYTES, _PCIE_TX_BYTES = 198, 197  # NVML_FI_DEV_PCIE_COUNT_*; older packages lack the names
+_FIELD_VALUES = {1: "uiVal", 2: "ulVal", 3: "ullVal"}  # members of nvmlValue_t by nvmlValueType_t: unsigned ones
+_REMEMBERED = ("at_ns", "max_sm_clock_hertz")
+
 SETTLED_READINGS = 4
 SETTLED_SPREAD = 0.01
 
@@ -55,8 +59,10 @@ class GpuReading:
 
     at_ns: perf_counter_ns when the look began. energy_joules: since the driver was loaded; only differences count.
     memory_used_bytes: with what the driver reserves. utilization_ratio: share of NVML's sample period (1/6 to 1 s) in
-    which any kernel ran, 0 to 1. throttle_reasons: names of THROTTLE_REASONS, empty when nothing holds the clocks.
-    performance_state: 0 (P0, fastest) to 15.
+    which any kernel ran, memory_utilization_ratio: in which device memory was read or written, 0 to 1: time, not
+    bandwidth. throttle_reasons: names of THROTTLE_REASONS, empty when nothing holds the clocks. performance_state: 0
+    (P0, fastest) to 15. pcie_rx_bytes, pcie_tx_bytes: counters of what the GPU received (inputs) and sent (outputs),
+    which wrap: by nvml.h's own words, and at 2³² where numbers were seen; only differences count.
     """
 
     at_ns: int
@@ -72,6 +78,14 @@ class GpuReading:
     utilization_ratio: float | None = None
     throttle_reasons: tuple[str, ...] | None = None
     performance_state: int | None = None
+    memory_utilization_ratio: float | None = None
+    pcie_rx_bytes: int | None = None
+    pcie_tx_bytes: int | None = None
+
+    @property
+    def told(self) -> bool:
+        """Whether the GPU answered anything at all. max_sm_clock_hertz is remembered: it is no sign of life."""
+        return any(getattr(self, name) is not None for name in self.__slots__ if name not in _REMEMBERED)
 
     @property
     def slowdowns(self) -> tuple[str, ...]:
@@ -87,6 +101,15 @@ class GpuSettings:
     ecc: bool | None
     mig: bool | None
     compute_mode: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuLimits:
+    """What a GPU will not pass. slowdown_celsius: where it protects itself by slowing down; most_power_watts: the
+    highest power limit that can be set. None: not told (data-centre GPUs tell margins instead of temperatures)."""
+
+    slowdown_celsius: int | None
+    most_power_watts: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +147,7 @@ class Gpu:
         memory = self._ask("nvmlDeviceGetMemoryInfo")
         use = self._ask("nvmlDeviceGetUtilizationRates")
         state = self._ask("nvmlDeviceGetPerformanceState")
+        received, sent = self.pcie_bytes()
         return GpuReading(
             at_ns=at_ns,
             sm_clock_hertz=_scaled(self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM), MEGAHERTZ),
@@ -138,7 +162,22 @@ class Gpu:
             utilization_ratio=None if use is None else use.gpu / 100,
             throttle_reasons=self._throttle_reasons(),
             performance_state=None if state == _UNKNOWN_PERFORMANCE_STATE else state,
+            memory_utilization_ratio=None if use is None else use.memory / 100,
+            pcie_rx_bytes=received,
+            pcie_tx_bytes=sent,
         )
+
+    def pcie_bytes(self) -> tuple[int | None, int | None]:
+        """(received, sent) as GpuReading has them. Alone, because counters that wrap must be read more often than all
+        the rest; from counters, because nvmlDeviceGetPcieThroughput measures for 20 ms. Never raises."""
+        found = self._ask("nvmlDeviceGetFieldValues", [_PCIE_RX_BYTES, _PCIE_TX_BYTES])
+        return (None, None) if found is None else (_field(found[0]), _field(found[1]))
+
+    def limits(self) -> GpuLimits:
+        """What this GPU will not pass. Never raises."""
+        slowdown = self._ask("nvmlDeviceGetTemperatureThreshold", self._nvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN)
+        powers = self._ask("nvmlDeviceGetPowerManagementLimitConstraints")  # (least, most)
+        return GpuLimits(slowdown_celsius=_known(slowdown), most_power_watts=_thousandth(powers and powers[1]))
 
     def settings(self) -> GpuSettings:
         """How this GPU is set up now. Never raises."""
@@ -259,6 +298,12 @@ def _answer(nvml: Any, function: str, *args: Any) -> Any:
     except (nvml.NVMLError, AttributeError):
         return None
     return None if isinstance(value, int) and value in _NOT_AVAILABLE else value
+
+
+def _field(value: Any) -> int | None:
+    """One answer of nvmlDeviceGetFieldValues: each has a status and a type of its own."""
+    member = _FIELD_VALUES.get(value.valueType) if value.nvmlReturn == 0 else None
+    return None if member is None else int(getattr(value.value, member))
 
 
 def _known(value: int | None) -> int | None:

@@ -18,6 +18,8 @@ from loadtrt.measure.profile import Mode, ProfilePass  # noqa: TC001  # pydantic
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from loadtrt.measure.profile import ProfileResult
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,20 +66,37 @@ class KindTimes(_Model):
     saved_ns: float
 
 
-class PassTotals(_Model):
-    """A pass without its layers' times; the words are those of ProfilePass."""
+class ProfiledEngine(_Model):
+    """What was profiled, and whether to the end; the words are those of EngineInfo and ProfileResult. runtime: flavour
+    and version."""
 
+    name: str
+    device: str
+    runtime: str
+    batch: int
+    mode: dict[str, str]
+    outcome: Literal["completed", "interrupted", "failed"]
+    failure: str | None
+
+
+class PassTotals(_Model):
+    """A pass without its layers' times; the words are those of ProfilePass. engine: None where nobody knows, as in
+    trtexec's files. typed: False where of all its layers only names are known: then their kinds, but for reformats, and
+    their precisions are not known either."""
+
+    engine: ProfiledEngine | None
     mode: Mode | None
     inferences: int
     layers: int
+    typed: bool
     layers_ns: float
     inference_ns: float | None
 
 
 class LayerComparison(_Model):
-    """Passes A and B layer by layer. speedup, saved_ns: of the sums over layers; inference_speedup: of whole inferences
-    without the profiler, None where one was not measured. rows: in the order of A; what is only in B after what ran
-    before it in B. kinds: by their times, largest first."""
+    """Passes A and B layer by layer. inference_speedup: of whole inferences without the profiler, None where one was
+    not measured; speedup, saved_ns: of the sums over layers, both with the profiler's own time for each layer in them.
+    rows: in the order of A; what is only in B after what ran before it in B. kinds: by their times, largest first."""
 
     schema_version: Literal["loadtrt.layers/1"] = "loadtrt.layers/1"
     a: PassTotals
@@ -89,14 +108,17 @@ class LayerComparison(_Model):
     kinds: tuple[KindTimes, ...]
 
 
-def compare_passes(a: ProfilePass, b: ProfilePass) -> LayerComparison:
-    """Every layer of both passes in exactly one row. Times are ns an inference."""
+def compare_passes(
+    a: ProfilePass, b: ProfilePass, result_a: ProfileResult | None = None, result_b: ProfileResult | None = None
+) -> LayerComparison:
+    """Every layer of both passes in exactly one row. Times are ns an inference. result_a, result_b: the profiles that
+    the passes are of, which tell what was profiled."""
     sides = (_row_layers(a), _row_layers(b))
     groups = match_layers(*([times.layer for times in profile.layers] for profile in (a, b)))
     places = {group: place for place, group in enumerate(groups)}
     return LayerComparison(
-        a=_totals(a),
-        b=_totals(b),
+        a=_totals(a, result_a),
+        b=_totals(b, result_b),
         speedup=_speedup(a.layers_ns, b.layers_ns),
         saved_ns=a.layers_ns - b.layers_ns,
         inference_speedup=_speedup(a.inference_ns, b.inference_ns),
@@ -157,13 +179,28 @@ def _kinds(a: Sequence[RowLayer], b: Sequence[RowLayer]) -> tuple[KindTimes, ...
     return tuple(sorted(kinds, key=lambda item: (-(item.a_ns + item.b_ns), item.kind)))
 
 
-def _totals(profile: ProfilePass) -> PassTotals:
+def _totals(profile: ProfilePass, result: ProfileResult | None) -> PassTotals:
     return PassTotals(
+        engine=_engine(result) if result else None,
         mode=profile.mode,
         inferences=profile.inferences,
         layers=len(profile.layers),
+        typed=not profile.layers or any(times.layer.type for times in profile.layers),
         layers_ns=profile.layers_ns,
         inference_ns=profile.inference_ns,
+    )
+
+
+def _engine(result: ProfileResult) -> ProfiledEngine:
+    engine = result.engine
+    return ProfiledEngine(
+        name=engine.name,
+        device=engine.device,
+        runtime=f"{engine.flavour} {engine.version}",
+        batch=engine.batch,
+        mode=dict(engine.mode),
+        outcome=result.outcome,
+        failure=result.failure,
     )
 
 

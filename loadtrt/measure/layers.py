@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+_ADDED = ("Reformatting CopyNode",)  # layers that TensorRT puts in by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +34,10 @@ class Layer:
     outputs: tuple[LayerTensor, ...] = ()
     precision: str = ""
     nodes: tuple[str, ...] = ()
+
+
+def nodes_in_name(name: str) -> tuple[str, ...]:
+    """The model's nodes that TensorRT names a layer by: " + " joins those in a row, " || " those side by side."""
+    if name.startswith(_ADDED):
+        return ()
+    return tuple(part for part in re.split(r" \+ | \|\| ", name) if part)

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from loadtrt.measure.facts import EngineInfo  # noqa: TC001  # pydantic reads them
-from loadtrt.measure.layers import Layer
+from loadtrt.measure.layers import Layer, nodes_in_name
 from loadtrt.measure.sampling import least_samples
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class ProfilePass(_Model):
     """All layers in the order they ran in.
 
     mode: as a CUDA graph, or enqueued plainly; None where a file of trtexec does not say. layers_ns: mean of the sum
-    over layers. inference_ns: median of a whole inference in the same mode without the profiler, None where
-    it was not measured: what layers_ns exceeds it by, the profiler added (or the layers overlap).
+    over layers. inference_ns: mean of `whole` inferences in the same mode without the profiler, None where none was
+    timed: what layers_ns exceeds it by, the profiler added (or the layers overlap).
     """
 
     mode: Mode | None
@@ -54,10 +54,12 @@ class ProfilePass(_Model):
     layers: tuple[LayerTimes, ...]
     layers_ns: float
     inference_ns: float | None
+    whole: int = 0
 
 
 class ProfileResult(_Model):
-    """The profile of one engine. passes: the one that is shown first. notes: what its reader should know."""
+    """The profile of one engine. passes: the one that is shown first. outcome: interrupted (Ctrl-C) and failed (see
+    `failure`) ones hold what was timed until then. notes: what its reader should know."""
 
     schema_version: Literal["loadtrt.profile/1"] = "loadtrt.profile/1"
     loadtrt: str
@@ -66,6 +68,8 @@ class ProfileResult(_Model):
     config: dict[str, Any]
     environment: dict[str, Any]
     engine: EngineInfo
+    outcome: Literal["completed", "interrupted", "failed"] = "completed"
+    failure: str | None = None
     passes: tuple[ProfilePass, ...]
     notes: tuple[str, ...]
 
@@ -85,8 +89,9 @@ class Samples:
             self._times.setdefault((name, place), []).append(time_ns)
         self.inferences += 1
 
-    def to_pass(self, mode: Mode, layers: Sequence[Layer], inference_ns: float | None) -> ProfilePass:
-        """The times joined by name with what is known of the `layers`."""
+    def to_pass(self, mode: Mode, layers: Sequence[Layer], whole_ns: Sequence[float] = ()) -> ProfilePass:
+        """The times joined by name with what is known of the `layers`; where nothing is, names tell their nodes.
+        whole_ns: inferences without the profiler."""
         known: dict[tuple[str, int], Layer] = {}
         seen: dict[str, int] = {}
         for layer in layers:
@@ -97,10 +102,16 @@ class Samples:
             mode=mode,
             inferences=self.inferences,
             layers=tuple(
-                _times(known.get(key, Layer(key[0])), np.array(times), whole) for key, times in self._times.items()
+                _times(
+                    known.get(key) or Layer(key[0], nodes=() if layers else nodes_in_name(key[0])),
+                    np.array(times),
+                    whole,
+                )
+                for key, times in self._times.items()
             ),
             layers_ns=whole / self.inferences if self.inferences else 0.0,
-            inference_ns=inference_ns,
+            inference_ns=math.fsum(whole_ns) / len(whole_ns) if whole_ns else None,
+            whole=len(whole_ns),
         )
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill  # noqa: TC001  # pydantic reads them
 from loadtrt.measure.profile import ProfileResult  # noqa: TC001
+from loadtrt.measure.telemetry import GpuTelemetry  # noqa: TC001
 
 
 class _Model(BaseModel):
@@ -44,7 +45,8 @@ class Overlap(_Model):
 
 
 class Interval(_Model):
-    """One second of measuring, by completion instant."""
+    """One second of measuring, by completion instant. throttled: whether the GPU was seen slowed down in it, None where
+    nobody looked."""
 
     start_ns: int
     requests: int
@@ -56,6 +58,7 @@ class Interval(_Model):
     latency_max_ns: int | None
     queue_mean_ns: float | None
     compute_mean_ns: float | None
+    throttled: bool | None = None
 
 
 class Problem(_Model):
@@ -97,8 +100,19 @@ class Throughput(_Model):
     offered_per_s: float | None
 
 
+class ObjectiveShare(_Model):
+    """How an objective fared: `good` of `requests` (all: a failed one is not good) were within the bound; value_ns is
+    the quantile that it binds, over those served, None where the sample does not support it."""
+
+    objective: str
+    good: int
+    requests: int
+    value_ns: float | None
+
+
 class RunResult(_Model):
-    """All of one measurement. outcome: completed, interrupted (Ctrl-C), or failed (see `failure`).
+    """All of one measurement. run: an id that no other has, as its metrics bear it. outcome: completed, interrupted
+    (Ctrl-C), or failed (see `failure`).
 
     valid: the generator was not the bottleneck and nothing went wrong; otherwise `problems` says what and what to do.
     percentiles_exact: False where histograms (within 0.4 %) had to do. submitted = ok + failed + those in flight when
@@ -107,6 +121,7 @@ class RunResult(_Model):
     """
 
     schema_version: Literal["loadtrt.run/1"] = "loadtrt.run/1"
+    run: str = ""
     loadtrt: str
     started: str
     command: tuple[str, ...]
@@ -136,4 +151,6 @@ class RunResult(_Model):
     clock: ClockMapping | None
     intervals: tuple[Interval, ...]
     histograms: dict[str, dict[str, Any]]
+    objectives: tuple[ObjectiveShare, ...] = ()
     profile: ProfileResult | None = None
+    telemetry: GpuTelemetry | None = None

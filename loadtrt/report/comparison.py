@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from loadtrt.measure.histogram import Histogram
 from loadtrt.measure.records import METRICS, Records
 from loadtrt.measure.summary import summarize
+from loadtrt.report.layer_columns import printable
 from loadtrt.report.trtexec_read import stamp_step_ns
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count, format_duration, plural
 
@@ -27,13 +28,14 @@ _COARSE = 0.05  # of a mean: stamps with larger steps say nothing of single valu
 @dataclass(frozen=True, slots=True)
 class _Side:
     """What is compared of one run. settings: what two runs may differ in, None where trtexec's times do not tell;
-    notes: sentences without their subject."""
+    writer: of the file, "" where its times do not tell; notes: sentences without their subject."""
 
     title: str
     requests_per_s: float | None
     inferences_per_s: float | None
     metrics: Mapping[str, MetricSummary]
     settings: Mapping[str, str] | None
+    writer: Literal["loadtrt", "trtexec", ""]
     notes: Sequence[str]
 
 
@@ -52,7 +54,7 @@ def compare_runs_text(a: RunResult | Records, b: RunResult | Records, name_a: st
         lines += _wrapped(note, "  ")
     if any("–" in row for row in rows):
         lines.append("–: not known, or too few requests for this percentile")
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join(map(printable, lines)).rstrip() + "\n"
 
 
 def _of_times(times: Records) -> _Side:
@@ -75,6 +77,7 @@ def _of_times(times: Records) -> _Side:
         inferences_per_s=None,
         metrics=metrics,
         settings=None,
+        writer="trtexec" if step_ns > 1 else "",  # loadtrt writes its stamps to the nanosecond
         notes=notes,
     )
 
@@ -105,6 +108,7 @@ def _of_run(result: RunResult) -> _Side:
         inferences_per_s=rates.inferences_per_s,
         metrics=result.metrics,
         settings=settings,
+        writer="loadtrt",
         notes=notes,
     )
 
@@ -143,11 +147,14 @@ def _notes(a: _Side, b: _Side) -> Iterator[str]:
         yield f"{', '.join(letter for letter, side in (('A', a), ('B', b)) if note in side.notes)}: {note}"
     if any(foreign):
         yield (
-            "trtexec's times tell neither batch nor mode (copies, CUDA graph, streams): a request/s is a batch/s; and "
-            "nothing of queues: device is what trtexec calls latency"
+            "times in trtexec's format tell neither batch nor mode (copies, CUDA graph, streams): a request/s is a "
+            "batch/s; and nothing of queues: device is what trtexec calls latency"
         )
-    if sum(foreign) == 1:
-        yield (
+    writers = {a.writer: "A", b.writer: "B"}
+    if len(writers) == 2:
+        known = next(filter(None, writers))
+        other = "trtexec" if known == "loadtrt" else "loadtrt"
+        yield (f"if {other} wrote {writers['']}: " if "" in writers else "") + (
             "enqueue is all calls of a request to loadtrt, the engine's alone to trtexec; d2h begins when compute ends "
             "to loadtrt, when the copy does to trtexec"
         )

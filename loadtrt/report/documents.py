@@ -27,6 +27,8 @@ class Kind(StrEnum):
     TIMES = "times in trtexec's format (--exportTimes)"
     LAYER_TIMES = "a profile in trtexec's format (--exportProfile)"
     LAYERS = "layer information (--exportLayerInfo)"
+    COMPARISON = "a comparison of two profiles by loadtrt"
+    SIDECAR = "what loadtrt keeps beside a plan that it built"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,11 @@ def _kind_of(path: Path, content: Any) -> Kind:
             return Kind.RUN
         case {"schema_version": "loadtrt.profile/1"}:
             return Kind.PROFILE
-        case {"schema_version": schema}:
+        case {"schema_version": "loadtrt.layers/1"}:
+            return Kind.COMPARISON
+        case {"schema_version": 1, "plan_sha256": _}:
+            return Kind.SIDECAR
+        case {"schema_version": str(schema)} if schema.startswith("loadtrt."):
             raise UsageError(
                 f"{path} has the schema {json.dumps(schema)[:40]}, which this loadtrt does not know: read it with the "
                 "loadtrt that wrote it"

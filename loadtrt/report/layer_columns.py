@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +27,24 @@ class NamedRow:
     name: str
     before: str = ""
     after: str = ""
+
+
+def printable(text: str) -> str:
+    """The text with what would break a line or steer a terminal (line feeds, escapes, ...) written as in Python."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def wrapped(text: str, indent: str = "", more: str = "  ") -> list[str]:
+    """Lines of at most WIDTH columns, broken between words: the first behind `indent`, the others behind that and
+    `more`. Longer words, such as names, stay whole, to be copied and searched for."""
+    return textwrap.wrap(
+        printable(text),
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent + more,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def named_table(header: Sequence[str], rows: Sequence[NamedRow]) -> Iterator[str]:
@@ -65,6 +84,7 @@ def short_names(names: Iterable[str], width: int) -> dict[str, str]:
 
 
 def _readable(name: str) -> str:
+    name = printable(name)
     match = _REFORMAT.fullmatch(name)
     if not match:
         return name or "(no name)"

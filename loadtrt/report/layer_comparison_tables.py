@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from loadtrt.report.layer_columns import UNKNOWN, NamedRow, named_table, table
+from loadtrt.report.layer_columns import UNKNOWN, NamedRow, named_table, printable, table, wrapped
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from loadtrt.measure.layer_comparison import LayerComparison, LayerRow, PassTotals, RowLayer, RowSide
+    from loadtrt.measure.layer_comparison import (
+        LayerComparison,
+        LayerRow,
+        PassTotals,
+        ProfiledEngine,
+        RowLayer,
+        RowSide,
+    )
     from loadtrt.measure.layer_matching import MatchedBy
 
 _MATCHED: dict[MatchedBy | None, str] = {
@@ -25,14 +32,17 @@ _MATCHED: dict[MatchedBy | None, str] = {
 def comparison_text(comparison: LayerComparison, name_a: str, name_b: str, *, top: int | None = None) -> str:
     """What B saves, in sum, row by row and by type. name_a, name_b: what to call the engines; top: only that many rows
     of what is in both, of what is in A alone, and of what is in B alone. Ends with a newline."""
-    return "\n".join(_lines(comparison, name_a, name_b, top)) + "\n"
+    return "\n".join(map(printable, _lines(comparison, name_a, name_b, top))) + "\n"
 
 
 def _lines(comparison: LayerComparison, name_a: str, name_b: str, top: int | None) -> Iterator[str]:
     yield ""
-    yield f"A  {name_a}: {_totals(comparison.a)}"
-    yield f"B  {name_b}: {_totals(comparison.b)}"
-    yield from _verdict(comparison)
+    for letter, name, side in (("A", name_a, comparison.a), ("B", name_b, comparison.b)):
+        yield from wrapped(f"{letter}  {name}: {_side(side, name)}", more="   ")
+    verdict, *remarks = _verdict(comparison)
+    yield from wrapped(verdict)
+    for remark in (*remarks, *_warnings(comparison), *_gist(comparison)):
+        yield from wrapped(remark, "  ")
     yield from _both(comparison, top)
     yield from _alone(comparison, "A", [(row.a, row) for row in comparison.rows if not row.b.layers], top)
     yield from _alone(comparison, "B", [(row.b, row) for row in comparison.rows if not row.a.layers], top)
@@ -40,47 +50,100 @@ def _lines(comparison: LayerComparison, name_a: str, name_b: str, top: int | Non
     if idle:
         yield ""
         yield f"{plural(idle, 'row')} took no time on either side"
-    if comparison.kinds:
+    if comparison.kinds and not _untyped(comparison):
         yield ""
         yield from _kinds(comparison)
 
 
-def _totals(side: PassTotals) -> str:
-    text = f"{side.mode or 'mode not told'}, {plural(side.layers, 'layer')}, {format_duration(side.layers_ns)} in sum"
-    if side.inference_ns is not None:
-        text += f"; inference {format_duration(side.inference_ns)} without profiler"
-    return text
+def _side(side: PassTotals, name: str) -> str:
+    engine = side.engine
+    words = [engine.name] if engine and engine.name != name else []
+    words += [f"batch {engine.batch}"] if engine else []
+    words += [side.mode or "mode not told", plural(side.layers, "layer"), plural(side.inferences, "inference")]
+    return ", ".join(words)
 
 
 def _verdict(comparison: LayerComparison) -> Iterator[str]:
-    a, b = comparison.a, comparison.b
-    if comparison.speedup is None:
+    """By whole inferences where both are known: the profiler's own time is in the sums over layers."""
+    a, b, whole = comparison.a, comparison.b, comparison.inference_speedup
+    if whole is not None:
+        yield f"B is {_times(whole)} as fast as A: inference without profiler {_change(a.inference_ns, b.inference_ns)}"
+    elif comparison.speedup is None:
         yield "no speed-up can be told: in one of them no layer took time"
-    else:
-        change = "saved" if comparison.saved_ns >= 0 else "lost"
-        whole = comparison.inference_speedup
-        yield (
-            f"B is {_times(comparison.speedup)} as fast as A: layers {format_duration(a.layers_ns)} → "
-            f"{format_duration(b.layers_ns)}, {format_duration(abs(comparison.saved_ns))} {change}"
-            + (f"; whole inferences {_times(whole)}" if whole is not None else "")
-        )
+    if comparison.speedup is not None:
+        speedup = _times(comparison.speedup)
+        yield f"sum of layers under the profiler: {_change(a.layers_ns, b.layers_ns)}, {speedup} as fast"
+    for letter, side in (("A", a), ("B", b)):
+        if whole is None and side.inference_ns is not None:
+            yield f"inference of {letter}: {format_duration(side.inference_ns)} without profiler"
+
+
+def _change(a: float | None, b: float | None) -> str:
+    before, after = a or 0.0, b or 0.0
+    change = "saved" if before >= after else "lost"
+    return f"{format_duration(before)} → {format_duration(after)}, {format_duration(abs(before - after))} {change}"
+
+
+def _warnings(comparison: LayerComparison) -> Iterator[str]:
+    """What a reader must know before the numbers mean anything."""
+    a, b = comparison.a, comparison.b
+    if a.engine and b.engine:
+        first, second = _settings(a.engine), _settings(b.engine)
+        different = [
+            f"{key} {first.get(key, UNKNOWN)} / {second.get(key, UNKNOWN)}"
+            for key in dict.fromkeys([*first, *second])
+            if first.get(key) != second.get(key)
+        ]
+        if different:
+            yield f"different: {' · '.join(different)}"
+        if a.engine.batch != b.engine.batch:
+            yield "batches differ in size, and times are of whole batches"
+    strangers = [letter for letter, side in (("A", a), ("B", b)) if not side.engine]
+    if strangers:
+        yield f"{', '.join(strangers)}: batch, device and runtime are not told, and may differ"
+    for letter, side in (("A", a), ("B", b)):
+        if side.engine and side.engine.outcome != "completed":
+            failure = f" ({side.engine.failure})" if side.engine.failure else ""
+            yield f"{letter}: {side.engine.outcome}{failure}, and shown as far as it went"
+    if a.mode and b.mode and a.mode != b.mode:
+        yield f"A ran as {a.mode} and B as {b.mode}: what differs may be that"
+
+
+def _settings(engine: ProfiledEngine) -> dict[str, str]:
+    return {"device": engine.device, "runtime": engine.runtime, "batch": str(engine.batch), **engine.mode}
+
+
+def _gist(comparison: LayerComparison) -> Iterator[str]:
+    """What the tables come to."""
     slower = [row.saved_ns for row in comparison.rows if row.matched_by and row.saved_ns < 0]
     if slower:
         lost = format_duration(-sum(slower))
-        yield f"  slower in B: {plural(len(slower), 'row')} of what both have, by {lost} in all"
+        yield f"slower in B: {plural(len(slower), 'row')} of what both have, by {lost} in all"
+    untyped = _untyped(comparison)
     for kind in comparison.kinds:
-        if kind.kind == "reformat" and kind.saved_ns < 0 < comparison.saved_ns:
+        if kind.kind == "reformat" and kind.saved_ns < 0 < comparison.saved_ns and not untyped:
             lost = format_duration(-kind.saved_ns)
             yield (
-                f"  reformats take {format_duration(kind.a_ns)} in A and {format_duration(kind.b_ns)} in B: {lost} of "
+                f"reformats take {format_duration(kind.a_ns)} in A and {format_duration(kind.b_ns)} in B: {lost} of "
                 "what other layers save go there"
             )
     counts = Counter(row.matched_by for row in comparison.rows)
     matched = [f"{format_count(counts[by])} {words}" for by, words in _MATCHED.items() if counts[by]]
     if matched:
-        yield f"  rows matched: {', '.join(matched)}"
-    if a.mode and b.mode and a.mode != b.mode:
-        yield f"  A ran as {a.mode} and B as {b.mode}: what differs may be that"
+        yield f"rows matched: {', '.join(matched)}"
+    for letter, side in untyped.items():
+        yield (
+            f"{letter} tells only names of layers, so types and reformats are not compared: "
+            + (
+                "profile a plan of detailed verbosity in full TensorRT or RTX"
+                if side.engine
+                else f"`loadtrt compare --layer-info-{letter.lower()} FILE` takes its layer information"
+            )
+        )
+
+
+def _untyped(comparison: LayerComparison) -> dict[str, PassTotals]:
+    return {letter: side for letter, side in (("A", comparison.a), ("B", comparison.b)) if not side.typed}
 
 
 def _both(comparison: LayerComparison, top: int | None) -> Iterator[str]:
@@ -153,20 +216,32 @@ def _named(comparison: LayerComparison, row: LayerRow, cells: Sequence[str]) -> 
 
 
 def _longest(row: LayerRow) -> RowLayer:
-    return max(row.a.layers or row.b.layers, key=lambda layer: layer.time_ns)
+    return max(row.a.layers or row.b.layers, key=_time)
+
+
+def _time(layer: RowLayer) -> float:
+    return layer.time_ns
 
 
 def _kind(row: LayerRow) -> str:
-    return "reformat" if row.serves is not None else _longest(row).kind
+    """Of the longest layer; B's where A does not tell."""
+    if row.serves is not None:
+        return "reformat"
+    kinds = (max(side.layers, key=_time).kind for side in (row.a, row.b) if side.layers)
+    return next(filter(None, kinds), "")
 
 
 def _precisions(row: LayerRow) -> str:
-    """ "fp32→fp16", or one of them where they are the same or the other is not known."""
-    return "→".join(dict.fromkeys(words for words in (_words(row.a), _words(row.b)) if words))
+    """ "fp32→fp16", one of them where they are the same, "?" for one that is not known where the other is."""
+    words = [_words(row.a), _words(row.b)]
+    return "→".join(dict.fromkeys(word or "?" for word in words)) if any(words) else ""
 
 
 def _words(side: RowSide) -> str:
-    return ",".join(dict.fromkeys(layer.precision for layer in side.layers if layer.precision))
+    """ "fp16", "fp16,?" where a layer beside it tells nothing of itself; "" where none tells."""
+    known = dict.fromkeys(layer.precision for layer in side.layers if layer.precision)
+    unknown = ["?"] if known and not all(layer.type or layer.precision for layer in side.layers) else []
+    return ",".join([*known, *unknown])
 
 
 def _saved(ns: float) -> str:

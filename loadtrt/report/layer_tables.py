@@ -8,13 +8,12 @@ trtexec's format keep it too.
 from __future__ import annotations
 
 import math
-import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from loadtrt.measure.layer_kinds import kind_of
 from loadtrt.measure.sampling import least_samples
-from loadtrt.report.layer_columns import UNKNOWN, WIDTH, NamedRow, named_table, table
+from loadtrt.report.layer_columns import UNKNOWN, NamedRow, named_table, printable, table, wrapped
 from loadtrt.report.layer_comparison_tables import comparison_text
 from loadtrt.units import format_count, format_duration, plural
 
@@ -29,15 +28,16 @@ _ALIKE = 0.01  # of an inference: a difference that nobody needs explained
 
 
 def profile_text(result: ProfileResult, *, nodes: bool = False, top: int | None = None) -> str:
-    """The first pass as tables, every pass as a line. nodes: with the model's nodes and the tactic of each layer; top:
-    only that many layers. Ends with a newline."""
-    return "\n".join(_profile(result, nodes, top)) + "\n"
+    """The first pass as tables, every pass as a line, and what ended the profile early. nodes: with the model's nodes
+    and the tactic of each layer; top: only that many layers. Ends with a newline."""
+    return "\n".join(map(printable, _profile(result, nodes, top))) + "\n"
 
 
 def _profile(result: ProfileResult, nodes: bool, top: int | None) -> Iterator[str]:
     engine = result.engine
     yield ""
-    yield f"{engine.name} on {engine.device} ({engine.flavour} {engine.version}) · batch {engine.batch}"
+    yield f"{engine.name} on {engine.device} ({engine.flavour} {engine.version})"
+    yield from wrapped(" · ".join([f"batch {engine.batch}", *(" ".join(item) for item in engine.mode.items())]), "  ")
     for profile in result.passes:
         yield from _pass_lines(profile)
     for first in result.passes[:1]:
@@ -52,26 +52,37 @@ def _profile(result: ProfileResult, nodes: bool, top: int | None) -> Iterator[st
     if notes:
         yield ""
     for note in notes:
-        yield from textwrap.wrap(f"note: {note}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        yield from wrapped(f"note: {note}")
+    if result.outcome != "completed":
+        yield ""
+        yield from wrapped(_ending(result))
+
+
+def _ending(result: ProfileResult) -> str:
+    if result.outcome == "interrupted":
+        return "INTERRUPTED, shown as far as it went"
+    return f"FAILED: {result.failure}" + ("; what was timed until then is above" if result.passes else "")
 
 
 def _pass_lines(profile: ProfilePass) -> Iterator[str]:
-    """The sum over layers against the whole inference, and what the difference is."""
+    """The sum over layers against the whole inference, each a mean of its own inferences, and what is between them."""
     line = f"{profile.mode or 'mode not told'}: layers {format_duration(profile.layers_ns)} in sum"
+    line += f" ({plural(profile.inferences, 'inference')})"
     whole = profile.inference_ns
     if whole is not None:
         line += f", inference {format_duration(whole)} without profiler"
-    yield f"{line} ({plural(profile.inferences, 'inference')})"
+        line += f" ({plural(profile.whole, 'inference')})" if profile.whole else ""  # not told by older files
+    yield line
     if not whole or not profile.layers:
         return
     outside = whole - profile.layers_ns
     share = f"{format_duration(abs(outside))} ({_percent(abs(outside) / whole)})"
     if abs(outside) < _ALIKE * whole:
-        yield f"  an inference is its layers: {share} apart"
+        yield f"  the layers' sum is an inference, but for {share}"
     elif outside > 0:
-        yield f"  {share} of an inference is outside its layers: starting them, and gaps between them"
+        yield f"  at least {share} of an inference is outside its layers: starting them, and gaps between them"
     else:
-        yield f"  {share} more than an inference: what the profiler adds, unless layers ran side by side"
+        yield f"  the layers' sum is {share} more: what the profiler adds, unless layers ran side by side"
 
 
 def _layers(profile: ProfilePass, nodes: bool, top: int | None) -> Iterator[str]:
@@ -116,14 +127,7 @@ def _inside(times: LayerTimes) -> Iterator[str]:
     """What a layer's line has no room for: the model's nodes where its name does not say them, and the tactic."""
     layer = times.layer
     if layer.nodes and layer.nodes != (layer.name,):
-        yield from textwrap.wrap(
-            f"nodes: {', '.join(layer.nodes)}",
-            WIDTH,
-            initial_indent=" " * 6,
-            subsequent_indent=" " * 8,
-            break_long_words=False,  # names and tactics stay whole, to be copied and searched for
-            break_on_hyphens=False,
-        )
+        yield from wrapped(f"nodes: {', '.join(layer.nodes)}", " " * 6)
     if layer.tactic:
         yield f"      tactic: {layer.tactic}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+from loadtrt.measure.gpu_findings import gpu_findings
 from loadtrt.measure.records import METRICS
 from loadtrt.measure.summary import PERCENTILES
 from loadtrt.units import format_bytes, format_count, format_duration, plural
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from loadtrt.measure.facts import MemoryBill
     from loadtrt.measure.result import RunResult
+    from loadtrt.measure.telemetry import GpuTelemetry
 
 _MOST_LANES = 16
 _WIDTH = 80
@@ -72,6 +74,13 @@ def _lines(result: RunResult) -> Iterator[str]:
         yield from _metrics(result)
         yield ""
         yield from _lanes(result)
+    if result.telemetry is not None:
+        yield from _gpu(result.telemetry)
+        yield ""
+    for item in result.objectives:
+        value = "too few requests to tell" if item.value_ns is None else format_duration(item.value_ns)
+        share = f"; {100 * item.good / item.requests:.2f} % of requests are within it" if item.requests else ""
+        yield f"objective {item.objective}: {value}{share}"
     counts = [plural(result.ok, "request")]
     counts += [f"{format_count(result.failed)} failed"] if result.failed else []
     counts += [f"{format_count(result.unserved)} not served"] if result.unserved else []
@@ -84,6 +93,11 @@ def _lines(result: RunResult) -> Iterator[str]:
     for problem in result.problems:
         yield f"  {problem.evidence}"
         yield f"    → {problem.remedy}"
+    if result.telemetry is not None:
+        busy_fraction = result.overlap.busy_fraction if result.overlap else None
+        for finding in gpu_findings(result.telemetry, busy_fraction):
+            yield f"finding: {finding.evidence}"
+            yield f"    → {finding.remedy}"
 
 
 def _mode(result: RunResult) -> str:
@@ -171,6 +185,23 @@ def _lanes(result: RunResult) -> Iterator[str]:
     if words:
         yield " · ".join(words)
         yield ""
+
+
+def _gpu(telemetry: GpuTelemetry) -> Iterator[str]:
+    words = []
+    if telemetry.power_mean_watts is not None:
+        words.append(f"{telemetry.power_mean_watts:.0f} W")
+    if telemetry.energy_joules is not None:
+        words.append(f"{format_count(telemetry.energy_joules)} J")
+    each = telemetry.joules_per_inference
+    if each is not None:
+        words.append(f"{f'{format_count(each)} J' if each >= 1 else f'{format_count(1000 * each)} mJ'} an inference")
+    if telemetry.throttled_fraction is not None:
+        words.append(f"slowed down {100 * telemetry.throttled_fraction:.0f} % of the time")
+    if words:
+        yield f"GPU {' · '.join(words)}"
+    if telemetry.missing:
+        yield f"GPU not told: {'; '.join(telemetry.missing)}"
 
 
 def _verdict(result: RunResult) -> str:

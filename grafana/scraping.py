@@ -1,0 +1,63 @@
+"""Prometheus with the configuration and the rules of this folder, scraping what it is told to."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from grafana.asking import Prometheus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+FOLDER = Path(__file__).parent / "prometheus"
+_READY_S = 20.0
+
+
+@contextmanager
+def scraping(targets: Sequence[str]) -> Iterator[Prometheus]:
+    """A Prometheus of Debian's package on a free port of this machine, with a memory of its own that is deleted after.
+
+    targets: "host:port" each, in place of the shipped ones. Raises FileNotFoundError where it is not installed,
+    TimeoutError where it does not start.
+    """
+    program = shutil.which("prometheus")
+    if program is None:
+        raise FileNotFoundError("there is no prometheus here: apt-get install -y --no-install-recommends prometheus")
+    config: dict[str, Any] = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
+    config["rule_files"] = [str(FOLDER / pattern) for pattern in config["rule_files"]]
+    config["scrape_configs"][0]["static_configs"][0]["targets"] = list(targets)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with tempfile.TemporaryDirectory(prefix="loadtrt-prometheus-") as name:
+        folder = Path(name)
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        command = [program, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+        command += [f"--web.listen-address={address}", "--log.level=warn"]  # it would listen on all interfaces
+        with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+            try:
+                _await_ready(f"http://{address}", process, folder / "log")
+                yield Prometheus(f"http://{address}")
+            finally:
+                process.terminate()
+
+
+def _await_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _READY_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/-/ready", timeout=1):  # noqa: S310  # our own
+                return
+        except OSError:  # not listening yet, or 503 while it reads its memory
+            time.sleep(0.02)
+    raise TimeoutError(f"prometheus did not start: {log.read_text()[-2000:]}")

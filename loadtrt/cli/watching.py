@@ -1,0 +1,145 @@
+"""The observer of a run: when there is one, what it is told, and what comes back."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from loadtrt.errors import EngineError
+from loadtrt.live.observer import Observer, Wishes
+from loadtrt.live.run_facts import RunFacts
+from loadtrt.measure.families import information, model_name
+from loadtrt.measure.objective import parse_objective
+from loadtrt.measure.records import METRICS
+from loadtrt.units import format_duration
+
+if TYPE_CHECKING:
+    from loadtrt.cli.voice import Voice
+    from loadtrt.config import RunConfig
+    from loadtrt.engines.engine import Engine
+    from loadtrt.lanes.session import Session
+    from loadtrt.measure.board import Board
+    from loadtrt.measure.telemetry import GpuTelemetry
+
+
+class Watchers:
+    """Who watches a run: nobody, or an observer process. A run is never ended by them, but by metrics that cannot be
+    served when they were asked for."""
+
+    def __init__(self, config: RunConfig, voice: Voice, run: str) -> None:
+        self._config = config
+        self._voice = voice
+        self._run = run
+        self._observer: Observer | None = None
+        self._objectives = tuple(parse_objective(text) for text in config.objective)
+        if config.metrics:  # before an engine is loaded, which may take minutes: the port may be in use
+            self._start(gpu=None)
+            self._require_ready()
+
+    @property
+    def board(self) -> Board | None:
+        """Where the run shows itself; None where nobody looks."""
+        return None if self._observer is None else self._observer.board
+
+    def begin(self, engine: Engine) -> None:
+        """The engine is loaded: say what will be measured, and begin to draw. Raises EngineError."""
+        gpu = _bus_id(engine, self._config) if self._config.telemetry else None
+        if self._observer is None:
+            if not gpu and not self._draws:
+                return
+            self._start(gpu)
+            try:
+                self._require_ready()
+            except EngineError as error:
+                self._voice.say(f"nobody watches: {error}")
+                self.close()
+                return
+        elif gpu:
+            self._observer.tell(gpu=gpu)
+        observer = self._observer
+        assert observer is not None  # noqa: S101  # started above
+        if observer.url:
+            self._voice.say(f"metrics at {observer.url}")
+        if self._draws:
+            self._voice.hand_over(observer)
+        observer.describe(_facts(self._run, self._config, engine))
+
+    def end(self, session: Session, batch: int) -> GpuTelemetry | None:
+        """Measuring is over: take the drawing away. Returns the GPU's telemetry while it went on."""
+        if self._observer is None:
+            return None
+        from pydantic import ValidationError
+
+        from loadtrt.measure.telemetry import GpuTelemetry
+
+        found, recorder = None, session.recorder
+        if recorder is not None and session.driven is not None:
+            start_ns, end_ns = recorder.start_ns, session.driven.end_ns
+            found = self._observer.telemetry(start_ns, end_ns, int(recorder.by_lane.sum()) * batch)
+        if self._draws:
+            self._observer.end_drawing()
+            self._voice.take_back()
+        try:
+            return None if found is None else GpuTelemetry.model_validate(found)
+        except ValidationError:  # of half a message from a process that died
+            return None
+
+    def linger(self) -> None:
+        """The run is over and written: metrics stay up, so that its last numbers are scraped."""
+        if self._observer is None:
+            return
+        self._observer.board.enter("done")
+        if self._config.metrics and self._observer.alive:
+            if self._config.metrics_linger:
+                self._voice.say(f"metrics stay for {format_duration(self._config.metrics_linger)} (--metrics-linger)")
+            time.sleep(self._config.metrics_linger / 1e9)
+
+    def close(self) -> None:
+        """End the observer. Safe to call twice."""
+        if self._observer is not None:
+            self._voice.take_back()
+            self._observer.close()
+            self._observer = None
+
+    @property
+    def _draws(self) -> bool:
+        return self._config.live and self._voice.on_terminal
+
+    def _start(self, gpu: str | None) -> None:
+        bounds = [(objective.metric, objective.bound_ns) for objective in self._objectives]
+        wishes = Wishes(self._config.metrics, self._config.metrics_native, self._draws, gpu)
+        self._observer = Observer(self._config.contexts, bounds, wishes)
+
+    def _require_ready(self) -> None:
+        assert self._observer is not None  # noqa: S101  # just started
+        try:
+            self._observer.ready()
+        except BaseException:
+            self.close()
+            raise
+
+
+def _bus_id(engine: Engine, config: RunConfig) -> str | None:
+    if engine.info.kind != "tensorrt":
+        return None
+    from loadtrt.cuda.runtime import device_properties
+
+    return device_properties(config.device).pci_bus_id
+
+
+def _facts(run: str, config: RunConfig, engine: Engine) -> RunFacts:
+    info = engine.info
+    return RunFacts(
+        run=run,
+        model=model_name(info),
+        lanes=config.contexts,
+        batch=info.batch,
+        rate=config.rate,
+        duration_ns=config.least_duration_ns,
+        requests=config.requests,
+        objectives=tuple(
+            (item.text, METRICS[item.metric].name, item.rank, item.bound_ns)
+            for item in map(parse_objective, config.objective)
+        ),
+        information=information(info, config.arrivals, config.buffers),
+    )

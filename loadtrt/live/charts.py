@@ -1,0 +1,168 @@
+"""The parts of the view that are charts or tables: rates, latencies, their histogram, lanes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from loadtrt.live.drawing import bar, binned, columns, span_of
+from loadtrt.measure.board import WINDOW_RANKS
+from loadtrt.units import format_count, format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from loadtrt.live.view import View
+
+GOOD, BAD, FAINT, STRONG = "#76b900", "bold red", "bright_black", "bold"
+P50, P99 = WINDOW_RANKS.index(0.5), WINDOW_RANKS.index(0.99)
+_RANKS = tuple("max" if rank == 1 else f"p{100 * rank:g}" for rank in WINDOW_RANKS)
+_RANKS_BY_WORTH = ("p99", "p50", "max", "p90", "p99.9", "p95")
+_TAIL = 0.001  # of the latencies at either end, not drawn in the histogram
+_LEAST_CHART = 10  # columns
+_LABELS = 25  # columns before a chart: name and number
+_NOTE = 11  # columns after it: its highest value, with the space before
+
+
+class Charts:
+    """Draws the charts of one View, `width` columns wide. Each takes the lines it may have, and returns that many or
+    fewer."""
+
+    def __init__(self, view: View, width: int, unicode: bool) -> None:
+        self._view = view
+        self._width = width
+        self._unicode = unicode
+        bounds = [(item.rank, item.bound_ns) for item in view.objectives if item.metric == "latency"]
+        self._bound_ns = min((bound for _, bound in bounds), default=math.inf)
+        self._p99_bound_ns = min((bound for rank, bound in bounds if rank >= 0.99), default=math.inf)
+
+    def rates(self, rows: int) -> list[Text]:
+        view = self._view
+        heights = rows - rows // 2, rows // 2
+        rates = [("requests/s", view.requests_per_s), ("inferences/s", view.inferences_per_s)]
+        rates += [("offered/s", view.facts.rate)]
+        rates = rates if view.facts.batch > 1 else [rates[0], rates[2]]
+        told = [(name, "–" if rate is None else format_count(rate)) for name, rate in rates]
+        lines = self._chart(told, view.rate_history, heights[0], format_count, math.inf)
+        window = view.window
+        times = [("p99", P99), ("p50", P50)]
+        told = [(name, "–" if window is None else format_duration(window[place])) for name, place in times]
+        return lines + self._chart(told, view.p99_history, heights[1], format_duration, self._p99_bound_ns)
+
+    def _chart(
+        self,
+        told: Sequence[tuple[str, str]],
+        history: Sequence[float | None],
+        height: int,
+        words: Callable[[float], str],
+        bound: float,
+    ) -> list[Text]:
+        """Numbers to the left, how they were to the right, with the highest value beside it. Red above `bound`."""
+        top = max((value for value in history if value is not None), default=0.0)
+        room = self._width - _LABELS - _NOTE
+        label = min(13, max(self._width - 10, 0))
+        shown = history[-room:] if room >= _LEAST_CHART else ()
+        rows = columns(shown, height, top, unicode=self._unicode)
+        styles = [BAD if value is not None and value > bound else GOOD for value in shown]
+        lines = []
+        for number in range(height):
+            name, value = told[number] if number < len(told) else ("", "")
+            line = Text.styled(f"{name:<{label}}"[:label], FAINT).append(f"{value:>9}  ", STRONG if number == 0 else "")
+            if shown:
+                line.append(" " * (room - len(shown)))
+                _paint(line, rows[number], styles)
+                note = words(top) if number == 0 and top else f"{len(shown)} s" if number == height - 1 else ""
+                line.append(f" {note}", FAINT)
+            lines.append(line)
+        return lines
+
+    def latency(self, _: int) -> list[Text]:
+        view = self._view
+        names = ("last second", "run") if self._width >= 40 else ("1 s", "run")
+        first = len(names[0]) + 2
+        room = min(max((self._width - first) // len(_RANKS), 9), 14)
+        kept = _RANKS_BY_WORTH[: max((self._width - first) // room, 1)]
+        places = [place for place, name in enumerate(_RANKS) if name in kept]
+        header = "".join(f"{_RANKS[place]:>{room}}" for place in places)
+        title = "latency" if self._width >= 40 else ""
+        lines = [Text.styled(f"{title:<{first}}{header}", FAINT)]
+        for name, values in zip(names, (view.window, view.whole), strict=True):
+            line = Text.styled(f"{name:<{first}}", FAINT)
+            for place in places:
+                value = None if values is None else values[place]
+                about = "≈" if view.coarse and values is view.whole else ""
+                text = "–" if value is None else f"{about}{format_duration(value)}"
+                over = value is not None and any(
+                    item.metric == "latency" and WINDOW_RANKS[place] == item.rank and value > item.bound_ns
+                    for item in view.objectives
+                )
+                line.append(f"{text:>{room}}", BAD if over else STRONG if _RANKS[place] == "p99" else "")
+            lines.append(line)
+        return lines
+
+    def histogram(self, rows: int) -> list[Text]:
+        low, high = span_of(self._view.histogram, _TAIL)
+        heights = binned(self._view.histogram, low, high, self._width)
+        step = (high - low) / self._width
+        styles = [BAD if low + place * step >= self._bound_ns else GOOD for place in range(self._width)]
+        lines = []
+        for row in columns(heights, rows - 1, max(heights), unicode=self._unicode):
+            line = Text()
+            _paint(line, row, styles)
+            lines.append(line)
+        return [*lines, self._axis(low, high)]
+
+    def _axis(self, low: float, high: float) -> Text:
+        """Where the histogram begins and ends, and where its p50 and p99 are, as far as there is room."""
+        axis = [" "] * self._width
+        marks = [(0, format_duration(low)), (self._width - len(format_duration(high)), format_duration(high))]
+        for place, name in ((P99, "p99"), (P50, "p50")):
+            value = self._view.whole[place]
+            if value is not None:
+                marks.append((int((value - low) / (high - low) * self._width), f"▴{name}"))
+        for start, text in marks:
+            end = start + len(text)
+            if start >= 0 and end <= self._width and all(char == " " for char in axis[max(start - 1, 0) : end + 1]):
+                axis[start:end] = text
+        return Text.styled("".join(axis), FAINT)
+
+    def lanes(self, rows: int) -> list[Text]:
+        """A line a lane, or several lanes beside each other, or all of them as one row of columns."""
+        lanes = self._view.lanes
+        abreast = -(-len(lanes) // rows)
+        room = self._width // abreast
+        digits = len(str(len(lanes) - 1))
+        if room < 30 + digits and len(lanes) > 1:
+            return [self._lane_strip()]
+        lines = []
+        for first in range(0, len(lanes), abreast):
+            line = Text()
+            for number in range(first, min(first + abreast, len(lanes))):
+                rate, share = lanes[number].requests_per_s, lanes[number].compute_share
+                words = " computing" if room >= 60 else ""
+                told = "–" if rate is None or share is None else f"{100 * share:.0f} %{words}{format_count(rate):>8}/s"
+                line.append(f"lane {number:<{digits}} ", FAINT)
+                length = room - digits - 6 - len(told) - 4
+                done, rest = bar(share or 0.0, max(length, 0))
+                line.append(done, GOOD).append(rest, FAINT)
+                line.append(f" {told}   ")
+            lines.append(line)
+        return lines
+
+    def _lane_strip(self) -> Text:
+        shares = [lane.compute_share for lane in self._view.lanes]
+        known = [share for share in shares if share is not None]
+        mean = f" computing {100 * sum(known) / len(known):.0f} % of the time" if known else ""
+        line = Text.styled("lanes ", FAINT).append(columns(shares, 1, 1.0, unicode=self._unicode)[0], GOOD)
+        return line.append(mean)
+
+
+def _paint(line: Text, glyphs: str, styles: Sequence[str]) -> None:
+    """Append glyphs in their styles, a run of one style at a time."""
+    start = 0
+    for place in range(1, len(glyphs) + 1):
+        if place == len(glyphs) or styles[place] != styles[start]:
+            line.append(glyphs[start:place], styles[start])
+            start = place
