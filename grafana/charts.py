@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from grafana.asking import Series
 
-COLOURS = ("#2563a8", "#d97a1f", "#3a8f5c", "#8a4fa3", "#b08a1e", "#4a9fb5", "#a85a3f", "#6b7280")
+COLOURS = ("#2563a8", "#d97a1f", "#3a8f5c", "#8a4fa3", "#c0518f", "#4a9fb5", "#a85a3f", "#6b7280")
 RED = "#c8322b"
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 8, 18
 _SCALED = {"s": "s", "hertz": "Hz", "bytes": "B", "Bps": "B/s", "watt": "W", "joule": "J"}
@@ -169,6 +169,7 @@ class _Frame:
         return "".join(
             f'<text x="{self.x(start + at):.1f}" y="{self._size[1] - 4}" class="middle">{at:g} s</text>'
             for at in _ticks(0, end - start, log=False)
+            if self.x(start + at) < self._size[0] - 20  # or it would be cut off
         )
 
 
@@ -181,7 +182,7 @@ def _ticks(low: float, high: float, *, log: bool) -> list[float]:
             for base in (1, 2, 5)
         ]
         inside = [step for step in steps if low <= step <= high]
-        return inside[:: math.ceil(len(inside) / 6)] if inside else [low, high]
+        return inside[:: math.ceil(len(inside) / 6)] if len(inside) > 1 else _ticks(low, high, log=False)
     raw = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(base * power for base in (1, 2, 5, 10) if base * power >= raw)

@@ -1,8 +1,8 @@
 """The dashboard that lays up to three runs over one another.
 
 PromQL shifts a series by a constant alone (`offset`), so each run that is laid over the first has a hidden variable
-with the seconds between their starts, which Grafana computes by a query of its own. The runs then begin together, to
-the second, wherever on the calendar they were.
+with the milliseconds between their starts, which Grafana computes by a query of its own. The runs then begin together,
+wherever on the calendar they were.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 RUNS = {
     "a": Run('run="$a"'),
-    "b": Run('run="$b"', " offset ${b_behind}s"),
-    "c": Run('run="$c"', " offset ${c_behind}s"),
+    "b": Run('run="$b"', " offset ${b_behind}ms"),
+    "c": Run('run="$c"', " offset ${c_behind}ms"),
 }
 BY = "model, run"
 MEASURING = 'phase="measure"'
@@ -48,37 +48,38 @@ def compare_dashboard() -> dashboard_builders.Dashboard:
 
 
 def _behind(name: str) -> str:
-    """Seconds from the start of run `name` to that of a; 0 where one has not begun."""
-    start = 'max(last_over_time(loadtrt_start_time_seconds{{run="${}"}}' + EVER + "))"
-    return f"query_result(round({start.format('a')} - {start.format(name)}) or vector(0))"
+    """Milliseconds from the start of run `name` to that of a; 1 where one has not begun, or it is 0, which `offset`
+    refuses."""
+    of_a, of_other = (f'max(last_over_time(loadtrt_start_time_seconds{{run="${each}"}}{EVER}))' for each in ("a", name))
+    return f"query_result((round(1000 * ({of_a} - {of_other})) != 0) or vector(1))"
 
 
 def _table() -> table.Panel:
     runs = Run('run=~"$a|$b|$c"')
 
-    def whole(name: str, *more: str, by: str = BY) -> str:
-        """What a counter came to."""
-        return f"sum by ({by}) (max_over_time({runs.now(name, *more)}[$__range]))"
+    def gained(name: str, *more: str, by: str = BY) -> str:
+        """What a counter gained within the range; not by increase(), which extrapolates."""
+        series = runs.now(name, *more)
+        return f"sum by ({by}) (max_over_time({series}[$__range]) - min_over_time({series}[$__range]))"
 
     def quantile(rank: float) -> str:
-        return f"histogram_quantile({rank:g}, {whole('latency_seconds_bucket', by=f'{BY}, le')})"
+        return f"histogram_quantile({rank:g}, {gained('latency_seconds_bucket', by=f'{BY}, le')})"
 
-    inferences = whole("inferences_total")
+    inferences = gained("inferences_total")
     measured = f"sum by ({BY}) (sum_over_time({runs.now('phase', MEASURING)}[$__range:1s]))"
-    joules = f"sum by ({BY}) (increase({runs.now('gpu_energy_joules_total')}[$__range]))"
     return lines(
         "Each run in a line",
-        "As far as the range shows it. Percentiles are from buckets, 10 to 20 % off; `loadtrt compare` of the runs' "
+        "Of what lies within the range. Percentiles are from buckets, 10 to 20 % off; `loadtrt compare` of the runs' "
         "results has exact ones.",
         [
-            ("served", "short", whole("requests_total", 'outcome="ok"')),
-            ("not served", "short", whole("requests_total", 'outcome!="ok"')),
+            ("served", "short", gained("requests_total", 'outcome="ok"')),
+            ("not served", "short", gained("requests_total", 'outcome!="ok"')),
             ("inferences/s", "short", over(inferences, measured)),
-            ("mean latency", "s", over(whole("latency_seconds_sum"), whole("latency_seconds_count"))),
+            ("mean latency", "s", over(gained("latency_seconds_sum"), gained("latency_seconds_count"))),
             ("p50", "s", quantile(0.5)),
             ("p99", "s", quantile(0.99)),
             ("p99.9", "s", quantile(0.999)),
-            ("joules/inference", "joule", over(joules, inferences)),
+            ("joules/inference", "joule", over(gained("gpu_energy_joules_total"), inferences)),
         ],
     )
 

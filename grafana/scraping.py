@@ -7,9 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +24,8 @@ _READY_S = 20.0
 
 @contextmanager
 def scraping(targets: Sequence[str]) -> Iterator[Prometheus]:
-    """A Prometheus of Debian's package on a free port of this machine, with a memory of its own that is deleted after.
+    """A Prometheus of Debian's package on a free port of this machine, with a memory of its own that is deleted after,
+    and that has begun to scrape.
 
     targets: "host:port" each, in place of the shipped ones. Raises FileNotFoundError where it is not installed,
     TimeoutError where it does not start.
@@ -46,18 +45,19 @@ def scraping(targets: Sequence[str]) -> Iterator[Prometheus]:
         command += [f"--web.listen-address={address}", "--log.level=warn"]  # it would listen on all interfaces
         with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
             try:
-                _await_ready(f"http://{address}", process, folder / "log")
-                yield Prometheus(f"http://{address}")
+                prometheus = Prometheus(f"http://{address}")
+                _await_scrape(prometheus, process, folder / "log")
+                yield prometheus
             finally:
                 process.terminate()
 
 
-def _await_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _await_scrape(prometheus: Prometheus, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until it has looked at its targets for the first time, up or down: 5 s after it is ready, by its own pace."""
     deadline = time.monotonic() + _READY_S
     while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{url}/-/ready", timeout=1):  # noqa: S310  # our own
+        with suppress(OSError, ValueError):  # it is not listening yet, or reads its memory
+            if prometheus.at("up", time.time()):
                 return
-        except OSError:  # not listening yet, or 503 while it reads its memory
-            time.sleep(0.02)
+        time.sleep(0.05)
     raise TimeoutError(f"prometheus did not start: {log.read_text()[-2000:]}")

@@ -245,7 +245,7 @@ class Screen(io.StringIO):
                 self.rows += [""] * (self.row + 1 - len(self.rows))
             elif char == "\r":
                 self.column = 0
-            else:
+            elif self.column < self.width:  # what is longer is cut: lines do not wrap while a frame is drawn
                 self.rows[self.row] = self.rows[self.row][: self.column].ljust(self.column) + char + self._rest()
                 self.column += 1
         return len(text)
@@ -295,20 +295,25 @@ def _frame(view: View, screen: Screen) -> list[str]:
     return [line.rstrip() for line in _lines(view, screen.width - 1, screen.height - 1, unicode=unicode)]
 
 
-@given(st.lists(st.tuples(st.integers(20, 130), st.integers(5, 45), st.booleans()), min_size=1, max_size=8))
+@given(
+    st.lists(st.tuples(st.integers(20, 130), st.integers(5, 45), st.booleans(), st.booleans()), min_size=1, max_size=8)
+)
 @settings(deadline=None, max_examples=40)
-def test_a_frame_replaces_the_one_before(steps: list[tuple[int, int, bool]]) -> None:
+def test_a_frame_replaces_the_one_before(steps: list[tuple[int, int, bool, bool]]) -> None:
     """Whatever is said, and however the window is resized: the screen holds all sentences and below them one frame."""
     screen = Screen(80, 24)
     terminal = Terminal(screen, size=screen.size)
     said = ["started"]
     terminal.say("started")
-    for number, (width, height, speaks) in enumerate(steps):
+    for number, (width, height, before, after) in enumerate(steps):
         screen.resize(width, height)
+        if before:
+            said.append(f"{number} first")
+            terminal.say(said[-1])
         view = _view(seconds=number % 3 + 1)
         terminal.show(view)
-        if speaks:
-            said.append(f"word {number}")
+        if after:
+            said.append(f"{number} then")
             terminal.say(said[-1])
         assert screen.text == [*said, *_frame(view, screen)]
         assert not screen.cursor

@@ -152,7 +152,7 @@ def test_after_measuring_the_time_stands_still() -> None:
     for phase in ("drain", "done"):
         found = snapshot(30.5, phase=phase)
         view = viewer.take(found, FACTS, None, found.written_ns + 9 * SECOND_NS)
-        assert (view.elapsed_ns, view.done_share, view.left_ns) == (30 * SECOND_NS, 1.0, 0)
+        assert (view.elapsed_ns, view.done_share, view.left_ns) == (30 * SECOND_NS + SECOND_NS // 2, 1.0, 0)
 
 
 def test_percentiles_of_the_run_need_enough_requests() -> None:
@@ -207,11 +207,20 @@ def test_lateness_has_the_limits_of_the_verdict() -> None:
 
 
 def test_silence_is_told() -> None:
-    """A board that is not written for 3 s while measuring: its process hangs. While loading nobody writes."""
+    """A board that is not written for 3 s while requests are sent or in flight: its process hangs. While it loads or
+    reports, nobody writes."""
     found = snapshot()
-    for phase, silent_ns, told in (("measure", SILENCE_NS, 0), ("measure", SILENCE_NS + 1, 1), ("load", 10**12, 0)):
-        view = Viewer().take(replace(found, phase=phase), FACTS, None, found.written_ns + silent_ns)
-        assert len([alert for alert in view.alerts if "nothing heard" in alert.evidence]) == told
+    for phase, in_flight, silent_ns, told in (
+        ("measure", 0, SILENCE_NS, 0),
+        ("measure", 0, SILENCE_NS + 1, 1),
+        ("drain", 3, SILENCE_NS + 1, 1),
+        ("drain", 0, 10**12, 0),
+        ("done", 0, 10**12, 0),
+        ("load", 0, 10**12, 0),
+    ):
+        hung = replace(found, phase=phase, in_flight=in_flight)
+        alerts = Viewer().take(hung, FACTS, None, found.written_ns + silent_ns).alerts
+        assert len([alert for alert in alerts if "nothing heard" in alert.evidence]) == told
 
 
 @pytest.mark.parametrize(
@@ -247,7 +256,8 @@ def test_a_stable_queue_raises_no_alarm() -> None:
         done = min(waiting + random.poisson(1250), room)
         waiting = max(waiting + random.poisson(1250) - room, 0)
         served += int(done)
-        assert _view(viewer, snapshot(at_s, (served, 0), waiting=waiting)).alerts == ()
+        found = snapshot(at_s, (10, 0), waiting=waiting, outcomes=np.array([[served, 0, 0], [0, 0, 0]], np.int64))
+        assert _view(viewer, found).alerts == ()
 
 
 # ---- a page of metrics read back

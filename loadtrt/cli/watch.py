@@ -191,7 +191,7 @@ class _Shown:
             raise error
         if view is not None and view.phase == "done":
             self._terminal.close()
-            self._terminal.say(f"{view.facts.run} is over: {status_line(view)}")
+            self._terminal.say(f"{view.facts.run} is over: {status_line(view).removeprefix('done ')}")
             return True
         if silent_ns > PATIENCE_NS:
             raise LoadtrtError(f"the run is lost: no answer for {format_duration(silent_ns)} ({error.reason})")
@@ -222,6 +222,7 @@ def _fetch(url: str) -> tuple[str, int | None]:
                 if len(body) > _MOST_BYTES or time.monotonic() > deadline:
                     raise UnansweredError(f"{url} sends more than a run's metrics, or too slowly", "it sends too much")
     except HTTPError as error:
+        error.close()
         reason = f"{error.code} {error.reason}".strip()
         raise UnansweredError(
             f"{url} answers {reason}: a run's metrics are at /metrics", f"it answers {reason}"

@@ -65,7 +65,8 @@ def _alerts(
     snapshot: Snapshot, facts: RunFacts, gpu: GpuReading | None, now_ns: int, waited: Sequence[tuple[int, int]]
 ) -> Iterator[Alert]:
     silent_ns = now_ns - snapshot.written_ns
-    if snapshot.phase in ("measure", "drain") and silent_ns > SILENCE_NS:
+    works = snapshot.phase == "measure" or (snapshot.phase == "drain" and snapshot.in_flight)
+    if works and silent_ns > SILENCE_NS:  # a drain that is over is followed by a report, however long that takes
         yield Alert(
             f"nothing heard from the measuring process for {format_duration(silent_ns)}",
             "see whether it still gets a core, and what its engine waits for",

@@ -39,6 +39,7 @@ class Charts:
         self._p99_bound_ns = min((bound for rank, bound in bounds if rank >= 0.99), default=math.inf)
 
     def rates(self, rows: int) -> list[Text]:
+        """How fast and how late it is now, and was: requests a second above, p99 below."""
         view = self._view
         heights = rows - rows // 2, rows // 2
         rates = [("requests/s", view.requests_per_s), ("inferences/s", view.inferences_per_s)]
@@ -60,10 +61,10 @@ class Charts:
         bound: float,
     ) -> list[Text]:
         """Numbers to the left, how they were to the right, with the highest value beside it. Red above `bound`."""
-        top = max((value for value in history if value is not None), default=0.0)
         room = self._width - _LABELS - _NOTE
         label = min(13, max(self._width - 10, 0))
         shown = history[-room:] if room >= _LEAST_CHART else ()
+        top = max((value for value in shown if value is not None), default=0.0)
         rows = columns(shown, height, top, unicode=self._unicode)
         styles = [BAD if value is not None and value > bound else GOOD for value in shown]
         lines = []
@@ -79,6 +80,7 @@ class Charts:
         return lines
 
     def latency(self, _: int) -> list[Text]:
+        """A table of percentiles, as many columns as fit; red where an objective's bound is passed."""
         view = self._view
         names = ("last second", "run") if self._width >= 40 else ("1 s", "run")
         first = len(names[0]) + 2
@@ -103,6 +105,7 @@ class Charts:
         return lines
 
     def histogram(self, rows: int) -> list[Text]:
+        """Latencies of the whole run, from left to right, with an axis below; red above an objective's bound."""
         low, high = span_of(self._view.histogram, _TAIL)
         heights = binned(self._view.histogram, low, high, self._width)
         step = (high - low) / self._width

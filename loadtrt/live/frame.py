@@ -73,7 +73,7 @@ def render(view: View, width: int, height: int, *, unicode: bool = True) -> Fram
 
 def status_line(view: View) -> str:
     """The View in one line, for where nothing can be drawn."""
-    words = [_progress_words(view)[0]]
+    words = _progress_words(view)[:1]
     if view.requests_per_s is not None and view.phase != "done":
         words.append(f"{format_count(view.requests_per_s)} requests/s")
     words += _counts(view)
@@ -175,11 +175,11 @@ class _Artist:
         if share is None:
             return [line.append(" · ".join(words))]
         text = " · ".join(words)
-        room = self.width - line.cell_len - len(text) - 1
+        room = self.width - line.cell_len - (len(text) + 1 if text else 0)
         if room < 8:
-            return [line.append(text if room >= 0 else words[-1])]
+            return [line.append(text if room >= 0 or not words else words[-1])]
         done, rest = bar(share, room)
-        return [line.append(done, GOOD).append(rest, FAINT).append(f" {text}")]
+        return [line.append(done, GOOD).append(rest, FAINT).append(f" {text}" if text else "")]
 
     def _counts(self, _: int) -> list[Text]:
         return [self._fit(_counts(self.view), self.width, "", first=True)]
@@ -246,7 +246,9 @@ class _Artist:
 
 
 def _progress_words(view: View) -> list[str]:
-    """How far it is, and what is left."""
+    """How far it is, and what is left; of a run that is over nobody asks."""
+    if view.phase == "done":
+        return []
     facts = view.facts
     measuring = view.done_share is not None or view.phase == "measure"
     goal = f" of {_clock(facts.duration_ns)}" if facts.duration_ns and measuring else ""

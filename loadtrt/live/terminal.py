@@ -84,7 +84,9 @@ class Terminal:
         if not self._drawn:
             self._write(line)
             return
-        top = self._to_top(self._size()[0])
+        width = self._size()[0]
+        top = self._to_top(width)
+        self._drawn = [min(length, width) for length in self._drawn]  # what is too long by now is cut
         self._write(f"{top}{_ERASE_BELOW}{line}{_CUT}{self._drawn_text}{_WRAP}")
 
     def close(self) -> None:

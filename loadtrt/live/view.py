@@ -178,11 +178,14 @@ class Viewer:
             self._begin(snapshot)
         if snapshot.phase != self._phase:
             self._phase, self._phase_ns = snapshot.phase, now_ns
+            if snapshot.phase == "drain" and self._started_ns:  # the board is written when it begins
+                self._measured_ns = snapshot.written_ns - self._started_ns
         if not self._started_ns:
             return
-        if snapshot.phase == "measure" or not self._measured_ns:
-            ended_ns = now_ns if snapshot.phase == "measure" else snapshot.written_ns
-            self._measured_ns = ended_ns - self._started_ns
+        if snapshot.phase == "measure":
+            self._measured_ns = now_ns - self._started_ns
+        elif not self._measured_ns:  # looked at only after it, or not at its end
+            self._measured_ns = snapshot.written_ns - self._started_ns
         self._note_window(snapshot)
         last = self._points[-1]
         if snapshot.written_ns > last.written_ns + (_QUIET_NS if finished == last.finished else 0):
