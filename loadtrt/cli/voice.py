@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from loadtrt.live.observer import Observer
 
 
+_SHOW_CURSOR = "\x1b[?25h"
+
+
 class Voice:
     """What is said on stderr while a run goes on: a rewritten line on a terminal, now and then a line elsewhere.
 
@@ -45,7 +48,9 @@ class Voice:
         self._observer = observer
 
     def take_back(self) -> None:
-        """The observer draws no longer."""
+        """The observer draws no longer. One that was killed has left the cursor hidden."""
+        if self._observer is not None and not self._observer.alive:
+            self._write(_SHOW_CURSOR)
         self._observer = None
 
     def say(self, sentence: str) -> None:

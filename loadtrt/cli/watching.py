@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from loadtrt.errors import EngineError
+from loadtrt.errors import LoadtrtError
 from loadtrt.live.observer import Observer, Wishes
 from loadtrt.live.run_facts import RunFacts
 from loadtrt.measure.families import information, model_name
@@ -50,7 +50,7 @@ class Watchers:
             self._start(gpu)
             try:
                 self._require_ready()
-            except EngineError as error:
+            except LoadtrtError as error:
                 self._voice.say(f"nobody watches: {error}")
                 self.close()
                 return

@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from loadtrt.errors import EngineError
+from loadtrt.errors import EngineError, UsageError
 from loadtrt.measure.board import Board, board_bytes
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ class Observer:
         self.board = Board(self._memory, lanes, bounds)
         self.url = ""
         self._answers: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
-        Thread(target=self._listen, name="loadtrt-observer", daemon=True).start()
+        self._listener = Thread(target=self._listen, name="loadtrt-observer", daemon=True)
+        self._listener.start()
         self.tell(wishes=asdict(wishes))
 
     @property
@@ -75,12 +76,13 @@ class Observer:
         return self._process.poll() is None
 
     def ready(self) -> None:
-        """Wait until metrics are served. Raises what keeps them from it as EngineError, such as a port in use."""
+        """Wait until metrics are served. Raises UsageError for what keeps them from it, such as a port in use, and
+        EngineError for a process that does not start."""
         answer = self._answer(_START_S)
         if answer is None:
             raise EngineError("the observer process did not start: leave --metrics out and add --no-live to go without")
         if "error" in answer:
-            raise EngineError(str(answer["error"]))
+            raise UsageError(str(answer["error"]))
         self.url = str(answer["url"])
 
     def describe(self, facts: RunFacts) -> None:
@@ -112,6 +114,10 @@ class Observer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._listener.join()
+        with suppress(OSError):
+            assert self._process.stdout is not None  # noqa: S101  # a pipe was asked for
+            self._process.stdout.close()
 
     def tell(self, **message: Any) -> None:
         """One line for the process; one that has gone is told nothing."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadtrt.measure.histogram import BUCKETS
-from loadtrt.measure.records import METRICS, Records
+from loadtrt.measure.records import METRICS, OK
 
 if TYPE_CHECKING:
     import mmap
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.measure.histogram import Histogram
+    from loadtrt.measure.records import Records
 
 PHASES = ("load", "verify", "warm-up", "measure", "drain", "done")
 OUTCOMES = ("ok", "failed", "unserved")  # by the status of a record
@@ -145,13 +146,15 @@ class Board:
         lanes = len(row["lane_service_ns"])
         cells = np.bincount(records.lane * len(OUTCOMES) + records.status, minlength=lanes * len(OUTCOMES))
         row["outcomes"] += cells.reshape(lanes, len(OUTCOMES))
-        ok = records.ok
+        ok = records.ok if cells.reshape(lanes, -1)[:, OK].sum() < len(records) else records
         for name, spans in (("lane_service_ns", ok.completed - ok.submitted), ("lane_compute_ns", ok.compute)):
             row[name] += np.bincount(ok.lane, weights=spans, minlength=lanes).astype(np.int64)
         for place, (metric, bound_ns) in enumerate(self._bounds):
             row["good"][place] += np.count_nonzero(METRICS[metric].of(ok) <= bound_ns)
-        computing = ok.compute > 0
-        ratio = (ok.completed - ok.due)[computing] / ok.compute[computing]
+        compute, latency = ok.compute, ok.completed - ok.due
+        if not compute.all():  # a phase that some engines do not have
+            compute, latency = compute[compute > 0], latency[compute > 0]
+        ratio = latency / compute
         row["ratios"] += np.bincount(np.searchsorted(RATIOS, ratio), minlength=len(RATIOS) + 1)
         row["ratio_sum"] += ratio.sum()
 

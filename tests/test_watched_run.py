@@ -1,0 +1,174 @@
+"""Runs that are watched, end to end: the observer process, its metrics in a real Prometheus, and what goes wrong."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prometheus import free_port, running_prometheus
+
+from loadtrt.live.observer import Observer, Wishes
+from loadtrt.live.run_facts import RunFacts
+from loadtrt.measure.result import RunResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LOADTRT = (sys.executable, "-m", "loadtrt")
+SIMULATED = ("--engine", "simulated:service=5ms", "--contexts", "2", "--warmup", "0")
+_PATIENCE_S = 20.0
+
+
+def _run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*LOADTRT, "run", *arguments], capture_output=True, text=True, check=False, **options)
+
+
+def _until(done: Any) -> None:
+    """Ask again and again, for so long that only a fault is longer."""
+    end = time.monotonic() + _PATIENCE_S
+    while not done():
+        assert time.monotonic() < end
+        select.select([], [], [], 0.02)
+
+
+@pytest.mark.parametrize("engine", [("simulated:service=5ms",), ("zoo:googlenet", "--on", "onnxruntime")])
+def test_counts_that_prometheus_ends_with_are_the_runs(engine: tuple[str, ...], tmp_path: Path) -> None:
+    """After the linger the last scrape holds what run.json does: requests, inferences, the histogram's count, sum."""
+    port = free_port()
+    with running_prometheus(tmp_path / "prometheus", [f"127.0.0.1:{port}"]) as prometheus:
+        done = _run(
+            "--engine", *engine, "--contexts", "2", "--warmup", "0", "--duration", "7s", "--metrics", f":{port}",
+            "--objective", "latency.p50 < 10s", "--json", "run.json", "--max-lateness", "1s",
+            cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        result = RunResult.model_validate_json((tmp_path / "run.json").read_text())
+        found = {
+            name: prometheus.value(f'max_over_time({name}{{run="{result.run}"}}[1m])')
+            for name in ("loadtrt_inferences_total", "loadtrt_latency_seconds_count", "loadtrt_latency_seconds_sum",
+                         "loadtrt_objective_good_total", "loadtrt_objective_requests_total")
+        }  # fmt: skip
+        served = f'loadtrt_requests_total{{outcome="ok",run="{result.run}"}}'
+        requests = prometheus.value(f"sum(max_over_time({served}[1m]))")
+    assert requests == result.ok > 0
+    assert found["loadtrt_inferences_total"] == result.ok * result.engine.batch
+    assert found["loadtrt_latency_seconds_count"] == result.metrics["latency"].count
+    mean = result.metrics["latency"].mean_ns
+    assert mean is not None
+    assert found["loadtrt_latency_seconds_sum"] == pytest.approx(mean * result.metrics["latency"].count / 1e9)
+    assert found["loadtrt_objective_good_total"] == found["loadtrt_objective_requests_total"] == result.ok
+    assert [(item.good, item.requests) for item in result.objectives] == [(result.ok, result.ok)]
+
+
+def test_a_port_in_use_is_told_before_the_run(tmp_path: Path) -> None:
+    """Exit code 2, one sentence, nothing measured."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = _run(*SIMULATED, "--duration", "10h", "--metrics", f":{port}", "--json", "run.json", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert "the port is in use" in line
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_an_observer_that_dies_ends_no_run(tmp_path: Path) -> None:
+    """It is killed while the run goes on: the result is whole all the same."""
+    port = free_port()
+    command = [*LOADTRT, "run", *SIMULATED, "--duration", "3s", "--metrics", f":{port}", "--json", "run.json"]
+    process = subprocess.Popen([*command, "--max-lateness", "1s"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    _until(lambda: _phase(port) == "measure")
+    (observer,) = _children(process.pid)
+    os.kill(observer, signal.SIGKILL)
+    assert process.wait(_PATIENCE_S) == 0
+    assert RunResult.model_validate_json((tmp_path / "run.json").read_text()).outcome == "completed"
+
+
+def test_a_run_that_is_killed_leaves_no_observer(tmp_path: Path) -> None:
+    """The end of its stdin is the end of the observer, and its port is free again."""
+    port = free_port()
+    command = [*LOADTRT, "run", *SIMULATED, "--duration", "10h", "--metrics", f":{port}"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    _until(lambda: _phase(port) == "measure")
+    process.kill()
+    process.wait()
+    _until(lambda: _phase(port) is None)
+
+
+def test_ctrl_c_on_a_terminal_leaves_it_as_it_was(tmp_path: Path) -> None:
+    """The view is drawn, goes with the run, and the cursor is back; the result is kept, exit code 130."""
+    leader, follower = pty.openpty()
+    command = [*LOADTRT, "run", *SIMULATED, "--duration", "10h", "--json", "run.json"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=follower)
+    os.close(follower)
+    drawn = b""
+    for part in _output(leader):
+        if b"lane 1" in drawn + part and b"lane 1" not in drawn:
+            process.send_signal(signal.SIGINT)
+        drawn += part
+    os.close(leader)
+    assert process.wait(_PATIENCE_S) == 130
+    assert drawn.count(b"\x1b[?25l") > 0
+    assert drawn.rindex(b"\x1b[?25h") > drawn.rindex(b"\x1b[?25l")
+    assert b"stopping: waiting for requests in flight" in drawn
+    assert RunResult.model_validate_json((tmp_path / "run.json").read_text()).outcome == "interrupted"
+
+
+def test_nobody_watches_a_quiet_run_on_a_cpu(tmp_path: Path) -> None:
+    """No terminal, no metrics, no GPU: no process is made."""
+    process = subprocess.Popen([*LOADTRT, "run", *SIMULATED, "--duration", "10h", "--quiet"], cwd=tmp_path)
+    _until(lambda: len(os.listdir(f"/proc/{process.pid}/task")) > 1)  # numpy's threads: it has begun
+    assert _children(process.pid) == []
+    process.kill()
+    process.wait()
+
+
+def test_the_observer_answers_and_ends() -> None:
+    """Ready with its URL, no telemetry without a GPU, and gone after close, at once and a second time."""
+    observer = Observer(2, [], Wishes(metrics="127.0.0.1:0"))
+    observer.ready()
+    observer.describe(RunFacts("r", "m", 2, 1, None, 0, None))
+    observer.board.enter("measure")
+    with urllib.request.urlopen(observer.url) as page:  # noqa: S310  # http, as the exporter says
+        assert b'phase="measure"} 1' in page.read()
+    assert observer.telemetry(0, 1, 1) is None
+    observer.close()
+    observer.close()
+    assert not observer.alive
+
+
+def _phase(port: int) -> str | None:
+    """What the metrics say; None where nobody serves them."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+            lines = page.read().decode().splitlines()
+    except OSError:
+        return None
+    active = [line for line in lines if line.startswith("loadtrt_phase{") and line.endswith(" 1.0")]
+    return active[0].partition('phase="')[2].partition('"')[0] if active else ""
+
+
+def _children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        return [int(child) for child in file.read().split()]
+
+
+def _output(descriptor: int) -> Iterator[bytes]:
+    """What is written on a terminal, until it is closed."""
+    while True:
+        try:
+            part = os.read(descriptor, 65536)
+        except OSError:
+            return
+        if not part:
+            return
+        yield part
