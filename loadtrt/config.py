@@ -23,7 +23,7 @@ from pydantic import (
 from loadtrt.errors import UsageError
 from loadtrt.measure.board import MOST_OBJECTIVES
 from loadtrt.measure.objective import parse_objective
-from loadtrt.units import SECOND_NS, exact_duration, parse_duration, parse_rate
+from loadtrt.units import SECOND_NS, exact_duration, parse_address, parse_duration, parse_rate
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -70,6 +70,17 @@ def _from_text(parse: Any) -> BeforeValidator:
     return BeforeValidator(read)
 
 
+def _address(value: object) -> object:
+    """ ":9400" of 9400, as YAML has it; where the text is no address, it is told."""
+    text = f":{value}" if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(text, str):
+        try:
+            parse_address(text)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+    return text
+
+
 def _one_or_many(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
@@ -79,6 +90,7 @@ Duration = Annotated[int, _from_text(parse_duration), Field(ge=0), PlainSerializ
 Rate = Annotated[float, _from_text(parse_rate), Field(gt=0)]
 Shape = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_shape)]
 Range = Annotated[tuple[float, float], BeforeValidator(_range)]
+Address = Annotated[str, BeforeValidator(_address)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 
 
@@ -138,7 +150,7 @@ class RunConfig(BaseModel):
     # who watches while it goes on
     live: bool = True
     telemetry: bool = True
-    metrics: str | None = None
+    metrics: Address | None = None
     metrics_linger: Duration = 3 * SECOND_NS
     metrics_native: bool = False
 
@@ -154,12 +166,13 @@ class RunConfig(BaseModel):
     @classmethod
     def _objectives_are_whole(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         """Every one parses, and there are no more than observers have room for."""
-        if len(value) > MOST_OBJECTIVES:
-            raise ValueError(f"no more than {MOST_OBJECTIVES} objectives: leave some out")
         try:
-            return tuple(parse_objective(text).text for text in value)
+            texts = tuple(dict.fromkeys(parse_objective(text).text for text in value))
         except UsageError as error:
             raise ValueError(str(error)) from None
+        if len(texts) > MOST_OBJECTIVES:
+            raise ValueError(f"no more than {MOST_OBJECTIVES} objectives: leave some out")
+        return texts
 
     @model_validator(mode="before")
     @classmethod
@@ -177,8 +190,9 @@ class RunConfig(BaseModel):
             raise ValueError(f"{self.arrivals} arrivals need a rate: add --rate, such as --rate 500/s")
         if self.inputs != ("random",) and self.input_sets != type(self).model_fields["input_sets"].default:
             raise ValueError("input_sets counts random input sets: leave it out with zeros, or with files of your own")
-        if self.metrics_native and self.metrics is None:
-            raise ValueError("metrics_native is a form of metrics: add --metrics, such as --metrics :9400")
+        for name in ("metrics_native", "metrics_linger"):
+            if self.metrics is None and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is about metrics: add --metrics, such as --metrics :9400, or leave it out")
         for name in ("export_profile", "export_layer_info"):
             if getattr(self, name) is not None and not self.profile:
                 raise ValueError(f"{name} is written from a profile: add --profile")

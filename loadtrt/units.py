@@ -9,6 +9,8 @@ import re
 
 from loadtrt.errors import UsageError
 
+_LOCALHOST = "127.0.0.1"
+_ADDRESS = re.compile(r"(?:(?P<host>[\w.-]*|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):)?(?P<port>\d{1,5})")
 SECOND_NS = 1_000_000_000
 MILLISECOND_NS = 1_000_000
 _DURATION_NS = {
@@ -45,6 +47,18 @@ def parse_rate(text: str | float) -> float:
     if value <= 0:
         raise UsageError(f"'{text}' is not a rate: write requests per second above zero, such as 500/s, 2k/s or 90/m")
     return value
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """(host, port) of ":9400", "9400", "0.0.0.0:9400", "[::1]:9400", "name:0"; without a host 127.0.0.1, and port 0 is
+    any free one. Raises UsageError."""
+    found = _ADDRESS.fullmatch(text.strip())
+    if not found or int(found["port"]) > 65535:
+        raise UsageError(
+            f"'{text}' is no address to serve metrics at: write :PORT or HOST:PORT with a port up to 65535, such as "
+            ":9400, 0.0.0.0:9400 or [::1]:9400"
+        )
+    return (found["host"] or "").strip("[]") or _LOCALHOST, int(found["port"])
 
 
 def parse_bytes(text: str) -> int:

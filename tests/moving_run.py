@@ -51,8 +51,8 @@ class MovingRun:
             requests=None,
             objectives=(("latency.p99 < 8ms", "latency", 0.99, bound_ns),),
         )
-        self._board = Board(bytearray(board_bytes(2)), 2, [(0, bound_ns)])
-        self._recorder = Recorder(2, 0, keep=0, board=self._board)
+        self._board = Board(bytearray(board_bytes(2)), 2)
+        self._recorder = Recorder(2, 0, keep=0, board=self._board, bounds=[(0, bound_ns)])
         self._started_ns = 0
         self._number = 0
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import anyio
 import numpy as np
 import pytest
@@ -20,8 +18,8 @@ from loadtrt.measure.board import OUTCOMES, PHASES, RATIOS, Board, board_bytes
 from loadtrt.measure.records import FAILED, METRICS, OK, UNSERVED
 
 
-def _board(lanes: int = 2, **options: object) -> Board:
-    return Board(bytearray(board_bytes(lanes)), lanes, **options)  # type: ignore[arg-type]
+def _board(lanes: int = 2) -> Board:
+    return Board(bytearray(board_bytes(lanes)), lanes)
 
 
 @given(
@@ -33,8 +31,8 @@ def _board(lanes: int = 2, **options: object) -> Board:
 def test_counts_are_the_recorders_own(requests: list[tuple[int, int, int]]) -> None:
     """Outcomes by lane, histograms, sums, lane sums and good requests equal what is counted one by one."""
     bound = 10**8
-    board = _board(bounds=[(0, bound)])
-    recorder = Recorder(2, 0, board=board)
+    board = _board()
+    recorder = Recorder(2, 0, board=board, bounds=[(0, bound)])
     for number, (lane, status, time) in enumerate(requests):
         recorder.record(0, 0, 1, time, 0, time // 2, 0, 0, lane, status)
         if number % 7 == 0:
@@ -57,27 +55,32 @@ def test_counts_are_the_recorders_own(requests: list[tuple[int, int, int]]) -> N
     assert found.ratios[0] == sum(ratio <= RATIOS[0] for ratio in ratios)
 
 
-def test_a_copy_is_in_one_piece() -> None:
-    """While another thread writes pairs that belong together, no copy holds halves of two."""
+def test_a_copy_is_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks while somebody writes waits, and gets all of what was written."""
     board = _board()
-    over = threading.Event()
+    writing = board.writing()
+    writing.__enter__()
+    board.show_counts(np.ones((2, 3), np.int64), np.empty(0, np.int64), [0] * len(METRICS))
 
-    def write() -> None:
-        number = 0
-        while not over.is_set():
-            number += 1
-            board.show_load(2 * number, number, number, number % 3)
+    def go_on(_: float) -> None:
+        board.show_counts(np.full((2, 3), 2, np.int64), np.empty(0, np.int64), [7] * len(METRICS))
+        writing.__exit__(None, None, None)
 
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        for _ in range(300):
-            found = board.snapshot()
-            assert found.submitted == 2 * found.waiting
-            assert found.in_flight == found.waiting
-    finally:
-        over.set()
-        thread.join()
+    monkeypatch.setattr("loadtrt.measure.board.time.sleep", go_on)
+    found = board.snapshot()
+    assert (found.outcomes == 2).all()
+    assert (found.sums_ns == 7).all()
+
+
+def test_a_writer_that_died_in_the_middle_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The latest copy, after so many tries."""
+    board = _board()
+    writing = board.writing()
+    writing.__enter__()
+    waits: list[float] = []
+    monkeypatch.setattr("loadtrt.measure.board.time.sleep", waits.append)
+    assert board.snapshot().phase == "load"
+    assert 0.05 < sum(waits) < 1
 
 
 def test_phases_are_told() -> None:

@@ -14,10 +14,10 @@ from exported import BOUND_NS, FACTS, recorded, some_requests, view
 from prometheus import free_port, running_prometheus
 
 from loadtrt.errors import UsageError
-from loadtrt.live.exporter import Exporter, parse_address
+from loadtrt.live.exporter import Exporter
 from loadtrt.measure.families import FAMILIES
 from loadtrt.measure.records import FAILED, METRICS, UNSERVED
-from loadtrt.units import SECOND_NS
+from loadtrt.units import SECOND_NS, parse_address
 
 if TYPE_CHECKING:
     from pathlib import Path

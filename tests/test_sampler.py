@@ -130,7 +130,7 @@ def test_wrapping_counters_lose_nothing(rate: float) -> None:
     could tell (21 GB/s)."""
     gpu = FakeGpu(rate=rate)
     sampler = sampled(gpu, 5)
-    found = sampler.intervals(gpu.began, gpu.began + 5 * SECOND_NS)
+    found = sampler.telemetry(gpu.began, gpu.began + 5 * SECOND_NS, 1).intervals
     assert [i.pcie_rx_bytes for i in found] == pytest.approx([rate] * 5, rel=1e-6)
     assert {i.pcie_tx_bytes for i in found} == {0}
     assert sampler.latest is not None

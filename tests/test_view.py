@@ -275,8 +275,8 @@ def test_a_page_says_what_the_snapshot_said(requests: list[tuple[int, int, int]]
 
     Unserved requests have no lane on the page; histograms reach the same counts at the page's bounds.
     """
-    board = Board(bytearray(board_bytes(2)), 2, [(0, 8_000_000)])
-    recorder = Recorder(2, 0, board=board)
+    board = Board(bytearray(board_bytes(2)), 2)
+    recorder = Recorder(2, 0, board=board, bounds=[(0, 8_000_000)])
     for lane, status, time_ns in requests:
         recorder.record(0, 10, 20, time_ns, 30, time_ns // 2, 40, 5, lane, status)
     recorder.finish()

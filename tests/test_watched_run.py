@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus import free_port, running_prometheus
 
+from loadtrt.lanes.recorder import Recorder
 from loadtrt.live.observer import Observer, Wishes
 from loadtrt.live.run_facts import RunFacts
 from loadtrt.measure.result import RunResult
@@ -125,22 +126,43 @@ def test_ctrl_c_on_a_terminal_leaves_it_as_it_was(tmp_path: Path) -> None:
 
 def test_nobody_watches_a_quiet_run_on_a_cpu(tmp_path: Path) -> None:
     """No terminal, no metrics, no GPU: no process is made."""
-    process = subprocess.Popen([*LOADTRT, "run", *SIMULATED, "--duration", "10h", "--quiet"], cwd=tmp_path)
-    _until(lambda: len(os.listdir(f"/proc/{process.pid}/task")) > 1)  # numpy's threads: it has begun
-    assert _children(process.pid) == []
-    process.kill()
-    process.wait()
+    process = subprocess.Popen([*LOADTRT, "run", *SIMULATED, "--duration", "1s", "--quiet"], cwd=tmp_path)
+    seen: set[int] = set()
+    while process.poll() is None:  # an observer lives as long as its run
+        seen.update(_children(process.pid))
+    assert seen == set()
+
+
+def test_a_folder_of_the_users_holds_no_modules(tmp_path: Path) -> None:
+    """A file called as a module is not imported by the observer; and standard streams may be closed."""
+    (tmp_path / "queue.py").write_text("raise SystemExit('imported')")
+    command = f"exec {' '.join(LOADTRT)} run {' '.join(SIMULATED)} --requests 20 --metrics :0 --metrics-linger 0s <&-"
+    path = {**os.environ, "PYTHONSAFEPATH": "1"}
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path, env=path)
+    assert done.returncode in (0, 97), done.stderr
+    assert "metrics at http" in done.stderr
+    assert "imported" not in done.stderr
+
+
+def test_objectives_beyond_the_kept_records_are_counted_exactly() -> None:
+    """Good requests are counted as they come, not guessed from buckets."""
+    recorder = Recorder(1, 0, keep=0, bounds=[(0, 1000)])
+    for latency in range(990, 1011):
+        recorder.record(0, 0, 0, latency, 0, latency, 0, 0, 0, 0)
+    recorder.finish()
+    assert not recorder.complete
+    assert recorder.good.tolist() == [11]
 
 
 def test_the_observer_answers_and_ends() -> None:
     """Ready with its URL, no telemetry without a GPU, and gone after close, at once and a second time."""
-    observer = Observer(2, [], Wishes(metrics="127.0.0.1:0"))
+    observer = Observer(2, Wishes(metrics="127.0.0.1:0"))
     observer.ready()
     observer.describe(RunFacts("r", "m", 2, 1, None, 0, None))
     observer.board.enter("measure")
     with urllib.request.urlopen(observer.url) as page:  # noqa: S310  # http, as the exporter says
         assert b'phase="measure"} 1' in page.read()
-    assert observer.telemetry(0, 1, 1) is None
+    assert observer.telemetry(0, 1, 1) == {"telemetry": None, "why": ""}
     observer.close()
     observer.close()
     assert not observer.alive
@@ -158,8 +180,11 @@ def _phase(port: int) -> str | None:
 
 
 def _children(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-        return [int(child) for child in file.read().split()]
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            return [int(child) for child in file.read().split()]
+    except OSError:  # it has just ended
+        return []
 
 
 def _output(descriptor: int) -> Iterator[bytes]:

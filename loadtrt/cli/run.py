@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 @click.option(
     "--metrics", metavar="[HOST]:PORT", help="Serve Prometheus metrics there; without a host to this one alone."
 )
-@click.option("--metrics-linger", metavar="TIME", help="Serve them so long after the run.  [default: 3s]")
+@click.option("--metrics-linger", metavar="TIME", help="Serve them so long after the run: two scrapes.  [default: 3s]")
 @flag("metrics-native", "no-metrics-native", "Offer native histograms to a Prometheus that asks for them.")
 @flag("quiet", "no-quiet", "No progress and no summary.")
 def command(config: Path | None, **options: Any) -> int:

@@ -100,7 +100,9 @@ def _run(config: RunConfig, late: list[RunResult]) -> int:
                 else:
                     delivery.make(config.json_file, lambda: json_of(result))
                 _deliver(result, session, config, delivery)
-            watchers.linger()
+                if result.failure is not None:
+                    print(f"loadtrt: {result.failure}", file=sys.stderr)
+            watchers.linger(result)
         finally:
             _close(engine, hangs=session.recorder is None or bool(session.recorder.by_status[UNSERVED]))
     finally:
@@ -108,8 +110,6 @@ def _run(config: RunConfig, late: list[RunResult]) -> int:
         watchers.close()
     if session.fault is not None:
         raise session.fault
-    if result.failure is not None:
-        print(f"loadtrt: {result.failure}", file=sys.stderr)
     code = _exit_code(result)
     if config.profile and result.outcome == "completed":
         code = _profile(result, engine.info, config, voice, delivery, late) or code

@@ -193,6 +193,11 @@ class _Shown:
             self._terminal.close()
             self._terminal.say(f"{view.facts.run} is over: {status_line(view).removeprefix('done ')}")
             return True
+        # Its end may lie between two looks: metrics linger for some seconds only.
+        if view is not None and (view.phase == "drain" or (view.left_ns is not None and view.left_ns <= silent_ns)):
+            self._terminal.close()
+            self._terminal.say(f"{view.facts.run} is over, and was last seen so: {status_line(view)}")
+            return True
         if silent_ns > PATIENCE_NS:
             raise LoadtrtError(f"the run is lost: no answer for {format_duration(silent_ns)} ({error.reason})")
         if view is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from loadtrt.errors import LoadtrtError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import Session
     from loadtrt.measure.board import Board
+    from loadtrt.measure.result import RunResult
     from loadtrt.measure.telemetry import GpuTelemetry
 
 
@@ -31,7 +33,7 @@ class Watchers:
         self._voice = voice
         self._run = run
         self._observer: Observer | None = None
-        self._objectives = tuple(parse_objective(text) for text in config.objective)
+        self._samples = False
         if config.metrics:  # before an engine is loaded, which may take minutes: the port may be in use
             self._start(gpu=None)
             self._require_ready()
@@ -39,7 +41,8 @@ class Watchers:
     @property
     def board(self) -> Board | None:
         """Where the run shows itself; None where nobody looks."""
-        return None if self._observer is None else self._observer.board
+        looks = self._config.metrics or self._draws
+        return self._observer.board if self._observer is not None and looks else None
 
     def begin(self, engine: Engine) -> None:
         """The engine is loaded: say what will be measured, and begin to draw. Raises EngineError."""
@@ -55,6 +58,7 @@ class Watchers:
                 self.close()
                 return
         elif gpu:
+            self._samples = True
             self._observer.tell(gpu=gpu)
         observer = self._observer
         assert observer is not None  # noqa: S101  # started above
@@ -68,31 +72,39 @@ class Watchers:
         """Measuring is over: take the drawing away. Returns the GPU's telemetry while it went on."""
         if self._observer is None:
             return None
+        if not self._observer.alive:
+            self._voice.take_back()
+            self._voice.say("the observer process has died: there are no metrics and no telemetry from then on")
+            return None
+        found, recorder = None, session.recorder
+        if recorder is not None and session.driven is not None and self._samples:
+            start_ns, end_ns = recorder.start_ns, session.driven.end_ns
+            answer = self._observer.telemetry(start_ns, end_ns, int(recorder.by_lane.sum()) * batch)
+            found = answer["telemetry"]
+            if answer["why"]:
+                self._voice.say(f"no GPU telemetry: {answer['why']}")
+        if self._draws:
+            self._observer.end_drawing()
+            self._voice.take_back()
         from pydantic import ValidationError
 
         from loadtrt.measure.telemetry import GpuTelemetry
 
-        found, recorder = None, session.recorder
-        if recorder is not None and session.driven is not None:
-            start_ns, end_ns = recorder.start_ns, session.driven.end_ns
-            found = self._observer.telemetry(start_ns, end_ns, int(recorder.by_lane.sum()) * batch)
-        if self._draws:
-            self._observer.end_drawing()
-            self._voice.take_back()
         try:
             return None if found is None else GpuTelemetry.model_validate(found)
         except ValidationError:  # of half a message from a process that died
             return None
 
-    def linger(self) -> None:
-        """The run is over and written: metrics stay up, so that its last numbers are scraped."""
+    def linger(self, result: RunResult) -> None:
+        """The run is over and written: metrics stay up, so that its last numbers are scraped. Ctrl-C is enough."""
         if self._observer is None:
             return
         self._observer.board.enter("done")
-        if self._config.metrics and self._observer.alive:
+        if self._config.metrics and self._observer.alive and result.outcome == "completed":
             if self._config.metrics_linger:
                 self._voice.say(f"metrics stay for {format_duration(self._config.metrics_linger)} (--metrics-linger)")
-            time.sleep(self._config.metrics_linger / 1e9)
+            with suppress(KeyboardInterrupt):
+                time.sleep(self._config.metrics_linger / 1e9)
 
     def close(self) -> None:
         """End the observer. Safe to call twice."""
@@ -106,9 +118,9 @@ class Watchers:
         return self._config.live and self._voice.on_terminal
 
     def _start(self, gpu: str | None) -> None:
-        bounds = [(objective.metric, objective.bound_ns) for objective in self._objectives]
+        self._samples = gpu is not None
         wishes = Wishes(self._config.metrics, self._config.metrics_native, self._draws, gpu)
-        self._observer = Observer(self._config.contexts, bounds, wishes)
+        self._observer = Observer(self._config.contexts, wishes)
 
     def _require_ready(self) -> None:
         assert self._observer is not None  # noqa: S101  # just started

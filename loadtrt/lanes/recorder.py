@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.measure.histogram import Histogram, Histograms
-from loadtrt.measure.records import COLUMNS, FAILED, METRICS, UNSERVED, Records
+from loadtrt.measure.records import COLUMNS, FAILED, METRICS, OK, UNSERVED, Records
 from loadtrt.measure.result import Interval
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from loadtrt.measure.board import Board
@@ -47,10 +49,18 @@ class Recorder:
     histograms: one for each metric. intervals: closed seconds, in order. first_error: an engine's sentence. submitted:
     requests sent, known at the end. first_completed_ns, last_completed_ns (by lane): of what was answered, `start_ns`
     for a lane without. starved_ns: time in which a lane had nothing in flight although work was due, summed over lanes.
-    board: where observers look; the histograms' counts lie on it then.
+    outcomes: int64 [lanes, 3], requests by lane and status. bounds: (number in METRICS, ns) of each objective, and good
+    the served requests within each. board: where observers look; the histograms' counts lie on it then.
     """
 
-    def __init__(self, lanes: int, start_ns: int, keep: int = KEEP, board: Board | None = None) -> None:
+    def __init__(
+        self,
+        lanes: int,
+        start_ns: int,
+        keep: int = KEEP,
+        board: Board | None = None,
+        bounds: Sequence[tuple[int, int]] = (),
+    ) -> None:
         self._buffer = np.empty((max(keep, 0) + _CHUNK, len(COLUMNS)), np.int64)  # pages are touched as they fill
         self._bytes = self._buffer.data.cast("B")
         self._keep = keep
@@ -62,8 +72,9 @@ class Recorder:
         self.board = board
         self._table = Histograms(len(METRICS), None if board is None else board.counts)
         self.histograms = dict(zip((metric.name for metric in METRICS), self._table.each, strict=True))
-        self.by_status = np.zeros(3, np.int64)
-        self.by_lane = np.zeros(lanes, np.int64)
+        self.outcomes = np.zeros((lanes, 3), np.int64)
+        self._bounds = tuple(bounds)
+        self.good = np.zeros(len(self._bounds), np.int64)
         self.starved_ns = 0
         self.first_error: str | None = None
         self.submitted = 0
@@ -118,7 +129,7 @@ class Recorder:
         with self._writing():
             self._drain()
             if self.board is not None:
-                self.board.show_sums([histogram.sum for histogram in self._table.each])
+                self.board.show_counts(self.outcomes, self.good, [histogram.sum for histogram in self._table.each])
 
     def _writing(self) -> AbstractContextManager[None]:
         return nullcontext() if self.board is None else self.board.writing()
@@ -132,6 +143,18 @@ class Recorder:
             self._row = self._keep  # the area after the kept rows is used again and again
         self._drained = self._row
         self._full_at = self._row + _CHUNK
+
+    @property
+    def by_status(self) -> npt.NDArray[np.int64]:
+        """Requests by status, int64 [3]."""
+        found: npt.NDArray[np.int64] = self.outcomes.sum(axis=0)
+        return found
+
+    @property
+    def by_lane(self) -> npt.NDArray[np.int64]:
+        """Served requests by lane, int64 [lanes]."""
+        found: npt.NDArray[np.int64] = self.outcomes[:, OK]
+        return found
 
     @property
     def records(self) -> Records:
@@ -150,11 +173,15 @@ class Recorder:
             self._close_before(None)
 
     def _absorb(self, records: Records) -> None:
-        self.by_status += np.bincount(records.status, minlength=3)
+        cells = np.bincount(records.lane * 3 + records.status, minlength=self.outcomes.size)
+        self.outcomes += cells.reshape(self.outcomes.shape)
         ok = records.ok if records.status.any() else records
-        self._table.add(np.stack([metric.of(ok) for metric in METRICS]))
+        values = np.stack([metric.of(ok) for metric in METRICS])
+        self._table.add(values)
+        for place, (metric_number, bound_ns) in enumerate(self._bounds):
+            self.good[place] += np.count_nonzero(values[metric_number] <= bound_ns)
         if self.board is not None:
-            self.board.add(records)
+            self.board.add(ok)
         served = records
         if len(ok) != len(records):
             unserved = Records(records.rows[records.status == UNSERVED])
@@ -162,7 +189,6 @@ class Recorder:
             for metric in METRICS:
                 if metric.of_unserved:
                     self.histograms[metric.name].add(metric.of(unserved))
-        self.by_lane += np.bincount(ok.lane, minlength=len(self.by_lane))
         if len(ok):
             first = int(ok.completed.min())
             self.first_completed_ns = first if self.first_completed_ns is None else min(self.first_completed_ns, first)

@@ -14,6 +14,7 @@ from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.verify import Verifier, quiet_outputs
 from loadtrt.load.arrivals import due_instants
+from loadtrt.measure.objective import parse_objective
 from loadtrt.units import SECOND_NS, format_duration, plural
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ async def run_session(
             await _warm_up(engine, config, len(inputs), stop, session, on_tick, clocks_settled)
         if not stop.requested:
             begins("measure", 0, 0, 0)
-            await _measure(engine, load, stop, session, on_tick, board)
+            bounds = [(item.metric, item.bound_ns) for item in map(parse_objective, config.objective)]
+            await _measure(engine, load, stop, session, on_tick, board, bounds)
         if config.export_output and session.driven is not None and not session.driven.unserved:
             try:
                 session.outputs = await quiet_outputs(engine, 0)
@@ -183,14 +185,20 @@ async def _warm_up(
 
 
 async def _measure(
-    engine: Engine, load: Load, stop: Stop, session: Session, on_tick: OnTick | None, board: Board | None
+    engine: Engine,
+    load: Load,
+    stop: Stop,
+    session: Session,
+    on_tick: OnTick | None,
+    board: Board | None,
+    bounds: Sequence[tuple[int, int]],
 ) -> None:
     gc.collect()
     gc.freeze()  # a full collection over what libraries left behind takes longer than many a request
     gc.disable()
     cpu_ns = time.process_time_ns()
     try:
-        session.recorder = Recorder(engine.contexts, 0, board=board)
+        session.recorder = Recorder(engine.contexts, 0, board=board, bounds=bounds)
         began = engine.now_ns()
         session.recorder.begin(began)
         session.driven = await drive(

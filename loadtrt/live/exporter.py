@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gzip
-import re
 import socket
 import socketserver
 import sys
@@ -17,6 +16,7 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from loadtrt.errors import UsageError
 from loadtrt.live.exposition import OPENMETRICS, PROTOBUF, TEXT, to_protobuf, to_text
 from loadtrt.live.metrics import families
+from loadtrt.units import parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,22 +26,8 @@ if TYPE_CHECKING:
 
     from loadtrt.live.metrics import View
 
-LOCALHOST = "127.0.0.1"
-_ADDRESS = re.compile(r"(?:(?P<host>[\w.-]*|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):)?(?P<port>\d{1,5})")
 _LOOK_S = 0.1  # between looks at whether to close
 _SECONDS = 10.0  # for one request, so that a client that stalls holds no thread for ever
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """(host, port) of ":9400", "9400", "0.0.0.0:9400", "[::1]:9400", "name:0"; without a host 127.0.0.1, and port 0 is
-    any free one. Raises UsageError."""
-    found = _ADDRESS.fullmatch(text.strip())
-    if not found or int(found["port"]) > 65535:
-        raise UsageError(
-            f"'{text}' is no address to serve metrics at: write :PORT or HOST:PORT with a port up to 65535, such as "
-            ":9400, 0.0.0.0:9400 or [::1]:9400"
-        )
-    return (found["host"] or "").strip("[]") or LOCALHOST, int(found["port"])
 
 
 class Exporter:

@@ -7,12 +7,14 @@ come out by stdout, and the end of stdin is the end of the run, even of one that
 
 from __future__ import annotations
 
+import fcntl
 import json
 import mmap
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from queue import Empty, SimpleQueue
@@ -23,12 +25,11 @@ from loadtrt.errors import EngineError, UsageError
 from loadtrt.measure.board import Board, board_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from loadtrt.live.run_facts import RunFacts
 
 _START_S = 20.0  # a cold disk may take long over the imports
 _ANSWER_S = 5.0
+_HOUR_S = 3.0  # more, for each hour of telemetry to be summed up
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +50,25 @@ class Observer:
     board: to be filled. url: where metrics are served, "" before `ready` and without them.
     """
 
-    def __init__(self, lanes: int, bounds: Sequence[tuple[int, int]], wishes: Wishes) -> None:
+    def __init__(self, lanes: int, wishes: Wishes) -> None:
         """Start the process; `ready` waits for it."""
         size = board_bytes(lanes)
         with _shared_file(size) as file:
             self._memory = mmap.mmap(file.fileno(), size)
-            command = [sys.executable, "-m", "loadtrt.live.observing", str(file.fileno()), str(lanes)]
+            # -P, and the path of this process: a file of the user's folder must not pass for a module there.
+            command = [sys.executable, "-P", "-m", "loadtrt.live.observing", str(file.fileno()), str(lanes)]
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 pass_fds=(file.fileno(),),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 start_new_session=True,  # a Ctrl-C is for the run, which ends the observer in its own time
                 text=True,
             )
-        self.board = Board(self._memory, lanes, bounds)
+        self.board = Board(self._memory, lanes)
         self.url = ""
+        self._answers_come = True
         self._answers: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
         self._listener = Thread(target=self._listen, name="loadtrt-observer", daemon=True)
         self._listener.start()
@@ -78,10 +82,10 @@ class Observer:
     def ready(self) -> None:
         """Wait until metrics are served. Raises UsageError for what keeps them from it, such as a port in use, and
         EngineError for a process that does not start."""
-        answer = self._answer(_START_S)
+        answer = self._answer("url", _START_S)
         if answer is None:
             raise EngineError("the observer process did not start: leave --metrics out and add --no-live to go without")
-        if "error" in answer:
+        if answer["error"]:
             raise UsageError(str(answer["error"]))
         self.url = str(answer["url"])
 
@@ -93,29 +97,31 @@ class Observer:
         """A line above what is drawn."""
         self.tell(say=sentence)
 
-    def telemetry(self, start_ns: int, end_ns: int, inferences: int) -> dict[str, Any] | None:
-        """The GPU's telemetry between two instants of perf_counter_ns, as its schema's JSON; None: there is none."""
+    def telemetry(self, start_ns: int, end_ns: int, inferences: int) -> dict[str, Any]:
+        """The GPU between two instants of perf_counter_ns: {"telemetry": its schema's JSON or None, "why": ...}."""
         self.tell(telemetry=[start_ns, end_ns, inferences])
-        answer = self._answer(_ANSWER_S)
-        return None if answer is None else answer.get("telemetry")
+        hours = (end_ns - start_ns) / 3.6e12
+        gone = {"telemetry": None, "why": "the observer process did not answer: there is no GPU telemetry"}
+        return self._answer("telemetry", _ANSWER_S + _HOUR_S * hours) or gone
 
     def end_drawing(self) -> None:
         """Take the drawing off the terminal, and wait until it is off."""
         self.tell(end_drawing=True)
-        self._answer(_ANSWER_S)
+        self._answer("end_drawing", _ANSWER_S)
 
     def close(self) -> None:
-        """End the process and let go of the memory. Safe to call twice."""
+        """End the process. Safe to call twice. One that hangs in the driver is left behind: it ends nobody's wait."""
         with suppress(OSError):
             assert self._process.stdin is not None  # noqa: S101  # a pipe was asked for
             self._process.stdin.close()
         try:
-            self._process.wait(_ANSWER_S)
+            self._process.wait(_ANSWER_S if self._answers_come else 0.1)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
-        self._listener.join()
-        with suppress(OSError):
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_ANSWER_S)
+        self._listener.join(_ANSWER_S)
+        if not self._listener.is_alive():
             assert self._process.stdout is not None  # noqa: S101  # a pipe was asked for
             self._process.stdout.close()
 
@@ -126,9 +132,15 @@ class Observer:
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
 
-    def _answer(self, patience_s: float) -> dict[str, Any] | None:
+    def _answer(self, key: str, patience_s: float) -> dict[str, Any] | None:
+        """The answer that has this key. Whoever did not answer once is not waited for again: its terminal may stand
+        still (Ctrl-S), or its GPU's driver."""
+        end = time.monotonic() + (patience_s if self._answers_come else 0)
         with suppress(Empty):
-            return self._answers.get(timeout=patience_s)
+            while (answer := self._answers.get(timeout=max(end - time.monotonic(), 0))) is not None:
+                if key in answer:
+                    return answer
+        self._answers_come = False
         return None
 
     def _listen(self) -> None:
@@ -143,9 +155,8 @@ class Observer:
 
 def _shared_file(size: int) -> BinaryIO:
     """A file of zeros that lies in memory and has no name."""
-    if hasattr(os, "memfd_create"):
-        file: BinaryIO = os.fdopen(os.memfd_create("loadtrt-board"), "w+b")
-    else:  # not on Linux
-        file = tempfile.TemporaryFile()  # noqa: SIM115  # the caller's
+    with tempfile.TemporaryFile(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as made:  # noqa: S108  # nameless
+        # Above the standard streams' numbers, one of which is free where it was closed: a pipe would take its place.
+        file: BinaryIO = os.fdopen(fcntl.fcntl(made.fileno(), fcntl.F_DUPFD_CLOEXEC, 3), "w+b")
     file.truncate(size)
     return file

@@ -12,9 +12,10 @@ import os
 import signal
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.errors import LoadtrtError
@@ -22,12 +23,55 @@ from loadtrt.live.run_facts import RunFacts
 from loadtrt.measure.board import Board, board_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from loadtrt.live.metrics import View as Exposed
     from loadtrt.live.sampler import Sampler
-    from loadtrt.live.terminal import Terminal
-    from loadtrt.live.view import Viewer
+    from loadtrt.live.telemetry import GpuReading
 
 _FRAME_S = 0.25
+_CLOSE_S = 1.0
+
+
+class Drawing:
+    """Draws the board's view in a thread of its own: a terminal that stands still (Ctrl-S) holds nobody else up."""
+
+    def __init__(self, board: Board, facts: RunFacts, latest: Callable[[], GpuReading | None]) -> None:
+        from loadtrt.live.terminal import Terminal
+        from loadtrt.live.view import Viewer
+
+        self._board = board
+        self._facts = facts
+        self._latest = latest
+        self._viewer, self._terminal = Viewer(), Terminal()
+        self._sentences: SimpleQueue[str] = SimpleQueue()
+        self._ended = Event()
+        self._run = os.getppid()
+        self._thread = Thread(target=self._draw, daemon=True)
+        self._thread.start()
+
+    def say(self, sentence: str) -> None:
+        """A line above what is drawn."""
+        self._sentences.put(sentence)
+
+    def close(self) -> None:
+        """Take the drawing away, if the terminal lets it."""
+        self._ended.set()
+        self._thread.join(_CLOSE_S)
+
+    def _draw(self) -> None:
+        while not self._ended.wait(_FRAME_S):
+            self._speak()
+            if not _is_stopped(self._run):  # by Ctrl-Z: then the terminal is the shell's
+                view = self._viewer.take(self._board.snapshot(), self._facts, self._latest(), time.time_ns())
+                self._terminal.show(view)
+        self._speak()
+        self._terminal.close()
+
+    def _speak(self) -> None:
+        with suppress(Empty):
+            while True:
+                self._terminal.say(self._sentences.get_nowait())
 
 
 class Observing:
@@ -38,8 +82,8 @@ class Observing:
         self._facts: RunFacts | None = None
         self._owned = ExitStack()
         self._sampler: Sampler | None = None
-        self._terminal: Terminal | None = None
-        self._viewer: Viewer | None = None
+        self._no_gpu = ""
+        self._drawing: Drawing | None = None
         self._draws = False
 
     def handle(self, message: dict[str, Any]) -> dict[str, Any] | None:
@@ -50,46 +94,40 @@ class Observing:
                 if gpu:
                     self._watch_gpu(str(gpu))
                 try:
-                    return {"url": self._serve(address, native) if address else ""}
+                    return {"url": self._serve(address, native) if address else "", "error": ""}
                 except LoadtrtError as error:
-                    return {"error": str(error)}
+                    return {"url": "", "error": str(error)}
             case {"facts": str(text)}:
                 self._facts = RunFacts.from_json(text)
                 if self._draws:
-                    from loadtrt.live.terminal import Terminal
-                    from loadtrt.live.view import Viewer
-
-                    self._viewer, self._terminal = Viewer(), Terminal()
+                    self._drawing = Drawing(self._board, self._facts, self._latest)
             case {"gpu": str(bus_id)}:
                 self._watch_gpu(bus_id)
             case {"say": str(sentence)}:
-                if self._terminal is not None:
-                    self._terminal.say(sentence)
+                if self._drawing is not None:
+                    self._drawing.say(sentence)
             case {"telemetry": [start_ns, end_ns, inferences]}:
                 if self._sampler is None:
-                    return {"telemetry": None}
+                    return {"telemetry": None, "why": self._no_gpu}
                 found = self._sampler.telemetry(start_ns, end_ns, inferences)
-                return {"telemetry": found.model_dump(mode="json")}
+                return {"telemetry": found.model_dump(mode="json"), "why": ""}
             case {"end_drawing": _}:
                 self._end_drawing()
                 return {"end_drawing": True}
         return None
-
-    def draw(self) -> None:
-        """A frame, if somebody looks."""
-        if self._terminal is not None and self._viewer is not None and self._facts is not None:
-            gpu = None if self._sampler is None else self._sampler.latest
-            self._terminal.show(self._viewer.take(self._board.snapshot(), self._facts, gpu, time.time_ns()))
 
     def close(self) -> None:
         """Give everything back."""
         self._end_drawing()
         self._owned.close()
 
+    def _latest(self) -> GpuReading | None:
+        return None if self._sampler is None else self._sampler.latest
+
     def _end_drawing(self) -> None:
-        if self._terminal is not None:
-            self._terminal.close()
-            self._terminal = None
+        if self._drawing is not None:
+            self._drawing.close()
+            self._drawing = None
 
     def _serve(self, address: str, native: bool) -> str:
         from loadtrt.live.exporter import Exporter
@@ -101,14 +139,13 @@ class Observing:
 
         if self._facts is None:
             return None
-        gpu = None if self._sampler is None else self._sampler.latest
-        return View(self._board.snapshot(), self._facts, gpu, time.time_ns(), time.process_time())
+        return View(self._board.snapshot(), self._facts, self._latest(), time.time_ns(), time.process_time())
 
     def _watch_gpu(self, bus_id: str) -> None:
         from loadtrt.live.sampler import Sampler
         from loadtrt.live.telemetry import open_gpu
 
-        gpu, _ = open_gpu(bus_id)
+        gpu, self._no_gpu = open_gpu(bus_id)
         if gpu is not None and self._sampler is None:
             self._owned.enter_context(gpu)
             self._sampler = self._owned.enter_context(Sampler(gpu))
@@ -125,14 +162,7 @@ def main() -> None:
     messages: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
     Thread(target=_listen, args=(messages,), daemon=True).start()
     try:
-        while True:
-            try:
-                message = messages.get(timeout=_FRAME_S)
-            except Empty:
-                observing.draw()
-                continue
-            if message is None:
-                break
+        while (message := messages.get()) is not None:
             answer = observing.handle(message)
             if answer is not None:
                 sys.stdout.write(json.dumps(answer) + "\n")
@@ -144,9 +174,19 @@ def main() -> None:
 
 
 def _listen(messages: SimpleQueue[dict[str, Any] | None]) -> None:
-    for line in sys.stdin:
-        messages.put(json.loads(line))
-    messages.put(None)
+    try:
+        for line in sys.stdin:
+            messages.put(json.loads(line))
+    finally:  # also after half a line, of a run that was killed in the middle of it
+        messages.put(None)
+
+
+def _is_stopped(process: int) -> bool:
+    """Whether a process stands still by a signal; only Linux tells."""
+    with suppress(OSError):
+        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return state[:1] == ["T"]
+    return False
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from loadtrt.units import MILLISECOND_NS, SECOND_NS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadtrt.measure.telemetry import GpuInterval, GpuTelemetry
+    from loadtrt.measure.telemetry import GpuTelemetry
 
 EVERY_NS = 200 * MILLISECOND_NS
 # The PCIe counters wrap at 4 GiB, after 68 ms at the 63 GB/s of PCIe 5.0 x16. Read this often they are exact up to
@@ -121,11 +121,6 @@ class Sampler:
             with self._looks:
                 self._running = False
                 self._looks.notify_all()
-
-    def intervals(self, start_ns: int, end_ns: int) -> tuple[GpuInterval, ...]:
-        """Each second from start_ns to end_ns (perf_counter_ns), as far as they were seen until now."""
-        with self._looks:
-            return self._log.intervals(start_ns, end_ns)
 
     def telemetry(self, start_ns: int, end_ns: int, inferences: int) -> GpuTelemetry:
         """All that is known of a run between two instants of perf_counter_ns in which so many inferences were served.

@@ -9,7 +9,7 @@ from loadtrt.errors import UsageError
 from loadtrt.measure.records import METRICS
 from loadtrt.units import parse_duration
 
-_FORM = re.compile(r"\s*(\w+)\.(p\d{1,2}(?:\.\d+)?|max)\s*<=?\s*(\S.*?)\s*")
+_FORM = re.compile(r"\s*(\w+)\.(p\d{1,2}(?:\.\d{1,6})?|max)\s*<=?\s*(\S.*?)\s*", re.ASCII)
 _NUMBERS = {metric.name: number for number, metric in enumerate(METRICS)}
 
 
@@ -38,4 +38,4 @@ def parse_objective(text: str) -> Objective:
     bound_ns = parse_duration(bound)
     if bound_ns <= 0:
         raise UsageError(f"'{text}': no request takes less than no time: give a bound above 0")
-    return Objective(" ".join(text.split()), _NUMBERS[name], rank, bound_ns)
+    return Objective(f"{name}.{quantile} < {' '.join(bound.split())}", _NUMBERS[name], rank, bound_ns)

@@ -93,7 +93,7 @@ class _Export:
         bounds = {it.text: [it.bound_ns / SECOND_NS] * (count - 1) for _, it in objectives}
         yield from self._gauge(table.BOUND, "objective", bounds)
         yield from self._gauge(table.TARGET, "objective", {it.text: [it.rank] * (count - 1) for _, it in objectives})
-        told = table.information(result.engine, result.config["arrivals"], result.config["buffers"])
+        told = table.information(result.engine, result.config["arrivals"], result.config.get("buffers", 0))
         labels = {table.label_name(name): value for name, value in told.items()}
         yield from self._single(table.RUN_INFO, {**labels, "batch": str(result.engine.batch)}, [1] * count)
         yield from self._single(table.BUILD_INFO, {"version": result.loadtrt}, [1] * count)
