@@ -15,12 +15,17 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    PrivateAttr,
     ValidationError,
+    field_serializer,
     field_validator,
     model_validator,
 )
 
 from loadtrt.errors import UsageError
+from loadtrt.load.arrivals import LOAD_OPTIONS, contradiction, implied_arrivals, overruled
+from loadtrt.load.stages import parse_bursts, parse_stages
+from loadtrt.load.trace import read_trace
 from loadtrt.measure.board import MOST_OBJECTIVES
 from loadtrt.measure.objective import parse_objective
 from loadtrt.units import SECOND_NS, exact_duration, parse_address, parse_duration, parse_rate
@@ -68,6 +73,17 @@ def _from_text(parse: Any) -> BeforeValidator:
             raise ValueError(str(error)) from None
 
     return BeforeValidator(read)
+
+
+def _kept(parse: Any) -> BeforeValidator:
+    """Text that parses, kept as it was written; a list is its items with commas between."""
+
+    def read(value: object) -> str:
+        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        parse(text)
+        return text
+
+    return _from_text(read)
 
 
 def _address(value: object) -> object:
@@ -121,8 +137,16 @@ class RunConfig(BaseModel):
     threads_per_context: int | None = Field(None, ge=1)
 
     # the load
-    arrivals: Literal["closed", "constant", "poisson"] = "closed"
-    rate: Rate | None = None
+    arrivals: Literal["closed", "constant", "poisson", "gamma", "trace", "offline"] = "closed"
+    rate: Rate | None = None  # the mean; that of stages and traces is not written, as it follows from them
+    burstiness: float | None = Field(None, ge=0, le=100, allow_inf_nan=False)
+    bursts: Annotated[str, _kept(parse_bursts)] | None = None
+    stages: Annotated[str, _kept(parse_stages)] | None = None
+    trace: str | None = None
+    trace_column: str | None = None
+    time_scale: float = Field(1.0, gt=0, allow_inf_nan=False)
+    trace_loop: bool = False
+    _own_ns: int | None = PrivateAttr(None)  # how long stages or a trace take
     seed: int = Field(1, ge=0)
     inputs: Names = ("random",)
     input_sets: int = Field(4, ge=1)
@@ -174,20 +198,38 @@ class RunConfig(BaseModel):
             raise ValueError(f"no more than {MOST_OBJECTIVES} objectives: leave some out")
         return texts
 
+    @field_serializer("rate")
+    def _rate_as_given(self, rate: float | None) -> float | None:
+        return None if self.stages or self.trace else rate
+
     @model_validator(mode="before")
     @classmethod
-    def _open_loop_by_rate(cls, data: object) -> object:
-        """A rate without a kind of arrivals means Poisson: independent users."""
-        if isinstance(data, dict) and data.get("rate") is not None and data.get("arrivals") is None:
-            return {**{key: value for key, value in data.items() if key != "arrivals"}, "arrivals": "poisson"}
+    def _arrivals_by_what_is_given(cls, data: object) -> object:
+        if isinstance(data, dict) and data.get("arrivals") is None:
+            implied = implied_arrivals({key for key, value in data.items() if value is not None})
+            return {**data, "arrivals": implied} if implied else data
         return data
 
     @model_validator(mode="after")
+    def _load_is_one(self) -> Self:
+        """One source of load; the mean rate and the length of stages and traces, as far as max_duration lets them."""
+        fields = type(self).model_fields
+        wrong = contradiction(self.arrivals, [it for it in LOAD_OPTIONS if getattr(self, it) != fields[it].default])
+        if wrong is not None:
+            raise ValueError(wrong)
+        try:  # now, before an engine is loaded
+            trace = None if self.trace is None else read_trace(self.trace, self.trace_column, self.time_scale)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        own = parse_stages(self.stages) if self.stages else trace
+        if own is not None:
+            self._own_ns = None if self.trace_loop else own.duration_ns
+            length = own.duration_ns if self.trace_loop else self.least_duration_ns
+            self.__dict__["rate"] = own.requests(length) * SECOND_NS / max(length, 1)  # frozen from here on
+        return self
+
+    @model_validator(mode="after")
     def _load_is_whole(self) -> Self:
-        if self.arrivals == "closed" and self.rate is not None:
-            raise ValueError("closed arrivals have no rate: leave --rate out, or take --arrivals poisson or constant")
-        if self.arrivals != "closed" and self.rate is None:
-            raise ValueError(f"{self.arrivals} arrivals need a rate: add --rate, such as --rate 500/s")
         if self.inputs != ("random",) and self.input_sets != type(self).model_fields["input_sets"].default:
             raise ValueError("input_sets counts random input sets: leave it out with zeros, or with files of your own")
         for name in ("metrics_native", "metrics_linger"):
@@ -203,6 +245,8 @@ class RunConfig(BaseModel):
     @property
     def least_duration_ns(self) -> int:
         """How long to measure at least; with `requests` too, the run ends when both are met."""
+        if self._own_ns is not None:
+            return self._own_ns if self.max_duration is None else min(self.max_duration, self._own_ns)
         if self.duration is not None:
             return self.duration
         most = DEFAULT_DURATION_NS if self.max_duration is None else min(self.max_duration, DEFAULT_DURATION_NS)
@@ -229,13 +273,10 @@ def load_config(file: Path | None, options: dict[str, Any], without: Collection[
     unknown = [_unknown(key) for key in data if key not in KEYS]
     if unknown:
         raise UsageError(f"{source}: " + "; ".join(unknown))
-    data = {key: value for key, value in data.items() if key not in without}
     given = {key: value for key, value in options.items() if value is not None}
-    if "rate" in given and "arrivals" not in given and data.get("arrivals") == "closed":
-        del data["arrivals"]  # a rate on the command line wins over the file's closed loop
-    if given.get("arrivals") == "closed":
-        data.pop("rate", None)
-    merged = {**data, **given}
+    # Who takes no duration from the file takes no load: stages and traces have their own.
+    left = overruled(data, given).union(without, LOAD_OPTIONS if "duration" in without else ())
+    merged = {**{key: value for key, value in data.items() if key not in left}, **given}
     for key, value in merged.items():
         if isinstance(value, str) and not value.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in value):
             raise UsageError(f"--{key.replace('_', '-')}: the name is no UTF-8, as results are: rename it")

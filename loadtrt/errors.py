@@ -6,6 +6,8 @@ The command line prints the sentence on stderr and exits with `exit_code`; it ne
 from __future__ import annotations
 
 EXIT_INVALID = 97  # measured, but the measurement cannot be trusted (the generator was the bottleneck)
+EXIT_UNDECIDED = 98  # measured, but too little to tell whether an objective is met
+EXIT_MISSED = 99  # measured, and an objective is missed (k6's code for a threshold)
 EXIT_INTERRUPTED = 130
 
 

@@ -1,16 +1,33 @@
-"""Due instants: what the processes promise."""
+"""Due instants: what the processes promise, and which options make a load."""
 
 from __future__ import annotations
 
+import json
 import math
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from loadtrt.config import RunConfig, load_config
+from loadtrt.engines.open import open_engine
 from loadtrt.errors import UsageError
-from loadtrt.load.arrivals import due_instants
+from loadtrt.lanes.scheduler import Stop
+from loadtrt.lanes.session import Session, run_session
+from loadtrt.load.arrivals import due_instants, offline_instants
+from loadtrt.load.inputs import make_inputs
+from loadtrt.report.tables import _mode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from loadtrt.measure.records import Records
 
 SECOND = 1_000_000_000
+MS = 1_000_000
 
 
 def test_constant_arrivals_never_drift() -> None:
@@ -18,6 +35,14 @@ def test_constant_arrivals_never_drift() -> None:
     due = due_instants("constant", 300.0, 3600 * SECOND, 0, seed=1)
     assert len(due) == 300 * 3600
     assert due[-1] == round((len(due) - 1) * SECOND / 300)
+
+
+@given(rate=st.integers(1, 2000), tenths=st.integers(1, 100))
+def test_constant_arrivals_are_as_many_as_the_rate_says(rate: int, tenths: int) -> None:
+    """n = ⌈rate · T⌉, T in tenths of a second: rounding adds none."""
+    due = due_instants("constant", float(rate), tenths * SECOND // 10, 0, seed=1)
+    assert len(due) == -(-rate * tenths // 10)
+    assert due[-1] < tenths * SECOND // 10
 
 
 def test_poisson_counts_have_the_mean_and_variance_of_poisson() -> None:
@@ -28,6 +53,55 @@ def test_poisson_counts_have_the_mean_and_variance_of_poisson() -> None:
     assert 0.75 < counts.var() / 1000 < 1.3
     gaps = np.diff(due)
     assert abs(gaps.std() / gaps.mean() - 1) < 0.01
+
+
+@pytest.mark.parametrize("cv", [0.2, 0.5, 2.0, 4.0])
+def test_gamma_gaps_have_their_mean_and_deviation(cv: float) -> None:
+    """Mean gap 1 / rate within 4 standard errors CV / √n; deviation / mean = CV.
+
+    The standard error of a gamma's CV: its variance's is σ²·√((κ − 1) / n), κ = 3 + 6·CV², so CV's is half as large.
+    """
+    n = 400_000
+    gaps = np.diff(due_instants("gamma", 1000.0, 0, n, 7, cv)) / MS
+    assert abs(gaps.mean() - 1) < 4 * cv / math.sqrt(n)
+    error = cv * math.sqrt((2 + 6 * cv**2) / n) / 2 + cv**2 / math.sqrt(n)
+    assert abs(gaps.std() / gaps.mean() - cv) < 4 * error
+
+
+@pytest.mark.parametrize(("kind", "cv"), [("poisson", 1.0), ("gamma", 0.3), ("gamma", 4.0), ("gamma", 20.0)])
+def test_as_many_come_in_any_time_as_the_rate_says(kind: Any, cv: float) -> None:
+    """E N(t) = rate · t from the first moment, for every burstiness: over 1000 seeds within 4 standard errors.
+
+    A process whose first gap is as long as any other would bring (CV² − 1) / 2 too many: 200 of 600 at CV 20.
+    """
+    counts = np.array([len(due_instants(kind, 200.0, 2 * SECOND, 0, seed, cv)) for seed in range(1000)])
+    assert abs(counts.mean() - 400) < 4 * counts.std() / math.sqrt(len(counts))
+
+
+def test_burstiness_0_is_constant_and_1_is_poisson() -> None:
+    """The two ends that have names of their own, instant by instant."""
+    for kind, cv in (("constant", 0.0), ("poisson", 1.0)):
+        named = due_instants(kind, 300.0, 10 * SECOND, 0, 5)  # type: ignore[arg-type]
+        assert np.array_equal(named, due_instants("gamma", 300.0, 10 * SECOND, 0, 5, cv))
+
+
+def test_more_burstiness_makes_counts_vary_more() -> None:
+    """Var N(t) / E N(t) tends to CV² (Cox, Renewal theory, 1962)."""
+    due = due_instants("gamma", 1000.0, 1000 * SECOND, 0, 3, 3.0)
+    counts = np.bincount(due // SECOND, minlength=1000)
+    assert counts.var() / counts.mean() == pytest.approx(9, rel=0.2)
+
+
+@given(seed=st.integers(0, 2**32), cv=st.floats(0, 100), requests=st.integers(1, 70_000))
+@settings(max_examples=30, deadline=None)
+def test_instants_ascend_and_depend_on_the_seed_alone(seed: int, cv: float, requests: int) -> None:
+    """Same seed, same instants; a longer schedule begins with the shorter one; ascending, int64, from 0 on."""
+    due = due_instants("gamma", 700.0, 0, requests, seed, cv)
+    assert due.dtype == np.int64
+    assert len(due) == requests
+    assert due[0] >= 0
+    assert (np.diff(due) >= 0).all()
+    assert np.array_equal(due_instants("gamma", 700.0, 0, requests + 70_000, seed, cv)[:requests], due)
 
 
 def test_the_same_seed_draws_the_same_instants() -> None:
@@ -46,6 +120,197 @@ def test_both_time_and_number_are_met() -> None:
 
 
 def test_what_does_not_fit_in_memory_is_refused() -> None:
-    """One sentence instead of a frozen machine."""
+    """One sentence instead of a frozen machine, also of a rate that no float holds."""
+    for rate in (1e6, math.inf):
+        with pytest.raises(UsageError, match="too many to draw"):
+            due_instants("poisson", rate, 3600 * SECOND, 0, seed=1)
     with pytest.raises(UsageError, match="too many to draw"):
-        due_instants("poisson", 1e6, 3600 * SECOND, 0, seed=1)
+        offline_instants(50_000_001)
+
+
+# --- offline, through the scheduler
+
+
+async def _records(options: dict[str, object]) -> Records:
+    config = RunConfig.model_validate({"engine": "simulated:service=5ms,clock=virtual", "warmup": "100ms", **options})
+    engine, session = open_engine(config), Session()
+    try:
+        inputs = make_inputs(engine.info.tensors, config.inputs, config.input_sets, config.input_range, config.seed)
+        await run_session(engine, config, inputs, Stop(), session)
+    finally:
+        engine.close()
+    assert session.recorder is not None
+    assert session.recorder.by_status[1:].tolist() == [0, 0]
+    rows = session.recorder.records.rows
+    rows[:, :4] -= session.recorder.start_ns
+    return session.recorder.records
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("contexts", [1, 3])
+async def test_offline_latency_grows_as_the_queue_is_served(contexts: int) -> None:
+    """All due at 0 and served S each by c lanes: latency of the k-th is (⌊k / c⌋ + 1)·S, to the ns, however long."""
+    records = await _records({"arrivals": "offline", "requests": 6000, "contexts": contexts, "buffers": 1})
+    assert not records.due.any()
+    expected = (np.arange(6000) // contexts + 1) * 5 * MS  # 30 s on one lane: longer than a drain
+    assert np.sort(records.completed).tolist() == expected.tolist()
+    assert not records.lateness.any()
+
+
+@pytest.mark.anyio
+async def test_bursts_come_in_their_part_of_the_cycle() -> None:
+    """1 s of each 5 s, and as many as the mean rate says."""
+    records = await _records({"rate": "20/s", "arrivals": "constant", "bursts": "1s/4s", "contexts": 4})
+    assert len(records) == 200
+    assert (records.due % (5 * SECOND) < SECOND).all()
+    assert np.bincount(records.due // (5 * SECOND)).tolist() == [100, 100]
+
+
+@pytest.mark.anyio
+async def test_a_trace_goes_through_the_scheduler(tmp_path: Path) -> None:
+    """Records are due when the trace says, × the scale, round after round."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text("at\n5.5\n5.600000001\n7.5\n")
+    options = {"trace": str(trace), "time_scale": 0.5, "trace_loop": True, "requests": 7}
+    records = await _records({**options, "contexts": 2})
+    rounds = [round_ns + t for round_ns in (0, 3 * SECOND // 2, 3 * SECOND) for t in (0, 50_000_000, SECOND)]
+    assert records.due.tolist() == rounds[:7]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "closed loop"),
+        ({"rate": "500/s"}, "poisson at 500/s"),
+        ({"rate": "500/s", "burstiness": 4}, "gamma at 500/s, CV 4"),
+        ({"rate": "500/s", "burstiness": 0.5, "bursts": "1s/4s"}, "gamma at 500/s, CV 0.5, bursts 1s/4s"),
+        ({"stages": "5/s:1s, 9/s:1s", "arrivals": "constant"}, "constant in stages 5/s:1s, 9/s:1s"),
+        ({"trace": "TRACE"}, "trace TRACE"),
+        ({"trace": "TRACE", "time_scale": 0.5, "trace_loop": True}, "trace TRACE × 0.5, looped"),
+        ({"arrivals": "offline", "requests": 1000}, "offline, 1 000 requests at once"),
+    ],
+)
+def test_the_summary_names_the_load(
+    options: dict[str, object], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was asked, in one phrase of the line on how the engine was driven."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "TRACE").write_text("0\n1\n")
+    config = load_config(None, {"engine": "x", **options}).model_dump(mode="json", by_alias=True)
+    result: Any = SimpleNamespace(config=config, engine=SimpleNamespace(batch=1, mode={}))
+    assert _mode(result) == f"1 context × 2 buffers · {words} · batch 1"
+
+
+# --- which options make a load
+
+
+@pytest.mark.parametrize(
+    ("options", "arrivals"),
+    [
+        ({}, "closed"),
+        ({"rate": "5/s"}, "poisson"),
+        ({"rate": "5/s", "burstiness": 4}, "gamma"),
+        ({"rate": "5/s", "bursts": "1s/4s"}, "poisson"),
+        ({"stages": "5/s:1s"}, "poisson"),
+        ({"stages": "5/s:1s", "burstiness": 4}, "gamma"),
+        ({"stages": ["5/s:1s", "9/s:1s"], "arrivals": "constant"}, "constant"),
+    ],
+)
+def test_options_imply_the_arrivals(options: dict[str, object], arrivals: str) -> None:
+    """Who names a rate has Poisson arrivals, who names a burstiness gamma."""
+    assert load_config(None, {"engine": "x", **options}).arrivals == arrivals
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"arrivals": "closed", "stages": "5/s:1s"}, "closed arrivals have no stages: leave --stages out"),
+        ({"stages": "5/s:1s", "rate": "5"}, "stages have rates and durations of their own, and no rate: leave --rate"),
+        ({"stages": "5/s:1s", "duration": "5s"}, "and no duration: leave --duration or --stages out"),
+        ({"stages": "5/s:1s", "requests": 5}, "and no requests: leave --requests or --stages out"),
+        ({"stages": "5/s:1s", "bursts": "1s/1s"}, "and no bursts: leave --bursts or --stages out"),
+        ({"stages": "5/s:1s", "trace": "t"}, "a trace has instants of its own, and no stages"),
+        ({"stages": "5/s"}, "--stages: '5/s' is no stage: write RATE:TIME"),
+        ({"trace": "t", "rate": "5"}, "a trace has instants of its own, and no rate: leave --rate or --trace out"),
+        ({"trace": "t", "duration": "5s"}, "no duration: leave --duration or --trace out, or add --trace-loop"),
+        ({"trace": "t", "burstiness": 2}, "and no burstiness"),
+        ({"trace": "t", "arrivals": "poisson"}, "poisson arrivals have no trace: leave --trace out"),
+        ({"trace": "/nowhere/t"}, "cannot read trace /nowhere/t: No such file or directory"),
+        ({"arrivals": "trace"}, "trace arrivals need a trace: add --trace FILE"),
+        ({"rate": "5", "time_scale": 0.5}, "time_scale is of a trace: add --trace, or leave --time-scale out"),
+        ({"trace_loop": True}, "trace_loop is of a trace: add --trace, or leave --trace-loop out"),
+        ({"burstiness": 4}, "gamma arrivals need a rate: add --rate, such as --rate 500/s, or --stages"),
+        ({"rate": "5", "arrivals": "gamma"}, "gamma arrivals need a burstiness: add --burstiness"),
+        ({"rate": "5", "arrivals": "poisson", "burstiness": 2}, "poisson arrivals have no burstiness"),
+        ({"rate": "5", "burstiness": -1}, "--burstiness: input should be greater than or equal to 0"),
+        ({"rate": "5", "burstiness": math.nan}, "--burstiness: input should be a finite number"),
+        ({"bursts": "1s/1s"}, "poisson arrivals need a rate"),
+        ({"rate": "5", "bursts": "1s"}, "--bursts: '1s' is no burst and its pause: write ON/OFF"),
+        ({"rate": "5", "bursts": 5}, "--bursts: '5' is no burst and its pause"),
+        ({"arrivals": "offline"}, "offline arrivals need requests: add --requests"),
+        ({"arrivals": "offline", "requests": 5, "rate": "5"}, "offline arrivals have no rate, as all are due at once"),
+        ({"arrivals": "offline", "requests": 5, "duration": "5s"}, "offline arrivals have no duration"),
+    ],
+)
+def test_a_contradiction_is_one_sentence(options: dict[str, object], sentence: str) -> None:
+    """What contradicts what, and which option to leave out or to add."""
+    with pytest.raises(UsageError) as caught:
+        load_config(None, {"engine": "x", **options})
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def _file(tmp_path: Path, **options: object) -> Path:
+    file = tmp_path / "run.yaml"
+    file.write_text(json.dumps({"engine": "x", **options}))
+    return file
+
+
+def test_the_command_lines_load_wins_over_the_files(tmp_path: Path) -> None:
+    """Another source of load replaces the file's with all that belongs to it; what still fits stays."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text("0\n1\n2\n")
+    stages = _file(tmp_path, stages="5/s:1s, 9/s:1s", burstiness=4)
+    assert load_config(stages, {"rate": "7/s"}).arrivals == "gamma"
+    assert load_config(stages, {"rate": "7/s"}).stages is None
+    assert load_config(stages, {"arrivals": "poisson"}).stages == "5/s:1s, 9/s:1s"
+    assert load_config(stages, {"arrivals": "closed"}).rate is None
+    assert load_config(stages, {"trace": str(trace)}).rate == pytest.approx(1)
+    assert load_config(stages, {"arrivals": "offline", "requests": 3}).burstiness is None
+    replay = _file(tmp_path, arrivals="trace", trace=str(trace), time_scale=0.5)
+    assert load_config(replay, {"time_scale": 0.25}).rate == pytest.approx(4)
+    assert load_config(replay, {"stages": "5/s:1s"}).arrivals == "poisson"
+    assert load_config(replay, {"trace_loop": True, "duration": "9s"}).least_duration_ns == 9 * SECOND
+    steady = _file(tmp_path, arrivals="poisson", rate="5/s", duration="5s")
+    assert load_config(steady, {"burstiness": 2}).arrivals == "gamma"
+    assert load_config(steady, {"stages": "5/s:1s"}).least_duration_ns == SECOND
+    assert load_config(steady, {"trace": str(trace)}).duration is None
+    assert load_config(steady, {"arrivals": "constant"}).duration == 5 * SECOND
+    assert load_config(steady, {"bursts": "1s/1s"}).rate == 5
+
+
+def test_who_takes_no_duration_from_a_file_takes_no_load(tmp_path: Path) -> None:
+    """`loadtrt profile --config` of a run with stages or offline arrivals: its own length contradicts none of them."""
+    for options in ({"stages": "5/s:1s"}, {"arrivals": "offline", "requests": 5}, {"trace": "gone.csv"}):
+        config = load_config(_file(tmp_path, **options), {"duration": "3s"}, without={"duration", "requests"})
+        assert (config.arrivals, config.duration) == ("closed", 3 * SECOND)
+
+
+def test_every_load_can_be_run_again(tmp_path: Path) -> None:
+    """load(run.json) = config: a mean rate that follows from stages or a trace is not written, and comes out again."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text("0\n1\n4\n")
+    for options in (
+        {"rate": "500/s", "burstiness": 4},
+        {"rate": "500/s", "bursts": "1s/4s"},
+        {"stages": "5/s:1s, ramp 5-9/s:2s", "max_duration": "2s"},
+        {"trace": str(trace), "time_scale": 0.5, "trace_loop": True, "duration": "5s"},
+        {"arrivals": "offline", "requests": 9},
+    ):
+        config = load_config(None, {"engine": "x", **options})
+        written = config.model_dump(mode="json", by_alias=True)
+        file = tmp_path / "run.json"
+        file.write_text(json.dumps({"schema_version": "loadtrt.run/1", "config": written}))
+        assert load_config(file, {}) == config
+        assert load_config(file, {}).rate == config.rate
+        assert RunConfig.model_validate(written) == config

@@ -79,7 +79,7 @@ def test_an_option_that_a_model_would_ignore_is_refused(on: str, option: str) ->
 
 def test_a_default_that_is_spelt_out_is_no_foreign_option() -> None:
     """The configuration in a run.json names every option, and can be run again."""
-    whole = RunConfig(engine="simulated:null").model_dump()
+    whole = RunConfig(engine="simulated:null").model_dump(mode="json", by_alias=True)
     open_engine(RunConfig.model_validate(whole)).close()
 
 

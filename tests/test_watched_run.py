@@ -52,7 +52,7 @@ def test_counts_that_prometheus_ends_with_are_the_runs(engine: tuple[str, ...], 
             "--objective", "latency.p50 < 10s", "--json", "run.json", "--max-lateness", "1s",
             cwd=tmp_path,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        assert done.returncode in (0, 98), done.stderr  # 98: too few requests on a slow machine for a verdict
         result = RunResult.model_validate_json((tmp_path / "run.json").read_text())
         found = {
             name: prometheus.value(f'max_over_time({name}{{run="{result.run}"}}[1m])')

@@ -61,7 +61,7 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: every failure is one sentence on stderr and an exit code (0 good, 2 usage and files, 3 engine and
-    CUDA, 97 measured but invalid, 130 interrupted)."""
+    CUDA, 97 measured but invalid, 98 an objective undecided, 99 one missed, 130 interrupted)."""
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -25,10 +25,20 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--arrivals",
-    type=click.Choice(["closed", "constant", "poisson"]),
-    help="closed: as many in flight as fit. constant, poisson: at --rate.  [default: closed, with a rate poisson]",
+    type=click.Choice(["closed", "constant", "poisson", "gamma", "trace", "offline"]),
+    help="closed: as many in flight as fit. constant, poisson, gamma: at --rate or in --stages. offline: --requests "
+    "at once.  [default: closed, with a rate poisson]",
 )
 @click.option("--rate", help="Requests due a second, such as 500/s or 2k/s; latency counts from when they are due.")
+@click.option(
+    "--burstiness", type=float, metavar="CV", help="Gamma arrivals: deviation / mean of gaps; 0 constant, 1 Poisson."
+)
+@click.option("--bursts", metavar="ON/OFF", help="Such as 1s/4s: the whole --rate within 1 s of each 5 s.")
+@click.option("--stages", metavar="'100/s:10s, ramp 100/s-500/s:1m'", help="Rates one after the other.")
+@click.option("--trace", metavar="FILE", help="Replay its instants (CSV or JSONL, seconds), the first due at once.")
+@click.option("--trace-column", metavar="NAME", help="Which column or key of the trace, where it has several.")
+@click.option("--time-scale", type=float, metavar="X", help="Times of the trace × X: 0.5 is twice as fast.")
+@flag("trace-loop", "no-trace-loop", "Begin the trace again until --duration and --requests are met.")
 @input_options
 @click.option("--input-sets", type=int, help="Different random input sets, taken in turn.  [default: 4]")
 @click.option("--warmup", metavar="TIME", help="At least this long, and until clocks are steady.  [default: 1s]")

@@ -19,7 +19,14 @@ from loadtrt.cli.watching import Watchers
 from loadtrt.engines.open import open_engine
 from loadtrt.engines.profiling import ProfileLength
 from loadtrt.environment import environment, gpu_environment
-from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EngineError, LoadtrtError
+from loadtrt.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_INVALID,
+    EXIT_MISSED,
+    EXIT_UNDECIDED,
+    EngineError,
+    LoadtrtError,
+)
 from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, run_session
@@ -279,4 +286,7 @@ def _exit_code(result: RunResult) -> int:
         return EngineError.exit_code
     if result.outcome == "interrupted":
         return EXIT_INTERRUPTED
-    return 0 if result.valid else EXIT_INVALID
+    if not result.valid:
+        return EXIT_INVALID  # numbers that cannot be trusted neither meet nor miss anything
+    verdicts = {item.verdict for item in result.objectives}
+    return EXIT_MISSED if "missed" in verdicts else EXIT_UNDECIDED if "undecided" in verdicts else 0

@@ -153,5 +153,8 @@ def _facts(run: str, config: RunConfig, engine: Engine) -> RunFacts:
             (item.text, METRICS[item.metric].name, item.rank, item.bound_ns)
             for item in map(parse_objective, config.objective)
         ),
-        information=information(info, config.arrivals, config.buffers),
+        information={
+            **information(info, config.arrivals, config.buffers),
+            "load": "varying" if config.stages or config.bursts or config.arrivals in ("gamma", "trace") else "steady",
+        },
     )

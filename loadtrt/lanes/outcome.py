@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import loadtrt
-from loadtrt.lanes.recorder import Recorder
-from loadtrt.measure.histogram import BUCKETS, bounds_of
+from loadtrt.lanes.recorder import KEEP, Recorder
 from loadtrt.measure.objective import Objective, parse_objective
 from loadtrt.measure.records import FAILED, METRICS, OK, UNSERVED
 from loadtrt.measure.result import ObjectiveShare, Phases, Problem, RunResult, Throughput
-from loadtrt.measure.sampling import least_samples
 from loadtrt.measure.summary import fairness, lanes_of, overlap_of, summarize
 from loadtrt.measure.telemetry import mark_throttled
 from loadtrt.measure.validity import problems_of
+from loadtrt.measure.verdict import judge
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -108,24 +107,16 @@ def result_of(
         clock=engine.clock_mapping(),
         intervals=mark_throttled(recorder.intervals, telemetry),
         histograms={name: histogram.to_dict() for name, histogram in recorder.histograms.items()},
-        objectives=tuple(_share(parse_objective(text), recorder) for text in config.objective),
+        objectives=tuple(_share(place, parse_objective(text), recorder) for place, text in enumerate(config.objective)),
         telemetry=telemetry,
     )
 
 
-def _share(objective: Objective, recorder: Recorder) -> ObjectiveShare:
-    """From the records while all were kept, else from the histogram, whose buckets are counted by their middles."""
-    metric = METRICS[objective.metric]
-    requests = int(recorder.by_status.sum())
-    histogram = recorder.histograms[metric.name]
-    if recorder.complete:
-        good = int(np.count_nonzero(metric.of(recorder.records.ok) <= objective.bound_ns))
-    else:
-        low, width = bounds_of(np.arange(BUCKETS))
-        good = int(histogram.counts[low + (width - 1) / 2 <= objective.bound_ns].sum())
-    supported = histogram.count and (objective.rank == 1 or histogram.count >= least_samples(objective.rank))
-    value = histogram.quantiles((objective.rank,))[0] if supported else None
-    return ObjectiveShare(objective=objective.text, good=good, requests=requests, value_ns=value)
+def _share(place: int, objective: Objective, recorder: Recorder) -> ObjectiveShare:
+    """The verdict on the objective at that place of the recorder's bounds."""
+    good = int(recorder.good[place]) if recorder.seen else 0
+    histogram = recorder.histograms[METRICS[objective.metric].name]
+    return judge(objective, recorder.records, histogram, good, int(recorder.by_status.sum()), KEEP)
 
 
 def _throughput(recorder: Recorder, config: RunConfig, info: EngineInfo) -> Throughput:

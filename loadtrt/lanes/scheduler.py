@@ -87,7 +87,7 @@ async def drive(
     last = len(due_at) if not closed else _NEVER  # how many requests there will be
     least_end = start + load.least_ns
     latest_end = start + (load.most_ns if load.most_ns is not None else _NEVER)
-    if not closed and last:
+    if not closed and last and due_at[last - 1]:  # offline, all are due at once: nothing ends the sending but itself
         latest_end = min(latest_end, start + due_at[last - 1])
     patience = max(load.drain_ns, _SILENCE_NS)
     give_up = sent = _NEVER  # the drain deadline and the end of sending, once known

@@ -13,12 +13,17 @@ from loadtrt.errors import EngineError
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.verify import Verifier, quiet_outputs
-from loadtrt.load.arrivals import due_instants
+from loadtrt.load.arrivals import due_instants, offline_instants
+from loadtrt.load.stages import course_of
+from loadtrt.load.trace import read_trace
 from loadtrt.measure.objective import parse_objective
 from loadtrt.units import SECOND_NS, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
 
     from loadtrt.config import RunConfig
     from loadtrt.engines.engine import Engine
@@ -79,12 +84,8 @@ async def run_session(
     where it cannot tell. An EngineError becomes `session.failure`. board: filled for observers, in the measuring phase.
     Arrivals that cannot be drawn raise UsageError.
     """
-    due = None
-    if config.arrivals != "closed":
-        assert config.rate is not None  # noqa: S101  # RunConfig made sure
-        due = due_instants(config.arrivals, config.rate, config.least_duration_ns, config.requests or 0, config.seed)
     load = Load(
-        due=due,
+        due=_due(config),
         least_ns=config.least_duration_ns,
         least_requests=config.requests or 0,
         most_ns=config.max_duration,
@@ -119,6 +120,24 @@ async def run_session(
         raise
     finally:
         session.interrupted |= stop.requested
+
+
+def _due(config: RunConfig) -> npt.NDArray[np.int64] | None:
+    least_ns, least_requests = config.least_duration_ns, config.requests or 0
+    match config.arrivals:
+        case "closed":
+            return None
+        case "offline":
+            return offline_instants(least_requests)
+        case "trace":
+            assert config.trace is not None  # noqa: S101  # RunConfig made sure
+            trace = read_trace(config.trace, config.trace_column, config.time_scale)
+            return trace.due(least_ns, least_requests, loop=config.trace_loop)
+        case kind:
+            assert config.rate is not None  # noqa: S101  # RunConfig made sure
+            course = course_of(config.rate, config.bursts, config.stages)
+            burstiness = 1.0 if config.burstiness is None else config.burstiness
+            return due_instants(kind, course, least_ns, least_requests, config.seed, burstiness)
 
 
 async def _verify(

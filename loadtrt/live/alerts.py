@@ -77,7 +77,9 @@ def _alerts(
             f"{plural(failed, 'request')} failed, and are in no latency",
             "mend the first error before trusting the numbers",
         )
-    if snapshot.phase == "measure" and facts.rate is not None:
+    # Bursts, stages and gaps that vary more fill queues for a while, which is no overload.
+    steady = facts.information.get("load", "steady") == "steady"
+    if snapshot.phase == "measure" and facts.rate is not None and steady:
         yield from _overload(facts.rate, facts.lanes, waited)
     if facts.rate is not None:
         yield from _late(snapshot, facts)

@@ -158,7 +158,7 @@ class _Artist:
     def _title(self, _: int) -> list[Text]:
         facts = self.view.facts
         told = facts.information
-        load = "closed loop"
+        load = "closed loop" if told.get("arrivals", "closed") == "closed" else told["arrivals"]
         if facts.rate is not None:
             load = f"{told.get('arrivals', 'offered')} {format_count(facts.rate)}/s"
         words = [told.get("precision", ""), plural(facts.lanes, "context"), f"batch {facts.batch}", load]

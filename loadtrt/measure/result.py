@@ -102,12 +102,23 @@ class Throughput(_Model):
 
 class ObjectiveShare(_Model):
     """How an objective fared: `good` of `requests` (all: a failed one is not good) were within the bound; value_ns is
-    the quantile that it binds, over those served, None where the sample does not support it."""
+    the quantile that it binds, over those served, None where the sample does not support it.
+
+    verdict: see measure/verdict.py; None in files from before there were any. bad_low, bad_high: the interval of the
+    share of bad requests, in [0, 1]; value_low_ns, value_high_ns: of the quantile, None where the sample bounds it from
+    one side only; all 95 %. effective: how many independent requests these were worth. reason: why undecided."""
 
     objective: str
     good: int
     requests: int
     value_ns: float | None
+    verdict: Literal["met", "missed", "undecided"] | None = None
+    bad_low: float | None = None
+    bad_high: float | None = None
+    value_low_ns: float | None = None
+    value_high_ns: float | None = None
+    effective: float | None = None
+    reason: str | None = None
 
 
 class RunResult(_Model):

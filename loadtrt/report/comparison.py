@@ -99,7 +99,10 @@ def _of_run(result: RunResult) -> _Side:
         "device": engine.device,
         "runtime": f"{engine.flavour} {engine.version}",
         "batch": str(engine.batch),
-        **{name: str(config.get(name)) for name in ("contexts", "buffers", "arrivals")},
+        **{
+            name: str(config.get(name))
+            for name in ("contexts", "buffers", "arrivals", "stages", "bursts", "burstiness", "trace")
+        },
         **engine.mode,
     }
     return _Side(

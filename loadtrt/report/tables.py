@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from loadtrt.measure.facts import MemoryBill
-    from loadtrt.measure.result import RunResult
+    from loadtrt.measure.result import ObjectiveShare, RunResult
     from loadtrt.measure.telemetry import GpuTelemetry
 
 _MOST_LANES = 16
@@ -78,9 +78,7 @@ def _lines(result: RunResult) -> Iterator[str]:
         yield from _gpu(result.telemetry)
         yield ""
     for item in result.objectives:
-        value = "too few requests to tell" if item.value_ns is None else format_duration(item.value_ns)
-        share = f"; {100 * item.good / item.requests:.2f} % of requests are within it" if item.requests else ""
-        yield f"objective {item.objective}: {value}{share}"
+        yield from _objective(item)
     counts = [plural(result.ok, "request")]
     counts += [f"{format_count(result.failed)} failed"] if result.failed else []
     counts += [f"{format_count(result.unserved)} not served"] if result.unserved else []
@@ -102,9 +100,20 @@ def _lines(result: RunResult) -> Iterator[str]:
 
 def _mode(result: RunResult) -> str:
     config, engine = result.config, result.engine
-    load = "closed loop"
-    if config["arrivals"] != "closed":
-        load = f"{config['arrivals']} at {format_count(config['rate'])}/s"
+    match arrivals := config["arrivals"]:
+        case "closed":
+            load = "closed loop"
+        case "offline":
+            load = f"offline, {plural(config['requests'], 'request')} at once"
+        case "trace":
+            scale = f" × {config['time_scale']:g}" if config["time_scale"] != 1 else ""
+            load = f"trace {config['trace']}{scale}{', looped' if config['trace_loop'] else ''}"
+        case _:
+            at = f"at {format_count(config['rate'])}/s" if config["rate"] else f"in stages {config['stages']}"
+            load = f"{arrivals} {at}"
+            # A result of an earlier version has none of these.
+            load += f", CV {config['burstiness']:g}" if config.get("burstiness") is not None else ""
+            load += f", bursts {config['bursts']}" if config.get("bursts") else ""
     lanes = f"{plural(config['contexts'], 'context')} × {plural(config['buffers'], 'buffer')}"
     words = [lanes, load, f"batch {engine.batch}"]
     words += [f"{key} {value}" for key, value in engine.mode.items()]
@@ -202,6 +211,33 @@ def _gpu(telemetry: GpuTelemetry) -> Iterator[str]:
         yield f"GPU {' · '.join(words)}"
     if telemetry.missing:
         yield f"GPU not told: {'; '.join(telemetry.missing)}"
+
+
+def _objective(item: ObjectiveShare) -> Iterator[str]:
+    """The verdict, the quantile and the share of bad requests with their intervals, and why where it is undecided."""
+    words = [item.verdict.upper()] if item.verdict else []
+    if item.value_ns is not None:
+        name = item.objective.partition(".")[2].partition("<")[0].strip()
+        words.append(f"{name} {format_duration(item.value_ns)}{_between(item.value_low_ns, item.value_high_ns)}")
+    if item.requests:
+        share = f"{_percent(1 - item.good / item.requests)} bad"
+        if item.bad_low is not None and item.bad_high is not None:
+            low, high = f"at least {_percent(item.bad_low)}", f"at most {_percent(item.bad_high)}"
+            share += f" ({low if item.verdict == 'missed' else high if item.verdict == 'met' else f'{low}, {high}'})"
+        words.append(share)
+    yield f"objective {item.objective}: {', '.join(words) or 'no request was measured'}"
+    if item.reason:
+        yield f"  → {item.reason}"
+
+
+def _between(low_ns: float | None, high_ns: float | None) -> str:
+    if low_ns is None or high_ns is None:
+        return f" (at least {format_duration(low_ns)})" if low_ns is not None else ""
+    return f" ({format_duration(low_ns)} .. {format_duration(high_ns)})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %" if share >= 1e-6 else "0 %"
 
 
 def _verdict(result: RunResult) -> str:

@@ -1,0 +1,157 @@
+"""How the rate of arrivals changes with time: steady, in bursts or in stages; its integral, and the inverse of that."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from loadtrt.errors import UsageError
+from loadtrt.units import SECOND_NS, parse_duration, parse_rate
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+_FOREVER_NS = 1 << 62
+# Of Λ: a request that rounding leaves just short of a boundary belongs after it, and not before a pause.
+_SLACK = 1e-12
+_ZERO = re.compile(r"0+(?:\.0*)?(?:/[smh])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """`first` to `last` requests a second, in a straight line, within `duration_ns`."""
+
+    first: float
+    last: float
+    duration_ns: int
+
+    def requests(self, until_ns: int) -> float:
+        """Expected in the stage's first `until_ns` (T: its duration): n(τ) = first·τ + (last − first)·τ² / 2T."""
+        seconds, share = until_ns / SECOND_NS, until_ns / self.duration_ns
+        return seconds * (self.first + (self.last - self.first) * share / 2)
+
+
+@dataclass(frozen=True)
+class Course:
+    """Stages one after the other: once, or again and again."""
+
+    stages: tuple[Stage, ...]
+    repeats: bool = False
+
+    @cached_property
+    def duration_ns(self) -> int:
+        """Of all stages, once."""
+        return sum(stage.duration_ns for stage in self.stages)
+
+    def requests(self, until_ns: int) -> float:
+        """Λ(t) = ∫₀ᵗ λ(s) ds: requests expected before `until_ns`."""
+        rounds, left = divmod(until_ns, self.duration_ns) if self.repeats else (0, until_ns)
+        expected = rounds * self._round if rounds else 0.0
+        for stage in self.stages:
+            expected += stage.requests(min(left, stage.duration_ns))
+            left = max(left - stage.duration_ns, 0)
+        return expected
+
+    @cached_property
+    def _round(self) -> float:
+        return sum(stage.requests(stage.duration_ns) for stage in self.stages)
+
+    def instants(self, expected: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """t = Λ⁻¹(u), the last instant before which u requests are expected; ns, int64 [n], of u ≥ 0, float64 [n].
+
+        In a stage that begins at T₀ with rate a and changes by b a second, n = u − Λ(T₀) gives n = a·τ + b·τ²/2, so
+        τ = 2n / (a + √(a² + 2bn)): exact, also where b = 0 or a = 0, and without cancellation. Where u lies beyond a
+        course that does not repeat, the end of its last busy stage.
+        """
+        begins = np.cumsum([0, *(stage.duration_ns for stage in self.stages)])[:-1]
+        each = np.array([stage.requests(stage.duration_ns) for stage in self.stages])
+        busy = each > 0  # Λ is flat in the others: no u falls into them
+        before = (np.cumsum(each) - each)[busy]
+        rounds = np.zeros(len(expected))
+        if self.repeats:
+            rounds = np.floor(expected / self._round * (1 + _SLACK))
+            expected = np.maximum(expected - rounds * self._round, 0)
+        index = np.searchsorted(before[1:] * (1 - _SLACK), expected, side="right")
+        number = np.maximum(expected - before[index], 0)
+        stages = [stage for stage, works in zip(self.stages, busy, strict=True) if works]
+        first = np.array([stage.first for stage in stages])[index]
+        length = np.array([stage.duration_ns for stage in stages])[index]
+        slope = np.array([(stage.last - stage.first) * SECOND_NS / stage.duration_ns for stage in stages])[index]
+        speed = first + np.sqrt(np.maximum(first**2 + 2 * slope * number, 0))
+        inside = np.divide(2 * SECOND_NS * number, speed, out=np.zeros_like(number), where=speed > 0)
+        inside = np.minimum(np.rint(inside), length)
+        due: npt.NDArray[np.int64] = begins[busy][index] + inside.astype(np.int64)
+        due += rounds.astype(np.int64) * self.duration_ns
+        return due
+
+
+def steady(rate: float) -> Course:
+    """`rate` requests a second, without an end."""
+    return Course((Stage(rate, rate, _FOREVER_NS),))
+
+
+def parse_stages(text: str) -> Course:
+    """The course of "100/s:10s, ramp 500/s-2000/s:60s": RATE:TIME or ramp RATE-RATE:TIME, with commas between.
+
+    A rate may be 0; "ramp 500-2000/m" has one unit for both. Raises UsageError for what is no stage, takes no time or
+    where no stage has a request.
+    """
+    stages = tuple(_stage(part.strip()) for part in text.split(","))
+    if not any(stage.first or stage.last for stage in stages):
+        raise UsageError(f"'{text}' has no requests: give a stage a rate above zero")
+    return _within_a_century(Course(stages), text)
+
+
+def _within_a_century(course: Course, text: str) -> Course:
+    if course.duration_ns > _FOREVER_NS:  # beyond int64
+        raise UsageError(f"'{text}' takes longer than a century: write shorter times")
+    return course
+
+
+def _stage(text: str) -> Stage:
+    found = re.fullmatch(r"(?:([^:-]+)|ramp\s+([^:-]+)-([^:-]+)):([^:]+)", text)
+    if not found:
+        raise UsageError(
+            f"'{text}' is no stage: write RATE:TIME or ramp RATE-RATE:TIME, such as 100/s:10s or ramp 500/s-2000/s:60s"
+        )
+    level, low, high, time = found.groups()
+    duration_ns = parse_duration(time)
+    if not duration_ns:
+        raise UsageError(f"'{text}' takes no time: give the stage a duration above zero")
+    if level is not None:
+        return Stage(_rate(level), _rate(level), duration_ns)
+    unit = high[high.index("/") :] if "/" in high and "/" not in low else ""
+    return Stage(_rate(low.strip() + unit), _rate(high), duration_ns)
+
+
+def _rate(text: str) -> float:
+    return 0.0 if _ZERO.fullmatch(text.strip()) else parse_rate(text)
+
+
+def parse_bursts(text: str) -> tuple[int, int]:
+    """(on, off) in ns of "1s/4s". Raises UsageError where it is none, or either takes no time."""
+    on, slash, off = text.partition("/")
+    if not slash:
+        raise UsageError(f"'{text}' is no burst and its pause: write ON/OFF, such as 1s/4s")
+    times = parse_duration(on), parse_duration(off)
+    if not all(times):
+        raise UsageError(f"'{text}' needs a burst and a pause above zero: leave bursts out for a steady rate")
+    _within_a_century(bursts(1.0, *times), text)
+    return times
+
+
+def bursts(rate: float, on_ns: int, off_ns: int) -> Course:
+    """All requests within the first `on_ns` of each on + off; `rate` is the mean: while on, rate · (on + off) / on."""
+    busy = rate * (on_ns + off_ns) / on_ns
+    return Course((Stage(busy, busy, on_ns), Stage(0.0, 0.0, off_ns)), repeats=True)
+
+
+def course_of(rate: float, bursts_text: str | None, stages_text: str | None) -> Course:
+    """What these options say: stages, or a rate, in bursts or steady. Raises UsageError as their parsers do."""
+    if stages_text is not None:
+        return parse_stages(stages_text)
+    return steady(rate) if bursts_text is None else bursts(rate, *parse_bursts(bursts_text))

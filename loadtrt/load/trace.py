@@ -1,0 +1,194 @@
+"""Replaying a trace: instants of real requests, from a CSV or JSONL file, as due instants."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import stat
+from array import array
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import numpy as np
+
+from loadtrt.errors import UsageError
+from loadtrt.load.arrivals import MOST_REQUESTS, require_room
+from loadtrt.units import SECOND_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import numpy.typing as npt
+
+_LONGEST_NS = 1 << 61  # so that sums of two fit into int64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """instants: ns since the first, int64 [n], ascending, n ≥ 2. duration_ns: of all, with a mean gap after the last,
+    so that n / duration is the mean rate (n − 1) / (t_n − t_1), and a loop keeps it."""
+
+    instants: npt.NDArray[np.int64]
+    duration_ns: int
+
+    def requests(self, until_ns: int) -> int:
+        """How many come before `until_ns`."""
+        return int(np.searchsorted(self.instants, until_ns))
+
+    def due(self, least_ns: int, least_requests: int, *, loop: bool) -> npt.NDArray[np.int64]:
+        """Due instants in ns from the start, int64, ascending: those before `least_ns`.
+
+        loop: t_k = ⌊k / n⌋ · duration + instants[k mod n], at least `least_requests` of them.
+        Raises UsageError where they would not fit in memory.
+        """
+        if not loop:
+            return self.instants[: self.requests(least_ns)].copy()
+        n = len(self.instants)
+        require_room(max(least_ns / self.duration_ns * n, least_requests))
+        rounds = max(-(-least_ns // self.duration_ns), -(-least_requests // n), 1)
+        due = (np.arange(rounds)[:, None] * self.duration_ns + self.instants).ravel()
+        return due[: max(int(np.searchsorted(due, least_ns)), least_requests)]
+
+
+def read_trace(file: str, column: str | None = None, scale: float = 1.0) -> Trace:
+    """The trace in `file`, its times multiplied by `scale`: instants in seconds, to the ns, in any order.
+
+    CSV (comma, semicolon or tab): with a header where the first cell is no number; else the first column. JSONL, told
+    by its first character {: one object a line. column: which, needed where there are several names to choose from.
+    Raises UsageError for a file that cannot be read, a line that holds no instant, fewer than two different ones.
+    """
+    try:
+        found = Path(file).stat()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read trace {file}: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise UsageError(f"cannot read trace {file}: it is not a file that can be read twice")
+    return _scaled(file, _instants(file, column, found.st_mtime_ns, found.st_size), scale)
+
+
+def _scaled(file: str, instants: npt.NDArray[np.int64], scale: float) -> Trace:
+    if scale != 1:
+        if float(instants[-1]) * scale > _LONGEST_NS:
+            raise UsageError(f"trace {file} × {scale:g} takes longer than 73 years: give a smaller --time-scale")
+        instants = np.rint(instants * scale).astype(np.int64)
+    span = int(instants[-1])
+    if not span:
+        raise UsageError(f"trace {file} needs two instants that differ: for all requests at once --arrivals offline")
+    return Trace(instants, span - -span // (len(instants) - 1))
+
+
+@lru_cache(1)  # checking a configuration reads it, and so does the run
+def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> npt.NDArray[np.int64]:  # noqa: ARG001  # keys
+    times = array("q")
+    try:
+        with Path(file).open(encoding="utf-8-sig", newline="") as lines:
+            for line, text in _cells(file, lines, column):
+                try:
+                    times.append(_ns(text))
+                except (InvalidOperation, ValueError):
+                    raise UsageError(f"{file}:{line}: '{text}' is no instant: write seconds, such as 1.25") from None
+                except OverflowError:
+                    raise UsageError(f"{file}:{line}: {text} s is centuries away: instants are in seconds") from None
+                if len(times) > MOST_REQUESTS:
+                    require_room(len(times))
+    except OSError as error:
+        raise UsageError(f"cannot read trace {file}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"trace {file} is neither CSV nor JSONL: {error}") from None
+    if not times:
+        raise UsageError(f"trace {file} holds no instants: write one a line, in seconds")
+    instants = np.array(times, np.int64)
+    instants.sort()
+    if int(instants[-1]) - int(instants[0]) > _LONGEST_NS:
+        raise UsageError(f"trace {file} takes longer than 73 years: instants are in seconds")
+    instants -= instants[0]
+    instants.flags.writeable = False  # it is kept
+    return instants
+
+
+def _ns(text: str) -> int:
+    """Exact: a float of seconds since 1970 is 120 ns wide."""
+    whole, _, fraction = text.partition(".")
+    if whole.isdigit() and len(fraction) <= 9 and (not fraction or fraction.isdigit()):
+        return int(whole) * SECOND_NS + int(fraction.ljust(9, "0"))  # four times as fast as Decimal
+    exact = Decimal(text.strip())
+    if not exact.is_finite():
+        raise ValueError(text)
+    if exact.adjusted() > 18:  # its ns are more digits than Decimal keeps, and than fit
+        raise OverflowError
+    return int((exact * SECOND_NS).to_integral_value())
+
+
+def _cells(file: str, lines: TextIO, column: str | None) -> Iterator[tuple[int, str]]:
+    """(line number, text) of each instant."""
+    skipped = 0
+    for first in lines:
+        if first.strip():
+            break
+        skipped += 1
+    else:
+        return
+    rest = chain([first], lines)
+    if first.lstrip().startswith("{"):
+        yield from _of_json(file, rest, column, skipped)
+    else:
+        yield from _of_csv(file, first, rest, column, skipped)
+
+
+def _of_csv(file: str, first: str, lines: Iterable[str], column: str | None, skipped: int) -> Iterator[tuple[int, str]]:
+    unquoted = re.sub(r'"[^"]*"', "", first)
+    rows = csv.reader(lines, delimiter=max(",;\t", key=unquoted.count))
+    header = next(rows)
+    index = 0
+    if _is_number(header[0]):
+        if column is not None:
+            raise UsageError(f"trace {file} has no header, and so no column '{column}': leave --trace-column out")
+        yield skipped + rows.line_num, header[0]
+    else:
+        names = [name.strip() for name in header]
+        index = names.index(_chosen(file, names, column))
+    for row in rows:
+        if row:
+            yield skipped + rows.line_num, row[index] if index < len(row) else ""
+
+
+def _of_json(file: str, lines: Iterable[str], column: str | None, skipped: int) -> Iterator[tuple[int, str]]:
+    name = None
+    for number, line in enumerate(lines, skipped + 1):
+        if not line.strip():
+            continue
+        try:
+            item = json.loads(line, parse_float=str, parse_int=str)  # their digits, not a float's
+        except (ValueError, RecursionError):
+            raise UsageError(f"{file}:{number} is no JSON: write one object a line") from None
+        if not isinstance(item, dict):
+            raise UsageError(f'{file}:{number} is no JSON object: write one a line, such as {{"time": 1.25}}')
+        if name is None:
+            name = _chosen(file, list(item), column)
+        if name not in item:
+            raise UsageError(f"{file}:{number} has no '{name}': give every line one")
+        yield number, item[name] if isinstance(item[name], str) else json.dumps(item[name])
+
+
+def _chosen(file: str, names: list[str], column: str | None) -> str:
+    told = ", ".join(names)
+    if column is None:
+        if len(names) != 1:
+            raise UsageError(f"trace {file} has the columns {told}: say which with --trace-column")
+        return names[0]
+    if column not in names:
+        raise UsageError(f"trace {file} has no column '{column}': it has {told}")
+    return column
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

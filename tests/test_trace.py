@@ -1,0 +1,185 @@
+"""Replaying a trace: exact to the ns, scaled, looped; every fault of a file in one sentence."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from loadtrt.config import RunConfig
+from loadtrt.errors import UsageError
+from loadtrt.load import trace as trace_module
+from loadtrt.load.trace import read_trace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECOND = 1_000_000_000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("traces")
+
+
+def _write(folder: Path, text: str, name: str = "trace.csv") -> str:
+    file = folder / name
+    file.write_text(text, encoding="utf-8")
+    trace_module._instants.cache_clear()  # the same size within one tick of the file system's clock
+    return str(file)
+
+
+def _seconds(ns: int) -> str:
+    return f"{Decimal(ns) / SECOND:f}"
+
+
+@given(
+    base=st.sampled_from([0, -5 * SECOND, 17, 999_999 * SECOND, 1_763_000_000_123_456_789]),
+    offsets=st.lists(st.integers(0, 10**15), min_size=2, max_size=40),
+    form=st.sampled_from(["csv", "header", "jsonl"]),
+)
+@settings(deadline=None)
+def test_a_trace_is_replayed_to_the_ns(folder: Path, base: int, offsets: list[int], form: str) -> None:
+    """due_k = t_(k) − t_(0), exactly: of seconds since the epoch with nine decimals too, in any order."""
+    assume(len(set(offsets)) > 1)
+    texts = [_seconds(base + offset) for offset in offsets]
+    match form:
+        case "csv":
+            text = "\n".join(texts)
+        case "header":
+            text = "id;time\n" + "".join(f"{k};{each}\n" for k, each in enumerate(texts))
+        case _:
+            text = "".join(f'{{"id": {k}, "time": {each}}}\n' for k, each in enumerate(texts))
+    trace = read_trace(_write(folder, text), None if form == "csv" else "time")
+    expected = [offset - min(offsets) for offset in sorted(offsets)]
+    assert trace.instants.tolist() == expected
+    assert trace.due(10**16, 0, loop=False).tolist() == expected
+    assert trace.due(expected[-1], 0, loop=False).tolist() == [each for each in expected if each < expected[-1]]
+
+
+def test_times_are_scaled(folder: Path) -> None:
+    """due = round(t · scale): 0.5 is twice as fast, 0.001 reads ms."""
+    file = _write(folder, "0\n0.000000003\n2.5\n7\n")
+    assert read_trace(file, scale=0.5).instants.tolist() == [0, 2, 1_250_000_000, 3_500_000_000]
+    assert read_trace(file, scale=0.001).instants.tolist() == [0, 0, 2_500_000, 7_000_000]
+    assert read_trace(file, scale=3).duration_ns == 3 * 7 * SECOND + 7 * SECOND
+
+
+@given(
+    gaps=st.lists(st.integers(0, 1000), min_size=1, max_size=20),
+    least_ns=st.integers(0, 50_000),
+    least_requests=st.integers(0, 200),
+)
+@settings(deadline=None)
+def test_a_loop_goes_on_with_the_mean_gap(folder: Path, gaps: list[int], least_ns: int, least_requests: int) -> None:
+    """t_k = ⌊k / n⌋ · D + t_{k mod n}, D = span · n / (n − 1), upwards: all before least_ns, and least_requests."""
+    assume(sum(gaps))
+    instants = np.cumsum([0, *gaps]).tolist()
+    n, span = len(instants), instants[-1]
+    trace = read_trace(_write(folder, "\n".join(map(_seconds, instants))))
+    assert trace.duration_ns == span + -(-span // (n - 1))
+    due = trace.due(least_ns, least_requests, loop=True).tolist()
+    assert due == [k // n * trace.duration_ns + instants[k % n] for k in range(len(due))]
+    assert len(due) >= least_requests
+    beyond = len(due) // n * trace.duration_ns + instants[len(due) % n]
+    assert beyond >= least_ns
+    assert len(due) == least_requests or due[-1] < least_ns
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "instants"),
+    [
+        ("1\n3\n2\n", None, [0, 1, 2]),
+        ("\ufeff\n\ntime\n1\n\n2\n", None, [0, 1]),
+        ("1,GET\n2.0,PUT\n", None, [0, 1]),
+        ("kind\tat\nGET\t1\nPUT\t2e0\n", "at", [0, 1]),
+        ('"at, s";n\n"1";5\n"4";6\n', "at, s", [0, 3]),
+        ('{"t": 1}\n\n{"t": "2.5", "x": null}\n', None, [0, 1.5]),
+    ],
+)
+def test_the_forms_a_trace_may_have(folder: Path, text: str, column: str | None, instants: list[float]) -> None:
+    """With a header or not, comma, semicolon or tab, blank lines, a byte order mark, JSON with numbers or text."""
+    assert read_trace(_write(folder, text), column).instants.tolist() == [int(each * SECOND) for each in instants]
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "sentence"),
+    [
+        ("", None, "holds no instants: write one a line, in seconds"),
+        ("time\n", None, "holds no instants"),
+        ("1\n", None, "needs two instants that differ: for all requests at once --arrivals offline"),
+        ("1\n1\n", None, "needs two instants that differ"),
+        ("1\nsoon\n", None, "trace.csv:2: 'soon' is no instant: write seconds, such as 1.25"),
+        ("\n1\nnan\n", None, "trace.csv:3: 'nan' is no instant"),
+        ("1\ninf\n", None, "'inf' is no instant"),
+        ("1\n1e30\n", None, "1e30 s is centuries away"),
+        ("1\n1e400\n", None, "1e400 s is centuries away"),
+        ("-9e9\n9e9\n", None, "takes longer than 73 years"),
+        ("a,b\n1,2\n", None, "has the columns a, b: say which with --trace-column"),
+        ("a,b\n1,2\n", "c", "has no column 'c': it has a, b"),
+        ("a,b\n1,2\n5\n", "b", "trace.csv:3: '' is no instant"),
+        ("1\n2\n", "c", "has no header, and so no column 'c'"),
+        ('{"a": 1, "b": 2}\n', None, "has the columns a, b: say which"),
+        ('{"a": 1}\n{"b": 1}\n', None, "trace.csv:2 has no 'a': give every line one"),
+        ('{"a": 1}\n{"a": true}\n', None, "trace.csv:2: 'true' is no instant"),
+        ('{"a": 1}\n{"a": [1]}\n', None, "is no instant"),
+        ('{"a": 1}\n{"a": 1\n', None, "trace.csv:2 is no JSON: write one object a line"),
+        ('{"a": 1}\n5\n', None, "trace.csv:2 is no JSON object"),
+    ],
+)
+def test_every_fault_is_one_sentence(folder: Path, text: str, column: str | None, sentence: str) -> None:
+    """The file, the line and what stands there."""
+    with pytest.raises(UsageError) as caught:
+        read_trace(_write(folder, text), column)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_trace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file, a folder, bytes that are no text, more requests than memory, a scale beyond all time."""
+    (folder / "binary").write_bytes(b"\xff\xfe\x00\x01")
+    for file, sentence in (
+        ("none", "No such file or directory"),
+        (".", "it is not a file"),
+        ("binary", "is neither CSV nor JSONL"),
+        ("nul\0", "cannot read trace"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            read_trace(str(folder / file))
+    with pytest.raises(UsageError, match=r"× 1e\+10 takes longer than 73 years"):
+        read_trace(_write(folder, "0\n1\n"), scale=1e10)
+    with pytest.raises(UsageError, match="needs two instants that differ"):
+        read_trace(_write(folder, "0\n1\n"), scale=1e-10)
+    with pytest.raises(UsageError, match="too many to draw"):
+        read_trace(_write(folder, "0\n1\n")).due(0, 10**9, loop=True)
+    monkeypatch.setattr("loadtrt.load.arrivals.MOST_REQUESTS", 2)
+    monkeypatch.setattr(trace_module, "MOST_REQUESTS", 2)
+    with pytest.raises(UsageError, match="too many to draw"):
+        read_trace(_write(folder, "0\n1\n2\n"))
+
+
+def test_a_changed_file_is_read_again(folder: Path) -> None:
+    """The reading that the configuration made serves the run, unless the file has changed since."""
+    file = _write(folder, "0\n1\n")
+    assert read_trace(file).instants is read_trace(file).instants
+    (folder / "trace.csv").write_text("0\n1\n10\n")
+    assert read_trace(file).instants[-1] == 10 * SECOND
+
+
+def test_a_run_with_a_trace_knows_its_length_and_mean_rate(folder: Path) -> None:
+    """rate = (n − 1) / span and T = n / rate; cut by max_duration, what comes within it; looped, the trace's own."""
+    file = _write(folder, json.dumps({"t": 5}) + "\n" + "".join(f'{{"t": {t}}}\n' for t in (6, 8, 13)))
+    config = RunConfig.model_validate({"engine": "x", "trace": file, "time_scale": 0.5})
+    assert config.arrivals == "trace"
+    assert config.rate == pytest.approx(3 / 4)
+    assert config.least_duration_ns == pytest.approx(16 * SECOND / 3, abs=1)
+    cut = RunConfig.model_validate({"engine": "x", "trace": file, "max_duration": "2s"})
+    assert (cut.least_duration_ns, cut.rate) == (2 * SECOND, 1.0)
+    looped = RunConfig(engine="x", trace=file, trace_loop=True, requests=100)
+    assert looped.least_duration_ns == 0
+    assert looped.rate == pytest.approx(3 / 8)
