@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,9 @@ def profile(config: RunConfig, voice: Voice, length: ProfileLength, stopper: Sto
                 engine.profile(inputs[0], length, profiled, Watch(stopper.requested, voice.share, steady))
             except EngineError as error:
                 failure = str(error)
-        info = engine.info
+        # A profile copies nothing, waits after each inference, and names its modes itself.
+        mode = {key: value for key, value in engine.info.mode.items() if key not in ("graph", "copies", "wait")}
+        info = replace(engine.info, mode=mode)
     finally:
         engine.close()
         voice.end_line()
