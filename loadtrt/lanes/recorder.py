@@ -257,4 +257,5 @@ def _closed(interval: _Open) -> Interval:
         latency_max_ns=histogram.max,
         queue_mean_ns=interval.queue_sum_ns / served if served else None,
         compute_mean_ns=interval.compute_sum_ns / served if served else None,
+        latency_counts=histogram.cells(),
     )

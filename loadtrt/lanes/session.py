@@ -75,8 +75,10 @@ async def run_session(
     on_tick: OnTick | None = None,
     clocks_settled: Callable[[], bool | None] | None = None,
     board: Board | None = None,
+    *,
+    allocated: bool = False,
 ) -> None:
-    """Run all phases on an engine that is loaded and not yet allocated, filling `session`.
+    """Run all phases on an engine that is loaded, filling `session`. allocated: with these inputs, by a run before.
 
     on_tick(phase, elapsed ns, submitted, completed): at each phase's beginning, with zeros, and about once a second.
     stop: ends the run early, still whole. Cancelling the caller's scope ends it at once; what was recorded is in
@@ -94,7 +96,8 @@ async def run_session(
     )
     try:
         began = engine.now_ns()
-        engine.allocate(inputs)
+        if not allocated:
+            engine.allocate(inputs)
         session.allocate_ns = engine.now_ns() - began
         begins = on_tick or (lambda *_: None)
         if config.verify:

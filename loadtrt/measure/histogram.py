@@ -19,6 +19,7 @@ SUBBUCKETS = 128
 _SUB_BITS = 7
 _TOP = (1 << 44) - 1  # 4.9 hours; what is longer counts there, its exact maximum stays known
 BUCKETS = (44 - _SUB_BITS + 1) * SUBBUCKETS
+CELL = 16  # buckets of a cell: what a heat map shows
 QUANTILE_ERROR = 1 / (2 * SUBBUCKETS)
 
 
@@ -77,6 +78,11 @@ class Histogram:
         low, width = bounds_of(buckets)
         middle = low + (width - 1) / 2
         return [float(value) for value in np.clip(middle, self.min, self.max)]
+
+    def cells(self) -> dict[int, int]:
+        """Counts by cell, CELL neighbouring buckets each; empty ones left out."""
+        sums = self.counts.reshape(-1, CELL).sum(axis=1)
+        return {int(cell): int(sums[cell]) for cell in np.flatnonzero(sums)}
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the buckets that hold anything, as [index, count] pairs, with sum, min and max."""

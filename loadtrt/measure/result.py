@@ -46,7 +46,8 @@ class Overlap(_Model):
 
 class Interval(_Model):
     """One second of measuring, by completion instant. throttled: whether the GPU was seen slowed down in it, None where
-    nobody looked."""
+    nobody looked. latency_counts: served requests by the cell of their latency, empty cells left out; cell c is
+    the buckets from CELL·c on, CELL of them (measure/histogram.py), eight an octave."""
 
     start_ns: int
     requests: int
@@ -59,6 +60,7 @@ class Interval(_Model):
     queue_mean_ns: float | None
     compute_mean_ns: float | None
     throttled: bool | None = None
+    latency_counts: dict[int, int] = {}
 
 
 class Problem(_Model):
@@ -66,6 +68,49 @@ class Problem(_Model):
 
     evidence: str
     remedy: str
+
+
+class Finding(_Model):
+    """What bound this run, or what its reader should know. kind: a word that programs can tell it by, such as
+    "copy-bound". evidence, cause, remedy: one sentence each; the remedy names the flag that helps and is not in use."""
+
+    kind: str
+    evidence: str
+    cause: str
+    remedy: str
+
+
+class Steadiness(_Model):
+    """Whether the measured time was one steady state (measure/steady.py). transient_ns: how much of its beginning was
+    not (MSER-5); 0 for none. drift_ratio: how much longer latencies were at its end than at its beginning, fitted, None
+    where noise explains it. overloaded: requests came faster than they were served. None: too few requests to tell."""
+
+    transient_ns: int | None = None
+    drift_ratio: float | None = None
+    overloaded: bool | None = None
+
+
+class Cohort(_Model):
+    """Where the time of some requests went: means, ns. other_ns: service − h2d − compute − d2h, waiting in the lane.
+
+    requests: how many they are; latency_low_ns, latency_high_ns: what they have in common."""
+
+    requests: int
+    latency_low_ns: int
+    latency_high_ns: int
+    latency_ns: float
+    queue_ns: float
+    h2d_ns: float
+    compute_ns: float
+    d2h_ns: float
+    other_ns: float
+
+
+class Sample(_Model):
+    """Records one by one of a stretch of the run: those around the slowest. columns: by name (records.COLUMNS), instants
+    in ns from the start of measuring."""
+
+    columns: dict[str, tuple[int, ...]]
 
 
 class Phases(_Model):
@@ -128,7 +173,8 @@ class RunResult(_Model):
     valid: the generator was not the bottleneck and nothing went wrong; otherwise `problems` says what and what to do.
     percentiles_exact: False where histograms (within 0.4 %) had to do. submitted = ok + failed + those in flight when
     the run gave up; unserved counts these and the ones that were due and never sent. host_cores: processor time of
-    loadtrt's process over measured time.
+    loadtrt's process over measured time. cohorts: "p50" (latencies from p45 to p55) and "p99" (from p99 up), as far as
+    the sample supports them.
     """
 
     schema_version: Literal["loadtrt.run/1"] = "loadtrt.run/1"
@@ -165,3 +211,7 @@ class RunResult(_Model):
     objectives: tuple[ObjectiveShare, ...] = ()
     profile: ProfileResult | None = None
     telemetry: GpuTelemetry | None = None
+    findings: tuple[Finding, ...] = ()
+    steadiness: Steadiness | None = None
+    cohorts: dict[str, Cohort] = {}
+    sample: Sample | None = None
