@@ -4,23 +4,39 @@
 
 Watched: metrics scraped each second, telemetry, and the live view on a pseudo-terminal. Not: none of them. A host whose
 speed wanders needs many pairs: the order within a pair alternates, and the interval is of the median of paired ratios.
+
+    python -m benchmarks.watching --within --pairs 200 -- --engine tiny.plan --contexts 4
+
+Where it wanders within seconds, no two runs are alike: here one watched run is long, and its observer is stopped
+(SIGSTOP) and continued every 0.4 s. A pair is a stretch with and the one after it without, and the ratio that of their
+completed requests. What the run itself does for its observers (the board) is in both: `--board` prints that.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+
+from loadtrt.lanes.recorder import KEEP, Recorder
+from loadtrt.measure.board import Board, board_bytes
+from loadtrt.measure.records import COLUMNS
+
+STRETCH_S = 0.4
 ALONE = ("--no-telemetry", "--no-live", "--quiet")
 PORT = 9400
 
@@ -29,8 +45,16 @@ def main() -> None:
     """Print each pair, then the table's line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=12)
-    parser.add_argument("run", nargs="+", help="options of `loadtrt run`, after --")
+    parser.add_argument("--within", action="store_true", help="pairs within one run")
+    parser.add_argument("--board", action="store_true", help="what recording for observers costs, without an engine")
+    parser.add_argument("run", nargs="*", help="options of `loadtrt run`, after --")
     given = parser.parse_args()
+    if given.board:
+        _print_board()
+        return
+    if given.within:
+        _print_within(given.run, given.pairs)
+        return
     ratios = []
     for number in range(given.pairs):
         first = number % 2 == 0
@@ -39,6 +63,65 @@ def main() -> None:
         print(f"{rates[False]:10.0f} alone {rates[True]:10.0f} watched  {ratios[-1]:.3f}", flush=True)
     low, high = _interval(sorted(ratios))
     print(f"median of {len(ratios)} paired ratios: {median(ratios):.3f} (95 %: {low:.3f} .. {high:.3f})")
+
+
+def _print_board() -> None:
+    """Nanoseconds a request of recording and draining, with a board and without, the better of many."""
+    rows, best = 32_768, {}
+    values = np.random.default_rng(1).integers(20_000, 90_000, (rows, len(COLUMNS))).cumsum(axis=0)
+    values[:, COLUMNS.index("lane")], values[:, COLUMNS.index("status")] = np.arange(rows) % 4, 0
+    requests = values.tolist()
+    for board in (None, Board(bytearray(board_bytes(4)), 4)):
+        recorder = Recorder(4, 0, keep=0, board=board)
+        spans = []
+        for _ in range(20):
+            began = time.perf_counter_ns()
+            for request in requests:
+                recorder.record(*request)
+            recorder.drain()
+            spans.append((time.perf_counter_ns() - began) / rows)
+        best[board is not None] = min(spans)
+    print(f"recording a request: {best[False]:.0f} ns alone, {best[True]:.0f} ns with a board")
+
+
+def _print_within(options: list[str], pairs: int) -> None:
+    """The ratios of one run, as far as its kept records reach."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "completed.npy"
+        length = f"{2 * pairs * STRETCH_S + 2:.0f}s"
+        command = [sys.executable, "-c", _KEEPING, str(file), "run", *options, "--duration", length]
+        stretches: list[tuple[int, int, bool]] = []
+        _run_watched([*command, "--metrics", f":{PORT}", "--metrics-linger", "0s"], stretches)
+        completed = np.sort(np.load(file))
+    counts = [
+        (np.searchsorted(completed, [began, ended]), ended - began, watched)
+        for began, ended, watched in stretches
+        if completed[0] <= began and ended <= completed[-1]
+    ]
+    rates = [(float(np.diff(places)[0]) / lasted * 1e9, watched) for places, lasted, watched in counts]
+    ratios = sorted(a / b for (a, first), (b, _) in itertools.pairwise(rates) if first)
+    low, high = _interval(ratios)
+    for word, chosen in (("watched", True), ("alone", False)):
+        found = [rate for rate, watched in rates if watched is chosen]
+        print(f"{word:>8}: requests/s {np.percentile(found, (10, 50, 90)).round().tolist()} (p10, p50, p90)")
+    print(f"median of {len(ratios)} ratios within the run: {median(ratios):.3f} (95 %: {low:.3f} .. {high:.3f})")
+    if len(completed) == KEEP:
+        print(f"the run's first {KEEP} requests are kept one by one: fewer --pairs, or a slower engine, use all")
+
+
+# `loadtrt run`, which leaves the completion instants of its measured requests in a file.
+_KEEPING = """
+import sys
+import numpy as np
+from loadtrt.lanes.recorder import Recorder
+finish, file = Recorder.finish, sys.argv.pop(1)
+def keep(self):
+    finish(self)
+    np.save(file, self.records.completed)
+Recorder.finish = keep
+from loadtrt.__main__ import main
+main()
+"""
 
 
 def _rate(options: list[str], *, watched: bool) -> float:
@@ -54,8 +137,9 @@ def _rate(options: list[str], *, watched: bool) -> float:
     return rate
 
 
-def _run_watched(command: list[str]) -> None:
-    """On a terminal that is read, with its metrics scraped."""
+def _run_watched(command: list[str], stretches: list[tuple[int, int, bool]] | None = None) -> None:
+    """On a terminal that is read, with its metrics scraped. stretches: where to note from when to when its observer
+    worked, and where not."""
     leader, follower = pty.openpty()
     over = threading.Event()
     threads = [threading.Thread(target=_scrape, args=(over,)), threading.Thread(target=_read, args=(leader,))]
@@ -63,11 +147,37 @@ def _run_watched(command: list[str]) -> None:
         thread.start()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=follower)
     os.close(follower)
+    if stretches is not None:
+        _stop_and_go(process, stretches)
     process.wait()
     over.set()
     for thread in threads:
         thread.join()
     os.close(leader)
+
+
+def _stop_and_go(process: subprocess.Popen[bytes], stretches: list[tuple[int, int, bool]]) -> None:
+    """Until the process ends. Ends with its observer continued."""
+    observer = None
+    while observer is None and process.poll() is None:
+        time.sleep(STRETCH_S)
+        observer = _observer_of(process.pid)
+    watched, began = True, time.perf_counter_ns()
+    while observer is not None and process.poll() is None:
+        time.sleep(STRETCH_S)
+        stretches.append((began, time.perf_counter_ns(), watched))
+        watched, began = not watched, time.perf_counter_ns()
+        try:
+            os.kill(observer, signal.SIGCONT if watched else signal.SIGSTOP)
+        except ProcessLookupError:
+            break
+
+
+def _observer_of(pid: int) -> int | None:
+    """The child of that process, if it has one."""
+    with suppress(OSError, IndexError):
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+    return None
 
 
 def _scrape(over: threading.Event) -> None:
