@@ -24,6 +24,8 @@ from pydantic import (
 
 from loadtrt.errors import UsageError
 from loadtrt.load.arrivals import LOAD_OPTIONS, contradiction, implied_arrivals, overruled
+from loadtrt.load.batcher import parse_batching
+from loadtrt.load.mix import parse_mix
 from loadtrt.load.stages import parse_bursts, parse_stages
 from loadtrt.load.trace import read_trace
 from loadtrt.measure.board import MOST_OBJECTIVES
@@ -61,6 +63,17 @@ def _range(value: object) -> object:
         return (float(low), float(high))
     except ValueError:
         raise ValueError(f"'{value}' is not a range: write low..high, such as -1..1") from None
+
+
+def _share(value: object) -> object:
+    """0.03 of "3%"."""
+    if not isinstance(value, str):
+        return value
+    number, percent, rest = value.partition("%")
+    try:
+        return float(number) / (100 if percent and not rest.strip() else 1)
+    except ValueError:
+        raise ValueError(f"'{value}' is no share: write one such as 3%") from None
 
 
 def _from_text(parse: Any) -> BeforeValidator:
@@ -104,6 +117,7 @@ def _one_or_many(value: object) -> object:
 # Written as text, so that the configuration in a run.json can be run again.
 Duration = Annotated[int, _from_text(parse_duration), Field(ge=0), PlainSerializer(exact_duration, when_used="json")]
 Rate = Annotated[float, _from_text(parse_rate), Field(gt=0)]
+Precision = Annotated[float, BeforeValidator(_share), Field(gt=0, lt=1)]
 Shape = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_shape)]
 Range = Annotated[tuple[float, float], BeforeValidator(_range)]
 Address = Annotated[str, BeforeValidator(_address)]
@@ -147,6 +161,9 @@ class RunConfig(BaseModel):
     time_scale: float = Field(1.0, gt=0, allow_inf_nan=False)
     trace_loop: bool = False
     _own_ns: int | None = PrivateAttr(None)  # how long stages or a trace take
+    max_queue: int | None = Field(None, ge=0)
+    mix: Annotated[str, _kept(parse_mix)] | None = None
+    batcher: Annotated[str, _kept(parse_batching)] | None = None
     seed: int = Field(1, ge=0)
     inputs: Names = ("random",)
     input_sets: int = Field(4, ge=1)
@@ -161,6 +178,9 @@ class RunConfig(BaseModel):
     verify: bool = False
     objective: Names = ()
     max_lateness: Duration | None = None
+    abort_on_fail: bool = False
+    abort_delay: Duration = 5 * SECOND_NS
+    precision: Precision | None = None
     profile: bool = False
 
     # what is shown and kept
@@ -169,6 +189,7 @@ class RunConfig(BaseModel):
     export_profile: str | None = None
     export_layer_info: str | None = None
     export_output: str | None = None
+    junit: str | None = None
     quiet: bool = False
 
     # who watches while it goes on
@@ -242,6 +263,43 @@ class RunConfig(BaseModel):
             raise ValueError("max_duration is shorter than duration: raise one or lower the other")
         return self
 
+    @model_validator(mode="after")
+    def _requests_are_of_known_kinds(self) -> Self:
+        """What mixes, batchers and bounded queues go together with."""
+        several = "mix" if self.mix else "batcher" if self.batcher else None
+        if self.mix and self.batcher:
+            raise ValueError("mix and batcher exclude each other: the batcher decides how large batches are")
+        if several and (self.batch is not None or self.shapes):
+            raise ValueError(f"{several} says how large requests are: leave batch and shapes out")
+        if several and not {"random", "zeros"}.issuperset(self.inputs):
+            raise ValueError(f"inputs from files have one size, and {several} needs several: take random or zeros")
+        if several and self.profile:
+            raise ValueError(f"a profile is of requests of one size: leave {several} out")
+        if self.arrivals == "closed":
+            for name in ("batcher", "max_queue"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} is for requests that come by themselves: add --rate, such as 500/s")
+        most = parse_batching(self.batcher).sizes[-1] if self.batcher else 1
+        if self.batcher and self.max_queue is not None and self.max_queue < most:
+            raise ValueError(f"max_queue {self.max_queue} leaves no room for a batch of {most}: raise it")
+        if self.abort_on_fail and not self.objective:
+            raise ValueError("abort_on_fail needs an objective: add --objective, such as 'latency.p99 < 10ms'")
+        if self.abort_delay != type(self).model_fields["abort_delay"].default and not self.abort_on_fail:
+            raise ValueError("abort_delay is about abort_on_fail: add it, or leave this out")
+        return self
+
+    @property
+    def parts(self) -> tuple[RunConfig, ...]:
+        """A configuration of one size for each kind of requests: of the mix, or of the batches that form; itself where
+        all are alike."""
+        if self.mix is None and self.batcher is None:
+            return (self,)
+        if self.batcher is not None:
+            sizes: list[dict[str, Any]] = [{"batch": size} for size in parse_batching(self.batcher).sizes]
+        else:
+            sizes = [{"batch": part.batch, "shapes": dict(part.shapes)} for part in parse_mix(self.mix or "")]
+        return tuple(self.model_copy(update={**size, "mix": None, "batcher": None}) for size in sizes)
+
     @property
     def least_duration_ns(self) -> int:
         """How long to measure at least; with `requests` too, the run ends when both are met."""
@@ -256,7 +314,7 @@ class RunConfig(BaseModel):
 # What a run writes, and how loudly it speaks: no part of what is measured.
 OUTPUT_KEYS = {
     *("json", "quiet", "live", "metrics", "metrics_linger", "metrics_native"),
-    *("export_times", "export_profile", "export_layer_info", "export_output"),
+    *("export_times", "export_profile", "export_layer_info", "export_output", "junit"),
 }
 # The keys of a configuration file, which are the options of `loadtrt run`.
 KEYS = {field.alias or name for name, field in RunConfig.model_fields.items()}

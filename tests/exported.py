@@ -57,7 +57,7 @@ def recorded(requests: Iterable[tuple[int, int, int]], lanes: int = 2) -> tuple[
     """A board, and the recorder that filled it with (lane, status, latency in ns); half of a latency is compute."""
     board = Board(bytearray(board_bytes(lanes)), lanes)
     board.enter("measure")
-    recorder = Recorder(lanes, 0, board=board, bounds=[(0, BOUND_NS)])
+    recorder = Recorder(lanes, 0, board=board, bounds=[(0, BOUND_NS)], items=[8])
     for lane, status, time_ns in requests:
         recorder.record(0, 0, 1, time_ns, 0, time_ns // 2, 0, 0, lane, status)
     recorder.finish()

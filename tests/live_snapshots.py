@@ -58,6 +58,7 @@ def snapshot(at_s: float = 10.0, served: tuple[int, ...] = (5000, 5000), **chang
         waiting=1,
         busy_lanes=min(lanes, 2),
         outcomes=outcomes,
+        inferences=total * 16,
         lane_service_ns=np.array(served, np.int64) * 2_500_000,
         lane_compute_ns=np.array(served, np.int64) * 1_500_000,
         good=np.array([total], np.int64),

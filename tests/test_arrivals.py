@@ -19,7 +19,7 @@ from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, run_session
 from loadtrt.load.arrivals import due_instants, offline_instants
 from loadtrt.load.inputs import make_inputs
-from loadtrt.report.tables import _mode
+from loadtrt.report.tables import mode_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,7 +140,7 @@ async def _records(options: dict[str, object]) -> Records:
     finally:
         engine.close()
     assert session.recorder is not None
-    assert session.recorder.by_status[1:].tolist() == [0, 0]
+    assert session.recorder.by_status[1:].tolist() == [0, 0, 0]
     rows = session.recorder.records.rows
     rows[:, :4] -= session.recorder.start_ns
     return session.recorder.records
@@ -198,7 +198,7 @@ def test_the_summary_names_the_load(
     (tmp_path / "TRACE").write_text("0\n1\n")
     config = load_config(None, {"engine": "x", **options}).model_dump(mode="json", by_alias=True)
     result: Any = SimpleNamespace(config=config, engine=SimpleNamespace(batch=1, mode={}))
-    assert _mode(result) == f"1 context × 2 buffers · {words} · batch 1"
+    assert mode_text(result) == f"1 context × 2 buffers · {words} · batch 1"
 
 
 # --- which options make a load

@@ -60,10 +60,10 @@ def test_a_copy_is_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     board = _board()
     writing = board.writing()
     writing.__enter__()
-    board.show_counts(np.ones((2, 3), np.int64), np.empty(0, np.int64), [0] * len(METRICS))
+    board.show_counts(np.ones((2, len(OUTCOMES)), np.int64), 0, np.empty(0, np.int64), [0] * len(METRICS))
 
     def go_on(_: float) -> None:
-        board.show_counts(np.full((2, 3), 2, np.int64), np.empty(0, np.int64), [7] * len(METRICS))
+        board.show_counts(np.full((2, len(OUTCOMES)), 2, np.int64), 0, np.empty(0, np.int64), [7] * len(METRICS))
         writing.__exit__(None, None, None)
 
     monkeypatch.setattr("loadtrt.measure.board.time.sleep", go_on)

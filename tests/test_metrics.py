@@ -65,7 +65,7 @@ def test_counts_are_the_recorders(requests: list[tuple[int, int, int]]) -> None:
         for status in (OK, FAILED):
             wanted = sum(request[:2] == (lane, status) for request in requests)
             assert by_lane.pop((str(lane), OUTCOMES[status])) == wanted
-    assert by_lane == {("", "unserved"): recorder.by_status[UNSERVED]}
+    assert by_lane == {("", "unserved"): recorder.by_status[UNSERVED], ("", "dropped"): 0}
     assert values(found, "loadtrt_inferences_total") == {(): 8 * recorder.by_status[OK]}
     good = sum(status == OK and time <= BOUND_NS for _, status, time in requests)
     assert values(found, "loadtrt_objective_good_total") == {(): good}

@@ -108,8 +108,8 @@ class _Rig:
         enqueue = self.plan.context
         cuda = self.cuda
 
-        def context(stream: int, **options: Any) -> Any:
-            made = enqueue(stream, **options)
+        def context(stream: int, part: int = 0, **options: Any) -> Any:
+            made = enqueue(stream, part, **options)
             inner = made.enqueue
 
             def counted(stream: int) -> bool:

@@ -20,7 +20,7 @@ from loadtrt.engines.simulation import ClockName, Simulation
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.load.arrivals import due_instants
-from loadtrt.measure.records import METRICS, OK, UNSERVED, Records
+from loadtrt.measure.records import COLUMNS, METRICS, OK, UNSERVED, Records
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ async def run(
     engine = Watched(Simulation(**simulation), contexts, buffers)
     recorder = Recorder(contexts, engine.now_ns())
     driven = await drive(engine, recorder, Load(due, least_ns=least_ns, drain_ns=drain_ns), Stop())
-    rows = recorder.records.rows - np.array([recorder.start_ns] * 4 + [0] * 6)
+    rows = recorder.records.rows - np.array([recorder.start_ns] * 4 + [0] * (len(COLUMNS) - 4))
     return Records(rows[np.lexsort((rows[:, 1], rows[:, 0]))]), recorder, driven, engine
 
 
@@ -283,7 +283,7 @@ async def test_every_request_is_counted_once_everywhere(clock: ClockName) -> Non
     )
     failed = sum(completion.error is not None for completion in engine.completions)
     ok = len(engine.completions) - failed
-    assert recorder.by_status.tolist() == [ok, failed, driven.unserved]
+    assert recorder.by_status.tolist() == [ok, failed, driven.unserved, 0]
     assert failed > 0 < driven.unserved
     assert ok + failed + driven.unserved == len(records) == len(due)
     assert engine.submits == driven.submitted < len(due)

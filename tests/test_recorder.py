@@ -13,12 +13,12 @@ from loadtrt.measure.sampling import least_samples
 from loadtrt.measure.summary import fairness, lanes_of, overlap_of, summarize
 
 SECOND = 1_000_000_000
-Row = tuple[int, int, int, int, int, int, int, int, int, int]
+Row = tuple[int, int, int, int, int, int, int, int, int, int, int]
 
 
 def _row(due: int, queue: int = 5, service: int = 100, lane: int = 0, status: int = OK, lateness: int = 0) -> Row:
     submitted = due + queue
-    return (due, submitted, submitted + 1, submitted + service, 10, service - 20, 10, lateness, lane, status)
+    return (due, submitted, submitted + 1, submitted + service, 10, service - 20, 10, lateness, lane, status, due % 3)
 
 
 def _recorded(rows: list[Row], lanes: int = 2, keep: int = 1 << 20) -> Recorder:
@@ -36,7 +36,7 @@ def test_counts_equal_what_was_recorded_however_little_is_kept(keep: int) -> Non
     rows = [_row(index * 1_000_000, lane=index % 2, status=status[index]) for index in range(5000)]
     recorder = _recorded(rows, keep=keep)
     assert recorder.seen == 5000
-    assert recorder.by_status.tolist() == [4500, 500, 0]
+    assert recorder.by_status.tolist() == [4500, 500, 0, 0]
     assert recorder.histograms["latency"].count == 4500
     assert recorder.by_lane.sum() == 4500
     assert sum(interval.requests for interval in recorder.intervals) == 4500
@@ -78,15 +78,18 @@ def test_a_lane_starves_only_while_it_is_idle_and_a_request_is_owed() -> None:
 @given(st.lists(st.tuples(st.integers(0, 1000), st.integers(1, 100)), min_size=1, max_size=30))
 def test_the_busy_union_counts_each_instant_once(spans: list[tuple[int, int]]) -> None:
     """union = measure of ∪ [start, end), sum = Σ (end − start), by counting instants one by one."""
-    rows = np.array([[0, 0, 0, start + length, 0, length, 0, 0, 0, OK] for start, length in spans], np.int64)
+    rows = np.array(
+        [[0, 0, 0, start + length, 0, length, 0, 0, lane, OK, 0] for lane, (start, length) in enumerate(spans)],
+        np.int64,
+    )
     instants = {instant for start, length in spans for instant in range(start, start + length)}
     assert busy_union_ns(Records(rows)) == (len(instants), sum(length for _, length in spans))
 
 
 def test_overlap_tells_lanes_in_turn_from_lanes_at_once() -> None:
     """Two lanes in turn compute one at a time; two at once, two at a time."""
-    turns = [[0, 0, 0, 100 * n + 100, 0, 100, 0, 0, n % 2, OK] for n in range(10)]
-    together = [[0, 0, 0, 100 * (n // 2) + 100, 0, 100, 0, 0, n % 2, OK] for n in range(10)]
+    turns = [[0, 0, 0, 100 * n + 100, 0, 100, 0, 0, n % 2, OK, 0] for n in range(10)]
+    together = [[0, 0, 0, 100 * (n // 2) + 100, 0, 100, 0, 0, n % 2, OK, 0] for n in range(10)]
     for rows, at_once in ((turns, 1.0), (together, 2.0)):
         overlap = overlap_of(Records(np.array(rows, np.int64)))
         assert overlap is not None

@@ -168,10 +168,10 @@ def test_objectives_and_energy() -> None:
     """good_share = good / finished, failed and unserved among them; joules = watts / inferences a second."""
     viewer = Viewer()
     _view(viewer, snapshot(0, (0, 0)))
-    outcomes = np.array([[300, 50, 0], [500, 0, 150]], np.int64)
-    found = snapshot(1, (300, 500), outcomes=outcomes, good=np.array([750, 0, 0], np.int64))
+    outcomes = np.array([[300, 50, 0, 0], [500, 0, 100, 50]], np.int64)
+    found = snapshot(1, (300, 500), outcomes=outcomes, inferences=800 * 16, good=np.array([750, 0, 0], np.int64))
     view = _view(viewer, found, gpu=GPU)
-    assert (view.ok, view.failed, view.unserved) == (800, 50, 150)
+    assert (view.ok, view.failed, view.unserved, view.dropped) == (800, 50, 100, 50)
     assert [item.good_share for item in view.objectives] == [0.75]
     assert view.joules == pytest.approx(400 / (800 * 16))
 
@@ -186,7 +186,11 @@ def _late(limit_ns: int) -> Snapshot:
 @pytest.mark.parametrize(
     ("found", "evidence", "remedy"),
     [
-        (snapshot(outcomes=np.array([[9, 1, 0], [9, 0, 0]], np.int64)), "1 request failed", "mend the first error"),
+        (
+            snapshot(outcomes=np.array([[9, 1, 0, 0], [9, 0, 0, 0]], np.int64)),
+            "1 request failed",
+            "mend the first error",
+        ),
         (_late(900_000), "late at p99", "free a core"),
     ],
 )
@@ -256,7 +260,7 @@ def test_a_stable_queue_raises_no_alarm() -> None:
         done = min(waiting + random.poisson(1250), room)
         waiting = max(waiting + random.poisson(1250) - room, 0)
         served += int(done)
-        found = snapshot(at_s, (10, 0), waiting=waiting, outcomes=np.array([[served, 0, 0], [0, 0, 0]], np.int64))
+        found = snapshot(at_s, (10, 0), waiting=waiting, outcomes=np.array([[served, 0, 0, 0], [0, 0, 0, 0]], np.int64))
         assert _view(viewer, found).alerts == ()
 
 
@@ -388,4 +392,4 @@ def test_a_number_of_lanes_that_cannot_be(value: str) -> None:
 
 def test_outcomes_are_the_statuses_of_records() -> None:
     """The view takes them apart by place."""
-    assert OUTCOMES == ("ok", "failed", "unserved")
+    assert OUTCOMES == ("ok", "failed", "unserved", "dropped")

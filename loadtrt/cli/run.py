@@ -39,6 +39,13 @@ if TYPE_CHECKING:
 @click.option("--trace-column", metavar="NAME", help="Which column or key of the trace, where it has several.")
 @click.option("--time-scale", type=float, metavar="X", help="Times of the trace × X: 0.5 is twice as fast.")
 @flag("trace-loop", "no-trace-loop", "Begin the trace again until --duration and --requests are met.")
+@click.option("--mix", metavar="'1:0.7, 8:0.3'", help="Batch sizes (or NAME=SHAPE) and their weights, drawn at random.")
+@click.option(
+    "--batcher",
+    metavar="max=16,delay=2ms",
+    help="Form batches of single requests, as a server does, in front of lanes.",
+)
+@click.option("--max-queue", type=int, metavar="N", help="Drop a request that comes due while N wait; it is a miss.")
 @input_options
 @click.option("--input-sets", type=int, help="Different random input sets, taken in turn.  [default: 4]")
 @click.option("--warmup", metavar="TIME", help="At least this long, and until clocks are steady.  [default: 1s]")
@@ -50,12 +57,18 @@ if TYPE_CHECKING:
 @click.option(
     "--objective", multiple=True, metavar="'latency.p99 < 10ms'", callback=many, help="A bound to hold (repeatable)."
 )
+@flag("abort-on-fail", "no-abort-on-fail", "End the run once it shows that an objective is missed.")
+@click.option("--abort-delay", metavar="TIME", help="But not before.  [default: 5s]")
+@click.option(
+    "--precision", metavar="3%", help="End once the objectives' quantiles (or latency.p99) are known so well."
+)
 @click.option("--max-lateness", metavar="TIME", help="p99 of the generator's lateness that makes a run INVALID.")
 @flag("profile", "no-profile", "Afterwards, time each layer in a pass of its own.")
 @click.option("--json", "json_file", metavar="FILE|-", help="Write the whole result there; - is stdout.")
 @click.option("--export-times", metavar="FILE", help="Write each request's times in trtexec's format.")
 @layer_exports
 @click.option("--export-output", metavar="FILE", help="Write the outputs of one request more in trtexec's format.")
+@click.option("--junit", metavar="FILE", help="Write validity and objectives as JUnit XML, a test each.")
 @flag("live", "no-live", "Draw a live view where stderr is a terminal.  [default: on]")
 @flag("telemetry", "no-telemetry", "Sample the GPU's clocks, power and heat.  [default: on]")
 @click.option(
@@ -76,7 +89,7 @@ def command(config: Path | None, **options: Any) -> int:
 
     options["json"] = options.pop("json_file")
     checked = load_config(config, options)
-    files = ("json_file", "export_times", "export_profile", "export_layer_info", "export_output")
+    files = ("json_file", "export_times", "export_profile", "export_layer_info", "export_output", "junit")
     require_targets({f"--{name.removesuffix('_file').replace('_', '-')}": getattr(checked, name) for name in files})
     from loadtrt.cli.running import run
 

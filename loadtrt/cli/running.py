@@ -29,10 +29,10 @@ from loadtrt.errors import (
 )
 from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
-from loadtrt.lanes.session import Session, run_session
+from loadtrt.lanes.session import Session, inputs_for, run_session
 from loadtrt.live.telemetry import clocks_settled
-from loadtrt.load.inputs import make_inputs
 from loadtrt.measure.records import UNSERVED
+from loadtrt.report.junit import run_junit
 from loadtrt.report.layer_tables import profile_text
 from loadtrt.report.tables import memory_text, summary_text
 from loadtrt.report.trtexec import output_json, times_json
@@ -78,9 +78,7 @@ def _run(config: RunConfig, late: list[RunResult]) -> int:
         voice.status(f"loading {config.engine}")
         engine = open_engine(config, voice.say, voice.status)
         try:
-            inputs = make_inputs(engine.info.tensors, config.inputs, config.input_sets, config.input_range, config.seed)
-            if not config.copies:
-                inputs = inputs[:1]  # what lies on the device does not change
+            inputs = inputs_for(engine, config)
             bill = engine.memory(inputs)
             load_ns = perf_counter_ns() - began
             voice.say(f"loaded {engine.info.name}: {', '.join(str(spec) for spec in engine.info.tensors)}")
@@ -111,7 +109,7 @@ def _run(config: RunConfig, late: list[RunResult]) -> int:
                     print(f"loadtrt: {result.failure}", file=sys.stderr)
             watchers.linger(result)
         finally:
-            _close(engine, hangs=session.recorder is None or bool(session.recorder.by_status[UNSERVED]))
+            close_engine(engine, hangs=session.recorder is None or bool(session.recorder.by_status[UNSERVED]))
     finally:
         voice.end_line()
         watchers.close()
@@ -227,7 +225,7 @@ def _telling(show: OnTick | None, board: Board | None) -> OnTick | None:
     return tick
 
 
-def _close(engine: Engine, hangs: bool) -> None:
+def close_engine(engine: Engine, hangs: bool) -> None:
     """Close the engine. One that left requests unanswered may wait for them for ever: it gets some seconds, in a
     thread that does not keep the process alive."""
     if not hangs:
@@ -254,7 +252,7 @@ def _check_memory(bill: MemoryBill) -> None:
 
 
 def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: Delivery) -> None:
-    """trtexec's files, as far as they are asked for, then the text."""
+    """trtexec's files and JUnit's, as far as they are asked for, then the text."""
     recorder = session.recorder
 
     def times() -> str:
@@ -277,6 +275,7 @@ def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: D
     if result.outcome == "completed" or result.ok:
         delivery.make(config.export_times, times)
         delivery.make(config.export_output, outputs)
+    delivery.make(config.junit, lambda: run_junit(result))
     if not config.quiet:
         show(summary_text(result), sys.stderr if config.json_file == "-" else sys.stdout)
 

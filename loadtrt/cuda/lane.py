@@ -40,21 +40,34 @@ class Finished(NamedTuple):
     d2h_ns: int
 
 
-class _BufferSet:
-    """Device memory of every tensor, pinned memory of every output, and the events of one request."""
+class LanePart(NamedTuple):
+    """Requests of one kind, and the context that serves them. bind(name, address), enqueue(stream) and reason() are the
+    context's; addresses: the pinned input sets, by tensor name."""
 
-    def __init__(self, tensors: Sequence[TensorSpec], blocking: bool) -> None:
+    tensors: Sequence[TensorSpec]
+    bind: Callable[[str, int], None]
+    enqueue: Callable[[int], bool]
+    reason: Callable[[], str]
+    addresses: Sequence[Mapping[str, int]]
+
+
+class _BufferSet:
+    """Device memory of every tensor, pinned memory of every output, as large as any part needs, and the events of one
+    request. part: whose outputs lie in it."""
+
+    def __init__(self, parts: Sequence[LanePart], blocking: bool) -> None:
         self.device: dict[str, DeviceBuffer] = {}
         self.outputs: dict[str, PinnedBuffer] = {}
         self.events: list[Event] = []
-        self.graph: Graph | None = None
+        self.graphs: list[Graph] = []
         self.programs: list[list[_Step]] = []  # one for each input set
+        self.part = 0
         try:
-            for spec in tensors:
-                if not spec.shape_values:
-                    self.device[spec.name] = DeviceBuffer(spec.nbytes)
-                    if not spec.is_input:
-                        self.outputs[spec.name] = PinnedBuffer(spec.nbytes)
+            for spec in parts[0].tensors:
+                nbytes = max(it.nbytes for part in parts for it in part.tensors if it.name == spec.name)
+                self.device[spec.name] = DeviceBuffer(nbytes)
+                if not spec.is_input:
+                    self.outputs[spec.name] = PinnedBuffer(nbytes)
             self.events.extend(Event(blocking) for _ in range(5))
         except EngineError:
             with suppress(CudaError):  # what went wrong first is what counts
@@ -64,10 +77,8 @@ class _BufferSet:
 
     def close(self) -> None:
         self.programs.clear()
-        owned: list[Closes] = [*self.events, *self.device.values(), *self.outputs.values()]
-        if self.graph is not None:
-            owned.insert(0, self.graph)
-        self.graph = None
+        owned: list[Closes] = [*self.graphs, *self.events, *self.device.values(), *self.outputs.values()]
+        self.graphs = []
         self.events = []
         self.device.clear()
         self.outputs.clear()
@@ -75,30 +86,28 @@ class _BufferSet:
 
 
 class Lane:
-    """Submits requests of one context and finds out when they finished.
+    """Submits requests and finds out when they finished. parts: the kinds of requests; input sets are numbered through
+    all of them.
 
-    bind(name, address) and enqueue(stream) are the context's; `addresses` are the pinned input sets, by tensor name.
     graph: try to capture the enqueue; `graph_refusal` says why it could not be. copies: move inputs and outputs with
     every request; otherwise input set 0 lies on the device from the start. Raises CudaError and EngineError.
     """
 
     def __init__(
         self,
-        tensors: Sequence[TensorSpec],
+        parts: Sequence[LanePart],
         buffers: int,
         *,
         stream: Stream,
-        bind: Callable[[str, int], None],
-        enqueue: Callable[[int], bool],
-        reason: Callable[[], str],
-        addresses: Sequence[Mapping[str, int]],
         graph: bool,
         copies: bool,
         blocking: bool,
     ) -> None:
-        self._tensors = [spec for spec in tensors if not spec.shape_values]
+        self._parts = [
+            part._replace(tensors=[spec for spec in part.tensors if not spec.shape_values]) for part in parts
+        ]
+        self._part_of = [number for number, part in enumerate(self._parts) for _ in part.addresses]
         self._compute = stream
-        self._bind, self._enqueue, self._reason = bind, enqueue, reason
         self._copies = copies
         self._sets: list[_BufferSet] = []
         self._streams: list[Stream] = []
@@ -111,9 +120,10 @@ class Lane:
             self._in, self._out = Stream(), Stream()
             self._streams += [self._in, self._out]
             for _ in range(buffers):
-                self._sets.append(_BufferSet(self._tensors, blocking))
+                self._sets.append(_BufferSet(self._parts, blocking))
             for made in self._sets:
-                self._prepare(made, addresses)
+                for part in self._parts:
+                    self._prepare(made, part)
         except EngineError:
             with suppress(CudaError):  # what went wrong first is what counts
                 self.close()
@@ -136,6 +146,7 @@ class Lane:
             status = function(*arguments)[0]
             if status:
                 raise error_of(function.__name__, status)
+        made.part = self._part_of[inputs]
         buffer = self._next
         self._in_flight.append(buffer)
         self._next = buffer + 1 if buffer + 1 < len(self._sets) else 0
@@ -173,7 +184,7 @@ class Lane:
         part of their buffer was written."""
         made = self._sets[buffer]
         arrays = {}
-        for spec in self._tensors:
+        for spec in self._parts[made.part].tensors:
             if spec.is_input or -1 in spec.shape:
                 continue
             pinned = made.outputs[spec.name]
@@ -198,54 +209,62 @@ class Lane:
         self._in_flight.clear()
         close_all(handles)
 
-    def _prepare(self, made: _BufferSet, addresses: Sequence[Mapping[str, int]]) -> None:
-        """Upload input set 0, run once, capture, and write the programs."""
-        for function, arguments in self._copy_in(made, addresses[0]):
+    def _prepare(self, made: _BufferSet, part: LanePart) -> None:
+        """Upload the part's first input set, run once, capture, and write the programs."""
+        for function, arguments in self._copy_in(made, part, part.addresses[0]):
             status = function(*arguments)[0]
             if status:
                 raise error_of(function.__name__, status)
         self._in.synchronize()
-        self._rebind(made)
-        if not self._enqueue(int(self._compute)):
-            raise EngineError(f"TensorRT refused the first enqueue: {self._reason()}")
+        self._rebind(made, part)
+        if not part.enqueue(int(self._compute)):
+            raise EngineError(f"TensorRT refused the first enqueue: {part.reason()}")
         self._compute.synchronize()
+        graph = None
         if not self.graph_refusal:
             try:
                 after = made.h2d_end if self._copies else None
-                made.graph = Graph.capture(self._compute, self._enqueue, after, made.start, made.end)
+                graph = Graph.capture(self._compute, part.enqueue, after, made.start, made.end)
+                made.graphs.append(graph)
             except CudaError as error:
-                self.graph_refusal = f"{error}; {self._reason()}"
+                self.graph_refusal = f"{error}; {part.reason()}"
             self._compute.synchronize()
-        made.programs = [self._program(made, sources) for sources in addresses]
+        made.programs += [self._program(made, part, graph, sources) for sources in part.addresses]
 
-    def _program(self, made: _BufferSet, sources: Mapping[str, int]) -> list[_Step]:
+    def _program(
+        self, made: _BufferSet, part: LanePart, graph: Graph | None, sources: Mapping[str, int]
+    ) -> list[_Step]:
         runtime = cudart()
         record, wait = runtime.cudaEventRecord, runtime.cudaStreamWaitEvent
         compute, out = self._compute.handle, self._out.handle
         steps: list[_Step] = []
         if self._copies:
             steps.append((record, (made.h2d_start.handle, self._in.handle)))
-            steps.extend(self._copy_in(made, sources))
+            steps.extend(self._copy_in(made, part, sources))
             steps.append((record, (made.h2d_end.handle, self._in.handle)))
-        if made.graph is not None:
-            steps.append((runtime.cudaGraphLaunch, (made.graph.handle, compute)))
+        if graph is not None:
+            steps.append((runtime.cudaGraphLaunch, (graph.handle, compute)))
         else:
             if self._copies:
                 steps.append((wait, (compute, made.h2d_end.handle, 0)))
             steps.append((record, (made.start.handle, compute)))
-            steps.append((self._enqueue_plainly, (made, int(self._compute))))
+            steps.append((self._enqueue_plainly, (made, part, int(self._compute))))
             steps.append((record, (made.end.handle, compute)))
         if self._copies:
             kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
             steps.append((wait, (out, made.end.handle, 0)))
             steps.extend(
-                (runtime.cudaMemcpyAsync, (pinned.address, made.device[name].address, pinned.nbytes, kind, out))
-                for name, pinned in made.outputs.items()
+                (
+                    runtime.cudaMemcpyAsync,
+                    (made.outputs[spec.name].address, made.device[spec.name].address, spec.nbytes, kind, out),
+                )
+                for spec in part.tensors
+                if not spec.is_input
             )
             steps.append((record, (made.d2h_end.handle, out)))
         return steps
 
-    def _copy_in(self, made: _BufferSet, sources: Mapping[str, int]) -> list[_Step]:
+    def _copy_in(self, made: _BufferSet, part: LanePart, sources: Mapping[str, int]) -> list[_Step]:
         runtime = cudart()
         kind = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
         return [
@@ -253,17 +272,17 @@ class Lane:
                 runtime.cudaMemcpyAsync,
                 (made.device[spec.name].address, sources[spec.name], spec.nbytes, kind, self._in.handle),
             )
-            for spec in self._tensors
+            for spec in part.tensors
             if spec.is_input and spec.nbytes
         ]
 
-    def _rebind(self, made: _BufferSet) -> None:
+    def _rebind(self, made: _BufferSet, part: LanePart) -> None:
         for name, buffer in made.device.items():
-            self._bind(name, buffer.address)
+            part.bind(name, buffer.address)
 
-    def _enqueue_plainly(self, made: _BufferSet, stream: int) -> tuple[int]:
+    def _enqueue_plainly(self, made: _BufferSet, part: LanePart, stream: int) -> tuple[int]:
         if len(self._sets) > 1:
-            self._rebind(made)
-        if not self._enqueue(stream):
-            raise EngineError(f"TensorRT refused an enqueue: {self._reason()}")
+            self._rebind(made, part)
+        if not part.enqueue(stream):
+            raise EngineError(f"TensorRT refused an enqueue: {part.reason()}")
         return (0,)

@@ -16,7 +16,7 @@ from loadtrt.load.tensors import bytes_of, numpy_dtype
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadtrt.engines.tensorrt import Plan
+    from loadtrt.engines.tensorrt import Plan, PlanPart
 
 
 class PlanContext:
@@ -29,10 +29,11 @@ class PlanContext:
     enqueue: Callable[[int], bool]
     profile: int
 
-    def __init__(self, plan: Plan, stream: int, *, probe: bool = False, profiled: bool = False) -> None:
-        """Made by `Plan.context`. `probe`: only asked for shapes, so kernels need not be specialised. `profiled`: a
-        profiler will be attached, which wants all that the plan tells."""
+    def __init__(self, plan: Plan, part: PlanPart, stream: int, *, probe: bool = False, profiled: bool = False) -> None:
+        """Made by `Plan.context`. part: whose shapes it has. `probe`: only asked for shapes, so kernels need not be
+        specialised. `profiled`: a profiler will be attached, which wants all that the plan tells."""
         self._plan = plan
+        self._part = part
         self._mark = plan.open.journal.mark()
         self._profiler: Any = None
         self._kept: list[Any] = []  # what TensorRT uses and does not keep alive: host values, runtime configuration
@@ -142,14 +143,14 @@ class PlanContext:
         """
         plan = self._plan
         mark = plan.open.journal.mark()
-        others = [number for number in plan.profiles if number not in (plan.profile, *plan.profiles_in_use)]
+        others = [number for number in self._part.profiles if number not in (plan.profile, *plan.profiles_in_use)]
         for profile in [plan.profile, *(others if plan.profiles_in_use else [])]:
             try:
                 done = self._context.set_optimization_profile_async(profile, stream) is not False
             except RuntimeError:
                 done = False
             # A plan whose shapes are all fixed needs no selection, and what is selected already need not be again.
-            if done or not plan.dynamic or self._context.active_optimization_profile == profile:
+            if done or not self._part.dynamic or self._context.active_optimization_profile == profile:
                 call("cudaStreamSynchronize", stream)  # other streams may enqueue only after the switch
                 return profile
         running = len(plan.profiles_in_use)
@@ -168,10 +169,10 @@ class PlanContext:
 
         mark = self._plan.open.journal.mark()
         dims = self._plan.flavour.module.Dims
-        for name, shape in self._plan.open_shapes.items():
+        for name, shape in self._part.open_shapes.items():
             if not self._context.set_input_shape(name, dims(shape)):  # Dims: the tuple overload cuts sizes to int32
                 self._fail(f"cannot set the shape of {name} to {'x'.join(map(str, shape))}", mark)
-        for name, (dtype, values) in self._plan.host_values.items():
+        for name, (dtype, values) in self._part.host_values.items():
             array = np.array(values, dtype=numpy_dtype(dtype))
             self._kept.append(array)  # read at every enqueue
             if not self._context.set_tensor_address(name, array.ctypes.data):

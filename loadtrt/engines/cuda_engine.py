@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
-from loadtrt.cuda.lane import Lane
+from loadtrt.cuda.lane import Lane, LanePart
 from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.runtime import call, close_all, cudart, device_properties, memory_info
 from loadtrt.cuda.stream import Event, GpuClock, Stream
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from loadtrt.cuda.runtime import Closes
     from loadtrt.engines.profiling import Profiled, ProfileLength, Watch
     from loadtrt.engines.tensorrt import Plan, PlanContext
-    from loadtrt.load.tensors import Arrays
+    from loadtrt.load.tensors import Arrays, TensorSpec
 
 _TURN_NS = 500_000  # how often a busy engine gives the event loop a turn
 _COMPLETED = itemgetter(Completion._fields.index("completed_ns"))
@@ -54,7 +54,7 @@ class TensorRTEngine:
         self.contexts, self.buffers = config.contexts, config.buffers
         self._plan = plan
         self._config = config
-        self._tensors = plan.tensors
+        self.parts = tuple(part.tensors for part in plan.parts)
         self._lanes: list[Lane] = []
         self._contexts: list[PlanContext] = []
         self._streams: list[Stream] = []
@@ -89,36 +89,38 @@ class TensorRTEngine:
 
     def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
         """As the protocol says; device memory that is free now."""
-        moved = [spec for spec in self._tensors if not spec.shape_values]
+        moved = [spec for spec in _largest_each(self.parts) if not spec.shape_values]
+        scratch = self._plan.context_bytes
         return MemoryBill(
             contexts=self.contexts,
             buffers=self.buffers,
             weights_bytes=self._plan.weights_bytes,
-            context_bytes=self._plan.context_bytes,
+            context_bytes=None if scratch is None else len(self.parts) * scratch,
             device_io_bytes=sum(spec.nbytes for spec in moved),
             host_io_bytes=sum(spec.nbytes for spec in moved if not spec.is_input),
-            inputs_bytes=len(inputs) * sum(spec.nbytes for spec in moved if spec.is_input),
+            inputs_bytes=sum(array.nbytes for arrays in inputs for array in arrays.values()),
             free_bytes=memory_info()[0],
         )
 
     def allocate(self, inputs: Sequence[Arrays]) -> None:
         """As the protocol says. Graph capture that fails is no error: `info` then says graph no, and why."""
-        addresses = [self._pin(arrays) for arrays in inputs]
+        sets = len(inputs) // len(self.parts)
+        addresses = [self._pin(arrays, self.parts[number // sets]) for number, arrays in enumerate(inputs)]
         for _ in range(self.contexts):
             stream = Stream()
             self._streams.append(stream)
-            context = self._plan.context(int(stream))
-            self._contexts.append(context)
-            graph = self._config.graph and context.capturable(int(stream)) is not False
+            graph, parts = self._config.graph, []
+            for number, tensors in enumerate(self.parts):
+                context = self._plan.context(int(stream), number)
+                self._contexts.append(context)
+                graph = graph and context.capturable(int(stream)) is not False
+                of_part = addresses[number * sets : (number + 1) * sets]
+                parts.append(LanePart(tensors, context.bind, context.enqueue, context.reason, of_part))
             self._lanes.append(
                 Lane(
-                    self._tensors,
+                    parts,
                     self.buffers,
                     stream=stream,
-                    bind=context.bind,
-                    enqueue=context.enqueue,
-                    reason=context.reason,
-                    addresses=addresses,
                     graph=graph,
                     copies=self._config.copies,
                     blocking=self._config.wait == "block",
@@ -133,12 +135,12 @@ class TensorRTEngine:
         notes = tuple(f"no CUDA graph: {refusal}" for refusal in sorted(refusals))
         self.info = replace(self.info, mode=self._mode(), notes=self.info.notes + notes)
 
-    def _pin(self, arrays: Arrays) -> dict[str, int]:
+    def _pin(self, arrays: Arrays, tensors: Sequence[TensorSpec]) -> dict[str, int]:
         import numpy as np
 
         pinned: dict[str, PinnedBuffer] = {}
         self._inputs.append(pinned)
-        for spec in self._tensors:
+        for spec in tensors:
             if spec.is_input and not spec.shape_values:
                 buffer = pinned[spec.name] = PinnedBuffer(spec.nbytes)
                 raw = np.ascontiguousarray(arrays[spec.name]).reshape(-1).view(np.uint8)
@@ -222,6 +224,11 @@ class TensorRTEngine:
             close_all(owned)
         if self._wakeup is not None:
             self._wakeup.close()
+
+
+def _largest_each(parts: Sequence[Sequence[TensorSpec]]) -> list[TensorSpec]:
+    """Each tensor as large as any part has it: what a buffer set holds."""
+    return [max(same, key=lambda spec: spec.nbytes) for same in zip(*parts, strict=True)]
 
 
 def _precision(verdict: str, build: dict[str, Any] | None) -> str:

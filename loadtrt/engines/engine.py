@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtrt.load.tensors import Arrays
+    from loadtrt.load.tensors import Arrays, TensorSpec
     from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill
 
 
@@ -38,6 +38,11 @@ class Engine(Protocol):
     buffers: int
 
     @property
+    def parts(self) -> Sequence[Sequence[TensorSpec]]:
+        """The tensors of each part of the configuration (`RunConfig.parts`); `info` tells those of the largest."""
+        ...
+
+    @property
     def info(self) -> EngineInfo:
         """What this engine is; `mode` and `notes` are final after `allocate`."""
         ...
@@ -47,7 +52,9 @@ class Engine(Protocol):
         ...
 
     def allocate(self, inputs: Sequence[Arrays]) -> None:
-        """Make the lanes: contexts, streams, buffers, graphs; upload what can be uploaded. Raises EngineError."""
+        """Make the lanes: contexts, streams, buffers, graphs; upload what can be uploaded. Raises EngineError.
+
+        inputs: as many sets for each part, those of the first part first."""
         ...
 
     def now_ns(self) -> int:

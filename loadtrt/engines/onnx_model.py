@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.shapes import InputShape, require_known, resolve_shapes
 from loadtrt.errors import EngineError, UsageError
-from loadtrt.load.tensors import TensorSpec, bytes_of
+from loadtrt.load.tensors import TensorSpec, bytes_of, largest_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ class OnnxModel:
     """`data`: the serialized model with its input sizes decided. `folder`: where its external data lies, None without.
 
     `weights_bytes` counts the model with its external data; `sha256` is of the file as it was read (for the zoo: as it
-    was made), without external data. `output_dtypes` by output name.
+    was made), without external data. parts: the inputs of each. `output_dtypes` by output name.
     """
 
     name: str
@@ -37,7 +37,7 @@ class OnnxModel:
     folder: Path | None
     sha256: str
     weights_bytes: int
-    inputs: tuple[TensorSpec, ...]
+    parts: tuple[tuple[TensorSpec, ...], ...]
     batch: int
     output_dtypes: Mapping[str, str]
     precision: str
@@ -56,7 +56,7 @@ def read_model(config: RunConfig) -> OnnxModel:
         from loadtrt import zoo
 
         # With --shapes the model stays dynamic, for them to decide.
-        first = config.batch or (None if config.shapes else 1)
+        first = config.batch or (None if config.shapes or len(config.parts) > 1 else 1)
         if first == 1 and config.batch is None:
             notes.append(f"{config.engine} was made with batch 1, since no --batch was given")
         model = zoo.make(config.engine.removeprefix("zoo:"), first, seed=0)
@@ -66,14 +66,14 @@ def read_model(config: RunConfig) -> OnnxModel:
         files = external_files(model, Path(config.engine))
         external = sum(file.stat().st_size for file in files)
         folder = Path(config.engine).resolve().parent if files else None
-    inputs, batch = decide_sizes(model, config)
+    parts, batch = decide_sizes(model, config)
     dtypes = {output.name: _dtype(output, f"output {output.name} of {config.engine}") for output in model.graph.output}
     if config.fp16:
         model, folder, external = to_fp16(model, folder, config.engine), None, 0
     data = model.SerializeToString()
     precision = "converted to FP16 (FP32 inputs and outputs kept)" if config.fp16 else ""
     weights = len(data) + external
-    return OnnxModel(config.engine, data, folder, digest, weights, inputs, batch, dtypes, precision, tuple(notes))
+    return OnnxModel(config.engine, data, folder, digest, weights, parts, batch, dtypes, precision, tuple(notes))
 
 
 def parse_model(file: Path) -> tuple[Any, str]:
@@ -107,22 +107,28 @@ def external_files(model: Any, file: Path) -> set[Path]:
     return files
 
 
-def decide_sizes(model: Any, config: RunConfig) -> tuple[tuple[TensorSpec, ...], int]:
-    """The inputs and the batch, after writing what --batch and --shapes decide into `model`."""
+def decide_sizes(model: Any, config: RunConfig) -> tuple[tuple[tuple[TensorSpec, ...], ...], int]:
+    """The inputs of each part, and the largest's batch, after writing what --batch and --shapes decide into `model`;
+    with several parts it stays open."""
     weights = {tensor.name for tensor in model.graph.initializer}
     values = {value.name: value for value in model.graph.input if value.name not in weights}
-    require_known("--shapes", config.shapes, list(values))
-    inputs = [_input_shape(value, config) for value in values.values()]
-    resolved = resolve_shapes(inputs, batch=config.batch, shapes=config.shapes)
-    for name, shape in resolved.shapes.items():
-        _write(values[name], shape)
-    for output in model.graph.output:  # the rest of their sizes ONNX Runtime infers
-        for dim in output.type.tensor_type.shape.dim:
-            if dim.dim_param in resolved.symbols:
-                dim.dim_value = resolved.symbols[dim.dim_param]
-    shaped = [(item.name, item.dtype, resolved.shapes[item.name]) for item in inputs]
-    specs = tuple(TensorSpec(name, True, dtype, shape, bytes_of(dtype, shape)) for name, dtype, shape in shaped)
-    return specs, resolved.batch
+    parts, batches = [], []
+    for part in config.parts:
+        require_known("--shapes", part.shapes, list(values))
+        inputs = [_input_shape(value, part) for value in values.values()]
+        resolved = resolve_shapes(inputs, batch=part.batch, shapes=part.shapes)
+        shaped = [(item.name, item.dtype, resolved.shapes[item.name]) for item in inputs]
+        specs = tuple(TensorSpec(name, True, dtype, shape, bytes_of(dtype, shape)) for name, dtype, shape in shaped)
+        parts.append(specs)
+        batches.append(resolved.batch)
+    if len(parts) == 1:
+        for name, shape in resolved.shapes.items():
+            _write(values[name], shape)
+        for output in model.graph.output:  # the rest of their sizes ONNX Runtime infers
+            for dim in output.type.tensor_type.shape.dim:
+                if dim.dim_param in resolved.symbols:
+                    dim.dim_value = resolved.symbols[dim.dim_param]
+    return tuple(parts), batches[largest_of(parts)]
 
 
 def _input_shape(value: Any, config: RunConfig) -> InputShape:

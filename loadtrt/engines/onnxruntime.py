@@ -17,7 +17,7 @@ from loadtrt.engines.onnx_model import OnnxModel, read_model
 from loadtrt.engines.wakeup import Wakeup
 from loadtrt.environment import cpu_model
 from loadtrt.errors import EngineError
-from loadtrt.load.tensors import TensorSpec, bytes_of
+from loadtrt.load.tensors import TensorSpec, bytes_of, largest_of
 from loadtrt.measure.facts import EngineInfo, MemoryBill
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def load_onnxruntime(config: RunConfig) -> OnnxRuntimeEngine:
     threads = config.threads_per_context or max(1, cores // config.contexts)
     sessions = config.contexts if threads > 1 else 1
     session = open_session(model, threads, config.contexts)
-    tensors = (*model.inputs, *_outputs(model, session))
+    outputs = _outputs(model, session)
+    parts = tuple((*inputs, *outputs) for inputs in model.parts)
+    tensors = parts[largest_of(parts)]
 
     notes = list(model.notes)
     if sessions > 1:
@@ -78,7 +80,7 @@ def load_onnxruntime(config: RunConfig) -> OnnxRuntimeEngine:
         },
         notes=tuple(notes),
     )
-    return OnnxRuntimeEngine(config.contexts, config.buffers, info, model, session, threads)
+    return OnnxRuntimeEngine(config.contexts, config.buffers, info, parts, model, session, threads)
 
 
 @dataclass(slots=True)
@@ -98,12 +100,20 @@ class OnnxRuntimeEngine:
     """
 
     def __init__(
-        self, contexts: int, buffers: int, info: EngineInfo, model: OnnxModel, session: Any, threads: int
+        self,
+        contexts: int,
+        buffers: int,
+        info: EngineInfo,
+        parts: Sequence[Sequence[TensorSpec]],
+        model: OnnxModel,
+        session: Any,
+        threads: int,
     ) -> None:
         import onnxruntime
 
         self.contexts = contexts
         self.buffers = buffers
+        self.parts = parts
         self._info = info
         self._model = model
         self._threads = threads

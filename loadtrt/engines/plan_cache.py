@@ -79,8 +79,13 @@ def cached_plan(
         fp16=config.fp16,
         plugins=config.plugins,
     )
+    if len(config.parts) > 1:
+        raise UsageError(
+            f"{config.engine} would be built for one size, and a mix or batcher has several: build a plan with a range "
+            "first (loadtrt build --min-shapes …, --max-shapes …), or add --on onnxruntime"
+        )
     source = read_source(config.engine, options)
-    inputs, batch = decide_sizes(source.model, config)
+    (inputs,), batch = decide_sizes(source.model, config)
     # The batch that --shapes decides is lost on a model without open sizes: from here on it is given.
     first = batch if any(spec.shape[:1] == (batch,) for spec in inputs) else None
     options = replace(options, batch=first)

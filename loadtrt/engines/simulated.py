@@ -42,13 +42,14 @@ def load_simulated(config: RunConfig) -> SimulatedEngine | NullEngine:
 
     `copies` off makes h2d and d2h take no time. Raises UsageError for a faulty specification, and for shapes.
     """
-    if config.shapes:
+    if any(part.shapes for part in config.parts):
         raise UsageError(
             f"simulated engine: its input is always x fp32[batch,{_ITEM}]: give --batch and leave --shapes out"
         )
-    text, batch = config.engine.removeprefix(_PREFIX).strip(), config.batch or 1
+    text = config.engine.removeprefix(_PREFIX).strip()
+    batches = tuple(part.batch or 1 for part in config.parts)
     if text == "null":
-        return NullEngine(contexts=config.contexts, buffers=config.buffers, batch=batch, name=config.engine)
+        return NullEngine(contexts=config.contexts, buffers=config.buffers, batches=batches, name=config.engine)
     simulation = parse_simulation(text, config.seed)
     times = (simulation.service_ns, simulation.item_ns, simulation.h2d_ns, simulation.d2h_ns, simulation.enqueue_ns)
     if simulation.clock == "virtual" and not any(times):
@@ -56,16 +57,22 @@ def load_simulated(config: RunConfig) -> SimulatedEngine | NullEngine:
     if not config.copies:
         simulation = dataclasses.replace(simulation, h2d_ns=0, d2h_ns=0)
     return SimulatedEngine(
-        simulation, contexts=config.contexts, buffers=config.buffers, batch=batch, name=config.engine
+        simulation, contexts=config.contexts, buffers=config.buffers, batches=batches, name=config.engine
     )
 
 
 class _Doubler:
     """What both engines are beside their timing: y = 2x, of x fp32[batch, 16]."""
 
-    def __init__(self, contexts: int, buffers: int, batch: int, name: str, mode: Mapping[str, str], note: str) -> None:
+    def __init__(
+        self, contexts: int, buffers: int, batches: Sequence[int], name: str, mode: Mapping[str, str], note: str
+    ) -> None:
         self.contexts, self.buffers = contexts, buffers
-        shape = (batch, _ITEM)
+        self.parts = tuple(
+            tuple(TensorSpec(n, n == "x", "fp32", (batch, _ITEM), bytes_of("fp32", (batch, _ITEM))) for n in ("x", "y"))
+            for batch in batches
+        )
+        batch = max(batches)
         self.info = EngineInfo(
             kind="simulated",
             name=name,
@@ -74,7 +81,7 @@ class _Doubler:
             device="simulated",
             sha256="",
             batch=batch,
-            tensors=tuple(TensorSpec(n, n == "x", "fp32", shape, bytes_of("fp32", shape)) for n in ("x", "y")),
+            tensors=self.parts[batches.index(batch)],
             mode=mode,
             notes=(note,),
         )
@@ -112,9 +119,11 @@ class NullEngine(_Doubler):
 
     now_ns = staticmethod(time.perf_counter_ns)
 
-    def __init__(self, *, contexts: int = 1, buffers: int = 2, batch: int = 1, name: str = "simulated:null") -> None:
+    def __init__(
+        self, *, contexts: int = 1, buffers: int = 2, batches: Sequence[int] = (1,), name: str = "simulated:null"
+    ) -> None:
         note = "the null engine does nothing: these numbers are the load generator's own ceiling"
-        super().__init__(contexts, buffers, batch, name, {"service": "none"}, note)
+        super().__init__(contexts, buffers, batches, name, {"service": "none"}, note)
         self._done: list[Completion] = []
         self._turn_ns = 0
 
@@ -147,7 +156,8 @@ class SimulatedEngine(_Doubler):
 
     in int ns. What lies between start and end is told by IndependentLanes (contention 0) or SharedDevice (above).
 
-    simulation: the parameters. contexts, buffers: lanes, and requests in flight on each. batch: items of a request.
+    simulation: the parameters. contexts, buffers: lanes, and requests in flight on each. batches: items of a request of
+    each part; service times of all are one sequence of draws, scaled by their means.
     `clock` is the engine's own, for tests in which the host is busy. Raises UsageError where slow_lane is no lane.
     """
 
@@ -157,7 +167,7 @@ class SimulatedEngine(_Doubler):
         *,
         contexts: int = 1,
         buffers: int = 2,
-        batch: int = 1,
+        batches: Sequence[int] = (1,),
         name: str = "simulated",
     ) -> None:
         self._simulation = simulation = simulation or Simulation()
@@ -167,12 +177,14 @@ class SimulatedEngine(_Doubler):
                 f"simulated engine: there is no lane {slow_lane} to be slow: lanes are 0 to {contexts - 1}"
             )
         note = "a simulated device: its numbers say nothing about a GPU"
-        super().__init__(contexts, buffers, batch, name, simulation.words(batch), note)
+        super().__init__(contexts, buffers, batches, name, simulation.words(max(batches)), note)
         self.clock: Clock = VirtualClock() if simulation.clock == "virtual" else LoopClock()
         self._slowness = [slowness if lane == slow_lane else 1 for lane in range(contexts)]
         self._stall_ns, self._stall_at = simulation.stall or (0, NEVER)
         self._h2d_ns, self._d2h_ns = simulation.h2d_ns, simulation.d2h_ns
-        self._service, self._errors = simulation.service_times(batch), simulation.errors()
+        self._service, self._errors = simulation.service_times(max(batches)), simulation.errors()
+        self._means = [simulation.mean_ns(batch) for batch in batches]
+        self._scale: list[float] = []  # of each input set
         self._races, self._error_text = simulation.races(), f"simulated fault: error={simulation.error:g}"
         self._take_lanes(0)
 
@@ -185,6 +197,9 @@ class SimulatedEngine(_Doubler):
 
     def allocate(self, inputs: Sequence[Arrays]) -> None:
         super().allocate(inputs)
+        longest = max(self._means)
+        sets = len(inputs) // len(self.parts)
+        self._scale = [mean / longest if longest else 1.0 for mean in self._means for _ in range(sets)]
         self._take_lanes(self.contexts)
 
     def close(self) -> None:
@@ -213,7 +228,7 @@ class SimulatedEngine(_Doubler):
         at = self._device_time(self.clock.now_ns())
         ready = at + self._h2d_ns
         in_flight.append((ready, buffer, self._error_text if next(self._errors) else None))
-        self._device.add(lane, at, ready, round(next(self._service) * self._slowness[lane]))
+        self._device.add(lane, at, ready, round(next(self._service) * self._slowness[lane] * self._scale[inputs]))
 
     async def wait(self, until_ns: int) -> Sequence[Completion]:
         device, clock, d2h = self._device, self.clock, self._d2h_ns

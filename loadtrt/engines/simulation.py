@@ -84,9 +84,13 @@ class Simulation:
         if self.slow_lane is not None and not (self.slow_lane[0] >= 0 and 0 < self.slow_lane[1] < math.inf):
             raise UsageError("simulated engine: slow_lane needs a lane from 0 and a factor above zero, such as 2:3")
 
+    def mean_ns(self, batch: int) -> int:
+        """Mean compute time of a request alone on the device."""
+        return self.service_ns + self.item_ns * batch
+
     def service_times(self, batch: int) -> Iterator[int]:
         """Compute time alone on the device of the first, second, ... request submitted, ns, without end."""
-        mean, cv = float(self.service_ns + self.item_ns * batch), self.cv or 0.0
+        mean, cv = float(self.mean_ns(batch)), self.cv or 0.0
         draw: Callable[[np.random.Generator], npt.NDArray[np.float64]]
         match self.distribution or ("lognormal" if self.cv is not None else "constant"):
             case _ if mean == 0:
@@ -124,7 +128,7 @@ class Simulation:
 
     def words(self, batch: int) -> dict[str, str]:
         """The parameters that matter, for people: {"service": "5.00 ms", "contention": "1", ...}."""
-        service = format_duration(self.service_ns + self.item_ns * batch)
+        service = format_duration(self.mean_ns(batch))
         if self.distribution or self.cv is not None:
             service += f" {self.distribution or 'lognormal'}" + (f", cv {self.cv:g}" if self.cv is not None else "")
         words = {"service": service, "contention": f"{self.contention:g}", "clock": self.clock}

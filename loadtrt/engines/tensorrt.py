@@ -15,6 +15,7 @@ Let go of `context.enqueue` before closing: the bound method keeps its context a
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loadtrt.cuda.runtime import call
@@ -23,7 +24,7 @@ from loadtrt.engines.context import PlanContext
 from loadtrt.engines.deserialize import open_plan
 from loadtrt.engines.shapes import InputShape, check_values, require_known, resolve_shapes
 from loadtrt.errors import EngineError, UsageError
-from loadtrt.load.tensors import TensorSpec
+from loadtrt.load.tensors import TensorSpec, largest_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,12 +40,31 @@ __all__ = ["Plan", "PlanContext", "load_plan"]
 _NON_BLOCKING = 1  # cudaStreamNonBlocking
 
 
+@dataclass(slots=True)
+class PlanPart:
+    """How a plan serves requests of one kind. batch: inferences in one of them. open_shapes: of inputs that the plan
+    leaves open. host_values: type and values of inputs that carry shapes. profiles: those that these shapes fit, the
+    wanted one first. tensors: shapes without -1, but for outputs that only the data decide; their nbytes is TensorRT's
+    upper bound."""
+
+    batch: int
+    open_shapes: dict[str, tuple[int, ...]]
+    host_values: dict[str, tuple[str, tuple[int, ...]]]
+    profiles: list[int]
+    tensors: tuple[TensorSpec, ...] = ()
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the plan left anything open."""
+        return bool(self.open_shapes or self.host_values)
+
+
 class Plan:
     """A deserialized plan with its shapes decided. Nothing of it changes after `load_plan` but its list of contexts.
 
-    tensors: shapes without -1, but for outputs that only the data decide; their nbytes is TensorRT's upper bound.
-    weights_bytes, context_bytes: device memory of the engine and of one context (None: not known). batch: inferences in
-    a request. precision: the verdict on --fp16 in words, "" where it was not asked. notes: what the user should read.
+    parts: one for each of the configuration's; tensors and batch are the largest's. weights_bytes, context_bytes:
+    device memory of the engine and of one context (None: not known). precision: the verdict on --fp16 in words, ""
+    where it was not asked. notes: what the user should read.
     """
 
     def __init__(self, opened: OpenPlan, config: RunConfig, *, built_here: bool = False) -> None:
@@ -61,24 +81,31 @@ class Plan:
                 f"--optimization-profile {config.optimization_profile} is not in plan {self.header.path}: it has "
                 + (f"profiles 0 to {count - 1}" if count > 1 else "profile 0 alone")
             )
-        resolved = resolve_shapes(
-            [_input_shape(tensor, config.optimization_profile) for tensor in inputs],
-            batch=config.batch,
-            shapes=config.shapes,
-            profile=config.optimization_profile,
-        )
-        self.batch = resolved.batch
-        self.open_shapes = {tensor.name: resolved.shapes[tensor.name] for tensor in inputs if -1 in tensor.shape}
-        self.host_values = _host_values(inputs, resolved.shapes, config.shape_values, config.optimization_profile)
-        self.dynamic = bool(self.open_shapes or self.host_values)
         self.host_outputs = [tensor for tensor in tensors if tensor.host and not tensor.is_input]
-        # The profiles that these shapes fit, the wanted one first: 8.6 may have to give each context another.
-        fitting = [number for number in range(count) if _fits(inputs, self.open_shapes, number)]
-        self.profiles = sorted(fitting, key=lambda number: (number != config.optimization_profile, number))
         self.weights_bytes = facts.weights_bytes(opened)
         self.context_bytes = facts.context_bytes(opened)
         self.precision = ""
-        self.tensors = self._probe(tensors, resolved.shapes, ask_fp16=config.fp16, demand_fp16=not built_here)
+        self.parts: list[PlanPart] = []
+        for part in config.parts:
+            resolved = resolve_shapes(
+                [_input_shape(tensor, part.optimization_profile) for tensor in inputs],
+                batch=part.batch,
+                shapes=part.shapes,
+                profile=part.optimization_profile,
+            )
+            open_shapes = {tensor.name: resolved.shapes[tensor.name] for tensor in inputs if -1 in tensor.shape}
+            # 8.6 may have to give each context another profile.
+            fitting = [number for number in range(count) if _fits(inputs, open_shapes, number)]
+            made = PlanPart(
+                batch=resolved.batch,
+                open_shapes=open_shapes,
+                host_values=_host_values(inputs, resolved.shapes, part.shape_values, part.optimization_profile),
+                profiles=sorted(fitting, key=lambda number: (number != config.optimization_profile, number)),
+            )
+            made.tensors = self._probe(made, tensors, resolved.shapes, ask_fp16=config.fp16, demand_fp16=not built_here)
+            self.parts.append(made)
+        largest = self.parts[largest_of([made.tensors for made in self.parts])]
+        self.tensors, self.batch = largest.tensors, largest.batch
         unknown = "the scratch memory of a context is not known for this plan here, so the memory bill leaves it out"
         self.notes = (unknown,) if self.context_bytes is None else ()
 
@@ -92,10 +119,10 @@ class Plan:
         """What the file's first bytes say."""
         return self.open.header
 
-    def context(self, stream: int, *, profiled: bool = False) -> PlanContext:
-        """A new execution context; `stream` is used, and waited for, to select the profile. `profiled`: its layers will
-        be timed. Raises EngineError."""
-        context = PlanContext(self, int(stream), profiled=profiled)
+    def context(self, stream: int, part: int = 0, *, profiled: bool = False) -> PlanContext:
+        """A new execution context for requests of that part; `stream` is used, and waited for, to select the profile.
+        `profiled`: its layers will be timed. Raises EngineError."""
+        context = PlanContext(self, self.parts[part], int(stream), profiled=profiled)
         self.contexts.append(context)
         return context
 
@@ -113,12 +140,18 @@ class Plan:
         self.open.close()
 
     def _probe(
-        self, tensors: Sequence[IoTensor], shapes: Mapping[str, tuple[int, ...]], *, ask_fp16: bool, demand_fp16: bool
+        self,
+        part: PlanPart,
+        tensors: Sequence[IoTensor],
+        shapes: Mapping[str, tuple[int, ...]],
+        *,
+        ask_fp16: bool,
+        demand_fp16: bool,
     ) -> tuple[TensorSpec, ...]:
         """Ask a context, which goes again, for what only a context knows: outputs' shapes and sizes."""
         stream = call("cudaStreamCreateWithFlags", _NON_BLOCKING)
         try:
-            probe = PlanContext(self, int(stream), probe=True)
+            probe = PlanContext(self, part, int(stream), probe=True)
             try:
                 if ask_fp16:
                     self.precision = probe.layers_precision(demand=demand_fp16)

@@ -8,9 +8,16 @@ import numpy as np
 
 import loadtrt
 from loadtrt.lanes.recorder import KEEP, Recorder
+from loadtrt.load.batcher import parse_batching
+from loadtrt.load.mix import parse_mix
+from loadtrt.measure.cohorts import cohorts_of, sample_of
+from loadtrt.measure.findings import findings_of
+from loadtrt.measure.margin import rate_margin
 from loadtrt.measure.objective import Objective, parse_objective
-from loadtrt.measure.records import FAILED, METRICS, OK, UNSERVED
-from loadtrt.measure.result import ObjectiveShare, Phases, Problem, RunResult, Throughput
+from loadtrt.measure.parts import batches_of, mix_of
+from loadtrt.measure.records import DROPPED, FAILED, METRICS, OK, UNSERVED
+from loadtrt.measure.result import Batches, MixPart, ObjectiveShare, Phases, Problem, RunResult, Steadiness, Throughput
+from loadtrt.measure.steady import steadiness_of
 from loadtrt.measure.summary import fairness, lanes_of, overlap_of, summarize
 from loadtrt.measure.telemetry import mark_throttled
 from loadtrt.measure.validity import problems_of
@@ -23,7 +30,7 @@ if TYPE_CHECKING:
     from loadtrt.config import RunConfig
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import Session
-    from loadtrt.measure.facts import EngineInfo, MemoryBill
+    from loadtrt.measure.facts import MemoryBill
     from loadtrt.measure.telemetry import GpuTelemetry
 
 
@@ -52,7 +59,7 @@ def result_of(
         metrics,
         starved_fraction=starved if metrics["compute"].max_ns else 0.0,  # an engine that takes no time cannot starve
         ok=ok,
-        unserved=unserved,
+        unserved=0 if session.aborted else unserved,
         failed=failed,
         closed=config.arrivals == "closed",
         max_lateness_ns=config.max_lateness,
@@ -67,7 +74,7 @@ def result_of(
                 remedy="requests overwrite each other, or the model is not deterministic: try --contexts 1 --buffers 1",
             )
         )
-    return RunResult(
+    result = RunResult(
         run=run,
         loadtrt=loadtrt.__version__,
         started=started,
@@ -94,8 +101,9 @@ def result_of(
         ok=ok,
         failed=failed,
         unserved=unserved,
+        dropped=int(recorder.by_status[DROPPED]),
         first_error=recorder.first_error,
-        throughput=_throughput(recorder, config, info),
+        throughput=_throughput(recorder, config),
         percentiles_exact=recorder.complete,
         metrics=metrics,
         lanes=tuple(lanes_of(recorder.records, served)),
@@ -109,6 +117,24 @@ def result_of(
         histograms={name: histogram.to_dict() for name, histogram in recorder.histograms.items()},
         objectives=tuple(_share(place, parse_objective(text), recorder) for place, text in enumerate(config.objective)),
         telemetry=telemetry,
+        mix=_mix(recorder, config, session.input_sets),
+        batches=_batches(recorder, config, session.input_sets),
+        ended_early=session.ended_early,
+        steadiness=_steadiness(recorder, config),
+        cohorts=cohorts_of(recorder.records),
+        sample=sample_of(recorder.records, recorder.start_ns),
+    )
+    return result.model_copy(update={"findings": findings_of(result)})
+
+
+def _steadiness(recorder: Recorder, config: RunConfig) -> Steadiness:
+    return steadiness_of(
+        recorder.records,
+        recorder.start_ns,
+        closed=config.arrivals == "closed",
+        steady=config.arrivals not in ("offline", "trace") and not config.stages and not config.bursts,
+        places=config.contexts * config.buffers,
+        seconds=() if recorder.complete else recorder.intervals,
     )
 
 
@@ -119,7 +145,21 @@ def _share(place: int, objective: Objective, recorder: Recorder) -> ObjectiveSha
     return judge(objective, recorder.records, histogram, good, int(recorder.by_status.sum()), KEEP)
 
 
-def _throughput(recorder: Recorder, config: RunConfig, info: EngineInfo) -> Throughput:
+def _mix(recorder: Recorder, config: RunConfig, sets: int) -> tuple[MixPart, ...]:
+    if config.mix is None:
+        return ()
+    parts = [(part.name, part.weight) for part in parse_mix(config.mix)]
+    return tuple(mix_of(recorder.records, parts, sets))
+
+
+def _batches(recorder: Recorder, config: RunConfig, sets: int) -> Batches | None:
+    if config.batcher is None:
+        return None
+    sizes = [size for size in parse_batching(config.batcher).sizes for _ in range(sets)]
+    return batches_of(recorder.records, sizes)
+
+
+def _throughput(recorder: Recorder, config: RunConfig) -> Throughput:
     """Served requests a second.
 
     Closed loop: Σ over lanes of n_l / (t_l − start): n_l served by lane l, the last at t_l. A lane works without a
@@ -135,5 +175,8 @@ def _throughput(recorder: Recorder, config: RunConfig, info: EngineInfo) -> Thro
     elif first is not None and last > first:
         rate = (n - 1) * SECOND_NS / (last - first)
     return Throughput(
-        requests_per_s=rate, inferences_per_s=None if rate is None else rate * info.batch, offered_per_s=config.rate
+        requests_per_s=rate,
+        inferences_per_s=None if rate is None else rate * recorder.inferences / n,
+        offered_per_s=config.rate,
+        margin=None if rate is None else rate_margin(recorder.records),
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.measure.histogram import Histogram, Histograms
-from loadtrt.measure.records import COLUMNS, FAILED, METRICS, OK, UNSERVED, Records
+from loadtrt.measure.records import COLUMNS, FAILED, METRICS, OK, STATUSES, UNSERVED, Records
 from loadtrt.measure.result import Interval
 from loadtrt.units import SECOND_NS
 
@@ -49,8 +49,10 @@ class Recorder:
     histograms: one for each metric. intervals: closed seconds, in order. first_error: an engine's sentence. submitted:
     requests sent, known at the end. first_completed_ns, last_completed_ns (by lane): of what was answered, `start_ns`
     for a lane without. starved_ns: time in which a lane had nothing in flight although work was due, summed over lanes.
-    outcomes: int64 [lanes, 3], requests by lane and status. bounds: (number in METRICS, ns) of each objective, and good
-    the served requests within each. board: where observers look; the histograms' counts lie on it then.
+    outcomes: int64 [lanes, STATUSES], requests by lane and status. bounds: (number in METRICS, ns) of each objective,
+    and good the served requests within each. items: inferences of a request with each input set, one number where all
+    have the same, and inferences their sum over served requests. board: where observers look; the histograms' counts
+    lie on it then.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Recorder:
         keep: int = KEEP,
         board: Board | None = None,
         bounds: Sequence[tuple[int, int]] = (),
+        items: Sequence[int] = (1,),
     ) -> None:
         self._buffer = np.empty((max(keep, 0) + _CHUNK, len(COLUMNS)), np.int64)  # pages are touched as they fill
         self._bytes = self._buffer.data.cast("B")
@@ -72,7 +75,9 @@ class Recorder:
         self.board = board
         self._table = Histograms(len(METRICS), None if board is None else board.counts)
         self.histograms = dict(zip((metric.name for metric in METRICS), self._table.each, strict=True))
-        self.outcomes = np.zeros((lanes, 3), np.int64)
+        self.outcomes = np.zeros((lanes, STATUSES), np.int64)
+        self._items = np.array(items, np.int64)
+        self.inferences = 0
         self._bounds = tuple(bounds)
         self.good = np.zeros(len(self._bounds), np.int64)
         self.starved_ns = 0
@@ -88,7 +93,7 @@ class Recorder:
         self.start_ns = start_ns
         self.last_completed_ns[:] = start_ns
 
-    def record(  # the hot path: ten ints into a preallocated row
+    def record(  # the hot path: eleven ints into a preallocated row
         self,
         due: int,
         submitted: int,
@@ -100,11 +105,14 @@ class Recorder:
         lateness: int,
         lane: int,
         status: int,
+        inputs: int = 0,
     ) -> None:
         """Append one row (times in ns). Rows of a lane come in its order of completion."""
         row = self._row
         _ROW.pack_into(
-            self._bytes, row * _ROW.size, due, submitted, enqueued, completed, h2d, compute, d2h, lateness, lane, status
+            self._bytes,
+            row * _ROW.size,
+            *(due, submitted, enqueued, completed, h2d, compute, d2h, lateness, lane, status, inputs),
         )
         self._row = row = row + 1
         if row == self._full_at:
@@ -129,7 +137,9 @@ class Recorder:
         with self._writing():
             self._drain()
             if self.board is not None:
-                self.board.show_counts(self.outcomes, self.good, [histogram.sum for histogram in self._table.each])
+                self.board.show_counts(
+                    self.outcomes, self.inferences, self.good, [histogram.sum for histogram in self._table.each]
+                )
 
     def _writing(self) -> AbstractContextManager[None]:
         return nullcontext() if self.board is None else self.board.writing()
@@ -146,7 +156,7 @@ class Recorder:
 
     @property
     def by_status(self) -> npt.NDArray[np.int64]:
-        """Requests by status, int64 [3]."""
+        """Requests by status, int64 [STATUSES]."""
         found: npt.NDArray[np.int64] = self.outcomes.sum(axis=0)
         return found
 
@@ -173,11 +183,13 @@ class Recorder:
             self._close_before(None)
 
     def _absorb(self, records: Records) -> None:
-        cells = np.bincount(records.lane * 3 + records.status, minlength=self.outcomes.size)
+        cells = np.bincount(records.lane * STATUSES + records.status, minlength=self.outcomes.size)
         self.outcomes += cells.reshape(self.outcomes.shape)
         ok = records.ok if records.status.any() else records
         values = np.stack([metric.of(ok) for metric in METRICS])
         self._table.add(values)
+        one = len(self._items) == 1
+        self.inferences += int(self._items[0]) * len(ok) if one else int(self._items[ok.inputs].sum())
         for place, (metric_number, bound_ns) in enumerate(self._bounds):
             self.good[place] += np.count_nonzero(values[metric_number] <= bound_ns)
         if self.board is not None:
@@ -185,7 +197,7 @@ class Recorder:
         served = records
         if len(ok) != len(records):
             unserved = Records(records.rows[records.status == UNSERVED])
-            served = Records(records.rows[records.status != UNSERVED])
+            served = Records(records.rows[records.status <= FAILED])
             for metric in METRICS:
                 if metric.of_unserved:
                     self.histograms[metric.name].add(metric.of(unserved))

@@ -9,19 +9,22 @@ from __future__ import annotations
 import bisect
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from loadtrt.measure.records import FAILED, OK, UNSERVED
+import numpy as np
+
+from loadtrt.measure.records import DROPPED, FAILED, OK, UNSERVED
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    import numpy as np
     import numpy.typing as npt
 
     from loadtrt.engines.engine import Completion, Engine
     from loadtrt.lanes.recorder import Recorder
+    from loadtrt.load.batcher import Batcher
 
 _NEVER = 1 << 62
 _SILENCE_NS = 10 * SECOND_NS  # an engine that answers nothing for so long (or for `drain_ns`, if longer) is given up
@@ -30,9 +33,13 @@ _LOOK_UP_NS = 100 * MILLISECOND_NS  # how often a waiting scheduler looks at its
 
 @dataclass(slots=True)
 class Stop:
-    """Set `requested` from anywhere in the event loop: no more requests are sent, those in flight are waited for."""
+    """Set from anywhere in the event loop. requested: somebody wants the run to end; enough: it has measured enough.
+    Either way nothing more comes due, and what waits or is in flight is waited for. cut: what waits is not even sent.
+    """
 
     requested: bool = False
+    enough: bool = False
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,9 @@ class Load:
 
     A closed loop goes on until both `least_ns` have passed and `least_requests` were submitted; an open loop ends with
     its schedule. `most_ns` ends either. `drain_ns`: how long to wait then for what is in flight, or due and not sent.
-    input_sets: how many sets the requests take in turn.
+    order: numbers of input sets, which the requests take in turn. most_waiting: a request that comes due when so many
+    wait for a buffer set is dropped; None: none is. batcher: forms batches of requests (open loops alone); each takes
+    an input set of the batcher's then, and none of `order`.
     """
 
     due: npt.NDArray[np.int64] | None
@@ -49,7 +58,9 @@ class Load:
     least_requests: int = 0
     most_ns: int | None = None
     drain_ns: int = 10 * SECOND_NS
-    input_sets: int = 1
+    order: Sequence[int] = (0,)
+    most_waiting: int | None = None
+    batcher: Batcher | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +91,7 @@ async def drive(
     whatever happens, all that was sent or owed by then is in the recorder.
     """
     now_ns, submit, wait, record = engine.now_ns, engine.submit, engine.wait, recorder.record
-    input_sets = load.input_sets
+    order, sets, batcher = load.order, len(load.order), load.batcher
     start = now = recorder.start_ns
     closed = load.due is None
     due_at = load.due.data if load.due is not None else memoryview(b"")  # items are Python ints, unlike an array's
@@ -92,65 +103,103 @@ async def drive(
     patience = max(load.drain_ns, _SILENCE_NS)
     give_up = sent = _NEVER  # the drain deadline and the end of sending, once known
 
-    # in_flight[lane]: (due, submitted, enqueued, lateness, input set) in order. levels[k]: lanes with k in flight,
-    # the one that has waited longest first. free_since: instants at which buffer sets became free; the n-th request
-    # takes the n-th of them, which is when an ideal generator would have sent it.
-    in_flight: list[deque[tuple[int, int, int, int, int]]] = [deque() for _ in range(engine.contexts)]
+    # in_flight[lane]: (due, submitted, enqueued, lateness, input set, due instants of the rest of its batch) in order.
+    # levels[k]: lanes with k in flight, the one that has waited longest first. free_since: instants at which buffer
+    # sets became free; the n-th to be sent takes the n-th of them, which is when an ideal generator would have sent it.
+    in_flight: list[deque[tuple[int, int, int, int, int, tuple[int, ...]]]] = [deque() for _ in range(engine.contexts)]
     levels: list[dict[int, None]] = [dict.fromkeys(range(engine.contexts)), *({} for _ in range(engine.buffers))]
     free_since = deque([start] * (engine.contexts * engine.buffers))
-    submitted = completed = 0
+    submitted = completed = arrived = dropped = 0
+    waiting: deque[int] = deque()  # due instants of what has come due and was not sent
+    room = _NEVER if load.most_waiting is None else load.most_waiting
+    next_due = start + due_at[0] if not closed and last else _NEVER
     next_tick = start + SECOND_NS
     progress = start  # when the engine last had nothing to do, or did something
+
+    def admit(until: int) -> None:
+        """What has come due by then waits, or is dropped where it finds no room. A free buffer set is room too: it
+        takes the head of the queue before anything else happens."""
+        nonlocal arrived, dropped, next_due
+        while next_due <= until:
+            if len(waiting) < room + (0 if batcher else len(free_since)):
+                waiting.append(next_due)
+            else:
+                record(next_due, next_due, next_due, next_due, 0, 0, 0, 0, 0, DROPPED, 0)
+                dropped += 1
+            arrived += 1
+            next_due = start + due_at[arrived] if arrived < last else _NEVER
+
     try:
         while True:
+            if next_due <= now:
+                admit(now)
             if give_up == _NEVER:
-                over = stop.requested or now >= latest_end
+                over = stop.requested or stop.enough or stop.cut or now >= latest_end
                 if over:
-                    last = submitted if closed else max(submitted, bisect.bisect_right(due_at, now - start))
+                    last, next_due = (submitted + dropped if closed or stop.cut else arrived), _NEVER
                 elif closed and now >= least_end:
                     last = max(submitted, load.least_requests)
-                if over or submitted == last:
+                if over or submitted + dropped == last:
                     sent, give_up = now, now + load.drain_ns
                     if recorder.board is not None:
                         recorder.board.enter("drain")
             if submitted == completed:
                 progress = now
-            if completed == last or now >= give_up or now > progress + patience:
+            if completed + dropped == last or now >= give_up or now > progress + patience:
                 break
 
-            while free_since and submitted < last:
+            until = min(now + _LOOK_UP_NS, latest_end if give_up == _NEVER else give_up)
+            while free_since and (submitted < last if closed else waiting and not stop.cut):
                 free = free_since[0]
-                due = free if closed else start + due_at[submitted]
-                if due > now and not closed:
-                    break
-                free_since.popleft()
+                due = free if closed else waiting[0]
+                rest: tuple[int, ...] = ()
+                ready = due
+                if batcher is None:
+                    inputs = order[submitted % sets]
+                else:
+                    count, ready = batcher.next_batch(waiting, all_came=arrived == last)
+                    if ready > now:
+                        until = min(until, ready)
+                        break
+                    inputs = batcher.inputs(count)
+                    rest = tuple(islice(waiting, 1, count))
                 depth = 0
                 while not levels[depth]:
                     depth += 1
                 lane = next(iter(levels[depth]))
-                del levels[depth][lane]
-                levels[depth + 1][lane] = None
-                inputs = submitted % input_sets
                 submit(lane, inputs)
                 enqueued = now_ns()
-                late = now - due if due > free else now - free
-                in_flight[lane].append((due, now, enqueued, late, inputs))
-                submitted += 1
+                free_since.popleft()
+                del levels[depth][lane]
+                levels[depth + 1][lane] = None
+                late = now - ready if ready > free else now - free
+                in_flight[lane].append((due, now, enqueued, late, inputs, rest))
+                submitted += 1 + len(rest)
+                if not closed:
+                    waiting.popleft()
+                    for _ in rest:
+                        waiting.popleft()
                 now = enqueued
+                if next_due <= now:
+                    admit(now)
 
-            until = min(now + _LOOK_UP_NS, latest_end if give_up == _NEVER else give_up)
-            if free_since and submitted < last and not closed:
-                until = min(until, start + due_at[submitted])
+            if free_since and next_due < until:
+                until = next_due
             for completion in await wait(until):
                 lane, _, done, h2d, compute, d2h, error = completion
-                due, began, enqueued, late, inputs = in_flight[lane].popleft()
+                if next_due <= done:
+                    admit(done)  # before this buffer set was free
+                due, began, enqueued, late, inputs, rest = in_flight[lane].popleft()
                 depth = len(in_flight[lane])
                 del levels[depth + 1][lane]
                 levels[depth][lane] = None
                 free_since.append(done)
-                completed += 1
+                completed += 1 + len(rest)
                 progress = now
-                record(due, began, enqueued, done, h2d, compute, d2h, late, lane, OK if error is None else FAILED)
+                status = OK if error is None else FAILED
+                record(due, began, enqueued, done, h2d, compute, d2h, late, lane, status, inputs)
+                for other in rest:
+                    record(other, began, enqueued, done, h2d, compute, d2h, late, lane, status, inputs)
                 if error is not None and recorder.first_error is None:
                     recorder.first_error = error
                 if on_completion is not None:
@@ -160,8 +209,7 @@ async def drive(
                 next_tick = now + SECOND_NS
                 recorder.drain()
                 if recorder.board is not None:
-                    waiting = 0 if closed else bisect.bisect_right(due_at, now - start) - submitted
-                    recorder.board.show_load(submitted, completed, max(waiting, 0), engine.contexts - len(levels[0]))
+                    recorder.board.show_load(submitted, completed, len(waiting), engine.contexts - len(levels[0]))
                 if on_tick is not None:
                     on_tick(submitted, completed)
     finally:
@@ -169,11 +217,13 @@ async def drive(
         recorder.submitted = submitted
         unserved = submitted - completed
         for lane, items in enumerate(in_flight):
-            for due, began, enqueued, late, _ in items:
-                record(due, began, enqueued, max(end, enqueued), 0, 0, 0, late, lane, UNSERVED)
+            for due, began, enqueued, late, inputs, rest in items:
+                for one in (due, *rest):
+                    record(one, began, enqueued, max(end, enqueued), 0, 0, 0, late, lane, UNSERVED, inputs)
         if load.due is not None:
-            unsent = load.due[submitted : min(last, bisect.bisect_right(due_at, end - start))]
-            recorder.record_unsent(unsent + start, end)
+            owed = load.due[arrived : min(last, bisect.bisect_right(due_at, end - start))] + start
+            unsent = np.concatenate((np.array(waiting, np.int64), owed))
+            recorder.record_unsent(unsent, end)
             unserved += len(unsent)
         recorder.finish()
         if recorder.board is not None:

@@ -14,9 +14,14 @@ from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.verify import Verifier, quiet_outputs
 from loadtrt.load.arrivals import due_instants, offline_instants
+from loadtrt.load.batcher import Batcher, parse_batching
+from loadtrt.load.inputs import make_inputs
+from loadtrt.load.mix import draw, parse_mix
 from loadtrt.load.stages import course_of
 from loadtrt.load.trace import read_trace
+from loadtrt.measure.early import Misses, Widths
 from loadtrt.measure.objective import parse_objective
+from loadtrt.measure.records import METRICS
 from loadtrt.units import SECOND_NS, format_duration, plural
 
 if TYPE_CHECKING:
@@ -47,6 +52,8 @@ class Session:
     driven and recorder belong to the measuring phase: None until it began. interrupted: stopped from outside.
     failure: the sentence of what ended the run, fault: the exception where nobody expected it. clocks_settled: None
     where nobody could tell.
+    ended_early: why measuring ended before its time, though nothing went wrong; aborted: since an objective is missed.
+    input_sets: how many each part has.
     cpu_ns: processor time of this process, all threads, while it measured. outputs: of one quiet request with the
     first input set, after measuring, where the configuration wants them; or the sentence of why there are none.
     """
@@ -63,7 +70,20 @@ class Session:
     fault: Exception | None = None
     clocks_settled: bool | None = None
     cpu_ns: int = 0
+    ended_early: str | None = None
+    aborted: bool = False
+    input_sets: int = 1
     outputs: Arrays | str | None = None
+
+
+def inputs_for(engine: Engine, config: RunConfig) -> list[Arrays]:
+    """The input sets that a run of `config` carries, for all parts, as `Engine.allocate` takes them: with copies off
+    one for each, as what lies on the device does not change. Raises UsageError."""
+    found: list[Arrays] = []
+    for tensors in engine.parts:
+        made = make_inputs(tensors, config.inputs, config.input_sets, config.input_range, config.seed)
+        found += made if config.copies else made[:1]
+    return found
 
 
 async def run_session(
@@ -92,8 +112,11 @@ async def run_session(
         least_requests=config.requests or 0,
         most_ns=config.max_duration,
         drain_ns=config.drain,
-        input_sets=len(inputs),
+        order=_order(config, len(inputs)),
+        most_waiting=config.max_queue,
+        batcher=_batcher(config, len(inputs)),
     )
+    session.input_sets = len(inputs) // len(config.parts)
     try:
         began = engine.now_ns()
         if not allocated:
@@ -110,7 +133,10 @@ async def run_session(
         if not stop.requested:
             begins("measure", 0, 0, 0)
             bounds = [(item.metric, item.bound_ns) for item in map(parse_objective, config.objective)]
-            await _measure(engine, load, stop, session, on_tick, board, bounds)
+            recorder = Recorder(
+                engine.contexts, 0, board=board, bounds=bounds, items=_items(engine, config, len(inputs))
+            )
+            await _measure(engine, recorder, load, stop, session, config, on_tick)
         if config.export_output and session.driven is not None and not session.driven.unserved:
             try:
                 session.outputs = await quiet_outputs(engine, 0)
@@ -143,6 +169,27 @@ def _due(config: RunConfig) -> npt.NDArray[np.int64] | None:
             return due_instants(kind, course, least_ns, least_requests, config.seed, burstiness)
 
 
+def _order(config: RunConfig, sets: int) -> Sequence[int]:
+    if config.mix is None:
+        return range(sets)
+    weights = [part.weight for part in parse_mix(config.mix)]
+    return draw(weights, sets // len(weights), config.seed)
+
+
+def _batcher(config: RunConfig, sets: int) -> Batcher | None:
+    return None if config.batcher is None else Batcher(parse_batching(config.batcher), sets // len(config.parts))
+
+
+def _items(engine: Engine, config: RunConfig, sets: int) -> list[int]:
+    """Inferences in a request with each input set. A batcher's requests are single, whatever batch they go with."""
+    if config.batcher is not None:
+        return [1]
+    if config.mix is None:
+        return [engine.info.batch]
+    each = sets // len(engine.parts)
+    return [part.batch or engine.info.batch for part in parse_mix(config.mix) for _ in range(each)]
+
+
 async def _verify(
     engine: Engine,
     config: RunConfig,
@@ -161,7 +208,7 @@ async def _verify(
             least_ns=SECOND_NS,
             least_requests=_VERIFY_REQUESTS * engine.contexts * engine.buffers,
             drain_ns=config.drain,
-            input_sets=len(inputs),
+            order=range(len(inputs)),
         )
         recorder = Recorder(engine.contexts, engine.now_ns(), keep=0)
         ticker = _ticker(engine, "verify", began, on_tick)
@@ -197,7 +244,7 @@ async def _warm_up(
             least_ns=max(config.warmup - elapsed, SECOND_NS // 5),
             least_requests=0 if worked else least_requests,
             drain_ns=config.drain,
-            input_sets=input_sets,
+            order=range(input_sets),
         )
         recorder = Recorder(engine.contexts, engine.now_ns(), keep=0)
         driven = await drive(engine, recorder, load, stop, None, _ticker(engine, "warm-up", began, on_tick))
@@ -208,28 +255,60 @@ async def _warm_up(
 
 async def _measure(
     engine: Engine,
+    recorder: Recorder,
     load: Load,
     stop: Stop,
     session: Session,
+    config: RunConfig,
     on_tick: OnTick | None,
-    board: Board | None,
-    bounds: Sequence[tuple[int, int]],
 ) -> None:
     gc.collect()
     gc.freeze()  # a full collection over what libraries left behind takes longer than many a request
     gc.disable()
     cpu_ns = time.process_time_ns()
     try:
-        session.recorder = Recorder(engine.contexts, 0, board=board, bounds=bounds)
+        session.recorder = recorder
         began = engine.now_ns()
         session.recorder.begin(began)
-        session.driven = await drive(
-            engine, session.recorder, load, stop, None, _ticker(engine, "measure", began, on_tick)
-        )
+        ticker = _watching(config, stop, session, _ticker(engine, "measure", began, on_tick), engine, began)
+        session.driven = await drive(engine, recorder, load, stop, None, ticker)
     finally:
         session.cpu_ns = time.process_time_ns() - cpu_ns
         gc.enable()
         gc.unfreeze()
+
+
+def _watching(
+    config: RunConfig,
+    stop: Stop,
+    session: Session,
+    ticker: Callable[[int, int], None] | None,
+    engine: Engine,
+    began: int,
+) -> Callable[[int, int], None] | None:
+    """The ticker, and a look at whether enough was measured, where the configuration wants it to end then."""
+    if not config.abort_on_fail and config.precision is None:
+        return ticker
+    recorder = session.recorder
+    assert recorder is not None  # noqa: S101  # measuring has begun
+    objectives = [parse_objective(text) for text in config.objective]
+    ranks = sorted({it.rank for it in objectives if METRICS[it.metric].name == "latency" and it.rank < 1}) or [0.99]
+    misses = Misses(objectives) if config.abort_on_fail else None
+    widths = None if config.precision is None else Widths(ranks, config.precision)
+
+    def tick(submitted: int, completed: int) -> None:
+        if ticker is not None:
+            ticker(submitted, completed)
+        if misses is not None:
+            found = misses.add(int(recorder.by_status.sum()), recorder.good.tolist())
+            if found is not None and engine.now_ns() - began >= config.abort_delay:
+                session.ended_early, session.aborted, stop.cut = found, True, True
+        if widths is not None and not stop.cut:
+            found = widths.narrow_enough(recorder.intervals, recorder.histograms["latency"])
+            if found is not None:
+                session.ended_early, stop.enough = found, True
+
+    return tick
 
 
 def _require_idle(phase: Phase, driven: Driven, config: RunConfig) -> None:

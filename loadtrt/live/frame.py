@@ -254,7 +254,7 @@ def _progress_words(view: View) -> list[str]:
     goal = f" of {_clock(facts.duration_ns)}" if facts.duration_ns and measuring else ""
     words = [f"{_clock(view.elapsed_ns)}{goal}"]
     if facts.requests and measuring:
-        finished = view.ok + view.failed + view.unserved
+        finished = view.ok + view.failed + view.unserved + view.dropped
         words.append(f"{format_count(finished)} of {plural(facts.requests, 'request')}")
     if view.left_ns:
         words.append(f"{_clock(view.left_ns)} left")
@@ -265,6 +265,7 @@ def _counts(view: View) -> list[str]:
     words = [f"{format_count(view.ok)} served"]
     words += [f"{format_count(view.failed)} failed"] if view.failed else []
     words += [f"{format_count(view.unserved)} not served"] if view.unserved else []
+    words += [f"{format_count(view.dropped)} dropped"] if view.dropped else []
     if view.phase == "done":
         return words
     words.append(f"{format_count(view.in_flight)} in flight")

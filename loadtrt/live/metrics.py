@@ -16,7 +16,7 @@ from loadtrt.live.native import native_histogram
 from loadtrt.live.telemetry import THROTTLE_REASONS
 from loadtrt.measure import families as table
 from loadtrt.measure.board import OUTCOMES, PHASES, RATIOS, WINDOW_RANKS, Snapshot
-from loadtrt.measure.records import OK, UNSERVED
+from loadtrt.measure.records import DROPPED, FAILED, UNSERVED
 from loadtrt.units import SECOND_NS, exact_duration
 
 if TYPE_CHECKING:
@@ -91,13 +91,13 @@ def _requests(view: View) -> Iterator[tuple[Family, Points]]:
                 ((lane, OUTCOMES[s]), int(n))
                 for lane, row in zip(lanes, snapshot.outcomes, strict=True)
                 for s, n in enumerate(row)
-                if s != UNSERVED
+                if s <= FAILED
             ),
             # Those that were never sent stand under lane 0 on the board, and had none.
-            (("", OUTCOMES[UNSERVED]), int(snapshot.outcomes[:, UNSERVED].sum())),
+            *((("", OUTCOMES[s]), int(snapshot.outcomes[:, s].sum())) for s in (UNSERVED, DROPPED)),
         ],
     )
-    yield table.INFERENCES, [((), int(snapshot.outcomes[:, OK].sum()) * view.facts.batch)]
+    yield table.INFERENCES, [((), snapshot.inferences)]
     yield table.SUBMITTED, [((), snapshot.submitted)]
     for family, spans_ns in ((table.COMPUTE, snapshot.lane_compute_ns), (table.SERVICE, snapshot.lane_service_ns)):
         yield family, [((lane,), int(ns) / SECOND_NS) for lane, ns in zip(lanes, spans_ns, strict=True)]

@@ -17,7 +17,7 @@ from loadtrt.measure import families as table
 from loadtrt.measure.board import OUTCOMES, PHASES, RATIOS, WINDOW_RANKS, Snapshot
 from loadtrt.measure.histogram import BUCKETS, bounds_of
 from loadtrt.measure.objective import parse_objective
-from loadtrt.measure.records import METRICS, UNSERVED
+from loadtrt.measure.records import FAILED, METRICS
 from loadtrt.units import SECOND_NS, parse_duration
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ def _snapshot(page: _Page, facts: RunFacts, now_ns: int) -> Snapshot:
         waiting=int(page.one(table.WAITING)),
         busy_lanes=int(page.one(table.BUSY_LANES)),
         outcomes=_outcomes(page, facts.lanes),
+        inferences=int(page.one(table.INFERENCES)),
         lane_service_ns=_by_lane(page, table.SERVICE, facts.lanes),
         lane_compute_ns=_by_lane(page, table.COMPUTE, facts.lanes),
         good=np.array([int(value) for _, value in page.each(table.GOOD)], np.int64),
@@ -177,7 +178,7 @@ def _outcomes(page: _Page, lanes: int) -> npt.NDArray[np.int64]:
         if labels["outcome"] not in OUTCOMES:
             raise LookupError(f"there is no outcome called {labels['outcome']}")
         outcome = OUTCOMES.index(labels["outcome"])
-        counts[_lane(labels, lanes) if outcome != UNSERVED else 0, outcome] += int(value)
+        counts[_lane(labels, lanes) if outcome <= FAILED else 0, outcome] += int(value)
     if not page.each(table.REQUESTS):
         raise LookupError(f"there is no {table.REQUESTS.name}")
     return counts

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from loadtrt.live.alerts import Alert, alerts_of, quantiles_of
-from loadtrt.measure.board import OUTCOMES, WINDOW_RANKS
-from loadtrt.measure.records import METRICS
+from loadtrt.measure.board import WINDOW_RANKS
+from loadtrt.measure.records import METRICS, OK
 from loadtrt.measure.sampling import least_samples
 from loadtrt.units import SECOND_NS
 
@@ -29,7 +29,6 @@ _NOW_NS = SECOND_NS * 9 // 10  # what "now" spans at least; the board is written
 _QUIET_NS = SECOND_NS * 3 // 2  # a board that is written for so long with no request finished: none finished
 _REMEMBERED_NS = 30 * SECOND_NS
 _LATENCY = [metric.name for metric in METRICS].index("latency")
-_OK, _FAILED, _UNSERVED = (OUTCOMES.index(outcome) for outcome in ("ok", "failed", "unserved"))
 _P99 = WINDOW_RANKS.index(0.99)
 
 
@@ -62,7 +61,7 @@ class View:
     latencies at WINDOW_RANKS of the last whole second; whole: of the whole run, None where requests are too few.
     coarse: `whole` and `histogram` come from wide buckets. histogram: (bucket, count) of the latencies, in order.
     rate_history, p99_history: a value a second, the same seconds, the newest last; a p99 becomes known a second or two
-    later. joules: what an inference costs of the GPU's power.
+    later. items: mean inferences a request. joules: what an inference costs of the GPU's power.
     """
 
     now_ns: int
@@ -78,6 +77,8 @@ class View:
     ok: int
     failed: int
     unserved: int
+    dropped: int
+    items: float
     window: tuple[float, ...] | None
     whole: tuple[float | None, ...]
     coarse: bool
@@ -92,8 +93,8 @@ class View:
 
     @property
     def inferences_per_s(self) -> float | None:
-        """Served inferences a second: requests times the batch."""
-        return None if self.requests_per_s is None else self.requests_per_s * self.facts.batch
+        """Served inferences a second."""
+        return None if self.requests_per_s is None else self.requests_per_s * self.items
 
 
 class _Point(NamedTuple):
@@ -131,8 +132,9 @@ class Viewer:
         """The View of this instant, on the clock of the snapshot's instants (time.time_ns where it was written)."""
         self._follow(snapshot, now_ns)
         rate, lanes = self._rates(facts.lanes)
-        ok, failed, unserved = (int(count) for count in snapshot.outcomes.sum(axis=0))
-        finished = ok + failed + unserved
+        ok, failed, unserved, dropped = (int(count) for count in snapshot.outcomes.sum(axis=0))
+        finished = ok + failed + unserved + dropped
+        items = snapshot.inferences / ok if ok else float(facts.batch)
         counts = snapshot.counts[_LATENCY]
         elapsed_ns = max(self._measured_ns if self._started_ns else now_ns - self._phase_ns, 0)
         done_share, left_ns = _progress(snapshot, facts, elapsed_ns, finished, rate)
@@ -152,6 +154,8 @@ class Viewer:
             ok=ok,
             failed=failed,
             unserved=unserved,
+            dropped=dropped,
+            items=items,
             window=tuple(snapshot.window_ns.tolist()) if snapshot.window_requests else None,
             whole=_whole(counts),
             coarse=self._coarse,
@@ -160,7 +164,7 @@ class Viewer:
             p99_history=self._history(self._p99),
             lanes=lanes,
             gpu=gpu,
-            joules=watts / (rate * facts.batch) if watts is not None and rate else None,
+            joules=watts / (rate * items) if watts is not None and rate else None,
             objectives=tuple(
                 ObjectiveView(text, metric, rank, bound_ns, int(good) / finished if finished else None)
                 for (text, metric, rank, bound_ns), good in zip(facts.objectives, snapshot.good, strict=False)
@@ -253,7 +257,7 @@ class Viewer:
 
 
 def _point(snapshot: Snapshot, finished: int) -> _Point:
-    served = snapshot.outcomes[:, _OK]
+    served = snapshot.outcomes[:, OK]
     return _Point(snapshot.written_ns, finished, served, snapshot.lane_compute_ns, snapshot.waiting)
 
 

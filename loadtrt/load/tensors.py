@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from loadtrt.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -56,6 +56,12 @@ class TensorSpec:
 
     def __str__(self) -> str:
         return f"{self.name} {self.dtype}[{','.join('?' if size < 0 else str(size) for size in self.shape)}]"
+
+
+def largest_of(parts: Sequence[Sequence[TensorSpec]]) -> int:
+    """Which of several lists of tensors has the most bytes of inputs; of equal ones the last."""
+    sizes = [sum(spec.nbytes for spec in tensors if spec.is_input) for tensors in parts]
+    return max(range(len(parts)), key=lambda part: (sizes[part], part))
 
 
 def bits_of(dtype: str) -> int:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from loadtrt.measure.records import Records
 
 PHASES = ("load", "verify", "warm-up", "measure", "drain", "done")
-OUTCOMES = ("ok", "failed", "unserved")  # by the status of a record
+OUTCOMES = ("ok", "failed", "unserved", "dropped")  # by the status of a record
 RATIOS = (1.05, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)  # upper bounds of latency over compute; +Inf follows
 WINDOW_RANKS = (0.5, 0.9, 0.95, 0.99, 0.999, 1.0)
 MOST_OBJECTIVES = 8
@@ -50,6 +50,7 @@ def _layout(lanes: int) -> np.dtype[Any]:
             ("waiting", np.int64),
             ("busy_lanes", np.int64),
             ("outcomes", np.int64, (lanes, len(OUTCOMES))),
+            ("inferences", np.int64),
             ("lane_service_ns", np.int64, (lanes,)),
             ("lane_compute_ns", np.int64, (lanes,)),
             ("good", np.int64, (MOST_OBJECTIVES,)),
@@ -74,11 +75,11 @@ class Snapshot:
     """One consistent copy. Instants are time.time_ns(), 0 for none yet; counts are of the measuring phase alone.
 
     phase: of PHASES. submitted: requests sent; in_flight: sent and not completed; waiting: due and not sent. outcomes
-    [lanes, len(OUTCOMES)]: finished requests. lane_service_ns, lane_compute_ns [lanes]: sums over served requests. good
-    [objectives]: requests within each objective's bound. window_ns: latencies at WINDOW_RANKS over the last whole
-    second, which began at window_start_ns after the start and served window_requests. ratios [len(RATIOS) + 1]: served
-    requests by latency over compute, not cumulated, ratio_sum their sum. counts [metrics, BUCKETS], sums_ns [metrics]:
-    the histograms of METRICS.
+    [lanes, len(OUTCOMES)]: finished requests. inferences: served. lane_service_ns, lane_compute_ns [lanes]: sums over
+    served requests. good [objectives]: requests within each objective's bound. window_ns: latencies at WINDOW_RANKS
+    over the last whole second, which began at window_start_ns after the start and served window_requests. ratios
+    [len(RATIOS) + 1]: served requests by latency over compute, not cumulated, ratio_sum their sum. counts [metrics,
+    BUCKETS], sums_ns [metrics]: the histograms of METRICS.
     """
 
     phase: str
@@ -89,6 +90,7 @@ class Snapshot:
     waiting: int
     busy_lanes: int
     outcomes: npt.NDArray[np.int64]
+    inferences: int
     lane_service_ns: npt.NDArray[np.int64]
     lane_compute_ns: npt.NDArray[np.int64]
     good: npt.NDArray[np.int64]
@@ -156,10 +158,17 @@ class Board:
         row["ratios"] += np.bincount(np.searchsorted(RATIOS, ratio), minlength=len(RATIOS) + 1)
         row["ratio_sum"] += ratio.sum()
 
-    def show_counts(self, outcomes: npt.NDArray[np.int64], good: npt.NDArray[np.int64], sums_ns: Sequence[int]) -> None:
-        """All that was counted so far: by lane and outcome, within each objective's bound, and the sums of METRICS, ns;
-        within `writing()`."""
+    def show_counts(
+        self,
+        outcomes: npt.NDArray[np.int64],
+        inferences: int,
+        good: npt.NDArray[np.int64],
+        sums_ns: Sequence[int],
+    ) -> None:
+        """All that was counted so far: by lane and outcome, served inferences, within each objective's bound, and the
+        sums of METRICS, ns; within `writing()`."""
         self._row["outcomes"][:] = outcomes
+        self._row["inferences"] = inferences
         self._row["good"][: len(good)] = good
         self._row["sums_ns"][:] = sums_ns
 

@@ -68,7 +68,7 @@ REQUESTS = Family(
     "loadtrt_requests_total",
     "counter",
     "",
-    "finished requests by outcome: ok, failed, or unserved, which have no lane",
+    "finished requests by outcome: ok, failed, or unserved and dropped, which have no lane",
     ("lane", "outcome"),
 )
 INFERENCES = Family("loadtrt_inferences_total", "counter", "", "items of the batches of requests that were served")

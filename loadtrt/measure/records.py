@@ -1,6 +1,7 @@
 """Records: one row for each finished request, and the metrics that derive from it.
 
-A record is ten int64: four instants of the engine's clock, three GPU phases, the generator's lateness, lane and status.
+A record is eleven int64: four instants of the engine's clock, three GPU phases, the generator's lateness, lane, status
+and the number of its input set.
 Every number that loadtrt shows about requests is one of METRICS over these rows; tables, JSON and exporters read the
 name, unit and help from there.
 """
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-COLUMNS = ("due", "submitted", "enqueued", "completed", "h2d", "compute", "d2h", "lateness", "lane", "status")
+COLUMNS = ("due", "submitted", "enqueued", "completed", "h2d", "compute", "d2h", "lateness", "lane", "status", "inputs")
 
 OK = 0
 FAILED = 1  # the engine returned an error for it
 UNSERVED = 2  # never finished before the drain deadline: `completed` is the instant when the run gave up
+
+DROPPED = 3  # never sent, as too many waited when it came due: all four instants are its due one
+STATUSES = 4
 
 
 class Records:
@@ -47,7 +51,7 @@ class Records:
     @property
     def counted(self) -> Records:
         """Those that have a latency: served, or given up, whose age is a lower bound of it."""
-        return Records(self.rows[self.status != FAILED])
+        return Records(self.rows[(self.status == OK) | (self.status == UNSERVED)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +82,17 @@ METRICS = (
 def busy_union_ns(records: Records) -> tuple[int, int]:
     """(union, sum) of the compute spans of all lanes, ns: how long any lane computed, and how long lanes did in all.
 
-    sum / union is the mean number of lanes computing while any does: 1 means that contexts never overlap.
+    sum / union is the mean number of lanes computing while any does: 1 means that contexts never overlap. Requests of
+    one batch share one span.
     """
     end = records.completed - records.d2h
     start = end - records.compute
     if not len(start):
         return 0, 0
-    order = np.argsort(start, kind="stable")
-    start, end = start[order], end[order]
+    order = np.lexsort((records.lane, start))
+    start, end, lane = start[order], end[order], records.lane[order]
+    other = np.append(True, (np.diff(start) != 0) | (np.diff(end) != 0) | (np.diff(lane) != 0))
+    start, end = start[other], end[other]
     reached = np.maximum.accumulate(end)
     fresh = np.maximum(start[1:], reached[:-1])  # a span counts from where the spans before it ended
     union = int(end[0] - start[0]) + int(np.clip(end[1:] - fresh, 0, None).sum())

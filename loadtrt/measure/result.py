@@ -19,13 +19,16 @@ class _Model(BaseModel):
 
 
 class MetricSummary(_Model):
-    """One metric over all requests. percentiles_ns: p50, p90, p95, p99, p99.9."""
+    """One metric over all requests. percentiles_ns: p50, p90, p95, p99, p99.9. margins: of these and of the "mean", as
+    far as the sample tells: the true one lies between number / (1 + margin) and number · (1 + margin), 95 %
+    (measure/margin.py)."""
 
     count: int
     mean_ns: float | None
     min_ns: int | None
     max_ns: int | None
     percentiles_ns: dict[str, float | None]
+    margins: dict[str, float] = {}
 
 
 class Lane(_Model):
@@ -82,10 +85,12 @@ class Finding(_Model):
 
 class Steadiness(_Model):
     """Whether the measured time was one steady state (measure/steady.py). transient_ns: how much of its beginning was
-    not (MSER-5); 0 for none. drift_ratio: how much longer latencies were at its end than at its beginning, fitted, None
-    where noise explains it. overloaded: requests came faster than they were served. None: too few requests to tell."""
+    not (MSER-5); 0 for none. transient_ratio: latencies in it over those after it, None without one. drift_ratio:
+    latencies at the end over those at the beginning, fitted, None where noise explains it. overloaded: requests came
+    faster than they were served. None else: too few requests to tell, or a load that is not meant to be steady."""
 
     transient_ns: int | None = None
+    transient_ratio: float | None = None
     drift_ratio: float | None = None
     overloaded: bool | None = None
 
@@ -107,8 +112,8 @@ class Cohort(_Model):
 
 
 class Sample(_Model):
-    """Records one by one of a stretch of the run: those around the slowest. columns: by name (records.COLUMNS), instants
-    in ns from the start of measuring."""
+    """Records one by one of a stretch of the run: those around the slowest. columns: by name (records.COLUMNS),
+    instants in ns from the start of measuring."""
 
     columns: dict[str, tuple[int, ...]]
 
@@ -137,12 +142,32 @@ class Verification(_Model):
     first_difference: str | None
 
 
+class MixPart(_Model):
+    """The requests of one part of a mix. requests: served. offered_share: its weight, as asked for. metrics: over the
+    records that were kept, one by one."""
+
+    name: str
+    offered_share: float
+    requests: int
+    metrics: dict[str, MetricSummary]
+
+
+class Batches(_Model):
+    """Batches that the batcher formed and the engine served, of the records that were kept. counts: by how many
+    requests were in one. padded: inferences computed for nobody, over all that were computed."""
+
+    counts: dict[int, int]
+    mean: float
+    padded: float
+
+
 class Throughput(_Model):
-    """Served within the measured time. offered_per_s: None in a closed loop."""
+    """Served within the measured time. offered_per_s: None in a closed loop. margin: of requests_per_s, as of metrics."""
 
     requests_per_s: float | None
     inferences_per_s: float | None
     offered_per_s: float | None
+    margin: float | None = None
 
 
 class ObjectiveShare(_Model):
@@ -172,8 +197,9 @@ class RunResult(_Model):
 
     valid: the generator was not the bottleneck and nothing went wrong; otherwise `problems` says what and what to do.
     percentiles_exact: False where histograms (within 0.4 %) had to do. submitted = ok + failed + those in flight when
-    the run gave up; unserved counts these and the ones that were due and never sent. host_cores: processor time of
-    loadtrt's process over measured time. cohorts: "p50" (latencies from p45 to p55) and "p99" (from p99 up), as far as
+    the run gave up; unserved counts these and the ones that were due and never sent; dropped: the queue was full when
+    they came due. ended_early: why it did not measure as long as it was asked to, though nothing went wrong.
+    host_cores: processor time of loadtrt's process over measured time. cohorts: "p50" (latencies from p45 to p55) and "p99" (from p99 up), as far as
     the sample supports them.
     """
 
@@ -195,6 +221,7 @@ class RunResult(_Model):
     ok: int
     failed: int
     unserved: int
+    dropped: int = 0
     first_error: str | None
     throughput: Throughput
     percentiles_exact: bool
@@ -215,3 +242,6 @@ class RunResult(_Model):
     steadiness: Steadiness | None = None
     cohorts: dict[str, Cohort] = {}
     sample: Sample | None = None
+    mix: tuple[MixPart, ...] = ()
+    batches: Batches | None = None
+    ended_early: str | None = None

@@ -11,28 +11,32 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.measure.records import METRICS, busy_union_ns
+from loadtrt.measure.histogram import QUANTILE_ERROR
+from loadtrt.measure.margin import margins
+from loadtrt.measure.records import METRICS, Records, busy_union_ns
 from loadtrt.measure.result import Lane, MetricSummary, Overlap
 from loadtrt.measure.sampling import least_samples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy.typing as npt
+
     from loadtrt.measure.histogram import Histogram
-    from loadtrt.measure.records import Records
 
 PERCENTILES: Mapping[str, float] = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
 
 def summarize(records: Records, histograms: Mapping[str, Histogram], complete: bool) -> dict[str, MetricSummary]:
-    """A summary of each metric, by name. complete: `records` holds every record of the histograms."""
-    ok, counted = (records.ok, records.counted) if complete else (None, None)
+    """A summary of each metric, by name. complete: `records` holds every record of the histograms, else the first."""
+    ordered = _by_due(records)
+    ok, counted = ordered.ok, ordered.counted
     summaries = {}
     for metric in METRICS:
         histogram = histograms[metric.name]
         count = histogram.count
-        chosen = counted if metric.of_unserved else ok
-        values = np.sort(metric.of(chosen)) if chosen is not None else None
+        kept = metric.of(counted if metric.of_unserved else ok)
+        values = np.sort(kept) if complete else None
         percentiles: dict[str, float | None] = {}
         for name, rank in PERCENTILES.items():
             if count < least_samples(rank):
@@ -47,8 +51,21 @@ def summarize(records: Records, histograms: Mapping[str, Histogram], complete: b
             min_ns=histogram.min,
             max_ns=histogram.max,
             percentiles_ns=percentiles,
+            margins=_margins(kept, complete),
         )
     return summaries
+
+
+def _margins(kept: npt.NDArray[np.int64], exact: bool) -> dict[str, float]:
+    """Those of measure/margin.py; percentiles of histograms may be off by QUANTILE_ERROR besides."""
+    coarse = {} if exact else dict.fromkeys(PERCENTILES, QUANTILE_ERROR)
+    return {name: (1 + margin) * (1 + coarse.get(name, 0.0)) - 1 for name, margin in margins(kept, PERCENTILES).items()}
+
+
+def _by_due(records: Records) -> Records:
+    """In order of their due instants, as lanes do not complete them."""
+    due = records.due
+    return Records(records.rows[np.argsort(due, kind="stable")]) if (due[1:] < due[:-1]).any() else records
 
 
 def lanes_of(records: Records, served: Sequence[int]) -> list[Lane]:

@@ -98,13 +98,13 @@ def effective_size(objective: Objective, records: Records) -> float:
     """N of the law above: how many independent requests these are worth, in [0, n]."""
     n = len(records)
     if n < _BLOCKS:
-        return _discounted(float(min(n, 1)))
+        return discounted(float(min(n, 1)))
     order = np.argsort(records.due, kind="stable")
     bad = _is_bad(objective, records)[order]
     metric = METRICS[objective.metric]
     moved = np.clip(metric.of(records)[order] / objective.bound_ns, 0.0, 1.0)
     moved[bad] = 1.0
-    return _discounted(n / max(_correlation(bad.astype(np.float64), 0.0), _correlation(moved, _JITTER)))
+    return discounted(n / max(_correlation(bad.astype(np.float64), 0.0), _correlation(moved, _JITTER)))
 
 
 def share_interval(share: float, size: float) -> tuple[float, float]:
@@ -163,7 +163,7 @@ def _times_as_long(allowed: float, share: float, size: float) -> float | None:
     single = size if size >= _RESOLVED else math.sqrt(size * _RESOLVED)  # N₁
     times = 1.05
     while times <= _MOST_TIMES:
-        larger = _discounted(single * times)
+        larger = discounted(single * times)
         met = larger >= LEAST_MET and share < allowed and _at_most(share, larger, allowed) <= _TAIL
         if met or (share > allowed and _at_least(share, larger, allowed) <= _TAIL):
             return times
@@ -177,7 +177,8 @@ def _rounded(count: float) -> int:
     return round(count / unit) * unit
 
 
-def _discounted(single: float) -> float:
+def discounted(single: float) -> float:
+    """N of N₁, as the law above has it."""
     return single * min(1.0, single / _RESOLVED)
 
 
@@ -197,12 +198,12 @@ def _correlation(series: Series, jitter: float) -> float:
 
 def _at_least(share: float, size: float, p: float) -> float:
     """P(X ≥ size·share), X binomial(size, p)."""
-    return _beta(size * share, size * (1 - share) + 1, p) if size * share else 1.0
+    return beta(size * share, size * (1 - share) + 1, p) if size * share else 1.0
 
 
 def _at_most(share: float, size: float, p: float) -> float:
     """P(X ≤ size·share), X binomial(size, p)."""
-    return _beta(size * (1 - share), size * share + 1, 1 - p) if size * (1 - share) else 1.0
+    return beta(size * (1 - share), size * share + 1, 1 - p) if size * (1 - share) else 1.0
 
 
 def _root(rising: Callable[[float], float]) -> float:
@@ -214,7 +215,7 @@ def _root(rising: Callable[[float], float]) -> float:
     return (low + high) / 2
 
 
-def _beta(a: float, b: float, x: float) -> float:
+def beta(a: float, b: float, x: float) -> float:
     """The regularized incomplete beta function I_x(a, b), a and b > 0, by its continued fraction (Lentz's method).
 
     I_x(a, b) = x^a (1 − x)^b / (a B(a, b)) · 1/(1 + d₁/(1 + d₂/(1 + …))), DLMF 8.17.22; converges fast for
@@ -223,7 +224,7 @@ def _beta(a: float, b: float, x: float) -> float:
     if x <= 0 or x >= 1:
         return float(x >= 1)
     if x > (a + 1) / (a + b + 2):
-        return 1 - _beta(b, a, 1 - x)
+        return 1 - beta(b, a, 1 - x)
     scale = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
     c, d = 1.0, 1.0 / (1 - (a + b) * x / (a + 1))
     value, m, change = d, 0, 0.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from loadtrt.cuda.lane import Finished, Lane
+from loadtrt.cuda.lane import Finished, Lane, LanePart
 from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.runtime import call, cudart, memory_info
 from loadtrt.cuda.stream import Event, GpuClock, Stream, elapsed_ns
@@ -58,13 +58,17 @@ def _lane(
     for number, buffer in enumerate(inputs):
         buffer.array(np.dtype("float32"), SHAPE)[:] = number + np.arange(SHAPE[0]) % 7
     lane = Lane(
-        TENSORS,
+        [
+            LanePart(
+                TENSORS,
+                copier.bind,
+                copier.enqueue,
+                lambda: "refused",
+                [{"x": buffer.address} for buffer in inputs],
+            )
+        ],
         buffers,
         stream=stream,
-        bind=copier.bind,
-        enqueue=copier.enqueue,
-        reason=lambda: "refused",
-        addresses=[{"x": buffer.address} for buffer in inputs],
         graph=graph,
         copies=copies,
         blocking=False,
@@ -173,13 +177,9 @@ def test_an_enqueue_that_fails_is_an_engine_error() -> None:
     buffer = PinnedBuffer(NBYTES)
     with pytest.raises(EngineError, match="refused the first enqueue: no such shape"):
         Lane(
-            TENSORS,
+            [LanePart(TENSORS, lambda *_: None, lambda _: False, lambda: "no such shape", [{"x": buffer.address}])],
             2,
             stream=stream,
-            bind=lambda *_: None,
-            enqueue=lambda _: False,
-            reason=lambda: "no such shape",
-            addresses=[{"x": buffer.address}],
             graph=True,
             copies=True,
             blocking=False,

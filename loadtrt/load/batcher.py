@@ -1,0 +1,86 @@
+"""Dynamic batching: single requests, put together in front of the lanes, as an inference server does it.
+
+A batch leaves when a buffer set is free and `most` requests wait, or the first of them has waited for `delay_ns`, or no
+more will come. An engine runs it at the least of `sizes` that holds it: what is missing is padding, computed for
+nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+from loadtrt.errors import UsageError
+from loadtrt.units import parse_duration
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Iterator
+
+_MOST = 1024
+_FORM = "write it such as max=16,delay=2ms, with sizes=1/4/16 where the engine is to run these alone"
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """What `--batcher` says. sizes: of the batches that the engine runs, ascending; the last is the most."""
+
+    sizes: tuple[int, ...]
+    delay_ns: int
+
+
+def parse_batching(text: str) -> Batching:
+    """Of "max=16,delay=2ms[,sizes=1/4/16]". Without sizes: the powers of two below max, and max. Raises UsageError."""
+    given: dict[str, str] = {}
+    for item in text.split(","):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not equals or key not in ("max", "delay", "sizes") or key in given:
+            raise UsageError(f"'{text}' is no batcher: {_FORM}")
+        given[key] = value
+    if "max" not in given or not re.fullmatch(r"[1-9]\d{0,4}", given["max"]) or int(given["max"]) > _MOST:
+        raise UsageError(f"batcher '{text}' needs max, from 1 to {_MOST}: {_FORM}")
+    most = int(given["max"])
+    delay_ns = parse_duration(given.get("delay", "0s"))
+    if delay_ns < 0:
+        raise UsageError(f"batcher '{text}': a delay is not below 0")
+    if "sizes" not in given:
+        sizes = [1 << power for power in range(most.bit_length()) if 1 << power < most]
+        return Batching((*sizes, most), delay_ns)
+    texts = given["sizes"].split("/")
+    if not all(re.fullmatch(r"[1-9]\d{0,4}", size) for size in texts):
+        raise UsageError(f"batcher '{text}': sizes are numbers with / between them, such as sizes=1/4/16")
+    chosen = tuple(sorted({int(size) for size in texts}))
+    if chosen[-1] != most:
+        raise UsageError(f"batcher '{text}': the largest of its sizes must be max, {most}")
+    return Batching(chosen, delay_ns)
+
+
+@dataclass(slots=True)
+class Batcher:
+    """Forms batches for one run. sets: how many input sets there are of each size; those of sizes[k] have the numbers
+    k·sets to k·sets + sets − 1, and are taken in turn."""
+
+    batching: Batching
+    sets: int
+    _turns: list[Iterator[int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        count = len(self.batching.sizes)
+        self._turns = [cycle(range(place * self.sets, (place + 1) * self.sets)) for place in range(count)]
+
+    def next_batch(self, waiting: deque[int], *, all_came: bool) -> tuple[int, int]:
+        """(how many of those waiting are the next batch, from when on it may leave). waiting: due instants, not empty;
+        all_came: no other request comes."""
+        most = self.batching.sizes[-1]
+        if len(waiting) >= most:
+            return most, min(waiting[most - 1], waiting[0] + self.batching.delay_ns)
+        if all_came:
+            return len(waiting), min(waiting[-1], waiting[0] + self.batching.delay_ns)
+        return len(waiting), waiting[0] + self.batching.delay_ns
+
+    def inputs(self, count: int) -> int:
+        """The input set for a batch of so many."""
+        return next(self._turns[bisect_left(self.batching.sizes, count)])

@@ -1,0 +1,345 @@
+"""Requests of several sizes, batches formed of single ones, bounded queues: exactly, on the simulated engine."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtrt.config import RunConfig, load_config
+from loadtrt.engines.open import open_engine
+from loadtrt.errors import UsageError
+from loadtrt.lanes.outcome import result_of
+from loadtrt.lanes.recorder import Recorder
+from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
+from loadtrt.lanes.session import Session, inputs_for, run_session
+from loadtrt.load.batcher import Batcher, Batching, parse_batching
+from loadtrt.load.mix import draw, parse_mix
+from loadtrt.measure.records import DROPPED, OK, Records
+from loadtrt.units import MILLISECOND_NS, SECOND_NS
+
+if TYPE_CHECKING:
+    from loadtrt.measure.result import RunResult
+
+MS = MILLISECOND_NS
+
+
+async def run(options: dict[str, Any]) -> tuple[RunResult, Records]:
+    """A whole run on a simulated engine in virtual time, and its records with instants from the start."""
+    config = load_config(None, {"engine": "simulated:service=5ms,clock=virtual", "warmup": "0s", **options})
+    engine, session = open_engine(config), Session()
+    try:
+        inputs = inputs_for(engine, config)
+        bill = engine.memory(inputs)
+        await run_session(engine, config, inputs, Stop(), session)
+        result = result_of(session, engine, config, bill, run="r", load_ns=0, started="", command=(), environment={})
+    finally:
+        engine.close()
+    assert session.recorder is not None
+    rows = session.recorder.records.rows.copy()
+    rows[:, :4] -= session.recorder.start_ns
+    return result, Records(rows)
+
+
+async def driven(due: list[int], contexts: int = 1, **load: Any) -> tuple[Records, Driven]:
+    """What becomes of requests due at these instants, each served in 5 ms + 1 ms an item; records by due instant."""
+    batcher: Batcher | None = load.get("batcher")
+    sizes = batcher.batching.sizes if batcher else (1,)
+    config = RunConfig(engine="simulated:service=5ms,item=1ms,clock=virtual", contexts=contexts, buffers=1)
+    if batcher:
+        config = config.model_copy(update={"batcher": f"max={sizes[-1]},sizes={'/'.join(map(str, sizes))}"})
+    engine = open_engine(config)
+    engine.allocate(inputs_for(engine, config.model_copy(update={"input_sets": 1})))
+    recorder = Recorder(contexts, engine.now_ns())
+    done = await drive(engine, recorder, Load(np.array(due, np.int64), **load), Stop())
+    rows = recorder.records.rows.copy()
+    rows[:, :4] -= recorder.start_ns
+    return Records(rows[np.lexsort((rows[:, 3], rows[:, 0]))]), done
+
+
+# --- mixes
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 10_000), st.floats(0.001, 1000)), min_size=1, max_size=8, unique_by=lambda it: it[0]
+    )
+)
+def test_weights_become_shares(parts: list[tuple[int, float]]) -> None:
+    """Shares are weights over their sum, and names are kept."""
+    found = parse_mix(", ".join(f"{size}:{weight!r}" for size, weight in parts))
+    total = math.fsum(weight for _, weight in parts)
+    assert [part.batch for part in found] == [size for size, _ in parts]
+    assert [part.weight for part in found] == pytest.approx([weight / total for _, weight in parts])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1",
+        "1:",
+        "1:0",
+        "1:-1",
+        "1:x",
+        "0:1",
+        "1:1,1:2",
+        "a=1x:1",
+        "=1x2:1",
+        "1:inf",
+        ",".join(f"{n}:1" for n in range(1, 70)),
+    ],
+)
+def test_what_is_no_mix_is_refused(text: str) -> None:
+    """One sentence, whatever it is."""
+    with pytest.raises(UsageError, match="mix"):
+        parse_mix(text)
+
+
+def test_shapes_of_several_inputs() -> None:
+    """NAME=SHAPE+NAME=SHAPE is one part; names may hold colons and equals signs."""
+    (part,) = parse_mix("ids:0=1x128+a=b=2x3:1")
+    assert dict(part.shapes) == {"ids:0": (1, 128), "a=b": (2, 3)}
+
+
+def test_draws_follow_weights_and_sets_take_turns() -> None:
+    """Shares within four standard deviations; each part's sets come round and round; the same seed, the same order."""
+    order = draw([0.7, 0.3], 4, seed=3)
+    count = Counter(number // 4 for number in order)
+    n = len(order)
+    assert abs(count[1] / n - 0.3) < 4 * math.sqrt(0.21 / n)
+    for part in (0, 1):
+        turns = [number % 4 for number in order if number // 4 == part]
+        assert turns == [place % 4 for place in range(len(turns))]
+    assert draw([0.7, 0.3], 4, seed=3) == order != draw([0.7, 0.3], 4, seed=4)
+
+
+@pytest.mark.anyio
+async def test_each_part_takes_its_own_time_and_is_told_by_itself() -> None:
+    """With 5 ms + 1 ms an item, requests of 1 take 6 ms and requests of 8 take 13 ms; inferences count items."""
+    engine = "simulated:service=5ms,item=1ms,clock=virtual"
+    result, records = await run({"engine": engine, "mix": "1:0.7, 8:0.3", "requests": 2000, "arrivals": "closed"})
+    one, eight = result.mix
+    assert (one.name, eight.name) == ("1", "8")
+    assert one.requests + eight.requests == result.ok == 2000
+    assert one.metrics["compute"].min_ns == one.metrics["compute"].max_ns == 6 * MS
+    assert eight.metrics["compute"].min_ns == eight.metrics["compute"].max_ns == 13 * MS
+    rates = result.throughput
+    assert rates.inferences_per_s is not None
+    assert rates.requests_per_s is not None
+    items = (one.requests + 8 * eight.requests) / 2000
+    assert rates.inferences_per_s == pytest.approx(rates.requests_per_s * items)
+    assert set(records.inputs.tolist()) == set(range(8))
+
+
+# --- batches
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "max",
+        "max=0",
+        "max=2000",
+        "delay=2ms",
+        "max=4,delay=x",
+        "max=4,max=8",
+        "max=4,sizes=1/2",
+        "max=4,sizes=a/4",
+        "most=4",
+    ],
+)
+def test_what_is_no_batcher_is_refused(text: str) -> None:
+    """One sentence, whatever it is."""
+    with pytest.raises(UsageError):
+        parse_batching(text)
+
+
+def test_sizes_are_powers_of_two_and_the_most() -> None:
+    """1, 2, 4, … below max, and max itself; those given instead, ascending."""
+    assert parse_batching("max=12,delay=2ms") == Batching((1, 2, 4, 8, 12), 2 * MS)
+    assert parse_batching("max=8").sizes == (1, 2, 4, 8)
+    assert parse_batching("max=8,sizes=8/3/3") == Batching((3, 8), 0)
+    assert parse_batching("max=1").sizes == (1,)
+
+
+@pytest.mark.anyio
+async def test_a_batch_leaves_when_full_or_when_its_first_has_waited() -> None:
+    """max 4, delay 10 ms: four at 0…3 ms leave at 3 ms; one at 50 ms leaves at 60 ms; two at 100, 104 leave at 110."""
+    due = [0, 1 * MS, 2 * MS, 3 * MS, 50 * MS, 100 * MS, 104 * MS, 300 * MS]
+    records, _ = await driven(due, batcher=Batcher(Batching((1, 2, 4), 10 * MS), 1))
+    sent = [3 * MS] * 4 + [60 * MS, 110 * MS, 110 * MS, 300 * MS]  # the last: no other comes
+    assert records.submitted.tolist() == sent
+    took = [9 * MS] * 4 + [6 * MS, 7 * MS, 7 * MS, 6 * MS]  # 5 ms + 1 ms for each item of the size it runs at
+    assert (records.completed - records.submitted).tolist() == took
+    assert records.lateness.tolist() == [0] * 8
+
+
+@pytest.mark.anyio
+async def test_what_waits_for_a_busy_lane_goes_together() -> None:
+    """One lane, no delay: the first goes alone at once; the five that come meanwhile go as one batch, padded to 8."""
+    due = [0, 1 * MS, 2 * MS, 3 * MS, 4 * MS, 5 * MS, 400 * MS]
+    records, _ = await driven(due, batcher=Batcher(Batching((1, 8), 0), 1))
+    assert records.submitted.tolist() == [0] + [6 * MS] * 5 + [400 * MS]
+    assert records.completed.tolist() == [6 * MS] + [19 * MS] * 5 + [406 * MS]
+
+
+@pytest.mark.anyio
+async def test_batches_are_told() -> None:
+    """Sizes formed, their mean, the padding, and requests = inferences; every request is served once."""
+    options = {"engine": "simulated:service=4ms,item=100us,clock=virtual", "batcher": "max=16,delay=2ms,sizes=4/16"}
+    result, records = await run({**options, "rate": "2000/s", "requests": 6000, "duration": "3s", "buffers": 1})
+    assert result.batches is not None
+    formed = result.batches.counts
+    assert sum(size * times for size, times in formed.items()) == result.ok == len(records)
+    assert max(formed) <= 16
+    batches = sum(formed.values())
+    assert result.batches.mean == pytest.approx(result.ok / batches)
+    computed = sum((4 if size <= 4 else 16) * times for size, times in formed.items())
+    assert result.batches.padded == pytest.approx(1 - result.ok / computed)
+    assert result.throughput.inferences_per_s == pytest.approx(result.throughput.requests_per_s)
+    assert result.overlap is not None
+    assert result.overlap.lanes_computing == pytest.approx(1.0)  # one lane: its batches are computed once
+
+
+@pytest.mark.anyio
+async def test_batching_carries_more_than_single_requests() -> None:
+    """2000/s of 5 ms requests overload one lane 10 times; in batches of up to 32 it keeps up."""
+    engine = "simulated:service=5ms,item=50us,clock=virtual"
+    load = {"engine": engine, "rate": "2000/s", "duration": "4s", "drain": "100ms", "buffers": 1}
+    single, _ = await run(load)
+    batched, _ = await run({**load, "batcher": "max=32,delay=1ms"})
+    assert single.unserved > 4000
+    assert batched.unserved == 0
+
+
+# --- bounded queues
+
+
+@pytest.mark.anyio
+async def test_who_finds_the_queue_full_is_dropped() -> None:
+    """One lane of 6 ms, one place to wait: of requests at 0, 1, 2 and 7 ms the third finds it taken."""
+    records, done = await driven([0, 1 * MS, 2 * MS, 7 * MS], most_waiting=1)
+    assert (records.status == DROPPED).tolist() == [False, False, True, False]
+    assert records.completed[records.status == OK].tolist() == [6 * MS, 12 * MS, 18 * MS]
+    assert (done.submitted, done.unserved) == (3, 0)
+
+
+@pytest.mark.anyio
+async def test_a_place_is_free_from_the_instant_on_when_one_completes() -> None:
+    """With no place to wait, who is due at the very instant of a completion finds the lane busy, the next not."""
+    records, _ = await driven([0, 6 * MS, 6 * MS + 1], most_waiting=0)
+    assert (records.status == DROPPED).tolist() == [False, True, False]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("servers", "places"), [(1, 0), (1, 3), (3, 0), (2, 5)])
+async def test_blocking_is_that_of_theory(servers: int, places: int) -> None:
+    """M/M/c/K: P(dropped) = p_K, with p_n ∝ aⁿ/n! up to c and p_c·(a/c)^(n−c) beyond (Erlang, 1917; for K = c his
+    formula B), within four standard deviations, which correlation at most doubles here."""
+    load, n = 0.8 * servers, 40_000
+    result, _ = await run(
+        {
+            "engine": "simulated:service=1ms,distribution=exponential,clock=virtual",
+            "contexts": servers,
+            "buffers": 1,
+            "rate": f"{1000 * load}/s",
+            "requests": n,
+            "max_queue": places,
+        }
+    )
+    weights = [
+        load**k / math.factorial(min(k, servers)) / servers ** max(k - servers, 0) for k in range(servers + places + 1)
+    ]
+    blocked = weights[-1] / sum(weights)
+    assert result.dropped / n == pytest.approx(blocked, abs=8 * math.sqrt(blocked * (1 - blocked) / n))
+    assert result.ok + result.dropped == n
+
+
+@pytest.mark.anyio
+async def test_a_dropped_request_is_no_latency_and_misses_every_objective() -> None:
+    """Latency counts the served alone; a share of 20 % dropped misses a p99 that all served ones meet."""
+    result, records = await run(
+        {"rate": "250/s", "duration": "20s", "max_queue": 0, "buffers": 1, "objective": ("latency.p99 < 100ms",)}
+    )
+    assert result.dropped > 0.1 * len(records)
+    assert result.metrics["latency"].count == result.ok
+    assert result.metrics["latency"].max_ns == 5 * MS
+    assert result.objectives[0].verdict == "missed"
+    assert result.valid
+
+
+# --- what goes together
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"mix": "1:1", "batcher": "max=4"}, "exclude each other"),
+        ({"mix": "1:1", "batch": 4}, "leave batch and shapes out"),
+        ({"batcher": "max=4", "rate": 10, "shapes": {"x": (1,)}}, "leave batch and shapes out"),
+        ({"batcher": "max=4"}, "add --rate"),
+        ({"max_queue": 4}, "add --rate"),
+        ({"batcher": "max=8", "rate": 10, "max_queue": 4}, "no room for a batch of 8"),
+        ({"mix": "1:1", "inputs": ("a.npz",)}, "from files"),
+        ({"mix": "1:1", "profile": True}, "one size"),
+        ({"abort_on_fail": True}, "needs an objective"),
+        ({"abort_delay": "1s"}, "about abort_on_fail"),
+        ({"precision": "0%"}, "greater than 0"),
+        ({"precision": "x"}, "no share"),
+    ],
+)
+def test_what_does_not_go_together_is_said(options: dict[str, Any], match: str) -> None:
+    """One sentence each, before an engine is loaded."""
+    with pytest.raises(UsageError, match=match):
+        load_config(None, {"engine": "simulated:null", **options})
+
+
+# --- enough
+
+
+@pytest.mark.anyio
+async def test_a_run_ends_when_its_objective_is_missed() -> None:
+    """Overloaded, it ends after the delay and not after the minute that it was given; what waited is not waited for."""
+    load = {"rate": "300/s", "duration": "60s", "objective": ("latency.p99 < 50ms",), "abort_on_fail": True}
+    result, records = await run({**load, "abort_delay": "7s"})
+    assert result.ended_early is not None
+    assert "latency.p99 < 50ms is missed" in result.ended_early
+    assert 7 * SECOND_NS <= result.phases.measure_ns < 9 * SECOND_NS
+    assert result.objectives[0].verdict == "missed"
+    assert result.outcome == "completed"
+    assert result.valid
+    assert len(records) == result.ok + result.unserved
+
+
+@pytest.mark.anyio
+async def test_a_run_that_meets_its_objective_is_not_aborted() -> None:
+    """At half load nothing is missed: it takes its time."""
+    load = {"rate": "100/s", "duration": "30s", "objective": ("latency.p99 < 200ms",), "abort_on_fail": True}
+    result, _ = await run(load)
+    assert result.ended_early is None
+    assert result.phases.measure_ns > 29 * SECOND_NS
+
+
+@pytest.mark.anyio
+async def test_a_run_ends_when_its_quantile_is_known() -> None:
+    """Before its time, with an interval as narrow as asked for; a wish that is not met takes all the time."""
+    engine = "simulated:service=1ms,distribution=exponential,clock=virtual"
+    load = {"engine": engine, "rate": "500/s", "duration": "600s", "objective": ("latency.p99 < 1s",)}
+    result, _ = await run({**load, "precision": "10%"})
+    assert result.ended_early is not None
+    assert result.ended_early.startswith("latency's p99 is known within ±")
+    assert result.phases.measure_ns < 300 * SECOND_NS
+    share = result.objectives[0]
+    assert share.value_ns is not None
+    assert share.value_low_ns is not None
+    assert share.value_high_ns is not None
+    assert (share.value_high_ns - share.value_low_ns) / 2 / share.value_ns < 0.15  # the verdict looks more carefully
+    late, _ = await run({**load, "duration": "20s", "precision": "0.1%"})
+    assert late.ended_early is None
