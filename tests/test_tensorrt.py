@@ -42,6 +42,28 @@ def test_a_plan_is_loaded_driven_and_let_go(bench: Bench) -> None:
         context.enqueue(5)
 
 
+def test_each_part_of_a_mix_has_shapes_and_contexts_of_its_own(bench: Bench) -> None:
+    """Law: a part's contexts have its shapes; the plan's tensors and batch are those of the largest part."""
+    plan = bench.load(mix="16:0.5, 2:0.5")
+    assert [part.batch for part in plan.parts] == [16, 2]
+    assert [str(part.tensors[0]) for part in plan.parts] == ["data fp32[16,3,224,224]", "data fp32[2,3,224,224]"]
+    assert (plan.batch, plan.tensors) == (16, plan.parts[0].tensors)
+    for number, batch in enumerate((16, 2)):
+        context = plan.context(5, number)
+        assert context.output_shape("prob") == (batch, 1000)
+        for spec in plan.parts[number].tensors:
+            context.bind(spec.name, ADDRESS)
+        assert context.enqueue(5) is True
+        context.close()  # 8.6 has one profile here
+    plan.close()
+
+
+def test_a_part_that_does_not_fit_is_said(bench: Bench) -> None:
+    """Law: a size outside the profile is one sentence, whichever part has it; nothing is left behind."""
+    with pytest.raises(UsageError, match="size 4000 of dimension 0"):
+        bench.load(mix="1:1, 4000:1")
+
+
 def test_each_flavour_is_what_it_is(flavour: str, bench: Bench) -> None:
     """Law: memory comes from what the flavour can tell: engine statistics from 10.14 on, else the plan without its lean
     runtime; scratch memory by the new name, else the old."""

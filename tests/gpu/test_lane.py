@@ -33,7 +33,8 @@ def device() -> None:
 class _Copier:
     """Stands in for an execution context: its enqueue copies x to y on the device. `refuse`: fails while capturing."""
 
-    def __init__(self, refuse: bool = False) -> None:
+    def __init__(self, refuse: bool = False, nbytes: int = NBYTES) -> None:
+        self.nbytes = nbytes
         self.addresses: dict[str, int] = {}
         self.refuse = refuse
 
@@ -45,7 +46,7 @@ class _Copier:
         if self.refuse and call("cudaStreamIsCapturing", stream) != 0:
             return False
         kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToDevice
-        call("cudaMemcpyAsync", self.addresses["y"], self.addresses["x"], NBYTES, kind, stream)
+        call("cudaMemcpyAsync", self.addresses["y"], self.addresses["x"], self.nbytes, kind, stream)
         return True
 
 
@@ -89,6 +90,35 @@ def _finish(lane: Lane, clock: GpuClock) -> Finished:
     while (finished := lane.poll(clock)) is None:
         assert perf_counter_ns() < deadline, "the request never finished"
     return finished
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_parts_share_buffer_sets_and_no_outputs(graph: bool) -> None:
+    """Requests of two sizes in turn, each by its own context and graph: y = x of the same request, of its own size."""
+    half = (
+        TensorSpec("x", True, "fp32", (SHAPE[0] // 2,), NBYTES // 2),
+        TensorSpec("y", False, "fp32", (SHAPE[0] // 2,), NBYTES // 2),
+    )
+    stream, clock, inputs = Stream(), GpuClock(), [PinnedBuffer(NBYTES) for _ in range(2)]
+    for number, buffer in enumerate(inputs):
+        buffer.array(np.dtype("float32"), SHAPE)[:] = number + np.arange(SHAPE[0]) % 7
+    parts = []
+    for tensors, buffer in zip((TENSORS, half), inputs, strict=True):
+        copier = _Copier(nbytes=tensors[0].nbytes)
+        parts.append(LanePart(tensors, copier.bind, copier.enqueue, lambda: "refused", [{"x": buffer.address}]))
+    lane = Lane(parts, 2, stream=stream, graph=graph, copies=True, blocking=False)
+    clock.take_anchor()
+    assert (lane.graph_refusal == "") == graph
+    sent: list[int] = []
+    for number in (0, 1, 1, 0, 0, 1, 0, 1, 1, 1, 0, 0, 0):
+        lane.submit(number)
+        sent.append(number)
+        if len(sent) == 2:
+            y, first = lane.outputs(_finish(lane, clock).buffer)["y"], sent.pop(0)
+            assert np.array_equal(y, first + np.arange(SHAPE[0] // (1 + first), dtype=np.float32) % 7)
+    _finish(lane, clock)
+    for owned in (lane, clock, stream, *inputs):
+        owned.close()
 
 
 @pytest.mark.parametrize("graph", [True, False])

@@ -45,6 +45,27 @@ def test_outputs_under_load_are_those_of_a_quiet_run(googlenet: Path, contexts: 
     assert result["engine"]["mode"]["graph"] == ("no" if mode == ("--no-graph",) else "yes")
 
 
+@pytest.mark.parametrize("mode", [(), ("--no-graph",), ("--wait", "block")])
+def test_requests_of_several_sizes_do_not_disturb_each_other(googlenet: Path, mode: tuple[str, ...]) -> None:
+    """Each size by contexts and graphs of its own: outputs under load are those of a quiet run, and parts add up."""
+    load = ("--mix", "1:0.5, 4:0.3, 16:0.2", "--contexts", "2", "--requests", "400", "--verify", "--max-lateness", "1s")
+    _, result = _run(googlenet, *load, *mode)
+    assert result["verification"]["outputs"] >= 20
+    assert result["verification"]["different"] == 0
+    assert [part["name"] for part in result["mix"]] == ["1", "4", "16"]
+    assert sum(part["requests"] for part in result["mix"]) == result["ok"] >= 400
+    assert result["engine"]["mode"]["graph"] == ("no" if mode == ("--no-graph",) else "yes")
+
+
+def test_batches_form_in_front_of_the_lanes(googlenet: Path) -> None:
+    """Single requests at 2000/s go in batches of several, and all are served."""
+    load = ("--batcher", "max=16,delay=2ms", "--rate", "2000/s", "--duration", "2s", "--contexts", "2", "--verify")
+    _, result = _run(googlenet, *load, "--buffers", "1", "--max-lateness", "1s")
+    assert result["verification"]["different"] == 0
+    assert result["ok"] == sum(int(size) * times for size, times in result["batches"]["counts"].items()) > 3500
+    assert result["batches"]["mean"] > 1.5
+
+
 def test_latency_is_queue_plus_service_and_phases_fit_in(googlenet: Path) -> None:
     """In sums, exactly: latency = queue + service; and h2d + compute + d2h ≤ service in the mean."""
     _, result = _run(googlenet, "--batch", "16", "--contexts", "2", "--rate", "300", "--duration", "1s")
