@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.measure.histogram import Histogram, Histograms
-from loadtrt.measure.records import COLUMNS, FAILED, METRICS, OK, STATUSES, UNSERVED, Records
+from loadtrt.measure.records import COLUMNS, DROPPED, FAILED, METRICS, OK, STATUSES, UNSERVED, Records
 from loadtrt.measure.result import Interval
 from loadtrt.units import SECOND_NS
 
@@ -29,6 +29,7 @@ KEEP = 1 << 20  # rows kept whole (80 MiB); beyond them histograms alone go on, 
 _CHUNK = 1 << 12  # rows at which a drain cannot wait for the next second any longer
 _BLOCK = 1 << 10  # rows taken at once: temporaries that stay in the cache cost a third
 _ROW = struct.Struct(f"{len(COLUMNS)}q")
+_PACK, _SIZE = _ROW.pack_into, _ROW.size
 
 
 @dataclass(slots=True)
@@ -109,28 +110,32 @@ class Recorder:
     ) -> None:
         """Append one row (times in ns). Rows of a lane come in its order of completion."""
         row = self._row
-        _ROW.pack_into(
-            self._bytes,
-            row * _ROW.size,
-            *(due, submitted, enqueued, completed, h2d, compute, d2h, lateness, lane, status, inputs),
-        )
+        at = row * _SIZE
+        _PACK(self._bytes, at, due, submitted, enqueued, completed, h2d, compute, d2h, lateness, lane, status, inputs)
         self._row = row = row + 1
         if row == self._full_at:
             self.drain()
 
     def record_unsent(self, due: npt.NDArray[np.int64], end: int) -> None:
         """Requests that were due at these instants and not sent by `end`: no lane had them."""
+        self._record_laneless(due, np.full(len(due), end), UNSERVED)
+
+    def record_dropped(self, due: npt.NDArray[np.int64]) -> None:
+        """Requests that found the queue full when they came due."""
+        self._record_laneless(due, due, DROPPED)
+
+    def _record_laneless(self, due: npt.NDArray[np.int64], end: npt.NDArray[np.int64], status: int) -> None:
         for first in range(0, len(due), _CHUNK):
             self.drain()
-            part = due[first : first + _CHUNK]
-            rows = self._buffer[self._row : self._row + len(part)]
+            part = slice(first, first + _CHUNK)
+            rows = self._buffer[self._row : self._row + len(due[part])]
             rows[:] = 0
-            rows[:, COLUMNS.index("due")] = part
+            rows[:, COLUMNS.index("due")] = due[part]
             for column in ("submitted", "enqueued", "completed"):
-                rows[:, COLUMNS.index(column)] = end
-            rows[:, COLUMNS.index("status")] = UNSERVED
-            self._row += len(part)
-        self.drain()
+                rows[:, COLUMNS.index(column)] = end[part]
+            rows[:, COLUMNS.index("status")] = status
+            self._row += len(rows)
+            self.drain()
 
     def drain(self) -> None:
         """Move what was recorded since the last drain into histograms, intervals and counts."""

@@ -6,7 +6,6 @@ the instant its predecessor completed (zero think time), so that the generator's
 
 from __future__ import annotations
 
-import bisect
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.measure.records import DROPPED, FAILED, OK, UNSERVED
+from loadtrt.lanes.queue import NEVER, Queue
+from loadtrt.measure.records import FAILED, OK, UNSERVED
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from loadtrt.lanes.recorder import Recorder
     from loadtrt.load.batcher import Batcher
 
-_NEVER = 1 << 62
 _SILENCE_NS = 10 * SECOND_NS  # an engine that answers nothing for so long (or for `drain_ns`, if longer) is given up
 _LOOK_UP_NS = 100 * MILLISECOND_NS  # how often a waiting scheduler looks at its stop flag and deadlines
 
@@ -91,73 +90,58 @@ async def drive(
     whatever happens, all that was sent or owed by then is in the recorder.
     """
     now_ns, submit, wait, record = engine.now_ns, engine.submit, engine.wait, recorder.record
-    order, sets, batcher = load.order, len(load.order), load.batcher
+    order, sets, batcher = tuple(load.order), len(load.order), load.batcher
     start = now = recorder.start_ns
     closed = load.due is None
-    due_at = load.due.data if load.due is not None else memoryview(b"")  # items are Python ints, unlike an array's
-    last = len(due_at) if not closed else _NEVER  # how many requests there will be
+    queue = Queue(np.empty(0, np.int64) if load.due is None else load.due, start, load.most_waiting)
+    waiting = queue.waiting
+    crowded = 0 if batcher else 1  # a free buffer set takes one of those who wait, unless batches form first
+    last = len(load.due) if load.due is not None else NEVER  # how many requests there will be
     least_end = start + load.least_ns
-    latest_end = start + (load.most_ns if load.most_ns is not None else _NEVER)
-    if not closed and last and due_at[last - 1]:  # offline, all are due at once: nothing ends the sending but itself
-        latest_end = min(latest_end, start + due_at[last - 1])
+    latest_end = start + (load.most_ns if load.most_ns is not None else NEVER)
+    if load.due is not None and last and load.due[-1]:  # offline, all are due at once: nothing ends the sending
+        latest_end = min(latest_end, start + int(load.due[-1]))
     patience = max(load.drain_ns, _SILENCE_NS)
-    give_up = sent = _NEVER  # the drain deadline and the end of sending, once known
+    give_up = sent = NEVER  # the drain deadline and the end of sending, once known
 
     # in_flight[lane]: (due, submitted, enqueued, lateness, input set, due instants of the rest of its batch) in order.
     # levels[k]: lanes with k in flight, the one that has waited longest first. free_since: instants at which buffer
     # sets became free; the n-th to be sent takes the n-th of them, which is when an ideal generator would have sent it.
-    in_flight: list[deque[tuple[int, int, int, int, int, tuple[int, ...]]]] = [deque() for _ in range(engine.contexts)]
+    in_flight: list[deque[tuple[int, int, int, int, int, Sequence[int]]]] = [deque() for _ in range(engine.contexts)]
     levels: list[dict[int, None]] = [dict.fromkeys(range(engine.contexts)), *({} for _ in range(engine.buffers))]
     free_since = deque([start] * (engine.contexts * engine.buffers))
-    submitted = completed = arrived = dropped = 0
-    waiting: deque[int] = deque()  # due instants of what has come due and was not sent
-    room = _NEVER if load.most_waiting is None else load.most_waiting
-    next_due = start + due_at[0] if not closed and last else _NEVER
+    submitted = completed = 0
+    rest: Sequence[int] = ()
     next_tick = start + SECOND_NS
     progress = start  # when the engine last had nothing to do, or did something
-
-    def admit(until: int) -> None:
-        """What has come due by then waits, or is dropped where it finds no room. A free buffer set is room too: it
-        takes the head of the queue before anything else happens."""
-        nonlocal arrived, dropped, next_due
-        while next_due <= until:
-            if len(waiting) < room + (0 if batcher else len(free_since)):
-                waiting.append(next_due)
-            else:
-                record(next_due, next_due, next_due, next_due, 0, 0, 0, 0, 0, DROPPED, 0)
-                dropped += 1
-            arrived += 1
-            next_due = start + due_at[arrived] if arrived < last else _NEVER
-
     try:
         while True:
-            if next_due <= now:
-                admit(now)
-            if give_up == _NEVER:
+            if queue.next_due <= now:
+                queue.admit(now, crowded * len(free_since))
+            if give_up == NEVER:
                 over = stop.requested or stop.enough or stop.cut or now >= latest_end
                 if over:
-                    last, next_due = (submitted + dropped if closed or stop.cut else arrived), _NEVER
+                    last = submitted + queue.dropped if closed or stop.cut else queue.arrived
+                    queue.close()
                 elif closed and now >= least_end:
                     last = max(submitted, load.least_requests)
-                if over or submitted + dropped == last:
+                if over or submitted + queue.dropped == last:
                     sent, give_up = now, now + load.drain_ns
                     if recorder.board is not None:
                         recorder.board.enter("drain")
             if submitted == completed:
                 progress = now
-            if completed + dropped == last or now >= give_up or now > progress + patience:
+            if completed + queue.dropped == last or now >= give_up or now > progress + patience:
                 break
 
-            until = min(now + _LOOK_UP_NS, latest_end if give_up == _NEVER else give_up)
+            until = min(now + _LOOK_UP_NS, latest_end if give_up == NEVER else give_up)
             while free_since and (submitted < last if closed else waiting and not stop.cut):
                 free = free_since[0]
-                due = free if closed else waiting[0]
-                rest: tuple[int, ...] = ()
-                ready = due
+                due = ready = free if closed else waiting[0]
                 if batcher is None:
                     inputs = order[submitted % sets]
                 else:
-                    count, ready = batcher.next_batch(waiting, all_came=arrived == last)
+                    count, ready = batcher.next_batch(waiting, all_came=queue.next_due == NEVER)
                     if ready > now:
                         until = min(until, ready)
                         break
@@ -174,32 +158,35 @@ async def drive(
                 levels[depth + 1][lane] = None
                 late = now - ready if ready > free else now - free
                 in_flight[lane].append((due, now, enqueued, late, inputs, rest))
-                submitted += 1 + len(rest)
-                if not closed:
-                    waiting.popleft()
-                    for _ in rest:
-                        waiting.popleft()
+                submitted += 1
                 now = enqueued
-                if next_due <= now:
-                    admit(now)
+                if closed:
+                    continue
+                waiting.popleft()
+                for _ in rest:
+                    waiting.popleft()
+                    submitted += 1
+                if queue.next_due <= now:
+                    queue.admit(now, crowded * len(free_since))
 
-            if free_since and next_due < until:
-                until = next_due
+            if queue.next_due < until and free_since:
+                until = queue.next_due
             for completion in await wait(until):
                 lane, _, done, h2d, compute, d2h, error = completion
-                if next_due <= done:
-                    admit(done)  # before this buffer set was free
-                due, began, enqueued, late, inputs, rest = in_flight[lane].popleft()
+                if queue.next_due <= done:
+                    queue.admit(done, crowded * len(free_since))  # before this buffer set was free
+                due, began, enqueued, late, inputs, others = in_flight[lane].popleft()
                 depth = len(in_flight[lane])
                 del levels[depth + 1][lane]
                 levels[depth][lane] = None
                 free_since.append(done)
-                completed += 1 + len(rest)
+                completed += 1
                 progress = now
                 status = OK if error is None else FAILED
                 record(due, began, enqueued, done, h2d, compute, d2h, late, lane, status, inputs)
-                for other in rest:
+                for other in others:
                     record(other, began, enqueued, done, h2d, compute, d2h, late, lane, status, inputs)
+                    completed += 1
                 if error is not None and recorder.first_error is None:
                     recorder.first_error = error
                 if on_completion is not None:
@@ -207,6 +194,7 @@ async def drive(
             now = now_ns()
             if now >= next_tick:
                 next_tick = now + SECOND_NS
+                recorder.record_dropped(queue.take_dropped())
                 recorder.drain()
                 if recorder.board is not None:
                     recorder.board.show_load(submitted, completed, len(waiting), engine.contexts - len(levels[0]))
@@ -217,14 +205,13 @@ async def drive(
         recorder.submitted = submitted
         unserved = submitted - completed
         for lane, items in enumerate(in_flight):
-            for due, began, enqueued, late, inputs, rest in items:
-                for one in (due, *rest):
+            for due, began, enqueued, late, inputs, others in items:
+                for one in (due, *others):
                     record(one, began, enqueued, max(end, enqueued), 0, 0, 0, late, lane, UNSERVED, inputs)
-        if load.due is not None:
-            owed = load.due[arrived : min(last, bisect.bisect_right(due_at, end - start))] + start
-            unsent = np.concatenate((np.array(waiting, np.int64), owed))
-            recorder.record_unsent(unsent, end)
-            unserved += len(unsent)
+        recorder.record_dropped(queue.take_dropped())
+        unsent = queue.unsent(end)
+        recorder.record_unsent(unsent, end)
+        unserved += len(unsent)
         recorder.finish()
         if recorder.board is not None:
             recorder.board.show_load(submitted, submitted, 0, 0)
