@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     PrivateAttr,
     ValidationError,
     field_serializer,
@@ -23,105 +21,31 @@ from pydantic import (
 )
 
 from loadtrt.errors import UsageError
+from loadtrt.fields import (  # pydantic reads them
+    Address,
+    Duration,
+    Names,
+    Precision,
+    Range,
+    Rate,
+    Shape,
+    kept,
+)
 from loadtrt.load.arrivals import LOAD_OPTIONS, contradiction, implied_arrivals, overruled
 from loadtrt.load.batcher import parse_batching
 from loadtrt.load.mix import parse_mix
+from loadtrt.load.scenario import ScenarioName, overruled_by_scenario, with_scenario
 from loadtrt.load.stages import parse_bursts, parse_stages
 from loadtrt.load.trace import read_trace
 from loadtrt.measure.board import MOST_OBJECTIVES
 from loadtrt.measure.objective import parse_objective
-from loadtrt.units import SECOND_NS, exact_duration, parse_address, parse_duration, parse_rate
+from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
 DEFAULT_DURATION_NS = 10 * SECOND_NS
-
-
-def _shape(value: object) -> object:
-    """(16, 3, 224, 224) of "16x3x224x224"; "" and "scalar" are ()."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return (value,)
-    if not isinstance(value, str):
-        return value
-    if value in ("", "scalar"):
-        return ()
-    if not re.fullmatch(r"\d+(x\d+)*", value):
-        raise ValueError(f"'{value}' is not a shape: write its sizes with x between them, such as 16x3x224x224")
-    return tuple(int(size) for size in value.split("x"))
-
-
-def _range(value: object) -> object:
-    """(-1.0, 1.0) of "-1..1"."""
-    if not isinstance(value, str):
-        return value
-    low, dots, high = value.partition("..")
-    try:
-        if not dots:
-            raise ValueError  # noqa: TRY301  # told below
-        return (float(low), float(high))
-    except ValueError:
-        raise ValueError(f"'{value}' is not a range: write low..high, such as -1..1") from None
-
-
-def _share(value: object) -> object:
-    """0.03 of "3%"."""
-    if not isinstance(value, str):
-        return value
-    number, percent, rest = value.partition("%")
-    try:
-        return float(number) / (100 if percent and not rest.strip() else 1)
-    except ValueError:
-        raise ValueError(f"'{value}' is no share: write one such as 3%") from None
-
-
-def _from_text(parse: Any) -> BeforeValidator:
-    def read(value: object) -> object:
-        if value is None or isinstance(value, bool):
-            return value
-        try:
-            return parse(value)
-        except UsageError as error:
-            raise ValueError(str(error)) from None
-
-    return BeforeValidator(read)
-
-
-def _kept(parse: Any) -> BeforeValidator:
-    """Text that parses, kept as it was written; a list is its items with commas between."""
-
-    def read(value: object) -> str:
-        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        parse(text)
-        return text
-
-    return _from_text(read)
-
-
-def _address(value: object) -> object:
-    """ ":9400" of 9400, as YAML has it; where the text is no address, it is told."""
-    text = f":{value}" if isinstance(value, int) and not isinstance(value, bool) else value
-    if isinstance(text, str):
-        try:
-            parse_address(text)
-        except UsageError as error:
-            raise ValueError(str(error)) from None
-    return text
-
-
-def _one_or_many(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-# Written as text, so that the configuration in a run.json can be run again.
-Duration = Annotated[int, _from_text(parse_duration), Field(ge=0), PlainSerializer(exact_duration, when_used="json")]
-Rate = Annotated[float, _from_text(parse_rate), Field(gt=0)]
-Precision = Annotated[float, BeforeValidator(_share), Field(gt=0, lt=1)]
-Shape = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_shape)]
-Range = Annotated[tuple[float, float], BeforeValidator(_range)]
-Address = Annotated[str, BeforeValidator(_address)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 
 
 class RunConfig(BaseModel):
@@ -151,19 +75,20 @@ class RunConfig(BaseModel):
     threads_per_context: int | None = Field(None, ge=1)
 
     # the load
+    scenario: ScenarioName | None = None  # what it asks for is written into the others
     arrivals: Literal["closed", "constant", "poisson", "gamma", "trace", "offline"] = "closed"
     rate: Rate | None = None  # the mean; that of stages and traces is not written, as it follows from them
     burstiness: float | None = Field(None, ge=0, le=100, allow_inf_nan=False)
-    bursts: Annotated[str, _kept(parse_bursts)] | None = None
-    stages: Annotated[str, _kept(parse_stages)] | None = None
+    bursts: Annotated[str, kept(parse_bursts)] | None = None
+    stages: Annotated[str, kept(parse_stages)] | None = None
     trace: str | None = None
     trace_column: str | None = None
     time_scale: float = Field(1.0, gt=0, allow_inf_nan=False)
     trace_loop: bool = False
     _own_ns: int | None = PrivateAttr(None)  # how long stages or a trace take
     max_queue: int | None = Field(None, ge=0)
-    mix: Annotated[str, _kept(parse_mix)] | None = None
-    batcher: Annotated[str, _kept(parse_batching)] | None = None
+    mix: Annotated[str, kept(parse_mix)] | None = None
+    batcher: Annotated[str, kept(parse_batching)] | None = None
     seed: int = Field(1, ge=0)
     inputs: Names = ("random",)
     input_sets: int = Field(4, ge=1)
@@ -230,6 +155,14 @@ class RunConfig(BaseModel):
             implied = implied_arrivals({key for key, value in data.items() if value is not None})
             return {**data, "arrivals": implied} if implied else data
         return data
+
+    @model_validator(mode="before")  # the last of these runs first
+    @classmethod
+    def _scenario_fills_in(cls, data: object) -> object:
+        try:
+            return with_scenario(data) if isinstance(data, dict) else data
+        except UsageError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _load_is_one(self) -> Self:
@@ -333,7 +266,8 @@ def load_config(file: Path | None, options: dict[str, Any], without: Collection[
         raise UsageError(f"{source}: " + "; ".join(unknown))
     given = {key: value for key, value in options.items() if value is not None}
     # Who takes no duration from the file takes no load: stages and traces have their own.
-    left = overruled(data, given).union(without, LOAD_OPTIONS if "duration" in without else ())
+    left = overruled(data, given).union(without, (*LOAD_OPTIONS, "scenario") if "duration" in without else ())
+    left |= overruled_by_scenario(given.get("scenario"))
     merged = {**{key: value for key, value in data.items() if key not in left}, **given}
     for key, value in merged.items():
         if isinstance(value, str) and not value.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in value):

@@ -14,6 +14,7 @@ FLOORS = {
     "load": 1,
     "measure": 1,
     "config": 2,
+    "fields": 2,
     "cuda": 3,
     "engines": 4,
     "zoo": 4,

@@ -17,6 +17,7 @@ from loadtrt.measure.objective import Objective, parse_objective
 from loadtrt.measure.parts import batches_of, mix_of
 from loadtrt.measure.records import DROPPED, FAILED, METRICS, OK, UNSERVED
 from loadtrt.measure.result import Batches, MixPart, ObjectiveShare, Phases, Problem, RunResult, Steadiness, Throughput
+from loadtrt.measure.scenario import Sending, scenario_of
 from loadtrt.measure.steady import steadiness_of
 from loadtrt.measure.summary import fairness, lanes_of, overlap_of, summarize
 from loadtrt.measure.telemetry import mark_throttled
@@ -124,7 +125,15 @@ def result_of(
         cohorts=cohorts_of(recorder.records),
         sample=sample_of(recorder.records, recorder.start_ns),
     )
-    return result.model_copy(update={"findings": findings_of(result)})
+    whole = result.outcome == "completed" and session.ended_early is None
+    sending = Sending(
+        requests=int(recorder.by_status.sum()),
+        answered=ok,
+        inferences=1 if config.batcher else info.batch,
+        lasted_ns=max(driven.sent_ns - driven.start_ns if driven else 0, config.least_duration_ns if whole else 0),
+    )
+    scenario = scenario_of(config.scenario, sending, recorder.records, recorder.histograms, result.objectives)
+    return result.model_copy(update={"findings": findings_of(result), "scenario": scenario})
 
 
 def _steadiness(recorder: Recorder, config: RunConfig) -> Steadiness:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtrt.measure.result import Problem
+from loadtrt.measure.result import Finding
 from loadtrt.measure.telemetry import weighted_mean
 from loadtrt.units import SECOND_NS
 
@@ -40,17 +40,19 @@ OWN_BUSY_MOST = 0.1
 OTHERS_BUSY_LEAST = 0.8
 
 
-def gpu_findings(telemetry: GpuTelemetry, busy_fraction: float | None = None) -> tuple[Problem, ...]:
-    """Findings, the weightiest first. busy_fraction: part of the time in which this run computed, None: not known."""
+def gpu_findings(telemetry: GpuTelemetry, busy_fraction: float | None = None) -> tuple[Finding, ...]:
+    """Findings, the weightiest first. busy_fraction: part of the time in which this run computed, None: not known.
+
+    Where the evidence names the cause already, the cause is those very words."""
     found = (
         _held(telemetry) or _unnamed(telemetry) or _below_top(telemetry),
         _near_slowdown(telemetry),
         _others(telemetry, busy_fraction),
     )
-    return tuple(problem for problem in found if problem is not None)
+    return tuple(finding for finding in found if finding is not None)
 
 
-def _held(telemetry: GpuTelemetry) -> Problem | None:
+def _held(telemetry: GpuTelemetry) -> Finding | None:
     """A named slowdown that took speed.
 
     Asked for: at least LEAST_LOOKS looks and LEAST_SHARE of all (sw_power_cap flickers for one look where a board works
@@ -82,13 +84,15 @@ def _held(telemetry: GpuTelemetry) -> Problem | None:
         return None
     main = max(shares, key=lambda reason: shares[reason])
     words = dict.fromkeys(CAUSES[reason] for reason in sorted(shares, key=lambda reason: -shares[reason]))
-    return Problem(
+    return Finding(
+        kind="throttled",
         evidence=f"{clock}: {', '.join(words)}; {_percent(fraction)} of the run",
+        cause=", ".join(words),
         remedy=_remedy(main, telemetry.gpu, slowed),
     )
 
 
-def _unnamed(telemetry: GpuTelemetry) -> Problem | None:
+def _unnamed(telemetry: GpuTelemetry) -> Finding | None:
     """Clocks that fell where the driver does not tell why. Only seconds that were busy count, for an idle GPU lowers
     its clocks, and by UNNAMED_DROP at least: with no reason at hand, temperature steps (1-3 %) must not raise an alarm.
     """
@@ -101,14 +105,16 @@ def _unnamed(telemetry: GpuTelemetry) -> Problem | None:
     share = sum(i.readings for i in slow) / sum(i.readings for i in intervals)
     if lowest is None or not _tells(share, intervals):
         return None
-    return Problem(
+    return Finding(
+        kind="throttled",
         evidence=f"SM clock fell from {_mhz(best)} to {_mhz(lowest)} MHz in {_percent(share)} of the busy time; "
         "the driver does not tell why",
+        cause="the driver does not tell why",
         remedy="power and heat are likely: look at 'nvidia-smi -q -d PERFORMANCE' as a user who may",
     )
 
 
-def _below_top(telemetry: GpuTelemetry) -> Problem | None:
+def _below_top(telemetry: GpuTelemetry) -> Finding | None:
     """Clocks far below the GPU's highest, though it was busy and nothing that the driver names explains it.
 
     Data-centre boards reach their top; others end 5 to 10 % below the top of their table, so the alarm is below
@@ -122,14 +128,16 @@ def _below_top(telemetry: GpuTelemetry) -> Problem | None:
     explained = (*CAUSES, "applications_clocks_setting")
     if any(_share(intervals, reason) for reason in explained) or _share(intervals, "gpu_idle") >= BUSY:
         return None
-    return Problem(
+    return Finding(
+        kind="clocks-low",
         evidence=f"SM clock never passed {_mhz(best)} of {_mhz(top)} MHz, and the driver names no reason",
+        cause="the driver names no reason",
         remedy="the clocks may be locked: look at 'nvidia-smi -q -d CLOCK', lift a lock with 'nvidia-smi -rgc'; "
         "or warm up for longer",
     )
 
 
-def _near_slowdown(telemetry: GpuTelemetry) -> Problem | None:
+def _near_slowdown(telemetry: GpuTelemetry) -> Finding | None:
     """A temperature within NEAR_CELSIUS of where the GPU slows down: sensors tell whole degrees, and a longer run or a
     warmer day brings the rest. None where heat slows it down already, and where the GPU tells no such temperature."""
     if any(_tells(_share(telemetry.intervals, reason), telemetry.intervals) for reason in _HEAT):
@@ -138,13 +146,15 @@ def _near_slowdown(telemetry: GpuTelemetry) -> Problem | None:
     heats = [i.temperature_max_celsius for i in telemetry.intervals if i.temperature_max_celsius is not None]
     if limit is None or not heats or max(heats) < limit - NEAR_CELSIUS:
         return None
-    return Problem(
+    return Finding(
+        kind="hot",
         evidence=f"the GPU reached {max(heats):.0f} °C; at {limit} °C it slows down",
+        cause=f"at {limit} °C it slows down",
         remedy="a longer run will be slower: cool the GPU (airflow, fans, its neighbours)",
     )
 
 
-def _others(telemetry: GpuTelemetry, busy_fraction: float | None) -> Problem | None:
+def _others(telemetry: GpuTelemetry, busy_fraction: float | None) -> Finding | None:
     """Somebody else's kernels: NVML saw the GPU busy for OTHERS_BUSY_LEAST of the time and more while this run computed
     for OWN_BUSY_MOST and less. So wide a gap, because NVML counts a sample with a short kernel in it as busy."""
     use = weighted_mean(telemetry.intervals, lambda interval: interval.utilization_mean_ratio)
@@ -152,9 +162,11 @@ def _others(telemetry: GpuTelemetry, busy_fraction: float | None) -> Problem | N
         return None
     if sum(interval.duration_ns for interval in telemetry.intervals) < 3 * SECOND_NS:
         return None  # NVML's sample period is up to a second: it would still show what was before
-    return Problem(
+    return Finding(
+        kind="gpu-shared",
         evidence=f"kernels ran on the GPU {_percent(use)} of the time, this run's {_percent(busy_fraction)}",
-        remedy="another process seems to compute there: look at nvidia-smi, and give loadtrt the GPU alone",
+        cause="another process seems to compute there",
+        remedy="look at nvidia-smi, and give loadtrt the GPU alone",
     )
 
 

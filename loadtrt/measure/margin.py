@@ -57,13 +57,14 @@ def margins(values: npt.NDArray[np.int64], ranks: Mapping[str, float]) -> dict[s
         parts = np.sort(parts.reshape(k, -1), axis=1, kind="stable")
         for name, rank in ranks.items():
             found[name][k] = parts[:, math.ceil(rank * parts.shape[1]) - 1].astype(np.float64)
-    known = {name: _half({**ranks, _MEAN: 0.5}[name], len(whole), sections) for name, sections in found.items()}
+    known = {name: _half({**ranks, _MEAN: 0.5}[name], len(values), sections) for name, sections in found.items()}
     return {name: math.expm1(half) for name, half in known.items() if half is not None}
 
 
 def rate_margin(records: Records) -> float | None:
     """The margin of served requests a second: that of the mean gap from one completion to the next."""
-    return margins(np.diff(np.sort(records.ok.completed)), {}).get(_MEAN)
+    completed = np.sort(records.ok.completed)
+    return margins(completed[1:] - completed[:-1], {}).get(_MEAN)
 
 
 def _half(rank: float, count: int, sections: Mapping[int, Numbers]) -> float | None:

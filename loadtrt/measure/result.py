@@ -191,6 +191,24 @@ class ObjectiveShare(_Model):
     reason: str | None = None
 
 
+class ScenarioResult(_Model):
+    """A run by the rules of MLPerf (measure/scenario.py). metric: what the scenario's result is; it stands in latency_ns
+    (single-stream and multi-stream: the estimate that early stopping allows) or in inferences_per_s, None where there is
+    none. percentile_ns: that percentile of the latencies, as it was seen. target_ns, over: the server's bound, and the
+    requests above it. by_rules: False where `reasons` say which rules are not kept."""
+
+    scenario: str
+    metric: str
+    latency_ns: float | None = None
+    inferences_per_s: float | None = None
+    percentile_ns: float | None = None
+    target_ns: int | None = None
+    over: int | None = None
+    requests: int
+    by_rules: bool
+    reasons: tuple[str, ...]
+
+
 class RunResult(_Model):
     """All of one measurement. run: an id that no other has, as its metrics bear it. outcome: completed, interrupted
     (Ctrl-C), or failed (see `failure`).
@@ -245,3 +263,4 @@ class RunResult(_Model):
     mix: tuple[MixPart, ...] = ()
     batches: Batches | None = None
     ended_early: str | None = None
+    scenario: ScenarioResult | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from loadtrt.measure.gpu_findings import gpu_findings
+from loadtrt.measure.findings import findings_of
 from loadtrt.measure.records import METRICS
 from loadtrt.measure.summary import PERCENTILES
 from loadtrt.units import format_bytes, format_count, format_duration, plural
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from loadtrt.measure.facts import MemoryBill
-    from loadtrt.measure.result import ObjectiveShare, RunResult
+    from loadtrt.measure.result import ObjectiveShare, RunResult, ScenarioResult
     from loadtrt.measure.telemetry import GpuTelemetry
 
 _MOST_LANES = 16
@@ -54,8 +54,8 @@ def _lines(result: RunResult) -> Iterator[str]:
     engine, config = result.engine, result.config
     yield ""
     yield f"{engine.name} on {engine.device} ({engine.flavour} {engine.version})"
-    yield f"  {_mode(result)}"
-    yield f"  {_phases(result)}"
+    yield f"  {mode_text(result)}"
+    yield f"  {phases_text(result)}"
     gpu = result.environment.get("gpu")
     if gpu:
         yield f"  {_clocks(gpu)}"
@@ -75,10 +75,12 @@ def _lines(result: RunResult) -> Iterator[str]:
         yield ""
         yield from _lanes(result)
     if result.telemetry is not None:
-        yield from _gpu(result.telemetry)
+        yield from telemetry_lines(result.telemetry)
         yield ""
     for item in result.objectives:
-        yield from _objective(item)
+        yield from objective_text(item)
+    if result.scenario is not None:
+        yield from _scenario(result.scenario)
     counts = [plural(result.ok, "request")]
     counts += [f"{format_count(result.failed)} failed"] if result.failed else []
     counts += [f"{format_count(result.unserved)} not served"] if result.unserved else []
@@ -91,14 +93,15 @@ def _lines(result: RunResult) -> Iterator[str]:
     for problem in result.problems:
         yield f"  {problem.evidence}"
         yield f"    → {problem.remedy}"
-    if result.telemetry is not None:
-        busy_fraction = result.overlap.busy_fraction if result.overlap else None
-        for finding in gpu_findings(result.telemetry, busy_fraction):
-            yield f"finding: {finding.evidence}"
-            yield f"    → {finding.remedy}"
+    for finding in findings_of(result):
+        yield f"finding: {finding.evidence}"
+        if finding.cause not in finding.evidence:
+            yield f"    {finding.cause}"
+        yield f"    → {finding.remedy}"
 
 
-def _mode(result: RunResult) -> str:
+def mode_text(result: RunResult) -> str:
+    """Lanes, load and settings in one line."""
     config, engine = result.config, result.engine
     match arrivals := config["arrivals"]:
         case "closed":
@@ -120,7 +123,8 @@ def _mode(result: RunResult) -> str:
     return " · ".join(words)
 
 
-def _phases(result: RunResult) -> str:
+def phases_text(result: RunResult) -> str:
+    """How long each phase took, in one line."""
     phases = result.phases
     words = [f"load {format_duration(phases.load_ns)}", f"allocate {format_duration(phases.allocate_ns)}"]
     settled = {None: "", True: ", clocks steady", False: ", clocks NOT steady"}[phases.clocks_settled]
@@ -153,6 +157,8 @@ def _throughput(result: RunResult) -> str:
     if rates.requests_per_s is None or rates.inferences_per_s is None:
         return "– (too few requests)"
     text = f"{format_count(rates.requests_per_s)} requests/s · {format_count(rates.inferences_per_s)} inferences/s"
+    if rates.margin is not None and result.config["arrivals"] == "closed":
+        text += f" (± {_margin(rates.margin)})"
     if rates.offered_per_s is not None:
         text += f" · offered {format_count(rates.offered_per_s)}/s"
     return text
@@ -167,9 +173,15 @@ def _metrics(result: RunResult) -> Iterator[str]:
             continue  # a phase this engine does not have, or a sum of one
         values = [*summary.percentiles_ns.values(), summary.max_ns, summary.mean_ns]
         rows.append([metric.name, *("–" if value is None else format_duration(value) for value in values)])
+        if metric.name == "latency" and summary.margins:
+            rows.append(["  95 % ±", *(_margin(summary.margins.get(name)) for name in (*PERCENTILES, "", "mean"))])
     yield from _table([header, *rows])
     if any(value is None for value in result.metrics["latency"].percentiles_ns.values()):
         yield "– too few requests for this percentile"
+
+
+def _margin(margin: float | None) -> str:
+    return "" if margin is None else percent_text(margin)
 
 
 def _lanes(result: RunResult) -> Iterator[str]:
@@ -196,7 +208,8 @@ def _lanes(result: RunResult) -> Iterator[str]:
         yield ""
 
 
-def _gpu(telemetry: GpuTelemetry) -> Iterator[str]:
+def telemetry_lines(telemetry: GpuTelemetry) -> Iterator[str]:
+    """What the GPU drew, and whether it was slowed down; what it did not tell."""
     words = []
     if telemetry.power_mean_watts is not None:
         words.append(f"{telemetry.power_mean_watts:.0f} W")
@@ -213,21 +226,37 @@ def _gpu(telemetry: GpuTelemetry) -> Iterator[str]:
         yield f"GPU not told: {'; '.join(telemetry.missing)}"
 
 
-def _objective(item: ObjectiveShare) -> Iterator[str]:
+def objective_text(item: ObjectiveShare) -> Iterator[str]:
     """The verdict, the quantile and the share of bad requests with their intervals, and why where it is undecided."""
     words = [item.verdict.upper()] if item.verdict else []
     if item.value_ns is not None:
         name = item.objective.partition(".")[2].partition("<")[0].strip()
         words.append(f"{name} {format_duration(item.value_ns)}{_between(item.value_low_ns, item.value_high_ns)}")
     if item.requests:
-        share = f"{_percent(1 - item.good / item.requests)} bad"
+        share = f"{percent_text(1 - item.good / item.requests)} bad"
         if item.bad_low is not None and item.bad_high is not None:
-            low, high = f"at least {_percent(item.bad_low)}", f"at most {_percent(item.bad_high)}"
+            low, high = f"at least {percent_text(item.bad_low)}", f"at most {percent_text(item.bad_high)}"
             share += f" ({low if item.verdict == 'missed' else high if item.verdict == 'met' else f'{low}, {high}'})"
         words.append(share)
     yield f"objective {item.objective}: {', '.join(words) or 'no request was measured'}"
     if item.reason:
         yield f"  → {item.reason}"
+
+
+def _scenario(found: ScenarioResult) -> Iterator[str]:
+    """What the scenario's result is, and which of its rules were not kept."""
+    if found.latency_ns is not None and found.percentile_ns is not None:
+        words = f"{found.metric} {format_duration(found.latency_ns)} by early stopping"
+        words += f", {format_duration(found.percentile_ns)} as seen"
+    elif found.inferences_per_s is not None:
+        words = f"{format_count(found.inferences_per_s)} {found.metric}"
+        if found.percentile_ns is not None and found.target_ns is not None:
+            words += f", p99 {format_duration(found.percentile_ns)} of {format_duration(found.target_ns)}"
+    else:
+        words = f"no {found.metric}"
+    yield f"scenario {found.scenario}, {'by' if found.by_rules else 'NOT by'} MLPerf's rules: {words}"
+    for reason in found.reasons:
+        yield f"  {reason}"
 
 
 def _between(low_ns: float | None, high_ns: float | None) -> str:
@@ -236,7 +265,8 @@ def _between(low_ns: float | None, high_ns: float | None) -> str:
     return f" ({format_duration(low_ns)} .. {format_duration(high_ns)})"
 
 
-def _percent(share: float) -> str:
+def percent_text(share: float) -> str:
+    """Three digits: "1.23 %"."""
     return f"{100 * share:.3g} %" if share >= 1e-6 else "0 %"
 
 

@@ -1,0 +1,96 @@
+"""Types of option values: text as people write it outside, numbers inside. What cannot be read gets a sentence."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from loadtrt.errors import UsageError
+from loadtrt.units import exact_duration, parse_address, parse_duration, parse_rate
+
+
+def _shape(value: object) -> object:
+    """(16, 3, 224, 224) of "16x3x224x224"; "" and "scalar" are ()."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value,)
+    if not isinstance(value, str):
+        return value
+    if value in ("", "scalar"):
+        return ()
+    if not re.fullmatch(r"\d+(x\d+)*", value):
+        raise ValueError(f"'{value}' is not a shape: write its sizes with x between them, such as 16x3x224x224")
+    return tuple(int(size) for size in value.split("x"))
+
+
+def _range(value: object) -> object:
+    """(-1.0, 1.0) of "-1..1"."""
+    if not isinstance(value, str):
+        return value
+    low, dots, high = value.partition("..")
+    try:
+        if not dots:
+            raise ValueError  # noqa: TRY301  # told below
+        return (float(low), float(high))
+    except ValueError:
+        raise ValueError(f"'{value}' is not a range: write low..high, such as -1..1") from None
+
+
+def _share(value: object) -> object:
+    """0.03 of "3%"."""
+    if not isinstance(value, str):
+        return value
+    number, percent, rest = value.partition("%")
+    try:
+        return float(number) / (100 if percent and not rest.strip() else 1)
+    except ValueError:
+        raise ValueError(f"'{value}' is no share: write one such as 3%") from None
+
+
+def _from_text(parse: Any) -> BeforeValidator:
+    def read(value: object) -> object:
+        if value is None or isinstance(value, bool):
+            return value
+        try:
+            return parse(value)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+
+    return BeforeValidator(read)
+
+
+def kept(parse: Any) -> BeforeValidator:
+    """Text that parses, kept as it was written; a list is its items with commas between."""
+
+    def read(value: object) -> str:
+        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        parse(text)
+        return text
+
+    return _from_text(read)
+
+
+def _address(value: object) -> object:
+    """ ":9400" of 9400, as YAML has it; where the text is no address, it is told."""
+    text = f":{value}" if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(text, str):
+        try:
+            parse_address(text)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+    return text
+
+
+def _one_or_many(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+# Written as text, so that the configuration in a run.json can be run again.
+Duration = Annotated[int, _from_text(parse_duration), Field(ge=0), PlainSerializer(exact_duration, when_used="json")]
+Rate = Annotated[float, _from_text(parse_rate), Field(gt=0)]
+Precision = Annotated[float, BeforeValidator(_share), Field(gt=0, lt=1)]
+Shape = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_shape)]
+Range = Annotated[tuple[float, float], BeforeValidator(_range)]
+Address = Annotated[str, BeforeValidator(_address)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]

@@ -1,0 +1,211 @@
+"""What bound a run, and what its reader should know: every finding, with its evidence, its cause and what to do.
+
+A pure function of the result, so that files from before there were findings have them, too. A finding makes no run
+INVALID and repeats none of its problems; a healthy run has none, or the good news that the engine itself is the limit.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from loadtrt.measure.bottlenecks import BUSY, bottlenecks, mostly_waits
+from loadtrt.measure.gpu_findings import gpu_findings
+from loadtrt.measure.result import Finding
+from loadtrt.measure.sampling import least_samples
+from loadtrt.units import SECOND_NS, exact_duration, format_count, format_duration, parse_duration, plural
+
+if TYPE_CHECKING:
+    from loadtrt.measure.result import RunResult
+
+DRIFT = 1.05  # latencies at the end over those at the beginning, or the other way round: clocks alone move by 1 to 3 %
+FILLING = 0.05  # of the measured time: a queue that fills for less hardly shows in the numbers
+_LOOKED_AT = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+_MORE = 1.2  # than is needed: Poisson arrivals vary
+
+
+def findings_of(result: RunResult) -> tuple[Finding, ...]:
+    """The weightiest first: what makes other numbers moot, what bound the run, how far the sample reaches."""
+    if not result.ok:
+        return ()
+    busy = result.overlap.busy_fraction if result.overlap else None
+    found: list[Finding | None] = [_overloaded(result), _dropped(result)]
+    found += gpu_findings(result.telemetry, busy) if result.telemetry else ()
+    explained = any(it.kind == "throttled" for it in found if it) or (
+        result.steadiness and result.steadiness.overloaded
+    )
+    if not explained:
+        changes = [_cold(result), _filling(result), _drift(result)]
+        found += changes if any(changes) else [_unsettled(result)]
+    found += [*bottlenecks(result), _few(result), _inexact(result)]
+    return tuple(finding for finding in found if finding is not None)
+
+
+def _overloaded(result: RunResult) -> Finding | None:
+    steadiness, rates = result.steadiness, result.throughput
+    if steadiness is None or not steadiness.overloaded or (result.unserved and not result.ended_early):
+        return None
+    served = format_count(rates.requests_per_s or 0.0) + "/s"
+    offered = (
+        "more was offered" if rates.offered_per_s is None else f"{format_count(rates.offered_per_s)}/s were offered"
+    )
+    full = result.overlap is not None and result.overlap.busy_fraction >= BUSY
+    return Finding(
+        kind="overloaded",
+        evidence=f"{offered} and {served} served: the backlog grew to the end",
+        cause="latencies say how long the run lasted rather than how fast the engine is",
+        remedy=_lower(result, served) + ("" if full else ", or more --contexts"),
+    )
+
+
+def _dropped(result: RunResult) -> Finding | None:
+    if not result.dropped:
+        return None
+    share = result.dropped / (result.dropped + result.submitted)
+    return Finding(
+        kind="dropped",
+        evidence=f"{plural(result.dropped, 'request')}, {100 * share:.2g} % of all, came due while "
+        f"{result.config.get('max_queue')} waited, and were dropped",
+        cause="latencies are of the others, which waited the less for it",
+        remedy=f"{_lower(result)}, more --contexts, or a larger --max-queue",
+    )
+
+
+def _cold(result: RunResult) -> Finding | None:
+    lasted, ratio = _began(result)
+    if ratio <= 1:
+        return None
+    warmup = parse_duration(result.config.get("warmup", "1s"))
+    return Finding(
+        kind="transient",
+        evidence=f"in the first {format_duration(lasted)} latencies were {_apart(ratio)} later",
+        cause="the engine, its clocks or its caches were still warming up",
+        remedy=f"--warmup {_seconds(warmup + 2 * lasted)} (it is {format_duration(warmup)})",
+    )
+
+
+def _filling(result: RunResult) -> Finding | None:
+    """A queue: no warm-up helps, since it is drained before measuring."""
+    lasted, ratio = _began(result)
+    if _closed(result) or ratio >= 1 or lasted < FILLING * result.phases.measure_ns:
+        return None
+    return Finding(
+        kind="transient",
+        evidence=f"in the first {format_duration(lasted)} latencies were {_apart(ratio)} later",
+        cause="the queue is empty when measuring begins, and takes its time to fill",
+        remedy=_longer(result, lasted / FILLING / SECOND_NS),
+    )
+
+
+def _drift(result: RunResult) -> Finding | None:
+    lasted, began = _began(result)
+    ratio = result.steadiness.drift_ratio if result.steadiness else None
+    if ratio is not None and abs(math.log(ratio)) >= math.log(DRIFT):
+        evidence = f"in the last quarter of the run latencies were {_apart(ratio)} in the first"
+    elif _closed(result) and began < 1:
+        evidence = f"in the first {format_duration(lasted)} latencies were {_apart(began)} later"
+    else:
+        return None
+    blind = result.engine.kind == "tensorrt" and not result.config.get("telemetry", True)
+    longer = _longer(result, 3 * result.phases.measure_ns / SECOND_NS)
+    return Finding(
+        kind="drift",
+        evidence=evidence,
+        cause="near capacity queues wander for longer than this run lasted"
+        if mostly_waits(result)
+        else "the device changes as it runs (clocks, heat), or other work came or went",
+        remedy=f"{longer} shows where it settles{', and no --no-telemetry the clocks' if blind else ''}",
+    )
+
+
+def _unsettled(result: RunResult) -> Finding | None:
+    if result.phases.clocks_settled is not False:
+        return None
+    lasted = result.phases.warmup_ns
+    return Finding(
+        kind="clocks-unsettled",
+        evidence=f"the SM clock still changed after a warm-up of {format_duration(lasted)}",
+        cause="the GPU had not found its clocks when measuring began",
+        remedy=f"--warmup {_seconds(2 * lasted)}, or locked clocks (nvidia-smi -lgc)",
+    )
+
+
+def _few(result: RunResult) -> Finding | None:
+    """p99.9 is no part of it: a dash in the table is enough for who does not ask for it."""
+    latency = result.metrics["latency"]
+    told = [name for name in _LOOKED_AT if latency.percentiles_ns[name] is not None]
+    if "p99" in told or result.outcome != "completed" or result.ended_early:
+        return None
+    needed = least_samples(_LOOKED_AT["p99"])
+    seconds = _MORE * needed / latency.count * result.phases.measure_ns / SECOND_NS if latency.count else 0.0
+    return Finding(
+        kind="few-samples",
+        evidence=f"{plural(latency.count, 'request')} tell no percentile{f' above {told[-1]}' if told else ''}; "
+        f"p99 needs {needed}",
+        cause="with fewer, even the slowest may still be faster than the true p99",
+        remedy=f"--requests {needed}" if _counted(result) else _longer(result, seconds),
+    )
+
+
+def _inexact(result: RunResult) -> Finding | None:
+    if result.percentiles_exact:
+        return None
+    return Finding(
+        kind="not-exact",
+        evidence=f"{plural(result.metrics['latency'].count, 'request')} are more than are kept one by one",
+        cause="percentiles are from histograms, and within 0.4 %; lanes and phases are of the first that were kept",
+        remedy="nothing is wrong with that; a shorter run is exact",
+    )
+
+
+def _began(result: RunResult) -> tuple[int, float]:
+    """(how long its beginning was different, ns, latencies then over those later); (0, 1) where it was not."""
+    steadiness = result.steadiness
+    if steadiness is None or not steadiness.transient_ns or steadiness.transient_ratio is None:
+        return 0, 1.0
+    return steadiness.transient_ns, steadiness.transient_ratio
+
+
+def _closed(result: RunResult) -> bool:
+    return bool(result.config["arrivals"] == "closed")
+
+
+def _lower(result: RunResult, than: str = "") -> str:
+    if result.config.get("stages"):
+        return "lower rates in --stages"
+    if result.config.get("trace"):
+        return "a larger --time-scale"
+    return f"a --rate below {than}" if than else "a lower --rate"
+
+
+def _longer(result: RunResult, seconds: float) -> str:
+    """How to measure for so long, by what says how long it is."""
+    config = result.config
+    if config.get("max_duration") is not None and config.get("duration") is None:
+        return f"--max-duration {_seconds(seconds * SECOND_NS)}"
+    if config.get("stages"):
+        return f"--stages that last {_seconds(seconds * SECOND_NS)}"
+    if config.get("trace") and not config.get("trace_loop"):
+        return f"--trace-loop --duration {_seconds(seconds * SECOND_NS)}"
+    if _counted(result):
+        rate = result.throughput.requests_per_s or 0.0
+        return f"--requests {max(round(rate * seconds), 1)}"
+    return f"--duration {_seconds(seconds * SECOND_NS)}"
+
+
+def _counted(result: RunResult) -> bool:
+    """Whether the run was as long as its number of requests."""
+    config = result.config
+    return config.get("requests") is not None and config.get("duration") is None and config.get("max_duration") is None
+
+
+def _seconds(ns: float) -> str:
+    """Rounded up to whole seconds, as an option takes it."""
+    return exact_duration(max(math.ceil(ns / SECOND_NS), 1) * SECOND_NS)
+
+
+def _apart(ratio: float) -> str:
+    """ "30 % longer than", "2.5 times as long as", "20 % shorter than"."""
+    if ratio >= 2:
+        return f"{ratio:.1f} times as long as"
+    return f"{100 * (ratio - 1):.0f} % longer than" if ratio > 1 else f"{100 * (1 - ratio):.0f} % shorter than"

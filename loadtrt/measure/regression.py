@@ -1,0 +1,315 @@
+"""Whether B is worse than A by more than a threshold allows: the ratio of one number of both, with its interval.
+
+**One run a side.** ln(B/A) ± √(h_A² + h_B²), h = ln(1 + margin) of each run's number (measure/margin.py). What differs
+from run to run (clocks, where memory lies, neighbours) is not in it.
+
+**Several runs of a side** (m of A, n of B, one of them may be one). With a_i, b_j the logarithms of their numbers, s_A²
+and s_B² the variances of these,
+
+    mean b − mean a ± t_ν · √(s_A²/m + s_B²/n)      ν = (s_A²/m + s_B²/n)² / ((s_A²/m)²/(m−1) + (s_B²/n)²/(n−1))
+
+t: Student's quantile at 97.5 % (Welch, The generalization of "Student's" problem, 1947; ν after Satterthwaite). A side
+of one run is taken to vary as the other one does: s², m − 1 degrees of freedom. Runs are independent, whatever
+correlates within them, so this is what to trust; with two runs a side it is wide, with five it is useful.
+
+**Verdict** on "NAME +x %" with [low, high] the interval of B/A, 95 %: regressed if low > 1 + x, not regressed if
+high ≤ 1 + x, else undecided; on "NAME −x %" mirrored, high < 1 − x and low ≥ 1 − x. So a threshold just reached is
+called regressed in at most 2.5 % of comparisons.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import fmean, variance
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+import loadtrt
+from loadtrt.errors import UsageError
+from loadtrt.measure.histogram import QUANTILE_ERROR
+from loadtrt.measure.margin import least_for_margin
+from loadtrt.measure.records import METRICS
+from loadtrt.measure.sampling import least_samples
+from loadtrt.measure.summary import PERCENTILES
+from loadtrt.measure.verdict import beta
+from loadtrt.units import format_count, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from loadtrt.measure.histogram import Histogram
+    from loadtrt.measure.result import MetricSummary
+
+_FORM = re.compile(
+    r"\s*(?P<name>\w+)(?:\.(?P<which>mean|max|p\d{1,2}(?:\.\d{1,6})?))?\s*(?P<sign>[+\-−])\s*(?P<percent>\d+(?:\.\d+)?)\s*%\s*",
+    re.ASCII,
+)
+RATES = ("throughput", "inferences")
+_MOST_TIMES = 1000
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Ratio(_Model):
+    """One number of both sides, and B/A. name: "throughput" (requests/s), "inferences" (a second), or METRIC.pNN and
+    METRIC.mean. a, b: geometric means over the runs of a side, in `unit`. low, high: the interval of the ratio, 95 %.
+    None: not known; reason: why the ratio or its interval is not."""
+
+    name: str
+    unit: Literal["ns", "1/s"]
+    a: float | None
+    b: float | None
+    ratio: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+
+
+class Judged(_Model):
+    """A threshold and what came of it. reason: why undecided."""
+
+    threshold: str
+    ratio: Ratio
+    verdict: Literal["regressed", "not regressed", "undecided"]
+    reason: str | None = None
+
+
+class Comparison(_Model):
+    """All of one comparison. a, b: the files of each side. valid: no run was INVALID or failed; else `problems` says
+    which and why, and the verdicts are worth nothing."""
+
+    schema_version: Literal["loadtrt.comparison/1"] = "loadtrt.comparison/1"
+    loadtrt: str
+    a: tuple[str, ...]
+    b: tuple[str, ...]
+    valid: bool
+    problems: tuple[str, ...]
+    ratios: tuple[Ratio, ...]
+    thresholds: tuple[Judged, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One run's numbers. name: its file. rates: by RATES; rate_margin: of these. metrics, histograms: of those that it
+    knows. trtexec: whether it is times in trtexec's format. problem: why its numbers cannot be trusted."""
+
+    name: str
+    rates: Mapping[str, float | None]
+    rate_margin: float | None
+    metrics: Mapping[str, MetricSummary]
+    histograms: Mapping[str, Histogram]
+    trtexec: bool
+    problem: str | None = None
+
+
+class _Number(NamedTuple):
+    """One run's number. reason: why its value or its margin is None, or the value 0."""
+
+    value: float | None
+    margin: float | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """text: as it was given. name: of a Ratio. allowed: by how much B/A may be above 1, or below it if negative."""
+
+    text: str
+    name: str
+    allowed: float
+
+
+def parse_threshold(text: str) -> Threshold:
+    """A threshold of "METRIC.pNN +5%", "METRIC.mean +5%" or "throughput -3%". Raises UsageError."""
+    found = _FORM.fullmatch(text)
+    if not found:
+        raise UsageError(f"'{text}' is no threshold: write one such as 'latency.p99 +5%', or 'throughput -3%'")
+    name, which, falls = found["name"], found["which"], found["sign"] != "+"
+    known = [metric.name for metric in METRICS]
+    if name not in (*RATES, *known):
+        raise UsageError(f"'{text}': there is no {name}: write {', '.join(RATES)} or one of {', '.join(known)}")
+    if name in RATES:
+        if which or not falls:
+            raise UsageError(f"'{text}': {name} is worse when it falls: write '{name} -{found['percent']}%'")
+    elif which is None:
+        raise UsageError(f"'{text}' names no number of {name}: write {name}.p99, or {name}.mean")
+    elif which == "max" or (which != "mean" and not 50 <= float(which[1:]) <= 99.9):
+        raise UsageError(f"'{text}': {which} has no interval: write mean, or a percentile from p50 to p99.9")
+    elif falls:
+        raise UsageError(f"'{text}': {name} is worse when it rises: write '{name}.{which} +{found['percent']}%'")
+    allowed = float(found["percent"]) / 100
+    if falls and allowed >= 1:
+        raise UsageError(f"'{text}': nothing falls by so much: write less than 100 %")
+    if which and which != "mean":
+        which = f"p{float(which[1:])!r}".removesuffix(".0")
+    full = f"{name}.{which}" if which else name
+    return Threshold(f"{full} {'-' if falls else '+'}{found['percent']}%", full, -allowed if falls else allowed)
+
+
+def compare(a: Sequence[Measured], b: Sequence[Measured], thresholds: Sequence[Threshold] = ()) -> Comparison:
+    """All numbers that either side may have, and the thresholds. Raises UsageError for a threshold on a number that
+    files of this kind never have."""
+    names = [*RATES]
+    for metric in METRICS:
+        if any(metric.name in run.metrics for run in (*a, *b)):
+            names += [f"{metric.name}.{which}" for which in (*PERCENTILES, "mean")]
+    for threshold in thresholds:
+        _require(threshold, [*a, *b])
+    problems = [
+        f"{side} ({run.name}): {run.problem}" for side, runs in (("A", a), ("B", b)) for run in runs if run.problem
+    ]
+    return Comparison(
+        loadtrt=loadtrt.__version__,
+        a=tuple(run.name for run in a),
+        b=tuple(run.name for run in b),
+        valid=not problems,
+        problems=tuple(problems),
+        ratios=tuple(ratio_of(name, a, b) for name in names),
+        thresholds=tuple(judged(threshold, ratio_of(threshold.name, a, b)) for threshold in thresholds),
+    )
+
+
+def ratio_of(name: str, a: Sequence[Measured], b: Sequence[Measured]) -> Ratio:
+    """B/A of one number by the law above."""
+    sides = [[_number(run, name) for run in side] for side in (a, b)]
+    mean_a, mean_b = (_geometric_mean([number.value for number in side]) for side in sides)
+    ratio = mean_b / mean_a if mean_a and mean_b is not None else None
+    single = len(a) == len(b) == 1
+    missing = [
+        number.reason
+        for number in (*sides[0], *sides[1])
+        if not number.value or (single and number.margin is None)  # 0 has no logarithm
+    ]
+    low = high = None
+    if ratio is not None and not missing:
+        half = _within_runs(*sides) if single else _between_runs(*sides)
+        low, high = ratio * math.exp(-half), ratio * math.exp(half)
+    unit: Literal["ns", "1/s"] = "1/s" if name in RATES else "ns"
+    reason = missing[0] if missing else None
+    return Ratio(name=name, unit=unit, a=mean_a, b=mean_b, ratio=ratio, low=low, high=high, reason=reason)
+
+
+def judged(threshold: Threshold, ratio: Ratio) -> Judged:
+    """The verdict, and why where there is none."""
+    edge, reason = 1 + threshold.allowed, ratio.reason
+    verdict: Literal["regressed", "not regressed", "undecided"] = "undecided"
+    if ratio.low is not None and ratio.high is not None and ratio.ratio is not None:
+        falls = threshold.allowed < 0
+        if ratio.high < edge if falls else ratio.low > edge:
+            verdict = "regressed"
+        elif ratio.low >= edge if falls else ratio.high <= edge:
+            verdict = "not regressed"
+        else:
+            reason = f"the interval of B/A holds {edge:g}{_longer(ratio.ratio, ratio.high, edge)}"
+    return Judged(threshold=threshold.text, ratio=ratio, verdict=verdict, reason=reason)
+
+
+def _require(threshold: Threshold, runs: Sequence[Measured]) -> None:
+    metric = threshold.name.partition(".")[0]
+    for run in runs:
+        known = run.rates.get(metric) is not None or not run.trtexec if metric in RATES else metric in run.metrics
+        if not known:
+            hint = (
+                f"times in trtexec's format, which have throughput, {', '.join(run.metrics)}"
+                if run.trtexec
+                else "of an older loadtrt"
+            )
+            raise UsageError(f"'{threshold.text}': {run.name} does not know {metric}, as it is {hint}")
+
+
+def _number(run: Measured, name: str) -> _Number:
+    metric, _, which = name.partition(".")
+    if metric in RATES:
+        count = max((summary.count for summary in run.metrics.values()), default=0)
+        return _checked(run, metric, 0.5, count, run.rates[metric], run.rate_margin)
+    summary = run.metrics.get(metric)
+    if summary is None:
+        return _Number(None, None, f"{run.name} does not tell it")
+    if which == "mean":
+        return _checked(run, which, 0.5, summary.count, summary.mean_ns, summary.margins.get(which))
+    rank = float(which[1:]) / 100
+    if which in PERCENTILES:
+        return _checked(run, which, rank, summary.count, summary.percentiles_ns[which], summary.margins.get(which))
+    supported = summary.count >= least_samples(rank)
+    value = run.histograms[metric].quantiles((rank,))[0] if supported else None
+    return _checked(run, which, rank, summary.count, value, _beside(summary, rank))
+
+
+def _checked(run: Measured, which: str, rank: float, count: int, value: float | None, margin: float | None) -> _Number:
+    """With the reason, if one is due. count: of requests that have the number."""
+    needed = 1 if which in (*RATES, "mean") else least_samples(rank)
+    few = f"{run.name} has {plural(count, 'request')}, and "
+    reason = None
+    if value == 0:
+        reason = f"it is 0 in {run.name}"
+    elif value is None:
+        reason = f"{few}{which} needs {format_count(needed)}" if count < needed else f"{run.name} does not tell it"
+    elif margin is None:
+        needed = least_for_margin(rank)
+        if count < needed:
+            reason = f"{few}an interval of {which} needs {format_count(needed)}"
+        elif any(summary.margins for summary in run.metrics.values()):
+            reason = f"it is 0 in a part of {run.name}"
+        else:
+            reason = f"{run.name} is of an older loadtrt, which kept no margins: measure again, or give several runs"
+    return _Number(value, margin, reason)
+
+
+def _beside(summary: MetricSummary, rank: float) -> float | None:
+    """The margin of a percentile that is not kept: the larger of its neighbours', and what a histogram may be off."""
+    names = list(PERCENTILES)
+    above = next(place for place, name in enumerate(names) if PERCENTILES[name] >= rank)
+    known = [summary.margins[name] for name in names[above - 1 : above + 1] if name in summary.margins]
+    return (1 + max(known)) * (1 + QUANTILE_ERROR) - 1 if len(known) == 2 else None
+
+
+def _geometric_mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    if len(known) == 1:
+        return known[0]
+    return math.exp(fmean(map(math.log, known))) if all(known) else 0.0
+
+
+def _within_runs(a: Sequence[_Number], b: Sequence[_Number]) -> float:
+    """√(h_A² + h_B²)."""
+    return math.hypot(*(math.log1p(number.margin) for number in (*a, *b) if number.margin is not None))
+
+
+def _between_runs(a: Sequence[_Number], b: Sequence[_Number]) -> float:
+    """t_ν · √(s_A²/m + s_B²/n)."""
+    logs = [[math.log(number.value) for number in side if number.value] for side in (a, b)]
+    squares = [variance(side) if len(side) > 1 else None for side in logs]
+    known = [square for square in squares if square is not None]
+    if len(known) == 1:  # a run alone varies as those of the other side do
+        return student(max(map(len, logs)) - 1) * math.sqrt(known[0] * sum(1 / len(side) for side in logs))
+    parts = [square / len(side) for square, side in zip(known, logs, strict=True)]
+    if not sum(parts):
+        return 0.0
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, logs, strict=True))
+    return student(freedom) * math.sqrt(sum(parts))
+
+
+@lru_cache(maxsize=256)
+def student(freedom: float) -> float:
+    """Student's t at 97.5 % for any real degrees of freedom ν ≥ 1: where I_{ν/(ν + t²)}(ν/2, 1/2) = 5 %."""
+    low, high = 1.9, 12.8
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        beyond = beta(freedom / 2, 0.5, freedom / (freedom + middle**2))
+        low, high = (middle, high) if beyond > 0.05 else (low, middle)
+    return (low + high) / 2
+
+
+def _longer(ratio: float, high: float, edge: float) -> str:
+    """How much longer runs would have to be, as an interval narrows with the square root of their length."""
+    half, apart = math.log(high / ratio), abs(math.log(ratio / edge))
+    times = (half / apart) ** 2 if apart else math.inf
+    return f": runs {times:.1f} times as long would tell, if it stays there" if times <= _MOST_TIMES else ""

@@ -1,0 +1,231 @@
+"""Whether a run was one steady state: right on queues and loops that are known, and silent where nothing is wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.steadiness import SYSTEMS, ever_slower, lane, measure, queue, slow_start
+from loadtrt.load.arrivals import due_instants
+from loadtrt.load.stages import course_of
+from loadtrt.measure.records import COLUMNS, DROPPED, FAILED, UNSERVED, Records
+from loadtrt.measure.result import Interval, Steadiness
+from loadtrt.measure.steady import LEAST_REQUESTS, mser5, steadiness_of
+from loadtrt.units import MILLISECOND_NS, SECOND_NS
+
+MS = MILLISECOND_NS
+NAMES = [name for name, _, _ in SYSTEMS]
+
+
+def _records(due: npt.ArrayLike, latency: npt.ArrayLike, status: npt.ArrayLike = 0) -> Records:
+    due = np.asarray(due, np.int64)
+    rows = np.zeros((len(due), len(COLUMNS)), np.int64)
+    rows[:, COLUMNS.index("due")] = due
+    rows[:, COLUMNS.index("completed")] = due + np.asarray(latency, np.int64)
+    rows[:, COLUMNS.index("status")] = status
+    return Records(rows)
+
+
+def _served(due: npt.NDArray[np.int64], service_ns: int) -> Records:
+    """One lane, first come first served: Lindley's recursion, unrolled."""
+    walk = np.concatenate(([0], np.cumsum(service_ns - np.diff(due))))
+    return _records(due, walk - np.minimum.accumulate(walk) + service_ns)
+
+
+def _loop(records: Records, start_ns: int = 0, places: int = 1) -> Steadiness:
+    return steadiness_of(records, start_ns, closed=True, steady=True, places=places)
+
+
+def _open(records: Records, places: int = 1, steady: bool = True) -> Steadiness:
+    return steadiness_of(records, 0, closed=False, steady=steady, places=places)
+
+
+# --- how often it errs (benchmarks/steadiness.py does it at length)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "load 100" in name or name in NAMES[:6]])
+def test_false_alarms_are_rare(name: str) -> None:
+    """Of stationary queues at 50, 85 and 95 % load, stalls and steady loops at most 5 % alarm; overload is told of at
+    most that many at exactly capacity, too, where the backlog is a random walk above zero (2 % by its law)."""
+    row = measure(NAMES.index(name), 2_000, seeds=100)
+    assert row.overloaded <= 0.05
+    if "100 %" not in name:
+        assert row.transient <= 0.05
+        assert row.drift <= 0.05
+
+
+def test_overload_is_told() -> None:
+    """Of queues at 110 % and 120 % nearly all are told overloaded within 10 000 requests, at 105 % most."""
+    share = {
+        load: measure(NAMES.index(f"queue, load {load} %, begins empty"), 10_000, seeds=50).overloaded
+        for load in (105, 110, 120)
+    }
+    assert share[105] >= 0.6
+    assert min(share[110], share[120]) >= 0.98
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name.startswith("first 10 %") or name.endswith("at the end")]
+)
+def test_changes_are_told(name: str) -> None:
+    """A slow first tenth is a transient, latencies that grow are a drift, nearly always within 10 000 requests."""
+    row = measure(NAMES.index(name), 10_000, seeds=40)
+    assert (row.transient if name.startswith("first") else row.drift) >= 0.95
+
+
+# --- what is told
+
+
+@pytest.mark.parametrize(("part", "factor"), [(0.05, 1.2), (0.3, 3.0), (0.1, 0.7)])
+def test_a_transient_is_as_long_as_it_is(part: float, factor: float) -> None:
+    """Its length is that of the first part, from the start of measuring on; its ratio the one of latencies."""
+    records = lane(5_000, 1, course=slow_start(part, factor))
+    found = _loop(Records(records.rows + np.array([7 * SECOND_NS, 0, 0, 7 * SECOND_NS] + [0] * 7)), 7 * SECOND_NS)
+    assert found.transient_ns == pytest.approx(int(records.due[int(5_000 * part)]), rel=0.1)
+    assert found.transient_ratio == pytest.approx(factor, rel=0.05)
+    assert found.drift_ratio is None
+
+
+@pytest.mark.parametrize("factor", [1.1, 1.5, 0.8])
+def test_a_drift_is_the_last_quarter_over_the_first(factor: float) -> None:
+    """From 1 to f in a straight line: (1 + 7/8·(f − 1)) / (1 + 1/8·(f − 1)), after what is cut as transient."""
+    found = _loop(lane(20_000, 2, course=ever_slower(factor)))
+    assert found.transient_ns == 0
+    assert found.drift_ratio == pytest.approx((1 + 0.875 * (factor - 1)) / (1 + 0.125 * (factor - 1)), rel=0.02)
+
+
+def test_mser5_cuts_what_is_different() -> None:
+    """White's rule: where the first values lie apart from the rest, all of them go; nothing does where none does; and
+    a change in the second half is none of the beginning."""
+    noise = np.random.default_rng(1).standard_normal(1_000)
+    assert mser5(noise + np.where(np.arange(1_000) < 100, 20, 0)) == 100
+    assert mser5(np.zeros(1_000)) == 0
+    assert mser5(noise + np.where(np.arange(1_000) < 800, 20, 0)) is None
+    assert mser5(noise[:49]) is None
+
+
+@given(st.integers(0, 1999), st.integers(2, 10**6))
+def test_one_outlier_is_nothing(place: int, times: int) -> None:
+    """One request, however slow and wherever it is, makes neither a transient nor a drift."""
+    records = lane(2_000, 3)
+    latency = records.completed - records.due
+    latency[place] *= times
+    assert _loop(_records(records.due, latency)) == _loop(records)
+
+
+@given(st.permutations(range(8)))
+def test_the_order_of_records_does_not_matter(order: list[int]) -> None:
+    """Lanes complete out of order: it is the order of due instants that counts."""
+    records = lane(2_000, 4, course=slow_start(0.1, 1.5))
+    mixed = Records(records.rows.reshape(-1, 8, len(COLUMNS))[:, order].reshape(-1, len(COLUMNS)))
+    assert _loop(mixed) == _loop(records)
+
+
+def test_equal_latencies_are_steady() -> None:
+    """No noise at all is no division by zero, and a step of 9 % after the first tenth is below what is told."""
+    due = np.arange(1_000) * MS
+    assert _loop(_records(due, [MS] * 1_000)) == Steadiness(transient_ns=0, overloaded=False)
+    assert _loop(_records(due, [109_000] * 100 + [100_000] * 900)).transient_ns == 0
+    assert _loop(_records(due, [111_000] * 100 + [100_000] * 900)).transient_ns == 100 * MS
+
+
+def test_what_fills_the_engine_is_no_transient() -> None:
+    """The first requests of a loop find it empty, at every start: as many as it holds, and no warm-up would help."""
+    records = lane(2_000, 5, course=slow_start(0.02, 0.5))
+    assert _loop(records, places=16).transient_ns
+    assert _loop(records, places=32).transient_ns == 0
+
+
+def test_too_few_tell_nothing() -> None:
+    """None, not False: nobody looked."""
+    records = queue(0.5, LEAST_REQUESTS, 1)
+    assert _open(Records(records.rows[1:])) == Steadiness()
+    assert _open(records).overloaded is False
+
+
+# --- overload
+
+
+def test_a_closed_loop_is_never_overloaded() -> None:
+    """It asks for no more than it gets."""
+    assert _loop(lane(1_000, 1, course=ever_slower(10))).overloaded is False
+
+
+def test_constant_arrivals_a_little_too_fast() -> None:
+    """Without noise the backlog grows by the same in every span: 1 % above capacity is told, capacity itself is not."""
+    for gap_us, overloaded in ((990, True), (1_000, False), (1_010, False)):
+        assert _open(_served(np.arange(5_000) * gap_us * 1_000, MS)).overloaded is overloaded
+
+
+def test_a_backlog_must_be_of_some_size() -> None:
+    """What the lanes hold is no backlog: three times that is asked for."""
+    records = _served(np.arange(5_000) * 990_000, MS)  # fifty wait at the end
+    assert _open(records, places=16).overloaded
+    assert not _open(records, places=17).overloaded
+
+
+def test_a_stall_at_the_end_is_no_overload() -> None:
+    """One span's growth, however large, is no trend."""
+    due = np.arange(5_000) * MS
+    stall = np.where(due > 4.8 * SECOND_NS, 5 * SECOND_NS - due, 0)
+    assert not _open(_records(due, MS // 2 + stall)).overloaded
+
+
+@pytest.mark.parametrize(("bursts", "cv"), [("1s/4s", 1.0), ("200ms/800ms", 0.0), (None, 4.0)])
+@pytest.mark.parametrize("load", [0.8, 1.2])
+def test_bursts(bursts: str | None, cv: float, load: float) -> None:
+    """Whatever the bursts, it is the mean rate that overloads; and of a load that varies only that is told."""
+    course = course_of(load * 1_000, bursts, None)
+    due = due_instants("gamma", course, 110 * SECOND_NS, 0, 1, cv)
+    assert _open(_served(due, MS), steady=False) == Steadiness(overloaded=load > 1)
+
+
+def test_all_at_once_is_no_rate() -> None:
+    """Offline: nothing comes, so nothing comes too fast."""
+    assert _open(_records([0] * 500, np.arange(500) * MS + MS), steady=False) == Steadiness()
+
+
+def test_who_was_never_served_counts_in_the_backlog() -> None:
+    """Given up requests are waiting to the end; failed and dropped ones are neither served nor waiting."""
+    due = np.arange(2_000) * MS
+    late = np.arange(2_000) % 2 == 1
+    gone = np.where(late, 10 * SECOND_NS, MS // 2)
+    assert _open(_records(due, gone, np.where(late, UNSERVED, 0))).overloaded
+    for status in (FAILED, DROPPED):
+        assert not _open(_records(due, gone, np.where(late, status, 0))).overloaded
+
+
+def test_the_first_records_alone() -> None:
+    """Of a run beyond what is kept, the last of the kept records are those completed, not those due: no drop of the
+    backlog is seen there. The drift is told by the intervals, of the whole run."""
+    records = queue(1.2, 20_000, 1)
+    first = np.argsort(records.completed, kind="stable")[:10_000]
+    assert _open(Records(records.rows[first])).overloaded
+    assert not _open(Records(queue(0.9, 20_000, 1).rows[:10_000])).overloaded
+
+    seconds = [_second(number, 1.0 if number < 120 else 1.3) for number in range(240)]
+    kept = lane(10_000, 1)
+    whole = steadiness_of(kept, 0, closed=True, steady=True, places=1, seconds=seconds)
+    assert _loop(kept).drift_ratio is None
+    assert whole.drift_ratio == pytest.approx(1.3, rel=0.01)
+    short = steadiness_of(kept, 0, closed=True, steady=True, places=1, seconds=seconds[110:129])
+    assert short.drift_ratio is None  # fewer seconds than blocks
+
+
+def _second(number: int, mean_ms: float) -> Interval:
+    wobble = 1 + 0.01 * (-1) ** number
+    return Interval(
+        start_ns=number * SECOND_NS,
+        requests=1_000,
+        failed=0,
+        latency_mean_ns=mean_ms * wobble * MS,
+        latency_p50_ns=None,
+        latency_p90_ns=None,
+        latency_p99_ns=None,
+        latency_max_ns=None,
+        queue_mean_ns=None,
+        compute_mean_ns=None,
+    )
