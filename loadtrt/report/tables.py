@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from loadtrt.measure.facts import MemoryBill
-    from loadtrt.measure.result import ObjectiveShare, RunResult, ScenarioResult
+    from loadtrt.measure.result import Batches, ObjectiveShare, RunResult, ScenarioResult
     from loadtrt.measure.telemetry import GpuTelemetry
 
 _MOST_LANES = 16
@@ -74,6 +74,9 @@ def _lines(result: RunResult) -> Iterator[str]:
         yield from _metrics(result)
         yield ""
         yield from _lanes(result)
+        yield from _mix(result)
+    if result.batches is not None:
+        yield from _batches(result.batches)
     if result.telemetry is not None:
         yield from telemetry_lines(result.telemetry)
         yield ""
@@ -84,9 +87,12 @@ def _lines(result: RunResult) -> Iterator[str]:
     counts = [plural(result.ok, "request")]
     counts += [f"{format_count(result.failed)} failed"] if result.failed else []
     counts += [f"{format_count(result.unserved)} not served"] if result.unserved else []
+    counts += [f"{format_count(result.dropped)} dropped, as the queue was full"] if result.dropped else []
     if config["arrivals"] == "closed":
         counts.append("closed loop: latency at this many in flight, no answer on capacity")
     yield " · ".join(counts)
+    if result.ended_early:
+        yield f"ended early: {result.ended_early}"
     if result.first_error:
         yield f"first error: {result.first_error}"
     yield _verdict(result)
@@ -118,7 +124,9 @@ def mode_text(result: RunResult) -> str:
             load += f", CV {config['burstiness']:g}" if config.get("burstiness") is not None else ""
             load += f", bursts {config['bursts']}" if config.get("bursts") else ""
     lanes = f"{plural(config['contexts'], 'context')} × {plural(config['buffers'], 'buffer')}"
-    words = [lanes, load, f"batch {engine.batch}"]
+    kinds = [f"{key} {config[key]}" for key in ("mix", "batcher") if config.get(key)] or [f"batch {engine.batch}"]
+    words = [lanes, load, *kinds]
+    words += [f"at most {config['max_queue']} waiting"] if config.get("max_queue") is not None else []
     words += [f"{key} {value}" for key, value in engine.mode.items()]
     return " · ".join(words)
 
@@ -257,6 +265,28 @@ def _scenario(found: ScenarioResult) -> Iterator[str]:
     yield f"scenario {found.scenario}, {'by' if found.by_rules else 'NOT by'} MLPerf's rules: {words}"
     for reason in found.reasons:
         yield f"  {reason}"
+
+
+def _mix(result: RunResult) -> Iterator[str]:
+    if not result.mix:
+        return
+    rows = [["mix", "requests", *(f"latency {name}" for name in ("p50", "p99")), "compute p50"]]
+    for part in result.mix:
+        found = [part.metrics["latency"].percentiles_ns[name] for name in ("p50", "p99")]
+        found.append(part.metrics["compute"].percentiles_ns["p50"])
+        shown = ("–" if value is None else format_duration(value) for value in found)
+        rows.append([part.name, format_count(part.requests), *shown])
+    yield from _table(rows)
+    yield ""
+
+
+def _batches(batches: Batches) -> Iterator[str]:
+    most = sorted(batches.counts.items(), key=lambda item: -item[1])[:6]
+    total = sum(batches.counts.values())
+    sizes = ", ".join(f"{size} ({percent_text(count / total)})" for size, count in most)
+    yield f"batches  {batches.mean:.2f} requests on average · {percent_text(batches.padded)} padding"
+    yield f"  most often {sizes}"
+    yield ""
 
 
 def _between(low_ns: float | None, high_ns: float | None) -> str:
