@@ -100,7 +100,7 @@ def test_two_runs(measured: dict[str, dict[str, Any]], save: Save) -> None:
     assert rows["compute mean"] == ["1.00 ms", "2.00 ms", "2.000"]
     assert rows["latency p50"][0] == "2.00 ms"  # two buffer sets: each waits for the one before
     assert not [row for row in rows if row.startswith("h2d")]  # the simulated engine has no copies
-    assert "A  a.json: simulated:service=1ms,clock=virtual, 2 000 requests,\n   batch 1" in text
+    assert "A  a.json: simulated:service=1ms,clock=virtual, 2 000 requests, batch 1" in text
     assert "different: service 1.00 ms / 2.00 ms\n" in text
     assert "–: not known" not in _compare("a.json", "a.json")
 

@@ -57,7 +57,7 @@ def _records(rows: list[tuple[int, ...]]) -> Records:
     table = np.zeros((len(rows), len(COLUMNS)), np.int64)
     for number, (submitted, enqueue, rest, h2d, compute, d2h, lane, status) in enumerate(rows):
         begun = START + submitted
-        table[number] = (begun, begun, begun + enqueue, begun + enqueue + rest, h2d, compute, d2h, 0, lane, status)
+        table[number] = (begun, begun, begun + enqueue, begun + enqueue + rest, h2d, compute, d2h, 0, lane, status, 0)
     return Records(table)
 
 

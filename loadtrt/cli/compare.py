@@ -1,21 +1,27 @@
-"""`loadtrt compare`: two files of results side by side, of loadtrt or of trtexec."""
+"""`loadtrt compare`: results side by side, of loadtrt or of trtexec, and whether B is worse."""
 
 from __future__ import annotations
 
 import codecs
+import sys
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
-from loadtrt.errors import UsageError
+from loadtrt.cli.options import require_targets
+from loadtrt.errors import EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from loadtrt.measure.layer_comparison import LayerComparison
     from loadtrt.measure.profile import ProfilePass, ProfileResult
     from loadtrt.measure.records import Records
+    from loadtrt.measure.regression import Comparison
     from loadtrt.measure.result import RunResult
+    from loadtrt.report.comparison import Side as Run
 
     Profile: TypeAlias = ProfileResult | ProfilePass  # ProfilePass: trtexec's profile
     Side: TypeAlias = RunResult | Records | Profile  # Records: trtexec's times
@@ -24,36 +30,121 @@ _FILE = click.Path(path_type=Path)
 
 
 @click.command("compare", short_help="Lay two results side by side.")
-@click.argument("a", metavar="A", type=_FILE)
-@click.argument("b", metavar="B", type=_FILE)
+@click.argument("a", metavar="A", type=_FILE, required=False)
+@click.argument("b", metavar="B", type=_FILE, required=False)
+@click.option("--a", "more_a", metavar="FILE", type=_FILE, multiple=True, help="One run more of side A (repeatable).")
+@click.option("--b", "more_b", metavar="FILE", type=_FILE, multiple=True, help="One run more of side B (repeatable).")
+@click.option(
+    "--fail-if",
+    multiple=True,
+    metavar="'latency.p99 +5%'",
+    help="B is not to be worse than A by more: exit code 99 if it is, 98 if that cannot be told (repeatable).",
+)
+@click.option("--json", "json_file", metavar="FILE|-", help="Write the comparison of runs there; - is stdout.")
+@click.option("--junit", metavar="FILE", help="Write what came of --fail-if as JUnit XML.")
 @click.option("--layer-info-a", type=_FILE, metavar="FILE", help="trtexec's layer information of A's engine.")
 @click.option("--layer-info-b", type=_FILE, metavar="FILE", help="trtexec's layer information of B's engine.")
-def command(a: Path, b: Path, layer_info_a: Path | None, layer_info_b: Path | None) -> None:
+def command(
+    a: Path | None,
+    b: Path | None,
+    more_a: tuple[Path, ...],
+    more_b: tuple[Path, ...],
+    fail_if: tuple[str, ...],
+    json_file: str | None,
+    junit: str | None,
+    layer_info_a: Path | None,
+    layer_info_b: Path | None,
+) -> int:
     """Lay A and B side by side: two runs, or two profiles.
 
     \b
     loadtrt compare before.json after.json                      (of loadtrt run --json)
     loadtrt compare run.json trtexec.times.json                 (of trtexec --exportTimes)
+    loadtrt compare before.json after.json --fail-if "latency.p99 +5%" --fail-if "throughput -3%"
+    loadtrt compare --a a1.json --a a2.json --a a3.json --b b1.json --b b2.json --b b3.json
     loadtrt compare fp32.profile.json fp16.profile.json         (of loadtrt profile --json, trtexec --exportProfile)
+
+    With --fail-if: 0 not regressed, 99 regressed, 98 undecided, 97 a run is INVALID. Runs differ from one to the next;
+    several of each side say by how much.
 
     A profile of trtexec has only names of layers: with layer information (trtexec --exportLayerInfo) layers are matched
     by what is in them, too. Runs that were profiled are compared layer by layer, too.
     """
-    from loadtrt.measure.records import Records
-    from loadtrt.measure.result import RunResult
+    from loadtrt.cli.delivery import Delivery, json_of, show
+    from loadtrt.measure.regression import compare, parse_threshold
     from loadtrt.report.comparison import compare_runs_text
+    from loadtrt.report.junit import comparison_junit
     from loadtrt.report.layer_tables import comparison_text
 
-    first, second = read_side(a, layer_info_a, "--layer-info-a"), read_side(b, layer_info_b, "--layer-info-b")
-    texts = []
-    if isinstance(first, RunResult | Records) and isinstance(second, RunResult | Records):
-        texts.append(compare_runs_text(first, second, str(a), str(b)))
-    profiles = _profile(first), _profile(second)
-    if profiles[0] and profiles[1]:
-        texts.append(comparison_text(layers_compared(profiles[0], profiles[1]), str(a), str(b)))
+    files = [[*([] if first is None else [first]), *more] for first, more in ((a, more_a), (b, more_b))]
+    if not all(files):
+        raise click.UsageError("two sides are needed: give A and B, or --a and --b")
+    thresholds = [parse_threshold(text) for text in fail_if]
+    if junit is not None and not thresholds:
+        raise UsageError("--junit tells of thresholds: add --fail-if, such as --fail-if 'latency.p99 +5%'")
+    targets = {"--json": json_file, "--junit": junit}
+    require_targets(targets)
+    for option, target in targets.items():
+        if target and Path(target).resolve() in {file.resolve() for side in files for file in side}:
+            raise UsageError(f"{option} {target} is one of the results, which it would replace: name another file")
+    infos = ((layer_info_a, "--layer-info-a"), (layer_info_b, "--layer-info-b"))
+    sides = [_read_all(each, *info) for each, info in zip(files, infos, strict=True)]
+    several = max(map(len, files)) > 1
+    wanted = "--fail-if" if thresholds else "--json" if json_file else "a side of several files" if several else None
+    runs = [_runs(side, wanted) for side in sides]
+    texts, code, delivery = [], 0, Delivery()
+    if all(runs):
+        of_a, of_b = runs
+        comparison = compare([run.measured for run in of_a], [run.measured for run in of_b], thresholds)
+        delivery.make(json_file, lambda: json_of(comparison))
+        delivery.make(junit, lambda: comparison_junit(comparison))
+        texts.append(compare_runs_text(of_a, of_b, comparison))
+        code = _exit_code(comparison)
+    (name_a, side_a), (name_b, side_b) = (next(iter(side.items())) for side in sides)
+    profiles = _profile(side_a), _profile(side_b)
+    if profiles[0] and profiles[1] and not several:
+        texts.append(comparison_text(layers_compared(profiles[0], profiles[1]), name_a, name_b))
     if not texts:
-        raise UsageError(f"{a} is {_word(first)} and {b} is {_word(second)}: give two runs, or two profiles")
-    click.echo("\n".join(texts), nl=False)
+        raise UsageError(f"{name_a} is {_word(side_a)} and {name_b} is {_word(side_b)}: give two runs, or two profiles")
+    show("\n".join(texts), sys.stderr if json_file == "-" else sys.stdout)
+    delivery.finish()
+    return code
+
+
+def _read_all(files: Sequence[Path], layer_info: Path | None, option: str) -> dict[str, Side]:
+    """A side's files by name. Raises UsageError for one run given twice, which would pass for two that agree."""
+    sides: dict[str, Side] = {}
+    for file in files:
+        side = read_side(file, layer_info, option)
+        for name, other in sides.items():
+            if Path(name).resolve() == file.resolve() or side == other:
+                raise UsageError(f"{file} is the same run as {name}: give each run of a side once")
+        sides[str(file)] = side
+    return sides
+
+
+def _runs(sides: Mapping[str, Side], wanted: str | None) -> list[Run]:
+    """A side's runs; none where it is a profile. Raises UsageError where `wanted` needs runs."""
+    from loadtrt.measure.records import Records
+    from loadtrt.measure.result import RunResult
+    from loadtrt.report.comparison import side_of
+
+    runs = [side_of(name, side) for name, side in sides.items() if isinstance(side, RunResult | Records)]
+    other = next((name for name, side in sides.items() if not isinstance(side, RunResult | Records)), None)
+    if wanted is not None and other is not None:
+        raise UsageError(f"{wanted} is of runs, and {other} is {_word(sides[other])}: leave it out")
+    return runs
+
+
+def _exit_code(comparison: Comparison) -> int:
+    """0 without thresholds. INVALID comes first, as in a run: numbers that cannot be trusted show no regression, and
+    none that it is absent; no gate may pass on them."""
+    if not comparison.thresholds:
+        return 0
+    if not comparison.valid:
+        return EXIT_INVALID
+    verdicts = {item.verdict for item in comparison.thresholds}
+    return EXIT_MISSED if "regressed" in verdicts else EXIT_UNDECIDED if "undecided" in verdicts else 0
 
 
 def read_side(file: Path, layer_info: Path | None = None, option: str = "") -> Side:
@@ -78,8 +169,14 @@ def read_side(file: Path, layer_info: Path | None = None, option: str = "") -> S
             return read_profile(document, layer_info)
         case Kind.LAYERS:
             raise UsageError(f"{file} is {document.kind}, which has no times: give the profile that belongs to it")
+        case Kind.SWEEP | Kind.CAPACITY:
+            raise UsageError(f"{file} is {document.kind}, which is of many runs: give two single ones")
+        case Kind.FLEET:
+            raise UsageError(f"{file} is {document.kind}, which is no measurement: give two runs")
         case Kind.COMPARISON:
             raise UsageError(f"{file} is {document.kind} already: give the two profiles")
+        case Kind.RUN_COMPARISON:
+            raise UsageError(f"{file} is {document.kind} already: give the runs")
         case Kind.SIDECAR:
             raise UsageError(f"{file} is {document.kind}, which has no times: give a run or a profile of the plan")
 

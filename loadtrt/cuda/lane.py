@@ -174,11 +174,6 @@ class Lane:
             buffer, completed, elapsed_ns(made.h2d_start, made.h2d_end), compute, elapsed_ns(made.end, last)
         )
 
-    @property
-    def busy(self) -> bool:
-        """Whether anything is in flight."""
-        return bool(self._in_flight)
-
     def outputs(self, buffer: int) -> dict[str, npt.NDArray[Any]]:
         """Arrays of the outputs in a buffer set that is not in flight; data-dependent shapes are left out, since only a
         part of their buffer was written."""

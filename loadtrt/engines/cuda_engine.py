@@ -13,7 +13,6 @@ from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import anyio.lowlevel
 
 from loadtrt.cuda.lane import Lane, LanePart
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 _TURN_NS = 500_000  # how often a busy engine gives the event loop a turn
 _COMPLETED = itemgetter(Completion._fields.index("completed_ns"))
-_EARLY_NS = 1_500_000  # how long before an instant to stop sleeping and poll: event loops' timers are good to 1 ms
 
 
 def load_tensorrt(config: RunConfig) -> TensorRTEngine:
@@ -154,7 +152,8 @@ class TensorRTEngine:
             self._waiters[lane][buffer].started.put(True)
 
     async def wait(self, until_ns: int) -> Sequence[Completion]:
-        """As the protocol says. Spinning polls events; blocking sleeps until a waiting thread saw one complete."""
+        """As the protocol says. Spinning polls events, with nothing in flight too: a core that slept wakes late and with
+        cold caches, which bursts after a pause show. Blocking sleeps until a waiting thread saw one complete."""
         assert self._clock is not None  # noqa: S101  # allocate() was called
         now = perf_counter_ns()
         if now - self._turn_ns > _TURN_NS:
@@ -169,9 +168,6 @@ class TensorRTEngine:
                 return found
             if self._wakeup is not None:
                 await self._wakeup.wait(until_ns)
-                self._turn_ns = perf_counter_ns()
-            elif until_ns - now > 2 * _EARLY_NS and not any(lane.busy for lane in self._lanes):
-                await anyio.sleep((until_ns - now - _EARLY_NS) / 1e9)
                 self._turn_ns = perf_counter_ns()
             elif now - self._turn_ns > _TURN_NS:
                 await anyio.lowlevel.checkpoint()

@@ -118,7 +118,8 @@ class _Number(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """text: as it was given. name: of a Ratio. allowed: by how much B/A may be above 1, or below it if negative."""
+    """text: as it was given. name: of a Ratio. allowed: by how much B/A may be above 1; of rates, which are worse when
+    they fall, below it (−0.03)."""
 
     text: str
     name: str
@@ -171,7 +172,9 @@ def compare(a: Sequence[Measured], b: Sequence[Measured], thresholds: Sequence[T
         valid=not problems,
         problems=tuple(problems),
         ratios=tuple(ratio_of(name, a, b) for name in names),
-        thresholds=tuple(judged(threshold, ratio_of(threshold.name, a, b)) for threshold in thresholds),
+        thresholds=tuple(
+            judged(threshold, ratio_of(threshold.name, a, b), several=len(a) + len(b) > 2) for threshold in thresholds
+        ),
     )
 
 
@@ -195,32 +198,29 @@ def ratio_of(name: str, a: Sequence[Measured], b: Sequence[Measured]) -> Ratio:
     return Ratio(name=name, unit=unit, a=mean_a, b=mean_b, ratio=ratio, low=low, high=high, reason=reason)
 
 
-def judged(threshold: Threshold, ratio: Ratio) -> Judged:
-    """The verdict, and why where there is none."""
+def judged(threshold: Threshold, ratio: Ratio, several: bool = False) -> Judged:
+    """The verdict, and why where there is none. several: runs of a side."""
     edge, reason = 1 + threshold.allowed, ratio.reason
     verdict: Literal["regressed", "not regressed", "undecided"] = "undecided"
     if ratio.low is not None and ratio.high is not None and ratio.ratio is not None:
-        falls = threshold.allowed < 0
+        falls = threshold.name in RATES
         if ratio.high < edge if falls else ratio.low > edge:
             verdict = "regressed"
         elif ratio.low >= edge if falls else ratio.high <= edge:
             verdict = "not regressed"
         else:
-            reason = f"the interval of B/A holds {edge:g}{_longer(ratio.ratio, ratio.high, edge)}"
+            reason = f"the interval of B/A holds {edge:g}{_more(ratio.ratio, ratio.high, edge, several)}"
     return Judged(threshold=threshold.text, ratio=ratio, verdict=verdict, reason=reason)
 
 
 def _require(threshold: Threshold, runs: Sequence[Measured]) -> None:
     metric = threshold.name.partition(".")[0]
     for run in runs:
-        known = run.rates.get(metric) is not None or not run.trtexec if metric in RATES else metric in run.metrics
-        if not known:
-            hint = (
-                f"times in trtexec's format, which have throughput, {', '.join(run.metrics)}"
-                if run.trtexec
-                else "of an older loadtrt"
-            )
-            raise UsageError(f"'{threshold.text}': {run.name} does not know {metric}, as it is {hint}")
+        never = ["inferences"] if run.trtexec else []
+        if metric in never or metric not in (*RATES, *run.metrics):
+            known = f"times in trtexec's format, which have throughput, {', '.join(run.metrics)}"
+            kind = known if run.trtexec else "of an older loadtrt"
+            raise UsageError(f"'{threshold.text}': {run.name} does not know {metric}, as it is {kind}")
 
 
 def _number(run: Measured, name: str) -> _Number:
@@ -236,7 +236,7 @@ def _number(run: Measured, name: str) -> _Number:
     rank = float(which[1:]) / 100
     if which in PERCENTILES:
         return _checked(run, which, rank, summary.count, summary.percentiles_ns[which], summary.margins.get(which))
-    supported = summary.count >= least_samples(rank)
+    supported = summary.count >= least_samples(rank) and metric in run.histograms
     value = run.histograms[metric].quantiles((rank,))[0] if supported else None
     return _checked(run, which, rank, summary.count, value, _beside(summary, rank))
 
@@ -308,8 +308,11 @@ def student(freedom: float) -> float:
     return (low + high) / 2
 
 
-def _longer(ratio: float, high: float, edge: float) -> str:
-    """How much longer runs would have to be, as an interval narrows with the square root of their length."""
+def _more(ratio: float, high: float, edge: float, several: bool) -> str:
+    """What would tell, as an interval narrows with the square root of how long runs are, or of how many there are."""
     half, apart = math.log(high / ratio), abs(math.log(ratio / edge))
     times = (half / apart) ** 2 if apart else math.inf
-    return f": runs {times:.1f} times as long would tell, if it stays there" if times <= _MOST_TIMES else ""
+    if times > _MOST_TIMES:
+        return ""
+    what = f"{times:.1f} times as many runs" if several else f"runs {times:.1f} times as long"
+    return f": {what} would tell, if it stays there"

@@ -1,13 +1,16 @@
-"""Two runs side by side in trtexec's terms, each a result of loadtrt or trtexec's times. Pure."""
+"""Runs side by side in trtexec's terms, each a result of loadtrt or trtexec's times. Pure."""
 
 from __future__ import annotations
 
+import math
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from loadtrt.measure.histogram import Histogram
+from loadtrt.measure.margin import rate_margin
 from loadtrt.measure.records import METRICS, Records
+from loadtrt.measure.regression import Measured
 from loadtrt.measure.summary import summarize
 from loadtrt.report.layer_columns import printable
 from loadtrt.report.trtexec_read import stamp_step_ns
@@ -16,52 +19,68 @@ from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count, format_durati
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from loadtrt.measure.result import MetricSummary, RunResult
+    from loadtrt.measure.regression import Comparison, Judged, Ratio
+    from loadtrt.measure.result import RunResult
 
 _WIDTH = 80
-_PERCENTILES = ("p50", "p90", "p99")
+_SHOWN = ("p50", "p90", "p99", "mean")
 _DEVICE = ("device", "enqueue", "h2d", "compute", "d2h")  # what trtexec measures, too
 _WARMUP_NS = 200 * MILLISECOND_NS  # trtexec's default
 _COARSE = 0.05  # of a mean: stamps with larger steps say nothing of single values
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
-    """What is compared of one run. settings: what two runs may differ in, None where trtexec's times do not tell;
-    writer: of the file, "" where its times do not tell; notes: sentences without their subject."""
+class Side:
+    """One run of a side. settings: what runs may differ in, None where trtexec's times do not tell; writer: of the
+    file, "" where its times do not tell; notes: sentences without their subject."""
 
     title: str
-    requests_per_s: float | None
-    inferences_per_s: float | None
-    metrics: Mapping[str, MetricSummary]
+    measured: Measured
     settings: Mapping[str, str] | None
     writer: Literal["loadtrt", "trtexec", ""]
     notes: Sequence[str]
 
 
-def compare_runs_text(a: RunResult | Records, b: RunResult | Records, name_a: str, name_b: str) -> str:
-    """Throughput, latency and its phases of both, and B/A; "–" for what is not known. Records: trtexec's times.
+def side_of(name: str, run: RunResult | Records) -> Side:
+    """A run by the name of its file. Records: trtexec's times.
 
     Throughput of times is trtexec's, n / (endD2h of the query that started last − startH2d of the first); of a run, its
-    own. device is what trtexec calls latency, h2d + compute + d2h; `latency`, from the instant a request was due, is
-    shown where both are runs. At most 80 columns wide unless a name is longer.
+    own. device is what trtexec calls latency, h2d + compute + d2h.
     """
-    first, second = (_of_times(side) if isinstance(side, Records) else _of_run(side) for side in (a, b))
-    lines = [*_wrapped(f"A  {name_a}: {first.title}", "   "), *_wrapped(f"B  {name_b}: {second.title}", "   "), ""]
-    rows = list(_rows(first, second))
-    lines += [*_table(rows), ""]
-    for note in _notes(first, second):
+    return _of_times(name, run) if isinstance(run, Records) else _of_run(name, run)
+
+
+def compare_runs_text(a: Sequence[Side], b: Sequence[Side], comparison: Comparison) -> str:
+    """Throughput, latency and its phases of both, B/A and its interval; "–" for what is not known; then thresholds.
+    `latency`, from the instant a request was due, is shown where all are runs. Several runs of a side are shown by
+    their geometric means. At most 80 columns wide unless a name is longer."""
+    lines = [
+        line
+        for letter, sides in (("A", a), ("B", b))
+        for place, side in enumerate(sides)
+        for line in _wrapped(f"{' ' if place else letter}  {side.measured.name}: {side.title}", "   ")
+    ]
+    rows = list(_rows(comparison, foreign=any(side.settings is None for side in (*a, *b))))
+    if not any(row[4] != "–" for row in rows[1:] if row):
+        rows = [row[:4] for row in rows]
+    lines += ["", *_table(rows), ""]
+    for note in _notes(a, b):
         lines += _wrapped(note, "  ")
+    lines += _wrapped(_of_intervals(comparison, several=len(a) + len(b) > 2), "  ")
     if any("–" in row for row in rows):
-        lines.append("–: not known, or too few requests for this percentile")
+        lines.append("–: not known, or too few requests for this number")
+    for item in comparison.thresholds:
+        lines += [part for line in _verdict(item) for part in _wrapped(line, "    ")]
+    if comparison.thresholds and not comparison.valid:
+        lines.append("INVALID: a run cannot be trusted, and so can no verdict")
     return "\n".join(map(printable, lines)).rstrip() + "\n"
 
 
-def _of_times(times: Records) -> _Side:
+def _of_times(name: str, times: Records) -> Side:
     histograms = {metric.name: Histogram() for metric in METRICS}
     for metric in METRICS:
         histograms[metric.name].add(metric.of(times))
-    metrics = summarize(times, histograms, complete=True)
+    metrics = {metric: summary for metric, summary in summarize(times, histograms, True).items() if metric in _DEVICE}
     span_ns = int(times.completed[-1] - times.submitted[0])
     step_ns, notes = stamp_step_ns(times), []
     enqueue = metrics["enqueue"]
@@ -71,101 +90,162 @@ def _of_times(times: Records) -> _Side:
         notes.append(f"enqueues are stamped in steps of {format_duration(step_ns)}, so only their mean can be told")
     if step_ns > 1 and int((times.completed - times.d2h - times.compute).min()) < _WARMUP_NS:
         notes.append(f"starts within {format_duration(_WARMUP_NS)}: with warm-up, if trtexec up to 8.4 wrote it")
-    return _Side(
+    return Side(
         title=f"{plural(len(times), 'request')} in trtexec's format",
-        requests_per_s=len(times) * SECOND_NS / span_ns if span_ns else None,
-        inferences_per_s=None,
-        metrics=metrics,
+        measured=Measured(
+            name=name,
+            rates={"throughput": len(times) * SECOND_NS / span_ns if span_ns else None, "inferences": None},
+            rate_margin=rate_margin(times),
+            metrics=metrics,
+            histograms=histograms,
+            trtexec=True,
+        ),
         settings=None,
         writer="trtexec" if step_ns > 1 else "",  # loadtrt writes its stamps to the nanosecond
         notes=notes,
     )
 
 
-def _of_run(result: RunResult) -> _Side:
+def _of_run(name: str, result: RunResult) -> Side:
     engine, config, rates = result.engine, result.config, result.throughput
-    notes = []
+    evidence = "; ".join(problem.evidence for problem in result.problems)
+    notes, problem = [], None
     if result.outcome != "completed":
         notes.append(f"{result.outcome}, and shown as far as it went")
-    elif not result.valid:
-        notes.append(f"INVALID: {'; '.join(problem.evidence for problem in result.problems)}")
+        problem = f"failed: {result.failure}" if result.outcome == "failed" else None
+    if result.outcome != "failed" and not result.valid:
+        problem = f"INVALID: {evidence}"
+        notes.append(problem)
     if rates.offered_per_s is not None:
         notes.append(
             f"offered {format_count(rates.offered_per_s)} requests/s: throughput is the load, not the capacity"
         )
     if "device" not in result.metrics:
         notes.append("measured by an older loadtrt, which kept no device time")
+    if result.steadiness is not None and result.steadiness.overloaded:
+        notes.append("requests came faster than they were served: the longer the run, the longer its latencies")
     settings = {
         "device": engine.device,
         "runtime": f"{engine.flavour} {engine.version}",
         "batch": str(engine.batch),
         **{
-            name: str(config.get(name))
-            for name in ("contexts", "buffers", "arrivals", "stages", "bursts", "burstiness", "trace")
+            key: str("–" if config.get(key) is None else config[key])
+            for key in ("contexts", "buffers", "arrivals", "stages", "bursts", "burstiness", "trace")
         },
         **engine.mode,
     }
-    return _Side(
+    return Side(
         title=f"{engine.name}, {plural(result.ok, 'request')}, batch {engine.batch}",
-        requests_per_s=rates.requests_per_s,
-        inferences_per_s=rates.inferences_per_s,
-        metrics=result.metrics,
+        measured=Measured(
+            name=name,
+            rates={"throughput": rates.requests_per_s, "inferences": rates.inferences_per_s},
+            rate_margin=rates.margin,
+            metrics=result.metrics,
+            histograms={metric: Histogram.from_dict(kept) for metric, kept in result.histograms.items()},
+            trtexec=False,
+            problem=problem,
+        ),
         settings=settings,
         writer="loadtrt",
         notes=notes,
     )
 
 
-def _rows(a: _Side, b: _Side) -> Iterator[list[str]]:
-    yield ["", "A", "B", "B/A"]
-    yield _row("requests/s", a.requests_per_s, b.requests_per_s, format_count)
-    if any(side.inferences_per_s not in (None, side.requests_per_s) for side in (a, b)):
-        yield _row("inferences/s", a.inferences_per_s, b.inferences_per_s, format_count)
-    for name in _DEVICE if a.settings is None or b.settings is None else ("latency", *_DEVICE):
-        first, second = (_values(side.metrics.get(name)) for side in (a, b))
-        if not any((*first.values(), *second.values())):
-            continue  # a phase that neither has
-        yield []
-        for which in (*_PERCENTILES, "mean"):
-            yield _row(f"{name} {which}", first.get(which), second.get(which), format_duration)
+def _rows(comparison: Comparison, foreign: bool) -> Iterator[list[str]]:
+    ratios = {ratio.name: ratio for ratio in comparison.ratios}
+    yield ["", "A", "B", "B/A", "95 %"]
+    yield _row("requests/s", ratios["throughput"], format_count)
+    requests, inferences = ratios["throughput"], ratios["inferences"]
+    both = ((inferences.a, requests.a), (inferences.b, requests.b))
+    if any(each is not None and not math.isclose(each, one or 0.0) for each, one in both):
+        yield _row("inferences/s", inferences, format_count)
+    for metric in _DEVICE if foreign else ("latency", *_DEVICE):
+        found = [ratios[f"{metric}.{which}"] for which in _SHOWN if f"{metric}.{which}" in ratios]
+        if any(ratio.a or ratio.b for ratio in found):  # else a phase that neither has
+            yield []
+            for which, ratio in zip(_SHOWN, found, strict=True):
+                yield _row(f"{metric} {which}", ratio, format_duration)
 
 
-def _values(summary: MetricSummary | None) -> dict[str, float | None]:
-    return {} if summary is None else {**summary.percentiles_ns, "mean": summary.mean_ns}
+def _row(label: str, ratio: Ratio, shown: Callable[[float], str]) -> list[str]:
+    values = ("–" if value is None else shown(value) for value in (ratio.a, ratio.b))
+    return [label, *values, "–" if ratio.ratio is None else f"{ratio.ratio:.3f}", _between(ratio) or "–"]
 
 
-def _row(label: str, a: float | None, b: float | None, shown: Callable[[float], str]) -> list[str]:
-    values = ("–" if value is None else shown(value) for value in (a, b))
-    return [label, *values, f"{b / a:.3f}" if a and b is not None else "–"]
+def _between(ratio: Ratio) -> str:
+    return f"{ratio.low:.3f} .. {ratio.high:.3f}" if ratio.low is not None and ratio.high is not None else ""
 
 
-def _notes(a: _Side, b: _Side) -> Iterator[str]:
-    foreign = [side.settings is None for side in (a, b)]
-    if a.settings is not None and b.settings is not None:
-        pairs = [(key, a.settings.get(key), b.settings.get(key)) for key in dict.fromkeys([*a.settings, *b.settings])]
-        different = [f"{key} {first or '–'} / {second or '–'}" for key, first, second in pairs if first != second]
+def _of_intervals(comparison: Comparison, several: bool) -> str:
+    if not any(ratio.low is not None for ratio in comparison.ratios):
+        reason = next((ratio.reason for ratio in comparison.ratios if ratio.ratio and ratio.reason), None)
+        return f"no interval of B/A: {reason}" if reason else ""
+    if several:
+        return "95 %: where B/A lies, by how far runs of one side are apart; A and B are geometric means of their runs"
+    return (
+        "95 %: where B/A lies, by what varied within each run; runs vary from one to the next besides: "
+        "give several of each (--a, --b)"
+    )
+
+
+def _verdict(item: Judged) -> Iterator[str]:
+    between = _between(item.ratio)
+    words = [item.verdict.upper()]
+    if item.ratio.ratio is not None:
+        words.append(f"B/A {item.ratio.ratio:.3f}" + (f" ({between})" if between else ""))
+    yield f"{item.threshold}: {', '.join(words)}"
+    if item.reason:
+        yield f"  → {item.reason}"
+
+
+def _notes(a: Sequence[Side], b: Sequence[Side]) -> Iterator[str]:
+    sides = [
+        (letter if len(runs) == 1 else f"{letter} ({run.measured.name})", run)
+        for letter, runs in (("A", a), ("B", b))
+        for run in runs
+    ]
+    settings = [merged for runs in (a, b) if (merged := _merged(runs)) is not None]
+    if len(settings) == 2:
+        keys = dict.fromkeys([*settings[0], *settings[1]])
+        pairs = [(key, *(values.get(key, ("–",)) for values in settings)) for key in keys]
+        different = [
+            f"{key} {', '.join(first)} / {', '.join(second)}"
+            for key, first, second in pairs
+            if first != second or len(first) > 1
+        ]
         if different:
             yield f"different: {' · '.join(different)}"
-    for note in dict.fromkeys([*a.notes, *b.notes]):
-        yield f"{', '.join(letter for letter, side in (('A', a), ('B', b)) if note in side.notes)}: {note}"
-    if any(foreign):
+    for note in dict.fromkeys(note for _, run in sides for note in run.notes):
+        yield f"{', '.join(label for label, run in sides if note in run.notes)}: {note}"
+    if any(run.settings is None for _, run in sides):
         yield (
             "times in trtexec's format tell neither batch nor mode (copies, CUDA graph, streams): a request/s is a "
             "batch/s; and nothing of queues: device is what trtexec calls latency"
         )
-    writers = {a.writer: "A", b.writer: "B"}
-    if len(writers) == 2:
-        known = next(filter(None, writers))
-        other = "trtexec" if known == "loadtrt" else "loadtrt"
-        yield (f"if {other} wrote {writers['']}: " if "" in writers else "") + (
+    writers: dict[str, list[str]] = {}
+    for label, run in sides:
+        writers.setdefault(run.writer, []).append(label)
+    if len(writers) >= 2:
+        unknown = writers.get("")
+        other = "trtexec" if "loadtrt" in writers else "loadtrt"
+        yield (f"if {other} wrote {', '.join(unknown)}: " if unknown else "") + (
             "enqueue is all calls of a request to loadtrt, the engine's alone to trtexec; d2h begins when compute ends "
             "to loadtrt, when the copy does to trtexec"
         )
 
 
+def _merged(runs: Sequence[Side]) -> dict[str, tuple[str, ...]] | None:
+    """The settings of a side's runs, each with all that it was; None where one does not tell."""
+    known = [run.settings for run in runs if run.settings is not None]
+    if len(known) < len(runs):
+        return None
+    keys = dict.fromkeys(key for settings in known for key in settings)
+    return {key: tuple(dict.fromkeys(settings.get(key, "–") for settings in known)) for key in keys}
+
+
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Lines; an empty row is an empty line."""
-    widths = [max(len(row[column]) for row in rows if row) for column in range(4)]
+    widths = [max(len(row[column]) for row in rows if row) for column in range(len(rows[0]))]
     for row in rows:
         cells = zip(row, widths, strict=False)  # an empty row has no cells
         yield "  ".join(

@@ -50,8 +50,8 @@ def times_json(records: Records, start_ns: int, copies: bool) -> str:
     compute_end = served.completed - served.d2h
     compute_start = compute_end - served.compute
     if copies:
-        copied_in = _copied_in(served, compute_start)
-        copies_in, copies_out = (copied_in - served.h2d, copied_in), (compute_end, served.completed)
+        copied = copied_in(served, compute_start)
+        copies_in, copies_out = (copied - served.h2d, copied), (compute_end, served.completed)
     else:
         copies_in, copies_out = (compute_start, compute_start), (compute_end, compute_end)
     stamps = (served.submitted, served.enqueued, *copies_in, compute_start, compute_end, *copies_out)
@@ -65,7 +65,7 @@ def times_json(records: Records, start_ns: int, copies: bool) -> str:
     return _listed(lines)
 
 
-def _copied_in(records: Records, compute_start: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def copied_in(records: Records, compute_start: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """endH2d of each record, ns [n]: the law in `times_json`, whose recursion is a running maximum over sums."""
     end = np.empty_like(compute_start)
     order = np.lexsort((records.submitted, records.lane))

@@ -1,0 +1,133 @@
+"""What was asked of a run or a comparison as JUnit XML, which CI services show test by test.
+
+A testcase for each objective or threshold, and one for whether the numbers can be trusted. Met passes; missed is a
+failure. Undecided is an *error*: CI shows a skipped test as none at all and lets the build pass, and nothing failed
+either, as the test could not be carried out with so little data: that is what JUnit means by an error, and it is red
+everywhere. Of a run that is INVALID the testcase "valid" fails, and the others are skipped: its numbers neither meet
+nor miss anything, and a green one would be a lie.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from loadtrt.report.tables import objective_text
+from loadtrt.units import SECOND_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from loadtrt.measure.regression import Comparison, Judged
+    from loadtrt.measure.result import ObjectiveShare, RunResult
+
+_NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, 2.2
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One testcase. told: what is said of one that passed; wrong: what another is, its type and its sentence."""
+
+    name: str
+    told: str = ""
+    wrong: tuple[Literal["failure", "error", "skipped"], str, str] | None = None
+
+
+def run_junit(run: RunResult) -> str:
+    """A run's objectives, and whether it is valid."""
+    problems = "; ".join(f"{problem.evidence} → {problem.remedy}" for problem in run.problems)
+    valid = _Case("valid")
+    if run.outcome == "failed":
+        valid = _Case("valid", wrong=("failure", "failed", run.failure or "the run failed"))
+    elif not run.valid:
+        valid = _Case("valid", wrong=("failure", "invalid", problems))
+    elif run.outcome == "interrupted":
+        valid = _Case(
+            "valid", wrong=("error", "interrupted", "the run was interrupted, and is judged as far as it went")
+        )
+    trusted = run.valid and run.outcome != "failed"
+    cases = [valid, *(_objective(item, trusted) for item in run.objectives)]
+    facts = {
+        "run": run.run,
+        "engine": run.engine.name,
+        "device": run.engine.device,
+        "batch": str(run.engine.batch),
+        "contexts": str(run.config.get("contexts")),
+        "requests": str(run.ok),
+    }
+    suite = {
+        "name": f"loadtrt run {run.engine.name}",
+        "timestamp": run.started.partition("+")[0],
+        "time": f"{run.phases.measure_ns / SECOND_NS:.3f}",
+    }
+    return _document(suite, f"loadtrt.run.{_undotted(run.engine.name)}", cases, facts)
+
+
+def comparison_junit(comparison: Comparison) -> str:
+    """A comparison's thresholds, and whether all runs are valid."""
+    problems = "; ".join(comparison.problems)
+    valid = _Case("valid", wrong=None if comparison.valid else ("failure", "invalid", problems))
+    cases = [valid, *(_threshold(item, comparison.valid) for item in comparison.thresholds)]
+    facts = {"A": ", ".join(comparison.a), "B": ", ".join(comparison.b)}
+    suite = {"name": f"loadtrt compare {facts['A']} / {facts['B']}"}
+    return _document(suite, f"loadtrt.compare.{_undotted(facts['B'])}", cases, facts)
+
+
+def _objective(item: ObjectiveShare, trusted: bool) -> _Case:
+    told = " ".join(" ".join(objective_text(item)).split()).removeprefix(f"objective {item.objective}: ")
+    return _judged(item.objective, told, item.verdict or "undecided", trusted)
+
+
+def _threshold(item: Judged, trusted: bool) -> _Case:
+    ratio = item.ratio
+    told = f"{item.verdict}, B/A " + ("not known" if ratio.ratio is None else f"{ratio.ratio:.3f}")
+    told += "" if ratio.low is None else f" ({ratio.low:.3f} .. {ratio.high:.3f})"
+    told += f": {item.reason}" if item.reason else ""
+    return _judged(item.threshold, told, item.verdict, trusted)
+
+
+def _judged(name: str, told: str, verdict: str, trusted: bool) -> _Case:
+    if not trusted:
+        return _Case(name, wrong=("skipped", "invalid", "not judged, as the numbers cannot be trusted: see valid"))
+    match verdict:
+        case "met" | "not regressed":
+            return _Case(name, told)
+        case "undecided":
+            return _Case(name, wrong=("error", "undecided", told))
+        case _:
+            return _Case(name, wrong=("failure", verdict, told))
+
+
+def _document(suite: Mapping[str, str], classname: str, cases: Sequence[_Case], facts: Mapping[str, str]) -> str:
+    kinds = Counter(case.wrong[0] for case in cases if case.wrong)
+    counts = {"tests": len(cases), "failures": kinds["failure"], "errors": kinds["error"], "skipped": kinds["skipped"]}
+    whole = Element("testsuites")
+    element = SubElement(whole, "testsuite", _clean({**suite, **{key: str(count) for key, count in counts.items()}}))
+    properties = SubElement(element, "properties")
+    for key, value in facts.items():
+        SubElement(properties, "property", _clean({"name": key, "value": value}))
+    for case in cases:
+        inside = SubElement(element, "testcase", _clean({"classname": classname, "name": case.name}))
+        if case.wrong:
+            kind, type_, message = case.wrong
+            SubElement(inside, kind, _clean({"type": type_, "message": message})).text = _printable(message)
+        elif case.told:
+            SubElement(inside, "system-out").text = _printable(case.told)
+    indent(whole)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(whole, encoding="unicode")}\n'
+
+
+def _undotted(name: str) -> str:
+    """For a class's name, in which CI takes dots for packages."""
+    return name.replace(".", "_")
+
+
+def _printable(text: str) -> str:
+    return _NO_XML.sub("?", text)
+
+
+def _clean(attributes: Mapping[str, str]) -> dict[str, str]:
+    return {key: _printable(value) for key, value in attributes.items()}

@@ -1,0 +1,338 @@
+"""Ratios and the verdicts on thresholds: exact by their laws, and wrong as seldom as they say."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.regressions import NUMBERS, differing, even, queueing, rows_of, wandering
+from loadtrt.errors import UsageError
+from loadtrt.measure.histogram import QUANTILE_ERROR, Histogram
+from loadtrt.measure.regression import (
+    Measured,
+    Ratio,
+    compare,
+    judged,
+    parse_threshold,
+    ratio_of,
+    student,
+)
+from loadtrt.measure.result import MetricSummary
+from loadtrt.measure.summary import PERCENTILES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.regressions import Times
+
+
+def _run(
+    p99_ns: float | None = 1e6,
+    margin: float | None = 0.01,
+    *,
+    name: str = "run.json",
+    count: int = 50_000,
+    rate: float | None = 100.0,
+    trtexec: bool = False,
+    problem: str | None = None,
+) -> Measured:
+    """A run whose numbers are all the same and known equally well."""
+    margins = {} if margin is None else dict.fromkeys((*PERCENTILES, "mean"), margin)
+    summary = MetricSummary(
+        count=count,
+        mean_ns=p99_ns,
+        min_ns=1,
+        max_ns=2,
+        percentiles_ns=dict.fromkeys(PERCENTILES, p99_ns),
+        margins=margins,
+    )
+    metrics = {"device": summary} if trtexec else {"latency": summary, "queue": summary}
+    histogram = Histogram()
+    histogram.add(np.full(count, int(p99_ns or 0)))
+    rates = {"throughput": rate, "inferences": None if trtexec else rate}
+    return Measured(name, rates, margin, metrics, dict.fromkeys(metrics, histogram), trtexec, problem)
+
+
+# --- thresholds
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "allowed"),
+    [
+        ("latency.p99 +5%", "latency.p99", 0.05),
+        (" latency.p99+5 % ", "latency.p99", 0.05),
+        ("latency.p99.90 +0.5%", "latency.p99.9", 0.005),
+        ("compute.mean +0%", "compute.mean", 0.0),
+        ("device.p50 +150%", "device.p50", 1.5),
+        ("throughput -3%", "throughput", -0.03),
+        ("inferences −3%", "inferences", -0.03),
+    ],
+)
+def test_thresholds(text: str, name: str, allowed: float) -> None:
+    """By how much it may be worse; the text that is kept reads the same again."""
+    threshold = parse_threshold(text)
+    assert threshold.name == name
+    assert threshold.allowed == pytest.approx(allowed)
+    assert parse_threshold(threshold.text) == threshold
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "'' is no threshold: write one such as 'latency.p99 +5%'"),
+        ("latency.p99", "is no threshold"),
+        ("latency.p99 5%", "is no threshold"),
+        ("latency.p99 +5", "is no threshold"),
+        ("latency.p99 < 5ms", "is no threshold"),
+        ("latency.p99 +nan%", "is no threshold"),
+        ("speed.p99 +5%", "there is no speed: write throughput, inferences or one of latency, queue"),
+        ("latency +5%", "names no number of latency: write latency.p99, or latency.mean"),
+        ("latency.max +5%", "max has no interval: write mean, or a percentile from p50 to p99.9"),
+        ("latency.p10 +5%", "p10 has no interval"),
+        ("latency.p99.99 +5%", "p99.99 has no interval"),
+        ("latency.p99 -5%", "latency is worse when it rises: write 'latency.p99 +5%'"),
+        ("throughput +3%", "throughput is worse when it falls: write 'throughput -3%'"),
+        ("throughput.p99 -3%", "throughput is worse when it falls: write 'throughput -3%'"),
+        ("throughput -100%", "nothing falls by so much"),
+    ],
+)
+def test_what_is_no_threshold(text: str, sentence: str) -> None:
+    """One sentence that says what to write: a gate that is understood otherwise would never close."""
+    with pytest.raises(UsageError) as error:
+        parse_threshold(text)
+    assert sentence in str(error.value)
+    assert f"'{text}'" in str(error.value)
+
+
+# --- ratios
+
+
+def test_one_run_a_side() -> None:
+    """ln(B/A) ± √(h_A² + h_B²)."""
+    ratio = ratio_of("latency.p99", [_run(1e6, 0.03)], [_run(2e6, 0.04)])
+    half = math.hypot(math.log(1.03), math.log(1.04))
+    assert (ratio.name, ratio.unit, ratio.a, ratio.b, ratio.ratio) == ("latency.p99", "ns", 1e6, 2e6, 2.0)
+    assert (ratio.low, ratio.high) == pytest.approx((2 * math.exp(-half), 2 * math.exp(half)))
+
+
+def test_several_runs_a_side() -> None:
+    """With three of each and the same variance s²: ± t₄ · s · √(2/3) on a log scale, t₄ = 2.776, without margins."""
+    logs = np.array([-0.01, 0.0, 0.01])
+    a, b = ([_run(1e6 * worse * math.exp(x), None) for x in logs] for worse in (1.0, 1.1))
+    ratio = ratio_of("latency.p99", a, b)
+    half = 2.7764 * logs.std(ddof=1) * math.sqrt(2 / 3)
+    assert ratio.ratio == pytest.approx(1.1)
+    assert ratio.low == pytest.approx(1.1 * math.exp(-half), rel=1e-5)
+    assert ratio.high == pytest.approx(1.1 * math.exp(half), rel=1e-5)
+    assert ratio.reason is None
+
+
+def test_sides_that_vary_by_different_amounts() -> None:
+    """Welch and Satterthwaite: with s_A = 0, ν is that of B alone: ± t₂ · s_B / √3, t₂ = 4.303."""
+    logs = np.array([-0.01, 0.0, 0.01])
+    ratio = ratio_of("latency.p99", [_run(1e6)] * 3, [_run(1e6 * math.exp(x)) for x in logs])
+    assert ratio.high == pytest.approx(math.exp(4.3027 * 0.01 / math.sqrt(3)), rel=1e-5)
+
+
+@pytest.mark.parametrize("alone", ["a", "b"])
+def test_a_run_alone_varies_as_the_others_do(alone: str) -> None:
+    """± t₂ · s · √(1 + 1/3), whichever side it is on."""
+    logs = np.array([-0.01, 0.0, 0.01])
+    one, several = [_run()], [_run(1e6 * math.exp(x)) for x in logs]
+    ratio = ratio_of("latency.p99", *((one, several) if alone == "a" else (several, one)))
+    assert ratio.high == pytest.approx(math.exp(4.3027 * 0.01 * math.sqrt(4 / 3)), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "table"), [(1, 12.706), (2, 4.3027), (3, 3.1824), (4, 2.7764), (7, 2.3646), (15, 2.1314), (30, 2.0423)]
+)
+def test_students_t(freedom: float, table: float) -> None:
+    """Values of tables; between them it falls."""
+    assert student(freedom) == pytest.approx(table, rel=1e-4)
+    assert student(freedom) > student(freedom + 0.5)
+
+
+def test_a_percentile_that_is_not_kept() -> None:
+    """From the histogram, with the larger of its neighbours' margins and what a histogram may be off."""
+    run = _run(1e6)
+    margins = {**run.metrics["latency"].margins, "p95": 0.02, "p99": 0.05}
+    wide = replace(run, metrics={"latency": run.metrics["latency"].model_copy(update={"margins": margins})})
+    ratio = ratio_of("latency.p97", [wide], [wide])
+    assert ratio.a == pytest.approx(1e6, rel=QUANTILE_ERROR)
+    half = math.sqrt(2) * math.log(1.05 * (1 + QUANTILE_ERROR))
+    assert ratio.high == pytest.approx(math.exp(half))
+    del margins["p99"]
+    assert ratio_of("latency.p97", [wide], [wide]).high is None
+
+
+@pytest.mark.parametrize(
+    ("name", "a", "b", "ratio", "reason"),
+    [
+        (
+            "latency.p99",
+            _run(None, count=300, name="a.json"),
+            _run(),
+            None,
+            "a.json has 300 requests, and p99 needs 459",
+        ),
+        ("latency.p97", _run(count=50, name="a.json"), _run(), None, "a.json has 50 requests, and p97 needs 152"),
+        (
+            "latency.p99",
+            _run(),
+            replace(_run(None, count=600, name="b.json"), metrics=_run(1e6, None, count=600).metrics),
+            1.0,
+            "b.json has 600 requests, and an interval of p99 needs 2 000",
+        ),
+        ("latency.p99", _run(margin=None, name="a.json"), _run(), 1.0, "a.json is of an older loadtrt, which kept no"),
+        ("throughput", _run(margin=None, name="a.json"), _run(), 1.0, "a.json is of an older loadtrt, which kept no"),
+        ("queue.p50", _run(0.0, name="a.json"), _run(), None, "it is 0 in a.json"),
+        ("queue.p50", _run(), _run(0.0, name="b.json"), 0.0, "it is 0 in b.json"),
+        ("inferences", _run(), _run(trtexec=True, name="b.json"), None, "b.json does not tell it"),
+        ("device.p50", _run(), _run(trtexec=True, name="b.json"), None, "run.json does not tell it"),
+    ],
+)
+def test_why_a_ratio_is_not_known(name: str, a: Measured, b: Measured, ratio: float | None, reason: str) -> None:
+    """Never a made-up interval; the sentence names the file and what would do."""
+    found = ratio_of(name, [a], [b])
+    assert found.ratio == ratio
+    assert (found.low, found.high) == (None, None)
+    assert found.reason is not None
+    assert found.reason.startswith(reason)
+    threshold = parse_threshold(f"{name} {'-' if name == 'inferences' or name == 'throughput' else '+'}5%")
+    item = judged(threshold, found)
+    assert (item.verdict, item.reason) == ("undecided", found.reason)
+
+
+def test_runs_without_margins_are_judged_by_each_other() -> None:
+    """What an older loadtrt measured, twice on each side."""
+    a, b = ([_run(1e6 * x, None) for x in side] for side in ((1.0, 1.001), (1.2, 1.201)))
+    assert judged(parse_threshold("latency.p99 +5%"), ratio_of("latency.p99", a, b)).verdict == "regressed"
+
+
+# --- verdicts
+
+
+def _ratio(low: float, high: float) -> Ratio:
+    return Ratio(name="latency.p99", unit="ns", a=1.0, b=1.0, ratio=math.sqrt(low * high), low=low, high=high)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text", "verdict"),
+    [
+        (1.051, 1.2, "latency.p99 +5%", "regressed"),
+        (1.05, 1.2, "latency.p99 +5%", "undecided"),
+        (0.9, 1.05, "latency.p99 +5%", "not regressed"),
+        (0.9, 1.051, "latency.p99 +5%", "undecided"),
+        (0.9, 0.969, "throughput -3%", "regressed"),
+        (0.9, 0.97, "throughput -3%", "undecided"),
+        (0.97, 1.2, "throughput -3%", "not regressed"),
+        (0.969, 1.2, "throughput -3%", "undecided"),
+        (1.0, 1.0, "latency.p99 +0%", "not regressed"),
+        (1.1, 1.2, "latency.p99 +0%", "regressed"),
+        (1.1, 1.2, "throughput -0%", "not regressed"),
+        (0.8, 0.9, "throughput -0%", "regressed"),
+    ],
+)
+def test_verdicts(low: float, high: float, text: str, verdict: str) -> None:
+    """Where the whole interval lies on one side of the threshold."""
+    item = judged(parse_threshold(text), _ratio(low, high))
+    assert item.verdict == verdict
+    assert (item.reason is not None) == (verdict == "undecided")
+
+
+@given(low=st.floats(0.5, 2), wide=st.floats(1.0001, 2), percent=st.floats(0, 90))
+def test_better_and_worse_mirror_each_other(low: float, wide: float, percent: float) -> None:
+    """A time of B/A is a rate of A/B: the verdicts on x and on 1 − 1/(1 + x) agree but at the very edge."""
+    rises = parse_threshold(f"latency.p99 +{percent:.3f}%")
+    falls = replace(parse_threshold("throughput -1%"), allowed=1 / (1 + rises.allowed) - 1 - 1e-12)
+    times, rates = _ratio(low, low * wide), _ratio(1 / (low * wide), 1 / low)
+    assert judged(rises, times).verdict == judged(falls, rates).verdict
+
+
+def test_how_much_longer_it_would_take() -> None:
+    """An interval narrows with the square root: twice as wide as it may be, four times as long."""
+    half = math.log(1.05) * 2
+    item = judged(parse_threshold("latency.p99 +5%"), _ratio(math.exp(-half), math.exp(half)))
+    assert item.reason == "the interval of B/A holds 1.05: runs 4.0 times as long would tell, if it stays there"
+    item = judged(parse_threshold("latency.p99 +5%"), _ratio(math.exp(-half), math.exp(half)), several=True)
+    assert item.reason == "the interval of B/A holds 1.05: 4.0 times as many runs would tell, if it stays there"
+
+
+# --- comparisons
+
+
+def test_a_comparison_holds_every_number_and_every_problem() -> None:
+    """Its JSON is read back the same."""
+    a, b = _run(name="a.json"), _run(2e6, name="b.json", problem="INVALID: it was late")
+    thresholds = [parse_threshold("latency.p99 +5%"), parse_threshold("throughput -3%")]
+    found = compare([a], [b], thresholds)
+    assert [ratio.name for ratio in found.ratios][:4] == ["throughput", "inferences", "latency.p50", "latency.p90"]
+    assert len(found.ratios) == 2 + 2 * (len(PERCENTILES) + 1)
+    assert [item.verdict for item in found.thresholds] == ["regressed", "not regressed"]
+    assert (found.valid, found.problems) == (False, ("B (b.json): INVALID: it was late",))
+    assert type(found).model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("latency.p99 +5%", "b.json does not know latency, as it is times in trtexec's format, which have throughput"),
+        ("inferences -3%", "b.json does not know inferences, as it is times in trtexec's format"),
+        ("device.p99 +5%", "a.json does not know device, as it is of an older loadtrt"),
+    ],
+)
+def test_numbers_that_a_file_never_has(text: str, sentence: str) -> None:
+    """A threshold on them is a mistake, and no verdict."""
+    sides = [_run(name="a.json")], [_run(name="b.json", trtexec=True)]
+    with pytest.raises(UsageError, match=sentence):
+        compare(*sides, [parse_threshold(text)])
+
+
+# --- how often they are wrong (benchmarks/regressions.py does it at length)
+
+
+def _wrong_seldom(times: Times, runs: int = 1, numbers: Sequence[str] = NUMBERS[:3]) -> None:
+    """False alarms below 5 %. Elsewhere wrong as often as intervals that miss on one side may be among 100 pairs."""
+    for row in rows_of("law", times, runs, tuple(numbers)):
+        same, edge, worse = (row.verdicts[key] for key in ("1", "1.05", "1.1"))
+        assert same.get("regressed", 0) < 0.05, row
+        assert max(edge.get("regressed", 0), edge.get("not regressed", 0)) <= 0.1, row
+        assert worse.get("not regressed", 0) <= 0.1, row
+
+
+def test_false_alarms_are_rare_and_regressions_found() -> None:
+    """Runs of steady times: never an alarm, and 10 % more is always seen."""
+    times = even(2_000, 200, np.random.default_rng(1))
+    _wrong_seldom(times, numbers=NUMBERS)
+    for row in rows_of("even", times, 1, NUMBERS):
+        assert row.verdicts["1"] == {"not regressed": 1.0}
+        assert row.verdicts["1.1"] == {"regressed": 1.0}
+
+
+def test_false_alarms_are_rare_where_a_clock_wanders() -> None:
+    """For a tenth of a run at a time."""
+    _wrong_seldom(wandering(10_000, 200, np.random.default_rng(2)))
+
+
+@pytest.mark.parametrize("load", [0.5, 0.85])
+def test_false_alarms_are_rare_in_queues(load: float) -> None:
+    """Where one long queue makes many late."""
+    _wrong_seldom(queueing(load, 10_000, 200))
+
+
+def test_runs_that_differ_need_several() -> None:
+    """With a factor of 2 % for each run, one run a side is nearly always wrong at the threshold; several are not."""
+    random = np.random.default_rng(3)
+    (alone,) = rows_of("one", differing(2_000, 400, random), 1, ("latency.p50",))
+    edge = alone.verdicts["1.05"]
+    assert edge.get("regressed", 0) + edge.get("not regressed", 0) > 0.8
+    times = differing(2_000, 1000, random)
+    _wrong_seldom(times, 5, ("latency.p50",))
+    (several,) = rows_of("several", times, 5, ("latency.p50",))
+    assert several.verdicts["1.1"]["regressed"] > 0.7
