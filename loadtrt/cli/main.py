@@ -14,9 +14,13 @@ from loadtrt.errors import LoadtrtError
 # name: (module that holds `command`, what it does). Kept here so that --help imports none of them.
 COMMANDS = {
     "run": ("loadtrt.cli.run", "Drive an engine with load and say how fast and how late it is."),
+    "plan-capacity": ("loadtrt.cli.plan_capacity", "Say how many GPUs a demand needs, from measured runs."),
+    "sweep": ("loadtrt.cli.sweep", "Run over contexts, buffers, batches, rates: the curve, its knee, what pays."),
+    "capacity": ("loadtrt.cli.capacity", "Find the highest rate that meets objectives, and confirm it."),
     "build": ("loadtrt.cli.build", "Build a plan from an ONNX, zoo or Caffe model, for this GPU or another."),
     "profile": ("loadtrt.cli.profile", "Time each layer of an engine, or of two engines side by side."),
     "compare": ("loadtrt.cli.compare", "Lay two results, or two files of trtexec, side by side."),
+    "report": ("loadtrt.cli.report", "Write results as a page, for a pull request, or as a table."),
     "watch": ("loadtrt.cli.watch", "Show a run of another terminal or machine, by its metrics."),
     "export": ("loadtrt.cli.export", "Write a finished run in another tool's format."),
     "inspect": ("loadtrt.cli.inspect", "Say what is in a plan or model, as far as can be known here."),

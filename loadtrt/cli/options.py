@@ -56,25 +56,49 @@ def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 def engine_options(command: F) -> F:
     """Which engine, and what of it."""
-    return stacked(
-        click.option("--config", type=click.Path(path_type=Path), help="YAML file of these options; those here win."),
-        click.option(
+    return engine_options_but()(command)
+
+
+def engine_options_but(*names: str) -> Callable[[F], F]:
+    """The same, for a command that has its own kind of these."""
+    options: dict[str, Callable[[F], F]] = {
+        "config": click.option(
+            "--config", type=click.Path(path_type=Path), help="YAML file of these options; those here win."
+        ),
+        "engine": click.option(
             "--engine", help="A plan, an .onnx file, zoo:googlenet, or simulated:KEY=VALUE,… (simulated:null)."
         ),
-        click.option(
+        "on": click.option(
             "--on", type=click.Choice(["auto", "tensorrt", "onnxruntime"]), help="What runs it.  [default: auto]"
         ),
-        click.option("--module", metavar="NAME", help="TensorRT module, such as tensorrt_lean; else by the plan."),
-        click.option("--plugins", multiple=True, callback=many, metavar="FILE", help="Plugin library (repeatable)."),
-        flag("allow-host-code", "no-allow-host-code", "Let TensorRT run host code that the plan carries."),
-        click.option("--device", type=int, help="GPU number.  [default: 0]"),
-        flag("fp16", "no-fp16", "Plan: check that it computes in FP16. Model: build or convert it so."),
-        click.option("--batch", type=int, help="Size of the inputs' first dimension where the model leaves it open."),
-        click.option("--shapes", multiple=True, callback=_shapes, metavar="NAME:16x3x224x224", help="Input shapes."),
-        click.option("--shape-values", multiple=True, callback=_named, metavar="NAME:1,2", help="Of a shape tensor."),
-        click.option("--optimization-profile", type=int, help="Optimization profile of the plan.  [default: 0]"),
-        click.option("--threads-per-context", type=int, help="CPU threads a context.  [default: cores / contexts]"),
-    )(command)
+        "module": click.option(
+            "--module", metavar="NAME", help="TensorRT module, such as tensorrt_lean; else by the plan."
+        ),
+        "plugins": click.option(
+            "--plugins", multiple=True, callback=many, metavar="FILE", help="Plugin library (repeatable)."
+        ),
+        "allow_host_code": flag(
+            "allow-host-code", "no-allow-host-code", "Let TensorRT run host code that the plan carries."
+        ),
+        "device": click.option("--device", type=int, help="GPU number.  [default: 0]"),
+        "fp16": flag("fp16", "no-fp16", "Plan: check that it computes in FP16. Model: build or convert it so."),
+        "batch": click.option(
+            "--batch", type=int, help="Size of the inputs' first dimension where the model leaves it open."
+        ),
+        "shapes": click.option(
+            "--shapes", multiple=True, callback=_shapes, metavar="NAME:16x3x224x224", help="Input shapes."
+        ),
+        "shape_values": click.option(
+            "--shape-values", multiple=True, callback=_named, metavar="NAME:1,2", help="Of a shape tensor."
+        ),
+        "optimization_profile": click.option(
+            "--optimization-profile", type=int, help="Optimization profile of the plan.  [default: 0]"
+        ),
+        "threads_per_context": click.option(
+            "--threads-per-context", type=int, help="CPU threads a context.  [default: cores / contexts]"
+        ),
+    }
+    return stacked(*(option for name, option in options.items() if name not in names))
 
 
 def input_options(command: F) -> F:

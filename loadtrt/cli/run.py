@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.cli.options import engine_options, flag, input_options, layer_exports, many, require_targets
+from loadtrt.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     "--wait",
     type=click.Choice(["spin", "block"]),
     help="Poll for completions, or sleep until they come.  [default: spin]",
+)
+@click.option(
+    "--scenario",
+    type=click.Choice(["single-stream", "multi-stream", "server", "offline"]),
+    help="The load of MLPerf's scenario, and a result by its rules; options that are given win.",
 )
 @click.option(
     "--arrivals",
@@ -93,4 +99,10 @@ def command(config: Path | None, **options: Any) -> int:
     require_targets({f"--{name.removesuffix('_file').replace('_', '-')}": getattr(checked, name) for name in files})
     from loadtrt.cli.running import run
 
-    return run(checked)
+    try:
+        return run(checked)
+    except UsageError as error:
+        batch = f"--batch {checked.batch}"
+        if checked.scenario is None or options["batch"] is not None or "--batch" not in str(error):
+            raise
+        raise UsageError(f"{error} ({batch} is what --scenario {checked.scenario} asks for)") from None

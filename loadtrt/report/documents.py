@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,8 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from loadtrt.errors import UsageError
+from loadtrt.measure.capacity_result import CapacityResult
+from loadtrt.measure.fleet_result import FleetResult
+from loadtrt.measure.layer_comparison import LayerComparison
 from loadtrt.measure.profile import ProfileResult
 from loadtrt.measure.result import RunResult
+from loadtrt.measure.sweep_result import SweepResult
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,11 +28,15 @@ class Kind(StrEnum):
     """What a file is, in words for a sentence."""
 
     RUN = "a run of loadtrt"
+    SWEEP = "a sweep of loadtrt"
+    CAPACITY = "a search for capacity by loadtrt"
+    FLEET = "a plan of a fleet by loadtrt"
     PROFILE = "a profile of loadtrt"
     TIMES = "times in trtexec's format (--exportTimes)"
     LAYER_TIMES = "a profile in trtexec's format (--exportProfile)"
     LAYERS = "layer information (--exportLayerInfo)"
     COMPARISON = "a comparison of two profiles by loadtrt"
+    RUN_COMPARISON = "a comparison of runs by loadtrt"
     SIDECAR = "what loadtrt keeps beside a plan that it built"
 
 
@@ -50,7 +59,7 @@ def read_document(path: Path) -> Document:
         raise UsageError(f"{path} is no JSON: it holds bytes that are no text; give the exported file itself") from None
     try:
         # Not strict: TensorRT 8.6 leaves control characters in strings bare.
-        content = json.loads(text, strict=False, parse_constant=refuse_constant)
+        content = json.loads(text, strict=False, parse_constant=refuse_constant, parse_float=finite)
     except (ValueError, RecursionError) as error:
         what = f"no JSON ({error}): it may be cut off, or hold a name that was not escaped" if text.strip() else "empty"
         raise UsageError(f"{path} is {what}; export it again") from None
@@ -60,6 +69,14 @@ def read_document(path: Path) -> Document:
 def refuse_constant(text: str) -> Any:
     """For json.loads: what Python takes for a number and JSON does not know."""
     raise ValueError(f"{text} is no number in JSON")
+
+
+def finite(text: str) -> float:
+    """For json.loads: 1e999 is a number in JSON, and none of ours."""
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is too large")
+    return number
 
 
 def content_of(source: Path | Document, kind: Kind) -> tuple[Path, Any]:
@@ -75,19 +92,47 @@ def read_run(source: Path | Document) -> RunResult:
     return _validated(RunResult, *content_of(source, Kind.RUN))
 
 
+def read_sweep(source: Path | Document) -> SweepResult:
+    """A sweep.json. Raises UsageError."""
+    return _validated(SweepResult, *content_of(source, Kind.SWEEP))
+
+
+def read_capacity(source: Path | Document) -> CapacityResult:
+    """A capacity.json. Raises UsageError."""
+    return _validated(CapacityResult, *content_of(source, Kind.CAPACITY))
+
+
+def read_fleet(source: Path | Document) -> FleetResult:
+    """What `plan-capacity --json` wrote. Raises UsageError."""
+    return _validated(FleetResult, *content_of(source, Kind.FLEET))
+
+
 def read_profile_result(source: Path | Document) -> ProfileResult:
     """A profile as loadtrt writes it. Raises UsageError."""
     return _validated(ProfileResult, *content_of(source, Kind.PROFILE))
+
+
+def read_comparison(source: Path | Document) -> LayerComparison:
+    """What `profile --compare --json` wrote. Raises UsageError."""
+    return _validated(LayerComparison, *content_of(source, Kind.COMPARISON))
 
 
 def _kind_of(path: Path, content: Any) -> Kind:
     match content:
         case {"schema_version": "loadtrt.run/1"}:
             return Kind.RUN
+        case {"schema_version": "loadtrt.sweep/1"}:
+            return Kind.SWEEP
+        case {"schema_version": "loadtrt.capacity/1"}:
+            return Kind.CAPACITY
+        case {"schema_version": "loadtrt.fleet/1"}:
+            return Kind.FLEET
         case {"schema_version": "loadtrt.profile/1"}:
             return Kind.PROFILE
         case {"schema_version": "loadtrt.layers/1"}:
             return Kind.COMPARISON
+        case {"schema_version": "loadtrt.comparison/1"}:
+            return Kind.RUN_COMPARISON
         case {"schema_version": 1, "plan_sha256": _}:
             return Kind.SIDECAR
         case {"schema_version": str(schema)} if schema.startswith("loadtrt."):

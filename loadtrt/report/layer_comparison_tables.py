@@ -39,10 +39,8 @@ def _lines(comparison: LayerComparison, name_a: str, name_b: str, top: int | Non
     yield ""
     for letter, name, side in (("A", name_a, comparison.a), ("B", name_b, comparison.b)):
         yield from wrapped(f"{letter}  {name}: {_side(side, name)}", more="   ")
-    verdict, *remarks = _verdict(comparison)
-    yield from wrapped(verdict)
-    for remark in (*remarks, *_warnings(comparison), *_gist(comparison)):
-        yield from wrapped(remark, "  ")
+    for place, remark in enumerate(remarks(comparison)):
+        yield from wrapped(remark, "  " if place else "")
     yield from _both(comparison, top)
     yield from _alone(comparison, "A", [(row.a, row) for row in comparison.rows if not row.b.layers], top)
     yield from _alone(comparison, "B", [(row.b, row) for row in comparison.rows if not row.a.layers], top)
@@ -53,6 +51,13 @@ def _lines(comparison: LayerComparison, name_a: str, name_b: str, top: int | Non
     if comparison.kinds and not _untyped(comparison):
         yield ""
         yield from _kinds(comparison)
+
+
+def remarks(comparison: LayerComparison) -> Iterator[str]:
+    """What it comes to, and what a reader must know, in sentences; the verdict first."""
+    yield from _verdict(comparison)
+    yield from _warnings(comparison)
+    yield from _gist(comparison)
 
 
 def _side(side: PassTotals, name: str) -> str:

@@ -39,7 +39,7 @@ def _profile(result: ProfileResult, nodes: bool, top: int | None) -> Iterator[st
     yield f"{engine.name} on {engine.device} ({engine.flavour} {engine.version})"
     yield from wrapped(" · ".join([f"batch {engine.batch}", *(" ".join(item) for item in engine.mode.items())]), "  ")
     for profile in result.passes:
-        yield from _pass_lines(profile)
+        yield from pass_lines(profile)
     for first in result.passes[:1]:
         if not first.layers:
             yield "no layer was timed"
@@ -64,7 +64,7 @@ def _ending(result: ProfileResult) -> str:
     return f"FAILED: {result.failure}" + ("; what was timed until then is above" if result.passes else "")
 
 
-def _pass_lines(profile: ProfilePass) -> Iterator[str]:
+def pass_lines(profile: ProfilePass) -> Iterator[str]:
     """The sum over layers against the whole inference, each a mean of its own inferences, and what is between them."""
     line = f"{profile.mode or 'mode not told'}: layers {format_duration(profile.layers_ns)} in sum"
     line += f" ({plural(profile.inferences, 'inference')})"

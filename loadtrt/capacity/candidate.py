@@ -1,0 +1,181 @@
+"""One engine's search as it stands: the runs that were made, the next one, and the answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from loadtrt.capacity.conclusion import conclusion
+from loadtrt.capacity.evaluate import shares_of
+from loadtrt.capacity.scaling import fit, rungs
+from loadtrt.capacity.search import Search, Told
+from loadtrt.capacity.start import predicted_per_s
+from loadtrt.measure.capacity_result import Candidate, ObjectiveCapacity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadtrt.capacity.search import Answer, Step
+    from loadtrt.config import RunConfig
+    from loadtrt.measure.capacity_result import Scaling, Trial
+    from loadtrt.measure.facts import EngineInfo, MemoryBill
+    from loadtrt.measure.objective import Objective
+
+_FIRST = 0.7  # of the greatest throughput, where nothing lets expect better
+
+
+class Work:
+    """The search for the capacity of the engine of `config`, whose arrivals are those of the trials, at any rate.
+
+    First the ladder: `next_rung` until it is None. Then, once `begin` was called, `next_step`. Each run is told by
+    `tell`, and `candidate` is what is known so far. failure: why the engine did not open, or broke. dropped: why there
+    is no search."""
+
+    def __init__(self, config: RunConfig, objectives: Sequence[Objective], precision: float, max_trials: int) -> None:
+        self.config = config
+        self.trials: list[Trial] = []
+        self.failure: str | None = None
+        self.dropped: str | None = None
+        self._objectives, self._precision, self._max_trials = objectives, precision, max_trials
+        self._rungs = rungs(config.contexts, config.buffers)
+        self._info: EngineInfo | None = None
+        self._bill: MemoryBill | None = None
+        self._scaling: Scaling | None = None
+        self._predicted: float | None = None
+        self._search: Search | None = None
+
+    @property
+    def next_rung(self) -> tuple[int, int] | None:
+        """(contexts, buffers) of the next closed loop; None when the ladder is whole, or needs no more."""
+        done = sum(trial.kind == "ladder" for trial in self.trials)
+        return None if self.failure or self._infeasible or done == len(self._rungs) else self._rungs[done]
+
+    @property
+    def expected(self) -> float:
+        """Inferences a second that the ladder lets expect, 0 where it does not."""
+        return (self._first or 0.0) * self._items
+
+    @property
+    def most(self) -> float:
+        """Inferences a second that no rate will pass."""
+        return (self._scaling.most_per_s if self._scaling else 0.0) * self._items
+
+    @property
+    def reached(self) -> float:
+        """Inferences a second at which the objectives were met, or by the estimate would be."""
+        if self._search is None or not self._search.known or self.answer == "infeasible":
+            return 0.0
+        return (self._search.confirmed or self._search.binding[1].rate) * self._items
+
+    def summed_up(self) -> None:
+        """The ladder is whole: fit it, and let it say where to begin."""
+        ladder = [trial for trial in self.trials if trial.kind == "ladder"]
+        self._scaling = fit(ladder)
+        if self._scaling is not None and not self._infeasible:
+            config = self.config
+            self._predicted = predicted_per_s(ladder, config.contexts, config.buffers, config, self._objectives)
+
+    def begin(self) -> None:
+        """Search from now on. Does nothing where the ladder leaves nothing to search for."""
+        if self._search is None and self._first is not None and self._scaling is not None and not self._infeasible:
+            self._search = Search(
+                self._objectives, self._first, self._scaling.most_per_s, self._precision, self._max_trials
+            )
+
+    def next_step(self) -> Step | None:
+        """The next open loop; None where there is an answer, and where there will be none."""
+        return None if self.failure or self._search is None else self._search.next()
+
+    def seed_of(self, step: Step) -> int:
+        """Another one for each run: of arrivals that none of the others had."""
+        return int(np.random.SeedSequence([self.config.seed, 1 + step.stream]).generate_state(1)[0])
+
+    def tell(self, trial: Trial, step: Step | None = None) -> None:
+        """A run was made; step: of which step, None for a rung. One that was interrupted or failed is kept, and says
+        nothing."""
+        self.trials.append(trial)
+        if trial.run is not None:
+            self._info, self._bill = trial.run.engine, trial.run.memory
+        if trial.run is None or trial.failure is not None:
+            self.failure = trial.failure
+        elif step is not None and self._search is not None and trial.run.outcome == "completed":
+            self._search.tell(Told(step, shares_of(trial.run), trial.host_bound is not None))
+
+    @property
+    def answer(self) -> Answer | None:
+        """As Candidate has it."""
+        if self._infeasible:
+            return "infeasible"
+        return None if self._search is None else self._search.answer
+
+    def candidate(self) -> Candidate:
+        """All that is known so far."""
+        found = Candidate(
+            contexts=self.config.contexts,
+            batch=self.config.batch,
+            buffers=self.config.buffers,
+            engine=self._info,
+            memory=self._bill,
+            trials=tuple(self.trials),
+            scaling=self._scaling,
+            predicted_per_s=self._predicted,
+            answer=self.answer,
+            dropped=self.dropped,
+            failure=self.failure,
+        )
+        if self._search is not None:
+            found = found.model_copy(update=self._found(self._search))
+        return found.model_copy(update={"conclusion": conclusion(found)})
+
+    def _found(self, search: Search) -> dict[str, Any]:
+        """What the open loops say, as fields of a Candidate."""
+        found = {
+            "feasible_max_per_s": search.feasible_max,
+            "infeasible_min_per_s": search.infeasible_min,
+            "host_bound_per_s": search.host_bound,
+        }
+        if not search.known or self.answer == "infeasible":
+            return found
+        place, binding = search.binding
+        rate = search.between(binding.rate)
+        met = [
+            run for it in self.trials if it.kind == "confirm" and it.rate_per_s == search.confirmed and (run := it.run)
+        ]
+        telemetry = met[-1].telemetry if met else None
+        return found | {
+            "estimate_per_s": rate,
+            "low_per_s": min(binding.low, rate) if binding.bounded_below else None,
+            "high_per_s": max(binding.high, rate) if binding.bounded_above else None,
+            "confirmed_per_s": search.confirmed,
+            "objectives": tuple(
+                ObjectiveCapacity(
+                    objective=objective.text,
+                    rate_per_s=each.rate if each.bounded_above else None,
+                    low_per_s=each.low if each.bounded_below else None,
+                    high_per_s=each.high if each.bounded_above else None,
+                )
+                for objective, each in zip(self._objectives, search.estimates, strict=True)
+            ),
+            "binding": self._objectives[place].text,
+            "boundary": search.boundary,
+            "joules_per_inference": None if telemetry is None else telemetry.joules_per_inference,
+        }
+
+    @property
+    def _items(self) -> int:
+        return self._info.batch if self._info is not None else self.config.batch or 1
+
+    @property
+    def _first(self) -> float | None:
+        if self._predicted is not None:
+            return self._predicted
+        return None if self._scaling is None else _FIRST * self._scaling.most_per_s
+
+    @property
+    def _infeasible(self) -> bool:
+        """Whether an objective is missed with a single request in flight at a time: no rate has shorter latencies. Or
+        at the lowest rate that the search looks at."""
+        first = self.trials[0].run if self.trials and self.trials[0].host_bound is None else None
+        alone = first is not None and any(item.verdict == "missed" for item in first.objectives)
+        return alone or (self._search is not None and self._search.answer == "infeasible")

@@ -1,0 +1,74 @@
+"""A candidate's answer in a sentence, with the numbers that it rests on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadtrt.units import format_count, format_duration
+
+if TYPE_CHECKING:
+    from loadtrt.measure.capacity_result import Candidate, Trial
+    from loadtrt.measure.result import ObjectiveShare
+
+
+def conclusion(found: Candidate) -> str:
+    """What came of the search; "" where there was none, or it is not over."""
+    match found.answer:
+        case "found":
+            return f"{_rate(found, found.confirmed_per_s)} meet {_objectives(found)}; {_capacity(found)}"
+        case "undecided":
+            last = found.searched[-1]
+            reasons = [item.reason for item in last.run.objectives if item.reason] if last.run is not None else []
+            why = f": at {format_count(last.rate_per_s or 0.0)}/s {reasons[0]}" if reasons else ""
+            return f"{_capacity(found)}, and no run confirmed it{why}; a longer --trial tells more"
+        case "infeasible":
+            return _infeasible(found)
+        case "host-bound":
+            sentences = [trial.host_bound for trial in found.trials if trial.kind != "ladder" and trial.host_bound]
+            met = f"; at {_rate(found, found.confirmed_per_s)} the objectives are met" if found.confirmed_per_s else ""
+            return f"host-bound at {format_count(found.host_bound_per_s or 0.0)}/s: {sentences[-1]}{met}"
+    return ""
+
+
+def _infeasible(found: Candidate) -> str:
+    """The run with the least load that missed an objective, and by how much."""
+    alone = found.trials[0]
+    item = _missed(alone)
+    how = "with one request in flight at a time"
+    if item is None:
+        slowest = min(
+            (trial for trial in found.searched if _missed(trial)),
+            key=lambda trial: trial.rate_per_s or 0.0,
+            default=alone,
+        )
+        item, how = _missed(slowest), f"at {format_count(slowest.rate_per_s or 0.0)}/s"
+    if item is None:
+        return "no rate meets the objectives"
+    quantile = item.objective.partition(".")[2].partition("<")[0].strip()
+    value = f", and {quantile} is {format_duration(item.value_ns)}" if item.value_ns is not None else ""
+    share = 100 * (1 - item.good / item.requests)
+    return f"no rate meets {item.objective}: even {how} {share:.3g} % of the requests are bad{value}"
+
+
+def _missed(trial: Trial) -> ObjectiveShare | None:
+    items = trial.run.objectives if trial.run is not None else ()
+    return next((item for item in items if item.verdict == "missed"), None)
+
+
+def _capacity(found: Candidate) -> str:
+    ends = [None if end is None else format_count(end) for end in (found.low_per_s, found.high_per_s)]
+    between = {
+        (True, True): f" (95 %: {ends[0]} .. {ends[1]})",
+        (True, False): f" (95 %: at least {ends[0]})",
+        (False, True): f" (95 %: at most {ends[1]})",
+    }.get((ends[0] is not None, ends[1] is not None), "")
+    return f"the capacity is about {format_count(found.estimate_per_s or 0.0)}/s{between}"
+
+
+def _rate(found: Candidate, rate: float | None) -> str:
+    text = f"{format_count(rate or 0.0)} requests/s"
+    return text if found.items == 1 else f"{text} ({format_count((rate or 0.0) * found.items)} inferences/s)"
+
+
+def _objectives(found: Candidate) -> str:
+    return " and ".join(item.objective for item in found.objectives)

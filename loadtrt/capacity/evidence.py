@@ -1,0 +1,275 @@
+"""Files of measurements → one GPU as a queue, and what its model is held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from loadtrt.capacity.station import Station, interpolated, station, work_of
+from loadtrt.errors import UsageError
+from loadtrt.measure.capacity_result import CapacityResult
+from loadtrt.measure.fleet_result import Gpu, Speed
+from loadtrt.measure.histogram import Histogram
+from loadtrt.measure.sweep_result import SweepResult
+from loadtrt.units import SECOND_NS, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from loadtrt.measure.capacity_result import Candidate
+    from loadtrt.measure.facts import EngineInfo
+    from loadtrt.measure.result import RunResult
+
+_CROWDED = 0.97  # of the greatest throughput: less is no noise
+
+Source: TypeAlias = CapacityResult | SweepResult | tuple["RunResult", ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """station: the GPU to be simulated; gpu: as results tell it. closed: the closed loops it was made from that one
+    request a lane makes comparable, by requests in flight; open: runs at a rate. capacity: of this very engine.
+    objectives: those that were asked of it. notes: what was left out or assumed, a sentence each."""
+
+    engine: EngineInfo
+    station: Station
+    gpu: Gpu
+    closed: Mapping[int, RunResult]
+    open: tuple[RunResult, ...]
+    capacity: Candidate | None
+    objectives: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Runs:
+    """Runs of one engine in one setting. closed: by requests in flight, or by contexts."""
+
+    closed: dict[int, RunResult] = field(default_factory=dict)
+    open: list[RunResult] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def take(self, run: RunResult | None, place: int | None, name: str, why_not: str | None = None) -> None:
+        """place: in `closed`; None: an open loop. What cannot be trusted is left out, and noted."""
+        if run is None or run.throughput.requests_per_s is None:
+            why_not = why_not or "it measured nothing"
+        elif not run.valid:
+            why_not = why_not or (run.problems[0].evidence if run.problems else run.failure) or "it is INVALID"
+        if why_not:
+            self.notes.append(f"{name} was left out: {why_not}")
+        elif run is not None and place is not None:
+            self.closed[place] = run
+        elif run is not None:
+            self.open.append(run)
+
+
+def evidence_of(source: Source, contexts: int | None = None, batch: int | None = None) -> Evidence:
+    """What the files tell of one engine with so many contexts and that batch; where they are not given, of the one that
+    was chosen, or else of the one with the most inferences a second. Raises UsageError where that is not enough."""
+    if isinstance(source, CapacityResult):
+        return _of_capacity(source, contexts, batch)
+    if isinstance(source, SweepResult):
+        runs = tuple(point.run for point in source.points if point.run is not None)
+        return _of_runs(runs, "sweep", contexts, batch)
+    return _of_runs(source, "set of runs", contexts, batch)
+
+
+def _of_capacity(result: CapacityResult, contexts: int | None, batch: int | None) -> Evidence:
+    if result.config.get("batcher") or result.load.get("batcher"):
+        raise UsageError("a plan does not know how batches form: search for capacity without --batcher")
+    fitting = [
+        each
+        for each in result.candidates
+        if contexts in (None, each.contexts) and batch in (None, each.items) and each.ladder and each.engine
+    ]
+    best = result.best
+    if not fitting:
+        known = ", ".join(
+            f"{each.contexts} contexts at batch {each.items}" for each in result.candidates if each.ladder
+        )
+        raise UsageError(f"the search for capacity did not measure that: it has {known or 'no closed loops'}")
+    chosen = best if best in fitting else max(fitting, key=_most_inferences)
+    runs = _Runs()
+    for trial in chosen.trials:
+        name = (
+            f"{trial.kind} with {trial.in_flight} in flight"
+            if trial.in_flight
+            else f"the trial at {trial.rate_per_s:g}/s"
+        )
+        runs.take(trial.run, trial.in_flight, name, trial.host_bound)
+    assert chosen.engine is not None  # noqa: S101  # of `fitting`
+    ladder = runs.closed
+    if 1 not in ladder:
+        raise UsageError("the search's closed loop with one request in flight cannot be used: search again")
+    measured = {n: _rate(run) for n, run in ladder.items()}
+    most = max(ladder)
+    if most < chosen.contexts:
+        runs.notes.append(
+            f"no more than {plural(most, 'request')} were in flight in the ladder: more are taken to be no faster"
+        )
+    histogram = _histogram(ladder[1], "latency")
+    work, mean_ns, cv = work_of(histogram)
+    made = station(chosen.contexts, chosen.buffers, interpolated(measured), work)
+    runs.notes.extend(_crowded(measured))
+    return Evidence(
+        chosen.engine,
+        made,
+        Gpu(
+            contexts=chosen.contexts,
+            buffers=chosen.buffers,
+            batch=chosen.items,
+            speeds=_speeds(measured, made.in_flight),
+            most_per_s=made.most_per_s,
+            alone_mean_ns=mean_ns,
+            alone_cv=cv,
+            watts=_watts([*ladder.values(), *runs.open]),
+            scaling=chosen.scaling,
+        ),
+        {n: run for n, run in ladder.items() if n <= chosen.contexts},
+        tuple(runs.open),
+        chosen,
+        result.objectives,
+        tuple(runs.notes),
+    )
+
+
+def _of_runs(runs: Sequence[RunResult], word: str, contexts: int | None, batch: int | None) -> Evidence:
+    fitting = [run for run in runs if batch in (None, run.engine.batch)]
+    closed = [
+        run for run in fitting if run.config["arrivals"] == "closed" and contexts in (None, run.config["contexts"])
+    ]
+    if not closed:
+        raise UsageError(
+            f"the {word} has no closed loop of that: a plan needs runs without a rate, at --contexts 1 and more"
+        )
+    best = max(closed, key=lambda run: (run.valid, run.throughput.inferences_per_s or 0))
+    width, buffers = best.config["contexts"], best.config["buffers"]
+    notes: list[str] = []
+    if len({_setting(run) for run in runs}) > 1:
+        notes.append(
+            f"of several settings the one with the most inferences a second was taken: {_words(best)}; "
+            "--batch and --contexts choose another"
+        )
+    found = _Runs(notes=notes)
+    for run in fitting:
+        if _setting(run) != _setting(best) or run.config["contexts"] > width:
+            continue
+        if run.config["arrivals"] == "closed":
+            found.take(run, run.config["contexts"], f"the closed loop of {plural(run.config['contexts'], 'context')}")
+        elif run.config["contexts"] == width:
+            found.take(run, None, f"the run at {run.throughput.offered_per_s or 0:g}/s")
+    ladder = found.closed
+    if 1 not in ladder:
+        raise UsageError(_not_alone(best, fitting))
+    if width not in ladder:
+        raise UsageError(f"the closed loop of {plural(width, 'context')} cannot be used: {found.notes[-1]}")
+    alone = ladder[1]
+    lone = "latency" if buffers == 1 else "device" if "device" in alone.histograms else "latency"
+    work, mean_ns, cv = work_of(_histogram(alone, lone))
+    if buffers > 1:
+        mean_ns = alone.metrics["device"].mean_ns or mean_ns
+        notes.append(
+            f"the runs had {buffers} buffer sets a context, so that no request was alone: its time is taken to be its "
+            "device time; runs with --buffers 1 would tell"
+        )
+    measured = {n: _rate(run) for n, run in ladder.items()}
+    made = station(width, buffers, interpolated(measured), work, alone_s=mean_ns / SECOND_NS if buffers > 1 else None)
+    asked = dict.fromkeys(text for run in (*ladder.values(), *found.open) for text in run.config["objective"])
+    return Evidence(
+        best.engine,
+        made,
+        Gpu(
+            contexts=width,
+            buffers=buffers,
+            batch=best.engine.batch,
+            speeds=_speeds(measured, width),
+            most_per_s=made.most_per_s,
+            alone_mean_ns=mean_ns,
+            alone_cv=cv,
+            watts=_watts([ladder[width], *found.open]),
+        ),
+        ladder if buffers == 1 else {},
+        tuple(found.open),
+        None,
+        tuple(asked),
+        tuple(found.notes),
+    )
+
+
+def _crowded(measured: Mapping[int, float]) -> Iterator[str]:
+    """Whether fewer in flight would carry more."""
+    best, most = max(measured, key=lambda n: measured[n]), max(measured)
+    if measured[most] < _CROWDED * measured[best]:
+        yield (
+            f"{best} in flight are {100 * (measured[best] / measured[most] - 1):.0f} % faster than {most}, which is "
+            "where a queue leads: measure with fewer contexts or buffers"
+        )
+
+
+def _speeds(measured: Mapping[int, float], most: int) -> tuple[Speed, ...]:
+    throughput = interpolated(measured)
+    return tuple(Speed(in_flight=n, requests_per_s=throughput(n), measured=n in measured) for n in range(1, most + 1))
+
+
+def _setting(run: RunResult) -> tuple[object, ...]:
+    """What must be the same in all runs of a plan; contexts and the load may differ."""
+    engine, config = run.engine, run.config
+    mode = tuple(sorted(engine.mode.items()))
+    return engine.name, engine.sha256, engine.device, engine.batch, config["buffers"], config.get("mix"), mode
+
+
+def _words(run: RunResult) -> str:
+    mode = [f"{key} {value}" for key, value in run.engine.mode.items()]
+    return ", ".join([run.engine.name, f"batch {run.engine.batch}", plural(run.config["buffers"], "buffer"), *mode])
+
+
+def _not_alone(best: RunResult, runs: Sequence[RunResult]) -> str:
+    """What is wrong with the closed loop of one context, if there is one."""
+    needs = "a plan needs a closed loop with --contexts 1 and all else as in the others"
+    for run in runs:
+        if run.config["arrivals"] == "closed" and run.config["contexts"] == 1:
+            mode = best.engine.mode
+            differ = [
+                f"{key} {value}, not {mode.get(key)}"
+                for key, value in run.engine.mode.items()
+                if mode.get(key) != value
+            ]
+            other = f"has other settings ({'; '.join(differ) or _words(run)})"
+            return (
+                f"the closed loop of one context {'is INVALID' if _setting(run) == _setting(best) else other}: {needs}"
+            )
+    return f"how long a request takes alone was not measured: {needs}"
+
+
+def _rate(run: RunResult) -> float:
+    rate = run.throughput.requests_per_s
+    assert rate is not None  # noqa: S101  # _Runs takes no other
+    return rate
+
+
+def _histogram(run: RunResult, metric: str) -> Histogram:
+    histogram = Histogram.from_dict(run.histograms[metric]) if metric in run.histograms else Histogram()
+    if not histogram.count:
+        raise UsageError("the run with one request in flight holds no histogram of its latency: measure it again")
+    return histogram
+
+
+def _watts(runs: Sequence[RunResult]) -> tuple[tuple[float, float], ...]:
+    """(requests a second, watts), by rate; of runs at the same rate the mean."""
+    known = sorted(
+        (_rate(run), run.telemetry.power_mean_watts)
+        for run in runs
+        if run.telemetry is not None and run.telemetry.power_mean_watts is not None
+    )
+    return tuple(
+        (rate, float(np.mean([watts for _, watts in group])))
+        for rate, group in groupby(known, key=lambda pair: pair[0])
+    )
+
+
+def _most_inferences(candidate: Candidate) -> float:
+    rates = [trial.run.throughput.inferences_per_s for trial in candidate.ladder if trial.run is not None]
+    return max((rate for rate in rates if rate), default=0.0)

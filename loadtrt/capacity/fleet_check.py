@@ -1,0 +1,103 @@
+"""The model of a GPU against measurements of that GPU: what the answer is worth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadtrt.capacity.demand import steady_demand
+from loadtrt.capacity.fleet_prediction import predict
+from loadtrt.measure.fleet_result import Comparison
+from loadtrt.measure.histogram import Histogram
+from loadtrt.measure.objective import Objective
+from loadtrt.measure.sampling import least_samples
+from loadtrt.measure.summary import PERCENTILES
+from loadtrt.units import SECOND_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from loadtrt.capacity.evidence import Evidence
+    from loadtrt.measure.result import RunResult
+
+_CV = {"constant": 0.0, "poisson": 1.0}
+_PRECISION = 0.03  # of predicted quantiles
+_FULL = 0.99  # of what a GPU can serve: above, it has no steady state that a run could show
+
+
+def compare(
+    evidence: Evidence,
+    objectives: Sequence[Objective],
+    seed: int,
+    say: Callable[[str], None],
+    look_up: Callable[[], None],
+) -> Iterator[Comparison]:
+    """Each quantile that an objective binds, for each run that tells it: closed loops, then open ones by rate.
+
+    A closed loop of n requests, one a lane, is a law: each takes W · n / X(n). An open one is simulated.
+    """
+    ranks = sorted({objective.rank for objective in objectives})
+    each = evidence.station
+    for n, run in sorted(evidence.closed.items()):
+        for rank in ranks if n > 1 else ():  # the law of W is that of n = 1
+            measured = _measured(run, rank)
+            if measured is not None:
+                place = min(int(rank * len(each.works)), len(each.works) - 1)
+                predicted = float(each.works[place]) / each.speeds[n][n] * SECOND_NS
+                yield _comparison(run, rank, measured, predicted, None, None, in_flight=n)
+    for run in sorted(evidence.open, key=lambda run: run.config["rate"] or 0):
+        config = run.config
+        cv = _CV.get(config["arrivals"], config.get("burstiness"))
+        # Stages, traces and bursts have no steady state; batches that form and full queues no model.
+        if config["rate"] is None or cv is None or any(config.get(key) for key in ("bursts", "batcher", "max_queue")):
+            continue
+        say(f"predicting {config['rate']:g}/s on one GPU, which was measured")
+        for rank in ranks:
+            measured = _measured(run, rank)
+            if measured is None:
+                continue
+            if config["rate"] >= _FULL * each.most_per_s:
+                yield _comparison(run, rank, measured, None, None, None)
+                continue
+            bound = Objective(f"latency.p{100 * rank:g}", 0, rank, round(measured))
+            demand = steady_demand(config["rate"], burstiness=cv)
+            found = predict(demand, each, "random", 1, [bound], seed, look_up, _PRECISION).objectives[0]
+            yield _comparison(run, rank, measured, found.value_ns, found.value_low_ns, found.value_high_ns)
+
+
+def _measured(run: RunResult, rank: float) -> float | None:
+    """The quantile of latency, None where the run was too short for it."""
+    for name, known in PERCENTILES.items():
+        if known == rank:
+            return run.metrics["latency"].percentiles_ns[name]
+    histogram = Histogram.from_dict(run.histograms["latency"])
+    return histogram.quantiles((rank,))[0] if histogram.count >= least_samples(rank) else None
+
+
+def _comparison(
+    run: RunResult,
+    rank: float,
+    measured: float,
+    predicted: float | None,
+    low: float | None,
+    high: float | None,
+    in_flight: int | None = None,
+) -> Comparison:
+    margin = run.metrics["latency"].margins.get(f"p{100 * rank:g}")
+    measured_low, measured_high = (measured / (1 + margin), measured * (1 + margin)) if margin else (None, None)
+    within = None
+    if measured_low is not None and measured_high is not None and predicted is not None:
+        within = (low or predicted) <= measured_high and measured_low <= (high or predicted)
+    return Comparison(
+        rate_per_s=run.config["rate"] if in_flight is None else None,
+        in_flight=in_flight,
+        arrivals=run.config["arrivals"],
+        rank=rank,
+        measured_ns=measured,
+        measured_low_ns=measured_low,
+        measured_high_ns=measured_high,
+        predicted_ns=predicted,
+        predicted_low_ns=low,
+        predicted_high_ns=high,
+        error=None if predicted is None else predicted / measured - 1,
+        within=within,
+    )

@@ -1,0 +1,165 @@
+"""Latencies of a fleet, simulated until a verdict on its objectives is sure, or as long as is reasonable."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from loadtrt.capacity.station import completions
+from loadtrt.measure.fleet_result import Prediction
+from loadtrt.measure.histogram import Histogram
+from loadtrt.measure.records import COLUMNS, Records
+from loadtrt.measure.verdict import judge, quantile_ranks
+from loadtrt.units import SECOND_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+
+    from loadtrt.capacity.demand import Demand
+    from loadtrt.capacity.station import Floats, Station
+    from loadtrt.measure.fleet_result import Routing, Verdict
+    from loadtrt.measure.objective import Objective
+    from loadtrt.measure.result import ObjectiveShare
+
+_ARRIVALS, _WORK, _ROUTES = 2000, 2001, 2002  # streams of random numbers, apart from all others of a seed
+_COUNTED = 50_000  # requests of a replication whose latencies count
+_LOOKS = (3, 6, 12, 20)  # after so many replications a verdict is looked for
+_MOST = 1_000_000  # requests in all
+_RELAXATIONS = 10
+
+
+def predict(
+    demand: Demand,
+    each: Station,
+    routing: Routing,
+    gpus: int,
+    objectives: Sequence[Objective],
+    seed: int,
+    look_up: Callable[[], None] = lambda: None,
+    precision: float | None = None,
+) -> Prediction:
+    """What `gpus` Stations do with the demand.
+
+    random and round-robin: every GPU is like any other, so one is simulated, with the share of the requests that
+    reaches it; least-outstanding: all of them. A replication begins empty, and ten relaxation times of the queue later
+    50 000 requests count; a trace counts as a whole. Gaps and work are scaled to have their means exactly: how far
+    those of a sample are off is half of the noise near saturation. Each replication has random numbers of its own, the
+    same for any number of GPUs. There are three of them, and up to twenty while the verdict is open.
+
+    Verdicts and intervals are those of measured runs (measure/verdict.py), over all replications one after the other.
+    precision: go on until every objective's quantile is known within that share of itself, verdict or not: who stops at
+    a verdict stops at quantiles that lie far out by chance. look_up is called before each replication, and may raise.
+    """
+    parts: list[npt.NDArray[np.int64]] = []
+    histogram, end = Histogram(), 0
+    while True:
+        look_up()
+        rows = _replication(demand, each, routing, gpus, seed, len(parts))
+        rows[:, COLUMNS.index("due") : COLUMNS.index("completed") + 1] += end
+        parts.append(rows)
+        end = int(rows[-1, COLUMNS.index("due")]) + 1
+        histogram.add(Records(rows).completed - Records(rows).due)
+        most = len(parts) == _LOOKS[-1] or len(parts) * len(rows) >= _MOST
+        if len(parts) in _LOOKS or most:
+            records = Records(np.concatenate(parts))
+            latency = records.completed - records.due
+            shares = [
+                judge(objective, records, histogram, int(np.count_nonzero(latency <= objective.bound_ns)), len(records))
+                for objective in objectives
+            ]
+            verdict = verdict_of([share.verdict or "undecided" for share in shares])
+            if most or (verdict != "undecided" if precision is None else _spread(shares) <= precision):
+                break
+    low, high = quantile_ranks(0.5, min(share.effective or 0.0 for share in shares))
+    p50, p50_low, p50_high = (None if rank is None else histogram.quantiles((rank,))[0] for rank in (0.5, low, high))
+    return Prediction(
+        gpus=gpus,
+        utilisation=demand.told.planned_per_s / (gpus * each.most_per_s),
+        verdict=verdict,
+        objectives=tuple(share.model_copy(update={"reason": None}) for share in shares),  # it speaks of a longer run
+        p50_ns=p50,
+        p50_low_ns=p50_low,
+        p50_high_ns=p50_high,
+    )
+
+
+def verdict_of(verdicts: Sequence[Verdict]) -> Verdict:
+    """On all objectives together: missed where one is, met where all are."""
+    if "missed" in verdicts:
+        return "missed"
+    return "undecided" if "undecided" in verdicts else "met"
+
+
+def _spread(shares: Sequence[ObjectiveShare]) -> float:
+    """Half the widest interval of a quantile, over the quantile."""
+    return max(
+        (share.value_high_ns - share.value_low_ns) / 2 / share.value_ns
+        if share.value_ns and share.value_low_ns is not None and share.value_high_ns is not None
+        else math.inf
+        for share in shares
+    )
+
+
+def _replication(
+    demand: Demand, each: Station, routing: Routing, gpus: int, seed: int, number: int
+) -> npt.NDArray[np.int64]:
+    work = _stream(seed, _WORK, number)
+    if demand.instants is not None:
+        return _replay(demand, each, routing, gpus, work, _stream(seed, _ROUTES, number))
+    together = gpus if routing == "least-outstanding" else 1
+    lead = _lead(demand, each, routing, gpus, together)
+    count = lead + _COUNTED + lead // _RELAXATIONS  # those after the last that counts slow it down, too
+    due = demand.due_at_gpu(routing, gpus, count, _stream(seed, _ARRIVALS, number))
+    due *= count * gpus / (together * demand.told.planned_per_s * due[-1])
+    done = np.array(completions(due.tolist(), _work(each, count, work).tolist(), each, together))
+    counted = slice(lead, lead + _COUNTED)
+    return _rows(due[counted], done[counted])
+
+
+def _replay(
+    demand: Demand, each: Station, routing: Routing, gpus: int, work: np.random.Generator, routes: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """All requests of a trace, by the GPUs that they reach; those before `lead` fill the queues."""
+    due = demand.instants
+    assert due is not None  # noqa: S101  # the caller looked
+    done, works = np.empty(len(due)), _work(each, len(due), work)
+    if routing == "least-outstanding":
+        done[:] = completions(due.tolist(), works.tolist(), each, gpus)
+    else:
+        route = np.arange(len(due)) % gpus if routing == "round-robin" else routes.integers(gpus, size=len(due))
+        order = np.argsort(route, kind="stable")
+        for mine in np.split(order, np.flatnonzero(np.diff(route[order])) + 1):
+            done[mine] = completions(due[mine].tolist(), works[mine].tolist(), each)
+    return _rows(due[demand.lead :], done[demand.lead :])
+
+
+def _work(each: Station, count: int, random: np.random.Generator) -> Floats:
+    work = each.work(random.random(count))
+    work /= work.mean()
+    return work
+
+
+def _lead(demand: Demand, each: Station, routing: Routing, gpus: int, together: int) -> int:
+    """Requests until the queue has forgotten that it began empty: ten relaxation times, S / (1 − √ρ)² of one server
+    (M/M/1: Cohen, The single server queue, 1982), longer by (Ca² + Cs²)/2 and c times shorter for c of them, and ten
+    times what is in flight."""
+    load = demand.told.planned_per_s / (gpus * each.most_per_s)
+    spread = max((demand.cv2_at_gpu(routing, gpus) + each.cv2) / 2, 1)
+    relaxation = load / (1 - math.sqrt(load)) ** 2 * spread
+    return math.ceil(_RELAXATIONS * (relaxation + max(load * together, 1) * each.in_flight))
+
+
+def _rows(due: Floats, done: Floats) -> npt.NDArray[np.int64]:
+    """Records, but for what the simulation does not know; the first due at 0."""
+    rows = np.zeros((len(due), len(COLUMNS)), np.int64)
+    rows[:, COLUMNS.index("due")] = np.rint((due - due[0]) * SECOND_NS)
+    rows[:, COLUMNS.index("completed")] = np.rint((done - due[0]) * SECOND_NS)
+    return rows
+
+
+def _stream(seed: int, stream: int, number: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, number)))

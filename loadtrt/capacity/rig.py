@@ -1,0 +1,278 @@
+"""Makes many runs in one process: an engine stays open, and its lanes allocated, while the load alone changes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import anyio
+
+from loadtrt.capacity.narrowed import narrowed
+from loadtrt.config import OUTPUT_KEYS, load_config
+from loadtrt.engines.open import open_engine
+from loadtrt.errors import EngineError, LoadtrtError, UsageError
+from loadtrt.lanes.outcome import result_of
+from loadtrt.lanes.scheduler import Stop
+from loadtrt.lanes.session import Session, inputs_for, run_session
+from loadtrt.load.arrivals import LOAD_OPTIONS
+from loadtrt.measure.records import FAILED, OK
+from loadtrt.measure.sweep_result import trimmed
+from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_bytes, format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from anyio.abc import TaskStatus
+
+    from loadtrt.capacity.gpu_watch import GpuWatch
+    from loadtrt.config import RunConfig
+    from loadtrt.engines.engine import Engine
+    from loadtrt.lanes.session import OnTick, Phase
+    from loadtrt.load.tensors import Arrays
+    from loadtrt.measure.facts import MemoryBill
+    from loadtrt.measure.result import RunResult
+
+# What an engine is opened and allocated without knowing. The seed too: it draws the inputs once, and then arrivals.
+_OF_LOAD = {
+    *(*LOAD_OPTIONS, "seed", "warmup", "max_duration", "drain", "verify", "objective", "max_lateness", "profile"),
+    *(*OUTPUT_KEYS, "telemetry", "abort_on_fail", "abort_delay", "precision", "max_queue", "scenario"),
+}
+_WARM_NS = 200 * MILLISECOND_NS  # an engine that ran a moment ago, whose GPU has not lowered its clocks
+_PATIENCE_NS = 10 * SECOND_NS
+
+
+class Talks(Protocol):
+    """Somewhere to say what goes on: a line of its own, or one that the next replaces."""
+
+    def say(self, sentence: str) -> None: ...
+
+    def status(self, line: str) -> None: ...
+
+
+class Closes(Protocol):
+    """Closes an engine, one that hangs without waiting for ever."""
+
+    def __call__(self, engine: Engine, hangs: bool) -> None: ...
+
+
+def varied(base: RunConfig, **changes: object) -> RunConfig:
+    """The configuration with some options changed; None takes one away. Raises UsageError."""
+    return load_config(None, {**base.model_dump(mode="json", by_alias=True), **changes})
+
+
+def engine_options(config: RunConfig) -> dict[str, Any]:
+    """What makes an engine of its own: the options that its load has nothing to do with."""
+    return {key: value for key, value in config.model_dump(by_alias=True).items() if key not in _OF_LOAD}
+
+
+def changed(before: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """The first difference between two configurations in what is measured, in words; None where there is none."""
+    for key in {**before, **now}:
+        if key not in OUTPUT_KEYS and before.get(key) != now.get(key):
+            return f"{key} was {before.get(key)}, and is {now.get(key)}"
+    return None
+
+
+class Rig:
+    """Opens engines, one at a time, and makes runs on them. Use it in a `with`.
+
+    stopped: by Ctrl-C or SIGTERM, which end the run that goes on gracefully, the second one at once; between runs they
+    are a KeyboardInterrupt. talks: who is told; closes: how engines are closed."""
+
+    def __init__(self, talks: Talks, closes: Closes) -> None:
+        self.stopped = False
+        self._talks, self._closes = talks, closes
+        self._engine: Engine | None = None
+        self._options: dict[str, Any] = {}
+        self._inputs: Sequence[Arrays] = ()
+        self._bill: MemoryBill | None = None
+        self._load_ns = self._allocate_ns = self._runs = 0
+        self._hangs = self._in_doubt = self._verified = self._makes_sense = False
+        self._watch: GpuWatch | None = None
+        self._watched = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        if self._watch is not None:
+            self._watch.close()
+
+    def open(self, config: RunConfig) -> None:
+        """Have the engine of this configuration open: the one that is, where it differs in its load alone. Raises
+        UsageError, EngineError and KeyboardInterrupt; no engine is open then."""
+        options = engine_options(config)
+        if self._engine is not None and options == self._options and not self._in_doubt:
+            return
+        self.close()
+        self._talks.status(f"loading {config.engine}")
+        began = perf_counter_ns()
+        self._engine = engine = open_engine(config, self._talks.say, self._talks.status)
+        try:
+            self._inputs = inputs_for(engine, config)
+            self._bill = engine.memory(self._inputs)
+            _require_memory(self._bill)
+            self._load_ns = perf_counter_ns() - began
+            engine.allocate(self._inputs)
+            self._allocate_ns = perf_counter_ns() - began - self._load_ns
+            self._watch_gpu(engine.info.kind, config)
+        except BaseException:
+            self.close()
+            raise
+        self._options, self._runs, self._verified = options, 0, False
+
+    def try_open(self, config: RunConfig, others: Sequence[RunConfig]) -> str | None:
+        """The same; returns the sentence of why it is not to be had, None where it is. Raises UsageError for what is
+        wrong with `others` all the same, and so is no matter of these settings: a file that is missing, say."""
+        try:
+            self.open(config)
+        except EngineError as error:
+            return str(error)
+        except UsageError as error:
+            if not self._makes_sense and all(self._refuses(other, error) for other in others):
+                raise
+            self._makes_sense = True
+            return str(error)
+        self._makes_sense = True
+        return None
+
+    def run(self, config: RunConfig, what: str, part: tuple[int, int] | None = None) -> RunResult:
+        """One run on the engine that is open, trimmed. what: in words. part: on so many lanes and buffer sets alone.
+
+        After an engine's first run warm-up is short, and there is no verification. An engine that failed, or did not
+        answer, is not used again: `open` makes another."""
+        assert self._engine is not None  # noqa: S101  # open() was called
+        assert self._bill is not None  # noqa: S101
+        engine = self._engine
+        changes: dict[str, Any] = {"verify": config.verify and not self._verified and part is None}
+        if part is not None:
+            engine = narrowed(self._engine, *part)
+            changes |= {"contexts": part[0], "buffers": part[1]}
+        if self._runs:
+            changes["warmup"] = min(config.warmup, _WARM_NS)
+        config = config.model_copy(update=changes)
+        session, started = Session(), datetime.now(UTC)
+        if self._watch is not None:
+            self._watch.begin()
+        anyio.run(self._drive, engine, config, session, what)
+        with _undisturbed():
+            self._runs += 1
+            self._verified |= config.verify
+            session.allocate_ns = self._allocate_ns
+            result = result_of(
+                session,
+                engine,
+                config,
+                self._bill,
+                run=f"{started:%Y%m%d-%H%M%S}-{os.getpid()}-{self._runs}",
+                load_ns=self._load_ns,
+                started=started.isoformat(timespec="seconds"),
+                command=sys.argv,
+                environment={} if self._watch is None else self._watch.around(),
+                telemetry=None if self._watch is None else self._watch.telemetry(session, engine.info.batch),
+            )
+            self._in_doubt = self._hangs or session.failure is not None
+            return trimmed(result)
+
+    def close(self) -> None:
+        """Close the engine that is open, if there is one."""
+        if self._engine is not None:
+            engine, self._engine = self._engine, None
+            hangs, self._hangs, self._in_doubt = self._hangs, False, False
+            self._closes(engine, hangs)
+
+    def _refuses(self, config: RunConfig, wrong: UsageError) -> bool:
+        try:
+            self.open(config)
+        except LoadtrtError as error:
+            return str(error) == str(wrong)
+        return False
+
+    async def _drive(self, engine: Engine, config: RunConfig, session: Session, what: str) -> None:
+        """The session, and what a Ctrl-C does to it."""
+        stop = Stop()
+
+        async def watch(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                task_status.started()
+                async for _ in signals:
+                    self.stopped = True
+                    if stop.requested:
+                        scope.cancel()
+                        return
+                    stop.requested = True
+                    self._talks.say("stopping: waiting for requests in flight (again to give them up)")
+
+        settled = self._watch.settled if self._watch is not None else None
+        wrong: Exception | None = None
+        async with anyio.create_task_group() as group:
+            await group.start(watch, group.cancel_scope)
+            try:
+                self._hangs = True  # until it is known that it does not
+                await run_session(
+                    engine, config, self._inputs, stop, session, self._ticking(what, config), settled, allocated=True
+                )
+                self._hangs = not await _emptied(engine, session)
+            except Exception as error:  # a task group would wrap it
+                wrong, self._hangs = error, session.recorder is not None
+            group.cancel_scope.cancel()
+        if wrong is not None:
+            raise wrong
+
+    def _ticking(self, what: str, config: RunConfig) -> OnTick:
+        whole = f" of {format_duration(config.least_duration_ns)}" if config.least_duration_ns else ""
+
+        def tick(phase: Phase, elapsed_ns: int, submitted: int, completed: int) -> None:  # noqa: ARG001  (OnTick)
+            goal = whole if phase == "measure" else ""
+            self._talks.status(f"{what}: {phase} {format_duration(elapsed_ns) if elapsed_ns else ''}{goal}")
+
+        return tick
+
+    def _watch_gpu(self, kind: str, config: RunConfig) -> None:
+        """Once, for the first engine on a GPU: all others have the same one."""
+        if self._watched or kind != "tensorrt":
+            return
+        from loadtrt.capacity.gpu_watch import GpuWatch
+        from loadtrt.cuda.runtime import device_properties
+
+        self._watched = True
+        bus_id = device_properties(config.device).pci_bus_id
+        self._watch = GpuWatch(bus_id, self._talks.say, samples=config.telemetry)
+
+
+async def _emptied(engine: Engine, session: Session) -> bool:
+    """Whether the engine has nothing in flight: the next run would take what it answers for its own requests."""
+    recorder = session.recorder
+    if recorder is None or session.failure is not None:
+        return recorder is None and session.failure is None
+    left = recorder.submitted - int(recorder.by_status[OK] + recorder.by_status[FAILED])
+    patience = engine.now_ns() + _PATIENCE_NS
+    while left > 0 and engine.now_ns() < patience:
+        try:
+            left -= len(await engine.wait(patience))
+        except EngineError:
+            return False
+    return left <= 0
+
+
+def _require_memory(bill: MemoryBill) -> None:
+    """Raises EngineError when the lanes will not fit. The weights are loaded already: they are in no free memory."""
+    needed = bill.device_bytes - (bill.weights_bytes or 0)
+    if bill.free_bytes is not None and needed > bill.free_bytes:
+        raise EngineError(f"the lanes need {format_bytes(needed)} and {format_bytes(bill.free_bytes)} is free")
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """No Ctrl-C while a run is summed up: it would be lost."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,68 @@
+"""How throughput grows with requests in flight: the universal scalability law, fitted to a ladder of closed loops."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from loadtrt.measure.capacity_result import Scaling
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadtrt.measure.capacity_result import Trial
+
+
+def rungs(contexts: int, buffers: int) -> list[tuple[int, int]]:
+    """(contexts, buffers a lane) of each closed loop: 1, 2, 4, … lanes with one request each, all lanes, and then with
+    2, 4, … and all of their buffer sets."""
+    lanes = [*itertools.takewhile(lambda n: n < contexts, (2**k for k in range(11))), contexts]
+    depths = [*itertools.takewhile(lambda n: n < buffers, (2**k for k in range(1, 7))), buffers]
+    return [(n, 1) for n in lanes] + [(contexts, k) for k in depths if k > 1]
+
+
+def fit(ladder: Sequence[Trial]) -> Scaling | None:
+    """The law's parameters for these closed loops; None where none of them served anything.
+
+    X(N) = αN / (1 + σ(N−1) + κN(N−1)) (Gunther, Guerrilla capacity planning, 2007) is linear in 1/α, σ/α and κ/α:
+
+        N/X(N) = 1/α + (σ/α)(N−1) + (κ/α)N(N−1)
+
+    Least squares of relative errors, none of the three below zero: of the fits with σ, κ, both or neither at zero, the
+    best that is allowed.
+    """
+    measured = [
+        (trial.in_flight, rate, trial.run.metrics["latency"].mean_ns)
+        for trial in ladder
+        if trial.in_flight is not None and trial.run is not None and (rate := trial.run.throughput.requests_per_s)
+    ]
+    if not measured:
+        return None
+    counts, rates = (
+        np.array(column, np.float64) for column in zip(*((n, rate) for n, rate, _ in measured), strict=True)
+    )
+    terms = np.column_stack((np.ones_like(counts), counts - 1, counts * (counts - 1))) * (rates / counts)[:, None]
+    best: tuple[float, tuple[float, float, float]] = (math.inf, (0.0, 0.0, 0.0))
+    for kept in ((0,), (0, 1), (0, 2), (0, 1, 2)):
+        if len(kept) > len(measured):
+            continue
+        found = np.zeros(3)
+        found[list(kept)] = np.linalg.lstsq(terms[:, list(kept)], np.ones(len(measured)), rcond=None)[0]
+        error = float(np.square(terms @ found - 1).sum())
+        if found.min() >= 0 < found[0] and error < best[0] * (1 - 1e-9) - 1e-15:
+            best = (error, (float(found[0]), float(found[1]), float(found[2])))
+    inverse, sigma, kappa = best[1][0], best[1][1] / best[1][0], best[1][2] / best[1][0]
+    fitted = counts / (1 + sigma * (counts - 1) + kappa * counts * (counts - 1)) / inverse
+    powers = [rate / latency if latency else 0.0 for _, rate, latency in measured]
+    return Scaling(
+        alpha_per_s=1 / inverse,
+        sigma=sigma,
+        kappa=kappa,
+        peak_in_flight=max(math.sqrt(max(1 - sigma, 0.0) / kappa), 1.0) if kappa else None,
+        most_per_s=float(rates.max()),
+        knee_in_flight=measured[max(range(len(powers)), key=powers.__getitem__)][0],
+        error_ratio=float(np.max(np.abs(fitted / rates - 1))),
+    )

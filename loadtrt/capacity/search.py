@@ -1,0 +1,272 @@
+"""Which run to make next, and what all of them say: the search for capacity without any engine, clock or file.
+
+**Search.** The first run is where the ladder lets expect the capacity. Each next one is at the median of what all runs
+together say of the threshold (capacity/threshold.py), of the objective that has the lowest: within the bracket of the
+rates that were met and missed beyond doubt, and below those at which the generator gave up. It ends when half the 95 %
+interval is at most `precision` of it, or after `max_trials`.
+
+**Confirm.** A run at the threshold itself meets and misses with equal right, and would decide nothing. So the
+confirming run, CONFIRM_TIMES as long and with a seed of its own, is as far below as it must be to be decided if the
+estimate is right: at the share p that is told from p₀ even where p + √(p(1−p)/N) is seen, N what such a run will be
+worth. With few requests that is far below: a rate that is known to be met says more than one that is not known at all.
+Missed or undecided, the next is 2 % lower, or where the estimate with it says, whichever is lower; MOST_CONFIRMS in
+all, and no more where no rate can be told.
+
+The same runs lead to the same next one, so that a search goes on from its file.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from loadtrt.capacity.threshold import Estimate, Seen, estimate, log_odds
+from loadtrt.measure.verdict import LEAST_MET, share_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadtrt.measure.objective import Objective
+    from loadtrt.measure.verdict import Verdict
+
+CONFIRM_TIMES = 5
+MOST_CONFIRMS = 4
+_STEP = 0.98
+_LEAST_RATE = 0.01  # of the greatest throughput: nobody looks for less
+_MOST_RATE = 1.05  # of it: no queue in front of an engine is shorter than none
+_FARTHEST = 0.4  # of the estimate: no confirming run is farther below
+_MOST_LOAD = 0.95  # up to which queues are taken to forget faster at lower rates: X is not known better than that
+_SURE = 0.7  # of what a run is expected to be worth
+_RESOLVED = 100
+_HOST_STEP = 0.85
+_MOST_HOST_BOUND = 4
+_FAR = 10.0  # times the allowed share, or a part of it: far missed, far from missed
+
+Answer = Literal["found", "undecided", "infeasible", "host-bound"]
+
+
+class Share(NamedTuple):
+    """How an objective fared in a run: the share of bad requests, how many independent ones they were worth."""
+
+    bad: float
+    size: float
+    verdict: Verdict
+
+
+class Step(NamedTuple):
+    """The next run: at `rate` requests a second, `times` as long as a trial, with the seed number `stream`."""
+
+    kind: Literal["search", "confirm"]
+    rate: float
+    times: int
+    stream: int
+
+
+class Told(NamedTuple):
+    """What came of a step: a share for each objective, in their order. host_bound: the generator was the bottleneck."""
+
+    step: Step
+    shares: tuple[Share, ...]
+    host_bound: bool = False
+
+    @property
+    def verdict(self) -> Verdict:
+        """Missed if any objective was, met if all were."""
+        verdicts = {share.verdict for share in self.shares}
+        return "missed" if "missed" in verdicts else "undecided" if "undecided" in verdicts else "met"
+
+
+@dataclass(slots=True)
+class Search:
+    """The search for the capacity of one engine. start: where to begin; throughput: the greatest that was measured,
+    both requests a second. `next` is the run to make, None when there is an answer; `tell` what came of it."""
+
+    objectives: Sequence[Objective]
+    start: float
+    throughput: float
+    precision: float
+    max_trials: int
+    told: list[Told] = field(default_factory=list)
+
+    def next(self) -> Step | None:
+        """The run to make now; None once `answer` is final."""
+        if self.answer is not None:
+            return None
+        if not self.told:
+            return self._step("search", min(max(self.start, self._least), self._ceiling))
+        if self.told[-1].host_bound:
+            return self._step(self.told[-1].step.kind, self.told[-1].step.rate * _HOST_STEP)
+        if self._searching:
+            return self._step("search", self._probe(self.binding[1].rate))
+        return self._step("confirm", self._confirm_rate())
+
+    def tell(self, told: Told) -> None:
+        """What came of the last step."""
+        self.told.append(told)
+
+    @property
+    def answer(self) -> Answer | None:
+        """None while there is more to do."""
+        confirms = [each for each in self._valid if each.step.kind == "confirm"]
+        if confirms and confirms[-1].verdict == "met":
+            return "host-bound" if self._host_binds else "found"
+        if sum(each.host_bound for each in self.told) >= _MOST_HOST_BOUND:
+            return "host-bound"
+        if self._too_low:
+            return "infeasible"
+        if len(confirms) >= MOST_CONFIRMS or (confirms and confirms[-1].verdict != "missed" and not self._decidable):
+            return "undecided"
+        return None
+
+    @property
+    def known(self) -> bool:
+        """Whether any run said anything of the engine."""
+        return bool(self._valid)
+
+    @property
+    def estimates(self) -> list[Estimate]:
+        """Of each objective, by all runs that the generator did not spoil. Needs one of these."""
+        return [
+            estimate(
+                [Seen(each.step.rate, each.shares[place].bad, each.shares[place].size) for each in self._valid],
+                1 - objective.rank,
+                self.start,
+                self._least,
+                _MOST_RATE * self.throughput,
+                self.throughput,
+            )
+            for place, objective in enumerate(self.objectives)
+        ]
+
+    @property
+    def binding(self) -> tuple[int, Estimate]:
+        """(place, estimate) of the objective with the lowest threshold."""
+        found = self.estimates
+        place = min(range(len(found)), key=lambda each: found[each].rate)
+        return place, found[place]
+
+    @property
+    def feasible_max(self) -> float | None:
+        """The highest rate at which a run met all objectives."""
+        return max((each.step.rate for each in self._valid if each.verdict == "met"), default=None)
+
+    @property
+    def infeasible_min(self) -> float | None:
+        """The lowest rate at which a run missed an objective."""
+        return min((each.step.rate for each in self._valid if each.verdict == "missed"), default=None)
+
+    @property
+    def confirmed(self) -> float | None:
+        """The highest rate at which a confirming run met all objectives."""
+        rates = [each.step.rate for each in self._valid if each.step.kind == "confirm" and each.verdict == "met"]
+        return max(rates, default=None)
+
+    @property
+    def host_bound(self) -> float | None:
+        """The lowest rate at which the generator was the bottleneck."""
+        return min((each.step.rate for each in self.told if each.host_bound), default=None)
+
+    @property
+    def boundary(self) -> Literal["smooth", "cliff"] | None:
+        """cliff: from met, and far below the allowed share, to missed and far above it, within the precision. smooth: a
+        run that is worth a verdict saw the slope between. None: no run tells."""
+        if not self._valid:
+            return None
+        place, _ = self.binding
+        allowed = 1 - self.objectives[place].rank
+        few, many = allowed / _FAR, min(allowed * _FAR, 0.5)
+        shares = [(each.step.rate, each.shares[place]) for each in self._valid]
+        below = max((rate for rate, share in shares if share.verdict == "met" and share.bad <= few), default=None)
+        above = min((rate for rate, share in shares if share.verdict == "missed" and share.bad >= many), default=None)
+        if below is not None and above is not None and below < above <= below * (1 + 2 * self.precision):
+            return "cliff"
+        return "smooth" if any(few < share.bad < many and share.size >= LEAST_MET for _, share in shares) else None
+
+    @property
+    def _valid(self) -> list[Told]:
+        return [each for each in self.told if not each.host_bound]
+
+    @property
+    def _least(self) -> float:
+        return _LEAST_RATE * self.throughput
+
+    @property
+    def _ceiling(self) -> float:
+        """No run is made above: all the engine can, and less than what the generator could not."""
+        host = self.host_bound
+        return min(_MOST_RATE * self.throughput, math.inf if host is None else host * _HOST_STEP)
+
+    @property
+    def _searching(self) -> bool:
+        """Whether the threshold is not yet known well enough to confirm."""
+        runs = [each for each in self._valid if each.step.kind == "search"]
+        confirming = any(each.step.kind == "confirm" for each in self.told)
+        if confirming or len(runs) >= self.max_trials:
+            return False
+        if self._host_binds:
+            return not runs
+        return len(runs) < 2 or self.binding[1].error > self.precision
+
+    @property
+    def _host_binds(self) -> bool:
+        """Whether the generator gives up before the engine does, as far as is known."""
+        return self.host_bound is not None and bool(self._valid) and self.binding[1].rate > self._ceiling
+
+    @property
+    def _too_low(self) -> bool:
+        """Whether a run as slow as anyone would look missed an objective."""
+        return any(each.verdict == "missed" and each.step.rate <= 1.5 * self._least for each in self._valid)
+
+    def between(self, rate: float) -> float:
+        """Within what was met and missed beyond doubt, where these agree with each other; below the ceiling."""
+        low, high = self.feasible_max, self.infeasible_min
+        if low is None or high is None or low < high:
+            rate = min(max(rate, low or rate), high or rate)
+        return min(rate, self._ceiling)
+
+    def _probe(self, rate: float) -> float:
+        """The same, but not again where there was no doubt: bisection of the bracket, or half of what was missed while
+        nothing was met. So a law that is not the threshold's gets an answer, too."""
+        low, high = self.feasible_max, self.infeasible_min
+        if high is not None and rate >= 0.99 * high and (low is None or low < high):
+            rate = max(high / 2, self._least) if low is None else (low + high) / 2
+        elif self._searching and low is not None and high is not None and rate <= 1.01 * low < high:
+            rate = (low + high) / 2
+        return self.between(rate)
+
+    def _confirm_rate(self) -> float:
+        rate = self._decidable or _FARTHEST * self.binding[1].rate
+        before = [each.step.rate for each in self._valid if each.step.kind == "confirm"]
+        return min(max(min([self._probe(rate), *(_STEP * each for each in before)]), self._least), self._ceiling)
+
+    @property
+    def _decidable(self) -> float | None:
+        """The highest rate at which a confirming run is told from the threshold; None where none is.
+
+        Its share p is that of the estimate's line. It is worth what the last confirming run was, or the run nearest to
+        the threshold times its length, times how much faster queues forget: by (1 − √ρ)² (M/M/1: Cohen, The single
+        server queue, 1982). Below a hundred that is discounted as in measure/verdict.py."""
+        place, found = self.binding
+        allowed = 1 - self.objectives[place].rank
+        confirms = [each for each in self._valid if each.step.kind == "confirm"]
+        nearest = confirms[-1] if confirms else min(self._valid, key=lambda each: abs(each.step.rate - found.rate))
+        size = nearest.shares[place].size
+        single = (size if size >= _RESOLVED else math.sqrt(size * _RESOLVED)) * CONFIRM_TIMES / nearest.step.times
+        for part in range(round(100 * (1 - _FARTHEST))):
+            rate = found.rate * (1 - part / 100)
+            share = 1 / (1 + math.exp(-log_odds(allowed) + found.slope * part / 100))
+            faster = rate / nearest.step.rate * (self._rest(rate) / self._rest(nearest.step.rate)) ** 2
+            worth = _SURE * single * faster * min(1.0, single * faster / _RESOLVED)
+            unlucky = share + math.sqrt(share * (1 - share) / max(worth, 1.0))
+            if worth >= LEAST_MET and share_interval(unlucky, worth)[1] <= allowed:
+                return rate
+        return None
+
+    def _rest(self, rate: float) -> float:
+        """1 − √ρ."""
+        return 1 - math.sqrt(min(rate / self.throughput, _MOST_LOAD))
+
+    def _step(self, kind: Literal["search", "confirm"], rate: float) -> Step:
+        """At a rate that is written in four digits."""
+        return Step(kind, float(f"{rate:.4g}"), CONFIRM_TIMES if kind == "confirm" else 1, len(self.told))

@@ -1,0 +1,153 @@
+"""`loadtrt sweep` without its command line: a run at each point of a grid, kept as it ends."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import loadtrt
+from loadtrt.capacity.grid import knee_of, pareto_of, points_of, spent_axis
+from loadtrt.capacity.rig import changed, varied
+from loadtrt.environment import environment
+from loadtrt.errors import UsageError
+from loadtrt.measure.sweep_result import SkippedPoint, SweepPoint, SweepResult
+from loadtrt.units import format_count, format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from loadtrt.capacity.rig import Rig, Talks
+    from loadtrt.config import RunConfig
+
+_ENDED = "the sweep ended before it"
+
+
+class Sweeper:
+    """Sweeps over axes on a rig. `result` is whole at any moment; `keep` gets it after each point. all_points: no point
+    is skipped because its axis no longer gains. Raises UsageError for a point that is no configuration."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        axes: Mapping[str, Sequence[Any]],
+        rig: Rig,
+        talks: Talks,
+        keep: Callable[[SweepResult], None],
+        *,
+        all_points: bool,
+    ) -> None:
+        self._rig, self._talks, self._keep = rig, talks, keep
+        self._grid = points_of(axes)
+        self._configs = [varied(config, **_as_options(settings)) for settings in self._grid]
+        loaded = any(each.arrivals != "closed" for each in self._configs)
+        self._gaining = {} if loaded or all_points else axes  # in an open loop throughput is what is offered
+        self._points: dict[int, SweepPoint] = {}
+        self._skipped: dict[int, str] = {}
+        self._result = SweepResult(
+            loadtrt=loadtrt.__version__,
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=tuple(sys.argv),
+            config=config.model_dump(mode="json", by_alias=True),
+            environment=environment(),
+            axes={name: tuple(values) for name, values in axes.items()},
+            outcome="interrupted",
+        )
+
+    def resume(self, before: SweepResult) -> int:
+        """Take the points of an unfinished sweep as measured, but those that failed. Axes may have got other values.
+        Returns how many there are. Raises UsageError where it was a sweep of something else."""
+        difference = changed(before.config, self._result.config)
+        if difference is not None:
+            raise UsageError(f"its sweep was another one: {difference}; name another file")
+        if set(before.axes) != set(self._result.axes):
+            raise UsageError(f"its sweep was over {', '.join(before.axes)}: give these axes, or name another file")
+        self._result = self._result.model_copy(update={"started": before.started, "environment": before.environment})
+        measured = [point for point in before.points if point.run is not None and point.run.outcome == "completed"]
+        for place, settings in enumerate(self._grid):
+            for point in measured:
+                if point.settings == settings:
+                    self._points[place] = point
+        return len(self._points)
+
+    @property
+    def result(self) -> SweepResult:
+        """All that is known so far."""
+        return self._result
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is anything to keep."""
+        return bool(self._points)
+
+    def sweep(self) -> None:
+        """Measure all points. An interruption ends it quietly; a point that fails is kept with its sentence."""
+        try:
+            for place, settings in enumerate(self._grid):
+                if place not in self._points and not self._is_spent(place):
+                    self._points[place] = self._measure(place, settings)
+                    self._update()
+                if self._rig.stopped:
+                    return
+        except KeyboardInterrupt:
+            return
+        except Exception as error:
+            self._update(outcome="failed", failure=str(error) or type(error).__name__)
+            raise
+        self._update(outcome="completed")
+
+    def _measure(self, place: int, settings: dict[str, Any]) -> SweepPoint:
+        config, what = self._configs[place], f"{place + 1} of {len(self._grid)}, {in_words(settings)}"
+        failure = self._rig.try_open(config, (self._configs[0], self._configs[-1]))
+        if failure is not None:  # the next settings may do
+            self._talks.say(f"{what}: {failure}")
+            return SweepPoint(settings=settings, run=None, failure=failure)
+        try:
+            run = self._rig.run(config, what)
+        except UsageError as error:  # a load that cannot be drawn
+            return SweepPoint(settings=settings, run=None, failure=str(error))
+        rate, latency = run.throughput.inferences_per_s, run.metrics["latency"].percentiles_ns["p99"]
+        words = [] if rate is None else [f"{format_count(rate)} inferences/s"]
+        words += [] if latency is None else [f"latency p99 {format_duration(latency)}"]
+        words += [f"failed: {run.failure}"] if run.failure else [] if run.valid else ["INVALID"]
+        self._talks.say(f"{what}: {', '.join(words)}")
+        return SweepPoint(settings=settings, run=run, failure=run.failure)
+
+    def _is_spent(self, place: int) -> bool:
+        why = spent_axis(self._grid[place], list(self._points.values()), self._gaining)
+        if why is not None:
+            self._skipped[place] = why
+        return why is not None
+
+    def _update(self, **changes: Any) -> None:
+        points = tuple(self._points[place] for place in sorted(self._points))
+        self._result = self._result.model_copy(
+            update={
+                "points": points,
+                "skipped": tuple(
+                    SkippedPoint(settings=settings, reason=self._skipped.get(place, _ENDED))
+                    for place, settings in enumerate(self._grid)
+                    if place not in self._points
+                ),
+                "pareto": pareto_of(points),
+                "knee": knee_of(points),
+                **changes,
+            }
+        )
+        self._keep(self._result)
+
+
+def in_words(settings: Mapping[str, Any]) -> str:
+    """The settings of a point on one line."""
+    return ", ".join(f"{name.replace('_', ' ')} {_word(name, value)}" for name, value in settings.items())
+
+
+def _word(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{format_count(value)}/s" if name == "rate" else str(value)
+
+
+def _as_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As a command line would have them."""
+    return {name: f"{value:.9f}/s" if name == "rate" else value for name, value in settings.items()}

@@ -1,0 +1,124 @@
+"""At which rate the share of bad requests reaches the allowed one: told from many short runs together.
+
+Near saturation one run is worth a handful of independent requests (measure/verdict.py), so that its own verdict is
+mostly "undecided". All of them together say more: run i at rate λ_i had a share q_i bad of what is worth N_i requests.
+
+**Law.** ln(p/(1−p)), the log-odds of a bad request, is nearly a straight line in the rate around the threshold λ*:
+
+    logit p(λ) = logit p₀ + s·(λ − λ*)/λ*        s = c·ln(1/p₀)·ρ/(1 − ρ),  ρ = λ*/X
+
+p₀: the allowed share, X: the greatest throughput. For M/M/1 ln p = −(μ − λ)b is straight in λ, with c = 1; c is 0.5 to
+1.7 for M/M/2 to M/M/8, M/D/1 and processor sharing, p₀ = 1 %, at loads of 0.5 to 0.95 (where the bound is not that of
+the service time itself). A line in −ln(1 − λ/X) instead is up to five times further from these (benchmarks/capacity.py
+has the queues). Away from λ* the line bends: a run at distance δ = (λ_i − λ*)/λ* is taken to be off it with a standard
+deviation of 2sδ², at most half of sδ.
+
+**Estimate.** The posterior of λ* over a grid, with the binomial likelihood Π p_i^(N_i q_i) (1 − p_i)^(N_i (1 − q_i)),
+p_i = p(λ_i); before any run ln λ* is Laplace around what was expected, with scale 0.2 (which moves an estimate that is
+known within 3 % by 0.1 % at most), and ln c around 0 with scale 0.5. Medians and 95 % intervals of λ*. This is how
+psychologists find a threshold of perception in few trials, the next one at its median (Watson and Pelli, QUEST: a
+Bayesian adaptive psychometric method, 1983). Nothing diverges where all runs were good, or all bad.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    Grid = npt.NDArray[np.float64]
+
+_RATES, _SLOPES = 400, 41
+_SLOPE_RANGE = 3.0  # ln c lies within ±
+_SLOPE_SCALE, _RATE_SCALE = 0.5, 0.2
+_BEND, _MOST_BEND = 2.0, 0.5
+_MOST_LOAD = 0.98  # ρ in s, beyond which the law has no meaning
+_TAIL = 0.025
+
+
+class Seen(NamedTuple):
+    """A run at `rate`: a share `bad` of its requests, which are worth `size` independent ones."""
+
+    rate: float
+    bad: float
+    size: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The threshold's median and 95 % interval, requests a second, and the slope s there. bounded_below, bounded_above:
+    whether the runs, and not the range that was looked at, made that end."""
+
+    rate: float
+    low: float
+    high: float
+    slope: float
+    bounded_below: bool
+    bounded_above: bool
+
+    @property
+    def error(self) -> float:
+        """Half the interval's width, as a part of the rate."""
+        return (self.high - self.low) / (2 * self.rate)
+
+
+def estimate(
+    seen: Sequence[Seen], allowed: float, expected: float, least: float, most: float, throughput: float
+) -> Estimate:
+    """The threshold of an objective that allows a share `allowed` bad. expected: where it was thought to be; least,
+    most: between which rates it is looked for; throughput: the greatest that was measured (X). All rates a second."""
+    rates = np.geomspace(least, most, _RATES)
+    bends = np.linspace(-_SLOPE_RANGE, _SLOPE_RANGE, _SLOPES)
+    load = np.minimum(rates / throughput, _MOST_LOAD)
+    slopes = (-math.log(allowed) * load / (1 - load))[:, None] * np.exp(bends)[None, :]
+    prior = -np.abs(np.log(rates / expected))[:, None] / _RATE_SCALE - np.abs(bends)[None, :] / _SLOPE_SCALE
+    weights = [run.size for run in seen]
+    for _ in range(3):  # what a run is worth depends on where the threshold is
+        posterior = _posterior(seen, weights, allowed, rates, slopes, prior)
+        over_rates = posterior.sum(axis=1)
+        reached = np.cumsum(over_rates)
+        low, median, high = (float(np.interp(q, reached, rates)) for q in (_TAIL, 0.5, 1 - _TAIL))
+        slope = float((posterior * slopes).sum())
+        weights = [_discounted(run, allowed, median, slope) for run in seen]
+    edge = 2 * _TAIL / (1 - 2 * _TAIL)
+    return Estimate(
+        median, low, high, slope,
+        bounded_below=float(over_rates[: _RATES // 40].sum()) < edge,
+        bounded_above=float(over_rates[-_RATES // 40 :].sum()) < edge,
+    )  # fmt: skip
+
+
+def log_odds(share: float) -> float:
+    """ln(p/(1−p))."""
+    return math.log(share / (1 - share))
+
+
+def _posterior(
+    seen: Sequence[Seen], weights: Sequence[float], allowed: float, rates: Grid, slopes: Grid, prior: Grid
+) -> Grid:
+    """The probability of each (rate, slope) of the grid."""
+    total = prior.copy()
+    for run, weight in zip(seen, weights, strict=True):
+        line = log_odds(allowed) + slopes * (run.rate / rates - 1)[:, None]
+        # ln p = −ln(1 + e^−line), ln(1 − p) = −ln(1 + e^line), without overflow
+        total -= weight * (run.bad * np.logaddexp(0, -line) + (1 - run.bad) * np.logaddexp(0, line))
+    density = np.exp(total - total.max())
+    found: Grid = density / density.sum()
+    return found
+
+
+def _discounted(run: Seen, allowed: float, rate: float, slope: float) -> float:
+    """What a run is worth where the line bends: its log-odds have the variance 1/(N p(1−p)) of the sample, and with it
+    that of the bend."""
+    distance = (run.rate - rate) / rate
+    expected = log_odds(allowed) + slope * distance
+    share = min(max(run.bad, 1 / (1 + math.exp(-min(max(expected, -30.0), 30.0))), 1e-12), 0.5)
+    bend = slope * min(_BEND * distance**2, _MOST_BEND * abs(distance))
+    return run.size / (1 + run.size * share * (1 - share) * bend**2)

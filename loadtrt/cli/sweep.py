@@ -1,0 +1,128 @@
+"""`loadtrt sweep`: a run at each point of a grid."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from loadtrt.cli.options import engine_options_but, flag, input_options, many, require_targets
+from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EngineError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from loadtrt.config import RunConfig
+    from loadtrt.measure.sweep_result import SweepResult
+
+
+@click.command(short_help="Run over a grid of settings.")
+@engine_options_but("batch", "threads_per_context")
+@click.option("--contexts", metavar="1,2,4", help="Execution contexts; 1..8 is each from 1 to 8.")
+@click.option("--batch", metavar="1,4,16", help="Batches, where the model leaves the first dimension open.")
+@click.option("--buffers", metavar="1,2", help="Buffer sets a lane.")
+@click.option("--graph", metavar="on,off", help="CUDA graphs.")
+@click.option("--copies", metavar="on,off", help="Copy inputs and outputs with every request.")
+@click.option("--wait", metavar="spin,block", help="Poll for completions, or sleep until they come.")
+@click.option("--threads-per-context", metavar="1,2,4", help="CPU threads a context.")
+@click.option("--rate", metavar="100/s,200/s", help="Requests due a second; 100/s..1000/s:5 is five rates.")
+@click.option("--burstiness", metavar="1,4", help="Gamma arrivals: deviation / mean of gaps.")
+@click.option(
+    "--arrivals",
+    type=click.Choice(["closed", "constant", "poisson", "gamma"]),
+    help="How requests come.  [default: closed, with a rate poisson]",
+)
+@click.option("--bursts", metavar="ON/OFF", help="Such as 1s/4s: the whole --rate within 1 s of each 5 s.")
+@input_options
+@click.option("--input-sets", type=int, help="Different random input sets, taken in turn.  [default: 4]")
+@click.option("--warmup", metavar="TIME", help="Of each engine, and until clocks are steady.  [default: 1s]")
+@click.option("--duration", metavar="TIME", help="Of each point.  [default: 10s, or as --requests takes]")
+@click.option("--requests", type=int, help="Of each point; with --duration too, whichever is later.")
+@click.option("--max-duration", metavar="TIME", help="End a point after this, whatever else is asked.")
+@click.option("--drain", metavar="TIME", help="Wait this long for the last requests.  [default: 10s]")
+@flag("verify", "no-verify", "First compare outputs under load with those of a quiet run, for each engine.")
+@click.option(
+    "--objective",
+    multiple=True,
+    metavar="'latency.p99 < 10ms'",
+    callback=many,
+    help="A bound to judge by (repeatable).",
+)
+@click.option("--max-lateness", metavar="TIME", help="p99 of the generator's lateness that makes a point INVALID.")
+@click.option("--all", "all_points", is_flag=True, help="Measure also where contexts or buffers no longer gain 5 %.")
+@click.option("--json", "json_file", metavar="FILE|-", help="Write all of it there after each point; - is stdout.")
+@click.option("--resume", is_flag=True, help="Go on with the sweep in the file of --json.")
+@flag("telemetry", "no-telemetry", "Sample the GPU's clocks, power and heat.  [default: on]")
+@flag("quiet", "no-quiet", "No progress and no table.")
+def command(config: Path | None, all_points: bool, resume: bool, **options: Any) -> int:
+    """Run at each point of a grid, and show the curve of latency against throughput, its knee and what pays.
+
+    \b
+    loadtrt sweep --engine googlenet16.trt --contexts 1,2,4,8 --batch 1,4,16 --json sweep.json
+    loadtrt sweep --engine googlenet16.trt --contexts 4 --rate 500/s..3000/s:6
+    loadtrt sweep --engine zoo:googlenet --contexts 1,2 --batch 1                (no GPU needed)
+
+    Without a rate requests come as fast as they are served; along contexts and buffers it ends where two further values
+    gained less than 5 %. Each point is kept as it ends.
+    """
+    options["json"] = options.pop("json_file")
+    base, axes = _base_and_axes(config, options)
+    require_targets({"--json": base.json_file})
+    return _sweep(base, axes, all_points=all_points, resume=resume)
+
+
+def _base_and_axes(file: Path | None, options: dict[str, Any]) -> tuple[RunConfig, dict[str, tuple[Any, ...]]]:
+    """What all points have in common, and the values of those that were given. Raises UsageError."""
+    from loadtrt.capacity.axes import AXES, parse_axis
+    from loadtrt.config import load_config
+
+    axes = {name: parse_axis(name, options[name]) for name in options if name in AXES and options[name] is not None}
+    if not axes:
+        raise UsageError("a sweep is over something: give several values, such as --contexts 1,2,4 or --batch 1,4,16")
+    loads: dict[str, Any] = {
+        name: axes[name][0] for name in ("rate", "burstiness") if name in axes
+    }  # a load is whole or none
+    common = {name: value for name, value in options.items() if name not in AXES}
+    base = load_config(file, {**common, **loads}, without={"profile"})
+    return base, axes
+
+
+def _sweep(base: RunConfig, axes: dict[str, tuple[Any, ...]], *, all_points: bool, resume: bool) -> int:
+    from loadtrt.capacity.rig import Rig
+    from loadtrt.capacity.sweep import Sweeper
+    from loadtrt.cli.delivery import show
+    from loadtrt.cli.resuming import Keeper, unfinished
+    from loadtrt.cli.running import close_engine
+    from loadtrt.cli.voice import Voice
+    from loadtrt.report.documents import Kind, read_sweep
+    from loadtrt.report.sweep_tables import sweep_text
+    from loadtrt.units import plural
+
+    target = base.json_file
+    before = unfinished(target, Kind.SWEEP, read_sweep, resume=resume)
+    voice, keeper = Voice(quiet=base.quiet), Keeper(target)
+    with Rig(voice, close_engine) as rig:
+        sweeper = Sweeper(base, axes, rig, voice, keeper, all_points=all_points)
+        if before is not None:
+            voice.say(f"going on after {plural(sweeper.resume(before), 'point')} of {target}")
+        try:
+            sweeper.sweep()
+        finally:
+            voice.end_line()
+            if sweeper.measured:
+                keeper.finish(sweeper.result)
+            if sweeper.measured and not base.quiet:
+                show(sweep_text(sweeper.result), sys.stderr if target == "-" else sys.stdout)
+    keeper.require_kept()
+    return _exit_code(sweeper.result)
+
+
+def _exit_code(result: SweepResult) -> int:
+    """Of a sweep the points are the answer: a failed or invalid one says so in the table, unless there is no other."""
+    if result.outcome == "interrupted":
+        return EXIT_INTERRUPTED
+    measured = [point.run for point in result.points if point.run is not None and point.failure is None]
+    if not measured:
+        raise EngineError(result.points[0].failure or "no point was measured")
+    return 0 if any(run.valid for run in measured) else EXIT_INVALID

@@ -1,0 +1,166 @@
+"""A search for capacity as text: what a person reads when it ends. A pure function of the result."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from loadtrt.units import format_count, format_duration, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from loadtrt.measure.capacity_result import Candidate, CapacityResult, Trial
+
+_WIDTH = 80
+_EXACT = 1e-4  # few rungs are fitted exactly by any law
+
+
+def capacity_text(result: CapacityResult) -> str:
+    """At most 80 columns of text but for tables, ending with a newline."""
+    return "\n".join(_lines(result)) + "\n"
+
+
+def _lines(result: CapacityResult) -> Iterator[str]:
+    yield ""
+    engine = next((each.engine for each in result.candidates if each.engine), None)
+    if engine is not None:
+        yield f"{engine.name} on {engine.device} ({engine.flavour} {engine.version})"
+    yield from _wrapped(f"{_load(result)} · trials of {format_duration(result.trial_ns)} · {_bounds(result)}", "  ")
+    for place, each in enumerate(result.candidates):
+        if each.searched or len(result.candidates) == 1:
+            yield ""
+            yield from _candidate(each, alone=len(result.candidates) == 1, chosen=place == result.chosen)
+    if len(result.candidates) > 1:
+        yield ""
+        yield from _choice(result)
+    if result.outcome != "completed":
+        yield ""
+        yield from _wrapped(_ended(result), "")
+
+
+def _load(result: CapacityResult) -> str:
+    words = [f"{plural(result.config['buffers'], 'buffer')} a lane", str(result.load["arrivals"])]
+    words += [f"CV {result.load['burstiness']:g}"] if "burstiness" in result.load else []
+    words += [f"bursts {result.load['bursts']}"] if "bursts" in result.load else []
+    return " · ".join(words)
+
+
+def _bounds(result: CapacityResult) -> str:
+    return " · ".join(result.objectives)
+
+
+def _candidate(each: Candidate, *, alone: bool, chosen: bool) -> Iterator[str]:
+    yield f"{_name(each)}{'' if alone or not chosen else ' (chosen)'}"
+    rows = [_rung(trial) for trial in each.ladder if trial.run is not None]
+    if rows:
+        yield from _table([("in flight", "requests/s", "latency p50", "p99"), *rows])
+    if each.scaling is not None:
+        law = each.scaling
+        words = [f"contention {law.sigma:.3g}", f"coherency {law.kappa:.2g}"]
+        words += [f"most at {law.peak_in_flight:.0f} in flight"] if law.peak_in_flight is not None else []
+        words.append(f"knee at {law.knee_in_flight}")
+        fit = f" (the law is within {100 * law.error_ratio:.2g} %)" if law.error_ratio >= _EXACT else ""
+        yield from _wrapped(f"scaling: {', '.join(words)}{fit}", "  ")
+    if each.predicted_per_s is not None:
+        yield f"  expected from that: {format_count(each.predicted_per_s)}/s"
+    rows = [row for trial in each.searched if trial.run is not None for row in _open_loop(trial)]
+    if rows:
+        yield ""
+        yield from _table([("trial", "requests/s", "quantile", "bad", "95 %", "worth", ""), *rows])
+    for word, text in (("", each.conclusion), ("failed: ", each.failure), ("not searched: ", each.dropped)):
+        if text:
+            yield from _wrapped(f"{word}{text}", "")
+    if each.answer in ("found", "undecided"):
+        yield from _wrapped(_boundary(each), "  ")
+
+
+def _rung(trial: Trial) -> tuple[str, ...]:
+    run = trial.run
+    assert run is not None  # noqa: S101  # the caller looked
+    latency, rate = run.metrics["latency"], run.throughput.requests_per_s
+    times = ("–" if (ns := latency.percentiles_ns[name]) is None else format_duration(ns) for name in ("p50", "p99"))
+    return str(trial.in_flight), "–" if rate is None else format_count(rate), *times
+
+
+def _open_loop(trial: Trial) -> Iterator[tuple[str, ...]]:
+    """A row for each objective."""
+    assert trial.run is not None  # noqa: S101  # the caller looked
+    for place, item in enumerate(trial.run.objectives):
+        first = place == 0
+        share = f"{100 * (1 - item.good / item.requests):.3g} %" if item.requests else "–"
+        known = item.bad_low is not None and item.bad_high is not None
+        between = f"{100 * (item.bad_low or 0):.2g} .. {100 * (item.bad_high or 0):.2g} %" if known else "–"
+        yield (
+            trial.kind if first else "",
+            format_count(trial.rate_per_s or 0.0) if first else "",
+            "–" if item.value_ns is None else format_duration(item.value_ns),
+            share,
+            between,
+            "–" if item.effective is None else format_count(round(item.effective)),
+            "host-bound" if trial.host_bound else trial.failure or item.verdict or "",
+        )
+
+
+def _boundary(each: Candidate) -> str:
+    words = []
+    if len(each.objectives) > 1 and each.binding:
+        words.append(f"bound by {each.binding}")
+    words.append(f"met at {_rate(each.feasible_max_per_s)}, missed at {_rate(each.infeasible_min_per_s)}")
+    if each.boundary is not None:
+        words.append({"cliff": "it is a cliff", "smooth": "the slope is smooth"}[each.boundary])
+    if each.predicted_per_s and each.estimate_per_s:
+        words.append(f"expected {100 * (each.predicted_per_s / each.estimate_per_s - 1):+.0f} %")
+    if each.joules_per_inference is not None:
+        words.append(f"{each.joules_per_inference * 1000:.3g} mJ an inference")
+    return "; ".join(words)
+
+
+def _choice(result: CapacityResult) -> Iterator[str]:
+    rows = [("contexts", "batch", "expected", "capacity", "confirmed", "inferences/s", "")]
+    for place, each in enumerate(result.candidates):
+        rate = each.confirmed_per_s or each.estimate_per_s
+        rows.append(
+            (
+                str(each.contexts),
+                str(each.items),
+                _rate(each.predicted_per_s),
+                _rate(each.estimate_per_s),
+                _rate(each.confirmed_per_s),
+                "–" if rate is None else format_count(rate * each.items),
+                "chosen" if place == result.chosen else each.answer or ("failed" if each.failure else ""),
+            )
+        )
+    yield from _table(rows)
+    for each in result.candidates:
+        why = each.dropped or each.failure or (each.conclusion if each.answer == "infeasible" else "")
+        if why:
+            yield from _wrapped(f"{_name(each)}: {why}", "")
+    best = result.best
+    if best is not None:
+        yield from _wrapped(f"chosen: {_name(best)}, {result.reason}", "")
+
+
+def _ended(result: CapacityResult) -> str:
+    if result.outcome == "failed":
+        return f"FAILED: {result.failure}; what was measured until then is above"
+    return "INTERRUPTED, shown as far as it went; --resume goes on where it is kept in a file"
+
+
+def _name(each: Candidate) -> str:
+    return f"{plural(each.contexts, 'context')}, batch {each.items}"
+
+
+def _rate(rate: float | None) -> str:
+    return "–" if rate is None else f"{format_count(rate)}/s"
+
+
+def _wrapped(line: str, indent: str) -> list[str]:
+    return textwrap.wrap(line, _WIDTH, initial_indent=indent, subsequent_indent=indent + "  ")
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        yield "  " + "  ".join(cells).rstrip()

@@ -1,0 +1,149 @@
+"""Charts of how latencies are distributed: their spectrum, and the shares of requests within a latency."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from loadtrt.measure.histogram import bounds_of
+from loadtrt.report.charts.axes import durations, linear, ranks
+from loadtrt.report.charts.plot import SERIES, Key, Plot
+from loadtrt.units import format_count, format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadtrt.measure.histogram import Histogram
+    from loadtrt.measure.result import ObjectiveShare
+
+_BARS = 110
+_FAR = 30.0
+_PERCENT = 0.01
+_SHORTEST = 0.001  # share of requests
+_LEAST = 0.02  # the rank at which the axis of times begins
+
+
+class Bound(NamedTuple):
+    """What an objective asks for. name: as it was given; rank: which share must be within bound_ns."""
+
+    name: str
+    rank: float
+    bound_ns: int
+    seen: ObjectiveShare | None = None
+
+
+def near(bounds: Sequence[Bound], low: float, high: float) -> list[Bound]:
+    """Those that can be drawn beside times from low to high without taking all the room."""
+    return [bound for bound in bounds if low / _FAR <= bound.bound_ns <= high * _FAR]
+
+
+def spectrum(histogram: Histogram, marks: Sequence[tuple[str, float]], bounds: Sequence[Bound], metric: str) -> str:
+    """How many requests had which latency. marks: percentiles (name, ns); bounds: of this metric.
+
+    The height of a bar is its share of requests ÷ its width in ln(latency), in % of requests a 1 % of latency: areas
+    are shares, whatever the widths, which double with each octave (measure/histogram.py). The shortest 1 in 1000, which
+    would take most of the axis, are not drawn.
+    """
+    last = int(np.flatnonzero(histogram.counts)[-1])
+    first = int(np.searchsorted(np.cumsum(histogram.counts), max(_SHORTEST * histogram.count, 1)))
+    each = max(1, math.ceil((last - first + 1) / _BARS))
+    starts = np.arange(first, last + 1, each)
+    counts = np.add.reduceat(histogram.counts[: last + 1], starts)
+    low, _ = bounds_of(starts)
+    end, width = bounds_of(np.array([last]))
+    edges = [max(float(edge), 0.5) for edge in (*low.tolist(), int(end[0] + width[0]))]
+    total = histogram.count
+    bars = [
+        (
+            left,
+            right,
+            100 * int(count) / total / math.log(right / left) * _PERCENT,
+            _bar_text(left, right, int(count), total),
+        )
+        for left, right, count in zip(edges, edges[1:], counts.tolist(), strict=False)
+        if count
+    ]
+    highest = max(bar[2] for bar in bars)
+    bounds = near(bounds, edges[0], edges[-1])
+    x = durations(metric, (edges[0], edges[-1], *(bound.bound_ns for bound in bounds)), log=True, most=8)
+    y = linear("% of requests a 1 % of latency", 0, highest * 1.06, most=6)
+    keys = [Key("objective", "bad rule")] if bounds else []
+    named = [(value, f"{name} {format_duration(value)}") for name, value in marks]
+    plot = Plot(x, y, height=270, keys=keys, named=named)
+    plot.bars(bars, "f1")
+    for bound in bounds:
+        plot.upright(bound.bound_ns, "bad rule")
+    told = ", ".join(f"{name} {format_duration(value)}" for name, value in marks) or "no percentile is supported"
+    return plot.svg(f"Spectrum of {metric}", f"{format_count(total)} requests; {told}.")
+
+
+def _bar_text(low: float, high: float, count: int, total: int) -> str:
+    between = f"{format_duration(low)} to {format_duration(high)}"
+    return f"{between}: {format_count(count)} of {format_count(total)} ({100 * count / total:.3g} %)"
+
+
+class Curve(NamedTuple):
+    """One line of a chart of shares."""
+
+    name: str
+    histogram: Histogram
+
+
+def shares(curves: Sequence[Curve], bounds: Sequence[Bound], metric: str) -> str:
+    """Which share of requests was within which time, with 1/(1 − share) on a logarithmic axis (HdrHistogram's way): the
+    further right, the rarer. A curve is dotted where its sample is too small for 99 % confidence (measure/sampling.py).
+
+    bounds: objectives, each a corner that the curve must stay out of; whiskers: 95 % of the quantile.
+    """
+    drawn = curves[:SERIES]
+    most = max(curve.histogram.count for curve in drawn)
+    lines = [_steps(curve.histogram) for curve in drawn]
+    # The few shortest would take the room of all others.
+    lows = [curve.histogram.quantiles((_LEAST,))[0] for curve in drawn]
+    bounds = near(bounds, min(lows), max(line[-1][1] for line in lines))
+    y = durations(metric, (*lows, *(line[-1][1] for line in lines), *(bound.bound_ns for bound in bounds)), most=7)
+    keys = [Key(curve.name, f"s{number}") for number, curve in enumerate(drawn, 1)] if len(drawn) > 1 else []
+    keys += [Key("objective", "bad rule")] if bounds else []
+    keys.append(Key("too few requests to tell", "few plain"))
+    plot = Plot(ranks(most), y, height=270, keys=keys)
+    for bound in bounds:
+        plot.corner(bound.rank, bound.bound_ns, "bad")
+    for number, (curve, line) in enumerate(zip(drawn, lines, strict=True), 1):
+        told, rest = _split(line, _supported(curve.histogram.count))
+        plot.steps(told, f"s{number}")
+        if rest:
+            plot.steps(rest, f"s{number} few")
+    for bound in bounds:
+        seen = bound.seen
+        if seen and seen.value_ns is not None and seen.value_low_ns is not None and seen.value_high_ns is not None:
+            plot.whisker(bound.rank, seen.value_low_ns, seen.value_high_ns, "s1")
+    largest = ", ".join(f"{curve.name} at most {format_duration(curve.histogram.max or 0)}" for curve in drawn)
+    return plot.svg(f"{metric.capitalize()} by share of requests", f"{largest}.")
+
+
+def _supported(count: int) -> float:
+    """The highest rank that so many requests support: q with ln 0.01 / ln q = n, as in `least_samples`."""
+    return float(0.01 ** (1 / count))
+
+
+def _split(
+    points: list[tuple[float, float]], rank: float
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """The steps up to that rank, and those beyond it."""
+    before = [point for point in points if point[0] <= rank]
+    after = [point for point in points if point[0] > rank]
+    edge = (rank, before[-1][1])
+    return ([*before, edge], [edge, *after]) if after else (before, [])
+
+
+def _steps(histogram: Histogram) -> list[tuple[float, float]]:
+    """(rank, ns): from that rank on, requests took so long; the last point is the largest at rank 1."""
+    used = np.flatnonzero(histogram.counts)
+    counts = histogram.counts[used]
+    low, width = bounds_of(used)
+    middle = np.clip(low + (width - 1) / 2, histogram.min or 0, histogram.max)
+    before = (np.cumsum(counts) - counts) / counts.sum()
+    points = list(zip(before.tolist(), middle.tolist(), strict=True))
+    return [*points, (1.0, points[-1][1])]

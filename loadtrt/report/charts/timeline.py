@@ -1,0 +1,281 @@
+"""Charts over the time of a run: rates and latencies second by second, a heat map of them, and the GPU's readings."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from loadtrt.measure.histogram import BUCKETS, CELL, bounds_of, bucket_of
+from loadtrt.report.charts.axes import Axis, counts, duration_text, durations, elapsed, log_ticks
+from loadtrt.report.charts.latency import near
+from loadtrt.report.charts.plot import Key, Plot
+from loadtrt.units import SECOND_NS, format_count, format_duration, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from loadtrt.load.stages import Course
+    from loadtrt.measure.result import Interval
+    from loadtrt.report.charts.latency import Bound
+
+_MOST_POINTS = 400
+_MOST_HINTS = 150
+_COLUMNS = 150  # of a heat map
+_ROWS = 72
+SHADES = 8
+_LINES = (("p50", 4, "s1"), ("p90", 5, "s3"), ("p99", 6, "s2"))  # name, place in a _Second, class
+SHORTEST_NS = SECOND_NS // 5  # a last second that is shorter tells nothing below that
+_ROOM = 0.17  # of the axis: a phase as wide has room for its name
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of the time axis. kind: a class of the style sheet; from 0 the run was measured."""
+
+    name: str
+    kind: str
+    start_ns: float
+    end_ns: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """What all charts over time have in common. end_ns: of the last request; sent_ns: when the last one was sent."""
+
+    end_ns: int
+    sent_ns: int
+    phases: tuple[Phase, ...]
+
+    @property
+    def start_ns(self) -> float:
+        """Where the axis begins: before 0 where a phase does."""
+        return min((phase.start_ns for phase in self.phases), default=0.0)
+
+    def plot(self, y: Axis, keys: Sequence[Key], height: float = 230) -> Plot:
+        """A plot over this time, with its phases marked: named in it where there is room, in the legend else."""
+        share = {phase.name: (phase.end_ns - phase.start_ns) / (self.end_ns - self.start_ns) for phase in self.phases}
+        small = {phase.name: phase.kind for phase in self.phases if share[phase.name] < _ROOM or phase.kind == "slow"}
+        keys = [*keys, *(Key(name, f"span {kind}", "box") for name, kind in small.items())]
+        plot = Plot(elapsed(self.start_ns, self.end_ns), y, height=height, keys=keys)
+        for phase in self.phases:
+            plot.span(phase.start_ns, phase.end_ns, phase.kind, "" if phase.name in small else phase.name)
+        return plot
+
+
+class _Second(NamedTuple):
+    """One or several seconds of a run: rates are means, times the greatest of their seconds."""
+
+    start_ns: int
+    end_ns: int
+    per_s: float | None
+    failed: int
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    largest: float | None
+
+    @property
+    def middle(self) -> float:
+        return (self.start_ns + self.end_ns) / 2
+
+
+def throughput(intervals: Sequence[Interval], timeline: Timeline, course: Course | None) -> str:
+    """Requests served a second, and those due where the load has a course."""
+    seconds = _seconds(intervals, timeline.end_ns)
+    due = _due(course, timeline.sent_ns) if course is not None else []
+    rates = [second.per_s for second in seconds if second.per_s is not None]
+    highest = max([*rates, *(rate for _, rate in due)], default=1.0)
+    failed = sum(second.failed for second in seconds)
+    keys = [Key("served", "s1")]
+    keys += [Key("due", "s2")] if due else []
+    keys += [Key("failed", "bad rule")] if failed else []
+    plot = timeline.plot(counts("requests/s", highest), keys)
+    plot.line(due, "s2")
+    plot.line([(second.middle, second.per_s) for second in seconds], "s1")
+    if failed:
+        plot.line([(s.middle, s.failed * SECOND_NS / (s.end_ns - s.start_ns)) for s in seconds], "bad rule")
+    _hints(plot, seconds)
+    told = f"between {format_count(min(rates))} and {format_count(max(rates))} requests/s" if rates else "no requests"
+    return plot.svg("Throughput over time", f"Second by second, {told}.")
+
+
+def percentiles(intervals: Sequence[Interval], timeline: Timeline, bounds: Sequence[Bound]) -> str:
+    """p50, p90, p99 and the largest latency of each second, by completion; a percentile where requests lie beyond it:
+    n·(1 − q) ≥ 1, for below that it is the largest."""
+    seconds = _seconds(intervals, timeline.end_ns)
+    values = [value for second in seconds for value in second[4:8] if value is not None]
+    drawn = near(bounds, min(values, default=0), max(values, default=0))
+    y = durations("latency", [*values, *(bound.bound_ns for bound in drawn)])
+    lines = [line for line in _LINES if any(second[line[1]] is not None for second in seconds)]
+    keys = [Key(name, class_) for name, _, class_ in lines]
+    keys += [Key("largest", "f4", "dot"), *([Key("objective", "bad rule")] if drawn else [])]
+    plot = timeline.plot(y, keys)
+    for second in seconds:
+        if second.largest is not None:
+            plot.dot(second.middle, second.largest, "f4", radius=1.6)
+    for _, place, class_ in lines:
+        plot.line([(second.middle, second[place]) for second in seconds], class_)
+    for bound in drawn:
+        plot.level(bound.bound_ns, "bad")
+    _hints(plot, seconds)
+    told = f"largest {format_duration(max(values))}" if values else "no requests"
+    names = ", ".join(name for name, *_ in lines)
+    return plot.svg("Latency over time", f"{names} and the largest of each second; {told}.")
+
+
+def _hints(plot: Plot, seconds: Sequence[_Second]) -> None:
+    if len(seconds) > _MOST_HINTS:
+        return
+    for second in seconds:
+        times = (("p50", second.p50), ("p90", second.p90), ("p99", second.p99), ("largest", second.largest))
+        words = [f"{second.start_ns / SECOND_NS:g} s"]
+        words += [f"{format_count(second.per_s)} requests/s"] if second.per_s is not None else []
+        words += [f"{name} {format_duration(value)}" for name, value in times if value is not None]
+        words += [f"{second.failed} failed"] if second.failed else []
+        plot.hover(second.start_ns, second.end_ns, ", ".join(words))
+
+
+def _seconds(intervals: Sequence[Interval], end_ns: int) -> list[_Second]:
+    """At most _MOST_POINTS, of as many seconds each as that takes."""
+    each = grouped(len(intervals))
+    return [_second(intervals[place : place + each], each, end_ns) for place in range(0, len(intervals), each)]
+
+
+def grouped(seconds: int) -> int:
+    """How many seconds a point of a chart stands for."""
+    return max(1, math.ceil(seconds / _MOST_POINTS))
+
+
+def _second(group: Sequence[Interval], each: int, end_ns: int) -> _Second:
+    start = group[0].start_ns
+    end = min(start + each * SECOND_NS, max(end_ns, start + 1))
+
+    long = end - start >= SHORTEST_NS
+
+    def largest(values: Iterable[float | None]) -> float | None:
+        return max((value for value in values if value is not None), default=None)
+
+    def time(rank: float, of: Callable[[Interval], float | None]) -> float | None:
+        return largest(of(one) for one in group if one.requests * (1 - rank) >= 1 - 1e-9) if long else None
+
+    return _Second(
+        start_ns=start,
+        end_ns=end,
+        per_s=sum(interval.requests for interval in group) * SECOND_NS / (end - start) if long else None,
+        failed=sum(interval.failed for interval in group),
+        p50=time(0.5, lambda one: one.latency_p50_ns),
+        p90=time(0.9, lambda one: one.latency_p90_ns),
+        p99=time(0.99, lambda one: one.latency_p99_ns),
+        largest=largest(interval.latency_max_ns for interval in group),
+    )
+
+
+def _due(course: Course, end_ns: int) -> list[tuple[float, float]]:
+    """λ(t) as the corners of its line."""
+    points: list[tuple[float, float]] = []
+    start = 0.0
+    while start < end_ns and len(points) < _MOST_POINTS:
+        for stage in course.stages:
+            inside = min(stage.duration_ns, end_ns - start) / stage.duration_ns
+            if inside <= 0:
+                break
+            points.append((start, stage.first))
+            points.append((start + inside * stage.duration_ns, stage.first + inside * (stage.last - stage.first)))
+            start += stage.duration_ns
+        if not course.repeats:
+            break
+    return points
+
+
+def heat_map(intervals: Sequence[Interval], bounds: Sequence[Bound]) -> str:
+    """How many requests had which latency when: a column a second (or several), a row an eighth of an octave (or a
+    quarter, …), darker for more on a logarithmic scale, so that a single one is seen."""
+    each = max(1, math.ceil(len(intervals) / _COLUMNS))
+    used = [cell for interval in intervals for cell, count in interval.latency_counts.items() if count > 0]
+    low, high = max(min(used), 0), min(max(used), BUCKETS // CELL)
+    tall = max(1, math.ceil((high - low + 1) / _ROWS))
+    first = low - 2 * tall
+    rows = math.ceil((high - first + 1) / tall) + 2
+    found: Counter[tuple[int, int]] = Counter()
+    for number, interval in enumerate(intervals):
+        for cell, count in interval.latency_counts.items():
+            if low <= cell <= high and count > 0:
+                found[number // each, (cell - first) // tall] += count
+    columns = math.ceil(len(intervals) / each)
+    most = max(found.values())
+    paths = [""] * SHADES
+    for (column, row), count in sorted(found.items()):
+        paths[shade(count, most)] += f"M{column} {rows - row - 0.5:g}h1"
+
+    def place(ns: float) -> float:
+        bucket = int(bucket_of(np.array([round(ns)]))[0])
+        start, width = bounds_of(np.array([bucket]))
+        return ((bucket + (ns - int(start[0])) / int(width[0])) / CELL - first) / (rows * tall)
+
+    ends = [float(bounds_of(np.array([max(edge, 0) * CELL]))[0][0]) for edge in (first, first + rows * tall)]
+    ticks = tuple((tick, duration_text(tick)) for tick in log_ticks(max(ends[0], 1.0), ends[1], 6))
+    drawn = [bound for bound in bounds if 0 <= place(bound.bound_ns) <= 1]
+    steps = [1, *sorted({round(most ** (share / 2)) for share in (1, 2)} - {1})]
+    keys = [
+        Key(f"{format_count(count)}{' requests' if count == steps[-1] else ''}", f"h{shade(count, most)}", "box")
+        for count in steps
+    ]
+    keys += [Key("objective", "bad rule")] if drawn else []
+    end = columns * each * SECOND_NS
+    plot = Plot(elapsed(0, end), Axis("latency", ticks, place), height=230, keys=keys)
+    plot.cells(paths, columns, rows)
+    for bound in drawn:
+        plot.level(bound.bound_ns, "bad")
+    size = f"{plural(each, 'second')} × {'an eighth' if tall == 1 else f'{tall} eighths'} of an octave"
+    return plot.svg("Heat map of latency", f"Requests by second and latency, at most {format_count(most)} in {size}.")
+
+
+def shade(count: int, most: int) -> int:
+    """0 to SHADES − 1, by the logarithm of the count."""
+    return 0 if most <= 1 else min(int(SHADES * math.log(count) / math.log(most)), SHADES - 1)
+
+
+class Reading(NamedTuple):
+    """One line of a chart of the GPU: values at the middles of the seconds, and what lies around them."""
+
+    name: str
+    values: Sequence[float | None]
+    low: Sequence[float | None] = ()
+    high: Sequence[float | None] = ()
+
+
+def readings(
+    title: str,
+    unit: str,
+    middles: Sequence[float],
+    lines: Sequence[Reading],
+    timeline: Timeline,
+    limit: tuple[str, float] | None,
+) -> str:
+    """What NVML told over time. limit: (name, value) that the GPU keeps to, drawn where it is not far off."""
+    known = [value for line in lines for value in (*line.values, *line.high) if value is not None]
+    highest = max(known)
+    near = limit is not None and limit[1] <= 2 * highest
+    y = counts(unit, max(highest, limit[1]) if limit is not None and near else highest, most=5)
+    keys = [Key(line.name, f"s{number}") for number, line in enumerate(lines, 1)] if len(lines) > 1 else []
+    plot = timeline.plot(y, keys, height=180)
+    for number, line in enumerate(lines, 1):
+        if line.low:
+            plot.band(zip(middles, line.low, line.high, strict=True), f"band f{number}")
+        plot.line(zip(middles, line.values, strict=True), f"s{number}")
+    if limit is not None and near:
+        plot.level(limit[1], "mark", limit[0])
+    told = "; ".join(f"{line.name} {_range(line.values)} {unit}" for line in lines)
+    return plot.svg(title, f"{told}.")
+
+
+def _range(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "not told"
+    low, high = format_count(float(min(known))), format_count(float(max(known)))
+    return low if low == high else f"{low} to {high}"

@@ -1,0 +1,1 @@
+"""Pages: results → sections of words, tables and charts → HTML or Markdown. Pure functions."""

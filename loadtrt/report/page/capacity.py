@@ -1,0 +1,264 @@
+"""A search for capacity as sections: the answer, what it rests on, every trial."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadtrt.errors import UsageError
+from loadtrt.measure.objective import parse_objective
+from loadtrt.report.charts.bars import Bar, bars
+from loadtrt.report.charts.curves import Level, Miss, Region, ladder, latencies, misses
+from loadtrt.report.page.facts import closing
+from loadtrt.report.page.headline import UNKNOWN, count_or, state_badge
+from loadtrt.report.page.run import latency, objective_levels
+from loadtrt.report.page.section import Badge, Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
+from loadtrt.report.page.sweep import joules
+from loadtrt.report.tables import percent_text
+from loadtrt.units import format_count, format_duration, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from loadtrt.measure.capacity_result import Candidate, CapacityResult, ObjectiveCapacity, Trial
+    from loadtrt.measure.result import ObjectiveShare
+    from loadtrt.report.page.section import Block, Cell, Tone
+
+_TONES: dict[str, Tone] = {"found": "good", "infeasible": "bad"}
+_PERCENTILES = ("p50", "p99")
+
+
+def capacity(result: CapacityResult, file: str, key: str) -> Iterator[Section]:
+    """file: what to call it. key: an id that no other result on the page has."""
+    yield Section(tuple(_title(result)), tuple(_head(result, file)), level=1, badges=_badges(result))
+    if len(result.candidates) > 1:
+        yield section("Candidates", *_candidates(result))
+    for place, candidate in _in_order(result):
+        name = name_of(candidate)
+        if candidate.trials:
+            chosen = " (chosen)" if place == result.chosen and len(result.candidates) > 1 else ""
+            yield section(f"{name}{chosen}", *_candidate(candidate))
+        if place == result.chosen:
+            yield from _confirmed(candidate)
+    settings = {"configuration": result.config, "environment": result.environment}
+    yield section("Configuration", *closing(result, file, key, **settings))
+
+
+def _in_order(result: CapacityResult) -> list[tuple[int, Candidate]]:
+    """The chosen one first."""
+    return sorted(enumerate(result.candidates), key=lambda item: item[0] != result.chosen)
+
+
+def best_of(result: CapacityResult) -> Candidate | None:
+    """The candidate that was chosen, if there is such a place."""
+    known = result.chosen is not None and 0 <= result.chosen < len(result.candidates)
+    return result.best if known else None
+
+
+def name_of(candidate: Candidate) -> str:
+    """What tells a candidate from the others."""
+    batch = f", batch {candidate.items}" if candidate.engine or candidate.batch else ""
+    return f"{plural(candidate.contexts, 'context')} × {plural(candidate.buffers, 'buffer')}{batch}"
+
+
+def _title(result: CapacityResult) -> Iterator[Cell]:
+    yield "Capacity of "
+    engine = next((candidate.engine for candidate in result.candidates if candidate.engine is not None), None)
+    yield Name(engine.name if engine else str(result.config.get("engine", "an engine")))
+    if engine:
+        yield f" on {engine.device}"
+
+
+def _badges(result: CapacityResult) -> tuple[Badge, ...]:
+    found = [] if result.outcome == "completed" else [Badge(result.outcome.upper(), "bad")]
+    best = best_of(result)
+    if best is not None and best.answer is not None:
+        found.append(Badge(best.answer, _TONES.get(best.answer, "open")))
+    return tuple(found)
+
+
+def _head(result: CapacityResult, file: str) -> Iterator[Block]:
+    load = [f"{name} {value}" for name, value in result.load.items() if value not in (None, "", False)]
+    yield words("to hold: ", *joined(result.objectives), *(f" · {text}" for text in load))
+    engine = next((candidate.engine for candidate in result.candidates if candidate.engine is not None), None)
+    runtime = f"{engine.flavour} {engine.version} · " if engine else ""
+    yield words(f"{runtime}loadtrt {result.loadtrt} · {result.started} · ", Name(file))
+    if result.failure:
+        yield Notice("bad", result.failure, ())
+    best = best_of(result)
+    if best is None:
+        ended = "" if result.outcome == "completed" else "The search ended before there was an answer."
+        yield words(result.reason or ended or "No candidate has a capacity under these objectives.")
+    else:
+        yield Tiles(tuple(_tiles(best)))
+        if result.reason:
+            yield words(result.reason)
+
+
+def joined(names: tuple[str, ...]) -> Iterator[Cell]:
+    """Names with commas between."""
+    for place, name in enumerate(names):
+        yield from ((", ",) if place else ())
+        yield Name(name)
+
+
+def _tiles(best: Candidate) -> Iterator[Tile]:
+    answer = best.confirmed_per_s if best.confirmed_per_s is not None else best.estimate_per_s
+    confirmed = "confirmed" if best.confirmed_per_s is not None else "estimated, not confirmed"
+    yield Tile("capacity, requests/s", count_or(answer), confirmed)
+    if best.items != 1:
+        yield Tile("inferences/s", count_or(None if answer is None else answer * best.items), f"batch {best.items}")
+    interval = f"95 %: {rates_between(best.low_per_s, best.high_per_s)}"
+    yield Tile("estimate, requests/s", count_or(best.estimate_per_s), interval)
+    highest = f"lowest that missed {count_or(best.infeasible_min_per_s)}"
+    yield Tile("highest that met", count_or(best.feasible_max_per_s), highest)
+    if best.binding:
+        boundary = f"{best.boundary} boundary" if best.boundary else ""
+        yield Tile("binding", best.binding.partition("<")[0].strip(), boundary)
+    if best.joules_per_inference is not None:
+        yield Tile("energy an inference", joules(best.joules_per_inference), "at the confirming run")
+
+
+def rates_between(low: float | None, high: float | None) -> str:
+    """An interval of rates, as far as it is bounded."""
+    if low is None:
+        return UNKNOWN if high is None else f"at most {format_count(high)}"
+    return f"at least {format_count(low)}" if high is None else f"{format_count(low)} .. {format_count(high)}"
+
+
+def _candidates(result: CapacityResult) -> Iterator[Block]:
+    drawn = []
+    for candidate in result.candidates:
+        best = candidate.confirmed_per_s if candidate.confirmed_per_s is not None else candidate.estimate_per_s
+        value = None if best is None else best * candidate.items
+        drawn.append(Bar(name_of(candidate), value, count_or(value), "f1" if candidate is best_of(result) else "f3"))
+    if any(bar.value for bar in drawn):
+        chart = bars("Capacity by candidate", "Inferences a second.", drawn)
+        yield Figure("Capacity, inferences/s", chart, "where it is known")
+    rows = []
+    for candidate in result.candidates:
+        answer: Cell = Badge(candidate.answer, _TONES.get(candidate.answer, "open")) if candidate.answer else UNKNOWN
+        rows.append(
+            (
+                name_of(candidate),
+                answer,
+                count_or(candidate.estimate_per_s),
+                rates_between(candidate.low_per_s, candidate.high_per_s),
+                count_or(candidate.confirmed_per_s),
+                count_or(candidate.predicted_per_s),
+                count_or(candidate.scaling.most_per_s if candidate.scaling else None),
+                str(len(candidate.trials)),
+                candidate.failure or candidate.dropped or "",
+            )
+        )
+    header = ("", "", "estimate/s", "95 %", "confirmed/s", "predicted/s", "most/s", "trials", "")
+    note = "requests a second; predicted: by the ladder alone; most: of a closed loop"
+    yield Table(header, tuple(rows), words=2, last=True, note=note)
+
+
+def _candidate(candidate: Candidate) -> Iterator[Block]:
+    if candidate.conclusion:
+        yield words(candidate.conclusion)
+    yield from _by_rate(candidate)
+    rungs = []
+    for trial in candidate.ladder:
+        rate = trial.run.throughput.requests_per_s if trial.run is not None else None
+        if trial.in_flight is not None and rate is not None:
+            rungs.append((trial.in_flight, rate))
+    law = candidate.scaling
+    if rungs:
+        yield Figure("Throughput by requests in flight", ladder(rungs, law), "closed loops")
+    if law is not None:
+        yield words(
+            f"X(N) = αN / (1 + σ(N − 1) + κN(N − 1)), α {format_count(law.alpha_per_s)}/s, contention σ "
+            f"{law.sigma:.3g}, coherency κ {law.kappa:.3g}; off by {percent_text(law.error_ratio)} at most"
+        )
+    if len(candidate.objectives) > 1:
+        rows = tuple(
+            (Name(item.objective), count_or(item.rate_per_s), rates_between(item.low_per_s, item.high_per_s))
+            for item in candidate.objectives
+        )
+        yield Table(("objective", "just met at, requests/s", "95 %"), rows)
+    yield _trials(candidate)
+
+
+def _by_rate(candidate: Candidate) -> Iterator[Block]:
+    runs = [trial.run for trial in candidate.searched if trial.run is not None]
+    for text in dict.fromkeys(item.objective for run in runs for item in run.objectives):
+        told = (_miss(number, trial, text) for number, trial in enumerate(candidate.searched, 1))
+        found = [miss for miss in told if miss is not None]
+        if found:
+            mine = next((item for item in candidate.objectives if item.objective == text), None)
+            chart = misses(found, _allowed(text), _region(candidate, mine), text)
+            yield Figure("Bad requests by rate", chart, f"{text}; trials by number, the confirming one large")
+    levels = [Level(trial.rate_per_s, _times(trial)) for trial in candidate.searched if trial.rate_per_s is not None]
+    if any(time is not None for level in levels for time in level.times):
+        bounds = [bound for name in _PERCENTILES for bound in objective_levels(runs[0], name)]
+        chart = latencies(levels, _PERCENTILES, bounds, candidate.estimate_per_s)
+        yield Figure("Latency by rate", chart, "percentiles that each trial's sample supports")
+
+
+def _region(candidate: Candidate, mine: ObjectiveCapacity | None) -> Region:
+    if mine is None:
+        mine_rate, low, high = candidate.estimate_per_s, candidate.low_per_s, candidate.high_per_s
+    else:
+        mine_rate, low, high = mine.rate_per_s, mine.low_per_s, mine.high_per_s
+    return Region(mine_rate, low, high, candidate.feasible_max_per_s, candidate.infeasible_min_per_s)
+
+
+def _share(trial: Trial, text: str) -> ObjectiveShare | None:
+    return next((item for item in trial.run.objectives if item.objective == text), None) if trial.run else None
+
+
+def _miss(number: int, trial: Trial, text: str) -> Miss | None:
+    item = _share(trial, text)
+    if item is None or trial.rate_per_s is None or not item.requests or item.bad_low is None or item.bad_high is None:
+        return None
+    share = 1 - item.good / item.requests
+    return Miss(number, trial.rate_per_s, share, item.bad_low, item.bad_high, item.verdict, trial.kind == "confirm")
+
+
+def _allowed(text: str) -> float:
+    try:
+        return round(1 - parse_objective(text).rank, 9)
+    except UsageError:
+        return 0.0
+
+
+def _times(trial: Trial) -> tuple[float | None, ...]:
+    latency = trial.run.metrics.get("latency") if trial.run else None
+    return tuple(latency.percentiles_ns.get(name) if latency else None for name in _PERCENTILES)
+
+
+def _trials(candidate: Candidate) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for number, trial in enumerate((*candidate.ladder, *candidate.searched), 1 - len(candidate.ladder)):
+        run = trial.run
+        item = run.objectives[0] if run is not None and run.objectives else None
+        rate = f"{count_or(trial.rate_per_s)}/s"
+        what = rate if trial.in_flight is None else f"{plural(trial.in_flight, 'request')} in flight"
+        times = [UNKNOWN if time is None else format_duration(time) for time in _times(trial)]
+        bad = percent_text(1 - item.good / item.requests) if item and item.requests else UNKNOWN
+        badge = Badge("FAILED", "bad") if run is None else state_badge(run)
+        rows.append(
+            (
+                "" if number < 1 else str(number),
+                trial.kind,
+                what,
+                badge,
+                count_or(run.throughput.requests_per_s if run else None),
+                *times,
+                bad,
+                count_or(run.ok if run else None),
+                trial.failure or trial.host_bound or "",
+            )
+        )
+    header = ("#", "kind", "load", "", "requests/s", *_PERCENTILES, "bad", "requests", "")
+    return Table(header, tuple(rows), words=4, last=True)
+
+
+def _confirmed(candidate: Candidate) -> Iterator[Section]:
+    """The confirming run's latencies."""
+    confirming = [(trial.rate_per_s, trial.run) for trial in candidate.trials if trial.kind == "confirm"]
+    for rate, run in confirming[-1:]:
+        if run is not None and run.ok:
+            yield section(f"Latency at {count_or(rate)} requests/s", *latency(run))

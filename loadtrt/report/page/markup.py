@@ -1,0 +1,144 @@
+"""Sections as one HTML file that needs nothing else: no script, no font, no request. Everything is escaped."""
+
+from __future__ import annotations
+
+import re
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from loadtrt.report.charts.svg import element, escaped
+from loadtrt.report.page.section import Badge, Code, Data, Figure, Name, Notice, Table, Tiles, Words
+from loadtrt.report.page.style import STYLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from loadtrt.report.page.section import Block, Cell, Section, Tile
+
+# Were a name to slip through unescaped, the browser would still run no script and fetch nothing.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_HATCH = (
+    '<svg width="0" height="0" aria-hidden="true" style="position:absolute"><defs>'
+    '<pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
+    '<path d="M0 0V6" class="hatching"/></pattern></defs></svg>'
+)
+_THOUSANDS = re.compile(r"(?<=\d) (?=\d{3}\b)")
+_BREAKS = re.compile("([,/=])(?=.)")  # where a long name may go on in the next line
+_GLYPHS = {"good": "✓ ", "bad": "✗ ", "open": "? ", "plain": ""}
+
+
+def page(title: str, sections: Sequence[Section], footer: str) -> str:
+    """A whole HTML document. footer: who made it, in text."""
+    results = [place for place, item in enumerate(sections) if item.level == 1]
+    contents = _contents([(place, sections[place]) for place in results]) if len(results) > 1 else ""
+    body = "\n".join(_section(place, item) for place, item in enumerate(sections))
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
+        f"<title>{_text(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{_HATCH}\n<main>\n"
+        f"{contents}{body}\n</main>\n<footer>{_text(footer)}</footer>\n</body>\n</html>\n"
+    )
+
+
+def _contents(results: Sequence[tuple[int, Section]]) -> str:
+    links = "".join(
+        f'<li><a href="#part-{place}">{"".join(map(_inline, item.title))}</a> {"".join(map(_inline, item.badges))}</li>'
+        for place, item in results
+    )
+    return f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n'
+
+
+def _section(place: int, item: Section) -> str:
+    rank = f"h{item.level}"
+    heading = f'<{rank} id="part-{place}">{"".join(map(_inline, item.title))}'
+    heading += "".join(f" {_inline(badge)}" for badge in item.badges) + f"</{rank}>"
+    return "\n".join(["<section>", heading, *_blocks(item.blocks), "</section>"])
+
+
+def _blocks(blocks: Sequence[Block]) -> Iterator[str]:
+    """Charts that follow each other stand side by side."""
+    for charts, group in groupby(blocks, lambda block: isinstance(block, Figure)):
+        parts = [_block(block) for block in group]
+        yield '<div class="charts">' + "\n".join(parts) + "</div>" if charts else "\n".join(parts)
+
+
+def _block(block: Block) -> str:
+    match block:
+        case Words(pieces):
+            return f"<p>{''.join(map(_inline, pieces))}</p>"
+        case Tiles(tiles):
+            return f'<div class="tiles">{"".join(map(_tile, tiles))}</div>'
+        case Notice():
+            return _notice(block)
+        case Figure(title, svg, note, _):
+            caption = f"<b>{_text(title)}</b>" + (f" {_text(note)}" if note else "")
+            return f"<figure><figcaption>{caption}</figcaption>{svg}</figure>"
+        case Table():
+            return _table(block)
+        case Code(text):
+            return f'<pre tabindex="0">{escaped(text)}</pre>'
+        case Data(key, json, note):
+            data = f'<script type="application/json" id="{_text(key)}">{_inert(json)}</script>'
+            return f'<p class="note">{_text(note)}</p>{data}'
+
+
+def _inline(piece: Cell) -> str:
+    match piece:
+        case Badge(text, tone):
+            return f'<span class="badge {tone}">{_GLYPHS[tone]}{_text(text)}</span>'
+        case Name():
+            return "<code>" + _BREAKS.sub(r"\1<wbr>", escaped(piece)) + "</code>"
+        case str():
+            return _text(piece)
+
+
+def _tile(tile: Tile) -> str:
+    note = element("small", _text(tile.note)) if tile.note else ""
+    return f"<div><span>{_text(tile.name)}</span><b>{_text(tile.value)}</b>{note}</div>"
+
+
+def _notice(notice: Notice) -> str:
+    kind = f" <code>{_text(notice.kind)}</code>" if notice.kind else ""
+    lines = "".join(f"<dt>{_text(name)}</dt><dd>{_text(text)}</dd>" for name, text in notice.lines)
+    head = f"<b>{_GLYPHS[notice.tone]}{_text(notice.head)}</b>{kind}"
+    return f'<div class="notice {notice.tone}">{head}{f"<dl>{lines}</dl>" if lines else ""}</div>'
+
+
+def _table(table: Table) -> str:
+    last = len(table.header) - 1
+    left = [place < table.words or (table.last and place == last) for place in range(len(table.header))]
+    head = "".join(
+        f'<th scope="col"{"" if at_left else _RIGHT}>{_text(cell)}</th>'
+        for cell, at_left in zip(table.header, left, strict=True)
+    )
+    rows = "".join(f"<tr>{_row(row, left, table.last)}</tr>\n" for row in table.rows)
+    made = f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>'
+    if table.note:
+        made += f'<p class="note">{_text(table.note)}</p>'
+    return f"<details><summary>{_text(table.folded)}</summary>{made}</details>" if table.folded else made
+
+
+_RIGHT = ' class="n"'
+_LONG = ' class="w"'
+
+
+def _row(row: Sequence[Cell], left: Sequence[bool], long: bool) -> str:
+    kinds = ["" if at_left else _RIGHT for at_left in left]
+    if long:
+        kinds[-1] = _LONG
+    cells = "".join(f"<td{kind}>{_inline(cell)}</td>" for cell, kind in zip(row[1:], kinds[1:], strict=True))
+    return f'<th scope="row">{_inline(row[0])}</th>{cells}'
+
+
+def _text(text: object) -> str:
+    """Escaped, with thousands that no line ends between."""
+    return _THOUSANDS.sub("\u00a0", escaped(text))
+
+
+def _inert(json: str) -> str:
+    """JSON that no HTML parser takes for the end of its element: the same JSON, with what could be in escapes."""
+    for sign in "<>&\u2028\u2029":
+        json = json.replace(sign, f"\\u{ord(sign):04x}")
+    return json

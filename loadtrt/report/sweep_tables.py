@@ -1,0 +1,108 @@
+"""A sweep as text: what a person reads when it ends. A pure function of the result."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from loadtrt.units import format_count, format_duration, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from loadtrt.measure.sweep_result import SweepPoint, SweepResult
+
+_WIDTH = 80
+_COLUMNS = ("inferences/s", "latency p50", "p99", "service p50", "")
+
+
+def sweep_text(result: SweepResult) -> str:
+    """At most 80 columns of text but for the table, ending with a newline."""
+    return "\n".join(_lines(result)) + "\n"
+
+
+def _lines(result: SweepResult) -> Iterator[str]:
+    yield ""
+    engine = next((point.run.engine for point in result.points if point.run is not None), None)
+    if engine is not None:
+        yield f"{engine.name} on {engine.device} ({engine.flavour} {engine.version})"
+    axes = list(result.points[0].settings) if result.points else []
+    rows = [(*(axis.replace("_", " ") for axis in axes), *_COLUMNS)]
+    front = set(result.pareto)
+    for place, point in enumerate(result.points):
+        rows.append(
+            (
+                *(_word(axis, point.settings[axis]) for axis in axes),
+                *_numbers(point),
+                _remark(point, knee=place == result.knee, front=place in front and len(result.pareto) > 1),
+            )
+        )
+    if axes:
+        yield from _table(rows, len(rows[0]) - 1)
+    for reason, left in _left_out(result).items():
+        more = f" and {plural(len(left) - 1, 'point')} more" if len(left) > 1 else ""
+        yield from _wrapped(f"not measured: {_words(left[0])}{more}: {reason}")
+    for point in result.points:
+        if point.failure is not None:
+            yield from _wrapped(f"{_words(point.settings)}: {point.failure}")
+        elif point.run is not None:
+            for problem in point.run.problems:
+                yield from _wrapped(f"{_words(point.settings)}: INVALID, {problem.evidence}; {problem.remedy}")
+    if result.outcome == "failed":
+        yield from _wrapped(f"FAILED: {result.failure}; what was measured until then is above")
+    elif result.outcome == "interrupted":
+        yield from _wrapped("INTERRUPTED, shown as far as it went; --resume goes on where it is kept in a file")
+
+
+def _numbers(point: SweepPoint) -> tuple[str, ...]:
+    if point.run is None:
+        return ("–",) * (len(_COLUMNS) - 1)
+    rate, metrics = point.run.throughput.inferences_per_s, point.run.metrics
+    times = (metrics["latency"].percentiles_ns["p50"], metrics["latency"].percentiles_ns["p99"])
+    service = metrics["service"].percentiles_ns["p50"]
+    return (
+        "–" if rate is None else format_count(rate),
+        *("–" if ns is None else format_duration(ns) for ns in (*times, service)),
+    )
+
+
+def _remark(point: SweepPoint, *, knee: bool, front: bool) -> str:
+    """knee: most inferences a second for their latency; front: no point is better in both."""
+    if point.failure is not None:
+        return "failed"
+    words = ["knee"] if knee else []
+    words += ["front"] if front else []
+    if point.run is not None:
+        words += [] if point.run.valid else ["INVALID"]
+        words += [f"{item.objective} {item.verdict}" for item in point.run.objectives if item.verdict]
+    return ", ".join(words)
+
+
+def _left_out(result: SweepResult) -> dict[str, list[dict[str, Any]]]:
+    """The settings that were not measured, by the reason."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for point in result.skipped:
+        found.setdefault(point.reason, []).append(point.settings)
+    return found
+
+
+def _words(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {_word(name, value)}" for name, value in settings.items())
+
+
+def _word(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{format_count(float(value))}/s" if name == "rate" else str(value)
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, _WIDTH, subsequent_indent="  ")
+
+
+def _table(rows: Sequence[Sequence[str]], numbers: int) -> Iterator[str]:
+    """The first so many columns to the right, as numbers are."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row[:numbers], widths, strict=False)]
+        yield ("  " + "  ".join([*cells, *row[numbers:]])).rstrip()

@@ -1,0 +1,245 @@
+"""Charts: well-formed SVG, which shows what it was given."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from reported import HOSTILE, SCALING, measured, whole_run
+
+from loadtrt.measure.histogram import Histogram
+from loadtrt.measure.result import Interval
+from loadtrt.measure.sampling import least_samples
+from loadtrt.report.charts.axes import linear, ranks
+from loadtrt.report.charts.bars import Bar, Stack, bars, stacks
+from loadtrt.report.charts.curves import (
+    Fleet,
+    Level,
+    Miss,
+    Point,
+    Region,
+    gains,
+    ladder,
+    latencies,
+    misses,
+    sizes,
+    throughput_at,
+    tradeoff,
+)
+from loadtrt.report.charts.latency import Bound, Curve, shares, spectrum
+from loadtrt.report.charts.plot import Plot
+from loadtrt.report.charts.svg import cut, escaped, width_of
+from loadtrt.report.charts.timeline import SHADES, heat_map, percentiles, shade, throughput
+from loadtrt.report.page.run import timeline_of
+
+
+def _parsed(svg: str) -> ElementTree.Element:
+    return ElementTree.fromstring(svg)  # noqa: S314  # our own
+
+
+def _of_class(root: ElementTree.Element, class_: str) -> list[ElementTree.Element]:
+    return [found for found in root.iter() if class_ in found.get("class", "").split()]
+
+
+def _histogram(*values_ns: int) -> Histogram:
+    histogram = Histogram()
+    histogram.add(np.array(values_ns, np.int64))
+    return histogram
+
+
+def test_a_spectrum_shows_every_request() -> None:
+    """A bar's area is its share, however wide it is: height × width ÷ count is the same of all (on an axis on which
+    widths are ln(right / left)); and each bar tells its count."""
+    rng = np.random.default_rng(1)
+    histogram = _histogram(*(rng.lognormal(16, 0.6, 5000)).astype(np.int64).tolist())
+    root = _parsed(spectrum(histogram, [("p50", 1e7)], [], "latency"))
+    told, areas = 0, []
+    for found in _of_class(root, "f1"):
+        match = re.search(r": ([\d ]+) of 5 000", found.findtext("title") or "")
+        assert match
+        count, height = int(match[1].replace(" ", "")), float(found.get("height", "0"))
+        told += count
+        if height > 30:
+            areas.append(height * float(found.get("width", "0")) / count)
+    assert 0.999 * 5000 <= told <= 5000  # the shortest 1 in 1000 may be left out
+    assert len(areas) > 20
+    assert max(areas) < 1.1 * min(areas)  # places are rounded to a tenth of a pixel
+    assert len(_of_class(root, "mark")) == 1
+
+
+def test_a_spectrum_of_one_value_has_one_bar() -> None:
+    """And room on either side."""
+    bar, *rest = _of_class(_parsed(spectrum(_histogram(5_000_000), [], [], "latency")), "f1")
+    assert rest == []
+    assert 60 < float(bar.get("x", "0")) < 460
+
+
+def test_a_curve_is_dotted_where_its_sample_is_too_small() -> None:
+    """The whole part ends at the highest rank that so many requests support, and the dotted one goes on from there."""
+    root = _parsed(shares([Curve("latency", _histogram(*range(10_000, 20_000)))], [], "latency"))
+    whole, dotted = (found.get("d", "") for found in _of_class(root, "s1"))
+    left, end = float(re.findall(r"M([\d.]+)", whole)[0]), float(re.findall(r"H([\d.]+)", whole)[-1])
+    start, right = float(re.findall(r"M([\d.]+)", dotted)[0]), float(re.findall(r"H([\d.]+)", dotted)[-1])
+    assert end == start
+    rank = 0.01 ** (1 / 10_000)
+    assert least_samples(rank) in (10_000, 10_001)
+    assert (end - left) / (right - left) == pytest.approx(ranks(10_000).at(rank), abs=1e-3)
+
+
+def test_an_objective_is_a_corner_of_the_chart_of_shares() -> None:
+    """Right of its rank and above its bound."""
+    root = _parsed(shares([Curve("latency", _histogram(*range(1000, 9000)))], [Bound("x", 0.99, 5000)], "latency"))
+    assert len(_of_class(root, "corner")) == 1
+
+
+def test_a_heat_map_has_a_cell_for_each_second_and_latency() -> None:
+    """Single requests are seen; more are darker."""
+    run = measured()
+    cells = sum(len(interval.latency_counts) for interval in run.intervals)
+    root = _parsed(heat_map(run.intervals, []))
+    strokes = [path.get("d", "") for path in next(iter(_of_class(root, "cells")))]
+    assert sum(stroke.count("M") for stroke in strokes) == cells
+    assert [shade(count, 1000) for count in (1, 30, 1000)] == [0, SHADES // 2 - 1, SHADES - 1]
+    assert shade(1, 1) == 0
+
+
+def test_many_seconds_are_put_together() -> None:
+    """A run of three hours takes no more room than one of minutes."""
+    second = measured().intervals[3]
+    intervals = [second.model_copy(update={"start_ns": n * 10**9}) for n in range(10_800)]
+    run = measured().model_copy(update={"intervals": tuple(intervals)})
+    timeline = timeline_of(run)
+    for svg in (heat_map(intervals, []), throughput(intervals, timeline, None), percentiles(intervals, timeline, [])):
+        _parsed(svg)
+        assert len(svg) < 60_000
+
+
+def test_time_charts_mark_phases_and_slow_seconds() -> None:
+    """The transient and the seconds in which the GPU was slowed down, as one band each."""
+    run = whole_run()
+    root = _parsed(throughput(run.intervals, timeline_of(run), None))
+    bands = [found.get("class") for found in root.iter("rect") if "span" in found.get("class", "")]
+    assert bands.count("span slow") == 2  # the band and its key
+    assert bands.count("span transient") == 2
+    assert len(_of_class(root, "hover")) == len(run.intervals)
+
+
+def test_a_second_without_requests_is_a_gap() -> None:
+    """No line is drawn through what nobody knows."""
+    quiet = Interval(
+        start_ns=10**9,
+        requests=0,
+        failed=0,
+        latency_mean_ns=None,
+        latency_p50_ns=None,
+        latency_p90_ns=None,
+        latency_p99_ns=None,
+        latency_max_ns=None,
+        queue_mean_ns=None,
+        compute_mean_ns=None,
+    )
+    run = measured()
+    intervals = (run.intervals[0], quiet, *run.intervals[2:5])
+    root = _parsed(percentiles(intervals, timeline_of(run.model_copy(update={"intervals": intervals})), []))
+    lines = [found for found in root.iter("path") if found.get("class") == "s1" and "h20" not in found.get("d", "")]
+    dots = [found for found in root.iter("circle") if (found.get("class") or "").startswith("f1")]
+    assert (len(lines), len(dots)) == (1, 1)
+
+
+def test_a_percentile_that_is_the_largest_is_not_drawn() -> None:
+    """n·(1 − q) ≥ 1: p99 of a second takes 100 requests, p90 takes 10."""
+    run = measured()  # 200 a second
+
+    def lines(requests: int) -> list[str]:
+        seconds = tuple(interval.model_copy(update={"requests": requests}) for interval in run.intervals)
+        root = _parsed(percentiles(seconds, timeline_of(run), []))
+        return [text.text or "" for text in _of_class(root, "key") if (text.text or "").startswith("p")]
+
+    assert [lines(requests) for requests in (2, 10, 99, 100)] == [
+        ["p50"],
+        ["p50", "p90"],
+        ["p50", "p90"],
+        ["p50", "p90", "p99"],
+    ]
+
+
+def test_curves_of_many_runs() -> None:
+    """Every trial, point and size is a mark that tells its numbers."""
+    region = Region(210.0, 200.0, 220.0, 190.0, 250.0)
+    trials = [
+        Miss(1, 250.0, 0.05, 0.03, 0.08, "missed", False),
+        Miss(2, 190.0, 0.0, 0.0, 0.004, "met", False),
+        Miss(3, 205.0, 0.009, 0.005, 0.02, "undecided", True),
+    ]
+    root = _parsed(misses(trials, 0.01, region, "latency.p99 < 20ms"))
+    told = [found.findtext("title") for found in root.iter() if "/s," in (found.findtext("title") or "")]
+    assert told == [
+        "1: 250/s, 5 % bad (3 to 8 %)",
+        "2: 190/s, 0 % bad (0 to 0.4 %)",
+        "3, confirming: 205/s, 0.9 % bad (0.5 to 2 %)",
+    ]
+    assert _of_class(root, "region")
+    points = [Point("batch 1", "1", 100.0, 5e6, True, False), Point("batch 4", "1", 300.0, 9e6, True, True)]
+    assert len(_of_class(_parsed(tradeoff(points, "p99", [("x", 10**7)])), "dot")) == 2 + 2  # a ring, its key
+    fleets = [Fleet(2, 3e7, 2e7, 4e7), Fleet(3, 1e7, None, None)]
+    assert len(_of_class(_parsed(sizes([("random", fleets)], ("bound", 20_000_000), "p99")), "dot")) == 2
+    levels = [Level(200.0, (6e6, None)), Level(100.0, (5e6, 9e6)), Level(200.0, (6e6, 9e6))]
+    assert len(_of_class(_parsed(latencies(levels, ("p50", "p99"), [], 150.0)), "dot")) == 5
+    assert len(_of_class(_parsed(gains([("", [(1, 100.0), (2, 180.0)])], "contexts")), "dot")) == 2
+
+
+def test_the_law_of_a_ladder() -> None:
+    """X(1) = α; drawn beyond the last rung, with its peak where it has one."""
+    assert throughput_at(SCALING, 1) == SCALING.alpha_per_s
+    root = _parsed(ladder([(1, 200.0), (4, 420.0), (12, 400.0)], SCALING))
+    assert any((text.text or "").startswith("peak at 9.5") for text in root.iter("text"))
+    assert len(_of_class(_parsed(ladder([(1, 200.0)], None)), "dot")) == 2  # the rung and its key
+
+
+def test_bars_without_values() -> None:
+    """What is not known has no length, and its row all the same."""
+    root = _parsed(bars("t", "d", [Bar("a", None, "–"), Bar("b", 0.0, "0"), Bar("c", 2.0, "2")]))
+    widths = [float(found.get("width", "0")) for found in root.iter("rect")]
+    assert widths[0] == widths[1] == 1
+    assert widths[2] > 300
+    parts = _parsed(stacks("t", "d", ["x", "y"], [Stack("all", [0.0, 3.0], "3")], lambda value: f"{value:g}"))
+    assert len(_of_class(parts, "part")) == 1
+
+
+@pytest.mark.parametrize("width", [30.0, 70.0, 2000.0])
+def test_long_names_are_cut_in_their_middle(width: float) -> None:
+    """Beginning and end stay, and the whole fits."""
+    name = "inception_3b/3x3_reduce + inception_3b/relu_3x3_reduce"
+    short = cut(name, width)
+    assert width_of(short) <= width
+    assert short == name or (short[0] == name[0] and "…" in short)
+
+
+def test_whatever_a_name_holds_a_chart_is_well_formed() -> None:
+    """Names come from files."""
+    curve = Curve(HOSTILE, measured_histogram())
+    for svg in (
+        bars(HOSTILE, HOSTILE, [Bar(HOSTILE, 1.0, HOSTILE, hint=HOSTILE)]),
+        shares([curve, curve], [Bound(HOSTILE, 0.9, 10**7)], HOSTILE),
+    ):
+        assert "script" not in {found.tag for found in _parsed(svg).iter()}
+    assert "<" not in escaped(HOSTILE)
+    assert "\x1b" not in escaped(HOSTILE)
+    assert "\n" not in escaped(HOSTILE)
+
+
+def measured_histogram() -> Histogram:
+    return Histogram.from_dict(measured().histograms["latency"])
+
+
+def test_names_above_a_plot_do_not_lie_on_each_other() -> None:
+    """However near their values are, each has a place of its own in a row."""
+    named = [(5.0, "p50 5.00 ms"), (5.1, "p90 5.10 ms"), (5.2, "p99 5.20 ms"), (9.9, "p99.9 9.90 ms")]
+    root = _parsed(Plot(linear("x", 0, 10), linear("y", 0, 1), named=named).svg("t", "d"))
+    boxes = [(float(f.get("x", "0")), float(f.get("y", "0")), f.text or "") for f in _of_class(root, "name")]
+    assert len(boxes) == 4
+    for place, (x, y, text) in enumerate(boxes):
+        for other_x, other_y, other in boxes[place + 1 :]:
+            assert y != other_y or x + width_of(text) <= other_x or other_x + width_of(other) <= x

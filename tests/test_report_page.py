@@ -1,0 +1,239 @@
+"""The HTML page: read by html5lib and by Chromium, which complain of every fault; nothing in it comes from outside."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import html5lib
+import pytest
+from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, profile, whole_run
+
+from loadtrt.measure.result import RunResult
+from loadtrt.report.page.report import Loaded, html_text, names_of
+from loadtrt.report.page.style import STYLE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from xml.etree.ElementTree import Element
+
+    from loadtrt.report.page.report import Result
+
+KINDS = ("run", "sweep", "capacity", "fleet", "profile", "comparison")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def _read(text: str) -> Element:
+    """The document, by a parser that takes no fault."""
+    parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
+    root: Element = parser.parse(text)
+    return root
+
+
+def _words(root: Element) -> str:
+    return " ".join(" ".join(root.itertext()).split())
+
+
+def _headings(root: Element) -> list[str]:
+    return [" ".join("".join(found.itertext()).split()) for found in root.iter() if found.tag in ("h1", "h2")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_is_faultless_and_stands_alone(kind: str) -> None:
+    """No parse error, no script, no address of anything, below 200 KiB; every chart has a title and a description."""
+    text = html_text([loaded(every_kind()[kind])])
+    root = _read(text)
+    assert len(text.encode()) < 200 * 1024
+    assert [found.get("type") for found in root.iter("script")] in ([], ["application/json"])
+    outside = ("src", "href", "action", "data", "poster", "srcset", "{http://www.w3.org/1999/xlink}href")
+    values = [found.get(name, "") for found in root.iter() for name in outside]
+    assert [value for value in values if value and not value.startswith("#")] == []
+    assert re.findall(r"url\((?!#)|@import", text) == []
+    charts = [found for found in root.iter() if found.tag.endswith("svg") and found.get("role") == "img"]
+    assert all([child.tag.rpartition("}")[2] for child in chart][:2] == ["title", "desc"] for chart in charts)
+    assert charts
+
+
+def test_what_comes_first() -> None:
+    """The headline, then findings, then charts, then how it was made."""
+    titles = _headings(_read(html_text([loaded(whole_run())])))
+    assert titles[0].endswith(" on simulated ✗ INVALID ✗ objectives missed")
+    expected = ["Findings", "Latency", "Over time", "Where the time goes", "Lanes", "Layers", "GPU", "Configuration"]
+    assert titles[1:] == expected
+
+
+def test_findings_have_evidence_cause_and_remedy() -> None:
+    """Problems first."""
+    words = _words(_read(html_text([loaded(whole_run())])))
+    assert "✗ the generator was 3 ms late remedy free a core" in words
+    assert "? the clock fell throttled cause power cap remedy lock the clocks" in words
+
+
+def test_percentiles_that_the_sample_does_not_support_are_not_told() -> None:
+    """It says of how many requests, and how many it would take."""
+    run = measured("--requests", "50")
+    words = _words(_read(html_text([loaded(run)])))
+    assert "latency p99 – not supported by 50 requests: it takes 459" in words
+    assert "latency p50 – " not in words
+
+
+def test_verdicts_have_their_intervals() -> None:
+    """Of the quantile and of the share of bad requests."""
+    run = measured()
+    item = run.objectives[0]
+    words = _words(_read(html_text([loaded(run)])))
+    assert item.verdict is not None
+    assert f"{OBJECTIVE} " in words
+    assert f" {item.verdict} " in words
+    assert "worth: how many independent requests these were" in words
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_from_files_are_text(kind: str) -> None:
+    """Whatever every text in a result holds, it ends as text: no element, no attribute, no control character."""
+    result = every_kind()[kind]
+    spoilt = _spoilt(result)
+    text = html_text([Loaded(HOSTILE, spoilt), loaded(result, "b.json")])
+    root = _read(text)
+    assert "<script>alert" not in text
+    assert "\x1b" not in text
+    assert not {"onclick", "onerror", "onload"} & {name for found in root.iter() for name in found.keys()}  # noqa: SIM118
+    assert "alert(1)" in _words(root)
+
+
+def _spoilt(result: Result) -> Result:
+    """The result with a hostile text in place of every text that is free."""
+    fixed = ("schema_version", "kind", "outcome", "answer", "boundary", "routing", "verdict", "mode", "matched_by")
+
+    def spoil(value: object, name: str = "") -> object:
+        match value:
+            case dict():
+                return {key: spoil(item, str(key)) for key, item in value.items()}
+            case list() | tuple():
+                return [spoil(item, name) for item in value]
+            case str() if name not in (*fixed, "arrivals"):
+                return f"{value}{HOSTILE}"
+            case _:
+                return value
+
+    return type(result).model_validate(spoil(result.model_dump(mode="json")))
+
+
+def test_the_json_in_the_page_is_the_run() -> None:
+    """As the parser of HTML leaves it; what is too large is left out, and said to be."""
+    run = altered(measured("--requests", "50"), engine_name=HOSTILE)
+    root = _read(html_text([loaded(run)]))
+    (data,) = root.iter("script")
+    assert _told(data) == run.model_dump(mode="json")
+    large = altered(run, sample={"columns": {"due": list(range(20_000))}}, profile=profile())
+    root = _read(html_text([loaded(large)]))
+    (data,) = root.iter("script")
+    assert _told(data) == {**large.model_dump(mode="json"), "sample": None}
+    assert "without its sample, which the file has" in _words(root)
+
+
+def _told(data: Element) -> dict[str, object]:
+    """What the JSON holds, which is a run."""
+    return RunResult.model_validate(json.loads(data.text or "")).model_dump(mode="json")
+
+
+def test_several_runs_stand_side_by_side_first() -> None:
+    """A line for each with what differs, all curves in one chart, then each run by itself; ids are unique."""
+    runs = [measured(), measured("--rate", "260/s", "--duration", "20s", "--objective", OBJECTIVE)]
+    text = html_text([Loaded("x/a.json", runs[0]), Loaded("x/b.json", runs[1])])
+    root = _read(text)
+    titles = _headings(root)
+    assert titles[0] == "2 runs side by side"
+    assert sum("on simulated" in title for title in titles) == 2
+    header, *rows = ([" ".join(cell.itertext()).strip() for cell in row] for row in next(root.iter("table")).iter("tr"))
+    assert header == ["run", "", "rate", "requests/s", "inferences/s", "p50", "p99", "p99.9", "mean"]
+    assert [row[0] for row in rows] == ["a.json", "b.json"]
+    assert [row[2] for row in rows] == ["200.0", "260.0"]
+    ids = [found.get("id") for found in root.iter() if found.get("id")]
+    assert len(ids) == len(set(ids))
+    links = [found.get("href", "")[1:] for found in root.iter("a")]
+    assert set(links) <= set(ids)
+
+
+def test_two_profiles_are_compared() -> None:
+    """Also those within runs."""
+    runs = [altered(measured(), profile=profile(time_ns)) for time_ns in (1000.0, 500.0)]
+    words = _words(_read(html_text([Loaded("a.json", runs[0]), Loaded("b.json", runs[1])])))
+    assert "Two profiles, layer by layer A a.json · B b.json" in words
+    assert "2.00× as fast" in words
+
+
+def test_files_are_told_apart_by_as_much_of_their_paths_as_it_takes() -> None:
+    """The name alone where it is enough; the same file twice is the same."""
+    assert names_of(["x/a.json", "y/b.json"]) == {"x/a.json": "a.json", "y/b.json": "b.json"}
+    assert names_of(["x/a.json", "y/a.json"]) == {"x/a.json": "x/a.json", "y/a.json": "y/a.json"}
+    assert names_of(["a.json", "x/a.json"]) == {"a.json": "a.json", "x/a.json": "x/a.json"}
+    assert names_of(["a.json", "a.json"]) == {"a.json": "a.json"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ok": 0, "intervals": (), "lanes": (), "histograms": {}, "metrics": {}, "outcome": "failed", "failure": "no"},
+        {"histograms": {"latency": {"buckets": [[9, "x"]], "sum_ns": 0, "min_ns": 0, "max_ns": 0}}},
+        {"histograms": {"latency": {"buckets": [[1 << 40, 1]], "sum_ns": 0, "min_ns": 0, "max_ns": 0}}},
+        {"histograms": {"latency": {"buckets": [[9, -1]], "sum_ns": 0, "min_ns": 9, "max_ns": 9}}},
+        {"config": {}, "environment": {}, "command": ()},
+        {"objectives": [{"objective": "of another time", "good": 1, "requests": 2, "value_ns": None}]},
+        {"unserved": 3, "dropped": 2, "failed": 1, "first_error": "it broke", "outcome": "interrupted"},
+    ],
+)
+def test_odd_runs_have_a_page(changes: dict[str, object]) -> None:
+    """What a file does not tell is left out; the rest is there."""
+    assert "simulated" in _headings(_read(html_text([loaded(altered(measured(), **changes))])))[0]
+
+
+def test_colours_can_be_seen() -> None:
+    """In both themes series have a contrast of 3 : 1 with the ground at least, words and verdicts 4.5 : 1 (WCAG 2)."""
+    for theme in re.findall(r":root\{[^}]*?(--ground[^}]*)", STYLE):
+        colours = dict(re.findall(r"--(\w+):(#[0-9a-f]{3}(?:[0-9a-f]{3})?)\b", theme))
+        for name, colour in colours.items():
+            contrast = _contrast(colour, colours["ground"])
+            if re.fullmatch(r"c\d|good|bad|open|heat", name):
+                assert contrast >= 3, name
+            if name in ("ink", "soft", "good", "bad", "open"):
+                assert contrast >= 4.5, name
+
+
+def _contrast(one: str, other: str) -> float:
+    def luminance(colour: str) -> float:
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+def test_a_browser_has_nothing_to_complain_of(tmp_path: Path) -> None:
+    """Chromium without a network draws all charts of all kinds and writes nothing to its console, where a refused
+    request or a fault would be; that it would, a page with both proves."""
+    page = tmp_path / "page.html"
+    page.write_text(html_text([loaded(result, f"{kind}.json") for kind, result in every_kind().items()]))
+    document, console = _browsed(page)
+    assert console == []
+    assert document.count('role="img"') == page.read_text().count('role="img"') > 20
+    page.write_text(
+        page.read_text().replace("</main>", '<img src="http://127.0.0.1:9/x.png"><svg><path d="Mx"/></svg>')
+    )
+    assert len(_browsed(page)[1]) == 2
+
+
+def _browsed(page: Path) -> tuple[str, list[str]]:
+    """(the document as the browser understood it, what it said of it)."""
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--enable-logging=stderr", "--v=0"]
+    options += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={page.parent}/chromium", "--dump-dom"]
+    done = subprocess.run(
+        [str(CHROMIUM), *options, page.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]

@@ -1,0 +1,324 @@
+"""Sweeps: the order of points, what is skipped, the curve; end to end on simulated engines, resumed, interrupted."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from loadtrt.capacity.axes import parse_axis
+from loadtrt.capacity.grid import knee_of, pareto_of, points_of, spent_axis
+from loadtrt.errors import UsageError
+from loadtrt.measure.result import RunResult
+from loadtrt.measure.sweep_result import SweepPoint, SweepResult
+from loadtrt.report.documents import read_sweep
+from loadtrt.report.sweep_tables import sweep_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ROOT = Path(__file__).parent.parent
+MS = 1_000_000
+VIRTUAL = "simulated:service=2ms,contention=1,clock=virtual"
+
+
+def _loadtrt(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "loadtrt", *map(str, arguments)], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+
+
+def _swept(file: Path, *arguments: str) -> SweepResult:
+    common = ("--warmup", "0", "--duration", "2s", "--quiet", "--json", str(file))
+    done = _loadtrt("sweep", "--engine", VIRTUAL, *common, *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    return read_sweep(file)
+
+
+@pytest.fixture(scope="module")
+def a_run(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """Any run at all, to make points of."""
+    file = tmp_path_factory.mktemp("run") / "run.json"
+    _loadtrt("run", "--engine", VIRTUAL, "--warmup", "0", "--duration", "2s", "--quiet", "--json", file)
+    return RunResult.model_validate_json(file.read_text())
+
+
+def _point(a_run: RunResult, rate: float, p99_ns: float, *, valid: bool = True, **settings: Any) -> SweepPoint:
+    latency = a_run.metrics["latency"]
+    latency = latency.model_copy(update={"mean_ns": p99_ns / 2, "percentiles_ns": {"p50": p99_ns / 2, "p99": p99_ns}})
+    changes = {
+        "throughput": a_run.throughput.model_copy(update={"inferences_per_s": rate}),
+        "metrics": {**a_run.metrics, "latency": latency},
+        "valid": valid,
+    }
+    return SweepPoint(settings=settings, run=a_run.model_copy(update=changes))
+
+
+# --- pure
+
+
+def test_what_needs_another_engine_changes_slowest() -> None:
+    """Rates are innermost: an engine stays open for all of them. Contexts and buffers go up, others are as given."""
+    axes = {"rate": (300.0, 100.0), "contexts": (4, 1), "batch": (8, 1)}
+    found = [tuple(point.values()) for point in points_of(axes)]
+    assert found == [(b, c, r) for b in (8, 1) for c in (1, 4) for r in (300.0, 100.0)]
+    engines = [(batch, contexts) for batch, contexts, _ in found]
+    assert len(list(itertools.groupby(engines))) == len(set(engines))
+
+
+@pytest.mark.parametrize(
+    ("rates", "spent"),
+    [
+        ([100], False),
+        ([100, 100], False),
+        ([100, 104, 104], True),
+        ([100, 104, 106], False),  # 6 % over two further points
+        ([100, 200, 204, 209], True),
+        ([100, 200, 150, 211], False),
+        ([100, 90, 80], True),
+    ],
+)
+def test_an_axis_is_spent_after_two_points_without_a_gain(
+    rates: Sequence[float], spent: bool, a_run: RunResult
+) -> None:
+    """Less than 5 % more than the best before, by the best of the last two."""
+    axes = {"contexts": (1, 2, 3, 4, 5), "batch": (1, 8)}
+    measured = [_point(a_run, rate, MS, contexts=1 + place, batch=1) for place, rate in enumerate(rates)]
+    why = spent_axis({"contexts": 1 + len(rates), "batch": 1}, measured, axes)
+    assert (why is not None) == spent
+    assert spent_axis({"contexts": 1 + len(rates), "batch": 8}, measured, axes) is None
+    if why is not None:
+        assert "gained less than 5 %" in why
+        assert f"{len(rates) - 1} and {len(rates)} contexts" in why
+
+
+def test_points_without_a_number_spend_nothing(a_run: RunResult) -> None:
+    """A failed point and an INVALID one say nothing of a gain."""
+    axes = {"contexts": (1, 2, 3, 4)}
+    failed = SweepPoint(settings={"contexts": 2}, run=None, failure="no memory")
+    invalid = _point(a_run, 100, MS, valid=False, contexts=3)
+    assert spent_axis({"contexts": 4}, [_point(a_run, 100, MS, contexts=1), failed, invalid], axes) is None
+
+
+def test_the_front_holds_what_nothing_beats(a_run: RunResult) -> None:
+    """Ascending in latency and in throughput; beaten, failed and INVALID points are not in it. The knee has the
+    greatest X/R."""
+    points = [
+        _point(a_run, 100, 1 * MS, contexts=1),
+        _point(a_run, 90, 2 * MS, contexts=2),  # beaten by the first
+        _point(a_run, 300, 2 * MS, contexts=3),
+        SweepPoint(settings={"contexts": 4}, run=None, failure="no memory"),
+        _point(a_run, 900, 1 * MS, valid=False, contexts=5),
+        _point(a_run, 310, 9 * MS, contexts=6),
+    ]
+    assert pareto_of(points) == (0, 2, 5)
+    assert knee_of(points) == 2
+    assert (pareto_of([]), knee_of([])) == ((), None)
+    assert (pareto_of(points[3:5]), knee_of(points[3:5])) == ((), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "values"),
+    [
+        ("contexts", "1,2,4", (1, 2, 4)),
+        ("contexts", "1..4", (1, 2, 3, 4)),
+        ("contexts", "8,1..3,2", (8, 1, 2, 3)),
+        ("graph", "on,off", (True, False)),
+        ("wait", "block", ("block",)),
+        ("rate", "100/s,2k/s", (100.0, 2000.0)),
+        ("rate", "100/s..1000/s:4,5/s", (100.0, 400.0, 700.0, 1000.0, 5.0)),
+        ("burstiness", "0,1,4.5", (0.0, 1.0, 4.5)),
+    ],
+)
+def test_values_are_read_as_people_write_them(name: str, text: str, values: tuple[object, ...]) -> None:
+    """In their order, each once."""
+    assert parse_axis(name, text) == values
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("contexts", "", "is no count"),
+        ("contexts", "1,,2", "is no count"),
+        ("contexts", "0..2", "begin at 1"),
+        ("contexts", "3..1", "goes up"),
+        ("contexts", "1..100000", "1000 at most"),
+        ("contexts", "²", "is no count"),
+        ("rate", "fast", "is not a rate"),
+        ("rate", "1/s..9/s", "how many rates"),
+        ("rate", "9/s..1/s:3", "does not go up"),
+        ("rate", "1/s..9/s:1", "how many rates"),
+        ("graph", "yes", "neither on nor off"),
+        ("wait", "spin,sleep", "neither spin nor block"),
+        ("burstiness", "high", "is no number"),
+    ],
+)
+def test_values_that_are_none_are_told(name: str, text: str, sentence: str) -> None:
+    """One sentence that names the option, the text and what is wrong."""
+    with pytest.raises(UsageError, match=sentence) as raised:
+        parse_axis(name, text)
+    assert f"--{name} {text}" in str(raised.value)
+
+
+# --- end to end
+
+
+def test_a_sweep_measures_every_point_by_its_law(tmp_path: Path) -> None:
+    """contention 1: X = 1/S for any number of contexts, R = contexts · S; a batch of b has b times the inferences."""
+    found = _swept(tmp_path / "sweep.json", "--contexts", "1,2", "--buffers", "1", "--batch", "4,1")
+    assert found.outcome == "completed"
+    assert [point.settings for point in found.points] == [
+        {"batch": batch, "buffers": 1, "contexts": contexts} for batch in (4, 1) for contexts in (1, 2)
+    ]
+    for point in found.points:
+        assert point.run is not None
+        assert point.run.throughput.requests_per_s == pytest.approx(500, rel=0.01)
+        assert point.run.throughput.inferences_per_s == pytest.approx(500 * point.settings["batch"], rel=0.01)
+        assert point.run.metrics["latency"].percentiles_ns["p50"] == pytest.approx(2 * MS * point.settings["contexts"])
+        assert point.run.config["contexts"] == point.settings["contexts"]
+    assert (found.pareto, found.knee) == ((0,), 0)
+
+
+def test_points_leave_their_bulk_behind(tmp_path: Path) -> None:
+    """Of a point all numbers are kept, and of its distributions latency's; not every second, nor the records."""
+    (point,) = _swept(tmp_path / "sweep.json", "--contexts", "2").points
+    assert point.run is not None
+    assert list(point.run.histograms) == ["latency"]
+    assert (point.run.intervals, point.run.sample, point.run.environment) == ((), None, {})
+    assert point.run.metrics["service"].percentiles_ns["p99"] is not None
+
+
+def test_it_ends_along_contexts_that_gain_nothing(tmp_path: Path) -> None:
+    """contention 1: a second and a third context add nothing, so that a fourth is not measured; --all measures it."""
+    found = _swept(tmp_path / "sweep.json", "--contexts", "1..5")
+    assert [point.settings["contexts"] for point in found.points] == [1, 2, 3]
+    assert [point.settings["contexts"] for point in found.skipped] == [4, 5]
+    assert "2 and 3 contexts gained less than 5 %" in found.skipped[0].reason
+    assert "not measured: contexts 4 and 1 point more: 2 and 3 contexts" in " ".join(sweep_text(found).split())
+    assert len(_swept(tmp_path / "all.json", "--contexts", "1..5", "--all").points) == 5
+
+
+def test_rates_make_the_curve_of_latency_against_throughput(tmp_path: Path) -> None:
+    """In an open loop nothing is skipped, latency grows with the rate, and every point belongs to the front."""
+    found = _swept(tmp_path / "sweep.json", "--rate", "100/s..400/s:4", "--contexts", "1", "--duration", "20s")
+    latencies = [point.run.metrics["latency"].mean_ns or 0 for point in found.points if point.run]
+    assert len(latencies) == 4
+    assert latencies == sorted(latencies)
+    assert found.pareto == (0, 1, 2, 3)
+    assert {point.run.config["arrivals"] for point in found.points if point.run} == {"poisson"}
+
+
+def test_a_point_that_fails_is_kept_with_its_sentence(tmp_path: Path) -> None:
+    """One setting that this engine cannot have costs the sweep nothing else."""
+    file = tmp_path / "sweep.json"
+    done = _loadtrt("sweep", "--engine", f"{VIRTUAL},slow_lane=1:2", "--contexts", "1,2", "--warmup", "0",
+                    "--duration", "1s", "--json", file)  # fmt: skip
+    found = read_sweep(file)
+    assert done.returncode == 0
+    assert [point.failure is None for point in found.points] == [False, True]
+    assert "there is no lane 1 to be slow" in (found.points[0].failure or "")
+    assert "there is no lane 1 to be slow" in " ".join(done.stdout.split())
+
+
+def test_a_finished_point_is_not_measured_again(tmp_path: Path) -> None:
+    """Resumed: what is in the file stays as it is, byte for byte, and axes may have got new values."""
+    file = tmp_path / "sweep.json"
+    before = _swept(file, "--contexts", "1,2")
+    after = _swept(file, "--contexts", "1,2,3", "--resume")
+    assert after.points[:2] == before.points
+    assert [point.settings["contexts"] for point in after.points] == [1, 2, 3]
+    assert after.started == before.started
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--contexts", "1,2"), "add --resume to go on with it"),
+        (("--contexts", "1,2", "--resume", "--seed", "2"), "seed was 1, and is 2"),
+        (("--contexts", "1,2", "--buffers", "1", "--resume"), "its sweep was over contexts"),
+    ],
+)
+def test_what_does_not_go_on_is_not_written_over(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+    """An unfinished sweep is left alone unless it is resumed, and as what it was."""
+    file = tmp_path / "sweep.json"
+    unfinished = _swept(file, "--contexts", "1,2").model_copy(update={"outcome": "interrupted"})
+    file.write_text(unfinished.model_dump_json())
+    done = _loadtrt("sweep", "--engine", VIRTUAL, "--warmup", "0", "--duration", "2s", "--json", file, *arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert sentence in done.stderr
+    assert read_sweep(file) == unfinished
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("--engine", VIRTUAL), 2, "a sweep is over something"),
+        (("--contexts", "1,2"), 2, "no engine"),
+        (("--engine", "nowhere.plan", "--contexts", "1,2"), 2, "there is no plan nowhere.plan"),
+        (("--engine", "simulated:servce=1ms", "--contexts", "1,2"), 2, "did you mean 'service'"),
+        (("--engine", VIRTUAL, "--contexts", "1,2000"), 2, "--contexts"),
+        (("--engine", VIRTUAL, "--contexts", "one"), 2, "is no count"),
+        (("--engine", VIRTUAL, "--burstiness", "4"), 2, "need a rate"),
+        (("--engine", VIRTUAL, "--contexts", "1", "--resume"), 2, "name one"),
+        (("--engine", VIRTUAL, "--contexts", "1", "--json", "/nowhere/sweep.json"), 2, "there is no folder"),
+        (("--engine", VIRTUAL, "--contexts", "1", "--json", "README.md", "--resume"), 2, "README.md"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments: tuple[str, ...], code: int, sentence: str) -> None:
+    """stdout stays empty, stderr holds one line."""
+    done = _loadtrt("sweep", *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert sentence in done.stderr
+
+
+def test_json_on_stdout_is_all_there_is() -> None:
+    """`--json -`: one document on stdout, at the end; the table goes to stderr."""
+    done = _loadtrt(
+        "sweep", "--engine", VIRTUAL, "--contexts", "1,2", "--warmup", "0", "--duration", "1s", "--json", "-"
+    )
+    assert done.returncode == 0
+    assert len(SweepResult.model_validate_json(done.stdout).points) == 2
+    assert "inferences/s" in done.stderr
+
+
+def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(tmp_path: Path) -> None:
+    """The running point ends early and is kept, exit 130; --resume measures it anew, and the rest."""
+    file = tmp_path / "sweep.json"
+    options = ("--engine", VIRTUAL, "--contexts", "1,2,3", "--warmup", "0", "--json", str(file))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "loadtrt", "sweep", *options, "--duration", "24h"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    _await_measuring(process)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    found = read_sweep(file)
+    assert process.returncode == 130, stderr
+    assert found.outcome == "interrupted"
+    assert [point.run.outcome for point in found.points if point.run] == ["interrupted"]
+    assert "INTERRUPTED" in stdout
+    config = {**found.config, "duration": "100ms"}  # a day is too long for a test
+    file.write_text(json.dumps({**found.model_dump(mode="json"), "config": config}))
+    done = _loadtrt("sweep", *options, "--duration", "100ms", "--resume")
+    resumed = read_sweep(file)
+    assert done.returncode == 0, done.stderr
+    assert [point.run.outcome for point in resumed.points if point.run] == ["completed"] * 3
+
+
+def _await_measuring(process: subprocess.Popen[str]) -> None:
+    """Until the process catches SIGINT itself, which it does while it measures: the kernel tells by a bit."""
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        caught = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt"))
+        if caught >> (signal.SIGTERM - 1) & 1:
+            return
