@@ -545,6 +545,19 @@ def test_inferences_are_requests_times_the_batch(tmp_path: Path) -> None:
     assert results[0]["choices"] == results[1]["choices"]
 
 
+def test_objectives_of_the_files_that_cannot_be_predicted_are_left_out(
+    runs: dict[str, RunResult], tmp_path: Path
+) -> None:
+    """A search may have bound compute too: the plan goes on with latency, and says so."""
+    capacity = capacity_of(runs).model_copy(update={"objectives": ("compute.p99 < 1s", OBJECTIVE)})
+    file = tmp_path / "capacity.json"
+    file.write_text(capacity.model_dump_json())
+    found = invoke(file, "--demand", 3000, "--routing", "random")
+    assert found.return_value == 0
+    assert "left out 'compute.p99 < 1s': a plan predicts latency alone" in found.stderr
+    assert f"to hold: {OBJECTIVE};" in found.stdout
+
+
 def test_what_cannot_be_met_has_its_exit_code(folder: Path) -> None:
     """99, with the reason in the table."""
     files = [folder / f"{name}.json" for name in ("one", "two")]

@@ -38,7 +38,8 @@ def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
     known = [
         item for item in run.metrics["lateness"].percentiles_ns.items() if item[0] != "p99.9" and item[1] is not None
     ]
-    limit = lateness_limit_ns(run.metrics, run.config["arrivals"] == "closed", max_lateness_ns)
+    objectives = [item.objective for item in run.objectives]
+    limit = lateness_limit_ns(run.metrics, run.config["arrivals"] == "closed", max_lateness_ns, objectives)
     if known and (known[-1][1] or 0.0) > limit:
         name, late = known[-1]
         return f"the generator was {format_duration(late or 0.0)} late at {name} (limit {format_duration(limit)})"

@@ -310,18 +310,22 @@ class _Planner:
         )
 
 
+def why_unpredictable(objective: Objective) -> str | None:
+    """Why no simulation tells whether it is met, in a sentence; None where one does."""
+    if METRICS[objective.metric].name != "latency":
+        return f"'{objective.text}': a plan predicts latency alone: give an objective such as latency.p99"
+    if objective.rank == 1:
+        return f"'{objective.text}': no simulation shows what is never exceeded: take p99.9 or a lower one"
+    return None
+
+
 def _require_predictable(objectives: Sequence[Objective], replayed: int | None) -> None:
     if not objectives:
         raise UsageError("a plan needs an objective: add --objective, such as --objective 'latency.p99 < 10ms'")
     for objective in objectives:
-        if METRICS[objective.metric].name != "latency":
-            raise UsageError(
-                f"'{objective.text}': a plan predicts latency alone: give an objective such as latency.p99"
-            )
-        if objective.rank == 1:
-            raise UsageError(
-                f"'{objective.text}': no simulation shows what is never exceeded: take p99.9 or a lower one"
-            )
+        why = why_unpredictable(objective)
+        if why is not None:
+            raise UsageError(why)
         if replayed is not None and replayed < least_samples(objective.rank):
             raise UsageError(
                 f"'{objective.text}': the trace has {plural(replayed, 'request')} in its busiest hour, and it takes "

@@ -226,11 +226,11 @@ class Rig:
             raise wrong
 
     def _ticking(self, what: str, config: RunConfig) -> OnTick:
-        whole = f" of {format_duration(config.least_duration_ns)}" if config.least_duration_ns else ""
-
         def tick(phase: Phase, elapsed_ns: int, submitted: int, completed: int) -> None:  # noqa: ARG001  (OnTick)
-            goal = whole if phase == "measure" else ""
-            self._talks.status(f"{what}: {phase} {format_duration(elapsed_ns) if elapsed_ns else ''}{goal}")
+            words = [f"{what}: {phase}"]
+            words += [format_duration(elapsed_ns)] if elapsed_ns else []
+            words += [f"of {format_duration(config.least_duration_ns)}"] if phase == "measure" else []
+            self._talks.status(" ".join(words))
 
         return tick
 

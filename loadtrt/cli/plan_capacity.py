@@ -79,23 +79,29 @@ def command(files: tuple[Path, ...], **options: Any) -> int:
     require_targets({"--json": options["json_file"]})
 
     from loadtrt.capacity.evidence import evidence_of
-    from loadtrt.capacity.fleet import plan_fleet
+    from loadtrt.capacity.fleet import plan_fleet, why_unpredictable
     from loadtrt.cli.delivery import Delivery, Stopper, json_of, show
     from loadtrt.cli.voice import Voice
     from loadtrt.measure.objective import parse_objective
     from loadtrt.report.fleet_tables import fleet_text
 
-    given = [parse_objective(text) for text in options["objective"] or ()]
+    objectives = [parse_objective(text) for text in options["objective"] or ()]
     evidence = evidence_of(read_sources(files), options["contexts"], options["batch"])
     demand = _demand(options, evidence.gpu.batch)
     voice, delivery = Voice(quiet=options["quiet"]), Delivery()
+    for own in () if objectives else map(parse_objective, evidence.objectives):
+        why_not = why_unpredictable(own)
+        if why_not is None:
+            objectives.append(own)
+        else:
+            voice.say(f"left out {why_not}")
     with Stopper() as stopper:
         stopper.arm()
         try:
             result = plan_fleet(
                 evidence,
                 demand,
-                given or [parse_objective(text) for text in evidence.objectives],
+                objectives,
                 routings=routings,
                 spares=options["spares"],
                 max_utilisation=utilisation,

@@ -152,8 +152,8 @@ class TensorRTEngine:
             self._waiters[lane][buffer].started.put(True)
 
     async def wait(self, until_ns: int) -> Sequence[Completion]:
-        """As the protocol says. Spinning polls events, with nothing in flight too: a core that slept wakes late and with
-        cold caches, which bursts after a pause show. Blocking sleeps until a waiting thread saw one complete."""
+        """As the protocol says. Spinning polls events, with nothing in flight too: a core that slept wakes late and
+        with cold caches, which bursts after a pause show. Blocking sleeps until a waiting thread saw one complete."""
         assert self._clock is not None  # noqa: S101  # allocate() was called
         now = perf_counter_ns()
         if now - self._turn_ns > _TURN_NS:

@@ -65,6 +65,7 @@ def result_of(
         closed=config.arrivals == "closed",
         max_lateness_ns=config.max_lateness,
         mode=info.mode,
+        objectives=config.objective,
     )
     if session.verification is not None and session.verification.different:
         checked = session.verification

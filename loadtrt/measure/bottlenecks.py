@@ -312,5 +312,6 @@ def _too_late(result: RunResult) -> bool:
     """Told as a problem."""
     late = result.metrics["lateness"]
     wanted = result.config.get("max_lateness")
-    limit = lateness_limit_ns(result.metrics, _closed(result), None if wanted is None else parse_duration(wanted))
+    limit_ns = None if wanted is None else parse_duration(wanted)
+    limit = lateness_limit_ns(result.metrics, _closed(result), limit_ns, [it.objective for it in result.objectives])
     return (late.percentiles_ns["p99"] or late.max_ns or 0) > limit

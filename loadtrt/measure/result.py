@@ -162,7 +162,8 @@ class Batches(_Model):
 
 
 class Throughput(_Model):
-    """Served within the measured time. offered_per_s: None in a closed loop. margin: of requests_per_s, as of metrics."""
+    """Served within the measured time. offered_per_s: None in a closed loop. margin: of requests_per_s, as in metrics.
+    """
 
     requests_per_s: float | None
     inferences_per_s: float | None
@@ -192,10 +193,10 @@ class ObjectiveShare(_Model):
 
 
 class ScenarioResult(_Model):
-    """A run by the rules of MLPerf (measure/scenario.py). metric: what the scenario's result is; it stands in latency_ns
-    (single-stream and multi-stream: the estimate that early stopping allows) or in inferences_per_s, None where there is
-    none. percentile_ns: that percentile of the latencies, as it was seen. target_ns, over: the server's bound, and the
-    requests above it. by_rules: False where `reasons` say which rules are not kept."""
+    """A run by the rules of MLPerf (measure/scenario.py). metric: what the scenario's result is; it stands in
+    latency_ns (single-stream and multi-stream: the estimate that early stopping allows) or in inferences_per_s, None
+    where there is none. percentile_ns: that percentile of the latencies, as it was seen. target_ns, over: the server's
+    bound, and the requests above it. by_rules: False where `reasons` say which rules are not kept."""
 
     scenario: str
     metric: str
@@ -217,8 +218,8 @@ class RunResult(_Model):
     percentiles_exact: False where histograms (within 0.4 %) had to do. submitted = ok + failed + those in flight when
     the run gave up; unserved counts these and the ones that were due and never sent; dropped: the queue was full when
     they came due. ended_early: why it did not measure as long as it was asked to, though nothing went wrong.
-    host_cores: processor time of loadtrt's process over measured time. cohorts: "p50" (latencies from p45 to p55) and "p99" (from p99 up), as far as
-    the sample supports them.
+    host_cores: processor time of loadtrt's process over measured time. cohorts: "p50" (latencies from p45 to p55) and
+    "p99" (from p99 up), as far as the sample supports them.
     """
 
     schema_version: Literal["loadtrt.run/1"] = "loadtrt.run/1"

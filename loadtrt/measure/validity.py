@@ -5,19 +5,25 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from loadtrt.measure.objective import parse_objective
+from loadtrt.measure.records import METRICS
 from loadtrt.measure.result import MetricSummary, Problem
 from loadtrt.units import MILLISECOND_NS, format_duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 LATENESS_SHARE = 0.1  # of the median latency
 LATENESS_FLOOR_NS = MILLISECOND_NS // 4
+LATENESS_OF_BOUND = 0.05  # of the tightest bound on latency: what so little added hardly decides about
 STARVED_LIMIT = 0.05
 
 
-def lateness_limit_ns(metrics: Mapping[str, MetricSummary], closed: bool, wanted: int | None) -> float:
-    """The bound on p99 lateness: `--max-lateness`, or a tenth of the median latency but at least 250 µs.
+def lateness_limit_ns(
+    metrics: Mapping[str, MetricSummary], closed: bool, wanted: int | None, objectives: Sequence[str] = ()
+) -> float:
+    """The bound on p99 lateness: `--max-lateness`, or the greatest of a tenth of the median latency, a twentieth of the
+    tightest objective on latency, and 250 µs.
 
     A closed loop has none unless asked for: there lateness hides behind the lane's other buffer sets, and where it does
     not, the lane stands idle, which is bounded by STARVED_LIMIT.
@@ -26,8 +32,10 @@ def lateness_limit_ns(metrics: Mapping[str, MetricSummary], closed: bool, wanted
         return wanted
     if closed:
         return math.inf
+    found = [parse_objective(text) for text in objectives]
+    bounds_ns = [it.bound_ns for it in found if METRICS[it.metric].name == "latency"]
     median = metrics["latency"].percentiles_ns["p50"] or metrics["latency"].mean_ns or 0.0
-    return max(LATENESS_FLOOR_NS, LATENESS_SHARE * median)
+    return max(LATENESS_FLOOR_NS, LATENESS_SHARE * median, LATENESS_OF_BOUND * min(bounds_ns, default=0))
 
 
 def problems_of(
@@ -40,13 +48,14 @@ def problems_of(
     closed: bool,
     max_lateness_ns: int | None,
     mode: Mapping[str, str],
+    objectives: Sequence[str] = (),
 ) -> list[Problem]:
     """Every reason why the numbers do not show the engine alone; empty when they do. mode: the engine's settings."""
     found = []
     late, rank = metrics["lateness"].percentiles_ns["p99"], "at p99"
     if late is None:
         late, rank = metrics["lateness"].max_ns or 0, "at most"
-    limit = lateness_limit_ns(metrics, closed, max_lateness_ns)
+    limit = lateness_limit_ns(metrics, closed, max_lateness_ns, objectives)
     if late > limit:
         found.append(
             Problem(

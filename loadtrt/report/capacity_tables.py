@@ -88,9 +88,9 @@ def _open_loop(trial: Trial) -> Iterator[tuple[str, ...]]:
     assert trial.run is not None  # noqa: S101  # the caller looked
     for place, item in enumerate(trial.run.objectives):
         first = place == 0
-        share = f"{100 * (1 - item.good / item.requests):.3g} %" if item.requests else "–"
+        share = f"{_percent(1 - item.good / item.requests)} %" if item.requests else "–"
         known = item.bad_low is not None and item.bad_high is not None
-        between = f"{100 * (item.bad_low or 0):.2g} .. {100 * (item.bad_high or 0):.2g} %" if known else "–"
+        between = f"{_percent(item.bad_low or 0.0)} .. {_percent(item.bad_high or 0.0)} %" if known else "–"
         yield (
             trial.kind if first else "",
             format_count(trial.rate_per_s or 0.0) if first else "",
@@ -98,7 +98,7 @@ def _open_loop(trial: Trial) -> Iterator[tuple[str, ...]]:
             share,
             between,
             "–" if item.effective is None else format_count(round(item.effective)),
-            "host-bound" if trial.host_bound else trial.failure or item.verdict or "",
+            "host-bound" if trial.host_bound else "failed" if trial.failure else item.verdict or "",
         )
 
 
@@ -153,6 +153,10 @@ def _name(each: Candidate) -> str:
 
 def _rate(rate: float | None) -> str:
     return "–" if rate is None else f"{format_count(rate)}/s"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}" if share >= 1e-6 else "0"
 
 
 def _wrapped(line: str, indent: str) -> list[str]:

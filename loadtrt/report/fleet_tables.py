@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from loadtrt.measure.fleet_result import Choice, Comparison, FleetDemand, FleetResult, Prediction
 
 _MOST_SPEEDS = 12
+_POOR = 0.2  # median error of predictions
 
 
 def fleet_text(result: FleetResult) -> str:
@@ -180,6 +181,12 @@ def _checks(result: FleetResult) -> Iterator[str]:
     if errors:
         words.append(f"off by {100 * errors[len(errors) // 2]:.2g} % in the median, {100 * errors[-1]:.2g} % at most")
     yield from wrapped(f"one GPU, predicted against measured: {'; '.join(words) or 'overloaded in all of them'}")
+    if errors and errors[len(errors) // 2] > _POOR:
+        yield from wrapped(
+            "→ the plan is no better than that: the GPU was not the same in all runs, or it is no such queue; measure "
+            "again with nothing else at work",
+            "  ",
+        )
 
 
 def _check(check: Comparison, most_per_s: float) -> list[str]:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from loadtrt.measure.result import Interval
     from loadtrt.report.charts.latency import Bound
 
-_MOST_POINTS = 400
-_MOST_HINTS = 150
+_MOST_POINTS = 250
+_MOST_HINTS = 120
 _COLUMNS = 150  # of a heat map
 _ROWS = 72
 SHADES = 8
@@ -98,7 +98,7 @@ def throughput(intervals: Sequence[Interval], timeline: Timeline, course: Course
     plot.line([(second.middle, second.per_s) for second in seconds], "s1")
     if failed:
         plot.line([(s.middle, s.failed * SECOND_NS / (s.end_ns - s.start_ns)) for s in seconds], "bad rule")
-    _hints(plot, seconds)
+    _hints(plot, seconds, times=False)
     told = f"between {format_count(min(rates))} and {format_count(max(rates))} requests/s" if rates else "no requests"
     return plot.svg("Throughput over time", f"Second by second, {told}.")
 
@@ -121,21 +121,23 @@ def percentiles(intervals: Sequence[Interval], timeline: Timeline, bounds: Seque
         plot.line([(second.middle, second[place]) for second in seconds], class_)
     for bound in drawn:
         plot.level(bound.bound_ns, "bad")
-    _hints(plot, seconds)
+    _hints(plot, seconds, times=True)
     told = f"largest {format_duration(max(values))}" if values else "no requests"
     names = ", ".join(name for name, *_ in lines)
     return plot.svg("Latency over time", f"{names} and the largest of each second; {told}.")
 
 
-def _hints(plot: Plot, seconds: Sequence[_Second]) -> None:
+def _hints(plot: Plot, seconds: Sequence[_Second], *, times: bool) -> None:
+    """What a second was like, for a pointer that rests on it. times: its latencies, too."""
     if len(seconds) > _MOST_HINTS:
         return
     for second in seconds:
-        times = (("p50", second.p50), ("p90", second.p90), ("p99", second.p99), ("largest", second.largest))
         words = [f"{second.start_ns / SECOND_NS:g} s"]
         words += [f"{format_count(second.per_s)} requests/s"] if second.per_s is not None else []
-        words += [f"{name} {format_duration(value)}" for name, value in times if value is not None]
         words += [f"{second.failed} failed"] if second.failed else []
+        if times:
+            known = (("p50", second.p50), ("p90", second.p90), ("p99", second.p99), ("largest", second.largest))
+            words += [f"{name} {format_duration(value)}" for name, value in known if value is not None]
         plot.hover(second.start_ns, second.end_ns, ", ".join(words))
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from loadtrt.measure.sweep_result import SweepResult
     from loadtrt.report.page.section import Block, Section
 
-MOST_JSON = 64 * 1024  # characters of a result within the page
-_BULK = ("sample", "profile", "intervals", "histograms")  # left out in this order until the rest fits
+MOST_JSON = 48 * 1024  # characters of a result within the page
+_BULK = ("sample", "profile", "intervals", "histograms", "telemetry")  # left out in this order until the rest fits
 
 
 def facts(result: RunResult, file: str, key: str) -> Section:
@@ -99,7 +99,7 @@ def _environment(result: RunResult) -> dict[str, Any]:
 def _json(result: RunResult) -> tuple[str, list[str]]:
     """(JSON of a RunResult, what was left out of it)."""
     data = result.model_dump(mode="json")
-    empty: dict[str, Any] = {"sample": None, "profile": None, "intervals": [], "histograms": {}}
+    empty: dict[str, Any] = {"sample": None, "profile": None, "intervals": [], "histograms": {}, "telemetry": None}
     left: list[str] = []
     text = _compact(data)
     for name in _BULK:

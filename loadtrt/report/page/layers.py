@@ -42,13 +42,13 @@ def profile(result: ProfileResult, file: str) -> Iterator[Section]:
 
 
 def layers(result: ProfileResult) -> Iterator[Section]:
-    """All passes of a profile, the first one in charts."""
+    """All passes of a profile, the first one layer by layer."""
     notes = [words(f"note: {note}") for note in result.notes if note not in result.engine.notes]
     said = [words(line) for one in result.passes for line in pass_lines(one)]
     blocks: list[Block] = [*said, *notes] or [words("No layer was timed.")]
-    for place, one in enumerate(result.passes):
+    for one in result.passes[:1]:
         if one.layers:
-            blocks += [*(_charts(one) if not place else ()), _table(one)]
+            blocks += [*_charts(one), _table(one)]
     yield section("Layers", *blocks)
 
 

@@ -1,0 +1,37 @@
+"""Which lateness makes a run INVALID."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from loadtrt.measure.result import MetricSummary
+from loadtrt.measure.validity import lateness_limit_ns
+
+
+def _metrics(median_ns: float) -> dict[str, MetricSummary]:
+    percentiles: dict[str, float | None] = {"p50": median_ns, "p99": 2 * median_ns}
+    summary = MetricSummary(count=1000, mean_ns=median_ns, min_ns=0, max_ns=10**9, percentiles_ns=percentiles)
+    return {"latency": summary}
+
+
+@pytest.mark.parametrize(
+    ("median_ns", "objectives", "limit_ns"),
+    [
+        (1e6, [], 250_000),
+        (40e6, [], 4_000_000),
+        (1e6, ["latency.p99 < 10ms", "latency.p50 < 8ms"], 400_000),
+        (1e6, ["compute.p99 < 10s"], 250_000),  # no bound on what lateness is part of
+        (40e6, ["latency.p99 < 10ms"], 4_000_000),
+    ],
+)
+def test_the_limit_is_the_greatest_of_three(median_ns: float, objectives: list[str], limit_ns: float) -> None:
+    """max(250 µs, median / 10, the tightest objective on latency / 20)."""
+    assert lateness_limit_ns(_metrics(median_ns), False, None, objectives) == limit_ns
+
+
+def test_what_is_asked_for_holds_in_any_loop() -> None:
+    """--max-lateness stands above all; without it a closed loop has no limit."""
+    assert lateness_limit_ns(_metrics(1e6), True, 5, ["latency.p99 < 10ms"]) == 5
+    assert lateness_limit_ns(_metrics(1e6), True, None) == math.inf
