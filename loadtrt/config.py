@@ -33,7 +33,7 @@ from loadtrt.fields import (  # pydantic reads them
 )
 from loadtrt.load.arrivals import LOAD_OPTIONS, contradiction, implied_arrivals, overruled
 from loadtrt.load.batcher import parse_batching
-from loadtrt.load.mix import parse_mix
+from loadtrt.load.mix import overruled_sizes, parse_mix
 from loadtrt.load.scenario import ScenarioName, overruled_by_scenario, with_scenario
 from loadtrt.load.stages import parse_bursts, parse_stages
 from loadtrt.load.trace import read_trace
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEFAULT_DURATION_NS = 10 * SECOND_NS
+PRECISE_DURATION_NS = 60 * SECOND_NS  # at the most: a precision that is asked for ends it
 
 
 class RunConfig(BaseModel):
@@ -202,10 +203,14 @@ class RunConfig(BaseModel):
         several = "mix" if self.mix else "batcher" if self.batcher else None
         if self.mix and self.batcher:
             raise ValueError("mix and batcher exclude each other: the batcher decides how large batches are")
-        if several and (self.batch is not None or self.shapes):
-            raise ValueError(f"{several} says how large requests are: leave batch and shapes out")
+        if several and self.batch is not None:
+            raise ValueError(f"{several} says how large requests are: leave batch out")
+        if self.mix and self.shapes and any(part.shapes for part in parse_mix(self.mix)):
+            raise ValueError("this mix has shapes of its own: leave shapes out, or write its parts as SIZE:WEIGHT")
         if several and not {"random", "zeros"}.issuperset(self.inputs):
             raise ValueError(f"inputs from files have one size, and {several} needs several: take random or zeros")
+        if several and not self.copies:
+            raise ValueError(f"{several} needs copies, as what lies on the device has one size: leave --no-copies out")
         if several and self.profile:
             raise ValueError(f"a profile is of requests of one size: leave {several} out")
         if self.arrivals == "closed":
@@ -224,13 +229,18 @@ class RunConfig(BaseModel):
     @property
     def parts(self) -> tuple[RunConfig, ...]:
         """A configuration of one size for each kind of requests: of the mix, or of the batches that form; itself where
-        all are alike."""
+        all are alike. What they take of `shapes` has -1 for its first size: the batch, as far as the engine leaves it
+        open (engines/shapes.py)."""
         if self.mix is None and self.batcher is None:
             return (self,)
+        rest = {name: (-1, *shape[1:]) if shape else shape for name, shape in self.shapes.items()}
         if self.batcher is not None:
-            sizes: list[dict[str, Any]] = [{"batch": size} for size in parse_batching(self.batcher).sizes]
+            sizes: list[dict[str, Any]] = [
+                {"batch": size, "shapes": rest} for size in parse_batching(self.batcher).sizes
+            ]
         else:
-            sizes = [{"batch": part.batch, "shapes": dict(part.shapes)} for part in parse_mix(self.mix or "")]
+            parts = parse_mix(self.mix or "")
+            sizes = [{"batch": part.batch, "shapes": dict(part.shapes) or rest} for part in parts]
         return tuple(self.model_copy(update={**size, "mix": None, "batcher": None}) for size in sizes)
 
     @property
@@ -240,7 +250,8 @@ class RunConfig(BaseModel):
             return self._own_ns if self.max_duration is None else min(self.max_duration, self._own_ns)
         if self.duration is not None:
             return self.duration
-        most = DEFAULT_DURATION_NS if self.max_duration is None else min(self.max_duration, DEFAULT_DURATION_NS)
+        usual = DEFAULT_DURATION_NS if self.precision is None else PRECISE_DURATION_NS
+        most = usual if self.max_duration is None else min(self.max_duration, usual)
         return most if self.requests is None else 0
 
 
@@ -267,7 +278,7 @@ def load_config(file: Path | None, options: dict[str, Any], without: Collection[
     given = {key: value for key, value in options.items() if value is not None}
     # Who takes no duration from the file takes no load: stages and traces have their own.
     left = overruled(data, given).union(without, (*LOAD_OPTIONS, "scenario") if "duration" in without else ())
-    left |= overruled_by_scenario(given.get("scenario"))
+    left |= overruled_by_scenario(given.get("scenario")) | overruled_sizes(data, given)
     merged = {**{key: value for key, value in data.items() if key not in left}, **given}
     for key, value in merged.items():
         if isinstance(value, str) and not value.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in value):
@@ -284,10 +295,11 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """YAML 1.2's booleans: only true and false. YAML 1.1 reads the key `on` as True."""
+        """YAML 1.2's booleans and numbers: YAML 1.1 reads the key `on` as True, and the mix 8:1 as 8·60 + 1."""
 
+    sixties = ("tag:yaml.org,2002:str", re.compile(r"^[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?$"))
     Loader.yaml_implicit_resolvers = {
-        letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        letter: [sixties, *((tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool")]
         for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:[tT]rue|[fF]alse)$"), list("tTfF"))

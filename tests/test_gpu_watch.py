@@ -67,8 +67,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
 
 
 def session() -> Any:
-    """What a run on two lanes measured from 1 s to 3 s: seven requests."""
-    recorder = SimpleNamespace(start_ns=SECOND_NS, by_lane=np.array([3, 4]))
+    """What a run on two lanes measured from 1 s to 3 s: seven requests of several sizes."""
+    recorder = SimpleNamespace(start_ns=SECOND_NS, by_lane=np.array([3, 4]), inferences=30)
     return SimpleNamespace(recorder=recorder, driven=SimpleNamespace(end_ns=3 * SECOND_NS))
 
 
@@ -87,8 +87,8 @@ def test_one_observer_tells_of_every_run(gpu: FakeGpu) -> None:
         assert watch.settled() is False  # one look tells nothing
         assert [watch.settled() for _ in range(5)][-1] is True
         assert watch.around()["gpu"]["before"]["power_watts"] == 500.0
-        assert watch.telemetry(session(), batch=8) == found
-    assert observer.asked == [(SECOND_NS, 3 * SECOND_NS, 56)] * 2
+        assert watch.telemetry(session()) == found
+    assert observer.asked == [(SECOND_NS, 3 * SECOND_NS, 30)] * 2
     watch.close()
     watch.close()
     assert (observer.closed, gpu.closed, said) == (True, True, [])
@@ -107,7 +107,7 @@ def test_an_observer_that_fails_costs_its_telemetry_alone(way: str, gpu: FakeGpu
                        "why": "NVML is gone" if way == "it has nothing to tell" else ""}  # fmt: skip
     for _ in range(2):
         watch.begin()
-        assert watch.telemetry(session(), batch=1) is None
+        assert watch.telemetry(session()) is None
         assert watch.around()["gpu"]["name"] == "Fake H100"
     assert len(said) == (0 if way == "half a message" else 1)
     watch.close()
@@ -120,6 +120,6 @@ def test_without_nvml_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     watch = GpuWatch("0000:01:00.0", said.append, samples=True)
     watch.begin()
-    assert (watch.settled(), watch.around(), watch.telemetry(session(), batch=1)) == (None, {}, None)
+    assert (watch.settled(), watch.around(), watch.telemetry(session())) == (None, {}, None)
     assert said == ["no GPU telemetry: there is no NVIDIA driver here"]
     watch.close()

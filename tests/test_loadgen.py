@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from time import perf_counter_ns
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 import numpy as np
 import pytest
+from loadgen_runs import NAMES, Told, at_once, judged, lg, run_loadgen
 from onnx import TensorProto, helper
 from onnx_files import load, save
 
@@ -25,91 +25,12 @@ from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
 from loadtrt.load.arrivals import due_instants
 from loadtrt.load.scenario import LEAST_NS, SCENARIOS
-from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.objective import parse_objective
-from loadtrt.measure.records import COLUMNS, Records
-from loadtrt.measure.scenario import Sending, scenario_of
-from loadtrt.measure.verdict import judge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    import numpy.typing as npt
-
     from loadtrt.engines.onnxruntime import OnnxRuntimeEngine
-    from loadtrt.measure.result import ObjectiveShare, RunResult, ScenarioResult
-
-    Instants = npt.NDArray[np.int64]
-
-lg = pytest.importorskip("mlperf_loadgen")
-NAMES = {"single-stream": "SingleStream", "multi-stream": "MultiStream", "server": "Server", "offline": "Offline"}
-_SAMPLE = re.compile(
-    r'"name":"Sample","cat":"default","ph":"b".*?"ts":([\d.]+),.*?"query_seq":(\d+),.*?"complete_ns":(\d+)'
-)
-
-
-@dataclass(frozen=True)
-class Told:
-    """What LoadGen wrote of a run: its queries, when they were due and how long each took, ns, and its summary."""
-
-    due: Instants
-    latency: Instants
-    summary: str
-
-    def number(self, after: str) -> float | None:
-        found = re.search(rf"{after}\s*:?\s*([\d.]+)", self.summary)
-        return float(found[1]) if found else None
-
-
-def _loadgen(
-    scenario: str,
-    folder: Path,
-    issue: Callable[[Any], None],
-    flush: Callable[[], None] = lambda: None,
-    **settings: Any,
-) -> Told:
-    """Run LoadGen on what takes samples by `issue`, and knows by `flush` that no more will come."""
-    asked = lg.TestSettings()
-    asked.scenario, asked.mode = getattr(lg.TestScenario, NAMES[scenario]), lg.TestMode.PerformanceOnly
-    asked.min_duration_ms = 0
-    for name, value in settings.items():
-        setattr(asked, name, value)
-    output, log = lg.LogOutputSettings(), lg.LogSettings()
-    output.outdir = str(folder)
-    log.log_output, log.enable_trace = output, True
-    system = lg.ConstructSUT(issue, flush)
-    library = lg.ConstructQSL(64, 64, lambda _: None, lambda _: None)
-    lg.StartTestWithLogSettings(system, library, asked, log, "")
-    lg.DestroyQSL(library)
-    lg.DestroySUT(system)
-    samples = _SAMPLE.findall((folder / "mlperf_log_trace.json").read_text())
-    queries: dict[int, tuple[int, int]] = {}
-    for ts, query, took in samples:  # a query is over with its last sample
-        queries[int(query)] = (round(float(ts) * 1000), max(int(took), queries.get(int(query), (0, 0))[1]))
-    due, latency = np.array([queries[query] for query in sorted(queries)], np.int64).T
-    return Told(due - due[0], latency, (folder / "mlperf_log_summary.txt").read_text())
-
-
-def _at_once(samples: Any) -> None:
-    lg.QuerySamplesComplete([lg.QuerySampleResponse(sample.id, 0, 0) for sample in samples])
-
-
-def _judged(told: Told, name: str, bound_ns: int) -> tuple[ObjectiveShare, ScenarioResult]:
-    """LoadGen's queries, judged by loadtrt: under its objective, and by the rules."""
-    rows = np.zeros((len(told.due), len(COLUMNS)), np.int64)
-    rows[:, 0] = rows[:, 1] = rows[:, 2] = told.due
-    rows[:, 3] = told.due + told.latency
-    histogram = Histogram()
-    histogram.add(told.latency)
-    objective = parse_objective(f"latency.p99 < {bound_ns}ns")
-    good = int(np.count_nonzero(told.latency <= bound_ns))
-    share = judge(objective, Records(rows), histogram, good, len(rows))
-    sending = Sending(len(rows), len(rows), SCENARIOS[name].inferences or 1, LEAST_NS)
-    histograms = {"latency": histogram, "service": histogram}
-    found = scenario_of(name, sending, Records(rows), histograms, (share,))
-    assert found is not None
-    return share, found
+    from loadtrt.measure.result import ObjectiveShare, RunResult
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -144,9 +65,9 @@ def test_the_rules_are_those_of_loadgen(name: str, tmp_path: Path) -> None:
 )
 def test_a_stream_is_estimated_as_loadgen_does(name: str, count: int, tmp_path: Path) -> None:
     """Of the latencies in its log, to the nanosecond: its percentile, its estimate, and when there is none."""
-    fast = {"single_stream_expected_latency_ns": 1000, "multi_stream_expected_latency_ns": 1000}
-    told = _loadgen(name, tmp_path, _at_once, min_query_count=count, max_query_count=count, **fast)
-    _, found = _judged(told, name, 10**9)
+    fast: Any = {"single_stream_expected_latency_ns": 1000, "multi_stream_expected_latency_ns": 1000}
+    told = run_loadgen(name, tmp_path, at_once, min_query_count=count, max_query_count=count, **fast)
+    _, found = judged(told, name, 10**9)
     percentile = {"single-stream": "90.0th", "multi-stream": "99.0th"}[name]
     assert len(told.due) == count
     assert found.percentile_ns == told.number(rf"{percentile} percentile latency \(ns\)")
@@ -169,12 +90,12 @@ def test_the_server_is_judged_as_loadgen_does(count: int, over: int, tmp_path: P
         if len(held) < over:
             held.extend(samples)
         else:
-            _at_once(samples)
+            at_once(samples)
 
     target_ns = 50_000_000
-    asked = {"min_query_count": count, "server_target_qps": count / 0.15, "server_target_latency_ns": target_ns}
-    told = _loadgen("server", tmp_path, issue, lambda: _at_once(held), **asked)
-    _, found = _judged(told, "server", target_ns)
+    asked: Any = {"min_query_count": count, "server_target_qps": count / 0.15, "server_target_latency_ns": target_ns}
+    told = run_loadgen("server", tmp_path, issue, lambda: at_once(held), **asked)
+    _, found = judged(told, "server", target_ns)
     assert len(told.due) == count
     assert found.over is not None
     assert found.over >= over
@@ -191,9 +112,9 @@ def test_the_server_is_judged_as_loadgen_does(count: int, over: int, tmp_path: P
 
 def test_offline_is_computed_as_loadgen_does(tmp_path: Path) -> None:
     """Samples over the largest latency."""
-    told = _loadgen("offline", tmp_path, _at_once, min_query_count=30_000, offline_expected_qps=1.0)
+    told = run_loadgen("offline", tmp_path, at_once, min_query_count=30_000, offline_expected_qps=1.0)
     samples = np.zeros(30_000, np.int64)
-    _, found = _judged(Told(samples, samples + told.latency[0], ""), "offline", 1)
+    _, found = judged(Told(samples, samples + told.latency[0], ""), "offline", 1)
     assert found.inferences_per_s == pytest.approx(told.number("Samples per second"), rel=1e-4)
 
 
@@ -201,9 +122,9 @@ def test_poisson_is_poisson(tmp_path: Path) -> None:
     """LoadGen's gaps and ours, 10 000 of each: their mean is 1/rate and their CV 1, within four standard errors (1/√n
     of either, for exponentials), and they have one distribution (two-sample Kolmogorov-Smirnov, at 0.1 %)."""
     n, rate = 10_000, 50_000.0
-    asked = {"min_query_count": n + 1, "server_target_qps": rate, "schedule_rng_seed": 7}
-    theirs = np.diff(_loadgen("server", tmp_path, _at_once, **asked).due)
-    ours = np.diff(due_instants("poisson", rate, 0, n + 1, seed=7))
+    asked: Any = {"min_query_count": n + 1, "server_target_qps": rate, "schedule_rng_seed": 7}
+    theirs = np.diff(run_loadgen("server", tmp_path, at_once, **asked).due.astype(np.float64))
+    ours = np.diff(due_instants("poisson", rate, 0, n + 1, seed=7).astype(np.float64))
     for gaps in (theirs, ours):
         assert gaps.mean() * rate / 1e9 == pytest.approx(1, abs=4 / np.sqrt(n))
         assert gaps.std() / gaps.mean() == pytest.approx(1, abs=4 / np.sqrt(n))
@@ -217,7 +138,7 @@ class _Session:
 
     def __init__(self, engine: OnnxRuntimeEngine, inputs: list[Any]) -> None:
         self._jobs: SimpleQueue[Any] = SimpleQueue()
-        self._run = lambda index: engine._session.run(engine._names, inputs[index % len(inputs)])
+        self._engine, self._inputs = engine, inputs
         self._threads = [threading.Thread(target=self._serve) for _ in range(engine.contexts)]
         for thread in self._threads:
             thread.start()
@@ -239,6 +160,9 @@ class _Session:
             self._run(index)
         return (perf_counter_ns() - began) / runs
 
+    def _run(self, index: int) -> None:
+        self._engine._session.run(self._engine._names, self._inputs[index % len(self._inputs)])
+
     def _serve(self) -> None:
         while (sample := self._jobs.get()) is not None:
             self._run(sample.index)
@@ -249,8 +173,8 @@ class _Both:
     """One session of some milliseconds a run, under LoadGen and under loadtrt, with one thread that runs it: there may
     be two cores, and the generator needs one.
 
-    Shorter runs would show what Python takes between two of them: 0.1 ms more in loadtrt, whose scheduler and thread
-    share an interpreter, than behind LoadGen."""
+    Shorter runs would show what Python takes between two of them: up to 0.2 ms in loadtrt, whose scheduler and thread
+    share an interpreter, and less behind LoadGen."""
 
     def __init__(self, folder: Path, buffers: int) -> None:
         self._folder = folder
@@ -269,7 +193,7 @@ class _Both:
         self._engine.close()
 
     def loadgen(self, name: str, **settings: Any) -> Told:
-        return _loadgen(name, self._folder, self.session.issue, **settings)
+        return run_loadgen(name, self._folder, self.session.issue, **settings)
 
     def loadtrt(self, name: str, **options: Any) -> RunResult:
         """A run of the scenario, of which every request was served."""
@@ -284,7 +208,7 @@ class _Both:
 
 
 def _product(folder: Path) -> str:
-    """y = x W₁ W₂ …, 8 million multiplications and additions each."""
+    """y = x W₁ W₂ …, 4 million multiplications each."""
     layers = 32
     random = np.random.default_rng(1)
     weights = {f"w{place}": random.normal(0, 1 / 16, (256, 256)).astype(np.float32) for place in range(layers)}
@@ -296,7 +220,7 @@ def _product(folder: Path) -> str:
 
 _TRIES = 2
 _SEEDS = 5
-_REQUESTS = 1500  # worth five hundred independent ones at this load: fewer than 368 bound p99 from one side alone
+_REQUESTS = 2000  # worth 800 independent ones at this load on a quiet host: 368 bound p99 from both sides
 _LOAD = 0.3
 _BUSY = "LoadGen's own runs differ from each other: this host is too busy to compare by"
 
@@ -318,7 +242,6 @@ def test_server_latencies_are_those_of_loadgen(tmp_path: Path) -> None:
             theirs, ours, services = _server_runs(both, range(first, first + _SEEDS))
             low, value, high = _medians(theirs)
             agreeing = [low_ns <= value <= high_ns for low_ns, _, high_ns in map(_interval, theirs)]
-            print("LoadGen", *map(_interval, theirs), "loadtrt", *map(_interval, ours), sep="\n")
             if agreeing.count(True) < _SEEDS - 1 or high == math.inf:
                 continue
             our_low, our_value, our_high = _medians(ours)
@@ -340,18 +263,24 @@ def _server_runs(both: _Both, seeds: range) -> tuple[list[ObjectiveShare], list[
         asked = {"min_query_count": _REQUESTS, "server_target_qps": rate, "schedule_rng_seed": seed}
         told = both.loadgen("server", **asked)
         bound_ns = bound_ns or int(np.quantile(told.latency, 0.99))
-        theirs.append(_judged(told, "server", bound_ns)[0])
+        theirs.append(judged(told, "server", bound_ns)[0])
         objective = (f"latency.p99 < {bound_ns}ns",)
         result = both.loadtrt("server", rate=rate, requests=_REQUESTS, seed=seed, objective=objective)
         assert len(told.due) == result.ok == _REQUESTS
         ours.append(result.objectives[0])
         services.append(result.metrics["service"].percentiles_ns["p99"] or 0.0)
+        print(f"seed {seed}: LoadGen {_told(theirs[-1])}, loadtrt {_told(ours[-1])}")
     return theirs, ours, services
 
 
 def _interval(share: ObjectiveShare) -> tuple[float, float, float]:
     """(low, p99, high); without an end where the sample does not bound it."""
     return share.value_low_ns or 0.0, share.value_ns or 0.0, share.value_high_ns or math.inf
+
+
+def _told(share: ObjectiveShare) -> str:
+    low, value, high = (edge / 1e6 for edge in _interval(share))
+    return f"p99 {value:.2f} ms ({low:.2f} .. {high:.2f})"
 
 
 def _medians(shares: list[ObjectiveShare]) -> tuple[float, float, float]:
@@ -362,12 +291,12 @@ def _medians(shares: list[ObjectiveShare]) -> tuple[float, float, float]:
 @pytest.mark.slow
 def test_streams_and_batches_of_one_session_are_alike(tmp_path: Path) -> None:
     """Single-stream's p90 and offline's rate within a quarter of LoadGen's: medians of five runs each, in turn, where
-    LoadGen's own are within a quarter of each other."""
+    four of LoadGen's own are within a quarter of their median."""
     pairs: dict[str, list[tuple[float, float]]] = {"single-stream": [], "offline": []}
     asked = {"min_query_count": 300, "max_query_count": 300, "single_stream_expected_latency_ns": 1000}
     with _Both(tmp_path, buffers=1) as both:
         for _ in range(5):
-            told = _judged(both.loadgen("single-stream", **asked), "single-stream", 1)[1].latency_ns
+            told = judged(both.loadgen("single-stream", **asked), "single-stream", 1)[1].latency_ns
             found = both.loadtrt("single-stream", requests=300).scenario
             assert found is not None
             pairs["single-stream"].append((told or 0.0, found.latency_ns or 0.0))
@@ -378,6 +307,6 @@ def test_streams_and_batches_of_one_session_are_alike(tmp_path: Path) -> None:
     print(pairs)
     for name, values in pairs.items():
         theirs, ours = np.array(values).T
-        if np.ptp(theirs) > 0.25 * np.median(theirs):
+        if np.count_nonzero(np.abs(theirs / np.median(theirs) - 1) < 0.25) < len(theirs) - 1:
             pytest.skip(f"{name}: {_BUSY}")
         assert np.median(ours) == pytest.approx(np.median(theirs), rel=0.25)

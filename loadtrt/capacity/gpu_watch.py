@@ -53,7 +53,7 @@ class GpuWatch:
             return {}
         return {"gpu": gpu_environment(self._gpu, self._readings[-1], self._gpu.read())}
 
-    def telemetry(self, session: Session, batch: int) -> GpuTelemetry | None:
+    def telemetry(self, session: Session) -> GpuTelemetry | None:
         """What it did while that run measured; None where nobody tells."""
         recorder, driven = session.recorder, session.driven
         if self._observer is None or recorder is None or driven is None:
@@ -61,7 +61,7 @@ class GpuWatch:
         if not self._observer.alive:
             self._give_up("the observer process has died")
             return None
-        answer = self._observer.telemetry(recorder.start_ns, driven.end_ns, int(recorder.by_lane.sum()) * batch)
+        answer = self._observer.telemetry(recorder.start_ns, driven.end_ns, recorder.inferences)
         if answer["why"]:
             self._give_up(answer["why"])
         with suppress(ValueError):  # half a message, of a process that died

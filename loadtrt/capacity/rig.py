@@ -175,7 +175,7 @@ class Rig:
                 started=started.isoformat(timespec="seconds"),
                 command=sys.argv,
                 environment={} if self._watch is None else self._watch.around(),
-                telemetry=None if self._watch is None else self._watch.telemetry(session, engine.info.batch),
+                telemetry=None if self._watch is None else self._watch.telemetry(session),
             )
             self._in_doubt = self._hangs or session.failure is not None
             return trimmed(result)

@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 @flag("abort-on-fail", "no-abort-on-fail", "End the run once it shows that an objective is missed.")
 @click.option("--abort-delay", metavar="TIME", help="But not before.  [default: 5s]")
 @click.option(
-    "--precision", metavar="3%", help="End once the objectives' quantiles (or latency.p99) are known so well."
+    "--precision", metavar="3%", help="End once objectives' quantiles (or latency.p99) are known so well, or after 60s."
 )
 @click.option("--max-lateness", metavar="TIME", help="p99 of the generator's lateness that makes a run INVALID.")
 @flag("profile", "no-profile", "Afterwards, time each layer in a pass of its own.")

@@ -97,7 +97,7 @@ def _run(config: RunConfig, late: list[RunResult]) -> int:
                     started=started.isoformat(timespec="seconds"),
                     command=sys.argv,
                     environment={**environment(), **around},
-                    telemetry=watchers.end(session, engine.info.batch),
+                    telemetry=watchers.end(session),
                 )
                 voice.end_line()
                 if config.json_file == "-" and config.profile and result.outcome == "completed":

@@ -68,7 +68,7 @@ class Watchers:
             self._voice.hand_over(observer)
         observer.describe(_facts(self._run, self._config, engine))
 
-    def end(self, session: Session, batch: int) -> GpuTelemetry | None:
+    def end(self, session: Session) -> GpuTelemetry | None:
         """Measuring is over: take the drawing away. Returns the GPU's telemetry while it went on."""
         if self._observer is None:
             return None
@@ -79,7 +79,7 @@ class Watchers:
         found, recorder = None, session.recorder
         if recorder is not None and session.driven is not None and self._samples:
             start_ns, end_ns = recorder.start_ns, session.driven.end_ns
-            answer = self._observer.telemetry(start_ns, end_ns, int(recorder.by_lane.sum()) * batch)
+            answer = self._observer.telemetry(start_ns, end_ns, recorder.inferences)
             found = answer["telemetry"]
             if answer["why"]:
                 self._voice.say(f"no GPU telemetry: {answer['why']}")
@@ -155,6 +155,9 @@ def _facts(run: str, config: RunConfig, engine: Engine) -> RunFacts:
         ),
         information={
             **information(info, config.arrivals, config.buffers),
-            "load": "varying" if config.stages or config.bursts or config.arrivals in ("gamma", "trace") else "steady",
+            # Gaps that vary more fill queues for a while, too, which is no overload.
+            "load": "steady"
+            if steady_load(config.arrivals, config.stages, config.bursts) and config.arrivals != "gamma"
+            else "varying",
         },
     )

@@ -53,6 +53,7 @@ class TensorRTEngine:
         self._plan = plan
         self._config = config
         self.parts = tuple(part.tensors for part in plan.parts)
+        self.batches = tuple(part.batch for part in plan.parts)
         self._lanes: list[Lane] = []
         self._contexts: list[PlanContext] = []
         self._streams: list[Stream] = []

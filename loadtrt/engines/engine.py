@@ -43,6 +43,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def batches(self) -> Sequence[int]:
+        """Inferences in a request of each part."""
+        ...
+
+    @property
     def info(self) -> EngineInfo:
         """What this engine is; `mode` and `notes` are final after `allocate`."""
         ...

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.shapes import InputShape, require_known, resolve_shapes
 from loadtrt.errors import EngineError, UsageError
-from loadtrt.load.tensors import TensorSpec, bytes_of, largest_of
+from loadtrt.load.tensors import TensorSpec, bytes_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,8 @@ class OnnxModel:
     """`data`: the serialized model with its input sizes decided. `folder`: where its external data lies, None without.
 
     `weights_bytes` counts the model with its external data; `sha256` is of the file as it was read (for the zoo: as it
-    was made), without external data. parts: the inputs of each. `output_dtypes` by output name.
+    was made), without external data. parts: the inputs of each, batches: the inferences in a request of each.
+    `output_dtypes` by output name.
     """
 
     name: str
@@ -38,7 +39,7 @@ class OnnxModel:
     sha256: str
     weights_bytes: int
     parts: tuple[tuple[TensorSpec, ...], ...]
-    batch: int
+    batches: tuple[int, ...]
     output_dtypes: Mapping[str, str]
     precision: str
     notes: tuple[str, ...]
@@ -66,14 +67,14 @@ def read_model(config: RunConfig) -> OnnxModel:
         files = external_files(model, Path(config.engine))
         external = sum(file.stat().st_size for file in files)
         folder = Path(config.engine).resolve().parent if files else None
-    parts, batch = decide_sizes(model, config)
+    parts, batches = decide_sizes(model, config)
     dtypes = {output.name: _dtype(output, f"output {output.name} of {config.engine}") for output in model.graph.output}
     if config.fp16:
         model, folder, external = to_fp16(model, folder, config.engine), None, 0
     data = model.SerializeToString()
     precision = "converted to FP16 (FP32 inputs and outputs kept)" if config.fp16 else ""
     weights = len(data) + external
-    return OnnxModel(config.engine, data, folder, digest, weights, parts, batch, dtypes, precision, tuple(notes))
+    return OnnxModel(config.engine, data, folder, digest, weights, parts, batches, dtypes, precision, tuple(notes))
 
 
 def parse_model(file: Path) -> tuple[Any, str]:
@@ -107,8 +108,8 @@ def external_files(model: Any, file: Path) -> set[Path]:
     return files
 
 
-def decide_sizes(model: Any, config: RunConfig) -> tuple[tuple[tuple[TensorSpec, ...], ...], int]:
-    """The inputs of each part, and the largest's batch, after writing what --batch and --shapes decide into `model`;
+def decide_sizes(model: Any, config: RunConfig) -> tuple[tuple[tuple[TensorSpec, ...], ...], tuple[int, ...]]:
+    """The inputs of each part, and the batch of each, after writing what --batch and --shapes decide into `model`;
     with several parts it stays open."""
     weights = {tensor.name for tensor in model.graph.initializer}
     values = {value.name: value for value in model.graph.input if value.name not in weights}
@@ -128,7 +129,7 @@ def decide_sizes(model: Any, config: RunConfig) -> tuple[tuple[tuple[TensorSpec,
             for dim in output.type.tensor_type.shape.dim:
                 if dim.dim_param in resolved.symbols:
                     dim.dim_value = resolved.symbols[dim.dim_param]
-    return tuple(parts), batches[largest_of(parts)]
+    return tuple(parts), tuple(batches)
 
 
 def _input_shape(value: Any, config: RunConfig) -> InputShape:

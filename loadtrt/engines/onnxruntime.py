@@ -50,7 +50,8 @@ def load_onnxruntime(config: RunConfig) -> OnnxRuntimeEngine:
     session = open_session(model, threads, config.contexts)
     outputs = _outputs(model, session)
     parts = tuple((*inputs, *outputs) for inputs in model.parts)
-    tensors = parts[largest_of(parts)]
+    largest = largest_of(parts)
+    tensors = parts[largest]
 
     notes = list(model.notes)
     if sessions > 1:
@@ -70,7 +71,7 @@ def load_onnxruntime(config: RunConfig) -> OnnxRuntimeEngine:
         version=_version(),
         device=f"{cpu_model()}, {cores} {'core' if cores == 1 else 'cores'}",
         sha256=model.sha256,
-        batch=model.batch,
+        batch=model.batches[largest],
         tensors=tensors,
         precision=model.precision,
         mode={
@@ -114,6 +115,7 @@ class OnnxRuntimeEngine:
         self.contexts = contexts
         self.buffers = buffers
         self.parts = parts
+        self.batches = model.batches
         self._info = info
         self._model = model
         self._threads = threads

@@ -71,11 +71,12 @@ def cached_plan(
     UsageError (options, files, open sizes, a cache that cannot be written), EngineError (no GPU, no TensorRT that
     builds, a model that it refuses), KeyboardInterrupt, after which nothing is left behind.
     """
+    part = config.parts[0]
     options = BuildOptions(
         flavour=_builder_of(config),
         device=config.device,
-        batch=config.batch,
-        shapes=config.shapes,
+        batch=part.batch,
+        shapes=part.shapes,
         fp16=config.fp16,
         plugins=config.plugins,
     )
@@ -85,10 +86,11 @@ def cached_plan(
             "first (loadtrt build --min-shapes …, --max-shapes …), or add --on onnxruntime"
         )
     source = read_source(config.engine, options)
-    (inputs,), batch = decide_sizes(source.model, config)
+    (inputs,), (batch,) = decide_sizes(source.model, config)
     # The batch that --shapes decides is lost on a model without open sizes: from here on it is given.
     first = batch if any(spec.shape[:1] == (batch,) for spec in inputs) else None
-    options = replace(options, batch=first)
+    shapes = {spec.name: spec.shape for spec in inputs if spec.name in part.shapes}
+    options = replace(options, batch=first, shapes=shapes)
     tool = choose_toolchain(options.flavour)
     device_count()  # raises where there is no GPU: for RTX preflight would ask for a --target, which no run has
     preflight(tool, options)

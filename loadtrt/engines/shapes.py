@@ -1,7 +1,8 @@
 """From what an engine leaves open and what the user says to shapes without a -1. Pure; the same rules for all engines.
 
 1. An input named in --shapes has exactly that shape; sizes that the engine fixes must agree.
-2. --batch N is the first size of every other input that leaves its first size open.
+2. --batch N is the first size of every other input that leaves its first size open; so it is of a shape of --shapes
+   whose first size is -1, as the parts of mixes and batchers have it, and elsewhere the engine's own stands there.
 3. A size that the model calls by a symbol is the same wherever the symbol stands: deciding it once decides it.
 4. What is still open is an error: never a silent 1.
 5. Where the engine has a range (an optimization profile), every size lies in it.
@@ -104,7 +105,7 @@ def require_known(option: str, given: Mapping[str, object], names: Sequence[str]
 def _said(item: InputShape, batch: int | None, given: Shape | None) -> Shape:
     """The shape by --shapes, else by --batch for an open first size, else as the engine has it."""
     if given is not None:
-        return _given(item, given)
+        return _given(item, batch, given)
     if batch is not None and item.batched and item.shape[:1] == (-1,):
         return (batch, *item.shape[1:])
     return item.shape
@@ -138,11 +139,14 @@ def _resolve(item: InputShape, said: Shape, symbols: Mapping[str, int], given: b
     return shape
 
 
-def _given(item: InputShape, given: Shape) -> Shape:
+def _given(item: InputShape, batch: int | None, given: Shape) -> Shape:
     """The shape of --shapes, which must have the engine's rank and fixed sizes."""
     option = f"--shapes {item.name}:{_x(given)}"
     if len(given) != len(item.shape):
         raise UsageError(f"{option}: {item} has {len(item.shape)} dimensions, not {len(given)}")
+    if given[:1] == (-1,):
+        first = item.shape[0] if item.shape[0] >= 0 or batch is None else batch
+        given = (first, *given[1:])
     for axis, (size, fixed) in enumerate(zip(given, item.shape, strict=True)):
         if fixed >= 0 and size != fixed:
             raise UsageError(f"{option}: dimension {axis} of {item} is fixed at {fixed}, so it cannot be {size}")
@@ -203,4 +207,4 @@ def _csv(values: Sequence[int]) -> str:
 
 
 def _x(shape: Shape) -> str:
-    return "x".join(map(str, shape)) or "scalar"
+    return "x".join("N" if size < 0 else str(size) for size in shape) or "scalar"

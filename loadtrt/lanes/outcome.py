@@ -11,6 +11,7 @@ from loadtrt.lanes.recorder import KEEP, Recorder
 from loadtrt.load.batcher import parse_batching
 from loadtrt.load.mix import parse_mix
 from loadtrt.measure.cohorts import cohorts_of, sample_of
+from loadtrt.measure.early import Widths, ranks_of
 from loadtrt.measure.findings import findings_of
 from loadtrt.measure.margin import rate_margin
 from loadtrt.measure.objective import Objective, parse_objective
@@ -60,7 +61,7 @@ def result_of(
         metrics,
         starved_fraction=starved if metrics["compute"].max_ns else 0.0,  # an engine that takes no time cannot starve
         ok=ok,
-        unserved=0 if session.aborted else unserved,
+        unserved=unserved,
         failed=failed,
         closed=config.arrivals == "closed",
         max_lateness_ns=config.max_lateness,
@@ -104,6 +105,7 @@ def result_of(
         failed=failed,
         unserved=unserved,
         dropped=int(recorder.by_status[DROPPED]),
+        inferences=recorder.inferences,
         first_error=recorder.first_error,
         throughput=_throughput(recorder, config),
         percentiles_exact=recorder.complete,
@@ -122,6 +124,7 @@ def result_of(
         mix=_mix(recorder, config, session.input_sets),
         batches=_batches(recorder, config, session.input_sets),
         ended_early=session.ended_early,
+        precision_reached=_precision(recorder, config),
         steadiness=_steadiness(recorder, config),
         cohorts=cohorts_of(recorder.records),
         sample=sample_of(recorder.records, recorder.start_ns),
@@ -155,6 +158,13 @@ def _share(place: int, objective: Objective, recorder: Recorder) -> ObjectiveSha
     return judge(objective, recorder.records, histogram, good, int(recorder.by_status.sum()), KEEP)
 
 
+def _precision(recorder: Recorder, config: RunConfig) -> float | None:
+    if config.precision is None:
+        return None
+    ranks = ranks_of([parse_objective(text) for text in config.objective])
+    return Widths(ranks, config.precision).reached(recorder.records, recorder.histograms["latency"])
+
+
 def _mix(recorder: Recorder, config: RunConfig, sets: int) -> tuple[MixPart, ...]:
     if config.mix is None:
         return ()
@@ -173,8 +183,9 @@ def _throughput(recorder: Recorder, config: RunConfig) -> Throughput:
     """Served requests a second.
 
     Closed loop: Σ over lanes of n_l / (t_l − start): n_l served by lane l, the last at t_l. A lane works without a
-    pause until then, so neither the lanes' different ends nor the drain bias it. Open loop: (n − 1) / (t_n − t_1) over
-    the completions, the rate at which requests leave: unbiased by how long they stay, and at overload the capacity.
+    pause until then, so neither the lanes' different ends nor the drain bias it. Open loop: (n − n_1) / (t_n − t_1),
+    n_1 served at t_1, over the completions, the rate at which requests leave: unbiased by how long they stay, and at
+    overload the capacity.
     """
     rate = None
     n, first, last = int(recorder.by_lane.sum()), recorder.first_completed_ns, int(recorder.last_completed_ns.max())
@@ -183,7 +194,7 @@ def _throughput(recorder: Recorder, config: RunConfig) -> Throughput:
         worked = (span > 0) & (recorder.by_lane > 0)
         rate = float(np.sum(recorder.by_lane[worked] / span[worked])) * SECOND_NS if worked.any() else None
     elif first is not None and last > first:
-        rate = (n - 1) * SECOND_NS / (last - first)
+        rate = (n - recorder.completed_first) * SECOND_NS / (last - first)
     return Throughput(
         requests_per_s=rate,
         inferences_per_s=None if rate is None else rate * recorder.inferences / n,

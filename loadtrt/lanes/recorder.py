@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 KEEP = 1 << 20  # rows kept whole (80 MiB); beyond them histograms alone go on, so that memory stays flat
 _CHUNK = 1 << 12  # rows at which a drain cannot wait for the next second any longer
 _BLOCK = 1 << 10  # rows taken at once: temporaries that stay in the cache cost a third
+_CELLS_UNTIL_NS = 2 * 3600 * SECOND_NS  # a day of them would be a third of a gigabyte
 _ROW = struct.Struct(f"{len(COLUMNS)}q")
 _PACK, _SIZE = _ROW.pack_into, _ROW.size
 
@@ -48,7 +49,8 @@ class Recorder:
     """Preallocated rows. `record` is the only thing called per request; the scheduler drains once a second.
 
     histograms: one for each metric. intervals: closed seconds, in order. first_error: an engine's sentence. submitted:
-    requests sent, known at the end. first_completed_ns, last_completed_ns (by lane): of what was answered, `start_ns`
+    requests sent, known at the end. completed_first: how many were served at first_completed_ns.
+    first_completed_ns, last_completed_ns (by lane): of what was answered, `start_ns`
     for a lane without. starved_ns: time in which a lane had nothing in flight although work was due, summed over lanes.
     outcomes: int64 [lanes, STATUSES], requests by lane and status. bounds: (number in METRICS, ns) of each objective,
     and good the served requests within each. items: inferences of a request with each input set, one number where all
@@ -85,6 +87,7 @@ class Recorder:
         self.first_error: str | None = None
         self.submitted = 0
         self.first_completed_ns: int | None = None
+        self.completed_first = 0
         self.last_completed_ns = np.full(lanes, start_ns, np.int64)
         self._open: dict[int, _Open] = {}
         self.intervals: list[Interval] = []
@@ -134,6 +137,7 @@ class Recorder:
             for column in ("submitted", "enqueued", "completed"):
                 rows[:, COLUMNS.index(column)] = end[part]
             rows[:, COLUMNS.index("status")] = status
+            rows[:, COLUMNS.index("inputs")] = -1
             self._row += len(rows)
             self.drain()
 
@@ -208,7 +212,9 @@ class Recorder:
                     self.histograms[metric.name].add(metric.of(unserved))
         if len(ok):
             first = int(ok.completed.min())
-            self.first_completed_ns = first if self.first_completed_ns is None else min(self.first_completed_ns, first)
+            if self.first_completed_ns is None or first < self.first_completed_ns:
+                self.first_completed_ns, self.completed_first = first, 0
+            self.completed_first += int(np.count_nonzero(ok.completed == self.first_completed_ns))
         if len(served):
             self._count_starvation(served)
             self._fill_intervals(served)
@@ -274,5 +280,5 @@ def _closed(interval: _Open) -> Interval:
         latency_max_ns=histogram.max,
         queue_mean_ns=interval.queue_sum_ns / served if served else None,
         compute_mean_ns=interval.compute_sum_ns / served if served else None,
-        latency_counts=histogram.cells(),
+        latency_counts=histogram.cells() if interval.start_ns < _CELLS_UNTIL_NS else {},
     )

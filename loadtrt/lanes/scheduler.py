@@ -33,7 +33,8 @@ _LOOK_UP_NS = 100 * MILLISECOND_NS  # how often a waiting scheduler looks at its
 @dataclass(slots=True)
 class Stop:
     """Set from anywhere in the event loop. requested: somebody wants the run to end; enough: it has measured enough.
-    Either way nothing more comes due, and what waits or is in flight is waited for. cut: what waits is not even sent.
+    Either way nothing more comes due, and what waits or is in flight is waited for. cut: what waits is forgotten, as if
+    it had not come due: it was neither good nor bad by then.
     """
 
     requested: bool = False
@@ -121,7 +122,7 @@ async def drive(
             if give_up == NEVER:
                 over = stop.requested or stop.enough or stop.cut or now >= latest_end
                 if over:
-                    last = submitted + queue.dropped if closed or stop.cut else queue.arrived
+                    last = submitted if closed else queue.arrived
                     queue.close()
                 elif closed and now >= least_end:
                     last = max(submitted, load.least_requests)
@@ -129,13 +130,17 @@ async def drive(
                     sent, give_up = now, now + load.drain_ns
                     if recorder.board is not None:
                         recorder.board.enter("drain")
+            if stop.cut and last > submitted + queue.dropped:
+                waiting.clear()
+                queue.close()
+                last = submitted + queue.dropped
             if submitted == completed:
                 progress = now
             if completed + queue.dropped == last or now >= give_up or now > progress + patience:
                 break
 
             until = min(now + _LOOK_UP_NS, latest_end if give_up == NEVER else give_up)
-            while free_since and (submitted < last if closed else waiting and not stop.cut):
+            while free_since and (submitted < last if closed else waiting):
                 free = free_since[0]
                 due = ready = free if closed else waiting[0]
                 if batcher is None:

@@ -19,9 +19,8 @@ from loadtrt.load.inputs import make_inputs
 from loadtrt.load.mix import draw, parse_mix
 from loadtrt.load.stages import course_of
 from loadtrt.load.trace import read_trace
-from loadtrt.measure.early import Misses, Widths
+from loadtrt.measure.early import Misses, Widths, ranks_of
 from loadtrt.measure.objective import parse_objective
-from loadtrt.measure.records import METRICS
 from loadtrt.units import SECOND_NS, format_duration, plural
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Session:
     driven and recorder belong to the measuring phase: None until it began. interrupted: stopped from outside.
     failure: the sentence of what ended the run, fault: the exception where nobody expected it. clocks_settled: None
     where nobody could tell.
-    ended_early: why measuring ended before its time, though nothing went wrong; aborted: since an objective is missed.
+    ended_early: why measuring ended before its time, though nothing went wrong.
     input_sets: how many each part has.
     cpu_ns: processor time of this process, all threads, while it measured. outputs: of one quiet request with the
     first input set, after measuring, where the configuration wants them; or the sentence of why there are none.
@@ -71,7 +70,6 @@ class Session:
     clocks_settled: bool | None = None
     cpu_ns: int = 0
     ended_early: str | None = None
-    aborted: bool = False
     input_sets: int = 1
     outputs: Arrays | str | None = None
 
@@ -186,8 +184,7 @@ def _items(engine: Engine, config: RunConfig, sets: int) -> list[int]:
         return [1]
     if config.mix is None:
         return [engine.info.batch]
-    each = sets // len(engine.parts)
-    return [part.batch or engine.info.batch for part in parse_mix(config.mix) for _ in range(each)]
+    return [batch for batch in engine.batches for _ in range(sets // len(engine.parts))]
 
 
 async def _verify(
@@ -292,23 +289,31 @@ def _watching(
     recorder = session.recorder
     assert recorder is not None  # noqa: S101  # measuring has begun
     objectives = [parse_objective(text) for text in config.objective]
-    ranks = sorted({it.rank for it in objectives if METRICS[it.metric].name == "latency" and it.rank < 1}) or [0.99]
+    ranks = ranks_of(objectives)
     misses = Misses(objectives) if config.abort_on_fail else None
     widths = None if config.precision is None else Widths(ranks, config.precision)
+    histograms = list(recorder.histograms.values())
 
     def tick(submitted: int, completed: int) -> None:
         if ticker is not None:
             ticker(submitted, completed)
-        if misses is not None:
-            found = misses.add(int(recorder.by_status.sum()), recorder.good.tolist())
-            if found is not None and engine.now_ns() - began >= config.abort_delay:
-                session.ended_early, session.aborted, stop.cut = found, True, True
-        if widths is not None and not stop.cut:
-            found = widths.narrow_enough(recorder.intervals, recorder.histograms["latency"])
-            if found is not None:
-                session.ended_early, stop.enough = found, True
+        if misses is not None and not stop.cut:
+            misses.add(int(recorder.by_status.sum()), recorder.good.tolist())
+            late = engine.now_ns() - began >= config.abort_delay
+            missed = misses.missed(recorder.records, histograms) if late else None
+            if missed is not None:
+                session.ended_early, stop.cut = f"{missed.objective} is missed", True
+        if widths is not None and not (stop.cut or stop.enough):
+            reached = widths.narrow_enough(recorder.intervals, recorder.records, recorder.histograms["latency"])
+            if reached is not None:
+                session.ended_early = f"latency's {_names(ranks)} known within ±{100 * reached:.2g} %"
+                stop.enough = True
 
     return tick
+
+
+def _names(ranks: Sequence[float]) -> str:
+    return f"{', '.join(f'p{100 * rank:g}' for rank in ranks)} {'is' if len(ranks) == 1 else 'are'}"
 
 
 def _require_idle(phase: Phase, driven: Driven, config: RunConfig) -> None:

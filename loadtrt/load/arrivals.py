@@ -106,6 +106,17 @@ def require_room(requests: float) -> None:
         )
 
 
+def steady_load(arrivals: str, stages: object = None, bursts: object = None) -> bool:
+    """Whether requests come alike at all times, by options of `loadtrt run`: not all at once, in stages or in bursts,
+    nor as a trace has them, of which nobody knows. Gamma arrivals do: they clump, at one rate."""
+    return arrivals not in ("offline", "trace") and not stages and not bursts
+
+
+def drawn_load(arrivals: str, mix: object = None) -> bool:
+    """Whether the seed says when requests come, or in a mix which ones: runs of one seed have the same load."""
+    return arrivals in ("poisson", "gamma") or bool(mix)
+
+
 def implied_arrivals(given: Collection[str]) -> str | None:
     """What --arrivals means where these options are given and it is not: Poisson, as independent users come."""
     if "trace" in given:
@@ -164,4 +175,6 @@ def overruled(before: Mapping[str, object], given: Mapping[str, object]) -> set[
         out.discard("arrivals")  # a rate alone changes no process
     if arrivals in ("constant", "poisson"):
         out.add("burstiness")
+    if source == "closed":
+        out |= {"batcher", "max_queue"}  # of requests that come by themselves
     return out

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MOST_PARTS = 64
+_MOST_WEIGHT = 1e9  # and 1 over it the least: sums and shares of these are numbers
 _DRAWN = 1 << 16  # after so many requests the same order begins again
+_SIZES = frozenset({"mix", "batcher", "batch"})  # each says how large requests are
 _FORM = "write parts as SIZE:WEIGHT, such as '1:0.7, 8:0.3', or NAME=SHAPE:WEIGHT, such as 'data=1x3x224x224:1'"
 
 
@@ -56,6 +58,15 @@ def draw(weights: Sequence[float], sets: int, seed: int) -> tuple[int, ...]:
     return tuple((parts * sets + turns).tolist())
 
 
+def overruled_sizes(before: Mapping[str, object], given: Mapping[str, object]) -> set[str]:
+    """Options of `before`, a configuration file, for which what `given`, the command line, says of sizes leaves no
+    room."""
+    out = {it for it in ("mix", "batcher", "batch") if any(given.get(other) for other in _SIZES - {it})}
+    if "=" in str(given.get("mix")):
+        out.add("shapes")
+    return out | {"mix"} if given.get("shapes") and "=" in str(before.get("mix")) else out
+
+
 def _part(item: str) -> Part:
     name, colon, weight_text = item.rpartition(":")
     name = name.strip()
@@ -63,8 +74,10 @@ def _part(item: str) -> Part:
         weight = float(weight_text)
     except ValueError:
         weight = math.nan
-    if not colon or not name or not 0 < weight < math.inf:
+    if not colon or not name or math.isnan(weight):
         raise UsageError(f"'{item}' is no part of a mix: {_FORM}")
+    if not 1 / _MOST_WEIGHT <= weight <= _MOST_WEIGHT:
+        raise UsageError(f"'{item}' is no part of a mix: weights are above 0, from 1e-9 to 1e9")
     if re.fullmatch(r"[1-9]\d{0,8}", name):
         return Part(name, int(name), {}, weight)
     shapes = {}

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from loadtrt.load.batcher import parse_batching
 from loadtrt.measure.result import Finding
 from loadtrt.measure.validity import STARVED_LIMIT, lateness_limit_ns
 from loadtrt.units import SECOND_NS, format_count, format_duration, parse_duration, plural
 
 if TYPE_CHECKING:
-    from loadtrt.measure.result import RunResult
+    from loadtrt.measure.result import Overlap, RunResult
 
 ENQUEUE = 0.8  # of a core, or of the compute time: where trtexec says "may be bound by Enqueue Time"
 SHORT = 0.25  # enqueue over compute: a batch that four lanes compute in the time that their enqueues take
@@ -24,6 +25,7 @@ CORE = 0.9  # of one core: the one thread that enqueues and collects has nothing
 WAITING = 0.6  # of the latency: one lane's at 75 % load with constant service, at 60 % with exponential
 BUSY = 0.95  # of the time: the rest is the ends of the run
 IDLE = 0.85  # a device that computes less is not full, and one that computes more nearly is
+FREE = 0.5  # of the time that lanes compute: below it one is mostly free when a request comes
 IN_TURN = 1.1  # lanes at once
 ALONE = 0.75  # of what as many devices would do: contexts that share one do less
 UNFAIR = 0.95  # Jain's index: of two lanes, one serves 1.6 times what the other does
@@ -57,9 +59,9 @@ def _enqueue(result: RunResult) -> Finding | None:
     if result.engine.mode.get("graph") == "no" and not result.config.get("graph", True):
         remedy = "leave --no-graph out: a CUDA graph is enqueued in one call"
     elif result.engine.mode.get("graph") == "no":
-        remedy = "a larger --batch does more with each enqueue; the engine's note tells why there is no CUDA graph"
+        remedy = f"{_larger(result)} does more with each enqueue; the engine's note tells why there is no CUDA graph"
     else:
-        remedy = "a larger --batch does more with each enqueue"
+        remedy = f"{_larger(result)} does more with each enqueue"
     return Finding(
         kind="enqueue-bound",
         evidence=f"one enqueue takes {format_duration(enqueue)} of the host and computing {format_duration(compute)}; "
@@ -123,7 +125,7 @@ def _host(result: RunResult) -> Finding | None:
     elif result.config.get("buffers", 2) == 1:
         remedy = "--buffers 2 gives a lane its next request before it needs it"
     else:
-        remedy = "free a core for loadtrt, or take a larger --batch"
+        remedy = f"free a core for loadtrt, or take {_larger(result)}"
     return Finding(
         kind="host-bound",
         evidence=evidence,
@@ -153,7 +155,16 @@ def _queue(result: RunResult) -> Finding | None:
     latency, waiting = _waiting(result)
     given = {name: result.config.get(name) for name in ("stages", "bursts", "burstiness", "trace", "batcher")}
     uneven = given["stages"] or given["bursts"] or given["trace"] or (given["burstiness"] or 1.0) > 1
-    remedies = ["a shorter delay in --batcher"] if given["batcher"] else []
+    delay_ns = parse_batching(given["batcher"]).delay_ns if given["batcher"] else 0
+    if delay_ns and result.overlap is not None and _computing(result.overlap, len(result.lanes)) < FREE:
+        return Finding(
+            kind="queue-bound",
+            evidence=f"of a typical latency of {format_duration(latency)}, {format_duration(waiting)} is waiting, and "
+            "lanes mostly stand idle",
+            cause=f"requests wait for company, as long as the batcher's delay of {format_duration(delay_ns)} lets them",
+            remedy="a shorter delay= in --batcher",
+        )
+    remedies = ["a shorter delay= in --batcher"] if delay_ns else []
     full = result.overlap is not None and result.overlap.busy_fraction >= BUSY
     remedies += ["a lower rate"] if full else ["a lower rate or more --contexts"]
     return Finding(
@@ -225,12 +236,13 @@ def _short(result: RunResult) -> Finding | None:
     enqueue, compute = _typical(result, "enqueue"), _typical(result, "compute")
     if result.engine.kind != "tensorrt" or enqueue / compute < SHORT or _starves(result):
         return None
+    several = result.config.get("mix") or result.config.get("batcher")
+    what = "a typical one" if several else f"batch {result.engine.batch}"
     return Finding(
         kind="small-batch",
-        evidence=f"batch {result.engine.batch} computes in {format_duration(compute)}, and one enqueue takes "
-        f"{format_duration(enqueue)}",
+        evidence=f"{what} computes in {format_duration(compute)}, and one enqueue takes {format_duration(enqueue)}",
         cause=f"the one thread that enqueues keeps no more than {compute / enqueue:.1f} lanes computing",
-        remedy="a larger --batch, where the plan leaves it open, does more with each enqueue",
+        remedy=f"{_larger(result)}, where the plan leaves it open, does more with each enqueue",
     )
 
 
@@ -242,10 +254,10 @@ def _compute(result: RunResult) -> Finding | None:
     if kind == "onnxruntime":
         remedy = "a smaller or quantized model, or more cores"
     elif len(result.lanes) == 1:
-        remedy = f"--contexts 2 or a larger --batch may fill the GPU better{precision and f'; then {precision}'}"
+        remedy = f"--contexts 2 or {_larger(result)} may fill the GPU better{precision and f'; then {precision}'}"
     else:
-        remedy = f"{precision and f'{precision}, '}a larger --batch or a faster GPU; more --contexts add more latency "
-        remedy += "than throughput"
+        remedy = f"{precision and f'{precision}, '}{_larger(result)} or a faster GPU; "
+        remedy += "more --contexts add more latency than throughput"
     return Finding(
         kind="compute-bound",
         evidence=f"lanes computed {100 * overlap.busy_fraction:.0f} % of the time",
@@ -273,6 +285,18 @@ def _idle(result: RunResult) -> Finding | None:
         cause="too few requests are in flight to keep the device busy",
         remedy="--buffers 2" if buffers == 1 else f"--contexts {contexts + 1}",
     )
+
+
+def _larger(result: RunResult) -> str:
+    """What makes an enqueue carry more: --batch is refused beside a mix and a batcher."""
+    if result.config.get("batcher"):
+        return "a larger max= in --batcher"
+    return "larger parts in --mix" if result.config.get("mix") else "a larger --batch"
+
+
+def _computing(overlap: Overlap, lanes: int) -> float:
+    """Which part of the time a lane computed, their mean."""
+    return overlap.busy_fraction * overlap.lanes_computing / max(lanes, 1)
 
 
 def _typical(result: RunResult, metric: str) -> float:

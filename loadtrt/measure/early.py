@@ -1,13 +1,17 @@
 """Whether a run that still goes on has shown enough: that an objective is missed, or its quantiles well enough known.
 
-Both count in seconds, for requests of one second are late together: with n_i requests in second i, b_i of them bad,
-n and b their sums and p = b/n,
+The answer is the verdict's own law on the records so far (measure/verdict.py), which takes a third of a second for a
+million of them and makes requests late that come due meanwhile. So it is asked seldom: after a cheap look says that it
+is worth while, and after a look that was in vain only when the run is a quarter longer. The cheap look counts in
+seconds, for requests of one second are late together: with n_i requests in second i, b_i of them bad, n and b their
+sums and p = b/n,
 
-    Var(p) = max over B of k/(k − 1) · Σ (b_j − p·n_j)² / n²        N = p(1 − p) / Var(p), at most n
+    Var(p) = k/(k − 1) · Σ (b_i − p·n_i)² / n²        N = p(1 − p) / Var(p), at most n
 
-over k batches j of B = 1, 2, 4, … seconds each while there are ten (the ratio estimate by batch means). N independent
-requests would tell as much: the laws of measure/verdict.py do the rest. It is cheaper than the verdict on the whole run
-and not as careful: it decides only when to stop, and the verdict is given on what was measured by then.
+over k seconds (the ratio estimate by batch means): N independent requests would tell as much.
+
+Looking again and again finds what is not there more often than looking once; each look allows 2.5 %, there are few, and
+the law errs to the safe side (benchmarks/early.py tells how often all that is wrong).
 """
 
 from __future__ import annotations
@@ -16,8 +20,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.measure.histogram import BUCKETS, CELL
-from loadtrt.measure.verdict import discounted, quantile_ranks, share_interval
+from loadtrt.measure.histogram import CELL, bucket_of
+from loadtrt.measure.objective import Objective
+from loadtrt.measure.records import METRICS
+from loadtrt.measure.verdict import TAIL, at_least, discounted, effective_size, judge, quantile_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,14 +31,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.measure.histogram import Histogram
-    from loadtrt.measure.objective import Objective
-    from loadtrt.measure.result import Interval
+    from loadtrt.measure.records import Records
+    from loadtrt.measure.result import Interval, ObjectiveShare
 
     Series = npt.NDArray[np.float64]
 
-_LEAST_SECONDS = 5  # of which batches are compared, for a miss
-_BATCHES = 10
-_GROWTH = 1.1  # looking is not free: again when a run is a tenth longer
+LEAST_SECONDS = 5
+_GROWTH = 1.25
+_LATENCY = next(number for number, metric in enumerate(METRICS) if metric.name == "latency")
 
 
 class Misses:
@@ -42,80 +48,97 @@ class Misses:
         self._objectives = objectives
         self._requests: list[int] = []
         self._bad: list[list[int]] = [[] for _ in objectives]
+        self._not_before = [0] * len(objectives)
 
-    def add(self, requests: int, good: Sequence[int]) -> str | None:
-        """One second later: all requests so far, and how many of them were good for each objective. Returns the
-        sentence of the first objective that is missed for certain (95 %)."""
+    def add(self, requests: int, good: Sequence[int]) -> None:
+        """One second later: all requests so far, and how many of them were good for each objective."""
         self._requests.append(requests)
         for bad, count in zip(self._bad, good, strict=True):
             bad.append(requests - count)
-        if len(self._requests) < _LEAST_SECONDS or not requests:
+
+    def missed(self, records: Records, histograms: Sequence[Histogram]) -> ObjectiveShare | None:
+        """How the first objective fared that is missed by now. records: all or the first; histograms: by metric."""
+        if len(self._requests) < LEAST_SECONDS:
             return None
-        n = np.diff(np.array(self._requests, np.float64), prepend=0)
-        for objective, bad in zip(self._objectives, self._bad, strict=True):
-            b = np.diff(np.array(bad, np.float64), prepend=0)
-            low, _ = share_interval(bad[-1] / requests, effective_requests(n, b))
-            if low > 1 - objective.rank:
-                return (
-                    f"{objective.text} is missed: {100 * bad[-1] / requests:.3g} % of {requests} requests were bad "
-                    f"(at least {100 * low:.2g} %, 95 %)"
-                )
+        requests = self._requests[-1]
+        for place, (objective, bad) in enumerate(zip(self._objectives, self._bad, strict=True)):
+            if requests >= self._not_before[place] and self._looks_missed(objective, bad):
+                self._not_before[place] = round(requests * _GROWTH)
+                share = judge(objective, records, histograms[objective.metric], requests - bad[-1], requests)
+                if share.verdict == "missed":
+                    return share
         return None
+
+    def _looks_missed(self, objective: Objective, bad: Sequence[int]) -> bool:
+        requests, allowed = self._requests[-1], 1 - objective.rank
+        if not requests or bad[-1] / requests <= allowed:
+            return False
+        n = np.diff(np.array(self._requests, np.float64), prepend=0)
+        size = effective_requests(n, np.diff(np.array(bad, np.float64), prepend=0))
+        return at_least(bad[-1] / requests, size, allowed) <= TAIL
+
+
+def ranks_of(objectives: Sequence[Objective]) -> list[float]:
+    """The quantiles of latency that are to be known: those of the objectives, else p99."""
+    return sorted({it.rank for it in objectives if it.metric == _LATENCY and it.rank < 1}) or [0.99]
 
 
 class Widths:
-    """Follows how well quantiles of latency are known. ranks: of the quantiles; precision: half the width of their 95 %
+    """Follows how well quantiles of latency are known. ranks: of the quantiles. precision: half the width of their 95 %
     interval over the value, to be reached by all."""
 
     def __init__(self, ranks: Sequence[float], precision: float) -> None:
         self._ranks = ranks
         self._precision = precision
-        self._next = _BATCHES
+        self._not_before = 0
 
-    def narrow_enough(self, intervals: Sequence[Interval], latency: Histogram) -> str | None:
-        """The sentence that says so, or None. intervals: the closed seconds; latency: of all requests so far."""
-        if len(intervals) < self._next or not latency.count:
+    def narrow_enough(self, intervals: Sequence[Interval], records: Records, latency: Histogram) -> float | None:
+        """The width reached, where it is narrow enough. intervals: the closed seconds; latency: of all so far."""
+        if len(intervals) < max(LEAST_SECONDS, self._not_before) or not latency.count:
             return None
-        self._next = max(len(intervals) + 1, round(len(intervals) * _GROWTH))
-        cells = np.zeros((len(intervals), BUCKETS // CELL))
-        for row, interval in zip(cells, intervals, strict=True):
-            row[list(interval.latency_counts)] = list(interval.latency_counts.values())
-        worst = 0.0
+        self._not_before = round(len(intervals) * _GROWTH)
+        if any(self._too_wide(_coarse_half_width(rank, intervals, latency)) for rank in self._ranks):
+            return None
+        reached = self.reached(records, latency)
+        return None if self._too_wide(reached) else reached
+
+    def reached(self, records: Records, latency: Histogram) -> float | None:
+        """The widest of the quantiles' half widths, over their values; None where the sample bounds one from one side
+        only."""
+        widths = []
         for rank in self._ranks:
-            width = _half_width(rank, cells, latency)
-            if width is None or width > self._precision:
-                return None
-            worst = max(worst, width)
-        names = ", ".join(f"p{100 * rank:g}" for rank in self._ranks)
-        return f"latency's {names} {'is' if len(self._ranks) == 1 else 'are'} known within ±{100 * worst:.2g} %"
+            (value,) = latency.quantiles((rank,)) if latency.count else (0.0,)
+            objective = Objective("", _LATENCY, rank, max(round(value), 1))
+            widths.append(_half_width(rank, effective_size(objective, records), latency))
+        known = [width for width in widths if width is not None]
+        return max(known) if len(known) == len(widths) else None
+
+    def _too_wide(self, width: float | None) -> bool:
+        return width is None or width > self._precision
 
 
 def effective_requests(requests: Series, bad: Series) -> float:
-    """N of the law above, [seconds] each."""
+    """N of the law above, of [seconds] each, at least two."""
     n, p = float(requests.sum()), float(bad.sum() / requests.sum())
     if p in (0.0, 1.0):
-        return n
-    sums = np.concatenate(([0.0], np.cumsum(bad - p * requests)))
-    variance, block = p * (1 - p) / n, 1
-    while len(requests) // block >= (_BATCHES if block > 1 else 2):
-        ends = sums[::block]
-        k = len(ends) - 1
-        variance = max(variance, k / (k - 1) * float(np.sum(np.diff(ends) ** 2)) / n**2)
-        block *= 2
-    return discounted(p * (1 - p) / variance)
+        return discounted(n)
+    k = len(requests)
+    variance = k / (k - 1) * float(np.sum((bad - p * requests) ** 2)) / n**2
+    return discounted(p * (1 - p) / max(variance, p * (1 - p) / n))
 
 
-def _half_width(rank: float, cells: Series, latency: Histogram) -> float | None:
-    """Half of the interval's width over the value; None where the sample does not bound it."""
-    counts, totals = cells.sum(axis=0), cells.sum(axis=1)
-    above = np.cumsum(counts[::-1])[::-1]  # in this cell or above it
-    wanted = (1 - rank) * counts.sum()
-    cell = int(np.flatnonzero(above >= wanted)[-1]) if wanted > 0 else len(counts) - 1
-    rest = above[cell] - counts[cell]
-    part = (wanted - rest) / counts[cell] if counts[cell] else 0.0  # of the cell that holds the quantile
-    bad = cells[:, cell + 1 :].sum(axis=1) + part * cells[:, cell]
-    ranks = quantile_ranks(rank, effective_requests(totals, bad))
-    if ranks[0] is None or ranks[1] is None:
+def _coarse_half_width(rank: float, intervals: Sequence[Interval], latency: Histogram) -> float | None:
+    """By the cells of each second: bad is what lies in a cell above the quantile's."""
+    (value,) = latency.quantiles((rank,))
+    cell = int(bucket_of(np.array([round(value)]))[0]) // CELL
+    requests = np.array([interval.requests for interval in intervals], np.float64)
+    above = [sum(count for at, count in it.latency_counts.items() if at > cell) for it in intervals]
+    return _half_width(rank, effective_requests(requests, np.array(above, np.float64)), latency)
+
+
+def _half_width(rank: float, size: float, latency: Histogram) -> float | None:
+    low_rank, high_rank = quantile_ranks(rank, size)
+    if low_rank is None or high_rank is None:
         return None
-    low, value, high = latency.quantiles((ranks[0], rank, ranks[1]))
+    low, value, high = latency.quantiles((low_rank, rank, high_rank))
     return (high - low) / 2 / value if value else 0.0

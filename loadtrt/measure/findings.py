@@ -67,7 +67,7 @@ def _dropped(result: RunResult) -> Finding | None:
         evidence=f"{plural(result.dropped, 'request')}, {100 * share:.2g} % of all, came due while "
         f"{result.config.get('max_queue')} waited, and were dropped",
         cause="latencies are of the others, which waited the less for it",
-        remedy=f"{_lower(result)}, more --contexts, or a larger --max-queue",
+        remedy=f"{'' if _offline(result) else f'{_lower(result)}, '}more --contexts, or a larger --max-queue",
     )
 
 
@@ -143,8 +143,17 @@ def _few(result: RunResult) -> Finding | None:
         evidence=f"{plural(latency.count, 'request')} tell no percentile{f' above {told[-1]}' if told else ''}; "
         f"p99 needs {needed}",
         cause="with fewer, even the slowest may still be faster than the true p99",
-        remedy=f"--requests {needed}" if _counted(result) else _longer(result, seconds),
+        remedy=_as_many(result, needed) if _counted(result) else _longer(result, seconds),
     )
+
+
+def _as_many(result: RunResult, needed: int) -> str:
+    """How to have so many requests served where their number is given. Offline all are due at once, and more than the
+    queue takes are dropped however many there are."""
+    if _offline(result) and result.dropped:
+        more = "" if result.config["requests"] >= needed else f" with --requests {needed}"
+        return f"a larger --max-queue{more}"
+    return f"--requests {math.ceil(needed * (result.ok + result.dropped) / result.ok)}"
 
 
 def _inexact(result: RunResult) -> Finding | None:
@@ -168,6 +177,10 @@ def _began(result: RunResult) -> tuple[int, float]:
 
 def _closed(result: RunResult) -> bool:
     return bool(result.config["arrivals"] == "closed")
+
+
+def _offline(result: RunResult) -> bool:
+    return bool(result.config["arrivals"] == "offline")
 
 
 def _lower(result: RunResult, than: str = "") -> str:

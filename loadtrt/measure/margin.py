@@ -12,6 +12,9 @@ k = 16 if the sections look independent, else 8 if these do, else 4: if r + 1/k 
 at lag 1, and −1/k what that is by itself of independent ones. A section must hold five requests above the percentile,
 five above the median for means and rates: below 2 000 requests p99 has no margin.
 
+Sections are alike only under a steady load (load/arrivals.py). Where its rate changes, those of latency, queue and
+throughput tell of its schedule, and these have no margins.
+
 `benchmarks/regressions.py` shows how often it errs. What varies from run to run, or more slowly than a run lasts, no
 margin of one run can know.
 """

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def mix_of(records: Records, parts: Sequence[tuple[str, float]], sets: int) -> list[MixPart]:
-    """Each part of a mix by itself, from the kept records. parts: (name, weight) of each; sets: input sets of each."""
+def mix_of(records: Records, parts: Sequence[tuple[str, float]], sets: int, steady: bool = True) -> list[MixPart]:
+    """Each part of a mix by itself, from the kept records. parts: (name, weight) of each; sets: input sets of each;
+    steady: the load."""
     rows = []
     for number, (name, weight) in enumerate(parts):
         chosen = Records(records.rows[records.inputs // sets == number])
@@ -24,7 +25,7 @@ def mix_of(records: Records, parts: Sequence[tuple[str, float]], sets: int) -> l
         for metric, histogram in zip(METRICS, table.each, strict=True):
             histogram.add(metric.of(chosen.counted if metric.of_unserved else chosen.ok))
         histograms = dict(zip((metric.name for metric in METRICS), table.each, strict=True))
-        metrics = summarize(chosen, histograms, complete=True)
+        metrics = summarize(chosen, histograms, complete=True, steady=steady)
         rows.append(MixPart(name=name, offered_share=weight, requests=len(chosen.ok), metrics=metrics))
     return rows
 

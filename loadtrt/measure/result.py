@@ -50,7 +50,7 @@ class Overlap(_Model):
 class Interval(_Model):
     """One second of measuring, by completion instant. throttled: whether the GPU was seen slowed down in it, None where
     nobody looked. latency_counts: served requests by the cell of their latency, empty cells left out; cell c is
-    the buckets from CELL·c on, CELL of them (measure/histogram.py), eight an octave."""
+    the buckets from CELL·c on, CELL of them (measure/histogram.py), eight an octave; of the first two hours."""
 
     start_ns: int
     requests: int
@@ -162,8 +162,8 @@ class Batches(_Model):
 
 
 class Throughput(_Model):
-    """Served within the measured time. offered_per_s: None in a closed loop. margin: of requests_per_s, as in metrics.
-    """
+    """Served within the measured time. offered_per_s: None in a closed loop. margin: of requests_per_s, as in
+    metrics."""
 
     requests_per_s: float | None
     inferences_per_s: float | None
@@ -217,7 +217,8 @@ class RunResult(_Model):
     valid: the generator was not the bottleneck and nothing went wrong; otherwise `problems` says what and what to do.
     percentiles_exact: False where histograms (within 0.4 %) had to do. submitted = ok + failed + those in flight when
     the run gave up; unserved counts these and the ones that were due and never sent; dropped: the queue was full when
-    they came due. ended_early: why it did not measure as long as it was asked to, though nothing went wrong.
+    they came due. inferences: in the requests that were served; None in older files. ended_early: why it did not measure as long as it was asked to, though nothing went wrong.
+    precision_reached: half the width of the 95 % interval over the value, of the widest quantile, where asked for.
     host_cores: processor time of loadtrt's process over measured time. cohorts: "p50" (latencies from p45 to p55) and
     "p99" (from p99 up), as far as the sample supports them.
     """
@@ -241,6 +242,7 @@ class RunResult(_Model):
     failed: int
     unserved: int
     dropped: int = 0
+    inferences: int | None = None
     first_error: str | None
     throughput: Throughput
     percentiles_exact: bool
@@ -264,4 +266,5 @@ class RunResult(_Model):
     mix: tuple[MixPart, ...] = ()
     batches: Batches | None = None
     ended_early: str | None = None
+    precision_reached: float | None = None
     scenario: ScenarioResult | None = None

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 PERCENTILES: Mapping[str, float] = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
 
-def summarize(records: Records, histograms: Mapping[str, Histogram], complete: bool) -> dict[str, MetricSummary]:
-    """A summary of each metric, by name. complete: `records` holds every record of the histograms, else the first."""
+def summarize(
+    records: Records, histograms: Mapping[str, Histogram], complete: bool, steady: bool = True
+) -> dict[str, MetricSummary]:
+    """A summary of each metric, by name. complete: `records` holds every record of the histograms, else the first.
+    steady: the load; else metrics from the due instant on have no margins (measure/margin.py)."""
     ordered = _by_due(records)
     ok, counted = ordered.ok, ordered.counted
     summaries = {}
@@ -51,7 +54,7 @@ def summarize(records: Records, histograms: Mapping[str, Histogram], complete: b
             min_ns=histogram.min,
             max_ns=histogram.max,
             percentiles_ns=percentiles,
-            margins=_margins(kept, complete),
+            margins=_margins(kept, complete) if steady or not metric.of_unserved else {},
         )
     return summaries
 

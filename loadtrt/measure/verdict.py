@@ -24,7 +24,8 @@ with fewer, slow queues that start empty pass for fast ones. "max" (p₀ = 0) is
 request misses it, and none meets it, as no sample can show that a request is never late.
 
 **The quantile's interval** holds every value that would be neither met nor missed as a bound: the quantiles at ranks
-1 − f, f the shares at which the same law turns to missed and to met (from histograms: within 0.4 %).
+1 − f, f the shares at which the same law turns to missed and to met (from histograms: within 0.4 %). Requests that
+failed or were dropped have no value and stand above all: a rank among them has none.
 
 **Beyond the kept records** `good` is still exact, but order and N are known of the first ones alone. N is not scaled up
 then, and the interval is the hull of the intervals at the share of the first and at that of all.
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     Verdict = Literal["met", "missed", "undecided"]
 
 LEAST_MET = 150  # effective requests without which nothing is certified
-_TAIL = 0.025  # on either side of the interval
+TAIL = 0.025  # on either side of the interval
 _BLOCKS = 16
 _RESOLVED = 100
 _JITTER = 0.05  # of the bound
@@ -76,8 +77,10 @@ def judge(
     count = histogram.count
     supported = bool(count) and (objective.rank == 1 or count >= least_samples(objective.rank))
     ranks = quantile_ranks(objective.rank, size) if supported and objective.rank < 1 else (None, None)
+    valued = count / requests if requests else 0.0  # the others failed or were dropped: above any value
     value, value_low, value_high = (
-        histogram.quantiles((rank,))[0] if supported and rank is not None else None for rank in (objective.rank, *ranks)
+        histogram.quantiles((rank / valued,))[0] if supported and rank is not None and rank <= valued else None
+        for rank in (objective.rank, *ranks)
     )
     return ObjectiveShare(
         objective=objective.text,
@@ -111,8 +114,8 @@ def share_interval(share: float, size: float) -> tuple[float, float]:
     """(low, high) of the true share, 95 %, from the share seen among `size` independent requests."""
     if not size:
         return 0.0, 1.0
-    low = _root(lambda p: _at_least(share, size, p) - _TAIL) if share > 0 else 0.0
-    high = _root(lambda p: _TAIL - _at_most(share, size, p)) if share < 1 else 1.0
+    low = _root(lambda p: at_least(share, size, p) - TAIL) if share > 0 else 0.0
+    high = _root(lambda p: TAIL - _at_most(share, size, p)) if share < 1 else 1.0
     return low, high
 
 
@@ -120,10 +123,10 @@ def quantile_ranks(rank: float, size: float) -> tuple[float | None, float | None
     """Between which ranks of the sample the true quantile lies, 95 %; None where no sample of `size` bounds it."""
     allowed = 1 - rank
     low = high = None
-    if size and _at_least(1.0, size, allowed) <= _TAIL:
-        low = 1 - _root(lambda f: _TAIL - _at_least(f, size, allowed))
-    if size and _at_most(0.0, size, allowed) <= _TAIL:
-        high = 1 - _root(lambda f: _at_most(f, size, allowed) - _TAIL)
+    if size and at_least(1.0, size, allowed) <= TAIL:
+        low = 1 - _root(lambda f: TAIL - at_least(f, size, allowed))
+    if size and _at_most(0.0, size, allowed) <= TAIL:
+        high = 1 - _root(lambda f: _at_most(f, size, allowed) - TAIL)
     return low, high
 
 
@@ -164,8 +167,8 @@ def _times_as_long(allowed: float, share: float, size: float) -> float | None:
     times = 1.05
     while times <= _MOST_TIMES:
         larger = discounted(single * times)
-        met = larger >= LEAST_MET and share < allowed and _at_most(share, larger, allowed) <= _TAIL
-        if met or (share > allowed and _at_least(share, larger, allowed) <= _TAIL):
+        met = larger >= LEAST_MET and share < allowed and _at_most(share, larger, allowed) <= TAIL
+        if met or (share > allowed and at_least(share, larger, allowed) <= TAIL):
             return times
         times *= 1.05
     return None
@@ -196,7 +199,7 @@ def _correlation(series: Series, jitter: float) -> float:
     return longest
 
 
-def _at_least(share: float, size: float, p: float) -> float:
+def at_least(share: float, size: float, p: float) -> float:
     """P(X ≥ size·share), X binomial(size, p)."""
     return beta(size * share, size * (1 - share) + 1, p) if size * share else 1.0
 

@@ -66,11 +66,13 @@ class _Export:
         result, seconds = self._result, self._result.intervals
         ok = self._cumulated([second.requests for second in seconds], result.ok)
         failed = self._cumulated([second.failed for second in seconds], result.failed)
-        outcomes = {"ok": ok, "failed": failed, "unserved": self._cumulated([], result.unserved)}
+        laneless = {name: self._cumulated([], getattr(result, name)) for name in ("unserved", "dropped")}
         yield _declared(table.REQUESTS)
-        for outcome, reached in outcomes.items():
+        for outcome, reached in {"ok": ok, "failed": failed, **laneless}.items():
             yield from self._series(table.REQUESTS, {"lane": "", "outcome": outcome}, reached)
-        yield from self._single(table.INFERENCES, {}, [count * result.engine.batch for count in ok])
+        known = result.inferences
+        inferences = result.ok * result.engine.batch if known is None else known  # a second does not tell its own
+        yield from self._single(table.INFERENCES, {}, [count * inferences / max(result.ok, 1) for count in ok])
         computed = self._cumulated(_sums_ns(seconds, "compute"), _sum_ns(result, "compute"))
         yield from self._single(table.COMPUTE, {"lane": ""}, [ns / SECOND_NS for ns in computed])
 
@@ -82,7 +84,7 @@ class _Export:
             yield from self._gauge(table.OFFERED, "", {"": [result.throughput.offered_per_s] * (count - 1)})
         yield from self._single(table.START, {}, [float(self._times[0])] * count)
         objectives = [(share, parse_objective(share.objective)) for share in result.objectives]
-        finished = result.ok + result.failed + result.unserved
+        finished = result.ok + result.failed + result.unserved + result.dropped
         for family, totals in (
             (table.GOOD, {it.text: share.good for share, it in objectives}),
             (table.OBJECTIVE_REQUESTS, {it.text: finished for _, it in objectives}),

@@ -93,6 +93,9 @@ def _lines(result: RunResult) -> Iterator[str]:
     yield " · ".join(counts)
     if result.ended_early:
         yield f"ended early: {result.ended_early}"
+    elif config.get("precision"):
+        known = "" if result.precision_reached is None else f": ±{percent_text(result.precision_reached)}"
+        yield f"precision of ±{percent_text(config['precision'])} not reached{known or ', nor any'}"
     if result.first_error:
         yield f"first error: {result.first_error}"
     yield _verdict(result)

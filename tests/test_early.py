@@ -1,0 +1,115 @@
+"""When a run has shown enough: misses that are more than a clump, quantiles whose neighbours do not go together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from loadtrt.measure.early import LEAST_SECONDS, Misses, Widths, effective_requests, ranks_of
+from loadtrt.measure.histogram import Histogram
+from loadtrt.measure.objective import parse_objective
+from loadtrt.measure.records import COLUMNS, METRICS, Records
+from loadtrt.measure.result import Interval
+from loadtrt.units import MILLISECOND_NS, SECOND_NS
+
+RATE = 1000  # requests a second
+BOUND = parse_objective("latency.p99 < 10ms")
+
+
+def records_of(latencies: np.ndarray) -> Records:
+    """Requests due one after the other, RATE a second."""
+    rows = np.zeros((len(latencies), len(COLUMNS)), np.int64)
+    rows[:, COLUMNS.index("due")] = np.arange(len(latencies)) * (SECOND_NS // RATE)
+    rows[:, COLUMNS.index("completed")] = rows[:, COLUMNS.index("due")] + latencies
+    return Records(rows)
+
+
+def first_miss(bad: np.ndarray) -> int | None:
+    """The second at which a run would be aborted whose requests are bad or not as given."""
+    records, misses = records_of(np.where(bad, 20, 1) * MILLISECOND_NS), Misses([BOUND])
+    good = np.cumsum(~bad)
+    for second in range(1, len(bad) // RATE + 1):
+        count = second * RATE
+        misses.add(count, [int(good[count - 1])])
+        if misses.missed(Records(records.rows[:count]), [Histogram() for _ in METRICS]) is not None:
+            return second
+    return None
+
+
+def test_independent_misses_above_the_allowed_share_are_seen() -> None:
+    """3 % of all, anywhere: within seconds, but not before LEAST_SECONDS."""
+    found = first_miss(np.random.default_rng(1).random(60 * RATE) < 0.03)
+    assert found is not None
+    assert LEAST_SECONDS <= found <= 20
+
+
+@pytest.mark.parametrize("share", [0.0, 0.005, 0.01])
+def test_a_share_that_is_allowed_is_never_missed(share: float) -> None:
+    """The first 1 % of a minute's requests being bad, evenly spread, ends no run."""
+    bad = np.zeros(60 * RATE, bool)
+    if share:
+        bad[:: round(1 / share)] = True
+    assert first_miss(bad) is None
+
+
+def test_one_clump_is_no_miss() -> None:
+    """A stall of half a second makes 5 % of ten seconds bad, of which an independent law would be certain: it is one
+    event, and later seconds have none."""
+    bad = np.zeros(30 * RATE, bool)
+    bad[4000:4500] = True
+    assert first_miss(bad) is None
+
+
+def test_clumps_again_and_again_are_a_miss() -> None:
+    """The same stall in every third second is no accident."""
+    bad = np.zeros(120 * RATE, bool)
+    for second in range(0, 120, 3):
+        bad[second * RATE : second * RATE + 300] = True
+    assert first_miss(bad) is not None
+
+
+def test_effective_requests() -> None:
+    """Independent misses are worth about all requests; misses that come 200 at once, a
+    200th of them."""
+    random, n = np.random.default_rng(2), np.full(200, 1000.0)
+    assert effective_requests(n, random.binomial(1000, 0.01, 200).astype(float)) > 0.7 * n.sum()
+    clumped = np.where(np.arange(200) % 20 == 0, 200.0, 0.0)
+    assert effective_requests(n, clumped) == pytest.approx(n.sum() / 200, rel=0.05)
+    assert effective_requests(n, np.zeros(200)) == n.sum()
+
+
+def known_after(latencies: np.ndarray, precision: float) -> int | None:
+    """The second at which p99 is said to be known so well."""
+    widths, total, intervals = Widths([0.99], precision), Histogram(), []
+    records = records_of(latencies)
+    for second in range(len(latencies) // RATE):
+        one = Histogram()
+        one.add(latencies[second * RATE : (second + 1) * RATE])
+        total.merge(one)
+        intervals.append(
+            Interval.model_construct(start_ns=second * SECOND_NS, requests=RATE, latency_counts=one.cells())
+        )
+        if widths.narrow_enough(intervals, Records(records.rows[: (second + 1) * RATE]), total) is not None:
+            return second + 1
+    return None
+
+
+def test_precision_takes_longer_where_seconds_differ() -> None:
+    """Independent latencies reach ±5 % soon; the same ones with a speed that wanders for seconds do not, and a wish
+    that a minute cannot fulfil is not said to be."""
+    random = np.random.default_rng(3)
+    steady = (5e6 * random.lognormal(0, 0.3, 60 * RATE)).astype(np.int64)
+    wandering = (steady * np.repeat(1 + 0.3 * np.sin(np.arange(60) / 6), RATE)).astype(np.int64)
+    soon = known_after(steady, 0.05)
+    assert soon is not None
+    assert soon <= 20
+    later = known_after(wandering, 0.05)
+    assert later is None or later > 2 * soon
+    assert known_after(steady, 0.001) is None
+
+
+def test_quantiles_are_those_of_objectives_on_latency() -> None:
+    """Else p99; max is no quantile that an interval has."""
+    texts = ("latency.p50 < 1s", "latency.p99.9 < 2s", "latency.max < 3s", "compute.p90 < 1s")
+    assert ranks_of([parse_objective(text) for text in texts]) == pytest.approx([0.5, 0.999])
+    assert ranks_of([]) == [0.99]
