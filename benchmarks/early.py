@@ -30,7 +30,8 @@ PRECISIONS = (0.05, 0.1, 0.2)
 
 def seconds_of(records: Records) -> list[int]:
     """How many requests have completed by the end of each second."""
-    return np.searchsorted(np.sort(records.completed), np.arange(1, SECONDS + 1) * SECOND_NS).tolist()
+    reached: list[int] = np.searchsorted(np.sort(records.completed), np.arange(1, SECONDS + 1) * SECOND_NS).tolist()
+    return reached
 
 
 def aborted(records: Records, load: float, true_miss: float) -> bool:
@@ -48,15 +49,15 @@ def aborted(records: Records, load: float, true_miss: float) -> bool:
 
 def ended(records: Records, load: float, precision: float) -> float | None:
     """By how much p99 is wrong, over its true value, where the run would have ended; None where it would not."""
-    widths, total, intervals, before = Widths([0.99], precision), Histogram(), [], 0
+    widths, total, before = Widths([0.99], precision), Histogram(), 0
+    intervals: list[Interval] = []
     for second, count in enumerate(seconds_of(records)):
         latencies, one = (records.completed - records.due)[before:count], Histogram()
         one.add(latencies)
         total.merge(one)
         before = count
-        intervals.append(
-            Interval.model_construct(start_ns=second * SECOND_NS, requests=len(latencies), latency_counts=one.cells())
-        )
+        seen = {"start_ns": second * SECOND_NS, "requests": len(latencies), "latency_counts": one.cells()}
+        intervals.append(Interval.model_construct(**seen))  # all that is asked of it
         if widths.narrow_enough(intervals, Records(records.rows[:count]), total) is not None:
             true = -math.log(0.01) / (1 - load) * SERVICE_NS
             return abs(total.quantiles((0.99,))[0] / true - 1)

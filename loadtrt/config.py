@@ -31,7 +31,7 @@ from loadtrt.fields import (  # pydantic reads them
     Shape,
     kept,
 )
-from loadtrt.load.arrivals import LOAD_OPTIONS, contradiction, implied_arrivals, overruled
+from loadtrt.load.arrivals import LOAD_OPTIONS, OF_ARRIVALS, contradiction, implied_arrivals, overruled
 from loadtrt.load.batcher import parse_batching
 from loadtrt.load.mix import overruled_sizes, parse_mix
 from loadtrt.load.scenario import ScenarioName, overruled_by_scenario, with_scenario
@@ -214,7 +214,7 @@ class RunConfig(BaseModel):
         if several and self.profile:
             raise ValueError(f"a profile is of requests of one size: leave {several} out")
         if self.arrivals == "closed":
-            for name in ("batcher", "max_queue"):
+            for name in OF_ARRIVALS:
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} is for requests that come by themselves: add --rate, such as 500/s")
         most = parse_batching(self.batcher).sizes[-1] if self.batcher else 1
@@ -277,7 +277,9 @@ def load_config(file: Path | None, options: dict[str, Any], without: Collection[
         raise UsageError(f"{source}: " + "; ".join(unknown))
     given = {key: value for key, value in options.items() if value is not None}
     # Who takes no duration from the file takes no load: stages and traces have their own.
-    left = overruled(data, given).union(without, (*LOAD_OPTIONS, "scenario") if "duration" in without else ())
+    left = overruled(data, given).union(
+        without, (*LOAD_OPTIONS, "scenario", *OF_ARRIVALS) if "duration" in without else ()
+    )
     left |= overruled_by_scenario(given.get("scenario")) | overruled_sizes(data, given)
     merged = {**{key: value for key, value in data.items() if key not in left}, **given}
     for key, value in merged.items():

@@ -87,6 +87,14 @@ def test_a_wrong_file_is_named_with_its_fault(tmp_path: Path, text: str, sentenc
     assert str(file) in str(caught.value)
 
 
+def test_a_colon_makes_no_number_of_base_60(tmp_path: Path) -> None:
+    """YAML 1.1 reads 8:1 as 481; other numbers are numbers still."""
+    file = tmp_path / "run.yaml"
+    file.write_text("engine: x\nmix: 8:1\nseed: 481\ntime_scale: 1.0\nrate: 9.5\n")
+    config = load_config(file, {})
+    assert (config.mix, config.seed, config.rate) == ("8:1", 481, 9.5)
+
+
 def test_a_missing_file_says_why(tmp_path: Path) -> None:
     """The operating system's reason is quoted."""
     with pytest.raises(UsageError, match=r"cannot read configuration .*: No such file"):

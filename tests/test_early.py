@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from loadtrt.measure.early import LEAST_SECONDS, Misses, Widths, effective_requests, ranks_of
@@ -16,7 +17,7 @@ RATE = 1000  # requests a second
 BOUND = parse_objective("latency.p99 < 10ms")
 
 
-def records_of(latencies: np.ndarray) -> Records:
+def records_of(latencies: npt.NDArray[np.int64]) -> Records:
     """Requests due one after the other, RATE a second."""
     rows = np.zeros((len(latencies), len(COLUMNS)), np.int64)
     rows[:, COLUMNS.index("due")] = np.arange(len(latencies)) * (SECOND_NS // RATE)
@@ -24,7 +25,7 @@ def records_of(latencies: np.ndarray) -> Records:
     return Records(rows)
 
 
-def first_miss(bad: np.ndarray) -> int | None:
+def first_miss(bad: npt.NDArray[np.bool_]) -> int | None:
     """The second at which a run would be aborted whose requests are bad or not as given."""
     records, misses = records_of(np.where(bad, 20, 1) * MILLISECOND_NS), Misses([BOUND])
     good = np.cumsum(~bad)
@@ -78,17 +79,33 @@ def test_effective_requests() -> None:
     assert effective_requests(n, np.zeros(200)) == n.sum()
 
 
-def known_after(latencies: np.ndarray, precision: float) -> int | None:
+def second_of(number: int, requests: int, latency: Histogram) -> Interval:
+    """An interval that knows no more."""
+    return Interval(
+        start_ns=number * SECOND_NS,
+        requests=requests,
+        failed=0,
+        latency_mean_ns=None,
+        latency_p50_ns=None,
+        latency_p90_ns=None,
+        latency_p99_ns=None,
+        latency_max_ns=None,
+        queue_mean_ns=None,
+        compute_mean_ns=None,
+        latency_counts=latency.cells(),
+    )
+
+
+def known_after(latencies: npt.NDArray[np.int64], precision: float) -> int | None:
     """The second at which p99 is said to be known so well."""
-    widths, total, intervals = Widths([0.99], precision), Histogram(), []
+    widths, total = Widths([0.99], precision), Histogram()
+    intervals: list[Interval] = []
     records = records_of(latencies)
     for second in range(len(latencies) // RATE):
         one = Histogram()
         one.add(latencies[second * RATE : (second + 1) * RATE])
         total.merge(one)
-        intervals.append(
-            Interval.model_construct(start_ns=second * SECOND_NS, requests=RATE, latency_counts=one.cells())
-        )
+        intervals.append(second_of(second, RATE, one))
         if widths.narrow_enough(intervals, Records(records.rows[: (second + 1) * RATE]), total) is not None:
             return second + 1
     return None

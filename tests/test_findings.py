@@ -183,8 +183,49 @@ def test_queue_bound() -> None:
     assert kinds(run_of(waits, OPEN, busy=0.9, cohorts={"p50": typical})) == []
     bursts = only(run_of(waits, {**OPEN, "bursts": "1s/4s"}, busy=0.5))
     assert "unevenly" in bursts.cause
-    batcher = only(run_of(waits, {**OPEN, "batcher": "max=4,delay=5ms"}, busy=0.5))
-    assert batcher.remedy.startswith("a shorter delay in --batcher")
+    busy = only(run_of(waits, {**OPEN, "batcher": "max=4,delay=5ms"}, busy=0.9))
+    assert busy.remedy.startswith("a shorter delay= in --batcher, a lower rate")
+    full = only(run_of(waits, {**OPEN, "batcher": "max=4"}, busy=0.9))
+    assert "delay" not in full.remedy  # there is none
+
+
+@pytest.mark.parametrize("options", [OPEN, {**OPEN, "bursts": "1s/4s"}])
+def test_a_batchers_delay_is_no_lack_of_lanes(options: dict[str, Any]) -> None:
+    """Lanes that mostly stand idle keep nobody waiting: the delay does, and no context nor lower rate shortens it."""
+    slow = {**options, "batcher": "max=4,delay=5ms"}
+    found = only(run_of({"latency": 6_000.0}, slow, busy=0.5, at_once=1.5))
+    assert found.evidence.endswith("3.88 ms is waiting, and lanes mostly stand idle")
+    assert "5.00 ms" in found.cause
+    assert found.remedy == "a shorter delay= in --batcher"
+
+
+@pytest.mark.parametrize(
+    ("load", "remedy"),
+    [({"mix": "1:1, 8:1"}, "larger parts in --mix"), ({**OPEN, "batcher": "max=8"}, "a larger max= in --batcher")],
+)
+def test_no_remedy_is_refused(load: dict[str, Any], remedy: str) -> None:
+    """A mix and a batcher exclude --batch: what they have themselves is named instead, and no batch is invented."""
+    info = engine(mode={"graph": "no"})
+    for times, kind, changes in (
+        ({"enqueue": 580.0, "compute": 600.0}, "enqueue-bound", {"busy": 0.7}),
+        ({"enqueue": 580.0, "compute": 600.0}, "enqueue-bound", {"busy": 0.7, "engine": info}),
+        (
+            {"enqueue": 15.0, "compute": 40.0, "h2d": 6.0, "d2h": 7.0, "latency": 100, "lateness": 1.0},
+            "small-batch",
+            {},
+        ),
+        ({}, "host-bound", {"starved_fraction": 0.03}),
+    ):
+        found = next(it for it in findings_of(run_of(times, load, **changes)) if it.kind == kind)
+        assert remedy in found.remedy
+        assert "--batch " not in f"{found.remedy} "
+        assert "16" not in found.evidence
+    if "mix" in load:
+        for contexts in (1, 2):
+            found = only(run_of(options={**load, "contexts": contexts}, at_once=float(contexts)))
+            assert found.kind == "compute-bound"
+            assert remedy in found.remedy
+            assert "--batch " not in f"{found.remedy} "
 
 
 def test_contexts_that_take_turns() -> None:
@@ -289,6 +330,19 @@ def test_dropped() -> None:
     found = only(run_of(options={**OPEN, "max_queue": 3}, busy=0.8, dropped=1_000, submitted=9_000))
     assert found.kind == "dropped"
     assert found.evidence == "1 000 requests, 10 % of all, came due while 3 waited, and were dropped"
+    assert "--rate" in found.remedy
+
+
+def test_dropped_offline() -> None:
+    """All come at once: no rate is lower, and of more requests more would be dropped."""
+    load = {"arrivals": "offline", "requests": 1000, "max_queue": 9}
+    dropped, few = findings_of(run_of(options=load, count=10, busy=0.5, dropped=990))
+    assert dropped.remedy == "more --contexts, or a larger --max-queue"
+    assert (few.kind, few.remedy) == ("few-samples", "a larger --max-queue")
+    short = findings_of(run_of(options={**load, "requests": 99}, count=10, busy=0.5, dropped=89))[1]
+    assert short.remedy == "a larger --max-queue with --requests 459"
+    half = findings_of(run_of(options={**OPEN, "requests": 200, "max_queue": 9}, count=100, busy=0.5, dropped=100))[1]
+    assert half.remedy == "--requests 918"
 
 
 def test_a_cold_start() -> None:
@@ -480,7 +534,17 @@ def test_files_from_before_there_were_findings(tmp_path: Path) -> None:
     """Without the fields they are read, and reports find in them what they can."""
     result, _ = _measured(tmp_path, "--engine", "simulated:service=5ms,clock=virtual", "--duration", "1s")
     content = json.loads((tmp_path / "run.json").read_text())
-    for field in ("findings", "steadiness", "cohorts", "sample", "mix", "batches", "ended_early", "dropped"):
+    for field in (
+        "findings",
+        "steadiness",
+        "cohorts",
+        "sample",
+        "mix",
+        "batches",
+        "ended_early",
+        "dropped",
+        "inferences",
+    ):
         del content[field]
     for option in ("bursts", "stages", "burstiness", "batcher", "mix", "max_queue", "trace", "telemetry"):
         content["config"].pop(option)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx_files import save
 
 from loadtrt.config import RunConfig, load_config
 from loadtrt.engines.open import open_engine
@@ -21,10 +24,13 @@ from loadtrt.lanes.session import Session, inputs_for, run_session
 from loadtrt.load.batcher import Batcher, Batching, parse_batching
 from loadtrt.load.mix import draw, parse_mix
 from loadtrt.measure.records import DROPPED, OK, Records
+from loadtrt.report.openmetrics import openmetrics_text
 from loadtrt.report.tables import summary_text
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from loadtrt.measure.result import RunResult
 
 MS = MILLISECOND_NS
@@ -93,6 +99,8 @@ def test_weights_become_shares(parts: list[tuple[int, float]]) -> None:
         "a=1x:1",
         "=1x2:1",
         "1:inf",
+        "1:1e308, 8:1e308",
+        "1:1e-308, 8:1",
         ",".join(f"{n}:1" for n in range(1, 70)),
     ],
 )
@@ -210,6 +218,23 @@ async def test_batches_are_told() -> None:
 
 
 @pytest.mark.anyio
+async def test_requests_that_complete_at_one_instant_are_no_rate() -> None:
+    """64 at once in two batches of 32, 10 ms each: 32 leave each 10 ms."""
+    options = {"engine": "simulated:service=10ms,clock=virtual", "arrivals": "offline", "requests": 64, "buffers": 1}
+    result, _ = await run({**options, "batcher": "max=32"})
+    assert result.throughput.requests_per_s == pytest.approx(3200)
+
+
+@pytest.mark.anyio
+async def test_what_was_never_sent_belongs_to_no_part() -> None:
+    """Each part's latencies are those of its own requests."""
+    result, _ = await run({"mix": "1:0.5, 8:0.5", "rate": "300/s", "duration": "10s", "drain": "0s"})
+    assert result.unserved > 500
+    for part in result.mix:
+        assert part.metrics["latency"].count <= part.requests + 4  # in flight at the end
+
+
+@pytest.mark.anyio
 async def test_batching_carries_more_than_single_requests() -> None:
     """2000/s of 5 ms requests overload one lane 10 times; in batches of up to 32 it keeps up."""
     engine = "simulated:service=5ms,item=50us,clock=virtual"
@@ -273,6 +298,7 @@ async def test_a_dropped_request_is_no_latency_and_misses_every_objective() -> N
     assert result.metrics["latency"].count == result.ok
     assert result.metrics["latency"].max_ns == 5 * MS
     assert result.objectives[0].verdict == "missed"
+    assert result.objectives[0].value_ns is None  # the 99th of a hundred was dropped: it has no latency
     assert result.valid
 
 
@@ -302,8 +328,9 @@ async def test_the_summary_tells_parts_batches_drops_and_early_ends() -> None:
     ("options", "match"),
     [
         ({"mix": "1:1", "batcher": "max=4"}, "exclude each other"),
-        ({"mix": "1:1", "batch": 4}, "leave batch and shapes out"),
-        ({"batcher": "max=4", "rate": 10, "shapes": {"x": (1,)}}, "leave batch and shapes out"),
+        ({"mix": "1:1", "batch": 4}, "leave batch out"),
+        ({"batcher": "max=4", "rate": 10, "batch": 4}, "leave batch out"),
+        ({"mix": "x=1x16:1", "shapes": {"x": (1, 16)}}, "shapes of its own"),
         ({"batcher": "max=4"}, "add --rate"),
         ({"max_queue": 4}, "add --rate"),
         ({"batcher": "max=8", "rate": 10, "max_queue": 4}, "no room for a batch of 8"),
@@ -321,6 +348,92 @@ def test_what_does_not_go_together_is_said(options: dict[str, Any], match: str) 
         load_config(None, {"engine": "simulated:null", **options})
 
 
+@pytest.mark.parametrize("load", [{"mix": "1:0.5, 4:0.5"}, {"batcher": "max=4,sizes=1/4", "rate": 10}])
+def test_shapes_say_the_other_open_sizes(load: dict[str, Any], tmp_path: Path) -> None:
+    """x[N, S] and a table[1, S] of --shapes x:1x64, table:1x64: the first size is each part's where it is open, and
+    the model's where it is not; that of --shapes counts for nothing."""
+    model = two_inputs(tmp_path)
+    for first in (1, 7):
+        shapes = {"x": (first, 64), "table": (1, 64)}
+        engine = open_engine(load_config(None, {"engine": model, "on": "onnxruntime", "shapes": shapes, **load}))
+        sizes = [{spec.name: spec.shape for spec in part if spec.is_input} for part in engine.parts]
+        assert sizes == [{"x": (batch, 64), "table": (1, 64)} for batch in (1, 4)]
+        assert engine.info.batch == 4
+        engine.close()
+    with pytest.raises(UsageError, match=r"--shapes x:Nx64x2: .* has 2 dimensions, not 3"):
+        open_engine(load_config(None, {"engine": model, "on": "onnxruntime", "shapes": {"x": (1, 64, 2)}, **load}))
+
+
+def two_inputs(folder: Path) -> str:
+    """y = x + table, of x[N, S] and table[1, S]."""
+    one = onnx.TensorProto.FLOAT
+    node = onnx.helper.make_node("Add", ["x", "table"], ["y"])
+    inputs = {"x": (one, ("N", "S")), "table": (one, (1, "S"))}
+    return save(folder / "sum.onnx", [node], inputs, {"y": (one, ("N", "S"))}, {})
+
+
+@pytest.mark.parametrize(
+    ("file", "given_", "kept"),
+    [
+        ({"batcher": "max=4", "rate": "9/s", "max_queue": 8}, {"arrivals": "closed"}, {}),
+        ({"mix": "1:1,4:1"}, {"batcher": "max=4", "rate": 9.0}, {"batcher": "max=4"}),
+        ({"mix": "1:1,4:1"}, {"batch": 4}, {"batch": 4}),
+        ({"batcher": "max=4", "rate": "9/s", "max_queue": 8}, {"batch": 4}, {"batch": 4, "max_queue": 8}),
+        ({"batch": 4}, {"mix": "1:1"}, {"mix": "1:1"}),
+        ({"batch": 4, "rate": "9/s"}, {"batcher": "max=4"}, {"batcher": "max=4"}),
+        ({"batcher": "max=4", "rate": "9/s"}, {"mix": "1:1"}, {"mix": "1:1"}),
+        ({"shapes": {"x": "1x16"}}, {"mix": "x=2x16:1"}, {"mix": "x=2x16:1"}),
+        ({"shapes": {"x": "1x16"}}, {"mix": "2:1"}, {"mix": "2:1", "shapes": {"x": (1, 16)}}),
+        ({"mix": "x=2x16:1"}, {"shapes": {"x": "1x16"}}, {"shapes": {"x": (1, 16)}}),
+        ({"mix": "1:1"}, {"rate": 9.0}, {"mix": "1:1"}),
+    ],
+)
+def test_the_command_lines_sizes_win_over_the_files(
+    file: dict[str, Any], given_: dict[str, Any], kept: dict[str, Any], tmp_path: Path
+) -> None:
+    """What is said later replaces what excludes it, and nothing else."""
+    path = tmp_path / "file.yaml"
+    path.write_text(json.dumps({"engine": "x", **file}))
+    config = load_config(path, given_)
+    names = ("mix", "batcher", "batch", "max_queue", "shapes")
+    assert {name: getattr(config, name) for name in names if getattr(config, name)} == kept
+
+
+def test_a_profile_takes_neither_batcher_nor_bound_from_a_file(tmp_path: Path) -> None:
+    """Both are of arrivals, and it takes none."""
+    path = tmp_path / "file.yaml"
+    path.write_text(json.dumps({"engine": "x", "rate": "9/s", "batcher": "max=4", "max_queue": 8}))
+    config = load_config(path, {}, without={"duration", "requests"})
+    assert (config.arrivals, config.batcher, config.max_queue) == ("closed", None, None)
+
+
+def test_the_simulated_engine_says_what_helps() -> None:
+    """Its input has one shape but for the batch; who gave a mix of shapes has no --shapes to leave out."""
+    with pytest.raises(UsageError, match="write the parts of --mix as sizes") as caught:
+        open_engine(load_config(None, {"engine": "simulated:null", "mix": "x=1x16:1"}))
+    assert "--shapes" not in str(caught.value)
+
+
+# --- what is counted
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "load", [{"mix": "1:0.7, 8:0.3", "arrivals": "closed"}, {"batcher": "max=8,delay=9ms", "rate": "400/s"}]
+)
+async def test_inferences_are_those_that_were_served(load: dict[str, Any]) -> None:
+    """A mix's are what its parts carried, and a batcher's the requests; so the export has them, second by second."""
+    result, _ = await run({**load, "requests": 900})
+    carried = sum(int(part.name) * part.requests for part in result.mix) or result.ok
+    assert result.inferences == carried < result.ok * result.engine.batch
+    started = result.model_copy(update={"started": "2026-01-01T00:00:00+00:00"})
+    lines = [line.split() for line in openmetrics_text(started).splitlines() if line.startswith("loadtrt_inferences_")]
+    reached = [float(line[-2]) for line in lines]
+    assert reached[0] == 0
+    assert reached[-1] == carried
+    assert reached[1] == pytest.approx(result.intervals[0].requests * carried / result.ok)
+
+
 # --- enough
 
 
@@ -335,7 +448,17 @@ async def test_a_run_ends_when_its_objective_is_missed() -> None:
     assert result.objectives[0].verdict == "missed"
     assert result.outcome == "completed"
     assert result.valid
-    assert len(records) == result.ok + result.unserved
+    assert len(records) == result.ok  # what waited is forgotten, and spoils no other objective
+
+
+@pytest.mark.anyio
+async def test_an_abort_spoils_no_other_objective() -> None:
+    """Also when it comes while the rest is drained: nothing waits for what is forgotten."""
+    load = {"rate": "300/s", "duration": "10s", "abort_on_fail": True, "abort_delay": "11s", "drain": "60s"}
+    result, _ = await run({**load, "objective": ("latency.p99 < 50ms", "latency.max < 60s")})
+    assert [share.verdict for share in result.objectives] == ["missed", "met"]
+    assert result.phases.drain_ns < 3 * SECOND_NS
+    assert result.unserved == 0
 
 
 @pytest.mark.anyio

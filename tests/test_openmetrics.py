@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -98,7 +99,7 @@ def test_counts_end_with_the_results(result: RunResult) -> None:
     text = openmetrics_text(result)
     find = _finder(text)
     assert result.unserved
-    for outcome in ("ok", "failed", "unserved"):
+    for outcome in ("ok", "failed", "unserved", "dropped"):
         points = find(f'^loadtrt_requests_total.*lane="",outcome="{outcome}"')
         assert points[-1][1] == getattr(result, outcome)
     assert [n for _, n in find('^loadtrt_requests_total.*"ok"')][1] == result.intervals[0].requests
@@ -114,6 +115,20 @@ def test_counts_end_with_the_results(result: RunResult) -> None:
         if re.match(r"\w+_(total|bucket|count|sum)\{", name):
             assert reached[0] == 0, name
             assert list(reached) == sorted(reached), name
+
+
+def test_requests_that_were_dropped(result: RunResult) -> None:
+    """An outcome of their own, and bad for every objective."""
+    find = _finder(openmetrics_text(result.model_copy(update={"dropped": 50})))
+    assert [n for _, n in find('^loadtrt_requests_total.*"dropped"')][::4][:1] == [0]
+    assert find('^loadtrt_requests_total.*"dropped"')[-1][1] == 50
+    assert find("^loadtrt_objective_requests_total")[-1][1] == result.ok + result.failed + result.unserved + 50
+
+
+def test_files_from_before_inferences_were_counted(result: RunResult) -> None:
+    """Requests times the batch, as it was in all of them but mixes and batchers."""
+    old = result.model_copy(update={"inferences": None, "engine": replace(result.engine, batch=4)})
+    assert _finder(openmetrics_text(old))("^loadtrt_inferences_total")[-1][1] == 4 * result.ok
 
 
 def test_seconds_are_the_intervals(result: RunResult) -> None:

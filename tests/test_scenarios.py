@@ -226,7 +226,7 @@ def test_beyond_the_records_that_are_kept_the_histogram_answers() -> None:
         (
             "offline",
             {"inferences": 64},
-            "all were served within 700 ms, and 600 s is the least: at this rate --requests 660000 would last",
+            "the last was served after 700 ms, and 600 s is the least: at this rate --requests 660000 would last",
         ),
     ],
 )

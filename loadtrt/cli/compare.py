@@ -117,10 +117,18 @@ def _read_all(files: Sequence[Path], layer_info: Path | None, option: str) -> di
     for file in files:
         side = read_side(file, layer_info, option)
         for name, other in sides.items():
-            if Path(name).resolve() == file.resolve() or side == other:
+            if Path(name).resolve() == file.resolve() or _same(side, other):
                 raise UsageError(f"{file} is the same run as {name}: give each run of a side once")
         sides[str(file)] = side
     return sides
+
+
+def _same(one: Side, other: Side) -> bool:
+    from loadtrt.measure.records import Records
+
+    if isinstance(one, Records) and isinstance(other, Records):
+        return one.rows.shape == other.rows.shape and bool((one.rows == other.rows).all())
+    return one == other
 
 
 def _runs(sides: Mapping[str, Side], wanted: str | None) -> list[Run]:

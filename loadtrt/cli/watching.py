@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from loadtrt.errors import LoadtrtError
 from loadtrt.live.observer import Observer, Wishes
 from loadtrt.live.run_facts import RunFacts
+from loadtrt.load.arrivals import steady_load
 from loadtrt.measure.families import information, model_name
 from loadtrt.measure.objective import parse_objective
 from loadtrt.measure.records import METRICS

@@ -43,11 +43,8 @@ def load_simulated(config: RunConfig) -> SimulatedEngine | NullEngine:
     `copies` off makes h2d and d2h take no time. Raises UsageError for a faulty specification, and for shapes.
     """
     if any(part.shapes for part in config.parts):
-        remedy = "leave --shapes out"
-        if not config.shapes:
-            remedy = "write the parts of --mix as sizes, such as '1:0.7, 8:0.3'"
-        elif not config.mix and not config.batcher:
-            remedy = "give --batch and leave --shapes out"
+        sizes = "write the parts of --mix as sizes, such as '1:0.7, 8:0.3'"
+        remedy = "give --batch and leave --shapes out" if config.shapes else sizes
         raise UsageError(f"simulated engine: its input is always x fp32[batch,{_ITEM}]: {remedy}")
     text = config.engine.removeprefix(_PREFIX).strip()
     batches = tuple(part.batch or 1 for part in config.parts)

@@ -8,6 +8,7 @@ import numpy as np
 
 import loadtrt
 from loadtrt.lanes.recorder import KEEP, Recorder
+from loadtrt.load.arrivals import steady_load
 from loadtrt.load.batcher import parse_batching
 from loadtrt.load.mix import parse_mix
 from loadtrt.measure.cohorts import cohorts_of, sample_of
@@ -52,7 +53,7 @@ def result_of(
     """Everything that is known of a run, however it ended. started: ISO 8601, UTC."""
     recorder = session.recorder or Recorder(engine.contexts, 0, keep=0)
     driven, info = session.driven, engine.info
-    metrics = summarize(recorder.records, recorder.histograms, recorder.complete)
+    metrics = summarize(recorder.records, recorder.histograms, recorder.complete, _steady(config))
     served = [int(count) for count in recorder.by_lane]
     ok, failed, unserved = (int(recorder.by_status[status]) for status in (OK, FAILED, UNSERVED))
     measured_ns = max(int(recorder.last_completed_ns.max()) - recorder.start_ns, 0)
@@ -145,10 +146,14 @@ def _steadiness(recorder: Recorder, config: RunConfig) -> Steadiness:
         recorder.records,
         recorder.start_ns,
         closed=config.arrivals == "closed",
-        steady=config.arrivals not in ("offline", "trace") and not config.stages and not config.bursts,
+        steady=_steady(config),
         places=config.contexts * config.buffers,
         seconds=() if recorder.complete else recorder.intervals,
     )
+
+
+def _steady(config: RunConfig) -> bool:
+    return steady_load(config.arrivals, config.stages, config.bursts)
 
 
 def _share(place: int, objective: Objective, recorder: Recorder) -> ObjectiveShare:
@@ -169,7 +174,7 @@ def _mix(recorder: Recorder, config: RunConfig, sets: int) -> tuple[MixPart, ...
     if config.mix is None:
         return ()
     parts = [(part.name, part.weight) for part in parse_mix(config.mix)]
-    return tuple(mix_of(recorder.records, parts, sets))
+    return tuple(mix_of(recorder.records, parts, sets, _steady(config)))
 
 
 def _batches(recorder: Recorder, config: RunConfig, sets: int) -> Batches | None:
@@ -199,5 +204,5 @@ def _throughput(recorder: Recorder, config: RunConfig) -> Throughput:
         requests_per_s=rate,
         inferences_per_s=None if rate is None else rate * recorder.inferences / n,
         offered_per_s=config.rate,
-        margin=None if rate is None else rate_margin(recorder.records),
+        margin=rate_margin(recorder.records) if rate is not None and _steady(config) else None,
     )

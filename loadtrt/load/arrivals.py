@@ -33,6 +33,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "rate": ("rate", "bursts", "burstiness", *_LENGTH),
 }
 LOAD_OPTIONS = tuple(dict.fromkeys(["arrivals", *(key for keys in _OPTIONS.values() for key in keys)]))
+OF_ARRIVALS = ("batcher", "max_queue")  # no source of load, but for requests that come by themselves
 _WITH_A_RATE = ("constant", "poisson", "gamma")
 
 
@@ -176,5 +177,5 @@ def overruled(before: Mapping[str, object], given: Mapping[str, object]) -> set[
     if arrivals in ("constant", "poisson"):
         out.add("burstiness")
     if source == "closed":
-        out |= {"batcher", "max_queue"}  # of requests that come by themselves
+        out.update(OF_ARRIVALS)
     return out

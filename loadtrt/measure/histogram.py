@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -102,6 +102,22 @@ class Histogram:
             made.counts[index] = count
         made.sum, made.min, made.max = data["sum_ns"], data["min_ns"], data["max_ns"]
         return made
+
+
+def require_histogram(name: str, data: Mapping[str, Any]) -> None:
+    """Raises ValueError unless `from_dict` takes this, which a file may hold."""
+    match data:
+        case {"buckets": list(pairs), "sum_ns": int(), "min_ns": int() | None, "max_ns": int() | None}:
+            pass
+        case _:
+            raise ValueError(f"that of {name} lacks buckets, sum_ns, min_ns or max_ns")
+    for pair in pairs:
+        match pair:
+            case [int(index), int(count)] if 0 <= index < BUCKETS and 0 < count < 1 << 62:
+                continue
+        raise ValueError(f"that of {name} has the bucket {str(pair)[:40]}, which is no index and count")
+    if pairs and (data["min_ns"] is None or data["max_ns"] is None):
+        raise ValueError(f"that of {name} has buckets, and no min_ns or max_ns")
 
 
 class Histograms:

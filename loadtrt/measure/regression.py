@@ -12,6 +12,14 @@ t: Student's quantile at 97.5 % (Welch, The generalization of "Student's" proble
 of one run is taken to vary as the other one does: s², m − 1 degrees of freedom. Runs are independent, whatever
 correlates within them, so this is what to trust; with two runs a side it is wide, with five it is useful.
 
+Runs of one side that share a seed have the same arrivals where these are drawn, and are no independent ones: they have
+no interval.
+
+**Lost requests**, dropped or failed, have no latency and no queue. In thresholds on these they count as later than all
+others: with λ their share, percentile q of all requests is that of the served at q / (1 − λ), as far as p99.9. A mean
+of all is not known then. B's percentile is worse, whatever else is known, where each run of B lost more than each of A
+by more than 1 − q, the share that lies above it.
+
 **Verdict** on "NAME +x %" with [low, high] the interval of B/A, 95 %: regressed if low > 1 + x, not regressed if
 high ≤ 1 + x, else undecided; on "NAME −x %" mirrored, high < 1 − x and low ≥ 1 − x. So a threshold just reached is
 called regressed in at most 2.5 % of comparisons.
@@ -49,6 +57,7 @@ _FORM = re.compile(
     re.ASCII,
 )
 RATES = ("throughput", "inferences")
+_OF_DUE = tuple(metric.name for metric in METRICS if metric.of_unserved)  # from the instant a request was due
 _MOST_TIMES = 1000
 
 
@@ -72,7 +81,7 @@ class Ratio(_Model):
 
 
 class Judged(_Model):
-    """A threshold and what came of it. reason: why undecided."""
+    """A threshold and what came of it. reason: why undecided, or regressed without an interval."""
 
     threshold: str
     ratio: Ratio
@@ -97,7 +106,8 @@ class Comparison(_Model):
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One run's numbers. name: its file. rates: by RATES; rate_margin: of these. metrics, histograms: of those that it
-    knows. trtexec: whether it is times in trtexec's format. problem: why its numbers cannot be trusted."""
+    knows. trtexec: whether it is times in trtexec's format. problem: why its numbers cannot be trusted. lost: the share
+    of requests that were dropped or failed. steady: the load. seed: None where it draws nothing of the load."""
 
     name: str
     rates: Mapping[str, float | None]
@@ -106,6 +116,9 @@ class Measured:
     histograms: Mapping[str, Histogram]
     trtexec: bool
     problem: str | None = None
+    lost: float = 0.0
+    steady: bool = True
+    seed: int | None = None
 
 
 class _Number(NamedTuple):
@@ -173,14 +186,16 @@ def compare(a: Sequence[Measured], b: Sequence[Measured], thresholds: Sequence[T
         problems=tuple(problems),
         ratios=tuple(ratio_of(name, a, b) for name in names),
         thresholds=tuple(
-            judged(threshold, ratio_of(threshold.name, a, b), several=len(a) + len(b) > 2) for threshold in thresholds
+            _lost_more(threshold, a, b)
+            or judged(threshold, ratio_of(threshold.name, a, b, of_all=True), several=len(a) + len(b) > 2)
+            for threshold in thresholds
         ),
     )
 
 
-def ratio_of(name: str, a: Sequence[Measured], b: Sequence[Measured]) -> Ratio:
-    """B/A of one number by the law above."""
-    sides = [[_number(run, name) for run in side] for side in (a, b)]
+def ratio_of(name: str, a: Sequence[Measured], b: Sequence[Measured], *, of_all: bool = False) -> Ratio:
+    """B/A of one number by the law above. of_all: of lost requests, too."""
+    sides = [[_number(run, name, of_all) for run in side] for side in (a, b)]
     mean_a, mean_b = (_geometric_mean([number.value for number in side]) for side in sides)
     ratio = mean_b / mean_a if mean_a and mean_b is not None else None
     single = len(a) == len(b) == 1
@@ -189,6 +204,7 @@ def ratio_of(name: str, a: Sequence[Measured], b: Sequence[Measured]) -> Ratio:
         for number in (*sides[0], *sides[1])
         if not number.value or (single and number.margin is None)  # 0 has no logarithm
     ]
+    missing += [reason for side in (a, b) if (reason := _shared_seed(side))]
     low = high = None
     if ratio is not None and not missing:
         half = _within_runs(*sides) if single else _between_runs(*sides)
@@ -223,8 +239,57 @@ def _require(threshold: Threshold, runs: Sequence[Measured]) -> None:
             raise UsageError(f"'{threshold.text}': {run.name} does not know {metric}, as it is {kind}")
 
 
-def _number(run: Measured, name: str) -> _Number:
+def _lost_more(threshold: Threshold, a: Sequence[Measured], b: Sequence[Measured]) -> Judged | None:
+    """Regressed, where B lost that many more requests than A that nothing else matters."""
+    metric, _, which = threshold.name.partition(".")
+    if metric not in _OF_DUE or which == "mean" or _shared_seed(a) or _shared_seed(b):
+        return None
+    most, least = max(run.lost for run in a), min(run.lost for run in b)
+    if least - most <= 1 - float(which[1:]) / 100:
+        return None
+    ratio = ratio_of(threshold.name, a, b, of_all=True)
+    reason = f"B dropped or failed {100 * least:.2g} % of its requests and A {100 * most:.2g} %"
+    return Judged(threshold=threshold.text, ratio=ratio, verdict="regressed", reason=reason)
+
+
+def _shared_seed(side: Sequence[Measured]) -> str | None:
+    """Why runs of one side are not independent."""
+    seen: dict[int, str] = {}
+    for run in side:
+        if run.seed is None:
+            continue
+        if run.seed in seen:
+            return (
+                f"{run.name} has the seed of {seen[run.seed]}, and so the same arrivals, as if one run were given "
+                "twice: measure each run of a side with a --seed of its own"
+            )
+        seen[run.seed] = run.name
+    return None
+
+
+def _number(run: Measured, name: str, of_all: bool) -> _Number:
     metric, _, which = name.partition(".")
+    number = (
+        _of_all(run, metric, which) if of_all and run.lost and metric in _OF_DUE else _of_served(run, metric, which)
+    )
+    if run.steady or not number.value or metric not in (*RATES, *_OF_DUE):
+        return number
+    reason = f"the load of {run.name} is not steady, and its parts differ by its schedule: give several runs of each"
+    return number._replace(margin=None, reason=reason)
+
+
+def _of_all(run: Measured, metric: str, which: str) -> _Number:
+    summary = run.metrics.get(metric)
+    if summary is None:
+        return _Number(None, None, f"{run.name} does not tell it")
+    most = max(PERCENTILES.values())
+    if which == "mean" or float(which[1:]) / 100 > most * (1 - run.lost):
+        reason = f"{run.name} dropped or failed {100 * run.lost:.2g} % of its requests, and {which} of all is not known"
+        return _Number(None, None, reason)
+    return _between_kept(run, metric, which, float(which[1:]) / 100 / (1 - run.lost))
+
+
+def _of_served(run: Measured, metric: str, which: str) -> _Number:
     if metric in RATES:
         count = max((summary.count for summary in run.metrics.values()), default=0)
         return _checked(run, metric, 0.5, count, run.rates[metric], run.rate_margin)
@@ -236,13 +301,32 @@ def _number(run: Measured, name: str) -> _Number:
     rank = float(which[1:]) / 100
     if which in PERCENTILES:
         return _checked(run, which, rank, summary.count, summary.percentiles_ns[which], summary.margins.get(which))
+    return _between_kept(run, metric, which, rank)
+
+
+def _between_kept(run: Measured, metric: str, which: str, rank: float) -> _Number:
+    """A percentile that is not kept, from the histogram. Its margin is the larger of its neighbours', and what a
+    histogram may be off."""
+    summary, names = run.metrics[metric], list(PERCENTILES)
     supported = summary.count >= least_samples(rank) and metric in run.histograms
     value = run.histograms[metric].quantiles((rank,))[0] if supported else None
-    return _checked(run, which, rank, summary.count, value, _beside(summary, rank))
+    above = next(place for place, name in enumerate(names) if PERCENTILES[name] >= rank)
+    known = [summary.margins[name] for name in names[above - 1 : above + 1] if name in summary.margins]
+    margin = (1 + max(known)) * (1 + QUANTILE_ERROR) - 1 if len(known) == 2 else None
+    return _checked(run, which, rank, summary.count, value, margin, known_by=PERCENTILES[names[above]])
 
 
-def _checked(run: Measured, which: str, rank: float, count: int, value: float | None, margin: float | None) -> _Number:
-    """With the reason, if one is due. count: of requests that have the number."""
+def _checked(
+    run: Measured,
+    which: str,
+    rank: float,
+    count: int,
+    value: float | None,
+    margin: float | None,
+    known_by: float | None = None,
+) -> _Number:
+    """With the reason, if one is due. count: of requests that have the number. known_by: the rank that its margin needs,
+    if that is another."""
     needed = 1 if which in (*RATES, "mean") else least_samples(rank)
     few = f"{run.name} has {plural(count, 'request')}, and "
     reason = None
@@ -251,7 +335,7 @@ def _checked(run: Measured, which: str, rank: float, count: int, value: float | 
     elif value is None:
         reason = f"{few}{which} needs {format_count(needed)}" if count < needed else f"{run.name} does not tell it"
     elif margin is None:
-        needed = least_for_margin(rank)
+        needed = least_for_margin(known_by or rank)
         if count < needed:
             reason = f"{few}an interval of {which} needs {format_count(needed)}"
         elif any(summary.margins for summary in run.metrics.values()):
@@ -259,14 +343,6 @@ def _checked(run: Measured, which: str, rank: float, count: int, value: float | 
         else:
             reason = f"{run.name} is of an older loadtrt, which kept no margins: measure again, or give several runs"
     return _Number(value, margin, reason)
-
-
-def _beside(summary: MetricSummary, rank: float) -> float | None:
-    """The margin of a percentile that is not kept: the larger of its neighbours', and what a histogram may be off."""
-    names = list(PERCENTILES)
-    above = next(place for place, name in enumerate(names) if PERCENTILES[name] >= rank)
-    known = [summary.margins[name] for name in names[above - 1 : above + 1] if name in summary.margins]
-    return (1 + max(known)) * (1 + QUANTILE_ERROR) - 1 if len(known) == 2 else None
 
 
 def _geometric_mean(values: Sequence[float | None]) -> float | None:

@@ -5,12 +5,15 @@ Times are ns (`_ns`), memory is bytes (`_bytes`). None means that a number is no
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill  # noqa: TC001  # pydantic reads them
+from loadtrt.measure.histogram import require_histogram
 from loadtrt.measure.profile import ProfileResult  # noqa: TC001
+from loadtrt.measure.records import COLUMNS
 from loadtrt.measure.telemetry import GpuTelemetry  # noqa: TC001
 
 
@@ -18,17 +21,30 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+_Count = Annotated[int, Field(ge=0)]
+_Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9")
+
+
 class MetricSummary(_Model):
     """One metric over all requests. percentiles_ns: p50, p90, p95, p99, p99.9. margins: of these and of the "mean", as
     far as the sample tells: the true one lies between number / (1 + margin) and number · (1 + margin), 95 %
     (measure/margin.py)."""
 
-    count: int
-    mean_ns: float | None
+    count: _Count
+    mean_ns: _Positive | None
     min_ns: int | None
     max_ns: int | None
-    percentiles_ns: dict[str, float | None]
-    margins: dict[str, float] = {}
+    percentiles_ns: dict[str, _Positive | None]
+    margins: dict[str, _Positive] = {}
+
+    @field_validator("percentiles_ns")
+    @classmethod
+    def _all_of_them(cls, given: dict[str, float | None]) -> dict[str, float | None]:
+        missing = [name for name in _PERCENTILES if name not in given]
+        if missing:
+            raise ValueError(f"there is no {missing[0]}")
+        return given
 
 
 class Lane(_Model):
@@ -117,6 +133,16 @@ class Sample(_Model):
 
     columns: dict[str, tuple[int, ...]]
 
+    @field_validator("columns")
+    @classmethod
+    def _whole(cls, given: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        missing = [name for name in COLUMNS if name not in given]
+        if missing:
+            raise ValueError(f"there is no column {missing[0]}")
+        if len(set(map(len, given.values()))) > 1:
+            raise ValueError("its columns are of different lengths")
+        return given
+
 
 class Phases(_Model):
     """How long each phase took. measure_ns: from the start to the last completion. clocks_settled: None: not known."""
@@ -165,10 +191,10 @@ class Throughput(_Model):
     """Served within the measured time. offered_per_s: None in a closed loop. margin: of requests_per_s, as in
     metrics."""
 
-    requests_per_s: float | None
-    inferences_per_s: float | None
-    offered_per_s: float | None
-    margin: float | None = None
+    requests_per_s: _Positive | None
+    inferences_per_s: _Positive | None
+    offered_per_s: _Positive | None
+    margin: _Positive | None = None
 
 
 class ObjectiveShare(_Model):
@@ -237,11 +263,11 @@ class RunResult(_Model):
     valid: bool
     problems: tuple[Problem, ...]
     phases: Phases
-    submitted: int
-    ok: int
-    failed: int
-    unserved: int
-    dropped: int = 0
+    submitted: _Count
+    ok: _Count
+    failed: _Count
+    unserved: _Count
+    dropped: _Count = 0
     inferences: int | None = None
     first_error: str | None
     throughput: Throughput
@@ -268,3 +294,17 @@ class RunResult(_Model):
     ended_early: str | None = None
     precision_reached: float | None = None
     scenario: ScenarioResult | None = None
+
+    @field_validator("started")
+    @classmethod
+    def _an_instant(cls, given: str) -> str:
+        if given and not 1970 <= datetime.fromisoformat(given).year < 3000:
+            raise ValueError("it is no instant of a run")
+        return given
+
+    @field_validator("histograms")
+    @classmethod
+    def _histograms(cls, given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, histogram in given.items():
+            require_histogram(name, histogram)
+        return given

@@ -167,7 +167,7 @@ def _offline(sending: Sending, latencies: _Latencies) -> Found:
     }
     if took >= LEAST_NS:
         return fields, []
-    short = f"all were served within {format_duration(took)}, and {_LEAST} is the least"
+    short = f"the last was served after {format_duration(took)}, and {_LEAST} is the least"
     if rate is None:
         return fields, [short]
     enough = format_count(round(_SLACK * rate * LEAST_NS / SECOND_NS))

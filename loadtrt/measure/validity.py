@@ -70,7 +70,7 @@ def problems_of(
         found.append(
             Problem(
                 evidence=f"lanes stood idle for {share} of the time because the host was late (limit {limited})",
-                remedy="the engine outruns this host: use more --buffers or a larger --batch",
+                remedy="the engine outruns this host: use more --buffers or larger batches",
             )
         )
     if unserved:

@@ -7,6 +7,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from loadtrt.load.arrivals import drawn_load, steady_load
 from loadtrt.measure.histogram import Histogram
 from loadtrt.measure.margin import rate_margin
 from loadtrt.measure.records import METRICS, Records
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 _WIDTH = 80
 _SHOWN = ("p50", "p90", "p99", "mean")
 _DEVICE = ("device", "enqueue", "h2d", "compute", "d2h")  # what trtexec measures, too
+_OPTIONS = (
+    *("contexts", "buffers", "scenario", "arrivals", "rate", "stages", "bursts", "burstiness", "trace"),
+    *("mix", "batcher", "max_queue"),
+)
 _WARMUP_NS = 200 * MILLISECOND_NS  # trtexec's default
 _COARSE = 0.05  # of a mean: stamps with larger steps say nothing of single values
 
@@ -124,16 +129,13 @@ def _of_run(name: str, result: RunResult) -> Side:
         notes.append("measured by an older loadtrt, which kept no device time")
     if result.steadiness is not None and result.steadiness.overloaded:
         notes.append("requests came faster than they were served: the longer the run, the longer its latencies")
-    settings = {
-        "device": engine.device,
-        "runtime": f"{engine.flavour} {engine.version}",
-        "batch": str(engine.batch),
-        **{
-            key: str("–" if config.get(key) is None else config[key])
-            for key in ("contexts", "buffers", "arrivals", "stages", "bursts", "burstiness", "trace")
-        },
-        **engine.mode,
-    }
+    requests = result.ok + result.failed + result.unserved + result.dropped
+    if result.dropped:
+        notes.append(
+            f"dropped {format_count(result.dropped)} of {plural(requests, 'request')}: times are of the served, and "
+            "thresholds on latency and queue count the dropped as later than all others"
+        )
+    arrivals = config.get("arrivals", "closed")
     return Side(
         title=f"{engine.name}, {plural(result.ok, 'request')}, batch {engine.batch}",
         measured=Measured(
@@ -144,11 +146,31 @@ def _of_run(name: str, result: RunResult) -> Side:
             histograms={metric: Histogram.from_dict(kept) for metric, kept in result.histograms.items()},
             trtexec=False,
             problem=problem,
+            lost=(result.failed + result.dropped) / requests if requests else 0.0,
+            steady=steady_load(arrivals, config.get("stages"), config.get("bursts")),
+            seed=config.get("seed") if drawn_load(arrivals, config.get("mix")) else None,
         ),
-        settings=settings,
+        settings=_settings(result),
         writer="loadtrt",
         notes=notes,
     )
+
+
+def _settings(result: RunResult) -> dict[str, str]:
+    """What runs may differ in, "–" for what was not asked for."""
+    engine, config = result.engine, result.config
+    keys = [*_OPTIONS, *(("time_scale",) if config.get("trace") else ())]
+    given = {key: config[key] for key in keys if config.get(key) is not None}
+    return {
+        "device": engine.device,
+        "runtime": f"{engine.flavour} {engine.version}",
+        "engine sha256": engine.sha256[:12] or "–",
+        "batch": str(engine.batch),
+        **{f"shape of {tensor.name}": "×".join(map(str, tensor.shape)) or "scalar" for tensor in engine.tensors},
+        **{key: "–" for key in _OPTIONS},
+        **{key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in given.items()},
+        **engine.mode,
+    }
 
 
 def _rows(comparison: Comparison, foreign: bool) -> Iterator[list[str]]:

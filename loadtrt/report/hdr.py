@@ -45,6 +45,8 @@ def hdr_log(run: RunResult) -> str:
     known = {name: histogram for name, histogram in histograms.items() if histogram.count}
     if not known:
         raise UsageError("the run served no request: there are no histograms to write")
+    if not run.started:
+        raise UsageError("the run does not tell when it started, which such a log must")
     phases = run.phases
     before_ns = phases.load_ns + phases.allocate_ns + phases.verify_ns + phases.warmup_ns
     began = datetime.fromisoformat(run.started).timestamp() + before_ns / SECOND_NS
