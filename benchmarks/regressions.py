@@ -28,7 +28,8 @@ import numpy as np
 from benchmarks.verdicts import run as queue
 from loadtrt.environment import environment
 from loadtrt.measure.margin import margins
-from loadtrt.measure.regression import Measured, judged, parse_threshold, ratio_of
+from loadtrt.measure.measured import Measured
+from loadtrt.measure.regression import judged, parse_threshold, ratio_of
 from loadtrt.measure.result import MetricSummary
 from loadtrt.measure.summary import PERCENTILES
 from loadtrt.units import format_count

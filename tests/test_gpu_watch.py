@@ -11,6 +11,9 @@ import pytest
 
 from loadtrt.capacity import gpu_watch
 from loadtrt.capacity.gpu_watch import GpuWatch
+from loadtrt.cli.voice import Voice
+from loadtrt.cli.watching import Watchers
+from loadtrt.config import RunConfig
 from loadtrt.errors import EngineError
 from loadtrt.live.telemetry import GpuReading
 from loadtrt.measure.telemetry import GpuFacts, SamplingCost, telemetry_of
@@ -92,6 +95,16 @@ def test_one_observer_tells_of_every_run(gpu: FakeGpu) -> None:
     watch.close()
     watch.close()
     assert (observer.closed, gpu.closed, said) == (True, True, [])
+
+
+def test_a_single_runs_energy_is_shared_by_what_it_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`loadtrt run` asks for the telemetry of its span and of the inferences counted, whatever sizes requests had."""
+    watchers = Watchers(RunConfig(engine="simulated:null", live=False), Voice(quiet=True), "r")
+    observer = FakeObserver(2, None)
+    monkeypatch.setattr(watchers, "_observer", observer)
+    monkeypatch.setattr(watchers, "_samples", True)
+    assert watchers.end(session()) is None
+    assert observer.asked == [(SECOND_NS, 3 * SECOND_NS, 30)]
 
 
 @pytest.mark.parametrize("way", ["it does not start", "it dies", "it has nothing to tell", "half a message"])

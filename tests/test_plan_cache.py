@@ -128,6 +128,21 @@ def test_the_batch_is_what_shapes_decide(rig: Rig, tmp_path: Path) -> None:
     assert (found.batch, found.shapes) == (8, {})
 
 
+def test_a_mix_of_one_part_is_one_plan(rig: Rig, tmp_path: Path) -> None:
+    """Law: the plan is built for the part's batch, and for --shapes with that batch."""
+    values: dict[str, list[str | int | None]] = {"x": ["N", "S"], "scale": [1, "S"]}
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in values.items()]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ("N", "S"))
+    graph = helper.make_graph([helper.make_node("Mul", ["x", "scale"], ["y"])], "test", inputs, [output])
+    onnx.save(helper.make_model(graph), tmp_path / "two.onnx")
+    shapes = {"x": (1, 64), "scale": (1, 64)}
+    options = {"engine": str(tmp_path / "two.onnx"), "batch": None, "shapes": shapes}
+    mixed = cached_plan(rig.config(**options, mix="8:1")).config
+    assert mixed.parts[0].batch == 8
+    plain = cached_plan(rig.config(**{**options, "shapes": {"x": (8, 64), "scale": (1, 64)}})).config
+    assert (mixed.engine, rig.builds) == (plain.engine, 1)
+
+
 def test_the_zoo_has_batch_1_by_default_and_says_so(rig: Rig) -> None:
     """Law: as with ONNX Runtime and `loadtrt build`."""
     found = cached_plan(RunConfig(engine="zoo:googlenet"))

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from benchmarks.regressions import NUMBERS, differing, even, queueing, rows_of, wandering
 from loadtrt.errors import UsageError
 from loadtrt.measure.histogram import QUANTILE_ERROR, Histogram
+from loadtrt.measure.measured import Measured
 from loadtrt.measure.regression import (
-    Measured,
     Ratio,
     compare,
     judged,

@@ -26,6 +26,14 @@ def test_batch_sets_the_open_first_size_of_every_input() -> None:
     assert found.batch == 8
 
 
+def test_a_first_size_that_is_the_batch() -> None:
+    """Law: -1 in --shapes, as parts have it, is the batch where the first size is open, and the engine's elsewhere."""
+    shapes = {"data": (-1, 3, 32), "table": (-1, 7)}
+    found = resolve_shapes([DATA, _input("table", 5, -1)], batch=8, shapes=shapes)
+    assert found.shapes == {"data": (8, 3, 32), "table": (5, 7)}
+    assert found.batch == 8
+
+
 def test_shapes_decide_everything() -> None:
     """Law: an input named in --shapes has exactly that shape, and the batch follows from the open first sizes."""
     found = resolve_shapes([DATA, _input("table", 5, 7)], batch=None, shapes={"data": (4, 3, 32)})

@@ -7,11 +7,12 @@ import math
 import pytest
 
 from loadtrt.measure.result import MetricSummary
+from loadtrt.measure.summary import PERCENTILES
 from loadtrt.measure.validity import lateness_limit_ns
 
 
 def _metrics(median_ns: float) -> dict[str, MetricSummary]:
-    percentiles: dict[str, float | None] = {"p50": median_ns, "p99": 2 * median_ns}
+    percentiles = {**dict.fromkeys(PERCENTILES), "p50": median_ns, "p99": 2 * median_ns}
     summary = MetricSummary(count=1000, mean_ns=median_ns, min_ns=0, max_ns=10**9, percentiles_ns=percentiles)
     return {"latency": summary}
 

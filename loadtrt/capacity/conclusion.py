@@ -10,12 +10,16 @@ if TYPE_CHECKING:
     from loadtrt.measure.capacity_result import Candidate, Trial
     from loadtrt.measure.result import ObjectiveShare
 
+_NEAR = 0.9  # of the estimate: what is confirmed is not much less
+
 
 def conclusion(found: Candidate) -> str:
     """What came of the search; "" where there was none, or it is not over."""
     match found.answer:
         case "found":
-            return f"{_rate(found, found.confirmed_per_s)} meet {_objectives(found)}; {_capacity(found)}"
+            far = (found.confirmed_per_s or 0.0) < _NEAR * (found.estimate_per_s or 0.0)
+            more = "; a longer --trial confirms more of it" if far else ""
+            return f"{_rate(found, found.confirmed_per_s)} meet {_objectives(found)}; {_capacity(found)}{more}"
         case "undecided":
             last = found.searched[-1]
             reasons = [item.reason for item in last.run.objectives if item.reason] if last.run is not None else []

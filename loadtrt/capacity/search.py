@@ -115,7 +115,7 @@ class Search:
             return "host-bound"
         if self._too_low:
             return "infeasible"
-        if len(confirms) >= MOST_CONFIRMS or (confirms and confirms[-1].verdict != "missed" and not self._decidable):
+        if len(confirms) >= MOST_CONFIRMS or (confirms and self._hopeless(confirms[-1])):
             return "undecided"
         return None
 
@@ -239,6 +239,11 @@ class Search:
         rate = self._decidable or _FARTHEST * self.binding[1].rate
         before = [each.step.rate for each in self._valid if each.step.kind == "confirm"]
         return min(max(min([self._probe(rate), *(_STEP * each for each in before)]), self._least), self._ceiling)
+
+    def _hopeless(self, last: Told) -> bool:
+        """Whether not even the slowest run that is made to confirm told anything, nor is any other likely to."""
+        slowest = last.step.rate <= 1.05 * _FARTHEST * self.binding[1].rate
+        return last.verdict != "missed" and slowest and self._decidable is None
 
     @property
     def _decidable(self) -> float | None:

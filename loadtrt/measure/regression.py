@@ -32,32 +32,26 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import fmean, variance
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 import loadtrt
 from loadtrt.errors import UsageError
-from loadtrt.measure.histogram import QUANTILE_ERROR
-from loadtrt.measure.margin import least_for_margin
+from loadtrt.measure.measured import OF_DUE, RATES, number_of
 from loadtrt.measure.records import METRICS
-from loadtrt.measure.sampling import least_samples
 from loadtrt.measure.summary import PERCENTILES
 from loadtrt.measure.verdict import beta
-from loadtrt.units import format_count, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from loadtrt.measure.histogram import Histogram
-    from loadtrt.measure.result import MetricSummary
+    from loadtrt.measure.measured import Measured, Number
 
 _FORM = re.compile(
     r"\s*(?P<name>\w+)(?:\.(?P<which>mean|max|p\d{1,2}(?:\.\d{1,6})?))?\s*(?P<sign>[+\-−])\s*(?P<percent>\d+(?:\.\d+)?)\s*%\s*",
     re.ASCII,
 )
-RATES = ("throughput", "inferences")
-_OF_DUE = tuple(metric.name for metric in METRICS if metric.of_unserved)  # from the instant a request was due
 _MOST_TIMES = 1000
 
 
@@ -101,32 +95,6 @@ class Comparison(_Model):
     problems: tuple[str, ...]
     ratios: tuple[Ratio, ...]
     thresholds: tuple[Judged, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One run's numbers. name: its file. rates: by RATES; rate_margin: of these. metrics, histograms: of those that it
-    knows. trtexec: whether it is times in trtexec's format. problem: why its numbers cannot be trusted. lost: the share
-    of requests that were dropped or failed. steady: the load. seed: None where it draws nothing of the load."""
-
-    name: str
-    rates: Mapping[str, float | None]
-    rate_margin: float | None
-    metrics: Mapping[str, MetricSummary]
-    histograms: Mapping[str, Histogram]
-    trtexec: bool
-    problem: str | None = None
-    lost: float = 0.0
-    steady: bool = True
-    seed: int | None = None
-
-
-class _Number(NamedTuple):
-    """One run's number. reason: why its value or its margin is None, or the value 0."""
-
-    value: float | None
-    margin: float | None
-    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +163,7 @@ def compare(a: Sequence[Measured], b: Sequence[Measured], thresholds: Sequence[T
 
 def ratio_of(name: str, a: Sequence[Measured], b: Sequence[Measured], *, of_all: bool = False) -> Ratio:
     """B/A of one number by the law above. of_all: of lost requests, too."""
-    sides = [[_number(run, name, of_all) for run in side] for side in (a, b)]
+    sides = [[number_of(run, name, of_all) for run in side] for side in (a, b)]
     mean_a, mean_b = (_geometric_mean([number.value for number in side]) for side in sides)
     ratio = mean_b / mean_a if mean_a and mean_b is not None else None
     single = len(a) == len(b) == 1
@@ -242,7 +210,7 @@ def _require(threshold: Threshold, runs: Sequence[Measured]) -> None:
 def _lost_more(threshold: Threshold, a: Sequence[Measured], b: Sequence[Measured]) -> Judged | None:
     """Regressed, where B lost that many more requests than A that nothing else matters."""
     metric, _, which = threshold.name.partition(".")
-    if metric not in _OF_DUE or which == "mean" or _shared_seed(a) or _shared_seed(b):
+    if metric not in OF_DUE or which == "mean" or _shared_seed(a) or _shared_seed(b):
         return None
     most, least = max(run.lost for run in a), min(run.lost for run in b)
     if least - most <= 1 - float(which[1:]) / 100:
@@ -267,84 +235,6 @@ def _shared_seed(side: Sequence[Measured]) -> str | None:
     return None
 
 
-def _number(run: Measured, name: str, of_all: bool) -> _Number:
-    metric, _, which = name.partition(".")
-    number = (
-        _of_all(run, metric, which) if of_all and run.lost and metric in _OF_DUE else _of_served(run, metric, which)
-    )
-    if run.steady or not number.value or metric not in (*RATES, *_OF_DUE):
-        return number
-    reason = f"the load of {run.name} is not steady, and its parts differ by its schedule: give several runs of each"
-    return number._replace(margin=None, reason=reason)
-
-
-def _of_all(run: Measured, metric: str, which: str) -> _Number:
-    summary = run.metrics.get(metric)
-    if summary is None:
-        return _Number(None, None, f"{run.name} does not tell it")
-    most = max(PERCENTILES.values())
-    if which == "mean" or float(which[1:]) / 100 > most * (1 - run.lost):
-        reason = f"{run.name} dropped or failed {100 * run.lost:.2g} % of its requests, and {which} of all is not known"
-        return _Number(None, None, reason)
-    return _between_kept(run, metric, which, float(which[1:]) / 100 / (1 - run.lost))
-
-
-def _of_served(run: Measured, metric: str, which: str) -> _Number:
-    if metric in RATES:
-        count = max((summary.count for summary in run.metrics.values()), default=0)
-        return _checked(run, metric, 0.5, count, run.rates[metric], run.rate_margin)
-    summary = run.metrics.get(metric)
-    if summary is None:
-        return _Number(None, None, f"{run.name} does not tell it")
-    if which == "mean":
-        return _checked(run, which, 0.5, summary.count, summary.mean_ns, summary.margins.get(which))
-    rank = float(which[1:]) / 100
-    if which in PERCENTILES:
-        return _checked(run, which, rank, summary.count, summary.percentiles_ns[which], summary.margins.get(which))
-    return _between_kept(run, metric, which, rank)
-
-
-def _between_kept(run: Measured, metric: str, which: str, rank: float) -> _Number:
-    """A percentile that is not kept, from the histogram. Its margin is the larger of its neighbours', and what a
-    histogram may be off."""
-    summary, names = run.metrics[metric], list(PERCENTILES)
-    supported = summary.count >= least_samples(rank) and metric in run.histograms
-    value = run.histograms[metric].quantiles((rank,))[0] if supported else None
-    above = next(place for place, name in enumerate(names) if PERCENTILES[name] >= rank)
-    known = [summary.margins[name] for name in names[above - 1 : above + 1] if name in summary.margins]
-    margin = (1 + max(known)) * (1 + QUANTILE_ERROR) - 1 if len(known) == 2 else None
-    return _checked(run, which, rank, summary.count, value, margin, known_by=PERCENTILES[names[above]])
-
-
-def _checked(
-    run: Measured,
-    which: str,
-    rank: float,
-    count: int,
-    value: float | None,
-    margin: float | None,
-    known_by: float | None = None,
-) -> _Number:
-    """With the reason, if one is due. count: of requests that have the number. known_by: the rank that its margin needs,
-    if that is another."""
-    needed = 1 if which in (*RATES, "mean") else least_samples(rank)
-    few = f"{run.name} has {plural(count, 'request')}, and "
-    reason = None
-    if value == 0:
-        reason = f"it is 0 in {run.name}"
-    elif value is None:
-        reason = f"{few}{which} needs {format_count(needed)}" if count < needed else f"{run.name} does not tell it"
-    elif margin is None:
-        needed = least_for_margin(known_by or rank)
-        if count < needed:
-            reason = f"{few}an interval of {which} needs {format_count(needed)}"
-        elif any(summary.margins for summary in run.metrics.values()):
-            reason = f"it is 0 in a part of {run.name}"
-        else:
-            reason = f"{run.name} is of an older loadtrt, which kept no margins: measure again, or give several runs"
-    return _Number(value, margin, reason)
-
-
 def _geometric_mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     if len(known) < len(values):
@@ -354,12 +244,12 @@ def _geometric_mean(values: Sequence[float | None]) -> float | None:
     return math.exp(fmean(map(math.log, known))) if all(known) else 0.0
 
 
-def _within_runs(a: Sequence[_Number], b: Sequence[_Number]) -> float:
+def _within_runs(a: Sequence[Number], b: Sequence[Number]) -> float:
     """√(h_A² + h_B²)."""
     return math.hypot(*(math.log1p(number.margin) for number in (*a, *b) if number.margin is not None))
 
 
-def _between_runs(a: Sequence[_Number], b: Sequence[_Number]) -> float:
+def _between_runs(a: Sequence[Number], b: Sequence[Number]) -> float:
     """t_ν · √(s_A²/m + s_B²/n)."""
     logs = [[math.log(number.value) for number in side if number.value] for side in (a, b)]
     squares = [variance(side) if len(side) > 1 else None for side in logs]

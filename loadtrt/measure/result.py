@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill  # noqa: TC001  # pydantic reads them
 from loadtrt.measure.histogram import require_histogram
 from loadtrt.measure.profile import ProfileResult  # noqa: TC001
-from loadtrt.measure.records import COLUMNS
 from loadtrt.measure.telemetry import GpuTelemetry  # noqa: TC001
 
 
@@ -32,10 +31,10 @@ class MetricSummary(_Model):
     (measure/margin.py)."""
 
     count: _Count
-    mean_ns: _Positive | None
+    mean_ns: float | None
     min_ns: int | None
     max_ns: int | None
-    percentiles_ns: dict[str, _Positive | None]
+    percentiles_ns: dict[str, float | None]
     margins: dict[str, _Positive] = {}
 
     @field_validator("percentiles_ns")
@@ -136,9 +135,6 @@ class Sample(_Model):
     @field_validator("columns")
     @classmethod
     def _whole(cls, given: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        missing = [name for name in COLUMNS if name not in given]
-        if missing:
-            raise ValueError(f"there is no column {missing[0]}")
         if len(set(map(len, given.values()))) > 1:
             raise ValueError("its columns are of different lengths")
         return given
@@ -191,9 +187,9 @@ class Throughput(_Model):
     """Served within the measured time. offered_per_s: None in a closed loop. margin: of requests_per_s, as in
     metrics."""
 
-    requests_per_s: _Positive | None
-    inferences_per_s: _Positive | None
-    offered_per_s: _Positive | None
+    requests_per_s: float | None
+    inferences_per_s: float | None
+    offered_per_s: float | None
     margin: _Positive | None = None
 
 

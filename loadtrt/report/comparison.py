@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from loadtrt.load.arrivals import drawn_load, steady_load
 from loadtrt.measure.histogram import Histogram
 from loadtrt.measure.margin import rate_margin
+from loadtrt.measure.measured import Measured
 from loadtrt.measure.records import METRICS, Records
-from loadtrt.measure.regression import Measured
 from loadtrt.measure.summary import summarize
 from loadtrt.report.layer_columns import printable
 from loadtrt.report.trtexec_read import stamp_step_ns
@@ -135,7 +135,7 @@ def _of_run(name: str, result: RunResult) -> Side:
             f"dropped {format_count(result.dropped)} of {plural(requests, 'request')}: times are of the served, and "
             "thresholds on latency and queue count the dropped as later than all others"
         )
-    arrivals = config.get("arrivals", "closed")
+    arrivals, seed = config.get("arrivals", "closed"), config.get("seed")
     return Side(
         title=f"{engine.name}, {plural(result.ok, 'request')}, batch {engine.batch}",
         measured=Measured(
@@ -148,7 +148,7 @@ def _of_run(name: str, result: RunResult) -> Side:
             problem=problem,
             lost=(result.failed + result.dropped) / requests if requests else 0.0,
             steady=steady_load(arrivals, config.get("stages"), config.get("bursts")),
-            seed=config.get("seed") if drawn_load(arrivals, config.get("mix")) else None,
+            seed=seed if isinstance(seed, int) and drawn_load(arrivals, config.get("mix")) else None,
         ),
         settings=_settings(result),
         writer="loadtrt",
@@ -167,7 +167,7 @@ def _settings(result: RunResult) -> dict[str, str]:
         "engine sha256": engine.sha256[:12] or "–",
         "batch": str(engine.batch),
         **{f"shape of {tensor.name}": "×".join(map(str, tensor.shape)) or "scalar" for tensor in engine.tensors},
-        **{key: "–" for key in _OPTIONS},
+        **dict.fromkeys(_OPTIONS, "–"),
         **{key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in given.items()},
         **engine.mode,
     }
