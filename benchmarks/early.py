@@ -70,11 +70,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=100, help="runs a row")
     seeds = parser.parse_args().seeds
     machine = environment()
-    print(
-        print(
-            f"M/M/1, {SECONDS} s, {seeds} seeds; {machine['cpu']}, CPython {machine['python']}, numpy {np.__version__}"
-        )
-    )
+    print(f"M/M/1, {SECONDS} s, {seeds} seeds; {machine['cpu']}, CPython {machine['python']}, numpy {np.__version__}")
     print("load  truly bad  aborted wrongly")
     for load in LOADS:
         runs = [run(load, round(load * SECONDS * 1000), seed) for seed in range(seeds)]
