@@ -118,6 +118,8 @@ def require_histogram(name: str, data: Mapping[str, Any]) -> None:
         raise ValueError(f"that of {name} has the bucket {str(pair)[:40]}, which is no index and count")
     if pairs and (data["min_ns"] is None or data["max_ns"] is None):
         raise ValueError(f"that of {name} has buckets, and no min_ns or max_ns")
+    if pairs and data["min_ns"] > data["max_ns"]:
+        raise ValueError(f"that of {name} has a min_ns above its max_ns")
 
 
 class Histograms:
