@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,11 @@ def ended(records: Records, load: float, precision: float) -> float | None:
         one.add(latencies)
         total.merge(one)
         before = count
-        seen = {"start_ns": second * SECOND_NS, "requests": len(latencies), "latency_counts": one.cells()}
+        seen: dict[str, Any] = {
+            "start_ns": second * SECOND_NS,
+            "requests": len(latencies),
+            "latency_counts": one.cells(),
+        }
         intervals.append(Interval.model_construct(**seen))  # all that is asked of it
         if widths.narrow_enough(intervals, Records(records.rows[:count]), total) is not None:
             true = -math.log(0.01) / (1 - load) * SERVICE_NS

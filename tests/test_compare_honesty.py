@@ -101,6 +101,7 @@ def test_lost_requests_are_later_than_all_others() -> None:
     lost = _run("lost.json", lost=0.005)
     found = _judged("latency.p98 +5%", [_run()], [lost])
     assert found.ratio.b == pytest.approx(1e6 * (1 + 0.98 / 0.995), rel=0.005)
+    assert found.ratio.b is not None
     assert found.ratio.b > 1e6 * 1.98 * 1.001
     assert ratio_of("latency.p99", [_run()], [lost]).ratio == 1
     assert _judged("compute.p99 +5%", [_run()], [lost]).ratio.ratio == 1
@@ -247,7 +248,8 @@ def test_engines_that_differ_are_named() -> None:
 
 def _text(a: RunResult, b: RunResult) -> str:
     sides = [side_of("a.json", a)], [side_of("b.json", b)]
-    text = compare_runs_text(*sides, compare(*([run.measured for run in side] for side in sides)))
+    first, second = ([run.measured for run in side] for side in sides)
+    text = compare_runs_text(*sides, compare(first, second))
     assert all(len(line) <= 80 for line in text.splitlines())
     return " ".join(text.split())
 
