@@ -174,7 +174,7 @@ def test_prometheus_ends_with_the_runs_counts(tmp_path: Path) -> None:
         prometheus.wait_for("sum(loadtrt_submitted_total)")
         found = prometheus.query("sum by (outcome) (loadtrt_requests_total)")
         outcomes = {labels["outcome"]: value for labels, value in found}
-        assert outcomes == {"ok": 1000, "failed": 1, "unserved": 2}
+        assert outcomes == {"ok": 1000, "failed": 1, "unserved": 2, "dropped": 0}
         for metric in METRICS:
             assert prometheus.value(f"loadtrt_{metric.name}_seconds_count") == recorder.histograms[metric.name].count
         exact = float(np.quantile([time for *_, time in some_requests()], 0.99, method="inverted_cdf"))

@@ -239,8 +239,8 @@ class RunResult(_Model):
     valid: the generator was not the bottleneck and nothing went wrong; otherwise `problems` says what and what to do.
     percentiles_exact: False where histograms (within 0.4 %) had to do. submitted = ok + failed + those in flight when
     the run gave up; unserved counts these and the ones that were due and never sent; dropped: the queue was full when
-    they came due. inferences: in the requests that were served; None in older files. ended_early: why it did not measure
-    as long as it was asked to, though nothing went wrong.
+    they came due. inferences: in the requests that were served; None in older files. ended_early: why it did not
+    measure as long as it was asked to, though nothing went wrong.
     precision_reached: half the width of the 95 % interval over the value, of the widest quantile, where asked for.
     host_cores: processor time of loadtrt's process over measured time. cohorts: "p50" (latencies from p45 to p55) and
     "p99" (from p99 up), as far as the sample supports them.

@@ -117,8 +117,11 @@ def test_parts_share_buffer_sets_and_no_outputs(graph: bool) -> None:
             y, first = lane.outputs(_finish(lane, clock).buffer)["y"], sent.pop(0)
             assert np.array_equal(y, first + np.arange(SHAPE[0] // (1 + first), dtype=np.float32) % 7)
     _finish(lane, clock)
-    for owned in (lane, clock, stream, *inputs):
-        owned.close()
+    lane.close()
+    clock.close()
+    stream.close()
+    for buffer in inputs:
+        buffer.close()
 
 
 @pytest.mark.parametrize("graph", [True, False])
