@@ -57,8 +57,9 @@ def read_model(config: RunConfig) -> OnnxModel:
         from loadtrt import zoo
 
         # With --shapes the model stays dynamic, for them to decide.
-        first = config.batch or (None if config.shapes or len(config.parts) > 1 else 1)
-        if first == 1 and config.batch is None:
+        given = config.parts[0].batch if len(config.parts) == 1 else None
+        first = given or (None if config.shapes or len(config.parts) > 1 else 1)
+        if first == 1 and given is None:
             notes.append(f"{config.engine} was made with batch 1, since no --batch was given")
         model = zoo.make(config.engine.removeprefix("zoo:"), first, seed=0)
         digest, external = sha256(model.SerializeToString()).hexdigest(), 0
