@@ -114,7 +114,7 @@ def _spoilt(result: Result) -> Result:
                 return {key: spoil(item, str(key)) for key, item in value.items()}
             case list() | tuple():
                 return [spoil(item, name) for item in value]
-            case str() if name not in (*fixed, "arrivals"):
+            case str() if name not in (*fixed, "arrivals", "started"):
                 return f"{value}{HOSTILE}"
             case _:
                 return value
@@ -178,9 +178,6 @@ def test_files_are_told_apart_by_as_much_of_their_paths_as_it_takes() -> None:
     "changes",
     [
         {"ok": 0, "intervals": (), "lanes": (), "histograms": {}, "metrics": {}, "outcome": "failed", "failure": "no"},
-        {"histograms": {"latency": {"buckets": [[9, "x"]], "sum_ns": 0, "min_ns": 0, "max_ns": 0}}},
-        {"histograms": {"latency": {"buckets": [[1 << 40, 1]], "sum_ns": 0, "min_ns": 0, "max_ns": 0}}},
-        {"histograms": {"latency": {"buckets": [[9, -1]], "sum_ns": 0, "min_ns": 9, "max_ns": 9}}},
         {"config": {}, "environment": {}, "command": ()},
         {"objectives": [{"objective": "of another time", "good": 1, "requests": 2, "value_ns": None}]},
         {"unserved": 3, "dropped": 2, "failed": 1, "first_error": "it broke", "outcome": "interrupted"},

@@ -275,7 +275,9 @@ def test_seconds_are_marked() -> None:
         )
     )
     found = sampled(gpu, 6).telemetry(gpu.began, gpu.began + 4 * SECOND_NS, 1)
-    empty = dict.fromkeys(set(Interval.model_fields) - {"start_ns", "requests", "failed", "throttled"})
+    empty = dict.fromkeys(
+        set(Interval.model_fields) - {"start_ns", "requests", "failed", "throttled", "latency_counts"}
+    )
     run = [Interval(start_ns=place * SECOND_NS, requests=1, failed=0, **empty) for place in range(5)]
     assert [i.throttled for i in mark_throttled(run, found)] == [False, True, False, None, None]
     assert [i.throttled for i in mark_throttled(run, None)] == [None] * 5
