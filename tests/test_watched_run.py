@@ -160,9 +160,9 @@ def test_the_observer_answers_and_ends() -> None:
     observer.ready()
     observer.describe(RunFacts("r", "m", 2, 1, None, 0, None))
     observer.board.enter("measure")
+    assert observer.telemetry(0, 1, 1) == {"telemetry": None, "why": ""}  # an answer: it has read all before it, too
     with urllib.request.urlopen(observer.url) as page:  # noqa: S310  # http, as the exporter says
         assert b'phase="measure"} 1' in page.read()
-    assert observer.telemetry(0, 1, 1) == {"telemetry": None, "why": ""}
     observer.close()
     observer.close()
     assert not observer.alive
