@@ -182,16 +182,35 @@ def test_what_is_a_steady_load(options: tuple[str, str | None, str | None], stea
     ],
 )
 def test_a_load_that_changes_has_no_margins_of_what_follows_it(load: tuple[str, ...], tmp_path: Path) -> None:
-    """Latency, queue and throughput of parts tell of the schedule; what the engine takes has margins still."""
+    """Latency, queue and (but for offline) throughput of parts tell of the schedule; what the engine takes has margins
+    still."""
     run = _measured(tmp_path / "run.json", *load)
     assert run.metrics["latency"].margins == run.metrics["queue"].margins == {}
-    assert run.throughput.margin is None
+    assert (run.throughput.margin is None) == ("offline" not in load)
     assert "p50" in run.metrics["compute"].margins
+
+
+def test_an_offline_rate_is_known_from_one_run(tmp_path: Path) -> None:
+    """All wait from the start, so that what leaves tells of the engine alone: its rate has a margin, which holds the
+    mean of 40 runs in nearly all of these, and gates decide by it."""
+    offline = ("--arrivals", "offline", "--requests", "5000")
+    runs = [_measured(tmp_path / f"{seed}.json", *offline, "--seed", str(seed)) for seed in range(40)]
+    rates = [(run.throughput.requests_per_s or 0, run.throughput.margin or 0) for run in runs]
+    true = float(np.mean([rate for rate, _ in rates]))
+    assert sum(rate / (1 + margin) <= true <= rate * (1 + margin) for rate, margin in rates) >= 35
+    assert max(margin for _, margin in rates) < 0.1
+    a, b = (side_of(name, run).measured for name, run in zip(("a.json", "b.json"), runs, strict=False))
+    assert _judged("throughput -10%", [a], [b]).verdict == "not regressed"
+    latency = _judged("latency.p99 +10%", [a], [b])
+    assert latency.reason is not None
+    assert latency.reason.startswith("the load of a.json is not steady")
+    old = replace(a, rate_margin=None)
+    assert "kept no margin of it" in (_judged("throughput -10%", [old], [b]).reason or "")
 
 
 def test_gates_on_a_load_that_changes_need_several_runs() -> None:
     """Undecided, and why; also of files from before that, which have such margins."""
-    bursts = [_run(f"{number}.json", 1 + 1e-4 * number, steady=False) for number in (1, 2, 3)]
+    bursts = [_run(f"{number}.json", 1 + 1e-4 * number, steady=False, steady_rate=False) for number in (1, 2, 3)]
     for text in ("latency.p99 +5%", "latency.mean +5%", "latency.p97 +5%", "throughput -3%"):
         found = _judged(text, bursts[:1], bursts[1:2])
         assert (found.verdict, found.ratio.low) == ("undecided", None)

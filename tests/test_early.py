@@ -125,6 +125,23 @@ def test_precision_takes_longer_where_seconds_differ() -> None:
     assert known_after(steady, 0.001) is None
 
 
+def test_seconds_without_their_latencies_are_not_looked_at() -> None:
+    """Those beyond the first two hours, of which no cells are kept, are no seconds without misses: what is known is
+    what the others tell."""
+    random, one = np.random.default_rng(4), Histogram()
+    latencies = (5e6 * random.lognormal(0, 0.3, 60 * RATE)).astype(np.int64)
+    one.add(latencies[:RATE])
+    told = [second_of(number, RATE, one) for number in range(60)]
+    untold = [second_of(number, RATE, Histogram()) for number in range(60, 600)]
+    total = Histogram()
+    total.add(latencies)
+    records = records_of(latencies)
+    alone = Widths([0.99], 0.05).narrow_enough(told, records, total)
+    assert alone is not None
+    assert Widths([0.99], 0.05).narrow_enough([*told, *untold], records, total) == alone
+    assert Widths([0.99], 0.05).narrow_enough(untold, records, total) is None
+
+
 def test_quantiles_are_those_of_objectives_on_latency() -> None:
     """Else p99; max is no quantile that an interval has."""
     texts = ("latency.p50 < 1s", "latency.p99.9 < 2s", "latency.max < 3s", "compute.p90 < 1s")

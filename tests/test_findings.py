@@ -497,14 +497,15 @@ def _measured(tmp_path: Path, *options: str) -> tuple[RunResult, str]:
         ("service=5ms,slow_lane=1:3", ("--contexts", "2"), ["unfair"]),
         ("service=5ms,h2d=1ms", ("--buffers", "1"), ["copies-exposed"]),
         ("service=1ms,h2d=4ms", (), ["copy-bound"]),
-        ("service=5ms,stall=1s@3s", ("--rate", "100/s"), []),
+        ("service=5ms,stall=1s@3s", ("--rate", "100/s"), ["stall"]),
+        ("service=5ms,cv=1", ("--stages", "100/s:4s, 300/s:4s, 50/s:4s"), ["slow-part"]),
         ("service=5ms", ("--duration", "1s"), ["few-samples"]),
         ("service=5ms", ("--arrivals", "offline", "--requests", "1000"), []),
     ],
 )
 def test_simulated_runs(engine_text: str, options: tuple[str, ...], expected: list[str], tmp_path: Path) -> None:
     """A run's own result has what is found in it, and its summary shows every line of it."""
-    length = () if {"--requests", "--duration"}.intersection(options) else ("--duration", "10s")
+    length = () if {"--requests", "--duration", "--stages"}.intersection(options) else ("--duration", "10s")
     result, shown = _measured(tmp_path, "--engine", f"simulated:{engine_text},clock=virtual", *options, *length)
     assert [finding.kind for finding in result.findings] == expected
     assert result.findings == findings_of(result)

@@ -344,5 +344,5 @@ async def test_the_summary_says_whether_it_is_by_the_rules() -> None:
 def test_an_engine_that_takes_no_batch_of_eight_says_who_asked(tmp_path: Path) -> None:
     """The user gave no --batch: the sentence says that the scenario did."""
     model = doubling(tmp_path, 1, 4)
-    with pytest.raises(UsageError, match=r"--batch 8 is what --scenario multi-stream asks for"):
+    with pytest.raises(UsageError, match=r"\(batch 8 is what --scenario multi-stream asks for"):
         cli.main(["run", "--engine", model, "--scenario", "multi-stream"], standalone_mode=False)

@@ -65,16 +65,26 @@ def test_batch_of_fixed_shapes(inputs: list[InputShape], batch: int | None, expe
         ([DATA], 8, {}, ["leaves dimensions open", "--shapes data:16x3x64", "dimension 2 takes 32..128"]),
         ([DATA], None, {}, ["--shapes data:16x3x64", "dimension 0 takes 1..32"]),
         ([_input("x", -1)], None, {}, ["x fp32[?]", "--batch N"]),
-        ([BATCHED], 33, {}, ["size 33 of dimension 0", "optimization profile 2", "1..32", "change --batch"]),
-        ([DATA], None, {"data": (4, 3, 129)}, ["size 129 of dimension 2", "32..128", "change --shapes"]),
-        ([DATA], None, {"data": (4, 3)}, ["--shapes data:4x3", "has 3 dimensions, not 2"]),
+        (
+            [BATCHED],
+            33,
+            {},
+            ["size 33 of dimension 0", "optimization profile 2", "1..32 (optimised for 16): ask for one within it"],
+        ),
+        (
+            [DATA],
+            None,
+            {"data": (4, 3, 129)},
+            ["size 129 of dimension 2", "32..128 (optimised for 64)", "ask for one within it"],
+        ),
+        ([DATA], None, {"data": (4, 3)}, ["shape 4x3 does not fit data", "has 3 dimensions, not 2"]),
         ([DATA], None, {"data": (4, 1, 64)}, ["dimension 1", "fixed at 3", "cannot be 1"]),
-        ([BATCHED], 4, {"dat": (4, 3)}, ["--shapes names 'dat'", "did you mean 'data'?"]),
-        ([BATCHED], 4, {"zzz": (4, 3)}, ["--shapes names 'zzz'", "inputs are data"]),
-        ([BATCHED], 4, {"data": (8, 3)}, ["--batch 4 contradicts", "data [8,3]"]),
-        ([_input("x", 16, 3)], 4, {}, ["--batch 4 contradicts", "x [16,3], fixed when the engine was made"]),
-        ([BATCHED, _input("x", 4, 3)], 4, {"data": (8, 3)}, ["--batch 4 contradicts", "data [8,3], x [4,3]"]),
-        ([_input("x")], 4, {}, ["--batch 4 contradicts", "(none, fixed"]),
+        ([BATCHED], 4, {"dat": (4, 3)}, ["names 'dat'", "did you mean 'data'?"]),
+        ([BATCHED], 4, {"zzz": (4, 3)}, ["names 'zzz'", "inputs are data"]),
+        ([BATCHED], 4, {"data": (8, 3)}, ["batch 4 contradicts", "data [8,3]", "make them agree"]),
+        ([_input("x", 16, 3)], 4, {}, ["batch 4 contradicts", "x [16,3], fixed when the engine was made"]),
+        ([BATCHED, _input("x", 4, 3)], 4, {"data": (8, 3)}, ["batch 4 contradicts", "data [8,3], x [4,3]"]),
+        ([_input("x")], 4, {}, ["batch 4 contradicts", "(none, fixed"]),
         (NAMED, 2, {}, ["a fp32[N,L] leaves dimensions open", "--shapes a:2x1"]),
         (NAMED, None, {"a": (2, 3), "b": (2, 4)}, ["size 'L' would be 3 in a but 4 in b"]),
         (NAMED, 2, {"b": (4, 3)}, ["size 'N' would be 2 in a but 4 in b"]),
@@ -85,11 +95,22 @@ def test_batch_of_fixed_shapes(inputs: list[InputShape], batch: int | None, expe
 def test_what_cannot_be_decided_is_an_error(
     inputs: list[InputShape], batch: int | None, shapes: dict[str, tuple[int, ...]], words: list[str]
 ) -> None:
-    """Law: nothing is assumed; the sentence names the input, its range and the option to change."""
+    """Law: nothing is assumed; the sentence names the input, its range and what is missing."""
     with pytest.raises(UsageError) as error:
         resolve_shapes(inputs, batch=batch, shapes=shapes, profile=2)
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("batch", "shapes"), [(33, {}), (None, {"data": (33, 3)}), (None, {"data": (-1, 3, 5)}), (4, {"data": (-1, 4)})]
+)
+def test_a_size_that_does_not_fit_names_no_option(batch: int | None, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Law: sizes of a mix, a batcher and a file get here as --batch and --shapes do, and who asked for none of these
+    options is not told to change one."""
+    with pytest.raises(UsageError) as error:
+        resolve_shapes([BATCHED], batch=batch, shapes=shapes, profile=0)
+    assert "--" not in str(error.value)
 
 
 @given(

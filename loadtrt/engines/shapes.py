@@ -1,5 +1,8 @@
 """From what an engine leaves open and what the user says to shapes without a -1. Pure; the same rules for all engines.
 
+Sizes come from --batch and --shapes, from parts of --mix, from --batcher, or from a file that says the same: so what is
+wrong is said of the size, and not of an option.
+
 1. An input named in --shapes has exactly that shape; sizes that the engine fixes must agree.
 2. --batch N is the first size of every other input that leaves its first size open; so it is of a shape of --shapes
    whose first size is -1, as the parts of mixes and batchers have it, and elsewhere the engine's own stands there.
@@ -64,10 +67,10 @@ def resolve_shapes(
 
     `profile`: the number that range errors name; None where ranges are not a profile's. Raises UsageError.
     """
-    require_known("--shapes", shapes, [item.name for item in inputs])
+    require_known("a shape that was given", shapes, [item.name for item in inputs])
     said = {item.name: _said(item, batch, shapes.get(item.name)) for item in inputs}
     symbols = _symbols(inputs, said)
-    resolved = {item.name: _resolve(item, said[item.name], symbols, item.name in shapes, profile) for item in inputs}
+    resolved = {item.name: _resolve(item, said[item.name], symbols, profile) for item in inputs}
     return Resolved(resolved, _batch_of(inputs, resolved, batch), symbols)
 
 
@@ -124,7 +127,7 @@ def _symbols(inputs: Sequence[InputShape], said: Mapping[str, Shape]) -> dict[st
     return {symbol: size for symbol, (size, _) in found.items()}
 
 
-def _resolve(item: InputShape, said: Shape, symbols: Mapping[str, int], given: bool, profile: int | None) -> Shape:
+def _resolve(item: InputShape, said: Shape, symbols: Mapping[str, int], profile: int | None) -> Shape:
     shape = tuple(symbols.get(symbol, size) for size, symbol in zip(said, item.symbols or repeat(""), strict=False))
     if -1 in shape:
         raise UsageError(_still_open(item, shape))
@@ -134,22 +137,22 @@ def _resolve(item: InputShape, said: Shape, symbols: Mapping[str, int], given: b
                 where = "the engine's range" if profile is None else f"the range of optimization profile {profile}"
                 raise UsageError(
                     f"size {size} of dimension {axis} of {item} is outside {where}, {_range(item, axis)}: "
-                    f"change {'--shapes' if given or axis else '--batch'}, or use an engine built for it"
+                    "ask for one within it, or use an engine built for it"
                 )
     return shape
 
 
 def _given(item: InputShape, batch: int | None, given: Shape) -> Shape:
     """The shape of --shapes, which must have the engine's rank and fixed sizes."""
-    option = f"--shapes {item.name}:{_x(given)}"
+    misfit = f"shape {_x(given)} does not fit {item}"
     if len(given) != len(item.shape):
-        raise UsageError(f"{option}: {item} has {len(item.shape)} dimensions, not {len(given)}")
+        raise UsageError(f"{misfit}, which has {len(item.shape)} dimensions, not {len(given)}")
     if given[:1] == (-1,):
         first = item.shape[0] if item.shape[0] >= 0 or batch is None else batch
         given = (first, *given[1:])
     for axis, (size, fixed) in enumerate(zip(given, item.shape, strict=True)):
         if fixed >= 0 and size != fixed:
-            raise UsageError(f"{option}: dimension {axis} of {item} is fixed at {fixed}, so it cannot be {size}")
+            raise UsageError(f"{misfit}: dimension {axis} is fixed at {fixed}, so it cannot be {size}")
     return given
 
 
@@ -173,10 +176,8 @@ def _batch_of(inputs: Sequence[InputShape], resolved: Mapping[str, Shape], batch
     if batch is not None:
         if batch not in firsts:
             fixed = "" if left_open else ", fixed when the engine was made"
-            raise UsageError(
-                f"--batch {batch} contradicts the inputs' first sizes ({seen or 'none'}{fixed}): "
-                f"leave --batch out, or make {'them agree' if left_open else 'an engine that leaves one open'}"
-            )
+            remedy = "make them agree" if left_open else "ask for none, or make an engine that leaves one open"
+            raise UsageError(f"batch {batch} contradicts the inputs' first sizes ({seen or 'none'}{fixed}): {remedy}")
         return batch
     if len(firsts) > 1:
         raise UsageError(

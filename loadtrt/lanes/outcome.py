@@ -8,7 +8,7 @@ import numpy as np
 
 import loadtrt
 from loadtrt.lanes.recorder import KEEP, Recorder
-from loadtrt.load.arrivals import steady_load
+from loadtrt.load.arrivals import steady_load, steady_rate
 from loadtrt.load.batcher import parse_batching
 from loadtrt.load.mix import parse_mix
 from loadtrt.measure.cohorts import cohorts_of, sample_of
@@ -147,7 +147,7 @@ def _steadiness(recorder: Recorder, config: RunConfig) -> Steadiness:
         recorder.start_ns,
         closed=config.arrivals == "closed",
         steady=_steady(config),
-        places=config.contexts * config.buffers,
+        places=config.contexts * config.buffers * config.requests_per_launch,
         seconds=() if recorder.complete else recorder.intervals,
     )
 
@@ -192,7 +192,7 @@ def _throughput(recorder: Recorder, config: RunConfig) -> Throughput:
     n_1 served at t_1, over the completions, the rate at which requests leave: unbiased by how long they stay, and at
     overload the capacity.
     """
-    rate = None
+    rate, known = None, steady_rate(config.arrivals, config.stages, config.bursts)
     n, first, last = int(recorder.by_lane.sum()), recorder.first_completed_ns, int(recorder.last_completed_ns.max())
     if config.arrivals == "closed":
         span = recorder.last_completed_ns - recorder.start_ns
@@ -204,5 +204,5 @@ def _throughput(recorder: Recorder, config: RunConfig) -> Throughput:
         requests_per_s=rate,
         inferences_per_s=None if rate is None else rate * recorder.inferences / n,
         offered_per_s=config.rate,
-        margin=rate_margin(recorder.records) if rate is not None and _steady(config) else None,
+        margin=rate_margin(recorder.records) if rate is not None and known else None,
     )

@@ -113,6 +113,11 @@ def steady_load(arrivals: str, stages: object = None, bursts: object = None) -> 
     return arrivals not in ("offline", "trace") and not stages and not bursts
 
 
+def steady_rate(arrivals: str, stages: object = None, bursts: object = None) -> bool:
+    """Whether served requests leave alike at all times: under a steady load, and offline, where work never lacks."""
+    return arrivals == "offline" or steady_load(arrivals, stages, bursts)
+
+
 def drawn_load(arrivals: str, mix: object = None) -> bool:
     """Whether the seed says when requests come, or in a mix which ones: runs of one seed have the same load."""
     return arrivals in ("poisson", "gamma") or bool(mix)

@@ -150,7 +150,9 @@ def _no_graph(result: RunResult) -> Finding | None:
 def _queue(result: RunResult) -> Finding | None:
     """Typical requests wait (one stall makes a mean wait, too); the generator's own lateness is not meant."""
     steadiness = result.steadiness
-    if result.unserved or (steadiness is not None and steadiness.overloaded) or not mostly_waits(result):
+    if result.unserved or not mostly_waits(result):
+        return None
+    if steadiness is not None and (steadiness.overloaded or steadiness.slow is not None):
         return None
     latency, waiting = _waiting(result)
     given = {name: result.config.get(name) for name in ("stages", "bursts", "burstiness", "trace", "batcher")}

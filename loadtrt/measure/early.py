@@ -128,7 +128,10 @@ def effective_requests(requests: Series, bad: Series) -> float:
 
 
 def _coarse_half_width(rank: float, intervals: Sequence[Interval], latency: Histogram) -> float | None:
-    """By the cells of each second: bad is what lies in a cell above the quantile's."""
+    """By the cells of each second that has any kept: bad is what lies in a cell above the quantile's."""
+    intervals = [interval for interval in intervals if interval.latency_counts]
+    if len(intervals) < LEAST_SECONDS:
+        return None
     (value,) = latency.quantiles((rank,))
     cell = int(bucket_of(np.array([round(value)]))[0]) // CELL
     requests = np.array([interval.requests for interval in intervals], np.float64)

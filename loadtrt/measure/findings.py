@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from loadtrt.load.arrivals import steady_load
 from loadtrt.measure.bottlenecks import BUSY, bottlenecks, mostly_waits
 from loadtrt.measure.gpu_findings import gpu_findings
 from loadtrt.measure.result import Finding
@@ -34,9 +35,9 @@ def findings_of(result: RunResult) -> tuple[Finding, ...]:
     explained = any(it.kind == "throttled" for it in found if it) or (
         result.steadiness and result.steadiness.overloaded
     )
+    found.append(_stall(result))
     if not explained:
-        changes = [_cold(result), _filling(result), _drift(result)]
-        found += changes if any(changes) else [_unsettled(result)]
+        found += _changes(result) or [_unsettled(result)]
     found += [*bottlenecks(result), _few(result), _inexact(result)]
     return tuple(finding for finding in found if finding is not None)
 
@@ -68,6 +69,71 @@ def _dropped(result: RunResult) -> Finding | None:
         f"{result.config.get('max_queue')} waited, and were dropped",
         cause="latencies are of the others, which waited the less for it",
         remedy=f"{'' if _offline(result) else f'{_lower(result)}, '}more --contexts, or a larger --max-queue",
+    )
+
+
+def _stall(result: RunResult) -> Finding | None:
+    stall = result.steadiness.stall if result.steadiness else None
+    if stall is None or not result.metrics["compute"].max_ns:
+        return None
+    again = f"for {format_duration(stall.longest_ns)} from {format_duration(stall.start_ns)} on"
+    if stall.times > 1:
+        more = plural(stall.times - 1, "shorter time")
+        again += f", and {more}, for {format_duration(stall.total_ns)} in all"
+    if stall.host:
+        cause = "loadtrt itself stood still: another process had its core, or the machine was paused"
+    elif result.engine.kind == "onnxruntime":
+        cause = "the engine's threads stood still: other processes had the cores, or one request took that long"
+    else:
+        cause = "the device stood still: other work, a change of its clocks, or one request that took that long"
+    return Finding(
+        kind="stall",
+        evidence=f"nothing was answered {again}, while requests waited: "
+        f"{plural(stall.late, 'request')} ({100 * stall.late / result.ok:.2g} %) came late by it",
+        cause=cause,
+        remedy=f"{'free a core for loadtrt; ' if stall.host else ''}'loadtrt report RUN.json -o run.trace.json' shows "
+        f"the requests around the slowest, and {_longer(result, _thrice(result))} whether it comes again",
+    )
+
+
+def _changes(result: RunResult) -> list[Finding | None]:
+    """What made a part of the run unlike the rest. A queue that rose was not filling, and drifts nowhere; in a closed
+    loop a part is slow where neither the beginning nor the end is."""
+    cold, slow = _cold(result), _slow(result)
+    changes = [it for it in (cold, _filling(result), _drift(result)) if it is not None]
+    return [slow] if slow is not None and not (cold or (changes and _closed(result))) else [*changes]
+
+
+def _slow(result: RunResult) -> Finding | None:
+    steadiness = result.steadiness
+    slow = steadiness.slow if steadiness else None
+    if steadiness is None or slow is None:
+        return None
+    more = (slow.expected_per_s - slow.served_per_s) * (slow.end_ns - slow.start_ns) / SECOND_NS
+    if steadiness.stall is not None and slow.expected_per_s * steadiness.stall.total_ns / SECOND_NS > more / 2:
+        return None  # it is the stall
+    when = f"from {format_duration(slow.start_ns)} to {format_duration(slow.end_ns)}"
+    expected, served = (f"{format_count(rate)}/s" for rate in (slow.expected_per_s, slow.served_per_s))
+    if _closed(result) or _offline(result):
+        if slow.expected_per_s < DRIFT * slow.served_per_s:
+            return None
+        evidence = f"{when} {served} were served, and {expected} in the whole run"
+    else:
+        gone = "" if slow.over_ns is None else f", the last until {format_duration(slow.over_ns)}"
+        evidence = (
+            f"{when} {expected} came and {served} were served: {format_count(round(more))} more waited then{gone}"
+        )
+    config = result.config
+    steady = _offline(result) or steady_load(config["arrivals"], config.get("stages"), config.get("bursts"))
+    return Finding(
+        kind="slow-part",
+        evidence=evidence,
+        cause="the device was slower then (clocks, heat), or other work took its time or the host's"
+        if steady
+        else "more came then than the lanes serve: latencies say how long that lasted",
+        remedy=f"look at what else ran then; {_longer(result, _thrice(result))} shows whether it comes again"
+        if steady
+        else f"{_lower(result)}, or more --contexts",
     )
 
 
@@ -107,14 +173,14 @@ def _drift(result: RunResult) -> Finding | None:
     else:
         return None
     blind = result.engine.kind == "tensorrt" and not result.config.get("telemetry", True)
-    longer = _longer(result, 3 * result.phases.measure_ns / SECOND_NS)
     return Finding(
         kind="drift",
         evidence=evidence,
         cause="near capacity queues wander for longer than this run lasted"
         if mostly_waits(result)
         else "the device changes as it runs (clocks, heat), or other work came or went",
-        remedy=f"{longer} shows where it settles{', and no --no-telemetry the clocks' if blind else ''}",
+        remedy=f"{_longer(result, _thrice(result))} shows where it settles"
+        f"{', and no --no-telemetry the clocks' if blind else ''}",
     )
 
 
@@ -204,6 +270,11 @@ def _longer(result: RunResult, seconds: float) -> str:
         rate = result.throughput.requests_per_s or 0.0
         return f"--requests {max(round(rate * seconds), 1)}"
     return f"--duration {_seconds(seconds * SECOND_NS)}"
+
+
+def _thrice(result: RunResult) -> float:
+    """Three times as long as it measured, s."""
+    return 3 * result.phases.measure_ns / SECOND_NS
 
 
 def _counted(result: RunResult) -> bool:

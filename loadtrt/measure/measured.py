@@ -26,7 +26,8 @@ OF_DUE = tuple(metric.name for metric in METRICS if metric.of_unserved)  # from 
 class Measured:
     """One run's numbers. name: its file. rates: by RATES; rate_margin: of these. metrics, histograms: of those that it
     knows. trtexec: whether it is times in trtexec's format. problem: why its numbers cannot be trusted. lost: the share
-    of requests that were dropped or failed. steady: the load. seed: None where it draws nothing of the load."""
+    of requests that were dropped or failed. steady: the load; steady_rate: what leaves (load/arrivals.py). seed: None
+    where it draws nothing of the load."""
 
     name: str
     rates: Mapping[str, float | None]
@@ -37,6 +38,7 @@ class Measured:
     problem: str | None = None
     lost: float = 0.0
     steady: bool = True
+    steady_rate: bool = True
     seed: int | None = None
 
 
@@ -52,7 +54,8 @@ def number_of(run: Measured, name: str, of_all: bool = False) -> Number:
     """A number by the name of a Ratio (measure/regression.py). of_all: of lost requests, too, by the law there."""
     metric, _, which = name.partition(".")
     number = _of_all(run, metric, which) if of_all and run.lost and metric in OF_DUE else _of_served(run, metric, which)
-    if run.steady or not number.value or metric not in (*RATES, *OF_DUE):
+    steady = run.steady_rate if metric in RATES else run.steady or metric not in OF_DUE
+    if steady or not number.value:
         return number
     reason = f"the load of {run.name} is not steady, and its parts differ by its schedule: give several runs of each"
     return number._replace(margin=None, reason=reason)
@@ -118,8 +121,9 @@ def _checked(
         needed = least_for_margin(known_by or rank)
         if count < needed:
             reason = f"{few}an interval of {which} needs {format_count(needed)}"
-        elif any(summary.margins for summary in run.metrics.values()):
-            reason = f"it is 0 in a part of {run.name}"
+        elif which in RATES or not any(summary.margins for summary in run.metrics.values()):
+            kept = "no margin of it" if which in RATES else "no margins"
+            reason = f"{run.name} is of an older loadtrt, which kept {kept}: measure again, or give several runs"
         else:
-            reason = f"{run.name} is of an older loadtrt, which kept no margins: measure again, or give several runs"
+            reason = f"it is 0 in a part of {run.name}"
     return Number(value, margin, reason)

@@ -98,16 +98,45 @@ class Finding(_Model):
     remedy: str
 
 
+class SlowPart(_Model):
+    """A part of the run in which the engine fell behind (measure/steady.py). start_ns, end_ns: about when, from the
+    start of measuring. served_per_s: in it; expected_per_s: as many came meanwhile, or where all waits (closed loop,
+    offline) were served a second in the whole run. over_ns: when what had gathered was gone; None: never, or not known.
+    """
+
+    start_ns: int
+    end_ns: int
+    served_per_s: _Positive
+    expected_per_s: _Positive
+    over_ns: int | None = None
+
+
+class Stall(_Model):
+    """Times in which requests waited and none was answered (measure/stalls.py). start_ns, longest_ns: the longest of
+    them, from the start of measuring; times, total_ns: all of them. late: requests that were late by them. host:
+    loadtrt itself stood still in the longest, not the engine."""
+
+    start_ns: int
+    longest_ns: _Count
+    times: _Count
+    total_ns: _Count
+    late: _Count
+    host: bool
+
+
 class Steadiness(_Model):
     """Whether the measured time was one steady state (measure/steady.py). transient_ns: how much of its beginning was
     not (MSER-5); 0 for none. transient_ratio: latencies in it over those after it, None without one. drift_ratio:
     latencies at the end over those at the beginning, fitted, None where noise explains it. overloaded: requests came
-    faster than they were served. None else: too few requests to tell, or a load that is not meant to be steady."""
+    faster than they were served, to the end. slow, stall: None for none. None else: too few requests to tell, or (but
+    for overloaded, slow and stall) a load that is not meant to be steady."""
 
     transient_ns: int | None = None
     transient_ratio: float | None = None
     drift_ratio: float | None = None
     overloaded: bool | None = None
+    slow: SlowPart | None = None
+    stall: Stall | None = None
 
 
 class Cohort(_Model):

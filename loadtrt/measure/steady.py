@@ -28,18 +28,28 @@ capacity it is a random walk above zero, below capacity it is pulled back; what 
 increments. It grows if the lower bound of their mean, one-sided 99 %, lies above zero, and if it has become
 MOST_WAITING times what the engine holds. So 2 % of queues at exactly capacity raise an alarm, and fewer below it.
 
+**A slow part**: how far the engine is behind, R(t), over SPANS equal spans of time: the backlog in an open loop; where
+all waits (closed loop, offline), what it would have served by t at its mean pace, less what it has. R is a random walk
+where nothing changes, or one that is pulled back. The largest rise of one without drift, max over s < t of R(t) − R(s),
+is distributed as max |B| of a Brownian motion (Lévy, 1948): above x·σ·√SPANS with a probability of at most
+4·(1 − Φ(x)). Told above x = LEAST_RISE, beyond MOST_WAITING times what the engine holds. σ² is the variance of a span's
+increment, from the median of the differences of neighbours, which a rise and its end do not enlarge, and one at least.
+Of stages, bursts and traces it is the load that rises. Of runs beyond the kept records the intervals tell it.
+
 The numbers were chosen by `benchmarks/steadiness.py`, which tells how often they are wrong (docs/findings.md).
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt.measure.result import Steadiness
+from loadtrt.measure.result import SlowPart, Steadiness
+from loadtrt.measure.stalls import stall_of
 from loadtrt.measure.verdict import beta
+from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,15 +62,19 @@ if TYPE_CHECKING:
     Series = npt.NDArray[np.float64]
 
 BLOCKS = 20
+SPANS = 2 * BLOCKS
 LEAST_REQUESTS = 5 * BLOCKS
 LEAST_PART = 0.01  # of the requests: what is shorter moves no p90, and p99 little
 LEAST_FIRST = 20
 LEAST_STEP = 1.1
 LEAST_LOOP = 50 * BLOCKS
 MOST_WAITING = 3
+LEAST_RISE = 4
 _BATCH = 5  # MSER-5
 _LEAST_FREEDOM = 3
 _NOISE = 1e-6  # of a latency: equal ones differ by rounding
+_MEDIAN = 0.6745  # of |Z|, Z standard normal
+_SIDE = 2  # σ above its lowest point a rise has hardly begun
 
 
 def steadiness_of(
@@ -74,15 +88,17 @@ def steadiness_of(
 ) -> Steadiness:
     """Of a run's records, all or the first. closed: a closed loop, which nothing overruns. steady: the load was meant
     to be the same all the time; otherwise neither a beginning nor a drift of the latencies says anything of the engine.
-    places: lanes × buffers. seconds: where records are the first only, the run's intervals: they tell the drift."""
+    places: lanes × buffers. seconds: where records are the first only, the run's intervals: they tell drift, pace."""
+    stall = stall_of(records, start_ns, places)
     records = records.counted
     if len(records) < LEAST_REQUESTS:
-        return Steadiness()
+        return Steadiness(stall=stall)
     records = type(records)(records.rows[np.argsort(records.due, kind="stable")])
     latency = np.maximum(records.completed - records.due, 1).astype(np.float64)
     overloaded = False if closed else _overloaded(records.due, records.completed, places)
+    slow = None if overloaded else _slow_part(records, start_ns, closed, places, seconds if steady else ())
     if not steady:
-        return Steadiness(overloaded=overloaded)
+        return Steadiness(overloaded=overloaded, slow=slow, stall=stall)
     cut, ratio = _transient(latency, places)
     begun_ns = int(records.due[cut]) - start_ns if cut else 0
     left = latency[cut:]
@@ -92,6 +108,8 @@ def steadiness_of(
         transient_ratio=ratio,
         drift_ratio=None if means is None else _drift(np.log(means), closed and len(left) >= LEAST_LOOP),
         overloaded=overloaded,
+        slow=slow,
+        stall=stall,
     )
 
 
@@ -144,10 +162,47 @@ def _overloaded(due: npt.NDArray[np.int64], completed: npt.NDArray[np.int64], pl
     if due[0] == due[-1]:
         return None
     edges = np.linspace(due[0], due[-1], BLOCKS + 1)
-    backlog = np.searchsorted(due, edges, side="right") - np.searchsorted(np.sort(completed), edges, side="right")
+    backlog = _until(due, edges) - _until(np.sort(completed), edges)
     steps = np.diff(backlog).astype(np.float64)
     growth, error = float(steps.mean()), max(float(steps.std(ddof=1)), _NOISE) / math.sqrt(BLOCKS)
     return bool(backlog[-1] > MOST_WAITING * places and growth > 0 and _chance(growth / error, BLOCKS - 1) < 0.02)
+
+
+def _slow_part(
+    records: Records, start_ns: int, closed: bool, places: int, seconds: Sequence[Interval]
+) -> SlowPart | None:
+    """records: by due instants. seconds: instead of records, of a steady load."""
+    due, completed = records.due, np.sort(records.completed)
+    paced = closed or due[0] == due[-1] or len(seconds) > SPANS
+    if len(seconds) > SPANS:
+        marks = np.linspace(0, len(seconds) - 1, SPANS + 1).round().astype(np.int64)  # the last second is not whole
+        counts = np.concatenate(([0], np.cumsum([second.requests for second in seconds])))
+        edges, served = start_ns + marks * float(SECOND_NS), counts[marks]
+    else:
+        edges = np.linspace(due[0], due[-1] if due[-1] > due[0] else completed[-1], SPANS + 1)
+        served = _until(completed, edges)
+    at_its_pace = served[-1] * (edges - edges[0]) / (edges[-1] - edges[0])
+    behind = (at_its_pace if paced else _until(due, edges)) - served
+    deviation = max(float(np.median(np.abs(np.diff(behind, 2)))) / (math.sqrt(2) * _MEDIAN), 1.0)
+    rise = behind - np.minimum.accumulate(behind)
+    end = int(np.argmax(rise))
+    if rise[end] <= max(MOST_WAITING * places, LEAST_RISE * deviation * math.sqrt(SPANS)):
+        return None
+    start = int(np.flatnonzero(behind[: end + 1] <= (behind - rise)[end] + _SIDE * deviation)[-1])
+    lasted, requests = float(edges[end] - edges[start]) / SECOND_NS, float(served[end] - served[start])
+    back = np.flatnonzero(behind[end:] <= behind[start] + places)
+    return SlowPart(
+        start_ns=int(edges[start]) - start_ns,
+        end_ns=int(edges[end]) - start_ns,
+        served_per_s=requests / lasted,
+        expected_per_s=(requests + float(behind[end] - behind[start])) / lasted,
+        over_ns=int(edges[end + back[0]]) - start_ns if len(back) and not paced else None,
+    )
+
+
+def _until(instants: npt.NDArray[np.int64], edges: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
+    """How many of the ascending instants have passed at each edge."""
+    return np.searchsorted(instants, edges, side="right")
 
 
 def _log_medians(values: Series, size: int) -> Series:

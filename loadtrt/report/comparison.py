@@ -7,7 +7,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from loadtrt.load.arrivals import drawn_load, steady_load
+from loadtrt.load.arrivals import drawn_load, steady_load, steady_rate
 from loadtrt.measure.histogram import Histogram
 from loadtrt.measure.margin import rate_margin
 from loadtrt.measure.measured import Measured
@@ -136,6 +136,7 @@ def _of_run(name: str, result: RunResult) -> Side:
             "thresholds on latency and queue count the dropped as later than all others"
         )
     arrivals, seed = config.get("arrivals", "closed"), config.get("seed")
+    load = (arrivals, config.get("stages"), config.get("bursts"))
     return Side(
         title=f"{engine.name}, {plural(result.ok, 'request')}, batch {engine.batch}",
         measured=Measured(
@@ -147,7 +148,8 @@ def _of_run(name: str, result: RunResult) -> Side:
             trtexec=False,
             problem=problem,
             lost=(result.failed + result.dropped) / requests if requests else 0.0,
-            steady=steady_load(arrivals, config.get("stages"), config.get("bursts")),
+            steady=steady_load(*load),
+            steady_rate=steady_rate(*load),
             seed=seed if isinstance(seed, int) and drawn_load(arrivals, config.get("mix")) else None,
         ),
         settings=_settings(result),

@@ -1,0 +1,137 @@
+"""Stalls: what they hold up, counted; and silence where requests only take their time, or none waits."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtrt.measure.records import COLUMNS, FAILED, UNSERVED, Records
+from loadtrt.measure.stalls import LEAST_SERVICES, stall_of
+from loadtrt.units import MILLISECOND_NS, SECOND_NS
+
+MS = MILLISECOND_NS
+
+
+def _served(due_ms: npt.ArrayLike, service_ms: npt.ArrayLike, start_ns: int = 0) -> Records:
+    """One lane, first come first served."""
+    due = np.asarray(due_ms, np.float64)
+    service = np.broadcast_to(service_ms, due.shape).astype(np.float64)
+    walk = np.concatenate(([0.0], np.cumsum(service[:-1] - np.diff(due))))
+    completed = due + walk - np.minimum.accumulate(walk) + service
+    rows = np.zeros((len(due), len(COLUMNS)), np.int64)
+    for name, values in (("due", due), ("submitted", completed - service), ("completed", completed)):
+        rows[:, COLUMNS.index(name)] = start_ns + np.rint(values * MS)
+    return Records(rows)
+
+
+def _standing(part: int = 2_000, stall_ms: float = 1_000, count: int = 10_000) -> Records:
+    """1 ms each, every 2 ms; one takes `stall_ms` longer."""
+    service = np.ones(count)
+    service[part] += stall_ms
+    return _served(np.arange(count) * 2, service)
+
+
+@given(st.integers(100, 5_000), st.integers(60, 3_000))
+def test_a_stall_makes_late_all_that_come_until_its_queue_is_gone(part: int, stall_ms: int) -> None:
+    """At λ = 500/s and μ = 1000/s a stall of T makes λT/(1 − λ/μ) = T requests late, T in ms: λT come in it, and more
+    before the queue is gone. Within three."""
+    found = stall_of(_standing(part, stall_ms), 0, 1)
+    assert found is not None
+    assert found.start_ns == 2 * part * MS  # when it began to be served: nothing was before it
+    assert found.longest_ns == found.total_ns == (stall_ms + 1) * MS
+    assert found.late == pytest.approx(stall_ms, abs=3)
+    assert (found.times, found.host) == (1, False)
+
+
+def test_instants_count_from_the_start_of_measuring() -> None:
+    """Whatever the engine's clock shows then."""
+    records = _standing()
+    moved = Records(records.rows.copy())
+    for name in ("due", "submitted", "completed"):
+        moved.rows[:, COLUMNS.index(name)] += 7 * SECOND_NS
+    assert stall_of(moved, 7 * SECOND_NS, 1) == stall_of(records, 0, 1)
+
+
+@given(st.permutations(range(8)))
+def test_the_order_of_records_does_not_matter(order: list[int]) -> None:
+    """Lanes complete out of order."""
+    records = _standing()
+    mixed = Records(records.rows.reshape(-1, 8, len(COLUMNS))[:, order].reshape(-1, len(COLUMNS)))
+    assert stall_of(mixed, 0, 1) == stall_of(records, 0, 1)
+
+
+def test_several_stalls() -> None:
+    """The longest is told with its instant, the others with their number and time."""
+    service = np.ones(10_000)
+    service[[1_000, 4_000, 7_000]] += 99, 499, 199
+    found = stall_of(_served(np.arange(10_000) * 2, service), 0, 1)
+    assert found is not None
+    assert (found.times, found.total_ns) == (3, 800 * MS)
+    assert (found.start_ns, found.longest_ns) == (8 * SECOND_NS, 500 * MS)
+    assert found.late == pytest.approx(800, abs=9)
+
+
+def test_a_closed_loop_is_late_by_what_was_in_flight() -> None:
+    """Two in flight, each due when its predecessor was answered: a stall of all makes these two late, and is told for
+    the time that it took."""
+    answered = np.cumsum(np.where(np.arange(4_000) == 1_500, 1_000, 1)) * MS
+    rows = np.zeros((4_000, len(COLUMNS)), np.int64)
+    rows[:, COLUMNS.index("completed")] = answered
+    rows[2:, COLUMNS.index("due")] = rows[2:, COLUMNS.index("submitted")] = answered[:-2]
+    found = stall_of(Records(rows), 0, 2)
+    assert found is not None
+    assert (found.late, found.longest_ns, found.start_ns) == (2, SECOND_NS, 1_500 * MS)
+
+
+def test_one_lane_that_stands_is_no_stall() -> None:
+    """The others answer meanwhile."""
+    both = np.concatenate([_standing().rows, _served(np.arange(10_000) * 2 + 1, 1.0).rows])
+    assert stall_of(Records(both), 0, 2) is None
+
+
+def test_no_request_no_stall() -> None:
+    """A pause in which nothing waits is the load's, however long."""
+    due = np.arange(10_000) * 2.0
+    due[5_000:] += 60_000
+    assert stall_of(_served(due, 1.0), 0, 1) is None
+
+
+def test_what_mattered_little_is_not_told() -> None:
+    """Less than a thousandth of the requests late, and less than a hundredth of the time: p99.9 does not show it."""
+    assert stall_of(_standing(stall_ms=9), 0, 1) is None
+    assert stall_of(_standing(stall_ms=12), 0, 1) is not None
+    assert stall_of(_standing(100, LEAST_SERVICES - 2, 500), 0, 1) is None
+
+
+def test_failures_are_answers_and_what_was_never_served_waits_for_nothing() -> None:
+    """An engine that answers with errors does not stand still; a request that hangs to the end makes no stall of every
+    pause between the others."""
+    service = np.ones(10_000)
+    service[2_000] += 1_000
+    records = _served(np.arange(10_000) * 2, service)
+    rows = records.rows.copy()
+    errors = _served(np.arange(4_000, 5_000), 0.5).rows
+    errors[:, COLUMNS.index("status")] = FAILED
+    assert stall_of(Records(np.concatenate([rows, errors])), 0, 1) is None
+    hung = _served(np.arange(10_000) * 20.0, 1.0).rows
+    hung[5, COLUMNS.index("status")] = UNSERVED
+    hung[5, COLUMNS.index("completed")] = hung[-1, COLUMNS.index("completed")]
+    assert stall_of(Records(hung), 0, 1) is None
+
+
+def test_whose_stall_it_was() -> None:
+    """The host's, where those that came then were sent late though a buffer set was free."""
+    records = _standing()
+    records.rows[2_000, COLUMNS.index("lateness")] = 900 * MS
+    found = stall_of(records, 0, 1)
+    assert found is not None
+    assert found.host
+
+
+@pytest.mark.parametrize("count", [0, 1, 49])
+def test_few_requests_tell_nothing(count: int) -> None:
+    """How long silences are is not known then."""
+    assert stall_of(_served(np.arange(count) * 2, np.where(np.arange(count) == 20, 500.0, 1.0)), 0, 1) is None
