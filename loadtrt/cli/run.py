@@ -102,7 +102,8 @@ def command(config: Path | None, **options: Any) -> int:
     try:
         return run(checked)
     except UsageError as error:
-        batch = f"--batch {checked.batch}"
-        if checked.scenario is None or options["batch"] is not None or "--batch" not in str(error):
+        batch, size = f"batch {checked.batch}", f"size {checked.batch} of dimension 0"
+        told = batch in str(error) or size in str(error)
+        if checked.scenario is None or options["batch"] is not None or not told:
             raise
         raise UsageError(f"{error} ({batch} is what --scenario {checked.scenario} asks for)") from None

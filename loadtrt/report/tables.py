@@ -168,7 +168,7 @@ def _throughput(result: RunResult) -> str:
     if rates.requests_per_s is None or rates.inferences_per_s is None:
         return "– (too few requests)"
     text = f"{format_count(rates.requests_per_s)} requests/s · {format_count(rates.inferences_per_s)} inferences/s"
-    if rates.margin is not None and result.config["arrivals"] == "closed":
+    if rates.margin is not None and result.config["arrivals"] in ("closed", "offline"):
         text += f" (± {_margin(rates.margin)})"
     if rates.offered_per_s is not None:
         text += f" · offered {format_count(rates.offered_per_s)}/s"

@@ -182,6 +182,10 @@ def _steadiness(seen: Steadiness) -> str:
 
 
 def _course(result: RunResult) -> Course | None:
+    if seen.slow is not None:
+        found.append(f"it was slow from {format_duration(seen.slow.start_ns)} to {format_duration(seen.slow.end_ns)}")
+    if seen.stall is not None:
+        found.append(f"it stood still for {format_duration(seen.stall.longest_ns)}")
     """What was due over time, where the configuration says it."""
     config = result.config
     rate = result.throughput.offered_per_s
