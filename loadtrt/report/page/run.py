@@ -176,16 +176,16 @@ def _steadiness(seen: Steadiness) -> str:
         found.append(f"latency at the end was {seen.drift_ratio:.2f} × that at the beginning")
     if seen.overloaded:
         found.append("requests came faster than they were served")
+    if seen.slow is not None:
+        found.append(f"it was slow from {format_duration(seen.slow.start_ns)} to {format_duration(seen.slow.end_ns)}")
+    if seen.stall is not None:
+        found.append(f"it stood still for {format_duration(seen.stall.longest_ns)}")
     if seen.transient_ns is None and seen.overloaded is None:
         found.append("whether it was steady cannot be told")
     return "; ".join(found) or "no transient, drift or overload was found"
 
 
 def _course(result: RunResult) -> Course | None:
-    if seen.slow is not None:
-        found.append(f"it was slow from {format_duration(seen.slow.start_ns)} to {format_duration(seen.slow.end_ns)}")
-    if seen.stall is not None:
-        found.append(f"it stood still for {format_duration(seen.stall.longest_ns)}")
     """What was due over time, where the configuration says it."""
     config = result.config
     rate = result.throughput.offered_per_s
