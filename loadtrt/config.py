@@ -70,6 +70,7 @@ class RunConfig(BaseModel):
     # how it is driven
     contexts: int = Field(1, ge=1, le=1024)
     buffers: int = Field(2, ge=1, le=64)
+    requests_per_launch: int = Field(1, ge=1, le=64)
     graph: bool = True
     copies: bool = True
     wait: Literal["spin", "block"] = "spin"
@@ -213,6 +214,11 @@ class RunConfig(BaseModel):
             raise ValueError(f"{several} needs copies, as what lies on the device has one size: leave --no-copies out")
         if several and self.profile:
             raise ValueError(f"a profile is of requests of one size: leave {several} out")
+        if self.requests_per_launch > 1 and (self.arrivals != "closed" or several):
+            raise ValueError(
+                "requests_per_launch is for closed loops of one size, where the next ones are always there: leave out "
+                f"{several or 'it, or what makes requests come by themselves'}"
+            )
         if self.arrivals == "closed":
             for name in OF_ARRIVALS:
                 if getattr(self, name) is not None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @engine_options
 @click.option("--contexts", type=int, help="Execution contexts, each a lane with streams of its own.  [default: 1]")
 @click.option("--buffers", type=int, help="Buffer sets a lane, so that copies overlap compute.  [default: 2]")
+@click.option("--requests-per-launch", type=int, help="Closed loop: this many with one CUDA graph.  [default: 1]")
 @flag("graph", "no-graph", "CUDA graphs.  [default: on]")
 @flag("copies", "no-copies", "Copy inputs and outputs with every request.  [default: on]")
 @click.option(

@@ -1,19 +1,20 @@
-"""One lane: an execution context's three streams (copy in, compute, copy out) and its buffer sets.
+"""One lane: an execution context, its buffer sets, and the streams they work on.
 
-While one buffer set computes, the next one's inputs come in and the previous one's outputs go out. Two requests in
-flight never share a buffer set. A request is a short program of CUDA calls, made beforehand.
+A request is copy in, compute and copy out with events around each. All of it is captured once as a CUDA graph and is
+one launch then; large inputs are copied by calls of their own on a stream of their own. Each buffer set has a stream,
+so that copies of one overlap the compute of another; an event makes compute of one wait for that of the one before,
+since they share the context. Two requests in flight never share a buffer set.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from contextlib import suppress
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loadtrt.cuda.memory import DeviceBuffer, PinnedBuffer
 from loadtrt.cuda.runtime import call, close_all, cudart, error_of
-from loadtrt.cuda.stream import Event, Graph, Stream, elapsed_ns
+from loadtrt.cuda.stream import EXTERNAL, MS_NS, Event, Graph, Stream
 from loadtrt.errors import CudaError, EngineError
 from loadtrt.load.tensors import numpy_dtype
 
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 
 # A call of the CUDA runtime and its arguments; calls return (status, ...).
 _Step = tuple["Callable[..., tuple[Any, ...]]", tuple[Any, ...]]
+
+# Inputs up to this size are copied within the graph, which saves three calls, some 6 µs. Larger ones are worth a stream
+# of their own: with many lanes their copies would stand in the hardware's queues before other lanes' compute (5 % of
+# the throughput of GoogLeNet at batch 16 in eight contexts; docs/performance.md).
+COPIED_TOGETHER_BYTES = 64 << 10
 
 
 class Finished(NamedTuple):
@@ -53,15 +59,12 @@ class LanePart(NamedTuple):
 
 class _BufferSet:
     """Device memory of every tensor, pinned memory of every output, as large as any part needs, and the events of one
-    request. part: whose outputs lie in it."""
+    request. last: the event that completes it."""
 
-    def __init__(self, parts: Sequence[LanePart], blocking: bool) -> None:
+    def __init__(self, parts: Sequence[LanePart], blocking: bool, copies: bool) -> None:
         self.device: dict[str, DeviceBuffer] = {}
         self.outputs: dict[str, PinnedBuffer] = {}
         self.events: list[Event] = []
-        self.graphs: list[Graph] = []
-        self.programs: list[list[_Step]] = []  # one for each input set
-        self.part = 0
         try:
             for spec in parts[0].tensors:
                 nbytes = max(it.nbytes for part in parts for it in part.tensors if it.name == spec.name)
@@ -73,24 +76,36 @@ class _BufferSet:
             with suppress(CudaError):  # what went wrong first is what counts
                 self.close()
             raise
-        self.h2d_start, self.h2d_end, self.start, self.end, self.d2h_end = self.events
+        # Their handles: what calls take.
+        self.h2d_start, self.h2d_end, self.start, self.end, self.d2h_end = (event.handle for event in self.events)
+        self.last = self.d2h_end if copies else self.end
 
     def close(self) -> None:
-        self.programs.clear()
-        owned: list[Closes] = [*self.graphs, *self.events, *self.device.values(), *self.outputs.values()]
-        self.graphs = []
+        owned: list[Closes] = [*self.events, *self.device.values(), *self.outputs.values()]
         self.events = []
         self.device.clear()
         self.outputs.clear()
         close_all(owned)
 
 
+class _Slot:
+    """What one launch works with: a stream and the buffer sets of its requests. before: the last set of the slot whose
+    compute must have ended first, None where the stream's own order sees to it. part: whose outputs lie in it."""
+
+    def __init__(self, stream: Stream, sets: list[_BufferSet], before: _BufferSet | None) -> None:
+        self.stream, self.sets, self.before = stream, sets, before
+        self.graphs: list[Graph] = []
+        self.programs: list[list[_Step]] = []  # one for each input set
+        self.part = 0
+
+
 class Lane:
     """Submits requests and finds out when they finished. parts: the kinds of requests; input sets are numbered through
     all of them.
 
-    graph: try to capture the enqueue; `graph_refusal` says why it could not be. copies: move inputs and outputs with
-    every request; otherwise input set 0 lies on the device from the start. Raises CudaError and EngineError.
+    per_launch: requests of one submit; `buffers` times as many are in flight at most. graph: try to capture; then
+    `graph_refusal` says why it could not be. copies: move inputs and outputs with every request; otherwise input set 0
+    lies on the device from the start. stream: of the first slot, and not owned. Raises CudaError and EngineError.
     """
 
     def __init__(
@@ -102,28 +117,36 @@ class Lane:
         graph: bool,
         copies: bool,
         blocking: bool,
+        per_launch: int = 1,
     ) -> None:
         self._parts = [
             part._replace(tensors=[spec for spec in part.tensors if not spec.shape_values]) for part in parts
         ]
         self._part_of = [number for number, part in enumerate(self._parts) for _ in part.addresses]
-        self._compute = stream
         self._copies = copies
+        self._per_launch = per_launch
         self._sets: list[_BufferSet] = []
+        self._slots: list[_Slot] = []
         self._streams: list[Stream] = []
-        self._in_flight: deque[int] = deque()
-        self._next = 0
+        self._next = self._oldest = self._in_flight = 0  # a slot, a buffer set, and how many of these
         # Asked in every round of a spinning wait: looked up once.
-        self._query, self._not_ready = cudart().cudaEventQuery, cudart().cudaError_t.cudaErrorNotReady
+        runtime = cudart()
+        self._query, self._elapsed = runtime.cudaEventQuery, runtime.cudaEventElapsedTime
+        self._not_ready = runtime.cudaError_t.cudaErrorNotReady
         self.graph_refusal = "" if graph else "not asked for"
         try:
-            self._in, self._out = Stream(), Stream()
-            self._streams += [self._in, self._out]
-            for _ in range(buffers):
-                self._sets.append(_BufferSet(self._parts, blocking))
-            for made in self._sets:
-                for part in self._parts:
-                    self._prepare(made, part)
+            for _ in range(buffers * per_launch):
+                self._sets.append(_BufferSet(self._parts, blocking, copies))
+            # Streams share a GPU's few hardware queues in the order in which they are made, so none is made idly.
+            apart = copies and buffers > 1
+            for number in range(buffers):
+                first = number * per_launch
+                of_slot = stream if number == 0 or not apart else self._own(Stream())
+                before = self._sets[first - 1] if apart else None  # of the first slot, that of the last one
+                self._slots.append(_Slot(of_slot, self._sets[first : first + per_launch], before))
+            self._in = self._own(Stream()) if copies else stream
+            for part in self._parts:
+                self._prepare(part)
         except EngineError:
             with suppress(CudaError):  # what went wrong first is what counts
                 self.close()
@@ -131,55 +154,67 @@ class Lane:
 
     @property
     def last_events(self) -> list[Event]:
-        """The event of each buffer set that completes its requests."""
-        return [made.d2h_end if self._copies else made.end for made in self._sets]
+        """The event that completes the last request of each slot."""
+        return [slot.sets[-1].events[4 if self._copies else 3] for slot in self._slots]
 
     def submit(self, inputs: int) -> int:
-        """Enqueue one request with input set `inputs` into the next buffer set, which must be free: at most `buffers`
-        requests are in flight. Returns that buffer set's number. Raises CudaError or EngineError."""
-        if len(self._in_flight) == len(self._sets):
+        """Enqueue `per_launch` requests, with input set `inputs` and those after it in its part, into the next slot,
+        which must be free: at most `buffers` submits are in flight. Returns the slot's number. Raises CudaError or
+        EngineError."""
+        number = self._next
+        if self._in_flight + self._per_launch > len(self._sets):
             raise EngineError(
-                f"a lane has {len(self._sets)} requests in flight, one a buffer set: there is no free one"
+                f"a lane has {self._in_flight} requests in flight in {len(self._sets)} buffer sets: no free one"
             )
-        made = self._sets[self._next]
-        for function, arguments in made.programs[inputs]:
+        slot = self._slots[number]
+        for function, arguments in slot.programs[inputs]:
             status = function(*arguments)[0]
             if status:
                 raise error_of(function.__name__, status)
-        made.part = self._part_of[inputs]
-        buffer = self._next
-        self._in_flight.append(buffer)
-        self._next = buffer + 1 if buffer + 1 < len(self._sets) else 0
-        return buffer
+        slot.part = self._part_of[inputs]
+        self._in_flight += self._per_launch
+        self._next = number + 1 if number + 1 < len(self._slots) else 0
+        return number
 
     def poll(self, clock: GpuClock) -> Finished | None:
         """The oldest request in flight, if it has finished. Raises CudaError when the device has failed."""
         if not self._in_flight:
             return None
-        buffer = self._in_flight[0]
+        buffer = self._oldest
         made = self._sets[buffer]
-        last = made.d2h_end if self._copies else made.end
-        status = self._query(last.handle)[0]
+        status = self._query(made.last)[0]
         if status:
             if status == self._not_ready:
                 return None
             raise error_of("cudaEventQuery", status)
-        self._in_flight.popleft()
+        elapsed = self._elapsed
+        bad_since, since_ms = elapsed(clock.anchor, made.last)
+        bad_compute, compute_ms = elapsed(made.start, made.end)
+        bad_h2d, h2d_ms = elapsed(made.h2d_start, made.h2d_end) if self._copies else _NOTHING
+        bad_d2h, d2h_ms = elapsed(made.end, made.last) if self._copies else _NOTHING
+        if bad := bad_since or bad_compute or bad_h2d or bad_d2h:
+            raise error_of("cudaEventElapsedTime", bad)
+        self._in_flight -= 1
+        self._oldest = buffer + 1 if buffer + 1 < len(self._sets) else 0
         # What has been seen has completed, whatever the clocks' last few microseconds say.
-        completed = min(clock.host_ns(last), perf_counter_ns())
-        compute = elapsed_ns(made.start, made.end)
-        if not self._copies:
-            return Finished(buffer, completed, 0, compute, 0)
-        return Finished(
-            buffer, completed, elapsed_ns(made.h2d_start, made.h2d_end), compute, elapsed_ns(made.end, last)
+        completed, seen = clock.anchor_ns + round(clock.host_ns_per_ms * since_ms), perf_counter_ns()
+        return _finished(
+            Finished,
+            (
+                buffer,
+                min(completed, seen),
+                round(h2d_ms * MS_NS),
+                round(compute_ms * MS_NS),
+                round(d2h_ms * MS_NS),
+            ),
         )
 
     def outputs(self, buffer: int) -> dict[str, npt.NDArray[Any]]:
         """Arrays of the outputs in a buffer set that is not in flight; data-dependent shapes are left out, since only a
         part of their buffer was written."""
-        made = self._sets[buffer]
+        made, slot = self._sets[buffer], self._slots[buffer // self._per_launch]
         arrays = {}
-        for spec in self._parts[made.part].tensors:
+        for spec in self._parts[slot.part].tensors:
             if spec.is_input or -1 in spec.shape:
                 continue
             pinned = made.outputs[spec.name]
@@ -197,87 +232,127 @@ class Lane:
         return arrays
 
     def close(self) -> None:
-        """Free everything but the compute stream. Freeing waits for what the device still does. Safe to call twice."""
-        handles: list[Closes] = [*self._sets, *self._streams]
-        self._sets = []
-        self._streams = []
-        self._in_flight.clear()
+        """Free everything but the first slot's stream. Freeing waits for what the device still does. Safe to call
+        twice."""
+        handles: list[Closes] = [*(graph for slot in self._slots for graph in slot.graphs), *self._sets, *self._streams]
+        self._slots, self._sets, self._streams = [], [], []
+        self._in_flight = 0
         close_all(handles)
 
-    def _prepare(self, made: _BufferSet, part: LanePart) -> None:
-        """Upload the part's first input set, run once, capture, and write the programs."""
-        for function, arguments in self._copy_in(made, part, part.addresses[0]):
-            status = function(*arguments)[0]
-            if status:
-                raise error_of(function.__name__, status)
-        self._in.synchronize()
-        self._rebind(made, part)
-        if not part.enqueue(int(self._compute)):
-            raise EngineError(f"TensorRT refused the first enqueue: {part.reason()}")
-        self._compute.synchronize()
-        graph = None
-        if not self.graph_refusal:
-            try:
-                after = made.h2d_end if self._copies else None
-                graph = Graph.capture(self._compute, part.enqueue, after, made.start, made.end)
-                made.graphs.append(graph)
-            except CudaError as error:
-                self.graph_refusal = f"{error}; {part.reason()}"
-            self._compute.synchronize()
-        made.programs += [self._program(made, part, graph, sources) for sources in part.addresses]
+    def _own(self, stream: Stream) -> Stream:
+        self._streams.append(stream)
+        return stream
 
-    def _program(
-        self, made: _BufferSet, part: LanePart, graph: Graph | None, sources: Mapping[str, int]
+    def _prepare(self, part: LanePart) -> None:
+        """For each slot: upload the part's first input set, run once, capture, and write the programs."""
+        stream = self._slots[0].stream
+        for made in self._sets:
+            _run(self._copy_in(made, part, part.addresses[0], self._in))
+            self._in.synchronize()
+            _run([(self._enqueue, (made, part, stream))])
+            stream.synchronize()
+        for slot in self._slots:
+            slot.programs += self._programs(slot, part)
+
+    def _programs(self, slot: _Slot, part: LanePart) -> list[list[_Step]]:
+        """What a submit of each of the part's input sets does."""
+        inputs = [
+            [part.addresses[(first + number) % len(part.addresses)] for number in range(self._per_launch)]
+            for first in range(len(part.addresses))
+        ]
+        input_bytes = sum(spec.nbytes for spec in part.tensors if spec.is_input)
+        try:
+            if self._copies and input_bytes <= COPIED_TOGETHER_BYTES and not self.graph_refusal:
+                return [
+                    [self._capture(slot, [*self._copies_in(slot, part, sources, slot.stream, EXTERNAL),
+                                          *self._computes(slot, part, EXTERNAL, copied=True)])]
+                    for sources in inputs
+                ]  # fmt: skip
+            if not self.graph_refusal:
+                launch = self._capture(slot, self._computes(slot, part, EXTERNAL))
+                return [[*self._copies_in(slot, part, sources, self._in, 0), launch] for sources in inputs]
+        except CudaError as error:
+            self.graph_refusal = f"{error}; {part.reason()}"
+            slot.stream.synchronize()
+        plain = self._computes(slot, part, 0)
+        return [[*self._copies_in(slot, part, sources, self._in, 0), *plain] for sources in inputs]
+
+    def _capture(self, slot: _Slot, steps: list[_Step]) -> _Step:
+        graph = Graph.capture(slot.stream, lambda: _run(steps))
+        slot.graphs.append(graph)
+        return cudart().cudaGraphLaunch, (graph.handle, slot.stream.handle)
+
+    def _copies_in(
+        self, slot: _Slot, part: LanePart, sources: Sequence[Mapping[str, int]], stream: Stream, flags: int
     ) -> list[_Step]:
-        runtime = cudart()
-        record, wait = runtime.cudaEventRecord, runtime.cudaStreamWaitEvent
-        compute, out = self._compute.handle, self._out.handle
+        """Each request's copy in, between its events."""
+        if not self._copies:
+            return []
+        record = cudart().cudaEventRecordWithFlags
         steps: list[_Step] = []
-        if self._copies:
-            steps.append((record, (made.h2d_start.handle, self._in.handle)))
-            steps.extend(self._copy_in(made, part, sources))
-            steps.append((record, (made.h2d_end.handle, self._in.handle)))
-        if graph is not None:
-            steps.append((runtime.cudaGraphLaunch, (graph.handle, compute)))
-        else:
-            if self._copies:
-                steps.append((wait, (compute, made.h2d_end.handle, 0)))
-            steps.append((record, (made.start.handle, compute)))
-            steps.append((self._enqueue_plainly, (made, part, int(self._compute))))
-            steps.append((record, (made.end.handle, compute)))
-        if self._copies:
-            kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
-            steps.append((wait, (out, made.end.handle, 0)))
-            steps.extend(
+        for made, source in zip(slot.sets, sources, strict=True):
+            steps.append((record, (made.h2d_start, stream.handle, flags)))
+            steps += self._copy_in(made, part, source, stream)
+            steps.append((record, (made.h2d_end, stream.handle, flags)))
+        return steps
+
+    def _computes(self, slot: _Slot, part: LanePart, flags: int, *, copied: bool = False) -> list[_Step]:
+        """Each request's compute and copy out, between their events. copied: the inputs came in on this stream."""
+        runtime = cudart()
+        record, wait, stream = runtime.cudaEventRecordWithFlags, runtime.cudaStreamWaitEvent, slot.stream.handle
+        steps: list[_Step] = []
+        if slot.before is not None:
+            steps.append((wait, (stream, slot.before.end, flags)))
+        for made in slot.sets:
+            if self._copies and not copied:
+                steps.append((wait, (stream, made.h2d_end, flags)))
+            steps.append((record, (made.start, stream, flags)))
+            steps.append((self._enqueue, (made, part, slot.stream)))
+            steps.append((record, (made.end, stream, flags)))
+        for made in slot.sets if self._copies else []:
+            steps += [
                 (
                     runtime.cudaMemcpyAsync,
-                    (made.outputs[spec.name].address, made.device[spec.name].address, spec.nbytes, kind, out),
+                    (
+                        made.outputs[spec.name].address,
+                        made.device[spec.name].address,
+                        spec.nbytes,
+                        runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost,
+                        stream,
+                    ),
                 )
                 for spec in part.tensors
                 if not spec.is_input
-            )
-            steps.append((record, (made.d2h_end.handle, out)))
+            ]
+            steps.append((record, (made.d2h_end, stream, flags)))
         return steps
 
-    def _copy_in(self, made: _BufferSet, part: LanePart, sources: Mapping[str, int]) -> list[_Step]:
+    def _copy_in(self, made: _BufferSet, part: LanePart, source: Mapping[str, int], stream: Stream) -> list[_Step]:
         runtime = cudart()
         kind = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
         return [
             (
                 runtime.cudaMemcpyAsync,
-                (made.device[spec.name].address, sources[spec.name], spec.nbytes, kind, self._in.handle),
+                (made.device[spec.name].address, source[spec.name], spec.nbytes, kind, stream.handle),
             )
             for spec in part.tensors
             if spec.is_input and spec.nbytes
         ]
 
-    def _rebind(self, made: _BufferSet, part: LanePart) -> None:
+    def _enqueue(self, made: _BufferSet, part: LanePart, stream: Stream) -> tuple[int]:
         for name, buffer in made.device.items():
             part.bind(name, buffer.address)
-
-    def _enqueue_plainly(self, made: _BufferSet, part: LanePart, stream: int) -> tuple[int]:
-        if len(self._sets) > 1:
-            self._rebind(made, part)
-        if not part.enqueue(stream):
+        if not part.enqueue(int(stream)):
             raise EngineError(f"TensorRT refused an enqueue: {part.reason()}")
         return (0,)
+
+
+_NOTHING = (0, 0.0)  # status and milliseconds of a phase that is not there
+_finished = tuple.__new__  # a NamedTuple's own constructor takes several times as long
+
+
+def _run(steps: list[_Step]) -> None:
+    for function, arguments in steps:
+        status = function(*arguments)[0]
+        if status:
+            raise error_of(function.__name__, status)

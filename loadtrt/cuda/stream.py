@@ -6,13 +6,13 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.cuda.runtime import call, close_all, cudart, error_of
-from loadtrt.errors import CudaError
+from loadtrt.errors import CudaError, EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_EXTERNAL = 1  # cudaEventRecordExternal, cudaEventWaitExternal: a node of its own in a graph, seen from outside
-_NANOSECONDS = 1e6  # of the milliseconds that events measure in
+EXTERNAL = 1  # cudaEventRecordExternal, cudaEventWaitExternal: a node of its own in a graph, seen from outside
+MS_NS = 1e6  # events measure in milliseconds
 
 
 class Stream:
@@ -58,42 +58,30 @@ def elapsed_ns(start: Event, end: Event) -> int:
 
     CUDA answers in float32 milliseconds: 60 ns steps at one second, so keep the two near each other.
     """
-    status, milliseconds = cudart().cudaEventElapsedTime(start.handle, end.handle)  # not by `call`: four a request
+    status, milliseconds = cudart().cudaEventElapsedTime(start.handle, end.handle)
     if status:
         raise error_of("cudaEventElapsedTime", status)
-    return round(float(milliseconds) * _NANOSECONDS)
+    return round(float(milliseconds) * MS_NS)
 
 
 class Graph:
-    """One enqueue captured between external events: wait for `after`, record `start`, work, record `end`."""
+    """What was put on one stream, captured to be launched in one call."""
 
     def __init__(self, handle: Any) -> None:
         self.handle = handle
 
     @classmethod
-    def capture(
-        cls,
-        stream: Stream,
-        enqueue: Callable[[int], bool],
-        after: Event | None = None,
-        start: Event | None = None,
-        end: Event | None = None,
-    ) -> Graph:
-        """Capture `enqueue(stream)`, which must have run plainly before: with a wait for `after`, and with records of
-        `start` and `end` around it, where they are given. Raises CudaError when it cannot be."""
+    def capture(cls, stream: Stream, work: Callable[[], object]) -> Graph:
+        """Capture what `work()` puts on the stream; an inference must have run plainly before. Its events are recorded
+        and waited for with EXTERNAL. Raises CudaError when it cannot be captured."""
         runtime = cudart()
         call("cudaStreamBeginCapture", stream.handle, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         worked = False
         try:
-            if after is not None:
-                call("cudaStreamWaitEvent", stream.handle, after.handle, _EXTERNAL)
-            if start is not None:
-                call("cudaEventRecordWithFlags", start.handle, stream.handle, _EXTERNAL)
-            worked = enqueue(int(stream))
-            if end is not None:
-                call("cudaEventRecordWithFlags", end.handle, stream.handle, _EXTERNAL)
-        except CudaError:
-            worked = False
+            work()
+            worked = True
+        except EngineError:
+            pass
         finally:
             # The capture must end even where the enqueue was refused, or the stream stays unusable.
             status, graph = runtime.cudaStreamEndCapture(stream.handle)
@@ -126,7 +114,8 @@ class GpuClock:
         host(event) = host(anchor) + rate · elapsed(anchor, event)
 
     by the latest anchor, since elapsed times are float32. rate: host time over GPU time from the first anchor to the
-    latest (crystals differ: 26 millionths, 26 µs in a second, were seen), once they span half a second.
+    latest (crystals differ: 26 millionths, 26 µs in a second, were seen), once they span half a second. For the hot
+    path: `anchor`, the event's handle, `anchor_ns`, and `host_ns_per_ms`, the rate as CUDA's milliseconds want it.
     error_ns: the worst half distance; drift_ns: the worst that an anchor was off its predecessor's prediction, once the
     rate was known.
     """
@@ -142,9 +131,8 @@ class GpuClock:
         self._stream = Stream(priority=highest)
         self._events = [Event(), Event(), Event()]
         self._anchor = self._events[0]
-        self._anchor_ns = 0
+        self.anchor, self.anchor_ns, self.host_ns_per_ms = self._anchor.handle, 0, MS_NS
         self._host_ns = self._gpu_ns = 0  # from the first anchor to the latest, by each clock
-        self._rate = 1.0
         self.error_ns = 0
         self.drift_ns = 0
         self.anchors = 0
@@ -176,12 +164,12 @@ class GpuClock:
         if self.anchors:
             if self._gpu_ns > self._LEAST_SPAN_NS:
                 self.drift_ns = max(self.drift_ns, abs(self.host_ns(event) - instant_ns))
-            self._host_ns += instant_ns - self._anchor_ns
+            self._host_ns += instant_ns - self.anchor_ns
             self._gpu_ns += elapsed_ns(self._anchor, event)
             if self._gpu_ns > self._LEAST_SPAN_NS:
-                self._rate = self._host_ns / self._gpu_ns
+                self.host_ns_per_ms = MS_NS * self._host_ns / self._gpu_ns
         self.error_ns = max(self.error_ns, half_ns)
-        self._anchor, self._anchor_ns = event, instant_ns
+        self._anchor, self.anchor, self.anchor_ns = event, event.handle, instant_ns
         self.anchors += 1
 
     def _record(self, event: Event, patience_ns: int) -> tuple[int, int] | None:
@@ -203,7 +191,7 @@ class GpuClock:
 
     def host_ns(self, event: Event) -> int:
         """The host's instant of a completed event."""
-        return self._anchor_ns + round(self._rate * elapsed_ns(self._anchor, event))
+        return self.anchor_ns + round(self.host_ns_per_ms * elapsed_ns(self._anchor, event) / MS_NS)
 
     def close(self) -> None:
         """Destroy its stream and events. Safe to call twice."""

@@ -34,8 +34,11 @@ if TYPE_CHECKING:
     from loadtrt.engines.tensorrt import Plan, PlanContext
     from loadtrt.load.tensors import Arrays, TensorSpec
 
-_TURN_NS = 500_000  # how often a busy engine gives the event loop a turn
+# How often the event loop gets a turn. A turn costs a spinning wait 10 µs; where requests are few and nobody spins, one
+# costs as much as a request.
+_TURN_NS, _BLOCKING_TURN_NS = 1_000_000, 20_000_000
 _COMPLETED = itemgetter(Completion._fields.index("completed_ns"))
+_completion = tuple.__new__  # a NamedTuple's own constructor takes several times as long
 
 
 def load_tensorrt(config: RunConfig) -> TensorRTEngine:
@@ -49,7 +52,7 @@ class TensorRTEngine:
     """The Engine protocol over a plan."""
 
     def __init__(self, plan: Plan, config: RunConfig) -> None:
-        self.contexts, self.buffers = config.contexts, config.buffers
+        self.contexts, self.buffers, self.per_launch = config.contexts, config.buffers, config.requests_per_launch
         self._plan = plan
         self._config = config
         self.parts = tuple(part.tensors for part in plan.parts)
@@ -61,7 +64,7 @@ class TensorRTEngine:
         self._clock: GpuClock | None = None
         self._waiters: list[list[_Waiter]] = []
         self._wakeup = Wakeup() if config.wait == "block" else None
-        self._turn_ns = 0
+        self._turn_ns, self._turn_every = 0, _TURN_NS if self._wakeup is None else _BLOCKING_TURN_NS
         self.now_ns = perf_counter_ns
         digest = plan.header.sha256
         build, wrong = build_facts(plan.header.path, digest)
@@ -84,7 +87,8 @@ class TensorRTEngine:
         graphs = [lane.graph_refusal for lane in self._lanes]
         refused = next((refusal for refusal in graphs if refusal), "")
         graph = "yes" if self._config.graph and not refused else "no"
-        return {"graph": graph, "copies": "yes" if self._config.copies else "no", "wait": self._config.wait}
+        mode = {"graph": graph, "copies": "yes" if self._config.copies else "no", "wait": self._config.wait}
+        return mode if self.per_launch == 1 else mode | {"requests per launch": str(self.per_launch)}
 
     def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
         """As the protocol says; device memory that is free now."""
@@ -92,7 +96,7 @@ class TensorRTEngine:
         scratch = self._plan.context_bytes
         return MemoryBill(
             contexts=self.contexts,
-            buffers=self.buffers,
+            buffers=self.buffers * self.per_launch,
             weights_bytes=self._plan.weights_bytes,
             context_bytes=None if scratch is None else len(self.parts) * scratch,
             device_io_bytes=sum(spec.nbytes for spec in moved),
@@ -123,6 +127,7 @@ class TensorRTEngine:
                     graph=graph,
                     copies=self._config.copies,
                     blocking=self._config.wait == "block",
+                    per_launch=self.per_launch,
                 )
             )
         self._clock = GpuClock()
@@ -147,17 +152,17 @@ class TensorRTEngine:
         return {name: buffer.address for name, buffer in pinned.items()}
 
     def submit(self, lane: int, inputs: int) -> None:
-        """As the protocol says: about a dozen CUDA calls on the calling thread."""
-        buffer = self._lanes[lane].submit(inputs)
+        """As the protocol says: one CUDA call on the calling thread, or a few (cuda/lane.py)."""
+        slot = self._lanes[lane].submit(inputs)
         if self._waiters:
-            self._waiters[lane][buffer].started.put(True)
+            self._waiters[lane][slot].started.put(True)
 
     async def wait(self, until_ns: int) -> Sequence[Completion]:
         """As the protocol says. Spinning polls events, with nothing in flight too: a core that slept wakes late and
         with cold caches, which bursts after a pause show. Blocking sleeps until a waiting thread saw one complete."""
         assert self._clock is not None  # noqa: S101  # allocate() was called
         now = perf_counter_ns()
-        if now - self._turn_ns > _TURN_NS:
+        if now - self._turn_ns > self._turn_every:
             await anyio.lowlevel.checkpoint()
             now = self._turn_ns = perf_counter_ns()
         if now >= self._clock.due_ns:
@@ -169,8 +174,7 @@ class TensorRTEngine:
                 return found
             if self._wakeup is not None:
                 await self._wakeup.wait(until_ns)
-                self._turn_ns = perf_counter_ns()
-            elif now - self._turn_ns > _TURN_NS:
+            elif now - self._turn_ns > self._turn_every:
                 await anyio.lowlevel.checkpoint()
                 self._turn_ns = perf_counter_ns()
 
@@ -182,7 +186,10 @@ class TensorRTEngine:
         try:
             for number, lane in enumerate(self._lanes):
                 while (finished := lane.poll(clock)) is not None:
-                    found.append(Completion(number, *finished))
+                    buffer, completed, h2d, compute, d2h = finished
+                    found.append(_completion(Completion, (number, buffer, completed, h2d, compute, d2h, None)))
+                    if self.per_launch == 1:
+                        break  # its next one is seldom done by now, and to ask costs a microsecond
         except CudaError:
             if not found:  # the device has failed for good: the next poll meets the same error
                 raise

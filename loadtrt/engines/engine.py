@@ -1,7 +1,8 @@
 """The seam: an engine is a completion queue. The scheduler submits and waits; it knows nothing else of CUDA or of CPUs.
 
-One lane is one execution context with `buffers` buffer sets. A lane serves its requests in the order of submission and
-completes them in that order, so the scheduler needs no identity for a request: it keeps one queue a lane.
+One lane is one execution context, where `buffers` submits may be in flight. A lane serves its requests in the order of
+submission and completes them in that order, so the scheduler needs no identity for a request: it keeps one queue a
+lane.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Engine(Protocol):
 
     contexts: int
     buffers: int
+    per_launch: int  # requests of one submit; `buffers` times as many are in flight on a lane at most
 
     @property
     def parts(self) -> Sequence[Sequence[TensorSpec]]:
@@ -67,9 +69,10 @@ class Engine(Protocol):
         ...
 
     def submit(self, lane: int, inputs: int) -> None:
-        """Enqueue one request on `lane` with input set number `inputs`. Never blocks.
+        """Enqueue `per_launch` requests on `lane`, with input set number `inputs` and those that follow it in turn.
+        Never blocks.
 
-        The caller keeps at most `buffers` requests in flight a lane. Raises EngineError when the enqueue itself fails,
+        The caller keeps at most `buffers` submits in flight a lane. Raises EngineError when the enqueue itself fails,
         or when there is no free buffer set (simulated:null does not look).
         """
         ...

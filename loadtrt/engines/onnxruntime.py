@@ -100,6 +100,8 @@ class OnnxRuntimeEngine:
     the input set in place. The worker thread stamps a completion as soon as run() is back in Python.
     """
 
+    per_launch = 1
+
     def __init__(
         self,
         contexts: int,

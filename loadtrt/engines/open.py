@@ -26,6 +26,7 @@ OPTIONS = {
     "allow_host_code": {_PLAN},
     "device": {_PLAN, _BUILT},
     "optimization_profile": {_PLAN},
+    "requests_per_launch": {_PLAN, _BUILT},
     "graph": {_PLAN, _BUILT},
     "copies": {_PLAN, _BUILT, _SIMULATED},
     "wait": {_PLAN, _BUILT},

@@ -111,7 +111,7 @@ class _Bench:
         if mode == "plain":
             yield lambda: self.enqueue(int(self.stream))
             return
-        graph = Graph.capture(self.stream, self.context.enqueue)
+        graph = Graph.capture(self.stream, lambda: self.enqueue(int(self.stream)))
         try:
             yield lambda: call("cudaGraphLaunch", graph.handle, self.stream.handle)
         finally:

@@ -64,6 +64,8 @@ def load_simulated(config: RunConfig) -> SimulatedEngine | NullEngine:
 class _Doubler:
     """What both engines are beside their timing: y = 2x, of x fp32[batch, 16]."""
 
+    per_launch = 1
+
     def __init__(
         self, contexts: int, buffers: int, batches: Sequence[int], name: str, mode: Mapping[str, str], note: str
     ) -> None:

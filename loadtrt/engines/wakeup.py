@@ -10,7 +10,7 @@ from time import perf_counter_ns
 import anyio
 import anyio.lowlevel
 
-_BLOCK_NS = 2_000_000  # the longest blocking stretch
+_BLOCK_NS = 20_000_000  # the longest blocking stretch: so long may whatever else is on the event loop have to wait
 _EARLY_NS = 1_500_000  # how long before the instant the event loop's own timer is to fire
 
 
@@ -22,6 +22,7 @@ class Wakeup:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
+        self._turn_ns = 0  # when the event loop last had a turn
 
     def notify(self) -> None:
         """Wake the waiter, or the next one to come. Thread-safe; never blocks."""
@@ -31,18 +32,20 @@ class Wakeup:
     async def wait(self, until_ns: int) -> None:
         """Return when notified since the last wait, and at `until_ns` (time.perf_counter_ns) at the latest.
 
-        Passes a checkpoint even where it returns at once, so a caller in a loop can be cancelled.
+        Passes a checkpoint every 20 ms, so that a caller in a loop can be cancelled.
         """
         while True:
-            remaining_ns = until_ns - perf_counter_ns()
-            if remaining_ns > _BLOCK_NS:
-                with anyio.move_on_after((remaining_ns - _EARLY_NS) / 1e9):
+            now_ns = perf_counter_ns()
+            if until_ns - now_ns > _BLOCK_NS:
+                with anyio.move_on_after((until_ns - now_ns - _EARLY_NS) / 1e9):
                     await anyio.wait_readable(self._reader)
-            else:
+                self._turn_ns = perf_counter_ns()
+            elif now_ns - self._turn_ns > _BLOCK_NS:
                 await anyio.lowlevel.checkpoint()
-            # An event loop's timers ride on epoll_wait, which counts milliseconds: it would be up to 1 ms late. select
-            # counts microseconds, burns no CPU, lets other threads run, and notify() wakes it just the same. Nothing
-            # else needs the loop for so short a time.
+                self._turn_ns = perf_counter_ns()
+            # Through the event loop a wake-up costs 0.1 ms of processor time or more, and its timers ride on
+            # epoll_wait, which counts milliseconds. select counts microseconds, burns no CPU, lets other threads run,
+            # and notify() wakes it just the same.
             remaining_ns = until_ns - perf_counter_ns()
             if select.select([self._reader], [], [], min(max(remaining_ns, 0), _BLOCK_NS) / 1e9)[0]:
                 self._drain()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from loadtrt.load.batcher import Batcher
 
 _SILENCE_NS = 10 * SECOND_NS  # an engine that answers nothing for so long (or for `drain_ns`, if longer) is given up
-_LOOK_UP_NS = 100 * MILLISECOND_NS  # how often a waiting scheduler looks at its stop flag and deadlines
+_LOOK_UP_NS = 100 * MILLISECOND_NS  # how often a waiting scheduler looks at its stop flag and deadlines, and tells observers how it stands
 
 
 @dataclass(slots=True)
@@ -91,6 +91,7 @@ async def drive(
     whatever happens, all that was sent or owed by then is in the recorder.
     """
     now_ns, submit, wait, record = engine.now_ns, engine.submit, engine.wait, recorder.record
+    several = engine.per_launch
     order, sets, batcher = tuple(load.order), len(load.order), load.batcher
     start = now = recorder.start_ns
     closed = load.due is None
@@ -113,7 +114,7 @@ async def drive(
     free_since = deque([start] * (engine.contexts * engine.buffers))
     submitted = completed = 0
     rest: Sequence[int] = ()
-    next_tick = start + SECOND_NS
+    next_look, next_tick = start + _LOOK_UP_NS, start + SECOND_NS
     progress = start  # when the engine last had nothing to do, or did something
     try:
         while True:
@@ -125,11 +126,10 @@ async def drive(
                     last = submitted if closed else queue.arrived
                     queue.close()
                 elif closed and now >= least_end:
-                    last = max(submitted, load.least_requests)
+                    last = max(submitted, -(-load.least_requests // several) * several)
                 if over or submitted + queue.dropped == last:
                     sent, give_up = now, now + load.drain_ns
-                    if recorder.board is not None:
-                        recorder.board.enter("drain")
+                    recorder.board.enter("drain")
             if stop.cut and last > submitted + queue.dropped:
                 waiting.clear()
                 queue.close()
@@ -162,10 +162,14 @@ async def drive(
                 del levels[depth][lane]
                 levels[depth + 1][lane] = None
                 late = now - ready if ready > free else now - free
-                in_flight[lane].append((due, now, enqueued, late, inputs, rest))
+                began = now
+                in_flight[lane].append((due, began, enqueued, late, inputs, rest))
                 submitted += 1
                 now = enqueued
                 if closed:
+                    for _ in range(1, several):
+                        in_flight[lane].append((due, began, enqueued, late, order[submitted % sets], rest))
+                        submitted += 1
                     continue
                 waiting.popleft()
                 for _ in rest:
@@ -181,10 +185,11 @@ async def drive(
                 if queue.next_due <= done:
                     queue.admit(done, crowded * len(free_since))  # before this buffer set was free
                 due, began, enqueued, late, inputs, others = in_flight[lane].popleft()
-                depth = len(in_flight[lane])
-                del levels[depth + 1][lane]
-                levels[depth][lane] = None
-                free_since.append(done)
+                depth, unfinished = divmod(len(in_flight[lane]), several)
+                if not unfinished:  # the last of its launch
+                    del levels[depth + 1][lane]
+                    levels[depth][lane] = None
+                    free_since.append(done)
                 completed += 1
                 progress = now
                 status = OK if error is None else FAILED
@@ -197,13 +202,12 @@ async def drive(
                 if on_completion is not None:
                     on_completion(completion, inputs)
             now = now_ns()
-            if now >= next_tick:
-                next_tick = now + SECOND_NS
+            if now >= next_look:
+                next_look = now + _LOOK_UP_NS
                 recorder.record_dropped(queue.take_dropped())
-                recorder.drain()
-                if recorder.board is not None:
-                    recorder.board.show_load(submitted, completed, len(waiting), engine.contexts - len(levels[0]))
-                if on_tick is not None:
+                recorder.show(submitted, completed, len(waiting), engine.contexts - len(levels[0]))
+                if now >= next_tick and on_tick is not None:
+                    next_tick = now + SECOND_NS
                     on_tick(submitted, completed)
     finally:
         end = now_ns()
@@ -218,6 +222,4 @@ async def drive(
         recorder.record_unsent(unsent, end)
         unserved += len(unsent)
         recorder.finish()
-        if recorder.board is not None:
-            recorder.board.show_load(submitted, submitted, 0, 0)
     return Driven(start, min(sent, end), end, submitted, unserved)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from itertools import pairwise
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,13 @@ class _Copier:
 
 @contextmanager
 def _lane(
-    buffers: int = 2, *, graph: bool = True, copies: bool = True, sets: int = 3, refuse: bool = False
+    buffers: int = 2,
+    *,
+    graph: bool = True,
+    copies: bool = True,
+    sets: int = 3,
+    refuse: bool = False,
+    per_launch: int = 1,
 ) -> Iterator[tuple[Lane, GpuClock]]:
     stream, clock, copier = Stream(), GpuClock(), _Copier(refuse)
     inputs = [PinnedBuffer(NBYTES) for _ in range(sets)]
@@ -73,6 +80,7 @@ def _lane(
         graph=graph,
         copies=copies,
         blocking=False,
+        per_launch=per_launch,
     )
     clock.take_anchor()
     try:
@@ -138,6 +146,41 @@ def test_every_request_returns_its_own_input(graph: bool, buffers: int) -> None:
                 finished = _finish(lane, clock)
                 y = lane.outputs(finished.buffer)["y"]
                 assert np.array_equal(y, sent.pop(0) + np.arange(SHAPE[0], dtype=np.float32) % 7)
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(("buffers", "per_launch"), [(2, 1), (3, 1), (2, 3)])
+def test_compute_of_a_lane_never_overlaps(
+    buffers: int, per_launch: int, together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests of a lane share its context's scratch memory: each one's compute starts after the one before ended."""
+    monkeypatch.setattr("loadtrt.cuda.lane.COPIED_TOGETHER_BYTES", NBYTES if together else 0)
+    with _lane(buffers, per_launch=per_launch) as (lane, clock):
+        for _ in range(30):
+            for number in range(buffers):
+                lane.submit(number)
+            for _ in range(buffers * per_launch):
+                _finish(lane, clock)
+            for before, after in pairwise(lane._sets):
+                assert elapsed_ns(before.events[3], after.events[2]) >= 0
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("graph", [True, False])
+def test_a_launch_carries_several_requests(graph: bool, together: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with the input set that follows in turn, its own output, events and instant, in order."""
+    monkeypatch.setattr("loadtrt.cuda.lane.COPIED_TOGETHER_BYTES", NBYTES if together else 0)
+    with _lane(2, graph=graph, per_launch=4) as (lane, clock):
+        assert (lane.graph_refusal == "") == graph
+        lane.submit(0)
+        for number in range(1, 20):
+            lane.submit(number % 3)
+            last = 0
+            for place in range(4):
+                finished = _finish(lane, clock)
+                assert finished.completed_ns >= last
+                last = finished.completed_ns
+                assert lane.outputs(finished.buffer)["y"][0] == (number - 1 + place) % 3
 
 
 @pytest.mark.parametrize("graph", [True, False])

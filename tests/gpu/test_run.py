@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+LAUNCHES = ("--requests-per-launch", "4")
+
+
 def _loadtrt(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "loadtrt", *arguments], capture_output=True, text=True, check=False)
 
@@ -33,7 +36,9 @@ def _run(plan: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, result
 
 
-@pytest.mark.parametrize("mode", [(), ("--no-graph",), ("--wait", "block"), ("--buffers", "1"), ("--buffers", "3")])
+@pytest.mark.parametrize(
+    "mode", [(), ("--no-graph",), ("--wait", "block"), ("--buffers", "1"), ("--buffers", "3"), LAUNCHES]
+)
 @pytest.mark.parametrize("contexts", ["1", "4"])
 def test_outputs_under_load_are_those_of_a_quiet_run(googlenet: Path, contexts: str, mode: tuple[str, ...]) -> None:
     """Whatever the mode, no request reads or overwrites another's buffers."""
@@ -55,6 +60,16 @@ def test_requests_of_several_sizes_do_not_disturb_each_other(googlenet: Path, mo
     assert [part["name"] for part in result["mix"]] == ["1", "4", "16"]
     assert sum(part["requests"] for part in result["mix"]) == result["ok"] >= 400
     assert result["engine"]["mode"]["graph"] == ("no" if mode == ("--no-graph",) else "yes")
+
+
+@pytest.mark.parametrize("mode", [(), ("--no-graph",), LAUNCHES, ("--wait", "block", *LAUNCHES)])
+def test_small_requests_are_right_too(tiny: Path, mode: tuple[str, ...]) -> None:
+    """Copied within the graph, each input set by a graph of its own: every request gets its own answer."""
+    load = ("--contexts", "3", "--buffers", "3", "--requests", "20000", "--verify", "--max-lateness", "1s")
+    _, result = _run(tiny, *load, *mode)
+    assert result["verification"]["outputs"] >= 1000
+    assert result["verification"]["different"] == 0
+    assert result["ok"] == result["submitted"] >= 20000
 
 
 def test_batches_form_in_front_of_the_lanes(googlenet: Path) -> None:

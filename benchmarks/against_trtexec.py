@@ -1,0 +1,88 @@
+"""loadtrt and trtexec on the same plan, in turns on one machine, and the ratio of what they serve.
+
+    python -m benchmarks.against_trtexec --trtexec 'sh go.sh --useRuntime=lean' \\
+        --row 'GoogLeNet b16' googlenet.plan data:16x3x224x224 1,2,4,8 --row tiny tiny.plan x:1x256 1,4
+
+The same mode for both: copies included, CUDA graphs, spinning, as many streams as contexts. Hosts wander: in each round
+both run every row one after the other, who goes first alternates, and the ratio is the median of the rounds' ratios,
+with the least and most in brackets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections import defaultdict
+from statistics import median
+
+from benchmarks.machine import machine_line
+
+QPS = re.compile(r"Throughput: ([0-9.e+]+) qps")
+
+
+def trtexec(options: argparse.Namespace, plan: str, shapes: str, contexts: int) -> float:
+    """Its queries a second."""
+    command = [
+        *shlex.split(options.trtexec),
+        *(f"--loadEngine={plan}", f"--shapes={shapes}", f"--infStreams={contexts}"),
+        *("--useCudaGraph", "--useSpinWait", "--warmUp=1000", f"--duration={options.seconds:g}", "--avgRuns=100000000"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = QPS.search(done.stdout)
+    if found is None or "flag has been ignored" in done.stdout:
+        sys.exit(f"{shlex.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-1000:]}")
+    return float(found.group(1))
+
+
+def loadtrt(options: argparse.Namespace, plan: str, shapes: str, contexts: int) -> float:
+    """Our requests a second."""
+    command = [
+        *(sys.executable, "-m", "loadtrt", "run", "--engine", plan, "--allow-host-code", "--contexts", str(contexts)),
+        *("--shapes", shapes, "--duration", f"{options.seconds:g}s", "--quiet", "--json", "-"),
+        *shlex.split(options.loadtrt),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 97):  # 97: INVALID, as generators that are the bottleneck are, by our own verdict
+        sys.exit(f"{shlex.join(command)} failed:\n{done.stderr}")
+    rate = json.loads(done.stdout)["throughput"]["requests_per_s"]
+    return float(rate)
+
+
+def shown(values: list[float], form: str) -> str:
+    """Median, least and most."""
+    low, high = min(values), max(values)
+    return f"{median(values):{form}} [{low:{form}} .. {high:{form}}]"
+
+
+def main() -> None:
+    """Print the table, and the machine it was made on."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trtexec", required=True, help="its command, with what it needs beside plan and load")
+    parser.add_argument("--row", nargs=4, action="append", required=True, metavar=("NAME", "PLAN", "SHAPES", "1,4"))
+    parser.add_argument("--loadtrt", default="", help="more options for `loadtrt run`")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3, help="of each run")
+    options = parser.parse_args()
+    print(machine_line())
+    print("$ python -m benchmarks.against_trtexec " + shlex.join(sys.argv[1:]), flush=True)
+    rows = [(name, plan, shapes, int(n)) for name, plan, shapes, counts in options.row for n in counts.split(",")]
+    ours, theirs = defaultdict(list), defaultdict(list)
+    for number in range(options.rounds):
+        for row in rows:
+            _, plan, shapes, contexts = row
+            tools = [(trtexec, theirs), (loadtrt, ours)]
+            for tool, kept in tools if number % 2 == 0 else reversed(tools):
+                kept[row].append(tool(options, plan, shapes, contexts))
+    print(f"{'':16} {'contexts':>8} {'trtexec, requests/s':>30} {'loadtrt, requests/s':>30} {'ratio':>26}")
+    for row in rows:
+        ratios = [mine / other for mine, other in zip(ours[row], theirs[row], strict=True)]
+        cells = f"{shown(theirs[row], ',.0f'):>30} {shown(ours[row], ',.0f'):>30} {shown(ratios, '.3f'):>26}"
+        print(f"{row[0]:16} {row[3]:>8} {cells}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""Several requests to one launch: what the scheduler makes of them, and what a lane calls for each."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from loadtrt.cuda.lane import COPIED_TOGETHER_BYTES, Lane, LanePart
+from loadtrt.cuda.stream import Stream
+from loadtrt.engines.simulated import SimulatedEngine
+from loadtrt.engines.simulation import parse_simulation
+from loadtrt.errors import CudaError, EngineError
+from loadtrt.lanes.recorder import Recorder
+from loadtrt.lanes.scheduler import Load, Stop, drive
+from loadtrt.load.tensors import TensorSpec
+from loadtrt.units import MILLISECOND_NS, SECOND_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Launching(SimulatedEngine):
+    """A simulated engine whose every submit is of `per_launch` requests, with the input sets that follow in turn."""
+
+    def __init__(self, per_launch: int, contexts: int, buffers: int, input_sets: int) -> None:
+        simulation = parse_simulation("service=1ms,clock=virtual", 1)
+        super().__init__(simulation, contexts=contexts, buffers=buffers * per_launch)
+        self.buffers, self.per_launch, self._input_sets = buffers, per_launch, input_sets
+        self.in_flight = [0] * contexts
+        self.allocate([{"x": np.full((1, 16), number, np.float32)} for number in range(input_sets)])
+        self.served: list[int] = []
+
+    def allocate(self, inputs: Any) -> None:
+        given, self.buffers = self.buffers, self.buffers * self.per_launch
+        super().allocate(inputs)
+        self.buffers = given
+
+    def submit(self, lane: int, inputs: int) -> None:
+        assert self.in_flight[lane] <= (self.buffers - 1) * self.per_launch
+        buffers, self.buffers = self.buffers, self.buffers * self.per_launch
+        for number in range(self.per_launch):
+            super().submit(lane, (inputs + number) % self._input_sets)
+            self.served.append((inputs + number) % self._input_sets)
+        self.buffers = buffers
+        self.in_flight[lane] += self.per_launch
+
+    async def wait(self, until_ns: int) -> Any:
+        found = await super().wait(until_ns)
+        for completion in found:
+            self.in_flight[completion.lane] -= 1
+        return found
+
+
+@pytest.mark.parametrize(("per_launch", "contexts", "buffers"), [(4, 1, 2), (3, 2, 1), (5, 3, 2), (1, 2, 2)])
+@pytest.mark.anyio
+async def test_a_launch_is_sent_when_the_one_before_has_finished(per_launch: int, contexts: int, buffers: int) -> None:
+    """Requests of a launch are due together, when the last of the launch before them in their slot completed; each has
+    its own instants, phases and input set; as many are sent as asked for, up to whole launches."""
+    engine = Launching(per_launch, contexts, buffers, input_sets=4)
+    recorder = Recorder(contexts, engine.now_ns())
+    driven = await drive(engine, recorder, Load(None, least_requests=101, order=range(4)), Stop())
+    rows = recorder.records
+    assert driven.submitted == len(rows) == -(-101 // per_launch) * per_launch
+    assert driven.unserved == 0
+    assert sorted(rows.inputs.tolist()) == sorted(engine.served)
+    for lane in range(contexts):
+        mine = rows.rows[rows.lane == lane]
+        due, completed = mine[:, 0].reshape(-1, per_launch), mine[:, 3].reshape(-1, per_launch)
+        assert (due == due[:, :1]).all()
+        assert set(due[buffers:, 0].tolist()) <= set(rows.completed.tolist())
+        assert (np.diff(completed.reshape(-1)) > 0).all()
+    assert recorder.starved_ns == 0 or buffers == 1
+
+
+@pytest.mark.anyio
+async def test_what_is_in_flight_of_a_launch_at_the_end_is_unserved() -> None:
+    """A stopped run owes whole launches; those of them that did not finish are in the record as unserved."""
+    engine = Launching(4, 1, 2, input_sets=4)
+    recorder = Recorder(1, engine.now_ns())
+    load = Load(None, least_ns=10 * MILLISECOND_NS, drain_ns=2 * MILLISECOND_NS, order=range(4))
+    driven = await drive(engine, recorder, load, Stop())
+    assert driven.submitted % 4 == 0
+    assert 0 < driven.unserved <= 8
+    assert driven.submitted == recorder.seen
+    assert driven.end_ns - driven.start_ns < SECOND_NS
+
+
+class Cuda:
+    """A CUDA runtime whose work is done at once: it counts the calls that are made outside captures."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.capturing: list[tuple[str, tuple[Any, ...]]] | None = None
+        self.graphs: list[list[tuple[str, tuple[Any, ...]]]] = []
+        self._handles = iter(range(1, 1 << 20))
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        status, *values = getattr(self, name)(*arguments) if name.startswith("cudaGraphI") else (0, next(self._handles))
+        if name == "cudaStreamBeginCapture":
+            self.capturing = []
+        elif name == "cudaStreamEndCapture":
+            raise AssertionError
+        assert status == 0
+        return values[0]
+
+    def end_capture(self, _: Any) -> tuple[int, int]:
+        assert self.capturing is not None
+        self.graphs.append(self.capturing)
+        self.capturing = None
+        return 0, len(self.graphs) - 1
+
+    def step(self, name: str) -> Callable[..., tuple[Any, ...]]:
+        def function(*arguments: Any) -> tuple[Any, ...]:
+            if self.capturing is None:
+                self.calls.append(name)
+            else:
+                self.capturing.append((name, arguments))
+            return (0, 0.001) if name == "cudaEventElapsedTime" else (0,)
+
+        function.__name__ = name
+        return function
+
+    def cudaGraphInstantiate(self, graph: int, _: int) -> tuple[int, int]:  # noqa: N802  # CUDA's own name
+        return 0, graph
+
+    def runtime(self) -> Any:
+        names = ("EventQuery", "EventElapsedTime", "EventRecordWithFlags", "StreamWaitEvent", "MemcpyAsync")
+        steps = {f"cuda{name}": self.step(f"cuda{name}") for name in (*names, "GraphLaunch")}
+        return SimpleNamespace(
+            **steps,
+            cudaStreamNonBlocking=1,
+            cudaEventBlockingSync=1,
+            cudaError_t=SimpleNamespace(cudaErrorNotReady=600),
+            cudaMemcpyKind=SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2),
+            cudaStreamCaptureMode=SimpleNamespace(cudaStreamCaptureModeThreadLocal=1),
+            cudaStreamEndCapture=self.end_capture,
+            cudaGetLastError=lambda: (0,),
+            cudaGraphDestroy=lambda _: (0,),
+        )
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
+    fake = Cuda()
+    for module in ("cuda.lane", "cuda.stream", "cuda.memory"):
+        for name, stand_in in (("call", fake.call), ("cudart", fake.runtime)):
+            monkeypatch.setattr(f"loadtrt.{module}.{name}", stand_in, raising=False)
+    return fake
+
+
+def _lane(cuda: Cuda, nbytes: int, *, refuse: bool = False, **options: Any) -> Lane:
+    tensors = [TensorSpec("x", True, "uint8", (nbytes,), nbytes), TensorSpec("y", False, "uint8", (8,), 8)]
+    enqueued = cuda.step("enqueue")
+
+    def enqueue(stream: int) -> bool:
+        if refuse and cuda.capturing is not None:
+            return False
+        enqueued(stream)
+        return True
+
+    part = LanePart(
+        tensors, lambda *_: None, enqueue, lambda: "it does what graphs cannot", [{"x": 1}, {"x": 2}, {"x": 3}]
+    )
+    given = {"graph": True, "copies": True, "blocking": False} | options
+    lane = Lane([part], 2, stream=Stream(), **given)
+    cuda.calls.clear()
+    return lane
+
+
+CLOCK: Any = SimpleNamespace(anchor=1, anchor_ns=0, host_ns_per_ms=1e6)
+
+
+@pytest.mark.parametrize("per_launch", [1, 4])
+def test_small_requests_are_one_launch(cuda: Cuda, per_launch: int) -> None:
+    """One CUDA call submits them all, copies too; each then takes a query and four event reads."""
+    lane = _lane(cuda, 1024, per_launch=per_launch)
+    assert lane.graph_refusal == ""
+    lane.submit(0)
+    assert cuda.calls == ["cudaGraphLaunch"]
+    cuda.calls.clear()
+    finished = [lane.poll(CLOCK) for _ in range(per_launch)]
+    assert [it.buffer for it in finished if it] == list(range(per_launch))
+    assert cuda.calls == ["cudaEventQuery", *["cudaEventElapsedTime"] * 4] * per_launch
+    assert lane.poll(CLOCK) is None
+
+
+def test_each_input_set_has_a_graph_that_copies_it(cuda: Cuda) -> None:
+    """Two slots × three input sets: six graphs, each with one source of its set, and an order for compute."""
+    _lane(cuda, 1024)
+    sources = [next(step[1][1] for step in graph if step[0] == "cudaMemcpyAsync") for graph in cuda.graphs]
+    assert sources == [1, 2, 3, 1, 2, 3]
+    assert all([name for name, _ in graph].count("cudaStreamWaitEvent") == 1 for graph in cuda.graphs)
+
+
+def test_large_inputs_are_copied_by_calls_of_their_own(cuda: Cuda) -> None:
+    """Record, copy, record, launch; the graph waits for its copy and for the compute before."""
+    lane = _lane(cuda, COPIED_TOGETHER_BYTES + 1)
+    lane.submit(1)
+    assert cuda.calls == ["cudaEventRecordWithFlags", "cudaMemcpyAsync", "cudaEventRecordWithFlags", "cudaGraphLaunch"]
+    assert len(cuda.graphs) == 2
+    assert all([name for name, _ in graph].count("cudaStreamWaitEvent") == 2 for graph in cuda.graphs)
+
+
+def test_a_refused_capture_runs_plainly(cuda: Cuda) -> None:
+    """The same steps, called one by one, several requests' in a row."""
+    lane = _lane(cuda, 1024, refuse=True, per_launch=2)
+    assert "capture refused" in lane.graph_refusal
+    lane.submit(0)
+    assert cuda.calls.count("enqueue") == 2
+    assert cuda.calls.count("cudaEventRecordWithFlags") == 10
+    assert "cudaGraphLaunch" not in cuda.calls
+
+
+def test_a_full_lane_takes_no_more(cuda: Cuda) -> None:
+    """Two submits fill both slots; a third is refused before anything is called."""
+    lane = _lane(cuda, 1024, per_launch=3)
+    lane.submit(0)
+    lane.submit(1)
+    cuda.calls.clear()
+    with pytest.raises(EngineError, match="6 requests in flight in 6 buffer sets"):
+        lane.submit(0)
+    assert cuda.calls == []
+
+
+def test_a_failed_device_is_told_by_the_poll(cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad status of the query, or of an event's reading, is a CudaError of its name."""
+    lane = _lane(cuda, 1024)
+    lane.submit(0)
+    monkeypatch.setattr(lane, "_elapsed", lambda *_: (700, 0.0))
+    with pytest.raises(CudaError, match="cudaEventElapsedTime"):
+        lane.poll(CLOCK)
+    monkeypatch.setattr(lane, "_query", lambda *_: (700,))
+    with pytest.raises(CudaError, match="cudaEventQuery"):
+        lane.poll(CLOCK)
