@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import loadtrt
-from loadtrt.lanes.recorder import KEEP, Recorder
+from loadtrt.lanes.recorder import Recorder
 from loadtrt.load.arrivals import steady_load, steady_rate
 from loadtrt.load.batcher import parse_batching
 from loadtrt.load.mix import parse_mix
+from loadtrt.measure.board import KEEP
 from loadtrt.measure.cohorts import cohorts_of, sample_of
 from loadtrt.measure.early import Widths, ranks_of
 from loadtrt.measure.findings import findings_of
@@ -147,7 +148,7 @@ def _steadiness(recorder: Recorder, config: RunConfig) -> Steadiness:
         recorder.start_ns,
         closed=config.arrivals == "closed",
         steady=_steady(config),
-        places=config.contexts * config.buffers,
+        places=config.contexts * config.buffers * config.requests_per_launch,
         seconds=() if recorder.complete else recorder.intervals,
     )
 
