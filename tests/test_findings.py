@@ -16,7 +16,19 @@ from loadtrt.cli.main import cli
 from loadtrt.measure.findings import findings_of
 from loadtrt.measure.layers import Layer
 from loadtrt.measure.profile import LayerTimes, ProfilePass, ProfileResult
-from loadtrt.measure.result import Batches, Cohort, Finding, Lane, Phases, Problem, RunResult, Steadiness, Throughput
+from loadtrt.measure.result import (
+    Batches,
+    Cohort,
+    Finding,
+    Lane,
+    Phases,
+    Problem,
+    RunResult,
+    SlowPart,
+    Stall,
+    Steadiness,
+    Throughput,
+)
 from loadtrt.report.tables import summary_text
 from loadtrt.units import SECOND_NS
 
@@ -390,6 +402,90 @@ def test_drift() -> None:
     assert "near capacity" in wanders[0].cause
 
 
+def _stalled(**changes: Any) -> Steadiness:
+    values = {"start_ns": 5 * SECOND_NS, "longest_ns": SECOND_NS, "times": 1, "total_ns": SECOND_NS, "late": 500}
+    return Steadiness(transient_ns=0, overloaded=False, stall=Stall(**{**values, "host": False, **changes}))
+
+
+def test_a_stall() -> None:
+    """When, how long, how often, who was late by it; whose it was; and how to see whether it comes again."""
+    found = only(run_of(options=OPEN, busy=0.5, steadiness=_stalled()))
+    assert found.kind == "stall"
+    assert found.evidence == (
+        "nothing was answered for 1.00 s from 5.00 s on, while requests waited: 500 requests (5 %) came late by it"
+    )
+    assert found.cause.startswith("the device stood still")
+    assert "run.trace.json" in found.remedy
+    assert "--duration 30s" in found.remedy
+    several = only(run_of(options=OPEN, busy=0.5, steadiness=_stalled(times=4, total_ns=2 * SECOND_NS)))
+    assert "from 5.00 s on, and 3 shorter times, for 2.00 s in all, while" in several.evidence
+    own = only(run_of(options=OPEN, busy=0.5, steadiness=_stalled(host=True)))
+    assert own.cause.startswith("loadtrt itself stood still")
+    assert own.remedy.startswith("free a core for loadtrt; ")
+    cpu = run_of(
+        {"h2d": 0, "d2h": 0, "enqueue": 8}, OPEN, busy=0.5, engine=engine("onnxruntime"), steadiness=_stalled()
+    )
+    assert only(cpu).cause.startswith("the engine's threads stood still")
+    nothing = {"compute": 0.0, "h2d": 0.0, "d2h": 0.0}
+    assert kinds(run_of(nothing, OPEN, busy=None, steadiness=_stalled())) == []
+
+
+def _slow(expected: float, served: float, over_s: float | None = None, **more: Any) -> Steadiness:
+    over_ns = None if over_s is None else round(over_s * SECOND_NS)
+    part = SlowPart(
+        start_ns=2 * SECOND_NS,
+        end_ns=6 * SECOND_NS,
+        served_per_s=served,
+        expected_per_s=expected,
+        over_ns=over_ns,
+    )
+    return Steadiness(**{"transient_ns": 0, "overloaded": False, "slow": part, **more})
+
+
+def test_a_part_in_which_more_came_than_was_served() -> None:
+    """A steady load tells of the device, one that changes of itself; the queue of that time is no other finding."""
+    waits = {"latency": 600_000.0}
+    found = only(run_of(waits, OPEN, busy=0.9, steadiness=_slow(500, 300, 8.5)))
+    assert found.kind == "slow-part"
+    assert found.evidence == (
+        "from 2.00 s to 6.00 s 500/s came and 300/s were served: 800 more waited then, the last until 8.50 s"
+    )
+    assert found.cause.startswith("the device was slower then")
+    assert "--duration 30s" in found.remedy
+    assert "until" not in only(run_of(waits, OPEN, busy=0.9, steadiness=_slow(500, 300))).evidence
+    stages = only(run_of(waits, {"stages": "1/s:9s, 9/s:1s"}, busy=0.9, steadiness=_slow(500, 300)))
+    assert stages.cause.startswith("more came then than the lanes serve")
+    assert stages.remedy == "lower rates in --stages, or more --contexts"
+    filling = _slow(500, 300, transient_ns=SECOND_NS, transient_ratio=0.5, drift_ratio=1.5)
+    assert kinds(run_of(waits, OPEN, busy=0.9, steadiness=filling)) == ["slow-part"]
+    cold = _slow(500, 300, transient_ns=SECOND_NS, transient_ratio=2.0)
+    assert kinds(run_of(options=OPEN, busy=0.9, steadiness=cold)) == ["transient"]
+    assert kinds(run_of(options=OPEN, busy=0.9, steadiness=_slow(500, 300, overloaded=True))) == ["overloaded"]
+
+
+def test_a_slow_part_where_all_waits() -> None:
+    """By its pace, from 5 % on; a beginning or an end that is different says it already."""
+    found = findings_of(run_of(steadiness=_slow(1_000, 800)))[0]
+    assert (found.kind, found.evidence) == (
+        "slow-part",
+        "from 2.00 s to 6.00 s 800/s were served, and 1 000/s in the whole run",
+    )
+    assert kinds(run_of(steadiness=_slow(1_000, 953))) == ["compute-bound"]
+    assert kinds(run_of(steadiness=_slow(1_000, 800, drift_ratio=1.3))) == ["drift", "compute-bound"]
+    load = {"arrivals": "offline", "requests": 10_000}
+    offline = only(run_of(options=load, busy=0.9, steadiness=_slow(1_000, 800)))
+    assert offline.cause.startswith("the device was slower then")
+    assert "--requests 30000" in offline.remedy
+
+
+def test_a_stall_that_is_the_slow_part_is_told_once() -> None:
+    """Where at least half of what gathered came while nothing was answered."""
+    for longest_s, told in ((1.0, ["stall"]), (0.7, ["stall", "slow-part"])):
+        stall = _stalled(total_ns=round(longest_s * SECOND_NS)).stall
+        state = _slow(500, 300, stall=stall)
+        assert kinds(run_of(options=OPEN, busy=0.5, steadiness=state)) == told
+
+
 def test_a_gpu_that_was_slowed_down() -> None:
     """What telemetry tells is in the same list, before what it explains."""
     state = Steadiness(transient_ns=SECOND_NS, transient_ratio=0.7, drift_ratio=1.4, overloaded=False)
@@ -445,7 +541,8 @@ def test_more_than_are_kept() -> None:
     st.booleans(),
     st.tuples(st.floats(0, 0.1), st.floats(0.3, 1), st.floats(1, 4)),
     st.one_of(st.none(), st.builds(Steadiness, transient_ns=st.integers(0, 10**10), transient_ratio=st.floats(0.1, 9),
-        drift_ratio=st.one_of(st.none(), st.floats(0.1, 9)), overloaded=st.booleans())),
+        drift_ratio=st.one_of(st.none(), st.floats(0.1, 9)), overloaded=st.booleans(),
+        slow=st.sampled_from([None, _slow(500, 300).slow]), stall=st.sampled_from([None, _stalled().stall]))),
 )  # fmt: skip
 def test_no_remedy_is_in_use_and_none_comes_twice(
     times: dict[str, float],

@@ -89,7 +89,7 @@ def _stall(result: RunResult) -> Finding | None:
     return Finding(
         kind="stall",
         evidence=f"nothing was answered {again}, while requests waited: "
-        f"{plural(stall.late, 'request')} ({100 * stall.late / result.ok:.2g} %) came late by it",
+        f"{plural(stall.late, 'request')} ({100 * stall.late / (result.ok + result.failed):.2g} %) came late by it",
         cause=cause,
         remedy=f"{'free a core for loadtrt; ' if stall.host else ''}'loadtrt report RUN.json -o run.trace.json' shows "
         f"the requests around the slowest, and {_longer(result, _thrice(result))} whether it comes again",
