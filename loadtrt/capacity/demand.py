@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from loadtrt.errors import UsageError
 from loadtrt.measure.fleet_result import FleetDemand
-from loadtrt.units import SECOND_NS
+from loadtrt.units import SECOND_NS, format_count
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -101,6 +102,10 @@ def traced_demand(trace: Trace, source: str, *, growth: float = 0.0, headroom: f
     while count > _MOST_REPLAYED:
         span //= 2
         first, count = _busiest(instants, span)
+    if not count:
+        raise UsageError(
+            f"{source}: more than {format_count(_MOST_REPLAYED)} requests have the same instant: give finer"
+        )
     lead = min(first, count // _LEAD)
     replayed = instants[first - lead : first + count]
     minutes = np.bincount(instants // minute)[: max(trace.duration_ns // minute, 1)]

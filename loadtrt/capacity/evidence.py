@@ -17,13 +17,21 @@ from loadtrt.measure.sweep_result import SweepResult
 from loadtrt.units import SECOND_NS, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from loadtrt.measure.capacity_result import Candidate
     from loadtrt.measure.facts import EngineInfo
     from loadtrt.measure.result import RunResult
 
 _CROWDED = 0.97  # of the greatest throughput: less is no noise
+
+_TOLD: Mapping[str, tuple[type, ...]] = {  # by every configuration
+    "arrivals": (str,),
+    "contexts": (int,),
+    "buffers": (int,),
+    "rate": (int, float, type(None)),
+    "objective": (list, tuple),
+}
 
 Source: TypeAlias = CapacityResult | SweepResult | tuple["RunResult", ...]
 
@@ -69,12 +77,24 @@ class _Runs:
 def evidence_of(source: Source, contexts: int | None = None, batch: int | None = None) -> Evidence:
     """What the files tell of one engine with so many contexts and that batch; where they are not given, of the one that
     was chosen, or else of the one with the most inferences a second. Raises UsageError where that is not enough."""
-    if isinstance(source, CapacityResult):
-        return _of_capacity(source, contexts, batch)
-    if isinstance(source, SweepResult):
-        runs = tuple(point.run for point in source.points if point.run is not None)
-        return _of_runs(runs, "sweep", contexts, batch)
-    return _of_runs(source, "set of runs", contexts, batch)
+    match source:
+        case CapacityResult():
+            _require_told(trial.run for candidate in source.candidates for trial in candidate.trials)
+            return _of_capacity(source, contexts, batch)
+        case SweepResult():
+            runs = tuple(point.run for point in source.points if point.run is not None)
+            _require_told(runs)
+            return _of_runs(runs, "sweep", contexts, batch)
+        case _:
+            _require_told(source)
+            return _of_runs(source, "set of runs", contexts, batch)
+
+
+def _require_told(runs: Iterable[RunResult | None]) -> None:
+    for run in runs:
+        for name, kinds in _TOLD.items():
+            if run is not None and not isinstance(run.config.get(name), kinds):
+                raise UsageError(f"the configuration of a run does not tell its {name}, as that of loadtrt run does")
 
 
 def _of_capacity(result: CapacityResult, contexts: int | None, batch: int | None) -> Evidence:
@@ -170,7 +190,7 @@ def _of_runs(runs: Sequence[RunResult], word: str, contexts: int | None, batch: 
     lone = "latency" if buffers == 1 else "device" if "device" in alone.histograms else "latency"
     work, mean_ns, cv = work_of(_histogram(alone, lone))
     if buffers > 1:
-        mean_ns = alone.metrics["device"].mean_ns or mean_ns
+        mean_ns = (alone.metrics["device"].mean_ns if "device" in alone.metrics else None) or mean_ns
         notes.append(
             f"the runs had {buffers} buffer sets a context, so that no request was alone: its time is taken to be its "
             "device time; runs with --buffers 1 would tell"

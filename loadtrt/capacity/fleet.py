@@ -11,8 +11,8 @@ import numpy as np
 import loadtrt
 from loadtrt.capacity.demand import fewest_for
 from loadtrt.capacity.fleet_check import compare
+from loadtrt.capacity.fleet_estimate import estimated_gpus, estimated_ns
 from loadtrt.capacity.fleet_prediction import predict
-from loadtrt.capacity.queueing import allen_cunneen
 from loadtrt.errors import UsageError
 from loadtrt.measure.fleet_result import (
     ROUTINGS,
@@ -41,8 +41,12 @@ if TYPE_CHECKING:
 
 _FINE = 200  # sizes above that are told within 0.5 %
 _MOST_GPUS = 2000
+_MOST_SIMULATED = 20_000_000  # requests, of one way to route: a minute or so
 _LEAST_UTILISATION = 0.01  # where more GPUs change nothing any more
+_LEAST_PER_S = 1 / 3600
 _DRAWN = 1_000_000
+_SPENT = f"after {format_count(_MOST_SIMULATED)} simulated requests there was no time for more"
+_TOO_MANY = f"more than {format_count(_MOST_GPUS)} are not simulated"
 
 
 def plan_fleet(
@@ -64,8 +68,9 @@ def plan_fleet(
 
     For each routing the fewest GPUs, G, that meet all objectives at the planned rate with Λ / (G · most_per_s) ≤
     max_utilisation, and `spares` more: if as many are away, what is left still does. say: told what is being done;
-    stopped: whether to end with what there is. Raises UsageError for an objective that cannot be predicted, and for
-    more than 2000 GPUs.
+    stopped: whether to end with what there is. For each routing no more than 20 million requests are simulated, and no
+    more than 2000 GPUs: what was found until then is the answer, and says so. Raises UsageError for an objective that
+    cannot be predicted, for what takes more GPUs anyhow, and for less than a request an hour.
     """
     started = datetime.now(UTC)
     _require_predictable(objectives, demand.told.replayed)
@@ -75,11 +80,17 @@ def plan_fleet(
             f"{format_count(demand.told.planned_per_s)} requests/s take more than {format_count(_MOST_GPUS)} GPUs: "
             "plan for a part of the demand, such as a region's"
         )
+    if demand.told.planned_per_s < _LEAST_PER_S:
+        raise UsageError("less than one request an hour is no load: one GPU is as good as any number")
     choices: list[Choice] = []
     checks: list[Comparison] = []
+    notes = list(evidence.notes)
     interrupted = False
     try:
-        checks.extend(compare(evidence, objectives, seed, say, planner.look_up))
+        try:
+            checks.extend(compare(evidence, objectives, seed, say, planner.spend))
+        except _SpentError:
+            notes.append(f"not every run at a rate was predicted: {_SPENT}")
         choices.extend(planner.choose(routing) for routing in routings)
     except _StoppedError:
         interrupted = True
@@ -100,7 +111,7 @@ def plan_fleet(
         choices=tuple(choices),
         direct=planner.direct(),
         checks=tuple(checks),
-        notes=evidence.notes,
+        notes=tuple(notes),
     )
 
 
@@ -108,8 +119,14 @@ class _StoppedError(Exception):
     """Somebody asked to stop."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+class _SpentError(Exception):
+    """More requests would have to be simulated than is reasonable."""
+
+
+@dataclass(slots=True, eq=False)
 class _Planner:
+    """left: requests that may yet be simulated."""
+
     evidence: Evidence
     demand: Demand
     objectives: tuple[Objective, ...]
@@ -119,11 +136,15 @@ class _Planner:
     seed: int
     say: Callable[[str], None]
     stopped: Callable[[], bool]
+    left: int = _MOST_SIMULATED
 
-    def look_up(self) -> None:
-        """End here if it is time to stop."""
+    def spend(self, requests: int) -> None:
+        """End here if it is time to stop, or so many would be too many."""
         if self.stopped():
             raise _StoppedError
+        self.left -= requests
+        if self.left < 0:
+            raise _SpentError
 
     @property
     def _station(self) -> Station:
@@ -140,35 +161,44 @@ class _Planner:
         hopeless = self._hopeless()
         if hopeless is not None:
             return Choice(routing=routing, gpus=None, reason=hopeless, infeasible=True)
-        guess = self._estimated_gpus(routing)
+        guess = estimated_gpus(self.demand, self._station, routing, self.objectives, self.least, _MOST_GPUS)
         tried: dict[int, Prediction] = {}
 
         def verdict(gpus: int) -> Verdict:
             tried[gpus] = self._predict(routing, gpus)
             return tried[gpus].verdict
 
-        needed = self._fewest(verdict, guess)
+        self.left, spent = _MOST_SIMULATED, ""
+        try:
+            needed = self._fewest(verdict, guess)
+        except _SpentError:
+            needed = min((gpus for gpus, found in tried.items() if found.verdict == "met"), default=None)
+            spent = _SPENT
         missed = [gpus for gpus, found in tried.items() if found.verdict == "missed"]
         at_least = max(missed, default=self.least - 1) + 1
-        estimate = Estimate(gpus=guess, quantile_ns=self._estimated_ns(routing, needed) if needed else None)
+        estimate = Estimate(gpus=guess, quantile_ns=self._estimated_ns(routing, needed))
         if needed is None:
             last = tried[max(tried)]
             share = next(share for share in last.objectives if share.verdict != "met")
+            idle = last.utilisation < _LEAST_UTILISATION
+            fares = "miss" if share.verdict == "missed" else "leave undecided"
+            why = "more would change little" if idle else spent or _TOO_MANY
             return Choice(
                 routing=routing,
                 gpus=None,
                 at_least=at_least,
-                reason=f"{plural(last.gpus, 'GPU')}, {100 * last.utilisation:.2g} % busy, "
-                f"{'miss' if share.verdict == 'missed' else 'leave undecided'} {share.objective} ({_value(share)}): "
-                "more would change little",
-                infeasible=share.verdict == "missed",
+                reason=f"{plural(last.gpus, 'GPU')}, {100 * last.utilisation:.2g} % busy, {fares} {share.objective} "
+                f"({_value(share)}): {why}",
+                infeasible=idle and share.verdict == "missed",
                 tried=tuple(tried.values()),
                 estimate=estimate,
             )
         gpus, degraded, whole = needed + self.spares, tried[needed], tried[needed]
         if self.spares:
+            self.left = _MOST_SIMULATED
             whole = self._predict(routing, gpus)
         binding, reason = self._why(degraded, tried, at_least)
+        reason += f"; {spent}" if spent else ""
         return Choice(
             routing=routing,
             gpus=gpus,
@@ -187,17 +217,23 @@ class _Planner:
 
     def _predict(self, routing: Routing, gpus: int) -> Prediction:
         self.say(f"simulating {plural(gpus, 'GPU')}, {routing}")
-        return predict(self.demand, self._station, routing, gpus, self.objectives, self.seed, self.look_up)
+        return predict(self.demand, self._station, routing, gpus, self.objectives, self.seed, self.spend)
+
+    def _estimated_ns(self, routing: Routing, gpus: int | None) -> float | None:
+        return (
+            None if gpus is None else estimated_ns(self.demand, self._station, routing, gpus, self.objectives[0].rank)
+        )
 
     def _fewest(self, verdict: Callable[[int], Verdict], guess: int | None) -> int | None:
         """The fewest GPUs that surely meet the objectives; where fewer are undecided, the most that miss, too."""
         missed, unmet, step = self.least - 1, self.least - 1, 1
         met = self.least
         while (found := verdict(met)) != "met":
-            if self.demand.told.planned_per_s < _LEAST_UTILISATION * met * self._station.most_per_s:
+            idle = self.demand.told.planned_per_s < _LEAST_UTILISATION * met * self._station.most_per_s
+            if idle or met >= _MOST_GPUS:
                 return None
             missed, unmet = met if found == "missed" else missed, met
-            met = max(guess or 0, met + step)
+            met = min(max(guess or 0, met + step), _MOST_GPUS)
             guess, step = None, max(2 * step, met // 8)
         while met - unmet > max(1, met // _FINE):
             middle = (unmet + met) // 2
@@ -217,7 +253,7 @@ class _Planner:
                 return "utilisation", "one GPU is enough"
             busy = 100 * self.demand.told.planned_per_s / self._station.most_per_s / (found.gpus - 1)
             met = " and ".join(f"{share.objective} ({_value(share)})" for share in found.objectives)
-            return "utilisation", f"{found.gpus} meet {met}; {found.gpus - 1} would be {busy:.0f} % busy"
+            return "utilisation", f"{found.gpus} meet {met}; {found.gpus - 1} would be {busy:.3g} % busy"
         below = tried[max(fewer)]
         unmet = next(share for share in below.objectives if share.verdict != "met")
         share = next(each for each in found.objectives if each.objective == unmet.objective)
@@ -239,32 +275,6 @@ class _Planner:
                     f"{format_duration(objective.bound_ns)} even alone on a GPU: no number of GPUs mends that"
                 )
         return None
-
-    def _estimated_ns(self, routing: Routing, gpus: int, objective: Objective | None = None) -> float | None:
-        """The quantile of the first objective, or of this one, by Allen and Cunneen: contexts are taken for servers,
-        each as slow as when all are at work; for least-outstanding, all GPUs' contexts behind one queue."""
-        station, rank = self._station, (objective or self.objectives[0]).rank
-        pooled = gpus if routing == "least-outstanding" else 1
-        service_s = station.contexts / station.most_per_s
-        rate = self.demand.told.planned_per_s * pooled / gpus
-        cv2 = self.demand.cv2_at_gpu(routing, gpus)
-        waiting = allen_cunneen(station.contexts * pooled, rate, service_s, cv2, station.cv2)
-        return None if waiting is None else waiting.latency_quantile(rank, station.works * service_s) * SECOND_NS
-
-    def _estimated_gpus(self, routing: Routing) -> int | None:
-        def meets(gpus: int) -> bool:
-            values = [(self._estimated_ns(routing, gpus, each), each.bound_ns) for each in self.objectives]
-            return all(value is not None and value <= bound for value, bound in values)
-
-        low, high = self.least - 1, self.least
-        while not meets(high):
-            if self.demand.told.planned_per_s < _LEAST_UTILISATION * high * self._station.most_per_s:
-                return None
-            low, high = high, 2 * high
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if meets(middle) else (middle, high)
-        return high
 
     def direct(self) -> Direct | None:
         """By the capacity measured of one GPU, where that was under the same objectives and Poisson arrivals."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadtrt.capacity.demand import steady_demand
-from loadtrt.capacity.fleet_prediction import predict
+from loadtrt.capacity.fleet_prediction import MOST_LEAD, lead_of, predict
 from loadtrt.measure.fleet_result import Comparison
 from loadtrt.measure.histogram import Histogram
 from loadtrt.measure.objective import Objective
@@ -29,7 +29,7 @@ def compare(
     objectives: Sequence[Objective],
     seed: int,
     say: Callable[[str], None],
-    look_up: Callable[[], None],
+    spend: Callable[[int], None],
 ) -> Iterator[Comparison]:
     """Each quantile that an objective binds, for each run that tells it: closed loops, then open ones by rate.
 
@@ -55,17 +55,19 @@ def compare(
             measured = _measured(run, rank)
             if measured is None:
                 continue
-            if config["rate"] >= _FULL * each.most_per_s:
+            demand = steady_demand(config["rate"], burstiness=cv)
+            if config["rate"] >= _FULL * each.most_per_s or lead_of(demand, each, "random", 1) > MOST_LEAD:
                 yield _comparison(run, rank, measured, None, None, None)
                 continue
             bound = Objective(f"latency.p{100 * rank:g}", 0, rank, round(measured))
-            demand = steady_demand(config["rate"], burstiness=cv)
-            found = predict(demand, each, "random", 1, [bound], seed, look_up, _PRECISION).objectives[0]
+            found = predict(demand, each, "random", 1, [bound], seed, spend, _PRECISION).objectives[0]
             yield _comparison(run, rank, measured, found.value_ns, found.value_low_ns, found.value_high_ns)
 
 
 def _measured(run: RunResult, rank: float) -> float | None:
     """The quantile of latency, None where the run was too short for it."""
+    if "latency" not in run.metrics or "latency" not in run.histograms:
+        return None
     for name, known in PERCENTILES.items():
         if known == rank:
             return run.metrics["latency"].percentiles_ns[name]

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 _ARRIVALS, _WORK, _ROUTES = 2000, 2001, 2002  # streams of random numbers, apart from all others of a seed
 _COUNTED = 50_000  # requests of a replication whose latencies count
 _LOOKS = (3, 6, 12, 20)  # after so many replications a verdict is looked for
-_MOST = 1_000_000  # requests in all
+_MOST = 1_000_000  # requests that count, in all; and twice as many with those that only fill queues
+MOST_LEAD = 500_000  # of these, in a replication
 _RELAXATIONS = 10
 
 
@@ -39,7 +40,7 @@ def predict(
     gpus: int,
     objectives: Sequence[Objective],
     seed: int,
-    look_up: Callable[[], None] = lambda: None,
+    spend: Callable[[int], None] = lambda _: None,
     precision: float | None = None,
 ) -> Prediction:
     """What `gpus` Stations do with the demand.
@@ -52,18 +53,25 @@ def predict(
 
     Verdicts and intervals are those of measured runs (measure/verdict.py), over all replications one after the other.
     precision: go on until every objective's quantile is known within that share of itself, verdict or not: who stops at
-    a verdict stops at quantiles that lie far out by chance. look_up is called before each replication, and may raise.
+    a verdict stops at quantiles that lie far out by chance. spend: told before each replication how many requests it
+    simulates; may raise.
+
+    A queue that takes more than half a million requests to forget that it was empty is followed no further: it may
+    miss, but is not sure to meet anything, for it would grow longer.
     """
+    wanted = lead_of(demand, each, routing, gpus)
+    lead = min(wanted, MOST_LEAD)
+    simulated = len(demand.instants) if demand.instants is not None else _simulated(lead)
     parts: list[npt.NDArray[np.int64]] = []
     histogram, end = Histogram(), 0
     while True:
-        look_up()
-        rows = _replication(demand, each, routing, gpus, seed, len(parts))
+        spend(simulated)
+        rows = _replication(demand, each, routing, gpus, seed, len(parts), lead)
         rows[:, COLUMNS.index("due") : COLUMNS.index("completed") + 1] += end
         parts.append(rows)
         end = int(rows[-1, COLUMNS.index("due")]) + 1
         histogram.add(Records(rows).completed - Records(rows).due)
-        most = len(parts) == _LOOKS[-1] or len(parts) * len(rows) >= _MOST
+        most = len(parts) == _LOOKS[-1] or len(parts) * max(len(rows), simulated / 2) >= _MOST
         if len(parts) in _LOOKS or most:
             records = Records(np.concatenate(parts))
             latency = records.completed - records.due
@@ -71,6 +79,11 @@ def predict(
                 judge(objective, records, histogram, int(np.count_nonzero(latency <= objective.bound_ns)), len(records))
                 for objective in objectives
             ]
+            if lead < wanted:
+                shares = [
+                    share.model_copy(update={"verdict": "undecided"}) if share.verdict == "met" else share
+                    for share in shares
+                ]
             verdict = verdict_of([share.verdict or "undecided" for share in shares])
             if most or (verdict != "undecided" if precision is None else _spread(shares) <= precision):
                 break
@@ -105,14 +118,13 @@ def _spread(shares: Sequence[ObjectiveShare]) -> float:
 
 
 def _replication(
-    demand: Demand, each: Station, routing: Routing, gpus: int, seed: int, number: int
+    demand: Demand, each: Station, routing: Routing, gpus: int, seed: int, number: int, lead: int
 ) -> npt.NDArray[np.int64]:
     work = _stream(seed, _WORK, number)
     if demand.instants is not None:
         return _replay(demand, each, routing, gpus, work, _stream(seed, _ROUTES, number))
     together = gpus if routing == "least-outstanding" else 1
-    lead = _lead(demand, each, routing, gpus, together)
-    count = lead + _COUNTED + lead // _RELAXATIONS  # those after the last that counts slow it down, too
+    count = _simulated(lead)
     due = demand.due_at_gpu(routing, gpus, count, _stream(seed, _ARRIVALS, number))
     due *= count * gpus / (together * demand.told.planned_per_s * due[-1])
     done = np.array(completions(due.tolist(), _work(each, count, work).tolist(), each, together))
@@ -143,10 +155,18 @@ def _work(each: Station, count: int, random: np.random.Generator) -> Floats:
     return work
 
 
-def _lead(demand: Demand, each: Station, routing: Routing, gpus: int, together: int) -> int:
+def _simulated(lead: int) -> int:
+    """Requests of a replication: those after the last that counts slow it down, too."""
+    return lead + _COUNTED + lead // _RELAXATIONS
+
+
+def lead_of(demand: Demand, each: Station, routing: Routing, gpus: int) -> int:
     """Requests until the queue has forgotten that it began empty: ten relaxation times, S / (1 − √ρ)² of one server
     (M/M/1: Cohen, The single server queue, 1982), longer by (Ca² + Cs²)/2 and c times shorter for c of them, and ten
-    times what is in flight."""
+    times what is in flight. A trace has its own."""
+    if demand.instants is not None:
+        return 0
+    together = gpus if routing == "least-outstanding" else 1
     load = demand.told.planned_per_s / (gpus * each.most_per_s)
     spread = max((demand.cv2_at_gpu(routing, gpus) + each.cv2) / 2, 1)
     relaxation = load / (1 - math.sqrt(load)) ** 2 * spread
