@@ -98,7 +98,7 @@ def test_a_heat_map_has_a_cell_for_each_second_and_latency() -> None:
     """Single requests are seen; more are darker."""
     run = measured()
     cells = sum(len(interval.latency_counts) for interval in run.intervals)
-    root = _parsed(heat_map(run.intervals, []))
+    root = _parsed(heat_map(run.intervals, timeline_of(run), []))
     strokes = [path.get("d", "") for path in next(iter(_of_class(root, "cells")))]
     assert sum(stroke.count("M") for stroke in strokes) == cells
     assert [shade(count, 1000) for count in (1, 30, 1000)] == [0, SHADES // 2 - 1, SHADES - 1]
@@ -111,7 +111,11 @@ def test_many_seconds_are_put_together() -> None:
     intervals = [second.model_copy(update={"start_ns": n * 10**9}) for n in range(10_800)]
     run = measured().model_copy(update={"intervals": tuple(intervals)})
     timeline = timeline_of(run)
-    for svg in (heat_map(intervals, []), throughput(intervals, timeline, None), percentiles(intervals, timeline, [])):
+    for svg in (
+        heat_map(intervals, timeline, []),
+        throughput(intervals, timeline, None),
+        percentiles(intervals, timeline, []),
+    ):
         _parsed(svg)
         assert len(svg) < 60_000
 
@@ -199,11 +203,13 @@ def test_the_law_of_a_ladder() -> None:
 
 
 def test_bars_without_values() -> None:
-    """What is not known has no length, and its row all the same."""
-    root = _parsed(bars("t", "d", [Bar("a", None, "–"), Bar("b", 0.0, "0"), Bar("c", 2.0, "2")]))
+    """What is not known, and what is nothing, has a row and no bar; what is little has one that is seen."""
+    root = _parsed(bars("t", "d", [Bar("a", None, "–"), Bar("b", 0.0, "0"), Bar("c", 2.0, "2"), Bar("d", 1e-9, "0")]))
     widths = [float(found.get("width", "0")) for found in root.iter("rect")]
-    assert widths[0] == widths[1] == 1
-    assert widths[2] > 300
+    assert len(widths) == 2
+    assert widths[0] > 300
+    assert widths[1] == 1
+    assert [text.text for text in _of_class(root, "tick")] == ["a", "b", "c", "d"]
     parts = _parsed(stacks("t", "d", ["x", "y"], [Stack("all", [0.0, 3.0], "3")], lambda value: f"{value:g}"))
     assert len(_of_class(parts, "part")) == 1
 

@@ -4,7 +4,8 @@ A testcase for each objective or threshold, and one for whether the numbers can 
 failure. Undecided is an *error*: CI shows a skipped test as none at all and lets the build pass, and nothing failed
 either, as the test could not be carried out with so little data: that is what JUnit means by an error, and it is red
 everywhere. Of a run that is INVALID the testcase "valid" fails, and the others are skipped: its numbers neither meet
-nor miss anything, and a green one would be a lie.
+nor miss anything, and a green one would be a lie. A scenario whose rules were not kept is skipped, too: by them there
+is no result, and the exit code, which is that of any run, does not know of them.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from loadtrt.report.tables import objective_text
+from loadtrt.report.tables import objective_text, scenario_lines
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadtrt.measure.regression import Comparison, Judged
-    from loadtrt.measure.result import ObjectiveShare, RunResult
+    from loadtrt.measure.result import ObjectiveShare, RunResult, ScenarioResult
 
 _NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, 2.2
 
@@ -50,6 +51,8 @@ def run_junit(run: RunResult) -> str:
         )
     trusted = run.valid and run.outcome != "failed"
     cases = [valid, *(_objective(item, trusted) for item in run.objectives)]
+    if run.scenario is not None:
+        cases.append(_scenario(run.scenario))
     facts = {
         "run": run.run,
         "engine": run.engine.name,
@@ -79,6 +82,12 @@ def comparison_junit(comparison: Comparison) -> str:
 def _objective(item: ObjectiveShare, trusted: bool) -> _Case:
     told = " ".join(" ".join(objective_text(item)).split()).removeprefix(f"objective {item.objective}: ")
     return _judged(item.objective, told, item.verdict or "undecided", trusted)
+
+
+def _scenario(found: ScenarioResult) -> _Case:
+    """By the rules it passes; where they were not kept nothing was shown by them, and nothing failed either."""
+    told = "; ".join(scenario_lines(found))
+    return _Case(f"scenario {found.scenario}", told, None if found.by_rules else ("skipped", "not by the rules", told))
 
 
 def _threshold(item: Judged, trusted: bool) -> _Case:

@@ -83,7 +83,9 @@ def _lines(result: RunResult) -> Iterator[str]:
     for item in result.objectives:
         yield from objective_text(item)
     if result.scenario is not None:
-        yield from _scenario(result.scenario)
+        told, *reasons = scenario_lines(result.scenario)
+        yield told
+        yield from (f"  {reason}" for reason in reasons)
     counts = [plural(result.ok, "request")]
     counts += [f"{format_count(result.failed)} failed"] if result.failed else []
     counts += [f"{format_count(result.unserved)} not served"] if result.unserved else []
@@ -228,13 +230,20 @@ def telemetry_lines(telemetry: GpuTelemetry) -> Iterator[str]:
         words.append(f"{format_count(telemetry.energy_joules)} J")
     each = telemetry.joules_per_inference
     if each is not None:
-        words.append(f"{f'{format_count(each)} J' if each >= 1 else f'{format_count(1000 * each)} mJ'} an inference")
+        words.append(f"{joules_text(each)} an inference")
     if telemetry.throttled_fraction is not None:
         words.append(f"slowed down {100 * telemetry.throttled_fraction:.0f} % of the time")
     if words:
         yield f"GPU {' · '.join(words)}"
     if telemetry.missing:
         yield f"GPU not told: {'; '.join(telemetry.missing)}"
+
+
+def joules_text(energy: float | None) -> str:
+    """Energy in the unit that fits."""
+    if energy is None:
+        return "–"
+    return f"{format_count(energy)} J" if energy >= 1 else f"{format_count(1000 * energy)} mJ"
 
 
 def objective_text(item: ObjectiveShare) -> Iterator[str]:
@@ -254,8 +263,8 @@ def objective_text(item: ObjectiveShare) -> Iterator[str]:
         yield f"  → {item.reason}"
 
 
-def _scenario(found: ScenarioResult) -> Iterator[str]:
-    """What the scenario's result is, and which of its rules were not kept."""
+def scenario_lines(found: ScenarioResult) -> Iterator[str]:
+    """What the scenario's result is; then, one by one, which of its rules were not kept."""
     if found.latency_ns is not None and found.percentile_ns is not None:
         words = f"{found.metric} {format_duration(found.latency_ns)} by early stopping"
         words += f", {format_duration(found.percentile_ns)} as seen"
@@ -266,8 +275,7 @@ def _scenario(found: ScenarioResult) -> Iterator[str]:
     else:
         words = f"no {found.metric}"
     yield f"scenario {found.scenario}, {'by' if found.by_rules else 'NOT by'} MLPerf's rules: {words}"
-    for reason in found.reasons:
-        yield f"  {reason}"
+    yield from found.reasons
 
 
 def _mix(result: RunResult) -> Iterator[str]:

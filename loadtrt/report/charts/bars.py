@@ -16,7 +16,7 @@ _MOST_NAME = 0.42  # of the width
 
 
 class Bar(NamedTuple):
-    """One row. text: at the bar's end; value None: not known, no bar."""
+    """One row. text: at the bar's end. Neither 0 nor None, which is not known, has a bar."""
 
     name: str
     value: float | None
@@ -36,9 +36,9 @@ def bars(title: str, description: str, rows: Sequence[Bar]) -> str:
         wide = (WIDTH - left - right) * (row.value or 0.0) / largest
         inside = [hint(row.hint or f"{row.name}: {row.text}")]
         parts.append(label(cut(row.name, left - 8), left - 6, top + 12, "tick", "end"))
-        parts.append(
-            element("rect", *inside, x=left, y=top, width=max(wide, 1.0), height=_ROW - _GAP, class_=row.class_)
-        )
+        if row.value:
+            wide = max(wide, 1.0)  # so that none is overlooked
+            parts.append(element("rect", *inside, x=left, y=top, width=wide, height=_ROW - _GAP, class_=row.class_))
         parts.append(label(row.text, left + wide + 5, top + 12, "value"))
     return drawing(8 + _ROW * len(rows), title, description, parts)
 

@@ -18,7 +18,8 @@ _BELOW = 30.0  # how far below the allowed share the axis goes on, as a ratio
 
 
 class Miss(NamedTuple):
-    """A trial's share of bad requests, with 95 %. number: in the order in which they were made, from 1."""
+    """A trial's share of bad requests, with 95 %. number: in the order in which they were made, from 1. verdict: None
+    for undecided, and for a trial that is not counted, which `note` says."""
 
     number: int
     rate_per_s: float
@@ -27,6 +28,7 @@ class Miss(NamedTuple):
     high: float
     verdict: str | None
     confirm: bool
+    note: str = ""
 
 
 class Region(NamedTuple):
@@ -42,16 +44,17 @@ class Region(NamedTuple):
 def misses(trials: Sequence[Miss], allowed: float, region: Region, objective: str) -> str:
     """Share of bad requests against the rate, on a logarithmic axis: full marks met the objective, crosses missed it,
     rings did not tell; none bad is drawn at the bottom. allowed: what the objective lets be bad."""
-    shares = [share for trial in trials for share in (trial.share, trial.high) if share > 0]
+    shares = [share for trial in trials for share in (trial.share, trial.low, trial.high) if share > 0]
     low = min([allowed / 3, *(max(share, allowed / _BELOW) / 1.6 for share in shares)]) if allowed else 1e-4
-    y = shares_axis("bad requests", low, 1.0)
+    y = shares_axis("bad requests", low, min(max([3 * allowed, 1e-3, *(1.6 * share for share in shares)]), 1.0))
     rates = [trial.rate_per_s for trial in trials]
     edges = [*rates, *(value for value in region if value is not None)]
     x = _room("requests/s", edges)
     verdicts = {trial.verdict for trial in trials}
     keys = [Key("met", "good", "dot")] if "met" in verdicts else []
     keys += [Key("missed", "bad", "cross")] if "missed" in verdicts else []
-    keys += [Key("undecided", "open hollow", "dot")] if verdicts - {"met", "missed"} else []
+    other = "undecided or not counted" if any(trial.note for trial in trials) else "undecided"
+    keys += [Key(other, "open hollow", "dot")] if verdicts - {"met", "missed"} else []
     keys += [Key("allowed", "bad rule")]
     keys += [Key("capacity, 95 %", "span region", "box")] if region.estimate is not None else []
     plot = Plot(x, y, height=290, keys=keys)
@@ -65,6 +68,7 @@ def misses(trials: Sequence[Miss], allowed: float, region: Region, objective: st
     for trial in trials:
         words = f"{trial.number}{', confirming' if trial.confirm else ''}: {format_count(trial.rate_per_s)}/s"
         words += f", {100 * trial.share:.3g} % bad ({100 * trial.low:.3g} to {100 * trial.high:.3g} %)"
+        words += f", {trial.note}" if trial.note else ""
         if trial.verdict == "missed":
             plot.cross(trial.rate_per_s, trial.share, "bad", text=words)
         else:
@@ -136,12 +140,13 @@ def latencies(
             words = f"{format_count(rate)}/s: {name} {format_duration(time)}"
             plot.dot(rate, time, f"f{number}", text=words, radius=2.8)
     for name, bound in bounds:
-        plot.level(bound, "bad", name)
+        plot.level(bound, "bad", name, left=True)
     return plot.svg("Latency by rate", f"{plural(len(ordered), 'trial')} of an open loop.")
 
 
 class Point(NamedTuple):
-    """A run of a sweep. series: which line it is on; tag: its place on it; front: no other beats it in both."""
+    """A run of a sweep. series: which line it is on; tag: its place on it; front: no other beats it in both; valid:
+    whether its numbers can be trusted."""
 
     series: str
     tag: str
@@ -149,10 +154,11 @@ class Point(NamedTuple):
     latency_ns: float
     front: bool
     knee: bool
+    valid: bool = True
 
 
 def tradeoff(points: Sequence[Point], percentile: str, bounds: Sequence[tuple[str, int]]) -> str:
-    """Latency against throughput: full marks are on the Pareto front, along which a line goes."""
+    """Latency against throughput: full marks are on the Pareto front, along which a line goes; crosses are INVALID."""
     x = counts("inferences/s", max(point.per_s for point in points))
     y = durations(f"latency {percentile}", [*(p.latency_ns for p in points), *(bound for _, bound in bounds)])
     series = list(dict.fromkeys(point.series for point in points))
@@ -160,6 +166,7 @@ def tradeoff(points: Sequence[Point], percentile: str, bounds: Sequence[tuple[st
     keys = [Key(name, f"s{number}") for number, name in enumerate(told, 1)]
     keys += [Key("Pareto front", "front")]
     keys += [Key("knee", "s1 ring", "dot")] if any(point.knee for point in points) else []
+    keys += [Key("INVALID", "bad", "cross")] if not all(point.valid for point in points) else []
     plot = Plot(x, y, height=340, keys=keys)
     front = sorted((point.per_s, point.latency_ns) for point in points if point.front)
     if len(front) > 1:
@@ -174,11 +181,14 @@ def tradeoff(points: Sequence[Point], percentile: str, bounds: Sequence[tuple[st
                 plot.dot(point.per_s, point.latency_ns, "s1 ring", radius=8)
             words = ", ".join(part for part in (name, point.tag) if part)
             words += f": {format_count(point.per_s)} inferences/s, {percentile} {format_duration(point.latency_ns)}"
-            plot.dot(point.per_s, point.latency_ns, class_.replace("s", "f"), text=words, hollow=not point.front)
+            if point.valid:
+                plot.dot(point.per_s, point.latency_ns, class_.replace("s", "f"), text=words, hollow=not point.front)
+            else:
+                plot.cross(point.per_s, point.latency_ns, "bad", text=f"{words}, INVALID")
             if point.front or point is mine[-1]:
                 plot.tag(point.per_s, point.latency_ns, point.tag)
     for name, bound in bounds:
-        plot.level(bound, "bad", name)
+        plot.level(bound, "bad", name, left=True)
     return plot.svg("Latency against throughput", f"{plural(len(points), 'point')}, {len(front)} on the Pareto front.")
 
 

@@ -158,11 +158,8 @@ class Plot:
     def span(self, low: float, high: float, class_: str, text: str = "") -> None:
         """All of y between two values of x, behind everything. text: within it, where there is room."""
         left, right = self.px(low), self.px(high)
-        if right - left < 0.4:
-            return
-        self._behind.append(
-            element("rect", x=left, y=self.top, width=right - left, height=self.high, class_=f"span {class_}")
-        )
+        wide = max(right - left, 1.5)  # so that none is overlooked
+        self._behind.append(element("rect", x=left, y=self.top, width=wide, height=self.high, class_=f"span {class_}"))
         if text and width_of(text) + 6 < right - left:
             self._over.append(label(text, (left + right) / 2, self.top + 12, "name soft", "middle"))
 
@@ -175,13 +172,14 @@ class Plot:
         self._behind.append(element("path", d=f"{area}V{short(self.top)}Z", class_=f"corner {class_}"))
         self._marks.append(element("path", d=area, class_=f"rule {class_}"))
 
-    def level(self, y: float, class_: str, text: str = "") -> None:
-        """A value of y, right across, with its name at the right end."""
+    def level(self, y: float, class_: str, text: str = "", *, left: bool = False) -> None:
+        """A value of y, right across, with its name at the right end, or at the left one."""
         place = self.py(y)
         self._marks.append(element("path", d=f"M{_pair(self.left, place)}h{short(self.wide)}", class_=f"rule {class_}"))
         if text:
             above = place - 4 if place - self.top > 14 else place + 12
-            self._over.append(label(text, self.left + self.wide - 3, above, f"name {class_}", "end"))
+            x, anchor = (self.left + 3, None) if left else (self.left + self.wide - 3, "end")
+            self._over.append(label(text, x, above, f"name {class_}", anchor))
 
     def upright(self, x: float, class_: str) -> None:
         """A value of x, from bottom to top."""
@@ -194,11 +192,11 @@ class Plot:
         left = min(max(left, self.left + 2), self.left + self.wide - wide - 2)
         self._over.append(label(text, left, min(max(self.py(y), self.top + 11), self.top + self.high - 3), class_))
 
-    def cells(self, paths: Sequence[str], columns: int, rows: int) -> None:
-        """A grid of columns × rows, from the upper left corner on. paths: of each shade, strokes one unit wide."""
-        grid = (
-            f"translate({short(self.left)} {short(self.top)}) scale({self.wide / columns:.4f} {self.high / rows:.4f})"
-        )
+    def cells(self, paths: Sequence[str], step: float, rows: int) -> None:
+        """A grid of so many rows from the top down, and of columns that are `step` of x wide, from x = 0 on. paths: of
+        each shade, strokes one row wide."""
+        wide = self.wide * (self.x.place(step) - self.x.place(0))
+        grid = f"translate({short(self.px(0))} {short(self.top)}) scale({wide:.4f} {self.high / rows:.4f})"
         strokes = [element("path", d=path, class_=f"h{shade}") for shade, path in enumerate(paths) if path]
         self._marks.append(element("g", *strokes, class_="cells", transform=grid))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from loadtrt.report.charts.plot import Key, Plot
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from loadtrt.load.stages import Course
     from loadtrt.measure.result import Interval
@@ -66,6 +67,17 @@ class Timeline:
         return plot
 
 
+def slow_phases(intervals: Sequence[Interval]) -> Iterator[Phase]:
+    """The points of charts in which the GPU was slowed down, those that adjoin as one."""
+    each = grouped(len(intervals))
+    places = range(0, len(intervals), each)
+    slow = [any(one.throttled for one in intervals[place : place + each]) for place in places]
+    for held, group in groupby(zip(slow, places, strict=True), lambda point: point[0]):
+        if held:
+            starts = [place for _, place in group]
+            yield Phase("GPU slowed down", "slow", starts[0] * SECOND_NS, (starts[-1] + each) * SECOND_NS)
+
+
 class _Second(NamedTuple):
     """One or several seconds of a run: rates are means, times the greatest of their seconds."""
 
@@ -84,11 +96,11 @@ class _Second(NamedTuple):
 
 
 def throughput(intervals: Sequence[Interval], timeline: Timeline, course: Course | None) -> str:
-    """Requests served a second, and those due where the load has a course."""
+    """Requests served a second, and those due where the load has a course: means of the same seconds."""
     seconds = _seconds(intervals, timeline.end_ns)
-    due = _due(course, timeline.sent_ns) if course is not None else []
+    due = [] if course is None else [(second.middle, _due(course, second, timeline.sent_ns)) for second in seconds]
     rates = [second.per_s for second in seconds if second.per_s is not None]
-    highest = max([*rates, *(rate for _, rate in due)], default=1.0)
+    highest = max([*rates, *(rate for _, rate in due if rate is not None)], default=1.0)
     failed = sum(second.failed for second in seconds)
     keys = [Key("served", "s1")]
     keys += [Key("due", "s2")] if due else []
@@ -176,26 +188,18 @@ def _second(group: Sequence[Interval], each: int, end_ns: int) -> _Second:
     )
 
 
-def _due(course: Course, end_ns: int) -> list[tuple[float, float]]:
-    """λ(t) as the corners of its line."""
-    points: list[tuple[float, float]] = []
-    start = 0.0
-    while start < end_ns and len(points) < _MOST_POINTS:
-        for stage in course.stages:
-            inside = min(stage.duration_ns, end_ns - start) / stage.duration_ns
-            if inside <= 0:
-                break
-            points.append((start, stage.first))
-            points.append((start + inside * stage.duration_ns, stage.first + inside * (stage.last - stage.first)))
-            start += stage.duration_ns
-        if not course.repeats:
-            break
-    return points
+def _due(course: Course, second: _Second, sent_ns: int) -> float | None:
+    """How many came due a second, as long as requests were sent."""
+    end_ns = min(second.end_ns, sent_ns)
+    if end_ns - second.start_ns < SHORTEST_NS:
+        return None
+    return (course.requests(end_ns) - course.requests(second.start_ns)) * SECOND_NS / (end_ns - second.start_ns)
 
 
-def heat_map(intervals: Sequence[Interval], bounds: Sequence[Bound]) -> str:
+def heat_map(intervals: Sequence[Interval], timeline: Timeline, bounds: Sequence[Bound]) -> str:
     """How many requests had which latency when: a column a second (or several), a row an eighth of an octave (or a
-    quarter, …), darker for more on a logarithmic scale, so that a single one is seen."""
+    quarter, …), darker for more on a logarithmic scale, so that a single one is seen. Where a run kept no latencies
+    second by second any more, it says so: an empty place is one without requests."""
     each = max(1, math.ceil(len(intervals) / _COLUMNS))
     used = [cell for interval in intervals for cell, count in interval.latency_counts.items() if count > 0]
     low, high = max(min(used), 0), min(max(used), BUCKETS // CELL)
@@ -207,11 +211,11 @@ def heat_map(intervals: Sequence[Interval], bounds: Sequence[Bound]) -> str:
         for cell, count in interval.latency_counts.items():
             if low <= cell <= high and count > 0:
                 found[number // each, (cell - first) // tall] += count
-    columns = math.ceil(len(intervals) / each)
-    most = max(found.values())
+    most, step = max(found.values()), each * SECOND_NS
     paths = [""] * SHADES
     for (column, row), count in sorted(found.items()):
-        paths[shade(count, most)] += f"M{column} {rows - row - 0.5:g}h1"
+        wide = min(1.0, max(timeline.end_ns / step - column, 0.1))  # the last column may be cut short
+        paths[shade(count, most)] += f"M{column} {rows - row - 0.5:g}h{wide:.2g}"
 
     def place(ns: float) -> float:
         bucket = int(bucket_of(np.array([round(ns)]))[0])
@@ -227,9 +231,12 @@ def heat_map(intervals: Sequence[Interval], bounds: Sequence[Bound]) -> str:
         for count in steps
     ]
     keys += [Key("objective", "bad rule")] if drawn else []
-    end = columns * each * SECOND_NS
-    plot = Plot(elapsed(0, end), Axis("latency", ticks, place), height=230, keys=keys)
-    plot.cells(paths, columns, rows)
+    until = next((place for place, one in enumerate(intervals) if one.requests and not one.latency_counts), None)
+    if until is not None:
+        untold = Phase("not kept", "transient", until * SECOND_NS, timeline.end_ns)
+        timeline = replace(timeline, phases=(*timeline.phases, untold))
+    plot = timeline.plot(Axis("latency", ticks, place), keys)
+    plot.cells(paths, step, rows)
     for bound in drawn:
         plot.level(bound.bound_ns, "bad")
     size = f"{plural(each, 'second')} × {'an eighth' if tall == 1 else f'{tall} eighths'} of an octave"

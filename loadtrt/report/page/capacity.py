@@ -6,25 +6,25 @@ from typing import TYPE_CHECKING
 
 from loadtrt.errors import UsageError
 from loadtrt.measure.objective import parse_objective
+from loadtrt.measure.summary import PERCENTILES
 from loadtrt.report.charts.bars import Bar, bars
 from loadtrt.report.charts.curves import Level, Miss, Region, ladder, latencies, misses
 from loadtrt.report.page.facts import closing
 from loadtrt.report.page.headline import UNKNOWN, count_or, state_badge
 from loadtrt.report.page.run import latency, objective_levels
 from loadtrt.report.page.section import Badge, Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
-from loadtrt.report.page.sweep import joules
-from loadtrt.report.tables import percent_text
+from loadtrt.report.tables import joules_text, percent_text
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from loadtrt.measure.capacity_result import Candidate, CapacityResult, ObjectiveCapacity, Trial
     from loadtrt.measure.result import ObjectiveShare
     from loadtrt.report.page.section import Block, Cell, Tone
 
 _TONES: dict[str, Tone] = {"found": "good", "infeasible": "bad"}
-_PERCENTILES = ("p50", "p99")
+_PERCENTILES = ("p50", "p99")  # and those that objectives bind
 
 
 def capacity(result: CapacityResult, file: str, key: str) -> Iterator[Section]:
@@ -32,11 +32,16 @@ def capacity(result: CapacityResult, file: str, key: str) -> Iterator[Section]:
     yield Section(tuple(_title(result)), tuple(_head(result, file)), level=1, badges=_badges(result))
     if len(result.candidates) > 1:
         yield section("Candidates", *_candidates(result))
+    names = [
+        name
+        for name in PERCENTILES
+        if name in _PERCENTILES or any(text.startswith(f"latency.{name} ") for text in result.objectives)
+    ]
     for place, candidate in _in_order(result):
         name = name_of(candidate)
         if candidate.trials:
             chosen = " (chosen)" if place == result.chosen and len(result.candidates) > 1 else ""
-            yield section(f"{name}{chosen}", *_candidate(candidate))
+            yield section(f"{name}{chosen}", *_candidate(candidate, names))
         if place == result.chosen:
             yield from _confirmed(candidate)
     settings = {"configuration": result.config, "environment": result.environment}
@@ -71,8 +76,8 @@ def _title(result: CapacityResult) -> Iterator[Cell]:
 def _badges(result: CapacityResult) -> tuple[Badge, ...]:
     found = [] if result.outcome == "completed" else [Badge(result.outcome.upper(), "bad")]
     best = best_of(result)
-    if best is not None and best.answer is not None:
-        found.append(Badge(best.answer, _TONES.get(best.answer, "open")))
+    answers = {best.answer} if best else {candidate.answer for candidate in result.candidates}
+    found += [Badge(answer, _TONES.get(answer, "open")) for answer in answers if answer and len(answers) == 1]
     return tuple(found)
 
 
@@ -87,7 +92,8 @@ def _head(result: CapacityResult, file: str) -> Iterator[Block]:
     best = best_of(result)
     if best is None:
         ended = "" if result.outcome == "completed" else "The search ended before there was an answer."
-        yield words(result.reason or ended or "No candidate has a capacity under these objectives.")
+        told = "; ".join(dict.fromkeys(each.conclusion for each in result.candidates if each.conclusion))
+        yield words(result.reason or ended or told or "No candidate has a capacity under these objectives.")
     else:
         yield Tiles(tuple(_tiles(best)))
         if result.reason:
@@ -115,7 +121,7 @@ def _tiles(best: Candidate) -> Iterator[Tile]:
         boundary = f"{best.boundary} boundary" if best.boundary else ""
         yield Tile("binding", best.binding.partition("<")[0].strip(), boundary)
     if best.joules_per_inference is not None:
-        yield Tile("energy an inference", joules(best.joules_per_inference), "at the confirming run")
+        yield Tile("energy an inference", joules_text(best.joules_per_inference), "at the confirming run")
 
 
 def rates_between(low: float | None, high: float | None) -> str:
@@ -155,10 +161,10 @@ def _candidates(result: CapacityResult) -> Iterator[Block]:
     yield Table(header, tuple(rows), words=2, last=True, note=note)
 
 
-def _candidate(candidate: Candidate) -> Iterator[Block]:
+def _candidate(candidate: Candidate, names: Sequence[str]) -> Iterator[Block]:
     if candidate.conclusion:
         yield words(candidate.conclusion)
-    yield from _by_rate(candidate)
+    yield from _by_rate(candidate, names)
     rungs = []
     for trial in candidate.ladder:
         rate = trial.run.throughput.requests_per_s if trial.run is not None else None
@@ -178,10 +184,10 @@ def _candidate(candidate: Candidate) -> Iterator[Block]:
             for item in candidate.objectives
         )
         yield Table(("objective", "just met at, requests/s", "95 %"), rows)
-    yield _trials(candidate)
+    yield _trials(candidate, names)
 
 
-def _by_rate(candidate: Candidate) -> Iterator[Block]:
+def _by_rate(candidate: Candidate, names: Sequence[str]) -> Iterator[Block]:
     runs = [trial.run for trial in candidate.searched if trial.run is not None]
     for text in dict.fromkeys(item.objective for run in runs for item in run.objectives):
         told = (_miss(number, trial, text) for number, trial in enumerate(candidate.searched, 1))
@@ -190,10 +196,12 @@ def _by_rate(candidate: Candidate) -> Iterator[Block]:
             mine = next((item for item in candidate.objectives if item.objective == text), None)
             chart = misses(found, _allowed(text), _region(candidate, mine), text)
             yield Figure("Bad requests by rate", chart, f"{text}; trials by number, the confirming one large")
-    levels = [Level(trial.rate_per_s, _times(trial)) for trial in candidate.searched if trial.rate_per_s is not None]
+    levels = [
+        Level(trial.rate_per_s, _times(trial, names)) for trial in candidate.searched if trial.rate_per_s is not None
+    ]
     if any(time is not None for level in levels for time in level.times):
-        bounds = [bound for name in _PERCENTILES for bound in objective_levels(runs[0], name)]
-        chart = latencies(levels, _PERCENTILES, bounds, candidate.estimate_per_s)
+        bounds = [bound for name in names for bound in objective_levels(runs[0], name)]
+        chart = latencies(levels, names, bounds, candidate.estimate_per_s)
         yield Figure("Latency by rate", chart, "percentiles that each trial's sample supports")
 
 
@@ -213,8 +221,9 @@ def _miss(number: int, trial: Trial, text: str) -> Miss | None:
     item = _share(trial, text)
     if item is None or trial.rate_per_s is None or not item.requests or item.bad_low is None or item.bad_high is None:
         return None
-    share = 1 - item.good / item.requests
-    return Miss(number, trial.rate_per_s, share, item.bad_low, item.bad_high, item.verdict, trial.kind == "confirm")
+    share, note = 1 - item.good / item.requests, "host-bound" if trial.host_bound else ""
+    verdict = None if note else item.verdict
+    return Miss(number, trial.rate_per_s, share, item.bad_low, item.bad_high, verdict, trial.kind == "confirm", note)
 
 
 def _allowed(text: str) -> float:
@@ -224,19 +233,19 @@ def _allowed(text: str) -> float:
         return 0.0
 
 
-def _times(trial: Trial) -> tuple[float | None, ...]:
+def _times(trial: Trial, names: Sequence[str]) -> tuple[float | None, ...]:
     latency = trial.run.metrics.get("latency") if trial.run else None
-    return tuple(latency.percentiles_ns.get(name) if latency else None for name in _PERCENTILES)
+    return tuple(latency.percentiles_ns.get(name) if latency else None for name in names)
 
 
-def _trials(candidate: Candidate) -> Table:
+def _trials(candidate: Candidate, names: Sequence[str]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for number, trial in enumerate((*candidate.ladder, *candidate.searched), 1 - len(candidate.ladder)):
         run = trial.run
         item = run.objectives[0] if run is not None and run.objectives else None
         rate = f"{count_or(trial.rate_per_s)}/s"
         what = rate if trial.in_flight is None else f"{plural(trial.in_flight, 'request')} in flight"
-        times = [UNKNOWN if time is None else format_duration(time) for time in _times(trial)]
+        times = [UNKNOWN if time is None else format_duration(time) for time in _times(trial, names)]
         bad = percent_text(1 - item.good / item.requests) if item and item.requests else UNKNOWN
         badge = Badge("FAILED", "bad") if run is None else state_badge(run)
         rows.append(
@@ -252,7 +261,7 @@ def _trials(candidate: Candidate) -> Table:
                 trial.failure or trial.host_bound or "",
             )
         )
-    header = ("#", "kind", "load", "", "requests/s", *_PERCENTILES, "bad", "requests", "")
+    header = ("#", "kind", "load", "", "requests/s", *names, "bad", "requests", "")
     return Table(header, tuple(rows), words=4, last=True)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import TYPE_CHECKING
 
-from loadtrt.report.charts.timeline import SHORTEST_NS, Reading, readings
+from loadtrt.report.charts.timeline import SHORTEST_NS, Reading, grouped, readings
 from loadtrt.report.page.section import Figure, section, words
 from loadtrt.report.tables import telemetry_lines
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from loadtrt.measure.telemetry import GpuInterval, GpuTelemetry
     from loadtrt.report.charts.timeline import Timeline
@@ -29,13 +30,20 @@ def _charts(telemetry: GpuTelemetry, timeline: Timeline) -> Iterator[Block]:
     intervals = [interval for interval in telemetry.intervals if interval.duration_ns >= SHORTEST_NS]
     if len(intervals) < 2:
         return
-    middles = [interval.start_ns + interval.duration_ns / 2 for interval in intervals]
+    each = grouped(len(intervals))
+    groups = [intervals[place : place + each] for place in range(0, len(intervals), each)]
+    middles = [(group[0].start_ns + group[-1].start_ns + group[-1].duration_ns) / 2 for group in groups]
 
-    def values(of: Callable[[GpuInterval], float | None], unit: float = 1.0) -> list[float | None]:
-        return [None if (value := of(interval)) is None else value / unit for interval in intervals]
+    def values(
+        of: Callable[[GpuInterval], float | None],
+        unit: float = 1.0,
+        together: Callable[[Iterable[float]], float] = fmean,
+    ) -> list[float | None]:
+        known = ([value / unit for one in group if (value := of(one)) is not None] for group in groups)
+        return [together(found) if found else None for found in known]
 
     def a_second(of: Callable[[GpuInterval], float | None]) -> list[float | None]:
-        return [None if (value := of(i)) is None else value * SECOND_NS / i.duration_ns / _GIGA for i in intervals]
+        return values(lambda one: None if (value := of(one)) is None else value * SECOND_NS / one.duration_ns, _GIGA)
 
     def limit(name: str, value: float | None, unit: float = 1.0) -> tuple[str, float] | None:
         return None if value is None else (name, value / unit)
@@ -43,12 +51,12 @@ def _charts(telemetry: GpuTelemetry, timeline: Timeline) -> Iterator[Block]:
     clock = Reading(
         "SM clock",
         values(lambda i: i.sm_clock_mean_hertz, _MEGA),
-        values(lambda i: i.sm_clock_min_hertz, _MEGA),
-        values(lambda i: i.sm_clock_max_hertz, _MEGA),
+        values(lambda i: i.sm_clock_min_hertz, _MEGA, min),
+        values(lambda i: i.sm_clock_max_hertz, _MEGA, max),
     )
     power = [
         Reading("mean", values(lambda i: i.power_mean_watts)),
-        Reading("largest", values(lambda i: i.power_max_watts)),
+        Reading("largest", values(lambda i: i.power_max_watts, together=max)),
     ]
     use = [
         Reading("a kernel ran", values(lambda i: i.utilization_mean_ratio, 0.01)),
@@ -58,8 +66,9 @@ def _charts(telemetry: GpuTelemetry, timeline: Timeline) -> Iterator[Block]:
         Reading("to the GPU", a_second(lambda i: i.pcie_rx_bytes)),
         Reading("from it", a_second(lambda i: i.pcie_tx_bytes)),
     ]
-    heat = [Reading("largest", values(lambda i: i.temperature_max_celsius))]
-    memory = [Reading("in use", values(lambda i: i.memory_used_max_bytes, _GIBI))]
+    heat = [Reading("largest", values(lambda i: i.temperature_max_celsius, together=max))]
+    memory = [Reading("in use", values(lambda i: i.memory_used_max_bytes, _GIBI, max))]
+    note = "" if each == 1 else f"a point every {each} s"
     for title, unit, lines, bound in (
         ("SM clock", "MHz", [clock], limit("highest", facts.max_sm_clock_hertz, _MEGA)),
         ("Power", "W", power, limit("limit", facts.power_limit_watts)),
@@ -70,4 +79,4 @@ def _charts(telemetry: GpuTelemetry, timeline: Timeline) -> Iterator[Block]:
     ):
         told = [line for line in lines if any(value is not None for value in line.values)]
         if told:
-            yield Figure(title, readings(title, unit, middles, told, timeline, bound))
+            yield Figure(title, readings(title, unit, middles, told, timeline, bound), note)

@@ -8,14 +8,14 @@ from loadtrt.measure.gpu_findings import gpu_findings
 from loadtrt.measure.sampling import least_samples
 from loadtrt.measure.summary import PERCENTILES
 from loadtrt.report.page.section import Badge, Name, Notice, Section, Table, Tile, Tiles, section, words
-from loadtrt.report.tables import mode_text, percent_text
+from loadtrt.report.tables import mode_text, percent_text, scenario_lines
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from loadtrt.measure.result import ObjectiveShare, RunResult
-    from loadtrt.report.page.section import Block
+    from loadtrt.report.page.section import Block, Tone
 
 UNKNOWN = "–"
 
@@ -75,6 +75,10 @@ def _blocks(result: RunResult, file: str) -> Iterator[Block]:
     yield Tiles(tuple(_tiles(result)))
     if result.objectives:
         yield objectives_table(result.objectives)
+    if result.scenario is not None:
+        told, *reasons = scenario_lines(result.scenario)
+        tone: Tone = "good" if result.scenario.by_rules else "open"
+        yield Notice(tone, told, tuple(("not kept", reason) for reason in reasons))
 
 
 def load_text(result: RunResult) -> str:

@@ -3,6 +3,7 @@ for markup."""
 
 from __future__ import annotations
 
+import html
 import re
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,11 @@ def _table(table: Table) -> str:
     rows = [[_inline(cell) for cell in row] for row in table.rows]
     made = "\n".join(_lines([_escaped(cell) for cell in table.header], left, rows))
     made += f"\n\n<sub>{_escaped(table.note)}</sub>" if table.note else ""
-    return f"<details><summary>{_escaped(table.folded)}</summary>\n\n{made}\n\n</details>" if table.folded else made
+    return (
+        f"<details><summary>{html.escape(printable(table.folded))}</summary>\n\n{made}\n\n</details>"
+        if table.folded
+        else made
+    )
 
 
 def _lines(header: Sequence[str], left: Sequence[bool], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from loadtrt.errors import UsageError
@@ -13,7 +15,15 @@ from loadtrt.measure.sampling import least_samples
 from loadtrt.measure.summary import PERCENTILES
 from loadtrt.report.charts.bars import Bar, Stack, bars, stacks
 from loadtrt.report.charts.latency import Bound, Curve, shares, spectrum
-from loadtrt.report.charts.timeline import Phase, Timeline, grouped, heat_map, percentiles, throughput
+from loadtrt.report.charts.timeline import (
+    Phase,
+    Timeline,
+    grouped,
+    heat_map,
+    percentiles,
+    slow_phases,
+    throughput,
+)
 from loadtrt.report.page.facts import facts
 from loadtrt.report.page.gpu import gpu
 from loadtrt.report.page.headline import UNKNOWN, findings, headline, time_or
@@ -31,7 +41,7 @@ if TYPE_CHECKING:
 
 _MARKED = ("p50", "p90", "p99", "p99.9")
 _MOST_REQUESTS = 1 << 53  # that a file may claim
-_MOST_LANES = 64  # that are drawn
+_MOST_BARS = 64  # lanes or sizes of batches
 _ALIKE = 0.01  # means closer than that have one line
 _WARMUP_SHARE = 0.35  # of the measured time: a longer warm-up is not drawn before it
 _DRAIN_SHARE = 0.01  # a shorter drain is not seen
@@ -49,7 +59,7 @@ def run(result: RunResult, file: str, key: str) -> Iterator[Section]:
         yield section("Where the time goes", *_parts(result))
         if result.mix:
             yield section("Mix", _mix(result))
-        if result.batches is not None:
+        if result.batches is not None and result.batches.counts:
             yield section("Batches", *_batches(result.batches))
         yield section("Lanes", *_lanes(result))
     if result.profile is not None:
@@ -95,17 +105,15 @@ def timeline_of(result: RunResult) -> Timeline:
     drawn = []
     if 0 < phases.warmup_ns <= _WARMUP_SHARE * end_ns:
         drawn.append(Phase("warm-up", "edge", -phases.warmup_ns, 0))
-    if result.steadiness is not None and result.steadiness.transient_ns:
-        drawn.append(Phase("transient", "transient", 0, result.steadiness.transient_ns))
+    if result.steadiness is not None:
+        if result.steadiness.transient_ns:
+            drawn.append(Phase("transient", "transient", 0, result.steadiness.transient_ns))
+        slow, stall = result.steadiness.slow, result.steadiness.stall
+        drawn += [Phase("fell behind", "behind", slow.start_ns, slow.end_ns)] if slow else []
+        drawn += [Phase("stood still", "still", stall.start_ns, stall.start_ns + stall.longest_ns)] if stall else []
     if phases.drain_ns >= _DRAIN_SHARE * end_ns:
         drawn.append(Phase("drain", "edge", max(end_ns - phases.drain_ns, 0), end_ns))
-    slow: Phase | None = None
-    for interval in result.intervals:
-        if interval.throttled:
-            start = interval.start_ns
-            stretch = slow is not None and slow.end_ns == start
-            slow = Phase("GPU slowed down", "slow", slow.start_ns if slow and stretch else start, start + SECOND_NS)
-            drawn = [*drawn[: -1 if stretch else None], slow]
+    drawn += slow_phases(result.intervals)
     return Timeline(end_ns, max(end_ns - phases.drain_ns, 1), tuple(drawn))
 
 
@@ -165,7 +173,9 @@ def _over_time(result: RunResult) -> Iterator[Block]:
     greatest = "" if each == 1 else ": the greatest of its seconds'"
     yield Figure("Latency", percentiles(result.intervals, timeline, bounds), f"{note}{greatest}")
     if any(count > 0 for interval in result.intervals for count in interval.latency_counts.values()):
-        yield Figure("Heat map", heat_map(result.intervals, bounds), "requests by second and latency, darker for more")
+        yield Figure(
+            "Heat map", heat_map(result.intervals, timeline, bounds), "requests by second and latency, darker for more"
+        )
     else:
         yield words("No heat map: this file is from a loadtrt that did not keep latencies second by second.")
 
@@ -241,10 +251,18 @@ def _mix(result: RunResult) -> Table:
 
 def _batches(batches: Batches) -> Iterator[Block]:
     total = sum(batches.counts.values())
+    each = math.ceil(max(batches.counts) / _MOST_BARS)
+    found: Counter[int] = Counter()
+    for size, count in batches.counts.items():
+        found[(size - 1) // each] += count
     yield words(f"{batches.mean:.2f} requests in a batch on average, {100 * batches.padded:.1f} % computed for nobody")
     drawn = [
-        Bar(str(size), count, f"{format_count(count)} · {100 * count / total:.1f} %")
-        for size, count in sorted(batches.counts.items())[:_MOST_LANES]
+        Bar(
+            str(place + 1) if each == 1 else f"{place * each + 1} to {(place + 1) * each}",
+            count,
+            f"{format_count(count)} · {100 * count / total:.1f} %",
+        )
+        for place, count in sorted(found.items())
     ]
     chart = bars("Batches by size", f"{format_count(total)} batches.", drawn)
     yield Figure("Batches by size", chart, "requests in one")
@@ -261,7 +279,7 @@ def _lanes(result: RunResult) -> Iterator[Block]:
     if result.clock is not None:
         said.append(f"GPU clock ± {format_duration(max(result.clock.error_ns, result.clock.drift_ns))}")
     yield words(" · ".join(said))
-    if 1 < len(lanes) <= _MOST_LANES:
+    if 1 < len(lanes) <= _MOST_BARS:
         counts = [Bar(f"lane {lane.lane}", lane.requests, format_count(lane.requests)) for lane in lanes]
         yield Figure("Requests", bars("Requests by lane", f"{plural(len(lanes), 'lane')}.", counts))
         times = [Bar(f"lane {lane.lane}", lane.service_p50_ns, time_or(lane.service_p50_ns), "f2") for lane in lanes]

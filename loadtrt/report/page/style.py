@@ -36,11 +36,11 @@ border:1px solid currentColor;vertical-align:2px}
 h1 .badge{vertical-align:4px}
 td .badge{vertical-align:0;font-size:12px;padding:0 6px}
 .good{color:var(--good)}.bad{color:var(--bad)}.open{color:var(--open)}.plain{color:var(--soft)}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:10px;margin:14px 0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:10px;margin:14px 0}
 .tiles div{background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:8px 12px}
 .tiles span{display:block;color:var(--soft);font-size:13px}
-.tiles b{display:block;font-size:21px;line-height:1.3;font-variant-numeric:tabular-nums}
-.tiles small{display:block;color:var(--soft);font-size:12px;line-height:1.35}
+.tiles b{display:block;font-size:20px;line-height:1.3;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
+.tiles small{display:block;overflow-wrap:anywhere;color:var(--soft);font-size:12px;line-height:1.35}
 .notice{background:var(--panel);border-left:4px solid currentColor;border-radius:0 6px 6px 0;padding:8px 12px;
 margin:8px 0;break-inside:avoid}
 .notice dl{display:grid;grid-template-columns:max-content 1fr;gap:0 10px;margin:4px 0 0;color:var(--ink);font-size:14px}
@@ -95,10 +95,12 @@ svg .thin{stroke-width:1.2}
 .hover{fill:transparent}.hover:hover{fill:var(--shade)}
 .span{fill:var(--shade)}
 .span.slow{fill:var(--slow)}
+.span.behind{fill:var(--bad);fill-opacity:.12}.span.still{fill:var(--bad);fill-opacity:.4}
 svg .span.transient,svg .span.drain{fill:url(#hatch)}
 svg .hatching{stroke:var(--soft);stroke-width:1.2;stroke-opacity:.6}
 svg .cells path{stroke:var(--heat);shape-rendering:crispEdges}
 svg rect[class^=h]{fill:var(--heat)}svg rect.hover{fill:transparent}svg rect.hover:hover{fill:var(--shade)}
+@media screen and (max-width:700px){.wide table{width:max-content}th,td{max-width:15em}td.w{max-width:20em}}
 @media print{body{font-size:12px}main{max-width:none;padding:0}.charts{grid-template-columns:1fr 1fr}
 .hover{display:none}h2{break-after:avoid}details:not([open])>summary::after{content:" (in the file)"}}
 """

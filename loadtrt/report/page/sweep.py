@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.report.charts.curves import Point, gains, tradeoff
+from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.page.facts import closing
 from loadtrt.report.page.headline import UNKNOWN, count_or, state_badge, time_or
 from loadtrt.report.page.run import objective_levels
 from loadtrt.report.page.section import Badge, Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
+from loadtrt.report.tables import joules_text
 from loadtrt.units import format_count, plural
 
 if TYPE_CHECKING:
@@ -49,7 +51,8 @@ def _head(result: SweepResult, file: str) -> Iterator[Block]:
     skipped = f"{format_count(len(result.skipped))} skipped" if result.skipped else ""
     tiles = [Tile("points", format_count(len(result.points)), skipped)]
     rates = [point.run.throughput.inferences_per_s if point.run else None for point in result.points]
-    known = [(rate, place) for place, rate in enumerate(rates) if rate is not None]
+    valid = [point.run is not None and point.run.valid for point in result.points]
+    known = [(rate, place) for place, rate in enumerate(rates) if rate is not None and valid[place]]
     if known:
         most, place = max(known)
         tiles.append(Tile("most inferences/s", format_count(most), settings_text(result.points[place].settings)))
@@ -76,7 +79,9 @@ def _curve(result: SweepResult) -> Iterator[Block]:
     for place, (per_s, latency_ns) in told.items():
         settings = result.points[place].settings
         told_apart = _series(result, settings, axis), str(settings.get(axis, ""))
-        points.append(Point(*told_apart, per_s, latency_ns, place in result.pareto, place == result.knee))
+        run = result.points[place].run
+        marks = place in result.pareto, place == result.knee, run is not None and run.valid
+        points.append(Point(*told_apart, per_s, latency_ns, *marks))
     run = next(point.run for point in result.points if point.run is not None)
     levels = objective_levels(run, percentile)
     note = f"numbers: {axis}; full marks are on the Pareto front" if axis else "full marks are on the Pareto front"
@@ -87,7 +92,7 @@ def _curve(result: SweepResult) -> Iterator[Block]:
         if isinstance(value, int | float) and not isinstance(value, bool) and rate is not None:
             lines.setdefault(_series(result, point.settings, axis), []).append((value, rate))
     if any(len(line) > 1 for line in lines.values()):
-        yield Figure(f"Throughput by {axis}", gains(list(lines.items()), axis), "what more of it brings")
+        yield Figure(f"Throughput by {axis}", gains(list(lines.items()), axis), _of_many(len(lines)))
     untold = sum(point.run is not None for point in result.points) - len(told)
     if untold:
         yield words(f"{plural(untold, 'point')} with too few requests for {percentile} not drawn.")
@@ -109,6 +114,10 @@ def _times(result: SweepResult, percentile: str) -> dict[int, tuple[float, float
         if rate is not None and time is not None:
             found[place] = (rate, time)
     return found
+
+
+def _of_many(lines: int) -> str:
+    return f"the first {SERIES} of {plural(lines, 'line')}" if lines > SERIES else "what more of it brings"
 
 
 def _points(result: SweepResult) -> Iterator[Block]:
@@ -139,11 +148,4 @@ def run_cells(run: RunResult) -> list[str]:
     times = [known.get(name) for name in ("p50", "p99", "mean")]
     energy = run.telemetry.joules_per_inference if run.telemetry else None
     rates = (run.throughput.requests_per_s, run.throughput.inferences_per_s)
-    return [*map(count_or, rates), *map(time_or, times), format_count(run.ok), joules(energy)]
-
-
-def joules(energy: float | None) -> str:
-    """Energy in the unit that fits."""
-    if energy is None:
-        return UNKNOWN
-    return f"{format_count(energy)} J" if energy >= 1 else f"{format_count(1000 * energy)} mJ"
+    return [*map(count_or, rates), *map(time_or, times), format_count(run.ok), joules_text(energy)]
