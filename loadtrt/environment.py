@@ -6,6 +6,7 @@ import os
 import platform
 from dataclasses import asdict
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,19 +17,14 @@ PACKAGES = ("anyio", "numpy", "onnx", "onnxruntime", "cuda-bindings", "nvidia-ml
 
 def environment() -> dict[str, Any]:
     """Operating system, CPU and packages; {} entries are left out where they are not known."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+    versions = {package: version_of(package) for package in PACKAGES}
     return {
         "host": platform.node(),
         "kernel": platform.release(),
         "python": platform.python_version(),
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
-        "packages": versions,
+        "packages": {package: version for package, version in versions.items() if version is not None},
     }
 
 
@@ -43,10 +39,18 @@ def gpu_environment(gpu: Gpu, before: GpuReading, after: GpuReading) -> dict[str
     }
 
 
-def cpu_model() -> str:
-    """The processor's name, or its architecture where it has none there (ARM)."""
+def version_of(package: str) -> str | None:
+    """Of a distribution, as pip knows it; None where it is not installed."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def cpu_model(root: Path = Path("/")) -> str:
+    """The processor's name, or its architecture where it has none there (ARM). root: where /proc lies."""
+    try:
+        with (root / "proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 if line.startswith("model name"):
                     return line.partition(":")[2].strip()

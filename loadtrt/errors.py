@@ -5,10 +5,23 @@ The command line prints the sentence on stderr and exits with `exit_code`; it ne
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 EXIT_INVALID = 97  # measured, but the measurement cannot be trusted (the generator was the bottleneck)
 EXIT_UNDECIDED = 98  # measured, but too little to tell whether an objective is met
 EXIT_MISSED = 99  # measured, and an objective is missed (k6's code for a threshold)
 EXIT_INTERRUPTED = 130
+
+
+def nearest(word: str, words: Iterable[str], otherwise: str, cutoff: float = 0.6) -> str:
+    """ "did you mean 'name'?", where one of `words` is near; else that other sentence."""
+    import difflib
+
+    near = difflib.get_close_matches(word, list(words), n=1, cutoff=cutoff)
+    return f"did you mean '{near[0]}'?" if near else otherwise
 
 
 class LoadtrtError(Exception):

@@ -212,6 +212,6 @@ def test_weights_cut_short(tmp_path: Path) -> None:
 def test_outputs_that_are_no_blobs(tmp_path: Path) -> None:
     """A name that no layer writes, with the nearest; an input."""
     deploy = write(tmp_path, net(dense("prob", "data", 3)), {})[0]
-    _refused("{file} has no blob proc to put out: did you mean prob?", deploy, None, ["proc"])
+    _refused("{file} has no blob proc to put out: did you mean 'prob'?", deploy, None, ["proc"])
     _refused("data is an input of {file}, not an output: name a blob that a layer writes", deploy, None, ["data"])
     assert SHAPE == (2, 6, 13, 11)  # what the sentences above speak of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 from onnx import TensorProto, helper
@@ -11,7 +10,7 @@ from loadtrt.caffe import arithmetic, shaping, windows
 from loadtrt.caffe.graph import Graph, Pen, Tensor
 from loadtrt.caffe.prototxt import read_prototxt
 from loadtrt.caffe.weights import Weights
-from loadtrt.errors import UsageError
+from loadtrt.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,15 +92,13 @@ def _require_supported(layer: Layer) -> None:
         return
     if layer.type in _TRAINING or layer.type.endswith("Loss"):
         raise layer.wrong("is for training: give the network's deploy.prototxt, not its train_val.prototxt")
-    near = difflib.get_close_matches(layer.type, LAYERS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"supported are {', '.join(sorted((*LAYERS, *_ALIASES, 'Input')))}"
+    hint = nearest(layer.type, LAYERS, f"supported are {', '.join(sorted((*LAYERS, *_ALIASES, 'Input')))}")
     raise layer.wrong(f"is of a type that is not supported: {hint}")
 
 
 def _blob(graph: Graph, layer: Layer, name: str) -> Tensor:
     if name not in graph.blobs:
-        near = difflib.get_close_matches(name, graph.blobs, n=1)
-        hint = f"did you mean {near[0]}?" if near else "layers stand in the order in which they run"
+        hint = nearest(name, graph.blobs, "layers stand in the order in which they run")
         raise layer.wrong(f"reads blob {name}, which nothing above it writes: {hint}")
     return graph.blobs[name]
 
@@ -129,8 +126,7 @@ def _outputs(network: Network, graph: Graph, asked: Sequence[str], unread: list[
     tensors = []
     for name in chosen:
         if name not in graph.blobs:
-            near = difflib.get_close_matches(name, graph.blobs, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"its last is {next(reversed(graph.blobs), 'none')}"
+            hint = nearest(name, graph.blobs, f"its last is {next(reversed(graph.blobs), 'none')}")
             raise UsageError(f"{network.file} has no blob {name} to put out: {hint}")
         tensor = graph.blobs[name]
         if name in network.inputs and tensor.name == name:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import text_format
 
 from loadtrt.caffe.schema import V1_NAMES, NetParameter
-from loadtrt.errors import UsageError
+from loadtrt.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,9 +125,8 @@ def _layer_lines(text: str, file: Path) -> list[int]:
 
 def _refuse_unknown(name: str, message: Any, where: str) -> None:
     is_open = message.name in _OPEN
-    near = difflib.get_close_matches(name, message.fields_by_name, n=1, cutoff=0.9 if is_open else 0.6)
-    if near:
-        raise UsageError(f"{where}: unknown field '{name}': did you mean '{near[0]}'?")
+    if near := nearest(name, message.fields_by_name, "", cutoff=0.9 if is_open else 0.6):
+        raise UsageError(f"{where}: unknown field '{name}': {near}")
     if not is_open:
         raise UsageError(f"{where}: Caffe's {message.name} has no field '{name}': remove it")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 from typing import TYPE_CHECKING
 
 from loadtrt.cuda import runtime
 from loadtrt.doctor.check import GPU_OPENS, Check, Group, fail, info, ok, warn, warn_if
 from loadtrt.doctor.host import device_files, gpus_on_bus, in_container
+from loadtrt.environment import version_of
 from loadtrt.errors import CudaError, EngineError
 from loadtrt.live.telemetry import MEGAHERTZ, find_driver, open_gpu
 from loadtrt.units import format_bytes
@@ -67,7 +67,7 @@ def driver(root: Path) -> list[Check]:
     nvml, why = find_driver()
     here = bool(nvml and nvml.gpus) or bool(device_files(root))
     checks = [_driver(root, here, nvml, why)]
-    bindings = _bindings_version()
+    bindings = version_of("cuda-bindings")
     if bindings is None:
         found = "cuda-bindings is not installed: TensorRT cannot be driven without it"
         remedy = "pip install 'loadtrt[cu13]', or 'loadtrt[cu12]' for drivers older than R580"
@@ -101,13 +101,6 @@ def _driver(root: Path, here: bool, nvml: Driver | None, why: str) -> Check:
         whose = "the host of this container has" if in_container(root) else "there is on the PCI bus"
         return warn("NVIDIA driver", f"{whose} {on_bus} NVIDIA GPU(s), but no driver here serves them", _INSTALL_DRIVER)
     return info("NVIDIA driver", "none, and no NVIDIA GPU on this machine")
-
-
-def _bindings_version() -> str | None:
-    try:
-        return importlib.metadata.version("cuda-bindings")
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _fit(bindings: str, driver_version: str | None) -> Check:

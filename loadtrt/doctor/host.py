@@ -6,13 +6,13 @@ Everything is read below `root`, so that tests can lay out another machine's /pr
 from __future__ import annotations
 
 import os
-import platform
 import resource
 import shutil
 import time
 from typing import TYPE_CHECKING
 
 from loadtrt.doctor.check import Check, fail, info, ok, warn, warn_if
+from loadtrt.environment import cpu_model
 from loadtrt.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _CPU_REMEDY = "give this process at least 2 cores (docker --cpuset-cpus, taskset
 def host(root: Path) -> list[Check]:
     """CPU, quota, memory, governor, load, container, clock and timers of this machine."""
     available, total = len(os.sched_getaffinity(0)), os.cpu_count() or 1
-    cores = f"{_cpu_model(root)}; {available} of {total} cores available"
+    cores = f"{cpu_model(root)}; {available} of {total} cores available"
     found = [
         warn_if(available < LEAST_CORES, "CPU", cores, _CPU_REMEDY),
         _cpu_quota(root, available),
@@ -89,14 +89,6 @@ def _container(root: Path) -> str:
     if any(word in words for word in ("docker", "kubepods", "containerd", "lxc")):
         return "yes: the host's settings can only be changed outside"
     return "no"
-
-
-def _cpu_model(root: Path) -> str:
-    for line in _read(root / "proc/cpuinfo").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return value.strip()
-    return platform.machine()  # ARM has no model name there
 
 
 def _cpu_quota(root: Path, available: int) -> Check:

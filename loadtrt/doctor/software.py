@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import sys
 from dataclasses import fields
@@ -12,6 +11,7 @@ from loadtrt import __version__
 from loadtrt.cuda import runtime
 from loadtrt.doctor.check import ONNX_RUNTIME, Check, fail, info, ok, warn
 from loadtrt.engines.flavour import find_flavours
+from loadtrt.environment import version_of
 from loadtrt.errors import EngineError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ PACKAGES = (
 def packages() -> list[Check]:
     """The interpreter, what is installed beside loadtrt, and whether ONNX Runtime loads."""
     python = f"{platform.python_implementation()} {platform.python_version()} ({sys.executable}), {platform.platform()}"
-    versions = {"loadtrt": __version__, **{name: _version(name) for name in PACKAGES}}  # may run uninstalled
+    versions = {"loadtrt": __version__, **{name: version_of(name) for name in PACKAGES}}  # may run uninstalled
     missing = [name for name, version in versions.items() if version is None]
     found = ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
     checks = [info("Python", python), ok("packages", found)]
@@ -99,13 +99,6 @@ def _onnxruntime() -> Check:
 
         providers = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
     except Exception as error:  # a broken extension module raises whatever it likes
-        found = f"{_version('onnxruntime') or 'not installed'}: {type(error).__name__}: {error}"
+        found = f"{version_of('onnxruntime') or 'not installed'}: {type(error).__name__}: {error}"
         return fail(ONNX_RUNTIME, found, "pip install --force-reinstall onnxruntime")
     return ok(ONNX_RUNTIME, f"{onnxruntime.__version__}, providers {', '.join(providers)}")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -14,12 +14,11 @@ wrong is said of the size, and not of an option.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING
 
-from loadtrt.errors import UsageError
+from loadtrt.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,8 +99,7 @@ def require_known(option: str, given: Mapping[str, object], names: Sequence[str]
     """Raises UsageError when `option` names an input that the engine does not have."""
     for name in given:
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"its inputs are {', '.join(names) or 'none'}"
+            hint = nearest(name, names, f"its inputs are {', '.join(names) or 'none'}")
             raise UsageError(f"{option} names '{name}', which is no such input of this engine: {hint}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import zipfile
 import zlib
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt.errors import UsageError
+from loadtrt.errors import UsageError, nearest
 from loadtrt.load.tensors import DTYPES, bits_of, numpy_dtype
 
 if TYPE_CHECKING:
@@ -163,8 +162,7 @@ def _from_files(inputs: Mapping[str, TensorSpec], sources: Sequence[str]) -> lis
 
 def _tensor(name: str, inputs: Mapping[str, TensorSpec], where: str) -> TensorSpec:
     if name not in inputs:
-        near = difflib.get_close_matches(name, inputs, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"the inputs are {', '.join(inputs) or 'none'}"
+        hint = nearest(name, inputs, f"the inputs are {', '.join(inputs) or 'none'}")
         raise UsageError(f"{where}: the engine has no input '{name}': {hint}")
     return inputs[name]
 

@@ -94,7 +94,7 @@ def _copies(result: RunResult) -> Finding | None:
 def _exposed(result: RunResult) -> Finding | None:
     copies, compute = _mean(result, "h2d") + _mean(result, "d2h"), _mean(result, "compute")
     share = copies / (copies + compute)
-    if result.config.get("buffers", 2) > 1 or not _closed(result) or share < EXPOSED or _copies(result):
+    if result.config.get("buffers", 2) > 1 or not closed_loop(result) or share < EXPOSED or _copies(result):
         return None
     return Finding(
         kind="copies-exposed",
@@ -181,7 +181,7 @@ def _queue(result: RunResult) -> Finding | None:
 
 def _in_turn(result: RunResult) -> Finding | None:
     contexts, overlap = len(result.lanes), result.overlap
-    if contexts < 2 or overlap is None or not _closed(result):
+    if contexts < 2 or overlap is None or not closed_loop(result):
         return None
     if overlap.lanes_computing >= IN_TURN or overlap.busy_fraction < IDLE:
         return None
@@ -199,7 +199,7 @@ def _interference(result: RunResult) -> Finding | None:
     mode = {"yes": "graph", "no": "plain"}.get(result.engine.mode.get("graph", ""))
     passes = result.profile.passes if result.profile is not None else ()
     alone = next((it.inference_ns for it in passes if it.inference_ns and mode in (None, it.mode)), None)
-    if contexts < 2 or not _closed(result) or not computes or alone is None:
+    if contexts < 2 or not closed_loop(result) or not computes or alone is None:
         return None
     work = contexts * alone / computes
     if work >= ALONE * contexts:
@@ -250,7 +250,7 @@ def _short(result: RunResult) -> Finding | None:
 
 def _compute(result: RunResult) -> Finding | None:
     overlap, kind = result.overlap, result.engine.kind
-    if overlap is None or kind not in _REAL or not _closed(result) or overlap.busy_fraction < BUSY:
+    if overlap is None or kind not in _REAL or not closed_loop(result) or overlap.busy_fraction < BUSY:
         return None
     precision = _lower_precision(result)
     if kind == "onnxruntime":
@@ -278,7 +278,7 @@ def _lower_precision(result: RunResult) -> str:
 
 def _idle(result: RunResult) -> Finding | None:
     overlap = result.overlap
-    if overlap is None or result.engine.kind not in _REAL or not _closed(result) or overlap.busy_fraction >= IDLE:
+    if overlap is None or result.engine.kind not in _REAL or not closed_loop(result) or overlap.busy_fraction >= IDLE:
         return None
     contexts, buffers = len(result.lanes), result.config.get("buffers", 2)
     return Finding(
@@ -325,7 +325,8 @@ def _enqueues_per_s(result: RunResult) -> float:
     return (result.throughput.requests_per_s or 0.0) / (result.batches.mean if result.batches else 1.0)
 
 
-def _closed(result: RunResult) -> bool:
+def closed_loop(result: RunResult) -> bool:
+    """Whether requests come when their predecessors were answered."""
     return bool(result.config["arrivals"] == "closed")
 
 
@@ -339,5 +340,5 @@ def _too_late(result: RunResult) -> bool:
     late = result.metrics["lateness"]
     wanted = result.config.get("max_lateness")
     limit_ns = None if wanted is None else parse_duration(wanted)
-    limit = lateness_limit_ns(result.metrics, _closed(result), limit_ns, [it.objective for it in result.objectives])
+    limit = lateness_limit_ns(result.metrics, closed_loop(result), limit_ns, [it.objective for it in result.objectives])
     return (late.percentiles_ns["p99"] or late.max_ns or 0) > limit

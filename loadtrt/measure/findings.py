@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from loadtrt.load.arrivals import steady_load
-from loadtrt.measure.bottlenecks import BUSY, bottlenecks, mostly_waits
+from loadtrt.measure.bottlenecks import BUSY, bottlenecks, closed_loop, mostly_waits
 from loadtrt.measure.gpu_findings import gpu_findings
 from loadtrt.measure.result import Finding
 from loadtrt.measure.sampling import least_samples
@@ -101,7 +101,7 @@ def _changes(result: RunResult) -> list[Finding | None]:
     loop a part is slow where neither the beginning nor the end is."""
     cold, slow = _cold(result), _slow(result)
     changes = [it for it in (cold, _filling(result), _drift(result)) if it is not None]
-    return [slow] if slow is not None and not (cold or (changes and _closed(result))) else [*changes]
+    return [slow] if slow is not None and not (cold or (changes and closed_loop(result))) else [*changes]
 
 
 def _slow(result: RunResult) -> Finding | None:
@@ -114,7 +114,7 @@ def _slow(result: RunResult) -> Finding | None:
         return None  # it is the stall
     when = f"from {format_duration(slow.start_ns)} to {format_duration(slow.end_ns)}"
     expected, served = (f"{format_count(rate)}/s" for rate in (slow.expected_per_s, slow.served_per_s))
-    if _closed(result) or _offline(result):
+    if closed_loop(result) or _offline(result):
         if slow.expected_per_s < DRIFT * slow.served_per_s:
             return None
         evidence = f"{when} {served} were served, and {expected} in the whole run"
@@ -153,7 +153,7 @@ def _cold(result: RunResult) -> Finding | None:
 def _filling(result: RunResult) -> Finding | None:
     """A queue: no warm-up helps, since it is drained before measuring."""
     lasted, ratio = _began(result)
-    if _closed(result) or ratio >= 1 or lasted < FILLING * result.phases.measure_ns:
+    if closed_loop(result) or ratio >= 1 or lasted < FILLING * result.phases.measure_ns:
         return None
     return Finding(
         kind="transient",
@@ -168,7 +168,7 @@ def _drift(result: RunResult) -> Finding | None:
     ratio = result.steadiness.drift_ratio if result.steadiness else None
     if ratio is not None and abs(math.log(ratio)) >= math.log(DRIFT):
         evidence = f"in the last quarter of the run latencies were {_apart(ratio)} in the first"
-    elif _closed(result) and began < 1:
+    elif closed_loop(result) and began < 1:
         evidence = f"in the first {format_duration(lasted)} latencies were {_apart(began)} later"
     else:
         return None
@@ -239,10 +239,6 @@ def _began(result: RunResult) -> tuple[int, float]:
     if steadiness is None or not steadiness.transient_ns or steadiness.transient_ratio is None:
         return 0, 1.0
     return steadiness.transient_ns, steadiness.transient_ratio
-
-
-def _closed(result: RunResult) -> bool:
-    return bool(result.config["arrivals"] == "closed")
 
 
 def _offline(result: RunResult) -> bool:

@@ -14,6 +14,7 @@ from loadtrt.measure.measured import Measured
 from loadtrt.measure.records import METRICS, Records
 from loadtrt.measure.summary import summarize
 from loadtrt.report.layer_columns import printable
+from loadtrt.report.tables import aligned
 from loadtrt.report.trtexec_read import stamp_step_ns
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count, format_duration, plural
 
@@ -68,7 +69,7 @@ def compare_runs_text(a: Sequence[Side], b: Sequence[Side], comparison: Comparis
     rows = list(_rows(comparison, foreign=any(side.settings is None for side in (*a, *b))))
     if not any(row[4] != "–" for row in rows[1:] if row):
         rows = [row[:4] for row in rows]
-    lines += ["", *_table(rows), ""]
+    lines += ["", *aligned(rows), ""]
     for note in _notes(a, b):
         lines += _wrapped(note, "  ")
     lines += _wrapped(_of_intervals(comparison, several=len(a) + len(b) > 2), "  ")
@@ -265,16 +266,6 @@ def _merged(runs: Sequence[Side]) -> dict[str, tuple[str, ...]] | None:
         return None
     keys = dict.fromkeys(key for settings in known for key in settings)
     return {key: tuple(dict.fromkeys(settings.get(key, "–") for settings in known)) for key in keys}
-
-
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Lines; an empty row is an empty line."""
-    widths = [max(len(row[column]) for row in rows if row) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = zip(row, widths, strict=False)  # an empty row has no cells
-        yield "  ".join(
-            cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(cells)
-        )
 
 
 def _wrapped(text: str, indent: str) -> list[str]:

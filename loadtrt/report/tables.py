@@ -188,7 +188,7 @@ def _metrics(result: RunResult) -> Iterator[str]:
         rows.append([metric.name, *("–" if value is None else format_duration(value) for value in values)])
         if metric.name == "latency" and summary.margins:
             rows.append(["  95 % ±", *(_margin(summary.margins.get(name)) for name in (*PERCENTILES, "", "mean"))])
-    yield from _table([header, *rows])
+    yield from aligned([header, *rows])
     if any(value is None for value in result.metrics["latency"].percentiles_ns.values()):
         yield "– too few requests for this percentile"
 
@@ -206,7 +206,7 @@ def _lanes(result: RunResult) -> Iterator[str]:
             rows.append(
                 [str(lane.lane), str(lane.requests), *("–" if t is None else format_duration(t) for t in times)]
             )
-        yield from _table(rows)
+        yield from aligned(rows)
     words = []
     if result.fairness is not None and len(lanes) > 1:
         words.append(f"fairness {result.fairness:.3f}")
@@ -287,7 +287,7 @@ def _mix(result: RunResult) -> Iterator[str]:
         found.append(part.metrics["compute"].percentiles_ns["p50"])
         shown = ("–" if value is None else format_duration(value) for value in found)
         rows.append([part.name, format_count(part.requests), *shown])
-    yield from _table(rows)
+    yield from aligned(rows)
     yield ""
 
 
@@ -318,8 +318,9 @@ def _verdict(result: RunResult) -> str:
     return ended + ("VALID" if result.valid else "INVALID")
 
 
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines of words in the first column and numbers in the others; an empty row is an empty line."""
+    widths = [max(len(row[column]) for row in rows if row) for column in range(len(rows[0]))]
     for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        yield "  ".join(cells).rstrip()
+        cells = enumerate(zip(row, widths, strict=False))  # an empty row has no cells
+        yield "  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in cells).rstrip()
