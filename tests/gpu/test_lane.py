@@ -251,7 +251,7 @@ def test_an_enqueue_that_fails_is_an_engine_error() -> None:
     """TensorRT's False becomes a sentence, and what was allocated is freed."""
     stream = Stream()
     buffer = PinnedBuffer(NBYTES)
-    with pytest.raises(EngineError, match="refused the first enqueue: no such shape"):
+    with pytest.raises(EngineError, match="TensorRT refused an enqueue: no such shape"):
         Lane(
             [LanePart(TENSORS, lambda *_: None, lambda _: False, lambda: "no such shape", [{"x": buffer.address}])],
             2,
