@@ -126,15 +126,17 @@ def systems() -> list[System]:
 
 @dataclass(frozen=True)
 class Found:
-    """One search. error: of the estimate, as a part of the truth; confirmed: the confirmed rate over it; covers:
-    whether the interval holds it; trials, confirms: how many runs."""
+    """One search. error: of the estimate, as a part of the truth; confirmed: the confirmed rate over it, missed: the
+    lowest one that was missed; covers: whether the interval holds it; trials, confirms, refutes: how many runs."""
 
     answer: str
     error: float
     confirmed: float | None
+    missed: float | None
     covers: bool
     trials: int
     confirms: int
+    refutes: int
 
 
 class Silence:
@@ -170,16 +172,18 @@ def search(system: System, requests: int, seed: int) -> Found:
     kept: list[CapacityResult] = []
     with Rig(Silence(), close) as rig:
         finder = Finder(wanted, rig, Silence(), kept.append)
-        finder.find()
+        finder.make()
     only = finder.result.candidates[0]
-    rate = only.estimate_per_s or 0.0
+    rate, kinds = only.estimate_per_s or 0.0, Counter(trial.kind for trial in only.trials)
     return Found(
         answer=only.answer or "",
         error=rate / system.capacity - 1,
         confirmed=None if only.confirmed_per_s is None else only.confirmed_per_s / system.capacity,
+        missed=None if only.infeasible_min_per_s is None else only.infeasible_min_per_s / system.capacity,
         covers=(only.low_per_s or 0.0) <= system.capacity <= (only.high_per_s or math.inf),
-        trials=sum(trial.kind == "search" for trial in only.trials),
-        confirms=sum(trial.kind == "confirm" for trial in only.trials),
+        trials=kinds["search"],
+        confirms=kinds["confirm"],
+        refutes=kinds["refute"],
     )
 
 
@@ -187,6 +191,7 @@ def row_of(system: System, found: list[Found]) -> str:
     """Medians and worst cases over the seeds."""
     errors = [abs(each.error) for each in found]
     confirmed = [each.confirmed for each in found if each.confirmed is not None]
+    missed = [each.missed for each in found if each.missed is not None]
     answers = Counter(each.answer for each in found)
     part = 100 / len(found)
     return (
@@ -197,6 +202,8 @@ def row_of(system: System, found: list[Found]) -> str:
         f"{part * answers['found']:>9.0f} %{part * sum(rate > 1 for rate in confirmed):>8.0f} %"
         f"{100 * (median(confirmed) - 1 if confirmed else math.nan):>+9.1f} %"
         f"{median(each.confirms for each in found):>6.0f}{max(each.confirms for each in found):>4}"
+        f"{part * len(missed):>9.0f} %{part * sum(rate < 1 for rate in missed):>8.0f} %"
+        f"{100 * (median(missed) - 1 if missed else math.nan):>+9.1f} %{max(each.refutes for each in found):>6}"
     )
 
 
@@ -211,10 +218,11 @@ def main() -> None:
     machine = environment()
     print(f"{options.seeds} searches a row, trials of {format_count(options.requests)} requests, precision 3 %")
     print(f"{machine['cpu']}, {machine['cores']} cores, CPython {machine['python']}, numpy {np.__version__}")
-    print(f"{'':22}{'estimate':^35}{'trials':^13}{'confirmed':^42}")
+    print(f"{'':22}{'estimate':^35}{'trials':^13}{'confirmed':^42}{'missed':^38}")
     print(
         f"{'queue':<6}{'load':>6}{'capacity':>12}{'median':>9}{'worst':>9}{'in 3 %':>10}{'in 95 %':>9}"
         f"{'median':>8}{'most':>5}{'found':>10}{'above':>9}{'median':>11}{'runs':>6}{'':>4}"
+        f"{'found':>11}{'below':>10}{'median':>11}{'most':>6}"
     )
     rows = []
     for system in systems():

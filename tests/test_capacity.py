@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from test_sweep import await_measuring
 
 from loadtrt.capacity.find import Finder, Wanted
 from loadtrt.capacity.queueing import Waiting, erlang_c, markov_tail
@@ -88,7 +90,7 @@ def _found(
     finder = Finder(wanted, rig, Heard(), kept.append)
     if before is not None:
         finder.resume(before)
-    finder.find()
+    finder.make()
     return finder.result, kept
 
 
@@ -114,7 +116,7 @@ def test_a_search_keeps_every_run_and_ends_confirmed(whole: tuple[CapacityResult
         assert trial.run is not None
         assert trial.run.config["rate"] == trial.rate_per_s
         assert trial.run.config["seed"] == trial.seed
-        assert trial.run.config["duration"] == ("3s" if trial.kind == "search" else "15s")
+        assert trial.run.config["duration"] == ("15s" if trial.kind == "confirm" else "3s")
     sizes = [sum(len(each.trials) for each in one.candidates) for one in kept]
     assert set(range(1, sizes[-1] + 1)) <= set(sizes)
     assert best.confirmed_per_s is not None
@@ -122,6 +124,8 @@ def test_a_search_keeps_every_run_and_ends_confirmed(whole: tuple[CapacityResult
     assert best.confirmed_per_s <= best.estimate_per_s * 1.02
     assert best.feasible_max_per_s is not None
     assert best.feasible_max_per_s >= best.confirmed_per_s
+    assert best.infeasible_min_per_s is not None
+    assert best.estimate_per_s < best.infeasible_min_per_s < 1.2 * best.estimate_per_s
     assert best.binding == "latency.p99 < 12ms"
     assert "meet latency.p99 < 12ms" in best.conclusion
 
@@ -155,6 +159,74 @@ def test_a_search_goes_on_where_it_was_cut(rig: Rig, whole: tuple[CapacityResult
     assert (resumed.outcome, resumed.started) == ("completed", result.started)
 
 
+@pytest.mark.parametrize("runs", [1, 3, 5, 7])
+def test_going_on_loses_no_run_at_any_moment(runs: int, rig: Rig) -> None:
+    """Two candidates, cut after so many runs: whatever is written from then on begins with these, and the same
+    candidates are searched."""
+    wanted = _wanted(contexts=(1, 2), trial_ns=1_000 * MS, max_trials=2)
+    whole, kept = _found(wanted, rig)
+    cut = next(one for one in kept if sum(len(each.trials) for each in one.candidates) == runs)
+    resumed, written = _found(wanted, rig, CapacityResult.model_validate_json(cut.model_dump_json()))
+    for one in (*written, resumed):
+        for then, now in zip(cut.candidates, one.candidates, strict=True):
+            assert now.trials[: len(then.trials)] == then.trials
+    assert resumed.outcome == "completed"
+    assert [each.dropped is None for each in resumed.candidates] == [each.dropped is None for each in whole.candidates]
+
+
+def test_runs_of_another_engine_are_not_gone_on_with(
+    rig: Rig, whole: tuple[CapacityResult, list[CapacityResult]]
+) -> None:
+    """A plan that was built anew is another engine; so is another machine's."""
+    halfway = next(one for one in whole[1] if len(one.candidates[0].searched) == 1)
+    (candidate,) = halfway.candidates
+    trials = [
+        trial.model_copy(
+            update={"run": trial.run.model_copy(update={"engine": replace(trial.run.engine, sha256="ab")})}
+        )
+        for trial in candidate.trials
+        if trial.run is not None
+    ]
+    built = halfway.model_copy(update={"candidates": (candidate.model_copy(update={"trials": tuple(trials)}),)})
+    with pytest.raises(UsageError, match="whose sha256 was ab"):
+        _found(_wanted(), rig, built)
+    moved = halfway.model_copy(update={"environment": {**halfway.environment, "cpu": "Z80"}})
+    with pytest.raises(UsageError, match="cpu was Z80"):
+        _found(_wanted(), rig, moved)
+
+
+def test_trials_of_few_requests_last_longer_and_it_is_told(rig: Rig) -> None:
+    """30 requests a second: the first trial lasts until 3 000 are due or a minute is over, rungs until 200 were served;
+    the table says how long each was."""
+    engine = "simulated:service=50ms,cv=0.3,clock=virtual"
+    result, _ = _found(
+        _wanted(engine, objective=["latency.p99 < 400ms"], trial_ns=10_000 * MS, longest_trial_ns=60_000 * MS), rig
+    )
+    (only,) = result.candidates
+    first = only.searched[0].run
+    assert first is not None
+    assert first.config["duration"] == "1m"
+    assert all(trial.run is not None and trial.run.ok >= 200 for trial in only.ladder)
+    assert only.answer == "found"
+    text = capacity_text(result)
+    assert "trials of 10.0 s to 60.0 s" in text
+    assert "  60.0 s  " in text
+
+
+def test_a_mix_has_a_capacity(rig: Rig) -> None:
+    """M/G/1 of two sizes; inferences are counted by the mean size, and the mix is told."""
+    engine = "simulated:service=500us,item=500us,clock=virtual"
+    result, _ = _found(_wanted(engine, contexts=(1,), mix="1:0.75, 3:0.25", objective=["latency.p99 < 12ms"]), rig)
+    (only,) = result.candidates
+    assert only.answer == "found"
+    assert only.inferences_per_request == pytest.approx(1.5, rel=0.02)
+    assert only.estimate_per_s == pytest.approx(only.predicted_per_s, rel=0.1)
+    text = capacity_text(result)
+    assert "mix 1:0.75, 3:0.25" in text
+    assert "inferences/s) meet" in text
+    assert {len(trial.run.mix) for trial in only.trials if trial.run} == {2}
+
+
 def test_a_finished_search_is_not_made_again(
     rig: Rig, opened: list[Any], whole: tuple[CapacityResult, list[CapacityResult]]
 ) -> None:
@@ -167,7 +239,8 @@ def test_a_finished_search_is_not_made_again(
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"trial_ns": MS}, "trial_ns was 3000000000"),
+        ({"trial_ns": MS}, "trial was 3s, and is 1ms"),
+        ({"longest_trial_ns": 9_000 * MS}, "trial was 3s, and is 3s to 9s"),
         ({"buffers": 2}, "buffers was 1, and is 2"),
         ({"contexts": (1, 2)}, "contexts was"),
         ({"load": {"arrivals": "gamma", "burstiness": 4.0}}, "load was"),
@@ -318,10 +391,7 @@ def test_ctrl_c_ends_the_run_and_keeps_it(tmp_path: Path) -> None:
         [sys.executable, "-m", "loadtrt", *options, "--trial", "24h"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ,
     )  # fmt: skip
-    while process.poll() is None:  # SIGTERM is caught while it measures, and not before
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        if int(status.partition("SigCgt:")[2].split()[0], 16) >> (signal.SIGTERM - 1) & 1:
-            break
+    await_measuring(process)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     found = read_capacity(file)

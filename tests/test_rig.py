@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from loadtrt.capacity.evaluate import host_bound
+from loadtrt.capacity.candidate import host_bound
 from loadtrt.capacity.rig import Rig, varied
 from loadtrt.capacity.scaling import fit, rungs
 from loadtrt.config import load_config
 from loadtrt.engines.open import open_engine
+from loadtrt.lanes.outcome import result_of
 from loadtrt.measure.capacity_result import Trial
 
 if TYPE_CHECKING:
@@ -191,3 +193,49 @@ def test_a_late_generator_is_told_by_a_percentile(a_run: RunResult) -> None:
     assert "late at p90" in (host_bound(spoiled, MS) or "")
     fewer = {**metrics, "lateness": late.model_copy(update={"percentiles_ns": {"p50": 0.0}, "max_ns": 10**9})}
     assert host_bound(a_run.model_copy(update={"metrics": fewer}), MS) is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_run_is_summed_up_stops_after_it(
+    number: signal.Signals, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is kept whole, no other is begun, and afterwards signals are what they were."""
+    before = signal.getsignal(number)
+    config = load_config(None, {"engine": RANDOM, "warmup": 0, "requests": 20})
+
+    def summed_up(*arguments: Any, **keywords: Any) -> RunResult:
+        signal.raise_signal(number)
+        return result_of(*arguments, **keywords)
+
+    monkeypatch.setattr("loadtrt.capacity.rig.result_of", summed_up)
+    with Rig(Silence(), _close) as one:
+        one.open(config)
+        run = one.run(config, "")
+        assert (run.outcome, run.ok, one.stopped) == ("completed", 20, True)
+        with pytest.raises(KeyboardInterrupt):
+            one.open(varied(config, contexts=2))
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_while_an_engine_is_opened_interrupts_that(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading or building may take minutes."""
+
+    def opening(*_: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("loadtrt.capacity.rig.open_engine", opening)
+    with pytest.raises(KeyboardInterrupt):
+        rig.open(load_config(None, {"engine": RANDOM}))
+    assert rig.stopped
+
+
+def test_parts_of_a_mix_run_on_a_part_of_the_lanes(rig: Rig) -> None:
+    """Closed loops and open ones: inferences are those of the sizes that were drawn."""
+    engine = "simulated:service=1ms,item=1ms,clock=virtual"
+    config = load_config(None, {"engine": engine, "contexts": 2, "mix": "1:0.5, 3:0.5", "warmup": 0, "duration": "4s"})
+    rig.open(config)
+    for part in ((1, 1), (2, 2)):
+        run = rig.run(config, "", part)
+        assert run.inferences is not None
+        assert run.inferences / run.ok == pytest.approx(2, rel=0.05)
+        assert [share.name for share in run.mix] == ["1", "3"]

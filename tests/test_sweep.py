@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -243,6 +245,7 @@ def test_a_finished_point_is_not_measured_again(tmp_path: Path) -> None:
         (("--contexts", "1,2"), "add --resume to go on with it"),
         (("--contexts", "1,2", "--resume", "--seed", "2"), "seed was 1, and is 2"),
         (("--contexts", "1,2", "--buffers", "1", "--resume"), "its sweep was over contexts"),
+        (("--contexts", "2,4", "--resume"), "its sweep holds contexts 1, which would be lost"),
     ],
 )
 def test_what_does_not_go_on_is_not_written_over(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
@@ -257,6 +260,53 @@ def test_what_does_not_go_on_is_not_written_over(arguments: tuple[str, ...], sen
     assert read_sweep(file) == unfinished
 
 
+def test_rates_may_come_in_another_order_and_be_more(tmp_path: Path) -> None:
+    """The first rate is in what all points have in common, and is no difference."""
+    file = tmp_path / "sweep.json"
+    before = _swept(file, "--rate", "100/s,200/s")
+    after = _swept(file, "--rate", "50/s,200/s,100/s", "--resume")
+    assert [point.settings["rate"] for point in after.points] == [50.0, 200.0, 100.0]
+    assert [after.points[2], after.points[1]] == list(before.points)
+
+
+@pytest.mark.parametrize("what", ["the machine", "the engine"])
+def test_runs_of_another_machine_or_engine_are_not_mixed_with_those_of_this(what: str, tmp_path: Path) -> None:
+    """Neither is a plan that was built anew: told, and the file left alone."""
+    file = tmp_path / "sweep.json"
+    found = _swept(file, "--contexts", "1")
+    if what == "the machine":
+        other, sentence = found.model_copy(update={"environment": {**found.environment, "cpu": "Z80"}}), "cpu was Z80"
+    else:
+        run = found.points[0].run
+        assert run is not None
+        run = run.model_copy(update={"engine": replace(run.engine, sha256="ab12")})
+        other = found.model_copy(update={"points": (found.points[0].model_copy(update={"run": run}),)})
+        sentence = "whose sha256 was ab12"
+    file.write_text(other.model_dump_json())
+    done = _loadtrt("sweep", "--engine", VIRTUAL, "--warmup", "0", "--duration", "2s", "--json", file,
+                    "--contexts", "1,2", "--resume")  # fmt: skip
+    assert done.returncode == 2
+    assert sentence in done.stderr.splitlines()[-1]
+    assert read_sweep(file).points == other.points
+
+
+def test_no_two_runs_have_an_id_in_common(tmp_path: Path) -> None:
+    """Also where engines are opened within a second."""
+    found = _swept(tmp_path / "sweep.json", "--contexts", "1,2,3", "--all", "--duration", "100ms")
+    assert len({point.run.run for point in found.points if point.run}) == 3
+
+
+def test_a_file_that_cannot_be_written_is_told_at_once() -> None:
+    """The sweep goes on and is shown; exit 3."""
+    done = _loadtrt("sweep", "--engine", VIRTUAL, "--contexts", "1,2", "--warmup", "0", "--duration", "1s",
+                    "--json", "/dev/full")  # fmt: skip
+    assert done.returncode == 3
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if "No space left" in line] == [lines[1], lines[-1]]
+    assert "tried again after the next run" in lines[1]
+    assert "inferences/s" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
@@ -266,6 +316,7 @@ def test_what_does_not_go_on_is_not_written_over(arguments: tuple[str, ...], sen
         (("--engine", "simulated:servce=1ms", "--contexts", "1,2"), 2, "did you mean 'service'"),
         (("--engine", VIRTUAL, "--contexts", "1,2000"), 2, "--contexts"),
         (("--engine", VIRTUAL, "--contexts", "one"), 2, "is no count"),
+        (("--engine", VIRTUAL, "--contexts", "1..900", "--batch", "1..900"), 2, "810 000 points: 10 000 at most"),
         (("--engine", VIRTUAL, "--burstiness", "4"), 2, "need a rate"),
         (("--engine", VIRTUAL, "--contexts", "1", "--resume"), 2, "name one"),
         (("--engine", VIRTUAL, "--contexts", "1", "--json", "/nowhere/sweep.json"), 2, "there is no folder"),
@@ -299,7 +350,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(tmp_path: Path) -> No
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
-    _await_measuring(process)
+    await_measuring(process)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     found = read_sweep(file)
@@ -315,10 +366,10 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(tmp_path: Path) -> No
     assert [point.run.outcome for point in resumed.points if point.run] == ["completed"] * 3
 
 
-def _await_measuring(process: subprocess.Popen[str]) -> None:
-    """Until the process catches SIGINT itself, which it does while it measures: the kernel tells by a bit."""
+def await_measuring(process: subprocess.Popen[str]) -> None:
+    """Until the process has an event loop, which it does while it makes a run: the kernel tells by its files."""
     while process.poll() is None:
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        caught = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt"))
-        if caught >> (signal.SIGTERM - 1) & 1:
-            return
+        for file in Path(f"/proc/{process.pid}/fd").iterdir():
+            with suppress(OSError):
+                if "eventpoll" in str(file.readlink()):
+                    return

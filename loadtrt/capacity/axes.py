@@ -13,24 +13,11 @@ if TYPE_CHECKING:
 # The options that a sweep may vary, the slowest to change first: load comes last, for which no engine is opened anew.
 AXES = ("batch", "threads_per_context", "graph", "copies", "wait", "buffers", "contexts", "burstiness", "rate")
 _MOST = 1000
-_SWITCH = {"on": True, "off": False}
 
 
 def parse_axis(name: str, text: str) -> tuple[Any, ...]:
     """The values of an axis in the order in which they are written, each once. Raises UsageError."""
-    option = f"--{name.replace('_', '-')}"
-    read: Callable[[str], tuple[Any, ...]]
-    match name:
-        case "graph" | "copies":
-            read = lambda part: (_choice(part, _SWITCH),)  # noqa: E731
-        case "wait":
-            read = lambda part: (_choice(part, {"spin": "spin", "block": "block"}),)  # noqa: E731
-        case "rate":
-            read = _rates
-        case "burstiness":
-            read = lambda part: (_number(part),)  # noqa: E731
-        case _:
-            read = _counts
+    option, read = f"--{name.replace('_', '-')}", _READ.get(name, _counts)
     values: dict[Any, None] = {}
     for part in text.split(","):
         try:
@@ -70,14 +57,26 @@ def _rates(text: str) -> tuple[float, ...]:
     return tuple(float(f"{low + (high - low) * step / steps:.6g}") for step in range(steps + 1))
 
 
-def _number(text: str) -> float:
+def _number(text: str) -> tuple[float, ...]:
     try:
-        return float(text)
+        return (float(text),)
     except ValueError:
         raise UsageError(f"'{text}' is no number") from None
 
 
-def _choice(text: str, choices: dict[str, Any]) -> Any:
-    if text not in choices:
-        raise UsageError(f"'{text}' is neither {' nor '.join(choices)}")
-    return choices[text]
+def _choice(**choices: object) -> Callable[[str], tuple[Any, ...]]:
+    def read(text: str) -> tuple[Any, ...]:
+        if text not in choices:
+            raise UsageError(f"'{text}' is neither {' nor '.join(choices)}")
+        return (choices[text],)
+
+    return read
+
+
+_READ = {
+    "graph": _choice(on=True, off=False),
+    "copies": _choice(on=True, off=False),
+    "wait": _choice(spin="spin", block="block"),
+    "rate": _rates,
+    "burstiness": _number,
+}

@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadtrt.capacity.conclusion import conclusion
-from loadtrt.capacity.evaluate import shares_of
 from loadtrt.capacity.scaling import fit, rungs
-from loadtrt.capacity.search import Search, Told
+from loadtrt.capacity.search import Search, Share, Step, Told
 from loadtrt.capacity.start import predicted_per_s
-from loadtrt.measure.capacity_result import Candidate, ObjectiveCapacity
+from loadtrt.measure.capacity_result import Candidate, ObjectiveCapacity, inferences_of
+from loadtrt.measure.validity import STARVED_LIMIT, lateness_limit_ns
+from loadtrt.units import SECOND_NS, format_duration, parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from loadtrt.capacity.search import Answer, Step
+    from loadtrt.capacity.search import Answer
     from loadtrt.config import RunConfig
     from loadtrt.measure.capacity_result import Scaling, Trial
     from loadtrt.measure.facts import EngineInfo, MemoryBill
     from loadtrt.measure.objective import Objective
+    from loadtrt.measure.result import RunResult
 
 _FIRST = 0.7  # of the greatest throughput, where nothing lets expect better
 
@@ -28,16 +30,18 @@ _FIRST = 0.7  # of the greatest throughput, where nothing lets expect better
 class Work:
     """The search for the capacity of the engine of `config`, whose arrivals are those of the trials, at any rate.
 
-    First the ladder: `next_rung` until it is None. Then, once `begin` was called, `next_step`. Each run is told by
-    `tell`, and `candidate` is what is known so far. failure: why the engine did not open, or broke. dropped: why there
-    is no search."""
+    search: makes one, of where to begin and the greatest throughput. First the ladder: `next_rung` until it is None.
+    Then, once `begin` was called, `next_step`. Each run is told by `tell`, and `candidate` is what is known so far.
+    failure: why the engine did not open, or broke. dropped: why there is no search."""
 
-    def __init__(self, config: RunConfig, objectives: Sequence[Objective], precision: float, max_trials: int) -> None:
+    def __init__(
+        self, config: RunConfig, objectives: Sequence[Objective], search: Callable[[float, float], Search]
+    ) -> None:
         self.config = config
         self.trials: list[Trial] = []
         self.failure: str | None = None
         self.dropped: str | None = None
-        self._objectives, self._precision, self._max_trials = objectives, precision, max_trials
+        self._objectives, self._begin = objectives, search
         self._rungs = rungs(config.contexts, config.buffers)
         self._info: EngineInfo | None = None
         self._bill: MemoryBill | None = None
@@ -68,39 +72,56 @@ class Work:
             return 0.0
         return (self._search.confirmed or self._search.binding[1].rate) * self._items
 
+    @property
+    def begun(self) -> bool:
+        """Whether there are open loops."""
+        return any(trial.kind != "ladder" for trial in self.trials)
+
     def summed_up(self) -> None:
         """The ladder is whole: fit it, and let it say where to begin."""
-        ladder = [trial for trial in self.trials if trial.kind == "ladder"]
-        self._scaling = fit(ladder)
-        if self._scaling is not None and not self._infeasible:
-            config = self.config
-            self._predicted = predicted_per_s(ladder, config.contexts, config.buffers, config, self._objectives)
+        if self._scaling is None:
+            ladder = [trial for trial in self.trials if trial.kind == "ladder"]
+            self._scaling = fit(ladder)
+            if self._scaling is not None and not self._infeasible:
+                self._predicted = predicted_per_s(ladder, self.config, self._objectives)
 
     def begin(self) -> None:
         """Search from now on. Does nothing where the ladder leaves nothing to search for."""
         if self._search is None and self._first is not None and self._scaling is not None and not self._infeasible:
-            self._search = Search(
-                self._objectives, self._first, self._scaling.most_per_s, self._precision, self._max_trials
-            )
+            self._search = self._begin(self._first, self._scaling.most_per_s)
 
     def next_step(self) -> Step | None:
         """The next open loop; None where there is an answer, and where there will be none."""
         return None if self.failure or self._search is None else self._search.next()
 
-    def seed_of(self, step: Step) -> int:
-        """Another one for each run: of arrivals that none of the others had."""
-        return int(np.random.SeedSequence([self.config.seed, 1 + step.stream]).generate_state(1)[0])
+    @property
+    def next_seed(self) -> int:
+        """Another one for each open loop: of arrivals that none of the others had."""
+        told = 0 if self._search is None else len(self._search.told)
+        return int(np.random.SeedSequence([self.config.seed, 1 + told]).generate_state(1)[0])
 
-    def tell(self, trial: Trial, step: Step | None = None) -> None:
-        """A run was made; step: of which step, None for a rung. One that was interrupted or failed is kept, and says
-        nothing."""
+    def tell(self, trial: Trial) -> None:
+        """A run was made. One that was interrupted or failed is kept, and says nothing."""
         self.trials.append(trial)
-        if trial.run is not None:
-            self._info, self._bill = trial.run.engine, trial.run.memory
-        if trial.run is None or trial.failure is not None:
+        run = trial.run
+        if run is not None:
+            self._info, self._bill = run.engine, run.memory
+        if run is None or trial.failure is not None:
             self.failure = trial.failure
-        elif step is not None and self._search is not None and trial.run.outcome == "completed":
-            self._search.tell(Told(step, shares_of(trial.run), trial.host_bound is not None))
+        elif trial.kind != "ladder" and trial.rate_per_s and self._search is not None and run.outcome == "completed":
+            seconds = parse_duration(run.config["duration"]) / SECOND_NS
+            step = Step(trial.kind, trial.rate_per_s, seconds)
+            self._search.tell(Told(step, shares_of(run), trial.host_bound is not None))
+
+    def replay(self, trials: Sequence[Trial]) -> None:
+        """Tell the runs of an unfinished search, as far as they were completed."""
+        for trial in trials:
+            if trial.run is None or trial.run.outcome != "completed":
+                return
+            if trial.kind != "ladder":
+                self.summed_up()
+                self.begin()
+            self.tell(trial)
 
     @property
     def answer(self) -> Answer | None:
@@ -163,8 +184,8 @@ class Work:
         }
 
     @property
-    def _items(self) -> int:
-        return self._info.batch if self._info is not None else self.config.batch or 1
+    def _items(self) -> float:
+        return inferences_of(self.trials) or self.config.batch or 1
 
     @property
     def _first(self) -> float | None:
@@ -179,3 +200,39 @@ class Work:
         first = self.trials[0].run if self.trials and self.trials[0].host_bound is None else None
         alone = first is not None and any(item.verdict == "missed" for item in first.objectives)
         return alone or (self._search is not None and self._search.answer == "infeasible")
+
+
+def shares_of(run: RunResult) -> tuple[Share, ...]:
+    """A share for each objective. A run in which nothing was due tells nothing."""
+    return tuple(
+        Share(1 - item.good / item.requests, item.effective or 0.0, item.verdict or "undecided")
+        if item.requests
+        else Share(0.0, 0.0, "undecided")
+        for item in run.objectives
+    )
+
+
+def failure_of(run: RunResult) -> str | None:
+    """Why an engine is not to be asked any further: it broke, or its outputs under load are wrong."""
+    checked = run.verification
+    if run.failure is None and checked is not None and checked.different:
+        return f"{checked.different} of {checked.outputs} outputs under load differ from those of a quiet run"
+    return run.failure
+
+
+def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
+    """Why the generator was the bottleneck, by the bounds of VALID (measure/validity.py) on the highest percentile of
+    lateness up to p99 that the run supports, as one late request among few is no rule. None where it was not.
+
+    A run may be INVALID for other reasons: what was not served in time, or failed, is bad, and the engine's doing."""
+    known = [
+        item for item in run.metrics["lateness"].percentiles_ns.items() if item[0] != "p99.9" and item[1] is not None
+    ]
+    objectives = [item.objective for item in run.objectives]
+    limit = lateness_limit_ns(run.metrics, run.config["arrivals"] == "closed", max_lateness_ns, objectives)
+    if known and (known[-1][1] or 0.0) > limit:
+        name, late = known[-1]
+        return f"the generator was {format_duration(late or 0.0)} late at {name} (limit {format_duration(limit)})"
+    if run.metrics["compute"].max_ns and run.starved_fraction > STARVED_LIMIT:
+        return f"lanes stood idle for {100 * run.starved_fraction:.0f} % of the time because the host was late"
+    return None

@@ -71,7 +71,8 @@ def _capacity(found: Candidate) -> str:
 
 def _rate(found: Candidate, rate: float | None) -> str:
     text = f"{format_count(rate or 0.0)} requests/s"
-    return text if found.items == 1 else f"{text} ({format_count((rate or 0.0) * found.items)} inferences/s)"
+    items = found.inferences_per_request
+    return text if items == 1 else f"{text} ({format_count((rate or 0.0) * items)} inferences/s)"
 
 
 def _objectives(found: Candidate) -> str:

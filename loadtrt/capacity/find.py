@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import loadtrt
-from loadtrt.capacity.candidate import Work
-from loadtrt.capacity.evaluate import failure_of, host_bound
-from loadtrt.capacity.rig import changed, varied
+from loadtrt.capacity.candidate import Work, failure_of, host_bound
+from loadtrt.capacity.rig import MACHINE, changed, require_same, varied
+from loadtrt.capacity.search import CONFIRM_TIMES, Search
 from loadtrt.environment import environment
 from loadtrt.errors import UsageError
-from loadtrt.measure.capacity_result import CapacityResult, Trial
+from loadtrt.measure.capacity_result import CapacityResult, Trial, name_of
 from loadtrt.measure.objective import parse_objective
-from loadtrt.units import exact_duration, format_count, format_duration
+from loadtrt.units import SECOND_NS, exact_duration, format_count, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,17 +28,23 @@ if TYPE_CHECKING:
     from loadtrt.capacity.rig import Rig, Talks
     from loadtrt.capacity.search import Step
     from loadtrt.config import RunConfig
+    from loadtrt.measure.capacity_result import Candidate
+    from loadtrt.measure.facts import EngineInfo
     from loadtrt.measure.result import RunResult
 
+TRIAL_NS = 10 * SECOND_NS
+LONGEST_TRIAL_NS = 60 * SECOND_NS  # where nothing else is wanted
 CLOSE = 0.8
 MOST_SEARCHED = 3
 LADDER_PART = 5  # a rung is so many times shorter than a trial
+LADDER_REQUESTS = 200  # that it serves, as far as the longest trial lets it
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What to find. config: all that trials have in common. load: how requests arrive, by option name, but for the
-    rate. batches: None for the engine's own. precision, max_trials: of the search (capacity/search.py)."""
+    rate. batches: None for the engine's own. precision, max_trials: of the search (capacity/search.py). trial_ns,
+    longest_trial_ns: how long a trial lasts, from and to; None where all last as long."""
 
     config: RunConfig
     load: dict[str, Any]
@@ -47,6 +53,7 @@ class Wanted:
     precision: float
     trial_ns: int
     max_trials: int
+    longest_trial_ns: int | None = None
 
     def configs(self) -> list[RunConfig]:
         """One for each candidate, batch by batch, at any rate. Raises UsageError."""
@@ -63,10 +70,8 @@ class Finder:
     def __init__(self, wanted: Wanted, rig: Rig, talks: Talks, keep: Callable[[CapacityResult], None]) -> None:
         self._wanted, self._rig, self._talks, self._keep = wanted, rig, talks, keep
         self._objectives = [parse_objective(text) for text in wanted.config.objective]
-        self._works = [
-            Work(config, self._objectives, wanted.precision, wanted.max_trials) for config in wanted.configs()
-        ]
-        self._recorded: list[list[Trial]] = [[] for _ in self._works]
+        self._works = [Work(config, self._objectives, self._searching) for config in wanted.configs()]
+        self._before: list[EngineInfo] = []
         self._result = CapacityResult(
             loadtrt=loadtrt.__version__,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -79,6 +84,7 @@ class Finder:
             batches=wanted.batches,
             precision=wanted.precision,
             trial_ns=wanted.trial_ns,
+            longest_trial_ns=wanted.longest_trial_ns,
             max_trials=wanted.max_trials,
             outcome="interrupted",
         )
@@ -86,18 +92,15 @@ class Finder:
     def resume(self, before: CapacityResult) -> int:
         """Take the runs of an unfinished search for the same as made. Returns how many there are. Raises UsageError
         where it was for something else."""
-        fields = ("load", "objectives", "contexts", "batches", "precision", "trial_ns", "max_trials")
-        now, then = ({field: getattr(each, field) for field in fields} for each in (self._result, before))
-        difference = changed(before.config, self._result.config) or changed(then, now)
+        difference = changed(before.config, self._result.config) or changed(_asked(before), _asked(self._result))
         if difference is not None:
             raise UsageError(f"its search was another one: {difference}; name another file")
         self._result = self._result.model_copy(update={"started": before.started, "environment": before.environment})
-        for recorded, candidate in zip(self._recorded, before.candidates, strict=False):
-            for trial in candidate.trials:
-                if trial.run is None or trial.run.outcome != "completed":
-                    break
-                recorded.append(trial)
-        return sum(map(len, self._recorded))
+        for work, candidate in zip(self._works, before.candidates, strict=False):
+            work.replay(candidate.trials)
+        self._before = [trial.run.engine for work in self._works for trial in work.trials if trial.run is not None]
+        self._result = self._result.model_copy(update={"candidates": self._candidates()})
+        return sum(len(work.trials) for work in self._works)
 
     @property
     def result(self) -> CapacityResult:
@@ -109,7 +112,7 @@ class Finder:
         """Whether there is anything to keep."""
         return any(work.trials or work.failure for work in self._works)
 
-    def find(self) -> None:
+    def make(self) -> None:
         """Make all runs. An interruption ends it quietly; an engine that fails ends its candidate."""
         try:
             for place in range(len(self._works)):
@@ -131,43 +134,32 @@ class Finder:
     def _climb(self, place: int) -> None:
         """The ladder of a candidate."""
         work = self._works[place]
-        while not self._rig.stopped and (rung := work.next_rung) is not None:
-            recorded = self._next_recorded(place, "ladder")
-            if recorded is not None:
-                work.tell(recorded)
-                continue
-            if not self._open(work):
-                break
-            lanes, depth = rung
+        while not self._rig.stopped and (rung := work.next_rung) is not None and self._open(work):
+            in_flight = rung[0] * rung[1]
             changes = dict.fromkeys(self._wanted.load) | {
                 "rate": None,
                 "arrivals": "closed",
                 "duration": exact_duration(max(self._wanted.trial_ns // LADDER_PART, 1)),
             }
+            if self._wanted.longest_trial_ns is not None:
+                changes["requests"] = LADDER_REQUESTS
+                changes["max_duration"] = exact_duration(self._wanted.longest_trial_ns)
             config = varied(work.config, **changes)
-            what = f"{_name(work.config)}: ladder, {lanes * depth} in flight"
-            run = self._rig.run(config, what, rung)
-            trial = Trial(
-                kind="ladder",
-                in_flight=lanes * depth,
-                seed=config.seed,
-                run=run,
-                failure=failure_of(run),
-                host_bound=host_bound(run, config.max_lateness),
-            )
-            work.tell(trial)
-            self._say(what, trial)
-            self._update()
+            self._make(work, config, f"ladder, {in_flight} in flight", rung, kind="ladder", in_flight=in_flight)
         if self._rig.stopped:
             return
         work.summed_up()
         if work.answer == "infeasible":
-            self._talks.say(f"{_name(work.config)}: {work.candidate().conclusion}")
+            self._talks.say(f"{_name(work)}: {work.candidate().conclusion}")
         self._update()
 
     def _promising(self) -> list[int]:
         """The candidates to search, the most promising first; the others are told why not."""
-        open_ = [place for place, work in enumerate(self._works) if work.expected and not (work.answer or work.failure)]
+        open_ = [
+            place
+            for place, work in enumerate(self._works)
+            if work.expected and not work.failure and (work.begun or not work.answer)
+        ]
         order = sorted(open_, key=lambda place: -self._works[place].expected)
         best = self._works[order[0]] if order else None
         chosen = []
@@ -176,7 +168,7 @@ class Finder:
             assert best is not None  # noqa: S101  # order has an item
             if work.expected < CLOSE * best.expected or rank >= MOST_SEARCHED:
                 work.dropped = (
-                    f"its ladder lets expect {format_count(work.expected)} inferences/s, that of {_name(best.config)} "
+                    f"its ladder lets expect {format_count(work.expected)} inferences/s, that of {_name(best)} "
                     f"{format_count(best.expected)}"
                 )
             else:
@@ -186,99 +178,107 @@ class Finder:
     def _search(self, place: int) -> None:
         work = self._works[place]
         best = max(self._works, key=lambda each: each.reached)
-        if best is not work and 0 < work.most < best.reached:
+        if best is not work and not work.begun and 0 < work.most < best.reached:
             work.dropped = (
                 f"its greatest throughput, {format_count(work.most)} inferences/s, is less than what "
-                f"{_name(best.config)} was found to carry, {format_count(best.reached)}"
+                f"{_name(best)} was found to carry, {format_count(best.reached)}"
             )
             self._update()
             return
         work.begin()
-        while not self._rig.stopped and (step := work.next_step()) is not None:
-            recorded = self._next_recorded(place, step.kind)
-            if recorded is not None and recorded.rate_per_s == step.rate:
-                work.tell(recorded, step)
-                continue
-            self._recorded[place].clear()  # of another loadtrt: from here on everything is new
-            if not self._open(work):
-                break
-            trial = self._try(work, step)
-            work.tell(trial, step)
-            self._update()
+        while not self._rig.stopped and (step := work.next_step()) is not None and self._open(work):
+            self._try(work, step)
         if work.answer is not None:
-            self._talks.say(f"{_name(work.config)}: {work.candidate().conclusion}")
+            self._talks.say(f"{_name(work)}: {work.candidate().conclusion}")
         self._update()
 
-    def _try(self, work: Work, step: Step) -> Trial:
-        duration = self._wanted.trial_ns * step.times
+    def _try(self, work: Work, step: Step) -> None:
+        duration = round(step.seconds * SECOND_NS)
         changes: dict[str, Any] = {}
         if step.kind == "confirm":  # a trial's length says enough where it is missed by far
-            changes = {"abort_on_fail": True, "abort_delay": exact_duration(self._wanted.trial_ns)}
+            changes = {"abort_on_fail": True, "abort_delay": exact_duration(duration // CONFIRM_TIMES)}
         config = varied(
             work.config,
-            rate=f"{step.rate:.9f}/s",
-            seed=work.seed_of(step),
+            rate=step.rate,
+            seed=work.next_seed,
             duration=exact_duration(duration),
             drain=exact_duration(max(work.config.drain, duration // 2)),  # above capacity a queue is left over
             **changes,
         )
-        what = f"{_name(work.config)}: {step.kind} at {format_count(step.rate)}/s"
-        run = self._rig.run(config, what)
-        trial = Trial(
-            kind=step.kind,
-            rate_per_s=step.rate,
-            seed=config.seed,
-            run=run,
-            failure=failure_of(run),
-            host_bound=host_bound(run, config.max_lateness),
-        )
-        self._say(what, trial)
-        return trial
+        what = f"{step.kind} at {format_count(step.rate)}/s"
+        self._make(work, config, what, kind=step.kind, rate_per_s=step.rate)
+
+    def _make(
+        self, work: Work, config: RunConfig, what: str, part: tuple[int, int] | None = None, **fields: Any
+    ) -> None:
+        """A run: tell the search, whoever listens, and the file."""
+        what = f"{_name(work)}: {what}"
+        run = self._rig.run(config, what, part)
+        late = host_bound(run, config.max_lateness)
+        trial = Trial(seed=config.seed, run=run, failure=failure_of(run), host_bound=late, **fields)
+        work.tell(trial)
+        self._talks.say(f"{what}: {_in_words(trial, run)}")
+        self._update()
 
     def _open(self, work: Work) -> bool:
         """Have the candidate's engine open; False where that fails, which is the candidate's failure."""
         work.failure = self._rig.try_open(work.config, (self._works[0].config, self._works[-1].config))
-        if work.failure is not None:
-            self._talks.say(f"{_name(work.config)}: {work.failure}")
+        if work.failure is None:
+            require_same(self._before, self._rig.engine)
+        else:
+            self._talks.say(f"{_name(work)}: {work.failure}")
             self._update()
         return work.failure is None
 
-    def _next_recorded(self, place: int, kind: str) -> Trial | None:
-        """The next run of the search that is resumed, if it is of this kind."""
-        recorded = self._recorded[place]
-        return recorded.pop(0) if recorded and recorded[0].kind == kind else None
+    def _searching(self, start: float, throughput: float) -> Search:
+        wanted = self._wanted
+        trial_s = wanted.trial_ns / SECOND_NS
+        longest_s = trial_s if wanted.longest_trial_ns is None else wanted.longest_trial_ns / SECOND_NS
+        return Search(
+            self._objectives, start, throughput, wanted.precision, wanted.max_trials, trial_s, max(trial_s, longest_s)
+        )
 
     def _choose(self) -> None:
         """The candidate with the greatest capacity: of the confirmed ones, else by its estimate."""
         candidates = self._result.candidates
         rated = [
-            (each.answer == "found", rate * each.items, place)
+            (each.answer == "found", rate * each.inferences_per_request, place)
             for place, each in enumerate(candidates)
             if (rate := each.confirmed_per_s or each.estimate_per_s)
         ]
         if not rated:
             return
-        *others, (_, most, chosen) = sorted(rated)
-        reason = f"the most inferences a second of {len(candidates)} candidates: {format_count(most)}"
-        if others:
+        *others, (confirmed, most, chosen) = sorted(rated)
+        how = "that were confirmed" if confirmed else "by the estimates, as none was confirmed"
+        reason = f"the most inferences a second of {len(candidates)} candidates {how}: {format_count(most)}"
+        if others and others[-1][0] == confirmed:
             _, rate, place = others[-1]
-            reason += f", {100 * (most / rate - 1):.0f} % more than {_name(self._works[place].config)}"
+            reason += f", {100 * (most / rate - 1):.0f} % more than {_name(self._works[place])}"
         self._update(chosen=chosen, reason=reason if len(candidates) > 1 else "")
 
-    def _say(self, what: str, trial: Trial) -> None:
-        if trial.run is not None:
-            self._talks.say(f"{what}: {_in_words(trial, trial.run)}")
+    def _candidates(self) -> tuple[Candidate, ...]:
+        return tuple(work.candidate() for work in self._works)
 
     def _update(self, **changes: Any) -> None:
-        self._result = self._result.model_copy(
-            update={"candidates": tuple(work.candidate() for work in self._works), **changes}
-        )
+        self._result = self._result.model_copy(update={"candidates": self._candidates(), **changes})
         self._keep(self._result)
 
 
-def _name(config: RunConfig) -> str:
-    batch = f", batch {config.batch}" if config.batch is not None else ""
-    return f"{config.contexts} context{'s' if config.contexts > 1 else ''}{batch}"
+def _asked(result: CapacityResult) -> dict[str, Any]:
+    """What was to be found, and where, as far as it is not in the configuration."""
+    longest = result.longest_trial_ns
+    return {
+        **{
+            name: getattr(result, name)
+            for name in ("loadtrt", "load", "contexts", "batches", "precision", "max_trials")
+        },
+        "trial": f"{exact_duration(result.trial_ns)}{f' to {exact_duration(longest)}' if longest else ''}",
+        **{name: result.environment.get(name) for name in MACHINE},
+    }
+
+
+def _name(work: Work) -> str:
+    return name_of(work.config.contexts, work.config.batch)
 
 
 def _in_words(trial: Trial, run: RunResult) -> str:

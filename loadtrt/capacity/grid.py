@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.capacity.axes import AXES
+from loadtrt.errors import UsageError
 from loadtrt.units import format_count
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
     from loadtrt.measure.sweep_result import SweepPoint
 
+MOST_POINTS = 10_000
 GAIN = 0.05
 FURTHER = 2  # points without such a gain, after which none is expected
 GAINING = ("contexts", "buffers")  # axes along which throughput grows until it does not
@@ -20,7 +23,10 @@ GAINING = ("contexts", "buffers")  # axes along which throughput grows until it 
 
 def points_of(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """All settings, those that need another engine the slowest to change; along GAINING axes upwards, so that it is
-    seen where a gain ends."""
+    seen where a gain ends. Raises UsageError for more than MOST_POINTS."""
+    count = math.prod(map(len, axes.values()))
+    if count > MOST_POINTS:
+        raise UsageError(f"the grid has {format_count(count)} points: {format_count(MOST_POINTS)} at most")
     names = sorted(axes, key=AXES.index)
     values = [sorted(axes[name]) if name in GAINING else axes[name] for name in names]
     return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*values)]

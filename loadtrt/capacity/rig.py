@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 import anyio
 
-from loadtrt.capacity.narrowed import narrowed
 from loadtrt.config import OUTPUT_KEYS, load_config
 from loadtrt.engines.open import open_engine
 from loadtrt.errors import EngineError, LoadtrtError, UsageError
@@ -25,7 +23,8 @@ from loadtrt.measure.sweep_result import trimmed
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_bytes, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Sequence
+    from types import FrameType
 
     from anyio.abc import TaskStatus
 
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import OnTick, Phase
     from loadtrt.load.tensors import Arrays
-    from loadtrt.measure.facts import MemoryBill
+    from loadtrt.measure.facts import EngineInfo, MemoryBill
     from loadtrt.measure.result import RunResult
 
 # What an engine is opened and allocated without knowing. The seed too: it draws the inputs once, and then arrivals.
@@ -42,8 +41,11 @@ _OF_LOAD = {
     *(*LOAD_OPTIONS, "seed", "warmup", "max_duration", "drain", "verify", "objective", "max_lateness", "profile"),
     *(*OUTPUT_KEYS, "telemetry", "abort_on_fail", "abort_delay", "precision", "max_queue", "scenario"),
 }
+# Of an environment: what makes another machine of it. A container has a new host name each day.
+MACHINE = ("cpu", "cores")
 _WARM_NS = 200 * MILLISECOND_NS  # an engine that ran a moment ago, whose GPU has not lowered its clocks
 _PATIENCE_NS = 10 * SECOND_NS
+_MOST_ASKED = 3  # Ctrl-C's between runs, before one ends the process after all
 
 
 class Talks(Protocol):
@@ -78,11 +80,22 @@ def changed(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     return None
 
 
+def require_same(before: Iterable[EngineInfo], now: EngineInfo) -> None:
+    """Raises UsageError where the runs that an unfinished result holds were of another engine than is open now: its
+    plan was built anew, or this is another GPU. An engine made of a model is another one for each batch."""
+    for then in before:
+        for what in ("name", "device", "flavour", "version", *(("sha256",) if then.batch == now.batch else ())):
+            was, is_ = getattr(then, what), getattr(now, what)
+            if was != is_:
+                raise UsageError(f"its runs were of an engine whose {what} was {was}, and is {is_}; name another file")
+
+
 class Rig:
     """Opens engines, one at a time, and makes runs on them. Use it in a `with`.
 
-    stopped: by Ctrl-C or SIGTERM, which end the run that goes on gracefully, the second one at once; between runs they
-    are a KeyboardInterrupt. talks: who is told; closes: how engines are closed."""
+    stopped: by Ctrl-C or SIGTERM. They end the run that goes on gracefully, the second one at once; while an engine is
+    opened they are a KeyboardInterrupt, for that may take minutes; at any other time what is being summed up or written
+    comes to its end first. talks: who is told; closes: how engines are closed."""
 
     def __init__(self, talks: Talks, closes: Closes) -> None:
         self.stopped = False
@@ -91,18 +104,26 @@ class Rig:
         self._options: dict[str, Any] = {}
         self._inputs: Sequence[Arrays] = ()
         self._bill: MemoryBill | None = None
-        self._load_ns = self._allocate_ns = self._runs = 0
+        self._load_ns = self._allocate_ns = self._runs = self._all_runs = self._asked = 0
+        self._opening = False
+        self._handlers: dict[signal.Signals, Any] = {}
         self._hangs = self._in_doubt = self._verified = self._makes_sense = False
         self._watch: GpuWatch | None = None
         self._watched = False
 
     def __enter__(self) -> Self:
+        self._handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._listen()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-        if self._watch is not None:
-            self._watch.close()
+        try:
+            self.close()
+            if self._watch is not None:
+                self._watch.close()
+        finally:
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
 
     def open(self, config: RunConfig) -> None:
         """Have the engine of this configuration open: the one that is, where it differs in its load alone. Raises
@@ -111,10 +132,13 @@ class Rig:
         if self._engine is not None and options == self._options and not self._in_doubt:
             return
         self.close()
+        if self.stopped:
+            raise KeyboardInterrupt
         self._talks.status(f"loading {config.engine}")
         began = perf_counter_ns()
-        self._engine = engine = open_engine(config, self._talks.say, self._talks.status)
+        self._opening = True
         try:
+            self._engine = engine = open_engine(config, self._talks.say, self._talks.status)
             self._inputs = inputs_for(engine, config)
             self._bill = engine.memory(self._inputs)
             _require_memory(self._bill)
@@ -125,6 +149,8 @@ class Rig:
         except BaseException:
             self.close()
             raise
+        finally:
+            self._opening = False
         self._options, self._runs, self._verified = options, 0, False
 
     def try_open(self, config: RunConfig, others: Sequence[RunConfig]) -> str | None:
@@ -152,7 +178,7 @@ class Rig:
         engine = self._engine
         changes: dict[str, Any] = {"verify": config.verify and not self._verified and part is None}
         if part is not None:
-            engine = narrowed(self._engine, *part)
+            engine = cast("Engine", _Narrowed(self._engine, *part))
             changes |= {"contexts": part[0], "buffers": part[1]}
         if self._runs:
             changes["warmup"] = min(config.warmup, _WARM_NS)
@@ -161,24 +187,30 @@ class Rig:
         if self._watch is not None:
             self._watch.begin()
         anyio.run(self._drive, engine, config, session, what)
-        with _undisturbed():
-            self._runs += 1
-            self._verified |= config.verify
-            session.allocate_ns = self._allocate_ns
-            result = result_of(
-                session,
-                engine,
-                config,
-                self._bill,
-                run=f"{started:%Y%m%d-%H%M%S}-{os.getpid()}-{self._runs}",
-                load_ns=self._load_ns,
-                started=started.isoformat(timespec="seconds"),
-                command=sys.argv,
-                environment={} if self._watch is None else self._watch.around(),
-                telemetry=None if self._watch is None else self._watch.telemetry(session),
-            )
-            self._in_doubt = self._hangs or session.failure is not None
-            return trimmed(result)
+        self._runs += 1
+        self._all_runs += 1
+        self._verified |= config.verify
+        session.allocate_ns = self._allocate_ns
+        result = result_of(
+            session,
+            engine,
+            config,
+            self._bill,
+            run=f"{started:%Y%m%d-%H%M%S}-{os.getpid()}-{self._all_runs}",
+            load_ns=self._load_ns,
+            started=started.isoformat(timespec="seconds"),
+            command=sys.argv,
+            environment={} if self._watch is None else self._watch.around(),
+            telemetry=None if self._watch is None else self._watch.telemetry(session),
+        )
+        self._in_doubt = self._hangs or session.failure is not None
+        return trimmed(result)
+
+    @property
+    def engine(self) -> EngineInfo:
+        """What is open."""
+        assert self._engine is not None  # noqa: S101  # open() was called
+        return self._engine.info
 
     def close(self) -> None:
         """Close the engine that is open, if there is one."""
@@ -186,6 +218,16 @@ class Rig:
             engine, self._engine = self._engine, None
             hangs, self._hangs, self._in_doubt = self._hangs, False, False
             self._closes(engine, hangs)
+
+    def _listen(self) -> None:
+        for number in self._handlers:
+            signal.signal(number, self._ask)
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self.stopped = True
+        self._asked += 1
+        if self._opening or self._asked > _MOST_ASKED:
+            raise KeyboardInterrupt
 
     def _refuses(self, config: RunConfig, wrong: UsageError) -> bool:
         try:
@@ -211,17 +253,28 @@ class Rig:
 
         settled = self._watch.settled if self._watch is not None else None
         wrong: Exception | None = None
-        async with anyio.create_task_group() as group:
-            await group.start(watch, group.cancel_scope)
-            try:
-                self._hangs = True  # until it is known that it does not
-                await run_session(
-                    engine, config, self._inputs, stop, session, self._ticking(what, config), settled, allocated=True
-                )
-                self._hangs = not await _emptied(engine, session)
-            except Exception as error:  # a task group would wrap it
-                wrong, self._hangs = error, session.recorder is not None
-            group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                await group.start(watch, group.cancel_scope)
+                stop.requested |= self.stopped  # a moment ago
+                try:
+                    self._hangs = True  # until it is known that it does not
+                    await run_session(
+                        engine,
+                        config,
+                        self._inputs,
+                        stop,
+                        session,
+                        self._ticking(what, config),
+                        settled,
+                        allocated=True,
+                    )
+                    self._hangs = not await _emptied(engine, session)
+                except Exception as error:  # a task group would wrap it
+                    wrong, self._hangs = error, session.recorder is not None
+                group.cancel_scope.cancel()
+        finally:
+            self._listen()  # what was there before all was put back
         if wrong is not None:
             raise wrong
 
@@ -246,6 +299,18 @@ class Rig:
         self._watch = GpuWatch(bus_id, self._talks.say, samples=config.telemetry)
 
 
+class _Narrowed:
+    """The first `contexts` lanes of an engine that is open, for at most `buffers` requests in flight on each: a closed
+    loop with few in flight. All else is the whole engine's."""
+
+    def __init__(self, whole: Engine, contexts: int, buffers: int) -> None:
+        self._whole = whole
+        self.contexts, self.buffers = contexts, buffers
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whole, name)
+
+
 async def _emptied(engine: Engine, session: Session) -> bool:
     """Whether the engine has nothing in flight: the next run would take what it answers for its own requests."""
     recorder = session.recorder
@@ -266,13 +331,3 @@ def _require_memory(bill: MemoryBill) -> None:
     needed = bill.device_bytes - (bill.weights_bytes or 0)
     if bill.free_bytes is not None and needed > bill.free_bytes:
         raise EngineError(f"the lanes need {format_bytes(needed)} and {format_bytes(bill.free_bytes)} is free")
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """No Ctrl-C while a run is summed up: it would be lost."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -12,6 +12,13 @@ worth. With few requests that is far below: a rate that is known to be met says 
 Missed or undecided, the next is 2 % lower, or where the estimate with it says, whichever is lower; MOST_CONFIRMS in
 all, and no more where no rate can be told.
 
+**Refute.** Then a run, a trial long, as far above as it must be to be missed even where p − √(p(1−p)/N) is seen: the
+capacity lies between two runs that anybody can make again. None is made where one missed as near already.
+Undecided, the next is twice as far above; MOST_REFUTES in all. They are in no estimate: so far away the line bends.
+
+**Length.** A trial lasts until it can be expected to be worth _WORTH/p₀ independent requests, and LEAST_MET at the
+least, by what the runs before it were worth; the first one until _BAD/p₀ are due. From `trial_s` to `longest_s`.
+
 The same runs lead to the same next one, so that a search goes on from its file.
 """
 
@@ -22,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from loadtrt.capacity.threshold import Estimate, Seen, estimate, log_odds
-from loadtrt.measure.verdict import LEAST_MET, share_interval
+from loadtrt.measure.verdict import LEAST_MET, discounted, share_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
 
 CONFIRM_TIMES = 5
 MOST_CONFIRMS = 4
+MOST_REFUTES = 2
 _STEP = 0.98
 _LEAST_RATE = 0.01  # of the greatest throughput: nobody looks for less
 _MOST_RATE = 1.05  # of it: no queue in front of an engine is shorter than none
@@ -39,11 +47,14 @@ _FARTHEST = 0.4  # of the estimate: no confirming run is farther below
 _MOST_LOAD = 0.95  # up to which queues are taken to forget faster at lower rates: X is not known better than that
 _SURE = 0.85  # of what a run is expected to be worth
 _RESOLVED = 100
+_WORTH = 1.5
+_BAD = 30
 _HOST_STEP = 0.85
 _MOST_HOST_BOUND = 4
 _FAR = 10.0  # times the allowed share, or a part of it: far missed, far from missed
 
 Answer = Literal["found", "undecided", "infeasible", "host-bound"]
+Kind = Literal["search", "confirm", "refute"]
 
 
 class Share(NamedTuple):
@@ -55,12 +66,11 @@ class Share(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The next run: at `rate` requests a second, `times` as long as a trial, with the seed number `stream`."""
+    """A run: at `rate` requests a second, for so many seconds."""
 
-    kind: Literal["search", "confirm"]
+    kind: Kind
     rate: float
-    times: int
-    stream: int
+    seconds: float
 
 
 class Told(NamedTuple):
@@ -80,19 +90,27 @@ class Told(NamedTuple):
 @dataclass(slots=True)
 class Search:
     """The search for the capacity of one engine. start: where to begin; throughput: the greatest that was measured,
-    both requests a second. `next` is the run to make, None when there is an answer; `tell` what came of it."""
+    both requests a second. trial_s, longest_s: how long a trial lasts, from and to. `next` is the run to make, None at
+    the end; `tell` what came of it."""
 
     objectives: Sequence[Objective]
     start: float
     throughput: float
     precision: float
     max_trials: int
+    trial_s: float
+    longest_s: float
     told: list[Told] = field(default_factory=list)
+    _estimates: list[Estimate] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def next(self) -> Step | None:
-        """The run to make now; None once `answer` is final."""
-        if self.answer is not None:
-            return None
+        """The run to make now; None at the end."""
+        match self.answer:
+            case "found" | "undecided":
+                rate = self._refute_rate()
+                return None if rate is None else self._step("refute", rate)
+            case "infeasible" | "host-bound":
+                return None
         if not self.told:
             return self._step("search", min(max(self.start, self._least), self._ceiling))
         if self.told[-1].host_bound:
@@ -104,14 +122,15 @@ class Search:
     def tell(self, told: Told) -> None:
         """What came of the last step."""
         self.told.append(told)
+        self._estimates = []
 
     @property
     def answer(self) -> Answer | None:
-        """None while there is more to do."""
-        confirms = [each for each in self._valid if each.step.kind == "confirm"]
+        """None while there is none."""
+        confirms = self._of("confirm")
         if confirms and confirms[-1].verdict == "met":
             return "host-bound" if self._host_binds else "found"
-        if sum(each.host_bound for each in self.told) >= _MOST_HOST_BOUND:
+        if len(self._host_bound) >= _MOST_HOST_BOUND:
             return "host-bound"
         if self._too_low:
             return "infeasible"
@@ -126,18 +145,21 @@ class Search:
 
     @property
     def estimates(self) -> list[Estimate]:
-        """Of each objective, by all runs that the generator did not spoil. Needs one of these."""
-        return [
-            estimate(
-                [Seen(each.step.rate, each.shares[place].bad, each.shares[place].size) for each in self._valid],
-                1 - objective.rank,
-                self.start,
-                self._least,
-                _MOST_RATE * self.throughput,
-                self.throughput,
-            )
-            for place, objective in enumerate(self.objectives)
-        ]
+        """Of each objective, by all runs up to confirming that the generator did not spoil. Needs one of these."""
+        if not self._estimates:
+            runs = [each for each in self._valid if each.step.kind != "refute"]
+            self._estimates = [
+                estimate(
+                    [Seen(each.step.rate, each.shares[place].bad, each.shares[place].size) for each in runs],
+                    1 - objective.rank,
+                    self.start,
+                    self._least,
+                    _MOST_RATE * self.throughput,
+                    self.throughput,
+                )
+                for place, objective in enumerate(self.objectives)
+            ]
+        return self._estimates
 
     @property
     def binding(self) -> tuple[int, Estimate]:
@@ -159,13 +181,12 @@ class Search:
     @property
     def confirmed(self) -> float | None:
         """The highest rate at which a confirming run met all objectives."""
-        rates = [each.step.rate for each in self._valid if each.step.kind == "confirm" and each.verdict == "met"]
-        return max(rates, default=None)
+        return max((each.step.rate for each in self._of("confirm") if each.verdict == "met"), default=None)
 
     @property
     def host_bound(self) -> float | None:
         """The lowest rate at which the generator was the bottleneck."""
-        return min((each.step.rate for each in self.told if each.host_bound), default=None)
+        return min(self._host_bound, default=None)
 
     @property
     def boundary(self) -> Literal["smooth", "cliff"] | None:
@@ -188,19 +209,26 @@ class Search:
         return [each for each in self.told if not each.host_bound]
 
     @property
+    def _host_bound(self) -> list[float]:
+        """Rates; what becomes of the generator above the capacity bounds nothing."""
+        return [each.step.rate for each in self.told if each.host_bound and each.step.kind != "refute"]
+
+    def _of(self, kind: Kind) -> list[Told]:
+        return [each for each in self._valid if each.step.kind == kind]
+
+    @property
     def _least(self) -> float:
         return _LEAST_RATE * self.throughput
 
     @property
     def _ceiling(self) -> float:
         """No run is made above: all the engine can, and less than what the generator could not."""
-        host = self.host_bound
-        return min(_MOST_RATE * self.throughput, math.inf if host is None else host * _HOST_STEP)
+        return min(_MOST_RATE * self.throughput, _HOST_STEP * min(self._host_bound, default=math.inf))
 
     @property
     def _searching(self) -> bool:
         """Whether the threshold is not yet known well enough to confirm."""
-        runs = [each for each in self._valid if each.step.kind == "search"]
+        runs = self._of("search")
         confirming = any(each.step.kind == "confirm" for each in self.told)
         if confirming or len(runs) >= self.max_trials:
             return False
@@ -211,7 +239,7 @@ class Search:
     @property
     def _host_binds(self) -> bool:
         """Whether the generator gives up before the engine does, as far as is known."""
-        return self.host_bound is not None and bool(self._valid) and self.binding[1].rate > self._ceiling
+        return bool(self._host_bound) and bool(self._valid) and self.binding[1].rate > self._ceiling
 
     @property
     def _too_low(self) -> bool:
@@ -237,8 +265,18 @@ class Search:
 
     def _confirm_rate(self) -> float:
         rate = self._decidable or _FARTHEST * self.binding[1].rate
-        before = [each.step.rate for each in self._valid if each.step.kind == "confirm"]
+        before = [each.step.rate for each in self._of("confirm")]
         return min(max(min([self._probe(rate), *(_STEP * each for each in before)]), self._least), self._ceiling)
+
+    def _refute_rate(self) -> float | None:
+        before = [each for each in self.told if each.step.kind == "refute"]
+        if len(before) == MOST_REFUTES or any(each.host_bound or each.verdict == "missed" for each in before):
+            return None
+        found = self.binding[1].rate
+        rate = min(found + 2 * (before[-1].step.rate - found), self._ceiling) if before else self._missable
+        near = max(found * (1 + self.precision), rate / _STEP)
+        missed = self.infeasible_min is not None and self.infeasible_min <= near
+        return None if missed or rate <= found else rate
 
     def _hopeless(self, last: Told) -> bool:
         """Whether not even the slowest run that is made to confirm told anything, nor is any other likely to."""
@@ -247,31 +285,62 @@ class Search:
 
     @property
     def _decidable(self) -> float | None:
-        """The highest rate at which a confirming run is told from the threshold; None where none is.
-
-        Its share p is that of the estimate's line. It is worth what the last confirming run was, or the run nearest to
-        the threshold times its length, times how much faster queues forget: by (1 − √ρ)² (M/M/1: Cohen, The single
-        server queue, 1982). Below a hundred that is discounted as in measure/verdict.py."""
+        """The highest rate at which a confirming run is told from the threshold; None where none is."""
         place, found = self.binding
         allowed = 1 - self.objectives[place].rank
-        confirms = [each for each in self._valid if each.step.kind == "confirm"]
-        nearest = confirms[-1] if confirms else min(self._valid, key=lambda each: abs(each.step.rate - found.rate))
-        size = nearest.shares[place].size
-        single = (size if size >= _RESOLVED else math.sqrt(size * _RESOLVED)) * CONFIRM_TIMES / nearest.step.times
         for part in range(round(100 * (1 - _FARTHEST))):
             rate = found.rate * (1 - part / 100)
-            share = 1 / (1 + math.exp(-log_odds(allowed) + found.slope * part / 100))
-            faster = rate / nearest.step.rate * (self._rest(rate) / self._rest(nearest.step.rate)) ** 2
-            worth = _SURE * single * faster * min(1.0, single * faster / _RESOLVED)
+            share, worth = self._expected(place, found, "confirm", rate)
             unlucky = share + math.sqrt(share * (1 - share) / max(worth, 1.0))
             if worth >= LEAST_MET and share_interval(unlucky, worth)[1] <= allowed:
                 return rate
         return None
 
+    @property
+    def _missable(self) -> float:
+        """The lowest rate at which a refuting run is told from the threshold; the ceiling where none is: a queue that
+        grows without end misses in time."""
+        place, found = self.binding
+        allowed = 1 - self.objectives[place].rank
+        for part in range(1, 100):
+            rate = found.rate * (1 + part / 100)
+            share, worth = self._expected(place, found, "refute", rate)
+            lucky = max(share - math.sqrt(share * (1 - share) / max(worth, 1.0)), 0.0)
+            if rate >= self._ceiling or share_interval(lucky, worth)[0] > allowed:
+                return min(rate, self._ceiling)
+        return self._ceiling
+
+    def _expected(self, place: int, found: Estimate, kind: Kind, rate: float) -> tuple[float, float]:
+        """(share of bad requests by the estimate's line, what they will be worth) of a run."""
+        odds = log_odds(1 - self.objectives[place].rank) + found.slope * (rate / found.rate - 1)
+        share = 1 / (1 + math.exp(-max(min(odds, 30.0), -30.0)))
+        return share, discounted(self._single(place, rate, self._seconds(kind, rate)))
+
+    def _single(self, place: int, rate: float, seconds: float) -> float:
+        """N₁ of measure/verdict.py that a run can be expected to have, by that of the last confirming run, or of the
+        run nearest to it: it grows with length and, at lower rates, with how much faster queues forget, (1 − √ρ)²
+        (M/M/1: Cohen, The single server queue, 1982)."""
+        near = self._of("confirm")[-1:] or [min(self._valid, key=lambda each: abs(each.step.rate - rate))]
+        then, size = near[0].step, near[0].shares[place].size
+        single = size if size >= _RESOLVED else math.sqrt(size * _RESOLVED)
+        faster = rate / then.rate * (self._rest(rate) / self._rest(then.rate)) ** 2
+        return _SURE * single * faster * seconds / then.seconds
+
+    def _seconds(self, kind: Kind, rate: float) -> float:
+        """How long a run lasts."""
+        allowed = min(1 - objective.rank for objective in self.objectives)
+        wanted = _BAD / allowed / rate
+        if self._valid:
+            worth = self._single(self.binding[0], rate, self.trial_s)
+            wanted = self.trial_s * max(_WORTH / allowed, LEAST_MET) / max(worth, 1e-9)
+        trial = round(min(max(self.trial_s, wanted), self.longest_s), 3)
+        return trial * CONFIRM_TIMES if kind == "confirm" else trial
+
     def _rest(self, rate: float) -> float:
         """1 − √ρ."""
         return 1 - math.sqrt(min(rate / self.throughput, _MOST_LOAD))
 
-    def _step(self, kind: Literal["search", "confirm"], rate: float) -> Step:
+    def _step(self, kind: Kind, rate: float) -> Step:
         """At a rate that is written in four digits."""
-        return Step(kind, float(f"{rate:.4g}"), CONFIRM_TIMES if kind == "confirm" else 1, len(self.told))
+        rate = float(f"{rate:.4g}")
+        return Step(kind, rate, self._seconds(kind, rate))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from loadtrt.capacity.station import completions, station, work_of
+from loadtrt.capacity.station import completions, interpolated, station, work_of
 from loadtrt.load.arrivals import due_instants
 from loadtrt.load.stages import course_of
 from loadtrt.measure.histogram import Histogram
@@ -25,22 +25,23 @@ _REQUESTS = 20_000
 _STEPS = 7  # of bisection: within 1 % of the greatest throughput
 
 
-def predicted_per_s(
-    ladder: Sequence[Trial], contexts: int, buffers: int, config: RunConfig, objectives: Sequence[Objective]
-) -> float | None:
+def predicted_per_s(ladder: Sequence[Trial], config: RunConfig, objectives: Sequence[Objective]) -> float | None:
     """Requests a second at which the first of the objectives is just met, by simulation of the queue that the ladder
-    measured (capacity/station.py): X(N) from its throughput, work from its first rung, arrivals as in `config`. None
-    where there is no such ladder, or no objective on latency, which is all that the simulation knows."""
+    measured (capacity/station.py): X(N) from its throughput, work from its first rung, lanes and arrivals as in
+    `config`. None where there is no such ladder, or no objective on latency, which is all that the simulation knows."""
     bounds = [
         (each.bound_ns / SECOND_NS, 1 - each.rank) for each in objectives if METRICS[each.metric].name == "latency"
     ]
-    measured = measured_throughput(ladder)
+    measured = {
+        trial.in_flight: rate
+        for trial in ladder
+        if trial.in_flight and trial.run is not None and (rate := trial.run.throughput.requests_per_s)
+    }
     first = ladder[0].run if ladder else None
     if not bounds or not measured or first is None or not first.histograms["latency"]["buckets"]:
         return None
     law, _, _ = work_of(Histogram.from_dict(first.histograms["latency"]))
-    counts, rates = zip(*measured, strict=True)
-    queue = station(contexts, buffers, lambda n: float(np.interp(n, counts, rates)), law)
+    queue = station(config.contexts, config.buffers, interpolated(measured), law)
     works = law(np.random.default_rng([config.seed, _REQUESTS]).random(_REQUESTS)).tolist()
     low, high = 0.0, queue.most_per_s
     for _ in range(_STEPS):
@@ -48,15 +49,6 @@ def predicted_per_s(
         met = _meets(queue, works, _due(config, middle), bounds)
         low, high = (middle, high) if met else (low, middle)
     return low or None
-
-
-def measured_throughput(ladder: Sequence[Trial]) -> list[tuple[int, float]]:
-    """(requests in flight, requests a second) of each closed loop that served anything, ascending."""
-    return sorted(
-        (trial.in_flight, trial.run.throughput.requests_per_s)
-        for trial in ladder
-        if trial.in_flight and trial.run is not None and trial.run.throughput.requests_per_s
-    )
 
 
 def _due(config: RunConfig, rate: float) -> list[float]:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import loadtrt
 from loadtrt.capacity.grid import knee_of, pareto_of, points_of, spent_axis
-from loadtrt.capacity.rig import changed, varied
+from loadtrt.capacity.rig import MACHINE, changed, require_same, varied
 from loadtrt.environment import environment
 from loadtrt.errors import UsageError
 from loadtrt.measure.sweep_result import SkippedPoint, SweepPoint, SweepResult
+from loadtrt.report.sweep_tables import settings_text
 from loadtrt.units import format_count, format_duration
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from loadtrt.capacity.rig import Rig, Talks
     from loadtrt.config import RunConfig
+    from loadtrt.measure.facts import EngineInfo
 
 _ENDED = "the sweep ended before it"
 
@@ -39,10 +41,11 @@ class Sweeper:
     ) -> None:
         self._rig, self._talks, self._keep = rig, talks, keep
         self._grid = points_of(axes)
-        self._configs = [varied(config, **_as_options(settings)) for settings in self._grid]
+        self._configs = [varied(config, **settings) for settings in self._grid]
         loaded = any(each.arrivals != "closed" for each in self._configs)
         self._gaining = {} if loaded or all_points else axes  # in an open loop throughput is what is offered
         self._points: dict[int, SweepPoint] = {}
+        self._before: list[EngineInfo] = []
         self._skipped: dict[int, str] = {}
         self._result = SweepResult(
             loadtrt=loadtrt.__version__,
@@ -55,19 +58,21 @@ class Sweeper:
         )
 
     def resume(self, before: SweepResult) -> int:
-        """Take the points of an unfinished sweep as measured, but those that failed. Axes may have got other values.
+        """Take the points of an unfinished sweep as measured, but those that failed. Axes may have got further values.
         Returns how many there are. Raises UsageError where it was a sweep of something else."""
-        difference = changed(before.config, self._result.config)
-        if difference is not None:
-            raise UsageError(f"its sweep was another one: {difference}; name another file")
         if set(before.axes) != set(self._result.axes):
             raise UsageError(f"its sweep was over {', '.join(before.axes)}: give these axes, or name another file")
+        difference = changed(_asked(before), _asked(self._result))
+        if difference is not None:
+            raise UsageError(f"its sweep was another one: {difference}; name another file")
         self._result = self._result.model_copy(update={"started": before.started, "environment": before.environment})
-        measured = [point for point in before.points if point.run is not None and point.run.outcome == "completed"]
-        for place, settings in enumerate(self._grid):
-            for point in measured:
-                if point.settings == settings:
-                    self._points[place] = point
+        for point in before.points:
+            if point.run is not None and point.run.outcome == "completed":
+                if point.settings not in self._grid:
+                    where = settings_text(point.settings)
+                    raise UsageError(f"its sweep holds {where}, which would be lost: give these values too")
+                self._points[self._grid.index(point.settings)] = point
+                self._before.append(point.run.engine)
         return len(self._points)
 
     @property
@@ -80,7 +85,7 @@ class Sweeper:
         """Whether there is anything to keep."""
         return bool(self._points)
 
-    def sweep(self) -> None:
+    def make(self) -> None:
         """Measure all points. An interruption ends it quietly; a point that fails is kept with its sentence."""
         try:
             for place, settings in enumerate(self._grid):
@@ -97,11 +102,12 @@ class Sweeper:
         self._update(outcome="completed")
 
     def _measure(self, place: int, settings: dict[str, Any]) -> SweepPoint:
-        config, what = self._configs[place], f"{place + 1} of {len(self._grid)}, {in_words(settings)}"
+        config, what = self._configs[place], f"{place + 1} of {len(self._grid)}, {settings_text(settings)}"
         failure = self._rig.try_open(config, (self._configs[0], self._configs[-1]))
         if failure is not None:  # the next settings may do
             self._talks.say(f"{what}: {failure}")
             return SweepPoint(settings=settings, run=None, failure=failure)
+        require_same(self._before, self._rig.engine)
         try:
             run = self._rig.run(config, what)
         except UsageError as error:  # a load that cannot be drawn
@@ -137,17 +143,10 @@ class Sweeper:
         self._keep(self._result)
 
 
-def in_words(settings: Mapping[str, Any]) -> str:
-    """The settings of a point on one line."""
-    return ", ".join(f"{name.replace('_', ' ')} {_word(name, value)}" for name, value in settings.items())
-
-
-def _word(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{format_count(value)}/s" if name == "rate" else str(value)
-
-
-def _as_options(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """As a command line would have them."""
-    return {name: f"{value:.9f}/s" if name == "rate" else value for name, value in settings.items()}
+def _asked(result: SweepResult) -> dict[str, Any]:
+    """What all points have in common."""
+    return {
+        **{name: value for name, value in result.config.items() if name not in result.axes},
+        **{name: result.environment.get(name) for name in MACHINE},
+        "loadtrt": result.loadtrt,
+    }

@@ -41,6 +41,7 @@ _SLOPE_SCALE, _RATE_SCALE = 0.5, 0.2
 _BEND, _MOST_BEND = 2.0, 0.5
 _MOST_LOAD = 0.98  # ρ in s, beyond which the law has no meaning
 _TAIL = 0.025
+_EXCLUDED = 1.92  # half of χ² with one degree of freedom at 95 %
 
 
 class Seen(NamedTuple):
@@ -54,7 +55,8 @@ class Seen(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """The threshold's median and 95 % interval, requests a second, and the slope s there. bounded_below, bounded_above:
-    whether the runs, and not the range that was looked at, made that end."""
+    whether the runs, and not what was expected nor the range that was looked at, made that end: whether they are less
+    likely by e^1.92 with the threshold at the end of the range, whatever the slope (likelihood ratio, 95 %)."""
 
     rate: float
     low: float
@@ -78,21 +80,20 @@ def estimate(
     bends = np.linspace(-_SLOPE_RANGE, _SLOPE_RANGE, _SLOPES)
     load = np.minimum(rates / throughput, _MOST_LOAD)
     slopes = (-math.log(allowed) * load / (1 - load))[:, None] * np.exp(bends)[None, :]
-    prior = -np.abs(np.log(rates / expected))[:, None] / _RATE_SCALE - np.abs(bends)[None, :] / _SLOPE_SCALE
+    of_slopes = -np.abs(bends)[None, :] / _SLOPE_SCALE
+    of_rates = -np.abs(np.log(rates / expected))[:, None] / _RATE_SCALE
     weights = [run.size for run in seen]
     for _ in range(3):  # what a run is worth depends on where the threshold is
-        posterior = _posterior(seen, weights, allowed, rates, slopes, prior)
-        over_rates = posterior.sum(axis=1)
-        reached = np.cumsum(over_rates)
+        likelihood = _likelihood(seen, weights, allowed, rates, slopes) + of_slopes
+        posterior = np.exp(likelihood + of_rates - (likelihood + of_rates).max())
+        posterior /= posterior.sum()
+        reached = np.cumsum(posterior.sum(axis=1))
         low, median, high = (float(np.interp(q, reached, rates)) for q in (_TAIL, 0.5, 1 - _TAIL))
         slope = float((posterior * slopes).sum())
         weights = [_discounted(run, allowed, median, slope) for run in seen]
-    edge = 2 * _TAIL / (1 - 2 * _TAIL)
-    return Estimate(
-        median, low, high, slope,
-        bounded_below=float(over_rates[: _RATES // 40].sum()) < edge,
-        bounded_above=float(over_rates[-_RATES // 40 :].sum()) < edge,
-    )  # fmt: skip
+    profile = likelihood.max(axis=1)
+    excluded = profile < profile.max() - _EXCLUDED
+    return Estimate(median, low, high, slope, bounded_below=bool(excluded[0]), bounded_above=bool(excluded[-1]))
 
 
 def log_odds(share: float) -> float:
@@ -100,18 +101,14 @@ def log_odds(share: float) -> float:
     return math.log(share / (1 - share))
 
 
-def _posterior(
-    seen: Sequence[Seen], weights: Sequence[float], allowed: float, rates: Grid, slopes: Grid, prior: Grid
-) -> Grid:
-    """The probability of each (rate, slope) of the grid."""
-    total = prior.copy()
+def _likelihood(seen: Sequence[Seen], weights: Sequence[float], allowed: float, rates: Grid, slopes: Grid) -> Grid:
+    """Its logarithm, of each (rate, slope) of the grid."""
+    total = np.zeros_like(slopes)
     for run, weight in zip(seen, weights, strict=True):
         line = log_odds(allowed) + slopes * (run.rate / rates - 1)[:, None]
         # ln p = −ln(1 + e^−line), ln(1 − p) = −ln(1 + e^line), without overflow
         total -= weight * (run.bad * np.logaddexp(0, -line) + (1 - run.bad) * np.logaddexp(0, line))
-    density = np.exp(total - total.max())
-    found: Grid = density / density.sum()
-    return found
+    return total
 
 
 def _discounted(run: Seen, allowed: float, rate: float, slope: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 # What a run says of its load and of what it writes, a search says otherwise: a configuration file's is left out.
 _OWN = {
     *("arrivals", "rate", "burstiness", "bursts", "stages", "trace", "trace_column", "time_scale", "trace_loop"),
-    *("duration", "requests", "max_duration", "abort_on_fail", "abort_delay", "precision", "max_queue", "mix"),
+    *("duration", "requests", "max_duration", "abort_on_fail", "abort_delay", "precision", "max_queue"),
     *("batcher", "scenario", "profile"),
 }
 _CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED, "host-bound": EXIT_INVALID}
@@ -29,6 +28,7 @@ _CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED, "h
 @click.command(short_help="Find the highest rate that meets objectives.")
 @engine_options_but("batch")
 @click.option("--batch", metavar="1,4,16", help="Batches to try, where the model leaves the first dimension open.")
+@click.option("--mix", metavar="'1:0.7, 8:0.3'", help="Batch sizes (or NAME=SHAPE) and their weights, drawn at random.")
 @click.option("--contexts", metavar="1..8", help="Contexts to try, such as 1,2,4 or 1..8.  [default: 1]")
 @click.option("--buffers", type=int, help="Buffer sets a lane, so that copies overlap compute.  [default: 2]")
 @flag("graph", "no-graph", "CUDA graphs.  [default: on]")
@@ -47,7 +47,11 @@ _CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED, "h
 @input_options
 @click.option("--input-sets", type=int, help="Different random input sets, taken in turn.  [default: 4]")
 @click.option("--warmup", metavar="TIME", help="Of each engine, and until clocks are steady.  [default: 1s]")
-@click.option("--trial", metavar="TIME", default="10s", help="Length of a trial; confirming takes 5.  [default: 10s]")
+@click.option(
+    "--trial",
+    metavar="TIME",
+    help="Length of a trial; confirming takes 5.  [default: 10s, and up to 60s where requests are worth little]",
+)
 @click.option("--precision", metavar="3%", default="3%", help="How well to know it before confirming.  [default: 3%]")
 @click.option("--max-trials", type=int, default=6, metavar="N", help="Before confirming.  [default: 6]")
 @click.option("--drain", metavar="TIME", help="Wait this long for a trial's last requests, at least.  [default: 10s]")
@@ -58,7 +62,7 @@ _CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED, "h
 @flag("telemetry", "no-telemetry", "Sample the GPU's clocks, power and heat.  [default: on]")
 @flag("quiet", "no-quiet", "No progress and no table.")
 def command(
-    config: Path | None, contexts: str | None, batch: str | None, trial: str, precision: str, max_trials: int,
+    config: Path | None, contexts: str | None, batch: str | None, trial: str | None, precision: str, max_trials: int,
     resume: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Find the highest rate of requests at which the objectives are met, and confirm it.
@@ -73,9 +77,8 @@ def command(
     options["json"] = options.pop("json_file")
     wanted = _wanted(config, options, contexts, batch, trial, precision, max_trials)
     wanted.configs()  # what is wrong with any is said now
-    target = wanted.config.json_file
-    require_targets({"--json": target})
-    return _find(wanted, target, resume=resume)
+    require_targets({"--json": wanted.config.json_file})
+    return _find(wanted, resume=resume)
 
 
 def _wanted(
@@ -83,12 +86,12 @@ def _wanted(
     options: dict[str, Any],
     contexts: str | None,
     batch: str | None,
-    trial: str,
+    trial: str | None,
     precision: str,
     most: int,
 ) -> Wanted:
     from loadtrt.capacity.axes import parse_axis
-    from loadtrt.capacity.find import Wanted
+    from loadtrt.capacity.find import LONGEST_TRIAL_NS, TRIAL_NS, Wanted
     from loadtrt.config import load_config
     from loadtrt.load.arrivals import implied_arrivals
     from loadtrt.units import parse_duration
@@ -96,9 +99,11 @@ def _wanted(
     load = {key: options.pop(key) for key in ("arrivals", "burstiness", "bursts")}
     load = {key: value for key, value in load.items() if value is not None}
     load.setdefault("arrivals", implied_arrivals({"rate", *load}))
-    config = load_config(file, options, without=_OWN)
+    batches = None if batch is None else parse_axis("batch", batch)
+    first = {} if batches is None else {"batch": batches[0]}  # which a configuration file's mix gives way to
+    config = load_config(file, {**options, **first}, without=_OWN)
     _require_objectives(config)
-    trial_ns = parse_duration(trial)
+    trial_ns = TRIAL_NS if trial is None else parse_duration(trial)
     if not trial_ns:
         raise UsageError("--trial 0s: a trial without time measures nothing: give such as 10s")
     if most < 2:
@@ -107,10 +112,11 @@ def _wanted(
         config=config,
         load=load,
         contexts=(config.contexts,) if contexts is None else parse_axis("contexts", contexts),
-        batches=(config.batch,) if batch is None else parse_axis("batch", batch),
+        batches=(config.batch,) if batches is None else batches,
         precision=_precision(precision),
         trial_ns=trial_ns,
         max_trials=most,
+        longest_trial_ns=LONGEST_TRIAL_NS if trial is None else None,
     )
 
 
@@ -136,42 +142,25 @@ def _precision(text: str) -> float:
     return value
 
 
-def _find(wanted: Wanted, target: str | None, *, resume: bool) -> int:
+def _find(wanted: Wanted, *, resume: bool) -> int:
     from loadtrt.capacity.find import Finder
-    from loadtrt.capacity.rig import Rig
-    from loadtrt.cli.delivery import show
-    from loadtrt.cli.resuming import Keeper, unfinished
-    from loadtrt.cli.running import close_engine
-    from loadtrt.cli.voice import Voice
+    from loadtrt.cli.resuming import carry_out
     from loadtrt.report.capacity_tables import capacity_text
     from loadtrt.report.documents import Kind, read_capacity
-    from loadtrt.units import plural
 
-    before = unfinished(target, Kind.CAPACITY, read_capacity, resume=resume)
-    voice, keeper, quiet = Voice(quiet=wanted.config.quiet), Keeper(target), wanted.config.quiet
-    with Rig(voice, close_engine) as rig:
-        finder = Finder(wanted, rig, voice, keeper)
-        if before is not None:
-            voice.say(f"going on after {plural(finder.resume(before), 'run')} of {target}")
-        try:
-            finder.find()
-        finally:
-            voice.end_line()
-            if finder.measured:
-                keeper.finish(finder.result)
-            if finder.measured and not quiet:
-                show(capacity_text(finder.result), sys.stderr if target == "-" else sys.stdout)
-    keeper.require_kept()
-    return _exit_code(finder.result)
+    def made(*around: Any) -> Finder:
+        return Finder(wanted, *around)
+
+    return _exit_code(carry_out(wanted.config, Kind.CAPACITY, read_capacity, capacity_text, made, resume=resume))
 
 
 def _exit_code(result: CapacityResult) -> int:
     if result.outcome == "interrupted":
         return EXIT_INTERRUPTED
-    failures = [each.failure for each in result.candidates if each.failure]
-    if len(failures) == len(result.candidates):
-        raise EngineError(failures[0])
     if result.best is not None:
         return _CODES[result.best.answer or "undecided"]
     answers = {each.answer for each in result.candidates}
+    failures = [each.failure for each in result.candidates if each.failure]
+    if failures and not answers & _CODES.keys():
+        raise EngineError(failures[0])
     return EXIT_INVALID if "host-bound" in answers else EXIT_MISSED if "infeasible" in answers else EXIT_UNDECIDED

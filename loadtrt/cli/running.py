@@ -225,9 +225,9 @@ def _telling(show: OnTick | None, board: Board | None) -> OnTick | None:
     return tick
 
 
-def close_engine(engine: Engine, hangs: bool) -> None:
+def close_engine(engine: Engine, hangs: bool, deliver: Callable[[], None] = lambda: None) -> None:
     """Close the engine. One that left requests unanswered may wait for them for ever: it gets some seconds, in a
-    thread that does not keep the process alive."""
+    thread that does not keep the process alive. deliver: what to do before the process ends because of that."""
     if not hangs:
         engine.close()
         return
@@ -235,6 +235,7 @@ def close_engine(engine: Engine, hangs: bool) -> None:
     thread.start()
     thread.join(_CLOSE_PATIENCE_S)
     if thread.is_alive():
+        deliver()
         sys.stdout.flush()
         sys.stderr.flush()
         print("loadtrt: the device still hangs; leaving without waiting for it", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -80,42 +79,21 @@ def _base_and_axes(file: Path | None, options: dict[str, Any]) -> tuple[RunConfi
     axes = {name: parse_axis(name, options[name]) for name in options if name in AXES and options[name] is not None}
     if not axes:
         raise UsageError("a sweep is over something: give several values, such as --contexts 1,2,4 or --batch 1,4,16")
-    loads: dict[str, Any] = {
-        name: axes[name][0] for name in ("rate", "burstiness") if name in axes
-    }  # a load is whole or none
+    overruling = [name for name in ("rate", "burstiness", "batch") if name in axes]  # what a file says of them
     common = {name: value for name, value in options.items() if name not in AXES}
-    base = load_config(file, {**common, **loads}, without={"profile"})
-    return base, axes
+    return load_config(file, common | {name: axes[name][0] for name in overruling}, without={"profile"}), axes
 
 
 def _sweep(base: RunConfig, axes: dict[str, tuple[Any, ...]], *, all_points: bool, resume: bool) -> int:
-    from loadtrt.capacity.rig import Rig
     from loadtrt.capacity.sweep import Sweeper
-    from loadtrt.cli.delivery import show
-    from loadtrt.cli.resuming import Keeper, unfinished
-    from loadtrt.cli.running import close_engine
-    from loadtrt.cli.voice import Voice
+    from loadtrt.cli.resuming import carry_out
     from loadtrt.report.documents import Kind, read_sweep
     from loadtrt.report.sweep_tables import sweep_text
-    from loadtrt.units import plural
 
-    target = base.json_file
-    before = unfinished(target, Kind.SWEEP, read_sweep, resume=resume)
-    voice, keeper = Voice(quiet=base.quiet), Keeper(target)
-    with Rig(voice, close_engine) as rig:
-        sweeper = Sweeper(base, axes, rig, voice, keeper, all_points=all_points)
-        if before is not None:
-            voice.say(f"going on after {plural(sweeper.resume(before), 'point')} of {target}")
-        try:
-            sweeper.sweep()
-        finally:
-            voice.end_line()
-            if sweeper.measured:
-                keeper.finish(sweeper.result)
-            if sweeper.measured and not base.quiet:
-                show(sweep_text(sweeper.result), sys.stderr if target == "-" else sys.stdout)
-    keeper.require_kept()
-    return _exit_code(sweeper.result)
+    def made(*around: Any) -> Sweeper:
+        return Sweeper(base, axes, *around, all_points=all_points)
+
+    return _exit_code(carry_out(base, Kind.SWEEP, read_sweep, sweep_text, made, resume=resume))
 
 
 def _exit_code(result: SweepResult) -> int:

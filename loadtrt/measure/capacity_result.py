@@ -7,12 +7,16 @@ None means that a number is not known or not supported by the sample.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from loadtrt.measure.facts import EngineInfo, MemoryBill  # noqa: TC001  # pydantic reads them
 from loadtrt.measure.result import RunResult  # noqa: TC001
+from loadtrt.units import plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class _Model(BaseModel):
@@ -20,12 +24,12 @@ class _Model(BaseModel):
 
 
 class Trial(_Model):
-    """One run of the search. ladder: a closed loop with `in_flight` requests. search, confirm: an open loop at
+    """One run of the search. ladder: a closed loop with `in_flight` requests. search, confirm, refute: an open loop at
     `rate_per_s`. run: None where it failed before it measured anything; failure: why, or why it ended early.
 
     host_bound: the generator was the bottleneck, in a sentence: the trial says nothing about the engine."""
 
-    kind: Literal["ladder", "search", "confirm"]
+    kind: Literal["ladder", "search", "confirm", "refute"]
     in_flight: int | None = None
     rate_per_s: float | None = None
     seed: int
@@ -102,8 +106,18 @@ class Candidate(_Model):
 
     @property
     def items(self) -> int:
-        """Inferences of one request."""
+        """The batch; of a mix the largest."""
         return self.engine.batch if self.engine is not None else self.batch or 1
+
+    @property
+    def inferences_per_request(self) -> float:
+        """On average, of a mix."""
+        return inferences_of(self.trials) or self.items
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others."""
+        return name_of(self.contexts, self.batch)
 
     @property
     def ladder(self) -> tuple[Trial, ...]:
@@ -120,7 +134,8 @@ class CapacityResult(_Model):
     """All of one search. config: what all trials have in common, a configuration of `loadtrt run`; load: how requests
     arrive in the trials, by option name, but for the rate; environment: as in a run. contexts,
     batches: what was asked to be tried. precision: half the width of the estimate's interval over the estimate at which
-    the search ends. trial_ns: how long a trial lasts.
+    the search ends. trial_ns: how long a trial lasts; longest_trial_ns: how long where its requests are worth little,
+    None where all last as long.
 
     outcome: completed, interrupted (Ctrl-C; it can be resumed), or failed (see `failure`). chosen: the place in
     `candidates` with the greatest capacity in inferences a second, and `reason` why; None where none has any."""
@@ -137,6 +152,7 @@ class CapacityResult(_Model):
     batches: tuple[int | None, ...]
     precision: float
     trial_ns: int
+    longest_trial_ns: int | None = None
     max_trials: int
     outcome: Literal["completed", "interrupted", "failed"]
     failure: str | None = None
@@ -148,3 +164,15 @@ class CapacityResult(_Model):
     def best(self) -> Candidate | None:
         """The candidate that was chosen."""
         return None if self.chosen is None else self.candidates[self.chosen]
+
+
+def name_of(contexts: int, batch: int | None) -> str:
+    """ "4 contexts, batch 8"."""
+    return plural(contexts, "context") + (f", batch {batch}" if batch is not None else "")
+
+
+def inferences_of(trials: Iterable[Trial]) -> float | None:
+    """In one request, on average over all that were served; None where none was, or nobody counted."""
+    counts = [(run.inferences, run.ok) for it in trials if (run := it.run) is not None and run.inferences is not None]
+    served = sum(ok for _, ok in counts)
+    return sum(inferences for inferences, _ in counts) / served if served else None

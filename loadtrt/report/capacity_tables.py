@@ -26,7 +26,7 @@ def _lines(result: CapacityResult) -> Iterator[str]:
     engine = next((each.engine for each in result.candidates if each.engine), None)
     if engine is not None:
         yield f"{engine.name} on {engine.device} ({engine.flavour} {engine.version})"
-    yield from _wrapped(f"{_load(result)} · trials of {format_duration(result.trial_ns)} · {_bounds(result)}", "  ")
+    yield from _wrapped(" · ".join(_asked(result)), "  ")
     for place, each in enumerate(result.candidates):
         if each.searched or len(result.candidates) == 1:
             yield ""
@@ -39,19 +39,20 @@ def _lines(result: CapacityResult) -> Iterator[str]:
         yield from _wrapped(_ended(result), "")
 
 
-def _load(result: CapacityResult) -> str:
-    words = [f"{plural(result.config['buffers'], 'buffer')} a lane", str(result.load["arrivals"])]
-    words += [f"CV {result.load['burstiness']:g}"] if "burstiness" in result.load else []
-    words += [f"bursts {result.load['bursts']}"] if "bursts" in result.load else []
-    return " · ".join(words)
-
-
-def _bounds(result: CapacityResult) -> str:
-    return " · ".join(result.objectives)
+def _asked(result: CapacityResult) -> Iterator[str]:
+    yield f"{plural(result.config['buffers'], 'buffer')} a lane"
+    if result.config.get("mix"):
+        yield f"mix {result.config['mix']}"
+    yield str(result.load["arrivals"])
+    yield from (f"CV {result.load['burstiness']:g}",) if "burstiness" in result.load else ()
+    yield from (f"bursts {result.load['bursts']}",) if "bursts" in result.load else ()
+    longest = f" to {format_duration(result.longest_trial_ns)}" if result.longest_trial_ns else ""
+    yield f"trials of {format_duration(result.trial_ns)}{longest}"
+    yield from result.objectives
 
 
 def _candidate(each: Candidate, *, alone: bool, chosen: bool) -> Iterator[str]:
-    yield f"{_name(each)}{'' if alone or not chosen else ' (chosen)'}"
+    yield f"{each.name}{'' if alone or not chosen else ' (chosen)'}"
     rows = [_rung(trial) for trial in each.ladder if trial.run is not None]
     if rows:
         yield from _table([("in flight", "requests/s", "latency p50", "p99"), *rows])
@@ -67,7 +68,7 @@ def _candidate(each: Candidate, *, alone: bool, chosen: bool) -> Iterator[str]:
     rows = [row for trial in each.searched if trial.run is not None for row in _open_loop(trial)]
     if rows:
         yield ""
-        yield from _table([("trial", "requests/s", "quantile", "bad", "95 %", "worth", ""), *rows])
+        yield from _table([("trial", "requests/s", "time", "quantile", "bad", "95 %", "worth", ""), *rows])
     for word, text in (("", each.conclusion), ("failed: ", each.failure), ("not searched: ", each.dropped)):
         if text:
             yield from _wrapped(f"{word}{text}", "")
@@ -86,6 +87,9 @@ def _rung(trial: Trial) -> tuple[str, ...]:
 def _open_loop(trial: Trial) -> Iterator[tuple[str, ...]]:
     """A row for each objective."""
     assert trial.run is not None  # noqa: S101  # the caller looked
+    remark = "host-bound" if trial.host_bound else "failed" if trial.failure else ""
+    remark = remark if trial.run.outcome == "completed" else trial.run.outcome
+    lasted = trial.run.phases.measure_ns - trial.run.phases.drain_ns
     for place, item in enumerate(trial.run.objectives):
         first = place == 0
         share = f"{_percent(1 - item.good / item.requests)} %" if item.requests else "–"
@@ -94,11 +98,12 @@ def _open_loop(trial: Trial) -> Iterator[tuple[str, ...]]:
         yield (
             trial.kind if first else "",
             format_count(trial.rate_per_s or 0.0) if first else "",
+            format_duration(lasted) if first else "",
             "–" if item.value_ns is None else format_duration(item.value_ns),
             share,
             between,
             "–" if item.effective is None else format_count(round(item.effective)),
-            "host-bound" if trial.host_bound else "failed" if trial.failure else item.verdict or "",
+            remark or item.verdict or "",
         )
 
 
@@ -109,8 +114,6 @@ def _boundary(each: Candidate) -> str:
     words.append(f"met at {_rate(each.feasible_max_per_s)}, missed at {_rate(each.infeasible_min_per_s)}")
     if each.boundary is not None:
         words.append({"cliff": "it is a cliff", "smooth": "the slope is smooth"}[each.boundary])
-    if each.predicted_per_s and each.estimate_per_s:
-        words.append(f"expected {100 * (each.predicted_per_s / each.estimate_per_s - 1):+.0f} %")
     if each.joules_per_inference is not None:
         words.append(f"{each.joules_per_inference * 1000:.3g} mJ an inference")
     return "; ".join(words)
@@ -127,7 +130,7 @@ def _choice(result: CapacityResult) -> Iterator[str]:
                 _rate(each.predicted_per_s),
                 _rate(each.estimate_per_s),
                 _rate(each.confirmed_per_s),
-                "–" if rate is None else format_count(rate * each.items),
+                "–" if rate is None else format_count(rate * each.inferences_per_request),
                 "chosen" if place == result.chosen else each.answer or ("failed" if each.failure else ""),
             )
         )
@@ -135,20 +138,16 @@ def _choice(result: CapacityResult) -> Iterator[str]:
     for each in result.candidates:
         why = each.dropped or each.failure or (each.conclusion if each.answer == "infeasible" else "")
         if why:
-            yield from _wrapped(f"{_name(each)}: {why}", "")
+            yield from _wrapped(f"{each.name}: {why}", "")
     best = result.best
     if best is not None:
-        yield from _wrapped(f"chosen: {_name(best)}, {result.reason}", "")
+        yield from _wrapped(f"chosen: {best.name}, {result.reason}", "")
 
 
 def _ended(result: CapacityResult) -> str:
     if result.outcome == "failed":
         return f"FAILED: {result.failure}; what was measured until then is above"
     return "INTERRUPTED, shown as far as it went; --resume goes on where it is kept in a file"
-
-
-def _name(each: Candidate) -> str:
-    return f"{plural(each.contexts, 'context')}, batch {each.items}"
 
 
 def _rate(rate: float | None) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from loadtrt.measure.sweep_result import SweepPoint, SweepResult
 
@@ -41,13 +41,13 @@ def _lines(result: SweepResult) -> Iterator[str]:
         yield from _table(rows, len(rows[0]) - 1)
     for reason, left in _left_out(result).items():
         more = f" and {plural(len(left) - 1, 'point')} more" if len(left) > 1 else ""
-        yield from _wrapped(f"not measured: {_words(left[0])}{more}: {reason}")
+        yield from _wrapped(f"not measured: {settings_text(left[0])}{more}: {reason}")
     for point in result.points:
         if point.failure is not None:
-            yield from _wrapped(f"{_words(point.settings)}: {point.failure}")
+            yield from _wrapped(f"{settings_text(point.settings)}: {point.failure}")
         elif point.run is not None:
             for problem in point.run.problems:
-                yield from _wrapped(f"{_words(point.settings)}: INVALID, {problem.evidence}; {problem.remedy}")
+                yield from _wrapped(f"{settings_text(point.settings)}: INVALID, {problem.evidence}; {problem.remedy}")
     if result.outcome == "failed":
         yield from _wrapped(f"FAILED: {result.failure}; what was measured until then is above")
     elif result.outcome == "interrupted":
@@ -73,6 +73,7 @@ def _remark(point: SweepPoint, *, knee: bool, front: bool) -> str:
     words = ["knee"] if knee else []
     words += ["front"] if front else []
     if point.run is not None:
+        words += [] if point.run.outcome == "completed" else [point.run.outcome]
         words += [] if point.run.valid else ["INVALID"]
         words += [f"{item.objective} {item.verdict}" for item in point.run.objectives if item.verdict]
     return ", ".join(words)
@@ -86,7 +87,8 @@ def _left_out(result: SweepResult) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _words(settings: dict[str, Any]) -> str:
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """The values of the axes on one line."""
     return ", ".join(f"{name.replace('_', ' ')} {_word(name, value)}" for name, value in settings.items())
 
 

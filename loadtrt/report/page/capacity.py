@@ -111,8 +111,9 @@ def _tiles(best: Candidate) -> Iterator[Tile]:
     answer = best.confirmed_per_s if best.confirmed_per_s is not None else best.estimate_per_s
     confirmed = "confirmed" if best.confirmed_per_s is not None else "estimated, not confirmed"
     yield Tile("capacity, requests/s", count_or(answer), confirmed)
-    if best.items != 1:
-        yield Tile("inferences/s", count_or(None if answer is None else answer * best.items), f"batch {best.items}")
+    items = best.inferences_per_request
+    if items != 1:
+        yield Tile("inferences/s", count_or(None if answer is None else answer * items), f"{items:.3g} in a request")
     interval = f"95 %: {rates_between(best.low_per_s, best.high_per_s)}"
     yield Tile("estimate, requests/s", count_or(best.estimate_per_s), interval)
     highest = f"lowest that missed {count_or(best.infeasible_min_per_s)}"
@@ -135,7 +136,7 @@ def _candidates(result: CapacityResult) -> Iterator[Block]:
     drawn = []
     for candidate in result.candidates:
         best = candidate.confirmed_per_s if candidate.confirmed_per_s is not None else candidate.estimate_per_s
-        value = None if best is None else best * candidate.items
+        value = None if best is None else best * candidate.inferences_per_request
         drawn.append(Bar(name_of(candidate), value, count_or(value), "f1" if candidate is best_of(result) else "f3"))
     if any(bar.value for bar in drawn):
         chart = bars("Capacity by candidate", "Inferences a second.", drawn)
