@@ -9,7 +9,7 @@ speed wanders needs many pairs: the order within a pair alternates, and the inte
 
 Where it wanders within seconds, no two runs are alike: here one watched run is long, and its observer is stopped
 (SIGSTOP) and continued every 0.4 s. A pair is a stretch with and the one after it without, and the ratio that of their
-completed requests. What the run itself does for its observers (the board) is in both: `--board` prints that.
+completed requests. What a row costs the run, and whoever counts it: `--rows`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from statistics import median
 
 import numpy as np
 
-from loadtrt.lanes.recorder import KEEP, Recorder
-from loadtrt.measure.board import Board, board_bytes
+from loadtrt.lanes.recorder import Recorder
+from loadtrt.measure.board import KEEP
 from loadtrt.measure.records import COLUMNS
 
 STRETCH_S = 0.4
@@ -46,11 +46,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--within", action="store_true", help="pairs within one run")
-    parser.add_argument("--board", action="store_true", help="what recording for observers costs, without an engine")
+    parser.add_argument("--rows", action="store_true", help="what writing and counting rows costs, without an engine")
     parser.add_argument("run", nargs="*", help="options of `loadtrt run`, after --")
     given = parser.parse_args()
-    if given.board:
-        _print_board()
+    if given.rows:
+        _print_rows()
         return
     if given.within:
         _print_within(given.run, given.pairs)
@@ -65,23 +65,26 @@ def main() -> None:
     print(f"median of {len(ratios)} paired ratios: {median(ratios):.3f} (95 %: {low:.3f} .. {high:.3f})")
 
 
-def _print_board() -> None:
-    """Nanoseconds a request of recording and draining, with a board and without, the better of many."""
-    rows, best = 32_768, {}
-    values = np.random.default_rng(1).integers(20_000, 90_000, (rows, len(COLUMNS))).cumsum(axis=0)
-    values[:, COLUMNS.index("lane")], values[:, COLUMNS.index("status")] = np.arange(rows) % 4, 0
+def _print_rows() -> None:
+    """Nanoseconds a request of recording and of counting, the best of ten."""
+    rows, recording, counting = 1 << 17, [], []
+    rng = np.random.default_rng(1)
+    values = np.zeros((rows, len(COLUMNS)), np.int64)
+    spans = rng.integers(2_000, 30_000, (rows, 6))
+    values[:, :4] = np.arange(rows)[:, None] * 20_000 + spans[:, :4].cumsum(axis=1)
+    values[:, 4:8] = spans[:, 2:] // 4
+    values[:, COLUMNS.index("lane")] = np.arange(rows) % 4
     requests = values.tolist()
-    for board in (None, Board(bytearray(board_bytes(4)), 4)):
-        recorder = Recorder(4, 0, keep=0, board=board)
-        spans = []
-        for _ in range(20):
-            began = time.perf_counter_ns()
-            for request in requests:
-                recorder.record(*request)
-            recorder.drain()
-            spans.append((time.perf_counter_ns() - began) / rows)
-        best[board is not None] = min(spans)
-    print(f"recording a request: {best[False]:.0f} ns alone, {best[True]:.0f} ns with a board")
+    for _ in range(10):
+        recorder = Recorder(4, 0, bounds=[(0, 50_000)])
+        began = time.perf_counter_ns()
+        for request in requests:
+            recorder.record(*request)
+        written = time.perf_counter_ns()
+        recorder.drain()
+        counting.append((time.perf_counter_ns() - written) / rows)
+        recording.append((written - began) / rows)
+    print(f"a row: {min(recording):.0f} ns to write, {min(counting):.0f} ns to count")
 
 
 def _print_within(options: list[str], pairs: int) -> None:

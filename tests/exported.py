@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from loadtrt.lanes.recorder import Recorder
+from loadtrt.live.follower import Follower
 from loadtrt.live.metrics import View
 from loadtrt.live.run_facts import RunFacts
 from loadtrt.live.telemetry import GpuReading
-from loadtrt.measure.board import Board, board_bytes
+from loadtrt.measure.board import Board
 from loadtrt.measure.records import OK
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
@@ -55,7 +56,7 @@ READING = GpuReading(
 
 def recorded(requests: Iterable[tuple[int, int, int]], lanes: int = 2) -> tuple[Board, Recorder]:
     """A board, and the recorder that filled it with (lane, status, latency in ns); half of a latency is compute."""
-    board = Board(bytearray(board_bytes(lanes)), lanes)
+    board = Board(keep=1 << 15)
     board.enter("measure")
     recorder = Recorder(lanes, 0, board=board, bounds=[(0, BOUND_NS)], items=[8])
     for lane, status, time_ns in requests:
@@ -72,7 +73,7 @@ def some_requests(count: int = 1000) -> list[tuple[int, int, int]]:
 
 def view(board: Board, gpu: GpuReading | None = READING, facts: RunFacts = FACTS, after_ns: int = SECOND_NS) -> View:
     """What an observer has this long after measuring began."""
-    snapshot = board.snapshot()
+    snapshot = Follower(board, 2, [(0, BOUND_NS)], [8]).snapshot()
     return View(snapshot, facts, gpu, snapshot.started_ns + after_ns, observer_cpu_s=0.25)
 
 

@@ -6,10 +6,11 @@ import time
 from dataclasses import replace
 
 from loadtrt.lanes.recorder import Recorder
+from loadtrt.live.follower import Follower
 from loadtrt.live.metrics import View
 from loadtrt.live.run_facts import RunFacts
 from loadtrt.live.telemetry import GpuReading
-from loadtrt.measure.board import Board, board_bytes
+from loadtrt.measure.board import Board
 from loadtrt.measure.records import FAILED, OK, UNSERVED
 from loadtrt.units import SECOND_NS
 
@@ -51,15 +52,16 @@ class MovingRun:
             requests=None,
             objectives=(("latency.p99 < 8ms", "latency", 0.99, bound_ns),),
         )
-        self._board = Board(bytearray(board_bytes(2)), 2)
-        self._recorder = Recorder(2, 0, keep=0, board=self._board, bounds=[(0, bound_ns)])
+        self._board = Board(keep=0)
+        self._recorder = Recorder(2, 0, board=self._board)
+        self._follower = Follower(self._board, 2, [(0, bound_ns)])
         self._started_ns = 0
         self._number = 0
 
     def begin(self) -> None:
         """Measuring starts now."""
         self._board.enter("measure")
-        self._started_ns = self._board.snapshot().started_ns
+        self._started_ns = self._board.standing().started_ns
 
     def take(self) -> View | None:
         """What there is now, with all that has ended by now."""
@@ -69,8 +71,7 @@ class MovingRun:
         while (self._number + 2) * 10 * MS < elapsed_ns:
             self._finish(self._number, self._number * 10 * MS)
             self._number += 1
-        self._recorder.drain()
-        self._board.show_load(self._number + 3, self._number, 1, 2)
+        self._recorder.show(self._number + 3, self._number, 1, 2)
         seconds = elapsed_ns / SECOND_NS
         gpu = replace(
             GPU,
@@ -78,7 +79,7 @@ class MovingRun:
             pcie_rx_bytes=int(240e6 * seconds),
             pcie_tx_bytes=int(2e6 * seconds),
         )
-        return View(self._board.snapshot(), self.facts, gpu, time.time_ns(), 0.01 * seconds)
+        return View(self._follower.snapshot(), self.facts, gpu, time.time_ns(), 0.01 * seconds)
 
     def _finish(self, number: int, due: int) -> None:
         status = FAILED if number % 50 == 49 else UNSERVED if number % 50 == 25 else OK

@@ -41,7 +41,7 @@ class FakeObserver:
     made: ClassVar[list[FakeObserver]] = []
     ready_error: ClassVar[EngineError | None] = None
 
-    def __init__(self, lanes: int, wishes: Any) -> None:
+    def __init__(self, wishes: Any) -> None:
         self.wishes, self.alive, self.closed, self.asked = wishes, True, False, list[tuple[int, int, int]]()
         self.answer: dict[str, Any] = {"telemetry": None, "why": ""}
         FakeObserver.made.append(self)
@@ -100,7 +100,7 @@ def test_one_observer_tells_of_every_run(gpu: FakeGpu) -> None:
 def test_a_single_runs_energy_is_shared_by_what_it_served(monkeypatch: pytest.MonkeyPatch) -> None:
     """`loadtrt run` asks for the telemetry of its span and of the inferences counted, whatever sizes requests had."""
     watchers = Watchers(RunConfig(engine="simulated:null", live=False), Voice(quiet=True), "r")
-    observer = FakeObserver(2, None)
+    observer = FakeObserver(None)
     monkeypatch.setattr(watchers, "_observer", observer)
     monkeypatch.setattr(watchers, "_samples", True)
     assert watchers.end(session()) is None

@@ -16,11 +16,12 @@ from loadtrt.errors import UsageError
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.live.alerts import SILENCE_NS
 from loadtrt.live.exposition import to_text
+from loadtrt.live.follower import Follower
 from loadtrt.live.metrics import View as Exposed
 from loadtrt.live.metrics import families
 from loadtrt.live.scrape import snapshot_of, spread
 from loadtrt.live.view import HISTORY_S, View, Viewer
-from loadtrt.measure.board import OUTCOMES, WINDOW_RANKS, Board, Snapshot, board_bytes
+from loadtrt.measure.board import OUTCOMES, WINDOW_RANKS, Board, Snapshot
 from loadtrt.measure.families import BOUNDS_NS, cumulated
 from loadtrt.measure.histogram import BUCKETS, bucket_of
 from loadtrt.units import SECOND_NS
@@ -273,28 +274,34 @@ def test_a_stable_queue_raises_no_alarm() -> None:
         max_size=60,
     ),
     st.sampled_from(["measure", "drain", "done"]),
+    st.sampled_from([0, 7]),
 )
-def test_a_page_says_what_the_snapshot_said(requests: list[tuple[int, int, int]], phase: str) -> None:
+def test_a_page_says_what_the_snapshot_said(requests: list[tuple[int, int, int]], phase: str, missed: int) -> None:
     """snapshot → page → snapshot: everything that the page tells exactly is equal, and so is what a view makes of it.
 
     Unserved requests have no lane on the page; histograms reach the same counts at the page's bounds.
     """
-    board = Board(bytearray(board_bytes(2)), 2)
-    recorder = Recorder(2, 0, board=board, bounds=[(0, 8_000_000)])
+    board = Board(keep=64)
+    recorder = Recorder(2, 0, board=board)
     for lane, status, time_ns in requests:
         recorder.record(0, 10, 20, time_ns, 30, time_ns // 2, 40, 5, lane, status)
     recorder.finish()
     board.enter("measure")
-    board.show_load(len(requests) + 2, len(requests), 4, 2)
+    recorder.show(len(requests) + 2, len(requests), 4, 2)
     board.enter(phase)
-    before = replace(board.snapshot(), started_ns=START_NS, written_ns=START_NS + SECOND_NS)
+    before = replace(
+        Follower(board, 2, [(0, 8_000_000)]).snapshot(),
+        missed=missed,
+        started_ns=START_NS,
+        written_ns=START_NS + SECOND_NS,
+    )
     now_ns = before.written_ns + SECOND_NS // 4
     found, facts, gpu = _read(_page(before, now_ns), now_ns)
     assert facts == FACTS
     assert gpu == GPU
     assert abs(found.written_ns - before.written_ns) < 1000
     assert abs(found.started_ns - before.started_ns) < 1000  # a float of seconds since 1970
-    for name in ("phase", "submitted", "in_flight", "waiting", "busy_lanes"):
+    for name in ("phase", "submitted", "in_flight", "waiting", "busy_lanes", "missed"):
         assert getattr(found, name) == getattr(before, name)
     assert np.array_equal(found.outcomes[:, :2], before.outcomes[:, :2])
     assert found.outcomes.sum() == before.outcomes.sum()

@@ -156,7 +156,7 @@ def test_objectives_beyond_the_kept_records_are_counted_exactly() -> None:
 
 def test_the_observer_answers_and_ends() -> None:
     """Ready with its URL, no telemetry without a GPU, and gone after close, at once and a second time."""
-    observer = Observer(2, Wishes(metrics="127.0.0.1:0"))
+    observer = Observer(Wishes(metrics="127.0.0.1:0"))
     observer.ready()
     observer.describe(RunFacts("r", "m", 2, 1, None, 0, None))
     observer.board.enter("measure")

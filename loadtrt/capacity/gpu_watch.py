@@ -31,7 +31,7 @@ class GpuWatch:
             say(f"no GPU telemetry: {why}")
         elif samples:
             try:
-                self._observer = Observer(1, Wishes(gpu=bus_id))
+                self._observer = Observer(Wishes(gpu=bus_id))
                 self._observer.ready()
             except LoadtrtError as error:
                 self._give_up(str(error))

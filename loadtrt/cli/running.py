@@ -84,7 +84,7 @@ def _run(config: RunConfig, late: list[RunResult]) -> int:
             voice.say(f"loaded {engine.info.name}: {', '.join(str(spec) for spec in engine.info.tensors)}")
             voice.say(memory_text(bill))
             _check_memory(bill)
-            watchers.begin(engine)
+            watchers.begin(engine, len(inputs))
             around = _measure(engine, config, inputs, session, voice, watchers)
             with undisturbed():
                 result = result_of(

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from loadtrt.errors import LoadtrtError
+from loadtrt.lanes.session import items_of
 from loadtrt.live.observer import Observer, Wishes
 from loadtrt.live.run_facts import RunFacts
 from loadtrt.load.arrivals import steady_load
@@ -45,7 +46,7 @@ class Watchers:
         looks = self._config.metrics or self._draws
         return self._observer.board if self._observer is not None and looks else None
 
-    def begin(self, engine: Engine) -> None:
+    def begin(self, engine: Engine, input_sets: int) -> None:
         """The engine is loaded: say what will be measured, and begin to draw. Raises EngineError."""
         gpu = _bus_id(engine, self._config) if self._config.telemetry else None
         if self._observer is None:
@@ -67,7 +68,7 @@ class Watchers:
             self._voice.say(f"metrics at {observer.url}")
         if self._draws:
             self._voice.hand_over(observer)
-        observer.describe(_facts(self._run, self._config, engine))
+        observer.describe(_facts(self._run, self._config, engine, input_sets))
 
     def end(self, session: Session) -> GpuTelemetry | None:
         """Measuring is over: take the drawing away. Returns the GPU's telemetry while it went on."""
@@ -121,7 +122,7 @@ class Watchers:
     def _start(self, gpu: str | None) -> None:
         self._samples = gpu is not None
         wishes = Wishes(self._config.metrics, self._config.metrics_native, self._draws, gpu)
-        self._observer = Observer(self._config.contexts, wishes)
+        self._observer = Observer(wishes)
 
     def _require_ready(self) -> None:
         assert self._observer is not None  # noqa: S101  # just started
@@ -140,7 +141,7 @@ def _bus_id(engine: Engine, config: RunConfig) -> str | None:
     return device_properties(config.device).pci_bus_id
 
 
-def _facts(run: str, config: RunConfig, engine: Engine) -> RunFacts:
+def _facts(run: str, config: RunConfig, engine: Engine, input_sets: int) -> RunFacts:
     info = engine.info
     return RunFacts(
         run=run,
@@ -154,6 +155,7 @@ def _facts(run: str, config: RunConfig, engine: Engine) -> RunFacts:
             (item.text, METRICS[item.metric].name, item.rank, item.bound_ns)
             for item in map(parse_objective, config.objective)
         ),
+        items=tuple(items_of(engine, config, input_sets)),
         information={
             **information(info, config.arrivals, config.buffers),
             # Gaps that vary more fill queues for a while, too, which is no overload.

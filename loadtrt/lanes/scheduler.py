@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from loadtrt.load.batcher import Batcher
 
 _SILENCE_NS = 10 * SECOND_NS  # an engine that answers nothing for so long (or for `drain_ns`, if longer) is given up
-_LOOK_UP_NS = 100 * MILLISECOND_NS  # how often a waiting scheduler looks at its stop flag and deadlines, and tells observers how it stands
+_LOOK_UP_NS = 100 * MILLISECOND_NS  # how often it looks at its stop flag and deadlines at least, and tells observers
 
 
 @dataclass(slots=True)

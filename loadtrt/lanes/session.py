@@ -132,7 +132,7 @@ async def run_session(
             begins("measure", 0, 0, 0)
             bounds = [(item.metric, item.bound_ns) for item in map(parse_objective, config.objective)]
             recorder = Recorder(
-                engine.contexts, 0, board=board, bounds=bounds, items=_items(engine, config, len(inputs))
+                engine.contexts, 0, board=board, bounds=bounds, items=items_of(engine, config, len(inputs))
             )
             await _measure(engine, recorder, load, stop, session, config, on_tick)
         if config.export_output and session.driven is not None and not session.driven.unserved:
@@ -178,8 +178,9 @@ def _batcher(config: RunConfig, sets: int) -> Batcher | None:
     return None if config.batcher is None else Batcher(parse_batching(config.batcher), sets // len(config.parts))
 
 
-def _items(engine: Engine, config: RunConfig, sets: int) -> list[int]:
-    """Inferences in a request with each input set. A batcher's requests are single, whatever batch they go with."""
+def items_of(engine: Engine, config: RunConfig, sets: int) -> list[int]:
+    """Inferences in a request with each input set, one number where all have the same. A batcher's requests are single,
+    whatever batch they go with."""
     if config.batcher is not None:
         return [1]
     if config.mix is None:
@@ -297,6 +298,7 @@ def _watching(
     def tick(submitted: int, completed: int) -> None:
         if ticker is not None:
             ticker(submitted, completed)
+        recorder.drain()
         if misses is not None and not stop.cut:
             misses.add(int(recorder.by_status.sum()), recorder.good.tolist())
             late = engine.now_ns() - began >= config.abort_delay

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from loadtrt.live.telemetry import GpuReading
     from loadtrt.measure.board import Snapshot
 
-SILENCE_NS = 3 * SECOND_NS  # the board is written once a second
+SILENCE_NS = 3 * SECOND_NS  # the board is written ten times a second, and an engine may hold its process up
 _GROWTH_NS = 5 * SECOND_NS
 _DEVIATIONS = 3.0
 _SLOWDOWNS = {  # of NVML, in words, with what helps
@@ -70,6 +70,11 @@ def _alerts(
         yield Alert(
             f"nothing heard from the measuring process for {format_duration(silent_ns)}",
             "see whether it still gets a core, and what its engine waits for",
+        )
+    if snapshot.missed:
+        yield Alert(
+            f"{plural(snapshot.missed, 'finished request')} not seen in time: the counts here are too low by them",
+            "free a core for the observer process; run.json will have them all",
         )
     failed = int(snapshot.outcomes[:, OUTCOMES.index("failed")].sum())
     if failed:

@@ -93,7 +93,7 @@ def _requests(view: View) -> Iterator[tuple[Family, Points]]:
                 for s, n in enumerate(row)
                 if s <= FAILED
             ),
-            # Those that were never sent stand under lane 0 on the board, and had none.
+            # Those that were never sent stand under lane 0 in the records, and had none.
             *((("", OUTCOMES[s]), int(snapshot.outcomes[:, s].sum())) for s in (UNSERVED, DROPPED)),
         ],
     )
@@ -118,6 +118,7 @@ def _state(view: View) -> Iterator[tuple[Family, Points]]:
     age_ns = view.now_ns - snapshot.written_ns if snapshot.written_ns else None
     yield table.SNAPSHOT_AGE, [((), None if age_ns is None else max(age_ns, 0) / SECOND_NS)]
     yield table.OBSERVER_CPU, [((), view.observer_cpu_s)]
+    yield table.MISSED, [((), snapshot.missed)]
 
 
 def _objectives(view: View) -> Iterator[tuple[Family, Points]]:

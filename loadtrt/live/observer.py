@@ -47,16 +47,15 @@ class Wishes:
 class Observer:
     """An observer process, as the run sees it. Nothing that goes wrong with it ends the run: it is `alive` or not.
 
-    board: to be filled. url: where metrics are served, "" before `ready` and without them.
+    board: where the run writes its rows. url: where metrics are served, "" before `ready` and without them.
     """
 
-    def __init__(self, lanes: int, wishes: Wishes) -> None:
+    def __init__(self, wishes: Wishes) -> None:
         """Start the process; `ready` waits for it."""
-        size = board_bytes(lanes)
-        with _shared_file(size) as file:
-            self._memory = mmap.mmap(file.fileno(), size)
+        with _shared_file(board_bytes()) as file:
+            self._memory = mmap.mmap(file.fileno(), board_bytes())
             # -P, and the path of this process: a file of the user's folder must not pass for a module there.
-            command = [sys.executable, "-P", "-m", "loadtrt.live.observing", str(file.fileno()), str(lanes)]
+            command = [sys.executable, "-P", "-m", "loadtrt.live.observing", str(file.fileno())]
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -66,7 +65,7 @@ class Observer:
                 start_new_session=True,  # a Ctrl-C is for the run, which ends the observer in its own time
                 text=True,
             )
-        self.board = Board(self._memory, lanes)
+        self.board = Board(self._memory)
         self.url = ""
         self._answers_come = True
         self._answers: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
@@ -154,8 +153,12 @@ class Observer:
 
 
 def _shared_file(size: int) -> BinaryIO:
-    """A file of zeros that lies in memory and has no name."""
-    with tempfile.TemporaryFile(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as made:  # noqa: S108  # nameless
+    """A file of zeros that lies in memory, has no name, and takes room as it is written.
+
+    Not one in /dev/shm, where it could be had: containers give that 64 MiB, and who writes beyond dies of a bus error.
+    """
+    memory = sys.platform == "linux"
+    with open(os.memfd_create("loadtrt"), "w+b") if memory else tempfile.TemporaryFile() as made:
         # Above the standard streams' numbers, one of which is free where it was closed: a pipe would take its place.
         file: BinaryIO = os.fdopen(fcntl.fcntl(made.fileno(), fcntl.F_DUPFD_CLOEXEC, 3), "w+b")
     file.truncate(size)

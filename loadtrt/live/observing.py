@@ -1,4 +1,4 @@
-"""The observer process itself: `python -m loadtrt.live.observing FD LANES`, started by `loadtrt.live.observer`.
+"""The observer process itself: `python -m loadtrt.live.observing FD`, started by `loadtrt.live.observer`.
 
 It reads one message a line from stdin and ends with it. Messages: wishes (once, first), facts, gpu, say, telemetry,
 end_drawing. The first, telemetry and end_drawing are answered with one line on stdout each.
@@ -19,28 +19,31 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.errors import LoadtrtError
+from loadtrt.live.follower import follower_of
 from loadtrt.live.run_facts import RunFacts
 from loadtrt.measure.board import Board, board_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from loadtrt.live.follower import Follower
     from loadtrt.live.metrics import View as Exposed
     from loadtrt.live.sampler import Sampler
     from loadtrt.live.telemetry import GpuReading
 
 _FRAME_S = 0.25
+_FOLLOW_S = 0.1
 _CLOSE_S = 1.0
 
 
 class Drawing:
-    """Draws the board's view in a thread of its own: a terminal that stands still (Ctrl-S) holds nobody else up."""
+    """Draws the run in a thread of its own: a terminal that stands still (Ctrl-S) holds nobody else up."""
 
-    def __init__(self, board: Board, facts: RunFacts, latest: Callable[[], GpuReading | None]) -> None:
+    def __init__(self, follower: Follower, facts: RunFacts, latest: Callable[[], GpuReading | None]) -> None:
         from loadtrt.live.terminal import Terminal
         from loadtrt.live.view import Viewer
 
-        self._board = board
+        self._follower = follower
         self._facts = facts
         self._latest = latest
         self._viewer, self._terminal = Viewer(), Terminal()
@@ -63,7 +66,7 @@ class Drawing:
         while not self._ended.wait(_FRAME_S):
             self._speak()
             if not _is_stopped(self._run):  # by Ctrl-Z: then the terminal is the shell's
-                view = self._viewer.take(self._board.snapshot(), self._facts, self._latest(), time.time_ns())
+                view = self._viewer.take(self._follower.snapshot(), self._facts, self._latest(), time.time_ns())
                 self._terminal.show(view)
         self._speak()
         self._terminal.close()
@@ -79,7 +82,8 @@ class Observing:
 
     def __init__(self, board: Board) -> None:
         self._board = board
-        self._facts: RunFacts | None = None
+        self._run: tuple[Follower, RunFacts] | None = None
+        self._ended = Event()
         self._owned = ExitStack()
         self._sampler: Sampler | None = None
         self._no_gpu = ""
@@ -98,9 +102,12 @@ class Observing:
                 except LoadtrtError as error:
                     return {"url": "", "error": str(error)}
             case {"facts": str(text)}:
-                self._facts = RunFacts.from_json(text)
+                facts = RunFacts.from_json(text)
+                follower = follower_of(self._board, facts)
+                self._run = follower, facts
+                Thread(target=self._follow, args=(follower,), daemon=True).start()
                 if self._draws:
-                    self._drawing = Drawing(self._board, self._facts, self._latest)
+                    self._drawing = Drawing(follower, facts, self._latest)
             case {"gpu": str(bus_id)}:
                 self._watch_gpu(bus_id)
             case {"say": str(sentence)}:
@@ -118,8 +125,14 @@ class Observing:
 
     def close(self) -> None:
         """Give everything back."""
+        self._ended.set()
         self._end_drawing()
         self._owned.close()
+
+    def _follow(self, follower: Follower) -> None:
+        """Often enough that no row is missed, whoever asks how seldom."""
+        while not self._ended.wait(_FOLLOW_S):
+            follower.follow()
 
     def _latest(self) -> GpuReading | None:
         return None if self._sampler is None else self._sampler.latest
@@ -137,9 +150,10 @@ class Observing:
     def _exposed(self) -> Exposed | None:
         from loadtrt.live.metrics import View
 
-        if self._facts is None:
+        if self._run is None:
             return None
-        return View(self._board.snapshot(), self._facts, self._latest(), time.time_ns(), time.process_time())
+        follower, facts = self._run
+        return View(follower.snapshot(), facts, self._latest(), time.time_ns(), time.process_time())
 
     def _watch_gpu(self, bus_id: str) -> None:
         from loadtrt.live.sampler import Sampler
@@ -155,10 +169,10 @@ def main() -> None:
     """Serve the run until it ends or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run's own end is the one to wait for
-    descriptor, lanes = int(sys.argv[1]), int(sys.argv[2])
-    memory = mmap.mmap(descriptor, board_bytes(lanes))
+    descriptor = int(sys.argv[1])
+    memory = mmap.mmap(descriptor, board_bytes())
     os.close(descriptor)
-    observing = Observing(Board(memory, lanes))
+    observing = Observing(Board(memory))
     messages: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
     Thread(target=_listen, args=(messages,), daemon=True).start()
     try:

@@ -12,7 +12,8 @@ class RunFacts:
     """run: an id that no other run has; model: what `--engine` says, without its folder. rate: offered requests a
     second, None in a closed loop. duration_ns, requests: how long it will measure, 0 and None where not asked.
     objectives: (text, metric, quantile, bound in ns), in the order of Snapshot.good. information: engine, precision,
-    mode, ... for people, label by label.
+    mode, ... for people, label by label. items: inferences of a request with each input set, one number where all have
+    the same; no page of metrics tells.
     """
 
     run: str
@@ -24,6 +25,7 @@ class RunFacts:
     requests: int | None
     objectives: tuple[tuple[str, str, float, int], ...] = ()
     information: dict[str, str] = field(default_factory=dict)
+    items: tuple[int, ...] = (1,)
 
     def to_json(self) -> str:
         """One line."""
@@ -34,4 +36,4 @@ class RunFacts:
         """The inverse of `to_json`."""
         given: dict[str, Any] = json.loads(text)
         objectives = tuple((text, metric, float(rank), int(bound)) for text, metric, rank, bound in given["objectives"])
-        return cls(**{**given, "objectives": objectives})
+        return cls(**{**given, "objectives": objectives, "items": tuple(given["items"])})

@@ -154,6 +154,7 @@ def _snapshot(page: _Page, facts: RunFacts, now_ns: int) -> Snapshot:
         ratios=np.diff(ratios, prepend=0),
         sums_ns=np.array([_ns(page.total(family)) for family in table.HISTOGRAMS], np.int64),
         counts=np.array([spread(bounds, reached) for bounds, reached in histograms]),
+        missed=int(page.maybe(table.MISSED) or 0),
     )
 
 

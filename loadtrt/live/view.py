@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from loadtrt.measure.board import Snapshot
 
 HISTORY_S = 120
-_NOW_NS = SECOND_NS * 9 // 10  # what "now" spans at least; the board is written once a second, a little late or early
-_QUIET_NS = SECOND_NS * 3 // 2  # a board that is written for so long with no request finished: none finished
+_NOW_NS = SECOND_NS * 9 // 10  # what "now" spans at least
+_QUIET_NS = SECOND_NS * 3 // 2  # a board that is written for so long with no request finished: the rate is 0
 _REMEMBERED_NS = 30 * SECOND_NS
 _LATENCY = [metric.name for metric in METRICS].index("latency")
 _P99 = WINDOW_RANKS.index(0.99)
@@ -112,7 +112,7 @@ class Viewer:
 
     Law: a second's rate is the number of requests served in it, where those that a snapshot brings are spread evenly
     over the time since the snapshot before. So Σ rates · 1 s = requests served. A snapshot that brings nothing tells
-    nothing: the board is written once a second, and may be looked at more often.
+    nothing, for a while: scrapes may come more often than requests.
     """
 
     def __init__(self, *, coarse: bool = False) -> None:

@@ -1,85 +1,55 @@
-"""What is known of a run while it goes on, in a block of memory that one process writes and others read.
+"""A run's rows while it goes on, and how it stands, in a block of memory that one process writes and others read.
 
-The measuring process fills it when it drains its records, once a second or every 4096 requests. Observers (exporter,
-terminal) copy it whole: in the measuring process itself a scrape or a drawn table alone would make requests late by
-milliseconds. A sequence lock keeps a copy in one piece: the writer makes `sequence` odd while it writes, and a reader
-copies again where it was odd, or has changed meanwhile. That the writer's stores are seen in their order is x86-64's
-doing; on other processors a copy may, very rarely, mix two seconds.
+The measuring process writes a row a request, as it would for itself, and ten times a second how many there are.
+Whoever looks makes his own numbers of them: turned into histograms in the measuring process, a second's rows would make
+requests late by milliseconds. The first rows are kept; those after them go round in a ring, so that memory stays flat.
+
+Two words guard what is read. `sequence` is odd while the words beside it are written, and a reader copies them again
+where it was odd, or has changed meanwhile. `reached` says how far the ring is overwritten, but for STRIDE rows: what a
+reader copied counts where it still lay whole after that. That stores are seen in their order is x86-64's doing.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from loadtrt.measure.histogram import BUCKETS
-from loadtrt.measure.records import METRICS
+from loadtrt.measure.records import COLUMNS
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
-    from loadtrt.measure.histogram import Histogram
-    from loadtrt.measure.records import Records
+    Rows = npt.NDArray[np.int64]
 
 PHASES = ("load", "verify", "warm-up", "measure", "drain", "done")
 OUTCOMES = ("ok", "failed", "unserved", "dropped")  # by the status of a record
 RATIOS = (1.05, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)  # upper bounds of latency over compute; +Inf follows
 WINDOW_RANKS = (0.5, 0.9, 0.95, 0.99, 0.999, 1.0)
 MOST_OBJECTIVES = 8
+KEEP = 1 << 20  # rows kept (88 MiB)
+RING = 1 << 18  # rows that go round after them (22 MiB): a second and more of the fastest engine there is
+STRIDE = 128  # rows that are written in the ring before `reached` says so
 _TRIES = 1_000
-_PAUSE_S = 0.0002  # a drain takes some of these
-
-
-def _layout(lanes: int) -> np.dtype[Any]:
-    """Everything int64 or float64, so that every field is aligned."""
-    return np.dtype(
-        [
-            ("sequence", np.int64),
-            ("phase", np.int64),
-            ("written_ns", np.int64),
-            ("started_ns", np.int64),
-            ("submitted", np.int64),
-            ("in_flight", np.int64),
-            ("waiting", np.int64),
-            ("busy_lanes", np.int64),
-            ("outcomes", np.int64, (lanes, len(OUTCOMES))),
-            ("inferences", np.int64),
-            ("lane_service_ns", np.int64, (lanes,)),
-            ("lane_compute_ns", np.int64, (lanes,)),
-            ("good", np.int64, (MOST_OBJECTIVES,)),
-            ("window_start_ns", np.int64),
-            ("window_requests", np.int64),
-            ("window_ns", np.float64, (len(WINDOW_RANKS),)),
-            ("ratio_sum", np.float64),
-            ("ratios", np.int64, (len(RATIOS) + 1,)),
-            ("sums_ns", np.int64, (len(METRICS),)),
-            ("counts", np.int64, (len(METRICS), BUCKETS)),
-        ]
-    )
-
-
-def board_bytes(lanes: int) -> int:
-    """Size of the memory that a Board of so many lanes needs."""
-    return _layout(lanes).itemsize
+_PAUSE_S = 0.0002  # a writer needs a hundredth of that
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One consistent copy. Instants are time.time_ns(), 0 for none yet; counts are of the measuring phase alone.
+    """What is known of a run at one moment. Instants are time.time_ns(), 0 for none yet; counts are of the measuring
+    phase alone.
 
     phase: of PHASES. submitted: requests sent; in_flight: sent and not completed; waiting: due and not sent. outcomes
     [lanes, len(OUTCOMES)]: finished requests. inferences: served. lane_service_ns, lane_compute_ns [lanes]: sums over
     served requests. good [objectives]: requests within each objective's bound. window_ns: latencies at WINDOW_RANKS
     over the last whole second, which began at window_start_ns after the start and served window_requests. ratios
     [len(RATIOS) + 1]: served requests by latency over compute, not cumulated, ratio_sum their sum. counts [metrics,
-    BUCKETS], sums_ns [metrics]: the histograms of METRICS.
+    BUCKETS], sums_ns [metrics]: the histograms of METRICS. missed: finished requests that are in no count, as whoever
+    counts stood still for too long.
     """
 
     phase: str
@@ -101,88 +71,107 @@ class Snapshot:
     ratios: npt.NDArray[np.int64]
     sums_ns: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
+    missed: int = 0
+
+
+class Standing(NamedTuple):
+    """How a run stands. phase: its place in PHASES. written_ns, started_ns: of time.time_ns(). begun_ns: when measuring
+    began on the engine's clock, as rows have it. ended: whether all rows are there. rows: how many are."""
+
+    phase: int = 0
+    written_ns: int = 0
+    started_ns: int = 0
+    begun_ns: int = 0
+    ended: int = 0
+    rows: int = 0
+    submitted: int = 0
+    in_flight: int = 0
+    waiting: int = 0
+    busy_lanes: int = 0
+
+
+_SEQUENCE, _REACHED, _STANDING = 0, 1, 2
+_WORDS = _STANDING + len(Standing._fields)
+_AT = {name: _STANDING + place for place, name in enumerate(Standing._fields)}
+
+
+def board_bytes(keep: int = KEEP, ring: int = RING) -> int:
+    """Size of the memory that a Board of so many rows needs."""
+    return 8 * (_WORDS + (keep + ring) * len(COLUMNS))
 
 
 class Board:
-    """The block of memory, for its one writer or for a reader. memory: `board_bytes(lanes)` bytes or more, zeros at
-    first."""
+    """The block of memory, for its one writer or for a reader.
 
-    def __init__(self, memory: mmap.mmap | bytearray, lanes: int) -> None:
-        self._fields = np.frombuffer(memory, _layout(lanes), 1)
-        self._row: Any = self._fields[0]
-        self.counts: npt.NDArray[np.int64] = self._row["counts"]
+    memory: `board_bytes(keep, ring)` bytes, zeros at first; None: a block of this process' own. Either is touched as it
+    fills. rows: int64 [keep + ring, len(COLUMNS)], where row n lies at n, or in the ring: see `place`. ring: a multiple
+    of STRIDE.
+    """
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Around everything that is written."""
-        self._row["sequence"] += 1
-        try:
-            yield
-        finally:
-            self._row["written_ns"] = time.time_ns()
-            self._row["sequence"] += 1
+    def __init__(self, memory: mmap.mmap | bytearray | None = None, keep: int = KEEP, ring: int = RING) -> None:
+        size = board_bytes(keep, ring)
+        block = np.empty(size // 8, np.int64) if memory is None else np.frombuffer(memory, np.int64, size // 8)
+        if memory is None:
+            block[:_WORDS] = 0
+        self._words = block.data[:_WORDS]
+        self.keep, self.ring = keep, ring
+        self.rows: Rows = block[_WORDS:].reshape(keep + ring, len(COLUMNS))
+
+    def place(self, number: int) -> int:
+        """Where the row of this number lies, or has lain."""
+        return number if number < self.keep else self.keep + (number - self.keep) % self.ring
 
     def enter(self, phase: str) -> None:
         """The run is in this phase now."""
-        with self.writing():
-            self._row["phase"] = PHASES.index(phase)
-            if phase == "measure":
-                self._row["started_ns"] = time.time_ns()
+        started = {"started_ns": time.time_ns()} if phase == "measure" else {}
+        self._write(phase=PHASES.index(phase), **started)
 
-    def show_load(self, submitted: int, completed: int, waiting: int, busy_lanes: int) -> None:
-        """How it stands at this moment."""
-        with self.writing():
-            row = self._row
-            row["submitted"], row["in_flight"] = submitted, submitted - completed
-            row["waiting"], row["busy_lanes"] = waiting, busy_lanes
+    def begin(self, begun_ns: int) -> None:
+        """Measuring begins at this instant of the engine's clock. Before the first row."""
+        self._write(begun_ns=begun_ns)
 
-    def show_window(self, start_ns: int, latency: Histogram, requests: int) -> None:
-        """A second that is over, with its latencies; within `writing()`."""
-        row = self._row
-        row["window_start_ns"], row["window_requests"] = start_ns, requests
-        if requests:
-            row["window_ns"][:] = latency.quantiles(WINDOW_RANKS)
+    def show(self, rows: int, submitted: int, completed: int, waiting: int, busy_lanes: int) -> None:
+        """How it stands at this moment, with all rows below this number."""
+        self._write(
+            rows=rows, submitted=submitted, in_flight=submitted - completed, waiting=waiting, busy_lanes=busy_lanes
+        )
 
-    def add(self, served: Records) -> None:
-        """Count served requests; within `writing()`. The histograms' `counts` are filled by their owner."""
-        row = self._row
-        for name, spans in (
-            ("lane_service_ns", served.completed - served.submitted),
-            ("lane_compute_ns", served.compute),
-        ):
-            row[name] += np.bincount(served.lane, weights=spans, minlength=len(row[name])).astype(np.int64)
-        compute, latency = served.compute, served.completed - served.due
-        if not compute.all():  # a phase that some engines do not have
-            compute, latency = compute[compute > 0], latency[compute > 0]
-        ratio = latency / compute
-        row["ratios"] += np.bincount(np.searchsorted(RATIOS, ratio), minlength=len(RATIOS) + 1)
-        row["ratio_sum"] += ratio.sum()
+    def end(self, rows: int, submitted: int) -> None:
+        """All rows are there, and nothing is in flight any longer."""
+        self._write(ended=1, rows=rows, submitted=submitted, in_flight=0, waiting=0, busy_lanes=0)
 
-    def show_counts(
-        self,
-        outcomes: npt.NDArray[np.int64],
-        inferences: int,
-        good: npt.NDArray[np.int64],
-        sums_ns: Sequence[int],
-    ) -> None:
-        """All that was counted so far: by lane and outcome, served inferences, within each objective's bound, and the
-        sums of METRICS, ns; within `writing()`."""
-        self._row["outcomes"][:] = outcomes
-        self._row["inferences"] = inferences
-        self._row["good"][: len(good)] = good
-        self._row["sums_ns"][:] = sums_ns
+    def reach(self, number: int) -> None:
+        """All rows below this number are written, and STRIDE more may be before this is called again."""
+        self._words[_REACHED] = number
 
-    def snapshot(self) -> Snapshot:
-        """A copy in one piece; in the rarest case, of a writer that never rests or died writing, the latest copy."""
+    def standing(self) -> Standing:
+        """A copy in one piece; of a writer that died writing, the latest copy."""
+        words = self._words
         for _ in range(_TRIES):
-            before = int(self._row["sequence"])
-            copy = self._fields.copy()[0]
-            if before % 2 == 0 and int(self._row["sequence"]) == before:
+            before = words[_SEQUENCE]
+            copy = words[_STANDING:].tolist()
+            if before % 2 == 0 and words[_SEQUENCE] == before:
                 break
             time.sleep(_PAUSE_S)
-        whole: dict[str, Any] = {}
-        for field in fields(Snapshot):
-            value = copy[field.name]
-            whole[field.name] = value if isinstance(value, np.ndarray) else value.item()
-        whole["phase"] = PHASES[whole["phase"]]
-        return Snapshot(**whole)
+        return Standing(*copy)
+
+    def copy(self, first: int, end: int) -> Rows:
+        """The rows of these numbers, or the first of them: as far as they lie in one piece. Whether they were
+        overwritten meanwhile, `oldest` tells afterwards."""
+        at = self.place(first)
+        piece = self.keep if first < self.keep else self.keep + self.ring
+        return self.rows[at : min(at + end - first, piece)].copy()
+
+    def oldest(self) -> int:
+        """The lowest number of a row in the ring that is surely not overwritten yet."""
+        return max(self._words[_REACHED] + STRIDE - self.ring, self.keep)
+
+    def _write(self, **words: int) -> None:
+        memory = self._words
+        memory[_SEQUENCE] += 1
+        try:
+            for name, value in words.items():
+                memory[_AT[name]] = value
+            memory[_AT["written_ns"]] = time.time_ns()
+        finally:
+            memory[_SEQUENCE] += 1

@@ -93,6 +93,12 @@ OBSERVER_CPU = Family(
     "seconds",
     "processor time of the observer process, which serves this",
 )
+MISSED = Family(
+    "loadtrt_observer_missed_requests_total",
+    "counter",
+    "",
+    "finished requests that are in no count here, as the observer process stood still for too long",
+)
 
 # What is promised.
 GOOD = Family(
@@ -148,7 +154,7 @@ GPU_PCIE = Family(
 FAMILIES = (
     *HISTOGRAMS,
     *(WINDOW, LOAD_RATIO, REQUESTS, INFERENCES, SUBMITTED, COMPUTE, SERVICE),
-    *(IN_FLIGHT, WAITING, BUSY_LANES, LANES, OFFERED, PHASE, START, SNAPSHOT_AGE, OBSERVER_CPU),
+    *(IN_FLIGHT, WAITING, BUSY_LANES, LANES, OFFERED, PHASE, START, SNAPSHOT_AGE, OBSERVER_CPU, MISSED),
     *(GOOD, OBJECTIVE_REQUESTS, BOUND, TARGET, RUN_INFO, BUILD_INFO),
     *(GPU_UTILIZATION, GPU_MEMORY_UTILIZATION, GPU_CLOCK, GPU_CLOCK_MAX, GPU_POWER, GPU_POWER_LIMIT, GPU_ENERGY),
     *(GPU_TEMPERATURE, GPU_MEMORY_USED, GPU_MEMORY_TOTAL, GPU_THROTTLE, GPU_PCIE),

@@ -19,17 +19,22 @@ SUBBUCKETS = 128
 _SUB_BITS = 7
 _TOP = (1 << 44) - 1  # 4.9 hours; what is longer counts there, its exact maximum stays known
 BUCKETS = (44 - _SUB_BITS + 1) * SUBBUCKETS
+_BEFORE = (1023 + _SUB_BITS - 1) * SUBBUCKETS  # what the bits say for 128.0, less its bucket; 1023 is an exponent of 0
 CELL = 16  # buckets of a cell: what a heat map shows
 QUANTILE_ERROR = 1 / (2 * SUBBUCKETS)
 
 
 def bucket_of(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The bucket of each value, int64 of the same shape. Values are clipped to [0, 2^44)."""
-    clipped = np.clip(values, 0, _TOP)
-    octave = (clipped.astype(np.float64).view(np.int64) >> 52) - 1023  # the float's exponent; exact below 2^53
-    shift = np.maximum(octave - _SUB_BITS, 0)
-    buckets: npt.NDArray[np.int64] = shift * SUBBUCKETS + (clipped >> shift)
-    return buckets
+    """The bucket of each value, int64 of the same shape. Values are clipped to [0, 2^44).
+
+    From 128 on, the bits of a float64 tell: its exponent is the octave, and the 7 bits below it the place in it. Below
+    128 that is less than the value itself, which is its own bucket.
+    """
+    clipped = np.minimum(np.maximum(values, 0), _TOP)
+    bits = clipped.astype(np.float64).view(np.int64)  # exact below 2^53
+    bits >>= 52 - _SUB_BITS
+    bits -= _BEFORE
+    return np.maximum(bits, np.minimum(clipped, SUBBUCKETS - 1), out=bits)
 
 
 def bounds_of(buckets: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -39,7 +44,7 @@ def bounds_of(buckets: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], np
 
 
 class Histogram:
-    """Counts of one metric. `counts` may be a view into shared memory: int64 [BUCKETS]."""
+    """Counts of one metric. counts: int64 [BUCKETS], which may be a row of a larger table."""
 
     def __init__(self, counts: npt.NDArray[np.int64] | None = None) -> None:
         self.counts = np.zeros(BUCKETS, np.int64) if counts is None else counts
@@ -47,11 +52,11 @@ class Histogram:
         self.min: int | None = None
         self.max: int | None = None
 
-    def add(self, values: npt.NDArray[np.int64]) -> None:
-        """Record int64 ns [n]."""
+    def add(self, values: npt.NDArray[np.int64], buckets: npt.NDArray[np.int64] | None = None) -> None:
+        """Record int64 ns [n]. buckets: theirs, where they are known."""
         if not len(values):
             return
-        np.add.at(self.counts, bucket_of(values), 1)
+        np.add.at(self.counts, bucket_of(values) if buckets is None else buckets, 1)
         self._note(int(values.sum()), int(values.min()), int(values.max()))
 
     def _note(self, total: int, low: int, high: int) -> None:
@@ -125,19 +130,20 @@ def require_histogram(name: str, data: Mapping[str, Any]) -> None:
 class Histograms:
     """Several histograms that are filled together: one pass of numpy over all metrics costs far less than one for each.
 
-    counts: int64 [metrics, BUCKETS], in one piece of memory; each of `each` is a row of it.
+    counts: int64 [metrics, BUCKETS]; each of `each` is a row of it.
     """
 
-    def __init__(self, metrics: int, counts: npt.NDArray[np.int64] | None = None) -> None:
-        self.counts = np.zeros((metrics, BUCKETS), np.int64) if counts is None else counts
+    def __init__(self, metrics: int) -> None:
+        self.counts = np.zeros((metrics, BUCKETS), np.int64)
         self.each = [Histogram(row) for row in self.counts]
         self._offsets = (np.arange(metrics) * BUCKETS)[:, None]
 
-    def add(self, values: npt.NDArray[np.int64]) -> None:
-        """Record int64 ns [metrics, n], row by row."""
-        if not values.shape[1]:
-            return
-        np.add.at(self.counts.reshape(-1), (bucket_of(values) + self._offsets).reshape(-1), 1)
-        totals, lows, highs = values.sum(axis=1).tolist(), values.min(axis=1).tolist(), values.max(axis=1).tolist()
-        for histogram, total, low, high in zip(self.each, totals, lows, highs, strict=True):
-            histogram._note(total, low, high)
+    def add(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Record int64 ns [metrics, n], row by row. Returns their buckets, of the same shape."""
+        buckets = bucket_of(values)
+        if values.shape[1]:
+            np.add.at(self.counts.reshape(-1), (buckets + self._offsets).reshape(-1), 1)
+            totals, lows, highs = (found.tolist() for found in (values.sum(1), values.min(1), values.max(1)))
+            for histogram, total, low, high in zip(self.each, totals, lows, highs, strict=True):
+                histogram._note(total, low, high)
+        return buckets
