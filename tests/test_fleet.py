@@ -263,6 +263,49 @@ def test_a_stop_keeps_what_there_is(plan: Callable[..., FleetResult]) -> None:
     assert "INTERRUPTED" in fleet_text(result)
 
 
+def test_a_plan_ends_in_time(plan: Callable[..., FleetResult], monkeypatch: pytest.MonkeyPatch) -> None:
+    """After so many requests the answer is the fewest that were shown to do until then, if any; it says so."""
+
+    def simulated(choice: Choice) -> int:
+        return sum(item.objectives[0].requests for item in choice.tried)
+
+    assert simulated(only(plan())) > 150_000
+    reasons = []
+    for most in (30_000, 150_000):
+        monkeypatch.setattr("loadtrt.capacity.fleet._MOST_SIMULATED", most)
+        found = only(plan())
+        assert 0 < simulated(found) <= most
+        assert not found.infeasible
+        assert found.needed == min((item.gpus for item in found.tried if item.verdict == "met"), default=None)
+        reasons.append(found.reason)
+    assert all("simulated requests there was no time for more" in reason for reason in reasons)
+
+
+def test_a_queue_that_never_settles_is_not_sure_to_meet_anything(
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is followed for a while, from when it was empty: too short to be sure, and long enough to miss."""
+    monkeypatch.setattr(fleet_prediction, "MOST_LEAD", 1000)
+    near, far = steady_demand(395.0, burstiness=10.0), steady_demand(40.0)
+    verdicts = {
+        text: predict(near, evidence.station, "random", 1, [parse_objective(text)], 1).verdict
+        for text in ("latency.p99 < 1000s", "latency.p99 < 1ms")
+    }
+    assert verdicts == {"latency.p99 < 1000s": "undecided", "latency.p99 < 1ms": "missed"}
+    assert predict(far, evidence.station, "random", 1, [parse_objective("latency.p99 < 1000s")], 1).verdict == "met"
+
+
+def test_no_more_gpus_are_simulated_than_are_said(
+    plan: Callable[..., FleetResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where these are not enough, nothing is called impossible."""
+    monkeypatch.setattr("loadtrt.capacity.fleet._MOST_GPUS", 10)
+    found = only(plan("latency.p99 < 23.6ms"))
+    assert (found.gpus, found.infeasible) == (None, False)
+    assert max(item.gpus for item in found.tried) == 10
+    assert "more than 2 000 are not simulated" in found.reason
+
+
 # --- cost and energy
 
 
@@ -481,6 +524,16 @@ def test_runs_that_say_too_little(runs: dict[str, RunResult], chosen: Sequence[s
         evidence_of(tuple(runs[name] for name in chosen))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("arrivals", None), ("contexts", "2"), ("objective", None), ("rate", "fast")]
+)
+def test_a_configuration_that_tells_nothing(runs: dict[str, RunResult], name: str, value: object) -> None:
+    """Of a damaged file, or of another program's: one sentence."""
+    damaged = runs["one"].model_copy(update={"config": {**runs["one"].config, name: value}})
+    with pytest.raises(UsageError, match=f"does not tell its {name}"):
+        evidence_of((damaged, runs["two"]))
+
+
 def test_one_context_with_other_settings_is_no_measure(runs: dict[str, RunResult]) -> None:
     """ONNX Runtime gives one context all cores unless told otherwise: what differs is named."""
     engine = dataclasses.replace(runs["one"].engine, mode={"threads per context": "2"})
@@ -503,6 +556,9 @@ def test_a_short_trace_tells_no_high_quantile(plan: Callable[..., FleetResult]) 
     """459 requests are the least for p99; a trace that falls silent after two requests is no trouble."""
     with pytest.raises(UsageError, match="has 300 requests in its busiest hour, and it takes 459"):
         plan(demand=traced_demand(poisson_trace(100, 3), "trace"))
+    same = Trace(np.zeros(200_001, np.int64), SECOND_NS)
+    with pytest.raises(UsageError, match="more than 200 000 requests have the same instant"):
+        traced_demand(same, "trace")
     silent = Trace(np.array([0, 3 * 3600 * SECOND_NS]), 6 * 3600 * SECOND_NS)
     assert traced_demand(silent, "").told.replayed == 1
 
@@ -585,6 +641,7 @@ def test_a_trace_and_stages_are_demands(folder: Path, tmp_path: Path) -> None:
         (["--demand", "5", "--trace", "x.csv"], "--demand and --trace are each a demand: give one"),
         (["--demand", "fast"], "'fast' is not a rate"),
         (["--demand", "9999999M/s", "--objective", OBJECTIVE], "more than 2 000 GPUs: plan for a part of the demand"),
+        (["--demand", "0.001/m", "--objective", OBJECTIVE], "less than one request an hour is no load"),
         (["--demand", "5", "--growth", "30"], "--growth 30: write a percentage such as 30%"),
         (["--demand", "5", "--headroom", "-3%"], "--headroom -3%: write a percentage"),
         (["--demand", "5", "--max-utilisation", "100%"], "--max-utilisation 100%: write a share from 1% to 99%"),

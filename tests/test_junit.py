@@ -15,7 +15,7 @@ from junitparser import JUnitXml
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
 from loadtrt.measure.regression import Comparison, Judged, Ratio
-from loadtrt.measure.result import Problem, RunResult
+from loadtrt.measure.result import Problem, RunResult, ScenarioResult
 from loadtrt.report.junit import comparison_junit, run_junit
 
 if TYPE_CHECKING:
@@ -105,6 +105,18 @@ def test_runs_that_did_not_end_well(ended: tuple[int, Path, RunResult]) -> None:
     failed = _read(run_junit(result.model_copy(update=update)))
     assert failed["valid"] == [("Failure", "failed", "the device hangs")]
     assert [kind for kind, _, _ in failed[MET]] == ["Skipped"]
+
+
+def test_a_scenario_is_a_testcase(ended: tuple[int, Path, RunResult]) -> None:
+    """By the rules it passes. Else it is skipped, as the exit code does not know of it, with each rule not kept."""
+    _, _, result = ended
+    found = ScenarioResult(
+        scenario="offline", metric="inferences a second", inferences_per_s=9.0, requests=1, by_rules=True, reasons=()
+    )
+    assert _kinds(run_junit(result.model_copy(update={"scenario": found})))["scenario offline"] == []
+    broken = found.model_copy(update={"by_rules": False, "reasons": ("too few", "too short")})
+    ((kind, _, message),) = _read(run_junit(result.model_copy(update={"scenario": broken})))["scenario offline"]
+    assert (kind, message.endswith("9.00 inferences a second; too few; too short")) == ("Skipped", True)
 
 
 def test_files_from_before_verdicts(ended: tuple[int, Path, RunResult]) -> None:

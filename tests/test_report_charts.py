@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from reported import HOSTILE, SCALING, measured, whole_run
 
+from loadtrt.load.stages import course_of
 from loadtrt.measure.histogram import Histogram
 from loadtrt.measure.result import Interval
 from loadtrt.measure.sampling import least_samples
@@ -33,6 +35,9 @@ from loadtrt.report.charts.plot import Plot
 from loadtrt.report.charts.svg import cut, escaped, width_of
 from loadtrt.report.charts.timeline import SHADES, heat_map, percentiles, shade, throughput
 from loadtrt.report.page.run import timeline_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def _parsed(svg: str) -> ElementTree.Element:
@@ -120,6 +125,55 @@ def test_many_seconds_are_put_together() -> None:
         assert len(svg) < 60_000
 
 
+def test_a_heat_map_ends_where_latencies_were_no_longer_kept() -> None:
+    """A run keeps them for its first hours: what follows is marked, and is not empty as a stall is."""
+    run = measured()
+    untold = tuple(
+        interval.model_copy(update={"latency_counts": {} if place >= 10 else interval.latency_counts})
+        for place, interval in enumerate(run.intervals)
+    )
+    timeline = timeline_of(run)
+    words = [
+        [text.text for text in _parsed(heat_map(each, timeline, [])).iter("text")] for each in (untold, run.intervals)
+    ]
+    assert ["not kept" in each for each in words] == [True, False]
+    stalled = tuple(
+        interval.model_copy(update={"latency_counts": {}, "requests": 0}) if place >= 10 else interval
+        for place, interval in enumerate(run.intervals)
+    )
+    assert "not kept" not in [text.text for text in _parsed(heat_map(stalled, timeline, [])).iter("text")]
+
+
+def test_one_slow_second_of_a_long_run_is_seen() -> None:
+    """However little of the axis it is; and there are no more bands than points."""
+    second = measured().intervals[3]
+
+    def bands(slow: Callable[[int], bool]) -> list[float]:
+        seconds = range(36_000)
+        intervals = [second.model_copy(update={"start_ns": n * 10**9, "throttled": slow(n)}) for n in seconds]
+        run = measured().model_copy(update={"intervals": tuple(intervals)})
+        root = _parsed(throughput(intervals, timeline_of(run), None))
+        rects = [found for found in root.iter("rect") if found.get("class") == "span slow"]
+        return [float(found.get("width", "0")) for found in rects][:-1]  # but for its key
+
+    (width,) = bands(lambda n: n == 20_000)
+    assert width >= 1.5
+    assert len(bands(lambda n: n % 300 == 0)) <= 125
+
+
+def test_what_is_due_is_drawn_to_the_end() -> None:
+    """However many bursts there are: its means are those of the same seconds as those of what was served."""
+    run = measured("--rate", "200/s", "--bursts", "100ms/150ms", "--duration", "60s")
+    course = course_of(200.0, "100ms/150ms", None)
+    root = _parsed(throughput(run.intervals, timeline_of(run), course))
+    (line,) = (
+        found.get("d", "") for found in root.iter("path") if found.get("class") == "s2" and "L" in found.get("d", "")
+    )
+    places = [tuple(map(float, pair.split())) for pair in line[1:].split("L")]
+    assert places[-1][0] > 450
+    assert {y for _, y in places} == {places[0][1]}  # four bursts a second
+
+
 def test_time_charts_mark_phases_and_slow_seconds() -> None:
     """The transient and the seconds in which the GPU was slowed down, as one band each."""
     run = whole_run()
@@ -187,6 +241,8 @@ def test_curves_of_many_runs() -> None:
     assert _of_class(root, "region")
     points = [Point("batch 1", "1", 100.0, 5e6, True, False), Point("batch 4", "1", 300.0, 9e6, True, True)]
     assert len(_of_class(_parsed(tradeoff(points, "p99", [("x", 10**7)])), "dot")) == 2 + 2  # a ring, its key
+    crossed = _parsed(tradeoff([points[0], points[1]._replace(valid=False)], "p99", []))
+    assert len(_of_class(crossed, "cross")) == 1 + 1  # and its key
     fleets = [Fleet(2, 3e7, 2e7, 4e7), Fleet(3, 1e7, None, None)]
     assert len(_of_class(_parsed(sizes([("random", fleets)], ("bound", 20_000_000), "p99")), "dot")) == 2
     levels = [Level(200.0, (6e6, None)), Level(100.0, (5e6, 9e6)), Level(200.0, (6e6, 9e6))]

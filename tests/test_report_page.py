@@ -12,9 +12,12 @@ import html5lib
 import pytest
 from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, profile, whole_run
 
-from loadtrt.measure.result import RunResult
-from loadtrt.report.page.report import Loaded, html_text, names_of
+from loadtrt.measure.capacity_result import CapacityResult
+from loadtrt.measure.result import RunResult, ScenarioResult
+from loadtrt.measure.sweep_result import SweepResult
+from loadtrt.report.page.report import Loaded, html_text, markdown_text, names_of
 from loadtrt.report.page.style import STYLE
+from loadtrt.units import format_count
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,6 +141,71 @@ def test_the_json_in_the_page_is_the_run() -> None:
 def _told(data: Element) -> dict[str, object]:
     """What the JSON holds, which is a run."""
     return RunResult.model_validate(json.loads(data.text or "")).model_dump(mode="json")
+
+
+def test_a_scenario_and_its_rules_are_told() -> None:
+    """By the rules, or why not; in the page and in Markdown."""
+    found = ScenarioResult(
+        scenario="server",
+        metric="scheduled inferences a second",
+        inferences_per_s=99.0,
+        requests=9,
+        by_rules=True,
+        reasons=(),
+    )
+    for by_rules, words in (
+        (True, "✓ scenario server, by MLPerf's rules: 99.0 scheduled inferences a second"),
+        (False, "? scenario server, NOT by MLPerf's rules: 99.0 scheduled inferences a second not kept too short"),
+    ):
+        result = found.model_copy(update={"by_rules": by_rules, "reasons": () if by_rules else ("too short",)})
+        run = measured().model_copy(update={"scenario": result})
+        assert words in _words(_read(html_text([loaded(run)])))
+        text = markdown_text([loaded(run)])
+        assert ("not kept: too short" in text) is not by_rules
+        assert "**scenario server, " in text
+
+
+def test_a_run_of_ten_hours_has_a_page_like_any() -> None:
+    """Its seconds are put together in all charts, those of the GPU included: as large as that of ten minutes."""
+    run = whole_run()
+    assert run.telemetry is not None
+    seconds = [run.intervals[3].model_copy(update={"start_ns": n * 10**9}) for n in range(36_000)]
+    looks = [run.telemetry.intervals[n % 20].model_copy(update={"start_ns": n * 10**9}) for n in range(36_000)]
+    told = run.telemetry.model_copy(update={"intervals": tuple(looks)})
+    text = html_text([loaded(run.model_copy(update={"intervals": tuple(seconds), "telemetry": told}))])
+    assert len(text.encode()) < 200 * 1024
+    assert text.count("a point every 144 s") >= 6
+
+
+def test_batches_of_many_sizes_are_all_drawn() -> None:
+    """Several sizes in one bar, where each would take too much room."""
+    counts = {size: size for size in range(1, 257)}
+    run = altered(measured(), batches={"counts": counts, "mean": 100.0, "padded": 0.1})
+    words = _words(_read(html_text([loaded(run)])))
+    assert "253 to 256" in words
+    assert f"{sum(counts.values()):,}".replace(",", " ") in words.replace("\u00a0", " ")
+
+
+def test_what_is_invalid_is_no_headline() -> None:
+    """The most that a sweep served is of runs that can be trusted; a search that the host ended says so."""
+    sweep, capacity = every_kind()["sweep"], every_kind()["capacity"]
+    assert isinstance(sweep, SweepResult)
+    untrusted = tuple(
+        point.model_copy(update={"run": point.run and point.run.model_copy(update={"valid": place == 0})})
+        for place, point in enumerate(sweep.points)
+    )
+    pages = (sweep, sweep.model_copy(update={"points": untrusted}))
+    rates = [point.run.throughput.inferences_per_s or 0.0 if point.run else 0.0 for point in sweep.points]
+    told = [_words(_read(html_text([loaded(page)]))) for page in pages]
+    assert f"most inferences/s {format_count(max(rates))} " in told[0]
+    assert f"most inferences/s {format_count(rates[0])} " in told[1]
+    assert rates[0] < max(rates)
+    assert isinstance(capacity, CapacityResult)
+    candidate = capacity.candidates[0].model_copy(update={"answer": "host-bound", "conclusion": "host-bound at 5/s"})
+    update = {"candidates": (candidate,), "chosen": None, "reason": ""}
+    page = _words(_read(html_text([loaded(capacity.model_copy(update=update))])))
+    assert "? host-bound" in page
+    assert "No candidate has a capacity" not in page
 
 
 def test_several_runs_stand_side_by_side_first() -> None:

@@ -44,7 +44,10 @@ def trace_json(run: RunResult) -> str:
     missing = [name for name in COLUMNS if name not in columns]
     if missing:
         raise UsageError(f"the run's sample has no {missing[0]}, which a trace is drawn from: measure again")
-    rows = np.stack([np.array(columns[name], np.int64) for name in COLUMNS], axis=1)
+    try:
+        rows = np.stack([np.array(columns[name], np.int64) for name in COLUMNS], axis=1)
+    except OverflowError:
+        raise UsageError("the run's sample holds numbers that are no ns: measure again") from None
     records = Records(rows[np.lexsort((rows[:, COLUMNS.index("submitted")], rows[:, COLUMNS.index("due")]))])
     events = [*_names(records), *_requests(records), *_counters(records, run)]
     lines = ",\n".join(json.dumps(event, separators=(",", ":")) for event in events)

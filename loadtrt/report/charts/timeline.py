@@ -98,9 +98,11 @@ class _Second(NamedTuple):
 def throughput(intervals: Sequence[Interval], timeline: Timeline, course: Course | None) -> str:
     """Requests served a second, and those due where the load has a course: means of the same seconds."""
     seconds = _seconds(intervals, timeline.end_ns)
-    due = [] if course is None else [(second.middle, _due(course, second, timeline.sent_ns)) for second in seconds]
+    each = grouped(len(intervals)) * SECOND_NS
+    sent = [second for second in seconds if second.start_ns < timeline.sent_ns]
+    due = [] if course is None else [(second.middle, _due(course, second.start_ns, each)) for second in sent]
     rates = [second.per_s for second in seconds if second.per_s is not None]
-    highest = max([*rates, *(rate for _, rate in due if rate is not None)], default=1.0)
+    highest = max([*rates, *(rate for _, rate in due)], default=1.0)
     failed = sum(second.failed for second in seconds)
     keys = [Key("served", "s1")]
     keys += [Key("due", "s2")] if due else []
@@ -188,12 +190,9 @@ def _second(group: Sequence[Interval], each: int, end_ns: int) -> _Second:
     )
 
 
-def _due(course: Course, second: _Second, sent_ns: int) -> float | None:
-    """How many came due a second, as long as requests were sent."""
-    end_ns = min(second.end_ns, sent_ns)
-    if end_ns - second.start_ns < SHORTEST_NS:
-        return None
-    return (course.requests(end_ns) - course.requests(second.start_ns)) * SECOND_NS / (end_ns - second.start_ns)
+def _due(course: Course, start_ns: int, each_ns: int) -> float:
+    """How many come due a second, the mean of so long."""
+    return (course.requests(start_ns + each_ns) - course.requests(start_ns)) * SECOND_NS / each_ns
 
 
 def heat_map(intervals: Sequence[Interval], timeline: Timeline, bounds: Sequence[Bound]) -> str:
