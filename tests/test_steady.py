@@ -256,6 +256,7 @@ def test_bursts(bursts: str | None, cv: float, load: float) -> None:
 def test_all_at_once_is_no_rate() -> None:
     """Offline: nothing comes, so nothing comes too fast."""
     assert _open(_records([0] * 500, np.arange(500) * MS + MS), steady=False) == Steadiness()
+    assert _open(_records([0] * 500, 0), steady=False) == Steadiness()
 
 
 def test_who_was_never_served_counts_in_the_backlog() -> None:

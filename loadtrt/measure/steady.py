@@ -181,6 +181,8 @@ def _slow_part(
     else:
         edges = np.linspace(due[0], due[-1] if due[-1] > due[0] else completed[-1], SPANS + 1)
         served = _until(completed, edges)
+    if edges[-1] <= edges[0]:
+        return None  # all at once, and answered at once
     at_its_pace = served[-1] * (edges - edges[0]) / (edges[-1] - edges[0])
     behind = (at_its_pace if paced else _until(due, edges)) - served
     deviation = max(float(np.median(np.abs(np.diff(behind, 2)))) / (math.sqrt(2) * _MEDIAN), 1.0)
