@@ -76,7 +76,7 @@ def _hdr_counts(histogram: Histogram) -> npt.NDArray[np.int64]:
     """Counts by HdrHistogram's index, up to the last that is not 0."""
     used = np.flatnonzero(histogram.counts)
     low, width = bounds_of(used)
-    ends = np.clip(np.array([histogram.min, histogram.max], np.int64), 0, _HIGHEST)
+    ends = np.array([min(max(edge or 0, 0), _HIGHEST) for edge in (histogram.min, histogram.max)], np.int64)
     places = _index_of(np.clip(low + (width - 1) // 2, *ends))
     first, last = _index_of(ends)
     counts = np.zeros(last + 1, np.int64)
