@@ -83,7 +83,7 @@ class Plot:
         for run in _runs(points):
             if len(run) == 1:
                 if dots:
-                    self.dot(*run[0], re.sub(r"^s(?=\d)", "f", class_), radius=2.2)
+                    self.dot(run[0][0], run[0][1], re.sub(r"^s(?=\d)", "f", class_), radius=2.2)
                 continue
             places = _thinned([(self.px(x), self.py(y)) for x, y in run])
             self._marks.append(element("path", d="M" + "L".join(_pair(*place) for place in places), class_=class_))
@@ -96,7 +96,7 @@ class Plot:
 
     def band(self, points: Iterable[tuple[float, float | None, float | None]], class_: str) -> None:
         """Between a lower and an upper y, with gaps where either is None."""
-        for run in _runs_of_bands(points):
+        for run in _runs(points):
             edge = [_pair(self.px(x), self.py(high)) for x, _, high in run]
             edge += [_pair(self.px(x), self.py(low)) for x, low, _ in reversed(run)]
             self._behind.append(element("path", d="M" + "L".join(edge) + "Z", class_=class_))
@@ -289,27 +289,16 @@ def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, 
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _runs(points: Iterable[tuple[float, float | None]]) -> list[list[tuple[float, float]]]:
-    """The points between gaps."""
-    runs: list[list[tuple[float, float]]] = [[]]
-    for x, y in points:
-        if y is None:
+def _runs(points: Iterable[tuple[float | None, ...]]) -> list[list[tuple[float, ...]]]:
+    """The points between gaps, which are points that are not known in full."""
+    runs: list[list[tuple[float, ...]]] = [[]]
+    for point in points:
+        known = tuple(value for value in point if value is not None)
+        if len(known) < len(point):
             runs.append([])
         else:
-            runs[-1].append((x, y))
+            runs[-1].append(known)
     return [run for run in runs if run]
-
-
-def _runs_of_bands(
-    points: Iterable[tuple[float, float | None, float | None]],
-) -> list[list[tuple[float, float, float]]]:
-    runs: list[list[tuple[float, float, float]]] = [[]]
-    for x, low, high in points:
-        if low is None or high is None:
-            runs.append([])
-        else:
-            runs[-1].append((x, low, high))
-    return [run for run in runs if len(run) > 1]
 
 
 def _thinned(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

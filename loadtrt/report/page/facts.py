@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from loadtrt.report.page.section import Block, Section
 
 MOST_JSON = 48 * 1024  # characters of a result within the page
-_BULK = ("sample", "profile", "intervals", "histograms", "telemetry")  # left out in this order until the rest fits
+# Left out in this order until the rest fits, which leaves what a run without them has.
+_BULK: dict[str, Any] = {"sample": None, "profile": None, "intervals": [], "histograms": {}, "telemetry": None}
 
 
 def facts(result: RunResult, file: str, key: str) -> Section:
@@ -99,14 +100,13 @@ def _environment(result: RunResult) -> dict[str, Any]:
 def _json(result: RunResult) -> tuple[str, list[str]]:
     """(JSON of a RunResult, what was left out of it)."""
     data = result.model_dump(mode="json")
-    empty: dict[str, Any] = {"sample": None, "profile": None, "intervals": [], "histograms": {}, "telemetry": None}
     left: list[str] = []
     text = _compact(data)
-    for name in _BULK:
+    for name, empty in _BULK.items():
         if len(text) <= MOST_JSON:
             break
         if data[name]:
-            data[name] = empty[name]
+            data[name] = empty
             left.append(name)
             text = _compact(data)
     return text, left
