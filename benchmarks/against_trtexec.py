@@ -70,7 +70,8 @@ def main() -> None:
     print(machine_line())
     print("$ python -m benchmarks.against_trtexec " + shlex.join(sys.argv[1:]), flush=True)
     rows = [(name, plan, shapes, int(n)) for name, plan, shapes, counts in options.row for n in counts.split(",")]
-    ours, theirs = defaultdict(list), defaultdict(list)
+    ours: dict[tuple[str, str, str, int], list[float]] = defaultdict(list)
+    theirs: dict[tuple[str, str, str, int], list[float]] = defaultdict(list)
     for number in range(options.rounds):
         for row in rows:
             _, plan, shapes, contexts = row

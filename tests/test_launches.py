@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from loadtrt.cuda.lane import COPIED_TOGETHER_BYTES, Lane, LanePart
+from loadtrt.cuda.buffer_set import LanePart
+from loadtrt.cuda.lane import COPIED_TOGETHER_BYTES, Lane
 from loadtrt.cuda.stream import Stream
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import parse_simulation
@@ -145,7 +146,7 @@ class Cuda:
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     fake = Cuda()
-    for module in ("cuda.lane", "cuda.stream", "cuda.memory"):
+    for module in ("cuda.lane", "cuda.buffer_set", "cuda.stream", "cuda.memory"):
         for name, stand_in in (("call", fake.call), ("cudart", fake.runtime)):
             monkeypatch.setattr(f"loadtrt.{module}.{name}", stand_in, raising=False)
     return fake

@@ -12,7 +12,7 @@ from contextlib import suppress
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from loadtrt.cuda.memory import DeviceBuffer, PinnedBuffer
+from loadtrt.cuda.buffer_set import BufferSet
 from loadtrt.cuda.runtime import call, close_all, cudart, error_of
 from loadtrt.cuda.stream import EXTERNAL, MS_NS, Event, Graph, Stream
 from loadtrt.errors import CudaError, EngineError
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from loadtrt.cuda.buffer_set import LanePart
     from loadtrt.cuda.runtime import Closes
     from loadtrt.cuda.stream import GpuClock
-    from loadtrt.load.tensors import TensorSpec
 
 # A call of the CUDA runtime and its arguments; calls return (status, ...).
 _Step = tuple["Callable[..., tuple[Any, ...]]", tuple[Any, ...]]
@@ -46,53 +46,11 @@ class Finished(NamedTuple):
     d2h_ns: int
 
 
-class LanePart(NamedTuple):
-    """Requests of one kind, and the context that serves them. bind(name, address), enqueue(stream) and reason() are the
-    context's; addresses: the pinned input sets, by tensor name."""
-
-    tensors: Sequence[TensorSpec]
-    bind: Callable[[str, int], None]
-    enqueue: Callable[[int], bool]
-    reason: Callable[[], str]
-    addresses: Sequence[Mapping[str, int]]
-
-
-class _BufferSet:
-    """Device memory of every tensor, pinned memory of every output, as large as any part needs, and the events of one
-    request. last: the event that completes it."""
-
-    def __init__(self, parts: Sequence[LanePart], blocking: bool, copies: bool) -> None:
-        self.device: dict[str, DeviceBuffer] = {}
-        self.outputs: dict[str, PinnedBuffer] = {}
-        self.events: list[Event] = []
-        try:
-            for spec in parts[0].tensors:
-                nbytes = max(it.nbytes for part in parts for it in part.tensors if it.name == spec.name)
-                self.device[spec.name] = DeviceBuffer(nbytes)
-                if not spec.is_input:
-                    self.outputs[spec.name] = PinnedBuffer(nbytes)
-            self.events.extend(Event(blocking) for _ in range(5))
-        except EngineError:
-            with suppress(CudaError):  # what went wrong first is what counts
-                self.close()
-            raise
-        # Their handles: what calls take.
-        self.h2d_start, self.h2d_end, self.start, self.end, self.d2h_end = (event.handle for event in self.events)
-        self.last = self.d2h_end if copies else self.end
-
-    def close(self) -> None:
-        owned: list[Closes] = [*self.events, *self.device.values(), *self.outputs.values()]
-        self.events = []
-        self.device.clear()
-        self.outputs.clear()
-        close_all(owned)
-
-
 class _Slot:
     """What one launch works with: a stream and the buffer sets of its requests. before: the last set of the slot whose
     compute must have ended first, None where the stream's own order sees to it. part: whose outputs lie in it."""
 
-    def __init__(self, stream: Stream, sets: list[_BufferSet], before: _BufferSet | None) -> None:
+    def __init__(self, stream: Stream, sets: list[BufferSet], before: BufferSet | None) -> None:
         self.stream, self.sets, self.before = stream, sets, before
         self.graphs: list[Graph] = []
         self.programs: list[list[_Step]] = []  # one for each input set
@@ -125,7 +83,7 @@ class Lane:
         self._part_of = [number for number, part in enumerate(self._parts) for _ in part.addresses]
         self._copies = copies
         self._per_launch = per_launch
-        self._sets: list[_BufferSet] = []
+        self._sets: list[BufferSet] = []
         self._slots: list[_Slot] = []
         self._streams: list[Stream] = []
         self._next = self._oldest = self._in_flight = 0  # a slot, a buffer set, and how many of these
@@ -136,7 +94,7 @@ class Lane:
         self.graph_refusal = "" if graph else "not asked for"
         try:
             for _ in range(buffers * per_launch):
-                self._sets.append(_BufferSet(self._parts, blocking, copies))
+                self._sets.append(BufferSet(self._parts, blocking, copies))
             # Streams share a GPU's few hardware queues in the order in which they are made, so none is made idly.
             apart = copies and buffers > 1
             for number in range(buffers):
@@ -327,7 +285,7 @@ class Lane:
             steps.append((record, (made.d2h_end, stream, flags)))
         return steps
 
-    def _copy_in(self, made: _BufferSet, part: LanePart, source: Mapping[str, int], stream: Stream) -> list[_Step]:
+    def _copy_in(self, made: BufferSet, part: LanePart, source: Mapping[str, int], stream: Stream) -> list[_Step]:
         runtime = cudart()
         kind = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
         return [
@@ -339,7 +297,7 @@ class Lane:
             if spec.is_input and spec.nbytes
         ]
 
-    def _enqueue(self, made: _BufferSet, part: LanePart, stream: Stream) -> tuple[int]:
+    def _enqueue(self, made: BufferSet, part: LanePart, stream: Stream) -> tuple[int]:
         for name, buffer in made.device.items():
             part.bind(name, buffer.address)
         if not part.enqueue(int(stream)):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
-from loadtrt.cuda.lane import Lane, LanePart
+from loadtrt.cuda.buffer_set import LanePart
+from loadtrt.cuda.lane import Lane
 from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.runtime import call, close_all, cudart, device_properties, memory_info
 from loadtrt.cuda.stream import Event, GpuClock, Stream

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from loadtrt.cuda.lane import Finished, Lane, LanePart
+from loadtrt.cuda.buffer_set import LanePart
+from loadtrt.cuda.lane import Finished, Lane
 from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.runtime import call, cudart, memory_info
 from loadtrt.cuda.stream import Event, GpuClock, Stream, elapsed_ns
