@@ -5,7 +5,6 @@ Layers: defaults < the file of `--config` < the command line. Times are int ns i
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -20,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from loadtrt.errors import UsageError
+from loadtrt.errors import UsageError, nearest
 from loadtrt.fields import (  # pydantic reads them
     Address,
     Duration,
@@ -329,9 +328,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _unknown(key: str) -> str:
-    near = difflib.get_close_matches(key, KEYS, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"the keys are {', '.join(sorted(KEYS))}"
-    return f"unknown key '{key}': {hint}"
+    return f"unknown key '{key}': " + nearest(key, KEYS, f"the keys are {', '.join(sorted(KEYS))}")
 
 
 def _fault(item: Any, given: dict[str, Any], source: str) -> str:

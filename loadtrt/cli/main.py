@@ -9,7 +9,7 @@ import sys
 import click
 
 from loadtrt import __version__
-from loadtrt.errors import LoadtrtError
+from loadtrt.errors import LoadtrtError, nearest
 
 # name: (module that holds `command`, what it does). Kept here so that --help imports none of them.
 COMMANDS = {
@@ -45,10 +45,7 @@ class _Lazy(click.Group):
         self, context: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            import difflib
-
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"the commands are {', '.join(COMMANDS)}"
+            hint = nearest(args[0], COMMANDS, f"the commands are {', '.join(COMMANDS)}")
             raise click.UsageError(f"there is no command '{args[0]}': {hint}")
         return super().resolve_command(context, args)
 

@@ -16,7 +16,7 @@ from loadtrt.environment import cpu_model
 from loadtrt.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 # One core for the loop that submits and polls, one for everything else (observer process, ONNX Runtime, the driver).
@@ -59,7 +59,9 @@ def limits(root: Path) -> list[Check]:
     few = files != resource.RLIM_INFINITY and files < LEAST_OPEN_FILES
     return [
         # The NVIDIA driver pins pages itself and does not count them here, so a small limit is no fault.
-        info("locked memory", f"{_limit_bytes(locked)} (pinned buffers come from the driver, outside this limit)"),
+        info(
+            "locked memory", f"{_limit(locked, format_bytes)} (pinned buffers come from the driver, outside this limit)"
+        ),
         warn_if(few, "open files", _limit(files), f"raise the limit: ulimit -n {LEAST_OPEN_FILES * 4}"),
         _shared_memory(root),
         _device_files(root),
@@ -219,12 +221,8 @@ def _device_files(root: Path) -> Check:
     return warn_if(not complete, "/dev/nvidia*", found if complete else f"{found}; nvidia-uvm is missing", remedy)
 
 
-def _limit(value: int) -> str:
-    return "unlimited" if value == resource.RLIM_INFINITY else str(value)
-
-
-def _limit_bytes(value: int) -> str:
-    return "unlimited" if value == resource.RLIM_INFINITY else format_bytes(value)
+def _limit(value: int, shown: Callable[[int], str] = str) -> str:
+    return "unlimited" if value == resource.RLIM_INFINITY else shown(value)
 
 
 def _read(file: Path) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
-from loadtrt.errors import UsageError
+from loadtrt.errors import UsageError, nearest
 from loadtrt.zoo.googlenet import googlenet
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ def make(name: str, batch: int | None, seed: int) -> onnx.ModelProto:
     Raises UsageError, naming the nearest model, for a name that is not in the zoo.
     """
     if name not in MODELS:
-        near = difflib.get_close_matches(name.lower(), MODELS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(MODELS)}"
+        hint = nearest(name.lower(), MODELS, f"it has {', '.join(MODELS)}")
         raise UsageError(f"the zoo has no model '{name}': {hint}")
     return MODELS[name](batch, seed)
