@@ -94,7 +94,7 @@ def _print_within(options: list[str], pairs: int) -> None:
         length = f"{2 * pairs * STRETCH_S + 2:.0f}s"
         command = [sys.executable, "-c", _KEEPING, str(file), "run", *options, "--duration", length]
         stretches: list[tuple[int, int, bool]] = []
-        _run_watched([*command, "--metrics", f":{PORT}", "--metrics-linger", "0s"], stretches)
+        run_watched([*command, "--metrics", f":{PORT}", "--metrics-linger", "0s"], stretches)
         completed = np.sort(np.load(file))
     counts = [
         (np.searchsorted(completed, [began, ended]), ended - began, watched)
@@ -133,16 +133,16 @@ def _rate(options: list[str], *, watched: bool) -> float:
         file = Path(folder) / "run.json"
         command = [sys.executable, "-m", "loadtrt", "run", *options, "--json", str(file)]
         if watched:
-            _run_watched([*command, "--metrics", f":{PORT}", "--metrics-linger", "0s"])
+            run_watched([*command, "--metrics", f":{PORT}", "--metrics-linger", "0s"])
         else:
             subprocess.run([*command, *ALONE], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         rate: float = json.loads(file.read_text())["throughput"]["requests_per_s"]
     return rate
 
 
-def _run_watched(command: list[str], stretches: list[tuple[int, int, bool]] | None = None) -> None:
-    """On a terminal that is read, with its metrics scraped. stretches: where to note from when to when its observer
-    worked, and where not."""
+def run_watched(command: list[str], stretches: list[tuple[int, int, bool]] | None = None) -> None:
+    """On a terminal that is read, with its metrics, at PORT, scraped each second. stretches: where to note from when to
+    when its observer worked, and where not."""
     leader, follower = pty.openpty()
     over = threading.Event()
     threads = [threading.Thread(target=_scrape, args=(over,)), threading.Thread(target=_read, args=(leader,))]
@@ -164,7 +164,7 @@ def _stop_and_go(process: subprocess.Popen[bytes], stretches: list[tuple[int, in
     observer = None
     while observer is None and process.poll() is None:
         time.sleep(STRETCH_S)
-        observer = _observer_of(process.pid)
+        observer = observer_of(process.pid)
     watched, began = True, time.perf_counter_ns()
     while observer is not None and process.poll() is None:
         time.sleep(STRETCH_S)
@@ -176,7 +176,7 @@ def _stop_and_go(process: subprocess.Popen[bytes], stretches: list[tuple[int, in
             break
 
 
-def _observer_of(pid: int) -> int | None:
+def observer_of(pid: int) -> int | None:
     """The child of that process, if it has one."""
     with suppress(OSError, IndexError):
         return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])

@@ -8,6 +8,13 @@ from hypothesis import strategies as st
 
 from loadtrt.measure.histogram import BUCKETS, QUANTILE_ERROR, Histogram, bounds_of, bucket_of
 
+
+def _bucket_by_shifts(value: int) -> int:
+    """The definition: octave by octave, 128 equal buckets in each from 128 on."""
+    shift = max(min(max(value, 0), (1 << 44) - 1).bit_length() - 8, 0)
+    return shift * 128 + (min(max(value, 0), (1 << 44) - 1) >> shift)
+
+
 values_ns = st.lists(st.integers(0, (1 << 44) - 1), min_size=1, max_size=200)
 
 
@@ -15,6 +22,23 @@ def _filled(values: list[int]) -> Histogram:
     histogram = Histogram()
     histogram.add(np.array(values, np.int64))
     return histogram
+
+
+def test_buckets_by_a_floats_bits_are_those_by_shifts_at_every_edge() -> None:
+    """Around the lower bound of every bucket, and beyond both ends."""
+    low, _ = bounds_of(np.arange(BUCKETS))
+    edges = np.concatenate(
+        [low + step for step in (-2, -1, 0, 1, 2)] + [np.array([-(1 << 62), (1 << 44) - 1, 1 << 44, 1 << 62])]
+    )
+    assert bucket_of(edges).tolist() == [_bucket_by_shifts(int(value)) for value in edges]
+    assert bucket_of(np.arange(5000)).tolist() == [_bucket_by_shifts(value) for value in range(5000)]
+
+
+@given(st.lists(st.integers(-(1 << 62), 1 << 62) | st.integers(0, (1 << 44) - 1), max_size=200))
+def test_buckets_by_a_floats_bits_are_those_by_shifts(values: list[int]) -> None:
+    """Of any int64, in an array of any shape that holds them."""
+    array = np.array([values, values], np.int64)
+    assert bucket_of(array).tolist() == [[_bucket_by_shifts(value) for value in values]] * 2
 
 
 @given(values_ns)

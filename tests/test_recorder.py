@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtrt.lanes.recorder import Recorder
-from loadtrt.measure.records import COLUMNS, FAILED, OK, UNSERVED, Records, busy_union_ns
+from loadtrt.measure.board import RING, STRIDE, Board
+from loadtrt.measure.records import COLUMNS, DROPPED, FAILED, OK, UNSERVED, Records, busy_union_ns
 from loadtrt.measure.sampling import least_samples
 from loadtrt.measure.summary import fairness, lanes_of, overlap_of, summarize
+from loadtrt.measure.tally import BLOCK, Second, Tally
 
 SECOND = 1_000_000_000
 Row = tuple[int, int, int, int, int, int, int, int, int, int, int]
@@ -21,8 +25,8 @@ def _row(due: int, queue: int = 5, service: int = 100, lane: int = 0, status: in
     return (due, submitted, submitted + 1, submitted + service, 10, service - 20, 10, lateness, lane, status, due % 3)
 
 
-def _recorded(rows: list[Row], lanes: int = 2, keep: int = 1 << 20) -> Recorder:
-    recorder = Recorder(lanes, 0, keep=keep)
+def _recorded(rows: list[Row], lanes: int = 2, keep: int = 1 << 20, ring: int = RING) -> Recorder:
+    recorder = Recorder(lanes, 0, board=Board(keep=keep, ring=ring))
     for row in rows:
         recorder.record(*row)
     recorder.finish()
@@ -30,11 +34,12 @@ def _recorded(rows: list[Row], lanes: int = 2, keep: int = 1 << 20) -> Recorder:
 
 
 @pytest.mark.parametrize("keep", [0, 1000, 1024, 2500, 1 << 20])
-def test_counts_equal_what_was_recorded_however_little_is_kept(keep: int) -> None:
+@pytest.mark.parametrize("ring", [STRIDE, 3 * STRIDE, RING])
+def test_counts_equal_what_was_recorded_however_little_is_kept(keep: int, ring: int) -> None:
     """Histogram counts, statuses, lanes and intervals add up to all rows; the kept rows are the first ones."""
     status = [FAILED if index % 10 == 0 else OK for index in range(5000)]
     rows = [_row(index * 1_000_000, lane=index % 2, status=status[index]) for index in range(5000)]
-    recorder = _recorded(rows, keep=keep)
+    recorder = _recorded(rows, keep=keep, ring=ring)
     assert recorder.seen == 5000
     assert recorder.by_status.tolist() == [4500, 500, 0, 0]
     assert recorder.histograms["latency"].count == 4500
@@ -46,6 +51,88 @@ def test_counts_equal_what_was_recorded_however_little_is_kept(keep: int) -> Non
     assert kept.tolist() == [list(row) for row in rows[: len(kept)]]
     assert len(kept) == min(keep, 5000)
     assert recorder.complete == (keep >= 5000)
+
+
+@given(st.lists(st.integers(0, 400), max_size=20), st.sampled_from([0, 100, 1000]), st.sampled_from([1, 2, 5]))
+def test_requests_without_a_lane_take_rows_as_others_do(counts: list[int], keep: int, strides: int) -> None:
+    """Dropped, served and unsent in turn, in any numbers: all are counted, and the first of them kept, in order."""
+    recorder = Recorder(2, 0, board=Board(keep=keep, ring=strides * STRIDE))
+    expected: list[tuple[int, int]] = []
+    for turn, count in enumerate(counts):
+        due = np.arange(count) + 1000 * turn
+        status = (DROPPED, OK, UNSERVED)[turn % 3]
+        if status == DROPPED:
+            recorder.record_dropped(due)
+        elif status == UNSERVED:
+            recorder.record_unsent(due, 10**6)
+        else:
+            for instant in due.tolist():
+                recorder.record(*_row(instant))
+        expected += [(instant, status) for instant in due.tolist()]
+    recorder.finish()
+    assert recorder.by_status.tolist() == [sum(status == it for _, it in expected) for status in range(4)]
+    kept = recorder.records
+    assert list(zip(kept.due.tolist(), kept.status.tolist(), strict=True)) == expected[:keep]
+
+
+def test_nothing_is_counted_while_rows_are_kept_and_a_block_at_a_time_after_that() -> None:
+    """A request waits for one block at most, and all is counted before the ring comes round."""
+    recorder = Recorder(2, 0, board=Board(keep=8 * BLOCK, ring=2 * BLOCK))
+    before = most = 0
+    for index in range(20 * BLOCK):
+        recorder.record(*_row(index * 1_000_000, lane=index % 2))
+        most, before = max(most, recorder.seen - before), recorder.seen
+        assert recorder.seen == 0 or index >= 8 * BLOCK - 1
+        assert index - recorder.seen < (8 if index < 9 * BLOCK else 2) * BLOCK
+    assert most == BLOCK
+    recorder.finish()
+    assert recorder.seen == 20 * BLOCK == recorder.histograms["latency"].count
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.sampled_from([OK, OK, FAILED, UNSERVED]), st.integers(0, 3 * SECOND)),
+        min_size=1,
+        max_size=80,
+    ),
+    st.lists(st.integers(1, 80), max_size=10),
+)
+def test_rows_may_be_counted_in_any_pieces(requests: list[tuple[int, int, int]], cuts: list[int]) -> None:
+    """Law: tally(a then b) = tally(a and b), in every number, where all completes within two seconds of the newest."""
+    ends = np.cumsum([step // 40 for _, _, step in requests]).tolist()
+    rows = np.array(
+        [_row(end - 100, lane=lane, status=status) for end, (lane, status, _) in zip(ends, requests, strict=True)]
+    )
+    tallies = [Counted(3, 0, bounds=[(0, 100)], items=[3]) for _ in range(2)]
+    tallies[0].absorb(rows)
+    for piece in np.split(rows, sorted(cut for cut in set(cuts) if cut < len(rows))):
+        tallies[1].absorb(piece)
+    whole, pieces = (tally.numbers() for tally in tallies)
+    assert whole == pieces
+
+
+class Counted(Tally):
+    """A tally that keeps what is over."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.seconds: list[Any] = []
+
+    def _over(self, second: Second) -> None:
+        latency = second.latency.to_dict()
+        self.seconds.append((second.start_ns, second.requests, second.failed, latency, second.queue_sum_ns))
+
+    def numbers(self) -> list[Any]:
+        """All that it counted."""
+        self.close()
+        return [
+            self.seen,
+            self.outcomes.tolist(),
+            {name: histogram.to_dict() for name, histogram in self.histograms.items()},
+            (self.inferences, self.good.tolist(), self.starved_ns),
+            (self.first_completed_ns, self.completed_first, self.last_completed_ns.tolist()),
+            self.seconds,
+        ]
 
 
 def test_every_metric_is_what_its_law_says() -> None:

@@ -193,6 +193,7 @@ def _late(limit_ns: int) -> Snapshot:
             "mend the first error",
         ),
         (_late(900_000), "late at p99", "free a core"),
+        (snapshot(missed=7), "7 finished requests not seen in time", "for the observer"),
     ],
 )
 def test_what_goes_wrong_is_told(found: Snapshot, evidence: str, remedy: str) -> None:

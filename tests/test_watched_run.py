@@ -19,6 +19,7 @@ from prometheus import free_port, running_prometheus
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.live.observer import Observer, Wishes
 from loadtrt.live.run_facts import RunFacts
+from loadtrt.measure.board import KEEP, RING
 from loadtrt.measure.result import RunResult
 
 if TYPE_CHECKING:
@@ -92,6 +93,51 @@ def test_an_observer_that_dies_ends_no_run(tmp_path: Path) -> None:
     os.kill(observer, signal.SIGKILL)
     assert process.wait(_PATIENCE_S) == 0
     assert RunResult.model_validate_json((tmp_path / "run.json").read_text()).outcome == "completed"
+
+
+def test_an_observer_that_stood_still_has_all_in_the_end(tmp_path: Path) -> None:
+    """It is stopped while the run goes on, and continued when run.json is written: the run is whole, and what is
+    scraped then is what run.json holds."""
+    port = free_port()
+    command = [*LOADTRT, "run", *SIMULATED, "--duration", "2s", "--metrics", f":{port}", "--json", "run.json"]
+    process = subprocess.Popen([*command, "--max-lateness", "1s"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    _until(lambda: _phase(port) == "measure")
+    (observer,) = _children(process.pid)
+    os.kill(observer, signal.SIGSTOP)
+    _until((tmp_path / "run.json").exists)
+    os.kill(observer, signal.SIGCONT)
+    found = _metrics(port)
+    assert process.wait(_PATIENCE_S) == 0
+    result = RunResult.model_validate_json((tmp_path / "run.json").read_text())
+    assert result.outcome == "completed"
+    assert sum(value for name, value in found.items() if name.startswith("loadtrt_requests_total")) == result.submitted
+    assert _value(found, "loadtrt_latency_seconds_count") == result.metrics["latency"].count
+    assert _value(found, "loadtrt_observer_missed_requests_total") == 0
+
+
+def test_the_fastest_run_is_followed_to_its_end(tmp_path: Path) -> None:
+    """Drawn on a terminal, with metrics, more requests than rows are kept and some go round the ring: counted or told
+    to be missed, they are as many as run.json has."""
+    port, leader, follower = free_port(), *pty.openpty()
+    null = ("--engine", "simulated:null", "--contexts", "4", "--warmup", "0", "--requests", str(KEEP + RING // 8))
+    command = [*LOADTRT, "run", *null, "--metrics", f":{port}", "--json", "run.json"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=follower)
+    os.close(follower)
+    found: dict[str, float] = {}
+    drawn = b""
+    for part in _output(leader):
+        drawn += part
+        if b"metrics stay" in drawn and not found:
+            found = _metrics(port)
+    os.close(leader)
+    assert process.wait(_PATIENCE_S) == 0
+    result = RunResult.model_validate_json((tmp_path / "run.json").read_text())
+    assert result.submitted == result.ok >= KEEP + RING // 8
+    assert not result.percentiles_exact
+    missed = _value(found, "loadtrt_observer_missed_requests_total")
+    assert _value(found, "loadtrt_latency_seconds_count") + missed == result.ok
+    assert _value(found, "loadtrt_latency_seconds_count") >= KEEP
+    assert b"lane 3" in drawn
 
 
 def test_a_run_that_is_killed_leaves_no_observer(tmp_path: Path) -> None:
@@ -177,6 +223,19 @@ def _phase(port: int) -> str | None:
         return None
     active = [line for line in lines if line.startswith("loadtrt_phase{") and line.endswith(" 1.0")]
     return active[0].partition('phase="')[2].partition('"')[0] if active else ""
+
+
+def _metrics(port: int) -> dict[str, float]:
+    """All series."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_PATIENCE_S) as page:
+        lines = page.read().decode().splitlines()
+    return {name: float(value) for name, _, value in (it.rpartition(" ") for it in lines if not it.startswith("#"))}
+
+
+def _value(found: dict[str, float], name: str) -> float:
+    """Of the one series of this name."""
+    (value,) = (value for series, value in found.items() if series.startswith(f"{name}{{"))
+    return value
 
 
 def _children(pid: int) -> list[int]:

@@ -116,7 +116,8 @@ class Recorder(Tally):
         board.reach(number)
         if number - self._drained >= BLOCK:
             self._drain_block(number)
-        while self._drained < number + STRIDE - board.ring:
+        oldest = board.oldest()
+        while board.keep < oldest and self._drained < oldest:  # never, unless the ring is small
             self._drain_block(number)
         self._row = board.place(number)
         self._lap = number - self._row

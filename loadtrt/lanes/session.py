@@ -260,6 +260,9 @@ async def _measure(
     config: RunConfig,
     on_tick: OnTick | None,
 ) -> None:
+    pace = session.warmup_requests / session.warmup_ns if session.warmup_ns else 0
+    expected = max(round(pace * load.least_ns), load.least_requests) if load.due is None else len(load.due)
+    recorder.board.touch(expected)
     gc.collect()
     gc.freeze()  # a full collection over what libraries left behind takes longer than many a request
     gc.disable()

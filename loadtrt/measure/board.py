@@ -11,6 +11,7 @@ reader copied counts where it still lay whole after that. That stores are seen i
 
 from __future__ import annotations
 
+import mmap
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,8 +21,6 @@ import numpy as np
 from loadtrt.measure.records import COLUMNS
 
 if TYPE_CHECKING:
-    import mmap
-
     import numpy.typing as npt
 
     Rows = npt.NDArray[np.int64]
@@ -34,6 +33,7 @@ MOST_OBJECTIVES = 8
 KEEP = 1 << 20  # rows kept (88 MiB)
 RING = 1 << 18  # rows that go round after them (22 MiB): a second and more of the fastest engine there is
 STRIDE = 128  # rows that are written in the ring before `reached` says so
+_PAGE_BYTES = 4096
 _TRIES = 1_000
 _PAUSE_S = 0.0002  # a writer needs a hundredth of that
 
@@ -103,16 +103,14 @@ def board_bytes(keep: int = KEEP, ring: int = RING) -> int:
 class Board:
     """The block of memory, for its one writer or for a reader.
 
-    memory: `board_bytes(keep, ring)` bytes, zeros at first; None: a block of this process' own. Either is touched as it
-    fills. rows: int64 [keep + ring, len(COLUMNS)], where row n lies at n, or in the ring: see `place`. ring: a multiple
-    of STRIDE.
+    memory: `board_bytes(keep, ring)` bytes, zeros at first; None: a block of this process' own. Pages are taken as it
+    fills, small ones: the 2 MiB of a huge one, which numpy would ask for, are zeroed in milliseconds. ring: a multiple
+    of STRIDE. rows: int64 [keep + ring, len(COLUMNS)], where row n lies at n, or in the ring: see `place`.
     """
 
     def __init__(self, memory: mmap.mmap | bytearray | None = None, keep: int = KEEP, ring: int = RING) -> None:
         size = board_bytes(keep, ring)
-        block = np.empty(size // 8, np.int64) if memory is None else np.frombuffer(memory, np.int64, size // 8)
-        if memory is None:
-            block[:_WORDS] = 0
+        block = np.frombuffer(mmap.mmap(-1, size) if memory is None else memory, np.int64, size // 8)
         self._words = block.data[:_WORDS]
         self.keep, self.ring = keep, ring
         self.rows: Rows = block[_WORDS:].reshape(keep + ring, len(COLUMNS))
@@ -120,6 +118,10 @@ class Board:
     def place(self, number: int) -> int:
         """Where the row of this number lies, or has lain."""
         return number if number < self.keep else self.keep + (number - self.keep) % self.ring
+
+    def touch(self, rows: int) -> None:
+        """Take the pages of the first so many rows now: later it costs a request microseconds."""
+        self.rows[: rows : _PAGE_BYTES // self.rows.strides[0], 0] = 0
 
     def enter(self, phase: str) -> None:
         """The run is in this phase now."""
@@ -163,8 +165,8 @@ class Board:
         return self.rows[at : min(at + end - first, piece)].copy()
 
     def oldest(self) -> int:
-        """The lowest number of a row in the ring that is surely not overwritten yet."""
-        return max(self._words[_REACHED] + STRIDE - self.ring, self.keep)
+        """Rows of the ring below this number may be overwritten by now."""
+        return self._words[_REACHED] + STRIDE - self.ring
 
     def _write(self, **words: int) -> None:
         memory = self._words
