@@ -116,7 +116,7 @@ def test_a_search_keeps_every_run_and_ends_confirmed(whole: tuple[CapacityResult
         assert trial.run is not None
         assert trial.run.config["rate"] == trial.rate_per_s
         assert trial.run.config["seed"] == trial.seed
-        assert trial.run.config["duration"] == ("15s" if trial.kind == "confirm" else "3s")
+        assert trial.run.config["duration"] == ("3s" if trial.kind == "search" else "15s")
     sizes = [sum(len(each.trials) for each in one.candidates) for one in kept]
     assert set(range(1, sizes[-1] + 1)) <= set(sizes)
     assert best.confirmed_per_s is not None

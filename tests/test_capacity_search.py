@@ -93,20 +93,20 @@ def test_a_smooth_threshold_is_found_and_confirmed(start: float, slope: float) -
 
 
 def test_a_confirming_run_is_longer() -> None:
-    """Five times as long as a trial; what refutes is a trial."""
+    """Five times as long as a trial, as one that refutes may be."""
     one = driven(search(), World(logistic(800, 20), 2000, 1))
     assert {each.step.seconds for each in runs(one, "search")} == {TRIAL_S}
     assert {each.step.seconds for each in runs(one, "confirm")} == {CONFIRM_TIMES * TRIAL_S}
-    assert {each.step.seconds for each in runs(one, "refute")} == {TRIAL_S}
+    assert {each.step.seconds for each in runs(one, "refute")} == {CONFIRM_TIMES * TRIAL_S}
 
 
 @pytest.mark.parametrize("slope", [15.0, 30.0])
 def test_a_failing_rate_is_published_beside_the_confirmed_one(slope: float) -> None:
-    """Over 20 seeds: a run missed, at most 15 % above the threshold and never below it, in two runs more at most; the
+    """Over 20 seeds: a run missed, at most 10 % above the threshold and never below it, in three runs more at most; the
     answer stays what it was."""
     found = [driven(search(), World(logistic(800, slope), 2000, seed)) for seed in range(20)]
     assert all(each.answer == "found" for each in found)
-    assert all(800 < (each.infeasible_min or 0) <= 920 for each in found)
+    assert all(800 < (each.infeasible_min or 0) <= 880 for each in found)
     assert max(len(runs(each, "refute")) for each in found) <= MOST_REFUTES
 
 

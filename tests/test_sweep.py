@@ -8,15 +8,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from loadtrt.capacity.axes import parse_axis
 from loadtrt.capacity.grid import knee_of, pareto_of, points_of, spent_axis
+from loadtrt.cli import running
 from loadtrt.errors import UsageError
 from loadtrt.measure.result import RunResult
 from loadtrt.measure.sweep_result import SweepPoint, SweepResult
@@ -373,3 +376,17 @@ def await_measuring(process: subprocess.Popen[str]) -> None:
             with suppress(OSError):
                 if "eventpoll" in str(file.readlink()):
                     return
+
+
+def test_what_was_measured_is_delivered_before_a_device_that_hangs_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between two points too: the process ends there, with exit code 3."""
+    happened: list[object] = []
+    freed = threading.Event()
+    monkeypatch.setattr(running, "_CLOSE_PATIENCE_S", 0.01)
+    monkeypatch.setattr(os, "_exit", happened.append)
+    engine: Any = SimpleNamespace(close=freed.wait)
+    running.close_engine(engine, True, lambda: happened.append("delivered"))
+    freed.set()
+    assert happened == ["delivered", 3]

@@ -195,7 +195,7 @@ class Finder:
     def _try(self, work: Work, step: Step) -> None:
         duration = round(step.seconds * SECOND_NS)
         changes: dict[str, Any] = {}
-        if step.kind == "confirm":  # a trial's length says enough where it is missed by far
+        if step.kind != "search":  # a trial's length says enough where it is missed by far
             changes = {"abort_on_fail": True, "abort_delay": exact_duration(duration // CONFIRM_TIMES)}
         config = varied(
             work.config,

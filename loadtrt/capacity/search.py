@@ -12,9 +12,11 @@ worth. With few requests that is far below: a rate that is known to be met says 
 Missed or undecided, the next is 2 % lower, or where the estimate with it says, whichever is lower; MOST_CONFIRMS in
 all, and no more where no rate can be told.
 
-**Refute.** Then a run, a trial long, as far above as it must be to be missed even where p − √(p(1−p)/N) is seen: the
-capacity lies between two runs that anybody can make again. None is made where one missed as near already.
+**Refute.** Then a run as far above as it must be to be missed even where p − √(p(1−p)/N) is seen, as long at the most,
+for it ends when it is missed: so there are two runs that the capacity lies between. None is made where one missed as
+near already.
 Undecided, the next is twice as far above; MOST_REFUTES in all. They are in no estimate: so far away the line bends.
+Of ten runs near the threshold the luckiest is met: feasible_max is of a confirming run, where there is one.
 
 **Length.** A trial lasts until it can be expected to be worth _WORTH/p₀ independent requests, and LEAST_MET at the
 least, by what the runs before it were worth; the first one until _BAD/p₀ are due. From `trial_s` to `longest_s`.
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 CONFIRM_TIMES = 5
 MOST_CONFIRMS = 4
-MOST_REFUTES = 2
+MOST_REFUTES = 3
 _STEP = 0.98
 _LEAST_RATE = 0.01  # of the greatest throughput: nobody looks for less
 _MOST_RATE = 1.05  # of it: no queue in front of an engine is shorter than none
@@ -170,8 +172,8 @@ class Search:
 
     @property
     def feasible_max(self) -> float | None:
-        """The highest rate at which a run met all objectives."""
-        return max((each.step.rate for each in self._valid if each.verdict == "met"), default=None)
+        """The highest rate at which a confirming run met all objectives; where none did, at which a trial did."""
+        return self.confirmed or max((it.step.rate for it in self._of("search") if it.verdict == "met"), default=None)
 
     @property
     def infeasible_min(self) -> float | None:
@@ -254,17 +256,17 @@ class Search:
         return min(rate, self._ceiling)
 
     def _probe(self, rate: float) -> float:
-        """The same, but not again where there was no doubt: bisection of the bracket, or half of what was missed while
-        nothing was met. So a law that is not the threshold's gets an answer, too."""
+        """Below what was missed, and not again where there was no doubt: bisection of the bracket, or half of what was
+        missed while nothing was met. So a law that is not the threshold's gets an answer, too."""
         low, high = self.feasible_max, self.infeasible_min
         if high is not None and rate >= 0.99 * high and (low is None or low < high):
             rate = max(high / 2, self._least) if low is None else (low + high) / 2
         elif self._searching and low is not None and high is not None and rate <= 1.01 * low < high:
             rate = (low + high) / 2
-        return self.between(rate)
+        return min(rate, self._ceiling)
 
     def _confirm_rate(self) -> float:
-        rate = self._decidable or _FARTHEST * self.binding[1].rate
+        rate = self._decidable or max(_FARTHEST * self.binding[1].rate, self.feasible_max or 0.0)
         before = [each.step.rate for each in self._of("confirm")]
         return min(max(min([self._probe(rate), *(_STEP * each for each in before)]), self._least), self._ceiling)
 
@@ -276,7 +278,8 @@ class Search:
         rate = min(found + 2 * (before[-1].step.rate - found), self._ceiling) if before else self._missable
         near = max(found * (1 + self.precision), rate / _STEP)
         missed = self.infeasible_min is not None and self.infeasible_min <= near
-        return None if missed or rate <= found else rate
+        again = bool(before) and rate <= before[-1].step.rate
+        return None if missed or again or rate <= found else rate
 
     def _hopeless(self, last: Told) -> bool:
         """Whether not even the slowest run that is made to confirm told anything, nor is any other likely to."""
@@ -334,7 +337,7 @@ class Search:
             worth = self._single(self.binding[0], rate, self.trial_s)
             wanted = self.trial_s * max(_WORTH / allowed, LEAST_MET) / max(worth, 1e-9)
         trial = round(min(max(self.trial_s, wanted), self.longest_s), 3)
-        return trial * CONFIRM_TIMES if kind == "confirm" else trial
+        return trial if kind == "search" else trial * CONFIRM_TIMES
 
     def _rest(self, rate: float) -> float:
         """1 − √ρ."""

@@ -126,7 +126,7 @@ def _choice(result: CapacityResult) -> Iterator[str]:
         rows.append(
             (
                 str(each.contexts),
-                str(each.items),
+                "mix" if result.config.get("mix") else str(each.items),
                 _rate(each.predicted_per_s),
                 _rate(each.estimate_per_s),
                 _rate(each.confirmed_per_s),
@@ -136,8 +136,9 @@ def _choice(result: CapacityResult) -> Iterator[str]:
         )
     yield from _table(rows)
     for each in result.candidates:
-        why = each.dropped or each.failure or (each.conclusion if each.answer == "infeasible" else "")
-        if why:
+        if each.dropped:
+            yield from _wrapped(f"{each.name}: not searched, {each.dropped}", "")
+        elif why := each.failure or (each.conclusion if each.answer == "infeasible" else ""):
             yield from _wrapped(f"{each.name}: {why}", "")
     best = result.best
     if best is not None:
