@@ -285,7 +285,7 @@ def test_a_queue_that_never_settles_is_not_sure_to_meet_anything(
     evidence: Evidence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is followed for a while, from when it was empty: too short to be sure, and long enough to miss."""
-    monkeypatch.setattr(fleet_prediction, "MOST_LEAD", 1000)
+    monkeypatch.setattr(fleet_prediction, "_MOST_SETTLING", 1000)
     near, far = steady_demand(395.0, burstiness=10.0), steady_demand(40.0)
     verdicts = {
         text: predict(near, evidence.station, "random", 1, [parse_objective(text)], 1).verdict

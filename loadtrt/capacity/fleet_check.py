@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadtrt.capacity.demand import steady_demand
-from loadtrt.capacity.fleet_prediction import MOST_LEAD, lead_of, predict
+from loadtrt.capacity.fleet_prediction import lead_of, predict
 from loadtrt.measure.fleet_result import Comparison
 from loadtrt.measure.histogram import Histogram
 from loadtrt.measure.objective import Objective
@@ -56,7 +56,7 @@ def compare(
             if measured is None:
                 continue
             demand = steady_demand(config["rate"], burstiness=cv)
-            if config["rate"] >= _FULL * each.most_per_s or lead_of(demand, each, "random", 1) > MOST_LEAD:
+            if config["rate"] >= _FULL * each.most_per_s or not lead_of(demand, each, "random", 1)[1]:
                 yield _comparison(run, rank, measured, None, None, None)
                 continue
             bound = Objective(f"latency.p{100 * rank:g}", 0, rank, round(measured))

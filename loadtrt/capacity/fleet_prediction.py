@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _ARRIVALS, _WORK, _ROUTES = 2000, 2001, 2002  # streams of random numbers, apart from all others of a seed
 _COUNTED = 50_000  # requests of a replication whose latencies count
 _LOOKS = (3, 6, 12, 20)  # after so many replications a verdict is looked for
-_MOST = 1_000_000  # requests that count, in all; and twice as many with those that only fill queues
-MOST_LEAD = 500_000  # of these, in a replication
+_MOST = 1_000_000  # requests that count, in all; and twice as many with those before them
+_MOST_SETTLING = 500_000  # of those, in a replication
 _RELAXATIONS = 10
 
 
@@ -59,8 +59,7 @@ def predict(
     A queue that takes more than half a million requests to forget that it was empty is followed no further: it may
     miss, but is not sure to meet anything, for it would grow longer.
     """
-    wanted = lead_of(demand, each, routing, gpus)
-    lead = min(wanted, MOST_LEAD)
+    lead, enough = lead_of(demand, each, routing, gpus)
     simulated = len(demand.instants) if demand.instants is not None else _simulated(lead)
     parts: list[npt.NDArray[np.int64]] = []
     histogram, end = Histogram(), 0
@@ -79,7 +78,7 @@ def predict(
                 judge(objective, records, histogram, int(np.count_nonzero(latency <= objective.bound_ns)), len(records))
                 for objective in objectives
             ]
-            if lead < wanted:
+            if not enough:
                 shares = [
                     share.model_copy(update={"verdict": "undecided"}) if share.verdict == "met" else share
                     for share in shares
@@ -160,17 +159,18 @@ def _simulated(lead: int) -> int:
     return lead + _COUNTED + lead // _RELAXATIONS
 
 
-def lead_of(demand: Demand, each: Station, routing: Routing, gpus: int) -> int:
-    """Requests until the queue has forgotten that it began empty: ten relaxation times, S / (1 − √ρ)² of one server
-    (M/M/1: Cohen, The single server queue, 1982), longer by (Ca² + Cs²)/2 and c times shorter for c of them, and ten
-    times what is in flight. A trace has its own."""
+def lead_of(demand: Demand, each: Station, routing: Routing, gpus: int) -> tuple[int, bool]:
+    """(requests until the queue has forgotten that it began empty, whether these are all that it takes): ten relaxation
+    times, S / (1 − √ρ)² of one server (M/M/1: Cohen, The single server queue, 1982), longer by (Ca² + Cs²)/2 and c
+    times shorter for c of them, but half a million at most; and ten times what is in flight. A trace has its own."""
     if demand.instants is not None:
-        return 0
+        return 0, True
     together = gpus if routing == "least-outstanding" else 1
     load = demand.told.planned_per_s / (gpus * each.most_per_s)
     spread = max((demand.cv2_at_gpu(routing, gpus) + each.cv2) / 2, 1)
-    relaxation = load / (1 - math.sqrt(load)) ** 2 * spread
-    return math.ceil(_RELAXATIONS * (relaxation + max(load * together, 1) * each.in_flight))
+    settling = _RELAXATIONS * load / (1 - math.sqrt(load)) ** 2 * spread
+    filling = _RELAXATIONS * max(load * together, 1) * each.in_flight
+    return math.ceil(min(settling, _MOST_SETTLING) + filling), settling <= _MOST_SETTLING
 
 
 def _rows(due: Floats, done: Floats) -> npt.NDArray[np.int64]:
