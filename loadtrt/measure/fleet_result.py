@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from loadtrt.measure.capacity_result import Scaling  # noqa: TC001  # pydantic reads them
 from loadtrt.measure.facts import EngineInfo  # noqa: TC001
+from loadtrt.measure.model import Model
 from loadtrt.measure.result import ObjectiveShare  # noqa: TC001
 
 Routing = Literal["random", "round-robin", "least-outstanding"]
@@ -19,11 +18,7 @@ Verdict = Literal["met", "missed", "undecided"]
 ROUTINGS: tuple[Routing, ...] = ("random", "round-robin", "least-outstanding")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Speed(_Model):
+class Speed(Model):
     """Requests a second of one GPU with so many in flight. measured: by a closed loop; else between two that were."""
 
     in_flight: int
@@ -31,7 +26,7 @@ class Speed(_Model):
     measured: bool
 
 
-class Gpu(_Model):
+class Gpu(Model):
     """One GPU as the simulation takes it (capacity/station.py). most_per_s: with a queue that never ends.
     alone_mean_ns, alone_cv: latency of a request that has the GPU alone, its mean and deviation over that. watts:
     (requests a second, power) of each run that told, by rate. scaling: the law fitted to the same runs, where known."""
@@ -47,7 +42,7 @@ class Gpu(_Model):
     scaling: Scaling | None = None
 
 
-class FleetDemand(_Model):
+class FleetDemand(Model):
     """What is to be served. now_per_s: the peak today; planned_per_s = now · (1 + growth) · (1 + headroom), what the
     fleet must carry. mean_per_s: over all of the trace or the stages, with growth and without headroom: what cost and
     energy are of.
@@ -68,7 +63,7 @@ class FleetDemand(_Model):
     replayed_ns: int | None = None
 
 
-class Prediction(_Model):
+class Prediction(Model):
     """A simulated fleet of `gpus`. verdict: on all objectives. p50_ns and its 95 % interval; of an objective's quantile
     likewise in `objectives`, whose `effective` says how many independent requests the simulated ones were worth."""
 
@@ -81,7 +76,7 @@ class Prediction(_Model):
     p50_high_ns: float | None
 
 
-class Estimate(_Model):
+class Estimate(Model):
     """Allen and Cunneen's formula: how many GPUs it asks for, and the objective's quantile at as many as the simulation
     found, None where it has no steady state there, or nothing was found."""
 
@@ -89,7 +84,7 @@ class Estimate(_Model):
     quantile_ns: float | None
 
 
-class Autoscaling(_Model):
+class Autoscaling(Model):
     """If GPUs came and went with the demand, without delay, each always with what it carries at the peak. mean_gpus:
     over the trace or the stages, spares included; saved: 1 − mean / gpus."""
 
@@ -98,7 +93,7 @@ class Autoscaling(_Model):
     cost_per_million: float | None
 
 
-class Choice(_Model):
+class Choice(Model):
     """One way to route requests, and how many GPUs it needs.
 
     gpus = needed + spares: the fewest that meet utilisation and all objectives while `spares` of them are away. None:
@@ -125,7 +120,7 @@ class Choice(_Model):
     autoscaling: Autoscaling | None = None
 
 
-class Comparison(_Model):
+class Comparison(Model):
     """One GPU, predicted and measured: at a rate (an open loop), or with so many in flight (a closed one).
 
     rank: the quantile of latency. error = predicted / measured − 1. within: their intervals meet; None where the
@@ -145,7 +140,7 @@ class Comparison(_Model):
     within: bool | None
 
 
-class Direct(_Model):
+class Direct(Model):
     """Random routing without any model: each GPU sees what the measured one saw, Poisson arrivals at no more than
     per_gpu_per_s, at which the objectives were met (`basis` says in which sense). gpus: spares included."""
 
@@ -154,7 +149,7 @@ class Direct(_Model):
     gpus: int
 
 
-class FleetResult(_Model):
+class FleetResult(Model):
     """All of one plan. sources: the files it was made from. gpu_price: of one GPU for an hour, without a unit.
 
     choices: by routing, in the order asked for. outcome: completed, or interrupted (Ctrl-C) with the choices so far.

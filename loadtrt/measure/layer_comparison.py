@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from loadtrt.measure.layer_kinds import kind_of
 from loadtrt.measure.layer_matching import Group, MatchedBy, match_layers
+from loadtrt.measure.model import Model
 from loadtrt.measure.profile import Mode, ProfilePass  # noqa: TC001  # pydantic reads them
 
 if TYPE_CHECKING:
@@ -21,11 +20,7 @@ if TYPE_CHECKING:
     from loadtrt.measure.profile import ProfileResult
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class RowLayer(_Model):
+class RowLayer(Model):
     """One layer in a row. type: the engine's word; kind: ours; time_ns: mean over all inferences of the pass."""
 
     name: str
@@ -35,14 +30,14 @@ class RowLayer(_Model):
     time_ns: float
 
 
-class RowSide(_Model):
+class RowSide(Model):
     """What one side does in a row: layers in the order they ran in, none where the row is the other side's alone."""
 
     layers: tuple[RowLayer, ...]
     time_ns: float
 
 
-class LayerRow(_Model):
+class LayerRow(Model):
     """Layers of A and those of B that do the same. speedup: a / b, None where either takes no time; saved_ns: a − b;
     matched_by: None where one side has no layers; serves: for reformats, the place in `rows` of what they serve."""
 
@@ -54,7 +49,7 @@ class LayerRow(_Model):
     serves: int | None
 
 
-class KindTimes(_Model):
+class KindTimes(Model):
     """All layers of one kind, in whatever rows; ns an inference. kind: "" for layers of which only names are known."""
 
     kind: str
@@ -66,7 +61,7 @@ class KindTimes(_Model):
     saved_ns: float
 
 
-class ProfiledEngine(_Model):
+class ProfiledEngine(Model):
     """What was profiled, and whether to the end; the words are those of EngineInfo and ProfileResult. runtime: flavour
     and version."""
 
@@ -79,7 +74,7 @@ class ProfiledEngine(_Model):
     failure: str | None
 
 
-class PassTotals(_Model):
+class PassTotals(Model):
     """A pass without its layers' times; the words are those of ProfilePass. engine: None where nobody knows, as in
     trtexec's files. typed: False where of all its layers only names are known: then their kinds, but for reformats, and
     their precisions are not known either."""
@@ -93,7 +88,7 @@ class PassTotals(_Model):
     inference_ns: float | None
 
 
-class LayerComparison(_Model):
+class LayerComparison(Model):
     """Passes A and B layer by layer. inference_speedup: of whole inferences without the profiler, None where one was
     not measured; speedup, saved_ns: of the sums over layers, both with the profiler's own time for each layer in them.
     rows: in the order of A; what is only in B after what ran before it in B. kinds: by their times, largest first."""

@@ -10,10 +10,10 @@ import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from loadtrt.measure.facts import EngineInfo  # noqa: TC001  # pydantic reads them
 from loadtrt.measure.layers import Layer, nodes_in_name
+from loadtrt.measure.model import Model
 from loadtrt.measure.sampling import least_samples
 
 if TYPE_CHECKING:
@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 Mode = Literal["graph", "plain"]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LayerTimes(_Model):
+class LayerTimes(Model):
     """One layer's times over `count` inferences, ns. p99_ns: None where there are too few. share: of the sum over all
     layers, 0 to 1. median_ns is None in files of trtexec before 8.4."""
 
@@ -41,7 +37,7 @@ class LayerTimes(_Model):
     share: float
 
 
-class ProfilePass(_Model):
+class ProfilePass(Model):
     """All layers in the order they ran in.
 
     mode: as a CUDA graph, or enqueued plainly; None where a file of trtexec does not say. layers_ns: mean of the sum
@@ -57,7 +53,7 @@ class ProfilePass(_Model):
     whole: int = 0
 
 
-class ProfileResult(_Model):
+class ProfileResult(Model):
     """The profile of one engine. passes: the one that is shown first. outcome: interrupted (Ctrl-C) and failed (see
     `failure`) ones hold what was timed until then. notes: what its reader should know."""
 

@@ -34,11 +34,10 @@ from functools import lru_cache
 from statistics import fmean, variance
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 import loadtrt
 from loadtrt.errors import UsageError
 from loadtrt.measure.measured import OF_DUE, RATES, number_of
+from loadtrt.measure.model import Model
 from loadtrt.measure.records import METRICS
 from loadtrt.measure.summary import PERCENTILES
 from loadtrt.measure.verdict import beta
@@ -55,11 +54,7 @@ _FORM = re.compile(
 _MOST_TIMES = 1000
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Ratio(_Model):
+class Ratio(Model):
     """One number of both sides, and B/A. name: "throughput" (requests/s), "inferences" (a second), or METRIC.pNN and
     METRIC.mean. a, b: geometric means over the runs of a side, in `unit`. low, high: the interval of the ratio, 95 %.
     None: not known; reason: why the ratio or its interval is not."""
@@ -74,7 +69,7 @@ class Ratio(_Model):
     reason: str | None = None
 
 
-class Judged(_Model):
+class Judged(Model):
     """A threshold and what came of it. reason: why undecided, or regressed without an interval."""
 
     threshold: str
@@ -83,7 +78,7 @@ class Judged(_Model):
     reason: str | None = None
 
 
-class Comparison(_Model):
+class Comparison(Model):
     """All of one comparison. a, b: the files of each side. valid: no run was INVALID or failed; else `problems` says
     which and why, and the verdicts are worth nothing."""
 

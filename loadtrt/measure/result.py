@@ -8,24 +8,20 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill  # noqa: TC001  # pydantic reads them
 from loadtrt.measure.histogram import require_histogram
+from loadtrt.measure.model import Model
 from loadtrt.measure.profile import ProfileResult  # noqa: TC001
 from loadtrt.measure.telemetry import GpuTelemetry  # noqa: TC001
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
 
 _Count = Annotated[int, Field(ge=0)]
 _Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9")
 
 
-class MetricSummary(_Model):
+class MetricSummary(Model):
     """One metric over all requests. percentiles_ns: p50, p90, p95, p99, p99.9. margins: of these and of the "mean", as
     far as the sample tells: the true one lies between number / (1 + margin) and number · (1 + margin), 95 %
     (measure/margin.py)."""
@@ -35,7 +31,7 @@ class MetricSummary(_Model):
     min_ns: int | None
     max_ns: int | None
     percentiles_ns: dict[str, float | None]
-    margins: dict[str, _Positive] = {}
+    margins: dict[str, _Positive] = Field(default_factory=dict)
 
     @field_validator("percentiles_ns")
     @classmethod
@@ -46,7 +42,7 @@ class MetricSummary(_Model):
         return given
 
 
-class Lane(_Model):
+class Lane(Model):
     """One lane's work."""
 
     lane: int
@@ -55,14 +51,14 @@ class Lane(_Model):
     compute_p50_ns: float | None
 
 
-class Overlap(_Model):
+class Overlap(Model):
     """busy_fraction: part of the time in which any lane computed; lanes_computing: how many did on average then."""
 
     busy_fraction: float
     lanes_computing: float
 
 
-class Interval(_Model):
+class Interval(Model):
     """One second of measuring, by completion instant. throttled: whether the GPU was seen slowed down in it, None where
     nobody looked. latency_counts: served requests by the cell of their latency, empty cells left out; cell c is
     the buckets from CELL·c on, CELL of them (measure/histogram.py), eight an octave; of the first two hours."""
@@ -78,17 +74,17 @@ class Interval(_Model):
     queue_mean_ns: float | None
     compute_mean_ns: float | None
     throttled: bool | None = None
-    latency_counts: dict[int, int] = {}
+    latency_counts: dict[int, int] = Field(default_factory=dict)
 
 
-class Problem(_Model):
+class Problem(Model):
     """Why a measurement cannot be trusted, or what its reader should know: evidence and remedy, one sentence each."""
 
     evidence: str
     remedy: str
 
 
-class Finding(_Model):
+class Finding(Model):
     """What bound this run, or what its reader should know. kind: a word that programs can tell it by, such as
     "copy-bound". evidence, cause, remedy: one sentence each; the remedy names the flag that helps and is not in use."""
 
@@ -98,7 +94,7 @@ class Finding(_Model):
     remedy: str
 
 
-class SlowPart(_Model):
+class SlowPart(Model):
     """A part of the run in which the engine fell behind (measure/steady.py). start_ns, end_ns: about when, from the
     start of measuring. served_per_s: in it; expected_per_s: as many came meanwhile, or where all waits (closed loop,
     offline) were served a second in the whole run. over_ns: when what had gathered was gone; None: never, or not known.
@@ -111,7 +107,7 @@ class SlowPart(_Model):
     over_ns: int | None = None
 
 
-class Stall(_Model):
+class Stall(Model):
     """Times in which requests waited and none was answered (measure/stalls.py). start_ns, longest_ns: the longest of
     them, from the start of measuring; times, total_ns: all of them. late: requests that were late by them. host:
     loadtrt itself stood still in the longest, not the engine."""
@@ -124,7 +120,7 @@ class Stall(_Model):
     host: bool
 
 
-class Steadiness(_Model):
+class Steadiness(Model):
     """Whether the measured time was one steady state (measure/steady.py). transient_ns: how much of its beginning was
     not (MSER-5); 0 for none. transient_ratio: latencies in it over those after it, None without one. drift_ratio:
     latencies at the end over those at the beginning, fitted, None where noise explains it. overloaded: requests came
@@ -139,7 +135,7 @@ class Steadiness(_Model):
     stall: Stall | None = None
 
 
-class Cohort(_Model):
+class Cohort(Model):
     """Where the time of some requests went: means, ns. other_ns: service − h2d − compute − d2h, waiting in the lane.
 
     requests: how many they are; latency_low_ns, latency_high_ns: what they have in common."""
@@ -155,7 +151,7 @@ class Cohort(_Model):
     other_ns: float
 
 
-class Sample(_Model):
+class Sample(Model):
     """Records one by one of a stretch of the run: those around the slowest. columns: by name (records.COLUMNS),
     instants in ns from the start of measuring."""
 
@@ -169,7 +165,7 @@ class Sample(_Model):
         return given
 
 
-class Phases(_Model):
+class Phases(Model):
     """How long each phase took. measure_ns: from the start to the last completion. clocks_settled: None: not known."""
 
     load_ns: int = 0
@@ -182,7 +178,7 @@ class Phases(_Model):
     drain_ns: int = 0
 
 
-class Verification(_Model):
+class Verification(Model):
     """Outputs under load against those of a quiet run. worst: the largest difference over the tolerance, None where
     values cannot be apart by degrees (integers, NaN). input_sets: with one, a mix-up of requests would not show."""
 
@@ -193,7 +189,7 @@ class Verification(_Model):
     first_difference: str | None
 
 
-class MixPart(_Model):
+class MixPart(Model):
     """The requests of one part of a mix. requests: served. offered_share: its weight, as asked for. metrics: over the
     records that were kept, one by one."""
 
@@ -203,7 +199,7 @@ class MixPart(_Model):
     metrics: dict[str, MetricSummary]
 
 
-class Batches(_Model):
+class Batches(Model):
     """Batches that the batcher formed and the engine served, of the records that were kept. counts: by how many
     requests were in one. padded: inferences computed for nobody, over all that were computed."""
 
@@ -212,7 +208,7 @@ class Batches(_Model):
     padded: float
 
 
-class Throughput(_Model):
+class Throughput(Model):
     """Served within the measured time. offered_per_s: None in a closed loop. margin: of requests_per_s, as in
     metrics."""
 
@@ -222,7 +218,7 @@ class Throughput(_Model):
     margin: _Positive | None = None
 
 
-class ObjectiveShare(_Model):
+class ObjectiveShare(Model):
     """How an objective fared: `good` of `requests` (all: a failed one is not good) were within the bound; value_ns is
     the quantile that it binds, over those served, None where the sample does not support it.
 
@@ -243,7 +239,7 @@ class ObjectiveShare(_Model):
     reason: str | None = None
 
 
-class ScenarioResult(_Model):
+class ScenarioResult(Model):
     """A run by the rules of MLPerf (measure/scenario.py). metric: what the scenario's result is; it stands in
     latency_ns (single-stream and multi-stream: the estimate that early stopping allows) or in inferences_per_s, None
     where there is none. percentile_ns: that percentile of the latencies, as it was seen. target_ns, over: the server's
@@ -261,7 +257,7 @@ class ScenarioResult(_Model):
     reasons: tuple[str, ...]
 
 
-class RunResult(_Model):
+class RunResult(Model):
     """All of one measurement. run: an id that no other has, as its metrics bear it. outcome: completed, interrupted
     (Ctrl-C), or failed (see `failure`).
 
@@ -313,7 +309,7 @@ class RunResult(_Model):
     telemetry: GpuTelemetry | None = None
     findings: tuple[Finding, ...] = ()
     steadiness: Steadiness | None = None
-    cohorts: dict[str, Cohort] = {}
+    cohorts: dict[str, Cohort] = Field(default_factory=dict)
     sample: Sample | None = None
     mix: tuple[MixPart, ...] = ()
     batches: Batches | None = None

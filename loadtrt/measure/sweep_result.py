@@ -7,16 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from loadtrt.measure.model import Model
 from loadtrt.measure.result import RunResult  # noqa: TC001  # pydantic reads it
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SweepPoint(_Model):
+class SweepPoint(Model):
     """One point of the grid. settings: the value of each axis, by option name.
 
     run: as `trimmed` leaves it, None where there is none; failure: why not, or why it ended early."""
@@ -26,14 +21,14 @@ class SweepPoint(_Model):
     failure: str | None = None
 
 
-class SkippedPoint(_Model):
+class SkippedPoint(Model):
     """A point that was not measured, and why: no gain was left along its axis, or the sweep ended before it."""
 
     settings: dict[str, Any]
     reason: str
 
 
-class SweepResult(_Model):
+class SweepResult(Model):
     """All of one sweep. axes: the values asked for, by option name, in the order of the command line. config: what all
     points have in common, a configuration of `loadtrt run`. environment: as in a run.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
+from loadtrt.measure.model import Model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,11 +16,7 @@ if TYPE_CHECKING:
     from loadtrt.measure.result import Interval
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class GpuInterval(_Model):
+class GpuInterval(Model):
     """A second of the run, the last one shorter. start_ns: since measuring began; readings: how many looks fell in it.
 
     Clocks, power, temperature, memory and utilisation are of those looks; sm_clock_throttled_hertz: mean over the looks
@@ -51,7 +47,7 @@ class GpuInterval(_Model):
     throttled_fraction: float | None = None
 
 
-class GpuFacts(_Model):
+class GpuFacts(Model):
     """What did not change while it was watched. power_limit_watts: enforced; most_power_watts: what it can be set to;
     slowdown_celsius: where the GPU protects itself."""
 
@@ -63,7 +59,7 @@ class GpuFacts(_Model):
     memory_total_bytes: int | None = None
 
 
-class SamplingCost(_Model):
+class SamplingCost(Model):
     """What watching took, from the sampler's start on. lost: deadlines that passed without a look; seconds: spent in
     NVML; fraction: of the time that it watched."""
 
@@ -73,7 +69,7 @@ class SamplingCost(_Model):
     fraction: float
 
 
-class GpuTelemetry(_Model):
+class GpuTelemetry(Model):
     """A GPU over the measured time. every_ns: between looks.
 
     energy_joules: Σ over the intervals, None unless every one is known: a part would pass for the whole.
