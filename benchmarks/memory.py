@@ -4,13 +4,14 @@
 
 A line a minute: the resident size of the run and of its observer, and how many requests the observer has counted. The
 kept rows fill first (88 MiB in each of the two, of one and the same memory), then the ring (22 MiB). At the end: how
-far the sizes of the last nine tenths of the time lie apart, whether the observer's counts are those of run.json, and
-the percentiles of a histogram of the kept rows beside exact ones.
+far the sizes since then lie apart, whether the observer's counts are those of run.json, and the percentiles of a
+histogram of the kept rows beside exact ones.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import threading
@@ -21,8 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.watching import PORT, observer_of, run_watched
+from benchmarks.watching import PORT, child_of, run_watched
 from loadtrt.environment import environment
+from loadtrt.measure.board import KEEP, RING
 from loadtrt.measure.histogram import QUANTILE_ERROR, Histogram
 from loadtrt.measure.result import RunResult
 from loadtrt.units import format_count
@@ -42,12 +44,12 @@ def main() -> None:
     print(f"{' '.join(given.run or NULL)}, {given.minutes:g} min, drawn and scraped each second")
     print(f"{machine['cpu']}, {machine['cores']} cores, CPython {machine['python']}")
     print(f"{'minute':>8} {'run MiB':>10} {'observer MiB':>14} {'requests':>16}")
-    sizes: list[tuple[float, float, float]] = []
+    sizes: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         file, rows = Path(folder) / "run.json", Path(folder) / "latencies.npy"
         command = [sys.executable, "-c", _KEEPING, str(rows), "run", *(given.run or NULL)]
         command += ["--duration", f"{60 * given.minutes}s", "--json", str(file), "--metrics", f":{PORT}"]
-        over, last = threading.Event(), {"requests": 0}
+        over, last = threading.Event(), {"counted": 0, "missed": 0, "measures": 0}
         looking = threading.Thread(target=_look, args=(over, sizes, 60 / given.parts, last))
         looking.start()
         run_watched(command)
@@ -56,57 +58,62 @@ def main() -> None:
         result = RunResult.model_validate_json(file.read_text())
         latencies = np.load(rows)
     good = _print_sizes(sizes)
-    good &= _print_counts(result, last["requests"])
+    good &= _print_counts(result, last)
     good &= _print_percentiles(result, latencies)
     sys.exit(not good)
 
 
-def _look(over: threading.Event, sizes: list[tuple[float, float, float]], every_s: float, last: dict[str, int]) -> None:
-    """Until it is over: sizes of the run and its observer, MiB, once in every_s; and the last count scraped."""
+def _look(over: threading.Event, sizes: list[tuple[float, float]], every_s: float, last: dict[str, int]) -> None:
+    """Until it is over: sizes of the run and its observer, MiB, once in every_s, and what was scraped last. Sizes are
+    noted once the rows go round, and while it measures."""
     began = next_s = time.monotonic()
     while not over.wait(0.5):
-        with (
-            suppress(OSError, ValueError),
-            urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=5) as page,
-        ):
-            lines = page.read().decode().splitlines()
-            names = ("loadtrt_requests_total{", "loadtrt_observer_missed_requests_total{")
-            last["requests"] = int(sum(float(it.rpartition(" ")[2]) for it in lines if it.startswith(names)))
-        run = _child_of(threading.main_thread().native_id)
-        observer = None if run is None else observer_of(run)
-        if run is None or observer is None or time.monotonic() < next_s + every_s:
+        with suppress(OSError):
+            last.update(_scraped())
+        run = child_of(os.getpid())
+        observer = None if run is None else child_of(run)
+        if run is None or observer is None or not last["measures"] or time.monotonic() < next_s + every_s:
             continue
         next_s += every_s
         with suppress(OSError):
-            sizes.append(((time.monotonic() - began) / 60, _rss_mib(run), _rss_mib(observer)))
-            minute, own, theirs = sizes[-1]
-            print(f"{minute:8.1f} {own:10.1f} {theirs:14.1f} {format_count(last['requests']):>16}", flush=True)
+            found = _rss_mib(run), _rss_mib(observer)
+            minute, requests = (next_s - began) / 60, format_count(last["counted"])
+            print(f"{minute:8.1f} {found[0]:10.1f} {found[1]:14.1f} {requests:>16}", flush=True)
+            if last["counted"] > KEEP + RING:
+                sizes.append(found)
 
 
-def _counted() -> int:
-    """Requests that the observer has counted, and those that it knows to have missed."""
-    names = ("loadtrt_requests_total{", "loadtrt_observer_missed_requests_total{")
+def _scraped() -> dict[str, int]:
+    """Requests that the observer has counted, and those that it knows to have missed; 1 while the run measures."""
+    names = {
+        "counted": "loadtrt_requests_total{",
+        "missed": "loadtrt_observer_missed_requests_total{",
+        "measures": "loadtrt_phase{",
+    }
     with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=5) as page:
-        lines = page.read().decode().splitlines()
-    return int(sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(names)))
+        lines = [line for line in page.read().decode().splitlines() if 'phase="' not in line or "measure" in line]
+    return {
+        key: int(sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name)))
+        for key, name in names.items()
+    }
 
 
-def _print_sizes(sizes: list[tuple[float, float, float]]) -> bool:
-    """Whether both stayed within ±5 % of their middle, without the first tenth of the time, in which rows fill."""
+def _print_sizes(sizes: list[tuple[float, float]]) -> bool:
+    """Whether both stayed within ±5 % of their middle."""
     flat = True
-    settled = [row for row in sizes if row[0] > sizes[-1][0] / 10] if sizes else []
-    for place, name in ((1, "run"), (2, "observer")):
-        found = [row[place] for row in settled]
-        if found:
-            spread = (max(found) - min(found)) / (max(found) + min(found))
-            flat &= spread <= 0.05
-            print(f"{name}: {min(found):.1f} .. {max(found):.1f} MiB, ±{100 * spread:.1f} % of their middle")
-    return flat and bool(settled)
+    for found, name in zip(zip(*sizes, strict=True), ("run", "observer"), strict=False):
+        spread = (max(found) - min(found)) / (max(found) + min(found))
+        flat &= spread <= 0.05
+        print(f"{name}: {min(found):.1f} .. {max(found):.1f} MiB, ±{100 * spread:.1f} % of their middle")
+    if not sizes:
+        print(f"not told: memory grows until {KEEP + RING} requests were measured, and fewer were")
+    return flat and bool(sizes)
 
 
-def _print_counts(result: RunResult, scraped: int) -> bool:
-    print(f"{result.submitted} requests in run.json, {scraped} in the last scrape, with those missed")
-    return result.submitted == scraped
+def _print_counts(result: RunResult, scraped: dict[str, int]) -> bool:
+    counted, missed = scraped["counted"], scraped["missed"]
+    print(f"{result.submitted} requests in run.json; the observer counted {counted} and missed {missed}")
+    return result.submitted == counted + missed
 
 
 def _print_percentiles(result: RunResult, latencies: np.ndarray[tuple[int], np.dtype[np.int64]]) -> bool:
@@ -126,10 +133,6 @@ def _print_percentiles(result: RunResult, latencies: np.ndarray[tuple[int], np.d
 def _rss_mib(process: int) -> float:
     text = Path(f"/proc/{process}/status").read_text()
     return next(int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("VmRSS:"))
-
-
-def _child_of(process: int | None) -> int | None:
-    return None if process is None else observer_of(process)
 
 
 # `loadtrt run`, which leaves the latencies of its kept requests in a file.

@@ -164,7 +164,7 @@ def _stop_and_go(process: subprocess.Popen[bytes], stretches: list[tuple[int, in
     observer = None
     while observer is None and process.poll() is None:
         time.sleep(STRETCH_S)
-        observer = observer_of(process.pid)
+        observer = child_of(process.pid)
     watched, began = True, time.perf_counter_ns()
     while observer is not None and process.poll() is None:
         time.sleep(STRETCH_S)
@@ -176,7 +176,7 @@ def _stop_and_go(process: subprocess.Popen[bytes], stretches: list[tuple[int, in
             break
 
 
-def observer_of(pid: int) -> int | None:
+def child_of(pid: int) -> int | None:
     """The child of that process, if it has one."""
     with suppress(OSError, IndexError):
         return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
