@@ -14,7 +14,7 @@ from loadtrt.cli.main import cli
 from loadtrt.measure.capacity_result import Candidate, CapacityResult, ObjectiveCapacity, Scaling, Trial
 from loadtrt.measure.fleet_result import Choice, Comparison, FleetDemand, FleetResult, Gpu, Prediction, Speed
 from loadtrt.measure.layer_comparison import LayerComparison, compare_passes
-from loadtrt.measure.result import Cohort, Finding, Problem, RunResult, Steadiness
+from loadtrt.measure.result import Cohort, Finding, Problem, RunResult, ScenarioResult, Steadiness
 from loadtrt.measure.sweep_result import SkippedPoint, SweepPoint, SweepResult, trimmed
 from loadtrt.measure.telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost
 from loadtrt.report.page.report import Loaded
@@ -75,6 +75,13 @@ def whole_run() -> RunResult:
         cohorts={"p50": cohort, "p99": cohort.model_copy(update={"queue_ns": 9e6, "latency_ns": 1.55e7})},
         profile=profile(),
         telemetry=telemetry(),
+        scenario=ScenarioResult(
+            scenario="server",
+            metric="scheduled inferences a second",
+            requests=9,
+            by_rules=False,
+            reasons=("too short",),
+        ),
     )
 
 
