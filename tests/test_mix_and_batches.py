@@ -360,7 +360,7 @@ def test_shapes_say_the_other_open_sizes(load: dict[str, Any], tmp_path: Path) -
         assert sizes == [{"x": (batch, 64), "table": (1, 64)} for batch in (1, 4)]
         assert engine.info.batch == 4
         engine.close()
-    with pytest.raises(UsageError, match=r"--shapes x:Nx64x2: .* has 2 dimensions, not 3"):
+    with pytest.raises(UsageError, match=r"shape Nx64x2 does not fit x .* has 2 dimensions, not 3"):
         open_engine(load_config(None, {"engine": model, "on": "onnxruntime", "shapes": {"x": (1, 64, 2)}, **load}))
 
 
