@@ -12,7 +12,7 @@ from reported import HOSTILE, SCALING, measured, whole_run
 
 from loadtrt.load.stages import course_of
 from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.result import Interval
+from loadtrt.measure.result import Interval, Stall, Steadiness
 from loadtrt.measure.sampling import least_samples
 from loadtrt.report.charts.axes import linear, ranks
 from loadtrt.report.charts.bars import Bar, Stack, bars, stacks
@@ -182,6 +182,20 @@ def test_time_charts_mark_phases_and_slow_seconds() -> None:
     assert bands.count("span slow") == 2  # the band and its key
     assert bands.count("span transient") == 2
     assert len(_of_class(root, "hover")) == len(run.intervals)
+
+
+def test_a_phase_does_not_move_the_beginning() -> None:
+    """Where the only phase is late, as a drain is, the axis begins at 0; before it with a warm-up."""
+    run = measured()
+    late = tuple(interval.model_copy(update={"throttled": n == 15}) for n, interval in enumerate(run.intervals))
+    assert timeline_of(run.model_copy(update={"intervals": late})).start_ns == 0
+    drained = run.phases.model_copy(update={"drain_ns": 10**9})
+    assert timeline_of(run.model_copy(update={"phases": drained})).start_ns == 0
+    warmed = run.phases.model_copy(update={"warmup_ns": 2 * 10**9})
+    assert timeline_of(run.model_copy(update={"phases": warmed})).start_ns == -2 * 10**9
+    seen = Steadiness(stall=Stall(start_ns=12 * 10**9, longest_ns=10**9, times=1, total_ns=10**9, late=300, host=False))
+    still = timeline_of(run.model_copy(update={"steadiness": seen}))
+    assert (still.start_ns, [phase.name for phase in still.phases]) == (0, ["stood still"])
 
 
 def test_a_second_without_requests_is_a_gap() -> None:

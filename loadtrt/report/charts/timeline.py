@@ -54,7 +54,7 @@ class Timeline:
     @property
     def start_ns(self) -> float:
         """Where the axis begins: before 0 where a phase does."""
-        return min((phase.start_ns for phase in self.phases), default=0.0)
+        return min([0.0, *(phase.start_ns for phase in self.phases)])
 
     def plot(self, y: Axis, keys: Sequence[Key], height: float = 230) -> Plot:
         """A plot over this time, with its phases marked: named in it where there is room, in the legend else."""

@@ -109,7 +109,7 @@ def timeline_of(result: RunResult) -> Timeline:
         if result.steadiness.transient_ns:
             drawn.append(Phase("transient", "transient", 0, result.steadiness.transient_ns))
         slow, stall = result.steadiness.slow, result.steadiness.stall
-        drawn += [Phase("fell behind", "behind", slow.start_ns, slow.end_ns)] if slow else []
+        drawn += [Phase("slow", "behind", slow.start_ns, slow.end_ns)] if slow else []
         drawn += [Phase("stood still", "still", stall.start_ns, stall.start_ns + stall.longest_ns)] if stall else []
     if phases.drain_ns >= _DRAIN_SHARE * end_ns:
         drawn.append(Phase("drain", "edge", max(end_ns - phases.drain_ns, 0), end_ns))
