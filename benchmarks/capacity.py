@@ -173,6 +173,8 @@ def search(system: System, requests: int, seed: int) -> Found:
     with Rig(Silence(), close) as rig:
         finder = Finder(wanted, rig, Silence(), kept.append)
         finder.make()
+        if rig.stopped:
+            raise KeyboardInterrupt
     only = finder.result.candidates[0]
     rate, kinds = only.estimate_per_s or 0.0, Counter(trial.kind for trial in only.trials)
     return Found(

@@ -110,15 +110,6 @@ def test_a_failing_rate_is_published_beside_the_confirmed_one(slope: float) -> N
     assert max(len(runs(each, "refute")) for each in found) <= MOST_REFUTES
 
 
-def test_nothing_is_refuted_that_was_missed_already() -> None:
-    """A steep slope, 20 seeds: in some searches a run missed a few percent above the estimate, and then there is none
-    to refute it; there is in the others."""
-    found = [driven(search(), World(logistic(800, 30), 2000, seed)) for seed in range(20)]
-    without = [each for each in found if not runs(each, "refute")]
-    assert 0 < len(without) < 20
-    assert all((each.infeasible_min or math.inf) <= 1.06 * each.binding[1].rate for each in without)
-
-
 def test_a_generator_that_fails_above_the_capacity_changes_no_answer() -> None:
     """The refuting run is host-bound: nothing is missed, and what was confirmed stays confirmed."""
     one, world = search(), World(logistic(800, 20), 2000, 1)
@@ -132,7 +123,7 @@ def test_trials_last_until_they_are_worth_something() -> None:
     """Runs of 10 s worth 20 (N₁ of 45): the next last until 150 can be expected, 10 s to 60 s; where all are worth
     thousands, all last 10 s, and the first of few requests lasts until 3 000 are due."""
     few = driven(search(longest_s=60.0), World(logistic(800, 20), 20, 1))
-    assert [each.step.seconds for each in runs(few, "search")][0] == TRIAL_S
+    assert runs(few, "search")[0].step.seconds == TRIAL_S
     assert all(20 < each.step.seconds <= 60 for each in runs(few, "search")[1:])
     many = driven(search(longest_s=60.0), World(logistic(800, 20), 5000, 1))
     assert {each.step.seconds for each in runs(many, "search")} == {TRIAL_S}

@@ -12,11 +12,11 @@ worth. With few requests that is far below: a rate that is known to be met says 
 Missed or undecided, the next is 2 % lower, or where the estimate with it says, whichever is lower; MOST_CONFIRMS in
 all, and no more where no rate can be told.
 
-**Refute.** Then a run as far above as it must be to be missed even where p − √(p(1−p)/N) is seen, as long at the most,
-for it ends when it is missed: so there are two runs that the capacity lies between. None is made where one missed as
-near already.
-Undecided, the next is twice as far above; MOST_REFUTES in all. They are in no estimate: so far away the line bends.
-Of ten runs near the threshold the luckiest is met: feasible_max is of a confirming run, where there is one.
+**Refute.** Once confirmed, a run as far above as it must be to be missed even where p − √(p(1−p)/N) is seen, or where a
+trial missed, if that is nearer; as long at the most, for it ends when it is missed. Undecided, the next is twice as far
+above; MOST_REFUTES in all. They are in no estimate: so far away the line bends. So there are two runs that the capacity
+lies between: feasible_max and infeasible_min are of these, where there are any, for of ten runs near the threshold the
+luckiest is met, and the unluckiest missed.
 
 **Length.** A trial lasts until it can be expected to be worth _WORTH/p₀ independent requests, and LEAST_MET at the
 least, by what the runs before it were worth; the first one until _BAD/p₀ are due. From `trial_s` to `longest_s`.
@@ -108,10 +108,10 @@ class Search:
     def next(self) -> Step | None:
         """The run to make now; None at the end."""
         match self.answer:
-            case "found" | "undecided":
+            case "found":
                 rate = self._refute_rate()
                 return None if rate is None else self._step("refute", rate)
-            case "infeasible" | "host-bound":
+            case "undecided" | "infeasible" | "host-bound":
                 return None
         if not self.told:
             return self._step("search", min(max(self.start, self._least), self._ceiling))
@@ -177,8 +177,9 @@ class Search:
 
     @property
     def infeasible_min(self) -> float | None:
-        """The lowest rate at which a run missed an objective."""
-        return min((each.step.rate for each in self._valid if each.verdict == "missed"), default=None)
+        """The lowest rate at which a refuting run missed an objective; where none did, at which any run did."""
+        runs = [it for it in self._of("refute") if it.verdict == "missed"] or self._valid
+        return min((it.step.rate for it in runs if it.verdict == "missed"), default=None)
 
     @property
     def confirmed(self) -> float | None:
@@ -274,12 +275,11 @@ class Search:
         before = [each for each in self.told if each.step.kind == "refute"]
         if len(before) == MOST_REFUTES or any(each.host_bound or each.verdict == "missed" for each in before):
             return None
-        found = self.binding[1].rate
-        rate = min(found + 2 * (before[-1].step.rate - found), self._ceiling) if before else self._missable
-        near = max(found * (1 + self.precision), rate / _STEP)
-        missed = self.infeasible_min is not None and self.infeasible_min <= near
-        again = bool(before) and rate <= before[-1].step.rate
-        return None if missed or again or rate <= found else rate
+        found = max(self.binding[1].rate, self.confirmed or 0.0)
+        missed = [it.step.rate for it in self._of("search") if it.verdict == "missed"]
+        rate = found + 2 * (before[-1].step.rate - found) if before else min([self._missable, *missed])
+        rate = min(max(rate, found / _STEP), self._ceiling)
+        return rate if rate > (before[-1].step.rate if before else found) else None
 
     def _hopeless(self, last: Told) -> bool:
         """Whether not even the slowest run that is made to confirm told anything, nor is any other likely to."""

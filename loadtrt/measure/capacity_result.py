@@ -76,10 +76,10 @@ class Candidate(_Model):
     the lowest rate. host-bound: the generator was the bottleneck before the engine was, at `host_bound_per_s`.
     None: not searched (`dropped` says why), or ended too early.
     estimate_per_s (low, high: 95 %): the least over the objectives, whose text is `binding`; `objectives` has each.
-    feasible_max_per_s, infeasible_min_per_s: the highest rate at which a run met all objectives (a confirming one, if
-    any did), the lowest at which one missed any. boundary: cliff: from far below the allowed share to far above it
-    within the precision. joules_per_inference: at the confirming run, where telemetry tells. conclusion: all that in a
-    sentence."""
+    feasible_max_per_s, infeasible_min_per_s: the highest rate at which a confirming run met all objectives, the lowest
+    at which a refuting one missed any; where there is none, any run. boundary: cliff: from far below the allowed share
+    to far above it within the precision. joules_per_inference: at the confirming run, where telemetry tells.
+    conclusion: all that in a sentence."""
 
     contexts: int
     batch: int | None
