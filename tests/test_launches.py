@@ -133,7 +133,6 @@ class Cuda:
         return SimpleNamespace(
             **steps,
             cudaStreamNonBlocking=1,
-            cudaEventBlockingSync=1,
             cudaError_t=SimpleNamespace(cudaErrorNotReady=600),
             cudaMemcpyKind=SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2),
             cudaStreamCaptureMode=SimpleNamespace(cudaStreamCaptureModeThreadLocal=1),
@@ -165,7 +164,7 @@ def _lane(cuda: Cuda, nbytes: int, *, refuse: bool = False, **options: Any) -> L
     part = LanePart(
         tensors, lambda *_: None, enqueue, lambda: "it does what graphs cannot", [{"x": 1}, {"x": 2}, {"x": 3}]
     )
-    given = {"graph": True, "copies": True, "blocking": False} | options
+    given = {"graph": True, "copies": True} | options
     lane = Lane([part], 2, stream=Stream(), **given)
     cuda.calls.clear()
     return lane
@@ -197,10 +196,11 @@ def test_each_input_set_has_a_graph_that_copies_it(cuda: Cuda) -> None:
 
 
 def test_large_inputs_are_copied_by_calls_of_their_own(cuda: Cuda) -> None:
-    """Record, copy, record, launch; the graph waits for its copy and for the compute before."""
+    """Record, copy, record, launch, copy, record; the graph waits for its copy and for the compute before."""
     lane = _lane(cuda, COPIED_TOGETHER_BYTES + 1)
     lane.submit(1)
-    assert cuda.calls == ["cudaEventRecordWithFlags", "cudaMemcpyAsync", "cudaEventRecordWithFlags", "cudaGraphLaunch"]
+    record, copy = "cudaEventRecordWithFlags", "cudaMemcpyAsync"
+    assert cuda.calls == [record, copy, record, "cudaGraphLaunch", copy, record]
     assert len(cuda.graphs) == 2
     assert all([name for name, _ in graph].count("cudaStreamWaitEvent") == 2 for graph in cuda.graphs)
 

@@ -32,7 +32,7 @@ class BufferSet:
     """Device memory of every tensor, pinned memory of every output, as large as any part needs, and the events of one
     request. last: the event that completes it."""
 
-    def __init__(self, parts: Sequence[LanePart], blocking: bool, copies: bool) -> None:
+    def __init__(self, parts: Sequence[LanePart], copies: bool) -> None:
         self.device: dict[str, DeviceBuffer] = {}
         self.outputs: dict[str, PinnedBuffer] = {}
         self.events: list[Event] = []
@@ -42,7 +42,7 @@ class BufferSet:
                 self.device[spec.name] = DeviceBuffer(nbytes)
                 if not spec.is_input:
                     self.outputs[spec.name] = PinnedBuffer(nbytes)
-            self.events.extend(Event(blocking) for _ in range(5))
+            self.events.extend(Event() for _ in range(5))
         except EngineError:
             with suppress(CudaError):  # what went wrong first is what counts
                 self.close()

@@ -1,7 +1,7 @@
 """One lane: an execution context, its buffer sets, and the streams they work on.
 
 A request is copy in, compute and copy out with events around each. All of it is captured once as a CUDA graph and is
-one launch then; large inputs are copied by calls of their own on a stream of their own. Each buffer set has a stream,
+one launch then; where inputs are large, only compute is, and copies are calls of their own. Each buffer set has a stream,
 so that copies of one overlap the compute of another; an event makes compute of one wait for that of the one before,
 since they share the context. Two requests in flight never share a buffer set.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loadtrt.cuda.buffer_set import BufferSet
 from loadtrt.cuda.runtime import call, close_all, cudart, error_of
-from loadtrt.cuda.stream import EXTERNAL, MS_NS, Event, Graph, Stream
+from loadtrt.cuda.stream import EXTERNAL, MS_NS, Graph, Stream
 from loadtrt.errors import CudaError, EngineError
 from loadtrt.load.tensors import numpy_dtype
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 # A call of the CUDA runtime and its arguments; calls return (status, ...).
 _Step = tuple["Callable[..., tuple[Any, ...]]", tuple[Any, ...]]
 
-# Inputs up to this size are copied within the graph, which saves three calls, some 6 µs. Larger ones are worth a stream
-# of their own: with many lanes their copies would stand in the hardware's queues before other lanes' compute (5 % of
-# the throughput of GoogLeNet at batch 16 in eight contexts; docs/performance.md).
+# Inputs up to this size are copied within the graph, which saves five calls, some 10 µs. Larger ones have a stream of
+# their own: with many lanes their copies would stand in the hardware's queues before other lanes' compute, and a graph
+# of more than kernels computes 2 % slower there (GoogLeNet at batch 16; docs/performance.md).
 COPIED_TOGETHER_BYTES = 64 << 10
 
 
@@ -74,7 +74,6 @@ class Lane:
         stream: Stream,
         graph: bool,
         copies: bool,
-        blocking: bool,
         per_launch: int = 1,
     ) -> None:
         self._parts = [
@@ -94,7 +93,7 @@ class Lane:
         self.graph_refusal = "" if graph else "not asked for"
         try:
             for _ in range(buffers * per_launch):
-                self._sets.append(BufferSet(self._parts, blocking, copies))
+                self._sets.append(BufferSet(self._parts, copies))
             # Streams share a GPU's few hardware queues in the order in which they are made, so none is made idly.
             apart = copies and buffers > 1
             for number in range(buffers):
@@ -110,15 +109,9 @@ class Lane:
                 self.close()
             raise
 
-    @property
-    def last_events(self) -> list[Event]:
-        """The event that completes the last request of each slot."""
-        return [slot.sets[-1].events[4 if self._copies else 3] for slot in self._slots]
-
-    def submit(self, inputs: int) -> int:
+    def submit(self, inputs: int) -> None:
         """Enqueue `per_launch` requests, with input set `inputs` and those after it in its part, into the next slot,
-        which must be free: at most `buffers` submits are in flight. Returns the slot's number. Raises CudaError or
-        EngineError."""
+        which must be free: at most `buffers` submits are in flight. Raises CudaError or EngineError."""
         number = self._next
         if self._in_flight + self._per_launch > len(self._sets):
             raise EngineError(
@@ -132,7 +125,6 @@ class Lane:
         slot.part = self._part_of[inputs]
         self._in_flight += self._per_launch
         self._next = number + 1 if number + 1 < len(self._slots) else 0
-        return number
 
     def poll(self, clock: GpuClock) -> Finished | None:
         """The oldest request in flight, if it has finished. Raises CudaError when the device has failed."""
@@ -218,22 +210,26 @@ class Lane:
             [part.addresses[(first + number) % len(part.addresses)] for number in range(self._per_launch)]
             for first in range(len(part.addresses))
         ]
-        input_bytes = sum(spec.nbytes for spec in part.tensors if spec.is_input)
-        try:
-            if self._copies and input_bytes <= COPIED_TOGETHER_BYTES and not self.graph_refusal:
-                return [
-                    [self._capture(slot, [*self._copies_in(slot, part, sources, slot.stream, EXTERNAL),
-                                          *self._computes(slot, part, EXTERNAL, copied=True)])]
-                    for sources in inputs
-                ]  # fmt: skip
-            if not self.graph_refusal:
-                launch = self._capture(slot, self._computes(slot, part, EXTERNAL))
-                return [[*self._copies_in(slot, part, sources, self._in, 0), launch] for sources in inputs]
-        except CudaError as error:
-            self.graph_refusal = f"{error}; {part.reason()}"
-            slot.stream.synchronize()
-        plain = self._computes(slot, part, 0)
-        return [[*self._copies_in(slot, part, sources, self._in, 0), *plain] for sources in inputs]
+        together = self._copies and sum(it.nbytes for it in part.tensors if it.is_input) <= COPIED_TOGETHER_BYTES
+        compute = self._computes(slot, part, 0)
+        if not self.graph_refusal:
+            try:
+                if together:
+                    return [[self._capture(slot, self._request(slot, part, sources))] for sources in inputs]
+                compute = [self._capture(slot, self._computes(slot, part, EXTERNAL))]
+            except CudaError as error:
+                self.graph_refusal = f"{error}; {part.reason()}"
+                slot.stream.synchronize()
+        out = self._copies_out(slot, part, 0)
+        return [[*self._copies_in(slot, part, sources, self._in, 0), *compute, *out] for sources in inputs]
+
+    def _request(self, slot: _Slot, part: LanePart, sources: Sequence[Mapping[str, int]]) -> list[_Step]:
+        """All of it, on one stream, for a graph."""
+        return [
+            *self._copies_in(slot, part, sources, slot.stream, EXTERNAL),
+            *self._computes(slot, part, EXTERNAL, copied=True),
+            *self._copies_out(slot, part, EXTERNAL),
+        ]
 
     def _capture(self, slot: _Slot, steps: list[_Step]) -> _Step:
         graph = Graph.capture(slot.stream, lambda: _run(steps))
@@ -255,7 +251,7 @@ class Lane:
         return steps
 
     def _computes(self, slot: _Slot, part: LanePart, flags: int, *, copied: bool = False) -> list[_Step]:
-        """Each request's compute and copy out, between their events. copied: the inputs came in on this stream."""
+        """Each request's compute between its events. copied: the inputs came in on this stream."""
         runtime = cudart()
         record, wait, stream = runtime.cudaEventRecordWithFlags, runtime.cudaStreamWaitEvent, slot.stream.handle
         steps: list[_Step] = []
@@ -267,22 +263,25 @@ class Lane:
             steps.append((record, (made.start, stream, flags)))
             steps.append((self._enqueue, (made, part, slot.stream)))
             steps.append((record, (made.end, stream, flags)))
-        for made in slot.sets if self._copies else []:
+        return steps
+
+    def _copies_out(self, slot: _Slot, part: LanePart, flags: int) -> list[_Step]:
+        """Each request's copy out, and the event that completes it."""
+        if not self._copies:
+            return []
+        runtime, stream = cudart(), slot.stream.handle
+        kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        steps: list[_Step] = []
+        for made in slot.sets:
             steps += [
                 (
                     runtime.cudaMemcpyAsync,
-                    (
-                        made.outputs[spec.name].address,
-                        made.device[spec.name].address,
-                        spec.nbytes,
-                        runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost,
-                        stream,
-                    ),
+                    (made.outputs[spec.name].address, made.device[spec.name].address, spec.nbytes, kind, stream),
                 )
                 for spec in part.tensors
                 if not spec.is_input
             ]
-            steps.append((record, (made.d2h_end, stream, flags)))
+            steps.append((runtime.cudaEventRecordWithFlags, (made.d2h_end, stream, flags)))
         return steps
 
     def _copy_in(self, made: BufferSet, part: LanePart, source: Mapping[str, int], stream: Stream) -> list[_Step]:

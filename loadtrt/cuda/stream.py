@@ -41,10 +41,10 @@ class Stream:
 
 
 class Event:
-    """A timing event. blocking: cudaEventSynchronize sleeps instead of spinning."""
+    """A timing event."""
 
-    def __init__(self, blocking: bool = False) -> None:
-        self.handle = call("cudaEventCreateWithFlags", cudart().cudaEventBlockingSync if blocking else 0)
+    def __init__(self) -> None:
+        self.handle = call("cudaEventCreateWithFlags", 0)
 
     def close(self) -> None:
         """Destroy it. Safe to call twice."""

@@ -5,11 +5,10 @@ NVIDIA's advice for several contexts is one enqueuing thread: more of them conte
 
 from __future__ import annotations
 
-import threading
+import time
 from contextlib import suppress
 from dataclasses import replace
 from operator import itemgetter
-from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +17,11 @@ import anyio.lowlevel
 from loadtrt.cuda.buffer_set import LanePart
 from loadtrt.cuda.lane import Lane
 from loadtrt.cuda.memory import PinnedBuffer
-from loadtrt.cuda.runtime import call, close_all, cudart, device_properties, memory_info
-from loadtrt.cuda.stream import Event, GpuClock, Stream
+from loadtrt.cuda.runtime import close_all, device_properties, memory_info
+from loadtrt.cuda.stream import GpuClock, Stream
 from loadtrt.engines.engine import Completion
+from loadtrt.engines.looks import Looks, wake_on_time
 from loadtrt.engines.sidecar import build_facts
-from loadtrt.engines.wakeup import Wakeup
 from loadtrt.errors import CudaError
 from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill
 
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
 # How often the event loop gets a turn. A turn costs a spinning wait 10 µs; where requests are few and nobody spins, one
 # costs as much as a request.
-_TURN_NS, _BLOCKING_TURN_NS = 1_000_000, 20_000_000
+_TURN_NS, _SLEEPING_TURN_NS = 1_000_000, 20_000_000
 _COMPLETED = itemgetter(Completion._fields.index("completed_ns"))
 _completion = tuple.__new__  # a NamedTuple's own constructor takes several times as long
 
@@ -63,9 +62,8 @@ class TensorRTEngine:
         self._streams: list[Stream] = []
         self._inputs: list[dict[str, PinnedBuffer]] = []
         self._clock: GpuClock | None = None
-        self._waiters: list[list[_Waiter]] = []
-        self._wakeup = Wakeup() if config.wait == "block" else None
-        self._turn_ns, self._turn_every = 0, _TURN_NS if self._wakeup is None else _BLOCKING_TURN_NS
+        self._looks = Looks(config.contexts) if config.wait == "block" else None
+        self._turn_ns, self._turn_every = 0, _TURN_NS if self._looks is None else _SLEEPING_TURN_NS
         self.now_ns = perf_counter_ns
         digest = plan.header.sha256
         build, wrong = build_facts(plan.header.path, digest)
@@ -127,15 +125,13 @@ class TensorRTEngine:
                     stream=stream,
                     graph=graph,
                     copies=self._config.copies,
-                    blocking=self._config.wait == "block",
                     per_launch=self.per_launch,
                 )
             )
         self._clock = GpuClock()
         self._clock.take_anchor()
-        if self._wakeup is not None:
-            device, wakeup = self._config.device, self._wakeup
-            self._waiters = [[_Waiter(device, event, wakeup) for event in lane.last_events] for lane in self._lanes]
+        if self._looks is not None:
+            wake_on_time()
         refusals = {lane.graph_refusal for lane in self._lanes} - {"", "not asked for"}
         notes = tuple(f"no CUDA graph: {refusal}" for refusal in sorted(refusals))
         self.info = replace(self.info, mode=self._mode(), notes=self.info.notes + notes)
@@ -154,13 +150,13 @@ class TensorRTEngine:
 
     def submit(self, lane: int, inputs: int) -> None:
         """As the protocol says: one CUDA call on the calling thread, or a few (cuda/lane.py)."""
-        slot = self._lanes[lane].submit(inputs)
-        if self._waiters:
-            self._waiters[lane][slot].started.put(True)
+        self._lanes[lane].submit(inputs)
+        if self._looks is not None:
+            self._looks.sent(lane, perf_counter_ns(), self.per_launch)
 
     async def wait(self, until_ns: int) -> Sequence[Completion]:
         """As the protocol says. Spinning polls events, with nothing in flight too: a core that slept wakes late and
-        with cold caches, which bursts after a pause show. Blocking sleeps until a waiting thread saw one complete."""
+        with cold caches, which bursts after a pause show. Blocking sleeps between looks (engines/looks.py)."""
         assert self._clock is not None  # noqa: S101  # allocate() was called
         now = perf_counter_ns()
         if now - self._turn_ns > self._turn_every:
@@ -171,13 +167,16 @@ class TensorRTEngine:
         while True:
             found = self._poll()
             now = perf_counter_ns()
+            if self._looks is not None:
+                self._looks.looked(now, found)
             if found or now >= until_ns:
                 return found
-            if self._wakeup is not None:
-                await self._wakeup.wait(until_ns)
-            elif now - self._turn_ns > self._turn_every:
+            if now - self._turn_ns > self._turn_every:
                 await anyio.lowlevel.checkpoint()
-                self._turn_ns = perf_counter_ns()
+                now = self._turn_ns = perf_counter_ns()
+            if self._looks is not None:
+                look_ns = min(until_ns, self._looks.next_ns, now + _SLEEPING_TURN_NS)
+                time.sleep(max(look_ns - now, 0) / 1e9)  # short; an event loop's timers are too late
 
     def _poll(self) -> list[Completion]:
         """What has finished, in the order of time. An error on the way is raised once nothing found is lost by it."""
@@ -217,18 +216,14 @@ class TensorRTEngine:
     def close(self) -> None:
         """Lanes, contexts, streams, then the engine and its runtime. A device that has failed is let go without a word:
         its failure was raised where it was found."""
-        for waiter in (waiter for of_lane in self._waiters for waiter in of_lane):
-            waiter.close()
         pinned = [buffer for arrays in self._inputs for buffer in arrays.values()]
         owned: list[Closes] = [*self._lanes, *self._contexts, *self._streams, *pinned, self._plan]
         if self._clock is not None:
             owned.insert(0, self._clock)
         self._clock = None
-        self._waiters, self._lanes, self._contexts, self._streams, self._inputs = [], [], [], [], []
+        self._lanes, self._contexts, self._streams, self._inputs = [], [], [], []
         with suppress(CudaError):
             close_all(owned)
-        if self._wakeup is not None:
-            self._wakeup.close()
 
 
 def _largest_each(parts: Sequence[Sequence[TensorSpec]]) -> list[TensorSpec]:
@@ -240,31 +235,3 @@ def _precision(verdict: str, build: dict[str, Any] | None) -> str:
     """The verdict on --fp16; where TensorRT cannot give one, with what the build was asked for."""
     asked = build["precision"] if build and verdict.startswith("not knowable") else ""
     return f"{verdict}; its build says: {asked}" if asked else verdict
-
-
-class _Waiter:
-    """A thread that sleeps in cudaEventSynchronize for one buffer set's requests, and wakes the event loop.
-
-    One for each buffer set: its event is recorded anew only after the loop has seen it complete, so that a thread that
-    comes late waits for its own next request and misses nobody else's.
-    """
-
-    def __init__(self, device: int, event: Event, wakeup: Wakeup) -> None:
-        self.started: SimpleQueue[bool] = SimpleQueue()  # True: a request was submitted; False: no more will be
-        self._device = device
-        self._event = event
-        self._wakeup = wakeup
-        self._thread = threading.Thread(target=self._work, name="loadtrt-waiter", daemon=True)
-        self._thread.start()
-
-    def _work(self) -> None:
-        runtime, event = cudart(), self._event.handle
-        call("cudaSetDevice", self._device)
-        while self.started.get():
-            runtime.cudaEventSynchronize(event)  # a failure shows in the loop's own query
-            self._wakeup.notify()
-
-    def close(self) -> None:
-        """End the thread once the request it waits for has finished."""
-        self.started.put(False)
-        self._thread.join()

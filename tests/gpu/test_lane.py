@@ -80,7 +80,6 @@ def _lane(
         stream=stream,
         graph=graph,
         copies=copies,
-        blocking=False,
         per_launch=per_launch,
     )
     clock.take_anchor()
@@ -115,7 +114,7 @@ def test_parts_share_buffer_sets_and_no_outputs(graph: bool) -> None:
     for tensors, buffer in zip((TENSORS, half), inputs, strict=True):
         copier = _Copier(nbytes=tensors[0].nbytes)
         parts.append(LanePart(tensors, copier.bind, copier.enqueue, lambda: "refused", [{"x": buffer.address}]))
-    lane = Lane(parts, 2, stream=stream, graph=graph, copies=True, blocking=False)
+    lane = Lane(parts, 2, stream=stream, graph=graph, copies=True)
     clock.take_anchor()
     assert (lane.graph_refusal == "") == graph
     sent: list[int] = []
@@ -259,7 +258,6 @@ def test_an_enqueue_that_fails_is_an_engine_error() -> None:
             stream=stream,
             graph=True,
             copies=True,
-            blocking=False,
         )
     buffer.close()
     stream.close()
