@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import TYPE_CHECKING
 
 import anyio
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 
 from loadtrt.config import RunConfig
 from loadtrt.engines.open import open_engine
+from loadtrt.engines.simulated import SimulatedEngine
+from loadtrt.engines.simulation import parse_simulation
 from loadtrt.lanes.recorder import Recorder
-from loadtrt.lanes.scheduler import Stop
+from loadtrt.lanes.scheduler import Load, Stop, drive
 from loadtrt.lanes.session import Session, run_session
 from loadtrt.live.follower import Follower
 from loadtrt.load.inputs import make_inputs
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy.typing as npt
+
+    from loadtrt.engines.engine import Completion
 
 
 @given(
@@ -221,18 +226,45 @@ def test_a_whole_run_ends_on_the_board(keep: int, anyio_backend: tuple[str, dict
     assert counts[-1] > 0  # told while it went on
 
 
-def test_a_board_takes_no_memory_before_it_is_written() -> None:
-    """A run of a thousand requests needs no room for a million."""
-    import mmap
+def test_observers_are_at_most_a_tenth_of_a_second_behind(anyio_backend: tuple[str, dict[str, object]]) -> None:
+    """Whatever completed 0.1 s before an instant at which the scheduler looks round is on the board, also where nothing
+    is due for long."""
+    engine = SimulatedEngine(parse_simulation("service=3ms,clock=virtual", seed=1), contexts=2)
+    engine.allocate([{"x": np.zeros((1, 16), np.float32)}])
+    recorder = Recorder(2, engine.now_ns())
+    follower, completed = Follower(recorder.board, 2), [recorder.start_ns]
+    due = np.random.default_rng(1).exponential(20e6, 300).cumsum().astype(np.int64)
+    behind: list[int] = []
 
+    def look(completion: Completion, _: int) -> None:
+        follower.follow()
+        old = sum(at < completion.completed_ns - 100_000_000 for at in completed[1:])
+        behind.append(max(old - follower.seen, 0))
+        completed.append(completion.completed_ns)
+
+    name, options = anyio_backend
+    load = Load(due=due)
+    anyio.run(lambda: drive(engine, recorder, load, Stop(), look), backend=name, backend_options=options)
+    follower.follow()
+    assert behind == [0] * 300
+    assert follower.seen == 300 == recorder.seen
+
+
+def test_a_board_takes_no_memory_before_it_is_written() -> None:
+    """A run of a thousand requests needs no room for a million; what is to come can be taken at once."""
     memory = mmap.mmap(-1, board_bytes())
     board = Board(memory)
     recorder = Recorder(1, 0, board=board)
     _record(recorder, 1000)
     assert recorder.seen == 0  # nothing is counted while it measures
+    assert _resident_bytes(board) < 8 * len(COLUMNS) * 1000 + 16384
+    board.touch(100_000)
+    assert 8 * len(COLUMNS) * 99_000 < _resident_bytes(board) < 8 * len(COLUMNS) * 101_000
+
+
+def _resident_bytes(board: Board) -> int:
     with open("/proc/self/smaps", encoding="ascii") as file:
         text = file.read()
     address = f"{board.rows.ctypes.data & ~4095:x}-"
     (part,) = [part for part in text.split("VmFlags") if f"\n{address}" in part or part.startswith(address)]
-    rss = next(int(line.split()[1]) for line in part.splitlines() if line.startswith("Rss:"))
-    assert rss << 10 < 8 * len(COLUMNS) * 1000 + 16384
+    return next(int(line.split()[1]) << 10 for line in part.splitlines() if line.startswith("Rss:"))

@@ -129,11 +129,12 @@ async def run_session(
                 begins("warm-up", 0, 0, 0)
             await _warm_up(engine, config, len(inputs), stop, session, on_tick, clocks_settled)
         if not stop.requested:
-            begins("measure", 0, 0, 0)
             bounds = [(item.metric, item.bound_ns) for item in map(parse_objective, config.objective)]
             recorder = Recorder(
                 engine.contexts, 0, board=board, bounds=bounds, items=items_of(engine, config, len(inputs))
             )
+            recorder.board.touch(_expected(load, session))
+            begins("measure", 0, 0, 0)
             await _measure(engine, recorder, load, stop, session, config, on_tick)
         if config.export_output and session.driven is not None and not session.driven.unserved:
             try:
@@ -251,6 +252,14 @@ async def _warm_up(
     session.warmup_ns = engine.now_ns() - began
 
 
+def _expected(load: Load, session: Session) -> int:
+    """How many requests will be measured: in a closed loop, if it goes on as it did in warm-up."""
+    if load.due is not None:
+        return len(load.due)
+    pace = session.warmup_requests / session.warmup_ns if session.warmup_ns else 0
+    return max(round(pace * load.least_ns), load.least_requests)
+
+
 async def _measure(
     engine: Engine,
     recorder: Recorder,
@@ -260,9 +269,6 @@ async def _measure(
     config: RunConfig,
     on_tick: OnTick | None,
 ) -> None:
-    pace = session.warmup_requests / session.warmup_ns if session.warmup_ns else 0
-    expected = max(round(pace * load.least_ns), load.least_requests) if load.due is None else len(load.due)
-    recorder.board.touch(expected)
     gc.collect()
     gc.freeze()  # a full collection over what libraries left behind takes longer than many a request
     gc.disable()

@@ -6,7 +6,8 @@ requests late by milliseconds. The first rows are kept; those after them go roun
 
 Two words guard what is read. `sequence` is odd while the words beside it are written, and a reader copies them again
 where it was odd, or has changed meanwhile. `reached` says how far the ring is overwritten, but for STRIDE rows: what a
-reader copied counts where it still lay whole after that. That stores are seen in their order is x86-64's doing.
+reader copied counts where it still lay whole after that. That stores are seen in their order is x86-64's doing; on
+other processors a row may, very rarely, be read before it is whole.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ PHASES = ("load", "verify", "warm-up", "measure", "drain", "done")
 OUTCOMES = ("ok", "failed", "unserved", "dropped")  # by the status of a record
 RATIOS = (1.05, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)  # upper bounds of latency over compute; +Inf follows
 WINDOW_RANKS = (0.5, 0.9, 0.95, 0.99, 0.999, 1.0)
-MOST_OBJECTIVES = 8
+MOST_OBJECTIVES = 8  # each is a row of the terminal, and four series of metrics
 KEEP = 1 << 20  # rows kept (88 MiB)
 RING = 1 << 18  # rows that go round after them (22 MiB): a second and more of the fastest engine there is
 STRIDE = 128  # rows that are written in the ring before `reached` says so
