@@ -1,9 +1,9 @@
 """One lane: an execution context, its buffer sets, and the streams they work on.
 
 A request is copy in, compute and copy out with events around each. All of it is captured once as a CUDA graph and is
-one launch then; where inputs are large, only compute is, and copies are calls of their own. Each buffer set has a stream,
-so that copies of one overlap the compute of another; an event makes compute of one wait for that of the one before,
-since they share the context. Two requests in flight never share a buffer set.
+one launch then; where inputs are large only compute is, and copies are calls of their own. Each buffer set has a stream
+of its own, so that copies of one overlap the compute of another; an event makes compute of one wait for that of the one
+before, since they share the context. Two requests in flight never share a buffer set.
 """
 
 from __future__ import annotations
