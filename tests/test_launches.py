@@ -196,13 +196,32 @@ def test_each_input_set_has_a_graph_that_copies_it(cuda: Cuda) -> None:
 
 
 def test_large_inputs_are_copied_by_calls_of_their_own(cuda: Cuda) -> None:
-    """Record, copy, record, launch, copy, record; the graph waits for its copy and for the compute before."""
+    """Record, copy, record, launch, wait, copy, record; the graph waits for its copy, and its stream for the compute
+    before."""
     lane = _lane(cuda, COPIED_TOGETHER_BYTES + 1)
     lane.submit(1)
-    record, copy = "cudaEventRecordWithFlags", "cudaMemcpyAsync"
-    assert cuda.calls == [record, copy, record, "cudaGraphLaunch", copy, record]
-    assert len(cuda.graphs) == 2
-    assert all([name for name, _ in graph].count("cudaStreamWaitEvent") == 2 for graph in cuda.graphs)
+    record, copy, wait = "cudaEventRecordWithFlags", "cudaMemcpyAsync", "cudaStreamWaitEvent"
+    assert cuda.calls == [record, copy, record, "cudaGraphLaunch", wait, copy, record]
+    assert [[name for name, _ in graph] for graph in cuda.graphs] == [[wait, record, "enqueue", record]] * 2
+
+
+@pytest.mark.parametrize(("lanes", "waits"), [(1, 1), (4, 1), (5, 0)])
+def test_slots_have_streams_as_far_as_queues_go(cuda: Cuda, lanes: int, waits: int) -> None:
+    """Two slots a lane in up to four lanes overlap, ordered by an event; beyond, a lane's one stream orders them."""
+    lane = _lane(cuda, 1024, lanes=lanes)
+    assert all([name for name, _ in graph].count("cudaStreamWaitEvent") == waits for graph in cuda.graphs)
+    assert len({slot.compute.handle for slot in lane._slots}) == 1 + waits
+
+
+def test_without_copies_one_stream_is_enough(cuda: Cuda) -> None:
+    """A launch and nothing else; the stream's order keeps requests of a context apart."""
+    lane = _lane(cuda, 1 << 20, copies=False)
+    lane.submit(0)
+    lane.submit(1)
+    assert cuda.calls == ["cudaGraphLaunch"] * 2
+    assert [[name for name, _ in graph] for graph in cuda.graphs] == [
+        ["cudaEventRecordWithFlags", "enqueue", "cudaEventRecordWithFlags"]
+    ] * 2
 
 
 def test_a_refused_capture_runs_plainly(cuda: Cuda) -> None:

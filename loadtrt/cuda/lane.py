@@ -1,9 +1,10 @@
 """One lane: an execution context, its buffer sets, and the streams they work on.
 
-A request is copy in, compute and copy out with events around each. All of it is captured once as a CUDA graph and is
-one launch then; where inputs are large only compute is, and copies are calls of their own. Each buffer set has a stream
-of its own, so that copies of one overlap the compute of another; an event makes compute of one wait for that of the one
-before, since they share the context. Two requests in flight never share a buffer set.
+A request is copy in, compute and copy out with events around each. Where inputs are small all of it is captured once as
+a CUDA graph, and is one launch then. Each buffer set has a stream of its own, as far as there are hardware queues: so
+copies of one overlap the compute of another, and an event makes compute of one wait for that of the one before, since
+they share the context. Where inputs are large only compute is a graph, and the lane has a stream for copies in, one for
+compute and one for copies out. Two requests in flight never share a buffer set.
 """
 
 from __future__ import annotations
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
 # A call of the CUDA runtime and its arguments; calls return (status, ...).
 _Step = tuple["Callable[..., tuple[Any, ...]]", tuple[Any, ...]]
 
-# Inputs up to this size are copied within the graph, which saves five calls, some 10 µs. Larger ones have a stream of
-# their own: with many lanes their copies would stand in the hardware's queues before other lanes' compute, and a graph
-# of more than kernels computes 2 % slower there (GoogLeNet at batch 16; docs/performance.md).
+# Inputs up to this size are copied within the graph, which saves six calls, some 12 µs. Larger ones are better off with
+# streams of their own: a graph of more than kernels computes 1 to 2 % slower (GoogLeNet at batch 16;
+# docs/performance.md).
 COPIED_TOGETHER_BYTES = 64 << 10
+# Streams share so many hardware queues (CUDA_DEVICE_MAX_CONNECTIONS), and whole requests that share one wait for each
+# other: GoogLeNet at batch 1 in 8 contexts then served 5 354/s, and 8 880/s where queues sufficed.
+HARDWARE_QUEUES = 8
 
 
 class Finished(NamedTuple):
@@ -47,11 +51,15 @@ class Finished(NamedTuple):
 
 
 class _Slot:
-    """What one launch works with: a stream and the buffer sets of its requests. before: the last set of the slot whose
-    compute must have ended first, None where the stream's own order sees to it. part: whose outputs lie in it."""
+    """What one submit works with: the streams of its copies in, compute and copies out, which may be one, and the
+    buffer sets of its requests. before: the set whose compute must have ended first, None where the stream's own order
+    sees to it. part: whose outputs lie in it."""
 
-    def __init__(self, stream: Stream, sets: list[BufferSet], before: BufferSet | None) -> None:
-        self.stream, self.sets, self.before = stream, sets, before
+    def __init__(
+        self, copy_in: Stream, compute: Stream, copy_out: Stream, sets: list[BufferSet], before: BufferSet | None
+    ) -> None:
+        self.copy_in, self.compute, self.copy_out = copy_in, compute, copy_out
+        self.sets, self.before = sets, before
         self.graphs: list[Graph] = []
         self.programs: list[list[_Step]] = []  # one for each input set
         self.part = 0
@@ -63,7 +71,8 @@ class Lane:
 
     per_launch: requests of one submit; `buffers` times as many are in flight at most. graph: try to capture; then
     `graph_refusal` says why it could not be. copies: move inputs and outputs with every request; otherwise input set 0
-    lies on the device from the start. stream: of the first slot, and not owned. Raises CudaError and EngineError.
+    lies on the device from the start. stream: of compute, and not owned. lanes: how many there are of this kind. Raises
+    CudaError and EngineError.
     """
 
     def __init__(
@@ -75,6 +84,7 @@ class Lane:
         graph: bool,
         copies: bool,
         per_launch: int = 1,
+        lanes: int = 1,
     ) -> None:
         self._parts = [
             part._replace(tensors=[spec for spec in part.tensors if not spec.shape_values]) for part in parts
@@ -91,17 +101,22 @@ class Lane:
         self._query, self._elapsed = runtime.cudaEventQuery, runtime.cudaEventElapsedTime
         self._not_ready = runtime.cudaError_t.cudaErrorNotReady
         self.graph_refusal = "" if graph else "not asked for"
+        largest = max(sum(spec.nbytes for spec in part.tensors if spec.is_input) for part in self._parts)
+        self._together = copies and graph and largest <= COPIED_TOGETHER_BYTES
         try:
             for _ in range(buffers * per_launch):
                 self._sets.append(BufferSet(self._parts, copies))
-            # Streams share a GPU's few hardware queues in the order in which they are made, so none is made idly.
-            apart = copies and buffers > 1
+            one = self._together or not copies  # stream for all that a slot does
+            overlaps = self._together and buffers > 1 and lanes * buffers <= HARDWARE_QUEUES
+            copy_in, copy_out = (stream, stream) if one else (self._own(Stream()), self._own(Stream()))
             for number in range(buffers):
                 first = number * per_launch
-                of_slot = stream if number == 0 or not apart else self._own(Stream())
-                before = self._sets[first - 1] if apart else None  # of the first slot, that of the last one
-                self._slots.append(_Slot(of_slot, self._sets[first : first + per_launch], before))
-            self._in = self._own(Stream()) if copies else stream
+                sets, before = self._sets[first : first + per_launch], None
+                if overlaps:
+                    stream = stream if number == 0 else self._own(Stream())
+                    copy_in = copy_out = stream
+                    before = self._sets[first - 1]  # of the first slot, that of the last one
+                self._slots.append(_Slot(copy_in, stream, copy_out, sets, before))
             for part in self._parts:
                 self._prepare(part)
         except EngineError:
@@ -195,13 +210,12 @@ class Lane:
 
     def _prepare(self, part: LanePart) -> None:
         """For each slot: upload the part's first input set, run once, capture, and write the programs."""
-        stream = self._slots[0].stream
-        for made in self._sets:
-            _run(self._copy_in(made, part, part.addresses[0], self._in))
-            self._in.synchronize()
-            _run([(self._enqueue, (made, part, stream))])
-            stream.synchronize()
         for slot in self._slots:
+            for made in slot.sets:
+                _run(self._copy_in(made, part, part.addresses[0], slot.copy_in))
+                slot.copy_in.synchronize()
+                _run([(self._enqueue, (made, part, slot.compute))])
+                slot.compute.synchronize()
             slot.programs += self._programs(slot, part)
 
     def _programs(self, slot: _Slot, part: LanePart) -> list[list[_Step]]:
@@ -210,39 +224,43 @@ class Lane:
             [part.addresses[(first + number) % len(part.addresses)] for number in range(self._per_launch)]
             for first in range(len(part.addresses))
         ]
-        together = self._copies and sum(it.nbytes for it in part.tensors if it.is_input) <= COPIED_TOGETHER_BYTES
-        compute = self._computes(slot, part, 0)
-        if not self.graph_refusal:
-            try:
-                if together:
-                    return [[self._capture(slot, self._request(slot, part, sources))] for sources in inputs]
+        try:
+            if self._together and not self.graph_refusal:
+                return [[self._capture(slot, self._request(slot, part, sources, EXTERNAL))] for sources in inputs]
+            compute = self._computes(slot, part, 0)
+            if not self.graph_refusal:
                 compute = [self._capture(slot, self._computes(slot, part, EXTERNAL))]
-            except CudaError as error:
-                self.graph_refusal = f"{error}; {part.reason()}"
-                slot.stream.synchronize()
-        out = self._copies_out(slot, part, 0)
-        return [[*self._copies_in(slot, part, sources, self._in, 0), *compute, *out] for sources in inputs]
+        except CudaError as error:
+            self.graph_refusal = f"{error}; {part.reason()}"
+            slot.compute.synchronize()
+            compute = self._computes(slot, part, 0)
+        return [self._request(slot, part, sources, 0, compute) for sources in inputs]
 
-    def _request(self, slot: _Slot, part: LanePart, sources: Sequence[Mapping[str, int]]) -> list[_Step]:
-        """All of it, on one stream, for a graph."""
+    def _request(
+        self,
+        slot: _Slot,
+        part: LanePart,
+        sources: Sequence[Mapping[str, int]],
+        flags: int,
+        compute: list[_Step] | None = None,
+    ) -> list[_Step]:
+        """All steps of a submit. compute: in the place of its own."""
         return [
-            *self._copies_in(slot, part, sources, slot.stream, EXTERNAL),
-            *self._computes(slot, part, EXTERNAL, copied=True),
-            *self._copies_out(slot, part, EXTERNAL),
+            *self._copies_in(slot, part, sources, flags),
+            *(self._computes(slot, part, flags) if compute is None else compute),
+            *self._copies_out(slot, part, flags),
         ]
 
     def _capture(self, slot: _Slot, steps: list[_Step]) -> _Step:
-        graph = Graph.capture(slot.stream, lambda: _run(steps))
+        graph = Graph.capture(slot.compute, lambda: _run(steps))
         slot.graphs.append(graph)
-        return cudart().cudaGraphLaunch, (graph.handle, slot.stream.handle)
+        return cudart().cudaGraphLaunch, (graph.handle, slot.compute.handle)
 
-    def _copies_in(
-        self, slot: _Slot, part: LanePart, sources: Sequence[Mapping[str, int]], stream: Stream, flags: int
-    ) -> list[_Step]:
+    def _copies_in(self, slot: _Slot, part: LanePart, sources: Sequence[Mapping[str, int]], flags: int) -> list[_Step]:
         """Each request's copy in, between its events."""
         if not self._copies:
             return []
-        record = cudart().cudaEventRecordWithFlags
+        record, stream = cudart().cudaEventRecordWithFlags, slot.copy_in
         steps: list[_Step] = []
         for made, source in zip(slot.sets, sources, strict=True):
             steps.append((record, (made.h2d_start, stream.handle, flags)))
@@ -250,18 +268,18 @@ class Lane:
             steps.append((record, (made.h2d_end, stream.handle, flags)))
         return steps
 
-    def _computes(self, slot: _Slot, part: LanePart, flags: int, *, copied: bool = False) -> list[_Step]:
-        """Each request's compute between its events. copied: the inputs came in on this stream."""
+    def _computes(self, slot: _Slot, part: LanePart, flags: int) -> list[_Step]:
+        """Each request's compute, between its events, once its copy in and the compute before have ended."""
         runtime = cudart()
-        record, wait, stream = runtime.cudaEventRecordWithFlags, runtime.cudaStreamWaitEvent, slot.stream.handle
+        record, wait, stream = runtime.cudaEventRecordWithFlags, runtime.cudaStreamWaitEvent, slot.compute.handle
         steps: list[_Step] = []
         if slot.before is not None:
             steps.append((wait, (stream, slot.before.end, flags)))
         for made in slot.sets:
-            if self._copies and not copied:
+            if slot.copy_in is not slot.compute:
                 steps.append((wait, (stream, made.h2d_end, flags)))
             steps.append((record, (made.start, stream, flags)))
-            steps.append((self._enqueue, (made, part, slot.stream)))
+            steps.append((self._enqueue, (made, part, slot.compute)))
             steps.append((record, (made.end, stream, flags)))
         return steps
 
@@ -269,10 +287,12 @@ class Lane:
         """Each request's copy out, and the event that completes it."""
         if not self._copies:
             return []
-        runtime, stream = cudart(), slot.stream.handle
+        runtime, stream = cudart(), slot.copy_out.handle
         kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         steps: list[_Step] = []
         for made in slot.sets:
+            if slot.copy_out is not slot.compute:
+                steps.append((runtime.cudaStreamWaitEvent, (stream, made.end, flags)))
             steps += [
                 (
                     runtime.cudaMemcpyAsync,

@@ -80,7 +80,7 @@ class Engine(Protocol):
     async def wait(self, until_ns: int) -> Sequence[Completion]:
         """What has finished since the last call, in order within each lane; returns at `until_ns` at the latest.
 
-        Returns as soon as there is anything. Gives the event loop a turn every few milliseconds, so that cancelling
+        Returns as soon as there is anything. Gives the event loop a turn every 20 ms, so that cancelling
         works. `until_ns` in the past asks for what is there already.
         """
         ...
