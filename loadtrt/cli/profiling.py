@@ -15,8 +15,6 @@ from loadtrt.environment import environment, gpu_environment
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.live.telemetry import clocks_settled, open_gpu
 from loadtrt.load.inputs import make_inputs
-from loadtrt.measure.profile import ProfileResult
-from loadtrt.report.trtexec import layer_info_json, profile_json
 from loadtrt.units import SECOND_NS, plural
 
 if TYPE_CHECKING:
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from loadtrt.cli.voice import Voice
     from loadtrt.config import RunConfig
     from loadtrt.live.telemetry import Gpu
+    from loadtrt.measure.profile import ProfileResult
 
 PASS_NS = 3 * SECOND_NS
 
@@ -65,6 +64,8 @@ def profile(config: RunConfig, voice: Voice, length: ProfileLength, stopper: Sto
         if stopper.requested():
             raise KeyboardInterrupt
         raise EngineError(failure or "; ".join(profiled.notes) or "the profiler reported nothing")
+    from loadtrt.measure.profile import ProfileResult
+
     return ProfileResult(
         loadtrt=loadtrt.__version__,
         started=started,
@@ -89,6 +90,8 @@ def length_of(config: RunConfig) -> ProfileLength:
 
 def deliver_exports(config: RunConfig, result: ProfileResult, profiled: Profiled, delivery: Delivery) -> None:
     """trtexec's files of a profile, as far as they are asked for."""
+    from loadtrt.report.trtexec import layer_info_json, profile_json
+
     delivery.make(config.export_profile, lambda: profile_json(result.passes[0]))
 
     def layer_info() -> str:

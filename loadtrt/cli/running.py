@@ -27,15 +27,11 @@ from loadtrt.errors import (
     EngineError,
     LoadtrtError,
 )
-from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
 from loadtrt.live.telemetry import clocks_settled
 from loadtrt.measure.records import UNSERVED
-from loadtrt.report.junit import run_junit
-from loadtrt.report.layer_tables import profile_text
 from loadtrt.report.tables import memory_text, summary_text
-from loadtrt.report.trtexec import output_json, times_json
 from loadtrt.units import format_bytes
 
 _CLOSE_PATIENCE_S = 10.0
@@ -87,6 +83,8 @@ def _run(config: RunConfig, late: list[RunResult]) -> int:
             watchers.begin(engine, len(inputs))
             around = _measure(engine, config, inputs, session, voice, watchers)
             with undisturbed():
+                from loadtrt.lanes.outcome import result_of  # what it needs is not loaded before measuring
+
                 result = result_of(
                     session,
                     engine,
@@ -143,6 +141,8 @@ def _profile(
             delivery.make(config.json_file, lambda: json_of(result))
         deliver_exports(config, found, profiled, delivery)
         if not config.quiet:
+            from loadtrt.report.layer_tables import profile_text
+
             show(profile_text(found), sys.stderr if late else sys.stdout)
     if found.failure is not None:
         raise EngineError(found.failure)
@@ -254,6 +254,9 @@ def _check_memory(bill: MemoryBill) -> None:
 
 def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: Delivery) -> None:
     """trtexec's files and JUnit's, as far as they are asked for, then the text."""
+    from loadtrt.report.junit import run_junit
+    from loadtrt.report.trtexec import output_json, times_json
+
     recorder = session.recorder
 
     def times() -> str:

@@ -80,8 +80,8 @@ class Engine(Protocol):
     async def wait(self, until_ns: int) -> Sequence[Completion]:
         """What has finished since the last call, in order within each lane; returns at `until_ns` at the latest.
 
-        Returns as soon as there is anything. Gives the event loop a turn every 20 ms, so that cancelling
-        works. `until_ns` in the past asks for what is there already.
+        Returns as soon as there is anything, or a little later where it sleeps. Gives the event loop a turn every 20
+        ms, so that cancelling works. `until_ns` in the past asks for what is there already.
         """
         ...
 

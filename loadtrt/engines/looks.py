@@ -28,9 +28,9 @@ class Looks:
     """Of requests that were sent and not seen finished, lane by lane in their order.
 
     next_ns: when to look, NEVER while nothing is in flight. usual_ns: how long requests take, an exponential mean,
-    u ← u + (t − u) / 8 from the first on. places: how many can be in flight. With all of them taken the first look at a request is
-    u + u/16 after it was sent (50 µs more than u at most), later ones u/8 apart, within [LEAST_NS, MOST_NS]; with
-    room left it is IDLE_NS later, in case that nothing else comes.
+    u ← u + (t − u) / 8 from the first on. places: how many can be in flight. With all of them taken the first look at a
+    request is u + u/16 after it was sent (50 µs more than u at most), later ones u/8 apart, within [LEAST_NS, MOST_NS];
+    with room left it is IDLE_NS later, in case that nothing else comes.
     """
 
     def __init__(self, lanes: int, places: int) -> None:
