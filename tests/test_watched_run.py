@@ -53,7 +53,8 @@ def test_counts_that_prometheus_ends_with_are_the_runs(engine: tuple[str, ...], 
             "--objective", "latency.p50 < 10s", "--json", "run.json", "--max-lateness", "1s",
             cwd=tmp_path,
         )  # fmt: skip
-        assert done.returncode in (0, 98), done.stderr  # 98: too few requests on a slow machine for a verdict
+        # 98: too few requests on a slow machine for a verdict; 97: it was too busy for a valid run
+        assert done.returncode in (0, 97, 98), done.stderr
         result = RunResult.model_validate_json((tmp_path / "run.json").read_text())
         found = {
             name: prometheus.value(f'max_over_time({name}{{run="{result.run}"}}[1m])')
@@ -91,7 +92,7 @@ def test_an_observer_that_dies_ends_no_run(tmp_path: Path) -> None:
     _until(lambda: _phase(port) == "measure")
     (observer,) = _children(process.pid)
     os.kill(observer, signal.SIGKILL)
-    assert process.wait(_PATIENCE_S) == 0
+    assert process.wait(_PATIENCE_S) in (0, 97)  # a busy machine makes no valid run
     assert RunResult.model_validate_json((tmp_path / "run.json").read_text()).outcome == "completed"
 
 
@@ -107,7 +108,7 @@ def test_an_observer_that_stood_still_has_all_in_the_end(tmp_path: Path) -> None
     _until((tmp_path / "run.json").exists)
     os.kill(observer, signal.SIGCONT)
     found = _metrics(port)
-    assert process.wait(_PATIENCE_S) == 0
+    assert process.wait(_PATIENCE_S) in (0, 97)  # a busy machine makes no valid run
     result = RunResult.model_validate_json((tmp_path / "run.json").read_text())
     assert result.outcome == "completed"
     assert sum(value for name, value in found.items() if name.startswith("loadtrt_requests_total")) == result.submitted
@@ -130,7 +131,7 @@ def test_the_fastest_run_is_followed_to_its_end(tmp_path: Path) -> None:
         if b"metrics stay" in drawn and not found:
             found = _metrics(port)
     os.close(leader)
-    assert process.wait(_PATIENCE_S) == 0
+    assert process.wait(_PATIENCE_S) in (0, 97)  # a busy machine makes no valid run
     result = RunResult.model_validate_json((tmp_path / "run.json").read_text())
     assert result.submitted == result.ok >= KEEP + RING // 8
     assert not result.percentiles_exact
