@@ -1,10 +1,10 @@
-"""How long it takes from the command to measured requests, beside what the engine's own library takes to load.
+"""How long it takes from the command to the first measured request, beside what the engine's own library takes to load.
 
     python -m benchmarks.startup --rounds 5 -- --engine googlenet16.plan --contexts 4
 
-`loadtrt --help`, then `loadtrt run` of one request without warm-up: the whole process from its start to its end, what
-of it was the engine loading (reading, deserializing, and importing its library) and making lanes, and the rest, which
-is loadtrt's own: Python, imports, configuration, writing the result, and ending.
+`loadtrt --help`, then `loadtrt run` of one request without warm-up, from the start of the process. *Loading* is reading
+and deserializing the engine, with its library; *lanes* their making. The rest until measuring begins is loadtrt's own:
+Python, imports, configuration, the observer. *After*: from there to the end of the process.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from statistics import median
 
 from benchmarks.machine import machine_line
 
-
-def timed(*arguments: str) -> tuple[float, str]:
-    """Seconds that `loadtrt ARGUMENTS` took, and its output."""
-    began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "loadtrt", *arguments], capture_output=True, text=True, check=False)
-    took = time.perf_counter() - began
-    if done.returncode not in (0, 97):  # one request is too few for a valid run
-        sys.exit(f"loadtrt {shlex.join(arguments)} failed:\n{done.stderr}")
-    return took, done.stdout
+# CLOCK_MONOTONIC is the same in both processes. The last recorder that begins is the measuring one's.
+_TELLING = """
+import sys, time
+from loadtrt.cli.main import main
+import loadtrt.lanes.recorder as module
+begin = module.Recorder.begin
+def tell(self, start_ns):
+    print("measuring at", time.clock_gettime(time.CLOCK_MONOTONIC), file=sys.stderr)
+    begin(self, start_ns)
+module.Recorder.begin = tell
+main()
+"""
 
 
 def main() -> None:
@@ -38,17 +41,30 @@ def main() -> None:
     given = parser.parse_args()
     print(machine_line())
     print("$ python -m benchmarks.startup " + shlex.join(sys.argv[1:]))
-    kept: dict[str, list[float]] = {"--help": [], "run, whole": [], "loading": [], "lanes": [], "the rest": []}
+    kept: dict[str, list[float]] = {name: [] for name in ("--help", "loading", "lanes", "loadtrt's own", "after")}
     for _ in range(given.rounds):
-        kept["--help"].append(timed("--help")[0])
-        whole, text = timed("run", *given.run, "--warmup", "0", "--requests", "1", "--quiet", "--json", "-")
-        phases = json.loads(text)["phases"]
-        loading, lanes = phases["load_ns"] / 1e9, phases["allocate_ns"] / 1e9
-        for name, value in (("run, whole", whole), ("loading", loading), ("lanes", lanes)):
-            kept[name].append(value)
-        kept["the rest"].append(whole - loading - lanes)
+        began = time.clock_gettime(time.CLOCK_MONOTONIC)
+        subprocess.run([sys.executable, "-m", "loadtrt", "--help"], stdout=subprocess.DEVNULL, check=True)
+        kept["--help"].append(time.clock_gettime(time.CLOCK_MONOTONIC) - began)
+        for name, seconds in one_run(given.run).items():
+            kept[name].append(seconds)
     for name, values in kept.items():
-        print(f"  {name:12} {median(values):6.2f} s  [{min(values):.2f} .. {max(values):.2f}]")
+        print(f"  {name:14} {median(values):6.2f} s  [{min(values):.2f} .. {max(values):.2f}]")
+
+
+def one_run(options: list[str]) -> dict[str, float]:
+    """Seconds of each part of a run."""
+    arguments = ["run", *options, "--warmup", "0", "--requests", "1", "--quiet", "--json", "-"]
+    began = time.clock_gettime(time.CLOCK_MONOTONIC)
+    done = subprocess.run([sys.executable, "-c", _TELLING, *arguments], capture_output=True, text=True, check=False)
+    ended = time.clock_gettime(time.CLOCK_MONOTONIC)
+    if done.returncode not in (0, 97):  # one request is too few for a valid run
+        sys.exit(f"loadtrt {shlex.join(arguments)} failed:\n{done.stderr}")
+    measuring = float(done.stderr.split("measuring at ")[-1].split()[0])
+    phases = json.loads(done.stdout)["phases"]
+    loading, lanes = phases["load_ns"] / 1e9, phases["allocate_ns"] / 1e9
+    own = measuring - began - loading - lanes
+    return {"loading": loading, "lanes": lanes, "loadtrt's own": own, "after": ended - measuring}
 
 
 if __name__ == "__main__":
