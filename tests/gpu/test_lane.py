@@ -61,6 +61,7 @@ def _lane(
     sets: int = 3,
     refuse: bool = False,
     per_launch: int = 1,
+    lanes: int = 1,
 ) -> Iterator[tuple[Lane, GpuClock]]:
     stream, clock, copier = Stream(), GpuClock(), _Copier(refuse)
     inputs = [PinnedBuffer(NBYTES) for _ in range(sets)]
@@ -81,6 +82,7 @@ def _lane(
         graph=graph,
         copies=copies,
         per_launch=per_launch,
+        lanes=lanes,
     )
     clock.take_anchor()
     try:
@@ -134,9 +136,14 @@ def test_parts_share_buffer_sets_and_no_outputs(graph: bool) -> None:
 
 @pytest.mark.parametrize("graph", [True, False])
 @pytest.mark.parametrize("buffers", [1, 2, 3])
-def test_every_request_returns_its_own_input(graph: bool, buffers: int) -> None:
-    """With `buffers` in flight all the time and three input sets in turn, y = x of the same request, always."""
-    with _lane(buffers, graph=graph) as (lane, clock):
+@pytest.mark.parametrize(("together", "lanes"), [(False, 1), (True, 1), (True, 8)])
+def test_every_request_returns_its_own_input(
+    graph: bool, buffers: int, together: bool, lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `buffers` in flight all the time and three input sets in turn, y = x of the same request, always: with
+    streams for copies, with a stream a buffer set, and with one for all."""
+    monkeypatch.setattr("loadtrt.cuda.lane.COPIED_TOGETHER_BYTES", NBYTES if together else 0)
+    with _lane(buffers, graph=graph, lanes=lanes) as (lane, clock):
         assert (lane.graph_refusal == "") == graph
         sent: list[int] = []
         for number in range(60):
@@ -148,14 +155,14 @@ def test_every_request_returns_its_own_input(graph: bool, buffers: int) -> None:
                 assert np.array_equal(y, sent.pop(0) + np.arange(SHAPE[0], dtype=np.float32) % 7)
 
 
-@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(("together", "lanes"), [(False, 1), (True, 1), (True, 8)])
 @pytest.mark.parametrize(("buffers", "per_launch"), [(2, 1), (3, 1), (2, 3)])
 def test_compute_of_a_lane_never_overlaps(
-    buffers: int, per_launch: int, together: bool, monkeypatch: pytest.MonkeyPatch
+    buffers: int, per_launch: int, together: bool, lanes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Requests of a lane share its context's scratch memory: each one's compute starts after the one before ended."""
     monkeypatch.setattr("loadtrt.cuda.lane.COPIED_TOGETHER_BYTES", NBYTES if together else 0)
-    with _lane(buffers, per_launch=per_launch) as (lane, clock):
+    with _lane(buffers, per_launch=per_launch, lanes=lanes) as (lane, clock):
         for _ in range(30):
             for number in range(buffers):
                 lane.submit(number)
