@@ -5,7 +5,7 @@
 Simulated engines in virtual time, mean service S = 1 ms, Poisson arrivals, an objective on p99 of latency whose bound
 is the true p99 at a load ρ: so the capacity is ρ·c/S, exactly. A trial has about --requests requests. Laws of T:
 
-M/M/c, c contexts, first come, first served: P(T > t) by Erlang's formula (loadtrt/capacity/queueing.py).
+M/M/c, c contexts, first come, first served: P(T > t) by Erlang's formula (benchmarks/queues.py).
 M/D/1, one context: P(T > t) = 1 − (1 − ρ) Σ_k (−λ(w − kS))^k / k! · e^{λ(w − kS)}, w = t − S, k = 0 … ⌊w/S⌋ (Erlang,
 1909; Crommelin, 1932), summed in decimals, for its terms alternate.
 Processor sharing, 64 contexts with contention 1, exponential work: a request that finds n others leaves at the rate
@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.queues import markov_tail
 from loadtrt.capacity.find import Finder, Wanted
-from loadtrt.capacity.queueing import Waiting, erlang_c, markov_tail
+from loadtrt.capacity.queueing import Waiting, erlang_c
 from loadtrt.capacity.rig import Rig
 from loadtrt.config import load_config
 from loadtrt.environment import environment

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.queues import gamma_m_1, markov_quantile
 from loadtrt.capacity.demand import fewest_for, steady_demand
 from loadtrt.capacity.evidence import Evidence
 from loadtrt.capacity.fleet import plan_fleet
 from loadtrt.capacity.fleet_prediction import predict
-from loadtrt.capacity.queueing import allen_cunneen, gamma_m_1, markov_quantile
+from loadtrt.capacity.queueing import allen_cunneen
 from loadtrt.capacity.station import Station, station
 from loadtrt.environment import environment
 from loadtrt.measure.facts import EngineInfo

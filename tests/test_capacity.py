@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from test_sweep import await_measuring
 
+from benchmarks.queues import markov_tail
 from loadtrt.capacity.find import Finder, Wanted
-from loadtrt.capacity.queueing import Waiting, erlang_c, markov_tail
+from loadtrt.capacity.queueing import Waiting, erlang_c
 from loadtrt.capacity.rig import Rig
 from loadtrt.config import load_config
 from loadtrt.engines.open import open_engine
 from loadtrt.errors import UsageError
 from loadtrt.measure.capacity_result import CapacityResult
 from loadtrt.report.capacity_tables import capacity_text
-from loadtrt.report.documents import read_capacity
+from loadtrt.report.documents import read_result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -394,7 +395,7 @@ def test_ctrl_c_ends_the_run_and_keeps_it(tmp_path: Path) -> None:
     await_measuring(process)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
-    found = read_capacity(file)
+    found = read_result(CapacityResult, file)
     assert process.returncode == 130, stderr
     assert "INTERRUPTED" in stdout
     assert found.outcome == "interrupted"
@@ -402,4 +403,4 @@ def test_ctrl_c_ends_the_run_and_keeps_it(tmp_path: Path) -> None:
     refused = _loadtrt(*options, "--trial", "24h")
     assert refused.returncode == 2
     assert "add --resume to go on with it" in refused.stderr
-    assert read_capacity(file) == found
+    assert read_result(CapacityResult, file) == found

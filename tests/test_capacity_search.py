@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtrt.capacity.queueing import Waiting, erlang_c, markov_tail
+from benchmarks.queues import markov_tail
+from loadtrt.capacity.queueing import Waiting, erlang_c
 from loadtrt.capacity.search import CONFIRM_TIMES, MOST_CONFIRMS, MOST_REFUTES, Search, Share, Step, Told
 from loadtrt.capacity.threshold import Seen, estimate, log_odds
 from loadtrt.measure.objective import parse_objective

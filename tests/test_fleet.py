@@ -11,21 +11,24 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.queues import markov_quantile
 from loadtrt.capacity import fleet_prediction
 from loadtrt.capacity.demand import fewest_for, staged_demand, steady_demand, traced_demand
 from loadtrt.capacity.evidence import evidence_of
 from loadtrt.capacity.fleet import plan_fleet
 from loadtrt.capacity.fleet_prediction import predict
-from loadtrt.capacity.queueing import allen_cunneen, markov_quantile
+from loadtrt.capacity.queueing import allen_cunneen
 from loadtrt.cli.main import cli
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, UsageError
 from loadtrt.load.stages import parse_stages
 from loadtrt.load.trace import Trace
 from loadtrt.measure.capacity_result import Candidate, CapacityResult, Trial
+from loadtrt.measure.fleet_result import FleetResult
 from loadtrt.measure.objective import parse_objective
+from loadtrt.measure.result import RunResult
 from loadtrt.measure.sweep_result import SweepPoint, SweepResult, trimmed
 from loadtrt.measure.telemetry import GpuFacts, GpuTelemetry, SamplingCost
-from loadtrt.report.documents import read_fleet, read_run
+from loadtrt.report.documents import read_result
 from loadtrt.report.fleet_tables import fleet_text
 from loadtrt.units import SECOND_NS
 
@@ -34,8 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from loadtrt.capacity.evidence import Evidence
-    from loadtrt.measure.fleet_result import Choice, FleetResult, Routing
-    from loadtrt.measure.result import RunResult
+    from loadtrt.measure.fleet_result import Choice, Routing
 
 OBJECTIVE = "latency.p99 < 30ms"
 MM2 = "simulated:service=5ms,distribution=exponential,clock=virtual"  # two contexts: M/M/2, 400/s at most
@@ -64,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(folder: Path) -> dict[str, RunResult]:
-    return {name: read_run(folder / f"{name}.json") for name in ("one", "two", "open")}
+    return {name: read_result(RunResult, folder / f"{name}.json") for name in ("one", "two", "open")}
 
 
 @pytest.fixture(scope="module")
@@ -459,7 +461,7 @@ def test_full_lanes_need_the_device_time_of_one_request(tmp_path: Path) -> None:
     for contexts in ("1", "2"):
         target = tmp_path / f"{contexts}.json"
         CliRunner().invoke(cli, [*common, "--contexts", contexts, "--quiet", "--json", str(target)])
-        made.append(read_run(target))
+        made.append(read_result(RunResult, target))
     found = evidence_of(tuple(made))
     assert found.gpu.alone_mean_ns == pytest.approx(7e6, rel=0.01)
     assert found.station.alone_s == pytest.approx(0.007, rel=0.01)
@@ -577,7 +579,7 @@ def test_the_command_shows_a_table_and_writes_its_result(folder: Path, tmp_path:
     found = invoke(*files, "--demand", "3k/s", "--spares", 1, "--gpu-price", 2, "--json", target)
     assert found.return_value == 0, found.exception
     assert max(map(len, found.stdout.splitlines())) <= 100
-    result = read_fleet(target)
+    result = read_result(FleetResult, target)
     assert fleet_text(result) == found.stdout
     assert result.sources == tuple(map(str, files))
     assert len(result.choices) == 3

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from loadtrt.measure.facts import EngineInfo, MemoryBill  # noqa: TC001  # pydantic reads them
+from loadtrt.measure.model import Model
 from loadtrt.measure.result import RunResult  # noqa: TC001
 from loadtrt.units import plural
 
@@ -19,11 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Trial(_Model):
+class Trial(Model):
     """One run of the search. ladder: a closed loop with `in_flight` requests. search, confirm, refute: an open loop at
     `rate_per_s`. run: None where it failed before it measured anything; failure: why, or why it ended early.
 
@@ -38,7 +33,7 @@ class Trial(_Model):
     host_bound: str | None = None
 
 
-class Scaling(_Model):
+class Scaling(Model):
     """Throughput of a closed loop with N requests in flight, by the universal scalability law (Gunther, Guerrilla
     capacity planning, 2007): X(N) = αN / (1 + σ(N−1) + κN(N−1)). alpha: X of one; sigma: contention; kappa: coherency.
 
@@ -55,7 +50,7 @@ class Scaling(_Model):
     error_ratio: float
 
 
-class ObjectiveCapacity(_Model):
+class ObjectiveCapacity(Model):
     """The rate at which one objective is just met, by the regression over all trials; low, high: 95 %. None where the
     trials do not bound it from that side, or do not tell."""
 
@@ -65,7 +60,7 @@ class ObjectiveCapacity(_Model):
     high_per_s: float | None
 
 
-class Candidate(_Model):
+class Candidate(Model):
     """One engine that was asked for its capacity: so many contexts, that batch.
 
     engine, memory: None where it did not open (`failure` says why). trials: in the order in which they were made.
@@ -131,7 +126,7 @@ class Candidate(_Model):
         return tuple(trial for trial in self.trials if trial.kind != "ladder")
 
 
-class CapacityResult(_Model):
+class CapacityResult(Model):
     """All of one search. config: what all trials have in common, a configuration of `loadtrt run`; load: how requests
     arrive in the trials, by option name, but for the rate; environment: as in a run. contexts,
     batches: what was asked to be tried. precision: half the width of the estimate's interval over the estimate at which
