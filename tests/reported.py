@@ -21,7 +21,7 @@ from loadtrt.report.page.report import Loaded
 
 if TYPE_CHECKING:
     from loadtrt.measure.profile import ProfileResult
-    from loadtrt.report.page.report import Result
+    from loadtrt.report.documents import Result
 
 HOSTILE = "<script>alert(1)</script>\"'&`|*_[x](http://e.org)\x1b[31m\n# =1+1"
 OBJECTIVE = "latency.p99 < 20ms"

@@ -14,7 +14,7 @@ from loadtrt.report.csv_lines import COLUMNS, csv_text
 from loadtrt.report.page.report import Loaded
 
 if TYPE_CHECKING:
-    from loadtrt.report.page.report import Result
+    from loadtrt.report.documents import Result
 
 
 def _read(*results: Result) -> pd.DataFrame:

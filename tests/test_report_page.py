@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from xml.etree.ElementTree import Element
 
-    from loadtrt.report.page.report import Result
+    from loadtrt.report.documents import Result
 
 KINDS = ("run", "sweep", "capacity", "fleet", "profile", "comparison")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -23,7 +23,7 @@ from loadtrt.cli import running
 from loadtrt.errors import UsageError
 from loadtrt.measure.result import RunResult
 from loadtrt.measure.sweep_result import SweepPoint, SweepResult
-from loadtrt.report.documents import read_sweep
+from loadtrt.report.documents import read_result
 from loadtrt.report.sweep_tables import sweep_text
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _swept(file: Path, *arguments: str) -> SweepResult:
     common = ("--warmup", "0", "--duration", "2s", "--quiet", "--json", str(file))
     done = _loadtrt("sweep", "--engine", VIRTUAL, *common, *arguments)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    return read_sweep(file)
+    return read_result(SweepResult, file)
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,7 @@ def test_a_point_that_fails_is_kept_with_its_sentence(tmp_path: Path) -> None:
     file = tmp_path / "sweep.json"
     done = _loadtrt("sweep", "--engine", f"{VIRTUAL},slow_lane=1:2", "--contexts", "1,2", "--warmup", "0",
                     "--duration", "1s", "--json", file)  # fmt: skip
-    found = read_sweep(file)
+    found = read_result(SweepResult, file)
     assert done.returncode == 0
     assert [point.failure is None for point in found.points] == [False, True]
     assert "there is no lane 1 to be slow" in (found.points[0].failure or "")
@@ -260,7 +260,7 @@ def test_what_does_not_go_on_is_not_written_over(arguments: tuple[str, ...], sen
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert sentence in done.stderr
-    assert read_sweep(file) == unfinished
+    assert read_result(SweepResult, file) == unfinished
 
 
 def test_rates_may_come_in_another_order_and_be_more(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_runs_of_another_machine_or_engine_are_not_mixed_with_those_of_this(what
                     "--contexts", "1,2", "--resume")  # fmt: skip
     assert done.returncode == 2
     assert sentence in done.stderr.splitlines()[-1]
-    assert read_sweep(file).points == other.points
+    assert read_result(SweepResult, file).points == other.points
 
 
 def test_no_two_runs_have_an_id_in_common(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(tmp_path: Path) -> No
     await_measuring(process)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
-    found = read_sweep(file)
+    found = read_result(SweepResult, file)
     assert process.returncode == 130, stderr
     assert found.outcome == "interrupted"
     assert [point.run.outcome for point in found.points if point.run] == ["interrupted"]
@@ -364,7 +364,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(tmp_path: Path) -> No
     config = {**found.config, "duration": "100ms"}  # a day is too long for a test
     file.write_text(json.dumps({**found.model_dump(mode="json"), "config": config}))
     done = _loadtrt("sweep", *options, "--duration", "100ms", "--resume")
-    resumed = read_sweep(file)
+    resumed = read_result(SweepResult, file)
     assert done.returncode == 0, done.stderr
     assert [point.run.outcome for point in resumed.points if point.run] == ["completed"] * 3
 

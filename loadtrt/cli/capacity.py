@@ -145,13 +145,13 @@ def _precision(text: str) -> float:
 def _find(wanted: Wanted, *, resume: bool) -> int:
     from loadtrt.capacity.find import Finder
     from loadtrt.cli.resuming import carry_out
+    from loadtrt.measure.capacity_result import CapacityResult
     from loadtrt.report.capacity_tables import capacity_text
-    from loadtrt.report.documents import Kind, read_capacity
 
     def made(*around: Any) -> Finder:
         return Finder(wanted, *around)
 
-    return _exit_code(carry_out(wanted.config, Kind.CAPACITY, read_capacity, capacity_text, made, resume=resume))
+    return _exit_code(carry_out(wanted.config, CapacityResult, capacity_text, made, resume=resume))
 
 
 def _exit_code(result: CapacityResult) -> int:

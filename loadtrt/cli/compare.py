@@ -157,7 +157,9 @@ def _exit_code(comparison: Comparison) -> int:
 
 def read_side(file: Path, layer_info: Path | None = None, option: str = "") -> Side:
     """What a file holds. layer_info, which `option` names, is for profiles of trtexec alone. Raises UsageError."""
-    from loadtrt.report.documents import Kind, read_document, read_profile_result, read_run
+    from loadtrt.measure.profile import ProfileResult
+    from loadtrt.measure.result import RunResult
+    from loadtrt.report.documents import Kind, read_document, read_result
     from loadtrt.report.trtexec_read import read_profile, read_times
 
     document = read_document(file)
@@ -165,11 +167,11 @@ def read_side(file: Path, layer_info: Path | None = None, option: str = "") -> S
         raise UsageError(f"{option} is for {Kind.LAYER_TIMES}, and {file} is {document.kind}: leave it out")
     match document.kind:
         case Kind.RUN:
-            return read_run(document)
+            return read_result(RunResult, document)
         case Kind.TIMES:
             return read_times(document)
         case Kind.PROFILE:
-            result = read_profile_result(document)
+            result = read_result(ProfileResult, document)
             if not result.passes:
                 raise UsageError(f"{file} is a profile without any pass: it was ended too early; profile again")
             return result

@@ -26,7 +26,8 @@ def openmetrics(run_json: Path, output: str, run: str) -> None:
     Metrics have the names and labels that the run had live, so that the same dashboards show it.
     """
     from loadtrt.cli.delivery import write_text
-    from loadtrt.report.documents import read_run
+    from loadtrt.measure.result import RunResult
+    from loadtrt.report.documents import read_result
     from loadtrt.report.openmetrics import openmetrics_text
 
-    write_text(output, openmetrics_text(read_run(run_json), run))
+    write_text(output, openmetrics_text(read_result(RunResult, run_json), run))

@@ -131,7 +131,10 @@ def _exit_code(result: FleetResult) -> int:
 
 def read_sources(files: Sequence[Path]) -> Source:
     """One capacity, one sweep, or runs. Raises UsageError for anything else."""
-    from loadtrt.report.documents import Kind, read_capacity, read_document, read_run, read_sweep
+    from loadtrt.measure.capacity_result import CapacityResult
+    from loadtrt.measure.result import RunResult
+    from loadtrt.measure.sweep_result import SweepResult
+    from loadtrt.report.documents import Kind, read_document, read_result
 
     documents = [read_document(file) for file in files]
     for document in documents:
@@ -139,11 +142,11 @@ def read_sources(files: Sequence[Path]) -> Source:
             raise UsageError(f"{document.path} is {document.kind}: give it alone, or several runs of loadtrt")
     match documents[0].kind:
         case Kind.CAPACITY:
-            return read_capacity(documents[0])
+            return read_result(CapacityResult, documents[0])
         case Kind.SWEEP:
-            return read_sweep(documents[0])
+            return read_result(SweepResult, documents[0])
         case _:
-            return tuple(read_run(document) for document in documents)
+            return tuple(read_result(RunResult, document) for document in documents)
 
 
 def parse_share(option: str, text: str) -> float:

@@ -11,10 +11,9 @@ import click
 from loadtrt.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from loadtrt.report.documents import Document
-    from loadtrt.report.page.report import Loaded, Result
+    from loadtrt.report.page.report import Loaded
 
 # Suffixes, each with its format; a longer one counts before a shorter.
 _SUFFIXES = {
@@ -91,23 +90,14 @@ def _check(files: Sequence[Path], outputs: Sequence[str]) -> None:
 
 def load(file: Path) -> Loaded:
     """A result of any kind that a report is made of. Raises UsageError."""
-    from loadtrt.report import documents
-    from loadtrt.report.documents import Kind
+    from loadtrt.report.documents import SCHEMAS, read_document, read_result
     from loadtrt.report.page.report import Loaded
 
-    document = documents.read_document(file)
-    readers: dict[Kind, Callable[[Document], Result]] = {
-        Kind.RUN: documents.read_run,
-        Kind.SWEEP: documents.read_sweep,
-        Kind.CAPACITY: documents.read_capacity,
-        Kind.FLEET: documents.read_fleet,
-        Kind.PROFILE: documents.read_profile_result,
-        Kind.COMPARISON: documents.read_comparison,
-    }
-    if document.kind not in readers:
+    document = read_document(file)
+    if document.kind not in SCHEMAS:
         kinds = "a run, a sweep, a search for capacity, a plan of a fleet or a profile"
         raise UsageError(f"{file} is {document.kind}, of which there is no report: give {kinds} of loadtrt")
-    return Loaded(str(file), readers[document.kind](document))
+    return Loaded(str(file), read_result(SCHEMAS[document.kind], document))
 
 
 def _text(loaded: Sequence[Loaded], format_: str) -> str:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from loadtrt.capacity.rig import Rig, Talks
     from loadtrt.config import RunConfig
     from loadtrt.engines.engine import Engine
-    from loadtrt.report.documents import Document, Kind
 
 _Result = TypeVar("_Result", bound="BaseModel")
 
@@ -41,8 +40,7 @@ class Many(Protocol[_Result]):
 
 def carry_out(
     config: RunConfig,
-    kind: Kind,
-    read: Callable[[Document], _Result],
+    schema: type[_Result],
     text: Callable[[_Result], str],
     made: Callable[[Rig, Talks, Keeper], Many[_Result]],
     *,
@@ -53,7 +51,7 @@ def carry_out(
     from loadtrt.capacity.rig import Rig
 
     target = config.json_file
-    before = unfinished(target, kind, read, resume=resume)
+    before = unfinished(target, schema, resume=resume)
     voice = Voice(quiet=config.quiet)
     keeper = Keeper(target, voice.say)
     many: Many[_Result] | None = None
@@ -83,22 +81,22 @@ def carry_out(
     return work.result
 
 
-def unfinished(target: str | None, kind: Kind, read: Callable[[Document], _Result], *, resume: bool) -> _Result | None:
+def unfinished(target: str | None, schema: type[_Result], *, resume: bool) -> _Result | None:
     """What the target's file holds of an unfinished result, to go on with; None for a fresh start.
 
     Without `resume` a file that holds one is left alone: it would be written over. Raises UsageError."""
-    from loadtrt.report.documents import read_document
+    from loadtrt.report.documents import kind_of, read_document, read_result
 
     if target is None or target == "-":
         if resume:
             raise UsageError("--resume goes on with the file of --json: name one")
         return None
-    file = Path(target)
+    file, kind = Path(target), kind_of(schema)
     if not file.is_file():
         return None
     try:
         document = read_document(file)
-        before: Any = read(document) if document.kind is kind else None
+        before: Any = read_result(schema, document) if document.kind is kind else None
     except UsageError:
         if resume:
             raise

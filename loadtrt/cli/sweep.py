@@ -87,13 +87,13 @@ def _base_and_axes(file: Path | None, options: dict[str, Any]) -> tuple[RunConfi
 def _sweep(base: RunConfig, axes: dict[str, tuple[Any, ...]], *, all_points: bool, resume: bool) -> int:
     from loadtrt.capacity.sweep import Sweeper
     from loadtrt.cli.resuming import carry_out
-    from loadtrt.report.documents import Kind, read_sweep
+    from loadtrt.measure.sweep_result import SweepResult
     from loadtrt.report.sweep_tables import sweep_text
 
     def made(*around: Any) -> Sweeper:
         return Sweeper(base, axes, *around, all_points=all_points)
 
-    return _exit_code(carry_out(base, Kind.SWEEP, read_sweep, sweep_text, made, resume=resume))
+    return _exit_code(carry_out(base, SweepResult, sweep_text, made, resume=resume))
 
 
 def _exit_code(result: SweepResult) -> int:

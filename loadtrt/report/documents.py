@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -38,6 +38,19 @@ class Kind(StrEnum):
     COMPARISON = "a comparison of two profiles by loadtrt"
     RUN_COMPARISON = "a comparison of runs by loadtrt"
     SIDECAR = "what loadtrt keeps beside a plan that it built"
+
+
+Result: TypeAlias = RunResult | SweepResult | CapacityResult | FleetResult | ProfileResult | LayerComparison
+SCHEMAS: dict[Kind, type[Result]] = {
+    Kind.RUN: RunResult,
+    Kind.SWEEP: SweepResult,
+    Kind.CAPACITY: CapacityResult,
+    Kind.FLEET: FleetResult,
+    Kind.PROFILE: ProfileResult,
+    Kind.COMPARISON: LayerComparison,
+}
+_VERSIONS = {schema.model_fields["schema_version"].default: kind for kind, schema in SCHEMAS.items()}
+_VERSIONS["loadtrt.comparison/1"] = Kind.RUN_COMPARISON  # which is only written
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,52 +100,28 @@ def content_of(source: Path | Document, kind: Kind) -> tuple[Path, Any]:
     return document.path, document.content
 
 
-def read_run(source: Path | Document) -> RunResult:
-    """A run.json. Raises UsageError."""
-    return _validated(RunResult, *content_of(source, Kind.RUN))
+def read_result(schema: type[_Schema], source: Path | Document) -> _Schema:
+    """A result of loadtrt, whole. Raises UsageError."""
+    path, content = content_of(source, kind_of(schema))
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(
+            f"{path} does not fit its schema {content['schema_version']}: {where}: {first['msg']}; write it again"
+        ) from None
 
 
-def read_sweep(source: Path | Document) -> SweepResult:
-    """A sweep.json. Raises UsageError."""
-    return _validated(SweepResult, *content_of(source, Kind.SWEEP))
-
-
-def read_capacity(source: Path | Document) -> CapacityResult:
-    """A capacity.json. Raises UsageError."""
-    return _validated(CapacityResult, *content_of(source, Kind.CAPACITY))
-
-
-def read_fleet(source: Path | Document) -> FleetResult:
-    """What `plan-capacity --json` wrote. Raises UsageError."""
-    return _validated(FleetResult, *content_of(source, Kind.FLEET))
-
-
-def read_profile_result(source: Path | Document) -> ProfileResult:
-    """A profile as loadtrt writes it. Raises UsageError."""
-    return _validated(ProfileResult, *content_of(source, Kind.PROFILE))
-
-
-def read_comparison(source: Path | Document) -> LayerComparison:
-    """What `profile --compare --json` wrote. Raises UsageError."""
-    return _validated(LayerComparison, *content_of(source, Kind.COMPARISON))
+def kind_of(schema: type[BaseModel]) -> Kind:
+    """What the files of such results are."""
+    return next(kind for kind, known in SCHEMAS.items() if known is schema)
 
 
 def _kind_of(path: Path, content: Any) -> Kind:
     match content:
-        case {"schema_version": "loadtrt.run/1"}:
-            return Kind.RUN
-        case {"schema_version": "loadtrt.sweep/1"}:
-            return Kind.SWEEP
-        case {"schema_version": "loadtrt.capacity/1"}:
-            return Kind.CAPACITY
-        case {"schema_version": "loadtrt.fleet/1"}:
-            return Kind.FLEET
-        case {"schema_version": "loadtrt.profile/1"}:
-            return Kind.PROFILE
-        case {"schema_version": "loadtrt.layers/1"}:
-            return Kind.COMPARISON
-        case {"schema_version": "loadtrt.comparison/1"}:
-            return Kind.RUN_COMPARISON
+        case {"schema_version": str(schema)} if schema in _VERSIONS:
+            return _VERSIONS[schema]
         case {"schema_version": 1, "plan_sha256": _}:
             return Kind.SIDECAR
         case {"schema_version": str(schema)} if schema.startswith("loadtrt."):
@@ -151,14 +140,3 @@ def _kind_of(path: Path, content: Any) -> Kind:
         case _:
             *kinds, last = Kind
             raise UsageError(f"{path} is JSON, but neither {', '.join(kinds)} nor {last}")
-
-
-def _validated(schema: type[_Schema], path: Path, content: Any) -> _Schema:
-    try:
-        return schema.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UsageError(
-            f"{path} does not fit its schema {content['schema_version']}: {where}: {first['msg']}; write it again"
-        ) from None

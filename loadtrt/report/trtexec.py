@@ -98,7 +98,6 @@ def layer_info_json(text: str) -> str:
     leaves bare; nothing else is changed. Raises EngineError for text that is no JSON even then."""
     from loadtrt.report.documents import refuse_constant  # with every kind of result: not on the way to a run
 
-
     def escape(string: re.Match[str]) -> str:
         return _CONTROL.sub(lambda sign: f"\\u{ord(sign[0]):04x}", string[0])
 

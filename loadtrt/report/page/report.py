@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import loadtrt
 from loadtrt.measure.capacity_result import CapacityResult
@@ -26,9 +26,8 @@ from loadtrt.units import plural
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from loadtrt.report.documents import Result
     from loadtrt.report.page.section import Section
-
-Result: TypeAlias = RunResult | SweepResult | CapacityResult | FleetResult | ProfileResult | LayerComparison
 
 
 @dataclass(frozen=True, slots=True)
