@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING
 
+from loadtrt.report.text import UNKNOWN, aligned, count_or, percent_text, rate_or, time_or, wrapped
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from loadtrt.measure.capacity_result import Candidate, CapacityResult, Trial
 
-_WIDTH = 80
 _EXACT = 1e-4  # few rungs are fitted exactly by any law
 
 
@@ -26,7 +25,7 @@ def _lines(result: CapacityResult) -> Iterator[str]:
     engine = next((each.engine for each in result.candidates if each.engine), None)
     if engine is not None:
         yield f"{engine.name} on {engine.device} ({engine.flavour} {engine.version})"
-    yield from _wrapped(" · ".join(_asked(result)), "  ")
+    yield from wrapped(" · ".join(_asked(result)), "  ")
     for place, each in enumerate(result.candidates):
         if each.searched or len(result.candidates) == 1:
             yield ""
@@ -36,7 +35,7 @@ def _lines(result: CapacityResult) -> Iterator[str]:
         yield from _choice(result)
     if result.outcome != "completed":
         yield ""
-        yield from _wrapped(_ended(result), "")
+        yield from wrapped(_ended(result))
 
 
 def _asked(result: CapacityResult) -> Iterator[str]:
@@ -62,7 +61,7 @@ def _candidate(each: Candidate, *, alone: bool, chosen: bool) -> Iterator[str]:
         words += [f"most at {law.peak_in_flight:.0f} in flight"] if law.peak_in_flight is not None else []
         words.append(f"knee at {law.knee_in_flight}")
         fit = f" (the law is within {100 * law.error_ratio:.2g} %)" if law.error_ratio >= _EXACT else ""
-        yield from _wrapped(f"scaling: {', '.join(words)}{fit}", "  ")
+        yield from wrapped(f"scaling: {', '.join(words)}{fit}", "  ")
     if each.predicted_per_s is not None:
         yield f"  expected from that: {format_count(each.predicted_per_s)}/s"
     rows = [row for trial in each.searched if trial.run is not None for row in _open_loop(trial)]
@@ -71,17 +70,16 @@ def _candidate(each: Candidate, *, alone: bool, chosen: bool) -> Iterator[str]:
         yield from _table([("trial", "requests/s", "time", "quantile", "bad", "95 %", "worth", ""), *rows])
     for word, text in (("", each.conclusion), ("failed: ", each.failure), ("not searched: ", each.dropped)):
         if text:
-            yield from _wrapped(f"{word}{text}", "")
+            yield from wrapped(f"{word}{text}")
     if each.answer in ("found", "undecided"):
-        yield from _wrapped(_boundary(each), "  ")
+        yield from wrapped(_boundary(each), "  ")
 
 
 def _rung(trial: Trial) -> tuple[str, ...]:
     run = trial.run
     assert run is not None  # noqa: S101  # the caller looked
     latency, rate = run.metrics["latency"], run.throughput.requests_per_s
-    times = ("–" if (ns := latency.percentiles_ns[name]) is None else format_duration(ns) for name in ("p50", "p99"))
-    return str(trial.in_flight), "–" if rate is None else format_count(rate), *times
+    return str(trial.in_flight), count_or(rate), *(time_or(latency.percentiles_ns[name]) for name in ("p50", "p99"))
 
 
 def _open_loop(trial: Trial) -> Iterator[tuple[str, ...]]:
@@ -92,17 +90,17 @@ def _open_loop(trial: Trial) -> Iterator[tuple[str, ...]]:
     lasted = trial.run.phases.measure_ns - trial.run.phases.drain_ns
     for place, item in enumerate(trial.run.objectives):
         first = place == 0
-        share = f"{_percent(1 - item.good / item.requests)} %" if item.requests else "–"
+        share = percent_text(1 - item.good / item.requests) if item.requests else UNKNOWN
         known = item.bad_low is not None and item.bad_high is not None
-        between = f"{_percent(item.bad_low or 0.0)} .. {_percent(item.bad_high or 0.0)} %" if known else "–"
+        low, high = percent_text(item.bad_low or 0.0), percent_text(item.bad_high or 0.0)
         yield (
             trial.kind if first else "",
             format_count(trial.rate_per_s or 0.0) if first else "",
             format_duration(lasted) if first else "",
-            "–" if item.value_ns is None else format_duration(item.value_ns),
+            time_or(item.value_ns),
             share,
-            between,
-            "–" if item.effective is None else format_count(round(item.effective)),
+            f"{low.removesuffix(' %')} .. {high}" if known else UNKNOWN,
+            UNKNOWN if item.effective is None else format_count(round(item.effective)),
             remark or item.verdict or "",
         )
 
@@ -111,7 +109,7 @@ def _boundary(each: Candidate) -> str:
     words = []
     if len(each.objectives) > 1 and each.binding:
         words.append(f"bound by {each.binding}")
-    words.append(f"met at {_rate(each.feasible_max_per_s)}, missed at {_rate(each.infeasible_min_per_s)}")
+    words.append(f"met at {rate_or(each.feasible_max_per_s)}, missed at {rate_or(each.infeasible_min_per_s)}")
     if each.boundary is not None:
         words.append({"cliff": "it is a cliff", "smooth": "the slope is smooth"}[each.boundary])
     if each.joules_per_inference is not None:
@@ -127,22 +125,22 @@ def _choice(result: CapacityResult) -> Iterator[str]:
             (
                 str(each.contexts),
                 "mix" if result.config.get("mix") else str(each.items),
-                _rate(each.predicted_per_s),
-                _rate(each.estimate_per_s),
-                _rate(each.confirmed_per_s),
-                "–" if rate is None else format_count(rate * each.inferences_per_request),
+                rate_or(each.predicted_per_s),
+                rate_or(each.estimate_per_s),
+                rate_or(each.confirmed_per_s),
+                UNKNOWN if rate is None else format_count(rate * each.inferences_per_request),
                 "chosen" if place == result.chosen else each.answer or ("failed" if each.failure else ""),
             )
         )
     yield from _table(rows)
     for each in result.candidates:
         if each.dropped:
-            yield from _wrapped(f"{each.name}: not searched, {each.dropped}", "")
+            yield from wrapped(f"{each.name}: not searched, {each.dropped}")
         elif why := each.failure or (each.conclusion if each.answer == "infeasible" else ""):
-            yield from _wrapped(f"{each.name}: {why}", "")
+            yield from wrapped(f"{each.name}: {why}")
     best = result.best
     if best is not None:
-        yield from _wrapped(f"chosen: {best.name}, {result.reason}", "")
+        yield from wrapped(f"chosen: {best.name}, {result.reason}")
 
 
 def _ended(result: CapacityResult) -> str:
@@ -151,20 +149,5 @@ def _ended(result: CapacityResult) -> str:
     return "INTERRUPTED, shown as far as it went; --resume goes on where it is kept in a file"
 
 
-def _rate(rate: float | None) -> str:
-    return "–" if rate is None else f"{format_count(rate)}/s"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g}" if share >= 1e-6 else "0"
-
-
-def _wrapped(line: str, indent: str) -> list[str]:
-    return textwrap.wrap(line, _WIDTH, initial_indent=indent, subsequent_indent=indent + "  ")
-
-
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        yield "  " + "  ".join(cells).rstrip()
+    return (f"  {line}" for line in aligned(rows))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +13,7 @@ from loadtrt.measure.measured import Measured
 from loadtrt.measure.records import METRICS, Records
 from loadtrt.measure.summary import summarize
 from loadtrt.report.layer_columns import printable
-from loadtrt.report.tables import aligned
+from loadtrt.report.text import UNKNOWN, aligned, wrapped
 from loadtrt.report.trtexec_read import stamp_step_ns
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count, format_duration, plural
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from loadtrt.measure.regression import Comparison, Judged, Ratio
     from loadtrt.measure.result import RunResult
 
-_WIDTH = 80
 _SHOWN = ("p50", "p90", "p99", "mean")
 _DEVICE = ("device", "enqueue", "h2d", "compute", "d2h")  # what trtexec measures, too
 _OPTIONS = (
@@ -64,19 +62,19 @@ def compare_runs_text(a: Sequence[Side], b: Sequence[Side], comparison: Comparis
         line
         for letter, sides in (("A", a), ("B", b))
         for place, side in enumerate(sides)
-        for line in _wrapped(f"{' ' if place else letter}  {side.measured.name}: {side.title}", "   ")
+        for line in wrapped(f"{' ' if place else letter}  {side.measured.name}: {side.title}", more="   ")
     ]
     rows = list(_rows(comparison, foreign=any(side.settings is None for side in (*a, *b))))
-    if not any(row[4] != "–" for row in rows[1:] if row):
+    if not any(row[4] != UNKNOWN for row in rows[1:] if row):
         rows = [row[:4] for row in rows]
     lines += ["", *aligned(rows), ""]
     for note in _notes(a, b):
-        lines += _wrapped(note, "  ")
-    lines += _wrapped(_of_intervals(comparison, several=len(a) + len(b) > 2), "  ")
-    if any("–" in row for row in rows):
+        lines += wrapped(note)
+    lines += wrapped(_of_intervals(comparison, several=len(a) + len(b) > 2))
+    if any(UNKNOWN in row for row in rows):
         lines.append("–: not known, or too few requests for this number")
     for item in comparison.thresholds:
-        lines += [part for line in _verdict(item) for part in _wrapped(line, "    ")]
+        lines += [part for line in _verdict(item) for part in wrapped(line, more="    ")]
     if comparison.thresholds and not comparison.valid:
         lines.append("INVALID: a run cannot be trusted, and so can no verdict")
     return "\n".join(map(printable, lines)).rstrip() + "\n"
@@ -167,10 +165,10 @@ def _settings(result: RunResult) -> dict[str, str]:
     return {
         "device": engine.device,
         "runtime": f"{engine.flavour} {engine.version}",
-        "engine sha256": engine.sha256[:12] or "–",
+        "engine sha256": engine.sha256[:12] or UNKNOWN,
         "batch": str(engine.batch),
         **{f"shape of {tensor.name}": "×".join(map(str, tensor.shape)) or "scalar" for tensor in engine.tensors},
-        **dict.fromkeys(_OPTIONS, "–"),
+        **dict.fromkeys(_OPTIONS, UNKNOWN),
         **{key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in given.items()},
         **engine.mode,
     }
@@ -193,8 +191,8 @@ def _rows(comparison: Comparison, foreign: bool) -> Iterator[list[str]]:
 
 
 def _row(label: str, ratio: Ratio, shown: Callable[[float], str]) -> list[str]:
-    values = ("–" if value is None else shown(value) for value in (ratio.a, ratio.b))
-    return [label, *values, "–" if ratio.ratio is None else f"{ratio.ratio:.3f}", _between(ratio) or "–"]
+    values = (UNKNOWN if value is None else shown(value) for value in (ratio.a, ratio.b))
+    return [label, *values, UNKNOWN if ratio.ratio is None else f"{ratio.ratio:.3f}", _between(ratio) or UNKNOWN]
 
 
 def _between(ratio: Ratio) -> str:
@@ -232,7 +230,7 @@ def _notes(a: Sequence[Side], b: Sequence[Side]) -> Iterator[str]:
     settings = [merged for runs in (a, b) if (merged := _merged(runs)) is not None]
     if len(settings) == 2:
         keys = dict.fromkeys([*settings[0], *settings[1]])
-        pairs = [(key, *(values.get(key, ("–",)) for values in settings)) for key in keys]
+        pairs = [(key, *(values.get(key, (UNKNOWN,)) for values in settings)) for key in keys]
         different = [
             f"{key} {', '.join(first)} / {', '.join(second)}"
             for key, first, second in pairs
@@ -265,9 +263,4 @@ def _merged(runs: Sequence[Side]) -> dict[str, tuple[str, ...]] | None:
     if len(known) < len(runs):
         return None
     keys = dict.fromkeys(key for settings in known for key in settings)
-    return {key: tuple(dict.fromkeys(settings.get(key, "–") for settings in known)) for key in keys}
-
-
-def _wrapped(text: str, indent: str) -> list[str]:
-    """Broken at 80 columns between words; a path stays whole."""
-    return textwrap.wrap(text, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return {key: tuple(dict.fromkeys(settings.get(key, UNKNOWN) for settings in known)) for key in keys}

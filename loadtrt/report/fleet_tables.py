@@ -5,9 +5,8 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-from loadtrt.report.layer_columns import UNKNOWN, table, wrapped
-from loadtrt.report.page.headline import between, time_or
-from loadtrt.report.tables import joules_text
+from loadtrt.report.layer_columns import table, wide
+from loadtrt.report.text import UNKNOWN, between, joules_text, time_or
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -35,23 +34,23 @@ def fleet_text(result: FleetResult) -> str:
 def _lines(result: FleetResult) -> Iterator[str]:
     engine = result.engine
     yield ""
-    yield from wrapped(f"{engine.name} on {engine.device} · {lanes_text(result)}")
+    yield from wide(f"{engine.name} on {engine.device} · {lanes_text(result)}")
     for line in gpu_lines(result):
-        yield from wrapped(line, "  ")
+        yield from wide(line, "  ")
     for line in demand_lines(result):
-        yield from wrapped(line)
+        yield from wide(line)
     yield ""
     if result.choices:
         yield from table(*choices_table(result))
-        yield from wrapped(choices_note(result))
+        yield from wide(choices_note(result))
         yield ""
         for line in remarks(result):
-            yield from wrapped(line)
+            yield from wide(line)
     if result.checks:
         yield ""
         yield from table(*checks_table(result))
     for line in trust_lines(result):
-        yield from wrapped(line)
+        yield from wide(line)
     if result.outcome == "interrupted":
         yield "INTERRUPTED, shown as far as it went"
 

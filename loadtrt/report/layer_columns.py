@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from loadtrt.report.text import UNKNOWN, aligned, padded, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 WIDTH = 100  # columns
-UNKNOWN = "–"
 _LEAST_NAME = 30
 _STEP = 6
 _LEFT = {"type", "precision", ""}  # the columns of words; numbers stand at the right
@@ -34,24 +34,17 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
-def wrapped(text: str, indent: str = "", more: str = "  ") -> list[str]:
-    """Lines of at most WIDTH columns, broken between words: the first behind `indent`, the others behind that and
-    `more`. Longer words, such as names, stay whole, to be copied and searched for."""
-    return textwrap.wrap(
-        printable(text),
-        WIDTH,
-        initial_indent=indent,
-        subsequent_indent=indent + more,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+def wide(text: str, indent: str = "", more: str = "  ") -> list[str]:
+    """Lines of at most WIDTH columns."""
+    return wrapped(printable(text), indent, more, WIDTH)
 
 
 def named_table(header: Sequence[str], rows: Sequence[NamedRow]) -> Iterator[str]:
     """A line for the header, which names the last column too, and one for each row. Columns in which no row tells
     anything are left out. Lines keep to WIDTH unless a name must be longer to be told from others."""
     kept = [place for place in range(len(header) - 1) if any(row.cells[place] not in ("", UNKNOWN) for row in rows)]
-    lines = list(_aligned([header[place] for place in kept], [[row.cells[place] for place in kept] for row in rows]))
+    cells = [[cells[place] for place in kept] for cells in (header, *(row.cells for row in rows))]
+    lines = list(padded(cells, _words(cells[0])))
     affixes = max((len(row.before) + len(row.after) for row in rows), default=0)
     width = max(_LEAST_NAME, WIDTH - len(lines[0]) - 2 - affixes)
     short = short_names((row.name for row in rows), width)
@@ -62,8 +55,11 @@ def named_table(header: Sequence[str], rows: Sequence[NamedRow]) -> Iterator[str
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """A line for the header and one for each row."""
-    for line in _aligned(header, rows):
-        yield line.rstrip()
+    return aligned([header, *rows], _words(header))
+
+
+def _words(header: Sequence[str]) -> list[int]:
+    return [place for place, title in enumerate(header) if title in _LEFT]
 
 
 def short_names(names: Iterable[str], width: int) -> dict[str, str]:
@@ -98,12 +94,3 @@ def _cut(text: str, width: int) -> str:
         return text
     tail = (width - 1) // 2
     return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
-
-
-def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Lines of one length."""
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    for line in lines:
-        cells = zip(header, line, widths, strict=True)
-        yield "  ".join(cell.ljust(width) if title in _LEFT else cell.rjust(width) for title, cell, width in cells)

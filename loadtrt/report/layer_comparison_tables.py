@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from loadtrt.report.layer_columns import UNKNOWN, NamedRow, named_table, printable, table, wrapped
+from loadtrt.report.layer_columns import NamedRow, named_table, printable, table, wide
+from loadtrt.report.text import UNKNOWN
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ def comparison_text(comparison: LayerComparison, name_a: str, name_b: str, *, to
 def _lines(comparison: LayerComparison, name_a: str, name_b: str, top: int | None) -> Iterator[str]:
     yield ""
     for letter, name, side in (("A", name_a, comparison.a), ("B", name_b, comparison.b)):
-        yield from wrapped(f"{letter}  {name}: {_side(side, name)}", more="   ")
+        yield from wide(f"{letter}  {name}: {_side(side, name)}", more="   ")
     for place, remark in enumerate(remarks(comparison)):
-        yield from wrapped(remark, "  " if place else "")
+        yield from wide(remark, "  " if place else "")
     yield from _both(comparison, top)
     yield from _alone(comparison, "A", [(row.a, row) for row in comparison.rows if not row.b.layers], top)
     yield from _alone(comparison, "B", [(row.b, row) for row in comparison.rows if not row.a.layers], top)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from loadtrt.measure.layer_kinds import kind_of
 from loadtrt.measure.sampling import least_samples
-from loadtrt.report.layer_columns import UNKNOWN, NamedRow, named_table, printable, table, wrapped
+from loadtrt.report.layer_columns import NamedRow, named_table, printable, table, wide
 from loadtrt.report.layer_comparison_tables import comparison_text
+from loadtrt.report.text import time_or
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def _profile(result: ProfileResult, nodes: bool, top: int | None) -> Iterator[st
     engine = result.engine
     yield ""
     yield f"{engine.name} on {engine.device} ({engine.flavour} {engine.version})"
-    yield from wrapped(" · ".join([f"batch {engine.batch}", *(" ".join(item) for item in engine.mode.items())]), "  ")
+    yield from wide(" · ".join([f"batch {engine.batch}", *(" ".join(item) for item in engine.mode.items())]), "  ")
     for profile in result.passes:
         yield from pass_lines(profile)
     for first in result.passes[:1]:
@@ -52,10 +53,10 @@ def _profile(result: ProfileResult, nodes: bool, top: int | None) -> Iterator[st
     if notes:
         yield ""
     for note in notes:
-        yield from wrapped(f"note: {note}")
+        yield from wide(f"note: {note}")
     if result.outcome != "completed":
         yield ""
-        yield from wrapped(_ending(result))
+        yield from wide(_ending(result))
 
 
 def _ending(result: ProfileResult) -> str:
@@ -98,8 +99,8 @@ def _layers(profile: ProfilePass, nodes: bool, top: int | None) -> Iterator[str]
             kind_of(times.layer),
             times.layer.precision,
             format_duration(times.average_ns),
-            _known(times.median_ns),
-            _known(times.p99_ns),
+            time_or(times.median_ns),
+            time_or(times.p99_ns),
             _percent(times.share),
             f"{100 * running:.0f} %",
         )
@@ -127,7 +128,7 @@ def _inside(times: LayerTimes) -> Iterator[str]:
     """What a layer's line has no room for: the model's nodes where its name does not say them, and the tactic."""
     layer = times.layer
     if layer.nodes and layer.nodes != (layer.name,):
-        yield from wrapped(f"nodes: {', '.join(layer.nodes)}", " " * 6)
+        yield from wide(f"nodes: {', '.join(layer.nodes)}", " " * 6)
     if layer.tactic:
         yield f"      tactic: {layer.tactic}"
 
@@ -142,10 +143,6 @@ def _kinds(profile: ProfilePass) -> Iterator[str]:
         for kind in sorted(sums, key=lambda kind: -sums[kind])
     ]
     yield from table(("type", "layers", "time", "share"), rows)
-
-
-def _known(ns: float | None) -> str:
-    return UNKNOWN if ns is None else format_duration(ns)
 
 
 def _percent(share: float) -> str:

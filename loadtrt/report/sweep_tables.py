@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.units import format_count, format_duration, plural
+from loadtrt.report.text import UNKNOWN, aligned, count_or, time_or, wrapped
+from loadtrt.units import format_count, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from loadtrt.measure.sweep_result import SweepPoint, SweepResult
 
-_WIDTH = 80
 _COLUMNS = ("inferences/s", "latency p50", "p99", "service p50", "")
 
 
@@ -38,32 +37,29 @@ def _lines(result: SweepResult) -> Iterator[str]:
             )
         )
     if axes:
-        yield from _table(rows, len(rows[0]) - 1)
+        yield from (f"  {line}" for line in aligned(rows, words=(len(rows[0]) - 1,)))
     for reason, left in _left_out(result).items():
         more = f" and {plural(len(left) - 1, 'point')} more" if len(left) > 1 else ""
-        yield from _wrapped(f"not measured: {settings_text(left[0])}{more}: {reason}")
+        yield from wrapped(f"not measured: {settings_text(left[0])}{more}: {reason}")
     for point in result.points:
         if point.failure is not None:
-            yield from _wrapped(f"{settings_text(point.settings)}: {point.failure}")
+            yield from wrapped(f"{settings_text(point.settings)}: {point.failure}")
         elif point.run is not None:
             for problem in point.run.problems:
-                yield from _wrapped(f"{settings_text(point.settings)}: INVALID, {problem.evidence}; {problem.remedy}")
+                yield from wrapped(f"{settings_text(point.settings)}: INVALID, {problem.evidence}; {problem.remedy}")
     if result.outcome == "failed":
-        yield from _wrapped(f"FAILED: {result.failure}; what was measured until then is above")
+        yield from wrapped(f"FAILED: {result.failure}; what was measured until then is above")
     elif result.outcome == "interrupted":
-        yield from _wrapped("INTERRUPTED, shown as far as it went; --resume goes on where it is kept in a file")
+        yield from wrapped("INTERRUPTED, shown as far as it went; --resume goes on where it is kept in a file")
 
 
 def _numbers(point: SweepPoint) -> tuple[str, ...]:
     if point.run is None:
-        return ("–",) * (len(_COLUMNS) - 1)
+        return (UNKNOWN,) * (len(_COLUMNS) - 1)
     rate, metrics = point.run.throughput.inferences_per_s, point.run.metrics
     times = (metrics["latency"].percentiles_ns["p50"], metrics["latency"].percentiles_ns["p99"])
     service = metrics["service"].percentiles_ns["p50"]
-    return (
-        "–" if rate is None else format_count(rate),
-        *("–" if ns is None else format_duration(ns) for ns in (*times, service)),
-    )
+    return (count_or(rate), *map(time_or, (*times, service)))
 
 
 def _remark(point: SweepPoint, *, knee: bool, front: bool) -> str:
@@ -96,15 +92,3 @@ def _word(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{format_count(float(value))}/s" if name == "rate" else str(value)
-
-
-def _wrapped(line: str) -> list[str]:
-    return textwrap.wrap(line, _WIDTH, subsequent_indent="  ")
-
-
-def _table(rows: Sequence[Sequence[str]], numbers: int) -> Iterator[str]:
-    """The first so many columns to the right, as numbers are."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row[:numbers], widths, strict=False)]
-        yield ("  " + "  ".join([*cells, *row[numbers:]])).rstrip()

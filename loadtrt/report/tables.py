@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING
 
 from loadtrt.measure.findings import findings_of
 from loadtrt.measure.records import METRICS
 from loadtrt.measure.summary import PERCENTILES
+from loadtrt.report.text import UNKNOWN, aligned, joules_text, percent_text, time_or, wrapped
 from loadtrt.units import format_bytes, format_count, format_duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from loadtrt.measure.facts import MemoryBill
     from loadtrt.measure.result import Batches, ObjectiveShare, RunResult, ScenarioResult
@@ -23,16 +23,15 @@ _WIDTH = 80
 
 def summary_text(result: RunResult) -> str:
     """At most 80 columns of text, ending with a newline."""
-    lines = [part for line in _lines(result) for part in _wrapped(line)]
+    lines = [part for line in _lines(result) for part in _broken(line)]
     return "\n".join(lines) + "\n"
 
 
-def _wrapped(line: str) -> list[str]:
+def _broken(line: str) -> list[str]:
     """Long lines of words broken at 80 columns; tables are never longer than they must be, and stay whole."""
     if len(line) <= _WIDTH or "  " in line.strip():
         return [line]
-    indent = " " * (len(line) - len(line.lstrip()))
-    return textwrap.wrap(line.strip(), _WIDTH, initial_indent=indent, subsequent_indent=indent + "  ")
+    return wrapped(line.strip(), " " * (len(line) - len(line.lstrip())), width=_WIDTH)
 
 
 def memory_text(memory: MemoryBill) -> str:
@@ -168,7 +167,7 @@ def _clocks(gpu: dict[str, object]) -> str:
 def _throughput(result: RunResult) -> str:
     rates = result.throughput
     if rates.requests_per_s is None or rates.inferences_per_s is None:
-        return "– (too few requests)"
+        return f"{UNKNOWN} (too few requests)"
     text = f"{format_count(rates.requests_per_s)} requests/s · {format_count(rates.inferences_per_s)} inferences/s"
     if rates.margin is not None and result.config["arrivals"] in ("closed", "offline"):
         text += f" (± {_margin(rates.margin)})"
@@ -185,12 +184,12 @@ def _metrics(result: RunResult) -> Iterator[str]:
         if not summary.max_ns or (metric.name == "device" and not result.metrics["h2d"].max_ns):
             continue  # a phase this engine does not have, or a sum of one
         values = [*summary.percentiles_ns.values(), summary.max_ns, summary.mean_ns]
-        rows.append([metric.name, *("–" if value is None else format_duration(value) for value in values)])
+        rows.append([metric.name, *map(time_or, values)])
         if metric.name == "latency" and summary.margins:
             rows.append(["  95 % ±", *(_margin(summary.margins.get(name)) for name in (*PERCENTILES, "", "mean"))])
     yield from aligned([header, *rows])
     if any(value is None for value in result.metrics["latency"].percentiles_ns.values()):
-        yield "– too few requests for this percentile"
+        yield f"{UNKNOWN} too few requests for this percentile"
 
 
 def _margin(margin: float | None) -> str:
@@ -203,12 +202,16 @@ def _lanes(result: RunResult) -> Iterator[str]:
         rows = [["lane", "requests", "service p50", "compute p50"]]
         for lane in lanes:
             times = (lane.service_p50_ns, lane.compute_p50_ns)
-            rows.append(
-                [str(lane.lane), str(lane.requests), *("–" if t is None else format_duration(t) for t in times)]
-            )
+            rows.append([str(lane.lane), str(lane.requests), *map(time_or, times)])
         yield from aligned(rows)
+    yield lanes_text(result)
+    yield ""
+
+
+def lanes_text(result: RunResult) -> str:
+    """What is to say of all lanes together, in one line."""
     words = []
-    if result.fairness is not None and len(lanes) > 1:
+    if result.fairness is not None and len(result.lanes) > 1:
         words.append(f"fairness {result.fairness:.3f}")
     if result.overlap is not None:
         busy, computing = result.overlap.busy_fraction, result.overlap.lanes_computing
@@ -216,9 +219,7 @@ def _lanes(result: RunResult) -> Iterator[str]:
     words.append(f"host {result.host_cores:.2f} cores")
     if result.clock is not None:
         words.append(f"GPU clock ± {format_duration(max(result.clock.error_ns, result.clock.drift_ns))}")
-    if words:
-        yield " · ".join(words)
-        yield ""
+    return " · ".join(words)
 
 
 def telemetry_lines(telemetry: GpuTelemetry) -> Iterator[str]:
@@ -237,13 +238,6 @@ def telemetry_lines(telemetry: GpuTelemetry) -> Iterator[str]:
         yield f"GPU {' · '.join(words)}"
     if telemetry.missing:
         yield f"GPU not told: {'; '.join(telemetry.missing)}"
-
-
-def joules_text(energy: float | None) -> str:
-    """Energy in the unit that fits."""
-    if energy is None:
-        return "–"
-    return f"{format_count(energy)} J" if energy >= 1 else f"{format_count(1000 * energy)} mJ"
 
 
 def objective_text(item: ObjectiveShare) -> Iterator[str]:
@@ -285,8 +279,7 @@ def _mix(result: RunResult) -> Iterator[str]:
     for part in result.mix:
         found = [part.metrics["latency"].percentiles_ns[name] for name in ("p50", "p99")]
         found.append(part.metrics["compute"].percentiles_ns["p50"])
-        shown = ("–" if value is None else format_duration(value) for value in found)
-        rows.append([part.name, format_count(part.requests), *shown])
+        rows.append([part.name, format_count(part.requests), *map(time_or, found)])
     yield from aligned(rows)
     yield ""
 
@@ -306,21 +299,8 @@ def _between(low_ns: float | None, high_ns: float | None) -> str:
     return f" ({format_duration(low_ns)} .. {format_duration(high_ns)})"
 
 
-def percent_text(share: float) -> str:
-    """Three digits: "1.23 %"."""
-    return f"{100 * share:.3g} %" if share >= 1e-6 else "0 %"
-
-
 def _verdict(result: RunResult) -> str:
     if result.outcome == "failed":
         return f"FAILED: {result.failure}" + ("; what was measured until then is above" if result.ok else "")
     ended = "INTERRUPTED, shown as far as it went; " if result.outcome == "interrupted" else ""
     return ended + ("VALID" if result.valid else "INVALID")
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Lines of words in the first column and numbers in the others; an empty row is an empty line."""
-    widths = [max(len(row[column]) for row in rows if row) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = enumerate(zip(row, widths, strict=False))  # an empty row has no cells
-        yield "  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in cells).rstrip()

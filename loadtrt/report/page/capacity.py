@@ -10,11 +10,11 @@ from loadtrt.measure.summary import PERCENTILES
 from loadtrt.report.charts.bars import Bar, bars
 from loadtrt.report.charts.curves import Level, Miss, Region, ladder, latencies, misses
 from loadtrt.report.page.facts import closing
-from loadtrt.report.page.headline import UNKNOWN, count_or, state_badge
+from loadtrt.report.page.headline import state_badge
 from loadtrt.report.page.run import latency, objective_levels
 from loadtrt.report.page.section import Badge, Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
-from loadtrt.report.tables import joules_text, percent_text
-from loadtrt.units import format_count, format_duration, plural
+from loadtrt.report.text import UNKNOWN, count_or, joules_text, percent_text, time_or
+from loadtrt.units import format_count, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -246,7 +246,7 @@ def _trials(candidate: Candidate, names: Sequence[str]) -> Table:
         item = run.objectives[0] if run is not None and run.objectives else None
         rate = f"{count_or(trial.rate_per_s)}/s"
         what = rate if trial.in_flight is None else f"{plural(trial.in_flight, 'request')} in flight"
-        times = [UNKNOWN if time is None else format_duration(time) for time in _times(trial, names)]
+        times = map(time_or, _times(trial, names))
         bad = percent_text(1 - item.good / item.requests) if item and item.requests else UNKNOWN
         badge = Badge("FAILED", "bad") if run is None else state_badge(run)
         rows.append(

@@ -8,7 +8,8 @@ from loadtrt.measure.gpu_findings import gpu_findings
 from loadtrt.measure.sampling import least_samples
 from loadtrt.measure.summary import PERCENTILES
 from loadtrt.report.page.section import Badge, Name, Notice, Section, Table, Tile, Tiles, section, words
-from loadtrt.report.tables import mode_text, percent_text, scenario_lines
+from loadtrt.report.tables import mode_text, scenario_lines
+from loadtrt.report.text import UNKNOWN, between, count_or, percent_text, time_or
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
     from loadtrt.measure.result import ObjectiveShare, RunResult
     from loadtrt.report.page.section import Block, Tone
-
-UNKNOWN = "–"
 
 
 def headline(result: RunResult, file: str) -> Section:
@@ -177,24 +176,6 @@ def findings(result: RunResult) -> Section:
         notices.append(Notice("bad", f"first error: {result.first_error}", ()))
     none = words("None: nothing that loadtrt looks for stands out.")
     return section("Findings", *(notices or (none,)))
-
-
-def time_or(ns: float | None) -> str:
-    """A time, or the sign for one that is not known."""
-    return UNKNOWN if ns is None else format_duration(ns)
-
-
-def count_or(count: float | None) -> str:
-    """A number, or the sign for one that is not known."""
-    return UNKNOWN if count is None else format_count(count)
-
-
-def between(low_ns: float | None, high_ns: float | None) -> str:
-    """An interval of times, as far as it is bounded."""
-    if low_ns is None:
-        return UNKNOWN if high_ns is None else f"at most {format_duration(high_ns)}"
-    low = format_duration(low_ns)
-    return f"at least {low}" if high_ns is None else f"{low} .. {format_duration(high_ns)}"
 
 
 def shares_between(low: float | None, high: float | None) -> str:

@@ -10,8 +10,8 @@ from loadtrt.report.charts.bars import Bar, bars
 from loadtrt.report.layer_columns import short_names
 from loadtrt.report.layer_comparison_tables import remarks
 from loadtrt.report.layer_tables import pass_lines
-from loadtrt.report.page.headline import UNKNOWN, time_or
 from loadtrt.report.page.section import Badge, Figure, Name, Section, Table, section, words
+from loadtrt.report.text import UNKNOWN, time_or
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:

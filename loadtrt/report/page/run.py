@@ -26,10 +26,11 @@ from loadtrt.report.charts.timeline import (
 )
 from loadtrt.report.page.facts import facts
 from loadtrt.report.page.gpu import gpu
-from loadtrt.report.page.headline import UNKNOWN, findings, headline, time_or
+from loadtrt.report.page.headline import findings, headline
 from loadtrt.report.page.layers import layers
 from loadtrt.report.page.section import Figure, Name, Table, section, words
-from loadtrt.report.tables import phases_text
+from loadtrt.report.tables import lanes_text, phases_text
+from loadtrt.report.text import UNKNOWN, time_or
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -269,16 +270,8 @@ def _batches(batches: Batches) -> Iterator[Block]:
 
 
 def _lanes(result: RunResult) -> Iterator[Block]:
-    lanes, said = result.lanes, []
-    if result.fairness is not None and len(lanes) > 1:
-        said.append(f"fairness {result.fairness:.3f}")
-    if result.overlap is not None:
-        busy, computing = result.overlap.busy_fraction, result.overlap.lanes_computing
-        said.append(f"computing {100 * busy:.1f} % of the time, {computing:.2f} lanes at once")
-    said.append(f"host {result.host_cores:.2f} cores")
-    if result.clock is not None:
-        said.append(f"GPU clock ± {format_duration(max(result.clock.error_ns, result.clock.drift_ns))}")
-    yield words(" · ".join(said))
+    lanes = result.lanes
+    yield words(lanes_text(result))
     if 1 < len(lanes) <= _MOST_BARS:
         counts = [Bar(f"lane {lane.lane}", lane.requests, format_count(lane.requests)) for lane in lanes]
         yield Figure("Requests", bars("Requests by lane", f"{plural(len(lanes), 'lane')}.", counts))

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from loadtrt.report.charts.bars import Bar, bars
 from loadtrt.report.charts.latency import Curve, shares
 from loadtrt.report.charts.plot import SERIES
-from loadtrt.report.page.headline import count_or, state_badge, time_or
+from loadtrt.report.page.headline import state_badge
 from loadtrt.report.page.run import bounds_of, histogram_of
 from loadtrt.report.page.section import Figure, Name, Section, Table
+from loadtrt.report.text import count_or, time_or
 from loadtrt.units import plural
 
 if TYPE_CHECKING:

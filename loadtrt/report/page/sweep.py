@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.report.charts.curves import Point, gains, tradeoff
 from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.page.facts import closing
-from loadtrt.report.page.headline import UNKNOWN, count_or, state_badge, time_or
+from loadtrt.report.page.headline import state_badge
 from loadtrt.report.page.run import objective_levels
 from loadtrt.report.page.section import Badge, Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
-from loadtrt.report.tables import joules_text
+from loadtrt.report.text import UNKNOWN, count_or, joules_text, time_or
 from loadtrt.units import format_count, plural
 
 if TYPE_CHECKING:

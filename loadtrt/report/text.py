@@ -1,0 +1,75 @@
+"""How results are written as text: numbers that may not be known, lines that keep to a width, columns."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from loadtrt.units import format_count, format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+UNKNOWN = "–"
+
+
+def time_or(ns: float | None) -> str:
+    """A time, or the sign for one that is not known."""
+    return UNKNOWN if ns is None else format_duration(ns)
+
+
+def count_or(count: float | None) -> str:
+    """A number, or the sign for one that is not known."""
+    return UNKNOWN if count is None else format_count(count)
+
+
+def rate_or(per_s: float | None) -> str:
+    """A rate, or the sign for one that is not known."""
+    return UNKNOWN if per_s is None else f"{format_count(per_s)}/s"
+
+
+def between(low_ns: float | None, high_ns: float | None) -> str:
+    """An interval of times, as far as it is bounded."""
+    if low_ns is None:
+        return UNKNOWN if high_ns is None else f"at most {format_duration(high_ns)}"
+    low = format_duration(low_ns)
+    return f"at least {low}" if high_ns is None else f"{low} .. {format_duration(high_ns)}"
+
+
+def percent_text(share: float) -> str:
+    """Three digits: "1.23 %"."""
+    return f"{100 * share:.3g} %" if share >= 1e-6 else "0 %"
+
+
+def joules_text(energy: float | None) -> str:
+    """Energy in the unit that fits."""
+    if energy is None:
+        return UNKNOWN
+    return f"{format_count(energy)} J" if energy >= 1 else f"{format_count(1000 * energy)} mJ"
+
+
+def wrapped(text: str, indent: str = "", more: str = "  ", width: int = 80) -> list[str]:
+    """Lines of at most `width` columns, broken between words: the first behind `indent`, the others behind that and
+    `more`. Longer words, such as names, stay whole, to be copied and searched for."""
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent + more,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def aligned(rows: Sequence[Sequence[str]], words: Collection[int] = (0,)) -> Iterator[str]:
+    """A line for each row: the columns in `words` to the left, the others, of numbers, to the right. An empty row is an
+    empty line."""
+    return (line.rstrip() for line in padded(rows, words))
+
+
+def padded(rows: Sequence[Sequence[str]], words: Collection[int]) -> Iterator[str]:
+    """The same, with blanks up to the end of the last column."""
+    widths = [max(len(row[column]) for row in rows if row) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = enumerate(zip(row, widths, strict=False))  # an empty row has no cells
+        yield "  ".join(cell.ljust(width) if at in words else cell.rjust(width) for at, (cell, width) in cells)
