@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loadtrt.errors import LoadtrtError
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from loadtrt.measure.result import RunResult
     from loadtrt.measure.telemetry import GpuTelemetry
 
+_DEVICES = Path("/dev")
+
 
 class Watchers:
     """Who watches a run: nobody, or an observer process. A run is never ended by them, but by metrics that cannot be
@@ -36,8 +39,9 @@ class Watchers:
         self._run = run
         self._observer: Observer | None = None
         self._samples = False
+        if config.metrics or self._draws or _may_sample(config):  # the process starts while the engine loads
+            self._observer = Observer(Wishes(config.metrics, config.metrics_native, self._draws))
         if config.metrics:  # before an engine is loaded, which may take minutes: the port may be in use
-            self._start(gpu=None)
             self._require_ready()
 
     @property
@@ -49,21 +53,19 @@ class Watchers:
     def begin(self, engine: Engine, input_sets: int) -> None:
         """The engine is loaded: say what will be measured, and begin to draw. Raises EngineError."""
         gpu = _bus_id(engine, self._config) if self._config.telemetry else None
-        if self._observer is None:
-            if not gpu and not self._draws:
-                return
-            self._start(gpu)
+        observer = self._observer
+        if observer is None or not (gpu or self._draws or self._config.metrics):
+            self.close()
+            return
+        if not self._config.metrics:
             try:
                 self._require_ready()
             except LoadtrtError as error:
                 self._voice.say(f"nobody watches: {error}")
-                self.close()
                 return
-        elif gpu:
+        if gpu:
             self._samples = True
-            self._observer.tell(gpu=gpu)
-        observer = self._observer
-        assert observer is not None  # noqa: S101  # started above
+            observer.tell(gpu=gpu)
         if observer.url:
             self._voice.say(f"metrics at {observer.url}")
         if self._draws:
@@ -119,11 +121,6 @@ class Watchers:
     def _draws(self) -> bool:
         return self._config.live and self._voice.on_terminal
 
-    def _start(self, gpu: str | None) -> None:
-        self._samples = gpu is not None
-        wishes = Wishes(self._config.metrics, self._config.metrics_native, self._draws, gpu)
-        self._observer = Observer(wishes)
-
     def _require_ready(self) -> None:
         assert self._observer is not None  # noqa: S101  # just started
         try:
@@ -131,6 +128,11 @@ class Watchers:
         except BaseException:
             self.close()
             raise
+
+
+def _may_sample(config: RunConfig) -> bool:
+    """Whether there may be a GPU to sample, as far as can be told before the engine is loaded."""
+    return config.telemetry and not config.engine.startswith("simulated:") and any(_DEVICES.glob("nvidia[0-9]*"))
 
 
 def _bus_id(engine: Engine, config: RunConfig) -> str | None:

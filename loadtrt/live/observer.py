@@ -67,6 +67,7 @@ class Observer:
             )
         self.board = Board(self._memory)
         self.url = ""
+        self._is_ready = False
         self._answers_come = True
         self._answers: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
         self._listener = Thread(target=self._listen, name="loadtrt-observer", daemon=True)
@@ -87,6 +88,7 @@ class Observer:
         if answer["error"]:
             raise UsageError(str(answer["error"]))
         self.url = str(answer["url"])
+        self._is_ready = True
 
     def describe(self, facts: RunFacts) -> None:
         """What the run is; with it the terminal begins to draw."""
@@ -113,6 +115,8 @@ class Observer:
         with suppress(OSError):
             assert self._process.stdin is not None  # noqa: S101  # a pipe was asked for
             self._process.stdin.close()
+        if not self._is_ready:  # it has begun nothing, and would first have to finish its imports
+            self._process.kill()
         try:
             self._process.wait(_ANSWER_S if self._answers_come else 0.1)
         except subprocess.TimeoutExpired:
