@@ -87,9 +87,9 @@ def test_one_observer_tells_of_every_run(gpu: FakeGpu) -> None:
     observer.answer["telemetry"] = found.model_dump(mode="json")
     for _ in range(2):
         watch.begin()
-        assert watch.settled() is False  # one look tells nothing
-        assert [watch.settled() for _ in range(5)][-1] is True
-        assert watch.around()["gpu"]["before"]["power_watts"] == 500.0
+        assert watch.clocks.settled() is False  # one look tells nothing
+        assert [watch.clocks.settled() for _ in range(5)][-1] is True
+        assert watch.clocks.environment()["gpu"]["before"]["power_watts"] == 500.0
         assert watch.telemetry(session()) == found
     assert observer.asked == [(SECOND_NS, 3 * SECOND_NS, 30)] * 2
     watch.close()
@@ -121,7 +121,7 @@ def test_an_observer_that_fails_costs_its_telemetry_alone(way: str, gpu: FakeGpu
     for _ in range(2):
         watch.begin()
         assert watch.telemetry(session()) is None
-        assert watch.around()["gpu"]["name"] == "Fake H100"
+        assert watch.clocks.environment()["gpu"]["name"] == "Fake H100"
     assert len(said) == (0 if way == "half a message" else 1)
     watch.close()
     assert observer.closed
@@ -133,6 +133,6 @@ def test_without_nvml_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     watch = GpuWatch("0000:01:00.0", said.append, samples=True)
     watch.begin()
-    assert (watch.settled(), watch.around(), watch.telemetry(session())) == (None, {}, None)
+    assert (watch.clocks.settled(), watch.clocks.environment(), watch.telemetry(session())) == (None, {}, None)
     assert said == ["no GPU telemetry: there is no NVIDIA driver here"]
     watch.close()

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from loadtrt.environment import gpu_environment
 from loadtrt.errors import LoadtrtError
+from loadtrt.live.clocks import Clocks
 from loadtrt.live.observer import Observer, Wishes
-from loadtrt.live.telemetry import clocks_settled, open_gpu
+from loadtrt.live.telemetry import open_gpu
 from loadtrt.measure.telemetry import GpuTelemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadtrt.lanes.session import Session
-    from loadtrt.live.telemetry import GpuReading
 
 
 class GpuWatch:
     """Watches one GPU from now on. Nothing that goes wrong with it ends a run: there is no telemetry then, and `say` is
-    told why, once. samples: whether to sample clocks, power and heat while runs go on."""
+    told why, once. samples: whether to sample clocks, power and heat while runs go on. clocks: around the last run."""
 
     def __init__(self, bus_id: str, say: Callable[[str], None], *, samples: bool) -> None:
         self._say = say
         self._gpu, why = open_gpu(bus_id)
         self._observer: Observer | None = None
-        self._readings: list[GpuReading] = []
+        self.clocks = Clocks(None)
         if self._gpu is None:
             say(f"no GPU telemetry: {why}")
         elif samples:
@@ -38,20 +37,7 @@ class GpuWatch:
 
     def begin(self) -> None:
         """A run begins."""
-        self._readings = [] if self._gpu is None else [self._gpu.read()]
-
-    def settled(self) -> bool | None:
-        """Whether the clocks are steady; None where nobody tells."""
-        if self._gpu is None:
-            return None
-        self._readings.append(self._gpu.read())
-        return None if self._readings[-1].sm_clock_hertz is None else clocks_settled(self._readings[1:])
-
-    def around(self) -> dict[str, Any]:
-        """The GPU right before and after the run that has ended, for its environment."""
-        if self._gpu is None:
-            return {}
-        return {"gpu": gpu_environment(self._gpu, self._readings[-1], self._gpu.read())}
+        self.clocks = Clocks(self._gpu)
 
     def telemetry(self, session: Session) -> GpuTelemetry | None:
         """What it did while that run measured; None where nobody tells."""

@@ -17,16 +17,15 @@ from loadtrt.errors import EngineError, LoadtrtError, UsageError
 from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
+from loadtrt.lanes.stopping import until_stopped
 from loadtrt.load.arrivals import LOAD_OPTIONS
 from loadtrt.measure.records import FAILED, OK
 from loadtrt.measure.sweep_result import trimmed
-from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_bytes, format_duration
+from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import FrameType
-
-    from anyio.abc import TaskStatus
 
     from loadtrt.capacity.gpu_watch import GpuWatch
     from loadtrt.config import RunConfig
@@ -141,7 +140,7 @@ class Rig:
             self._engine = engine = open_engine(config, self._talks.say, self._talks.status)
             self._inputs = inputs_for(engine, config)
             self._bill = engine.memory(self._inputs)
-            _require_memory(self._bill)
+            self._bill.require_room()
             self._load_ns = perf_counter_ns() - began
             engine.allocate(self._inputs)
             self._allocate_ns = perf_counter_ns() - began - self._load_ns
@@ -200,7 +199,7 @@ class Rig:
             load_ns=self._load_ns,
             started=started.isoformat(timespec="seconds"),
             command=sys.argv,
-            environment={} if self._watch is None else self._watch.around(),
+            environment={} if self._watch is None else self._watch.clocks.environment(),
             telemetry=None if self._watch is None else self._watch.telemetry(session),
         )
         self._in_doubt = self._hangs or session.failure is not None
@@ -239,44 +238,23 @@ class Rig:
     async def _drive(self, engine: Engine, config: RunConfig, session: Session, what: str) -> None:
         """The session, and what a Ctrl-C does to it."""
         stop = Stop()
+        told, settled = self._ticking(what, config), self._watch.clocks.settled if self._watch is not None else None
 
-        async def watch(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                task_status.started()
-                async for _ in signals:
-                    self.stopped = True
-                    if stop.requested:
-                        scope.cancel()
-                        return
-                    stop.requested = True
-                    self._talks.say("stopping: waiting for requests in flight (again to give them up)")
+        async def run() -> None:
+            stop.requested |= self.stopped  # a moment ago
+            self._hangs = True  # until it is known that it does not
+            try:
+                await run_session(engine, config, self._inputs, stop, session, told, settled, allocated=True)
+                self._hangs = not await _emptied(engine, session)
+            except Exception:
+                self._hangs = session.recorder is not None
+                raise
 
-        settled = self._watch.settled if self._watch is not None else None
-        wrong: Exception | None = None
         try:
-            async with anyio.create_task_group() as group:
-                await group.start(watch, group.cancel_scope)
-                stop.requested |= self.stopped  # a moment ago
-                try:
-                    self._hangs = True  # until it is known that it does not
-                    await run_session(
-                        engine,
-                        config,
-                        self._inputs,
-                        stop,
-                        session,
-                        self._ticking(what, config),
-                        settled,
-                        allocated=True,
-                    )
-                    self._hangs = not await _emptied(engine, session)
-                except Exception as error:  # a task group would wrap it
-                    wrong, self._hangs = error, session.recorder is not None
-                group.cancel_scope.cancel()
+            await until_stopped(run, stop, self._talks.say)
         finally:
+            self.stopped |= stop.requested
             self._listen()  # what was there before all was put back
-        if wrong is not None:
-            raise wrong
 
     def _ticking(self, what: str, config: RunConfig) -> OnTick:
         def tick(phase: Phase, elapsed_ns: int, submitted: int, completed: int) -> None:  # noqa: ARG001  (OnTick)
@@ -324,10 +302,3 @@ async def _emptied(engine: Engine, session: Session) -> bool:
         except EngineError:
             return False
     return left <= 0
-
-
-def _require_memory(bill: MemoryBill) -> None:
-    """Raises EngineError when the lanes will not fit. The weights are loaded already: they are in no free memory."""
-    needed = bill.device_bytes - (bill.weights_bytes or 0)
-    if bill.free_bytes is not None and needed > bill.free_bytes:
-        raise EngineError(f"the lanes need {format_bytes(needed)} and {format_bytes(bill.free_bytes)} is free")

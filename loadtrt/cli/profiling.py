@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import loadtrt
 from loadtrt.engines.open import open_engine
 from loadtrt.engines.profiling import Profiled, ProfileLength, TellsLayers, Watch
-from loadtrt.environment import environment, gpu_environment
+from loadtrt.environment import environment
 from loadtrt.errors import EngineError, UsageError
-from loadtrt.live.telemetry import clocks_settled, open_gpu
+from loadtrt.live.clocks import Clocks
+from loadtrt.live.telemetry import open_gpu
 from loadtrt.load.inputs import make_inputs
 from loadtrt.units import SECOND_NS, plural
 
@@ -114,13 +115,9 @@ def _gpu_around(kind: str, device: int, around: dict[str, object], profiled: Pro
         yield lambda: True
         return
     with gpu:
-        readings = [gpu.read()]
-
-        def steady() -> bool:
-            readings.append(gpu.read())
-            return readings[-1].sm_clock_hertz is None or clocks_settled(readings[1:])
-
-        yield steady
+        clocks = Clocks(gpu)
+        yield lambda: clocks.settled() is not False
+        around.update(clocks.environment())
         after = gpu.read()
         others = (gpu.processes() or ())[1:]  # the first is this process; ids may be those of another namespace
         if others:
@@ -129,7 +126,6 @@ def _gpu_around(kind: str, device: int, around: dict[str, object], profiled: Pro
             )
         if after.slowdowns:
             profiled.notes.append(f"the GPU's clocks were held by {', '.join(after.slowdowns)}: layers are slower")
-        around["gpu"] = gpu_environment(gpu, readings[-1], after)
 
 
 def open_device(kind: str, device: int) -> Gpu | None:

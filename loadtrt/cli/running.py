@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from loadtrt.cli.voice import Voice
 from loadtrt.cli.watching import Watchers
 from loadtrt.engines.open import open_engine
 from loadtrt.engines.profiling import ProfileLength
-from loadtrt.environment import environment, gpu_environment
+from loadtrt.environment import environment
 from loadtrt.errors import (
     EXIT_INTERRUPTED,
     EXIT_INVALID,
@@ -29,24 +29,22 @@ from loadtrt.errors import (
 )
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
-from loadtrt.live.telemetry import clocks_settled
+from loadtrt.lanes.stopping import until_stopped
+from loadtrt.live.clocks import Clocks
 from loadtrt.measure.records import UNSERVED
 from loadtrt.report.tables import memory_text, summary_text
-from loadtrt.units import format_bytes
 
 _CLOSE_PATIENCE_S = 10.0
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from anyio.abc import TaskStatus
-
     from loadtrt.config import RunConfig
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import OnTick, Phase
     from loadtrt.load.tensors import Arrays
     from loadtrt.measure.board import Board
-    from loadtrt.measure.facts import EngineInfo, MemoryBill
+    from loadtrt.measure.facts import EngineInfo
     from loadtrt.measure.result import RunResult
 
 
@@ -79,7 +77,7 @@ def _run(config: RunConfig, late: list[RunResult]) -> int:
             load_ns = perf_counter_ns() - began
             voice.say(f"loaded {engine.info.name}: {', '.join(str(spec) for spec in engine.info.tensors)}")
             voice.say(memory_text(bill))
-            _check_memory(bill)
+            bill.require_room(": use fewer --contexts or --buffers, or a smaller --batch")
             watchers.begin(engine, len(inputs))
             around = _measure(engine, config, inputs, session, voice, watchers)
             with undisturbed():
@@ -159,18 +157,10 @@ def _measure(
 ) -> dict[str, object]:
     """Fill the session; returns the GPU's facts around it where there is one."""
     gpu = open_device(engine.info.kind, config.device)
-    if gpu is None:
-        anyio.run(_run_watched, engine, config, inputs, session, voice, watchers.board, None)
-        return {}
-    readings = [gpu.read()]
-
-    def settled() -> bool | None:
-        readings.append(gpu.read())
-        return None if readings[-1].sm_clock_hertz is None else clocks_settled(readings[1:])
-
-    with gpu:
-        anyio.run(_run_watched, engine, config, inputs, session, voice, watchers.board, settled)
-        return {"gpu": gpu_environment(gpu, readings[-1], gpu.read())}
+    clocks = Clocks(gpu)
+    with gpu or nullcontext():
+        anyio.run(_run_watched, engine, config, inputs, session, voice, watchers.board, clocks.settled)
+        return clocks.environment()
 
 
 async def _run_watched(
@@ -180,35 +170,20 @@ async def _run_watched(
     session: Session,
     voice: Voice,
     board: Board | None,
-    settled: Callable[[], bool | None] | None,
+    settled: Callable[[], bool | None],
 ) -> None:
-    """The first Ctrl-C lets requests in flight finish, the second gives them up. Either way the result is kept."""
     stop = Stop()
 
-    async def watch(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            task_status.started()
-            async for _ in signals:
-                if stop.requested:
-                    scope.cancel()
-                    return
-                stop.requested = True
-                voice.say("stopping: waiting for requests in flight (again to give them up)")
-
-    wrong: LoadtrtError | None = None
-    async with anyio.create_task_group() as group:
-        await group.start(watch, group.cancel_scope)
+    async def run() -> None:
+        told = _telling(voice.progress(config), board)
         try:
-            await run_session(
-                engine, config, inputs, stop, session, _telling(voice.progress(config), board), settled, board
-            )
-        except LoadtrtError as error:  # a task group would wrap it
-            wrong = error
-        except Exception as error:
+            await run_session(engine, config, inputs, stop, session, told, settled, board)
+        except LoadtrtError:
+            raise
+        except Exception as error:  # the result is kept
             session.failure, session.fault = f"a fault in loadtrt itself: {type(error).__name__}: {error}", error
-        group.cancel_scope.cancel()
-    if wrong is not None:
-        raise wrong
+
+    await until_stopped(run, stop, voice.say)
 
 
 def _telling(show: OnTick | None, board: Board | None) -> OnTick | None:
@@ -240,16 +215,6 @@ def close_engine(engine: Engine, hangs: bool, deliver: Callable[[], None] = lamb
         sys.stderr.flush()
         print("loadtrt: the device still hangs; leaving without waiting for it", file=sys.stderr)
         os._exit(EngineError.exit_code)  # the CUDA driver's own clean-up would wait for it as well
-
-
-def _check_memory(bill: MemoryBill) -> None:
-    """Raises EngineError when the lanes will not fit. The weights are loaded already: they are in no free memory."""
-    needed = bill.device_bytes - (bill.weights_bytes or 0)
-    if bill.free_bytes is not None and needed > bill.free_bytes:
-        raise EngineError(
-            f"the lanes need {format_bytes(needed)} and {format_bytes(bill.free_bytes)} is free: "
-            "use fewer --contexts or --buffers, or a smaller --batch"
-        )
 
 
 def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: Delivery) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Mapping  # noqa: TC003  # pydantic reads these types
 from dataclasses import dataclass, field
 from typing import Any
 
+from loadtrt.errors import EngineError
 from loadtrt.load.tensors import TensorSpec  # noqa: TC001
+from loadtrt.units import format_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,13 @@ class MemoryBill:
         """Total on the device: weights + contexts × (scratch + buffers × device I/O); what is unknown counts as 0."""
         lane = (self.context_bytes or 0) + self.buffers * self.device_io_bytes
         return (self.weights_bytes or 0) + self.contexts * lane
+
+    def require_room(self, remedy: str = "") -> None:
+        """Raises EngineError when the lanes will not fit. Weights are loaded already: they are in no free memory."""
+        needed = self.device_bytes - (self.weights_bytes or 0)
+        if self.free_bytes is not None and needed > self.free_bytes:
+            free = format_bytes(self.free_bytes)
+            raise EngineError(f"the lanes need {format_bytes(needed)} and {free} is free{remedy}")
 
     @property
     def host_bytes(self) -> int:

@@ -1,0 +1,41 @@
+"""What Ctrl-C does to a run: the first one ends it whole, the second at once."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from anyio.abc import TaskStatus
+
+    from loadtrt.lanes.scheduler import Stop
+
+
+async def until_stopped(run: Callable[[], Awaitable[None]], stop: Stop, say: Callable[[str], None]) -> None:
+    """Await `run()`, and raise what it raises. The first Ctrl-C or SIGTERM sets `stop.requested`, and requests in
+    flight finish; the second cancels. `say` is told."""
+
+    async def watch(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for _ in signals:
+                if stop.requested:
+                    scope.cancel()
+                    return
+                stop.requested = True
+                say("stopping: waiting for requests in flight (again to give them up)")
+
+    wrong: Exception | None = None
+    async with anyio.create_task_group() as group:
+        await group.start(watch, group.cancel_scope)
+        try:
+            await run()
+        except Exception as error:  # a task group would wrap it
+            wrong = error
+        group.cancel_scope.cancel()
+    if wrong is not None:
+        raise wrong
