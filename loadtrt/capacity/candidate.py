@@ -205,9 +205,9 @@ class Work:
 def shares_of(run: RunResult) -> tuple[Share, ...]:
     """A share for each objective. A run in which nothing was due tells nothing."""
     return tuple(
-        Share(1 - item.good / item.requests, item.effective or 0.0, item.verdict or "undecided")
-        if item.requests
-        else Share(0.0, 0.0, "undecided")
+        Share(0.0, 0.0, "undecided")
+        if item.bad is None
+        else Share(item.bad, item.effective or 0.0, item.verdict or "undecided")
         for item in run.objectives
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadtrt.report.text import between
 from loadtrt.units import format_count, format_duration
 
 if TYPE_CHECKING:
@@ -48,9 +49,8 @@ def _infeasible(found: Candidate) -> str:
         item, how = _missed(slowest), f"at {format_count(slowest.rate_per_s or 0.0)}/s"
     if item is None:
         return "no rate meets the objectives"
-    quantile = item.objective.partition(".")[2].partition("<")[0].strip()
-    value = f", and {quantile} is {format_duration(item.value_ns)}" if item.value_ns is not None else ""
-    share = 100 * (1 - item.good / item.requests)
+    value = f", and {item.quantile} is {format_duration(item.value_ns)}" if item.value_ns is not None else ""
+    share = 100 * (item.bad or 0.0)
     return f"no rate meets {item.objective}: even {how} {share:.3g} % of the requests are bad{value}"
 
 
@@ -60,13 +60,9 @@ def _missed(trial: Trial) -> ObjectiveShare | None:
 
 
 def _capacity(found: Candidate) -> str:
-    ends = [None if end is None else format_count(end) for end in (found.low_per_s, found.high_per_s)]
-    between = {
-        (True, True): f" (95 %: {ends[0]} .. {ends[1]})",
-        (True, False): f" (95 %: at least {ends[0]})",
-        (False, True): f" (95 %: at most {ends[1]})",
-    }.get((ends[0] is not None, ends[1] is not None), "")
-    return f"the capacity is about {format_count(found.estimate_per_s or 0.0)}/s{between}"
+    known = found.low_per_s is not None or found.high_per_s is not None
+    interval = f" (95 %: {between(found.low_per_s, found.high_per_s, format_count)})" if known else ""
+    return f"the capacity is about {format_count(found.estimate_per_s or 0.0)}/s{interval}"
 
 
 def _rate(found: Candidate, rate: float | None) -> str:

@@ -294,7 +294,7 @@ def _in_words(trial: Trial, run: RunResult) -> str:
         for item in run.objectives:
             name = item.objective.partition("<")[0].strip()
             value = f"{name} {format_duration(item.value_ns)}, " if item.value_ns is not None else ""
-            share = f"{100 * (1 - item.good / item.requests):.3g} % bad, " if item.requests else "nothing was due, "
+            share = "nothing was due, " if item.bad is None else f"{100 * item.bad:.3g} % bad, "
             words.append(f"{value}{share}{item.verdict}")
     if trial.host_bound:
         words.append(f"host-bound: {trial.host_bound}")

@@ -344,6 +344,5 @@ def _require_predictable(objectives: Sequence[Objective], replayed: int | None) 
 
 
 def _value(share: ObjectiveShare) -> str:
-    name = share.objective.partition(".")[2].partition(" ")[0]
-    bad = f"{100 * (1 - share.good / share.requests):.2g} % bad"
-    return bad if share.value_ns is None else f"{name} {format_duration(share.value_ns)}"
+    bad = f"{100 * (share.bad or 0.0):.2g} % bad"
+    return bad if share.value_ns is None else f"{share.quantile} {format_duration(share.value_ns)}"

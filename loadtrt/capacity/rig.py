@@ -24,7 +24,7 @@ from loadtrt.measure.sweep_result import trimmed
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import FrameType
 
     from loadtrt.capacity.gpu_watch import GpuWatch
@@ -53,12 +53,6 @@ class Talks(Protocol):
     def say(self, sentence: str) -> None: ...
 
     def status(self, line: str) -> None: ...
-
-
-class Closes(Protocol):
-    """Closes an engine, one that hangs without waiting for ever."""
-
-    def __call__(self, engine: Engine, hangs: bool) -> None: ...
 
 
 def varied(base: RunConfig, **changes: object) -> RunConfig:
@@ -94,9 +88,9 @@ class Rig:
 
     stopped: by Ctrl-C or SIGTERM. They end the run that goes on gracefully, the second one at once; while an engine is
     opened they are a KeyboardInterrupt, for that may take minutes; at any other time what is being summed up or written
-    comes to its end first. talks: who is told; closes: how engines are closed."""
+    comes to its end first. talks: who is told; closes: closes an engine, one that hangs without waiting for ever."""
 
-    def __init__(self, talks: Talks, closes: Closes) -> None:
+    def __init__(self, talks: Talks, closes: Callable[[Engine, bool], None]) -> None:
         self.stopped = False
         self._talks, self._closes = talks, closes
         self._engine: Engine | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -68,7 +69,13 @@ def command(config: Path | None, all_points: bool, resume: bool, **options: Any)
     options["json"] = options.pop("json_file")
     base, axes = _base_and_axes(config, options)
     require_targets({"--json": base.json_file})
-    return _sweep(base, axes, all_points=all_points, resume=resume)
+    from loadtrt.capacity.sweep import Sweeper
+    from loadtrt.cli.resuming import carry_out
+    from loadtrt.measure.sweep_result import SweepResult
+    from loadtrt.report.sweep_tables import sweep_text
+
+    make = partial(Sweeper, base, axes, all_points=all_points)
+    return _exit_code(carry_out(base, SweepResult, sweep_text, make, resume=resume))
 
 
 def _base_and_axes(file: Path | None, options: dict[str, Any]) -> tuple[RunConfig, dict[str, tuple[Any, ...]]]:
@@ -82,18 +89,6 @@ def _base_and_axes(file: Path | None, options: dict[str, Any]) -> tuple[RunConfi
     overruling = [name for name in ("rate", "burstiness", "batch") if name in axes]  # what a file says of them
     common = {name: value for name, value in options.items() if name not in AXES}
     return load_config(file, common | {name: axes[name][0] for name in overruling}, without={"profile"}), axes
-
-
-def _sweep(base: RunConfig, axes: dict[str, tuple[Any, ...]], *, all_points: bool, resume: bool) -> int:
-    from loadtrt.capacity.sweep import Sweeper
-    from loadtrt.cli.resuming import carry_out
-    from loadtrt.measure.sweep_result import SweepResult
-    from loadtrt.report.sweep_tables import sweep_text
-
-    def made(*around: Any) -> Sweeper:
-        return Sweeper(base, axes, *around, all_points=all_points)
-
-    return _exit_code(carry_out(base, SweepResult, sweep_text, made, resume=resume))
 
 
 def _exit_code(result: SweepResult) -> int:

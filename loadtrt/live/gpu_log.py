@@ -13,6 +13,8 @@ from loadtrt.measure.telemetry import GpuInterval
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
     from loadtrt.live.telemetry import GpuReading
@@ -94,23 +96,23 @@ class GpuLog:
             told = codes[codes != _UNTOLD]
             clocks = seen["sm_clock_hertz"]
             slowed = clocks[(codes != _UNTOLD) & slow[codes]] if len(slow) else clocks[:0]
-            memory = _most(seen["memory_used_bytes"])
+            memory = _of(np.max, seen["memory_used_bytes"])
             received, sent = counted["pcie_rx_bytes"][number], counted["pcie_tx_bytes"][number]
             found.append(
                 GpuInterval(
                     start_ns=int(edges[number]),
                     duration_ns=int(edges[number + 1] - edges[number]),
                     readings=last - first,
-                    sm_clock_mean_hertz=_mean(clocks),
-                    sm_clock_min_hertz=_least(clocks),
-                    sm_clock_max_hertz=_most(clocks),
-                    sm_clock_throttled_hertz=_mean(slowed),
-                    power_mean_watts=_mean(seen["power_watts"]),
-                    power_max_watts=_most(seen["power_watts"]),
-                    temperature_max_celsius=_most(seen["temperature_celsius"]),
+                    sm_clock_mean_hertz=_of(np.mean, clocks),
+                    sm_clock_min_hertz=_of(np.min, clocks),
+                    sm_clock_max_hertz=_of(np.max, clocks),
+                    sm_clock_throttled_hertz=_of(np.mean, slowed),
+                    power_mean_watts=_of(np.mean, seen["power_watts"]),
+                    power_max_watts=_of(np.max, seen["power_watts"]),
+                    temperature_max_celsius=_of(np.max, seen["temperature_celsius"]),
                     memory_used_max_bytes=None if memory is None else int(memory),
-                    utilization_mean_ratio=_mean(seen["utilization_ratio"]),
-                    memory_utilization_mean_ratio=_mean(seen["memory_utilization_ratio"]),
+                    utilization_mean_ratio=_of(np.mean, seen["utilization_ratio"]),
+                    memory_utilization_mean_ratio=_of(np.mean, seen["memory_utilization_ratio"]),
                     energy_joules=counted["energy_joules"][number],
                     pcie_rx_bytes=None if received is None else round(received),
                     pcie_tx_bytes=None if sent is None else round(sent),
@@ -135,16 +137,7 @@ def _gains(at: npt.NDArray[np.int64], counter: Floats, edges: npt.NDArray[np.int
     return [None if np.isnan(gain) else float(gain) for gain in gains]
 
 
-def _mean(values: Floats) -> float | None:
+def _of(law: Callable[[Floats], np.float64], values: Floats) -> float | None:
+    """Of those that are known."""
     known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else None
-
-
-def _least(values: Floats) -> float | None:
-    known = values[~np.isnan(values)]
-    return float(known.min()) if len(known) else None
-
-
-def _most(values: Floats) -> float | None:
-    known = values[~np.isnan(values)]
-    return float(known.max()) if len(known) else None
+    return float(law(known)) if len(known) else None

@@ -39,3 +39,8 @@ def parse_objective(text: str) -> Objective:
     if bound_ns <= 0:
         raise UsageError(f"'{text}': no request takes less than no time: give a bound above 0")
     return Objective(f"{name}.{quantile} < {' '.join(bound.split())}", _NUMBERS[name], rank, bound_ns)
+
+
+def quantile_of(text: str) -> str:
+    """The one that an objective binds, which may be of another time: "p99"."""
+    return text.partition(".")[2].partition("<")[0].strip()

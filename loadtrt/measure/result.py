@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill  # noqa: TC001  # pydantic reads them
 from loadtrt.measure.histogram import require_histogram
 from loadtrt.measure.model import Model
+from loadtrt.measure.objective import quantile_of
 from loadtrt.measure.profile import ProfileResult  # noqa: TC001
 from loadtrt.measure.telemetry import GpuTelemetry  # noqa: TC001
 
@@ -237,6 +238,16 @@ class ObjectiveShare(Model):
     value_high_ns: float | None = None
     effective: float | None = None
     reason: str | None = None
+
+    @property
+    def bad(self) -> float | None:
+        """The share of bad requests; None where none was due."""
+        return 1 - self.good / self.requests if self.requests else None
+
+    @property
+    def quantile(self) -> str:
+        """The one that it binds: "p99"."""
+        return quantile_of(self.objective)
 
 
 class ScenarioResult(Model):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtrt.report.text import UNKNOWN, aligned, count_or, percent_text, rate_or, time_or, wrapped
+from loadtrt.report.text import UNKNOWN, aligned, count_or, percent_text, rate_or, share_or, time_or, wrapped
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -90,7 +90,6 @@ def _open_loop(trial: Trial) -> Iterator[tuple[str, ...]]:
     lasted = trial.run.phases.measure_ns - trial.run.phases.drain_ns
     for place, item in enumerate(trial.run.objectives):
         first = place == 0
-        share = percent_text(1 - item.good / item.requests) if item.requests else UNKNOWN
         known = item.bad_low is not None and item.bad_high is not None
         low, high = percent_text(item.bad_low or 0.0), percent_text(item.bad_high or 0.0)
         yield (
@@ -98,7 +97,7 @@ def _open_loop(trial: Trial) -> Iterator[tuple[str, ...]]:
             format_count(trial.rate_per_s or 0.0) if first else "",
             format_duration(lasted) if first else "",
             time_or(item.value_ns),
-            share,
+            share_or(item.bad),
             f"{low.removesuffix(' %')} .. {high}" if known else UNKNOWN,
             UNKNOWN if item.effective is None else format_count(round(item.effective)),
             remark or item.verdict or "",

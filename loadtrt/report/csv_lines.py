@@ -17,6 +17,7 @@ from loadtrt.measure.result import RunResult
 from loadtrt.measure.summary import PERCENTILES
 from loadtrt.measure.sweep_result import SweepResult
 from loadtrt.report.layer_columns import printable
+from loadtrt.report.page.headline import overall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -110,9 +111,8 @@ def _run(run: RunResult) -> dict[str, Any]:
     }
     line |= {name: getattr(run, name) for name in ("ok", "failed", "unserved", "dropped", "host_cores")}
     line |= {name: config.get(name) for name in ("contexts", "buffers", "arrivals")}
-    verdicts = [item.verdict for item in run.objectives]
     line |= {
-        "verdict": next((verdict for verdict in ("missed", "undecided", "met") if verdict in verdicts), None),
+        "verdict": overall([item.verdict for item in run.objectives]),
         "engine": engine.name,
         "engine_kind": engine.kind,
         "runtime": engine.flavour,
@@ -149,8 +149,7 @@ def _run(run: RunResult) -> dict[str, Any]:
 
 
 def _objective(item: ObjectiveShare) -> dict[str, Any]:
-    share = 1 - item.good / item.requests if item.requests else None
-    values = (item.objective, item.verdict, item.value_ns, share, item.bad_low, item.bad_high, item.effective)
+    values = (item.objective, item.verdict, item.value_ns, item.bad, item.bad_low, item.bad_high, item.effective)
     return dict(zip(_OF_OBJECTIVE, values, strict=True))
 
 

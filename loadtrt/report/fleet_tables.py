@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
+from loadtrt.measure import objective
 from loadtrt.report.layer_columns import table, wide
 from loadtrt.report.text import UNKNOWN, between, joules_text, time_or
 from loadtrt.units import format_count, format_duration, plural
@@ -196,7 +197,7 @@ def first_share(found: Prediction | None) -> ObjectiveShare | None:
 
 def quantile_of(result: FleetResult) -> str:
     """The one that the first objective binds: "p99"."""
-    return result.objectives[0].partition(".")[2].partition("<")[0].strip() if result.objectives else "quantile"
+    return objective.quantile_of(result.objectives[0]) if result.objectives else "quantile"
 
 
 def tried_table(result: FleetResult, choice: Choice) -> Columns:

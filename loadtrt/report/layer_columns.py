@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loadtrt.report.text import UNKNOWN, aligned, padded, wrapped
+from loadtrt.report.text import UNKNOWN, aligned, padded, shortened, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -70,7 +70,7 @@ def short_names(names: Iterable[str], width: int) -> dict[str, str]:
     waiting = {name: _readable(name) for name in names}
     short: dict[str, str] = {}
     while waiting:
-        cut = {name: _cut(text, width) for name, text in waiting.items()}
+        cut = {name: shortened(text, width) for name, text in waiting.items()}
         alike = Counter([*cut.values(), *short.values()])
         done = {name: text for name, text in cut.items() if alike[text] == 1 or text == waiting[name]}
         short |= done
@@ -87,10 +87,3 @@ def _readable(name: str) -> str:
     if match[4]:
         return f"network {match[4][0].lower()}{match[4][1:]}"
     return f"{match[1].lower()}put {match[2]} of {match[3]}"
-
-
-def _cut(text: str, width: int) -> str:
-    if len(text) <= width:
-        return text
-    tail = (width - 1) // 2
-    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from loadtrt.measure.findings import findings_of
 from loadtrt.measure.records import METRICS
 from loadtrt.measure.summary import PERCENTILES
-from loadtrt.report.text import UNKNOWN, aligned, joules_text, percent_text, time_or, wrapped
+from loadtrt.report.text import UNKNOWN, aligned, between, joules_text, percent_text, time_or, wrapped
 from loadtrt.units import format_bytes, format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -244,10 +244,10 @@ def objective_text(item: ObjectiveShare) -> Iterator[str]:
     """The verdict, the quantile and the share of bad requests with their intervals, and why where it is undecided."""
     words = [item.verdict.upper()] if item.verdict else []
     if item.value_ns is not None:
-        name = item.objective.partition(".")[2].partition("<")[0].strip()
-        words.append(f"{name} {format_duration(item.value_ns)}{_between(item.value_low_ns, item.value_high_ns)}")
-    if item.requests:
-        share = f"{percent_text(1 - item.good / item.requests)} bad"
+        interval = f" ({between(item.value_low_ns, item.value_high_ns)})" if item.value_low_ns is not None else ""
+        words.append(f"{item.quantile} {format_duration(item.value_ns)}{interval}")
+    if item.bad is not None:
+        share = f"{percent_text(item.bad)} bad"
         if item.bad_low is not None and item.bad_high is not None:
             low, high = f"at least {percent_text(item.bad_low)}", f"at most {percent_text(item.bad_high)}"
             share += f" ({low if item.verdict == 'missed' else high if item.verdict == 'met' else f'{low}, {high}'})"
@@ -291,12 +291,6 @@ def _batches(batches: Batches) -> Iterator[str]:
     yield f"batches  {batches.mean:.2f} requests on average · {percent_text(batches.padded)} padding"
     yield f"  most often {sizes}"
     yield ""
-
-
-def _between(low_ns: float | None, high_ns: float | None) -> str:
-    if low_ns is None or high_ns is None:
-        return f" (at least {format_duration(low_ns)})" if low_ns is not None else ""
-    return f" ({format_duration(low_ns)} .. {format_duration(high_ns)})"
 
 
 def _verdict(result: RunResult) -> str:

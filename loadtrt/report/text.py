@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from loadtrt.units import format_count, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
 UNKNOWN = "–"
 
@@ -28,12 +28,16 @@ def rate_or(per_s: float | None) -> str:
     return UNKNOWN if per_s is None else f"{format_count(per_s)}/s"
 
 
-def between(low_ns: float | None, high_ns: float | None) -> str:
-    """An interval of times, as far as it is bounded."""
-    if low_ns is None:
-        return UNKNOWN if high_ns is None else f"at most {format_duration(high_ns)}"
-    low = format_duration(low_ns)
-    return f"at least {low}" if high_ns is None else f"{low} .. {format_duration(high_ns)}"
+def share_or(share: float | None) -> str:
+    """A share in %, or the sign for one that is not known."""
+    return UNKNOWN if share is None else percent_text(share)
+
+
+def between(low: float | None, high: float | None, shown: Callable[[float], str] = format_duration) -> str:
+    """An interval, of times where nothing else is said, as far as it is bounded."""
+    if low is None:
+        return UNKNOWN if high is None else f"at most {shown(high)}"
+    return f"at least {shown(low)}" if high is None else f"{shown(low)} .. {shown(high)}"
 
 
 def percent_text(share: float) -> str:
@@ -59,6 +63,12 @@ def wrapped(text: str, indent: str = "", more: str = "  ", width: int = 80) -> l
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def shortened(text: str, most: int) -> str:
+    """At most so many characters: the middle is left out."""
+    tail = (most - 1) // 2
+    return text if len(text) <= most else f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 def aligned(rows: Sequence[Sequence[str]], words: Collection[int] = (0,)) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 
 from loadtrt.report.layer_columns import printable
+from loadtrt.report.text import shortened
 
 CHARACTER = 6.6  # px of a character of the charts' 11 px text, on average, in a wide font
 
@@ -47,8 +48,4 @@ def width_of(text: str) -> float:
 
 def cut(text: str, width: float) -> str:
     """The text where it fits in `width` px; else with its middle left out."""
-    most = max(int(width / CHARACTER), 3)
-    if len(text) <= most:
-        return text
-    tail = (most - 1) // 2
-    return f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
+    return shortened(text, max(int(width / CHARACTER), 3))

@@ -13,7 +13,7 @@ from loadtrt.report.page.facts import closing
 from loadtrt.report.page.headline import state_badge
 from loadtrt.report.page.run import latency, objective_levels
 from loadtrt.report.page.section import Badge, Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
-from loadtrt.report.text import UNKNOWN, count_or, joules_text, percent_text, time_or
+from loadtrt.report.text import UNKNOWN, between, count_or, joules_text, percent_text, share_or, time_or
 from loadtrt.units import format_count, plural
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _tiles(best: Candidate) -> Iterator[Tile]:
     items = best.inferences_per_request
     if items != 1:
         yield Tile("inferences/s", count_or(None if answer is None else answer * items), f"{items:.3g} in a request")
-    interval = f"95 %: {rates_between(best.low_per_s, best.high_per_s)}"
+    interval = f"95 %: {between(best.low_per_s, best.high_per_s, format_count)}"
     yield Tile("estimate, requests/s", count_or(best.estimate_per_s), interval)
     highest = f"lowest that missed {count_or(best.infeasible_min_per_s)}"
     yield Tile("highest that met", count_or(best.feasible_max_per_s), highest)
@@ -123,13 +123,6 @@ def _tiles(best: Candidate) -> Iterator[Tile]:
         yield Tile("binding", best.binding.partition("<")[0].strip(), boundary)
     if best.joules_per_inference is not None:
         yield Tile("energy an inference", joules_text(best.joules_per_inference), "at the confirming run")
-
-
-def rates_between(low: float | None, high: float | None) -> str:
-    """An interval of rates, as far as it is bounded."""
-    if low is None:
-        return UNKNOWN if high is None else f"at most {format_count(high)}"
-    return f"at least {format_count(low)}" if high is None else f"{format_count(low)} .. {format_count(high)}"
 
 
 def _candidates(result: CapacityResult) -> Iterator[Block]:
@@ -149,7 +142,7 @@ def _candidates(result: CapacityResult) -> Iterator[Block]:
                 name_of(candidate),
                 answer,
                 count_or(candidate.estimate_per_s),
-                rates_between(candidate.low_per_s, candidate.high_per_s),
+                between(candidate.low_per_s, candidate.high_per_s, format_count),
                 count_or(candidate.confirmed_per_s),
                 count_or(candidate.predicted_per_s),
                 count_or(candidate.scaling.most_per_s if candidate.scaling else None),
@@ -181,7 +174,7 @@ def _candidate(candidate: Candidate, names: Sequence[str]) -> Iterator[Block]:
         )
     if len(candidate.objectives) > 1:
         rows = tuple(
-            (Name(item.objective), count_or(item.rate_per_s), rates_between(item.low_per_s, item.high_per_s))
+            (Name(item.objective), count_or(item.rate_per_s), between(item.low_per_s, item.high_per_s, format_count))
             for item in candidate.objectives
         )
         yield Table(("objective", "just met at, requests/s", "95 %"), rows)
@@ -220,11 +213,11 @@ def _share(trial: Trial, text: str) -> ObjectiveShare | None:
 
 def _miss(number: int, trial: Trial, text: str) -> Miss | None:
     item = _share(trial, text)
-    if item is None or trial.rate_per_s is None or not item.requests or item.bad_low is None or item.bad_high is None:
+    if item is None or trial.rate_per_s is None or item.bad is None or item.bad_low is None or item.bad_high is None:
         return None
-    share, note = 1 - item.good / item.requests, "host-bound" if trial.host_bound else ""
+    note = "host-bound" if trial.host_bound else ""
     verdict = None if note else item.verdict
-    return Miss(number, trial.rate_per_s, share, item.bad_low, item.bad_high, verdict, trial.kind == "confirm", note)
+    return Miss(number, trial.rate_per_s, item.bad, item.bad_low, item.bad_high, verdict, trial.kind == "confirm", note)
 
 
 def _allowed(text: str) -> float:
@@ -247,7 +240,7 @@ def _trials(candidate: Candidate, names: Sequence[str]) -> Table:
         rate = f"{count_or(trial.rate_per_s)}/s"
         what = rate if trial.in_flight is None else f"{plural(trial.in_flight, 'request')} in flight"
         times = map(time_or, _times(trial, names))
-        bad = percent_text(1 - item.good / item.requests) if item and item.requests else UNKNOWN
+        bad = share_or(item.bad if item else None)
         badge = Badge("FAILED", "bad") if run is None else state_badge(run)
         rows.append(
             (

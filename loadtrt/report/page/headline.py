@@ -9,7 +9,7 @@ from loadtrt.measure.sampling import least_samples
 from loadtrt.measure.summary import PERCENTILES
 from loadtrt.report.page.section import Badge, Name, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.tables import mode_text, scenario_lines
-from loadtrt.report.text import UNKNOWN, between, count_or, percent_text, time_or
+from loadtrt.report.text import UNKNOWN, between, count_or, percent_text, share_or, time_or
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -135,21 +135,19 @@ def _interval(result: RunResult, percentile: str) -> str:
 
 def objectives_table(objectives: Sequence[ObjectiveShare]) -> Table:
     """Verdicts with what they rest on."""
-    rows = []
-    for item in objectives:
-        share = percent_text(1 - item.good / item.requests) if item.requests else UNKNOWN
-        rows.append(
-            (
-                Name(item.objective),
-                verdict_badge(item.verdict) if item.verdict else UNKNOWN,
-                time_or(item.value_ns),
-                between(item.value_low_ns, item.value_high_ns),
-                share,
-                shares_between(item.bad_low, item.bad_high),
-                UNKNOWN if item.effective is None else format_count(round(item.effective)),
-                item.reason or "",
-            )
+    rows = [
+        (
+            Name(item.objective),
+            verdict_badge(item.verdict) if item.verdict else UNKNOWN,
+            time_or(item.value_ns),
+            between(item.value_low_ns, item.value_high_ns),
+            share_or(item.bad),
+            shares_between(item.bad_low, item.bad_high),
+            UNKNOWN if item.effective is None else format_count(round(item.effective)),
+            item.reason or "",
         )
+        for item in objectives
+    ]
     reasons = any(row[-1] for row in rows)
     header = ("objective", "verdict", "quantile", "95 %", "bad", "95 %", "worth", "why undecided")
     return Table(
