@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from loadtrt.cuda.buffer_set import LanePart
-from loadtrt.cuda.lane import COPIED_TOGETHER_BYTES, Lane
+from loadtrt.cuda.lane import COPIED_TOGETHER_BYTES, MOST_GRAPHS, Lane
 from loadtrt.cuda.stream import Stream
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import parse_simulation
@@ -151,7 +151,9 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     return fake
 
 
-def _lane(cuda: Cuda, nbytes: int, *, refuse: bool = False, **options: Any) -> Lane:
+def _lane(
+    cuda: Cuda, nbytes: int, *, refuse: bool = False, buffers: int = 2, addresses: Any = None, **options: Any
+) -> Lane:
     tensors = [TensorSpec("x", True, "uint8", (nbytes,), nbytes), TensorSpec("y", False, "uint8", (8,), 8)]
     enqueued = cuda.step("enqueue")
 
@@ -162,10 +164,14 @@ def _lane(cuda: Cuda, nbytes: int, *, refuse: bool = False, **options: Any) -> L
         return True
 
     part = LanePart(
-        tensors, lambda *_: None, enqueue, lambda: "it does what graphs cannot", [{"x": 1}, {"x": 2}, {"x": 3}]
+        tensors,
+        lambda *_: None,
+        enqueue,
+        lambda: "it does what graphs cannot",
+        addresses or [{"x": 1}, {"x": 2}, {"x": 3}],
     )
     given = {"graph": True, "copies": True} | options
-    lane = Lane([part], 2, stream=Stream(), **given)
+    lane = Lane([part], buffers, stream=Stream(), **given)
     cuda.calls.clear()
     return lane
 
@@ -187,12 +193,43 @@ def test_small_requests_are_one_launch(cuda: Cuda, per_launch: int) -> None:
     assert lane.poll(CLOCK) is None
 
 
-def test_each_input_set_has_a_graph_that_copies_it(cuda: Cuda) -> None:
-    """Two slots × three input sets: six graphs, each with one source of its set, and an order for compute."""
-    _lane(cuda, 1024)
-    sources = [next(step[1][1] for step in graph if step[0] == "cudaMemcpyAsync") for graph in cuda.graphs]
-    assert sources == [1, 2, 3, 1, 2, 3]
-    assert all([name for name, _ in graph].count("cudaStreamWaitEvent") == 1 for graph in cuda.graphs)
+@pytest.mark.parametrize("per_launch", [1, 2])
+def test_each_input_set_has_a_graph_that_copies_it(cuda: Cuda, per_launch: int) -> None:
+    """Two slots × three input sets: six graphs, each with its set and those that follow in turn; requests of a launch
+    one after the other, each with its own events."""
+    _lane(cuda, 1024, per_launch=per_launch)
+    sources = [[step[1][1] for step in graph if step[0] == "cudaMemcpyAsync"][::2] for graph in cuda.graphs]
+    assert sources == [[1 + (first + k) % 3 for k in range(per_launch)] for first in range(3)] * 2
+    record, copy = "cudaEventRecordWithFlags", "cudaMemcpyAsync"
+    request = [record, copy, record, record, "enqueue", record, copy, record]
+    for graph in cuda.graphs:
+        assert [name for name, _ in graph if name != "cudaStreamWaitEvent"] == request * per_launch
+        events = [arguments[0] for name, arguments in graph if name == record]
+        assert len(set(events)) == len(events)
+
+
+@pytest.mark.parametrize("buffers", [2, 3])
+@pytest.mark.parametrize("per_launch", [1, 2])
+def test_compute_waits_for_the_compute_before(cuda: Cuda, buffers: int, per_launch: int) -> None:
+    """A slot's graphs wait for the end of the last request's compute in the slot before, the first one's for the last
+    slot's, right before their own compute starts."""
+    lane = _lane(cuda, 1024, per_launch=per_launch, buffers=buffers)
+    for number, graph in enumerate(cuda.graphs):
+        slot = number // 3
+        (at,) = [place for place, (name, _) in enumerate(graph) if name == "cudaStreamWaitEvent"]
+        assert graph[at][1][1] == lane._slots[slot - 1].sets[-1].end
+        assert graph[at + 1][1][0] == lane._slots[slot].sets[0].start
+
+
+def test_buffer_sets_are_taken_and_found_in_turn(cuda: Cuda) -> None:
+    """0, 1, 2, 3, 0, …: with two to a launch a submit takes two, and each is found once."""
+    lane = _lane(cuda, 1024, per_launch=2)
+    found: list[int] = []
+    for number in range(6):
+        lane.submit(number % 3)
+        found += [finished.buffer for _ in range(2) if (finished := lane.poll(CLOCK))]
+    assert found == [0, 1, 2, 3] * 3
+    assert lane.poll(CLOCK) is None
 
 
 def test_large_inputs_are_copied_by_calls_of_their_own(cuda: Cuda) -> None:
@@ -232,6 +269,36 @@ def test_a_refused_capture_runs_plainly(cuda: Cuda) -> None:
     assert cuda.calls.count("enqueue") == 2
     assert cuda.calls.count("cudaEventRecordWithFlags") == 10
     assert "cudaGraphLaunch" not in cuda.calls
+
+
+def test_a_capture_that_is_refused_half_way_leaves_no_graph(cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All slots run plainly then, and graphs that were made are given back."""
+    captured, destroyed = cuda.end_capture, []
+
+    def refused(stream: int) -> tuple[int, int]:
+        status, graph = captured(stream)
+        return (900, 0) if graph >= 4 else (status, graph)
+
+    call = cuda.call
+    monkeypatch.setattr(cuda, "end_capture", refused)
+    monkeypatch.setattr(
+        cuda, "call", lambda name, *given: destroyed.append(name) if "ExecDestroy" in name else call(name, *given)
+    )
+    for module in ("cuda.lane", "cuda.buffer_set", "cuda.stream"):
+        monkeypatch.setattr(f"loadtrt.{module}.call", cuda.call, raising=False)
+    lane = _lane(cuda, 1024)
+    assert "capture refused" in lane.graph_refusal
+    assert len(destroyed) == 4
+    for _ in range(2):
+        lane.submit(0)
+    assert "cudaGraphLaunch" not in cuda.calls
+
+
+def test_many_input_sets_are_copied_by_calls(cuda: Cuda) -> None:
+    """A graph for each buffer set and input set as long as these are few."""
+    addresses = [{"x": number} for number in range(MOST_GRAPHS // 2 + 1)]
+    _lane(cuda, 1024, addresses=addresses)
+    assert len(cuda.graphs) == 2
 
 
 def test_a_full_lane_takes_no_more(cuda: Cuda) -> None:

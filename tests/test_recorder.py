@@ -213,3 +213,19 @@ def test_lanes_and_fairness() -> None:
     assert fairness([5, 5, 5]) == 1.0
     assert fairness([9, 0, 0]) == pytest.approx(1 / 3)
     assert fairness([0, 0]) is None
+
+
+def test_who_asks_early_has_a_block_counted_at_each_look() -> None:
+    """At most a block at a time, and nothing at all where nobody asks; in the end all of it."""
+    for early in (False, True):
+        recorder = Recorder(1, 0)
+        recorder.counts_early = early
+        for number in range(BLOCK + 10):
+            recorder.record(0, 0, 0, number + 1, 0, 1, 0, 0, 0, OK)
+        seen = []
+        for _ in range(3):
+            recorder.show(BLOCK + 10, BLOCK + 10, 0, 0)
+            seen.append(recorder.seen)
+        assert seen == ([BLOCK, BLOCK + 10, BLOCK + 10] if early else [0, 0, 0])
+        recorder.finish()
+        assert recorder.seen == recorder.histograms["latency"].count == BLOCK + 10

@@ -35,6 +35,7 @@ _Step = tuple["Callable[..., tuple[Any, ...]]", tuple[Any, ...]]
 # streams of their own: a graph of more than kernels computes 1 to 2 % slower (GoogLeNet at batch 16;
 # docs/performance.md).
 COPIED_TOGETHER_BYTES = 64 << 10
+MOST_GRAPHS = 64  # of a lane, one for each buffer set and input set: with more, as if inputs were large
 # Streams share so many hardware queues (CUDA_DEVICE_MAX_CONNECTIONS), and whole requests that share one wait for each
 # other: GoogLeNet at batch 1 in 8 contexts then served 5 354/s, and 8 880/s where queues sufficed.
 HARDWARE_QUEUES = 8
@@ -102,7 +103,8 @@ class Lane:
         self._not_ready = runtime.cudaError_t.cudaErrorNotReady
         self.graph_refusal = "" if graph else "not asked for"
         largest = max(sum(spec.nbytes for spec in part.tensors if spec.is_input) for part in self._parts)
-        self._together = copies and graph and largest <= COPIED_TOGETHER_BYTES
+        graphs = buffers * len(self._part_of)
+        self._together = copies and graph and largest <= COPIED_TOGETHER_BYTES and graphs <= MOST_GRAPHS
         try:
             for _ in range(buffers * per_launch):
                 self._sets.append(BufferSet(self._parts, copies))
@@ -118,7 +120,8 @@ class Lane:
                     before = self._sets[first - 1]  # of the first slot, that of the last one
                 self._slots.append(_Slot(copy_in, stream, copy_out, sets, before))
             for part in self._parts:
-                self._prepare(part)
+                self._warm(part)
+            self._write_programs()
         except EngineError:
             with suppress(CudaError):  # what went wrong first is what counts
                 self.close()
@@ -208,112 +211,113 @@ class Lane:
         self._streams.append(stream)
         return stream
 
-    def _prepare(self, part: LanePart) -> None:
-        """For each slot: upload the part's first input set, run once, capture, and write the programs."""
+    def _warm(self, part: LanePart) -> None:
+        """Upload the part's first input set into each buffer set, and run it once."""
         for slot in self._slots:
             for made in slot.sets:
-                _run(self._copy_in(made, part, part.addresses[0], slot.copy_in))
+                _run(self._moves_in(slot, made, part, part.addresses[0]))
                 slot.copy_in.synchronize()
                 _run([(self._enqueue, (made, part, slot.compute))])
                 slot.compute.synchronize()
-            slot.programs += self._programs(slot, part)
 
-    def _programs(self, slot: _Slot, part: LanePart) -> list[list[_Step]]:
-        """What a submit of each of the part's input sets does."""
-        inputs = [
-            [part.addresses[(first + number) % len(part.addresses)] for number in range(self._per_launch)]
-            for first in range(len(part.addresses))
-        ]
-        try:
-            if self._together and not self.graph_refusal:
-                return [[self._capture(slot, self._request(slot, part, sources, EXTERNAL))] for sources in inputs]
-            compute = self._computes(slot, part, 0)
-            if not self.graph_refusal:
-                compute = [self._capture(slot, self._computes(slot, part, EXTERNAL))]
-        except CudaError as error:
-            self.graph_refusal = f"{error}; {part.reason()}"
-            slot.compute.synchronize()
-            compute = self._computes(slot, part, 0)
-        return [self._request(slot, part, sources, 0, compute) for sources in inputs]
+    def _write_programs(self) -> None:
+        """What a submit of each input set does, for each slot: with graphs, or with none at all."""
+        if not self.graph_refusal:
+            try:
+                for slot in self._slots:
+                    for part in self._parts:
+                        slot.programs += self._programs(slot, part, graph=True)
+            except CudaError as error:
+                self.graph_refusal = f"{error}; {part.reason()}"
+                slot.compute.synchronize()
+            else:
+                return
+        for slot in self._slots:
+            graphs, slot.graphs = slot.graphs, []
+            close_all(graphs)
+            slot.programs = [program for part in self._parts for program in self._programs(slot, part, graph=False)]
 
-    def _request(
-        self,
-        slot: _Slot,
-        part: LanePart,
-        sources: Sequence[Mapping[str, int]],
-        flags: int,
-        compute: list[_Step] | None = None,
-    ) -> list[_Step]:
-        """All steps of a submit. compute: in the place of its own."""
+    def _programs(self, slot: _Slot, part: LanePart, *, graph: bool) -> list[list[_Step]]:
+        """One for each of the part's input sets, which a launch of several takes in turn."""
+        count = len(part.addresses)
+        launches = [[part.addresses[(first + k) % count] for k in range(self._per_launch)] for first in range(count)]
+        if not graph:
+            return [self._requests(slot, part, sources, 0) for sources in launches]
+        if self._together:
+            return [[self._capture(slot, self._requests(slot, part, sources, EXTERNAL))] for sources in launches]
+        compute = self._capture(slot, [it for made in slot.sets for it in self._compute(slot, made, part, EXTERNAL)])
+        out = [step for made in slot.sets for step in self._copy_out(slot, made, part, 0)]
         return [
-            *self._copies_in(slot, part, sources, flags),
-            *(self._computes(slot, part, flags) if compute is None else compute),
-            *self._copies_out(slot, part, flags),
-        ]
+            [
+                *(it for made, source in zip(slot.sets, sources, strict=True)
+                  for it in self._copy_in(slot, made, part, source, 0)),
+                compute,
+                *out,
+            ]
+            for sources in launches
+        ]  # fmt: skip
+
+    def _requests(self, slot: _Slot, part: LanePart, sources: Sequence[Mapping[str, int]], flags: int) -> list[_Step]:
+        """One after the other: on one stream the first has its answer before the second computes."""
+        steps: list[_Step] = []
+        for made, source in zip(slot.sets, sources, strict=True):
+            steps += self._copy_in(slot, made, part, source, flags)
+            steps += self._compute(slot, made, part, flags)
+            steps += self._copy_out(slot, made, part, flags)
+        return steps
 
     def _capture(self, slot: _Slot, steps: list[_Step]) -> _Step:
         graph = Graph.capture(slot.compute, lambda: _run(steps))
         slot.graphs.append(graph)
         return cudart().cudaGraphLaunch, (graph.handle, slot.compute.handle)
 
-    def _copies_in(self, slot: _Slot, part: LanePart, sources: Sequence[Mapping[str, int]], flags: int) -> list[_Step]:
-        """Each request's copy in, between its events."""
+    def _copy_in(
+        self, slot: _Slot, made: BufferSet, part: LanePart, source: Mapping[str, int], flags: int
+    ) -> list[_Step]:
+        """A request's inputs, between their events."""
         if not self._copies:
             return []
-        record, stream = cudart().cudaEventRecordWithFlags, slot.copy_in
-        steps: list[_Step] = []
-        for made, source in zip(slot.sets, sources, strict=True):
-            steps.append((record, (made.h2d_start, stream.handle, flags)))
-            steps += self._copy_in(made, part, source, stream)
-            steps.append((record, (made.h2d_end, stream.handle, flags)))
-        return steps
+        record, stream = cudart().cudaEventRecordWithFlags, slot.copy_in.handle
+        moves = self._moves_in(slot, made, part, source)
+        return [(record, (made.h2d_start, stream, flags)), *moves, (record, (made.h2d_end, stream, flags))]
 
-    def _computes(self, slot: _Slot, part: LanePart, flags: int) -> list[_Step]:
-        """Each request's compute, between its events, once its copy in and the compute before have ended."""
+    def _compute(self, slot: _Slot, made: BufferSet, part: LanePart, flags: int) -> list[_Step]:
+        """A request's compute, between its events, once its copy in and the compute before have ended."""
         runtime = cudart()
         record, wait, stream = runtime.cudaEventRecordWithFlags, runtime.cudaStreamWaitEvent, slot.compute.handle
         steps: list[_Step] = []
-        if slot.before is not None:
+        if slot.before is not None and made is slot.sets[0]:
             steps.append((wait, (stream, slot.before.end, flags)))
-        for made in slot.sets:
-            if slot.copy_in is not slot.compute:
-                steps.append((wait, (stream, made.h2d_end, flags)))
-            steps.append((record, (made.start, stream, flags)))
-            steps.append((self._enqueue, (made, part, slot.compute)))
-            steps.append((record, (made.end, stream, flags)))
+        if slot.copy_in is not slot.compute:
+            steps.append((wait, (stream, made.h2d_end, flags)))
+        steps.append((record, (made.start, stream, flags)))
+        steps.append((self._enqueue, (made, part, slot.compute)))
+        steps.append((record, (made.end, stream, flags)))
         return steps
 
-    def _copies_out(self, slot: _Slot, part: LanePart, flags: int) -> list[_Step]:
-        """Each request's copy out, and the event that completes it."""
+    def _copy_out(self, slot: _Slot, made: BufferSet, part: LanePart, flags: int) -> list[_Step]:
+        """A request's outputs, and the event that completes it."""
         if not self._copies:
             return []
         runtime, stream = cudart(), slot.copy_out.handle
         kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         steps: list[_Step] = []
-        for made in slot.sets:
-            if slot.copy_out is not slot.compute:
-                steps.append((runtime.cudaStreamWaitEvent, (stream, made.end, flags)))
-            steps += [
-                (
-                    runtime.cudaMemcpyAsync,
-                    (made.outputs[spec.name].address, made.device[spec.name].address, spec.nbytes, kind, stream),
-                )
-                for spec in part.tensors
-                if not spec.is_input
-            ]
-            steps.append((runtime.cudaEventRecordWithFlags, (made.d2h_end, stream, flags)))
+        if slot.copy_out is not slot.compute:
+            steps.append((runtime.cudaStreamWaitEvent, (stream, made.end, flags)))
+        for spec in part.tensors:
+            if not spec.is_input:
+                target, source = made.outputs[spec.name].address, made.device[spec.name].address
+                steps.append((runtime.cudaMemcpyAsync, (target, source, spec.nbytes, kind, stream)))
+        steps.append((runtime.cudaEventRecordWithFlags, (made.d2h_end, stream, flags)))
         return steps
 
-    def _copy_in(self, made: BufferSet, part: LanePart, source: Mapping[str, int], stream: Stream) -> list[_Step]:
-        runtime = cudart()
+    def _moves_in(self, slot: _Slot, made: BufferSet, part: LanePart, source: Mapping[str, int]) -> list[_Step]:
+        runtime, stream = cudart(), slot.copy_in.handle
         kind = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
         return [
-            (
-                runtime.cudaMemcpyAsync,
-                (made.device[spec.name].address, source[spec.name], spec.nbytes, kind, stream.handle),
-            )
-            for spec in part.tensors
-            if spec.is_input and spec.nbytes
+            (runtime.cudaMemcpyAsync, (made.device[it.name].address, source[it.name], it.nbytes, kind, stream))
+            for it in part.tensors
+            if it.is_input and it.nbytes
         ]
 
     def _enqueue(self, made: BufferSet, part: LanePart, stream: Stream) -> tuple[int]:

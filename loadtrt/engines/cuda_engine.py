@@ -62,9 +62,7 @@ class TensorRTEngine:
         self._streams: list[Stream] = []
         self._inputs: list[dict[str, PinnedBuffer]] = []
         self._clock: GpuClock | None = None
-        self._looks = (
-            Looks(config.contexts, self.contexts * self.buffers * self.per_launch) if config.wait == "block" else None
-        )
+        self._looks = Looks(config.contexts) if config.wait == "block" else None
         self._turn_ns = 0
         self.now_ns = perf_counter_ns
         digest = plan.header.sha256
@@ -161,15 +159,14 @@ class TensorRTEngine:
         """As the protocol says. Spinning polls events, with nothing in flight too: a core that slept wakes late and
         with cold caches, which bursts after a pause show. Blocking sleeps between looks (engines/looks.py)."""
         assert self._clock is not None  # noqa: S101  # allocate() was called
-        now = perf_counter_ns()
-        if now >= self._clock.due_ns:
+        if perf_counter_ns() >= self._clock.due_ns:
             self._clock.take_anchor()
         while True:
+            if perf_counter_ns() - self._turn_ns > _TURN_NS:
+                await anyio.lowlevel.checkpoint()  # before anything is found: a cancelled caller would lose it
+                self._turn_ns = perf_counter_ns()
             found = self._poll()
             now = perf_counter_ns()
-            if now - self._turn_ns > _TURN_NS:
-                await anyio.lowlevel.checkpoint()
-                now = self._turn_ns = perf_counter_ns()
             if self._looks is not None:
                 self._looks.looked(now, found)
             if found or now >= until_ns:
@@ -177,8 +174,6 @@ class TensorRTEngine:
             if self._looks is not None:
                 look_ns = min(until_ns, self._looks.next_ns, now + _TURN_NS)
                 time.sleep(max(look_ns - now, 0) / 1e9)  # short; an event loop's timers are too late
-                if perf_counter_ns() >= until_ns:
-                    return found  # what is due goes first, and the next wait looks
 
     def _poll(self) -> list[Completion]:
         """What has finished, in the order of time. An error on the way is raised once nothing found is lost by it."""

@@ -31,7 +31,8 @@ class Recorder(Tally):
     """Preallocated rows, and a tally of those that were drained. `record` is the only thing called per request.
 
     board: where rows lie and observers look; None: one that nobody looks at, of `keep` rows. intervals: seconds that
-    are over, in order. first_error: an engine's sentence. submitted: requests sent, known at the end.
+    are over, in order. first_error: an engine's sentence. submitted: requests sent, known at the end. counts_early:
+    whether somebody asks for counts while it goes on: then a block is drained at each `show`.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Recorder(Tally):
         self._drained = 0  # number of the first that is not drained
         self.first_error: str | None = None
         self.submitted = 0
+        self.counts_early = False
         self.intervals: list[Interval] = []
 
     def begin(self, start_ns: int) -> None:
@@ -143,6 +145,8 @@ class Recorder(Tally):
     def show(self, submitted: int, completed: int, waiting: int, busy_lanes: int) -> None:
         """Tell observers how it stands, and of all rows so far."""
         self.board.show(self._number, submitted, completed, waiting, busy_lanes)
+        if self.counts_early and self._drained < self._number:
+            self._drain_block(self._number)
 
     def finish(self) -> None:
         """All is recorded: tell observers, then count it."""

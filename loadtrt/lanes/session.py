@@ -298,6 +298,7 @@ def _watching(
         return ticker
     recorder = session.recorder
     assert recorder is not None  # noqa: S101  # measuring has begun
+    recorder.counts_early = True  # a block at each look, that no second's rows are counted in one go
     objectives = [parse_objective(text) for text in config.objective]
     ranks = ranks_of(objectives)
     misses = Misses(objectives) if config.abort_on_fail else None

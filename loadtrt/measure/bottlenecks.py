@@ -54,7 +54,8 @@ def mostly_waits(result: RunResult) -> bool:
 def _enqueue(result: RunResult) -> Finding | None:
     enqueue, compute = _typical(result, "enqueue"), _typical(result, "compute")
     core = _enqueues_per_s(result) * _mean(result, "enqueue") / SECOND_NS
-    if max(core, enqueue / compute) < ENQUEUE:
+    several = _per_launch(result)
+    if max(core, enqueue / (several * compute)) < ENQUEUE:
         return None
     if result.engine.mode.get("graph") == "no" and not result.config.get("graph", True):
         remedy = "leave --no-graph out: a CUDA graph is enqueued in one call"
@@ -64,7 +65,8 @@ def _enqueue(result: RunResult) -> Finding | None:
         remedy = f"{_larger(result)} does more with each enqueue"
     return Finding(
         kind="enqueue-bound",
-        evidence=f"one enqueue takes {format_duration(enqueue)} of the host and computing {format_duration(compute)}; "
+        evidence=f"{'one enqueue' if several == 1 else f'an enqueue of {several} requests'} takes "
+        f"{format_duration(enqueue)} of the host and computing {format_duration(several * compute)}; "
         f"enqueues take {100 * core:.0f} % of a core",
         cause="one thread enqueues for all lanes: it sets the pace, or is close to it",
         remedy=remedy,
@@ -235,7 +237,7 @@ def _unfair(result: RunResult) -> Finding | None:
 
 
 def _short(result: RunResult) -> Finding | None:
-    enqueue, compute = _typical(result, "enqueue"), _typical(result, "compute")
+    enqueue, compute = _typical(result, "enqueue") / _per_launch(result), _typical(result, "compute")
     if result.engine.kind != "tensorrt" or enqueue / compute < SHORT or _starves(result):
         return None
     several = result.config.get("mix") or result.config.get("batcher")
@@ -322,7 +324,13 @@ def _mean(result: RunResult, metric: str) -> float:
 
 
 def _enqueues_per_s(result: RunResult) -> float:
-    return (result.throughput.requests_per_s or 0.0) / (result.batches.mean if result.batches else 1.0)
+    each = result.batches.mean if result.batches else _per_launch(result)
+    return (result.throughput.requests_per_s or 0.0) / each
+
+
+def _per_launch(result: RunResult) -> int:
+    """Requests of one enqueue."""
+    return int(result.config.get("requests_per_launch", 1))
 
 
 def closed_loop(result: RunResult) -> bool:
