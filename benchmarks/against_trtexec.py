@@ -16,11 +16,12 @@ import re
 import shlex
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from statistics import median
 
 from benchmarks.machine import machine_line
 
+INVALID: Counter[tuple[str, int]] = Counter()  # our runs by our own verdict: the host was the bottleneck
 QPS = re.compile(r"Throughput: ([0-9.e+]+) qps")
 
 
@@ -48,8 +49,10 @@ def loadtrt(options: argparse.Namespace, plan: str, shapes: str, contexts: int) 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 97):  # 97: INVALID, as generators that are the bottleneck are, by our own verdict
         sys.exit(f"{shlex.join(command)} failed:\n{done.stderr}")
-    rate = json.loads(done.stdout)["throughput"]["requests_per_s"]
-    return float(rate)
+    result = json.loads(done.stdout)
+    if not result["valid"]:
+        INVALID[plan, contexts] += 1
+    return float(result["throughput"]["requests_per_s"])
 
 
 def shown(values: list[float], form: str) -> str:
@@ -82,7 +85,8 @@ def main() -> None:
     for row in rows:
         ratios = [mine / other for mine, other in zip(ours[row], theirs[row], strict=True)]
         cells = f"{shown(theirs[row], ',.0f'):>30} {shown(ours[row], ',.0f'):>30} {shown(ratios, '.3f'):>26}"
-        print(f"{row[0]:16} {row[3]:>8} {cells}")
+        told = f"  INVALID in {INVALID[row[1], row[3]]} rounds" if INVALID[row[1], row[3]] else ""
+        print(f"{row[0]:16} {row[3]:>8} {cells}{told}")
 
 
 if __name__ == "__main__":
