@@ -215,8 +215,8 @@ class RunConfig(BaseModel):
             raise ValueError(f"a profile is of requests of one size: leave {several} out")
         if self.requests_per_launch > 1 and (self.arrivals != "closed" or several):
             raise ValueError(
-                "requests_per_launch is for closed loops of one size, where the next ones are always there: leave out "
-                f"{several or 'it, or what makes requests come by themselves'}"
+                "requests_per_launch is for closed loops of one size, where the next ones are always there: leave it "
+                f"out, or {several or 'what makes requests come by themselves'}"
             )
         if self.arrivals == "closed":
             for name in OF_ARRIVALS:

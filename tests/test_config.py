@@ -124,3 +124,10 @@ def test_the_default_is_ten_seconds_or_the_requests_asked_for() -> None:
     assert RunConfig(engine="x").least_duration_ns == 10_000_000_000
     assert RunConfig(engine="x", requests=5).least_duration_ns == 0
     assert RunConfig(engine="x", requests=5, duration=7).least_duration_ns == 7_000_000_000
+
+
+@pytest.mark.parametrize("other", [{"rate": "100/s"}, {"mix": "1:0.5, 2:0.5"}])
+def test_several_requests_a_launch_are_for_closed_loops_of_one_size(other: dict[str, Any]) -> None:
+    """Where requests come by themselves, or differ in size, the next ones of a launch are not there."""
+    with pytest.raises(ValueError, match=r"requests_per_launch is for closed loops of one size.*leave it out, or"):
+        RunConfig.model_validate({"engine": "x.plan", "requests_per_launch": 4, **other})
