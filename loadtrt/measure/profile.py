@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from loadtrt.measure.facts import EngineInfo  # noqa: TC001  # pydantic reads them
+from loadtrt.measure.layer_kinds import kind_of
 from loadtrt.measure.layers import Layer, nodes_in_name
 from loadtrt.measure.model import Model
 from loadtrt.measure.sampling import least_samples
@@ -51,6 +52,21 @@ class ProfilePass(Model):
     layers_ns: float
     inference_ns: float | None
     whole: int = 0
+
+    @property
+    def hottest(self) -> list[tuple[int, LayerTimes]]:
+        """Layers that took time, with their places from 1 on, longest first."""
+        timed = [(place, times) for place, times in enumerate(self.layers, 1) if times.total_ns]
+        return sorted(timed, key=lambda item: -item[1].total_ns)
+
+    @property
+    def kinds(self) -> list[tuple[str, int, float]]:
+        """(kind, layers, share of the sum over all layers), greatest first."""
+        shares: dict[str, list[float]] = {}
+        for times in self.layers:
+            shares.setdefault(kind_of(times.layer) or "not told", []).append(times.share)
+        kinds = [(kind, len(found), math.fsum(found)) for kind, found in shares.items()]
+        return sorted(kinds, key=lambda item: -item[2])
 
 
 class ProfileResult(Model):

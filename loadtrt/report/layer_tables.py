@@ -87,8 +87,7 @@ def pass_lines(profile: ProfilePass) -> Iterator[str]:
 
 
 def _layers(profile: ProfilePass, nodes: bool, top: int | None) -> Iterator[str]:
-    timed = [(place, times) for place, times in enumerate(profile.layers, 1) if times.total_ns]
-    timed.sort(key=lambda item: -item[1].total_ns)
+    timed = profile.hottest
     shown = timed[:top]
     rows = []
     running = 0.0
@@ -134,13 +133,9 @@ def _inside(times: LayerTimes) -> Iterator[str]:
 
 
 def _kinds(profile: ProfilePass) -> Iterator[str]:
-    shares: dict[str, list[float]] = {}
-    for times in profile.layers:
-        shares.setdefault(kind_of(times.layer) or "not told", []).append(times.share)
-    sums = {kind: math.fsum(found) for kind, found in shares.items()}
     rows = [
-        (kind, str(len(shares[kind])), format_duration(sums[kind] * profile.layers_ns), _percent(sums[kind]))
-        for kind in sorted(sums, key=lambda kind: -sums[kind])
+        (kind, str(layers), format_duration(share * profile.layers_ns), _percent(share))
+        for kind, layers, share in profile.kinds
     ]
     yield from table(("type", "layers", "time", "share"), rows)
 

@@ -78,12 +78,12 @@ def _log_durations(title: str, low: float, high: float, most: int) -> Axis:
     return logarithmic(f"{title}, {unit}" if alone else title, low, high, named)
 
 
-def elapsed(low_ns: float, high_ns: float, *, most: int = 7) -> Axis:
+def elapsed(low_ns: float, high_ns: float) -> Axis:
     """Time since measuring began."""
     size, unit = (SECOND_NS, "s") if high_ns <= 5 * _MINUTE_NS else (_MINUTE_NS, "min")
     if high_ns > 300 * _MINUTE_NS:
         size, unit = 60 * _MINUTE_NS, "h"
-    axis = linear(f"time, {unit}", low_ns / size, max(high_ns, 1) / size, most=most)
+    axis = linear(f"time, {unit}", low_ns / size, max(high_ns, 1) / size, most=7)
     ticks = tuple((tick * size, text) for tick, text in axis.ticks if tick >= 0 or low_ns >= 0)
     return Axis(axis.title, ticks, lambda value: axis.place(value / size))
 

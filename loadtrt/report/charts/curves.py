@@ -100,7 +100,7 @@ def ladder(measured: Sequence[tuple[int, float]], scaling: Scaling | None) -> st
     plot.line(drawn, "s2")
     if peak is not None and peak <= far:
         plot.upright(peak, "rule mark")
-        plot.note(peak, 0, f"peak at {peak:.1f}", anchor="end")
+        plot.note(peak, 0, f"peak at {peak:.1f}")
     for number, rate in measured:
         if number == knee:
             plot.dot(number, rate, "s1 ring", radius=7)

@@ -185,12 +185,11 @@ class Plot:
         """A value of x, from bottom to top."""
         self._marks.append(element("path", d=f"M{_pair(self.px(x), self.top)}v{short(self.high)}", class_=class_))
 
-    def note(self, x: float, y: float, text: str, class_: str = "soft", anchor: str = "start") -> None:
-        """Words at a place of the plot, kept within it."""
-        place, wide = self.px(x), width_of(text)
-        left = {"start": place, "middle": place - wide / 2, "end": place - wide}[anchor]
-        left = min(max(left, self.left + 2), self.left + self.wide - wide - 2)
-        self._over.append(label(text, left, min(max(self.py(y), self.top + 11), self.top + self.high - 3), class_))
+    def note(self, x: float, y: float, text: str) -> None:
+        """Words that end at a place of the plot, kept within it."""
+        wide = width_of(text)
+        left = min(max(self.px(x) - wide, self.left + 2), self.left + self.wide - wide - 2)
+        self._over.append(label(text, left, min(max(self.py(y), self.top + 11), self.top + self.high - 3), "soft"))
 
     def cells(self, paths: Sequence[str], step: float, rows: int) -> None:
         """A grid of so many rows from the top down, and of columns that are `step` of x wide, from x = 0 on. paths: of

@@ -53,7 +53,7 @@ def layers(result: ProfileResult) -> Iterator[Section]:
 
 
 def _charts(one: ProfilePass) -> Iterator[Block]:
-    hottest = [times for _, times in _hottest(one)]
+    hottest = [times for _, times in one.hottest]
     if not hottest:
         return
     top = hottest[:_TOP]
@@ -66,36 +66,22 @@ def _charts(one: ProfilePass) -> Iterator[Block]:
         for t in top
     ]
     more = f"{plural(len(hottest) - _TOP, 'more layer')}: {100 * rest:.1f} %" if rest else f"all of {len(hottest)}"
-    table = Table(_HEADER, tuple(_row(place, times) for place, times in _hottest(one)[:_MENTIONED]), words=3, last=True)
+    table = Table(_HEADER, tuple(_row(place, times) for place, times in one.hottest[:_MENTIONED]), words=3, last=True)
     chart = bars("Hottest layers", f"Shares of the sum over layers; {more}.", rows)
     yield Figure("Hottest layers", chart, more, instead=table)
-    kinds: dict[str, list[float]] = {}
-    for times in one.layers:
-        kinds.setdefault(kind_of(times.layer) or "not told", []).append(times.share)
-    sums = sorted(((math.fsum(found), kind) for kind, found in kinds.items()), reverse=True)
-    if len(sums) > 1:
+    kinds = one.kinds
+    if len(kinds) > 1:
         by_kind = [
-            Bar(
-                f"{kind} ({len(kinds[kind])})",
-                share,
-                f"{format_duration(share * one.layers_ns)} · {100 * share:.1f} %",
-                "f3",
-            )
-            for share, kind in sums[:_TOP]
+            Bar(f"{kind} ({count})", share, f"{format_duration(share * one.layers_ns)} · {100 * share:.1f} %", "f3")
+            for kind, count, share in kinds[:_TOP]
         ]
-        yield Figure("By type", bars("Time by type of layer", f"{len(sums)} types.", by_kind), "with how many layers")
+        yield Figure("By type", bars("Time by type of layer", f"{len(kinds)} types.", by_kind), "with how many layers")
 
 
 def _table(one: ProfilePass) -> Table:
     rows = tuple(_row(place, times) for place, times in enumerate(one.layers, 1))
     title = f"all {plural(len(rows), 'layer')} in the order they ran in, {one.mode or 'mode not told'}"
     return Table(_HEADER, rows, words=3, last=True, folded=title)
-
-
-def _hottest(one: ProfilePass) -> list[tuple[int, LayerTimes]]:
-    """Layers that took time, with their places."""
-    timed = [(place, times) for place, times in enumerate(one.layers, 1) if times.total_ns]
-    return sorted(timed, key=lambda item: -item[1].total_ns)
 
 
 def _row(place: int, times: LayerTimes) -> tuple[Cell, ...]:
