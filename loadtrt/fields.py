@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from loadtrt.errors import UsageError
-from loadtrt.units import exact_duration, parse_address, parse_duration, parse_rate
+from loadtrt.units import exact_duration, parse_address, parse_duration, parse_rate, parse_share
 
 
 def _shape(value: object) -> object:
@@ -35,17 +35,6 @@ def _range(value: object) -> object:
         return (float(low), float(high))
     except ValueError:
         raise ValueError(f"'{value}' is not a range: write low..high, such as -1..1") from None
-
-
-def _share(value: object) -> object:
-    """0.03 of "3%"."""
-    if not isinstance(value, str):
-        return value
-    number, percent, rest = value.partition("%")
-    try:
-        return float(number) / (100 if percent and not rest.strip() else 1)
-    except ValueError:
-        raise ValueError(f"'{value}' is no share: write one such as 3%") from None
 
 
 def _from_text(parse: Any) -> BeforeValidator:
@@ -89,7 +78,7 @@ def _one_or_many(value: object) -> object:
 # Written as text, so that the configuration in a run.json can be run again.
 Duration = Annotated[int, _from_text(parse_duration), Field(ge=0), PlainSerializer(exact_duration, when_used="json")]
 Rate = Annotated[float, _from_text(parse_rate), Field(gt=0)]
-Precision = Annotated[float, BeforeValidator(_share), Field(gt=0, lt=1)]
+Precision = Annotated[float, _from_text(parse_share), Field(gt=0, lt=1)]
 Shape = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_shape)]
 Range = Annotated[tuple[float, float], BeforeValidator(_range)]
 Address = Annotated[str, BeforeValidator(_address)]

@@ -49,6 +49,14 @@ def parse_rate(text: str | float) -> float:
     return value
 
 
+def parse_share(text: str | float) -> float:
+    """0.03 of "3%"; a bare number is the share itself. Raises UsageError when the text is no share."""
+    match = re.fullmatch(rf"\s*{_NUMBER}\s*(%?)\s*", str(text))
+    if not match:
+        raise UsageError(f"'{text}' is no share: write one such as 3%")
+    return float(match[1]) / (100 if match[2] else 1)
+
+
 def parse_address(text: str) -> tuple[str, int]:
     """(host, port) of ":9400", "9400", "0.0.0.0:9400", "[::1]:9400", "name:0"; without a host 127.0.0.1, and port 0 is
     any free one. Raises UsageError."""

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from loadtrt.capacity.demand import Demand
     from loadtrt.capacity.evidence import Evidence
     from loadtrt.capacity.station import Station
-    from loadtrt.measure.fleet_result import Routing, Verdict
-    from loadtrt.measure.objective import Objective
+    from loadtrt.measure.fleet_result import Routing
+    from loadtrt.measure.objective import Objective, Verdict
     from loadtrt.measure.result import ObjectiveShare
 
 _FINE = 200  # sizes above that are told within 0.5 %

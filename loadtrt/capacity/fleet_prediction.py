@@ -10,6 +10,7 @@ import numpy as np
 from loadtrt.capacity.station import completions
 from loadtrt.measure.fleet_result import Prediction
 from loadtrt.measure.histogram import Histogram
+from loadtrt.measure.objective import overall
 from loadtrt.measure.records import COLUMNS, Records
 from loadtrt.measure.verdict import judge, quantile_ranks
 from loadtrt.units import SECOND_NS
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from loadtrt.capacity.demand import Demand
     from loadtrt.capacity.station import Floats, Station
-    from loadtrt.measure.fleet_result import Routing, Verdict
+    from loadtrt.measure.fleet_result import Routing
     from loadtrt.measure.objective import Objective
     from loadtrt.measure.result import ObjectiveShare
 
@@ -83,7 +84,7 @@ def predict(
                     share.model_copy(update={"verdict": "undecided"}) if share.verdict == "met" else share
                     for share in shares
                 ]
-            verdict = verdict_of([share.verdict or "undecided" for share in shares])
+            verdict = overall(share.verdict or "undecided" for share in shares) or "met"
             if most or (verdict != "undecided" if precision is None else _spread(shares) <= precision):
                 break
     low, high = quantile_ranks(0.5, min(share.effective or 0.0 for share in shares))
@@ -97,13 +98,6 @@ def predict(
         p50_low_ns=p50_low,
         p50_high_ns=p50_high,
     )
-
-
-def verdict_of(verdicts: Sequence[Verdict]) -> Verdict:
-    """On all objectives together: missed where one is, met where all are."""
-    if "missed" in verdicts:
-        return "missed"
-    return "undecided" if "undecided" in verdicts else "met"
 
 
 def _spread(shares: Sequence[ObjectiveShare]) -> float:

@@ -36,8 +36,7 @@ from loadtrt.measure.verdict import LEAST_MET, discounted, share_interval
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtrt.measure.objective import Objective
-    from loadtrt.measure.verdict import Verdict
+    from loadtrt.measure.objective import Objective, Verdict
 
 CONFIRM_TIMES = 5
 MOST_CONFIRMS = 4

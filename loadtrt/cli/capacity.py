@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtrt.cli.options import engine_options_but, flag, input_options, many, require_targets
+from loadtrt.cli.options import engine_options, flag, input_options, many, require_targets
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, EngineError, UsageError
+from loadtrt.units import parse_share
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +29,7 @@ _CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED, "h
 
 
 @click.command(short_help="Find the highest rate that meets objectives.")
-@engine_options_but("batch")
+@engine_options("batch")
 @click.option("--batch", metavar="1,4,16", help="Batches to try, where the model leaves the first dimension open.")
 @click.option("--mix", metavar="'1:0.7, 8:0.3'", help="Batch sizes (or NAME=SHAPE) and their weights, drawn at random.")
 @click.option("--contexts", metavar="1..8", help="Contexts to try, such as 1,2,4 or 1..8.  [default: 1]")
@@ -78,7 +81,13 @@ def command(
     wanted = _wanted(config, options, contexts, batch, trial, precision, max_trials)
     wanted.configs()  # what is wrong with any is said now
     require_targets({"--json": wanted.config.json_file})
-    return _find(wanted, resume=resume)
+    from loadtrt.capacity.find import Finder
+    from loadtrt.cli.resuming import carry_out
+    from loadtrt.measure.capacity_result import CapacityResult
+    from loadtrt.report.capacity_tables import capacity_text
+
+    make = partial(Finder, wanted)
+    return _exit_code(carry_out(wanted.config, CapacityResult, capacity_text, make, resume=resume))
 
 
 def _wanted(
@@ -131,27 +140,11 @@ def _require_objectives(config: RunConfig) -> None:
 
 
 def _precision(text: str) -> float:
-    """0.03 of "3%"."""
-    number, percent, rest = text.partition("%")
-    try:
-        value = float(number) / (100 if percent else 1)
-    except ValueError:
-        value = 0.0
-    if rest.strip() or not 0.001 <= value <= 0.5:
-        raise UsageError(f"--precision {text}: write a share from 0.1% to 50%, such as 3%")
-    return value
-
-
-def _find(wanted: Wanted, *, resume: bool) -> int:
-    from loadtrt.capacity.find import Finder
-    from loadtrt.cli.resuming import carry_out
-    from loadtrt.measure.capacity_result import CapacityResult
-    from loadtrt.report.capacity_tables import capacity_text
-
-    def made(*around: Any) -> Finder:
-        return Finder(wanted, *around)
-
-    return _exit_code(carry_out(wanted.config, CapacityResult, capacity_text, made, resume=resume))
+    with suppress(UsageError):
+        share = parse_share(text)
+        if 0.001 <= share <= 0.5:
+            return share
+    raise UsageError(f"--precision {text}: write a share from 0.1% to 50%, such as 3%")
 
 
 def _exit_code(result: CapacityResult) -> int:

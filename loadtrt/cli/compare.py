@@ -16,7 +16,6 @@ from loadtrt.errors import EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadtrt.measure.layer_comparison import LayerComparison
     from loadtrt.measure.profile import ProfilePass, ProfileResult
     from loadtrt.measure.records import Records
     from loadtrt.measure.regression import Comparison
@@ -71,6 +70,7 @@ def command(
     by what is in them, too. Runs that were profiled are compared layer by layer, too.
     """
     from loadtrt.cli.delivery import Delivery, json_of, show
+    from loadtrt.measure.layer_comparison import compare_profiles
     from loadtrt.measure.regression import compare, parse_threshold
     from loadtrt.report.comparison import compare_runs_text
     from loadtrt.report.junit import comparison_junit
@@ -103,7 +103,7 @@ def command(
     (name_a, side_a), (name_b, side_b) = (next(iter(side.items())) for side in sides)
     profiles = _profile(side_a), _profile(side_b)
     if profiles[0] and profiles[1] and not several:
-        texts.append(comparison_text(layers_compared(profiles[0], profiles[1]), name_a, name_b))
+        texts.append(comparison_text(compare_profiles(profiles[0], profiles[1]), name_a, name_b))
     if not texts:
         raise UsageError(f"{name_a} is {_word(side_a)} and {name_b} is {_word(side_b)}: give two runs, or two profiles")
     show("\n".join(texts), sys.stderr if json_file == "-" else sys.stdout)
@@ -210,18 +210,6 @@ def profile_of(side: Side, name: str) -> Profile:
     if profile is None:
         raise UsageError(f"{name} is {_word(side)}: give a profile, or a run of `loadtrt run --profile`")
     return profile
-
-
-def layers_compared(a: Profile, b: Profile) -> LayerComparison:
-    """The first pass of A that B has too, in the same mode; else (trtexec does not say which) the first of each."""
-    from loadtrt.measure.layer_comparison import compare_passes
-    from loadtrt.measure.profile import ProfileResult
-
-    passes = [side.passes if isinstance(side, ProfileResult) else (side,) for side in (a, b)]
-    pairs = [(one, other) for one in passes[0] for other in passes[1]]
-    one, other = next((pair for pair in pairs if pair[0].mode == pair[1].mode), pairs[0])
-    result_a, result_b = (side if isinstance(side, ProfileResult) else None for side in (a, b))
-    return compare_passes(one, other, result_a, result_b)
 
 
 def _profile(side: Side) -> Profile | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import click
 
 from loadtrt.cli.options import many, require_targets
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError
-from loadtrt.units import parse_rate
+from loadtrt.units import parse_rate, parse_share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ def command(files: tuple[Path, ...], **options: Any) -> int:
     more, and runs at a rate to hold the prediction against. Exits with 0 where every routing has an answer, with 98
     where one was not found in reasonable time, with 99 where no number of GPUs is enough.
     """
-    price, utilisation = options["gpu_price"], parse_share("--max-utilisation", options["max_utilisation"])
+    price, utilisation = options["gpu_price"], _share("--max-utilisation", options["max_utilisation"])
     if not 0.01 <= utilisation <= 0.99:
         raise UsageError(
             f"--max-utilisation {options['max_utilisation']}: write a share from 1% to 99%: at 100 % a queue grows "
@@ -149,13 +149,13 @@ def read_sources(files: Sequence[Path]) -> Source:
             return tuple(read_result(RunResult, document) for document in documents)
 
 
-def parse_share(option: str, text: str) -> float:
-    """0.3 of "30%"; a bare number is the share itself, and below 1, so that none is mistaken. Raises UsageError."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*", text)
-    share = float(found[1]) / (100 if found[2] else 1) if found else math.inf
-    if found is None or (share >= 1 and not found[2]) or share > _MOST_SHARE:
-        raise UsageError(f"{option} {text}: write a percentage such as 30%")
-    return share
+def _share(option: str, text: str) -> float:
+    """Of a percentage; a bare number is the share itself, and below 1, so that none is mistaken. Raises UsageError."""
+    with suppress(UsageError):
+        share = parse_share(text)
+        if share < 1 or ("%" in text and share <= _MOST_SHARE):
+            return share
+    raise UsageError(f"{option} {text}: write a percentage such as 30%")
 
 
 def _routings(text: str) -> list[Routing]:
@@ -183,7 +183,7 @@ def _demand(options: dict[str, Any], batch: int) -> Demand:
             if named
             else "a plan needs a demand: add --demand 5000/s (requests), --demand-inferences, --stages or --trace"
         )
-    grown = {name: parse_share(f"--{name}", options[name]) for name in ("growth", "headroom")}
+    grown = {name: _share(f"--{name}", options[name]) for name in ("growth", "headroom")}
     if named == ["trace"]:
         for name in ("arrivals", "burstiness"):
             if options[name] is not None:

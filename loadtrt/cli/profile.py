@@ -20,7 +20,7 @@ _OF_COMPARISONS = {"json", "quiet", "profile"}  # what a comparison of two files
 
 
 @click.command(short_help="Time each layer of an engine.")
-@engine_options
+@engine_options()
 @flag("graph", "no-graph", "As a CUDA graph too, not only plainly enqueued.  [default: on]")
 @input_options
 @click.option("--warmup", metavar="TIME", help="Before anything is timed.  [default: 1s]")
@@ -83,9 +83,10 @@ def _one(config: RunConfig, nodes: bool, top: int | None) -> int:
 
 def _compare(config: Path | None, names: tuple[str, str], options: dict[str, Any], top: int | None) -> int:
     """Both sides, each profiled now or read from a file, and the difference."""
-    from loadtrt.cli.compare import holds_results, layers_compared
+    from loadtrt.cli.compare import holds_results
     from loadtrt.cli.delivery import Delivery, json_of, show
     from loadtrt.cli.voice import Voice
+    from loadtrt.measure.layer_comparison import compare_profiles
     from loadtrt.report.layer_tables import comparison_text
 
     for name in ("engine", "export_profile", "export_layer_info"):
@@ -102,7 +103,7 @@ def _compare(config: Path | None, names: tuple[str, str], options: dict[str, Any
     require_targets({"--json": target})
     quiet = bool(options["quiet"])
     first, second = (_side(name, config, options, Voice(quiet=quiet)) for name in names)
-    comparison = layers_compared(first, second)
+    comparison = compare_profiles(first, second)
     delivery = Delivery()
     delivery.make(target, lambda: json_of(comparison))
     if not quiet:

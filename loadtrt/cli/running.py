@@ -256,5 +256,4 @@ def _exit_code(result: RunResult) -> int:
         return EXIT_INTERRUPTED
     if not result.valid:
         return EXIT_INVALID  # numbers that cannot be trusted neither meet nor miss anything
-    verdicts = {item.verdict for item in result.objectives}
-    return EXIT_MISSED if "missed" in verdicts else EXIT_UNDECIDED if "undecided" in verdicts else 0
+    return EXIT_MISSED if result.verdict == "missed" else EXIT_UNDECIDED if result.verdict == "undecided" else 0

@@ -158,8 +158,9 @@ class CapacityResult(Model):
 
     @property
     def best(self) -> Candidate | None:
-        """The candidate that was chosen."""
-        return None if self.chosen is None else self.candidates[self.chosen]
+        """The candidate that was chosen, if there is such a place."""
+        known = self.chosen is not None and 0 <= self.chosen < len(self.candidates)
+        return self.candidates[self.chosen or 0] if known else None
 
 
 def name_of(contexts: int, batch: int | None) -> str:

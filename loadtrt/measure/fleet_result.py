@@ -11,10 +11,10 @@ from typing import Literal
 from loadtrt.measure.capacity_result import Scaling  # noqa: TC001  # pydantic reads them
 from loadtrt.measure.facts import EngineInfo  # noqa: TC001
 from loadtrt.measure.model import Model
+from loadtrt.measure.objective import Verdict  # noqa: TC001
 from loadtrt.measure.result import ObjectiveShare  # noqa: TC001
 
 Routing = Literal["random", "round-robin", "least-outstanding"]
-Verdict = Literal["met", "missed", "undecided"]
 ROUTINGS: tuple[Routing, ...] = ("random", "round-robin", "least-outstanding")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from loadtrt.measure.layer_kinds import kind_of
 from loadtrt.measure.layer_matching import Group, MatchedBy, match_layers
 from loadtrt.measure.model import Model
-from loadtrt.measure.profile import Mode, ProfilePass  # noqa: TC001  # pydantic reads them
+from loadtrt.measure.profile import Mode, ProfilePass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -101,6 +101,15 @@ class LayerComparison(Model):
     inference_speedup: float | None
     rows: tuple[LayerRow, ...]
     kinds: tuple[KindTimes, ...]
+
+
+def compare_profiles(a: ProfileResult | ProfilePass, b: ProfileResult | ProfilePass) -> LayerComparison:
+    """The first pass of A that B has too, in the same mode; else (trtexec does not say which) the first of each."""
+    passes = [(side,) if isinstance(side, ProfilePass) else side.passes for side in (a, b)]
+    pairs = [(one, other) for one in passes[0] for other in passes[1]]
+    one, other = next((pair for pair in pairs if pair[0].mode == pair[1].mode), pairs[0])
+    result_a, result_b = (None if isinstance(side, ProfilePass) else side for side in (a, b))
+    return compare_passes(one, other, result_a, result_b)
 
 
 def compare_passes(

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from loadtrt.errors import UsageError
 from loadtrt.measure.records import METRICS
 from loadtrt.units import parse_duration
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Verdict = Literal["met", "missed", "undecided"]
 _FORM = re.compile(r"\s*(\w+)\.(p\d{1,2}(?:\.\d{1,6})?|max)\s*<=?\s*(\S.*?)\s*", re.ASCII)
 _NUMBERS = {metric.name: number for number, metric in enumerate(METRICS)}
 
@@ -44,3 +49,10 @@ def parse_objective(text: str) -> Objective:
 def quantile_of(text: str) -> str:
     """The one that an objective binds, which may be of another time: "p99"."""
     return text.partition(".")[2].partition("<")[0].strip()
+
+
+def overall(verdicts: Iterable[Verdict | None]) -> Verdict | None:
+    """On all objectives together: missed where one is, met where all are; None where there is no verdict on any."""
+    known = set(verdicts)
+    order: tuple[Verdict, ...] = ("missed", "undecided", "met")
+    return next((verdict for verdict in order if verdict in known), None)

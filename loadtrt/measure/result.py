@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill  # noqa: TC001  # pydantic reads them
 from loadtrt.measure.histogram import require_histogram
 from loadtrt.measure.model import Model
-from loadtrt.measure.objective import quantile_of
+from loadtrt.measure.objective import Verdict, overall, quantile_of
 from loadtrt.measure.profile import ProfileResult  # noqa: TC001
 from loadtrt.measure.telemetry import GpuTelemetry  # noqa: TC001
 
@@ -231,7 +231,7 @@ class ObjectiveShare(Model):
     good: int
     requests: int
     value_ns: float | None
-    verdict: Literal["met", "missed", "undecided"] | None = None
+    verdict: Verdict | None = None
     bad_low: float | None = None
     bad_high: float | None = None
     value_low_ns: float | None = None
@@ -327,6 +327,11 @@ class RunResult(Model):
     ended_early: str | None = None
     precision_reached: float | None = None
     scenario: ScenarioResult | None = None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """On all objectives together."""
+        return overall(item.verdict for item in self.objectives)
 
     @field_validator("started")
     @classmethod

@@ -34,7 +34,7 @@ then, and the interval is the hull of the intervals at the share of the first an
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -49,11 +49,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.measure.histogram import Histogram
-    from loadtrt.measure.objective import Objective
+    from loadtrt.measure.objective import Objective, Verdict
     from loadtrt.measure.records import Records
 
     Series = npt.NDArray[np.float64]
-    Verdict = Literal["met", "missed", "undecided"]
 
 LEAST_MET = 150  # effective requests without which nothing is certified
 TAIL = 0.025  # on either side of the interval

@@ -17,7 +17,6 @@ from loadtrt.measure.result import RunResult
 from loadtrt.measure.summary import PERCENTILES
 from loadtrt.measure.sweep_result import SweepResult
 from loadtrt.report.layer_columns import printable
-from loadtrt.report.page.headline import overall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -112,7 +111,7 @@ def _run(run: RunResult) -> dict[str, Any]:
     line |= {name: getattr(run, name) for name in ("ok", "failed", "unserved", "dropped", "host_cores")}
     line |= {name: config.get(name) for name in ("contexts", "buffers", "arrivals")}
     line |= {
-        "verdict": overall([item.verdict for item in run.objectives]),
+        "verdict": run.verdict,
         "engine": engine.name,
         "engine_kind": engine.kind,
         "runtime": engine.flavour,

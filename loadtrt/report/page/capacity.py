@@ -53,12 +53,6 @@ def _in_order(result: CapacityResult) -> list[tuple[int, Candidate]]:
     return sorted(enumerate(result.candidates), key=lambda item: item[0] != result.chosen)
 
 
-def best_of(result: CapacityResult) -> Candidate | None:
-    """The candidate that was chosen, if there is such a place."""
-    known = result.chosen is not None and 0 <= result.chosen < len(result.candidates)
-    return result.best if known else None
-
-
 def name_of(candidate: Candidate) -> str:
     """What tells a candidate from the others."""
     batch = f", batch {candidate.items}" if candidate.engine or candidate.batch else ""
@@ -75,7 +69,7 @@ def _title(result: CapacityResult) -> Iterator[Cell]:
 
 def _badges(result: CapacityResult) -> tuple[Badge, ...]:
     found = [] if result.outcome == "completed" else [Badge(result.outcome.upper(), "bad")]
-    best = best_of(result)
+    best = result.best
     answers = {best.answer} if best else {candidate.answer for candidate in result.candidates}
     found += [Badge(answer, _TONES.get(answer, "open")) for answer in answers if answer and len(answers) == 1]
     return tuple(found)
@@ -89,7 +83,7 @@ def _head(result: CapacityResult, file: str) -> Iterator[Block]:
     yield words(f"{runtime}loadtrt {result.loadtrt} · {result.started} · ", Name(file))
     if result.failure:
         yield Notice("bad", result.failure, ())
-    best = best_of(result)
+    best = result.best
     if best is None:
         ended = "" if result.outcome == "completed" else "The search ended before there was an answer."
         told = "; ".join(dict.fromkeys(each.conclusion for each in result.candidates if each.conclusion))
@@ -130,7 +124,7 @@ def _candidates(result: CapacityResult) -> Iterator[Block]:
     for candidate in result.candidates:
         best = candidate.confirmed_per_s if candidate.confirmed_per_s is not None else candidate.estimate_per_s
         value = None if best is None else best * candidate.inferences_per_request
-        drawn.append(Bar(name_of(candidate), value, count_or(value), "f1" if candidate is best_of(result) else "f3"))
+        drawn.append(Bar(name_of(candidate), value, count_or(value), "f1" if candidate is result.best else "f3"))
     if any(bar.value for bar in drawn):
         chart = bars("Capacity by candidate", "Inferences a second.", drawn)
         yield Figure("Capacity, inferences/s", chart, "where it is known")

@@ -33,22 +33,14 @@ def badges(result: RunResult) -> tuple[Badge, ...]:
         found.append(Badge(result.outcome.upper(), "bad" if result.outcome == "failed" else "open"))
     if result.outcome != "failed":
         found.append(Badge("VALID", "good") if result.valid else Badge("INVALID", "bad"))
-    verdict = overall([item.verdict for item in result.objectives])
-    return (*found, *([verdict_badge(verdict, "objectives ")] if verdict else []))
+    return (*found, *([verdict_badge(result.verdict, "objectives ")] if result.verdict else []))
 
 
 def state_badge(result: RunResult) -> Badge:
     """The one word that matters most: how it ended, whether it counts, the verdict on its objectives."""
-    verdict = overall([item.verdict for item in result.objectives])
-    if result.outcome == "completed" and result.valid and verdict is not None:
-        return verdict_badge(verdict)
+    if result.outcome == "completed" and result.valid and result.verdict is not None:
+        return verdict_badge(result.verdict)
     return badges(result)[0]
-
-
-def overall(verdicts: Sequence[str | None]) -> str | None:
-    """The verdict on several objectives; None where there is none on any."""
-    known = [verdict for verdict in verdicts if verdict is not None]
-    return next((verdict for verdict in ("missed", "undecided", "met") if verdict in known), None)
 
 
 def verdict_badge(verdict: str, before: str = "") -> Badge:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import loadtrt
 from loadtrt.measure.capacity_result import CapacityResult
 from loadtrt.measure.fleet_result import FleetResult
-from loadtrt.measure.layer_comparison import LayerComparison, compare_passes
+from loadtrt.measure.layer_comparison import LayerComparison, compare_profiles
 from loadtrt.measure.profile import ProfileResult
 from loadtrt.measure.result import RunResult
 from loadtrt.measure.sweep_result import SweepResult
@@ -68,9 +68,7 @@ def sections(loaded: Sequence[Loaded]) -> Iterator[Section]:
     profiles = [(names[item.file], found) for item in loaded if (found := _profile(item.result)) is not None]
     if len(profiles) == 2:
         (file_a, a), (file_b, b) = profiles
-        pairs = [(one, other) for one in a.passes for other in b.passes]
-        one, other = next((pair for pair in pairs if pair[0].mode == pair[1].mode), pairs[0])
-        yield from compared(compare_passes(one, other, a, b), file_a, file_b)
+        yield from compared(compare_profiles(a, b), file_a, file_b)
     for number, item in enumerate(loaded, 1):
         yield from _sections(item, f"result-{number}")
 
