@@ -54,13 +54,8 @@ def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
     return add
 
 
-def engine_options(command: F) -> F:
-    """Which engine, and what of it."""
-    return engine_options_but()(command)
-
-
-def engine_options_but(*names: str) -> Callable[[F], F]:
-    """The same, for a command that has its own kind of these."""
+def engine_options(*without: str) -> Callable[[F], F]:
+    """Which engine, and what of it; without those that a command has its own kind of."""
     options: dict[str, Callable[[F], F]] = {
         "config": click.option(
             "--config", type=click.Path(path_type=Path), help="YAML file of these options; those here win."
@@ -98,7 +93,7 @@ def engine_options_but(*names: str) -> Callable[[F], F]:
             "--threads-per-context", type=int, help="CPU threads a context.  [default: cores / contexts]"
         ),
     }
-    return stacked(*(option for name, option in options.items() if name not in names))
+    return stacked(*(option for name, option in options.items() if name not in without))
 
 
 def input_options(command: F) -> F:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Drive an engine with load.")
-@engine_options
+@engine_options()
 @click.option("--contexts", type=int, help="Execution contexts, each a lane with streams of its own.  [default: 1]")
 @click.option("--buffers", type=int, help="Buffer sets a lane, so that copies overlap compute.  [default: 2]")
 @click.option("--requests-per-launch", type=int, help="Closed loop: this many with one CUDA graph.  [default: 1]")

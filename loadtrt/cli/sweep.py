@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtrt.cli.options import engine_options_but, flag, input_options, many, require_targets
+from loadtrt.cli.options import engine_options, flag, input_options, many, require_targets
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Run over a grid of settings.")
-@engine_options_but("batch", "threads_per_context")
+@engine_options("batch", "threads_per_context")
 @click.option("--contexts", metavar="1,2,4", help="Execution contexts; 1..8 is each from 1 to 8.")
 @click.option("--batch", metavar="1,4,16", help="Batches, where the model leaves the first dimension open.")
 @click.option("--buffers", metavar="1,2", help="Buffer sets a lane.")
