@@ -14,7 +14,7 @@ from loadtrt.measure.validity import STARVED_LIMIT, lateness_limit_ns
 from loadtrt.units import SECOND_NS, format_count, format_duration, parse_duration, plural
 
 if TYPE_CHECKING:
-    from loadtrt.measure.result import Overlap, RunResult
+    from loadtrt.measure.result import RunResult
 
 ENQUEUE = 0.8  # of a core, or of the compute time: where trtexec says "may be bound by Enqueue Time"
 SHORT = 0.25  # enqueue over compute: a batch that four lanes compute in the time that their enqueues take
@@ -57,12 +57,11 @@ def _enqueue(result: RunResult) -> Finding | None:
     several = _per_launch(result)
     if max(core, enqueue / (several * compute)) < ENQUEUE:
         return None
-    if result.engine.mode.get("graph") == "no" and not result.config.get("graph", True):
-        remedy = "leave --no-graph out: a CUDA graph is enqueued in one call"
-    elif result.engine.mode.get("graph") == "no":
-        remedy = f"{_larger(result)} does more with each enqueue; the engine's note tells why there is no CUDA graph"
-    else:
-        remedy = f"{_larger(result)} does more with each enqueue"
+    remedy = f"{_larger(result)} does more with each enqueue"
+    if result.engine.mode.get("graph") == "no":
+        remedy += "; the engine's note tells why there is no CUDA graph"
+        if not result.config.get("graph", True):
+            remedy = "leave --no-graph out: a CUDA graph is enqueued in one call"
     return Finding(
         kind="enqueue-bound",
         evidence=f"{'one enqueue' if several == 1 else f'an enqueue of {several} requests'} takes "
@@ -160,7 +159,8 @@ def _queue(result: RunResult) -> Finding | None:
     given = {name: result.config.get(name) for name in ("stages", "bursts", "burstiness", "trace", "batcher")}
     uneven = given["stages"] or given["bursts"] or given["trace"] or (given["burstiness"] or 1.0) > 1
     delay_ns = parse_batching(given["batcher"]).delay_ns if given["batcher"] else 0
-    if delay_ns and result.overlap is not None and _computing(result.overlap, len(result.lanes)) < FREE:
+    overlap = result.overlap
+    if delay_ns and overlap and overlap.busy_fraction * overlap.lanes_computing < FREE * len(result.lanes):
         return Finding(
             kind="queue-bound",
             evidence=f"of a typical latency of {format_duration(latency)}, {format_duration(waiting)} is waiting, and "
@@ -169,7 +169,7 @@ def _queue(result: RunResult) -> Finding | None:
             remedy="a shorter delay= in --batcher",
         )
     remedies = ["a shorter delay= in --batcher"] if delay_ns else []
-    full = result.overlap is not None and result.overlap.busy_fraction >= BUSY
+    full = overlap is not None and overlap.busy_fraction >= BUSY
     remedies += ["a lower rate"] if full else ["a lower rate or more --contexts"]
     return Finding(
         kind="queue-bound",
@@ -296,11 +296,6 @@ def _larger(result: RunResult) -> str:
     if result.config.get("batcher"):
         return "a larger max= in --batcher"
     return "larger parts in --mix" if result.config.get("mix") else "a larger --batch"
-
-
-def _computing(overlap: Overlap, lanes: int) -> float:
-    """Which part of the time a lane computed, their mean."""
-    return overlap.busy_fraction * overlap.lanes_computing / max(lanes, 1)
 
 
 def _typical(result: RunResult, metric: str) -> float:
