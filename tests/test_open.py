@@ -24,6 +24,7 @@ OTHER_VALUES: dict[str, Any] = {
     "optimization_profile": 1,
     "graph": False,
     "copies": False,
+    "requests_per_launch": 4,
     "wait": "block",
     "shape_values": {"x": (1,)},
     "shapes": {"x": (1, 16)},
