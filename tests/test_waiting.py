@@ -130,10 +130,10 @@ async def test_what_has_finished_is_seen_before_what_is_due_is_judged(device: De
 
 @pytest.mark.parametrize("wait", ["spin", "block"])
 async def test_what_finished_by_the_end_of_the_drain_is_served(device: Device, wait: str) -> None:
-    """A request of 1 ms, and 3 ms for what is in flight."""
+    """Two requests of 1 ms each on one lane, and 3 ms for what is in flight."""
     engine = _engine(device, wait, 1, 2, [MS])
-    recorder, driven = await _run(engine, device, Load(due=np.zeros(1, np.int64), drain_ns=3 * MS))
-    assert (driven.unserved, recorder.by_status[OK]) == (0, 1)
+    recorder, driven = await _run(engine, device, Load(due=np.zeros(2, np.int64), drain_ns=3 * MS))
+    assert (driven.unserved, recorder.by_status[OK]) == (0, 2)
 
 
 @pytest.mark.parametrize("wait", ["spin", "block"])

@@ -185,7 +185,7 @@ class TensorRTEngine:
                 while (finished := lane.poll(clock)) is not None:
                     buffer, completed, h2d, compute, d2h = finished
                     found.append(_completion(Completion, (number, buffer, completed, h2d, compute, d2h, None)))
-                    if self.per_launch == 1:
+                    if self.per_launch == 1 and self._looks is None:
                         break  # its next one is seldom done by now, and to ask costs a microsecond
         except CudaError:
             if not found:  # the device has failed for good: the next poll meets the same error
