@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio.testing
 from fake_tensorrt import World
+from rigs import Heard, close
 from tensorrt_bench import FLAVOURS, Bench
 
+from loadtrt.capacity.rig import Rig
 from loadtrt.cuda.runtime import has_gpu
+from loadtrt.engines.open import open_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture(params=["asyncio", "trio-mock"])
@@ -31,6 +37,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.gpu)
             if not has_gpu():
                 item.add_marker(skip)
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    """A rig that tells nobody."""
+    with Rig(Heard(), close) as one:
+        yield one
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every engine that a rig opens."""
+    found: list[Any] = []
+
+    def opening(*arguments: Any) -> Any:
+        engine = open_engine(*arguments)
+        found.append(engine)
+        return engine
+
+    monkeypatch.setattr("loadtrt.capacity.rig.open_engine", opening)
+    return found
 
 
 def _plan(name: str) -> Path:

@@ -8,9 +8,10 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from rigs import Heard, close
 from test_sweep import await_measuring
 
 from benchmarks.queues import markov_tail
@@ -18,56 +19,14 @@ from loadtrt.capacity.find import Finder, Wanted
 from loadtrt.capacity.queueing import Waiting, erlang_c
 from loadtrt.capacity.rig import Rig
 from loadtrt.config import load_config
-from loadtrt.engines.open import open_engine
 from loadtrt.errors import UsageError
 from loadtrt.measure.capacity_result import CapacityResult
 from loadtrt.report.capacity_tables import capacity_text
 from loadtrt.report.documents import read_result
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from loadtrt.engines.engine import Engine
-
 ROOT = Path(__file__).parent.parent
 MS = 1_000_000
 RANDOM = "simulated:service=1ms,distribution=exponential,clock=virtual"
-
-
-class Heard:
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.sentences: list[str] = []
-
-    def say(self, sentence: str) -> None:
-        self.sentences.append(sentence)
-
-    def status(self, line: str) -> None: ...
-
-
-def _close(engine: Engine, hangs: bool) -> None:
-    engine.close()
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with Rig(Heard(), _close) as one:
-        yield one
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Every engine that was opened."""
-    found: list[Any] = []
-
-    def opening(*arguments: Any) -> Any:
-        engine = open_engine(*arguments)
-        found.append(engine)
-        return engine
-
-    monkeypatch.setattr("loadtrt.capacity.rig.open_engine", opening)
-    return found
 
 
 def _wanted(engine: str = RANDOM, **changes: Any) -> Wanted:
@@ -101,7 +60,7 @@ def _found(
 @pytest.fixture(scope="module")
 def whole() -> tuple[CapacityResult, list[CapacityResult]]:
     """A search on M/M/2, and what it was after each run."""
-    with Rig(Heard(), _close) as one:
+    with Rig(Heard(), close) as one:
         return _found(_wanted(), one)
 
 
@@ -282,7 +241,7 @@ def test_a_candidate_that_does_not_open_costs_the_others_nothing(rig: Rig) -> No
     result, _ = _found(_wanted(f"{RANDOM},slow_lane=1:1", contexts=(1, 2)), rig)
     assert "there is no lane 1 to be slow" in (result.candidates[0].failure or "")
     assert result.best is result.candidates[1]
-    with pytest.raises(UsageError, match=r"there is no plan nowhere\.plan"), Rig(Heard(), _close) as another:
+    with pytest.raises(UsageError, match=r"there is no plan nowhere\.plan"), Rig(Heard(), close) as another:
         _found(_wanted("nowhere.plan", contexts=(1, 2)), another)
 
 

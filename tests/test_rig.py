@@ -6,55 +6,20 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rigs import Heard, close
 
 from loadtrt.capacity.candidate import host_bound
 from loadtrt.capacity.rig import Rig, varied
 from loadtrt.capacity.scaling import fit, rungs
 from loadtrt.config import load_config
-from loadtrt.engines.open import open_engine
 from loadtrt.lanes.outcome import result_of
 from loadtrt.measure.capacity_result import Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from loadtrt.engines.engine import Engine
     from loadtrt.measure.result import RunResult
 
 MS = 1_000_000
 RANDOM = "simulated:service=1ms,distribution=exponential,clock=virtual"
-
-
-class Silence:
-    """Nobody is told."""
-
-    def say(self, sentence: str) -> None: ...
-
-    def status(self, line: str) -> None: ...
-
-
-def _close(engine: Engine, hangs: bool) -> None:
-    engine.close()
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with Rig(Silence(), _close) as one:
-        yield one
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Every engine that was opened."""
-    found: list[Any] = []
-
-    def opening(*arguments: Any) -> Any:
-        engine = open_engine(*arguments)
-        found.append(engine)
-        return engine
-
-    monkeypatch.setattr("loadtrt.capacity.rig.open_engine", opening)
-    return found
 
 
 # --- ladders
@@ -80,7 +45,7 @@ def test_rungs_double_up_to_all_buffer_sets(contexts: int, buffers: int, in_flig
 @pytest.fixture(scope="module")
 def a_run() -> RunResult:
     """Any closed loop, to make rungs of."""
-    with Rig(Silence(), _close) as one:
+    with Rig(Heard(), close) as one:
         config = load_config(None, {"engine": "simulated:service=1ms,clock=virtual", "warmup": 0, "requests": 10})
         one.open(config)
         return one.run(config, "")
@@ -208,7 +173,7 @@ def test_a_signal_while_a_run_is_summed_up_stops_after_it(
         return result_of(*arguments, **keywords)
 
     monkeypatch.setattr("loadtrt.capacity.rig.result_of", summed_up)
-    with Rig(Silence(), _close) as one:
+    with Rig(Heard(), close) as one:
         one.open(config)
         run = one.run(config, "")
         assert (run.outcome, run.ok, one.stopped) == ("completed", 20, True)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from benchmarks.verdicts import ALLOWED, SERVICE_NS, measure, objective_of, run
 from loadtrt.cli.main import cli
+from loadtrt.errors import UsageError
 from loadtrt.measure.histogram import Histogram
 from loadtrt.measure.objective import parse_objective
 from loadtrt.measure.records import COLUMNS, FAILED, METRICS, UNSERVED, Records
@@ -336,3 +337,10 @@ def _run(engine: str, *arguments: str) -> tuple[int, str]:
     done = CliRunner().invoke(cli, ["run", "--engine", engine, *options, *arguments], standalone_mode=False)
     assert done.exception is None, done.exception
     return int(done.return_value), done.stdout
+
+
+@pytest.mark.parametrize("bound", ["10", ".5", "1e3"])
+def test_a_bound_has_a_unit(bound: str) -> None:
+    """A bare number is refused: seconds where milliseconds were meant would be met by anything."""
+    with pytest.raises(UsageError, match=rf"the bound {bound} has no unit: write {bound}ms or {bound}s"):
+        parse_objective(f"latency.p99 < {bound}")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # A call of the CUDA runtime and its arguments; calls return (status, ...).
 _Step = tuple["Callable[..., tuple[Any, ...]]", tuple[Any, ...]]
 
-# Inputs up to this size are copied within the graph, which saves six calls, some 12 µs. Larger ones are better off with
+# Inputs up to this size are copied within the graph, which saves six calls. Larger ones are better off with
 # streams of their own: a graph of more than kernels computes 1 to 2 % slower (GoogLeNet at batch 16;
 # docs/performance.md).
 COPIED_TOGETHER_BYTES = 64 << 10

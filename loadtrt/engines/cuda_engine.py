@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from loadtrt.engines.tensorrt import Plan, PlanContext
     from loadtrt.load.tensors import Arrays, TensorSpec
 
-# How often the event loop gets a turn. One takes 15 µs, and on the H100's host, a virtual machine, for stretches of 20
-# to 70 ms up to 0.5 ms: every millisecond, as it was, that made every hundredth request late.
+# How often the event loop gets a turn, which asks the kernel. It was every millisecond; on the H100's host, a virtual
+# machine, there were stretches of 10 to 70 ms with gaps of up to 0.5 ms at that pace (docs/performance.md).
 _TURN_NS = 20_000_000
 _COMPLETED = itemgetter(Completion._fields.index("completed_ns"))
 _completion = tuple.__new__  # a NamedTuple's own constructor takes several times as long

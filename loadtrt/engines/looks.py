@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Completion
 
 NEVER = 1 << 62
-# Between two looks: a sleep and a look cost some 15 µs of processor time, and what waits for a lane waits for the look.
+# Between two looks: each costs processor time, and what waits for a lane waits for the look.
 LEAST_NS, MOST_NS = 50_000, 200_000
 _PR_SET_TIMERSLACK = 29
 

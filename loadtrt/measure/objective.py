@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Verdict = Literal["met", "missed", "undecided"]
 _FORM = re.compile(r"\s*(\w+)\.(p\d{1,2}(?:\.\d{1,6})?|max)\s*<=?\s*(\S.*?)\s*", re.ASCII)
+_BARE = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _NUMBERS = {metric.name: number for number, metric in enumerate(METRICS)}
 
 
@@ -40,6 +41,8 @@ def parse_objective(text: str) -> Objective:
     rank = 1.0 if quantile == "max" else float(quantile[1:]) / 100
     if not rank:
         raise UsageError(f"'{text}': p0 says nothing: take p50 or a higher one")
+    if _BARE.fullmatch(bound):  # seconds elsewhere; here who wrote it may have meant milliseconds, and would never know
+        raise UsageError(f"'{text}': the bound {bound} has no unit: write {bound}ms or {bound}s")
     bound_ns = parse_duration(bound)
     if bound_ns <= 0:
         raise UsageError(f"'{text}': no request takes less than no time: give a bound above 0")

@@ -1,0 +1,24 @@
+"""What a rig is given in tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loadtrt.engines.engine import Engine
+
+
+class Heard:
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+    def status(self, line: str) -> None: ...
+
+
+def close(engine: Engine, hangs: bool) -> None:
+    engine.close()
