@@ -339,6 +339,7 @@ def _fault(item: Any, given: dict[str, Any], source: str) -> str:
     where = f"--{str(path[0]).replace('_', '-')}" if path[0] in given else f"{source}: {path[0]}"
     inside = "".join(f".{part}" for part in path[1:])
     values = item["input"] if isinstance(item["input"], tuple) else (item["input"],)
-    told = any(repr(value) in message or str(value) in message for value in values)
+    pieces = message.split("'")[1::2]  # what the message quotes may be a part of a value
+    told = any(str(value) in message or any(piece in str(value) for piece in pieces) for value in values)
     wrong = "" if told else f" (it is {item['input']!r})"
     return f"{where}{inside}: {message[0].lower()}{message[1:]}{wrong}"

@@ -339,7 +339,7 @@ def _run(engine: str, *arguments: str) -> tuple[int, str]:
     return int(done.return_value), done.stdout
 
 
-@pytest.mark.parametrize("bound", ["10", ".5", "1e3"])
+@pytest.mark.parametrize("bound", ["10", ".5", "10."])
 def test_a_bound_has_a_unit(bound: str) -> None:
     """A bare number is refused: seconds where milliseconds were meant would be met by anything."""
     with pytest.raises(UsageError, match=rf"the bound {bound} has no unit: write {bound}ms or {bound}s"):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Verdict = Literal["met", "missed", "undecided"]
 _FORM = re.compile(r"\s*(\w+)\.(p\d{1,2}(?:\.\d{1,6})?|max)\s*<=?\s*(\S.*?)\s*", re.ASCII)
-_BARE = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_BARE = re.compile(r"\d+\.?\d*|\.\d+", re.ASCII)
 _NUMBERS = {metric.name: number for number, metric in enumerate(METRICS)}
 
 
