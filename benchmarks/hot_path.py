@@ -3,22 +3,25 @@
     python -m benchmarks.hot_path --engine tiny.plan [--batch N] [--contexts 1,4] [--rounds 5]
 
 First what single calls cost. Then a closed loop over the lanes alone, without scheduler or records, for each way of
-submitting a request; and last `loadtrt run` itself. Ways take turns, round by round, since hosts wander; shown are
-medians, and in brackets the least and most of a round.
+submitting a request; and last `loadtrt run` itself. Ways take turns, round by round, since hosts wander, each in a
+process of its own, so that none meets what another left behind; shown are medians, and in brackets the least and most
+of a round.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import json
 import os
+import subprocess
 import sys
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 
@@ -181,12 +184,21 @@ def spread(values: list[float]) -> str:
     return f"{median(values):,.0f} [{min(values):,.0f} .. {max(values):,.0f}]"
 
 
-def turns(options: argparse.Namespace) -> Iterator[tuple[int, Way]]:
-    """Every way for every number of contexts, `rounds` times."""
-    for _ in range(options.rounds):
-        for contexts in options.contexts:
-            for way in WAYS:
-                yield contexts, way
+def one_turn(options: argparse.Namespace, number: int, contexts: int) -> None:
+    """Print, as JSON, `bare` and `whole_run` of one way; null for a run that `loadtrt run` cannot make."""
+    way = WAYS[number]
+    lanes = bare(options, way, contexts)
+    print(json.dumps({"lanes": lanes, "run": None if way.together == -1 else whole_run(options, way, contexts)}))
+
+
+def turn(number: int, contexts: int) -> dict[str, Any]:
+    """`one_turn` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.hot_path", *sys.argv[1:], "--turn", str(number), str(contexts)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)  # our own command
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-500:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def main() -> None:
@@ -197,19 +209,26 @@ def main() -> None:
     parser.add_argument("--contexts", type=lambda text: [int(it) for it in text.split(",")], default=[1, 4])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.5, help="of each loop in each round")
+    parser.add_argument("--turn", type=int, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.turn:
+        one_turn(options, *options.turn)
+        end()
     call("cudaSetDevice", 0)
     GpuClock().close()
     print(machine_line())
     print("$ python -m benchmarks.hot_path " + " ".join(sys.argv[1:]))
     print("single calls")
     single_calls()
-    lanes: dict[tuple[int, Way], list[tuple[float, ...]]] = defaultdict(list)
-    runs: dict[tuple[int, Way], list[tuple[float, float]]] = defaultdict(list)
-    for contexts, way in turns(options):
-        lanes[contexts, way].append(bare(options, way, contexts))
-        if way.together != -1:
-            runs[contexts, way].append(whole_run(options, way, contexts))
+    lanes: dict[tuple[int, Way], list[list[float]]] = defaultdict(list)
+    runs: dict[tuple[int, Way], list[list[float]]] = defaultdict(list)
+    for _ in range(options.rounds):
+        for contexts in options.contexts:
+            for number, way in enumerate(WAYS):
+                found = turn(number, contexts)
+                lanes[contexts, way].append(found["lanes"])
+                if found["run"]:
+                    runs[contexts, way].append(found["run"])
     for contexts in options.contexts:
         print(f"{contexts} context{'s' * (contexts > 1)}")
         heads = (
@@ -217,8 +236,7 @@ def main() -> None:
         )
         print(f"  {'':28} {heads}")
         for way in WAYS:
-            found = lanes[contexts, way]
-            rates, submits, polls, called, read = (list(it) for it in zip(*found, strict=True))
+            rates, submits, polls, called, read = (list(it) for it in zip(*lanes[contexts, way], strict=True))
             calls = f"{called[0]:.3g} + {read[0]:.0f}"
             spent = f"{median(submits):.1f} + {median(polls):.1f}"
             whole = runs.get((contexts, way))
@@ -226,8 +244,13 @@ def main() -> None:
             cpu = f"{median([cpu for _, cpu in whole]):.1f}" if whole else "–"
             print(f"  {way.name:28} {calls:>12} {spent:>14} {spread(rates):>34} {run:>34} {cpu:>7}")
     print("calls and µs: to submit + to find it finished and read its events")
+    end()
+
+
+def end() -> NoReturn:
+    """Plans with host code now and then crash while Python ends."""
     sys.stdout.flush()
-    os._exit(0)  # plans with host code now and then crash while Python ends
+    os._exit(0)
 
 
 if __name__ == "__main__":
