@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 # How often the event loop gets a turn, which asks the kernel. It was every millisecond; on the H100's host, a virtual
 # machine, there were stretches of 10 to 70 ms with gaps of up to 0.5 ms at that pace (docs/performance.md).
-_TURN_NS = 20_000_000
+_TURN_NS = 50_000_000
 _COMPLETED = itemgetter(Completion._fields.index("completed_ns"))
 _completion = tuple.__new__  # a NamedTuple's own constructor takes several times as long
 
@@ -62,7 +62,8 @@ class TensorRTEngine:
         self._streams: list[Stream] = []
         self._inputs: list[dict[str, PinnedBuffer]] = []
         self._clock: GpuClock | None = None
-        self._looks = Looks(config.contexts) if config.wait == "block" else None
+        room = (self.buffers - 1) * self.per_launch
+        self._looks = Looks(config.contexts, room) if config.wait == "block" else None
         self._turn_ns = 0
         self.now_ns = perf_counter_ns
         digest = plan.header.sha256
@@ -172,7 +173,7 @@ class TensorRTEngine:
             if found or now >= until_ns:
                 return found
             if self._looks is not None:
-                look_ns = min(until_ns, self._looks.next_ns, now + _TURN_NS)
+                look_ns = self._looks.following(until_ns, now + _TURN_NS)
                 time.sleep(max(look_ns - now, 0) / 1e9)  # short; an event loop's timers are too late
 
     def _poll(self) -> list[Completion]:

@@ -30,9 +30,12 @@ class Looks:
     exponential mean that falls at once: u ← min(t, u + (t − u) / 8), where t is from when it was sent, or the lane's
     one before it completed, to its completion. The first look at a request is when that is over, later ones u/8 apart,
     within [LEAST_NS, MOST_NS].
+
+    room: a lane with so many in flight, or fewer, takes another submit.
     """
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, room: int) -> None:
+        self._room = room
         self._sent: list[deque[int]] = [deque() for _ in range(lanes)]
         self._free_ns = [0] * lanes  # when the lane's last request completed
         self.usual_ns = 0
@@ -51,6 +54,14 @@ class Looks:
             self._free_ns[lane] = done_ns
             self.usual_ns = min(took, self.usual_ns + (took - self.usual_ns) // 8) if self.usual_ns else took
         self._plan(now_ns + min(max(self.usual_ns // 8, LEAST_NS), MOST_NS))
+
+    def following(self, until_ns: int, turn_ns: int) -> int:
+        """The next look of one who waits until `until_ns`, and no longer than `turn_ns`: when that is over, if it is
+        over by then and a lane has room for what is due then. Nobody needs to know earlier, and the processor is woken
+        once a request. Otherwise as said above."""
+        if until_ns <= turn_ns and any(len(sent) <= self._room for sent in self._sent):
+            return until_ns
+        return min(until_ns, turn_ns, self.next_ns)
 
     def _plan(self, least_ns: int) -> None:
         begun = [max(sent[0], free) for sent, free in zip(self._sent, self._free_ns, strict=True) if sent]
