@@ -19,8 +19,8 @@ from benchmarks.verdicts import SERVICE_NS, objective_of, run
 from loadtrt.environment import environment
 from loadtrt.measure.early import Misses, Widths
 from loadtrt.measure.histogram import Histogram
+from loadtrt.measure.interval import Interval
 from loadtrt.measure.records import Records
-from loadtrt.measure.result import Interval
 from loadtrt.units import SECOND_NS
 
 SECONDS = 300

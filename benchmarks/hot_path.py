@@ -155,11 +155,11 @@ def whole_run(options: argparse.Namespace, way: Way, contexts: int) -> tuple[flo
     try:
         with copied_together(way):
             anyio.run(run_session, engine, config, inputs_for(engine, config), Stop(), session)
-        if session.driven is None or session.failure:
+        if session.driven is None or session.recorder is None or session.failure:
             sys.exit(f"it failed: {session.failure}")
         driven = session.driven
         rate = driven.submitted * SECOND_NS / (driven.end_ns - driven.start_ns)
-        return rate, session.cpu_ns / driven.submitted / 1e3
+        return rate, session.recorder.cpu_ns / driven.submitted / 1e3
     finally:
         engine.close()
 

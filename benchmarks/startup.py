@@ -2,9 +2,10 @@
 
     python -m benchmarks.startup --rounds 5 -- --engine googlenet16.plan --contexts 4
 
-`loadtrt --help`, then `loadtrt run` of one request without warm-up, from the start of the process. *Loading* is reading
-and deserializing the engine, with its library; *lanes* their making. The rest until measuring begins is loadtrt's own:
-Python, imports, configuration, the observer. *After*: from there to the end of the process.
+Python with nothing to do, and with the libraries that no run can do without; `loadtrt --help`; then `loadtrt run` of
+one request without warm-up, from the start of the process. *Loading* is reading and deserializing the engine, with its
+library; *lanes* their making. The rest until measuring begins is loadtrt's own: Python, imports, configuration, the
+observer. *After*: from there to the end of the process.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from statistics import median
 
 from benchmarks.machine import machine_line
@@ -22,7 +24,7 @@ from benchmarks.machine import machine_line
 # CLOCK_MONOTONIC is the same in both processes. The last recorder that begins is the measuring one's.
 _TELLING = """
 import sys, time
-from loadtrt.cli.main import main
+from loadtrt.__main__ import main
 import loadtrt.lanes.recorder as module
 begin = module.Recorder.begin
 def tell(self, start_ns):
@@ -31,6 +33,11 @@ def tell(self, start_ns):
 module.Recorder.begin = tell
 main()
 """
+_BEFORE = {
+    "Python": ("-c", "pass"),
+    "with libraries": ("-c", "import anyio, click, numpy, pydantic"),
+    "--help": ("-m", "loadtrt", "--help"),
+}
 
 
 def main() -> None:
@@ -41,11 +48,12 @@ def main() -> None:
     given = parser.parse_args()
     print(machine_line())
     print("$ python -m benchmarks.startup " + shlex.join(sys.argv[1:]))
-    kept: dict[str, list[float]] = {name: [] for name in ("--help", "loading", "lanes", "loadtrt's own", "after")}
+    kept: dict[str, list[float]] = defaultdict(list)
     for _ in range(given.rounds):
-        began = time.clock_gettime(time.CLOCK_MONOTONIC)
-        subprocess.run([sys.executable, "-m", "loadtrt", "--help"], stdout=subprocess.DEVNULL, check=True)
-        kept["--help"].append(time.clock_gettime(time.CLOCK_MONOTONIC) - began)
+        for name, arguments in _BEFORE.items():
+            began = time.clock_gettime(time.CLOCK_MONOTONIC)
+            subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
+            kept[name].append(time.clock_gettime(time.CLOCK_MONOTONIC) - began)
         for name, seconds in one_run(given.run).items():
             kept[name].append(seconds)
     for name, values in kept.items():

@@ -1,10 +1,13 @@
 """The entry point of `loadtrt` and of `python -m loadtrt`: nothing is imported before an interrupt has its sentence."""
 
+import os
 import sys
 
 
 def main() -> None:
     """Run the command line. Ctrl-C while it is still being imported ends in a sentence, too."""
+    # Pydantic looks for plugins in the metadata of every installed package, of which GPU hosts have hundreds.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         from loadtrt.cli.main import main as run
 

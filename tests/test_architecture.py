@@ -140,3 +140,23 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_run_measures_before_it_loads_what_tells_of_it() -> None:
+    """What only a result needs is not loaded when measuring begins: nothing of report/ but text.py, nor the models of
+    run.json, which take a tenth of a second to make on slow hosts."""
+    code = (
+        "import sys\n"
+        "import loadtrt.lanes.session as session\n"
+        "drive = session.drive\n"
+        "async def watched(*given):\n"
+        "    late = ('loadtrt.measure.result', 'loadtrt.measure.findings', 'loadtrt.measure.profile')\n"
+        "    print([name for name in sys.modules if name in late or name.startswith('loadtrt.report.')])\n"
+        "    return await drive(*given)\n"
+        "session.drive = watched\n"
+        "sys.argv = ['loadtrt', 'run', '--engine', 'simulated:null', '--requests', '1', '--warmup', '0', '--quiet']\n"
+        "from loadtrt.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["['loadtrt.report.text']"], done.stderr

@@ -8,9 +8,9 @@ import pytest
 
 from loadtrt.measure.early import LEAST_SECONDS, Misses, Widths, effective_requests, ranks_of
 from loadtrt.measure.histogram import Histogram
+from loadtrt.measure.interval import Interval
 from loadtrt.measure.objective import parse_objective
 from loadtrt.measure.records import COLUMNS, METRICS, Records
-from loadtrt.measure.result import Interval
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 RATE = 1000  # requests a second

@@ -229,3 +229,24 @@ def test_who_asks_early_has_a_block_counted_at_each_look() -> None:
         assert seen == ([BLOCK, BLOCK + 10, BLOCK + 10] if early else [0, 0, 0])
         recorder.finish()
         assert recorder.seen == recorder.histograms["latency"].count == BLOCK + 10
+
+
+def test_processor_time_is_that_of_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From `begin` to the last row: neither the recorder's making nor the count at the end are in it."""
+    spent = 0
+    monkeypatch.setattr("loadtrt.lanes.recorder.time.process_time_ns", lambda: spent)
+    recorder, count = Recorder(1, 0, board=Board(keep=1000)), Tally.absorb
+
+    def absorb(tally: Tally, rows: Any) -> None:
+        nonlocal spent
+        spent += 10_000
+        count(tally, rows)
+
+    monkeypatch.setattr(Tally, "absorb", absorb)
+    spent += 100
+    recorder.begin(0)
+    spent += 20
+    recorder.record(*_row(0))
+    recorder.finish()
+    assert spent == 10_120
+    assert recorder.cpu_ns == 20

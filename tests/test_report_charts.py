@@ -12,7 +12,8 @@ from reported import HOSTILE, SCALING, measured, whole_run
 
 from loadtrt.load.stages import course_of
 from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.result import Interval, Stall, Steadiness
+from loadtrt.measure.interval import Interval
+from loadtrt.measure.result import Stall, Steadiness
 from loadtrt.measure.sampling import least_samples
 from loadtrt.report.charts.axes import linear, ranks
 from loadtrt.report.charts.bars import Bar, Stack, bars, stacks

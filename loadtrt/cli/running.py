@@ -32,7 +32,7 @@ from loadtrt.lanes.session import Session, inputs_for, run_session
 from loadtrt.lanes.stopping import until_stopped
 from loadtrt.live.clocks import Clocks
 from loadtrt.measure.records import UNSERVED
-from loadtrt.report.tables import memory_text, summary_text
+from loadtrt.report.text import memory_text
 
 _CLOSE_PATIENCE_S = 10.0
 
@@ -246,6 +246,8 @@ def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: D
         delivery.make(config.export_output, outputs)
     delivery.make(config.junit, lambda: run_junit(result))
     if not config.quiet:
+        from loadtrt.report.tables import summary_text
+
         show(summary_text(result), sys.stderr if config.json_file == "-" else sys.stdout)
 
 

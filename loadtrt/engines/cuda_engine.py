@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from loadtrt.engines.tensorrt import Plan, PlanContext
     from loadtrt.load.tensors import Arrays, TensorSpec
 
-# How often the event loop gets a turn, which asks the kernel. It was every millisecond; on the H100's host, a virtual
-# machine, there were stretches of 10 to 70 ms with gaps of up to 0.5 ms at that pace (docs/performance.md).
+# How often the event loop gets a turn, which asks the kernel: as seldom as Ctrl-C and a run's end allow.
 _TURN_NS = 50_000_000
 _COMPLETED = itemgetter(Completion._fields.index("completed_ns"))
 _completion = tuple.__new__  # a NamedTuple's own constructor takes several times as long

@@ -80,8 +80,9 @@ class Engine(Protocol):
     async def wait(self, until_ns: int) -> Sequence[Completion]:
         """What has finished since the last call, in order within each lane; returns at `until_ns` at the latest.
 
-        Returns as soon as there is anything, or a little later where it sleeps. Gives the event loop a turn every 20
-        ms, so that cancelling works. `until_ns` in the past asks for what is there already.
+        Returns as soon as there is anything; where it sleeps, a little after somebody could need what there is. Gives
+        the event loop a turn every 20 to 50 ms, so that cancelling works. `until_ns` in the past asks for what is there
+        already.
         """
         ...
 

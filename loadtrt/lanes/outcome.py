@@ -116,7 +116,7 @@ def result_of(
         fairness=fairness(served),
         overlap=overlap_of(recorder.records),
         starved_fraction=starved,
-        host_cores=session.cpu_ns / measured_ns if measured_ns else 0.0,
+        host_cores=recorder.cpu_ns / measured_ns if measured_ns else 0.0,
         verification=session.verification,
         clock=engine.clock_mapping(),
         intervals=mark_throttled(recorder.intervals, telemetry),

@@ -7,13 +7,14 @@ the kept rows counts a block now and then, for the ring comes round.
 from __future__ import annotations
 
 import struct
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from loadtrt.measure.board import KEEP, STRIDE, Board
+from loadtrt.measure.interval import Interval
 from loadtrt.measure.records import COLUMNS, DROPPED, UNSERVED, Records
-from loadtrt.measure.result import Interval
 from loadtrt.measure.tally import BLOCK, Second, Tally
 from loadtrt.units import SECOND_NS
 
@@ -32,7 +33,8 @@ class Recorder(Tally):
 
     board: where rows lie and observers look; None: one that nobody looks at, of `keep` rows. intervals: seconds that
     are over, in order. first_error: an engine's sentence. submitted: requests sent, known at the end. counts_early:
-    whether somebody asks for counts while it goes on: then a block is drained at each `show`.
+    whether somebody asks for counts while it goes on: then a block is drained at each `show`. cpu_ns: processor time of
+    this process, all threads, from `begin` until all was recorded.
     """
 
     def __init__(
@@ -55,12 +57,15 @@ class Recorder(Tally):
         self.first_error: str | None = None
         self.submitted = 0
         self.counts_early = False
+        self._cpu_began_ns = time.process_time_ns()
+        self.cpu_ns = 0
         self.intervals: list[Interval] = []
 
     def begin(self, start_ns: int) -> None:
         """Measure from this instant, before anything is recorded: making a recorder takes longer than a request."""
         super().begin(start_ns)
         self.board.begin(start_ns)
+        self._cpu_began_ns = time.process_time_ns()
 
     def record(  # the hot path: eleven ints into a preallocated row
         self,
@@ -150,6 +155,7 @@ class Recorder(Tally):
 
     def finish(self) -> None:
         """All is recorded: tell observers, then count it."""
+        self.cpu_ns = time.process_time_ns() - self._cpu_began_ns
         self.board.end(self._number, self.submitted)
         self.drain()
         self.close()

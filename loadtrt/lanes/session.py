@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -19,7 +18,6 @@ from loadtrt.load.inputs import make_inputs
 from loadtrt.load.mix import draw, parse_mix
 from loadtrt.load.stages import course_of
 from loadtrt.load.trace import read_trace
-from loadtrt.measure.early import Misses, Widths, ranks_of
 from loadtrt.measure.objective import parse_objective
 from loadtrt.units import SECOND_NS, format_duration, plural
 
@@ -50,11 +48,9 @@ class Session:
 
     driven and recorder belong to the measuring phase: None until it began. interrupted: stopped from outside.
     failure: the sentence of what ended the run, fault: the exception where nobody expected it. clocks_settled: None
-    where nobody could tell.
-    ended_early: why measuring ended before its time, though nothing went wrong.
-    input_sets: how many each part has.
-    cpu_ns: processor time of this process, all threads, while it measured. outputs: of one quiet request with the
-    first input set, after measuring, where the configuration wants them; or the sentence of why there are none.
+    where nobody could tell. ended_early: why measuring ended before its time, though nothing went wrong. input_sets:
+    how many each part has. outputs: of one quiet request with the first input set, after measuring, where the
+    configuration wants them; or the sentence of why there are none.
     """
 
     allocate_ns: int = 0
@@ -68,7 +64,6 @@ class Session:
     failure: str | None = None
     fault: Exception | None = None
     clocks_settled: bool | None = None
-    cpu_ns: int = 0
     ended_early: str | None = None
     input_sets: int = 1
     outputs: Arrays | str | None = None
@@ -269,10 +264,11 @@ async def _measure(
     config: RunConfig,
     on_tick: OnTick | None,
 ) -> None:
+    if _may_end_early(config):
+        import loadtrt.measure.early  # noqa: F401  # before anything is measured
     gc.collect()
     gc.freeze()  # a full collection over what libraries left behind takes longer than many a request
     gc.disable()
-    cpu_ns = time.process_time_ns()
     try:
         session.recorder = recorder
         began = engine.now_ns()
@@ -280,7 +276,6 @@ async def _measure(
         ticker = _watching(config, stop, session, _ticker(engine, "measure", began, on_tick), engine, began)
         session.driven = await drive(engine, recorder, load, stop, None, ticker)
     finally:
-        session.cpu_ns = time.process_time_ns() - cpu_ns
         gc.enable()
         gc.unfreeze()
 
@@ -294,8 +289,10 @@ def _watching(
     began: int,
 ) -> Callable[[int, int], None] | None:
     """The ticker, and a look at whether enough was measured, where the configuration wants it to end then."""
-    if not config.abort_on_fail and config.precision is None:
+    if not _may_end_early(config):
         return ticker
+    from loadtrt.measure.early import Misses, Widths, ranks_of
+
     recorder = session.recorder
     assert recorder is not None  # noqa: S101  # measuring has begun
     recorder.counts_early = True  # a block at each look, that no second's rows are counted in one go
@@ -322,6 +319,10 @@ def _watching(
                 stop.enough = True
 
     return tick
+
+
+def _may_end_early(config: RunConfig) -> bool:
+    return config.abort_on_fail or config.precision is not None
 
 
 def _names(ranks: Sequence[float]) -> str:

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.measure.histogram import Histogram
+    from loadtrt.measure.interval import Interval
     from loadtrt.measure.records import Records
-    from loadtrt.measure.result import Interval, ObjectiveShare
+    from loadtrt.measure.result import ObjectiveShare
 
     Series = npt.NDArray[np.float64]
 

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill  # noqa: TC001  # pydantic reads them
 from loadtrt.measure.histogram import require_histogram
+from loadtrt.measure.interval import Interval  # noqa: TC001
 from loadtrt.measure.model import Model
 from loadtrt.measure.objective import Verdict, overall, quantile_of
 from loadtrt.measure.profile import ProfileResult  # noqa: TC001
@@ -57,25 +58,6 @@ class Overlap(Model):
 
     busy_fraction: float
     lanes_computing: float
-
-
-class Interval(Model):
-    """One second of measuring, by completion instant. throttled: whether the GPU was seen slowed down in it, None where
-    nobody looked. latency_counts: served requests by the cell of their latency, empty cells left out; cell c is
-    the buckets from CELL·c on, CELL of them (measure/histogram.py), eight an octave; of the first two hours."""
-
-    start_ns: int
-    requests: int
-    failed: int
-    latency_mean_ns: float | None
-    latency_p50_ns: float | None
-    latency_p90_ns: float | None
-    latency_p99_ns: float | None
-    latency_max_ns: int | None
-    queue_mean_ns: float | None
-    compute_mean_ns: float | None
-    throttled: bool | None = None
-    latency_counts: dict[int, int] = Field(default_factory=dict)
 
 
 class Problem(Model):

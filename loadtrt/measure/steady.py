@@ -56,8 +56,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from loadtrt.measure.interval import Interval
     from loadtrt.measure.records import Records
-    from loadtrt.measure.result import Interval
 
     Series = npt.NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from loadtrt.measure.model import Model
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from loadtrt.measure.result import Interval
+    from loadtrt.measure.interval import Interval
 
 
 class GpuInterval(Model):

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from loadtrt.measure.families import Family
-    from loadtrt.measure.result import Interval, RunResult
+    from loadtrt.measure.interval import Interval
+    from loadtrt.measure.result import RunResult
     from loadtrt.measure.telemetry import GpuTelemetry
 
 

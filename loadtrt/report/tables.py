@@ -8,12 +8,11 @@ from loadtrt.measure.findings import findings_of
 from loadtrt.measure.records import METRICS
 from loadtrt.measure.summary import PERCENTILES
 from loadtrt.report.text import UNKNOWN, aligned, between, joules_text, percent_text, time_or, wrapped
-from loadtrt.units import format_bytes, format_count, format_duration, plural
+from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from loadtrt.measure.facts import MemoryBill
     from loadtrt.measure.result import Batches, ObjectiveShare, RunResult, ScenarioResult
     from loadtrt.measure.telemetry import GpuTelemetry
 
@@ -32,21 +31,6 @@ def _broken(line: str) -> list[str]:
     if len(line) <= _WIDTH or "  " in line.strip():
         return [line]
     return wrapped(line.strip(), " " * (len(line) - len(line.lstrip())), width=_WIDTH)
-
-
-def memory_text(memory: MemoryBill) -> str:
-    """The memory bill in one line."""
-    contexts, buffers = memory.contexts, memory.buffers
-
-    def known(count: int | None) -> str:
-        return "?" if count is None else format_bytes(count)
-
-    free = f", {format_bytes(memory.free_bytes)} free" if memory.free_bytes is not None else ""
-    return (
-        f"memory: {known(memory.weights_bytes)} weights + {contexts} × ({known(memory.context_bytes)} context + "
-        f"{buffers} × {format_bytes(memory.device_io_bytes)} I/O) = {format_bytes(memory.device_bytes)}{free}; "
-        f"host {format_bytes(memory.host_bytes)}"
-    )
 
 
 def _lines(result: RunResult) -> Iterator[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from loadtrt.units import format_count, format_duration
+from loadtrt.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from loadtrt.measure.facts import MemoryBill
 
 UNKNOWN = "–"
 
@@ -83,3 +85,18 @@ def padded(rows: Sequence[Sequence[str]], words: Collection[int]) -> Iterator[st
     for row in rows:
         cells = enumerate(zip(row, widths, strict=False))  # an empty row has no cells
         yield "  ".join(cell.ljust(width) if at in words else cell.rjust(width) for at, (cell, width) in cells)
+
+
+def memory_text(memory: MemoryBill) -> str:
+    """The memory bill in one line."""
+    contexts, buffers = memory.contexts, memory.buffers
+
+    def known(count: int | None) -> str:
+        return "?" if count is None else format_bytes(count)
+
+    free = f", {format_bytes(memory.free_bytes)} free" if memory.free_bytes is not None else ""
+    return (
+        f"memory: {known(memory.weights_bytes)} weights + {contexts} × ({known(memory.context_bytes)} context + "
+        f"{buffers} × {format_bytes(memory.device_io_bytes)} I/O) = {format_bytes(memory.device_bytes)}{free}; "
+        f"host {format_bytes(memory.host_bytes)}"
+    )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from loadtrt.load.stages import Course
-    from loadtrt.measure.result import Interval
+    from loadtrt.measure.interval import Interval
     from loadtrt.report.charts.latency import Bound
 
 _MOST_POINTS = 250

@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.report.page.section import Code, Data, Name, Table, section, words
-from loadtrt.report.tables import memory_text
+from loadtrt.report.text import memory_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
