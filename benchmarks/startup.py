@@ -24,13 +24,18 @@ from benchmarks.machine import machine_line
 # CLOCK_MONOTONIC is the same in both processes. The last recorder that begins is the measuring one's.
 _TELLING = """
 import sys, time
+import loadtrt.cli.main as command
 from loadtrt.__main__ import main
-import loadtrt.lanes.recorder as module
-begin = module.Recorder.begin
-def tell(self, start_ns):
-    print("measuring at", time.clock_gettime(time.CLOCK_MONOTONIC), file=sys.stderr)
-    begin(self, start_ns)
-module.Recorder.begin = tell
+run = command.main
+def telling():
+    from loadtrt.lanes.recorder import Recorder
+    begin = Recorder.begin
+    def tell(self, start_ns):
+        print("measuring at", time.clock_gettime(time.CLOCK_MONOTONIC), file=sys.stderr)
+        begin(self, start_ns)
+    Recorder.begin = tell
+    run()
+command.main = telling
 main()
 """
 _BEFORE = {

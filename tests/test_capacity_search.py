@@ -247,6 +247,19 @@ def test_a_generator_that_gives_up_is_no_capacity() -> None:
     assert one.feasible_max <= 500
 
 
+def test_a_late_generator_does_not_lower_the_estimate() -> None:
+    """A host that became slower after the search spoils every confirming run, at rates far below what was met: the
+    answer is host-bound, and the estimate remains that of the runs that it did not spoil."""
+    one, world = search(), World(logistic(800, 20), 2000, 1)
+    while (step := one.next()) is not None:
+        one.tell(world.run(step)._replace(host_bound=step.kind == "confirm"))
+    assert (one.answer, one.confirmed) == ("host-bound", None)
+    assert one.host_bound is not None
+    assert one.host_bound < 500
+    assert one.feasible_max is not None
+    assert one.feasible_max <= one.between(one.binding[1].rate) == pytest.approx(800, rel=0.03)
+
+
 def test_only_spoiled_runs_end_it() -> None:
     """Where the generator is late at any rate there is no estimate at all."""
     one = driven(search(), World(logistic(800, 20), 2000, 1, host_limit=0))

@@ -48,8 +48,8 @@ class Launching(SimulatedEngine):
         self.buffers = buffers
         self.in_flight[lane] += self.per_launch
 
-    async def wait(self, until_ns: int) -> Any:
-        found = await super().wait(until_ns)
+    async def wait(self, until_ns: int, *, soon: bool = True) -> Any:
+        found = await super().wait(until_ns, soon=soon)
         for completion in found:
             self.in_flight[completion.lane] -= 1
         return found

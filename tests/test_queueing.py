@@ -56,8 +56,8 @@ class Watched(SimulatedEngine):
         super().submit(lane, inputs)
         self.submits += 1
 
-    async def wait(self, until_ns: int) -> Sequence[Completion]:
-        found = await super().wait(until_ns)
+    async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:
+        found = await super().wait(until_ns, soon=soon)
         self.completions.extend(found)
         return found
 

@@ -152,9 +152,9 @@ async def test_an_engine_that_breaks_in_the_middle_loses_nothing(method: str) ->
             engine.submit = submit  # type: ignore[method-assign]
         else:
 
-            async def wait(until_ns: int) -> Sequence[Completion]:
+            async def wait(until_ns: int, *, soon: bool = True) -> Sequence[Completion]:
                 count()
-                found: Sequence[Completion] = await whole(until_ns)
+                found: Sequence[Completion] = await whole(until_ns, soon=soon)
                 return found
 
             engine.wait = wait  # type: ignore[method-assign]
@@ -279,8 +279,9 @@ async def test_a_completion_stamped_a_little_late_does_not_stop_a_closed_loop() 
     def meddle(engine: Engine) -> None:
         whole = engine.wait
 
-        async def wait(until_ns: int) -> Sequence[Completion]:
-            return [item._replace(completed_ns=item.completed_ns + 5_000) for item in await whole(until_ns)]
+        async def wait(until_ns: int, *, soon: bool = True) -> Sequence[Completion]:
+            found = await whole(until_ns, soon=soon)
+            return [item._replace(completed_ns=item.completed_ns + 5_000) for item in found]
 
         engine.wait = wait  # type: ignore[method-assign]
 

@@ -31,8 +31,7 @@ def conclusion(found: Candidate) -> str:
         case "host-bound":
             sentences = [trial.host_bound for trial in found.trials if trial.kind != "ladder" and trial.host_bound]
             met = f"; at {_rate(found, found.confirmed_per_s)} the objectives are met" if found.confirmed_per_s else ""
-            what = f"host-bound at {format_count(found.host_bound_per_s or 0.0)}/s: {sentences[-1]}{met}"
-            return f"{what}; free a core for loadtrt, or take fewer --contexts or larger batches"
+            return f"host-bound at {format_count(found.host_bound_per_s or 0.0)}/s: {sentences[-1]}{met}"
     return ""
 
 

@@ -249,11 +249,12 @@ class Search:
         return any(each.verdict == "missed" and each.step.rate <= 1.5 * self._least for each in self._valid)
 
     def between(self, rate: float) -> float:
-        """Within what was met and missed beyond doubt, where these agree with each other; below the ceiling."""
+        """Within what was met and missed beyond doubt, where these agree with each other: what the generator cannot do
+        bounds no engine."""
         low, high = self.feasible_max, self.infeasible_min
         if low is None or high is None or low < high:
             rate = min(max(rate, low or rate), high or rate)
-        return min(rate, self._ceiling)
+        return rate
 
     def _probe(self, rate: float) -> float:
         """Below what was missed, and not again where there was no doubt: bisection of the bracket, or half of what was

@@ -61,8 +61,7 @@ class TensorRTEngine:
         self._streams: list[Stream] = []
         self._inputs: list[dict[str, PinnedBuffer]] = []
         self._clock: GpuClock | None = None
-        room = (self.buffers - 1) * self.per_launch
-        self._looks = Looks(config.contexts, room) if config.wait == "block" else None
+        self._looks = Looks(config.contexts) if config.wait == "block" else None
         self._turn_ns = 0
         self.now_ns = perf_counter_ns
         digest = plan.header.sha256
@@ -155,7 +154,7 @@ class TensorRTEngine:
         if self._looks is not None:
             self._looks.sent(lane, perf_counter_ns(), self.per_launch)
 
-    async def wait(self, until_ns: int) -> Sequence[Completion]:
+    async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:
         """As the protocol says. Spinning polls events, with nothing in flight too: a core that slept wakes late and
         with cold caches, which bursts after a pause show. Blocking sleeps between looks (engines/looks.py)."""
         assert self._clock is not None  # noqa: S101  # allocate() was called
@@ -172,7 +171,7 @@ class TensorRTEngine:
             if found or now >= until_ns:
                 return found
             if self._looks is not None:
-                look_ns = self._looks.following(until_ns, now + _TURN_NS)
+                look_ns = min(until_ns, self._turn_ns + _TURN_NS, self._looks.next_ns if soon else until_ns)
                 time.sleep(max(look_ns - now, 0) / 1e9)  # short; an event loop's timers are too late
 
     def _poll(self) -> list[Completion]:

@@ -77,12 +77,12 @@ class Engine(Protocol):
         """
         ...
 
-    async def wait(self, until_ns: int) -> Sequence[Completion]:
+    async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:
         """What has finished since the last call, in order within each lane; returns at `until_ns` at the latest.
 
-        Returns as soon as there is anything; where it sleeps, a little after somebody could need what there is. Gives
-        the event loop a turn every 20 to 50 ms, so that cancelling works. `until_ns` in the past asks for what is there
-        already.
+        Returns as soon as there is anything, or a little later where it sleeps; without `soon`, nobody needs to know
+        before `until_ns`, and what sleeps may go on sleeping. Gives the event loop a turn every 20 to 50 ms, so that
+        cancelling works. `until_ns` in the past asks for what is there already.
         """
         ...
 

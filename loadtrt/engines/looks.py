@@ -1,8 +1,9 @@
 """When a wait that sleeps looks whether requests have finished.
 
 To be woken by each completion takes a thread that waits for it, and two changes of threads for every request.
-Completion instants are the GPU's, so that to look a little later makes no latency wrong: it is enough to look when
-requests usually are finished, and where they are not, a little later again.
+Completion instants are the GPU's, so that to look later makes no latency wrong. While there is a free buffer set nobody
+needs to know before the next request is due, and the wait looks then. Otherwise it is enough to look when requests
+usually are finished, and where they are not, a little later again: that is what this module plans.
 """
 
 from __future__ import annotations
@@ -30,12 +31,9 @@ class Looks:
     exponential mean that falls at once: u ← min(t, u + (t − u) / 8), where t is from when it was sent, or the lane's
     one before it completed, to its completion. The first look at a request is when that is over, later ones u/8 apart,
     within [LEAST_NS, MOST_NS].
-
-    room: a lane with so many in flight, or fewer, takes another submit.
     """
 
-    def __init__(self, lanes: int, room: int) -> None:
-        self._room = room
+    def __init__(self, lanes: int) -> None:
         self._sent: list[deque[int]] = [deque() for _ in range(lanes)]
         self._free_ns = [0] * lanes  # when the lane's last request completed
         self.usual_ns = 0
@@ -54,14 +52,6 @@ class Looks:
             self._free_ns[lane] = done_ns
             self.usual_ns = min(took, self.usual_ns + (took - self.usual_ns) // 8) if self.usual_ns else took
         self._plan(now_ns + min(max(self.usual_ns // 8, LEAST_NS), MOST_NS))
-
-    def following(self, until_ns: int, turn_ns: int) -> int:
-        """The next look of one who waits until `until_ns`, and no longer than `turn_ns`: when that is over, if it is
-        over by then and a lane has room for what is due then. Nobody needs to know earlier, and the processor is woken
-        once a request. Otherwise as said above."""
-        if until_ns <= turn_ns and any(len(sent) <= self._room for sent in self._sent):
-            return until_ns
-        return min(until_ns, turn_ns, self.next_ns)
 
     def _plan(self, least_ns: int) -> None:
         begun = [max(sent[0], free) for sent, free in zip(self._sent, self._free_ns, strict=True) if sent]

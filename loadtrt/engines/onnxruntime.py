@@ -175,7 +175,7 @@ class OnnxRuntimeEngine:
         one.submitted += 1
         one.in_flight += 1
 
-    async def wait(self, until_ns: int) -> Sequence[Completion]:
+    async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:  # noqa: ARG002  # wakes on time
         while True:
             await self._wakeup.wait(0 if self._done else until_ns)
             if self._done or perf_counter_ns() >= until_ns:

@@ -136,7 +136,7 @@ class NullEngine(_Doubler):
         self._shown[lane][buffer] = inputs
         self._done.append(Completion(lane, buffer, time.perf_counter_ns(), 0, 0, 0))
 
-    async def wait(self, until_ns: int) -> Sequence[Completion]:
+    async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:  # noqa: ARG002  # wakes on time
         if not self._done:
             await poll_until(until_ns)
         elif self._done[-1].completed_ns - self._turn_ns > MILLISECOND_NS:
@@ -233,7 +233,7 @@ class SimulatedEngine(_Doubler):
         in_flight.append((ready, buffer, self._error_text if next(self._errors) else None))
         self._device.add(lane, at, ready, round(next(self._service) * self._slowness[lane] * self._scale[inputs]))
 
-    async def wait(self, until_ns: int) -> Sequence[Completion]:
+    async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:  # noqa: ARG002  # wakes on time
         device, clock, d2h = self._device, self.clock, self._d2h_ns
         ends = device.ends
         while True:

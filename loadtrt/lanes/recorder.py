@@ -57,8 +57,7 @@ class Recorder(Tally):
         self.first_error: str | None = None
         self.submitted = 0
         self.counts_early = False
-        self._cpu_began_ns = time.process_time_ns()
-        self.cpu_ns = 0
+        self._cpu_began_ns = self.cpu_ns = 0
         self.intervals: list[Interval] = []
 
     def begin(self, start_ns: int) -> None:

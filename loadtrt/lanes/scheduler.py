@@ -139,7 +139,7 @@ async def drive(
             if completed + queue.dropped == last or now >= give_up or now > progress + patience:
                 break
 
-            until = min(now + _LOOK_UP_NS, latest_end if give_up == NEVER else give_up)
+            until, soon = min(now + _LOOK_UP_NS, latest_end if give_up == NEVER else give_up), True
             while free_since and (submitted < last if closed else waiting):
                 free = free_since[0]
                 due = ready = free if closed else waiting[0]
@@ -148,7 +148,8 @@ async def drive(
                 else:
                     count, ready = batcher.next_batch(waiting, all_came=queue.next_due == NEVER)
                     if ready > now:
-                        until = min(until, ready)
+                        if ready < until:
+                            until, soon = ready, False
                         break
                     inputs = batcher.inputs(count)
                     rest = tuple(islice(waiting, 1, count))
@@ -179,8 +180,8 @@ async def drive(
                     queue.admit(now, crowded * len(free_since))
 
             if queue.next_due < until and free_since:
-                until = queue.next_due
-            for completion in await wait(until):
+                until, soon = queue.next_due, False  # a free buffer set awaits it: no other is needed before
+            for completion in await wait(until, soon=soon):
                 lane, _, done, h2d, compute, d2h, error = completion
                 if queue.next_due <= done:
                     queue.admit(done, crowded * len(free_since))  # before this buffer set was free

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Engine
     from loadtrt.load.tensors import Arrays
     from loadtrt.measure.board import Board
-    from loadtrt.measure.result import Verification
+    from loadtrt.measure.facts import Verification
 
     OnTick: TypeAlias = Callable[["Phase", int, int, int], None]  # phase, elapsed ns, submitted, completed
 
@@ -129,6 +129,8 @@ async def run_session(
                 engine.contexts, 0, board=board, bounds=bounds, items=items_of(engine, config, len(inputs))
             )
             recorder.board.touch(_expected(load, session))
+            if _may_end_early(config):
+                import loadtrt.measure.early  # noqa: F401  # before anything is measured
             begins("measure", 0, 0, 0)
             await _measure(engine, recorder, load, stop, session, config, on_tick)
         if config.export_output and session.driven is not None and not session.driven.unserved:
@@ -264,8 +266,6 @@ async def _measure(
     config: RunConfig,
     on_tick: OnTick | None,
 ) -> None:
-    if _may_end_early(config):
-        import loadtrt.measure.early  # noqa: F401  # before anything is measured
     gc.collect()
     gc.freeze()  # a full collection over what libraries left behind takes longer than many a request
     gc.disable()

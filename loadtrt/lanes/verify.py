@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.errors import EngineError
+from loadtrt.measure.facts import Verification
 
 if TYPE_CHECKING:
     from typing import Any
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from loadtrt.engines.engine import Completion, Engine
     from loadtrt.load.tensors import Arrays
-    from loadtrt.measure.result import Verification
 
 _QUIET_NS = 60_000_000_000  # the longest that one quiet request may take
 # Kernels may sum in another order from run to run (atomics), so equality is by |a − b| ≤ atol + rtol·|b|, by the
@@ -61,8 +61,6 @@ class Verifier:
 
     def result(self) -> Verification:
         """How many outputs were compared and how many differed."""
-        from loadtrt.measure.result import Verification
-
         return Verification(
             outputs=self._outputs,
             different=self._different,

@@ -1,4 +1,4 @@
-"""What engines tell of themselves, as results keep it: made by engines, written to run.json, read by reports."""
+"""What engines tell of themselves and show under load, as results keep it: written to run.json, read by reports."""
 
 from __future__ import annotations
 
@@ -82,3 +82,15 @@ class ClockMapping:
     error_ns: int
     drift_ns: int
     anchors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Outputs under load against those of a quiet run. worst: the largest difference over the tolerance, None where
+    values cannot be apart by degrees (integers, NaN). input_sets: with one, a mix-up of requests would not show."""
+
+    outputs: int
+    different: int
+    worst: float | None
+    input_sets: int
+    first_difference: str | None

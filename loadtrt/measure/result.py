@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill  # noqa: TC001  # pydantic reads them
+from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill, Verification  # noqa: TC001  # pydantic reads them
 from loadtrt.measure.histogram import require_histogram
 from loadtrt.measure.interval import Interval  # noqa: TC001
 from loadtrt.measure.model import Model
@@ -159,17 +159,6 @@ class Phases(Model):
     clocks_settled: bool | None = None
     measure_ns: int = 0
     drain_ns: int = 0
-
-
-class Verification(Model):
-    """Outputs under load against those of a quiet run. worst: the largest difference over the tolerance, None where
-    values cannot be apart by degrees (integers, NaN). input_sets: with one, a mix-up of requests would not show."""
-
-    outputs: int
-    different: int
-    worst: float | None
-    input_sets: int
-    first_difference: str | None
 
 
 class MixPart(Model):
