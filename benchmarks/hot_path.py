@@ -3,9 +3,8 @@
     python -m benchmarks.hot_path --engine tiny.plan [--batch N] [--contexts 1,4] [--rounds 5]
 
 First what single calls cost. Then a closed loop over the lanes alone, without scheduler or records, for each way of
-submitting a request; and last `loadtrt run` itself. Ways take turns, round by round, since hosts wander, each in a
-process of its own, so that none meets what another left behind; shown are medians, and in brackets the least and most
-of a round.
+submitting a request; and then `loadtrt run` itself, in the same process: each way has one of its own in each round.
+Ways take turns, since hosts wander; shown are medians, and in brackets the least and most of a round.
 """
 
 from __future__ import annotations
