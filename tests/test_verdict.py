@@ -18,6 +18,7 @@ from loadtrt.measure.histogram import Histogram
 from loadtrt.measure.objective import parse_objective
 from loadtrt.measure.records import COLUMNS, FAILED, METRICS, UNSERVED, Records
 from loadtrt.measure.result import ObjectiveShare, RunResult
+from loadtrt.measure.summary import summarize
 from loadtrt.measure.verdict import LEAST_MET, effective_size, judge, quantile_ranks, share_interval
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def _judge(records: Records, text: str = P99.text) -> ObjectiveShare:
     """The verdict on records that are all of a run."""
     objective, histogram = parse_objective(text), Histogram()
     metric = METRICS[objective.metric]
-    histogram.add(metric.of(records.counted if metric.of_unserved else records.ok))
+    histogram.add(metric.values(records))
     good = int(np.count_nonzero(metric.of(records.ok) <= objective.bound_ns))
     return judge(objective, records, histogram, good, len(records))
 
@@ -147,6 +148,26 @@ def test_the_quantiles_interval_covers() -> None:
         assert share.value_high_ns is not None
         held += share.value_low_ns * 0.996 <= true <= share.value_high_ns * 1.004
     assert held >= 183
+
+
+def test_the_quantile_is_that_of_the_table() -> None:
+    """While every record is kept both are the ⌈q·n⌉-th smallest, and the interval holds it. What was lost is above."""
+    latency = np.random.default_rng(1).integers(1, BOUND, 20_000)
+    for text, rank in (
+        ("latency.p50 < 10ms", 10_000),
+        ("latency.p99 < 10ms", 19_800),
+        ("latency.p99.9 < 10ms", 19_980),
+    ):
+        share = _judge(_records(latency), text)
+        value = float(np.sort(latency)[rank - 1])
+        assert share.value_ns == value
+        assert (share.value_low_ns or 0) <= value <= (share.value_high_ns or math.inf)
+        histogram = Histogram()
+        histogram.add(latency)
+        table = summarize(_records(latency), {metric.name: histogram for metric in METRICS}, complete=True)
+        assert value == table["latency"].percentiles_ns[share.quantile]
+    lost = np.where(np.arange(20_000) < 100, FAILED, 0)
+    assert _judge(_records(latency, lost)).value_ns == np.sort(latency[100:])[19_799]
 
 
 # --- what correlates

@@ -38,7 +38,7 @@ def parse_objective(text: str) -> Objective:
     name, quantile, bound = found.groups()
     if name not in _NUMBERS:
         raise UsageError(f"'{text}': there is no metric {name}: the metrics are {', '.join(_NUMBERS)}")
-    rank = 1.0 if quantile == "max" else float(quantile[1:]) / 100
+    rank = 1.0 if quantile == "max" else round(float(quantile[1:]) / 100, 8)  # 99.9 / 100 is above 0.999
     if not rank:
         raise UsageError(f"'{text}': p0 says nothing: take p50 or a higher one")
     if _BARE.fullmatch(bound):  # seconds elsewhere; here who wrote it may have meant milliseconds, and would never know

@@ -23,7 +23,7 @@ def mix_of(records: Records, parts: Sequence[tuple[str, float]], sets: int, stea
         chosen = Records(records.rows[records.inputs // sets == number])
         table = Histograms(len(METRICS))
         for metric, histogram in zip(METRICS, table.each, strict=True):
-            histogram.add(metric.of(chosen.counted if metric.of_unserved else chosen.ok))
+            histogram.add(metric.values(chosen))
         histograms = dict(zip((metric.name for metric in METRICS), table.each, strict=True))
         metrics = summarize(chosen, histograms, complete=True, steady=steady)
         rows.append(MixPart(name=name, offered_share=weight, requests=len(chosen.ok), metrics=metrics))

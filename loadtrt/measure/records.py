@@ -63,6 +63,10 @@ class Metric:
     of: Callable[[Records], npt.NDArray[np.int64]]
     of_unserved: bool = False
 
+    def values(self, records: Records) -> npt.NDArray[np.int64]:
+        """Those of the records that have one."""
+        return self.of(records.counted if self.of_unserved else records.ok)
+
 
 METRICS = (
     Metric("latency", "from the instant a request was due to its completion", lambda r: r.completed - r.due, True),

@@ -179,7 +179,7 @@ class _Latencies:
 
     def __init__(self, metric: str, kept: Records, histogram: Histogram) -> None:
         law = next(each for each in METRICS if each.name == metric)
-        values = np.sort(law.of(kept.counted if law.of_unserved else kept.ok))
+        values = np.sort(law.values(kept))
         self._values: npt.NDArray[np.int64] | None = values if len(values) == histogram.count else None
         self._histogram = histogram
         self.count = histogram.count

@@ -33,12 +33,11 @@ def summarize(
     """A summary of each metric, by name. complete: `records` holds every record of the histograms, else the first.
     steady: the load; else metrics from the due instant on have no margins (measure/margin.py)."""
     ordered = _by_due(records)
-    ok, counted = ordered.ok, ordered.counted
     summaries = {}
     for metric in METRICS:
         histogram = histograms[metric.name]
         count = histogram.count
-        kept = metric.of(counted if metric.of_unserved else ok)
+        kept = metric.values(ordered)
         values = np.sort(kept) if complete else None
         percentiles: dict[str, float | None] = {}
         for name, rank in PERCENTILES.items():

@@ -24,8 +24,9 @@ with fewer, slow queues that start empty pass for fast ones. "max" (p₀ = 0) is
 request misses it, and none meets it, as no sample can show that a request is never late.
 
 **The quantile's interval** holds every value that would be neither met nor missed as a bound: the quantiles at ranks
-1 − f, f the shares at which the same law turns to missed and to met (from histograms: within 0.4 %). Requests that
-failed or were dropped have no value and stand above all: a rank among them has none.
+1 − f, f the shares at which the same law turns to missed and to met (from histograms: within 0.4 %; the quantile
+itself is exact while all records are kept). Requests that failed or were dropped have no value and stand above all: a
+rank among them has none.
 
 **Beyond the kept records** `good` is still exact, but order and N are known of the first ones alone. N is not scaled up
 then, and the interval is the hull of the intervals at the share of the first and at that of all.
@@ -81,6 +82,11 @@ def judge(
         histogram.quantiles((rank / valued,))[0] if supported and rank is not None and rank <= valued else None
         for rank in (objective.rank, *ranks)
     )
+    if value is not None and len(kept) == requests:  # exact, as in the table of percentiles
+        place = min(math.ceil(objective.rank * requests), count) - 1
+        value = float(np.partition(METRICS[objective.metric].values(kept), place)[place])
+        value_low = None if value_low is None else min(value_low, value)
+        value_high = None if value_high is None else max(value_high, value)
     return ObjectiveShare(
         objective=objective.text,
         good=good,
