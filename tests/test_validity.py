@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from loadtrt.measure.result import MetricSummary
+from loadtrt.measure.result import MetricSummary, Problem
 from loadtrt.measure.summary import PERCENTILES
-from loadtrt.measure.validity import lateness_limit_ns
+from loadtrt.measure.validity import lateness_limit_ns, problems_of
 
 
 def _metrics(median_ns: float) -> dict[str, MetricSummary]:
@@ -36,3 +36,33 @@ def test_what_is_asked_for_holds_in_any_loop() -> None:
     """--max-lateness stands above all; without it a closed loop has no limit."""
     assert lateness_limit_ns(_metrics(1e6), True, 5, ["latency.p99 < 10ms"]) == 5
     assert lateness_limit_ns(_metrics(1e6), True, None) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("ok", "unserved", "evidence"),
+    [
+        (5, 3, ["the run was interrupted and gave up 3 requests (the age then counts as latency)"]),
+        (0, 0, ["the run was interrupted before any request was served"]),
+        (5, 0, []),
+    ],
+)
+def test_who_interrupts_is_told_nothing_of_the_load(ok: int, unserved: int, evidence: list[str]) -> None:
+    """What an interruption left undone is neither an overload nor too short a run."""
+    found = _problems(ok, unserved, interrupted=True)
+    assert [problem.evidence for problem in found] == evidence
+    assert not any("--" in problem.remedy for problem in found)
+    assert all("--" in problem.remedy for problem in _problems(ok, unserved, interrupted=False))
+
+
+def _problems(ok: int, unserved: int, *, interrupted: bool) -> list[Problem]:
+    return problems_of(
+        {**_metrics(1e6), "lateness": _metrics(0)["latency"]},
+        starved_fraction=0.0,
+        ok=ok,
+        unserved=unserved,
+        failed=0,
+        closed=True,
+        max_lateness_ns=None,
+        mode={},
+        interrupted=interrupted,
+    )

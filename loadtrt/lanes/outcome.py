@@ -69,6 +69,7 @@ def result_of(
         max_lateness_ns=config.max_lateness,
         mode=info.mode,
         objectives=config.objective,
+        interrupted=session.interrupted,
     )
     if session.verification is not None and session.verification.different:
         checked = session.verification

@@ -49,6 +49,7 @@ def problems_of(
     max_lateness_ns: int | None,
     mode: Mapping[str, str],
     objectives: Sequence[str] = (),
+    interrupted: bool = False,
 ) -> list[Problem]:
     """Every reason why the numbers do not show the engine alone; empty when they do. mode: the engine's settings."""
     found = []
@@ -73,7 +74,15 @@ def problems_of(
                 remedy="the engine outruns this host: use more --buffers or larger batches",
             )
         )
-    if unserved:
+    if unserved and interrupted:
+        found.append(
+            Problem(
+                evidence=f"the run was interrupted and gave up {plural(unserved, 'request')} "
+                "(the age then counts as latency)",
+                remedy="interrupt it only once: requests in flight are then waited for",
+            )
+        )
+    elif unserved:
         found.append(
             Problem(
                 evidence=f"{plural(unserved, 'request')} had not been served when the run ended "
@@ -89,5 +98,10 @@ def problems_of(
             )
         )
     if not ok:
-        found.append(Problem(evidence="no request was served", remedy="raise --duration or --requests"))
+        early = "the run was interrupted before any request was served"
+        found.append(
+            Problem(evidence=early, remedy="let it go on for longer")
+            if interrupted
+            else Problem(evidence="no request was served", remedy="raise --duration or --requests")
+        )
     return found
