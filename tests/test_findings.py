@@ -468,8 +468,12 @@ def test_a_slow_part_where_all_waits() -> None:
     found = findings_of(run_of(steadiness=_slow(1_000, 800)))[0]
     assert (found.kind, found.evidence) == (
         "slow-part",
-        "from 2.00 s to 6.00 s 800/s were served, and 1 000/s in the whole run",
+        "from 2.00 s to 6.00 s 800/s were served, 20 % less than in the whole run",
     )
+    slow = _slow(1_000, 800).slow
+    assert slow is not None
+    first = findings_of(run_of(steadiness=_slow(1_000, 800, slow=slow.model_copy(update={"start_ns": 5}))))[0]
+    assert first.evidence == "in the first 6.00 s 800/s were served, 20 % less than in the whole run"
     assert kinds(run_of(steadiness=_slow(1_000, 953))) == ["compute-bound"]
     assert kinds(run_of(steadiness=_slow(1_000, 800, drift_ratio=1.3))) == ["drift", "compute-bound"]
     load = {"arrivals": "offline", "requests": 10_000}
@@ -507,6 +511,7 @@ def test_too_few_requests() -> None:
     assert few.evidence == "100 requests tell no percentile above p95; p99 needs 459"
     assert few.remedy == "--duration 56s"
     assert only(run_of(options={**OPEN, "requests": 100}, busy=0.5, count=100)).remedy == "--requests 459"
+    assert "1 request tells no percentile;" in only(run_of(options=OPEN, busy=0.5, count=1)).evidence
     assert "3 requests tell no percentile;" in only(run_of(options=OPEN, busy=0.5, count=3)).evidence
     assert only(run_of(options={"stages": "10/s:10s"}, busy=0.5, count=100)).remedy == "--stages that last 56s"
     capped = run_of(options={**OPEN, "requests": 100, "max_duration": "1s"}, busy=0.5, count=100)

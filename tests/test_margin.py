@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from runs_by_hand import run_of
 
 from benchmarks.verdicts import SERVICE_NS, run
 from loadtrt.measure.histogram import QUANTILE_ERROR, Histogram
 from loadtrt.measure.margin import least_for_margin, margins, rate_margin
 from loadtrt.measure.records import COLUMNS, FAILED, METRICS, Records
-from loadtrt.measure.result import MetricSummary
+from loadtrt.measure.result import MetricSummary, ObjectiveShare
 from loadtrt.measure.summary import PERCENTILES, summarize
+from loadtrt.report.tables import summary_text
+from loadtrt.report.text import percent_text
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -164,3 +167,28 @@ def test_files_from_before_margins_still_load() -> None:
     """They have none."""
     old = {"count": 1, "mean_ns": 1.0, "min_ns": 1, "max_ns": 1, "percentiles_ns": dict.fromkeys(PERCENTILES)}
     assert MetricSummary.model_validate(old).margins == {}
+
+
+def test_margins_are_told_in_digits() -> None:
+    """Three of them, and beyond a thousand all: no margin is 1.45e+03 %."""
+    shares = (0.0316, 0.9996, 9.99, 14.51, 4e5)
+    assert [percent_text(share) for share in shares] == ["3.16 %", "100 %", "999 %", "1 451 %", "40 000 000 %"]
+
+
+@pytest.mark.parametrize(
+    ("objectives", "reached", "words"),
+    [
+        ((), 0.176, "latency's p99 within ±17.6 % (by the law of verdicts,"),
+        (("latency.p50 < 1s", "latency.p90 < 1s", "latency.max < 1s"), 0.04, "latency's p50, p90 within ±4 % ("),
+        ((), None, "too few requests bound latency's p99"),
+    ],
+)
+def test_a_precision_that_was_not_reached(objectives: tuple[str, ...], reached: float | None, words: str) -> None:
+    """Which percentiles are known how well, and why that is wider than the table's margin."""
+    shares = [{"objective": text, "good": 1, "requests": 1, "value_ns": None} for text in objectives]
+    run = run_of(
+        options={"precision": "3%"},
+        precision_reached=reached,
+        objectives=tuple(ObjectiveShare.model_validate(share) for share in shares),
+    )
+    assert f"precision of ±3 % not reached: {words}" in " ".join(summary_text(run).split())

@@ -102,7 +102,7 @@ def require_room(requests: float) -> None:
     """Raises UsageError for more than MOST_REQUESTS."""
     if not requests <= MOST_REQUESTS:  # nor nan, of a rate beyond a float
         raise UsageError(
-            f"{requests:.2g} requests are too many to draw (the most is {format_count(MOST_REQUESTS)}): "
+            f"{format_count(requests) if requests < 1e12 else f'{requests:.2g}'} requests are too many to draw (the most is {format_count(MOST_REQUESTS)}): "
             "ask for a lower rate, a shorter time or fewer requests"
         )
 

@@ -112,12 +112,15 @@ def _slow(result: RunResult) -> Finding | None:
     more = (slow.expected_per_s - slow.served_per_s) * (slow.end_ns - slow.start_ns) / SECOND_NS
     if steadiness.stall is not None and slow.expected_per_s * steadiness.stall.total_ns / SECOND_NS > more / 2:
         return None  # it is the stall
-    when = f"from {format_duration(slow.start_ns)} to {format_duration(slow.end_ns)}"
+    began = slow.start_ns < slow.end_ns / 100
+    end = format_duration(slow.end_ns)
+    when = f"in the first {end}" if began else f"from {format_duration(slow.start_ns)} to {end}"
     expected, served = (f"{format_count(rate)}/s" for rate in (slow.expected_per_s, slow.served_per_s))
     if closed_loop(result) or _offline(result):
         if slow.expected_per_s < DRIFT * slow.served_per_s:
             return None
-        evidence = f"{when} {served} were served, and {expected} in the whole run"
+        less = f"{100 * (1 - slow.served_per_s / slow.expected_per_s):.0f} % less than in the whole run"
+        evidence = f"{when} {served} were served, {less}"
     else:
         gone = "" if slow.over_ns is None else f", the last until {format_duration(slow.over_ns)}"
         evidence = (
@@ -206,7 +209,7 @@ def _few(result: RunResult) -> Finding | None:
     seconds = _MORE * needed / latency.count * result.phases.measure_ns / SECOND_NS if latency.count else 0.0
     return Finding(
         kind="few-samples",
-        evidence=f"{plural(latency.count, 'request')} tell no percentile{f' above {told[-1]}' if told else ''}; "
+        evidence=f"{plural(latency.count, 'request')} tell{'s' * (latency.count == 1)} no percentile{f' above {told[-1]}' if told else ''}; "
         f"p99 needs {needed}",
         cause="with fewer, even the slowest may still be faster than the true p99",
         remedy=_as_many(result, needed) if _counted(result) else _longer(result, seconds),

@@ -79,8 +79,15 @@ def _lines(result: RunResult) -> Iterator[str]:
     if result.ended_early:
         yield f"ended early: {result.ended_early}"
     elif config.get("precision"):
-        known = "" if result.precision_reached is None else f": ±{percent_text(result.precision_reached)}"
-        yield f"precision of ±{percent_text(config['precision'])} not reached{known or ', nor any'}"
+        names = [item.quantile for item in result.objectives if item.objective.startswith("latency.p")]
+        which = f"latency's {', '.join(dict.fromkeys(names)) or 'p99'}"
+        known = (
+            f"too few requests bound {which}"
+            if result.precision_reached is None
+            else f"{which} within ±{percent_text(result.precision_reached)} (by the law of verdicts, more on the safe "
+            "side than 95 % ±)"
+        )
+        yield f"precision of ±{percent_text(config['precision'])} not reached: {known}"
     if result.first_error:
         yield f"first error: {result.first_error}"
     yield _verdict(result)

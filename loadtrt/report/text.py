@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from loadtrt.measure.facts import MemoryBill
 
 UNKNOWN = "–"
+_WITHIN = re.compile(r"(?<=\d) (?=\d{3}\b|(?:[nµm]?s|m?J|W|MHz|[KMGT]?i?B|%)(?!\w))|(?<=[<±×]) | (?=<)")
 
 
 def time_or(ns: float | None) -> str:
@@ -43,7 +45,9 @@ def between(low: float | None, high: float | None, shown: Callable[[float], str]
 
 
 def percent_text(share: float) -> str:
-    """Three digits: "1.23 %"."""
+    """Three digits: "1.23 %", "1 450 %"."""
+    if share >= 9.995:
+        return f"{format_count(100 * share)} %"
     return f"{100 * share:.3g} %" if share >= 1e-6 else "0 %"
 
 
