@@ -20,16 +20,7 @@ from pydantic import (
 )
 
 from loadtrt.errors import UsageError, nearest
-from loadtrt.fields import (  # pydantic reads them
-    Address,
-    Duration,
-    Names,
-    Precision,
-    Range,
-    Rate,
-    Shape,
-    kept,
-)
+from loadtrt.fields import Address, Duration, Names, Precision, Range, Rate, Shape, kept, option  # pydantic reads them
 from loadtrt.load.arrivals import LOAD_OPTIONS, OF_ARRIVALS, contradiction, implied_arrivals, overruled
 from loadtrt.load.batcher import parse_batching
 from loadtrt.load.mix import overruled_sizes, parse_mix
@@ -186,15 +177,21 @@ class RunConfig(BaseModel):
     @model_validator(mode="after")
     def _load_is_whole(self) -> Self:
         if self.inputs != ("random",) and self.input_sets != type(self).model_fields["input_sets"].default:
-            raise ValueError("input_sets counts random input sets: leave it out with zeros, or with files of your own")
+            raise ValueError(
+                "--input-sets counts random input sets: leave it out with zeros, or with files of your own"
+            )
         for name in ("metrics_native", "metrics_linger"):
             if self.metrics is None and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} is about metrics: add --metrics, such as --metrics :9400, or leave it out")
+                raise ValueError(
+                    f"{option(name)} is about metrics: add --metrics, such as --metrics :9400, or leave it out"
+                )
         for name in ("export_profile", "export_layer_info"):
             if getattr(self, name) is not None and not self.profile:
-                raise ValueError(f"{name} is written from a profile: add --profile")
+                raise ValueError(f"{option(name)} is written from a profile: add --profile")
         if self.max_duration is not None and self.duration is not None and self.max_duration < self.duration:
-            raise ValueError("max_duration is shorter than duration: raise one or lower the other")
+            raise ValueError("--max-duration is shorter than --duration: raise one or lower the other")
+        if self.max_duration == 0 or (self.duration == 0 and self.requests is None):
+            raise ValueError("a run of 0s measures nothing: give --duration and --max-duration a time above 0")
         return self
 
     @model_validator(mode="after")
@@ -202,33 +199,37 @@ class RunConfig(BaseModel):
         """What mixes, batchers and bounded queues go together with."""
         several = "mix" if self.mix else "batcher" if self.batcher else None
         if self.mix and self.batcher:
-            raise ValueError("mix and batcher exclude each other: the batcher decides how large batches are")
+            raise ValueError("--mix and --batcher exclude each other: the batcher decides how large batches are")
         if several and self.batch is not None:
-            raise ValueError(f"{several} says how large requests are: leave batch out")
+            raise ValueError(f"--{several} says how large requests are: leave --batch out")
         if self.mix and self.shapes and any(part.shapes for part in parse_mix(self.mix)):
-            raise ValueError("this mix has shapes of its own: leave shapes out, or write its parts as SIZE:WEIGHT")
+            raise ValueError("this mix has shapes of its own: leave --shapes out, or write its parts as SIZE:WEIGHT")
         if several and not {"random", "zeros"}.issuperset(self.inputs):
-            raise ValueError(f"inputs from files have one size, and {several} needs several: take random or zeros")
+            raise ValueError(f"inputs from files have one size, and --{several} needs several: take random or zeros")
         if several and not self.copies:
-            raise ValueError(f"{several} needs copies, as what lies on the device has one size: leave --no-copies out")
+            raise ValueError(
+                f"--{several} needs copies, as what lies on the device has one size: leave --no-copies out"
+            )
         if several and self.profile:
-            raise ValueError(f"a profile is of requests of one size: leave {several} out")
+            raise ValueError(f"a profile is of requests of one size: leave --{several} out")
         if self.requests_per_launch > 1 and (self.arrivals != "closed" or several):
             raise ValueError(
-                "requests_per_launch is for closed loops of one size, where the next ones are always there: leave it "
-                f"out, or {several or 'what makes requests come by themselves'}"
+                "--requests-per-launch is for closed loops of one size, where the next ones are always there: leave it "
+                f"out, or {f'--{several}' if several else 'what makes requests come by themselves'}"
             )
         if self.arrivals == "closed":
             for name in OF_ARRIVALS:
                 if getattr(self, name) is not None:
-                    raise ValueError(f"{name} is for requests that come by themselves: add --rate, such as 500/s")
+                    raise ValueError(
+                        f"{option(name)} is for requests that come by themselves: add --rate, such as 500/s"
+                    )
         most = parse_batching(self.batcher).sizes[-1] if self.batcher else 1
         if self.batcher and self.max_queue is not None and self.max_queue < most:
-            raise ValueError(f"max_queue {self.max_queue} leaves no room for a batch of {most}: raise it")
+            raise ValueError(f"--max-queue {self.max_queue} leaves no room for a batch of {most}: raise it")
         if self.abort_on_fail and not self.objective:
-            raise ValueError("abort_on_fail needs an objective: add --objective, such as 'latency.p99 < 10ms'")
+            raise ValueError("--abort-on-fail needs an objective: add --objective, such as 'latency.p99 < 10ms'")
         if self.abort_delay != type(self).model_fields["abort_delay"].default and not self.abort_on_fail:
-            raise ValueError("abort_delay is about abort_on_fail: add it, or leave this out")
+            raise ValueError("--abort-delay is about --abort-on-fail: add that, or leave this out")
         return self
 
     @property
@@ -277,7 +278,8 @@ def load_config(file: Path | None, options: dict[str, Any], without: Collection[
     """
     data = _read_yaml(file) if file else {}
     source = str(file) if file else "the command line"
-    unknown = [_unknown(key) for key in data if key not in KEYS]
+    keys = f"the keys are {', '.join(sorted(KEYS))}"
+    unknown = [f"unknown key '{key}': {nearest(key, KEYS, keys)}" for key in data if key not in KEYS]
     if unknown:
         raise UsageError(f"{source}: " + "; ".join(unknown))
     given = {key: value for key, value in options.items() if value is not None}
@@ -289,7 +291,7 @@ def load_config(file: Path | None, options: dict[str, Any], without: Collection[
     merged = {**{key: value for key, value in data.items() if key not in left}, **given}
     for key, value in merged.items():
         if isinstance(value, str) and not value.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in value):
-            raise UsageError(f"--{key.replace('_', '-')}: the name is no UTF-8, as results are: rename it")
+            raise UsageError(f"{option(key)}: the name is no UTF-8, as results are: rename it")
     if "engine" not in merged:
         raise UsageError("no engine: add --engine with a plan, an .onnx file, zoo:googlenet or simulated:null")
     try:
@@ -316,7 +318,11 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"cannot read configuration {file}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+        wrong = str(error)
+        if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
+            wrong = f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
+        wrong = " ".join(wrong.replace("'<stream end>'", "the end").split())
+        raise UsageError(f"{file} is not YAML: {wrong}") from None
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -327,16 +333,12 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return {str(key).replace("-", "_"): value for key, value in data.items()}
 
 
-def _unknown(key: str) -> str:
-    return f"unknown key '{key}': " + nearest(key, KEYS, f"the keys are {', '.join(sorted(KEYS))}")
-
-
 def _fault(item: Any, given: dict[str, Any], source: str) -> str:
-    message = item["msg"].removeprefix("Value error, ")
+    message = item["msg"].removeprefix("Value error, ").partition(", unable to ")[0]  # parse or interpret it
     path = item["loc"]
     if not path:
         return str(message)
-    where = f"--{str(path[0]).replace('_', '-')}" if path[0] in given else f"{source}: {path[0]}"
+    where = option(str(path[0])) if path[0] in given else f"{source}: {path[0]}"
     inside = "".join(f".{part}" for part in path[1:])
     values = item["input"] if isinstance(item["input"], tuple) else (item["input"],)
     pieces = message.split("'")[1::2]  # what the message quotes may be a part of a value

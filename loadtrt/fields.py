@@ -11,6 +11,11 @@ from loadtrt.errors import UsageError
 from loadtrt.units import exact_duration, parse_address, parse_duration, parse_rate, parse_share
 
 
+def option(key: str) -> str:
+    """ "--max-queue" of "max_queue"."""
+    return f"--{key.replace('_', '-')}"
+
+
 def _shape(value: object) -> object:
     """(16, 3, 224, 224) of "16x3x224x224"; "" and "scalar" are ()."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -71,6 +76,13 @@ def _address(value: object) -> object:
     return text
 
 
+def _precision(text: str | float) -> float:
+    share = parse_share(text)
+    if not 0 < share < 1:
+        raise UsageError(f"'{text}' is no precision: write a share above 0 and below 100%, such as 3%")
+    return share
+
+
 def _one_or_many(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
@@ -78,7 +90,7 @@ def _one_or_many(value: object) -> object:
 # Written as text, so that the configuration in a run.json can be run again.
 Duration = Annotated[int, _from_text(parse_duration), Field(ge=0), PlainSerializer(exact_duration, when_used="json")]
 Rate = Annotated[float, _from_text(parse_rate), Field(gt=0)]
-Precision = Annotated[float, _from_text(parse_share), Field(gt=0, lt=1)]
+Precision = Annotated[float, _from_text(_precision), Field(gt=0, lt=1)]
 Shape = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_shape)]
 Range = Annotated[tuple[float, float], BeforeValidator(_range)]
 Address = Annotated[str, BeforeValidator(_address)]

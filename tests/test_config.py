@@ -55,8 +55,12 @@ def test_a_rate_makes_an_open_loop(tmp_path: Path) -> None:
         ({"engine": "x", "arrivals": "closed", "rate": "5"}, "closed arrivals have no rate"),
         ({"engine": "x", "shapes": {"d": "1xq"}}, "--shapes.d: '1xq' is not a shape"),
         ({"engine": "x", "input_range": {"d": "1..q"}}, "--input-range.d: '1..q' is not a range"),
-        ({"engine": "x", "duration": "5s", "max_duration": "1s"}, "max_duration is shorter than duration"),
-        ({"engine": "x", "inputs": "zeros", "input_sets": 9}, "input_sets counts random input sets"),
+        ({"engine": "x", "duration": "5s", "max_duration": "1s"}, "--max-duration is shorter than --duration"),
+        ({"engine": "x", "duration": "0s"}, "a run of 0s measures nothing: give --duration"),
+        ({"engine": "x", "max_duration": "0s", "requests": 5}, "a run of 0s measures nothing"),
+        ({"engine": "x", "precision": "3"}, "--precision: '3' is no precision: write a share above 0 and below 100%"),
+        ({"engine": "x", "max_queue": 4}, "--max-queue is for requests that come by themselves"),
+        ({"engine": "x", "inputs": "zeros", "input_sets": 9}, "--input-sets counts random input sets"),
         ({"engine": "x", "contexts": 0, "buffers": 0}, "--buffers: input should be"),
     ],
 )
@@ -72,9 +76,9 @@ def test_a_wrong_value_is_named_with_its_option(options: dict[str, object], sent
     [
         ("engine: x\ncontxts: 4\n", "unknown key 'contxts': did you mean 'contexts'?"),
         ("engine: x\nzzz: 4\n", "unknown key 'zzz': the keys are"),
-        ("engine: [x\n", "is not YAML"),
+        ("engine: [x\n", "is not YAML: expected ',' or ']', but got the end in line 2, column 1"),
         ("- engine\n", "must hold option names with their values"),
-        ("engine: x\ncontexts: many\n", "contexts: input should be a valid integer"),
+        ("engine: x\ncontexts: many\n", "contexts: input should be a valid integer (it is 'many')"),
     ],
 )
 def test_a_wrong_file_is_named_with_its_fault(tmp_path: Path, text: str, sentence: str) -> None:
@@ -123,11 +127,12 @@ def test_the_default_is_ten_seconds_or_the_requests_asked_for() -> None:
     """--requests alone sets no duration; with both, both must be met."""
     assert RunConfig(engine="x").least_duration_ns == 10_000_000_000
     assert RunConfig(engine="x", requests=5).least_duration_ns == 0
+    assert RunConfig(engine="x", requests=5, duration=0).least_duration_ns == 0
     assert RunConfig(engine="x", requests=5, duration=7).least_duration_ns == 7_000_000_000
 
 
 @pytest.mark.parametrize("other", [{"rate": "100/s"}, {"mix": "1:0.5, 2:0.5"}])
 def test_several_requests_a_launch_are_for_closed_loops_of_one_size(other: dict[str, Any]) -> None:
     """Where requests come by themselves, or differ in size, the next ones of a launch are not there."""
-    with pytest.raises(ValueError, match=r"requests_per_launch is for closed loops of one size.*leave it out, or"):
+    with pytest.raises(ValueError, match=r"--requests-per-launch is for closed loops of one size.*leave it out, or"):
         RunConfig.model_validate({"engine": "x.plan", "requests_per_launch": 4, **other})

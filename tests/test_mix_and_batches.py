@@ -328,8 +328,8 @@ async def test_the_summary_tells_parts_batches_drops_and_early_ends() -> None:
     ("options", "match"),
     [
         ({"mix": "1:1", "batcher": "max=4"}, "exclude each other"),
-        ({"mix": "1:1", "batch": 4}, "leave batch out"),
-        ({"batcher": "max=4", "rate": 10, "batch": 4}, "leave batch out"),
+        ({"mix": "1:1", "batch": 4}, "leave --batch out"),
+        ({"batcher": "max=4", "rate": 10, "batch": 4}, "leave --batch out"),
         ({"mix": "x=1x16:1", "shapes": {"x": (1, 16)}}, "shapes of its own"),
         ({"batcher": "max=4"}, "add --rate"),
         ({"max_queue": 4}, "add --rate"),
@@ -337,8 +337,8 @@ async def test_the_summary_tells_parts_batches_drops_and_early_ends() -> None:
         ({"mix": "1:1", "inputs": ("a.npz",)}, "from files"),
         ({"mix": "1:1", "profile": True}, "one size"),
         ({"abort_on_fail": True}, "needs an objective"),
-        ({"abort_delay": "1s"}, "about abort_on_fail"),
-        ({"precision": "0%"}, "greater than 0"),
+        ({"abort_delay": "1s"}, "about --abort-on-fail"),
+        ({"precision": "0%"}, "above 0 and below 100%, such as 3%"),
         ({"precision": "x"}, "no share"),
     ],
 )

@@ -101,8 +101,9 @@ def offline_instants(requests: int) -> npt.NDArray[np.int64]:
 def require_room(requests: float) -> None:
     """Raises UsageError for more than MOST_REQUESTS."""
     if not requests <= MOST_REQUESTS:  # nor nan, of a rate beyond a float
+        wanted = format_count(requests) if requests < 1e12 else f"{requests:.2g}"
         raise UsageError(
-            f"{format_count(requests) if requests < 1e12 else f'{requests:.2g}'} requests are too many to draw (the most is {format_count(MOST_REQUESTS)}): "
+            f"{wanted} requests are too many to draw (the most is {format_count(MOST_REQUESTS)}): "
             "ask for a lower rate, a shorter time or fewer requests"
         )
 
@@ -142,7 +143,7 @@ def contradiction(arrivals: str, given: Collection[str]) -> str | None:
         if key == "arrivals" or key not in given or key in _OPTIONS[source] or (loops and key in _LENGTH):
             continue
         if key in _OF_TRACES[1:] and "trace" not in given:
-            return f"{key} is of a trace: add --trace, or leave {option} out"
+            return f"{option} is of a trace: add --trace, or leave it out"
         own = {
             "closed": f"closed arrivals have no {key}: leave {option} out, or take --arrivals poisson or constant",
             "offline": f"offline arrivals have no {key}, as all are due at once: leave {option} out",
