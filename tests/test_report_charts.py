@@ -265,6 +265,44 @@ def test_curves_of_many_runs() -> None:
     assert len(_of_class(_parsed(gains([("", [(1, 100.0), (2, 180.0)])], "contexts")), "dot")) == 2
 
 
+def test_a_trial_is_at_the_bottom_only_where_none_was_bad() -> None:
+    """However few were; and its number lies on no whisker, its own included."""
+    region = Region(210.0, 200.0, 220.0, 190.0, 250.0)
+    rates = (190.0, 196.0, 198.0, 250.0)
+    shares_ = (0.0, 0.0000748, 0.004, 0.05)
+    trials = [
+        Miss(number, rate, share, share / 2, 0.003 + 2 * share, None, False)
+        for number, (rate, share) in enumerate(zip(rates, shares_, strict=True), 1)
+    ]
+    root = _parsed(misses(trials, 0.01, region, "latency.p99 < 20ms"))
+    places = [float(found.get("cy", "0")) for found in _of_class(root, "dot") if found.find("title") is not None]
+    assert places == sorted(places, reverse=True)
+    assert len(set(places)) == 4
+    whiskers = [
+        [float(number) for number in re.findall(r"-?[\d.]+", found.get("d", ""))[:3]]
+        for found in _of_class(root, "whisker")
+    ]
+    tags = [found for found in _of_class(root, "soft") if (found.text or "").isdigit()]
+    assert [found.text for found in tags] == ["1", "2", "3", "4"]
+    for tag in tags:
+        left, base = float(tag.get("x", "0")), float(tag.get("y", "0"))
+        for x, bottom, top in whiskers:
+            assert not (left < x < left + width_of(tag.text or "") and top < base - 4 < bottom)
+
+
+def test_nothing_is_between_whole_numbers_of_contexts() -> None:
+    """Ticks of an axis are whole where its values are, and no name of an objective lies over the points."""
+    root = _parsed(gains([("", [(1, 100.0), (4, 180.0)])], "contexts"))
+    ticks = [text.text for text in _of_class(root, "tick") if text.get("text-anchor") == "middle"]
+    assert ticks == ["0", "1", "2", "3", "4"]
+    bound = "latency.p99 < 10ms"
+    for svg in (
+        latencies([Level(100.0, (5e6,))], ("p99",), [(bound, 10**7)], None),
+        tradeoff([Point("", "1", 100.0, 5e6, True, False)], "p99", [(bound, 10**7)]),
+    ):
+        assert [text.get("class") for text in _parsed(svg).iter("text") if text.text == bound] == ["key"]
+
+
 def test_the_law_of_a_ladder() -> None:
     """X(1) = α; drawn beyond the last rung, with its peak where it has one."""
     assert throughput_at(SCALING, 1) == SCALING.alpha_per_s

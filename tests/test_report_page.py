@@ -13,7 +13,7 @@ import pytest
 from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, profile, whole_run
 
 from loadtrt.measure.capacity_result import CapacityResult
-from loadtrt.measure.result import RunResult, ScenarioResult
+from loadtrt.measure.result import RunResult, ScenarioResult, Steadiness
 from loadtrt.measure.sweep_result import SweepResult
 from loadtrt.report.page.report import Loaded, html_text, markdown_text, names_of
 from loadtrt.report.page.style import STYLE
@@ -174,7 +174,7 @@ def test_a_run_of_ten_hours_has_a_page_like_any() -> None:
     told = run.telemetry.model_copy(update={"intervals": tuple(looks)})
     text = html_text([loaded(run.model_copy(update={"intervals": tuple(seconds), "telemetry": told}))])
     assert len(text.encode()) < 200 * 1024
-    assert text.count("a point every 144 s") >= 6
+    assert text.count("a point every 144\u00a0s") >= 6
 
 
 def test_batches_of_many_sizes_are_all_drawn() -> None:
@@ -206,6 +206,80 @@ def test_what_is_invalid_is_no_headline() -> None:
     page = _words(_read(html_text([loaded(capacity.model_copy(update=update))])))
     assert "? host-bound" in page
     assert "No candidate has a capacity" not in page
+    assert page.partition("Configuration")[0].count("host-bound at 5/s") == 1
+
+
+def test_what_was_not_confirmed_is_not_called_so() -> None:
+    """No tile has it, and its bar says so; an interrupted search has one badge, and what it tried is in its table."""
+    capacity = every_kind()["capacity"]
+    assert isinstance(capacity, CapacityResult)
+    found, other = capacity.candidates
+    words = _words(_read(html_text([loaded(capacity)])))
+    assert "confirmed, requests/s 200 " in words
+    assert "not confirmed" not in words
+    candidates = (found.model_copy(update={"confirmed_per_s": None, "answer": None}), other)
+    cut = capacity.model_copy(update={"candidates": candidates, "outcome": "interrupted"})
+    words = _words(_read(html_text([loaded(cut)])))
+    assert "confirmed, requests/s – estimate, requests/s 215 " in words
+    assert "215, not confirmed" in words
+    assert "? INTERRUPTED" in words
+
+
+def test_the_configuration_of_a_search_is_what_was_searched() -> None:
+    """What was varied, the load and the search's own options; none that only a run has."""
+    root = _read(html_text([loaded(every_kind()["capacity"])]))
+    rows = [["".join(cell.itertext()) for cell in row] for row in root.iter("tr")]
+    told = {row[0]: row[1] for row in rows if len(row) == 2}
+    asked = {"contexts": "1, 2", "batch": "1", "arrivals": "poisson", "trial": "20s", "max_trials": "6"}
+    assert asked.items() <= told.items()
+    assert told["precision"] == "3%"
+    assert not {"abort_delay", "metrics_linger", "profile"} & told.keys()
+    swept = _words(_read(html_text([loaded(every_kind()["sweep"])])))
+    assert "contexts 1, 2, 4 buffers 2" in swept
+
+
+def test_each_objective_has_its_share_of_bad_requests() -> None:
+    """A column of the trials' table for each, with its name where there are several."""
+    capacity = every_kind()["capacity"]
+    assert isinstance(capacity, CapacityResult)
+    found = capacity.candidates[0]
+    run = found.trials[-1].run
+    assert run is not None
+    other = run.objectives[0].model_copy(update={"objective": "latency.p50 < 8ms", "good": 1, "requests": 4})
+    both = run.model_copy(update={"objectives": (*run.objectives, other)})
+    trial = found.trials[-1].model_copy(update={"run": both})
+    candidates = (found.model_copy(update={"trials": (trial,)}), *capacity.candidates[1:])
+    root = _read(html_text([loaded(capacity.model_copy(update={"candidates": candidates}))]))
+    rows = [["".join(cell.itertext()) for cell in row] for row in root.iter("tr")]
+    header = next(row for row in rows if "kind" in row)
+    assert [name for name in header if name.startswith("bad")] == [f"bad, {OBJECTIVE}", "bad, latency.p50 < 8ms"]
+    assert next(row for row in rows if "confirm" in row)[header.index("bad, latency.p50 < 8ms")] == "75\u00a0%"
+
+
+def test_a_finished_result_is_made_again_from_its_beginning() -> None:
+    """To resume it would make nothing. No line of the command ends within an option's name."""
+    sweep = every_kind()["sweep"].model_copy(update={"command": ("x", "sweep", "--json", "a.json", "--resume")})
+    assert isinstance(sweep, SweepResult)
+    text = html_text([loaded(sweep)])
+    assert '<pre tabindex="0">loadtrt sweep <span>--json</span> a.json</pre>' in text
+
+
+def test_batches_that_were_formed_are_told_by_their_mean() -> None:
+    """The largest says nothing of them; and a service time of the engine's is called that of the largest."""
+    run = measured("--rate", "100/s", "--duration", "5s", "--batcher", "max=16,delay=2ms")
+    assert run.batches is not None
+    words = _words(_read(html_text([loaded(run)])))
+    assert f"batches of {run.batches.mean:.2f} on average" in words
+    assert "batch 16" not in words.partition("Findings")[0]
+    assert "service of the largest batch 5.00 ms" in words
+
+
+def test_a_load_that_changes_is_not_called_steady() -> None:
+    """Neither a transient nor a drift is looked for in it; where both are, and none is found, that is said."""
+    changing = altered(measured(), steadiness=Steadiness(overloaded=False))
+    assert "whether it was steady cannot be told" in _words(_read(html_text([loaded(changing)])))
+    steady = altered(measured(), steadiness=Steadiness(transient_ns=0, overloaded=False))
+    assert "no transient, drift or overload was found" in _words(_read(html_text([loaded(steady)])))
 
 
 def test_several_runs_stand_side_by_side_first() -> None:
@@ -224,6 +298,17 @@ def test_several_runs_stand_side_by_side_first() -> None:
     assert len(ids) == len(set(ids))
     links = [found.get("href", "")[1:] for found in root.iter("a")]
     assert set(links) <= set(ids)
+
+
+def test_every_setting_of_the_load_that_differs_has_a_column() -> None:
+    """Not only those that one thinks of; where results went is none."""
+    usual = ("--rate", "200/s", "--duration", "5s")  # and each has a file of its own
+    runs = [measured(*usual), measured(*usual, "--max-queue", "2", "--seed", "7")]
+    root = _read(html_text([Loaded(f"{name}.json", run) for name, run in zip("ab", runs, strict=True)]))
+    header, *rows = ([" ".join(cell.itertext()).strip() for cell in row] for row in next(root.iter("table")).iter("tr"))
+    assert header[2:4] == ["seed", "max_queue"]
+    assert header[4] == "requests/s"
+    assert [row[2:4] for row in rows] == [["1", ""], ["7", "2"]]
 
 
 def test_two_profiles_are_compared() -> None:

@@ -119,10 +119,11 @@ def mode_text(result: RunResult) -> str:
             load += f", CV {config['burstiness']:g}" if config.get("burstiness") is not None else ""
             load += f", bursts {config['bursts']}" if config.get("bursts") else ""
     lanes = f"{plural(config['contexts'], 'context')} × {plural(config['buffers'], 'buffer')}"
-    kinds = [f"{key} {config[key]}" for key in ("mix", "batcher") if config.get(key)] or [f"batch {engine.batch}"]
-    words = [lanes, load, *kinds]
+    kinds = [f"{key} {config[key]}" for key in ("mix", "batcher") if config.get(key)]
+    words = [lanes, load, *(kinds or [f"batch {engine.batch}"])]
     words += [f"at most {config['max_queue']} waiting"] if config.get("max_queue") is not None else []
-    words += [f"{key} {value}" for key, value in engine.mode.items()]
+    names = {"service": "service of the largest batch"} if kinds else {}
+    words += [f"{names.get(key, key)} {value}" for key, value in engine.mode.items()]
     return " · ".join(words)
 
 

@@ -58,17 +58,23 @@ def joules_text(energy: float | None) -> str:
     return f"{format_count(energy)} J" if energy >= 1 else f"{format_count(1000 * energy)} mJ"
 
 
+def unbroken(text: str) -> str:
+    """With no-break spaces within a number, between a number and its unit, and around the < of an objective."""
+    return _WITHIN.sub("\u00a0", text)
+
+
 def wrapped(text: str, indent: str = "", more: str = "  ", width: int = 80) -> list[str]:
     """Lines of at most `width` columns, broken between words: the first behind `indent`, the others behind that and
-    `more`. Longer words, such as names, stay whole, to be copied and searched for."""
-    return textwrap.wrap(
-        text,
+    `more`. Longer words, such as names, stay whole, to be copied and searched for, and so do numbers with units."""
+    lines = textwrap.wrap(
+        unbroken(text),
         width,
         initial_indent=indent,
         subsequent_indent=indent + more,
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return [line.replace("\u00a0", " ") for line in lines]
 
 
 def shortened(text: str, most: int) -> str:

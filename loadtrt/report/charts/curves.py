@@ -44,9 +44,9 @@ class Region(NamedTuple):
 def misses(trials: Sequence[Miss], allowed: float, region: Region, objective: str) -> str:
     """Share of bad requests against the rate, on a logarithmic axis: full marks met the objective, crosses missed it,
     rings did not tell; none bad is drawn at the bottom. allowed: what the objective lets be bad."""
-    shares = [share for trial in trials for share in (trial.share, trial.low, trial.high) if share > 0]
-    low = min([allowed / 3, *(max(share, allowed / _BELOW) / 1.6 for share in shares)]) if allowed else 1e-4
-    y = shares_axis("bad requests", low, min(max([3 * allowed, 1e-3, *(1.6 * share for share in shares)]), 1.0))
+    shares = [share for trial in trials for share in (trial.share, max(trial.low, allowed / _BELOW)) if share > 0]
+    low = min([allowed / 3, *(share / 1.6 for share in shares)]) if allowed else 1e-4
+    y = shares_axis("bad requests", low, min(max([3 * allowed, 1e-3, *(1.6 * trial.high for trial in trials)]), 1.0))
     rates = [trial.rate_per_s for trial in trials]
     edges = [*rates, *(value for value in region if value is not None)]
     x = _room("requests/s", edges)
@@ -55,14 +55,14 @@ def misses(trials: Sequence[Miss], allowed: float, region: Region, objective: st
     keys += [Key("missed", "bad", "cross")] if "missed" in verdicts else []
     other = "undecided or not counted" if any(trial.note for trial in trials) else "undecided"
     keys += [Key(other, "open hollow", "dot")] if verdicts - {"met", "missed"} else []
-    keys += [Key("allowed", "bad rule")]
+    keys += [Key(f"{100 * allowed:g} % allowed", "bad rule")]
     keys += [Key("capacity, 95 %", "span region", "box")] if region.estimate is not None else []
     plot = Plot(x, y, height=290, keys=keys)
     if region.estimate is not None:
         plot.span(_or(region.low, min(edges)), _or(region.high, max(edges)), "region")
         plot.upright(region.estimate, "rule mark")
     if allowed:
-        plot.level(allowed, "bad", f"{100 * allowed:g} %")
+        plot.level(allowed, "bad")
     for trial in trials:
         plot.whisker(trial.rate_per_s, trial.low, trial.high, _tone(trial.verdict))
     for trial in trials:
@@ -75,7 +75,7 @@ def misses(trials: Sequence[Miss], allowed: float, region: Region, objective: st
             met = trial.verdict == "met"
             radius = 5.5 if trial.confirm else 3.8
             plot.dot(trial.rate_per_s, trial.share, _tone(trial.verdict), text=words, hollow=not met, radius=radius)
-        plot.tag(trial.rate_per_s, trial.share, str(trial.number))
+        plot.tag(trial.rate_per_s, max(trial.share, trial.high), str(trial.number))
     if region.feasible_max is not None:
         plot.foot(region.feasible_max, "good", "✓")
     if region.infeasible_min is not None:
@@ -129,7 +129,7 @@ def latencies(
     x = _room("requests/s", [level.rate_per_s for level in ordered] + ([] if estimate is None else [estimate]))
     y = durations("latency", [*values, *(bound for _, bound in bounds)])
     keys = [Key(name, f"s{number}") for number, name in enumerate(names, 1)]
-    keys += [Key("objective", "bad rule")] if bounds else []
+    keys += [Key(name, "bad rule") for name, _ in bounds]
     plot = Plot(x, y, height=290, keys=keys)
     if estimate is not None:
         plot.upright(estimate, "rule mark")
@@ -139,8 +139,8 @@ def latencies(
         for rate, time in told:
             words = f"{format_count(rate)}/s: {name} {format_duration(time)}"
             plot.dot(rate, time, f"f{number}", text=words, radius=2.8)
-    for name, bound in bounds:
-        plot.level(bound, "bad", name, left=True)
+    for _, bound in bounds:
+        plot.level(bound, "bad")
     return plot.svg("Latency by rate", f"{plural(len(ordered), 'trial')} of an open loop.")
 
 
@@ -167,6 +167,7 @@ def tradeoff(points: Sequence[Point], percentile: str, bounds: Sequence[tuple[st
     keys += [Key("Pareto front", "front")]
     keys += [Key("knee", "s1 ring", "dot")] if any(point.knee for point in points) else []
     keys += [Key("INVALID", "bad", "cross")] if not all(point.valid for point in points) else []
+    keys += [Key(name, "bad rule") for name, _ in bounds]
     plot = Plot(x, y, height=340, keys=keys)
     front = sorted((point.per_s, point.latency_ns) for point in points if point.front)
     if len(front) > 1:
@@ -187,15 +188,16 @@ def tradeoff(points: Sequence[Point], percentile: str, bounds: Sequence[tuple[st
                 plot.cross(point.per_s, point.latency_ns, "bad", text=f"{words}, INVALID")
             if point.front or point is mine[-1]:
                 plot.tag(point.per_s, point.latency_ns, point.tag)
-    for name, bound in bounds:
-        plot.level(bound, "bad", name, left=True)
+    for _, bound in bounds:
+        plot.level(bound, "bad")
     return plot.svg("Latency against throughput", f"{plural(len(points), 'point')}, {len(front)} on the Pareto front.")
 
 
 def gains(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], axis: str) -> str:
     """Inferences a second along an axis of a sweep, a line for each of its other settings."""
     every = [place for _, line in lines[:SERIES] for place in line]
-    x = linear(axis, 0, 1.04 * max(value for value, _ in every), most=9)
+    whole = all(value == round(value) for value, _ in every)
+    x = linear(axis, 0, 1.04 * max(value for value, _ in every), most=9, whole=whole)
     y = counts("inferences/s", max(rate for _, rate in every))
     keys = [Key(name, f"s{number}") for number, (name, _) in enumerate(lines[:SERIES], 1)] if len(lines) > 1 else []
     plot = Plot(x, y, height=340, keys=keys)

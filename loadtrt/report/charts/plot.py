@@ -134,13 +134,14 @@ class Plot:
                     break
 
     def foot(self, x: float, class_: str, text: str) -> None:
-        """A sign at a value of x, on the axis."""
-        self._over.append(label(text, self.px(x), self.top + self.high - 4, f"name {class_}", "middle"))
+        """A sign at a value of x, above the plot's upper edge."""
+        self._over.append(label(text, self.px(x), self.top + 10, f"name {class_}", "middle"))
 
     def whisker(self, x: float, low: float, high: float, class_: str) -> None:
         """An interval of y at x."""
         place, bottom, top = self.px(x), self.py(low), self.py(high)
         path = f"M{_pair(place, bottom)}V{short(top)}M{_pair(place - 3, bottom)}h6M{_pair(place - 3, top)}h6"
+        self._taken.append((place - 3, top, place + 3, bottom))
         self._marks.append(element("path", d=path, class_=f"{class_} whisker"))
 
     def bars(self, edges: Iterable[tuple[float, float, float, str]], class_: str) -> None:
@@ -172,14 +173,13 @@ class Plot:
         self._behind.append(element("path", d=f"{area}V{short(self.top)}Z", class_=f"corner {class_}"))
         self._marks.append(element("path", d=area, class_=f"rule {class_}"))
 
-    def level(self, y: float, class_: str, text: str = "", *, left: bool = False) -> None:
-        """A value of y, right across, with its name at the right end, or at the left one."""
+    def level(self, y: float, class_: str, text: str = "") -> None:
+        """A value of y, right across, with its name at the right end."""
         place = self.py(y)
         self._marks.append(element("path", d=f"M{_pair(self.left, place)}h{short(self.wide)}", class_=f"rule {class_}"))
         if text:
             above = place - 4 if place - self.top > 14 else place + 12
-            x, anchor = (self.left + 3, None) if left else (self.left + self.wide - 3, "end")
-            self._over.append(label(text, x, above, f"name {class_}", anchor))
+            self._over.append(label(text, self.left + self.wide - 3, above, f"name {class_}", "end"))
 
     def upright(self, x: float, class_: str) -> None:
         """A value of x, from bottom to top."""

@@ -10,14 +10,15 @@ from loadtrt.measure.summary import PERCENTILES
 from loadtrt.report.charts.bars import Bar, bars
 from loadtrt.report.charts.curves import Level, Miss, Region, ladder, latencies, misses
 from loadtrt.report.page.facts import closing
-from loadtrt.report.page.headline import state_badge
+from loadtrt.report.page.headline import outcome_badge, state_badge
 from loadtrt.report.page.run import latency, objective_levels
 from loadtrt.report.page.section import Badge, Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.text import UNKNOWN, between, count_or, joules_text, percent_text, share_or, time_or
-from loadtrt.units import format_count, plural
+from loadtrt.units import exact_duration, format_count, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Any
 
     from loadtrt.measure.capacity_result import Candidate, CapacityResult, ObjectiveCapacity, Trial
     from loadtrt.measure.result import ObjectiveShare
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 _TONES: dict[str, Tone] = {"found": "good", "infeasible": "bad"}
 _PERCENTILES = ("p50", "p99")  # and those that objectives bind
+# Of a run's configuration, what is set and no option of a search.
+_OF_RUNS = {"time_scale", "trace_loop", "abort_on_fail", "abort_delay", "profile", "live"}
+_OF_RUNS |= {"metrics", "metrics_linger", "metrics_native"}
 
 
 def capacity(result: CapacityResult, file: str, key: str) -> Iterator[Section]:
@@ -38,25 +42,27 @@ def capacity(result: CapacityResult, file: str, key: str) -> Iterator[Section]:
         if name in _PERCENTILES or any(text.startswith(f"latency.{name} ") for text in result.objectives)
     ]
     for place, candidate in _in_order(result):
-        name = name_of(candidate)
         if candidate.trials:
             chosen = " (chosen)" if place == result.chosen and len(result.candidates) > 1 else ""
-            yield section(f"{name}{chosen}", *_candidate(candidate, names))
+            yield section(f"{candidate.name}{chosen}", *_candidate(candidate, names))
         if place == result.chosen:
             yield from _confirmed(candidate)
-    settings = {"configuration": result.config, "environment": result.environment}
+    settings = {"configuration": _configuration(result), "environment": result.environment}
     yield section("Configuration", *closing(result, file, key, **settings))
+
+
+def _configuration(result: CapacityResult) -> dict[str, Any]:
+    """What was searched for, by option name."""
+    run = {name: value for name, value in result.config.items() if name not in _OF_RUNS}
+    longest = f" to {exact_duration(result.longest_trial_ns)}" if result.longest_trial_ns else ""
+    trials = {"trial": f"{exact_duration(result.trial_ns)}{longest}", "max_trials": result.max_trials}
+    axes = {"contexts": result.contexts, "batch": result.batches}
+    return {**run, **axes, **result.load, **trials, "precision": f"{100 * result.precision:g}%"}
 
 
 def _in_order(result: CapacityResult) -> list[tuple[int, Candidate]]:
     """The chosen one first."""
     return sorted(enumerate(result.candidates), key=lambda item: item[0] != result.chosen)
-
-
-def name_of(candidate: Candidate) -> str:
-    """What tells a candidate from the others."""
-    batch = f", batch {candidate.items}" if candidate.engine or candidate.batch else ""
-    return f"{plural(candidate.contexts, 'context')} × {plural(candidate.buffers, 'buffer')}{batch}"
 
 
 def _title(result: CapacityResult) -> Iterator[Cell]:
@@ -68,7 +74,7 @@ def _title(result: CapacityResult) -> Iterator[Cell]:
 
 
 def _badges(result: CapacityResult) -> tuple[Badge, ...]:
-    found = [] if result.outcome == "completed" else [Badge(result.outcome.upper(), "bad")]
+    found = [] if result.outcome == "completed" else [outcome_badge(result.outcome)]
     best = result.best
     answers = {best.answer} if best else {candidate.answer for candidate in result.candidates}
     found += [Badge(answer, _TONES.get(answer, "open")) for answer in answers if answer and len(answers) == 1]
@@ -86,8 +92,9 @@ def _head(result: CapacityResult, file: str) -> Iterator[Block]:
     best = result.best
     if best is None:
         ended = "" if result.outcome == "completed" else "The search ended before there was an answer."
-        told = "; ".join(dict.fromkeys(each.conclusion for each in result.candidates if each.conclusion))
-        yield words(result.reason or ended or told or "No candidate has a capacity under these objectives.")
+        none = "" if any(each.conclusion for each in result.candidates) else "No candidate has a capacity."
+        if told := result.reason or ended or none:
+            yield words(told)
     else:
         yield Tiles(tuple(_tiles(best)))
         if result.reason:
@@ -102,12 +109,11 @@ def joined(names: tuple[str, ...]) -> Iterator[Cell]:
 
 
 def _tiles(best: Candidate) -> Iterator[Tile]:
-    answer = best.confirmed_per_s if best.confirmed_per_s is not None else best.estimate_per_s
-    confirmed = "confirmed" if best.confirmed_per_s is not None else "estimated, not confirmed"
-    yield Tile("capacity, requests/s", count_or(answer), confirmed)
-    items = best.inferences_per_request
+    rate, items = best.confirmed_per_s, best.inferences_per_request
+    yield Tile("confirmed, requests/s", count_or(rate))
     if items != 1:
-        yield Tile("inferences/s", count_or(None if answer is None else answer * items), f"{items:.3g} in a request")
+        inferences = count_or(None if rate is None else rate * items)
+        yield Tile("confirmed, inferences/s", inferences, f"{items:.3g} in a request")
     interval = f"95 %: {between(best.low_per_s, best.high_per_s, format_count)}"
     yield Tile("estimate, requests/s", count_or(best.estimate_per_s), interval)
     highest = f"lowest that missed {count_or(best.infeasible_min_per_s)}"
@@ -124,16 +130,17 @@ def _candidates(result: CapacityResult) -> Iterator[Block]:
     for candidate in result.candidates:
         best = candidate.confirmed_per_s if candidate.confirmed_per_s is not None else candidate.estimate_per_s
         value = None if best is None else best * candidate.inferences_per_request
-        drawn.append(Bar(name_of(candidate), value, count_or(value), "f1" if candidate is result.best else "f3"))
+        text = f"{count_or(value)}{'' if best is None or best == candidate.confirmed_per_s else ', not confirmed'}"
+        drawn.append(Bar(candidate.name, value, text, "f1" if candidate is result.best else "f3"))
     if any(bar.value for bar in drawn):
         chart = bars("Capacity by candidate", "Inferences a second.", drawn)
-        yield Figure("Capacity, inferences/s", chart, "where it is known")
+        yield Figure("Capacity, inferences/s", chart, "confirmed, or else estimated")
     rows = []
     for candidate in result.candidates:
         answer: Cell = Badge(candidate.answer, _TONES.get(candidate.answer, "open")) if candidate.answer else UNKNOWN
         rows.append(
             (
-                name_of(candidate),
+                candidate.name,
                 answer,
                 count_or(candidate.estimate_per_s),
                 between(candidate.low_per_s, candidate.high_per_s, format_count),
@@ -228,13 +235,14 @@ def _times(trial: Trial, names: Sequence[str]) -> tuple[float | None, ...]:
 
 def _trials(candidate: Candidate, names: Sequence[str]) -> Table:
     rows: list[tuple[Cell, ...]] = []
+    found = [item.objective for trial in candidate.trials if trial.run for item in trial.run.objectives]
+    objectives = list(dict.fromkeys(found)) or [""]
     for number, trial in enumerate((*candidate.ladder, *candidate.searched), 1 - len(candidate.ladder)):
         run = trial.run
-        item = run.objectives[0] if run is not None and run.objectives else None
         rate = f"{count_or(trial.rate_per_s)}/s"
         what = rate if trial.in_flight is None else f"{plural(trial.in_flight, 'request')} in flight"
         times = map(time_or, _times(trial, names))
-        bad = share_or(item.bad if item else None)
+        bad = [share_or(item.bad if (item := _share(trial, text)) else None) for text in objectives]
         badge = Badge("FAILED", "bad") if run is None else state_badge(run)
         rows.append(
             (
@@ -244,12 +252,13 @@ def _trials(candidate: Candidate, names: Sequence[str]) -> Table:
                 badge,
                 count_or(run.throughput.requests_per_s if run else None),
                 *times,
-                bad,
+                *bad,
                 count_or(run.ok if run else None),
                 trial.failure or trial.host_bound or "",
             )
         )
-    header = ("#", "kind", "load", "", "requests/s", *names, "bad", "requests", "")
+    told = [f"bad, {text}" for text in objectives] if len(objectives) > 1 else ["bad"]
+    header = ("#", "kind", "load", "", "requests/s", *names, *told, "requests", "")
     return Table(header, tuple(rows), words=4, last=True)
 
 

@@ -55,7 +55,7 @@ def closing(
     for title, values in settings.items():
         yield mapping_table(values, title)
     yield words("To make it again:")
-    yield Code(command_text(result.command))
+    yield Code(command_text(tuple(word for word in result.command if word != "--resume")))
     text = _compact(result.model_dump(mode="json"))
     if len(text) <= MOST_JSON:
         yield Data(key, text, f"The whole result is in this page as JSON (id {key}).")
@@ -70,11 +70,12 @@ def command_text(command: tuple[str, ...]) -> str:
 
 def mapping_table(values: Mapping[str, Any], title: str) -> Table:
     """What is set, by name."""
-    rows = tuple((Name(name), Name(told)) for name, value in values.items() if (told := _told(value)))
+    rows = tuple((Name(name), Name(text)) for name, value in values.items() if (text := told(value)))
     return Table(("", ""), rows, words=2, folded=title)
 
 
-def _told(value: Any) -> str:
+def told(value: Any) -> str:
+    """A setting in words; "" for one that is not set."""
     match value:
         case None | "" | [] | {} | ():
             return ""
@@ -83,9 +84,9 @@ def _told(value: Any) -> str:
         case str() | int() | float():
             return str(value)
         case list() | tuple():
-            return ", ".join(map(_told, value))
+            return ", ".join(map(told, value))
         case dict():
-            return ", ".join(f"{name} {told}" for name, item in value.items() if (told := _told(item)))
+            return ", ".join(f"{name} {text}" for name, item in value.items() if (text := told(item)))
         case _:
             return str(value)
 

@@ -24,7 +24,8 @@ from loadtrt.report.fleet_tables import (
 )
 from loadtrt.report.page.capacity import joined
 from loadtrt.report.page.facts import closing
-from loadtrt.report.page.section import Badge, Figure, Name, Section, Table, Tile, Tiles, section, words
+from loadtrt.report.page.headline import outcome_badge
+from loadtrt.report.page.section import Figure, Name, Section, Table, Tile, Tiles, section, words
 from loadtrt.units import plural
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 def fleet(result: FleetResult, file: str, key: str) -> Iterator[Section]:
     """file: what to call it. key: an id that no other result on the page has."""
     title = ("GPUs for ", Name(result.engine.name), f" on {result.engine.device}")
-    badges = (Badge("INTERRUPTED", "bad"),) if result.outcome == "interrupted" else ()
+    badges = (outcome_badge(result.outcome),) if result.outcome == "interrupted" else ()
     yield Section(title, tuple(_head(result, file)), level=1, badges=badges)
     yield section("How many GPUs", *_choices(result))
     yield section("One GPU", *_gpu(result))

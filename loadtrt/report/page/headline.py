@@ -30,10 +30,15 @@ def badges(result: RunResult) -> tuple[Badge, ...]:
     """How it ended where it did not just end, whether it counts, and the verdict on its objectives."""
     found = []
     if result.outcome != "completed":
-        found.append(Badge(result.outcome.upper(), "bad" if result.outcome == "failed" else "open"))
+        found.append(outcome_badge(result.outcome))
     if result.outcome != "failed":
         found.append(Badge("VALID", "good") if result.valid else Badge("INVALID", "bad"))
     return (*found, *([verdict_badge(result.verdict, "objectives ")] if result.verdict else []))
+
+
+def outcome_badge(outcome: str) -> Badge:
+    """How it ended where it did not just end."""
+    return Badge(outcome.upper(), "bad" if outcome == "failed" else "open")
 
 
 def state_badge(result: RunResult) -> Badge:
@@ -91,7 +96,8 @@ def _tiles(result: RunResult) -> Iterator[Tile]:
         offered = f"{exact}, {offered}" if offered else exact
     yield Tile("requests/s", count_or(rate), offered)
     if result.engine.batch != 1:
-        yield Tile("inferences/s", count_or(rates.inferences_per_s), f"batch {result.engine.batch}")
+        mean = f"batches of {result.batches.mean:.2f} on average" if result.batches else ""
+        yield Tile("inferences/s", count_or(rates.inferences_per_s), mean or f"batch {result.engine.batch}")
     for name in ("p50", "p99", "p99.9"):
         value = latency.percentiles_ns.get(name) if latency else None
         need = least_samples(PERCENTILES[name])

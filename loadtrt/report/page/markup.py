@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from loadtrt.report.charts.svg import element, escaped
 from loadtrt.report.page.section import Badge, Code, Data, Figure, Name, Notice, Table, Tiles, Words
 from loadtrt.report.page.style import STYLE
+from loadtrt.report.text import unbroken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,8 +23,8 @@ _HATCH = (
     '<pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
     '<path d="M0 0V6" class="hatching"/></pattern></defs></svg>'
 )
-_THOUSANDS = re.compile(r"(?<=\d) (?=\d{3}\b)")
 _BREAKS = re.compile("([,/=])(?=.)")  # where a long name may go on in the next line
+_OPTION = re.compile(r"(?<!\S)(--[\w-]+)")  # whose hyphens a browser would end a line at
 _GLYPHS = {"good": "✓ ", "bad": "✗ ", "open": "? ", "plain": ""}
 
 
@@ -44,7 +45,7 @@ def page(title: str, sections: Sequence[Section], footer: str) -> str:
 
 def _contents(results: Sequence[tuple[int, Section]]) -> str:
     links = "".join(
-        f'<li><a href="#part-{place}">{"".join(map(_inline, item.title))}</a> {"".join(map(_inline, item.badges))}</li>'
+        f'<li><a href="#part-{place}">{"".join(map(_inline, item.title))}</a>{_badges(item)}</li>'
         for place, item in results
     )
     return f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n'
@@ -53,8 +54,12 @@ def _contents(results: Sequence[tuple[int, Section]]) -> str:
 def _section(place: int, item: Section) -> str:
     rank = f"h{item.level}"
     heading = f'<{rank} id="part-{place}">{"".join(map(_inline, item.title))}'
-    heading += "".join(f" {_inline(badge)}" for badge in item.badges) + f"</{rank}>"
+    heading += f"{_badges(item)}</{rank}>"
     return "\n".join(["<section>", heading, *_blocks(item.blocks), "</section>"])
+
+
+def _badges(item: Section) -> str:
+    return "".join(f" {_inline(badge)}" for badge in item.badges)
 
 
 def _blocks(blocks: Sequence[Block]) -> Iterator[str]:
@@ -78,7 +83,8 @@ def _block(block: Block) -> str:
         case Table():
             return _table(block)
         case Code(text):
-            return f'<pre tabindex="0">{escaped(text)}</pre>'
+            kept = _OPTION.sub(r"<span>\1</span>", escaped(text))
+            return f'<pre tabindex="0">{kept}</pre>'
         case Data(key, json, note):
             data = f'<script type="application/json" id="{_text(key)}">{_inert(json)}</script>'
             return f'<p class="note">{_text(note)}</p>{data}'
@@ -133,8 +139,8 @@ def _row(row: Sequence[Cell], left: Sequence[bool], long: bool) -> str:
 
 
 def _text(text: object) -> str:
-    """Escaped, with thousands that no line ends between."""
-    return _THOUSANDS.sub("\u00a0", escaped(text))
+    """Escaped, with numbers that no line ends within."""
+    return unbroken(escaped(text))
 
 
 def _inert(json: str) -> str:

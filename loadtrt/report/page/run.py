@@ -191,7 +191,7 @@ def _steadiness(seen: Steadiness) -> str:
         found.append(f"it was slow from {format_duration(seen.slow.start_ns)} to {format_duration(seen.slow.end_ns)}")
     if seen.stall is not None:
         found.append(f"it stood still for {format_duration(seen.stall.longest_ns)}")
-    if seen.transient_ns is None and seen.overloaded is None:
+    if seen.transient_ns is None and not seen.overloaded:
         found.append("whether it was steady cannot be told")
     return "; ".join(found) or "no transient, drift or overload was found"
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from loadtrt.report.charts.bars import Bar, bars
 from loadtrt.report.charts.latency import Curve, shares
 from loadtrt.report.charts.plot import SERIES
+from loadtrt.report.page.facts import told
 from loadtrt.report.page.headline import state_badge
 from loadtrt.report.page.run import bounds_of, histogram_of
 from loadtrt.report.page.section import Figure, Name, Section, Table
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 _PERCENTILES = ("p50", "p99", "p99.9")
 _MOST_SETTINGS = 6  # columns of what differs
-_OPTIONS = ("contexts", "buffers", "arrivals", "rate", "burstiness", "bursts", "stages", "trace", "mix", "batcher")
+# Where results go and who watches: no part of what was measured.
+_OUTSIDE = ("engine", "json", "junit", "quiet", "live", "telemetry", "metrics", "export")
 
 
 def side_by_side(runs: Sequence[tuple[str, RunResult]]) -> Section:
@@ -56,11 +58,11 @@ def settings_of(result: RunResult) -> dict[str, str]:
     """What runs may differ in, by name; what is not set is left out."""
     engine, config = result.engine, result.config
     found = {
+        **{name: told(value) for name, value in config.items() if name.partition("_")[0] not in _OUTSIDE},
         "engine": engine.name.rpartition("/")[2] if "=" not in engine.name else engine.name,
         "device": engine.device,
         "runtime": f"{engine.flavour} {engine.version}",
         "batch": str(engine.batch),
-        **{name: str(config[name]) for name in _OPTIONS if config.get(name) not in (None, "", [], {})},
         **{name: str(value) for name, value in engine.mode.items()},
     }
     return {name: value for name, value in found.items() if value}

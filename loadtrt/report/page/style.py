@@ -6,10 +6,10 @@ from __future__ import annotations
 
 _LIGHT = """--ground:#fff;--ink:#1b1f24;--soft:#5a6370;--line:#d8dde3;--grid:#e8ebef;--panel:#f5f7f9;--on:#fff;
 --c1:#0b56af;--c2:#d67a00;--c3:#00755a;--c4:#c974ab;--c5:#4d3a52;--c6:#6d7683;--c7:#3a86c8;--c8:#7a3e1e;
---good:#00704f;--bad:#b00020;--open:#8a6100;--heat:#08306b;--slow:#e69f0055;--shade:#0000000d"""
+--good:#00704f;--bad:#b00020;--open:#8a6100;--heat:#08306b;--slow:#e69f0055;--shade:#0000000d;--edge:#0005"""
 _DARK = """--ground:#14171b;--ink:#e6e9ed;--soft:#a2abb6;--line:#3a414a;--grid:#262c33;--panel:#1c2126;--on:#101316;
 --c1:#4c95f5;--c2:#e8912a;--c3:#37b38c;--c4:#f0b9de;--c5:#f7ee9a;--c6:#8b949e;--c7:#9fd3ff;--c8:#d8a08a;
---good:#4fd0a0;--bad:#ff6b6b;--open:#e8c547;--heat:#bfe0ff;--slow:#e69f0055;--shade:#ffffff12"""
+--good:#4fd0a0;--bad:#ff6b6b;--open:#e8c547;--heat:#bfe0ff;--slow:#e69f0055;--shade:#ffffff12;--edge:#fff5"""
 _SHADES = (0.14, 0.24, 0.35, 0.46, 0.58, 0.7, 0.84, 1.0)
 _DASHES = ("", "8 3", "5 2 1 2", "12 3 3 3", "4 3", "9 2 2 2 2 2", "14 4", "3 2 1 2")
 
@@ -28,8 +28,9 @@ h1 code{font:inherit}
 code{overflow-wrap:anywhere}
 pre{background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:10px 12px;margin:8px 0;
 white-space:pre-wrap;overflow-wrap:anywhere}
+pre span{white-space:nowrap}
 nav ul{list-style:none;margin:0 0 12px;padding:0;columns:2 340px}
-nav li{padding:2px 0;break-inside:avoid}
+nav li{padding:3px 0;break-inside:avoid}
 a{color:var(--c1)}
 .badge{display:inline-block;font:600 13px/1.3 system-ui,sans-serif;padding:2px 8px;border-radius:4px;white-space:nowrap;
 border:1px solid currentColor;vertical-align:2px}
@@ -46,7 +47,8 @@ margin:8px 0;break-inside:avoid}
 .notice dl{display:grid;grid-template-columns:max-content 1fr;gap:0 10px;margin:4px 0 0;color:var(--ink);font-size:14px}
 .notice dt{color:var(--soft)}
 .notice dd{margin:0;overflow-wrap:anywhere}
-.wide{overflow-x:auto;margin:8px 0}
+.wide{overflow-x:auto;margin:8px 0;background:linear-gradient(to left,var(--ground) 40%,transparent) right/40px 102%
+no-repeat local,linear-gradient(to left,var(--edge),transparent) right/16px 100% no-repeat}
 table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-nums}
 th,td{padding:3px 12px 3px 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--grid)}
 td code,th code{overflow-wrap:normal}
@@ -100,7 +102,7 @@ svg .span.transient,svg .span.drain{fill:url(#hatch)}
 svg .hatching{stroke:var(--soft);stroke-width:1.2;stroke-opacity:.6}
 svg .cells path{stroke:var(--heat);shape-rendering:crispEdges}
 svg rect[class^=h]{fill:var(--heat)}svg rect.hover{fill:transparent}svg rect.hover:hover{fill:var(--shade)}
-@media screen and (max-width:700px){.wide table{width:max-content}th,td{max-width:15em}td.w{max-width:20em}}
+@media screen and (max-width:700px){.wide table{width:max-content}th,td{max-width:15em}td.w{max-width:30em}}
 @media print{body{font-size:12px}main{max-width:none;padding:0}.charts{grid-template-columns:1fr 1fr}
 .hover{display:none}h2{break-after:avoid}details:not([open])>summary::after{content:" (in the file)"}}
 """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.report.charts.curves import Point, gains, tradeoff
 from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.page.facts import closing
-from loadtrt.report.page.headline import state_badge
+from loadtrt.report.page.headline import outcome_badge, state_badge
 from loadtrt.report.page.run import objective_levels
 from loadtrt.report.page.section import Badge, Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.text import UNKNOWN, count_or, joules_text, time_or
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 def sweep(result: SweepResult, file: str, key: str) -> Iterator[Section]:
     """file: what to call it. key: an id that no other result on the page has."""
     yield Section(tuple(_title(result)), tuple(_head(result, file)), level=1, badges=_badges(result))
-    yield section("Latency against throughput", *_curve(result))
+    yield section("Throughput and latency", *_curve(result))
     yield section("Points", *_points(result))
-    settings = {"configuration": result.config, "environment": result.environment}
+    settings = {"configuration": {**result.config, **result.axes}, "environment": result.environment}
     yield section("Configuration", *closing(result, file, key, **settings))
 
 
@@ -39,7 +39,7 @@ def _title(result: SweepResult) -> Iterator[Cell]:
 
 
 def _badges(result: SweepResult) -> tuple[Badge, ...]:
-    return () if result.outcome == "completed" else (Badge(result.outcome.upper(), "bad"),)
+    return () if result.outcome == "completed" else (outcome_badge(result.outcome),)
 
 
 def _head(result: SweepResult, file: str) -> Iterator[Block]:
