@@ -15,6 +15,8 @@ from rigs import Heard, close
 from test_sweep import await_measuring
 
 from benchmarks.queues import markov_tail
+from loadtrt.capacity.candidate import host_bound
+from loadtrt.capacity.conclusion import conclusion
 from loadtrt.capacity.find import Finder, Wanted
 from loadtrt.capacity.queueing import Waiting, erlang_c
 from loadtrt.capacity.rig import Rig
@@ -232,7 +234,7 @@ def test_the_candidate_with_the_most_inferences_is_chosen(rig: Rig) -> None:
     assert (best.contexts, best.batch, best.items) == (2, 8, 8)
     assert [each.dropped is None for each in result.candidates] == [False, False, False, True]
     assert "its ladder lets expect" in (result.candidates[0].dropped or "")
-    assert "inferences a second of 4 candidates" in result.reason
+    assert "inferences a second of those confirmed (1 of 4 candidates): " in result.reason
     assert "chosen: 2 contexts, batch 8" in capacity_text(result)
 
 
@@ -268,6 +270,45 @@ def test_several_objectives_hold_together(rig: Rig) -> None:
     assert best.binding == "latency.p99 < 12ms"
     assert [item.objective for item in best.objectives] == ["latency.p50 < 20ms", "latency.p99 < 12ms"]
     assert all(len(trial.run.objectives) == 2 for trial in best.searched if trial.run)
+    rows = [line for line in capacity_text(result).splitlines() if "undecided" in line or "  m" in line]
+    for objective in ("latency.p50 < 20ms", "latency.p99 < 12ms"):
+        assert sum(line.endswith(f"  {objective}") for line in rows) == len(best.searched)
+
+
+def test_a_ladder_that_foretells_nothing_says_so(rig: Rig) -> None:
+    """Of latency no rate; of another metric it knows nothing."""
+    bursty, engine = {"arrivals": "gamma", "burstiness": 4.0}, "simulated:service=1ms,cv=0.3,clock=virtual"
+    latency, _ = _found(_wanted(engine, load=bursty, objective=["latency.p99 < 2.5ms"], max_trials=6), rig)
+    lowest = min(trial.rate_per_s or 0 for trial in latency.candidates[0].searched)
+    sentence = f"no rate from {lowest:.3g}/s up meets latency.p99 < 2.5ms: at {lowest:.3g}/s "
+    assert sentence in latency.candidates[0].conclusion
+    service, _ = _found(_wanted(objective=["service.p99 < 6ms"], max_trials=2, trial_ns=500 * MS), rig)
+    assert "expected from that: no rate; trials begin at" in capacity_text(latency)
+    assert "expected from that: nothing, as it foretells latency alone; trials begin at" in capacity_text(service)
+
+
+def test_an_undecided_answer_says_no_more_than_is_known(whole: tuple[CapacityResult, list[CapacityResult]]) -> None:
+    """Why, once: a reason says itself how much more would tell. No rate, met or missed, that there is none of."""
+    (found,) = whole[0].candidates
+    last = found.trials[-1]
+    assert last.run is not None
+    items = tuple(item.model_copy(update={"verdict": "undecided", "reason": "few"}) for item in last.run.objectives)
+    trial = last.model_copy(update={"run": last.run.model_copy(update={"objectives": items})})
+    unknown = {"feasible_max_per_s": None, "infeasible_min_per_s": None, "boundary": None, "joules_per_inference": None}
+    found = found.model_copy(update={"answer": "undecided", "trials": (*found.trials[:-1], trial), **unknown})
+    assert conclusion(found).endswith("/s few")
+    assert "met at" not in capacity_text(whole[0].model_copy(update={"candidates": (found,)}))
+
+
+def test_what_an_engine_that_takes_no_time_misses_is_the_generators(
+    whole: tuple[CapacityResult, list[CapacityResult]],
+) -> None:
+    """Its requests wait for nothing else, however short the generator's lateness is."""
+    run = next(trial.run for trial in whole[0].candidates[0].trials if trial.kind == "refute")
+    assert run is not None
+    assert (run.verdict, host_bound(run, None)) == ("missed", None)
+    instant = {**run.metrics, "compute": run.metrics["compute"].model_copy(update={"max_ns": 0})}
+    assert "the engine takes no time" in (host_bound(run.model_copy(update={"metrics": instant}), None) or "")
 
 
 # --- the command
@@ -356,7 +397,8 @@ def test_ctrl_c_ends_the_run_and_keeps_it(tmp_path: Path) -> None:
     stdout, stderr = process.communicate(timeout=60)
     found = read_result(CapacityResult, file)
     assert process.returncode == 130, stderr
-    assert "INTERRUPTED" in stdout
+    assert f"INTERRUPTED, shown as far as it went; --resume goes on with {file}" in " ".join(stdout.split())
+    assert "in flight: interrupted" in stderr
     assert found.outcome == "interrupted"
     assert [trial.run.outcome for trial in found.candidates[0].trials if trial.run] == ["interrupted"]
     refused = _loadtrt(*options, "--trial", "24h")

@@ -247,6 +247,11 @@ def test_a_finished_point_is_not_measured_again(tmp_path: Path) -> None:
     [
         (("--contexts", "1,2"), "add --resume to go on with it"),
         (("--contexts", "1,2", "--resume", "--seed", "2"), "seed was 1, and is 2"),
+        (("--contexts", "1,2", "--resume", "--seed", "2"), "sweep.json does not go on: its sweep was another one"),
+        (
+            ("--contexts", "1,2", "--resume", "--objective", "latency.p99<1s"),
+            "objective was none, and is latency.p99 < 1s;",
+        ),
         (("--contexts", "1,2", "--buffers", "1", "--resume"), "its sweep was over contexts"),
         (("--contexts", "2,4", "--resume"), "its sweep holds contexts 1, which would be lost"),
     ],
@@ -261,6 +266,37 @@ def test_what_does_not_go_on_is_not_written_over(arguments: tuple[str, ...], sen
     assert len(done.stderr.splitlines()) == 1
     assert sentence in done.stderr
     assert read_result(SweepResult, file) == unfinished
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("arrived,shape\n0.1,1\n", "holds something else than a sweep of loadtrt"),
+        ('{"schema_version": "loadtrt.run/1"}', "holds a run of loadtrt"),
+        (None, "holds a sweep of loadtrt"),
+    ],
+)
+def test_no_file_is_written_over(content: str | None, sentence: str, tmp_path: Path) -> None:
+    """Neither one of another kind, a trace for one, nor a finished sweep; an empty file is no loss."""
+    file = tmp_path / "sweep.json"
+    file.touch()
+    _swept(file, "--contexts", "1")
+    if content is not None:
+        file.write_text(content)
+    before = file.read_bytes()
+    done = _loadtrt("sweep", "--engine", VIRTUAL, "--warmup", "0", "--duration", "2s", "--json", file,
+                    "--contexts", "1")  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{file} {sentence}, which would be lost: name another file" in done.stderr
+    assert file.read_bytes() == before
+
+
+def test_a_file_to_resume_that_is_missing_is_told(tmp_path: Path) -> None:
+    """Its name may be misspelt: what was measured would be measured again."""
+    done = _loadtrt("sweep", "--engine", VIRTUAL, "--warmup", "0", "--duration", "1s", "--contexts", "1",
+                    "--json", tmp_path / "typo.json", "--resume")  # fmt: skip
+    assert done.returncode == 0
+    assert f"there is nothing to resume in {tmp_path / 'typo.json'}" in done.stderr
 
 
 def test_rates_may_come_in_another_order_and_be_more(tmp_path: Path) -> None:
@@ -300,10 +336,10 @@ def test_no_two_runs_have_an_id_in_common(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_is_told_at_once() -> None:
-    """The sweep goes on and is shown; exit 3."""
+    """The sweep goes on and is shown; exit 2, as of any file."""
     done = _loadtrt("sweep", "--engine", VIRTUAL, "--contexts", "1,2", "--warmup", "0", "--duration", "1s",
                     "--json", "/dev/full")  # fmt: skip
-    assert done.returncode == 3
+    assert done.returncode == 2
     lines = done.stderr.splitlines()
     assert [line for line in lines if "No space left" in line] == [lines[1], lines[-1]]
     assert "tried again after the next run" in lines[1]
@@ -320,7 +356,7 @@ def test_a_file_that_cannot_be_written_is_told_at_once() -> None:
         (("--engine", VIRTUAL, "--contexts", "1,2000"), 2, "--contexts"),
         (("--engine", VIRTUAL, "--contexts", "one"), 2, "is no count"),
         (("--engine", VIRTUAL, "--contexts", "1..900", "--batch", "1..900"), 2, "810 000 points: 10 000 at most"),
-        (("--engine", VIRTUAL, "--burstiness", "4"), 2, "need a rate"),
+        (("--engine", VIRTUAL, "--burstiness", "4"), 2, "need a rate: add --rate, such as --rate 500/s\n"),
         (("--engine", VIRTUAL, "--contexts", "1", "--resume"), 2, "name one"),
         (("--engine", VIRTUAL, "--contexts", "1", "--json", "/nowhere/sweep.json"), 2, "there is no folder"),
         (("--engine", VIRTUAL, "--contexts", "1", "--json", "README.md", "--resume"), 2, "README.md"),
@@ -360,7 +396,10 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(tmp_path: Path) -> No
     assert process.returncode == 130, stderr
     assert found.outcome == "interrupted"
     assert [point.run.outcome for point in found.points if point.run] == ["interrupted"]
-    assert "INTERRUPTED" in stdout
+    assert f"INTERRUPTED, shown as far as it went; --resume goes on with {file}" in " ".join(stdout.split())
+    assert "without --json FILE nothing was kept" in " ".join(
+        sweep_text(found.model_copy(update={"config": {**found.config, "json": None}})).split()
+    )
     config = {**found.config, "duration": "100ms"}  # a day is too long for a test
     file.write_text(json.dumps({**found.model_dump(mode="json"), "config": config}))
     done = _loadtrt("sweep", *options, "--duration", "100ms", "--resume")

@@ -233,6 +233,8 @@ def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
     if known and (known[-1][1] or 0.0) > limit:
         name, late = known[-1]
         return f"the generator was {format_duration(late or 0.0)} late at {name} (limit {format_duration(limit)})"
+    if run.metrics["compute"].max_ns == 0 and run.config["arrivals"] != "closed" and run.verdict != "met":
+        return "the engine takes no time, so that all of the latency is the generator's"
     if run.metrics["compute"].max_ns and run.starved_fraction > STARVED_LIMIT:
         return f"lanes stood idle for {100 * run.starved_fraction:.0f} % of the time because the host was late"
     return None

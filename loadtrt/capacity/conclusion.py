@@ -24,8 +24,8 @@ def conclusion(found: Candidate) -> str:
         case "undecided":
             last = found.searched[-1]
             reasons = [item.reason for item in last.run.objectives if item.reason] if last.run is not None else []
-            why = f": at {format_count(last.rate_per_s or 0.0)}/s {reasons[0]}" if reasons else ""
-            return f"{_capacity(found)}, and no run confirmed it{why}; a longer --trial tells more"
+            why = f": at {format_count(last.rate_per_s or 0.0)}/s {reasons[0]}" if reasons else None
+            return f"{_capacity(found)}, and no run confirmed it{why or '; a longer --trial tells more'}"
         case "infeasible":
             return _infeasible(found)
         case "host-bound":
@@ -38,20 +38,19 @@ def conclusion(found: Candidate) -> str:
 def _infeasible(found: Candidate) -> str:
     """The run with the least load that missed an objective, and by how much."""
     alone = found.trials[0]
-    item = _missed(alone)
-    how = "with one request in flight at a time"
+    item, which, how = _missed(alone), "no rate", "even with one request in flight at a time"
     if item is None:
         slowest = min(
             (trial for trial in found.searched if _missed(trial)),
             key=lambda trial: trial.rate_per_s or 0.0,
             default=alone,
         )
-        item, how = _missed(slowest), f"at {format_count(slowest.rate_per_s or 0.0)}/s"
+        rate = f"{format_count(slowest.rate_per_s or 0.0)}/s"
+        item, which, how = _missed(slowest), f"no rate from {rate} up", f"at {rate}"
     if item is None:
         return "no rate meets the objectives"
     value = f", and {item.quantile} is {format_duration(item.value_ns)}" if item.value_ns is not None else ""
-    share = 100 * (item.bad or 0.0)
-    return f"no rate meets {item.objective}: even {how} {share:.3g} % of the requests are bad{value}"
+    return f"{which} meets {item.objective}: {how} {100 * (item.bad or 0.0):.3g} % of the requests are bad{value}"
 
 
 def _missed(trial: Trial) -> ObjectiveShare | None:

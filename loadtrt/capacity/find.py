@@ -168,8 +168,8 @@ class Finder:
             assert best is not None  # noqa: S101  # order has an item
             if work.expected < CLOSE * best.expected or rank >= MOST_SEARCHED:
                 work.dropped = (
-                    f"its ladder lets expect {format_count(work.expected)} inferences/s, that of {_name(best)} "
-                    f"{format_count(best.expected)}"
+                    f"its ladder lets expect {format_count(work.expected)} inferences/s, against "
+                    f"{format_count(best.expected)} of {_name(best)}"
                 )
             else:
                 chosen.append(place)
@@ -249,8 +249,10 @@ class Finder:
         if not rated:
             return
         *others, (confirmed, most, chosen) = sorted(rated)
-        how = "that were confirmed" if confirmed else "by the estimates, as none was confirmed"
-        reason = f"the most inferences a second of {len(candidates)} candidates {how}: {format_count(most)}"
+        told = sum(each[0] == confirmed for each in rated)
+        how = "confirmed" if confirmed else "estimated, as none was confirmed"
+        which = f"those {how} ({told} of {len(candidates)} candidates)"
+        reason = f"the most inferences a second of {which}: {format_count(most)}"
         if others and others[-1][0] == confirmed:
             _, rate, place = others[-1]
             reason += f", {100 * (most / rate - 1):.0f} % more than {_name(self._works[place])}"
@@ -285,6 +287,8 @@ def _in_words(trial: Trial, run: RunResult) -> str:
     """A run on one line."""
     if trial.failure:
         return f"failed: {trial.failure}"
+    if run.outcome != "completed":
+        return run.outcome
     words = []
     if trial.kind == "ladder" and run.throughput.requests_per_s is not None:
         words.append(f"{format_count(run.throughput.requests_per_s)}/s")

@@ -69,8 +69,15 @@ def changed(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     """The first difference between two configurations in what is measured, in words; None where there is none."""
     for key in {**before, **now}:
         if key not in OUTPUT_KEYS and before.get(key) != now.get(key):
-            return f"{key} was {before.get(key)}, and is {now.get(key)}"
+            return f"{key} was {_said(before.get(key))}, and is {_said(now.get(key))}"
     return None
+
+
+def _said(value: object) -> object:
+    """As a person would write it."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, map(_said, value))) or "none"
+    return "none" if value is None else value
 
 
 def require_same(before: Iterable[EngineInfo], now: EngineInfo) -> None:
@@ -80,7 +87,9 @@ def require_same(before: Iterable[EngineInfo], now: EngineInfo) -> None:
         for what in ("name", "device", "flavour", "version", *(("sha256",) if then.batch == now.batch else ())):
             was, is_ = getattr(then, what), getattr(now, what)
             if was != is_:
-                raise UsageError(f"its runs were of an engine whose {what} was {was}, and is {is_}; name another file")
+                raise UsageError(
+                    f"the runs in the file were of an engine whose {what} was {was}, and is {is_}; name another file"
+                )
 
 
 class Rig:

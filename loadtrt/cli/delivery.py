@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from loadtrt.errors import EngineError
+from loadtrt.errors import LoadtrtError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ class Delivery:
     """Makes deliveries, each whatever became of the others. `failure`: of the first that could not be made."""
 
     def __init__(self) -> None:
-        self.failure: str | None = None
+        self.failure: LoadtrtError | None = None
 
     def make(self, target: str | None, text: Callable[[], str]) -> None:
         """Write `text()` to a file, or to stdout for "-"; nothing for None."""
@@ -32,17 +32,17 @@ class Delivery:
             return
         try:
             write_text(target, text())
-        except EngineError as error:
-            self.failure = self.failure or str(error)
+        except LoadtrtError as error:
+            self.failure = self.failure or error
 
     def finish(self) -> None:
-        """Raise the failure, if there was one, as EngineError."""
+        """Raise the failure, if there was one."""
         if self.failure is not None:
-            raise EngineError(self.failure)
+            raise self.failure
 
 
 def write_text(target: str, text: str) -> None:
-    """Write UTF-8 to a file, whole or not at all, or to stdout where it is "-". Raises EngineError."""
+    """Write UTF-8 to a file, whole or not at all, or to stdout where it is "-". Raises UsageError."""
     data = text.encode("utf-8", "replace")  # a name of a file may be no text
     try:
         if target == "-":
@@ -65,7 +65,7 @@ def write_text(target: str, text: str) -> None:
         raise  # who reads no more has what he wanted
     except OSError as error:
         where = "stdout" if target == "-" else target
-        raise EngineError(f"the result could not be written to {where}: {error.strerror}") from None
+        raise UsageError(f"the result could not be written to {where}: {error.strerror}") from None
 
 
 def json_of(result: BaseModel) -> str:

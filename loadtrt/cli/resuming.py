@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from loadtrt.cli.delivery import json_of, show, write_text
 from loadtrt.cli.running import close_engine
 from loadtrt.cli.voice import Voice
-from loadtrt.errors import EngineError, UsageError
+from loadtrt.errors import UsageError
 from loadtrt.units import plural
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def carry_out(
     resume: bool,
 ) -> _Result:
     """Make all runs, and keep and show what came of them, whatever ends it. Of `config` json, quiet and objectives are
-    used. Raises what ended it, and EngineError where the result could not be written."""
+    used. Raises what ended it, and UsageError where the result could not be written."""
     from loadtrt.capacity.rig import Rig
 
     target = config.json_file
@@ -71,20 +71,25 @@ def carry_out(
     with Rig(voice, close) as rig:
         many = work = made(rig, voice, keeper)
         if before is not None:
-            voice.say(f"going on after {plural(work.resume(before), 'run')} of {target}")
+            try:
+                runs = work.resume(before)
+            except UsageError as error:
+                raise UsageError(f"{target} does not go on: {error}") from None
+            voice.say(f"going on after {plural(runs, 'run')} of {target}")
+        elif resume:
+            voice.say(f"there is nothing to resume in {target}: it begins anew")
         try:
             work.make()
         finally:
             deliver()
     if keeper.failure is not None:
-        raise EngineError(keeper.failure)
+        raise UsageError(keeper.failure)
     return work.result
 
 
 def unfinished(target: str | None, schema: type[_Result], *, resume: bool) -> _Result | None:
-    """What the target's file holds of an unfinished result, to go on with; None for a fresh start.
-
-    Without `resume` a file that holds one is left alone: it would be written over. Raises UsageError."""
+    """What the target's file holds, to go on with; None for a fresh start, which none but an empty file is written
+    over for: what took hours is not lost to a name that was given twice. Raises UsageError."""
     from loadtrt.report.documents import kind_of, read_document, read_result
 
     if target is None or target == "-":
@@ -92,22 +97,23 @@ def unfinished(target: str | None, schema: type[_Result], *, resume: bool) -> _R
             raise UsageError("--resume goes on with the file of --json: name one")
         return None
     file, kind = Path(target), kind_of(schema)
-    if not file.is_file():
+    if not file.is_file() or not file.stat().st_size:
         return None
     try:
         document = read_document(file)
+        found: str = document.kind
         before: Any = read_result(schema, document) if document.kind is kind else None
     except UsageError:
         if resume:
             raise
-        return None  # what is in it would be written over by any command
-    if before is None:
-        if resume:
-            raise UsageError(f"--resume: {file} is {document.kind}, and no {kind.partition(' ')[2]}: name another file")
-        return None
-    if not resume and before.outcome != "completed":
+        before, found = None, f"something else than {kind}"
+    if resume:
+        if before is None:
+            raise UsageError(f"--resume: {file} is {found}, and no {kind.partition(' ')[2]}: name another file")
+        return cast("_Result", before)
+    if before is not None and before.outcome != "completed":
         raise UsageError(f"{file} holds {kind} that is not finished: add --resume to go on with it, or remove it")
-    return before if resume else None
+    raise UsageError(f"{file} holds {found}, which would be lost: name another file, or remove it")
 
 
 class Keeper:
@@ -130,7 +136,7 @@ class Keeper:
         try:
             write_text(self._target, json_of(result))
             self.failure = None
-        except EngineError as error:
+        except UsageError as error:
             if self.failure is None:
                 self._say(f"{error}; it is tried again after the next run")
             self.failure = str(error)

@@ -156,7 +156,7 @@ def contradiction(arrivals: str, given: Collection[str]) -> str | None:
     for key, wanted, example in (
         ("trace", source == "trace", "--trace FILE"),
         ("requests", source == "offline", "--requests, such as --requests 1000"),
-        ("rate", source == "rate", "--rate, such as --rate 500/s, or --stages"),
+        ("rate", source == "rate", "--rate, such as --rate 500/s"),
         ("burstiness", arrivals == "gamma", "--burstiness, such as --burstiness 4"),
     ):
         if wanted and key not in given:

@@ -155,12 +155,10 @@ def _reason(objective: Objective, kept: Records, share: float, size: float, requ
     if not requests:
         return "no request was measured"
     worth = f"{format_count(requests)} requests, worth {format_count(round(size))} independent ones, do not tell"
-    limit = f"the first {format_count(most_kept)} that are kept in their order"
-    if requests > len(kept):
-        return f"{worth}, and a longer run tells no more than {limit}: lower the rate, or loosen the bound"
     times = _times_as_long(1 - objective.rank, share, size)
-    if times is None or times * requests > most_kept:
-        return f"{worth}: the share of bad requests is too near the allowed one to be told by {limit}"
+    if requests > len(kept) or times is None or times * requests > most_kept:
+        limit = f"the first {format_count(most_kept)} alone are kept in their order"
+        return f"{worth}, nor would a longer run, as {limit}: a looser or a tighter bound may"
     lasts = float(np.ptp(kept.due)) * times
     took = f", {format_duration(lasts)}" if lasts else ""
     return f"{worth}: about {times:.1f} times as many would (some {format_count(_rounded(times * requests))}{took})"

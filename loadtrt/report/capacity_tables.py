@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from loadtrt.measure.capacity_result import Candidate, CapacityResult, Trial
+    from loadtrt.measure.sweep_result import SweepResult
 
 _EXACT = 1e-4  # few rungs are fitted exactly by any law
 
@@ -35,7 +36,7 @@ def _lines(result: CapacityResult) -> Iterator[str]:
         yield from _choice(result)
     if result.outcome != "completed":
         yield ""
-        yield from wrapped(_ended(result))
+        yield from wrapped(ended_text(result))
 
 
 def _asked(result: CapacityResult) -> Iterator[str]:
@@ -64,15 +65,22 @@ def _candidate(each: Candidate, *, alone: bool, chosen: bool) -> Iterator[str]:
         yield from wrapped(f"scaling: {', '.join(words)}{fit}", "  ")
     if each.predicted_per_s is not None:
         yield f"  expected from that: {format_count(each.predicted_per_s)}/s"
+    elif each.searched:
+        first = each.searched[0]
+        objectives = first.run.objectives if first.run is not None else ()
+        known = any(item.objective.startswith("latency.") for item in objectives)
+        what = "no rate" if known else "nothing, as it foretells latency alone"
+        yield f"  expected from that: {what}; trials begin at {rate_or(first.rate_per_s)}"
     rows = [row for trial in each.searched if trial.run is not None for row in _open_loop(trial)]
     if rows:
         yield ""
-        yield from _table([("trial", "requests/s", "time", "quantile", "bad", "95 %", "worth", ""), *rows])
+        header = ("trial", "requests/s", "time", "quantile", "bad", "95 %", "worth", "")
+        yield from _table([(*header, "") if len(rows[0]) > len(header) else header, *rows])
     for word, text in (("", each.conclusion), ("failed: ", each.failure), ("not searched: ", each.dropped)):
         if text:
             yield from wrapped(f"{word}{text}")
-    if each.answer in ("found", "undecided"):
-        yield from wrapped(_boundary(each), "  ")
+    if each.answer in ("found", "undecided") and (boundary := _boundary(each)):
+        yield from wrapped(boundary, "  ")
 
 
 def _rung(trial: Trial) -> tuple[str, ...]:
@@ -83,7 +91,7 @@ def _rung(trial: Trial) -> tuple[str, ...]:
 
 
 def _open_loop(trial: Trial) -> Iterator[tuple[str, ...]]:
-    """A row for each objective."""
+    """A row for each objective, which is named where there are several."""
     assert trial.run is not None  # noqa: S101  # the caller looked
     remark = "host-bound" if trial.host_bound else "failed" if trial.failure else ""
     remark = remark if trial.run.outcome == "completed" else trial.run.outcome
@@ -101,6 +109,7 @@ def _open_loop(trial: Trial) -> Iterator[tuple[str, ...]]:
             f"{low.removesuffix(' %')} .. {high}" if known else UNKNOWN,
             UNKNOWN if item.effective is None else format_count(round(item.effective)),
             remark or item.verdict or "",
+            *((item.objective,) if len(trial.run.objectives) > 1 else ()),
         )
 
 
@@ -108,7 +117,9 @@ def _boundary(each: Candidate) -> str:
     words = []
     if len(each.objectives) > 1 and each.binding:
         words.append(f"bound by {each.binding}")
-    words.append(f"met at {rate_or(each.feasible_max_per_s)}, missed at {rate_or(each.infeasible_min_per_s)}")
+    sides = (("met", each.feasible_max_per_s), ("missed", each.infeasible_min_per_s))
+    known = [f"{word} at {rate_or(rate)}" for word, rate in sides if rate is not None]
+    words += [", ".join(known)] if known else []
     if each.boundary is not None:
         words.append({"cliff": "it is a cliff", "smooth": "the slope is smooth"}[each.boundary])
     if each.joules_per_inference is not None:
@@ -142,10 +153,13 @@ def _choice(result: CapacityResult) -> Iterator[str]:
         yield from wrapped(f"chosen: {best.name}, {result.reason}")
 
 
-def _ended(result: CapacityResult) -> str:
+def ended_text(result: CapacityResult | SweepResult) -> str:
+    """Why it ended early, and how it goes on."""
     if result.outcome == "failed":
         return f"FAILED: {result.failure}; what was measured until then is above"
-    return "INTERRUPTED, shown as far as it went; --resume goes on where it is kept in a file"
+    file = result.config.get("json")
+    kept = f"--resume goes on with {file}" if file not in (None, "-") else "without --json FILE nothing was kept"
+    return f"INTERRUPTED, shown as far as it went; {kept}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:

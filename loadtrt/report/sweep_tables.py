@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.report.capacity_tables import ended_text
 from loadtrt.report.text import UNKNOWN, aligned, count_or, time_or, wrapped
 from loadtrt.units import format_count, plural
 
@@ -47,10 +48,8 @@ def _lines(result: SweepResult) -> Iterator[str]:
         elif point.run is not None:
             for problem in point.run.problems:
                 yield from wrapped(f"{settings_text(point.settings)}: INVALID, {problem.evidence}; {problem.remedy}")
-    if result.outcome == "failed":
-        yield from wrapped(f"FAILED: {result.failure}; what was measured until then is above")
-    elif result.outcome == "interrupted":
-        yield from wrapped("INTERRUPTED, shown as far as it went; --resume goes on where it is kept in a file")
+    if result.outcome != "completed":
+        yield from wrapped(ended_text(result))
 
 
 def _numbers(point: SweepPoint) -> tuple[str, ...]:
