@@ -505,6 +505,10 @@ def test_measured_capacity_needs_no_model(runs: dict[str, RunResult]) -> None:
     options: dict[str, Any] = {"routings": (), "spares": 1, "max_utilisation": 0.95}
     direct = plan_fleet(evidence, steady_demand(3000.0), [parse_objective(OBJECTIVE)], **options).direct
     assert direct is not None
+    assert (direct.per_gpu_per_s, direct.gpus) == (280.0, 12)
+    unconfirmed = evidence_of(capacity_of(runs, low_per_s=250.0))
+    direct = plan_fleet(unconfirmed, steady_demand(3000.0), [parse_objective(OBJECTIVE)], **options).direct
+    assert direct is not None
     assert (direct.per_gpu_per_s, direct.gpus) == (250.0, 13)
     for demand, objective in (
         (steady_demand(3000.0, burstiness=2.0), OBJECTIVE),
@@ -517,13 +521,43 @@ def test_measured_capacity_needs_no_model(runs: dict[str, RunResult]) -> None:
     ("chosen", "sentence"),
     [
         (("two", "open"), "how long a request takes alone was not measured"),
-        (("open",), "no closed loop"),
+        (("open",), "the set of runs has no closed loop: a plan needs"),
     ],
 )
 def test_runs_that_say_too_little(runs: dict[str, RunResult], chosen: Sequence[str], sentence: str) -> None:
     """What is missing is named."""
     with pytest.raises(UsageError, match=sentence):
         evidence_of(tuple(runs[name] for name in chosen))
+
+
+def test_a_search_without_its_first_rung_says_why(runs: dict[str, RunResult]) -> None:
+    """To search again would give the same."""
+    found = capacity_of(runs)
+    (candidate,) = found.candidates
+    late = candidate.trials[0].model_copy(update={"host_bound": "the generator was late"})
+    spoiled = candidate.model_copy(update={"trials": (late, *candidate.trials[1:])})
+    with pytest.raises(UsageError, match="ladder with 1 in flight was left out: the generator was late"):
+        evidence_of(found.model_copy(update={"candidates": (spoiled,)}))
+
+
+def test_what_was_chosen_among_settings_is_told_where_there_was_a_choice(runs: dict[str, RunResult]) -> None:
+    """--batch is named where it would choose another, and was not given."""
+    wide = runs["two"].model_copy(update={"engine": dataclasses.replace(runs["two"].engine, batch=4)})
+    throughput = runs["two"].throughput.model_copy(update={"inferences_per_s": 1e6})
+    several = (runs["one"], runs["two"].model_copy(update={"throughput": throughput}), wide)
+    (note,) = evidence_of(several).notes
+    assert note.endswith("; --batch chooses another")
+    assert evidence_of(several, batch=1).notes == ()
+
+
+def test_a_plan_without_comparison_says_what_would_make_one(runs: dict[str, RunResult]) -> None:
+    """A run at a rate is compared if it has requests enough for the quantile."""
+    evidence = evidence_of((runs["one"],))
+    result = plan_fleet(evidence, steady_demand(10.0), [parse_objective(OBJECTIVE)], routings=("random",))
+    assert result.checks == ()
+    assert "a run at a steady rate would tell, of 459 requests at least for its p99" in " ".join(
+        fleet_text(result).split()
+    )
 
 
 @pytest.mark.parametrize(
@@ -660,8 +694,8 @@ def test_a_trace_and_stages_are_demands(folder: Path, tmp_path: Path) -> None:
         (["--demand", "5", "--objective", "compute.p99 < 1s"], "a plan predicts latency alone"),
         (["--demand", "5", "--objective", "latency.max < 1s"], "no simulation shows what is never exceeded"),
         (["--demand", "5", "--objective", "soon"], "'soon' is no objective"),
-        (["--demand", "5", "--contexts", "7"], "no closed loop of that"),
-        (["--demand", "5", "--batch", "7"], "no closed loop of that"),
+        (["--demand", "5", "--contexts", "7"], "no closed loop of that --contexts: a plan"),
+        (["--demand", "5", "--batch", "7"], "no closed loop of that --batch: a plan"),
         (["--demand", "5", "--json", "nowhere/x.json"], "there is no folder nowhere"),
     ],
 )

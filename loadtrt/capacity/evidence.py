@@ -123,7 +123,7 @@ def _of_capacity(result: CapacityResult, contexts: int | None, batch: int | None
     assert chosen.engine is not None  # noqa: S101  # of `fitting`
     ladder = runs.closed
     if 1 not in ladder:
-        raise UsageError("the search's closed loop with one request in flight cannot be used: search again")
+        raise UsageError(f"a plan needs the closed loop with one request in flight: {runs.notes[0]}")
     measured = {n: _rate(run) for n, run in ladder.items()}
     most = max(ladder)
     if most < chosen.contexts:
@@ -162,17 +162,17 @@ def _of_runs(runs: Sequence[RunResult], word: str, contexts: int | None, batch: 
         run for run in fitting if run.config["arrivals"] == "closed" and contexts in (None, run.config["contexts"])
     ]
     if not closed:
+        asked_for = [name for name, value in (("contexts", contexts), ("batch", batch)) if value is not None]
+        of = " of that --" + " and --".join(asked_for) if asked_for else ""
         raise UsageError(
-            f"the {word} has no closed loop of that: a plan needs runs without a rate, at --contexts 1 and more"
+            f"the {word} has no closed loop{of}: a plan needs runs without a rate, at --contexts 1 and more"
         )
     best = max(closed, key=lambda run: (run.valid, run.throughput.inferences_per_s or 0))
     width, buffers = best.config["contexts"], best.config["buffers"]
     notes: list[str] = []
-    if len({_setting(run) for run in runs}) > 1:
-        notes.append(
-            f"of several settings the one with the most inferences a second was taken: {_words(best)}; "
-            "--batch and --contexts choose another"
-        )
+    if len({_setting(run) for run in fitting}) > 1:
+        choose = "; --batch chooses another" if len({run.engine.batch for run in fitting}) > 1 else ""
+        notes.append(f"of several settings the one with the most inferences a second was taken: {_words(best)}{choose}")
     found = _Runs(notes=notes)
     for run in fitting:
         if _setting(run) != _setting(best) or run.config["contexts"] > width:

@@ -288,8 +288,8 @@ class _Planner:
         if any(run.config["arrivals"] != "poisson" or run.config.get("bursts") for run in self.evidence.open):
             return None
         for rate, basis in (
-            (capacity.low_per_s, "the lower end of the capacity's interval"),
             (capacity.confirmed_per_s, "a confirming run"),
+            (capacity.low_per_s, "the lower end of the capacity's interval"),
             (capacity.feasible_max_per_s, "the highest trial that met the objectives"),
         ):
             if rate:

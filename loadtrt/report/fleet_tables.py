@@ -6,6 +6,7 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from loadtrt.measure import objective
+from loadtrt.measure.sampling import least_samples
 from loadtrt.report.layer_columns import table, wide
 from loadtrt.report.text import UNKNOWN, between, joules_text, time_or
 from loadtrt.units import format_count, format_duration, plural
@@ -180,7 +181,11 @@ def trust_lines(result: FleetResult) -> Iterator[str]:
     if result.checks:
         yield f"one GPU, predicted against measured: {'; '.join(words) or 'overloaded in all of them'}"
     else:
-        yield "predicted against measured: nothing to compare with; a run at a rate would tell"
+        least = f"{least_samples(objective.parse_objective(result.objectives[0]).rank)} requests"
+        yield (
+            f"predicted against measured: nothing to compare with; a run at a steady rate would tell, of {least} at "
+            f"least for its {quantile_of(result)}"
+        )
     if errors and median(errors) > _POOR:
         yield (
             "→ the plan is no better than that: the GPU was not the same in all runs, or it is no such queue; measure "
