@@ -53,6 +53,9 @@ def _loadtrt(*arguments: str | Path, **environment: str) -> subprocess.Completed
         (("zoo", "googlnet", "-o", "x.onnx"), 2, "googlenet"),
         (("inspect", "nowhere.plan"), 2, "nowhere.plan"),
         (("inspect", "README.md"), 2, "README.md"),
+        (("inspect", "zoo:googlenet"), 2, "'loadtrt zoo googlenet' writes googlenet.onnx"),
+        (("capacity", "--rate", "5/s"), 2, "there is no option --rate: the rate is what capacity finds"),
+        (("capacity", "--frobnicate"), 2, "there is no option --frobnicate: --help lists"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(arguments: tuple[str, ...], code: int, sentence: str) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadtrt.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -32,6 +34,9 @@ def command(
     """
     from loadtrt.engines.inspection import inspect_file
 
+    zoo, _, name = str(file).partition(":")
+    if zoo == "zoo" and not file.exists():
+        raise UsageError(f"{file} is no file: 'loadtrt zoo {name}' writes {name}.onnx, which can be inspected")
     found = inspect_file(file, module=module, plugins=plugins, allow_host_code=allow_host_code, device=device)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))

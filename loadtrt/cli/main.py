@@ -68,6 +68,8 @@ def main() -> None:
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         code = 2
+    except click.NoSuchOption as error:
+        code = _say(_no_option(error), error.exit_code)
     except click.ClickException as error:
         code = _say(f"{error.format_message()}", error.exit_code)
     except LoadtrtError as error:
@@ -84,6 +86,15 @@ def main() -> None:
             raise
         code = _say(f"a fault in loadtrt itself: {type(error).__name__}: {error} (LOADTRT_TRACEBACK=1 shows where)", 1)
     sys.exit(code)
+
+
+def _no_option(error: click.NoSuchOption) -> str:
+    """With the one that was meant only where it is near: click would take --rate for --wait."""
+    known = [name for it in error.ctx.command.params for name in it.opts] if error.ctx else []
+    otherwise = "--help lists those that there are"
+    if error.option_name == "--rate" and "--trial" in known:
+        otherwise = "the rate is what capacity finds, from --objective"
+    return f"there is no option {error.option_name}: {nearest(error.option_name, known, otherwise, cutoff=0.8)}"
 
 
 def _was_interrupted(error: BaseException | None) -> bool:

@@ -74,8 +74,10 @@ def read_document(path: Path) -> Document:
         # Not strict: TensorRT 8.6 leaves control characters in strings bare.
         content = json.loads(text, strict=False, parse_constant=refuse_constant, parse_float=finite)
     except (ValueError, RecursionError) as error:
-        what = f"no JSON ({error}): it may be cut off, or hold a name that was not escaped" if text.strip() else "empty"
-        raise UsageError(f"{path} is {what}; export it again") from None
+        what = f"no JSON ({error}): it may be cut off, or hold a name that was not escaped; export it again"
+        if not text.lstrip().startswith(("{", "[")):
+            what = "no JSON: give a result that --json wrote" if text.strip() else "empty; export it again"
+        raise UsageError(f"{path} is {what}") from None
     return Document(path, _kind_of(path, content), content)
 
 
