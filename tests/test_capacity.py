@@ -271,8 +271,8 @@ def test_several_objectives_hold_together(rig: Rig) -> None:
     assert [item.objective for item in best.objectives] == ["latency.p50 < 20ms", "latency.p99 < 12ms"]
     assert all(len(trial.run.objectives) == 2 for trial in best.searched if trial.run)
     rows = [line for line in capacity_text(result).splitlines() if "undecided" in line or "  m" in line]
-    for objective in ("latency.p50 < 20ms", "latency.p99 < 12ms"):
-        assert sum(line.endswith(f"  {objective}") for line in rows) == len(best.searched)
+    for metric in ("latency.p50", "latency.p99"):
+        assert sum(line.endswith(f"  {metric}") for line in rows) == len(best.searched)
 
 
 def test_a_ladder_that_foretells_nothing_says_so(rig: Rig) -> None:

@@ -694,8 +694,8 @@ def test_a_trace_and_stages_are_demands(folder: Path, tmp_path: Path) -> None:
         (["--demand", "5", "--objective", "compute.p99 < 1s"], "a plan predicts latency alone"),
         (["--demand", "5", "--objective", "latency.max < 1s"], "no simulation shows what is never exceeded"),
         (["--demand", "5", "--objective", "soon"], "'soon' is no objective"),
-        (["--demand", "5", "--contexts", "7"], "no closed loop of that --contexts: a plan"),
-        (["--demand", "5", "--batch", "7"], "no closed loop of that --batch: a plan"),
+        (["--demand", "5", "--contexts", "7"], "no closed loop of --contexts 7: a plan"),
+        (["--demand", "5", "--batch", "7"], "no closed loop of --batch 7: a plan"),
         (["--demand", "5", "--json", "nowhere/x.json"], "there is no folder nowhere"),
     ],
 )

@@ -162,10 +162,11 @@ def _of_runs(runs: Sequence[RunResult], word: str, contexts: int | None, batch: 
         run for run in fitting if run.config["arrivals"] == "closed" and contexts in (None, run.config["contexts"])
     ]
     if not closed:
-        asked_for = [name for name, value in (("contexts", contexts), ("batch", batch)) if value is not None]
-        of = " of that --" + " and --".join(asked_for) if asked_for else ""
+        options = (("contexts", contexts), ("batch", batch))
+        which = " ".join(["", *(f"--{name} {value}" for name, value in options if value is not None)])
         raise UsageError(
-            f"the {word} has no closed loop{of}: a plan needs runs without a rate, at --contexts 1 and more"
+            f"the {word} has no closed loop{which and ' of'}{which}: a plan needs runs without a rate, at --contexts 1 "
+            "and more"
         )
     best = max(closed, key=lambda run: (run.valid, run.throughput.inferences_per_s or 0))
     width, buffers = best.config["contexts"], best.config["buffers"]

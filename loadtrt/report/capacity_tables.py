@@ -91,7 +91,7 @@ def _rung(trial: Trial) -> tuple[str, ...]:
 
 
 def _open_loop(trial: Trial) -> Iterator[tuple[str, ...]]:
-    """A row for each objective, which is named where there are several."""
+    """A row for each objective, whose metric is named where there are several."""
     assert trial.run is not None  # noqa: S101  # the caller looked
     remark = "host-bound" if trial.host_bound else "failed" if trial.failure else ""
     remark = remark if trial.run.outcome == "completed" else trial.run.outcome
@@ -109,7 +109,7 @@ def _open_loop(trial: Trial) -> Iterator[tuple[str, ...]]:
             f"{low.removesuffix(' %')} .. {high}" if known else UNKNOWN,
             UNKNOWN if item.effective is None else format_count(round(item.effective)),
             remark or item.verdict or "",
-            *((item.objective,) if len(trial.run.objectives) > 1 else ()),
+            *((item.objective.partition(" ")[0],) if len(trial.run.objectives) > 1 else ()),
         )
 
 
