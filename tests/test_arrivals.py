@@ -239,7 +239,7 @@ def test_options_imply_the_arrivals(options: dict[str, object], arrivals: str) -
         ({"arrivals": "trace"}, "trace arrivals need a trace: add --trace FILE"),
         ({"rate": "5", "time_scale": 0.5}, "--time-scale is of a trace: add --trace, or leave it out"),
         ({"trace_loop": True}, "--trace-loop is of a trace: add --trace, or leave it out"),
-        ({"burstiness": 4}, "gamma arrivals need a rate: add --rate, such as --rate 500/s, or --stages"),
+        ({"burstiness": 4}, "gamma arrivals need a rate: add --rate, such as --rate 500/s"),
         ({"rate": "5", "arrivals": "gamma"}, "gamma arrivals need a burstiness: add --burstiness"),
         ({"rate": "5", "arrivals": "poisson", "burstiness": 2}, "poisson arrivals have no burstiness"),
         ({"rate": "5", "burstiness": -1}, "--burstiness: input should be greater than or equal to 0"),
