@@ -396,6 +396,8 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(tmp_path: Path) -> No
     assert process.returncode == 130, stderr
     assert found.outcome == "interrupted"
     assert [point.run.outcome for point in found.points if point.run] == ["interrupted"]
+    assert "1 of 3, contexts 1: " in stderr
+    assert ", interrupted" in stderr
     assert f"INTERRUPTED, shown as far as it went; --resume goes on with {file}" in " ".join(stdout.split())
     assert "without --json FILE nothing was kept" in " ".join(
         sweep_text(found.model_copy(update={"config": {**found.config, "json": None}})).split()

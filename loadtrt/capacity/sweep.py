@@ -116,6 +116,7 @@ class Sweeper:
         words = [] if rate is None else [f"{format_count(rate)} inferences/s"]
         words += [] if latency is None else [f"latency p99 {format_duration(latency)}"]
         words += [f"failed: {run.failure}"] if run.failure else [] if run.valid else ["INVALID"]
+        words += ["interrupted"] if run.outcome == "interrupted" else []
         self._talks.say(f"{what}: {', '.join(words)}")
         return SweepPoint(settings=settings, run=run, failure=run.failure)
 
