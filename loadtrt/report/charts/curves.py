@@ -76,10 +76,11 @@ def misses(trials: Sequence[Miss], allowed: float, region: Region, objective: st
             radius = 5.5 if trial.confirm else 3.8
             plot.dot(trial.rate_per_s, trial.share, _tone(trial.verdict), text=words, hollow=not met, radius=radius)
         plot.tag(trial.rate_per_s, max(trial.share, trial.high), str(trial.number))
+    # What met is low and what missed is high, so that neither sign lies on its mark.
     if region.feasible_max is not None:
-        plot.foot(region.feasible_max, "good", "✓")
+        plot.edge(region.feasible_max, "good", "✓", upper=True)
     if region.infeasible_min is not None:
-        plot.foot(region.infeasible_min, "bad", "✗")
+        plot.edge(region.infeasible_min, "bad", "✗", upper=False)
     told = "not known" if region.estimate is None else f"about {format_count(region.estimate)} requests/s"
     return plot.svg(f"Bad requests by rate, {objective}", f"{plural(len(trials), 'trial')}; capacity {told}.")
 

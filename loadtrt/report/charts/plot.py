@@ -133,9 +133,10 @@ class Plot:
                     yield label(text, left, base, "name soft")
                     break
 
-    def foot(self, x: float, class_: str, text: str) -> None:
-        """A sign at a value of x, above the plot's upper edge."""
-        self._over.append(label(text, self.px(x), self.top + 10, f"name {class_}", "middle"))
+    def edge(self, x: float, class_: str, text: str, *, upper: bool) -> None:
+        """A sign at a value of x, at the upper edge or on the axis."""
+        base = self.top + (10 if upper else self.high - 4)
+        self._over.append(label(text, self.px(x), base, f"name {class_}", "middle"))
 
     def whisker(self, x: float, low: float, high: float, class_: str) -> None:
         """An interval of y at x."""

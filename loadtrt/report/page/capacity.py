@@ -257,7 +257,7 @@ def _trials(candidate: Candidate, names: Sequence[str]) -> Table:
                 trial.failure or trial.host_bound or "",
             )
         )
-    told = [f"bad, {text}" for text in objectives] if len(objectives) > 1 else ["bad"]
+    told = [f"bad, {text.partition('<')[0].strip()}" for text in objectives] if len(objectives) > 1 else ["bad"]
     header = ("#", "kind", "load", "", "requests/s", *names, *told, "requests", "")
     return Table(header, tuple(rows), words=4, last=True)
 

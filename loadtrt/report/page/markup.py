@@ -119,7 +119,8 @@ def _table(table: Table) -> str:
         f'<th scope="col"{"" if at_left else _RIGHT}>{_text(cell)}</th>'
         for cell, at_left in zip(table.header, left, strict=True)
     )
-    rows = "".join(f"<tr>{_row(row, left, table.last)}</tr>\n" for row in table.rows)
+    long = table.last and any(row[-1] for row in table.rows)
+    rows = "".join(f"<tr>{_row(row, left, long)}</tr>\n" for row in table.rows)
     made = f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>'
     if table.note:
         made += f'<p class="note">{_text(table.note)}</p>'

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _PERCENTILES = ("p50", "p99", "p99.9")
 _MOST_SETTINGS = 6  # columns of what differs
 # Where results go and who watches: no part of what was measured.
-_OUTSIDE = ("engine", "json", "junit", "quiet", "live", "telemetry", "metrics", "export")
+_OUTSIDE = ("json", "junit", "quiet", "live", "telemetry", "metrics", "export")
 
 
 def side_by_side(runs: Sequence[tuple[str, RunResult]]) -> Section:
@@ -55,17 +55,17 @@ def _blocks(runs: Sequence[tuple[str, RunResult]]) -> Iterator[Block]:
 
 
 def settings_of(result: RunResult) -> dict[str, str]:
-    """What runs may differ in, by name; what is not set is left out."""
+    """What runs may differ in, by name: the engine, what was asked for, how it served; "" for what is not set."""
     engine, config = result.engine, result.config
-    found = {
-        **{name: told(value) for name, value in config.items() if name.partition("_")[0] not in _OUTSIDE},
+    asked = {name: told(value) for name, value in config.items() if name.partition("_")[0] not in _OUTSIDE}
+    facts = {
         "engine": engine.name.rpartition("/")[2] if "=" not in engine.name else engine.name,
         "device": engine.device,
         "runtime": f"{engine.flavour} {engine.version}",
         "batch": str(engine.batch),
-        **{name: str(value) for name, value in engine.mode.items()},
     }
-    return {name: value for name, value in found.items() if value}
+    # The facts come first, and tell more than what was asked: a device's name, and not its number.
+    return {**facts, **asked, **facts, **{name: str(value) for name, value in engine.mode.items()}}
 
 
 def _numbers(result: RunResult) -> Iterator[Cell]:
