@@ -257,11 +257,12 @@ def test_each_objective_has_its_share_of_bad_requests() -> None:
 
 
 def test_a_finished_result_is_made_again_from_its_beginning() -> None:
-    """To resume it would make nothing. No line of the command ends within an option's name."""
+    """To resume it would make nothing, but of one that was interrupted. No line of the command ends within an option's name."""
     sweep = every_kind()["sweep"].model_copy(update={"command": ("x", "sweep", "--json", "a.json", "--resume")})
     assert isinstance(sweep, SweepResult)
     text = html_text([loaded(sweep)])
     assert '<pre tabindex="0">loadtrt sweep <span>--json</span> a.json</pre>' in text
+    assert "<span>--resume</span>" in html_text([loaded(sweep.model_copy(update={"outcome": "interrupted"}))])
 
 
 def test_batches_that_were_formed_are_told_by_their_mean() -> None:

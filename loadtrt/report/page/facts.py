@@ -55,7 +55,8 @@ def closing(
     for title, values in settings.items():
         yield mapping_table(values, title)
     yield words("To make it again:")
-    yield Code(command_text(tuple(word for word in result.command if word != "--resume")))
+    begun = result.outcome != "completed"  # what is finished, --resume would make nothing of
+    yield Code(command_text(tuple(word for word in result.command if begun or word != "--resume")))
     text = _compact(result.model_dump(mode="json"))
     if len(text) <= MOST_JSON:
         yield Data(key, text, f"The whole result is in this page as JSON (id {key}).")
