@@ -257,7 +257,7 @@ def test_each_objective_has_its_share_of_bad_requests() -> None:
 
 
 def test_a_finished_result_is_made_again_from_its_beginning() -> None:
-    """To resume it would make nothing, but of one that was interrupted. No line of the command ends within an option's name."""
+    """To resume it would make nothing, but of one that was interrupted. No option's name is broken."""
     sweep = every_kind()["sweep"].model_copy(update={"command": ("x", "sweep", "--json", "a.json", "--resume")})
     assert isinstance(sweep, SweepResult)
     text = html_text([loaded(sweep)])
