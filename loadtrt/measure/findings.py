@@ -207,10 +207,10 @@ def _few(result: RunResult) -> Finding | None:
         return None
     needed = least_samples(_LOOKED_AT["p99"])
     seconds = _MORE * needed / latency.count * result.phases.measure_ns / SECOND_NS if latency.count else 0.0
+    tell, above = "tells" if latency.count == 1 else "tell", f" above {told[-1]}" if told else ""
     return Finding(
         kind="few-samples",
-        evidence=f"{plural(latency.count, 'request')} tell{'s' * (latency.count == 1)} no percentile{f' above {told[-1]}' if told else ''}; "
-        f"p99 needs {needed}",
+        evidence=f"{plural(latency.count, 'request')} {tell} no percentile{above}; p99 needs {needed}",
         cause="with fewer, even the slowest may still be faster than the true p99",
         remedy=_as_many(result, needed) if _counted(result) else _longer(result, seconds),
     )
