@@ -47,8 +47,8 @@ margin:8px 0;break-inside:avoid}
 .notice dl{display:grid;grid-template-columns:max-content 1fr;gap:0 10px;margin:4px 0 0;color:var(--ink);font-size:14px}
 .notice dt{color:var(--soft)}
 .notice dd{margin:0;overflow-wrap:anywhere}
-.wide{overflow-x:auto;margin:8px 0;background:linear-gradient(to left,var(--ground) 40%,transparent) right/40px 102%
-no-repeat local,linear-gradient(to left,var(--edge),transparent) right/16px 100% no-repeat}
+.wide{overflow-x:auto;margin:8px 0;background:linear-gradient(to left,var(--ground) 40%,transparent) right/40px 100%
+no-repeat local,linear-gradient(to left,var(--edge),transparent) right/16px 98% no-repeat}
 table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-nums}
 th,td{padding:3px 12px 3px 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--grid)}
 td code,th code{overflow-wrap:normal}
