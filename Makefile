@@ -9,7 +9,8 @@ run: $(READY)
 	$(BIN)/loadtrt run --config configs/googlenet.yaml
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore tests/gpu -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests/gpu
 
 check: $(READY)
 	$(BIN)/ruff format --check .
