@@ -195,15 +195,16 @@ def test_small_requests_are_one_launch(cuda: Cuda, per_launch: int) -> None:
 
 @pytest.mark.parametrize("per_launch", [1, 2])
 def test_each_input_set_has_a_graph_that_copies_it(cuda: Cuda, per_launch: int) -> None:
-    """Two slots × three input sets: six graphs, each with its set and those that follow in turn; requests of a launch
-    one after the other, each with its own events."""
+    """Two slots × three input sets: six graphs, each with its set and those that follow in turn; inputs of a launch
+    first, then its computes, then its outputs, each request with its own events."""
     _lane(cuda, 1024, per_launch=per_launch)
-    sources = [[step[1][1] for step in graph if step[0] == "cudaMemcpyAsync"][::2] for graph in cuda.graphs]
+    sources = [[step[1][1] for step in graph if step[0] == "cudaMemcpyAsync"][:per_launch] for graph in cuda.graphs]
     assert sources == [[1 + (first + k) % 3 for k in range(per_launch)] for first in range(3)] * 2
     record, copy = "cudaEventRecordWithFlags", "cudaMemcpyAsync"
-    request = [record, copy, record, record, "enqueue", record, copy, record]
+    phases = [record, copy, record], [record, "enqueue", record], [copy, record]
     for graph in cuda.graphs:
-        assert [name for name, _ in graph if name != "cudaStreamWaitEvent"] == request * per_launch
+        names = [name for name, _ in graph if name != "cudaStreamWaitEvent"]
+        assert names == [name for phase in phases for name in phase * per_launch]
         events = [arguments[0] for name, arguments in graph if name == record]
         assert len(set(events)) == len(events)
 
