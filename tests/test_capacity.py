@@ -311,6 +311,24 @@ def test_what_an_engine_that_takes_no_time_misses_is_the_generators(
     assert "the engine takes no time" in (host_bound(run.model_copy(update={"metrics": instant}), None) or "")
 
 
+def test_what_is_met_in_spite_of_a_late_generator_is_met(
+    whole: tuple[CapacityResult, list[CapacityResult]],
+) -> None:
+    """Its lateness only adds to latencies. Not what was missed, nor where the user bounds lateness, nor in the ladder,
+    whose throughput it takes away."""
+    runs = {trial.kind: trial.run for trial in whole[0].candidates[0].trials if trial.run}  # the last of each kind
+    for kind, run in runs.items():
+        lateness = run.metrics["lateness"].model_copy(update={"percentiles_ns": {"p50": 1e9, "p99": 1e9}})
+        metrics = {**run.metrics, "lateness": lateness}
+        runs[kind] = run.model_copy(update={"metrics": metrics, "starved_fraction": 0.1})
+    met, missed, rung = runs["confirm"], runs["refute"], runs["ladder"]
+    assert (met.verdict, missed.verdict) == ("met", "missed")
+    assert host_bound(met, None) is None
+    assert "1.00 s late at p99" in (host_bound(met, 1000) or "")
+    assert "1.00 s late at p99" in (host_bound(missed, None) or "")
+    assert "stood idle" in (host_bound(rung, None) or "")
+
+
 # --- the command
 
 

@@ -224,16 +224,21 @@ def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
     """Why the generator was the bottleneck, by the bounds of VALID (measure/validity.py) on the highest percentile of
     lateness up to p99 that the run supports, as one late request among few is no rule. None where it was not.
 
-    A run may be INVALID for other reasons: what was not served in time, or failed, is bad, and the engine's doing."""
+    A run may be INVALID for other reasons: what was not served in time, or failed, is bad, and the engine's doing. And
+    what an open loop met it met: latencies count from when requests were due, so that a late generator only adds to
+    them. Not where the user bounds lateness himself."""
+    closed = run.config["arrivals"] == "closed"
+    if run.verdict == "met" and not closed and max_lateness_ns is None:
+        return None
     known = [
         item for item in run.metrics["lateness"].percentiles_ns.items() if item[0] != "p99.9" and item[1] is not None
     ]
     objectives = [item.objective for item in run.objectives]
-    limit = lateness_limit_ns(run.metrics, run.config["arrivals"] == "closed", max_lateness_ns, objectives)
+    limit = lateness_limit_ns(run.metrics, closed, max_lateness_ns, objectives)
     if known and (known[-1][1] or 0.0) > limit:
         name, late = known[-1]
         return f"the generator was {format_duration(late or 0.0)} late at {name} (limit {format_duration(limit)})"
-    if run.metrics["compute"].max_ns == 0 and run.config["arrivals"] != "closed" and run.verdict != "met":
+    if run.metrics["compute"].max_ns == 0 and not closed and run.verdict != "met":
         return "the engine takes no time, so that all of the latency is the generator's"
     if run.metrics["compute"].max_ns and run.starved_fraction > STARVED_LIMIT:
         return f"lanes stood idle for {100 * run.starved_fraction:.0f} % of the time because the host was late"
