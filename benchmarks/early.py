@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,12 +39,12 @@ def seconds_of(records: Records) -> list[int]:
 def aborted(records: Records, load: float, true_miss: float) -> bool:
     """Whether it would have been."""
     objective = objective_of(load, true_miss)
-    misses, latency, histograms = Misses([objective]), records.completed - records.due, [Histogram()]
-    good = np.cumsum(latency <= objective.bound_ns)
+    misses, before = Misses([objective]), 0
     for count in seconds_of(records):
         if count:
-            misses.add(count, [int(good[count - 1])])
-            if misses.missed(Records(records.rows[:count]), histograms) is not None:
+            misses.add([Records(records.rows[before:count])])
+            before = count
+            if misses.missed(partial(Records, records.rows[:count]), [Histogram()]) is not None:
                 return True
     return False
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -10,7 +12,7 @@ from loadtrt.measure.early import LEAST_SECONDS, Misses, Widths, effective_reque
 from loadtrt.measure.histogram import Histogram
 from loadtrt.measure.interval import Interval
 from loadtrt.measure.objective import parse_objective
-from loadtrt.measure.records import COLUMNS, METRICS, Records
+from loadtrt.measure.records import COLUMNS, DROPPED, FAILED, METRICS, UNSERVED, Records
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 RATE = 1000  # requests a second
@@ -28,11 +30,10 @@ def records_of(latencies: npt.NDArray[np.int64]) -> Records:
 def first_miss(bad: npt.NDArray[np.bool_]) -> int | None:
     """The second at which a run would be aborted whose requests are bad or not as given."""
     records, misses = records_of(np.where(bad, 20, 1) * MILLISECOND_NS), Misses([BOUND])
-    good = np.cumsum(~bad)
     for second in range(1, len(bad) // RATE + 1):
         count = second * RATE
-        misses.add(count, [int(good[count - 1])])
-        if misses.missed(Records(records.rows[:count]), [Histogram() for _ in METRICS]) is not None:
+        misses.add([Records(records.rows[count - RATE : count])])
+        if misses.missed(partial(Records, records.rows[:count]), [Histogram() for _ in METRICS]) is not None:
             return second
     return None
 
@@ -51,6 +52,22 @@ def test_a_share_that_is_allowed_is_never_missed(share: float) -> None:
     if share:
         bad[:: round(1 / share)] = True
     assert first_miss(bad) is None
+
+
+@pytest.mark.parametrize("status", [FAILED, UNSERVED, DROPPED])
+def test_what_is_not_served_is_bad(status: int) -> None:
+    """However early it ended; and each objective has its own metric."""
+    records = records_of(np.full(20 * RATE, MILLISECOND_NS))
+    records.rows[::30, COLUMNS.index("status")] = status
+    slow = parse_objective("queue.p99 < 10ms")
+    misses = Misses([slow, BOUND])
+    for second in range(20):
+        misses.add([Records(records.rows[second * RATE : second * RATE + half]) for half in (RATE // 2,)])
+        misses.add([Records(records.rows[second * RATE + RATE // 2 : (second + 1) * RATE])])
+    missed = misses.missed(lambda: records, [Histogram() for _ in METRICS])
+    assert missed is not None
+    assert missed.objective == slow.text
+    assert missed.bad == pytest.approx(1 / 30, rel=0.01)
 
 
 def test_one_clump_is_no_miss() -> None:

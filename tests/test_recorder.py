@@ -215,8 +215,28 @@ def test_lanes_and_fairness() -> None:
     assert fairness([0, 0]) is None
 
 
-def test_who_asks_early_has_a_block_counted_at_each_look() -> None:
-    """At most a block at a time, and nothing at all where nobody asks; in the end all of it."""
+@given(st.lists(st.integers(0, 700), max_size=12), st.integers(0, 500), st.integers(2, 5))
+def test_recent_rows_are_given_once_and_in_order(counts: list[int], keep: int, strides: int) -> None:
+    """All since the last time, whether kept or in the ring; of a ring that came round, the newest."""
+    recorder = Recorder(1, 0, board=Board(keep=keep, ring=strides * STRIDE))
+    number, taken = 0, 0
+    for count in counts:
+        for _ in range(count):
+            recorder.record(*_row(number))
+            number += 1
+        found = np.concatenate([np.empty(0, np.int64), *(records.due.copy() for records in recorder.recent())]).tolist()
+        assert found == sorted(set(found))
+        assert set(found) <= set(range(taken, number))
+        lost = set(range(taken, number)) - set(found)
+        assert all(keep <= it < number - (strides - 2) * STRIDE for it in lost)
+        assert number == taken or found[-1] == number - 1
+        taken = number
+        assert not list(recorder.recent())
+
+
+def test_who_asks_early_has_a_block_counted_now_and_then() -> None:
+    """At most a block at a look, none while there are few rows, and nothing at all where nobody asks; in the end all
+    of it."""
     for early in (False, True):
         recorder = Recorder(1, 0)
         recorder.counts_early = early
@@ -226,7 +246,7 @@ def test_who_asks_early_has_a_block_counted_at_each_look() -> None:
         for _ in range(3):
             recorder.show(BLOCK + 10, BLOCK + 10, 0, 0)
             seen.append(recorder.seen)
-        assert seen == ([BLOCK, BLOCK + 10, BLOCK + 10] if early else [0, 0, 0])
+        assert seen == ([BLOCK, BLOCK, BLOCK] if early else [0, 0, 0])
         recorder.finish()
         assert recorder.seen == recorder.histograms["latency"].count == BLOCK + 10
 

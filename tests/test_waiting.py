@@ -138,6 +138,25 @@ async def test_the_event_loop_gets_its_turn(
     assert max(np.diff(turns)) < 50.5 * MS
 
 
+@pytest.mark.parametrize("due", [None, np.arange(0, 1500 * MS, MS)])
+async def test_what_telling_takes_is_lateness_and_no_enqueue(device: Device, due: Any) -> None:
+    """Whoever is told each second keeps the generator for 5 ms: what is sent next is late, and takes no longer to
+    submit than any other."""
+    engine = _engine(device, "block", 2, 2, [MS])
+    recorder = Recorder(engine.contexts, device.now_ns())
+    told: list[int] = []
+
+    def tell(*_: int) -> None:
+        told.append(device.time_ns)
+        device.time_ns += 5 * MS
+
+    await drive(engine, recorder, Load(due, least_requests=3000), Stop(), on_tick=tell)
+    assert told
+    records = recorder.records
+    assert max(records.enqueued - records.submitted) < 12_000
+    assert 4 * MS < max(records.lateness) < 6 * MS
+
+
 @pytest.mark.parametrize(("contexts", "buffers"), [(1, 1), (2, 1), (2, 2)])
 async def test_a_sleeping_closed_loop_serves_what_a_spinning_one_does(
     device: Device, contexts: int, buffers: int

@@ -19,11 +19,12 @@ from loadtrt.measure.tally import BLOCK, Second, Tally
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
 _CELLS_UNTIL_NS = 2 * 3600 * SECOND_NS  # a day of them would be a third of a gigabyte
+LEAST_EARLY = BLOCK // 4  # rows: to count a few takes nearly as long, and a request may come due meanwhile
 _ROW = struct.Struct(f"{len(COLUMNS)}q")
 _PACK, _SIZE = _ROW.pack_into, _ROW.size
 
@@ -33,8 +34,8 @@ class Recorder(Tally):
 
     board: where rows lie and observers look; None: one that nobody looks at, of `keep` rows. intervals: seconds that
     are over, in order. first_error: an engine's sentence. submitted: requests sent, known at the end. counts_early:
-    whether somebody asks for counts while it goes on: then a block is drained at each `show`. cpu_ns: processor time of
-    this process, all threads, from `begin` until all was recorded.
+    whether somebody asks for all counts while it goes on: then a block is drained at a `show`. cpu_ns: processor time
+    of this process, all threads, from `begin` until all was recorded.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Recorder(Tally):
         self._lap = 0  # its number, less that
         self._pause_at = board.keep or STRIDE
         self._drained = 0  # number of the first that is not drained
+        self._asked = 0  # number of the first that `recent` has not given
         self.first_error: str | None = None
         self.submitted = 0
         self.counts_early = False
@@ -134,10 +136,7 @@ class Recorder(Tally):
         return self._row + self._lap
 
     def _drain_block(self, until: int) -> None:
-        first, board = self._drained, self.board
-        at = board.place(first)
-        piece = board.keep if first < board.keep else board.keep + board.ring
-        rows = self._rows[at : min(at + until - first, at + BLOCK, piece)]
+        rows = self.board.view(self._drained, min(until, self._drained + BLOCK))
         self.absorb(rows)
         self._drained += len(rows)
 
@@ -146,10 +145,21 @@ class Recorder(Tally):
         while self._drained < self._number:
             self._drain_block(self._number)
 
+    def recent(self) -> Iterator[Records]:
+        """The rows since it was last asked, in pieces; where the ring came round meanwhile, those that are left."""
+        first, board = self._asked, self.board
+        while first < self._number:
+            if first >= board.keep:
+                first = max(first, board.oldest())
+            rows = board.view(first, self._number)
+            first += len(rows)
+            self._asked = first
+            yield Records(rows)
+
     def show(self, submitted: int, completed: int, waiting: int, busy_lanes: int) -> None:
         """Tell observers how it stands, and of all rows so far."""
         self.board.show(self._number, submitted, completed, waiting, busy_lanes)
-        if self.counts_early and self._drained < self._number:
+        if self.counts_early and self._number - self._drained >= LEAST_EARLY:
             self._drain_block(self._number)
 
     def finish(self) -> None:

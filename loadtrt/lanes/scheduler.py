@@ -210,6 +210,7 @@ async def drive(
                 if now >= next_tick and on_tick is not None:
                     next_tick = now + SECOND_NS
                     on_tick(submitted, completed)
+                now = now_ns()  # all that took its time
     finally:
         end = now_ns()
         recorder.submitted = submitted

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from loadtrt.load.tensors import Arrays
     from loadtrt.measure.board import Board
     from loadtrt.measure.facts import Verification
+    from loadtrt.measure.records import Records
 
     OnTick: TypeAlias = Callable[["Phase", int, int, int], None]  # phase, elapsed ns, submitted, completed
 
@@ -295,24 +296,28 @@ def _watching(
 
     recorder = session.recorder
     assert recorder is not None  # noqa: S101  # measuring has begun
-    recorder.counts_early = True  # a block at each look, that no second's rows are counted in one go
     objectives = [parse_objective(text) for text in config.objective]
     ranks = ranks_of(objectives)
     misses = Misses(objectives) if config.abort_on_fail else None
     widths = None if config.precision is None else Widths(ranks, config.precision)
+    recorder.counts_early = widths is not None  # a block now and then, that no second's rows are counted in one go
     histograms = list(recorder.histograms.values())
+
+    def count() -> Records:
+        recorder.drain()
+        return recorder.records
 
     def tick(submitted: int, completed: int) -> None:
         if ticker is not None:
             ticker(submitted, completed)
-        recorder.drain()
         if misses is not None and not stop.cut:
-            misses.add(int(recorder.by_status.sum()), recorder.good.tolist())
+            misses.add(recorder.recent())
             late = engine.now_ns() - began >= config.abort_delay
-            missed = misses.missed(recorder.records, histograms) if late else None
+            missed = misses.missed(count, histograms) if late else None
             if missed is not None:
                 session.ended_early, stop.cut = f"{missed.objective} is missed", True
         if widths is not None and not (stop.cut or stop.enough):
+            recorder.drain()
             reached = widths.narrow_enough(recorder.intervals, recorder.records, recorder.histograms["latency"])
             if reached is not None:
                 session.ended_early = f"latency's {_names(ranks)} known within ±{100 * reached:.2g} %"

@@ -158,12 +158,15 @@ class Board:
             time.sleep(_PAUSE_S)
         return Standing(*copy)
 
-    def copy(self, first: int, end: int) -> Rows:
-        """The rows of these numbers, or the first of them: as far as they lie in one piece. Whether they were
-        overwritten meanwhile, `oldest` tells afterwards."""
+    def view(self, first: int, end: int) -> Rows:
+        """The rows of these numbers, or the first of them: as far as they lie in one piece."""
         at = self.place(first)
         piece = self.keep if first < self.keep else self.keep + self.ring
-        return self.rows[at : min(at + end - first, piece)].copy()
+        return self.rows[at : min(at + end - first, piece)]
+
+    def copy(self, first: int, end: int) -> Rows:
+        """Likewise, for a reader. Whether they were overwritten meanwhile, `oldest` tells afterwards."""
+        return self.view(first, end).copy()
 
     def oldest(self) -> int:
         """Rows of the ring below this number may be overwritten by now."""

@@ -1,10 +1,10 @@
 """Whether a run that still goes on has shown enough: that an objective is missed, or its quantiles well enough known.
 
-The answer is the verdict's own law on the records so far (measure/verdict.py), which takes a third of a second for a
-million of them and makes requests late that come due meanwhile. So it is asked seldom: after a cheap look says that it
-is worth while, and after a look that was in vain only when the run is a quarter longer. The cheap look counts in
-seconds, for requests of one second are late together: with n_i requests in second i, b_i of them bad, n and b their
-sums and p = b/n,
+The answer is the verdict's own law on the records so far (measure/verdict.py). To count a million of them and apply it
+takes three quarters of a second, and makes requests late that come due meanwhile. So it is asked seldom: after a cheap
+look says that it is worth while, and after a look that was in vain only when the run is a quarter longer. The cheap
+look counts in seconds, for requests of one second are late together: with n_i requests in second i, b_i of them bad, n
+and b their sums and p = b/n,
 
     Var(p) = k/(k − 1) · Σ (b_i − p·n_i)² / n²        N = p(1 − p) / Var(p), at most n
 
@@ -26,7 +26,7 @@ from loadtrt.measure.records import METRICS
 from loadtrt.measure.verdict import TAIL, at_least, discounted, effective_size, judge, quantile_ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -51,21 +51,28 @@ class Misses:
         self._bad: list[list[int]] = [[] for _ in objectives]
         self._not_before = [0] * len(objectives)
 
-    def add(self, requests: int, good: Sequence[int]) -> None:
-        """One second later: all requests so far, and how many of them were good for each objective."""
-        self._requests.append(requests)
+    def add(self, pieces: Iterable[Records]) -> None:
+        """One second later: the requests since."""
+        requests, good = 0, [0] * len(self._objectives)
+        for records in pieces:
+            served = records.ok
+            requests += len(records)
+            for place, objective in enumerate(self._objectives):
+                good[place] += int(np.count_nonzero(METRICS[objective.metric].of(served) <= objective.bound_ns))
+        self._requests.append(requests + (self._requests[-1] if self._requests else 0))
         for bad, count in zip(self._bad, good, strict=True):
-            bad.append(requests - count)
+            bad.append(requests - count + (bad[-1] if bad else 0))
 
-    def missed(self, records: Records, histograms: Sequence[Histogram]) -> ObjectiveShare | None:
-        """How the first objective fared that is missed by now. records: all or the first; histograms: by metric."""
+    def missed(self, count: Callable[[], Records], histograms: Sequence[Histogram]) -> ObjectiveShare | None:
+        """How the first objective fared that is missed by now. count: called where it looks like a miss, gives the
+        records so far, or the first of them; histograms: of all of them by then, by metric."""
         if len(self._requests) < LEAST_SECONDS:
             return None
         requests = self._requests[-1]
         for place, (objective, bad) in enumerate(zip(self._objectives, self._bad, strict=True)):
             if requests >= self._not_before[place] and self._looks_missed(objective, bad):
                 self._not_before[place] = round(requests * _GROWTH)
-                share = judge(objective, records, histograms[objective.metric], requests - bad[-1], requests)
+                share = judge(objective, count(), histograms[objective.metric], requests - bad[-1], requests)
                 if share.verdict == "missed":
                     return share
         return None
