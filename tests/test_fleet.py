@@ -499,6 +499,20 @@ def test_what_was_not_valid_is_left_out(runs: dict[str, RunResult]) -> None:
     assert evidence.notes == ("the run at 280/s was left out: the device was lost",)
 
 
+@pytest.mark.parametrize(("asked", "told"), [(1.0, True), (4.0, False)])
+def test_a_plan_for_calmer_arrivals_than_were_measured_says_so(
+    runs: dict[str, RunResult], asked: float, told: bool
+) -> None:
+    """Whose capacity was searched under bursts has bursts."""
+    config = {**runs["open"].config, "arrivals": "gamma", "burstiness": 4.0}
+    bursty = runs["open"].model_copy(update={"config": config})
+    evidence = evidence_of(capacity_of({**runs, "open": bursty}))
+    demand = steady_demand(3000.0, burstiness=asked)
+    plan = plan_fleet(evidence, demand, [parse_objective(OBJECTIVE)], routings=())
+    assert any("burstiness 4, this plan for Poisson" in note for note in plan.notes) == told
+    assert plan.direct is None
+
+
 def test_measured_capacity_needs_no_model(runs: dict[str, RunResult]) -> None:
     """⌈Λ / rate at which one GPU met the objectives⌉, with Poisson arrivals and the same objectives alone."""
     evidence = evidence_of(capacity_of(runs, low_per_s=250.0, confirmed_per_s=280.0))

@@ -30,7 +30,7 @@ from loadtrt.measure.sampling import least_samples
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from loadtrt.capacity.demand import Demand
     from loadtrt.capacity.evidence import Evidence
@@ -84,7 +84,7 @@ def plan_fleet(
         raise UsageError("less than one request an hour is no load: one GPU is as good as any number")
     choices: list[Choice] = []
     checks: list[Comparison] = []
-    notes = list(evidence.notes)
+    notes = [*evidence.notes, *_other_arrivals(evidence, demand)]
     interrupted = False
     try:
         try:
@@ -113,6 +113,14 @@ def plan_fleet(
         checks=tuple(checks),
         notes=tuple(notes),
     )
+
+
+def _other_arrivals(evidence: Evidence, demand: Demand) -> Iterator[str]:
+    """Whoever asked for the capacity under bursts has bursts."""
+    bursty = {run.config.get("burstiness") for run in evidence.open if run.config["arrivals"] == "gamma"}
+    if evidence.capacity is not None and demand.told.arrivals == "poisson" and len(bursty) == 1:
+        (burstiness,) = bursty
+        yield f"the file's capacity is for burstiness {burstiness:g}, this plan for Poisson arrivals: give --burstiness"
 
 
 class _StoppedError(Exception):
