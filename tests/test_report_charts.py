@@ -309,6 +309,12 @@ def test_the_law_of_a_ladder() -> None:
     root = _parsed(ladder([(1, 200.0), (4, 420.0), (12, 400.0)], SCALING))
     assert any((text.text or "").startswith("peak at 9.5") for text in root.iter("text"))
     assert len(_of_class(_parsed(ladder([(1, 200.0)], None)), "dot")) == 2  # the rung and its key
+    knee = SCALING.knee_in_flight
+    for rungs, rings in (
+        ([(1, 200.0), (knee, 420.0)], 2),
+        ([(1, 200.0), (knee + 1, 420.0)], 0),
+    ):  # with its key, or none
+        assert len(_of_class(_parsed(ladder(rungs, SCALING)), "ring")) == rings
 
 
 def test_bars_without_values() -> None:

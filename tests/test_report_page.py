@@ -299,6 +299,9 @@ def test_several_runs_stand_side_by_side_first() -> None:
     assert len(ids) == len(set(ids))
     links = [found.get("href", "")[1:] for found in root.iter("a")]
     assert set(links) <= set(ids)
+    (contents,) = root.iter("nav")
+    _, first, second = (" ".join(item.itertext()).split() for item in contents.iter("li"))
+    assert (first[-1], second[-1]) == ("a.json", "b.json")  # runs of one engine are told from each other
 
 
 def test_every_setting_of_the_load_that_differs_has_a_column() -> None:

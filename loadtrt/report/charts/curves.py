@@ -96,7 +96,7 @@ def ladder(measured: Sequence[tuple[int, float]], scaling: Scaling | None) -> st
     x = linear("requests in flight", 0, far, most=9, whole=True)
     y = counts("requests/s", max([highest, *(rate for _, rate in drawn)]))
     keys = [Key("measured", "f1", "dot"), *([Key("universal scalability law", "s2")] if drawn else [])]
-    keys += [Key("greatest X/R", "s1 ring", "dot")] if knee is not None else []
+    keys += [Key("greatest X/R", "s1 ring", "dot")] if any(number == knee for number, _ in measured) else []
     plot = Plot(x, y, keys=keys)
     plot.line(drawn, "s2")
     if peak is not None and peak <= far:

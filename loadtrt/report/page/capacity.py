@@ -82,7 +82,11 @@ def _badges(result: CapacityResult) -> tuple[Badge, ...]:
 
 
 def _head(result: CapacityResult, file: str) -> Iterator[Block]:
-    load = [f"{name} {value}" for name, value in result.load.items() if value not in (None, "", False)]
+    load = [
+        f"{name} {f'{value:g}' if isinstance(value, float) else value}"
+        for name, value in result.load.items()
+        if value not in (None, "", False)
+    ]
     yield words("to hold: ", *joined(result.objectives), *(f" · {text}" for text in load))
     engine = next((candidate.engine for candidate in result.candidates if candidate.engine is not None), None)
     runtime = f"{engine.flavour} {engine.version} · " if engine else ""

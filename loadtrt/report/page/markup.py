@@ -45,7 +45,8 @@ def page(title: str, sections: Sequence[Section], footer: str) -> str:
 
 def _contents(results: Sequence[tuple[int, Section]]) -> str:
     links = "".join(
-        f'<li><a href="#part-{place}">{"".join(map(_inline, item.title))}</a>{_badges(item)}</li>'
+        f'<li><a href="#part-{place}">{"".join(map(_inline, item.title))}</a>'
+        f"{_badges(item)}{f' {_text(item.file)}' if item.file else ''}</li>"
         for place, item in results
     )
     return f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n'

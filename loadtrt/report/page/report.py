@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -70,7 +70,8 @@ def sections(loaded: Sequence[Loaded]) -> Iterator[Section]:
         (file_a, a), (file_b, b) = profiles
         yield from compared(compare_profiles(a, b), file_a, file_b)
     for number, item in enumerate(loaded, 1):
-        yield from _sections(item, f"result-{number}")
+        for part in _sections(item, f"result-{number}"):
+            yield replace(part, file=names[item.file]) if part.level == 1 and len(loaded) > 1 else part
 
 
 def names_of(files: Sequence[str]) -> dict[str, str]:

@@ -100,12 +100,14 @@ Block: TypeAlias = Words | Table | Tiles | Notice | Figure | Code | Data
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading and what stands below it. level: 1 for a result, 2 for a part of one."""
+    """A heading and what stands below it. level: 1 for a result, 2 for a part of one. file: the result's, where others
+    stand beside it."""
 
     title: tuple[Cell, ...]
     blocks: tuple[Block, ...]
     level: int = 2
     badges: tuple[Badge, ...] = ()
+    file: str = ""
 
 
 def words(*pieces: Cell) -> Words:
