@@ -117,10 +117,11 @@ def plan_fleet(
 
 def _other_arrivals(evidence: Evidence, demand: Demand) -> Iterator[str]:
     """Whoever asked for the capacity under bursts has bursts."""
-    bursty = {run.config.get("burstiness") for run in evidence.open if run.config["arrivals"] == "gamma"}
-    if evidence.capacity is not None and demand.told.arrivals == "poisson" and len(bursty) == 1:
-        (burstiness,) = bursty
-        yield f"the file's capacity is for burstiness {burstiness:g}, this plan for Poisson arrivals: give --burstiness"
+    gamma = [run.config.get("burstiness") for run in evidence.open if run.config["arrivals"] == "gamma"]
+    bursty = {found for found in gamma if isinstance(found, int | float)}
+    if evidence.capacity is not None and demand.told.arrivals == "poisson" and bursty:
+        told = ", ".join(f"{found:g}" for found in sorted(bursty))
+        yield f"the file's capacity is for burstiness {told}, this plan for Poisson arrivals: give --burstiness"
 
 
 class _StoppedError(Exception):

@@ -258,8 +258,8 @@ class Lane:
         ]  # fmt: skip
 
     def _requests(self, slot: _Slot, part: LanePart, sources: Sequence[Mapping[str, int]], flags: int) -> list[_Step]:
-        """All inputs, all computes, all outputs. One request after the other, one context served 37 % less so, and four
-        no more (the tiny plan, four a launch; docs/performance.md)."""
+        """All inputs, all computes, all outputs: one request after the other served 37 % less with one context, and as
+        much with four (the tiny plan, four a launch; docs/performance.md)."""
         steps: list[_Step] = []
         for made, source in zip(slot.sets, sources, strict=True):
             steps += self._copy_in(slot, made, part, source, flags)
