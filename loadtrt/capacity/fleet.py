@@ -10,7 +10,7 @@ import numpy as np
 
 import loadtrt
 from loadtrt.capacity.demand import fewest_for
-from loadtrt.capacity.fleet_check import compare
+from loadtrt.capacity.fleet_check import compare, other_arrivals
 from loadtrt.capacity.fleet_estimate import estimated_gpus, estimated_ns
 from loadtrt.capacity.fleet_prediction import predict
 from loadtrt.errors import UsageError
@@ -30,7 +30,7 @@ from loadtrt.measure.sampling import least_samples
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from loadtrt.capacity.demand import Demand
     from loadtrt.capacity.evidence import Evidence
@@ -84,7 +84,7 @@ def plan_fleet(
         raise UsageError("less than one request an hour is no load: one GPU is as good as any number")
     choices: list[Choice] = []
     checks: list[Comparison] = []
-    notes = [*evidence.notes, *_other_arrivals(evidence, demand)]
+    notes = [*evidence.notes, *other_arrivals(evidence, demand)]
     interrupted = False
     try:
         try:
@@ -113,15 +113,6 @@ def plan_fleet(
         checks=tuple(checks),
         notes=tuple(notes),
     )
-
-
-def _other_arrivals(evidence: Evidence, demand: Demand) -> Iterator[str]:
-    """Whoever asked for the capacity under bursts has bursts."""
-    gamma = [run.config.get("burstiness") for run in evidence.open if run.config["arrivals"] == "gamma"]
-    bursty = {found for found in gamma if isinstance(found, int | float)}
-    if evidence.capacity is not None and demand.told.arrivals == "poisson" and bursty:
-        told = ", ".join(f"{found:g}" for found in sorted(bursty))
-        yield f"the file's capacity is for burstiness {told}, this plan for Poisson arrivals: give --burstiness"
 
 
 class _StoppedError(Exception):

@@ -16,6 +16,7 @@ from loadtrt.units import SECOND_NS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from loadtrt.capacity.demand import Demand
     from loadtrt.capacity.evidence import Evidence
     from loadtrt.measure.result import RunResult
 
@@ -62,6 +63,15 @@ def compare(
             bound = Objective(f"latency.p{100 * rank:g}", 0, rank, round(measured))
             found = predict(demand, each, "random", 1, [bound], seed, spend, _PRECISION).objectives[0]
             yield _comparison(run, rank, measured, found.value_ns, found.value_low_ns, found.value_high_ns)
+
+
+def other_arrivals(evidence: Evidence, demand: Demand) -> Iterator[str]:
+    """A note where the file was made under bursts and the plan is not: whoever asked for those has them."""
+    gamma = [run.config.get("burstiness") for run in evidence.open if run.config["arrivals"] == "gamma"]
+    bursty = {found for found in gamma if isinstance(found, int | float)}
+    if evidence.capacity is not None and demand.told.arrivals == "poisson" and bursty:
+        told = ", ".join(f"{found:g}" for found in sorted(bursty))
+        yield f"the file's capacity is for burstiness {told}, this plan for Poisson arrivals: give --burstiness"
 
 
 def _measured(run: RunResult, rank: float) -> float | None:
