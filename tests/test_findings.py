@@ -144,6 +144,14 @@ def test_copy_bound(phase: str, what: str) -> None:
     assert kinds(run_of({phase: 1_899.0})) == ["compute-bound"]
 
 
+def test_outputs_of_a_launch_wait_for_its_other_computes() -> None:
+    """That is no copying; inputs are copied as ever."""
+    several = {"requests_per_launch": 4}
+    assert kinds(run_of({"d2h": 5_000.0}, several)) == ["compute-bound"]
+    assert kinds(run_of({"d2h": 5_000.0}, several | {"buffers": 1})) == ["compute-bound"]
+    assert kinds(run_of({"h2d": 5_000.0}, several)) == ["copy-bound"]
+
+
 def test_copies_that_nothing_hides() -> None:
     """One buffer set: a lane does not compute while it copies. With two there is nothing to say."""
     found = only(run_of(options={"buffers": 1}))

@@ -11,6 +11,7 @@ import pytest
 from loadtrt.cuda.buffer_set import LanePart
 from loadtrt.cuda.lane import COPIED_TOGETHER_BYTES, MOST_GRAPHS, Lane
 from loadtrt.cuda.stream import Stream
+from loadtrt.engines.cuda_engine import TensorRTEngine
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import parse_simulation
 from loadtrt.errors import CudaError, EngineError
@@ -293,6 +294,14 @@ def test_a_capture_that_is_refused_half_way_leaves_no_graph(cuda: Cuda, monkeypa
     for _ in range(2):
         lane.submit(0)
     assert "cudaGraphLaunch" not in cuda.calls
+
+
+@pytest.mark.parametrize(("per_launch", "nbytes", "told"), [(1, 1024, 0), (4, 1024, 1), (4, 1 << 20, 0)])
+def test_who_reads_of_d2h_is_told_what_is_in_it(cuda: Cuda, per_launch: int, nbytes: int, told: int) -> None:
+    """Outputs that wait for the launch's other computes; large ones have a stream of their own, and do not."""
+    engine = TensorRTEngine.__new__(TensorRTEngine)  # without a plan
+    engine.per_launch, engine._lanes = per_launch, [_lane(cuda, nbytes, per_launch=per_launch)]
+    assert len([note for note in engine._notes() if "d2h includes waiting" in note]) == told
 
 
 def test_many_input_sets_are_copied_by_calls(cuda: Cuda) -> None:

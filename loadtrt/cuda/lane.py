@@ -72,8 +72,8 @@ class Lane:
 
     per_launch: requests of one submit; `buffers` times as many are in flight at most. graph: try to capture; then
     `graph_refusal` says why it could not be. copies: move inputs and outputs with every request; otherwise input set 0
-    lies on the device from the start. stream: of compute, and not owned. lanes: how many there are of this kind. Raises
-    CudaError and EngineError.
+    lies on the device from the start. stream: of compute, and not owned. lanes: how many there are of this kind.
+    together: whether copies are within the graph, or would be. Raises CudaError and EngineError.
     """
 
     def __init__(
@@ -104,12 +104,12 @@ class Lane:
         self.graph_refusal = "" if graph else "not asked for"
         largest = max(sum(spec.nbytes for spec in part.tensors if spec.is_input) for part in self._parts)
         graphs = buffers * len(self._part_of)
-        self._together = copies and graph and largest <= COPIED_TOGETHER_BYTES and graphs <= MOST_GRAPHS
+        self.together = copies and graph and largest <= COPIED_TOGETHER_BYTES and graphs <= MOST_GRAPHS
         try:
             for _ in range(buffers * per_launch):
                 self._sets.append(BufferSet(self._parts, copies))
-            one = self._together or not copies  # stream for all that a slot does
-            overlaps = self._together and buffers > 1 and lanes * buffers <= HARDWARE_QUEUES
+            one = self.together or not copies  # stream for all that a slot does
+            overlaps = self.together and buffers > 1 and lanes * buffers <= HARDWARE_QUEUES
             copy_in, copy_out = (stream, stream) if one else (self._own(Stream()), self._own(Stream()))
             for number in range(buffers):
                 first = number * per_launch
@@ -243,7 +243,7 @@ class Lane:
         launches = [[part.addresses[(first + k) % count] for k in range(self._per_launch)] for first in range(count)]
         if not graph:
             return [self._requests(slot, part, sources, 0) for sources in launches]
-        if self._together:
+        if self.together:
             return [[self._capture(slot, self._requests(slot, part, sources, EXTERNAL))] for sources in launches]
         compute = self._capture(slot, [it for made in slot.sets for it in self._compute(slot, made, part, EXTERNAL)])
         out = [step for made in slot.sets for step in self._copy_out(slot, made, part, 0)]

@@ -26,7 +26,7 @@ from loadtrt.errors import CudaError
 from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from loadtrt.config import RunConfig
     from loadtrt.cuda.runtime import Closes
@@ -132,9 +132,13 @@ class TensorRTEngine:
         self._clock.take_anchor()
         if self._looks is not None:
             wake_on_time()
+        self.info = replace(self.info, mode=self._mode(), notes=(*self.info.notes, *self._notes()))
+
+    def _notes(self) -> Iterator[str]:
         refusals = {lane.graph_refusal for lane in self._lanes} - {"", "not asked for"}
-        notes = tuple(f"no CUDA graph: {refusal}" for refusal in sorted(refusals))
-        self.info = replace(self.info, mode=self._mode(), notes=self.info.notes + notes)
+        yield from (f"no CUDA graph: {refusal}" for refusal in sorted(refusals))
+        if self.per_launch > 1 and any(lane.together for lane in self._lanes):
+            yield "outputs of a launch are copied together: d2h includes waiting for its other computes"
 
     def _pin(self, arrays: Arrays, tensors: Sequence[TensorSpec]) -> dict[str, int]:
         import numpy as np

@@ -73,9 +73,11 @@ def _enqueue(result: RunResult) -> Finding | None:
 
 
 def _copies(result: RunResult) -> Finding | None:
-    """trtexec's rule, too: a copy that takes as long as computing, by medians."""
+    """trtexec's rule, too: a copy that takes as long as computing, by medians. The outputs of a launch of several wait
+    for its other computes, which is no copying."""
     compute = _typical(result, "compute")
-    phase, what = max((("h2d", "inputs"), ("d2h", "outputs")), key=lambda each: _typical(result, each[0]))
+    phases = (("h2d", "inputs"), ("d2h", "outputs"))[: 2 if _per_launch(result) == 1 else 1]
+    phase, what = max(phases, key=lambda each: _typical(result, each[0]))
     copy = _typical(result, phase)
     if copy < compute:
         return None
@@ -95,7 +97,8 @@ def _copies(result: RunResult) -> Finding | None:
 def _exposed(result: RunResult) -> Finding | None:
     copies, compute = _mean(result, "h2d") + _mean(result, "d2h"), _mean(result, "compute")
     share = copies / (copies + compute)
-    if result.config.get("buffers", 2) > 1 or not closed_loop(result) or share < EXPOSED or _copies(result):
+    sets = result.config.get("buffers", 2) * _per_launch(result)
+    if sets > 1 or not closed_loop(result) or share < EXPOSED or _copies(result):
         return None
     return Finding(
         kind="copies-exposed",
