@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -54,15 +55,25 @@ def test_who_interrupts_is_told_nothing_of_the_load(ok: int, unserved: int, evid
     assert all("--" in problem.remedy for problem in _problems(ok, unserved, interrupted=False))
 
 
-def _problems(ok: int, unserved: int, *, interrupted: bool) -> list[Problem]:
-    return problems_of(
-        {**_metrics(1e6), "lateness": _metrics(0)["latency"]},
-        starved_fraction=0.0,
-        ok=ok,
-        unserved=unserved,
-        failed=0,
-        closed=True,
-        max_lateness_ns=None,
-        mode={},
-        interrupted=interrupted,
-    )
+@pytest.mark.parametrize(
+    ("mode", "closed", "told"),
+    [
+        ({"graph": "yes"}, True, True),
+        ({"graph": "yes", "requests per launch": "4"}, True, False),
+        ({"graph": "no"}, True, False),
+        ({}, True, False),
+        ({"graph": "yes"}, False, False),
+    ],
+)
+def test_who_keeps_lanes_idle_is_told_what_he_has_not_tried(mode: dict[str, str], closed: bool, told: bool) -> None:
+    """Several requests a launch: in closed loops of an engine with CUDA graphs, where they are not there yet."""
+    (problem,) = _problems(5, 0, starved_fraction=0.06, mode=mode, closed=closed)
+    assert "stood idle for 6 %" in problem.evidence
+    assert ("--requests-per-launch" in problem.remedy) == told
+    assert "more --buffers" in problem.remedy
+
+
+def _problems(ok: int, unserved: int, **others: Any) -> list[Problem]:
+    usual: dict[str, Any] = {"starved_fraction": 0.0, "failed": 0, "closed": True, "max_lateness_ns": None, "mode": {}}
+    metrics = {**_metrics(1e6), "lateness": _metrics(0)["latency"]}
+    return problems_of(metrics, ok=ok, unserved=unserved, **{**usual, **others})

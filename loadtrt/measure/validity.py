@@ -68,10 +68,12 @@ def problems_of(
         )
     if starved_fraction > STARVED_LIMIT:
         share, limited = f"{100 * starved_fraction:.0f} %", f"{100 * STARVED_LIMIT:.0f} %"
+        several = closed and mode.get("graph") == "yes" and "requests per launch" not in mode
         found.append(
             Problem(
                 evidence=f"lanes stood idle for {share} of the time because the host was late (limit {limited})",
-                remedy="the engine outruns this host: use more --buffers or larger batches",
+                remedy="the engine outruns this host: use more --buffers or larger batches"
+                f"{', or for requests of one size --requests-per-launch 4' if several else ''}",
             )
         )
     if unserved and interrupted:
