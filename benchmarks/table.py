@@ -5,7 +5,7 @@ python -m benchmarks.table RUN.json …
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 from loadtrt.measure.result import RunResult
@@ -42,7 +42,10 @@ def row_of(result: RunResult) -> list[str]:
 
 def main() -> None:
     """Print the table of the files named on the command line."""
-    rows = [row_of(RunResult.model_validate_json(Path(file).read_text(encoding="utf-8"))) for file in sys.argv[1:]]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path, metavar="RUN.json")
+    files = parser.parse_args().files
+    rows = [row_of(RunResult.model_validate_json(file.read_text(encoding="utf-8"))) for file in files]
     for row in (HEADER, ["---"] * len(HEADER), *rows):
         print(f"| {' | '.join(row)} |")
 
