@@ -315,7 +315,7 @@ def test_what_is_met_in_spite_of_a_late_generator_is_met(
     whole: tuple[CapacityResult, list[CapacityResult]],
 ) -> None:
     """Its lateness only adds to latencies. Not what was missed, nor where the user bounds lateness, nor in the ladder,
-    whose throughput it takes away."""
+    whose throughput it takes away; nor bounds on compute, which is the shorter, the fewer lanes it keeps busy."""
     runs = {trial.kind: trial.run for trial in whole[0].candidates[0].trials if trial.run}  # the last of each kind
     for kind, run in runs.items():
         lateness = run.metrics["lateness"].model_copy(update={"percentiles_ns": {"p50": 1e9, "p99": 1e9}})
@@ -327,6 +327,10 @@ def test_what_is_met_in_spite_of_a_late_generator_is_met(
     assert "1.00 s late at p99" in (host_bound(met, 1000) or "")
     assert "1.00 s late at p99" in (host_bound(missed, None) or "")
     assert "stood idle" in (host_bound(rung, None) or "")
+    for objective in ("compute.p99 < 1s", "service.p99 < 1s"):
+        (item,) = met.objectives
+        other = met.model_copy(update={"objectives": (item, item.model_copy(update={"objective": objective}))})
+        assert "1.00 s late at p99" in (host_bound(other, None) or "")
 
 
 # --- the command

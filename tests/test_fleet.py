@@ -499,17 +499,26 @@ def test_what_was_not_valid_is_left_out(runs: dict[str, RunResult]) -> None:
     assert evidence.notes == ("the run at 280/s was left out: the device was lost",)
 
 
-@pytest.mark.parametrize(("asked", "told"), [(1.0, True), (4.0, False)])
+@pytest.mark.parametrize(
+    ("measured", "asked", "note"),
+    [
+        ({"arrivals": "gamma", "burstiness": 4.0}, 1.0, "burstiness 4, and this plan for Poisson"),
+        ({"arrivals": "gamma", "burstiness": 4.0}, 4.0, None),
+        ({"bursts": "1s/2s"}, 1.0, "bursts of 1s/2s, and this plan for Poisson arrivals: give a --trace"),
+    ],
+)
 def test_a_plan_for_calmer_arrivals_than_were_measured_says_so(
-    runs: dict[str, RunResult], asked: float, told: bool
+    runs: dict[str, RunResult], measured: dict[str, Any], asked: float, note: str | None
 ) -> None:
     """Whose capacity was searched under bursts has bursts."""
-    config = {**runs["open"].config, "arrivals": "gamma", "burstiness": 4.0}
+    config = {**runs["open"].config, **measured}
     bursty = runs["open"].model_copy(update={"config": config})
     evidence = evidence_of(capacity_of({**runs, "open": bursty}))
     demand = steady_demand(3000.0, burstiness=asked)
     plan = plan_fleet(evidence, demand, [parse_objective(OBJECTIVE)], routings=())
-    assert any("burstiness 4, this plan for Poisson" in note for note in plan.notes) == told
+    found = [text for text in plan.notes if "this plan for Poisson" in text]
+    assert len(found) == (note is not None)
+    assert (note or "") in "".join(found)
     assert plan.direct is None
 
 
@@ -524,6 +533,10 @@ def test_measured_capacity_needs_no_model(runs: dict[str, RunResult]) -> None:
     direct = plan_fleet(unconfirmed, steady_demand(3000.0), [parse_objective(OBJECTIVE)], **options).direct
     assert direct is not None
     assert (direct.per_gpu_per_s, direct.gpus) == (250.0, 13)
+    host = evidence_of(capacity_of(runs, low_per_s=250.0, feasible_max_per_s=200.0, answer="host-bound"))
+    direct = plan_fleet(host, steady_demand(3000.0), [parse_objective(OBJECTIVE)], **options).direct
+    assert direct is not None  # of the engine no more is known than that
+    assert direct.per_gpu_per_s == 200.0
     for demand, objective in (
         (steady_demand(3000.0, burstiness=2.0), OBJECTIVE),
         (steady_demand(3000.0), "latency.p50 < 1s"),

@@ -130,6 +130,7 @@ def test_the_forms_a_trace_may_have(folder: Path, text: str, column: str | None,
         ('{"a": 1}\n{"a": [1]}\n', None, "is no instant"),
         ('{"a": 1}\n{"a": 1\n', None, "trace.csv:2 is no JSON: write one object a line"),
         ('{"a": 1}\n5\n', None, "trace.csv:2 is no JSON object"),
+        ("[1, 2, 3]\n", None, "trace.csv:1 is no JSON object"),
     ],
 )
 def test_every_fault_is_one_sentence(folder: Path, text: str, column: str | None, sentence: str) -> None:

@@ -73,6 +73,14 @@ def test_who_keeps_lanes_idle_is_told_what_he_has_not_tried(mode: dict[str, str]
     assert "more --buffers" in problem.remedy
 
 
+def test_who_had_every_request_failed_is_not_told_to_send_more() -> None:
+    """The error is to be mended; only where nothing came of none at all was the run too short."""
+    (problem,) = _problems(0, 0, failed=5)
+    assert "5 requests failed" in problem.evidence
+    (problem,) = _problems(0, 0)
+    assert "raise --duration" in problem.remedy
+
+
 def _problems(ok: int, unserved: int, **others: Any) -> list[Problem]:
     usual: dict[str, Any] = {"starved_fraction": 0.0, "failed": 0, "closed": True, "max_lateness_ns": None, "mode": {}}
     metrics = {**_metrics(1e6), "lateness": _metrics(0)["latency"]}

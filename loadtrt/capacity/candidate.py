@@ -11,6 +11,8 @@ from loadtrt.capacity.scaling import fit, rungs
 from loadtrt.capacity.search import Search, Share, Step, Told
 from loadtrt.capacity.start import predicted_per_s
 from loadtrt.measure.capacity_result import Candidate, ObjectiveCapacity, inferences_of
+from loadtrt.measure.objective import parse_objective
+from loadtrt.measure.records import METRICS
 from loadtrt.measure.validity import STARVED_LIMIT, lateness_limit_ns
 from loadtrt.units import SECOND_NS, format_duration, parse_duration
 
@@ -225,10 +227,12 @@ def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
     lateness up to p99 that the run supports, as one late request among few is no rule. None where it was not.
 
     A run may be INVALID for other reasons: what was not served in time, or failed, is bad, and the engine's doing. And
-    what an open loop met it met: latencies count from when requests were due, so that a late generator only adds to
-    them. Not where the user bounds lateness himself."""
+    bounds on latencies that an open loop met it met: they count from when requests were due, so that a late generator
+    only adds to them. Not where the user bounds lateness himself; nor bounds on compute, which lanes that stand idle
+    make shorter."""
     closed = run.config["arrivals"] == "closed"
-    if run.verdict == "met" and not closed and max_lateness_ns is None:
+    of_due = all(METRICS[parse_objective(item.objective).metric].of_unserved for item in run.objectives)
+    if run.verdict == "met" and not closed and of_due and max_lateness_ns is None:
         return None
     known = [
         item for item in run.metrics["lateness"].percentiles_ns.items() if item[0] != "p99.9" and item[1] is not None

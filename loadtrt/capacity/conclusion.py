@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadtrt.measure.objective import parse_objective
+from loadtrt.measure.records import METRICS
 from loadtrt.report.text import between
 from loadtrt.units import format_count, format_duration
 
@@ -20,6 +22,8 @@ def conclusion(found: Candidate) -> str:
         case "found":
             far = (found.confirmed_per_s or 0.0) < _NEAR * (found.estimate_per_s or 0.0)
             more = "; a longer --trial confirms more of it" if far else ""
+            if not any(METRICS[parse_objective(item.objective).metric].of_unserved for item in found.objectives):
+                more += "; no queue is bounded by that, so that it is no more than the engine serves"
             return f"{_rate(found, found.confirmed_per_s)} meet {_objectives(found)}; {_capacity(found)}{more}"
         case "undecided":
             last = found.searched[-1]

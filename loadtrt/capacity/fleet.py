@@ -279,17 +279,17 @@ class _Planner:
     def direct(self) -> Direct | None:
         """By the capacity measured of one GPU, where that was under the same objectives and Poisson arrivals."""
         capacity, told = self.evidence.capacity, self.demand.told
-        asked, known = (
-            {each.text for each in objectives}
-            for objectives in (self.objectives, map(parse_objective, self.evidence.objectives))
-        )
-        if capacity is None or told.arrivals != "poisson" or asked != known:
+        asked = {each.text for each in self.objectives}
+        if capacity is None or told.arrivals != "poisson":
             return None
-        if any(run.config["arrivals"] != "poisson" or run.config.get("bursts") for run in self.evidence.open):
+        if asked != {parse_objective(text).text for text in self.evidence.objectives} or any(
+            run.config["arrivals"] != "poisson" or run.config.get("bursts") for run in self.evidence.open
+        ):
             return None
+        known = capacity.answer != "host-bound"
         for rate, basis in (
             (capacity.confirmed_per_s, "a confirming run"),
-            (capacity.low_per_s, "the lower end of the capacity's interval"),
+            (capacity.low_per_s if known else None, "the lower end of the capacity's interval"),
             (capacity.feasible_max_per_s, "the highest trial that met the objectives"),
         ):
             if rate:

@@ -67,11 +67,15 @@ def compare(
 
 def other_arrivals(evidence: Evidence, demand: Demand) -> Iterator[str]:
     """A note where the file was made under bursts and the plan is not: whoever asked for those has them."""
-    gamma = [run.config.get("burstiness") for run in evidence.open if run.config["arrivals"] == "gamma"]
-    bursty = {found for found in gamma if isinstance(found, int | float)}
-    if evidence.capacity is not None and demand.told.arrivals == "poisson" and bursty:
-        told = ", ".join(f"{found:g}" for found in sorted(bursty))
-        yield f"the file's capacity is for burstiness {told}, this plan for Poisson arrivals: give --burstiness"
+    if evidence.capacity is None or demand.told.arrivals != "poisson":
+        return
+    found = {(run.config.get("burstiness"), run.config.get("bursts")) for run in evidence.open}
+    for burstiness, bursts in sorted(found, key=str):
+        if bursts:
+            yield f"the file's capacity is for bursts of {bursts}, and this plan for Poisson arrivals: give a --trace"
+        elif isinstance(burstiness, int | float):
+            what = f"burstiness {burstiness:g}"
+            yield f"the file's capacity is for {what}, and this plan for Poisson arrivals: give --burstiness"
 
 
 def _measured(run: RunResult, rank: float) -> float | None:

@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from loadtrt.capacity.threshold import Estimate, Seen, estimate, log_odds
+from loadtrt.measure.records import METRICS
 from loadtrt.measure.verdict import LEAST_MET, discounted, share_interval
 
 if TYPE_CHECKING:
@@ -149,15 +150,10 @@ class Search:
         """Of each objective, by all runs up to confirming that the generator did not spoil. Needs one of these."""
         if not self._estimates:
             runs = [each for each in self._valid if each.step.kind != "refute"]
+            seen = [[Seen(it.step.rate, share.bad, share.size) for share in it.shares] for it in runs]
+            around = (self.start, self._least, self._most, self.throughput)
             self._estimates = [
-                estimate(
-                    [Seen(each.step.rate, each.shares[place].bad, each.shares[place].size) for each in runs],
-                    1 - objective.rank,
-                    self.start,
-                    self._least,
-                    _MOST_RATE * self.throughput,
-                    self.throughput,
-                )
+                estimate([each[place] for each in seen], 1 - objective.rank, *around)
                 for place, objective in enumerate(self.objectives)
             ]
         return self._estimates
@@ -223,9 +219,15 @@ class Search:
         return _LEAST_RATE * self.throughput
 
     @property
+    def _most(self) -> float:
+        """All the engine can. Of objectives that no queue makes longer, no run would tell that it cannot do more."""
+        waits = any(METRICS[objective.metric].of_unserved for objective in self.objectives)
+        return (_MOST_RATE if waits else 1.0) * self.throughput
+
+    @property
     def _ceiling(self) -> float:
         """No run is made above: all the engine can, and less than what the generator could not."""
-        return min(_MOST_RATE * self.throughput, _HOST_STEP * min(self._host_bound, default=math.inf))
+        return min(self._most, _HOST_STEP * min(self._host_bound, default=math.inf))
 
     @property
     def _searching(self) -> bool:
@@ -252,9 +254,8 @@ class Search:
         """Within what was met and missed beyond doubt, where these agree with each other: what the generator cannot do
         bounds no engine."""
         low, high = self.feasible_max, self.infeasible_min
-        if low is None or high is None or low < high:
-            rate = min(max(rate, low or rate), high or rate)
-        return rate
+        agree = low is None or high is None or low < high
+        return min(max(rate, low or rate), high or rate) if agree else rate
 
     def _probe(self, rate: float) -> float:
         """Below what was missed, and not again where there was no doubt: bisection of the bracket, or half of what was
@@ -279,7 +280,7 @@ class Search:
         missed = [it.step.rate for it in self._of("search") if it.verdict == "missed"]
         rate = found + 2 * (before[-1].step.rate - found) if before else min([self._missable, *missed])
         rate = min(max(rate, found / _STEP), self._ceiling)
-        return rate if rate > (before[-1].step.rate if before else found) else None
+        return rate if rate > 1.001 * (before[-1].step.rate if before else found) else None
 
     def _hopeless(self, last: Told) -> bool:
         """Whether not even the slowest run that is made to confirm told anything, nor is any other likely to."""

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     "--objective", multiple=True, metavar="'latency.p99 < 10ms'", callback=many, help="A bound to hold (repeatable)."
 )
 @flag("abort-on-fail", "no-abort-on-fail", "End the run once it shows that an objective is missed.")
-@click.option("--abort-delay", metavar="TIME", help="But not before.  [default: 5s]")
+@click.option("--abort-delay", metavar="TIME", help="But not before, nor before 5s.  [default: 5s]")
 @click.option(
     "--precision", metavar="3%", help="End once objectives' quantiles (or latency.p99) are known so well, or after 60s."
 )

@@ -134,7 +134,7 @@ def _cells(file: str, lines: TextIO, column: str | None) -> Iterator[tuple[int, 
     else:
         return
     rest = chain([first], lines)
-    if first.lstrip().startswith("{"):
+    if first.lstrip().startswith(("{", "[")):
         yield from _of_json(file, rest, column, skipped)
     else:
         yield from _of_csv(file, first, rest, column, skipped)

@@ -99,7 +99,7 @@ def problems_of(
                 remedy="mend the first error before trusting the numbers",
             )
         )
-    if not ok:
+    if not ok and not (failed or unserved):
         early = "the run was interrupted before any request was served"
         found.append(
             Problem(evidence=early, remedy="let it go on for longer")
