@@ -23,8 +23,10 @@ from loadtrt.capacity.rig import Rig
 from loadtrt.config import load_config
 from loadtrt.errors import UsageError
 from loadtrt.measure.capacity_result import CapacityResult
+from loadtrt.measure.result import Problem
 from loadtrt.report.capacity_tables import capacity_text
 from loadtrt.report.documents import read_result
+from loadtrt.report.page.report import Loaded, markdown_text
 
 ROOT = Path(__file__).parent.parent
 MS = 1_000_000
@@ -327,6 +329,17 @@ def test_what_is_met_in_spite_of_a_late_generator_is_met(
     assert "1.00 s late at p99" in (host_bound(met, 1000) or "")
     assert "1.00 s late at p99" in (host_bound(missed, None) or "")
     assert "stood idle" in (host_bound(rung, None) or "")
+    problem = Problem(evidence="the generator was 1.00 s late at p99 (limit 500 µs)", remedy="")
+    (found,) = whole[0].candidates
+    assert "although" not in found.conclusion
+    (confirm,) = (
+        trial for trial in found.trials if trial.kind == "confirm" and trial.rate_per_s == found.confirmed_per_s
+    )
+    spoilt = confirm.model_copy(update={"run": met.model_copy(update={"valid": False, "problems": (problem,)})})
+    late_one = found.model_copy(update={"trials": (*found.ladder, spoilt)})
+    assert f" meet {met.objectives[0].objective} although {problem.evidence}; " in conclusion(late_one)
+    page = markdown_text([Loaded("x.json", whole[0].model_copy(update={"candidates": (late_one,)}))])
+    assert f"counts as met: {problem.evidence}" in page
     for objective in ("compute.p99 < 1s", "service.p99 < 1s"):
         (item,) = met.objectives
         other = met.model_copy(update={"objectives": (item, item.model_copy(update={"objective": objective}))})

@@ -62,8 +62,8 @@ def test_what_is_not_served_is_bad(status: int) -> None:
     slow = parse_objective("queue.p99 < 10ms")
     misses = Misses([slow, BOUND])
     for second in range(20):
-        misses.add([Records(records.rows[second * RATE : second * RATE + half]) for half in (RATE // 2,)])
-        misses.add([Records(records.rows[second * RATE + RATE // 2 : (second + 1) * RATE])])
+        rows = records.rows[second * RATE : (second + 1) * RATE]
+        misses.add([Records(rows[: RATE // 3]), Records(rows[RATE // 3 :])])
     missed = misses.missed(lambda: records, [Histogram() for _ in METRICS])
     assert missed is not None
     assert missed.objective == slow.text

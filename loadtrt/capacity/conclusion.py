@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtrt.measure.objective import parse_objective
-from loadtrt.measure.records import METRICS
 from loadtrt.report.text import between
 from loadtrt.units import format_count, format_duration
 
@@ -22,9 +20,8 @@ def conclusion(found: Candidate) -> str:
         case "found":
             far = (found.confirmed_per_s or 0.0) < _NEAR * (found.estimate_per_s or 0.0)
             more = "; a longer --trial confirms more of it" if far else ""
-            if not any(METRICS[parse_objective(item.objective).metric].of_unserved for item in found.objectives):
-                more += "; no queue is bounded by that, so that it is no more than the engine serves"
-            return f"{_rate(found, found.confirmed_per_s)} meet {_objectives(found)}; {_capacity(found)}{more}"
+            met = f"{_rate(found, found.confirmed_per_s)} meet {_objectives(found)}{_late(found)}"
+            return f"{met}; {_capacity(found)}{more}"
         case "undecided":
             last = found.searched[-1]
             reasons = [item.reason for item in last.run.objectives if item.reason] if last.run is not None else []
@@ -37,6 +34,13 @@ def conclusion(found: Candidate) -> str:
             met = f"; at {_rate(found, found.confirmed_per_s)} the objectives are met" if found.confirmed_per_s else ""
             return f"host-bound at {format_count(found.host_bound_per_s or 0.0)}/s: {sentences[-1]}{met}"
     return ""
+
+
+def _late(found: Candidate) -> str:
+    """What the generator itself added to the confirming run, where that was too much for any but a run that met."""
+    runs = [it.run for it in found.trials if it.kind == "confirm" and it.rate_per_s == found.confirmed_per_s]
+    problems = runs[-1].problems if runs and runs[-1] is not None else ()
+    return f" although {problems[0].evidence}" if problems else ""
 
 
 def _infeasible(found: Candidate) -> str:

@@ -286,10 +286,10 @@ class _Planner:
             run.config["arrivals"] != "poisson" or run.config.get("bursts") for run in self.evidence.open
         ):
             return None
-        known = capacity.answer != "host-bound"
+        low = None if capacity.answer == "host-bound" else capacity.low_per_s
         for rate, basis in (
             (capacity.confirmed_per_s, "a confirming run"),
-            (capacity.low_per_s if known else None, "the lower end of the capacity's interval"),
+            (low, "the lower end of the capacity's interval"),
             (capacity.feasible_max_per_s, "the highest trial that met the objectives"),
         ):
             if rate:

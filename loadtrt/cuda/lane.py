@@ -4,7 +4,8 @@ A request is copy in, compute and copy out with events around each. Where inputs
 a CUDA graph, and is one launch then. Each buffer set has a stream of its own, as far as there are hardware queues: so
 copies of one overlap the compute of another, and an event makes compute of one wait for that of the one before, since
 they share the context. Where inputs are large only compute is a graph, and the lane has a stream for copies in, one for
-compute and one for copies out. Two requests in flight never share a buffer set.
+compute and one for copies out. Two requests in flight never share a buffer set. Several requests of one launch are
+copied in together, computed, and copied out together.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _CELLS_UNTIL_NS = 2 * 3600 * SECOND_NS  # a day of them would be a third of a gigabyte
-LEAST_EARLY = BLOCK // 4  # rows: to count a few takes nearly as long, and a request may come due meanwhile
+_LEAST_EARLY = BLOCK // 4  # rows: to count a few takes nearly as long, and a request may come due meanwhile
 _ROW = struct.Struct(f"{len(COLUMNS)}q")
 _PACK, _SIZE = _ROW.pack_into, _ROW.size
 
@@ -159,7 +159,7 @@ class Recorder(Tally):
     def show(self, submitted: int, completed: int, waiting: int, busy_lanes: int) -> None:
         """Tell observers how it stands, and of all rows so far."""
         self.board.show(self._number, submitted, completed, waiting, busy_lanes)
-        if self.counts_early and self._number - self._drained >= LEAST_EARLY:
+        if self.counts_early and self._number - self._drained >= _LEAST_EARLY:
             self._drain_block(self._number)
 
     def finish(self) -> None:

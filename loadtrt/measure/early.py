@@ -1,10 +1,10 @@
 """Whether a run that still goes on has shown enough: that an objective is missed, or its quantiles well enough known.
 
 The answer is the verdict's own law on the records so far (measure/verdict.py). To count a million of them and apply it
-takes 0.4 s (AMD EPYC), and makes requests late that come due meanwhile. So it is asked seldom: after a cheap
-look says that it is worth while, and after a look that was in vain only when the run is a quarter longer. The cheap
-look counts in seconds, for requests of one second are late together: with n_i requests in second i, b_i of them bad, n
-and b their sums and p = b/n,
+takes 0.4 s (AMD EPYC), and makes requests late that come due meanwhile. So it is asked seldom: after a cheap look says
+that it is worth while, and after a look that was in vain only when the run is a quarter longer. The cheap look counts
+in seconds, for requests of one second are late together: with n_i requests in second i, b_i of them bad, n and b their
+sums and p = b/n,
 
     Var(p) = k/(k − 1) · Σ (b_i − p·n_i)² / n²        N = p(1 − p) / Var(p), at most n
 

@@ -237,6 +237,12 @@ def _times(trial: Trial, names: Sequence[str]) -> tuple[float | None, ...]:
     return tuple(latency.percentiles_ns.get(name) if latency else None for name in names)
 
 
+def _in_spite(trial: Trial) -> str:
+    """Why a run is INVALID that the search took all the same, for what it took it."""
+    run = trial.run
+    return f"counts as {run.verdict}: {run.problems[0].evidence}" if run and run.problems and run.verdict else ""
+
+
 def _trials(candidate: Candidate, names: Sequence[str]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     found = [item.objective for trial in candidate.trials if trial.run for item in trial.run.objectives]
@@ -258,7 +264,7 @@ def _trials(candidate: Candidate, names: Sequence[str]) -> Table:
                 *times,
                 *bad,
                 count_or(run.ok if run else None),
-                trial.failure or trial.host_bound or "",
+                trial.failure or trial.host_bound or _in_spite(trial),
             )
         )
     told = [f"bad, {text.partition('<')[0].strip()}" for text in objectives] if len(objectives) > 1 else ["bad"]
