@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.queues import markov_tail
+from loadtrt.asked.reading import load_config
 from loadtrt.capacity.find import Finder, Wanted
 from loadtrt.capacity.queueing import Waiting, erlang_c
 from loadtrt.capacity.rig import Rig
-from loadtrt.config import load_config
 from loadtrt.environment import environment
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count
 

@@ -21,7 +21,7 @@ from loadtrt.environment import environment
 from loadtrt.measure.early import Misses, Widths
 from loadtrt.measure.histogram import Histogram
 from loadtrt.measure.interval import Interval
-from loadtrt.measure.records import Records
+from loadtrt.records.records import Records
 from loadtrt.units import SECOND_NS
 
 SECONDS = 300

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.queues import gamma_m_1, markov_quantile
+from loadtrt.asked.objective import Objective, parse_objective
 from loadtrt.capacity.demand import fewest_for, steady_demand
 from loadtrt.capacity.evidence import Evidence
 from loadtrt.capacity.fleet import plan_fleet
@@ -33,7 +34,6 @@ from loadtrt.capacity.station import Station, station
 from loadtrt.environment import environment
 from loadtrt.measure.facts import EngineInfo
 from loadtrt.measure.fleet_result import ROUTINGS, Gpu
-from loadtrt.measure.objective import Objective, parse_objective
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from pathlib import Path
 import anyio
 
 from benchmarks.watching import PORT, run_watched
-from loadtrt.config import RunConfig
+from loadtrt.asked.config import RunConfig
 from loadtrt.engines.open import open_engine
 from loadtrt.environment import environment
 from loadtrt.lanes.scheduler import Stop
@@ -49,12 +49,12 @@ class Row:
 def measure(rate: int | None, seconds: float) -> Row:
     """Drive the null engine for `seconds`, in a closed loop or at constant `rate`."""
     load = {"arrivals": "constant", "rate": rate} if rate else {"arrivals": "closed"}
-    config = RunConfig.model_validate(
-        {"engine": "simulated:null", "contexts": CONTEXTS, "duration": seconds, "warmup": 0, **load}
+    config = RunConfig.of(
+        **{"engine": "simulated:null", "contexts": CONTEXTS, "duration": seconds, "warmup": 0, **load}
     )
-    engine = open_engine(config)
+    engine = open_engine(config.model)
     session = Session()
-    inputs = make_inputs(engine.info.tensors, config.inputs, config.input_sets, {}, config.seed)
+    inputs = make_inputs(engine.info.tensors, config.model.inputs, config.model.input_sets, {}, config.model.seed)
     cpu, wall = time.process_time(), time.perf_counter()
     anyio.run(run_session, engine, config, inputs, Stop(), session)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import anyio
 
 from benchmarks.machine import machine_line
-from loadtrt.config import RunConfig
+from loadtrt.asked.config import RunConfig
 from loadtrt.cuda import lane as lane_module
 from loadtrt.cuda.runtime import call, cudart
 from loadtrt.cuda.stream import Event, GpuClock, Stream
@@ -87,8 +87,8 @@ def config_of(options: argparse.Namespace, way: Way, contexts: int, **more: Any)
     """The configuration of a closed loop that goes this way."""
     batch = {} if options.batch is None else {"batch": options.batch}
     given = {"graph": way.graph, "buffers": way.buffers, "requests_per_launch": way.per_launch, "contexts": contexts}
-    return RunConfig.model_validate(
-        {"engine": options.engine, "allow_host_code": True, "input_sets": 2, "warmup": 0.2, **given, **batch, **more}
+    return RunConfig.of(
+        **{"engine": options.engine, "allow_host_code": True, "input_sets": 2, "warmup": 0.2, **given, **batch, **more}
     )
 
 
@@ -150,10 +150,10 @@ def copied_together(way: Way) -> Iterator[None]:
 def whole_run(options: argparse.Namespace, way: Way, contexts: int) -> tuple[float, float]:
     """Requests/s of a session, and µs of processor time a request."""
     config = config_of(options, way, contexts, duration=options.seconds)
-    engine, session = load_tensorrt(config), Session()
+    engine, session = load_tensorrt(config.model), Session()
     try:
         with copied_together(way):
-            anyio.run(run_session, engine, config, inputs_for(engine, config), Stop(), session)
+            anyio.run(run_session, engine, config, inputs_for(engine, config.model), Stop(), session)
         if session.driven is None or session.recorder is None or session.failure:
             sys.exit(f"it failed: {session.failure}")
         driven = session.driven
@@ -166,11 +166,11 @@ def whole_run(options: argparse.Namespace, way: Way, contexts: int) -> tuple[flo
 def bare(options: argparse.Namespace, way: Way, contexts: int) -> tuple[float, float, float, float, float]:
     """`bare_loop` on an engine of its own."""
     config = config_of(options, way, contexts)
-    engine = load_tensorrt(config)
+    engine = load_tensorrt(config.model)
     gc.disable()
     try:
         with copied_together(way):
-            engine.allocate(inputs_for(engine, config))
+            engine.allocate(inputs_for(engine, config.model))
         bare_loop(engine, 0.2)
         return bare_loop(engine, options.seconds)
     finally:

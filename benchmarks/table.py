@@ -24,10 +24,10 @@ def row_of(result: RunResult) -> list[str]:
         value = result.metrics[metric].percentiles_ns[percentile]
         return "–" if value is None else format_duration(value)
 
-    config, rates, checked = result.config, result.throughput, result.verification
+    model, rates, checked = result.config.model, result.throughput, result.verification
     return [
-        str(config["contexts"]),
-        config["arrivals"] if config["rate"] is None else f"{config['arrivals']} {config['rate']:g}/s",
+        str(model.contexts),
+        model.load.text,
         format_count(rates.requests_per_s or 0),
         format_count(rates.inferences_per_s or 0),
         *(time("latency", percentile) for percentile in ("p50", "p99", "p99.9")),

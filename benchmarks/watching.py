@@ -34,7 +34,7 @@ import numpy as np
 
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.measure.board import KEEP
-from loadtrt.measure.records import COLUMNS
+from loadtrt.records.records import COLUMNS
 
 STRETCH_S = 0.4
 ALONE = ("--no-telemetry", "--no-live", "--quiet")

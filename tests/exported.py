@@ -12,7 +12,7 @@ from loadtrt.live.metrics import View
 from loadtrt.live.run_facts import RunFacts
 from loadtrt.live.telemetry import GpuReading
 from loadtrt.measure.board import Board
-from loadtrt.measure.records import OK
+from loadtrt.records.records import OK
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.asked.config import RunConfig
 from loadtrt.measure.facts import EngineInfo
 from loadtrt.measure.layer_comparison import LayerComparison, LayerRow, compare_passes
 from loadtrt.measure.layers import Layer, LayerTensor
@@ -55,7 +56,14 @@ def each(layers: Sequence[Layer], mode: Mode, time_ns: float) -> ProfilePass:
 def result(*passes: ProfilePass, **more: Any) -> ProfileResult:
     """A profile of a.plan on an H100. more: other fields."""
     engine = EngineInfo("tensorrt", "a.plan", "tensorrt", "10.16", "NVIDIA H100", "", 16, (), mode={"graph": "yes"})
-    found = {"loadtrt": "0", "started": "", "command": (), "config": {}, "environment": {}, "notes": ()}
+    found = {
+        "loadtrt": "0",
+        "started": "",
+        "command": (),
+        "config": RunConfig.of(engine="x"),
+        "environment": {},
+        "notes": (),
+    }
     return ProfileResult.model_validate({**found, "engine": engine, "passes": passes, **more})
 
 

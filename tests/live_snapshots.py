@@ -11,7 +11,7 @@ from loadtrt.live.run_facts import RunFacts
 from loadtrt.live.telemetry import GpuReading
 from loadtrt.measure.board import OUTCOMES, RATIOS, WINDOW_RANKS, Snapshot
 from loadtrt.measure.histogram import BUCKETS, bucket_of
-from loadtrt.measure.records import METRICS
+from loadtrt.records.records import METRICS
 from loadtrt.units import SECOND_NS
 
 START_NS = 1_800_000_000 * SECOND_NS

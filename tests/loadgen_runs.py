@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from loadtrt.load.scenario import LEAST_NS, SCENARIOS
+from loadtrt.asked.mlperf import LEAST_NS, SCENARIOS
+from loadtrt.asked.objective import parse_objective
 from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.objective import parse_objective
-from loadtrt.measure.records import COLUMNS, Records
 from loadtrt.measure.scenario import Sending, scenario_of
 from loadtrt.measure.verdict import judge
+from loadtrt.records.records import COLUMNS, Records
 
 if TYPE_CHECKING:
     from collections.abc import Callable

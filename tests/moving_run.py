@@ -11,7 +11,7 @@ from loadtrt.live.metrics import View
 from loadtrt.live.run_facts import RunFacts
 from loadtrt.live.telemetry import GpuReading
 from loadtrt.measure.board import Board
-from loadtrt.measure.records import FAILED, OK, UNSERVED
+from loadtrt.records.records import FAILED, OK, UNSERVED
 from loadtrt.units import SECOND_NS
 
 MS = 1_000_000

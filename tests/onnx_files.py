@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from loadtrt.config import RunConfig
+from loadtrt.asked.config import RunConfig
 from loadtrt.engines.onnxruntime import load_onnxruntime
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def doubling(folder: Path, *shape: Any, kind: int = TensorProto.FLOAT) -> str:
 
 
 def load(engine: str, **options: Any) -> OnnxRuntimeEngine:
-    return load_onnxruntime(RunConfig(engine=engine, **options))
+    return load_onnxruntime(RunConfig.of(engine=engine, **options).model)
 
 
 def refused(kind: type[Exception], sentence: str, engine: str, **options: Any) -> None:

@@ -11,7 +11,7 @@ import tensorrt_bench
 from fake_tensorrt import Tensor, World
 from test_build import SIZE, conv
 
-from loadtrt.config import RunConfig
+from loadtrt.asked.config import RunConfig
 from loadtrt.cuda.runtime import DeviceProperties
 from loadtrt.engines.plan_cache import cached_plan
 from loadtrt.errors import CudaError
@@ -62,10 +62,10 @@ class Rig:
 
     def plan(self, **options: Any) -> Path:
         """The plan for these options."""
-        return Path(cached_plan(self.config(**options)).config.engine)
+        return Path(cached_plan(self.config(**options).model).config.engine)
 
     def config(self, **options: Any) -> RunConfig:
-        return RunConfig.model_validate({"engine": self.model, "batch": 2, **options})
+        return RunConfig.of(**{"engine": self.model, "batch": 2, **options})
 
     def names(self) -> set[str]:
         """What is in the cache."""

@@ -43,7 +43,7 @@ def measured(*options: str) -> RunResult:
 def altered(result: RunResult, **changes: Any) -> RunResult:
     """The run with other fields, those of its engine among them as engine_*."""
     fields = {name.removeprefix("engine_"): value for name, value in changes.items() if name.startswith("engine_")}
-    data = result.model_dump()
+    data = result.model_dump(mode="json")
     data["engine"] |= fields
     return RunResult.model_validate(data | {name: changes[name] for name in changes if not name.startswith("engine_")})
 

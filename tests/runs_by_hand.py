@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from loadtrt.config import RunConfig
+from loadtrt.asked.config import RunConfig
 from loadtrt.load.tensors import TensorSpec
 from loadtrt.measure.facts import EngineInfo, MemoryBill
-from loadtrt.measure.records import METRICS
 from loadtrt.measure.result import Lane, MetricSummary, Overlap, Phases, RunResult, Steadiness, Throughput
+from loadtrt.records.records import METRICS
 from loadtrt.units import SECOND_NS
 
 US = 1_000
@@ -62,7 +62,7 @@ def run_of(
 
     times_us: medians (and means) of metrics; options: of `loadtrt run`; changes: of the result.
     """
-    config = RunConfig.model_validate({"engine": "googlenet.plan", "contexts": 2, **(options or {})})
+    config = RunConfig.of(**{"engine": "googlenet.plan", "contexts": 2, **(options or {})})
     times = dict.fromkeys((metric.name for metric in METRICS), 0.0) | {
         "latency": 4_000,
         "service": 3_900,
@@ -75,8 +75,8 @@ def run_of(
     }
     times["device"] = times["h2d"] + times["compute"] + times["d2h"]
     lanes = tuple(
-        Lane(lane=lane, requests=count // config.contexts, service_p50_ns=3_900 * US, compute_p50_ns=1_900 * US)
-        for lane in range(config.contexts)
+        Lane(lane=lane, requests=count // config.model.contexts, service_p50_ns=3_900 * US, compute_p50_ns=1_900 * US)
+        for lane in range(config.model.contexts)
     )
     values: dict[str, Any] = {
         "loadtrt": "1",
@@ -85,7 +85,7 @@ def run_of(
         "config": config.model_dump(mode="json", by_alias=True),
         "environment": {},
         "engine": engine(),
-        "memory": MemoryBill(config.contexts, config.buffers, None, None, 0, 0, 0, None),
+        "memory": MemoryBill(config.model.contexts, config.model.buffers, None, None, 0, 0, 0, None),
         "outcome": "completed",
         "failure": None,
         "valid": True,
@@ -96,7 +96,9 @@ def run_of(
         "failed": 0,
         "unserved": 0,
         "first_error": None,
-        "throughput": Throughput(requests_per_s=count / 10, inferences_per_s=count * 1.6, offered_per_s=config.rate),
+        "throughput": Throughput(
+            requests_per_s=count / 10, inferences_per_s=count * 1.6, offered_per_s=config.options().get("rate")
+        ),
         "percentiles_exact": True,
         "metrics": {name: summary(time, count) for name, time in times.items()},
         "lanes": lanes,

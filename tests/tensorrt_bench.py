@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fake_tensorrt import World, make
 
-from loadtrt.config import RunConfig
+from loadtrt.asked.config import RunConfig
 from loadtrt.cuda.runtime import DeviceProperties
 from loadtrt.engines.tensorrt import Plan, load_plan
 
@@ -40,7 +40,7 @@ class Bench:
 
     def load(self, **options: Any) -> Plan:
         given = {"engine": self.path, "allow_host_code": True, **options}
-        return load_plan(RunConfig.model_validate(given))
+        return load_plan(RunConfig.of(**given).model)
 
 
 def plan_bytes(

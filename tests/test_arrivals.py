@@ -12,19 +12,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtrt.config import RunConfig, load_config
+from loadtrt.asked.config import RunConfig
+from loadtrt.asked.load import Closed, Load, LoopedTrace, Offline, Rate, Stages, Trace
+from loadtrt.asked.reading import keys_of, load_config
 from loadtrt.engines.open import open_engine
 from loadtrt.errors import UsageError
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, run_session
-from loadtrt.load.arrivals import due_instants, offline_instants
+from loadtrt.load.arrivals import Constant, Gamma, Poisson, Process, due_instants, offline_instants
 from loadtrt.load.inputs import make_inputs
 from loadtrt.report.tables import mode_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from loadtrt.measure.records import Records
+    from loadtrt.records.records import Records
 
 SECOND = 1_000_000_000
 MS = 1_000_000
@@ -32,7 +34,7 @@ MS = 1_000_000
 
 def test_constant_arrivals_never_drift() -> None:
     """t_k = k / rate, also for the millionth."""
-    due = due_instants("constant", 300.0, 3600 * SECOND, 0, seed=1)
+    due = due_instants(Constant(), 300.0, 3600 * SECOND, 0, seed=1)
     assert len(due) == 300 * 3600
     assert due[-1] == round((len(due) - 1) * SECOND / 300)
 
@@ -40,14 +42,14 @@ def test_constant_arrivals_never_drift() -> None:
 @given(rate=st.integers(1, 2000), tenths=st.integers(1, 100))
 def test_constant_arrivals_are_as_many_as_the_rate_says(rate: int, tenths: int) -> None:
     """n = ⌈rate · T⌉, T in tenths of a second: rounding adds none."""
-    due = due_instants("constant", float(rate), tenths * SECOND // 10, 0, seed=1)
+    due = due_instants(Constant(), float(rate), tenths * SECOND // 10, 0, seed=1)
     assert len(due) == -(-rate * tenths // 10)
     assert due[-1] < tenths * SECOND // 10
 
 
 def test_poisson_counts_have_the_mean_and_variance_of_poisson() -> None:
     """Counts in disjoint windows have mean = variance = rate · window; gaps are exponential (CV 1)."""
-    due = due_instants("poisson", 1000.0, 400 * SECOND, 0, seed=3)
+    due = due_instants(Poisson(), 1000.0, 400 * SECOND, 0, seed=3)
     counts = np.bincount(due // SECOND, minlength=400)
     assert abs(counts.mean() - 1000) < 4 * math.sqrt(1000 / 400)
     assert 0.75 < counts.var() / 1000 < 1.3
@@ -62,32 +64,33 @@ def test_gamma_gaps_have_their_mean_and_deviation(cv: float) -> None:
     The standard error of a gamma's CV: its variance's is σ²·√((κ − 1) / n), κ = 3 + 6·CV², so CV's is half as large.
     """
     n = 400_000
-    gaps = np.diff(due_instants("gamma", 1000.0, 0, n, 7, cv)) / MS
+    gaps = np.diff(due_instants(Gamma(cv), 1000.0, 0, n, 7)) / MS
     assert abs(gaps.mean() - 1) < 4 * cv / math.sqrt(n)
     error = cv * math.sqrt((2 + 6 * cv**2) / n) / 2 + cv**2 / math.sqrt(n)
     assert abs(gaps.std() / gaps.mean() - cv) < 4 * error
 
 
-@pytest.mark.parametrize(("kind", "cv"), [("poisson", 1.0), ("gamma", 0.3), ("gamma", 4.0), ("gamma", 20.0)])
-def test_as_many_come_in_any_time_as_the_rate_says(kind: Any, cv: float) -> None:
+@pytest.mark.parametrize("process", [Poisson(), Gamma(0.3), Gamma(4.0), Gamma(20.0)])
+def test_as_many_come_in_any_time_as_the_rate_says(process: Process) -> None:
     """E N(t) = rate · t from the first moment, for every burstiness: over 1000 seeds within 4 standard errors.
 
     A process whose first gap is as long as any other would bring (CV² − 1) / 2 too many: 200 of 600 at CV 20.
     """
-    counts = np.array([len(due_instants(kind, 200.0, 2 * SECOND, 0, seed, cv)) for seed in range(1000)])
+    counts = np.array([len(due_instants(process, 200.0, 2 * SECOND, 0, seed)) for seed in range(1000)])
     assert abs(counts.mean() - 400) < 4 * counts.std() / math.sqrt(len(counts))
 
 
 def test_burstiness_0_is_constant_and_1_is_poisson() -> None:
     """The two ends that have names of their own, instant by instant."""
-    for kind, cv in (("constant", 0.0), ("poisson", 1.0)):
-        named = due_instants(kind, 300.0, 10 * SECOND, 0, 5)  # type: ignore[arg-type]
-        assert np.array_equal(named, due_instants("gamma", 300.0, 10 * SECOND, 0, 5, cv))
+    processes: tuple[tuple[Process, float], ...] = ((Constant(), 0.0), (Poisson(), 1.0))
+    for process, cv in processes:
+        named = due_instants(process, 300.0, 10 * SECOND, 0, 5)
+        assert np.array_equal(named, due_instants(Gamma(cv), 300.0, 10 * SECOND, 0, 5))
 
 
 def test_more_burstiness_makes_counts_vary_more() -> None:
     """Var N(t) / E N(t) tends to CV² (Cox, Renewal theory, 1962)."""
-    due = due_instants("gamma", 1000.0, 1000 * SECOND, 0, 3, 3.0)
+    due = due_instants(Gamma(3.0), 1000.0, 1000 * SECOND, 0, 3)
     counts = np.bincount(due // SECOND, minlength=1000)
     assert counts.var() / counts.mean() == pytest.approx(9, rel=0.2)
 
@@ -96,34 +99,34 @@ def test_more_burstiness_makes_counts_vary_more() -> None:
 @settings(max_examples=30, deadline=None)
 def test_instants_ascend_and_depend_on_the_seed_alone(seed: int, cv: float, requests: int) -> None:
     """Same seed, same instants; a longer schedule begins with the shorter one; ascending, int64, from 0 on."""
-    due = due_instants("gamma", 700.0, 0, requests, seed, cv)
+    due = due_instants(Gamma(cv), 700.0, 0, requests, seed)
     assert due.dtype == np.int64
     assert len(due) == requests
     assert due[0] >= 0
     assert (np.diff(due) >= 0).all()
-    assert np.array_equal(due_instants("gamma", 700.0, 0, requests + 70_000, seed, cv)[:requests], due)
+    assert np.array_equal(due_instants(Gamma(cv), 700.0, 0, requests + 70_000, seed)[:requests], due)
 
 
 def test_the_same_seed_draws_the_same_instants() -> None:
     """Seeds decide; another seed draws others; a longer schedule begins with the shorter."""
-    first = due_instants("poisson", 700.0, 2 * SECOND, 0, seed=5)
-    assert np.array_equal(first, due_instants("poisson", 700.0, 2 * SECOND, 0, seed=5))
-    assert not np.array_equal(first[:100], due_instants("poisson", 700.0, 2 * SECOND, 0, seed=6)[:100])
+    first = due_instants(Poisson(), 700.0, 2 * SECOND, 0, seed=5)
+    assert np.array_equal(first, due_instants(Poisson(), 700.0, 2 * SECOND, 0, seed=5))
+    assert not np.array_equal(first[:100], due_instants(Poisson(), 700.0, 2 * SECOND, 0, seed=6)[:100])
 
 
 def test_both_time_and_number_are_met() -> None:
     """Whichever is later: all instants within the duration, and at least so many requests."""
-    assert len(due_instants("constant", 100.0, SECOND, 250, seed=1)) == 250
-    assert len(due_instants("constant", 100.0, 5 * SECOND, 250, seed=1)) == 500
-    assert len(due_instants("poisson", 100.0, SECOND, 250, seed=1)) == 250
-    assert due_instants("poisson", 100.0, 5 * SECOND, 1, seed=1)[-1] < 5 * SECOND
+    assert len(due_instants(Constant(), 100.0, SECOND, 250, seed=1)) == 250
+    assert len(due_instants(Constant(), 100.0, 5 * SECOND, 250, seed=1)) == 500
+    assert len(due_instants(Poisson(), 100.0, SECOND, 250, seed=1)) == 250
+    assert due_instants(Poisson(), 100.0, 5 * SECOND, 1, seed=1)[-1] < 5 * SECOND
 
 
 def test_what_does_not_fit_in_memory_is_refused() -> None:
     """One sentence instead of a frozen machine, also of a rate that no float holds."""
     for rate in (1e6, math.inf):
         with pytest.raises(UsageError, match="too many to draw"):
-            due_instants("poisson", rate, 3600 * SECOND, 0, seed=1)
+            due_instants(Poisson(), rate, 3600 * SECOND, 0, seed=1)
     with pytest.raises(UsageError, match="50 000 001 requests are too many to draw"):
         offline_instants(50_000_001)
 
@@ -132,10 +135,16 @@ def test_what_does_not_fit_in_memory_is_refused() -> None:
 
 
 async def _records(options: dict[str, object]) -> Records:
-    config = RunConfig.model_validate({"engine": "simulated:service=5ms,clock=virtual", "warmup": "100ms", **options})
-    engine, session = open_engine(config), Session()
+    config = RunConfig.of(**{"engine": "simulated:service=5ms,clock=virtual", "warmup": "100ms", **options})
+    engine, session = open_engine(config.model), Session()
     try:
-        inputs = make_inputs(engine.info.tensors, config.inputs, config.input_sets, config.input_range, config.seed)
+        inputs = make_inputs(
+            engine.info.tensors,
+            config.model.inputs,
+            config.model.input_sets,
+            config.model.input_range,
+            config.model.seed,
+        )
         await run_session(engine, config, inputs, Stop(), session)
     finally:
         engine.close()
@@ -196,7 +205,7 @@ def test_the_summary_names_the_load(
     """What was asked, in one phrase of the line on how the engine was driven."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "TRACE").write_text("0\n1\n")
-    config = load_config(None, {"engine": "x", **options}).model_dump(mode="json", by_alias=True)
+    config = load_config(None, {"engine": "x", **options})
     result: Any = SimpleNamespace(config=config, engine=SimpleNamespace(batch=1, mode={}))
     assert mode_text(result) == f"1 context × 2 buffers · {words} · batch 1"
 
@@ -218,13 +227,13 @@ def test_the_summary_names_the_load(
 )
 def test_options_imply_the_arrivals(options: dict[str, object], arrivals: str) -> None:
     """Who names a rate has Poisson arrivals, who names a burstiness gamma."""
-    assert load_config(None, {"engine": "x", **options}).arrivals == arrivals
+    assert load_config(None, {"engine": "x", **options}).model.load.options()["arrivals"] == arrivals
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"arrivals": "closed", "stages": "5/s:1s"}, "closed arrivals have no stages: leave --stages out"),
+        ({"arrivals": "closed", "stages": "5/s:1s"}, "a closed loop has no stages: leave --stages out"),
         ({"stages": "5/s:1s", "rate": "5"}, "stages have rates and durations of their own, and no rate: leave --rate"),
         ({"stages": "5/s:1s", "duration": "5s"}, "and no duration: leave --duration or --stages out"),
         ({"stages": "5/s:1s", "requests": 5}, "and no requests: leave --requests or --stages out"),
@@ -234,11 +243,11 @@ def test_options_imply_the_arrivals(options: dict[str, object], arrivals: str) -
         ({"trace": "t", "rate": "5"}, "a trace has instants of its own, and no rate: leave --rate or --trace out"),
         ({"trace": "t", "duration": "5s"}, "no duration: leave --duration or --trace out, or add --trace-loop"),
         ({"trace": "t", "burstiness": 2}, "and no burstiness"),
-        ({"trace": "t", "arrivals": "poisson"}, "poisson arrivals have no trace: leave --trace out"),
+        ({"trace": "t", "arrivals": "poisson"}, "a load at a rate has no trace: leave --trace out"),
         ({"trace": "/nowhere/t"}, "cannot read trace /nowhere/t: No such file or directory"),
         ({"arrivals": "trace"}, "trace arrivals need a trace: add --trace FILE"),
-        ({"rate": "5", "time_scale": 0.5}, "--time-scale is of a trace: add --trace, or leave it out"),
-        ({"trace_loop": True}, "--trace-loop is of a trace: add --trace, or leave it out"),
+        ({"rate": "5", "time_scale": 0.5}, "--time-scale is about a trace: add --trace FILE, or leave it out"),
+        ({"trace_loop": True}, "--trace-loop is about a trace: add --trace FILE, or leave it out"),
         ({"burstiness": 4}, "gamma arrivals need a rate: add --rate, such as --rate 500/s"),
         ({"rate": "5", "arrivals": "gamma"}, "gamma arrivals need a burstiness: add --burstiness"),
         ({"rate": "5", "arrivals": "poisson", "burstiness": 2}, "poisson arrivals have no burstiness"),
@@ -248,7 +257,10 @@ def test_options_imply_the_arrivals(options: dict[str, object], arrivals: str) -
         ({"rate": "5", "bursts": "1s"}, "--bursts: '1s' is no burst and its pause: write ON/OFF"),
         ({"rate": "5", "bursts": 5}, "--bursts: '5' is no burst and its pause"),
         ({"arrivals": "offline"}, "offline arrivals need requests: add --requests"),
-        ({"arrivals": "offline", "requests": 5, "rate": "5"}, "offline arrivals have no rate, as all are due at once"),
+        (
+            {"arrivals": "offline", "requests": 5, "rate": "5"},
+            "offline arrivals have no rate, as all requests are due at once",
+        ),
         ({"arrivals": "offline", "requests": 5, "duration": "5s"}, "offline arrivals have no duration"),
     ],
 )
@@ -271,29 +283,34 @@ def test_the_command_lines_load_wins_over_the_files(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text("0\n1\n2\n")
     stages = _file(tmp_path, stages="5/s:1s, 9/s:1s", burstiness=4)
-    assert load_config(stages, {"rate": "7/s"}).arrivals == "gamma"
-    assert load_config(stages, {"rate": "7/s"}).stages is None
-    assert load_config(stages, {"arrivals": "poisson"}).stages == "5/s:1s, 9/s:1s"
-    assert load_config(stages, {"arrivals": "closed"}).rate is None
-    assert load_config(stages, {"trace": str(trace)}).rate == pytest.approx(1)
-    assert load_config(stages, {"arrivals": "offline", "requests": 3}).burstiness is None
+
+    def load(file: Path, **options: object) -> Load:
+        return load_config(file, options).model.load
+
+    assert load(stages, rate="7/s") == Rate(Gamma(4), 7)
+    assert load(stages, arrivals="poisson") == Stages(Poisson(), "5/s:1s, 9/s:1s")
+    assert load(stages, arrivals="closed") == Closed()
+    assert load(stages, trace=str(trace)) == Trace(str(trace))
+    assert load(stages, arrivals="offline", requests=3) == Offline()
     replay = _file(tmp_path, arrivals="trace", trace=str(trace), time_scale=0.5)
-    assert load_config(replay, {"time_scale": 0.25}).rate == pytest.approx(4)
-    assert load_config(replay, {"stages": "5/s:1s"}).arrivals == "poisson"
-    assert load_config(replay, {"trace_loop": True, "duration": "9s"}).least_duration_ns == 9 * SECOND
+    assert load(replay, time_scale=0.25) == Trace(str(trace), scale=0.25)
+    assert load(replay, stages="5/s:1s") == Stages(Poisson(), "5/s:1s")
+    looped = load_config(replay, {"trace_loop": True, "duration": "9s"})
+    assert (looped.model.load, looped.least_ns(looped.model)) == (LoopedTrace(str(trace), scale=0.5), 9 * SECOND)
     steady = _file(tmp_path, arrivals="poisson", rate="5/s", duration="5s")
-    assert load_config(steady, {"burstiness": 2}).arrivals == "gamma"
-    assert load_config(steady, {"stages": "5/s:1s"}).least_duration_ns == SECOND
+    assert load(steady, burstiness=2) == Rate(Gamma(2), 5)
+    staged = load_config(steady, {"stages": "5/s:1s"})
+    assert staged.least_ns(staged.model) == SECOND
     assert load_config(steady, {"trace": str(trace)}).duration is None
     assert load_config(steady, {"arrivals": "constant"}).duration == 5 * SECOND
-    assert load_config(steady, {"bursts": "1s/1s"}).rate == 5
+    assert load(steady, bursts="1s/1s") == Rate(Poisson(), 5, "1s/1s")
 
 
-def test_who_takes_no_duration_from_a_file_takes_no_load(tmp_path: Path) -> None:
+def test_a_command_may_take_no_load_from_a_file(tmp_path: Path) -> None:
     """`loadtrt profile --config` of a run with stages or offline arrivals: its own length contradicts none of them."""
     for options in ({"stages": "5/s:1s"}, {"arrivals": "offline", "requests": 5}, {"trace": "gone.csv"}):
-        config = load_config(_file(tmp_path, **options), {"duration": "3s"}, without={"duration", "requests"})
-        assert (config.arrivals, config.duration) == ("closed", 3 * SECOND)
+        config = load_config(_file(tmp_path, **options), {"duration": "3s"}, without=keys_of("Load", "Ending"))
+        assert (config.model.load.options()["arrivals"], config.duration) == ("closed", 3 * SECOND)
 
 
 def test_every_load_can_be_run_again(tmp_path: Path) -> None:
@@ -312,5 +329,5 @@ def test_every_load_can_be_run_again(tmp_path: Path) -> None:
         file = tmp_path / "run.json"
         file.write_text(json.dumps({"schema_version": "loadtrt.run/1", "config": written}))
         assert load_config(file, {}) == config
-        assert load_config(file, {}).rate == config.rate
+        assert load_config(file, {}).offered_per_s(load_config(file, {}).model) == config.offered_per_s(config.model)
         assert RunConfig.model_validate(written) == config

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtrt.config import RunConfig
+from loadtrt.asked.config import RunConfig
 from loadtrt.engines.open import open_engine
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import parse_simulation
@@ -21,7 +21,7 @@ from loadtrt.lanes.session import Session, run_session
 from loadtrt.live.follower import Follower
 from loadtrt.load.inputs import make_inputs
 from loadtrt.measure.board import OUTCOMES, PHASES, RATIOS, STRIDE, Board, board_bytes
-from loadtrt.measure.records import COLUMNS, FAILED, METRICS, OK, UNSERVED
+from loadtrt.records.records import COLUMNS, FAILED, METRICS, OK, UNSERVED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -185,7 +185,7 @@ def test_phases_are_told() -> None:
 @pytest.mark.parametrize("keep", [0, 100, 1000])
 def test_a_whole_run_ends_on_the_board(keep: int, anyio_backend: tuple[str, dict[str, object]]) -> None:
     """After a run the board's counts are the result's, nothing is in flight, and the last second is shown."""
-    config = RunConfig(
+    config = RunConfig.of(
         engine="simulated:service=10ms,clock=virtual",
         contexts=2,
         arrivals="poisson",
@@ -196,8 +196,10 @@ def test_a_whole_run_ends_on_the_board(keep: int, anyio_backend: tuple[str, dict
     )
     board, session = Board(keep=keep, ring=512), Session()
     follower, looks = Follower(board, 2), []
-    engine = open_engine(config)
-    inputs = make_inputs(engine.info.tensors, config.inputs, config.input_sets, config.input_range, config.seed)
+    engine = open_engine(config.model)
+    inputs = make_inputs(
+        engine.info.tensors, config.model.inputs, config.model.input_sets, config.model.input_range, config.model.seed
+    )
     name, options = anyio_backend
 
     def tick(*_: object) -> None:

@@ -15,12 +15,13 @@ from rigs import Heard, close
 from test_sweep import await_measuring
 
 from benchmarks.queues import markov_tail
+from loadtrt.asked.objective import parse_objective
+from loadtrt.asked.reading import load_config
 from loadtrt.capacity.candidate import host_bound
 from loadtrt.capacity.conclusion import conclusion
 from loadtrt.capacity.find import Finder, Wanted
 from loadtrt.capacity.queueing import Waiting, erlang_c
 from loadtrt.capacity.rig import Rig
-from loadtrt.config import load_config
 from loadtrt.errors import UsageError
 from loadtrt.measure.capacity_result import CapacityResult
 from loadtrt.measure.result import Problem
@@ -78,9 +79,9 @@ def test_a_search_keeps_every_run_and_ends_confirmed(whole: tuple[CapacityResult
     assert len({trial.seed for trial in best.searched}) == len(best.searched)
     for trial in best.searched:
         assert trial.run is not None
-        assert trial.run.config["rate"] == trial.rate_per_s
-        assert trial.run.config["seed"] == trial.seed
-        assert trial.run.config["duration"] == ("3s" if trial.kind == "search" else "15s")
+        assert trial.run.config.options()["rate"] == trial.rate_per_s
+        assert trial.run.config.options()["seed"] == trial.seed
+        assert trial.run.config.options()["duration"] == ("3s" if trial.kind == "search" else "15s")
     sizes = [sum(len(each.trials) for each in one.candidates) for one in kept]
     assert set(range(1, sizes[-1] + 1)) <= set(sizes)
     assert best.confirmed_per_s is not None
@@ -169,7 +170,7 @@ def test_trials_of_few_requests_last_longer_and_it_is_told(rig: Rig) -> None:
     (only,) = result.candidates
     first = only.searched[0].run
     assert first is not None
-    assert first.config["duration"] == "1m"
+    assert first.config.options()["duration"] == "1m"
     assert all(trial.run is not None and trial.run.ok >= 200 for trial in only.ladder)
     assert only.answer == "found"
     text = capacity_text(result)
@@ -270,7 +271,7 @@ def test_several_objectives_hold_together(rig: Rig) -> None:
     best = result.best
     assert best is not None
     assert best.binding == "latency.p99 < 12ms"
-    assert [item.objective for item in best.objectives] == ["latency.p50 < 20ms", "latency.p99 < 12ms"]
+    assert [item.objective.text for item in best.objectives] == ["latency.p50 < 20ms", "latency.p99 < 12ms"]
     assert all(len(trial.run.objectives) == 2 for trial in best.searched if trial.run)
     rows = [line for line in capacity_text(result).splitlines() if "undecided" in line or "  m" in line]
     for metric in ("latency.p50", "latency.p99"):
@@ -342,7 +343,9 @@ def test_what_is_met_in_spite_of_a_late_generator_is_met(
     assert f"counts as met: {problem.evidence}" in page
     for objective in ("compute.p99 < 1s", "service.p99 < 1s"):
         (item,) = met.objectives
-        other = met.model_copy(update={"objectives": (item, item.model_copy(update={"objective": objective}))})
+        other = met.model_copy(
+            update={"objectives": (item, item.model_copy(update={"objective": parse_objective(objective)}))}
+        )
         assert "1.00 s late at p99" in (host_bound(other, None) or "")
 
 

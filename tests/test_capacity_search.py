@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.queues import markov_tail
+from loadtrt.asked.objective import parse_objective
 from loadtrt.capacity.queueing import Waiting, erlang_c
 from loadtrt.capacity.search import CONFIRM_TIMES, MOST_CONFIRMS, MOST_REFUTES, Search, Share, Step, Told
 from loadtrt.capacity.threshold import Seen, estimate, log_odds
-from loadtrt.measure.objective import parse_objective
 from loadtrt.measure.verdict import LEAST_MET, share_interval
 
 if TYPE_CHECKING:

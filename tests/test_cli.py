@@ -140,9 +140,9 @@ def test_a_configuration_file_runs() -> None:
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.name)
 def test_every_example_configuration_is_valid(file: Path) -> None:
     """configs/ holds nothing that load_config refuses."""
-    from loadtrt.config import load_config
+    from loadtrt.asked.reading import load_config
 
-    assert load_config(file, {}).engine
+    assert load_config(file, {}).model.engine
 
 
 def test_a_fault_of_our_own_is_a_sentence_too(
@@ -209,7 +209,7 @@ def test_a_result_can_be_run_again(tmp_path: Path) -> None:
     assert file.read_bytes() == before
     first, second = (RunResult.model_validate_json(path.read_text()) for path in (file, again))
     assert first.histograms == second.histograms
-    assert first.config["contexts"] == second.config["contexts"] == 3
+    assert first.config.options()["contexts"] == second.config.options()["contexts"] == 3
 
 
 def test_a_terminal_shows_what_goes_on(tmp_path: Path) -> None:
@@ -242,8 +242,8 @@ def test_an_interrupt_inside_an_import_is_an_interrupt(monkeypatch: pytest.Monke
 
 def test_an_impatient_interrupt_waits_for_the_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """SIGINT while the result is summed up and written changes nothing; afterwards it works again."""
+    from loadtrt.asked.reading import load_config
     from loadtrt.cli import running
-    from loadtrt.config import load_config
     from loadtrt.lanes import outcome
     from loadtrt.lanes.outcome import result_of
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtrt.measure.cohorts import SAMPLED, cohorts_of, sample_of
-from loadtrt.measure.records import COLUMNS, DROPPED, FAILED, OK, UNSERVED, Records
 from loadtrt.measure.sampling import least_samples
+from loadtrt.records.records import COLUMNS, DROPPED, FAILED, OK, UNSERVED, Records
 
 START = 10**9
 

@@ -108,7 +108,7 @@ def test_two_runs(measured: dict[str, dict[str, Any]], save: Save) -> None:
 def test_settings_that_differ_are_named(measured: dict[str, dict[str, Any]], save: Save) -> None:
     """These alone: contexts, batch, mode, ...; batches tell requests from inferences."""
     other = json.loads(json.dumps(measured["fast"]))
-    other["config"]["contexts"] = 4
+    next(iter(other["config"]["models"].values()))["contexts"] = 4
     other["engine"] |= {"batch": 16, "mode": {**other["engine"]["mode"], "graph": "yes"}}
     other["throughput"]["inferences_per_s"] = 16_000.0
     text = _compare(save("a.json", measured["fast"]), save("b.json", other))

@@ -12,8 +12,10 @@ import pytest
 from click.testing import CliRunner
 from runs_by_hand import run_of
 
+from loadtrt.asked.load import Closed, Load, Offline, Rate, Stages, Trace
+from loadtrt.asked.reading import varied
 from loadtrt.cli.main import cli
-from loadtrt.load.arrivals import drawn_load, steady_load
+from loadtrt.load.arrivals import Constant, Gamma, Poisson
 from loadtrt.measure.histogram import Histogram
 from loadtrt.measure.measured import Measured
 from loadtrt.measure.regression import Judged, compare, parse_threshold, ratio_of
@@ -87,9 +89,8 @@ def test_runs_of_one_side_with_one_seed_decide_nothing(side: str) -> None:
 def test_where_the_seed_says_what_the_load_is(options: dict[str, Any], seed: int | None) -> None:
     """Where arrivals, or the parts of a mix, are drawn."""
     run = run_of()
-    config = {"arrivals": "poisson" if "stages" in options else "closed", **options}
-    assert (1 if drawn_load(config["arrivals"], config.get("mix")) else None) == seed
-    assert side_of("a.json", run.model_copy(update={"config": run.config | config})).measured.seed == seed
+    config = varied(run.config, **options)
+    assert side_of("a.json", run.model_copy(update={"config": config})).measured.seed == seed
 
 
 # --- requests that were lost
@@ -156,21 +157,21 @@ def test_a_bounded_queue_does_not_pass_a_gate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "steady"),
+    ("load", "steady"),
     [
-        (("closed", None, None), True),
-        (("constant", None, None), True),
-        (("poisson", None, None), True),
-        (("gamma", None, None), True),
-        (("poisson", None, "1s/4s"), False),
-        (("poisson", "100/s:10s", None), False),
-        (("trace", None, None), False),
-        (("offline", None, None), False),
+        (Closed(), True),
+        (Rate(Constant(), 100), True),
+        (Rate(Poisson(), 100), True),
+        (Rate(Gamma(4), 100), True),
+        (Rate(Poisson(), 100, "1s/4s"), False),
+        (Stages(Poisson(), "100/s:10s"), False),
+        (Trace("t.csv"), False),
+        (Offline(), False),
     ],
 )
-def test_what_is_a_steady_load(options: tuple[str, str | None, str | None], steady: bool) -> None:
+def test_what_is_a_steady_load(load: Load, steady: bool) -> None:
     """One rate at all times, however its gaps vary."""
-    assert steady_load(*options) is steady
+    assert load.steady is steady
 
 
 @pytest.mark.parametrize(
@@ -218,10 +219,10 @@ def test_gates_on_a_load_that_changes_need_several_runs() -> None:
         assert found.reason.startswith("the load of 1.json is not steady")
         assert _judged(text, bursts, bursts).verdict == "not regressed"
     assert _judged("compute.p99 +5%", bursts[:1], bursts[1:2]).verdict == "not regressed"
-    config = {"arrivals": "poisson", "bursts": "1s/4s"}
     run = run_of()
+    config = varied(run.config, rate="500/s", bursts="1s/4s")
     assert side_of("a", run).measured.steady
-    assert not side_of("a", run.model_copy(update={"config": run.config | config})).measured.steady
+    assert not side_of("a", run.model_copy(update={"config": config})).measured.steady
 
 
 # --- how runs differ
@@ -240,15 +241,20 @@ def test_gates_on_a_load_that_changes_need_several_runs() -> None:
 def test_options_that_differ_are_named(option: str, value: object, said: str) -> None:
     """Whatever changes what is measured."""
     run = run_of()
-    other = run.model_copy(update={"config": run.config | {option: value}})
+    other = run.model_copy(update={"config": varied(run.config, **{"rate": "100/s", option: value})})
     assert said in _text(run, other)
     assert "different" not in _text(other, other)
 
 
-def test_a_trace_that_is_slower_is_named() -> None:
+def test_a_trace_that_is_slower_is_named(tmp_path: Path) -> None:
     """time_scale, which is of traces alone."""
     run = run_of()
-    one, two = (run.model_copy(update={"config": run.config | {"trace": "t.csv", "time_scale": x}}) for x in (1.0, 0.5))
+    trace = tmp_path / "t.csv"
+    trace.write_text("0\n1\n")
+    one, two = (
+        run.model_copy(update={"config": varied(run.config, trace=str(trace), time_scale=scale)})
+        for scale in (1.0, 0.5)
+    )
     assert "different: time_scale 1 / 0.5" in _text(one, two)
 
 

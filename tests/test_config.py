@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import pytest
 
+from loadtrt.asked.config import RunConfig
+from loadtrt.asked.load import Closed
+from loadtrt.asked.reading import FIELDS, load_config
 from loadtrt.cli.run import command
-from loadtrt.config import KEYS, RunConfig, load_config
 from loadtrt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 def test_every_option_of_run_is_a_key_and_every_key_an_option() -> None:
     """The command line and the file know the same words, so that neither can be read and ignored."""
     options = {parameter.name for parameter in command.params if isinstance(parameter, click.Option)}
-    assert {"json" if name == "json_file" else name for name in options} - {"config"} == KEYS
+    assert {"json" if name == "json_file" else name for name in options} - {"config"} == set(FIELDS)
 
 
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
@@ -29,19 +31,19 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
         "engine: simulated:null\ncontexts: 4\nmax-lateness: 2ms\nshapes: {data: 16x3x8x8}\non: onnxruntime\n"
     )
     config = load_config(file, {"contexts": 8, "buffers": None})
-    assert (config.contexts, config.buffers, config.max_lateness) == (8, 2, 2_000_000)
-    assert config.shapes == {"data": (16, 3, 8, 8)}
-    assert config.on == "onnxruntime"  # not YAML 1.1's True
+    assert (config.model.contexts, config.model.buffers, config.model.max_lateness) == (8, 2, 2_000_000)
+    assert config.model.shapes == {"data": (16, 3, 8, 8)}
+    assert config.model.on == "onnxruntime"  # not YAML 1.1's True
 
 
 def test_a_rate_makes_an_open_loop(tmp_path: Path) -> None:
     """A rate without a kind of arrivals is Poisson, and on the command line it wins over the file's closed loop."""
-    assert load_config(None, {"engine": "x", "rate": "500/s"}).arrivals == "poisson"
+    assert load_config(None, {"engine": "x", "rate": "500/s"}).model.load.options()["arrivals"] == "poisson"
     file = tmp_path / "run.yaml"
     file.write_text("engine: x\narrivals: closed\n")
-    assert load_config(file, {"rate": "5/s"}).arrivals == "poisson"
+    assert load_config(file, {"rate": "5/s"}).model.load.options()["arrivals"] == "poisson"
     file.write_text("engine: x\nrate: 5/s\n")
-    assert load_config(file, {"arrivals": "closed"}).rate is None
+    assert load_config(file, {"arrivals": "closed"}).model.load == Closed()
 
 
 @pytest.mark.parametrize(
@@ -52,14 +54,14 @@ def test_a_rate_makes_an_open_loop(tmp_path: Path) -> None:
         ({"engine": "x", "rate": "fast"}, "--rate: 'fast' is not a rate"),
         ({"engine": "x", "duration": "soon"}, "--duration: 'soon' is not a duration"),
         ({"engine": "x", "arrivals": "poisson"}, "poisson arrivals need a rate: add --rate"),
-        ({"engine": "x", "arrivals": "closed", "rate": "5"}, "closed arrivals have no rate"),
+        ({"engine": "x", "arrivals": "closed", "rate": "5"}, "a closed loop has no rate"),
         ({"engine": "x", "shapes": {"d": "1xq"}}, "--shapes.d: '1xq' is not a shape"),
         ({"engine": "x", "input_range": {"d": "1..q"}}, "--input-range.d: '1..q' is not a range"),
         ({"engine": "x", "duration": "5s", "max_duration": "1s"}, "--max-duration is shorter than --duration"),
         ({"engine": "x", "duration": "0s"}, "a run of 0s measures nothing: give --duration"),
         ({"engine": "x", "max_duration": "0s", "requests": 5}, "a run of 0s measures nothing"),
         ({"engine": "x", "precision": "3"}, "--precision: '3' is no precision: write a share above 0 and below 100%"),
-        ({"engine": "x", "max_queue": 4}, "--max-queue is for requests that come by themselves"),
+        ({"engine": "x", "max_queue": 4}, "--max-queue is for an open loop"),
         ({"engine": "x", "inputs": "zeros", "input_sets": 9}, "--input-sets counts random input sets"),
         ({"engine": "x", "contexts": 0, "buffers": 0}, "--buffers: input should be"),
     ],
@@ -94,9 +96,9 @@ def test_a_wrong_file_is_named_with_its_fault(tmp_path: Path, text: str, sentenc
 def test_a_colon_makes_no_number_of_base_60(tmp_path: Path) -> None:
     """YAML 1.1 reads 8:1 as 481; other numbers are numbers still."""
     file = tmp_path / "run.yaml"
-    file.write_text("engine: x\nmix: 8:1\nseed: 481\ntime_scale: 1.0\nrate: 9.5\n")
+    file.write_text("engine: x\nmix: 8:1\nseed: 481\nrate: 9.5\n")
     config = load_config(file, {})
-    assert (config.mix, config.seed, config.rate) == ("8:1", 481, 9.5)
+    assert (config.model.mix, config.model.seed, config.options().get("rate")) == ("8:1", 481, 9.5)
 
 
 def test_a_missing_file_says_why(tmp_path: Path) -> None:
@@ -125,14 +127,24 @@ def test_a_written_configuration_can_be_run_again(tmp_path: Path) -> None:
 
 def test_the_default_is_ten_seconds_or_the_requests_asked_for() -> None:
     """--requests alone sets no duration; with both, both must be met."""
-    assert RunConfig(engine="x").least_duration_ns == 10_000_000_000
-    assert RunConfig(engine="x", requests=5).least_duration_ns == 0
-    assert RunConfig(engine="x", requests=5, duration=0).least_duration_ns == 0
-    assert RunConfig(engine="x", requests=5, duration=7).least_duration_ns == 7_000_000_000
+    assert RunConfig.of(engine="x").least_ns(RunConfig.of(engine="x").model) == 10_000_000_000
+    assert RunConfig.of(engine="x", requests=5).least_ns(RunConfig.of(engine="x", requests=5).model) == 0
+    assert (
+        RunConfig.of(engine="x", requests=5, duration=0).least_ns(
+            RunConfig.of(engine="x", requests=5, duration=0).model
+        )
+        == 0
+    )
+    assert (
+        RunConfig.of(engine="x", requests=5, duration=7).least_ns(
+            RunConfig.of(engine="x", requests=5, duration=7).model
+        )
+        == 7_000_000_000
+    )
 
 
 @pytest.mark.parametrize("other", [{"rate": "100/s"}, {"mix": "1:0.5, 2:0.5"}])
 def test_several_requests_a_launch_are_for_closed_loops_of_one_size(other: dict[str, Any]) -> None:
     """Where requests come by themselves, or differ in size, the next ones of a launch are not there."""
-    with pytest.raises(ValueError, match=r"--requests-per-launch is for closed loops of one size.*leave it out, or"):
-        RunConfig.model_validate({"engine": "x.plan", "requests_per_launch": 4, **other})
+    with pytest.raises(UsageError, match=r"--requests-per-launch is for closed loops of one size.*leave it out, or"):
+        RunConfig.of(**{"engine": "x.plan", "requests_per_launch": 4, **other})

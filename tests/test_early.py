@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from loadtrt.asked.objective import parse_objective
 from loadtrt.measure.early import LEAST_SECONDS, Misses, Widths, effective_requests, ranks_of
 from loadtrt.measure.histogram import Histogram
 from loadtrt.measure.interval import Interval
-from loadtrt.measure.objective import parse_objective
-from loadtrt.measure.records import COLUMNS, DROPPED, FAILED, METRICS, UNSERVED, Records
+from loadtrt.records.records import COLUMNS, DROPPED, FAILED, METRICS, UNSERVED, Records
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 RATE = 1000  # requests a second
@@ -66,7 +66,7 @@ def test_what_is_not_served_is_bad(status: int) -> None:
         misses.add([Records(rows[: RATE // 3]), Records(rows[RATE // 3 :])])
     missed = misses.missed(lambda: records, [Histogram() for _ in METRICS])
     assert missed is not None
-    assert missed.objective == slow.text
+    assert missed.objective == slow
     assert missed.bad == pytest.approx(1 / 30, rel=0.01)
 
 

@@ -16,7 +16,7 @@ from prometheus import free_port, running_prometheus
 from loadtrt.errors import UsageError
 from loadtrt.live.exporter import Exporter
 from loadtrt.measure.families import FAMILIES
-from loadtrt.measure.records import FAILED, METRICS, UNSERVED
+from loadtrt.records.records import FAILED, METRICS, UNSERVED
 from loadtrt.units import SECOND_NS, parse_address
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from runs_by_hand import US, engine, run_of, summary
 from test_gpu_findings import second, telemetry
 
+from loadtrt.asked.config import RunConfig
 from loadtrt.cli.main import cli
 from loadtrt.measure.findings import findings_of
 from loadtrt.measure.layers import Layer
@@ -29,7 +29,6 @@ from loadtrt.measure.result import (
     Steadiness,
     Throughput,
 )
-from loadtrt.report.tables import summary_text
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -261,7 +260,14 @@ def _profile(alone_us: float, mode: Any = "graph") -> ProfileResult:
     times = LayerTimes(layer=Layer("all"), count=9, total_ns=1, average_ns=1, median_ns=1, p99_ns=None, share=1)
     one = ProfilePass(mode=mode, inferences=9, layers=(times,), layers_ns=1, inference_ns=alone_us * US, whole=9)
     return ProfileResult(
-        loadtrt="1", started="", command=(), config={}, environment={}, engine=engine(), passes=(one,), notes=()
+        loadtrt="1",
+        started="",
+        command=(),
+        config=RunConfig.of(engine="x"),
+        environment={},
+        engine=engine(),
+        passes=(one,),
+        notes=(),
     )
 
 
@@ -639,27 +645,3 @@ def test_a_run_keeps_its_steadiness_cohorts_and_sample(tmp_path: Path) -> None:
     latencies = [done - due for due, done in zip(columns["due"], columns["completed"], strict=True)]
     assert max(latencies) == result.metrics["latency"].max_ns
     assert RunResult.model_validate_json(result.model_dump_json()) == result
-
-
-def test_files_from_before_there_were_findings(tmp_path: Path) -> None:
-    """Without the fields they are read, and reports find in them what they can."""
-    result, _ = _measured(tmp_path, "--engine", "simulated:service=5ms,clock=virtual", "--duration", "1s")
-    content = json.loads((tmp_path / "run.json").read_text())
-    for field in (
-        "findings",
-        "steadiness",
-        "cohorts",
-        "sample",
-        "mix",
-        "batches",
-        "ended_early",
-        "dropped",
-        "inferences",
-    ):
-        del content[field]
-    for option in ("bursts", "stages", "burstiness", "batcher", "mix", "max_queue", "trace", "telemetry"):
-        content["config"].pop(option)
-    old = RunResult.model_validate(content)
-    assert (old.findings, old.steadiness, old.cohorts, old.sample) == ((), None, {}, None)
-    assert findings_of(old) == result.findings
-    assert "finding: 201 requests tell" in summary_text(old)

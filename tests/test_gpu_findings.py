@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtrt.config import RunConfig
+from loadtrt.asked.config import RunConfig
 from loadtrt.engines.open import open_engine
 from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
@@ -166,9 +166,11 @@ def test_borders(seconds: list[GpuInterval]) -> None:
 
 def test_in_the_summary() -> None:
     """Power, energy and the slowed-down share in one line, findings after the verdict, which they do not change."""
-    config = RunConfig.model_validate({"engine": "simulated:null", "requests": 50, "warmup": "0s"})
-    engine, session = open_engine(config), Session()
-    inputs = make_inputs(engine.info.tensors, config.inputs, config.input_sets, config.input_range, config.seed)
+    config = RunConfig.of(engine="simulated:null", requests=50, warmup="0s")
+    engine, session = open_engine(config.model), Session()
+    inputs = make_inputs(
+        engine.info.tensors, config.model.inputs, config.model.input_sets, config.model.input_range, config.model.seed
+    )
     bill = engine.memory(inputs)
     anyio.run(run_session, engine, config, inputs, Stop(), session)
     plain = result_of(session, engine, config, bill, run="", load_ns=0, started="", command=(), environment={})

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from loadtrt.asked.config import RunConfig
 from loadtrt.capacity import gpu_watch
 from loadtrt.capacity.gpu_watch import GpuWatch
 from loadtrt.cli.voice import Voice
 from loadtrt.cli.watching import Watchers
-from loadtrt.config import RunConfig
 from loadtrt.errors import EngineError
 from loadtrt.live.telemetry import GpuReading
 from loadtrt.measure.telemetry import GpuFacts, SamplingCost, telemetry_of
@@ -99,7 +99,7 @@ def test_one_observer_tells_of_every_run(gpu: FakeGpu) -> None:
 
 def test_a_single_runs_energy_is_shared_by_what_it_served(monkeypatch: pytest.MonkeyPatch) -> None:
     """`loadtrt run` asks for the telemetry of its span and of the inferences counted, whatever sizes requests had."""
-    watchers = Watchers(RunConfig(engine="simulated:null", live=False), Voice(quiet=True), "r")
+    watchers = Watchers(RunConfig.of(engine="simulated:null", live=False), Voice(quiet=True), "r")
     observer = FakeObserver(None)
     monkeypatch.setattr(watchers, "_observer", observer)
     monkeypatch.setattr(watchers, "_samples", True)

@@ -12,7 +12,7 @@ from layer_sides import each, profile_file, result
 from loadtrt.cli.compare import holds_results, profile_of, read_side
 from loadtrt.errors import UsageError
 from loadtrt.measure.layers import Layer
-from loadtrt.measure.records import COLUMNS, Records
+from loadtrt.records.records import COLUMNS, Records
 from loadtrt.report.trtexec import times_json
 
 PASS = each([Layer("conv")], "graph", 1000.0)

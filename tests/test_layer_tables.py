@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from loadtrt.asked.config import RunConfig
 from loadtrt.engines.layers import parse_layers
 from loadtrt.measure.facts import EngineInfo
 from loadtrt.measure.layer_comparison import compare_passes
@@ -38,7 +39,14 @@ def profile(*layers: tuple[Layer, float], inferences: int = 1, whole_ns: Sequenc
 
 def result(*passes: ProfilePass, engine: EngineInfo | None = None, **more: Any) -> ProfileResult:
     """A profile of net.plan, or of another engine. more: other fields, such as the notes."""
-    found = {"loadtrt": "0", "started": "", "command": (), "config": {}, "environment": {}, "notes": ()}
+    found = {
+        "loadtrt": "0",
+        "started": "",
+        "command": (),
+        "config": RunConfig.of(engine="x"),
+        "environment": {},
+        "notes": (),
+    }
     return ProfileResult.model_validate({**found, "engine": engine or net(), "passes": passes, **more})
 
 

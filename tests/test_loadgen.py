@@ -19,12 +19,12 @@ from loadgen_runs import NAMES, Told, at_once, judged, lg, run_loadgen
 from onnx import TensorProto, helper
 from onnx_files import load, save
 
-from loadtrt.config import RunConfig
+from loadtrt.asked.config import RunConfig
+from loadtrt.asked.mlperf import LEAST_NS, SCENARIOS
 from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
-from loadtrt.load.arrivals import due_instants
-from loadtrt.load.scenario import LEAST_NS, SCENARIOS
+from loadtrt.load.arrivals import Poisson, due_instants
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,7 +124,7 @@ def test_poisson_is_poisson(tmp_path: Path) -> None:
     n, rate = 10_000, 50_000.0
     asked: Any = {"min_query_count": n + 1, "server_target_qps": rate, "schedule_rng_seed": 7}
     theirs = np.diff(run_loadgen("server", tmp_path, at_once, **asked).due.astype(np.float64))
-    ours = np.diff(due_instants("poisson", rate, 0, n + 1, seed=7).astype(np.float64))
+    ours = np.diff(due_instants(Poisson(), rate, 0, n + 1, seed=7).astype(np.float64))
     for gaps in (theirs, ours):
         assert gaps.mean() * rate / 1e9 == pytest.approx(1, abs=4 / np.sqrt(n))
         assert gaps.std() / gaps.mean() == pytest.approx(1, abs=4 / np.sqrt(n))
@@ -185,7 +185,7 @@ class _Both:
         self._options: dict[str, Any] = {"engine": _product(folder), "buffers": buffers, "threads_per_context": 1}
         self._engine = load(**self._options)
         config = RunConfig.model_validate(self._options)
-        self._inputs = inputs_for(self._engine, config)
+        self._inputs = inputs_for(self._engine, config.model)
         self._engine.allocate(self._inputs)
         self.session = _Session(self._engine, self._inputs)
 
@@ -201,7 +201,7 @@ class _Both:
 
     def loadtrt(self, name: str, **options: Any) -> RunResult:
         """A run of the scenario, of which every request was served."""
-        config = RunConfig.model_validate({**self._options, "scenario": name, "warmup": "100ms", **options})
+        config = RunConfig.of(**{**self._options, "scenario": name, "warmup": "100ms", **options})
         session, bill = Session(), self._engine.memory(self._inputs)
         anyio.run(partial(run_session, self._engine, config, self._inputs, Stop(), session, allocated=True))
         result = result_of(

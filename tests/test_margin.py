@@ -14,9 +14,9 @@ from runs_by_hand import run_of
 from benchmarks.verdicts import SERVICE_NS, run
 from loadtrt.measure.histogram import QUANTILE_ERROR, Histogram
 from loadtrt.measure.margin import least_for_margin, margins, rate_margin
-from loadtrt.measure.records import COLUMNS, FAILED, METRICS, Records
 from loadtrt.measure.result import MetricSummary, ObjectiveShare
 from loadtrt.measure.summary import PERCENTILES, summarize
+from loadtrt.records.records import COLUMNS, FAILED, METRICS, Records
 from loadtrt.report.tables import summary_text
 from loadtrt.report.text import percent_text
 

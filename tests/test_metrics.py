@@ -26,7 +26,7 @@ from loadtrt.measure import families as table
 from loadtrt.measure.board import OUTCOMES, PHASES, RATIOS, WINDOW_RANKS
 from loadtrt.measure.families import BOUNDS_NS, FAMILIES, label_name
 from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.records import FAILED, METRICS, OK, UNSERVED
+from loadtrt.records.records import FAILED, METRICS, OK, UNSERVED
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx_files import save
 
-from loadtrt.config import RunConfig, load_config
+from loadtrt.asked.config import RunConfig
+from loadtrt.asked.reading import keys_of, load_config
 from loadtrt.engines.open import open_engine
 from loadtrt.errors import UsageError
 from loadtrt.lanes.outcome import result_of
@@ -23,7 +24,7 @@ from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.session import Session, inputs_for, run_session
 from loadtrt.load.batcher import Batcher, Batching, parse_batching
 from loadtrt.load.mix import draw, parse_mix
-from loadtrt.measure.records import DROPPED, OK, Records
+from loadtrt.records.records import DROPPED, OK, Records
 from loadtrt.report.openmetrics import openmetrics_text
 from loadtrt.report.tables import summary_text
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
@@ -39,9 +40,9 @@ MS = MILLISECOND_NS
 async def run(options: dict[str, Any]) -> tuple[RunResult, Records]:
     """A whole run on a simulated engine in virtual time, and its records with instants from the start."""
     config = load_config(None, {"engine": "simulated:service=5ms,clock=virtual", "warmup": "0s", **options})
-    engine, session = open_engine(config), Session()
+    engine, session = open_engine(config.model), Session()
     try:
-        inputs = inputs_for(engine, config)
+        inputs = inputs_for(engine, config.model)
         bill = engine.memory(inputs)
         await run_session(engine, config, inputs, Stop(), session)
         result = result_of(session, engine, config, bill, run="r", load_ns=0, started="", command=(), environment={})
@@ -57,11 +58,11 @@ async def driven(due: list[int], contexts: int = 1, **load: Any) -> tuple[Record
     """What becomes of requests due at these instants, each served in 5 ms + 1 ms an item; records by due instant."""
     batcher: Batcher | None = load.get("batcher")
     sizes = batcher.batching.sizes if batcher else (1,)
-    config = RunConfig(engine="simulated:service=5ms,item=1ms,clock=virtual", contexts=contexts, buffers=1)
+    config = RunConfig.of(engine="simulated:service=5ms,item=1ms,clock=virtual", contexts=contexts, buffers=1)
     if batcher:
-        config = config.model_copy(update={"batcher": f"max={sizes[-1]},sizes={'/'.join(map(str, sizes))}"})
-    engine = open_engine(config)
-    engine.allocate(inputs_for(engine, config.model_copy(update={"input_sets": 1})))
+        config = config.with_model(batcher=f"max={sizes[-1]},sizes={'/'.join(map(str, sizes))}")
+    engine = open_engine(config.model)
+    engine.allocate(inputs_for(engine, config.with_model(input_sets=1).model))
     recorder = Recorder(contexts, engine.now_ns())
     done = await drive(engine, recorder, Load(np.array(due, np.int64), **load), Stop())
     rows = recorder.records.rows.copy()
@@ -327,7 +328,7 @@ async def test_the_summary_tells_parts_batches_drops_and_early_ends() -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"mix": "1:1", "batcher": "max=4"}, "exclude each other"),
+        ({"mix": "1:1", "batcher": "max=4", "rate": 10}, "exclude each other"),
         ({"mix": "1:1", "batch": 4}, "leave --batch out"),
         ({"batcher": "max=4", "rate": 10, "batch": 4}, "leave --batch out"),
         ({"mix": "x=1x16:1", "shapes": {"x": (1, 16)}}, "shapes of its own"),
@@ -355,13 +356,15 @@ def test_shapes_say_the_other_open_sizes(load: dict[str, Any], tmp_path: Path) -
     model = two_inputs(tmp_path)
     for first in (1, 7):
         shapes = {"x": (first, 64), "table": (1, 64)}
-        engine = open_engine(load_config(None, {"engine": model, "on": "onnxruntime", "shapes": shapes, **load}))
+        engine = open_engine(load_config(None, {"engine": model, "on": "onnxruntime", "shapes": shapes, **load}).model)
         sizes = [{spec.name: spec.shape for spec in part if spec.is_input} for part in engine.parts]
         assert sizes == [{"x": (batch, 64), "table": (1, 64)} for batch in (1, 4)]
         assert engine.info.batch == 4
         engine.close()
     with pytest.raises(UsageError, match=r"shape Nx64x2 does not fit x .* has 2 dimensions, not 3"):
-        open_engine(load_config(None, {"engine": model, "on": "onnxruntime", "shapes": {"x": (1, 64, 2)}, **load}))
+        open_engine(
+            load_config(None, {"engine": model, "on": "onnxruntime", "shapes": {"x": (1, 64, 2)}, **load}).model
+        )
 
 
 def two_inputs(folder: Path) -> str:
@@ -396,21 +399,25 @@ def test_the_command_lines_sizes_win_over_the_files(
     path.write_text(json.dumps({"engine": "x", **file}))
     config = load_config(path, given_)
     names = ("mix", "batcher", "batch", "max_queue", "shapes")
-    assert {name: getattr(config, name) for name in names if getattr(config, name)} == kept
+    assert {name: value for name in names if (value := getattr(config.model, name))} == kept
 
 
 def test_a_profile_takes_neither_batcher_nor_bound_from_a_file(tmp_path: Path) -> None:
     """Both are of arrivals, and it takes none."""
     path = tmp_path / "file.yaml"
     path.write_text(json.dumps({"engine": "x", "rate": "9/s", "batcher": "max=4", "max_queue": 8}))
-    config = load_config(path, {}, without={"duration", "requests"})
-    assert (config.arrivals, config.batcher, config.max_queue) == ("closed", None, None)
+    config = load_config(path, {}, without=keys_of("Load", "Ending") | {"batcher"})
+    assert (config.model.load.options()["arrivals"], config.model.batcher, config.model.max_queue) == (
+        "closed",
+        None,
+        None,
+    )
 
 
 def test_the_simulated_engine_says_what_helps() -> None:
     """Its input has one shape but for the batch; who gave a mix of shapes has no --shapes to leave out."""
     with pytest.raises(UsageError, match="write the parts of --mix as sizes") as caught:
-        open_engine(load_config(None, {"engine": "simulated:null", "mix": "x=1x16:1"}))
+        open_engine(load_config(None, {"engine": "simulated:null", "mix": "x=1x16:1"}).model)
     assert "--shapes" not in str(caught.value)
 
 

@@ -9,7 +9,7 @@ import pytest
 from fake_builder import install
 
 from loadtrt import zoo
-from loadtrt.config import RunConfig
+from loadtrt.asked.config import RunConfig
 from loadtrt.engines.open import OPTIONS, open_engine
 from loadtrt.errors import CudaError, EngineError, UsageError
 
@@ -51,12 +51,11 @@ def test_what_a_model_on_tensorrt_has_no_use_for() -> None:
 @pytest.mark.parametrize("option", [name for name, kinds in OPTIONS.items() if "simulated engines" not in kinds])
 def test_an_option_that_the_simulated_engine_would_ignore_is_refused(option: str) -> None:
     """One sentence names the option and the engines that know it."""
-    config = RunConfig.model_validate(
-        {"engine": "simulated:null", option: OTHER_VALUES[option], **NEEDED.get(option, {})}
-    )
+    config = RunConfig.of(**{"engine": "simulated:null", option: OTHER_VALUES[option], **NEEDED.get(option, {})})
     flag = "--profile" if option in NEEDED else f"--{option.replace('_', '-')}"  # the first that is met
+    also = config.given("profile", "export_layer_info")
     with pytest.raises(UsageError, match=f"{flag} is for .*leave it out"):
-        open_engine(config)
+        open_engine(config.model, also=also)
 
 
 @pytest.mark.parametrize(
@@ -70,25 +69,25 @@ def test_an_option_that_the_simulated_engine_would_ignore_is_refused(option: str
 )
 def test_an_option_that_a_model_would_ignore_is_refused(on: str, option: str) -> None:
     """The same for models, by what runs them; before anything is looked for, such as a GPU."""
-    config = RunConfig.model_validate(
-        {"engine": "zoo:googlenet", "on": on, option: OTHER_VALUES[option], **NEEDED.get(option, {})}
+    config = RunConfig.of(
+        **{"engine": "zoo:googlenet", "on": on, option: OTHER_VALUES[option], **NEEDED.get(option, {})}
     )
-    flag = f"--{option.replace('_', '-')}"
+    flag, also = f"--{option.replace('_', '-')}", config.given("profile", "export_layer_info")
     with pytest.raises(UsageError, match=f"{flag} is for .*, not for models on .* such as zoo:googlenet: leave it out"):
-        open_engine(config)
+        open_engine(config.model, also=also)
 
 
 def test_a_default_that_is_spelt_out_is_no_foreign_option() -> None:
     """The configuration in a run.json names every option, and can be run again."""
-    whole = RunConfig(engine="simulated:null").model_dump(mode="json", by_alias=True)
-    open_engine(RunConfig.model_validate(whole)).close()
+    whole = RunConfig.of(engine="simulated:null").options()
+    open_engine(RunConfig.of(**whole).model).close()
 
 
 def test_a_model_is_told_by_its_bytes(tmp_path: Path) -> None:
     """An ONNX model under any name runs on ONNX Runtime where it is asked for."""
     file = tmp_path / "model.bin"
     onnx.save(zoo.make("googlenet", 1, 0), file)
-    engine = open_engine(RunConfig(engine=str(file), on="onnxruntime"))
+    engine = open_engine(RunConfig.of(engine=str(file), on="onnxruntime").model)
     assert engine.info.kind == "onnxruntime"
     engine.close()
 
@@ -117,11 +116,11 @@ def test_a_gpu_that_cannot_be_used_is_not_passed_over(
 
     for module in ("open", "plan_cache"):
         monkeypatch.setattr(f"loadtrt.engines.{module}.device_count", device_count)
-    config = RunConfig(engine="zoo:googlenet")
+    config = RunConfig.of(engine="zoo:googlenet")
     if kind != "onnxruntime":
         with pytest.raises(EngineError, match=f"{kind}.*--on onnxruntime runs the model on the CPU"):
-            open_engine(config)
+            open_engine(config.model)
         return
-    engine = open_engine(config)
+    engine = open_engine(config.model)
     assert engine.info.kind == kind
     engine.close()

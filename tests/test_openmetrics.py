@@ -17,9 +17,9 @@ from loadtrt.cli.export import command
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
 from loadtrt.measure.families import FAMILIES, HISTOGRAMS
-from loadtrt.measure.records import METRICS
 from loadtrt.measure.result import RunResult
 from loadtrt.measure.telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost
+from loadtrt.records.records import METRICS
 from loadtrt.report.openmetrics import openmetrics_text
 from loadtrt.units import SECOND_NS
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
-from loadtrt.measure.records import COLUMNS, DROPPED, FAILED, OK, UNSERVED
 from loadtrt.measure.result import RunResult, Sample
 from loadtrt.measure.telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost
+from loadtrt.records.records import COLUMNS, DROPPED, FAILED, OK, UNSERVED
 from loadtrt.report.perfetto import trace_json
 from loadtrt.units import SECOND_NS
 

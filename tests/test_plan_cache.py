@@ -21,7 +21,7 @@ from onnx import TensorProto, helper
 from plan_rig import Rig
 from test_build import SIZE, conv
 
-from loadtrt.config import RunConfig
+from loadtrt.asked.config import RunConfig
 from loadtrt.engines import plan_cache
 from loadtrt.engines.build import build_plan
 from loadtrt.engines.build_model import read_source
@@ -48,9 +48,9 @@ def test_a_model_is_built_once(version: str, monkeypatch: pytest.MonkeyPatch, tm
     where the plan comes from and what it was made of."""
     rig = Rig(version, monkeypatch, tmp_path)
     said: list[str] = []
-    first = open_engine(rig.config(), said.append)
+    first = open_engine(rig.config().model, said.append)
     first.close()
-    second = open_engine(rig.config(), said.append)
+    second = open_engine(rig.config().model, said.append)
     second.close()
     assert rig.builds == 1
     (name,) = rig.names()
@@ -124,7 +124,7 @@ def test_the_batch_is_what_shapes_decide(rig: Rig, tmp_path: Path) -> None:
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ("N", 3))
     graph = helper.make_graph([helper.make_node("Mul", ["x", "scale"], ["y"])], "test", inputs, [output])
     onnx.save(helper.make_model(graph), tmp_path / "two.onnx")
-    found = cached_plan(rig.config(engine=str(tmp_path / "two.onnx"), batch=None, shapes={"x": (8, 3)})).config
+    found = cached_plan(rig.config(engine=str(tmp_path / "two.onnx"), batch=None, shapes={"x": (8, 3)}).model).config
     assert (found.batch, found.shapes) == (8, {})
 
 
@@ -137,15 +137,15 @@ def test_a_mix_of_one_part_is_one_plan(rig: Rig, tmp_path: Path) -> None:
     onnx.save(helper.make_model(graph), tmp_path / "two.onnx")
     shapes = {"x": (1, 64), "scale": (1, 64)}
     options = {"engine": str(tmp_path / "two.onnx"), "batch": None, "shapes": shapes}
-    mixed = cached_plan(rig.config(**options, mix="8:1")).config
+    mixed = cached_plan(rig.config(**options, mix="8:1").model).config
     assert mixed.parts[0].batch == 8
-    plain = cached_plan(rig.config(**{**options, "shapes": {"x": (8, 64), "scale": (1, 64)}})).config
+    plain = cached_plan(rig.config(**{**options, "shapes": {"x": (8, 64), "scale": (1, 64)}}).model).config
     assert (mixed.engine, rig.builds) == (plain.engine, 1)
 
 
 def test_the_zoo_has_batch_1_by_default_and_says_so(rig: Rig) -> None:
     """Law: as with ONNX Runtime and `loadtrt build`."""
-    found = cached_plan(RunConfig(engine="zoo:googlenet"))
+    found = cached_plan(RunConfig.of(engine="zoo:googlenet").model)
     assert found.config.batch == 1
     assert "batch 1" in found.notes[1]
     assert {name.partition("-")[0] for name in rig.names()} == {"googlenet"}
@@ -190,7 +190,7 @@ def test_a_damaged_plan_is_built_again(damage: str, rig: Rig) -> None:
     good = plan.read_bytes()
     DAMAGES[damage](plan)
     said: list[str] = []
-    again = cached_plan(rig.config(), said.append)
+    again = cached_plan(rig.config().model, said.append)
     assert (Path(again.config.engine), plan.read_bytes()) == (plan, good)
     assert "damaged" in said[0]
     assert "in place of a damaged one" in again.notes[0]
@@ -241,7 +241,7 @@ def test_an_interrupted_build_leaves_nothing(rig: Rig) -> None:
     assert main is not None
     rig.during = lambda: signal.pthread_kill(main, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        open_engine(rig.config())
+        open_engine(rig.config().model)
     assert rig.names() == set()
     rig.during = lambda: None
     assert rig.plan().exists()
@@ -251,7 +251,7 @@ def test_a_refused_model_leaves_nothing_and_names_the_cpu(rig: Rig) -> None:
     """Law: where TensorRT cannot, the sentence says why and that ONNX Runtime may."""
     rig.told.fails = "Odd thing"
     with pytest.raises(EngineError, match=r"cannot build .*conv\.onnx; it says Odd thing \(--on onnxruntime runs"):
-        open_engine(rig.config())
+        open_engine(rig.config().model)
     assert rig.names() == set()
 
 
@@ -322,7 +322,7 @@ def test_progress_is_told(rig: Rig) -> None:
         told.set()
 
     rig.during = lambda: told.wait(30)
-    cached_plan(rig.config(), None, status)
+    cached_plan(rig.config().model, None, status)
     assert sentences[0].startswith("building, ")
     assert "0%" in sentences[0]
 
@@ -343,7 +343,7 @@ def test_progress_is_told(rig: Rig) -> None:
 def test_what_cannot_be_built_is_one_sentence(options: dict[str, Any], sentence: str, rig: Rig) -> None:
     """Law: said before anything is built or made in the cache."""
     with pytest.raises(UsageError, match=sentence) as caught:
-        open_engine(rig.config(**options))
+        open_engine(rig.config(**options).model)
     assert "\n" not in str(caught.value)
     assert (rig.builds, rig.folder.exists()) == (0, False)
 
@@ -352,14 +352,14 @@ def test_a_gpu_without_a_builder_is_told_with_both_ways_out(rig: Rig, monkeypatc
     """Law: never the CPU in silence on a machine with a GPU."""
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(EngineError, match=r"pip install 'loadtrt\[tensorrt\]'.*--on onnxruntime runs the model"):
-        open_engine(rig.config())
+        open_engine(rig.config().model)
 
 
 def test_tensorrt_without_a_gpu_is_told(rig: Rig) -> None:
     """Law: --on tensorrt says what CUDA says; --on auto takes the CPU."""
     rig.told.gpus = 0
     with pytest.raises(EngineError, match=r"cudaErrorNoDevice.*--on onnxruntime runs the model"):
-        open_engine(rig.config(on="tensorrt"))
-    engine = open_engine(rig.config())
+        open_engine(rig.config(on="tensorrt").model)
+    engine = open_engine(rig.config().model)
     assert engine.info.kind == "onnxruntime"
     engine.close()

@@ -52,7 +52,7 @@ def test_a_profile_is_shown_written_and_exported(model: str, tmp_path: Path) -> 
     (found,) = result.passes
     assert (found.mode, found.inferences) == ("plain", 5)
     assert sorted(node for layer in found.layers for node in layer.layer.nodes) == ["first", "r", "second"]
-    assert result.config["contexts"] == result.config["buffers"] == 1
+    assert result.config.options()["contexts"] == result.config.options()["buffers"] == 1
     for layer in found.layers:
         assert layer.layer.name in done.stdout
     exported = json.loads((tmp_path / "t.json").read_text())

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from tensorrt_bench import Bench
 
-from loadtrt.config import RunConfig
+from loadtrt.asked.config import RunConfig
 from loadtrt.engines.onnx_profile import fused_nodes, runs_of
 from loadtrt.engines.open import open_engine
 from loadtrt.engines.plan_profile import profile_plan
@@ -285,10 +285,10 @@ def test_names_that_optimisers_made_lead_back_too() -> None:
 def test_onnx_runtime_profiles_googlenet(fp16: bool, count: int) -> None:
     """For real: every node of the model is in exactly one layer (of FP16, all but one of two casts, which is optimised
     away), every layer has a type and a time, and a normalisation holds nothing but itself."""
-    config = RunConfig(engine="zoo:googlenet", on="onnxruntime", fp16=fp16)
-    engine = open_engine(config)
+    config = RunConfig.of(engine="zoo:googlenet", on="onnxruntime", fp16=fp16)
+    engine = open_engine(config.model)
     assert isinstance(engine, TellsLayers)
-    (inputs,) = make_inputs(engine.info.tensors, config.inputs, 1, config.input_range, config.seed)
+    (inputs,) = make_inputs(engine.info.tensors, config.model.inputs, 1, config.model.input_range, config.model.seed)
     profiled = Profiled()
     engine.profile(inputs, THREE, profiled, QUIET)
     engine.close()

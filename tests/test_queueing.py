@@ -19,8 +19,8 @@ from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import ClockName, Simulation
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
-from loadtrt.load.arrivals import due_instants
-from loadtrt.measure.records import COLUMNS, METRICS, OK, UNSERVED, Records
+from loadtrt.load.arrivals import Constant, Poisson, due_instants
+from loadtrt.records.records import COLUMNS, METRICS, OK, UNSERVED, Records
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ async def run(
 
 
 def poisson(rate: float, count: int, seed: int = 1) -> Instants:
-    return due_instants("poisson", rate, 0, count, seed)
+    return due_instants(Poisson(), rate, 0, count, seed)
 
 
 # --- exact laws
@@ -242,7 +242,7 @@ async def test_a_stall_is_seen_by_all_who_come_in_it(clock: ClockName) -> None:
 
     The request due as it begins has latency 1 s + S; those due later have less to wait; lateness is none of it.
     """
-    due = due_instants("constant", 200, 10 * SECOND_NS, 0, 1)
+    due = due_instants(Constant(), 200, 10 * SECOND_NS, 0, 1)
     stall = (SECOND_NS, 5 * SECOND_NS)
     records, recorder, _, _ = await run(due, contexts=2, buffers=2, clock=clock, service_ns=MS // 10, stall=stall)
     latency = records.completed - records.due

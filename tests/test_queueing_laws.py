@@ -17,7 +17,7 @@ from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import Simulation
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Load, Stop, drive
-from loadtrt.load.arrivals import due_instants
+from loadtrt.load.arrivals import Poisson, due_instants
 from loadtrt.measure.histogram import Histogram
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
@@ -290,7 +290,7 @@ async def test_the_model_is_the_simulated_engine(contention: float, buffers: int
         lanes = min(n, contexts)
         return 200 * lanes / (1 + contention * (lanes - 1))
 
-    due = due_instants("poisson", 0.9 * throughput(contexts), 0, count, 3)
+    due = due_instants(Poisson(), 0.9 * throughput(contexts), 0, count, 3)
     recorder = Recorder(contexts, engine.now_ns())
     await drive(engine, recorder, Load(due), Stop())
     records = recorder.records

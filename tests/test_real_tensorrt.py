@@ -72,8 +72,8 @@ def test_preflight_saves_the_process(name: str, tmp_path: Path) -> None:
         pytest.skip(f"{name} is not installed, or there is a GPU")
     path = write_plan(tmp_path / "model.plan", version=(10, 16, 1, 11), host_code=True)
     safe = (
-        "from loadtrt.engines.tensorrt import load_plan; from loadtrt.config import RunConfig\n"
-        f"load_plan(RunConfig(engine={path!r}, module={name!r}, allow_host_code=True))"
+        "from loadtrt.engines.tensorrt import load_plan; from loadtrt.asked.config import RunConfig\n"
+        f"load_plan(RunConfig.of(engine={path!r}, module={name!r}, allow_host_code=True))"
     )
     done = subprocess.run([sys.executable, "-c", safe], capture_output=True, text=True, check=False)
     assert done.returncode == 1

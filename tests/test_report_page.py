@@ -335,8 +335,7 @@ def test_files_are_told_apart_by_as_much_of_their_paths_as_it_takes() -> None:
     "changes",
     [
         {"ok": 0, "intervals": (), "lanes": (), "histograms": {}, "metrics": {}, "outcome": "failed", "failure": "no"},
-        {"config": {}, "environment": {}, "command": ()},
-        {"objectives": [{"objective": "of another time", "good": 1, "requests": 2, "value_ns": None}]},
+        {"environment": {}, "command": ()},
         {"unserved": 3, "dropped": 2, "failed": 1, "first_error": "it broke", "outcome": "interrupted"},
     ],
 )

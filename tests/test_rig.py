@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rigs import Heard, close
 
+from loadtrt.asked.reading import load_config, varied
 from loadtrt.capacity.candidate import host_bound
-from loadtrt.capacity.rig import Rig, varied
+from loadtrt.capacity.rig import Rig
 from loadtrt.capacity.scaling import fit, rungs
-from loadtrt.config import load_config
 from loadtrt.lanes.outcome import result_of
 from loadtrt.measure.capacity_result import Trial
 
@@ -115,7 +115,7 @@ def test_a_narrow_loop_has_as_many_in_flight_as_it_says(rig: Rig) -> None:
         run = rig.run(config, "", part)
         assert run.throughput.requests_per_s == pytest.approx(rate, rel=0.01)
         assert run.metrics["latency"].percentiles_ns["p50"] == latency
-        assert (run.config["contexts"], run.config["buffers"]) == part
+        assert (run.config.options()["contexts"], run.config.options()["buffers"]) == part
         assert len(run.lanes) == part[0]
 
 

@@ -13,22 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx_files import doubling
 
+from loadtrt.asked.mlperf import SCENARIOS
+from loadtrt.asked.reading import load_config
 from loadtrt.cli.main import cli
-from loadtrt.config import RunConfig, load_config
 from loadtrt.engines.open import open_engine
 from loadtrt.errors import UsageError
 from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
-from loadtrt.load.scenario import SCENARIOS
 from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.records import COLUMNS, Records
 from loadtrt.measure.scenario import Sending, least_requests, misses_allowed, scenario_of
+from loadtrt.records.records import COLUMNS, Records
 from loadtrt.report.tables import summary_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from loadtrt.asked.config import RunConfig
     from loadtrt.measure.result import RunResult, ScenarioResult
 
 MS = 1_000_000
@@ -56,7 +57,7 @@ def test_a_scenario_is_a_preset(options: dict[str, Any], preset: dict[str, Any])
     """Arrivals, lanes, the least time and count of requests; the server's twentieth mean gap lies beyond 600 s."""
     config = _config(**options)
     wanted = {key: value * 10**9 if key == "duration" and value else value for key, value in preset.items()}
-    assert {key: getattr(config, key) for key in preset} == wanted
+    assert {key: {**config.options(), "duration": config.duration}[key] for key in preset} == wanted
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_a_scenario_is_a_preset(options: dict[str, Any], preset: dict[str, Any])
 def test_what_the_user_says_wins(given_: dict[str, Any], kept: dict[str, Any]) -> None:
     """A preset fills in what nobody said: with a duration it adds no requests, with requests no duration."""
     config = _config(scenario="multi-stream", **given_)
-    assert {key: getattr(config, key) for key in kept} == kept
+    assert {key: {**config.options(), "duration": config.duration}[key] for key in kept} == kept
 
 
 @pytest.mark.parametrize(
@@ -109,9 +110,19 @@ def test_a_scenario_of_the_command_line_overrules_the_load_of_a_file(tmp_path: P
     file = tmp_path / "run.yaml"
     file.write_text("engine: simulated:null\ncontexts: 4\nbuffers: 3\nrate: 500/s\nduration: 10s\nbursts: 1s/4s\n")
     alone = load_config(file, {"scenario": "single-stream"})
-    assert (alone.contexts, alone.buffers, alone.arrivals, alone.rate) == (1, 1, "closed", None)
+    assert (
+        alone.model.contexts,
+        alone.model.buffers,
+        alone.model.load.options()["arrivals"],
+        alone.options().get("rate"),
+    ) == (1, 1, "closed", None)
     server = load_config(file, {"scenario": "server", "objective": ("latency.p99 < 1ms",)})
-    assert (server.contexts, server.rate, server.bursts, server.duration) == (4, 500, None, 601 * 10**9)
+    assert (server.model.contexts, server.options().get("rate"), server.options().get("bursts"), server.duration) == (
+        4,
+        500,
+        None,
+        601 * 10**9,
+    )
 
 
 @pytest.mark.parametrize("options", [SERVER, *({"scenario": name} for name in SCENARIOS if name != "server")])
@@ -238,12 +249,12 @@ def test_each_rule_that_is_not_kept_is_told(name: str, sending: dict[str, Any], 
 
 
 async def _run(config: RunConfig, stop_after_ns: int | None = None) -> RunResult:
-    engine, session, stop = open_engine(config), Session(), Stop()
+    engine, session, stop = open_engine(config.model), Session(), Stop()
 
     def tick(phase: str, elapsed_ns: int, *_: int) -> None:
         stop.requested |= phase == "measure" and stop_after_ns is not None and elapsed_ns >= stop_after_ns
 
-    inputs = inputs_for(engine, config)
+    inputs = inputs_for(engine, config.model)
     bill = engine.memory(inputs)
     await run_session(engine, config, inputs, stop, session, tick)
     engine.close()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from loadtrt.config import RunConfig
+from loadtrt.asked.config import RunConfig
 from loadtrt.engines.open import open_engine
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.lanes.outcome import result_of
@@ -27,7 +27,7 @@ MS = 1_000_000
 
 def _config(engine: str, **options: object) -> RunConfig:
     virtual = engine if engine == "simulated:null" else f"simulated:{engine},clock=virtual"
-    return RunConfig.model_validate({"engine": virtual, "warmup": "100ms", **options})
+    return RunConfig.of(**{"engine": virtual, "warmup": "100ms", **options})
 
 
 async def _run(
@@ -36,10 +36,12 @@ async def _run(
     meddle: Callable[[Engine], None] | None = None,
     on_tick: Callable[..., None] | None = None,
 ) -> RunResult:
-    engine = open_engine(config)
+    engine = open_engine(config.model)
     if meddle is not None:
         meddle(engine)
-    inputs = make_inputs(engine.info.tensors, config.inputs, config.input_sets, config.input_range, config.seed)
+    inputs = make_inputs(
+        engine.info.tensors, config.model.inputs, config.model.input_sets, config.model.input_range, config.model.seed
+    )
     session = Session()
     bill = engine.memory(inputs)
     try:
@@ -110,8 +112,8 @@ async def test_stopping_keeps_what_was_measured_and_waits_for_what_is_in_flight(
 async def test_cancelling_keeps_what_was_measured() -> None:
     """The second Ctrl-C: what is in flight is given up and counted as such."""
     config = _config("service=50ms,stall=1000s@1s", contexts=2, duration="60s", drain="2000s")
-    engine = open_engine(config)
-    inputs = make_inputs(engine.info.tensors, config.inputs, config.input_sets, {}, config.seed)
+    engine = open_engine(config.model)
+    inputs = make_inputs(engine.info.tensors, config.model.inputs, config.model.input_sets, {}, config.model.seed)
     session = Session()
 
     with anyio.CancelScope() as scope:
@@ -212,7 +214,7 @@ async def test_same_seed_same_run() -> None:
     """Everything random has a seed: two runs of the simulated device on its own clock agree to the nanosecond."""
     config = _config("service=5ms,cv=0.5", contexts=2, rate="150/s", duration="5s", seed=9)
     first, second = await _run(config), await _run(config)
-    other = await _run(config.model_copy(update={"seed": 10}))
+    other = await _run(config.with_model(seed=10))
     assert first.histograms == second.histograms
     assert first.histograms != other.histograms
 
@@ -229,8 +231,8 @@ async def test_warm_up_gives_every_buffer_set_its_work_and_is_not_measured() -> 
 async def test_warm_up_waits_for_steady_clocks_but_not_for_ever() -> None:
     """It goes on while the clocks move, ten seconds at most."""
     config = _config("service=5ms", requests=4)
-    engine = open_engine(config)
-    inputs = make_inputs(engine.info.tensors, config.inputs, config.input_sets, {}, config.seed)
+    engine = open_engine(config.model)
+    inputs = make_inputs(engine.info.tensors, config.model.inputs, config.model.input_sets, {}, config.model.seed)
     answers = iter([False, False, True])
     session, never = Session(), Session()
     await run_session(engine, config, inputs, Stop(), session, None, lambda: next(answers))

@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 from tensorrt_bench import Bench, bench_of
 
-from loadtrt.config import RunConfig
+from loadtrt.asked.config import RunConfig
 from loadtrt.cuda.runtime import DeviceProperties
 from loadtrt.engines.cuda_engine import load_tensorrt
 from loadtrt.engines.plan import sha256
@@ -50,7 +50,7 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
 
 def _info(bench: Bench, **options: Any) -> EngineInfo:
     given = {"engine": bench.path, "allow_host_code": True, "batch": 1, **options}
-    engine = load_tensorrt(RunConfig.model_validate(given))
+    engine = load_tensorrt(RunConfig.of(**given).model)
     engine.close()
     return engine.info
 

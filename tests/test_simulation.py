@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from loadtrt.config import RunConfig
+from loadtrt.asked.config import RunConfig
 from loadtrt.engines.simulated import NullEngine, load_simulated
 from loadtrt.engines.simulation import Simulation, parse_simulation
 from loadtrt.errors import UsageError
-from loadtrt.load.arrivals import due_instants
+from loadtrt.load.arrivals import Poisson, due_instants
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def test_service_times_have_their_mean_and_cv(distribution: Any, cv: float | Non
 
 def test_service_times_are_not_the_gaps_between_arrivals() -> None:
     """Streams of one seed are independent: |correlation| of exponential services and Poisson gaps < 4/√n."""
-    due = due_instants("poisson", 1000, 0, 10_001, seed=5)
+    due = due_instants(Poisson(), 1000, 0, 10_001, seed=5)
     services = Simulation(service_ns=MILLISECOND_NS, distribution="exponential", seed=5).service_times(1)
     drawn = np.fromiter(itertools.islice(services, 10_000), np.int64)
     for gaps in (np.diff(due), np.diff(due, prepend=0)[:-1]):
@@ -50,7 +50,7 @@ def test_faults_are_independent_of_each_other() -> None:
 
 
 def config_of(engine: str, **options: Any) -> RunConfig:
-    return RunConfig(engine=engine, **options)
+    return RunConfig.of(engine=engine, **options)
 
 
 def test_every_key_is_read() -> None:
@@ -115,7 +115,7 @@ def test_every_key_is_read() -> None:
 def test_a_faulty_specification_is_one_sentence(text: str, sentence: str) -> None:
     """Every bad input is a UsageError of one line that names the key, and the nearest known word."""
     with pytest.raises(UsageError) as caught:
-        load_simulated(config_of(f"simulated:{text}", contexts=4))
+        load_simulated(config_of(f"simulated:{text}", contexts=4).model)
     assert str(caught.value).startswith("simulated engine: ")
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -128,7 +128,7 @@ async def test_the_configuration_makes_the_engine(anyio_backend_name: str) -> No
     config = config_of(
         f"simulated:service=1ms,item=1ms,h2d=1ms,clock={clock}", contexts=3, buffers=4, batch=8, copies=False
     )
-    engine: Engine = load_simulated(config)
+    engine: Engine = load_simulated(config.model)
     assert (engine.contexts, engine.buffers, engine.info.batch) == (3, 4, 8)
     assert [str(tensor) for tensor in engine.info.tensors] == ["x fp32[8,16]", "y fp32[8,16]"]
     assert engine.info.mode == {"service": "9.00 ms", "contention": "0", "clock": clock}
@@ -143,6 +143,6 @@ async def test_the_configuration_makes_the_engine(anyio_backend_name: str) -> No
 
 def test_null_and_shapes() -> None:
     """simulated:null is the null engine; a shape has no meaning here and is refused rather than ignored."""
-    assert isinstance(load_simulated(config_of("simulated:null")), NullEngine)
+    assert isinstance(load_simulated(config_of("simulated:null").model), NullEngine)
     with pytest.raises(UsageError, match="leave --shapes out"):
-        load_simulated(config_of("simulated:null", shapes={"x": "2x16"}))
+        load_simulated(config_of("simulated:null", shapes={"x": "2x16"}).model)

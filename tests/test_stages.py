@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from loadtrt.config import RunConfig
+from loadtrt.asked.config import RunConfig
 from loadtrt.errors import UsageError
-from loadtrt.load.arrivals import due_instants
+from loadtrt.load.arrivals import Constant, Gamma, Poisson, due_instants
 from loadtrt.load.stages import Course, Stage, bursts, parse_bursts, parse_stages, steady
 
 SECOND = 1_000_000_000
@@ -88,18 +88,18 @@ def test_the_inverse_of_the_cumulative_rate_is_exact(course: Course, shares: lis
 
 def test_a_ramp_has_its_closed_form() -> None:
     """From 0 to r in T, n requests are expected by t = T·√(2n / rT): the k-th constant arrival is there, to the ns."""
-    due = due_instants("constant", parse_stages("ramp 0/s-1000/s:10s"), 10 * SECOND, 0, 1)
+    due = due_instants(Constant(), parse_stages("ramp 0/s-1000/s:10s"), 10 * SECOND, 0, 1)
     assert due.tolist() == [round(10 * SECOND * (k / 5000) ** 0.5) for k in range(5000)]
 
 
 def test_no_request_comes_in_a_pause() -> None:
     """A request that belongs to a boundary comes after the pause, also where rates are no round numbers."""
     course = parse_stages("100/m:60s, 0/s:5s, 100/m:60s, 0/s:5s")
-    due = due_instants("constant", course, course.duration_ns, 0, 1)
+    due = due_instants(Constant(), course, course.duration_ns, 0, 1)
     assert len(due) == 200
     assert due[100] == 65 * SECOND
     assert due[99] < 60 * SECOND
-    assert due_instants("constant", parse_stages("0/s:5s, 2/s:1s"), 6 * SECOND, 0, 1).tolist() == [
+    assert due_instants(Constant(), parse_stages("0/s:5s, 2/s:1s"), 6 * SECOND, 0, 1).tolist() == [
         5 * SECOND,
         5 * SECOND + SECOND // 2,
     ]
@@ -111,7 +111,7 @@ def test_bursts_keep_the_mean_rate(per_cycle: int, on: int, off: int) -> None:
     """Every cycle of on + off has rate · (on + off) requests, each within its first `on`, in any cycle."""
     rate = per_cycle * SECOND / (on + off)
     cycles = 300
-    due = due_instants("constant", bursts(rate, on, off), cycles * (on + off), 0, 1)
+    due = due_instants(Constant(), bursts(rate, on, off), cycles * (on + off), 0, 1)
     assert len(due) == cycles * per_cycle
     assert (due % (on + off) <= on).all()
     assert np.bincount(due // (on + off)).tolist() == [per_cycle] * cycles
@@ -124,7 +124,7 @@ def test_counts_of_each_stage_are_poisson() -> None:
     """
     course = parse_stages("100/s:1s, ramp 0/s-400/s:1s, 0/s:1s, 300/s:500ms, ramp 200/s-20/s:1s")
     edges = np.cumsum([0, *(stage.duration_ns for stage in course.stages)])
-    draws = [due_instants("poisson", course, course.duration_ns, 0, seed) for seed in range(400)]
+    draws = [due_instants(Poisson(), course, course.duration_ns, 0, seed) for seed in range(400)]
     counts = np.array([np.histogram(due, edges)[0] for due in draws])
     expected = np.array([100, 200, 0, 150, 110])
     assert (np.abs(counts.mean(axis=0) - expected) <= 4 * np.sqrt(expected / 400)).all()
@@ -136,7 +136,7 @@ def test_counts_of_each_stage_are_poisson() -> None:
 
 def test_within_a_ramp_instants_follow_the_rate() -> None:
     """Given their number, instants of a Poisson ramp are independent with density λ(t) / Λ (Kolmogorov's distance)."""
-    due = due_instants("poisson", parse_stages("ramp 100/s-900/s:200s"), 200 * SECOND, 0, 3)
+    due = due_instants(Poisson(), parse_stages("ramp 100/s-900/s:200s"), 200 * SECOND, 0, 3)
     t = np.sort(due) / SECOND
     law = (100 * t + 2 * t**2) / 100_000
     distance = np.abs(law - np.arange(1, len(t) + 1) / len(t)).max()
@@ -146,7 +146,7 @@ def test_within_a_ramp_instants_follow_the_rate() -> None:
 def test_gamma_bursts_of_bursts() -> None:
     """Burstiness within stages: counts of a stage vary by CV² times their mean, or nearly, and have its mean."""
     course = parse_stages("500/s:2s, 1000/s:2s")
-    draws = [due_instants("gamma", course, 4 * SECOND, 0, seed, 3.0) for seed in range(400)]
+    draws = [due_instants(Gamma(3.0), course, 4 * SECOND, 0, seed) for seed in range(400)]
     counts = np.array([np.histogram(due, [0, 2 * SECOND, 4 * SECOND])[0] for due in draws])
     assert (np.abs(counts.mean(axis=0) - [1000, 2000]) < 4 * counts.std(axis=0) / 20).all()
     assert counts.var(axis=0) / counts.mean(axis=0) == pytest.approx([9, 9], rel=0.25)
@@ -156,15 +156,15 @@ def test_a_steady_course_is_the_rate() -> None:
     """One formula for all: a rate and a course of it draw the same."""
     for course in (steady(300.0), Course((Stage(300, 300, 10 * SECOND),))):
         assert np.array_equal(
-            due_instants("poisson", course, 10 * SECOND, 0, 4), due_instants("poisson", 300.0, 10 * SECOND, 0, 4)
+            due_instants(Poisson(), course, 10 * SECOND, 0, 4), due_instants(Poisson(), 300.0, 10 * SECOND, 0, 4)
         )
 
 
 def test_a_run_with_stages_knows_its_length_and_mean_rate() -> None:
     """rate = Λ(T) / T, T: the stages' time, or max_duration if that is shorter."""
     stages = {"engine": "x", "stages": "100/s:10s, ramp 100/s-300/s:10s"}
-    config = RunConfig.model_validate(stages)
-    assert (config.least_duration_ns, config.rate) == (20 * SECOND, 150)
-    config = RunConfig.model_validate({**stages, "max_duration": "15s"})
-    assert config.least_duration_ns == 15 * SECOND
-    assert config.rate == pytest.approx((1000 + 750) / 15)
+    config = RunConfig.of(**stages)
+    assert (config.least_ns(config.model), config.offered_per_s(config.model)) == (20 * SECOND, 150)
+    config = RunConfig.of(**{**stages, "max_duration": "15s"})
+    assert config.least_ns(config.model) == 15 * SECOND
+    assert config.offered_per_s(config.model) == pytest.approx((1000 + 750) / 15)

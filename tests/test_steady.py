@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.steadiness import SYSTEMS, ever_slower, lane, measure, queue, slow_middle, slow_start
-from loadtrt.load.arrivals import due_instants
+from loadtrt.load.arrivals import Gamma, Poisson, due_instants
 from loadtrt.load.stages import course_of
 from loadtrt.measure.interval import Interval
-from loadtrt.measure.records import COLUMNS, DROPPED, FAILED, UNSERVED, Records
 from loadtrt.measure.result import Steadiness
 from loadtrt.measure.steady import LEAST_REQUESTS, mser5, steadiness_of
+from loadtrt.records.records import COLUMNS, DROPPED, FAILED, UNSERVED, Records
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 MS = MILLISECOND_NS
@@ -199,7 +199,7 @@ def test_a_slow_part_of_a_queue_is_told_with_its_end() -> None:
 
 def test_stages_that_overrun() -> None:
     """What is not meant to be steady is told that, too; a queue that only grows is overloaded and no more."""
-    due = due_instants("poisson", course_of(0, None, "500/s:8s, 2000/s:4s, 300/s:12s"), 24 * SECOND_NS, 0, 1)
+    due = due_instants(Poisson(), course_of(0, None, "500/s:8s, 2000/s:4s, 300/s:12s"), 24 * SECOND_NS, 0, 1)
     found = _open(_served(due, MS), steady=False)
     assert found.slow is not None
     assert found.slow.start_ns == pytest.approx(8 * SECOND_NS, abs=SECOND_NS)
@@ -250,7 +250,7 @@ def test_a_stall_at_the_end_is_no_overload() -> None:
 def test_bursts(bursts: str | None, cv: float, load: float) -> None:
     """Whatever the bursts, it is the mean rate that overloads; and of a load that varies only that is told."""
     course = course_of(load * 1_000, bursts, None)
-    due = due_instants("gamma", course, 110 * SECOND_NS, 0, 1, cv)
+    due = due_instants(Gamma(cv), course, 110 * SECOND_NS, 0, 1)
     assert _open(_served(due, MS), steady=False) == Steadiness(overloaded=load > 1)
 
 

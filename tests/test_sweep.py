@@ -187,7 +187,7 @@ def test_a_sweep_measures_every_point_by_its_law(tmp_path: Path) -> None:
         assert point.run.throughput.requests_per_s == pytest.approx(500, rel=0.01)
         assert point.run.throughput.inferences_per_s == pytest.approx(500 * point.settings["batch"], rel=0.01)
         assert point.run.metrics["latency"].percentiles_ns["p50"] == pytest.approx(2 * MS * point.settings["contexts"])
-        assert point.run.config["contexts"] == point.settings["contexts"]
+        assert point.run.config.options()["contexts"] == point.settings["contexts"]
     assert (found.pareto, found.knee) == ((0,), 0)
 
 
@@ -217,7 +217,7 @@ def test_rates_make_the_curve_of_latency_against_throughput(tmp_path: Path) -> N
     assert len(latencies) == 4
     assert latencies == sorted(latencies)
     assert found.pareto == (0, 1, 2, 3)
-    assert {point.run.config["arrivals"] for point in found.points if point.run} == {"poisson"}
+    assert {point.run.config.options()["arrivals"] for point in found.points if point.run} == {"poisson"}
 
 
 def test_a_point_that_fails_is_kept_with_its_sentence(tmp_path: Path) -> None:
@@ -400,9 +400,9 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(tmp_path: Path) -> No
     assert ", interrupted" in stderr
     assert f"INTERRUPTED, shown as far as it went; --resume goes on with {file}" in " ".join(stdout.split())
     assert "without --json FILE nothing was kept" in " ".join(
-        sweep_text(found.model_copy(update={"config": {**found.config, "json": None}})).split()
+        sweep_text(found.model_copy(update={"config": found.config.model_copy(update={"json_file": None})})).split()
     )
-    config = {**found.config, "duration": "100ms"}  # a day is too long for a test
+    config = {**found.config.options(), "duration": "100ms"}  # a day is too long for a test
     file.write_text(json.dumps({**found.model_dump(mode="json"), "config": config}))
     done = _loadtrt("sweep", *options, "--duration", "100ms", "--resume")
     resumed = read_result(SweepResult, file)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from loadtrt.config import RunConfig
+from loadtrt.asked.config import RunConfig
 from loadtrt.errors import UsageError
 from loadtrt.load import trace as trace_module
 from loadtrt.load.trace import read_trace
@@ -175,12 +175,12 @@ def test_a_changed_file_is_read_again(folder: Path) -> None:
 def test_a_run_with_a_trace_knows_its_length_and_mean_rate(folder: Path) -> None:
     """rate = (n − 1) / span and T = n / rate; cut by max_duration, what comes within it; looped, the trace's own."""
     file = _write(folder, json.dumps({"t": 5}) + "\n" + "".join(f'{{"t": {t}}}\n' for t in (6, 8, 13)))
-    config = RunConfig.model_validate({"engine": "x", "trace": file, "time_scale": 0.5})
-    assert config.arrivals == "trace"
-    assert config.rate == pytest.approx(3 / 4)
-    assert config.least_duration_ns == pytest.approx(16 * SECOND / 3, abs=1)
-    cut = RunConfig.model_validate({"engine": "x", "trace": file, "max_duration": "2s"})
-    assert (cut.least_duration_ns, cut.rate) == (2 * SECOND, 1.0)
-    looped = RunConfig(engine="x", trace=file, trace_loop=True, requests=100)
-    assert looped.least_duration_ns == 0
-    assert looped.rate == pytest.approx(3 / 8)
+    config = RunConfig.of(engine="x", trace=file, time_scale=0.5)
+    assert config.model.load.options()["arrivals"] == "trace"
+    assert config.offered_per_s(config.model) == pytest.approx(3 / 4)
+    assert config.least_ns(config.model) == pytest.approx(16 * SECOND / 3, abs=1)
+    cut = RunConfig.of(engine="x", trace=file, max_duration="2s")
+    assert (cut.least_ns(cut.model), cut.offered_per_s(cut.model)) == (2 * SECOND, 1.0)
+    looped = RunConfig.of(engine="x", trace=file, trace_loop=True, requests=100)
+    assert looped.least_ns(looped.model) == 0
+    assert looped.offered_per_s(looped.model) == pytest.approx(3 / 8)

@@ -22,8 +22,8 @@ from loadtrt.errors import EngineError, UsageError
 from loadtrt.measure.histogram import Histogram
 from loadtrt.measure.layers import Layer
 from loadtrt.measure.profile import ProfilePass, Samples
-from loadtrt.measure.records import COLUMNS, FAILED, METRICS, OK, UNSERVED, Records
 from loadtrt.measure.summary import summarize
+from loadtrt.records.records import COLUMNS, FAILED, METRICS, OK, UNSERVED, Records
 from loadtrt.report.documents import Kind, read_document
 from loadtrt.report.trtexec import TIMES_KEYS, layer_info_json, output_json, profile_json, times_json
 from loadtrt.report.trtexec_read import read_layer_info, read_profile, read_times, stamp_step_ns

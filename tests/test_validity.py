@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from loadtrt.asked.objective import parse_objective
 from loadtrt.measure.result import MetricSummary, Problem
 from loadtrt.measure.summary import PERCENTILES
 from loadtrt.measure.validity import lateness_limit_ns, problems_of
@@ -30,12 +31,12 @@ def _metrics(median_ns: float) -> dict[str, MetricSummary]:
 )
 def test_the_limit_is_the_greatest_of_three(median_ns: float, objectives: list[str], limit_ns: float) -> None:
     """max(250 µs, median / 10, the tightest objective on latency / 20)."""
-    assert lateness_limit_ns(_metrics(median_ns), False, None, objectives) == limit_ns
+    assert lateness_limit_ns(_metrics(median_ns), False, None, list(map(parse_objective, objectives))) == limit_ns
 
 
 def test_what_is_asked_for_holds_in_any_loop() -> None:
     """--max-lateness stands above all; without it a closed loop has no limit."""
-    assert lateness_limit_ns(_metrics(1e6), True, 5, ["latency.p99 < 10ms"]) == 5
+    assert lateness_limit_ns(_metrics(1e6), True, 5, [parse_objective("latency.p99 < 10ms")]) == 5
     assert lateness_limit_ns(_metrics(1e6), True, None) == math.inf
 
 

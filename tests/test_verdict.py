@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.verdicts import ALLOWED, SERVICE_NS, measure, objective_of, run
+from loadtrt.asked.objective import parse_objective
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
 from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.objective import parse_objective
-from loadtrt.measure.records import COLUMNS, FAILED, METRICS, UNSERVED, Records
 from loadtrt.measure.result import ObjectiveShare, RunResult
 from loadtrt.measure.summary import summarize
 from loadtrt.measure.verdict import LEAST_MET, effective_size, judge, quantile_ranks, share_interval
+from loadtrt.records.records import COLUMNS, FAILED, METRICS, UNSERVED, Records
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,7 +165,7 @@ def test_the_quantile_is_that_of_the_table() -> None:
         histogram = Histogram()
         histogram.add(latency)
         table = summarize(_records(latency), {metric.name: histogram for metric in METRICS}, complete=True)
-        assert value == table["latency"].percentiles_ns[share.quantile]
+        assert value == table["latency"].percentiles_ns[share.objective.quantile]
     lost = np.where(np.arange(20_000) < 100, FAILED, 0)
     assert _judge(_records(latency, lost)).value_ns == np.sort(latency[100:])[19_799]
 

@@ -18,7 +18,7 @@ from loadtrt.engines.cuda_engine import TensorRTEngine
 from loadtrt.engines.looks import Looks
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
-from loadtrt.measure.records import DROPPED, OK, UNSERVED
+from loadtrt.records.records import DROPPED, OK, UNSERVED
 from loadtrt.units import MILLISECOND_NS as MS
 
 if TYPE_CHECKING:

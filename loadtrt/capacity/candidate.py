@@ -11,19 +11,18 @@ from loadtrt.capacity.scaling import fit, rungs
 from loadtrt.capacity.search import Search, Share, Step, Told
 from loadtrt.capacity.start import predicted_per_s
 from loadtrt.measure.capacity_result import Candidate, ObjectiveCapacity, inferences_of
-from loadtrt.measure.objective import parse_objective
-from loadtrt.measure.records import METRICS
 from loadtrt.measure.validity import STARVED_LIMIT, lateness_limit_ns
-from loadtrt.units import SECOND_NS, format_duration, parse_duration
+from loadtrt.records.records import METRICS
+from loadtrt.units import SECOND_NS, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from loadtrt.asked.config import RunConfig
+    from loadtrt.asked.objective import Objective
     from loadtrt.capacity.search import Answer
-    from loadtrt.config import RunConfig
     from loadtrt.measure.capacity_result import Scaling, Trial
     from loadtrt.measure.facts import EngineInfo, MemoryBill
-    from loadtrt.measure.objective import Objective
     from loadtrt.measure.result import RunResult
 
 _FIRST = 0.7  # of the greatest throughput, where nothing lets expect better
@@ -44,7 +43,7 @@ class Work:
         self.failure: str | None = None
         self.dropped: str | None = None
         self._objectives, self._begin = objectives, search
-        self._rungs = rungs(config.contexts, config.buffers)
+        self._rungs = rungs(config.model.contexts, config.model.buffers)
         self._info: EngineInfo | None = None
         self._bill: MemoryBill | None = None
         self._scaling: Scaling | None = None
@@ -100,7 +99,7 @@ class Work:
     def next_seed(self) -> int:
         """Another one for each open loop: of arrivals that none of the others had."""
         told = 0 if self._search is None else len(self._search.told)
-        return int(np.random.SeedSequence([self.config.seed, 1 + told]).generate_state(1)[0])
+        return int(np.random.SeedSequence([self.config.model.seed, 1 + told]).generate_state(1)[0])
 
     def tell(self, trial: Trial) -> None:
         """A run was made. One that was interrupted or failed is kept, and says nothing."""
@@ -111,7 +110,7 @@ class Work:
         if run is None or trial.failure is not None:
             self.failure = trial.failure
         elif trial.kind != "ladder" and trial.rate_per_s and self._search is not None and run.outcome == "completed":
-            seconds = parse_duration(run.config["duration"]) / SECOND_NS
+            seconds = (run.config.duration or 0) / SECOND_NS
             step = Step(trial.kind, trial.rate_per_s, seconds)
             self._search.tell(Told(step, shares_of(run), trial.host_bound is not None))
 
@@ -135,9 +134,9 @@ class Work:
     def candidate(self) -> Candidate:
         """All that is known so far."""
         found = Candidate(
-            contexts=self.config.contexts,
-            batch=self.config.batch,
-            buffers=self.config.buffers,
+            contexts=self.config.model.contexts,
+            batch=self.config.model.batch,
+            buffers=self.config.model.buffers,
             engine=self._info,
             memory=self._bill,
             trials=tuple(self.trials),
@@ -173,7 +172,7 @@ class Work:
             "confirmed_per_s": search.confirmed,
             "objectives": tuple(
                 ObjectiveCapacity(
-                    objective=objective.text,
+                    objective=objective,
                     rate_per_s=each.rate if each.bounded_above else None,
                     low_per_s=each.low if each.bounded_below else None,
                     high_per_s=each.high if each.bounded_above else None,
@@ -187,7 +186,7 @@ class Work:
 
     @property
     def _items(self) -> float:
-        return inferences_of(self.trials) or self.config.batch or 1
+        return inferences_of(self.trials) or self.config.model.batch or 1
 
     @property
     def _first(self) -> float | None:
@@ -230,8 +229,8 @@ def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
     bounds on latencies that an open loop met it met: they count from when requests were due, so that a late generator
     only adds to them. Not where the user bounds lateness himself; nor bounds on compute, which lanes that stand idle
     make shorter."""
-    closed = run.config["arrivals"] == "closed"
-    of_due = all(METRICS[parse_objective(item.objective).metric].of_unserved for item in run.objectives)
+    closed = run.config.model.load.closed
+    of_due = all(METRICS[item.objective.metric].of_unserved for item in run.objectives)
     if run.verdict == "met" and not closed and of_due and max_lateness_ns is None:
         return None
     known = [

@@ -57,7 +57,7 @@ def _infeasible(found: Candidate) -> str:
         item, which, how = _missed(slowest), f"no rate from {rate} up", f"at {rate}"
     if item is None:
         return "no rate meets the objectives"
-    value = f", and {item.quantile} is {format_duration(item.value_ns)}" if item.value_ns is not None else ""
+    value = f", and {item.objective.quantile} is {format_duration(item.value_ns)}" if item.value_ns is not None else ""
     return f"{which} meets {item.objective}: {how} {100 * (item.bad or 0.0):.3g} % of the requests are bad{value}"
 
 
@@ -79,4 +79,4 @@ def _rate(found: Candidate, rate: float | None) -> str:
 
 
 def _objectives(found: Candidate) -> str:
-    return " and ".join(item.objective for item in found.objectives)
+    return " and ".join(item.objective.text for item in found.objectives)

@@ -17,21 +17,14 @@ from loadtrt.measure.sweep_result import SweepResult
 from loadtrt.units import SECOND_NS, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from loadtrt.asked.objective import Objective
     from loadtrt.measure.capacity_result import Candidate
     from loadtrt.measure.facts import EngineInfo
     from loadtrt.measure.result import RunResult
 
 _CROWDED = 0.97  # of the greatest throughput: less is no noise
-
-_TOLD: Mapping[str, tuple[type, ...]] = {  # by every configuration
-    "arrivals": (str,),
-    "contexts": (int,),
-    "buffers": (int,),
-    "rate": (int, float, type(None)),
-    "objective": (list, tuple),
-}
 
 Source: TypeAlias = CapacityResult | SweepResult | tuple["RunResult", ...]
 
@@ -48,7 +41,7 @@ class Evidence:
     closed: Mapping[int, RunResult]
     open: tuple[RunResult, ...]
     capacity: Candidate | None
-    objectives: tuple[str, ...]
+    objectives: tuple[Objective, ...]
     notes: tuple[str, ...]
 
 
@@ -79,27 +72,15 @@ def evidence_of(source: Source, contexts: int | None = None, batch: int | None =
     was chosen, or else of the one with the most inferences a second. Raises UsageError where that is not enough."""
     match source:
         case CapacityResult():
-            _require_told(trial.run for candidate in source.candidates for trial in candidate.trials)
             return _of_capacity(source, contexts, batch)
         case SweepResult():
             runs = tuple(point.run for point in source.points if point.run is not None)
-            _require_told(runs)
             return _of_runs(runs, "sweep", contexts, batch)
         case _:
-            _require_told(source)
             return _of_runs(source, "set of runs", contexts, batch)
 
 
-def _require_told(runs: Iterable[RunResult | None]) -> None:
-    for run in runs:
-        for name, kinds in _TOLD.items():
-            if run is not None and not isinstance(run.config.get(name), kinds):
-                raise UsageError(f"the configuration of a run does not tell its {name}, as that of loadtrt run does")
-
-
 def _of_capacity(result: CapacityResult, contexts: int | None, batch: int | None) -> Evidence:
-    if result.config.get("batcher") or result.load.get("batcher"):
-        raise UsageError("a plan does not know how batches form: search for capacity without --batcher")
     fitting = [
         each
         for each in result.candidates
@@ -158,9 +139,7 @@ def _of_capacity(result: CapacityResult, contexts: int | None, batch: int | None
 
 def _of_runs(runs: Sequence[RunResult], word: str, contexts: int | None, batch: int | None) -> Evidence:
     fitting = [run for run in runs if batch in (None, run.engine.batch)]
-    closed = [
-        run for run in fitting if run.config["arrivals"] == "closed" and contexts in (None, run.config["contexts"])
-    ]
+    closed = [run for run in fitting if run.config.model.load.closed and contexts in (None, run.config.model.contexts)]
     if not closed:
         options = (("contexts", contexts), ("batch", batch))
         which = " ".join(["", *(f"--{name} {value}" for name, value in options if value is not None)])
@@ -169,18 +148,19 @@ def _of_runs(runs: Sequence[RunResult], word: str, contexts: int | None, batch: 
             "and more"
         )
     best = max(closed, key=lambda run: (run.valid, run.throughput.inferences_per_s or 0))
-    width, buffers = best.config["contexts"], best.config["buffers"]
+    width, buffers = best.config.model.contexts, best.config.model.buffers
     notes: list[str] = []
     if len({_setting(run) for run in fitting}) > 1:
         choose = "; --batch chooses another" if len({run.engine.batch for run in fitting}) > 1 else ""
         notes.append(f"of several settings the one with the most inferences a second was taken: {_words(best)}{choose}")
     found = _Runs(notes=notes)
     for run in fitting:
-        if _setting(run) != _setting(best) or run.config["contexts"] > width:
+        if _setting(run) != _setting(best) or run.config.model.contexts > width:
             continue
-        if run.config["arrivals"] == "closed":
-            found.take(run, run.config["contexts"], f"the closed loop of {plural(run.config['contexts'], 'context')}")
-        elif run.config["contexts"] == width:
+        contexts = run.config.model.contexts
+        if run.config.model.load.closed:
+            found.take(run, contexts, f"the closed loop of {plural(contexts, 'context')}")
+        elif contexts == width:
             found.take(run, None, f"the run at {run.throughput.offered_per_s or 0:g}/s")
     ladder = found.closed
     if 1 not in ladder:
@@ -198,7 +178,7 @@ def _of_runs(runs: Sequence[RunResult], word: str, contexts: int | None, batch: 
         )
     measured = {n: _rate(run) for n, run in ladder.items()}
     made = station(width, buffers, interpolated(measured), work, alone_s=mean_ns / SECOND_NS if buffers > 1 else None)
-    asked = dict.fromkeys(text for run in (*ladder.values(), *found.open) for text in run.config["objective"])
+    asked = dict.fromkeys(each for run in (*ladder.values(), *found.open) for each in run.config.model.objectives)
     return Evidence(
         best.engine,
         made,
@@ -237,21 +217,21 @@ def _speeds(measured: Mapping[int, float], most: int) -> tuple[Speed, ...]:
 
 def _setting(run: RunResult) -> tuple[object, ...]:
     """What must be the same in all runs of a plan; contexts and the load may differ."""
-    engine, config = run.engine, run.config
+    engine, model = run.engine, run.config.model
     mode = tuple(sorted(engine.mode.items()))
-    return engine.name, engine.sha256, engine.device, engine.batch, config["buffers"], config.get("mix"), mode
+    return engine.name, engine.sha256, engine.device, engine.batch, model.buffers, model.mix, mode
 
 
 def _words(run: RunResult) -> str:
     mode = [f"{key} {value}" for key, value in run.engine.mode.items()]
-    return ", ".join([run.engine.name, f"batch {run.engine.batch}", plural(run.config["buffers"], "buffer"), *mode])
+    return ", ".join([run.engine.name, f"batch {run.engine.batch}", plural(run.config.model.buffers, "buffer"), *mode])
 
 
 def _not_alone(best: RunResult, runs: Sequence[RunResult]) -> str:
     """What is wrong with the closed loop of one context, if there is one."""
     needs = "a plan needs a closed loop with --contexts 1 and all else as in the others"
     for run in runs:
-        if run.config["arrivals"] == "closed" and run.config["contexts"] == 1:
+        if run.config.model.load.closed and run.config.model.contexts == 1:
             mode = best.engine.mode
             differ = [
                 f"{key} {value}, not {mode.get(key)}"

@@ -13,21 +13,22 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import loadtrt
+from loadtrt.asked.model import LoadOptions
+from loadtrt.asked.reading import varied
 from loadtrt.capacity.candidate import Work, failure_of, host_bound
-from loadtrt.capacity.rig import MACHINE, changed, require_same, varied
+from loadtrt.capacity.rig import MACHINE, changed, require_same
 from loadtrt.capacity.search import CONFIRM_TIMES, Search
 from loadtrt.environment import environment
 from loadtrt.errors import UsageError
 from loadtrt.measure.capacity_result import CapacityResult, Trial, name_of
-from loadtrt.measure.objective import parse_objective
 from loadtrt.units import SECOND_NS, exact_duration, format_count, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from loadtrt.asked.config import RunConfig
     from loadtrt.capacity.rig import Rig, Talks
     from loadtrt.capacity.search import Step
-    from loadtrt.config import RunConfig
     from loadtrt.measure.capacity_result import Candidate
     from loadtrt.measure.facts import EngineInfo
     from loadtrt.measure.result import RunResult
@@ -42,7 +43,7 @@ LADDER_REQUESTS = 200  # that it serves, as far as the longest trial lets it
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to find. config: all that trials have in common. load: how requests arrive, by option name, but for the
+    """What to find. config: all that trials have in common. load: how requests arrive, by key, but for the
     rate. batches: None for the engine's own. precision, max_trials: of the search (capacity/search.py). trial_ns,
     longest_trial_ns: how long a trial lasts, from and to; None where all last as long."""
 
@@ -69,17 +70,17 @@ class Finder:
 
     def __init__(self, wanted: Wanted, rig: Rig, talks: Talks, keep: Callable[[CapacityResult], None]) -> None:
         self._wanted, self._rig, self._talks, self._keep = wanted, rig, talks, keep
-        self._objectives = [parse_objective(text) for text in wanted.config.objective]
+        self._objectives = list(wanted.config.model.objectives)
         self._works = [Work(config, self._objectives, self._searching) for config in wanted.configs()]
         self._before: list[EngineInfo] = []
         self._result = CapacityResult(
             loadtrt=loadtrt.__version__,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             command=tuple(sys.argv),
-            config=wanted.config.model_dump(mode="json", by_alias=True),
-            load=wanted.load,
+            config=wanted.config,
+            load=LoadOptions.model_validate(wanted.load),
             environment=environment(),
-            objectives=wanted.config.objective,
+            objectives=wanted.config.model.objectives,
             contexts=wanted.contexts,
             batches=wanted.batches,
             precision=wanted.precision,
@@ -92,7 +93,9 @@ class Finder:
     def resume(self, before: CapacityResult) -> int:
         """Take the runs of an unfinished search for the same as made. Returns how many there are. Raises UsageError
         where it was for something else."""
-        difference = changed(before.config, self._result.config) or changed(_asked(before), _asked(self._result))
+        difference = changed(before.config.options(), self._result.config.options()) or changed(
+            _asked(before), _asked(self._result)
+        )
         if difference is not None:
             raise UsageError(f"its search was another one: {difference}; name another file")
         self._result = self._result.model_copy(update={"started": before.started, "environment": before.environment})
@@ -136,8 +139,7 @@ class Finder:
         work = self._works[place]
         while not self._rig.stopped and (rung := work.next_rung) is not None and self._open(work):
             in_flight = rung[0] * rung[1]
-            changes = dict.fromkeys(self._wanted.load) | {
-                "rate": None,
+            changes: dict[str, object] = {
                 "arrivals": "closed",
                 "duration": exact_duration(max(self._wanted.trial_ns // LADDER_PART, 1)),
             }
@@ -214,8 +216,8 @@ class Finder:
         """A run: tell the search, whoever listens, and the file."""
         what = f"{_name(work)}: {what}"
         run = self._rig.run(config, what, part)
-        late = host_bound(run, config.max_lateness)
-        trial = Trial(seed=config.seed, run=run, failure=failure_of(run), host_bound=late, **fields)
+        late = host_bound(run, config.model.max_lateness)
+        trial = Trial(seed=config.model.seed, run=run, failure=failure_of(run), host_bound=late, **fields)
         work.tell(trial)
         self._talks.say(f"{what}: {_in_words(trial, run)}")
         self._update()
@@ -280,7 +282,7 @@ def _asked(result: CapacityResult) -> dict[str, Any]:
 
 
 def _name(work: Work) -> str:
-    return name_of(work.config.contexts, work.config.batch)
+    return name_of(work.config.model.contexts, work.config.model.batch)
 
 
 def _in_words(trial: Trial, run: RunResult) -> str:
@@ -296,7 +298,7 @@ def _in_words(trial: Trial, run: RunResult) -> str:
         words += [] if mean is None else [f"mean latency {format_duration(mean)}"]
     else:
         for item in run.objectives:
-            name = item.objective.partition("<")[0].strip()
+            name = item.objective.name
             value = f"{name} {format_duration(item.value_ns)}, " if item.value_ns is not None else ""
             share = "nothing was due, " if item.bad is None else f"{100 * item.bad:.3g} % bad, "
             words.append(f"{value}{share}{item.verdict}")

@@ -24,19 +24,18 @@ from loadtrt.measure.fleet_result import (
     FleetResult,
     Prediction,
 )
-from loadtrt.measure.objective import parse_objective
-from loadtrt.measure.records import METRICS
 from loadtrt.measure.sampling import least_samples
+from loadtrt.records.records import METRICS
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from loadtrt.asked.objective import Objective, Verdict
     from loadtrt.capacity.demand import Demand
     from loadtrt.capacity.evidence import Evidence
     from loadtrt.capacity.station import Station
     from loadtrt.measure.fleet_result import Routing
-    from loadtrt.measure.objective import Objective, Verdict
     from loadtrt.measure.result import ObjectiveShare
 
 _FINE = 200  # sizes above that are told within 0.5 %
@@ -102,7 +101,7 @@ def plan_fleet(
         engine=evidence.engine,
         gpu=evidence.gpu,
         demand=demand.told,
-        objectives=tuple(objective.text for objective in objectives),
+        objectives=tuple(objectives),
         max_utilisation=max_utilisation,
         spares=spares,
         gpu_price=gpu_price,
@@ -261,14 +260,14 @@ class _Planner:
         reason = f"{found.gpus} meet {share.objective} ({_value(share)}), {below.gpus} {fares} ({_value(unmet)})"
         if at_least < found.gpus:
             reason += f"; fewer than {at_least} are too few"
-        return unmet.objective, reason
+        return unmet.objective.text, reason
 
     def _hopeless(self) -> str | None:
         """Why no number of GPUs is enough: not even requests that are alone are fast enough."""
         random = np.random.default_rng(self.seed)
         alone_ns = self._station.work(random.random(_DRAWN)) * self._station.alone_s * SECOND_NS
         for objective in self.objectives:
-            bad = float(np.mean(alone_ns > objective.bound_ns))
+            bad = float(np.mean(alone_ns > objective.limit_ns))
             if bad > 1 - objective.rank:
                 return (
                     f"{objective.text}: {100 * bad:.2g} % of requests take longer than "
@@ -279,11 +278,10 @@ class _Planner:
     def direct(self) -> Direct | None:
         """By the capacity measured of one GPU, where that was under the same objectives and Poisson arrivals."""
         capacity, told = self.evidence.capacity, self.demand.told
-        asked = {each.text for each in self.objectives}
         if capacity is None or told.arrivals != "poisson":
             return None
-        if asked != {parse_objective(text).text for text in self.evidence.objectives} or any(
-            run.config["arrivals"] != "poisson" or run.config.get("bursts") for run in self.evidence.open
+        if set(self.objectives) != set(self.evidence.objectives) or any(
+            load.cv != 1 or not load.steady for load in (run.config.model.load for run in self.evidence.open)
         ):
             return None
         low = None if capacity.answer == "host-bound" else capacity.low_per_s
@@ -345,4 +343,4 @@ def _require_predictable(objectives: Sequence[Objective], replayed: int | None) 
 
 def _value(share: ObjectiveShare) -> str:
     bad = f"{100 * (share.bad or 0.0):.2g} % bad"
-    return bad if share.value_ns is None else f"{share.quantile} {format_duration(share.value_ns)}"
+    return bad if share.value_ns is None else f"{share.objective.quantile} {format_duration(share.value_ns)}"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadtrt.asked.load import Rate
+from loadtrt.asked.objective import Objective
 from loadtrt.capacity.demand import steady_demand
 from loadtrt.capacity.fleet_prediction import lead_of, predict
+from loadtrt.load.arrivals import Gamma
 from loadtrt.measure.fleet_result import Comparison
 from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.objective import Objective
 from loadtrt.measure.sampling import least_samples
 from loadtrt.measure.summary import PERCENTILES
 from loadtrt.units import SECOND_NS
@@ -45,19 +47,19 @@ def compare(
                 place = min(int(rank * len(each.works)), len(each.works) - 1)
                 predicted = float(each.works[place]) / each.speeds[n][n] * SECOND_NS
                 yield _comparison(run, rank, measured, predicted, None, None, in_flight=n)
-    for run in sorted(evidence.open, key=lambda run: run.config["rate"] or 0):
-        config = run.config
-        cv = _CV.get(config["arrivals"], config.get("burstiness"))
+    for run in sorted(evidence.open, key=lambda run: run.throughput.offered_per_s or 0):
+        model = run.config.model
+        load = model.load
         # Stages, traces and bursts have no steady state; batches that form and full queues no model.
-        if config["rate"] is None or cv is None or any(config.get(key) for key in ("bursts", "batcher", "max_queue")):
+        if not isinstance(load, Rate) or load.bursts or model.batcher or model.max_queue is not None:
             continue
-        say(f"predicting {config['rate']:g}/s on one GPU, which was measured")
+        say(f"predicting {load.rate:g}/s on one GPU, which was measured")
         for rank in ranks:
             measured = _measured(run, rank)
             if measured is None:
                 continue
-            demand = steady_demand(config["rate"], burstiness=cv)
-            if config["rate"] >= _FULL * each.most_per_s or not lead_of(demand, each, "random", 1)[1]:
+            demand = steady_demand(load.rate, burstiness=load.cv)
+            if load.rate >= _FULL * each.most_per_s or not lead_of(demand, each, "random", 1)[1]:
                 yield _comparison(run, rank, measured, None, None, None)
                 continue
             bound = Objective(f"latency.p{100 * rank:g}", 0, rank, round(measured))
@@ -69,13 +71,11 @@ def other_arrivals(evidence: Evidence, demand: Demand) -> Iterator[str]:
     """A note where the file was made under bursts and the plan is not: whoever asked for those has them."""
     if evidence.capacity is None or demand.told.arrivals != "poisson":
         return
-    found = {(run.config.get("burstiness"), run.config.get("bursts")) for run in evidence.open}
-    for burstiness, bursts in sorted(found, key=str):
-        if bursts:
-            yield f"the file's capacity is for bursts of {bursts}, and this plan for Poisson arrivals: give a --trace"
-        elif isinstance(burstiness, int | float):
-            what = f"burstiness {burstiness:g}"
-            yield f"the file's capacity is for {what}, and this plan for Poisson arrivals: give --burstiness"
+    loads = {load for run in evidence.open if isinstance(load := run.config.model.load, Rate)}
+    for bursts in sorted({load.bursts for load in loads if load.bursts}):
+        yield f"the file's capacity is for bursts of {bursts}, and this plan is for Poisson arrivals: give a --trace"
+    for cv in sorted({load.cv for load in loads if not load.bursts and isinstance(load.process, Gamma)}):
+        yield f"the file's capacity is for burstiness {cv:g}, and this plan is for Poisson arrivals: give --burstiness"
 
 
 def _measured(run: RunResult, rank: float) -> float | None:
@@ -104,9 +104,9 @@ def _comparison(
     if measured_low is not None and measured_high is not None and predicted is not None:
         within = (low or predicted) <= measured_high and measured_low <= (high or predicted)
     return Comparison(
-        rate_per_s=run.config["rate"] if in_flight is None else None,
+        rate_per_s=run.throughput.offered_per_s if in_flight is None else None,
         in_flight=in_flight,
-        arrivals=run.config["arrivals"],
+        arrivals=run.config.model.load.options()["arrivals"],
         rank=rank,
         measured_ns=measured,
         measured_low_ns=measured_low,

@@ -11,10 +11,10 @@ from loadtrt.units import SECOND_NS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from loadtrt.asked.objective import Objective
     from loadtrt.capacity.demand import Demand
     from loadtrt.capacity.station import Station
     from loadtrt.measure.fleet_result import Routing
-    from loadtrt.measure.objective import Objective
 
 
 def estimated_ns(demand: Demand, each: Station, routing: Routing, gpus: int, rank: float) -> float | None:

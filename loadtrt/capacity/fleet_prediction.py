@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loadtrt.asked.objective import overall
 from loadtrt.capacity.station import completions
 from loadtrt.measure.fleet_result import Prediction
 from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.objective import overall
-from loadtrt.measure.records import COLUMNS, Records
 from loadtrt.measure.verdict import judge, quantile_ranks
+from loadtrt.records.records import COLUMNS, Records
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from loadtrt.asked.objective import Objective
     from loadtrt.capacity.demand import Demand
     from loadtrt.capacity.station import Floats, Station
     from loadtrt.measure.fleet_result import Routing
-    from loadtrt.measure.objective import Objective
     from loadtrt.measure.result import ObjectiveShare
 
 _ARRIVALS, _WORK, _ROUTES = 2000, 2001, 2002  # streams of random numbers, apart from all others of a seed
@@ -76,7 +76,7 @@ def predict(
             records = Records(np.concatenate(parts))
             latency = records.completed - records.due
             shares = [
-                judge(objective, records, histogram, int(np.count_nonzero(latency <= objective.bound_ns)), len(records))
+                judge(objective, records, histogram, int(np.count_nonzero(latency <= objective.limit_ns)), len(records))
                 for objective in objectives
             ]
             if not enough:

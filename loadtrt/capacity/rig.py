@@ -11,35 +11,31 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 import anyio
 
-from loadtrt.config import OUTPUT_KEYS, load_config
+from loadtrt.asked.reading import OUTPUT_KEYS, keys_of
 from loadtrt.engines.open import open_engine
 from loadtrt.errors import EngineError, LoadtrtError, UsageError
 from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
 from loadtrt.lanes.stopping import until_stopped
-from loadtrt.load.arrivals import LOAD_OPTIONS
-from loadtrt.measure.records import FAILED, OK
 from loadtrt.measure.sweep_result import trimmed
+from loadtrt.records.records import FAILED, OK
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from types import FrameType
 
+    from loadtrt.asked.config import RunConfig
     from loadtrt.capacity.gpu_watch import GpuWatch
-    from loadtrt.config import RunConfig
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import OnTick, Phase
     from loadtrt.load.tensors import Arrays
     from loadtrt.measure.facts import EngineInfo, MemoryBill
     from loadtrt.measure.result import RunResult
 
-# What an engine is opened and allocated without knowing. The seed too: it draws the inputs once, and then arrivals.
-_OF_LOAD = {
-    *(*LOAD_OPTIONS, "seed", "warmup", "max_duration", "drain", "verify", "objective", "max_lateness", "profile"),
-    *(*OUTPUT_KEYS, "telemetry", "abort_on_fail", "abort_delay", "precision", "max_queue", "scenario"),
-}
+# The seed is not among them: it draws the inputs once, and then arrivals.
+_OF_ENGINE = keys_of("Engine", "Lanes", "Requests") - {"seed", "verify"}
 # Of an environment: what makes another machine of it. A container has a new host name each day.
 MACHINE = ("cpu", "cores")
 _WARM_NS = 200 * MILLISECOND_NS  # an engine that ran a moment ago, whose GPU has not lowered its clocks
@@ -55,14 +51,9 @@ class Talks(Protocol):
     def status(self, line: str) -> None: ...
 
 
-def varied(base: RunConfig, **changes: object) -> RunConfig:
-    """The configuration with some options changed; None takes one away. Raises UsageError."""
-    return load_config(None, {**base.model_dump(mode="json", by_alias=True), **changes})
-
-
 def engine_options(config: RunConfig) -> dict[str, Any]:
-    """What makes an engine of its own: the options that its load has nothing to do with."""
-    return {key: value for key, value in config.model_dump(by_alias=True).items() if key not in _OF_LOAD}
+    """The options that an engine is opened and allocated with; the load and the seed of its draws may change."""
+    return {key: value for key, value in config.options().items() if key in _OF_ENGINE}
 
 
 def changed(before: dict[str, Any], now: dict[str, Any]) -> str | None:
@@ -136,12 +127,12 @@ class Rig:
         self.close()
         if self.stopped:
             raise KeyboardInterrupt
-        self._talks.status(f"loading {config.engine}")
+        self._talks.status(f"loading {config.model.engine}")
         began = perf_counter_ns()
         self._opening = True
         try:
-            self._engine = engine = open_engine(config, self._talks.say, self._talks.status)
-            self._inputs = inputs_for(engine, config)
+            self._engine = engine = open_engine(config.model, self._talks.say, self._talks.status)
+            self._inputs = inputs_for(engine, config.model)
             self._bill = engine.memory(self._inputs)
             self._bill.require_room()
             self._load_ns = perf_counter_ns() - began
@@ -178,20 +169,20 @@ class Rig:
         assert self._engine is not None  # noqa: S101  # open() was called
         assert self._bill is not None  # noqa: S101
         engine = self._engine
-        changes: dict[str, Any] = {"verify": config.verify and not self._verified and part is None}
+        changes: dict[str, Any] = {"verify": config.model.verify and not self._verified and part is None}
         if part is not None:
             engine = cast("Engine", _Narrowed(self._engine, *part))
             changes |= {"contexts": part[0], "buffers": part[1]}
         if self._runs:
-            changes["warmup"] = min(config.warmup, _WARM_NS)
-        config = config.model_copy(update=changes)
+            config = config.model_copy(update={"warmup": min(config.warmup, _WARM_NS)})
+        config = config.with_model(**changes)
         session, started = Session(), datetime.now(UTC)
         if self._watch is not None:
             self._watch.begin()
         anyio.run(self._drive, engine, config, session, what)
         self._runs += 1
         self._all_runs += 1
-        self._verified |= config.verify
+        self._verified |= config.model.verify
         session.allocate_ns = self._allocate_ns
         result = result_of(
             session,
@@ -263,7 +254,7 @@ class Rig:
         def tick(phase: Phase, elapsed_ns: int, submitted: int, completed: int) -> None:  # noqa: ARG001  (OnTick)
             words = [f"{what}: {phase}"]
             words += [format_duration(elapsed_ns)] if elapsed_ns else []
-            words += [f"of {format_duration(config.least_duration_ns)}"] if phase == "measure" else []
+            words += [f"of {format_duration(config.least_ns(config.model))}"] if phase == "measure" else []
             self._talks.status(" ".join(words))
 
         return tick
@@ -276,7 +267,7 @@ class Rig:
         from loadtrt.cuda.runtime import device_properties
 
         self._watched = True
-        bus_id = device_properties(config.device).pci_bus_id
+        bus_id = device_properties(config.model.device).pci_bus_id
         self._watch = GpuWatch(bus_id, self._talks.say, samples=config.telemetry)
 
 

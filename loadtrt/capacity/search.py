@@ -31,13 +31,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from loadtrt.capacity.threshold import Estimate, Seen, estimate, log_odds
-from loadtrt.measure.records import METRICS
 from loadtrt.measure.verdict import LEAST_MET, discounted, share_interval
+from loadtrt.records.records import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtrt.measure.objective import Objective, Verdict
+    from loadtrt.asked.objective import Objective, Verdict
 
 CONFIRM_TIMES = 5
 MOST_CONFIRMS = 4

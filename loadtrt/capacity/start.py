@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loadtrt.asked.load import Rate
 from loadtrt.capacity.station import completions, interpolated, station, work_of
-from loadtrt.load.arrivals import due_instants
-from loadtrt.load.stages import course_of
 from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.records import METRICS
+from loadtrt.records.records import METRICS
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from loadtrt.asked.config import RunConfig
+    from loadtrt.asked.objective import Objective
     from loadtrt.capacity.station import Station
-    from loadtrt.config import RunConfig
     from loadtrt.measure.capacity_result import Trial
-    from loadtrt.measure.objective import Objective
 
 _REQUESTS = 20_000
 _STEPS = 7  # of bisection: within 1 % of the greatest throughput
@@ -41,8 +41,8 @@ def predicted_per_s(ladder: Sequence[Trial], config: RunConfig, objectives: Sequ
     if not bounds or not measured or first is None or not first.histograms["latency"]["buckets"]:
         return None
     law, _, _ = work_of(Histogram.from_dict(first.histograms["latency"]))
-    queue = station(config.contexts, config.buffers, interpolated(measured), law)
-    works = law(np.random.default_rng([config.seed, _REQUESTS]).random(_REQUESTS)).tolist()
+    queue = station(config.model.contexts, config.model.buffers, interpolated(measured), law)
+    works = law(np.random.default_rng([config.model.seed, _REQUESTS]).random(_REQUESTS)).tolist()
     low, high = 0.0, queue.most_per_s
     for _ in range(_STEPS):
         middle = (low + high) / 2
@@ -53,11 +53,9 @@ def predicted_per_s(ladder: Sequence[Trial], config: RunConfig, objectives: Sequ
 
 def _due(config: RunConfig, rate: float) -> list[float]:
     """Seconds, the same draw for every rate."""
-    course = course_of(rate, config.bursts, None)
-    burstiness = 1.0 if config.burstiness is None else config.burstiness
-    kind: Literal["constant", "poisson", "gamma"]
-    kind = config.arrivals if config.arrivals in ("constant", "gamma") else "poisson"
-    due = due_instants(kind, course, 0, _REQUESTS, config.seed, burstiness)
+    load = config.model.load
+    assert isinstance(load, Rate)  # noqa: S101  # the trials of a search have a rate
+    due = replace(load, rate=rate).due(0, _REQUESTS, config.model.seed)
     return list(map(float, due / SECOND_NS))
 
 

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import loadtrt
+from loadtrt.asked.reading import varied
 from loadtrt.capacity.grid import knee_of, pareto_of, points_of, spent_axis
-from loadtrt.capacity.rig import MACHINE, changed, require_same, varied
+from loadtrt.capacity.rig import MACHINE, changed, require_same
 from loadtrt.environment import environment
 from loadtrt.errors import UsageError
 from loadtrt.measure.sweep_result import SkippedPoint, SweepPoint, SweepResult
@@ -18,8 +19,8 @@ from loadtrt.units import format_count, format_duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from loadtrt.asked.config import RunConfig
     from loadtrt.capacity.rig import Rig, Talks
-    from loadtrt.config import RunConfig
     from loadtrt.measure.facts import EngineInfo
 
 _ENDED = "the sweep ended before it"
@@ -42,7 +43,7 @@ class Sweeper:
         self._rig, self._talks, self._keep = rig, talks, keep
         self._grid = points_of(axes)
         self._configs = [varied(config, **settings) for settings in self._grid]
-        loaded = any(each.arrivals != "closed" for each in self._configs)
+        loaded = any(not config.model.load.closed for config in self._configs)
         self._gaining = {} if loaded or all_points else axes  # in an open loop throughput is what is offered
         self._points: dict[int, SweepPoint] = {}
         self._before: list[EngineInfo] = []
@@ -51,7 +52,7 @@ class Sweeper:
             loadtrt=loadtrt.__version__,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             command=tuple(sys.argv),
-            config=config.model_dump(mode="json", by_alias=True),
+            config=config,
             environment=environment(),
             axes={name: tuple(values) for name, values in axes.items()},
             outcome="interrupted",
@@ -147,7 +148,7 @@ class Sweeper:
 def _asked(result: SweepResult) -> dict[str, Any]:
     """What all points have in common."""
     return {
-        **{name: value for name, value in result.config.items() if name not in result.axes},
+        **{name: value for name, value in result.config.options().items() if name not in result.axes},
         **{name: result.environment.get(name) for name in MACHINE},
         "loadtrt": result.loadtrt,
     }

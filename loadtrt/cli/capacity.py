@@ -15,8 +15,8 @@ from loadtrt.units import parse_share
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from loadtrt.asked.config import RunConfig
     from loadtrt.capacity.find import Wanted
-    from loadtrt.config import RunConfig
     from loadtrt.measure.capacity_result import CapacityResult
 
 # What a run says of its load and of what it writes, a search says otherwise: a configuration file's is left out.
@@ -99,15 +99,15 @@ def _wanted(
     precision: str,
     most: int,
 ) -> Wanted:
+    from loadtrt.asked.load_options import process_type
+    from loadtrt.asked.reading import load_config
     from loadtrt.capacity.axes import parse_axis
     from loadtrt.capacity.find import LONGEST_TRIAL_NS, TRIAL_NS, Wanted
-    from loadtrt.config import load_config
-    from loadtrt.load.arrivals import implied_arrivals
     from loadtrt.units import parse_duration
 
     load = {key: options.pop(key) for key in ("arrivals", "burstiness", "bursts")}
     load = {key: value for key, value in load.items() if value is not None}
-    load.setdefault("arrivals", implied_arrivals({"rate", *load}))
+    load.setdefault("arrivals", process_type(load).word)
     batches = None if batch is None else parse_axis("batch", batch)
     first = {} if batches is None else {"batch": batches[0]}  # which a configuration file's mix gives way to
     config = load_config(file, {**options, **first}, without=_OWN)
@@ -120,8 +120,8 @@ def _wanted(
     return Wanted(
         config=config,
         load=load,
-        contexts=(config.contexts,) if contexts is None else parse_axis("contexts", contexts),
-        batches=(config.batch,) if batches is None else batches,
+        contexts=(config.model.contexts,) if contexts is None else parse_axis("contexts", contexts),
+        batches=(config.model.batch,) if batches is None else batches,
         precision=_precision(precision),
         trial_ns=trial_ns,
         max_trials=most,
@@ -130,13 +130,13 @@ def _wanted(
 
 
 def _require_objectives(config: RunConfig) -> None:
-    from loadtrt.measure.objective import parse_objective
-
-    if not config.objective:
+    if not config.model.objectives:
         raise UsageError("capacity is under an objective: add --objective, such as 'latency.p99 < 10ms'")
-    for text in config.objective:
-        if parse_objective(text).rank == 1:
-            raise UsageError(f"'{text}': a maximum grows with the time that one looks: bind a quantile, such as p99.9")
+    for objective in config.model.objectives:
+        if objective.rank == 1:
+            raise UsageError(
+                f"'{objective}': a maximum grows with the time that one looks: bind a quantile, such as p99.9"
+            )
 
 
 def _precision(text: str) -> float:

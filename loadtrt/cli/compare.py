@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadtrt.measure.profile import ProfilePass, ProfileResult
-    from loadtrt.measure.records import Records
     from loadtrt.measure.regression import Comparison
     from loadtrt.measure.result import RunResult
+    from loadtrt.records.records import Records
     from loadtrt.report.comparison import Side as Run
 
     Profile: TypeAlias = ProfileResult | ProfilePass  # ProfilePass: trtexec's profile
@@ -124,7 +124,7 @@ def _read_all(files: Sequence[Path], layer_info: Path | None, option: str) -> di
 
 
 def _same(one: Side, other: Side) -> bool:
-    from loadtrt.measure.records import Records
+    from loadtrt.records.records import Records
 
     if isinstance(one, Records) and isinstance(other, Records):
         return one.rows.shape == other.rows.shape and bool((one.rows == other.rows).all())
@@ -133,8 +133,8 @@ def _same(one: Side, other: Side) -> bool:
 
 def _runs(sides: Mapping[str, Side], wanted: str | None) -> list[Run]:
     """A side's runs; none where it is a profile. Raises UsageError where `wanted` needs runs."""
-    from loadtrt.measure.records import Records
     from loadtrt.measure.result import RunResult
+    from loadtrt.records.records import Records
     from loadtrt.report.comparison import side_of
 
     runs = [side_of(name, side) for name, side in sides.items() if isinstance(side, RunResult | Records)]
@@ -213,8 +213,8 @@ def profile_of(side: Side, name: str) -> Profile:
 
 
 def _profile(side: Side) -> Profile | None:
-    from loadtrt.measure.records import Records
     from loadtrt.measure.result import RunResult
+    from loadtrt.records.records import Records
 
     if isinstance(side, Records):
         return None

@@ -78,18 +78,18 @@ def command(files: tuple[Path, ...], **options: Any) -> int:
     routings = _routings(options["routing"])
     require_targets({"--json": options["json_file"]})
 
+    from loadtrt.asked.objective import parse_objective
     from loadtrt.capacity.evidence import evidence_of
     from loadtrt.capacity.fleet import plan_fleet, why_unpredictable
     from loadtrt.cli.delivery import Delivery, Stopper, json_of, show
     from loadtrt.cli.voice import Voice
-    from loadtrt.measure.objective import parse_objective
     from loadtrt.report.fleet_tables import fleet_text
 
     objectives = [parse_objective(text) for text in options["objective"] or ()]
     evidence = evidence_of(read_sources(files), options["contexts"], options["batch"])
     demand = _demand(options, evidence.gpu.batch)
     voice, delivery = Voice(quiet=options["quiet"]), Delivery()
-    for own in () if objectives else map(parse_objective, evidence.objectives):
+    for own in () if objectives else evidence.objectives:
         why_not = why_unpredictable(own)
         if why_not is None:
             objectives.append(own)

@@ -12,8 +12,8 @@ from loadtrt.cli.options import engine_options, flag, input_options, layer_expor
 from loadtrt.errors import EXIT_INTERRUPTED, EngineError, UsageError
 
 if TYPE_CHECKING:
+    from loadtrt.asked.config import RunConfig
     from loadtrt.cli.voice import Voice
-    from loadtrt.config import RunConfig
     from loadtrt.measure.profile import ProfilePass, ProfileResult
 
 _OF_COMPARISONS = {"json", "quiet", "profile"}  # what a comparison of two files has a use for
@@ -57,7 +57,7 @@ def command(config: Path | None, compare: tuple[str, str] | None, nodes: bool, t
 
 def _configured(config: Path | None, options: dict[str, Any]) -> RunConfig:
     """A run's file tells of the engine and its inputs; how long to profile and what to write is said here."""
-    from loadtrt.config import OUTPUT_KEYS, load_config
+    from loadtrt.asked.reading import OUTPUT_KEYS, load_config
 
     return load_config(config, options, without={*OUTPUT_KEYS, "duration", "requests", "max_duration"})
 

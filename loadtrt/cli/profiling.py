@@ -21,9 +21,9 @@ from loadtrt.units import SECOND_NS, plural
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from loadtrt.asked.config import RunConfig
     from loadtrt.cli.delivery import Delivery, Stopper
     from loadtrt.cli.voice import Voice
-    from loadtrt.config import RunConfig
     from loadtrt.live.telemetry import Gpu
     from loadtrt.measure.profile import ProfileResult
 
@@ -37,20 +37,21 @@ def profile(config: RunConfig, voice: Voice, length: ProfileLength, stopper: Sto
     written in peace. Raises UsageError, and EngineError or KeyboardInterrupt where there is nothing to keep.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    config = config.model_copy(update={"contexts": 1, "buffers": 1})
-    if config.engine.startswith("simulated:"):
-        raise UsageError(f"{config.engine} has no layers to time: profile a plan, an .onnx file, or zoo:googlenet")
-    voice.status(f"loading {config.engine}")
-    engine = open_engine(config, voice.say, voice.status)
+    config = config.with_model(contexts=1, buffers=1)
+    model = config.model
+    if model.engine.startswith("simulated:"):
+        raise UsageError(f"{model.engine} has no layers to time: profile a plan, an .onnx file, or zoo:googlenet")
+    voice.status(f"loading {model.engine}")
+    engine = open_engine(model, voice.say, voice.status, config.given("export_layer_info"))
     profiled, failure = Profiled(), None
     around: dict[str, object] = {}
     stopper.arm()
     try:
         assert isinstance(engine, TellsLayers)  # noqa: S101  # every engine of a model does
-        inputs = make_inputs(engine.info.tensors, config.inputs, 1, config.input_range, config.seed)
+        inputs = make_inputs(engine.info.tensors, model.inputs, 1, model.input_range, model.seed)
         if len(inputs) > 1:
             profiled.notes.append(f"every inference had the first of {len(inputs)} input sets")
-        with _gpu_around(engine.info.kind, config.device, around, profiled) as steady:
+        with _gpu_around(engine.info.kind, model.device, around, profiled) as steady:
             try:
                 engine.profile(inputs[0], length, profiled, Watch(stopper.requested, voice.share, steady))
             except EngineError as error:
@@ -71,7 +72,7 @@ def profile(config: RunConfig, voice: Voice, length: ProfileLength, stopper: Sto
         loadtrt=loadtrt.__version__,
         started=started,
         command=tuple(sys.argv),
-        config=config.model_dump(mode="json", by_alias=True),
+        config=config,
         environment={**environment(), **around},
         engine=info,
         outcome="failed" if failure else "interrupted" if profiled.stopped else "completed",
@@ -85,8 +86,8 @@ def length_of(config: RunConfig) -> ProfileLength:
     """The length that --duration and --requests ask for, each pass alike."""
     duration = config.duration
     if duration is None:
-        duration = 0 if config.requests else PASS_NS
-    return ProfileLength(duration, config.requests or 1, config.warmup)
+        duration = 0 if config.model.requests else PASS_NS
+    return ProfileLength(duration, config.model.requests or 1, config.warmup)
 
 
 def deliver_exports(config: RunConfig, result: ProfileResult, profiled: Profiled, delivery: Delivery) -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from loadtrt.asked.config import RunConfig
     from loadtrt.capacity.rig import Rig, Talks
-    from loadtrt.config import RunConfig
     from loadtrt.engines.engine import Engine
 
 _Result = TypeVar("_Result", bound="BaseModel")

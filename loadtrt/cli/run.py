@@ -92,7 +92,7 @@ def command(config: Path | None, **options: Any) -> int:
     loadtrt run --engine googlenet16.trt --contexts 4 --rate 500/s
     loadtrt run --engine zoo:googlenet --contexts 4          (no GPU needed)
     """
-    from loadtrt.config import load_config
+    from loadtrt.asked.reading import load_config
 
     options["json"] = options.pop("json_file")
     checked = load_config(config, options)
@@ -103,8 +103,9 @@ def command(config: Path | None, **options: Any) -> int:
     try:
         return run(checked)
     except UsageError as error:
-        batch, size = f"batch {checked.batch}", f"size {checked.batch} of dimension 0"
+        model = checked.model
+        batch, size = f"batch {model.batch}", f"size {model.batch} of dimension 0"
         told = batch in str(error) or size in str(error)
-        if checked.scenario is None or options["batch"] is not None or not told:
+        if model.scenario is None or options["batch"] is not None or not told:
             raise
-        raise UsageError(f"{error} ({batch} is what --scenario {checked.scenario} asks for)") from None
+        raise UsageError(f"{error} ({batch} is what --scenario {model.scenario} asks for)") from None

@@ -31,7 +31,7 @@ from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
 from loadtrt.lanes.stopping import until_stopped
 from loadtrt.live.clocks import Clocks
-from loadtrt.measure.records import UNSERVED
+from loadtrt.records.records import UNSERVED
 from loadtrt.report.text import memory_text
 
 _CLOSE_PATIENCE_S = 10.0
@@ -39,7 +39,7 @@ _CLOSE_PATIENCE_S = 10.0
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from loadtrt.config import RunConfig
+    from loadtrt.asked.config import RunConfig
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import OnTick, Phase
     from loadtrt.load.tensors import Arrays
@@ -69,10 +69,10 @@ def _run(config: RunConfig, late: list[RunResult]) -> int:
     session, delivery = Session(), Delivery()
     watchers = Watchers(config, voice, name)
     try:
-        voice.status(f"loading {config.engine}")
-        engine = open_engine(config, voice.say, voice.status)
+        voice.status(f"loading {config.model.engine}")
+        engine = open_engine(config.model, voice.say, voice.status, config.given("profile", "export_layer_info"))
         try:
-            inputs = inputs_for(engine, config)
+            inputs = inputs_for(engine, config.model)
             bill = engine.memory(inputs)
             load_ns = perf_counter_ns() - began
             voice.say(f"loaded {engine.info.name}: {', '.join(str(spec) for spec in engine.info.tensors)}")
@@ -129,7 +129,7 @@ def _profile(
     """Profile the engine, loaded anew and alone on its device, and write the result again with it. Returns an exit
     code, 0 for none of its own."""
     if "threads per context" in info.mode:
-        config = config.model_copy(update={"threads_per_context": int(info.mode["threads per context"])})
+        config = config.with_model(threads_per_context=int(info.mode["threads per context"]))
     with Stopper() as stopper:
         found, profiled = profile(config, voice, ProfileLength(PASS_NS, 1, config.warmup), stopper)
         result = result.model_copy(update={"profile": found})
@@ -156,7 +156,7 @@ def _measure(
     watchers: Watchers,
 ) -> dict[str, object]:
     """Fill the session; returns the GPU's facts around it where there is one."""
-    gpu = open_device(engine.info.kind, config.device)
+    gpu = open_device(engine.info.kind, config.model.device)
     clocks = Clocks(gpu)
     with gpu or nullcontext():
         anyio.run(_run_watched, engine, config, inputs, session, voice, watchers.board, clocks.settled)
@@ -233,7 +233,7 @@ def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: D
                 "no more are kept one by one",
                 file=sys.stderr,
             )
-        return times_json(recorder.records, recorder.start_ns, copies=config.copies)
+        return times_json(recorder.records, recorder.start_ns, copies=config.model.copies)
 
     def outputs() -> str:
         if session.outputs is None or isinstance(session.outputs, str):

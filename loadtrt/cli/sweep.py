@@ -13,7 +13,7 @@ from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EngineError, UsageErr
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from loadtrt.config import RunConfig
+    from loadtrt.asked.config import RunConfig
     from loadtrt.measure.sweep_result import SweepResult
 
 
@@ -80,8 +80,8 @@ def command(config: Path | None, all_points: bool, resume: bool, **options: Any)
 
 def _base_and_axes(file: Path | None, options: dict[str, Any]) -> tuple[RunConfig, dict[str, tuple[Any, ...]]]:
     """What all points have in common, and the values of those that were given. Raises UsageError."""
+    from loadtrt.asked.reading import load_config
     from loadtrt.capacity.axes import AXES, parse_axis
-    from loadtrt.config import load_config
 
     axes = {name: parse_axis(name, options[name]) for name in options if name in AXES and options[name] is not None}
     if not axes:

@@ -13,7 +13,7 @@ from loadtrt.units import SECOND_NS, format_count, format_duration
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadtrt.config import RunConfig
+    from loadtrt.asked.config import RunConfig
     from loadtrt.lanes.session import Phase
     from loadtrt.live.observer import Observer
 
@@ -65,9 +65,9 @@ class Voice:
         """A function for the session to call each second."""
         if self._quiet:
             return None
-        whole = f" of {format_duration(config.least_duration_ns)}" if config.least_duration_ns else ""
-        asked = f" and {format_count(config.requests)} requests" if config.requests and whole else ""
-        asked = asked or (f" of {format_count(config.requests)} requests" if config.requests else "")
+        least_ns, requests = config.least_ns(config.model), config.model.requests
+        whole = f" of {format_duration(least_ns)}" if least_ns else ""
+        asked = f" {'and' if whole else 'of'} {format_count(requests)} requests" if requests else ""
 
         def show(phase: Phase, elapsed_ns: int, submitted: int, completed: int) -> None:
             measuring = phase == "measure"

@@ -11,15 +11,13 @@ from loadtrt.errors import LoadtrtError
 from loadtrt.lanes.session import items_of
 from loadtrt.live.observer import Observer, Wishes
 from loadtrt.live.run_facts import RunFacts
-from loadtrt.load.arrivals import steady_load
 from loadtrt.measure.families import information, model_name
-from loadtrt.measure.objective import parse_objective
-from loadtrt.measure.records import METRICS
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
+    from loadtrt.asked.config import RunConfig
+    from loadtrt.asked.model import Model
     from loadtrt.cli.voice import Voice
-    from loadtrt.config import RunConfig
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import Session
     from loadtrt.measure.board import Board
@@ -52,7 +50,7 @@ class Watchers:
 
     def begin(self, engine: Engine, input_sets: int) -> None:
         """The engine is loaded: say what will be measured, and begin to draw. Raises EngineError."""
-        gpu = _bus_id(engine, self._config) if self._config.telemetry else None
+        gpu = _bus_id(engine, self._config.model) if self._config.telemetry else None
         observer = self._observer
         if observer is None or not (gpu or self._draws or self._config.metrics):
             self.close()
@@ -132,37 +130,35 @@ class Watchers:
 
 def _may_sample(config: RunConfig) -> bool:
     """Whether there may be a GPU to sample, as far as can be told before the engine is loaded."""
-    return config.telemetry and not config.engine.startswith("simulated:") and any(_DEVICES.glob("nvidia[0-9]*"))
+    return config.telemetry and not config.model.engine.startswith("simulated:") and any(_DEVICES.glob("nvidia[0-9]*"))
 
 
-def _bus_id(engine: Engine, config: RunConfig) -> str | None:
+def _bus_id(engine: Engine, model: Model) -> str | None:
     if engine.info.kind != "tensorrt":
         return None
     from loadtrt.cuda.runtime import device_properties
 
-    return device_properties(config.device).pci_bus_id
+    return device_properties(model.device).pci_bus_id
 
 
 def _facts(run: str, config: RunConfig, engine: Engine, input_sets: int) -> RunFacts:
-    info = engine.info
+    info, asked = engine.info, config.model
     return RunFacts(
         run=run,
         model=model_name(info),
-        lanes=config.contexts,
+        lanes=asked.contexts,
         batch=info.batch,
-        rate=config.rate,
-        duration_ns=config.least_duration_ns,
-        requests=config.requests,
+        rate=config.offered_per_s(asked),
+        duration_ns=config.least_ns(asked),
+        requests=asked.requests,
         objectives=tuple(
-            (item.text, METRICS[item.metric].name, item.rank, item.bound_ns)
-            for item in map(parse_objective, config.objective)
+            (objective.text, objective.metric_name, objective.rank, objective.bound_ns)
+            for objective in asked.objectives
         ),
-        items=tuple(items_of(engine, config, input_sets)),
+        items=tuple(items_of(engine, asked, input_sets)),
         information={
-            **information(info, config.arrivals, config.buffers),
+            **information(info, asked.load.options()["arrivals"], asked.buffers),
             # Gaps that vary more fill queues for a while, too, which is no overload.
-            "load": "steady"
-            if steady_load(config.arrivals, config.stages, config.bursts) and config.arrivals != "gamma"
-            else "varying",
+            "load": "steady" if asked.load.steady and (asked.load.cv or 0.0) <= 1 else "varying",
         },
     )

@@ -84,9 +84,11 @@ def prepare(source: Source, options: BuildOptions, *, weak_typing: bool) -> Sour
             _require_covered(source, ranges)
     else:
         _require_decided(source, options)
-        from loadtrt.config import RunConfig
+        from loadtrt.asked.model import Model
 
-        decide_sizes(model, RunConfig(engine=name, batch=options.batch, shapes=dict(options.shapes)))
+        decide_sizes(
+            model, Model.model_validate({"engine": name, "batch": options.batch, "shapes": dict(options.shapes)})
+        )
     if weak_typing and not options.strongly_typed:
         return _by_flags(source, options)
     done = []

@@ -41,7 +41,7 @@ class Engine(Protocol):
 
     @property
     def parts(self) -> Sequence[Sequence[TensorSpec]]:
-        """The tensors of each part of the configuration (`RunConfig.parts`); `info` tells those of the largest."""
+        """The tensors of each part of the configuration (`Model.parts`); `info` tells those of the largest."""
         ...
 
     @property

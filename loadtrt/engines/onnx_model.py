@@ -17,7 +17,7 @@ from loadtrt.load.tensors import TensorSpec, bytes_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from loadtrt.config import RunConfig
+    from loadtrt.asked.model import Model
 
 # onnx.TensorProto's names of the types that numpy shares: what ONNX Runtime's Python interface takes and gives.
 _DTYPES = {"FLOAT": "fp32", "FLOAT16": "fp16", "DOUBLE": "fp64", "BOOL": "bool"}
@@ -45,7 +45,7 @@ class OnnxModel:
     notes: tuple[str, ...]
 
 
-def read_model(config: RunConfig) -> OnnxModel:
+def read_model(config: Model) -> OnnxModel:
     """The model that `config.engine` names, a file or zoo:NAME, with --batch, --shapes and --fp16 applied.
 
     Raises UsageError for a file that cannot be read, is no ONNX model or lacks its external data, and for sizes left
@@ -109,7 +109,7 @@ def external_files(model: Any, file: Path) -> set[Path]:
     return files
 
 
-def decide_sizes(model: Any, config: RunConfig) -> tuple[tuple[tuple[TensorSpec, ...], ...], tuple[int, ...]]:
+def decide_sizes(model: Any, config: Model) -> tuple[tuple[tuple[TensorSpec, ...], ...], tuple[int, ...]]:
     """The inputs of each part, and the batch of each, after writing what --batch and --shapes decide into `model`;
     with several parts it stays open."""
     weights = {tensor.name for tensor in model.graph.initializer}
@@ -133,7 +133,7 @@ def decide_sizes(model: Any, config: RunConfig) -> tuple[tuple[tuple[TensorSpec,
     return tuple(parts), tuple(batches)
 
 
-def _input_shape(value: Any, config: RunConfig) -> InputShape:
+def _input_shape(value: Any, config: Model) -> InputShape:
     """An input as the model declares it; --shapes tells how many sizes it has where the model does not."""
     tensor, name = value.type.tensor_type, value.name
     dtype = _dtype(value, f"input {name} of {config.engine}")

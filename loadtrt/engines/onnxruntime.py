@@ -23,7 +23,7 @@ from loadtrt.measure.facts import EngineInfo, MemoryBill
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtrt.config import RunConfig
+    from loadtrt.asked.model import Model
     from loadtrt.engines.profiling import Profiled, ProfileLength, Watch
     from loadtrt.load.tensors import Arrays
     from loadtrt.measure.facts import ClockMapping
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _SILENT = 4  # ONNX Runtime's log severity "fatal": what it has to say comes back as exceptions
 
 
-def load_onnxruntime(config: RunConfig) -> OnnxRuntimeEngine:
+def load_onnxruntime(config: Model) -> OnnxRuntimeEngine:
     """The engine for `config.engine`, an .onnx file or zoo:NAME, on the CPU.
 
     Contexts are concurrent runs, one worker thread each. ONNX Runtime's intra-op threads belong to a session and all

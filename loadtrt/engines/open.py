@@ -10,9 +10,9 @@ from loadtrt.cuda.runtime import device_count
 from loadtrt.errors import CudaError, EngineError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
-    from loadtrt.config import RunConfig
+    from loadtrt.asked.model import Model
     from loadtrt.engines.engine import Engine
 
 
@@ -41,18 +41,22 @@ OPTIONS = {
 
 
 def open_engine(
-    config: RunConfig, say: Callable[[str], None] | None = None, status: Callable[[str], None] | None = None
+    config: Model,
+    say: Callable[[str], None] | None = None,
+    status: Callable[[str], None] | None = None,
+    also: Collection[str] = (),
 ) -> Engine:
     """The engine for `config.engine`, read but with no lanes yet.
 
     simulated:… is the simulated device; a file that begins like a plan is TensorRT's. zoo:… and ONNX files are built
     into a plan, once, where there is a GPU (or with `on="tensorrt"`), and else are ONNX Runtime's: the CPU never stands
     in for a GPU unasked. While building, `say` is given sentences to keep and `status` ones that the next replaces.
+    also: options of the run that were given and depend on the kind of engine, by key.
     Raises UsageError, EngineError, and KeyboardInterrupt from a build that was stopped.
     """
     name, path = config.engine, Path(config.engine)
     if name.startswith("simulated:"):
-        _require_known(config, _SIMULATED)
+        _require_known(config, _SIMULATED, also)
         from loadtrt.engines.simulated import load_simulated
 
         return load_simulated(config)
@@ -63,22 +67,22 @@ def open_engine(
     if not in_zoo and looks_like_plan(path):
         if config.on == "onnxruntime":
             raise UsageError(f"{name} is a TensorRT plan, which ONNX Runtime cannot run: leave out --on onnxruntime")
-        _require_known(config, _PLAN)
+        _require_known(config, _PLAN, also)
         from loadtrt.engines.cuda_engine import load_tensorrt
 
         return load_tensorrt(config)
     if not in_zoo and path.suffix.lower() != ".onnx" and not looks_like_onnx(path):
         read_header(path)  # says what the file is instead
     if config.on == "tensorrt" or (config.on == "auto" and _has_nvidia_gpu()):
-        _require_known(config, _BUILT)
+        _require_known(config, _BUILT, also)
         return _load_built(config, say, status)
-    _require_known(config, _ONNXRUNTIME)
+    _require_known(config, _ONNXRUNTIME, also)
     from loadtrt.engines.onnxruntime import load_onnxruntime
 
     return load_onnxruntime(config)
 
 
-def _load_built(config: RunConfig, say: Callable[[str], None] | None, status: Callable[[str], None] | None) -> Engine:
+def _load_built(config: Model, say: Callable[[str], None] | None, status: Callable[[str], None] | None) -> Engine:
     """TensorRT's engine of a model, by way of a plan that is kept."""
     from loadtrt.engines.cuda_engine import TensorRTEngine
     from loadtrt.engines.plan_cache import cached_plan
@@ -102,9 +106,11 @@ def _has_nvidia_gpu() -> bool:
         return not hidden and any(_DEVICES.glob("nvidia[0-9]*"))
 
 
-def _require_known(config: RunConfig, kind: str) -> None:
+def _require_known(config: Model, kind: str, also: Collection[str]) -> None:
+    fields = type(config).model_fields
     for option, kinds in OPTIONS.items():
-        if kind not in kinds and getattr(config, option) != type(config).model_fields[option].default:
+        given = option in also if option not in fields else getattr(config, option) != fields[option].default
+        if given and kind not in kinds:
             flag = f"--{option.replace('_', '-')}"
             raise UsageError(
                 f"{flag} is for {' and '.join(sorted(kinds))}, not for {kind} such as {config.engine}: leave it out"

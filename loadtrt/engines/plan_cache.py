@@ -35,7 +35,7 @@ from loadtrt.units import format_duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from loadtrt.config import RunConfig
+    from loadtrt.asked.model import Model
     from loadtrt.cuda.runtime import DeviceProperties
     from loadtrt.engines.build_model import Source
     from loadtrt.engines.build_watch import Progress
@@ -58,12 +58,12 @@ class CachedPlan:
     """A plan for a run's model. `config`: the run's, with the plan as its engine. `notes`: what the user should read,
     where the plan comes from first."""
 
-    config: RunConfig
+    config: Model
     notes: tuple[str, ...]
 
 
 def cached_plan(
-    config: RunConfig, say: Callable[[str], None] | None = None, status: Callable[[str], None] | None = None
+    config: Model, say: Callable[[str], None] | None = None, status: Callable[[str], None] | None = None
 ) -> CachedPlan:
     """The plan of the model `config.engine`, an ONNX file or zoo:NAME, for GPU `config.device`: kept, or built now.
 
@@ -115,7 +115,7 @@ def cached_plan(
     return CachedPlan(of_plan, (note, *source.notes))
 
 
-def _builder_of(config: RunConfig) -> Literal["tensorrt", "rtx"] | None:
+def _builder_of(config: Model) -> Literal["tensorrt", "rtx"] | None:
     if config.module is None:
         return None
     name = config.module.removesuffix("_bindings")

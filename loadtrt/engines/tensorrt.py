@@ -29,7 +29,7 @@ from loadtrt.load.tensors import TensorSpec, largest_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadtrt.config import RunConfig
+    from loadtrt.asked.model import Model
     from loadtrt.engines.deserialize import OpenPlan
     from loadtrt.engines.facts import IoTensor
     from loadtrt.engines.flavour import Flavour
@@ -67,7 +67,7 @@ class Plan:
     where it was not asked. notes: what the user should read.
     """
 
-    def __init__(self, opened: OpenPlan, config: RunConfig, *, built_here: bool = False) -> None:
+    def __init__(self, opened: OpenPlan, config: Model, *, built_here: bool = False) -> None:
         """Made by `load_plan`."""
         self.open = opened
         self.contexts: list[PlanContext] = []
@@ -175,7 +175,7 @@ class Plan:
         return TensorSpec(tensor.name, tensor.is_input, tensor.dtype, shape, nbytes, shape_values=tensor.host)
 
 
-def load_plan(config: RunConfig, *, built_here: bool = False) -> Plan:
+def load_plan(config: Model, *, built_here: bool = False) -> Plan:
     """The plan `config.engine` on GPU `config.device`, its shapes decided by batch, shapes, shape_values and profile.
 
     built_here: from a model with these options, so that FP16 was allowed, and it is no error if none was taken. Makes

@@ -8,17 +8,12 @@ import numpy as np
 
 import loadtrt
 from loadtrt.lanes.recorder import Recorder
-from loadtrt.load.arrivals import steady_load, steady_rate
-from loadtrt.load.batcher import parse_batching
-from loadtrt.load.mix import parse_mix
 from loadtrt.measure.board import KEEP
 from loadtrt.measure.cohorts import cohorts_of, sample_of
 from loadtrt.measure.early import Widths, ranks_of
 from loadtrt.measure.findings import findings_of
 from loadtrt.measure.margin import rate_margin
-from loadtrt.measure.objective import Objective, parse_objective
 from loadtrt.measure.parts import batches_of, mix_of
-from loadtrt.measure.records import DROPPED, FAILED, METRICS, OK, UNSERVED
 from loadtrt.measure.result import Batches, MixPart, ObjectiveShare, Phases, Problem, RunResult, Steadiness, Throughput
 from loadtrt.measure.scenario import Sending, scenario_of
 from loadtrt.measure.steady import steadiness_of
@@ -26,12 +21,15 @@ from loadtrt.measure.summary import fairness, lanes_of, overlap_of, summarize
 from loadtrt.measure.telemetry import mark_throttled
 from loadtrt.measure.validity import problems_of
 from loadtrt.measure.verdict import judge
+from loadtrt.records.records import DROPPED, FAILED, METRICS, OK, UNSERVED
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtrt.config import RunConfig
+    from loadtrt.asked.config import RunConfig
+    from loadtrt.asked.model import Model
+    from loadtrt.asked.objective import Objective
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import Session
     from loadtrt.measure.facts import MemoryBill
@@ -53,8 +51,8 @@ def result_of(
 ) -> RunResult:
     """Everything that is known of a run, however it ended. started: ISO 8601, UTC."""
     recorder = session.recorder or Recorder(engine.contexts, 0, keep=0)
-    driven, info = session.driven, engine.info
-    metrics = summarize(recorder.records, recorder.histograms, recorder.complete, _steady(config))
+    driven, info, model = session.driven, engine.info, config.model
+    metrics = summarize(recorder.records, recorder.histograms, recorder.complete, model.load.steady)
     served = [int(count) for count in recorder.by_lane]
     ok, failed, unserved = (int(recorder.by_status[status]) for status in (OK, FAILED, UNSERVED))
     measured_ns = max(int(recorder.last_completed_ns.max()) - recorder.start_ns, 0)
@@ -65,10 +63,10 @@ def result_of(
         ok=ok,
         unserved=unserved,
         failed=failed,
-        closed=config.arrivals == "closed",
-        max_lateness_ns=config.max_lateness,
+        closed=model.load.closed,
+        max_lateness_ns=model.max_lateness,
         mode=info.mode,
-        objectives=config.objective,
+        objectives=model.objectives,
         interrupted=session.interrupted,
     )
     if session.verification is not None and session.verification.different:
@@ -85,7 +83,7 @@ def result_of(
         loadtrt=loadtrt.__version__,
         started=started,
         command=tuple(command),
-        config=config.model_dump(mode="json", by_alias=True),
+        config=config,
         environment=environment,
         engine=info,
         memory=bill,
@@ -122,13 +120,13 @@ def result_of(
         clock=engine.clock_mapping(),
         intervals=mark_throttled(recorder.intervals, telemetry),
         histograms={name: histogram.to_dict() for name, histogram in recorder.histograms.items()},
-        objectives=tuple(_share(place, parse_objective(text), recorder) for place, text in enumerate(config.objective)),
+        objectives=tuple(_share(place, objective, recorder) for place, objective in enumerate(model.objectives)),
         telemetry=telemetry,
-        mix=_mix(recorder, config, session.input_sets),
-        batches=_batches(recorder, config, session.input_sets),
+        mix=_mix(recorder, model, session.input_sets),
+        batches=_batches(recorder, model, session.input_sets),
         ended_early=session.ended_early,
         precision_reached=_precision(recorder, config),
-        steadiness=_steadiness(recorder, config),
+        steadiness=_steadiness(recorder, model),
         cohorts=cohorts_of(recorder.records),
         sample=sample_of(recorder.records, recorder.start_ns),
     )
@@ -136,26 +134,22 @@ def result_of(
     sending = Sending(
         requests=int(recorder.by_status.sum()),
         answered=ok,
-        inferences=1 if config.batcher else info.batch,
-        lasted_ns=max(driven.sent_ns - driven.start_ns if driven else 0, config.least_duration_ns if whole else 0),
+        inferences=1 if model.batcher else info.batch,
+        lasted_ns=max(driven.sent_ns - driven.start_ns if driven else 0, config.least_ns(model) if whole else 0),
     )
-    scenario = scenario_of(config.scenario, sending, recorder.records, recorder.histograms, result.objectives)
+    scenario = scenario_of(model.scenario, sending, recorder.records, recorder.histograms, result.objectives)
     return result.model_copy(update={"findings": findings_of(result), "scenario": scenario})
 
 
-def _steadiness(recorder: Recorder, config: RunConfig) -> Steadiness:
+def _steadiness(recorder: Recorder, model: Model) -> Steadiness:
     return steadiness_of(
         recorder.records,
         recorder.start_ns,
-        closed=config.arrivals == "closed",
-        steady=_steady(config),
-        places=config.contexts * config.buffers * config.requests_per_launch,
+        closed=model.load.closed,
+        steady=model.load.steady,
+        places=model.contexts * model.buffers * model.requests_per_launch,
         seconds=() if recorder.complete else recorder.intervals,
     )
-
-
-def _steady(config: RunConfig) -> bool:
-    return steady_load(config.arrivals, config.stages, config.bursts)
 
 
 def _share(place: int, objective: Objective, recorder: Recorder) -> ObjectiveShare:
@@ -168,21 +162,19 @@ def _share(place: int, objective: Objective, recorder: Recorder) -> ObjectiveSha
 def _precision(recorder: Recorder, config: RunConfig) -> float | None:
     if config.precision is None:
         return None
-    ranks = ranks_of([parse_objective(text) for text in config.objective])
+    ranks = ranks_of(config.model.objectives)
     return Widths(ranks, config.precision).reached(recorder.records, recorder.histograms["latency"])
 
 
-def _mix(recorder: Recorder, config: RunConfig, sets: int) -> tuple[MixPart, ...]:
-    if config.mix is None:
-        return ()
-    parts = [(part.name, part.weight) for part in parse_mix(config.mix)]
-    return tuple(mix_of(recorder.records, parts, sets, _steady(config)))
+def _mix(recorder: Recorder, model: Model, sets: int) -> tuple[MixPart, ...]:
+    parts = [(part.name, part.weight) for part in model.mix_parts]
+    return tuple(mix_of(recorder.records, parts, sets, model.load.steady)) if parts else ()
 
 
-def _batches(recorder: Recorder, config: RunConfig, sets: int) -> Batches | None:
-    if config.batcher is None:
+def _batches(recorder: Recorder, model: Model, sets: int) -> Batches | None:
+    if model.batching is None:
         return None
-    sizes = [size for size in parse_batching(config.batcher).sizes for _ in range(sets)]
+    sizes = [size for size in model.batching.sizes for _ in range(sets)]
     return batches_of(recorder.records, sizes)
 
 
@@ -194,9 +186,9 @@ def _throughput(recorder: Recorder, config: RunConfig) -> Throughput:
     n_1 served at t_1, over the completions, the rate at which requests leave: unbiased by how long they stay, and at
     overload the capacity.
     """
-    rate, known = None, steady_rate(config.arrivals, config.stages, config.bursts)
+    rate, load = None, config.model.load
     n, first, last = int(recorder.by_lane.sum()), recorder.first_completed_ns, int(recorder.last_completed_ns.max())
-    if config.arrivals == "closed":
+    if load.closed:
         span = recorder.last_completed_ns - recorder.start_ns
         worked = (span > 0) & (recorder.by_lane > 0)
         rate = float(np.sum(recorder.by_lane[worked] / span[worked])) * SECOND_NS if worked.any() else None
@@ -205,6 +197,6 @@ def _throughput(recorder: Recorder, config: RunConfig) -> Throughput:
     return Throughput(
         requests_per_s=rate,
         inferences_per_s=None if rate is None else rate * recorder.inferences / n,
-        offered_per_s=config.rate,
-        margin=rate_margin(recorder.records) if rate is not None and known else None,
+        offered_per_s=config.offered_per_s(config.model),
+        margin=rate_margin(recorder.records) if rate is not None and load.steady_rate else None,
     )

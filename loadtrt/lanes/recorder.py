@@ -14,8 +14,8 @@ import numpy as np
 
 from loadtrt.measure.board import KEEP, STRIDE, Board
 from loadtrt.measure.interval import Interval
-from loadtrt.measure.records import COLUMNS, DROPPED, UNSERVED, Records
 from loadtrt.measure.tally import BLOCK, Second, Tally
+from loadtrt.records.records import COLUMNS, DROPPED, UNSERVED, Records
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.lanes.queue import NEVER, Queue
-from loadtrt.measure.records import FAILED, OK, UNSERVED
+from loadtrt.records.records import FAILED, OK, UNSERVED
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:

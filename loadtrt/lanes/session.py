@@ -12,27 +12,21 @@ from loadtrt.errors import EngineError
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.verify import Verifier, quiet_outputs
-from loadtrt.load.arrivals import due_instants, offline_instants
-from loadtrt.load.batcher import Batcher, parse_batching
+from loadtrt.load.batcher import Batcher
 from loadtrt.load.inputs import make_inputs
-from loadtrt.load.mix import draw, parse_mix
-from loadtrt.load.stages import course_of
-from loadtrt.load.trace import read_trace
-from loadtrt.measure.objective import parse_objective
+from loadtrt.load.mix import draw
 from loadtrt.units import SECOND_NS, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
-    import numpy.typing as npt
-
-    from loadtrt.config import RunConfig
+    from loadtrt.asked.config import RunConfig
+    from loadtrt.asked.model import Model
     from loadtrt.engines.engine import Engine
     from loadtrt.load.tensors import Arrays
     from loadtrt.measure.board import Board
     from loadtrt.measure.facts import Verification
-    from loadtrt.measure.records import Records
+    from loadtrt.records.records import Records
 
     OnTick: TypeAlias = Callable[["Phase", int, int, int], None]  # phase, elapsed ns, submitted, completed
 
@@ -70,13 +64,13 @@ class Session:
     outputs: Arrays | str | None = None
 
 
-def inputs_for(engine: Engine, config: RunConfig) -> list[Arrays]:
-    """The input sets that a run of `config` carries, for all parts, as `Engine.allocate` takes them: with copies off
+def inputs_for(engine: Engine, model: Model) -> list[Arrays]:
+    """The input sets that the requests of `model` carry, for all parts, as `Engine.allocate` takes them: with copies off
     one for each, as what lies on the device does not change. Raises UsageError."""
     found: list[Arrays] = []
     for tensors in engine.parts:
-        made = make_inputs(tensors, config.inputs, config.input_sets, config.input_range, config.seed)
-        found += made if config.copies else made[:1]
+        made = make_inputs(tensors, model.inputs, model.input_sets, model.input_range, model.seed)
+        found += made if model.copies else made[:1]
     return found
 
 
@@ -100,24 +94,26 @@ async def run_session(
     where it cannot tell. An EngineError becomes `session.failure`. board: filled for observers, in the measuring phase.
     Arrivals that cannot be drawn raise UsageError.
     """
+    model = config.model
+    least_ns, least_requests = config.least_ns(model), model.requests or 0
     load = Load(
-        due=_due(config),
-        least_ns=config.least_duration_ns,
-        least_requests=config.requests or 0,
+        due=model.load.due(least_ns, least_requests, model.seed),
+        least_ns=least_ns,
+        least_requests=least_requests,
         most_ns=config.max_duration,
         drain_ns=config.drain,
-        order=_order(config, len(inputs)),
-        most_waiting=config.max_queue,
-        batcher=_batcher(config, len(inputs)),
+        order=_order(model, len(inputs)),
+        most_waiting=model.max_queue,
+        batcher=_batcher(model, len(inputs)),
     )
-    session.input_sets = len(inputs) // len(config.parts)
+    session.input_sets = len(inputs) // len(model.parts)
     try:
         began = engine.now_ns()
         if not allocated:
             engine.allocate(inputs)
         session.allocate_ns = engine.now_ns() - began
         begins = on_tick or (lambda *_: None)
-        if config.verify:
+        if model.verify:
             begins("verify", 0, 0, 0)
             await _verify(engine, config, inputs, stop, session, on_tick)
         if not stop.requested:
@@ -125,9 +121,9 @@ async def run_session(
                 begins("warm-up", 0, 0, 0)
             await _warm_up(engine, config, len(inputs), stop, session, on_tick, clocks_settled)
         if not stop.requested:
-            bounds = [(item.metric, item.bound_ns) for item in map(parse_objective, config.objective)]
+            bounds = [(objective.metric, objective.limit_ns) for objective in model.objectives]
             recorder = Recorder(
-                engine.contexts, 0, board=board, bounds=bounds, items=items_of(engine, config, len(inputs))
+                engine.contexts, 0, board=board, bounds=bounds, items=items_of(engine, model, len(inputs))
             )
             recorder.board.touch(_expected(load, session))
             if _may_end_early(config):
@@ -148,41 +144,21 @@ async def run_session(
         session.interrupted |= stop.requested
 
 
-def _due(config: RunConfig) -> npt.NDArray[np.int64] | None:
-    least_ns, least_requests = config.least_duration_ns, config.requests or 0
-    match config.arrivals:
-        case "closed":
-            return None
-        case "offline":
-            return offline_instants(least_requests)
-        case "trace":
-            assert config.trace is not None  # noqa: S101  # RunConfig made sure
-            trace = read_trace(config.trace, config.trace_column, config.time_scale)
-            return trace.due(least_ns, least_requests, loop=config.trace_loop)
-        case kind:
-            assert config.rate is not None  # noqa: S101  # RunConfig made sure
-            course = course_of(config.rate, config.bursts, config.stages)
-            burstiness = 1.0 if config.burstiness is None else config.burstiness
-            return due_instants(kind, course, least_ns, least_requests, config.seed, burstiness)
+def _order(model: Model, sets: int) -> Sequence[int]:
+    weights = [part.weight for part in model.mix_parts]
+    return draw(weights, sets // len(weights), model.seed) if weights else range(sets)
 
 
-def _order(config: RunConfig, sets: int) -> Sequence[int]:
-    if config.mix is None:
-        return range(sets)
-    weights = [part.weight for part in parse_mix(config.mix)]
-    return draw(weights, sets // len(weights), config.seed)
+def _batcher(model: Model, sets: int) -> Batcher | None:
+    return None if model.batching is None else Batcher(model.batching, sets // len(model.parts))
 
 
-def _batcher(config: RunConfig, sets: int) -> Batcher | None:
-    return None if config.batcher is None else Batcher(parse_batching(config.batcher), sets // len(config.parts))
-
-
-def items_of(engine: Engine, config: RunConfig, sets: int) -> list[int]:
+def items_of(engine: Engine, model: Model, sets: int) -> list[int]:
     """Inferences in a request with each input set, one number where all have the same. A batcher's requests are single,
     whatever batch they go with."""
-    if config.batcher is not None:
+    if model.batcher is not None:
         return [1]
-    if config.mix is None:
+    if model.mix is None:
         return [engine.info.batch]
     return [batch for batch in engine.batches for _ in range(sets // len(engine.parts))]
 
@@ -296,7 +272,7 @@ def _watching(
 
     recorder = session.recorder
     assert recorder is not None  # noqa: S101  # measuring has begun
-    objectives = [parse_objective(text) for text in config.objective]
+    objectives = config.model.objectives
     ranks = ranks_of(objectives)
     misses = Misses(objectives) if config.abort_on_fail else None
     widths = None if config.precision is None else Widths(ranks, config.precision)

@@ -10,9 +10,9 @@ import numpy as np
 
 from loadtrt.measure.board import OUTCOMES
 from loadtrt.measure.histogram import Histogram, bounds_of
-from loadtrt.measure.records import METRICS
 from loadtrt.measure.sampling import least_samples
 from loadtrt.measure.validity import LATENESS_FLOOR_NS, LATENESS_SHARE
+from loadtrt.records.records import METRICS
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.measure.board import PHASES, RATIOS, WINDOW_RANKS, Snapshot
-from loadtrt.measure.records import METRICS
 from loadtrt.measure.tally import BLOCK, Second, Tally
+from loadtrt.records.records import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from loadtrt.live.run_facts import RunFacts
     from loadtrt.measure.board import Board, Standing
-    from loadtrt.measure.records import Records
+    from loadtrt.records.records import Records
 
 _PLACES = [metric.name for metric in METRICS]
 _LATENCY, _SERVICE, _COMPUTE = (_PLACES.index(name) for name in ("latency", "service", "compute"))

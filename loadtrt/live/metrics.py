@@ -16,7 +16,7 @@ from loadtrt.live.native import native_histogram
 from loadtrt.live.telemetry import THROTTLE_REASONS
 from loadtrt.measure import families as table
 from loadtrt.measure.board import OUTCOMES, PHASES, RATIOS, WINDOW_RANKS, Snapshot
-from loadtrt.measure.records import DROPPED, FAILED, UNSERVED
+from loadtrt.records.records import DROPPED, FAILED, UNSERVED
 from loadtrt.units import SECOND_NS, exact_duration
 
 if TYPE_CHECKING:

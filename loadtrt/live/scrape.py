@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from loadtrt.asked.objective import parse_objective
 from loadtrt.errors import UsageError
 from loadtrt.live.run_facts import RunFacts
 from loadtrt.live.telemetry import GpuReading
 from loadtrt.measure import families as table
 from loadtrt.measure.board import OUTCOMES, PHASES, RATIOS, WINDOW_RANKS, Snapshot
 from loadtrt.measure.histogram import BUCKETS, bounds_of
-from loadtrt.measure.objective import parse_objective
-from loadtrt.measure.records import FAILED, METRICS
+from loadtrt.records.records import FAILED, METRICS
 from loadtrt.units import SECOND_NS, parse_duration
 
 if TYPE_CHECKING:

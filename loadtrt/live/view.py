@@ -13,8 +13,8 @@ import numpy as np
 
 from loadtrt.live.alerts import Alert, alerts_of, quantiles_of
 from loadtrt.measure.board import WINDOW_RANKS
-from loadtrt.measure.records import METRICS, OK
 from loadtrt.measure.sampling import least_samples
+from loadtrt.records.records import METRICS, OK
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

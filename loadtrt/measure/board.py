@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from loadtrt.measure.records import COLUMNS
+from loadtrt.records.records import COLUMNS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -30,7 +30,6 @@ PHASES = ("load", "verify", "warm-up", "measure", "drain", "done")
 OUTCOMES = ("ok", "failed", "unserved", "dropped")  # by the status of a record
 RATIOS = (1.05, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)  # upper bounds of latency over compute; +Inf follows
 WINDOW_RANKS = (0.5, 0.9, 0.95, 0.99, 0.999, 1.0)
-MOST_OBJECTIVES = 8  # each is a row of the terminal, and four series of metrics
 KEEP = 1 << 20  # rows kept (88 MiB)
 RING = 1 << 18  # rows that go round after them (22 MiB): a second and more of the fastest engine there is
 STRIDE = 128  # rows that are written in the ring before `reached` says so

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from loadtrt.load.batcher import parse_batching
+from loadtrt.asked.load import Offline
 from loadtrt.measure.result import Finding
 from loadtrt.measure.validity import STARVED_LIMIT, lateness_limit_ns
-from loadtrt.units import SECOND_NS, format_count, format_duration, parse_duration, plural
+from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from loadtrt.measure.result import RunResult
@@ -48,7 +48,7 @@ def bottlenecks(result: RunResult) -> list[Finding]:
 def mostly_waits(result: RunResult) -> bool:
     """Whether requests come by themselves, and typical ones wait for most of their latency."""
     latency, waiting = _waiting(result)
-    return result.config["arrivals"] not in ("closed", "offline") and waiting > WAITING * latency
+    return not closed_loop(result) and not isinstance(result.config.model.load, Offline) and waiting > WAITING * latency
 
 
 def _enqueue(result: RunResult) -> Finding | None:
@@ -60,7 +60,7 @@ def _enqueue(result: RunResult) -> Finding | None:
     remedy = f"{_larger(result)} does more with each enqueue"
     if result.engine.mode.get("graph") == "no":
         remedy += "; the engine's note tells why there is no CUDA graph"
-        if not result.config.get("graph", True):
+        if not result.config.model.graph:
             remedy = "leave --no-graph out: a CUDA graph is enqueued in one call"
     return Finding(
         kind="enqueue-bound",
@@ -82,7 +82,7 @@ def _copies(result: RunResult) -> Finding | None:
     if copy < compute:
         return None
     wide = sorted({it.dtype for it in result.engine.tensors if it.is_input == (phase == "h2d")} & {"fp32", "fp64"})
-    remedies = ["--buffers 2 lets copies overlap computing"] if result.config.get("buffers", 2) == 1 else []
+    remedies = ["--buffers 2 lets copies overlap computing"] if result.config.model.buffers == 1 else []
     if wide and result.engine.kind in _REAL:
         remedies.append(f"{what} of fewer bytes than {wide[0].upper()}, such as FP16 or uint8, take less")
     remedies.append("--no-copies shows what is left without copies")
@@ -97,7 +97,7 @@ def _copies(result: RunResult) -> Finding | None:
 def _exposed(result: RunResult) -> Finding | None:
     copies, compute = _mean(result, "h2d") + _mean(result, "d2h"), _mean(result, "compute")
     share = copies / (copies + compute)
-    sets = result.config.get("buffers", 2) * _per_launch(result)
+    sets = result.config.model.buffers * _per_launch(result)
     if sets > 1 or not closed_loop(result) or share < EXPOSED or _copies(result):
         return None
     return Finding(
@@ -126,7 +126,7 @@ def _host(result: RunResult) -> Finding | None:
         remedy = "--wait spin sees completions sooner"
     elif result.engine.kind == "onnxruntime":
         remedy = "leave loadtrt a core: fewer --contexts, or fewer --threads-per-context"
-    elif result.config.get("buffers", 2) == 1:
+    elif result.config.model.buffers == 1:
         remedy = "--buffers 2 gives a lane its next request before it needs it"
     else:
         remedy = f"free a core for loadtrt, or take {_larger(result)}"
@@ -159,9 +159,9 @@ def _queue(result: RunResult) -> Finding | None:
     if steadiness is not None and (steadiness.overloaded or steadiness.slow is not None):
         return None
     latency, waiting = _waiting(result)
-    given = {name: result.config.get(name) for name in ("stages", "bursts", "burstiness", "trace", "batcher")}
-    uneven = given["stages"] or given["bursts"] or given["trace"] or (given["burstiness"] or 1.0) > 1
-    delay_ns = parse_batching(given["batcher"]).delay_ns if given["batcher"] else 0
+    load, batching = result.config.model.load, result.config.model.batching
+    uneven = not load.steady or (load.cv or 0.0) > 1
+    delay_ns = batching.delay_ns if batching else 0
     overlap = result.overlap
     if delay_ns and overlap and overlap.busy_fraction * overlap.lanes_computing < FREE * len(result.lanes):
         return Finding(
@@ -243,7 +243,7 @@ def _short(result: RunResult) -> Finding | None:
     enqueue, compute = _typical(result, "enqueue") / _per_launch(result), _typical(result, "compute")
     if result.engine.kind != "tensorrt" or enqueue / compute < SHORT or _starves(result):
         return None
-    several = result.config.get("mix") or result.config.get("batcher")
+    several = result.config.model.mix or result.config.model.batcher
     what = "a typical one" if several else f"batch {result.engine.batch}"
     return Finding(
         kind="small-batch",
@@ -285,7 +285,7 @@ def _idle(result: RunResult) -> Finding | None:
     overlap = result.overlap
     if overlap is None or result.engine.kind not in _REAL or not closed_loop(result) or overlap.busy_fraction >= IDLE:
         return None
-    contexts, buffers = len(result.lanes), result.config.get("buffers", 2)
+    contexts, buffers = len(result.lanes), result.config.model.buffers
     return Finding(
         kind="idle",
         evidence=f"lanes computed {100 * overlap.busy_fraction:.0f} % of the time",
@@ -296,9 +296,9 @@ def _idle(result: RunResult) -> Finding | None:
 
 def _larger(result: RunResult) -> str:
     """What makes an enqueue carry more: --batch is refused beside a mix and a batcher."""
-    if result.config.get("batcher"):
+    if result.config.model.batcher:
         return "a larger max= in --batcher"
-    return "larger parts in --mix" if result.config.get("mix") else "a larger --batch"
+    return "larger parts in --mix" if result.config.model.mix else "a larger --batch"
 
 
 def _typical(result: RunResult, metric: str) -> float:
@@ -328,12 +328,12 @@ def _enqueues_per_s(result: RunResult) -> float:
 
 def _per_launch(result: RunResult) -> int:
     """Requests of one enqueue."""
-    return int(result.config.get("requests_per_launch", 1))
+    return result.config.model.requests_per_launch
 
 
 def closed_loop(result: RunResult) -> bool:
     """Whether requests come when their predecessors were answered."""
-    return bool(result.config["arrivals"] == "closed")
+    return result.config.model.load.closed
 
 
 def _starves(result: RunResult) -> bool:
@@ -344,7 +344,6 @@ def _starves(result: RunResult) -> bool:
 def _too_late(result: RunResult) -> bool:
     """Told as a problem."""
     late = result.metrics["lateness"]
-    wanted = result.config.get("max_lateness")
-    limit_ns = None if wanted is None else parse_duration(wanted)
-    limit = lateness_limit_ns(result.metrics, closed_loop(result), limit_ns, [it.objective for it in result.objectives])
+    model = result.config.model
+    limit = lateness_limit_ns(result.metrics, closed_loop(result), model.max_lateness, model.objectives)
     return (late.percentiles_ns["p99"] or late.max_ns or 0) > limit

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from loadtrt.asked.config import RunConfig  # noqa: TC001  # pydantic reads them
+from loadtrt.asked.fields import Objectives, ObjectiveText  # noqa: TC001
+from loadtrt.asked.model import LoadOptions  # noqa: TC001  # pydantic reads them
 from loadtrt.measure.facts import EngineInfo, MemoryBill  # noqa: TC001  # pydantic reads them
 from loadtrt.measure.model import Model
 from loadtrt.measure.result import RunResult  # noqa: TC001
@@ -54,7 +57,7 @@ class ObjectiveCapacity(Model):
     """The rate at which one objective is just met, by the regression over all trials; low, high: 95 %. None where the
     trials do not bound it from that side, or do not tell."""
 
-    objective: str
+    objective: ObjectiveText
     rate_per_s: float | None
     low_per_s: float | None
     high_per_s: float | None
@@ -128,7 +131,7 @@ class Candidate(Model):
 
 class CapacityResult(Model):
     """All of one search. config: what all trials have in common, a configuration of `loadtrt run`; load: how requests
-    arrive in the trials, by option name, but for the rate; environment: as in a run. contexts,
+    arrive in the trials, without the rate; environment: as in a run. contexts,
     batches: what was asked to be tried. precision: half the width of the estimate's interval over the estimate at which
     the search ends. trial_ns: how long a trial lasts; longest_trial_ns: how long where its requests are worth little,
     None where all last as long.
@@ -140,10 +143,10 @@ class CapacityResult(Model):
     loadtrt: str
     started: str
     command: tuple[str, ...]
-    config: dict[str, Any]
+    config: RunConfig
     environment: dict[str, Any]
-    load: dict[str, Any]
-    objectives: tuple[str, ...]
+    load: LoadOptions
+    objectives: Objectives
     contexts: tuple[int, ...]
     batches: tuple[int | None, ...]
     precision: float

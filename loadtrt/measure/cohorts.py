@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.measure.records import COLUMNS, OK
 from loadtrt.measure.result import Cohort, Sample
 from loadtrt.measure.sampling import least_samples
+from loadtrt.records.records import COLUMNS, OK
 
 if TYPE_CHECKING:
-    from loadtrt.measure.records import Records
+    from loadtrt.records.records import Records
 
 SAMPLED = 1000
 _RANKS = {"p50": (0.45, 0.55), "p99": (0.99, 1.0)}

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loadtrt.asked.objective import Objective
 from loadtrt.measure.histogram import CELL, bucket_of
-from loadtrt.measure.objective import Objective
-from loadtrt.measure.records import METRICS, OK
 from loadtrt.measure.verdict import TAIL, at_least, discounted, effective_size, judge, quantile_ranks
+from loadtrt.records.records import METRICS, OK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from loadtrt.measure.histogram import Histogram
     from loadtrt.measure.interval import Interval
-    from loadtrt.measure.records import Records
     from loadtrt.measure.result import ObjectiveShare
+    from loadtrt.records.records import Records
 
     Series = npt.NDArray[np.float64]
 
@@ -58,7 +58,7 @@ class Misses:
             served = records.status == OK
             requests += len(records)
             for place, objective in enumerate(self._objectives):
-                within = METRICS[objective.metric].of(records) <= objective.bound_ns
+                within = METRICS[objective.metric].of(records) <= objective.limit_ns
                 good[place] += int(np.count_nonzero(within & served))
         self._requests.append(requests + (self._requests[-1] if self._requests else 0))
         for bad, count in zip(self._bad, good, strict=True):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from loadtrt.measure.histogram import BUCKETS, bounds_of
-from loadtrt.measure.records import METRICS
+from loadtrt.records.records import METRICS
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

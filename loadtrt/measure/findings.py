@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from loadtrt.load.arrivals import steady_load
+from loadtrt.asked.load import Offline, Stages, Trace
 from loadtrt.measure.bottlenecks import BUSY, bottlenecks, closed_loop, mostly_waits
 from loadtrt.measure.gpu_findings import gpu_findings
 from loadtrt.measure.result import Finding
 from loadtrt.measure.sampling import least_samples
-from loadtrt.units import SECOND_NS, exact_duration, format_count, format_duration, parse_duration, plural
+from loadtrt.units import SECOND_NS, exact_duration, format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from loadtrt.measure.result import RunResult
@@ -66,7 +66,7 @@ def _dropped(result: RunResult) -> Finding | None:
     return Finding(
         kind="dropped",
         evidence=f"{plural(result.dropped, 'request')}, {100 * share:.2g} % of all, came due while "
-        f"{result.config.get('max_queue')} waited, and were dropped",
+        f"{result.config.model.max_queue} waited, and were dropped",
         cause="latencies are of the others, which waited the less for it",
         remedy=f"{'' if _offline(result) else f'{_lower(result)}, '}more --contexts, or a larger --max-queue",
     )
@@ -126,8 +126,7 @@ def _slow(result: RunResult) -> Finding | None:
         evidence = (
             f"{when} {expected} came and {served} were served: {format_count(round(more))} more waited then{gone}"
         )
-    config = result.config
-    steady = _offline(result) or steady_load(config["arrivals"], config.get("stages"), config.get("bursts"))
+    steady = result.config.model.load.steady_rate
     return Finding(
         kind="slow-part",
         evidence=evidence,
@@ -144,7 +143,7 @@ def _cold(result: RunResult) -> Finding | None:
     lasted, ratio = _began(result)
     if ratio <= 1:
         return None
-    warmup = parse_duration(result.config.get("warmup", "1s"))
+    warmup = result.config.warmup
     return Finding(
         kind="transient",
         evidence=f"in the first {format_duration(lasted)} latencies were {_apart(ratio)} later",
@@ -175,7 +174,7 @@ def _drift(result: RunResult) -> Finding | None:
         evidence = f"in the first {format_duration(lasted)} latencies were {_apart(began)} later"
     else:
         return None
-    blind = result.engine.kind == "tensorrt" and not result.config.get("telemetry", True)
+    blind = result.engine.kind == "tensorrt" and not result.config.telemetry
     return Finding(
         kind="drift",
         evidence=evidence,
@@ -220,7 +219,7 @@ def _as_many(result: RunResult, needed: int) -> str:
     """How to have so many requests served where their number is given. Offline all are due at once, and more than the
     queue takes are dropped however many there are."""
     if _offline(result) and result.dropped:
-        more = "" if result.config["requests"] >= needed else f" with --requests {needed}"
+        more = "" if (result.config.model.requests or 0) >= needed else f" with --requests {needed}"
         return f"a larger --max-queue{more}"
     return f"--requests {math.ceil(needed * (result.ok + result.dropped) / result.ok)}"
 
@@ -245,25 +244,25 @@ def _began(result: RunResult) -> tuple[int, float]:
 
 
 def _offline(result: RunResult) -> bool:
-    return bool(result.config["arrivals"] == "offline")
+    return isinstance(result.config.model.load, Offline)
 
 
 def _lower(result: RunResult, than: str = "") -> str:
-    if result.config.get("stages"):
+    if isinstance(result.config.model.load, Stages):
         return "lower rates in --stages"
-    if result.config.get("trace"):
+    if isinstance(result.config.model.load, Trace):
         return "a larger --time-scale"
     return f"a --rate below {than}" if than else "a lower --rate"
 
 
 def _longer(result: RunResult, seconds: float) -> str:
     """How to measure for so long, by what says how long it is."""
-    config = result.config
-    if config.get("max_duration") is not None and config.get("duration") is None:
+    config, load = result.config, result.config.model.load
+    if config.max_duration is not None and config.duration is None:
         return f"--max-duration {_seconds(seconds * SECOND_NS)}"
-    if config.get("stages"):
+    if isinstance(load, Stages):
         return f"--stages that last {_seconds(seconds * SECOND_NS)}"
-    if config.get("trace") and not config.get("trace_loop"):
+    if type(load) is Trace:
         return f"--trace-loop --duration {_seconds(seconds * SECOND_NS)}"
     if _counted(result):
         rate = result.throughput.requests_per_s or 0.0
@@ -279,7 +278,7 @@ def _thrice(result: RunResult) -> float:
 def _counted(result: RunResult) -> bool:
     """Whether the run was as long as its number of requests."""
     config = result.config
-    return config.get("requests") is not None and config.get("duration") is None and config.get("max_duration") is None
+    return config.model.requests is not None and config.duration is None and config.max_duration is None
 
 
 def _seconds(ns: float) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from loadtrt.asked.fields import Objectives  # noqa: TC001
+from loadtrt.asked.objective import Verdict  # noqa: TC001
 from loadtrt.measure.capacity_result import Scaling  # noqa: TC001  # pydantic reads them
 from loadtrt.measure.facts import EngineInfo  # noqa: TC001
 from loadtrt.measure.model import Model
-from loadtrt.measure.objective import Verdict  # noqa: TC001
 from loadtrt.measure.result import ObjectiveShare  # noqa: TC001
 
 Routing = Literal["random", "round-robin", "least-outstanding"]
@@ -163,7 +164,7 @@ class FleetResult(Model):
     engine: EngineInfo
     gpu: Gpu
     demand: FleetDemand
-    objectives: tuple[str, ...]
+    objectives: Objectives
     max_utilisation: float
     spares: int
     gpu_price: float | None

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from loadtrt.measure.records import Records
+    from loadtrt.records.records import Records
 
     Numbers = npt.NDArray[np.float64]
 

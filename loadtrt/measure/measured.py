@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from loadtrt.measure.histogram import QUANTILE_ERROR
 from loadtrt.measure.margin import least_for_margin
-from loadtrt.measure.records import METRICS
 from loadtrt.measure.sampling import least_samples
 from loadtrt.measure.summary import PERCENTILES
+from loadtrt.records.records import METRICS
 from loadtrt.units import format_count, plural
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.measure.histogram import Histograms
-from loadtrt.measure.records import METRICS, Records
 from loadtrt.measure.result import Batches, MixPart
 from loadtrt.measure.summary import summarize
+from loadtrt.records.records import METRICS, Records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

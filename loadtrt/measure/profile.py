@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from loadtrt.asked.config import RunConfig  # noqa: TC001  # pydantic reads it
 from loadtrt.measure.facts import EngineInfo  # noqa: TC001  # pydantic reads them
 from loadtrt.measure.layer_kinds import kind_of
 from loadtrt.measure.layers import Layer, nodes_in_name
@@ -77,7 +78,7 @@ class ProfileResult(Model):
     loadtrt: str
     started: str
     command: tuple[str, ...]
-    config: dict[str, Any]
+    config: RunConfig
     environment: dict[str, Any]
     engine: EngineInfo
     outcome: Literal["completed", "interrupted", "failed"] = "completed"

@@ -38,9 +38,9 @@ import loadtrt
 from loadtrt.errors import UsageError
 from loadtrt.measure.measured import OF_DUE, RATES, number_of
 from loadtrt.measure.model import Model
-from loadtrt.measure.records import METRICS
 from loadtrt.measure.summary import PERCENTILES
 from loadtrt.measure.verdict import beta
+from loadtrt.records.records import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,11 +10,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from loadtrt.asked.config import RunConfig  # noqa: TC001
+from loadtrt.asked.fields import ObjectiveText  # noqa: TC001
+from loadtrt.asked.objective import Verdict, overall
 from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill, Verification  # noqa: TC001  # pydantic reads them
 from loadtrt.measure.histogram import require_histogram
 from loadtrt.measure.interval import Interval  # noqa: TC001
 from loadtrt.measure.model import Model
-from loadtrt.measure.objective import Verdict, overall, quantile_of
 from loadtrt.measure.profile import ProfileResult  # noqa: TC001
 from loadtrt.measure.telemetry import GpuTelemetry  # noqa: TC001
 
@@ -198,7 +200,7 @@ class ObjectiveShare(Model):
     share of bad requests, in [0, 1]; value_low_ns, value_high_ns: of the quantile, None where the sample bounds it from
     one side only; all 95 %. effective: how many independent requests these were worth. reason: why undecided."""
 
-    objective: str
+    objective: ObjectiveText
     good: int
     requests: int
     value_ns: float | None
@@ -214,11 +216,6 @@ class ObjectiveShare(Model):
     def bad(self) -> float | None:
         """The share of bad requests; None where none was due."""
         return 1 - self.good / self.requests if self.requests else None
-
-    @property
-    def quantile(self) -> str:
-        """The one that it binds: "p99"."""
-        return quantile_of(self.objective)
 
 
 class ScenarioResult(Model):
@@ -258,7 +255,7 @@ class RunResult(Model):
     loadtrt: str
     started: str
     command: tuple[str, ...]
-    config: dict[str, Any]
+    config: RunConfig
     environment: dict[str, Any]
     engine: EngineInfo
     memory: MemoryBill

@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt.load.scenario import LEAST_NS, SCENARIOS
-from loadtrt.measure.objective import parse_objective
-from loadtrt.measure.records import METRICS
+from loadtrt.asked.mlperf import LEAST_NS, SCENARIOS
 from loadtrt.measure.result import ScenarioResult
 from loadtrt.measure.verdict import beta
+from loadtrt.records.records import METRICS
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -33,10 +32,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from loadtrt.load.scenario import Scenario
+    from loadtrt.asked.mlperf import Scenario
     from loadtrt.measure.histogram import Histogram
-    from loadtrt.measure.records import Records
     from loadtrt.measure.result import ObjectiveShare
+    from loadtrt.records.records import Records
 
     Found = tuple[dict[str, Any], list[str]]  # fields of the result, and reasons
 
@@ -130,15 +129,11 @@ def _stream(scenario: Scenario, latencies: _Latencies) -> Found:
 
 def _server(sending: Sending, kept: Records, objectives: Sequence[ObjectiveShare]) -> Found:
     """The rate at which requests were due, (n − 1) / (t_n − t_1) of those kept, and whether the target is."""
-    shares = {parse_objective(share.objective): share for share in objectives}
-    target, share = min(
-        (
-            (each, share)
-            for each, share in shares.items()
-            if METRICS[each.metric].name == "latency" and each.rank == 0.99
-        ),
-        key=lambda pair: pair[0].bound_ns,
+    share = min(
+        (share for share in objectives if share.objective.metric_name == "latency" and share.objective.rank == 0.99),
+        key=lambda share: share.objective.bound_ns,
     )
+    target = share.objective
     over, span = share.requests - share.good, int(np.ptp(kept.due)) if len(kept) else 0
     fields = {
         "metric": "scheduled inferences a second",

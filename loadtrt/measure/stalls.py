@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.measure.records import FAILED, Records
 from loadtrt.measure.result import Stall
+from loadtrt.records.records import FAILED, Records
 
 if TYPE_CHECKING:
     import numpy.typing as npt

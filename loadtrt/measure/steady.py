@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.measure.interval import Interval
-    from loadtrt.measure.records import Records
+    from loadtrt.records.records import Records
 
     Series = npt.NDArray[np.float64]
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from loadtrt.measure.histogram import QUANTILE_ERROR
 from loadtrt.measure.margin import margins
-from loadtrt.measure.records import METRICS, Records, busy_union_ns
 from loadtrt.measure.result import Lane, MetricSummary, Overlap
 from loadtrt.measure.sampling import least_samples
+from loadtrt.records.records import METRICS, Records, busy_union_ns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from loadtrt.asked.config import RunConfig  # noqa: TC001  # pydantic reads it
 from loadtrt.measure.model import Model
 from loadtrt.measure.result import RunResult  # noqa: TC001  # pydantic reads it
 
@@ -43,7 +44,7 @@ class SweepResult(Model):
     loadtrt: str
     started: str
     command: tuple[str, ...]
-    config: dict[str, Any]
+    config: RunConfig
     environment: dict[str, Any]
     axes: dict[str, tuple[Any, ...]]
     outcome: Literal["completed", "interrupted", "failed"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.measure.histogram import Histogram, Histograms
-from loadtrt.measure.records import FAILED, METRICS, OK, STATUSES, UNSERVED, Records
+from loadtrt.records.records import FAILED, METRICS, OK, STATUSES, UNSERVED, Records
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from loadtrt.measure.objective import parse_objective
-from loadtrt.measure.records import METRICS
 from loadtrt.measure.result import MetricSummary, Problem
 from loadtrt.units import MILLISECOND_NS, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from loadtrt.asked.objective import Objective
 
 LATENESS_SHARE = 0.1  # of the median latency
 LATENESS_FLOOR_NS = MILLISECOND_NS // 4
@@ -20,7 +20,7 @@ STARVED_LIMIT = 0.05
 
 
 def lateness_limit_ns(
-    metrics: Mapping[str, MetricSummary], closed: bool, wanted: int | None, objectives: Sequence[str] = ()
+    metrics: Mapping[str, MetricSummary], closed: bool, wanted: int | None, objectives: Sequence[Objective] = ()
 ) -> float:
     """The bound on p99 lateness: `--max-lateness`, or the greatest of a tenth of the median latency, a twentieth of the
     tightest objective on latency, and 250 µs.
@@ -32,8 +32,7 @@ def lateness_limit_ns(
         return wanted
     if closed:
         return math.inf
-    found = [parse_objective(text) for text in objectives]
-    bounds_ns = [it.bound_ns for it in found if METRICS[it.metric].name == "latency"]
+    bounds_ns = [objective.bound_ns for objective in objectives if objective.metric_name == "latency"]
     median = metrics["latency"].percentiles_ns["p50"] or metrics["latency"].mean_ns or 0.0
     return max(LATENESS_FLOOR_NS, LATENESS_SHARE * median, LATENESS_OF_BOUND * min(bounds_ns, default=0))
 
@@ -48,7 +47,7 @@ def problems_of(
     closed: bool,
     max_lateness_ns: int | None,
     mode: Mapping[str, str],
-    objectives: Sequence[str] = (),
+    objectives: Sequence[Objective] = (),
     interrupted: bool = False,
 ) -> list[Problem]:
     """Every reason why the numbers do not show the engine alone; empty when they do. mode: the engine's settings."""

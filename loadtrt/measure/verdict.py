@@ -39,9 +39,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.measure.records import METRICS, OK
 from loadtrt.measure.result import ObjectiveShare
 from loadtrt.measure.sampling import least_samples
+from loadtrt.records.records import METRICS, OK
 from loadtrt.units import format_count, format_duration
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from loadtrt.asked.objective import Objective, Verdict
     from loadtrt.measure.histogram import Histogram
-    from loadtrt.measure.objective import Objective, Verdict
-    from loadtrt.measure.records import Records
+    from loadtrt.records.records import Records
 
     Series = npt.NDArray[np.float64]
 
@@ -88,7 +88,7 @@ def judge(
         value_low = None if value_low is None else min(value_low, value)
         value_high = None if value_high is None else max(value_high, value)
     return ObjectiveShare(
-        objective=objective.text,
+        objective=objective,
         good=good,
         requests=requests,
         value_ns=value,
@@ -136,7 +136,7 @@ def quantile_ranks(rank: float, size: float) -> tuple[float | None, float | None
 
 
 def _is_bad(objective: Objective, records: Records) -> npt.NDArray[np.bool_]:
-    found: npt.NDArray[np.bool_] = (records.status != OK) | (METRICS[objective.metric].of(records) > objective.bound_ns)
+    found: npt.NDArray[np.bool_] = (records.status != OK) | (METRICS[objective.metric].of(records) > objective.limit_ns)
     return found
 
 

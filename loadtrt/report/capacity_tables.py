@@ -40,15 +40,16 @@ def _lines(result: CapacityResult) -> Iterator[str]:
 
 
 def _asked(result: CapacityResult) -> Iterator[str]:
-    yield f"{plural(result.config['buffers'], 'buffer')} a lane"
-    if result.config.get("mix"):
-        yield f"mix {result.config['mix']}"
-    yield str(result.load["arrivals"])
-    yield from (f"CV {result.load['burstiness']:g}",) if "burstiness" in result.load else ()
-    yield from (f"bursts {result.load['bursts']}",) if "bursts" in result.load else ()
+    model, load = result.config.model, result.load
+    yield f"{plural(model.buffers, 'buffer')} a lane"
+    if model.mix:
+        yield f"mix {model.mix}"
+    yield str(load.arrivals)
+    yield from (f"CV {load.burstiness:g}",) if load.burstiness is not None else ()
+    yield from (f"bursts {load.bursts}",) if load.bursts else ()
     longest = f" to {format_duration(result.longest_trial_ns)}" if result.longest_trial_ns else ""
     yield f"trials of {format_duration(result.trial_ns)}{longest}"
-    yield from result.objectives
+    yield from map(str, result.objectives)
 
 
 def _candidate(each: Candidate, *, alone: bool, chosen: bool) -> Iterator[str]:
@@ -68,7 +69,7 @@ def _candidate(each: Candidate, *, alone: bool, chosen: bool) -> Iterator[str]:
     elif each.searched:
         first = each.searched[0]
         objectives = first.run.objectives if first.run is not None else ()
-        known = any(item.objective.startswith("latency.") for item in objectives)
+        known = any(item.objective.metric_name == "latency" for item in objectives)
         what = "no rate" if known else "nothing, as it foretells latency alone"
         yield f"  expected from that: {what}; trials begin at {rate_or(first.rate_per_s)}"
     rows = [row for trial in each.searched if trial.run is not None for row in _open_loop(trial)]
@@ -109,7 +110,7 @@ def _open_loop(trial: Trial) -> Iterator[tuple[str, ...]]:
             f"{low.removesuffix(' %')} .. {high}" if known else UNKNOWN,
             UNKNOWN if item.effective is None else format_count(round(item.effective)),
             remark or item.verdict or "",
-            *((item.objective.partition(" ")[0],) if len(trial.run.objectives) > 1 else ()),
+            *((item.objective.name,) if len(trial.run.objectives) > 1 else ()),
         )
 
 
@@ -134,7 +135,7 @@ def _choice(result: CapacityResult) -> Iterator[str]:
         rows.append(
             (
                 str(each.contexts),
-                "mix" if result.config.get("mix") else str(each.items),
+                "mix" if result.config.model.mix else str(each.items),
                 rate_or(each.predicted_per_s),
                 rate_or(each.estimate_per_s),
                 rate_or(each.confirmed_per_s),
@@ -157,7 +158,7 @@ def ended_text(result: CapacityResult | SweepResult) -> str:
     """Why it ended early, and how it goes on."""
     if result.outcome == "failed":
         return f"FAILED: {result.failure}; what was measured until then is above"
-    file = result.config.get("json")
+    file = result.config.json_file
     kept = f"--resume goes on with {file}" if file not in (None, "-") else "without --json FILE nothing was kept"
     return f"INTERRUPTED, shown as far as it went; {kept}"
 

@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from loadtrt.load.arrivals import drawn_load, steady_load, steady_rate
 from loadtrt.measure.histogram import Histogram
 from loadtrt.measure.margin import rate_margin
 from loadtrt.measure.measured import Measured
-from loadtrt.measure.records import METRICS, Records
 from loadtrt.measure.summary import summarize
+from loadtrt.records.records import METRICS, Records
 from loadtrt.report.layer_columns import printable
 from loadtrt.report.text import UNKNOWN, aligned, wrapped
 from loadtrt.report.trtexec_read import stamp_step_ns
@@ -134,8 +133,7 @@ def _of_run(name: str, result: RunResult) -> Side:
             f"dropped {format_count(result.dropped)} of {plural(requests, 'request')}: times are of the served, and "
             "thresholds on latency and queue count the dropped as later than all others"
         )
-    arrivals, seed = config.get("arrivals", "closed"), config.get("seed")
-    load = (arrivals, config.get("stages"), config.get("bursts"))
+    load = config.model.load
     return Side(
         title=f"{engine.name}, {plural(result.ok, 'request')}, batch {engine.batch}",
         measured=Measured(
@@ -147,9 +145,9 @@ def _of_run(name: str, result: RunResult) -> Side:
             trtexec=False,
             problem=problem,
             lost=(result.failed + result.dropped) / requests if requests else 0.0,
-            steady=steady_load(*load),
-            steady_rate=steady_rate(*load),
-            seed=seed if isinstance(seed, int) and drawn_load(arrivals, config.get("mix")) else None,
+            steady=load.steady,
+            steady_rate=load.steady_rate,
+            seed=config.model.seed if load.drawn or config.model.mix else None,
         ),
         settings=_settings(result),
         writer="loadtrt",
@@ -159,7 +157,7 @@ def _of_run(name: str, result: RunResult) -> Side:
 
 def _settings(result: RunResult) -> dict[str, str]:
     """What runs may differ in, "–" for what was not asked for."""
-    engine, config = result.engine, result.config
+    engine, config = result.engine, result.config.options()
     keys = [*_OPTIONS, *(("time_scale",) if config.get("trace") else ())]
     given = {key: config[key] for key in keys if config.get(key) is not None}
     return {

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.errors import UsageError
 from loadtrt.measure.capacity_result import CapacityResult
-from loadtrt.measure.records import METRICS
 from loadtrt.measure.result import RunResult
 from loadtrt.measure.summary import PERCENTILES
 from loadtrt.measure.sweep_result import SweepResult
+from loadtrt.records.records import METRICS
 from loadtrt.report.layer_columns import printable
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _run(run: RunResult) -> dict[str, Any]:
         name: getattr(run, name) for name in ("outcome", "valid", "failure", "started", "run", "loadtrt")
     }
     line |= {name: getattr(run, name) for name in ("ok", "failed", "unserved", "dropped", "host_cores")}
-    line |= {name: config.get(name) for name in ("contexts", "buffers", "arrivals")}
+    line |= {name: config.options()[name] for name in ("contexts", "buffers", "arrivals")}
     line |= {
         "verdict": run.verdict,
         "engine": engine.name,

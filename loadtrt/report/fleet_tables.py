@@ -5,7 +5,6 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-from loadtrt.measure import objective
 from loadtrt.measure.sampling import least_samples
 from loadtrt.report.layer_columns import table, wide
 from loadtrt.report.text import UNKNOWN, between, joules_text, time_or
@@ -103,7 +102,7 @@ def demand_lines(result: FleetResult) -> Iterator[str]:
     if demand.replayed is not None and demand.replayed_ns is not None:
         yield f"replayed: its busiest {format_duration(demand.replayed_ns)}, {plural(demand.replayed, 'request')}"
     away = f", with {plural(result.spares, 'GPU')} away" if result.spares else ""
-    yield f"to hold: {', '.join(result.objectives)}; no GPU busier than {100 * result.max_utilisation:g} %{away}"
+    yield f"to hold: {', '.join(map(str, result.objectives))}; no GPU busier than {100 * result.max_utilisation:g} %{away}"
 
 
 def choices_table(result: FleetResult) -> Columns:
@@ -181,7 +180,7 @@ def trust_lines(result: FleetResult) -> Iterator[str]:
     if result.checks:
         yield f"one GPU, predicted against measured: {'; '.join(words) or 'overloaded in all of them'}"
     else:
-        least = f"{least_samples(objective.parse_objective(result.objectives[0]).rank)} requests"
+        least = f"{least_samples(result.objectives[0].rank)} requests"
         yield (
             f"predicted against measured: nothing to compare with; a run at a steady rate would tell, of {least} at "
             f"least for its {quantile_of(result)}"
@@ -202,7 +201,7 @@ def first_share(found: Prediction | None) -> ObjectiveShare | None:
 
 def quantile_of(result: FleetResult) -> str:
     """The one that the first objective binds: "p99"."""
-    return objective.quantile_of(result.objectives[0]) if result.objectives else "quantile"
+    return result.objectives[0].quantile if result.objectives else "quantile"
 
 
 def tried_table(result: FleetResult, choice: Choice) -> Columns:

@@ -58,7 +58,7 @@ def run_junit(run: RunResult) -> str:
         "engine": run.engine.name,
         "device": run.engine.device,
         "batch": str(run.engine.batch),
-        "contexts": str(run.config.get("contexts")),
+        "contexts": str(run.config.model.contexts),
         "requests": str(run.ok),
     }
     suite = {
@@ -81,7 +81,7 @@ def comparison_junit(comparison: Comparison) -> str:
 
 def _objective(item: ObjectiveShare, trusted: bool) -> _Case:
     told = " ".join(" ".join(objective_text(item)).split()).removeprefix(f"objective {item.objective}: ")
-    return _judged(item.objective, told, item.verdict or "undecided", trusted)
+    return _judged(item.objective.text, told, item.verdict or "undecided", trusted)
 
 
 def _scenario(found: ScenarioResult) -> _Case:

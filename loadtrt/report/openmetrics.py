@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.measure import families as table
 from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.objective import parse_objective
-from loadtrt.measure.records import METRICS
+from loadtrt.records.records import METRICS
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ class _Export:
         if result.throughput.offered_per_s is not None:
             yield from self._gauge(table.OFFERED, "", {"": [result.throughput.offered_per_s] * (count - 1)})
         yield from self._single(table.START, {}, [float(self._times[0])] * count)
-        objectives = [(share, parse_objective(share.objective)) for share in result.objectives]
+        objectives = [(share, share.objective) for share in result.objectives]
         finished = result.ok + result.failed + result.unserved + result.dropped
         for family, totals in (
             (table.GOOD, {it.text: share.good for share, it in objectives}),
@@ -96,7 +95,9 @@ class _Export:
         bounds = {it.text: [it.bound_ns / SECOND_NS] * (count - 1) for _, it in objectives}
         yield from self._gauge(table.BOUND, "objective", bounds)
         yield from self._gauge(table.TARGET, "objective", {it.text: [it.rank] * (count - 1) for _, it in objectives})
-        told = table.information(result.engine, result.config["arrivals"], result.config.get("buffers", 0))
+        told = table.information(
+            result.engine, result.config.model.load.options()["arrivals"], result.config.model.buffers
+        )
         labels = {table.label_name(name): value for name, value in told.items()}
         yield from self._single(table.RUN_INFO, {**labels, "batch": str(result.engine.batch)}, [1] * count)
         yield from self._single(table.BUILD_INFO, {"version": result.loadtrt}, [1] * count)

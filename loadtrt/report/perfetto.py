@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadtrt.errors import UsageError
-from loadtrt.measure.records import COLUMNS, DROPPED, FAILED, OK, UNSERVED, Records
+from loadtrt.records.records import COLUMNS, DROPPED, FAILED, OK, UNSERVED, Records
 from loadtrt.report.trtexec import copied_in
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 

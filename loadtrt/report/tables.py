@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadtrt.asked.load import Offline
 from loadtrt.measure.findings import findings_of
-from loadtrt.measure.records import METRICS
 from loadtrt.measure.summary import PERCENTILES
+from loadtrt.records.records import METRICS
 from loadtrt.report.text import UNKNOWN, aligned, between, joules_text, percent_text, time_or, wrapped
 from loadtrt.units import format_count, format_duration, plural
 
@@ -73,13 +74,13 @@ def _lines(result: RunResult) -> Iterator[str]:
     counts += [f"{format_count(result.failed)} failed"] if result.failed else []
     counts += [f"{format_count(result.unserved)} not served"] if result.unserved else []
     counts += [f"{format_count(result.dropped)} dropped, as the queue was full"] if result.dropped else []
-    if config["arrivals"] == "closed":
+    if config.model.load.closed:
         counts.append("closed loop: latency at this many in flight, no answer on capacity")
     yield " · ".join(counts)
     if result.ended_early:
         yield f"ended early: {result.ended_early}"
-    elif config.get("precision"):
-        names = [item.quantile for item in result.objectives if item.objective.startswith("latency.p")]
+    elif config.precision:
+        names = [item.objective.quantile for item in result.objectives if item.objective.name.startswith("latency.p")]
         which = f"latency's {', '.join(dict.fromkeys(names)) or 'p99'}"
         known = (
             f"too few requests bound {which}"
@@ -87,7 +88,7 @@ def _lines(result: RunResult) -> Iterator[str]:
             else f"{which} within ±{percent_text(result.precision_reached)} (by the law of verdicts, more on the safe "
             "side than 95 % ±)"
         )
-        yield f"precision of ±{percent_text(config['precision'])} not reached: {known}"
+        yield f"precision of ±{percent_text(config.precision)} not reached: {known}"
     if result.first_error:
         yield f"first error: {result.first_error}"
     yield _verdict(result)
@@ -103,25 +104,14 @@ def _lines(result: RunResult) -> Iterator[str]:
 
 def mode_text(result: RunResult) -> str:
     """Lanes, load and settings in one line."""
-    config, engine = result.config, result.engine
-    match arrivals := config["arrivals"]:
-        case "closed":
-            load = "closed loop"
-        case "offline":
-            load = f"offline, {plural(config['requests'], 'request')} at once"
-        case "trace":
-            scale = f" × {config['time_scale']:g}" if config["time_scale"] != 1 else ""
-            load = f"trace {config['trace']}{scale}{', looped' if config['trace_loop'] else ''}"
-        case _:
-            at = f"at {format_count(config['rate'])}/s" if config["rate"] else f"in stages {config['stages']}"
-            load = f"{arrivals} {at}"
-            # A result of an earlier version has none of these.
-            load += f", CV {config['burstiness']:g}" if config.get("burstiness") is not None else ""
-            load += f", bursts {config['bursts']}" if config.get("bursts") else ""
-    lanes = f"{plural(config['contexts'], 'context')} × {plural(config['buffers'], 'buffer')}"
-    kinds = [f"{key} {config[key]}" for key in ("mix", "batcher") if config.get(key)]
+    model, engine = result.config.model, result.engine
+    lanes = f"{plural(model.contexts, 'context')} × {plural(model.buffers, 'buffer')}"
+    load = model.load.text
+    if isinstance(model.load, Offline):
+        load = f"offline, {plural(model.requests or 0, 'request')} at once"
+    kinds = [f"{key} {value}" for key, value in (("mix", model.mix), ("batcher", model.batcher)) if value]
     words = [lanes, load, *(kinds or [f"batch {engine.batch}"])]
-    words += [f"at most {config['max_queue']} waiting"] if config.get("max_queue") is not None else []
+    words += [f"at most {model.max_queue} waiting"] if model.max_queue is not None else []
     names = {"service": "service of the largest batch"} if kinds else {}
     words += [f"{names.get(key, key)} {value}" for key, value in engine.mode.items()]
     return " · ".join(words)
@@ -161,7 +151,7 @@ def _throughput(result: RunResult) -> str:
     if rates.requests_per_s is None or rates.inferences_per_s is None:
         return f"{UNKNOWN} (too few requests)"
     text = f"{format_count(rates.requests_per_s)} requests/s · {format_count(rates.inferences_per_s)} inferences/s"
-    if rates.margin is not None and result.config["arrivals"] in ("closed", "offline"):
+    if rates.margin is not None and result.throughput.offered_per_s is None:
         text += f" (± {_margin(rates.margin)})"
     if rates.offered_per_s is not None:
         text += f" · offered {format_count(rates.offered_per_s)}/s"
@@ -237,7 +227,7 @@ def objective_text(item: ObjectiveShare) -> Iterator[str]:
     words = [item.verdict.upper()] if item.verdict else []
     if item.value_ns is not None:
         interval = f" ({between(item.value_low_ns, item.value_high_ns)})" if item.value_low_ns is not None else ""
-        words.append(f"{item.quantile} {format_duration(item.value_ns)}{interval}")
+        words.append(f"{item.objective.quantile} {format_duration(item.value_ns)}{interval}")
     if item.bad is not None:
         share = f"{percent_text(item.bad)} bad"
         if item.bad_low is not None and item.bad_high is not None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.measure.profile import LayerTimes, ProfilePass
-    from loadtrt.measure.records import Records
+    from loadtrt.records.records import Records
 
 TIMES_KEYS = (
     *("startEnqMs", "endEnqMs", "startH2dMs", "endH2dMs", "startComputeMs", "endComputeMs", "startD2hMs", "endD2hMs"),

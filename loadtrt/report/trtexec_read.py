@@ -17,7 +17,7 @@ import numpy as np
 from loadtrt.engines.layers import parse_layers
 from loadtrt.errors import UsageError
 from loadtrt.measure.profile import LayerTimes, ProfilePass
-from loadtrt.measure.records import COLUMNS, OK, Records
+from loadtrt.records.records import COLUMNS, OK, Records
 from loadtrt.report.documents import Kind, content_of
 from loadtrt.report.trtexec import TIMES_KEYS
 

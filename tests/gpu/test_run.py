@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from loadtrt.config import RunConfig
+from loadtrt.asked.config import RunConfig
 from loadtrt.cuda.runtime import memory_info
 from loadtrt.engines.open import open_engine
 from loadtrt.lanes.scheduler import Stop
@@ -92,13 +92,11 @@ def test_latency_is_queue_plus_service_and_phases_fit_in(googlenet: Path) -> Non
 
 def test_a_run_gives_back_memory_and_threads(tiny: Path) -> None:
     """Also when it is cancelled while requests are in flight."""
-    config = RunConfig.model_validate(
-        {"engine": str(tiny), "allow_host_code": True, "contexts": 4, "warmup": 0, "wait": "block", "duration": "60s"}
-    )
+    config = RunConfig.of(engine=str(tiny), allow_host_code=True, contexts=4, warmup=0, wait="block", duration="60s")
 
     async def cancelled(session: Session) -> None:
-        engine = open_engine(config)
-        inputs = make_inputs(engine.info.tensors, config.inputs, config.input_sets, {}, config.seed)
+        engine = open_engine(config.model)
+        inputs = make_inputs(engine.info.tensors, config.model.inputs, config.model.input_sets, {}, config.model.seed)
         try:
             with anyio.move_on_after(0.3):
                 await run_session(engine, config, inputs, Stop(), session)

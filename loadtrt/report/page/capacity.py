@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtrt.errors import UsageError
-from loadtrt.measure.objective import parse_objective
 from loadtrt.measure.summary import PERCENTILES
 from loadtrt.report.charts.bars import Bar, bars
 from loadtrt.report.charts.curves import Level, Miss, Region, ladder, latencies, misses
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
+    from loadtrt.asked.objective import Objective
     from loadtrt.measure.capacity_result import Candidate, CapacityResult, ObjectiveCapacity, Trial
     from loadtrt.measure.result import ObjectiveShare
     from loadtrt.report.page.section import Block, Cell, Tone
@@ -39,7 +38,7 @@ def capacity(result: CapacityResult, file: str, key: str) -> Iterator[Section]:
     names = [
         name
         for name in PERCENTILES
-        if name in _PERCENTILES or any(text.startswith(f"latency.{name} ") for text in result.objectives)
+        if name in _PERCENTILES or any(objective.name == f"latency.{name}" for objective in result.objectives)
     ]
     for place, candidate in _in_order(result):
         if candidate.trials:
@@ -53,11 +52,17 @@ def capacity(result: CapacityResult, file: str, key: str) -> Iterator[Section]:
 
 def _configuration(result: CapacityResult) -> dict[str, Any]:
     """What was searched for, by option name."""
-    run = {name: value for name, value in result.config.items() if name not in _OF_RUNS}
+    run = {name: value for name, value in result.config.options().items() if name not in _OF_RUNS}
     longest = f" to {exact_duration(result.longest_trial_ns)}" if result.longest_trial_ns else ""
     trials = {"trial": f"{exact_duration(result.trial_ns)}{longest}", "max_trials": result.max_trials}
     axes = {"contexts": result.contexts, "batch": result.batches}
-    return {**run, **axes, **result.load, **trials, "precision": f"{100 * result.precision:g}%"}
+    return {
+        **run,
+        **axes,
+        **result.load.model_dump(exclude_none=True),
+        **trials,
+        "precision": f"{100 * result.precision:g}%",
+    }
 
 
 def _in_order(result: CapacityResult) -> list[tuple[int, Candidate]]:
@@ -68,7 +73,7 @@ def _in_order(result: CapacityResult) -> list[tuple[int, Candidate]]:
 def _title(result: CapacityResult) -> Iterator[Cell]:
     yield "Capacity of "
     engine = next((candidate.engine for candidate in result.candidates if candidate.engine is not None), None)
-    yield Name(engine.name if engine else str(result.config.get("engine", "an engine")))
+    yield Name(engine.name if engine else result.config.model.engine)
     if engine:
         yield f" on {engine.device}"
 
@@ -84,10 +89,10 @@ def _badges(result: CapacityResult) -> tuple[Badge, ...]:
 def _head(result: CapacityResult, file: str) -> Iterator[Block]:
     load = [
         f"{name} {f'{value:g}' if isinstance(value, float) else value}"
-        for name, value in result.load.items()
+        for name, value in result.load
         if value not in (None, "", False)
     ]
-    yield words("to hold: ", *joined(result.objectives), *(f" · {text}" for text in load))
+    yield words("to hold: ", *joined(tuple(map(str, result.objectives))), *(f" · {text}" for text in load))
     engine = next((candidate.engine for candidate in result.candidates if candidate.engine is not None), None)
     runtime = f"{engine.flavour} {engine.version} · " if engine else ""
     yield words(f"{runtime}loadtrt {result.loadtrt} · {result.started} · ", Name(file))
@@ -179,7 +184,11 @@ def _candidate(candidate: Candidate, names: Sequence[str]) -> Iterator[Block]:
         )
     if len(candidate.objectives) > 1:
         rows = tuple(
-            (Name(item.objective), count_or(item.rate_per_s), between(item.low_per_s, item.high_per_s, format_count))
+            (
+                Name(str(item.objective)),
+                count_or(item.rate_per_s),
+                between(item.low_per_s, item.high_per_s, format_count),
+            )
             for item in candidate.objectives
         )
         yield Table(("objective", "just met at, requests/s", "95 %"), rows)
@@ -193,7 +202,7 @@ def _by_rate(candidate: Candidate, names: Sequence[str]) -> Iterator[Block]:
         found = [miss for miss in told if miss is not None]
         if found:
             mine = next((item for item in candidate.objectives if item.objective == text), None)
-            chart = misses(found, _allowed(text), _region(candidate, mine), text)
+            chart = misses(found, round(1 - text.rank, 9), _region(candidate, mine), str(text))
             yield Figure("Bad requests by rate", chart, f"{text}; trials by number, the confirming one large")
     levels = [
         Level(trial.rate_per_s, _times(trial, names)) for trial in candidate.searched if trial.rate_per_s is not None
@@ -212,24 +221,17 @@ def _region(candidate: Candidate, mine: ObjectiveCapacity | None) -> Region:
     return Region(mine_rate, low, high, candidate.feasible_max_per_s, candidate.infeasible_min_per_s)
 
 
-def _share(trial: Trial, text: str) -> ObjectiveShare | None:
+def _share(trial: Trial, text: Objective | None) -> ObjectiveShare | None:
     return next((item for item in trial.run.objectives if item.objective == text), None) if trial.run else None
 
 
-def _miss(number: int, trial: Trial, text: str) -> Miss | None:
+def _miss(number: int, trial: Trial, text: Objective) -> Miss | None:
     item = _share(trial, text)
     if item is None or trial.rate_per_s is None or item.bad is None or item.bad_low is None or item.bad_high is None:
         return None
     note = "host-bound" if trial.host_bound else ""
     verdict = None if note else item.verdict
     return Miss(number, trial.rate_per_s, item.bad, item.bad_low, item.bad_high, verdict, trial.kind == "confirm", note)
-
-
-def _allowed(text: str) -> float:
-    try:
-        return round(1 - parse_objective(text).rank, 9)
-    except UsageError:
-        return 0.0
 
 
 def _times(trial: Trial, names: Sequence[str]) -> tuple[float | None, ...]:
@@ -246,7 +248,7 @@ def _in_spite(trial: Trial) -> str:
 def _trials(candidate: Candidate, names: Sequence[str]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     found = [item.objective for trial in candidate.trials if trial.run for item in trial.run.objectives]
-    objectives = list(dict.fromkeys(found)) or [""]
+    objectives: list[Objective | None] = [*dict.fromkeys(found)] or [None]
     for number, trial in enumerate((*candidate.ladder, *candidate.searched), 1 - len(candidate.ladder)):
         run = trial.run
         rate = f"{count_or(trial.rate_per_s)}/s"
@@ -267,7 +269,7 @@ def _trials(candidate: Candidate, names: Sequence[str]) -> Table:
                 trial.failure or trial.host_bound or _in_spite(trial),
             )
         )
-    told = [f"bad, {text.partition('<')[0].strip()}" for text in objectives] if len(objectives) > 1 else ["bad"]
+    told = [f"bad, {text.name}" for text in objectives if text] if len(objectives) > 1 else ["bad"]
     header = ("#", "kind", "load", "", "requests/s", *names, *told, "requests", "")
     return Table(header, tuple(rows), words=4, last=True)
 

@@ -39,7 +39,7 @@ def _blocks(result: RunResult, file: str, key: str) -> Iterator[Block]:
         yield words(
             f"verify: {checked.outputs} outputs under load compared with a quiet run, {checked.different} differ"
         )
-    yield mapping_table(result.config, "configuration")
+    yield mapping_table(result.config.options(), "configuration")
     yield mapping_table(_environment(result), "environment")
     yield words("To run it again, or ", Name(f"loadtrt run --config {shlex.quote(file)}"), ":")
     yield Code(command_text(result.command))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtrt.errors import UsageError
-from loadtrt.measure.objective import parse_objective
 from loadtrt.report.charts.bars import Bar, bars
 from loadtrt.report.charts.curves import Fleet, ladder, sizes
 from loadtrt.report.fleet_tables import (
@@ -85,10 +83,7 @@ def _charts(result: FleetResult) -> Iterator[Block]:
                 line.append(Fleet(one.gpus, item.value_ns, item.value_low_ns, item.value_high_ns))
         if line:
             lines.append((choice.routing, line))
-    try:
-        bound = parse_objective(result.objectives[0]) if result.objectives else None
-    except UsageError:
-        bound = None
+    bound = result.objectives[0] if result.objectives else None
     if lines and bound is not None:
         chart = sizes(lines, (bound.text, bound.bound_ns), quantile_of(result))
         away = ", without the spares" if result.spares else ""

@@ -88,7 +88,7 @@ def load_text(result: RunResult) -> str:
 def _tiles(result: RunResult) -> Iterator[Tile]:
     rates, latency = result.throughput, result.metrics.get("latency")
     offered = f"offered {format_count(rates.offered_per_s)}/s" if rates.offered_per_s is not None else "closed loop"
-    if rates.offered_per_s is None and result.config.get("arrivals") != "closed":
+    if rates.offered_per_s is None and not result.config.model.load.closed:
         offered = ""
     rate, margin = rates.requests_per_s, rates.margin
     if rate is not None and margin is not None:
@@ -121,8 +121,9 @@ def _losses(result: RunResult) -> Iterator[str]:
 def _interval(result: RunResult, percentile: str) -> str:
     """The 95 % interval of a percentile, where an objective binds it or the sample tells."""
     for item in result.objectives:
-        bound = item.objective.partition("<")[0].strip()
-        if bound == f"latency.{percentile}" and (item.value_low_ns is not None or item.value_high_ns is not None):
+        if item.objective.name == f"latency.{percentile}" and (
+            item.value_low_ns is not None or item.value_high_ns is not None
+        ):
             return f"95 %: {between(item.value_low_ns, item.value_high_ns)}"
     latency = result.metrics["latency"]
     value, margin = latency.percentiles_ns.get(percentile), latency.margins.get(percentile)

@@ -6,13 +6,10 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from loadtrt.errors import UsageError
-from loadtrt.load.stages import course_of
 from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.objective import parse_objective
-from loadtrt.measure.records import METRICS
 from loadtrt.measure.sampling import least_samples
 from loadtrt.measure.summary import PERCENTILES
+from loadtrt.records.records import METRICS
 from loadtrt.report.charts.bars import Bar, Stack, bars, stacks
 from loadtrt.report.charts.latency import Bound, Curve, shares, spectrum
 from loadtrt.report.charts.timeline import (
@@ -36,7 +33,6 @@ from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from loadtrt.load.stages import Course
     from loadtrt.measure.result import Batches, RunResult, Steadiness
     from loadtrt.report.page.section import Block, Section
 
@@ -85,11 +81,8 @@ def bounds_of(result: RunResult, metric: str) -> list[Bound]:
     """The objectives that bind a metric."""
     found = []
     for item in result.objectives:
-        try:
-            objective = parse_objective(item.objective)
-        except UsageError:
-            continue
-        if METRICS[objective.metric].name == metric:
+        objective = item.objective
+        if objective.metric_name == metric:
             found.append(Bound(objective.text, objective.rank, objective.bound_ns, item))
     return found
 
@@ -170,7 +163,7 @@ def _over_time(result: RunResult) -> Iterator[Block]:
     timeline, bounds = timeline_of(result), bounds_of(result, "latency")
     each = grouped(len(result.intervals))
     note = "a point a second" if each == 1 else f"a point every {each} s"
-    yield Figure("Throughput", throughput(result.intervals, timeline, _course(result)), note)
+    yield Figure("Throughput", throughput(result.intervals, timeline, result.config.model.load.course()), note)
     greatest = "" if each == 1 else ": the greatest of its seconds'"
     yield Figure("Latency", percentiles(result.intervals, timeline, bounds), f"{note}{greatest}")
     if any(count > 0 for interval in result.intervals for count in interval.latency_counts.values()):
@@ -194,18 +187,6 @@ def _steadiness(seen: Steadiness) -> str:
     if seen.transient_ns is None and not seen.overloaded:
         found.append("whether it was steady cannot be told")
     return "; ".join(found) or "no transient, drift or overload was found"
-
-
-def _course(result: RunResult) -> Course | None:
-    """What was due over time, where the configuration says it."""
-    config = result.config
-    rate = result.throughput.offered_per_s
-    try:
-        if config.get("stages"):
-            return course_of(0.0, None, config["stages"])
-        return course_of(rate, config.get("bursts"), None) if rate and config.get("arrivals") != "trace" else None
-    except (UsageError, TypeError, AttributeError):
-        return None
 
 
 def _parts(result: RunResult) -> Iterator[Block]:

@@ -57,7 +57,7 @@ def _blocks(runs: Sequence[tuple[str, RunResult]]) -> Iterator[Block]:
 def settings_of(result: RunResult) -> dict[str, str]:
     """What runs may differ in, by name: the engine, what was asked for, how it served; "" for what is not set."""
     engine, config = result.engine, result.config
-    asked = {name: told(value) for name, value in config.items() if name.partition("_")[0] not in _OUTSIDE}
+    asked = {name: told(value) for name, value in config.options().items() if name.partition("_")[0] not in _OUTSIDE}
     facts = {
         "engine": engine.name.rpartition("/")[2] if "=" not in engine.name else engine.name,
         "device": engine.device,

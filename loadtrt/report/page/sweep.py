@@ -26,14 +26,14 @@ def sweep(result: SweepResult, file: str, key: str) -> Iterator[Section]:
     yield Section(tuple(_title(result)), tuple(_head(result, file)), level=1, badges=_badges(result))
     yield section("Throughput and latency", *_curve(result))
     yield section("Points", *_points(result))
-    settings = {"configuration": {**result.config, **result.axes}, "environment": result.environment}
+    settings = {"configuration": {**result.config.options(), **result.axes}, "environment": result.environment}
     yield section("Configuration", *closing(result, file, key, **settings))
 
 
 def _title(result: SweepResult) -> Iterator[Cell]:
     yield "Sweep of "
     run = next((point.run for point in result.points if point.run is not None), None)
-    yield Name(run.engine.name if run else str(result.config.get("engine", "an engine")))
+    yield Name(run.engine.name if run else result.config.model.engine)
     if run:
         yield f" on {run.engine.device}"
 

@@ -19,8 +19,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from loadtrt.asked.load_options import OPTIONS as LOAD_OPTIONS
 from loadtrt.errors import UsageError
-from loadtrt.load.arrivals import LOAD_OPTIONS
 from loadtrt.units import SECOND_NS, exact_duration, parse_duration, parse_rate
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def overruled_by_scenario(name: object) -> set[str]:
     if scenario is None:
         return set()
     more = (*_OPEN, *_LANES) if scenario.alone else ()
-    return {*LOAD_OPTIONS, "mix", *more} - ({"rate"} if scenario.name == "server" else set())
+    return {*LOAD_OPTIONS, "duration", "requests", "mix", *more} - ({"rate"} if scenario.name == "server" else set())
 
 
 def _require_agreement(scenario: Scenario, given: Mapping[str, Any]) -> None:

@@ -1,17 +1,18 @@
-"""Types of option values: text as people write it outside, numbers inside. What cannot be read gets a sentence."""
+"""Types of option values: text as people write it outside, numbers inside. What cannot be read is a ValueError."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
+from loadtrt.asked.objective import Objective, parse_objective
 from loadtrt.errors import UsageError
 from loadtrt.units import exact_duration, parse_address, parse_duration, parse_rate, parse_share
 
 
-def option(key: str) -> str:
+def option_name(key: str) -> str:
     """ "--max-queue" of "max_queue"."""
     return f"--{key.replace('_', '-')}"
 
@@ -87,11 +88,51 @@ def _one_or_many(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+def _objective(value: object) -> object:
+    return parse_objective(value) if isinstance(value, str) else value
+
+
+def _values(value: object) -> object:
+    """{"size": (8, 8)} of {"size": "8,8"}."""
+    if not isinstance(value, dict):
+        return value
+    return {name: item.split(",") if isinstance(item, str) else item for name, item in value.items()}
+
+
+_TEXT_OR_NUMBER = {"anyOf": [{"type": "string"}, {"type": "number"}]}
+
 # Written as text, so that the configuration in a run.json can be run again.
-Duration = Annotated[int, _from_text(parse_duration), Field(ge=0), PlainSerializer(exact_duration, when_used="json")]
-Rate = Annotated[float, _from_text(parse_rate), Field(gt=0)]
-Precision = Annotated[float, _from_text(_precision), Field(gt=0, lt=1)]
-Shape = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_shape)]
-Range = Annotated[tuple[float, float], BeforeValidator(_range)]
+Duration = Annotated[
+    int,
+    _from_text(parse_duration),
+    Field(ge=0),
+    PlainSerializer(exact_duration, when_used="json"),
+    WithJsonSchema({**_TEXT_OR_NUMBER, "examples": ["10s", "250ms"]}),
+]
+ArrivalRate = Annotated[
+    float, _from_text(parse_rate), Field(gt=0), WithJsonSchema({**_TEXT_OR_NUMBER, "examples": ["500/s", "2k/s"]})
+]
+Precision = Annotated[
+    float, _from_text(_precision), Field(gt=0, lt=1), WithJsonSchema({**_TEXT_OR_NUMBER, "examples": ["3%"]})
+]
+Shape = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...],
+    BeforeValidator(_shape),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]}),
+]
+Shapes = dict[str, Shape]
+ShapeValues = Annotated[dict[str, tuple[int, ...]], BeforeValidator(_values)]
+Range = Annotated[
+    tuple[float, float],
+    BeforeValidator(_range),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "number"}}]}),
+]
 Address = Annotated[str, BeforeValidator(_address)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+ObjectiveText = Annotated[
+    Objective,
+    _from_text(_objective),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "examples": ["latency.p99 < 10ms"]}),
+]
+Objectives = Annotated[tuple[ObjectiveText, ...], BeforeValidator(_one_or_many)]

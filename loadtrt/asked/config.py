@@ -1,0 +1,175 @@
+"""The configuration of a run: its models, its phases, what watches it and what it writes. Options are declared here and
+in asked/model.py, once; asked/reading.py makes a configuration of a file and a command line.
+
+Times are int ns in here, text such as "10s" outside.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from loadtrt.asked.fields import Address, Duration, Precision, option_name
+from loadtrt.asked.model import ENGINES, SEARCHES, Model, Strict
+from loadtrt.asked.options import option
+from loadtrt.errors import UsageError
+from loadtrt.units import SECOND_NS
+
+DEFAULT_DURATION_NS = 10 * SECOND_NS
+PRECISE_DURATION_NS = 60 * SECOND_NS  # at the most: reaching the precision ends the run earlier
+
+
+class RunConfig(Strict):
+    """The configuration of a run: its models by name, its phases, what watches it and what it writes."""
+
+    models: dict[str, Model] = Field(min_length=1)
+
+    warmup: Duration = option(
+        SECOND_NS,
+        "Warm up at least this long, and until the GPU's clocks are steady.",
+        "Ending",
+        ENGINES,
+        metavar="TIME",
+    )
+    duration: Duration | None = option(
+        None,
+        "Measure this long (each point of a sweep, each pass of a profile).",
+        "Ending",
+        "sweep profile",
+        metavar="TIME",
+        shown_default="10s, or as --requests takes",
+    )
+    max_duration: Duration | None = option(
+        None, "End measuring after this, whatever else is asked for.", "Ending", "sweep", metavar="TIME"
+    )
+    drain: Duration = option(
+        10 * SECOND_NS, "Wait this long for the last requests in flight.", "Ending", SEARCHES, metavar="TIME"
+    )
+    precision: Precision | None = option(
+        None,
+        "End once the objectives' quantiles (or latency.p99) are known within this share, or after 60s.",
+        "Ending",
+        metavar="3%",
+    )
+    abort_on_fail: bool = option(False, "End the run once it shows that an objective is missed.", "Objectives")
+    abort_delay: Duration = option(
+        5 * SECOND_NS, "Do not end by --abort-on-fail before this, nor before 5s.", "Objectives", metavar="TIME"
+    )
+
+    profile: bool = option(False, "After the run, time each layer in a pass of its own.", "Results")
+    json_file: str | None = option(
+        None, "Write the whole result as JSON; - is stdout.", "Results", ENGINES, metavar="FILE|-", alias="json"
+    )
+    export_times: str | None = option(
+        None, "Write the times of each request in trtexec's format.", "Results", metavar="FILE"
+    )
+    export_profile: str | None = option(
+        None, "Write the times of the layers in trtexec's format.", "Results", "profile", metavar="FILE"
+    )
+    export_layer_info: str | None = option(
+        None, "Write the engine inspector's JSON, as trtexec does.", "Results", "profile", metavar="FILE"
+    )
+    export_output: str | None = option(
+        None, "Write the outputs of one further request in trtexec's format.", "Results", metavar="FILE"
+    )
+    junit: str | None = option(
+        None, "Write validity and objectives as JUnit XML, one test each.", "Results", metavar="FILE"
+    )
+    quiet: bool = option(False, "Print no progress and no summary.", "Results", ENGINES)
+
+    live: bool = option(True, "Draw a live view where stderr is a terminal.", "Watching")
+    telemetry: bool = option(True, "Sample the GPU's clocks, power and temperature.", "Watching", SEARCHES)
+    metrics: Address | None = option(
+        None, "Serve Prometheus metrics; without a host, to this machine only.", "Watching", metavar="[HOST]:PORT"
+    )
+    metrics_linger: Duration = option(
+        3 * SECOND_NS,
+        "Serve metrics this long after the run, so that two scrapes see its end.",
+        "Watching",
+        metavar="TIME",
+    )
+    metrics_native: bool = option(False, "Offer native histograms to a Prometheus that asks for them.", "Watching")
+
+    @classmethod
+    def of(cls, **options: Any) -> RunConfig:
+        """The configuration that these options of `loadtrt run` make, by name and as the command line or YAML has them:
+        RunConfig.of(engine="googlenet16.trt", contexts=4, rate="500/s"). Raises UsageError."""
+        from loadtrt.asked.reading import load_config
+
+        return load_config(None, options)
+
+    @property
+    def model(self) -> Model:
+        """The model of a run of one model."""
+        (model,) = self.models.values()
+        return model
+
+    def options(self) -> dict[str, Any]:
+        """The options of a run of one model by key, as YAML has them."""
+        written = self.model_dump(mode="json", by_alias=True)
+        (model,) = written.pop("models").values()
+        return {**model, **written}
+
+    def given(self, *names: str) -> list[str]:
+        """Those of these attributes that differ from their defaults."""
+        return [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
+
+    def with_model(self, **changes: Any) -> RunConfig:
+        """The same run with attributes of its one model changed, which are not checked again."""
+        ((name, model),) = self.models.items()
+        return self.model_copy(update={"models": {name: model.model_copy(update=changes)}})
+
+    @model_validator(mode="after")
+    def _run_is_whole(self) -> Self:
+        for model in self.models.values():
+            if self.duration is not None and (wrong := model.load.refuses("duration")) is not None:
+                raise ValueError(wrong)
+            try:
+                model.load.require()
+            except UsageError as error:
+                raise ValueError(str(error)) from None
+            if self.profile and (several := "mix" if model.mix else "batcher" if model.batcher else None):
+                raise ValueError(f"a profile is of requests of one size: leave --{several} out")
+            if self.duration == 0 and model.requests is None:
+                raise ValueError("a run of 0s measures nothing: give --duration a time above 0")
+        if self.max_duration == 0:
+            raise ValueError("a run of 0s measures nothing: give --max-duration a time above 0")
+        for name in self.given("metrics_native", "metrics_linger") if self.metrics is None else ():
+            raise ValueError(
+                f"{option_name(name)} is about metrics: add --metrics, such as --metrics :9400, or leave it out"
+            )
+        for name in self.given("export_profile", "export_layer_info") if not self.profile else ():
+            raise ValueError(f"{option_name(name)} is written from a profile: add --profile")
+        if self.max_duration is not None and self.duration is not None and self.max_duration < self.duration:
+            raise ValueError("--max-duration is shorter than --duration: raise one or lower the other")
+        if self.abort_on_fail and not any(model.objectives for model in self.models.values()):
+            raise ValueError("--abort-on-fail needs an objective: add --objective, such as 'latency.p99 < 10ms'")
+        if self.given("abort_delay") and not self.abort_on_fail:
+            raise ValueError("--abort-delay is about --abort-on-fail: add that, or leave this out")
+        return self
+
+    def least_ns(self, model: Model) -> int:
+        """How long to measure this model at least, in ns; with `requests` too, measuring ends when both are met."""
+        own_ns = model.load.own_ns
+        if own_ns is not None:
+            return own_ns if self.max_duration is None else min(self.max_duration, own_ns)
+        if self.duration is not None:
+            return self.duration
+        usual = DEFAULT_DURATION_NS if self.precision is None else PRECISE_DURATION_NS
+        most = usual if self.max_duration is None else min(self.max_duration, usual)
+        return most if model.requests is None else 0
+
+    def offered_per_s(self, model: Model) -> float | None:
+        """Mean arrival rate of this model's load, in requests per second; None where it has none."""
+        return model.load.mean_rate(self.least_ns(model))
+
+
+def model_name(engine: str) -> str:
+    """What a model is called that has no name: the file or the zoo's model without its suffix."""
+    kind, colon, rest = engine.partition(":")
+    if kind == "simulated" and colon:
+        return kind
+    return re.sub(r"\.\w+$", "", PurePath(rest if kind == "zoo" and colon else engine).name) or engine

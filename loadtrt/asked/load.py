@@ -1,0 +1,309 @@
+"""The load of a model: when requests are due. One type for each source of due instants, parsed once from options.
+
+Each type states the options that it takes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from loadtrt.asked.fields import option_name
+from loadtrt.load.arrivals import PROCESSES, Process, due_instants, require_room
+from loadtrt.load.stages import bursts, parse_bursts, parse_stages, steady
+from loadtrt.load.trace import read_trace
+from loadtrt.units import SECOND_NS, format_count
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from loadtrt.load.stages import Course
+    from loadtrt.load.trace import Trace as Instants
+
+LENGTH = frozenset({"duration", "requests"})
+PROCESS = frozenset({"arrivals", *(name for process in PROCESSES.values() for name in process.parameters)})
+QUEUE = frozenset({"batcher", "max_queue"})
+
+
+class Load(ABC):
+    """When requests are due.
+
+    takes: the options that go with this type of load, those of its length and of its queue among them.
+    refusal: the sentence for an option that does not; {key} and {option} stand for it.
+    closed: requests follow each other (closed loop) instead of coming at instants of their own.
+    steady: requests come at one mean rate throughout.
+    steady_rate: served requests leave at one mean rate throughout; true offline, where a backlog always waits.
+    cv: coefficient of variation of the gaps between requests at one rate; None where no process draws them.
+    own_ns: the length of the load itself in ns, None where the run decides it.
+    """
+
+    takes: ClassVar[frozenset[str]]
+    refusal: ClassVar[str]
+    closed: ClassVar[bool] = False
+
+    @property
+    def steady(self) -> bool:
+        return True
+
+    @property
+    def own_ns(self) -> int | None:
+        return None
+
+    @property
+    def steady_rate(self) -> bool:
+        return self.steady
+
+    @property
+    def cv(self) -> float | None:
+        return None
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the seed decides when requests are due: two runs of one seed have the same due instants."""
+        return False
+
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """The load in a few words, for a report."""
+
+    @classmethod
+    def refuses(cls, key: str) -> str | None:
+        """Why an option does not go with this type of load, in a sentence; None where it does."""
+        if key in cls.takes:
+            return None
+        if key in QUEUE:
+            return f"{option_name(key)} is for an open loop: add --rate, such as 500/s, or leave it out"
+        hint = ", or add --trace-loop" if cls is Trace and key in LENGTH else ""
+        return cls.refusal.format(key=key, option=option_name(key)) + hint
+
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """The options that make this load, as they are written in a configuration: the inverse of `load_of`."""
+
+    @abstractmethod
+    def due(self, least_ns: int, least_requests: int, seed: int) -> npt.NDArray[np.int64] | None:
+        """Due instants in ns from the start, int64, ascending; None for a closed loop. Raises UsageError where they
+        do not fit in memory."""
+
+    def require(self) -> None:  # noqa: B027  # most loads need nothing
+        """Raise UsageError where what the load is made of cannot be had, before an engine is loaded."""
+
+    def mean_rate(self, length_ns: int) -> float | None:  # noqa: ARG002  # for loads whose rate changes
+        """Offered load in requests per second over the first `length_ns`; None where there is no arrival rate."""
+        return None
+
+    def course(self) -> Course | None:
+        """How the arrival rate changes with time; None where there is none, or a trace decides."""
+        return None
+
+
+@dataclass(frozen=True)
+class Closed(Load):
+    """A closed loop: each request is due when the one before it on its buffer set completed."""
+
+    takes = LENGTH | {"arrivals"}
+    refusal = "a closed loop has no {key}: leave {option} out, or add --arrivals poisson or constant"
+    closed = True
+
+    @property
+    def text(self) -> str:
+        return "closed loop"
+
+    def options(self) -> dict[str, Any]:
+        return {"arrivals": "closed"}
+
+    def due(self, least_ns: int, least_requests: int, seed: int) -> None:  # noqa: ARG002
+        return None
+
+
+@dataclass(frozen=True)
+class Drawn(Load):
+    """A load that a process draws along a course of the arrival rate."""
+
+    process: Process
+
+    @property
+    def cv(self) -> float:
+        return self.process.cv
+
+    @property
+    def drawn(self) -> bool:
+        return self.process.cv > 0
+
+    def options(self) -> dict[str, Any]:
+        parameters = {name: getattr(self.process, name) for name in self.process.parameters}
+        return {"arrivals": self.process.word, **parameters}
+
+    def due(self, least_ns: int, least_requests: int, seed: int) -> npt.NDArray[np.int64]:
+        course = self.course()
+        assert course is not None  # noqa: S101  # both subclasses have one
+        return due_instants(self.process, course, least_ns, least_requests, seed)
+
+
+@dataclass(frozen=True)
+class Rate(Drawn):
+    """Requests at one mean arrival rate.
+
+    rate: in requests per second.
+    bursts: "ON/OFF": all requests come within the ON of each ON + OFF; None for a steady rate.
+    """
+
+    rate: float
+    bursts: str | None = None
+    takes = LENGTH | PROCESS | QUEUE | {"rate", "bursts"}
+    refusal = "a load at a rate has no {key}: leave {option} out"
+
+    @property
+    def steady(self) -> bool:
+        return self.bursts is None
+
+    @property
+    def text(self) -> str:
+        word, comma, parameters = self.process.text.partition(", ")
+        in_bursts = f", bursts {self.bursts}" if self.bursts else ""
+        return f"{word} at {format_count(self.rate)}/s{comma}{parameters}{in_bursts}"
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "rate": self.rate, **({"bursts": self.bursts} if self.bursts else {})}
+
+    def mean_rate(self, length_ns: int) -> float:  # noqa: ARG002
+        return self.rate
+
+    def course(self) -> Course:
+        return steady(self.rate) if self.bursts is None else bursts(self.rate, *parse_bursts(self.bursts))
+
+
+@dataclass(frozen=True)
+class Stages(Drawn):
+    """Arrival rates one after the other. stages: "100/s:10s, ramp 100/s-500/s:1m"."""
+
+    stages: str
+    takes = PROCESS | QUEUE | {"stages"}
+    refusal = "stages have rates and durations of their own, and no {key}: leave {option} or --stages out"
+
+    @property
+    def steady(self) -> bool:
+        return False
+
+    @cached_property
+    def _course(self) -> Course:
+        return parse_stages(self.stages)
+
+    @property
+    def own_ns(self) -> int:
+        return self._course.duration_ns
+
+    @property
+    def text(self) -> str:
+        word, comma, parameters = self.process.text.partition(", ")
+        return f"{word} in stages {self.stages}{comma}{parameters}"
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "stages": self.stages}
+
+    def mean_rate(self, length_ns: int) -> float:
+        return self._course.requests(length_ns) * SECOND_NS / max(length_ns, 1)
+
+    def course(self) -> Course:
+        return self._course
+
+
+@dataclass(frozen=True)
+class Trace(Load):
+    """The instants of a file, replayed.
+
+    file: path of a CSV or JSONL file.
+    column: name of the column or key that holds instants, None where there is one only.
+    scale: factor on all times; 0.5 is twice as fast.
+    """
+
+    file: str
+    column: str | None = None
+    scale: float = 1.0
+    takes = QUEUE | {"arrivals", "trace", "trace_column", "time_scale", "trace_loop"}
+    refusal = "a trace has instants of its own, and no {key}: leave {option} or --trace out"
+
+    @property
+    def steady(self) -> bool:
+        return False
+
+    @cached_property
+    def instants(self) -> Instants:
+        """The file's content. Raises UsageError."""
+        return read_trace(self.file, self.column, self.scale)
+
+    def require(self) -> None:
+        self.instants  # noqa: B018  # read and kept
+
+    @property
+    def own_ns(self) -> int | None:
+        return self.instants.duration_ns
+
+    @property
+    def text(self) -> str:
+        return f"trace {self.file}{f' × {self.scale:g}' if self.scale != 1 else ''}"
+
+    def options(self) -> dict[str, Any]:
+        named = {"trace_column": self.column} if self.column is not None else {}
+        return {"arrivals": "trace", "trace": self.file, **named, "time_scale": self.scale}
+
+    def due(self, least_ns: int, least_requests: int, seed: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
+        return self.instants.due(least_ns, least_requests, loop=False)
+
+    def mean_rate(self, length_ns: int) -> float:
+        return self.instants.requests(length_ns) * SECOND_NS / max(length_ns, 1)
+
+
+@dataclass(frozen=True)
+class LoopedTrace(Trace):
+    """A trace that begins again at its end, until the run's duration and requests are met."""
+
+    takes = Trace.takes | LENGTH
+
+    @property
+    def own_ns(self) -> None:
+        return None
+
+    @property
+    def text(self) -> str:
+        return f"{super().text}, looped"
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "trace_loop": True}
+
+    def due(self, least_ns: int, least_requests: int, seed: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
+        return self.instants.due(least_ns, least_requests, loop=True)
+
+    def mean_rate(self, length_ns: int) -> float:  # noqa: ARG002
+        return super().mean_rate(self.instants.duration_ns)
+
+
+@dataclass(frozen=True)
+class Offline(Load):
+    """All requests are due at once."""
+
+    takes = QUEUE | {"arrivals", "requests"}
+    refusal = "offline arrivals have no {key}, as all requests are due at once: leave {option} out"
+
+    @property
+    def steady(self) -> bool:
+        return False
+
+    @property
+    def steady_rate(self) -> bool:
+        return True
+
+    @property
+    def text(self) -> str:
+        return "offline, all requests at once"
+
+    def options(self) -> dict[str, Any]:
+        return {"arrivals": "offline"}
+
+    def due(self, least_ns: int, least_requests: int, seed: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
+        require_room(least_requests)
+        return np.zeros(least_requests, np.int64)

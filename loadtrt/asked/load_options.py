@@ -1,0 +1,130 @@
+"""From options to a load, and which options of a file the load of a command line leaves room for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from loadtrt.asked.fields import option_name
+from loadtrt.asked.load import LENGTH, PROCESS, QUEUE, Closed, Drawn, Load, LoopedTrace, Offline, Rate, Stages, Trace
+from loadtrt.errors import UsageError
+from loadtrt.load.arrivals import PROCESSES, Process
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ARRIVALS = ("closed", *PROCESSES, "trace", "offline")
+_TRACE = ("trace_column", "time_scale", "trace_loop")
+OPTIONS = ("arrivals", "rate", *sorted(PROCESS - {"arrivals"}), "bursts", "stages", "trace", *_TRACE)
+_EXAMPLES = {"burstiness": "4", "requests": "1000", "rate": "500/s"}
+
+
+def type_of(options: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> type[Load] | None:
+    """The type of load that these options ask for; None where they ask for none.
+
+    options: by name, without those that were not given.
+    other: where it is looked up whether an arrival process goes with stages or with a rate.
+    """
+    arrivals = options.get("arrivals")
+    if arrivals == "closed":
+        return Closed
+    if arrivals == "offline":
+        return Offline
+    if arrivals == "trace" or (arrivals is None and "trace" in options):
+        return LoopedTrace if {**(other or {}), **options}.get("trace_loop") else Trace
+    if "stages" in options:
+        return Stages
+    if "rate" in options or "bursts" in options:
+        return Rate
+    if "trace_loop" in options and other and "trace" in other:
+        return LoopedTrace if options["trace_loop"] else Trace
+    if PROCESS.intersection(options):
+        return Stages if other and type_of(other) is Stages else Rate
+    return None
+
+
+def merged(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a configuration file under those of the command line.
+
+    Where the command line asks for a load, the file's options that this load does not take are left out.
+
+    file, given: options by name, without those that were not given.
+    """
+    kind = type_of(given, file)
+    if kind is None:
+        return {**file, **given}
+    keeps = set(kind.takes)
+    if issubclass(kind, Drawn):
+        process = process_type(given if PROCESS.intersection(given) else {**file, **given})
+        keeps -= PROCESS.difference(process.parameters)
+        if file.get("arrivals") == process.word:
+            keeps.add("arrivals")
+    elif file.get("arrivals") != given.get("arrivals"):
+        keeps.discard("arrivals")
+    depends = {*OPTIONS, *LENGTH, *QUEUE}
+    return {**{key: value for key, value in file.items() if key in keeps or key not in depends}, **given}
+
+
+def load_of(options: Mapping[str, Any]) -> Load:
+    """The load that these options make.
+
+    options: OPTIONS by name as parsed, and the names of others in `requests`, `batcher` and `max_queue`, all without
+        those that were not given.
+
+    Raises UsageError where they contradict each other, or where one is missing.
+    """
+    kind = type_of(options) or Closed
+    for key in _TRACE:
+        if key in options and "trace" not in options:
+            raise UsageError(f"{option_name(key)} is about a trace: add --trace FILE, or leave it out")
+    for key in options:
+        sentence = kind.refuses(key)
+        if sentence is not None:
+            raise UsageError(sentence)
+    return _made(kind, options)
+
+
+def _made(kind: type[Load], options: Mapping[str, Any]) -> Load:
+    """The load of this type; options of other types are not looked at. Raises UsageError."""
+    if kind is Closed:
+        return Closed()
+    if kind is Offline:
+        _require("requests", "offline arrivals need", options)
+        return Offline()
+    if issubclass(kind, Trace):
+        _require("trace", "trace arrivals need a", options)
+        names = {"trace": "file", "trace_column": "column", "time_scale": "scale"}
+        return kind(**{name: options[key] for key, name in names.items() if key in options})
+    process = _process_of(options)
+    if kind is Stages:
+        return Stages(process, options["stages"])
+    _require("rate", f"{process.word} arrivals need a", options)
+    return Rate(process, options["rate"], options.get("bursts"))
+
+
+def _process_of(options: Mapping[str, Any]) -> Process:
+    process = process_type(options)
+    for other in PROCESSES.values():
+        for key in set(other.parameters).difference(process.parameters).intersection(options):
+            raise UsageError(
+                f"{process.word} arrivals have no {key}: leave {option_name(key)} out, or take --arrivals {other.word}"
+            )
+    for key in process.parameters:
+        _require(key, f"{process.word} arrivals need a", options)
+    return process(**{key: options[key] for key in process.parameters})
+
+
+def process_type(options: Mapping[str, Any]) -> type[Process]:
+    """The process that these options name, or the one that a parameter belongs to; Poisson where neither is given."""
+    if options.get("arrivals") in PROCESSES:
+        return PROCESSES[options["arrivals"]]
+    return next(
+        (process for process in PROCESSES.values() if set(process.parameters).intersection(options)),
+        PROCESSES["poisson"],
+    )
+
+
+def _require(key: str, sentence: str, options: Mapping[str, Any]) -> None:
+    if key not in options:
+        example = _EXAMPLES.get(key)
+        such_as = f", such as {option_name(key)} {example}" if example else " FILE"
+        raise UsageError(f"{sentence} {key}: add {option_name(key)}{such_as}")

@@ -1,0 +1,306 @@
+"""The declaration of every option of a model: its engine, lanes, load, requests and objectives.
+
+Times are int ns in here, text such as "10s" outside.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from loadtrt.asked.fields import (
+    ArrivalRate,
+    Duration,
+    Names,
+    Objectives,
+    Range,
+    Shapes,
+    ShapeValues,
+    kept,
+)
+from loadtrt.asked.load import Load
+from loadtrt.asked.load_options import ARRIVALS, OPTIONS, load_of
+from loadtrt.asked.mlperf import ScenarioName  # noqa: TC001  # pydantic reads it
+from loadtrt.asked.objective import MOST_OBJECTIVES
+from loadtrt.asked.options import option
+from loadtrt.errors import UsageError
+from loadtrt.load.batcher import Batching, parse_batching
+from loadtrt.load.mix import Part, parse_mix
+from loadtrt.load.stages import parse_bursts, parse_stages
+
+SEARCHES = "sweep capacity"
+ENGINES = "sweep capacity profile"
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors, and nothing changes once it was checked."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True, arbitrary_types_allowed=True
+    )
+
+
+class LoadOptions(Strict):
+    """The options that make a load: see asked/load.py."""
+
+    arrivals: Literal[ARRIVALS] | None = option(  # type: ignore[valid-type]  # a tuple of the processes' names
+        None,
+        "How requests arrive: a closed loop; a constant, Poisson or gamma process at --rate or in --stages; a trace; or "
+        "offline, --requests at once.",
+        "Load",
+        SEARCHES,
+        shown_default="closed; with a rate poisson",
+    )
+    rate: ArrivalRate | None = option(
+        None, "Arrival rate of an open loop: requests due per second.", "Load", "sweep", metavar="500/s"
+    )
+    burstiness: float | None = option(
+        None,
+        "Coefficient of variation of the gaps of gamma arrivals; 0 is constant, 1 is Poisson.",
+        "Load",
+        SEARCHES,
+        metavar="CV",
+        ge=0,
+        le=100,
+        allow_inf_nan=False,
+    )
+    bursts: Annotated[str, kept(parse_bursts)] | None = option(
+        None,
+        "Bursts and pauses: 1s/4s makes all requests of --rate due within 1 s of each 5 s.",
+        "Load",
+        SEARCHES,
+        metavar="ON/OFF",
+    )
+    stages: Annotated[str, kept(parse_stages)] | None = option(
+        None, "Arrival rates one after the other.", "Load", metavar="'100/s:10s, ramp 100/s-500/s:1m'"
+    )
+    trace: str | None = option(
+        None,
+        "Replay the instants of a CSV or JSONL file, in seconds; the first is due at once.",
+        "Load",
+        metavar="FILE",
+    )
+    trace_column: str | None = option(
+        None, "Column or key of the trace that holds instants, where there are several.", "Load", metavar="NAME"
+    )
+    time_scale: float | None = option(
+        None,
+        "Factor on all times of the trace: 0.5 replays it twice as fast.",
+        "Load",
+        metavar="X",
+        shown_default="1",
+        gt=0,
+        allow_inf_nan=False,
+    )
+    trace_loop: bool | None = option(
+        None, "Begin the trace again until --duration and --requests are met.", "Load", shown_default="off"
+    )
+
+
+class Model(Strict):
+    """A model of a run: an engine with its options, its lanes, its load, its requests and its objectives."""
+
+    engine: str = option(
+        ...,
+        "What serves: a plan, an .onnx file, zoo:googlenet or simulated:KEY=VALUE,… (simulated:null).",
+        "Engine",
+        ENGINES,
+    )
+    on: Literal["auto", "tensorrt", "onnxruntime"] = option(
+        "auto", "Runtime that executes the engine.", "Engine", ENGINES
+    )
+    module: str | None = option(
+        None,
+        "TensorRT module to import, such as tensorrt_lean.",
+        "Engine",
+        ENGINES,
+        metavar="NAME",
+        shown_default="by the plan",
+    )
+    plugins: Names = option((), "Plugin library to load first (repeatable).", "Engine", ENGINES, metavar="FILE")
+    allow_host_code: bool = option(
+        False, "Let TensorRT run the host code that a version-compatible plan carries.", "Engine", ENGINES
+    )
+    device: int = option(0, "Number of the GPU.", "Engine", ENGINES, ge=0)
+    fp16: bool = option(
+        False, "Plan: check that it computes in FP16. ONNX model: build or convert it to FP16.", "Engine", ENGINES
+    )
+    batch: int | None = option(
+        None, "Batch size, where the model leaves the first dimension of its inputs open.", "Engine", ENGINES, ge=1
+    )
+    shapes: Shapes = option({}, "Shape of an input (repeatable).", "Engine", ENGINES, metavar="NAME:16x3x224x224")
+    shape_values: ShapeValues = option(
+        {}, "Values of a shape tensor (repeatable).", "Engine", ENGINES, metavar="NAME:1,2"
+    )
+    optimization_profile: int = option(0, "Number of the plan's optimization profile.", "Engine", ENGINES, ge=0)
+    threads_per_context: int | None = option(
+        None,
+        "CPU threads of each context of ONNX Runtime.",
+        "Engine",
+        ENGINES,
+        shown_default="cores / contexts",
+        ge=1,
+    )
+
+    contexts: int = option(1, "Execution contexts, each on streams of its own.", "Lanes", SEARCHES, ge=1, le=1024)
+    buffers: int = option(
+        2, "Buffer sets of each context, so that copies overlap compute.", "Lanes", SEARCHES, ge=1, le=64
+    )
+    requests_per_launch: int = option(
+        1, "Requests of a closed loop that one CUDA graph launches together.", "Lanes", ge=1, le=64
+    )
+    graph: bool = option(True, "Launch CUDA graphs instead of single calls.", "Lanes", ENGINES)
+    copies: bool = option(True, "Copy inputs and outputs with every request.", "Lanes", SEARCHES)
+    wait: Literal["spin", "block"] = option(
+        "spin", "Poll for completions, or sleep until they come.", "Lanes", SEARCHES
+    )
+
+    scenario: ScenarioName | None = option(
+        None, "Load of an MLPerf scenario, with a result by its rules; options that are given win.", "Load"
+    )
+    load: Load = Field(exclude=True)
+    max_queue: int | None = option(
+        None,
+        "Drop a request that comes due while N wait in the queue; it counts as a miss.",
+        "Load",
+        metavar="N",
+        ge=0,
+    )
+
+    mix: Annotated[str, kept(parse_mix)] | None = option(
+        None,
+        "Batch sizes (or NAME=SHAPE) of requests and their weights, drawn at random.",
+        "Requests",
+        "capacity",
+        metavar="'1:0.7, 8:0.3'",
+    )
+    batcher: Annotated[str, kept(parse_batching)] | None = option(
+        None,
+        "Form batches of single requests in front of the lanes, as a server's dynamic batcher does.",
+        "Requests",
+        metavar="max=16,delay=2ms",
+    )
+    inputs: Names = option(
+        ("random",),
+        "Inputs of requests (repeatable).",
+        "Requests",
+        ENGINES,
+        metavar="random|zeros|FILE.npz|NAME:FILE",
+        shown_default="random",
+    )
+    input_sets: int = option(4, "Number of different random inputs, used in turn.", "Requests", SEARCHES, ge=1)
+    input_range: dict[str, Range] = option(
+        {}, "Range of random values of an input (repeatable).", "Requests", ENGINES, metavar="NAME:LOW..HIGH"
+    )
+    seed: int = option(1, "Seed for all random draws.", "Requests", ENGINES, ge=0)
+    verify: bool = option(False, "First compare outputs under load with those of a quiet run.", "Requests", SEARCHES)
+
+    requests: int | None = option(
+        None,
+        "Number of requests to measure; with --duration, whichever takes longer.",
+        "Ending",
+        "sweep profile",
+        ge=1,
+    )
+    objectives: Objectives = option(
+        (),
+        "Bound on a quantile, an SLO (repeatable).",
+        "Objectives",
+        SEARCHES,
+        metavar="'latency.p99 < 10ms'",
+        alias="objective",
+    )
+    max_lateness: Duration | None = option(
+        None,
+        "p99 of the generator's own lateness above which a measurement is INVALID.",
+        "Objectives",
+        SEARCHES,
+        metavar="TIME",
+        shown_default="by the latency and the objectives",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _load_of_options(cls, data: Any) -> Any:
+        """`load`, made of the options in LoadOptions; an option without a value is one that was not given."""
+        if not isinstance(data, dict) or isinstance(data.get("load"), Load):
+            return data
+        given = {key: value for key, value in data.items() if value is not None}
+        options = LoadOptions.model_validate({key: given[key] for key in OPTIONS if key in given})
+        values = {key: value for key, value in options if value is not None and value is not False}
+        others = {key: given[key] for key in ("requests", "batcher", "max_queue") if key in given}
+        rest = {key: value for key, value in data.items() if key not in OPTIONS}
+        try:
+            return {**rest, "load": load_of({**values, **others})}
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+
+    @model_serializer(mode="wrap")
+    def _load_as_options(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = serialize(self)
+        return {**written, **self.load.options()}
+
+    @model_validator(mode="after")
+    def _objectives_are_few(self) -> Self:
+        unique = tuple(dict.fromkeys(self.objectives))
+        if len(unique) > MOST_OBJECTIVES:
+            raise ValueError(f"no more than {MOST_OBJECTIVES} objectives: leave some out")
+        if unique != self.objectives:
+            self.__dict__["objectives"] = unique
+        return self
+
+    @model_validator(mode="after")
+    def _requests_are_of_known_kinds(self) -> Self:
+        """What mixes, batchers and bounded queues go together with."""
+        if self.inputs != ("random",) and self.input_sets != type(self).model_fields["input_sets"].default:
+            raise ValueError(
+                "--input-sets counts random input sets: leave it out with zeros, or with files of your own"
+            )
+        parts, batching = self.mix_parts, self.batching
+        several = "mix" if self.mix else "batcher" if self.batcher else None
+        if self.mix and self.batcher:
+            raise ValueError("--mix and --batcher exclude each other: the batcher decides how large batches are")
+        if several and self.batch is not None:
+            raise ValueError(f"--{several} decides how large requests are: leave --batch out")
+        if self.shapes and any(part.shapes for part in parts):
+            raise ValueError("this mix has shapes of its own: leave --shapes out, or write its parts as SIZE:WEIGHT")
+        if several and not {"random", "zeros"}.issuperset(self.inputs):
+            raise ValueError(f"inputs from files have one size, and --{several} needs several: take random or zeros")
+        if several and not self.copies:
+            raise ValueError(f"--{several} needs copies, as what the device holds has one size: leave --no-copies out")
+        if self.requests_per_launch > 1 and (not self.load.closed or several):
+            raise ValueError(
+                "--requests-per-launch is for closed loops of one size, where the next requests always wait: leave it "
+                f"out, or {f'--{several}' if several else 'the options of an open loop'}"
+            )
+        if batching and self.max_queue is not None and self.max_queue < batching.sizes[-1]:
+            raise ValueError(
+                f"--max-queue {self.max_queue} leaves no room for a batch of {batching.sizes[-1]}: raise it"
+            )
+        return self
+
+    @property
+    def mix_parts(self) -> tuple[Part, ...]:
+        """The parts of the mix; empty without one."""
+        return () if self.mix is None else parse_mix(self.mix)
+
+    @property
+    def batching(self) -> Batching | None:
+        """What the batcher is to do; None without one."""
+        return None if self.batcher is None else parse_batching(self.batcher)
+
+    @property
+    def parts(self) -> tuple[Model, ...]:
+        """A model of one size for each kind of request: of the mix, or of the batches that form; itself without either.
+
+        What they take of `shapes` has -1 for its first size: the batch, as far as the engine leaves it open
+        (engines/shapes.py)."""
+        rest = {name: (-1, *shape[1:]) if shape else shape for name, shape in self.shapes.items()}
+        if self.batching is not None:
+            sizes: list[dict[str, Any]] = [{"batch": size, "shapes": rest} for size in self.batching.sizes]
+        elif self.mix is not None:
+            sizes = [{"batch": part.batch, "shapes": dict(part.shapes) or rest} for part in self.mix_parts]
+        else:
+            return (self,)
+        return tuple(self.model_copy(update={**size, "mix": None, "batcher": None}) for size in sizes)

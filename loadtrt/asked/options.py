@@ -1,0 +1,66 @@
+"""How an option is declared: once, as a field of a configuration (asked/config.py).
+
+The command line, the configuration file's keys, their JSON schema and the tables of the documentation are derived from
+the declarations. What an option is of its own kind on one command only (the values of a sweep, the trial of a search)
+stands in that command.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+Group = Literal["Engine", "Lanes", "Load", "Requests", "Ending", "Objectives", "Results", "Watching"]
+GROUPS: tuple[Group, ...] = ("Engine", "Lanes", "Load", "Requests", "Ending", "Objectives", "Results", "Watching")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How an option is shown and where it is offered.
+
+    group: heading in --help.
+    commands: the commands that take it, apart from `run`.
+    metavar: stands for its value in --help; None for the usual one of its type.
+    default: what --help says of a default that depends on others; None for the field's own.
+    """
+
+    group: Group
+    commands: frozenset[str]
+    metavar: str | None = None
+    default: str | None = None
+
+    def __call__(self, schema: dict[str, Any]) -> None:
+        """Leave the JSON schema of the field as it is: pydantic calls what a field carries as `json_schema_extra`."""
+
+
+def option(
+    default: Any,
+    help_: str,
+    group: Group,
+    commands: str = "",
+    *,
+    metavar: str | None = None,
+    shown_default: str | None = None,
+    **limits: Any,
+) -> Any:
+    """A field of a configuration that is an option too.
+
+    default: the default value; ... where there is none.
+    help_: what the option does, a sentence that stands alone.
+    group, metavar: see Shown.
+    commands: the commands that take it apart from `run`, with blanks between.
+    shown_default: `default` of Shown.
+    limits: bounds and an alias, as `pydantic.Field` takes them.
+    """
+    shown = Shown(group, frozenset(commands.split()), metavar, shown_default)
+    return Field(default, description=help_, json_schema_extra=shown, **limits)
+
+
+def shown_as(field: FieldInfo) -> Shown | None:
+    """How a field of a configuration is shown as an option; None for a field that is not one."""
+    return field.json_schema_extra if isinstance(field.json_schema_extra, Shown) else None

@@ -1,0 +1,180 @@
+"""From a configuration file and a command line to a checked RunConfig: defaults < file < command line."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from loadtrt.asked.config import RunConfig, model_name
+from loadtrt.asked.fields import option_name
+from loadtrt.asked.load_options import merged
+from loadtrt.asked.mlperf import overruled_by_scenario, with_scenario
+from loadtrt.asked.model import LoadOptions, Model
+from loadtrt.asked.options import shown_as
+from loadtrt.errors import UsageError, nearest
+from loadtrt.load.mix import overruled_sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+    from pydantic.fields import FieldInfo
+
+# Every option by its key: as YAML has it, and with dashes as the command line has it; in the order of --help.
+FIELDS: dict[str, FieldInfo] = {
+    field.alias or name: field
+    for part in (Model, LoadOptions, RunConfig)
+    for name, field in part.model_fields.items()
+    if shown_as(field) is not None
+}
+MODEL_KEYS = frozenset(
+    {field.alias or name for part in (Model, LoadOptions) for name, field in part.model_fields.items()} - {"load"}
+)
+RUN_KEYS = frozenset(FIELDS) - MODEL_KEYS
+
+
+def keys_of(*groups: str) -> frozenset[str]:
+    """The keys of the options in these groups of --help."""
+    return frozenset(key for key, field in FIELDS.items() if (item := shown_as(field)) and item.group in groups)
+
+
+# What a run writes and how it is watched: no part of what is measured.
+OUTPUT_KEYS = keys_of("Results", "Watching") - {"profile", "telemetry"}
+
+
+def load_config(file: Path | None, options: dict[str, Any], without: Collection[str] = ()) -> RunConfig:
+    """The configuration of `file` with `options` laid over it.
+
+    file: YAML, or a run.json for the same run again; None for no file. It holds options, or options of the run and
+        `models:` with the options of each by name.
+    options: by key; None for one that is not given. With several models in the file, those of the run alone.
+    without: keys of the file to leave out.
+
+    Raises UsageError that names every fault: a file that cannot be read, is not YAML or is not a mapping, an unknown
+    key (with the nearest), a value of the wrong kind.
+    """
+    return _config_of(_read_yaml(file) if file else {}, options, without, str(file) if file else "the command line")
+
+
+def varied(base: RunConfig, **changes: object) -> RunConfig:
+    """The configuration of a run of one model with some options changed.
+
+    changes: by key, as YAML has them; None takes an option away.
+
+    Raises UsageError.
+    """
+    removed = {key for key, value in changes.items() if value is None}
+    return _config_of(base.options(), changes, removed, "the command line")
+
+
+def _config_of(data: dict[str, Any], options: dict[str, Any], without: Collection[str], source: str) -> RunConfig:
+    models = _models(data, source)
+    run = {key: value for key, value in data.items() if key != "models"}
+    _require_known(run, FIELDS, source)
+    given = {key: value for key, value in options.items() if value is not None}
+    if len(models) > 1:
+        misplaced = sorted(MODEL_KEYS.intersection(given) | MODEL_KEYS.intersection(run))
+        if misplaced:
+            raise UsageError(
+                f"{source} has several models: write {option_name(misplaced[0])} in the file, under its model"
+            )
+        merged_run = {**{key: value for key, value in run.items() if key not in without}, **given}
+    else:
+        ((name, model),) = models.items() or [("", {})]
+        written = {key: value for key, value in {**run, **model}.items() if key not in without}
+        flat = _laid_over(written, given)
+        models = {name: {key: value for key, value in flat.items() if key in MODEL_KEYS}}
+        merged_run = {key: value for key, value in flat.items() if key not in MODEL_KEYS}
+    for name, model in models.items():
+        if "engine" not in model:
+            where = f" of model {name}" if name else ""
+            raise UsageError(
+                f"no engine{where}: add --engine with a plan, an .onnx file, zoo:googlenet or simulated:null"
+            )
+    named = {name or model_name(str(model["engine"])): model for name, model in models.items()}
+    try:
+        return RunConfig.model_validate({**merged_run, "models": named})
+    except ValidationError as error:
+        raise UsageError("; ".join(_fault(item, given, source, len(named) > 1) for item in error.errors())) from None
+
+
+def _laid_over(file: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The options of a run of one model: those of the file that the command line leaves room for, and its own."""
+    for key, value in given.items():
+        if isinstance(value, str) and any("\ud800" <= sign <= "\udfff" for sign in value):
+            raise UsageError(f"{option_name(key)}: the name is not UTF-8, as results are: rename the file")
+    dropped = overruled_by_scenario(given.get("scenario")) | overruled_sizes(file, given)
+    return with_scenario(merged({key: value for key, value in file.items() if key not in dropped}, given))
+
+
+def _models(data: dict[str, Any], source: str) -> dict[str, dict[str, Any]]:
+    models = data.get("models", {})
+    if not isinstance(models, dict) or not all(isinstance(model, dict) for model in models.values()):
+        raise UsageError(f"{source}: models must hold names, each with the options of a model, such as engine: g.plan")
+    read = {str(name): _with_underscores(model) for name, model in models.items()}
+    for name, model in read.items():
+        _require_known(model, MODEL_KEYS, f"{source}: models.{name}")
+    return read
+
+
+def _require_known(data: dict[str, Any], known: Collection[str], source: str) -> None:
+    keys = f"the keys are {', '.join(sorted(known))}"
+    unknown = [f"unknown key '{key}': {nearest(key, known, keys)}" for key in data if key not in known]
+    if unknown:
+        raise UsageError(f"{source}: " + "; ".join(unknown))
+
+
+def _with_underscores(data: dict[Any, Any]) -> dict[str, Any]:
+    return {str(key).replace("-", "_"): value for key, value in data.items()}
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """YAML 1.2's booleans and numbers: YAML 1.1 reads the key `on` as True, and the mix 8:1 as 8·60 + 1."""
+
+    sixties = ("tag:yaml.org,2002:str", re.compile(r"^[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?$"))
+    Loader.yaml_implicit_resolvers = {
+        letter: [sixties, *((tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool")]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:[tT]rue|[fF]alse)$"), list("tTfF"))
+
+    try:
+        data = yaml.load(file.read_text(encoding="utf-8"), Loader)  # noqa: S506  # a SafeLoader
+    except OSError as error:
+        raise UsageError(f"cannot read configuration {file}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        wrong = str(error)
+        if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
+            wrong = f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
+        wrong = " ".join(wrong.replace("'<stream end>'", "the end").split())
+        raise UsageError(f"{file} is not YAML: {wrong}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UsageError(f"{file} must hold option names with their values, such as 'contexts: 4'")
+    if "schema_version" in data and isinstance(data.get("config"), dict):
+        # A run.json: the same run again, without writing over it.
+        return {key: value for key, value in data["config"].items() if key not in OUTPUT_KEYS}
+    return _with_underscores(data)
+
+
+def _fault(item: Any, given: dict[str, Any], source: str, several: bool) -> str:
+    message = item["msg"].removeprefix("Value error, ").partition(", unable to ")[0]  # parse or interpret it
+    path = item["loc"]
+    model = f"models.{path[1]}." if several and path[:1] == ("models",) else ""
+    if path[:1] == ("models",):
+        path = path[2:]
+    if not path:
+        return f"{source}: {model.rstrip('.')}: {message}" if model else str(message)
+    where = option_name(str(path[0])) if path[0] in given else f"{source}: {model}{path[0]}"
+    inside = "".join(f".{part}" for part in path[1:])
+    values = item["input"] if isinstance(item["input"], tuple) else (item["input"],)
+    pieces = message.split("'")[1::2]  # what the message quotes may be a part of a value
+    quoted = any(str(value) in message or any(piece in str(value) for piece in pieces) for value in values)
+    wrong = "" if quoted else f" (it is {item['input']!r})"
+    return f"{where}{inside}: {message[0].lower()}{message[1:]}{wrong}"
