@@ -12,6 +12,7 @@ import html5lib
 import pytest
 from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, profile, whole_run
 
+from loadtrt.asked.objective import parse_objective
 from loadtrt.measure.capacity_result import CapacityResult
 from loadtrt.measure.result import RunResult, ScenarioResult, Steadiness
 from loadtrt.measure.sweep_result import SweepResult
@@ -109,10 +110,24 @@ def test_names_from_files_are_text(kind: str) -> None:
 
 def _spoilt(result: Result) -> Result:
     """The result with a hostile text in place of every text that is free."""
-    fixed = ("schema_version", "kind", "outcome", "answer", "boundary", "routing", "verdict", "mode", "matched_by")
+    fixed: tuple[str, ...] = (
+        "schema_version",
+        "kind",
+        "outcome",
+        "answer",
+        "boundary",
+        "routing",
+        "verdict",
+        "mode",
+        "matched_by",
+    )
+    fixed += ("objective", "objectives", "load")
 
     def spoil(value: object, name: str = "") -> object:
         match value:
+            case {"models": dict() as models, **others}:  # a configuration: only the name of its engine is free
+                engines = {key: {**model, "engine": HOSTILE} for key, model in models.items()}
+                return {**others, "models": engines}
             case dict():
                 return {key: spoil(item, str(key)) for key, item in value.items()}
             case list() | tuple():
@@ -245,7 +260,9 @@ def test_each_objective_has_its_share_of_bad_requests() -> None:
     found = capacity.candidates[0]
     run = found.trials[-1].run
     assert run is not None
-    other = run.objectives[0].model_copy(update={"objective": "latency.p50 < 8ms", "good": 1, "requests": 4})
+    other = run.objectives[0].model_copy(
+        update={"objective": parse_objective("latency.p50 < 8ms"), "good": 1, "requests": 4}
+    )
     both = run.model_copy(update={"objectives": (*run.objectives, other)})
     trial = found.trials[-1].model_copy(update={"run": both})
     candidates = (found.model_copy(update={"trials": (trial,)}), *capacity.candidates[1:])

@@ -46,8 +46,8 @@ class LoadOptions(Strict):
 
     arrivals: Literal[ARRIVALS] | None = option(  # type: ignore[valid-type]  # a tuple of the processes' names
         None,
-        "How requests arrive: a closed loop; a constant, Poisson or gamma process at --rate or in --stages; a trace; or "
-        "offline, --requests at once.",
+        "How requests arrive: in a closed loop; by a constant, Poisson or gamma process at --rate or in --stages; as "
+        "in a trace; or offline, all --requests at once.",
         "Load",
         SEARCHES,
         shown_default="closed; with a rate poisson",
@@ -103,7 +103,7 @@ class Model(Strict):
 
     engine: str = option(
         ...,
-        "What serves: a plan, an .onnx file, zoo:googlenet or simulated:KEY=VALUE,… (simulated:null).",
+        "What serves: a plan, an .onnx file, zoo:googlenet, or simulated:KEY=VALUE,… (simulated:null).",
         "Engine",
         ENGINES,
     )

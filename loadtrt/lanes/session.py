@@ -65,8 +65,8 @@ class Session:
 
 
 def inputs_for(engine: Engine, model: Model) -> list[Arrays]:
-    """The input sets that the requests of `model` carry, for all parts, as `Engine.allocate` takes them: with copies off
-    one for each, as what lies on the device does not change. Raises UsageError."""
+    """The input sets that the requests of `model` carry, for all parts, as `Engine.allocate` takes them; one for each
+    part without copies, as the inputs on the device do not change. Raises UsageError."""
     found: list[Arrays] = []
     for tensors in engine.parts:
         made = make_inputs(tensors, model.inputs, model.input_sets, model.input_range, model.seed)

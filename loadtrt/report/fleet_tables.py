@@ -102,7 +102,8 @@ def demand_lines(result: FleetResult) -> Iterator[str]:
     if demand.replayed is not None and demand.replayed_ns is not None:
         yield f"replayed: its busiest {format_duration(demand.replayed_ns)}, {plural(demand.replayed, 'request')}"
     away = f", with {plural(result.spares, 'GPU')} away" if result.spares else ""
-    yield f"to hold: {', '.join(map(str, result.objectives))}; no GPU busier than {100 * result.max_utilisation:g} %{away}"
+    objectives = ", ".join(map(str, result.objectives))
+    yield f"to hold: {objectives}; no GPU busier than {100 * result.max_utilisation:g} %{away}"
 
 
 def choices_table(result: FleetResult) -> Columns:
