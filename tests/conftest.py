@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio.testing
 from fake_tensorrt import World
+from hypothesis import HealthCheck, settings
 from rigs import Heard, close
 from tensorrt_bench import FLAVOURS, Bench
 
@@ -18,6 +19,13 @@ from loadtrt.engines.open import open_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+# Hypothesis: no limit of time, and the same examples in every run, so that a change fails for what it changes alone.
+# pytest --hypothesis-profile explore draws new examples.
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", settings.get_profile("explore"), derandomize=True)
+settings.load_profile("same")
 
 
 @pytest.fixture(params=["asyncio", "trio-mock"])

@@ -429,7 +429,7 @@ def test_ctrl_c_ends_the_run_and_keeps_it(tmp_path: Path) -> None:
     )  # fmt: skip
     await_measuring(process)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=300)
     found = read_result(CapacityResult, file)
     assert process.returncode == 130, stderr
     assert f"INTERRUPTED, shown as far as it went; --resume goes on with {file}" in " ".join(stdout.split())

@@ -120,7 +120,7 @@ def test_ctrl_c_still_reports(tmp_path: Path) -> None:
         if line.startswith("measure"):
             break
     process.send_signal(signal.SIGINT)
-    stdout, _ = process.communicate(timeout=60)
+    stdout, _ = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "INTERRUPTED" in stdout
     assert RunResult.model_validate_json(file.read_text()).outcome == "interrupted"

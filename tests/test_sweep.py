@@ -391,7 +391,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(tmp_path: Path) -> No
     )  # fmt: skip
     await_measuring(process)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=300)
     found = read_result(SweepResult, file)
     assert process.returncode == 130, stderr
     assert found.outcome == "interrupted"
