@@ -8,9 +8,9 @@ READY := $(VENV)/.ready
 run: $(READY)
 	$(BIN)/loadtrt run --config configs/googlenet.yaml
 
-test: $(READY)
-	$(BIN)/python -m pytest --ignore tests/gpu -n 2 --dist loadfile
+test: $(READY)  # tests of the GPU first: the last line tells what passed, also where these are all skipped
 	$(BIN)/python -m pytest tests/gpu
+	$(BIN)/python -m pytest --ignore tests/gpu -n 2 --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff format --check .
