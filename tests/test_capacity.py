@@ -125,12 +125,21 @@ def test_a_search_goes_on_where_it_was_cut(rig: Rig, whole: tuple[CapacityResult
     assert (resumed.outcome, resumed.started) == ("completed", result.started)
 
 
+@pytest.fixture(scope="module")
+def both() -> tuple[Wanted, CapacityResult, list[CapacityResult]]:
+    """A search over two candidates, and what it was after each run."""
+    wanted = _wanted(contexts=(1, 2), trial_ns=1_000 * MS, max_trials=2)
+    with Rig(Heard(), close) as one:
+        return wanted, *_found(wanted, one)
+
+
 @pytest.mark.parametrize("runs", [1, 3, 5, 7])
-def test_going_on_loses_no_run_at_any_moment(runs: int, rig: Rig) -> None:
+def test_going_on_loses_no_run_at_any_moment(
+    runs: int, rig: Rig, both: tuple[Wanted, CapacityResult, list[CapacityResult]]
+) -> None:
     """Two candidates, cut after so many runs: whatever is written from then on begins with these, and the same
     candidates are searched."""
-    wanted = _wanted(contexts=(1, 2), trial_ns=1_000 * MS, max_trials=2)
-    whole, kept = _found(wanted, rig)
+    wanted, whole, kept = both
     cut = next(one for one in kept if sum(len(each.trials) for each in one.candidates) == runs)
     resumed, written = _found(wanted, rig, CapacityResult.model_validate_json(cut.model_dump_json()))
     for one in (*written, resumed):
