@@ -1,16 +1,20 @@
-# make run: the main job on whatever is here.   make test: the tests.   make check: what CI runs beside them.
+# make run: the main job on whatever is here.   make test: the tests.   make quick: those that take no minute.
+# make check: what CI runs beside the tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check bench clean
+.PHONY: run test quick check bench clean
 run: $(READY)
 	$(BIN)/loadtrt run --config configs/googlenet.yaml
 
-test: $(READY)
-	$(BIN)/python -m pytest --ignore tests/gpu -n 2 --dist loadfile
+test: $(READY)  # tests of the GPU first: the last line tells what passed, also where these are all skipped
 	$(BIN)/python -m pytest tests/gpu
+	$(BIN)/python -m pytest --ignore tests/gpu -n 2 --dist loadfile
+
+quick: $(READY)
+	$(BIN)/python -m pytest --quick --ignore tests/gpu -n 2 --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -49,7 +49,7 @@ class Prometheus:
     def _ask(self, path: str, **parameters: str | float) -> Any:
         body = urllib.parse.urlencode(parameters).encode()
         try:
-            with urllib.request.urlopen(f"{self.url}/api/v1/{path}", body, timeout=30) as answer:  # noqa: S310  # the user's own URL
+            with urllib.request.urlopen(f"{self.url}/api/v1/{path}", body, timeout=300) as answer:  # noqa: S310  # the user's own URL
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             raise ValueError(f"{json.load(error)['error']}: {parameters}") from None

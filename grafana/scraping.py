@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 FOLDER = Path(__file__).parent / "prometheus"
-_READY_S = 20.0
+_READY_S = 300.0
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import onnxruntime
 
 from loadtrt.caffe import convert
 from loadtrt.caffe.schema import NetParameter
@@ -49,6 +48,8 @@ def arrays(*shapes: tuple[int, ...], seed: int = 0) -> list[Any]:
 
 def run_onnx(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> list[Any]:
     """All outputs; their shapes must be those that the model declares."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio.testing
 from fake_tensorrt import World
+from hypothesis import HealthCheck, settings
 from rigs import Heard, close
 from tensorrt_bench import FLAVOURS, Bench
 
@@ -17,7 +22,57 @@ from loadtrt.cuda.runtime import has_gpu
 from loadtrt.engines.open import open_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from types import ModuleType
+
+_SERVING = re.compile(r"^from loadtrt\.(lanes|capacity)\b", re.MULTILINE)
+_ENGINES = ("onnxruntime", "tensorrt", "tensorrt_rtx", "tensorrt_dispatch", "tensorrt_lean")
+
+# Hypothesis: no limit of time, and the same examples in every run, so that a change fails for what it changes alone.
+# pytest --hypothesis-profile explore draws new examples.
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", settings.get_profile("explore"), derandomize=True)
+settings.load_profile("same")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="Skip tests of schedulers, processes and real engines.")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --quick no test of rooms that serve thousands of requests, which take two thirds of all time."""
+    if config.getoption("quick") and collection_path.suffix == ".py":
+        return bool(_SERVING.search(collection_path.read_text())) or None
+    return None
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """With --quick a test is skipped once it starts a process or imports an engine: no list of such tests is kept."""
+    if session.config.getoption("quick"):
+
+        def start(*_: object, **__: object) -> None:
+            pytest.skip("starts a process", allow_module_level=True)
+
+        subprocess.Popen.__init__ = start  # type: ignore[method-assign]
+        sys.meta_path.insert(0, _NoEngine())
+
+
+class _NoEngine:
+    """A finder of modules that skips the test which imports a real engine."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        if name.partition(".")[0].removesuffix("_bindings") in _ENGINES:
+            pytest.skip(f"runs {name}", allow_module_level=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def frozen() -> Iterator[None]:
+    """Garbage is not looked for in what is imported: a run collects all of it before it measures, 70 ms each time."""
+    gc.collect()
+    gc.freeze()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gc, "unfreeze", lambda: None)
+        yield
 
 
 @pytest.fixture(params=["asyncio", "trio-mock"])

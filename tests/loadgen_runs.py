@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 lg = pytest.importorskip("mlperf_loadgen")
 NAMES = {"single-stream": "SingleStream", "multi-stream": "MultiStream", "server": "Server", "offline": "Offline"}
+_NUMBER = r"\d+(?:\.\d+)?(?:e[+-]\d+)?"  # as C++ streams print one
 _SAMPLE = re.compile(
-    r'"name":"Sample","cat":"default","ph":"b".*?"ts":([\d.]+),.*?"query_seq":(\d+),.*?"complete_ns":(\d+)'
+    rf'"name":"Sample","cat":"default","ph":"b".*?"ts":({_NUMBER}),.*?"query_seq":(\d+),.*?"complete_ns":(\d+)'
 )
 
 
@@ -42,8 +43,9 @@ class Told:
     summary: str
 
     def number(self, after: str) -> float | None:
-        found = re.search(rf"{after}\s*:?\s*([\d.]+)", self.summary)
-        return float(found[1]) if found else None
+        """The number printed after these words, e.g. 63, 0.99 or 1.58782e+06; None where the summary has none."""
+        printed = re.search(rf"{after}\s*:?\s*({_NUMBER})", self.summary)
+        return float(printed[1]) if printed else None
 
 
 def run_loadgen(

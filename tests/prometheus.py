@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer")
 
-_PATIENCE_S = 20.0
+PATIENCE_S = 300.0  # for whatever ends by itself: only a fault takes longer
 _INSTALL = "apt-get install -y --no-install-recommends prometheus"
 
 
@@ -38,7 +38,7 @@ def require(binary: str) -> str:
 def promtool(*arguments: str | Path, stdin: bytes = b"") -> str:
     """Its output. Fails the test where it finds fault, even a lint's, with what it says."""
     command = [require("promtool"), *map(str, arguments)]
-    done = subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=60)
+    done = subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=PATIENCE_S)
     said = (done.stdout + done.stderr).decode()
     assert done.returncode == 0, said
     return said
@@ -78,7 +78,7 @@ class Prometheus:
         """`data` of an answer of /api/v1. Fails the test where Prometheus refuses, with its reason."""
         url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
-            with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  # our own
+            with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:  # noqa: S310  # our own
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             pytest.fail(f"{parameters}: {error.read().decode()}")
@@ -121,7 +121,7 @@ def running_prometheus(
             def ready() -> bool:
                 assert process.poll() is None, log.read_text()
                 try:
-                    with urllib.request.urlopen(f"{server.url}/-/ready", timeout=1) as answer:  # noqa: S310
+                    with urllib.request.urlopen(f"{server.url}/-/ready", timeout=PATIENCE_S) as answer:  # noqa: S310
                         return bool(answer.status == 200)
                 except OSError:  # not yet: refused, or 503
                     return False
@@ -131,7 +131,7 @@ def running_prometheus(
         finally:
             process.terminate()
             try:
-                process.wait(10)
+                process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
 
@@ -145,9 +145,9 @@ def free_port() -> int:
 
 def _poll(ask: Callable[[], _Answer], wanted: Callable[[_Answer], bool], what: str) -> _Answer:
     pause = Event()
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + PATIENCE_S
     while not wanted(answer := ask()):
         if time.monotonic() > deadline:
-            pytest.fail(f"waited {_PATIENCE_S:g} s for {what}: {answer}")
+            pytest.fail(f"waited {PATIENCE_S:g} s for {what}: {answer}")
         pause.wait(0.02)
     return answer

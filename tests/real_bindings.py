@@ -157,7 +157,11 @@ def _fetch(wheel: Wheel) -> Path | UnavailableError:
             options += ["--retries=1", "--timeout=20", f"--dest={name}"]
             command = [sys.executable, "-m", "pip", "download", *options]
             done = subprocess.run(
-                [*command, f"{wheel.package}=={wheel.version}"], capture_output=True, text=True, timeout=90, check=False
+                [*command, f"{wheel.package}=={wheel.version}"],
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
             )
             files = list(Path(name).glob("*.whl"))
             if done.returncode or not files:
@@ -202,7 +206,7 @@ def load(wheel: Wheel, folder: Path, stubs: Path) -> Binding:
         capture_output=True,
         text=True,
         env=environment,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     if done.returncode:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PACKAGE = Path(__file__).parent.parent / "loadtrt"
 FLOORS = {
@@ -32,29 +37,27 @@ FLOORS = {
 SIBLINGS = {"lanes", "live", "report"}  # of one floor, and strangers to each other
 
 
-def _modules() -> dict[str, ast.Module]:
+@cache
+def _imports() -> dict[str, set[str]]:
+    """Of each module of the package: everything imported when the code runs, without imports for type checkers."""
     return {
-        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text())
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): set(_imported(ast.parse(path.read_text())))
         for path in PACKAGE.rglob("*.py")
         if path.name != "__main__.py"
     }
 
 
-def _imports(tree: ast.Module) -> set[str]:
-    """Everything imported when the code runs: imports for type checkers alone are left out."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            for inner in ast.walk(node):
-                inner.__dict__["only_types"] = True
-    for node in ast.walk(tree):
-        if "only_types" in node.__dict__:
-            continue
+def _imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return names
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for other in node.orelse:
+                yield from _imported(ast.Module([other], []))
+        else:
+            yield from _imported(node)
 
 
 def _room(module: str) -> str:
@@ -64,11 +67,11 @@ def _room(module: str) -> str:
 def test_a_module_imports_only_from_its_own_floor_or_below() -> None:
     """floor(imported) ≤ floor(importer), and lanes, live and report never import each other."""
     wrong = []
-    for module, tree in _modules().items():
+    for module, imports in _imports().items():
         if module == "__init__":
             continue
         mine = _room(module)
-        for name in _imports(tree):
+        for name in imports:
             if not name.startswith("loadtrt."):
                 continue
             theirs = _room(name.removeprefix("loadtrt."))
@@ -83,8 +86,8 @@ def test_a_module_imports_only_from_its_own_floor_or_below() -> None:
 def test_tensorrt_and_cuda_stay_in_their_rooms() -> None:
     """tensorrt is imported in engines alone (or by name), cuda-python in cuda alone."""
     wrong = []
-    for module, tree in _modules().items():
-        for name in _imports(tree):
+    for module, imports in _imports().items():
+        for name in imports:
             top = name.split(".", maxsplit=1)[0]
             if (top.startswith("tensorrt") and _room(module) != "engines") or (
                 top == "cuda" and _room(module) != "cuda"
@@ -98,9 +101,9 @@ def test_pure_rooms_know_no_event_loop_and_no_engine() -> None:
     impure = {"anyio", "asyncio", "trio", "cuda", "onnxruntime", "tensorrt", "threading"}
     wrong = [
         f"{module} imports {name}"
-        for module, tree in _modules().items()
+        for module, imports in _imports().items()
         if _room(module) in ("load", "records", "measure", "report")
-        for name in _imports(tree)
+        for name in imports
         if name.split(".", maxsplit=1)[0] in impure
     ]
     assert wrong == []

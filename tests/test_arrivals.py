@@ -96,7 +96,7 @@ def test_more_burstiness_makes_counts_vary_more() -> None:
 
 
 @given(seed=st.integers(0, 2**32), cv=st.floats(0, 100), requests=st.integers(1, 70_000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_instants_ascend_and_depend_on_the_seed_alone(seed: int, cv: float, requests: int) -> None:
     """Same seed, same instants; a longer schedule begins with the shorter one; ascending, int64, from 0 on."""
     due = due_instants(Gamma(cv), 700.0, 0, requests, seed)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from command_line import loadtrt
 from onnx import TensorProto, helper
 
 from loadtrt.engines.build import BuiltPlan, build_plan
@@ -430,11 +431,6 @@ layer { name: "prob" type: "Softmax" bottom: "conv1" top: "prob" }
 """
 
 
-def _loadtrt(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "loadtrt", "build", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
@@ -458,7 +454,7 @@ def test_bad_command_lines_are_one_sentence(arguments: str, code: int, sentence:
     conv(tmp_path)
     _save(tmp_path / "odd.onnx", [helper.make_node("Foo", ["x"], ["y"], name="foo1", domain="acme")], (1, 4), {})
     (tmp_path / "net.prototxt").write_text(PROTOTXT)
-    done = _loadtrt(tmp_path, *arguments.split())
+    done = loadtrt("build", *arguments.split(), folder=tmp_path)
     assert (done.returncode, done.stdout) == (code, "")
     assert len(done.stderr.splitlines()) == 1
     assert sentence in done.stderr
@@ -469,7 +465,7 @@ def test_a_caffe_network_from_the_command_line(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     (tmp_path / "net.prototxt").write_text(PROTOTXT)
     given = "--deploy net.prototxt -o c.plan --flavour rtx --target sm86,8.9 --batch 2 --output conv1 --fp16"
-    done = _loadtrt(tmp_path, *given.split())
+    done = loadtrt("build", *given.split(), folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "RANDOM" in done.stderr
     assert "output conv1 fp32[2,4,8,8]" in done.stdout

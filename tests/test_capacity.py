@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from command_line import ROOT, loadtrt
 from rigs import Heard, close
 from test_sweep import await_measuring
 
@@ -29,7 +29,9 @@ from loadtrt.report.capacity_tables import capacity_text
 from loadtrt.report.documents import read_result
 from loadtrt.report.page.report import Loaded, markdown_text
 
-ROOT = Path(__file__).parent.parent
+if TYPE_CHECKING:
+    from pathlib import Path
+
 MS = 1_000_000
 RANDOM = "simulated:service=1ms,distribution=exponential,clock=virtual"
 
@@ -124,12 +126,21 @@ def test_a_search_goes_on_where_it_was_cut(rig: Rig, whole: tuple[CapacityResult
     assert (resumed.outcome, resumed.started) == ("completed", result.started)
 
 
+@pytest.fixture(scope="module")
+def both() -> tuple[Wanted, CapacityResult, list[CapacityResult]]:
+    """A search over two candidates, and what it was after each run."""
+    wanted = _wanted(contexts=(1, 2), trial_ns=1_000 * MS, max_trials=2)
+    with Rig(Heard(), close) as one:
+        return wanted, *_found(wanted, one)
+
+
 @pytest.mark.parametrize("runs", [1, 3, 5, 7])
-def test_going_on_loses_no_run_at_any_moment(runs: int, rig: Rig) -> None:
+def test_going_on_loses_no_run_at_any_moment(
+    runs: int, rig: Rig, both: tuple[Wanted, CapacityResult, list[CapacityResult]]
+) -> None:
     """Two candidates, cut after so many runs: whatever is written from then on begins with these, and the same
     candidates are searched."""
-    wanted = _wanted(contexts=(1, 2), trial_ns=1_000 * MS, max_trials=2)
-    whole, kept = _found(wanted, rig)
+    wanted, whole, kept = both
     cut = next(one for one in kept if sum(len(each.trials) for each in one.candidates) == runs)
     resumed, written = _found(wanted, rig, CapacityResult.model_validate_json(cut.model_dump_json()))
     for one in (*written, resumed):
@@ -352,12 +363,6 @@ def test_what_is_met_in_spite_of_a_late_generator_is_met(
 # --- the command
 
 
-def _loadtrt(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "loadtrt", *map(str, arguments)], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-
-
 QUICK = ("capacity", "--engine", RANDOM, "--buffers", "1", "--warmup", "0", "--trial", "3s", "--precision", "10%")
 
 
@@ -371,7 +376,7 @@ QUICK = ("capacity", "--engine", RANDOM, "--buffers", "1", "--warmup", "0", "--t
 )
 def test_the_exit_code_is_the_answer(objective: str, code: int, sentence: str) -> None:
     """0 confirmed, 99 infeasible, 98 undecided; the table is on stdout, progress on stderr."""
-    done = _loadtrt(*QUICK, "--objective", objective, "--trial", "1s" if code == 98 else "3s")
+    done = loadtrt(*QUICK, "--objective", objective, "--trial", "1s" if code == 98 else "3s")
     assert done.returncode == code, done.stderr
     assert sentence in " ".join(done.stdout.split())
     assert "in flight" in done.stdout
@@ -380,15 +385,15 @@ def test_the_exit_code_is_the_answer(objective: str, code: int, sentence: str) -
 
 def test_a_generator_that_is_the_bottleneck_exits_97() -> None:
     """An engine that answers at once, against 1 ns of lateness: nothing measured is the engine's."""
-    done = _loadtrt("capacity", "--engine", "simulated:null", "--objective", "latency.p99<1s", "--max-lateness", "1ns",
-                    "--warmup", "0", "--trial", "200ms")  # fmt: skip
+    done = loadtrt("capacity", "--engine", "simulated:null", "--objective", "latency.p99<1s", "--max-lateness", "1ns",
+                   "--warmup", "0", "--trial", "200ms")  # fmt: skip
     assert done.returncode == 97
     assert "host-bound at" in done.stdout
 
 
 def test_json_on_stdout_is_all_there_is() -> None:
     """`--quiet --json -`: one document of the schema, at the end."""
-    done = _loadtrt(*QUICK, "--objective", "latency.p90 < 6ms", "--quiet", "--json", "-")
+    done = loadtrt(*QUICK, "--objective", "latency.p90 < 6ms", "--quiet", "--json", "-")
     assert (done.returncode, done.stderr) == (0, "")
     assert CapacityResult.model_validate_json(done.stdout).outcome == "completed"
 
@@ -416,7 +421,7 @@ def test_json_on_stdout_is_all_there_is() -> None:
 )
 def test_bad_input_is_one_sentence(arguments: tuple[str, ...], sentence: str) -> None:
     """Exit 2, stdout stays empty, stderr holds one line."""
-    done = _loadtrt("capacity", "--engine", RANDOM, *arguments)
+    done = loadtrt("capacity", "--engine", RANDOM, *arguments)
     assert (done.returncode, done.stdout) == (2, ""), done.stdout
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert sentence in done.stderr
@@ -432,14 +437,14 @@ def test_ctrl_c_ends_the_run_and_keeps_it(tmp_path: Path) -> None:
     )  # fmt: skip
     await_measuring(process)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=300)
     found = read_result(CapacityResult, file)
     assert process.returncode == 130, stderr
     assert f"INTERRUPTED, shown as far as it went; --resume goes on with {file}" in " ".join(stdout.split())
     assert "in flight: interrupted" in stderr
     assert found.outcome == "interrupted"
     assert [trial.run.outcome for trial in found.candidates[0].trials if trial.run] == ["interrupted"]
-    refused = _loadtrt(*options, "--trial", "24h")
+    refused = loadtrt(*options, "--trial", "24h")
     assert refused.returncode == 2
     assert "add --resume to go on with it" in refused.stderr
     assert read_result(CapacityResult, file) == found

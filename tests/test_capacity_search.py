@@ -301,7 +301,7 @@ def test_of_several_objectives_the_least_binds() -> None:
     host=st.floats(0.01, 10),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_it_ends_whatever_comes(
     threshold: float, slope: float, size: float, start: float, scale: float, host: float, seed: int
 ) -> None:

@@ -194,7 +194,7 @@ def test_a_load_that_changes_has_no_margins_of_what_follows_it(load: tuple[str, 
 def test_an_offline_rate_is_known_from_one_run(tmp_path: Path) -> None:
     """All wait from the start, so that what leaves tells of the engine alone: its rate has a margin, which holds the
     mean of 40 runs in nearly all of these, and gates decide by it."""
-    offline = ("--arrivals", "offline", "--requests", "5000")
+    offline = ("--arrivals", "offline", "--requests", "2000")
     runs = [_measured(tmp_path / f"{seed}.json", *offline, "--seed", str(seed)) for seed in range(40)]
     rates = [(run.throughput.requests_per_s or 0, run.throughput.margin or 0) for run in runs]
     true = float(np.mean([rate for rate, _ in rates]))

@@ -30,7 +30,7 @@ PROTOBUF = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFam
 def _get(exporter: Exporter, path: str = "/metrics", method: str = "GET", **headers: str) -> tuple[int, str, bytes]:
     """(status, content type, body as it was sent)."""
     host, port = re.fullmatch(r"http://(.*):(\d+)/metrics", exporter.url).groups()  # type: ignore[union-attr]
-    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=10)
+    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=300)
     connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
     answer = connection.getresponse()
     found = answer.status, answer.headers["Content-Type"], answer.read()

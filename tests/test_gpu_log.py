@@ -61,7 +61,7 @@ def added_joules(intervals: tuple[GpuInterval, ...]) -> float:
     return sum(energy for energy in energies if energy is not None)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(logs(some_reasons()), st.data())
 def test_seconds_add_up_and_merge(made: tuple[GpuLog, int], data: st.DataObject) -> None:
     """[a, c) = [a, b) + [b, c) at every cut b: looks, time and energy add up; weighted means are the same."""
@@ -80,7 +80,7 @@ def test_seconds_add_up_and_merge(made: tuple[GpuLog, int], data: st.DataObject)
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(logs(st.none() | some_reasons()))
 def test_shares_are_shares(made: tuple[GpuLog, int]) -> None:
     """Shares are in (0, 1]; the time slowed down is at least each slowdown's, at most their sum; min ≤ mean ≤ max."""

@@ -230,7 +230,7 @@ def test_dashboards_have_the_types_of_grafanas_schema(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert tsc.returncode == 0, tsc.stdout
@@ -247,7 +247,7 @@ def _node_modules() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "package.json").write_text("{}")  # or npm would install into a folder above
         command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", SCHEMA, TYPESCRIPT]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
         if done.returncode:
             pytest.skip(f"npm cannot fetch {SCHEMA}: dashboards are not checked against it: {done.stderr[-400:]}")
         (folder / "complete").touch()

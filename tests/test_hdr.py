@@ -88,7 +88,7 @@ def test_its_instants_are_those_of_measuring(result: RunResult, tmp_path: Path) 
     assert payload.startswith("HISTF")  # what every log of V2 has there
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.lists(st.integers(0, (1 << 44) - 1), min_size=1, max_size=200))
 @example([0])
 @example([0, 0, 2047, 2048, 2049])

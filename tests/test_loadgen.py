@@ -118,6 +118,15 @@ def test_offline_is_computed_as_loadgen_does(tmp_path: Path) -> None:
     assert found.inferences_per_s == pytest.approx(told.number("Samples per second"), rel=1e-4)
 
 
+@pytest.mark.parametrize(("printed", "value"), [("710301", 710301.0), ("0.99", 0.99), ("1.58782e+06", 1_587_820.0)])
+def test_numbers_of_a_summary_are_read_as_printed(printed: str, value: float) -> None:
+    """With their exponent: LoadGen prints six digits, and a fast host serves more than a million samples a second."""
+    nothing = np.zeros(0, np.int64)
+    summary = f"Samples per second: {printed}\nResult is : VALID\n"
+    assert Told(nothing, nothing, summary).number("Samples per second") == value
+    assert Told(nothing, nothing, summary).number("Queries per second") is None
+
+
 def test_poisson_is_poisson(tmp_path: Path) -> None:
     """LoadGen's gaps and ours, 10 000 of each: their mean is 1/rate and their CV 1, within four standard errors (1/√n
     of either, for exponentials), and they have one distribution (two-sample Kolmogorov-Smirnov, at 0.1 %)."""

@@ -48,22 +48,25 @@ async def test_contexts_run_at_the_same_time_and_stamps_enclose_the_run(tmp_path
     """Runs of two lanes overlap in time (nothing holds a lock around them); submitted <= start <= completed <= now, and
     nothing was copied."""
     side = 256
-    nodes = [helper.make_node("MatMul", ["x" if k == 0 else f"h{k}", "w"], [f"h{k + 1}"]) for k in range(200)]
+    nodes = [helper.make_node("MatMul", ["x" if k == 0 else f"h{k}", "w"], [f"h{k + 1}"]) for k in range(50)]
     value = (TensorProto.FLOAT, (side, side))
     weight = np.eye(side, dtype=np.float32)
-    file = save(tmp_path / "chain.onnx", nodes, {"x": value}, {"h200": value}, {"w": weight})
+    file = save(tmp_path / "chain.onnx", nodes, {"x": value}, {"h50": value}, {"w": weight})
     with closing(load(file, contexts=2, threads_per_context=1)) as engine:
         engine.allocate([{"x": np.ones((side, side), np.float32)}])
-        begun_ns = engine.now_ns()
-        engine.submit(0, 0)
-        engine.submit(1, 0)
-        one, two = await finish(engine, 2)
-        for completion in (one, two):
-            assert begun_ns <= completion.completed_ns - completion.compute_ns
-            assert completion.completed_ns <= engine.now_ns()
-            assert completion.h2d_ns == completion.d2h_ns == 0
-        assert max(c.completed_ns - c.compute_ns for c in (one, two)) < min(c.completed_ns for c in (one, two))
         assert engine.clock_mapping() is None
+        for _ in range(100):  # a busy host may hold this thread between the two submissions
+            begun_ns = engine.now_ns()
+            engine.submit(0, 0)
+            engine.submit(1, 0)
+            both = await finish(engine, 2)
+            for completion in both:
+                assert begun_ns <= completion.completed_ns - completion.compute_ns
+                assert completion.completed_ns <= engine.now_ns()
+                assert completion.h2d_ns == completion.d2h_ns == 0
+            if max(c.completed_ns - c.compute_ns for c in both) < min(c.completed_ns for c in both):
+                return
+    pytest.fail("no two runs overlapped")
 
 
 @pytest.mark.anyio

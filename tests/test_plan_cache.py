@@ -221,7 +221,7 @@ def test_the_slower_of_two_builders_takes_the_plan_of_the_faster(damaged: bool, 
 
 def test_two_builders_at_once_are_both_right(rig: Rig) -> None:
     """Law: whichever ends first, both have a whole plan."""
-    both = threading.Barrier(2, timeout=30)
+    both = threading.Barrier(2, timeout=300)
     rig.during = both.wait
     found: list[Path] = []
     threads = [threading.Thread(target=lambda: found.append(rig.plan())) for _ in range(2)]

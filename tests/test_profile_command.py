@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from command_line import loadtrt
 from onnx import TensorProto, helper
 from onnx_files import save
 
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 QUICK = ("--on", "onnxruntime", "--warmup", "0", "--requests", "5")
-
-
-def _loadtrt(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "loadtrt", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
 
 
 @pytest.fixture
@@ -43,7 +39,7 @@ def model(tmp_path: Path) -> str:
 
 def test_a_profile_is_shown_written_and_exported(model: str, tmp_path: Path) -> None:
     """Text on stdout, the schema in --json, trtexec's file in --export-profile; all of one and the same pass."""
-    done = _loadtrt(
+    done = loadtrt(
         "profile", "--engine", model, *QUICK, "--nodes", "--json", "p.json", "--export-profile", "t.json",
         folder=tmp_path,
     )  # fmt: skip
@@ -62,7 +58,7 @@ def test_a_profile_is_shown_written_and_exported(model: str, tmp_path: Path) -> 
 
 def test_json_goes_to_stdout_and_the_table_to_stderr(model: str, tmp_path: Path) -> None:
     """--json -: stdout is the result alone."""
-    done = _loadtrt("profile", "--engine", model, *QUICK, "--json", "-", folder=tmp_path)
+    done = loadtrt("profile", "--engine", model, *QUICK, "--json", "-", folder=tmp_path)
     assert len(ProfileResult.model_validate_json(done.stdout).passes) == 1
     assert "matmul" in done.stderr
 
@@ -70,7 +66,7 @@ def test_json_goes_to_stdout_and_the_table_to_stderr(model: str, tmp_path: Path)
 def test_a_run_keeps_its_profile(model: str, tmp_path: Path) -> None:
     """run --profile: the summary, then the layers; both in run.json, once; trtexec's four files beside it."""
     exports = {name: f"{name}.json" for name in ("times", "profile", "output")}
-    done = _loadtrt(
+    done = loadtrt(
         "run", "--engine", model, *QUICK, "--profile", "--json", "-",
         *(part for name, file in exports.items() for part in (f"--export-{name}", file)),
         folder=tmp_path,
@@ -88,8 +84,8 @@ def test_a_run_keeps_its_profile(model: str, tmp_path: Path) -> None:
 
 def test_two_engines_are_laid_side_by_side(model: str, tmp_path: Path) -> None:
     """--compare profiles what is an engine and reads what is a file of results."""
-    _loadtrt("profile", "--engine", model, *QUICK, "--json", "a.json", "--quiet", folder=tmp_path)
-    done = _loadtrt("profile", "--compare", "a.json", model, *QUICK, "--json", "c.json", folder=tmp_path)
+    loadtrt("profile", "--engine", model, *QUICK, "--json", "a.json", "--quiet", folder=tmp_path)
+    done = loadtrt("profile", "--compare", "a.json", model, *QUICK, "--json", "c.json", folder=tmp_path)
     assert done.returncode == 0
     comparison = LayerComparison.model_validate_json((tmp_path / "c.json").read_text())
     assert comparison.b.inferences == 5
@@ -120,7 +116,7 @@ def test_two_engines_are_laid_side_by_side(model: str, tmp_path: Path) -> None:
 )
 def test_what_cannot_be_profiled_is_one_sentence(arguments: str, sentence: str, model: str, tmp_path: Path) -> None:
     """Exit code 2 before anything is measured; one line on stderr that says what and where, nothing on stdout."""
-    done = _loadtrt(*arguments.replace("MODEL", model).split(), folder=tmp_path)
+    done = loadtrt(*arguments.replace("MODEL", model).split(), folder=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
@@ -129,15 +125,15 @@ def test_what_cannot_be_profiled_is_one_sentence(arguments: str, sentence: str, 
 
 def test_options_of_engines_are_refused_for_two_files(model: str, tmp_path: Path) -> None:
     """Nothing is profiled, so --requests would be read and ignored."""
-    _loadtrt("profile", "--engine", model, *QUICK, "--json", "a.json", "--quiet", folder=tmp_path)
-    done = _loadtrt("profile", "--compare", "a.json", "a.json", "--requests", "5", folder=tmp_path)
+    loadtrt("profile", "--engine", model, *QUICK, "--json", "a.json", "--quiet", folder=tmp_path)
+    done = loadtrt("profile", "--compare", "a.json", "a.json", "--requests", "5", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "--requests is for engines" in done.stderr
 
 
 def test_an_export_that_fails_costs_no_result(model: str, tmp_path: Path) -> None:
     """The JSON with the profile in it is on stdout, the text on stderr, and the exit code tells of the file."""
-    done = _loadtrt(
+    done = loadtrt(
         "run", "--engine", model, *QUICK, "--profile", "--json", "-", "--export-times", "/dev/full", folder=tmp_path
     )
     assert done.returncode == 2
@@ -148,7 +144,7 @@ def test_an_export_that_fails_costs_no_result(model: str, tmp_path: Path) -> Non
 def test_several_input_sets_are_no_obstacle(model: str, tmp_path: Path) -> None:
     """Of an .npz with a leading axis the first set is taken, and a note says so."""
     np.savez(tmp_path / "two.npz", x=np.zeros((2, 4, 64), np.float32))
-    done = _loadtrt("profile", "--engine", model, *QUICK, "--inputs", "two.npz", "--json", "-", folder=tmp_path)
+    done = loadtrt("profile", "--engine", model, *QUICK, "--inputs", "two.npz", "--json", "-", folder=tmp_path)
     assert "the first of 2 input sets" in " ".join(ProfileResult.model_validate_json(done.stdout).notes)
 
 
@@ -158,7 +154,7 @@ def test_a_runs_file_serves(model: str, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(
         f"engine: {model}\non: onnxruntime\ncontexts: 4\nduration: 10h\njson: run.json\nwarmup: 0\n"
     )
-    done = _loadtrt("profile", "--config", "run.yaml", "--requests", "5", "--json", "p.json", folder=tmp_path)
+    done = loadtrt("profile", "--config", "run.yaml", "--requests", "5", "--json", "p.json", folder=tmp_path)
     assert done.returncode == 0
     assert ProfileResult.model_validate_json((tmp_path / "p.json").read_text()).passes[0].inferences == 5
     assert (tmp_path / "run.json").read_text() == "mine"

@@ -404,6 +404,6 @@ def _browsed(page: Path) -> tuple[str, list[str]]:
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--enable-logging=stderr", "--v=0"]
     options += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={page.parent}/chromium", "--dump-dom"]
     done = subprocess.run(
-        [str(CHROMIUM), *options, page.as_uri()], capture_output=True, text=True, timeout=120, check=True
+        [str(CHROMIUM), *options, page.as_uri()], capture_output=True, text=True, timeout=300, check=True
     )
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]

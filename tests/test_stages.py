@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from loadtrt.asked.config import RunConfig
@@ -63,7 +63,7 @@ def test_what_is_no_burst_is_told(text: str) -> None:
         parse_bursts(text)
 
 
-@given(course=courses, shares=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=50))
+@given(course=courses, shares=st.lists(st.floats(0, 1 - 1e-9), min_size=1, max_size=50))  # at 1 the next round begins
 def test_the_inverse_of_the_cumulative_rate_is_exact(course: Course, shares: list[float]) -> None:
     """Λ(Λ⁻¹(u)) = u, to the requests that come in 1 ns and the float's precision; Λ⁻¹ ascends and stays in the course.
 
@@ -106,7 +106,6 @@ def test_no_request_comes_in_a_pause() -> None:
 
 
 @given(per_cycle=st.integers(1, 50), on=st.integers(1, 3 * SECOND), off=st.integers(1, 3 * SECOND))
-@settings(deadline=None)
 def test_bursts_keep_the_mean_rate(per_cycle: int, on: int, off: int) -> None:
     """Every cycle of on + off has rate · (on + off) requests, each within its first `on`, in any cycle."""
     rate = per_cycle * SECOND / (on + off)

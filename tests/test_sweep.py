@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from command_line import ROOT, loadtrt
 
 from loadtrt.capacity.axes import parse_axis
 from loadtrt.capacity.grid import knee_of, pareto_of, points_of, spent_axis
@@ -29,20 +30,13 @@ from loadtrt.report.sweep_tables import sweep_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ROOT = Path(__file__).parent.parent
 MS = 1_000_000
 VIRTUAL = "simulated:service=2ms,contention=1,clock=virtual"
 
 
-def _loadtrt(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "loadtrt", *map(str, arguments)], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-
-
 def _swept(file: Path, *arguments: str) -> SweepResult:
     common = ("--warmup", "0", "--duration", "2s", "--quiet", "--json", str(file))
-    done = _loadtrt("sweep", "--engine", VIRTUAL, *common, *arguments)
+    done = loadtrt("sweep", "--engine", VIRTUAL, *common, *arguments)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     return read_result(SweepResult, file)
 
@@ -51,7 +45,7 @@ def _swept(file: Path, *arguments: str) -> SweepResult:
 def a_run(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     """Any run at all, to make points of."""
     file = tmp_path_factory.mktemp("run") / "run.json"
-    _loadtrt("run", "--engine", VIRTUAL, "--warmup", "0", "--duration", "2s", "--quiet", "--json", file)
+    loadtrt("run", "--engine", VIRTUAL, "--warmup", "0", "--duration", "2s", "--quiet", "--json", file)
     return RunResult.model_validate_json(file.read_text())
 
 
@@ -223,7 +217,7 @@ def test_rates_make_the_curve_of_latency_against_throughput(tmp_path: Path) -> N
 def test_a_point_that_fails_is_kept_with_its_sentence(tmp_path: Path) -> None:
     """One setting that this engine cannot have costs the sweep nothing else."""
     file = tmp_path / "sweep.json"
-    done = _loadtrt("sweep", "--engine", f"{VIRTUAL},slow_lane=1:2", "--contexts", "1,2", "--warmup", "0",
+    done = loadtrt("sweep", "--engine", f"{VIRTUAL},slow_lane=1:2", "--contexts", "1,2", "--warmup", "0",
                     "--duration", "1s", "--json", file)  # fmt: skip
     found = read_result(SweepResult, file)
     assert done.returncode == 0
@@ -261,7 +255,7 @@ def test_what_does_not_go_on_is_not_written_over(arguments: tuple[str, ...], sen
     file = tmp_path / "sweep.json"
     unfinished = _swept(file, "--contexts", "1,2").model_copy(update={"outcome": "interrupted"})
     file.write_text(unfinished.model_dump_json())
-    done = _loadtrt("sweep", "--engine", VIRTUAL, "--warmup", "0", "--duration", "2s", "--json", file, *arguments)
+    done = loadtrt("sweep", "--engine", VIRTUAL, "--warmup", "0", "--duration", "2s", "--json", file, *arguments)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert sentence in done.stderr
@@ -284,7 +278,7 @@ def test_no_file_is_written_over(content: str | None, sentence: str, tmp_path: P
     if content is not None:
         file.write_text(content)
     before = file.read_bytes()
-    done = _loadtrt("sweep", "--engine", VIRTUAL, "--warmup", "0", "--duration", "2s", "--json", file,
+    done = loadtrt("sweep", "--engine", VIRTUAL, "--warmup", "0", "--duration", "2s", "--json", file,
                     "--contexts", "1")  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{file} {sentence}, which would be lost: name another file" in done.stderr
@@ -293,7 +287,7 @@ def test_no_file_is_written_over(content: str | None, sentence: str, tmp_path: P
 
 def test_a_file_to_resume_that_is_missing_is_told(tmp_path: Path) -> None:
     """Its name may be misspelt: what was measured would be measured again."""
-    done = _loadtrt("sweep", "--engine", VIRTUAL, "--warmup", "0", "--duration", "1s", "--contexts", "1",
+    done = loadtrt("sweep", "--engine", VIRTUAL, "--warmup", "0", "--duration", "1s", "--contexts", "1",
                     "--json", tmp_path / "typo.json", "--resume")  # fmt: skip
     assert done.returncode == 0
     assert f"there is nothing to resume in {tmp_path / 'typo.json'}" in done.stderr
@@ -322,7 +316,7 @@ def test_runs_of_another_machine_or_engine_are_not_mixed_with_those_of_this(what
         other = found.model_copy(update={"points": (found.points[0].model_copy(update={"run": run}),)})
         sentence = "whose sha256 was ab12"
     file.write_text(other.model_dump_json())
-    done = _loadtrt("sweep", "--engine", VIRTUAL, "--warmup", "0", "--duration", "2s", "--json", file,
+    done = loadtrt("sweep", "--engine", VIRTUAL, "--warmup", "0", "--duration", "2s", "--json", file,
                     "--contexts", "1,2", "--resume")  # fmt: skip
     assert done.returncode == 2
     assert sentence in done.stderr.splitlines()[-1]
@@ -337,7 +331,7 @@ def test_no_two_runs_have_an_id_in_common(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_is_told_at_once() -> None:
     """The sweep goes on and is shown; exit 2, as of any file."""
-    done = _loadtrt("sweep", "--engine", VIRTUAL, "--contexts", "1,2", "--warmup", "0", "--duration", "1s",
+    done = loadtrt("sweep", "--engine", VIRTUAL, "--contexts", "1,2", "--warmup", "0", "--duration", "1s",
                     "--json", "/dev/full")  # fmt: skip
     assert done.returncode == 2
     lines = done.stderr.splitlines()
@@ -364,7 +358,7 @@ def test_a_file_that_cannot_be_written_is_told_at_once() -> None:
 )
 def test_bad_input_is_one_sentence(arguments: tuple[str, ...], code: int, sentence: str) -> None:
     """stdout stays empty, stderr holds one line."""
-    done = _loadtrt("sweep", *arguments)
+    done = loadtrt("sweep", *arguments)
     assert (done.returncode, done.stdout) == (code, "")
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert sentence in done.stderr
@@ -372,7 +366,7 @@ def test_bad_input_is_one_sentence(arguments: tuple[str, ...], code: int, senten
 
 def test_json_on_stdout_is_all_there_is() -> None:
     """`--json -`: one document on stdout, at the end; the table goes to stderr."""
-    done = _loadtrt(
+    done = loadtrt(
         "sweep", "--engine", VIRTUAL, "--contexts", "1,2", "--warmup", "0", "--duration", "1s", "--json", "-"
     )
     assert done.returncode == 0
@@ -391,7 +385,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(tmp_path: Path) -> No
     )  # fmt: skip
     await_measuring(process)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=300)
     found = read_result(SweepResult, file)
     assert process.returncode == 130, stderr
     assert found.outcome == "interrupted"
@@ -404,7 +398,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(tmp_path: Path) -> No
     )
     config = {**found.config.options(), "duration": "100ms"}  # a day is too long for a test
     file.write_text(json.dumps({**found.model_dump(mode="json"), "config": config}))
-    done = _loadtrt("sweep", *options, "--duration", "100ms", "--resume")
+    done = loadtrt("sweep", *options, "--duration", "100ms", "--resume")
     resumed = read_result(SweepResult, file)
     assert done.returncode == 0, done.stderr
     assert [point.run.outcome for point in resumed.points if point.run] == ["completed"] * 3

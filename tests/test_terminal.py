@@ -66,7 +66,6 @@ VIEWS = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(VIEWS, st.integers(1, 200), st.integers(1, 60), st.booleans())
 def test_it_fits_every_terminal(view: View, width: int, height: int, unicode: bool) -> None:
     """At every size from 1×1 to 200×60: no line is wider than the terminal, there are no more of them than it has, and
@@ -298,7 +297,7 @@ def _frame(view: View, screen: Screen) -> list[str]:
 @given(
     st.lists(st.tuples(st.integers(20, 130), st.integers(5, 45), st.booleans(), st.booleans()), min_size=1, max_size=8)
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_frame_replaces_the_one_before(steps: list[tuple[int, int, bool, bool]]) -> None:
     """Whatever is said, and however the window is resized: the screen holds all sentences and below them one frame."""
     screen = Screen(80, 24)

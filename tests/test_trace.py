@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from loadtrt.asked.config import RunConfig
@@ -43,7 +43,6 @@ def _seconds(ns: int) -> str:
     offsets=st.lists(st.integers(0, 10**15), min_size=2, max_size=40),
     form=st.sampled_from(["csv", "header", "jsonl"]),
 )
-@settings(deadline=None)
 def test_a_trace_is_replayed_to_the_ns(folder: Path, base: int, offsets: list[int], form: str) -> None:
     """due_k = t_(k) − t_(0), exactly: of seconds since the epoch with nine decimals too, in any order."""
     assume(len(set(offsets)) > 1)
@@ -75,7 +74,6 @@ def test_times_are_scaled(folder: Path) -> None:
     least_ns=st.integers(0, 50_000),
     least_requests=st.integers(0, 200),
 )
-@settings(deadline=None)
 def test_a_loop_goes_on_with_the_mean_gap(folder: Path, gaps: list[int], least_ns: int, least_requests: int) -> None:
     """t_k = ⌊k / n⌋ · D + t_{k mod n}, D = span · n / (n − 1), upwards: all before least_ns, and least_requests."""
     assume(sum(gaps))

@@ -505,7 +505,7 @@ def test_trex_reads_what_is_written(name: str, tmp_path: Path) -> None:
     for path, text in zip(paths, texts, strict=True):
         path.write_text(text)
     done = subprocess.run(
-        [sys.executable, "-c", TREX, folder, *paths], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", TREX, folder, *paths], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

@@ -101,11 +101,12 @@ class Watchers:
         """The run is over and written: metrics stay up, so that its last numbers are scraped. Ctrl-C is enough."""
         if self._observer is None:
             return
-        self._observer.board.enter("done")
-        if self._config.metrics and self._observer.alive and result.outcome == "completed":
-            if self._config.metrics_linger:
-                self._voice.say(f"metrics stay for {format_duration(self._config.metrics_linger)} (--metrics-linger)")
-            with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt):
+            self._observer.board.enter("done")
+            if self._config.metrics and self._observer.alive and result.outcome == "completed":
+                if self._config.metrics_linger:
+                    linger = format_duration(self._config.metrics_linger)
+                    self._voice.say(f"metrics stay for {linger} (--metrics-linger)")
                 time.sleep(self._config.metrics_linger / 1e9)
 
     def close(self) -> None:
