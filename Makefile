@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test quick check bench clean
+.PHONY: run test quick check bench docs clean
 run: $(READY)
 	$(BIN)/loadtrt run --config configs/googlenet.yaml
 
@@ -23,6 +23,9 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.generator
+
+docs: $(READY)
+	$(BIN)/python -m loadtrt.cli.options > docs/options.md
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "loadtrt needs CPython 3.11 or newer; this is " + sys.version.split()[0] + ": call make PYTHON=python3.12")'

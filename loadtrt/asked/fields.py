@@ -128,11 +128,17 @@ Range = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "number"}}]}),
 ]
 Address = Annotated[str, BeforeValidator(_address)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+_ONE_OR_MANY = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+TEXT_OR_LIST = WithJsonSchema(_ONE_OR_MANY)
+Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many), WithJsonSchema(_ONE_OR_MANY)]
 ObjectiveText = Annotated[
     Objective,
     _from_text(_objective),
     PlainSerializer(str),
     WithJsonSchema({"type": "string", "examples": ["latency.p99 < 10ms"]}),
 ]
-Objectives = Annotated[tuple[ObjectiveText, ...], BeforeValidator(_one_or_many)]
+Objectives = Annotated[
+    tuple[ObjectiveText, ...],
+    BeforeValidator(_one_or_many),
+    WithJsonSchema({**_ONE_OR_MANY, "examples": ["latency.p99 < 10ms"]}),
+]

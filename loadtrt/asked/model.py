@@ -7,9 +7,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema  # noqa: TC002  # pydantic reads them
+from pydantic_core import CoreSchema  # noqa: TC002
 
 from loadtrt.asked.fields import (
+    TEXT_OR_LIST,
     ArrivalRate,
     Duration,
     Names,
@@ -72,7 +83,7 @@ class LoadOptions(Strict):
         SEARCHES,
         metavar="ON/OFF",
     )
-    stages: Annotated[str, kept(parse_stages)] | None = option(
+    stages: Annotated[str, kept(parse_stages), TEXT_OR_LIST] | None = option(
         None, "Arrival rates one after the other.", "Load", metavar="'100/s:10s, ramp 100/s-500/s:1m'"
     )
     trace: str | None = option(
@@ -159,7 +170,7 @@ class Model(Strict):
     scenario: ScenarioName | None = option(
         None, "Load of an MLPerf scenario, with a result by its rules; options that are given win.", "Load"
     )
-    load: Load = Field(exclude=True)
+    load: SkipJsonSchema[Load] = Field(exclude=True)
     max_queue: int | None = option(
         None,
         "Drop a request that comes due while N wait in the queue; it counts as a miss.",
@@ -168,14 +179,14 @@ class Model(Strict):
         ge=0,
     )
 
-    mix: Annotated[str, kept(parse_mix)] | None = option(
+    mix: Annotated[str, kept(parse_mix), TEXT_OR_LIST] | None = option(
         None,
         "Batch sizes (or NAME=SHAPE) of requests and their weights, drawn at random.",
         "Requests",
         "capacity",
         metavar="'1:0.7, 8:0.3'",
     )
-    batcher: Annotated[str, kept(parse_batching)] | None = option(
+    batcher: Annotated[str, kept(parse_batching), TEXT_OR_LIST] | None = option(
         None,
         "Form batches of single requests in front of the lanes, as a server's dynamic batcher does.",
         "Requests",
@@ -219,6 +230,13 @@ class Model(Strict):
         metavar="TIME",
         shown_default="by the latency and the objectives",
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The fields, and the options that make the load in place of the load."""
+        schema = handler(core_schema)
+        handler.resolve_ref_schema(schema)["properties"].update(LoadOptions.model_json_schema()["properties"])
+        return schema
 
     @model_validator(mode="before")
     @classmethod

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Every option by its key: as YAML has it, and with dashes as the command line has it; in the order of --help.
 FIELDS: dict[str, FieldInfo] = {
     field.alias or name: field
-    for part in (Model, LoadOptions, RunConfig)
+    for part in (LoadOptions, Model, RunConfig)
     for name, field in part.model_fields.items()
     if shown_as(field) is not None
 }
@@ -38,6 +38,15 @@ RUN_KEYS = frozenset(FIELDS) - MODEL_KEYS
 def keys_of(*groups: str) -> frozenset[str]:
     """The keys of the options in these groups of --help."""
     return frozenset(key for key, field in FIELDS.items() if (item := shown_as(field)) and item.group in groups)
+
+
+def config_schema() -> dict[str, Any]:
+    """JSON schema of a configuration file, for editors: the options of a run of one model, or of the run with those of
+    each model under `models`."""
+    schema = RunConfig.model_json_schema()
+    schema["properties"] |= schema["$defs"]["Model"]["properties"]
+    del schema["required"]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 # What a run writes and how it is watched: no part of what is measured.

@@ -11,7 +11,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # The options that a sweep may vary, the slowest to change first: load comes last, for which no engine is opened anew.
-AXES = ("batch", "threads_per_context", "graph", "copies", "wait", "buffers", "contexts", "burstiness", "rate")
+AXES = {  # with what stands for their values in --help
+    "batch": "1,4,16",
+    "threads_per_context": "1,2,4",
+    "graph": "on,off",
+    "copies": "on,off",
+    "wait": "spin,block",
+    "buffers": "1,2",
+    "contexts": "1,2,4|1..8",
+    "burstiness": "1,4",
+    "rate": "100/s..1000/s:5",
+}
 _MOST = 1000
 
 

@@ -27,7 +27,7 @@ def points_of(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     count = math.prod(map(len, axes.values()))
     if count > MOST_POINTS:
         raise UsageError(f"the grid has {format_count(count)} points: {format_count(MOST_POINTS)} at most")
-    names = sorted(axes, key=AXES.index)
+    names = sorted(axes, key=list(AXES).index)
     values = [sorted(axes[name]) if name in GAINING else axes[name] for name in names]
     return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*values)]
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtrt.cli.options import engine_options, flag, input_options, many, require_targets
+from loadtrt.asked.reading import keys_of
+from loadtrt.cli.options import GroupedCommand, extra, options, require_targets, targets_of
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, EngineError, UsageError
+from loadtrt.load.arrivals import PROCESSES
 from loadtrt.units import parse_share
 
 if TYPE_CHECKING:
@@ -19,54 +21,42 @@ if TYPE_CHECKING:
     from loadtrt.capacity.find import Wanted
     from loadtrt.measure.capacity_result import CapacityResult
 
-# What a run says of its load and of what it writes, a search says otherwise: a configuration file's is left out.
-_OWN = {
-    *("arrivals", "rate", "burstiness", "bursts", "stages", "trace", "trace_column", "time_scale", "trace_loop"),
-    *("duration", "requests", "max_duration", "abort_on_fail", "abort_delay", "precision", "max_queue"),
-    *("batcher", "scenario", "profile"),
-}
+# What a search decides itself: a configuration file's is left out.
+_OWN = (keys_of("Load", "Ending") - {"warmup", "drain"}) | {"batcher", "abort_on_fail", "abort_delay", "profile"}
 _CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED, "host-bound": EXIT_INVALID}
 
 
-@click.command(short_help="Find the highest rate that meets objectives.")
-@engine_options("batch")
-@click.option("--batch", metavar="1,4,16", help="Batches to try, where the model leaves the first dimension open.")
-@click.option("--mix", metavar="'1:0.7, 8:0.3'", help="Batch sizes (or NAME=SHAPE) and their weights, drawn at random.")
-@click.option("--contexts", metavar="1..8", help="Contexts to try, such as 1,2,4 or 1..8.  [default: 1]")
-@click.option("--buffers", type=int, help="Buffer sets a lane, so that copies overlap compute.  [default: 2]")
-@flag("graph", "no-graph", "CUDA graphs.  [default: on]")
-@flag("copies", "no-copies", "Copy inputs and outputs with every request.  [default: on]")
-@click.option("--wait", type=click.Choice(["spin", "block"]), help="Poll for completions, or sleep.  [default: spin]")
-@click.option(
-    "--objective", multiple=True, metavar="'latency.p99 < 10ms'", callback=many, help="A bound to hold (repeatable)."
+@click.command(cls=GroupedCommand, short_help="Find the highest rate that meets objectives.")
+@options(
+    "capacity",
+    axes={"contexts": "1,2,4|1..8", "batch": "1,4,16"},
+    choices={"arrivals": tuple(PROCESSES)},
 )
-@click.option(
-    "--arrivals",
-    type=click.Choice(["constant", "poisson", "gamma"]),
-    help="How requests come.  [default: poisson; with --burstiness gamma]",
-)
-@click.option("--burstiness", type=float, metavar="CV", help="Gamma arrivals: deviation / mean of gaps.")
-@click.option("--bursts", metavar="ON/OFF", help="Such as 1s/4s: all requests within 1 s of each 5 s.")
-@input_options
-@click.option("--input-sets", type=int, help="Different random input sets, taken in turn.  [default: 4]")
-@click.option("--warmup", metavar="TIME", help="Of each engine, and until clocks are steady.  [default: 1s]")
-@click.option(
+@extra(
     "--trial",
     metavar="TIME",
-    help="Length of a trial; confirming takes 5.  [default: 10s, and up to 60s where requests are worth little]",
+    group="Ending",
+    help="Length of a trial; a confirming run takes 5.  [default: 10s, and up to 60s where requests are correlated]",
 )
-@click.option("--precision", metavar="3%", default="3%", help="How well to know it before confirming.  [default: 3%]")
-@click.option("--max-trials", type=int, default=6, metavar="N", help="Before confirming.  [default: 6]")
-@click.option("--drain", metavar="TIME", help="Wait this long for a trial's last requests, at least.  [default: 10s]")
-@flag("verify", "no-verify", "First compare outputs under load with those of a quiet run.")
-@click.option("--max-lateness", metavar="TIME", help="p99 of the generator's lateness that makes a trial INVALID.")
-@click.option("--json", "json_file", metavar="FILE|-", help="Write all of it there after each trial; - is stdout.")
-@click.option("--resume", is_flag=True, help="Go on with the search in the file of --json.")
-@flag("telemetry", "no-telemetry", "Sample the GPU's clocks, power and heat.  [default: on]")
-@flag("quiet", "no-quiet", "No progress and no table.")
+@extra(
+    "--precision",
+    metavar="3%",
+    default="3%",
+    group="Ending",
+    help="Half width of the estimate's 95 % interval before confirming.  [default: 3%]",
+)
+@extra(
+    "--max-trials",
+    type=int,
+    default=6,
+    metavar="N",
+    group="Ending",
+    help="Most trials before confirming.  [default: 6]",
+)
+@extra("--resume", group="Results", is_flag=True, help="Continue the search in the file of --json.")
 def command(
     config: Path | None, contexts: str | None, batch: str | None, trial: str | None, precision: str, max_trials: int,
-    resume: bool, **options: Any,
+    resume: bool, **given: Any,
 ) -> int:  # fmt: skip
     """Find the highest rate of requests at which the objectives are met, and confirm it.
 
@@ -77,10 +67,9 @@ def command(
     Exit code 0: found and confirmed; 98: not told apart with so few requests; 99: no rate meets the objectives; 97: the
     load generator was the bottleneck.
     """
-    options["json"] = options.pop("json_file")
-    wanted = _wanted(config, options, contexts, batch, trial, precision, max_trials)
+    wanted = _wanted(config, given, contexts, batch, trial, precision, max_trials)
     wanted.configs()  # what is wrong with any is said now
-    require_targets({"--json": wanted.config.json_file})
+    require_targets(targets_of(wanted.config.options()))
     from loadtrt.capacity.find import Finder
     from loadtrt.cli.resuming import carry_out
     from loadtrt.measure.capacity_result import CapacityResult
@@ -92,7 +81,7 @@ def command(
 
 def _wanted(
     file: Path | None,
-    options: dict[str, Any],
+    given: dict[str, Any],
     contexts: str | None,
     batch: str | None,
     trial: str | None,
@@ -105,12 +94,12 @@ def _wanted(
     from loadtrt.capacity.find import LONGEST_TRIAL_NS, TRIAL_NS, Wanted
     from loadtrt.units import parse_duration
 
-    load = {key: options.pop(key) for key in ("arrivals", "burstiness", "bursts")}
+    load = {key: given.pop(key) for key in ("arrivals", "burstiness", "bursts")}
     load = {key: value for key, value in load.items() if value is not None}
     load.setdefault("arrivals", process_type(load).word)
     batches = None if batch is None else parse_axis("batch", batch)
     first = {} if batches is None else {"batch": batches[0]}  # which a configuration file's mix gives way to
-    config = load_config(file, {**options, **first}, without=_OWN)
+    config = load_config(file, {**given, **first}, without=_OWN)
     _require_objectives(config)
     trial_ns = TRIAL_NS if trial is None else parse_duration(trial)
     if not trial_ns:

@@ -25,6 +25,7 @@ COMMANDS = {
     "export": ("loadtrt.cli.export", "Write a finished run in another tool's format."),
     "inspect": ("loadtrt.cli.inspect", "Say what is in a plan or model, as far as can be known here."),
     "doctor": ("loadtrt.cli.doctor", "Check GPU, driver, TensorRT and host, and say what to mend."),
+    "schema": ("loadtrt.cli.schema", "Print the JSON schema of a configuration or of a result."),
     "zoo": ("loadtrt.cli.zoo", "Write a model made on the spot, such as googlenet."),
 }
 

@@ -1,125 +1,165 @@
-"""Options that several commands share, and what they check before any work begins."""
+"""Options of the command line, derived from their declarations (asked/model.py, asked/config.py), and their groups."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 import click
+from pydantic import BeforeValidator
 
+from loadtrt.asked.fields import option_name
+from loadtrt.asked.options import GROUPS, Group, shown_as
+from loadtrt.asked.reading import FIELDS
 from loadtrt.errors import UsageError
+from loadtrt.units import exact_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from pydantic.fields import FieldInfo
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
+class GroupedOption(click.Option):
+    """An option that knows its heading in --help."""
+
+    def __init__(self, *declarations: Any, group: Group, **attributes: Any) -> None:
+        super().__init__(*declarations, **attributes)
+        self.group = group
+
+
+class GroupedCommand(click.Command):
+    """A command whose --help shows its options under headings, in the order in which they are used."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        grouped: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                grouped.setdefault(getattr(parameter, "group", "Other"), []).append(record)
+        for group, records in grouped.items():
+            if records:
+                with formatter.section(group):
+                    formatter.write_dl(records)
+
+
+def extra(*declarations: str, group: Group, **attributes: Any) -> Callable[[F], F]:
+    """An option of one command alone, with its heading."""
+    return click.option(*declarations, cls=GroupedOption, group=group, **attributes)
+
+
+def options(
+    command: str,
+    axes: Mapping[str, str] | None = None,
+    choices: Mapping[str, tuple[str, ...]] | None = None,
+) -> Callable[[F], F]:
+    """--config, and the declared options of a command. Each is None where it is not given, so that a file may decide.
+
+    command: name of the command.
+    axes: options that take several values there, by key, with what stands for them in --help.
+    choices: options that take fewer values there than in `run`, by key.
+    """
+    axes, choices = axes or {}, choices or {}
+
+    def add(function: F) -> F:
+        for key, field in reversed(FIELDS.items()):
+            shown = shown_as(field)
+            if shown is not None and (command == "run" or command in shown.commands):
+                function = _option(key, field, axes.get(key), choices.get(key))(function)
+        return extra(
+            "--config",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            group="Engine",
+            help="YAML file of these options; options of the command line win.",
+        )(function)
+
+    return add
+
+
+def _option(key: str, field: FieldInfo, axis: str | None, choices: tuple[str, ...] | None) -> Callable[[F], F]:
+    shown = shown_as(field)
+    assert shown is not None  # noqa: S101  # FIELDS holds options alone
+    name, kind = option_name(key), _kind(field)
+    attributes: dict[str, Any] = {"group": shown.group, "help": _help(field, axis), "default": None}
+    metavar = axis or shown.metavar
+    if axis is not None:
+        return extra(name, key, metavar=metavar, **attributes)
+    if kind is bool:
+        return extra(f"{name}/--no-{name.removeprefix('--')}", key, **attributes)
+    if get_origin(kind) is Literal:
+        return extra(name, key, type=click.Choice(choices or get_args(kind)), **attributes)
+    if get_origin(kind) is dict:
+        return extra(name, key, multiple=True, callback=_named, metavar=metavar, **attributes)
+    if get_origin(kind) is tuple:
+        return extra(name, key, multiple=True, callback=many, metavar=metavar, **attributes)
+    number = kind if kind in (int, float) and not _reads_text(field) else None
+    return extra(name, key, type=number, metavar=metavar, **attributes)
+
+
+def _kind(field: FieldInfo) -> Any:
+    """The type of an option's value, without None."""
+    kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
+    optional = type(None) in get_args(field.annotation)
+    kind = kinds[0] if optional else field.annotation
+    return get_args(kind)[0] if hasattr(kind, "__metadata__") else kind
+
+
+def _reads_text(field: FieldInfo) -> bool:
+    """Whether the value is read from text such as "10s": the command line passes it on as it is."""
+    metadata = [*field.metadata]
+    for kind in get_args(field.annotation):
+        metadata += getattr(kind, "__metadata__", ())
+    return any(isinstance(item, BeforeValidator) for item in metadata)
+
+
+def _help(field: FieldInfo, axis: str | None = None) -> str:
+    shown = shown_as(field)
+    assert shown is not None  # noqa: S101  # FIELDS holds options alone
+    several = " Takes several values." if axis is not None else ""
+    default = shown.default or _default(field)
+    return f"{field.description}{several}" + (f"  [default: {default}]" if default else "")
+
+
+def _default(field: FieldInfo) -> str:
+    """The default as a person writes it; "" for none."""
+    value = field.default
+    if value is None or field.is_required() or value in ((), {}):
+        return ""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return exact_duration(value) if _kind(field) is int and _reads_text(field) else str(value)
+
+
 def _named(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
-    """{"data": "16x3x224x224"} of ("data:16x3x224x224",). Names may hold colons: the last one counts."""
-    found = {}
-    for value in values:
-        name, colon, rest = value.rpartition(":")
+    """{"data": "16x3x224x224"} of ("data:16x3x224x224",). Names may hold colons: the last one counts. Shapes of
+    several tensors may stand in one option, with commas, as trtexec takes them."""
+    key = str(parameter.name)
+    parts = [part for value in values for part in (value.split(",") if key == "shapes" else (value,))]
+    named = {}
+    for part in parts:
+        name, colon, rest = part.rpartition(":")
         if not colon or not name:
-            raise click.UsageError(
-                f"--{parameter.human_readable_name.replace('_', '-')} wants NAME:VALUE, not '{value}'"
-            )
-        found[name] = rest
-    return found or None
-
-
-def _shapes(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
-    """Several tensors in one option, with commas, as trtexec takes them."""
-    return _named(context, parameter, tuple(part for value in values for part in value.split(",")))
+            raise click.UsageError(f"{option_name(key)} wants NAME:VALUE, not '{part}'")
+        named[name] = rest
+    return named or None
 
 
 def many(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
     return values or None
 
 
-def flag(name: str, off: str, help_: str) -> Callable[[F], F]:
-    """A switch with its opposite; None where neither is given, so that a configuration file may decide."""
-    return click.option(f"--{name}/--{off}", name.replace("-", "_"), default=None, help=help_)
-
-
-def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
-    """Several options as one decorator, in the order in which --help shows them."""
-
-    def add(command: F) -> F:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-def engine_options(*without: str) -> Callable[[F], F]:
-    """Which engine, and what of it; without those that a command has its own kind of."""
-    options: dict[str, Callable[[F], F]] = {
-        "config": click.option(
-            "--config", type=click.Path(path_type=Path), help="YAML file of these options; those here win."
-        ),
-        "engine": click.option(
-            "--engine", help="A plan, an .onnx file, zoo:googlenet, or simulated:KEY=VALUE,… (simulated:null)."
-        ),
-        "on": click.option(
-            "--on", type=click.Choice(["auto", "tensorrt", "onnxruntime"]), help="What runs it.  [default: auto]"
-        ),
-        "module": click.option(
-            "--module", metavar="NAME", help="TensorRT module, such as tensorrt_lean; else by the plan."
-        ),
-        "plugins": click.option(
-            "--plugins", multiple=True, callback=many, metavar="FILE", help="Plugin library (repeatable)."
-        ),
-        "allow_host_code": flag(
-            "allow-host-code", "no-allow-host-code", "Let TensorRT run host code that the plan carries."
-        ),
-        "device": click.option("--device", type=int, help="GPU number.  [default: 0]"),
-        "fp16": flag("fp16", "no-fp16", "Plan: check that it computes in FP16. Model: build or convert it so."),
-        "batch": click.option(
-            "--batch", type=int, help="Size of the inputs' first dimension where the model leaves it open."
-        ),
-        "shapes": click.option(
-            "--shapes", multiple=True, callback=_shapes, metavar="NAME:16x3x224x224", help="Input shapes."
-        ),
-        "shape_values": click.option(
-            "--shape-values", multiple=True, callback=_named, metavar="NAME:1,2", help="Of a shape tensor."
-        ),
-        "optimization_profile": click.option(
-            "--optimization-profile", type=int, help="Optimization profile of the plan.  [default: 0]"
-        ),
-        "threads_per_context": click.option(
-            "--threads-per-context", type=int, help="CPU threads a context.  [default: cores / contexts]"
-        ),
-    }
-    return stacked(*(option for name, option in options.items() if name not in without))
-
-
-def input_options(command: F) -> F:
-    """What requests carry."""
-    return stacked(
-        click.option("--seed", type=int, help="Of everything random.  [default: 1]"),
-        click.option(
-            "--inputs", multiple=True, callback=many, metavar="random|zeros|FILE.npz|NAME:FILE", help="Of requests."
-        ),
-        click.option(
-            "--input-range", multiple=True, callback=_named, metavar="NAME:LOW..HIGH", help="Of random values."
-        ),
-    )(command)
-
-
-def layer_exports(command: F) -> F:
-    """trtexec's files of a profile."""
-    return stacked(
-        click.option("--export-profile", metavar="FILE", help="Write the layers' times in trtexec's format."),
-        click.option("--export-layer-info", metavar="FILE", help="Write the engine inspector's JSON, as trtexec does."),
-    )(command)
-
-
-def require_targets(targets: dict[str, str | None]) -> None:
+def require_targets(targets: Mapping[str, str | None]) -> None:
     """Say now, not after the measurement, that its results cannot be written where the options say. Makes no file:
-    there may be no result. --json alone may be "-", stdout. Raises UsageError."""
+    there may be no result. --json alone may be "-", stdout.
+
+    targets: the files by option, as the command line has it; None for one that is not asked for.
+
+    Raises UsageError.
+    """
     taken: dict[str, str] = {}
     for option, name in targets.items():
         if name is None or (name == "-" and option == "--json"):
@@ -132,6 +172,18 @@ def require_targets(targets: dict[str, str | None]) -> None:
             raise UsageError(f"{option} and {other} name the same file {name}: give each its own")
 
 
+def targets_of(values: Mapping[str, Any]) -> dict[str, str | None]:
+    """The files that options name to be written, by option. values: of options by key."""
+    files = (
+        key for key, field in FIELDS.items() if (shown := shown_as(field)) and _is_target(shown.group, shown.metavar)
+    )
+    return {option_name(key): values[key] for key in files if key in values}
+
+
+def _is_target(group: Group, metavar: str | None) -> bool:
+    return group == "Results" and metavar is not None and metavar.startswith("FILE")
+
+
 def _require_writable(option: str, file: Path) -> None:
     if not file.parent.is_dir():
         raise UsageError(f"{option} {file}: there is no folder {file.parent}")
@@ -139,3 +191,29 @@ def _require_writable(option: str, file: Path) -> None:
         raise UsageError(f"{option} {file} is a folder: name a file in it")
     if not os.access(file if file.exists() else file.parent, os.W_OK):
         raise UsageError(f"{option} {file} cannot be written: permission denied")
+
+
+def table() -> str:
+    """All declared options as a table in Markdown, group by group, for the documentation."""
+    lines = [
+        "# Options",
+        "",
+        "Made by `make docs` from the declarations in `loadtrt/asked/`. A key of a YAML file is the name of the option",
+        "without its dashes, with `_` for `-`.",
+    ]
+    for group in GROUPS:
+        lines += ["", f"## {group}", "", "| option | commands | default | |", "|---|---|---|---|"]
+        for key, field in FIELDS.items():
+            shown = shown_as(field)
+            if shown is None or shown.group != group:
+                continue
+            value = f" {shown.metavar}" if shown.metavar else ""
+            commands = ", ".join(("run", *sorted(shown.commands)))
+            default = shown.default or _default(field)
+            cells = (f"`{option_name(key)}{value}`", commands, default, field.description or "")
+            lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(table(), end="")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtrt.cli.options import engine_options, flag, input_options, layer_exports, require_targets
+from loadtrt.asked.fields import option_name
+from loadtrt.cli.options import GroupedCommand, extra, options, require_targets, targets_of
 from loadtrt.errors import EXIT_INTERRUPTED, EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -19,20 +20,18 @@ if TYPE_CHECKING:
 _OF_COMPARISONS = {"json", "quiet", "profile"}  # what a comparison of two files has a use for
 
 
-@click.command(short_help="Time each layer of an engine.")
-@engine_options()
-@flag("graph", "no-graph", "As a CUDA graph too, not only plainly enqueued.  [default: on]")
-@input_options
-@click.option("--warmup", metavar="TIME", help="Before anything is timed.  [default: 1s]")
-@click.option("--duration", metavar="TIME", help="Of each pass.  [default: 3s, or as --requests takes]")
-@click.option("--requests", type=int, help="Inferences in each pass; with --duration too, whichever is later.")
-@click.option("--compare", nargs=2, metavar="A B", help="Two engines, or files of profiles, layer by layer.")
-@click.option("--nodes", is_flag=True, help="Show the model's nodes that were fused into each layer.")
-@click.option("--top", type=click.IntRange(min=1), metavar="N", help="Show the N longest layers alone.")
-@click.option("--json", "json_file", metavar="FILE|-", help="Write the whole result there; - is stdout.")
-@layer_exports
-@flag("quiet", "no-quiet", "No progress and no table.")
-def command(config: Path | None, compare: tuple[str, str] | None, nodes: bool, top: int | None, **options: Any) -> int:
+@click.command(cls=GroupedCommand, short_help="Time each layer of an engine.")
+@options("profile")
+@extra(
+    "--compare",
+    nargs=2,
+    metavar="A B",
+    group="Engine",
+    help="Compare two engines, or files of profiles, layer by layer.",
+)
+@extra("--nodes", is_flag=True, group="Results", help="Show the model's nodes that were fused into each layer.")
+@extra("--top", type=click.IntRange(min=1), metavar="N", group="Results", help="Show the N longest layers only.")
+def command(config: Path | None, compare: tuple[str, str] | None, nodes: bool, top: int | None, **given: Any) -> int:
     """Time each layer of an engine, alone on its device, and join what the plan tells of it.
 
     \b
@@ -43,23 +42,24 @@ def command(config: Path | None, compare: tuple[str, str] | None, nodes: bool, t
     A profiler waits after every inference, so the times are for comparing layers: take throughput and latency from
     `loadtrt run`. Of a configuration file of `run`, engine and inputs are used, not its load, lanes and files.
     """
-    options |= {"json": options.pop("json_file"), "profile": True}
+    given["profile"] = True
     if compare is not None:
         if nodes:
             raise UsageError("--nodes is of one engine, and --compare names two: leave one out")
-        return _compare(config, compare, options, top)
-    checked = _configured(config, options)
-    require_targets(
-        {f"--{name.replace('_', '-')}": options[name] for name in ("json", "export_profile", "export_layer_info")}
-    )
+        return _compare(config, compare, given, top)
+    require_targets(targets_of(given))
+    checked = _configured(config, given)
     return _one(checked, nodes, top)
 
 
-def _configured(config: Path | None, options: dict[str, Any]) -> RunConfig:
-    """A run's file tells of the engine and its inputs; how long to profile and what to write is said here."""
-    from loadtrt.asked.reading import OUTPUT_KEYS, load_config
+def _configured(config: Path | None, given: dict[str, Any]) -> RunConfig:
+    """Engine and inputs from the configuration of a run; its load, its end and its files are left out."""
+    from loadtrt.asked.reading import OUTPUT_KEYS, keys_of, load_config
 
-    return load_config(config, options, without={*OUTPUT_KEYS, "duration", "requests", "max_duration"})
+    without = (
+        OUTPUT_KEYS | keys_of("Load", "Objectives") | {"batcher", "requests", "duration", "max_duration", "precision"}
+    )
+    return load_config(config, given, without)
 
 
 def _one(config: RunConfig, nodes: bool, top: int | None) -> int:
@@ -81,7 +81,7 @@ def _one(config: RunConfig, nodes: bool, top: int | None) -> int:
     return EXIT_INTERRUPTED if result.outcome == "interrupted" else 0
 
 
-def _compare(config: Path | None, names: tuple[str, str], options: dict[str, Any], top: int | None) -> int:
+def _compare(config: Path | None, names: tuple[str, str], given: dict[str, Any], top: int | None) -> int:
     """Both sides, each profiled now or read from a file, and the difference."""
     from loadtrt.cli.compare import holds_results
     from loadtrt.cli.delivery import Delivery, json_of, show
@@ -90,19 +90,19 @@ def _compare(config: Path | None, names: tuple[str, str], options: dict[str, Any
     from loadtrt.report.layer_tables import comparison_text
 
     for name in ("engine", "export_profile", "export_layer_info"):
-        if options[name] is not None:
+        if given[name] is not None:
             raise UsageError(f"--{name.replace('_', '-')} is of one engine, and --compare names two: leave one out")
     for name in names:  # before minutes go by with the other one
         if not name.startswith(("zoo:", "simulated:")) and not Path(name).exists():
             raise UsageError(f"--compare {name}: there is no such file: check the path")
-    given = sorted(name for name, value in options.items() if value is not None and name not in _OF_COMPARISONS)
-    if all(holds_results(Path(name)) for name in names) and (given or config):
-        option = f"--{given[0].replace('_', '-')}" if given else "--config"
+    useless = sorted(key for key, value in given.items() if value is not None and key not in _OF_COMPARISONS)
+    if all(holds_results(Path(name)) for name in names) and (useless or config):
+        option = option_name(useless[0]) if useless else "--config"
         raise UsageError(f"{option} is for engines, and {' and '.join(names)} are files of results: leave it out")
-    target = options["json"]
+    target = given["json"]
     require_targets({"--json": target})
-    quiet = bool(options["quiet"])
-    first, second = (_side(name, config, options, Voice(quiet=quiet)) for name in names)
+    quiet = bool(given["quiet"])
+    first, second = (_side(name, config, given, Voice(quiet=quiet)) for name in names)
     comparison = compare_profiles(first, second)
     delivery = Delivery()
     delivery.make(target, lambda: json_of(comparison))
@@ -112,7 +112,7 @@ def _compare(config: Path | None, names: tuple[str, str], options: dict[str, Any
     return 0
 
 
-def _side(name: str, config: Path | None, options: dict[str, Any], voice: Voice) -> ProfileResult | ProfilePass:
+def _side(name: str, config: Path | None, given: dict[str, Any], voice: Voice) -> ProfileResult | ProfilePass:
     """An engine, profiled now, or a file of results."""
     from loadtrt.cli.compare import holds_results, profile_of, read_side
 
@@ -121,7 +121,7 @@ def _side(name: str, config: Path | None, options: dict[str, Any], voice: Voice)
     from loadtrt.cli.delivery import Stopper
     from loadtrt.cli.profiling import length_of, profile
 
-    checked = _configured(config, {**options, "engine": name})
+    checked = _configured(config, {**given, "engine": name})
     voice.say(f"profiling {name}")
     with Stopper() as stopper:
         result, _ = profile(checked, voice, length_of(checked), stopper)
