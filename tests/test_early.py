@@ -70,6 +70,18 @@ def test_what_is_not_served_is_bad(status: int) -> None:
     assert missed.bad == pytest.approx(1 / 30, rel=0.01)
 
 
+def test_the_bound_itself_is_within_it() -> None:
+    """Latencies of exactly 10 ms do not look like a miss: no record is read for a verdict."""
+    records, misses = records_of(np.full(10 * RATE, BOUND.bound_ns)), Misses([BOUND])
+    for second in range(10):
+        misses.add([Records(records.rows[second * RATE : (second + 1) * RATE])])
+
+    def count() -> Records:
+        pytest.fail("looks like a miss")
+
+    assert misses.missed(count, [Histogram() for _ in METRICS]) is None
+
+
 def test_one_clump_is_no_miss() -> None:
     """A stall of half a second makes 5 % of ten seconds bad, of which an independent law would be certain: it is one
     event, and later seconds have none."""

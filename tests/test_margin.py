@@ -23,8 +23,8 @@ from loadtrt.report.text import percent_text
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-# Values of tables: Student's t at 97.5 % with 15 and with 3 degrees of freedom.
-T15, T3 = 2.131, 3.182
+# Values of tables: Student's t at 97.5 % with 15, 7 and 3 degrees of freedom.
+T15, T7, T3 = 2.131, 2.365, 3.182
 
 
 def _sections(numbers: npt.ArrayLike, length: int = 100) -> npt.NDArray[np.int64]:
@@ -61,6 +61,18 @@ def test_the_law_on_sections_with_a_trend() -> None:
     numbers = [10_000 + 100 * place for place in range(16)]
     quarters, whole = np.reshape(numbers, (4, 4)).mean(axis=1), np.mean(numbers)
     half = T3 * math.sqrt(float(np.sum(np.log(quarters / whole) ** 2)) / (4 * 3))
+    assert margins(_sections(numbers), {})["mean"] == pytest.approx(math.expm1(half), rel=1e-9)
+
+
+def test_the_autocorrelation_of_few_sections_is_taken_for_a_sixteenth_more_than_it_seems() -> None:
+    """r of 16 independent numbers is −1/16 in the mean. So r = 0.08 is not below 1/(2√16) − 1/16, although it is below
+    1/(2√16), and eight sections are taken."""
+    numbers = np.round(1e6 * np.exp(0.01 * np.random.default_rng(32).normal(0, 1, 16)))
+    around = np.log(numbers / numbers.mean())
+    around -= around.mean()
+    assert 1 / 8 - 1 / 16 < float(around[1:] @ around[:-1]) / float(around @ around) < 1 / 8
+    eighths = numbers.reshape(8, 2).mean(axis=1)
+    half = T7 * math.sqrt(float(np.sum(np.log(eighths / numbers.mean()) ** 2)) / (8 * 7))
     assert margins(_sections(numbers), {})["mean"] == pytest.approx(math.expm1(half), rel=1e-9)
 
 
