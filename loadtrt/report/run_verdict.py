@@ -85,7 +85,8 @@ def _tiles(result: RunResult) -> Iterator[Tile]:
     yield Tile("throughput, requests/s", count_or(rate), ", ".join(notes))
     if result.engine.batch != 1 or rates.inferences_per_s != rate:
         mean = f"batches of {result.batches.mean:.2f} on average" if result.batches else ""
-        yield Tile("inferences/s", count_or(rates.inferences_per_s), mean or f"batch {result.engine.batch}")
+        batch = "of a mix" if result.mix else f"batch {result.engine.batch}"
+        yield Tile("inferences/s", count_or(rates.inferences_per_s), mean or batch)
     for name in ("p50", "p99", "p99.9"):
         value = latency.percentiles_ns.get(name) if latency else None
         need = least_samples(PERCENTILES[name])
