@@ -17,11 +17,11 @@ from loadtrt.measure.layer_comparison import LayerComparison, compare_passes
 from loadtrt.measure.result import Cohort, Finding, Problem, RunResult, ScenarioResult, Steadiness
 from loadtrt.measure.sweep_result import SkippedPoint, SweepPoint, SweepResult, trimmed
 from loadtrt.measure.telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost
-from loadtrt.report.page.report import Loaded
+from loadtrt.report.result_files import Loaded
 
 if TYPE_CHECKING:
     from loadtrt.measure.profile import ProfileResult
-    from loadtrt.report.documents import Result
+    from loadtrt.report.result_files import Result
 
 HOSTILE = "<script>alert(1)</script>\"'&`|*_[x](http://e.org)\x1b[31m\n# =1+1"
 OBJECTIVE = "latency.p99 < 20ms"

@@ -166,4 +166,4 @@ def test_a_run_measures_before_it_loads_what_tells_of_it(options: list[str]) -> 
     run = ["run", "--engine", "simulated:null", "--requests", "100", "--warmup", "0", "--quiet", *options]
     done = subprocess.run([sys.executable, "-c", code, *run], capture_output=True, text=True, check=False)
     assert done.returncode in (0, 97, 98), done.stderr
-    assert done.stdout.splitlines() == ["['loadtrt.report.text']"]
+    assert done.stdout.splitlines() == ["['loadtrt.report.formatting']"]

@@ -21,7 +21,7 @@ from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, run_session
 from loadtrt.load.arrivals import Constant, Gamma, Poisson, Process, due_instants, offline_instants
 from loadtrt.load.inputs import make_inputs
-from loadtrt.report.tables import mode_text
+from loadtrt.report.settings import load_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -207,7 +207,7 @@ def test_the_summary_names_the_load(
     (tmp_path / "TRACE").write_text("0\n1\n")
     config = load_config(None, {"engine": "x", **options})
     result: Any = SimpleNamespace(config=config, engine=SimpleNamespace(batch=1, mode={}))
-    assert mode_text(result) == f"1 context × 2 buffers · {words} · batch 1"
+    assert load_text(result) == f"1 context × 2 buffers · {words} · batch 1"
 
 
 # --- which options make a load

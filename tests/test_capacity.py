@@ -25,9 +25,9 @@ from loadtrt.capacity.rig import Rig
 from loadtrt.errors import UsageError
 from loadtrt.measure.capacity_result import CapacityResult
 from loadtrt.measure.result import Problem
-from loadtrt.report.capacity_tables import capacity_text
-from loadtrt.report.documents import read_result
-from loadtrt.report.page.report import Loaded, markdown_text
+from loadtrt.report.markdown import markdown_text
+from loadtrt.report.plain import terminal_text
+from loadtrt.report.result_files import Loaded, read_result
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -184,7 +184,7 @@ def test_trials_of_few_requests_last_longer_and_it_is_told(rig: Rig) -> None:
     assert first.config.options()["duration"] == "1m"
     assert all(trial.run is not None and trial.run.ok >= 200 for trial in only.ladder)
     assert only.answer == "found"
-    text = capacity_text(result)
+    text = terminal_text(result)
     assert "trials of 10.0 s to 60.0 s" in text
     assert "  60.0 s  " in text
 
@@ -197,7 +197,7 @@ def test_a_mix_has_a_capacity(rig: Rig) -> None:
     assert only.answer == "found"
     assert only.inferences_per_request == pytest.approx(1.5, rel=0.02)
     assert only.estimate_per_s == pytest.approx(only.predicted_per_s, rel=0.1)
-    text = capacity_text(result)
+    text = terminal_text(result)
     assert "mix 1:0.75, 3:0.25" in text
     assert "inferences/s) meet" in text
     assert {len(trial.run.mix) for trial in only.trials if trial.run} == {2}
@@ -249,7 +249,7 @@ def test_the_candidate_with_the_most_inferences_is_chosen(rig: Rig) -> None:
     assert [each.dropped is None for each in result.candidates] == [False, False, False, True]
     assert "its ladder lets expect" in (result.candidates[0].dropped or "")
     assert "inferences a second of those confirmed (1 of 4 candidates): " in result.reason
-    assert "chosen: 2 contexts, batch 8" in capacity_text(result)
+    assert "chosen: 2 contexts, batch 8" in terminal_text(result)
 
 
 def test_a_candidate_that_does_not_open_costs_the_others_nothing(rig: Rig) -> None:
@@ -284,9 +284,9 @@ def test_several_objectives_hold_together(rig: Rig) -> None:
     assert best.binding == "latency.p99 < 12ms"
     assert [item.objective.text for item in best.objectives] == ["latency.p50 < 20ms", "latency.p99 < 12ms"]
     assert all(len(trial.run.objectives) == 2 for trial in best.searched if trial.run)
-    rows = [line for line in capacity_text(result).splitlines() if "undecided" in line or "  m" in line]
-    for metric in ("latency.p50", "latency.p99"):
-        assert sum(line.endswith(f"  {metric}") for line in rows) == len(best.searched)
+    for text in terminal_text(result).partition("latency.p50 < 20ms:")[2].split("latency.p99 < 12ms:"):
+        rows = [line for line in text.splitlines() if line.startswith(("search ", "confirm ", "refute "))]
+        assert len(rows) == len(best.searched)
 
 
 def test_a_ladder_that_foretells_nothing_says_so(rig: Rig) -> None:
@@ -297,8 +297,10 @@ def test_a_ladder_that_foretells_nothing_says_so(rig: Rig) -> None:
     sentence = f"no rate from {lowest:.3g}/s up meets latency.p99 < 2.5ms: at {lowest:.3g}/s "
     assert sentence in latency.candidates[0].conclusion
     service, _ = _found(_wanted(objective=["service.p99 < 6ms"], max_trials=2, trial_ns=500 * MS), rig)
-    assert "expected from that: no rate; trials begin at" in capacity_text(latency)
-    assert "expected from that: nothing, as it foretells latency alone; trials begin at" in capacity_text(service)
+    assert "expected from the ladder: no rate; trials begin at" in terminal_text(latency)
+    assert "expected from the ladder: nothing, as it foretells latency alone; trials begin at" in " ".join(
+        terminal_text(service).split()
+    )
 
 
 def test_an_undecided_answer_says_no_more_than_is_known(whole: tuple[CapacityResult, list[CapacityResult]]) -> None:
@@ -311,7 +313,7 @@ def test_an_undecided_answer_says_no_more_than_is_known(whole: tuple[CapacityRes
     unknown = {"feasible_max_per_s": None, "infeasible_min_per_s": None, "boundary": None, "joules_per_inference": None}
     found = found.model_copy(update={"answer": "undecided", "trials": (*found.trials[:-1], trial), **unknown})
     assert conclusion(found).endswith("/s few")
-    assert "met at" not in capacity_text(whole[0].model_copy(update={"candidates": (found,)}))
+    assert "met at" not in terminal_text(whole[0].model_copy(update={"candidates": (found,)}))
 
 
 def test_what_an_engine_that_takes_no_time_misses_is_the_generators(
@@ -440,7 +442,9 @@ def test_ctrl_c_ends_the_run_and_keeps_it(tmp_path: Path) -> None:
     stdout, stderr = process.communicate(timeout=300)
     found = read_result(CapacityResult, file)
     assert process.returncode == 130, stderr
-    assert f"INTERRUPTED, shown as far as it went; --resume goes on with {file}" in " ".join(stdout.split())
+    assert f"interrupted: what was measured until then is shown → --resume continues with {file}" in " ".join(
+        stdout.split()
+    )
     assert "in flight: interrupted" in stderr
     assert found.outcome == "interrupted"
     assert [trial.run.outcome for trial in found.candidates[0].trials if trial.run] == ["interrupted"]

@@ -16,7 +16,7 @@ from loadtrt.cli.main import cli
 from loadtrt.engines.layers import parse_layers
 from loadtrt.errors import UsageError
 from loadtrt.measure.layer_comparison import compare_passes
-from loadtrt.report.layer_columns import WIDTH
+from loadtrt.report.plain import TABLE_WIDTH, WIDTH
 from loadtrt.report.trtexec import layer_info_json, profile_json
 
 if TYPE_CHECKING:
@@ -55,13 +55,12 @@ def save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Save:
 
 
 def _compare(*arguments: str) -> str:
-    """The text, whose lines are no longer than they may be: 80 columns of runs, 100 of layers but for names that were
-    cut and must be told from others."""
+    """The text, whose lines are no longer than they may be: 80 columns, and 100 in tables of layers, but for names that
+    were cut and must be distinguished from others."""
     text = CliRunner().invoke(command, arguments, catch_exceptions=False).stdout
-    runs, _, layers = f"\n{text}".partition("\n\nA  ")
-    assert runs or layers
-    assert max(map(len, runs.splitlines()), default=0) <= 80
-    assert all(len(line) <= WIDTH or "…" in line for line in layers.splitlines())
+    runs, _, layers = text.partition("\nTwo profiles")
+    assert max(map(len, runs.splitlines()), default=0) <= WIDTH
+    assert all(len(line) <= TABLE_WIDTH or "…" in line for line in layers.splitlines())
     return text
 
 
@@ -120,7 +119,7 @@ def test_settings_that_differ_are_named(measured: dict[str, dict[str, Any]], sav
     ("change", "note"),
     [
         ({"valid": False, "problems": [{"evidence": "it was late", "remedy": "wait"}]}, "B: INVALID: it was late"),
-        ({"outcome": "interrupted"}, "B: interrupted, and shown as far as it went"),
+        ({"outcome": "interrupted"}, "B: interrupted: what was measured until then is shown"),
         (
             {"throughput": {"requests_per_s": 50.0, "inferences_per_s": 50.0, "offered_per_s": 50.0}},
             "B: offered 50.0 requests/s",
@@ -135,13 +134,12 @@ def test_what_a_reader_must_know_of_a_run(
     assert note in text
 
 
-def test_a_run_of_an_older_loadtrt(measured: dict[str, dict[str, Any]], save: Save) -> None:
-    """Without the metric "device": not known, whatever its phases would add up to."""
+def test_a_metric_that_a_run_does_not_have(measured: dict[str, dict[str, Any]], save: Save) -> None:
+    """It is unknown, whatever its phases would add up to."""
     old = json.loads(json.dumps(measured["fast"]))
     del old["metrics"]["device"]
     text = _compare(save("a.json", old), save("b.json", measured["fast"]))
     assert _rows(text)["device p50"] == ["–", "1.00 ms", "–"]
-    assert "A: measured by an older loadtrt" in text
 
 
 def test_two_files_of_times(save: Save) -> None:
@@ -207,8 +205,8 @@ def test_two_profiles_in_the_mode_that_both_have(save: Save) -> None:
     a = profile_file(each(layers, "graph", 1000.0), each(layers, "plain", 3000.0))
     text = _compare(save("a.json", a), save("b.json", profile_file(each(layers, "plain", 1500.0))))
     assert text.count("plain, 72 layers") == 2
-    assert "\nA  a.json: a.plan, batch 16, plain, 72 layers, 1 inference\n" in text
-    assert "\nsum of layers under the profiler: 216 µs → 108 µs, 108 µs saved, 2.00× as fast\n" in text  # 72 × 3 µs
+    assert "\n  A  a.json: a.plan, batch 16, plain, 72 layers, 1 inference\n" in text
+    assert "\n  sum of layers under the profiler: 216 µs → 108 µs, 108 µs saved, 2.00× as fast\n" in text  # 72 × 3 µs
 
 
 def test_profiles_tell_what_they_are_of(measured: dict[str, dict[str, Any]], save: Save) -> None:
@@ -220,7 +218,7 @@ def test_profiles_tell_what_they_are_of(measured: dict[str, dict[str, Any]], sav
     for name, content in (("b.json", other), ("run.json", measured["fast"] | {"profile": other})):
         text = _compare(a, save(name, content))
         assert "\n  different: batch 16 / 4\n" in text
-        assert "\n  B: interrupted, and shown as far as it went\n" in text
+        assert "\n  B: interrupted, what was timed until then is shown\n" in text
     assert "different" not in _compare(a, a)
 
 

@@ -21,7 +21,8 @@ from loadtrt.measure.measured import Measured
 from loadtrt.measure.regression import Judged, compare, parse_threshold, ratio_of
 from loadtrt.measure.result import MetricSummary, RunResult
 from loadtrt.measure.summary import PERCENTILES
-from loadtrt.report.comparison import compare_runs_text, side_of
+from loadtrt.report.comparison_sections import compared_runs, side_of
+from loadtrt.report.plain import plain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,7 +148,7 @@ def test_a_bounded_queue_does_not_pass_a_gate(tmp_path: Path) -> None:
     assert found.ratios[-1].name == "lateness.mean"
     assert next(ratio for ratio in found.ratios if ratio.name == "latency.p99").ratio < 1  # type: ignore[operator]
     assert found.thresholds[0].verdict == "regressed"
-    text = " ".join(compare_runs_text([sides[0]], [sides[1]], found).split())
+    text = " ".join(plain(list(compared_runs([sides[0]], [sides[1]], found))).split())
     assert f"B: dropped {b.dropped:,} of 20 000 requests: times are of the served".replace(",", " ") in text
     assert "latency.p99 +5%: REGRESSED" in text
     assert "max_queue – / 2" in text
@@ -274,7 +275,7 @@ def test_engines_that_differ_are_named() -> None:
 def _text(a: RunResult, b: RunResult) -> str:
     sides = [side_of("a.json", a)], [side_of("b.json", b)]
     first, second = ([run.measured for run in side] for side in sides)
-    text = compare_runs_text(*sides, compare(first, second))
+    text = plain(list(compared_runs(*sides, compare(first, second))))
     assert all(len(line) <= 80 for line in text.splitlines())
     return " ".join(text.split())
 

@@ -627,8 +627,8 @@ def test_simulated_runs(engine_text: str, options: tuple[str, ...], expected: li
     assert result.findings == findings_of(result)
     words = " ".join(shown.split())
     for finding in result.findings:
-        assert f"finding: {finding.evidence} {finding.cause} → {finding.remedy}" in words
-    assert shown.count("finding:") == len(expected)
+        assert f"! {finding.kind}: {finding.evidence} {finding.cause} → {finding.remedy}" in words
+    assert shown.count("\n! ") == len(expected)
 
 
 def test_a_run_keeps_its_steadiness_cohorts_and_sample(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ from loadtrt.measure.fleet_result import FleetResult
 from loadtrt.measure.result import RunResult
 from loadtrt.measure.sweep_result import SweepPoint, SweepResult, trimmed
 from loadtrt.measure.telemetry import GpuFacts, GpuTelemetry, SamplingCost
-from loadtrt.report.documents import read_result
-from loadtrt.report.fleet_tables import fleet_text
+from loadtrt.report.plain import terminal_text
+from loadtrt.report.result_files import read_result
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def test_a_stop_keeps_what_there_is(plan: Callable[..., FleetResult]) -> None:
     )
     assert result.outcome == "interrupted"
     assert [choice.routing for choice in result.choices] == ["random"]
-    assert "INTERRUPTED" in fleet_text(result)
+    assert "INTERRUPTED" in terminal_text(result)
 
 
 def test_a_plan_ends_in_time(plan: Callable[..., FleetResult], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,7 +348,7 @@ def test_a_ladder_tells_power_by_rate(runs: dict[str, RunResult]) -> None:
 def test_without_telemetry_there_is_no_energy(plan: Callable[..., FleetResult]) -> None:
     """Not 0."""
     assert only(plan()).joules_per_inference is None
-    assert "J/inference" not in fleet_text(plan())
+    assert "J/inference" not in terminal_text(plan())
 
 
 # --- other demands
@@ -498,7 +498,7 @@ def test_a_rate_beyond_the_model_has_no_prediction(runs: dict[str, RunResult]) -
     result = plan_fleet(evidence, steady_demand(1000.0), [parse_objective(OBJECTIVE)], routings=("random",))
     check = result.checks[-1]
     assert (check.predicted_ns, check.error) == (None, None)
-    assert "overload" in fleet_text(result)
+    assert "overload" in terminal_text(result)
 
 
 def test_what_was_not_valid_is_left_out(runs: dict[str, RunResult]) -> None:
@@ -593,7 +593,7 @@ def test_a_plan_without_comparison_says_what_would_make_one(runs: dict[str, RunR
     result = plan_fleet(evidence, steady_demand(10.0), [parse_objective(OBJECTIVE)], routings=("random",))
     assert result.checks == ()
     assert "a run at a steady rate would tell, of 459 requests at least for its p99" in " ".join(
-        fleet_text(result).split()
+        terminal_text(result).split()
     )
 
 
@@ -641,7 +641,7 @@ def test_the_command_shows_a_table_and_writes_its_result(folder: Path, tmp_path:
     assert found.return_value == 0, found.exception
     assert max(map(len, found.stdout.splitlines())) <= 100
     result = read_result(FleetResult, target)
-    assert fleet_text(result) == found.stdout
+    assert terminal_text(result) == found.stdout
     assert result.sources == tuple(map(str, files))
     assert len(result.choices) == 3
     for choice in result.choices:

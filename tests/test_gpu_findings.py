@@ -16,9 +16,10 @@ from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, run_session
 from loadtrt.live.telemetry import SLOWDOWNS
 from loadtrt.load.inputs import make_inputs
+from loadtrt.measure.findings import findings_of
 from loadtrt.measure.gpu_findings import CAUSES, gpu_findings
 from loadtrt.measure.telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost, telemetry_of
-from loadtrt.report.tables import summary_text
+from loadtrt.report.plain import terminal_text
 from loadtrt.units import SECOND_NS
 
 MHZ = 1_000_000
@@ -175,17 +176,18 @@ def test_in_the_summary() -> None:
     anyio.run(run_session, engine, config, inputs, Stop(), session)
     plain = result_of(session, engine, config, bill, run="", load_ns=0, started="", command=(), environment={})
     engine.close()
-    assert "GPU" not in summary_text(plain)
+    assert "GPU" not in terminal_text(plain)
 
     seen = telemetry(*[second(energy_joules=600)] * 9, second(1980, 1410, 1.0, energy_joules=700))
     seen = seen.model_copy(update={"missing": ("PCIe traffic",)})
     result = plain.model_copy(update={"telemetry": seen})
-    text = summary_text(result)
-    assert "GPU 610 W · 6 100 J · 61.0 J an inference · slowed down 10 % of the time\n" in text
-    assert "GPU not told: PCIe traffic\n" in text
+    result = result.model_copy(update={"findings": findings_of(result)})
+    text = terminal_text(result)
+    assert "GPU 610 W · 6 100 J · 61.0 J per inference · slowed down 10 % of the time\n" in text
+    assert "GPU does not tell: PCIe traffic\n" in text
     verdict, _, findings = text.partition("VALID\n")
     assert not verdict.endswith("IN")
     assert findings.startswith(
-        "finding: SM clock fell from 1980 to 1410 MHz: power cap; 10 % of the run\n    → this is"
+        "! throttled: SM clock fell from 1980 to 1410 MHz: power cap; 10 % of the run\n    → this is"
     )
     assert result.model_validate_json(result.model_dump_json()) == result

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtrt.report.layer_columns import printable, short_names
+from loadtrt.report.formatting import printable, short_names
 
 
 @given(st.lists(st.text("ab/ +", min_size=1, max_size=40), max_size=20, unique=True), st.integers(5, 30))

@@ -16,8 +16,9 @@ from loadtrt.measure.facts import EngineInfo
 from loadtrt.measure.layer_comparison import compare_passes
 from loadtrt.measure.layers import Layer, LayerTensor
 from loadtrt.measure.profile import ProfilePass, ProfileResult, Samples
-from loadtrt.report.layer_columns import WIDTH
-from loadtrt.report.layer_tables import comparison_text, profile_text
+from loadtrt.report.layer_comparison_sections import compared_profiles
+from loadtrt.report.plain import TABLE_WIDTH, plain
+from loadtrt.report.profile_sections import profile as profile_sections
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,14 @@ CONV = Layer("conv1 + relu1", "CaskConvolution", "sm80_xmma", precision="fp16", 
 POOL = Layer("pool", "CaskPooling", precision="fp32", nodes=("pool",))
 REFORMAT = Layer("Reformatting CopyNode for Input Tensor 0 to conv1 + relu1", "Reformat")
 NOTHING = Layer("reshape", "NoOp")
+
+
+def profile_text(result: ProfileResult, **options: Any) -> str:
+    return plain(list(profile_sections(result, "x.json", **options)))
+
+
+def comparison_text(*arguments: Any, **options: Any) -> str:
+    return plain(list(compared_profiles(*arguments, **options)))
 
 
 def profile(*layers: tuple[Layer, float], inferences: int = 1, whole_ns: Sequence[float] = ()) -> ProfilePass:
@@ -81,15 +90,18 @@ def test_a_profile() -> None:
     found = result(profile(*layers, inferences=500, whole_ns=(1_000_000.0, 1_500_000.0)), notes=("mind this",))
     assert profile_text(found) == (
         """
-net.plan on NVIDIA H100 (tensorrt 10.16)
+net.plan on NVIDIA H100 (tensorrt 10.16): layers
   batch 16 · graph yes
-graph: layers 1.00 ms in sum (500 inferences), inference 1.25 ms without profiler (2 inferences)
-  at least 250 µs (20.0 %) of an inference is outside its layers: starting them, and gaps between them
 
-#  type               average  median     p99   share    sum  layer
-2  convolution  fp16   600 µs  600 µs  600 µs  60.0 %   60 %  conv1 + relu1
-4  pooling      fp32   300 µs  300 µs  300 µs  30.0 %   90 %  pool
-1  reformat            100 µs  100 µs  100 µs  10.0 %  100 %  input 0 of conv1 + relu1
+graph: layers 1.00 ms in sum (500 inferences), inference 1.25 ms without
+  profiler (2 inferences)
+at least 250 µs (20.0 %) of an inference is outside its layers: starting them,
+  and gaps between them
+
+#  type         precision  average  median     p99   share    sum  layer
+2  convolution  fp16        600 µs  600 µs  600 µs  60.0 %   60 %  conv1 + relu1
+4  pooling      fp32        300 µs  300 µs  300 µs  30.0 %   90 %  pool
+1  reformat                 100 µs  100 µs  100 µs  10.0 %  100 %  input 0 of conv1 + relu1
 1 layer took no time: 1 no-op
 
 type         layers    time   share
@@ -113,14 +125,18 @@ def test_a_comparison() -> None:
     b = ((added, 40_000.0), (conv, 200_000.0), (relu, 50_000.0), (POOL, 160_000.0), (y, 50_000.0), (NOTHING, 0.0))
     assert compared(profile(*a, whole_ns=(900_000.0,)), profile(*b, whole_ns=(450_000.0,))) == (
         """
-A  a.plan: graph, 4 layers, 1 inference
-B  b.plan: graph, 6 layers, 1 inference
-B is 2.00× as fast as A: inference without profiler 900 µs → 450 µs, 450 µs saved
+Two profiles, layer by layer
+  A  a.plan: graph, 4 layers, 1 inference
+  B  b.plan: graph, 6 layers, 1 inference
+  B is 2.00× as fast as A: inference without profiler 900 µs → 450 µs, 450 µs
+    saved
   sum of layers under the profiler: 750 µs → 500 µs, 250 µs saved, 1.50× as fast
-  A, B: batch, device and runtime are not told, and may differ
+  A, B: batch, device and runtime are unknown, and may differ
   slower in B: 1 row of what both have, by 60.0 µs in all
-  reformats take 0 ns in A and 40.0 µs in B: 40.0 µs of what other layers save go there
-  rows matched: 2 by the model's nodes, 1 by name, 1 by type and shapes alone (≈)
+  reformats take 0 ns in A and 40.0 µs in B: 40.0 µs of what other layers save
+    go there
+  rows matched: 2 by the model's nodes, 1 by name, 1 by type and shapes alone
+    (≈)
 
       A        B     saved  speed-up  precision  type         layer
  600 µs   250 µs    350 µs     2.40×  fp32→fp16  convolution  conv1 + relu1 (1 → 2)
@@ -157,7 +173,7 @@ def test_what_the_difference_to_a_whole_inference_means(whole_ns: float, words: 
     """inference − layers: time outside layers where positive, the profiler's own (or overlap) where negative, nothing
     to explain within 1 %."""
     text = profile_text(result(profile((CONV, 1_000_000.0), whole_ns=(whole_ns,))))
-    assert f"without profiler (1 inference)\n  {words}" in text
+    assert f"without profiler (1 inference) {words}" in " ".join(text.split())
 
 
 def test_every_pass_has_a_line_and_the_first_one_the_tables() -> None:
@@ -172,7 +188,7 @@ def test_top_sums_up_the_rest() -> None:
     """The shares that are shown and the rest are 100 %; the types are of all layers."""
     text = profile_text(result(profile((POOL, 1000.0), (CONV, 7000.0), (REFORMAT, 2000.0))), top=1)
     assert (
-        "\n2  convolution  fp16  7.00 µs  7.00 µs  70.0 %  70 %  conv1 + relu1\n2 more layers: 3.00 µs, 30.0 %\n"
+        "\n2  convolution  fp16       7.00 µs  7.00 µs  70.0 %  70 %  conv1 + relu1\n2 more layers: 3.00 µs, 30.0 %\n"
         in text
     )
     assert "\npooling           1  1.00 µs  10.0 %" in text
@@ -227,7 +243,7 @@ def test_nothing_timed() -> None:
     """A pass without layers, and a comparison with it, say so."""
     assert profile_text(result(profile())).endswith("\nno layer was timed\n")
     text = compared(profile(), profile((CONV, 1000.0)))
-    assert "no speed-up can be told: in one of them no layer took time" in text
+    assert "the speed-up is unknown: in one of the two no layer took time" in text
     assert "only in B: 1.00 µs" in text
 
 
@@ -236,7 +252,8 @@ def test_slower_and_in_another_mode() -> None:
     inferences the sums over layers must do, and are called that."""
     plain = profile((CONV, 3000.0), (REFORMAT, 1000.0)).model_copy(update={"mode": "plain"})
     text = compared(profile((CONV, 1000.0)), plain)
-    assert "\nsum of layers under the profiler: 1.00 µs → 4.00 µs, 3.00 µs lost, 0.25× as fast\n" in text
+    lost = "sum of layers under the profiler: 1.00 µs → 4.00 µs, 3.00 µs lost, 0.25× as fast "
+    assert lost in " ".join(text.split())
     assert "B is" not in text
     assert "reformats take" not in text
     assert "A ran as graph and B as plain" in text
@@ -248,9 +265,9 @@ def test_the_headline_is_of_whole_inferences() -> None:
     one side's inference is not known the other's is still told."""
     a = profile((CONV, 20_000.0), (POOL, 20_000.0), whole_ns=(20_000.0,))
     b = profile((CONV, 15_000.0), (POOL, 15_000.0), whole_ns=(10_000.0,))
-    text = compared(a, b)
-    assert "\nB is 2.00× as fast as A: inference without profiler 20.0 µs → 10.0 µs, 10.0 µs saved\n" in text
-    assert "\n  sum of layers under the profiler: 40.0 µs → 30.0 µs, 10.0 µs saved, 1.33× as fast\n" in text
+    text = " ".join(compared(a, b).split())
+    assert " B is 2.00× as fast as A: inference without profiler 20.0 µs → 10.0 µs, 10.0 µs saved " in text
+    assert " sum of layers under the profiler: 40.0 µs → 30.0 µs, 10.0 µs saved, 1.33× as fast " in text
     text = compared(a, b.model_copy(update={"inference_ns": None}))
     assert "B is" not in text
     assert "\n  inference of A: 20.0 µs without profiler\n" in text
@@ -261,8 +278,8 @@ def test_what_differs_between_engines_is_named() -> None:
     a = result(profile((CONV, 1000.0)))
     cpu = net(name="b.onnx", device="AMD EPYC", flavour="onnxruntime", version="1.31", batch=4, mode={"threads": "2"})
     text = compared_results(a, result(profile((CONV, 9000.0)), engine=cpu))
-    assert "\nA  a.json: net.plan, batch 16, graph, 1 layer, 1 inference\n" in text
-    assert "\nB  b.json: b.onnx, batch 4, graph, 1 layer, 1 inference\n" in text
+    assert "\n  A  a.json: net.plan, batch 16, graph, 1 layer, 1 inference\n" in text
+    assert "\n  B  b.json: b.onnx, batch 4, graph, 1 layer, 1 inference\n" in text
     assert (
         "  different: device NVIDIA H100 / AMD EPYC · runtime tensorrt 10.16 / onnxruntime 1.31 · batch 16 / 4 · graph "
         "yes / – · threads – / 2\n" in text.replace("\n    ", " ")
@@ -270,14 +287,14 @@ def test_what_differs_between_engines_is_named() -> None:
     assert "\n  batches differ in size, and times are of whole batches\n" in text
     same = compared_results(a, a)
     assert "differ" not in same
-    assert "not told" not in same
+    assert "unknown" not in same
 
 
 def test_what_nobody_knows_may_differ() -> None:
     """A file of trtexec tells neither batch nor device: the text says so, of the side that it is."""
     a = result(profile((CONV, 1000.0)))
     text = comparison_text(compare_passes(a.passes[0], a.passes[0], a), "a.json", "b.json")
-    assert "\n  B: batch, device and runtime are not told, and may differ\n" in text
+    assert "\n  B: batch, device and runtime are unknown, and may differ\n" in text
 
 
 def test_profiles_that_ended_early() -> None:
@@ -285,13 +302,14 @@ def test_profiles_that_ended_early() -> None:
     found = profile((CONV, 1000.0))
     whole, stopped = result(found), result(found, outcome="interrupted")
     broken = result(found, outcome="failed", failure="the GPU\nis lost")
-    assert "as far as it went" not in profile_text(whole) + compared_results(whole, whole)
-    assert profile_text(stopped).endswith("\n\nINTERRUPTED, shown as far as it went\n")
-    assert profile_text(broken).endswith("\n\nFAILED: the GPU\\nis lost; what was timed until then is above\n")
-    assert profile_text(result(outcome="failed", failure="no")).endswith("\n\nFAILED: no\n")
+    assert "until then" not in profile_text(whole) + compared_results(whole, whole)
+    assert profile_text(stopped).endswith("\n\nINTERRUPTED\n! interrupted: what was timed until then is shown\n")
+    shown = "    shown: what was timed until then\n"
+    assert profile_text(broken).endswith("\n\nFAILED\n✗ the GPU\\nis lost\n" + shown)
+    assert profile_text(result(outcome="failed", failure="no")).endswith("\n\nFAILED\n✗ no\n")
     text = compared_results(stopped, broken)
-    assert "\n  A: interrupted, and shown as far as it went\n" in text
-    assert "\n  B: failed (the GPU\\nis lost), and shown as far as it went\n" in text
+    assert "\n  A: interrupted, what was timed until then is shown\n" in text
+    assert "\n  B: failed (the GPU\\nis lost), what was timed until then is shown\n" in text
 
 
 UNTYPED = (Layer("conv1 + relu1", nodes=("conv1", "relu1")), Layer(REFORMAT.name), Layer("pool", nodes=("pool",)))
@@ -310,7 +328,7 @@ def test_a_side_that_tells_only_names(swapped: bool) -> None:
     assert "reformats take" not in text
     assert "\ntype  " not in text
     letter = "A" if swapped else "B"
-    told = f"{letter} tells only names of layers, so types and reformats are not compared: `loadtrt compare "
+    told = f"{letter} has only names of layers, so types and reformats are not compared: `loadtrt compare "
     assert f"{told}--layer-info-{letter.lower()} FILE` takes its layer information" in text.replace("\n    ", " ")
     by_loadtrt = compared_results(*map(result, sides))
     assert f"{told.split('`', maxsplit=1)[0]}profile a plan of detailed" in by_loadtrt.replace("\n    ", " ")
@@ -352,6 +370,6 @@ def test_googlenet_fits_the_terminal() -> None:
     """What TensorRT 8.6 calls layers is up to 240 columns long; no line is longer than the tables' width."""
     a, b = googlenet("fp32"), googlenet("fp16")
     text = profile_text(result(a)) + compared(a, b)
-    assert max(map(len, text.splitlines())) <= WIDTH
+    assert max(map(len, text.splitlines())) <= TABLE_WIDTH
     assert "\n19  convolution  fp32" in text
     assert "inception_3b/1x1 +" in text

@@ -17,8 +17,8 @@ from loadtrt.measure.margin import least_for_margin, margins, rate_margin
 from loadtrt.measure.result import MetricSummary, ObjectiveShare
 from loadtrt.measure.summary import PERCENTILES, summarize
 from loadtrt.records.records import COLUMNS, FAILED, METRICS, Records
-from loadtrt.report.tables import summary_text
-from loadtrt.report.text import percent_text
+from loadtrt.report.formatting import percent_text
+from loadtrt.report.plain import terminal_text
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -203,4 +203,4 @@ def test_a_precision_that_was_not_reached(objectives: tuple[str, ...], reached: 
         precision_reached=reached,
         objectives=tuple(ObjectiveShare.model_validate(share) for share in shares),
     )
-    assert f"precision of ±3 % not reached: {words}" in " ".join(summary_text(run).split())
+    assert f"precision of ±3 % not reached: {words}" in " ".join(terminal_text(run).split())

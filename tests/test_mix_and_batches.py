@@ -26,7 +26,7 @@ from loadtrt.load.batcher import Batcher, Batching, parse_batching
 from loadtrt.load.mix import draw, parse_mix
 from loadtrt.records.records import DROPPED, OK, Records
 from loadtrt.report.openmetrics import openmetrics_text
-from loadtrt.report.tables import summary_text
+from loadtrt.report.plain import terminal_text
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -307,19 +307,19 @@ async def test_a_dropped_request_is_no_latency_and_misses_every_objective() -> N
 async def test_the_summary_tells_parts_batches_drops_and_early_ends() -> None:
     """Each in a line of its own, with the numbers of the result."""
     mixed, _ = await run({"mix": "1:0.7, 8:0.3", "requests": 500, "arrivals": "closed"})
-    lines = summary_text(mixed).splitlines()
-    assert next(line for line in lines if line.startswith("mix ")).split()[:2] == ["mix", "requests"]
-    assert any(line.split()[:2] == ["8", str(mixed.mix[1].requests)] for line in lines)
+    lines = terminal_text(mixed).splitlines()
+    assert next(line for line in lines if line.startswith("part ")).split()[:3] == ["part", "offered", "requests"]
+    assert any(line.split()[:4] == ["8", "30", "%", str(mixed.mix[1].requests)] for line in lines)
     batched, _ = await run({"batcher": "max=4", "rate": "300/s", "duration": "5s", "max_queue": 4, "buffers": 1})
     assert batched.batches is not None
-    text = summary_text(batched)
-    assert f"batches  {batched.batches.mean:.2f} requests on average" in text
+    text = terminal_text(batched)
+    assert f"batches of {batched.batches.mean:.2f} requests on average" in text
     assert "batcher max=4" in text
     assert f"{batched.dropped} dropped, as the queue was full" in text
     aborted, _ = await run(
         {"rate": "300/s", "duration": "60s", "objective": ("latency.p99 < 50ms",), "abort_on_fail": True}
     )
-    assert f"ended early: {aborted.ended_early}" in " ".join(summary_text(aborted).split())
+    assert f"ended early: {aborted.ended_early}" in " ".join(terminal_text(aborted).split())
 
 
 # --- what goes together

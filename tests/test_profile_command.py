@@ -74,7 +74,7 @@ def test_a_run_keeps_its_profile(model: str, tmp_path: Path) -> None:
     result = RunResult.model_validate_json(done.stdout)
     assert result.profile is not None
     assert result.profile.passes[0].layers
-    assert done.stderr.index("throughput") < done.stderr.index("layers")
+    assert done.stderr.index("throughput") < done.stderr.index(": layers")
     files: dict[str, Any] = {name: json.loads((tmp_path / file).read_text()) for name, file in exports.items()}
     assert len(files["times"]) == result.ok == 5
     assert files["profile"][0]["count"] == result.profile.passes[0].inferences

@@ -35,7 +35,7 @@ from loadtrt.report.charts.latency import Bound, Curve, shares, spectrum
 from loadtrt.report.charts.plot import Plot
 from loadtrt.report.charts.svg import cut, escaped, width_of
 from loadtrt.report.charts.timeline import SHADES, heat_map, percentiles, shade, throughput
-from loadtrt.report.page.run import timeline_of
+from loadtrt.report.run_timeline import timeline_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

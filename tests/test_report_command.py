@@ -76,7 +76,7 @@ def test_the_same_results_make_the_same_page(save: Save) -> None:
     [
         (
             ("run.json", "-o", "x.pdf"),
-            "-o x.pdf: the suffix says no format: name it .trace.json, .html, .md, .csv, .hlog",
+            "-o x.pdf: the suffix says no format: name it .html, .md, .txt, .csv, .hlog, .trace.json",
         ),
         (("run.json", "-o", "x"), "the suffix says no format"),
         (("nowhere.json", "-o", "x.html"), "cannot read nowhere.json: No such file"),
@@ -93,7 +93,7 @@ def test_the_same_results_make_the_same_page(save: Save) -> None:
         (("run.json", "-o", "-", "-o", "-"), "two outputs are the same"),
         (("run.json", "-o", "run.json", "--format", "html"), "-o run.json is one of the results"),
         (("run.json", "run.json", "-o", "x.hlog"), "hlog is of one run, and here are 2 files: give one run.json"),
-        (("profile.json", "-o", "x.trace.json"), "trace is of one run, and profile.json is none"),
+        (("profile.json", "-o", "x.trace.json"), "trace is of one run, and profile.json is not a run"),
         (("profile.json", "-o", "x.csv"), "profile.json has no runs, points or trials"),
     ],
 )

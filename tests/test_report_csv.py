@@ -11,10 +11,10 @@ from reported import HOSTILE, OBJECTIVE, altered, capacity, loaded, measured, pr
 
 from loadtrt.errors import UsageError
 from loadtrt.report.csv_lines import COLUMNS, csv_text
-from loadtrt.report.page.report import Loaded
+from loadtrt.report.result_files import Loaded
 
 if TYPE_CHECKING:
-    from loadtrt.report.documents import Result
+    from loadtrt.report.result_files import Result
 
 
 def _read(*results: Result) -> pd.DataFrame:

@@ -9,7 +9,8 @@ import pytest
 from markdown_it import MarkdownIt
 from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, whole_run
 
-from loadtrt.report.page.report import Loaded, markdown_text
+from loadtrt.report.markdown import markdown_text
+from loadtrt.report.result_files import Loaded
 
 KINDS = ("run", "sweep", "capacity", "fleet", "profile", "comparison")
 

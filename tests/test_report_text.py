@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtrt.report.text import unbroken, wrapped
+from loadtrt.report.formatting import unbroken, wrapped
 
 WHOLE = ("91 000 182 requests", "10.2 s", "3.14 %", "latency.p99 < 10ms", "± 1.4 %", "26.4 MiB", "9 512/s", "1 980 MHz")
 

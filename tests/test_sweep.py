@@ -24,8 +24,8 @@ from loadtrt.cli import running
 from loadtrt.errors import UsageError
 from loadtrt.measure.result import RunResult
 from loadtrt.measure.sweep_result import SweepPoint, SweepResult
-from loadtrt.report.documents import read_result
-from loadtrt.report.sweep_tables import sweep_text
+from loadtrt.report.plain import terminal_text
+from loadtrt.report.result_files import read_result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -200,7 +200,7 @@ def test_it_ends_along_contexts_that_gain_nothing(tmp_path: Path) -> None:
     assert [point.settings["contexts"] for point in found.points] == [1, 2, 3]
     assert [point.settings["contexts"] for point in found.skipped] == [4, 5]
     assert "2 and 3 contexts gained less than 5 %" in found.skipped[0].reason
-    assert "not measured: contexts 4 and 1 point more: 2 and 3 contexts" in " ".join(sweep_text(found).split())
+    assert "not measured: contexts 4 and 1 point more: 2 and 3 contexts" in " ".join(terminal_text(found).split())
     assert len(_swept(tmp_path / "all.json", "--contexts", "1..5", "--all").points) == 5
 
 
@@ -392,9 +392,11 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(tmp_path: Path) -> No
     assert [point.run.outcome for point in found.points if point.run] == ["interrupted"]
     assert "1 of 3, contexts 1: " in stderr
     assert ", interrupted" in stderr
-    assert f"INTERRUPTED, shown as far as it went; --resume goes on with {file}" in " ".join(stdout.split())
+    assert f"interrupted: what was measured until then is shown → --resume continues with {file}" in " ".join(
+        stdout.split()
+    )
     assert "without --json FILE nothing was kept" in " ".join(
-        sweep_text(found.model_copy(update={"config": found.config.model_copy(update={"json_file": None})})).split()
+        terminal_text(found.model_copy(update={"config": found.config.model_copy(update={"json_file": None})})).split()
     )
     config = {**found.config.options(), "duration": "100ms"}  # a day is too long for a test
     file.write_text(json.dumps({**found.model_dump(mode="json"), "config": config}))

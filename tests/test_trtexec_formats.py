@@ -24,7 +24,7 @@ from loadtrt.measure.layers import Layer
 from loadtrt.measure.profile import ProfilePass, Samples
 from loadtrt.measure.summary import summarize
 from loadtrt.records.records import COLUMNS, FAILED, METRICS, OK, UNSERVED, Records
-from loadtrt.report.documents import Kind, read_document
+from loadtrt.report.result_files import Kind, read_file
 from loadtrt.report.trtexec import TIMES_KEYS, layer_info_json, output_json, profile_json, times_json
 from loadtrt.report.trtexec_read import read_layer_info, read_profile, read_times, stamp_step_ns
 
@@ -482,7 +482,7 @@ def test_outputs_at_the_edges() -> None:
 def test_kinds_are_told_from_the_content(content: str, kind: Kind, saved: Callable[[str], Path]) -> None:
     """One reading gives the kind and the content, whatever the file is called."""
     path = saved(content)
-    document = read_document(path.rename(path.with_name("engine.plan")))
+    document = read_file(path.rename(path.with_name("engine.plan")))
     assert document.kind is kind
     assert document.content == json.loads(content.removeprefix("\ufeff"), strict=False)
 

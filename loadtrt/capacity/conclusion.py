@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtrt.report.text import between
+from loadtrt.report.formatting import between
 from loadtrt.units import format_count, format_duration
 
 if TYPE_CHECKING:

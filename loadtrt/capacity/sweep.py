@@ -13,7 +13,7 @@ from loadtrt.capacity.rig import MACHINE, changed, require_same
 from loadtrt.environment import environment
 from loadtrt.errors import UsageError
 from loadtrt.measure.sweep_result import SkippedPoint, SweepPoint, SweepResult
-from loadtrt.report.sweep_tables import settings_text
+from loadtrt.report.settings import axes_text
 from loadtrt.units import format_count, format_duration
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Sweeper:
         for point in before.points:
             if point.run is not None and point.run.outcome == "completed":
                 if point.settings not in self._grid:
-                    where = settings_text(point.settings)
+                    where = axes_text(point.settings)
                     raise UsageError(f"its sweep holds {where}, which would be lost: give these values too")
                 self._points[self._grid.index(point.settings)] = point
                 self._before.append(point.run.engine)
@@ -103,7 +103,7 @@ class Sweeper:
         self._update(outcome="completed")
 
     def _measure(self, place: int, settings: dict[str, Any]) -> SweepPoint:
-        config, what = self._configs[place], f"{place + 1} of {len(self._grid)}, {settings_text(settings)}"
+        config, what = self._configs[place], f"{place + 1} of {len(self._grid)}, {axes_text(settings)}"
         failure = self._rig.try_open(config, (self._configs[0], self._configs[-1]))
         if failure is not None:  # the next settings may do
             self._talks.say(f"{what}: {failure}")

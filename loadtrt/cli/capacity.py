@@ -73,10 +73,10 @@ def command(
     from loadtrt.capacity.find import Finder
     from loadtrt.cli.resuming import carry_out
     from loadtrt.measure.capacity_result import CapacityResult
-    from loadtrt.report.capacity_tables import capacity_text
+    from loadtrt.report.plain import terminal_text
 
     make = partial(Finder, wanted)
-    return _exit_code(carry_out(wanted.config, CapacityResult, capacity_text, make, resume=resume))
+    return _exit_code(carry_out(wanted.config, CapacityResult, terminal_text, make, resume=resume))
 
 
 def _wanted(

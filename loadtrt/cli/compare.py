@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from loadtrt.measure.regression import Comparison
     from loadtrt.measure.result import RunResult
     from loadtrt.records.records import Records
-    from loadtrt.report.comparison import Side as Run
+    from loadtrt.report.comparison_sections import Side as Run
+    from loadtrt.report.document import Section
 
     Profile: TypeAlias = ProfileResult | ProfilePass  # ProfilePass: trtexec's profile
     Side: TypeAlias = RunResult | Records | Profile  # Records: trtexec's times
@@ -72,9 +73,10 @@ def command(
     from loadtrt.cli.delivery import Delivery, json_of, show
     from loadtrt.measure.layer_comparison import compare_profiles
     from loadtrt.measure.regression import compare, parse_threshold
-    from loadtrt.report.comparison import compare_runs_text
+    from loadtrt.report.comparison_sections import compared_runs
     from loadtrt.report.junit import comparison_junit
-    from loadtrt.report.layer_tables import comparison_text
+    from loadtrt.report.layer_comparison_sections import compared_profiles
+    from loadtrt.report.plain import plain
 
     files = [[*([] if first is None else [first]), *more] for first, more in ((a, more_a), (b, more_b))]
     if not all(files):
@@ -92,21 +94,22 @@ def command(
     several = max(map(len, files)) > 1
     wanted = "--fail-if" if thresholds else "--json" if json_file else "a side of several files" if several else None
     runs = [_runs(side, wanted) for side in sides]
-    texts, code, delivery = [], 0, Delivery()
+    code, delivery = 0, Delivery()
+    document: list[Section] = []
     if all(runs):
         of_a, of_b = runs
         comparison = compare([run.measured for run in of_a], [run.measured for run in of_b], thresholds)
         delivery.make(json_file, lambda: json_of(comparison))
         delivery.make(junit, lambda: comparison_junit(comparison))
-        texts.append(compare_runs_text(of_a, of_b, comparison))
+        document += compared_runs(of_a, of_b, comparison)
         code = _exit_code(comparison)
     (name_a, side_a), (name_b, side_b) = (next(iter(side.items())) for side in sides)
     profiles = _profile(side_a), _profile(side_b)
     if profiles[0] and profiles[1] and not several:
-        texts.append(comparison_text(compare_profiles(profiles[0], profiles[1]), name_a, name_b))
-    if not texts:
+        document += compared_profiles(compare_profiles(profiles[0], profiles[1]), name_a, name_b)
+    if not document:
         raise UsageError(f"{name_a} is {_word(side_a)} and {name_b} is {_word(side_b)}: give two runs, or two profiles")
-    show("\n".join(texts), sys.stderr if json_file == "-" else sys.stdout)
+    show(plain(document), sys.stderr if json_file == "-" else sys.stdout)
     delivery.finish()
     return code
 
@@ -135,7 +138,7 @@ def _runs(sides: Mapping[str, Side], wanted: str | None) -> list[Run]:
     """A side's runs; none where it is a profile. Raises UsageError where `wanted` needs runs."""
     from loadtrt.measure.result import RunResult
     from loadtrt.records.records import Records
-    from loadtrt.report.comparison import side_of
+    from loadtrt.report.comparison_sections import side_of
 
     runs = [side_of(name, side) for name, side in sides.items() if isinstance(side, RunResult | Records)]
     other = next((name for name, side in sides.items() if not isinstance(side, RunResult | Records)), None)
@@ -159,36 +162,36 @@ def read_side(file: Path, layer_info: Path | None = None, option: str = "") -> S
     """What a file holds. layer_info, which `option` names, is for profiles of trtexec alone. Raises UsageError."""
     from loadtrt.measure.profile import ProfileResult
     from loadtrt.measure.result import RunResult
-    from loadtrt.report.documents import Kind, read_document, read_result
+    from loadtrt.report.result_files import Kind, read_file, read_result
     from loadtrt.report.trtexec_read import read_profile, read_times
 
-    document = read_document(file)
-    if layer_info is not None and document.kind is not Kind.LAYER_TIMES:
-        raise UsageError(f"{option} is for {Kind.LAYER_TIMES}, and {file} is {document.kind}: leave it out")
-    match document.kind:
+    given = read_file(file)
+    if layer_info is not None and given.kind is not Kind.LAYER_TIMES:
+        raise UsageError(f"{option} is for {Kind.LAYER_TIMES}, and {file} is {given.kind}: leave it out")
+    match given.kind:
         case Kind.RUN:
-            return read_result(RunResult, document)
+            return read_result(RunResult, given)
         case Kind.TIMES:
-            return read_times(document)
+            return read_times(given)
         case Kind.PROFILE:
-            result = read_result(ProfileResult, document)
+            result = read_result(ProfileResult, given)
             if not result.passes:
                 raise UsageError(f"{file} is a profile without any pass: it was ended too early; profile again")
             return result
         case Kind.LAYER_TIMES:
-            return read_profile(document, layer_info)
+            return read_profile(given, layer_info)
         case Kind.LAYERS:
-            raise UsageError(f"{file} is {document.kind}, which has no times: give the profile that belongs to it")
+            raise UsageError(f"{file} is {given.kind}, which has no times: give the profile that belongs to it")
         case Kind.SWEEP | Kind.CAPACITY:
-            raise UsageError(f"{file} is {document.kind}, which is of many runs: give two single ones")
+            raise UsageError(f"{file} is {given.kind}, which is of many runs: give two single ones")
         case Kind.FLEET:
-            raise UsageError(f"{file} is {document.kind}, which is no measurement: give two runs")
+            raise UsageError(f"{file} is {given.kind}, which is no measurement: give two runs")
         case Kind.COMPARISON:
-            raise UsageError(f"{file} is {document.kind} already: give the two profiles")
+            raise UsageError(f"{file} is {given.kind} already: give the two profiles")
         case Kind.RUN_COMPARISON:
-            raise UsageError(f"{file} is {document.kind} already: give the runs")
+            raise UsageError(f"{file} is {given.kind} already: give the runs")
         case Kind.SIDECAR:
-            raise UsageError(f"{file} is {document.kind}, which has no times: give a run or a profile of the plan")
+            raise UsageError(f"{file} is {given.kind}, which has no times: give a run or a profile of the plan")
 
 
 def holds_results(file: Path) -> bool:

@@ -27,7 +27,7 @@ def openmetrics(run_json: Path, output: str, run: str) -> None:
     """
     from loadtrt.cli.delivery import write_text
     from loadtrt.measure.result import RunResult
-    from loadtrt.report.documents import read_result
     from loadtrt.report.openmetrics import openmetrics_text
+    from loadtrt.report.result_files import read_result
 
     write_text(output, openmetrics_text(read_result(RunResult, run_json), run))

@@ -83,7 +83,7 @@ def command(files: tuple[Path, ...], **options: Any) -> int:
     from loadtrt.capacity.fleet import plan_fleet, why_unpredictable
     from loadtrt.cli.delivery import Delivery, Stopper, json_of, show
     from loadtrt.cli.voice import Voice
-    from loadtrt.report.fleet_tables import fleet_text
+    from loadtrt.report.plain import terminal_text
 
     objectives = [parse_objective(text) for text in options["objective"] or ()]
     evidence = evidence_of(read_sources(files), options["contexts"], options["batch"])
@@ -116,7 +116,7 @@ def command(files: tuple[Path, ...], **options: Any) -> int:
             voice.end_line()
         delivery.make(options["json_file"], lambda: json_of(result))
         if not options["quiet"]:
-            show(fleet_text(result), sys.stderr if options["json_file"] == "-" else sys.stdout)
+            show(terminal_text(result), sys.stderr if options["json_file"] == "-" else sys.stdout)
     delivery.finish()
     return _exit_code(result)
 
@@ -134,9 +134,9 @@ def read_sources(files: Sequence[Path]) -> Source:
     from loadtrt.measure.capacity_result import CapacityResult
     from loadtrt.measure.result import RunResult
     from loadtrt.measure.sweep_result import SweepResult
-    from loadtrt.report.documents import Kind, read_document, read_result
+    from loadtrt.report.result_files import Kind, read_file, read_result
 
-    documents = [read_document(file) for file in files]
+    documents = [read_file(file) for file in files]
     for document in documents:
         if document.kind in (Kind.CAPACITY, Kind.SWEEP) and len(documents) > 1:
             raise UsageError(f"{document.path} is {document.kind}: give it alone, or several runs of loadtrt")

@@ -66,7 +66,8 @@ def _one(config: RunConfig, nodes: bool, top: int | None) -> int:
     from loadtrt.cli.delivery import Delivery, Stopper, json_of, show
     from loadtrt.cli.profiling import deliver_exports, length_of, profile
     from loadtrt.cli.voice import Voice
-    from loadtrt.report.layer_tables import profile_text
+    from loadtrt.report.plain import plain
+    from loadtrt.report.profile_sections import profile as sections_of
 
     delivery, target = Delivery(), config.json_file
     with Stopper() as stopper:
@@ -74,7 +75,9 @@ def _one(config: RunConfig, nodes: bool, top: int | None) -> int:
         delivery.make(target, lambda: json_of(result))
         deliver_exports(config, result, profiled, delivery)
         if not config.quiet:
-            show(profile_text(result, nodes=nodes, top=top), sys.stderr if target == "-" else sys.stdout)
+            show(
+                plain(list(sections_of(result, "", nodes=nodes, top=top))), sys.stderr if target == "-" else sys.stdout
+            )
     delivery.finish()
     if result.failure is not None:
         raise EngineError(result.failure)
@@ -87,7 +90,8 @@ def _compare(config: Path | None, names: tuple[str, str], given: dict[str, Any],
     from loadtrt.cli.delivery import Delivery, json_of, show
     from loadtrt.cli.voice import Voice
     from loadtrt.measure.layer_comparison import compare_profiles
-    from loadtrt.report.layer_tables import comparison_text
+    from loadtrt.report.layer_comparison_sections import compared_profiles
+    from loadtrt.report.plain import plain
 
     for name in ("engine", "export_profile", "export_layer_info"):
         if given[name] is not None:
@@ -107,7 +111,7 @@ def _compare(config: Path | None, names: tuple[str, str], given: dict[str, Any],
     delivery = Delivery()
     delivery.make(target, lambda: json_of(comparison))
     if not quiet:
-        show(comparison_text(comparison, *names, top=top), sys.stderr if target == "-" else sys.stdout)
+        show(plain(list(compared_profiles(comparison, *names, top=top))), sys.stderr if target == "-" else sys.stdout)
     delivery.finish()
     return 0
 

@@ -1,4 +1,4 @@
-"""`loadtrt report`: finished results as a page, a comment, a table or another program's file."""
+"""`loadtrt report`: finished results in any of the formats of report/formats.py."""
 
 from __future__ import annotations
 
@@ -9,24 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from loadtrt.errors import UsageError
+from loadtrt.report.formats import FORMATS, format_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtrt.report.page.report import Loaded
-
-# Suffixes, each with its format; a longer one counts before a shorter.
-_SUFFIXES = {
-    ".trace.json": "trace",
-    ".perfetto.json": "trace",
-    ".html": "html",
-    ".htm": "html",
-    ".md": "md",
-    ".markdown": "md",
-    ".csv": "csv",
-    ".hlog": "hlog",
-}
-_FORMATS = ("html", "md", "csv", "hlog", "trace")
+    from loadtrt.report.formats import Format
 
 
 @click.command("report", short_help="Write results as a page, for a pull request, or as a table.")
@@ -35,7 +23,10 @@ _FORMATS = ("html", "md", "csv", "hlog", "trace")
     "-o", "--output", "outputs", multiple=True, metavar="FILE|-", help="Where to write (repeatable); - is stdout."
 )
 @click.option(
-    "--format", "format_", type=click.Choice(_FORMATS), help="Where the suffix says none.  [default: md on stdout]"
+    "--format",
+    "format_",
+    type=click.Choice([known.name for known in FORMATS]),
+    help="Format of outputs, instead of what the suffix says.  [default: md on stdout]",
 )
 def command(files: tuple[Path, ...], outputs: tuple[str, ...], format_: str | None) -> None:
     """Write results, of loadtrt run, sweep, capacity, plan-capacity and profile, in the format that the suffix says.
@@ -48,28 +39,28 @@ def command(files: tuple[Path, ...], outputs: tuple[str, ...], format_: str | No
     loadtrt report run.json -o run.trace.json         for ui.perfetto.dev
     """
     from loadtrt.cli.delivery import Delivery
+    from loadtrt.report.result_files import load
 
     targets = {target: _format_of(target, format_) for target in outputs or ("-",)}
     _check(files, outputs or ("-",))
     loaded = [load(file) for file in files]
-    texts = {format_: _text(loaded, format_) for format_ in dict.fromkeys(targets.values())}
+    texts = {wanted.name: wanted.text(loaded) for wanted in targets.values()}
     delivery = Delivery()
     for target, wanted in targets.items():
-        delivery.make(target, partial(texts.__getitem__, wanted))
+        delivery.make(target, partial(texts.__getitem__, wanted.name))
     delivery.finish()
 
 
-def _format_of(target: str, wanted: str | None) -> str:
-    """What to write there. Raises UsageError where neither the name nor the option says."""
-    if wanted is not None:
-        return wanted
-    if target == "-":
-        return "md"
-    for suffix, format_ in _SUFFIXES.items():
-        if target.lower().endswith(suffix):
-            return format_
-    suffixes = ", ".join(suffix for suffix in _SUFFIXES if suffix not in (".htm", ".markdown", ".perfetto.json"))
-    raise UsageError(f"-o {target}: the suffix says no format: name it {suffixes}, or add --format")
+def _format_of(target: str, name: str | None) -> Format:
+    """What to write there. Raises UsageError where neither the file's name nor --format says."""
+    if name is None and target == "-":
+        name = "md"
+    known = {format_.name: format_ for format_ in FORMATS}
+    wanted = known[name] if name is not None else format_of(target)
+    if wanted is None:
+        suffixes = ", ".join(format_.suffixes[0] for format_ in FORMATS)
+        raise UsageError(f"-o {target}: the suffix says no format: name it {suffixes}, or add --format")
+    return wanted
 
 
 def _check(files: Sequence[Path], outputs: Sequence[str]) -> None:
@@ -86,45 +77,3 @@ def _check(files: Sequence[Path], outputs: Sequence[str]) -> None:
     for file in files:
         if file.resolve() in written:
             raise UsageError(f"-o {file} is one of the results: the report would take its place; name another file")
-
-
-def load(file: Path) -> Loaded:
-    """A result of any kind that a report is made of. Raises UsageError."""
-    from loadtrt.report.documents import SCHEMAS, read_document, read_result
-    from loadtrt.report.page.report import Loaded
-
-    document = read_document(file)
-    if document.kind not in SCHEMAS:
-        kinds = "a run, a sweep, a search for capacity, a plan of a fleet or a profile"
-        raise UsageError(f"{file} is {document.kind}, of which there is no report: give {kinds} of loadtrt")
-    return Loaded(str(file), read_result(SCHEMAS[document.kind], document))
-
-
-def _text(loaded: Sequence[Loaded], format_: str) -> str:
-    """All results in one format. Raises UsageError for results that it has no place for."""
-    from loadtrt.measure.result import RunResult
-
-    match format_:
-        case "html":
-            from loadtrt.report.page.report import html_text
-
-            return html_text(loaded)
-        case "md":
-            from loadtrt.report.page.report import markdown_text
-
-            return markdown_text(loaded)
-        case "csv":
-            from loadtrt.report.csv_lines import csv_text
-
-            return csv_text(loaded)
-    run = loaded[0].result
-    if len(loaded) > 1 or not isinstance(run, RunResult):
-        given = f"here are {len(loaded)} files" if len(loaded) > 1 else f"{loaded[0].file} is none"
-        raise UsageError(f"{format_} is of one run, and {given}: give one run.json")
-    if format_ == "hlog":
-        from loadtrt.report.hdr import hdr_log
-
-        return hdr_log(run)
-    from loadtrt.report.perfetto import trace_json
-
-    return trace_json(run)

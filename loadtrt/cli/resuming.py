@@ -90,7 +90,7 @@ def carry_out(
 def unfinished(target: str | None, schema: type[_Result], *, resume: bool) -> _Result | None:
     """What the target's file holds, to go on with; None for a fresh start, which none but an empty file is written
     over for: what took hours is not lost to a name that was given twice. Raises UsageError."""
-    from loadtrt.report.documents import kind_of, read_document, read_result
+    from loadtrt.report.result_files import kind_of, read_file, read_result
 
     if target is None or target == "-":
         if resume:
@@ -100,7 +100,7 @@ def unfinished(target: str | None, schema: type[_Result], *, resume: bool) -> _R
     if not file.is_file() or not file.stat().st_size:
         return None
     try:
-        document = read_document(file)
+        document = read_file(file)
         found: str = document.kind
         before: Any = read_result(schema, document) if document.kind is kind else None
     except UsageError:

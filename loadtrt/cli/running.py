@@ -32,7 +32,7 @@ from loadtrt.lanes.session import Session, inputs_for, run_session
 from loadtrt.lanes.stopping import until_stopped
 from loadtrt.live.clocks import Clocks
 from loadtrt.records.records import UNSERVED
-from loadtrt.report.text import memory_text
+from loadtrt.report.formatting import memory_text
 
 _CLOSE_PATIENCE_S = 10.0
 
@@ -139,9 +139,9 @@ def _profile(
             delivery.make(config.json_file, lambda: json_of(result))
         deliver_exports(config, found, profiled, delivery)
         if not config.quiet:
-            from loadtrt.report.layer_tables import profile_text
+            from loadtrt.report.plain import terminal_text
 
-            show(profile_text(found), sys.stderr if late else sys.stdout)
+            show(terminal_text(found), sys.stderr if late else sys.stdout)
     if found.failure is not None:
         raise EngineError(found.failure)
     return EXIT_INTERRUPTED if found.outcome == "interrupted" else 0
@@ -246,9 +246,9 @@ def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: D
         delivery.make(config.export_output, outputs)
     delivery.make(config.junit, lambda: run_junit(result))
     if not config.quiet:
-        from loadtrt.report.tables import summary_text
+        from loadtrt.report.plain import terminal_text
 
-        show(summary_text(result), sys.stderr if config.json_file == "-" else sys.stdout)
+        show(terminal_text(result), sys.stderr if config.json_file == "-" else sys.stdout)
 
 
 def _exit_code(result: RunResult) -> int:

@@ -39,10 +39,10 @@ def command(config: Path | None, all_points: bool, resume: bool, **given: Any) -
     from loadtrt.capacity.sweep import Sweeper
     from loadtrt.cli.resuming import carry_out
     from loadtrt.measure.sweep_result import SweepResult
-    from loadtrt.report.sweep_tables import sweep_text
+    from loadtrt.report.plain import terminal_text
 
     make = partial(Sweeper, base, axes, all_points=all_points)
-    return _exit_code(carry_out(base, SweepResult, sweep_text, make, resume=resume))
+    return _exit_code(carry_out(base, SweepResult, terminal_text, make, resume=resume))
 
 
 def _base_and_axes(file: Path | None, given: dict[str, Any]) -> tuple[RunConfig, dict[str, tuple[Any, ...]]]:

@@ -16,13 +16,13 @@ from loadtrt.measure.result import RunResult
 from loadtrt.measure.summary import PERCENTILES
 from loadtrt.measure.sweep_result import SweepResult
 from loadtrt.records.records import METRICS
-from loadtrt.report.layer_columns import printable
+from loadtrt.report.formatting import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from loadtrt.measure.result import ObjectiveShare
-    from loadtrt.report.page.report import Loaded
+    from loadtrt.report.result_files import Loaded
 
 OBJECTIVES = 3  # the first ones; the verdict is on all
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
@@ -104,12 +104,13 @@ def _measured(line: dict[str, Any], run: RunResult | None, failure: str | None) 
 
 
 def _run(run: RunResult) -> dict[str, Any]:
-    engine, config, rates, telemetry = run.engine, run.config, run.throughput, run.telemetry
+    engine, rates, telemetry = run.engine, run.throughput, run.telemetry
     line: dict[str, Any] = {
         name: getattr(run, name) for name in ("outcome", "valid", "failure", "started", "run", "loadtrt")
     }
     line |= {name: getattr(run, name) for name in ("ok", "failed", "unserved", "dropped", "host_cores")}
-    line |= {name: config.options()[name] for name in ("contexts", "buffers", "arrivals")}
+    model = run.config.model
+    line |= {"contexts": model.contexts, "buffers": model.buffers, "arrivals": run.config.options()["arrivals"]}
     line |= {
         "verdict": run.verdict,
         "engine": engine.name,
@@ -148,7 +149,7 @@ def _run(run: RunResult) -> dict[str, Any]:
 
 
 def _objective(item: ObjectiveShare) -> dict[str, Any]:
-    values = (item.objective, item.verdict, item.value_ns, item.bad, item.bad_low, item.bad_high, item.effective)
+    values = (item.objective.text, item.verdict, item.value_ns, item.bad, item.bad_low, item.bad_high, item.effective)
     return dict(zip(_OF_OBJECTIVE, values, strict=True))
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from loadtrt.report.tables import objective_text, scenario_lines
+from loadtrt.report.run_verdict import objective_text, scenario_lines
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ def comparison_junit(comparison: Comparison) -> str:
 
 
 def _objective(item: ObjectiveShare, trusted: bool) -> _Case:
-    told = " ".join(" ".join(objective_text(item)).split()).removeprefix(f"objective {item.objective}: ")
-    return _judged(item.objective.text, told, item.verdict or "undecided", trusted)
+    return _judged(item.objective.text, objective_text(item), item.verdict or "undecided", trusted)
 
 
 def _scenario(found: ScenarioResult) -> _Case:

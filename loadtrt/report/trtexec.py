@@ -96,7 +96,7 @@ def _layer_json(times: LayerTimes) -> str:
 def layer_info_json(text: str) -> str:
     """--exportLayerInfo: the engine inspector's own JSON with control characters in its strings escaped, which 8.6
     leaves bare; nothing else is changed. Raises EngineError for text that is no JSON even then."""
-    from loadtrt.report.documents import refuse_constant  # with every kind of result: not on the way to a run
+    from loadtrt.report.result_files import refuse_constant  # with every kind of result: not on the way to a run
 
     def escape(string: re.Match[str]) -> str:
         return _CONTROL.sub(lambda sign: f"\\u{ord(sign[0]):04x}", string[0])

@@ -18,7 +18,7 @@ from loadtrt.engines.layers import parse_layers
 from loadtrt.errors import UsageError
 from loadtrt.measure.profile import LayerTimes, ProfilePass
 from loadtrt.records.records import COLUMNS, OK, Records
-from loadtrt.report.documents import Kind, content_of
+from loadtrt.report.result_files import Kind, content_of
 from loadtrt.report.trtexec import TIMES_KEYS
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.measure.layers import Layer
-    from loadtrt.report.documents import Document
+    from loadtrt.report.result_files import ResultFile
 
 _MOST_MS = 1e10  # 115 days: as ns still far from what int64 holds
 _LAYER_KEYS = ("timeMs", "averageMs")
 
 
-def read_times(source: Path | Document) -> Records:
+def read_times(source: Path | ResultFile) -> Records:
     """--exportTimes as records, one a query in the order of startH2d, all served, on lane 0; ns.
 
     trtexec stamps Enq by the host's clock and the rest by the GPU's, and nothing ties them together. So all instants
@@ -69,7 +69,7 @@ def stamp_step_ns(times: Records) -> int:
     return int(steps.max()) if not (stamps % steps).any() else 1
 
 
-def read_profile(source: Path | Document, layer_info: Path | None = None) -> ProfilePass:
+def read_profile(source: Path | ResultFile, layer_info: Path | None = None) -> ProfilePass:
     """--exportProfile as a pass, its layers joined by name with `layer_info` where that is given.
 
     The file tells neither tails nor whether a CUDA graph ran, nor, up to 8.3, medians (but of one
@@ -111,7 +111,7 @@ def read_profile(source: Path | Document, layer_info: Path | None = None) -> Pro
     )
 
 
-def read_layer_info(source: Path | Document) -> tuple[Layer, ...]:
+def read_layer_info(source: Path | ResultFile) -> tuple[Layer, ...]:
     """--exportLayerInfo, in the inspector's form up to 10 or from 11 on. Raises UsageError."""
     path, content = content_of(source, Kind.LAYERS)
     try:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import html
 
-from loadtrt.report.layer_columns import printable
-from loadtrt.report.text import shortened
+from loadtrt.report.formatting import printable, shortened
 
 CHARACTER = 6.6  # px of a character of the charts' 11 px text, on average, in a wide font
 

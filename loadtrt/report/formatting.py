@@ -1,19 +1,22 @@
-"""How results are written as text: numbers that may not be known, lines that keep to a width, columns."""
+"""Numbers that may not be known, intervals, and names as text; lines that keep to a width."""
 
 from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from loadtrt.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Iterable
 
     from loadtrt.measure.facts import MemoryBill
 
 UNKNOWN = "–"
+_STEP = 6
+_REFORMAT = re.compile(r"Reformatting CopyNode for (?:(In|Out)put Tensor (\d+) to (.+)|Network ((?:In|Out)put .+))")
 _WITHIN = re.compile(r"(?<=\d) (?=\d{3}\b|(?:[nµm]?s|m?J|W|MHz|[KMGT]?i?B|%)(?!\w))|(?<=[<±×]) | (?=<)")
 
 
@@ -38,10 +41,14 @@ def share_or(share: float | None) -> str:
 
 
 def between(low: float | None, high: float | None, shown: Callable[[float], str] = format_duration) -> str:
-    """An interval, of times where nothing else is said, as far as it is bounded."""
+    """An interval as far as it is bounded, of times unless `shown` says otherwise: "7.69 .. 9.02 ms"."""
     if low is None:
         return UNKNOWN if high is None else f"at most {shown(high)}"
-    return f"at least {shown(low)}" if high is None else f"{shown(low)} .. {shown(high)}"
+    if high is None:
+        return f"at least {shown(low)}"
+    first, last = shown(low), shown(high)
+    unit = last.rpartition(" ")[2]
+    return f"{first if unit.isdigit() else first.removesuffix(f' {unit}')} .. {last}"
 
 
 def percent_text(share: float) -> str:
@@ -83,18 +90,36 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
 
 
-def aligned(rows: Sequence[Sequence[str]], words: Collection[int] = (0,)) -> Iterator[str]:
-    """A line for each row: the columns in `words` to the left, the others, of numbers, to the right. An empty row is an
-    empty line."""
-    return (line.rstrip() for line in padded(rows, words))
+def printable(text: str) -> str:
+    """The text with what would break a line or steer a terminal (line feeds, escapes, ...) written as in Python."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
-def padded(rows: Sequence[Sequence[str]], words: Collection[int]) -> Iterator[str]:
-    """The same, with blanks up to the end of the last column."""
-    widths = [max(len(row[column]) for row in rows if row) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = enumerate(zip(row, widths, strict=False))  # an empty row has no cells
-        yield "  ".join(cell.ljust(width) if at in words else cell.rjust(width) for at, (cell, width) in cells)
+def short_names(names: Iterable[str], width: int) -> dict[str, str]:
+    """Each layer's name in at most `width` columns, cut in the middle; in more where two would look the same.
+
+    A reformat of TensorRT is named by what it serves, "input 0 of conv1": the type beside the name says the rest.
+    """
+    waiting = {name: _readable(name) for name in names}
+    short: dict[str, str] = {}
+    while waiting:
+        cut = {name: shortened(text, width) for name, text in waiting.items()}
+        alike = Counter([*cut.values(), *short.values()])
+        done = {name: text for name, text in cut.items() if alike[text] == 1 or text == waiting[name]}
+        short |= done
+        waiting = {name: text for name, text in waiting.items() if name not in done}
+        width += _STEP
+    return short
+
+
+def _readable(name: str) -> str:
+    name = printable(name)
+    match = _REFORMAT.fullmatch(name)
+    if not match:
+        return name or "(no name)"
+    if match[4]:
+        return f"network {match[4][0].lower()}{match[4][1:]}"
+    return f"{match[1].lower()}put {match[2]} of {match[3]}"
 
 
 def memory_text(memory: MemoryBill) -> str:

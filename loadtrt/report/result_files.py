@@ -54,15 +54,26 @@ _VERSIONS["loadtrt.comparison/1"] = Kind.RUN_COMPARISON  # which is only written
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """A file that was read. content: its JSON; only what makes its kind has been looked at."""
+class Loaded:
+    """A result with what to call it: the file from which it was read."""
+
+    file: str
+    result: Result
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFile:
+    """A file that was read.
+
+    content: its JSON, of which only what makes its kind was looked at.
+    """
 
     path: Path
     kind: Kind
     content: Any
 
 
-def read_document(path: Path) -> Document:
+def read_file(path: Path) -> ResultFile:
     """Read a file and tell its kind. Raises UsageError for one that is missing, no JSON, or of no kind."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -78,7 +89,7 @@ def read_document(path: Path) -> Document:
         if not text.lstrip().startswith(("{", "[")):
             what = "no JSON: give a result that --json wrote" if text.strip() else "empty; export it again"
         raise UsageError(f"{path} is {what}") from None
-    return Document(path, _kind_of(path, content), content)
+    return ResultFile(path, _kind_of(path, content), content)
 
 
 def refuse_constant(text: str) -> Any:
@@ -94,15 +105,15 @@ def finite(text: str) -> float:
     return number
 
 
-def content_of(source: Path | Document, kind: Kind) -> tuple[Path, Any]:
+def content_of(source: Path | ResultFile, kind: Kind) -> tuple[Path, Any]:
     """(path, content) of a file that must be of this kind. Raises UsageError."""
-    document = source if isinstance(source, Document) else read_document(source)
-    if document.kind is not kind:
-        raise UsageError(f"{document.path} is {document.kind}: give {kind}")
-    return document.path, document.content
+    given = source if isinstance(source, ResultFile) else read_file(source)
+    if given.kind is not kind:
+        raise UsageError(f"{given.path} is {given.kind}: give {kind}")
+    return given.path, given.content
 
 
-def read_result(schema: type[_Schema], source: Path | Document) -> _Schema:
+def read_result(schema: type[_Schema], source: Path | ResultFile) -> _Schema:
     """A result of loadtrt, whole. Raises UsageError."""
     path, content = content_of(source, kind_of(schema))
     try:
@@ -113,6 +124,15 @@ def read_result(schema: type[_Schema], source: Path | Document) -> _Schema:
         raise UsageError(
             f"{path} does not fit its schema {content['schema_version']}: {where}: {first['msg']}; write it again"
         ) from None
+
+
+def load(path: Path) -> Loaded:
+    """A result of any kind that a report is made of. Raises UsageError."""
+    file = read_file(path)
+    if file.kind not in SCHEMAS:
+        kinds = "a run, a sweep, a search for capacity, a plan of a fleet or a profile"
+        raise UsageError(f"{path} is {file.kind}, of which there is no report: give {kinds} of loadtrt")
+    return Loaded(str(path), read_result(SCHEMAS[file.kind], file))
 
 
 def kind_of(schema: type[BaseModel]) -> Kind:

@@ -1,4 +1,4 @@
-"""A run as sections, most telling first: how latencies are distributed, how the run went, where the time goes."""
+"""A run as sections: the headline, findings, how latencies are distributed, where the time goes, batches and lanes."""
 
 from __future__ import annotations
 
@@ -11,104 +11,62 @@ from loadtrt.measure.sampling import least_samples
 from loadtrt.measure.summary import PERCENTILES
 from loadtrt.records.records import METRICS
 from loadtrt.report.charts.bars import Bar, Stack, bars, stacks
-from loadtrt.report.charts.latency import Bound, Curve, shares, spectrum
-from loadtrt.report.charts.timeline import (
-    Phase,
-    Timeline,
-    grouped,
-    heat_map,
-    percentiles,
-    slow_phases,
-    throughput,
-)
-from loadtrt.report.page.facts import facts
-from loadtrt.report.page.gpu import gpu
-from loadtrt.report.page.headline import findings, headline
-from loadtrt.report.page.layers import layers
-from loadtrt.report.page.section import Figure, Name, Table, section, words
-from loadtrt.report.tables import lanes_text, phases_text
-from loadtrt.report.text import UNKNOWN, time_or
-from loadtrt.units import SECOND_NS, format_count, format_duration, plural
+from loadtrt.report.charts.latency import Curve, shares, spectrum
+from loadtrt.report.document import Figure, Name, Table, section, words
+from loadtrt.report.formatting import UNKNOWN, percent_text, time_or
+from loadtrt.report.profile_sections import layers
+from loadtrt.report.run_timeline import gpu, over_time
+from loadtrt.report.run_verdict import findings, headline, objectives
+from loadtrt.report.settings import bounds_of, facts
+from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from loadtrt.measure.result import Batches, RunResult, Steadiness
-    from loadtrt.report.page.section import Block, Section
+    from loadtrt.measure.result import Batches, RunResult
+    from loadtrt.report.document import Block, Section
 
 _MARKED = ("p50", "p90", "p99", "p99.9")
-_MOST_REQUESTS = 1 << 53  # that a file may claim
 _MOST_BARS = 64  # lanes or sizes of batches
+_MOST_LANES = 16  # that a terminal lists
+_MOST_SIZES = 6  # of batches, in a sentence
 _ALIKE = 0.01  # means closer than that have one line
-_WARMUP_SHARE = 0.35  # of the measured time: a longer warm-up is not drawn before it
-_DRAIN_SHARE = 0.01  # a shorter drain is not seen
 _OF_PARTS = ("p50", "p90", "p99")
 _PARTS = ("queue", "h2d", "compute", "d2h", "other")
 
 
 def run(result: RunResult, file: str, key: str) -> Iterator[Section]:
-    """file: what to call it. key: an id that no other result on the page has."""
+    """A run, the most important first.
+
+    file: what to call the result's file.
+    key: an id that no other result of the document has.
+    """
     yield headline(result, file)
+    yield objectives(result)
     yield findings(result)
     if result.ok:
-        yield section("Latency", *latency(result))
-        yield section("Over time", *_over_time(result))
-        yield section("Where the time goes", *_parts(result))
+        yield section("Latency", *latency(result), bare=True)
+        yield over_time(result)
+        yield section("Where the time goes", *_parts(result), only="page")
         if result.mix:
-            yield section("Mix", _mix(result))
+            yield section("Mix", _mix(result), bare=True)
         if result.batches is not None and result.batches.counts:
-            yield section("Batches", *_batches(result.batches))
-        yield section("Lanes", *_lanes(result))
+            yield section("Batches", *_batches(result.batches), bare=True)
+        yield section("Lanes", *_lanes(result), bare=True)
+    else:
+        yield over_time(result)
     if result.profile is not None:
         yield from layers(result.profile)
-    if result.telemetry is not None:
-        yield gpu(result.telemetry, timeline_of(result))
+    yield gpu(result)
     yield facts(result, file, key)
 
 
 def histogram_of(result: RunResult, metric: str) -> Histogram | None:
-    """None where the file holds none, an empty one, or what cannot be one."""
-    try:
-        histogram = Histogram.from_dict(result.histograms[metric])
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
+    """A metric's histogram; None where no request was counted."""
+    if metric not in result.histograms:
         return None
-    known = [value for value in (histogram.sum, histogram.min, histogram.max) if isinstance(value, int) and value >= 0]
-    right = len(known) == 3 and known[1] <= known[2] and 0 < histogram.count <= _MOST_REQUESTS
-    return histogram if right and int(histogram.counts.min()) >= 0 else None
-
-
-def bounds_of(result: RunResult, metric: str) -> list[Bound]:
-    """The objectives that bind a metric."""
-    found = []
-    for item in result.objectives:
-        objective = item.objective
-        if objective.metric_name == metric:
-            found.append(Bound(objective.text, objective.rank, objective.bound_ns, item))
-    return found
-
-
-def objective_levels(result: RunResult, percentile: str) -> list[tuple[str, int]]:
-    """(name, ns) of the objectives that bind that percentile of latency."""
-    found = [bound for bound in bounds_of(result, "latency") if bound.name.startswith(f"latency.{percentile} ")]
-    return [(bound.name, bound.bound_ns) for bound in found]
-
-
-def timeline_of(result: RunResult) -> Timeline:
-    """The run's time axis: up to the last completion, with its phases."""
-    phases, end_ns = result.phases, max(result.phases.measure_ns, len(result.intervals) * SECOND_NS - SECOND_NS + 1)
-    drawn = []
-    if 0 < phases.warmup_ns <= _WARMUP_SHARE * end_ns:
-        drawn.append(Phase("warm-up", "edge", -phases.warmup_ns, 0))
-    if result.steadiness is not None:
-        if result.steadiness.transient_ns:
-            drawn.append(Phase("transient", "transient", 0, result.steadiness.transient_ns))
-        slow, stall = result.steadiness.slow, result.steadiness.stall
-        drawn += [Phase("slow", "behind", slow.start_ns, slow.end_ns)] if slow else []
-        drawn += [Phase("stood still", "still", stall.start_ns, stall.start_ns + stall.longest_ns)] if stall else []
-    if phases.drain_ns >= _DRAIN_SHARE * end_ns:
-        drawn.append(Phase("drain", "edge", max(end_ns - phases.drain_ns, 0), end_ns))
-    drawn += slow_phases(result.intervals)
-    return Timeline(end_ns, max(end_ns - phases.drain_ns, 1), tuple(drawn))
+    histogram = Histogram.from_dict(result.histograms[metric])
+    return histogram if histogram.count else None
 
 
 def latency(result: RunResult) -> Iterator[Block]:
@@ -136,57 +94,26 @@ def _alike(one: Histogram, other: Histogram) -> bool:
 
 def _metrics(result: RunResult) -> Table:
     rows = []
-    found = result.metrics
-    copies = found["h2d"].max_ns if "h2d" in found else None
+    summaries = result.metrics
+    copies = summaries["h2d"].max_ns if "h2d" in summaries else None
     for metric in METRICS:
-        summary = found.get(metric.name)
+        summary = summaries.get(metric.name)
         if summary is None or not summary.max_ns or (metric.name == "device" and not copies):
             continue  # a phase this engine does not have, or a sum of one
         values = [*(summary.percentiles_ns.get(name) for name in PERCENTILES), summary.max_ns, summary.mean_ns]
         rows.append((metric.name, *map(time_or, values), metric.help))
-    latencies = found["latency"].percentiles_ns if "latency" in found else {}
+        if metric.name == "latency" and summary.margins:
+            margins = [summary.margins.get(name) for name in (*PERCENTILES, "max", "mean")]
+            texts = ("" if margin is None else percent_text(margin) for margin in margins)
+            rows.append(("  95 % ±", *texts, "how far the numbers above may be off, as the sample tells"))
+    latencies = summaries["latency"].percentiles_ns if "latency" in summaries else {}
     missing = [name for name, value in latencies.items() if value is None and name in PERCENTILES]
     needs = ", ".join(f"{name} takes {format_count(least_samples(PERCENTILES[name]))}" for name in missing)
-    note = f"{UNKNOWN} not supported by {plural(found['latency'].count, 'request')}: {needs}" if needs else ""
+    note = f"{UNKNOWN} not supported by {plural(summaries['latency'].count, 'request')}: {needs}" if needs else ""
     if not result.percentiles_exact:
         note += f"{'; ' if note else ''}percentiles from histograms, within 0.4 %"
-    return Table(("", *PERCENTILES, "max", "mean", "is"), tuple(rows), last=True, note=note)
-
-
-def _over_time(result: RunResult) -> Iterator[Block]:
-    yield words(phases_text(result))
-    if result.steadiness is not None:
-        yield words(_steadiness(result.steadiness))
-    if len(result.intervals) < 2:
-        yield words("The run was too short for charts over time: they have a point a second.")
-        return
-    timeline, bounds = timeline_of(result), bounds_of(result, "latency")
-    each = grouped(len(result.intervals))
-    note = "a point a second" if each == 1 else f"a point every {each} s"
-    yield Figure("Throughput", throughput(result.intervals, timeline, result.config.model.load.course()), note)
-    greatest = "" if each == 1 else ": the greatest of its seconds'"
-    yield Figure("Latency", percentiles(result.intervals, timeline, bounds), f"{note}{greatest}")
-    if any(count > 0 for interval in result.intervals for count in interval.latency_counts.values()):
-        yield Figure(
-            "Heat map", heat_map(result.intervals, timeline, bounds), "requests by second and latency, darker for more"
-        )
-    else:
-        yield words("No heat map: this file is from a loadtrt that did not keep latencies second by second.")
-
-
-def _steadiness(seen: Steadiness) -> str:
-    found = [f"the first {format_duration(seen.transient_ns)} were not yet steady"] if seen.transient_ns else []
-    if seen.drift_ratio is not None:
-        found.append(f"latency at the end was {seen.drift_ratio:.2f} × that at the beginning")
-    if seen.overloaded:
-        found.append("requests came faster than they were served")
-    if seen.slow is not None:
-        found.append(f"it was slow from {format_duration(seen.slow.start_ns)} to {format_duration(seen.slow.end_ns)}")
-    if seen.stall is not None:
-        found.append(f"it stood still for {format_duration(seen.stall.longest_ns)}")
-    if seen.transient_ns is None and not seen.overloaded:
-        found.append("whether it was steady cannot be told")
-    return "; ".join(found) or "no transient, drift or overload was found"
+    header = ("", *PERCENTILES, "max", "mean", "is")
+    return Table(header, tuple(rows), last=1, note=note, detail=(len(header) - 1,))
 
 
 def _parts(result: RunResult) -> Iterator[Block]:
@@ -237,7 +164,11 @@ def _batches(batches: Batches) -> Iterator[Block]:
     found: Counter[int] = Counter()
     for size, count in batches.counts.items():
         found[(size - 1) // each] += count
-    yield words(f"{batches.mean:.2f} requests in a batch on average, {100 * batches.padded:.1f} % computed for nobody")
+    most = sorted(batches.counts.items(), key=lambda item: -item[1])[:_MOST_SIZES]
+    yield words(
+        f"batches of {batches.mean:.2f} requests on average, {percent_text(batches.padded)} padding; "
+        f"most often {', '.join(f'{size} ({percent_text(count / total)})' for size, count in most)}"
+    )
     drawn = [
         Bar(
             str(place + 1) if each == 1 else f"{place * each + 1} to {(place + 1) * each}",
@@ -252,7 +183,7 @@ def _batches(batches: Batches) -> Iterator[Block]:
 
 def _lanes(result: RunResult) -> Iterator[Block]:
     lanes = result.lanes
-    yield words(lanes_text(result))
+    yield words(_lanes_text(result))
     if 1 < len(lanes) <= _MOST_BARS:
         counts = [Bar(f"lane {lane.lane}", lane.requests, format_count(lane.requests)) for lane in lanes]
         yield Figure("Requests", bars("Requests by lane", f"{plural(len(lanes), 'lane')}.", counts))
@@ -265,4 +196,19 @@ def _lanes(result: RunResult) -> Iterator[Block]:
             for lane in lanes
         ),
         folded=f"{plural(len(lanes), 'lane')} as a table",
+        only="" if 1 < len(lanes) <= _MOST_LANES else "page",
     )
+
+
+def _lanes_text(result: RunResult) -> str:
+    """All lanes together, the host and the clock, on one line."""
+    texts = []
+    if result.fairness is not None and len(result.lanes) > 1:
+        texts.append(f"fairness {result.fairness:.3f}")
+    if result.overlap is not None:
+        busy, computing = result.overlap.busy_fraction, result.overlap.lanes_computing
+        texts.append(f"computing {100 * busy:.1f} % of the time, {computing:.2f} lanes at once")
+    texts.append(f"host {result.host_cores:.2f} cores")
+    if result.clock is not None:
+        texts.append(f"GPU clock ± {format_duration(max(result.clock.error_ns, result.clock.drift_ns))}")
+    return " · ".join(texts)

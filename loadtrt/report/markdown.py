@@ -7,16 +7,23 @@ import html
 import re
 from typing import TYPE_CHECKING
 
-from loadtrt.report.layer_columns import printable
-from loadtrt.report.page.section import Badge, Code, Figure, Name, Notice, Table, Tiles, Words
+from loadtrt.report.document import Badge, Code, Figure, Name, Named, Notice, Table, Tiles, Words
+from loadtrt.report.formatting import printable
+from loadtrt.report.sections import sections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from loadtrt.report.page.section import Block, Cell, Section
+    from loadtrt.report.document import Block, Cell, Section
+    from loadtrt.report.result_files import Loaded
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>|~&#$])")
 _SIGNS = {"good": "✅", "bad": "❌", "open": "❔", "plain": ""}
+
+
+def markdown_text(loaded: Sequence[Loaded]) -> str:
+    """All results as Markdown."""
+    return markdown(list(sections(loaded)))
 
 
 def markdown(sections: Sequence[Section]) -> str:
@@ -32,6 +39,8 @@ def markdown(sections: Sequence[Section]) -> str:
 
 def _block(block: Block) -> str:
     match block:
+        case Words(only="terminal") | Table(only="terminal"):
+            return ""
         case Words(pieces):
             return _paragraph("".join(map(_inline, pieces)).strip())
         case Tiles(tiles):
@@ -54,8 +63,7 @@ def _block(block: Block) -> str:
 
 
 def _table(table: Table) -> str:
-    last = len(table.header) - 1
-    left = [place < table.words or (table.last and place == last) for place in range(len(table.header))]
+    left = list(map(table.left, range(len(table.header))))
     rows = [[_inline(cell) for cell in row] for row in table.rows]
     made = "\n".join(_lines([_escaped(cell) for cell in table.header], left, rows))
     made += f"\n\n<sub>{_escaped(table.note)}</sub>" if table.note else ""
@@ -77,6 +85,9 @@ def _inline(piece: Cell) -> str:
     match piece:
         case Badge(text, tone):
             return f"{_SIGNS[tone]} **{_escaped(text)}**".strip()
+        case Named(name, before, after, below):
+            lines = "".join(f"<br>{_escaped(line)}" for line in below)
+            return f"{_escaped(before)}{_inline(Name(name))}{_escaped(after)}{lines}"
         case Name():
             return _code(printable(piece))
         case str():

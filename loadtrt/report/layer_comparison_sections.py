@@ -1,12 +1,13 @@
-"""Two profiles beside each other as text: a pure function of their comparison."""
+"""Two profiles side by side as sections: what B saves, in sum, by type and row by row."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from loadtrt.report.layer_columns import NamedRow, named_table, printable, table, wide
-from loadtrt.report.text import UNKNOWN
+from loadtrt.report.charts.bars import Bar, bars
+from loadtrt.report.document import Figure, Name, Named, Section, Table, known_columns, section, words
+from loadtrt.report.formatting import UNKNOWN
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         RowSide,
     )
     from loadtrt.measure.layer_matching import MatchedBy
+    from loadtrt.report.document import Block, Cell
 
 _MATCHED: dict[MatchedBy | None, str] = {
     "nodes": "by the model's nodes",
@@ -28,45 +30,59 @@ _MATCHED: dict[MatchedBy | None, str] = {
     "served layer": "by the layer they serve",
     "signature": "by type and shapes alone (≈)",
 }
+_BARS = 15
+PAGE_ROWS = 60  # of each table
 
 
-def comparison_text(comparison: LayerComparison, name_a: str, name_b: str, *, top: int | None = None) -> str:
-    """What B saves, in sum, row by row and by type. name_a, name_b: what to call the engines; top: only that many rows
-    of what is in both, of what is in A alone, and of what is in B alone. Ends with a newline."""
-    return "\n".join(map(printable, _lines(comparison, name_a, name_b, top))) + "\n"
+def compared_profiles(
+    comparison: LayerComparison, name_a: str, name_b: str, *, top: int | None = None
+) -> Iterator[Section]:
+    """The verdict first.
 
-
-def _lines(comparison: LayerComparison, name_a: str, name_b: str, top: int | None) -> Iterator[str]:
-    yield ""
-    for letter, name, side in (("A", name_a, comparison.a), ("B", name_b, comparison.b)):
-        yield from wide(f"{letter}  {name}: {_side(side, name)}", more="   ")
-    for place, remark in enumerate(remarks(comparison)):
-        yield from wide(remark, "  " if place else "")
-    yield from _both(comparison, top)
-    yield from _alone(comparison, "A", [(row.a, row) for row in comparison.rows if not row.b.layers], top)
-    yield from _alone(comparison, "B", [(row.b, row) for row in comparison.rows if not row.a.layers], top)
+    name_a, name_b: what to call the engines.
+    top: how many rows to list of what is in both, of what is in A alone, and of what is in B alone.
+    """
+    names = (("A", name_a, comparison.a), ("B", name_b, comparison.b))
+    head = [words(f"{letter}  ", Name(name), f": {_side(side, name)}") for letter, name, side in names]
+    head += [words(line) for lines in (_verdict, _warnings, _gist) for line in lines(comparison)]
+    yield Section(("Two profiles, layer by layer",), tuple(head), level=1)
+    yield section("In both", *_both(comparison, top), bare=True)
+    for letter, rows in (
+        ("A", [(row.a, row) for row in comparison.rows if not row.b.layers]),
+        ("B", [(row.b, row) for row in comparison.rows if not row.a.layers]),
+    ):
+        timed = sorted((item for item in rows if item[0].time_ns), key=lambda item: -item[0].time_ns)
+        if timed:
+            total = format_duration(sum(side.time_ns for side, _ in timed))
+            yield section(f"only in {letter}: {total}", *_alone(comparison, timed, top))
     idle = sum(not row.a.time_ns and not row.b.time_ns for row in comparison.rows)
     if idle:
-        yield ""
-        yield f"{plural(idle, 'row')} took no time on either side"
+        yield section("Idle", words(f"{plural(idle, 'row')} took no time on either side"), bare=True)
+    yield section("By type", *_by_type(comparison), bare=True)
+
+
+def _by_type(comparison: LayerComparison) -> Iterator[Block]:
+    kinds = [kind for kind in comparison.kinds if kind.a_ns or kind.b_ns]
+    if kinds:
+        pairs = [
+            bar
+            for kind in kinds[:_BARS]
+            for bar in (
+                Bar(f"{kind.kind or 'unknown'} A", kind.a_ns, format_duration(kind.a_ns), "f1"),
+                Bar("B", kind.b_ns, format_duration(kind.b_ns), "f2"),
+            )
+        ]
+        yield Figure("By type", bars("Time by type of layer, A above B", "Per inference.", pairs), "A above B")
     if comparison.kinds and not _untyped(comparison):
-        yield ""
-        yield from _kinds(comparison)
-
-
-def remarks(comparison: LayerComparison) -> Iterator[str]:
-    """What it comes to, and what a reader must know, in sentences; the verdict first."""
-    yield from _verdict(comparison)
-    yield from _warnings(comparison)
-    yield from _gist(comparison)
+        yield _kinds(comparison)
 
 
 def _side(side: PassTotals, name: str) -> str:
     engine = side.engine
-    words = [engine.name] if engine and engine.name != name else []
-    words += [f"batch {engine.batch}"] if engine else []
-    words += [side.mode or "mode not told", plural(side.layers, "layer"), plural(side.inferences, "inference")]
-    return ", ".join(words)
+    texts = [engine.name] if engine and engine.name != name else []
+    texts += [f"batch {engine.batch}"] if engine else []
+    texts += [side.mode or "mode unknown", plural(side.layers, "layer"), plural(side.inferences, "inference")]
+    return ", ".join(texts)
 
 
 def _verdict(comparison: LayerComparison) -> Iterator[str]:
@@ -75,7 +91,7 @@ def _verdict(comparison: LayerComparison) -> Iterator[str]:
     if whole is not None:
         yield f"B is {_times(whole)} as fast as A: inference without profiler {_change(a.inference_ns, b.inference_ns)}"
     elif comparison.speedup is None:
-        yield "no speed-up can be told: in one of them no layer took time"
+        yield "the speed-up is unknown: in one of the two no layer took time"
     if comparison.speedup is not None:
         speedup = _times(comparison.speedup)
         yield f"sum of layers under the profiler: {_change(a.layers_ns, b.layers_ns)}, {speedup} as fast"
@@ -106,13 +122,13 @@ def _warnings(comparison: LayerComparison) -> Iterator[str]:
             yield "batches differ in size, and times are of whole batches"
     strangers = [letter for letter, side in (("A", a), ("B", b)) if not side.engine]
     if strangers:
-        yield f"{', '.join(strangers)}: batch, device and runtime are not told, and may differ"
+        yield f"{', '.join(strangers)}: batch, device and runtime are unknown, and may differ"
     for letter, side in (("A", a), ("B", b)):
         if side.engine and side.engine.outcome != "completed":
             failure = f" ({side.engine.failure})" if side.engine.failure else ""
-            yield f"{letter}: {side.engine.outcome}{failure}, and shown as far as it went"
+            yield f"{letter}: {side.engine.outcome}{failure}, what was timed until then is shown"
     if a.mode and b.mode and a.mode != b.mode:
-        yield f"A ran as {a.mode} and B as {b.mode}: what differs may be that"
+        yield f"A ran as {a.mode} and B as {b.mode}: that may be the difference"
 
 
 def _settings(engine: ProfiledEngine) -> dict[str, str]:
@@ -134,12 +150,12 @@ def _gist(comparison: LayerComparison) -> Iterator[str]:
                 "what other layers save go there"
             )
     counts = Counter(row.matched_by for row in comparison.rows)
-    matched = [f"{format_count(counts[by])} {words}" for by, words in _MATCHED.items() if counts[by]]
+    matched = [f"{format_count(counts[by])} {how}" for by, how in _MATCHED.items() if counts[by]]
     if matched:
         yield f"rows matched: {', '.join(matched)}"
     for letter, side in untyped.items():
         yield (
-            f"{letter} tells only names of layers, so types and reformats are not compared: "
+            f"{letter} has only names of layers, so types and reformats are not compared: "
             + (
                 "profile a plan of detailed verbosity in full TensorRT or RTX"
                 if side.engine
@@ -152,73 +168,78 @@ def _untyped(comparison: LayerComparison) -> dict[str, PassTotals]:
     return {letter: side for letter, side in (("A", comparison.a), ("B", comparison.b)) if not side.typed}
 
 
-def _both(comparison: LayerComparison, top: int | None) -> Iterator[str]:
-    """What both have, by how much it changed: what became slower stands among the first where it matters."""
+def _both(comparison: LayerComparison, top: int | None) -> Iterator[Block]:
+    """What both have, by how much it changed: what became slower is among the first where it matters."""
     changed = [row for row in comparison.rows if row.matched_by and (row.a.time_ns or row.b.time_ns)]
     changed.sort(key=lambda row: (-abs(row.saved_ns), -row.a.time_ns))
     shown = changed[:top]
     if not shown:
         return
-    rows = []
-    for row in shown:
-        cells = (
+    rows: list[tuple[Cell, ...]] = [
+        (
             format_duration(row.a.time_ns),
             format_duration(row.b.time_ns),
             _saved(row.saved_ns),
             _times(row.speedup),
             _precisions(row),
             _kind(row),
+            _named(comparison, row),
         )
-        rows.append(_named(comparison, row, cells))
-    yield ""
-    yield from named_table(("A", "B", "saved", "speed-up", "precision", "type", "layer"), rows)
+        for row in shown
+    ]
+    header = ("A", "B", "saved", "speed-up", "precision", "type", "layer")
+    yield _table(header, rows)
     rest = changed[len(shown) :]
     if rest:
-        yield f"{plural(len(rest), 'more row')}: {_saved(sum(row.saved_ns for row in rest))} saved"
-    if any(row.after for row in rows):
-        yield "(n → m): n layers of A do what m of B do"
+        yield words(f"{plural(len(rest), 'more row')}: {_saved(sum(row.saved_ns for row in rest))} saved")
+    if any(_counts(row) for row in shown):
+        yield words("(n → m): n layers of A do what m of B do")
 
 
-def _alone(
-    comparison: LayerComparison, name: str, found: Sequence[tuple[RowSide, LayerRow]], top: int | None
-) -> Iterator[str]:
+def _alone(comparison: LayerComparison, timed: Sequence[tuple[RowSide, LayerRow]], top: int | None) -> Iterator[Block]:
     """What one side has alone, longest first."""
-    timed = sorted((item for item in found if item[0].time_ns), key=lambda item: -item[0].time_ns)
-    if not timed:
-        return
-    yield ""
-    yield f"only in {name}: {format_duration(sum(side.time_ns for side, _ in timed))}"
     shown = timed[:top]
-    rows = [_named(comparison, row, (format_duration(side.time_ns), _words(side), _kind(row))) for side, row in shown]
-    yield from named_table(("time", "precision", "type", "layer"), rows)
+    rows: list[tuple[Cell, ...]] = [
+        (format_duration(side.time_ns), _words(side), _kind(row), _named(comparison, row)) for side, row in shown
+    ]
+    yield _table(("time", "precision", "type", "layer"), rows)
     rest = timed[len(shown) :]
     if rest:
-        yield f"{plural(len(rest), 'more row')}: {format_duration(sum(side.time_ns for side, _ in rest))}"
+        yield words(f"{plural(len(rest), 'more row')}: {format_duration(sum(side.time_ns for side, _ in rest))}")
 
 
-def _kinds(comparison: LayerComparison) -> Iterator[str]:
-    def row(name: str, layers: tuple[int, int], a_ns: float, b_ns: float, speedup: float | None) -> Sequence[str]:
+def _table(header: tuple[str, ...], rows: list[tuple[Cell, ...]]) -> Table:
+    """Numbers, then words: precision, type and the layer's name."""
+    kept, cells = known_columns(header, rows, ("precision", "type"), ("",))
+    return Table(kept, cells, words=0, last=1 + ("precision" in kept) + ("type" in kept))
+
+
+def _kinds(comparison: LayerComparison) -> Table:
+    def row(name: str, layers: tuple[int, int], a_ns: float, b_ns: float, speedup: float | None) -> tuple[str, ...]:
         counts = f"{layers[0]} → {layers[1]}"
         return name, counts, format_duration(a_ns), format_duration(b_ns), _saved(a_ns - b_ns), _times(speedup)
 
     rows = [
-        row(item.kind or "not told", (item.a_layers, item.b_layers), item.a_ns, item.b_ns, item.speedup)
+        row(item.kind or "unknown", (item.a_layers, item.b_layers), item.a_ns, item.b_ns, item.speedup)
         for item in comparison.kinds
     ]
     a, b = comparison.a, comparison.b
     rows.append(row("all", (a.layers, b.layers), a.layers_ns, b.layers_ns, comparison.speedup))
-    yield from table(("type", "layers", "A", "B", "saved", "speed-up"), rows)
+    return Table(("type", "layers", "A", "B", "saved", "speed-up"), tuple(rows))
 
 
-def _named(comparison: LayerComparison, row: LayerRow, cells: Sequence[str]) -> NamedRow:
+def _named(comparison: LayerComparison, row: LayerRow) -> Named:
     """The row by its longest layer in A, or in B where A has none; a reformat by the layer it serves."""
     before = "≈ " if row.matched_by == "signature" else ""
     named = row
     if row.serves is not None:
         before, named = "for ", comparison.rows[row.serves]
+    return Named(_longest(named).name, before, _counts(row))
+
+
+def _counts(row: LayerRow) -> str:
     counts = (len(row.a.layers), len(row.b.layers))
-    after = f" ({counts[0]} → {counts[1]})" if row.matched_by and counts != (1, 1) else ""
-    return NamedRow(cells, _longest(named).name, before, after)
+    return f" ({counts[0]} → {counts[1]})" if row.matched_by and counts != (1, 1) else ""
 
 
 def _longest(row: LayerRow) -> RowLayer:

@@ -6,15 +6,18 @@ import re
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+import loadtrt
 from loadtrt.report.charts.svg import element, escaped
-from loadtrt.report.page.section import Badge, Code, Data, Figure, Name, Notice, Table, Tiles, Words
-from loadtrt.report.page.style import STYLE
-from loadtrt.report.text import unbroken
+from loadtrt.report.document import Badge, Code, Data, Figure, Name, Named, Notice, Table, Tiles, Words
+from loadtrt.report.formatting import unbroken
+from loadtrt.report.sections import sections, title_of
+from loadtrt.report.style import STYLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from loadtrt.report.page.section import Block, Cell, Section, Tile
+    from loadtrt.report.document import Block, Cell, Section, Tile
+    from loadtrt.report.result_files import Loaded
 
 # Were a name to slip through unescaped, the browser would still run no script and fetch nothing.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -26,6 +29,11 @@ _HATCH = (
 _BREAKS = re.compile("([,/=])(?=.)")  # where a long name may go on in the next line
 _OPTION = re.compile(r"(?<!\S)(--[\w-]+)")  # whose hyphens a browser would end a line at
 _GLYPHS = {"good": "✓ ", "bad": "✗ ", "open": "? ", "plain": ""}
+
+
+def html_text(loaded: Sequence[Loaded]) -> str:
+    """All results as one HTML page."""
+    return page(title_of(loaded), list(sections(loaded)), f"Made by loadtrt {loadtrt.__version__}.")
 
 
 def page(title: str, sections: Sequence[Section], footer: str) -> str:
@@ -53,10 +61,12 @@ def _contents(results: Sequence[tuple[int, Section]]) -> str:
 
 
 def _section(place: int, item: Section) -> str:
-    rank = f"h{item.level}"
+    rank, blocks = f"h{item.level}", list(_blocks(item.blocks))
+    if item.level > 1 and not any(blocks):
+        return ""
     heading = f'<{rank} id="part-{place}">{"".join(map(_inline, item.title))}'
     heading += f"{_badges(item)}</{rank}>"
-    return "\n".join(["<section>", heading, *_blocks(item.blocks), "</section>"])
+    return "\n".join(["<section>", heading, *blocks, "</section>"])
 
 
 def _badges(item: Section) -> str:
@@ -66,12 +76,14 @@ def _badges(item: Section) -> str:
 def _blocks(blocks: Sequence[Block]) -> Iterator[str]:
     """Charts that follow each other stand side by side."""
     for charts, group in groupby(blocks, lambda block: isinstance(block, Figure)):
-        parts = [_block(block) for block in group]
+        parts = [text for block in group if (text := _block(block))]
         yield '<div class="charts">' + "\n".join(parts) + "</div>" if charts else "\n".join(parts)
 
 
 def _block(block: Block) -> str:
     match block:
+        case Words(only="terminal") | Table(only="terminal"):
+            return ""
         case Words(pieces):
             return f"<p>{''.join(map(_inline, pieces))}</p>"
         case Tiles(tiles):
@@ -95,6 +107,9 @@ def _inline(piece: Cell) -> str:
     match piece:
         case Badge(text, tone):
             return f'<span class="badge {tone}">{_GLYPHS[tone]}{_text(text)}</span>'
+        case Named(name, before, after, below):
+            lines = "".join(f"<br><small>{_text(line)}</small>" for line in below)
+            return f"{_text(before)}{_inline(Name(name))}{_text(after)}{lines}"
         case Name():
             return "<code>" + _BREAKS.sub(r"\1<wbr>", escaped(piece)) + "</code>"
         case str():
@@ -114,13 +129,12 @@ def _notice(notice: Notice) -> str:
 
 
 def _table(table: Table) -> str:
-    last = len(table.header) - 1
-    left = [place < table.words or (table.last and place == last) for place in range(len(table.header))]
+    left = list(map(table.left, range(len(table.header))))
     head = "".join(
         f'<th scope="col"{"" if at_left else _RIGHT}>{_text(cell)}</th>'
         for cell, at_left in zip(table.header, left, strict=True)
     )
-    long = table.last and any(row[-1] for row in table.rows)
+    long = bool(table.last) and any(row[-1] for row in table.rows)
     rows = "".join(f"<tr>{_row(row, left, long)}</tr>\n" for row in table.rows)
     made = f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>'
     if table.note:

@@ -1,4 +1,4 @@
-"""Runs side by side in trtexec's terms, each a result of loadtrt or trtexec's times. Pure."""
+"""Runs side by side as sections, in trtexec's terms: each a result of loadtrt or trtexec's times."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from loadtrt.measure.margin import rate_margin
 from loadtrt.measure.measured import Measured
 from loadtrt.measure.summary import summarize
 from loadtrt.records.records import METRICS, Records
-from loadtrt.report.layer_columns import printable
-from loadtrt.report.text import UNKNOWN, aligned, wrapped
+from loadtrt.report.document import Name, Notice, Section, Table, known_columns, section, words
+from loadtrt.report.formatting import UNKNOWN
+from loadtrt.report.settings import compared_settings
 from loadtrt.report.trtexec_read import stamp_step_ns
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count, format_duration, plural
 
@@ -21,21 +22,23 @@ if TYPE_CHECKING:
 
     from loadtrt.measure.regression import Comparison, Judged, Ratio
     from loadtrt.measure.result import RunResult
+    from loadtrt.report.document import Block, Cell, Tone
 
 _SHOWN = ("p50", "p90", "p99", "mean")
 _DEVICE = ("device", "enqueue", "h2d", "compute", "d2h")  # what trtexec measures, too
-_OPTIONS = (
-    *("contexts", "buffers", "scenario", "arrivals", "rate", "stages", "bursts", "burstiness", "trace"),
-    *("mix", "batcher", "max_queue"),
-)
+_TONES: dict[str, Tone] = {"regressed": "bad", "not regressed": "good"}
 _WARMUP_NS = 200 * MILLISECOND_NS  # trtexec's default
 _COARSE = 0.05  # of a mean: stamps with larger steps say nothing of single values
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One run of a side. settings: what runs may differ in, None where trtexec's times do not tell; writer: of the
-    file, "" where its times do not tell; notes: sentences without their subject."""
+    """One run of a side.
+
+    settings: what runs may differ in; None for trtexec's times, which do not have them.
+    writer: who wrote the file; "" where its times do not say.
+    notes: sentences without their subject.
+    """
 
     title: str
     measured: Measured
@@ -53,30 +56,27 @@ def side_of(name: str, run: RunResult | Records) -> Side:
     return _of_times(name, run) if isinstance(run, Records) else _of_run(name, run)
 
 
-def compare_runs_text(a: Sequence[Side], b: Sequence[Side], comparison: Comparison) -> str:
-    """Throughput, latency and its phases of both, B/A and its interval; "–" for what is not known; then thresholds.
+def compared_runs(a: Sequence[Side], b: Sequence[Side], comparison: Comparison) -> Iterator[Section]:
+    """Throughput, latency and its phases of both, B/A with its interval, and the verdicts on thresholds.
+
     `latency`, from the instant a request was due, is shown where all are runs. Several runs of a side are shown by
-    their geometric means. At most 80 columns wide unless a name is longer."""
-    lines = [
-        line
-        for letter, sides in (("A", a), ("B", b))
-        for place, side in enumerate(sides)
-        for line in wrapped(f"{' ' if place else letter}  {side.measured.name}: {side.title}", more="   ")
-    ]
+    their geometric means.
+    """
+    names: list[Block] = []
+    for letter, sides in (("A", a), ("B", b)):
+        names += [words(f"{letter}  ", Name(side.measured.name), f": {side.title}") for side in sides]
+    header = ("", "A", "B", "B/A", "95 %")
     rows = list(_rows(comparison, foreign=any(side.settings is None for side in (*a, *b))))
-    if not any(row[4] != UNKNOWN for row in rows[1:] if row):
-        rows = [row[:4] for row in rows]
-    lines += ["", *aligned(rows), ""]
-    for note in _notes(a, b):
-        lines += wrapped(note)
-    lines += wrapped(_of_intervals(comparison, several=len(a) + len(b) > 2))
-    if any(UNKNOWN in row for row in rows):
-        lines.append("–: not known, or too few requests for this number")
-    for item in comparison.thresholds:
-        lines += [part for line in _verdict(item) for part in wrapped(line, more="    ")]
-    if comparison.thresholds and not comparison.valid:
-        lines.append("INVALID: a run cannot be trusted, and so can no verdict")
-    return "\n".join(map(printable, lines)).rstrip() + "\n"
+    kept, cells = known_columns(header, rows, ("95 %",), (UNKNOWN,))
+    few = "–: unknown, or too few requests for this number" if any(UNKNOWN in row for row in cells) else ""
+    yield Section(("Comparison of runs",), tuple(names), level=1)
+    yield section("B against A", Table(kept, cells, note=few), bare=True)
+    notes = [*_notes(a, b), _of_intervals(comparison, several=len(a) + len(b) > 2)]
+    yield section("Notes", *(words(note) for note in notes if note), bare=True)
+    verdicts = [_threshold(item) for item in comparison.thresholds]
+    if verdicts and not comparison.valid:
+        verdicts.append(Notice("bad", "INVALID: a run cannot be trusted, and neither can any verdict"))
+    yield section("Thresholds", *verdicts, bare=True, conclusion=True)
 
 
 def _of_times(name: str, times: Records) -> Side:
@@ -110,11 +110,11 @@ def _of_times(name: str, times: Records) -> Side:
 
 
 def _of_run(name: str, result: RunResult) -> Side:
-    engine, config, rates = result.engine, result.config, result.throughput
+    engine, rates = result.engine, result.throughput
     evidence = "; ".join(problem.evidence for problem in result.problems)
     notes, problem = [], None
     if result.outcome != "completed":
-        notes.append(f"{result.outcome}, and shown as far as it went")
+        notes.append(f"{result.outcome}: what was measured until then is shown")
         problem = f"failed: {result.failure}" if result.outcome == "failed" else None
     if result.outcome != "failed" and not result.valid:
         problem = f"INVALID: {evidence}"
@@ -123,8 +123,6 @@ def _of_run(name: str, result: RunResult) -> Side:
         notes.append(
             f"offered {format_count(rates.offered_per_s)} requests/s: throughput is the load, not the capacity"
         )
-    if "device" not in result.metrics:
-        notes.append("measured by an older loadtrt, which kept no device time")
     if result.steadiness is not None and result.steadiness.overloaded:
         notes.append("requests came faster than they were served: the longer the run, the longer its latencies")
     requests = result.ok + result.failed + result.unserved + result.dropped
@@ -133,7 +131,7 @@ def _of_run(name: str, result: RunResult) -> Side:
             f"dropped {format_count(result.dropped)} of {plural(requests, 'request')}: times are of the served, and "
             "thresholds on latency and queue count the dropped as later than all others"
         )
-    load = config.model.load
+    model = result.config.model
     return Side(
         title=f"{engine.name}, {plural(result.ok, 'request')}, batch {engine.batch}",
         measured=Measured(
@@ -145,52 +143,33 @@ def _of_run(name: str, result: RunResult) -> Side:
             trtexec=False,
             problem=problem,
             lost=(result.failed + result.dropped) / requests if requests else 0.0,
-            steady=load.steady,
-            steady_rate=load.steady_rate,
-            seed=config.model.seed if load.drawn or config.model.mix else None,
+            steady=model.load.steady,
+            steady_rate=model.load.steady_rate,
+            seed=model.seed if model.load.drawn or model.mix else None,
         ),
-        settings=_settings(result),
+        settings=compared_settings(result),
         writer="loadtrt",
         notes=notes,
     )
 
 
-def _settings(result: RunResult) -> dict[str, str]:
-    """What runs may differ in, "–" for what was not asked for."""
-    engine, config = result.engine, result.config.options()
-    keys = [*_OPTIONS, *(("time_scale",) if config.get("trace") else ())]
-    given = {key: config[key] for key in keys if config.get(key) is not None}
-    return {
-        "device": engine.device,
-        "runtime": f"{engine.flavour} {engine.version}",
-        "engine sha256": engine.sha256[:12] or UNKNOWN,
-        "batch": str(engine.batch),
-        **{f"shape of {tensor.name}": "×".join(map(str, tensor.shape)) or "scalar" for tensor in engine.tensors},
-        **dict.fromkeys(_OPTIONS, UNKNOWN),
-        **{key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in given.items()},
-        **engine.mode,
-    }
-
-
-def _rows(comparison: Comparison, foreign: bool) -> Iterator[list[str]]:
+def _rows(comparison: Comparison, foreign: bool) -> Iterator[tuple[Cell, ...]]:
     ratios = {ratio.name: ratio for ratio in comparison.ratios}
-    yield ["", "A", "B", "B/A", "95 %"]
     yield _row("requests/s", ratios["throughput"], format_count)
     requests, inferences = ratios["throughput"], ratios["inferences"]
     both = ((inferences.a, requests.a), (inferences.b, requests.b))
-    if any(each is not None and not math.isclose(each, one or 0.0) for each, one in both):
+    if any(rate is not None and not math.isclose(rate, other or 0.0) for rate, other in both):
         yield _row("inferences/s", inferences, format_count)
     for metric in _DEVICE if foreign else ("latency", *_DEVICE):
-        found = [ratios[f"{metric}.{which}"] for which in _SHOWN if f"{metric}.{which}" in ratios]
-        if any(ratio.a or ratio.b for ratio in found):  # else a phase that neither has
-            yield []
-            for which, ratio in zip(_SHOWN, found, strict=True):
+        known = [ratios[f"{metric}.{which}"] for which in _SHOWN if f"{metric}.{which}" in ratios]
+        if any(ratio.a or ratio.b for ratio in known):  # else a phase that neither has
+            for which, ratio in zip(_SHOWN, known, strict=True):
                 yield _row(f"{metric} {which}", ratio, format_duration)
 
 
-def _row(label: str, ratio: Ratio, shown: Callable[[float], str]) -> list[str]:
+def _row(label: str, ratio: Ratio, shown: Callable[[float], str]) -> tuple[Cell, ...]:
     values = (UNKNOWN if value is None else shown(value) for value in (ratio.a, ratio.b))
-    return [label, *values, UNKNOWN if ratio.ratio is None else f"{ratio.ratio:.3f}", _between(ratio) or UNKNOWN]
+    return (label, *values, UNKNOWN if ratio.ratio is None else f"{ratio.ratio:.3f}", _between(ratio) or UNKNOWN)
 
 
 def _between(ratio: Ratio) -> str:
@@ -209,14 +188,13 @@ def _of_intervals(comparison: Comparison, several: bool) -> str:
     )
 
 
-def _verdict(item: Judged) -> Iterator[str]:
-    between = _between(item.ratio)
-    words = [item.verdict.upper()]
+def _threshold(item: Judged) -> Notice:
+    interval = _between(item.ratio)
+    texts = [item.verdict.upper()]
     if item.ratio.ratio is not None:
-        words.append(f"B/A {item.ratio.ratio:.3f}" + (f" ({between})" if between else ""))
-    yield f"{item.threshold}: {', '.join(words)}"
-    if item.reason:
-        yield f"  → {item.reason}"
+        texts.append(f"B/A {item.ratio.ratio:.3f}" + (f" ({interval})" if interval else ""))
+    tone = _TONES.get(item.verdict, "open")
+    return Notice(tone, f"{item.threshold}: {', '.join(texts)}", (("why", item.reason),) if item.reason else ())
 
 
 def _notes(a: Sequence[Side], b: Sequence[Side]) -> Iterator[str]:

@@ -1,1 +1,0 @@
-"""Pages: results → sections of words, tables and charts → HTML or Markdown. Pure functions."""

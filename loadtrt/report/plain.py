@@ -1,0 +1,166 @@
+"""Sections as plain text, 80 columns wide; long tables and layers' names may take 100. The conclusion comes last."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadtrt.report.document import Badge, Name, Named, Notice, Section, Table, Tiles, Words
+from loadtrt.report.formatting import printable, short_names, wrapped
+from loadtrt.report.sections import sections, sections_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from loadtrt.report.document import Block, Cell
+    from loadtrt.report.result_files import Loaded, Result
+
+WIDTH = 80  # columns
+TABLE_WIDTH = 100  # columns, of a table of many rows, and of one whose last column is a layer's name
+_FEW = 3  # rows, which are as easily read as sentences
+_LEAST_NAME = 30
+_SIGNS = {"good": "✓ ", "bad": "✗ ", "open": "! ", "plain": ""}
+_ALONE = {"cause": "", "remedy": "→ ", "why": "→ "}  # lines of a notice that need no label, by their names
+
+
+def plain_text(loaded: Sequence[Loaded]) -> str:
+    """All results as plain text."""
+    return plain(list(sections(loaded)))
+
+
+def terminal_text(result: Result) -> str:
+    """One result, as the command that made it shows it."""
+    return plain(list(sections_of(result, "", "result")))
+
+
+def plain(document: Sequence[Section]) -> str:
+    """Words, tables and notices of all sections. Begins with an empty line and ends with a newline."""
+    lines = [""]
+    results: list[list[Section]] = []
+    for item in document:
+        if item.only == "page":
+            continue
+        if item.level == 1 or not results:
+            results.append([])
+        results[-1].append(item)
+    for result in results:
+        for line in ("", *_result(result)):
+            if line or lines[-1]:  # never two empty lines
+                lines.append(line)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _result(parts: Sequence[Section]) -> Iterator[str]:
+    for item in parts:
+        if not item.conclusion:
+            yield from _section(item)
+    badges = parts[0].badges if parts[0].level == 1 else ()
+    conclusion = [line for item in parts if item.conclusion for line in _section(item)]
+    if badges or conclusion:
+        yield ""
+    if badges:
+        yield " · ".join(map(_text, badges))
+    yield from conclusion[1:] if badges and conclusion[:1] == [""] else conclusion
+
+
+def _section(item: Section) -> Iterator[str]:
+    """The lines, with an empty one before a heading, and before and after a table."""
+    blocks = [lines for block in item.blocks if (lines := list(_block(block, "  " if item.level == 1 else "")))]
+    if item.level == 1 or (blocks and not item.bare):
+        badges = "".join(f" · {_text(badge)}" for badge in item.badges) if item.level > 1 else ""
+        yield ""
+        yield from wrapped("".join(map(_text, item.title)) + badges)
+        if item.level > 1 and blocks and not blocks[0][0]:
+            blocks[0] = blocks[0][1:]
+    for lines in blocks:
+        yield from lines
+    if any(isinstance(block, Table | Tiles) for block in item.blocks) or (blocks and not item.bare):
+        yield ""
+
+
+def _block(block: Block, indent: str) -> Iterator[str]:
+    match block:
+        case Words(pieces, only) if only != "page":
+            yield from wrapped("".join(map(_text, pieces)).strip(), indent)
+        case Tiles(tiles):
+            rows = tuple((tile.name, tile.value, tile.note) for tile in tiles if not tile.detail)
+            if rows:
+                yield from _table(Table(("", "", ""), rows, last=1))
+        case Notice():
+            kind = f"{block.kind}: " if block.kind else ""
+            yield from wrapped(_SIGNS[block.tone] + kind + printable(block.head), more="  ")
+            for name, text in block.lines:
+                yield from wrapped(_ALONE.get(name, f"{name}: ") + printable(text), "    ")
+        case Table() if block.only != "page" and block.rows:
+            yield from _table(block)
+
+
+def _table(table: Table) -> Iterator[str]:
+    """A line for the header and one for each row, or a sentence for each row where lines would be too long."""
+    width = len(table.header)
+    kept = [
+        place
+        for place in range(width)
+        if place not in table.detail and any(map(_text, (table.header[place], *(row[place] for row in table.rows))))
+    ]
+    hanging = table.last > 0 and kept[-1:] == [width - 1]
+    columns = kept[:-1] if hanging else kept
+    cells = [
+        [table.header[place] for place in columns],
+        *([_text(row[place]) for place in columns] for row in table.rows),
+    ]
+    lines = list(_aligned(cells, [table.left(place) for place in columns]))
+    yield ""
+    if max(map(len, lines)) > (WIDTH if len(table.rows) <= _FEW else TABLE_WIDTH):
+        yield from _sentences(table, columns, hanging)
+    else:
+        lasts = [_hanging(table, len(lines[0])) if hanging else ([("", ())] * len(lines))][0]
+        for line, (last, below) in zip(lines, lasts, strict=True):
+            if shown := f"{line}  {last}".rstrip() if last else line.rstrip():
+                yield shown
+            yield from below
+    yield from wrapped(printable(table.note))
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: Sequence[bool]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = zip(row, widths, left, strict=True)
+        yield "  ".join(cell.ljust(width) if at_left else cell.rjust(width) for cell, width, at_left in cells)
+
+
+def _hanging(table: Table, taken: int) -> list[tuple[str, Sequence[str]]]:
+    """(what ends the line, lines below it) of the header and of each row, for a last column of words. taken: columns
+    that the others take."""
+    cells = [row[-1] for row in table.rows]
+    names = [cell for cell in cells if isinstance(cell, Named)]
+    affixes = max((len(cell.before) + len(cell.after) for cell in names), default=0)
+    short = short_names((cell.name for cell in names), max(_LEAST_NAME, TABLE_WIDTH - taken - 2 - affixes))
+    found: list[tuple[str, Sequence[str]]] = [(table.header[-1], ())]
+    for cell in cells:
+        if isinstance(cell, Named):
+            below = [line for text in cell.below for line in wrapped(printable(text), " " * 6)]
+            found.append((f"{cell.before}{short[cell.name]}{cell.after}", below))
+        elif taken + 2 + len(text := _text(cell)) <= WIDTH:
+            found.append((text, ()))
+        else:
+            found.append(("", wrapped(text, "    ")))
+    return found
+
+
+def _sentences(table: Table, columns: Sequence[int], hanging: bool) -> Iterator[str]:
+    for row in table.rows:
+        first, *others = columns
+        pairs = (f"{table.header[place]} {text}".strip() for place in others if (text := _text(row[place])))
+        yield from wrapped(f"{_text(row[first])}: {', '.join(pairs)}")
+        if hanging and (last := _text(row[-1])):
+            yield from wrapped(last, "    ")
+
+
+def _text(cell: Cell) -> str:
+    match cell:
+        case Badge(text):
+            return text
+        case Named(name, before, after):
+            return printable(f"{before}{name}{after}")
+        case Name() | str():
+            return printable(cell)

@@ -1,0 +1,212 @@
+"""The head and the conclusion of a run: what was run, what came out, whether it counts, what stands out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadtrt.measure.sampling import least_samples
+from loadtrt.measure.summary import PERCENTILES
+from loadtrt.report.document import Badge, Name, Notice, Section, Table, Tile, Tiles, section, words
+from loadtrt.report.formatting import UNKNOWN, between, count_or, percent_text, share_or, time_or
+from loadtrt.report.settings import load_text, precision_text, resuming_text, title
+from loadtrt.units import format_count, format_duration, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from loadtrt.measure.capacity_result import CapacityResult
+    from loadtrt.measure.result import ObjectiveShare, RunResult, ScenarioResult
+    from loadtrt.measure.sweep_result import SweepResult
+    from loadtrt.report.document import Block, Tone
+
+_VERDICTS: dict[str, Badge] = {"met": Badge("met", "good"), "missed": Badge("missed", "bad")}
+
+
+def headline(result: RunResult, file: str) -> Section:
+    """The engine, its load, and the numbers that matter most. file: what to call the result's file."""
+    return Section(title(result.engine), tuple(_head(result, file)), level=1, badges=badges(result))
+
+
+def badges(result: RunResult) -> tuple[Badge, ...]:
+    """How the run ended where it did not just end, whether it counts, and the verdict on its objectives."""
+    found = []
+    if result.outcome != "completed":
+        found.append(outcome_badge(result.outcome))
+    if result.outcome != "failed":
+        found.append(Badge("VALID", "good") if result.valid else Badge("INVALID", "bad"))
+    if result.verdict:
+        badge = verdict_badge(result.verdict)
+        found.append(Badge(f"objectives {badge.text}", badge.tone))
+    return tuple(found)
+
+
+def outcome_badge(outcome: str) -> Badge:
+    """How a measurement ended that did not just end."""
+    return Badge(outcome.upper(), "bad" if outcome == "failed" else "open")
+
+
+def ended(result: SweepResult | CapacityResult) -> Iterator[Notice]:
+    """Why many runs ended early, and how to continue."""
+    if result.outcome == "failed":
+        yield Notice("bad", result.failure or "it failed", (("shown", "what was measured until then"),))
+    elif result.outcome == "interrupted":
+        yield Notice("open", "interrupted: what was measured until then is shown", (("remedy", resuming_text(result)),))
+
+
+def state_badge(result: RunResult) -> Badge:
+    """The one word that matters most: how the run ended, whether it counts, the verdict on its objectives."""
+    if result.outcome == "completed" and result.valid and result.verdict is not None:
+        return verdict_badge(result.verdict)
+    return badges(result)[0]
+
+
+def verdict_badge(verdict: str) -> Badge:
+    """The verdict as a badge."""
+    return _VERDICTS.get(verdict, Badge(verdict, "open"))
+
+
+def _head(result: RunResult, file: str) -> Iterator[Block]:
+    yield words(load_text(result))
+    run = (" · run ", Name(result.run)) if result.run else ()
+    yield words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), *run, only="page")
+    yield Tiles(tuple(_tiles(result)))
+
+
+def _tiles(result: RunResult) -> Iterator[Tile]:
+    rates, latency = result.throughput, result.metrics.get("latency")
+    rate, margin = rates.requests_per_s, rates.margin
+    notes = []
+    if rate is not None and margin is not None:
+        notes.append(f"95 %: {between(rate / (1 + margin), rate * (1 + margin), format_count)}")
+    if rates.offered_per_s is not None:
+        notes.append(f"offered {format_count(rates.offered_per_s)}/s")
+    elif result.config.model.load.closed:
+        notes.append("closed loop")
+    yield Tile("throughput, requests/s", count_or(rate), ", ".join(notes))
+    if result.engine.batch != 1 or rates.inferences_per_s != rate:
+        mean = f"batches of {result.batches.mean:.2f} on average" if result.batches else ""
+        batch = "of a mix" if result.mix else f"batch {result.engine.batch}"
+        yield Tile("inferences/s", count_or(rates.inferences_per_s), mean or batch)
+    for name in ("p50", "p99", "p99.9"):
+        value = latency.percentiles_ns.get(name) if latency else None
+        need = least_samples(PERCENTILES[name])
+        count = latency.count if latency else 0
+        few = f"not supported by {plural(count, 'request')}: it takes {format_count(need)}"
+        note = few if value is None and count < need else _interval(result, name)
+        yield Tile(f"latency {name}", time_or(value), note, detail=True)
+    yield Tile("requests served", format_count(result.ok), " · ".join(_losses(result)))
+
+
+def _losses(result: RunResult) -> Iterator[str]:
+    if result.failed:
+        yield f"{format_count(result.failed)} failed"
+    if result.unserved:
+        yield f"{format_count(result.unserved)} not served"
+    if result.dropped:
+        yield f"{format_count(result.dropped)} dropped, as the queue was full"
+    yield f"in {format_duration(result.phases.measure_ns)}"
+
+
+def _interval(result: RunResult, percentile: str) -> str:
+    """The 95 % interval of a percentile of latency, by an objective on it or by its margin."""
+    for item in result.objectives:
+        known = item.value_low_ns is not None or item.value_high_ns is not None
+        if known and item.objective.name == f"latency.{percentile}":
+            return f"95 %: {between(item.value_low_ns, item.value_high_ns)}"
+    latency = result.metrics.get("latency")
+    value = latency.percentiles_ns.get(percentile) if latency else None
+    margin = latency.margins.get(percentile) if latency else None
+    if value is None or margin is None:
+        return ""
+    return f"95 %: {between(value / (1 + margin), value * (1 + margin))}"
+
+
+def objectives(result: RunResult) -> Section:
+    """The objectives with their verdicts, and the scenario with its rules."""
+    blocks: list[Block] = [_objectives(result.objectives)] if result.objectives else []
+    if result.scenario is not None:
+        text, *reasons = scenario_lines(result.scenario)
+        tone: Tone = "good" if result.scenario.by_rules else "open"
+        blocks.append(Notice(tone, text, tuple(("not kept", reason) for reason in reasons)))
+    return section("Objectives", *blocks, bare=True, conclusion=True)
+
+
+def _objectives(items: Sequence[ObjectiveShare]) -> Table:
+    rows = [
+        (
+            Name(item.objective.text),
+            verdict_badge(item.verdict) if item.verdict else UNKNOWN,
+            time_or(item.value_ns),
+            between(item.value_low_ns, item.value_high_ns),
+            share_or(item.bad),
+            between(item.bad_low, item.bad_high, percent_text),
+            UNKNOWN if item.effective is None else format_count(round(item.effective)),
+            item.reason or "",
+        )
+        for item in items
+    ]
+    reasons = any(item.reason for item in items)
+    header = ("objective", "verdict", "quantile", "95 %", "bad", "95 %", "worth", "why undecided")
+    return Table(
+        header if reasons else header[:-1],
+        tuple(row if reasons else row[:-1] for row in rows),
+        words=2,
+        last=int(reasons),
+        note="worth: effective sample size, in requests",
+    )
+
+
+def scenario_lines(result: ScenarioResult) -> Iterator[str]:
+    """The scenario's result; then each of its rules that was not kept."""
+    if result.latency_ns is not None and result.percentile_ns is not None:
+        text = f"{result.metric} {format_duration(result.latency_ns)} by early stopping"
+        text += f", {format_duration(result.percentile_ns)} as seen"
+    elif result.inferences_per_s is not None:
+        text = f"{format_count(result.inferences_per_s)} {result.metric}"
+        if result.percentile_ns is not None and result.target_ns is not None:
+            text += f", p99 {format_duration(result.percentile_ns)} of {format_duration(result.target_ns)}"
+    else:
+        text = f"no {result.metric}"
+    yield f"scenario {result.scenario}, {'by' if result.by_rules else 'NOT by'} MLPerf's rules: {text}"
+    yield from result.reasons
+
+
+def objective_text(item: ObjectiveShare) -> str:
+    """The quantile and the share of bad requests with their intervals, and why the verdict is undecided."""
+    texts = [item.verdict.upper()] if item.verdict else []
+    if item.value_ns is not None:
+        interval = f" ({between(item.value_low_ns, item.value_high_ns)})" if item.value_low_ns is not None else ""
+        texts.append(f"{item.objective.quantile} {format_duration(item.value_ns)}{interval}")
+    if item.bad is not None:
+        share = f"{percent_text(item.bad)} bad"
+        if item.bad_low is not None and item.bad_high is not None:
+            low, high = f"at least {percent_text(item.bad_low)}", f"at most {percent_text(item.bad_high)}"
+            share += f" ({low if item.verdict == 'missed' else high if item.verdict == 'met' else f'{low}, {high}'})"
+        texts.append(share)
+    text = ", ".join(texts) or "no request was measured"
+    return f"{text} → {item.reason}" if item.reason else text
+
+
+def findings(result: RunResult) -> Section:
+    """What makes the run INVALID or ended it, and what else stands out."""
+    notices: list[Block] = []
+    if result.outcome == "failed":
+        shown = (("shown", "what was measured until then"),) if result.ok else ()
+        notices.append(Notice("bad", result.failure or "the run failed", shown))
+    elif result.outcome == "interrupted":
+        notices.append(Notice("open", "interrupted: what was measured until then is shown"))
+    if result.first_error:
+        notices.append(Notice("bad", f"first error: {result.first_error}"))
+    notices += [Notice("bad", item.evidence, (("remedy", item.remedy),)) for item in result.problems]
+    for item in result.findings:
+        cause = (("cause", item.cause),) if item.cause not in item.evidence else ()
+        notices.append(Notice("open", item.evidence, (*cause, ("remedy", item.remedy)), item.kind))
+    said = [f"ended early: {result.ended_early}"] if result.ended_early else []
+    said += [text] if (text := precision_text(result)) else []
+    said += (
+        ["closed loop: latency is that of this concurrency, not of an arrival rate"]
+        if result.config.model.load.closed
+        else []
+    )
+    none = words("None: nothing that loadtrt looks for stands out.", only="page")
+    return section("Findings", *(notices or (none,)), *map(words, said), bare=True, conclusion=True)

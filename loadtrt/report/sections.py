@@ -1,0 +1,141 @@
+"""The document of results of any kind: those that can be compared side by side first, then each by itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from loadtrt.measure.capacity_result import CapacityResult
+from loadtrt.measure.fleet_result import FleetResult
+from loadtrt.measure.layer_comparison import LayerComparison, compare_profiles
+from loadtrt.measure.profile import ProfileResult
+from loadtrt.measure.result import RunResult
+from loadtrt.measure.sweep_result import SweepResult
+from loadtrt.report.capacity_sections import capacity
+from loadtrt.report.charts.bars import Bar, bars
+from loadtrt.report.charts.latency import Curve, shares
+from loadtrt.report.charts.plot import SERIES
+from loadtrt.report.document import Figure, Name, Section, Table
+from loadtrt.report.fleet_sections import fleet
+from loadtrt.report.formatting import count_or, time_or
+from loadtrt.report.layer_comparison_sections import PAGE_ROWS, compared_profiles
+from loadtrt.report.profile_sections import profile
+from loadtrt.report.run_sections import histogram_of, run
+from loadtrt.report.run_verdict import state_badge
+from loadtrt.report.settings import bounds_of, settings_of
+from loadtrt.report.sweep_sections import sweep
+from loadtrt.units import plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from loadtrt.report.document import Block, Cell
+    from loadtrt.report.result_files import Loaded, Result
+
+_PERCENTILES = ("p50", "p99", "p99.9")
+_MOST_SETTINGS = 6  # columns of what differs
+
+
+def sections(loaded: Sequence[Loaded]) -> Iterator[Section]:
+    """What there are two or more of side by side, then every result."""
+    names = names_of([item.file for item in loaded])
+    runs = [(names[item.file], item.result) for item in loaded if isinstance(item.result, RunResult)]
+    if len(runs) > 1:
+        yield _side_by_side(runs)
+    profiles = [(names[item.file], timed) for item in loaded if (timed := _profile(item.result)) is not None]
+    if len(profiles) == 2:
+        (file_a, a), (file_b, b) = profiles
+        yield from compared_profiles(compare_profiles(a, b), file_a, file_b, top=PAGE_ROWS)
+    for number, item in enumerate(loaded, 1):
+        for part in sections_of(item.result, item.file, f"result-{number}"):
+            yield replace(part, file=names[item.file]) if part.level == 1 and len(loaded) > 1 else part
+
+
+def sections_of(result: Result, file: str, key: str) -> Iterator[Section]:
+    """One result.
+
+    file: what to call its file.
+    key: an id that no other result of the document has.
+    """
+    match result:
+        case RunResult():
+            yield from run(result, file, key)
+        case SweepResult():
+            yield from sweep(result, file, key)
+        case CapacityResult():
+            yield from capacity(result, file, key)
+        case FleetResult():
+            yield from fleet(result, file, key)
+        case ProfileResult():
+            yield from profile(result, file)
+        case LayerComparison():
+            engines = (result.a.engine, result.b.engine)
+            name_a, name_b = (engine.name if engine else letter for engine, letter in zip(engines, "AB", strict=True))
+            yield from compared_profiles(result, name_a, name_b, top=PAGE_ROWS)
+
+
+def title_of(loaded: Sequence[Loaded]) -> str:
+    """The title of a page of these results."""
+    if len(loaded) > 1:
+        return f"loadtrt: {plural(len(loaded), 'result')}"
+    match loaded[0].result:
+        case RunResult() | FleetResult() | ProfileResult() as result:
+            return f"loadtrt: {result.engine.name} on {result.engine.device}"
+        case _:
+            return f"loadtrt: {loaded[0].file}"
+
+
+def names_of(files: Sequence[str]) -> dict[str, str]:
+    """What to call each file: its name, with as many folders before it as distinguish it from the others."""
+    parts = {file: PurePath(file).parts for file in files}
+    most = max(map(len, parts.values()), default=1)
+    for count in range(1, most + 1):
+        names = {file: str(PurePath(*path[-count:])) for file, path in parts.items()}
+        if len(set(names.values())) == len(parts):
+            return names
+    return dict(zip(files, files, strict=True))
+
+
+def _profile(result: Result) -> ProfileResult | None:
+    timed = result.profile if isinstance(result, RunResult) else result
+    return timed if isinstance(timed, ProfileResult) and timed.passes else None
+
+
+def _side_by_side(runs: Sequence[tuple[str, RunResult]]) -> Section:
+    """What differs in how the runs were made, and in what came out. runs: (what to call it, result)."""
+    return Section((f"{plural(len(runs), 'run')} side by side",), tuple(_runs(runs)), level=1)
+
+
+def _runs(runs: Sequence[tuple[str, RunResult]]) -> Iterator[Block]:
+    settings = [settings_of(result) for _, result in runs]
+    names = list(dict.fromkeys(name for of_run in settings for name in of_run))
+    differ = [name for name in names if len({of_run.get(name, "") for of_run in settings}) > 1]
+    shown = differ[:_MOST_SETTINGS]
+    rows = [
+        (Name(file), state_badge(result), *(Name(of_run.get(name, "")) for name in shown), *_numbers(result))
+        for (file, result), of_run in zip(runs, settings, strict=True)
+    ]
+    header = ("run", "", *shown, "requests/s", "inferences/s", *_PERCENTILES, "mean")
+    more = f"they also differ in {', '.join(differ[_MOST_SETTINGS:])}" if len(differ) > _MOST_SETTINGS else ""
+    yield Table(header, tuple(rows), words=2 + len(shown), note=more)
+    curves = [Curve(file, seen) for file, result in runs if (seen := histogram_of(result, "latency")) is not None]
+    bounds = {bound.name: bound._replace(seen=None) for _, result in runs for bound in bounds_of(result, "latency")}
+    if curves:
+        chart = shares(curves, list(bounds.values()), "latency")
+        note = f"the first {SERIES} runs" if len(curves) > SERIES else "of all runs"
+        yield Figure("Latency by share of requests", chart, note)
+    rates = [
+        Bar(file, rate := result.throughput.inferences_per_s, count_or(rate), f"f{1 + place % SERIES}")
+        for place, (file, result) in enumerate(runs)
+    ]
+    yield Figure("Inferences/s", bars("Inferences a second", f"{plural(len(runs), 'run')}.", rates))
+
+
+def _numbers(result: RunResult) -> Iterator[Cell]:
+    yield count_or(result.throughput.requests_per_s)
+    yield count_or(result.throughput.inferences_per_s)
+    latency = result.metrics.get("latency")
+    for name in _PERCENTILES:
+        yield time_or(latency.percentiles_ns.get(name) if latency else None)
+    yield time_or(latency.mean_ns if latency else None)

@@ -1,0 +1,265 @@
+"""What a result was made with: its load, lanes, objectives and environment, in words."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from loadtrt.asked.load import Offline
+from loadtrt.report.charts.latency import Bound
+from loadtrt.report.document import Code, Data, Name, Table, section, words
+from loadtrt.report.formatting import UNKNOWN, memory_text, percent_text
+from loadtrt.units import exact_duration, format_count, format_duration, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from loadtrt.measure.capacity_result import CapacityResult
+    from loadtrt.measure.facts import EngineInfo
+    from loadtrt.measure.fleet_result import FleetResult
+    from loadtrt.measure.result import RunResult
+    from loadtrt.measure.sweep_result import SweepResult
+    from loadtrt.report.document import Block, Cell, Section
+
+MOST_JSON = 48 * 1024  # characters of a result within the page
+# Left out in this order until the rest fits, which leaves what a run without them has.
+_BULK: dict[str, Any] = {"sample": None, "profile": None, "intervals": [], "histograms": {}, "telemetry": None}
+# Where results go and who watches: no part of what was measured.
+_OUTPUTS = ("json", "junit", "quiet", "live", "telemetry", "metrics", "export")
+_COMPARED = (
+    *("contexts", "buffers", "scenario", "arrivals", "rate", "stages", "bursts", "burstiness", "trace"),
+    *("mix", "batcher", "max_queue"),
+)
+# Of a run's configuration, what is set and no option of a search.
+_OF_RUNS = {"time_scale", "trace_loop", "abort_on_fail", "abort_delay", "profile", "live"}
+_OF_RUNS |= {"metrics", "metrics_linger", "metrics_native"}
+
+
+def title(engine: EngineInfo, before: str = "") -> tuple[Cell, ...]:
+    """The heading of a result: the engine, its device and its runtime."""
+    return (before, Name(engine.name), f" on {engine.device} ({engine.flavour} {engine.version})")
+
+
+def load_text(result: RunResult) -> str:
+    """Lanes, load, batch and the engine's mode, on one line."""
+    model, engine = result.config.model, result.engine
+    load = model.load.text
+    if isinstance(model.load, Offline):
+        load = f"offline, {plural(model.requests or 0, 'request')} at once"
+    lanes = f"{plural(model.contexts, 'context')} × {plural(model.buffers, 'buffer')}"
+    kinds = [f"{key} {value}" for key, value in (("mix", model.mix), ("batcher", model.batcher)) if value]
+    texts = [lanes, load, *(kinds or [f"batch {engine.batch}"])]
+    texts += [f"at most {model.max_queue} waiting"] if model.max_queue is not None else []
+    names = {"service": "service of the largest batch"} if kinds else {}
+    texts += [f"{names.get(key, key)} {value}" for key, value in engine.mode.items()]
+    return " · ".join(texts)
+
+
+def precision_text(result: RunResult) -> str:
+    """How far a run that was to end at a precision came; "" where the precision was reached or not asked for."""
+    asked = result.config.precision
+    if not asked or result.ended_early:
+        return ""
+    names = [item.objective.quantile for item in result.objectives if item.objective.name.startswith("latency.p")]
+    quantiles = f"latency's {', '.join(dict.fromkeys(names)) or 'p99'}"
+    if result.precision_reached is None:
+        reached = f"too few requests bound {quantiles}"
+    else:
+        reached = (
+            f"{quantiles} within ±{percent_text(result.precision_reached)} (by the law of verdicts, more on the safe "
+            "side than 95 % ±)"
+        )
+    return f"precision of ±{percent_text(asked)} not reached: {reached}"
+
+
+def resuming_text(result: CapacityResult | SweepResult) -> str:
+    """Where a result that was interrupted goes on."""
+    file = result.config.json_file
+    return f"--resume continues with {file}" if file not in (None, "-") else "without --json FILE nothing was kept"
+
+
+def search_text(result: CapacityResult) -> str:
+    """Lanes, load and trials of a search, and its objectives, on one line."""
+    model, load = result.config.model, result.load
+    texts = [f"{plural(model.buffers, 'buffer')} per lane", *([f"mix {model.mix}"] if model.mix else [])]
+    texts.append(str(load.arrivals))
+    texts += [f"CV {load.burstiness:g}"] if load.burstiness is not None else []
+    texts += [f"bursts {load.bursts}"] if load.bursts else []
+    longest = f" to {format_duration(result.longest_trial_ns)}" if result.longest_trial_ns else ""
+    texts.append(f"trials of {format_duration(result.trial_ns)}{longest}")
+    return " · ".join([*texts, *map(str, result.objectives)])
+
+
+def sweep_options(result: SweepResult) -> dict[str, Any]:
+    """What was swept, by option name."""
+    return {**result.config.options(), **result.axes}
+
+
+def search_options(result: CapacityResult) -> dict[str, Any]:
+    """What was searched for, by option name."""
+    run = {name: value for name, value in result.config.options().items() if name not in _OF_RUNS}
+    longest = f" to {exact_duration(result.longest_trial_ns)}" if result.longest_trial_ns else ""
+    trials = {"trial": f"{exact_duration(result.trial_ns)}{longest}", "max_trials": result.max_trials}
+    axes = {"contexts": result.contexts, "batch": result.batches}
+    load = result.load.model_dump(exclude_none=True)
+    return {**run, **axes, **load, **trials, "precision": f"{100 * result.precision:g}%"}
+
+
+def settings_of(result: RunResult) -> dict[str, str]:
+    """All that runs may differ in, by name: the engine, every option, the engine's mode; "" for what is not set."""
+    engine = result.engine
+    asked = {
+        name: told(value) for name, value in result.config.options().items() if name.partition("_")[0] not in _OUTPUTS
+    }
+    facts = {
+        "engine": engine.name.rpartition("/")[2] if "=" not in engine.name else engine.name,
+        "device": engine.device,
+        "runtime": f"{engine.flavour} {engine.version}",
+        "batch": str(engine.batch),
+    }
+    # The facts come first, and say more than the options: a device's name, and not its number.
+    return {**facts, **asked, **facts, **{name: str(value) for name, value in engine.mode.items()}}
+
+
+def compared_settings(result: RunResult) -> dict[str, str]:
+    """What a comparison of runs lists where it differs, "–" for what is not set."""
+    engine, config = result.engine, result.config.options()
+    keys = [*_COMPARED, *(("time_scale",) if config.get("trace") else ())]
+    given = {key: config[key] for key in keys if config.get(key) is not None}
+    return {
+        "device": engine.device,
+        "runtime": f"{engine.flavour} {engine.version}",
+        "engine sha256": engine.sha256[:12] or UNKNOWN,
+        "batch": str(engine.batch),
+        **{f"shape of {tensor.name}": "×".join(map(str, tensor.shape)) or "scalar" for tensor in engine.tensors},
+        **dict.fromkeys(_COMPARED, UNKNOWN),
+        **{key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in given.items()},
+        **engine.mode,
+    }
+
+
+def axes_text(settings: Mapping[str, Any]) -> str:
+    """The values of a sweep's axes on one line."""
+    return ", ".join(f"{name.replace('_', ' ')} {axis_value(name, value)}" for name, value in settings.items())
+
+
+def axis_value(name: str, value: Any) -> str:
+    """One value of an axis."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{format_count(float(value))}/s" if name == "rate" else str(value)
+
+
+def bounds_of(result: RunResult, metric: str) -> list[Bound]:
+    """A run's objectives on a metric."""
+    items = [item for item in result.objectives if item.objective.metric_name == metric]
+    return [Bound(item.objective.text, item.objective.rank, item.objective.bound_ns, item) for item in items]
+
+
+def objective_levels(result: RunResult, percentile: str) -> list[tuple[str, int]]:
+    """(name, ns) of the objectives on that percentile of latency."""
+    objectives = [item.objective for item in result.objectives]
+    return [(bound.text, bound.bound_ns) for bound in objectives if bound.name == f"latency.{percentile}"]
+
+
+def facts(result: RunResult, file: str, key: str) -> Section:
+    """Configuration, environment, the command, and the result itself."""
+    return section("Configuration", *_facts(result, file, key), bare=True)
+
+
+def _facts(result: RunResult, file: str, key: str) -> Iterator[Block]:
+    engine = result.engine
+    yield words(memory_text(result.memory), only="page")  # a terminal had it when the engine was loaded
+    yield from (words(f"precision: {engine.precision}"),) if engine.precision else ()
+    yield from map(words, engine.notes)
+    if result.verification is not None:
+        checked = result.verification
+        yield words(
+            f"verify: {checked.outputs} outputs under load compared with a quiet run, {checked.different} differ"
+        )
+        if checked.input_sets == 1:
+            yield words("verify: with one input set, requests that are mixed up look the same")
+    yield mapping_table(result.config.options(), "configuration")
+    yield mapping_table(_environment(result), "environment")
+    yield words("To run it again, or ", Name(f"loadtrt run --config {shlex.quote(file)}"), ":", only="page")
+    yield Code(command_text(result.command))
+    text, left = _json(result)
+    less = f", without its {', '.join(left)}, which the file has" if left else ""
+    yield Data(key, text, f"The result is in this page as JSON (id {key}){less}.")
+
+
+def closing(
+    result: SweepResult | CapacityResult | FleetResult, file: str, key: str, **settings: Mapping[str, Any]
+) -> Section:
+    """What a result of many runs was made with. settings: by their titles."""
+    return section("Configuration", *_closing(result, file, key, settings), bare=True)
+
+
+def _closing(
+    result: SweepResult | CapacityResult | FleetResult, file: str, key: str, settings: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Block]:
+    for name, values in settings.items():
+        yield mapping_table(values, name)
+    yield words("To make it again:", only="page")
+    begun = result.outcome != "completed"  # of a finished result --resume would make nothing
+    yield Code(command_text(tuple(word for word in result.command if begun or word != "--resume")))
+    text = _compact(result.model_dump(mode="json"))
+    if len(text) <= MOST_JSON:
+        yield Data(key, text, f"The whole result is in this page as JSON (id {key}).")
+    else:
+        yield words("The whole result, too large for this page, is in ", Name(file), ".", only="page")
+
+
+def command_text(command: tuple[str, ...]) -> str:
+    """The command as a shell takes it, by the name of the program."""
+    return shlex.join(["loadtrt", *command[1:]])
+
+
+def mapping_table(values: Mapping[str, Any], title: str) -> Table:
+    """What is set, by name."""
+    rows = tuple((Name(name), Name(text)) for name, value in values.items() if (text := told(value)))
+    return Table(("", ""), rows, words=2, folded=title, only="page")
+
+
+def told(value: Any) -> str:
+    """A setting in words; "" for one that is not set."""
+    match value:
+        case None | "" | [] | {} | ():
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case str() | int() | float():
+            return str(value)
+        case list() | tuple():
+            return ", ".join(map(told, value))
+        case dict():
+            return ", ".join(f"{name} {text}" for name, item in value.items() if (text := told(item)))
+        case _:
+            return str(value)
+
+
+def _environment(result: RunResult) -> dict[str, Any]:
+    engine = result.engine
+    build = dict(engine.build) if engine.build else None
+    tensors = [str(spec) for spec in engine.tensors]
+    return {**result.environment, "sha256": engine.sha256, "tensors": tensors, "built": build}
+
+
+def _json(result: RunResult) -> tuple[str, list[str]]:
+    """(JSON of a RunResult, what was left out of it)."""
+    data = result.model_dump(mode="json")
+    left: list[str] = []
+    text = _compact(data)
+    for name, empty in _BULK.items():
+        if len(text) <= MOST_JSON:
+            break
+        if data[name]:
+            data[name] = empty
+            left.append(name)
+            text = _compact(data)
+    return text, left
+
+
+def _compact(data: Any) -> str:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,190 @@
+"""A sweep as sections: what throughput costs in latency, and every point."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from loadtrt.report.charts.curves import Point, gains, tradeoff
+from loadtrt.report.charts.plot import SERIES
+from loadtrt.report.document import Badge, Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
+from loadtrt.report.formatting import UNKNOWN, count_or, joules_text, time_or
+from loadtrt.report.run_verdict import ended, outcome_badge, state_badge
+from loadtrt.report.settings import axes_text, axis_value, closing, objective_levels, sweep_options, title
+from loadtrt.units import format_count, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from loadtrt.measure.result import RunResult
+    from loadtrt.measure.sweep_result import SweepPoint, SweepResult
+    from loadtrt.report.document import Block, Cell
+
+_COLUMNS = (
+    "",
+    "inferences/s",
+    "latency p50",
+    "p99",
+    "service p50",
+    "requests/s",
+    "mean",
+    "requests",
+    "J/inference",
+    "",
+)
+_DETAIL = 4  # of these columns, which plain text leaves out: the last before the remarks
+
+
+def sweep(result: SweepResult, file: str, key: str) -> Iterator[Section]:
+    """A sweep, the points last.
+
+    file: what to call the result's file.
+    key: an id that no other result of the document has.
+    """
+    engine = next((point.run.engine for point in result.points if point.run is not None), None)
+    heading = title(engine, "Sweep of ") if engine else ("Sweep of ", Name(result.config.model.engine))
+    badges = () if result.outcome == "completed" else (outcome_badge(result.outcome),)
+    yield Section(heading, tuple(_head(result, file)), level=1, badges=badges)
+    yield section("Throughput and latency", *_curve(result), bare=True)
+    yield section("Points", *_points(result), bare=True)
+    yield section("Findings", *ended(result), *_problems(result), bare=True, conclusion=True)
+    yield closing(result, file, key, configuration=sweep_options(result), environment=result.environment)
+
+
+def _head(result: SweepResult, file: str) -> Iterator[Block]:
+    yield words(" × ".join(f"{name} {', '.join(map(str, values))}" for name, values in result.axes.items()))
+    yield words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), only="page")
+    skipped = f"{format_count(len(result.skipped))} skipped" if result.skipped else ""
+    tiles = [Tile("points", format_count(len(result.points)), skipped, detail=True)]
+    rates = [point.run.throughput.inferences_per_s if point.run else None for point in result.points]
+    valid = [point.run is not None and point.run.valid for point in result.points]
+    known = [(rate, place) for place, rate in enumerate(rates) if rate is not None and valid[place]]
+    if known:
+        most, place = max(known)
+        settings = axes_text(result.points[place].settings)
+        tiles.append(Tile("most inferences/s", format_count(most), settings, detail=True))
+    if result.knee is not None and 0 <= result.knee < len(result.points):
+        settings = axes_text(result.points[result.knee].settings)
+        tiles.append(Tile("knee, inferences/s", count_or(rates[result.knee]), settings, detail=True))
+    yield Tiles(tuple(tiles))
+
+
+def _curve(result: SweepResult) -> Iterator[Block]:
+    percentile, told = "p99", _times(result, "p99")
+    if not told:
+        percentile, told = "p50", _times(result, "p50")
+    if not told:
+        yield words("No point has enough requests for a percentile: there is nothing to draw.", only="page")
+        return
+    axis = max(result.axes, key=lambda name: len(result.axes[name]), default="")
+    points = []
+    for place, (per_s, latency_ns) in told.items():
+        settings = result.points[place].settings
+        told_apart = _series(result, settings, axis), str(settings.get(axis, ""))
+        run = result.points[place].run
+        marks = place in result.pareto, place == result.knee, run is not None and run.valid
+        points.append(Point(*told_apart, per_s, latency_ns, *marks))
+    run = next(point.run for point in result.points if point.run is not None)
+    levels = objective_levels(run, percentile)
+    note = f"numbers: {axis}; full marks are on the Pareto front" if axis else "full marks are on the Pareto front"
+    yield Figure("Latency against throughput", tradeoff(points, percentile, levels), note)
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for point in result.points:
+        value, rate = point.settings.get(axis), point.run.throughput.inferences_per_s if point.run else None
+        if isinstance(value, int | float) and not isinstance(value, bool) and rate is not None:
+            lines.setdefault(_series(result, point.settings, axis), []).append((value, rate))
+    if any(len(line) > 1 for line in lines.values()):
+        yield Figure(f"Throughput by {axis}", gains(list(lines.items()), axis), _of_many(len(lines)))
+    untold = sum(point.run is not None for point in result.points) - len(told)
+    if untold:
+        yield words(f"{plural(untold, 'point')} with too few requests for {percentile} not drawn.", only="page")
+
+
+def _series(result: SweepResult, settings: Mapping[str, Any], axis: str) -> str:
+    """What tells a line of points along `axis` from the others."""
+    varied = {name for name, values in result.axes.items() if len(values) > 1 and name != axis}
+    return axes_text({name: value for name, value in settings.items() if name in varied})
+
+
+def _times(result: SweepResult, percentile: str) -> dict[int, tuple[float, float]]:
+    """(inferences a second, ns) by the point's place, of those that know both."""
+    found = {}
+    for place, point in enumerate(result.points):
+        if point.run is None or "latency" not in point.run.metrics:
+            continue
+        rate, time = point.run.throughput.inferences_per_s, point.run.metrics["latency"].percentiles_ns.get(percentile)
+        if rate is not None and time is not None:
+            found[place] = (rate, time)
+    return found
+
+
+def _of_many(lines: int) -> str:
+    return f"the first {SERIES} of {plural(lines, 'line')}" if lines > SERIES else "what more of it brings"
+
+
+def _points(result: SweepResult) -> Iterator[Block]:
+    axes = list(result.axes)
+    rows = [_row(result, place, point, axes) for place, point in enumerate(result.points)]
+    header = (*(axis.replace("_", " ") for axis in axes), *_COLUMNS)
+    remarks = len(header) - 1
+    detail = (len(axes), *range(remarks - _DETAIL, remarks))
+    yield Table(header, tuple(rows), words=len(axes) + 1, last=1, detail=detail)
+    if result.skipped:
+        skipped = [(*(Name(_value(item.settings, name)) for name in axes), item.reason) for item in result.skipped]
+        folded = f"{plural(len(skipped), 'point')} not measured"
+        yield Table((*axes, "why"), tuple(skipped), words=len(axes), last=1, folded=folded, only="page")
+    reasons: dict[str, list[dict[str, Any]]] = {}
+    for item in result.skipped:
+        reasons.setdefault(item.reason, []).append(item.settings)
+    for reason, left in reasons.items():
+        more = f" and {plural(len(left) - 1, 'point')} more" if len(left) > 1 else ""
+        yield words(f"not measured: {axes_text(left[0])}{more}: {reason}", only="terminal")
+
+
+def _row(result: SweepResult, place: int, point: SweepPoint, axes: list[str]) -> tuple[Cell, ...]:
+    values: list[Cell] = [Name(_value(point.settings, name)) for name in axes]
+    run = point.run
+    remarks = ["knee"] if place == result.knee else []
+    remarks += ["Pareto front"] if place in result.pareto and len(result.pareto) > 1 else []
+    remarks += ["failed"] if point.failure else []
+    if run is not None:
+        remarks += [] if run.outcome == "completed" or point.failure else [run.outcome]
+        remarks += [] if run.valid else ["INVALID"]
+        remarks += [f"{item.objective} {item.verdict}" for item in run.objectives if item.verdict]
+    badge = Badge("FAILED", "bad") if run is None else state_badge(run)
+    return (
+        *values,
+        badge,
+        *(_numbers(run) if run is not None else [UNKNOWN] * (len(_COLUMNS) - 2)),
+        ", ".join(remarks),
+    )
+
+
+def _value(settings: Mapping[str, Any], name: str) -> str:
+    return axis_value(name, settings[name]) if name in settings else ""
+
+
+def _numbers(run: RunResult) -> list[str]:
+    """The numbers of a point, in the order of _COLUMNS."""
+    latency, service = run.metrics.get("latency"), run.metrics.get("service")
+    known = {**latency.percentiles_ns, "mean": latency.mean_ns} if latency else {}
+    energy = run.telemetry.joules_per_inference if run.telemetry else None
+    return [
+        count_or(run.throughput.inferences_per_s),
+        time_or(known.get("p50")),
+        time_or(known.get("p99")),
+        time_or(service.percentiles_ns["p50"] if service else None),
+        count_or(run.throughput.requests_per_s),
+        time_or(known.get("mean")),
+        format_count(run.ok),
+        joules_text(energy),
+    ]
+
+
+def _problems(result: SweepResult) -> Iterator[Notice]:
+    for point in result.points:
+        name = axes_text(point.settings)
+        if point.failure is not None:
+            yield Notice("bad", f"{name}: {point.failure}")
+        elif point.run is not None:
+            for problem in point.run.problems:
+                yield Notice("bad", f"{name}: INVALID, {problem.evidence}", (("remedy", problem.remedy),))
