@@ -17,7 +17,7 @@ from loadtrt.asked.reading import FIELDS, MODEL_KEYS, RUN_KEYS, _read_yaml, conf
 from loadtrt.cli.main import cli
 from loadtrt.cli.options import table
 from loadtrt.errors import UsageError
-from loadtrt.report.documents import SCHEMAS
+from loadtrt.report.result_files import SCHEMAS
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ("run", "sweep", "capacity", "profile")

@@ -27,7 +27,7 @@ def _schema(kind: str) -> dict[str, object]:
         from loadtrt.asked.reading import config_schema
 
         return config_schema()
-    from loadtrt.report.documents import SCHEMAS
+    from loadtrt.report.result_files import SCHEMAS
 
     schema = next(
         each for each in SCHEMAS.values() if each.model_fields["schema_version"].default == f"loadtrt.{kind}/1"
