@@ -52,7 +52,7 @@ def loadtrt(options: argparse.Namespace, plan: str, shapes: str, contexts: int) 
     result = json.loads(done.stdout)
     if not result["valid"]:
         INVALID[plan, contexts] += 1
-    return float(result["throughput"]["requests_per_s"])
+    return float(next(iter(result["models"].values()))["throughput"]["requests_per_s"])
 
 
 def shown(values: list[float], form: str) -> str:

@@ -76,9 +76,9 @@ def measure_watched(rate: int | None, seconds: float, options: list[str]) -> Row
         command = [sys.executable, "-m", "loadtrt", "run", *options, *load, "--duration", f"{seconds}s"]
         run_watched([*command, "--metrics", f":{PORT}", "--metrics-linger", "0s", "--json", str(file)])
         result = RunResult.model_validate_json(file.read_text())
-    lateness = Histogram.from_dict(result.histograms["lateness"])
+    lateness = Histogram.from_dict(result.model.histograms["lateness"])
     p50, p99 = lateness.quantiles((0.5, 0.99))
-    sent_per_s = result.throughput.requests_per_s or 0.0
+    sent_per_s = result.model.throughput.requests_per_s or 0.0
     return Row(rate, sent_per_s, p50, p99, float(lateness.max or 0), result.host_cores)
 
 

@@ -112,13 +112,13 @@ def _print_sizes(sizes: list[tuple[float, float]]) -> bool:
 
 def _print_counts(result: RunResult, scraped: dict[str, int]) -> bool:
     counted, missed = scraped["counted"], scraped["missed"]
-    print(f"{result.submitted} requests in run.json; the observer counted {counted} and missed {missed}")
-    return result.submitted == counted + missed
+    print(f"{result.model.submitted} requests in run.json; the observer counted {counted} and missed {missed}")
+    return result.model.submitted == counted + missed
 
 
 def _print_percentiles(result: RunResult, latencies: np.ndarray[tuple[int], np.dtype[np.int64]]) -> bool:
     """A histogram of the kept rows against their exact percentiles; those of the whole run beside them."""
-    kept, whole = Histogram(), Histogram.from_dict(result.histograms["latency"])
+    kept, whole = Histogram(), Histogram.from_dict(result.model.histograms["latency"])
     kept.add(latencies)
     exact = np.quantile(latencies, RANKS, method="inverted_cdf")
     worst = 0.0

@@ -58,7 +58,7 @@ def one_run(rate: int, wait: str, seconds: float, options: list[str]) -> dict[st
         result = RunResult.model_validate_json(file.read_text())
     found = {"cores": result.host_cores}
     for metric, ranks in (("lateness", (0.5, 0.99, 0.999)), ("latency", (0.5, 0.99))):
-        values = Histogram.from_dict(result.histograms[metric]).quantiles(ranks)
+        values = Histogram.from_dict(result.model.histograms[metric]).quantiles(ranks)
         found |= {f"{metric} p{100 * rank:g}": value / 1e3 for rank, value in zip(ranks, values, strict=True)}
     return found
 

@@ -21,10 +21,10 @@ def row_of(result: RunResult) -> list[str]:
     """One row of the table."""
 
     def time(metric: str, percentile: str) -> str:
-        value = result.metrics[metric].percentiles_ns[percentile]
+        value = result.model.metrics[metric].percentiles_ns[percentile]
         return "–" if value is None else format_duration(value)
 
-    model, rates, checked = result.config.model, result.throughput, result.verification
+    model, rates, checked = result.config.model, result.model.throughput, result.model.verification
     return [
         str(model.contexts),
         model.load.text,
@@ -33,7 +33,7 @@ def row_of(result: RunResult) -> list[str]:
         *(time("latency", percentile) for percentile in ("p50", "p99", "p99.9")),
         time("compute", "p50"),
         time("lateness", "p99"),
-        "–" if result.overlap is None else f"{result.overlap.lanes_computing:.2f}",
+        "–" if result.model.overlap is None else f"{result.model.overlap.lanes_computing:.2f}",
         f"{result.host_cores:.2f}",
         "–" if checked is None else f"{checked.outputs} outputs, {checked.different} differ",
         "valid" if result.valid else "INVALID",

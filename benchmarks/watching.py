@@ -136,7 +136,7 @@ def _rate(options: list[str], *, watched: bool) -> float:
             run_watched([*command, "--metrics", f":{PORT}", "--metrics-linger", "0s"])
         else:
             subprocess.run([*command, *ALONE], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        rate: float = json.loads(file.read_text())["throughput"]["requests_per_s"]
+        rate: float = next(iter(json.loads(file.read_text())["models"].values()))["throughput"]["requests_per_s"]
     return rate
 
 

@@ -14,7 +14,7 @@ from loadtrt.cli.main import cli
 from loadtrt.measure.capacity_result import Candidate, CapacityResult, ObjectiveCapacity, Scaling, Trial
 from loadtrt.measure.fleet_result import Choice, Comparison, FleetDemand, FleetResult, Gpu, Prediction, Speed
 from loadtrt.measure.layer_comparison import LayerComparison, compare_passes
-from loadtrt.measure.result import Cohort, Finding, Problem, RunResult, ScenarioResult, Steadiness
+from loadtrt.measure.result import Cohort, Finding, ModelResult, Problem, RunResult, ScenarioResult, Steadiness
 from loadtrt.measure.sweep_result import SkippedPoint, SweepPoint, SweepResult, trimmed
 from loadtrt.measure.telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost
 from loadtrt.report.result_files import Loaded
@@ -44,15 +44,19 @@ def altered(result: RunResult, **changes: Any) -> RunResult:
     """The run with other fields, those of its engine among them as engine_*."""
     fields = {name.removeprefix("engine_"): value for name, value in changes.items() if name.startswith("engine_")}
     data = result.model_dump(mode="json")
-    data["engine"] |= fields
-    return RunResult.model_validate(data | {name: changes[name] for name in changes if not name.startswith("engine_")})
+    ((name, model),) = data["models"].items()
+    model["engine"] |= fields
+    others = {name: value for name, value in changes.items() if not name.startswith("engine_")}
+    data |= {name: value for name, value in others.items() if name in RunResult.model_fields}
+    model |= {name: value for name, value in others.items() if name in ModelResult.model_fields}
+    return RunResult.model_validate(data)
 
 
 def whole_run() -> RunResult:
     """A run that has everything that a run may have."""
     run = measured()
     intervals = tuple(
-        interval.model_copy(update={"throttled": 5 <= place < 9}) for place, interval in enumerate(run.intervals)
+        interval.model_copy(update={"throttled": 5 <= place < 9}) for place, interval in enumerate(run.model.intervals)
     )
     cohort = Cohort(
         requests=300,
@@ -180,8 +184,8 @@ def capacity() -> CapacityResult:
         contexts=2,
         batch=1,
         buffers=2,
-        engine=run.engine,
-        memory=run.memory,
+        engine=run.model.engine,
+        memory=run.model.memory,
         trials=trials,
         scaling=SCALING,
         predicted_per_s=230.0,
@@ -220,7 +224,7 @@ def capacity() -> CapacityResult:
 
 def fleet() -> FleetResult:
     """Two ways to route, one of which found no answer."""
-    item = measured().objectives[0]
+    item = measured().model.objectives[0]
     seen = Prediction(
         gpus=3,
         utilisation=0.7,
@@ -238,7 +242,7 @@ def fleet() -> FleetResult:
         started="2026-11-22T15:00:00+00:00",
         command=("loadtrt", "plan-capacity", "capacity.json", "--demand", "500/s"),
         sources=("capacity.json",),
-        engine=measured().engine,
+        engine=measured().model.engine,
         gpu=Gpu(
             contexts=2,
             buffers=2,

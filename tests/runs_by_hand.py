@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from loadtrt.asked.config import RunConfig
 from loadtrt.load.tensors import TensorSpec
 from loadtrt.measure.facts import EngineInfo, MemoryBill
-from loadtrt.measure.result import Lane, MetricSummary, Overlap, Phases, RunResult, Steadiness, Throughput
+from loadtrt.measure.result import Lane, MetricSummary, ModelResult, Overlap, Phases, RunResult, Steadiness, Throughput
 from loadtrt.records.records import METRICS
 from loadtrt.units import SECOND_NS
 
@@ -79,18 +80,10 @@ def run_of(
         for lane in range(config.model.contexts)
     )
     values: dict[str, Any] = {
-        "loadtrt": "1",
-        "started": "",
-        "command": (),
-        "config": config.model_dump(mode="json", by_alias=True),
-        "environment": {},
         "engine": engine(),
         "memory": MemoryBill(config.model.contexts, config.model.buffers, None, None, 0, 0, 0, None),
-        "outcome": "completed",
-        "failure": None,
         "valid": True,
         "problems": (),
-        "phases": Phases(warmup_ns=SECOND_NS, clocks_settled=True, measure_ns=10 * SECOND_NS),
         "submitted": count,
         "ok": count,
         "failed": 0,
@@ -105,12 +98,46 @@ def run_of(
         "fairness": 1.0,
         "overlap": None if busy is None else Overlap(busy_fraction=busy, lanes_computing=at_once),
         "starved_fraction": 0.0,
-        "host_cores": 1.0,
         "verification": None,
-        "clock": None,
         "intervals": (),
         "histograms": {},
         "steadiness": Steadiness(transient_ns=0, overloaded=False),
-        **changes,
+        **{name: value for name, value in changes.items() if name in ModelResult.model_fields},
     }
-    return RunResult(**values)
+    run: dict[str, Any] = {
+        "loadtrt": "1",
+        "started": "",
+        "command": (),
+        "config": config,
+        "environment": {},
+        "outcome": "completed",
+        "failure": None,
+        "valid": True,
+        "phases": Phases(warmup_ns=SECOND_NS, clocks_settled=True, measure_ns=10 * SECOND_NS),
+        "host_cores": 1.0,
+        "clock": None,
+        **{name: value for name, value in changes.items() if name in RunResult.model_fields},
+    }
+    return RunResult(**run, models=dict.fromkeys(config.models, ModelResult(**values)))
+
+
+def model_in(run: dict[str, Any]) -> dict[str, Any]:
+    """What a run.json holds of its one model."""
+    model: dict[str, Any]
+    (model,) = run["models"].values()
+    return model
+
+
+def with_changes(run: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a run.json with other values, of the run or of its one model."""
+    copy: dict[str, Any] = json.loads(json.dumps(run))
+    for key, value in changes.items():
+        (model_in(copy) if key in ModelResult.model_fields and key != "valid" else copy)[key] = value
+    return copy
+
+
+def changed(result: RunResult, **changes: Any) -> RunResult:
+    """The result with other attributes, of the run or of its one model."""
+    of_model = {name: value for name, value in changes.items() if name in ModelResult.model_fields}
+    of_run = {name: value for name, value in changes.items() if name in RunResult.model_fields}
+    return result.with_model(**of_model).model_copy(update=of_run)

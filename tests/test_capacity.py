@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from command_line import ROOT, loadtrt
 from rigs import Heard, close
+from runs_by_hand import changed
 from test_sweep import await_measuring
 
 from benchmarks.queues import markov_tail
@@ -157,9 +158,7 @@ def test_runs_of_another_engine_are_not_gone_on_with(
     halfway = next(one for one in whole[1] if len(one.candidates[0].searched) == 1)
     (candidate,) = halfway.candidates
     trials = [
-        trial.model_copy(
-            update={"run": trial.run.model_copy(update={"engine": replace(trial.run.engine, sha256="ab")})}
-        )
+        trial.model_copy(update={"run": changed(trial.run, engine=replace(trial.run.model.engine, sha256="ab"))})
         for trial in candidate.trials
         if trial.run is not None
     ]
@@ -182,7 +181,7 @@ def test_trials_of_few_requests_last_longer_and_it_is_told(rig: Rig) -> None:
     first = only.searched[0].run
     assert first is not None
     assert first.config.options()["duration"] == "1m"
-    assert all(trial.run is not None and trial.run.ok >= 200 for trial in only.ladder)
+    assert all(trial.run is not None and trial.run.model.ok >= 200 for trial in only.ladder)
     assert only.answer == "found"
     text = terminal_text(result)
     assert "trials of 10.0 s to 60.0 s" in text
@@ -200,7 +199,7 @@ def test_a_mix_has_a_capacity(rig: Rig) -> None:
     text = terminal_text(result)
     assert "mix 1:0.75, 3:0.25" in text
     assert "inferences/s) meet" in text
-    assert {len(trial.run.mix) for trial in only.trials if trial.run} == {2}
+    assert {len(trial.run.model.mix) for trial in only.trials if trial.run} == {2}
 
 
 def test_a_finished_search_is_not_made_again(
@@ -283,7 +282,7 @@ def test_several_objectives_hold_together(rig: Rig) -> None:
     assert best is not None
     assert best.binding == "latency.p99 < 12ms"
     assert [item.objective.text for item in best.objectives] == ["latency.p50 < 20ms", "latency.p99 < 12ms"]
-    assert all(len(trial.run.objectives) == 2 for trial in best.searched if trial.run)
+    assert all(len(trial.run.model.objectives) == 2 for trial in best.searched if trial.run)
     for text in terminal_text(result).partition("latency.p50 < 20ms:")[2].split("latency.p99 < 12ms:"):
         rows = [line for line in text.splitlines() if line.startswith(("search ", "confirm ", "refute "))]
         assert len(rows) == len(best.searched)
@@ -308,8 +307,10 @@ def test_an_undecided_answer_says_no_more_than_is_known(whole: tuple[CapacityRes
     (found,) = whole[0].candidates
     last = found.trials[-1]
     assert last.run is not None
-    items = tuple(item.model_copy(update={"verdict": "undecided", "reason": "few"}) for item in last.run.objectives)
-    trial = last.model_copy(update={"run": last.run.model_copy(update={"objectives": items})})
+    items = tuple(
+        item.model_copy(update={"verdict": "undecided", "reason": "few"}) for item in last.run.model.objectives
+    )
+    trial = last.model_copy(update={"run": changed(last.run, objectives=items)})
     unknown = {"feasible_max_per_s": None, "infeasible_min_per_s": None, "boundary": None, "joules_per_inference": None}
     found = found.model_copy(update={"answer": "undecided", "trials": (*found.trials[:-1], trial), **unknown})
     assert conclusion(found).endswith("/s few")
@@ -323,8 +324,8 @@ def test_what_an_engine_that_takes_no_time_misses_is_the_generators(
     run = next(trial.run for trial in whole[0].candidates[0].trials if trial.kind == "refute")
     assert run is not None
     assert (run.verdict, host_bound(run, None)) == ("missed", None)
-    instant = {**run.metrics, "compute": run.metrics["compute"].model_copy(update={"max_ns": 0})}
-    assert "the engine takes no time" in (host_bound(run.model_copy(update={"metrics": instant}), None) or "")
+    instant = {**run.model.metrics, "compute": run.model.metrics["compute"].model_copy(update={"max_ns": 0})}
+    assert "the engine takes no time" in (host_bound(changed(run, metrics=instant), None) or "")
 
 
 def test_what_is_met_in_spite_of_a_late_generator_is_met(
@@ -334,9 +335,9 @@ def test_what_is_met_in_spite_of_a_late_generator_is_met(
     whose throughput it takes away; nor bounds on compute, which is the shorter, the fewer lanes it keeps busy."""
     runs = {trial.kind: trial.run for trial in whole[0].candidates[0].trials if trial.run}  # the last of each kind
     for kind, run in runs.items():
-        lateness = run.metrics["lateness"].model_copy(update={"percentiles_ns": {"p50": 1e9, "p99": 1e9}})
-        metrics = {**run.metrics, "lateness": lateness}
-        runs[kind] = run.model_copy(update={"metrics": metrics, "starved_fraction": 0.1})
+        lateness = run.model.metrics["lateness"].model_copy(update={"percentiles_ns": {"p50": 1e9, "p99": 1e9}})
+        metrics = {**run.model.metrics, "lateness": lateness}
+        runs[kind] = changed(run, metrics=metrics, starved_fraction=0.1)
     met, missed, rung = runs["confirm"], runs["refute"], runs["ladder"]
     assert (met.verdict, missed.verdict) == ("met", "missed")
     assert host_bound(met, None) is None
@@ -349,16 +350,14 @@ def test_what_is_met_in_spite_of_a_late_generator_is_met(
     (confirm,) = (
         trial for trial in found.trials if trial.kind == "confirm" and trial.rate_per_s == found.confirmed_per_s
     )
-    spoilt = confirm.model_copy(update={"run": met.model_copy(update={"valid": False, "problems": (problem,)})})
+    spoilt = confirm.model_copy(update={"run": changed(met, valid=False, problems=(problem,))})
     late_one = found.model_copy(update={"trials": (*found.ladder, spoilt)})
-    assert f" meet {met.objectives[0].objective} although {problem.evidence}; " in conclusion(late_one)
+    assert f" meet {met.model.objectives[0].objective} although {problem.evidence}; " in conclusion(late_one)
     page = markdown_text([Loaded("x.json", whole[0].model_copy(update={"candidates": (late_one,)}))])
     assert f"counts as met: {problem.evidence}" in page
     for objective in ("compute.p99 < 1s", "service.p99 < 1s"):
-        (item,) = met.objectives
-        other = met.model_copy(
-            update={"objectives": (item, item.model_copy(update={"objective": parse_objective(objective)}))}
-        )
+        (item,) = met.model.objectives
+        other = changed(met, objectives=(item, item.model_copy(update={"objective": parse_objective(objective)})))
         assert "1.00 s late at p99" in (host_bound(other, None) or "")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -74,14 +73,14 @@ def test_quiet_json_on_stdout_is_all_there_is() -> None:
     done = _process(*QUICK, "--quiet", "--json", "-")
     assert (done.returncode, done.stderr) == (0, "")
     result = RunResult.model_validate_json(done.stdout)
-    assert (result.ok, result.outcome, result.valid) == (50, "completed", True)
+    assert (result.model.ok, result.outcome, result.valid) == (50, "completed", True)
     assert result.schema_version == "loadtrt.run/1"
 
 
 def test_json_on_stdout_leaves_the_summary_to_stderr() -> None:
     """stdout stays machine-readable also without --quiet."""
     done = loadtrt(*QUICK, "--json", "-")
-    assert json.loads(done.stdout)["ok"] == 50
+    assert RunResult.model_validate_json(done.stdout).model.ok == 50
     assert "throughput" in done.stderr
 
 
@@ -135,8 +134,8 @@ def test_a_configuration_file_runs() -> None:
         "--json", "-",
     )  # fmt: skip
     result = RunResult.model_validate_json(done.stdout)
-    assert result.engine.name == "zoo:googlenet"
-    assert result.ok == 4
+    assert result.model.engine.name == "zoo:googlenet"
+    assert result.model.ok == 4
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.name)
@@ -176,7 +175,7 @@ def test_a_reader_that_has_gone_costs_no_result(tmp_path: Path) -> None:
         cwd=ROOT,
     )
     os.close(write)
-    assert RunResult.model_validate_json(file.read_text()).ok == 50
+    assert RunResult.model_validate_json(file.read_text()).model.ok == 50
 
 
 def test_a_terminal_without_unicode_still_shows_the_summary() -> None:
@@ -210,7 +209,7 @@ def test_a_result_can_be_run_again(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert file.read_bytes() == before
     first, second = (RunResult.model_validate_json(path.read_text()) for path in (file, again))
-    assert first.histograms == second.histograms
+    assert first.model.histograms == second.model.histograms
     assert first.config.options()["contexts"] == second.config.options()["contexts"] == 3
 
 
@@ -258,5 +257,5 @@ def test_an_impatient_interrupt_waits_for_the_result(monkeypatch: pytest.MonkeyP
     engine = "simulated:service=1ms,clock=virtual"
     options = {"engine": engine, "warmup": 0, "requests": 50, "quiet": True, "json": str(file)}
     assert running.run(load_config(None, options)) == 0
-    assert RunResult.model_validate_json(file.read_text()).ok == 50
+    assert RunResult.model_validate_json(file.read_text()).model.ok == 50
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

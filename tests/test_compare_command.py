@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 from layer_sides import each, profile_file
+from runs_by_hand import model_in, with_changes
 
 from loadtrt.cli.compare import command
 from loadtrt.cli.main import cli
@@ -108,8 +109,9 @@ def test_settings_that_differ_are_named(measured: dict[str, dict[str, Any]], sav
     """These alone: contexts, batch, mode, ...; batches tell requests from inferences."""
     other = json.loads(json.dumps(measured["fast"]))
     next(iter(other["config"]["models"].values()))["contexts"] = 4
-    other["engine"] |= {"batch": 16, "mode": {**other["engine"]["mode"], "graph": "yes"}}
-    other["throughput"]["inferences_per_s"] = 16_000.0
+    model = model_in(other)
+    model["engine"] |= {"batch": 16, "mode": {**model["engine"]["mode"], "graph": "yes"}}
+    model["throughput"]["inferences_per_s"] = 16_000.0
     text = _compare(save("a.json", measured["fast"]), save("b.json", other))
     assert "different: batch 1 / 16 · contexts 1 / 4 · graph – / yes\n" in text
     assert _rows(text)["inferences/s"] == ["1 000", "16 000", "16.000"]
@@ -130,14 +132,14 @@ def test_what_a_reader_must_know_of_a_run(
     change: dict[str, Any], note: str, measured: dict[str, dict[str, Any]], save: Save
 ) -> None:
     """A run that proves little says so."""
-    text = _compare(save("a.json", measured["fast"]), save("b.json", measured["fast"] | change))
+    text = _compare(save("a.json", measured["fast"]), save("b.json", with_changes(measured["fast"], change)))
     assert note in text
 
 
 def test_a_metric_that_a_run_does_not_have(measured: dict[str, dict[str, Any]], save: Save) -> None:
     """It is unknown, whatever its phases would add up to."""
     old = json.loads(json.dumps(measured["fast"]))
-    del old["metrics"]["device"]
+    del model_in(old)["metrics"]["device"]
     text = _compare(save("a.json", old), save("b.json", measured["fast"]))
     assert _rows(text)["device p50"] == ["–", "1.00 ms", "–"]
 
@@ -215,7 +217,7 @@ def test_profiles_tell_what_they_are_of(measured: dict[str, dict[str, Any]], sav
     profile = json.loads(profile_file(each(_layers("fp32")[1], "plain", 1000.0)))
     a = save("a.json", profile)
     other = profile | {"engine": profile["engine"] | {"batch": 4}, "outcome": "interrupted"}
-    for name, content in (("b.json", other), ("run.json", measured["fast"] | {"profile": other})):
+    for name, content in (("b.json", other), ("run.json", with_changes(measured["fast"], {"profile": other}))):
         text = _compare(a, save(name, content))
         assert "\n  different: batch 16 / 4\n" in text
         assert "\n  B: interrupted, what was timed until then is shown\n" in text
@@ -245,7 +247,7 @@ def test_a_profile_of_trtexec_with_layer_information(save: Save) -> None:
 def test_runs_that_were_profiled(measured: dict[str, dict[str, Any]], save: Save) -> None:
     """Two such runs are compared as runs and layer by layer; such a run and a profile, layer by layer."""
     profile = json.loads(profile_file(each(_layers("fp16")[1], "plain", 1000.0)))
-    run = save("run.json", measured["fast"] | {"profile": profile})
+    run = save("run.json", with_changes(measured["fast"], {"profile": profile}))
     both = _compare(run, run)
     assert "requests/s" in both
     assert "76 layers" in both
@@ -265,7 +267,7 @@ def test_runs_that_were_profiled(measured: dict[str, dict[str, Any]], save: Save
         ("later", "profile", (), 'later.json has the schema "loadtrt.run/9", which this loadtrt does not know'),
         ("foreign", "profile", (), "foreign.json is JSON, but neither a run of loadtrt, "),
         ("run", "nowhere", (), "cannot read nowhere.json: No such file"),
-        ("run", "old", (), "old.json does not fit its schema loadtrt.run/1: metrics: Field required"),
+        ("run", "old", (), "old.json does not fit its schema loadtrt.run/1: models: Field required"),
         ("profile", "bad", (), "bad.json does not fit its schema loadtrt.profile/1"),
         ("profile", "hollow", (), "hollow.json is a profile without any pass"),
         ("run", "run", ("--layer-info-a", "layers.json"), "--layer-info-a is for a profile in trtexec's format"),
@@ -284,7 +286,7 @@ def test_what_cannot_be_compared(
     save("trtexec.json", profile_json(profile))
     save("times.json", _times(3))
     save("layers.json", info)
-    save("old.json", {key: value for key, value in measured["fast"].items() if key != "metrics"})
+    save("old.json", {key: value for key, value in measured["fast"].items() if key != "models"})
     save("bad.json", {"schema_version": "loadtrt.profile/1"})
     save("comparison.json", compare_passes(profile, profile).model_dump_json())
     save("sidecar.json", {"schema_version": 1, "loadtrt_version": "0.1.0", "plan_sha256": "ab"})

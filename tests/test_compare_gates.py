@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 from junitparser import JUnitXml
+from runs_by_hand import model_in
 
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
@@ -43,9 +44,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     run("invalid", "1ms", 4000, 21, ",error=0.1")
     made["times"] = str(folder / "a1.times.json")
     old = json.loads((folder / "a1.json").read_text())
-    for summary in old["metrics"].values():
+    for summary in model_in(old)["metrics"].values():
         del summary["margins"]
-    del old["throughput"]["margin"]
+    del model_in(old)["throughput"]["margin"]
     made["old"] = str(folder / "old.json")
     (folder / "old.json").write_text(json.dumps(old | {"run": ""}))
     return made
@@ -114,7 +115,7 @@ def test_runs_of_one_side_that_are_set_differently(
 ) -> None:
     """Are named: their difference is no noise."""
     other = json.loads(Path(files["a2"]).read_text())
-    other["config"]["contexts"] = 8
+    next(iter(other["config"]["models"].values()))["contexts"] = 8
     (tmp_path / "other.json").write_text(json.dumps(other))
     assert "different: contexts 2, 8 / 2" in compare("a1", "b1", "--a", str(tmp_path / "other.json"))[1]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from runs_by_hand import run_of
+from runs_by_hand import changed, run_of
 
 from loadtrt.asked.load import Closed, Load, Offline, Rate, Stages, Trace
 from loadtrt.asked.reading import varied
@@ -84,7 +84,7 @@ def test_runs_of_one_side_with_one_seed_decide_nothing(side: str) -> None:
         ({"arrivals": "poisson", "rate": 100}, 1),
         ({"arrivals": "gamma", "rate": 100, "burstiness": 2}, 1),
         ({"stages": "100/s:10s"}, 1),
-        ({"mix": "a=0.5,b=0.5", "inputs": ["a:random", "b:random"]}, 1),
+        ({"mix": "1:0.5, 2:0.5"}, 1),
     ],
 )
 def test_where_the_seed_says_what_the_load_is(options: dict[str, Any], seed: int | None) -> None:
@@ -149,7 +149,7 @@ def test_a_bounded_queue_does_not_pass_a_gate(tmp_path: Path) -> None:
     assert next(ratio for ratio in found.ratios if ratio.name == "latency.p99").ratio < 1  # type: ignore[operator]
     assert found.thresholds[0].verdict == "regressed"
     text = " ".join(plain(list(compared_runs([sides[0]], [sides[1]], found))).split())
-    assert f"B: dropped {b.dropped:,} of 20 000 requests: times are of the served".replace(",", " ") in text
+    assert f"B: dropped {b.model.dropped:,} of 20 000 requests: times are of the served".replace(",", " ") in text
     assert "latency.p99 +5%: REGRESSED" in text
     assert "max_queue – / 2" in text
 
@@ -187,9 +187,9 @@ def test_a_load_that_changes_has_no_margins_of_what_follows_it(load: tuple[str, 
     """Latency, queue and (but for offline) throughput of parts tell of the schedule; what the engine takes has margins
     still."""
     run = _measured(tmp_path / "run.json", *load)
-    assert run.metrics["latency"].margins == run.metrics["queue"].margins == {}
-    assert (run.throughput.margin is None) == ("offline" not in load)
-    assert "p50" in run.metrics["compute"].margins
+    assert run.model.metrics["latency"].margins == run.model.metrics["queue"].margins == {}
+    assert (run.model.throughput.margin is None) == ("offline" not in load)
+    assert "p50" in run.model.metrics["compute"].margins
 
 
 def test_an_offline_rate_is_known_from_one_run(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_an_offline_rate_is_known_from_one_run(tmp_path: Path) -> None:
     mean of 40 runs in nearly all of these, and gates decide by it."""
     offline = ("--arrivals", "offline", "--requests", "2000")
     runs = [_measured(tmp_path / f"{seed}.json", *offline, "--seed", str(seed)) for seed in range(40)]
-    rates = [(run.throughput.requests_per_s or 0, run.throughput.margin or 0) for run in runs]
+    rates = [(run.model.throughput.requests_per_s or 0, run.model.throughput.margin or 0) for run in runs]
     true = float(np.mean([rate for rate, _ in rates]))
     assert sum(rate / (1 + margin) <= true <= rate * (1 + margin) for rate, margin in rates) >= 35
     assert max(margin for _, margin in rates) < 0.1
@@ -232,11 +232,11 @@ def test_gates_on_a_load_that_changes_need_several_runs() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("mix", "a=0.5,b=0.5", "mix – / a=0.5,b=0.5"),
+        ("mix", "1:0.5, 2:0.5", "mix – / 1:0.5, 2:0.5"),
         ("batcher", "max=4,delay=5ms", "batcher – / max=4,delay=5ms"),
         ("max_queue", 3, "max_queue – / 3"),
         ("rate", 500.0, "rate – / 500"),
-        ("scenario", "server", "scenario – / server"),
+        ("bursts", "1s/4s", "bursts – / 1s/4s"),
     ],
 )
 def test_options_that_differ_are_named(option: str, value: object, said: str) -> None:
@@ -262,10 +262,10 @@ def test_a_trace_that_is_slower_is_named(tmp_path: Path) -> None:
 def test_engines_that_differ_are_named() -> None:
     """By their bytes, and by the shape of each tensor."""
     run = run_of()
-    data, prob = run.engine.tensors
+    data, prob = run.model.engine.tensors
     wide = replace(data, shape=(16, 3, 299, 299))
-    a = run.model_copy(update={"engine": replace(run.engine, sha256="a" * 64)})
-    b = run.model_copy(update={"engine": replace(run.engine, sha256="b" * 64, tensors=(wide, prob))})
+    a = changed(run, engine=replace(run.model.engine, sha256="a" * 64))
+    b = changed(run, engine=replace(run.model.engine, sha256="b" * 64, tensors=(wide, prob)))
     text = _text(a, b)
     assert "engine sha256 aaaaaaaaaaaa / bbbbbbbbbbbb" in text
     assert "shape of data 16×3×224×224 / 16×3×299×299" in text

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 from reported import measured
+from runs_by_hand import model_in
 
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
@@ -39,7 +40,7 @@ LATENCY = ("histograms", "latency")
         (("dropped",), -1, "dropped: Input should be greater than or equal to 0"),
         (("sample", "columns", "due"), [1], "sample.columns: Value error, its columns are of different lengths"),
         (("started",), "x", "started: Value error, Invalid isoformat string: 'x'"),
-        (("started",), "9999-12-31T23:59:59+00:00", "started: Value error, it is no instant of a run"),
+        (("started",), "9999-12-31T23:59:59+00:00", "started: Value error, it is not an instant of a run"),
     ],
 )
 @pytest.mark.parametrize("reader", ["compare", "trace.json", "hlog"])
@@ -49,7 +50,7 @@ def test_what_was_damaged_is_named(
     """The file, where in it, and what is wrong, by whoever reads it. ...: left out."""
     content = json.loads(measured().model_dump_json())
     *way, last = place
-    part = content
+    part = content if place[0] in content else model_in(content)
     for key in way:
         part = part[key]
     part[last] = value
@@ -70,7 +71,7 @@ def test_what_was_damaged_is_named(
 def test_times_below_zero_have_no_ratio(number: str, tmp_path: Path) -> None:
     """They have no logarithm either."""
     content = json.loads(measured().model_dump_json())
-    kept = content["metrics"]["latency"]
+    kept = model_in(content)["metrics"]["latency"]
     kept[number] = -5.0 if number == "mean_ns" else dict.fromkeys(kept[number], -5.0)
     file = str(tmp_path / "run.json")
     (tmp_path / "run.json").write_text(json.dumps(content))

@@ -172,7 +172,7 @@ def test_host_bound() -> None:
     late = {"latency": 300.0, "lateness": 40.0, "compute": 200.0}
     found = only(run_of(late, OPEN, busy=0.5))
     assert found.evidence == "of a mean latency of 300 µs the generator itself added 40.0 µs"
-    metrics = run_of(late).metrics
+    metrics = run_of(late).model.metrics
     bad = {**metrics, "lateness": summary(40, p99_us=251)}
     assert kinds(run_of(options=OPEN, busy=0.5, metrics=bad)) == []  # above its limit: a problem
     assert kinds(run_of(options={**OPEN, "max_lateness": "300us"}, busy=0.5, metrics=bad)) == ["host-bound"]
@@ -623,10 +623,10 @@ def test_simulated_runs(engine_text: str, options: tuple[str, ...], expected: li
     """A run's own result has what is found in it, and its summary shows every line of it."""
     length = () if {"--requests", "--duration", "--stages"}.intersection(options) else ("--duration", "10s")
     result, shown = _measured(tmp_path, "--engine", f"simulated:{engine_text},clock=virtual", *options, *length)
-    assert [finding.kind for finding in result.findings] == expected
-    assert result.findings == findings_of(result)
+    assert [finding.kind for finding in result.model.findings] == expected
+    assert result.model.findings == findings_of(result)
     words = " ".join(shown.split())
-    for finding in result.findings:
+    for finding in result.model.findings:
         assert f"! {finding.kind}: {finding.evidence} {finding.cause} → {finding.remedy}" in words
     assert shown.count("\n! ") == len(expected)
 
@@ -636,12 +636,12 @@ def test_a_run_keeps_its_steadiness_cohorts_and_sample(tmp_path: Path) -> None:
     result, _ = _measured(
         tmp_path, "--engine", "simulated:service=5ms,cv=0.5,clock=virtual", "--rate", "120/s", "--duration", "10s"
     )
-    assert result.steadiness == Steadiness(transient_ns=0, overloaded=False)
-    assert set(result.cohorts) == {"p50", "p99"}
-    assert result.cohorts["p99"].latency_high_ns == result.metrics["latency"].max_ns
-    assert result.sample is not None
-    columns = result.sample.columns
+    assert result.model.steadiness == Steadiness(transient_ns=0, overloaded=False)
+    assert set(result.model.cohorts) == {"p50", "p99"}
+    assert result.model.cohorts["p99"].latency_high_ns == result.model.metrics["latency"].max_ns
+    assert result.model.sample is not None
+    columns = result.model.sample.columns
     assert 0 <= min(columns["due"]) < max(columns["completed"]) <= result.phases.measure_ns
     latencies = [done - due for due, done in zip(columns["due"], columns["completed"], strict=True)]
-    assert max(latencies) == result.metrics["latency"].max_ns
+    assert max(latencies) == result.model.metrics["latency"].max_ns
     assert RunResult.model_validate_json(result.model_dump_json()) == result

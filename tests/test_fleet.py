@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from runs_by_hand import changed
 
 from benchmarks.queues import markov_quantile
 from loadtrt.asked.config import RunConfig
@@ -117,7 +118,7 @@ def capacity_of(runs: dict[str, RunResult], **answer: Any) -> CapacityResult:
         Trial(kind="ladder", in_flight=2, seed=1, run=trimmed(runs["two"])),
         Trial(kind="confirm", rate_per_s=280.0, seed=2, run=trimmed(runs["open"])),
     )
-    engine, bill = runs["two"].engine, runs["two"].memory
+    engine, bill = runs["two"].model.engine, runs["two"].model.memory
     candidate = Candidate(contexts=2, batch=1, buffers=1, engine=engine, memory=bill, trials=trials, **answer)
     return CapacityResult(
         loadtrt="0",
@@ -492,8 +493,8 @@ def test_predictions_stand_beside_measurements(plan: Callable[..., FleetResult])
 def test_a_rate_beyond_the_model_has_no_prediction(runs: dict[str, RunResult]) -> None:
     """Measured at a rate that the model cannot carry: shown as such, and never as a number."""
     config = varied(runs["open"].config, rate=1000.0)
-    rates = runs["open"].throughput.model_copy(update={"offered_per_s": 1000.0})
-    overloaded = runs["open"].model_copy(update={"config": config, "throughput": rates})
+    rates = runs["open"].model.throughput.model_copy(update={"offered_per_s": 1000.0})
+    overloaded = changed(runs["open"], config=config, throughput=rates)
     evidence = evidence_of((runs["one"], runs["two"], overloaded))
     result = plan_fleet(evidence, steady_demand(1000.0), [parse_objective(OBJECTIVE)], routings=("random",))
     check = result.checks[-1]
@@ -579,9 +580,9 @@ def test_a_search_without_its_first_rung_says_why(runs: dict[str, RunResult]) ->
 
 def test_what_was_chosen_among_settings_is_told_where_there_was_a_choice(runs: dict[str, RunResult]) -> None:
     """--batch is named where it would choose another, and was not given."""
-    wide = runs["two"].model_copy(update={"engine": dataclasses.replace(runs["two"].engine, batch=4)})
-    throughput = runs["two"].throughput.model_copy(update={"inferences_per_s": 1e6})
-    several = (runs["one"], runs["two"].model_copy(update={"throughput": throughput}), wide)
+    wide = changed(runs["two"], engine=dataclasses.replace(runs["two"].model.engine, batch=4))
+    throughput = runs["two"].model.throughput.model_copy(update={"inferences_per_s": 1e6})
+    several = (runs["one"], changed(runs["two"], throughput=throughput), wide)
     (note,) = evidence_of(several).notes
     assert note.endswith("; --batch chooses another")
     assert evidence_of(several, batch=1).notes == ()
@@ -599,17 +600,17 @@ def test_a_plan_without_comparison_says_what_would_make_one(runs: dict[str, RunR
 
 def test_one_context_with_other_settings_is_no_measure(runs: dict[str, RunResult]) -> None:
     """ONNX Runtime gives one context all cores unless told otherwise: what differs is named."""
-    engine = dataclasses.replace(runs["one"].engine, mode={"threads per context": "2"})
-    two = dataclasses.replace(runs["two"].engine, mode={"threads per context": "1"})
-    pair = (runs["one"].model_copy(update={"engine": engine}), runs["two"].model_copy(update={"engine": two}))
+    engine = dataclasses.replace(runs["one"].model.engine, mode={"threads per context": "2"})
+    two = dataclasses.replace(runs["two"].model.engine, mode={"threads per context": "1"})
+    pair = (changed(runs["one"], engine=engine), changed(runs["two"], engine=two))
     with pytest.raises(UsageError, match=r"has other settings \(threads per context 2, not 1\)"):
         evidence_of(pair)
 
 
 def test_too_many_in_flight_is_noted(runs: dict[str, RunResult]) -> None:
     """Where the longest queue is slower than a shorter one, the reader should know: that is where a queue leads."""
-    throughput = runs["two"].throughput.model_copy(update={"requests_per_s": 150.0, "inferences_per_s": 150.0})
-    slow = runs["two"].model_copy(update={"throughput": throughput})
+    throughput = runs["two"].model.throughput.model_copy(update={"requests_per_s": 150.0, "inferences_per_s": 150.0})
+    slow = changed(runs["two"], throughput=throughput)
     found = evidence_of(capacity_of({**runs, "two": slow}))
     assert found.gpu.most_per_s == pytest.approx(150)
     assert any("1 in flight are 3" in note for note in found.notes)

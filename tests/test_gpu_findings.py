@@ -8,6 +8,7 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from runs_by_hand import changed
 
 from loadtrt.asked.config import RunConfig
 from loadtrt.engines.open import open_engine
@@ -181,7 +182,7 @@ def test_in_the_summary() -> None:
     seen = telemetry(*[second(energy_joules=600)] * 9, second(1980, 1410, 1.0, energy_joules=700))
     seen = seen.model_copy(update={"missing": ("PCIe traffic",)})
     result = plain.model_copy(update={"telemetry": seen})
-    result = result.model_copy(update={"findings": findings_of(result)})
+    result = changed(result, findings=findings_of(result))
     text = terminal_text(result)
     assert "GPU 610 W · 6 100 J · 61.0 J per inference · slowed down 10 % of the time\n" in text
     assert "GPU does not tell: PCIe traffic\n" in text

@@ -14,6 +14,7 @@ from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from runs_by_hand import changed
 
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
@@ -57,9 +58,9 @@ def test_its_reader_finds_every_metric(result: RunResult, tmp_path: Path) -> Non
     log = tmp_path / "run.hlog"
     log.write_text(hdr_log(result))
     read = {histogram.get_tag(): histogram for histogram in _read(log)}
-    assert list(read) == list(result.histograms)
+    assert list(read) == list(result.model.histograms)
     for name, histogram in read.items():
-        own = Histogram.from_dict(result.histograms[name])
+        own = Histogram.from_dict(result.model.histograms[name])
         assert histogram.get_total_count() == own.count == 3000
         for percentile in (1, 10, 50, 90, 99, 99.9):
             low, high = own.quantiles((percentile / 100 - 1 / 3000, percentile / 100 + 1 / 3000))  # ranks are rounded
@@ -84,7 +85,7 @@ def test_its_instants_are_those_of_measuring(result: RunResult, tmp_path: Path) 
     assert lines[4] == '"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"'
     tag, zero, _, most, payload = lines[5].split(",")
     assert (tag, zero) == ("Tag=latency", "0.000")
-    assert float(most) == pytest.approx((result.metrics["latency"].max_ns or 0) / 1e6, abs=0.0005)
+    assert float(most) == pytest.approx((result.model.metrics["latency"].max_ns or 0) / 1e6, abs=0.0005)
     assert payload.startswith("HISTF")  # what every log of V2 has there
 
 
@@ -136,13 +137,13 @@ def test_logs_of_two_runs_merge(result: RunResult, tmp_path: Path) -> None:
 
 def test_a_run_without_requests(result: RunResult) -> None:
     """There is nothing to write, and it says so."""
-    empty = result.model_copy(update={"histograms": {"latency": Histogram().to_dict()}})
+    empty = changed(result, histograms={"latency": Histogram().to_dict()})
     with pytest.raises(UsageError, match="the run served no request"):
         hdr_log(empty)
 
 
 def test_a_name_cannot_break_a_line(result: RunResult) -> None:
     """Whatever the file of the engine is called."""
-    named = result.model_copy(update={"engine": replace(result.engine, name="a\nb.plan")})
+    named = changed(result, engine=replace(result.model.engine, name="a\nb.plan"))
     assert hdr_log(named).splitlines()[0].endswith("a b.plan; values in ns]")
     assert json.dumps(hdr_log(named)).isascii()

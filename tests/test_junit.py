@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 from junitparser import JUnitXml
+from runs_by_hand import changed
 
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
@@ -76,7 +77,7 @@ def test_objectives_of_a_run(ended: tuple[int, Path, RunResult]) -> None:
 def test_what_a_suite_says_of_its_run(ended: tuple[int, Path, RunResult]) -> None:
     """Which engine, when, and how long; no dots in a class's name but those of its packages."""
     _, _, result = ended
-    result = result.model_copy(update={"engine": replace(result.engine, name="net.fp16.plan")})
+    result = changed(result, engine=replace(result.model.engine, name="net.fp16.plan"))
     (suite,) = JUnitXml.fromstring(run_junit(result).encode())
     assert suite.name == "loadtrt run net.fp16.plan"
     assert suite.time == pytest.approx(result.phases.measure_ns / 1e9, abs=0.0006)
@@ -90,7 +91,7 @@ def test_an_invalid_run_has_nothing_green(ended: tuple[int, Path, RunResult]) ->
     """ "valid" fails with evidence and remedy; objectives, also one that was met, are skipped."""
     _, _, result = ended
     problem = Problem(evidence="it was late", remedy="free a core")
-    cases = _read(run_junit(result.model_copy(update={"valid": False, "problems": (problem,)})))
+    cases = _read(run_junit(changed(result, valid=False, problems=(problem,))))
     assert cases.pop("valid") == [("Failure", "invalid", "it was late → free a core")]
     assert {kind for results in cases.values() for kind, _, _ in results} == {"Skipped"}
     assert all(cases.values())
@@ -113,17 +114,17 @@ def test_a_scenario_is_a_testcase(ended: tuple[int, Path, RunResult]) -> None:
     found = ScenarioResult(
         scenario="offline", metric="inferences a second", inferences_per_s=9.0, requests=1, by_rules=True, reasons=()
     )
-    assert _kinds(run_junit(result.model_copy(update={"scenario": found})))["scenario offline"] == []
+    assert _kinds(run_junit(changed(result, scenario=found)))["scenario offline"] == []
     broken = found.model_copy(update={"by_rules": False, "reasons": ("too few", "too short")})
-    ((kind, _, message),) = _read(run_junit(result.model_copy(update={"scenario": broken})))["scenario offline"]
+    ((kind, _, message),) = _read(run_junit(changed(result, scenario=broken)))["scenario offline"]
     assert (kind, message.endswith("9.00 inferences a second; too few; too short")) == ("Skipped", True)
 
 
 def test_files_from_before_verdicts(ended: tuple[int, Path, RunResult]) -> None:
     """An objective without a verdict is undecided, not green."""
     _, _, result = ended
-    shares = tuple(share.model_copy(update={"verdict": None, "reason": None}) for share in result.objectives)
-    kinds = _kinds(run_junit(result.model_copy(update={"objectives": shares})))
+    shares = tuple(share.model_copy(update={"verdict": None, "reason": None}) for share in result.model.objectives)
+    kinds = _kinds(run_junit(changed(result, objectives=shares)))
     assert kinds == {"valid": [], MET: ["Error"], UNDECIDED: ["Error"], MISSED: ["Error"]}
 
 
@@ -131,7 +132,7 @@ def test_files_from_before_verdicts(ended: tuple[int, Path, RunResult]) -> None:
 def test_names_that_are_no_xml(name: str, ended: tuple[int, Path, RunResult]) -> None:
     """Are escaped, or, where XML has no way to hold them, written as ?."""
     _, _, result = ended
-    text = run_junit(result.model_copy(update={"engine": replace(result.engine, name=name)}))
+    text = run_junit(changed(result, engine=replace(result.model.engine, name=name)))
     (suite,) = JUnitXml.fromstring(text.encode())
     clean = "".join("?" if sign < " " or "\ud800" <= sign < "\ue000" else sign for sign in name)
     assert suite.name == f"loadtrt run {clean}"

@@ -216,7 +216,7 @@ class _Both:
         result = result_of(
             session, self._engine, config, bill, run="", load_ns=0, started="", command=(), environment={}
         )
-        assert result.ok == result.submitted
+        assert result.model.ok == result.model.submitted
         return result
 
 
@@ -279,9 +279,9 @@ def _server_runs(both: _Both, seeds: range) -> tuple[list[ObjectiveShare], list[
         theirs.append(judged(told, "server", bound_ns)[0])
         objective = (f"latency.p99 < {bound_ns}ns",)
         result = both.loadtrt("server", rate=rate, requests=_REQUESTS, seed=seed, objective=objective)
-        assert len(told.due) == result.ok == _REQUESTS
-        ours.append(result.objectives[0])
-        services.append(result.metrics["service"].percentiles_ns["p99"] or 0.0)
+        assert len(told.due) == result.model.ok == _REQUESTS
+        ours.append(result.model.objectives[0])
+        services.append(result.model.metrics["service"].percentiles_ns["p99"] or 0.0)
         print(f"seed {seed}: LoadGen {_told(theirs[-1])}, loadtrt {_told(ours[-1])}")
     return theirs, ours, services
 
@@ -311,11 +311,11 @@ def test_streams_and_batches_of_one_session_are_alike(tmp_path: Path) -> None:
         both.session.mean_ns()
         for _ in range(5):
             told = judged(both.loadgen("single-stream", **asked), "single-stream", 1)[1].latency_ns
-            found = both.loadtrt("single-stream", requests=300).scenario
+            found = both.loadtrt("single-stream", requests=300).model.scenario
             assert found is not None
             pairs["single-stream"].append((told or 0.0, found.latency_ns or 0.0))
             told = both.loadgen("offline", min_query_count=500, offline_expected_qps=1.0).number("Samples per second")
-            found = both.loadtrt("offline", requests=500).scenario
+            found = both.loadtrt("offline", requests=500).model.scenario
             assert found is not None
             pairs["offline"].append((told or 0.0, found.inferences_per_s or 0.0))
     print(pairs)

@@ -134,12 +134,12 @@ async def test_each_part_takes_its_own_time_and_is_told_by_itself() -> None:
     """With 5 ms + 1 ms an item, requests of 1 take 6 ms and requests of 8 take 13 ms; inferences count items."""
     engine = "simulated:service=5ms,item=1ms,clock=virtual"
     result, records = await run({"engine": engine, "mix": "1:0.7, 8:0.3", "requests": 2000, "arrivals": "closed"})
-    one, eight = result.mix
+    one, eight = result.model.mix
     assert (one.name, eight.name) == ("1", "8")
-    assert one.requests + eight.requests == result.ok == 2000
+    assert one.requests + eight.requests == result.model.ok == 2000
     assert one.metrics["compute"].min_ns == one.metrics["compute"].max_ns == 6 * MS
     assert eight.metrics["compute"].min_ns == eight.metrics["compute"].max_ns == 13 * MS
-    rates = result.throughput
+    rates = result.model.throughput
     assert rates.inferences_per_s is not None
     assert rates.requests_per_s is not None
     items = (one.requests + 8 * eight.requests) / 2000
@@ -205,17 +205,17 @@ async def test_batches_are_told() -> None:
     """Sizes formed, their mean, the padding, and requests = inferences; every request is served once."""
     options = {"engine": "simulated:service=4ms,item=100us,clock=virtual", "batcher": "max=16,delay=2ms,sizes=4/16"}
     result, records = await run({**options, "rate": "2000/s", "requests": 6000, "duration": "3s", "buffers": 1})
-    assert result.batches is not None
-    formed = result.batches.counts
-    assert sum(size * times for size, times in formed.items()) == result.ok == len(records)
+    assert result.model.batches is not None
+    formed = result.model.batches.counts
+    assert sum(size * times for size, times in formed.items()) == result.model.ok == len(records)
     assert max(formed) <= 16
     batches = sum(formed.values())
-    assert result.batches.mean == pytest.approx(result.ok / batches)
+    assert result.model.batches.mean == pytest.approx(result.model.ok / batches)
     computed = sum((4 if size <= 4 else 16) * times for size, times in formed.items())
-    assert result.batches.padded == pytest.approx(1 - result.ok / computed)
-    assert result.throughput.inferences_per_s == pytest.approx(result.throughput.requests_per_s)
-    assert result.overlap is not None
-    assert result.overlap.lanes_computing == pytest.approx(1.0)  # one lane: its batches are computed once
+    assert result.model.batches.padded == pytest.approx(1 - result.model.ok / computed)
+    assert result.model.throughput.inferences_per_s == pytest.approx(result.model.throughput.requests_per_s)
+    assert result.model.overlap is not None
+    assert result.model.overlap.lanes_computing == pytest.approx(1.0)  # one lane: its batches are computed once
 
 
 @pytest.mark.anyio
@@ -223,15 +223,15 @@ async def test_requests_that_complete_at_one_instant_are_no_rate() -> None:
     """64 at once in two batches of 32, 10 ms each: 32 leave each 10 ms."""
     options = {"engine": "simulated:service=10ms,clock=virtual", "arrivals": "offline", "requests": 64, "buffers": 1}
     result, _ = await run({**options, "batcher": "max=32"})
-    assert result.throughput.requests_per_s == pytest.approx(3200)
+    assert result.model.throughput.requests_per_s == pytest.approx(3200)
 
 
 @pytest.mark.anyio
 async def test_what_was_never_sent_belongs_to_no_part() -> None:
     """Each part's latencies are those of its own requests."""
     result, _ = await run({"mix": "1:0.5, 8:0.5", "rate": "300/s", "duration": "10s", "drain": "0s"})
-    assert result.unserved > 500
-    for part in result.mix:
+    assert result.model.unserved > 500
+    for part in result.model.mix:
         assert part.metrics["latency"].count <= part.requests + 4  # in flight at the end
 
 
@@ -242,8 +242,8 @@ async def test_batching_carries_more_than_single_requests() -> None:
     load = {"engine": engine, "rate": "2000/s", "duration": "4s", "drain": "100ms", "buffers": 1}
     single, _ = await run(load)
     batched, _ = await run({**load, "batcher": "max=32,delay=1ms"})
-    assert single.unserved > 4000
-    assert batched.unserved == 0
+    assert single.model.unserved > 4000
+    assert batched.model.unserved == 0
 
 
 # --- bounded queues
@@ -285,8 +285,8 @@ async def test_blocking_is_that_of_theory(servers: int, places: int) -> None:
         load**k / math.factorial(min(k, servers)) / servers ** max(k - servers, 0) for k in range(servers + places + 1)
     ]
     blocked = weights[-1] / sum(weights)
-    assert result.dropped / n == pytest.approx(blocked, abs=8 * math.sqrt(blocked * (1 - blocked) / n))
-    assert result.ok + result.dropped == n
+    assert result.model.dropped / n == pytest.approx(blocked, abs=8 * math.sqrt(blocked * (1 - blocked) / n))
+    assert result.model.ok + result.model.dropped == n
 
 
 @pytest.mark.anyio
@@ -295,11 +295,11 @@ async def test_a_dropped_request_is_no_latency_and_misses_every_objective() -> N
     result, records = await run(
         {"rate": "250/s", "duration": "20s", "max_queue": 0, "buffers": 1, "objective": ("latency.p99 < 100ms",)}
     )
-    assert result.dropped > 0.1 * len(records)
-    assert result.metrics["latency"].count == result.ok
-    assert result.metrics["latency"].max_ns == 5 * MS
-    assert result.objectives[0].verdict == "missed"
-    assert result.objectives[0].value_ns is None  # the 99th of a hundred was dropped: it has no latency
+    assert result.model.dropped > 0.1 * len(records)
+    assert result.model.metrics["latency"].count == result.model.ok
+    assert result.model.metrics["latency"].max_ns == 5 * MS
+    assert result.model.objectives[0].verdict == "missed"
+    assert result.model.objectives[0].value_ns is None  # the 99th of a hundred was dropped: it has no latency
     assert result.valid
 
 
@@ -309,17 +309,17 @@ async def test_the_summary_tells_parts_batches_drops_and_early_ends() -> None:
     mixed, _ = await run({"mix": "1:0.7, 8:0.3", "requests": 500, "arrivals": "closed"})
     lines = terminal_text(mixed).splitlines()
     assert next(line for line in lines if line.startswith("part ")).split()[:3] == ["part", "offered", "requests"]
-    assert any(line.split()[:4] == ["8", "30", "%", str(mixed.mix[1].requests)] for line in lines)
+    assert any(line.split()[:4] == ["8", "30", "%", str(mixed.model.mix[1].requests)] for line in lines)
     batched, _ = await run({"batcher": "max=4", "rate": "300/s", "duration": "5s", "max_queue": 4, "buffers": 1})
-    assert batched.batches is not None
+    assert batched.model.batches is not None
     text = terminal_text(batched)
-    assert f"batches of {batched.batches.mean:.2f} requests on average" in text
+    assert f"batches of {batched.model.batches.mean:.2f} requests on average" in text
     assert "batcher max=4" in text
-    assert f"{batched.dropped} dropped, as the queue was full" in text
+    assert f"{batched.model.dropped} dropped, as the queue was full" in text
     aborted, _ = await run(
         {"rate": "300/s", "duration": "60s", "objective": ("latency.p99 < 50ms",), "abort_on_fail": True}
     )
-    assert f"ended early: {aborted.ended_early}" in " ".join(terminal_text(aborted).split())
+    assert f"ended early: {aborted.model.ended_early}" in " ".join(terminal_text(aborted).split())
 
 
 # --- what goes together
@@ -431,14 +431,14 @@ def test_the_simulated_engine_says_what_helps() -> None:
 async def test_inferences_are_those_that_were_served(load: dict[str, Any]) -> None:
     """A mix's are what its parts carried, and a batcher's the requests; so the export has them, second by second."""
     result, _ = await run({**load, "requests": 900})
-    carried = sum(int(part.name) * part.requests for part in result.mix) or result.ok
-    assert result.inferences == carried < result.ok * result.engine.batch
+    carried = sum(int(part.name) * part.requests for part in result.model.mix) or result.model.ok
+    assert result.model.inferences == carried < result.model.ok * result.model.engine.batch
     started = result.model_copy(update={"started": "2026-01-01T00:00:00+00:00"})
     lines = [line.split() for line in openmetrics_text(started).splitlines() if line.startswith("loadtrt_inferences_")]
     reached = [float(line[-2]) for line in lines]
     assert reached[0] == 0
     assert reached[-1] == carried
-    assert reached[1] == pytest.approx(result.intervals[0].requests * carried / result.ok)
+    assert reached[1] == pytest.approx(result.model.intervals[0].requests * carried / result.model.ok)
 
 
 # --- enough
@@ -449,13 +449,13 @@ async def test_a_run_ends_when_its_objective_is_missed() -> None:
     """Overloaded, it ends after the delay and not after the minute that it was given; what waited is not waited for."""
     load = {"rate": "300/s", "duration": "60s", "objective": ("latency.p99 < 50ms",), "abort_on_fail": True}
     result, records = await run({**load, "abort_delay": "7s"})
-    assert result.ended_early is not None
-    assert "latency.p99 < 50ms is missed" in result.ended_early
+    assert result.model.ended_early is not None
+    assert "latency.p99 < 50ms is missed" in result.model.ended_early
     assert 7 * SECOND_NS <= result.phases.measure_ns < 9 * SECOND_NS
-    assert result.objectives[0].verdict == "missed"
+    assert result.model.objectives[0].verdict == "missed"
     assert result.outcome == "completed"
     assert result.valid
-    assert len(records) == result.ok  # what waited is forgotten, and spoils no other objective
+    assert len(records) == result.model.ok  # what waited is forgotten, and spoils no other objective
 
 
 @pytest.mark.anyio
@@ -463,9 +463,9 @@ async def test_an_abort_spoils_no_other_objective() -> None:
     """Also when it comes while the rest is drained: nothing waits for what is forgotten."""
     load = {"rate": "300/s", "duration": "10s", "abort_on_fail": True, "abort_delay": "11s", "drain": "60s"}
     result, _ = await run({**load, "objective": ("latency.p99 < 50ms", "latency.max < 60s")})
-    assert [share.verdict for share in result.objectives] == ["missed", "met"]
+    assert [share.verdict for share in result.model.objectives] == ["missed", "met"]
     assert result.phases.drain_ns < 3 * SECOND_NS
-    assert result.unserved == 0
+    assert result.model.unserved == 0
 
 
 @pytest.mark.anyio
@@ -473,7 +473,7 @@ async def test_a_run_that_meets_its_objective_is_not_aborted() -> None:
     """At half load nothing is missed: it takes its time."""
     load = {"rate": "100/s", "duration": "30s", "objective": ("latency.p99 < 200ms",), "abort_on_fail": True}
     result, _ = await run(load)
-    assert result.ended_early is None
+    assert result.model.ended_early is None
     assert result.phases.measure_ns > 29 * SECOND_NS
 
 
@@ -483,13 +483,13 @@ async def test_a_run_ends_when_its_quantile_is_known() -> None:
     engine = "simulated:service=1ms,distribution=exponential,clock=virtual"
     load = {"engine": engine, "rate": "500/s", "duration": "600s", "objective": ("latency.p99 < 1s",)}
     result, _ = await run({**load, "precision": "10%"})
-    assert result.ended_early is not None
-    assert result.ended_early.startswith("latency's p99 is known within ±")
+    assert result.model.ended_early is not None
+    assert result.model.ended_early.startswith("latency's p99 is known within ±")
     assert result.phases.measure_ns < 300 * SECOND_NS
-    share = result.objectives[0]
+    share = result.model.objectives[0]
     assert share.value_ns is not None
     assert share.value_low_ns is not None
     assert share.value_high_ns is not None
     assert (share.value_high_ns - share.value_low_ns) / 2 / share.value_ns < 0.15  # the verdict looks more carefully
     late, _ = await run({**load, "duration": "20s", "precision": "0.1%"})
-    assert late.ended_early is None
+    assert late.model.ended_early is None

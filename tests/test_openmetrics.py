@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from prometheus import promtool, running_prometheus
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from runs_by_hand import changed
 
 from loadtrt.cli.export import command
 from loadtrt.cli.main import cli
@@ -57,7 +58,7 @@ def result(run_json: Path) -> RunResult:
             pcie_tx_bytes=None if number == 2 else 10**6,
             throttle_shares={"sw_power_cap": 0.2} if number else {},
         )
-        for number, second in enumerate(plain.intervals)
+        for number, second in enumerate(plain.model.intervals)
     )
     telemetry = GpuTelemetry(
         gpu=GpuFacts(name="NVIDIA H100", power_limit_watts=700.0),
@@ -98,17 +99,17 @@ def test_counts_end_with_the_results(result: RunResult) -> None:
     """Each counter begins at 0, never falls and ends with what run.json says; so do histograms, in every bucket."""
     text = openmetrics_text(result)
     find = _finder(text)
-    assert result.unserved
+    assert result.model.unserved
     for outcome in ("ok", "failed", "unserved", "dropped"):
         points = find(f'^loadtrt_requests_total.*lane="",outcome="{outcome}"')
-        assert points[-1][1] == getattr(result, outcome)
-    assert [n for _, n in find('^loadtrt_requests_total.*"ok"')][1] == result.intervals[0].requests
-    assert find("^loadtrt_inferences_total")[-1][1] == result.ok
-    assert find("^loadtrt_objective_good_total")[-1][1] == result.objectives[0].good
+        assert points[-1][1] == getattr(result.model, outcome)
+    assert [n for _, n in find('^loadtrt_requests_total.*"ok"')][1] == result.model.intervals[0].requests
+    assert find("^loadtrt_inferences_total")[-1][1] == result.model.ok
+    assert find("^loadtrt_objective_good_total")[-1][1] == result.model.objectives[0].good
     for metric, family in zip(METRICS, HISTOGRAMS, strict=True):
-        assert find(f"^{family.name}_count")[-1][1] == result.metrics[metric.name].count
-        assert find(rf'^{family.name}_bucket.*le="\+Inf"')[-1][1] == result.metrics[metric.name].count
-        assert find(f"^{family.name}_sum")[-1][1] == result.histograms[metric.name]["sum_ns"] / SECOND_NS
+        assert find(f"^{family.name}_count")[-1][1] == result.model.metrics[metric.name].count
+        assert find(rf'^{family.name}_bucket.*le="\+Inf"')[-1][1] == result.model.metrics[metric.name].count
+        assert find(f"^{family.name}_sum")[-1][1] == result.model.histograms[metric.name]["sum_ns"] / SECOND_NS
     for name, points in _series(text).items():
         instants, reached = zip(*points, strict=True)
         assert list(instants) == sorted(set(instants)), name
@@ -119,29 +120,32 @@ def test_counts_end_with_the_results(result: RunResult) -> None:
 
 def test_requests_that_were_dropped(result: RunResult) -> None:
     """An outcome of their own, and bad for every objective."""
-    find = _finder(openmetrics_text(result.model_copy(update={"dropped": 50})))
+    find = _finder(openmetrics_text(changed(result, dropped=50)))
     assert [n for _, n in find('^loadtrt_requests_total.*"dropped"')][::4][:1] == [0]
     assert find('^loadtrt_requests_total.*"dropped"')[-1][1] == 50
-    assert find("^loadtrt_objective_requests_total")[-1][1] == result.ok + result.failed + result.unserved + 50
+    assert (
+        find("^loadtrt_objective_requests_total")[-1][1]
+        == result.model.ok + result.model.failed + result.model.unserved + 50
+    )
 
 
 def test_files_from_before_inferences_were_counted(result: RunResult) -> None:
     """Requests times the batch, as it was in all of them but mixes and batchers."""
-    old = result.model_copy(update={"inferences": None, "engine": replace(result.engine, batch=4)})
-    assert _finder(openmetrics_text(old))("^loadtrt_inferences_total")[-1][1] == 4 * result.ok
+    old = changed(result, inferences=None, engine=replace(result.model.engine, batch=4))
+    assert _finder(openmetrics_text(old))("^loadtrt_inferences_total")[-1][1] == 4 * result.model.ok
 
 
 def test_seconds_are_the_intervals(result: RunResult) -> None:
     """Each second's quantiles stand at its end, and are not a number once the run is over; means are the interval's."""
     find = _finder(openmetrics_text(result))
     p99 = find('^loadtrt_latency_window_seconds.*quantile="0.99"')
-    assert [value for _, value in p99[:-1]] == [(it.latency_p99_ns or 0) / SECOND_NS for it in result.intervals]
+    assert [value for _, value in p99[:-1]] == [(it.latency_p99_ns or 0) / SECOND_NS for it in result.model.intervals]
     assert p99[-1][1] != p99[-1][1]
     start = find("^loadtrt_start_time_seconds")[0][0]
     assert start == pytest.approx(datetime.fromisoformat(result.started).timestamp(), abs=5)
     assert [round(instant - start, 3) for instant, _ in p99] == [*range(1, len(p99) + 1)]
     count, total = find("^loadtrt_queue_seconds_count"), find("^loadtrt_queue_seconds_sum")
-    for number, interval in enumerate(result.intervals[:-1]):
+    for number, interval in enumerate(result.model.intervals[:-1]):
         spent = total[number + 1][1] - total[number][1]
         mean_ns = spent / (count[number + 1][1] - count[number][1]) * SECOND_NS
         assert mean_ns == pytest.approx(interval.queue_mean_ns)
@@ -180,7 +184,7 @@ def test_each_instant_is_a_page_of_openmetrics(result: RunResult) -> None:
     """prometheus_client's parser takes it. Instant by instant: of several it drops all but the first buckets."""
     lines = openmetrics_text(result).splitlines()
     instants = {line.rsplit(" ", 1)[1] for line in lines if not line.startswith("#")}
-    assert len(instants) == len(result.intervals) + 2
+    assert len(instants) == len(result.model.intervals) + 2
     for instant in instants:
         page = [line for line in lines if line.startswith("#") or line.endswith(f" {instant}")]
         assert _parsed("\n".join(page) + "\n")
@@ -200,7 +204,7 @@ def test_a_run_that_failed_at_once_is_a_page_too(result: RunResult) -> None:
         "unserved": 3,
         "objectives": (),
     }
-    find = _finder(openmetrics_text(result.model_copy(update=nothing)))
+    find = _finder(openmetrics_text(changed(result, **nothing)))
     assert [value for _, value in find('^loadtrt_requests_total.*"unserved"')] == [0, 3]
 
 
@@ -212,19 +216,19 @@ def test_prometheus_shows_the_old_run(run_json: Path, result: RunResult, tmp_pat
     CliRunner().invoke(command, ["openmetrics", str(file), "-o", str(target), "--run", "old"], catch_exceptions=False)
     promtool("tsdb", "create-blocks-from", "openmetrics", target, tmp_path / "data")
     start = _finder(target.read_text())("^loadtrt_start_time_seconds")[0][0]
-    end = start + len(result.intervals)
+    end = start + len(result.model.intervals)
     with running_prometheus(tmp_path / "prometheus", data=tmp_path / "data") as prometheus:
-        assert prometheus.value('sum(loadtrt_requests_total{run="old",outcome="ok"})', end) == result.ok
+        assert prometheus.value('sum(loadtrt_requests_total{run="old",outcome="ok"})', end) == result.model.ok
         ((_, rates),) = prometheus.query_range("sum(rate(loadtrt_inferences_total[2s]))", start + 2, end)
-        served = (result.intervals[0].requests + result.intervals[1].requests) / 2
+        served = (result.model.intervals[0].requests + result.model.intervals[1].requests) / 2
         assert rates[0][1] == pytest.approx(served, rel=0.01)
         p99 = prometheus.value("histogram_quantile(0.99, loadtrt_latency_seconds_bucket)", end)
-        exact_ns = result.metrics["latency"].percentiles_ns["p99"]
+        exact_ns = result.model.metrics["latency"].percentiles_ns["p99"]
         assert p99 * SECOND_NS == pytest.approx(exact_ns, rel=0.25)
         shown = prometheus.value('loadtrt_latency_window_seconds{quantile="1.0"}', end)
-        assert shown == (result.intervals[-1].latency_max_ns or 0) / SECOND_NS
+        assert shown == (result.model.intervals[-1].latency_max_ns or 0) / SECOND_NS
         assert prometheus.value("sum by (run) (increase(loadtrt_gpu_energy_joules_total[3s]))", end) > 0
-        assert json.loads(run_json.read_text())["engine"]["version"] in {
+        assert RunResult.model_validate_json(run_json.read_text()).model.engine.version in {
             labels["version"] for labels, _ in prometheus.query("loadtrt_run_info", end)
         }
 

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from runs_by_hand import changed
 
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
@@ -48,7 +49,7 @@ def _events(result: RunResult) -> list[Event]:
 def _with(result: RunResult, rows: Sequence[Sequence[int]]) -> RunResult:
     """The same run with these records as its sample."""
     columns = {name: tuple(row[place] for row in rows) for place, name in enumerate(COLUMNS)}
-    return result.model_copy(update={"sample": Sample(columns=columns)})
+    return changed(result, sample=Sample(columns=columns))
 
 
 def _ns(us: float) -> int:
@@ -74,8 +75,8 @@ def test_every_request_is_where_it_was(result: RunResult) -> None:
     """From submitted to completed on its lane, to the ns; the device's phases in it, as long as they took; the longest
     wait, of the stall, is in the queue."""
     events = _events(result)
-    assert result.sample is not None
-    columns = {name: np.array(values) for name, values in result.sample.columns.items()}
+    assert result.model.sample is not None
+    columns = {name: np.array(values) for name, values in result.model.sample.columns.items()}
     order = np.lexsort((columns["submitted"], columns["due"]))
     slices = {event["args"]["request"]: event for event in events if event["name"].startswith("request ")}
     assert len(slices) == len(order) == 1000
@@ -109,8 +110,10 @@ def test_the_queue(result: RunResult) -> None:
     """A pair of asynchronous events for each request that waited, as long as it did, and none for others."""
     begins, ends = ({e["id2"]["local"]: e for e in _events(result) if e["ph"] == sign} for sign in "be")
     assert begins.keys() == ends.keys()
-    assert result.sample is not None
-    waited = [s - d for s, d in zip(result.sample.columns["submitted"], result.sample.columns["due"], strict=True)]
+    assert result.model.sample is not None
+    waited = [
+        s - d for s, d in zip(result.model.sample.columns["submitted"], result.model.sample.columns["due"], strict=True)
+    ]
     found = [_ns(ends[key]["ts"]) - _ns(begin["ts"]) for key, begin in begins.items()]
     assert sorted(found) == sorted(wait for wait in waited if wait)
     assert all(begin["args"]["queue_ns"] == wait for begin, wait in zip(begins.values(), found, strict=True))
@@ -120,7 +123,7 @@ def test_counters_are_of_the_seconds_around(result: RunResult) -> None:
     """Those of the run and of the GPU, five seconds to either side of the sample; unknown ones are left out."""
     looks = tuple(
         GpuInterval(start_ns=s.start_ns, duration_ns=SECOND_NS, readings=5, power_mean_watts=100.0 + number)
-        for number, s in enumerate(result.intervals)
+        for number, s in enumerate(result.model.intervals)
     )
     cost = SamplingCost(readings=100, lost=0, seconds=0.1, fraction=0.005)
     gpu = GpuTelemetry(
@@ -139,13 +142,13 @@ def test_counters_are_of_the_seconds_around(result: RunResult) -> None:
         if event["ph"] == "C":
             (counters[event["name"]][event["ts"] / 1e6],) = event["args"].values()
     assert set(counters) == {"requests/s", "latency p50, ms", "latency p99, ms", "power, W"}
-    assert result.sample is not None
+    assert result.model.sample is not None
     seconds = [int(second) for second in counters["requests/s"]]
-    first, last = min(result.sample.columns["due"]) / 1e9, max(result.sample.columns["completed"]) / 1e9
-    assert seconds == list(range(int(first - 5), min(int(last + 5), len(result.intervals) - 1) + 1))
+    first, last = min(result.model.sample.columns["due"]) / 1e9, max(result.model.sample.columns["completed"]) / 1e9
+    assert seconds == list(range(int(first - 5), min(int(last + 5), len(result.model.intervals) - 1) + 1))
     assert seconds[0] > 0
     for second in seconds:
-        interval = result.intervals[second]
+        interval = result.model.intervals[second]
         assert counters["requests/s"][second] == interval.requests
         assert counters["latency p99, ms"][second] == pytest.approx((interval.latency_p99_ns or 0) / 1e6)
         assert counters["power, W"][second] == 100 + second
@@ -196,9 +199,9 @@ def test_no_record_breaks_the_trace(result: RunResult, drawn: list[tuple[int, ..
 
 def test_a_run_without_a_sample(result: RunResult) -> None:
     """As older files are: one sentence."""
-    without = result.model_copy(update={"sample": None})
+    without = changed(result, sample=None)
     with pytest.raises(UsageError, match="the run has no sample of single requests"):
         trace_json(without)
     columns = {name: (0,) for name in COLUMNS if name != "lane"}
     with pytest.raises(UsageError, match="the run's sample has no lane"):
-        trace_json(result.model_copy(update={"sample": Sample(columns=columns)}))
+        trace_json(changed(result, sample=Sample(columns=columns)))

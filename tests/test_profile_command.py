@@ -72,12 +72,12 @@ def test_a_run_keeps_its_profile(model: str, tmp_path: Path) -> None:
         folder=tmp_path,
     )  # fmt: skip
     result = RunResult.model_validate_json(done.stdout)
-    assert result.profile is not None
-    assert result.profile.passes[0].layers
+    assert result.model.profile is not None
+    assert result.model.profile.passes[0].layers
     assert done.stderr.index("throughput") < done.stderr.index(": layers")
     files: dict[str, Any] = {name: json.loads((tmp_path / file).read_text()) for name, file in exports.items()}
-    assert len(files["times"]) == result.ok == 5
-    assert files["profile"][0]["count"] == result.profile.passes[0].inferences
+    assert len(files["times"]) == result.model.ok == 5
+    assert files["profile"][0]["count"] == result.model.profile.passes[0].inferences
     (output,) = files["output"]
     assert (output["name"], output["dimensions"], len(output["values"])) == ("y", "4x64", 256)
 
@@ -137,7 +137,7 @@ def test_an_export_that_fails_costs_no_result(model: str, tmp_path: Path) -> Non
         "run", "--engine", model, *QUICK, "--profile", "--json", "-", "--export-times", "/dev/full", folder=tmp_path
     )
     assert done.returncode == 2
-    assert RunResult.model_validate_json(done.stdout).profile is not None
+    assert RunResult.model_validate_json(done.stdout).model.profile is not None
     assert "could not be written to /dev/full" in done.stderr.splitlines()[-1]
 
 
@@ -179,9 +179,9 @@ def test_a_signal_in_a_runs_profile_keeps_both(number: signal.Signals, model: st
     )
     assert done.returncode == 128 + signal.SIGINT
     result = RunResult.model_validate_json(done.stdout)
-    assert (result.ok, result.outcome) == (5, "completed")
-    assert result.profile is not None
-    assert result.profile.outcome == "interrupted"
+    assert (result.model.ok, result.outcome) == (5, "completed")
+    assert result.model.profile is not None
+    assert result.model.profile.outcome == "interrupted"
 
 
 # Ctrl-C as soon as the third run of the layers' pass is through; hardly any runs without the profiler.

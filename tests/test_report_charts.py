@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from reported import HOSTILE, SCALING, measured, whole_run
+from runs_by_hand import changed
 
 from loadtrt.load.stages import course_of
 from loadtrt.measure.histogram import Histogram
@@ -103,8 +104,8 @@ def test_an_objective_is_a_corner_of_the_chart_of_shares() -> None:
 def test_a_heat_map_has_a_cell_for_each_second_and_latency() -> None:
     """Single requests are seen; more are darker."""
     run = measured()
-    cells = sum(len(interval.latency_counts) for interval in run.intervals)
-    root = _parsed(heat_map(run.intervals, timeline_of(run), []))
+    cells = sum(len(interval.latency_counts) for interval in run.model.intervals)
+    root = _parsed(heat_map(run.model.intervals, timeline_of(run), []))
     strokes = [path.get("d", "") for path in next(iter(_of_class(root, "cells")))]
     assert sum(stroke.count("M") for stroke in strokes) == cells
     assert [shade(count, 1000) for count in (1, 30, 1000)] == [0, SHADES // 2 - 1, SHADES - 1]
@@ -113,9 +114,9 @@ def test_a_heat_map_has_a_cell_for_each_second_and_latency() -> None:
 
 def test_many_seconds_are_put_together() -> None:
     """A run of three hours takes no more room than one of minutes."""
-    second = measured().intervals[3]
+    second = measured().model.intervals[3]
     intervals = [second.model_copy(update={"start_ns": n * 10**9}) for n in range(10_800)]
-    run = measured().model_copy(update={"intervals": tuple(intervals)})
+    run = changed(measured(), intervals=tuple(intervals))
     timeline = timeline_of(run)
     for svg in (
         heat_map(intervals, timeline, []),
@@ -131,28 +132,29 @@ def test_a_heat_map_ends_where_latencies_were_no_longer_kept() -> None:
     run = measured()
     untold = tuple(
         interval.model_copy(update={"latency_counts": {} if place >= 10 else interval.latency_counts})
-        for place, interval in enumerate(run.intervals)
+        for place, interval in enumerate(run.model.intervals)
     )
     timeline = timeline_of(run)
     words = [
-        [text.text for text in _parsed(heat_map(each, timeline, [])).iter("text")] for each in (untold, run.intervals)
+        [text.text for text in _parsed(heat_map(each, timeline, [])).iter("text")]
+        for each in (untold, run.model.intervals)
     ]
     assert ["not kept" in each for each in words] == [True, False]
     stalled = tuple(
         interval.model_copy(update={"latency_counts": {}, "requests": 0}) if place >= 10 else interval
-        for place, interval in enumerate(run.intervals)
+        for place, interval in enumerate(run.model.intervals)
     )
     assert "not kept" not in [text.text for text in _parsed(heat_map(stalled, timeline, [])).iter("text")]
 
 
 def test_one_slow_second_of_a_long_run_is_seen() -> None:
     """However little of the axis it is; and there are no more bands than points."""
-    second = measured().intervals[3]
+    second = measured().model.intervals[3]
 
     def bands(slow: Callable[[int], bool]) -> list[float]:
         seconds = range(36_000)
         intervals = [second.model_copy(update={"start_ns": n * 10**9, "throttled": slow(n)}) for n in seconds]
-        run = measured().model_copy(update={"intervals": tuple(intervals)})
+        run = changed(measured(), intervals=tuple(intervals))
         root = _parsed(throughput(intervals, timeline_of(run), None))
         rects = [found for found in root.iter("rect") if found.get("class") == "span slow"]
         return [float(found.get("width", "0")) for found in rects][:-1]  # but for its key
@@ -166,7 +168,7 @@ def test_what_is_due_is_drawn_to_the_end() -> None:
     """However many bursts there are: its means are those of the same seconds as those of what was served."""
     run = measured("--rate", "200/s", "--bursts", "100ms/150ms", "--duration", "60s")
     course = course_of(200.0, "100ms/150ms", None)
-    root = _parsed(throughput(run.intervals, timeline_of(run), course))
+    root = _parsed(throughput(run.model.intervals, timeline_of(run), course))
     (line,) = (
         found.get("d", "") for found in root.iter("path") if found.get("class") == "s2" and "L" in found.get("d", "")
     )
@@ -178,24 +180,24 @@ def test_what_is_due_is_drawn_to_the_end() -> None:
 def test_time_charts_mark_phases_and_slow_seconds() -> None:
     """The transient and the seconds in which the GPU was slowed down, as one band each."""
     run = whole_run()
-    root = _parsed(throughput(run.intervals, timeline_of(run), None))
+    root = _parsed(throughput(run.model.intervals, timeline_of(run), None))
     bands = [found.get("class") for found in root.iter("rect") if "span" in found.get("class", "")]
     assert bands.count("span slow") == 2  # the band and its key
     assert bands.count("span transient") == 2
-    assert len(_of_class(root, "hover")) == len(run.intervals)
+    assert len(_of_class(root, "hover")) == len(run.model.intervals)
 
 
 def test_a_phase_does_not_move_the_beginning() -> None:
     """Where the only phase is late, as a drain is, the axis begins at 0; before it with a warm-up."""
     run = measured()
-    late = tuple(interval.model_copy(update={"throttled": n == 15}) for n, interval in enumerate(run.intervals))
-    assert timeline_of(run.model_copy(update={"intervals": late})).start_ns == 0
+    late = tuple(interval.model_copy(update={"throttled": n == 15}) for n, interval in enumerate(run.model.intervals))
+    assert timeline_of(changed(run, intervals=late)).start_ns == 0
     drained = run.phases.model_copy(update={"drain_ns": 10**9})
     assert timeline_of(run.model_copy(update={"phases": drained})).start_ns == 0
     warmed = run.phases.model_copy(update={"warmup_ns": 2 * 10**9})
     assert timeline_of(run.model_copy(update={"phases": warmed})).start_ns == -2 * 10**9
     seen = Steadiness(stall=Stall(start_ns=12 * 10**9, longest_ns=10**9, times=1, total_ns=10**9, late=300, host=False))
-    still = timeline_of(run.model_copy(update={"steadiness": seen}))
+    still = timeline_of(changed(run, steadiness=seen))
     assert (still.start_ns, [phase.name for phase in still.phases]) == (0, ["stood still"])
 
 
@@ -214,8 +216,8 @@ def test_a_second_without_requests_is_a_gap() -> None:
         compute_mean_ns=None,
     )
     run = measured()
-    intervals = (run.intervals[0], quiet, *run.intervals[2:5])
-    root = _parsed(percentiles(intervals, timeline_of(run.model_copy(update={"intervals": intervals})), []))
+    intervals = (run.model.intervals[0], quiet, *run.model.intervals[2:5])
+    root = _parsed(percentiles(intervals, timeline_of(changed(run, intervals=intervals)), []))
     lines = [found for found in root.iter("path") if found.get("class") == "s1" and "h20" not in found.get("d", "")]
     dots = [found for found in root.iter("circle") if (found.get("class") or "").startswith("f1")]
     assert (len(lines), len(dots)) == (1, 1)
@@ -226,7 +228,7 @@ def test_a_percentile_that_is_the_largest_is_not_drawn() -> None:
     run = measured()  # 200 a second
 
     def lines(requests: int) -> list[str]:
-        seconds = tuple(interval.model_copy(update={"requests": requests}) for interval in run.intervals)
+        seconds = tuple(interval.model_copy(update={"requests": requests}) for interval in run.model.intervals)
         root = _parsed(percentiles(seconds, timeline_of(run), []))
         return [text.text or "" for text in _of_class(root, "key") if (text.text or "").startswith("p")]
 
@@ -352,7 +354,7 @@ def test_whatever_a_name_holds_a_chart_is_well_formed() -> None:
 
 
 def measured_histogram() -> Histogram:
-    return Histogram.from_dict(measured().histograms["latency"])
+    return Histogram.from_dict(measured().model.histograms["latency"])
 
 
 def test_names_above_a_plot_do_not_lie_on_each_other() -> None:

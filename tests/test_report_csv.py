@@ -26,11 +26,13 @@ def test_a_run_is_a_line() -> None:
     run = whole_run()
     (line,) = _read(run).to_dict("records")
     assert line["kind"] == "run"
-    assert line["latency_p99_ns"] == run.metrics["latency"].percentiles_ns["p99"]
-    assert line["requests_per_s"] == pytest.approx(run.throughput.requests_per_s)
-    assert (line["contexts"], line["rate_per_s"], line["ok"]) == (2, 200.0, run.ok)
-    assert (line["objective_1_text"], line["objective_1_verdict"]) == (OBJECTIVE, run.objectives[0].verdict)
-    assert line["objective_1_bad_ratio"] == pytest.approx(1 - run.objectives[0].good / run.objectives[0].requests)
+    assert line["latency_p99_ns"] == run.model.metrics["latency"].percentiles_ns["p99"]
+    assert line["requests_per_s"] == pytest.approx(run.model.throughput.requests_per_s)
+    assert (line["contexts"], line["rate_per_s"], line["ok"]) == (2, 200.0, run.model.ok)
+    assert (line["objective_1_text"], line["objective_1_verdict"]) == (OBJECTIVE, run.model.objectives[0].verdict)
+    assert line["objective_1_bad_ratio"] == pytest.approx(
+        1 - run.model.objectives[0].good / run.model.objectives[0].requests
+    )
     assert (line["joules_per_inference"], line["throttled_ratio"]) == (2.5, 0.2)
     assert (line["findings"], line["overloaded"]) == ("throttled", True)
 

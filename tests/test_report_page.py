@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import html5lib
 import pytest
 from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, profile, whole_run
+from runs_by_hand import changed
 
 from loadtrt.asked.objective import parse_objective
 from loadtrt.measure.capacity_result import CapacityResult
@@ -100,7 +101,7 @@ def test_percentiles_that_the_sample_does_not_support_are_not_told() -> None:
 def test_verdicts_have_their_intervals() -> None:
     """Of the quantile and of the share of bad requests."""
     run = measured()
-    item = run.objectives[0]
+    item = run.model.objectives[0]
     words = _words(_read(html_text([loaded(run)])))
     assert item.verdict is not None
     assert f"{OBJECTIVE} " in words
@@ -138,7 +139,9 @@ def _spoilt(result: Result) -> Result:
 
     def spoil(value: object, name: str = "") -> object:
         match value:
-            case {"models": dict() as models, **others}:  # a configuration: only the name of its engine is free
+            case {"models": dict() as models, **others} if (
+                name == "config"
+            ):  # a configuration: only the name of its engine is free
                 engines = {key: {**model, "engine": HOSTILE} for key, model in models.items()}
                 return {**others, "models": engines}
             case dict():
@@ -162,7 +165,7 @@ def test_the_json_in_the_page_is_the_run() -> None:
     large = altered(run, sample={"columns": {"due": list(range(20_000))}}, profile=profile())
     root = _read(html_text([loaded(large)]))
     (data,) = root.iter("script")
-    assert _told(data) == {**large.model_dump(mode="json"), "sample": None}
+    assert _told(data) == changed(large, sample=None).model_dump(mode="json")
     assert "without its sample, which the file has" in _words(root)
 
 
@@ -186,7 +189,7 @@ def test_a_scenario_and_its_rules_are_told() -> None:
         (False, "? scenario server, NOT by MLPerf's rules: 99.0 scheduled inferences a second not kept too short"),
     ):
         result = found.model_copy(update={"by_rules": by_rules, "reasons": () if by_rules else ("too short",)})
-        run = measured().model_copy(update={"scenario": result})
+        run = changed(measured(), scenario=result)
         assert words in _words(_read(html_text([loaded(run)])))
         text = markdown_text([loaded(run)])
         assert ("not kept: too short" in text) is not by_rules
@@ -197,10 +200,10 @@ def test_a_run_of_ten_hours_has_a_page_like_any() -> None:
     """Its seconds are put together in all charts, those of the GPU included: as large as that of ten minutes."""
     run = whole_run()
     assert run.telemetry is not None
-    seconds = [run.intervals[3].model_copy(update={"start_ns": n * 10**9}) for n in range(36_000)]
+    seconds = [run.model.intervals[3].model_copy(update={"start_ns": n * 10**9}) for n in range(36_000)]
     looks = [run.telemetry.intervals[n % 20].model_copy(update={"start_ns": n * 10**9}) for n in range(36_000)]
     told = run.telemetry.model_copy(update={"intervals": tuple(looks)})
-    text = html_text([loaded(run.model_copy(update={"intervals": tuple(seconds), "telemetry": told}))])
+    text = html_text([loaded(changed(run, intervals=tuple(seconds), telemetry=told))])
     assert len(text.encode()) < 200 * 1024
     assert text.count("a point every 144\u00a0s") >= 6
 
@@ -223,7 +226,7 @@ def test_what_is_invalid_is_no_headline() -> None:
         for place, point in enumerate(sweep.points)
     )
     pages = (sweep, sweep.model_copy(update={"points": untrusted}))
-    rates = [point.run.throughput.inferences_per_s or 0.0 if point.run else 0.0 for point in sweep.points]
+    rates = [point.run.model.throughput.inferences_per_s or 0.0 if point.run else 0.0 for point in sweep.points]
     told = [_words(_read(html_text([loaded(page)]))) for page in pages]
     assert f"most inferences/s {format_count(max(rates))} " in told[0]
     assert f"most inferences/s {format_count(rates[0])} " in told[1]
@@ -273,10 +276,10 @@ def test_each_objective_has_its_share_of_bad_requests() -> None:
     found = capacity.candidates[0]
     run = found.trials[-1].run
     assert run is not None
-    other = run.objectives[0].model_copy(
+    other = run.model.objectives[0].model_copy(
         update={"objective": parse_objective("latency.p50 < 8ms"), "good": 1, "requests": 4}
     )
-    both = run.model_copy(update={"objectives": (*run.objectives, other)})
+    both = changed(run, objectives=(*run.model.objectives, other))
     trial = found.trials[-1].model_copy(update={"run": both})
     candidates = (found.model_copy(update={"trials": (trial,)}), *capacity.candidates[1:])
     root = _read(html_text([loaded(capacity.model_copy(update={"candidates": candidates}))]))
@@ -299,9 +302,9 @@ def test_a_finished_result_is_made_again_from_its_beginning() -> None:
 def test_batches_that_were_formed_are_told_by_their_mean() -> None:
     """The largest says nothing of them; and a service time of the engine's is called that of the largest."""
     run = measured("--rate", "100/s", "--duration", "5s", "--batcher", "max=16,delay=2ms")
-    assert run.batches is not None
+    assert run.model.batches is not None
     words = _words(_read(html_text([loaded(run)])))
-    assert f"batches of {run.batches.mean:.2f} on average" in words
+    assert f"batches of {run.model.batches.mean:.2f} on average" in words
     assert "batch 16" not in words.partition("Findings")[0]
     assert "service of the largest batch 5.00 ms" in words
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from rigs import Heard, close
+from runs_by_hand import changed
 
 from loadtrt.asked.reading import load_config, varied
 from loadtrt.capacity.candidate import host_bound
@@ -52,8 +53,8 @@ def a_run() -> RunResult:
 
 
 def _rung(a_run: RunResult, in_flight: int, rate: float) -> Trial:
-    throughput = a_run.throughput.model_copy(update={"requests_per_s": rate})
-    run = a_run.model_copy(update={"throughput": throughput})
+    throughput = a_run.model.throughput.model_copy(update={"requests_per_s": rate})
+    run = changed(a_run, throughput=throughput)
     return Trial(kind="ladder", in_flight=in_flight, seed=1, run=run)
 
 
@@ -98,7 +99,7 @@ def test_an_engine_stays_open_while_the_load_changes(rig: Rig, opened: list[Any]
     for load in loads:
         one = varied(config, **load)
         rig.open(one)
-        assert rig.run(one, "").ok == 20
+        assert rig.run(one, "").model.ok == 20
     assert len(opened) == 1
     rig.open(varied(config, contexts=2))
     assert len(opened) == 2
@@ -113,10 +114,10 @@ def test_a_narrow_loop_has_as_many_in_flight_as_it_says(rig: Rig) -> None:
     rig.open(config)
     for part, rate, latency in (((1, 1), 1000, MS), ((3, 1), 3000, MS), ((4, 1), 4000, MS), ((4, 2), 4000, 2 * MS)):
         run = rig.run(config, "", part)
-        assert run.throughput.requests_per_s == pytest.approx(rate, rel=0.01)
-        assert run.metrics["latency"].percentiles_ns["p50"] == latency
+        assert run.model.throughput.requests_per_s == pytest.approx(rate, rel=0.01)
+        assert run.model.metrics["latency"].percentiles_ns["p50"] == latency
         assert (run.config.options()["contexts"], run.config.options()["buffers"]) == part
-        assert len(run.lanes) == part[0]
+        assert len(run.model.lanes) == part[0]
 
 
 def test_what_a_run_left_behind_is_not_the_next_ones(rig: Rig) -> None:
@@ -124,10 +125,10 @@ def test_what_a_run_left_behind_is_not_the_next_ones(rig: Rig) -> None:
     config = load_config(None, {"engine": "simulated:service=10ms,clock=virtual", "contexts": 2, "warmup": 0})
     rig.open(config)
     over = rig.run(varied(config, arrivals="poisson", rate="1000/s", duration="1s", drain=0), "")
-    assert over.unserved > 0
+    assert over.model.unserved > 0
     after = rig.run(varied(config, rate="1/s", arrivals="constant", requests=5), "")
-    assert (after.ok, after.unserved, after.submitted) == (5, 0, 5)
-    assert after.metrics["latency"].max_ns == 10 * MS
+    assert (after.model.ok, after.model.unserved, after.model.submitted) == (5, 0, 5)
+    assert after.model.metrics["latency"].max_ns == 10 * MS
 
 
 def test_only_the_first_run_warms_up_for_long(rig: Rig) -> None:
@@ -145,19 +146,19 @@ def test_outputs_are_verified_once_an_engine(rig: Rig) -> None:
     config = load_config(None, {**options, "verify": True})
     rig.open(config)
     runs = [rig.run(config, "", part) for part in ((1, 1), None, None)]
-    assert [run.verification is None for run in runs] == [True, False, True]
+    assert [run.model.verification is None for run in runs] == [True, False, True]
 
 
 def test_a_late_generator_is_told_by_a_percentile(a_run: RunResult) -> None:
     """Beyond the bound of VALID at the highest percentile that the run supports, p99 at most: one late request among
     twenty is no rule."""
-    late = a_run.metrics["lateness"]
+    late = a_run.model.metrics["lateness"]
     bounds = {"p50": 0.0, "p90": 1e9, "p95": None, "p99": None, "p99.9": None}
-    metrics = {**a_run.metrics, "lateness": late.model_copy(update={"percentiles_ns": bounds, "max_ns": 10**9})}
-    spoiled = a_run.model_copy(update={"metrics": metrics})
+    metrics = {**a_run.model.metrics, "lateness": late.model_copy(update={"percentiles_ns": bounds, "max_ns": 10**9})}
+    spoiled = changed(a_run, metrics=metrics)
     assert "late at p90" in (host_bound(spoiled, MS) or "")
     fewer = {**metrics, "lateness": late.model_copy(update={"percentiles_ns": {"p50": 0.0}, "max_ns": 10**9})}
-    assert host_bound(a_run.model_copy(update={"metrics": fewer}), MS) is None
+    assert host_bound(changed(a_run, metrics=fewer), MS) is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -176,7 +177,7 @@ def test_a_signal_while_a_run_is_summed_up_stops_after_it(
     with Rig(Heard(), close) as one:
         one.open(config)
         run = one.run(config, "")
-        assert (run.outcome, run.ok, one.stopped) == ("completed", 20, True)
+        assert (run.outcome, run.model.ok, one.stopped) == ("completed", 20, True)
         with pytest.raises(KeyboardInterrupt):
             one.open(varied(config, contexts=2))
     assert signal.getsignal(number) == before
@@ -201,6 +202,6 @@ def test_parts_of_a_mix_run_on_a_part_of_the_lanes(rig: Rig) -> None:
     rig.open(config)
     for part in ((1, 1), (2, 2)):
         run = rig.run(config, "", part)
-        assert run.inferences is not None
-        assert run.inferences / run.ok == pytest.approx(2, rel=0.05)
-        assert [share.name for share in run.mix] == ["1", "3"]
+        assert run.model.inferences is not None
+        assert run.model.inferences / run.model.ok == pytest.approx(2, rel=0.05)
+        assert [share.name for share in run.model.mix] == ["1", "3"]

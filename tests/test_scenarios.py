@@ -266,15 +266,15 @@ async def test_the_streams_have_one_request_in_flight_for_ten_minutes() -> None:
     """600 s of one request after the other, by the rules; the estimate lies above the percentile that it bounds."""
     for name, percentile in (("single-stream", "p90"), ("multi-stream", "p99")):
         result = await _run(_config(scenario=name))
-        found = result.scenario
+        found = result.model.scenario
         assert found is not None
         assert (found.by_rules, found.reasons, found.metric) == (True, (), f"{percentile} latency")
-        seen = result.metrics["service"].percentiles_ns[percentile]
+        seen = result.model.metrics["service"].percentiles_ns[percentile]
         assert found.latency_ns is not None
         assert seen is not None
         assert seen < found.latency_ns < 1.1 * seen
-        assert result.overlap is not None
-        assert result.overlap.lanes_computing == pytest.approx(1)
+        assert result.model.overlap is not None
+        assert result.model.overlap.lanes_computing == pytest.approx(1)
         assert result.phases.measure_ns >= 600 * 10**9
 
 
@@ -282,12 +282,12 @@ async def test_the_streams_have_one_request_in_flight_for_ten_minutes() -> None:
 async def test_the_server_is_by_the_rules_while_the_target_is_kept() -> None:
     """At 10/s: for 602 s, at the rate asked for; the same run with a target below its p99 is not."""
     config = {**SERVER, "rate": "10/s", "objective": ("latency.p99 < 300ms", "latency.p99 < 1s")}
-    found = (await _run(_config(**config))).scenario
+    found = (await _run(_config(**config))).model.scenario
     assert found is not None
     assert (found.by_rules, found.reasons, found.target_ns) == (True, (), 300 * MS)
     assert found.inferences_per_s == pytest.approx(10, rel=0.05)
     assert found.requests == pytest.approx(6020, rel=0.05)
-    missed = (await _run(_config(**{**config, "objective": "latency.p99 < 100ms"}))).scenario
+    missed = (await _run(_config(**{**config, "objective": "latency.p99 < 100ms"}))).model.scenario
     assert missed is not None
     assert not missed.by_rules
     assert re.fullmatch(r"[\d ]+ of [\d ]+ requests were not answered within 100 ms, and 1 % may", missed.reasons[0])
@@ -298,7 +298,7 @@ async def test_the_server_says_how_many_requests_more_would_do() -> None:
     """Fewer than 1 % are late, and too few requests show it: n_min(t) − n more, all in time."""
     options = {**SERVER, "rate": "10/s", "objective": "latency.p99 < 300ms", "requests": 300}
     result = await _run(_config(**options))
-    found = result.scenario
+    found = result.model.scenario
     assert found is not None
     assert found.over is not None
     assert found.over <= 3
@@ -312,7 +312,7 @@ async def test_a_schedule_of_ten_minutes_is_enough() -> None:
     """An explicit 600 s keeps the rule, though the last request is due a gap before its end."""
     found = (
         await _run(_config(**{**SERVER, "rate": "10/s", "objective": "latency.p99 < 1s", "duration": "10m"}))
-    ).scenario
+    ).model.scenario
     assert found is not None
     assert found.by_rules
 
@@ -323,8 +323,8 @@ async def test_an_interrupted_run_lasted_as_long_as_it_did(options: dict[str, An
     """Not as long as it was asked to: its result is there, and not by the rules."""
     result = await _run(_config(**options), stop_after_ns=20 * 10**9)
     assert result.outcome == "interrupted"
-    assert result.scenario is not None
-    assert any(re.fullmatch(r"requests came due for 2\d\.\d s, .*", reason) for reason in result.scenario.reasons)
+    assert result.model.scenario is not None
+    assert any(re.fullmatch(r"requests came due for 2\d\.\d s, .*", reason) for reason in result.model.scenario.reasons)
 
 
 @pytest.mark.anyio
@@ -333,7 +333,7 @@ async def test_offline_counts_inferences_until_the_last_is_served() -> None:
     config = _config(
         scenario="offline", contexts=2, batch=4, engine="simulated:service=50ms,clock=virtual", requests=25_000
     )
-    found = (await _run(config)).scenario
+    found = (await _run(config)).model.scenario
     assert found is not None
     assert (found.by_rules, found.reasons) == (True, ())
     assert found.inferences_per_s == pytest.approx(160, rel=1e-6)

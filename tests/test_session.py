@@ -57,42 +57,44 @@ async def test_a_closed_loop_keeps_every_buffer_set_busy() -> None:
     result = await _run(_config("service=5ms", contexts=3, buffers=2, duration="2s"))
     assert result.outcome == "completed"
     assert result.valid
-    assert result.throughput.requests_per_s == pytest.approx(600, rel=1e-9)
-    assert result.metrics["latency"].percentiles_ns["p50"] == 10 * MS
-    assert result.fairness == pytest.approx(1.0)
-    assert result.overlap is not None
-    assert result.overlap.lanes_computing == pytest.approx(3.0)
-    assert result.starved_fraction == 0.0
+    assert result.model.throughput.requests_per_s == pytest.approx(600, rel=1e-9)
+    assert result.model.metrics["latency"].percentiles_ns["p50"] == 10 * MS
+    assert result.model.fairness == pytest.approx(1.0)
+    assert result.model.overlap is not None
+    assert result.model.overlap.lanes_computing == pytest.approx(3.0)
+    assert result.model.starved_fraction == 0.0
 
 
 async def test_requests_and_duration_are_both_met() -> None:
     """Whichever is later ends a run; --max-duration ends it first."""
-    assert (await _run(_config("service=5ms", requests=50))).ok == 50
-    assert (await _run(_config("service=5ms", requests=50, duration="1s"))).ok >= 200
-    assert (await _run(_config("service=5ms", requests=500, duration="1s"))).ok == 500
+    assert (await _run(_config("service=5ms", requests=50))).model.ok == 50
+    assert (await _run(_config("service=5ms", requests=50, duration="1s"))).model.ok >= 200
+    assert (await _run(_config("service=5ms", requests=500, duration="1s"))).model.ok == 500
     capped = await _run(_config("service=5ms", requests=10_000, max_duration="1s"))
-    assert 200 <= capped.ok <= 202
-    assert (await _run(_config("service=5ms", rate="100/s", arrivals="constant", requests=50, duration="2s"))).ok == 200
+    assert 200 <= capped.model.ok <= 202
+    assert (
+        await _run(_config("service=5ms", rate="100/s", arrivals="constant", requests=50, duration="2s"))
+    ).model.ok == 200
 
 
 async def test_an_open_loop_offers_its_rate_and_serves_it() -> None:
     """Below capacity, throughput is the offered rate, and every request that was due is counted."""
     result = await _run(_config("service=5ms", contexts=2, rate="200/s", arrivals="constant", duration="5s"))
-    assert (result.ok, result.submitted, result.unserved) == (1000, 1000, 0)
-    assert result.throughput.requests_per_s == pytest.approx(200, rel=0.01)
-    assert result.metrics["queue"].max_ns == 0
+    assert (result.model.ok, result.model.submitted, result.model.unserved) == (1000, 1000, 0)
+    assert result.model.throughput.requests_per_s == pytest.approx(200, rel=0.01)
+    assert result.model.metrics["queue"].max_ns == 0
 
 
 async def test_overload_is_not_hidden() -> None:
     """Offered 400/s to a lane of 200/s for 5 s: those left at the drain deadline count, with their age as latency."""
     result = await _run(_config("service=5ms", buffers=1, rate="400/s", arrivals="constant", duration="5s", drain="1s"))
-    assert result.ok == pytest.approx(1200, abs=3)
-    assert result.ok + result.unserved == 2000
-    assert result.metrics["latency"].count == 2000
-    assert result.metrics["latency"].max_ns == pytest.approx(3_000 * MS, rel=0.01)
-    assert result.throughput.requests_per_s == pytest.approx(200, rel=0.01)
+    assert result.model.ok == pytest.approx(1200, abs=3)
+    assert result.model.ok + result.model.unserved == 2000
+    assert result.model.metrics["latency"].count == 2000
+    assert result.model.metrics["latency"].max_ns == pytest.approx(3_000 * MS, rel=0.01)
+    assert result.model.throughput.requests_per_s == pytest.approx(200, rel=0.01)
     assert not result.valid
-    assert "had not been served when the run ended" in result.problems[0].evidence
+    assert "had not been served when the run ended" in result.model.problems[0].evidence
 
 
 async def test_stopping_keeps_what_was_measured_and_waits_for_what_is_in_flight() -> None:
@@ -104,9 +106,9 @@ async def test_stopping_keeps_what_was_measured_and_waits_for_what_is_in_flight(
 
     result = await _run(_config("service=5ms", contexts=2, duration="60s"), stop, on_tick=tick)
     assert result.outcome == "interrupted"
-    assert 700 < result.ok < 900
-    assert result.ok == result.submitted
-    assert result.throughput.requests_per_s == pytest.approx(400, rel=0.01)
+    assert 700 < result.model.ok < 900
+    assert result.model.ok == result.model.submitted
+    assert result.model.throughput.requests_per_s == pytest.approx(400, rel=0.01)
 
 
 async def test_cancelling_keeps_what_was_measured() -> None:
@@ -127,9 +129,9 @@ async def test_cancelling_keeps_what_was_measured() -> None:
     result = result_of(session, engine, config, bill, run="", load_ns=0, started="", command=(), environment={})
     engine.close()
     assert scope.cancelled_caught
-    assert result.ok > 10
-    assert result.unserved == 4  # two lanes with two buffer sets each
-    assert result.metrics["latency"].count == result.ok + 4
+    assert result.model.ok > 10
+    assert result.model.unserved == 4  # two lanes with two buffer sets each
+    assert result.model.metrics["latency"].count == result.model.ok + 4
 
 
 @pytest.mark.parametrize("method", ["submit", "wait"])
@@ -164,33 +166,33 @@ async def test_an_engine_that_breaks_in_the_middle_loses_nothing(method: str) ->
     result = await _run(_config("service=5ms", contexts=2, duration="60s"), meddle=meddle)
     assert result.outcome == "failed"
     assert result.failure == "the device fell off the bus"
-    assert result.ok > 100
+    assert result.model.ok > 100
     assert not result.valid
 
 
 async def test_failed_requests_are_counted_and_in_no_latency() -> None:
     """ok + failed = submitted; the first error's sentence is kept; such a run is not valid."""
     result = await _run(_config("service=5ms,error=0.1", duration="5s"))
-    assert result.ok + result.failed == result.submitted
-    assert 60 < result.failed < 150
-    assert result.metrics["latency"].count == result.ok
-    assert result.first_error is not None
-    assert "error" in result.first_error
+    assert result.model.ok + result.model.failed == result.model.submitted
+    assert 60 < result.model.failed < 150
+    assert result.model.metrics["latency"].count == result.model.ok
+    assert result.model.first_error is not None
+    assert "error" in result.model.first_error
     assert not result.valid
 
 
 async def test_verify_finds_a_race_and_only_a_race() -> None:
     """Outputs of another input set are found; without the fault none differs."""
     clean = await _run(_config("service=5ms", contexts=2, duration="1s", verify=True))
-    assert clean.verification is not None
-    assert clean.verification.outputs >= 80
-    assert clean.verification.different == 0
+    assert clean.model.verification is not None
+    assert clean.model.verification.outputs >= 80
+    assert clean.model.verification.different == 0
     assert clean.valid
     raced = await _run(_config("service=5ms,race=0.2", contexts=2, duration="1s", verify=True))
-    assert raced.verification is not None
-    assert 0 < raced.verification.different < raced.verification.outputs
+    assert raced.model.verification is not None
+    assert 0 < raced.model.verification.different < raced.model.verification.outputs
     assert not raced.valid
-    assert "differ from those of a quiet run" in raced.problems[-1].evidence
+    assert "differ from those of a quiet run" in raced.model.problems[-1].evidence
 
 
 async def test_a_late_generator_makes_a_run_invalid() -> None:
@@ -199,15 +201,15 @@ async def test_a_late_generator_makes_a_run_invalid() -> None:
     assert (await _run(_config("service=5ms", **options))).valid
     late = await _run(_config("service=5ms,enqueue=8ms", **options))
     assert not late.valid
-    assert "the generator was" in late.problems[0].evidence
+    assert "the generator was" in late.model.problems[0].evidence
 
 
 async def test_a_host_that_cannot_keep_up_starves_its_lanes() -> None:
     """Enqueue of 4 ms for requests of 1 ms on two lanes: lanes stand idle, and the run says so."""
     starved = await _run(_config("service=1ms,enqueue=4ms", contexts=2, duration="2s", max_lateness="1s"))
-    assert starved.starved_fraction > 0.5
+    assert starved.model.starved_fraction > 0.5
     assert not starved.valid
-    assert "stood idle" in starved.problems[0].evidence
+    assert "stood idle" in starved.model.problems[0].evidence
 
 
 async def test_same_seed_same_run() -> None:
@@ -215,15 +217,15 @@ async def test_same_seed_same_run() -> None:
     config = _config("service=5ms,cv=0.5", contexts=2, rate="150/s", duration="5s", seed=9)
     first, second = await _run(config), await _run(config)
     other = await _run(config.with_model(seed=10))
-    assert first.histograms == second.histograms
-    assert first.histograms != other.histograms
+    assert first.model.histograms == second.model.histograms
+    assert first.model.histograms != other.model.histograms
 
 
 async def test_warm_up_gives_every_buffer_set_its_work_and_is_not_measured() -> None:
     """At least five requests a buffer set, even where the time is up before; --warmup 0 skips it."""
     slow = await _run(_config("service=200ms", contexts=2, buffers=2, requests=4))
     assert slow.phases.warmup_requests >= 20
-    assert slow.ok == 4
+    assert slow.model.ok == 4
     none = await _run(_config("service=5ms", requests=4, warmup=0))
     assert none.phases.warmup_requests == 0
 
@@ -255,8 +257,8 @@ async def test_warm_up_that_does_not_drain_is_a_failure_and_not_a_measurement() 
     assert slow.outcome == "failed"
     assert "warm-up: 2 requests did not finish: raise --drain (it is 10.0 s)" in str(slow.failure)
     patient = await _run(_config("service=12s", requests=3, drain="60s"))
-    assert (patient.outcome, patient.ok) == ("completed", 3)
-    assert patient.metrics["service"].min_ns == 12_000 * MS
+    assert (patient.outcome, patient.model.ok) == ("completed", 3)
+    assert patient.model.metrics["service"].min_ns == 12_000 * MS
 
 
 @pytest.mark.parametrize("load", [{}, {"rate": "10/s"}, {"requests": 500}])
@@ -267,10 +269,10 @@ async def test_an_engine_that_never_answers_is_given_up(load: dict[str, object])
     assert "did not finish: raise --drain (it is 1.00 s)" in str(silent.failure)
     config = _config("service=5ms,stall=20h@1s", duration="1h", drain="1s", warmup=0, **load)
     stalled = await _run(config)
-    oldest = stalled.metrics["latency"].max_ns
+    oldest = stalled.model.metrics["latency"].max_ns
     assert oldest is not None
     assert 9_900 * MS < oldest < 10_400 * MS  # its age when the run gave up
-    assert stalled.unserved > 0
+    assert stalled.model.unserved > 0
     assert not stalled.valid
     assert stalled.phases.measure_ns < 2_000 * MS
 
@@ -288,40 +290,40 @@ async def test_a_completion_stamped_a_little_late_does_not_stop_a_closed_loop() 
         engine.wait = wait  # type: ignore[method-assign]
 
     result = await _run(_config("service=5ms", buffers=1, duration="2s"), meddle=meddle)
-    assert result.throughput.requests_per_s == pytest.approx(200, rel=0.01)
+    assert result.model.throughput.requests_per_s == pytest.approx(200, rel=0.01)
 
 
 async def test_open_loop_throughput_is_of_the_served_alone_and_unbiased_by_their_stay() -> None:
     """(n − 1) / (t_n − t_1) over the served: failures are none, and a long stay does not lower it."""
     failing = await _run(_config("service=5ms,error=0.5", rate="100/s", arrivals="constant", duration="50s"))
-    assert failing.throughput.requests_per_s == pytest.approx(50, rel=0.1)
+    assert failing.model.throughput.requests_per_s == pytest.approx(50, rel=0.1)
     staying = await _run(_config("service=1s", contexts=200, rate="100/s", arrivals="constant", duration="5s"))
-    assert staying.ok == 500
-    assert staying.throughput.requests_per_s == pytest.approx(100, rel=1e-6)
+    assert staying.model.ok == 500
+    assert staying.model.throughput.requests_per_s == pytest.approx(100, rel=1e-6)
 
 
 async def test_a_run_that_served_nothing_is_not_valid() -> None:
     """No requests, no verdict in their favour."""
     nothing = await _run(_config("service=5ms", rate="1/h", duration="5s", seed=2))
-    assert nothing.ok == 0
+    assert nothing.model.ok == 0
     assert not nothing.valid
-    assert nothing.throughput.requests_per_s is None
+    assert nothing.model.throughput.requests_per_s is None
 
 
 async def test_what_was_never_sent_leaves_throughput_and_lanes_alone() -> None:
     """A hang after nine seconds of 200/s: measured time ends with the last answer."""
     result = await _run(_config("service=5ms,stall=20h@9s", warmup=0, duration="20s", drain="5s"))
-    assert result.throughput.requests_per_s == pytest.approx(200, rel=0.01)
+    assert result.model.throughput.requests_per_s == pytest.approx(200, rel=0.01)
     assert result.phases.measure_ns == pytest.approx(9_000 * MS, rel=0.01)
 
 
 async def test_intervals_cover_every_second() -> None:
     """A stall of three seconds is three empty intervals, not a gap."""
     result = await _run(_config("service=5ms,stall=3s@2s", warmup=0, duration="8s"))
-    assert [interval.start_ns for interval in result.intervals] == [
-        s * 1_000 * MS for s in range(len(result.intervals))
+    assert [interval.start_ns for interval in result.model.intervals] == [
+        s * 1_000 * MS for s in range(len(result.model.intervals))
     ]
-    assert [interval.requests for interval in result.intervals][2:5] == [0, 0, 0]
+    assert [interval.requests for interval in result.model.intervals][2:5] == [0, 0, 0]
 
 
 async def test_submitted_counts_what_was_sent_however_the_run_ends() -> None:
@@ -340,14 +342,14 @@ async def test_submitted_counts_what_was_sent_however_the_run_ends() -> None:
         engine.submit = submit  # type: ignore[method-assign]
 
     result = await _run(_config("service=50ms", rate="100/s", duration="60s", warmup=0), meddle=meddle)
-    assert result.submitted == 300
-    assert result.ok + result.unserved > 300
+    assert result.model.submitted == 300
+    assert result.model.ok + result.model.unserved > 300
 
 
 async def test_verify_says_when_it_cannot_see() -> None:
     """With one input set all outputs are alike; differences of integers have no degree, and survive JSON."""
     one = await _run(_config("service=5ms,race=0.5", duration="1s", verify=True, inputs=["zeros"]))
-    assert one.verification is not None
-    assert (one.verification.input_sets, one.verification.different) == (1, 0)
+    assert one.model.verification is not None
+    assert (one.model.verification.input_sets, one.model.verification.different) == (1, 0)
     again = type(one).model_validate_json(one.model_dump_json())
     assert again == one

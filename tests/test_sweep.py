@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command_line import ROOT, loadtrt
+from runs_by_hand import changed
 
+from loadtrt.asked.reading import varied
 from loadtrt.capacity.axes import parse_axis
 from loadtrt.capacity.grid import knee_of, pareto_of, points_of, spent_axis
 from loadtrt.cli import running
@@ -50,14 +52,14 @@ def a_run(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
 
 
 def _point(a_run: RunResult, rate: float, p99_ns: float, *, valid: bool = True, **settings: Any) -> SweepPoint:
-    latency = a_run.metrics["latency"]
+    latency = a_run.model.metrics["latency"]
     latency = latency.model_copy(update={"mean_ns": p99_ns / 2, "percentiles_ns": {"p50": p99_ns / 2, "p99": p99_ns}})
     changes = {
-        "throughput": a_run.throughput.model_copy(update={"inferences_per_s": rate}),
-        "metrics": {**a_run.metrics, "latency": latency},
+        "throughput": a_run.model.throughput.model_copy(update={"inferences_per_s": rate}),
+        "metrics": {**a_run.model.metrics, "latency": latency},
         "valid": valid,
     }
-    return SweepPoint(settings=settings, run=a_run.model_copy(update=changes))
+    return SweepPoint(settings=settings, run=changed(a_run, **changes))
 
 
 # --- pure
@@ -178,9 +180,11 @@ def test_a_sweep_measures_every_point_by_its_law(tmp_path: Path) -> None:
     ]
     for point in found.points:
         assert point.run is not None
-        assert point.run.throughput.requests_per_s == pytest.approx(500, rel=0.01)
-        assert point.run.throughput.inferences_per_s == pytest.approx(500 * point.settings["batch"], rel=0.01)
-        assert point.run.metrics["latency"].percentiles_ns["p50"] == pytest.approx(2 * MS * point.settings["contexts"])
+        assert point.run.model.throughput.requests_per_s == pytest.approx(500, rel=0.01)
+        assert point.run.model.throughput.inferences_per_s == pytest.approx(500 * point.settings["batch"], rel=0.01)
+        assert point.run.model.metrics["latency"].percentiles_ns["p50"] == pytest.approx(
+            2 * MS * point.settings["contexts"]
+        )
         assert point.run.config.options()["contexts"] == point.settings["contexts"]
     assert (found.pareto, found.knee) == ((0,), 0)
 
@@ -189,9 +193,9 @@ def test_points_leave_their_bulk_behind(tmp_path: Path) -> None:
     """Of a point all numbers are kept, and of its distributions latency's; not every second, nor the records."""
     (point,) = _swept(tmp_path / "sweep.json", "--contexts", "2").points
     assert point.run is not None
-    assert list(point.run.histograms) == ["latency"]
-    assert (point.run.intervals, point.run.sample, point.run.environment) == ((), None, {})
-    assert point.run.metrics["service"].percentiles_ns["p99"] is not None
+    assert list(point.run.model.histograms) == ["latency"]
+    assert (point.run.model.intervals, point.run.model.sample, point.run.environment) == ((), None, {})
+    assert point.run.model.metrics["service"].percentiles_ns["p99"] is not None
 
 
 def test_it_ends_along_contexts_that_gain_nothing(tmp_path: Path) -> None:
@@ -207,7 +211,7 @@ def test_it_ends_along_contexts_that_gain_nothing(tmp_path: Path) -> None:
 def test_rates_make_the_curve_of_latency_against_throughput(tmp_path: Path) -> None:
     """In an open loop nothing is skipped, latency grows with the rate, and every point belongs to the front."""
     found = _swept(tmp_path / "sweep.json", "--rate", "100/s..400/s:4", "--contexts", "1", "--duration", "20s")
-    latencies = [point.run.metrics["latency"].mean_ns or 0 for point in found.points if point.run]
+    latencies = [point.run.model.metrics["latency"].mean_ns or 0 for point in found.points if point.run]
     assert len(latencies) == 4
     assert latencies == sorted(latencies)
     assert found.pareto == (0, 1, 2, 3)
@@ -312,7 +316,7 @@ def test_runs_of_another_machine_or_engine_are_not_mixed_with_those_of_this(what
     else:
         run = found.points[0].run
         assert run is not None
-        run = run.model_copy(update={"engine": replace(run.engine, sha256="ab12")})
+        run = changed(run, engine=replace(run.model.engine, sha256="ab12"))
         other = found.model_copy(update={"points": (found.points[0].model_copy(update={"run": run}),)})
         sentence = "whose sha256 was ab12"
     file.write_text(other.model_dump_json())
@@ -398,7 +402,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(tmp_path: Path) -> No
     assert "without --json FILE nothing was kept" in " ".join(
         terminal_text(found.model_copy(update={"config": found.config.model_copy(update={"json_file": None})})).split()
     )
-    config = {**found.config.options(), "duration": "100ms"}  # a day is too long for a test
+    config = varied(found.config, duration="100ms").model_dump(mode="json")  # a day is too long for a test
     file.write_text(json.dumps({**found.model_dump(mode="json"), "config": config}))
     done = loadtrt("sweep", *options, "--duration", "100ms", "--resume")
     resumed = read_result(SweepResult, file)

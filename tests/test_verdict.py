@@ -357,7 +357,7 @@ def test_exit_codes_and_words(arguments: tuple[str, ...], code: int, words: tupl
         assert piece in text
     assert max(map(len, done[1].splitlines())) <= 80
     result = RunResult.model_validate_json(file.read_text())
-    for share in result.objectives:
+    for share in result.model.objectives:
         assert share.verdict is not None
         assert share.verdict.upper() in text
         assert (share.reason is not None) == (share.verdict == "undecided")

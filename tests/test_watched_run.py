@@ -65,14 +65,14 @@ def test_counts_that_prometheus_ends_with_are_the_runs(engine: tuple[str, ...], 
         }  # fmt: skip
         served = f'loadtrt_requests_total{{outcome="ok",run="{result.run}"}}'
         requests = prometheus.value(f"sum(max_over_time({served}[10m]))")
-    assert requests == result.ok >= 50
-    assert found["loadtrt_inferences_total"] == result.ok * result.engine.batch
-    assert found["loadtrt_latency_seconds_count"] == result.metrics["latency"].count
-    mean = result.metrics["latency"].mean_ns
+    assert requests == result.model.ok >= 50
+    assert found["loadtrt_inferences_total"] == result.model.ok * result.model.engine.batch
+    assert found["loadtrt_latency_seconds_count"] == result.model.metrics["latency"].count
+    mean = result.model.metrics["latency"].mean_ns
     assert mean is not None
-    assert found["loadtrt_latency_seconds_sum"] == pytest.approx(mean * result.metrics["latency"].count / 1e9)
-    assert found["loadtrt_objective_good_total"] == found["loadtrt_objective_requests_total"] == result.ok
-    assert [(item.good, item.requests) for item in result.objectives] == [(result.ok, result.ok)]
+    assert found["loadtrt_latency_seconds_sum"] == pytest.approx(mean * result.model.metrics["latency"].count / 1e9)
+    assert found["loadtrt_objective_good_total"] == found["loadtrt_objective_requests_total"] == result.model.ok
+    assert [(item.good, item.requests) for item in result.model.objectives] == [(result.model.ok, result.model.ok)]
 
 
 def _serving(port: int) -> tuple[str, ...]:
@@ -107,7 +107,7 @@ def test_an_observer_that_dies_ends_no_run(tmp_path: Path) -> None:
     assert "the observer process has died" in said
     result = RunResult.model_validate_json((tmp_path / "run.json").read_text())
     assert result.outcome == "interrupted"
-    assert result.ok == result.metrics["latency"].count > 0
+    assert result.model.ok == result.model.metrics["latency"].count > 0
 
 
 def test_an_observer_that_stood_still_has_all_in_the_end(tmp_path: Path) -> None:
@@ -127,8 +127,11 @@ def test_an_observer_that_stood_still_has_all_in_the_end(tmp_path: Path) -> None
         assert process.wait(PATIENCE_S) in (0, 97)  # a busy machine makes no valid run
     result = RunResult.model_validate_json((tmp_path / "run.json").read_text())
     assert result.outcome == "completed"
-    assert sum(value for name, value in found.items() if name.startswith("loadtrt_requests_total")) == result.submitted
-    assert _value(found, "loadtrt_latency_seconds_count") == result.metrics["latency"].count
+    assert (
+        sum(value for name, value in found.items() if name.startswith("loadtrt_requests_total"))
+        == result.model.submitted
+    )
+    assert _value(found, "loadtrt_latency_seconds_count") == result.model.metrics["latency"].count
     assert _value(found, "loadtrt_observer_missed_requests_total") == 0
 
 
@@ -151,10 +154,10 @@ def test_the_fastest_run_is_followed_to_its_end(tmp_path: Path) -> None:
     os.close(leader)
     assert process.wait(PATIENCE_S) in (0, 97)  # a busy machine makes no valid run
     result = RunResult.model_validate_json((tmp_path / "run.json").read_text())
-    assert result.submitted == result.ok >= KEEP + RING // 8
-    assert not result.percentiles_exact
+    assert result.model.submitted == result.model.ok >= KEEP + RING // 8
+    assert not result.model.percentiles_exact
     missed = _value(found, "loadtrt_observer_missed_requests_total")
-    assert _value(found, "loadtrt_latency_seconds_count") + missed == result.ok
+    assert _value(found, "loadtrt_latency_seconds_count") + missed == result.model.ok
     assert _value(found, "loadtrt_latency_seconds_count") >= KEEP
     assert b"lane 3" in drawn
 

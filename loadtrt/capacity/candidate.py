@@ -106,7 +106,7 @@ class Work:
         self.trials.append(trial)
         run = trial.run
         if run is not None:
-            self._info, self._bill = run.engine, run.memory
+            self._info, self._bill = run.model.engine, run.model.memory
         if run is None or trial.failure is not None:
             self.failure = trial.failure
         elif trial.kind != "ladder" and trial.rate_per_s and self._search is not None and run.outcome == "completed":
@@ -199,7 +199,7 @@ class Work:
         """Whether an objective is missed with a single request in flight at a time: no rate has shorter latencies. Or
         at the lowest rate that the search looks at."""
         first = self.trials[0].run if self.trials and self.trials[0].host_bound is None else None
-        alone = first is not None and any(item.verdict == "missed" for item in first.objectives)
+        alone = first is not None and any(item.verdict == "missed" for item in first.model.objectives)
         return alone or (self._search is not None and self._search.answer == "infeasible")
 
 
@@ -209,13 +209,13 @@ def shares_of(run: RunResult) -> tuple[Share, ...]:
         Share(0.0, 0.0, "undecided")
         if item.bad is None
         else Share(item.bad, item.effective or 0.0, item.verdict or "undecided")
-        for item in run.objectives
+        for item in run.model.objectives
     )
 
 
 def failure_of(run: RunResult) -> str | None:
     """Why an engine is not to be asked any further: it broke, or its outputs under load are wrong."""
-    checked = run.verification
+    checked = run.model.verification
     if run.failure is None and checked is not None and checked.different:
         return f"{checked.different} of {checked.outputs} outputs under load differ from those of a quiet run"
     return run.failure
@@ -230,19 +230,21 @@ def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
     only adds to them. Not where the user bounds lateness himself; nor bounds on compute, which lanes that stand idle
     make shorter."""
     closed = run.config.model.load.closed
-    of_due = all(METRICS[item.objective.metric].of_unserved for item in run.objectives)
+    of_due = all(METRICS[item.objective.metric].of_unserved for item in run.model.objectives)
     if run.verdict == "met" and not closed and of_due and max_lateness_ns is None:
         return None
     known = [
-        item for item in run.metrics["lateness"].percentiles_ns.items() if item[0] != "p99.9" and item[1] is not None
+        item
+        for item in run.model.metrics["lateness"].percentiles_ns.items()
+        if item[0] != "p99.9" and item[1] is not None
     ]
-    objectives = [item.objective for item in run.objectives]
-    limit = lateness_limit_ns(run.metrics, closed, max_lateness_ns, objectives)
+    objectives = [item.objective for item in run.model.objectives]
+    limit = lateness_limit_ns(run.model.metrics, closed, max_lateness_ns, objectives)
     if known and (known[-1][1] or 0.0) > limit:
         name, late = known[-1]
         return f"the generator was {format_duration(late or 0.0)} late at {name} (limit {format_duration(limit)})"
-    if run.metrics["compute"].max_ns == 0 and not closed and run.verdict != "met":
+    if run.model.metrics["compute"].max_ns == 0 and not closed and run.verdict != "met":
         return "the engine takes no time, so that all of the latency is the generator's"
-    if run.metrics["compute"].max_ns and run.starved_fraction > STARVED_LIMIT:
-        return f"lanes stood idle for {100 * run.starved_fraction:.0f} % of the time because the host was late"
+    if run.model.metrics["compute"].max_ns and run.model.starved_fraction > STARVED_LIMIT:
+        return f"lanes stood idle for {100 * run.model.starved_fraction:.0f} % of the time because the host was late"
     return None

@@ -24,7 +24,7 @@ def conclusion(found: Candidate) -> str:
             return f"{met}; {_capacity(found)}{more}"
         case "undecided":
             last = found.searched[-1]
-            reasons = [item.reason for item in last.run.objectives if item.reason] if last.run is not None else []
+            reasons = [item.reason for item in last.run.model.objectives if item.reason] if last.run is not None else []
             why = f": at {format_count(last.rate_per_s or 0.0)}/s {reasons[0]}" if reasons else None
             return f"{_capacity(found)}, and no run confirmed it{why or '; a longer --trial tells more'}"
         case "infeasible":
@@ -39,7 +39,7 @@ def conclusion(found: Candidate) -> str:
 def _late(found: Candidate) -> str:
     """What the generator itself added to the confirming run, where that was too much for any but a run that met."""
     runs = [it.run for it in found.trials if it.kind == "confirm" and it.rate_per_s == found.confirmed_per_s]
-    problems = runs[-1].problems if runs and runs[-1] is not None else ()
+    problems = runs[-1].model.problems if runs and runs[-1] is not None else ()
     return f" although {problems[0].evidence}" if problems else ""
 
 
@@ -62,7 +62,7 @@ def _infeasible(found: Candidate) -> str:
 
 
 def _missed(trial: Trial) -> ObjectiveShare | None:
-    items = trial.run.objectives if trial.run is not None else ()
+    items = trial.run.model.objectives if trial.run is not None else ()
     return next((item for item in items if item.verdict == "missed"), None)
 
 

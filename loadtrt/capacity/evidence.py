@@ -55,10 +55,12 @@ class _Runs:
 
     def take(self, run: RunResult | None, place: int | None, name: str, why_not: str | None = None) -> None:
         """place: in `closed`; None: an open loop. What cannot be trusted is left out, and noted."""
-        if run is None or run.throughput.requests_per_s is None:
+        if run is None or run.model.throughput.requests_per_s is None:
             why_not = why_not or "it measured nothing"
         elif not run.valid:
-            why_not = why_not or (run.problems[0].evidence if run.problems else run.failure) or "it is INVALID"
+            why_not = (
+                why_not or (run.model.problems[0].evidence if run.model.problems else run.failure) or "it is INVALID"
+            )
         if why_not:
             self.notes.append(f"{name} was left out: {why_not}")
         elif run is not None and place is not None:
@@ -138,7 +140,7 @@ def _of_capacity(result: CapacityResult, contexts: int | None, batch: int | None
 
 
 def _of_runs(runs: Sequence[RunResult], word: str, contexts: int | None, batch: int | None) -> Evidence:
-    fitting = [run for run in runs if batch in (None, run.engine.batch)]
+    fitting = [run for run in runs if batch in (None, run.model.engine.batch)]
     closed = [run for run in fitting if run.config.model.load.closed and contexts in (None, run.config.model.contexts)]
     if not closed:
         options = (("contexts", contexts), ("batch", batch))
@@ -147,11 +149,11 @@ def _of_runs(runs: Sequence[RunResult], word: str, contexts: int | None, batch: 
             f"the {word} has no closed loop{which and ' of'}{which}: a plan needs runs without a rate, at --contexts 1 "
             "and more"
         )
-    best = max(closed, key=lambda run: (run.valid, run.throughput.inferences_per_s or 0))
+    best = max(closed, key=lambda run: (run.valid, run.model.throughput.inferences_per_s or 0))
     width, buffers = best.config.model.contexts, best.config.model.buffers
     notes: list[str] = []
     if len({_setting(run) for run in fitting}) > 1:
-        choose = "; --batch chooses another" if len({run.engine.batch for run in fitting}) > 1 else ""
+        choose = "; --batch chooses another" if len({run.model.engine.batch for run in fitting}) > 1 else ""
         notes.append(f"of several settings the one with the most inferences a second was taken: {_words(best)}{choose}")
     found = _Runs(notes=notes)
     for run in fitting:
@@ -161,17 +163,17 @@ def _of_runs(runs: Sequence[RunResult], word: str, contexts: int | None, batch: 
         if run.config.model.load.closed:
             found.take(run, contexts, f"the closed loop of {plural(contexts, 'context')}")
         elif contexts == width:
-            found.take(run, None, f"the run at {run.throughput.offered_per_s or 0:g}/s")
+            found.take(run, None, f"the run at {run.model.throughput.offered_per_s or 0:g}/s")
     ladder = found.closed
     if 1 not in ladder:
         raise UsageError(_not_alone(best, fitting))
     if width not in ladder:
         raise UsageError(f"the closed loop of {plural(width, 'context')} cannot be used: {found.notes[-1]}")
     alone = ladder[1]
-    lone = "latency" if buffers == 1 else "device" if "device" in alone.histograms else "latency"
+    lone = "latency" if buffers == 1 else "device" if "device" in alone.model.histograms else "latency"
     work, mean_ns, cv = work_of(_histogram(alone, lone))
     if buffers > 1:
-        mean_ns = (alone.metrics["device"].mean_ns if "device" in alone.metrics else None) or mean_ns
+        mean_ns = (alone.model.metrics["device"].mean_ns if "device" in alone.model.metrics else None) or mean_ns
         notes.append(
             f"the runs had {buffers} buffer sets a context, so that no request was alone: its time is taken to be its "
             "device time; runs with --buffers 1 would tell"
@@ -180,12 +182,12 @@ def _of_runs(runs: Sequence[RunResult], word: str, contexts: int | None, batch: 
     made = station(width, buffers, interpolated(measured), work, alone_s=mean_ns / SECOND_NS if buffers > 1 else None)
     asked = dict.fromkeys(each for run in (*ladder.values(), *found.open) for each in run.config.model.objectives)
     return Evidence(
-        best.engine,
+        best.model.engine,
         made,
         Gpu(
             contexts=width,
             buffers=buffers,
-            batch=best.engine.batch,
+            batch=best.model.engine.batch,
             speeds=_speeds(measured, width),
             most_per_s=made.most_per_s,
             alone_mean_ns=mean_ns,
@@ -217,14 +219,16 @@ def _speeds(measured: Mapping[int, float], most: int) -> tuple[Speed, ...]:
 
 def _setting(run: RunResult) -> tuple[object, ...]:
     """What must be the same in all runs of a plan; contexts and the load may differ."""
-    engine, model = run.engine, run.config.model
+    engine, model = run.model.engine, run.config.model
     mode = tuple(sorted(engine.mode.items()))
     return engine.name, engine.sha256, engine.device, engine.batch, model.buffers, model.mix, mode
 
 
 def _words(run: RunResult) -> str:
-    mode = [f"{key} {value}" for key, value in run.engine.mode.items()]
-    return ", ".join([run.engine.name, f"batch {run.engine.batch}", plural(run.config.model.buffers, "buffer"), *mode])
+    mode = [f"{key} {value}" for key, value in run.model.engine.mode.items()]
+    return ", ".join(
+        [run.model.engine.name, f"batch {run.model.engine.batch}", plural(run.config.model.buffers, "buffer"), *mode]
+    )
 
 
 def _not_alone(best: RunResult, runs: Sequence[RunResult]) -> str:
@@ -232,10 +236,10 @@ def _not_alone(best: RunResult, runs: Sequence[RunResult]) -> str:
     needs = "a plan needs a closed loop with --contexts 1 and all else as in the others"
     for run in runs:
         if run.config.model.load.closed and run.config.model.contexts == 1:
-            mode = best.engine.mode
+            mode = best.model.engine.mode
             differ = [
                 f"{key} {value}, not {mode.get(key)}"
-                for key, value in run.engine.mode.items()
+                for key, value in run.model.engine.mode.items()
                 if mode.get(key) != value
             ]
             other = f"has other settings ({'; '.join(differ) or _words(run)})"
@@ -246,13 +250,13 @@ def _not_alone(best: RunResult, runs: Sequence[RunResult]) -> str:
 
 
 def _rate(run: RunResult) -> float:
-    rate = run.throughput.requests_per_s
+    rate = run.model.throughput.requests_per_s
     assert rate is not None  # noqa: S101  # _Runs takes no other
     return rate
 
 
 def _histogram(run: RunResult, metric: str) -> Histogram:
-    histogram = Histogram.from_dict(run.histograms[metric]) if metric in run.histograms else Histogram()
+    histogram = Histogram.from_dict(run.model.histograms[metric]) if metric in run.model.histograms else Histogram()
     if not histogram.count:
         raise UsageError("the run with one request in flight holds no histogram of its latency: measure it again")
     return histogram
@@ -272,5 +276,5 @@ def _watts(runs: Sequence[RunResult]) -> tuple[tuple[float, float], ...]:
 
 
 def _most_inferences(candidate: Candidate) -> float:
-    rates = [trial.run.throughput.inferences_per_s for trial in candidate.ladder if trial.run is not None]
+    rates = [trial.run.model.throughput.inferences_per_s for trial in candidate.ladder if trial.run is not None]
     return max((rate for rate in rates if rate), default=0.0)

@@ -101,7 +101,9 @@ class Finder:
         self._result = self._result.model_copy(update={"started": before.started, "environment": before.environment})
         for work, candidate in zip(self._works, before.candidates, strict=False):
             work.replay(candidate.trials)
-        self._before = [trial.run.engine for work in self._works for trial in work.trials if trial.run is not None]
+        self._before = [
+            trial.run.model.engine for work in self._works for trial in work.trials if trial.run is not None
+        ]
         self._result = self._result.model_copy(update={"candidates": self._candidates()})
         return sum(len(work.trials) for work in self._works)
 
@@ -292,12 +294,12 @@ def _in_words(trial: Trial, run: RunResult) -> str:
     if run.outcome != "completed":
         return run.outcome
     words = []
-    if trial.kind == "ladder" and run.throughput.requests_per_s is not None:
-        words.append(f"{format_count(run.throughput.requests_per_s)}/s")
-        mean = run.metrics["latency"].mean_ns
+    if trial.kind == "ladder" and run.model.throughput.requests_per_s is not None:
+        words.append(f"{format_count(run.model.throughput.requests_per_s)}/s")
+        mean = run.model.metrics["latency"].mean_ns
         words += [] if mean is None else [f"mean latency {format_duration(mean)}"]
     else:
-        for item in run.objectives:
+        for item in run.model.objectives:
             name = item.objective.name
             value = f"{name} {format_duration(item.value_ns)}, " if item.value_ns is not None else ""
             share = "nothing was due, " if item.bad is None else f"{100 * item.bad:.3g} % bad, "

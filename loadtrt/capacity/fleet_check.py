@@ -47,7 +47,7 @@ def compare(
                 place = min(int(rank * len(each.works)), len(each.works) - 1)
                 predicted = float(each.works[place]) / each.speeds[n][n] * SECOND_NS
                 yield _comparison(run, rank, measured, predicted, None, None, in_flight=n)
-    for run in sorted(evidence.open, key=lambda run: run.throughput.offered_per_s or 0):
+    for run in sorted(evidence.open, key=lambda run: run.model.throughput.offered_per_s or 0):
         model = run.config.model
         load = model.load
         # Stages, traces and bursts have no steady state; batches that form and full queues no model.
@@ -80,12 +80,12 @@ def other_arrivals(evidence: Evidence, demand: Demand) -> Iterator[str]:
 
 def _measured(run: RunResult, rank: float) -> float | None:
     """The quantile of latency, None where the run was too short for it."""
-    if "latency" not in run.metrics or "latency" not in run.histograms:
+    if "latency" not in run.model.metrics or "latency" not in run.model.histograms:
         return None
     for name, known in PERCENTILES.items():
         if known == rank:
-            return run.metrics["latency"].percentiles_ns[name]
-    histogram = Histogram.from_dict(run.histograms["latency"])
+            return run.model.metrics["latency"].percentiles_ns[name]
+    histogram = Histogram.from_dict(run.model.histograms["latency"])
     return histogram.quantiles((rank,))[0] if histogram.count >= least_samples(rank) else None
 
 
@@ -98,13 +98,13 @@ def _comparison(
     high: float | None,
     in_flight: int | None = None,
 ) -> Comparison:
-    margin = run.metrics["latency"].margins.get(f"p{100 * rank:g}")
+    margin = run.model.metrics["latency"].margins.get(f"p{100 * rank:g}")
     measured_low, measured_high = (measured / (1 + margin), measured * (1 + margin)) if margin else (None, None)
     within = None
     if measured_low is not None and measured_high is not None and predicted is not None:
         within = (low or predicted) <= measured_high and measured_low <= (high or predicted)
     return Comparison(
-        rate_per_s=run.throughput.offered_per_s if in_flight is None else None,
+        rate_per_s=run.model.throughput.offered_per_s if in_flight is None else None,
         in_flight=in_flight,
         arrivals=run.config.model.load.options()["arrivals"],
         rank=rank,

@@ -62,12 +62,14 @@ def spent_axis(
 
 def inferences_per_s(point: SweepPoint) -> float | None:
     """What it served; None where nothing is known, or is not to be trusted."""
-    return point.run.throughput.inferences_per_s if point.run is not None and point.run.valid else None
+    return point.run.model.throughput.inferences_per_s if point.run is not None and point.run.valid else None
 
 
 def latency_p99_ns(point: SweepPoint) -> float | None:
     """None where nothing is known, or is not to be trusted."""
-    return point.run.metrics["latency"].percentiles_ns["p99"] if point.run is not None and point.run.valid else None
+    return (
+        point.run.model.metrics["latency"].percentiles_ns["p99"] if point.run is not None and point.run.valid else None
+    )
 
 
 def pareto_of(points: Sequence[SweepPoint]) -> tuple[int, ...]:
@@ -93,6 +95,6 @@ def knee_of(points: Sequence[SweepPoint]) -> int | None:
         for place, point in enumerate(points)
         if point.run is not None
         and (rate := inferences_per_s(point)) is not None
-        and (mean := point.run.metrics["latency"].mean_ns)
+        and (mean := point.run.model.metrics["latency"].mean_ns)
     ]
     return -max(powers)[1] if powers else None

@@ -35,9 +35,9 @@ def fit(ladder: Sequence[Trial]) -> Scaling | None:
     best that is allowed.
     """
     measured = [
-        (trial.in_flight, rate, trial.run.metrics["latency"].mean_ns)
+        (trial.in_flight, rate, trial.run.model.metrics["latency"].mean_ns)
         for trial in ladder
-        if trial.in_flight is not None and trial.run is not None and (rate := trial.run.throughput.requests_per_s)
+        if trial.in_flight is not None and trial.run is not None and (rate := trial.run.model.throughput.requests_per_s)
     ]
     if not measured:
         return None

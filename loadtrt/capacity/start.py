@@ -35,12 +35,12 @@ def predicted_per_s(ladder: Sequence[Trial], config: RunConfig, objectives: Sequ
     measured = {
         trial.in_flight: rate
         for trial in ladder
-        if trial.in_flight and trial.run is not None and (rate := trial.run.throughput.requests_per_s)
+        if trial.in_flight and trial.run is not None and (rate := trial.run.model.throughput.requests_per_s)
     }
     first = ladder[0].run if ladder else None
-    if not bounds or not measured or first is None or not first.histograms["latency"]["buckets"]:
+    if not bounds or not measured or first is None or not first.model.histograms["latency"]["buckets"]:
         return None
-    law, _, _ = work_of(Histogram.from_dict(first.histograms["latency"]))
+    law, _, _ = work_of(Histogram.from_dict(first.model.histograms["latency"]))
     queue = station(config.model.contexts, config.model.buffers, interpolated(measured), law)
     works = law(np.random.default_rng([config.model.seed, _REQUESTS]).random(_REQUESTS)).tolist()
     low, high = 0.0, queue.most_per_s

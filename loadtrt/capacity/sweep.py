@@ -73,7 +73,7 @@ class Sweeper:
                     where = axes_text(point.settings)
                     raise UsageError(f"its sweep holds {where}, which would be lost: give these values too")
                 self._points[self._grid.index(point.settings)] = point
-                self._before.append(point.run.engine)
+                self._before.append(point.run.model.engine)
         return len(self._points)
 
     @property
@@ -113,7 +113,7 @@ class Sweeper:
             run = self._rig.run(config, what)
         except UsageError as error:  # a load that cannot be drawn
             return SweepPoint(settings=settings, run=None, failure=str(error))
-        rate, latency = run.throughput.inferences_per_s, run.metrics["latency"].percentiles_ns["p99"]
+        rate, latency = run.model.throughput.inferences_per_s, run.model.metrics["latency"].percentiles_ns["p99"]
         words = [] if rate is None else [f"{format_count(rate)} inferences/s"]
         words += [] if latency is None else [f"latency p99 {format_duration(latency)}"]
         words += [f"failed: {run.failure}"] if run.failure else [] if run.valid else ["INVALID"]

@@ -222,7 +222,7 @@ def _profile(side: Side) -> Profile | None:
     if isinstance(side, Records):
         return None
     if isinstance(side, RunResult):
-        return side.profile if side.profile and side.profile.passes else None
+        return side.model.profile if side.model.profile and side.model.profile.passes else None
     return side
 
 

@@ -132,7 +132,7 @@ def _profile(
         config = config.with_model(threads_per_context=int(info.mode["threads per context"]))
     with Stopper() as stopper:
         found, profiled = profile(config, voice, ProfileLength(PASS_NS, 1, config.warmup), stopper)
-        result = result.model_copy(update={"profile": found})
+        result = result.with_model(profile=found)
         if late:
             late[0] = result
         else:
@@ -225,9 +225,9 @@ def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: D
     recorder = session.recorder
 
     def times() -> str:
-        if recorder is None or not result.ok:
+        if recorder is None or not result.model.ok:
             raise EngineError(f"there are no times to write to {config.export_times}: no request was served")
-        if not result.percentiles_exact:
+        if not result.model.percentiles_exact:
             print(
                 f"loadtrt: {config.export_times} holds the first {len(recorder.records)} of {recorder.seen} requests: "
                 "no more are kept one by one",
@@ -241,7 +241,7 @@ def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: D
             raise EngineError(f"there are no outputs to write to {config.export_output}: {why}")
         return output_json(session.outputs)
 
-    if result.outcome == "completed" or result.ok:
+    if result.outcome == "completed" or result.model.ok:
         delivery.make(config.export_times, times)
         delivery.make(config.export_output, outputs)
     delivery.make(config.junit, lambda: run_junit(result))

@@ -14,7 +14,17 @@ from loadtrt.measure.early import Widths, ranks_of
 from loadtrt.measure.findings import findings_of
 from loadtrt.measure.margin import rate_margin
 from loadtrt.measure.parts import batches_of, mix_of
-from loadtrt.measure.result import Batches, MixPart, ObjectiveShare, Phases, Problem, RunResult, Steadiness, Throughput
+from loadtrt.measure.result import (
+    Batches,
+    MixPart,
+    ModelResult,
+    ObjectiveShare,
+    Phases,
+    Problem,
+    RunResult,
+    Steadiness,
+    Throughput,
+)
 from loadtrt.measure.scenario import Sending, scenario_of
 from loadtrt.measure.steady import steadiness_of
 from loadtrt.measure.summary import fairness, lanes_of, overlap_of, summarize
@@ -78,29 +88,11 @@ def result_of(
                 remedy="requests overwrite each other, or the model is not deterministic: try --contexts 1 --buffers 1",
             )
         )
-    result = RunResult(
-        run=run,
-        loadtrt=loadtrt.__version__,
-        started=started,
-        command=tuple(command),
-        config=config,
-        environment=environment,
+    measured = ModelResult(
         engine=info,
         memory=bill,
-        outcome="failed" if session.failure else "interrupted" if session.interrupted else "completed",
-        failure=session.failure,
-        valid=not problems and session.failure is None,
+        valid=not problems,
         problems=tuple(problems),
-        phases=Phases(
-            load_ns=load_ns,
-            allocate_ns=session.allocate_ns,
-            verify_ns=session.verify_ns,
-            warmup_ns=session.warmup_ns,
-            warmup_requests=session.warmup_requests,
-            clocks_settled=session.clocks_settled,
-            measure_ns=measured_ns,
-            drain_ns=driven.end_ns - driven.sent_ns if driven else 0,
-        ),
         submitted=recorder.submitted,
         ok=ok,
         failed=failed,
@@ -115,13 +107,10 @@ def result_of(
         fairness=fairness(served),
         overlap=overlap_of(recorder.records),
         starved_fraction=starved,
-        host_cores=recorder.cpu_ns / measured_ns if measured_ns else 0.0,
         verification=session.verification,
-        clock=engine.clock_mapping(),
         intervals=mark_throttled(recorder.intervals, telemetry),
         histograms={name: histogram.to_dict() for name, histogram in recorder.histograms.items()},
         objectives=tuple(_share(place, objective, recorder) for place, objective in enumerate(model.objectives)),
-        telemetry=telemetry,
         mix=_mix(recorder, model, session.input_sets),
         batches=_batches(recorder, model, session.input_sets),
         ended_early=session.ended_early,
@@ -130,6 +119,32 @@ def result_of(
         cohorts=cohorts_of(recorder.records),
         sample=sample_of(recorder.records, recorder.start_ns),
     )
+    (name,) = config.models
+    result = RunResult(
+        run=run,
+        loadtrt=loadtrt.__version__,
+        started=started,
+        command=tuple(command),
+        config=config,
+        environment=environment,
+        outcome="failed" if session.failure else "interrupted" if session.interrupted else "completed",
+        failure=session.failure,
+        valid=measured.valid and session.failure is None,
+        phases=Phases(
+            load_ns=load_ns,
+            allocate_ns=session.allocate_ns,
+            verify_ns=session.verify_ns,
+            warmup_ns=session.warmup_ns,
+            warmup_requests=session.warmup_requests,
+            clocks_settled=session.clocks_settled,
+            measure_ns=measured_ns,
+            drain_ns=driven.end_ns - driven.sent_ns if driven else 0,
+        ),
+        host_cores=recorder.cpu_ns / measured_ns if measured_ns else 0.0,
+        clock=engine.clock_mapping(),
+        telemetry=telemetry,
+        models={name: measured},
+    )
     whole = result.outcome == "completed" and session.ended_early is None
     sending = Sending(
         requests=int(recorder.by_status.sum()),
@@ -137,8 +152,8 @@ def result_of(
         inferences=1 if model.batcher else info.batch,
         lasted_ns=max(driven.sent_ns - driven.start_ns if driven else 0, config.least_ns(model) if whole else 0),
     )
-    scenario = scenario_of(model.scenario, sending, recorder.records, recorder.histograms, result.objectives)
-    return result.model_copy(update={"findings": findings_of(result), "scenario": scenario})
+    scenario = scenario_of(model.scenario, sending, recorder.records, recorder.histograms, measured.objectives)
+    return result.with_model(findings=findings_of(result), scenario=scenario)
 
 
 def _steadiness(recorder: Recorder, model: Model) -> Steadiness:

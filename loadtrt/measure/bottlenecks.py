@@ -35,7 +35,7 @@ _REAL = ("tensorrt", "onnxruntime")  # a simulated device is what its parameters
 
 def bottlenecks(result: RunResult) -> list[Finding]:
     """The weightiest first. Nothing is said of an engine that takes no time: that is the generator's own speed."""
-    if not result.metrics["compute"].max_ns:
+    if not result.model.metrics["compute"].max_ns:
         return []
     limits = [_enqueue(result), _copies(result), _exposed(result), _host(result)]
     found = [*limits, _no_graph(result), _queue(result), _in_turn(result), _interference(result), _unfair(result)]
@@ -58,7 +58,7 @@ def _enqueue(result: RunResult) -> Finding | None:
     if max(core, enqueue / (several * compute)) < ENQUEUE:
         return None
     remedy = f"{_larger(result)} does more with each enqueue"
-    if result.engine.mode.get("graph") == "no":
+    if result.model.engine.mode.get("graph") == "no":
         remedy += "; the engine's note tells why there is no CUDA graph"
         if not result.config.model.graph:
             remedy = "leave --no-graph out: a CUDA graph is enqueued in one call"
@@ -81,9 +81,11 @@ def _copies(result: RunResult) -> Finding | None:
     copy = _typical(result, phase)
     if copy < compute:
         return None
-    wide = sorted({it.dtype for it in result.engine.tensors if it.is_input == (phase == "h2d")} & {"fp32", "fp64"})
+    wide = sorted(
+        {it.dtype for it in result.model.engine.tensors if it.is_input == (phase == "h2d")} & {"fp32", "fp64"}
+    )
     remedies = ["--buffers 2 lets copies overlap computing"] if result.config.model.buffers == 1 else []
-    if wide and result.engine.kind in _REAL:
+    if wide and result.model.engine.kind in _REAL:
         remedies.append(f"{what} of fewer bytes than {wide[0].upper()}, such as FP16 or uint8, take less")
     remedies.append("--no-copies shows what is left without copies")
     return Finding(
@@ -110,8 +112,8 @@ def _exposed(result: RunResult) -> Finding | None:
 
 def _host(result: RunResult) -> Finding | None:
     latency, late = _mean(result, "latency"), _mean(result, "lateness")
-    idle = result.starved_fraction
-    blocks = result.engine.mode.get("wait") == "block"
+    idle = result.model.starved_fraction
+    blocks = result.model.engine.mode.get("wait") == "block"
     if _starves(result) or _too_late(result):
         return None
     if idle >= STARVED:
@@ -124,7 +126,7 @@ def _host(result: RunResult) -> Finding | None:
         return None
     if blocks:
         remedy = "--wait spin sees completions sooner"
-    elif result.engine.kind == "onnxruntime":
+    elif result.model.engine.kind == "onnxruntime":
         remedy = "leave loadtrt a core: fewer --contexts, or fewer --threads-per-context"
     elif result.config.model.buffers == 1:
         remedy = "--buffers 2 gives a lane its next request before it needs it"
@@ -139,8 +141,8 @@ def _host(result: RunResult) -> Finding | None:
 
 
 def _no_graph(result: RunResult) -> Finding | None:
-    note = next((note for note in result.engine.notes if note.startswith("no CUDA graph")), None)
-    if note is None or result.engine.mode.get("graph") != "no" or _enqueue(result):
+    note = next((note for note in result.model.engine.notes if note.startswith("no CUDA graph")), None)
+    if note is None or result.model.engine.mode.get("graph") != "no" or _enqueue(result):
         return None
     enqueue, compute = (format_duration(_typical(result, name)) for name in ("enqueue", "compute"))
     return Finding(
@@ -153,8 +155,8 @@ def _no_graph(result: RunResult) -> Finding | None:
 
 def _queue(result: RunResult) -> Finding | None:
     """Typical requests wait (one stall makes a mean wait, too); the generator's own lateness is not meant."""
-    steadiness = result.steadiness
-    if result.unserved or not mostly_waits(result):
+    steadiness = result.model.steadiness
+    if result.model.unserved or not mostly_waits(result):
         return None
     if steadiness is not None and (steadiness.overloaded or steadiness.slow is not None):
         return None
@@ -162,8 +164,8 @@ def _queue(result: RunResult) -> Finding | None:
     load, batching = result.config.model.load, result.config.model.batching
     uneven = not load.steady or (load.cv or 0.0) > 1
     delay_ns = batching.delay_ns if batching else 0
-    overlap = result.overlap
-    if delay_ns and overlap and overlap.busy_fraction * overlap.lanes_computing < FREE * len(result.lanes):
+    overlap = result.model.overlap
+    if delay_ns and overlap and overlap.busy_fraction * overlap.lanes_computing < FREE * len(result.model.lanes):
         return Finding(
             kind="queue-bound",
             evidence=f"of a typical latency of {format_duration(latency)}, {format_duration(waiting)} is waiting, and "
@@ -185,7 +187,7 @@ def _queue(result: RunResult) -> Finding | None:
 
 
 def _in_turn(result: RunResult) -> Finding | None:
-    contexts, overlap = len(result.lanes), result.overlap
+    contexts, overlap = len(result.model.lanes), result.model.overlap
     if contexts < 2 or overlap is None or not closed_loop(result):
         return None
     if overlap.lanes_computing >= IN_TURN or overlap.busy_fraction < IDLE:
@@ -200,9 +202,9 @@ def _in_turn(result: RunResult) -> Finding | None:
 
 def _interference(result: RunResult) -> Finding | None:
     """Needs the profile of the same run (--profile): how long an inference takes that has the device alone."""
-    contexts, computes = len(result.lanes), result.metrics["compute"].percentiles_ns["p50"]
-    mode = {"yes": "graph", "no": "plain"}.get(result.engine.mode.get("graph", ""))
-    passes = result.profile.passes if result.profile is not None else ()
+    contexts, computes = len(result.model.lanes), result.model.metrics["compute"].percentiles_ns["p50"]
+    mode = {"yes": "graph", "no": "plain"}.get(result.model.engine.mode.get("graph", ""))
+    passes = result.model.profile.passes if result.model.profile is not None else ()
     alone = next((it.inference_ns for it in passes if it.inference_ns and mode in (None, it.mode)), None)
     if contexts < 2 or not closed_loop(result) or not computes or alone is None:
         return None
@@ -222,8 +224,8 @@ def _interference(result: RunResult) -> Finding | None:
 
 
 def _unfair(result: RunResult) -> Finding | None:
-    lanes = [lane for lane in result.lanes if lane.service_p50_ns]
-    if len(lanes) < 2 or result.fairness is None or result.fairness >= UNFAIR:
+    lanes = [lane for lane in result.model.lanes if lane.service_p50_ns]
+    if len(lanes) < 2 or result.model.fairness is None or result.model.fairness >= UNFAIR:
         return None
     slow = max(lanes, key=lambda lane: lane.service_p50_ns or 0)
     fast = min(lanes, key=lambda lane: lane.service_p50_ns or 0)
@@ -241,10 +243,10 @@ def _unfair(result: RunResult) -> Finding | None:
 
 def _short(result: RunResult) -> Finding | None:
     enqueue, compute = _typical(result, "enqueue") / _per_launch(result), _typical(result, "compute")
-    if result.engine.kind != "tensorrt" or enqueue / compute < SHORT or _starves(result):
+    if result.model.engine.kind != "tensorrt" or enqueue / compute < SHORT or _starves(result):
         return None
     several = result.config.model.mix or result.config.model.batcher
-    what = "a typical one" if several else f"batch {result.engine.batch}"
+    what = "a typical one" if several else f"batch {result.model.engine.batch}"
     return Finding(
         kind="small-batch",
         evidence=f"{what} computes in {format_duration(compute)}, and one enqueue takes {format_duration(enqueue)}",
@@ -254,13 +256,13 @@ def _short(result: RunResult) -> Finding | None:
 
 
 def _compute(result: RunResult) -> Finding | None:
-    overlap, kind = result.overlap, result.engine.kind
+    overlap, kind = result.model.overlap, result.model.engine.kind
     if overlap is None or kind not in _REAL or not closed_loop(result) or overlap.busy_fraction < BUSY:
         return None
     precision = _lower_precision(result)
     if kind == "onnxruntime":
         remedy = "a smaller or quantized model, or more cores"
-    elif len(result.lanes) == 1:
+    elif len(result.model.lanes) == 1:
         remedy = f"--contexts 2 or {_larger(result)} may fill the GPU better{precision and f'; then {precision}'}"
     else:
         remedy = f"{precision and f'{precision}, '}{_larger(result)} or a faster GPU; "
@@ -275,17 +277,22 @@ def _compute(result: RunResult) -> Finding | None:
 
 def _lower_precision(result: RunResult) -> str:
     """What is not in use yet, as far as the plan or what it was built with tells."""
-    told = f"{result.engine.precision} {(result.engine.build or {}).get('precision', '')}"
+    told = f"{result.model.engine.precision} {(result.model.engine.build or {}).get('precision', '')}"
     if any(name in told for name in ("INT8", "FP8", "INT4", "FP4")):
         return ""
-    return "INT8" if "FP16" in told else "FP16" if result.engine.build else "a lower precision"
+    return "INT8" if "FP16" in told else "FP16" if result.model.engine.build else "a lower precision"
 
 
 def _idle(result: RunResult) -> Finding | None:
-    overlap = result.overlap
-    if overlap is None or result.engine.kind not in _REAL or not closed_loop(result) or overlap.busy_fraction >= IDLE:
+    overlap = result.model.overlap
+    if (
+        overlap is None
+        or result.model.engine.kind not in _REAL
+        or not closed_loop(result)
+        or overlap.busy_fraction >= IDLE
+    ):
         return None
-    contexts, buffers = len(result.lanes), result.config.model.buffers
+    contexts, buffers = len(result.model.lanes), result.config.model.buffers
     return Finding(
         kind="idle",
         evidence=f"lanes computed {100 * overlap.busy_fraction:.0f} % of the time",
@@ -303,14 +310,14 @@ def _larger(result: RunResult) -> str:
 
 def _typical(result: RunResult, metric: str) -> float:
     """The median, or the mean where there are too few for one; ns."""
-    summary = result.metrics[metric]
+    summary = result.model.metrics[metric]
     return summary.percentiles_ns["p50"] or summary.mean_ns or 0.0
 
 
 def _waiting(result: RunResult) -> tuple[float, float]:
     """(latency, all of it that is neither on the device nor lateness) of requests about the median; of all where they
     are not known. ns."""
-    late, typical = _mean(result, "lateness"), result.cohorts.get("p50")
+    late, typical = _mean(result, "lateness"), result.model.cohorts.get("p50")
     if typical is not None:
         return typical.latency_ns, typical.queue_ns + typical.other_ns - late
     latency = _mean(result, "latency")
@@ -318,12 +325,12 @@ def _waiting(result: RunResult) -> tuple[float, float]:
 
 
 def _mean(result: RunResult, metric: str) -> float:
-    return result.metrics[metric].mean_ns or 0.0
+    return result.model.metrics[metric].mean_ns or 0.0
 
 
 def _enqueues_per_s(result: RunResult) -> float:
-    each = result.batches.mean if result.batches else _per_launch(result)
-    return (result.throughput.requests_per_s or 0.0) / each
+    each = result.model.batches.mean if result.model.batches else _per_launch(result)
+    return (result.model.throughput.requests_per_s or 0.0) / each
 
 
 def _per_launch(result: RunResult) -> int:
@@ -338,12 +345,12 @@ def closed_loop(result: RunResult) -> bool:
 
 def _starves(result: RunResult) -> bool:
     """Told as a problem."""
-    return result.starved_fraction > STARVED_LIMIT
+    return result.model.starved_fraction > STARVED_LIMIT
 
 
 def _too_late(result: RunResult) -> bool:
     """Told as a problem."""
-    late = result.metrics["lateness"]
+    late = result.model.metrics["lateness"]
     model = result.config.model
-    limit = lateness_limit_ns(result.metrics, closed_loop(result), model.max_lateness, model.objectives)
+    limit = lateness_limit_ns(result.model.metrics, closed_loop(result), model.max_lateness, model.objectives)
     return (late.percentiles_ns["p99"] or late.max_ns or 0) > limit

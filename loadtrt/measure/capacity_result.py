@@ -173,6 +173,10 @@ def name_of(contexts: int, batch: int | None) -> str:
 
 def inferences_of(trials: Iterable[Trial]) -> float | None:
     """In one request, on average over all that were served; None where none was, or nobody counted."""
-    counts = [(run.inferences, run.ok) for it in trials if (run := it.run) is not None and run.inferences is not None]
+    counts = [
+        (run.model.inferences, run.model.ok)
+        for it in trials
+        if (run := it.run) is not None and run.model.inferences is not None
+    ]
     served = sum(ok for _, ok in counts)
     return sum(inferences for inferences, _ in counts) / served if served else None

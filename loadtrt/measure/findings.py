@@ -27,13 +27,13 @@ _MORE = 1.2  # than is needed: Poisson arrivals vary
 
 def findings_of(result: RunResult) -> tuple[Finding, ...]:
     """The weightiest first: what makes other numbers moot, what bound the run, how far the sample reaches."""
-    if not result.ok:
+    if not result.model.ok:
         return ()
-    busy = result.overlap.busy_fraction if result.overlap else None
+    busy = result.model.overlap.busy_fraction if result.model.overlap else None
     found: list[Finding | None] = [_overloaded(result), _dropped(result)]
     found += gpu_findings(result.telemetry, busy) if result.telemetry else ()
     explained = any(it.kind == "throttled" for it in found if it) or (
-        result.steadiness and result.steadiness.overloaded
+        result.model.steadiness and result.model.steadiness.overloaded
     )
     found.append(_stall(result))
     if not explained:
@@ -43,14 +43,14 @@ def findings_of(result: RunResult) -> tuple[Finding, ...]:
 
 
 def _overloaded(result: RunResult) -> Finding | None:
-    steadiness, rates = result.steadiness, result.throughput
-    if steadiness is None or not steadiness.overloaded or (result.unserved and not result.ended_early):
+    steadiness, rates = result.model.steadiness, result.model.throughput
+    if steadiness is None or not steadiness.overloaded or (result.model.unserved and not result.model.ended_early):
         return None
     served = format_count(rates.requests_per_s or 0.0) + "/s"
     offered = (
         "more was offered" if rates.offered_per_s is None else f"{format_count(rates.offered_per_s)}/s were offered"
     )
-    full = result.overlap is not None and result.overlap.busy_fraction >= BUSY
+    full = result.model.overlap is not None and result.model.overlap.busy_fraction >= BUSY
     return Finding(
         kind="overloaded",
         evidence=f"{offered} and {served} served: the backlog grew to the end",
@@ -60,12 +60,12 @@ def _overloaded(result: RunResult) -> Finding | None:
 
 
 def _dropped(result: RunResult) -> Finding | None:
-    if not result.dropped:
+    if not result.model.dropped:
         return None
-    share = result.dropped / (result.dropped + result.submitted)
+    share = result.model.dropped / (result.model.dropped + result.model.submitted)
     return Finding(
         kind="dropped",
-        evidence=f"{plural(result.dropped, 'request')}, {100 * share:.2g} % of all, came due while "
+        evidence=f"{plural(result.model.dropped, 'request')}, {100 * share:.2g} % of all, came due while "
         f"{result.config.model.max_queue} waited, and were dropped",
         cause="latencies are of the others, which waited the less for it",
         remedy=f"{'' if _offline(result) else f'{_lower(result)}, '}more --contexts, or a larger --max-queue",
@@ -73,8 +73,8 @@ def _dropped(result: RunResult) -> Finding | None:
 
 
 def _stall(result: RunResult) -> Finding | None:
-    stall = result.steadiness.stall if result.steadiness else None
-    if stall is None or not result.metrics["compute"].max_ns:
+    stall = result.model.steadiness.stall if result.model.steadiness else None
+    if stall is None or not result.model.metrics["compute"].max_ns:
         return None
     again = f"for {format_duration(stall.longest_ns)} from {format_duration(stall.start_ns)} on"
     if stall.times > 1:
@@ -82,14 +82,14 @@ def _stall(result: RunResult) -> Finding | None:
         again += f", and {more}, for {format_duration(stall.total_ns)} in all"
     if stall.host:
         cause = "loadtrt itself stood still: another process had its core, or the machine was paused"
-    elif result.engine.kind == "onnxruntime":
+    elif result.model.engine.kind == "onnxruntime":
         cause = "the engine's threads stood still: other processes had the cores, or one request took that long"
     else:
         cause = "the device stood still: other work, a change of its clocks, or one request that took that long"
     return Finding(
         kind="stall",
         evidence=f"nothing was answered {again}, while requests waited: "
-        f"{plural(stall.late, 'request')} ({100 * stall.late / (result.ok + result.failed):.2g} %) came late by it",
+        f"{plural(stall.late, 'request')} ({100 * stall.late / (result.model.ok + result.model.failed):.2g} %) came late by it",
         cause=cause,
         remedy=f"{'free a core for loadtrt; ' if stall.host else ''}'loadtrt report RUN.json -o run.trace.json' shows "
         f"the requests around the slowest, and {_longer(result, _thrice(result))} whether it comes again",
@@ -105,7 +105,7 @@ def _changes(result: RunResult) -> list[Finding | None]:
 
 
 def _slow(result: RunResult) -> Finding | None:
-    steadiness = result.steadiness
+    steadiness = result.model.steadiness
     slow = steadiness.slow if steadiness else None
     if steadiness is None or slow is None:
         return None
@@ -167,14 +167,14 @@ def _filling(result: RunResult) -> Finding | None:
 
 def _drift(result: RunResult) -> Finding | None:
     lasted, began = _began(result)
-    ratio = result.steadiness.drift_ratio if result.steadiness else None
+    ratio = result.model.steadiness.drift_ratio if result.model.steadiness else None
     if ratio is not None and abs(math.log(ratio)) >= math.log(DRIFT):
         evidence = f"in the last quarter of the run latencies were {_apart(ratio)} in the first"
     elif closed_loop(result) and began < 1:
         evidence = f"in the first {format_duration(lasted)} latencies were {_apart(began)} later"
     else:
         return None
-    blind = result.engine.kind == "tensorrt" and not result.config.telemetry
+    blind = result.model.engine.kind == "tensorrt" and not result.config.telemetry
     return Finding(
         kind="drift",
         evidence=evidence,
@@ -200,9 +200,9 @@ def _unsettled(result: RunResult) -> Finding | None:
 
 def _few(result: RunResult) -> Finding | None:
     """p99.9 is no part of it: a dash in the table is enough for who does not ask for it."""
-    latency = result.metrics["latency"]
+    latency = result.model.metrics["latency"]
     told = [name for name in _LOOKED_AT if latency.percentiles_ns[name] is not None]
-    if "p99" in told or result.outcome != "completed" or result.ended_early:
+    if "p99" in told or result.outcome != "completed" or result.model.ended_early:
         return None
     needed = least_samples(_LOOKED_AT["p99"])
     seconds = _MORE * needed / latency.count * result.phases.measure_ns / SECOND_NS if latency.count else 0.0
@@ -218,18 +218,18 @@ def _few(result: RunResult) -> Finding | None:
 def _as_many(result: RunResult, needed: int) -> str:
     """How to have so many requests served where their number is given. Offline all are due at once, and more than the
     queue takes are dropped however many there are."""
-    if _offline(result) and result.dropped:
+    if _offline(result) and result.model.dropped:
         more = "" if (result.config.model.requests or 0) >= needed else f" with --requests {needed}"
         return f"a larger --max-queue{more}"
-    return f"--requests {math.ceil(needed * (result.ok + result.dropped) / result.ok)}"
+    return f"--requests {math.ceil(needed * (result.model.ok + result.model.dropped) / result.model.ok)}"
 
 
 def _inexact(result: RunResult) -> Finding | None:
-    if result.percentiles_exact:
+    if result.model.percentiles_exact:
         return None
     return Finding(
         kind="not-exact",
-        evidence=f"{plural(result.metrics['latency'].count, 'request')} are more than are kept one by one",
+        evidence=f"{plural(result.model.metrics['latency'].count, 'request')} are more than are kept one by one",
         cause="percentiles are from histograms, and within 0.4 %; lanes and phases are of the first that were kept",
         remedy="nothing is wrong with that; a shorter run is exact",
     )
@@ -237,7 +237,7 @@ def _inexact(result: RunResult) -> Finding | None:
 
 def _began(result: RunResult) -> tuple[int, float]:
     """(how long its beginning was different, ns, latencies then over those later); (0, 1) where it was not."""
-    steadiness = result.steadiness
+    steadiness = result.model.steadiness
     if steadiness is None or not steadiness.transient_ns or steadiness.transient_ratio is None:
         return 0, 1.0
     return steadiness.transient_ns, steadiness.transient_ratio
@@ -265,7 +265,7 @@ def _longer(result: RunResult, seconds: float) -> str:
     if type(load) is Trace:
         return f"--trace-loop --duration {_seconds(seconds * SECOND_NS)}"
     if _counted(result):
-        rate = result.throughput.requests_per_s or 0.0
+        rate = result.model.throughput.requests_per_s or 0.0
         return f"--requests {max(round(rate * seconds), 1)}"
     return f"--duration {_seconds(seconds * SECOND_NS)}"
 

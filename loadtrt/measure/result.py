@@ -6,9 +6,9 @@ Times are ns (`_ns`), memory is bytes (`_bytes`). None means that a number is no
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from loadtrt.asked.config import RunConfig  # noqa: TC001
 from loadtrt.asked.fields import ObjectiveText  # noqa: TC001
@@ -236,40 +236,34 @@ class ScenarioResult(Model):
     reasons: tuple[str, ...]
 
 
-class RunResult(Model):
-    """All of one measurement. run: an id that no other has, as its metrics bear it. outcome: completed, interrupted
-    (Ctrl-C), or failed (see `failure`).
+class ModelResult(Model):
+    """What was measured of one model of a run.
 
+    engine, memory: what served, and the memory that it took.
     valid: the generator was not the bottleneck and nothing went wrong; otherwise `problems` says what and what to do.
-    percentiles_exact: False where histograms (within 0.4 %) had to do. submitted = ok + failed + those in flight when
-    the run gave up; unserved counts these and the ones that were due and never sent; dropped: the queue was full when
-    they came due. inferences: in the requests that were served; None in older files. ended_early: why it did not
-    measure as long as it was asked to, though nothing went wrong.
+    submitted: requests sent: ok + failed + those in flight when the run gave up.
+    unserved: requests in flight when the run gave up, or due and never sent.
+    dropped: requests that came due while the queue was full.
+    inferences: in the requests that were served.
+    ended_early: why measuring ended before its time, though nothing went wrong.
+    percentiles_exact: False where histograms (within 0.4 %) stand in for records.
+    metrics: by name, over all requests.
+    histograms: of latencies and the other metrics, by name.
+    starved_fraction: share of the time in which lanes stood idle because the host was late.
+    cohorts: "p50" (latencies from p45 to p55) and "p99" (from p99 up), as far as the sample supports them.
     precision_reached: half the width of the 95 % interval over the value, of the widest quantile, where asked for.
-    host_cores: processor time of loadtrt's process over measured time. cohorts: "p50" (latencies from p45 to p55) and
-    "p99" (from p99 up), as far as the sample supports them.
     """
 
-    schema_version: Literal["loadtrt.run/1"] = "loadtrt.run/1"
-    run: str = ""
-    loadtrt: str
-    started: str
-    command: tuple[str, ...]
-    config: RunConfig
-    environment: dict[str, Any]
     engine: EngineInfo
     memory: MemoryBill
-    outcome: Literal["completed", "interrupted", "failed"]
-    failure: str | None
     valid: bool
     problems: tuple[Problem, ...]
-    phases: Phases
     submitted: _Count
     ok: _Count
     failed: _Count
     unserved: _Count
     dropped: _Count = 0
-    inferences: int | None = None
+    inferences: int = 0
     first_error: str | None
     throughput: Throughput
     percentiles_exact: bool
@@ -278,14 +272,11 @@ class RunResult(Model):
     fairness: float | None
     overlap: Overlap | None
     starved_fraction: float
-    host_cores: float
     verification: Verification | None
-    clock: ClockMapping | None
     intervals: tuple[Interval, ...]
     histograms: dict[str, dict[str, Any]]
     objectives: tuple[ObjectiveShare, ...] = ()
     profile: ProfileResult | None = None
-    telemetry: GpuTelemetry | None = None
     findings: tuple[Finding, ...] = ()
     steadiness: Steadiness | None = None
     cohorts: dict[str, Cohort] = Field(default_factory=dict)
@@ -298,19 +289,73 @@ class RunResult(Model):
 
     @property
     def verdict(self) -> Verdict | None:
-        """On all objectives together."""
-        return overall(item.verdict for item in self.objectives)
-
-    @field_validator("started")
-    @classmethod
-    def _an_instant(cls, given: str) -> str:
-        if given and not 1970 <= datetime.fromisoformat(given).year < 3000:
-            raise ValueError("it is no instant of a run")
-        return given
+        """On all objectives of the model together."""
+        return overall(share.verdict for share in self.objectives)
 
     @field_validator("histograms")
     @classmethod
     def _histograms(cls, given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for name, histogram in given.items():
             require_histogram(name, histogram)
+        return given
+
+
+class RunResult(Model):
+    """All of one run: the schema of run.json.
+
+    run: an id that no other run has, as its metrics bear it.
+    started: when the command began, ISO 8601, UTC.
+    config: the configuration, which can be run again.
+    environment: machine, versions and the GPU's state around the run.
+    outcome: completed, interrupted (Ctrl-C), or failed (see `failure`).
+    valid: the numbers of all models can be trusted.
+    models: what was measured of each model, by its name in the configuration.
+    host_cores: processor time of loadtrt's process over measured time.
+    clock: how the GPU's clock was mapped onto the host's.
+    telemetry: the GPU's, while measuring.
+    """
+
+    schema_version: Literal["loadtrt.run/1"] = "loadtrt.run/1"
+    run: str = ""
+    loadtrt: str
+    started: str
+    command: tuple[str, ...]
+    config: RunConfig
+    environment: dict[str, Any]
+    outcome: Literal["completed", "interrupted", "failed"]
+    failure: str | None
+    valid: bool
+    phases: Phases
+    host_cores: float
+    clock: ClockMapping | None
+    telemetry: GpuTelemetry | None = None
+    models: dict[str, ModelResult] = Field(min_length=1)
+
+    @property
+    def model(self) -> ModelResult:
+        """What was measured in a run of one model."""
+        (model,) = self.models.values()
+        return model
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """On all objectives of all models together."""
+        return overall(model.verdict for model in self.models.values())
+
+    def with_model(self, **changes: Any) -> RunResult:
+        """The result of a run of one model with attributes of the model changed, which are not checked again."""
+        ((name, model),) = self.models.items()
+        return self.model_copy(update={"models": {name: model.model_copy(update=changes)}})
+
+    @model_validator(mode="after")
+    def _models_of_the_configuration(self) -> Self:
+        if set(self.models) != set(self.config.models):
+            raise ValueError("its models are not those of its configuration")
+        return self
+
+    @field_validator("started")
+    @classmethod
+    def _an_instant(cls, given: str) -> str:
+        if given and not 1970 <= datetime.fromisoformat(given).year < 3000:
+            raise ValueError("it is not an instant of a run")
         return given

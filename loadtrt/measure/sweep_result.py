@@ -58,12 +58,10 @@ class SweepResult(Model):
 def trimmed(run: RunResult) -> RunResult:
     """A run without its bulk: no seconds, no sample of records, no histogram but latency's; of its environment what
     differs between runs of one machine, the GPU's clocks."""
-    telemetry = run.telemetry
-    return run.model_copy(
+    telemetry, histograms = run.telemetry, run.model.histograms
+    kept = {name: histograms[name] for name in ("latency",) if name in histograms}
+    return run.with_model(intervals=(), sample=None, histograms=kept).model_copy(
         update={
-            "intervals": (),
-            "sample": None,
-            "histograms": {name: run.histograms[name] for name in ("latency",) if name in run.histograms},
             "environment": {name: run.environment[name] for name in ("gpu",) if name in run.environment},
             "telemetry": None if telemetry is None else telemetry.model_copy(update={"intervals": ()}),
         }

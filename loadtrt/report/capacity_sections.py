@@ -192,7 +192,7 @@ def _candidate(candidate: Candidate, names: Sequence[str]) -> Iterator[Block]:
         )
         yield Table(("objective", "just met at, requests/s", "95 %"), rows)
     runs = [trial.run for trial in candidate.searched if trial.run is not None]
-    objectives = dict.fromkeys(item.objective for run in runs for item in run.objectives)
+    objectives = dict.fromkeys(item.objective for run in runs for item in run.model.objectives)
     for text in objectives:
         if len(objectives) > 1:
             yield words(Name(text.text), ":")
@@ -219,12 +219,12 @@ def _ladder(candidate: Candidate) -> Iterator[Block]:
     rows: list[tuple[Cell, ...]] = []
     for trial in candidate.ladder:
         run = trial.run
-        rate = run.throughput.requests_per_s if run is not None else None
+        rate = run.model.throughput.requests_per_s if run is not None else None
         if trial.in_flight is not None and rate is not None:
             rungs.append((trial.in_flight, rate))
         badge = Badge("FAILED", "bad") if run is None else state_badge(run)
         times = map(time_or, _times(trial, _PERCENTILES))
-        count = count_or(run.ok if run else None)
+        count = count_or(run.model.ok if run else None)
         remark = trial.failure or trial.host_bound or ""
         rows.append((str(trial.in_flight), badge, count_or(rate), *times, count, remark))
     law = candidate.scaling
@@ -243,7 +243,7 @@ def _ladder(candidate: Candidate) -> Iterator[Block]:
         yield words(f"expected from the ladder: {format_count(candidate.predicted_per_s)}/s")
     elif candidate.searched:
         first = candidate.searched[0]
-        objectives = first.run.objectives if first.run is not None else ()
+        objectives = first.run.model.objectives if first.run is not None else ()
         known = any(item.objective.metric_name == "latency" for item in objectives)
         expected = "no rate" if known else "nothing, as it foretells latency alone"
         yield words(f"expected from the ladder: {expected}; trials begin at {rate_or(first.rate_per_s)}")
@@ -251,7 +251,7 @@ def _ladder(candidate: Candidate) -> Iterator[Block]:
 
 def _by_rate(candidate: Candidate, names: Sequence[str]) -> Iterator[Block]:
     runs = [trial.run for trial in candidate.searched if trial.run is not None]
-    for text in dict.fromkeys(item.objective for run in runs for item in run.objectives):
+    for text in dict.fromkeys(item.objective for run in runs for item in run.model.objectives):
         told = (_miss(number, trial, text) for number, trial in enumerate(candidate.searched, 1))
         found = [miss for miss in told if miss is not None]
         if found:
@@ -276,7 +276,9 @@ def _region(candidate: Candidate, mine: ObjectiveCapacity | None) -> Region:
 
 
 def _share(trial: Trial, objective: Objective | None) -> ObjectiveShare | None:
-    return next((item for item in trial.run.objectives if item.objective == objective), None) if trial.run else None
+    return (
+        next((item for item in trial.run.model.objectives if item.objective == objective), None) if trial.run else None
+    )
 
 
 def _miss(number: int, trial: Trial, objective: Objective) -> Miss | None:
@@ -289,14 +291,18 @@ def _miss(number: int, trial: Trial, objective: Objective) -> Miss | None:
 
 
 def _times(trial: Trial, names: Sequence[str]) -> tuple[float | None, ...]:
-    latency = trial.run.metrics.get("latency") if trial.run else None
+    latency = trial.run.model.metrics.get("latency") if trial.run else None
     return tuple(latency.percentiles_ns.get(name) if latency else None for name in names)
 
 
 def _in_spite(trial: Trial) -> str:
     """Why a run is INVALID that the search took all the same, for what it took it."""
     run = trial.run
-    return f"counts as {run.verdict}: {run.problems[0].evidence}" if run and run.problems and run.verdict else ""
+    return (
+        f"counts as {run.verdict}: {run.model.problems[0].evidence}"
+        if run and run.model.problems and run.verdict
+        else ""
+    )
 
 
 def _trials(candidate: Candidate, objective: Objective | None, names: Sequence[str]) -> Table:
@@ -316,9 +322,9 @@ def _trials(candidate: Candidate, objective: Objective | None, names: Sequence[s
                 share_or(item.bad if item else None),
                 between(item.bad_low, item.bad_high, percent_text) if item else UNKNOWN,
                 count_or(round(item.effective) if item and item.effective is not None else None),
-                count_or(run.throughput.requests_per_s if run else None),
+                count_or(run.model.throughput.requests_per_s if run else None),
                 *map(time_or, _times(trial, names)),
-                count_or(run.ok if run else None),
+                count_or(run.model.ok if run else None),
                 trial.failure or trial.host_bound or _in_spite(trial),
             )
         )
@@ -342,5 +348,5 @@ def _confirmed(candidate: Candidate) -> Iterator[Section]:
     """The confirming run's latencies."""
     confirming = [(trial.rate_per_s, trial.run) for trial in candidate.trials if trial.kind == "confirm"]
     for rate, run in confirming[-1:]:
-        if run is not None and run.ok:
+        if run is not None and run.model.ok:
             yield section(f"Latency at {count_or(rate)} requests/s", *latency(run), only="page")

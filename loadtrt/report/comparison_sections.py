@@ -110,8 +110,8 @@ def _of_times(name: str, times: Records) -> Side:
 
 
 def _of_run(name: str, result: RunResult) -> Side:
-    engine, rates = result.engine, result.throughput
-    evidence = "; ".join(problem.evidence for problem in result.problems)
+    engine, rates = result.model.engine, result.model.throughput
+    evidence = "; ".join(problem.evidence for problem in result.model.problems)
     notes, problem = [], None
     if result.outcome != "completed":
         notes.append(f"{result.outcome}: what was measured until then is shown")
@@ -123,26 +123,26 @@ def _of_run(name: str, result: RunResult) -> Side:
         notes.append(
             f"offered {format_count(rates.offered_per_s)} requests/s: throughput is the load, not the capacity"
         )
-    if result.steadiness is not None and result.steadiness.overloaded:
+    if result.model.steadiness is not None and result.model.steadiness.overloaded:
         notes.append("requests came faster than they were served: the longer the run, the longer its latencies")
-    requests = result.ok + result.failed + result.unserved + result.dropped
-    if result.dropped:
+    requests = result.model.ok + result.model.failed + result.model.unserved + result.model.dropped
+    if result.model.dropped:
         notes.append(
-            f"dropped {format_count(result.dropped)} of {plural(requests, 'request')}: times are of the served, and "
+            f"dropped {format_count(result.model.dropped)} of {plural(requests, 'request')}: times are of the served, and "
             "thresholds on latency and queue count the dropped as later than all others"
         )
     model = result.config.model
     return Side(
-        title=f"{engine.name}, {plural(result.ok, 'request')}, batch {engine.batch}",
+        title=f"{engine.name}, {plural(result.model.ok, 'request')}, batch {engine.batch}",
         measured=Measured(
             name=name,
             rates={"throughput": rates.requests_per_s, "inferences": rates.inferences_per_s},
             rate_margin=rates.margin,
-            metrics=result.metrics,
-            histograms={metric: Histogram.from_dict(kept) for metric, kept in result.histograms.items()},
+            metrics=result.model.metrics,
+            histograms={metric: Histogram.from_dict(kept) for metric, kept in result.model.histograms.items()},
             trtexec=False,
             problem=problem,
-            lost=(result.failed + result.dropped) / requests if requests else 0.0,
+            lost=(result.model.failed + result.model.dropped) / requests if requests else 0.0,
             steady=model.load.steady,
             steady_rate=model.load.steady_rate,
             seed=model.seed if model.load.drawn or model.mix else None,

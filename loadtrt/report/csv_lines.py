@@ -70,7 +70,7 @@ def _lines(item: Loaded) -> Iterator[dict[str, Any]]:
                 "file": item.file,
                 "kind": "run",
                 "number": 1,
-                "rate_per_s": run.throughput.offered_per_s,
+                "rate_per_s": run.model.throughput.offered_per_s,
                 **_run(run),
             }
         case SweepResult() as sweep:
@@ -99,16 +99,16 @@ def _measured(line: dict[str, Any], run: RunResult | None, failure: str | None) 
         if run is None
         else {name: value for name, value in _run(run).items() if value is not None}
     )
-    rate = line.get("rate_per_s") or (run.throughput.offered_per_s if run else None)
+    rate = line.get("rate_per_s") or (run.model.throughput.offered_per_s if run else None)
     return {**line, **known, "rate_per_s": rate, "failure": failure or known.get("failure")}
 
 
 def _run(run: RunResult) -> dict[str, Any]:
-    engine, rates, telemetry = run.engine, run.throughput, run.telemetry
+    engine, rates, telemetry = run.model.engine, run.model.throughput, run.telemetry
     line: dict[str, Any] = {
-        name: getattr(run, name) for name in ("outcome", "valid", "failure", "started", "run", "loadtrt")
+        name: getattr(run, name) for name in ("outcome", "valid", "failure", "started", "run", "loadtrt", "host_cores")
     }
-    line |= {name: getattr(run, name) for name in ("ok", "failed", "unserved", "dropped", "host_cores")}
+    line |= {name: getattr(run.model, name) for name in ("ok", "failed", "unserved", "dropped")}
     model = run.config.model
     line |= {"contexts": model.contexts, "buffers": model.buffers, "arrivals": run.config.options()["arrivals"]}
     line |= {
@@ -124,26 +124,26 @@ def _run(run: RunResult) -> dict[str, Any]:
         "requests_per_s_margin_ratio": rates.margin,
         "inferences_per_s": rates.inferences_per_s,
         "offered_per_s": rates.offered_per_s,
-        "fairness_ratio": run.fairness,
-        "starved_ratio": run.starved_fraction,
-        "problems": "; ".join(problem.evidence for problem in run.problems),
-        "findings": "; ".join(finding.kind for finding in run.findings),
+        "fairness_ratio": run.model.fairness,
+        "starved_ratio": run.model.starved_fraction,
+        "problems": "; ".join(problem.evidence for problem in run.model.problems),
+        "findings": "; ".join(finding.kind for finding in run.model.findings),
     }
-    if run.overlap is not None:
-        line |= {"busy_ratio": run.overlap.busy_fraction, "lanes_computing": run.overlap.lanes_computing}
+    if run.model.overlap is not None:
+        line |= {"busy_ratio": run.model.overlap.busy_fraction, "lanes_computing": run.model.overlap.lanes_computing}
     if telemetry is not None:
         line |= {
             name: getattr(telemetry, name) for name in ("power_mean_watts", "energy_joules", "joules_per_inference")
         }
         line["throttled_ratio"] = telemetry.throttled_fraction
-    if run.steadiness is not None:
-        line |= {name: getattr(run.steadiness, name) for name in ("transient_ns", "drift_ratio", "overloaded")}
+    if run.model.steadiness is not None:
+        line |= {name: getattr(run.model.steadiness, name) for name in ("transient_ns", "drift_ratio", "overloaded")}
     for metric in METRICS:
-        summary = run.metrics.get(metric.name)
+        summary = run.model.metrics.get(metric.name)
         if summary is not None:
             values = {**summary.percentiles_ns, "mean": summary.mean_ns, "min": summary.min_ns, "max": summary.max_ns}
             line |= {_time_column(metric.name, what): values.get(what) for what in _TIMES}
-    for number, item in enumerate(run.objectives[:OBJECTIVES], 1):
+    for number, item in enumerate(run.model.objectives[:OBJECTIVES], 1):
         line |= {f"objective_{number}_{name}": value for name, value in _objective(item).items()}
     return line
 

@@ -41,7 +41,7 @@ _HIGHEST = (1 << 44) - 1
 def hdr_log(run: RunResult) -> str:
     """The log: header lines, then the whole run as one interval of each metric, `Tag=` its name. Raises UsageError for
     a run without a request."""
-    histograms = {name: Histogram.from_dict(kept) for name, kept in run.histograms.items()}
+    histograms = {name: Histogram.from_dict(kept) for name, kept in run.model.histograms.items()}
     known = {name: histogram for name, histogram in histograms.items() if histogram.count}
     if not known:
         raise UsageError("the run served no request: there are no histograms to write")
@@ -52,7 +52,7 @@ def hdr_log(run: RunResult) -> str:
     began = datetime.fromisoformat(run.started).timestamp() + before_ns / SECOND_NS
     date = f"{datetime.fromtimestamp(began, UTC):%a %b %d %H:%M:%S UTC %Y}"
     lines = [
-        f"#[loadtrt {run.loadtrt}, {' '.join(run.engine.name.split())}; values in ns]",
+        f"#[loadtrt {run.loadtrt}, {' '.join(run.model.engine.name.split())}; values in ns]",
         "#[Histogram log format version 1.3]",
         f"#[StartTime: {began:.3f} (seconds since epoch), {date}]",
         f"#[BaseTime: {began:.3f} (seconds since epoch)]",

@@ -39,7 +39,7 @@ class _Case:
 
 def run_junit(run: RunResult) -> str:
     """A run's objectives, and whether it is valid."""
-    problems = "; ".join(f"{problem.evidence} → {problem.remedy}" for problem in run.problems)
+    problems = "; ".join(f"{problem.evidence} → {problem.remedy}" for problem in run.model.problems)
     valid = _Case("valid")
     if run.outcome == "failed":
         valid = _Case("valid", wrong=("failure", "failed", run.failure or "the run failed"))
@@ -50,23 +50,23 @@ def run_junit(run: RunResult) -> str:
             "valid", wrong=("error", "interrupted", "the run was interrupted, and is judged as far as it went")
         )
     trusted = run.valid and run.outcome != "failed"
-    cases = [valid, *(_objective(item, trusted) for item in run.objectives)]
-    if run.scenario is not None:
-        cases.append(_scenario(run.scenario))
+    cases = [valid, *(_objective(item, trusted) for item in run.model.objectives)]
+    if run.model.scenario is not None:
+        cases.append(_scenario(run.model.scenario))
     facts = {
         "run": run.run,
-        "engine": run.engine.name,
-        "device": run.engine.device,
-        "batch": str(run.engine.batch),
+        "engine": run.model.engine.name,
+        "device": run.model.engine.device,
+        "batch": str(run.model.engine.batch),
         "contexts": str(run.config.model.contexts),
-        "requests": str(run.ok),
+        "requests": str(run.model.ok),
     }
     suite = {
-        "name": f"loadtrt run {run.engine.name}",
+        "name": f"loadtrt run {run.model.engine.name}",
         "timestamp": run.started.partition("+")[0],
         "time": f"{run.phases.measure_ns / SECOND_NS:.3f}",
     }
-    return _document(suite, f"loadtrt.run.{_undotted(run.engine.name)}", cases, facts)
+    return _document(suite, f"loadtrt.run.{_undotted(run.model.engine.name)}", cases, facts)
 
 
 def comparison_junit(comparison: Comparison) -> str:

@@ -41,18 +41,18 @@ class _Export:
 
     def __init__(self, result: RunResult, run: str) -> None:
         self._result = result
-        self._labels = {"model": table.model_name(result.engine), "run": run}
+        self._labels = {"model": table.model_name(result.model.engine), "run": run}
         phases = result.phases
         before = phases.load_ns + phases.allocate_ns + phases.verify_ns + phases.warmup_ns
         start = round(datetime.fromisoformat(result.started).timestamp()) * SECOND_NS + before
-        instants = range(max(len(result.intervals), 1) + 2)  # one more, to say that it is over
+        instants = range(max(len(result.model.intervals), 1) + 2)  # one more, to say that it is over
         *self._times, self._over = [_timestamp(start + number * SECOND_NS) for number in instants]
 
     def lines(self) -> Iterator[str]:
         """All families that a run has numbers for, in the order of the table."""
         for place, family in enumerate(table.HISTOGRAMS):
             yield from self._histogram(family, METRICS[place].name)
-        seconds = self._result.intervals
+        seconds = self._result.model.intervals
         quantiles = {"0.5": "p50", "0.9": "p90", "0.99": "p99", "1.0": "max"}
         latencies = {q: [getattr(second, f"latency_{name}_ns") for second in seconds] for q, name in quantiles.items()}
         yield from self._gauge(table.WINDOW, "quantile", {q: _scaled(ns) for q, ns in latencies.items()})
@@ -63,28 +63,30 @@ class _Export:
 
     def _counts(self) -> Iterator[str]:
         """What happened to requests. A second does not tell the lanes apart."""
-        result, seconds = self._result, self._result.intervals
-        ok = self._cumulated([second.requests for second in seconds], result.ok)
-        failed = self._cumulated([second.failed for second in seconds], result.failed)
-        laneless = {name: self._cumulated([], getattr(result, name)) for name in ("unserved", "dropped")}
+        result, seconds = self._result, self._result.model.intervals
+        ok = self._cumulated([second.requests for second in seconds], result.model.ok)
+        failed = self._cumulated([second.failed for second in seconds], result.model.failed)
+        laneless = {name: self._cumulated([], getattr(result.model, name)) for name in ("unserved", "dropped")}
         yield _declared(table.REQUESTS)
         for outcome, reached in {"ok": ok, "failed": failed, **laneless}.items():
             yield from self._series(table.REQUESTS, {"lane": "", "outcome": outcome}, reached)
-        known = result.inferences
-        inferences = result.ok * result.engine.batch if known is None else known  # a second does not tell its own
-        yield from self._single(table.INFERENCES, {}, [count * inferences / max(result.ok, 1) for count in ok])
+        known = result.model.inferences
+        inferences = (
+            result.model.ok * result.model.engine.batch if known is None else known
+        )  # a second does not tell its own
+        yield from self._single(table.INFERENCES, {}, [count * inferences / max(result.model.ok, 1) for count in ok])
         computed = self._cumulated(_sums_ns(seconds, "compute"), _sum_ns(result, "compute"))
         yield from self._single(table.COMPUTE, {"lane": ""}, [ns / SECOND_NS for ns in computed])
 
     def _constants(self) -> Iterator[str]:
         """What does not change: once a second all the same, as Prometheus looks back five minutes only."""
         result, count = self._result, len(self._times)
-        yield from self._single(table.LANES, {}, [len(result.lanes)] * count)
-        if result.throughput.offered_per_s is not None:
-            yield from self._gauge(table.OFFERED, "", {"": [result.throughput.offered_per_s] * (count - 1)})
+        yield from self._single(table.LANES, {}, [len(result.model.lanes)] * count)
+        if result.model.throughput.offered_per_s is not None:
+            yield from self._gauge(table.OFFERED, "", {"": [result.model.throughput.offered_per_s] * (count - 1)})
         yield from self._single(table.START, {}, [float(self._times[0])] * count)
-        objectives = [(share, share.objective) for share in result.objectives]
-        finished = result.ok + result.failed + result.unserved + result.dropped
+        objectives = [(share, share.objective) for share in result.model.objectives]
+        finished = result.model.ok + result.model.failed + result.model.unserved + result.model.dropped
         for family, totals in (
             (table.GOOD, {it.text: share.good for share, it in objectives}),
             (table.OBJECTIVE_REQUESTS, {it.text: finished for _, it in objectives}),
@@ -96,10 +98,10 @@ class _Export:
         yield from self._gauge(table.BOUND, "objective", bounds)
         yield from self._gauge(table.TARGET, "objective", {it.text: [it.rank] * (count - 1) for _, it in objectives})
         told = table.information(
-            result.engine, result.config.model.load.options()["arrivals"], result.config.model.buffers
+            result.model.engine, result.config.model.load.options()["arrivals"], result.config.model.buffers
         )
         labels = {table.label_name(name): value for name, value in told.items()}
-        yield from self._single(table.RUN_INFO, {**labels, "batch": str(result.engine.batch)}, [1] * count)
+        yield from self._single(table.RUN_INFO, {**labels, "batch": str(result.model.engine.batch)}, [1] * count)
         yield from self._single(table.BUILD_INFO, {"version": result.loadtrt}, [1] * count)
 
     def _gpu(self, telemetry: GpuTelemetry) -> Iterator[str]:
@@ -127,13 +129,13 @@ class _Export:
 
     def _histogram(self, family: Family, metric: str) -> Iterator[str]:
         """Zeros at first; what the seconds tell, under the bucket that every histogram has; all of it at the end."""
-        kept = self._result.histograms.get(metric)
+        kept = self._result.model.histograms.get(metric)
         if kept is None:
             return
         last = Histogram.from_dict(kept)
         yield _declared(family)
         yield from self._point(family, self._times[0], [0] * (len(table.BOUNDS_NS) + 1), 0)
-        seconds = self._result.intervals[:-1]
+        seconds = self._result.model.intervals[:-1]
         if metric in ("latency", "queue", "compute"):
             counts, sums = accumulate(interval.requests for interval in seconds), accumulate(_sums_ns(seconds, metric))
             for time, count, sum_ns in zip(self._times[1:], counts, sums, strict=False):
@@ -197,7 +199,7 @@ def _sums_ns(seconds: Sequence[Interval], metric: str) -> list[int]:
 
 
 def _sum_ns(result: RunResult, metric: str) -> int:
-    return int(result.histograms[metric]["sum_ns"]) if metric in result.histograms else 0
+    return int(result.model.histograms[metric]["sum_ns"]) if metric in result.model.histograms else 0
 
 
 def _declared(family: Family) -> str:

@@ -38,9 +38,9 @@ _STATUS = {OK: "served", FAILED: "failed", UNSERVED: "unserved", DROPPED: "dropp
 def trace_json(run: RunResult) -> str:
     """The trace. A request's args: its place in the sample by due instants, from 1 on, and its times, ns. Raises
     UsageError for a run without a sample."""
-    if run.sample is None or not run.sample.columns.get("due"):
+    if run.model.sample is None or not run.model.sample.columns.get("due"):
         raise UsageError("the run has no sample of single requests, which a trace is drawn from: measure again")
-    columns = run.sample.columns
+    columns = run.model.sample.columns
     missing = [name for name in COLUMNS if name not in columns]
     if missing:
         raise UsageError(f"the run's sample has no {missing[0]}, which a trace is drawn from: measure again")
@@ -51,7 +51,12 @@ def trace_json(run: RunResult) -> str:
     records = Records(rows[np.lexsort((rows[:, COLUMNS.index("submitted")], rows[:, COLUMNS.index("due")]))])
     events = [*_names(records), *_requests(records), *_counters(records, run)]
     lines = ",\n".join(json.dumps(event, separators=(",", ":")) for event in events)
-    told = {"engine": run.engine.name, "device": run.engine.device, "started": run.started, "loadtrt": run.loadtrt}
+    told = {
+        "engine": run.model.engine.name,
+        "device": run.model.engine.device,
+        "started": run.started,
+        "loadtrt": run.loadtrt,
+    }
     return f'{{"displayTimeUnit":"ns","otherData":{json.dumps(told)},"traceEvents":[\n{lines}\n]}}\n'
 
 
@@ -146,7 +151,7 @@ def _counters(records: Records, run: RunResult) -> Iterator[Event]:
                 "latency p99, ms": _scaled(second.latency_p99_ns, 1 / MILLISECOND_NS),
             },
         )
-        for second in run.intervals
+        for second in run.model.intervals
     ]
     values += [
         (

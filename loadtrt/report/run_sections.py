@@ -44,28 +44,28 @@ def run(result: RunResult, file: str, key: str) -> Iterator[Section]:
     yield headline(result, file)
     yield objectives(result)
     yield findings(result)
-    if result.ok:
+    if result.model.ok:
         yield section("Latency", *latency(result), bare=True)
         yield over_time(result)
         yield section("Where the time goes", *_parts(result), only="page")
-        if result.mix:
+        if result.model.mix:
             yield section("Mix", _mix(result), bare=True)
-        if result.batches is not None and result.batches.counts:
-            yield section("Batches", *_batches(result.batches), bare=True)
+        if result.model.batches is not None and result.model.batches.counts:
+            yield section("Batches", *_batches(result.model.batches), bare=True)
         yield section("Lanes", *_lanes(result), bare=True)
     else:
         yield over_time(result)
-    if result.profile is not None:
-        yield from layers(result.profile)
+    if result.model.profile is not None:
+        yield from layers(result.model.profile)
     yield gpu(result)
     yield facts(result, file, key)
 
 
 def histogram_of(result: RunResult, metric: str) -> Histogram | None:
     """A metric's histogram; None where no request was counted."""
-    if metric not in result.histograms:
+    if metric not in result.model.histograms:
         return None
-    histogram = Histogram.from_dict(result.histograms[metric])
+    histogram = Histogram.from_dict(result.model.histograms[metric])
     return histogram if histogram.count else None
 
 
@@ -73,7 +73,7 @@ def latency(result: RunResult) -> Iterator[Block]:
     """How latencies are distributed, in charts and as a table."""
     histogram, bounds = histogram_of(result, "latency"), bounds_of(result, "latency")
     if histogram is not None:
-        known = result.metrics["latency"].percentiles_ns if "latency" in result.metrics else {}
+        known = result.model.metrics["latency"].percentiles_ns if "latency" in result.model.metrics else {}
         marks = [(name, value) for name in _MARKED if (value := known.get(name)) is not None]
         yield Figure("Spectrum", spectrum(histogram, marks, bounds, "latency"), "how many requests took how long")
         curves = [Curve("latency", histogram)]
@@ -94,7 +94,7 @@ def _alike(one: Histogram, other: Histogram) -> bool:
 
 def _metrics(result: RunResult) -> Table:
     rows = []
-    summaries = result.metrics
+    summaries = result.model.metrics
     copies = summaries["h2d"].max_ns if "h2d" in summaries else None
     for metric in METRICS:
         summary = summaries.get(metric.name)
@@ -110,7 +110,7 @@ def _metrics(result: RunResult) -> Table:
     missing = [name for name, value in latencies.items() if value is None and name in PERCENTILES]
     needs = ", ".join(f"{name} takes {format_count(least_samples(PERCENTILES[name]))}" for name in missing)
     note = f"{UNKNOWN} not supported by {plural(summaries['latency'].count, 'request')}: {needs}" if needs else ""
-    if not result.percentiles_exact:
+    if not result.model.percentiles_exact:
         note += f"{'; ' if note else ''}percentiles from histograms, within 0.4 %"
     header = ("", *PERCENTILES, "max", "mean", "is")
     return Table(header, tuple(rows), last=1, note=note, detail=(len(header) - 1,))
@@ -136,19 +136,19 @@ def _parts(result: RunResult) -> Iterator[Block]:
 
 def _part_rows(result: RunResult) -> Iterator[tuple[str, str, tuple[float, ...]]]:
     """(name, requests, mean ns of each part) of all requests and of each cohort."""
-    means = {name: summary.mean_ns for name, summary in result.metrics.items()}
+    means = {name: summary.mean_ns for name, summary in result.model.metrics.items()}
     queue, service, *phases = (means.get(name) for name in ("queue", "service", "h2d", "compute", "d2h"))
-    if queue is not None and service is not None and not result.unserved:  # queue counts those never served, too
+    if queue is not None and service is not None and not result.model.unserved:  # queue counts those never served, too
         device = [phase or 0.0 for phase in phases]
-        yield "all", format_count(result.ok), (queue, *device, max(service - sum(device), 0.0))
-    for name, cohort in result.cohorts.items():
+        yield "all", format_count(result.model.ok), (queue, *device, max(service - sum(device), 0.0))
+    for name, cohort in result.model.cohorts.items():
         parts = (cohort.queue_ns, cohort.h2d_ns, cohort.compute_ns, cohort.d2h_ns, max(cohort.other_ns, 0.0))
         yield f"{'near' if name == 'p50' else 'from'} {name}", format_count(cohort.requests), parts
 
 
 def _mix(result: RunResult) -> Table:
     rows = []
-    for part in result.mix:
+    for part in result.model.mix:
         known = part.metrics["latency"].percentiles_ns if "latency" in part.metrics else {}
         compute = part.metrics["compute"].mean_ns if "compute" in part.metrics else None
         times = [time_or(known.get(name)) for name in _OF_PARTS]
@@ -182,7 +182,7 @@ def _batches(batches: Batches) -> Iterator[Block]:
 
 
 def _lanes(result: RunResult) -> Iterator[Block]:
-    lanes = result.lanes
+    lanes = result.model.lanes
     yield words(_lanes_text(result))
     if 1 < len(lanes) <= _MOST_BARS:
         counts = [Bar(f"lane {lane.lane}", lane.requests, format_count(lane.requests)) for lane in lanes]
@@ -203,10 +203,10 @@ def _lanes(result: RunResult) -> Iterator[Block]:
 def _lanes_text(result: RunResult) -> str:
     """All lanes together, the host and the clock, on one line."""
     texts = []
-    if result.fairness is not None and len(result.lanes) > 1:
-        texts.append(f"fairness {result.fairness:.3f}")
-    if result.overlap is not None:
-        busy, computing = result.overlap.busy_fraction, result.overlap.lanes_computing
+    if result.model.fairness is not None and len(result.model.lanes) > 1:
+        texts.append(f"fairness {result.model.fairness:.3f}")
+    if result.model.overlap is not None:
+        busy, computing = result.model.overlap.busy_fraction, result.model.overlap.lanes_computing
         texts.append(f"computing {100 * busy:.1f} % of the time, {computing:.2f} lanes at once")
     texts.append(f"host {result.host_cores:.2f} cores")
     if result.clock is not None:

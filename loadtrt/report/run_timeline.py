@@ -41,40 +41,45 @@ def over_time(result: RunResult) -> Section:
 
 def timeline_of(result: RunResult) -> Timeline:
     """The run's time axis: up to the last completion, with its phases."""
-    phases, end_ns = result.phases, max(result.phases.measure_ns, len(result.intervals) * SECOND_NS - SECOND_NS + 1)
+    phases, end_ns = (
+        result.phases,
+        max(result.phases.measure_ns, len(result.model.intervals) * SECOND_NS - SECOND_NS + 1),
+    )
     drawn = []
     if 0 < phases.warmup_ns <= _WARMUP_SHARE * end_ns:
         drawn.append(Phase("warm-up", "edge", -phases.warmup_ns, 0))
-    if result.steadiness is not None:
-        if result.steadiness.transient_ns:
-            drawn.append(Phase("transient", "transient", 0, result.steadiness.transient_ns))
-        slow, stall = result.steadiness.slow, result.steadiness.stall
+    if result.model.steadiness is not None:
+        if result.model.steadiness.transient_ns:
+            drawn.append(Phase("transient", "transient", 0, result.model.steadiness.transient_ns))
+        slow, stall = result.model.steadiness.slow, result.model.steadiness.stall
         drawn += [Phase("slow", "behind", slow.start_ns, slow.end_ns)] if slow else []
         drawn += [Phase("stood still", "still", stall.start_ns, stall.start_ns + stall.longest_ns)] if stall else []
     if phases.drain_ns >= _DRAIN_SHARE * end_ns:
         drawn.append(Phase("drain", "edge", max(end_ns - phases.drain_ns, 0), end_ns))
-    drawn += slow_phases(result.intervals)
+    drawn += slow_phases(result.model.intervals)
     return Timeline(end_ns, max(end_ns - phases.drain_ns, 1), tuple(drawn))
 
 
 def _over_time(result: RunResult) -> Iterator[Block]:
     yield words(_phases(result))
-    if not result.ok:
+    if not result.model.ok:
         return
-    if result.steadiness is not None:
-        yield words(_steadiness(result.steadiness), only="page")
-    if len(result.intervals) < 2:
+    if result.model.steadiness is not None:
+        yield words(_steadiness(result.model.steadiness), only="page")
+    if len(result.model.intervals) < 2:
         yield words("The run was too short for charts over time: they have a point a second.", only="page")
         return
     timeline, bounds = timeline_of(result), bounds_of(result, "latency")
-    each = grouped(len(result.intervals))
+    each = grouped(len(result.model.intervals))
     note = "a point a second" if each == 1 else f"a point every {each} s"
-    yield Figure("Throughput", throughput(result.intervals, timeline, result.config.model.load.course()), note)
+    yield Figure("Throughput", throughput(result.model.intervals, timeline, result.config.model.load.course()), note)
     greatest = "" if each == 1 else ": the greatest of its seconds'"
-    yield Figure("Latency", percentiles(result.intervals, timeline, bounds), f"{note}{greatest}")
-    if any(count > 0 for interval in result.intervals for count in interval.latency_counts.values()):
+    yield Figure("Latency", percentiles(result.model.intervals, timeline, bounds), f"{note}{greatest}")
+    if any(count > 0 for interval in result.model.intervals for count in interval.latency_counts.values()):
         yield Figure(
-            "Heat map", heat_map(result.intervals, timeline, bounds), "requests by second and latency, darker for more"
+            "Heat map",
+            heat_map(result.model.intervals, timeline, bounds),
+            "requests by second and latency, darker for more",
         )
 
 

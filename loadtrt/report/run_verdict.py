@@ -24,7 +24,7 @@ _VERDICTS: dict[str, Badge] = {"met": Badge("met", "good"), "missed": Badge("mis
 
 def headline(result: RunResult, file: str) -> Section:
     """The engine, its load, and the numbers that matter most. file: what to call the result's file."""
-    return Section(title(result.engine), tuple(_head(result, file)), level=1, badges=badges(result))
+    return Section(title(result.model.engine), tuple(_head(result, file)), level=1, badges=badges(result))
 
 
 def badges(result: RunResult) -> tuple[Badge, ...]:
@@ -73,7 +73,7 @@ def _head(result: RunResult, file: str) -> Iterator[Block]:
 
 
 def _tiles(result: RunResult) -> Iterator[Tile]:
-    rates, latency = result.throughput, result.metrics.get("latency")
+    rates, latency = result.model.throughput, result.model.metrics.get("latency")
     rate, margin = rates.requests_per_s, rates.margin
     notes = []
     if rate is not None and margin is not None:
@@ -83,9 +83,9 @@ def _tiles(result: RunResult) -> Iterator[Tile]:
     elif result.config.model.load.closed:
         notes.append("closed loop")
     yield Tile("throughput, requests/s", count_or(rate), ", ".join(notes))
-    if result.engine.batch != 1 or rates.inferences_per_s != rate:
-        mean = f"batches of {result.batches.mean:.2f} on average" if result.batches else ""
-        batch = "of a mix" if result.mix else f"batch {result.engine.batch}"
+    if result.model.engine.batch != 1 or rates.inferences_per_s != rate:
+        mean = f"batches of {result.model.batches.mean:.2f} on average" if result.model.batches else ""
+        batch = "of a mix" if result.model.mix else f"batch {result.model.engine.batch}"
         yield Tile("inferences/s", count_or(rates.inferences_per_s), mean or batch)
     for name in ("p50", "p99", "p99.9"):
         value = latency.percentiles_ns.get(name) if latency else None
@@ -94,26 +94,26 @@ def _tiles(result: RunResult) -> Iterator[Tile]:
         few = f"not supported by {plural(count, 'request')}: it takes {format_count(need)}"
         note = few if value is None and count < need else _interval(result, name)
         yield Tile(f"latency {name}", time_or(value), note, detail=True)
-    yield Tile("requests served", format_count(result.ok), " · ".join(_losses(result)))
+    yield Tile("requests served", format_count(result.model.ok), " · ".join(_losses(result)))
 
 
 def _losses(result: RunResult) -> Iterator[str]:
-    if result.failed:
-        yield f"{format_count(result.failed)} failed"
-    if result.unserved:
-        yield f"{format_count(result.unserved)} not served"
-    if result.dropped:
-        yield f"{format_count(result.dropped)} dropped, as the queue was full"
+    if result.model.failed:
+        yield f"{format_count(result.model.failed)} failed"
+    if result.model.unserved:
+        yield f"{format_count(result.model.unserved)} not served"
+    if result.model.dropped:
+        yield f"{format_count(result.model.dropped)} dropped, as the queue was full"
     yield f"in {format_duration(result.phases.measure_ns)}"
 
 
 def _interval(result: RunResult, percentile: str) -> str:
     """The 95 % interval of a percentile of latency, by an objective on it or by its margin."""
-    for item in result.objectives:
+    for item in result.model.objectives:
         known = item.value_low_ns is not None or item.value_high_ns is not None
         if known and item.objective.name == f"latency.{percentile}":
             return f"95 %: {between(item.value_low_ns, item.value_high_ns)}"
-    latency = result.metrics.get("latency")
+    latency = result.model.metrics.get("latency")
     value = latency.percentiles_ns.get(percentile) if latency else None
     margin = latency.margins.get(percentile) if latency else None
     if value is None or margin is None:
@@ -123,10 +123,10 @@ def _interval(result: RunResult, percentile: str) -> str:
 
 def objectives(result: RunResult) -> Section:
     """The objectives with their verdicts, and the scenario with its rules."""
-    blocks: list[Block] = [_objectives(result.objectives)] if result.objectives else []
-    if result.scenario is not None:
-        text, *reasons = scenario_lines(result.scenario)
-        tone: Tone = "good" if result.scenario.by_rules else "open"
+    blocks: list[Block] = [_objectives(result.model.objectives)] if result.model.objectives else []
+    if result.model.scenario is not None:
+        text, *reasons = scenario_lines(result.model.scenario)
+        tone: Tone = "good" if result.model.scenario.by_rules else "open"
         blocks.append(Notice(tone, text, tuple(("not kept", reason) for reason in reasons)))
     return section("Objectives", *blocks, bare=True, conclusion=True)
 
@@ -191,17 +191,17 @@ def findings(result: RunResult) -> Section:
     """What makes the run INVALID or ended it, and what else stands out."""
     notices: list[Block] = []
     if result.outcome == "failed":
-        shown = (("shown", "what was measured until then"),) if result.ok else ()
+        shown = (("shown", "what was measured until then"),) if result.model.ok else ()
         notices.append(Notice("bad", result.failure or "the run failed", shown))
     elif result.outcome == "interrupted":
         notices.append(Notice("open", "interrupted: what was measured until then is shown"))
-    if result.first_error:
-        notices.append(Notice("bad", f"first error: {result.first_error}"))
-    notices += [Notice("bad", item.evidence, (("remedy", item.remedy),)) for item in result.problems]
-    for item in result.findings:
+    if result.model.first_error:
+        notices.append(Notice("bad", f"first error: {result.model.first_error}"))
+    notices += [Notice("bad", item.evidence, (("remedy", item.remedy),)) for item in result.model.problems]
+    for item in result.model.findings:
         cause = (("cause", item.cause),) if item.cause not in item.evidence else ()
         notices.append(Notice("open", item.evidence, (*cause, ("remedy", item.remedy)), item.kind))
-    said = [f"ended early: {result.ended_early}"] if result.ended_early else []
+    said = [f"ended early: {result.model.ended_early}"] if result.model.ended_early else []
     said += [text] if (text := precision_text(result)) else []
     said += (
         ["closed loop: latency is that of this concurrency, not of an arrival rate"]

@@ -80,7 +80,9 @@ def title_of(loaded: Sequence[Loaded]) -> str:
     if len(loaded) > 1:
         return f"loadtrt: {plural(len(loaded), 'result')}"
     match loaded[0].result:
-        case RunResult() | FleetResult() | ProfileResult() as result:
+        case RunResult() as result:
+            return f"loadtrt: {result.model.engine.name} on {result.model.engine.device}"
+        case FleetResult() | ProfileResult() as result:
             return f"loadtrt: {result.engine.name} on {result.engine.device}"
         case _:
             return f"loadtrt: {loaded[0].file}"
@@ -98,7 +100,7 @@ def names_of(files: Sequence[str]) -> dict[str, str]:
 
 
 def _profile(result: Result) -> ProfileResult | None:
-    timed = result.profile if isinstance(result, RunResult) else result
+    timed = result.model.profile if isinstance(result, RunResult) else result
     return timed if isinstance(timed, ProfileResult) and timed.passes else None
 
 
@@ -126,16 +128,16 @@ def _runs(runs: Sequence[tuple[str, RunResult]]) -> Iterator[Block]:
         note = f"the first {SERIES} runs" if len(curves) > SERIES else "of all runs"
         yield Figure("Latency by share of requests", chart, note)
     rates = [
-        Bar(file, rate := result.throughput.inferences_per_s, count_or(rate), f"f{1 + place % SERIES}")
+        Bar(file, rate := result.model.throughput.inferences_per_s, count_or(rate), f"f{1 + place % SERIES}")
         for place, (file, result) in enumerate(runs)
     ]
     yield Figure("Inferences/s", bars("Inferences a second", f"{plural(len(runs), 'run')}.", rates))
 
 
 def _numbers(result: RunResult) -> Iterator[Cell]:
-    yield count_or(result.throughput.requests_per_s)
-    yield count_or(result.throughput.inferences_per_s)
-    latency = result.metrics.get("latency")
+    yield count_or(result.model.throughput.requests_per_s)
+    yield count_or(result.model.throughput.inferences_per_s)
+    latency = result.model.metrics.get("latency")
     for name in _PERCENTILES:
         yield time_or(latency.percentiles_ns.get(name) if latency else None)
     yield time_or(latency.mean_ns if latency else None)

@@ -43,7 +43,7 @@ def title(engine: EngineInfo, before: str = "") -> tuple[Cell, ...]:
 
 def load_text(result: RunResult) -> str:
     """Lanes, load, batch and the engine's mode, on one line."""
-    model, engine = result.config.model, result.engine
+    model, engine = result.config.model, result.model.engine
     load = model.load.text
     if isinstance(model.load, Offline):
         load = f"offline, {plural(model.requests or 0, 'request')} at once"
@@ -59,15 +59,15 @@ def load_text(result: RunResult) -> str:
 def precision_text(result: RunResult) -> str:
     """How far a run that was to end at a precision came; "" where the precision was reached or not asked for."""
     asked = result.config.precision
-    if not asked or result.ended_early:
+    if not asked or result.model.ended_early:
         return ""
-    names = [item.objective.quantile for item in result.objectives if item.objective.name.startswith("latency.p")]
+    names = [item.objective.quantile for item in result.model.objectives if item.objective.name.startswith("latency.p")]
     quantiles = f"latency's {', '.join(dict.fromkeys(names)) or 'p99'}"
-    if result.precision_reached is None:
+    if result.model.precision_reached is None:
         reached = f"too few requests bound {quantiles}"
     else:
         reached = (
-            f"{quantiles} within ±{percent_text(result.precision_reached)} (by the law of verdicts, more on the safe "
+            f"{quantiles} within ±{percent_text(result.model.precision_reached)} (by the law of verdicts, more on the safe "
             "side than 95 % ±)"
         )
     return f"precision of ±{percent_text(asked)} not reached: {reached}"
@@ -108,7 +108,7 @@ def search_options(result: CapacityResult) -> dict[str, Any]:
 
 def settings_of(result: RunResult) -> dict[str, str]:
     """All that runs may differ in, by name: the engine, every option, the engine's mode; "" for what is not set."""
-    engine = result.engine
+    engine = result.model.engine
     asked = {
         name: told(value) for name, value in result.config.options().items() if name.partition("_")[0] not in _OUTPUTS
     }
@@ -124,7 +124,7 @@ def settings_of(result: RunResult) -> dict[str, str]:
 
 def compared_settings(result: RunResult) -> dict[str, str]:
     """What a comparison of runs lists where it differs, "–" for what is not set."""
-    engine, config = result.engine, result.config.options()
+    engine, config = result.model.engine, result.config.options()
     keys = [*_COMPARED, *(("time_scale",) if config.get("trace") else ())]
     given = {key: config[key] for key in keys if config.get(key) is not None}
     return {
@@ -153,13 +153,13 @@ def axis_value(name: str, value: Any) -> str:
 
 def bounds_of(result: RunResult, metric: str) -> list[Bound]:
     """A run's objectives on a metric."""
-    items = [item for item in result.objectives if item.objective.metric_name == metric]
+    items = [item for item in result.model.objectives if item.objective.metric_name == metric]
     return [Bound(item.objective.text, item.objective.rank, item.objective.bound_ns, item) for item in items]
 
 
 def objective_levels(result: RunResult, percentile: str) -> list[tuple[str, int]]:
     """(name, ns) of the objectives on that percentile of latency."""
-    objectives = [item.objective for item in result.objectives]
+    objectives = [item.objective for item in result.model.objectives]
     return [(bound.text, bound.bound_ns) for bound in objectives if bound.name == f"latency.{percentile}"]
 
 
@@ -169,12 +169,12 @@ def facts(result: RunResult, file: str, key: str) -> Section:
 
 
 def _facts(result: RunResult, file: str, key: str) -> Iterator[Block]:
-    engine = result.engine
-    yield words(memory_text(result.memory), only="page")  # a terminal had it when the engine was loaded
+    engine = result.model.engine
+    yield words(memory_text(result.model.memory), only="page")  # a terminal had it when the engine was loaded
     yield from (words(f"precision: {engine.precision}"),) if engine.precision else ()
     yield from map(words, engine.notes)
-    if result.verification is not None:
-        checked = result.verification
+    if result.model.verification is not None:
+        checked = result.model.verification
         yield words(
             f"verify: {checked.outputs} outputs under load compared with a quiet run, {checked.different} differ"
         )
@@ -240,7 +240,7 @@ def told(value: Any) -> str:
 
 
 def _environment(result: RunResult) -> dict[str, Any]:
-    engine = result.engine
+    engine = result.model.engine
     build = dict(engine.build) if engine.build else None
     tensors = [str(spec) for spec in engine.tensors]
     return {**result.environment, "sha256": engine.sha256, "tensors": tensors, "built": build}
@@ -254,8 +254,10 @@ def _json(result: RunResult) -> tuple[str, list[str]]:
     for name, empty in _BULK.items():
         if len(text) <= MOST_JSON:
             break
-        if data[name]:
-            data[name] = empty
+        holders = [part for part in (data, *data["models"].values()) if part.get(name)]
+        for part in holders:
+            part[name] = empty
+        if holders:
             left.append(name)
             text = _compact(data)
     return text, left

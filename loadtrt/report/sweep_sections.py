@@ -40,7 +40,7 @@ def sweep(result: SweepResult, file: str, key: str) -> Iterator[Section]:
     file: what to call the result's file.
     key: an id that no other result of the document has.
     """
-    engine = next((point.run.engine for point in result.points if point.run is not None), None)
+    engine = next((point.run.model.engine for point in result.points if point.run is not None), None)
     heading = title(engine, "Sweep of ") if engine else ("Sweep of ", Name(result.config.model.engine))
     badges = () if result.outcome == "completed" else (outcome_badge(result.outcome),)
     yield Section(heading, tuple(_head(result, file)), level=1, badges=badges)
@@ -55,7 +55,7 @@ def _head(result: SweepResult, file: str) -> Iterator[Block]:
     yield words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), only="page")
     skipped = f"{format_count(len(result.skipped))} skipped" if result.skipped else ""
     tiles = [Tile("points", format_count(len(result.points)), skipped, detail=True)]
-    rates = [point.run.throughput.inferences_per_s if point.run else None for point in result.points]
+    rates = [point.run.model.throughput.inferences_per_s if point.run else None for point in result.points]
     valid = [point.run is not None and point.run.valid for point in result.points]
     known = [(rate, place) for place, rate in enumerate(rates) if rate is not None and valid[place]]
     if known:
@@ -89,7 +89,7 @@ def _curve(result: SweepResult) -> Iterator[Block]:
     yield Figure("Latency against throughput", tradeoff(points, percentile, levels), note)
     lines: dict[str, list[tuple[float, float]]] = {}
     for point in result.points:
-        value, rate = point.settings.get(axis), point.run.throughput.inferences_per_s if point.run else None
+        value, rate = point.settings.get(axis), point.run.model.throughput.inferences_per_s if point.run else None
         if isinstance(value, int | float) and not isinstance(value, bool) and rate is not None:
             lines.setdefault(_series(result, point.settings, axis), []).append((value, rate))
     if any(len(line) > 1 for line in lines.values()):
@@ -109,9 +109,12 @@ def _times(result: SweepResult, percentile: str) -> dict[int, tuple[float, float
     """(inferences a second, ns) by the point's place, of those that know both."""
     found = {}
     for place, point in enumerate(result.points):
-        if point.run is None or "latency" not in point.run.metrics:
+        if point.run is None or "latency" not in point.run.model.metrics:
             continue
-        rate, time = point.run.throughput.inferences_per_s, point.run.metrics["latency"].percentiles_ns.get(percentile)
+        rate, time = (
+            point.run.model.throughput.inferences_per_s,
+            point.run.model.metrics["latency"].percentiles_ns.get(percentile),
+        )
         if rate is not None and time is not None:
             found[place] = (rate, time)
     return found
@@ -149,7 +152,7 @@ def _row(result: SweepResult, place: int, point: SweepPoint, axes: list[str]) ->
     if run is not None:
         remarks += [] if run.outcome == "completed" or point.failure else [run.outcome]
         remarks += [] if run.valid else ["INVALID"]
-        remarks += [f"{item.objective} {item.verdict}" for item in run.objectives if item.verdict]
+        remarks += [f"{item.objective} {item.verdict}" for item in run.model.objectives if item.verdict]
     badge = Badge("FAILED", "bad") if run is None else state_badge(run)
     return (
         *values,
@@ -165,17 +168,17 @@ def _value(settings: Mapping[str, Any], name: str) -> str:
 
 def _numbers(run: RunResult) -> list[str]:
     """The numbers of a point, in the order of _COLUMNS."""
-    latency, service = run.metrics.get("latency"), run.metrics.get("service")
+    latency, service = run.model.metrics.get("latency"), run.model.metrics.get("service")
     known = {**latency.percentiles_ns, "mean": latency.mean_ns} if latency else {}
     energy = run.telemetry.joules_per_inference if run.telemetry else None
     return [
-        count_or(run.throughput.inferences_per_s),
+        count_or(run.model.throughput.inferences_per_s),
         time_or(known.get("p50")),
         time_or(known.get("p99")),
         time_or(service.percentiles_ns["p50"] if service else None),
-        count_or(run.throughput.requests_per_s),
+        count_or(run.model.throughput.requests_per_s),
         time_or(known.get("mean")),
-        format_count(run.ok),
+        format_count(run.model.ok),
         joules_text(energy),
     ]
 
@@ -186,5 +189,5 @@ def _problems(result: SweepResult) -> Iterator[Notice]:
         if point.failure is not None:
             yield Notice("bad", f"{name}: {point.failure}")
         elif point.run is not None:
-            for problem in point.run.problems:
+            for problem in point.run.model.problems:
                 yield Notice("bad", f"{name}: INVALID, {problem.evidence}", (("remedy", problem.remedy),))

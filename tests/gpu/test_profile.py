@@ -52,5 +52,5 @@ def test_a_run_is_followed_by_its_profile(googlenet: Path) -> None:
         "run", "--engine", str(googlenet), "--batch", "16", "--contexts", "4", "--requests", "100", "--profile"
     )
     result = RunResult.model_validate(json.loads(done.stdout))
-    assert result.profile is not None
-    assert [found.mode for found in result.profile.passes] == ["graph", "plain"]
+    assert result.model.profile is not None
+    assert [found.mode for found in result.model.profile.passes] == ["graph", "plain"]
