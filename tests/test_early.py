@@ -70,16 +70,21 @@ def test_what_is_not_served_is_bad(status: int) -> None:
     assert missed.bad == pytest.approx(1 / 30, rel=0.01)
 
 
-def test_the_bound_itself_is_within_it() -> None:
-    """Latencies of exactly 10 ms do not look like a miss: no record is read for a verdict."""
-    records, misses = records_of(np.full(10 * RATE, BOUND.bound_ns)), Misses([BOUND])
+def test_a_bound_that_is_allowed_is_no_miss() -> None:
+    """Latencies of exactly 10 ms do not look like a miss of "<= 10ms": no record is read for a verdict. They miss
+    "< 10ms"."""
+    records = records_of(np.full(10 * RATE, BOUND.bound_ns))
+    misses = {text: Misses([parse_objective(text)]) for text in ("latency.p99 <= 10ms", "latency.p99 < 10ms")}
     for second in range(10):
-        misses.add([Records(records.rows[second * RATE : (second + 1) * RATE])])
+        for each in misses.values():
+            each.add([Records(records.rows[second * RATE : (second + 1) * RATE])])
 
     def count() -> Records:
         pytest.fail("looks like a miss")
 
-    assert misses.missed(count, [Histogram() for _ in METRICS]) is None
+    histograms = [Histogram() for _ in METRICS]
+    assert misses["latency.p99 <= 10ms"].missed(count, histograms) is None
+    assert misses["latency.p99 < 10ms"].missed(lambda: records, histograms) is not None
 
 
 def test_one_clump_is_no_miss() -> None:

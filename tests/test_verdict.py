@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from command_line import loadtrt
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,10 +16,10 @@ from benchmarks.verdicts import ALLOWED, SERVICE_NS, measure, objective_of, run
 from loadtrt.asked.objective import parse_objective
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
-from loadtrt.lanes.recorder import Recorder
 from loadtrt.measure.histogram import Histogram
 from loadtrt.measure.result import ObjectiveShare, RunResult
 from loadtrt.measure.summary import summarize
+from loadtrt.measure.tally import Tally
 from loadtrt.measure.verdict import effective_size, judge, quantile_ranks, share_interval
 from loadtrt.records.records import COLUMNS, FAILED, METRICS, UNSERVED, Records
 from loadtrt.units import format_duration
@@ -260,16 +261,25 @@ def test_requests_without_an_answer_are_bad(status: int) -> None:
     assert (share.verdict, share.good) == ("missed", 3800)
 
 
-@pytest.mark.parametrize(("latency_ns", "verdict"), [(BOUND - 1, "met"), (BOUND, "met"), (BOUND + 1, "missed")])
-def test_the_bound_itself_is_good(latency_ns: int, verdict: str) -> None:
-    """A latency of exactly 10 ms is within "latency.p99 < 10ms", by the records and by the count of the recorder."""
-    recorder = Recorder(1, 0, bounds=[(P99.metric, BOUND)])
-    for due in range(0, 1_000_000_000, 1_000_000):
-        recorder.record(due, due, due, due + latency_ns, 0, latency_ns, 0, 0, 0, 0)
-    recorder.finish()
-    good = int(recorder.good[0])
-    share = judge(P99, recorder.records, recorder.histograms["latency"], good, 1000)
-    assert (share.good, share.verdict) == (1000 if verdict == "met" else 0, verdict)
+@pytest.mark.parametrize("text", ["latency.p99 < 10ms", "latency.p99 <= 10ms"])
+@pytest.mark.parametrize("beyond_ns", [-1, 0, 1])
+def test_the_bound_itself_is_good_where_equality_is_written(text: str, beyond_ns: int) -> None:
+    """A latency of exactly 10 ms is good for "<=" and bad for "<", by the records and by what is counted of them."""
+    objective, records = parse_objective(text), _records(np.full(1000, BOUND + beyond_ns))
+    tally = Tally(1, 0, bounds=[(objective.metric, objective.limit_ns)])
+    tally.absorb(records.rows)
+    share = judge(objective, records, tally.histograms["latency"], int(tally.good[0]), 1000)
+    good = beyond_ns < 0 or (beyond_ns == 0 and "<=" in text)
+    assert (share.good, share.verdict) == ((1000, "met") if good else (0, "missed"))
+
+
+@pytest.mark.parametrize(("text", "code"), [("latency.p99 < 1ms", 99), ("latency.p99 <= 1ms", 0)])
+def test_a_run_at_the_bound(text: str, code: int) -> None:
+    """A device that serves each request in exactly 1 ms: the exit code is that of the verdict."""
+    lane = ("--contexts", "1", "--buffers", "1", "--requests", "1000", "--warmup", "0")
+    assert (
+        loadtrt("run", "--engine", "simulated:service=1ms,clock=virtual", *lane, "--objective", text).returncode == code
+    )
 
 
 def test_overload_is_missed_and_drift_is_never_met() -> None:
@@ -368,12 +378,6 @@ def test_an_invalid_run_is_neither_met_nor_missed() -> None:
     code, text = _run("simulated:service=1ms,error=0.5,clock=virtual", "--objective", "latency.p99 < 1us")
     assert code == 97, text
     assert "MISSED" in text
-
-
-def test_files_from_before_verdicts_still_load() -> None:
-    """They have none."""
-    share = ObjectiveShare.model_validate({"objective": "x", "good": 1, "requests": 1, "value_ns": None})
-    assert (share.verdict, share.bad_low, share.reason) == (None, None, None)
 
 
 def _run(engine: str, *arguments: str) -> tuple[int, str]:

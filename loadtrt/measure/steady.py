@@ -70,6 +70,7 @@ LEAST_STEP = 1.1
 LEAST_LOOP = 50 * BLOCKS
 MOST_WAITING = 3
 LEAST_RISE = 4
+_TRANSIENT, _LOOP_DRIFT, _OPEN_DRIFT, _OVERLOAD = 0.001, 0.005, 0.002, 0.02  # chances of a false alarm, two-sided
 _BATCH = 5  # MSER-5
 _LEAST_FREEDOM = 3
 _NOISE = 1e-6  # of a latency: equal ones differ by rounding
@@ -141,7 +142,7 @@ def _transient(latency: Series, places: int) -> tuple[int, float | None]:
         return 0, None
     first = max(1.0, len(before) * worth / len(after))
     t = step / math.sqrt(variance * (1 / first + 1 / worth))
-    return (cut, math.exp(step)) if _chance(t, worth - 1) < 0.001 else (0, None)
+    return (cut, math.exp(step)) if _chance(t, worth - 1) < _TRANSIENT else (0, None)
 
 
 def _drift(logarithms: Series, independent: bool) -> float | None:
@@ -149,12 +150,12 @@ def _drift(logarithms: Series, independent: bool) -> float | None:
     change = float(logarithms[-quarter:].mean() - logarithms[:quarter].mean())
     if independent:
         variance = max(float(np.mean(np.diff(logarithms) ** 2)) / 2, _NOISE**2)
-        told = _chance(change / math.sqrt(variance * 2 / quarter), 2 * BLOCKS / 3) < 0.005
+        told = _chance(change / math.sqrt(variance * 2 / quarter), 2 * BLOCKS / 3) < _LOOP_DRIFT
     else:
         x = np.arange(BLOCKS) - (BLOCKS - 1) / 2
         slope = float(x @ logarithms) / float(x @ x)
         worth, variance = _spread(logarithms - logarithms.mean() - slope * x, 2)
-        told = _chance(slope / math.sqrt(variance / float(x @ x)), worth - 2) < 0.002
+        told = _chance(slope / math.sqrt(variance / float(x @ x)), worth - 2) < _OPEN_DRIFT
     return math.exp(change) if told else None
 
 
@@ -165,7 +166,7 @@ def _overloaded(due: npt.NDArray[np.int64], completed: npt.NDArray[np.int64], pl
     backlog = _until(due, edges) - _until(np.sort(completed), edges)
     steps = np.diff(backlog).astype(np.float64)
     growth, error = float(steps.mean()), max(float(steps.std(ddof=1)), _NOISE) / math.sqrt(BLOCKS)
-    return bool(backlog[-1] > MOST_WAITING * places and growth > 0 and _chance(growth / error, BLOCKS - 1) < 0.02)
+    return bool(backlog[-1] > MOST_WAITING * places and growth > 0 and _chance(growth / error, BLOCKS - 1) < _OVERLOAD)
 
 
 def _slow_part(
