@@ -26,7 +26,7 @@ import anyio
 
 from benchmarks.machine import machine_line
 from loadtrt.asked.config import RunConfig
-from loadtrt.cuda import lane as lane_module
+from loadtrt.cuda import program
 from loadtrt.cuda.runtime import call, cudart
 from loadtrt.cuda.stream import Event, GpuClock, Stream
 from loadtrt.engines.cuda_engine import TensorRTEngine, load_tensorrt
@@ -44,7 +44,7 @@ class Way:
 
     name: str
     graph: bool = True
-    together: int = lane_module.COPIED_TOGETHER_BYTES
+    together: int = program.COPIED_TOGETHER_BYTES
     per_launch: int = 1
     buffers: int = 2
 
@@ -97,7 +97,7 @@ def bare_loop(engine: TensorRTEngine, seconds: float) -> tuple[float, float, flo
     calls a request for each."""
     lanes, clock = engine._lanes, engine._clock
     assert clock is not None  # noqa: S101  # it is allocated
-    several, sets = engine.per_launch, len(lanes[0]._slots[0].programs)
+    several, sets = engine.per_launch, len(lanes[0]._programs[0])
     for lane in lanes:
         for _ in range(engine.buffers):
             lane.submit(0)
@@ -127,7 +127,7 @@ def bare_loop(engine: TensorRTEngine, seconds: float) -> tuple[float, float, flo
     for lane in lanes:
         while lane._in_flight:
             lane.poll(clock)
-    submitted = len(lanes[0]._slots[0].programs[0]) / several
+    submitted = len(lanes[0]._programs[0][0]) / several
     return (
         rate,
         submit_ns / submits / several / 1e3,
@@ -140,11 +140,11 @@ def bare_loop(engine: TensorRTEngine, seconds: float) -> tuple[float, float, flo
 @contextmanager
 def copied_together(way: Way) -> Iterator[None]:
     """Lanes that are made within copy in this way."""
-    usual, lane_module.COPIED_TOGETHER_BYTES = lane_module.COPIED_TOGETHER_BYTES, way.together
+    usual, program.COPIED_TOGETHER_BYTES = program.COPIED_TOGETHER_BYTES, way.together
     try:
         yield
     finally:
-        lane_module.COPIED_TOGETHER_BYTES = usual
+        program.COPIED_TOGETHER_BYTES = usual
 
 
 def whole_run(options: argparse.Namespace, way: Way, contexts: int) -> tuple[float, float]:

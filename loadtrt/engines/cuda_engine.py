@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
-from loadtrt.cuda.buffer_set import LanePart
-from loadtrt.cuda.lane import Lane
+from loadtrt.cuda.lane import Lane, LanePart
 from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.runtime import close_all, device_properties, memory_info
 from loadtrt.cuda.stream import GpuClock, Stream

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from loadtrt.cuda.buffer_set import LanePart
-from loadtrt.cuda.lane import Finished, Lane
+from loadtrt.cuda.lane import Finished, Lane, LanePart
 from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.runtime import call, cudart, memory_info
 from loadtrt.cuda.stream import Event, GpuClock, Stream, elapsed_ns
@@ -142,7 +141,7 @@ def test_every_request_returns_its_own_input(
 ) -> None:
     """With `buffers` in flight all the time and three input sets in turn, y = x of the same request, always: with
     streams for copies, with a stream a buffer set, and with one for all."""
-    monkeypatch.setattr("loadtrt.cuda.lane.COPIED_TOGETHER_BYTES", NBYTES if together else 0)
+    monkeypatch.setattr("loadtrt.cuda.program.COPIED_TOGETHER_BYTES", NBYTES if together else 0)
     with _lane(buffers, graph=graph, lanes=lanes) as (lane, clock):
         assert (lane.graph_refusal == "") == graph
         sent: list[int] = []
@@ -161,7 +160,7 @@ def test_compute_of_a_lane_never_overlaps(
     buffers: int, per_launch: int, together: bool, lanes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Requests of a lane share its context's scratch memory: each one's compute starts after the one before ended."""
-    monkeypatch.setattr("loadtrt.cuda.lane.COPIED_TOGETHER_BYTES", NBYTES if together else 0)
+    monkeypatch.setattr("loadtrt.cuda.program.COPIED_TOGETHER_BYTES", NBYTES if together else 0)
     with _lane(buffers, per_launch=per_launch, lanes=lanes) as (lane, clock):
         for _ in range(30):
             for number in range(buffers):
@@ -176,7 +175,7 @@ def test_compute_of_a_lane_never_overlaps(
 @pytest.mark.parametrize("graph", [True, False])
 def test_a_launch_carries_several_requests(graph: bool, together: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each with the input set that follows in turn, its own output, events and instant, in order."""
-    monkeypatch.setattr("loadtrt.cuda.lane.COPIED_TOGETHER_BYTES", NBYTES if together else 0)
+    monkeypatch.setattr("loadtrt.cuda.program.COPIED_TOGETHER_BYTES", NBYTES if together else 0)
     with _lane(2, graph=graph, per_launch=4) as (lane, clock):
         assert (lane.graph_refusal == "") == graph
         lane.submit(0)
