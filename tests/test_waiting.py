@@ -15,7 +15,7 @@ import pytest
 
 from loadtrt.engines import cuda_engine
 from loadtrt.engines.cuda_engine import TensorRTEngine
-from loadtrt.engines.looks import Looks
+from loadtrt.engines.waiting import Looks
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.records.records import DROPPED, OK, UNSERVED

@@ -1,4 +1,4 @@
-"""One lane: an execution context, its buffer sets, and the streams they work on.
+"""One lane: an execution context, its buffer sets, and the streams of their work.
 
 What a launch enqueues is decided in cuda/program.py. A lane binds these programs to CUDA's functions and handles once,
 and captures their graphs, so that a submit calls functions and nothing else: one launch where inputs are small.
@@ -6,6 +6,7 @@ and captures their graphs, so that a submit calls functions and nothing else: on
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -111,7 +112,7 @@ class Lane:
         self._programs: list[list[list[_Call]]] = []  # [slot][input set]
         self._part_in = [0] * buffers  # the part whose outputs are in a slot
         self._next = self._oldest = self._in_flight = 0  # a slot, a buffer set, and the number of these in flight
-        # Asked in every round of a spinning wait: looked up once.
+        # Used in every round of a spinning wait, so looked up once.
         runtime = cudart()
         self._query, self._elapsed = runtime.cudaEventQuery, runtime.cudaEventElapsedTime
         self._not_ready = runtime.cudaError_t.cudaErrorNotReady
@@ -129,12 +130,14 @@ class Lane:
             raise
 
     def submit(self, inputs: int) -> None:
-        """Enqueue `per_launch` requests, with input set `inputs` and those after it in its part, into the next slot,
-        which must be free: at most `buffers` submits are in flight. Raises CudaError or EngineError."""
+        """Enqueue `per_launch` requests, with input set `inputs` and those after it in its part.
+
+        The next slot must be free: at most `buffers` submits are in flight. Raises CudaError and EngineError.
+        """
         slot = self._next
         if self._in_flight + self._per_launch > len(self._sets):
             raise EngineError(
-                f"a lane has {self._in_flight} requests in flight in {len(self._sets)} buffer sets: no free one"
+                f"the lane has {self._in_flight} requests in flight in {len(self._sets)} buffer sets: none is free"
             )
         programs = self._programs[slot]
         for function, arguments in programs[inputs]:
@@ -146,70 +149,57 @@ class Lane:
         self._next = slot + 1 if slot + 1 < len(self._programs) else 0
 
     def poll(self, clock: GpuClock) -> Finished | None:
-        """The oldest request in flight, if it has finished. Raises CudaError when the device has failed."""
+        """The oldest request in flight if it has finished, else None. Raises CudaError when the device has failed."""
         if not self._in_flight:
             return None
         buffer = self._oldest
-        made = self._sets[buffer]
-        status = self._query(made.last)[0]
+        events = self._sets[buffer]
+        status = self._query(events.last)[0]
         if status:
             if status == self._not_ready:
                 return None
             raise error_of("cudaEventQuery", status)
         elapsed = self._elapsed
-        bad_since, since_ms = elapsed(clock.anchor, made.last)
-        bad_compute, compute_ms = elapsed(made.start, made.end)
-        bad_h2d, h2d_ms = elapsed(made.h2d_start, made.h2d_end) if self._copies else _NOTHING
-        bad_d2h, d2h_ms = elapsed(made.end, made.last) if self._copies else _NOTHING
+        bad_since, since_ms = elapsed(clock.anchor, events.last)
+        bad_compute, compute_ms = elapsed(events.start, events.end)
+        bad_h2d, h2d_ms = elapsed(events.h2d_start, events.h2d_end) if self._copies else _NOTHING
+        bad_d2h, d2h_ms = elapsed(events.end, events.last) if self._copies else _NOTHING
         if bad := bad_since or bad_compute or bad_h2d or bad_d2h:
             raise error_of("cudaEventElapsedTime", bad)
         self._in_flight -= 1
         self._oldest = buffer + 1 if buffer + 1 < len(self._sets) else 0
-        # What has been seen has completed, whatever the clocks' last few microseconds say.
-        completed, seen = clock.anchor_ns + round(clock.host_ns_per_ms * since_ms), perf_counter_ns()
-        return _finished(
-            Finished,
-            (
-                buffer,
-                min(completed, seen),
-                round(h2d_ms * MS_NS),
-                round(compute_ms * MS_NS),
-                round(d2h_ms * MS_NS),
-            ),
-        )
+        # A request that was seen finished has completed, whatever the clocks' last few microseconds say.
+        completed = min(clock.anchor_ns + round(clock.host_ns_per_ms * since_ms), perf_counter_ns())
+        phases = round(h2d_ms * MS_NS), round(compute_ms * MS_NS), round(d2h_ms * MS_NS)
+        return _finished(Finished, (buffer, completed, *phases))
 
     def outputs(self, buffer: int) -> dict[str, npt.NDArray[Any]]:
-        """Arrays of the outputs in a buffer set that is not in flight; data-dependent shapes are left out, since only a
-        part of their buffer was written."""
-        made, part = self._sets[buffer], self._parts[self._part_in[buffer // self._per_launch]]
+        """The outputs in a buffer set that is not in flight, without those of data-dependent shapes, as only a part of
+        their buffer was written."""
+        memory, part = self._sets[buffer], self._parts[self._part_in[buffer // self._per_launch]]
         arrays = {}
         for spec in part.tensors:
             if spec.is_input or -1 in spec.shape:
                 continue
-            pinned = made.outputs[spec.name]
+            pinned = memory.outputs[spec.name]
             if not self._copies:
                 kind = cudart().cudaMemcpyKind.cudaMemcpyDeviceToHost
-                call("cudaMemcpy", pinned.address, made.device[spec.name].address, spec.nbytes, kind)
-            dtype = numpy_dtype(spec.dtype)
-            volume = 1
-            for size in spec.shape:
-                volume *= size
-            plain = volume * dtype.itemsize == spec.nbytes  # else packed or padded: compared as bytes
-            arrays[spec.name] = (
-                pinned.array(dtype, spec.shape) if plain else pinned.array(numpy_dtype("uint8"), (spec.nbytes,))
-            )
+                call("cudaMemcpy", pinned.address, memory.device[spec.name].address, spec.nbytes, kind)
+            dtype, shape = numpy_dtype(spec.dtype), spec.shape
+            if math.prod(shape) * dtype.itemsize != spec.nbytes:  # packed or padded: compared as bytes
+                dtype, shape = numpy_dtype("uint8"), (spec.nbytes,)
+            arrays[spec.name] = pinned.array(dtype, shape)
         return arrays
 
     def close(self) -> None:
-        """Free everything but the first slot's stream. Freeing waits for what the device still does. Safe to call
-        twice."""
+        """Free everything but the first slot's stream. Waits for the device's work. Safe to call twice."""
         handles: list[Closes] = [*self._graphs.values(), *self._sets, *self._streams[1:]]
         self._programs, self._sets, self._streams, self._graphs = [], [], [], {}
         self._in_flight = 0
         close_all(handles)
 
     def _warm(self, part: int) -> None:
-        """Upload the part's first input set into each buffer set, and run it once."""
+        """Copy the part's first input set into each buffer set, and run an inference on each."""
         for slot in range(self.shape.buffers):
             copy_in, compute, _ = self.shape.streams_of(slot)
             for buffer in self.shape.sets_of(slot):
@@ -254,27 +244,27 @@ class Lane:
             if isinstance(step, Launch):
                 calls.append((runtime.cudaGraphLaunch, (self._graph(step).handle, stream.handle)))
                 continue
-            made = self._sets[step.buffer]
+            memory = self._sets[step.buffer]
             match step:
                 case Record(_, mark):
-                    handle = made.events[mark].handle
+                    handle = memory.events[mark].handle
                     calls.append((runtime.cudaEventRecordWithFlags, (handle, stream.handle, flags)))
                 case Wait(_, mark):
-                    handle = made.events[mark].handle
+                    handle = memory.events[mark].handle
                     calls.append((runtime.cudaStreamWaitEvent, (stream.handle, handle, flags)))
                 case Compute(_, part):
-                    calls.append((self._enqueue, (made, self._parts[part], stream)))
+                    calls.append((self._enqueue, (memory, self._parts[part], stream)))
                 case CopyIn(_, source):
                     kind, pinned = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice, self._addresses[source]
                     for spec in self._parts[self._part_of[source]].tensors:
                         if spec.is_input and spec.nbytes:
-                            copied = made.device[spec.name].address, pinned[spec.name], spec.nbytes
+                            copied = memory.device[spec.name].address, pinned[spec.name], spec.nbytes
                             calls.append((runtime.cudaMemcpyAsync, (*copied, kind, stream.handle)))
                 case CopyOut(_, part):
                     kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
                     for spec in self._parts[part].tensors:
                         if not spec.is_input:
-                            copied = made.outputs[spec.name].address, made.device[spec.name].address, spec.nbytes
+                            copied = memory.outputs[spec.name].address, memory.device[spec.name].address, spec.nbytes
                             calls.append((runtime.cudaMemcpyAsync, (*copied, kind, stream.handle)))
         return calls
 
@@ -285,8 +275,8 @@ class Lane:
             self._graphs[launch] = Graph.capture(self._streams[launch.stream], lambda: _run(calls))
         return self._graphs[launch]
 
-    def _enqueue(self, made: BufferSet, part: LanePart, stream: Stream) -> tuple[int]:
-        for name, buffer in made.device.items():
+    def _enqueue(self, memory: BufferSet, part: LanePart, stream: Stream) -> tuple[int]:
+        for name, buffer in memory.device.items():
             part.bind(name, buffer.address)
         if not part.enqueue(int(stream)):
             raise EngineError(f"TensorRT refused an enqueue: {part.reason()}")

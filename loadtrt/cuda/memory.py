@@ -29,7 +29,7 @@ class DeviceBuffer:
         self.address = int(call("cudaMalloc", self.nbytes))
 
     def close(self) -> None:
-        """Free it. Safe to call twice."""
+        """Free the memory. Safe to call twice."""
         address, self.address = self.address, 0
         if address:
             call("cudaFree", address)
@@ -52,7 +52,7 @@ class PinnedBuffer:
         return array
 
     def close(self) -> None:
-        """Free it. Safe to call twice."""
+        """Free the memory. Safe to call twice."""
         address, self.address = self.address, 0
         if address:
             call("cudaFreeHost", address)
