@@ -97,11 +97,10 @@ class Ending:
     progress_ns: when the engine last completed a request, or had none.
     """
 
-    def __init__(self, load: Load, stop: Stop, queue: Queue, board: Board, start_ns: int, per_launch: int) -> None:
+    def __init__(self, load: Load, stop: Stop, queue: Queue, board: Board, start_ns: int) -> None:
         self._load, self._stop, self._queue, self._board = load, stop, queue, board
         self._closed = load.due is None
         self._least_end = start_ns + load.least_ns
-        self._least_requests = -(-load.least_requests // per_launch) * per_launch
         # Of sending; once that has stopped, of draining.
         self._deadline = NEVER if load.most_ns is None else start_ns + load.most_ns
         self._patience = max(load.drain_ns, _SILENCE_NS)
@@ -125,7 +124,7 @@ class Ending:
                 self.last = submitted if self._closed else queue.arrived
                 queue.close()
             elif self._closed and now >= self._least_end:
-                self.last = max(submitted, self._least_requests)
+                self.last = max(submitted, self._load.least_requests)
             if stopped or submitted + dropped == self.last:
                 self.sent_ns, self._deadline = now, now + self._load.drain_ns
                 self._board.enter("drain")
@@ -168,7 +167,7 @@ class Driver:
         self._on_completion, self._on_tick = on_completion, on_tick
         self._queue = Queue(np.empty(0, np.int64) if load.due is None else load.due, start, load.most_waiting)
         self._lanes = Lanes(engine.contexts, engine.buffers, engine.per_launch, start)
-        self._ending = Ending(load, stop, self._queue, recorder.board, start, engine.per_launch)
+        self._ending = Ending(load, stop, self._queue, recorder.board, start)
         self._admits = 0 if load.batcher else 1  # requests that a free buffer set takes before any batch is formed
         self._now = start
         self.submitted = self.completed = 0
