@@ -1,4 +1,4 @@
-"""Several requests to one launch: what the scheduler makes of them, and what a lane calls for each."""
+"""Several requests of one launch: how the scheduler counts them, and the CUDA calls of a lane."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 
 class Launching(SimulatedEngine):
-    """A simulated engine whose every submit is of `per_launch` requests, with the input sets that follow in turn."""
+    """A simulated engine with `per_launch` requests of each submit, with the input sets that follow in turn."""
 
     def __init__(self, per_launch: int, contexts: int, buffers: int, input_sets: int) -> None:
         simulation = parse_simulation("service=1ms,clock=virtual", 1)
@@ -76,8 +76,8 @@ async def test_a_launch_is_sent_when_the_one_before_has_finished(per_launch: int
 
 
 @pytest.mark.anyio
-async def test_what_is_in_flight_of_a_launch_at_the_end_is_unserved() -> None:
-    """A stopped run owes whole launches; those of them that did not finish are in the record as unserved."""
+async def test_requests_of_a_launch_in_flight_at_the_end_are_unserved() -> None:
+    """Whole launches are submitted; their requests that have not finished are recorded as unserved."""
     engine = Launching(4, 1, 2, input_sets=4)
     recorder = Recorder(1, engine.now_ns())
     load = Load(None, least_ns=10 * MILLISECOND_NS, drain_ns=2 * MILLISECOND_NS, order=range(4))
@@ -125,14 +125,14 @@ CLOCK: Any = SimpleNamespace(anchor=1, anchor_ns=0, host_ns_per_ms=1e6)
 
 @pytest.mark.parametrize("per_launch", [1, 4])
 def test_small_requests_are_one_launch(cuda: FakeCuda, per_launch: int) -> None:
-    """One CUDA call submits them all, copies too; each then takes a query and four event reads."""
+    """One CUDA call submits all requests, copies included; each then takes a query and four reads of events."""
     lane = _lane(cuda, 1024, per_launch=per_launch)
     assert lane.graph_refusal == ""
     lane.submit(0)
     assert cuda.calls == ["cudaGraphLaunch"]
     cuda.calls.clear()
     finished = [lane.poll(CLOCK) for _ in range(per_launch)]
-    assert [it.buffer for it in finished if it] == list(range(per_launch))
+    assert [request.buffer for request in finished if request] == list(range(per_launch))
     assert cuda.calls == ["cudaEventQuery", *["cudaEventElapsedTime"] * 4] * per_launch
     assert lane.poll(CLOCK) is None
 
@@ -166,8 +166,8 @@ def test_compute_waits_for_the_compute_before(cuda: FakeCuda, buffers: int, per_
         assert graph[at + 1][1][0] == lane._sets[slot * per_launch].start
 
 
-def test_buffer_sets_are_taken_and_found_in_turn(cuda: FakeCuda) -> None:
-    """0, 1, 2, 3, 0, …: with two to a launch a submit takes two, and each is found once."""
+def test_buffer_sets_are_used_and_polled_in_turn(cuda: FakeCuda) -> None:
+    """0, 1, 2, 3, 0, …: with two requests of a launch a submit takes two sets, and each is polled once."""
     lane = _lane(cuda, 1024, per_launch=2)
     found: list[int] = []
     for number in range(6):
@@ -188,7 +188,7 @@ def test_large_inputs_are_copied_by_calls_of_their_own(cuda: FakeCuda) -> None:
 
 
 def test_without_copies_one_stream_is_enough(cuda: FakeCuda) -> None:
-    """A launch and nothing else; the stream's order keeps requests of a context apart."""
+    """A request is one launch; the order of the stream keeps requests of a context apart."""
     lane = _lane(cuda, 1 << 20, copies=False)
     lane.submit(0)
     lane.submit(1)
@@ -199,7 +199,7 @@ def test_without_copies_one_stream_is_enough(cuda: FakeCuda) -> None:
 
 
 def test_a_refused_capture_runs_plainly(cuda: FakeCuda) -> None:
-    """The same steps, called one by one, several requests' in a row."""
+    """The same steps are called one by one, for all requests of the launch."""
     lane = _lane(cuda, 1024, refuse=True, per_launch=2)
     assert "capture refused" in lane.graph_refusal
     lane.submit(0)
@@ -221,16 +221,16 @@ def test_a_capture_that_is_refused_half_way_leaves_no_graph(cuda: FakeCuda, monk
     assert "cudaGraphLaunch" not in cuda.calls
 
 
-@pytest.mark.parametrize(("per_launch", "nbytes", "told"), [(1, 1024, 0), (4, 1024, 1), (4, 1 << 20, 0)])
-def test_who_reads_of_d2h_is_told_what_is_in_it(cuda: FakeCuda, per_launch: int, nbytes: int, told: int) -> None:
-    """Outputs that wait for the launch's other computes; large ones have a stream of their own, and do not."""
+@pytest.mark.parametrize(("per_launch", "nbytes", "notes"), [(1, 1024, 0), (4, 1024, 1), (4, 1 << 20, 0)])
+def test_a_note_says_what_d2h_includes(cuda: FakeCuda, per_launch: int, nbytes: int, notes: int) -> None:
+    """Outputs wait for the launch's other computes; with large inputs they have a stream of their own, and do not."""
     engine = TensorRTEngine.__new__(TensorRTEngine)  # without a plan
     engine.per_launch, engine._lanes = per_launch, [_lane(cuda, nbytes, per_launch=per_launch)]
-    assert len([note for note in engine._notes() if "d2h includes waiting" in note]) == told
+    assert len([note for note in engine._notes() if "d2h includes waiting" in note]) == notes
 
 
 def test_many_input_sets_are_copied_by_calls(cuda: FakeCuda) -> None:
-    """A graph for each buffer set and input set as long as these are few."""
+    """A graph for each slot and input set only where these are few."""
     addresses = [{"x": number} for number in range(MOST_GRAPHS // 2 + 1)]
     _lane(cuda, 1024, addresses=addresses)
     assert len(cuda.graphs) == 2
@@ -247,7 +247,7 @@ def test_a_full_lane_takes_no_more(cuda: FakeCuda) -> None:
     assert cuda.calls == []
 
 
-def test_a_failed_device_is_told_by_the_poll(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_poll_raises_the_error_of_a_failed_device(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bad status of the query, or of an event's reading, is a CudaError of its name."""
     lane = _lane(cuda, 1024)
     lane.submit(0)

@@ -32,7 +32,7 @@ def device() -> None:
 
 
 class _Copier:
-    """Stands in for an execution context: its enqueue copies x to y on the device. `refuse`: fails while capturing."""
+    """In place of an execution context: `enqueue` copies x to y on the device. refuse: it fails while capturing."""
 
     def __init__(self, refuse: bool = False, nbytes: int = NBYTES) -> None:
         self.nbytes = nbytes
@@ -139,8 +139,8 @@ def test_parts_share_buffer_sets_and_no_outputs(graph: bool) -> None:
 def test_every_request_returns_its_own_input(
     graph: bool, buffers: int, together: bool, lanes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With `buffers` in flight all the time and three input sets in turn, y = x of the same request, always: with
-    streams for copies, with a stream a buffer set, and with one for all."""
+    """With `buffers` in flight all the time and three input sets in turn, y = x of the same request: with streams for
+    phases, with a stream for each slot, and with one for everything."""
     monkeypatch.setattr("loadtrt.cuda.program.COPIED_TOGETHER_BYTES", NBYTES if together else 0)
     with _lane(buffers, graph=graph, lanes=lanes) as (lane, clock):
         assert (lane.graph_refusal == "") == graph
@@ -208,7 +208,7 @@ def test_instants_and_phases_fit_into_the_time_that_passed(graph: bool) -> None:
 
 
 def test_without_copies_the_device_keeps_input_set_0() -> None:
-    """No transfer phases, and the output is that of the input uploaded once."""
+    """There are no copy phases, and the output is that of the input uploaded at first."""
     with _lane(2, copies=False) as (lane, clock):
         for _ in range(10):
             lane.submit(0)
@@ -218,7 +218,7 @@ def test_without_copies_the_device_keeps_input_set_0() -> None:
 
 
 def test_a_capture_that_is_refused_leaves_a_lane_that_works() -> None:
-    """The reason is kept, and requests are enqueued plainly."""
+    """The reason is kept, and requests are enqueued call by call."""
     with _lane(2, refuse=True) as (lane, clock):
         assert "refused" in lane.graph_refusal
         for number in range(20):
@@ -254,7 +254,7 @@ def test_closing_gives_all_memory_back() -> None:
 
 
 def test_an_enqueue_that_fails_is_an_engine_error() -> None:
-    """TensorRT's False becomes a sentence, and what was allocated is freed."""
+    """TensorRT's False becomes an EngineError with the reason."""
     stream = Stream()
     buffer = PinnedBuffer(NBYTES)
     with pytest.raises(EngineError, match="TensorRT refused an enqueue: no such shape"):
