@@ -1,10 +1,10 @@
-"""What one request costs the host on a GPU, step by step: CUDA calls, microseconds, and what is left for throughput.
+"""The host's cost of one request on a GPU, step by step: CUDA calls, microseconds, throughput.
 
     python -m benchmarks.hot_path --engine tiny.plan [--batch N] [--contexts 1,4] [--rounds 5]
 
-First what single calls cost. Then a closed loop over the lanes alone, without scheduler or records, for each way of
-submitting a request; and then `loadtrt run` itself, in the same process: each way has one of its own in each round.
-Ways take turns, since hosts wander; shown are medians, and in brackets the least and most of a round.
+First the cost of single calls. Then a closed loop over the lanes alone, without scheduler or records, for each way of
+submitting a request, and `loadtrt run` in the same process. Each way has a process of its own in each round, and ways
+take turns, since hosts vary. Shown are medians, and in brackets the least and most of a round.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import anyio
 
 from benchmarks.machine import machine_line
 from loadtrt.asked.config import RunConfig
-from loadtrt.cuda import lane as lane_module
+from loadtrt.cuda import program
 from loadtrt.cuda.runtime import call, cudart
 from loadtrt.cuda.stream import Event, GpuClock, Stream
 from loadtrt.engines.cuda_engine import TensorRTEngine, load_tensorrt
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Way:
-    """A way of submitting. together: the largest inputs, bytes, that are copied within the graph."""
+    """A way of submitting a request. together: the largest inputs, in bytes, that are copied within the graph."""
 
     name: str
     graph: bool = True
-    together: int = lane_module.COPIED_TOGETHER_BYTES
+    together: int = program.COPIED_TOGETHER_BYTES
     per_launch: int = 1
     buffers: int = 2
 
@@ -60,7 +60,7 @@ WAYS = (
 
 
 def single_calls() -> None:
-    """Print what single calls cost here, ns."""
+    """Print the duration of single calls, ns."""
     runtime, stream, first, second = cudart(), Stream(), Event(), Event()
     for event in (first, second):
         call("cudaEventRecord", event.handle, stream.handle)
@@ -84,7 +84,7 @@ def single_calls() -> None:
 
 
 def config_of(options: argparse.Namespace, way: Way, contexts: int, **more: Any) -> RunConfig:
-    """The configuration of a closed loop that goes this way."""
+    """The configuration of a closed loop that submits in this way."""
     batch = {} if options.batch is None else {"batch": options.batch}
     given = {"graph": way.graph, "buffers": way.buffers, "requests_per_launch": way.per_launch, "contexts": contexts}
     return RunConfig.of(
@@ -93,11 +93,13 @@ def config_of(options: argparse.Namespace, way: Way, contexts: int, **more: Any)
 
 
 def bare_loop(engine: TensorRTEngine, seconds: float) -> tuple[float, float, float, float, float]:
-    """A closed loop over an engine's lanes: requests/s, µs of a submit and of a poll that finds, a request, and CUDA
-    calls a request for each."""
+    """Drive an engine's lanes in a closed loop.
+
+    Returns requests/s; µs of submitting a request, and of the poll that finds it finished; CUDA calls of both.
+    """
     lanes, clock = engine._lanes, engine._clock
     assert clock is not None  # noqa: S101  # it is allocated
-    several, sets = engine.per_launch, len(lanes[0]._slots[0].programs)
+    several, sets = engine.per_launch, len(lanes[0]._programs[0])
     for lane in lanes:
         for _ in range(engine.buffers):
             lane.submit(0)
@@ -127,7 +129,7 @@ def bare_loop(engine: TensorRTEngine, seconds: float) -> tuple[float, float, flo
     for lane in lanes:
         while lane._in_flight:
             lane.poll(clock)
-    submitted = len(lanes[0]._slots[0].programs[0]) / several
+    submitted = len(lanes[0]._programs[0][0]) / several
     return (
         rate,
         submit_ns / submits / several / 1e3,
@@ -139,23 +141,23 @@ def bare_loop(engine: TensorRTEngine, seconds: float) -> tuple[float, float, flo
 
 @contextmanager
 def copied_together(way: Way) -> Iterator[None]:
-    """Lanes that are made within copy in this way."""
-    usual, lane_module.COPIED_TOGETHER_BYTES = lane_module.COPIED_TOGETHER_BYTES, way.together
+    """Lanes that are allocated in this context copy in this way."""
+    usual, program.COPIED_TOGETHER_BYTES = program.COPIED_TOGETHER_BYTES, way.together
     try:
         yield
     finally:
-        lane_module.COPIED_TOGETHER_BYTES = usual
+        program.COPIED_TOGETHER_BYTES = usual
 
 
 def whole_run(options: argparse.Namespace, way: Way, contexts: int) -> tuple[float, float]:
-    """Requests/s of a session, and µs of processor time a request."""
+    """Requests/s of a session, and µs of processor time for each request."""
     config = config_of(options, way, contexts, duration=options.seconds)
     engine, session = load_tensorrt(config.model), Session()
     try:
         with copied_together(way):
             anyio.run(run_session, engine, config, inputs_for(engine, config.model), Stop(), session)
         if session.driven is None or session.recorder is None or session.failure:
-            sys.exit(f"it failed: {session.failure}")
+            sys.exit(f"the run failed: {session.failure}")
         driven = session.driven
         rate = driven.submitted * SECOND_NS / (driven.end_ns - driven.start_ns)
         return rate, session.recorder.cpu_ns / driven.submitted / 1e3
@@ -196,18 +198,18 @@ def turn(number: int, contexts: int) -> dict[str, Any]:
     done = subprocess.run(command, check=False, capture_output=True, text=True)  # our own command
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-500:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def main() -> None:
     """Print the tables, and the machine they were made on."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", required=True, help="a plan")
+    parser.add_argument("--engine", required=True, help="path of a plan")
     parser.add_argument("--batch", type=int)
-    parser.add_argument("--contexts", type=lambda text: [int(it) for it in text.split(",")], default=[1, 4])
+    parser.add_argument("--contexts", type=lambda text: [int(number) for number in text.split(",")], default=[1, 4])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=0.5, help="of each loop in each round")
+    parser.add_argument("--seconds", type=float, default=0.5, help="duration of each loop in each round")
     parser.add_argument("--turn", type=int, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.turn:
@@ -224,10 +226,10 @@ def main() -> None:
     for _ in range(options.rounds):
         for contexts in options.contexts:
             for number, way in enumerate(WAYS):
-                found = turn(number, contexts)
-                lanes[contexts, way].append(found["lanes"])
-                if found["run"]:
-                    runs[contexts, way].append(found["run"])
+                figures = turn(number, contexts)
+                lanes[contexts, way].append(figures["lanes"])
+                if figures["run"]:
+                    runs[contexts, way].append(figures["run"])
     for contexts in options.contexts:
         print(f"{contexts} context{'s' * (contexts > 1)}")
         heads = (
@@ -235,7 +237,7 @@ def main() -> None:
         )
         print(f"  {'':28} {heads}")
         for way in WAYS:
-            rates, submits, polls, called, read = (list(it) for it in zip(*lanes[contexts, way], strict=True))
+            rates, submits, polls, called, read = (list(column) for column in zip(*lanes[contexts, way], strict=True))
             calls = f"{called[0]:.3g} + {read[0]:.0f}"
             spent = f"{median(submits):.1f} + {median(polls):.1f}"
             whole = runs.get((contexts, way))
@@ -247,7 +249,7 @@ def main() -> None:
 
 
 def end() -> NoReturn:
-    """Plans with host code now and then crash while Python ends."""
+    """Exit at once: plans with host code sometimes crash while Python ends."""
     sys.stdout.flush()
     os._exit(0)
 

@@ -13,6 +13,7 @@ _LOCALHOST = "127.0.0.1"
 _ADDRESS = re.compile(r"(?:(?P<host>[\w.-]*|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):)?(?P<port>\d{1,5})")
 SECOND_NS = 1_000_000_000
 MILLISECOND_NS = 1_000_000
+NEVER = 1 << 62  # ns: an instant after the end of every run
 _DURATION_NS = {
     "ns": 1,
     "us": 1_000,

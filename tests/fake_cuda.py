@@ -1,4 +1,4 @@
-"""A CUDA runtime of names and numbers, for code that puts work on one stream: calls are noted, events tell its time."""
+"""A CUDA runtime of names and numbers: it notes calls and captures, and events tell the time of its clock."""
 
 from __future__ import annotations
 
@@ -9,19 +9,32 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.errors import CudaError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pytest
+
+_STEPS = ("EventQuery", "EventElapsedTime", "EventRecordWithFlags", "StreamWaitEvent", "MemcpyAsync", "GraphLaunch")
+_MAKES = ("cudaStreamCreate", "cudaEventCreate", "cudaMalloc", "cudaHostAlloc", "cudaGraphInstantiate")
+_FREES = ("cudaStreamDestroy", "cudaEventDestroy", "cudaFree", "cudaFreeHost", "cudaGraphExecDestroy")
 
 
 class FakeCuda:
-    """`calls`: names, in order. `work_ns`: how long a launch or an enqueue takes on its clock. `captures`: whether it
-    lets work be captured. `alive`: handles made and not destroyed."""
+    """Work is done at once.
+
+    calls: names of the calls outside captures, in order.
+    graphs: of each capture, its calls and their arguments.
+    alive: handles made and not destroyed.
+    captures: whether captures may begin.
+    most_graphs: captures beyond this number are refused at their end.
+    work_ns: how long a launch or `work` takes on the clock `now_ns`.
+    """
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.graphs: list[list[tuple[str, tuple[Any, ...]]]] = []
         self.alive: set[int] = set()
-        self.work_ns = 0
-        self.captures = True
-        self.now_ns = 0
+        self.captures, self.most_graphs = True, 1 << 20
+        self.now_ns = self.work_ns = 0
         self.capturing = False
         self._handles = itertools.count(256, 256)
         self._stamps: dict[int, int] = {}
@@ -41,16 +54,18 @@ class FakeCuda:
         return self._stamps[end.handle] - self._stamps[start.handle]
 
     def call(self, name: str, *arguments: Any) -> Any:
+        """A checked call: its value."""
         self.calls.append(name)
-        if name.startswith(("cudaStreamCreate", "cudaEventCreate", "cudaMalloc", "cudaGraphInstantiate")):
+        if name.startswith(_MAKES):
             handle = next(self._handles)
             self.alive.add(handle)
             return handle
-        if name in ("cudaStreamDestroy", "cudaEventDestroy", "cudaFree", "cudaGraphExecDestroy"):
+        if name in _FREES:
             self.alive.remove(arguments[0])
         elif name == "cudaStreamBeginCapture":
             if not self.captures:
                 raise CudaError(name, "cudaErrorStreamCaptureUnsupported", "operation not permitted")
+            self.graphs.append([])
             self.capturing = True
         elif name == "cudaEventRecord":
             self._stamps[arguments[0]] = self.now_ns
@@ -58,15 +73,30 @@ class FakeCuda:
             self.work()
         return None
 
+    def step(self, name: str) -> Callable[..., tuple[Any, ...]]:
+        """A function of the runtime, which returns its status first. Within a capture it is of the graph."""
+
+        def function(*arguments: Any) -> tuple[Any, ...]:
+            if self.capturing:
+                self.graphs[-1].append((name, arguments))
+            else:
+                self.calls.append(name)
+            return (0, 0.001) if name == "cudaEventElapsedTime" else (0,)
+
+        function.__name__ = name
+        return function
+
     def runtime(self) -> Any:
         def end_capture(_: Any) -> tuple[int, int]:
             self.capturing = False
-            return 0, 1
+            return (0, 1) if len(self.graphs) <= self.most_graphs else (900, 0)
 
         return SimpleNamespace(
+            **{f"cuda{name}": self.step(f"cuda{name}") for name in _STEPS},
             cudaStreamNonBlocking=1,
             cudaEventBlockingSync=1,
-            cudaMemcpyKind=SimpleNamespace(cudaMemcpyHostToDevice=1),
+            cudaError_t=SimpleNamespace(cudaErrorNotReady=600),
+            cudaMemcpyKind=SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2),
             cudaStreamCaptureMode=SimpleNamespace(cudaStreamCaptureModeThreadLocal=1),
             cudaStreamEndCapture=end_capture,
             cudaGetLastError=lambda: (0,),

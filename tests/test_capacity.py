@@ -254,7 +254,7 @@ def test_the_candidate_with_the_most_inferences_is_chosen(rig: Rig) -> None:
 def test_a_candidate_that_does_not_open_costs_the_others_nothing(rig: Rig) -> None:
     """It is kept with its sentence. What is wrong with all of them is the command's."""
     result, _ = _found(_wanted(f"{RANDOM},slow_lane=1:1", contexts=(1, 2)), rig)
-    assert "there is no lane 1 to be slow" in (result.candidates[0].failure or "")
+    assert "slow_lane 1 is not a lane" in (result.candidates[0].failure or "")
     assert result.best is result.candidates[1]
     with pytest.raises(UsageError, match=r"there is no plan nowhere\.plan"), Rig(Heard(), close) as another:
         _found(_wanted("nowhere.plan", contexts=(1, 2)), another)

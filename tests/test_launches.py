@@ -1,16 +1,17 @@
-"""Several requests to one launch: what the scheduler makes of them, and what a lane calls for each."""
+"""Several requests of one launch: how the scheduler counts them, and the CUDA calls of a lane."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
+from fake_cuda import FakeCuda
 
-from loadtrt.cuda.buffer_set import LanePart
-from loadtrt.cuda.lane import COPIED_TOGETHER_BYTES, MOST_GRAPHS, Lane
-from loadtrt.cuda.stream import Stream
+from loadtrt.cuda.lane import Lane, LanePart
+from loadtrt.cuda.program import COPIED_TOGETHER_BYTES, MOST_GRAPHS
+from loadtrt.cuda.stream import Graph, Stream
 from loadtrt.engines.cuda_engine import TensorRTEngine
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import parse_simulation
@@ -20,12 +21,9 @@ from loadtrt.lanes.scheduler import Load, Stop, drive
 from loadtrt.load.tensors import TensorSpec
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 class Launching(SimulatedEngine):
-    """A simulated engine whose every submit is of `per_launch` requests, with the input sets that follow in turn."""
+    """A simulated engine with `per_launch` requests of each submit, with the input sets that follow in turn."""
 
     def __init__(self, per_launch: int, contexts: int, buffers: int, input_sets: int) -> None:
         simulation = parse_simulation("service=1ms,clock=virtual", 1)
@@ -78,8 +76,8 @@ async def test_a_launch_is_sent_when_the_one_before_has_finished(per_launch: int
 
 
 @pytest.mark.anyio
-async def test_what_is_in_flight_of_a_launch_at_the_end_is_unserved() -> None:
-    """A stopped run owes whole launches; those of them that did not finish are in the record as unserved."""
+async def test_requests_of_a_launch_in_flight_at_the_end_are_unserved() -> None:
+    """Whole launches are submitted; their requests that have not finished are recorded as unserved."""
     engine = Launching(4, 1, 2, input_sets=4)
     recorder = Recorder(1, engine.now_ns())
     load = Load(None, least_ns=10 * MILLISECOND_NS, drain_ns=2 * MILLISECOND_NS, order=range(4))
@@ -90,76 +88,21 @@ async def test_what_is_in_flight_of_a_launch_at_the_end_is_unserved() -> None:
     assert driven.end_ns - driven.start_ns < SECOND_NS
 
 
-class Cuda:
-    """A CUDA runtime whose work is done at once: it counts the calls that are made outside captures."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.capturing: list[tuple[str, tuple[Any, ...]]] | None = None
-        self.graphs: list[list[tuple[str, tuple[Any, ...]]]] = []
-        self._handles = iter(range(1, 1 << 20))
-
-    def call(self, name: str, *arguments: Any) -> Any:
-        status, *values = getattr(self, name)(*arguments) if name.startswith("cudaGraphI") else (0, next(self._handles))
-        if name == "cudaStreamBeginCapture":
-            self.capturing = []
-        elif name == "cudaStreamEndCapture":
-            raise AssertionError
-        assert status == 0
-        return values[0]
-
-    def end_capture(self, _: Any) -> tuple[int, int]:
-        assert self.capturing is not None
-        self.graphs.append(self.capturing)
-        self.capturing = None
-        return 0, len(self.graphs) - 1
-
-    def step(self, name: str) -> Callable[..., tuple[Any, ...]]:
-        def function(*arguments: Any) -> tuple[Any, ...]:
-            if self.capturing is None:
-                self.calls.append(name)
-            else:
-                self.capturing.append((name, arguments))
-            return (0, 0.001) if name == "cudaEventElapsedTime" else (0,)
-
-        function.__name__ = name
-        return function
-
-    def cudaGraphInstantiate(self, graph: int, _: int) -> tuple[int, int]:  # noqa: N802  # CUDA's own name
-        return 0, graph
-
-    def runtime(self) -> Any:
-        names = ("EventQuery", "EventElapsedTime", "EventRecordWithFlags", "StreamWaitEvent", "MemcpyAsync")
-        steps = {f"cuda{name}": self.step(f"cuda{name}") for name in (*names, "GraphLaunch")}
-        return SimpleNamespace(
-            **steps,
-            cudaStreamNonBlocking=1,
-            cudaError_t=SimpleNamespace(cudaErrorNotReady=600),
-            cudaMemcpyKind=SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2),
-            cudaStreamCaptureMode=SimpleNamespace(cudaStreamCaptureModeThreadLocal=1),
-            cudaStreamEndCapture=self.end_capture,
-            cudaGetLastError=lambda: (0,),
-            cudaGraphDestroy=lambda _: (0,),
-        )
-
-
 @pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
-    fake = Cuda()
-    for module in ("cuda.lane", "cuda.buffer_set", "cuda.stream", "cuda.memory"):
-        for name, stand_in in (("call", fake.call), ("cudart", fake.runtime)):
-            monkeypatch.setattr(f"loadtrt.{module}.{name}", stand_in, raising=False)
+def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    fake = FakeCuda()
+    fake.install(monkeypatch, "cuda.lane", "cuda.stream", "cuda.memory")
     return fake
 
 
 def _lane(
-    cuda: Cuda, nbytes: int, *, refuse: bool = False, buffers: int = 2, addresses: Any = None, **options: Any
+    cuda: FakeCuda, nbytes: int, *, refuse: bool = False, buffers: int = 2, addresses: Any = None, **options: Any
 ) -> Lane:
     tensors = [TensorSpec("x", True, "uint8", (nbytes,), nbytes), TensorSpec("y", False, "uint8", (8,), 8)]
     enqueued = cuda.step("enqueue")
 
     def enqueue(stream: int) -> bool:
-        if refuse and cuda.capturing is not None:
+        if refuse and cuda.capturing:
             return False
         enqueued(stream)
         return True
@@ -181,21 +124,21 @@ CLOCK: Any = SimpleNamespace(anchor=1, anchor_ns=0, host_ns_per_ms=1e6)
 
 
 @pytest.mark.parametrize("per_launch", [1, 4])
-def test_small_requests_are_one_launch(cuda: Cuda, per_launch: int) -> None:
-    """One CUDA call submits them all, copies too; each then takes a query and four event reads."""
+def test_small_requests_are_one_launch(cuda: FakeCuda, per_launch: int) -> None:
+    """One CUDA call submits all requests, copies included; each then takes a query and four reads of events."""
     lane = _lane(cuda, 1024, per_launch=per_launch)
     assert lane.graph_refusal == ""
     lane.submit(0)
     assert cuda.calls == ["cudaGraphLaunch"]
     cuda.calls.clear()
     finished = [lane.poll(CLOCK) for _ in range(per_launch)]
-    assert [it.buffer for it in finished if it] == list(range(per_launch))
+    assert [request.buffer for request in finished if request] == list(range(per_launch))
     assert cuda.calls == ["cudaEventQuery", *["cudaEventElapsedTime"] * 4] * per_launch
     assert lane.poll(CLOCK) is None
 
 
 @pytest.mark.parametrize("per_launch", [1, 2])
-def test_each_input_set_has_a_graph_that_copies_it(cuda: Cuda, per_launch: int) -> None:
+def test_each_input_set_has_a_graph_that_copies_it(cuda: FakeCuda, per_launch: int) -> None:
     """Two slots × three input sets: six graphs, each with its set and those that follow in turn; inputs of a launch
     first, then its computes, then its outputs, each request with its own events."""
     _lane(cuda, 1024, per_launch=per_launch)
@@ -212,19 +155,19 @@ def test_each_input_set_has_a_graph_that_copies_it(cuda: Cuda, per_launch: int) 
 
 @pytest.mark.parametrize("buffers", [2, 3])
 @pytest.mark.parametrize("per_launch", [1, 2])
-def test_compute_waits_for_the_compute_before(cuda: Cuda, buffers: int, per_launch: int) -> None:
+def test_compute_waits_for_the_compute_before(cuda: FakeCuda, buffers: int, per_launch: int) -> None:
     """A slot's graphs wait for the end of the last request's compute in the slot before, the first one's for the last
     slot's, right before their own compute starts."""
     lane = _lane(cuda, 1024, per_launch=per_launch, buffers=buffers)
     for number, graph in enumerate(cuda.graphs):
         slot = number // 3
         (at,) = [place for place, (name, _) in enumerate(graph) if name == "cudaStreamWaitEvent"]
-        assert graph[at][1][1] == lane._slots[slot - 1].sets[-1].end
-        assert graph[at + 1][1][0] == lane._slots[slot].sets[0].start
+        assert graph[at][1][1] == lane._sets[slot * per_launch - 1].end
+        assert graph[at + 1][1][0] == lane._sets[slot * per_launch].start
 
 
-def test_buffer_sets_are_taken_and_found_in_turn(cuda: Cuda) -> None:
-    """0, 1, 2, 3, 0, …: with two to a launch a submit takes two, and each is found once."""
+def test_buffer_sets_are_used_and_polled_in_turn(cuda: FakeCuda) -> None:
+    """0, 1, 2, 3, 0, …: with two requests of a launch a submit takes two sets, and each is polled once."""
     lane = _lane(cuda, 1024, per_launch=2)
     found: list[int] = []
     for number in range(6):
@@ -234,7 +177,7 @@ def test_buffer_sets_are_taken_and_found_in_turn(cuda: Cuda) -> None:
     assert lane.poll(CLOCK) is None
 
 
-def test_large_inputs_are_copied_by_calls_of_their_own(cuda: Cuda) -> None:
+def test_large_inputs_are_copied_by_calls_of_their_own(cuda: FakeCuda) -> None:
     """Record, copy, record, launch, wait, copy, record; the graph waits for its copy, and its stream for the compute
     before."""
     lane = _lane(cuda, COPIED_TOGETHER_BYTES + 1)
@@ -244,16 +187,8 @@ def test_large_inputs_are_copied_by_calls_of_their_own(cuda: Cuda) -> None:
     assert [[name for name, _ in graph] for graph in cuda.graphs] == [[wait, record, "enqueue", record]] * 2
 
 
-@pytest.mark.parametrize(("lanes", "waits"), [(1, 1), (4, 1), (5, 0)])
-def test_slots_have_streams_as_far_as_queues_go(cuda: Cuda, lanes: int, waits: int) -> None:
-    """Two slots a lane in up to four lanes overlap, ordered by an event; beyond, a lane's one stream orders them."""
-    lane = _lane(cuda, 1024, lanes=lanes)
-    assert all([name for name, _ in graph].count("cudaStreamWaitEvent") == waits for graph in cuda.graphs)
-    assert len({slot.compute.handle for slot in lane._slots}) == 1 + waits
-
-
-def test_without_copies_one_stream_is_enough(cuda: Cuda) -> None:
-    """A launch and nothing else; the stream's order keeps requests of a context apart."""
+def test_without_copies_one_stream_is_enough(cuda: FakeCuda) -> None:
+    """A request is one launch; the order of the stream keeps requests of a context apart."""
     lane = _lane(cuda, 1 << 20, copies=False)
     lane.submit(0)
     lane.submit(1)
@@ -263,8 +198,8 @@ def test_without_copies_one_stream_is_enough(cuda: Cuda) -> None:
     ] * 2
 
 
-def test_a_refused_capture_runs_plainly(cuda: Cuda) -> None:
-    """The same steps, called one by one, several requests' in a row."""
+def test_a_refused_capture_runs_plainly(cuda: FakeCuda) -> None:
+    """The same steps are called one by one, for all requests of the launch."""
     lane = _lane(cuda, 1024, refuse=True, per_launch=2)
     assert "capture refused" in lane.graph_refusal
     lane.submit(0)
@@ -273,45 +208,35 @@ def test_a_refused_capture_runs_plainly(cuda: Cuda) -> None:
     assert "cudaGraphLaunch" not in cuda.calls
 
 
-def test_a_capture_that_is_refused_half_way_leaves_no_graph(cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All slots run plainly then, and graphs that were made are given back."""
-    captured, destroyed = cuda.end_capture, []
-
-    def refused(stream: int) -> tuple[int, int]:
-        status, graph = captured(stream)
-        return (900, 0) if graph >= 4 else (status, graph)
-
-    call = cuda.call
-    monkeypatch.setattr(cuda, "end_capture", refused)
-    monkeypatch.setattr(
-        cuda, "call", lambda name, *given: destroyed.append(name) if "ExecDestroy" in name else call(name, *given)
-    )
-    for module in ("cuda.lane", "cuda.buffer_set", "cuda.stream"):
-        monkeypatch.setattr(f"loadtrt.{module}.call", cuda.call, raising=False)
+def test_a_capture_that_is_refused_half_way_leaves_no_graph(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All slots run plainly then, and graphs that were captured are destroyed."""
+    cuda.most_graphs = 4
+    destroyed: list[int] = []
+    monkeypatch.setattr(Graph, "close", lambda graph: destroyed.append(graph.handle))
     lane = _lane(cuda, 1024)
     assert "capture refused" in lane.graph_refusal
-    assert len(destroyed) == 4
+    assert len(set(destroyed)) == 4
     for _ in range(2):
         lane.submit(0)
     assert "cudaGraphLaunch" not in cuda.calls
 
 
-@pytest.mark.parametrize(("per_launch", "nbytes", "told"), [(1, 1024, 0), (4, 1024, 1), (4, 1 << 20, 0)])
-def test_who_reads_of_d2h_is_told_what_is_in_it(cuda: Cuda, per_launch: int, nbytes: int, told: int) -> None:
-    """Outputs that wait for the launch's other computes; large ones have a stream of their own, and do not."""
+@pytest.mark.parametrize(("per_launch", "nbytes", "notes"), [(1, 1024, 0), (4, 1024, 1), (4, 1 << 20, 0)])
+def test_a_note_says_what_d2h_includes(cuda: FakeCuda, per_launch: int, nbytes: int, notes: int) -> None:
+    """Outputs wait for the launch's other computes; with large inputs they have a stream of their own, and do not."""
     engine = TensorRTEngine.__new__(TensorRTEngine)  # without a plan
     engine.per_launch, engine._lanes = per_launch, [_lane(cuda, nbytes, per_launch=per_launch)]
-    assert len([note for note in engine._notes() if "d2h includes waiting" in note]) == told
+    assert len([note for note in engine._notes() if "d2h includes waiting" in note]) == notes
 
 
-def test_many_input_sets_are_copied_by_calls(cuda: Cuda) -> None:
-    """A graph for each buffer set and input set as long as these are few."""
+def test_many_input_sets_are_copied_by_calls(cuda: FakeCuda) -> None:
+    """A graph for each slot and input set only where these are few."""
     addresses = [{"x": number} for number in range(MOST_GRAPHS // 2 + 1)]
     _lane(cuda, 1024, addresses=addresses)
     assert len(cuda.graphs) == 2
 
 
-def test_a_full_lane_takes_no_more(cuda: Cuda) -> None:
+def test_a_full_lane_takes_no_more(cuda: FakeCuda) -> None:
     """Two submits fill both slots; a third is refused before anything is called."""
     lane = _lane(cuda, 1024, per_launch=3)
     lane.submit(0)
@@ -322,7 +247,7 @@ def test_a_full_lane_takes_no_more(cuda: Cuda) -> None:
     assert cuda.calls == []
 
 
-def test_a_failed_device_is_told_by_the_poll(cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_poll_raises_the_error_of_a_failed_device(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bad status of the query, or of an event's reading, is a CudaError of its name."""
     lane = _lane(cuda, 1024)
     lane.submit(0)

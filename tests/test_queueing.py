@@ -44,7 +44,7 @@ def clock(anyio_backend_name: str) -> ClockName:
 
 
 class Watched(SimulatedEngine):
-    """A simulated engine that remembers what it was asked and what it answered, beside any record."""
+    """A simulated engine that keeps its submits and completions, apart from any record."""
 
     def __init__(self, simulation: Simulation, contexts: int, buffers: int) -> None:
         super().__init__(simulation, contexts=contexts, buffers=buffers)
@@ -57,9 +57,9 @@ class Watched(SimulatedEngine):
         self.submits += 1
 
     async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:
-        found = await super().wait(until_ns, soon=soon)
-        self.completions.extend(found)
-        return found
+        completions = await super().wait(until_ns, soon=soon)
+        self.completions.extend(completions)
+        return completions
 
 
 async def run(
@@ -95,7 +95,7 @@ def kiefer_wolfowitz(due: Sequence[int], service: Iterator[int], servers: int) -
     for instant, following in itertools.pairwise([*due, due[-1]]):
         waits.append(work[0])
         work[0] += next(service)
-        work = sorted(max(0, each - (following - instant)) for each in work)
+        work = sorted(max(0, remaining - (following - instant)) for remaining in work)
     return waits
 
 
@@ -216,7 +216,7 @@ def batch_means(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     ],
 )
 async def test_mean_waits_are_those_of_theory(servers: int, distribution: Any, wait: Any) -> None:
-    """The mean of queue, in units of S, lies within the batch-means interval, which is narrow enough to tell."""
+    """The mean queueing delay, in units of S, is within the batch-means interval, which is narrow."""
     rho = 0.7
     due = poisson(rho * servers * 1000, 100_000, seed=11)
     records, _, _, _ = await run(due, contexts=servers, clock="virtual", service_ns=MS, distribution=distribution)
@@ -237,10 +237,10 @@ async def test_processor_sharing_is_insensitive_to_the_distribution(law: dict[st
 # --- a stall
 
 
-async def test_a_stall_is_seen_by_all_who_come_in_it(clock: ClockName) -> None:
+async def test_all_requests_due_in_a_stall_are_late(clock: ClockName) -> None:
     """At λ = 200/s a stall of 1 s makes λ·1 s = 200 requests late, by up to the whole second.
 
-    The request due as it begins has latency 1 s + S; those due later have less to wait; lateness is none of it.
+    The request due as it begins has latency 1 s + S; those due later wait for less. None of it is lateness.
     """
     due = due_instants(Constant(), 200, 10 * SECOND_NS, 0, 1)
     stall = (SECOND_NS, 5 * SECOND_NS)
@@ -254,7 +254,7 @@ async def test_a_stall_is_seen_by_all_who_come_in_it(clock: ClockName) -> None:
 
 
 async def test_a_closed_loop_sees_a_stall_once(clock: ClockName) -> None:
-    """Coordinated omission: who waits for an answer before asking again is late once a lane, however long it is."""
+    """Coordinated omission: a client that waits for an answer before it sends again sees one late request a lane."""
     stall = (SECOND_NS, 5 * SECOND_NS + 1)
     records, _, _, _ = await run(None, contexts=2, clock=clock, service_ns=5 * MS, stall=stall, least_ns=10 * SECOND_NS)
     latency = records.completed - records.due

@@ -1,4 +1,4 @@
-"""A fleet's model obeys queueing theory: closed forms, recursions, and the simulated engine itself."""
+"""The model of a fleet obeys queueing theory: closed forms, recursions, and the simulated engine."""
 
 from __future__ import annotations
 
@@ -47,24 +47,29 @@ def servers(count: int, work: Work = exponential, buffers: int = 1) -> Station:
 
 
 def replications(
-    each: Station, rate: float, *, gpus: int = 1, routing: Routing | None = None, count: int = 40_000
+    gpu_model: Station, rate: float, *, gpus: int = 1, routing: Routing | None = None, count: int = 40_000
 ) -> list[Floats]:
-    """Latencies in s of 20 simulations, without their first quarter. rate: of each GPU; routing: to one of `gpus`, None
-    for all of them together."""
+    """Latencies in s of 20 simulations, without their first quarter.
+
+    rate: requests a second of each GPU.
+    routing: how a request's GPU is chosen; None: one queue for all GPUs.
+    """
     found = []
     for seed in range(20):
         random = np.random.default_rng([seed, 1])
         demand = steady_demand(rate * gpus)
         due = demand.due_at_gpu(routing or "least-outstanding", gpus, count, random)
-        done = completions(due.tolist(), each.work(random.random(count)).tolist(), each, 1 if routing else gpus)
+        done = completions(
+            due.tolist(), gpu_model.work(random.random(count)).tolist(), gpu_model, 1 if routing else gpus
+        )
         found.append((np.array(done) - due)[count // 4 :])
     return found
 
 
-def assert_law(found: Sequence[Floats], of: Callable[[Floats], float], law: float) -> None:
+def assert_law(found: Sequence[Floats], statistic: Callable[[Floats], float], law: float) -> None:
     """The law lies within the 99.9 % interval of the mean over the replications (t of 19 degrees: 3.88), and that is
-    narrow enough to tell: 10 %."""
-    values = np.array([of(each) for each in found])
+    narrow enough: 10 %."""
+    values = np.array([statistic(latencies) for latencies in found])
     half = 3.88 * float(values.std(ddof=1)) / math.sqrt(len(values))
     assert half < 0.1 * law
     assert abs(float(values.mean()) - law) < half
@@ -90,7 +95,7 @@ def test_erlang_c_is_the_sum_that_defines_it(count: int, load: float) -> None:
 
 
 def test_erlang_c_at_the_edges() -> None:
-    """Nobody waits without load, everybody at saturation; ten thousand servers are no trouble."""
+    """No request waits without load, all wait at saturation; ten thousand servers work, too."""
     assert erlang_c(3, 0.0) == 0
     assert erlang_c(3, 3.0) == erlang_c(3, 5.0) == 1
     assert 0 < erlang_c(10_000, 9_900.0) < 1
@@ -144,7 +149,7 @@ def test_independent_servers_with_exponential_work_are_m_m_c(count: int, load: f
 
 @pytest.mark.parametrize("work", [exponential, constant, two_kinds])
 def test_a_shared_device_is_processor_sharing(work: Work) -> None:
-    """X(n) = μ with a context for everybody: mean latency 1 / (μ − λ), whatever the law of work (Sakata, 1971)."""
+    """X(n) = μ with a context for each request: mean latency 1 / (μ − λ), whatever the law of work (Sakata, 1971)."""
     shared = station(100, 1, lambda _: 1.0, work)
     assert_law(replications(shared, 0.6, count=15_000), mean, 1 / (1 - 0.6))
 
@@ -197,7 +202,7 @@ def test_the_fewer_outstanding_the_better() -> None:
     together = markov_quantile(0.99, waiting, 1.0)
     ways: tuple[Routing | None, ...] = (None, "round-robin", "random")
     fewest, turns, dice = (replications(servers(1), 0.85, gpus=4, routing=way, count=15_000) for way in ways)
-    p99 = [float(np.mean([np.quantile(each, 0.99) for each in found])) for found in (fewest, turns, dice)]
+    p99 = [float(np.mean([np.quantile(latencies, 0.99) for latencies in found])) for found in (fewest, turns, dice)]
     assert together < p99[0] < p99[1] < p99[2]
 
 
@@ -209,25 +214,25 @@ def test_one_lane_is_the_lindley_recursion() -> None:
     random = np.random.default_rng(4)
     due, work = np.cumsum(random.exponential(1 / 0.9, 3000)), random.lognormal(-0.5, 1.0, 3000)
     wait, expected = 0.0, []
-    for gap, each in zip([*np.diff(due), 0.0], work, strict=True):
-        expected.append(wait + each)
-        wait = max(0.0, wait + each - gap)
+    for gap, service in zip([*np.diff(due), 0.0], work, strict=True):
+        expected.append(wait + service)
+        wait = max(0.0, wait + service - gap)
     for buffers in (1, 3):
         done = completions(due.tolist(), work.tolist(), servers(1, buffers=buffers))
         assert np.array(done) - due == pytest.approx(np.array(expected), abs=1e-6)
 
 
-def by_hand(due: Floats, work: Floats, each: Station, gpus: int) -> list[float]:
-    """The same queue, slowly: at each event all remaining work is brought up to date, nothing is kept in heaps."""
+def by_hand(due: Floats, work: Floats, gpu_model: Station, gpus: int) -> list[float]:
+    """The same queue, slowly: each event updates all remaining work, without heaps."""
     done, remaining = [math.inf] * len(due), work.tolist()
-    lanes: list[list[list[int]]] = [[[] for _ in range(each.contexts)] for _ in range(gpus)]
+    lanes: list[list[list[int]]] = [[[] for _ in range(gpu_model.contexts)] for _ in range(gpus)]
     waiting: list[list[int]] = [[] for _ in range(gpus)]
-    since, turn, arrived, now = list(range(gpus)), max(gpus, each.contexts), 0, 0.0
-    lane_since = [list(range(each.contexts)) for _ in range(gpus)]
+    since, turn, arrived, now = list(range(gpus)), max(gpus, gpu_model.contexts), 0, 0.0
+    lane_since = [list(range(gpu_model.contexts)) for _ in range(gpus)]
 
     def speed(gpu: int) -> float:
         busy = sum(map(bool, lanes[gpu]))
-        return each.speeds[busy][sum(map(len, lanes[gpu]))] if busy else 0.0
+        return gpu_model.speeds[busy][sum(map(len, lanes[gpu]))] if busy else 0.0
 
     while arrived < len(due) or any(lane for gpu in lanes for lane in gpu):
         ends = [
@@ -252,9 +257,9 @@ def by_hand(due: Floats, work: Floats, each: Station, gpus: int) -> list[float]:
             place = next(place for place, lane in enumerate(lanes[finished]) if lane is its_lane)
             lane_since[finished][place] = turn
         since[finished] = turn
-        while waiting[finished] and sum(map(len, lanes[finished])) < each.in_flight:
+        while waiting[finished] and sum(map(len, lanes[finished])) < gpu_model.in_flight:
             mine, stamps = lanes[finished], lane_since[finished]
-            place = min(range(each.contexts), key=lambda lane: (len(mine[lane]), stamps[lane]))
+            place = min(range(gpu_model.contexts), key=lambda lane: (len(mine[lane]), stamps[lane]))
             mine[place].append(waiting[finished].pop(0))
             stamps[place] = turn
     return done
@@ -268,11 +273,11 @@ def test_events_are_those_of_a_simulation_by_hand(seed: int, gpus: int, contexts
     speeds = dict(
         zip(range(1, contexts * buffers + 1), np.cumsum(random.uniform(0.2, 1, contexts * buffers)), strict=True)
     )
-    each = station(contexts, buffers, lambda n: float(speeds[n]), exponential)
-    rate = 1.05 * gpus * each.most_per_s
+    gpu_model = station(contexts, buffers, lambda n: float(speeds[n]), exponential)
+    rate = 1.05 * gpus * gpu_model.most_per_s
     due, work = np.cumsum(random.exponential(1 / rate, 250)), random.exponential(1.0, 250)
-    done = completions(due.tolist(), work.tolist(), each, gpus)
-    assert done == pytest.approx(by_hand(due, work, each, gpus), abs=1e-7)
+    done = completions(due.tolist(), work.tolist(), gpu_model, gpus)
+    assert done == pytest.approx(by_hand(due, work, gpu_model, gpus), abs=1e-7)
 
 
 @pytest.mark.anyio
@@ -296,9 +301,9 @@ async def test_the_model_is_the_simulated_engine(contention: float, buffers: int
     records = recorder.records
     found = np.sort(records.completed) - recorder.start_ns
     times = itertools.islice(simulation.service_times(1), count)
-    works = [each / simulation.service_ns for each in times]
-    each = station(contexts, buffers, throughput, exponential)
-    done = np.sort(completions((due / SECOND_NS).tolist(), works, each)) * SECOND_NS
+    works = [time / simulation.service_ns for time in times]
+    gpu_model = station(contexts, buffers, throughput, exponential)
+    done = np.sort(completions((due / SECOND_NS).tolist(), works, gpu_model)) * SECOND_NS
     assert len(found) == count
     assert np.abs(found - done).max() < count  # a nanosecond an event
 
@@ -333,7 +338,7 @@ def test_throughput_between_measurements_is_exact_where_contention_alone_slows()
 def test_no_request_is_faster_than_one_alone() -> None:
     """X measured in full lanes, whose copies overlap computing: a lone request still takes `alone_s`, and a lane with
     two is as fast as was measured."""
-    each = station(2, 2, lambda lanes: 150.0 * min(lanes, 2), exponential, alone_s=0.01)
-    assert each.alone_s == 0.01
-    assert (each.speeds[1][2], each.speeds[2][2], each.speeds[2][4]) == (150.0, 100.0, 150.0)
-    assert each.most_per_s == 300.0
+    gpu_model = station(2, 2, lambda lanes: 150.0 * min(lanes, 2), exponential, alone_s=0.01)
+    assert gpu_model.alone_s == 0.01
+    assert (gpu_model.speeds[1][2], gpu_model.speeds[2][2], gpu_model.speeds[2][4]) == (150.0, 100.0, 150.0)
+    assert gpu_model.most_per_s == 300.0

@@ -226,8 +226,8 @@ def test_a_point_that_fails_is_kept_with_its_sentence(tmp_path: Path) -> None:
     found = read_result(SweepResult, file)
     assert done.returncode == 0
     assert [point.failure is None for point in found.points] == [False, True]
-    assert "there is no lane 1 to be slow" in (found.points[0].failure or "")
-    assert "there is no lane 1 to be slow" in " ".join(done.stdout.split())
+    assert "slow_lane 1 is not a lane" in (found.points[0].failure or "")
+    assert "slow_lane 1 is not a lane" in " ".join(done.stdout.split())
 
 
 def test_a_finished_point_is_not_measured_again(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""TensorRT lanes as the scheduler meets them, waiting by spinning and by sleeping; lanes and clock are not real.
+"""How TensorRT's engine waits, by spinning and by sleeping, with fake lanes and a fake clock.
 
-Lanes are first come, first served and independent; a look at the clock takes 0.5 µs, an enqueue 10 µs, and a sleep is
+Lanes are first come, first served and independent. A look at the clock takes 0.5 µs, an enqueue 10 µs, and a sleep is
 3 µs too long.
 """
 
@@ -15,11 +15,13 @@ import pytest
 
 from loadtrt.engines import cuda_engine
 from loadtrt.engines.cuda_engine import TensorRTEngine
-from loadtrt.engines.looks import Looks
+from loadtrt.engines.engine import Completion
+from loadtrt.engines.waiting import LEAST_NS, Looks
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.records.records import DROPPED, OK, UNSERVED
 from loadtrt.units import MILLISECOND_NS as MS
+from loadtrt.units import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -209,3 +211,47 @@ async def test_cancelling_loses_nothing_that_was_found(device: Device, wait: str
     assert scope.cancelled_caught
     assert recorder.by_status[OK] == polled
     assert recorder.by_status[UNSERVED] <= 2
+
+
+# --- when a wait that sleeps looks
+
+
+def test_the_usual_time_rises_slowly_and_falls_at_once() -> None:
+    """u ← min(t, u + (t − u) / 8): after 40 requests of eight times the time within a percent of that, after one again
+    as short as before there."""
+    looks = Looks(1)
+    for number in range(40):
+        looks.sent(0, number * 10**9, 1)
+        looks.looked(number * 10**9 + 800_000, [Completion(0, 0, number * 10**9 + 800_000, 0, 0, 0)])
+    assert looks.usual_ns == 800_000
+    looks.sent(0, 10**12, 1)
+    looks.looked(10**12 + 100_000, [Completion(0, 0, 10**12 + 100_000, 0, 0, 0)])
+    assert looks.usual_ns == 100_000
+    for number in range(40):
+        begun = 2 * 10**12 + number * 10**9
+        looks.sent(0, begun, 1)
+        looks.looked(begun + 800_000, [Completion(0, 0, begun + 800_000, 0, 0, 0)])
+    assert looks.usual_ns == pytest.approx(800_000, rel=0.01)
+
+
+def test_what_waited_behind_another_counts_from_that_ones_end() -> None:
+    """Two sent at once on a lane, 1 ms each: u stays 1 ms, and the second is looked for 1 ms after the first ended."""
+    looks = Looks(1)
+    looks.sent(0, 0, 2)
+    looks.looked(1_000_000, [Completion(0, 0, 1_000_000, 0, 0, 0)])
+    assert (looks.usual_ns, looks.next_ns) == (1_000_000, 2_000_000)
+    looks.looked(2_000_000, [Completion(0, 1, 2_000_000, 0, 0, 0)])
+    assert (looks.usual_ns, looks.next_ns) == (1_000_000, NEVER)
+
+
+def test_nothing_in_flight_asks_for_no_look() -> None:
+    """NEVER at first, and again after the last of a launch of several was found; the first of all is looked for at
+    once, and then every LEAST_NS."""
+    looks = Looks(2)
+    assert looks.next_ns == NEVER
+    looks.sent(1, 1_000, 2)
+    assert looks.next_ns == 1_000
+    looks.looked(1_000, [])
+    assert looks.next_ns == 1_000 + LEAST_NS
+    looks.looked(60_000, [Completion(1, 0, 50_000, 0, 0, 0), Completion(1, 1, 55_000, 0, 0, 0)])
+    assert looks.next_ns == NEVER

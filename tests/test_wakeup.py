@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from loadtrt.engines.wakeup import Wakeup
+from loadtrt.engines.waiting import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,1 +1,1 @@
-"""The only code that calls CUDA. Everything is imported lazily: a machine without CUDA never pays for it."""
+"""The only code that calls CUDA. Its modules import the bindings on first use, so that no machine needs CUDA."""

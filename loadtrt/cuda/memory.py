@@ -1,16 +1,24 @@
-"""Device memory and pinned host memory, freed by their owners."""
+"""Device memory and pinned host memory, and the buffer set of a request: freed by their owners."""
 
 from __future__ import annotations
 
 import ctypes
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.cuda.runtime import call
+from loadtrt.cuda.runtime import call, close_all
+from loadtrt.cuda.stream import Event
+from loadtrt.errors import CudaError, EngineError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import numpy.typing as npt
+
+    from loadtrt.cuda.runtime import Closes
+    from loadtrt.load.tensors import TensorSpec
 
 
 class DeviceBuffer:
@@ -21,14 +29,14 @@ class DeviceBuffer:
         self.address = int(call("cudaMalloc", self.nbytes))
 
     def close(self) -> None:
-        """Free it. Safe to call twice."""
+        """Free the memory. Safe to call twice."""
         address, self.address = self.address, 0
         if address:
             call("cudaFree", address)
 
 
 class PinnedBuffer:
-    """`nbytes` of page-locked host memory, which the device copies from and to without a stop. Raises CudaError."""
+    """`nbytes` of page-locked host memory, which the device copies from and to asynchronously. Raises CudaError."""
 
     def __init__(self, nbytes: int) -> None:
         self.nbytes = max(nbytes, 1)
@@ -44,7 +52,43 @@ class PinnedBuffer:
         return array
 
     def close(self) -> None:
-        """Free it. Safe to call twice."""
+        """Free the memory. Safe to call twice."""
         address, self.address = self.address, 0
         if address:
             call("cudaFreeHost", address)
+
+
+class BufferSet:
+    """The memory and the events of one request in flight.
+
+    device: device memory of each tensor, as large as any part needs.
+    outputs: pinned memory of each output, as large as any part needs.
+    events: one for each `program.Mark`; their handles are attributes, too.
+    last: handle of the event that completes the request.
+    """
+
+    def __init__(self, parts: Sequence[Sequence[TensorSpec]], *, copies: bool) -> None:
+        self.device: dict[str, DeviceBuffer] = {}
+        self.outputs: dict[str, PinnedBuffer] = {}
+        self.events: list[Event] = []
+        try:
+            for specs in zip(*parts, strict=True):
+                nbytes = max(spec.nbytes for spec in specs)
+                self.device[specs[0].name] = DeviceBuffer(nbytes)
+                if not specs[0].is_input:
+                    self.outputs[specs[0].name] = PinnedBuffer(nbytes)
+            self.events.extend(Event() for _ in range(5))
+        except EngineError:
+            with suppress(CudaError):  # the first failure is the one to report
+                self.close()
+            raise
+        self.h2d_start, self.h2d_end, self.start, self.end, self.d2h_end = (event.handle for event in self.events)
+        self.last = self.d2h_end if copies else self.end
+
+    def close(self) -> None:
+        """Free everything. Safe to call twice."""
+        owned: list[Closes] = [*self.events, *self.device.values(), *self.outputs.values()]
+        self.events = []
+        self.device.clear()
+        self.outputs.clear()
+        close_all(owned)

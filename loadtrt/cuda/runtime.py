@@ -1,6 +1,6 @@
-"""Checked calls into the CUDA runtime (`cuda.bindings.runtime`), and what it knows about devices.
+"""Checked calls of the CUDA runtime (`cuda.bindings.runtime`), and facts about devices.
 
-Every call returns a status; `call` turns a bad one into a CudaError with CUDA's own explanation, once, here.
+Every function of the runtime returns a status. `call` turns a bad one into a CudaError with CUDA's explanation.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _HINTS = {
 
 
 class Closes(Protocol):
-    """What owns something that must be given back."""
+    """The owner of a resource."""
 
     def close(self) -> None:
-        """Give it back. Safe to call twice."""
+        """Free the resource. Safe to call twice."""
         ...
 
 
@@ -42,7 +42,7 @@ def cudart() -> Any:
 
 
 def call(name: str, *args: Any) -> Any:
-    """The value of a runtime call: None, one value, or a tuple of several. Raises CudaError when its status is bad."""
+    """The value of a runtime call: None, one value, or a tuple of several. Raises CudaError for a bad status."""
     runtime = cudart()
     status, *values = getattr(runtime, name)(*args)
     if status != 0:
@@ -51,20 +51,20 @@ def call(name: str, *args: Any) -> Any:
 
 
 def error_of(name: str, status: Any) -> CudaError:
-    """The CudaError for a bad status of the call `name`."""
+    """The CudaError for a bad status of a call of the function `name`."""
     runtime = cudart()
     label = getattr(status, "name", str(status))
     try:
         explanation = runtime.cudaGetErrorString(status)[1]
         explanation = explanation.decode() if isinstance(explanation, bytes) else str(explanation)
-    except Exception:  # a machine without a driver cannot even explain
+    except Exception:  # without a driver there is no explanation
         explanation = "no explanation"
     hint = _HINTS.get(label)
     return CudaError(name, label, f"{explanation}; {hint}" if hint else explanation)
 
 
 def close_all(handles: Iterable[Closes]) -> None:
-    """Close every handle, also after one failed; then raise the first CudaError there was."""
+    """Close every handle, also after a failure; then raise the first CudaError."""
     failures = []
     for handle in handles:
         try:
@@ -76,15 +76,15 @@ def close_all(handles: Iterable[Closes]) -> None:
 
 
 def device_count() -> int:
-    """How many GPUs CUDA sees; the preflight of every TensorRT call (without a driver `Runtime()` kills the process).
+    """Number of GPUs that CUDA sees. Call it before TensorRT, whose `Runtime()` kills the process without a driver.
 
-    Raises CudaError where there is no driver or no GPU, EngineError where the bindings are missing.
+    Raises CudaError without a driver or GPU, EngineError without the bindings.
     """
     return int(call("cudaGetDeviceCount"))
 
 
 def has_gpu() -> bool:
-    """Whether a GPU can be used at all."""
+    """Whether a GPU can be used."""
     try:
         return device_count() > 0
     except EngineError:
@@ -93,7 +93,7 @@ def has_gpu() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class DeviceProperties:
-    """What CUDA says of one GPU. compute_capability such as (9, 0)."""
+    """Properties of one GPU. compute_capability: such as (9, 0)."""
 
     index: int
     name: str
@@ -105,15 +105,15 @@ class DeviceProperties:
 
 def device_properties(index: int) -> DeviceProperties:
     """Properties of GPU `index`. Raises CudaError."""
-    found = call("cudaGetDeviceProperties", index)
-    name = found.name.decode() if isinstance(found.name, bytes) else str(found.name)
+    properties = call("cudaGetDeviceProperties", index)
+    name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
     return DeviceProperties(
         index=index,
         name=name.strip("\0"),
-        compute_capability=(int(found.major), int(found.minor)),
-        multiprocessors=int(found.multiProcessorCount),
-        memory_bytes=int(found.totalGlobalMem),
-        pci_bus_id=f"{found.pciDomainID:08x}:{found.pciBusID:02x}:{found.pciDeviceID:02x}.0",
+        compute_capability=(int(properties.major), int(properties.minor)),
+        multiprocessors=int(properties.multiProcessorCount),
+        memory_bytes=int(properties.totalGlobalMem),
+        pci_bus_id=f"{properties.pciDomainID:08x}:{properties.pciBusID:02x}:{properties.pciDeviceID:02x}.0",
     )
 
 
@@ -124,6 +124,6 @@ def memory_info() -> tuple[int, int]:
 
 
 def versions() -> tuple[str, str]:
-    """(driver's CUDA version, runtime's CUDA version), such as ("13.0", "13.0"); "none" where there is no driver."""
+    """CUDA versions of driver and runtime, such as ("13.0", "13.0"); "none" without a driver."""
     driver, runtime = (int(call(name)) for name in ("cudaDriverGetVersion", "cudaRuntimeGetVersion"))
     return tuple(f"{v // 1000}.{v % 1000 // 10}" if v else "none" for v in (driver, runtime))  # type: ignore[return-value]

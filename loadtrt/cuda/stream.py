@@ -1,4 +1,4 @@
-"""Streams, events and captured graphs as owned handles, and the GPU's clock on the host's."""
+"""Streams, events and captured graphs, freed by their owners, and the GPU's clock."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from loadtrt.errors import CudaError, EngineError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EXTERNAL = 1  # cudaEventRecordExternal, cudaEventWaitExternal: a node of its own in a graph, seen from outside
-MS_NS = 1e6  # events measure in milliseconds
+EXTERNAL = 1  # cudaEventRecordExternal, cudaEventWaitExternal: a graph node whose event is visible outside the graph
+MS_NS = 1e6  # CUDA gives elapsed times in milliseconds
 
 
 class Stream:
@@ -30,11 +30,11 @@ class Stream:
         return int(self.handle)
 
     def synchronize(self) -> None:
-        """Wait until all its work is done. Raises CudaError, also for earlier asynchronous failures."""
+        """Wait until all work on the stream is done. Raises CudaError, also for earlier asynchronous failures."""
         call("cudaStreamSynchronize", self.handle)
 
     def close(self) -> None:
-        """Destroy it. Safe to call twice."""
+        """Destroy the handle. Safe to call twice."""
         handle, self.handle = self.handle, None
         if handle is not None:
             call("cudaStreamDestroy", handle)
@@ -47,16 +47,16 @@ class Event:
         self.handle = call("cudaEventCreateWithFlags", 0)
 
     def close(self) -> None:
-        """Destroy it. Safe to call twice."""
+        """Destroy the handle. Safe to call twice."""
         handle, self.handle = self.handle, None
         if handle is not None:
             call("cudaEventDestroy", handle)
 
 
 def elapsed_ns(start: Event, end: Event) -> int:
-    """From one completed event to another, ns; negative where `end` came first. Raises CudaError.
+    """Time from one completed event to another, ns; negative where `end` came first. Raises CudaError.
 
-    CUDA answers in float32 milliseconds: 60 ns steps at one second, so keep the two near each other.
+    CUDA gives float32 milliseconds, which are exact to 60 ns at one second.
     """
     status, milliseconds = cudart().cudaEventElapsedTime(start.handle, end.handle)
     if status:
@@ -65,15 +65,15 @@ def elapsed_ns(start: Event, end: Event) -> int:
 
 
 class Graph:
-    """What was put on one stream, captured to be launched in one call."""
+    """Work of one stream, captured so that one call launches it."""
 
     def __init__(self, handle: Any) -> None:
         self.handle = handle
 
     @classmethod
     def capture(cls, stream: Stream, work: Callable[[], object]) -> Graph:
-        """Capture what `work()` puts on the stream; an inference must have run plainly before. Its events are recorded
-        and waited for with EXTERNAL. Raises CudaError when it cannot be captured."""
+        """Capture what `work()` enqueues on the stream. An inference must have run without capture before, and events
+        must be recorded and waited for with EXTERNAL. Raises CudaError where the work cannot be captured."""
         runtime = cudart()
         call("cudaStreamBeginCapture", stream.handle, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         worked = False
@@ -83,7 +83,7 @@ class Graph:
         except EngineError:
             pass
         finally:
-            # The capture must end even where the enqueue was refused, or the stream stays unusable.
+            # A stream whose capture does not end is unusable, so it ends where the enqueue was refused, too.
             status, graph = runtime.cudaStreamEndCapture(stream.handle)
             runtime.cudaGetLastError()  # an invalidated capture leaves its error behind
         if not worked or status != 0:
@@ -91,40 +91,45 @@ class Graph:
                 runtime.cudaGraphDestroy(graph)
             raise CudaError("cudaStreamEndCapture", "capture refused", "the enqueue does work that a graph cannot hold")
         try:
-            made = call("cudaGraphInstantiate", graph, 0)
+            executable = call("cudaGraphInstantiate", graph, 0)
         finally:
             runtime.cudaGraphDestroy(graph)
-        call("cudaGraphUpload", made, stream.handle)
-        return cls(made)
+        call("cudaGraphUpload", executable, stream.handle)
+        return cls(executable)
 
     def close(self) -> None:
-        """Destroy it. Safe to call twice."""
+        """Destroy the handle. Safe to call twice."""
         handle, self.handle = self.handle, None
         if handle is not None:
             call("cudaGraphExecDestroy", handle)
 
 
 class GpuClock:
-    """Puts instants of events on the host's clock (perf_counter_ns), by anchors: an event whose host instant is known.
+    """Converts instants of events to the host's clock (perf_counter_ns) by anchors: events whose host instant is known.
 
     An anchor is an event recorded on an idle stream of high priority. It completed after the last query that found it
-    pending had begun, and before the query that found it complete had returned: its instant is the middle of the two,
-    ± half their distance. An instant is
+    pending had begun, and before the query that found it complete had returned. Its instant is the middle of the two,
+    ± half their distance. The instant of another event is
 
         host(event) = host(anchor) + rate · elapsed(anchor, event)
 
-    by the latest anchor, since elapsed times are float32. rate: host time over GPU time from the first anchor to the
-    latest (crystals differ: 26 millionths, 26 µs in a second, were seen), once they span half a second. For the hot
-    path: `anchor`, the event's handle, `anchor_ns`, and `host_ns_per_ms`, the rate as CUDA's milliseconds want it.
-    error_ns: the worst half distance; drift_ns: the worst that an anchor was off its predecessor's prediction, once the
-    rate was known.
+    by the latest anchor, since elapsed times are float32. The rate is host time over GPU time from the first anchor to
+    the latest, once they span half a second: oscillators differ, by 26 µs a second on one machine.
+
+    anchor: handle of the latest anchor's event.
+    anchor_ns: its instant on the host's clock.
+    host_ns_per_ms: the rate, for CUDA's milliseconds.
+    error_ns: the largest half distance of an anchor.
+    drift_ns: the largest difference between an anchor and its prediction by the one before, once the rate was known.
+    anchors: number of anchors.
+    due_ns: when to take the next anchor.
     """
 
     PERIOD_NS = 1_000_000_000
     _TRIES = 5
     _SHARP_NS = 4_000
     _LEAST_SPAN_NS = 500_000_000
-    _PATIENCE_NS = 200_000  # a busy GPU may take long over one record; then the old anchor serves on
+    _PATIENCE_NS = 200_000  # a busy GPU may take long over one record; then the old anchor stays
 
     def __init__(self) -> None:
         highest = call("cudaDeviceGetStreamPriorityRange")[1]
@@ -139,19 +144,21 @@ class GpuClock:
         self.due_ns = 0
 
     def take_anchor(self) -> None:
-        """A new anchor: the sharpest of a few tries, the first that is sharp enough. The very first must succeed; a
-        later one may find the GPU too busy, and then the old one goes on. Raises CudaError."""
+        """Take an anchor: the first of a few tries that is sharp enough, else the sharpest.
+
+        Where the GPU is too busy for a new anchor the old one stays. Raises CudaError where there is none.
+        """
         best: tuple[int, int, Event] | None = None  # (half width, instant, event)
         for _ in range(self._TRIES):
             spare = next(
                 event for event in self._events if event is not self._anchor and (not best or event is not best[2])
             )
-            between = self._record(spare, self._PATIENCE_NS if self.anchors else 1_000_000_000)
-            if between is None:
+            bounds = self._record(spare, self._PATIENCE_NS if self.anchors else 1_000_000_000)
+            if bounds is None:
                 break
-            half = (between[1] - between[0]) // 2
+            half = (bounds[1] - bounds[0]) // 2
             if best is None or half < best[0]:
-                best = half, between[0] + half, spare
+                best = half, bounds[0] + half, spare
             if half < self._SHARP_NS:
                 break
         self.due_ns = perf_counter_ns() + self.PERIOD_NS
@@ -173,7 +180,7 @@ class GpuClock:
         self.anchors += 1
 
     def _record(self, event: Event, patience_ns: int) -> tuple[int, int] | None:
-        """Record the event now; the host instants between which it completed, or None when that takes too long."""
+        """Record the event now. Returns the host instants between which it completed; None when that takes too long."""
         query, not_ready, handle = cudart().cudaEventQuery, cudart().cudaError_t.cudaErrorNotReady, event.handle
         pending = perf_counter_ns()
         deadline = pending + patience_ns
@@ -190,9 +197,9 @@ class GpuClock:
             pending = asked
 
     def host_ns(self, event: Event) -> int:
-        """The host's instant of a completed event."""
+        """The instant of a completed event on the host's clock."""
         return self.anchor_ns + round(self.host_ns_per_ms * elapsed_ns(self._anchor, event) / MS_NS)
 
     def close(self) -> None:
-        """Destroy its stream and events. Safe to call twice."""
+        """Destroy the stream and events. Safe to call twice."""
         close_all([*self._events, self._stream])

@@ -1,7 +1,7 @@
-"""Clocks in int nanoseconds that never go back: time as it passes, and time that passes by itself.
+"""Clocks of simulated engines: int nanoseconds that never go back.
 
-`LoopClock` is real time, or the mock time of a trio test. `VirtualClock` stands wherever its one user last slept to, so
-that any load is simulated as fast as Python runs.
+`LoopClock` is real time, or the mock time of a trio test. `VirtualClock` is the instant to which its one user last
+slept, so that any load is simulated as fast as Python runs.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from loadtrt.units import MILLISECOND_NS, SECOND_NS
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
-SPIN_NS = MILLISECOND_NS  # timers of event loops are late by up to about a millisecond; the rest of a wait is polled
-TURN_EVERY = 32  # virtual sleeps between two turns for other tasks: a turn costs more than simulating a request
+SPIN_NS = MILLISECOND_NS  # timers of event loops are late by up to about 1 ms: so long before its end a wait polls
+TURN_EVERY = 32  # virtual sleeps between two turns for other tasks: a turn costs more than to simulate a request
 
 
 class Clock(Protocol):
-    """What a simulated engine asks of time. All instants are int ns of one origin."""
+    """The time of a simulated engine. All instants are int ns from one origin."""
 
     def now_ns(self) -> int:
-        """The present instant, never before one that was returned earlier."""
+        """The present instant. Never goes back."""
         ...
 
     def spend(self, duration_ns: int) -> None:
@@ -34,9 +34,9 @@ class Clock(Protocol):
         ...
 
     async def sleep_until(self, instant_ns: int) -> None:
-        """Return once now_ns() ≥ `instant_ns`; an instant in the past asks for no more than a turn for other tasks.
+        """Return once now_ns() ≥ `instant_ns`; with an instant in the past, after a turn for other tasks.
 
-        Cancelled, it leaves the clock as it is.
+        Cancelling leaves the clock as it is.
         """
         ...
 
@@ -53,20 +53,20 @@ async def poll_until(instant_ns: int) -> None:
 
 
 class LoopClock:
-    """The time in which the running event loop lives, found out on first use: one clock serves one loop.
+    """The time of the event loop that runs at the first call.
 
-    On a real loop that is time.perf_counter_ns, the clock of the real engines (a loop's own clock is a float of
-    seconds, and on uvloop one of milliseconds). Under trio's MockClock it is the mock time, which stands still while a
-    task polls; there sleeping is exact: after sleep_until(t), now_ns() == t unless it was later already.
+    Usually time.perf_counter_ns, the clock of the real engines. (A loop's own clock is a float of seconds, and counts
+    milliseconds on uvloop.) Under trio's MockClock the mock time, which stands still while a task polls. There sleeping
+    is exact: after sleep_until(t), now_ns() == t unless it was later already.
     """
 
     def __init__(self) -> None:
-        self._found = False
+        self._known = False
         self._mock: MockClock | None = None
 
     def now_ns(self) -> int:
-        if not self._found:
-            self._mock, self._found = _mock_clock(), True
+        if not self._known:
+            self._mock, self._known = _mock_clock(), True
         if self._mock is None:
             return time.perf_counter_ns()
         return round(self._mock.current_time() * SECOND_NS)
@@ -89,9 +89,9 @@ class LoopClock:
 
 
 class VirtualClock:
-    """Time that passes by itself: sleeping moves it to the instant at once, on any event loop.
+    """Virtual time: a sleep moves it to the instant at once, on any event loop.
 
-    It belongs to one task, whose sleeps alone move it. Other tasks get a turn once in `TURN_EVERY` sleeps.
+    Only the sleeps of one task move it. Other tasks get a turn once in `TURN_EVERY` sleeps.
     """
 
     def __init__(self, start_ns: int = 0) -> None:
@@ -113,7 +113,7 @@ class VirtualClock:
 
 
 def _mock_clock() -> MockClock | None:
-    """trio's MockClock where one is ticking. trio is imported only on trio: users need not have it."""
+    """trio's MockClock, or None. trio is imported only under trio, as users need not have it."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

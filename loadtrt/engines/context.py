@@ -1,7 +1,7 @@
-"""One TensorRT execution context with its profile and shapes: what a lane drives.
+"""A TensorRT execution context with its profile and shapes, which a lane drives.
 
-The hot path has no wrapper: `enqueue` is TensorRT's own execute_async_v3, which takes an int and releases the GIL.
-Making a context holds the GIL in TensorRT 8.6 and releases it from 10 on; destroying one holds it everywhere.
+The hot path has no wrapper: `enqueue` is TensorRT's execute_async_v3, which takes an int and releases the GIL. Creating
+a context holds the GIL in TensorRT 8.6 and releases it from 10 on; destroying one holds it in all versions.
 """
 
 from __future__ import annotations
@@ -20,23 +20,28 @@ if TYPE_CHECKING:
 
 
 class PlanContext:
-    """One execution context of a plan, its profile and input shapes set. Not for two threads at once.
+    """An execution context of a plan, with profile and input shapes set. Not for two threads at once.
 
-    enqueue: the raw bound execute_async_v3; False means that it failed, and `reason()` says why. It needs every tensor
-    bound, and the first call after a change of shapes or profile is slow and cannot be captured. profile: its number.
+    enqueue: the bound execute_async_v3. Every tensor must be bound before. False where it failed; `reason()` says why.
+        The first call after a change of shapes or profile is slow and cannot be captured.
+    profile: number of the optimization profile.
     """
 
     enqueue: Callable[[int], bool]
     profile: int
 
     def __init__(self, plan: Plan, part: PlanPart, stream: int, *, probe: bool = False, profiled: bool = False) -> None:
-        """Made by `Plan.context`. part: whose shapes it has. `probe`: only asked for shapes, so kernels need not be
-        specialised. `profiled`: a profiler will be attached, which wants all that the plan tells."""
+        """Called by `Plan.context`.
+
+        part: whose shapes the context has.
+        probe: the context is only asked for shapes, so that kernels need not be specialised.
+        profiled: a profiler will be attached, which needs the plan's annotations.
+        """
         self._plan = plan
         self._part = part
         self._mark = plan.open.journal.mark()
         self._profiler: Any = None
-        self._kept: list[Any] = []  # what TensorRT uses and does not keep alive: host values, runtime configuration
+        self._kept: list[Any] = []  # used by TensorRT, which keeps no reference: host values, runtime configuration
         self._context = self._create(eager=not probe)
         self.profile = -1
         try:
@@ -51,30 +56,30 @@ class PlanContext:
         self.enqueue = self._context.execute_async_v3
 
     def bind(self, name: str, address: int) -> None:
-        """Give tensor `name` its device buffer, aligned to 256 bytes. Raises EngineError.
+        """Set the device address of tensor `name`, aligned to 256 bytes. Raises EngineError.
 
-        Not for tensors with `shape_values`: they are bound already. Before an enqueue, and again before each capture.
+        Called before the first enqueue, and before each capture. Tensors with `shape_values` are bound already.
         """
         mark = self._plan.open.journal.mark()
         if not self._context.set_tensor_address(name, int(address)):
             self._fail(f"cannot bind {name} to address {int(address):#x}", mark)
 
     def output_shape(self, name: str) -> tuple[int, ...]:
-        """The output's shape; -1 stays where only the data decide."""
+        """The output's shape; -1 where the data decide on the size."""
         return tuple(int(size) for size in self._context.get_tensor_shape(name))
 
     def reason(self) -> str:
-        """The last error that TensorRT logged since this context was made, as one line."""
+        """The last error that TensorRT logged since this context was created, as one line."""
         return self._plan.open.journal.latest(self._mark)
 
     def capturable(self, stream: int) -> bool | None:
-        """Whether an enqueue on `stream` can be captured into a CUDA graph; None: not to be told here, so try."""
+        """Whether an enqueue on `stream` can be captured into a CUDA graph; None where only an attempt shows it."""
         if not self._plan.flavour.capabilities.capture_query:
             return None
         return bool(self._context.is_stream_capturable(int(stream)))
 
     def close(self) -> None:
-        """Destroy the context; nothing of it may be running. Safe to call twice."""
+        """Destroy the context, which must be idle. Safe to call twice."""
         if self._context is None:
             return
         self._context = None
@@ -83,54 +88,54 @@ class PlanContext:
         self._plan.forget(self)
 
     def attach_profiler(self) -> None:
-        """Have every inference from now on timed layer by layer; graphs must be captured after this."""
-        self._context.enqueue_emits_profile = False  # the default makes an enqueue wait for itself
+        """Time all further inferences layer by layer. Graphs must be captured after this call."""
+        self._context.enqueue_emits_profile = False  # the default makes an enqueue wait for its inference
         self._profiler = make_profiler(self._plan.flavour.module)
         self._context.profiler = self._profiler
 
     def layer_times(self) -> list[tuple[str, float]]:
-        """Names and milliseconds of the layers of the last inference, in order; the stream must have been waited for.
-        Empty where TensorRT has nothing to report. Holds the GIL."""
-        self._profiler.found = []
+        """Names and milliseconds of the layers of the last inference, in order; empty where TensorRT reports none. The
+        stream must have been synchronized. Holds the GIL."""
+        self._profiler.times = []
         self._context.report_to_profiler()
-        found: list[tuple[str, float]] = self._profiler.found
-        return found
+        times: list[tuple[str, float]] = self._profiler.times
+        return times
 
     def layer_info(self) -> str | None:
-        """`facts.layer_info` with this context's shapes."""
+        """See facts.layer_info; with this context's shapes."""
         return facts.layer_info(self._plan.open, self._context)
 
     def layers_precision(self, *, demand: bool) -> str:
-        """`facts.fp16_verdict` with this context's shapes. Raises EngineError."""
+        """See facts.fp16_verdict; with this context's shapes. Raises EngineError."""
         return facts.fp16_verdict(self._plan.open, self._context, demand=demand)
 
     def max_output_bytes(self, name: str) -> int:
-        """TensorRT's upper bound for the output's buffer; below 1 where it knows none."""
+        """TensorRT's upper bound for the output's buffer; below 1 where it has none."""
         return int(self._context.get_max_output_size(name))
 
     def _create(self, *, eager: bool) -> Any:
         engine, module = self._plan.open.engine, self._plan.flavour.module
         if self._plan.flavour.capabilities.rtx_config and eager:
             config = engine.create_runtime_config()
-            # The default, LAZY, runs fallback kernels first and swaps in specialised ones later, while we measure.
+            # The default, LAZY, runs fallback kernels first and replaces them by specialised ones during the run.
             config.dynamic_shapes_kernel_specialization_strategy = (
                 module.DynamicShapesKernelSpecializationStrategy.EAGER
             )
-            config.cuda_graph_strategy = module.CudaGraphStrategy.DISABLED  # lanes capture graphs themselves
+            config.cuda_graph_strategy = module.CudaGraphStrategy.DISABLED  # the lane captures graphs
             self._kept.append(config)
             context = engine.create_execution_context(config)
         else:
             context = engine.create_execution_context()
         if context is None:
-            number, said = len(self._plan.contexts) + 1, self._plan.open.journal.reason(self._mark)
+            number, reason = len(self._plan.contexts) + 1, self._plan.open.journal.reason(self._mark)
             raise EngineError(
-                f"{self._plan.flavour} cannot create execution context number {number} (it says {said}): "
+                f"{self._plan.flavour} cannot create execution context number {number} (it says {reason}): "
                 "if memory is short, use fewer --contexts or a smaller --batch"
             )
         return context
 
     def _quieten(self) -> None:
-        """Plans built with DETAILED verbosity annotate each enqueue for profilers, which costs time."""
+        """Switch annotations off: plans built with DETAILED verbosity annotate each enqueue, which costs time."""
         verbosity = getattr(self._plan.flavour.module, "ProfilingVerbosity", None)  # absent in lean and dispatch
         if verbosity is not None:
             self._context.nvtx_verbosity = verbosity.NONE
@@ -138,8 +143,8 @@ class PlanContext:
     def _select_profile(self, stream: int) -> int:
         """Select the profile, always explicitly and before shapes. Returns its number.
 
-        TensorRT 8.6 wants a profile of its own for each context of a plan with open shapes, unless the plan was built
-        with PROFILE_SHARING_0806; so where the wanted one is taken, the next free one that fits the shapes serves.
+        TensorRT 8.6 needs a profile of its own for each context of a plan with open shapes, unless the plan was built
+        with PROFILE_SHARING_0806. So the next free profile that fits the shapes replaces one that is taken.
         """
         plan = self._plan
         mark = plan.open.journal.mark()
@@ -149,9 +154,9 @@ class PlanContext:
                 done = self._context.set_optimization_profile_async(profile, stream) is not False
             except RuntimeError:
                 done = False
-            # A plan whose shapes are all fixed needs no selection, and what is selected already need not be again.
+            # A plan of fixed shapes needs no selection, and neither does a profile that is selected already.
             if done or not self._part.dynamic or self._context.active_optimization_profile == profile:
-                call("cudaStreamSynchronize", stream)  # other streams may enqueue only after the switch
+                call("cudaStreamSynchronize", stream)  # other streams may enqueue only after it
                 return profile
         running = len(plan.profiles_in_use)
         if not running:
@@ -164,7 +169,7 @@ class PlanContext:
         )
 
     def _set_inputs(self) -> None:
-        """Shapes of open inputs, addresses of host tensors, and the check that nothing is missing."""
+        """Set the shapes of open inputs and the addresses of host tensors, and check that nothing is missing."""
         import numpy as np
 
         mark = self._plan.open.journal.mark()
@@ -195,18 +200,18 @@ class PlanContext:
 
 
 def make_profiler(module: Any) -> Any:
-    """An instance of a subclass of the module's IProfiler, which keeps what it is told in `found`."""
+    """An IProfiler of this TensorRT module, which keeps layer times in `times`."""
 
     class Profiler(module.IProfiler):  # type: ignore[misc]  # a class only known at run time
         def __init__(self) -> None:
-            module.IProfiler.__init__(self)  # pybind11 wants its own constructor, not super()
-            self.found: list[tuple[str, float]] = []
+            module.IProfiler.__init__(self)  # pybind11 needs this call instead of super()
+            self.times: list[tuple[str, float]] = []
 
         def report_layer_time(self, layer_name: str, ms: float) -> None:
-            self.found.append((layer_name, ms))
+            self.times.append((layer_name, ms))
 
     return Profiler()
 
 
 def _closed(_: int) -> bool:
-    raise EngineError("this execution context is closed: a lane used it after its end, which is a fault in loadtrt")
+    raise EngineError("the execution context is closed, and a lane used it: this is a bug in loadtrt")

@@ -1,6 +1,6 @@
-"""TensorRT lanes as a completion queue: one thread enqueues for all of them, and events say when requests finished.
+"""TensorRT lanes as a completion queue: one thread enqueues for all lanes and polls their events.
 
-NVIDIA's advice for several contexts is one enqueuing thread: more of them contend for the driver's lock.
+NVIDIA advises one enqueuing thread for several contexts: several threads contend for the driver's lock.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
-from loadtrt.cuda.buffer_set import LanePart
-from loadtrt.cuda.lane import Lane
+from loadtrt.cuda.lane import Lane, LanePart
 from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.runtime import close_all, device_properties, memory_info
 from loadtrt.cuda.stream import GpuClock, Stream
 from loadtrt.engines.engine import Completion
-from loadtrt.engines.looks import Looks, wake_on_time
 from loadtrt.engines.sidecar import build_facts
+from loadtrt.engines.waiting import Looks, wake_on_time
 from loadtrt.errors import CudaError
 from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill
 
@@ -34,14 +33,14 @@ if TYPE_CHECKING:
     from loadtrt.engines.tensorrt import Plan, PlanContext
     from loadtrt.load.tensors import Arrays, TensorSpec
 
-# How often the event loop gets a turn, which asks the kernel: as seldom as Ctrl-C and a run's end allow.
+# How often the event loop gets a turn. A turn costs system calls, so it is as seldom as Ctrl-C and a run's end allow.
 _TURN_NS = 50_000_000
 _COMPLETED = itemgetter(Completion._fields.index("completed_ns"))
 _completion = tuple.__new__  # a NamedTuple's own constructor takes several times as long
 
 
 def load_tensorrt(config: Model) -> TensorRTEngine:
-    """The engine of a plan: deserialized, its shapes decided, no lanes yet. Raises UsageError and EngineError."""
+    """The engine of a plan: deserialized, with its shapes decided, without lanes. Raises UsageError and EngineError."""
     from loadtrt.engines.tensorrt import load_plan
 
     return TensorRTEngine(load_plan(config), config)
@@ -89,7 +88,7 @@ class TensorRTEngine:
         return mode if self.per_launch == 1 else mode | {"requests per launch": str(self.per_launch)}
 
     def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
-        """As the protocol says; device memory that is free now."""
+        """See Engine."""
         moved = [spec for spec in _largest_each(self.parts) if not spec.shape_values]
         scratch = self._plan.context_bytes
         return MemoryBill(
@@ -104,7 +103,7 @@ class TensorRTEngine:
         )
 
     def allocate(self, inputs: Sequence[Arrays]) -> None:
-        """As the protocol says. Graph capture that fails is no error: `info` then says graph no, and why."""
+        """See Engine. A refused capture is not an error: requests are enqueued without graph, and `info` says why."""
         sets = len(inputs) // len(self.parts)
         addresses = [self._pin(arrays, self.parts[number // sets]) for number, arrays in enumerate(inputs)]
         for _ in range(self.contexts):
@@ -153,69 +152,70 @@ class TensorRTEngine:
         return {name: buffer.address for name, buffer in pinned.items()}
 
     def submit(self, lane: int, inputs: int) -> None:
-        """As the protocol says: one CUDA call on the calling thread, or a few (cuda/lane.py)."""
+        """See Engine. Makes one CUDA call, or a few (cuda/program.py)."""
         self._lanes[lane].submit(inputs)
         if self._looks is not None:
             self._looks.sent(lane, perf_counter_ns(), self.per_launch)
 
     async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:
-        """As the protocol says. Spinning polls events, with nothing in flight too: a core that slept wakes late and
-        with cold caches, which bursts after a pause show. Blocking sleeps between looks (engines/looks.py)."""
+        """See Engine. A wait that spins polls events, with nothing in flight too: a core that slept wakes late and with
+        cold caches, so that a burst after a pause would be late. A wait that blocks sleeps between looks."""
         assert self._clock is not None  # noqa: S101  # allocate() was called
         if perf_counter_ns() >= self._clock.due_ns:
             self._clock.take_anchor()
         while True:
             if perf_counter_ns() - self._turn_ns > _TURN_NS:
-                await anyio.lowlevel.checkpoint()  # before anything is found: a cancelled caller would lose it
+                await anyio.lowlevel.checkpoint()  # before the poll: cancelled after it, completions would be lost
                 self._turn_ns = perf_counter_ns()
-            found = self._poll()
+            completions = self._poll()
             now = perf_counter_ns()
             if self._looks is not None:
-                self._looks.looked(now, found)
-            if found or now >= until_ns:
-                return found
+                self._looks.looked(now, completions)
+            if completions or now >= until_ns:
+                return completions
             if self._looks is not None:
                 look_ns = min(until_ns, self._turn_ns + _TURN_NS, self._looks.next_ns if soon else until_ns)
-                time.sleep(max(look_ns - now, 0) / 1e9)  # short; an event loop's timers are too late
+                time.sleep(max(look_ns - now, 0) / 1e9)  # the event loop's timers are too coarse
 
     def _poll(self) -> list[Completion]:
-        """What has finished, in the order of time. An error on the way is raised once nothing found is lost by it."""
-        found: list[Completion] = []
+        """Requests that have finished, in the order of completion. An error of the device is raised where there are
+        none, so that no completion is lost: the next poll meets the error again."""
+        completions: list[Completion] = []
         clock = self._clock
         assert clock is not None  # noqa: S101  # allocate() was called
         try:
             for number, lane in enumerate(self._lanes):
                 while (finished := lane.poll(clock)) is not None:
                     buffer, completed, h2d, compute, d2h = finished
-                    found.append(_completion(Completion, (number, buffer, completed, h2d, compute, d2h, None)))
+                    completions.append(_completion(Completion, (number, buffer, completed, h2d, compute, d2h, None)))
                     if self.per_launch == 1 and self._looks is None:
-                        break  # its next one is seldom done by now, and to ask costs a microsecond
+                        break  # the lane's next request has seldom finished by now, and a query costs a microsecond
         except CudaError:
-            if not found:  # the device has failed for good: the next poll meets the same error
+            if not completions:
                 raise
-        if len(found) > 1:
-            found.sort(key=_COMPLETED)
-        return found
+        if len(completions) > 1:
+            completions.sort(key=_COMPLETED)
+        return completions
 
     def outputs(self, lane: int, buffer: int) -> Arrays:
-        """As the protocol says. With copies off they are fetched from the device now."""
+        """See Engine. Without copies, outputs are fetched from the device now."""
         return self._lanes[lane].outputs(buffer)
 
     def profile(self, inputs: Arrays, length: ProfileLength, profiled: Profiled, watch: Watch) -> None:
-        """As TellsLayers says."""
+        """See TellsLayers."""
         from loadtrt.engines.plan_profile import profile_plan
 
         profile_plan(self._plan, inputs, length, self._config.graph, profiled, watch)
 
     def clock_mapping(self) -> ClockMapping | None:
-        """How well GPU instants lie on the host's clock."""
+        """The accuracy of the GPU's clock."""
         if self._clock is None:
             return None
         return ClockMapping(self._clock.error_ns, self._clock.drift_ns, self._clock.anchors)
 
     def close(self) -> None:
-        """Lanes, contexts, streams, then the engine and its runtime. A device that has failed is let go without a word:
-        its failure was raised where it was found."""
+        """Free lanes, contexts, streams, then the engine and its runtime. Errors of a failed device are ignored: its
+        failure was raised where it was noticed."""
         pinned = [buffer for arrays in self._inputs for buffer in arrays.values()]
         owned: list[Closes] = [*self._lanes, *self._contexts, *self._streams, *pinned, self._plan]
         if self._clock is not None:
@@ -227,11 +227,11 @@ class TensorRTEngine:
 
 
 def _largest_each(parts: Sequence[Sequence[TensorSpec]]) -> list[TensorSpec]:
-    """Each tensor as large as any part has it: what a buffer set holds."""
+    """Each tensor as large as in its largest part, as a buffer set holds it."""
     return [max(same, key=lambda spec: spec.nbytes) for same in zip(*parts, strict=True)]
 
 
 def _precision(verdict: str, build: dict[str, Any] | None) -> str:
-    """The verdict on --fp16; where TensorRT cannot give one, with what the build was asked for."""
+    """The verdict on --fp16; where TensorRT cannot give one, with the precision that the build was asked for."""
     asked = build["precision"] if build and verdict.startswith("not knowable") else ""
     return f"{verdict}; its build says: {asked}" if asked else verdict

@@ -1,8 +1,7 @@
-"""The seam: an engine is a completion queue. The scheduler submits and waits; it knows nothing else of CUDA or of CPUs.
+"""The seam between scheduler and engines: an engine is a completion queue, with `submit` and `wait`.
 
-One lane is one execution context, where `buffers` submits may be in flight. A lane serves its requests in the order of
-submission and completes them in that order, so the scheduler needs no identity for a request: it keeps one queue a
-lane.
+One lane is one execution context, where at most `buffers` submits are in flight. A lane completes its requests in the
+order of submission, so that the scheduler needs no identity for a request.
 """
 
 from __future__ import annotations
@@ -17,10 +16,13 @@ if TYPE_CHECKING:
 
 
 class Completion(NamedTuple):
-    """One finished request, as its engine saw it.
+    """One finished request.
 
-    Instants are nanoseconds of the engine's `now_ns` clock, phases are nanoseconds. `error` is None or one sentence.
-    `buffer` says in which of the lane's buffer sets the outputs lie until that set is used again.
+    lane: number of the lane that served it.
+    buffer: the lane's buffer set that holds the outputs, until the set is used again.
+    completed_ns: when it completed, on the engine's `now_ns` clock.
+    h2d_ns, compute_ns, d2h_ns: duration of each phase.
+    error: why the request failed; None where it did not.
     """
 
     lane: int
@@ -33,67 +35,72 @@ class Completion(NamedTuple):
 
 
 class Engine(Protocol):
-    """Serves requests on lanes. Made by its module's `load_…` function, which reads the model and makes no lane yet."""
+    """Serves requests on lanes. The `load_…` function of its module reads the model; `allocate` makes the lanes.
+
+    contexts: number of lanes.
+    buffers: submits in flight on a lane at most.
+    per_launch: requests of one submit.
+    """
 
     contexts: int
     buffers: int
-    per_launch: int  # requests of one submit; `buffers` times as many are in flight on a lane at most
+    per_launch: int
 
     @property
     def parts(self) -> Sequence[Sequence[TensorSpec]]:
-        """The tensors of each part of the configuration (`Model.parts`); `info` tells those of the largest."""
+        """The tensors of each part of the configuration (`RunConfig.parts`)."""
         ...
 
     @property
     def batches(self) -> Sequence[int]:
-        """Inferences in a request of each part."""
+        """Inferences of a request of each part."""
         ...
 
     @property
     def info(self) -> EngineInfo:
-        """What this engine is; `mode` and `notes` are final after `allocate`."""
+        """Facts about the engine; its `tensors` are those of the largest part. Final after `allocate`."""
         ...
 
     def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
-        """What `allocate` will take. Allocates nothing."""
+        """The memory that `allocate` will take."""
         ...
 
     def allocate(self, inputs: Sequence[Arrays]) -> None:
-        """Make the lanes: contexts, streams, buffers, graphs; upload what can be uploaded. Raises EngineError.
+        """Make the lanes: contexts, streams, buffers, graphs. Raises EngineError.
 
-        inputs: as many sets for each part, those of the first part first."""
+        inputs: the input sets, equally many for each part, those of the first part first.
+        """
         ...
 
     def now_ns(self) -> int:
-        """This engine's clock: perf_counter_ns, unless it is simulated in virtual time. Never goes back."""
+        """The engine's clock: perf_counter_ns, or virtual time where the engine is simulated in it. Never goes back."""
         ...
 
     def submit(self, lane: int, inputs: int) -> None:
-        """Enqueue `per_launch` requests on `lane`, with input set number `inputs` and those that follow it in turn.
-        Never blocks.
+        """Enqueue `per_launch` requests on `lane`, with input set `inputs` and those that follow it in turn.
 
-        The caller keeps at most `buffers` submits in flight a lane. Raises EngineError when the enqueue itself fails,
-        or when there is no free buffer set (simulated:null does not look).
+        Never blocks. Raises EngineError where the enqueue fails, or where `buffers` submits are in flight on the lane
+        already (simulated:null does not check).
         """
         ...
 
     async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:
-        """What has finished since the last call, in order within each lane; returns at `until_ns` at the latest.
+        """The requests that have finished since the last call, in order within each lane.
 
-        Returns as soon as there is anything, or a little later where it sleeps; without `soon`, nobody needs to know
-        before `until_ns`, and what sleeps may go on sleeping. Gives the event loop a turn every 20 to 50 ms, so that
-        cancelling works. `until_ns` in the past asks for what is there already.
+        Returns as soon as there is one, or a little later where it sleeps, and at `until_ns` at the latest; with
+        `until_ns` in the past at once. Without `soon`, completions do not matter before `until_ns`, and an engine that
+        sleeps may sleep until then. Gives the event loop a turn every 20 to 50 ms, so that it can be cancelled.
         """
         ...
 
     def outputs(self, lane: int, buffer: int) -> Arrays:
-        """Output arrays of the request that last completed in this buffer set; valid until it is used again."""
+        """The outputs of the request that last completed in this buffer set; valid until the set is used again."""
         ...
 
     def clock_mapping(self) -> ClockMapping | None:
-        """None where completions are stamped on the host's clock to begin with."""
+        """How the device's clock maps to the host's; None where completions are stamped with the host's clock."""
         ...
 
     def close(self) -> None:
-        """Free everything, in order. Safe to call twice, and after a failed `allocate`."""
+        """Free everything. Safe to call twice, and after a failed `allocate`."""
         ...

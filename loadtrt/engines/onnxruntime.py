@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.engine import Completion
 from loadtrt.engines.onnx_model import OnnxModel, read_model
-from loadtrt.engines.wakeup import Wakeup
+from loadtrt.engines.waiting import Wakeup
 from loadtrt.environment import cpu_model
 from loadtrt.errors import EngineError
 from loadtrt.load.tensors import TensorSpec, bytes_of, largest_of

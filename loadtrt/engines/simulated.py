@@ -1,7 +1,7 @@
-"""Engines without a device: `simulated:null` answers at once, `simulated:...` obeys a queueing law exactly.
+"""Engines without a device: `simulated:null` completes requests at once, `simulated:...` obeys a queueing law exactly.
 
-They are public: tests of whoever builds on loadtrt's scheduler can use them as they are, on any machine, and the null
-engine tells what the generator itself can do. docs/simulated.md is their manual.
+They are public: tests of code that uses loadtrt's scheduler can use them on any machine, and the null engine shows what
+the load generator itself can do. See docs/simulated.md.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ import numpy as np
 from loadtrt import __version__
 from loadtrt.engines.clock import LoopClock, VirtualClock, poll_until
 from loadtrt.engines.engine import Completion
-from loadtrt.engines.sharing import NEVER, IndependentLanes, SharedDevice
-from loadtrt.engines.simulation import Simulation, parse_simulation
+from loadtrt.engines.simulation import IndependentLanes, SharedDevice, Simulation, parse_simulation
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.tensors import TensorSpec, bytes_of
 from loadtrt.measure.facts import EngineInfo, MemoryBill
-from loadtrt.units import MILLISECOND_NS
+from loadtrt.units import MILLISECOND_NS, NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +39,7 @@ _ITEM = 16  # numbers in x, and in y, for each item of the batch
 def load_simulated(config: Model) -> SimulatedEngine | NullEngine:
     """The engine of "simulated:null" or "simulated:key=value,...", with the run's contexts, buffers, batch and seed.
 
-    `copies` off makes h2d and d2h take no time. Raises UsageError for a faulty specification, and for shapes.
+    Without `copies`, h2d and d2h take no time. Raises UsageError for a specification that is not valid, and for shapes.
     """
     if any(part.shapes for part in config.parts):
         sizes = "write the parts of --mix as sizes, such as '1:0.7, 8:0.3'"
@@ -62,7 +61,7 @@ def load_simulated(config: Model) -> SimulatedEngine | NullEngine:
 
 
 class _Doubler:
-    """What both engines are beside their timing: y = 2x, of x fp32[batch, 16]."""
+    """The common part of both engines: y = 2x, of x fp32[batch, 16]."""
 
     per_launch = 1
 
@@ -89,16 +88,16 @@ class _Doubler:
             notes=(note,),
         )
         self._answers: list[Arrays] = []  # the outputs of each input set
-        self._shown: list[list[int]] = []  # [lane][buffer]: the input set whose outputs lie there
-        self._next: list[int] = []  # [lane]: the buffer set that its next request takes
+        self._shown: list[list[int]] = []  # [lane][buffer]: the input set whose outputs are there
+        self._next: list[int] = []  # [lane]: the buffer set of the next request
 
     def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
-        """The input sets and the output set of each: nothing else is kept, and nothing on any device."""
-        held = sum(array.nbytes for arrays in inputs for array in arrays.values())
-        return MemoryBill(self.contexts, self.buffers, 0, 0, 0, 0, inputs_bytes=2 * held, free_bytes=None)
+        """Host memory of the input sets and their outputs."""
+        nbytes = sum(array.nbytes for arrays in inputs for array in arrays.values())
+        return MemoryBill(self.contexts, self.buffers, 0, 0, 0, 0, inputs_bytes=2 * nbytes, free_bytes=None)
 
     def allocate(self, inputs: Sequence[Arrays]) -> None:
-        """Compute the outputs of all input sets. From now on lanes take requests."""
+        """Compute the outputs of all input sets, and make the lanes."""
         self._answers = [{"y": np.multiply(arrays["x"], 2)} for arrays in inputs]
         self._shown = [[0] * self.buffers for _ in range(self.contexts)]
         self._next = [0] * self.contexts
@@ -115,9 +114,9 @@ class _Doubler:
 
 
 class NullEngine(_Doubler):
-    """Completes every request at the instant of its submission: all the time that is left is the generator's own.
+    """Completes every request at the instant of its submission, so that all time is the load generator's own.
 
-    Its clock is time.perf_counter_ns. For the sake of speed it does not count what is in flight.
+    Its clock is time.perf_counter_ns. It does not count requests in flight, for speed.
     """
 
     now_ns = staticmethod(time.perf_counter_ns)
@@ -125,7 +124,7 @@ class NullEngine(_Doubler):
     def __init__(
         self, *, contexts: int = 1, buffers: int = 2, batches: Sequence[int] = (1,), name: str = "simulated:null"
     ) -> None:
-        note = "the null engine does nothing: these numbers are the load generator's own ceiling"
+        note = "the null engine does nothing: these numbers are the load generator's own limit"
         super().__init__(contexts, buffers, batches, name, {"service": "none"}, note)
         self._done: list[Completion] = []
         self._turn_ns = 0
@@ -136,7 +135,7 @@ class NullEngine(_Doubler):
         self._shown[lane][buffer] = inputs
         self._done.append(Completion(lane, buffer, time.perf_counter_ns(), 0, 0, 0))
 
-    async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:  # noqa: ARG002  # wakes on time
+    async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:  # noqa: ARG002  # it never sleeps too long
         if not self._done:
             await poll_until(until_ns)
         elif self._done[-1].completed_ns - self._turn_ns > MILLISECOND_NS:
@@ -151,17 +150,15 @@ class NullEngine(_Doubler):
 
 
 class SimulatedEngine(_Doubler):
-    """Lanes of a device that is simulated exactly: an instant is what the law says, however late the host looks.
+    """Lanes of a device that is simulated exactly: instants are those of the law, however late the host looks.
 
     Each lane is first in, first out. Its j-th request, whose submit call ended at a_j, has
 
         ready_j = a_j + h2d    start_j = max(ready_j, end_{j−1})    completed_j = end_j + d2h
 
-    in int ns. What lies between start and end is told by IndependentLanes (contention 0) or SharedDevice (above).
+    in int ns. The time from start to end follows IndependentLanes (contention 0) or SharedDevice (above 0).
 
-    simulation: the parameters. contexts, buffers: lanes, and requests in flight on each. batches: items of a request of
-    each part; service times of all are one sequence of draws, scaled by their means.
-    `clock` is the engine's own, for tests in which the host is busy. Raises UsageError where slow_lane is no lane.
+    clock: the engine's clock, for tests in which the host is busy.
     """
 
     def __init__(
@@ -173,13 +170,20 @@ class SimulatedEngine(_Doubler):
         batches: Sequence[int] = (1,),
         name: str = "simulated",
     ) -> None:
+        """Raises UsageError where slow_lane is not a lane.
+
+        simulation: the parameters.
+        contexts: number of lanes.
+        buffers: requests in flight on each lane at most.
+        batches: items of a request of each part. Service times of all are one sequence of draws, scaled by their means.
+        """
         self._simulation = simulation = simulation or Simulation()
         slow_lane, slowness = simulation.slow_lane or (0, 1.0)
         if slow_lane >= contexts:
             raise UsageError(
-                f"simulated engine: there is no lane {slow_lane} to be slow: lanes are 0 to {contexts - 1}"
+                f"simulated engine: slow_lane {slow_lane} is not a lane: write one from 0 to {contexts - 1}"
             )
-        note = "a simulated device: its numbers say nothing about a GPU"
+        note = "simulated device: these numbers say nothing about a GPU"
         super().__init__(contexts, buffers, batches, name, simulation.words(max(batches)), note)
         self.clock: Clock = VirtualClock() if simulation.clock == "virtual" else LoopClock()
         self._slowness = [slowness if lane == slow_lane else 1 for lane in range(contexts)]
@@ -195,7 +199,7 @@ class SimulatedEngine(_Doubler):
         contention = self._simulation.contention
         self._device = SharedDevice(lanes, contention) if contention else IndependentLanes(lanes)
         self._origin_ns: int | None = None  # the clock at the first submit, where device time is 0
-        # [lane]: (ready, buffer, error) of the requests that wait has not returned yet
+        # [lane]: (ready, buffer, error) of the requests that `wait` has not returned
         self._in_flight: list[deque[tuple[int, int, str | None]]] = [deque() for _ in range(lanes)]
 
     def allocate(self, inputs: Sequence[Arrays]) -> None:
@@ -218,7 +222,7 @@ class SimulatedEngine(_Doubler):
         in_flight = self._in_flight[lane]
         if len(in_flight) == self.buffers:
             raise EngineError(
-                f"lane {lane} has {self.buffers} requests in flight, one a buffer set: wait for one first"
+                f"lane {lane} has {self.buffers} requests in flight, one for each buffer set: wait for one first"
             )
         if self._origin_ns is None:
             self._origin_ns = self.clock.now_ns()
@@ -233,7 +237,7 @@ class SimulatedEngine(_Doubler):
         in_flight.append((ready, buffer, self._error_text if next(self._errors) else None))
         self._device.add(lane, at, ready, round(next(self._service) * self._slowness[lane] * self._scale[inputs]))
 
-    async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:  # noqa: ARG002  # wakes on time
+    async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:  # noqa: ARG002  # it never sleeps too long
         device, clock, d2h = self._device, self.clock, self._d2h_ns
         ends = device.ends
         while True:
@@ -251,14 +255,14 @@ class SimulatedEngine(_Doubler):
                 return finished
 
     def _device_time(self, clock_ns: int) -> int:
-        """The device's own time, which starts with the first submit and stands still during the stall."""
+        """The device's time, which starts at the first submit and stands still during the stall."""
         at = clock_ns - (self._origin_ns or 0)
         return at if at < self._stall_at else max(self._stall_at, at - self._stall_ns)
 
     def _clock_time(self, at: int) -> int:
-        """The instant of the clock at which something happens at device time `at`; after the stall, if just then."""
+        """The clock's instant for device time `at`; the end of the stall for its begin."""
         return (self._origin_ns or 0) + at + (self._stall_ns if at >= self._stall_at else 0)
 
     def _lasted(self, start: int, end: int) -> int:
-        """How long it takes by the clock from device time `start` to `end`."""
+        """The duration by the clock from device time `start` to `end`."""
         return end - start + (self._stall_ns if start < self._stall_at <= end else 0)

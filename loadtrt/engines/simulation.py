@@ -1,46 +1,56 @@
-"""What the simulated engine simulates: its parameters, how `--engine simulated:...` spells them, its random numbers."""
+"""The simulated device: its parameters and their text form, its random numbers, and how its lanes share it."""
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
+from collections import deque
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from loadtrt.errors import UsageError
-from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration, parse_duration
+from loadtrt.errors import UsageError, nearest
+from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS, format_duration, parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
 Distribution = Literal["constant", "exponential", "lognormal", "gamma", "uniform"]
 ClockName = Literal["loop", "virtual"]
 
-# Spawn keys of this engine's streams, apart from those of arrivals and inputs: one seed serves the whole run, and two
-# streams with one key would be the same numbers, so that long services would follow long gaps.
+# Spawn keys of this engine's random streams, apart from those of arrivals and inputs. The whole run has one seed, and
+# streams of one key draw the same numbers, so that long services would follow long gaps.
 _STREAMS = 1000
-_BLOCK = 4096  # numbers drawn at a time: about 50 µs of work, where one at a time would take longer than a request
+_BLOCK = 4096  # numbers drawn at a time, in about 50 µs: one at a time would take longer than a request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
-    """A device that serves requests, and what is wrong with it. Durations are ns; docs/simulated.md states the laws.
+    """The parameters of a device and its faults. Durations are ns; docs/simulated.md states the laws.
 
-    service_ns + item_ns × batch: mean compute time of a request alone on the device; distribution and cv (standard
-    deviation / mean): how it varies; contention: with n lanes computing, each progresses at 1 / (1 + contention·(n−1)).
-    h2d_ns, d2h_ns: copy times; enqueue_ns: host time of each submit. error, race: probabilities of a request. stall:
-    (duration_ns, after_ns), counted from the first submit. slow_lane: (lane, how many times slower it computes).
+    service_ns, item_ns: service_ns + item_ns × batch is the mean compute time of a request alone on the device.
+    distribution: of compute times; None: lognormal where cv is given, else constant.
+    cv: standard deviation / mean of compute times.
+    contention: with n lanes computing, each progresses at 1 / (1 + contention·(n − 1)).
+    h2d_ns, d2h_ns: copy times.
+    enqueue_ns: host time of each submit.
+    error: probability that a request fails.
+    stall: duration of a stall, and when it begins, from the first submit.
+    slow_lane: a lane, and how many times slower it computes.
+    race: probability that a request gets another's outputs.
+    seed: of all random draws.
+    clock: real time ("loop") or virtual time.
+
     Raises UsageError for values outside their ranges.
     """
 
     service_ns: int = 5 * MILLISECOND_NS
     item_ns: int = 0
-    distribution: Distribution | None = None  # None: lognormal where cv is given, else constant
+    distribution: Distribution | None = None
     cv: float | None = None
     contention: float = 0.0
     h2d_ns: int = 0
@@ -56,7 +66,7 @@ class Simulation:
     def __post_init__(self) -> None:
         for key, value in (("contention", self.contention), ("error", self.error), ("race", self.race)):
             if not 0 <= value <= 1:
-                raise UsageError(f"simulated engine: {key} must lie between 0 and 1 (it is {value})")
+                raise UsageError(f"simulated engine: {key} is {value}: write a number from 0 to 1")
         stall = self.stall or (0, 0)
         for key, duration in (
             ("service", self.service_ns),
@@ -68,28 +78,26 @@ class Simulation:
             ("stall", max(stall)),
         ):
             if not 0 <= duration <= 24 * 3600 * SECOND_NS:
-                raise UsageError(
-                    f"simulated engine: {key} must lie between 0 and 24 hours (it is {duration / SECOND_NS:g} s)"
-                )
+                raise UsageError(f"simulated engine: {key} is {duration / SECOND_NS:g} s: write 0 to 24 hours")
         if self.seed < 0:
-            raise UsageError(f"simulated engine: seed must not be below zero (it is {self.seed})")
+            raise UsageError(f"simulated engine: seed is {self.seed}: write 0 or more")
         if self.cv is not None and not 0 < self.cv <= 100:
-            raise UsageError(f"simulated engine: cv must lie above 0 and up to 100 (it is {self.cv})")
+            raise UsageError(f"simulated engine: cv is {self.cv}: write a number above 0 and up to 100")
         if self.cv is not None and self.distribution in ("constant", "exponential"):
-            raise UsageError(f"simulated engine: the {self.distribution} distribution has no free cv: leave cv out")
+            raise UsageError(f"simulated engine: the {self.distribution} distribution takes no cv: leave cv out")
         if self.cv is None and self.distribution in ("lognormal", "gamma", "uniform"):
-            raise UsageError(f"simulated engine: the {self.distribution} distribution needs cv, such as cv=0.3")
+            raise UsageError(f"simulated engine: the {self.distribution} distribution needs cv: write e.g. cv=0.3")
         if self.cv is not None and self.distribution == "uniform" and self.cv > 1 / math.sqrt(3):
-            raise UsageError(f"simulated engine: a uniform distribution has cv up to 0.577 (it is {self.cv})")
+            raise UsageError(f"simulated engine: cv is {self.cv}: a uniform distribution has at most 0.577")
         if self.slow_lane is not None and not (self.slow_lane[0] >= 0 and 0 < self.slow_lane[1] < math.inf):
-            raise UsageError("simulated engine: slow_lane needs a lane from 0 and a factor above zero, such as 2:3")
+            raise UsageError("simulated engine: slow_lane needs a lane from 0 and a factor above 0: write e.g. 2:3")
 
     def mean_ns(self, batch: int) -> int:
         """Mean compute time of a request alone on the device."""
         return self.service_ns + self.item_ns * batch
 
     def service_times(self, batch: int) -> Iterator[int]:
-        """Compute time alone on the device of the first, second, ... request submitted, ns, without end."""
+        """Compute times alone on the device, ns, of the first, second, ... request submitted, without end."""
         mean, cv = float(self.mean_ns(batch)), self.cv or 0.0
         draw: Callable[[np.random.Generator], npt.NDArray[np.float64]]
         match self.distribution or ("lognormal" if self.cv is not None else "constant"):
@@ -114,7 +122,7 @@ class Simulation:
         return self._chances(1, self.error)
 
     def races(self) -> Iterator[bool]:
-        """Whether the first, second, ... request gets another's outputs if another is in flight, without end."""
+        """Whether the first, second, ... request gets the outputs of another in flight, without end."""
         return self._chances(2, self.race)
 
     def _chances(self, number: int, probability: float) -> Iterator[bool]:
@@ -127,7 +135,7 @@ class Simulation:
         return itertools.chain.from_iterable(draw(random).tolist() for _ in itertools.count())
 
     def words(self, batch: int) -> dict[str, str]:
-        """The parameters that matter, for people: {"service": "5.00 ms", "contention": "1", ...}."""
+        """The parameters as text: {"service": "5.00 ms", "contention": "1", ...}, without faults that are off."""
         service = format_duration(self.mean_ns(batch))
         if self.distribution or self.cv is not None:
             service += f" {self.distribution or 'lognormal'}" + (f", cv {self.cv:g}" if self.cv is not None else "")
@@ -146,9 +154,9 @@ class Simulation:
 
 
 def parse_simulation(text: str, seed: int) -> Simulation:
-    """The Simulation of "key=value,key=value", what follows "simulated:"; `seed` holds where the text gives none.
+    """The Simulation of "key=value,key=value", the text after "simulated:". seed: where the text has none.
 
-    Raises UsageError for an unknown key (naming the nearest), a missing value, a value of the wrong kind.
+    Raises UsageError for a key that is unknown, a value that is missing or of the wrong kind.
     """
     values: dict[str, Any] = {"seed": seed}
     seen = set()
@@ -157,7 +165,8 @@ def parse_simulation(text: str, seed: int) -> Simulation:
         if key == "null":
             raise UsageError("simulated engine: null has no parameters: write simulated:null, or leave null out")
         if key not in _KEYS:
-            raise UsageError(f"simulated engine: unknown key '{key}': {_nearest(key, ['null', *_KEYS])}")
+            words = ("null", *_KEYS)
+            raise UsageError(f"simulated engine: unknown key '{key}': {nearest(key, words, _choose_from(words))}")
         field, read = _KEYS[key]
         if not value:
             raise UsageError(f"simulated engine: '{key}' needs a value: write {key}=...")
@@ -173,15 +182,15 @@ def parse_simulation(text: str, seed: int) -> Simulation:
     return Simulation(**values)
 
 
-def _nearest(word: str, words: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, words, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(words)}"
+def _choose_from(words: Sequence[str]) -> str:
+    return f"choose from {', '.join(words)}"
 
 
 def _one_of(kind: Any) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in get_args(kind):
-            raise UsageError(f"'{text}' is unknown: {_nearest(text, get_args(kind))}")
+            words = get_args(kind)
+            raise UsageError(f"'{text}' is unknown: {nearest(text, words, _choose_from(words))}")
         return text
 
     return read
@@ -190,14 +199,14 @@ def _one_of(kind: Any) -> Callable[[str], str]:
 def _stall(text: str) -> tuple[int, int]:
     duration, at, after = text.partition("@")
     if not at:
-        raise UsageError(f"'{text}' is not a stall: write how long @ how long after the first request, such as 1s@5s")
+        raise UsageError(f"'{text}' is not a stall: write its duration and begin, e.g. 1s@5s")
     return parse_duration(duration), parse_duration(after)
 
 
 def _slow_lane(text: str) -> tuple[int, float]:
     lane, colon, factor = text.partition(":")
     if not (colon and lane.isdigit()):
-        raise UsageError(f"'{text}' is not a slow lane: write its number : how many times slower, such as 2:3")
+        raise UsageError(f"'{text}' is not a slow lane: write a lane and how many times slower it is, e.g. 2:3")
     return int(lane), float(factor)
 
 
@@ -217,3 +226,101 @@ _KEYS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "seed": ("seed", int),
     "clock": ("clock", _one_of(ClockName)),
 }
+
+
+class IndependentLanes:
+    """Lanes that do not influence each other. All instants are int ns of the device's time, which starts at 0.
+
+    end_j = max(ready_j, end_{j−1}) + S_j for the j-th request of a lane (Lindley, The theory of queues with a single
+    server, 1952). So the end of a request is known when it is added.
+
+    ends: heap of (end, lane, start) of requests; its user takes those that it has seen.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        self.ends: list[tuple[int, int, int]] = []
+        self._free_at = [0] * lanes
+
+    def add(self, lane: int, at: int, ready: int, work: int) -> None:  # noqa: ARG002  # as of SharedDevice
+        """Add a request that comes at `at`, can begin at `ready` and takes `work` ns. Calls come in order of `at`."""
+        start = max(ready, self._free_at[lane])
+        self._free_at[lane] = end = start + work
+        heappush(self.ends, (end, lane, start))
+
+    def advance(self, until: int) -> None:
+        """Does nothing: all ends are known."""
+
+    def next_at(self) -> int:
+        """An instant before which no request ends."""
+        return self.ends[0][0] if self.ends else NEVER
+
+
+class SharedDevice:
+    """Lanes that slow each other down, simulated from event to event; the interface is that of IndependentLanes.
+
+    With n lanes computing, each progresses at the rate 1 / (1 + contention·(n − 1)). At contention 1 the work of the
+    device is conserved and shared equally (processor sharing: Kleinrock, Time-shared systems, 1967); towards 0 lanes
+    become independent. A lane computes its requests one after the other. Each event is rounded to the nearest ns.
+
+    All lanes that compute progress at one rate, so that one number suffices: `progress` is the work in ns that a
+    request would have done since the device was last idle. A request that begins at progress p ends at p + its work.
+    """
+
+    def __init__(self, lanes: int, contention: float) -> None:
+        self.ends: list[tuple[int, int, int]] = []
+        self._contention = contention
+        self._queues: list[deque[tuple[int, int]]] = [deque() for _ in range(lanes)]  # (ready, work), computing first
+        self._began = [0] * lanes
+        self._at = 0  # the last event: the instant of `progress`
+        self._progress = 0.0
+        self._pace = 1.0  # ns for 1 ns of work, until the next event
+        self._computing: list[tuple[float, int]] = []  # heap of (progress at the end, lane)
+        self._waiting: list[tuple[int, int]] = []  # heap of (ready, lane): lanes with a request that do not compute
+        self._end_at = NEVER  # when the first of those that compute ends, unless another begins before
+        self._event_at = NEVER  # the next event: that end, or the first begin
+
+    def add(self, lane: int, at: int, ready: int, work: int) -> None:
+        """Add a request that comes at `at`, can begin at `ready` and takes `work` ns alone on the device."""
+        self.advance(at)
+        self._queues[lane].append((ready, work))
+        if len(self._queues[lane]) == 1:
+            heappush(self._waiting, (ready, lane))
+            self._event_at = min(self._event_at, ready)
+            self.advance(at)
+
+    def advance(self, until: int) -> None:
+        """Simulate all events up to `until`, in order of time, ends before begins."""
+        while self._event_at <= until:
+            if self._end_at == self._event_at:
+                self._end()
+            else:
+                ready, lane = heappop(self._waiting)
+                self._begin(lane, ready)
+            self._pace = 1 + self._contention * (len(self._computing) - 1)
+            self._end_at = NEVER
+            if self._computing:
+                self._end_at = self._at + max(0, round((self._computing[0][0] - self._progress) * self._pace))
+            self._event_at = min(self._end_at, self._waiting[0][0]) if self._waiting else self._end_at
+
+    def next_at(self) -> int:
+        """An instant before which no request ends."""
+        return self.ends[0][0] if self.ends else self._event_at
+
+    def _begin(self, lane: int, at: int) -> None:
+        if self._computing:
+            self._progress += (at - self._at) / self._pace
+        else:
+            self._progress = 0.0  # small, so that a float holds sums of whole ns exactly
+        self._at = self._began[lane] = at
+        heappush(self._computing, (self._progress + self._queues[lane][0][1], lane))
+
+    def _end(self) -> None:
+        self._at = self._end_at
+        self._progress, lane = heappop(self._computing)
+        heappush(self.ends, (self._at, lane, self._began[lane]))
+        queue = self._queues[lane]
+        queue.popleft()
+        if queue and queue[0][0] <= self._at:
+            self._begin(lane, self._at)
+        elif queue:
+            heappush(self._waiting, (queue[0][0], lane))

@@ -1,7 +1,7 @@
-"""Takes one row a request on the hot path, and turns rows into numbers when nobody is kept waiting by it.
+"""Takes one row for each request on the hot path, and counts rows when no request waits for it.
 
-While a run measures nothing is counted: its rows lie on the board, whole, until it is over. A run that goes on beyond
-the kept rows counts a block now and then, for the ring comes round.
+While a run measures, rows are not counted: the board keeps them until the run is over. A run with more rows than the
+board keeps counts a block now and then, before the ring overwrites it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,21 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-_CELLS_UNTIL_NS = 2 * 3600 * SECOND_NS  # a day of them would be a third of a gigabyte
-_LEAST_EARLY = BLOCK // 4  # rows: to count a few takes nearly as long, and a request may come due meanwhile
+_CELLS_UNTIL_NS = 2 * 3600 * SECOND_NS  # a day of histograms of seconds would be a third of a gigabyte
+_LEAST_EARLY = BLOCK // 4  # rows: to count fewer takes nearly as long, and a request may come due meanwhile
 _ROW = struct.Struct(f"{len(COLUMNS)}q")
 _PACK, _SIZE = _ROW.pack_into, _ROW.size
 
 
 class Recorder(Tally):
-    """Preallocated rows, and a tally of those that were drained. `record` is the only thing called per request.
+    """Preallocated rows, and a tally of the rows that were drained. Only `record` is called for each request.
 
-    board: where rows lie and observers look; None: one that nobody looks at, of `keep` rows. intervals: seconds that
-    are over, in order. first_error: an engine's sentence. submitted: requests sent, known at the end. counts_early:
-    whether somebody asks for all counts while it goes on: then a block is drained at a `show`. cpu_ns: processor time
-    of this process, all threads, from `begin` until all was recorded.
+    board: the rows, where observers read them.
+    intervals: the seconds that are over, in order.
+    first_error: the engine's message for the first failed request.
+    submitted: number of requests submitted, known at the end.
+    counts_early: whether counts are needed during the run; then `show` drains a block.
+    cpu_ns: processor time of this process, all threads, from `begin` until all was recorded.
     """
 
     def __init__(
@@ -47,15 +49,16 @@ class Recorder(Tally):
         bounds: Sequence[tuple[int, int]] = (),
         items: Sequence[int] = (1,),
     ) -> None:
+        """keep: rows of the board, where none is given. bounds and items: as for Tally."""
         super().__init__(lanes, start_ns, bounds, items)
         self.board = board = board or Board(keep=keep)
         self._rows = board.rows
         self._bytes = board.rows.data.cast("B")
-        self._row = 0  # where the next one will lie
-        self._lap = 0  # its number, less that
+        self._row = 0  # place of the next row
+        self._lap = 0  # its number, less its place
         self._pause_at = board.keep or STRIDE
-        self._drained = 0  # number of the first that is not drained
-        self._asked = 0  # number of the first that `recent` has not given
+        self._drained = 0  # number of the first row that is not drained
+        self._asked = 0  # number of the first row that `recent` has not returned
         self.first_error: str | None = None
         self.submitted = 0
         self.counts_early = False
@@ -63,12 +66,12 @@ class Recorder(Tally):
         self.intervals: list[Interval] = []
 
     def begin(self, start_ns: int) -> None:
-        """Measure from this instant, before anything is recorded: making a recorder takes longer than a request."""
+        """Measure from this instant. Called before the first row: making a recorder takes longer than a request."""
         super().begin(start_ns)
         self.board.begin(start_ns)
         self._cpu_began_ns = time.process_time_ns()
 
-    def record(  # the hot path: eleven ints into a preallocated row
+    def record(
         self,
         due: int,
         submitted: int,
@@ -82,7 +85,7 @@ class Recorder(Tally):
         status: int,
         inputs: int = 0,
     ) -> None:
-        """Append one row (times in ns). Rows of a lane come in its order of completion."""
+        """Append one row, times in ns; the hot path. Rows of a lane come in its order of completion."""
         row = self._row
         at = row * _SIZE
         _PACK(self._bytes, at, due, submitted, enqueued, completed, h2d, compute, d2h, lateness, lane, status, inputs)
@@ -91,11 +94,11 @@ class Recorder(Tally):
             self._go_on()
 
     def record_unsent(self, due: npt.NDArray[np.int64], end: int) -> None:
-        """Requests that were due at these instants and not sent by `end`: no lane had them."""
+        """Append requests that were due at these instants and not sent by `end`."""
         self._record_laneless(due, np.full(len(due), end), UNSERVED)
 
     def record_dropped(self, due: npt.NDArray[np.int64]) -> None:
-        """Requests that found the queue full when they came due."""
+        """Append requests that found the queue full when they came due."""
         self._record_laneless(due, due, DROPPED)
 
     def _record_laneless(self, due: npt.NDArray[np.int64], end: npt.NDArray[np.int64], status: int) -> None:
@@ -115,17 +118,17 @@ class Recorder(Tally):
                 self._go_on()
 
     def _go_on(self) -> None:
-        """The kept rows are full, or STRIDE more of the ring: make room for the next STRIDE.
+        """Make room for the next STRIDE rows: the kept rows are full, or STRIDE more of the ring.
 
-        Draining a block for each of them, where there is one, catches up with the kept rows long before the ring comes
-        round, and no request waits for more than one.
+        One block drained each time catches up with the kept rows long before the ring overwrites them, and no request
+        waits for more than one block.
         """
         board, number = self.board, self._number
         board.reach(number)
         if number - self._drained >= BLOCK:
             self._drain_block(number)
         oldest = board.oldest()
-        while board.keep < oldest and self._drained < oldest:  # never, unless the ring is small
+        while board.keep < oldest and self._drained < oldest:  # only where the ring is small
             self._drain_block(number)
         self._row = board.place(number)
         self._lap = number - self._row
@@ -141,12 +144,12 @@ class Recorder(Tally):
         self._drained += len(rows)
 
     def drain(self) -> None:
-        """Count what was recorded since the last drain: a millisecond for 5000 rows."""
+        """Count the rows since the last drain; takes 1 ms for 5000 rows."""
         while self._drained < self._number:
             self._drain_block(self._number)
 
     def recent(self) -> Iterator[Records]:
-        """The rows since it was last asked, in pieces; where the ring came round meanwhile, those that are left."""
+        """The rows since the last call, in pieces; without those that the ring has overwritten."""
         first, board = self._asked, self.board
         while first < self._number:
             if first >= board.keep:
@@ -157,13 +160,13 @@ class Recorder(Tally):
             yield Records(rows)
 
     def show(self, submitted: int, completed: int, waiting: int, busy_lanes: int) -> None:
-        """Tell observers how it stands, and of all rows so far."""
+        """Show observers the state of the run, and all rows so far."""
         self.board.show(self._number, submitted, completed, waiting, busy_lanes)
         if self.counts_early and self._number - self._drained >= _LEAST_EARLY:
             self._drain_block(self._number)
 
     def finish(self) -> None:
-        """All is recorded: tell observers, then count it."""
+        """Show observers the end, then count all rows."""
         self.cpu_ns = time.process_time_ns() - self._cpu_began_ns
         self.board.end(self._number, self.submitted)
         self.drain()
@@ -171,12 +174,12 @@ class Recorder(Tally):
 
     @property
     def records(self) -> Records:
-        """The rows that were kept and drained: all of them unless `seen` exceeds their number, else the first."""
+        """The rows that were kept and drained: all of them, or the first where there are more."""
         return Records(self._rows[: min(self._drained, self.board.keep)])
 
     @property
     def complete(self) -> bool:
-        """Whether every row was kept."""
+        """Whether all rows were kept."""
         return self.seen == len(self.records)
 
     def _over(self, second: Second) -> None:

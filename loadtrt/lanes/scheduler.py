@@ -1,21 +1,23 @@
-"""One anyio task drives all lanes: it submits what is due, waits for what finishes, and records it.
+"""One anyio task drives the lanes: it submits requests that are due, waits for completions, and records them.
 
 Closed loops, open loops and warm-up differ only in where due instants come from. In a closed loop a request is due at
 the instant its predecessor completed (zero think time), so that the generator's own turnaround counts as latency too.
+
+The work is divided into who is served next (`Queue` and `Lanes` in lanes/queue.py), when the run is over (`Ending`),
+what happens to one model's requests (`Driver`), and the loop (`drive`).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.lanes.queue import NEVER, Queue
+from loadtrt.lanes.queue import Lanes, Queue
 from loadtrt.records.records import FAILED, OK, UNSERVED
-from loadtrt.units import MILLISECOND_NS, SECOND_NS
+from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,16 +27,19 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Completion, Engine
     from loadtrt.lanes.recorder import Recorder
     from loadtrt.load.batcher import Batcher
+    from loadtrt.measure.board import Board
 
-_SILENCE_NS = 10 * SECOND_NS  # an engine that answers nothing for so long (or for `drain_ns`, if longer) is given up
-_LOOK_UP_NS = 100 * MILLISECOND_NS  # how often it looks at its stop flag and deadlines at least, and tells observers
+_SILENCE_NS = 10 * SECOND_NS  # an engine without a completion for so long (or `drain_ns`, if longer) is given up
+_LOOK_NS = 100 * MILLISECOND_NS  # the longest time between two looks at the stop flag and deadlines
 
 
 @dataclass(slots=True)
 class Stop:
-    """Set from anywhere in the event loop. requested: somebody wants the run to end; enough: it has measured enough.
-    Either way nothing more comes due, and what waits or is in flight is waited for. cut: what waits is forgotten, as if
-    it had not come due: it was neither good nor bad by then.
+    """Ends a run early; set from anywhere in the event loop. Nothing more comes due then.
+
+    requested: the user wants the run to end. Requests that wait or are in flight are waited for.
+    enough: the run has measured enough. Requests that wait or are in flight are waited for.
+    cut: the run ends now. Requests that wait are forgotten, as if they had not come due.
     """
 
     requested: bool = False
@@ -44,13 +49,16 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What to drive. due: instants in ns from the start, int64 ascending, or None for a closed loop.
+    """The requests of one model.
 
-    A closed loop goes on until both `least_ns` have passed and `least_requests` were submitted; an open loop ends with
-    its schedule. `most_ns` ends either. `drain_ns`: how long to wait then for what is in flight, or due and not sent.
-    order: numbers of input sets, which the requests take in turn. most_waiting: a request that comes due when so many
-    wait for a buffer set is dropped; None: none is. batcher: forms batches of requests (open loops alone); each takes
-    an input set of the batcher's then, and none of `order`.
+    due: instants in ns from the start, int64, ascending; None: a closed loop.
+    least_ns: a closed loop sends at least for so long.
+    least_requests: a closed loop sends at least so many.
+    most_ns: nothing is sent after so long; None: no limit. An open loop ends with its schedule in any case.
+    drain_ns: how long to wait, after sending has stopped, for requests in flight, or due and not sent.
+    order: numbers of the input sets that requests take in turn.
+    most_waiting: a request that comes due while so many wait is dropped; None: no limit.
+    batcher: forms batches of requests and chooses their input sets (open loops only).
     """
 
     due: npt.NDArray[np.int64] | None
@@ -65,14 +73,232 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Driven:
-    """How it went, in instants of the engine's clock: no request came due after `sent_ns`, all was over at `end_ns`.
-    unserved: in flight at the end, or due and never sent."""
+    """What was driven. Instants are ns on the engine's clock.
+
+    start_ns: when the load began.
+    sent_ns: when sending stopped: no request came due after it.
+    end_ns: when all requests had completed or were given up.
+    submitted: number of requests submitted.
+    unserved: number of requests in flight at the end, or due and never sent.
+    """
 
     start_ns: int
     sent_ns: int
     end_ns: int
     submitted: int
     unserved: int
+
+
+class Ending:
+    """Decides when sending stops (a count, a deadline, a stop flag) and when requests in flight are given up.
+
+    last: number of requests in all, sent and to be sent; NEVER while it is open.
+    sent_ns: when sending stopped; NEVER before.
+    progress_ns: when the engine last completed a request, or had none.
+    """
+
+    def __init__(self, load: Load, stop: Stop, queue: Queue, board: Board, start_ns: int) -> None:
+        self._load, self._stop, self._queue, self._board = load, stop, queue, board
+        self._closed = load.due is None
+        self._least_end = start_ns + load.least_ns
+        # Of sending; once that has stopped, of draining.
+        self._deadline = NEVER if load.most_ns is None else start_ns + load.most_ns
+        self._patience = max(load.drain_ns, _SILENCE_NS)
+        self.last = self.sent_ns = NEVER
+        self.progress_ns = start_ns
+        if load.due is not None:
+            self.last = len(load.due)
+            if self.last and load.due[-1]:  # offline, all requests are due at 0: their last instant ends nothing
+                self._deadline = min(self._deadline, start_ns + int(load.due[-1]))
+
+    def look(self, now: int, submitted: int, completed: int) -> int | None:
+        """When to look again at the latest, ns; None when no request is left, or those that are left are given up.
+
+        Closes the queue once sending stops.
+        """
+        queue, stop = self._queue, self._stop
+        dropped = queue.dropped
+        if self.sent_ns == NEVER:
+            stopped = stop.requested or stop.enough or stop.cut or now >= self._deadline
+            if stopped:
+                self.last = submitted if self._closed else queue.arrived
+                queue.close()
+            elif self._closed and now >= self._least_end:
+                self.last = max(submitted, self._load.least_requests)
+            if stopped or submitted + dropped == self.last:
+                self.sent_ns, self._deadline = now, now + self._load.drain_ns
+                self._board.enter("drain")
+        if stop.cut and self.last > submitted + dropped:
+            queue.waiting.clear()
+            queue.close()
+            self.last = submitted + dropped
+        if submitted == completed:
+            self.progress_ns = now
+        if completed + dropped == self.last or now >= self._deadline or now > self.progress_ns + self._patience:
+            return None
+        look, deadline = now + _LOOK_NS, self._deadline
+        return look if look < deadline else deadline  # noqa: FURB136  # min() takes four times as long
+
+
+class Driver:
+    """Drives one model: its load through the lanes of its engine into its recorder.
+
+    A round is `send`, a wait for the engine, `receive`, and from `next_show` on `show`; `close` comes last, whatever
+    happened. Nothing in here waits, so that one loop can drive several models, each with its own queue, lanes, ending
+    and recorder: a round then waits until the earliest instant that a driver asks for.
+
+    submitted: number of requests submitted.
+    completed: number of requests the engine has completed.
+    next_show: when `show` is to be called again, ns.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        recorder: Recorder,
+        load: Load,
+        stop: Stop,
+        on_completion: Callable[[Completion, int], None] | None,
+        on_tick: Callable[[int, int], None] | None,
+    ) -> None:
+        start = recorder.start_ns
+        self._engine, self._recorder, self._load = engine, recorder, load
+        self._order = tuple(load.order)
+        self._on_completion, self._on_tick = on_completion, on_tick
+        self._queue = Queue(np.empty(0, np.int64) if load.due is None else load.due, start, load.most_waiting)
+        self._lanes = Lanes(engine.contexts, engine.buffers, engine.per_launch, start)
+        self._ending = Ending(load, stop, self._queue, recorder.board, start)
+        self._admits = 0 if load.batcher else 1  # requests that a free buffer set takes before any batch is formed
+        self._now = start
+        self.submitted = self.completed = 0
+        self.next_show, self._tick = start + _LOOK_NS, start + SECOND_NS
+
+    def send(self, now: int) -> tuple[int, bool] | None:
+        """Submit the requests that are due while there are free buffer sets.
+
+        Returns what `Engine.wait` takes: until when to wait at most, and whether a completion matters before. None when
+        all is over.
+        """
+        queue, ending = self._queue, self._ending
+        if queue.next_due <= now:
+            queue.admit(now, self._admits * len(self._lanes.free_since))
+        until = ending.look(now, self.submitted, self.completed)
+        if until is None:
+            return None
+        if self._load.due is not None:
+            return self._send_due(now, until)
+        self._send_next(now)
+        return until, True
+
+    def _send_next(self, now: int) -> None:
+        """Closed loop: each free buffer set takes a launch, due since the buffer set is free."""
+        engine, lanes, order, last = self._engine, self._lanes, self._order, self._ending.last
+        submit, now_ns, take, in_flight = engine.submit, engine.now_ns, lanes.take, lanes.in_flight
+        free_since, sets, others, submitted = lanes.free_since, len(order), range(1, engine.per_launch), self.submitted
+        try:
+            while free_since and submitted < last:
+                due, inputs = free_since[0], order[submitted % sets]
+                lane = take()
+                submit(lane, inputs)
+                enqueued = now_ns()
+                sent = in_flight[lane]
+                sent.append((due, now, enqueued, now - due, inputs, ()))
+                submitted += 1
+                for _ in others:
+                    sent.append((due, now, enqueued, now - due, order[submitted % sets], ()))
+                    submitted += 1
+                now = enqueued
+        finally:
+            self._now, self.submitted = now, submitted
+
+    def _send_due(self, now: int, until: int) -> tuple[int, bool]:
+        """Open loop: each free buffer set takes the request, or the batch, that has waited longest."""
+        queue, lanes, order, batcher = self._queue, self._lanes, self._order, self._load.batcher
+        submit, now_ns, take, in_flight = self._engine.submit, self._engine.now_ns, lanes.take, lanes.in_flight
+        waiting, free_since, sets, submitted = queue.waiting, lanes.free_since, len(order), self.submitted
+        others: Sequence[int] = ()
+        soon = True
+        try:
+            while free_since and waiting:
+                free, due = free_since[0], waiting[0]
+                ready = due
+                if batcher is None:
+                    inputs = order[submitted % sets]
+                else:
+                    count, ready = batcher.next_batch(waiting, all_came=queue.next_due == NEVER)
+                    if ready > now:
+                        if ready < until:
+                            until, soon = ready, False
+                        break
+                    inputs, others = batcher.inputs(count), tuple(islice(waiting, 1, count))
+                lane = take()
+                submit(lane, inputs)
+                enqueued = now_ns()
+                late = now - ready if ready > free else now - free
+                in_flight[lane].append((due, now, enqueued, late, inputs, others))
+                waiting.popleft()
+                submitted += 1
+                if others:
+                    submitted += len(others)
+                    for _ in others:
+                        waiting.popleft()
+                now = enqueued
+                if queue.next_due <= now:
+                    queue.admit(now, self._admits * len(free_since))
+        finally:
+            self._now, self.submitted = now, submitted
+        if queue.next_due < until and free_since:
+            return queue.next_due, False  # a free buffer set waits for this request: it needs no other before
+        return until, soon
+
+    def receive(self, completions: Sequence[Completion]) -> None:
+        """Record requests that have finished, and free their buffer sets."""
+        if not completions:
+            return
+        queue, recorder, on_completion = self._queue, self._recorder, self._on_completion
+        finish, free_since, record = self._lanes.finish, self._lanes.free_since, recorder.record
+        self._ending.progress_ns = self._now
+        self.completed += len(completions)
+        for completion in completions:
+            lane, _, done, h2d, compute, d2h, error = completion
+            if queue.next_due <= done:
+                queue.admit(done, self._admits * len(free_since))  # before this buffer set became free
+            due, began, enqueued, late, inputs, others = finish(lane, done)
+            if error is None:
+                status = OK
+            else:
+                status, recorder.first_error = FAILED, recorder.first_error or error
+            record(due, began, enqueued, done, h2d, compute, d2h, late, lane, status, inputs)
+            if others:
+                self.completed += len(others)
+                for other in others:
+                    record(other, began, enqueued, done, h2d, compute, d2h, late, lane, status, inputs)
+            if on_completion is not None:
+                on_completion(completion, inputs)
+
+    def show(self, now: int) -> None:
+        """Tell observers the state of the run, and call `on_tick` about once a second."""
+        self.next_show = now + _LOOK_NS
+        self._recorder.record_dropped(self._queue.take_dropped())
+        self._recorder.show(self.submitted, self.completed, len(self._queue.waiting), self._lanes.busy)
+        if now >= self._tick and self._on_tick is not None:
+            self._tick = now + SECOND_NS
+            self._on_tick(self.submitted, self.completed)
+
+    def close(self, end: int) -> Driven:
+        """Record the requests that were sent or due and never served, and finish the recorder."""
+        recorder = self._recorder
+        recorder.submitted = self.submitted
+        for lane, requests in enumerate(self._lanes.in_flight):
+            for first_due, began, enqueued, late, inputs, others in requests:
+                for due in (first_due, *others):
+                    recorder.record(due, began, enqueued, max(end, enqueued), 0, 0, 0, late, lane, UNSERVED, inputs)
+        recorder.record_dropped(self._queue.take_dropped())
+        unsent = self._queue.unsent(end)
+        recorder.record_unsent(unsent, end)
+        recorder.finish()
+        unserved = self.submitted - self.completed + len(unsent)
+        return Driven(recorder.start_ns, min(self._ending.sent_ns, end), end, self.submitted, unserved)
 
 
 async def drive(
@@ -86,142 +312,20 @@ async def drive(
     """Drive `load` through the engine's lanes from `recorder.start_ns` until it has ended and drained, or is stopped.
 
     Requests are served in the order they are due. Each takes the lane with the fewest requests in flight, of several
-    the one that has waited longest. on_completion(completion, input set) runs before the buffer set is used again;
-    on_tick(submitted, completed) about once a second. Raises EngineError from the engine, lets cancellation through;
-    whatever happens, all that was sent or owed by then is in the recorder.
+    the one that has been idle longest. on_completion(completion, input set) runs before the buffer set is used again;
+    on_tick(submitted, completed) about once a second. Raises EngineError from the engine and lets cancellation through;
+    whatever happens, every request sent or due by then is in the recorder.
     """
-    now_ns, submit, wait, record = engine.now_ns, engine.submit, engine.wait, recorder.record
-    several = engine.per_launch
-    order, sets, batcher = tuple(load.order), len(load.order), load.batcher
-    start = now = recorder.start_ns
-    closed = load.due is None
-    queue = Queue(np.empty(0, np.int64) if load.due is None else load.due, start, load.most_waiting)
-    waiting = queue.waiting
-    crowded = 0 if batcher else 1  # a free buffer set takes one of those who wait, unless batches form first
-    last = len(load.due) if load.due is not None else NEVER  # how many requests there will be
-    least_end = start + load.least_ns
-    latest_end = start + (load.most_ns if load.most_ns is not None else NEVER)
-    if load.due is not None and last and load.due[-1]:  # offline, all are due at once: nothing ends the sending
-        latest_end = min(latest_end, start + int(load.due[-1]))
-    patience = max(load.drain_ns, _SILENCE_NS)
-    give_up = sent = NEVER  # the drain deadline and the end of sending, once known
-
-    # in_flight[lane]: (due, submitted, enqueued, lateness, input set, due instants of the rest of its batch) in order.
-    # levels[k]: lanes with k in flight, the one that has waited longest first. free_since: instants at which buffer
-    # sets became free; the n-th to be sent takes the n-th of them, which is when an ideal generator would have sent it.
-    in_flight: list[deque[tuple[int, int, int, int, int, Sequence[int]]]] = [deque() for _ in range(engine.contexts)]
-    levels: list[dict[int, None]] = [dict.fromkeys(range(engine.contexts)), *({} for _ in range(engine.buffers))]
-    free_since = deque([start] * (engine.contexts * engine.buffers))
-    submitted = completed = 0
-    rest: Sequence[int] = ()
-    next_look, next_tick = start + _LOOK_UP_NS, start + SECOND_NS
-    progress = start  # when the engine last had nothing to do, or did something
+    driver = Driver(engine, recorder, load, stop, on_completion, on_tick)
+    now_ns, wait = engine.now_ns, engine.wait
+    now = recorder.start_ns
     try:
-        while True:
-            if queue.next_due <= now:
-                queue.admit(now, crowded * len(free_since))
-            if give_up == NEVER:
-                over = stop.requested or stop.enough or stop.cut or now >= latest_end
-                if over:
-                    last = submitted if closed else queue.arrived
-                    queue.close()
-                elif closed and now >= least_end:
-                    last = max(submitted, -(-load.least_requests // several) * several)
-                if over or submitted + queue.dropped == last:
-                    sent, give_up = now, now + load.drain_ns
-                    recorder.board.enter("drain")
-            if stop.cut and last > submitted + queue.dropped:
-                waiting.clear()
-                queue.close()
-                last = submitted + queue.dropped
-            if submitted == completed:
-                progress = now
-            if completed + queue.dropped == last or now >= give_up or now > progress + patience:
-                break
-
-            until, soon = min(now + _LOOK_UP_NS, latest_end if give_up == NEVER else give_up), True
-            while free_since and (submitted < last if closed else waiting):
-                free = free_since[0]
-                due = ready = free if closed else waiting[0]
-                if batcher is None:
-                    inputs = order[submitted % sets]
-                else:
-                    count, ready = batcher.next_batch(waiting, all_came=queue.next_due == NEVER)
-                    if ready > now:
-                        if ready < until:
-                            until, soon = ready, False
-                        break
-                    inputs = batcher.inputs(count)
-                    rest = tuple(islice(waiting, 1, count))
-                depth = 0
-                while not levels[depth]:
-                    depth += 1
-                lane = next(iter(levels[depth]))
-                submit(lane, inputs)
-                enqueued = now_ns()
-                free_since.popleft()
-                del levels[depth][lane]
-                levels[depth + 1][lane] = None
-                late = now - ready if ready > free else now - free
-                began = now
-                in_flight[lane].append((due, began, enqueued, late, inputs, rest))
-                submitted += 1
-                now = enqueued
-                if closed:
-                    for _ in range(1, several):
-                        in_flight[lane].append((due, began, enqueued, late, order[submitted % sets], rest))
-                        submitted += 1
-                    continue
-                waiting.popleft()
-                for _ in rest:
-                    waiting.popleft()
-                    submitted += 1
-                if queue.next_due <= now:
-                    queue.admit(now, crowded * len(free_since))
-
-            if queue.next_due < until and free_since:
-                until, soon = queue.next_due, False  # a free buffer set awaits it: no other is needed before
-            for completion in await wait(until, soon=soon):
-                lane, _, done, h2d, compute, d2h, error = completion
-                if queue.next_due <= done:
-                    queue.admit(done, crowded * len(free_since))  # before this buffer set was free
-                due, began, enqueued, late, inputs, others = in_flight[lane].popleft()
-                depth, unfinished = divmod(len(in_flight[lane]), several)
-                if not unfinished:  # the last of its launch
-                    del levels[depth + 1][lane]
-                    levels[depth][lane] = None
-                    free_since.append(done)
-                completed += 1
-                progress = now
-                status = OK if error is None else FAILED
-                record(due, began, enqueued, done, h2d, compute, d2h, late, lane, status, inputs)
-                for other in others:
-                    record(other, began, enqueued, done, h2d, compute, d2h, late, lane, status, inputs)
-                    completed += 1
-                if error is not None and recorder.first_error is None:
-                    recorder.first_error = error
-                if on_completion is not None:
-                    on_completion(completion, inputs)
+        while (wake := driver.send(now)) is not None:
+            driver.receive(await wait(wake[0], soon=wake[1]))
             now = now_ns()
-            if now >= next_look:
-                next_look = now + _LOOK_UP_NS
-                recorder.record_dropped(queue.take_dropped())
-                recorder.show(submitted, completed, len(waiting), engine.contexts - len(levels[0]))
-                if now >= next_tick and on_tick is not None:
-                    next_tick = now + SECOND_NS
-                    on_tick(submitted, completed)
-                now = now_ns()  # all that took its time
+            if now >= driver.next_show:
+                driver.show(now)
+                now = now_ns()  # showing took its time
     finally:
-        end = now_ns()
-        recorder.submitted = submitted
-        unserved = submitted - completed
-        for lane, items in enumerate(in_flight):
-            for due, began, enqueued, late, inputs, others in items:
-                for one in (due, *others):
-                    record(one, began, enqueued, max(end, enqueued), 0, 0, 0, late, lane, UNSERVED, inputs)
-        recorder.record_dropped(queue.take_dropped())
-        unsent = queue.unsent(end)
-        recorder.record_unsent(unsent, end)
-        unserved += len(unsent)
-        recorder.finish()
-    return Driven(start, min(sent, end), end, submitted, unserved)
+        driven = driver.close(now_ns())
+    return driven

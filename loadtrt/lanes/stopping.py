@@ -1,4 +1,4 @@
-"""What Ctrl-C does to a run: the first one ends it whole, the second at once."""
+"""What Ctrl-C does to a run: the first lets requests in flight finish, the second cancels."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 
 async def until_stopped(run: Callable[[], Awaitable[None]], stop: Stop, say: Callable[[str], None]) -> None:
-    """Await `run()`, and raise what it raises. The first Ctrl-C or SIGTERM sets `stop.requested`, and requests in
-    flight finish; the second cancels. `say` is told."""
+    """Await `run()`, and raise what it raises.
+
+    The first Ctrl-C or SIGTERM sets `stop.requested` and calls `say` with a message; the second cancels `run()`.
+    """
 
     async def watch(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -27,15 +29,15 @@ async def until_stopped(run: Callable[[], Awaitable[None]], stop: Stop, say: Cal
                     scope.cancel()
                     return
                 stop.requested = True
-                say("stopping: waiting for requests in flight (again to give them up)")
+                say("stopping: waiting for requests in flight (press Ctrl-C again to give them up)")
 
-    wrong: Exception | None = None
+    failure: Exception | None = None
     async with anyio.create_task_group() as group:
         await group.start(watch, group.cancel_scope)
         try:
             await run()
         except Exception as error:  # a task group would wrap it
-            wrong = error
+            failure = error
         group.cancel_scope.cancel()
-    if wrong is not None:
-        raise wrong
+    if failure is not None:
+        raise failure

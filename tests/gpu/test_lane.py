@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from loadtrt.cuda.buffer_set import LanePart
-from loadtrt.cuda.lane import Finished, Lane
+from loadtrt.cuda.lane import Finished, Lane, LanePart
 from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.runtime import call, cudart, memory_info
 from loadtrt.cuda.stream import Event, GpuClock, Stream, elapsed_ns
@@ -33,7 +32,7 @@ def device() -> None:
 
 
 class _Copier:
-    """Stands in for an execution context: its enqueue copies x to y on the device. `refuse`: fails while capturing."""
+    """In place of an execution context: `enqueue` copies x to y on the device. refuse: it fails while capturing."""
 
     def __init__(self, refuse: bool = False, nbytes: int = NBYTES) -> None:
         self.nbytes = nbytes
@@ -140,9 +139,9 @@ def test_parts_share_buffer_sets_and_no_outputs(graph: bool) -> None:
 def test_every_request_returns_its_own_input(
     graph: bool, buffers: int, together: bool, lanes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With `buffers` in flight all the time and three input sets in turn, y = x of the same request, always: with
-    streams for copies, with a stream a buffer set, and with one for all."""
-    monkeypatch.setattr("loadtrt.cuda.lane.COPIED_TOGETHER_BYTES", NBYTES if together else 0)
+    """With `buffers` in flight all the time and three input sets in turn, y = x of the same request: with streams for
+    phases, with a stream for each slot, and with one for everything."""
+    monkeypatch.setattr("loadtrt.cuda.program.COPIED_TOGETHER_BYTES", NBYTES if together else 0)
     with _lane(buffers, graph=graph, lanes=lanes) as (lane, clock):
         assert (lane.graph_refusal == "") == graph
         sent: list[int] = []
@@ -161,7 +160,7 @@ def test_compute_of_a_lane_never_overlaps(
     buffers: int, per_launch: int, together: bool, lanes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Requests of a lane share its context's scratch memory: each one's compute starts after the one before ended."""
-    monkeypatch.setattr("loadtrt.cuda.lane.COPIED_TOGETHER_BYTES", NBYTES if together else 0)
+    monkeypatch.setattr("loadtrt.cuda.program.COPIED_TOGETHER_BYTES", NBYTES if together else 0)
     with _lane(buffers, per_launch=per_launch, lanes=lanes) as (lane, clock):
         for _ in range(30):
             for number in range(buffers):
@@ -176,7 +175,7 @@ def test_compute_of_a_lane_never_overlaps(
 @pytest.mark.parametrize("graph", [True, False])
 def test_a_launch_carries_several_requests(graph: bool, together: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each with the input set that follows in turn, its own output, events and instant, in order."""
-    monkeypatch.setattr("loadtrt.cuda.lane.COPIED_TOGETHER_BYTES", NBYTES if together else 0)
+    monkeypatch.setattr("loadtrt.cuda.program.COPIED_TOGETHER_BYTES", NBYTES if together else 0)
     with _lane(2, graph=graph, per_launch=4) as (lane, clock):
         assert (lane.graph_refusal == "") == graph
         lane.submit(0)
@@ -209,7 +208,7 @@ def test_instants_and_phases_fit_into_the_time_that_passed(graph: bool) -> None:
 
 
 def test_without_copies_the_device_keeps_input_set_0() -> None:
-    """No transfer phases, and the output is that of the input uploaded once."""
+    """There are no copy phases, and the output is that of the input uploaded at first."""
     with _lane(2, copies=False) as (lane, clock):
         for _ in range(10):
             lane.submit(0)
@@ -219,7 +218,7 @@ def test_without_copies_the_device_keeps_input_set_0() -> None:
 
 
 def test_a_capture_that_is_refused_leaves_a_lane_that_works() -> None:
-    """The reason is kept, and requests are enqueued plainly."""
+    """The reason is kept, and requests are enqueued call by call."""
     with _lane(2, refuse=True) as (lane, clock):
         assert "refused" in lane.graph_refusal
         for number in range(20):
@@ -255,7 +254,7 @@ def test_closing_gives_all_memory_back() -> None:
 
 
 def test_an_enqueue_that_fails_is_an_engine_error() -> None:
-    """TensorRT's False becomes a sentence, and what was allocated is freed."""
+    """TensorRT's False becomes an EngineError with the reason."""
     stream = Stream()
     buffer = PinnedBuffer(NBYTES)
     with pytest.raises(EngineError, match="TensorRT refused an enqueue: no such shape"):
