@@ -44,7 +44,7 @@ def altered(result: RunResult, **changes: Any) -> RunResult:
     """The run with other fields, those of its engine among them as engine_*."""
     fields = {name.removeprefix("engine_"): value for name, value in changes.items() if name.startswith("engine_")}
     data = result.model_dump(mode="json")
-    ((name, model),) = data["models"].items()
+    (model,) = data["models"].values()
     model["engine"] |= fields
     others = {name: value for name, value in changes.items() if not name.startswith("engine_")}
     data |= {name: value for name, value in others.items() if name in RunResult.model_fields}

@@ -426,7 +426,7 @@ def test_a_stall() -> None:
     found = only(run_of(options=OPEN, busy=0.5, steadiness=_stalled()))
     assert found.kind == "stall"
     assert found.evidence == (
-        "nothing was answered for 1.00 s from 5.00 s on, while requests waited: 500 requests (5 %) came late by it"
+        "nothing was answered for 1.00 s from 5.00 s on, while requests waited: 500 requests (5 %) were late by it"
     )
     assert found.cause.startswith("the device stood still")
     assert "run.trace.json" in found.remedy

@@ -86,10 +86,11 @@ def _stall(result: RunResult) -> Finding | None:
         cause = "the engine's threads stood still: other processes had the cores, or one request took that long"
     else:
         cause = "the device stood still: other work, a change of its clocks, or one request that took that long"
+    answered = result.model.ok + result.model.failed
     return Finding(
         kind="stall",
         evidence=f"nothing was answered {again}, while requests waited: "
-        f"{plural(stall.late, 'request')} ({100 * stall.late / (result.model.ok + result.model.failed):.2g} %) came late by it",
+        f"{plural(stall.late, 'request')} ({100 * stall.late / answered:.2g} %) were late by it",
         cause=cause,
         remedy=f"{'free a core for loadtrt; ' if stall.host else ''}'loadtrt report RUN.json -o run.trace.json' shows "
         f"the requests around the slowest, and {_longer(result, _thrice(result))} whether it comes again",

@@ -128,8 +128,8 @@ def _of_run(name: str, result: RunResult) -> Side:
     requests = result.model.ok + result.model.failed + result.model.unserved + result.model.dropped
     if result.model.dropped:
         notes.append(
-            f"dropped {format_count(result.model.dropped)} of {plural(requests, 'request')}: times are of the served, and "
-            "thresholds on latency and queue count the dropped as later than all others"
+            f"dropped {format_count(result.model.dropped)} of {plural(requests, 'request')}: times are of the served "
+            "requests, and thresholds on latency and queue count the dropped ones as later than all others"
         )
     model = result.config.model
     return Side(

@@ -67,8 +67,8 @@ def precision_text(result: RunResult) -> str:
         reached = f"too few requests bound {quantiles}"
     else:
         reached = (
-            f"{quantiles} within ±{percent_text(result.model.precision_reached)} (by the law of verdicts, more on the safe "
-            "side than 95 % ±)"
+            f"{quantiles} within ±{percent_text(result.model.precision_reached)} (by the law of verdicts, which errs "
+            "on the safe side of 95 % ±)"
         )
     return f"precision of ±{percent_text(asked)} not reached: {reached}"
 
