@@ -25,8 +25,17 @@ from loadtrt.measure.profile import ProfilePass, Samples
 from loadtrt.measure.summary import summarize
 from loadtrt.records.records import COLUMNS, FAILED, METRICS, OK, UNSERVED, Records
 from loadtrt.report.result_files import Kind, read_file
-from loadtrt.report.trtexec import TIMES_KEYS, layer_info_json, output_json, profile_json, times_json
-from loadtrt.report.trtexec_read import read_layer_info, read_profile, read_times, stamp_step_ns
+from loadtrt.report.trtexec import (
+    TIMES_KEYS,
+    layer_info_json,
+    output_json,
+    profile_json,
+    read_layer_info,
+    read_profile,
+    read_times,
+    stamp_step_ns,
+    times_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -163,7 +163,7 @@ def read_side(file: Path, layer_info: Path | None = None, option: str = "") -> S
     from loadtrt.measure.profile import ProfileResult
     from loadtrt.measure.result import RunResult
     from loadtrt.report.result_files import Kind, read_file, read_result
-    from loadtrt.report.trtexec_read import read_profile, read_times
+    from loadtrt.report.trtexec import read_profile, read_times
 
     given = read_file(file)
     if layer_info is not None and given.kind is not Kind.LAYER_TIMES:

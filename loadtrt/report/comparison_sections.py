@@ -14,7 +14,7 @@ from loadtrt.records.records import METRICS, Records
 from loadtrt.report.document import Name, Notice, Section, Table, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN
 from loadtrt.report.settings import compared_settings
-from loadtrt.report.trtexec_read import stamp_step_ns
+from loadtrt.report.trtexec import stamp_step_ns
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
