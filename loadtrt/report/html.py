@@ -1,4 +1,4 @@
-"""Sections as one HTML file that needs nothing else: no script, no font, no request. Everything is escaped."""
+"""Sections as one HTML file without scripts, fonts or requests. All text is escaped."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from loadtrt.report.document import Block, Cell, Section, Tile
     from loadtrt.report.result_files import Loaded
 
-# Were a name to slip through unescaped, the browser would still run no script and fetch nothing.
+# If a name slipped through unescaped, the browser would still run no script and fetch nothing.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _HATCH = (
     '<svg width="0" height="0" aria-hidden="true" style="position:absolute"><defs>'
     '<pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
     '<path d="M0 0V6" class="hatching"/></pattern></defs></svg>'
 )
-_BREAKS = re.compile("([,/=])(?=.)")  # where a long name may go on in the next line
-_OPTION = re.compile(r"(?<!\S)(--[\w-]+)")  # whose hyphens a browser would end a line at
+_BREAKS = re.compile("([,/=])(?=.)")  # after which a long name may be broken
+_OPTION = re.compile(r"(?<!\S)(--[\w-]+)")  # at whose hyphens a browser would break a line
 _GLYPHS = {"good": "✓ ", "bad": "✗ ", "open": "? ", "plain": ""}
 
 
-# Light, dark and printed. Colours after Okabe and Ito, with a contrast of at least 3 : 1 with the ground, which differ in
-# lightness where the colour-blind see one hue. A dash, a place or a label goes with each colour.
+# Light, dark and printed. Colours after Okabe and Ito, with a contrast of at least 3 : 1 with the ground. They differ
+# in lightness where the colour-blind see one hue, and each comes with a dash, a place or a label.
 _LIGHT = """--ground:#fff;--ink:#1b1f24;--soft:#5a6370;--line:#d8dde3;--grid:#e8ebef;--panel:#f5f7f9;--on:#fff;
 --c1:#0b56af;--c2:#d67a00;--c3:#00755a;--c4:#c974ab;--c5:#4d3a52;--c6:#6d7683;--c7:#3a86c8;--c8:#7a3e1e;
 --good:#00704f;--bad:#b00020;--open:#8a6100;--heat:#08306b;--slow:#e69f0055;--shade:#0000000d;--edge:#0005"""
@@ -166,7 +166,7 @@ def html_text(loaded: Sequence[Loaded]) -> str:
 
 
 def page(title: str, sections: Sequence[Section], footer: str) -> str:
-    """A whole HTML document. footer: who made it, in text."""
+    """A whole HTML document. footer: text below the last section."""
     results = [place for place, item in enumerate(sections) if item.level == 1]
     contents = _contents([(place, sections[place]) for place in results]) if len(results) > 1 else ""
     body = "\n".join(_section(place, item) for place, item in enumerate(sections))
@@ -284,12 +284,12 @@ def _row(row: Sequence[Cell], left: Sequence[bool], long: bool) -> str:
 
 
 def _text(text: object) -> str:
-    """Escaped, with numbers that no line ends within."""
+    """Escaped, with no-break spaces within numbers and before units."""
     return unbroken(escaped(text))
 
 
 def _inert(json: str) -> str:
-    """JSON that no HTML parser takes for the end of its element: the same JSON, with what could be in escapes."""
+    """The same JSON with every character escaped that an HTML parser could take for markup."""
     for sign in "<>&\u2028\u2029":
         json = json.replace(sign, f"\\u{ord(sign):04x}")
     return json

@@ -95,19 +95,19 @@ def profile_json(measured: ProfilePass) -> str:
 
 
 def _layer_json(times: LayerTimes) -> str:
-    found = {
+    record = {
         "name": times.layer.name,
         "timeMs": times.total_ns / 1e6,
         "averageMs": times.average_ns / 1e6,
         **({} if times.median_ns is None else {"medianMs": times.median_ns / 1e6}),
         "percentage": 100 * times.share,
     }
-    return json.dumps(found)
+    return json.dumps(record)
 
 
 def layer_info_json(text: str) -> str:
     """--exportLayerInfo: the engine inspector's own JSON with control characters in its strings escaped, which 8.6
-    leaves bare; nothing else is changed. Raises EngineError for text that is no JSON even then."""
+    leaves bare; nothing else is changed. Raises EngineError for text that is not JSON even then."""
 
     def escape(string: re.Match[str]) -> str:
         return _CONTROL.sub(lambda sign: f"\\u{ord(sign[0]):04x}", string[0])
@@ -116,7 +116,7 @@ def layer_info_json(text: str) -> str:
     try:
         json.loads(escaped, parse_constant=refuse_constant)
     except ValueError as error:
-        raise EngineError(f"the engine inspector wrote layer information that is no JSON: {error}") from None
+        raise EngineError(f"the engine inspector wrote layer information that is not JSON: {error}") from None
     return escaped
 
 
@@ -190,7 +190,7 @@ def stamp_step_ns(times: Records) -> int:
 def read_profile(source: Path | ResultFile, layer_info: Path | None = None) -> ProfilePass:
     """--exportProfile as a pass, its layers joined by name with `layer_info` where that is given.
 
-    The file tells neither tails nor whether a CUDA graph ran, nor, up to 8.3, medians (but of one
+    The file has neither tails nor whether a CUDA graph ran, nor, up to 8.3, medians (except of one
     inference): these are None. Raises UsageError.
     """
     path, content = content_of(source, Kind.LAYER_TIMES)
@@ -199,7 +199,7 @@ def read_profile(source: Path | ResultFile, layer_info: Path | None = None) -> P
             records = content[1:]
         case _:
             raise UsageError(
-                f'{path} does not begin with the count of inferences, such as {{"count": 100}}: it is no whole export'
+                f'{path} does not begin with the count of inferences, such as {{"count": 100}}: export it again'
             )
     if not records:
         raise UsageError(f"{path} has no layers: profile an engine whose profiling verbosity is not NONE")
@@ -235,7 +235,7 @@ def read_layer_info(source: Path | ResultFile) -> tuple[Layer, ...]:
     try:
         layers = parse_layers(json.dumps(content))
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{path} is no layer information of TensorRT: {error}") from None
+        raise UsageError(f"{path} is not layer information of TensorRT: {error}") from None
     nameless = next((number for number, layer in enumerate(layers, 1) if not layer.name), None)
     if nameless is not None or not layers:
         what = "has no layers" if nameless is None else f"has no name for layer {nameless}"
@@ -279,11 +279,11 @@ def _numbers(path: Path, records: Sequence[Any], keys: Sequence[str], first: int
 def _fault(records: Sequence[Any], keys: Sequence[str], first: int) -> str:
     for number, record in enumerate(records, first):
         if not isinstance(record, dict):
-            return f"record {number} is no object"
+            return f"record {number} is not an object"
         for key in keys:
             if key not in record:
                 return f"record {number} has no {key}"
             value: Any = record[key]
             if type(value) not in (int, float) or not 0 <= value < _MOST_MS:
-                return f"{key} of record {number} is {json.dumps(value)[:40]}, which is no time in ms"
+                return f"{key} of record {number} is {json.dumps(value)[:40]}, which is not a time in ms"
     raise AssertionError("records without a fault were refused")
