@@ -199,7 +199,7 @@ def _times_with(**changes: Any) -> str:
     ("content", "sentence"),
     [
         ("", "is empty"),
-        (b"\xff\xfe\x00", "no text"),
+        (b"\xff\xfe\x00", "not text"),
         (times_json(_usual(3), START, copies=True)[:-40], "cut off"),
         ("[]", "nothing was measured"),
         ("{}", "neither"),
@@ -216,7 +216,7 @@ def _times_with(**changes: Any) -> str:
         (_times_with(computeMs=-1.5), "computeMs of record 2 is -1.5"),
         (_times_with(computeMs=10**400), "computeMs of record 2 is 1000"),
         (_times_with(computeMs=1e11), "computeMs of record 2 is 1000"),
-        (_times_with(computeMs=math.nan), "NaN is no number"),
+        (_times_with(computeMs=math.nan), "NaN is not a number"),
         (_times_with().replace("0.02", "1e999"), "1e999 is too large"),
         (_times_with(endComputeMs=0.0), "record 2 ends before it starts"),
         (_times_with(endD2hMs=0.5, startD2hMs=0.25), "record 2 ends before it starts"),
@@ -311,7 +311,7 @@ def _profile_with(count: Any = None, **changes: Any) -> str:
         (_profile_with(averageMs=-1), "averageMs of record 3 is -1"),
         (json.dumps([*json.loads(_profile_with()), None]), "record 4 is not an object"),
         (_profile_with(name="NAME").replace("NAME", 'a "quoted" layer'), "not escaped"),
-        (_profile_with().replace('"averageMs": ', '"averageMs": -nan, "b": ', 1), "no JSON"),
+        (_profile_with().replace('"averageMs": ', '"averageMs": -nan, "b": ', 1), "not JSON"),
         (times_json(_usual(3), START, copies=True), "times in trtexec's format"),
     ],
 )
@@ -389,7 +389,7 @@ def test_control_characters_are_escaped_in_strings_alone(name: str) -> None:
 @pytest.mark.parametrize("text", ["", "not built", '{"Layers": ["a', '{"Layers": [NaN]}'])
 def test_an_inspector_that_writes_no_json(text: str) -> None:
     """The engine's fault, in one sentence."""
-    with pytest.raises(EngineError, match="no JSON") as raised:
+    with pytest.raises(EngineError, match="not JSON") as raised:
         layer_info_json(text)
     assert len(str(raised.value).splitlines()) == 1
 
@@ -400,10 +400,10 @@ def test_an_inspector_that_writes_no_json(text: str) -> None:
         ('{"Layers": 3}', "no list 'Layers'"),
         ('{"Layers": []}', "has no layers"),
         ('{"Layers": [{"Name": "a"}, {"LayerType": "b"}]}', "no name for layer 2"),
-        ('{"Layers": [{"Name": "a", "Inputs": [{"Dimensions": [null]}]}]}', "no layer information"),
-        ('{"Layers": [{"Name": "a", "Inputs": [{"Dimensions": ["x"]}]}]}', "no layer information"),
+        ('{"Layers": [{"Name": "a", "Inputs": [{"Dimensions": [null]}]}]}', "not layer information"),
+        ('{"Layers": [{"Name": "a", "Inputs": [{"Dimensions": ["x"]}]}]}', "not layer information"),
         (layer_info_json(NEW_FORM)[:-9], "cut off"),
-        ("[" * 100_000, "no JSON"),
+        ("[" * 100_000, "not JSON"),
         ('{"Bindings": []}', "neither"),
     ],
 )

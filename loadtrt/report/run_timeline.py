@@ -99,7 +99,7 @@ def _steadiness(steadiness: Steadiness) -> str:
         texts.append(f"it stood still for {format_duration(steadiness.stall.longest_ns)}")
     if steadiness.transient_ns is None and not steadiness.overloaded:
         texts.append("too little is known to say whether the run was steady")
-    return "; ".join(texts) or "no transient, drift or overload was texts"
+    return "; ".join(texts) or "no transient, drift or overload was found"
 
 
 def _phases(result: RunResult) -> str:
