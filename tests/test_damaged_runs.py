@@ -87,4 +87,4 @@ def test_a_log_needs_an_instant_to_begin_at(tmp_path: Path) -> None:
     file.write_text(measured().model_copy(update={"started": ""}).model_dump_json())
     found = CliRunner().invoke(cli, ["report", str(file), "-o", f"{tmp_path}/x.hlog"], standalone_mode=False)
     assert isinstance(found.exception, UsageError)
-    assert "does not tell when it started" in str(found.exception)
+    assert "has no start time" in str(found.exception)

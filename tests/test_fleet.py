@@ -593,7 +593,7 @@ def test_a_plan_without_comparison_says_what_would_make_one(runs: dict[str, RunR
     evidence = evidence_of((runs["one"],))
     result = plan_fleet(evidence, steady_demand(10.0), [parse_objective(OBJECTIVE)], routings=("random",))
     assert result.checks == ()
-    assert "a run at a steady rate would tell, of 459 requests at least for its p99" in " ".join(
+    assert "measure a run at a steady rate, of 459 requests at least for its p99" in " ".join(
         terminal_text(result).split()
     )
 

@@ -185,7 +185,7 @@ def test_in_the_summary() -> None:
     result = changed(result, findings=findings_of(result))
     text = terminal_text(result)
     assert "GPU 610 W · 6 100 J · 61.0 J per inference · slowed down 10 % of the time\n" in text
-    assert "GPU does not tell: PCIe traffic\n" in text
+    assert "GPU does not report: PCIe traffic\n" in text
     verdict, _, findings = text.partition("VALID\n")
     assert not verdict.endswith("IN")
     assert findings.startswith(

@@ -162,7 +162,7 @@ def test_thresholds_of_a_comparison() -> None:
         "valid": [],
         "latency.p99 +5%": [("Failure", "regressed", "regressed, B/A 1.200 (1.150 .. 1.250)")],
         "latency.p99 +50%": [],
-        "latency.p50 +5%": [("Error", "undecided", "undecided, B/A not known: b.json has 3 requests")],
+        "latency.p50 +5%": [("Error", "undecided", "undecided, B/A unknown: b.json has 3 requests")],
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtrt.report.charts.axes import Axis, count_text, counts, durations, elapsed, linear_ticks, log_ticks, ranks
+from loadtrt.report.charts.svg import Axis, count_text, counts, durations, elapsed, linear_ticks, log_ticks, ranks
 
 VALUES = st.floats(1.0, 1e13)
 

@@ -16,7 +16,6 @@ from loadtrt.measure.histogram import Histogram
 from loadtrt.measure.interval import Interval
 from loadtrt.measure.result import Stall, Steadiness
 from loadtrt.measure.sampling import least_samples
-from loadtrt.report.charts.axes import linear, ranks
 from loadtrt.report.charts.bars import Bar, Stack, bars, stacks
 from loadtrt.report.charts.curves import (
     Fleet,
@@ -34,7 +33,7 @@ from loadtrt.report.charts.curves import (
 )
 from loadtrt.report.charts.latency import Bound, Curve, shares, spectrum
 from loadtrt.report.charts.plot import Plot
-from loadtrt.report.charts.svg import cut, escaped, width_of
+from loadtrt.report.charts.svg import cut, escaped, linear, ranks, width_of
 from loadtrt.report.charts.timeline import SHADES, heat_map, percentiles, shade, throughput
 from loadtrt.report.run_timeline import timeline_of
 

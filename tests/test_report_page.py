@@ -17,11 +17,10 @@ from loadtrt.asked.objective import parse_objective
 from loadtrt.measure.capacity_result import CapacityResult
 from loadtrt.measure.result import RunResult, ScenarioResult, Steadiness
 from loadtrt.measure.sweep_result import SweepResult
-from loadtrt.report.html import html_text
+from loadtrt.report.html import STYLE, html_text
 from loadtrt.report.markdown import markdown_text
 from loadtrt.report.result_files import Loaded
 from loadtrt.report.sections import names_of
-from loadtrt.report.style import STYLE
 from loadtrt.units import format_count
 
 if TYPE_CHECKING:
@@ -312,7 +311,7 @@ def test_batches_that_were_formed_are_told_by_their_mean() -> None:
 def test_a_load_that_changes_is_not_called_steady() -> None:
     """Neither a transient nor a drift is looked for in it; where both are, and none is found, that is said."""
     changing = altered(measured(), steadiness=Steadiness(overloaded=False))
-    assert "whether it was steady cannot be told" in _words(_read(html_text([loaded(changing)])))
+    assert "too little is known to say whether the run was steady" in _words(_read(html_text([loaded(changing)])))
     steady = altered(measured(), steadiness=Steadiness(transient_ns=0, overloaded=False))
     assert "no transient, drift or overload was found" in _words(_read(html_text([loaded(steady)])))
 

@@ -25,8 +25,17 @@ from loadtrt.measure.profile import ProfilePass, Samples
 from loadtrt.measure.summary import summarize
 from loadtrt.records.records import COLUMNS, FAILED, METRICS, OK, UNSERVED, Records
 from loadtrt.report.result_files import Kind, read_file
-from loadtrt.report.trtexec import TIMES_KEYS, layer_info_json, output_json, profile_json, times_json
-from loadtrt.report.trtexec_read import read_layer_info, read_profile, read_times, stamp_step_ns
+from loadtrt.report.trtexec import (
+    TIMES_KEYS,
+    layer_info_json,
+    output_json,
+    profile_json,
+    read_layer_info,
+    read_profile,
+    read_times,
+    stamp_step_ns,
+    times_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,7 +199,7 @@ def _times_with(**changes: Any) -> str:
     ("content", "sentence"),
     [
         ("", "is empty"),
-        (b"\xff\xfe\x00", "no text"),
+        (b"\xff\xfe\x00", "not text"),
         (times_json(_usual(3), START, copies=True)[:-40], "cut off"),
         ("[]", "nothing was measured"),
         ("{}", "neither"),
@@ -199,7 +208,7 @@ def _times_with(**changes: Any) -> str:
         ('{"schema_version": "loadtrt.run/9"}', 'schema "loadtrt.run/9"'),
         ('[{"count": 3}]', "profile in trtexec's format"),
         ('[{"latencyMs": 1.0}]', "record 1 has no startEnqMs"),
-        (json.dumps([*json.loads(_times_with()), "x"]), "record 4 is no object"),
+        (json.dumps([*json.loads(_times_with()), "x"]), "record 4 is not an object"),
         (_times_with(computeMs="1"), 'computeMs of record 2 is "1"'),
         (_times_with(computeMs=None), "computeMs of record 2 is null"),
         (_times_with(computeMs=True), "computeMs of record 2 is true"),
@@ -207,7 +216,7 @@ def _times_with(**changes: Any) -> str:
         (_times_with(computeMs=-1.5), "computeMs of record 2 is -1.5"),
         (_times_with(computeMs=10**400), "computeMs of record 2 is 1000"),
         (_times_with(computeMs=1e11), "computeMs of record 2 is 1000"),
-        (_times_with(computeMs=math.nan), "NaN is no number"),
+        (_times_with(computeMs=math.nan), "NaN is not a number"),
         (_times_with().replace("0.02", "1e999"), "1e999 is too large"),
         (_times_with(endComputeMs=0.0), "record 2 ends before it starts"),
         (_times_with(endD2hMs=0.5, startD2hMs=0.25), "record 2 ends before it starts"),
@@ -300,9 +309,9 @@ def _profile_with(count: Any = None, **changes: Any) -> str:
         (_profile_with(timeMs="gone"), "record 3 has no timeMs"),
         (_profile_with(medianMs="gone"), "record 3 has no medianMs"),
         (_profile_with(averageMs=-1), "averageMs of record 3 is -1"),
-        (json.dumps([*json.loads(_profile_with()), None]), "record 4 is no object"),
+        (json.dumps([*json.loads(_profile_with()), None]), "record 4 is not an object"),
         (_profile_with(name="NAME").replace("NAME", 'a "quoted" layer'), "not escaped"),
-        (_profile_with().replace('"averageMs": ', '"averageMs": -nan, "b": ', 1), "no JSON"),
+        (_profile_with().replace('"averageMs": ', '"averageMs": -nan, "b": ', 1), "not JSON"),
         (times_json(_usual(3), START, copies=True), "times in trtexec's format"),
     ],
 )
@@ -380,7 +389,7 @@ def test_control_characters_are_escaped_in_strings_alone(name: str) -> None:
 @pytest.mark.parametrize("text", ["", "not built", '{"Layers": ["a', '{"Layers": [NaN]}'])
 def test_an_inspector_that_writes_no_json(text: str) -> None:
     """The engine's fault, in one sentence."""
-    with pytest.raises(EngineError, match="no JSON") as raised:
+    with pytest.raises(EngineError, match="not JSON") as raised:
         layer_info_json(text)
     assert len(str(raised.value).splitlines()) == 1
 
@@ -391,10 +400,10 @@ def test_an_inspector_that_writes_no_json(text: str) -> None:
         ('{"Layers": 3}', "no list 'Layers'"),
         ('{"Layers": []}', "has no layers"),
         ('{"Layers": [{"Name": "a"}, {"LayerType": "b"}]}', "no name for layer 2"),
-        ('{"Layers": [{"Name": "a", "Inputs": [{"Dimensions": [null]}]}]}', "no layer information"),
-        ('{"Layers": [{"Name": "a", "Inputs": [{"Dimensions": ["x"]}]}]}', "no layer information"),
+        ('{"Layers": [{"Name": "a", "Inputs": [{"Dimensions": [null]}]}]}', "not layer information"),
+        ('{"Layers": [{"Name": "a", "Inputs": [{"Dimensions": ["x"]}]}]}', "not layer information"),
         (layer_info_json(NEW_FORM)[:-9], "cut off"),
-        ("[" * 100_000, "no JSON"),
+        ("[" * 100_000, "not JSON"),
         ('{"Bindings": []}', "neither"),
     ],
 )

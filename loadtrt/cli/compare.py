@@ -1,4 +1,4 @@
-"""`loadtrt compare`: results side by side, of loadtrt or of trtexec, and whether B is worse."""
+"""`loadtrt compare`: two results side by side, of loadtrt or of trtexec, and whether B regressed."""
 
 from __future__ import annotations
 
@@ -29,21 +29,31 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path)
 
 
-@click.command("compare", short_help="Lay two results side by side.")
+@click.command("compare", short_help="Compare two results side by side.")
 @click.argument("a", metavar="A", type=_FILE, required=False)
 @click.argument("b", metavar="B", type=_FILE, required=False)
-@click.option("--a", "more_a", metavar="FILE", type=_FILE, multiple=True, help="One run more of side A (repeatable).")
-@click.option("--b", "more_b", metavar="FILE", type=_FILE, multiple=True, help="One run more of side B (repeatable).")
+@click.option("--a", "more_a", metavar="FILE", type=_FILE, multiple=True, help="Another run of side A (repeatable).")
+@click.option("--b", "more_b", metavar="FILE", type=_FILE, multiple=True, help="Another run of side B (repeatable).")
 @click.option(
     "--fail-if",
     multiple=True,
     metavar="'latency.p99 +5%'",
-    help="B is not to be worse than A by more: exit code 99 if it is, 98 if that cannot be told (repeatable).",
+    help="Exit with 99 where B is worse than A by more than this, and with 98 where that is undecided (repeatable).",
 )
-@click.option("--json", "json_file", metavar="FILE|-", help="Write the comparison of runs there; - is stdout.")
-@click.option("--junit", metavar="FILE", help="Write what came of --fail-if as JUnit XML.")
-@click.option("--layer-info-a", type=_FILE, metavar="FILE", help="trtexec's layer information of A's engine.")
-@click.option("--layer-info-b", type=_FILE, metavar="FILE", help="trtexec's layer information of B's engine.")
+@click.option("--json", "json_file", metavar="FILE|-", help="Write the comparison of runs as JSON; - is stdout.")
+@click.option("--junit", metavar="FILE", help="Write the verdicts on --fail-if as JUnit XML.")
+@click.option(
+    "--layer-info-a",
+    type=_FILE,
+    metavar="FILE",
+    help="Layer information of A's engine, as trtexec --exportLayerInfo writes it.",
+)
+@click.option(
+    "--layer-info-b",
+    type=_FILE,
+    metavar="FILE",
+    help="Layer information of B's engine, as trtexec --exportLayerInfo writes it.",
+)
 def command(
     a: Path | None,
     b: Path | None,
@@ -55,7 +65,7 @@ def command(
     layer_info_a: Path | None,
     layer_info_b: Path | None,
 ) -> int:
-    """Lay A and B side by side: two runs, or two profiles.
+    """Compare A and B side by side: two runs, or two profiles.
 
     \b
     loadtrt compare before.json after.json                      (of loadtrt run --json)
@@ -64,11 +74,11 @@ def command(
     loadtrt compare --a a1.json --a a2.json --a a3.json --b b1.json --b b2.json --b b3.json
     loadtrt compare fp32.profile.json fp16.profile.json         (of loadtrt profile --json, trtexec --exportProfile)
 
-    With --fail-if: 0 not regressed, 99 regressed, 98 undecided, 97 a run is INVALID. Runs differ from one to the next;
-    several of each side say by how much.
+    Exit codes with --fail-if: 0 not regressed, 99 regressed, 98 undecided, 97 a run is INVALID. Runs vary from one to
+    the next: give several of each side to measure by how much.
 
-    A profile of trtexec has only names of layers: with layer information (trtexec --exportLayerInfo) layers are matched
-    by what is in them, too. Runs that were profiled are compared layer by layer, too.
+    A profile of trtexec has only names of layers; with layer information, layers are matched by their contents, too.
+    Runs with a profile are also compared layer by layer.
     """
     from loadtrt.cli.delivery import Delivery, json_of, show
     from loadtrt.measure.layer_comparison import compare_profiles
@@ -83,7 +93,7 @@ def command(
         raise click.UsageError("two sides are needed: give A and B, or --a and --b")
     thresholds = [parse_threshold(text) for text in fail_if]
     if junit is not None and not thresholds:
-        raise UsageError("--junit tells of thresholds: add --fail-if, such as --fail-if 'latency.p99 +5%'")
+        raise UsageError("--junit writes verdicts on thresholds: add --fail-if, such as --fail-if 'latency.p99 +5%'")
     targets = {"--json": json_file, "--junit": junit}
     require_targets(targets)
     for option, target in targets.items():
@@ -163,7 +173,7 @@ def read_side(file: Path, layer_info: Path | None = None, option: str = "") -> S
     from loadtrt.measure.profile import ProfileResult
     from loadtrt.measure.result import RunResult
     from loadtrt.report.result_files import Kind, read_file, read_result
-    from loadtrt.report.trtexec_read import read_profile, read_times
+    from loadtrt.report.trtexec import read_profile, read_times
 
     given = read_file(file)
     if layer_info is not None and given.kind is not Kind.LAYER_TIMES:
@@ -185,7 +195,7 @@ def read_side(file: Path, layer_info: Path | None = None, option: str = "") -> S
         case Kind.SWEEP | Kind.CAPACITY:
             raise UsageError(f"{file} is {given.kind}, which is of many runs: give two single ones")
         case Kind.FLEET:
-            raise UsageError(f"{file} is {given.kind}, which is no measurement: give two runs")
+            raise UsageError(f"{file} is {given.kind}, which is not a measurement: give two runs")
         case Kind.COMPARISON:
             raise UsageError(f"{file} is {given.kind} already: give the two profiles")
         case Kind.RUN_COMPARISON:

@@ -1,4 +1,4 @@
-"""How results leave: files first, each whole or not at all, then what is shown; nothing measured is lost on the way."""
+"""Writing results: files first, each whole or not at all, then the text; a failure loses nothing that was measured."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-_PATIENCE = 3  # Ctrl-C's that ask, before one ends the process
+_PATIENCE = 3  # times Ctrl-C is pressed; the last ends the process
 
 
 class Delivery:
-    """Makes deliveries, each whatever became of the others. `failure`: of the first that could not be made."""
+    """Writes outputs, each even if another failed. failure: the error of the first that could not be written."""
 
     def __init__(self) -> None:
         self.failure: LoadtrtError | None = None
 
     def make(self, target: str | None, text: Callable[[], str]) -> None:
-        """Write `text()` to a file, or to stdout for "-"; nothing for None."""
+        """Write `text()` to a file, or to stdout for "-"; do nothing for None."""
         if target is None:
             return
         try:
@@ -36,14 +36,14 @@ class Delivery:
             self.failure = self.failure or error
 
     def finish(self) -> None:
-        """Raise the failure, if there was one."""
+        """Raise the failure, if any."""
         if self.failure is not None:
             raise self.failure
 
 
 def write_text(target: str, text: str) -> None:
     """Write UTF-8 to a file, whole or not at all, or to stdout where it is "-". Raises UsageError."""
-    data = text.encode("utf-8", "replace")  # a name of a file may be no text
+    data = text.encode("utf-8", "replace")  # a file's name may not be text
     try:
         if target == "-":
             sys.stdout.flush()
@@ -62,19 +62,19 @@ def write_text(target: str, text: str) -> None:
             with suppress(OSError):
                 part.unlink()
     except BrokenPipeError:
-        raise  # who reads no more has what he wanted
+        raise  # the reader closed stdout, which is not an error
     except OSError as error:
         where = "stdout" if target == "-" else target
         raise UsageError(f"the result could not be written to {where}: {error.strerror}") from None
 
 
 def json_of(result: BaseModel) -> str:
-    """A result's file."""
+    """The content of a result's file."""
     return result.model_dump_json(indent=1) + "\n"
 
 
 def show(text: str, stream: TextIO) -> None:
-    """Write what the stream's encoding can hold."""
+    """Write text, with "?" for what the stream's encoding does not have."""
     encoding = stream.encoding or "utf-8"
     stream.write(text.encode(encoding, "replace").decode(encoding))
     stream.flush()
@@ -82,7 +82,7 @@ def show(text: str, stream: TextIO) -> None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """No Ctrl-C for as long as it takes to sum up and write: an impatient second one would lose the result."""
+    """Ignore Ctrl-C while the result is summed up and written: a second one would lose the result."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -91,8 +91,10 @@ def undisturbed() -> Iterator[None]:
 
 
 class Stopper:
-    """Once armed, Ctrl-C and SIGTERM ask to stop, for an exception would be lost in TensorRT's callbacks; an impatient
-    user's third one ends the process after all. In a `with`, which puts back what was there."""
+    """A context manager that turns Ctrl-C and SIGTERM into a request to stop, once armed; the third ends the process.
+
+    An exception would be lost in TensorRT's callbacks. The handlers from before are restored at the end.
+    """
 
     def __init__(self) -> None:
         self.asked = 0
@@ -107,12 +109,12 @@ class Stopper:
         self._before.clear()
 
     def arm(self) -> None:
-        """From now on."""
+        """Take over the signals."""
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._ask)
 
     def requested(self) -> bool:
-        """Whether to stop."""
+        """Whether stopping was requested."""
         return self.asked > 0
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:

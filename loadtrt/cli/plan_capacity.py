@@ -26,46 +26,70 @@ _MOST_SHARE = 1000.0
 _MOST_BURSTINESS = 100  # as of a run
 
 
-@click.command("plan-capacity", short_help="Say how many GPUs a demand needs.")
+@click.command("plan-capacity", short_help="Compute how many GPUs a demand needs.")
 @click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--demand", metavar="5000/s", help="Requests a second to be served, at the peak.")
-@click.option("--demand-inferences", metavar="80k/s", help="The same in inferences: requests × the file's batch.")
-@click.option("--stages", metavar="'800/s:8h, …'", help="A day of rates, as in `loadtrt run`; the highest is the peak.")
-@click.option("--trace", metavar="FILE", help="Instants of real requests (CSV or JSONL): its busiest hour is replayed.")
-@click.option("--trace-column", metavar="NAME", help="Which column or key of the trace, where it has several.")
+@click.option("--demand", metavar="5000/s", help="Demand at the peak, in requests per second.")
+@click.option(
+    "--demand-inferences",
+    metavar="80k/s",
+    help="Demand at the peak, in inferences per second: requests × the files' batch.",
+)
+@click.option(
+    "--stages", metavar="'800/s:8h, …'", help="Arrival rates over a day, as in `loadtrt run`; the highest is the peak."
+)
+@click.option(
+    "--trace", metavar="FILE", help="Instants of recorded requests (CSV or JSONL), whose busiest hour is replayed."
+)
+@click.option(
+    "--trace-column", metavar="NAME", help="Column or key of the trace that has the instants, where there are several."
+)
 @click.option(
     "--arrivals",
     type=click.Choice(["constant", "poisson", "gamma"]),
-    help="How requests come.  [default: poisson; with --burstiness gamma]",
+    help="Arrival process.  [default: poisson; with --burstiness gamma]",
 )
-@click.option("--burstiness", type=float, metavar="CV", help="Gamma arrivals: deviation / mean of gaps.")
-@click.option("--growth", default="0%", metavar="30%", help="How much more there will be.  [default: 0%]")
-@click.option("--headroom", default="0%", metavar="20%", help="More to be carried than is expected.  [default: 0%]")
+@click.option("--burstiness", type=float, metavar="CV", help="Coefficient of variation of the gaps of gamma arrivals.")
+@click.option("--growth", default="0%", metavar="30%", help="Expected growth of the demand.  [default: 0%]")
+@click.option("--headroom", default="0%", metavar="20%", help="Headroom above the grown demand.  [default: 0%]")
 @click.option(
-    "--spares", type=click.IntRange(0, 1000), default=0, metavar="K", help="GPUs that may be away.  [default: 0]"
+    "--spares",
+    type=click.IntRange(0, 1000),
+    default=0,
+    metavar="K",
+    help="Number of GPUs that may be out of service.  [default: 0]",
 )
-@click.option("--max-utilisation", default="80%", metavar="80%", help="The most a GPU may be busy.  [default: 80%]")
+@click.option("--max-utilisation", default="80%", metavar="80%", help="Highest utilisation of a GPU.  [default: 80%]")
 @click.option(
-    "--objective", multiple=True, metavar="'latency.p99 < 10ms'", callback=many, help="[default: the files' own]"
+    "--objective",
+    multiple=True,
+    metavar="'latency.p99 < 10ms'",
+    callback=many,
+    help="A bound to hold (repeatable).  [default: the files' own]",
 )
-@click.option("--routing", default=_ROUTINGS, metavar="NAME,…", help=f"[default: {_ROUTINGS}]")
-@click.option("--gpu-price", type=float, metavar="2.5", help="Of one GPU for an hour, in any currency.")
-@click.option("--contexts", type=int, help="Which, where the files hold several.  [default: what carries most]")
-@click.option("--batch", type=int, help="Which, where the files hold several.  [default: what carries most]")
-@click.option("--seed", type=click.IntRange(0), default=1, help="Of the simulation.  [default: 1]")
-@click.option("--json", "json_file", metavar="FILE|-", help="Write the whole result there; - is stdout.")
-@click.option("--quiet", is_flag=True, help="No progress and no table.")
+@click.option(
+    "--routing", default=_ROUTINGS, metavar="NAME,…", help=f"Ways to route requests among GPUs.  [default: {_ROUTINGS}]"
+)
+@click.option("--gpu-price", type=float, metavar="2.5", help="Price of one GPU for an hour, in any currency.")
+@click.option(
+    "--contexts",
+    type=int,
+    help="Number of contexts, where the files have several.  [default: that of the highest capacity]",
+)
+@click.option("--batch", type=int, help="Batch, where the files have several.  [default: that of the highest capacity]")
+@click.option("--seed", type=click.IntRange(0), default=1, help="Seed of the simulation.  [default: 1]")
+@click.option("--json", "json_file", metavar="FILE|-", help="Write the whole result as JSON; - is stdout.")
+@click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
 def command(files: tuple[Path, ...], **options: Any) -> int:
-    """How many GPUs a demand needs, for each way to route requests among them.
+    """Compute how many GPUs a demand needs, for each way to route requests among them.
 
     \b
     loadtrt plan-capacity capacity.json --demand 5000/s --growth 30% --headroom 20% --spares 1
     loadtrt plan-capacity sweep.json --trace requests.csv --objective 'latency.p99 < 10ms'
     loadtrt plan-capacity contexts1.json contexts2.json contexts4.json --demand 5000/s
 
-    FILE: of `loadtrt capacity`, or of `loadtrt sweep`, or several of `loadtrt run`: closed loops with --contexts 1 and
-    more, and runs at a rate to hold the prediction against. Exits with 0 where every routing has an answer, with 98
-    where one was not found in reasonable time, with 99 where no number of GPUs is enough.
+    FILE: a result of `loadtrt capacity` or `loadtrt sweep`, or several of `loadtrt run`: closed loops with --contexts 1
+    and more, and runs at an arrival rate, against which predictions are checked. Exit codes: 0 every routing has an
+    answer, 98 one was not found in reasonable time, 99 no number of GPUs is enough.
     """
     price, utilisation = options["gpu_price"], _share("--max-utilisation", options["max_utilisation"])
     if not 0.01 <= utilisation <= 0.99:
@@ -136,17 +160,17 @@ def read_sources(files: Sequence[Path]) -> Source:
     from loadtrt.measure.sweep_result import SweepResult
     from loadtrt.report.result_files import Kind, read_file, read_result
 
-    documents = [read_file(file) for file in files]
-    for document in documents:
-        if document.kind in (Kind.CAPACITY, Kind.SWEEP) and len(documents) > 1:
-            raise UsageError(f"{document.path} is {document.kind}: give it alone, or several runs of loadtrt")
-    match documents[0].kind:
+    sources = [read_file(file) for file in files]
+    for source in sources:
+        if source.kind in (Kind.CAPACITY, Kind.SWEEP) and len(sources) > 1:
+            raise UsageError(f"{source.path} is {source.kind}: give it alone, or several runs of loadtrt")
+    match sources[0].kind:
         case Kind.CAPACITY:
-            return read_result(CapacityResult, documents[0])
+            return read_result(CapacityResult, sources[0])
         case Kind.SWEEP:
-            return read_result(SweepResult, documents[0])
+            return read_result(SweepResult, sources[0])
         case _:
-            return tuple(read_result(RunResult, document) for document in documents)
+            return tuple(read_result(RunResult, source) for source in sources)
 
 
 def _share(option: str, text: str) -> float:

@@ -17,10 +17,17 @@ if TYPE_CHECKING:
     from loadtrt.report.formats import Format
 
 
-@click.command("report", short_help="Write results as a page, for a pull request, or as a table.")
+_FORMATS = "\n".join(f"{known.suffixes[0]:<12}{known.name:<6} {known.summary}" for known in FORMATS)
+
+
+@click.command(
+    "report",
+    short_help="Write results as a page, for a pull request, or as a table.",
+    epilog=f"\b\nFormats by suffix and by name:\n{_FORMATS}",
+)
 @click.argument("files", metavar="FILE…", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option(
-    "-o", "--output", "outputs", multiple=True, metavar="FILE|-", help="Where to write (repeatable); - is stdout."
+    "-o", "--output", "outputs", multiple=True, metavar="FILE|-", help="File to write (repeatable); - is stdout."
 )
 @click.option(
     "--format",
@@ -29,14 +36,12 @@ if TYPE_CHECKING:
     help="Format of outputs, instead of what the suffix says.  [default: md on stdout]",
 )
 def command(files: tuple[Path, ...], outputs: tuple[str, ...], format_: str | None) -> None:
-    """Write results, of loadtrt run, sweep, capacity, plan-capacity and profile, in the format that the suffix says.
+    """Write results of run, sweep, capacity, plan-capacity and profile in the formats that the outputs' suffixes say.
 
     \b
-    loadtrt report run.json -o run.html               one page that needs no network: charts, findings, tables
-    loadtrt report before.json after.json -o both.html             runs side by side, then each
+    loadtrt report run.json -o run.html
+    loadtrt report before.json after.json -o both.html      (runs side by side, then each of them)
     loadtrt report capacity.json -o report.html -o report.md -o trials.csv
-    loadtrt report run.json -o run.hlog               HdrHistogram's log
-    loadtrt report run.json -o run.trace.json         for ui.perfetto.dev
     """
     from loadtrt.cli.delivery import Delivery
     from loadtrt.report.result_files import load
@@ -52,7 +57,7 @@ def command(files: tuple[Path, ...], outputs: tuple[str, ...], format_: str | No
 
 
 def _format_of(target: str, name: str | None) -> Format:
-    """What to write there. Raises UsageError where neither the file's name nor --format says."""
+    """The format of an output. Raises UsageError where neither its suffix nor --format says."""
     if name is None and target == "-":
         name = "md"
     known = {format_.name: format_ for format_ in FORMATS}
@@ -64,7 +69,7 @@ def _format_of(target: str, name: str | None) -> Format:
 
 
 def _check(files: Sequence[Path], outputs: Sequence[str]) -> None:
-    """Say now what cannot be written, before anything is read."""
+    """Raises UsageError for outputs that cannot be written, before anything is read."""
     from loadtrt.cli.options import require_targets
 
     if outputs.count("-") > 1 or len(set(outputs)) < len(outputs):
@@ -76,4 +81,4 @@ def _check(files: Sequence[Path], outputs: Sequence[str]) -> None:
         raise UsageError("two outputs are the same file by different names: give each its own -o")
     for file in files:
         if file.resolve() in written:
-            raise UsageError(f"-o {file} is one of the results: the report would take its place; name another file")
+            raise UsageError(f"-o {file} is one of the results, which the report would replace: name another file")

@@ -54,7 +54,7 @@ def capacity(result: CapacityResult, file: str, key: str) -> Iterator[Section]:
     for place, candidate in sorted(enumerate(result.candidates), key=lambda item: item[0] != result.chosen):
         if candidate.trials or alone:
             chosen = " (chosen)" if place == result.chosen and not alone else ""
-            blocks = [] if candidate is _told(result) else _conclusion(candidate)
+            blocks = [] if candidate is _answering(result) else _conclusion(candidate)
             blocks += _candidate(candidate, names)
             yield section(f"{candidate.name}{chosen}", *blocks, only="" if candidate.searched or alone else "page")
         if place == result.chosen:
@@ -64,11 +64,11 @@ def capacity(result: CapacityResult, file: str, key: str) -> Iterator[Section]:
 
 
 def _badges(result: CapacityResult) -> tuple[Badge, ...]:
-    found = [] if result.outcome == "completed" else [outcome_badge(result.outcome)]
+    badges = [] if result.outcome == "completed" else [outcome_badge(result.outcome)]
     best = result.best
     answers = {best.answer} if best else {candidate.answer for candidate in result.candidates}
-    found += [Badge(answer, _TONES.get(answer, "open")) for answer in answers if answer and len(answers) == 1]
-    return tuple(found)
+    badges += [Badge(answer, _TONES.get(answer, "open")) for answer in answers if answer and len(answers) == 1]
+    return tuple(badges)
 
 
 def _head(result: CapacityResult, file: str) -> Iterator[Block]:
@@ -79,7 +79,7 @@ def _head(result: CapacityResult, file: str) -> Iterator[Block]:
         yield Tiles(tuple(_tiles(best)))
 
 
-def _told(result: CapacityResult) -> Candidate | None:
+def _answering(result: CapacityResult) -> Candidate | None:
     """The candidate whose conclusion is the answer."""
     return result.best or (result.candidates[0] if len(result.candidates) == 1 else None)
 
@@ -88,7 +88,7 @@ def _answer(result: CapacityResult) -> Iterator[Block]:
     """What the search came to, and all candidates where there are several."""
     if len(result.candidates) > 1:
         yield from _candidates(result)
-    candidate = _told(result)
+    candidate = _answering(result)
     if candidate is not None:
         yield from _conclusion(candidate)
     if result.best is None:
@@ -252,11 +252,11 @@ def _ladder(candidate: Candidate) -> Iterator[Block]:
 def _by_rate(candidate: Candidate, names: Sequence[str]) -> Iterator[Block]:
     runs = [trial.run for trial in candidate.searched if trial.run is not None]
     for text in dict.fromkeys(item.objective for run in runs for item in run.model.objectives):
-        told = (_miss(number, trial, text) for number, trial in enumerate(candidate.searched, 1))
-        found = [miss for miss in told if miss is not None]
-        if found:
+        shares = (_miss(number, trial, text) for number, trial in enumerate(candidate.searched, 1))
+        drawn = [miss for miss in shares if miss is not None]
+        if drawn:
             mine = next((item for item in candidate.objectives if item.objective == text), None)
-            chart = misses(found, round(1 - text.rank, 9), _region(candidate, mine), str(text))
+            chart = misses(drawn, round(1 - text.rank, 9), _region(candidate, mine), str(text))
             yield Figure("Bad requests by rate", chart, f"{text}; trials by number, the confirming one large")
     levels = [
         Level(trial.rate_per_s, _times(trial, names)) for trial in candidate.searched if trial.rate_per_s is not None
@@ -296,7 +296,7 @@ def _times(trial: Trial, names: Sequence[str]) -> tuple[float | None, ...]:
 
 
 def _in_spite(trial: Trial) -> str:
-    """Why a run is INVALID that the search took all the same, for what it took it."""
+    """Why a run is INVALID whose verdict the search used nevertheless."""
     run = trial.run
     return (
         f"counts as {run.verdict}: {run.model.problems[0].evidence}"

@@ -14,7 +14,7 @@ from loadtrt.records.records import METRICS, Records
 from loadtrt.report.document import Name, Notice, Section, Table, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN
 from loadtrt.report.settings import compared_settings
-from loadtrt.report.trtexec_read import stamp_step_ns
+from loadtrt.report.trtexec import stamp_step_ns
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _of_times(name: str, times: Records) -> Side:
     if enqueue.max_ns and step_ns > _COARSE * (enqueue.mean_ns or 0):
         unknown = dict.fromkeys(enqueue.percentiles_ns)
         metrics["enqueue"] = enqueue.model_copy(update={"percentiles_ns": unknown})
-        notes.append(f"enqueues are stamped in steps of {format_duration(step_ns)}, so only their mean can be told")
+        notes.append(f"enqueues are stamped in steps of {format_duration(step_ns)}, so only their mean is known")
     if step_ns > 1 and int((times.completed - times.d2h - times.compute).min()) < _WARMUP_NS:
         notes.append(f"starts within {format_duration(_WARMUP_NS)}: with warm-up, if trtexec up to 8.4 wrote it")
     return Side(
@@ -181,9 +181,12 @@ def _of_intervals(comparison: Comparison, several: bool) -> str:
         reason = next((ratio.reason for ratio in comparison.ratios if ratio.ratio and ratio.reason), None)
         return f"no interval of B/A: {reason}" if reason else ""
     if several:
-        return "95 %: where B/A lies, by how far runs of one side are apart; A and B are geometric means of their runs"
+        return (
+            "95 %: confidence interval of B/A, by how far runs of one side are apart; A and B are geometric means of "
+            "their runs"
+        )
     return (
-        "95 %: where B/A lies, by what varied within each run; runs vary from one to the next besides: "
+        "95 %: confidence interval of B/A, by what varied within each run; runs vary from one to the next, too: "
         "give several of each (--a, --b)"
     )
 
@@ -218,7 +221,7 @@ def _notes(a: Sequence[Side], b: Sequence[Side]) -> Iterator[str]:
         yield f"{', '.join(label for label, run in sides if note in run.notes)}: {note}"
     if any(run.settings is None for _, run in sides):
         yield (
-            "times in trtexec's format tell neither batch nor mode (copies, CUDA graph, streams): a request/s is a "
+            "times in trtexec's format have neither batch nor mode (copies, CUDA graph, streams): a request/s is a "
             "batch/s; and nothing of queues: device is what trtexec calls latency"
         )
     writers: dict[str, list[str]] = {}
@@ -234,7 +237,7 @@ def _notes(a: Sequence[Side], b: Sequence[Side]) -> Iterator[str]:
 
 
 def _merged(runs: Sequence[Side]) -> dict[str, tuple[str, ...]] | None:
-    """The settings of a side's runs, each with all that it was; None where one does not tell."""
+    """The settings of a side's runs, each with all its values; None where a run has none."""
     known = [run.settings for run in runs if run.settings is not None]
     if len(known) < len(runs):
         return None

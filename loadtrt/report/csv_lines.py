@@ -1,7 +1,7 @@
 """Results as CSV for spreadsheets and pandas: a line for each run, each point of a sweep and each trial of a search.
 
-The columns are the same whatever is written, and in base units that their names tell: _ns, _per_s, _joules, _watts,
-_ratio (0 to 1). A cell is empty where a number is not known or not supported by the sample.
+The columns are always the same. Their names end with the unit: _ns, _per_s, _joules, _watts, _ratio (0 to 1). A cell is
+empty where the number is unknown or not supported by the sample.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from loadtrt.measure.result import ObjectiveShare
     from loadtrt.report.result_files import Loaded
 
-OBJECTIVES = 3  # the first ones; the verdict is on all
+OBJECTIVES = 3  # columns are of the first three; the verdict is on all
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 _TIMES = (*PERCENTILES, "mean", "min", "max")
 _OF_PLACE = ("file", "kind", "number", "trial", "in_flight", "rate_per_s", "pareto", "knee")
@@ -89,11 +89,11 @@ def _lines(item: Loaded) -> Iterator[dict[str, Any]]:
                     line = {"file": item.file, "kind": "trial", "number": number, **lanes, **load}
                     yield _measured(line, trial.run, trial.failure or trial.host_bound)
         case _:
-            raise UsageError(f"{item.file} has no runs, points or trials, which lines of CSV are of: leave it out")
+            raise UsageError(f"{item.file} has no runs, points or trials, of which CSV has a line each: leave it out")
 
 
 def _measured(line: dict[str, Any], run: RunResult | None, failure: str | None) -> dict[str, Any]:
-    """What is known of the place, and what its run tells, which may be that there was none."""
+    """The columns of a point or trial and of its run; a trial without a run has failed."""
     known = (
         {"outcome": "failed"}
         if run is None
@@ -154,7 +154,7 @@ def _objective(item: ObjectiveShare) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula stands behind an apostrophe."""
+    """The value as a cell. Text that a spreadsheet would compute as a formula begins with an apostrophe."""
     match value:
         case bool():
             return "true" if value else "false"

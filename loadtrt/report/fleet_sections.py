@@ -101,10 +101,10 @@ def _charts(result: FleetResult) -> Iterator[Block]:
     lines = []
     for choice in result.choices:
         line = []
-        for one in choice.tried:
-            item = _first(one)
+        for tried in choice.tried:
+            item = _first(tried)
             if item is not None and item.value_ns is not None:
-                line.append(Fleet(one.gpus, item.value_ns, item.value_low_ns, item.value_high_ns))
+                line.append(Fleet(tried.gpus, item.value_ns, item.value_low_ns, item.value_high_ns))
         if line:
             lines.append((choice.routing, line))
     bound = result.objectives[0] if result.objectives else None
@@ -234,7 +234,7 @@ def _trust(result: FleetResult) -> Iterator[str]:
     else:
         least = f"{least_samples(result.objectives[0].rank)} requests"
         yield (
-            f"predicted against measured: nothing to compare with; a run at a steady rate would tell, of {least} at "
+            f"predicted against measured: nothing to compare with: measure a run at a steady rate, of {least} at "
             f"least for its {_quantile(result)}"
         )
     if errors and median(errors) > _POOR:

@@ -48,7 +48,7 @@ FORMATS = (
     Format("md", (".md", ".markdown"), "markdown:markdown_text", "Markdown, for a pull request."),
     Format("txt", (".txt",), "plain:plain_text", "Plain text, as commands show it."),
     Format("csv", (".csv",), "csv_lines:csv_text", "A line for each run, point and trial."),
-    Format("hlog", (".hlog",), "hdr:hdr_log", "HdrHistogram's interval log.", one_run=True),
+    Format("hlog", (".hlog",), "hdr:hdr_log", "HdrHistogram's interval log, of one run.", one_run=True),
     Format(
         "trace",
         (".trace.json", ".perfetto.json"),

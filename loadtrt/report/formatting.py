@@ -21,22 +21,22 @@ _WITHIN = re.compile(r"(?<=\d) (?=\d{3}\b|(?:[nµm]?s|m?J|W|MHz|[KMGT]?i?B|%)(?!
 
 
 def time_or(ns: float | None) -> str:
-    """A time, or the sign for one that is not known."""
+    """A time in ns as text; "–" where it is unknown."""
     return UNKNOWN if ns is None else format_duration(ns)
 
 
 def count_or(count: float | None) -> str:
-    """A number, or the sign for one that is not known."""
+    """A number as text; "–" where it is unknown."""
     return UNKNOWN if count is None else format_count(count)
 
 
 def rate_or(per_s: float | None) -> str:
-    """A rate, or the sign for one that is not known."""
+    """A rate per second as text; "–" where it is unknown."""
     return UNKNOWN if per_s is None else f"{format_count(per_s)}/s"
 
 
 def share_or(share: float | None) -> str:
-    """A share in %, or the sign for one that is not known."""
+    """A share in % as text; "–" where it is unknown."""
     return UNKNOWN if share is None else percent_text(share)
 
 
@@ -59,7 +59,7 @@ def percent_text(share: float) -> str:
 
 
 def joules_text(energy: float | None) -> str:
-    """Energy in the unit that fits."""
+    """Energy in J or mJ; "–" where it is unknown."""
     if energy is None:
         return UNKNOWN
     return f"{format_count(energy)} J" if energy >= 1 else f"{format_count(1000 * energy)} mJ"
@@ -71,8 +71,8 @@ def unbroken(text: str) -> str:
 
 
 def wrapped(text: str, indent: str = "", more: str = "  ", width: int = 80) -> list[str]:
-    """Lines of at most `width` columns, broken between words: the first behind `indent`, the others behind that and
-    `more`. Longer words, such as names, stay whole, to be copied and searched for, and so do numbers with units."""
+    """Lines of at most `width` columns, broken between words. The first begins with `indent`, the others with `indent`
+    and `more`. Names that are longer are not broken, so that they can be copied; nor are numbers with their units."""
     lines = textwrap.wrap(
         unbroken(text),
         width,
@@ -85,7 +85,7 @@ def wrapped(text: str, indent: str = "", more: str = "  ", width: int = 80) -> l
 
 
 def shortened(text: str, most: int) -> str:
-    """At most so many characters: the middle is left out."""
+    """The text cut in its middle to at most `most` characters."""
     tail = (most - 1) // 2
     return text if len(text) <= most else f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
 

@@ -2,7 +2,7 @@
 
 Three significant digits: a value v of [2^e, 2^(e+1)), e ≥ 11, is in one of 1024 equal buckets, of index
 (s << 10) + (v >> s) with s = e − 10; below 2^11 each value has its own. loadtrt's buckets are eight times as wide
-(measure/histogram.py), so each is put at its middle, within 0.4 % of what was recorded; one request lies at the exact
+(measure/histogram.py), so each is put at its middle, within 0.4 % of what was recorded; one request is at the exact
 minimum and one at the exact maximum. Units are ns, and "Interval_Max" is in ms, as that of the Java writer.
 
 Payload, big-endian: cookie, length, normalizing offset 0, significant digits, lowest and highest value, ratio 1.0; then
@@ -46,7 +46,7 @@ def hdr_log(run: RunResult) -> str:
     if not known:
         raise UsageError("the run served no request: there are no histograms to write")
     if not run.started:
-        raise UsageError("the run does not tell when it started, which such a log must")
+        raise UsageError("the run has no start time, which such a log needs")
     phases = run.phases
     before_ns = phases.load_ns + phases.allocate_ns + phases.verify_ns + phases.warmup_ns
     began = datetime.fromisoformat(run.started).timestamp() + before_ns / SECOND_NS
@@ -109,9 +109,9 @@ def _runs(counts: npt.NDArray[np.int64]) -> Iterator[int]:
 def _varint(value: int) -> bytes:
     """Zigzag LEB128, of values below 2^55 (HdrHistogram's ninth byte would hold eight bits)."""
     rest = 2 * value if value >= 0 else -2 * value - 1
-    found = bytearray()
+    encoded_bytes = bytearray()
     while rest >= 0x80:
-        found.append(rest & 0x7F | 0x80)
+        encoded_bytes.append(rest & 0x7F | 0x80)
         rest >>= 7
-    found.append(rest)
-    return bytes(found)
+    encoded_bytes.append(rest)
+    return bytes(encoded_bytes)

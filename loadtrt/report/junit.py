@@ -1,11 +1,9 @@
-"""What was asked of a run or a comparison as JUnit XML, which CI services show test by test.
+"""Objectives of a run, or thresholds of a comparison, as JUnit XML, which CI services show test by test.
 
-A testcase for each objective or threshold, and one for whether the numbers can be trusted. Met passes; missed is a
-failure. Undecided is an *error*: CI shows a skipped test as none at all and lets the build pass, and nothing failed
-either, as the test could not be carried out with so little data: that is what JUnit means by an error, and it is red
-everywhere. Of a run that is INVALID the testcase "valid" fails, and the others are skipped: its numbers neither meet
-nor miss anything, and a green one would be a lie. A scenario whose rules were not kept is skipped, too: by them there
-is no result, and the exit code, which is that of any run, does not know of them.
+There is a testcase for each objective or threshold, and one for validity. Met passes, missed is a failure, undecided is
+an error: the test could not be carried out with so little data, and CI services let a build with skipped tests pass.
+Of an INVALID run the testcase "valid" fails and the others are skipped: its numbers neither meet nor miss anything. A
+scenario whose rules were not kept is skipped, too: it has no result, and the exit code ignores it.
 """
 
 from __future__ import annotations
@@ -30,10 +28,14 @@ _NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]") 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One testcase. told: what is said of one that passed; wrong: what another is, its type and its sentence."""
+    """One testcase.
+
+    output: text of a testcase that passed.
+    wrong: kind, type and message of a testcase that did not pass.
+    """
 
     name: str
-    told: str = ""
+    output: str = ""
     wrong: tuple[Literal["failure", "error", "skipped"], str, str] | None = None
 
 
@@ -83,30 +85,32 @@ def _objective(item: ObjectiveShare, trusted: bool) -> _Case:
     return _judged(item.objective.text, objective_text(item), item.verdict or "undecided", trusted)
 
 
-def _scenario(found: ScenarioResult) -> _Case:
+def _scenario(result: ScenarioResult) -> _Case:
     """By the rules it passes; where they were not kept nothing was shown by them, and nothing failed either."""
-    told = "; ".join(scenario_lines(found))
-    return _Case(f"scenario {found.scenario}", told, None if found.by_rules else ("skipped", "not by the rules", told))
+    text = "; ".join(scenario_lines(result))
+    return _Case(
+        f"scenario {result.scenario}", text, None if result.by_rules else ("skipped", "not by the rules", text)
+    )
 
 
 def _threshold(item: Judged, trusted: bool) -> _Case:
     ratio = item.ratio
-    told = f"{item.verdict}, B/A " + ("not known" if ratio.ratio is None else f"{ratio.ratio:.3f}")
-    told += "" if ratio.low is None else f" ({ratio.low:.3f} .. {ratio.high:.3f})"
-    told += f": {item.reason}" if item.reason else ""
-    return _judged(item.threshold, told, item.verdict, trusted)
+    text = f"{item.verdict}, B/A " + ("unknown" if ratio.ratio is None else f"{ratio.ratio:.3f}")
+    text += "" if ratio.low is None else f" ({ratio.low:.3f} .. {ratio.high:.3f})"
+    text += f": {item.reason}" if item.reason else ""
+    return _judged(item.threshold, text, item.verdict, trusted)
 
 
-def _judged(name: str, told: str, verdict: str, trusted: bool) -> _Case:
+def _judged(name: str, text: str, verdict: str, trusted: bool) -> _Case:
     if not trusted:
         return _Case(name, wrong=("skipped", "invalid", "not judged, as the numbers cannot be trusted: see valid"))
     match verdict:
         case "met" | "not regressed":
-            return _Case(name, told)
+            return _Case(name, text)
         case "undecided":
-            return _Case(name, wrong=("error", "undecided", told))
+            return _Case(name, wrong=("error", "undecided", text))
         case _:
-            return _Case(name, wrong=("failure", verdict, told))
+            return _Case(name, wrong=("failure", verdict, text))
 
 
 def _document(suite: Mapping[str, str], classname: str, cases: Sequence[_Case], facts: Mapping[str, str]) -> str:
@@ -122,8 +126,8 @@ def _document(suite: Mapping[str, str], classname: str, cases: Sequence[_Case], 
         if case.wrong:
             kind, type_, message = case.wrong
             SubElement(inside, kind, _clean({"type": type_, "message": message})).text = _printable(message)
-        elif case.told:
-            SubElement(inside, "system-out").text = _printable(case.told)
+        elif case.output:
+            SubElement(inside, "system-out").text = _printable(case.output)
     indent(whole)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(whole, encoding="unicode")}\n'
 

@@ -251,7 +251,7 @@ def _time(layer: RowLayer) -> float:
 
 
 def _kind(row: LayerRow) -> str:
-    """Of the longest layer; B's where A does not tell."""
+    """The type of the longest layer; B's where A's is unknown."""
     if row.serves is not None:
         return "reformat"
     kinds = (max(side.layers, key=_time).kind for side in (row.a, row.b) if side.layers)
@@ -265,7 +265,7 @@ def _precisions(row: LayerRow) -> str:
 
 
 def _words(side: RowSide) -> str:
-    """ "fp16", "fp16,?" where a layer beside it tells nothing of itself; "" where none tells."""
+    """Such as "fp16"; "fp16,?" where another layer's precision is unknown; "" where none is known."""
     known = dict.fromkeys(layer.precision for layer in side.layers if layer.precision)
     unknown = ["?"] if known and not all(layer.type or layer.precision for layer in side.layers) else []
     return ",".join([*known, *unknown])

@@ -1,5 +1,4 @@
-"""Sections as Markdown for pull requests, in GitHub's dialect: words and tables, no charts. Nothing of a name is taken
-for markup."""
+"""Sections as Markdown in GitHub's dialect, for pull requests: words and tables, no charts. Names are escaped."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ def markdown_text(loaded: Sequence[Loaded]) -> str:
 
 
 def markdown(sections: Sequence[Section]) -> str:
-    """The sections that have words or tables. Ends with a newline."""
+    """All sections that have words or tables. Ends with a newline."""
     parts = []
     for item in sections:
         blocks = [text for block in item.blocks if (text := _block(block))]
@@ -95,7 +94,7 @@ def _inline(piece: Cell) -> str:
 
 
 def _code(text: str) -> str:
-    """A span of code; a bar in it would end the cell of a table, so it is escaped, which GitHub takes back."""
+    """A code span. A bar would end the table's cell, so it is escaped; GitHub removes the escape."""
     if not text.strip():
         return ""
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
@@ -108,5 +107,5 @@ def _escaped(text: str) -> str:
 
 
 def _paragraph(text: str) -> str:
-    """Text that begins like a list is none."""
+    """The text with a beginning escaped that Markdown would take for a list or a heading."""
     return re.sub(r"^(\s*\d*)([-+.)=])", r"\1\\\2", text)

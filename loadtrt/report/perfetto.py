@@ -1,11 +1,11 @@
 """A run's sample as a trace for ui.perfetto.dev: what each lane did, request by request.
 
 Chrome's JSON trace format; ts and dur are µs from the start of measuring, with the digits of whole ns. A lane is a
-process, whose rows are the requests that it had in flight at once: each request lies from submitted to completed on the
-first row that is free, and in it what the device did for it, h2d, compute and d2h; where nothing lies in it, it waited
-for its turn. So slices of one row are nested or apart, never half over each other. What was due and not yet submitted
-is in the process "queue", as asynchronous slices, since any number may wait at once. Counters are of the seconds around
-the sample: those of the whole run would leave it a hair's breadth.
+process, and its rows are the requests that it had in flight at once: a request spans from submitted to completed on the
+first free row, and h2d, compute and d2h are nested in it; the gaps between them are waiting. So slices of one row are
+nested or apart and never overlap in part. Requests that are due and not yet submitted are asynchronous slices of the
+process "queue", since any number may wait at once. Counters cover the seconds around the sample only: those of the
+whole run would leave the sample too narrow to see.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ def trace_json(run: RunResult) -> str:
     """The trace. A request's args: its place in the sample by due instants, from 1 on, and its times, ns. Raises
     UsageError for a run without a sample."""
     if run.model.sample is None or not run.model.sample.columns.get("due"):
-        raise UsageError("the run has no sample of single requests, which a trace is drawn from: measure again")
+        raise UsageError("the run has no sample of single requests, from which a trace is drawn: measure again")
     columns = run.model.sample.columns
     missing = [name for name in COLUMNS if name not in columns]
     if missing:
-        raise UsageError(f"the run's sample has no {missing[0]}, which a trace is drawn from: measure again")
+        raise UsageError(f"the run's sample has no {missing[0]}, from which a trace is drawn: measure again")
     try:
         rows = np.stack([np.array(columns[name], np.int64) for name in COLUMNS], axis=1)
     except OverflowError:
-        raise UsageError("the run's sample holds numbers that are no ns: measure again") from None
+        raise UsageError("the run's sample has numbers that are not times in ns: measure again") from None
     records = Records(rows[np.lexsort((rows[:, COLUMNS.index("submitted")], rows[:, COLUMNS.index("due")]))])
     events = [*_names(records), *_requests(records), *_counters(records, run)]
     lines = ",\n".join(json.dumps(event, separators=(",", ":")) for event in events)
-    told = {
+    about = {
         "engine": run.model.engine.name,
         "device": run.model.engine.device,
         "started": run.started,
         "loadtrt": run.loadtrt,
     }
-    return f'{{"displayTimeUnit":"ns","otherData":{json.dumps(told)},"traceEvents":[\n{lines}\n]}}\n'
+    return f'{{"displayTimeUnit":"ns","otherData":{json.dumps(about)},"traceEvents":[\n{lines}\n]}}\n'
 
 
 def _names(records: Records) -> Iterator[Event]:
@@ -116,11 +116,11 @@ def _stamps(records: Records) -> npt.NDArray[np.int64]:
     compute_end = records.completed - records.d2h
     compute_start = compute_end - records.compute
     h2d_end = copied_in(records, compute_start)
-    found = np.stack(
+    stamps = np.stack(
         (h2d_end - records.h2d, h2d_end, compute_start, compute_end, compute_end, records.completed), axis=1
     )
-    found = np.clip(found, records.submitted[:, None], records.completed[:, None])
-    ordered: npt.NDArray[np.int64] = np.maximum.accumulate(found, axis=1)
+    stamps = np.clip(stamps, records.submitted[:, None], records.completed[:, None])
+    ordered: npt.NDArray[np.int64] = np.maximum.accumulate(stamps, axis=1)
     return ordered
 
 

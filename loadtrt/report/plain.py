@@ -135,16 +135,16 @@ def _hanging(table: Table, taken: int) -> list[tuple[str, Sequence[str]]]:
     names = [cell for cell in cells if isinstance(cell, Named)]
     affixes = max((len(cell.before) + len(cell.after) for cell in names), default=0)
     short = short_names((cell.name for cell in names), max(_LEAST_NAME, TABLE_WIDTH - taken - 2 - affixes))
-    found: list[tuple[str, Sequence[str]]] = [(table.header[-1], ())]
+    endings: list[tuple[str, Sequence[str]]] = [(table.header[-1], ())]
     for cell in cells:
         if isinstance(cell, Named):
             below = [line for text in cell.below for line in wrapped(printable(text), " " * 6)]
-            found.append((f"{cell.before}{short[cell.name]}{cell.after}", below))
+            endings.append((f"{cell.before}{short[cell.name]}{cell.after}", below))
         elif taken + 2 + len(text := _text(cell)) <= WIDTH:
-            found.append((text, ()))
+            endings.append((text, ()))
         else:
-            found.append(("", wrapped(text, "    ")))
-    return found
+            endings.append(("", wrapped(text, "    ")))
+    return endings
 
 
 def _sentences(table: Table, columns: Sequence[int], hanging: bool) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""JSON files that results are read from: what kind each is, told by one reading of it, and loadtrt's own kinds."""
+"""Result files: the kind of a JSON file, and loadtrt's own results read from it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _Schema = TypeVar("_Schema", bound=BaseModel)
 
 
 class Kind(StrEnum):
-    """What a file is, in words for a sentence."""
+    """The kind of a file, as words of a sentence."""
 
     RUN = "a run of loadtrt"
     SWEEP = "a sweep of loadtrt"
@@ -74,31 +74,31 @@ class ResultFile:
 
 
 def read_file(path: Path) -> ResultFile:
-    """Read a file and tell its kind. Raises UsageError for one that is missing, no JSON, or of no kind."""
+    """A file with its kind. Raises UsageError for a file that is missing, is not JSON, or has no known kind."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{path} is no JSON: it holds bytes that are no text; give the exported file itself") from None
+        raise UsageError(f"{path} is not JSON: it has bytes that are not text; give the exported file itself") from None
     try:
         # Not strict: TensorRT 8.6 leaves control characters in strings bare.
         content = json.loads(text, strict=False, parse_constant=refuse_constant, parse_float=finite)
     except (ValueError, RecursionError) as error:
-        what = f"no JSON ({error}): it may be cut off, or hold a name that was not escaped; export it again"
+        what = f"not JSON ({error}): it may be cut off, or have a name that was not escaped; export it again"
         if not text.lstrip().startswith(("{", "[")):
-            what = "no JSON: give a result that --json wrote" if text.strip() else "empty; export it again"
+            what = "not JSON: give a result that --json wrote" if text.strip() else "empty; export it again"
         raise UsageError(f"{path} is {what}") from None
     return ResultFile(path, _kind_of(path, content), content)
 
 
 def refuse_constant(text: str) -> Any:
-    """For json.loads: what Python takes for a number and JSON does not know."""
-    raise ValueError(f"{text} is no number in JSON")
+    """For json.loads: refuse NaN and infinity, which Python reads and JSON does not have."""
+    raise ValueError(f"{text} is not a number in JSON")
 
 
 def finite(text: str) -> float:
-    """For json.loads: 1e999 is a number in JSON, and none of ours."""
+    """For json.loads: refuse numbers that are too large for a float, such as 1e999."""
     number = float(text)
     if math.isinf(number):
         raise ValueError(f"{text} is too large")
@@ -106,7 +106,7 @@ def finite(text: str) -> float:
 
 
 def content_of(source: Path | ResultFile, kind: Kind) -> tuple[Path, Any]:
-    """(path, content) of a file that must be of this kind. Raises UsageError."""
+    """Path and content of a file that must have this kind. Raises UsageError."""
     given = source if isinstance(source, ResultFile) else read_file(source)
     if given.kind is not kind:
         raise UsageError(f"{given.path} is {given.kind}: give {kind}")
@@ -114,7 +114,7 @@ def content_of(source: Path | ResultFile, kind: Kind) -> tuple[Path, Any]:
 
 
 def read_result(schema: type[_Schema], source: Path | ResultFile) -> _Schema:
-    """A result of loadtrt, whole. Raises UsageError."""
+    """A result of loadtrt. Raises UsageError for a file that does not fit the schema."""
     path, content = content_of(source, kind_of(schema))
     try:
         return schema.model_validate(content)
@@ -131,12 +131,12 @@ def load(path: Path) -> Loaded:
     file = read_file(path)
     if file.kind not in SCHEMAS:
         kinds = "a run, a sweep, a search for capacity, a plan of a fleet or a profile"
-        raise UsageError(f"{path} is {file.kind}, of which there is no report: give {kinds} of loadtrt")
+        raise UsageError(f"{path} is {file.kind}, which has no report: give {kinds} of loadtrt")
     return Loaded(str(path), read_result(SCHEMAS[file.kind], file))
 
 
 def kind_of(schema: type[BaseModel]) -> Kind:
-    """What the files of such results are."""
+    """The kind of file of such results."""
     return next(kind for kind, known in SCHEMAS.items() if known is schema)
 
 

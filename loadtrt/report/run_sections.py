@@ -87,7 +87,7 @@ def latency(result: RunResult) -> Iterator[Block]:
 
 
 def _alike(one: Histogram, other: Histogram) -> bool:
-    """Whether their lines would lie on each other."""
+    """Whether the means are so close that the curves would coincide."""
     mean = other.sum / other.count
     return abs(one.sum / one.count - mean) <= _ALIKE * mean
 
@@ -105,7 +105,7 @@ def _metrics(result: RunResult) -> Table:
         if metric.name == "latency" and summary.margins:
             margins = [summary.margins.get(name) for name in (*PERCENTILES, "max", "mean")]
             texts = ("" if margin is None else percent_text(margin) for margin in margins)
-            rows.append(("  95 % ±", *texts, "how far the numbers above may be off, as the sample tells"))
+            rows.append(("  95 % ±", *texts, "95 % confidence interval of the numbers above: × or ÷ (1 + this)"))
     latencies = summaries["latency"].percentiles_ns if "latency" in summaries else {}
     missing = [name for name, value in latencies.items() if value is None and name in PERCENTILES]
     needs = ", ".join(f"{name} takes {format_count(least_samples(PERCENTILES[name]))}" for name in missing)
@@ -160,10 +160,10 @@ def _mix(result: RunResult) -> Table:
 
 def _batches(batches: Batches) -> Iterator[Block]:
     total = sum(batches.counts.values())
-    each = math.ceil(max(batches.counts) / _MOST_BARS)
-    found: Counter[int] = Counter()
+    sizes_per_bar = math.ceil(max(batches.counts) / _MOST_BARS)
+    counts_by_bar: Counter[int] = Counter()
     for size, count in batches.counts.items():
-        found[(size - 1) // each] += count
+        counts_by_bar[(size - 1) // sizes_per_bar] += count
     most = sorted(batches.counts.items(), key=lambda item: -item[1])[:_MOST_SIZES]
     yield words(
         f"batches of {batches.mean:.2f} requests on average, {percent_text(batches.padded)} padding; "
@@ -171,11 +171,11 @@ def _batches(batches: Batches) -> Iterator[Block]:
     )
     drawn = [
         Bar(
-            str(place + 1) if each == 1 else f"{place * each + 1} to {(place + 1) * each}",
+            str(place + 1) if sizes_per_bar == 1 else f"{place * sizes_per_bar + 1} to {(place + 1) * sizes_per_bar}",
             count,
             f"{format_count(count)} · {100 * count / total:.1f} %",
         )
-        for place, count in sorted(found.items())
+        for place, count in sorted(counts_by_bar.items())
     ]
     chart = bars("Batches by size", f"{format_count(total)} batches.", drawn)
     yield Figure("Batches by size", chart, "requests in one")

@@ -70,10 +70,10 @@ def _over_time(result: RunResult) -> Iterator[Block]:
         yield words("The run was too short for charts over time: they have a point a second.", only="page")
         return
     timeline, bounds = timeline_of(result), bounds_of(result, "latency")
-    each = grouped(len(result.model.intervals))
-    note = "a point a second" if each == 1 else f"a point every {each} s"
+    seconds = grouped(len(result.model.intervals))
+    note = "a point a second" if seconds == 1 else f"a point every {seconds} s"
     yield Figure("Throughput", throughput(result.model.intervals, timeline, result.config.model.load.course()), note)
-    greatest = "" if each == 1 else ": the greatest of its seconds'"
+    greatest = "" if seconds == 1 else ": the greatest of its seconds'"
     yield Figure("Latency", percentiles(result.model.intervals, timeline, bounds), f"{note}{greatest}")
     if any(count > 0 for interval in result.model.intervals for count in interval.latency_counts.values()):
         yield Figure(
@@ -83,19 +83,23 @@ def _over_time(result: RunResult) -> Iterator[Block]:
         )
 
 
-def _steadiness(seen: Steadiness) -> str:
-    found = [f"the first {format_duration(seen.transient_ns)} were not yet steady"] if seen.transient_ns else []
-    if seen.drift_ratio is not None:
-        found.append(f"latency at the end was {seen.drift_ratio:.2f} × that at the beginning")
-    if seen.overloaded:
-        found.append("requests came faster than they were served")
-    if seen.slow is not None:
-        found.append(f"it was slow from {format_duration(seen.slow.start_ns)} to {format_duration(seen.slow.end_ns)}")
-    if seen.stall is not None:
-        found.append(f"it stood still for {format_duration(seen.stall.longest_ns)}")
-    if seen.transient_ns is None and not seen.overloaded:
-        found.append("whether it was steady cannot be told")
-    return "; ".join(found) or "no transient, drift or overload was found"
+def _steadiness(steadiness: Steadiness) -> str:
+    texts = (
+        [f"the first {format_duration(steadiness.transient_ns)} were not yet steady"] if steadiness.transient_ns else []
+    )
+    if steadiness.drift_ratio is not None:
+        texts.append(f"latency at the end was {steadiness.drift_ratio:.2f} × that at the beginning")
+    if steadiness.overloaded:
+        texts.append("requests came faster than they were served")
+    if steadiness.slow is not None:
+        texts.append(
+            f"it was slow from {format_duration(steadiness.slow.start_ns)} to {format_duration(steadiness.slow.end_ns)}"
+        )
+    if steadiness.stall is not None:
+        texts.append(f"it stood still for {format_duration(steadiness.stall.longest_ns)}")
+    if steadiness.transient_ns is None and not steadiness.overloaded:
+        texts.append("too little is known to say whether the run was steady")
+    return "; ".join(texts) or "no transient, drift or overload was found"
 
 
 def _phases(result: RunResult) -> str:
@@ -137,7 +141,7 @@ def _clocks(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
 
 
 def _telemetry(telemetry: GpuTelemetry) -> Iterator[str]:
-    """Power, energy and slow-downs; then what the GPU does not tell."""
+    """Power, energy and slow-downs; then what the GPU does not report."""
     texts = []
     if telemetry.power_mean_watts is not None:
         texts.append(f"{telemetry.power_mean_watts:.0f} W")
@@ -150,7 +154,7 @@ def _telemetry(telemetry: GpuTelemetry) -> Iterator[str]:
     if texts:
         yield f"GPU {' · '.join(texts)}"
     if telemetry.missing:
-        yield f"GPU does not tell: {'; '.join(telemetry.missing)}"
+        yield f"GPU does not report: {'; '.join(telemetry.missing)}"
 
 
 def _charts(telemetry: GpuTelemetry, timeline: Timeline) -> Iterator[Block]:
@@ -158,8 +162,8 @@ def _charts(telemetry: GpuTelemetry, timeline: Timeline) -> Iterator[Block]:
     intervals = [interval for interval in telemetry.intervals if interval.duration_ns >= SHORTEST_NS]
     if len(intervals) < 2:
         return
-    each = grouped(len(intervals))
-    groups = [intervals[place : place + each] for place in range(0, len(intervals), each)]
+    step = grouped(len(intervals))
+    groups = [intervals[place : place + step] for place in range(0, len(intervals), step)]
     middles = [(group[0].start_ns + group[-1].start_ns + group[-1].duration_ns) / 2 for group in groups]
 
     def values(
@@ -167,11 +171,14 @@ def _charts(telemetry: GpuTelemetry, timeline: Timeline) -> Iterator[Block]:
         unit: float = 1.0,
         together: Callable[[Iterable[float]], float] = fmean,
     ) -> list[float | None]:
-        known = ([value / unit for one in group if (value := of(one)) is not None] for group in groups)
-        return [together(found) if found else None for found in known]
+        known = ([value / unit for interval in group if (value := of(interval)) is not None] for group in groups)
+        return [together(values) if values else None for values in known]
 
     def a_second(of: Callable[[GpuInterval], float | None]) -> list[float | None]:
-        return values(lambda one: None if (value := of(one)) is None else value * SECOND_NS / one.duration_ns, _GIGA)
+        return values(
+            lambda interval: None if (value := of(interval)) is None else value * SECOND_NS / interval.duration_ns,
+            _GIGA,
+        )
 
     def limit(name: str, value: float | None, unit: float = 1.0) -> tuple[str, float] | None:
         return None if value is None else (name, value / unit)
@@ -196,7 +203,7 @@ def _charts(telemetry: GpuTelemetry, timeline: Timeline) -> Iterator[Block]:
     ]
     heat = [Reading("largest", values(lambda i: i.temperature_max_celsius, together=max))]
     memory = [Reading("in use", values(lambda i: i.memory_used_max_bytes, _GIBI, max))]
-    note = "" if each == 1 else f"a point every {each} s"
+    note = "" if step == 1 else f"a point every {step} s"
     for title, unit, lines, bound in (
         ("SM clock", "MHz", [clock], limit("highest", facts.max_sm_clock_hertz, _MEGA)),
         ("Power", "W", power, limit("limit", facts.power_limit_watts)),
@@ -205,6 +212,6 @@ def _charts(telemetry: GpuTelemetry, timeline: Timeline) -> Iterator[Block]:
         ("PCIe", "GB/s", copies, None),
         ("Memory", "GiB", memory, limit("all there is", facts.memory_total_bytes, _GIBI)),
     ):
-        told = [line for line in lines if any(value is not None for value in line.values)]
-        if told:
-            yield Figure(title, readings(title, unit, middles, told, timeline, bound), note)
+        known = [line for line in lines if any(value is not None for value in line.values)]
+        if known:
+            yield Figure(title, readings(title, unit, middles, known, timeline, bound), note)

@@ -29,15 +29,15 @@ def headline(result: RunResult, file: str) -> Section:
 
 def badges(result: RunResult) -> tuple[Badge, ...]:
     """How the run ended where it did not just end, whether it counts, and the verdict on its objectives."""
-    found = []
+    shown = []
     if result.outcome != "completed":
-        found.append(outcome_badge(result.outcome))
+        shown.append(outcome_badge(result.outcome))
     if result.outcome != "failed":
-        found.append(Badge("VALID", "good") if result.valid else Badge("INVALID", "bad"))
+        shown.append(Badge("VALID", "good") if result.valid else Badge("INVALID", "bad"))
     if result.verdict:
         badge = verdict_badge(result.verdict)
-        found.append(Badge(f"objectives {badge.text}", badge.tone))
-    return tuple(found)
+        shown.append(Badge(f"objectives {badge.text}", badge.tone))
+    return tuple(shown)
 
 
 def outcome_badge(outcome: str) -> Badge:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST_JSON = 48 * 1024  # characters of a result within the page
 # Left out in this order until the rest fits, which leaves what a run without them has.
 _BULK: dict[str, Any] = {"sample": None, "profile": None, "intervals": [], "histograms": {}, "telemetry": None}
-# Where results go and who watches: no part of what was measured.
+# Options of outputs and of watching, which do not change what is measured.
 _OUTPUTS = ("json", "junit", "quiet", "live", "telemetry", "metrics", "export")
 _COMPARED = (
     *("contexts", "buffers", "scenario", "arrivals", "rate", "stages", "bursts", "burstiness", "trace"),
@@ -110,7 +110,9 @@ def settings_of(result: RunResult) -> dict[str, str]:
     """All that runs may differ in, by name: the engine, every option, the engine's mode; "" for what is not set."""
     engine = result.model.engine
     asked = {
-        name: told(value) for name, value in result.config.options().items() if name.partition("_")[0] not in _OUTPUTS
+        name: setting_text(value)
+        for name, value in result.config.options().items()
+        if name.partition("_")[0] not in _OUTPUTS
     }
     facts = {
         "engine": engine.name.rpartition("/")[2] if "=" not in engine.name else engine.name,
@@ -118,7 +120,7 @@ def settings_of(result: RunResult) -> dict[str, str]:
         "runtime": f"{engine.flavour} {engine.version}",
         "batch": str(engine.batch),
     }
-    # The facts come first, and say more than the options: a device's name, and not its number.
+    # Facts come first and replace options: a device's name says more than its number.
     return {**facts, **asked, **facts, **{name: str(value) for name, value in engine.mode.items()}}
 
 
@@ -202,7 +204,7 @@ def _closing(
     for name, values in settings.items():
         yield mapping_table(values, name)
     yield words("To make it again:", only="page")
-    begun = result.outcome != "completed"  # of a finished result --resume would make nothing
+    begun = result.outcome != "completed"  # --resume of a finished result does nothing
     yield Code(command_text(tuple(word for word in result.command if begun or word != "--resume")))
     text = _compact(result.model_dump(mode="json"))
     if len(text) <= MOST_JSON:
@@ -217,12 +219,12 @@ def command_text(command: tuple[str, ...]) -> str:
 
 
 def mapping_table(values: Mapping[str, Any], title: str) -> Table:
-    """What is set, by name."""
-    rows = tuple((Name(name), Name(text)) for name, value in values.items() if (text := told(value)))
+    """A table of what is set, by name."""
+    rows = tuple((Name(name), Name(text)) for name, value in values.items() if (text := setting_text(value)))
     return Table(("", ""), rows, words=2, folded=title, only="page")
 
 
-def told(value: Any) -> str:
+def setting_text(value: Any) -> str:
     """A setting in words; "" for one that is not set."""
     match value:
         case None | "" | [] | {} | ():
@@ -232,9 +234,9 @@ def told(value: Any) -> str:
         case str() | int() | float():
             return str(value)
         case list() | tuple():
-            return ", ".join(map(told, value))
+            return ", ".join(map(setting_text, value))
         case dict():
-            return ", ".join(f"{name} {text}" for name, item in value.items() if (text := told(item)))
+            return ", ".join(f"{name} {text}" for name, item in value.items() if (text := setting_text(item)))
         case _:
             return str(value)
 

@@ -69,15 +69,15 @@ def _head(result: SweepResult, file: str) -> Iterator[Block]:
 
 
 def _curve(result: SweepResult) -> Iterator[Block]:
-    percentile, told = "p99", _times(result, "p99")
-    if not told:
-        percentile, told = "p50", _times(result, "p50")
-    if not told:
+    percentile, known = "p99", _times(result, "p99")
+    if not known:
+        percentile, known = "p50", _times(result, "p50")
+    if not known:
         yield words("No point has enough requests for a percentile: there is nothing to draw.", only="page")
         return
     axis = max(result.axes, key=lambda name: len(result.axes[name]), default="")
     points = []
-    for place, (per_s, latency_ns) in told.items():
+    for place, (per_s, latency_ns) in known.items():
         settings = result.points[place].settings
         told_apart = _series(result, settings, axis), str(settings.get(axis, ""))
         run = result.points[place].run
@@ -94,20 +94,20 @@ def _curve(result: SweepResult) -> Iterator[Block]:
             lines.setdefault(_series(result, point.settings, axis), []).append((value, rate))
     if any(len(line) > 1 for line in lines.values()):
         yield Figure(f"Throughput by {axis}", gains(list(lines.items()), axis), _of_many(len(lines)))
-    untold = sum(point.run is not None for point in result.points) - len(told)
-    if untold:
-        yield words(f"{plural(untold, 'point')} with too few requests for {percentile} not drawn.", only="page")
+    missing = sum(point.run is not None for point in result.points) - len(known)
+    if missing:
+        yield words(f"{plural(missing, 'point')} with too few requests for {percentile} not drawn.", only="page")
 
 
 def _series(result: SweepResult, settings: Mapping[str, Any], axis: str) -> str:
-    """What tells a line of points along `axis` from the others."""
+    """The settings that distinguish a line of points along `axis` from the others."""
     varied = {name for name, values in result.axes.items() if len(values) > 1 and name != axis}
     return axes_text({name: value for name, value in settings.items() if name in varied})
 
 
 def _times(result: SweepResult, percentile: str) -> dict[int, tuple[float, float]]:
     """(inferences a second, ns) by the point's place, of those that know both."""
-    found = {}
+    times = {}
     for place, point in enumerate(result.points):
         if point.run is None or "latency" not in point.run.model.metrics:
             continue
@@ -116,8 +116,8 @@ def _times(result: SweepResult, percentile: str) -> dict[int, tuple[float, float
             point.run.model.metrics["latency"].percentiles_ns.get(percentile),
         )
         if rate is not None and time is not None:
-            found[place] = (rate, time)
-    return found
+            times[place] = (rate, time)
+    return times
 
 
 def _of_many(lines: int) -> str:

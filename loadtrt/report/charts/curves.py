@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from loadtrt.report.charts.axes import Axis, counts, durations, linear, log_ticks, logarithmic
 from loadtrt.report.charts.plot import SERIES, Key, Plot
+from loadtrt.report.charts.svg import Axis, counts, durations, linear, log_ticks, logarithmic
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from loadtrt.measure.histogram import bounds_of
-from loadtrt.report.charts.axes import durations, linear, ranks
 from loadtrt.report.charts.plot import SERIES, Key, Plot
+from loadtrt.report.charts.svg import durations, linear, ranks
 from loadtrt.units import format_count, format_duration
 
 if TYPE_CHECKING:

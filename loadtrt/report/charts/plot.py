@@ -12,7 +12,7 @@ from loadtrt.report.charts.svg import element, escaped, hint, label, short, widt
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from loadtrt.report.charts.axes import Axis
+    from loadtrt.report.charts.svg import Axis
 
 WIDTH = 480  # px, of every chart: two beside each other on a screen, one on a telephone
 SERIES = 8  # how many lines can be told apart
