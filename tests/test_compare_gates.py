@@ -141,7 +141,7 @@ def test_its_files(files: Files, tmp_path: Path, compare: Callable[..., tuple[in
         (("times", "b1", *P99), "does not know latency, as it is times in trtexec's format, which have throughput"),
         (("a1", "b1", "--a", "a1"), "a1.json is the same run as "),
         (("a1", "b1", "--b", "a2", "--b", "copy"), "copy.json is the same run as "),
-        (("a1", "b1", "--junit", "x.xml"), "--junit tells of thresholds: add --fail-if"),
+        (("a1", "b1", "--junit", "x.xml"), "--junit writes verdicts on thresholds: add --fail-if"),
         (("a1", "b1", *P99, "--junit", "-"), "--junit -: only --json goes to stdout"),
         (("a1", "b1", *P99, "--json", "no/x.json"), "there is no folder no"),
         (("a1", "b1", *P99, "--json", "x", "--junit", "x"), "name the same file"),
