@@ -22,7 +22,7 @@ from loadtrt.units import SECOND_NS, parse_address
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from loadtrt.live.metrics import View
+    from loadtrt.live.metrics import Observation
 
 PROTOBUF = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
 
@@ -38,7 +38,7 @@ def _get(exporter: Exporter, path: str = "/metrics", method: str = "GET", **head
     return found
 
 
-def _view() -> View:
+def _view() -> Observation:
     return view(recorded(some_requests())[0])
 
 
@@ -100,7 +100,7 @@ def test_other_paths_point_to_the_metrics() -> None:
         assert _get(exporter, "/") == (
             200,
             "text/plain; version=0.0.4; charset=utf-8",
-            b"loadtrt: the metrics are at /metrics\n",
+            b"loadtrt: the metrics are at /metrics, the live view for loadtrt watch at /view\n",
         )
         status, _, body = _get(exporter, "/metric")
         assert (status, b"at /metrics" in body) == (404, True)
@@ -116,7 +116,7 @@ def test_formats_are_negotiated() -> None:
         assert kind == "text/plain; version=0.0.4; charset=utf-8"
         assert body.count(b"# TYPE ") == len(FAMILIES)
         _, kind, body = _get(exporter, Accept=f"{PROTOBUF},application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
-        assert kind == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        assert kind.startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
         assert body.count(b"# TYPE ") == len(FAMILIES)
         assert body.endswith(b"# EOF\n")
         small = _get(exporter, Accept_Encoding="gzip")[2]
@@ -139,7 +139,7 @@ def test_a_fault_is_told_and_forgotten_when_it_is_over() -> None:
     """The scraper gets 500 and the reason, `failure` has it, and the next scrape is as if nothing had been."""
     faults = [ValueError("no board")]
 
-    def take() -> View:
+    def take() -> Observation:
         if faults:
             raise faults.pop()
         return _view()

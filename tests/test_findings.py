@@ -166,7 +166,7 @@ def test_host_bound() -> None:
     idle = only(run_of(starved_fraction=0.03, busy=0.97))
     assert (idle.kind, idle.remedy) == ("host-bound", "free a core for loadtrt, or take a larger --batch")
     assert "3.0 % of the time" in idle.evidence
-    problem = Problem(evidence="lanes stood idle", remedy="use more --buffers")
+    problem = Problem(kind="starved", evidence="lanes stood idle", remedy="use more --buffers")
     assert kinds(run_of(starved_fraction=0.06, busy=0.94, valid=False, problems=(problem,))) == []
 
     late = {"latency": 300.0, "lateness": 40.0, "compute": 200.0}

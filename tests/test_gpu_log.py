@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtrt.live.gpu_log import GpuLog
-from loadtrt.live.telemetry import SLOWDOWNS, THROTTLE_REASONS, GpuReading
-from loadtrt.measure.telemetry import weighted_mean
+from loadtrt.live.nvml import THROTTLE_REASONS
+from loadtrt.measure.gpu_log import GpuLog
+from loadtrt.measure.telemetry import SLOWDOWNS, GpuReading, weighted_mean
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -151,13 +151,13 @@ def test_nothing_is_made_up() -> None:
     assert [interval.energy_joules for interval in reset] == [None] * 4
 
 
-def test_untold() -> None:
+def test_missing() -> None:
     """What no reading had is named; what one had is not."""
     log = log_of(reading(0, power_watts=3.0), reading(1, throttle_reasons=()))
-    assert "power_watts" not in log.untold()
-    assert "throttle_reasons" not in log.untold()
-    assert {"sm_clock_hertz", "energy_joules", "pcie_tx_bytes"} <= set(log.untold())
-    assert "throttle_reasons" in log_of(reading(0)).untold()
+    assert "power_watts" not in log.missing()
+    assert "throttle_reasons" not in log.missing()
+    assert {"sm_clock_hertz", "energy_joules", "pcie_tx_bytes"} <= set(log.missing())
+    assert "throttle_reasons" in log_of(reading(0)).missing()
 
 
 def test_memory_is_bounded() -> None:

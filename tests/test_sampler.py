@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadtrt.live.nvml import GpuLimits, GpuSettings
 from loadtrt.live.sampler import EVERY_NS, PCIE_EVERY_NS, WRAP_BYTES, Sampler
-from loadtrt.live.telemetry import GpuLimits, GpuReading, GpuSettings
 from loadtrt.measure.interval import Interval
 from loadtrt.measure.result import RunResult
-from loadtrt.measure.telemetry import GpuFacts, GpuTelemetry, SamplingCost, mark_throttled, telemetry_of
+from loadtrt.measure.telemetry import GpuFacts, GpuReading, GpuTelemetry, SamplingCost, mark_throttled, telemetry_of
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def test_what_is_not_told_is_said_in_words() -> None:
     assert set(found.missing) == {
         "energy",
         "PCIe traffic",
-        "utilisation",
+        "utilization",
         "what holds the clocks",
         "this MIG instance alone: clocks, power and energy are the whole GPU's",
     }
@@ -206,7 +206,7 @@ def test_a_gpu_that_tells_nothing() -> None:
     sampler = sampled(gpu, 60)
     found = sampler.telemetry(gpu.began, gpu.began + SECOND_NS, 1)
     assert len(gpu.looks) == 5
-    assert found.missing == ("everything: NVML tells this user nothing of this GPU; nvidia-smi must work here",)
+    assert found.missing == ("everything: NVML gives this user no numbers of this GPU; nvidia-smi must work here",)
     assert found.cost.readings == 0
 
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus import PATIENCE_S, free_port, running_prometheus
 
+from loadtrt.cli.watch import parse_url, read_view
 from loadtrt.lanes.recorder import Recorder
-from loadtrt.live.observer import Observer, Wishes
-from loadtrt.live.run_facts import RunFacts
+from loadtrt.live.observer import Observer, RunFacts, Wishes
 from loadtrt.measure.board import KEEP, RING
 from loadtrt.measure.result import RunResult
 
@@ -230,7 +230,10 @@ def test_the_observer_answers_and_ends() -> None:
     observer.board.enter("measure")
     assert observer.telemetry(0, 1, 1) == {"telemetry": None, "why": ""}  # an answer: it has read all before it, too
     with urllib.request.urlopen(observer.url) as page:  # noqa: S310  # http, as the exporter says
-        assert b'phase="measure"} 1' in page.read()
+        assert b'phase="measure",run="r"} 1' in page.read()
+    view = read_view(parse_url(observer.url))
+    assert view is not None
+    assert (view.phase, view.facts.run) == ("measure", "r")
     observer.close()
     observer.close()
     assert not observer.alive

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.asked.load import Offline
 from loadtrt.measure.result import Finding
-from loadtrt.measure.validity import STARVED_LIMIT, lateness_limit_ns
+from loadtrt.measure.validity import STARVED_LIMIT, lateness_limit_ns, typical_ns
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -310,8 +310,7 @@ def _larger(result: RunResult) -> str:
 
 def _typical(result: RunResult, metric: str) -> float:
     """The median, or the mean where there are too few for one; ns."""
-    summary = result.model.metrics[metric]
-    return summary.percentiles_ns["p50"] or summary.mean_ns or 0.0
+    return typical_ns(result.model.metrics[metric])
 
 
 def _waiting(result: RunResult) -> tuple[float, float]:
@@ -352,5 +351,6 @@ def _too_late(result: RunResult) -> bool:
     """Told as a problem."""
     late = result.model.metrics["lateness"]
     model = result.config.model
-    limit = lateness_limit_ns(result.model.metrics, closed_loop(result), model.max_lateness, model.objectives)
+    typical = _typical(result, "latency")
+    limit = lateness_limit_ns(typical, closed_loop(result), model.max_lateness, model.objectives)
     return (late.percentiles_ns["p99"] or late.max_ns or 0) > limit

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from loadtrt.live import telemetry
-from loadtrt.live.telemetry import THROTTLE_REASONS, GpuReading, clocks_settled, find_driver, open_gpu
+from loadtrt.live import nvml as reader
+from loadtrt.live.nvml import THROTTLE_REASONS, clocks_settled, find_driver, open_gpu
+from loadtrt.measure.telemetry import GpuReading
 
 NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, LIBRARY_NOT_FOUND = 3, 4, 6, 12
 BUS_IDS = ("00000000:0f:00.0", "00000000:b3:00.0")
@@ -117,11 +118,11 @@ def test_the_fake_has_only_real_names() -> None:
 def test_numbers_of_nvml() -> None:
     """Field identifiers and value types that the reader writes as numbers are those of the nvidia-ml-py installed."""
     real = importlib.import_module("pynvml")
-    assert telemetry._PCIE_RX_BYTES == real.NVML_FI_DEV_PCIE_COUNT_RX_BYTES
-    assert telemetry._PCIE_TX_BYTES == real.NVML_FI_DEV_PCIE_COUNT_TX_BYTES
+    assert reader._PCIE_RX_BYTES == real.NVML_FI_DEV_PCIE_COUNT_RX_BYTES
+    assert reader._PCIE_TX_BYTES == real.NVML_FI_DEV_PCIE_COUNT_TX_BYTES
     kinds = ("UNSIGNED_INT", "UNSIGNED_LONG", "UNSIGNED_LONG_LONG")
-    assert list(telemetry._FIELD_VALUES) == [getattr(real, f"NVML_VALUE_TYPE_{kind}") for kind in kinds]
-    assert set(telemetry._FIELD_VALUES.values()) <= {name for name, _ in real.c_nvmlValue_t._fields_}
+    assert list(reader._FIELD_VALUES) == [getattr(real, f"NVML_VALUE_TYPE_{kind}") for kind in kinds]
+    assert set(reader._FIELD_VALUES.values()) <= {name for name, _ in real.c_nvmlValue_t._fields_}
 
 
 @pytest.fixture
@@ -173,13 +174,13 @@ def test_a_lost_gpu_tells_nothing(nvml: FakeNvml) -> None:
     """A reading is told when anything in it is; the highest clock is remembered and says nothing of now."""
     gpu, _ = open_gpu(0)
     assert gpu is not None
-    assert gpu.read().told
+    assert gpu.read().answered
     nvml.fails = dict.fromkeys([*nvml.answers, "nvmlDeviceGetClockInfo"], 15)
     lost = gpu.read()
-    assert not lost.told
+    assert not lost.answered
     assert lost.max_sm_clock_hertz == 1_980_000_000
     del nvml.fails["nvmlDeviceGetPowerUsage"]
-    assert gpu.read().told
+    assert gpu.read().answered
 
 
 def test_throttle_reasons_are_named(nvml: FakeNvml) -> None:
@@ -204,7 +205,7 @@ def test_what_is_not_told_is_none(nvml: FakeNvml, status: int) -> None:
     told = {name: getattr(now, name) for name in GpuReading.__slots__ if name != "at_ns"}
     assert told == dict.fromkeys(told)
     assert now.slowdowns == ()
-    assert not now.told
+    assert not now.answered
     assert (gpu.name, gpu.uuid, gpu.driver, gpu.processes()) == (None, None, None, None)
     settings = gpu.settings()
     assert (settings.ecc, settings.mig, settings.persistence, settings.compute_mode) == (None, None, None, None)
