@@ -80,7 +80,7 @@ MORE = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(ENGINES, LOADS, MORE)
 def test_at_the_end_alerts_are_the_verdict(engine: str, load: dict[str, Any], more: dict[str, Any]) -> None:
     """For every finished run the live alerts are the problems and the overload of its result.

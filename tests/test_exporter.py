@@ -1,4 +1,4 @@
-"""The exporter: what Prometheus gets is what the board holds, and whoever asks wrongly is told so."""
+"""The exporter: what Prometheus gets is what the board holds; wrong requests get a sentence."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_an_exporter_that_cannot_be_says_why() -> None:
 
 @pytest.mark.parametrize("address", [":0", "0.0.0.0:0", "localhost:0", "[::1]:0"])
 def test_it_serves_where_it_says(address: str) -> None:
-    """Port 0 is a free one, told by `url`; it is this machine's alone unless asked for more."""
+    """Port 0 is a free one, which `url` has; only this machine reaches it unless asked for more."""
     if "::" in address and not socket.has_ipv6:
         pytest.skip("no IPv6 here")
     with Exporter(address, _view) as exporter:
@@ -128,7 +128,7 @@ def test_formats_are_negotiated() -> None:
 
 
 def test_before_anything_is_known_the_page_is_empty() -> None:
-    """An engine may load for minutes: there is no run to be told of yet, and no error."""
+    """An engine may load for minutes: there is no run yet, and no error."""
     with Exporter(":0", lambda: None, native=True) as exporter:
         assert _get(exporter)[::2] == (200, b"")
         assert _get(exporter, Accept="application/openmetrics-text")[::2] == (200, b"# EOF\n")

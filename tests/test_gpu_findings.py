@@ -32,9 +32,9 @@ H100 = GpuFacts(
 )
 
 
-def second(clock: float | None = 1980, slowed: float | None = None, share: float = 0.0, **told: Any) -> GpuInterval:
+def second(clock: float | None = 1980, slowed: float | None = None, share: float = 0.0, **fields: Any) -> GpuInterval:
     """A busy second at `clock` MHz, of which `share` at `slowed` MHz by the reasons in `by` (sw_power_cap)."""
-    by = told.pop("by", ("sw_power_cap",))
+    by = fields.pop("by", ("sw_power_cap",))
     hertz = None if clock is None else clock * MHZ
     values: dict[str, Any] = {
         "sm_clock_mean_hertz": hertz,
@@ -45,7 +45,7 @@ def second(clock: float | None = 1980, slowed: float | None = None, share: float
         "utilization_mean_ratio": 0.97,
         "throttle_shares": dict.fromkeys(by, share) if share else {},
         "throttled_fraction": share if slowdowns_of(by) else 0.0,
-        **told,
+        **fields,
     }
     return GpuInterval(start_ns=0, duration_ns=SECOND_NS, readings=5, **values)
 
@@ -71,7 +71,7 @@ def test_a_power_cap() -> None:
 
 
 def test_heat_and_power_at_once() -> None:
-    """Several causes are one finding, the longest first; heat that slowed the GPU is not told a second time."""
+    """Several causes are one finding, the longest first; heat that slowed the GPU is not a second one."""
     both = second(1980, 1200, 0.4, by=("sw_power_cap",), temperature_max_celsius=88)
     heat = second(1980, 1200, 0.8, by=("sw_thermal_slowdown",), temperature_max_celsius=88)
     (found,) = gpu_findings(telemetry(both, heat))
@@ -96,7 +96,7 @@ def test_hardware_protection_is_always_told() -> None:
 
 
 def test_clocks_that_are_not_told() -> None:
-    """A slowdown without clocks is told without them; a fall without reasons as one."""
+    """A slow-down without clocks is found without them, and so is a fall without reasons."""
     dark: dict[str, Any] = {"sm_clock_mean_hertz": None, "sm_clock_min_hertz": None, "sm_clock_max_hertz": None}
     assert evidences(*[second(None, None, 0.4, **dark)] * 5) == [
         "the GPU was slowed down (its clock is not known): power cap; 40 % of the run"
@@ -108,14 +108,14 @@ def test_clocks_that_are_not_told() -> None:
 
 
 def test_clocks_far_below_the_top() -> None:
-    """A busy GPU that never came near its top, for no reason that is told: probably locked."""
+    """A busy GPU that never came near its top, for no named reason: probably locked."""
     (found,) = gpu_findings(telemetry(*[second(1200)] * 10))
     assert found.evidence == "SM clock never passed 1200 of 1980 MHz, and the driver names no reason"
     assert "nvidia-smi -rgc" in found.remedy
 
 
 def test_heat_to_come() -> None:
-    """Within 3 °C of slowing down; silent below it, and where the GPU tells no such temperature."""
+    """Within 3 °C of slowing down; silent below it, and where that temperature is unknown."""
     hot = [second(temperature_max_celsius=85)] * 10
     assert evidences(*hot) == ["the GPU reached 85 °C; at 87 °C it slows down"]
     assert evidences(*[second(temperature_max_celsius=83)] * 10) == []
@@ -123,7 +123,7 @@ def test_heat_to_come() -> None:
 
 
 def test_somebody_elses_kernels() -> None:
-    """The GPU busy nearly always, this run hardly ever: told only where the run knows its own share."""
+    """The GPU busy nearly always, this run hardly ever: found only where the run knows its own share."""
     seen = telemetry(*[second()] * 10)
     (found,) = gpu_findings(seen, busy_fraction=0.05)
     assert found.evidence == "kernels ran on the GPU 97 % of the time, this run's 5 %"
@@ -137,7 +137,7 @@ def test_somebody_elses_kernels() -> None:
     st.floats(0.0, 1.0),
 )
 def test_no_alarm_without_cause(clocks: list[int], by: tuple[str, ...], share: float) -> None:
-    """Two steps of 15 MHz of jitter, idleness, somebody's choice of clocks, reasons nobody knows yet: nothing."""
+    """Two steps of 15 MHz of jitter, idleness, chosen clocks, unknown reasons: no finding."""
     assert evidences(*(second(clock, share=share, by=by) for clock in clocks)) == []
 
 

@@ -36,7 +36,7 @@ class FakeGpu:
 
 
 class FakeObserver:
-    """An observer that answers what it is told to."""
+    """An observer with a given answer."""
 
     made: ClassVar[list[FakeObserver]] = []
     ready_error: ClassVar[LoadtrtError | None] = None
@@ -92,7 +92,7 @@ def test_one_observer_tells_of_every_run(gpu: FakeGpu) -> None:
     observer.answer["telemetry"] = found.model_dump(mode="json")
     for _ in range(2):
         watch.begin()
-        assert watch.clocks.settled() is False  # one look tells nothing
+        assert watch.clocks.settled() is False  # one reading is not enough
         assert [watch.clocks.settled() for _ in range(5)][-1] is True
         assert watch.clocks.environment()["gpu"]["before"]["power_watts"] == 500.0
         assert watch.end(SECOND_NS, 3 * SECOND_NS, 30) == found
@@ -135,7 +135,7 @@ def test_an_observer_with_nothing_to_do_is_ended(gpu: FakeGpu) -> None:
     assert gpu.closed
 
 
-@pytest.mark.parametrize("way", ["it does not start", "it dies", "it has nothing to tell", "half a message"])
+@pytest.mark.parametrize("way", ["it does not start", "it dies", "it has no GPU", "half a message"])
 def test_an_observer_that_fails_costs_its_telemetry_alone(way: str, gpu: FakeGpu) -> None:
     """There is no telemetry then, it is said once why, and runs go on."""
     said: list[str] = []
@@ -146,7 +146,7 @@ def test_an_observer_that_fails_costs_its_telemetry_alone(way: str, gpu: FakeGpu
     observer = FakeObserver.made[0]
     observer.alive = way != "it dies"
     observer.answer = {"telemetry": {"gpu": {}} if way == "half a message" else None,
-                       "why": "NVML is gone" if way == "it has nothing to tell" else ""}  # fmt: skip
+                       "why": "NVML is gone" if way == "it has no GPU" else ""}  # fmt: skip
     for _ in range(2):
         watch.begin()
         assert watch.end(SECOND_NS, 3 * SECOND_NS, 30) is None

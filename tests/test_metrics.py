@@ -76,7 +76,7 @@ def test_histograms_are_whole(requests: list[tuple[int, int, int]]) -> None:
 
 @given(st.lists(st.integers(0, 20 * SECOND_NS), max_size=100))
 def test_a_bound_is_right_within_the_histograms_error(times: list[int]) -> None:
-    """What is counted below a bound b lies between the values ≤ 0.996 b and those ≤ 1.004 b."""
+    """The count below a bound b is between the numbers of values ≤ 0.996 b and those ≤ 1.004 b."""
     histogram = Histogram()
     recorded_times = np.array(times, np.int64)
     histogram.add(recorded_times)

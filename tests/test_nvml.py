@@ -1,4 +1,4 @@
-"""NVML as loadtrt reads it, against a fake pynvml: units, what is not told, finding a GPU, when clocks have settled."""
+"""NVML as loadtrt reads it, against a fake pynvml: units, missing numbers, finding a GPU, when clocks have settled."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_limits(nvml: FakeNvml) -> None:
 
 
 def test_a_lost_gpu_tells_nothing(nvml: FakeNvml) -> None:
-    """A reading is told when anything in it is; the highest clock is remembered and says nothing of now."""
+    """A reading with any number is an answer; the highest clock is remembered and is none."""
     gpu, _ = open_gpu(0)
     assert gpu is not None
     assert gpu.read().answered
@@ -184,7 +184,7 @@ def test_a_lost_gpu_tells_nothing(nvml: FakeNvml) -> None:
 
 
 def test_throttle_reasons_are_named(nvml: FakeNvml) -> None:
-    """Each bit of NVML's mask is one name; a bit nobody knows yet keeps its value; an idle GPU is not slowed down."""
+    """Each bit of NVML's mask is one name; an unknown bit keeps its value; an idle GPU is not slowed down."""
     assert read().throttle_reasons == ("sw_power_cap", "hw_thermal_slowdown")
     nvml.answers["nvmlDeviceGetCurrentClocksEventReasons"] = 0x1 | 0x800
     assert read().throttle_reasons == ("gpu_idle", "reason_0x800")
@@ -202,8 +202,8 @@ def test_what_is_not_told_is_none(nvml: FakeNvml, status: int) -> None:
     gpu, _ = open_gpu(0)
     assert gpu is not None
     now = gpu.read()
-    told = {name: getattr(now, name) for name in GpuReading.__slots__ if name != "at_ns"}
-    assert told == dict.fromkeys(told)
+    numbers = {name: getattr(now, name) for name in GpuReading.__slots__ if name != "at_ns"}
+    assert numbers == dict.fromkeys(numbers)
     assert now.slowdowns == ()
     assert not now.answered
     assert (gpu.name, gpu.uuid, gpu.driver, gpu.processes()) == (None, None, None, None)
@@ -288,7 +288,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_driver(nvml: FakeNvml) -> None:
-    """13000 is CUDA 13.0; what the driver does not tell is None."""
+    """13000 is CUDA 13.0; a number that the driver does not give is None."""
     driver, why = find_driver()
     assert driver is not None
     assert (driver.version, driver.cuda_version, driver.gpus, why) == ("580.159.03", "13.0", 2, "")

@@ -44,7 +44,7 @@ def run_json(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(run_json: Path) -> RunResult:
-    """With a GPU that somebody looked at."""
+    """With the telemetry of a GPU."""
     plain = RunResult.model_validate_json(run_json.read_text())
     intervals = tuple(
         GpuInterval(
@@ -153,7 +153,7 @@ def test_seconds_are_the_intervals(result: RunResult) -> None:
 
 
 def test_the_gpu_is_told_as_far_as_it_is_known(result: RunResult) -> None:
-    """A second without a number is not a number; a counter that missed one is left out, and so is what nobody told."""
+    """A second without a number is not a number; a counter that missed one is left out, and so is what is not known."""
     text = openmetrics_text(result)
     find = _finder(text)
     assert [value for _, value in find('^loadtrt_gpu_clock_hertz.*domain="sm"')][:2] == [1.98e9, 1.88e9]

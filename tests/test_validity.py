@@ -30,7 +30,7 @@ def test_the_limit_is_the_greatest_of_three(median_ns: float, objectives: list[s
 
 
 def test_what_is_asked_for_holds_in_any_loop() -> None:
-    """--max-lateness stands above all; without it a closed loop has no limit."""
+    """--max-lateness comes first; without it a closed loop has no limit."""
     assert lateness_limit_ns(1e6, True, 5, [parse_objective("latency.p99 < 10ms")]) == 5
     assert lateness_limit_ns(1e6, True, None) == math.inf
 
@@ -43,8 +43,8 @@ def test_what_is_asked_for_holds_in_any_loop() -> None:
         (5, 0, []),
     ],
 )
-def test_who_interrupts_is_told_nothing_of_the_load(ok: int, unserved: int, evidence: list[str]) -> None:
-    """What an interruption left undone is neither an overload nor too short a run."""
+def test_an_interrupted_run_has_no_advice_about_the_load(ok: int, unserved: int, evidence: list[str]) -> None:
+    """Requests that an interruption left unserved are neither an overload nor too short a run."""
     found = _problems(ok, unserved, interrupted=True)
     assert [problem.evidence for problem in found] == evidence
     assert not any("--" in problem.remedy for problem in found)
@@ -52,7 +52,7 @@ def test_who_interrupts_is_told_nothing_of_the_load(ok: int, unserved: int, evid
 
 
 @pytest.mark.parametrize(
-    ("mode", "closed", "told"),
+    ("mode", "closed", "advised"),
     [
         ({"graph": "yes"}, True, True),
         ({"graph": "yes", "requests per launch": "4"}, True, False),
@@ -61,16 +61,16 @@ def test_who_interrupts_is_told_nothing_of_the_load(ok: int, unserved: int, evid
         ({"graph": "yes"}, False, False),
     ],
 )
-def test_who_keeps_lanes_idle_is_told_what_he_has_not_tried(mode: dict[str, str], closed: bool, told: bool) -> None:
-    """Several requests a launch: in closed loops of an engine with CUDA graphs, where they are not there yet."""
+def test_starved_lanes_advise_what_is_not_in_use(mode: dict[str, str], closed: bool, advised: bool) -> None:
+    """Several requests a launch: in closed loops of an engine with CUDA graphs, where not in use."""
     (problem,) = _problems(5, 0, starved_fraction=0.06, mode=mode, closed=closed)
     assert "stood idle for 6 %" in problem.evidence
-    assert ("--requests-per-launch" in problem.remedy) == told
+    assert ("--requests-per-launch" in problem.remedy) == advised
     assert "more --buffers" in problem.remedy
 
 
-def test_who_had_every_request_failed_is_not_told_to_send_more() -> None:
-    """The error is to be mended; only where nothing came of none at all was the run too short."""
+def test_failed_requests_do_not_advise_a_longer_run() -> None:
+    """The error is to be fixed; only a run without any request was too short."""
     (problem,) = _problems(0, 0, failed=5)
     assert "5 requests failed" in problem.evidence
     (problem,) = _problems(0, 0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from live_snapshots import FACTS, GPU, NAMES, START_NS, snapshot
 
@@ -24,7 +24,6 @@ def _view(viewer: Viewer, found: Snapshot, **options: Any) -> View:
     return viewer.take(found, options.get("facts", FACTS), options.get("gpu"), found.written_ns)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 4_000), st.integers(0, 500), st.integers(0, 500)), min_size=1, max_size=25),
     st.integers(1, 3),
@@ -48,7 +47,6 @@ def test_rates_conserve_counts(steps: list[tuple[int, int, int]], looks: int) ->
     assert sum(rate or 0.0 for rate in view.rate_history) == pytest.approx(sum(served))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 900), min_size=2, max_size=6), st.integers(900, 1100))
 def test_the_rate_is_of_all_lanes(served: list[int], step_ms: int) -> None:
     """rate = Σ lane rates = requests served since the last snapshot, over the time between the two."""
@@ -110,7 +108,7 @@ def test_progress(facts: dict[str, Any], share: float | None, left_s: int) -> No
 
 
 def test_after_measuring_the_time_stands_still() -> None:
-    """What was measured is told in the phases that follow, and nothing is left."""
+    """The measured time stays in the phases that follow, and nothing is left."""
     viewer = Viewer()
     _view(viewer, snapshot(30))
     for phase in ("drain", "done"):
@@ -120,7 +118,7 @@ def test_after_measuring_the_time_stands_still() -> None:
 
 
 def test_percentiles_of_the_run_need_enough_requests() -> None:
-    """As in the summary: p99 needs 459 requests and p99.9 needs 4603; a second's are of the second, so all are told."""
+    """As in the summary: p99 needs 459 requests and p99.9 needs 4603; a second's are all known."""
     view = _view(Viewer(), snapshot(10, (250, 250)))
     assert [value is None for value in view.whole] == [False, False, False, False, True, False]
     assert view.window is not None
@@ -152,7 +150,6 @@ def test_followed_snapshots_are_in_the_history() -> None:
 # ---- on another machine
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), max_size=6),
     st.sampled_from(["warm-up", "measure", "drain", "done"]),

@@ -71,7 +71,7 @@ def test_any_text_is_an_address_or_a_sentence(text: str) -> None:
 
 
 class Watched:
-    """Looks that answer what they are told, a clock that sleeping moves, and what was written meanwhile."""
+    """Given answers, a clock that sleeping moves, and what was written meanwhile."""
 
     def __init__(self, *looks: View | Exception | type[BaseException] | None) -> None:
         self._looks = iter(looks)
@@ -110,7 +110,7 @@ def _found(at_s: float, phase: str = "measure", run: str = FACTS.run) -> View:
 
 
 def test_it_looks_once_a_second_until_the_run_is_over() -> None:
-    """A line a look, whatever the look takes; when the run is done and nobody answers any more, its end is told."""
+    """A line a look, however long a look takes; the end is shown when the run is done and no longer answers."""
     watched = Watched(*(_found(at_s) for at_s in (1, 2, 3)), _found(4, "drain"), _found(4, "done"), MISSED)
     assert watched.run() == 0
     assert [line.split()[0] for line in watched.lines] == ["measure"] * 3 + ["drain", FACTS.run]
@@ -141,7 +141,7 @@ def test_a_run_that_is_lost() -> None:
 
 
 def test_nothing_there_at_first_is_an_error() -> None:
-    """The first look tells whether the address is right."""
+    """The first look shows whether the address is right."""
     with pytest.raises(UsageError, match="no run answers"):
         Watched(MISSED).run()
 
@@ -176,7 +176,7 @@ def test_control_c(shown: bool) -> None:
 
 
 def test_a_reader_that_has_gone_ends_it() -> None:
-    """`loadtrt watch … | head -1`: the pipe is closed, so nobody watches."""
+    """`loadtrt watch … | head -1`: the pipe is closed."""
 
     class Closed(io.StringIO):
         def write(self, _: str) -> int:

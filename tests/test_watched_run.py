@@ -136,8 +136,8 @@ def test_an_observer_that_stood_still_has_all_in_the_end(tmp_path: Path) -> None
 
 
 def test_the_fastest_run_is_followed_to_its_end(tmp_path: Path) -> None:
-    """Drawn on a terminal, with metrics, more requests than rows are kept and some go round the ring: counted or told
-    to be missed, they are as many as run.json has."""
+    """Drawn on a terminal, with metrics, more requests than rows are kept and some go round the ring: counted ones and
+    missed ones are as many as run.json has."""
     port, leader, follower = free_port(), *pty.openpty()
     null = ("--engine", "simulated:null", "--contexts", "4", "--warmup", "0", "--requests", str(KEEP + RING // 8))
     command = [*LOADTRT, "run", *null, "--json", "run.json", *_serving(port)]
@@ -240,7 +240,7 @@ def test_the_observer_answers_and_ends() -> None:
 
 
 def _phase(port: int) -> str | None:
-    """What the metrics say; None where nobody serves them."""
+    """What the metrics say; None where they are not served."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S) as page:
             lines = page.read().decode().splitlines()
