@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,6 +20,9 @@ from loadtrt.live.observer import Watch, Wishes
 from loadtrt.measure.board import Board
 from loadtrt.measure.telemetry import GpuFacts, GpuReading, SamplingCost, telemetry_of
 from loadtrt.units import SECOND_NS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 READING = GpuReading(at_ns=0, sm_clock_hertz=1980_000_000, power_watts=500.0)
 
@@ -166,3 +171,48 @@ def test_without_nvml_nothing_is_known(gpu: FakeGpu, monkeypatch: pytest.MonkeyP
     assert (watch.clocks.settled(), watch.clocks.environment(), watch.end(0, 1, 1)) == (None, {}, None)
     assert said == ["no GPU telemetry: there is no NVIDIA driver here"]
     watch.close()
+
+
+_PYNVML = """
+import time
+from types import SimpleNamespace as Values
+
+NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU, NVML_TEMPERATURE_THRESHOLD_SLOWDOWN = 1, 2, 0, 1
+NVMLError = type("NVMLError", (Exception,), {})
+nvmlInit = nvmlShutdown = lambda: None
+nvmlDeviceGetHandleByPciBusId = lambda bus_id: bus_id
+nvmlDeviceGetName = lambda gpu: "Fake H100"
+nvmlDeviceGetMaxClockInfo = lambda gpu, domain: 1980
+nvmlDeviceGetClockInfo = lambda gpu, domain: 1410
+nvmlDeviceGetPowerUsage = lambda gpu: 500_000
+nvmlDeviceGetTotalEnergyConsumption = lambda gpu: int(time.monotonic() * 500_000)
+nvmlDeviceGetMemoryInfo = lambda gpu: Values(used=1 << 30, total=80 << 30)
+nvmlDeviceGetUtilizationRates = lambda gpu: Values(gpu=90, memory=40)
+nvmlDeviceGetCurrentClocksEventReasons = lambda gpu: 0x4
+"""
+
+
+def test_a_real_observer_samples_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both processes open NVML by the bus id: clocks around the run here, power and slow-downs during it there."""
+    (tmp_path / "pynvml.py").write_text(_PYNVML)
+    monkeypatch.syspath_prepend(tmp_path)  # the observer gets this process' path
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # what was there comes back after the test
+    del sys.modules["pynvml"]
+    said: list[str] = []
+    watch = Watch(Wishes(), said.append)
+    watch.open("0000:01:00.0")
+    watch.begin()
+    observer, start_ns = watch.observer, time.perf_counter_ns()
+    assert observer is not None
+    end = time.monotonic() + 60
+    while True:
+        telemetry = watch.end(start_ns, time.perf_counter_ns(), 100)
+        if telemetry is not None and telemetry.throttled_fraction:
+            break
+        assert time.monotonic() < end, said
+        time.sleep(0.05)
+    assert (telemetry.gpu.name, telemetry.throttled_fraction, said) == ("Fake H100", 1.0, [])
+    assert telemetry.intervals[0].power_mean_watts == 500
+    assert watch.clocks.environment()["gpu"]["after"]["sm_clock_hertz"] == 1_410_000_000
+    watch.close()
+    assert not observer.alive
