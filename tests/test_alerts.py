@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -222,3 +223,12 @@ def test_a_slowed_gpu(reasons: tuple[str, ...] | None, cause: str | None) -> Non
     assert [(alert.kind, alert.evidence.endswith(cause or "")) for alert in alerts] == [("throttled", True)] * bool(
         cause
     )
+
+
+def test_the_docs_name_every_kind() -> None:
+    """docs/live.md has a line for each kind of alert, the verdict's first."""
+    text = (Path(__file__).parent.parent / "docs/live.md").read_text()
+    table = text.partition("| kind |")[2].partition("\n\n")[0]
+    kinds = [name.strip() for line in table.splitlines()[2:] for name in line.split("|")[1].split(",")]
+    assert kinds[: len(LAW_KINDS)] == list(LAW_KINDS)
+    assert kinds[len(LAW_KINDS) :] == ["throttled", "silent", "missed"]
