@@ -29,7 +29,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Prometheus:
-    """A server's HTTP API. url: "http://host:port". Raises OSError where nobody answers, ValueError for a bad query."""
+    """A server's HTTP API. url: "http://host:port". Raises OSError without an answer, ValueError for a bad query."""
 
     url: str
 
@@ -43,8 +43,8 @@ class Prometheus:
 
     def values(self, label: str, selector: str, start: float, end: float) -> list[str]:
         """The label's values among the selected series."""
-        found = self._ask("series", **{"match[]": selector, "start": str(start), "end": str(end)})
-        return sorted({series[label] for series in found if label in series})
+        matching = self._ask("series", **{"match[]": selector, "start": str(start), "end": str(end)})
+        return sorted({series[label] for series in matching if label in series})
 
     def _ask(self, path: str, **parameters: str | float) -> Any:
         body = urllib.parse.urlencode(parameters).encode()
@@ -68,7 +68,7 @@ def panels(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def substitute(text: str, values: Mapping[str, str]) -> str:
     """$name, ${name} and ${name:format} replaced. Raises KeyError for a variable that there is not."""
-    return _NAME.sub(lambda found: values[found[1] or found[2]], text)
+    return _NAME.sub(lambda name: values[name[1] or name[2]], text)
 
 
 def resolve(
@@ -87,8 +87,8 @@ def resolve(
         if variable["type"] != "datasource":  # those would replace the data source's uid alone
             options = _options(substitute(variable["query"], values), prometheus, start, end)
             if "regex" in variable:
-                found = [re.search(variable["regex"].strip("/"), option) for option in options]
-                options = [match[1] for match in found if match]
+                matches = [re.search(variable["regex"].strip("/"), option) for option in options]
+                options = [match[1] for match in matches if match]
             options.sort(reverse=True)
             values[variable["name"]] = chosen.get(variable["name"], options[0] if options else "")
     return values
@@ -99,12 +99,12 @@ def answers(
 ) -> list[tuple[dict[str, Any], list[Series]]]:
     """(target, its series) for each query of the panel."""
     step = float(values["__interval"].rstrip("s"))
-    found = []
+    answered = []
     for target in panel["targets"]:
         expr = substitute(target["expr"], values)
         series = prometheus.at(expr, end) if target.get("instant") else prometheus.over(expr, start, end, step)
-        found.append((target, series))
-    return found
+        answered.append((target, series))
+    return answered
 
 
 def _options(query: str, prometheus: Prometheus, start: float, end: float) -> list[str]:
@@ -129,8 +129,8 @@ def _series(result: Any) -> list[Series]:
         return [Series({}, [(float(result[0]), float(result[1]))])]
     return [
         Series(
-            dict(each["metric"]),
-            [(float(at), float(value)) for at, value in each.get("values") or [each["value"]]],
+            dict(series["metric"]),
+            [(float(at), float(value)) for at, value in series.get("values") or [series["value"]]],
         )
-        for each in result
+        for series in result
     ]

@@ -19,7 +19,7 @@ DASHBOARDS = Path(__file__).parent / "dashboards"
 
 
 def dashboards() -> Iterator[tuple[Path, str]]:
-    """(file, its text) of each."""
+    """(file, text) of each dashboard."""
     yield DASHBOARDS / "run.json", render(run_dashboard())
     yield DASHBOARDS / "compare.json", render(compare_dashboard())
 

@@ -1,4 +1,4 @@
-"""Series as small SVG charts. They borrow a dashboard's layout, units and legends, and nothing of Grafana's look."""
+"""Series as small SVG charts, with a dashboard's layout, units and legends, but not Grafana's look."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 COLOURS = ("#2563a8", "#d97a1f", "#3a8f5c", "#8a4fa3", "#c0518f", "#4a9fb5", "#a85a3f", "#6b7280")
 RED = "#c8322b"
+BOUNDS = ("objective ", "limit ")  # what names of bounds begin with
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 8, 18
 _SCALED = {"s": "s", "hertz": "Hz", "bytes": "B", "Bps": "B/s", "watt": "W", "joule": "J"}
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 
 
 def shown(value: float, unit: str) -> str:
-    """The value as people read it, in one of Grafana's units."""
+    """A value in one of Grafana's units, with a prefix for people."""
     if not math.isfinite(value):
         return "∞" if value > 0 else "–"
     match unit:
@@ -29,7 +30,7 @@ def shown(value: float, unit: str) -> str:
         case "celsius":
             return f"{value:.3g} °C"
         case _ if unit in _SCALED:
-            scale, prefix = next((each for each in _PREFIXES if abs(value) >= each[0]), (1, ""))
+            scale, prefix = next((prefix for prefix in _PREFIXES if abs(value) >= prefix[0]), (1, ""))
             if unit == "s" and scale > 1:
                 scale, prefix = 1, ""
             return f"{value / scale:.3g} {prefix}{_SCALED[unit]}"
@@ -46,7 +47,7 @@ def lines(
     log: bool = False,
     most: float | None = None,
 ) -> str:
-    """A line for each (name, series); those named "objective …" dashed and red. span: of time; size: in pixels."""
+    """A line for each (name, series); those named in BOUNDS dashed and red. span: of time; size: in pixels."""
     curves = [(name, [point for point in series.points if math.isfinite(point[1])]) for name, series in named]
     if stacked:
         curves = _stack(curves)
@@ -59,13 +60,13 @@ def lines(
     frame = _Frame(span, (low, high), size, log)
     parts = [frame.axes(unit)]
     colours = _colours([name for name, _ in curves])
-    for place in reversed(range(len(curves))):  # stacked areas: the highest first, so that the others lie on it
+    for place in reversed(range(len(curves))):  # stacked areas: the highest first, the others over it
         name, points = curves[place]
         path = " ".join(f"{frame.x(at):.1f},{frame.y(value):.1f}" for at, value in points if value > 0 or not log)
         if not path:
             continue
         style = f'stroke="{colours[place]}" fill="none" stroke-width="1.4"'
-        if name.startswith("objective "):
+        if name.startswith(BOUNDS):
             style += ' stroke-dasharray="6 4"'
         if stacked:
             style = f'fill="{colours[place]}" stroke="none"'
@@ -76,7 +77,7 @@ def lines(
 
 def heat(buckets: Sequence[tuple[str, Series]], span: tuple[float, float], size: tuple[int, int], unit: str) -> str:
     """Cumulative buckets, (upper bound, series), as cells: the darker the more requests a second."""
-    ordered = sorted(((float(bound), dict(series.points)) for bound, series in buckets), key=lambda each: each[0])
+    ordered = sorted(((float(bound), dict(series.points)) for bound, series in buckets), key=lambda bucket: bucket[0])
     cells: list[tuple[float, float, float, float]] = []  # (time, lower, upper bound, requests a second)
     for (lower, below), (upper, reached) in pairwise(ordered):
         cells += [(at, lower, upper, value - below.get(at, 0)) for at, value in reached.items()]
@@ -130,7 +131,7 @@ def legend(named: Sequence[tuple[str, Series]], unit: str) -> str:
 
 
 class _Frame:
-    """Where instants and values lie on the picture."""
+    """The places of instants and values in the picture."""
 
     def __init__(
         self,
@@ -190,7 +191,7 @@ def _ticks(low: float, high: float, *, log: bool) -> list[float]:
 
 
 def _stack(curves: Sequence[tuple[str, list[tuple[float, float]]]]) -> list[tuple[str, list[tuple[float, float]]]]:
-    """Each curve upon the sum of those before it."""
+    """Every curve added to the sum of those before it."""
     reached: dict[float, float] = {}
     stacked = []
     for name, points in curves:
@@ -201,7 +202,7 @@ def _stack(curves: Sequence[tuple[str, list[tuple[float, float]]]]) -> list[tupl
 
 
 def _colours(names: Sequence[str]) -> list[str]:
-    return [RED if name.startswith("objective ") else COLOURS[place % len(COLOURS)] for place, name in enumerate(names)]
+    return [RED if name.startswith(BOUNDS) else COLOURS[place % len(COLOURS)] for place, name in enumerate(names)]
 
 
 def _empty(size: tuple[int, int]) -> str:

@@ -1,4 +1,4 @@
-"""What dashboards are made of: queries whose metrics exist, panels that say what they show, variables.
+"""Parts of dashboards: queries whose metrics exist, panels with descriptions, variables.
 
 Built with grafana-foundation-sdk 0.0.21, pinned: its newest-looking version, 1769699998!10.1.0, is for Grafana 10.1.
 """
@@ -29,12 +29,12 @@ Row: TypeAlias = "tuple[str, Sequence[Builder[dashboard.Panel]]]"  # (title, pan
 SOURCE = common.DataSourceRef(type_val="prometheus", uid="${datasource}")
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count")}  # of a summary loadtrt exports the quantiles alone
 METRIC = re.compile(r"\bloadtrt_\w+")
-OBJECTIVE = "objective .*"  # what legends of bounds begin with: drawn as a red dashed line
+BOUND = "(objective|limit) .*"  # legends of bounds, which are drawn as red dashed lines
 HEIGHT = 8
 
 
 def series_names() -> frozenset[str]:
-    """Every series that loadtrt exports, by the table that the exporter itself is made from."""
+    """Every series that loadtrt exports, from the exporter's own table."""
     return frozenset(family.name + suffix for family in FAMILIES for suffix in SUFFIXES.get(family.kind, ("",)))
 
 
@@ -72,7 +72,7 @@ def chart(
         .legend(_legend())
         .tooltip(_tooltip())
         .override_by_regexp(
-            OBJECTIVE,
+            BOUND,
             [
                 dashboard.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": "red"}),
                 dashboard.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [8, 6]}),
@@ -231,7 +231,7 @@ def new_dashboard(
 
 
 def with_rows(built: dashboard_builders.Dashboard, rows: Iterable[Row]) -> dashboard_builders.Dashboard:
-    """Each row below the one before it, its panels from left to right."""
+    """Rows from top to bottom, panels from left to right."""
     for title, panels in rows:
         built = built.with_row(dashboard_builders.Row(title))
         for panel in panels:
@@ -254,8 +254,8 @@ def render(built: dashboard_builders.Dashboard) -> str:
 
 
 def _lettered(queries: Sequence[prometheus.Dataquery]) -> list[Any]:
-    """list[Any]: the SDK's list of Builder[Dataquery] is invariant, and its own builders would not fit."""
-    return [each.ref_id(letter).datasource(SOURCE) for letter, each in zip("ABCDEFGHIJKL", queries, strict=False)]
+    """list[Any], because the SDK's list of Builder[Dataquery] is invariant, and its builders would not fit."""
+    return [shown.ref_id(letter).datasource(SOURCE) for letter, shown in zip("ABCDEFGHIJKL", queries, strict=False)]
 
 
 def _legend() -> common_builders.VizLegendOptions:

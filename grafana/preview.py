@@ -1,11 +1,11 @@
-"""A page with the data of a dashboard's panels: each panel's queries executed on a Prometheus, and drawn by charts.py.
+"""A page with the data of a dashboard's panels: their queries executed on a Prometheus, drawn by charts.py.
 
     python -m grafana.preview --url http://127.0.0.1:9090 --html run.html --png run.png
     python -m grafana.preview --png docs/img/dashboard-data.png -- \\
         loadtrt run --engine zoo:googlenet --rate 20/s --metrics 127.0.0.1:9400 --metrics-linger 3s
 
-The second starts a Prometheus of its own, which scrapes --metrics while the command runs. This is not Grafana: layout,
-titles, units, legends and queries are the dashboard's, the drawing is not.
+The second starts a Prometheus that scrapes --metrics while the command runs. This is not Grafana: layout, titles,
+units, legends and queries are the dashboard's, the drawing is not.
 """
 
 from __future__ import annotations
@@ -102,21 +102,21 @@ def _panel(
     if panel["type"] == "row":
         return f'<h2 style="left:{left}px;top:{top - 4}px">{html.escape(panel["title"])}</h2>'
     width, height = place["w"] * COLUMN - GAP, place["h"] * LINE - GAP
-    found = answers(panel, values, prometheus, *span)
+    answered = answers(panel, values, prometheus, *span)
     return (
         f'<section style="left:{left}px;top:{top}px;width:{width}px;height:{height}px" '
         f'title="{html.escape(panel["description"])}">'
-        f"<h3>{html.escape(panel['title'])}</h3>{_content(panel, found, span, (width - 14, height - 26))}</section>"
+        f"<h3>{html.escape(panel['title'])}</h3>{_content(panel, answered, span, (width - 14, height - 26))}</section>"
     )
 
 
 def _content(
     panel: Mapping[str, Any],
-    found: Sequence[tuple[dict[str, Any], list[Series]]],
+    answered: Sequence[tuple[dict[str, Any], list[Series]]],
     span: tuple[float, float],
     size: tuple[int, int],
 ) -> str:
-    named = [(_name(target, series), series) for target, every in found for series in every]
+    named = [(_name(target, series), series) for target, every in answered for series in every]
     defaults = panel["fieldConfig"]["defaults"]
     unit, custom = defaults["unit"], defaults.get("custom", {})
     match panel["type"]:
@@ -130,7 +130,7 @@ def _content(
         case "state-timeline":
             return charts.bands(named, span, size)
         case "table":
-            return _table(panel, found)
+            return _table(panel, answered)
     drawing = charts.lines(
         named,
         span,
@@ -143,7 +143,7 @@ def _content(
     return drawing + charts.legend(named, unit)
 
 
-def _table(panel: Mapping[str, Any], found: Sequence[tuple[dict[str, Any], list[Series]]]) -> str:
+def _table(panel: Mapping[str, Any], answered: Sequence[tuple[dict[str, Any], list[Series]]]) -> str:
     """A line for each set of labels, a column for each query, named as the overrides say."""
     columns: dict[str, dict[str, str]] = {
         override["matcher"]["options"].removeprefix("Value #"): {
@@ -153,7 +153,7 @@ def _table(panel: Mapping[str, Any], found: Sequence[tuple[dict[str, Any], list[
     }
     cells: dict[tuple[str, ...], dict[str, str]] = {}
     labels: list[str] = []
-    for target, every in found:
+    for target, every in answered:
         for series in every:
             labels = sorted(series.labels)
             line = cells.setdefault(tuple(series.labels[label] for label in labels), {})
@@ -169,7 +169,7 @@ def _table(panel: Mapping[str, Any], found: Sequence[tuple[dict[str, Any], list[
 
 
 def _name(target: Mapping[str, Any], series: Series) -> str:
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: series.labels.get(found[1], ""), target["legendFormat"])
+    return re.sub(r"\{\{(\w+)\}\}", lambda name: series.labels.get(name[1], ""), target["legendFormat"])
 
 
 def shoot(source: Path, picture: Path, height: int) -> None:

@@ -1,4 +1,4 @@
-"""Prometheus with the configuration and the rules of this folder, scraping what it is told to."""
+"""Prometheus with the configuration and the rules of this folder, scraping given targets."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ _READY_S = 300.0
 
 @contextmanager
 def scraping(targets: Sequence[str]) -> Iterator[Prometheus]:
-    """A Prometheus of Debian's package on a free port of this machine, with a memory of its own that is deleted after,
-    and that has begun to scrape.
+    """Debian's Prometheus on a free port of this machine, with data that is deleted afterwards; it has begun to scrape.
 
     targets: "host:port" each, in place of the shipped ones. Raises FileNotFoundError where it is not installed,
     TimeoutError where it does not start.
@@ -53,7 +52,7 @@ def scraping(targets: Sequence[str]) -> Iterator[Prometheus]:
 
 
 def _await_scrape(prometheus: Prometheus, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until it has looked at its targets for the first time, up or down: 5 s after it is ready, by its own pace."""
+    """Wait until Prometheus has scraped its targets for the first time, up or down: about 5 s after it is ready."""
     deadline = time.monotonic() + _READY_S
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(OSError, ValueError):  # it is not listening yet, or reads its memory

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from loadtrt.live.telemetry import Gpu, GpuReading
+from typing import Any
 
 PACKAGES = ("anyio", "numpy", "onnx", "onnxruntime", "cuda-bindings", "nvidia-ml-py", "pydantic")
 
@@ -25,17 +21,6 @@ def environment() -> dict[str, Any]:
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "packages": {package: version for package, version in versions.items() if version is not None},
-    }
-
-
-def gpu_environment(gpu: Gpu, before: GpuReading, after: GpuReading) -> dict[str, Any]:
-    """The GPU, and its clocks, power and temperature right before and right after measuring."""
-    return {
-        "name": gpu.name,
-        "uuid": gpu.uuid,
-        "driver": gpu.driver,
-        "before": asdict(before),
-        "after": asdict(after),
     }
 
 

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from loadtrt.asked.objective import parse_objective
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.live.follower import Follower
-from loadtrt.live.metrics import View
-from loadtrt.live.run_facts import RunFacts
-from loadtrt.live.telemetry import GpuReading
+from loadtrt.live.metrics import Observation
+from loadtrt.live.observer import RunFacts
 from loadtrt.measure.board import Board
+from loadtrt.measure.telemetry import GpuReading
 from loadtrt.records.records import OK
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
@@ -31,7 +32,7 @@ FACTS = RunFacts(
     rate=500.0,
     duration_ns=10 * SECOND_NS,
     requests=None,
-    objectives=(("latency.p99 < 10ms", "latency", 0.99, BOUND_NS),),
+    objectives=(parse_objective("latency.p99 < 10ms"),),
     information={"precision": "FP16", "cuda-graph": "yes"},
 )
 READING = GpuReading(
@@ -71,10 +72,12 @@ def some_requests(count: int = 1000) -> list[tuple[int, int, int]]:
     return [(number % 2, OK, time) for number, time in enumerate(times)]
 
 
-def view(board: Board, gpu: GpuReading | None = READING, facts: RunFacts = FACTS, after_ns: int = SECOND_NS) -> View:
+def view(
+    board: Board, gpu: GpuReading | None = READING, facts: RunFacts = FACTS, after_ns: int = SECOND_NS
+) -> Observation:
     """What an observer has this long after measuring began."""
     snapshot = Follower(board, 2, [(0, BOUND_NS)], [8]).snapshot()
-    return View(snapshot, facts, gpu, snapshot.started_ns + after_ns, observer_cpu_s=0.25)
+    return Observation(snapshot, facts, gpu, snapshot.started_ns + after_ns, observer_cpu_s=0.25)
 
 
 def page(metrics: Iterable[Metric]) -> Page:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from loadtrt.live.run_facts import RunFacts
-from loadtrt.live.telemetry import GpuReading
+from loadtrt.asked.objective import parse_objective
+from loadtrt.live.observer import RunFacts
 from loadtrt.measure.board import OUTCOMES, RATIOS, WINDOW_RANKS, Snapshot
 from loadtrt.measure.histogram import BUCKETS, bucket_of
+from loadtrt.measure.telemetry import GpuReading
 from loadtrt.records.records import METRICS
 from loadtrt.units import SECOND_NS
 
@@ -24,7 +25,7 @@ FACTS = RunFacts(
     rate=1250.0,
     duration_ns=60 * SECOND_NS,
     requests=None,
-    objectives=(("latency.p99 < 8ms", "latency", 0.99, 8_000_000),),
+    objectives=(parse_objective("latency.p99 < 8ms"),),
     information={"flavour": "tensorrt", "version": "10.16", "precision": "FP16", "arrivals": "poisson", "wait": "spin"},
 )
 GPU = GpuReading(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from loadtrt.asked.objective import parse_objective
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.live.follower import Follower
-from loadtrt.live.metrics import View
-from loadtrt.live.run_facts import RunFacts
-from loadtrt.live.telemetry import GpuReading
+from loadtrt.live.metrics import Observation
+from loadtrt.live.observer import RunFacts
 from loadtrt.measure.board import Board
+from loadtrt.measure.telemetry import GpuReading
 from loadtrt.records.records import FAILED, OK, UNSERVED
 from loadtrt.units import SECOND_NS
 
@@ -50,7 +51,7 @@ class MovingRun:
             rate=100.0,
             duration_ns=0,
             requests=None,
-            objectives=(("latency.p99 < 8ms", "latency", 0.99, bound_ns),),
+            objectives=(parse_objective("latency.p99 < 8ms"),),
         )
         self._board = Board(keep=0)
         self._recorder = Recorder(2, 0, board=self._board)
@@ -63,7 +64,7 @@ class MovingRun:
         self._board.enter("measure")
         self._started_ns = self._board.standing().started_ns
 
-    def take(self) -> View | None:
+    def take(self) -> Observation | None:
         """What there is now, with all that has ended by now."""
         if not self._started_ns:
             return None
@@ -79,7 +80,7 @@ class MovingRun:
             pcie_rx_bytes=int(240e6 * seconds),
             pcie_tx_bytes=int(2e6 * seconds),
         )
-        return View(self._follower.snapshot(), self.facts, gpu, time.time_ns(), 0.01 * seconds)
+        return Observation(self._follower.snapshot(), self.facts, gpu, time.time_ns(), 0.01 * seconds)
 
     def _finish(self, number: int, due: int) -> None:
         status = FAILED if number % 50 == 49 else UNSERVED if number % 50 == 25 else OK

@@ -36,7 +36,7 @@ def require(binary: str) -> str:
 
 
 def promtool(*arguments: str | Path, stdin: bytes = b"") -> str:
-    """Its output. Fails the test where it finds fault, even a lint's, with what it says."""
+    """The output of promtool. Fails the test where promtool finds a fault, even a lint's."""
     command = [require("promtool"), *map(str, arguments)]
     done = subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=PATIENCE_S)
     said = (done.stdout + done.stderr).decode()
@@ -137,7 +137,7 @@ def running_prometheus(
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody uses now."""
+    """A free TCP port of 127.0.0.1."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])

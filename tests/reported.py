@@ -72,7 +72,7 @@ def whole_run() -> RunResult:
     return altered(
         run,
         valid=False,
-        problems=(Problem(evidence="the generator was 3 ms late", remedy="free a core"),),
+        problems=(Problem(kind="late", evidence="the generator was 3 ms late", remedy="free a core"),),
         findings=(Finding(kind="throttled", evidence="the clock fell", cause="power cap", remedy="lock the clocks"),),
         steadiness=Steadiness(transient_ns=1_500_000_000, drift_ratio=1.1, overloaded=True),
         intervals=intervals,

@@ -145,12 +145,12 @@ def test_rows_that_are_overwritten_while_they_are_copied_are_not_counted(meanwhi
 
 
 def test_a_copy_is_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who looks while somebody writes waits, and gets all of what was written."""
+    """A reader waits while the writer writes, and gets all of what was written."""
     memory = bytearray(board_bytes(0, STRIDE))
     board = Board(memory, 0, STRIDE)
     words = np.frombuffer(memory, np.int64)
     board.show(1, 1, 1, 1, 1)
-    words[0] += 1  # somebody begins to write
+    words[0] += 1  # a writer begins to write
 
     def go_on(_: float) -> None:
         words[0] += 1
@@ -225,7 +225,7 @@ def test_a_whole_run_ends_on_the_board(keep: int, anyio_backend: tuple[str, dict
         assert np.array_equal(found.counts[place], recorder.histograms[metric.name].counts)
     counts = [int(look.outcomes.sum()) for look in looks]
     assert counts == sorted(counts)
-    assert counts[-1] > 0  # told while it went on
+    assert counts[-1] > 0  # seen while the run went on
 
 
 def test_observers_are_at_most_a_tenth_of_a_second_behind(anyio_backend: tuple[str, dict[str, object]]) -> None:

@@ -344,7 +344,7 @@ def test_what_is_met_in_spite_of_a_late_generator_is_met(
     assert "1.00 s late at p99" in (host_bound(met, 1000) or "")
     assert "1.00 s late at p99" in (host_bound(missed, None) or "")
     assert "stood idle" in (host_bound(rung, None) or "")
-    problem = Problem(evidence="the generator was 1.00 s late at p99 (limit 500 µs)", remedy="")
+    problem = Problem(kind="late", evidence="the generator was 1.00 s late at p99 (limit 500 µs)", remedy="")
     (found,) = whole[0].candidates
     assert "although" not in found.conclusion
     (confirm,) = (

@@ -12,7 +12,8 @@ from doctor_files import GIB, of, write
 from loadtrt.cuda import runtime
 from loadtrt.doctor import gpu
 from loadtrt.errors import CudaError, EngineError
-from loadtrt.live.telemetry import Driver, GpuProcess, GpuReading, GpuSettings
+from loadtrt.live.nvml import Driver, GpuProcess, GpuSettings
+from loadtrt.measure.telemetry import GpuReading
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -276,7 +277,7 @@ def test_a_gpu_that_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     ("fake", "name", "status", "words"),
     [
         (FakeGpu(GpuReading(at_ns=0, throttle_reasons=("sw_power_cap",))), "throttling", "warn", "nvidia-smi -pl"),
-        (FakeGpu(GpuReading(at_ns=0, throttle_reasons=("hw_thermal_slowdown",))), "throttling", "warn", "cool it"),
+        (FakeGpu(GpuReading(at_ns=0, throttle_reasons=("hw_thermal_slowdown",))), "throttling", "warn", "cool the GPU"),
         (FakeGpu(settings=GpuSettings(True, True, False, "exclusive_process")), "compute mode", "warn", "-c DEFAULT"),
         (FakeGpu(settings=GpuSettings(True, True, False, "prohibited")), "compute mode", "fail", "-c DEFAULT"),
         (FakeGpu(processes=(GpuProcess(77, GIB), GpuProcess(78, None))), "other processes", "warn", "another GPU"),

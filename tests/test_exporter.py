@@ -1,4 +1,4 @@
-"""The exporter: what Prometheus gets is what the board holds, and whoever asks wrongly is told so."""
+"""The exporter: what Prometheus gets is what the board holds; wrong requests get a sentence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from loadtrt.units import SECOND_NS, parse_address
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from loadtrt.live.metrics import View
+    from loadtrt.live.metrics import Observation
 
 PROTOBUF = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
 
@@ -38,7 +38,7 @@ def _get(exporter: Exporter, path: str = "/metrics", method: str = "GET", **head
     return found
 
 
-def _view() -> View:
+def _view() -> Observation:
     return view(recorded(some_requests())[0])
 
 
@@ -80,7 +80,7 @@ def test_an_exporter_that_cannot_be_says_why() -> None:
 
 @pytest.mark.parametrize("address", [":0", "0.0.0.0:0", "localhost:0", "[::1]:0"])
 def test_it_serves_where_it_says(address: str) -> None:
-    """Port 0 is a free one, told by `url`; it is this machine's alone unless asked for more."""
+    """Port 0 is a free one, which `url` has; only this machine reaches it unless asked for more."""
     if "::" in address and not socket.has_ipv6:
         pytest.skip("no IPv6 here")
     with Exporter(address, _view) as exporter:
@@ -100,7 +100,7 @@ def test_other_paths_point_to_the_metrics() -> None:
         assert _get(exporter, "/") == (
             200,
             "text/plain; version=0.0.4; charset=utf-8",
-            b"loadtrt: the metrics are at /metrics\n",
+            b"loadtrt: the metrics are at /metrics, the live view for loadtrt watch at /view\n",
         )
         status, _, body = _get(exporter, "/metric")
         assert (status, b"at /metrics" in body) == (404, True)
@@ -116,7 +116,7 @@ def test_formats_are_negotiated() -> None:
         assert kind == "text/plain; version=0.0.4; charset=utf-8"
         assert body.count(b"# TYPE ") == len(FAMILIES)
         _, kind, body = _get(exporter, Accept=f"{PROTOBUF},application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
-        assert kind == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        assert kind.startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
         assert body.count(b"# TYPE ") == len(FAMILIES)
         assert body.endswith(b"# EOF\n")
         small = _get(exporter, Accept_Encoding="gzip")[2]
@@ -128,7 +128,7 @@ def test_formats_are_negotiated() -> None:
 
 
 def test_before_anything_is_known_the_page_is_empty() -> None:
-    """An engine may load for minutes: there is no run to be told of yet, and no error."""
+    """An engine may load for minutes: there is no run yet, and no error."""
     with Exporter(":0", lambda: None, native=True) as exporter:
         assert _get(exporter)[::2] == (200, b"")
         assert _get(exporter, Accept="application/openmetrics-text")[::2] == (200, b"# EOF\n")
@@ -139,7 +139,7 @@ def test_a_fault_is_told_and_forgotten_when_it_is_over() -> None:
     """The scraper gets 500 and the reason, `failure` has it, and the next scrape is as if nothing had been."""
     faults = [ValueError("no board")]
 
-    def take() -> View:
+    def take() -> Observation:
         if faults:
             raise faults.pop()
         return _view()

@@ -166,7 +166,7 @@ def test_host_bound() -> None:
     idle = only(run_of(starved_fraction=0.03, busy=0.97))
     assert (idle.kind, idle.remedy) == ("host-bound", "free a core for loadtrt, or take a larger --batch")
     assert "3.0 % of the time" in idle.evidence
-    problem = Problem(evidence="lanes stood idle", remedy="use more --buffers")
+    problem = Problem(kind="starved", evidence="lanes stood idle", remedy="use more --buffers")
     assert kinds(run_of(starved_fraction=0.06, busy=0.94, valid=False, problems=(problem,))) == []
 
     late = {"latency": 300.0, "lateness": 40.0, "compute": 200.0}
@@ -174,7 +174,8 @@ def test_host_bound() -> None:
     assert found.evidence == "of a mean latency of 300 µs the generator itself added 40.0 µs"
     metrics = run_of(late).model.metrics
     bad = {**metrics, "lateness": summary(40, p99_us=251)}
-    assert kinds(run_of(options=OPEN, busy=0.5, metrics=bad)) == []  # above its limit: a problem
+    problem = Problem(kind="late", evidence="the generator was 251 µs late", remedy="free a core")
+    assert kinds(run_of(options=OPEN, busy=0.5, metrics=bad, valid=False, problems=(problem,))) == []
     assert kinds(run_of(options={**OPEN, "max_lateness": "300us"}, busy=0.5, metrics=bad)) == ["host-bound"]
 
     blocks = engine(mode={"graph": "yes", "copies": "yes", "wait": "block"})

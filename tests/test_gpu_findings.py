@@ -15,11 +15,10 @@ from loadtrt.engines.open import open_engine
 from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, run_session
-from loadtrt.live.telemetry import SLOWDOWNS
 from loadtrt.load.inputs import make_inputs
 from loadtrt.measure.findings import findings_of
-from loadtrt.measure.gpu_findings import CAUSES, gpu_findings
-from loadtrt.measure.telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost, telemetry_of
+from loadtrt.measure.gpu_findings import gpu_findings
+from loadtrt.measure.telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost, slowdowns_of, telemetry_of
 from loadtrt.report.plain import terminal_text
 from loadtrt.units import SECOND_NS
 
@@ -33,9 +32,9 @@ H100 = GpuFacts(
 )
 
 
-def second(clock: float | None = 1980, slowed: float | None = None, share: float = 0.0, **told: Any) -> GpuInterval:
+def second(clock: float | None = 1980, slowed: float | None = None, share: float = 0.0, **fields: Any) -> GpuInterval:
     """A busy second at `clock` MHz, of which `share` at `slowed` MHz by the reasons in `by` (sw_power_cap)."""
-    by = told.pop("by", ("sw_power_cap",))
+    by = fields.pop("by", ("sw_power_cap",))
     hertz = None if clock is None else clock * MHZ
     values: dict[str, Any] = {
         "sm_clock_mean_hertz": hertz,
@@ -45,8 +44,8 @@ def second(clock: float | None = 1980, slowed: float | None = None, share: float
         "temperature_max_celsius": 60,
         "utilization_mean_ratio": 0.97,
         "throttle_shares": dict.fromkeys(by, share) if share else {},
-        "throttled_fraction": share if not SLOWDOWNS.isdisjoint(by) else 0.0,
-        **told,
+        "throttled_fraction": share if slowdowns_of(by) else 0.0,
+        **fields,
     }
     return GpuInterval(start_ns=0, duration_ns=SECOND_NS, readings=5, **values)
 
@@ -61,23 +60,18 @@ def evidences(*seconds: GpuInterval, **changed: Any) -> list[str]:
     return [problem.evidence for problem in gpu_findings(telemetry(*seconds, **changed))]
 
 
-def test_every_slowdown_has_words() -> None:
-    """The reader's slowdowns are those that findings know (they live on different floors)."""
-    assert set(CAUSES) == SLOWDOWNS
-
-
 def test_a_power_cap() -> None:
     """The clock's fall, its cause, its share of the run, and a remedy that works here."""
     run = (*[second()] * 43, *[second(1980, 1410, 1.0)] * 7)
     (found,) = gpu_findings(telemetry(*run))
     assert found.evidence == "SM clock fell from 1980 to 1410 MHz: power cap; 14 % of the run"
-    assert found.remedy == "this is what the board may draw: compare engines at locked clocks (nvidia-smi -lgc 1410)"
+    assert found.remedy == "the board draws all it may: compare engines at locked clocks (nvidia-smi -lgc 1410)"
     (lowered,) = gpu_findings(telemetry(*run, power_limit_watts=400))
     assert lowered.remedy == "the limit is 400 W and may be 700 W: nvidia-smi -pl 700"
 
 
 def test_heat_and_power_at_once() -> None:
-    """Several causes are one finding, the longest first; heat that slowed the GPU is not told a second time."""
+    """Several causes are one finding, the longest first; heat that slowed the GPU is not a second one."""
     both = second(1980, 1200, 0.4, by=("sw_power_cap",), temperature_max_celsius=88)
     heat = second(1980, 1200, 0.8, by=("sw_thermal_slowdown",), temperature_max_celsius=88)
     (found,) = gpu_findings(telemetry(both, heat))
@@ -96,32 +90,32 @@ def test_hardware_protection_is_always_told() -> None:
     """What the hardware does to protect itself is a finding at any clock; its umbrella bit is not named beside it."""
     brake = second(1980, 1980, 1.0, by=("hw_power_brake_slowdown", "hw_slowdown"))
     (found,) = gpu_findings(telemetry(*[second()] * 9, brake))
-    assert found.evidence == "the GPU was told to slow down: the power supply's brake; 10 % of the run"
+    assert found.evidence == "the GPU slowed down: the power supply's brake; 10 % of the run"
     (alone,) = gpu_findings(telemetry(*[second()] * 9, second(1980, 990, 1.0, by=("hw_slowdown",))))
     assert alone.evidence == "SM clock fell from 1980 to 990 MHz: hardware protection; 10 % of the run"
 
 
 def test_clocks_that_are_not_told() -> None:
-    """A slowdown without clocks is told without them; a fall without reasons as one."""
+    """A slow-down without clocks is found without them, and so is a fall without reasons."""
     dark: dict[str, Any] = {"sm_clock_mean_hertz": None, "sm_clock_min_hertz": None, "sm_clock_max_hertz": None}
     assert evidences(*[second(None, None, 0.4, **dark)] * 5) == [
-        "the GPU was slowed down (its clock is not told): power cap; 40 % of the run"
+        "the GPU was slowed down (its clock is not known): power cap; 40 % of the run"
     ]
     untold: dict[str, Any] = {"throttle_shares": None, "throttled_fraction": None}
     found = evidences(*[second(1980, **untold)] * 9, second(1410, **untold))
-    assert found == ["SM clock fell from 1980 to 1410 MHz in 10 % of the busy time; the driver does not tell why"]
+    assert found == ["SM clock fell from 1980 to 1410 MHz in 10 % of the busy time; the driver gives no reason"]
     assert evidences(*[second(1980, **untold)] * 9, second(1410, utilization_mean_ratio=0.0, **untold)) == []
 
 
 def test_clocks_far_below_the_top() -> None:
-    """A busy GPU that never came near its top, for no reason that is told: probably locked."""
+    """A busy GPU that never came near its top, for no named reason: probably locked."""
     (found,) = gpu_findings(telemetry(*[second(1200)] * 10))
     assert found.evidence == "SM clock never passed 1200 of 1980 MHz, and the driver names no reason"
     assert "nvidia-smi -rgc" in found.remedy
 
 
 def test_heat_to_come() -> None:
-    """Within 3 °C of slowing down; silent below it, and where the GPU tells no such temperature."""
+    """Within 3 °C of slowing down; silent below it, and where that temperature is unknown."""
     hot = [second(temperature_max_celsius=85)] * 10
     assert evidences(*hot) == ["the GPU reached 85 °C; at 87 °C it slows down"]
     assert evidences(*[second(temperature_max_celsius=83)] * 10) == []
@@ -129,7 +123,7 @@ def test_heat_to_come() -> None:
 
 
 def test_somebody_elses_kernels() -> None:
-    """The GPU busy nearly always, this run hardly ever: told only where the run knows its own share."""
+    """The GPU busy nearly always, this run hardly ever: found only where the run knows its own share."""
     seen = telemetry(*[second()] * 10)
     (found,) = gpu_findings(seen, busy_fraction=0.05)
     assert found.evidence == "kernels ran on the GPU 97 % of the time, this run's 5 %"
@@ -143,7 +137,7 @@ def test_somebody_elses_kernels() -> None:
     st.floats(0.0, 1.0),
 )
 def test_no_alarm_without_cause(clocks: list[int], by: tuple[str, ...], share: float) -> None:
-    """Two steps of 15 MHz of jitter, idleness, somebody's choice of clocks, reasons nobody knows yet: nothing."""
+    """Two steps of 15 MHz of jitter, idleness, chosen clocks, unknown reasons: no finding."""
     assert evidences(*(second(clock, share=share, by=by) for clock in clocks)) == []
 
 
@@ -189,6 +183,6 @@ def test_in_the_summary() -> None:
     verdict, _, findings = text.partition("VALID\n")
     assert not verdict.endswith("IN")
     assert findings.startswith(
-        "! throttled: SM clock fell from 1980 to 1410 MHz: power cap; 10 % of the run\n    → this is"
+        "! throttled: SM clock fell from 1980 to 1410 MHz: power cap; 10 % of the run\n    → the board"
     )
     assert result.model_validate_json(result.model_dump_json()) == result

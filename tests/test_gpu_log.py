@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtrt.live.gpu_log import GpuLog
-from loadtrt.live.telemetry import SLOWDOWNS, THROTTLE_REASONS, GpuReading
-from loadtrt.measure.telemetry import weighted_mean
+from loadtrt.live.nvml import THROTTLE_REASONS
+from loadtrt.measure.gpu_log import GpuLog
+from loadtrt.measure.telemetry import SLOWDOWNS, GpuReading, weighted_mean
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ START = 5_000 * SECOND_NS
 MHZ = 1_000_000
 
 
-def reading(second: float, **told: Any) -> GpuReading:
-    return GpuReading(at_ns=START + round(second * SECOND_NS), **told)
+def reading(second: float, **fields: Any) -> GpuReading:
+    return GpuReading(at_ns=START + round(second * SECOND_NS), **fields)
 
 
 def log_of(*readings: GpuReading) -> GpuLog:
@@ -37,7 +37,7 @@ def some_reasons() -> st.SearchStrategy[tuple[str, ...]]:
 
 @st.composite
 def logs(draw: st.DrawFn, reasons: st.SearchStrategy[tuple[str, ...] | None]) -> tuple[GpuLog, int]:
-    """A log from just before START on, and how long it lasts from there, ns. Counters and power are always told."""
+    """A log from just before START on, and how long it lasts from there, ns. Counters and power are always known."""
     gaps = draw(st.lists(st.integers(1_000, 700_000_000), min_size=2, max_size=30))
     at, energy, log = START - 10, 1e6, GpuLog()
     for gap in gaps:
@@ -138,7 +138,7 @@ def test_seconds_are_the_runs_seconds() -> None:
 
 
 def test_nothing_is_made_up() -> None:
-    """No look: None. A counter is not extrapolated; one that went backwards (driver reloaded) tells nothing."""
+    """No reading: None. A counter is not extrapolated; one that went backwards (driver reloaded) is not used."""
     assert GpuLog().intervals(START, START + 1)[0].energy_joules is None
     readings = (reading(0.5, energy_joules=100.0), reading(1.5, energy_joules=200.0), reading(3.5, energy_joules=220.0))
     first, second, third, fourth = log_of(*readings).intervals(START, START + 4 * SECOND_NS)
@@ -151,13 +151,13 @@ def test_nothing_is_made_up() -> None:
     assert [interval.energy_joules for interval in reset] == [None] * 4
 
 
-def test_untold() -> None:
+def test_missing() -> None:
     """What no reading had is named; what one had is not."""
     log = log_of(reading(0, power_watts=3.0), reading(1, throttle_reasons=()))
-    assert "power_watts" not in log.untold()
-    assert "throttle_reasons" not in log.untold()
-    assert {"sm_clock_hertz", "energy_joules", "pcie_tx_bytes"} <= set(log.untold())
-    assert "throttle_reasons" in log_of(reading(0)).untold()
+    assert "power_watts" not in log.missing()
+    assert "throttle_reasons" not in log.missing()
+    assert {"sm_clock_hertz", "energy_joules", "pcie_tx_bytes"} <= set(log.missing())
+    assert "throttle_reasons" in log_of(reading(0)).missing()
 
 
 def test_memory_is_bounded() -> None:

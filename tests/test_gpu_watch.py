@@ -1,23 +1,28 @@
-"""A GPU watched over many runs: by one observer, which nothing that goes wrong with it lets down the runs."""
+"""The owner of the observer and of the GPU's clocks, for one run and for many: none of its faults ends a run."""
 
 from __future__ import annotations
 
+import sys
+import time
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
 
 from loadtrt.asked.config import RunConfig
-from loadtrt.capacity import gpu_watch
-from loadtrt.capacity.gpu_watch import GpuWatch
 from loadtrt.cli.voice import Voice
 from loadtrt.cli.watching import Watchers
-from loadtrt.errors import EngineError
-from loadtrt.live.telemetry import GpuReading
-from loadtrt.measure.telemetry import GpuFacts, SamplingCost, telemetry_of
+from loadtrt.errors import EngineError, LoadtrtError, UsageError
+from loadtrt.live import observer as module
+from loadtrt.live.observer import Watch, Wishes
+from loadtrt.measure.board import Board
+from loadtrt.measure.telemetry import GpuFacts, GpuReading, SamplingCost, telemetry_of
 from loadtrt.units import SECOND_NS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 READING = GpuReading(at_ns=0, sm_clock_hertz=1980_000_000, power_watts=500.0)
 
@@ -36,19 +41,23 @@ class FakeGpu:
 
 
 class FakeObserver:
-    """An observer that answers what it is told to."""
+    """An observer with a given answer."""
 
     made: ClassVar[list[FakeObserver]] = []
-    ready_error: ClassVar[EngineError | None] = None
+    ready_error: ClassVar[LoadtrtError | None] = None
 
     def __init__(self, wishes: Any) -> None:
         self.wishes, self.alive, self.closed, self.asked = wishes, True, False, list[tuple[int, int, int]]()
         self.answer: dict[str, Any] = {"telemetry": None, "why": ""}
+        self.gpu, self.board = "", Board(keep=0, ring=0)
         FakeObserver.made.append(self)
 
     def ready(self) -> None:
         if FakeObserver.ready_error is not None:
             raise FakeObserver.ready_error
+
+    def send(self, gpu: str) -> None:
+        self.gpu = gpu
 
     def telemetry(self, start_ns: int, end_ns: int, inferences: int) -> dict[str, Any]:
         self.asked.append((start_ns, end_ns, inferences))
@@ -62,8 +71,8 @@ class FakeObserver:
 def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     """The GPU that is found, and observers that are fakes."""
     one = FakeGpu()
-    monkeypatch.setattr(gpu_watch, "open_gpu", lambda _: (one, ""))
-    monkeypatch.setattr(gpu_watch, "Observer", FakeObserver)
+    monkeypatch.setattr(module, "open_gpu", lambda _: (one, ""))
+    monkeypatch.setattr(module, "Observer", FakeObserver)
     monkeypatch.setattr(FakeObserver, "made", [])
     monkeypatch.setattr(FakeObserver, "ready_error", None)
     return one
@@ -79,60 +88,131 @@ def test_one_observer_tells_of_every_run(gpu: FakeGpu) -> None:
     """Each run's telemetry is of its own span and inferences, its environment has the clocks around it, and both end
     with the watch."""
     said: list[str] = []
-    watch = GpuWatch("0000:01:00.0", said.append, samples=True)
+    watch = Watch(Wishes(), said.append)
+    watch.open("0000:01:00.0")
     (observer,) = FakeObserver.made
-    assert observer.wishes.gpu == "0000:01:00.0"
+    assert (observer.gpu, watch.board) == ("0000:01:00.0", None)
     cost = SamplingCost(readings=1, lost=0, seconds=0.0, fraction=0.0)
     found = telemetry_of(GpuFacts(name="Fake H100"), [], 0, every_ns=SECOND_NS, missing=(), cost=cost)
     observer.answer["telemetry"] = found.model_dump(mode="json")
     for _ in range(2):
         watch.begin()
-        assert watch.clocks.settled() is False  # one look tells nothing
+        assert watch.clocks.settled() is False  # one reading is not enough
         assert [watch.clocks.settled() for _ in range(5)][-1] is True
         assert watch.clocks.environment()["gpu"]["before"]["power_watts"] == 500.0
-        assert watch.telemetry(session()) == found
+        assert watch.end(SECOND_NS, 3 * SECOND_NS, 30) == found
     assert observer.asked == [(SECOND_NS, 3 * SECOND_NS, 30)] * 2
     watch.close()
     watch.close()
     assert (observer.closed, gpu.closed, said) == (True, True, [])
 
 
-def test_a_single_runs_energy_is_shared_by_what_it_served(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_runs_energy_is_shared_by_what_it_served(gpu: FakeGpu) -> None:
     """`loadtrt run` asks for the telemetry of its span and of the inferences counted, whatever sizes requests had."""
-    watchers = Watchers(RunConfig.of(engine="simulated:null", live=False), Voice(quiet=True), "r")
-    observer = FakeObserver(None)
-    monkeypatch.setattr(watchers, "_observer", observer)
-    monkeypatch.setattr(watchers, "_samples", True)
+    watchers = Watchers(RunConfig.of(engine="simulated:null", live=False, metrics=":0"), Voice(quiet=True), "r")
+    watchers.watch.open("0000:01:00.0")
     assert watchers.end(session()) is None
-    assert observer.asked == [(SECOND_NS, 3 * SECOND_NS, 30)]
+    assert FakeObserver.made[0].asked == [(SECOND_NS, 3 * SECOND_NS, 30)]
+    assert watchers.watch.board is FakeObserver.made[0].board
+    watchers.close()
+    assert gpu.closed
 
 
-@pytest.mark.parametrize("way", ["it does not start", "it dies", "it has nothing to tell", "half a message"])
+def test_metrics_that_cannot_be_served_are_an_error(gpu: FakeGpu) -> None:  # its fakes
+    """At once, before an engine is loaded; the process is ended."""
+    FakeObserver.ready_error = UsageError("the port is in use")
+    with pytest.raises(UsageError, match="in use"):
+        Watch(Wishes(metrics=":1"), print)
+    assert FakeObserver.made[0].closed
+
+
+def test_an_observer_with_nothing_to_do_is_ended(gpu: FakeGpu) -> None:
+    """It was started before the engine was known: no GPU, no metrics, no drawing. Clocks are read without one."""
+    for watch in (Watch(Wishes(), print), Watch(Wishes(), print)):
+        watch.open(None)
+        assert watch.observer is None
+    assert [observer.closed for observer in FakeObserver.made] == [True, True]
+    clocks_alone = Watch(None, print)
+    clocks_alone.open("0000:01:00.0", telemetry=False)
+    clocks_alone.begin()
+    assert clocks_alone.clocks.settled() is False
+    clocks_alone.close()
+    assert gpu.closed
+
+
+@pytest.mark.parametrize("way", ["it does not start", "it dies", "it has no GPU", "half a message"])
 def test_an_observer_that_fails_costs_its_telemetry_alone(way: str, gpu: FakeGpu) -> None:
     """There is no telemetry then, it is said once why, and runs go on."""
     said: list[str] = []
     if way == "it does not start":
         FakeObserver.ready_error = EngineError("the observer process did not start")
-    watch = GpuWatch("0000:01:00.0", said.append, samples=True)
+    watch = Watch(Wishes(), said.append)
+    watch.open("0000:01:00.0")
     observer = FakeObserver.made[0]
     observer.alive = way != "it dies"
     observer.answer = {"telemetry": {"gpu": {}} if way == "half a message" else None,
-                       "why": "NVML is gone" if way == "it has nothing to tell" else ""}  # fmt: skip
+                       "why": "NVML is gone" if way == "it has no GPU" else ""}  # fmt: skip
     for _ in range(2):
         watch.begin()
-        assert watch.telemetry(session()) is None
+        assert watch.end(SECOND_NS, 3 * SECOND_NS, 30) is None
         assert watch.clocks.environment()["gpu"]["name"] == "Fake H100"
     assert len(said) == (0 if way == "half a message" else 1)
     watch.close()
     assert observer.closed
 
 
-def test_without_nvml_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nvml_nothing_is_known(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:  # its fakes
     """No clocks, no telemetry, no observer; the reason is said."""
-    monkeypatch.setattr(gpu_watch, "open_gpu", lambda _: (None, "there is no NVIDIA driver here"))
+    monkeypatch.setattr(module, "open_gpu", lambda _: (None, "there is no NVIDIA driver here"))
     said: list[str] = []
-    watch = GpuWatch("0000:01:00.0", said.append, samples=True)
+    watch = Watch(Wishes(), said.append)
+    watch.open("0000:01:00.0")
     watch.begin()
-    assert (watch.clocks.settled(), watch.clocks.environment(), watch.telemetry(session())) == (None, {}, None)
+    assert (watch.clocks.settled(), watch.clocks.environment(), watch.end(0, 1, 1)) == (None, {}, None)
     assert said == ["no GPU telemetry: there is no NVIDIA driver here"]
     watch.close()
+
+
+_PYNVML = """
+import time
+from types import SimpleNamespace as Values
+
+NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU, NVML_TEMPERATURE_THRESHOLD_SLOWDOWN = 1, 2, 0, 1
+NVMLError = type("NVMLError", (Exception,), {})
+nvmlInit = nvmlShutdown = lambda: None
+nvmlDeviceGetHandleByPciBusId = lambda bus_id: bus_id
+nvmlDeviceGetName = lambda gpu: "Fake H100"
+nvmlDeviceGetMaxClockInfo = lambda gpu, domain: 1980
+nvmlDeviceGetClockInfo = lambda gpu, domain: 1410
+nvmlDeviceGetPowerUsage = lambda gpu: 500_000
+nvmlDeviceGetTotalEnergyConsumption = lambda gpu: int(time.monotonic() * 500_000)
+nvmlDeviceGetMemoryInfo = lambda gpu: Values(used=1 << 30, total=80 << 30)
+nvmlDeviceGetUtilizationRates = lambda gpu: Values(gpu=90, memory=40)
+nvmlDeviceGetCurrentClocksEventReasons = lambda gpu: 0x4
+"""
+
+
+def test_a_real_observer_samples_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both processes open NVML by the bus id: clocks around the run here, power and slow-downs during it there."""
+    (tmp_path / "pynvml.py").write_text(_PYNVML)
+    monkeypatch.syspath_prepend(tmp_path)  # the observer gets this process' path
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # what was there comes back after the test
+    del sys.modules["pynvml"]
+    said: list[str] = []
+    watch = Watch(Wishes(), said.append)
+    watch.open("0000:01:00.0")
+    watch.begin()
+    observer, start_ns = watch.observer, time.perf_counter_ns()
+    assert observer is not None
+    end = time.monotonic() + 60
+    while True:
+        telemetry = watch.end(start_ns, time.perf_counter_ns(), 100)
+        if telemetry is not None and telemetry.throttled_fraction:
+            break
+        assert time.monotonic() < end, said
+        time.sleep(0.05)
+    assert (telemetry.gpu.name, telemetry.throttled_fraction, said) == ("Fake H100", 1.0, [])
+    assert telemetry.intervals[0].power_mean_watts == 500
+    assert watch.clocks.environment()["gpu"]["after"]["sm_clock_hertz"] == 1_410_000_000
+    watch.close()
+    assert not observer.alive

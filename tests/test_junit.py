@@ -90,7 +90,7 @@ def test_what_a_suite_says_of_its_run(ended: tuple[int, Path, RunResult]) -> Non
 def test_an_invalid_run_has_nothing_green(ended: tuple[int, Path, RunResult]) -> None:
     """ "valid" fails with evidence and remedy; objectives, also one that was met, are skipped."""
     _, _, result = ended
-    problem = Problem(evidence="it was late", remedy="free a core")
+    problem = Problem(kind="late", evidence="it was late", remedy="free a core")
     cases = _read(run_junit(changed(result, valid=False, problems=(problem,))))
     assert cases.pop("valid") == [("Failure", "invalid", "it was late → free a core")]
     assert {kind for results in cases.values() for kind, _, _ in results} == {"Skipped"}

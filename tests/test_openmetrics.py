@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from runs_by_hand import changed
 from loadtrt.cli.export import command
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
+from loadtrt.live.alerts import LAW_KINDS
 from loadtrt.measure.families import FAMILIES, HISTOGRAMS
 from loadtrt.measure.result import RunResult
 from loadtrt.measure.telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost
@@ -44,7 +44,7 @@ def run_json(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(run_json: Path) -> RunResult:
-    """With a GPU that somebody looked at."""
+    """With the telemetry of a GPU."""
     plain = RunResult.model_validate_json(run_json.read_text())
     intervals = tuple(
         GpuInterval(
@@ -101,7 +101,7 @@ def test_counts_end_with_the_results(result: RunResult) -> None:
     find = _finder(text)
     assert result.model.unserved
     for outcome in ("ok", "failed", "unserved", "dropped"):
-        points = find(f'^loadtrt_requests_total.*lane="",outcome="{outcome}"')
+        points = find(f'^loadtrt_requests_total.*lane="".*outcome="{outcome}"')
         assert points[-1][1] == getattr(result.model, outcome)
     assert [n for _, n in find('^loadtrt_requests_total.*"ok"')][1] == result.model.intervals[0].requests
     assert find("^loadtrt_inferences_total")[-1][1] == result.model.ok
@@ -129,10 +129,11 @@ def test_requests_that_were_dropped(result: RunResult) -> None:
     )
 
 
-def test_files_from_before_inferences_were_counted(result: RunResult) -> None:
-    """Requests times the batch, as it was in all of them but mixes and batchers."""
-    old = changed(result, inferences=None, engine=replace(result.model.engine, batch=4))
-    assert _finder(openmetrics_text(old))("^loadtrt_inferences_total")[-1][1] == 4 * result.model.ok
+def test_problems_are_the_verdicts(result: RunResult) -> None:
+    """At the end each kind is 1 where the result has that problem, as the exporter had it live."""
+    find = _finder(openmetrics_text(result))
+    active = {kind: find(f'^loadtrt_problem_active.*kind="{kind}"')[-1][1] for kind in LAW_KINDS}
+    assert active == {kind: float(kind == "unserved") for kind in LAW_KINDS}
 
 
 def test_seconds_are_the_intervals(result: RunResult) -> None:
@@ -152,7 +153,7 @@ def test_seconds_are_the_intervals(result: RunResult) -> None:
 
 
 def test_the_gpu_is_told_as_far_as_it_is_known(result: RunResult) -> None:
-    """A second without a number is not a number; a counter that missed one is left out, and so is what nobody told."""
+    """A second without a number is not a number; a counter that missed one is left out, and so is what is not known."""
     text = openmetrics_text(result)
     find = _finder(text)
     assert [value for _, value in find('^loadtrt_gpu_clock_hertz.*domain="sm"')][:2] == [1.98e9, 1.88e9]

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadtrt.live.nvml import GpuLimits, GpuSettings
 from loadtrt.live.sampler import EVERY_NS, PCIE_EVERY_NS, WRAP_BYTES, Sampler
-from loadtrt.live.telemetry import GpuLimits, GpuReading, GpuSettings
 from loadtrt.measure.interval import Interval
 from loadtrt.measure.result import RunResult
-from loadtrt.measure.telemetry import GpuFacts, GpuTelemetry, SamplingCost, mark_throttled, telemetry_of
+from loadtrt.measure.telemetry import GpuFacts, GpuReading, GpuTelemetry, SamplingCost, mark_throttled, telemetry_of
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def sampled(gpu: FakeGpu, seconds: float) -> Sampler:
 
 
 def silent(second: float, good: GpuReading) -> GpuReading:
-    """What a GPU that is lost after 3 s tells."""
+    """The telemetry of a GPU that is lost after 3 s."""
     return good if second < 3 else GpuReading(at_ns=good.at_ns, max_sm_clock_hertz=1980 * MHZ)
 
 
@@ -128,7 +128,7 @@ def test_cost_is_what_looking_took() -> None:
 @pytest.mark.parametrize("rate", [1e6, 10e9, 21.8e9, 63e9, 80e9])
 def test_wrapping_counters_lose_nothing(rate: float) -> None:
     """A 32-bit counter of bytes shows the true traffic up to 4 GiB in 50 ms, 85 GB/s, far over what five looks a second
-    could tell (21 GB/s)."""
+    could distinguish (21 GB/s)."""
     gpu = FakeGpu(rate=rate)
     sampler = sampled(gpu, 5)
     found = sampler.telemetry(gpu.began, gpu.began + 5 * SECOND_NS, 1).intervals
@@ -192,7 +192,7 @@ def test_what_is_not_told_is_said_in_words() -> None:
     assert set(found.missing) == {
         "energy",
         "PCIe traffic",
-        "utilisation",
+        "utilization",
         "what holds the clocks",
         "this MIG instance alone: clocks, power and energy are the whole GPU's",
     }
@@ -206,12 +206,12 @@ def test_a_gpu_that_tells_nothing() -> None:
     sampler = sampled(gpu, 60)
     found = sampler.telemetry(gpu.began, gpu.began + SECOND_NS, 1)
     assert len(gpu.looks) == 5
-    assert found.missing == ("everything: NVML tells this user nothing of this GPU; nvidia-smi must work here",)
+    assert found.missing == ("everything: NVML gives this user no numbers of this GPU; nvidia-smi must work here",)
     assert found.cost.readings == 0
 
 
 def test_a_gpu_that_is_lost() -> None:
-    """A GPU that stops answering ends the looking; what was seen stays, the rest is None, the time of it is told."""
+    """A GPU that stops answering ends the sampling; readings stay, the rest is None, and its time is named."""
     gpu = FakeGpu(silent)
     sampler = sampled(gpu, 60)
     assert len(gpu.looks) == 15 + 5
@@ -242,7 +242,7 @@ def test_a_fault_of_the_reader_ends_in_a_sentence() -> None:
 
 
 def test_a_late_beginning_is_said() -> None:
-    """Energy from before the first look is not known, and so is the run's; the reason is told."""
+    """Energy from before the first look is not known, and so is the run's; the reason is named."""
     gpu = FakeGpu()
     found = sampled(gpu, 3).telemetry(gpu.began - 400 * MILLISECOND_NS, gpu.began + 2 * SECOND_NS, 1)
     assert found.energy_joules is None
@@ -269,7 +269,7 @@ def test_a_thread_that_starts_and_stops() -> None:
 
 
 def test_seconds_are_marked() -> None:
-    """A second of the run is marked where any look in it saw a slowdown; None where no one looked, or nobody told."""
+    """A second of the run is marked where a reading in it shows a slow-down; None without readings or reasons."""
     gpu = FakeGpu(
         lambda second, good: replace(
             good, throttle_reasons=None if second >= 3 else ("sw_power_cap",) if 1 <= second < 1.3 else ("gpu_idle",)

@@ -1,22 +1,17 @@
-"""Which lateness makes a run INVALID."""
+"""What makes a run INVALID."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from loadtrt.asked.objective import parse_objective
-from loadtrt.measure.result import MetricSummary, Problem
-from loadtrt.measure.summary import PERCENTILES
-from loadtrt.measure.validity import lateness_limit_ns, problems_of
+from loadtrt.measure.validity import PROBLEM_KINDS, Counts, Terms, lateness_limit_ns, problems_of
 
-
-def _metrics(median_ns: float) -> dict[str, MetricSummary]:
-    percentiles = {**dict.fromkeys(PERCENTILES), "p50": median_ns, "p99": 2 * median_ns}
-    summary = MetricSummary(count=1000, mean_ns=median_ns, min_ns=0, max_ns=10**9, percentiles_ns=percentiles)
-    return {"latency": summary}
+if TYPE_CHECKING:
+    from loadtrt.measure.result import Problem
 
 
 @pytest.mark.parametrize(
@@ -31,13 +26,13 @@ def _metrics(median_ns: float) -> dict[str, MetricSummary]:
 )
 def test_the_limit_is_the_greatest_of_three(median_ns: float, objectives: list[str], limit_ns: float) -> None:
     """max(250 µs, median / 10, the tightest objective on latency / 20)."""
-    assert lateness_limit_ns(_metrics(median_ns), False, None, list(map(parse_objective, objectives))) == limit_ns
+    assert lateness_limit_ns(median_ns, False, None, [parse_objective(text) for text in objectives]) == limit_ns
 
 
 def test_what_is_asked_for_holds_in_any_loop() -> None:
-    """--max-lateness stands above all; without it a closed loop has no limit."""
-    assert lateness_limit_ns(_metrics(1e6), True, 5, [parse_objective("latency.p99 < 10ms")]) == 5
-    assert lateness_limit_ns(_metrics(1e6), True, None) == math.inf
+    """--max-lateness comes first; without it a closed loop has no limit."""
+    assert lateness_limit_ns(1e6, True, 5, [parse_objective("latency.p99 < 10ms")]) == 5
+    assert lateness_limit_ns(1e6, True, None) == math.inf
 
 
 @pytest.mark.parametrize(
@@ -48,8 +43,8 @@ def test_what_is_asked_for_holds_in_any_loop() -> None:
         (5, 0, []),
     ],
 )
-def test_who_interrupts_is_told_nothing_of_the_load(ok: int, unserved: int, evidence: list[str]) -> None:
-    """What an interruption left undone is neither an overload nor too short a run."""
+def test_an_interrupted_run_has_no_advice_about_the_load(ok: int, unserved: int, evidence: list[str]) -> None:
+    """Requests that an interruption left unserved are neither an overload nor too short a run."""
     found = _problems(ok, unserved, interrupted=True)
     assert [problem.evidence for problem in found] == evidence
     assert not any("--" in problem.remedy for problem in found)
@@ -57,7 +52,7 @@ def test_who_interrupts_is_told_nothing_of_the_load(ok: int, unserved: int, evid
 
 
 @pytest.mark.parametrize(
-    ("mode", "closed", "told"),
+    ("mode", "closed", "advised"),
     [
         ({"graph": "yes"}, True, True),
         ({"graph": "yes", "requests per launch": "4"}, True, False),
@@ -66,23 +61,40 @@ def test_who_interrupts_is_told_nothing_of_the_load(ok: int, unserved: int, evid
         ({"graph": "yes"}, False, False),
     ],
 )
-def test_who_keeps_lanes_idle_is_told_what_he_has_not_tried(mode: dict[str, str], closed: bool, told: bool) -> None:
-    """Several requests a launch: in closed loops of an engine with CUDA graphs, where they are not there yet."""
+def test_starved_lanes_advise_what_is_not_in_use(mode: dict[str, str], closed: bool, advised: bool) -> None:
+    """Several requests a launch: in closed loops of an engine with CUDA graphs, where not in use."""
     (problem,) = _problems(5, 0, starved_fraction=0.06, mode=mode, closed=closed)
     assert "stood idle for 6 %" in problem.evidence
-    assert ("--requests-per-launch" in problem.remedy) == told
+    assert ("--requests-per-launch" in problem.remedy) == advised
     assert "more --buffers" in problem.remedy
 
 
-def test_who_had_every_request_failed_is_not_told_to_send_more() -> None:
-    """The error is to be mended; only where nothing came of none at all was the run too short."""
+def test_failed_requests_do_not_advise_a_longer_run() -> None:
+    """The error is to be fixed; only a run without any request was too short."""
     (problem,) = _problems(0, 0, failed=5)
     assert "5 requests failed" in problem.evidence
     (problem,) = _problems(0, 0)
     assert "raise --duration" in problem.remedy
 
 
-def _problems(ok: int, unserved: int, **others: Any) -> list[Problem]:
-    usual: dict[str, Any] = {"starved_fraction": 0.0, "failed": 0, "closed": True, "max_lateness_ns": None, "mode": {}}
-    metrics = {**_metrics(1e6), "lateness": _metrics(0)["latency"]}
-    return problems_of(metrics, ok=ok, unserved=unserved, **{**usual, **others})
+def test_kinds() -> None:
+    """Each problem has a kind of its own; a program need not read sentences."""
+    counts = Counts(lateness_ns=1e9, at_p99=True, latency_ns=1e6, starved_fraction=0.5, ok=1, failed=1, unserved=1)
+    kinds = [problem.kind for problem in problems_of(counts, Terms(closed=False))]
+    assert kinds == ["late", "starved", "unserved", "failed"]
+    nothing = Counts(lateness_ns=0, at_p99=False, latency_ns=0, starved_fraction=0, ok=0, failed=0, unserved=0)
+    assert [problem.kind for problem in problems_of(nothing, Terms(closed=True))] == ["no-requests"]
+    assert set(PROBLEM_KINDS) == {*kinds, "no-requests"}
+
+
+def _problems(
+    ok: int,
+    unserved: int,
+    failed: int = 0,
+    starved_fraction: float = 0.0,
+    mode: dict[str, str] | None = None,
+    closed: bool = True,
+    interrupted: bool = False,
+) -> list[Problem]:
+    counts = Counts(0.0, True, 1e6, starved_fraction, ok, failed, unserved, interrupted)
+    return problems_of(counts, Terms(closed, None, (), mode or {}))

@@ -1,8 +1,9 @@
-"""What is drawn: rates from snapshots, what goes wrong, and a page of metrics read back."""
+"""What is drawn: rates from snapshots, and a view read back on another machine."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,33 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from live_snapshots import FACTS, GPU, NAMES, START_NS, snapshot
-from prometheus_client.parser import text_string_to_metric_families
 
+import loadtrt
 from loadtrt.errors import UsageError
-from loadtrt.lanes.recorder import Recorder
-from loadtrt.live.alerts import SILENCE_NS
-from loadtrt.live.exposition import to_text
-from loadtrt.live.follower import Follower
-from loadtrt.live.metrics import View as Exposed
-from loadtrt.live.metrics import families
-from loadtrt.live.scrape import snapshot_of, spread
-from loadtrt.live.view import HISTORY_S, View, Viewer
-from loadtrt.measure.board import OUTCOMES, WINDOW_RANKS, Board, Snapshot
-from loadtrt.measure.families import BOUNDS_NS, cumulated
-from loadtrt.measure.histogram import BUCKETS, bucket_of
+from loadtrt.live.view import HISTORY_S, SCHEMA_VERSION, View, Viewer, from_json, to_json
+from loadtrt.measure.board import OUTCOMES, WINDOW_RANKS, Snapshot
+from loadtrt.measure.histogram import BUCKETS
 from loadtrt.units import SECOND_NS
 
 
 def _view(viewer: Viewer, found: Snapshot, **options: Any) -> View:
     return viewer.take(found, options.get("facts", FACTS), options.get("gpu"), found.written_ns)
-
-
-def _page(found: Snapshot, now_ns: int, facts: Any = FACTS, gpu: Any = GPU) -> str:
-    return to_text(families(Exposed(found, facts, gpu, now_ns)), False).decode()
-
-
-def _read(page: str, now_ns: int) -> Any:
-    return snapshot_of(text_string_to_metric_families(page), now_ns)
 
 
 @given(
@@ -88,30 +73,6 @@ def test_no_news_is_no_rate_of_zero() -> None:
     assert _view(viewer, snapshot(4, (200, 200))).requests_per_s == 0
 
 
-def test_who_comes_late_knows_only_what_follows() -> None:
-    """Watching from the middle of a run: no rate at first, then that of the time watched; no history made up."""
-    viewer = Viewer()
-    first = _view(viewer, snapshot(50.4, (9000, 9000)))
-    assert first.requests_per_s is None
-    assert first.lanes[0].requests_per_s is None
-    assert first.rate_history == ()
-    assert first.ok == 18_000
-    second = _view(viewer, snapshot(52.4, (9200, 9200)))
-    assert second.requests_per_s == pytest.approx(200)
-    assert list(second.rate_history) == pytest.approx([200])
-
-
-def test_another_run_begins_anew() -> None:
-    """A new start, or counts that fell, are a new run: nothing of the old one is in its rates."""
-    for later in ({"started_ns": START_NS + 100 * SECOND_NS}, {}):
-        viewer = Viewer()
-        for at_s in (1, 2, 3):
-            _view(viewer, snapshot(at_s, (1000 * at_s, 0)))
-        view = _view(viewer, snapshot(101.0, (10, 0), **later))
-        assert view.requests_per_s == (pytest.approx(10) if later else None)
-        assert len(view.rate_history) == len(later)
-
-
 def test_before_measuring_there_is_nothing_to_tell() -> None:
     """Phases before the first count: how long they take, and None for what is not known."""
     none = snapshot(
@@ -147,7 +108,7 @@ def test_progress(facts: dict[str, Any], share: float | None, left_s: int) -> No
 
 
 def test_after_measuring_the_time_stands_still() -> None:
-    """What was measured is told in the phases that follow, and nothing is left."""
+    """The measured time stays in the phases that follow, and nothing is left."""
     viewer = Viewer()
     _view(viewer, snapshot(30))
     for phase in ("drain", "done"):
@@ -157,7 +118,7 @@ def test_after_measuring_the_time_stands_still() -> None:
 
 
 def test_percentiles_of_the_run_need_enough_requests() -> None:
-    """As in the summary: p99 needs 459 requests and p99.9 needs 4603; a second's are of the second, so all are told."""
+    """As in the summary: p99 needs 459 requests and p99.9 needs 4603; a second's are all known."""
     view = _view(Viewer(), snapshot(10, (250, 250)))
     assert [value is None for value in view.whole] == [False, False, False, False, True, False]
     assert view.window is not None
@@ -177,225 +138,65 @@ def test_objectives_and_energy() -> None:
     assert view.joules == pytest.approx(400 / (800 * 16))
 
 
-def _late(limit_ns: int) -> Snapshot:
-    found = snapshot()
-    found.counts[NAMES.index("lateness")] = 0
-    found.counts[NAMES.index("lateness"), bucket_of(np.array([limit_ns]))[0]] = 10_000
-    return found
+def test_followed_snapshots_are_in_the_history() -> None:
+    """What a Viewer follows between two views is in the second one's rates."""
+    viewer = Viewer()
+    for at_s in range(5):
+        found = snapshot(at_s, (500 * at_s, 0))
+        viewer.follow(found, found.written_ns)
+    assert _view(viewer, snapshot(5, (2500, 0))).rate_history == pytest.approx((500,) * 5)
 
 
-@pytest.mark.parametrize(
-    ("found", "evidence", "remedy"),
-    [
-        (
-            snapshot(outcomes=np.array([[9, 1, 0, 0], [9, 0, 0, 0]], np.int64)),
-            "1 request failed",
-            "mend the first error",
-        ),
-        (_late(900_000), "late at p99", "free a core"),
-        (snapshot(missed=7), "7 finished requests not seen in time", "for the observer"),
-    ],
-)
-def test_what_goes_wrong_is_told(found: Snapshot, evidence: str, remedy: str) -> None:
-    """Each fault has its evidence and what helps; a run without faults has none."""
-    (alert,) = _view(Viewer(), found).alerts
-    assert evidence in alert.evidence
-    assert remedy in alert.remedy
-    assert _view(Viewer(), snapshot(), gpu=GPU).alerts == ()
-
-
-def test_lateness_has_the_limits_of_the_verdict() -> None:
-    """A tenth of the median latency, 250 µs at least; none in a closed loop; blocking waits have their own remedy."""
-    assert _view(Viewer(), _late(390_000)).alerts == ()
-    assert _view(Viewer(), _late(900_000), facts=replace(FACTS, rate=None)).alerts == ()
-    blocking = replace(FACTS, information={"wait": "block"})
-    assert _view(Viewer(), _late(900_000), facts=blocking).alerts[0].remedy == "use --wait spin"
-
-
-def test_silence_is_told() -> None:
-    """A board that is not written for 3 s while requests are sent or in flight: its process hangs. While it loads or
-    reports, nobody writes."""
-    found = snapshot()
-    for phase, in_flight, silent_ns, told in (
-        ("measure", 0, SILENCE_NS, 0),
-        ("measure", 0, SILENCE_NS + 1, 1),
-        ("drain", 3, SILENCE_NS + 1, 1),
-        ("drain", 0, 10**12, 0),
-        ("done", 0, 10**12, 0),
-        ("load", 0, 10**12, 0),
-    ):
-        hung = replace(found, phase=phase, in_flight=in_flight)
-        alerts = Viewer().take(hung, FACTS, None, found.written_ns + silent_ns).alerts
-        assert len([alert for alert in alerts if "nothing heard" in alert.evidence]) == told
-
-
-@pytest.mark.parametrize(
-    ("reasons", "cause"),
-    [
-        (("sw_power_cap",), "its power limit"),
-        (("sw_thermal_slowdown", "hw_thermal_slowdown"), "by heat"),
-        (("hw_slowdown", "sw_power_cap"), "its power limit and its board"),
-        (("gpu_idle", "applications_clocks_setting"), None),
-        (None, None),
-    ],
-)
-def test_a_slowed_gpu_is_told(reasons: tuple[str, ...] | None, cause: str | None) -> None:
-    """What takes speed from a loaded GPU, in words; what is its normal life is no alert."""
-    alerts = _view(Viewer(), snapshot(), gpu=replace(GPU, throttle_reasons=reasons)).alerts
-    assert [(cause or "") in alert.evidence for alert in alerts] == ([True] if cause else [])
-
-
-def test_a_growing_queue_is_told_and_a_long_one_is_not() -> None:
-    """Growth beyond what chance does to a stable queue is overload; a queue as long as ever is none."""
-    for growth, told in ((200, True), (0, False)):
-        viewer = Viewer()
-        for at_s in range(20, 28):
-            view = _view(viewer, snapshot(at_s, (500 * at_s, 500 * at_s), waiting=500 + growth * (at_s - 20)))
-        assert ["above capacity" in alert.evidence for alert in view.alerts] == [True] * told
-
-
-def test_a_stable_queue_raises_no_alarm() -> None:
-    """M/M/1 at 90 % load for ten minutes: its queue goes up and down by chance, and no second calls it overload."""
-    random, viewer, waiting, served = np.random.default_rng(5), Viewer(), 0, 0
-    for at_s in range(1, 600):
-        room = random.poisson(1250 / 0.9)
-        done = min(waiting + random.poisson(1250), room)
-        waiting = max(waiting + random.poisson(1250) - room, 0)
-        served += int(done)
-        found = snapshot(at_s, (10, 0), waiting=waiting, outcomes=np.array([[served, 0, 0, 0], [0, 0, 0, 0]], np.int64))
-        assert _view(viewer, found).alerts == ()
-
-
-# ---- a page of metrics read back
+# ---- on another machine
 
 
 @given(
-    st.lists(
-        st.tuples(st.integers(0, 1), st.sampled_from([0, 0, 0, 1, 2]), st.integers(1_000, 10**10)),
-        max_size=60,
-    ),
-    st.sampled_from(["measure", "drain", "done"]),
-    st.sampled_from([0, 7]),
+    st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), max_size=6),
+    st.sampled_from(["warm-up", "measure", "drain", "done"]),
+    st.sampled_from([None, GPU, replace(GPU, throttle_reasons=None, power_watts=None)]),
+    st.sampled_from([{}, {"rate": None, "objectives": (), "requests": 7, "closed": True}, {"max_lateness_ns": 5}]),
 )
-def test_a_page_says_what_the_snapshot_said(requests: list[tuple[int, int, int]], phase: str, missed: int) -> None:
-    """snapshot → page → snapshot: everything that the page tells exactly is equal, and so is what a view makes of it.
-
-    Unserved requests have no lane on the page; histograms reach the same counts at the page's bounds.
-    """
-    board = Board(keep=64)
-    recorder = Recorder(2, 0, board=board)
-    for lane, status, time_ns in requests:
-        recorder.record(0, 10, 20, time_ns, 30, time_ns // 2, 40, 5, lane, status)
-    recorder.finish()
-    board.enter("measure")
-    recorder.show(len(requests) + 2, len(requests), 4, 2)
-    board.enter(phase)
-    before = replace(
-        Follower(board, 2, [(0, 8_000_000)]).snapshot(),
-        missed=missed,
-        started_ns=START_NS,
-        written_ns=START_NS + SECOND_NS,
-    )
-    now_ns = before.written_ns + SECOND_NS // 4
-    found, facts, gpu = _read(_page(before, now_ns), now_ns)
-    assert facts == FACTS
-    assert gpu == GPU
-    assert abs(found.written_ns - before.written_ns) < 1000
-    assert abs(found.started_ns - before.started_ns) < 1000  # a float of seconds since 1970
-    for name in ("phase", "submitted", "in_flight", "waiting", "busy_lanes", "missed"):
-        assert getattr(found, name) == getattr(before, name)
-    assert np.array_equal(found.outcomes[:, :2], before.outcomes[:, :2])
-    assert found.outcomes.sum() == before.outcomes.sum()
-    assert found.good[0] == before.good[0]
-    assert np.array_equal(found.ratios, before.ratios)
-    assert found.ratio_sum == pytest.approx(before.ratio_sum)
-    for name in ("lane_service_ns", "lane_compute_ns", "sums_ns"):
-        assert getattr(found, name) == pytest.approx(getattr(before, name))
-    for mine, theirs in zip(found.counts, before.counts, strict=True):
-        assert cumulated(mine) == cumulated(theirs)
-    if found.window_requests:
-        assert found.window_ns == pytest.approx(before.window_ns)
-    exact, read = Viewer().take(before, FACTS, GPU, now_ns), Viewer(coarse=True).take(found, facts, gpu, now_ns)
-    rough = {"coarse", "whole", "histogram", "window", "p99_history"}
-    for field in fields(View):
-        if field.name not in rough:
-            assert getattr(read, field.name) == getattr(exact, field.name), field.name
+def test_a_view_is_the_same_on_another_machine(
+    steps: list[tuple[int, int]], phase: str, gpu: Any, facts: dict[str, Any]
+) -> None:
+    """view → JSON → view changes nothing, whatever is known."""
+    viewer, served = Viewer(), [0, 0]
+    view = _view(viewer, snapshot(0, (0, 0), phase="warm-up"), facts=replace(FACTS, **facts))
+    for at_s, step in enumerate(steps, 1):
+        served = [before + more for before, more in zip(served, step, strict=True)]
+        found = snapshot(at_s, (served[0], served[1]), phase=phase)
+        view = _view(viewer, found, gpu=gpu, facts=replace(FACTS, **facts))
+    assert from_json(to_json(view)) == view
 
 
-@given(st.lists(st.integers(0, 1000), min_size=len(BOUNDS_NS) + 1, max_size=len(BOUNDS_NS) + 1))
-def test_spread_counts_reach_what_they_came_from(counts: list[int]) -> None:
-    """cumulated(spread(bounds, reached)) = reached, for every histogram that a page can show."""
-    reached = np.cumsum(np.array(counts, np.int64))
-    found = spread(np.array([*BOUNDS_NS, np.inf], np.float64), reached)
-    assert (found >= 0).all()
-    assert cumulated(found) == reached.tolist()
+def test_before_the_run_there_is_no_view() -> None:
+    """The exporter answers while the engine is loaded, with None."""
+    assert from_json(to_json(None)) is None
 
 
-def test_scrapes_that_come_when_they_come_leave_no_holes() -> None:
-    """Every 2.5 s a page: the p99 that it shows holds for the seconds since the one before."""
-    viewer = Viewer(coarse=True)
-    for look in range(1, 9):
-        at_s = 2.5 * look
-        read, facts, _ = _read(_page(snapshot(at_s, (int(500 * at_s), 0)), snapshot(at_s).written_ns), 0)
-        moved = replace(read, written_ns=snapshot(at_s).written_ns, window_start_ns=int(at_s - 2) * SECOND_NS)
-        view = viewer.take(moved, facts, None, moved.written_ns)
-    assert view.p99_history[:-2].count(None) == 0
-    assert len(view.p99_history) == len(view.rate_history)
+@pytest.mark.parametrize("text", [b"", b"# HELP up", b"[]", b"{}", b'{"view": null}', b"\xff", b"[" * 100_000])
+def test_what_is_no_view_is_one_sentence(text: bytes) -> None:
+    """Another program's answer."""
+    with pytest.raises(UsageError, match="not the live view of a run"):
+        from_json(text)
 
 
-def test_an_open_loop_without_duration_reads_back() -> None:
-    """Facts with nothing optional: a closed loop of a number of requests, no objective, no GPU."""
-    facts = replace(FACTS, rate=None, duration_ns=0, requests=500, objectives=(), information={})
-    found = snapshot(good=np.zeros(8, np.int64), window_requests=0)
-    read, theirs, gpu = _read(_page(found, found.written_ns, facts, None), found.written_ns)
-    assert (theirs, gpu, read.window_requests) == (facts, None, 0)
+def test_another_version_is_one_sentence() -> None:
+    """Both versions are named, and the remedy."""
+    content = {"loadtrt": "9.1", "schema_version": SCHEMA_VERSION + 1, "view": {}}
+    with pytest.raises(UsageError, match=f"loadtrt 9.1 .*loadtrt {loadtrt.__version__} .*same version"):
+        from_json(json.dumps(content).encode())
 
 
-def test_a_page_before_the_run_says_nothing_yet() -> None:
-    """The exporter serves an empty page until the engine is loaded."""
-    assert _read("", 0) is None
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "sentence"),
-    [
-        ("loadtrt_", "triton_", "something else"),
-        ("loadtrt_lanes{", "loadtrt_tracks{", "there is no loadtrt_lanes"),
-        ("loadtrt_waiting{", "loadtrt_w{", "there is no loadtrt_waiting"),
-        ("loadtrt_requests_total{", "loadtrt_r{", "there is no loadtrt_requests_total"),
-        ("loadtrt_load_ratio_bucket{", "loadtrt_r{", "there is no loadtrt_load_ratio"),
-        ("loadtrt_queue_seconds_sum{", "loadtrt_q{", "there is no loadtrt_queue_seconds_sum"),
-        ('phase="measure"', 'phase="coffee"', "coffee"),
-        ('outcome="failed"', 'outcome="lost"', "lost"),
-        ('lane="1"', 'lane="7"', "lane 7 of 2"),
-        ('lane="1"', 'lane="one"', "one"),
-        ('batch="16"', 'batch="many"', "many"),
-        ('le="+Inf"', 'le="20.0"', "no histogram"),
-        ('latency.p99 < 8ms"', 'quickly"', "quickly"),
-        ('quantile="0.5"', 'quantile="0.4"', "0.5"),
-        ('duration="1m"', 'duration="soon"', "soon"),
-    ],
-)
-def test_a_broken_page_is_one_sentence(old: str, new: str, sentence: str) -> None:
-    """Whatever is missing or mangled is a UsageError that names it."""
-    found = snapshot()
-    page = _page(found, found.written_ns)
-    assert old in page
-    with pytest.raises(UsageError, match=sentence) as caught:
-        _read(page.replace(old, new), found.written_ns)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("value", ["NaN", "+Inf", "-1", "1e12", "0"])
-def test_a_number_of_lanes_that_cannot_be(value: str) -> None:
-    """No page makes its reader take memory by the terabyte."""
-    found = snapshot()
-    page = "\n".join(
-        line.rsplit(" ", 1)[0] + f" {value}" if line.startswith("loadtrt_lanes{") else line
-        for line in _page(found, found.written_ns).splitlines()
-    )
-    with pytest.raises(UsageError, match="broken"):
-        _read(page + "\n", found.written_ns)
+@pytest.mark.parametrize("field", ["phase", "lanes", "facts", "alerts"])
+def test_a_broken_view_is_one_sentence(field: str) -> None:
+    """The field is named."""
+    content = json.loads(to_json(_view(Viewer(), snapshot(outcomes=np.array([[9, 1, 0, 0]] * 2, np.int64)))))
+    for value in ({"x": 1}, [3.5], None):
+        broken = {**content, "view": {**content["view"], field: value}}
+        with pytest.raises(UsageError, match=f"broken: {field}") as caught:
+            from_json(json.dumps(broken).encode())
+        assert "\n" not in str(caught.value)
 
 
 def test_outcomes_are_the_statuses_of_records() -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -14,23 +12,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from live_snapshots import FACTS, GPU, START_NS, snapshot
+from live_snapshots import FACTS, GPU, snapshot
 
-from loadtrt.cli.watch import PATIENCE_NS, Source, UnansweredError, command, parse_url, watch
+from loadtrt.cli.watch import PATIENCE_NS, UnansweredError, command, parse_url, read_view, watch
 from loadtrt.errors import LoadtrtError, UsageError
 from loadtrt.live.exporter import Exporter
-from loadtrt.live.exposition import to_text
-from loadtrt.live.metrics import View as Exposed
-from loadtrt.live.metrics import families
 from loadtrt.live.terminal import Terminal
+from loadtrt.live.view import Viewer
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from loadtrt.cli.watch import Found
+    from loadtrt.live.view import View
 
-URL = "http://gpu:9400/metrics"
+URL = "http://gpu:9400/view"
 MISSED = UnansweredError("no run answers at there", "nothing listens there")
 
 
@@ -42,14 +38,15 @@ MISSED = UnansweredError("no run answers at there", "nothing listens there")
         ("http://gpu:9400/", URL),
         ("http://gpu:9400/metrics", URL),
         (" gpu:9400 ", URL),
-        (":9400", "http://127.0.0.1:9400/metrics"),
-        ("[::1]:9400", "http://[::1]:9400/metrics"),
-        ("https://gpu/loadtrt?run=1#top", "https://gpu/loadtrt?run=1"),
-        ("gpu:9400/federate", "http://gpu:9400/federate"),
+        ("gpu:9400/view", URL),
+        (":9400", "http://127.0.0.1:9400/view"),
+        ("[::1]:9400", "http://[::1]:9400/view"),
+        ("https://gpu/loadtrt?run=1#top", "https://gpu/loadtrt/view?run=1"),
+        ("https://gpu/loadtrt/metrics", "https://gpu/loadtrt/view"),
     ],
 )
 def test_addresses(text: str, url: str) -> None:
-    """host:port is enough; a whole address is taken as it is."""
+    """host:port is enough, and the address that a run prints for its metrics is right, too."""
     assert parse_url(text) == url
 
 
@@ -74,15 +71,15 @@ def test_any_text_is_an_address_or_a_sentence(text: str) -> None:
 
 
 class Watched:
-    """Looks that answer what they are told, a clock that sleeping moves, and what was written meanwhile."""
+    """Given answers, a clock that sleeping moves, and what was written meanwhile."""
 
-    def __init__(self, *looks: Found | Exception | type[BaseException]) -> None:
+    def __init__(self, *looks: View | Exception | type[BaseException] | None) -> None:
         self._looks = iter(looks)
         self.now_ns = 0
         self.slept: list[float] = []
         self.stream = io.StringIO()
 
-    def look(self) -> Found:
+    def look(self) -> View | None:
         self.now_ns += SECOND_NS // 10  # an answer takes its time
         found = next(self._looks)
         if isinstance(found, (Exception, type)):
@@ -102,14 +99,18 @@ class Watched:
         return self.stream.getvalue().splitlines()
 
 
-def _found(at_s: float, phase: str = "measure", run: str = FACTS.run) -> Found:
-    served = int(500 * at_s)
-    found = snapshot(at_s, (served, served), phase=phase)
-    return found, replace(FACTS, run=run), GPU, found.written_ns
+def _found(at_s: float, phase: str = "measure", run: str = FACTS.run) -> View:
+    """The view at this time of a run that serves 1000 requests a second."""
+    viewer, facts = Viewer(), replace(FACTS, run=run)
+    for second in (0.0, at_s):
+        served = int(500 * second)
+        found = snapshot(second, (served, served), phase=phase)
+        view = viewer.take(found, facts, GPU, found.written_ns)
+    return view
 
 
 def test_it_looks_once_a_second_until_the_run_is_over() -> None:
-    """A line a look, whatever the look takes; when the run is done and nobody answers any more, its end is told."""
+    """A line a look, however long a look takes; the end is shown when the run is done and no longer answers."""
     watched = Watched(*(_found(at_s) for at_s in (1, 2, 3)), _found(4, "drain"), _found(4, "done"), MISSED)
     assert watched.run() == 0
     assert [line.split()[0] for line in watched.lines] == ["measure"] * 3 + ["drain", FACTS.run]
@@ -140,7 +141,7 @@ def test_a_run_that_is_lost() -> None:
 
 
 def test_nothing_there_at_first_is_an_error() -> None:
-    """The first look tells whether the address is right."""
+    """The first look shows whether the address is right."""
     with pytest.raises(UsageError, match="no run answers"):
         Watched(MISSED).run()
 
@@ -149,12 +150,12 @@ def test_waiting_for_the_engine() -> None:
     """An endpoint that has nothing yet is waited for, and said once."""
     watched = Watched(None, None, MISSED, _found(1), _found(1, "done"), MISSED)
     assert watched.run() == 0
-    assert watched.lines[0] == "nothing to see yet: the engine is being loaded"
+    assert watched.lines[0] == "waiting: the engine is being loaded"
     assert watched.lines[1].startswith("measure")
 
 
 def test_a_new_run_behind_the_same_address() -> None:
-    """It is said, and nothing of the old one is in its rates."""
+    """It is said."""
     watched = Watched(
         _found(8), _found(9), _found(0.5, run="next"), _found(1.5, "drain", "next"), _found(1.5, "done", "next"), MISSED
     )
@@ -175,7 +176,7 @@ def test_control_c(shown: bool) -> None:
 
 
 def test_a_reader_that_has_gone_ends_it() -> None:
-    """`loadtrt watch … | head -1`: the pipe is closed, so nobody watches."""
+    """`loadtrt watch … | head -1`: the pipe is closed."""
 
     class Closed(io.StringIO):
         def write(self, _: str) -> int:
@@ -209,11 +210,9 @@ def _served(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
             thread.join()
 
 
-def _answering(body: bytes, code: int = 200, date: str = "") -> Callable[[BaseHTTPRequestHandler], None]:
+def _answering(body: bytes, code: int = 200) -> Callable[[BaseHTTPRequestHandler], None]:
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response_only(code)
-        if date:
-            request.send_header("Date", date)
         request.end_headers()
         request.wfile.write(body)
 
@@ -221,37 +220,35 @@ def _answering(body: bytes, code: int = 200, date: str = "") -> Callable[[BaseHT
 
 
 def test_a_real_exporter_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the exporter serves comes back as the run's facts and counts, without the proxy that is set for others."""
+    """The view that the exporter serves comes back unchanged, without the proxy that is set for others."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    found = replace(snapshot(), written_ns=time.time_ns(), started_ns=time.time_ns() - 10 * SECOND_NS)
-    with Exporter("127.0.0.1:0", lambda: Exposed(found, FACTS, GPU, found.written_ns)) as exporter:
-        seen = Source(parse_url(exporter.url)).look()
-    assert seen is not None
-    read, facts, gpu, now_ns = seen
-    assert (facts, gpu) == (FACTS, GPU)
-    assert read.outcomes.tolist() == found.outcomes.tolist()
-    assert abs(now_ns - time.time_ns()) < 60 * SECOND_NS
+    views = [None, _found(8)]
+    with Exporter("127.0.0.1:0", lambda: None, view=lambda: views[0]) as exporter:
+        assert read_view(parse_url(exporter.url)) is None
+        del views[0]
+        assert read_view(parse_url(exporter.url)) == _found(8)
 
 
 @pytest.mark.parametrize(
     ("body", "code", "sentence"),
     [
-        (b"", 404, "answers 404 Not Found: a run's metrics are at /metrics"),
+        (b"", 404, "answers 404 Not Found: it is not a run of this version"),
         (b"", 500, "answers 500 Internal Server Error"),
-        (b"<!doctype html><title>Prometheus</title>", 200, "but not with metrics"),
-        (b"\xff\xfe\x00{", 200, "but not with metrics"),
-        (b"up 1\n", 200, "metrics of something else"),
-        (b"loadtrt_lanes 2\n", 200, "broken, or of another version"),
-        (b"loadtrt_lanes two\n", 200, "but not with metrics"),
+        (b"<!doctype html><title>Prometheus</title>", 200, "not the live view of a run"),
+        (b"\xff\xfe\x00{", 200, "not the live view of a run"),
+        (b'{"status": "success"}', 200, "not the live view of a run"),
+        (b'{"loadtrt": "9", "schema_version": 0, "view": null}', 200, "use the same version on both machines"),
+        (b'{"loadtrt": "9", "schema_version": 1, "view": {"phase": 1}}', 200, "the live view is broken"),
     ],
 )
 def test_an_answer_that_is_no_run_is_one_sentence(body: bytes, code: int, sentence: str) -> None:
     """Each names the address, and what is wrong with what is there."""
     with _served(_answering(body, code)) as address, pytest.raises(UnansweredError, match=sentence) as caught:
-        Source(parse_url(address)).look()
+        read_view(parse_url(address))
     assert address in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(caught.value.reason) < 60
+    assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize("garbage", [b"no http at all\r\n\r\n", b""])
@@ -262,7 +259,7 @@ def test_what_speaks_no_http_is_one_sentence(garbage: bytes) -> None:
         request.wfile.write(garbage)
 
     with _served(answer) as address, pytest.raises(UnansweredError, match="no run answers"):
-        Source(parse_url(address)).look()
+        read_view(parse_url(address))
 
 
 def test_nobody_there_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
@@ -292,22 +289,4 @@ def test_a_body_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
     with _served(answer) as address, pytest.raises(UnansweredError, match="sends more than"):
-        Source(parse_url(address)).look()
-
-
-@pytest.mark.parametrize(("ahead_s", "date"), [(0, True), (3600, True), (-86_400, True), (0, False)])
-def test_clocks_of_two_machines_may_differ(ahead_s: int, date: bool) -> None:
-    """Instants are those of the run's machine, by the Date of its answer: what was measured is not off by an hour."""
-    theirs = time.time() + ahead_s
-    found = replace(
-        snapshot(), written_ns=round(theirs * SECOND_NS), started_ns=round((theirs - 10) * SECOND_NS), phase="measure"
-    )
-    page = to_text(families(Exposed(found, FACTS, GPU, found.written_ns)), False)
-    begun = time.monotonic()
-    with _served(_answering(page, date=formatdate(theirs, usegmt=True) if date else "")) as address:
-        seen = Source(parse_url(address)).look()
-    took = time.monotonic() - begun
-    assert seen is not None
-    read, _, _, now_ns = seen
-    assert (now_ns - read.started_ns) / SECOND_NS == pytest.approx(10, abs=2 + took)
-    assert read.written_ns > START_NS - 10**18
+        read_view(parse_url(address))

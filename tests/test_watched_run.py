@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus import PATIENCE_S, free_port, running_prometheus
 
+from loadtrt.cli.watch import parse_url, read_view
 from loadtrt.lanes.recorder import Recorder
-from loadtrt.live.observer import Observer, Wishes
-from loadtrt.live.run_facts import RunFacts
+from loadtrt.live.observer import Observer, RunFacts, Wishes
 from loadtrt.measure.board import KEEP, RING
 from loadtrt.measure.result import RunResult
 
@@ -136,8 +136,8 @@ def test_an_observer_that_stood_still_has_all_in_the_end(tmp_path: Path) -> None
 
 
 def test_the_fastest_run_is_followed_to_its_end(tmp_path: Path) -> None:
-    """Drawn on a terminal, with metrics, more requests than rows are kept and some go round the ring: counted or told
-    to be missed, they are as many as run.json has."""
+    """Drawn on a terminal, with metrics, more requests than rows are kept and some go round the ring: counted ones and
+    missed ones are as many as run.json has."""
     port, leader, follower = free_port(), *pty.openpty()
     null = ("--engine", "simulated:null", "--contexts", "4", "--warmup", "0", "--requests", str(KEEP + RING // 8))
     command = [*LOADTRT, "run", *null, "--json", "run.json", *_serving(port)]
@@ -230,14 +230,17 @@ def test_the_observer_answers_and_ends() -> None:
     observer.board.enter("measure")
     assert observer.telemetry(0, 1, 1) == {"telemetry": None, "why": ""}  # an answer: it has read all before it, too
     with urllib.request.urlopen(observer.url) as page:  # noqa: S310  # http, as the exporter says
-        assert b'phase="measure"} 1' in page.read()
+        assert b'phase="measure",run="r"} 1' in page.read()
+    view = read_view(parse_url(observer.url))
+    assert view is not None
+    assert (view.phase, view.facts.run) == ("measure", "r")
     observer.close()
     observer.close()
     assert not observer.alive
 
 
 def _phase(port: int) -> str | None:
-    """What the metrics say; None where nobody serves them."""
+    """What the metrics say; None where they are not served."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S) as page:
             lines = page.read().decode().splitlines()

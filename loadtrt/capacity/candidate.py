@@ -11,7 +11,7 @@ from loadtrt.capacity.scaling import fit, rungs
 from loadtrt.capacity.search import Search, Share, Step, Told
 from loadtrt.capacity.start import predicted_per_s
 from loadtrt.measure.capacity_result import Candidate, ObjectiveCapacity, inferences_of
-from loadtrt.measure.validity import STARVED_LIMIT, lateness_limit_ns
+from loadtrt.measure.validity import STARVED_LIMIT, lateness_limit_ns, typical_ns
 from loadtrt.records.records import METRICS
 from loadtrt.units import SECOND_NS, format_duration
 
@@ -239,7 +239,7 @@ def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
         if item[0] != "p99.9" and item[1] is not None
     ]
     objectives = [item.objective for item in run.model.objectives]
-    limit = lateness_limit_ns(run.model.metrics, closed, max_lateness_ns, objectives)
+    limit = lateness_limit_ns(typical_ns(run.model.metrics["latency"]), closed, max_lateness_ns, objectives)
     if known and (known[-1][1] or 0.0) > limit:
         name, late = known[-1]
         return f"the generator was {format_duration(late or 0.0)} late at {name} (limit {format_duration(limit)})"

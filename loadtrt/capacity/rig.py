@@ -27,12 +27,13 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from loadtrt.asked.config import RunConfig
-    from loadtrt.capacity.gpu_watch import GpuWatch
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import OnTick, Phase
+    from loadtrt.live.observer import Watch
     from loadtrt.load.tensors import Arrays
     from loadtrt.measure.facts import EngineInfo, MemoryBill
     from loadtrt.measure.result import RunResult
+    from loadtrt.measure.telemetry import GpuTelemetry
 
 # The seed is not among them: it draws the inputs once, and then arrivals.
 _OF_ENGINE = keys_of("Engine", "Lanes", "Requests") - {"seed", "verify"}
@@ -101,7 +102,7 @@ class Rig:
         self._opening = False
         self._handlers: dict[signal.Signals, Any] = {}
         self._hangs = self._in_doubt = self._verified = self._makes_sense = False
-        self._watch: GpuWatch | None = None
+        self._watch: Watch | None = None
         self._watched = False
 
     def __enter__(self) -> Self:
@@ -194,7 +195,7 @@ class Rig:
             started=started.isoformat(timespec="seconds"),
             command=sys.argv,
             environment={} if self._watch is None else self._watch.clocks.environment(),
-            telemetry=None if self._watch is None else self._watch.telemetry(session),
+            telemetry=self._telemetry(session),
         )
         self._in_doubt = self._hangs or session.failure is not None
         return trimmed(result)
@@ -259,16 +260,24 @@ class Rig:
 
         return tick
 
+    def _telemetry(self, session: Session) -> GpuTelemetry | None:
+        """What the GPU did while this run measured."""
+        recorder, driven = session.recorder, session.driven
+        if self._watch is None or recorder is None or driven is None:
+            return None
+        return self._watch.end(recorder.start_ns, driven.end_ns, recorder.inferences)
+
     def _watch_gpu(self, kind: str, config: RunConfig) -> None:
         """Once, for the first engine on a GPU: all others have the same one."""
         if self._watched or kind != "tensorrt":
             return
-        from loadtrt.capacity.gpu_watch import GpuWatch
         from loadtrt.cuda.runtime import device_properties
+        from loadtrt.live.observer import Watch, Wishes
 
         self._watched = True
         bus_id = device_properties(config.model.device).pci_bus_id
-        self._watch = GpuWatch(bus_id, self._talks.say, samples=config.telemetry)
+        self._watch = Watch(Wishes() if config.telemetry else None, self._talks.say)
+        self._watch.open(bus_id, telemetry=config.telemetry)
 
 
 class _Narrowed:

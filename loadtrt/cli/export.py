@@ -14,16 +14,18 @@ def command() -> None:
 
 @command.command("openmetrics", short_help="OpenMetrics, for Prometheus and Grafana.")
 @click.argument("run_json", metavar="RUN.JSON", type=click.Path(path_type=Path))
-@click.option("-o", "--output", default="-", metavar="FILE", help="Where to write it; stdout if left out.")
-@click.option("--run", default="", metavar="NAME", help="The label run, by which runs are told apart; when it began.")
+@click.option("-o", "--output", default="-", metavar="FILE", help="File to write.  [default: stdout]")
+@click.option(
+    "--run", default="", metavar="NAME", help="Value of the label run, which tells runs apart.  [default: the run's id]"
+)
 def openmetrics(run_json: Path, output: str, run: str) -> None:
-    """RUN.JSON, of `loadtrt run --json`, as OpenMetrics with timestamps: an old run in Prometheus and Grafana.
+    """Write RUN.JSON, of `loadtrt run --json`, as OpenMetrics with timestamps, for Prometheus and Grafana.
 
     \b
     loadtrt export openmetrics run.json -o run.om
     promtool tsdb create-blocks-from openmetrics run.om DATA      (Prometheus' --storage.tsdb.path)
 
-    Metrics have the names and labels that the run had live, so that the same dashboards show it.
+    Metrics have the names and labels of the live exporter, so that the same dashboards show the run.
     """
     from loadtrt.cli.delivery import write_text
     from loadtrt.measure.result import RunResult

@@ -13,8 +13,7 @@ from loadtrt.engines.open import open_engine
 from loadtrt.engines.profiling import Profiled, ProfileLength, TellsLayers, Watch
 from loadtrt.environment import environment
 from loadtrt.errors import EngineError, UsageError
-from loadtrt.live.clocks import Clocks
-from loadtrt.live.telemetry import open_gpu
+from loadtrt.live.nvml import Clocks, open_gpu
 from loadtrt.load.inputs import make_inputs
 from loadtrt.units import SECOND_NS, plural
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from loadtrt.asked.config import RunConfig
     from loadtrt.cli.delivery import Delivery, Stopper
     from loadtrt.cli.voice import Voice
-    from loadtrt.live.telemetry import Gpu
+    from loadtrt.live.nvml import Gpu
     from loadtrt.measure.profile import ProfileResult
 
 PASS_NS = 3 * SECOND_NS

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from loadtrt.cli.delivery import Delivery, Stopper, json_of, show, undisturbed, write_text
-from loadtrt.cli.profiling import PASS_NS, deliver_exports, open_device, profile
+from loadtrt.cli.profiling import PASS_NS, deliver_exports, profile
 from loadtrt.cli.voice import Voice
 from loadtrt.cli.watching import Watchers
 from loadtrt.engines.open import open_engine
@@ -30,7 +29,6 @@ from loadtrt.errors import (
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
 from loadtrt.lanes.stopping import until_stopped
-from loadtrt.live.clocks import Clocks
 from loadtrt.records.records import UNSERVED
 from loadtrt.report.formatting import memory_text
 
@@ -156,11 +154,10 @@ def _measure(
     watchers: Watchers,
 ) -> dict[str, object]:
     """Fill the session; returns the GPU's facts around it where there is one."""
-    gpu = open_device(engine.info.kind, config.model.device)
-    clocks = Clocks(gpu)
-    with gpu or nullcontext():
-        anyio.run(_run_watched, engine, config, inputs, session, voice, watchers.board, clocks.settled)
-        return clocks.environment()
+    watch = watchers.watch
+    watch.begin()
+    anyio.run(_run_watched, engine, config, inputs, session, voice, watch.board, watch.clocks.settled)
+    return watch.clocks.environment()
 
 
 async def _run_watched(

@@ -10,14 +10,16 @@ from loadtrt.doctor.check import GPU_OPENS, Check, Group, fail, info, ok, warn, 
 from loadtrt.doctor.host import device_files, gpus_on_bus, in_container
 from loadtrt.environment import version_of
 from loadtrt.errors import CudaError, EngineError
-from loadtrt.live.telemetry import MEGAHERTZ, find_driver, open_gpu
+from loadtrt.live.nvml import MEGAHERTZ, find_driver, open_gpu
+from loadtrt.measure.telemetry import SLOWDOWNS
 from loadtrt.units import format_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from loadtrt.cuda.runtime import DeviceProperties
-    from loadtrt.live.telemetry import Driver, Gpu, GpuReading
+    from loadtrt.live.nvml import Driver, Gpu
+    from loadtrt.measure.telemetry import GpuReading
 
 # The oldest driver branch that runs each major version of CUDA (minor version compatibility).
 # https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
@@ -35,11 +37,6 @@ _PRECISIONS = {
 }
 _EARLY_FP16 = ((5, 3), (6, 0), (6, 2))  # Jetson TX1, P100, Jetson TX2; 6.1 after them has none
 _INSTALL_DRIVER = "install the NVIDIA driver (R580 or newer for CUDA 13), or in a container start it with --gpus all"
-_REMEDIES = {
-    "sw_power_cap": "the power limit holds the clocks: raise it (nvidia-smi -pl) or fix lower clocks (nvidia-smi -lgc)",
-    "hw_power_brake_slowdown": "the power supply asks for less: look at the host's power supply and its cap",
-}
-_COOL = "it is too hot or short of power: cool it (nvidia-smi -q -d PERFORMANCE) or fix lower clocks (nvidia-smi -lgc)"
 
 # Variables that change how CUDA runs: the values that harm a measurement, and why.
 _VARIABLES: dict[str, tuple[tuple[str, ...], str]] = {
@@ -193,7 +190,7 @@ def _throttling(now: GpuReading) -> Check:
         return info("throttling", "not told")
     if not now.slowdowns:
         return ok("throttling", f"none ({', '.join(now.throttle_reasons)})" if now.throttle_reasons else "none")
-    remedy = "; ".join(dict.fromkeys(_REMEDIES.get(reason, _COOL) for reason in now.slowdowns))
+    remedy = "; ".join(dict.fromkeys(SLOWDOWNS[reason].remedy for reason in now.slowdowns))
     return warn("throttling", f"slowed down now by {', '.join(now.slowdowns)}", remedy)
 
 

@@ -29,7 +29,7 @@ from loadtrt.measure.scenario import Sending, scenario_of
 from loadtrt.measure.steady import steadiness_of
 from loadtrt.measure.summary import fairness, lanes_of, overlap_of, summarize
 from loadtrt.measure.telemetry import mark_throttled
-from loadtrt.measure.validity import problems_of
+from loadtrt.measure.validity import Terms, counts_of, problems_of
 from loadtrt.measure.verdict import judge
 from loadtrt.records.records import DROPPED, FAILED, METRICS, OK, UNSERVED
 from loadtrt.units import SECOND_NS
@@ -65,24 +65,21 @@ def result_of(
     metrics = summarize(recorder.records, recorder.histograms, recorder.complete, model.load.steady)
     served = [int(count) for count in recorder.by_lane]
     ok, failed, unserved = (int(recorder.by_status[status]) for status in (OK, FAILED, UNSERVED))
-    measured_ns = max(int(recorder.last_completed_ns.max()) - recorder.start_ns, 0)
-    starved = recorder.starved_ns / (engine.contexts * measured_ns) if measured_ns else 0.0
-    problems = problems_of(
+    measured_ns, starved = recorder.measured_ns, recorder.starved_fraction
+    counts = counts_of(
         metrics,
-        starved_fraction=starved if metrics["compute"].max_ns else 0.0,  # an engine that takes no time cannot starve
+        starved_fraction=starved,
         ok=ok,
-        unserved=unserved,
         failed=failed,
-        closed=model.load.closed,
-        max_lateness_ns=model.max_lateness,
-        mode=info.mode,
-        objectives=model.objectives,
+        unserved=unserved,
         interrupted=session.interrupted,
     )
+    problems = problems_of(counts, Terms(model.load.closed, model.max_lateness, model.objectives, info.mode))
     if session.verification is not None and session.verification.different:
         checked = session.verification
         problems.append(
             Problem(
+                kind="outputs-differ",
                 evidence=f"{checked.different} of {checked.outputs} outputs under load differ from those of a quiet "
                 f"run (first: {checked.first_difference})",
                 remedy="requests overwrite each other, or the model is not deterministic: try --contexts 1 --buffers 1",

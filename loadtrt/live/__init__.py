@@ -1,1 +1,1 @@
-"""While a run is going: what the GPU says of itself, and what people and dashboards are told."""
+"""Watching a run while it goes on: the observer process, live view, metrics and GPU telemetry."""

@@ -1,4 +1,8 @@
-"""Serves a run's metrics by HTTP to Prometheus, from threads of the observer process."""
+"""Serves a run by HTTP, from threads of the observer process: /metrics to Prometheus, /view to `loadtrt watch`.
+
+prometheus_client writes the text formats. Prometheus' protobuf, the only format with native histograms that Prometheus
+scrapes, is written here, as prometheus_client has no writer for it.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,19 @@ import errno
 import gzip
 import socket
 import socketserver
+import struct
 import sys
+from itertools import groupby
+from math import inf
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Self
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client.exposition import ThreadingWSGIServer
+from prometheus_client.exposition import ThreadingWSGIServer, choose_encoder
 
 from loadtrt.errors import UsageError
-from loadtrt.live.exposition import OPENMETRICS, PROTOBUF, TEXT, to_protobuf, to_text
 from loadtrt.live.metrics import families
+from loadtrt.live.view import to_json
 from loadtrt.units import parse_address
 
 if TYPE_CHECKING:
@@ -23,28 +30,49 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
     from prometheus_client import Metric
+    from prometheus_client.samples import NativeHistogram, Sample
 
-    from loadtrt.live.metrics import View
+    from loadtrt.live.metrics import Observation
+    from loadtrt.live.view import View
 
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+JSON = "application/json"
+PROTOBUF = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+_PLACES = "the metrics are at /metrics, the live view for loadtrt watch at /view\n"
+_TYPES = {"counter": 0, "gauge": 1, "info": 1, "summary": 2, "histogram": 4}  # of MetricType in metrics.proto
+
+_SMALL = [bytes([value]) for value in range(0x80)]
 _LOOK_S = 0.1  # between looks at whether to close
-_SECONDS = 10.0  # for one request, so that a client that stalls holds no thread for ever
+_SECONDS = 10.0  # for one request: a client that stalls must not hold a thread for ever
 
 
 class Exporter:
-    """A server of /metrics. Where an Exporter exists, it serves; close it, or use it in a `with`.
+    """A server of /metrics and /view, which serves from its construction on. Close it, or use it in a `with`.
 
-    take: what there is now, asked at each scrape; None while nothing is known of the run. native: answer Prometheus'
-    protobuf where asked for, with native histograms beside the classic ones; a Prometheus that has them on and gets
-    them keeps only these, unless it is told to keep both, so they are for those who ask.
-
-    url: where the metrics are. scrapes: how many were answered whole. failure: what went wrong at the last one, "" for
-    nothing; the scraper gets it as the status 500.
+    url: the address of the metrics.
+    scrapes: how many scrapes were answered whole.
+    failure: what went wrong at the last one, "" for nothing; the scraper gets it with the status 500.
     """
 
-    def __init__(self, address: str, take: Callable[[], View | None], native: bool = False) -> None:
-        """Listen at `address` (see `parse_address`). Raises UsageError where that cannot be."""
+    def __init__(
+        self,
+        address: str,
+        observe: Callable[[], Observation | None],
+        *,
+        native: bool = False,
+        view: Callable[[], View | None] = lambda: None,
+    ) -> None:
+        """Listen at an address. Raises UsageError where that is not possible.
+
+        address: as for `parse_address`.
+        observe: called at each scrape; None while nothing is known of the run.
+        native: answer in Prometheus' protobuf where it is asked for, with native histograms besides the classic ones. A
+            Prometheus that has them enabled keeps only these, unless told otherwise, so that they are not the default.
+        view: called for each /view; None while nothing is known of the run.
+        """
         host, port = parse_address(address)
-        self._take = take
+        self._observe = observe
+        self._view = view
         self._native = native
         self.scrapes = 0
         self.failure = ""
@@ -66,51 +94,63 @@ class Exporter:
 
     def _answer(self, request: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         """The WSGI application."""
-        status, headers, body = "200 OK", [("Content-Type", TEXT)], b""
-        match request["REQUEST_METHOD"], request["PATH_INFO"]:
-            case "GET", "/metrics":
-                try:
-                    kind, body = self._metrics(request.get("HTTP_ACCEPT", ""))
-                except Exception as error:  # told to the scraper, and to who asks for `failure`
-                    self.failure = f"{type(error).__name__}: {error}"
-                    status, body = "500 Internal Server Error", f"loadtrt: {self.failure}\n".encode()
-                else:
-                    headers = [("Content-Type", kind)]
-                    if "gzip" in request.get("HTTP_ACCEPT_ENCODING", ""):
-                        body = gzip.compress(body, 1)  # a tenth of the time of the default, 1.5 times its size
-                        headers.append(("Content-Encoding", "gzip"))
-                    self.scrapes += 1
-                    self.failure = ""
-            case "GET", "/":
-                body = b"loadtrt: the metrics are at /metrics\n"
-            case "GET", _:
-                status, body = "404 Not Found", b"loadtrt: there is nothing here; the metrics are at /metrics\n"
-            case _:
-                status, headers, body = "405 Method Not Allowed", [*headers, ("Allow", "GET")], b"loadtrt: GET alone\n"
+        path, gzips = request["PATH_INFO"], "gzip" in request.get("HTTP_ACCEPT_ENCODING", "")
+        status, headers, body = "200 OK", [("Content-Type", TEXT)], f"loadtrt: {_PLACES}".encode()
+        if request["REQUEST_METHOD"] != "GET":
+            status, headers, body = "405 Method Not Allowed", [*headers, ("Allow", "GET")], b"loadtrt: GET alone\n"
+        elif path in ("/metrics", "/view"):
+            try:
+                kind, body = self._metrics(request.get("HTTP_ACCEPT", "")) if path == "/metrics" else self._live()
+            except Exception as error:  # reported to the scraper, and as `failure`
+                self.failure = f"{type(error).__name__}: {error}"
+                status, body = "500 Internal Server Error", f"loadtrt: {self.failure}\n".encode()
+            else:
+                self.failure = ""
+                self.scrapes += path == "/metrics"
+                headers = [("Content-Type", kind)]
+                if gzips:
+                    body = gzip.compress(body, 1)  # a tenth of the default's time, 1.5 times its size
+                    headers.append(("Content-Encoding", "gzip"))
+        elif path != "/":
+            status, body = "404 Not Found", f"loadtrt: there is no {path!a} here; {_PLACES}".encode()
         start(status, headers)
         return [body]
 
+    def _live(self) -> tuple[str, bytes]:
+        return JSON, to_json(self._view())
+
     def _metrics(self, accept: str) -> tuple[str, bytes]:
-        """(content type, body). What can be written is offered in one order: clients that name several take any."""
-        view = self._take()
+        """(content type, body)."""
+        seen = self._observe()
         protobuf = self._native and "application/vnd.google.protobuf" in accept
-        found: Iterable[Metric] = () if view is None else families(view, native=protobuf)
+        metrics = [] if seen is None else list(families(seen, native=protobuf))
         if protobuf:
-            return PROTOBUF, to_protobuf(found)
-        openmetrics = "application/openmetrics-text" in accept
-        return OPENMETRICS if openmetrics else TEXT, to_text(found, openmetrics)
+            return PROTOBUF, to_protobuf(metrics)
+        encode, kind = choose_encoder(accept)
+        return kind, encode(Collected(metrics))
+
+
+class Collected:
+    """Metrics as a collector of prometheus_client, which its writers take."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics."""
+        return self._metrics
 
 
 class _Server(ThreadingWSGIServer):
     def server_bind(self) -> None:
-        """Without the look-up of the host's full name, which takes seconds where DNS does not answer."""
+        """Bind without looking the host's full name up, which takes seconds where DNS does not answer."""
         socketserver.TCPServer.server_bind(self)
         host, self.server_port = self.server_address[:2]
         self.server_name = str(host)
         self.setup_environ()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is no fault of ours."""
+        """Ignore clients that go away."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -123,16 +163,15 @@ class _Handler(WSGIRequestHandler):
     timeout = _SECONDS
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name it has there
-        """Nothing: the observer's stderr is the terminal that is drawn on."""
+        """Log nothing: the observer's stderr is the terminal that is drawn on."""
 
 
 def _listen(host: str, port: int, application: Callable[..., Iterable[bytes]]) -> _Server:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, *_, address = found[0]
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         server = _Server6 if family == socket.AF_INET6 else _Server
         return make_server(str(address[0]), port, application, server, _Handler)
-    except (OSError, UnicodeError) as error:  # UnicodeError: of a host that cannot be one, such as a..b
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot exist, such as a..b
         where = f"metrics cannot be served at {host}:{port}"
         match error:
             case socket.gaierror() | UnicodeError():
@@ -142,5 +181,98 @@ def _listen(host: str, port: int, application: Callable[..., Iterable[bytes]]) -
             case OSError(errno=errno.EACCES):
                 raise UsageError(f"{where}: this user may not use the port; take one above 1023") from None
             case OSError(errno=errno.EADDRNOTAVAIL):
-                raise UsageError(f"{where}: this machine has no such address; 0.0.0.0 is all that it has") from None
+                raise UsageError(
+                    f"{where}: this machine has no such address; 0.0.0.0 means all of its addresses"
+                ) from None
         raise UsageError(f"{where}: {error}") from None
+
+
+def to_protobuf(metrics: Iterable[Metric]) -> bytes:
+    """io.prometheus.client.MetricFamily (metrics.proto of prometheus/client_model), each preceded by its length."""
+    return b"".join(_delimited(_family(metric)) for metric in metrics)
+
+
+def _family(metric: Metric) -> bytes:
+    name = metric.name + {"counter": "_total", "info": "_info"}.get(metric.type, "")  # as before OpenMetrics
+    head = _bytes(1, name.encode()) + _bytes(2, metric.documentation.encode()) + _int(3, _TYPES[metric.type])
+    if metric.type not in ("histogram", "summary"):
+        field = 3 if metric.type == "counter" else 2
+        points = [_labels(sample.labels) + _bytes(field, _double(1, sample.value)) for sample in metric.samples]
+    else:
+        own = "le" if metric.type == "histogram" else "quantile"
+        write = _histogram if metric.type == "histogram" else _summary
+        points = []
+        for labels, samples in groupby(metric.samples, lambda sample: _without(sample.labels, own)):
+            points.append(_labels(labels) + write(metric.name, list(samples)))
+    return head + b"".join(_bytes(4, point) for point in points)
+
+
+def _histogram(name: str, samples: list[Sample]) -> bytes:
+    body = b""
+    for sample in samples:
+        if sample.native_histogram is not None:
+            body += _native(sample.native_histogram)
+        elif sample.name == f"{name}_count":
+            body += _int(1, int(sample.value))
+        elif sample.name == f"{name}_sum":
+            body += _double(2, sample.value)
+        else:
+            bound = inf if sample.labels["le"] == "+Inf" else float(sample.labels["le"])
+            body += _bytes(3, _int(1, int(sample.value)) + _double(2, bound))
+    return _bytes(7, body)
+
+
+def _summary(_: str, samples: list[Sample]) -> bytes:
+    quantiles = (_double(1, float(sample.labels["quantile"])) + _double(2, sample.value) for sample in samples)
+    return _bytes(4, b"".join(_bytes(3, quantile) for quantile in quantiles))
+
+
+def _native(native: NativeHistogram) -> bytes:
+    spans = (_int(1, _zigzag(span.offset)) + _int(2, span.length) for span in native.pos_spans or ())
+    return (
+        _int(5, _zigzag(native.schema))
+        + _double(6, native.zero_threshold)
+        + _int(7, int(native.zero_count))
+        + b"".join(_bytes(12, span) for span in spans)
+        + _bytes(13, b"".join(_varint(_zigzag(delta)) for delta in native.pos_deltas or ()))
+    )
+
+
+def _without(labels: dict[str, str], own: str) -> dict[str, str]:
+    return {label: value for label, value in labels.items() if label != own}
+
+
+def _labels(labels: dict[str, str]) -> bytes:
+    return b"".join(_bytes(1, _bytes(1, label.encode()) + _bytes(2, value.encode())) for label, value in labels.items())
+
+
+def _varint(value: int) -> bytes:
+    if value <= 0x7F:
+        return _SMALL[value]
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _zigzag(value: int) -> int:
+    """The encoding of protobuf's sint: 0, −1, 1, −2 become 0, 1, 2, 3."""
+    return 2 * value if value >= 0 else -2 * value - 1
+
+
+def _int(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _double(field: int, value: float) -> bytes:
+    return _varint(field << 3 | 1) + struct.pack("<d", value)
+
+
+def _bytes(field: int, value: bytes) -> bytes:
+    return _varint(field << 3 | 2) + _delimited(value)
+
+
+def _delimited(value: bytes) -> bytes:
+    return _varint(len(value)) + value

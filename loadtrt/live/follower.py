@@ -1,4 +1,4 @@
-"""Follows the rows of a run from another process, and tells at any moment how it stands."""
+"""The observer's side of the board: it counts a run's rows as they come, and gives snapshots of the counts."""
 
 from __future__ import annotations
 
@@ -8,41 +8,49 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.measure.board import PHASES, RATIOS, WINDOW_RANKS, Snapshot
+from loadtrt.measure.steady import is_overloaded
 from loadtrt.measure.tally import BLOCK, Second, Tally
-from loadtrt.records.records import METRICS
+from loadtrt.records.records import METRICS, OK, UNSERVED, Records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from loadtrt.live.run_facts import RunFacts
+    from loadtrt.live.observer import RunFacts
     from loadtrt.measure.board import Board, Standing
-    from loadtrt.records.records import Records
 
 _PLACES = [metric.name for metric in METRICS]
 _LATENCY, _SERVICE, _COMPUTE = (_PLACES.index(name) for name in ("latency", "service", "compute"))
+_MORE = 1.1  # times as many rows, after which the backlog is looked at again
 
 
 def follower_of(board: Board, facts: RunFacts) -> Follower:
-    """Of the run that these facts are about."""
-    bounds = [(_PLACES.index(metric), bound_ns) for _, metric, _, bound_ns in facts.objectives]
-    return Follower(board, facts.lanes, bounds, facts.items)
+    """The follower of the run that these facts describe."""
+    bounds = [(objective.metric, objective.limit_ns) for objective in facts.objectives]
+    return Follower(board, facts.lanes, bounds, facts.items, 0 if facts.closed else facts.places)
 
 
 class Follower(Tally):
-    """A tally of the rows on a board, each of which is counted once: the same numbers as the run's own when it is over.
+    """A tally of the rows on a board, each counted once: when the run is over, its numbers are the run's own.
 
-    Rows of the ring that were overwritten before they were read are `missed`, and in no count. Any thread may call.
+    missed: rows that the ring overwrote before they were read; they are in no count. Safe to use from any thread.
     """
 
     def __init__(
-        self, board: Board, lanes: int, bounds: Sequence[tuple[int, int]] = (), items: Sequence[int] = (1,)
+        self,
+        board: Board,
+        lanes: int,
+        bounds: Sequence[tuple[int, int]] = (),
+        items: Sequence[int] = (1,),
+        places: int = 0,
     ) -> None:
+        """bounds, items: as for a Tally. places: requests that the lanes of an open loop hold; 0 for a closed loop,
+        which is never overloaded."""
         super().__init__(lanes, 0, bounds, items)
         self.missed = 0
         self._board = board
-        self._next = 0  # number of the row that comes next
+        self._next = 0  # number of the next row
         self._lock = Lock()
         self._lane_service_ns = np.zeros(lanes, np.int64)
         self._lane_compute_ns = np.zeros(lanes, np.int64)
@@ -50,14 +58,17 @@ class Follower(Tally):
         self._ratio_sum = 0.0
         self._window_start_ns = self._window_requests = 0
         self._window_ns = np.zeros(len(WINDOW_RANKS))
+        self._places = places
+        self._overloaded: bool | None = None if places else False
+        self._judged = 0  # rows of which that is known
 
     def follow(self) -> None:
-        """Count what is new."""
+        """Count the new rows."""
         with self._lock:
             self._follow()
 
     def snapshot(self) -> Snapshot:
-        """All that the board tells at this moment."""
+        """Count the new rows; what is known now."""
         with self._lock:
             standing = self._follow()
             return Snapshot(
@@ -81,6 +92,8 @@ class Follower(Tally):
                 sums_ns=np.array([histogram.sum for histogram in self.histograms.values()], np.int64),
                 counts=self._table.counts.copy(),
                 missed=self.missed,
+                starved_fraction=self.starved_fraction,
+                overloaded=self._overloaded,
             )
 
     def _follow(self) -> Standing:
@@ -90,7 +103,7 @@ class Follower(Tally):
         while self._next < standing.rows:
             rows = board.copy(self._next, min(self._next + BLOCK, standing.rows))
             lost = 0
-            if self._next >= board.keep:  # overwritten before it was copied, or meanwhile
+            if self._next >= board.keep:  # overwritten before or while it was copied
                 lost = min(max(board.oldest() - self._next, 0), len(rows))
             if lost < len(rows):
                 self.absorb(rows[lost:])
@@ -98,14 +111,27 @@ class Follower(Tally):
             self._next += len(rows)
         if standing.ended:
             self.close()
+        self._judge_backlog(bool(standing.ended))
         return standing
+
+    def _judge_backlog(self, ended: bool) -> None:
+        """Apply the verdict's law of overload to the rows so far, as the run will to the same rows. Sorting them all at
+        each look would cost n²; when a tenth more have come it costs n log n."""
+        kept = min(self._next, self._board.keep)
+        if not self._places or kept < (self._judged + 1 if ended else self._judged * _MORE + 1):
+            return
+        self._judged = kept
+        records = Records(self._board.rows[:kept])
+        status = records.status
+        has_latency = (status == OK) | (status == UNSERVED)
+        self._overloaded = is_overloaded(records.due[has_latency], records.completed[has_latency], self._places)
 
     def _count_served(self, ok: Records) -> npt.NDArray[np.int64]:
         values = super()._count_served(ok)
         self._lane_service_ns += self._by_lane(ok, values[_SERVICE])
         self._lane_compute_ns += self._by_lane(ok, values[_COMPUTE])
         compute, latency = values[_COMPUTE], values[_LATENCY]
-        if not compute.all():  # a phase that some engines do not have
+        if not compute.all():  # some engines have no such phase
             compute, latency = compute[compute > 0], latency[compute > 0]
         ratio = latency / compute
         self._ratios += np.bincount(np.searchsorted(RATIOS, ratio), minlength=len(self._ratios))

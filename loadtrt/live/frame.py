@@ -1,7 +1,7 @@
 """A View as lines of text for a terminal of any size: a pure function.
 
-What does not fit is left out whole, the least important first. No line is wider than the terminal and there are no more
-of them than it has: a frame is drawn over the one before, and a line that wraps could not be.
+A part that does not fit is left out whole, the least important first. No line is wider than the terminal, and there are
+no more lines than it has: a frame is drawn over the previous one, and a wrapped line could not be drawn over.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from rich.segment import Segment
 from rich.text import Text
 
-from loadtrt.live.charts import BAD, FAINT, GOOD, P50, P99, STRONG, Charts
-from loadtrt.live.drawing import ascii_of, bar
+from loadtrt.live.drawing import BAD, FAINT, GOOD, P50, P99, STRONG, Charts, ascii_of, bar
 from loadtrt.units import SECOND_NS, format_bytes, format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ _MEASURED = ("measure", "drain", "done")  # phases that have numbers
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Lines for rich to print: one below the other, no line break after the last."""
+    """Lines for rich to print one below the other, without a line break after the last."""
 
     lines: tuple[Text, ...]
 
@@ -46,8 +45,13 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Lines that belong together. worth: the smaller, the longer it stays when room runs out. draw(rows) makes so many
-    lines or fewer, `least` to `most`; 0 is a part that is not there. gap: an empty line before it, if there is room."""
+    """Lines that belong together.
+
+    worth: the smaller, the longer the part stays when room runs out.
+    draw: makes as many lines as it is given, or fewer.
+    least, most: the lines it may be given; least 0 is a part that is not there.
+    gap: whether an empty line comes before the part, if there is room.
+    """
 
     worth: int
     draw: Callable[[int], list[Text]]
@@ -89,7 +93,7 @@ def printable(text: str) -> str:
 
 
 def _laid_out(parts: Sequence[_Part], height: int) -> Iterator[Text]:
-    """As many parts as fit, by worth; then what is left goes to alerts, gaps, and parts that can grow."""
+    """As many parts as fit, by worth; then the remaining lines go to alerts, gaps, and parts that can grow."""
     rows: dict[int, int] = {}
     gaps: set[int] = set()
     left = height
@@ -157,12 +161,12 @@ class _Artist:
 
     def _title(self, _: int) -> list[Text]:
         facts = self.view.facts
-        told = facts.information
-        load = "closed loop" if told.get("arrivals", "closed") == "closed" else told["arrivals"]
+        labels = facts.information
+        load = "closed loop" if labels.get("arrivals", "closed") == "closed" else labels["arrivals"]
         if facts.rate is not None:
-            load = f"{told.get('arrivals', 'offered')} {format_count(facts.rate)}/s"
-        words = [told.get("precision", ""), plural(facts.lanes, "context"), f"batch {facts.batch}", load]
-        words += [f"{told.get('flavour', '')} {told.get('version', '')}".strip(), told.get("device", "")]
+            load = f"{labels.get('arrivals', 'offered')} {format_count(facts.rate)}/s"
+        words = [labels.get("precision", ""), plural(facts.lanes, "context"), f"batch {facts.batch}", load]
+        words += [f"{labels.get('flavour', '')} {labels.get('version', '')}".strip(), labels.get("device", "")]
         words = [printable(word) for word in words if word]
         model = Text.styled(printable(facts.model), STRONG)
         model.truncate(max(self.width // 2, self.width - 60), overflow="ellipsis")
@@ -202,7 +206,7 @@ class _Artist:
         if gpu.memory_used_bytes is not None:
             words.append(f"{format_bytes(gpu.memory_used_bytes)} used")
         line = Text.styled("GPU ", FAINT)
-        return [line.append_text(self._fit(words or ["tells nothing"], self.width - 4, "", first=True))]
+        return [line.append_text(self._fit(words or ["gives no numbers"], self.width - 4, "", first=True))]
 
     def _objectives(self, _: int) -> list[Text]:
         lines = []
@@ -211,11 +215,13 @@ class _Artist:
             if share is None:
                 mark, style, words = "·", FAINT, ["undecided"]
             else:
-                met = share >= item.rank
+                met = share >= item.objective.rank
                 mark, style = ("✓", GOOD) if met else ("✗", BAD)
                 words = ["met so far" if met else "missed so far"]
-                words.append(f"{_percent(share, item.rank)} % within it, {100 * item.rank:g} % needed")
-            line = Text.styled(f"{mark} ", style).append(printable(item.text), STRONG)
+                words.append(
+                    f"{_percent(share, item.objective.rank)} % within it, {100 * item.objective.rank:g} % needed"
+                )
+            line = Text.styled(f"{mark} ", style).append(printable(item.objective.text), STRONG)
             lines.append(line.append_text(self._fit(words, self.width - line.cell_len, style)))
         return lines
 
@@ -229,13 +235,13 @@ class _Artist:
         return lines
 
     def _short_alerts(self, rows: int) -> list[Text]:
-        """The first alerts, a line each, as far as they go."""
+        """The first `rows` alerts, a line each."""
         return [
             Text.styled("! ", WARNING).append(printable(alert.evidence), "yellow") for alert in self.view.alerts[:rows]
         ]
 
     def _fit(self, words: Sequence[str], room: int, style: str, first: bool = False) -> Text:
-        """As many of the words as there is room for, a dot between two; before the first too, unless it is `first`."""
+        """As many words as there is room for, a dot between two, and one before them unless they come first."""
         line = Text()
         for word in words:
             dot = "" if first and not line else " · "
@@ -246,7 +252,7 @@ class _Artist:
 
 
 def _progress_words(view: View) -> list[str]:
-    """How far it is, and what is left; of a run that is over nobody asks."""
+    """How far measuring is and what is left; nothing for a run that is over."""
     if view.phase == "done":
         return []
     facts = view.facts
@@ -285,7 +291,7 @@ def _clock(ns: int) -> str:
 
 
 def _percent(share: float, rank: float) -> str:
-    """Rounded down, and so finely that a share short of `rank` never looks like it."""
+    """A share in percent, rounded down, with enough digits that a share below `rank` never looks equal to it."""
     digits = 2 if rank <= 0.99 else 4
     return f"{math.floor(share * 10 ** (digits + 2)) / 10**digits:.{digits}f}"
 

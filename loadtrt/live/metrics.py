@@ -1,44 +1,61 @@
-"""What is known of a run at this moment, as families of prometheus_client: computed from a snapshot when asked for.
+"""What is known of a run now, as families of prometheus_client: computed from a snapshot when asked for.
 
-A number that is not known has no series: never 0.
+A number that is not known has no series; it is never 0. Native histograms are exponential buckets, 32 an octave, of the
+exact log-linear counts: `histogram_quantile` of them is within 1.1 % of the truth, where classic buckets are 10 to 20 %
+off on narrow latencies.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 from prometheus_client import Metric
-from prometheus_client.samples import Sample
+from prometheus_client.samples import BucketSpan, NativeHistogram, Sample
 
 import loadtrt
-from loadtrt.live.native import native_histogram
-from loadtrt.live.telemetry import THROTTLE_REASONS
+from loadtrt.live.alerts import LAW_KINDS, counts_now, law_alerts, terms_of
+from loadtrt.live.nvml import THROTTLE_REASONS
 from loadtrt.measure import families as table
 from loadtrt.measure.board import OUTCOMES, PHASES, RATIOS, WINDOW_RANKS, Snapshot
+from loadtrt.measure.families import middles_ns
+from loadtrt.measure.validity import limit_of
 from loadtrt.records.records import DROPPED, FAILED, UNSERVED
 from loadtrt.units import SECOND_NS, exact_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from loadtrt.live.run_facts import RunFacts
-    from loadtrt.live.telemetry import GpuReading
+    import numpy.typing as npt
+
+    from loadtrt.live.observer import RunFacts
     from loadtrt.measure.families import Family
+    from loadtrt.measure.telemetry import GpuReading
 
     # (values of the family's labels, value or None where it is not known)
     Points: TypeAlias = Iterable[tuple[tuple[str, ...], float | None]]
 
-WINDOW_LIFE_NS = 5 * SECOND_NS  # a second is shown at most 3 s after its beginning; older, its quantiles mislead
+SCHEMA = 5  # of native histograms: bucket i holds values in (2^((i−1)/2^SCHEMA), 2^(i/2^SCHEMA)] seconds
+ZERO_THRESHOLD_S = 2.0**-128  # as Prometheus chooses it; only values of 0 ns are in the bucket of zero
+WINDOW_LIFE_NS = 5 * SECOND_NS  # a second is shown at most 3 s after its start; older quantiles mislead
 _INF = "+Inf"
 _BOUNDS = [*(repr(bound / SECOND_NS) for bound in table.BOUNDS_NS), _INF]
 _RATIO_BOUNDS = [*map(repr, RATIOS), _INF]
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """What an observer has at one instant. gpu: the newest reading, None without a GPU. now_ns: of time.time_ns().
-    observer_cpu_s: processor time that the observer has used, None where that is not told."""
+class Observation:
+    """What an observer has at one instant.
+
+    snapshot: the run's counts.
+    facts: what does not change during the run.
+    gpu: the newest reading; None without a GPU.
+    now_ns: time.time_ns().
+    observer_cpu_s: processor time that the observer has used; None where it is not known.
+    """
 
     snapshot: Snapshot
     facts: RunFacts
@@ -47,33 +64,33 @@ class View:
     observer_cpu_s: float | None = None
 
 
-def families(view: View, native: bool = False) -> Iterator[Metric]:
-    """The families of FAMILIES, in that order, without those that have no value now. native: histograms of METRICS have
-    a native one beside the classic."""
-    facts = view.facts
+def families(seen: Observation, native: bool = False) -> Iterator[Metric]:
+    """The families of FAMILIES, in that order, without those that have no value now. native: the histograms of METRICS
+    have native buckets besides the classic ones."""
+    facts = seen.facts
     run = {"model": facts.model, "run": facts.run}
-    snapshot = view.snapshot
+    snapshot = seen.snapshot
     for family, counts, total_ns in zip(table.HISTOGRAMS, snapshot.counts, snapshot.sums_ns, strict=True):
         metric = _histogram(family, run, _BOUNDS, table.cumulated(counts), int(total_ns) / SECOND_NS)
         if native:
             exact = native_histogram(counts, int(total_ns) / SECOND_NS)
             metric.samples.append(Sample(family.name, run, 0.0, native_histogram=exact))
         yield metric
-    yield from _window(view, run)
+    yield from _window(seen, run)
     ratios = snapshot.ratios.cumsum().tolist()
     yield _histogram(table.LOAD_RATIO, run, _RATIO_BOUNDS, ratios, snapshot.ratio_sum)
-    for family, points in (*_requests(view), *_state(view), *_objectives(view)):
+    for family, points in (*_requests(seen), *_state(seen), *_laws(seen), *_objectives(seen)):
         yield from _plain(family, run, points)
-    told = {table.label_name(name): value for name, value in facts.information.items()}
-    yield _info(table.RUN_INFO, {**told, **_size(facts), **run})
+    labels = {table.label_name(name): value for name, value in facts.information.items()}
+    yield _info(table.RUN_INFO, {**labels, **_size(facts), **run})
     yield _info(table.BUILD_INFO, {**run, "version": loadtrt.__version__})
-    if view.gpu is not None:
-        for family, points in _gpu(view.gpu):
+    if seen.gpu is not None:
+        for family, points in _gpu(seen.gpu):
             yield from _plain(family, run, points)
 
 
 def _size(facts: RunFacts) -> dict[str, str]:
-    """What was asked of the run, as labels; "" for what was not."""
+    """The run's batch, duration and number of requests as labels; "" where not asked for."""
     return {
         "batch": str(facts.batch),
         "duration": exact_duration(facts.duration_ns) if facts.duration_ns else "",
@@ -81,8 +98,8 @@ def _size(facts: RunFacts) -> dict[str, str]:
     }
 
 
-def _requests(view: View) -> Iterator[tuple[Family, Points]]:
-    snapshot = view.snapshot
+def _requests(seen: Observation) -> Iterator[tuple[Family, Points]]:
+    snapshot = seen.snapshot
     lanes = [str(lane) for lane in range(len(snapshot.outcomes))]
     yield (
         table.REQUESTS,
@@ -93,7 +110,7 @@ def _requests(view: View) -> Iterator[tuple[Family, Points]]:
                 for s, n in enumerate(row)
                 if s <= FAILED
             ),
-            # Those that were never sent stand under lane 0 in the records, and had none.
+            # Requests that were never sent have no lane; their records say 0.
             *((("", OUTCOMES[s]), int(snapshot.outcomes[:, s].sum())) for s in (UNSERVED, DROPPED)),
         ],
     )
@@ -103,8 +120,8 @@ def _requests(view: View) -> Iterator[tuple[Family, Points]]:
         yield family, [((lane,), int(ns) / SECOND_NS) for lane, ns in zip(lanes, spans_ns, strict=True)]
 
 
-def _state(view: View) -> Iterator[tuple[Family, Points]]:
-    snapshot, facts = view.snapshot, view.facts
+def _state(seen: Observation) -> Iterator[tuple[Family, Points]]:
+    snapshot, facts = seen.snapshot, seen.facts
     for family, value in (
         (table.IN_FLIGHT, snapshot.in_flight),
         (table.WAITING, snapshot.waiting),
@@ -115,19 +132,26 @@ def _state(view: View) -> Iterator[tuple[Family, Points]]:
         yield family, [((), value)]
     yield table.PHASE, [((phase,), float(phase == snapshot.phase)) for phase in PHASES]
     yield table.START, [((), snapshot.started_ns / SECOND_NS if snapshot.started_ns else None)]
-    age_ns = view.now_ns - snapshot.written_ns if snapshot.written_ns else None
+    age_ns = seen.now_ns - snapshot.written_ns if snapshot.written_ns else None
     yield table.SNAPSHOT_AGE, [((), None if age_ns is None else max(age_ns, 0) / SECOND_NS)]
-    yield table.OBSERVER_CPU, [((), view.observer_cpu_s)]
+    yield table.OBSERVER_CPU, [((), seen.observer_cpu_s)]
     yield table.MISSED, [((), snapshot.missed)]
 
 
-def _objectives(view: View) -> Iterator[tuple[Family, Points]]:
-    facts, finished = view.facts, int(view.snapshot.outcomes.sum())
-    texts = [(text,) for text, *_ in facts.objectives]
-    yield table.GOOD, [(text, int(good)) for text, good in zip(texts, view.snapshot.good, strict=False)]
+def _laws(seen: Observation) -> Iterator[tuple[Family, Points]]:
+    limit_ns = limit_of(counts_now(seen.snapshot), terms_of(seen.facts))
+    yield table.LATENESS_LIMIT, [((), limit_ns / SECOND_NS if math.isfinite(limit_ns) else None)]
+    active = {alert.kind for alert in law_alerts(seen.snapshot, seen.facts)}
+    yield table.PROBLEM, [((kind,), float(kind in active)) for kind in LAW_KINDS]
+
+
+def _objectives(seen: Observation) -> Iterator[tuple[Family, Points]]:
+    facts, finished = seen.facts, int(seen.snapshot.outcomes.sum())
+    texts = [(objective.text,) for objective in facts.objectives]
+    yield table.GOOD, [(text, int(good)) for text, good in zip(texts, seen.snapshot.good, strict=False)]
     yield table.OBJECTIVE_REQUESTS, [(text, finished) for text in texts]
-    yield table.BOUND, [((text,), bound_ns / SECOND_NS) for text, _, _, bound_ns in facts.objectives]
-    yield table.TARGET, [((text,), rank) for text, _, rank, _ in facts.objectives]
+    yield table.BOUND, [((objective.text,), objective.bound_ns / SECOND_NS) for objective in facts.objectives]
+    yield table.TARGET, [((objective.text,), objective.rank) for objective in facts.objectives]
 
 
 def _gpu(gpu: GpuReading) -> Iterator[tuple[Family, Points]]:
@@ -147,10 +171,10 @@ def _gpu(gpu: GpuReading) -> Iterator[tuple[Family, Points]]:
     yield table.GPU_PCIE, [(("rx",), gpu.pcie_rx_bytes), (("tx",), gpu.pcie_tx_bytes)]
 
 
-def _window(view: View, run: dict[str, str]) -> Iterator[Metric]:
-    """The last second's quantiles; nothing where it served nothing, or is long over."""
-    snapshot = view.snapshot
-    age_ns = view.now_ns - snapshot.started_ns - snapshot.window_start_ns
+def _window(seen: Observation, run: dict[str, str]) -> Iterator[Metric]:
+    """The last second's quantiles; nothing where no request was served in it, or it is long over."""
+    snapshot = seen.snapshot
+    age_ns = seen.now_ns - snapshot.started_ns - snapshot.window_start_ns
     if snapshot.window_requests and age_ns < WINDOW_LIFE_NS:
         metric = _metric(table.WINDOW)
         for rank, ns in zip(WINDOW_RANKS, snapshot.window_ns, strict=True):
@@ -161,7 +185,7 @@ def _window(view: View, run: dict[str, str]) -> Iterator[Metric]:
 def _histogram(
     family: Family, run: dict[str, str], bounds: Sequence[str], reached: Sequence[int], total: float
 ) -> Metric:
-    """`_count` is the last bucket's: a count that was kept apart could differ from it."""
+    """`_count` is the last bucket's: a separate count could differ from it."""
     metric = _metric(family)
     bucket = f"{family.name}_bucket"
     metric.samples += [Sample(bucket, {**run, "le": bound}, n) for bound, n in zip(bounds, reached, strict=True)]
@@ -188,3 +212,40 @@ def _info(family: Family, labels: dict[str, str]) -> Metric:
 
 def _metric(family: Family) -> Metric:
     return Metric(family.stem, family.help, family.kind, family.unit)
+
+
+def native_histogram(counts: npt.NDArray[np.int64], sum_s: float) -> NativeHistogram:
+    """counts: int64 [BUCKETS] of a Histogram, of ns; a bucket counts where its middle is. sum_s: sum of the values."""
+    number = _exponential()
+    totals = np.bincount(number, weights=counts[1:], minlength=int(number[-1]) + 1).astype(np.int64)
+    used = np.flatnonzero(totals)
+    spans, end = [], 0
+    for run in np.split(used, np.flatnonzero(np.diff(used) > 1) + 1) if len(used) else ():
+        first = int(run[0]) + _lowest()
+        spans.append(BucketSpan(first - end, len(run)))  # the first span's offset is from 0, later ones are gaps
+        end = first + len(run)
+    return NativeHistogram(
+        count_value=int(counts.sum()),
+        sum_value=sum_s,
+        schema=SCHEMA,
+        zero_threshold=ZERO_THRESHOLD_S,
+        zero_count=int(counts[0]),
+        pos_spans=spans,
+        pos_deltas=np.diff(totals[used], prepend=0).tolist(),
+    )
+
+
+@cache
+def _exponential() -> npt.NDArray[np.int64]:
+    """The exponential bucket of each Histogram bucket above 0 ns, counted from the lowest: int64 [BUCKETS − 1]."""
+    return _index(middles_ns()[1:]) - _lowest()
+
+
+@cache
+def _lowest() -> int:
+    return int(_index(middles_ns()[1:2])[0])
+
+
+def _index(values_ns: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    numbers: npt.NDArray[np.int64] = np.ceil(np.log2(values_ns / SECOND_NS) * 2**SCHEMA).astype(np.int64)
+    return numbers

@@ -1,8 +1,8 @@
-"""The observer: a process beside the measuring one that serves metrics, draws the terminal and samples the GPU.
+"""The observer process, as the measuring process sees it: it serves metrics, draws the terminal and samples the GPU.
 
-In the measuring process a scrape or a drawn table would make requests late by milliseconds; here it costs nothing.
-The two share the board's memory. Beside it they speak in lines of JSON: what the run says goes in by stdin, answers
-come out by stdout, and the end of stdin is the end of the run, even of one that was killed.
+In the measuring process a scrape or a drawn table would make requests late by milliseconds. The two processes share the
+board's memory. Messages are lines of JSON on the observer's stdin, answers lines on its stdout; the end of stdin is the
+end of the run, also of a run that was killed. `live/observing.py` is the other side.
 """
 
 from __future__ import annotations
@@ -16,45 +16,195 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from loadtrt.errors import EngineError, UsageError
+from loadtrt.asked.objective import Objective
+from loadtrt.errors import EngineError, LoadtrtError, UsageError
+from loadtrt.live.nvml import Clocks, open_gpu
 from loadtrt.measure.board import Board, board_bytes
 
 if TYPE_CHECKING:
-    from loadtrt.live.run_facts import RunFacts
+    from collections.abc import Callable
 
-_START_S = 20.0  # a cold disk may take long over the imports
+    from loadtrt.live.nvml import Gpu
+    from loadtrt.measure.telemetry import GpuTelemetry
+
+_START_S = 20.0  # importing may take long from a cold disk
 _ANSWER_S = 5.0
-_HOUR_S = 3.0  # more, for each hour of telemetry to be summed up
+_HOUR_S = 3.0  # more for each hour of telemetry, which is summed up
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What observers know of a run and what does not change while it goes on.
+
+    run: an id that no other run has.
+    model: what `--engine` says, without its folder.
+    lanes: execution contexts.
+    batch: items of a request.
+    rate: offered requests a second; None in a closed loop, and offline.
+    duration_ns, requests: how long the run will measure; 0 and None where not asked for.
+    objectives: in the order of Snapshot.good.
+    information: engine, precision, mode, ... for people, label by label.
+    items: inferences of a request with each input set; one number where all have the same.
+    closed: whether the load is a closed loop.
+    max_lateness_ns: the limit set by `--max-lateness`, None for the default one.
+    places: requests that the lanes hold at once.
+    """
+
+    run: str
+    model: str
+    lanes: int
+    batch: int
+    rate: float | None
+    duration_ns: int
+    requests: int | None
+    objectives: tuple[Objective, ...] = ()
+    information: dict[str, str] = field(default_factory=dict)
+    items: tuple[int, ...] = (1,)
+    closed: bool = False
+    max_lateness_ns: int | None = None
+    places: int = 1
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> RunFacts:
+        """The inverse of `to_json`."""
+        fields: dict[str, Any] = json.loads(text)
+        objectives = tuple(Objective(**objective) for objective in fields["objectives"])
+        return cls(**{**fields, "objectives": objectives, "items": tuple(fields["items"])})
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What an observer shall do. metrics: the address to serve them at, None for not at all; native: with native
-    histograms. terminal: draw on stderr.
-    gpu: the PCI bus id of the GPU to sample, None for none."""
+    """What an observer does besides sampling a GPU.
+
+    metrics: the address to serve metrics at; None for not at all.
+    native: whether to offer native histograms.
+    terminal: whether to draw on stderr.
+    """
 
     metrics: str | None = None
     native: bool = False
     terminal: bool = False
-    gpu: str | None = None
+
+
+class Watch:
+    """The owner of an observer process and of the GPU's clocks, for one run or for many. No fault of theirs ends a run.
+
+    observer: None where nothing is observed, or the process failed.
+    clocks: the GPU's clocks around the last run.
+    """
+
+    def __init__(self, wishes: Wishes | None, say: Callable[[str], None]) -> None:
+        """Start the process, before the engine is loaded; None: only the clocks are read. say: takes a sentence for the
+        user. Raises UsageError for metrics that cannot be served."""
+        self._say = say
+        self._gpu: Gpu | None = None
+        self._samples = False
+        self._shows = wishes is not None and bool(wishes.metrics or wishes.terminal)
+        self.clocks = Clocks(None)
+        self.observer = None if wishes is None else Observer(wishes)
+        if self.observer is not None and wishes is not None and wishes.metrics:
+            try:
+                self.observer.ready()
+            except BaseException:
+                self.close()
+                raise
+
+    @property
+    def board(self) -> Board | None:
+        """Where a run writes its rows; None where no observer reads them."""
+        return self.observer.board if self.observer is not None and self._shows else None
+
+    def open(self, bus_id: str | None, *, telemetry: bool = True) -> None:
+        """The engine is loaded. bus_id: its GPU's; None without one. telemetry: sample that GPU during runs."""
+        why = ""
+        if bus_id is not None:
+            self._gpu, why = open_gpu(bus_id)
+        if why and telemetry:
+            self._say(f"no GPU telemetry: {why}")
+        samples = telemetry and self._gpu is not None
+        if self.observer is None:
+            return
+        if not (samples or self._shows):
+            self._drop("")
+            return
+        try:
+            self.observer.ready()
+        except LoadtrtError as error:
+            self._drop(f"nothing is observed: {error}")
+            return
+        if samples:
+            self._samples = True
+            self.observer.send(gpu=bus_id)
+
+    def describe(self, facts: RunFacts) -> None:
+        """What the next run is; the terminal starts to draw."""
+        if self.observer is not None:
+            self.observer.describe(facts)
+
+    def begin(self) -> None:
+        """A run begins."""
+        self.clocks = Clocks(self._gpu)
+
+    def end(self, start_ns: int, end_ns: int, inferences: int) -> GpuTelemetry | None:
+        """A run has ended: the GPU between two instants of perf_counter_ns; None where it is not known."""
+        if self.observer is None:
+            return None
+        if not self.observer.alive:
+            self._drop("the observer process has died: there are no metrics and no GPU telemetry from then on")
+            return None
+        if not self._samples:
+            return None
+        from pydantic import ValidationError
+
+        from loadtrt.measure.telemetry import GpuTelemetry
+
+        answer = self.observer.telemetry(start_ns, end_ns, inferences)
+        if answer["why"]:
+            self._samples = False
+            self._say(f"no GPU telemetry: {answer['why']}")
+        try:
+            return None if answer["telemetry"] is None else GpuTelemetry.model_validate(answer["telemetry"])
+        except ValidationError:  # half a message, of a process that died
+            return None
+
+    def close(self) -> None:
+        """End the observer and give NVML back. Safe to call twice."""
+        self._drop("")
+        if self._gpu is not None:
+            self._gpu.close()
+            self._gpu = None
+
+    def _drop(self, why: str) -> None:
+        """End the observer, and say why unless it is ""."""
+        if why:
+            self._say(why)
+        if self.observer is not None:
+            self.observer.close()
+            self.observer = None
 
 
 class Observer:
-    """An observer process, as the run sees it. Nothing that goes wrong with it ends the run: it is `alive` or not.
+    """An observer process.
 
-    board: where the run writes its rows. url: where metrics are served, "" before `ready` and without them.
+    board: where the run writes its rows.
+    url: where metrics are served; "" before `ready`, and without metrics.
+    alive: whether the process still runs. A process that failed raises nothing.
     """
 
     def __init__(self, wishes: Wishes) -> None:
         """Start the process; `ready` waits for it."""
         with _shared_file(board_bytes()) as file:
             self._memory = mmap.mmap(file.fileno(), board_bytes())
-            # -P, and the path of this process: a file of the user's folder must not pass for a module there.
+            # -P, and this process' path: a file in the user's folder must not be imported as a module.
             command = [sys.executable, "-P", "-m", "loadtrt.live.observing", str(file.fileno())]
             self._process = subprocess.Popen(
                 command,
@@ -62,7 +212,7 @@ class Observer:
                 stdout=subprocess.PIPE,
                 pass_fds=(file.fileno(),),
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                start_new_session=True,  # a Ctrl-C is for the run, which ends the observer in its own time
+                start_new_session=True,  # Ctrl-C is for the run, which ends the observer later
                 text=True,
             )
         self.board = Board(self._memory)
@@ -72,16 +222,18 @@ class Observer:
         self._answers: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
         self._listener = Thread(target=self._listen, name="loadtrt-observer", daemon=True)
         self._listener.start()
-        self.tell(wishes=asdict(wishes))
+        self.send(wishes=asdict(wishes))
 
     @property
     def alive(self) -> bool:
-        """Whether the process is still there."""
+        """Whether the process still runs."""
         return self._process.poll() is None
 
     def ready(self) -> None:
-        """Wait until metrics are served. Raises UsageError for what keeps them from it, such as a port in use, and
-        EngineError for a process that does not start."""
+        """Wait until the process has started and serves metrics. Safe to call twice. Raises UsageError for metrics that
+        cannot be served, such as at a port in use, and EngineError for a process that does not start."""
+        if self._is_ready:
+            return
         answer = self._answer("url", _START_S)
         if answer is None:
             raise EngineError("the observer process did not start: leave --metrics out and add --no-live to go without")
@@ -91,31 +243,31 @@ class Observer:
         self._is_ready = True
 
     def describe(self, facts: RunFacts) -> None:
-        """What the run is; with it the terminal begins to draw."""
-        self.tell(facts=facts.to_json())
+        """What the run is; the terminal starts to draw."""
+        self.send(facts=facts.to_json())
 
     def say(self, sentence: str) -> None:
-        """A line above what is drawn."""
-        self.tell(say=sentence)
+        """Write a line above the drawing."""
+        self.send(say=sentence)
 
     def telemetry(self, start_ns: int, end_ns: int, inferences: int) -> dict[str, Any]:
-        """The GPU between two instants of perf_counter_ns: {"telemetry": its schema's JSON or None, "why": ...}."""
-        self.tell(telemetry=[start_ns, end_ns, inferences])
+        """The GPU between two instants of perf_counter_ns: {"telemetry": GpuTelemetry as JSON or None, "why": ...}."""
+        self.send(telemetry=[start_ns, end_ns, inferences])
         hours = (end_ns - start_ns) / 3.6e12
         gone = {"telemetry": None, "why": "the observer process did not answer: there is no GPU telemetry"}
         return self._answer("telemetry", _ANSWER_S + _HOUR_S * hours) or gone
 
     def end_drawing(self) -> None:
-        """Take the drawing off the terminal, and wait until it is off."""
-        self.tell(end_drawing=True)
+        """Remove the drawing from the terminal, and wait until it is removed."""
+        self.send(end_drawing=True)
         self._answer("end_drawing", _ANSWER_S)
 
     def close(self) -> None:
-        """End the process. Safe to call twice. One that hangs in the driver is left behind: it ends nobody's wait."""
+        """End the process, or leave it behind where it hangs in the driver. Safe to call twice."""
         with suppress(OSError):
             assert self._process.stdin is not None  # noqa: S101  # a pipe was asked for
             self._process.stdin.close()
-        if not self._is_ready:  # it has begun nothing, and would first have to finish its imports
+        if not self._is_ready:  # it has started nothing, and would first finish its imports
             self._process.kill()
         try:
             self._process.wait(_ANSWER_S if self._answers_come else 0.1)
@@ -128,16 +280,16 @@ class Observer:
             assert self._process.stdout is not None  # noqa: S101  # a pipe was asked for
             self._process.stdout.close()
 
-    def tell(self, **message: Any) -> None:
-        """One line for the process; one that has gone is told nothing."""
+    def send(self, **message: Any) -> None:
+        """Send a message; to a process that has gone, nothing."""
         with suppress(OSError, ValueError):
             assert self._process.stdin is not None  # noqa: S101  # a pipe was asked for
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
 
     def _answer(self, key: str, patience_s: float) -> dict[str, Any] | None:
-        """The answer that has this key. Whoever did not answer once is not waited for again: its terminal may stand
-        still (Ctrl-S), or its GPU's driver."""
+        """The answer with this key; None after so long. A process that did not answer once is not waited for again: its
+        terminal (Ctrl-S) or its GPU's driver may hang."""
         end = time.monotonic() + (patience_s if self._answers_come else 0)
         with suppress(Empty):
             while (answer := self._answers.get(timeout=max(end - time.monotonic(), 0))) is not None:
@@ -147,7 +299,7 @@ class Observer:
         return None
 
     def _listen(self) -> None:
-        """In a thread of its own: a process that dies must not leave anyone waiting for its answer."""
+        """Read answers in a thread of its own: a process that dies ends every wait for an answer."""
         assert self._process.stdout is not None  # noqa: S101  # a pipe was asked for
         with suppress(OSError, ValueError):
             for line in self._process.stdout:
@@ -157,13 +309,13 @@ class Observer:
 
 
 def _shared_file(size: int) -> BinaryIO:
-    """A file of zeros that lies in memory, has no name, and takes room as it is written.
+    """A file of zeros in memory, without a name, that takes room as it is written.
 
-    Not one in /dev/shm, where it could be had: containers give that 64 MiB, and who writes beyond dies of a bus error.
+    It is not in /dev/shm: containers give that 64 MiB, and writing beyond it is a bus error.
     """
     memory = sys.platform == "linux"
-    with open(os.memfd_create("loadtrt"), "w+b") if memory else tempfile.TemporaryFile() as made:
-        # Above the standard streams' numbers, one of which is free where it was closed: a pipe would take its place.
-        file: BinaryIO = os.fdopen(fcntl.fcntl(made.fileno(), fcntl.F_DUPFD_CLOEXEC, 3), "w+b")
+    with open(os.memfd_create("loadtrt"), "w+b") if memory else tempfile.TemporaryFile() as whole:
+        # Above the numbers of the standard streams, where a pipe may take the place of a closed one.
+        file: BinaryIO = os.fdopen(fcntl.fcntl(whole.fileno(), fcntl.F_DUPFD_CLOEXEC, 3), "w+b")
     file.truncate(size)
     return file

@@ -1,4 +1,4 @@
-"""The observer process itself: `python -m loadtrt.live.observing FD`, started by `loadtrt.live.observer`.
+"""The observer process: `python -m loadtrt.live.observing FD`, started by `loadtrt.live.observer`.
 
 It reads one message a line from stdin and ends with it. Messages: wishes (once, first), facts, gpu, say, telemetry,
 end_drawing. The first, telemetry and end_drawing are answered with one line on stdout each.
@@ -15,21 +15,22 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.errors import LoadtrtError
 from loadtrt.live.follower import follower_of
-from loadtrt.live.run_facts import RunFacts
+from loadtrt.live.observer import RunFacts
+from loadtrt.live.view import Viewer
 from loadtrt.measure.board import Board, board_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadtrt.live.follower import Follower
-    from loadtrt.live.metrics import View as Exposed
+    from loadtrt.live.metrics import Observation
     from loadtrt.live.sampler import Sampler
-    from loadtrt.live.telemetry import GpuReading
+    from loadtrt.live.view import View
+    from loadtrt.measure.telemetry import GpuReading
 
 _FRAME_S = 0.25
 _FOLLOW_S = 0.1
@@ -37,16 +38,13 @@ _CLOSE_S = 1.0
 
 
 class Drawing:
-    """Draws the run in a thread of its own: a terminal that stands still (Ctrl-S) holds nobody else up."""
+    """Draws the run in a thread of its own: a terminal that hangs (Ctrl-S) must not hold anything else up."""
 
-    def __init__(self, follower: Follower, facts: RunFacts, latest: Callable[[], GpuReading | None]) -> None:
+    def __init__(self, view: Callable[[], View]) -> None:
         from loadtrt.live.terminal import Terminal
-        from loadtrt.live.view import Viewer
 
-        self._follower = follower
-        self._facts = facts
-        self._latest = latest
-        self._viewer, self._terminal = Viewer(), Terminal()
+        self._view = view
+        self._terminal = Terminal()
         self._sentences: SimpleQueue[str] = SimpleQueue()
         self._ended = Event()
         self._run = os.getppid()
@@ -54,11 +52,11 @@ class Drawing:
         self._thread.start()
 
     def say(self, sentence: str) -> None:
-        """A line above what is drawn."""
+        """Write a line above the drawing."""
         self._sentences.put(sentence)
 
     def close(self) -> None:
-        """Take the drawing away, if the terminal lets it."""
+        """Remove the drawing, unless the terminal hangs."""
         self._ended.set()
         self._thread.join(_CLOSE_S)
 
@@ -66,8 +64,7 @@ class Drawing:
         while not self._ended.wait(_FRAME_S):
             self._speak()
             if not _is_stopped(self._run):  # by Ctrl-Z: then the terminal is the shell's
-                view = self._viewer.take(self._follower.snapshot(), self._facts, self._latest(), time.time_ns())
-                self._terminal.show(view)
+                self._terminal.show(self._view())
         self._speak()
         self._terminal.close()
 
@@ -77,12 +74,43 @@ class Drawing:
                 self._terminal.say(self._sentences.get_nowait())
 
 
+class Run:
+    """The run that is observed: its rows counted, its views, its metrics. Safe to use from any thread.
+
+    latest: gives the GPU's newest reading.
+    """
+
+    def __init__(self, board: Board, facts: RunFacts, latest: Callable[[], GpuReading | None]) -> None:
+        self._follower = follower_of(board, facts)
+        self._viewer = Viewer()
+        self._in_order = Lock()  # the viewer must get snapshots in the order in which they are taken
+        self._facts = facts
+        self._latest = latest
+
+    def follow(self) -> None:
+        """Count the new rows, often enough that none is overwritten, and that views have a whole history."""
+        with self._in_order:
+            self._viewer.follow(self._follower.snapshot(), time.time_ns())
+
+    def view(self) -> View:
+        """What is drawn, or sent to `loadtrt watch`."""
+        with self._in_order:
+            return self._viewer.take(self._follower.snapshot(), self._facts, self._latest(), time.time_ns())
+
+    def observation(self) -> Observation:
+        """What metrics are made of."""
+        from loadtrt.live.metrics import Observation
+
+        now_ns, cpu_s = time.time_ns(), time.process_time()
+        return Observation(self._follower.snapshot(), self._facts, self._latest(), now_ns, cpu_s)
+
+
 class Observing:
-    """What runs in the process. `handle` takes a message and returns the answer, None for none."""
+    """The state of the process. `handle` takes a message and returns the answer, None for none."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
-        self._run: tuple[Follower, RunFacts] | None = None
+        self._run: Run | None = None
         self._ended = Event()
         self._owned = ExitStack()
         self._sampler: Sampler | None = None
@@ -91,23 +119,19 @@ class Observing:
         self._draws = False
 
     def handle(self, message: dict[str, Any]) -> dict[str, Any] | None:
-        """Do what the run says."""
+        """Do what the run asks for."""
         match message:
-            case {"wishes": {"metrics": address, "native": native, "terminal": draws, "gpu": gpu}}:
+            case {"wishes": {"metrics": address, "native": native, "terminal": draws}}:
                 self._draws = bool(draws)
-                if gpu:
-                    self._watch_gpu(str(gpu))
                 try:
                     return {"url": self._serve(address, native) if address else "", "error": ""}
                 except LoadtrtError as error:
                     return {"url": "", "error": str(error)}
             case {"facts": str(text)}:
-                facts = RunFacts.from_json(text)
-                follower = follower_of(self._board, facts)
-                self._run = follower, facts
-                Thread(target=self._follow, args=(follower,), daemon=True).start()
+                self._run = run = Run(self._board, RunFacts.from_json(text), self._latest)
+                Thread(target=self._follow, args=(run,), daemon=True).start()
                 if self._draws:
-                    self._drawing = Drawing(follower, facts, self._latest)
+                    self._drawing = Drawing(run.view)
             case {"gpu": str(bus_id)}:
                 self._watch_gpu(bus_id)
             case {"say": str(sentence)}:
@@ -116,23 +140,22 @@ class Observing:
             case {"telemetry": [start_ns, end_ns, inferences]}:
                 if self._sampler is None:
                     return {"telemetry": None, "why": self._no_gpu}
-                found = self._sampler.telemetry(start_ns, end_ns, inferences)
-                return {"telemetry": found.model_dump(mode="json"), "why": ""}
+                telemetry = self._sampler.telemetry(start_ns, end_ns, inferences)
+                return {"telemetry": telemetry.model_dump(mode="json"), "why": ""}
             case {"end_drawing": _}:
                 self._end_drawing()
                 return {"end_drawing": True}
         return None
 
     def close(self) -> None:
-        """Give everything back."""
+        """End all threads, and release the port and the GPU."""
         self._ended.set()
         self._end_drawing()
         self._owned.close()
 
-    def _follow(self, follower: Follower) -> None:
-        """Often enough that no row is missed, whoever asks how seldom."""
+    def _follow(self, run: Run) -> None:
         while not self._ended.wait(_FOLLOW_S):
-            follower.follow()
+            run.follow()
 
     def _latest(self) -> GpuReading | None:
         return None if self._sampler is None else self._sampler.latest
@@ -145,19 +168,17 @@ class Observing:
     def _serve(self, address: str, native: bool) -> str:
         from loadtrt.live.exporter import Exporter
 
-        return self._owned.enter_context(Exporter(address, self._exposed, native)).url
-
-    def _exposed(self) -> Exposed | None:
-        from loadtrt.live.metrics import View
-
-        if self._run is None:
-            return None
-        follower, facts = self._run
-        return View(follower.snapshot(), facts, self._latest(), time.time_ns(), time.process_time())
+        exporter = Exporter(
+            address,
+            lambda: None if self._run is None else self._run.observation(),
+            native=native,
+            view=lambda: None if self._run is None else self._run.view(),
+        )
+        return self._owned.enter_context(exporter).url
 
     def _watch_gpu(self, bus_id: str) -> None:
+        from loadtrt.live.nvml import open_gpu
         from loadtrt.live.sampler import Sampler
-        from loadtrt.live.telemetry import open_gpu
 
         gpu, self._no_gpu = open_gpu(bus_id)
         if gpu is not None and self._sampler is None:
@@ -166,9 +187,9 @@ class Observing:
 
 
 def main() -> None:
-    """Serve the run until it ends or is gone."""
+    """Observe the run until it ends or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run's own end is the one to wait for
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the observer ends with its run
     descriptor = int(sys.argv[1])
     memory = mmap.mmap(descriptor, board_bytes())
     os.close(descriptor)
@@ -196,7 +217,7 @@ def _listen(messages: SimpleQueue[dict[str, Any] | None]) -> None:
 
 
 def _is_stopped(process: int) -> bool:
-    """Whether a process stands still by a signal; only Linux tells."""
+    """Whether a process is stopped by a signal; known on Linux only."""
     with suppress(OSError):
         state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return state[:1] == ["T"]

@@ -1,7 +1,7 @@
-"""Looks at a GPU some times a second from a thread of its own, for as long as a run takes.
+"""Samples a GPU several times a second from a thread of its own, for as long as a run takes.
 
-It belongs into the observer process, where calls that take milliseconds make no request late. perf_counter_ns is one
-clock for all processes (CLOCK_MONOTONIC), so the run's instants mean the same there.
+It runs in the observer process, where calls that take milliseconds make no request late. perf_counter_ns is one clock
+for all processes (CLOCK_MONOTONIC), so that the run's instants are valid there.
 """
 
 from __future__ import annotations
@@ -11,41 +11,41 @@ from dataclasses import replace
 from threading import Condition, Event, Thread
 from typing import TYPE_CHECKING, Protocol, Self
 
-from loadtrt.live.gpu_log import GpuLog
-from loadtrt.live.telemetry import GpuLimits, GpuReading, GpuSettings
-from loadtrt.measure.telemetry import GpuFacts, SamplingCost, telemetry_of
+from loadtrt.measure.gpu_log import GpuLog
+from loadtrt.measure.telemetry import GpuFacts, GpuReading, SamplingCost, telemetry_of
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from loadtrt.live.nvml import GpuLimits, GpuSettings
     from loadtrt.measure.telemetry import GpuTelemetry
 
 EVERY_NS = 200 * MILLISECOND_NS
 # The PCIe counters wrap at 4 GiB, after 68 ms at the 63 GB/s of PCIe 5.0 x16. Read this often they are exact up to
-# 85 GB/s each way; with every look alone (5 Hz) 22 GB/s, which inputs of an H100 do reach, would look like none.
+# 85 GB/s each way; read five times a second, 22 GB/s (which the inputs of an H100 reach) would look like none.
 PCIE_EVERY_NS = 50 * MILLISECOND_NS
 WRAP_BYTES = 2**32
-SILENT_READINGS = 5  # in a row: then nobody answers any more
+SILENT_READINGS = 5  # in a row: then the GPU no longer answers
 
 _WORDS = {
     "sm_clock_hertz": "SM clock",
     "power_watts": "power",
     "temperature_celsius": "temperature",
     "memory_used_bytes": "memory used",
-    "utilization_ratio": "utilisation",
-    "memory_utilization_ratio": "memory utilisation",
+    "utilization_ratio": "utilization",
+    "memory_utilization_ratio": "memory utilization",
     "energy_joules": "energy",
     "pcie_rx_bytes": "PCIe traffic",
     "pcie_tx_bytes": "PCIe traffic",
     "throttle_reasons": "what holds the clocks",
 }
-_NOTHING = "NVML tells this user nothing of this GPU; nvidia-smi must work here"
+_NOTHING = "NVML gives this user no numbers of this GPU; nvidia-smi must work here"
 _SILENCE = "the GPU stopped answering; see nvidia-smi, and 'dmesg | grep -i xid'"
 
 
 class Watched(Protocol):
-    """What a sampler wants of a GPU: `loadtrt.live.telemetry.Gpu` has it."""
+    """What a sampler needs of a GPU, such as `loadtrt.live.nvml.Gpu`."""
 
     name: str | None
 
@@ -56,11 +56,13 @@ class Watched(Protocol):
 
 
 class Sampler:
-    """Looks at `gpu` every `every_ns`, at deadlines that do not drift; one that is missed is counted, not made up for.
+    """Reads `gpu` every `every_ns`, at deadlines that do not drift; a missed deadline is counted, not made up for.
 
     `start` and `stop` it, or use it in a `with`, before the GPU is closed. Whatever the GPU does, the thread ends
-    quietly and `telemetry` says so. latest: the newest look, its PCIe counters in bytes since this sampler began, which
-    do not wrap; None before the first. now_ns and wait (seconds → whether to end) are for tests, which call `run`.
+    quietly and `telemetry` says why.
+
+    every_ns: time between readings.
+    latest: the newest reading, None before the first. Its PCIe counters are bytes since sampling began and do not wrap.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Sampler:
         now_ns: Callable[[], int] = time.perf_counter_ns,
         wait: Callable[[float], bool] | None = None,
     ) -> None:
+        """now_ns, and wait (seconds → whether to end), are for tests, which call `run`."""
         self.every_ns = every_ns
         self.latest: GpuReading | None = None
         self._gpu = gpu
@@ -79,11 +82,11 @@ class Sampler:
         self._ended = Event()
         self._wait = wait or self._ended.wait
         self._thread: Thread | None = None
-        self._looks = Condition()  # guards the log; notified after every look and at the end
+        self._read = Condition()  # guards the log; notified after every reading and at the end
         self._log = GpuLog()
         self._received, self._sent = _Counter(), _Counter()
         self._running = False
-        self._last_told: GpuReading | None = None
+        self._last: GpuReading | None = None
         self._silent = 0
         self._failure = ""
         self._began_ns = now_ns()
@@ -110,28 +113,28 @@ class Sampler:
         self.stop()
 
     def run(self) -> None:
-        """Look until told to end or nobody answers. Never raises."""
+        """Read until `stop`, or until the GPU no longer answers. Never raises."""
         self._running = True
         try:
             self._run()
         except Exception as error:
-            # A faulty look at the GPU must cost the run its telemetry and nothing more.
+            # A fault here must cost the run its telemetry and nothing more.
             self._failure = f"sampling failed ({type(error).__name__}: {error})"
         finally:
-            with self._looks:
+            with self._read:
                 self._running = False
-                self._looks.notify_all()
+                self._read.notify_all()
 
     def telemetry(self, start_ns: int, end_ns: int, inferences: int) -> GpuTelemetry:
-        """All that is known of a run between two instants of perf_counter_ns in which so many inferences were served.
+        """The GPU over a run between two instants of perf_counter_ns, in which so many inferences were served.
 
-        Waits for a look after end_ns, two periods at most: without it the last second's energy is not known.
+        Waits for a reading after end_ns, two periods at most: without it the last second's energy is not known.
         """
-        with self._looks:
-            self._looks.wait_for(lambda: not self._running or self._seen_until(end_ns), 2 * self.every_ns / SECOND_NS)
+        with self._read:
+            self._read.wait_for(lambda: not self._running or self._seen_until(end_ns), 2 * self.every_ns / SECOND_NS)
             intervals = self._log.intervals(start_ns, end_ns)
             missing = self._missing(start_ns, end_ns)
-            last = self._last_told or GpuReading(at_ns=0)
+            last = self._last or GpuReading(at_ns=0)
             return telemetry_of(
                 GpuFacts(
                     name=self._gpu.name,
@@ -150,17 +153,17 @@ class Sampler:
 
     @property
     def cost(self) -> SamplingCost:
-        """What looking has taken so far."""
-        watched = self._now() - self._began_ns
+        """What sampling has taken so far."""
+        sampled_ns = self._now() - self._began_ns
         return SamplingCost(
             readings=len(self._log),
             lost=self._lost,
             seconds=self._spent_ns / SECOND_NS,
-            fraction=self._spent_ns / watched if watched else 0.0,
+            fraction=self._spent_ns / sampled_ns if sampled_ns else 0.0,
         )
 
     def _run(self) -> None:
-        """Deadline i is at began + i·step. Every `parts`-th is a look at everything, the others are for PCIe alone."""
+        """Deadline i is at began + i·step. Every `parts`-th reads everything, the others the PCIe counters alone."""
         parts = -(-self.every_ns // PCIE_EVERY_NS)
         step, tick = self.every_ns // parts, 0
         self._began_ns = self._now()
@@ -168,7 +171,7 @@ class Sampler:
             before = self._now()
             whole = tick % parts == 0
             if whole:
-                self._look()
+                self._take()
             else:
                 self._count(*self._gpu.pcie_bytes())
             now = self._now()
@@ -183,18 +186,18 @@ class Sampler:
             if self._wait(max(self._began_ns + tick * step - now, 0) / SECOND_NS):
                 return
 
-    def _look(self) -> None:
+    def _take(self) -> None:
         reading = self._gpu.read()
-        with self._looks:
-            if reading.told:
+        with self._read:
+            if reading.answered:
                 self._count(reading.pcie_rx_bytes, reading.pcie_tx_bytes)
                 reading = replace(reading, pcie_rx_bytes=self._received.total, pcie_tx_bytes=self._sent.total)
                 self._log.add(reading)
-                self._last_told, self._silent = reading, 0
+                self._last, self._silent = reading, 0
             else:
                 self._silent += 1
             self.latest = reading
-            self._looks.notify_all()
+            self._read.notify_all()
 
     def _count(self, received: int | None, sent: int | None) -> None:
         self._received.see(received)
@@ -204,15 +207,15 @@ class Sampler:
         return self.latest is not None and self.latest.at_ns >= end_ns
 
     def _missing(self, start_ns: int, end_ns: int) -> tuple[str, ...]:
-        if self._last_told is None:
+        if self._last is None:
             return (f"everything: {self._failure or _NOTHING}",)
-        words = list(dict.fromkeys(_WORDS[name] for name in self._log.untold()))
+        words = list(dict.fromkeys(_WORDS[name] for name in self._log.missing()))
         if self._mig:
             words.append("this MIG instance alone: clocks, power and energy are the whole GPU's")
         began_ns = self._log.began_ns or 0
         if began_ns > start_ns:
             words.append(f"everything before {(began_ns - start_ns) / SECOND_NS:.1f} s: sampling began late")
-        ended_ns = self._last_told.at_ns
+        ended_ns = self._last.at_ns
         if (self._failure or self._silent) and ended_ns + self.every_ns < end_ns:
             after_s = max(ended_ns - start_ns, 0) / SECOND_NS
             words.append(f"everything after {after_s:.1f} s: {self._failure or _SILENCE}")
@@ -220,9 +223,10 @@ class Sampler:
 
 
 class _Counter:
-    """A counter of bytes that may wrap at 2³², as one that does not. total: since the first value, None before it.
+    """A counter of bytes that may wrap at 2³², made into one that does not.
 
-    wraps: whether it has to be read often, which it has until it shows more than 32 bits.
+    total: bytes since the first value, None before it.
+    wraps: whether it must be read often, which is so until it shows more than 32 bits.
     """
 
     def __init__(self) -> None:
@@ -231,11 +235,11 @@ class _Counter:
         self._last = 0
 
     def see(self, value: int | None) -> None:
-        """The counter's newest value; None is no news."""
+        """The counter's newest value; None changes nothing."""
         if value is None:
             return
         gained = value - self._last
-        if gained < 0:  # wrapped, or begun anew with the driver where 32 bits do not hold it
+        if gained < 0:  # wrapped, or reset with the driver where the last value has more than 32 bits
             gained = gained + WRAP_BYTES if self._last < WRAP_BYTES else 0
         self.total = 0 if self.total is None else self.total + gained
         self._last = value

@@ -1,32 +1,37 @@
-"""What is drawn of a run while it goes on: one View, made of snapshots as they come.
+"""What is drawn of a run while it goes on: a View, made of snapshots as they come, here or on another machine.
 
-A snapshot says how it stands; a Viewer remembers those before it, so that a View can say how fast, and since when.
+A snapshot is the state at one instant; a Viewer remembers earlier ones, so that a View has rates and their history.
 """
 
 from __future__ import annotations
 
+import json
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+import loadtrt
+from loadtrt.asked.objective import Objective  # noqa: TC001
+from loadtrt.errors import UsageError
 from loadtrt.live.alerts import Alert, alerts_of, quantiles_of
+from loadtrt.live.observer import RunFacts  # noqa: TC001  # pydantic reads the types of a View
 from loadtrt.measure.board import WINDOW_RANKS
 from loadtrt.measure.sampling import least_samples
+from loadtrt.measure.telemetry import GpuReading  # noqa: TC001
 from loadtrt.records.records import METRICS, OK
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from loadtrt.live.run_facts import RunFacts
-    from loadtrt.live.telemetry import GpuReading
     from loadtrt.measure.board import Snapshot
 
+SCHEMA_VERSION = 1  # of a View as JSON; raised whenever a field changes
 HISTORY_S = 120
 _NOW_NS = SECOND_NS * 9 // 10  # what "now" spans at least
-_QUIET_NS = SECOND_NS * 3 // 2  # a board that is written for so long with no request finished: the rate is 0
+_QUIET_NS = SECOND_NS * 3 // 2  # where the board is written for so long and no request finishes, the rate is 0
 _REMEMBERED_NS = 30 * SECOND_NS
 _LATENCY = [metric.name for metric in METRICS].index("latency")
 _P99 = WINDOW_RANKS.index(0.99)
@@ -34,7 +39,7 @@ _P99 = WINDOW_RANKS.index(0.99)
 
 @dataclass(frozen=True, slots=True)
 class LaneView:
-    """One lane now: requests served a second, and the share of the time in which it computed. None: not known yet."""
+    """One lane now: requests served a second, and the part of the time spent computing. None: not known yet."""
 
     requests_per_s: float | None
     compute_share: float | None
@@ -42,13 +47,9 @@ class LaneView:
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveView:
-    """An objective: text as given, metric, the share of requests it asks for, its bound in ns, and the share of the
-    finished requests that were within it; None before the first."""
+    """An objective, and the share of the finished requests within its bound; None before the first."""
 
-    text: str
-    metric: str
-    rank: float
-    bound_ns: int
+    objective: Objective
     good_share: float | None
 
 
@@ -56,12 +57,23 @@ class ObjectiveView:
 class View:
     """All that is drawn. Instants and durations in ns, rates in 1/s; None: not known, or not yet.
 
-    elapsed_ns: since the phase began; of the phases after measuring, what was measured. done_share, left_ns: of
-    measuring, where its length is known. in_flight, waiting, busy_lanes: as the measuring process last told. window:
-    latencies at WINDOW_RANKS of the last whole second; whole: of the whole run, None where requests are too few.
-    coarse: `whole` and `histogram` come from wide buckets. histogram: (bucket, count) of the latencies, in order.
-    rate_history, p99_history: a value a second, the same seconds, the newest last; a p99 becomes known a second or two
-    later. items: mean inferences a request. joules: what an inference costs of the GPU's power.
+    now_ns: when the view was made, Unix time of the run's machine.
+    phase: of PHASES.
+    elapsed_ns: since the phase began; in the phases after measuring, how long measuring took.
+    done_share, left_ns: of measuring, where its length is known.
+    requests_per_s: served requests a second, over the last second.
+    in_flight, waiting, busy_lanes: as the measuring process last wrote them.
+    ok, failed, unserved, dropped: requests by outcome.
+    items: mean inferences of a request.
+    window: latencies at WINDOW_RANKS over the last whole second.
+    whole: latencies at WINDOW_RANKS over the run; None where the requests are too few.
+    histogram: (bucket, count) of all latencies, in order.
+    rate_history, p99_history: a value a second, for the same seconds, the newest last.
+    lanes: the lanes, in order.
+    gpu: the newest reading.
+    joules: energy of an inference, from the GPU's power.
+    objectives: the objectives so far.
+    alerts: what spoils the run, the worst first.
     """
 
     now_ns: int
@@ -81,7 +93,6 @@ class View:
     items: float
     window: tuple[float, ...] | None
     whole: tuple[float | None, ...]
-    coarse: bool
     histogram: tuple[tuple[int, int], ...]
     rate_history: tuple[float | None, ...]
     p99_history: tuple[float | None, ...]
@@ -98,26 +109,22 @@ class View:
 
 
 class _Point(NamedTuple):
-    """What was known at an instant. served, compute_ns: int64 [lanes]."""
+    """What was known at one instant. served, compute_ns: int64 [lanes]."""
 
     written_ns: int
     finished: int
     served: npt.NDArray[np.int64]
     compute_ns: npt.NDArray[np.int64]
-    waiting: int
 
 
 class Viewer:
-    """Makes Views of the snapshots of a run, taken in order, however often.
+    """Makes Views of the snapshots of a run, given in order, however often, from before measuring on.
 
-    Law: a second's rate is the number of requests served in it, where those that a snapshot brings are spread evenly
-    over the time since the snapshot before. So Σ rates · 1 s = requests served. A snapshot that brings nothing tells
-    nothing, for a while: scrapes may come more often than requests.
+    Law: a second's rate is the number of requests served in it, where the requests between two snapshots are spread
+    evenly over the time between them. So Σ rates · 1 s = requests served.
     """
 
-    def __init__(self, *, coarse: bool = False) -> None:
-        """coarse: snapshots come from a scrape, whose buckets are wide."""
-        self._coarse = coarse
+    def __init__(self) -> None:
         self._phase = ""
         self._phase_ns = 0
         self._measured_ns = 0
@@ -125,12 +132,35 @@ class Viewer:
         self._points: deque[_Point] = deque()
         self._served: dict[int, float] = {}  # by second since the start
         self._p99: dict[int, float] = {}
-        self._first = 0  # the first second that is known from its beginning
-        self._windows = 0  # seconds whose window was seen, or can come no more
+
+    def follow(self, snapshot: Snapshot, now_ns: int) -> None:
+        """Remember a snapshot. now_ns: on the clock of the snapshot's instants, time.time_ns()."""
+        finished = int(snapshot.outcomes.sum())
+        if snapshot.started_ns != self._started_ns:
+            self._begin(snapshot)
+        if snapshot.phase != self._phase:
+            self._phase, self._phase_ns = snapshot.phase, now_ns
+            if snapshot.phase == "drain" and self._started_ns:  # the board is written when it begins
+                self._measured_ns = snapshot.written_ns - self._started_ns
+        if not self._started_ns:
+            return
+        if snapshot.phase == "measure":
+            self._measured_ns = now_ns - self._started_ns
+        elif not self._measured_ns:  # no snapshot was taken at the end of measuring
+            self._measured_ns = snapshot.written_ns - self._started_ns
+        if snapshot.window_requests:
+            self._p99[snapshot.window_start_ns // SECOND_NS] = float(snapshot.window_ns[_P99])
+        last = self._points[-1]
+        if snapshot.written_ns > last.written_ns + (_QUIET_NS if finished == last.finished else 0):
+            point = _Point(snapshot.written_ns, finished, snapshot.outcomes[:, OK], snapshot.lane_compute_ns)
+            self._spread(last, point)
+            self._points.append(point)
+        while self._points[0].written_ns < snapshot.written_ns - _REMEMBERED_NS and len(self._points) > 2:
+            self._points.popleft()
 
     def take(self, snapshot: Snapshot, facts: RunFacts, gpu: GpuReading | None, now_ns: int) -> View:
-        """The View of this instant, on the clock of the snapshot's instants (time.time_ns where it was written)."""
-        self._follow(snapshot, now_ns)
+        """Remember a snapshot; the View of this instant."""
+        self.follow(snapshot, now_ns)
         rate, lanes = self._rates(facts.lanes)
         ok, failed, unserved, dropped = (int(count) for count in snapshot.outcomes.sum(axis=0))
         finished = ok + failed + unserved + dropped
@@ -158,7 +188,6 @@ class Viewer:
             items=items,
             window=tuple(snapshot.window_ns.tolist()) if snapshot.window_requests else None,
             whole=_whole(counts),
-            coarse=self._coarse,
             histogram=tuple(zip(used.tolist(), counts[used].tolist(), strict=True)),
             rate_history=self._history(self._served),
             p99_history=self._history(self._p99),
@@ -166,66 +195,23 @@ class Viewer:
             gpu=gpu,
             joules=watts / (rate * items) if watts is not None and rate else None,
             objectives=tuple(
-                ObjectiveView(text, metric, rank, bound_ns, int(good) / finished if finished else None)
-                for (text, metric, rank, bound_ns), good in zip(facts.objectives, snapshot.good, strict=False)
+                ObjectiveView(objective, int(good) / finished if finished else None)
+                for objective, good in zip(facts.objectives, snapshot.good, strict=False)
             ),
-            alerts=alerts_of(
-                snapshot, facts, gpu, now_ns, [(point.written_ns, point.waiting) for point in self._points]
-            ),
+            alerts=alerts_of(snapshot, facts, gpu, now_ns),
         )
 
-    def _follow(self, snapshot: Snapshot, now_ns: int) -> None:
-        """Remember what is new."""
-        finished = int(snapshot.outcomes.sum())
-        again = self._points and finished < self._points[-1].finished
-        if snapshot.started_ns != self._started_ns or again:
-            self._begin(snapshot)
-        if snapshot.phase != self._phase:
-            self._phase, self._phase_ns = snapshot.phase, now_ns
-            if snapshot.phase == "drain" and self._started_ns:  # the board is written when it begins
-                self._measured_ns = snapshot.written_ns - self._started_ns
-        if not self._started_ns:
-            return
-        if snapshot.phase == "measure":
-            self._measured_ns = now_ns - self._started_ns
-        elif not self._measured_ns:  # looked at only after it, or not at its end
-            self._measured_ns = snapshot.written_ns - self._started_ns
-        self._note_window(snapshot)
-        last = self._points[-1]
-        if snapshot.written_ns > last.written_ns + (_QUIET_NS if finished == last.finished else 0):
-            point = _point(snapshot, finished)
-            self._spread(last, point)
-            self._points.append(point)
-        while self._points[0].written_ns < snapshot.written_ns - _REMEMBERED_NS and len(self._points) > 2:
-            self._points.popleft()
-
     def _begin(self, snapshot: Snapshot) -> None:
-        """Measuring began: at its start nothing had been served. Who looks long after knows only what comes now."""
+        """Measuring begins: nothing has been served."""
         self._started_ns = snapshot.started_ns
         self._measured_ns = 0
-        self._points.clear()
         self._served.clear()
         self._p99.clear()
-        self._windows = snapshot.window_start_ns // SECOND_NS
-        first = _point(snapshot, int(snapshot.outcomes.sum()))
-        if snapshot.written_ns < snapshot.started_ns + 2 * SECOND_NS:
-            zeros = np.zeros_like(first.served)
-            first = _Point(snapshot.started_ns, 0, zeros, zeros, 0)
-        self._points.append(first)
-        self._first = -((self._started_ns - first.written_ns) // SECOND_NS)
-
-    def _note_window(self, snapshot: Snapshot) -> None:
-        """The last whole second's p99. Scrapes come when they come: what one shows holds for the seconds since the one
-        before."""
-        second = snapshot.window_start_ns // SECOND_NS
-        if snapshot.window_requests:
-            first = max(self._windows, second - HISTORY_S) if self._coarse else second
-            for known in range(min(first, second), second + 1):
-                self._p99[known] = float(snapshot.window_ns[_P99])
-        self._windows = second + 1
+        zeros = np.zeros_like(snapshot.lane_compute_ns)
+        self._points = deque([_Point(snapshot.started_ns, 0, zeros, zeros)])
 
     def _spread(self, before: _Point, after: _Point) -> None:
-        """Share what was served between two instants out to the seconds that they touch."""
+        """Spread the requests served between two instants over the seconds between them."""
         start, end = before.written_ns - self._started_ns, after.written_ns - self._started_ns
         served = int(after.served.sum() - before.served.sum())
         for second in range(start // SECOND_NS, end // SECOND_NS + 1):
@@ -233,15 +219,15 @@ class Viewer:
             self._served[second] = self._served.get(second, 0.0) + served * common / (end - start)
 
     def _history(self, values: dict[int, float]) -> tuple[float | None, ...]:
-        """The last HISTORY_S seconds that are over, as far back as was looked; what is older is forgotten."""
+        """The last HISTORY_S seconds that are over, as far as they are known; older ones are forgotten."""
         end = (self._points[-1].written_ns - self._started_ns) // SECOND_NS if self._points else 0
-        first = max(self._first, end - HISTORY_S)
+        first = max(0, end - HISTORY_S)
         for second in [second for second in values if second < first]:
             del values[second]
         return tuple(values.get(second) for second in range(first, end))
 
     def _rates(self, lanes: int) -> tuple[float | None, tuple[LaneView, ...]]:
-        """Over the last second or a little more: of all lanes, and of each."""
+        """Rates over the last second or a little more: of all lanes, and of each."""
         if len(self._points) < 2:
             return None, (LaneView(None, None),) * lanes
         last = self._points[-1]
@@ -252,29 +238,24 @@ class Viewer:
         span_ns = last.written_ns - before.written_ns
         served = (last.served - before.served) * SECOND_NS / span_ns
         computing = np.clip((last.compute_ns - before.compute_ns) / span_ns, 0.0, 1.0)
-        each = zip(served.tolist(), computing.tolist(), strict=True)
-        return float(served.sum()), tuple(LaneView(rate, share) for rate, share in each)
-
-
-def _point(snapshot: Snapshot, finished: int) -> _Point:
-    served = snapshot.outcomes[:, OK]
-    return _Point(snapshot.written_ns, finished, served, snapshot.lane_compute_ns, snapshot.waiting)
+        lane_views = map(LaneView, served.tolist(), computing.tolist())
+        return float(served.sum()), tuple(lane_views)
 
 
 def _whole(counts: npt.NDArray[np.int64]) -> tuple[float | None, ...]:
-    """Latencies of the whole run at WINDOW_RANKS; None where so few requests do not tell."""
+    """Latencies of the whole run at WINDOW_RANKS; None where the requests are too few."""
     count = int(counts.sum())
     if not count:
         return (None,) * len(WINDOW_RANKS)
     values = quantiles_of(counts, WINDOW_RANKS)
     enough = [rank == 1 or count >= least_samples(rank) for rank in WINDOW_RANKS]
-    return tuple(value if told else None for value, told in zip(values, enough, strict=True))
+    return tuple(value if known else None for value, known in zip(values, enough, strict=True))
 
 
 def _progress(
     snapshot: Snapshot, facts: RunFacts, elapsed_ns: int, finished: int, rate: float | None
 ) -> tuple[float | None, int | None]:
-    """(share of measuring that is done, ns left). Where a duration and a number are asked, the later ends it."""
+    """(share of measuring that is done, ns left). Of a duration and a number of requests, the later ends a run."""
     if snapshot.phase in ("drain", "done"):
         return 1.0, 0
     if snapshot.phase != "measure":
@@ -288,3 +269,37 @@ def _progress(
     if not shares:
         return None, None
     return min(1.0, *shares), None if -1 in left else max(left)
+
+
+def to_json(view: View | None) -> bytes:
+    """A View for another machine; None while nothing is known of the run."""
+    content = {
+        "loadtrt": loadtrt.__version__,
+        "schema_version": SCHEMA_VERSION,
+        "view": None if view is None else asdict(view),
+    }
+    return json.dumps(content).encode()
+
+
+def from_json(text: bytes) -> View | None:
+    """The inverse of `to_json`. Raises UsageError for the view of another version, and for anything else."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict) or not {"loadtrt", "schema_version", "view"} <= content.keys():
+        raise UsageError("this is not the live view of a run")
+    if content["schema_version"] != SCHEMA_VERSION:
+        raise UsageError(
+            f"the run is of loadtrt {content['loadtrt']} (view {content['schema_version']}), and this is loadtrt "
+            f"{loadtrt.__version__} (view {SCHEMA_VERSION}): use the same version on both machines"
+        )
+    try:
+        view: View | None = TypeAdapter(View | None).validate_python(content["view"])
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise UsageError(f"the live view is broken: {where}: {fault['msg']}") from None
+    return view

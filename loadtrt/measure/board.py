@@ -49,7 +49,8 @@ class Snapshot:
     over the last whole second, which began at window_start_ns after the start and served window_requests. ratios
     [len(RATIOS) + 1]: served requests by latency over compute, not cumulated, ratio_sum their sum. counts [metrics,
     BUCKETS], sums_ns [metrics]: the histograms of METRICS. missed: finished requests that are in no count, as whoever
-    counts stood still for too long.
+    counts stood still for too long. starved_fraction: part of the lanes' time in which the host was late with requests.
+    overloaded: whether the backlog grows (measure/steady.py), None where too few requests have finished to tell.
     """
 
     phase: str
@@ -72,6 +73,8 @@ class Snapshot:
     sums_ns: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
     missed: int = 0
+    starved_fraction: float = 0.0
+    overloaded: bool | None = None
 
 
 class Standing(NamedTuple):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.asked.load import Offline
 from loadtrt.measure.result import Finding
-from loadtrt.measure.validity import STARVED_LIMIT, lateness_limit_ns
+from loadtrt.measure.validity import STARVED_LIMIT, typical_ns
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def bottlenecks(result: RunResult) -> list[Finding]:
     limits = [_enqueue(result), _copies(result), _exposed(result), _host(result)]
     found = [*limits, _no_graph(result), _queue(result), _in_turn(result), _interference(result), _unfair(result)]
     found += [_short(result)] if limits[0] is None else []
-    if not any(limits) and not _starves(result):
+    if not any(limits) and not _has(result, "starved"):
         found += [_compute(result) or _idle(result)]
     return [finding for finding in found if finding is not None]
 
@@ -112,9 +112,9 @@ def _exposed(result: RunResult) -> Finding | None:
 
 def _host(result: RunResult) -> Finding | None:
     latency, late = _mean(result, "latency"), _mean(result, "lateness")
-    idle = result.model.starved_fraction
-    blocks = result.model.engine.mode.get("wait") == "block"
-    if _starves(result) or _too_late(result):
+    idle = result.starved_fraction
+    blocks = result.engine.mode.get("wait") == "block"
+    if _has(result, "starved") or _has(result, "late"):
         return None
     if idle >= STARVED:
         evidence = f"lanes stood idle for {100 * idle:.1f} % of the time because the host was late"
@@ -243,7 +243,7 @@ def _unfair(result: RunResult) -> Finding | None:
 
 def _short(result: RunResult) -> Finding | None:
     enqueue, compute = _typical(result, "enqueue") / _per_launch(result), _typical(result, "compute")
-    if result.model.engine.kind != "tensorrt" or enqueue / compute < SHORT or _starves(result):
+    if result.engine.kind != "tensorrt" or enqueue / compute < SHORT or _has(result, "starved"):
         return None
     several = result.config.model.mix or result.config.model.batcher
     what = "a typical one" if several else f"batch {result.model.engine.batch}"
@@ -310,8 +310,7 @@ def _larger(result: RunResult) -> str:
 
 def _typical(result: RunResult, metric: str) -> float:
     """The median, or the mean where there are too few for one; ns."""
-    summary = result.model.metrics[metric]
-    return summary.percentiles_ns["p50"] or summary.mean_ns or 0.0
+    return typical_ns(result.model.metrics[metric])
 
 
 def _waiting(result: RunResult) -> tuple[float, float]:
@@ -343,14 +342,6 @@ def closed_loop(result: RunResult) -> bool:
     return result.config.model.load.closed
 
 
-def _starves(result: RunResult) -> bool:
-    """Told as a problem."""
-    return result.model.starved_fraction > STARVED_LIMIT
-
-
-def _too_late(result: RunResult) -> bool:
-    """Told as a problem."""
-    late = result.model.metrics["lateness"]
-    model = result.config.model
-    limit = lateness_limit_ns(result.model.metrics, closed_loop(result), model.max_lateness, model.objectives)
-    return (late.percentiles_ns["p99"] or late.max_ns or 0) > limit
+def _has(result: RunResult, kind: str) -> bool:
+    """Whether the verdict has a problem of this kind."""
+    return any(problem.kind == kind for problem in result.model.problems)

@@ -63,8 +63,13 @@ class Overlap(Model):
 
 
 class Problem(Model):
-    """Why a measurement cannot be trusted, or what its reader should know: evidence and remedy, one sentence each."""
+    """Why a measurement cannot be trusted.
 
+    kind: a word for programs, such as "late" (measure/validity.py).
+    evidence, remedy: one sentence each.
+    """
+
+    kind: str
     evidence: str
     remedy: str
 

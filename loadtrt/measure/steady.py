@@ -92,11 +92,11 @@ def steadiness_of(
     places: lanes × buffers. seconds: where records are the first only, the run's intervals: they tell drift, pace."""
     stall = stall_of(records, start_ns, places)
     records = records.counted
+    overloaded = False if closed else is_overloaded(records.due, records.completed, places)
     if len(records) < LEAST_REQUESTS:
         return Steadiness(stall=stall)
     records = type(records)(records.rows[np.argsort(records.due, kind="stable")])
     latency = np.maximum(records.completed - records.due, 1).astype(np.float64)
-    overloaded = False if closed else _overloaded(records.due, records.completed, places)
     slow = None if overloaded else _slow_part(records, start_ns, closed, places, seconds if steady else ())
     if not steady:
         return Steadiness(overloaded=overloaded, slow=slow, stall=stall)
@@ -159,8 +159,12 @@ def _drift(logarithms: Series, independent: bool) -> float | None:
     return math.exp(change) if told else None
 
 
-def _overloaded(due: npt.NDArray[np.int64], completed: npt.NDArray[np.int64], places: int) -> bool | None:
-    if due[0] == due[-1]:
+def is_overloaded(due: npt.NDArray[np.int64], completed: npt.NDArray[np.int64], places: int) -> bool | None:
+    """Whether the backlog of an open loop grows (Overload, above); None where the requests are too few, or due at once.
+
+    due, completed: instants of requests that have a latency, int64 ns [n], in any order. places: lanes × buffers."""
+    due = np.sort(due, kind="stable")
+    if len(due) < LEAST_REQUESTS or due[0] == due[-1]:
         return None
     edges = np.linspace(due[0], due[-1], BLOCKS + 1)
     backlog = _until(due, edges) - _until(np.sort(completed), edges)

@@ -93,6 +93,17 @@ class Tally:
         found: npt.NDArray[np.int64] = self.outcomes[:, OK]
         return found
 
+    @property
+    def measured_ns(self) -> int:
+        """From the start to the last completion."""
+        return max(int(self.last_completed_ns.max()) - self.start_ns, 0)
+
+    @property
+    def starved_fraction(self) -> float:
+        """Part of the lanes' measured time in which they were starved."""
+        measured_ns = self.measured_ns
+        return self.starved_ns / (len(self.outcomes) * measured_ns) if measured_ns else 0.0
+
     def absorb(self, rows: npt.NDArray[np.int64]) -> None:
         """Count rows, int64 [n, len(COLUMNS)], of which BLOCK at once are the cheapest."""
         records = Records(np.asfortranarray(rows))  # columns in one piece: each is read several times

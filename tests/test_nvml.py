@@ -1,4 +1,4 @@
-"""NVML as loadtrt reads it, against a fake pynvml: units, what is not told, finding a GPU, when clocks have settled."""
+"""NVML as loadtrt reads it, against a fake pynvml: units, missing numbers, finding a GPU, when clocks have settled."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from loadtrt.live import telemetry
-from loadtrt.live.telemetry import THROTTLE_REASONS, GpuReading, clocks_settled, find_driver, open_gpu
+from loadtrt.live import nvml as reader
+from loadtrt.live.nvml import THROTTLE_REASONS, clocks_settled, find_driver, open_gpu
+from loadtrt.measure.telemetry import GpuReading
 
 NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, LIBRARY_NOT_FOUND = 3, 4, 6, 12
 BUS_IDS = ("00000000:0f:00.0", "00000000:b3:00.0")
@@ -117,11 +118,11 @@ def test_the_fake_has_only_real_names() -> None:
 def test_numbers_of_nvml() -> None:
     """Field identifiers and value types that the reader writes as numbers are those of the nvidia-ml-py installed."""
     real = importlib.import_module("pynvml")
-    assert telemetry._PCIE_RX_BYTES == real.NVML_FI_DEV_PCIE_COUNT_RX_BYTES
-    assert telemetry._PCIE_TX_BYTES == real.NVML_FI_DEV_PCIE_COUNT_TX_BYTES
+    assert reader._PCIE_RX_BYTES == real.NVML_FI_DEV_PCIE_COUNT_RX_BYTES
+    assert reader._PCIE_TX_BYTES == real.NVML_FI_DEV_PCIE_COUNT_TX_BYTES
     kinds = ("UNSIGNED_INT", "UNSIGNED_LONG", "UNSIGNED_LONG_LONG")
-    assert list(telemetry._FIELD_VALUES) == [getattr(real, f"NVML_VALUE_TYPE_{kind}") for kind in kinds]
-    assert set(telemetry._FIELD_VALUES.values()) <= {name for name, _ in real.c_nvmlValue_t._fields_}
+    assert list(reader._FIELD_VALUES) == [getattr(real, f"NVML_VALUE_TYPE_{kind}") for kind in kinds]
+    assert set(reader._FIELD_VALUES.values()) <= {name for name, _ in real.c_nvmlValue_t._fields_}
 
 
 @pytest.fixture
@@ -170,20 +171,20 @@ def test_limits(nvml: FakeNvml) -> None:
 
 
 def test_a_lost_gpu_tells_nothing(nvml: FakeNvml) -> None:
-    """A reading is told when anything in it is; the highest clock is remembered and says nothing of now."""
+    """A reading with any number is an answer; the highest clock is remembered and is none."""
     gpu, _ = open_gpu(0)
     assert gpu is not None
-    assert gpu.read().told
+    assert gpu.read().answered
     nvml.fails = dict.fromkeys([*nvml.answers, "nvmlDeviceGetClockInfo"], 15)
     lost = gpu.read()
-    assert not lost.told
+    assert not lost.answered
     assert lost.max_sm_clock_hertz == 1_980_000_000
     del nvml.fails["nvmlDeviceGetPowerUsage"]
-    assert gpu.read().told
+    assert gpu.read().answered
 
 
 def test_throttle_reasons_are_named(nvml: FakeNvml) -> None:
-    """Each bit of NVML's mask is one name; a bit nobody knows yet keeps its value; an idle GPU is not slowed down."""
+    """Each bit of NVML's mask is one name; an unknown bit keeps its value; an idle GPU is not slowed down."""
     assert read().throttle_reasons == ("sw_power_cap", "hw_thermal_slowdown")
     nvml.answers["nvmlDeviceGetCurrentClocksEventReasons"] = 0x1 | 0x800
     assert read().throttle_reasons == ("gpu_idle", "reason_0x800")
@@ -201,10 +202,10 @@ def test_what_is_not_told_is_none(nvml: FakeNvml, status: int) -> None:
     gpu, _ = open_gpu(0)
     assert gpu is not None
     now = gpu.read()
-    told = {name: getattr(now, name) for name in GpuReading.__slots__ if name != "at_ns"}
-    assert told == dict.fromkeys(told)
+    numbers = {name: getattr(now, name) for name in GpuReading.__slots__ if name != "at_ns"}
+    assert numbers == dict.fromkeys(numbers)
     assert now.slowdowns == ()
-    assert not now.told
+    assert not now.answered
     assert (gpu.name, gpu.uuid, gpu.driver, gpu.processes()) == (None, None, None, None)
     settings = gpu.settings()
     assert (settings.ecc, settings.mig, settings.persistence, settings.compute_mode) == (None, None, None, None)
@@ -287,7 +288,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_driver(nvml: FakeNvml) -> None:
-    """13000 is CUDA 13.0; what the driver does not tell is None."""
+    """13000 is CUDA 13.0; a number that the driver does not give is None."""
     driver, why = find_driver()
     assert driver is not None
     assert (driver.version, driver.cuda_version, driver.gpus, why) == ("580.159.03", "13.0", 2, "")

@@ -1,4 +1,4 @@
-"""Readings of a GPU, kept small, and what they say of any stretch of time second by second."""
+"""Readings of a GPU kept in little memory, and summed up second by second for any span of time."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.live.telemetry import SLOWDOWNS
-from loadtrt.measure.telemetry import GpuInterval
+from loadtrt.measure.telemetry import GpuInterval, slowdowns_of
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -17,11 +16,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from loadtrt.live.telemetry import GpuReading
+    from loadtrt.measure.telemetry import GpuReading
 
     Floats = npt.NDArray[np.float64]
 
-MOST_READINGS = 2**18  # 23 MiB; 14 hours at 5 Hz, before every other reading is let go
+MOST_READINGS = 2**18  # 23 MiB; 14 hours at 5 Hz, before every other reading is dropped
 COUNTERS = ("energy_joules", "pcie_rx_bytes", "pcie_tx_bytes")
 GAUGES = (
     "sm_clock_hertz",
@@ -31,14 +30,14 @@ GAUGES = (
     "utilization_ratio",
     "memory_utilization_ratio",
 )
-_UNTOLD = -1
+_UNKNOWN = -1
 
 
 class GpuLog:
     """Readings in order of time, 88 bytes each, at most `most` of them.
 
-    Readings and not finished seconds, because the run's seconds begin when measuring does, which is known later. A log
-    that is full lets every other reading go: counters lose nothing by it, and an hour's curve no shape.
+    The log keeps readings and not seconds, because the run's seconds start when measuring does, which is known later.
+    A full log drops every other reading: counters lose nothing by it, and the curve of hours keeps its shape.
     """
 
     def __init__(self, most: int = MOST_READINGS) -> None:
@@ -64,21 +63,21 @@ class GpuLog:
         reasons = reading.throttle_reasons
         if reasons is not None and reasons not in self._combinations:
             self._combinations.append(reasons)
-        self._reasons.append(_UNTOLD if reasons is None else self._combinations.index(reasons))
+        self._reasons.append(_UNKNOWN if reasons is None else self._combinations.index(reasons))
 
     @property
     def began_ns(self) -> int | None:
         """When the first reading was taken."""
         return self._at[0] if self._at else None
 
-    def untold(self) -> tuple[str, ...]:
-        """The fields of GpuReading that no reading had."""
+    def missing(self) -> tuple[str, ...]:
+        """The fields of GpuReading that are None in every reading."""
         columns = [name for name, column in self._columns.items() if np.isnan(column).all()]
         return (*columns, *(() if self._combinations else ("throttle_reasons",)))
 
     def intervals(self, start_ns: int, end_ns: int) -> tuple[GpuInterval, ...]:
-        """The seconds from start_ns, the last one up to end_ns (perf_counter_ns). Before the first reading and after
-        the last a counter is not known: it is never extrapolated."""
+        """The seconds from start_ns, the last one up to end_ns (perf_counter_ns). A counter is never extrapolated: it
+        is not known before the first reading and after the last."""
         if end_ns <= start_ns:
             return ()
         edges = np.append(np.arange(0, end_ns - start_ns, SECOND_NS, dtype=np.int64), end_ns - start_ns)
@@ -86,19 +85,19 @@ class GpuLog:
         columns = {name: np.array(column) for name, column in self._columns.items()}
         reasons = np.array(self._reasons, np.int64)
         counted = {name: _gains(at, columns[name], edges) for name in COUNTERS}
-        slow = np.array([not SLOWDOWNS.isdisjoint(names) for names in self._combinations], np.bool_)
+        slow = np.array([bool(slowdowns_of(names)) for names in self._combinations], np.bool_)
         places = np.searchsorted(at, edges)
-        found = []
+        intervals = []
         for number in range(len(edges) - 1):
             first, last = int(places[number]), int(places[number + 1])
             seen = {name: columns[name][first:last] for name in GAUGES}
             codes = reasons[first:last]
-            told = codes[codes != _UNTOLD]
+            known = codes[codes != _UNKNOWN]
             clocks = seen["sm_clock_hertz"]
-            slowed = clocks[(codes != _UNTOLD) & slow[codes]] if len(slow) else clocks[:0]
+            slowed = clocks[(codes != _UNKNOWN) & slow[codes]] if len(slow) else clocks[:0]
             memory = _of(np.max, seen["memory_used_bytes"])
             received, sent = counted["pcie_rx_bytes"][number], counted["pcie_tx_bytes"][number]
-            found.append(
+            intervals.append(
                 GpuInterval(
                     start_ns=int(edges[number]),
                     duration_ns=int(edges[number + 1] - edges[number]),
@@ -116,20 +115,20 @@ class GpuLog:
                     energy_joules=counted["energy_joules"][number],
                     pcie_rx_bytes=None if received is None else round(received),
                     pcie_tx_bytes=None if sent is None else round(sent),
-                    throttle_shares=self._shares(told) if len(told) else None,
-                    throttled_fraction=float(slow[told].mean()) if len(told) else None,
+                    throttle_shares=self._shares(known) if len(known) else None,
+                    throttled_fraction=float(slow[known].mean()) if len(known) else None,
                 )
             )
-        return tuple(found)
+        return tuple(intervals)
 
     def _shares(self, codes: npt.NDArray[np.int64]) -> dict[str, float]:
-        looks = Counter(name for code in codes for name in self._combinations[code])
-        return {name: count / len(codes) for name, count in looks.items()}
+        readings = Counter(name for code in codes for name in self._combinations[code])
+        return {name: count / len(codes) for name, count in readings.items()}
 
 
 def _gains(at: npt.NDArray[np.int64], counter: Floats, edges: npt.NDArray[np.int64]) -> list[float | None]:
-    """What a counter gained between neighbouring edges: c(t) linear between readings. One that ever goes backwards has
-    begun anew (the driver was reloaded) and tells nothing."""
+    """What a counter gained between neighbouring edges, linear between readings. None for a counter that ever goes
+    backwards: the driver was reloaded."""
     known = ~np.isnan(counter)
     if not known.any() or (np.diff(counter[known]) < 0).any():
         return [None] * (len(edges) - 1)
@@ -138,6 +137,6 @@ def _gains(at: npt.NDArray[np.int64], counter: Floats, edges: npt.NDArray[np.int
 
 
 def _of(law: Callable[[Floats], np.float64], values: Floats) -> float | None:
-    """Of those that are known."""
+    """`law` of the known values."""
     known = values[~np.isnan(values)]
     return float(law(known)) if len(known) else None

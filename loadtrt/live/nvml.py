@@ -1,21 +1,23 @@
-"""What NVML (nvidia-ml-py) says of a GPU: clocks, power, heat, memory, and why it runs slower than it could.
+"""A GPU read through NVML (nvidia-ml-py): clocks, power, temperature, memory, and what holds the clocks.
 
-A thin reader: it samples when asked and keeps nothing. What a GPU, driver or permission does not tell is None, never 0.
-Units are Prometheus base units (hertz, watts, joules, celsius, bytes, ratios), so that exporting never scales.
+A thin reader that keeps nothing. A number that the GPU, the driver or the user's permissions do not give is None, never
+0. Units are Prometheus' base units (hertz, watts, joules, celsius, bytes, ratios): exporting scales nothing.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
+
+from loadtrt.measure.telemetry import GpuReading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MEGAHERTZ = 1_000_000
 
-# Bits of nvmlDeviceGetCurrentClocksEventReasons (nvml.h); bits that came later are named by their value.
+# Bits of nvmlDeviceGetCurrentClocksEventReasons (nvml.h); later bits are named by their value.
 THROTTLE_REASONS = {
     0x1: "gpu_idle",
     0x2: "applications_clocks_setting",
@@ -27,15 +29,10 @@ THROTTLE_REASONS = {
     0x80: "hw_power_brake_slowdown",
     0x100: "display_clock_setting",
 }
-# The reasons that take speed from a loaded GPU; the others are its normal life or somebody's choice.
-SLOWDOWNS = frozenset(
-    {"sw_power_cap", "hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown"}
-)
 COMPUTE_MODES = {0: "default", 1: "exclusive_thread", 2: "prohibited", 3: "exclusive_process"}
 
 _PCIE_RX_BYTES, _PCIE_TX_BYTES = 198, 197  # NVML_FI_DEV_PCIE_COUNT_*; older packages lack the names
 _FIELD_VALUES = {1: "uiVal", 2: "ulVal", 3: "ullVal"}  # members of nvmlValue_t by nvmlValueType_t: unsigned ones
-_REMEMBERED = ("at_ns", "max_sm_clock_hertz")
 
 SETTLED_READINGS = 4
 SETTLED_SPREAD = 0.01
@@ -54,48 +51,8 @@ _WHY = {
 
 
 @dataclass(frozen=True, slots=True)
-class GpuReading:
-    """One look at a GPU. None: not supported, not permitted or not answered.
-
-    at_ns: perf_counter_ns when the look began. energy_joules: since the driver was loaded; only differences count.
-    memory_used_bytes: with what the driver reserves. utilization_ratio: share of NVML's sample period (1/6 to 1 s) in
-    which any kernel ran, memory_utilization_ratio: in which device memory was read or written, 0 to 1: time, not
-    bandwidth. throttle_reasons: names of THROTTLE_REASONS, empty when nothing holds the clocks. performance_state: 0
-    (P0, fastest) to 15. pcie_rx_bytes, pcie_tx_bytes: counters of what the GPU received (inputs) and sent (outputs),
-    which wrap: by nvml.h's own words, and at 2³² where numbers were seen; only differences count.
-    """
-
-    at_ns: int
-    sm_clock_hertz: int | None = None
-    memory_clock_hertz: int | None = None
-    max_sm_clock_hertz: int | None = None
-    power_watts: float | None = None
-    power_limit_watts: float | None = None
-    energy_joules: float | None = None
-    temperature_celsius: int | None = None
-    memory_used_bytes: int | None = None
-    memory_total_bytes: int | None = None
-    utilization_ratio: float | None = None
-    throttle_reasons: tuple[str, ...] | None = None
-    performance_state: int | None = None
-    memory_utilization_ratio: float | None = None
-    pcie_rx_bytes: int | None = None
-    pcie_tx_bytes: int | None = None
-
-    @property
-    def told(self) -> bool:
-        """Whether the GPU answered anything at all. max_sm_clock_hertz is remembered: it is no sign of life."""
-        return any(getattr(self, name) is not None for name in self.__slots__ if name not in _REMEMBERED)
-
-    @property
-    def slowdowns(self) -> tuple[str, ...]:
-        """The throttle reasons that take speed from a loaded GPU; empty where nothing is known."""
-        return tuple(reason for reason in self.throttle_reasons or () if reason in SLOWDOWNS)
-
-
-@dataclass(frozen=True, slots=True)
 class GpuSettings:
-    """How a GPU is set up. compute_mode: a value of COMPUTE_MODES. None: not told."""
+    """How a GPU is set up. compute_mode is a value of COMPUTE_MODES; None: not known."""
 
     persistence: bool | None
     ecc: bool | None
@@ -105,8 +62,11 @@ class GpuSettings:
 
 @dataclass(frozen=True, slots=True)
 class GpuLimits:
-    """What a GPU will not pass. slowdown_celsius: where it protects itself by slowing down; most_power_watts: the
-    highest power limit that can be set. None: not told (data-centre GPUs tell margins instead of temperatures)."""
+    """A GPU's limits; None: not known (data-centre GPUs give margins instead of temperatures).
+
+    slowdown_celsius: the temperature at which the GPU slows down to protect itself.
+    most_power_watts: the highest power limit that can be set.
+    """
 
     slowdown_celsius: int | None
     most_power_watts: float | None
@@ -114,7 +74,7 @@ class GpuLimits:
 
 @dataclass(frozen=True, slots=True)
 class GpuProcess:
-    """A process computing on a GPU, by its id on the host (a container may not know that id). memory None: not told."""
+    """A process computing on a GPU. pid is the host's, which a container may not know; memory_bytes None: not known."""
 
     pid: int
     memory_bytes: int | None
@@ -122,7 +82,12 @@ class GpuProcess:
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """The NVIDIA driver: its version ("580.159.03"), the CUDA it speaks ("13.0"), how many GPUs it shows here."""
+    """The NVIDIA driver.
+
+    version: such as "580.159.03".
+    cuda_version: the newest CUDA that the driver supports, such as "13.0".
+    gpus: how many GPUs are visible here.
+    """
 
     version: str | None
     cuda_version: str | None
@@ -130,7 +95,7 @@ class Driver:
 
 
 class Gpu:
-    """One GPU as NVML knows it. Made by `open_gpu`; where a Gpu exists, NVML works. Close it, or use it in a `with`."""
+    """One GPU in NVML, made by `open_gpu`. Close it, or use it in a `with`."""
 
     def __init__(self, nvml: Any, handle: Any) -> None:
         self._nvml = nvml
@@ -142,7 +107,7 @@ class Gpu:
         self._max_sm_clock = _scaled(self._ask("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM), MEGAHERTZ)
 
     def read(self) -> GpuReading:
-        """A reading of this instant. Never raises: what does not answer, even on a lost GPU, is None."""
+        """A reading now. Never raises: a number without an answer, even on a lost GPU, is None."""
         at_ns = time.perf_counter_ns()
         memory = self._ask("nvmlDeviceGetMemoryInfo")
         use = self._ask("nvmlDeviceGetUtilizationRates")
@@ -168,19 +133,19 @@ class Gpu:
         )
 
     def pcie_bytes(self) -> tuple[int | None, int | None]:
-        """(received, sent) as GpuReading has them. Alone, because counters that wrap must be read more often than all
-        the rest; from counters, because nvmlDeviceGetPcieThroughput measures for 20 ms. Never raises."""
-        found = self._ask("nvmlDeviceGetFieldValues", [_PCIE_RX_BYTES, _PCIE_TX_BYTES])
-        return (None, None) if found is None else (_field(found[0]), _field(found[1]))
+        """(received, sent) as in GpuReading. A method of its own, because counters that wrap are read more often than
+        the rest; nvmlDeviceGetPcieThroughput would measure for 20 ms. Never raises."""
+        counters = self._ask("nvmlDeviceGetFieldValues", [_PCIE_RX_BYTES, _PCIE_TX_BYTES])
+        return (None, None) if counters is None else (_field(counters[0]), _field(counters[1]))
 
     def limits(self) -> GpuLimits:
-        """What this GPU will not pass. Never raises."""
+        """This GPU's limits. Never raises."""
         slowdown = self._ask("nvmlDeviceGetTemperatureThreshold", self._nvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN)
         powers = self._ask("nvmlDeviceGetPowerManagementLimitConstraints")  # (least, most)
         return GpuLimits(slowdown_celsius=_known(slowdown), most_power_watts=_thousandth(powers and powers[1]))
 
     def settings(self) -> GpuSettings:
-        """How this GPU is set up now. Never raises."""
+        """This GPU's settings now. Never raises."""
         ecc, mig = self._ask("nvmlDeviceGetEccMode"), self._ask("nvmlDeviceGetMigMode")
         persistence, mode = self._ask("nvmlDeviceGetPersistenceMode"), self._ask("nvmlDeviceGetComputeMode")
         return GpuSettings(
@@ -191,12 +156,12 @@ class Gpu:
         )
 
     def processes(self) -> tuple[GpuProcess, ...] | None:
-        """Who computes on this GPU, this process too if it does. None where the driver does not tell."""
-        found = self._ask("nvmlDeviceGetComputeRunningProcesses")
-        return None if found is None else tuple(GpuProcess(int(p.pid), _known(p.usedGpuMemory)) for p in found)
+        """The processes that compute on this GPU, this one included. None where the driver does not say."""
+        processes = self._ask("nvmlDeviceGetComputeRunningProcesses")
+        return None if processes is None else tuple(GpuProcess(int(p.pid), _known(p.usedGpuMemory)) for p in processes)
 
     def close(self) -> None:
-        """Let NVML go. Safe to call twice."""
+        """Shut NVML down. Safe to call twice."""
         if self._open:
             self._open = False
             _answer(self._nvml, "nvmlShutdown")
@@ -212,7 +177,7 @@ class Gpu:
 
     def _temperature(self) -> int | None:
         core = self._nvml.NVML_TEMPERATURE_GPU
-        value = self._ask("nvmlDeviceGetTemperature", core)  # deprecated: drivers to come keep only its successor
+        value = self._ask("nvmlDeviceGetTemperature", core)  # deprecated: later drivers may keep only its successor
         value = self._ask("nvmlDeviceGetTemperatureV", core) if value is None else value
         return None if value is None else int(value)
 
@@ -227,10 +192,10 @@ class Gpu:
 
 
 def open_gpu(which: str | int) -> tuple[Gpu | None, str]:
-    """(gpu, "") of a PCI bus id or of an NVML index; (None, why) where NVML or that GPU cannot be used. Never raises.
+    """(gpu, "") for a PCI bus id or an NVML index; (None, reason) where NVML or that GPU cannot be used. Never raises.
 
-    CUDA's index is not NVML's: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER renumber the one and not the other. Come from
-    CUDA by `loadtrt.cuda.runtime.device_properties(index).pci_bus_id`.
+    CUDA's index is not NVML's: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER renumber CUDA's only. The bus id of a CUDA
+    device is `loadtrt.cuda.runtime.device_properties(index).pci_bus_id`.
     """
     nvml, why = _start()
     if nvml is None:
@@ -247,7 +212,7 @@ def open_gpu(which: str | int) -> tuple[Gpu | None, str]:
 
 
 def find_driver() -> tuple[Driver | None, str]:
-    """(driver, "") or (None, why there is none to talk to). Never raises."""
+    """(driver, ""), or (None, reason) where NVML cannot be used. Never raises."""
     nvml, why = _start()
     if nvml is None:
         return None, why
@@ -262,11 +227,11 @@ def find_driver() -> tuple[Driver | None, str]:
 
 
 def clocks_settled(readings: Sequence[GpuReading]) -> bool:
-    """Whether warm-up has brought the SM clock to where it stays.
+    """Whether the SM clock has settled during warm-up.
 
     Law: of the last n = SETTLED_READINGS known clocks f, (max f − min f) ≤ SETTLED_SPREAD · max f, and the last is not
-    above the first (a clock still creeping up is not settled, however slowly). Readings without a clock are left out;
-    with fewer than n known clocks the answer is False, so whoever waits for True needs a time limit as well.
+    above the first: a clock that still rises has not settled. Readings without a clock are left out; with fewer than n
+    known clocks the answer is False, so that waiting for True needs a time limit.
     """
     clocks = [reading.sm_clock_hertz for reading in readings if reading.sm_clock_hertz is not None][-SETTLED_READINGS:]
     if len(clocks) < SETTLED_READINGS:
@@ -274,8 +239,31 @@ def clocks_settled(readings: Sequence[GpuReading]) -> bool:
     return max(clocks) - min(clocks) <= SETTLED_SPREAD * max(clocks) and clocks[-1] <= clocks[0]
 
 
+class Clocks:
+    """A GPU's clocks around a run: right before it, during warm-up, right after it. The run starts now."""
+
+    def __init__(self, gpu: Gpu | None) -> None:
+        """gpu: None where there is none, or NVML does not work."""
+        self._gpu = gpu
+        self._readings = [] if gpu is None else [gpu.read()]
+
+    def settled(self) -> bool | None:
+        """Whether the SM clock has settled; None where it is not known."""
+        if self._gpu is None:
+            return None
+        self._readings.append(self._gpu.read())
+        return None if self._readings[-1].sm_clock_hertz is None else clocks_settled(self._readings[1:])
+
+    def environment(self) -> dict[str, Any]:
+        """After the run: the GPU before and after it, for the run's environment."""
+        if self._gpu is None:
+            return {}
+        names = {"name": self._gpu.name, "uuid": self._gpu.uuid, "driver": self._gpu.driver}
+        return {"gpu": {**names, "before": asdict(self._readings[-1]), "after": asdict(self._gpu.read())}}
+
+
 def _start() -> tuple[Any | None, str]:
-    """NVML, initialized (it counts: each start wants one nvmlShutdown), or why not."""
+    """NVML, initialized (each call needs one nvmlShutdown), or the reason why not."""
     try:
         import pynvml
     except ImportError:
@@ -292,7 +280,7 @@ def _why(error: Exception) -> str:
 
 
 def _answer(nvml: Any, function: str, *args: Any) -> Any:
-    """What an NVML function says, or None: not supported, not permitted, not in this driver or in this nvidia-ml-py."""
+    """The answer of an NVML function; None: not supported, not permitted, not in this driver or this nvidia-ml-py."""
     try:
         value = getattr(nvml, function)(*args)
     except (nvml.NVMLError, AttributeError):
@@ -301,7 +289,7 @@ def _answer(nvml: Any, function: str, *args: Any) -> Any:
 
 
 def _field(value: Any) -> int | None:
-    """One answer of nvmlDeviceGetFieldValues: each has a status and a type of its own."""
+    """One value of nvmlDeviceGetFieldValues: each has its own status and type."""
     member = _FIELD_VALUES.get(value.valueType) if value.nvmlReturn == 0 else None
     return None if member is None else int(getattr(value.value, member))
 
