@@ -112,8 +112,8 @@ def _exposed(result: RunResult) -> Finding | None:
 
 def _host(result: RunResult) -> Finding | None:
     latency, late = _mean(result, "latency"), _mean(result, "lateness")
-    idle = result.starved_fraction
-    blocks = result.engine.mode.get("wait") == "block"
+    idle = result.model.starved_fraction
+    blocks = result.model.engine.mode.get("wait") == "block"
     if _has(result, "starved") or _has(result, "late"):
         return None
     if idle >= STARVED:
@@ -243,7 +243,7 @@ def _unfair(result: RunResult) -> Finding | None:
 
 def _short(result: RunResult) -> Finding | None:
     enqueue, compute = _typical(result, "enqueue") / _per_launch(result), _typical(result, "compute")
-    if result.engine.kind != "tensorrt" or enqueue / compute < SHORT or _has(result, "starved"):
+    if result.model.engine.kind != "tensorrt" or enqueue / compute < SHORT or _has(result, "starved"):
         return None
     several = result.config.model.mix or result.config.model.batcher
     what = "a typical one" if several else f"batch {result.model.engine.batch}"
