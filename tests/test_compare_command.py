@@ -120,7 +120,7 @@ def test_settings_that_differ_are_named(measured: dict[str, dict[str, Any]], sav
 @pytest.mark.parametrize(
     ("change", "note"),
     [
-        ({"valid": False, "problems": [{"evidence": "it was late", "remedy": "wait"}]}, "B: INVALID: it was late"),
+        ({"valid": False, "problems": [{"kind": "late", "evidence": "it was late", "remedy": "wait"}]}, "B: INVALID: it was late"),
         ({"outcome": "interrupted"}, "B: interrupted: what was measured until then is shown"),
         (
             {"throughput": {"requests_per_s": 50.0, "inferences_per_s": 50.0, "offered_per_s": 50.0}},

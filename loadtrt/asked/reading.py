@@ -40,6 +40,13 @@ def keys_of(*groups: str) -> frozenset[str]:
     return frozenset(key for key, field in FIELDS.items() if (item := shown_as(field)) and item.group in groups)
 
 
+def keys_for(command: str) -> frozenset[str]:
+    """The keys of the options that a command takes."""
+    return frozenset(
+        key for key, field in FIELDS.items() if (item := shown_as(field)) and command in {"run", *item.commands}
+    )
+
+
 def config_schema() -> dict[str, Any]:
     """JSON schema of a configuration file, for editors: the options of a run of one model, or of the run with those of
     each model under `models`."""

@@ -7,6 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.load import Offline
+from loadtrt.asked.reading import FIELDS, keys_for, keys_of
 from loadtrt.report.charts.latency import Bound
 from loadtrt.report.document import Code, Data, Name, Table, section, words
 from loadtrt.report.formatting import UNKNOWN, memory_text, percent_text
@@ -25,15 +26,8 @@ if TYPE_CHECKING:
 MOST_JSON = 48 * 1024  # characters of a result within the page
 # Left out in this order until the rest fits, which leaves what a run without them has.
 _BULK: dict[str, Any] = {"sample": None, "profile": None, "intervals": [], "histograms": {}, "telemetry": None}
-# Options of outputs and of watching, which do not change what is measured.
-_OUTPUTS = ("json", "junit", "quiet", "live", "telemetry", "metrics", "export")
-_COMPARED = (
-    *("contexts", "buffers", "scenario", "arrivals", "rate", "stages", "bursts", "burstiness", "trace"),
-    *("mix", "batcher", "max_queue"),
-)
-# Of a run's configuration, what is set and no option of a search.
-_OF_RUNS = {"time_scale", "trace_loop", "abort_on_fail", "abort_delay", "profile", "live"}
-_OF_RUNS |= {"metrics", "metrics_linger", "metrics_native"}
+# What a comparison of runs lists of their options: the engine's mode has the others that change what is measured.
+_COMPARED = keys_of("Load") | {"contexts", "buffers", "mix", "batcher"}
 
 
 def title(engine: EngineInfo, before: str = "") -> tuple[Cell, ...]:
@@ -98,7 +92,7 @@ def sweep_options(result: SweepResult) -> dict[str, Any]:
 
 def search_options(result: CapacityResult) -> dict[str, Any]:
     """What was searched for, by option name."""
-    run = {name: value for name, value in result.config.options().items() if name not in _OF_RUNS}
+    run = {key: value for key, value in result.config.options().items() if key in keys_for("capacity")}
     longest = f" to {exact_duration(result.longest_trial_ns)}" if result.longest_trial_ns else ""
     trials = {"trial": f"{exact_duration(result.trial_ns)}{longest}", "max_trials": result.max_trials}
     axes = {"contexts": result.contexts, "batch": result.batches}
@@ -112,7 +106,7 @@ def settings_of(result: RunResult) -> dict[str, str]:
     asked = {
         name: setting_text(value)
         for name, value in result.config.options().items()
-        if name.partition("_")[0] not in _OUTPUTS
+        if name not in keys_of("Results", "Watching")
     }
     facts = {
         "engine": engine.name.rpartition("/")[2] if "=" not in engine.name else engine.name,
@@ -126,16 +120,15 @@ def settings_of(result: RunResult) -> dict[str, str]:
 
 def compared_settings(result: RunResult) -> dict[str, str]:
     """What a comparison of runs lists where it differs, "–" for what is not set."""
-    engine, config = result.model.engine, result.config.options()
-    keys = [*_COMPARED, *(("time_scale",) if config.get("trace") else ())]
-    given = {key: config[key] for key in keys if config.get(key) is not None}
+    engine = result.model.engine
+    given = {key: value for key, value in result.config.options().items() if key in _COMPARED and value is not None}
     return {
         "device": engine.device,
         "runtime": f"{engine.flavour} {engine.version}",
         "engine sha256": engine.sha256[:12] or UNKNOWN,
         "batch": str(engine.batch),
         **{f"shape of {tensor.name}": "×".join(map(str, tensor.shape)) or "scalar" for tensor in engine.tensors},
-        **dict.fromkeys(_COMPARED, UNKNOWN),
+        **{key: UNKNOWN for key in FIELDS if key in _COMPARED},
         **{key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in given.items()},
         **engine.mode,
     }
