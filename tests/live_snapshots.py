@@ -9,8 +9,8 @@ import numpy as np
 
 from loadtrt.live.run_facts import RunFacts
 from loadtrt.live.telemetry import GpuReading
-from loadtrt.measure.board import OUTCOMES, RATIOS, WINDOW_RANKS, Snapshot
-from loadtrt.measure.histogram import BUCKETS, bucket_of
+from loadtrt.records.board import OUTCOMES, RATIOS, WINDOW_RANKS, Snapshot
+from loadtrt.records.histogram import BUCKETS, bucket_of
 from loadtrt.records.records import METRICS
 from loadtrt.units import SECOND_NS
 

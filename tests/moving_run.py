@@ -10,7 +10,7 @@ from loadtrt.live.follower import Follower
 from loadtrt.live.metrics import View
 from loadtrt.live.run_facts import RunFacts
 from loadtrt.live.telemetry import GpuReading
-from loadtrt.measure.board import Board
+from loadtrt.records.board import Board
 from loadtrt.records.records import FAILED, OK, UNSERVED
 from loadtrt.units import SECOND_NS
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from loadtrt.live.gpu_log import GpuLog
 from loadtrt.live.telemetry import SLOWDOWNS, THROTTLE_REASONS, GpuReading
-from loadtrt.measure.telemetry import weighted_mean
+from loadtrt.results.gpu_telemetry import weighted_mean
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
-    from loadtrt.measure.telemetry import GpuInterval
+    from loadtrt.results.gpu_telemetry import GpuInterval
 
 START = 5_000 * SECOND_NS
 MHZ = 1_000_000

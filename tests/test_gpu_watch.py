@@ -16,7 +16,7 @@ from loadtrt.cli.voice import Voice
 from loadtrt.cli.watching import Watchers
 from loadtrt.errors import EngineError
 from loadtrt.live.telemetry import GpuReading
-from loadtrt.measure.telemetry import GpuFacts, SamplingCost, telemetry_of
+from loadtrt.results.gpu_telemetry import GpuFacts, SamplingCost, telemetry_of
 from loadtrt.units import SECOND_NS
 
 READING = GpuReading(at_ns=0, sm_clock_hertz=1980_000_000, power_watts=500.0)

@@ -16,10 +16,10 @@ from prometheus import promtool
 
 from grafana.build import dashboards
 from grafana.panels import SUFFIXES, query
+from loadtrt.findings.validity import LATENESS_FLOOR_NS, LATENESS_SHARE
 from loadtrt.live.alerts import SILENCE_NS
 from loadtrt.live.telemetry import SLOWDOWNS
-from loadtrt.measure.families import FAMILIES, RUN_LABELS
-from loadtrt.measure.validity import LATENESS_FLOOR_NS, LATENESS_SHARE
+from loadtrt.prometheus.families import FAMILIES, RUN_LABELS
 
 FOLDER = Path(__file__).parent.parent / "grafana"
 RULES = FOLDER / "prometheus" / "rules" / "loadtrt.yml"

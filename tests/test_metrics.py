@@ -22,10 +22,10 @@ from loadtrt.live.exposition import to_text
 from loadtrt.live.metrics import WINDOW_LIFE_NS, families
 from loadtrt.live.native import SCHEMA, native_histogram
 from loadtrt.live.telemetry import GpuReading
-from loadtrt.measure import families as table
-from loadtrt.measure.board import OUTCOMES, PHASES, RATIOS, WINDOW_RANKS
-from loadtrt.measure.families import BOUNDS_NS, FAMILIES, label_name
-from loadtrt.measure.histogram import Histogram
+from loadtrt.prometheus import families as table
+from loadtrt.prometheus.families import BOUNDS_NS, FAMILIES, label_name
+from loadtrt.records.board import OUTCOMES, PHASES, RATIOS, WINDOW_RANKS
+from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import FAILED, METRICS, OK, UNSERVED
 from loadtrt.units import SECOND_NS
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from loadtrt.asked.objective import parse_objective
-from loadtrt.measure.result import MetricSummary, Problem
-from loadtrt.measure.summary import PERCENTILES
-from loadtrt.measure.validity import lateness_limit_ns, problems_of
+from loadtrt.findings.validity import lateness_limit_ns, problems_of
+from loadtrt.results.run_result import MetricSummary, Problem
+from loadtrt.stats.summary import PERCENTILES
 
 
 def _metrics(median_ns: float) -> dict[str, MetricSummary]:

@@ -21,9 +21,9 @@ from loadtrt.live.metrics import View as Exposed
 from loadtrt.live.metrics import families
 from loadtrt.live.scrape import snapshot_of, spread
 from loadtrt.live.view import HISTORY_S, View, Viewer
-from loadtrt.measure.board import OUTCOMES, WINDOW_RANKS, Board, Snapshot
-from loadtrt.measure.families import BOUNDS_NS, cumulated
-from loadtrt.measure.histogram import BUCKETS, bucket_of
+from loadtrt.prometheus.families import BOUNDS_NS, cumulated
+from loadtrt.records.board import OUTCOMES, WINDOW_RANKS, Board, Snapshot
+from loadtrt.records.histogram import BUCKETS, bucket_of
 from loadtrt.units import SECOND_NS
 
 

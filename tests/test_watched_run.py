@@ -19,8 +19,8 @@ from prometheus import PATIENCE_S, free_port, running_prometheus
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.live.observer import Observer, Wishes
 from loadtrt.live.run_facts import RunFacts
-from loadtrt.measure.board import KEEP, RING
-from loadtrt.measure.result import RunResult
+from loadtrt.records.board import KEEP, RING
+from loadtrt.results.run_result import RunResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

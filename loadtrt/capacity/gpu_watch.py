@@ -9,7 +9,7 @@ from loadtrt.errors import LoadtrtError
 from loadtrt.live.clocks import Clocks
 from loadtrt.live.observer import Observer, Wishes
 from loadtrt.live.telemetry import open_gpu
-from loadtrt.measure.telemetry import GpuTelemetry
+from loadtrt.results.gpu_telemetry import GpuTelemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

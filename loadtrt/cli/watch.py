@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from loadtrt.live.run_facts import RunFacts
     from loadtrt.live.telemetry import GpuReading
     from loadtrt.live.terminal import Terminal
-    from loadtrt.measure.board import Snapshot
+    from loadtrt.records.board import Snapshot
 
     # What a page said, and its host's Unix clock when it was made, ns; None where it said nothing yet.
     Found: TypeAlias = tuple[Snapshot, RunFacts, GpuReading | None, int] | None

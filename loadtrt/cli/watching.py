@@ -11,7 +11,7 @@ from loadtrt.errors import LoadtrtError
 from loadtrt.lanes.session import items_of
 from loadtrt.live.observer import Observer, Wishes
 from loadtrt.live.run_facts import RunFacts
-from loadtrt.measure.families import information, model_name
+from loadtrt.prometheus.families import information, model_name
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from loadtrt.cli.voice import Voice
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import Session
-    from loadtrt.measure.board import Board
-    from loadtrt.measure.result import RunResult
-    from loadtrt.measure.telemetry import GpuTelemetry
+    from loadtrt.records.board import Board
+    from loadtrt.results.gpu_telemetry import GpuTelemetry
+    from loadtrt.results.run_result import RunResult
 
 _DEVICES = Path("/dev")
 
@@ -90,7 +90,7 @@ class Watchers:
             self._voice.take_back()
         from pydantic import ValidationError
 
-        from loadtrt.measure.telemetry import GpuTelemetry
+        from loadtrt.results.gpu_telemetry import GpuTelemetry
 
         try:
             return None if found is None else GpuTelemetry.model_validate(found)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.measure.board import OUTCOMES
-from loadtrt.measure.histogram import Histogram, bounds_of
-from loadtrt.measure.sampling import least_samples
-from loadtrt.measure.validity import LATENESS_FLOOR_NS, LATENESS_SHARE
+from loadtrt.findings.validity import LATENESS_FLOOR_NS, LATENESS_SHARE
+from loadtrt.records.board import OUTCOMES
+from loadtrt.records.histogram import Histogram, bounds_of
 from loadtrt.records.records import METRICS
+from loadtrt.stats.margin import least_samples
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from loadtrt.live.run_facts import RunFacts
     from loadtrt.live.telemetry import GpuReading
-    from loadtrt.measure.board import Snapshot
+    from loadtrt.records.board import Snapshot
 
 SILENCE_NS = 3 * SECOND_NS  # the board is written ten times a second, and an engine may hold its process up
 _GROWTH_NS = 5 * SECOND_NS

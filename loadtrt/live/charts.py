@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from loadtrt.live.drawing import bar, binned, columns, span_of
-from loadtrt.measure.board import WINDOW_RANKS
+from loadtrt.records.board import WINDOW_RANKS
 from loadtrt.units import format_count, format_duration
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.measure.histogram import bounds_of
+from loadtrt.records.histogram import bounds_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

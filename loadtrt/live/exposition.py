@@ -11,7 +11,7 @@ from itertools import groupby
 from math import inf
 from typing import TYPE_CHECKING
 
-from loadtrt.measure.families import declaration, series
+from loadtrt.prometheus.families import declaration, series
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.measure.board import PHASES, RATIOS, WINDOW_RANKS, Snapshot
-from loadtrt.measure.tally import BLOCK, Second, Tally
+from loadtrt.records.board import PHASES, RATIOS, WINDOW_RANKS, Snapshot
 from loadtrt.records.records import METRICS
+from loadtrt.records.tally import BLOCK, Second, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.live.run_facts import RunFacts
-    from loadtrt.measure.board import Board, Standing
+    from loadtrt.records.board import Board, Standing
     from loadtrt.records.records import Records
 
 _PLACES = [metric.name for metric in METRICS]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.live.telemetry import SLOWDOWNS
-from loadtrt.measure.telemetry import GpuInterval
+from loadtrt.results.gpu_telemetry import GpuInterval
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from prometheus_client.samples import Sample
 import loadtrt
 from loadtrt.live.native import native_histogram
 from loadtrt.live.telemetry import THROTTLE_REASONS
-from loadtrt.measure import families as table
-from loadtrt.measure.board import OUTCOMES, PHASES, RATIOS, WINDOW_RANKS, Snapshot
+from loadtrt.prometheus import families as table
+from loadtrt.records.board import OUTCOMES, PHASES, RATIOS, WINDOW_RANKS, Snapshot
 from loadtrt.records.records import DROPPED, FAILED, UNSERVED
 from loadtrt.units import SECOND_NS, exact_duration
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from loadtrt.live.run_facts import RunFacts
     from loadtrt.live.telemetry import GpuReading
-    from loadtrt.measure.families import Family
+    from loadtrt.prometheus.families import Family
 
     # (values of the family's labels, value or None where it is not known)
     Points: TypeAlias = Iterable[tuple[tuple[str, ...], float | None]]

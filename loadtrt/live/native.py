@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from prometheus_client.samples import BucketSpan, NativeHistogram
 
-from loadtrt.measure.families import middles_ns
+from loadtrt.prometheus.families import middles_ns
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

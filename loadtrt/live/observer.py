@@ -22,7 +22,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from loadtrt.errors import EngineError, UsageError
-from loadtrt.measure.board import Board, board_bytes
+from loadtrt.records.board import Board, board_bytes
 
 if TYPE_CHECKING:
     from loadtrt.live.run_facts import RunFacts

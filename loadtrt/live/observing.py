@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.errors import LoadtrtError
 from loadtrt.live.follower import follower_of
 from loadtrt.live.run_facts import RunFacts
-from loadtrt.measure.board import Board, board_bytes
+from loadtrt.records.board import Board, board_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,9 +14,9 @@ from loadtrt.asked.objective import parse_objective
 from loadtrt.errors import UsageError
 from loadtrt.live.run_facts import RunFacts
 from loadtrt.live.telemetry import GpuReading
-from loadtrt.measure import families as table
-from loadtrt.measure.board import OUTCOMES, PHASES, RATIOS, WINDOW_RANKS, Snapshot
-from loadtrt.measure.histogram import BUCKETS, bounds_of
+from loadtrt.prometheus import families as table
+from loadtrt.records.board import OUTCOMES, PHASES, RATIOS, WINDOW_RANKS, Snapshot
+from loadtrt.records.histogram import BUCKETS, bounds_of
 from loadtrt.records.records import FAILED, METRICS
 from loadtrt.units import SECOND_NS, parse_duration
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from prometheus_client import Metric
 
-    from loadtrt.measure.families import Family
+    from loadtrt.prometheus.families import Family
 
     Series: TypeAlias = list[tuple[dict[str, str], float]]
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from loadtrt.live.alerts import Alert, alerts_of, quantiles_of
-from loadtrt.measure.board import WINDOW_RANKS
-from loadtrt.measure.sampling import least_samples
+from loadtrt.records.board import WINDOW_RANKS
 from loadtrt.records.records import METRICS, OK
+from loadtrt.stats.margin import least_samples
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from loadtrt.live.run_facts import RunFacts
     from loadtrt.live.telemetry import GpuReading
-    from loadtrt.measure.board import Snapshot
+    from loadtrt.records.board import Snapshot
 
 HISTORY_S = 120
 _NOW_NS = SECOND_NS * 9 // 10  # what "now" spans at least

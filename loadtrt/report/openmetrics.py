@@ -11,18 +11,18 @@ from datetime import datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from loadtrt.measure import families as table
-from loadtrt.measure.histogram import Histogram
+from loadtrt.prometheus import families as table
+from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import METRICS
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from loadtrt.measure.families import Family
-    from loadtrt.measure.interval import Interval
-    from loadtrt.measure.result import RunResult
-    from loadtrt.measure.telemetry import GpuTelemetry
+    from loadtrt.prometheus.families import Family
+    from loadtrt.results.gpu_telemetry import GpuTelemetry
+    from loadtrt.results.interval import Interval
+    from loadtrt.results.run_result import RunResult
 
 
 def openmetrics_text(result: RunResult, run: str = "") -> str:

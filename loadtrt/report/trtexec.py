@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from loadtrt.measure.profile import LayerTimes, ProfilePass
     from loadtrt.records.records import Records
+    from loadtrt.results.profile_result import LayerTimes, ProfilePass
 
 TIMES_KEYS = (
     *("startEnqMs", "endEnqMs", "startH2dMs", "endH2dMs", "startComputeMs", "endComputeMs", "startD2hMs", "endD2hMs"),

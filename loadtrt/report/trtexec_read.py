@@ -16,10 +16,10 @@ import numpy as np
 
 from loadtrt.engines.layers import parse_layers
 from loadtrt.errors import UsageError
-from loadtrt.measure.profile import LayerTimes, ProfilePass
 from loadtrt.records.records import COLUMNS, OK, Records
 from loadtrt.report.result_files import Kind, content_of
 from loadtrt.report.trtexec import TIMES_KEYS
+from loadtrt.results.profile_result import LayerTimes, ProfilePass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from loadtrt.measure.layers import Layer
     from loadtrt.report.result_files import ResultFile
+    from loadtrt.results.layer import Layer
 
 _MOST_MS = 1e10  # 115 days: as ns still far from what int64 holds
 _LAYER_KEYS = ("timeMs", "averageMs")
