@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadtrt.engines.engine import Engine
-    from loadtrt.measure.capacity_result import CapacityResult
+    from loadtrt.results.capacity_result import CapacityResult
 
 SERVICE_S = 0.001
 ALLOWED = 0.01

@@ -18,10 +18,10 @@ import numpy as np
 
 from benchmarks.verdicts import SERVICE_NS, objective_of, run
 from loadtrt.environment import environment
-from loadtrt.measure.early import Misses, Widths
-from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.interval import Interval
+from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import Records
+from loadtrt.results.interval import Interval
+from loadtrt.stats.early import Misses, Widths
 from loadtrt.units import SECOND_NS
 
 SECONDS = 300

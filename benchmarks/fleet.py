@@ -27,20 +27,20 @@ from benchmarks.queues import gamma_m_1, markov_quantile
 from loadtrt.asked.objective import Objective, parse_objective
 from loadtrt.capacity.demand import fewest_for, steady_demand
 from loadtrt.capacity.evidence import Evidence
-from loadtrt.capacity.fleet import plan_fleet
+from loadtrt.capacity.fleet_plan import plan_fleet
 from loadtrt.capacity.fleet_prediction import predict
 from loadtrt.capacity.queueing import allen_cunneen
 from loadtrt.capacity.station import Station, station
 from loadtrt.environment import environment
-from loadtrt.measure.facts import EngineInfo
-from loadtrt.measure.fleet_result import ROUTINGS, Gpu
+from loadtrt.results.engine_info import EngineInfo
+from loadtrt.results.fleet_result import ROUTINGS, Gpu
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from loadtrt.capacity.station import Floats, Work
-    from loadtrt.measure.fleet_result import Routing
+    from loadtrt.results.fleet_result import Routing
 
 SERVICE_S = 0.005
 PRECISION = 0.01

@@ -31,8 +31,8 @@ from loadtrt.engines.open import open_engine
 from loadtrt.environment import environment
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
-from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.result import RunResult
+from loadtrt.records.histogram import Histogram
+from loadtrt.results.run_result import RunResult
 from loadtrt.units import SECOND_NS, format_count, format_duration
 
 if TYPE_CHECKING:

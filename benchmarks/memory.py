@@ -24,9 +24,9 @@ import numpy as np
 
 from benchmarks.watching import PORT, child_of, run_watched
 from loadtrt.environment import environment
-from loadtrt.measure.board import KEEP, RING
-from loadtrt.measure.histogram import QUANTILE_ERROR, Histogram
-from loadtrt.measure.result import RunResult
+from loadtrt.records.board import KEEP, RING
+from loadtrt.records.histogram import QUANTILE_ERROR, Histogram
+from loadtrt.results.run_result import RunResult
 from loadtrt.units import format_count
 
 RANKS = (0.5, 0.9, 0.99, 0.999, 0.9999)

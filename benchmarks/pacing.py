@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks.machine import machine_line
 from benchmarks.watching import PORT, run_watched
-from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.result import RunResult
+from loadtrt.records.histogram import Histogram
+from loadtrt.results.run_result import RunResult
 from loadtrt.units import format_count
 
 if TYPE_CHECKING:

@@ -27,11 +27,11 @@ import numpy as np
 
 from benchmarks.verdicts import run as queue
 from loadtrt.environment import environment
-from loadtrt.measure.margin import margins
-from loadtrt.measure.measured import Measured
-from loadtrt.measure.regression import judged, parse_threshold, ratio_of
-from loadtrt.measure.result import MetricSummary
-from loadtrt.measure.summary import PERCENTILES
+from loadtrt.results.run_result import MetricSummary
+from loadtrt.stats.margin import margins
+from loadtrt.stats.measured import Measured
+from loadtrt.stats.regression import judged, parse_threshold, ratio_of
+from loadtrt.stats.summary import PERCENTILES
 from loadtrt.units import format_count
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.environment import environment
-from loadtrt.measure.steady import steadiness_of
 from loadtrt.records.records import COLUMNS, Records
+from loadtrt.stats.steady import steadiness_of
 from loadtrt.units import MILLISECOND_NS, format_count
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from loadtrt.measure.result import RunResult
+from loadtrt.results.run_result import RunResult
 from loadtrt.units import format_count, format_duration
 
 HEADER = (

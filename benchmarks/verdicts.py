@@ -22,9 +22,9 @@ import numpy as np
 
 from loadtrt.asked.objective import Objective
 from loadtrt.environment import environment
-from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.verdict import judge, share_interval
+from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, Records
+from loadtrt.stats.verdict import judge, share_interval
 from loadtrt.units import MILLISECOND_NS, format_count
 
 LOADS = (0.5, 0.85, 0.95)

@@ -33,7 +33,7 @@ from statistics import median
 import numpy as np
 
 from loadtrt.lanes.recorder import Recorder
-from loadtrt.measure.board import KEEP
+from loadtrt.records.board import KEEP
 from loadtrt.records.records import COLUMNS
 
 STRETCH_S = 0.4

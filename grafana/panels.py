@@ -17,7 +17,7 @@ from grafana_foundation_sdk.models import common, dashboard
 from grafana_foundation_sdk.models import heatmap as heatmap_models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from loadtrt.measure.families import FAMILIES
+from loadtrt.prometheus.families import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

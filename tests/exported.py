@@ -11,9 +11,9 @@ from loadtrt.lanes.recorder import Recorder
 from loadtrt.live.follower import Follower
 from loadtrt.live.metrics import Observation
 from loadtrt.live.observer import RunFacts
-from loadtrt.measure.board import Board
-from loadtrt.measure.telemetry import GpuReading
+from loadtrt.records.board import Board
 from loadtrt.records.records import OK
+from loadtrt.results.gpu_telemetry import GpuReading
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:

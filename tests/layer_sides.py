@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.config import RunConfig
-from loadtrt.measure.facts import EngineInfo
-from loadtrt.measure.layer_comparison import LayerComparison, LayerRow, compare_passes
-from loadtrt.measure.layers import Layer, LayerTensor
-from loadtrt.measure.profile import ProfilePass, ProfileResult, Samples
+from loadtrt.results.engine_info import EngineInfo
+from loadtrt.results.layer import Layer, LayerTensor
+from loadtrt.results.profile_result import ProfilePass, ProfileResult
+from loadtrt.stats.layer_comparison import LayerComparison, LayerRow, compare_passes
+from loadtrt.stats.layer_times import Samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtrt.measure.profile import Mode
+    from loadtrt.results.profile_result import Mode
 
 NODES = [f"n{number}" for number in range(12)]
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from loadtrt.asked.objective import parse_objective
 from loadtrt.live.observer import RunFacts
-from loadtrt.measure.board import OUTCOMES, RATIOS, WINDOW_RANKS, Snapshot
-from loadtrt.measure.histogram import BUCKETS, bucket_of
-from loadtrt.measure.telemetry import GpuReading
+from loadtrt.records.board import OUTCOMES, RATIOS, WINDOW_RANKS, Snapshot
+from loadtrt.records.histogram import BUCKETS, bucket_of
 from loadtrt.records.records import METRICS
+from loadtrt.results.gpu_telemetry import GpuReading
 from loadtrt.units import SECOND_NS
 
 START_NS = 1_800_000_000 * SECOND_NS

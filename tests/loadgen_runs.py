@@ -11,10 +11,10 @@ import pytest
 
 from loadtrt.asked.mlperf import LEAST_NS, SCENARIOS
 from loadtrt.asked.objective import parse_objective
-from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.scenario import Sending, scenario_of
-from loadtrt.measure.verdict import judge
+from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, Records
+from loadtrt.stats.scenario import Sending, scenario_of
+from loadtrt.stats.verdict import judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from loadtrt.measure.result import ObjectiveShare, ScenarioResult
+    from loadtrt.results.run_result import ObjectiveShare, ScenarioResult
 
     Instants = npt.NDArray[np.int64]
 

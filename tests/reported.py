@@ -11,17 +11,17 @@ from layer_sides import each, holding
 from layer_sides import result as profile_result
 
 from loadtrt.cli.main import cli
-from loadtrt.measure.capacity_result import Candidate, CapacityResult, ObjectiveCapacity, Scaling, Trial
-from loadtrt.measure.fleet_result import Choice, Comparison, FleetDemand, FleetResult, Gpu, Prediction, Speed
-from loadtrt.measure.layer_comparison import LayerComparison, compare_passes
-from loadtrt.measure.result import Cohort, Finding, ModelResult, Problem, RunResult, ScenarioResult, Steadiness
-from loadtrt.measure.sweep_result import SkippedPoint, SweepPoint, SweepResult, trimmed
-from loadtrt.measure.telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost
 from loadtrt.report.result_files import Loaded
+from loadtrt.results.capacity_result import Candidate, CapacityResult, ObjectiveCapacity, Scaling, Trial
+from loadtrt.results.fleet_result import Choice, Comparison, FleetDemand, FleetResult, Gpu, Prediction, Speed
+from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost
+from loadtrt.results.run_result import Cohort, Finding, ModelResult, Problem, RunResult, ScenarioResult, Steadiness
+from loadtrt.results.sweep_result import SkippedPoint, SweepPoint, SweepResult, trimmed
+from loadtrt.stats.layer_comparison import LayerComparison, compare_passes
 
 if TYPE_CHECKING:
-    from loadtrt.measure.profile import ProfileResult
     from loadtrt.report.result_files import Result
+    from loadtrt.results.profile_result import ProfileResult
 
 HOSTILE = "<script>alert(1)</script>\"'&`|*_[x](http://e.org)\x1b[31m\n# =1+1"
 OBJECTIVE = "latency.p99 < 20ms"

@@ -7,9 +7,18 @@ from typing import Any
 
 from loadtrt.asked.config import RunConfig
 from loadtrt.load.tensors import TensorSpec
-from loadtrt.measure.facts import EngineInfo, MemoryBill
-from loadtrt.measure.result import Lane, MetricSummary, ModelResult, Overlap, Phases, RunResult, Steadiness, Throughput
 from loadtrt.records.records import METRICS
+from loadtrt.results.engine_info import EngineInfo, MemoryBill
+from loadtrt.results.run_result import (
+    Lane,
+    MetricSummary,
+    ModelResult,
+    Overlap,
+    Phases,
+    RunResult,
+    Steadiness,
+    Throughput,
+)
 from loadtrt.units import SECOND_NS
 
 US = 1_000

@@ -16,20 +16,20 @@ from live_snapshots import FACTS, GPU, NAMES, snapshot
 from loadtrt.asked.config import RunConfig
 from loadtrt.cli.watching import _facts
 from loadtrt.engines.open import open_engine
+from loadtrt.findings.validity import limit_of
 from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
 from loadtrt.live.alerts import LAW_KINDS, SILENCE_NS, alerts_of, counts_now, law_alerts, terms_of
 from loadtrt.live.follower import follower_of
 from loadtrt.live.observer import RunFacts
-from loadtrt.measure.board import Board
-from loadtrt.measure.histogram import QUANTILE_ERROR, bucket_of
-from loadtrt.measure.validity import limit_of
+from loadtrt.records.board import Board
+from loadtrt.records.histogram import QUANTILE_ERROR, bucket_of
 
 if TYPE_CHECKING:
     from loadtrt.live.alerts import Alert
-    from loadtrt.measure.board import Snapshot
-    from loadtrt.measure.result import RunResult
+    from loadtrt.records.board import Snapshot
+    from loadtrt.results.run_result import RunResult
 
 
 def _run(options: dict[str, Any]) -> tuple[RunResult, Snapshot, RunFacts]:

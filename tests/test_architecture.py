@@ -21,18 +21,21 @@ FLOORS = {
     "load": 1,
     "records": 1,
     "asked": 2,
-    "measure": 3,
-    "cuda": 3,
-    "engines": 4,
-    "zoo": 4,
-    "caffe": 4,
-    "lanes": 5,
-    "live": 5,
-    "report": 5,
     "environment": 2,
-    "capacity": 6,
-    "doctor": 6,
-    "cli": 7,
+    "results": 3,
+    "cuda": 3,
+    "stats": 4,
+    "prometheus": 4,
+    "findings": 5,
+    "engines": 5,
+    "zoo": 5,
+    "caffe": 5,
+    "lanes": 6,
+    "live": 6,
+    "report": 6,
+    "capacity": 7,
+    "doctor": 7,
+    "cli": 8,
 }
 SIBLINGS = {"lanes", "live", "report"}  # of one floor, and strangers to each other
 
@@ -97,12 +100,12 @@ def test_tensorrt_and_cuda_stay_in_their_rooms() -> None:
 
 
 def test_pure_rooms_know_no_event_loop_and_no_engine() -> None:
-    """load, measure and report import neither anyio nor cuda nor tensorrt nor onnxruntime."""
+    """load, records, results, stats, findings and report import neither anyio nor cuda nor tensorrt nor onnxruntime."""
     impure = {"anyio", "asyncio", "trio", "cuda", "onnxruntime", "tensorrt", "threading"}
     wrong = [
         f"{module} imports {name}"
         for module, imports in _imports().items()
-        if _room(module) in ("load", "records", "measure", "report")
+        if _room(module) in ("load", "records", "results", "stats", "findings", "report")
         for name in imports
         if name.split(".", maxsplit=1)[0] in impure
     ]
@@ -156,7 +159,7 @@ def test_a_run_measures_before_it_loads_what_tells_of_it(options: list[str]) -> 
         "import loadtrt.lanes.session as session\n"
         "measure = session._measure\n"
         "async def watched(*given):\n"
-        "    late = ('loadtrt.measure.result', 'loadtrt.measure.findings', 'loadtrt.measure.profile')\n"
+        "    late = ('loadtrt.results.run_result', 'loadtrt.findings.findings', 'loadtrt.results.profile_result')\n"
         "    print([name for name in sys.modules if name in late or name.startswith('loadtrt.report.')])\n"
         "    return await measure(*given)\n"
         "session._measure = watched\n"

@@ -20,7 +20,7 @@ from loadtrt.lanes.scheduler import Load, Stop, drive
 from loadtrt.lanes.session import Session, run_session
 from loadtrt.live.follower import Follower
 from loadtrt.load.inputs import make_inputs
-from loadtrt.measure.board import OUTCOMES, PHASES, RATIOS, STRIDE, Board, board_bytes
+from loadtrt.records.board import OUTCOMES, PHASES, RATIOS, STRIDE, Board, board_bytes
 from loadtrt.records.records import COLUMNS, FAILED, METRICS, OK, UNSERVED
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def test_a_copy_is_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
         words[0] += 1
         board.show(5, 5, 2, 5, 5)
 
-    monkeypatch.setattr("loadtrt.measure.board.time.sleep", go_on)
+    monkeypatch.setattr("loadtrt.records.board.time.sleep", go_on)
     found = board.standing()
     assert (found.rows, found.submitted, found.in_flight, found.waiting, found.busy_lanes) == (5, 5, 3, 5, 5)
 
@@ -166,7 +166,7 @@ def test_a_writer_that_died_in_the_middle_holds_nobody_up(monkeypatch: pytest.Mo
     memory = bytearray(board_bytes(0, STRIDE))
     memory[0] = 1
     waits: list[float] = []
-    monkeypatch.setattr("loadtrt.measure.board.time.sleep", waits.append)
+    monkeypatch.setattr("loadtrt.records.board.time.sleep", waits.append)
     assert Follower(Board(memory, 0, STRIDE), 1).snapshot().phase == "load"
     assert 0.05 < sum(waits) < 1
 

@@ -24,11 +24,11 @@ from loadtrt.capacity.find import Finder, Wanted
 from loadtrt.capacity.queueing import Waiting, erlang_c
 from loadtrt.capacity.rig import Rig
 from loadtrt.errors import UsageError
-from loadtrt.measure.capacity_result import CapacityResult
-from loadtrt.measure.result import Problem
 from loadtrt.report.markdown import markdown_text
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import Loaded, read_result
+from loadtrt.results.capacity_result import CapacityResult
+from loadtrt.results.run_result import Problem
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from loadtrt.asked.objective import parse_objective
 from loadtrt.capacity.queueing import Waiting, erlang_c
 from loadtrt.capacity.search import CONFIRM_TIMES, MOST_CONFIRMS, MOST_REFUTES, Search, Share, Step, Told
 from loadtrt.capacity.threshold import Seen, estimate, log_odds
-from loadtrt.measure.verdict import LEAST_MET, share_interval
+from loadtrt.stats.verdict import LEAST_MET, share_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable

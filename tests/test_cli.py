@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from command_line import ROOT, loadtrt
 
-from loadtrt.measure.result import RunResult
+from loadtrt.results.run_result import RunResult
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtrt.measure.cohorts import SAMPLED, cohorts_of, sample_of
-from loadtrt.measure.sampling import least_samples
 from loadtrt.records.records import COLUMNS, DROPPED, FAILED, OK, UNSERVED, Records
+from loadtrt.stats.cohorts import SAMPLED, cohorts_of, sample_of
+from loadtrt.stats.margin import least_samples
 
 START = 10**9
 

@@ -16,14 +16,14 @@ from loadtrt.cli.compare import command
 from loadtrt.cli.main import cli
 from loadtrt.engines.layers import parse_layers
 from loadtrt.errors import UsageError
-from loadtrt.measure.layer_comparison import compare_passes
 from loadtrt.report.plain import TABLE_WIDTH, WIDTH
 from loadtrt.report.trtexec import layer_info_json, profile_json
+from loadtrt.stats.layer_comparison import compare_passes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadtrt.measure.layers import Layer
+    from loadtrt.results.layer import Layer
 
     Save = Callable[[str, Any], str]
 
@@ -120,7 +120,10 @@ def test_settings_that_differ_are_named(measured: dict[str, dict[str, Any]], sav
 @pytest.mark.parametrize(
     ("change", "note"),
     [
-        ({"valid": False, "problems": [{"kind": "late", "evidence": "it was late", "remedy": "wait"}]}, "B: INVALID: it was late"),
+        (
+            {"valid": False, "problems": [{"kind": "late", "evidence": "it was late", "remedy": "wait"}]},
+            "B: INVALID: it was late",
+        ),
         ({"outcome": "interrupted"}, "B: interrupted: what was measured until then is shown"),
         (
             {"throughput": {"requests_per_s": 50.0, "inferences_per_s": 50.0, "offered_per_s": 50.0}},

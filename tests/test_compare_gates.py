@@ -13,7 +13,7 @@ from runs_by_hand import model_in
 
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
-from loadtrt.measure.regression import Comparison
+from loadtrt.stats.regression import Comparison
 
 if TYPE_CHECKING:
     from collections.abc import Callable

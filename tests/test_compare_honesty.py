@@ -16,13 +16,13 @@ from loadtrt.asked.load import Closed, Load, Offline, Rate, Stages, Trace
 from loadtrt.asked.reading import varied
 from loadtrt.cli.main import cli
 from loadtrt.load.arrivals import Constant, Gamma, Poisson
-from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.measured import Measured
-from loadtrt.measure.regression import Judged, compare, parse_threshold, ratio_of
-from loadtrt.measure.result import MetricSummary, RunResult
-from loadtrt.measure.summary import PERCENTILES
+from loadtrt.records.histogram import Histogram
 from loadtrt.report.comparison_sections import compared_runs, side_of
 from loadtrt.report.plain import plain
+from loadtrt.results.run_result import MetricSummary, RunResult
+from loadtrt.stats.measured import Measured
+from loadtrt.stats.regression import Judged, compare, parse_threshold, ratio_of
+from loadtrt.stats.summary import PERCENTILES
 
 if TYPE_CHECKING:
     from pathlib import Path

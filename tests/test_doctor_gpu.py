@@ -13,7 +13,7 @@ from loadtrt.cuda import runtime
 from loadtrt.doctor import gpu
 from loadtrt.errors import CudaError, EngineError
 from loadtrt.live.nvml import Driver, GpuProcess, GpuSettings
-from loadtrt.measure.telemetry import GpuReading
+from loadtrt.results.gpu_telemetry import GpuReading
 
 if TYPE_CHECKING:
     from pathlib import Path

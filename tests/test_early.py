@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pytest
 
 from loadtrt.asked.objective import parse_objective
-from loadtrt.measure.early import LEAST_SECONDS, Misses, Widths, effective_requests, ranks_of
-from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.interval import Interval
+from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, DROPPED, FAILED, METRICS, UNSERVED, Records
+from loadtrt.results.interval import Interval
+from loadtrt.stats.early import LEAST_SECONDS, Misses, Widths, effective_requests, ranks_of
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 RATE = 1000  # requests a second

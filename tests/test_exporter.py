@@ -15,7 +15,7 @@ from prometheus import free_port, running_prometheus
 
 from loadtrt.errors import UsageError
 from loadtrt.live.exporter import Exporter
-from loadtrt.measure.families import FAMILIES
+from loadtrt.prometheus.families import FAMILIES
 from loadtrt.records.records import FAILED, METRICS, UNSERVED
 from loadtrt.units import SECOND_NS, parse_address
 

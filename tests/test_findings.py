@@ -13,10 +13,10 @@ from test_gpu_findings import second, telemetry
 
 from loadtrt.asked.config import RunConfig
 from loadtrt.cli.main import cli
-from loadtrt.measure.findings import findings_of
-from loadtrt.measure.layers import Layer
-from loadtrt.measure.profile import LayerTimes, ProfilePass, ProfileResult
-from loadtrt.measure.result import (
+from loadtrt.findings.findings import findings_of
+from loadtrt.results.layer import Layer
+from loadtrt.results.profile_result import LayerTimes, ProfilePass, ProfileResult
+from loadtrt.results.run_result import (
     Batches,
     Cohort,
     Finding,

@@ -19,20 +19,20 @@ from loadtrt.asked.reading import varied
 from loadtrt.capacity import fleet_prediction
 from loadtrt.capacity.demand import fewest_for, staged_demand, steady_demand, traced_demand
 from loadtrt.capacity.evidence import evidence_of
-from loadtrt.capacity.fleet import plan_fleet
+from loadtrt.capacity.fleet_plan import plan_fleet
 from loadtrt.capacity.fleet_prediction import predict
 from loadtrt.capacity.queueing import allen_cunneen
 from loadtrt.cli.main import cli
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, UsageError
 from loadtrt.load.stages import parse_stages
 from loadtrt.load.trace import Trace
-from loadtrt.measure.capacity_result import Candidate, CapacityResult, Trial
-from loadtrt.measure.fleet_result import FleetResult
-from loadtrt.measure.result import RunResult
-from loadtrt.measure.sweep_result import SweepPoint, SweepResult, trimmed
-from loadtrt.measure.telemetry import GpuFacts, GpuTelemetry, SamplingCost
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import read_result
+from loadtrt.results.capacity_result import Candidate, CapacityResult, Trial
+from loadtrt.results.fleet_result import FleetResult
+from loadtrt.results.gpu_telemetry import GpuFacts, GpuTelemetry, SamplingCost
+from loadtrt.results.run_result import RunResult
+from loadtrt.results.sweep_result import SweepPoint, SweepResult, trimmed
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from loadtrt.capacity.evidence import Evidence
-    from loadtrt.measure.fleet_result import Choice, Routing
+    from loadtrt.results.fleet_result import Choice, Routing
 
 OBJECTIVE = "latency.p99 < 30ms"
 MM2 = "simulated:service=5ms,distribution=exponential,clock=virtual"  # two contexts: M/M/2, 400/s at most
@@ -277,7 +277,7 @@ def test_a_plan_ends_in_time(plan: Callable[..., FleetResult], monkeypatch: pyte
     assert simulated(only(plan())) > 150_000
     reasons = []
     for most in (30_000, 150_000):
-        monkeypatch.setattr("loadtrt.capacity.fleet._MOST_SIMULATED", most)
+        monkeypatch.setattr("loadtrt.capacity.fleet_plan._MOST_SIMULATED", most)
         found = only(plan())
         assert 0 < simulated(found) <= most
         assert not found.infeasible
@@ -304,7 +304,7 @@ def test_no_more_gpus_are_simulated_than_are_said(
     plan: Callable[..., FleetResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where these are not enough, nothing is called impossible."""
-    monkeypatch.setattr("loadtrt.capacity.fleet._MOST_GPUS", 10)
+    monkeypatch.setattr("loadtrt.capacity.fleet_plan._MOST_GPUS", 10)
     found = only(plan("latency.p99 < 23.6ms"))
     assert (found.gpus, found.infeasible) == (None, False)
     assert max(item.gpus for item in found.tried) == 10

@@ -12,14 +12,14 @@ from runs_by_hand import changed
 
 from loadtrt.asked.config import RunConfig
 from loadtrt.engines.open import open_engine
+from loadtrt.findings.findings import findings_of
+from loadtrt.findings.gpu_findings import gpu_findings
 from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, run_session
 from loadtrt.load.inputs import make_inputs
-from loadtrt.measure.findings import findings_of
-from loadtrt.measure.gpu_findings import gpu_findings
-from loadtrt.measure.telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost, slowdowns_of, telemetry_of
 from loadtrt.report.plain import terminal_text
+from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost, slowdowns_of, telemetry_of
 from loadtrt.units import SECOND_NS
 
 MHZ = 1_000_000

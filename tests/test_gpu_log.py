@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtrt.live.nvml import THROTTLE_REASONS
-from loadtrt.measure.gpu_log import GpuLog
-from loadtrt.measure.telemetry import SLOWDOWNS, GpuReading, weighted_mean
+from loadtrt.results.gpu_telemetry import SLOWDOWNS, GpuReading, weighted_mean
+from loadtrt.stats.gpu_log import GpuLog
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
-    from loadtrt.measure.telemetry import GpuInterval
+    from loadtrt.results.gpu_telemetry import GpuInterval
 
 START = 5_000 * SECOND_NS
 MHZ = 1_000_000

@@ -17,8 +17,8 @@ from loadtrt.cli.watching import Watchers
 from loadtrt.errors import EngineError, LoadtrtError, UsageError
 from loadtrt.live import observer as module
 from loadtrt.live.observer import Watch, Wishes
-from loadtrt.measure.board import Board
-from loadtrt.measure.telemetry import GpuFacts, GpuReading, SamplingCost, telemetry_of
+from loadtrt.records.board import Board
+from loadtrt.results.gpu_telemetry import GpuFacts, GpuReading, SamplingCost, telemetry_of
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

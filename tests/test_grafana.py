@@ -17,8 +17,8 @@ from prometheus import promtool
 from grafana.build import dashboards
 from grafana.panels import SUFFIXES, query
 from loadtrt.live.alerts import LAW_KINDS, SILENCE_NS
-from loadtrt.measure.families import FAMILIES, RUN_LABELS
-from loadtrt.measure.telemetry import SLOWDOWNS
+from loadtrt.prometheus.families import FAMILIES, RUN_LABELS
+from loadtrt.results.gpu_telemetry import SLOWDOWNS
 
 FOLDER = Path(__file__).parent.parent / "grafana"
 RULES = FOLDER / "prometheus" / "rules" / "loadtrt.yml"

@@ -18,9 +18,9 @@ from runs_by_hand import changed
 
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
-from loadtrt.measure.histogram import QUANTILE_ERROR, Histogram
-from loadtrt.measure.result import RunResult
+from loadtrt.records.histogram import QUANTILE_ERROR, Histogram
 from loadtrt.report.hdr import encoded, hdr_log
+from loadtrt.results.run_result import RunResult
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtrt.measure.histogram import BUCKETS, QUANTILE_ERROR, Histogram, bounds_of, bucket_of
+from loadtrt.records.histogram import BUCKETS, QUANTILE_ERROR, Histogram, bounds_of, bucket_of
 
 
 def _bucket_by_shifts(value: int) -> int:

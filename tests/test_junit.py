@@ -15,9 +15,9 @@ from runs_by_hand import changed
 
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
-from loadtrt.measure.regression import Comparison, Judged, Ratio
-from loadtrt.measure.result import Problem, RunResult, ScenarioResult
 from loadtrt.report.junit import comparison_junit, run_junit
+from loadtrt.results.run_result import Problem, RunResult, ScenarioResult
+from loadtrt.stats.regression import Comparison, Judged, Ratio
 
 if TYPE_CHECKING:
     from pathlib import Path

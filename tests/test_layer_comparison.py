@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -11,9 +12,12 @@ from hypothesis import strategies as st
 from layer_sides import NODES, holding, names, profile, reformat, result
 from pydantic import ValidationError
 
-from loadtrt.measure.layer_comparison import LayerComparison, LayerRow, ProfiledEngine, compare_passes
-from loadtrt.measure.layers import Layer, LayerTensor
-from loadtrt.measure.profile import ProfilePass, Samples
+from loadtrt.results.layer import Layer, LayerTensor
+from loadtrt.stats.layer_comparison import LayerComparison, LayerRow, ProfiledEngine, compare_passes
+from loadtrt.stats.layer_times import Samples
+
+if TYPE_CHECKING:
+    from loadtrt.results.profile_result import ProfilePass
 
 _some_layers = st.builds(
     Layer,

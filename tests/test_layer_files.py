@@ -11,9 +11,9 @@ from layer_sides import each, profile_file, result
 
 from loadtrt.cli.compare import holds_results, profile_of, read_side
 from loadtrt.errors import UsageError
-from loadtrt.measure.layers import Layer
 from loadtrt.records.records import COLUMNS, Records
 from loadtrt.report.trtexec import times_json
+from loadtrt.results.layer import Layer
 
 PASS = each([Layer("conv")], "graph", 1000.0)
 

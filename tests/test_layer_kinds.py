@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadtrt.measure.layer_kinds import kind_of
-from loadtrt.measure.layers import Layer
+from loadtrt.results.layer import Layer, kind_of
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from layer_sides import NODES, compare, holding, names, profile, reformat, shaped
 
 from loadtrt.engines.layers import parse_layers
-from loadtrt.measure.layer_comparison import compare_passes
-from loadtrt.measure.layers import Layer
+from loadtrt.results.layer import Layer
+from loadtrt.stats.layer_comparison import compare_passes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from loadtrt.measure.layer_comparison import LayerComparison
-    from loadtrt.measure.profile import ProfilePass
+    from loadtrt.results.profile_result import ProfilePass
+    from loadtrt.stats.layer_comparison import LayerComparison
 
 DATA = Path(__file__).parent / "data"
 _held = st.lists(st.lists(st.sampled_from(NODES), max_size=4), max_size=8)

@@ -12,13 +12,14 @@ import pytest
 
 from loadtrt.asked.config import RunConfig
 from loadtrt.engines.layers import parse_layers
-from loadtrt.measure.facts import EngineInfo
-from loadtrt.measure.layer_comparison import compare_passes
-from loadtrt.measure.layers import Layer, LayerTensor
-from loadtrt.measure.profile import ProfilePass, ProfileResult, Samples
 from loadtrt.report.layer_comparison_sections import compared_profiles
 from loadtrt.report.plain import TABLE_WIDTH, plain
 from loadtrt.report.profile_sections import profile as profile_sections
+from loadtrt.results.engine_info import EngineInfo
+from loadtrt.results.layer import Layer, LayerTensor
+from loadtrt.results.profile_result import ProfilePass, ProfileResult
+from loadtrt.stats.layer_comparison import compare_passes
+from loadtrt.stats.layer_times import Samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

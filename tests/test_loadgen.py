@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from loadtrt.engines.onnxruntime import OnnxRuntimeEngine
-    from loadtrt.measure.result import ObjectiveShare, RunResult
+    from loadtrt.results.run_result import ObjectiveShare, RunResult
 
 
 @pytest.mark.parametrize("name", NAMES)

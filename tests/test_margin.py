@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from runs_by_hand import run_of
 
 from benchmarks.verdicts import SERVICE_NS, run
-from loadtrt.measure.histogram import QUANTILE_ERROR, Histogram
-from loadtrt.measure.margin import least_for_margin, margins, rate_margin
-from loadtrt.measure.result import MetricSummary, ObjectiveShare
-from loadtrt.measure.summary import PERCENTILES, summarize
+from loadtrt.records.histogram import QUANTILE_ERROR, Histogram
 from loadtrt.records.records import COLUMNS, FAILED, METRICS, Records
 from loadtrt.report.formatting import percent_text
 from loadtrt.report.plain import terminal_text
+from loadtrt.results.run_result import MetricSummary, ObjectiveShare
+from loadtrt.stats.margin import least_for_margin, margins, rate_margin
+from loadtrt.stats.summary import PERCENTILES, summarize
 
 if TYPE_CHECKING:
     import numpy.typing as npt

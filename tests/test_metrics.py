@@ -19,12 +19,12 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from loadtrt.live.alerts import LAW_KINDS
 from loadtrt.live.exporter import Collected
 from loadtrt.live.metrics import SCHEMA, WINDOW_LIFE_NS, families, native_histogram
-from loadtrt.measure import families as table
-from loadtrt.measure.board import OUTCOMES, PHASES, RATIOS, WINDOW_RANKS
-from loadtrt.measure.families import BOUNDS_NS, FAMILIES, label_name
-from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.telemetry import GpuReading
+from loadtrt.prometheus import families as table
+from loadtrt.prometheus.families import BOUNDS_NS, FAMILIES, label_name
+from loadtrt.records.board import OUTCOMES, PHASES, RATIOS, WINDOW_RANKS
+from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import FAILED, METRICS, OK, UNSERVED
+from loadtrt.results.gpu_telemetry import GpuReading
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

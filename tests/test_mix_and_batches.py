@@ -32,7 +32,7 @@ from loadtrt.units import MILLISECOND_NS, SECOND_NS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from loadtrt.measure.result import RunResult
+    from loadtrt.results.run_result import RunResult
 
 MS = MILLISECOND_NS
 

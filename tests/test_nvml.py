@@ -11,7 +11,7 @@ import pytest
 
 from loadtrt.live import nvml as reader
 from loadtrt.live.nvml import THROTTLE_REASONS, clocks_settled, find_driver, open_gpu
-from loadtrt.measure.telemetry import GpuReading
+from loadtrt.results.gpu_telemetry import GpuReading
 
 NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, LIBRARY_NOT_FOUND = 3, 4, 6, 12
 BUS_IDS = ("00000000:0f:00.0", "00000000:b3:00.0")

@@ -17,11 +17,11 @@ from loadtrt.cli.export import command
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
 from loadtrt.live.alerts import LAW_KINDS
-from loadtrt.measure.families import FAMILIES, HISTOGRAMS
-from loadtrt.measure.result import RunResult
-from loadtrt.measure.telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost
+from loadtrt.prometheus.families import FAMILIES, HISTOGRAMS
 from loadtrt.records.records import METRICS
 from loadtrt.report.openmetrics import openmetrics_text
+from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost
+from loadtrt.results.run_result import RunResult
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from runs_by_hand import changed
 
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
-from loadtrt.measure.result import RunResult, Sample
-from loadtrt.measure.telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost
 from loadtrt.records.records import COLUMNS, DROPPED, FAILED, OK, UNSERVED
 from loadtrt.report.perfetto import trace_json
+from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost
+from loadtrt.results.run_result import RunResult, Sample
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from command_line import loadtrt
 from onnx import TensorProto, helper
 from onnx_files import save
 
-from loadtrt.measure.layer_comparison import LayerComparison
-from loadtrt.measure.profile import ProfileResult
-from loadtrt.measure.result import RunResult
+from loadtrt.results.profile_result import ProfileResult
+from loadtrt.results.run_result import RunResult
+from loadtrt.stats.layer_comparison import LayerComparison
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,8 +21,9 @@ from loadtrt.engines.plan_profile import profile_plan
 from loadtrt.engines.profiling import Profiled, ProfileLength, TellsLayers, Watch, turns
 from loadtrt.errors import EngineError
 from loadtrt.load.inputs import make_inputs
-from loadtrt.measure.layers import Layer
-from loadtrt.measure.profile import ProfilePass, Samples
+from loadtrt.results.layer import Layer
+from loadtrt.results.profile_result import ProfilePass
+from loadtrt.stats.layer_times import Samples
 
 if TYPE_CHECKING:
     from pathlib import Path

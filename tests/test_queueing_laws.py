@@ -18,14 +18,14 @@ from loadtrt.engines.simulation import Simulation
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Load, Stop, drive
 from loadtrt.load.arrivals import Poisson, due_instants
-from loadtrt.measure.histogram import Histogram
+from loadtrt.records.histogram import Histogram
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from loadtrt.capacity.station import Floats, Work
-    from loadtrt.measure.fleet_result import Routing
+    from loadtrt.results.fleet_result import Routing
 
 
 def exponential(ranks: Floats) -> Floats:

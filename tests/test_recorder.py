@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtrt.lanes.recorder import Recorder
-from loadtrt.measure.board import RING, STRIDE, Board
-from loadtrt.measure.sampling import least_samples
-from loadtrt.measure.summary import fairness, lanes_of, overlap_of, summarize
-from loadtrt.measure.tally import BLOCK, Second, Tally
+from loadtrt.records.board import RING, STRIDE, Board
 from loadtrt.records.records import COLUMNS, DROPPED, FAILED, OK, UNSERVED, Records, busy_union_ns
+from loadtrt.records.tally import BLOCK, Second, Tally
+from loadtrt.stats.margin import least_samples
+from loadtrt.stats.summary import fairness, lanes_of, overlap_of, summarize
 
 SECOND = 1_000_000_000
 Row = tuple[int, int, int, int, int, int, int, int, int, int, int]

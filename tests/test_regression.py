@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from benchmarks.regressions import NUMBERS, differing, even, queueing, rows_of, wandering
 from loadtrt.errors import UsageError
-from loadtrt.measure.histogram import QUANTILE_ERROR, Histogram
-from loadtrt.measure.measured import Measured
-from loadtrt.measure.regression import (
+from loadtrt.records.histogram import QUANTILE_ERROR, Histogram
+from loadtrt.results.run_result import MetricSummary
+from loadtrt.stats.measured import Measured
+from loadtrt.stats.regression import (
     Ratio,
     compare,
     judged,
@@ -23,8 +24,7 @@ from loadtrt.measure.regression import (
     ratio_of,
     student,
 )
-from loadtrt.measure.result import MetricSummary
-from loadtrt.measure.summary import PERCENTILES
+from loadtrt.stats.summary import PERCENTILES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,10 +12,7 @@ from reported import HOSTILE, SCALING, measured, whole_run
 from runs_by_hand import changed
 
 from loadtrt.load.stages import course_of
-from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.interval import Interval
-from loadtrt.measure.result import Stall, Steadiness
-from loadtrt.measure.sampling import least_samples
+from loadtrt.records.histogram import Histogram
 from loadtrt.report.charts.bars import Bar, Stack, bars, stacks
 from loadtrt.report.charts.curves import (
     Fleet,
@@ -36,6 +33,9 @@ from loadtrt.report.charts.plot import Plot
 from loadtrt.report.charts.svg import cut, escaped, linear, ranks, width_of
 from loadtrt.report.charts.timeline import SHADES, heat_map, percentiles, shade, throughput
 from loadtrt.report.run_timeline import timeline_of
+from loadtrt.results.interval import Interval
+from loadtrt.results.run_result import Stall, Steadiness
+from loadtrt.stats.margin import least_samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,13 +14,13 @@ from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, 
 from runs_by_hand import changed
 
 from loadtrt.asked.objective import parse_objective
-from loadtrt.measure.capacity_result import CapacityResult
-from loadtrt.measure.result import RunResult, ScenarioResult, Steadiness
-from loadtrt.measure.sweep_result import SweepResult
 from loadtrt.report.html import STYLE, html_text
 from loadtrt.report.markdown import markdown_text
 from loadtrt.report.result_files import Loaded
 from loadtrt.report.sections import names_of
+from loadtrt.results.capacity_result import CapacityResult
+from loadtrt.results.run_result import RunResult, ScenarioResult, Steadiness
+from loadtrt.results.sweep_result import SweepResult
 from loadtrt.units import format_count
 
 if TYPE_CHECKING:

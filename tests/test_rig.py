@@ -14,10 +14,10 @@ from loadtrt.capacity.candidate import host_bound
 from loadtrt.capacity.rig import Rig
 from loadtrt.capacity.scaling import fit, rungs
 from loadtrt.lanes.outcome import result_of
-from loadtrt.measure.capacity_result import Trial
+from loadtrt.results.capacity_result import Trial
 
 if TYPE_CHECKING:
-    from loadtrt.measure.result import RunResult
+    from loadtrt.results.run_result import RunResult
 
 MS = 1_000_000
 RANDOM = "simulated:service=1ms,distribution=exponential,clock=virtual"

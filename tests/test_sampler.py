@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from loadtrt.live.nvml import GpuLimits, GpuSettings
 from loadtrt.live.sampler import EVERY_NS, PCIE_EVERY_NS, WRAP_BYTES, Sampler
-from loadtrt.measure.interval import Interval
-from loadtrt.measure.result import RunResult
-from loadtrt.measure.telemetry import GpuFacts, GpuReading, GpuTelemetry, SamplingCost, mark_throttled, telemetry_of
+from loadtrt.results.gpu_telemetry import GpuFacts, GpuReading, GpuTelemetry, SamplingCost, mark_throttled, telemetry_of
+from loadtrt.results.interval import Interval
+from loadtrt.results.run_result import RunResult
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:

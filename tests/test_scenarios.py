@@ -21,16 +21,16 @@ from loadtrt.errors import UsageError
 from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
-from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.scenario import Sending, least_requests, misses_allowed, scenario_of
+from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, Records
 from loadtrt.report.plain import terminal_text
+from loadtrt.stats.scenario import Sending, least_requests, misses_allowed, scenario_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from loadtrt.asked.config import RunConfig
-    from loadtrt.measure.result import RunResult, ScenarioResult
+    from loadtrt.results.run_result import RunResult, ScenarioResult
 
 MS = 1_000_000
 SERVER = {"scenario": "server", "rate": "100/s", "objective": "latency.p99 < 40ms"}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from loadtrt.engines.engine import Completion, Engine
-    from loadtrt.measure.result import RunResult
+    from loadtrt.results.run_result import RunResult
 
 pytestmark = pytest.mark.anyio
 MS = 1_000_000

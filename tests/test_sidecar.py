@@ -15,7 +15,7 @@ from loadtrt.cuda.runtime import DeviceProperties
 from loadtrt.engines.cuda_engine import load_tensorrt
 from loadtrt.engines.plan import sha256
 from loadtrt.engines.sidecar import Sidecar, SidecarTensor, sidecar_of
-from loadtrt.measure.facts import EngineInfo
+from loadtrt.results.engine_info import EngineInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable

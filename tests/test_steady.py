@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from benchmarks.steadiness import SYSTEMS, ever_slower, lane, measure, queue, slow_middle, slow_start
 from loadtrt.load.arrivals import Gamma, Poisson, due_instants
 from loadtrt.load.stages import course_of
-from loadtrt.measure.interval import Interval
-from loadtrt.measure.result import Steadiness
-from loadtrt.measure.steady import LEAST_REQUESTS, mser5, steadiness_of
 from loadtrt.records.records import COLUMNS, DROPPED, FAILED, UNSERVED, Records
+from loadtrt.results.interval import Interval
+from loadtrt.results.run_result import Steadiness
+from loadtrt.stats.steady import LEAST_REQUESTS, mser5, steadiness_of
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 MS = MILLISECOND_NS

@@ -20,14 +20,13 @@ from command_line import ROOT, loadtrt
 from runs_by_hand import changed
 
 from loadtrt.asked.reading import varied
-from loadtrt.capacity.axes import parse_axis
-from loadtrt.capacity.grid import knee_of, pareto_of, points_of, spent_axis
+from loadtrt.capacity.grid import knee_of, pareto_of, parse_axis, points_of, spent_axis
 from loadtrt.cli import running
 from loadtrt.errors import UsageError
-from loadtrt.measure.result import RunResult
-from loadtrt.measure.sweep_result import SweepPoint, SweepResult
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import read_result
+from loadtrt.results.run_result import RunResult
+from loadtrt.results.sweep_result import SweepPoint, SweepResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,7 +19,7 @@ from loadtrt.live.drawing import ascii_of, bar, binned, columns, span_of
 from loadtrt.live.frame import printable, render, status_line
 from loadtrt.live.terminal import Terminal
 from loadtrt.live.view import View, Viewer
-from loadtrt.measure.histogram import BUCKETS, bucket_of
+from loadtrt.records.histogram import BUCKETS, bucket_of
 from loadtrt.units import SECOND_NS
 
 ALERTS = (

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from loadtrt.measure import bottlenecks, findings, stalls, steady
-from loadtrt.measure.histogram import QUANTILE_ERROR
-from loadtrt.measure.validity import STARVED_LIMIT
+from loadtrt.findings import bottlenecks, findings
+from loadtrt.findings.validity import STARVED_LIMIT
+from loadtrt.records.histogram import QUANTILE_ERROR
+from loadtrt.stats import stalls, steady
 
 PAGE = (Path(__file__).parent.parent / "docs" / "findings.md").read_text()
 ROWS = dict(re.findall(r"^\| ([a-z, -]+) \| (.*) \|$", PAGE, re.MULTILINE))

@@ -19,10 +19,7 @@ from real_bindings import UnavailableError, Wheel, fetch
 
 from loadtrt.engines.layers import parse_layers
 from loadtrt.errors import EngineError, UsageError
-from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.layers import Layer
-from loadtrt.measure.profile import ProfilePass, Samples
-from loadtrt.measure.summary import summarize
+from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, FAILED, METRICS, OK, UNSERVED, Records
 from loadtrt.report.result_files import Kind, read_file
 from loadtrt.report.trtexec import (
@@ -36,11 +33,16 @@ from loadtrt.report.trtexec import (
     stamp_step_ns,
     times_json,
 )
+from loadtrt.results.layer import Layer
+from loadtrt.stats.layer_times import Samples
+from loadtrt.stats.summary import summarize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy.typing as npt
+
+    from loadtrt.results.profile_result import ProfilePass
 
 DATA = Path(__file__).parent / "data"
 START = 1_000_000
@@ -154,7 +156,7 @@ def test_times_read_back_to_the_nanosecond(saved: Callable[[str], Path]) -> None
 
 
 def test_read_times_can_be_summarized(saved: Callable[[str], Path]) -> None:
-    """measure.summary takes them; device is trtexec's latency."""
+    """stats.summary takes them; device is trtexec's latency."""
     text = times_json(_usual(1000), START, copies=True)
     read = read_times(saved(text))
     histograms = {metric.name: Histogram() for metric in METRICS}

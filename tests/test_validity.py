@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loadtrt.asked.objective import parse_objective
-from loadtrt.measure.validity import PROBLEM_KINDS, Counts, Terms, lateness_limit_ns, problems_of
+from loadtrt.findings.validity import PROBLEM_KINDS, Counts, Terms, lateness_limit_ns, problems_of
 
 if TYPE_CHECKING:
-    from loadtrt.measure.result import Problem
+    from loadtrt.results.run_result import Problem
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ from benchmarks.verdicts import ALLOWED, SERVICE_NS, measure, objective_of, run
 from loadtrt.asked.objective import parse_objective
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
-from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.result import ObjectiveShare, RunResult
-from loadtrt.measure.summary import summarize
-from loadtrt.measure.tally import Tally
-from loadtrt.measure.verdict import effective_size, judge, quantile_ranks, share_interval
+from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, FAILED, METRICS, UNSERVED, Records
+from loadtrt.records.tally import Tally
+from loadtrt.results.run_result import ObjectiveShare, RunResult
+from loadtrt.stats.summary import summarize
+from loadtrt.stats.verdict import effective_size, judge, quantile_ranks, share_interval
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from live_snapshots import FACTS, GPU, NAMES, START_NS, snapshot
 import loadtrt
 from loadtrt.errors import UsageError
 from loadtrt.live.view import HISTORY_S, SCHEMA_VERSION, View, Viewer, from_json, to_json
-from loadtrt.measure.board import OUTCOMES, WINDOW_RANKS, Snapshot
-from loadtrt.measure.histogram import BUCKETS
+from loadtrt.records.board import OUTCOMES, WINDOW_RANKS, Snapshot
+from loadtrt.records.histogram import BUCKETS
 from loadtrt.units import SECOND_NS
 
 

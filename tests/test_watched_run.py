@@ -19,8 +19,8 @@ from prometheus import PATIENCE_S, free_port, running_prometheus
 from loadtrt.cli.watch import parse_url, read_view
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.live.observer import Observer, RunFacts, Wishes
-from loadtrt.measure.board import KEEP, RING
-from loadtrt.measure.result import RunResult
+from loadtrt.records.board import KEEP, RING
+from loadtrt.results.run_result import RunResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

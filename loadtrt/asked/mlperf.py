@@ -9,7 +9,7 @@
 
 Source: LoadGen 6.0.17 (loadgen/mlperf.conf for resnet50, issue_query_controller.cc; github.com/mlcommons/inference). A
 scenario is a preset of loadtrt's own options: those that are given win, and the result says which rule is not kept then
-(measure/scenario.py). What LoadGen calls a query and a sample are a request and an inference here.
+(stats/scenario.py). What LoadGen calls a query and a sample are a request and an inference here.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from loadtrt.capacity.conclusion import conclusion
 from loadtrt.capacity.scaling import fit, rungs
 from loadtrt.capacity.search import Search, Share, Step, Told
 from loadtrt.capacity.start import predicted_per_s
-from loadtrt.measure.capacity_result import Candidate, ObjectiveCapacity, inferences_of
-from loadtrt.measure.validity import STARVED_LIMIT, lateness_limit_ns, typical_ns
+from loadtrt.findings.validity import STARVED_LIMIT, lateness_limit_ns, typical_ns
 from loadtrt.records.records import METRICS
+from loadtrt.results.capacity_result import Candidate, ObjectiveCapacity, inferences_of
 from loadtrt.units import SECOND_NS, format_duration
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.objective import Objective
     from loadtrt.capacity.search import Answer
-    from loadtrt.measure.capacity_result import Scaling, Trial
-    from loadtrt.measure.facts import EngineInfo, MemoryBill
-    from loadtrt.measure.result import RunResult
+    from loadtrt.results.capacity_result import Scaling, Trial
+    from loadtrt.results.engine_info import EngineInfo, MemoryBill
+    from loadtrt.results.run_result import RunResult
 
 _FIRST = 0.7  # of the greatest throughput, where nothing lets expect better
 
@@ -222,7 +222,7 @@ def failure_of(run: RunResult) -> str | None:
 
 
 def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
-    """Why the generator was the bottleneck, by the bounds of VALID (measure/validity.py) on the highest percentile of
+    """Why the generator was the bottleneck, by the bounds of VALID (findings/validity.py) on the highest percentile of
     lateness up to p99 that the run supports, as one late request among few is no rule. None where it was not.
 
     A run may be INVALID for other reasons: what was not served in time, or failed, is bad, and the engine's doing. And

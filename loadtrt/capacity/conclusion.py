@@ -8,8 +8,8 @@ from loadtrt.report.formatting import between
 from loadtrt.units import format_count, format_duration
 
 if TYPE_CHECKING:
-    from loadtrt.measure.capacity_result import Candidate, Trial
-    from loadtrt.measure.result import ObjectiveShare
+    from loadtrt.results.capacity_result import Candidate, Trial
+    from loadtrt.results.run_result import ObjectiveShare
 
 _NEAR = 0.9  # of the estimate: what is confirmed is not much less
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadtrt.errors import UsageError
-from loadtrt.measure.fleet_result import FleetDemand
+from loadtrt.results.fleet_result import FleetDemand
 from loadtrt.units import SECOND_NS, format_count
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from loadtrt.load.stages import Course
     from loadtrt.load.trace import Trace
-    from loadtrt.measure.fleet_result import Routing
+    from loadtrt.results.fleet_result import Routing
 
     Floats = npt.NDArray[np.float64]
 

@@ -10,19 +10,19 @@ import numpy as np
 
 from loadtrt.capacity.station import Station, interpolated, station, work_of
 from loadtrt.errors import UsageError
-from loadtrt.measure.capacity_result import CapacityResult
-from loadtrt.measure.fleet_result import Gpu, Speed
-from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.sweep_result import SweepResult
+from loadtrt.records.histogram import Histogram
+from loadtrt.results.capacity_result import CapacityResult
+from loadtrt.results.fleet_result import Gpu, Speed
+from loadtrt.results.sweep_result import SweepResult
 from loadtrt.units import SECOND_NS, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from loadtrt.asked.objective import Objective
-    from loadtrt.measure.capacity_result import Candidate
-    from loadtrt.measure.facts import EngineInfo
-    from loadtrt.measure.result import RunResult
+    from loadtrt.results.capacity_result import Candidate
+    from loadtrt.results.engine_info import EngineInfo
+    from loadtrt.results.run_result import RunResult
 
 _CROWDED = 0.97  # of the greatest throughput: less is no noise
 

@@ -20,7 +20,7 @@ from loadtrt.capacity.rig import MACHINE, changed, require_same
 from loadtrt.capacity.search import CONFIRM_TIMES, Search
 from loadtrt.environment import environment
 from loadtrt.errors import UsageError
-from loadtrt.measure.capacity_result import CapacityResult, Trial, name_of
+from loadtrt.results.capacity_result import CapacityResult, Trial, name_of
 from loadtrt.units import SECOND_NS, exact_duration, format_count, format_duration
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from loadtrt.asked.config import RunConfig
     from loadtrt.capacity.rig import Rig, Talks
     from loadtrt.capacity.search import Step
-    from loadtrt.measure.capacity_result import Candidate
-    from loadtrt.measure.facts import EngineInfo
-    from loadtrt.measure.result import RunResult
+    from loadtrt.results.capacity_result import Candidate
+    from loadtrt.results.engine_info import EngineInfo
+    from loadtrt.results.run_result import RunResult
 
 TRIAL_NS = 10 * SECOND_NS
 LONGEST_TRIAL_NS = 60 * SECOND_NS  # where nothing else is wanted

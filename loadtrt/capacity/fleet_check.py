@@ -9,10 +9,10 @@ from loadtrt.asked.objective import Objective
 from loadtrt.capacity.demand import steady_demand
 from loadtrt.capacity.fleet_prediction import lead_of, predict
 from loadtrt.load.arrivals import Gamma
-from loadtrt.measure.fleet_result import Comparison
-from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.sampling import least_samples
-from loadtrt.measure.summary import PERCENTILES
+from loadtrt.records.histogram import Histogram
+from loadtrt.results.fleet_result import Comparison
+from loadtrt.stats.margin import least_samples
+from loadtrt.stats.summary import PERCENTILES
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from loadtrt.capacity.demand import Demand
     from loadtrt.capacity.evidence import Evidence
-    from loadtrt.measure.result import RunResult
+    from loadtrt.results.run_result import RunResult
 
 _CV = {"constant": 0.0, "poisson": 1.0}
 _PRECISION = 0.03  # of predicted quantiles

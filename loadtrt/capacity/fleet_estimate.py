@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from loadtrt.asked.objective import Objective
     from loadtrt.capacity.demand import Demand
     from loadtrt.capacity.station import Station
-    from loadtrt.measure.fleet_result import Routing
+    from loadtrt.results.fleet_result import Routing
 
 
 def estimated_ns(demand: Demand, each: Station, routing: Routing, gpus: int, rank: float) -> float | None:

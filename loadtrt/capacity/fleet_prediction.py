@@ -9,10 +9,10 @@ import numpy as np
 
 from loadtrt.asked.objective import overall
 from loadtrt.capacity.station import completions
-from loadtrt.measure.fleet_result import Prediction
-from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.verdict import judge, quantile_ranks
+from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, Records
+from loadtrt.results.fleet_result import Prediction
+from loadtrt.stats.verdict import judge, quantile_ranks
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from loadtrt.asked.objective import Objective
     from loadtrt.capacity.demand import Demand
     from loadtrt.capacity.station import Floats, Station
-    from loadtrt.measure.fleet_result import Routing
-    from loadtrt.measure.result import ObjectiveShare
+    from loadtrt.results.fleet_result import Routing
+    from loadtrt.results.run_result import ObjectiveShare
 
 _ARRIVALS, _WORK, _ROUTES = 2000, 2001, 2002  # streams of random numbers, apart from all others of a seed
 _COUNTED = 50_000  # requests of a replication whose latencies count
@@ -52,7 +52,7 @@ def predict(
     those of a sample are off is half of the noise near saturation. Each replication has random numbers of its own, the
     same for any number of GPUs. There are three of them, and up to twenty while the verdict is open.
 
-    Verdicts and intervals are those of measured runs (measure/verdict.py), over all replications one after the other.
+    Verdicts and intervals are those of measured runs (stats/verdict.py), over all replications one after the other.
     precision: go on until every objective's quantile is known within that share of itself, verdict or not: who stops at
     a verdict stops at quantiles that lie far out by chance. spend: told before each replication how many requests it
     simulates; may raise.

@@ -18,8 +18,8 @@ from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
 from loadtrt.lanes.stopping import until_stopped
-from loadtrt.measure.sweep_result import trimmed
 from loadtrt.records.records import FAILED, OK
+from loadtrt.results.sweep_result import trimmed
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from loadtrt.lanes.session import OnTick, Phase
     from loadtrt.live.observer import Watch
     from loadtrt.load.tensors import Arrays
-    from loadtrt.measure.facts import EngineInfo, MemoryBill
-    from loadtrt.measure.result import RunResult
-    from loadtrt.measure.telemetry import GpuTelemetry
+    from loadtrt.results.engine_info import EngineInfo, MemoryBill
+    from loadtrt.results.gpu_telemetry import GpuTelemetry
+    from loadtrt.results.run_result import RunResult
 
 # The seed is not among them: it draws the inputs once, and then arrivals.
 _OF_ENGINE = keys_of("Engine", "Lanes", "Requests") - {"seed", "verify"}

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.measure.capacity_result import Scaling
+from loadtrt.results.capacity_result import Scaling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtrt.measure.capacity_result import Trial
+    from loadtrt.results.capacity_result import Trial
 
 
 def rungs(contexts: int, buffers: int) -> list[tuple[int, int]]:

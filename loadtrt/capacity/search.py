@@ -31,8 +31,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from loadtrt.capacity.threshold import Estimate, Seen, estimate, log_odds
-from loadtrt.measure.verdict import LEAST_MET, discounted, share_interval
 from loadtrt.records.records import METRICS
+from loadtrt.stats.verdict import LEAST_MET, discounted, share_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -321,7 +321,7 @@ class Search:
         return share, discounted(self._single(place, rate, self._seconds(kind, rate)))
 
     def _single(self, place: int, rate: float, seconds: float) -> float:
-        """N₁ of measure/verdict.py that a run can be expected to have, by that of the last confirming run, or of the
+        """N₁ of stats/verdict.py that a run can be expected to have, by that of the last confirming run, or of the
         run nearest to it: it grows with length and, at lower rates, with how much faster queues forget, (1 − √ρ)²
         (M/M/1: Cohen, The single server queue, 1982)."""
         near = self._of("confirm")[-1:] or [min(self._valid, key=lambda each: abs(each.step.rate - rate))]

@@ -9,7 +9,7 @@ import numpy as np
 
 from loadtrt.asked.load import Rate
 from loadtrt.capacity.station import completions, interpolated, station, work_of
-from loadtrt.measure.histogram import Histogram
+from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import METRICS
 from loadtrt.units import SECOND_NS
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.objective import Objective
     from loadtrt.capacity.station import Station
-    from loadtrt.measure.capacity_result import Trial
+    from loadtrt.results.capacity_result import Trial
 
 _REQUESTS = 20_000
 _STEPS = 7  # of bisection: within 1 % of the greatest throughput

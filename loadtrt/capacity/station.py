@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from loadtrt.measure.histogram import Histogram, bounds_of
+from loadtrt.records.histogram import Histogram, bounds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -1,6 +1,6 @@
 """At which rate the share of bad requests reaches the allowed one: told from many short runs together.
 
-Near saturation one run is worth a handful of independent requests (measure/verdict.py), so that its own verdict is
+Near saturation one run is worth a handful of independent requests (stats/verdict.py), so that its own verdict is
 mostly "undecided". All of them together say more: run i at rate λ_i had a share q_i bad of what is worth N_i requests.
 
 **Law.** ln(p/(1−p)), the log-odds of a bad request, is nearly a straight line in the rate around the threshold λ*:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.capacity.find import Wanted
-    from loadtrt.measure.capacity_result import CapacityResult
+    from loadtrt.results.capacity_result import CapacityResult
 
 # What a search decides itself: a configuration file's is left out.
 _OWN = (keys_of("Load", "Ending") - {"warmup", "drain"}) | {"batcher", "abort_on_fail", "abort_delay", "profile"}
@@ -72,8 +72,8 @@ def command(
     require_targets(targets_of(wanted.config.options()))
     from loadtrt.capacity.find import Finder
     from loadtrt.cli.resuming import carry_out
-    from loadtrt.measure.capacity_result import CapacityResult
     from loadtrt.report.plain import terminal_text
+    from loadtrt.results.capacity_result import CapacityResult
 
     make = partial(Finder, wanted)
     return _exit_code(carry_out(wanted.config, CapacityResult, terminal_text, make, resume=resume))
@@ -90,8 +90,8 @@ def _wanted(
 ) -> Wanted:
     from loadtrt.asked.load_options import process_type
     from loadtrt.asked.reading import load_config
-    from loadtrt.capacity.axes import parse_axis
     from loadtrt.capacity.find import LONGEST_TRIAL_NS, TRIAL_NS, Wanted
+    from loadtrt.capacity.grid import parse_axis
     from loadtrt.units import parse_duration
 
     load = {key: given.pop(key) for key in ("arrivals", "burstiness", "bursts")}

@@ -16,12 +16,12 @@ from loadtrt.errors import EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadtrt.measure.profile import ProfilePass, ProfileResult
-    from loadtrt.measure.regression import Comparison
-    from loadtrt.measure.result import RunResult
     from loadtrt.records.records import Records
     from loadtrt.report.comparison_sections import Side as Run
     from loadtrt.report.document import Section
+    from loadtrt.results.profile_result import ProfilePass, ProfileResult
+    from loadtrt.results.run_result import RunResult
+    from loadtrt.stats.regression import Comparison
 
     Profile: TypeAlias = ProfileResult | ProfilePass  # ProfilePass: trtexec's profile
     Side: TypeAlias = RunResult | Records | Profile  # Records: trtexec's times
@@ -81,12 +81,12 @@ def command(
     Runs with a profile are also compared layer by layer.
     """
     from loadtrt.cli.delivery import Delivery, json_of, show
-    from loadtrt.measure.layer_comparison import compare_profiles
-    from loadtrt.measure.regression import compare, parse_threshold
     from loadtrt.report.comparison_sections import compared_runs
     from loadtrt.report.junit import comparison_junit
     from loadtrt.report.layer_comparison_sections import compared_profiles
     from loadtrt.report.plain import plain
+    from loadtrt.stats.layer_comparison import compare_profiles
+    from loadtrt.stats.regression import compare, parse_threshold
 
     files = [[*([] if first is None else [first]), *more] for first, more in ((a, more_a), (b, more_b))]
     if not all(files):
@@ -146,9 +146,9 @@ def _same(one: Side, other: Side) -> bool:
 
 def _runs(sides: Mapping[str, Side], wanted: str | None) -> list[Run]:
     """A side's runs; none where it is a profile. Raises UsageError where `wanted` needs runs."""
-    from loadtrt.measure.result import RunResult
     from loadtrt.records.records import Records
     from loadtrt.report.comparison_sections import side_of
+    from loadtrt.results.run_result import RunResult
 
     runs = [side_of(name, side) for name, side in sides.items() if isinstance(side, RunResult | Records)]
     other = next((name for name, side in sides.items() if not isinstance(side, RunResult | Records)), None)
@@ -170,10 +170,10 @@ def _exit_code(comparison: Comparison) -> int:
 
 def read_side(file: Path, layer_info: Path | None = None, option: str = "") -> Side:
     """What a file holds. layer_info, which `option` names, is for profiles of trtexec alone. Raises UsageError."""
-    from loadtrt.measure.profile import ProfileResult
-    from loadtrt.measure.result import RunResult
     from loadtrt.report.result_files import Kind, read_file, read_result
     from loadtrt.report.trtexec import read_profile, read_times
+    from loadtrt.results.profile_result import ProfileResult
+    from loadtrt.results.run_result import RunResult
 
     given = read_file(file)
     if layer_info is not None and given.kind is not Kind.LAYER_TIMES:
@@ -226,8 +226,8 @@ def profile_of(side: Side, name: str) -> Profile:
 
 
 def _profile(side: Side) -> Profile | None:
-    from loadtrt.measure.result import RunResult
     from loadtrt.records.records import Records
+    from loadtrt.results.run_result import RunResult
 
     if isinstance(side, Records):
         return None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from loadtrt.capacity.demand import Demand
     from loadtrt.capacity.evidence import Source
-    from loadtrt.measure.fleet_result import FleetResult, Routing
+    from loadtrt.results.fleet_result import FleetResult, Routing
 
 _ROUTINGS = "random,round-robin,least-outstanding"
 _MOST_SHARE = 1000.0
@@ -104,7 +104,7 @@ def command(files: tuple[Path, ...], **options: Any) -> int:
 
     from loadtrt.asked.objective import parse_objective
     from loadtrt.capacity.evidence import evidence_of
-    from loadtrt.capacity.fleet import plan_fleet, why_unpredictable
+    from loadtrt.capacity.fleet_plan import plan_fleet, why_unpredictable
     from loadtrt.cli.delivery import Delivery, Stopper, json_of, show
     from loadtrt.cli.voice import Voice
     from loadtrt.report.plain import terminal_text
@@ -155,10 +155,10 @@ def _exit_code(result: FleetResult) -> int:
 
 def read_sources(files: Sequence[Path]) -> Source:
     """One capacity, one sweep, or runs. Raises UsageError for anything else."""
-    from loadtrt.measure.capacity_result import CapacityResult
-    from loadtrt.measure.result import RunResult
-    from loadtrt.measure.sweep_result import SweepResult
     from loadtrt.report.result_files import Kind, read_file, read_result
+    from loadtrt.results.capacity_result import CapacityResult
+    from loadtrt.results.run_result import RunResult
+    from loadtrt.results.sweep_result import SweepResult
 
     sources = [read_file(file) for file in files]
     for source in sources:
@@ -183,7 +183,7 @@ def _share(option: str, text: str) -> float:
 
 
 def _routings(text: str) -> list[Routing]:
-    from loadtrt.measure.fleet_result import ROUTINGS
+    from loadtrt.results.fleet_result import ROUTINGS
 
     known: dict[str, Routing] = {name: name for name in ROUTINGS}
     names = list(dict.fromkeys(name.strip() for name in text.split(",")))

@@ -15,7 +15,7 @@ from loadtrt.errors import EXIT_INTERRUPTED, EngineError, UsageError
 if TYPE_CHECKING:
     from loadtrt.asked.config import RunConfig
     from loadtrt.cli.voice import Voice
-    from loadtrt.measure.profile import ProfilePass, ProfileResult
+    from loadtrt.results.profile_result import ProfilePass, ProfileResult
 
 _OF_COMPARISONS = {"json", "quiet", "profile"}  # what a comparison of two files has a use for
 
@@ -89,9 +89,9 @@ def _compare(config: Path | None, names: tuple[str, str], given: dict[str, Any],
     from loadtrt.cli.compare import holds_results
     from loadtrt.cli.delivery import Delivery, json_of, show
     from loadtrt.cli.voice import Voice
-    from loadtrt.measure.layer_comparison import compare_profiles
     from loadtrt.report.layer_comparison_sections import compared_profiles
     from loadtrt.report.plain import plain
+    from loadtrt.stats.layer_comparison import compare_profiles
 
     for name in ("engine", "export_profile", "export_layer_info"):
         if given[name] is not None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from loadtrt.cli.delivery import Delivery, Stopper
     from loadtrt.cli.voice import Voice
     from loadtrt.live.nvml import Gpu
-    from loadtrt.measure.profile import ProfileResult
+    from loadtrt.results.profile_result import ProfileResult
 
 PASS_NS = 3 * SECOND_NS
 
@@ -65,7 +65,7 @@ def profile(config: RunConfig, voice: Voice, length: ProfileLength, stopper: Sto
         if stopper.requested():
             raise KeyboardInterrupt
         raise EngineError(failure or "; ".join(profiled.notes) or "the profiler reported nothing")
-    from loadtrt.measure.profile import ProfileResult
+    from loadtrt.results.profile_result import ProfileResult
 
     return ProfileResult(
         loadtrt=loadtrt.__version__,

@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import OnTick, Phase
     from loadtrt.load.tensors import Arrays
-    from loadtrt.measure.board import Board
-    from loadtrt.measure.facts import EngineInfo
-    from loadtrt.measure.result import RunResult
+    from loadtrt.records.board import Board
+    from loadtrt.results.engine_info import EngineInfo
+    from loadtrt.results.run_result import RunResult
 
 
 def run(config: RunConfig) -> int:

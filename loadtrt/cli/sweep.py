@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtrt.capacity.axes import AXES
+from loadtrt.capacity.grid import AXES
 from loadtrt.cli.options import GroupedCommand, extra, options, require_targets, targets_of
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EngineError, UsageError
 from loadtrt.load.arrivals import PROCESSES
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from loadtrt.asked.config import RunConfig
-    from loadtrt.measure.sweep_result import SweepResult
+    from loadtrt.results.sweep_result import SweepResult
 
 
 @click.command(cls=GroupedCommand, short_help="Run over a grid of settings.")
@@ -36,10 +36,10 @@ def command(config: Path | None, all_points: bool, resume: bool, **given: Any) -
     """
     base, axes = _base_and_axes(config, given)
     require_targets(targets_of(base.options()))
-    from loadtrt.capacity.sweep import Sweeper
+    from loadtrt.capacity.sweeper import Sweeper
     from loadtrt.cli.resuming import carry_out
-    from loadtrt.measure.sweep_result import SweepResult
     from loadtrt.report.plain import terminal_text
+    from loadtrt.results.sweep_result import SweepResult
 
     make = partial(Sweeper, base, axes, all_points=all_points)
     return _exit_code(carry_out(base, SweepResult, terminal_text, make, resume=resume))
@@ -48,7 +48,7 @@ def command(config: Path | None, all_points: bool, resume: bool, **given: Any) -
 def _base_and_axes(file: Path | None, given: dict[str, Any]) -> tuple[RunConfig, dict[str, tuple[Any, ...]]]:
     """What all points have in common, and the values of those that were given. Raises UsageError."""
     from loadtrt.asked.reading import load_config
-    from loadtrt.capacity.axes import parse_axis
+    from loadtrt.capacity.grid import parse_axis
 
     axes = {name: parse_axis(name, given[name]) for name in given if name in AXES and given[name] is not None}
     if not axes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.lanes.session import items_of
 from loadtrt.live.observer import RunFacts, Watch, Wishes
-from loadtrt.measure.families import information, model_name
+from loadtrt.prometheus.families import information, model_name
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from loadtrt.cli.voice import Voice
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import Session
-    from loadtrt.measure.result import RunResult
-    from loadtrt.measure.telemetry import GpuTelemetry
+    from loadtrt.results.gpu_telemetry import GpuTelemetry
+    from loadtrt.results.run_result import RunResult
 
 _DEVICES = Path("/dev")
 

@@ -11,7 +11,7 @@ from loadtrt.doctor.host import device_files, gpus_on_bus, in_container
 from loadtrt.environment import version_of
 from loadtrt.errors import CudaError, EngineError
 from loadtrt.live.nvml import MEGAHERTZ, find_driver, open_gpu
-from loadtrt.measure.telemetry import SLOWDOWNS
+from loadtrt.results.gpu_telemetry import SLOWDOWNS
 from loadtrt.units import format_bytes
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from loadtrt.cuda.runtime import DeviceProperties
     from loadtrt.live.nvml import Driver, Gpu
-    from loadtrt.measure.telemetry import GpuReading
+    from loadtrt.results.gpu_telemetry import GpuReading
 
 # The oldest driver branch that runs each major version of CUDA (minor version compatibility).
 # https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html

@@ -22,7 +22,7 @@ from loadtrt.engines.engine import Completion
 from loadtrt.engines.sidecar import build_facts
 from loadtrt.engines.waiting import Looks, wake_on_time
 from loadtrt.errors import CudaError
-from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill
+from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

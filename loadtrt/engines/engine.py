@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadtrt.load.tensors import Arrays, TensorSpec
-    from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill
+    from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
 
 
 class Completion(NamedTuple):

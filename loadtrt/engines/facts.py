@@ -14,7 +14,7 @@ from loadtrt.load.tensors import DTYPES, bytes_of
 
 if TYPE_CHECKING:
     from loadtrt.engines.deserialize import OpenPlan
-    from loadtrt.measure.layers import Layer
+    from loadtrt.results.layer import Layer
 
 Shape = tuple[int, ...]
 _DTYPES = {"FLOAT": "fp32", "HALF": "fp16"}  # the others are TensorRT's names in lower case

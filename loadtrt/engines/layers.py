@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.measure.layers import Layer, LayerTensor, nodes_in_name
+from loadtrt.results.layer import Layer, LayerTensor, nodes_in_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

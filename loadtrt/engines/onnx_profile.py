@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.engines.onnxruntime import open_session, sentence_of
 from loadtrt.engines.profiling import turns, warm_up
 from loadtrt.errors import EngineError
-from loadtrt.measure.layers import Layer, LayerTensor
-from loadtrt.measure.profile import Samples
+from loadtrt.results.layer import Layer, LayerTensor
+from loadtrt.stats.layer_times import Samples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -18,7 +18,7 @@ from loadtrt.engines.waiting import Wakeup
 from loadtrt.environment import cpu_model
 from loadtrt.errors import EngineError
 from loadtrt.load.tensors import TensorSpec, bytes_of, largest_of
-from loadtrt.measure.facts import EngineInfo, MemoryBill
+from loadtrt.results.engine_info import EngineInfo, MemoryBill
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from loadtrt.asked.model import Model
     from loadtrt.engines.profiling import Profiled, ProfileLength, Watch
     from loadtrt.load.tensors import Arrays
-    from loadtrt.measure.facts import ClockMapping
+    from loadtrt.results.engine_info import ClockMapping
 
 _SILENT = 4  # ONNX Runtime's log severity "fatal": what it has to say comes back as exceptions
 

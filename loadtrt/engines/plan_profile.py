@@ -14,7 +14,7 @@ from loadtrt.engines import facts
 from loadtrt.engines.layers import is_detailed
 from loadtrt.engines.profiling import turns, warm_up
 from loadtrt.errors import CudaError, EngineError
-from loadtrt.measure.profile import Samples
+from loadtrt.stats.layer_times import Samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from loadtrt.engines.profiling import Profiled, ProfileLength, Watch
     from loadtrt.engines.tensorrt import Plan
     from loadtrt.load.tensors import Arrays
-    from loadtrt.measure.layers import Layer
-    from loadtrt.measure.profile import Mode
+    from loadtrt.results.layer import Layer
+    from loadtrt.results.profile_result import Mode
 
 _MILLISECOND_NS = 1e6
 _WHOLE = 0.25  # of a pass's length: inferences without the profiler

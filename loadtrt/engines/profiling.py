@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from loadtrt.load.tensors import Arrays
-    from loadtrt.measure.profile import ProfilePass
+    from loadtrt.results.profile_result import ProfilePass
 
 
 _STEADY_NS = 10 * SECOND_NS  # clocks that are not steady by then will not be

@@ -21,7 +21,7 @@ from loadtrt.engines.engine import Completion
 from loadtrt.engines.simulation import IndependentLanes, SharedDevice, Simulation, parse_simulation
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.tensors import TensorSpec, bytes_of
-from loadtrt.measure.facts import EngineInfo, MemoryBill
+from loadtrt.results.engine_info import EngineInfo, MemoryBill
 from loadtrt.units import MILLISECOND_NS, NEVER
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from loadtrt.asked.model import Model
     from loadtrt.engines.clock import Clock
     from loadtrt.load.tensors import Arrays
-    from loadtrt.measure.facts import ClockMapping
+    from loadtrt.results.engine_info import ClockMapping
 
 _PREFIX = "simulated:"
 _ITEM = 16  # numbers in x, and in y, for each item of the batch

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import loadtrt
+from loadtrt.findings.findings import findings_of
+from loadtrt.findings.validity import Terms, counts_of, problems_of
 from loadtrt.lanes.recorder import Recorder
-from loadtrt.measure.board import KEEP
-from loadtrt.measure.cohorts import cohorts_of, sample_of
-from loadtrt.measure.early import Widths, ranks_of
-from loadtrt.measure.findings import findings_of
-from loadtrt.measure.margin import rate_margin
-from loadtrt.measure.parts import batches_of, mix_of
-from loadtrt.measure.result import (
+from loadtrt.records.board import KEEP
+from loadtrt.records.records import DROPPED, FAILED, METRICS, OK, UNSERVED
+from loadtrt.results.gpu_telemetry import mark_throttled
+from loadtrt.results.run_result import (
     Batches,
     MixPart,
     ModelResult,
@@ -25,13 +24,14 @@ from loadtrt.measure.result import (
     Steadiness,
     Throughput,
 )
-from loadtrt.measure.scenario import Sending, scenario_of
-from loadtrt.measure.steady import steadiness_of
-from loadtrt.measure.summary import fairness, lanes_of, overlap_of, summarize
-from loadtrt.measure.telemetry import mark_throttled
-from loadtrt.measure.validity import Terms, counts_of, problems_of
-from loadtrt.measure.verdict import judge
-from loadtrt.records.records import DROPPED, FAILED, METRICS, OK, UNSERVED
+from loadtrt.stats.cohorts import cohorts_of, sample_of
+from loadtrt.stats.early import Widths, ranks_of
+from loadtrt.stats.margin import rate_margin
+from loadtrt.stats.parts import batches_of, mix_of
+from loadtrt.stats.scenario import Sending, scenario_of
+from loadtrt.stats.steady import steadiness_of
+from loadtrt.stats.summary import fairness, lanes_of, overlap_of, summarize
+from loadtrt.stats.verdict import judge
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from loadtrt.asked.objective import Objective
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import Session
-    from loadtrt.measure.facts import MemoryBill
-    from loadtrt.measure.telemetry import GpuTelemetry
+    from loadtrt.results.engine_info import MemoryBill
+    from loadtrt.results.gpu_telemetry import GpuTelemetry
 
 
 def result_of(

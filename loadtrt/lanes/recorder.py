@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.measure.board import KEEP, STRIDE, Board
-from loadtrt.measure.interval import Interval
-from loadtrt.measure.tally import BLOCK, Second, Tally
+from loadtrt.records.board import KEEP, STRIDE, Board
 from loadtrt.records.records import COLUMNS, DROPPED, UNSERVED, Records
+from loadtrt.records.tally import BLOCK, Second, Tally
+from loadtrt.results.interval import Interval
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Completion, Engine
     from loadtrt.lanes.recorder import Recorder
     from loadtrt.load.batcher import Batcher
-    from loadtrt.measure.board import Board
+    from loadtrt.records.board import Board
 
 _SILENCE_NS = 10 * SECOND_NS  # an engine without a completion for so long (or `drain_ns`, if longer) is given up
 _LOOK_NS = 100 * MILLISECOND_NS  # the longest time between two looks at the stop flag and deadlines

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from loadtrt.asked.model import Model
     from loadtrt.engines.engine import Engine
     from loadtrt.load.tensors import Arrays
-    from loadtrt.measure.board import Board
-    from loadtrt.measure.facts import Verification
+    from loadtrt.records.board import Board
     from loadtrt.records.records import Records
+    from loadtrt.results.engine_info import Verification
 
     OnTick: TypeAlias = Callable[["Phase", int, int, int], None]  # phase, elapsed ns, submitted, completed
 
@@ -127,7 +127,7 @@ async def run_session(
             )
             recorder.board.touch(_expected(load, session))
             if _may_end_early(config):
-                import loadtrt.measure.early  # noqa: F401  # before anything is measured
+                import loadtrt.stats.early  # noqa: F401  # before anything is measured
             begins("measure", 0, 0, 0)
             await _measure(engine, recorder, load, stop, session, config, on_tick)
         if config.export_output and session.driven is not None and not session.driven.unserved:
@@ -268,7 +268,7 @@ def _watching(
     """The ticker, and a look at whether enough was measured, where the configuration wants it to end then."""
     if not _may_end_early(config):
         return ticker
-    from loadtrt.measure.early import Misses, Widths, ranks_of
+    from loadtrt.stats.early import Misses, Widths, ranks_of
 
     recorder = session.recorder
     assert recorder is not None  # noqa: S101  # measuring has begun

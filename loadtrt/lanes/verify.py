@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.errors import EngineError
-from loadtrt.measure.facts import Verification
+from loadtrt.results.engine_info import Verification
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Live alerts: the verdict's laws (measure/validity.py, measure/steady.py) applied to the counts so far, and what only
+"""Live alerts: the verdict's laws (findings/validity.py, stats/steady.py) applied to the counts so far, and what only
 an observer sees. When a run is over, its alerts are the problems of its result."""
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.measure.histogram import Histogram, bounds_of
-from loadtrt.measure.sampling import least_samples
-from loadtrt.measure.telemetry import SLOWDOWNS
-from loadtrt.measure.validity import PROBLEM_KINDS, Counts, Terms, problems_of
+from loadtrt.findings.validity import PROBLEM_KINDS, Counts, Terms, problems_of
+from loadtrt.records.histogram import Histogram, bounds_of
 from loadtrt.records.records import METRICS
+from loadtrt.results.gpu_telemetry import SLOWDOWNS
+from loadtrt.stats.margin import least_samples
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.live.observer import RunFacts
-    from loadtrt.measure.board import Snapshot
-    from loadtrt.measure.telemetry import GpuReading
+    from loadtrt.records.board import Snapshot
+    from loadtrt.results.gpu_telemetry import GpuReading
 
 LAW_KINDS = (*PROBLEM_KINDS, "overloaded")  # the alerts that are laws of the verdict
 SILENCE_NS = 3 * SECOND_NS  # the board is written ten times a second, but an engine may hold its process up

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.text import Text
 
-from loadtrt.measure.board import WINDOW_RANKS
-from loadtrt.measure.histogram import bounds_of
+from loadtrt.records.board import WINDOW_RANKS
+from loadtrt.records.histogram import bounds_of
 from loadtrt.records.records import METRICS
 from loadtrt.units import format_count, format_duration
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.measure.board import PHASES, RATIOS, WINDOW_RANKS, Snapshot
-from loadtrt.measure.steady import is_overloaded
-from loadtrt.measure.tally import BLOCK, Second, Tally
+from loadtrt.records.board import PHASES, RATIOS, WINDOW_RANKS, Snapshot
 from loadtrt.records.records import METRICS, OK, UNSERVED, Records
+from loadtrt.records.tally import BLOCK, Second, Tally
+from loadtrt.stats.steady import is_overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.live.observer import RunFacts
-    from loadtrt.measure.board import Board, Standing
+    from loadtrt.records.board import Board, Standing
 
 _PLACES = [metric.name for metric in METRICS]
 _LATENCY, _SERVICE, _COMPUTE = (_PLACES.index(name) for name in ("latency", "service", "compute"))

@@ -17,12 +17,12 @@ from prometheus_client import Metric
 from prometheus_client.samples import BucketSpan, NativeHistogram, Sample
 
 import loadtrt
+from loadtrt.findings.validity import limit_of
 from loadtrt.live.alerts import LAW_KINDS, counts_now, law_alerts, terms_of
 from loadtrt.live.nvml import THROTTLE_REASONS
-from loadtrt.measure import families as table
-from loadtrt.measure.board import OUTCOMES, PHASES, RATIOS, WINDOW_RANKS, Snapshot
-from loadtrt.measure.families import middles_ns
-from loadtrt.measure.validity import limit_of
+from loadtrt.prometheus import families as table
+from loadtrt.prometheus.families import middles_ns
+from loadtrt.records.board import OUTCOMES, PHASES, RATIOS, WINDOW_RANKS, Snapshot
 from loadtrt.records.records import DROPPED, FAILED, UNSERVED
 from loadtrt.units import SECOND_NS, exact_duration
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.live.observer import RunFacts
-    from loadtrt.measure.families import Family
-    from loadtrt.measure.telemetry import GpuReading
+    from loadtrt.prometheus.families import Family
+    from loadtrt.results.gpu_telemetry import GpuReading
 
     # (values of the family's labels, value or None where it is not known)
     Points: TypeAlias = Iterable[tuple[tuple[str, ...], float | None]]

@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from loadtrt.measure.telemetry import GpuReading
+from loadtrt.results.gpu_telemetry import GpuReading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

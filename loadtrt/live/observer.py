@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from loadtrt.asked.objective import Objective
 from loadtrt.errors import EngineError, LoadtrtError, UsageError
 from loadtrt.live.nvml import Clocks, open_gpu
-from loadtrt.measure.board import Board, board_bytes
+from loadtrt.records.board import Board, board_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadtrt.live.nvml import Gpu
-    from loadtrt.measure.telemetry import GpuTelemetry
+    from loadtrt.results.gpu_telemetry import GpuTelemetry
 
 _START_S = 20.0  # importing may take long from a cold disk
 _ANSWER_S = 5.0
@@ -165,7 +165,7 @@ class Watch:
             return None
         from pydantic import ValidationError
 
-        from loadtrt.measure.telemetry import GpuTelemetry
+        from loadtrt.results.gpu_telemetry import GpuTelemetry
 
         answer = self.observer.telemetry(start_ns, end_ns, inferences)
         if answer["why"]:

@@ -22,7 +22,7 @@ from loadtrt.errors import LoadtrtError
 from loadtrt.live.follower import follower_of
 from loadtrt.live.observer import RunFacts
 from loadtrt.live.view import Viewer
-from loadtrt.measure.board import Board, board_bytes
+from loadtrt.records.board import Board, board_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from loadtrt.live.metrics import Observation
     from loadtrt.live.sampler import Sampler
     from loadtrt.live.view import View
-    from loadtrt.measure.telemetry import GpuReading
+    from loadtrt.results.gpu_telemetry import GpuReading
 
 _FRAME_S = 0.25
 _FOLLOW_S = 0.1

@@ -11,15 +11,15 @@ from dataclasses import replace
 from threading import Condition, Event, Thread
 from typing import TYPE_CHECKING, Protocol, Self
 
-from loadtrt.measure.gpu_log import GpuLog
-from loadtrt.measure.telemetry import GpuFacts, GpuReading, SamplingCost, telemetry_of
+from loadtrt.results.gpu_telemetry import GpuFacts, GpuReading, SamplingCost, telemetry_of
+from loadtrt.stats.gpu_log import GpuLog
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadtrt.live.nvml import GpuLimits, GpuSettings
-    from loadtrt.measure.telemetry import GpuTelemetry
+    from loadtrt.results.gpu_telemetry import GpuTelemetry
 
 EVERY_NS = 200 * MILLISECOND_NS
 # The PCIe counters wrap at 4 GiB, after 68 ms at the 63 GB/s of PCIe 5.0 x16. Read this often they are exact up to

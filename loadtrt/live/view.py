@@ -17,16 +17,16 @@ from loadtrt.asked.objective import Objective  # noqa: TC001
 from loadtrt.errors import UsageError
 from loadtrt.live.alerts import Alert, alerts_of, quantiles_of
 from loadtrt.live.observer import RunFacts  # noqa: TC001  # pydantic reads the types of a View
-from loadtrt.measure.board import WINDOW_RANKS
-from loadtrt.measure.sampling import least_samples
-from loadtrt.measure.telemetry import GpuReading  # noqa: TC001
+from loadtrt.records.board import WINDOW_RANKS
 from loadtrt.records.records import METRICS, OK
+from loadtrt.results.gpu_telemetry import GpuReading  # noqa: TC001
+from loadtrt.stats.margin import least_samples
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from loadtrt.measure.board import Snapshot
+    from loadtrt.records.board import Snapshot
 
 SCHEMA_VERSION = 1  # of a View as JSON; raised whenever a field changes
 HISTORY_S = 120

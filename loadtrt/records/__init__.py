@@ -1,0 +1,1 @@
+"""Rows, histograms and tallies of finished requests. Pure: numpy alone."""

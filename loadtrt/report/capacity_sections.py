@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtrt.measure.summary import PERCENTILES
 from loadtrt.report.charts.bars import Bar, bars
 from loadtrt.report.charts.curves import Level, Miss, Region, ladder, latencies, misses
 from loadtrt.report.document import Badge, Figure, Name, Section, Table, Tile, Tiles, section, words
@@ -18,15 +17,16 @@ from loadtrt.report.settings import (
     search_text,
     title,
 )
+from loadtrt.stats.summary import PERCENTILES
 from loadtrt.units import format_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from loadtrt.asked.objective import Objective
-    from loadtrt.measure.capacity_result import Candidate, CapacityResult, ObjectiveCapacity, Trial
-    from loadtrt.measure.result import ObjectiveShare
     from loadtrt.report.document import Block, Cell, Tone
+    from loadtrt.results.capacity_result import Candidate, CapacityResult, ObjectiveCapacity, Trial
+    from loadtrt.results.run_result import ObjectiveShare
 
 _TONES: dict[str, Tone] = {"found": "good", "infeasible": "bad"}
 _PERCENTILES = ("p50", "p99")  # and those of the objectives

@@ -6,23 +6,23 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.margin import rate_margin
-from loadtrt.measure.measured import Measured
-from loadtrt.measure.summary import summarize
+from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import METRICS, Records
 from loadtrt.report.document import Name, Notice, Section, Table, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN
 from loadtrt.report.settings import compared_settings
 from loadtrt.report.trtexec import stamp_step_ns
+from loadtrt.stats.margin import rate_margin
+from loadtrt.stats.measured import Measured
+from loadtrt.stats.summary import summarize
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from loadtrt.measure.regression import Comparison, Judged, Ratio
-    from loadtrt.measure.result import RunResult
     from loadtrt.report.document import Block, Cell, Tone
+    from loadtrt.results.run_result import RunResult
+    from loadtrt.stats.regression import Comparison, Judged, Ratio
 
 _SHOWN = ("p50", "p90", "p99", "mean")
 _DEVICE = ("device", "enqueue", "h2d", "compute", "d2h")  # what trtexec measures, too

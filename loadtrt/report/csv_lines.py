@@ -11,18 +11,18 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.errors import UsageError
-from loadtrt.measure.capacity_result import CapacityResult
-from loadtrt.measure.result import RunResult
-from loadtrt.measure.summary import PERCENTILES
-from loadtrt.measure.sweep_result import SweepResult
 from loadtrt.records.records import METRICS
 from loadtrt.report.formatting import printable
+from loadtrt.results.capacity_result import CapacityResult
+from loadtrt.results.run_result import RunResult
+from loadtrt.results.sweep_result import SweepResult
+from loadtrt.stats.summary import PERCENTILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from loadtrt.measure.result import ObjectiveShare
     from loadtrt.report.result_files import Loaded
+    from loadtrt.results.run_result import ObjectiveShare
 
 OBJECTIVES = 3  # columns are of the first three; the verdict is on all
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute

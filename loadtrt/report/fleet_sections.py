@@ -5,7 +5,6 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
-from loadtrt.measure.sampling import least_samples
 from loadtrt.report.capacity_sections import joined
 from loadtrt.report.charts.bars import Bar, bars
 from loadtrt.report.charts.curves import Fleet, ladder, sizes
@@ -13,14 +12,15 @@ from loadtrt.report.document import Figure, Name, Notice, Section, Table, Tile, 
 from loadtrt.report.formatting import UNKNOWN, between, joules_text, time_or
 from loadtrt.report.run_verdict import outcome_badge
 from loadtrt.report.settings import closing, title
+from loadtrt.stats.margin import least_samples
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from loadtrt.measure.fleet_result import Choice, Comparison, FleetResult, Prediction
-    from loadtrt.measure.result import ObjectiveShare
     from loadtrt.report.document import Block, Cell
+    from loadtrt.results.fleet_result import Choice, Comparison, FleetResult, Prediction
+    from loadtrt.results.run_result import ObjectiveShare
 
 _MOST_SPEEDS = 12
 _POOR = 0.2  # median error of predictions

@@ -15,8 +15,8 @@ from loadtrt.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from loadtrt.measure.result import RunResult
     from loadtrt.report.result_files import Loaded
+    from loadtrt.results.run_result import RunResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def format_of(file: str) -> Format | None:
 
 
 def _only_run(loaded: Sequence[Loaded], format_: str) -> RunResult:
-    from loadtrt.measure.result import RunResult
+    from loadtrt.results.run_result import RunResult
 
     run = loaded[0].result
     if len(loaded) > 1 or not isinstance(run, RunResult):

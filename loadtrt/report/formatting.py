@@ -12,7 +12,7 @@ from loadtrt.units import format_bytes, format_count, format_duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from loadtrt.measure.facts import MemoryBill
+    from loadtrt.results.engine_info import MemoryBill
 
 UNKNOWN = "–"
 _STEP = 6

@@ -2,7 +2,7 @@
 
 Three significant digits: a value v of [2^e, 2^(e+1)), e ≥ 11, is in one of 1024 equal buckets, of index
 (s << 10) + (v >> s) with s = e − 10; below 2^11 each value has its own. loadtrt's buckets are eight times as wide
-(measure/histogram.py), so each is put at its middle, within 0.4 % of what was recorded; one request is at the exact
+(records/histogram.py), so each is put at its middle, within 0.4 % of what was recorded; one request is at the exact
 minimum and one at the exact maximum. Units are ns, and "Interval_Max" is in ms, as that of the Java writer.
 
 Payload, big-endian: cookie, length, normalizing offset 0, significant digits, lowest and highest value, ratio 1.0; then
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.errors import UsageError
-from loadtrt.measure.histogram import Histogram, bounds_of
+from loadtrt.records.histogram import Histogram, bounds_of
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from loadtrt.measure.result import RunResult
+    from loadtrt.results.run_result import RunResult
 
 _COOKIE, _COMPRESSED_COOKIE = 0x1C849313, 0x1C849314  # V2, with the bits that say so
 _DIGITS = 3

@@ -20,8 +20,8 @@ from loadtrt.units import SECOND_NS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadtrt.measure.regression import Comparison, Judged
-    from loadtrt.measure.result import ObjectiveShare, RunResult, ScenarioResult
+    from loadtrt.results.run_result import ObjectiveShare, RunResult, ScenarioResult
+    from loadtrt.stats.regression import Comparison, Judged
 
 _NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, 2.2
 

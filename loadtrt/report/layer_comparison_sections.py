@@ -13,7 +13,8 @@ from loadtrt.units import format_count, format_duration, plural
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from loadtrt.measure.layer_comparison import (
+    from loadtrt.report.document import Block, Cell
+    from loadtrt.stats.layer_comparison import (
         LayerComparison,
         LayerRow,
         PassTotals,
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
         RowLayer,
         RowSide,
     )
-    from loadtrt.measure.layer_matching import MatchedBy
-    from loadtrt.report.document import Block, Cell
+    from loadtrt.stats.layer_matching import MatchedBy
 
 _MATCHED: dict[MatchedBy | None, str] = {
     "nodes": "by the model's nodes",

@@ -17,19 +17,19 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.samples import Sample, Timestamp
 
-from loadtrt.measure import families as table
-from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.validity import PROBLEM_KINDS, lateness_limit_ns, typical_ns
+from loadtrt.findings.validity import PROBLEM_KINDS, lateness_limit_ns, typical_ns
+from loadtrt.prometheus import families as table
+from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import METRICS
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from loadtrt.measure.families import Family
-    from loadtrt.measure.interval import Interval
-    from loadtrt.measure.result import ModelResult, RunResult
-    from loadtrt.measure.telemetry import GpuTelemetry
+    from loadtrt.prometheus.families import Family
+    from loadtrt.results.gpu_telemetry import GpuTelemetry
+    from loadtrt.results.interval import Interval
+    from loadtrt.results.run_result import ModelResult, RunResult
 
 Values: TypeAlias = "Sequence[float | None]"
 Series: TypeAlias = "Sequence[tuple[tuple[str, ...], Values]]"  # by the values of the family's labels

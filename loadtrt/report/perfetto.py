@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from loadtrt.measure.result import RunResult
+    from loadtrt.results.run_result import RunResult
 
     Event = Mapping[str, Any]
 

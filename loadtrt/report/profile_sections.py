@@ -10,19 +10,19 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from loadtrt.measure.layer_kinds import kind_of
-from loadtrt.measure.sampling import least_samples
 from loadtrt.report.charts.bars import Bar, bars
 from loadtrt.report.document import Badge, Figure, Name, Named, Notice, Section, Table, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, short_names, time_or
 from loadtrt.report.settings import title
+from loadtrt.results.layer import kind_of
+from loadtrt.stats.margin import least_samples
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from loadtrt.measure.profile import LayerTimes, ProfilePass, ProfileResult
     from loadtrt.report.document import Block, Cell
+    from loadtrt.results.profile_result import LayerTimes, ProfilePass, ProfileResult
 
 _BARS = 15
 _MENTIONED = 10  # layers where there are no charts

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from loadtrt.errors import UsageError
-from loadtrt.measure.capacity_result import CapacityResult
-from loadtrt.measure.fleet_result import FleetResult
-from loadtrt.measure.layer_comparison import LayerComparison
-from loadtrt.measure.profile import ProfileResult
-from loadtrt.measure.result import RunResult
-from loadtrt.measure.sweep_result import SweepResult
+from loadtrt.results.capacity_result import CapacityResult
+from loadtrt.results.fleet_result import FleetResult
+from loadtrt.results.profile_result import ProfileResult
+from loadtrt.results.run_result import RunResult
+from loadtrt.results.sweep_result import SweepResult
+from loadtrt.stats.layer_comparison import LayerComparison
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,9 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from loadtrt.measure.histogram import Histogram
-from loadtrt.measure.sampling import least_samples
-from loadtrt.measure.summary import PERCENTILES
+from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import METRICS
 from loadtrt.report.charts.bars import Bar, Stack, bars, stacks
 from loadtrt.report.charts.latency import Curve, shares, spectrum
@@ -18,13 +16,15 @@ from loadtrt.report.profile_sections import layers
 from loadtrt.report.run_timeline import gpu, over_time
 from loadtrt.report.run_verdict import findings, headline, objectives
 from loadtrt.report.settings import bounds_of, facts
+from loadtrt.stats.margin import least_samples
+from loadtrt.stats.summary import PERCENTILES
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from loadtrt.measure.result import Batches, RunResult
     from loadtrt.report.document import Block, Section
+    from loadtrt.results.run_result import Batches, RunResult
 
 _MARKED = ("p50", "p90", "p99", "p99.9")
 _MOST_BARS = 64  # lanes or sizes of batches

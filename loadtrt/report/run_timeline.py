@@ -25,9 +25,9 @@ from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from loadtrt.measure.result import RunResult, Steadiness
-    from loadtrt.measure.telemetry import GpuInterval, GpuTelemetry
     from loadtrt.report.document import Block, Section
+    from loadtrt.results.gpu_telemetry import GpuInterval, GpuTelemetry
+    from loadtrt.results.run_result import RunResult, Steadiness
 
 _WARMUP_SHARE = 0.35  # of the measured time: a longer warm-up is not drawn before it
 _DRAIN_SHARE = 0.01  # a shorter drain is not seen

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtrt.measure.sampling import least_samples
-from loadtrt.measure.summary import PERCENTILES
 from loadtrt.report.document import Badge, Name, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, between, count_or, percent_text, share_or, time_or
 from loadtrt.report.settings import load_text, precision_text, resuming_text, title
+from loadtrt.stats.margin import least_samples
+from loadtrt.stats.summary import PERCENTILES
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from loadtrt.measure.capacity_result import CapacityResult
-    from loadtrt.measure.result import ObjectiveShare, RunResult, ScenarioResult
-    from loadtrt.measure.sweep_result import SweepResult
     from loadtrt.report.document import Block, Tone
+    from loadtrt.results.capacity_result import CapacityResult
+    from loadtrt.results.run_result import ObjectiveShare, RunResult, ScenarioResult
+    from loadtrt.results.sweep_result import SweepResult
 
 _VERDICTS: dict[str, Badge] = {"met": Badge("met", "good"), "missed": Badge("missed", "bad")}
 

@@ -6,12 +6,6 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from loadtrt.measure.capacity_result import CapacityResult
-from loadtrt.measure.fleet_result import FleetResult
-from loadtrt.measure.layer_comparison import LayerComparison, compare_profiles
-from loadtrt.measure.profile import ProfileResult
-from loadtrt.measure.result import RunResult
-from loadtrt.measure.sweep_result import SweepResult
 from loadtrt.report.capacity_sections import capacity
 from loadtrt.report.charts.bars import Bar, bars
 from loadtrt.report.charts.latency import Curve, shares
@@ -25,6 +19,12 @@ from loadtrt.report.run_sections import histogram_of, run
 from loadtrt.report.run_verdict import state_badge
 from loadtrt.report.settings import bounds_of, settings_of
 from loadtrt.report.sweep_sections import sweep
+from loadtrt.results.capacity_result import CapacityResult
+from loadtrt.results.fleet_result import FleetResult
+from loadtrt.results.profile_result import ProfileResult
+from loadtrt.results.run_result import RunResult
+from loadtrt.results.sweep_result import SweepResult
+from loadtrt.stats.layer_comparison import LayerComparison, compare_profiles
 from loadtrt.units import plural
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from loadtrt.units import exact_duration, format_count, format_duration, plural
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from loadtrt.measure.capacity_result import CapacityResult
-    from loadtrt.measure.facts import EngineInfo
-    from loadtrt.measure.fleet_result import FleetResult
-    from loadtrt.measure.result import RunResult
-    from loadtrt.measure.sweep_result import SweepResult
     from loadtrt.report.document import Block, Cell, Section
+    from loadtrt.results.capacity_result import CapacityResult
+    from loadtrt.results.engine_info import EngineInfo
+    from loadtrt.results.fleet_result import FleetResult
+    from loadtrt.results.run_result import RunResult
+    from loadtrt.results.sweep_result import SweepResult
 
 MOST_JSON = 48 * 1024  # characters of a result within the page
 # Left out in this order until the rest fits, which leaves what a run without them has.

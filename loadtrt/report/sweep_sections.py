@@ -15,9 +15,9 @@ from loadtrt.units import format_count, plural
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from loadtrt.measure.result import RunResult
-    from loadtrt.measure.sweep_result import SweepPoint, SweepResult
     from loadtrt.report.document import Block, Cell
+    from loadtrt.results.run_result import RunResult
+    from loadtrt.results.sweep_result import SweepPoint, SweepResult
 
 _COLUMNS = (
     "",

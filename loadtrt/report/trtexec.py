@@ -19,9 +19,9 @@ import numpy as np
 
 from loadtrt.engines.layers import parse_layers
 from loadtrt.errors import EngineError, UsageError
-from loadtrt.measure.profile import LayerTimes, ProfilePass
 from loadtrt.records.records import COLUMNS, OK, Records
 from loadtrt.report.result_files import Kind, content_of, refuse_constant
+from loadtrt.results.profile_result import LayerTimes, ProfilePass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from loadtrt.measure.layers import Layer
     from loadtrt.report.result_files import ResultFile
+    from loadtrt.results.layer import Layer
 
 _MOST_MS = 1e10  # 115 days: as ns still far from what int64 holds
 _LAYER_KEYS = ("timeMs", "averageMs")

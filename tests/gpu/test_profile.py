@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from loadtrt.measure.profile import ProfileResult
-from loadtrt.measure.result import RunResult
+from loadtrt.results.profile_result import ProfileResult
+from loadtrt.results.run_result import RunResult
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from loadtrt.units import format_count, format_duration, plural
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtrt.measure.capacity_result import Scaling
+    from loadtrt.results.capacity_result import Scaling
 
 _CURVE = 120  # points of a drawn law
 _BELOW = 30.0  # how far below the allowed share the axis goes on, as a ratio
@@ -110,7 +110,7 @@ def ladder(measured: Sequence[tuple[int, float]], scaling: Scaling | None) -> st
 
 
 def throughput_at(law: Scaling, number: float) -> float:
-    """X(N) of the universal scalability law (measure/capacity_result.py)."""
+    """X(N) of the universal scalability law (results/capacity_result.py)."""
     return law.alpha_per_s * number / (1 + law.sigma * (number - 1) + law.kappa * number * (number - 1))
 
 

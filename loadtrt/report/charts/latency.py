@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from loadtrt.measure.histogram import bounds_of
+from loadtrt.records.histogram import bounds_of
 from loadtrt.report.charts.plot import SERIES, Key, Plot
 from loadtrt.report.charts.svg import durations, linear, ranks
 from loadtrt.units import format_count, format_duration
@@ -15,8 +15,8 @@ from loadtrt.units import format_count, format_duration
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtrt.measure.histogram import Histogram
-    from loadtrt.measure.result import ObjectiveShare
+    from loadtrt.records.histogram import Histogram
+    from loadtrt.results.run_result import ObjectiveShare
 
 _BARS = 110
 _FAR = 30.0
@@ -43,7 +43,7 @@ def spectrum(histogram: Histogram, marks: Sequence[tuple[str, float]], bounds: S
     """How many requests had which latency. marks: percentiles (name, ns); bounds: of this metric.
 
     The height of a bar is its share of requests ÷ its width in ln(latency), in % of requests a 1 % of latency: areas
-    are shares, whatever the widths, which double with each octave (measure/histogram.py). The shortest 1 in 1000, which
+    are shares, whatever the widths, which double with each octave (records/histogram.py). The shortest 1 in 1000, which
     would take most of the axis, are not drawn.
     """
     last = int(np.flatnonzero(histogram.counts)[-1])
@@ -93,7 +93,7 @@ class Curve(NamedTuple):
 
 def shares(curves: Sequence[Curve], bounds: Sequence[Bound], metric: str) -> str:
     """Which share of requests was within which time, with 1/(1 − share) on a logarithmic axis (HdrHistogram's way): the
-    further right, the rarer. A curve is dotted where its sample is too small for 99 % confidence (measure/sampling.py).
+    further right, the rarer. A curve is dotted where its sample is too small for 99 % confidence (stats/margin.py).
 
     bounds: objectives, each a corner that the curve must stay out of; whiskers: 95 % of the quantile.
     """

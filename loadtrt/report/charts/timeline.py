@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from loadtrt.measure.histogram import BUCKETS, CELL, bounds_of, bucket_of
+from loadtrt.records.histogram import BUCKETS, CELL, bounds_of, bucket_of
 from loadtrt.report.charts.latency import near
 from loadtrt.report.charts.plot import Key, Plot
 from loadtrt.report.charts.svg import Axis, counts, duration_text, durations, elapsed, log_ticks
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from loadtrt.load.stages import Course
-    from loadtrt.measure.interval import Interval
     from loadtrt.report.charts.latency import Bound
+    from loadtrt.results.interval import Interval
 
 _MOST_POINTS = 250
 _MOST_HINTS = 120

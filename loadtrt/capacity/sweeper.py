@@ -1,0 +1,154 @@
+"""`loadtrt sweep` without its command line: a run at each point of a grid, kept as it ends."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import loadtrt
+from loadtrt.asked.reading import varied
+from loadtrt.capacity.grid import knee_of, pareto_of, points_of, spent_axis
+from loadtrt.capacity.rig import MACHINE, changed, require_same
+from loadtrt.environment import environment
+from loadtrt.errors import UsageError
+from loadtrt.report.settings import axes_text
+from loadtrt.results.sweep_result import SkippedPoint, SweepPoint, SweepResult
+from loadtrt.units import format_count, format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from loadtrt.asked.config import RunConfig
+    from loadtrt.capacity.rig import Rig, Talks
+    from loadtrt.results.engine_info import EngineInfo
+
+_ENDED = "the sweep ended before it"
+
+
+class Sweeper:
+    """Sweeps over axes on a rig. `result` is whole at any moment; `keep` gets it after each point. all_points: no point
+    is skipped because its axis no longer gains. Raises UsageError for a point that is no configuration."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        axes: Mapping[str, Sequence[Any]],
+        rig: Rig,
+        talks: Talks,
+        keep: Callable[[SweepResult], None],
+        *,
+        all_points: bool,
+    ) -> None:
+        self._rig, self._talks, self._keep = rig, talks, keep
+        self._grid = points_of(axes)
+        self._configs = [varied(config, **settings) for settings in self._grid]
+        loaded = any(not config.model.load.closed for config in self._configs)
+        self._gaining = {} if loaded or all_points else axes  # in an open loop throughput is what is offered
+        self._points: dict[int, SweepPoint] = {}
+        self._before: list[EngineInfo] = []
+        self._skipped: dict[int, str] = {}
+        self._result = SweepResult(
+            loadtrt=loadtrt.__version__,
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=tuple(sys.argv),
+            config=config,
+            environment=environment(),
+            axes={name: tuple(values) for name, values in axes.items()},
+            outcome="interrupted",
+        )
+
+    def resume(self, before: SweepResult) -> int:
+        """Take the points of an unfinished sweep as measured, but those that failed. Axes may have got further values.
+        Returns how many there are. Raises UsageError where it was a sweep of something else."""
+        if set(before.axes) != set(self._result.axes):
+            raise UsageError(f"its sweep was over {', '.join(before.axes)}: give these axes, or name another file")
+        difference = changed(_asked(before), _asked(self._result))
+        if difference is not None:
+            raise UsageError(f"its sweep was another one: {difference}; name another file")
+        self._result = self._result.model_copy(update={"started": before.started, "environment": before.environment})
+        for point in before.points:
+            if point.run is not None and point.run.outcome == "completed":
+                if point.settings not in self._grid:
+                    where = axes_text(point.settings)
+                    raise UsageError(f"its sweep holds {where}, which would be lost: give these values too")
+                self._points[self._grid.index(point.settings)] = point
+                self._before.append(point.run.model.engine)
+        return len(self._points)
+
+    @property
+    def result(self) -> SweepResult:
+        """All that is known so far."""
+        return self._result
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is anything to keep."""
+        return bool(self._points)
+
+    def make(self) -> None:
+        """Measure all points. An interruption ends it quietly; a point that fails is kept with its sentence."""
+        try:
+            for place, settings in enumerate(self._grid):
+                if place not in self._points and not self._is_spent(place):
+                    self._points[place] = self._measure(place, settings)
+                    self._update()
+                if self._rig.stopped:
+                    return
+        except KeyboardInterrupt:
+            return
+        except Exception as error:
+            self._update(outcome="failed", failure=str(error) or type(error).__name__)
+            raise
+        self._update(outcome="completed")
+
+    def _measure(self, place: int, settings: dict[str, Any]) -> SweepPoint:
+        config, what = self._configs[place], f"{place + 1} of {len(self._grid)}, {axes_text(settings)}"
+        failure = self._rig.try_open(config, (self._configs[0], self._configs[-1]))
+        if failure is not None:  # the next settings may do
+            self._talks.say(f"{what}: {failure}")
+            return SweepPoint(settings=settings, run=None, failure=failure)
+        require_same(self._before, self._rig.engine)
+        try:
+            run = self._rig.run(config, what)
+        except UsageError as error:  # a load that cannot be drawn
+            return SweepPoint(settings=settings, run=None, failure=str(error))
+        rate, latency = run.model.throughput.inferences_per_s, run.model.metrics["latency"].percentiles_ns["p99"]
+        words = [] if rate is None else [f"{format_count(rate)} inferences/s"]
+        words += [] if latency is None else [f"latency p99 {format_duration(latency)}"]
+        words += [f"failed: {run.failure}"] if run.failure else [] if run.valid else ["INVALID"]
+        words += ["interrupted"] if run.outcome == "interrupted" else []
+        self._talks.say(f"{what}: {', '.join(words)}")
+        return SweepPoint(settings=settings, run=run, failure=run.failure)
+
+    def _is_spent(self, place: int) -> bool:
+        why = spent_axis(self._grid[place], list(self._points.values()), self._gaining)
+        if why is not None:
+            self._skipped[place] = why
+        return why is not None
+
+    def _update(self, **changes: Any) -> None:
+        points = tuple(self._points[place] for place in sorted(self._points))
+        self._result = self._result.model_copy(
+            update={
+                "points": points,
+                "skipped": tuple(
+                    SkippedPoint(settings=settings, reason=self._skipped.get(place, _ENDED))
+                    for place, settings in enumerate(self._grid)
+                    if place not in self._points
+                ),
+                "pareto": pareto_of(points),
+                "knee": knee_of(points),
+                **changes,
+            }
+        )
+        self._keep(self._result)
+
+
+def _asked(result: SweepResult) -> dict[str, Any]:
+    """What all points have in common."""
+    return {
+        **{name: value for name, value in result.config.options().items() if name not in result.axes},
+        **{name: result.environment.get(name) for name in MACHINE},
+        "loadtrt": result.loadtrt,
+    }

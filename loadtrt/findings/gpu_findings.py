@@ -1,0 +1,203 @@
+"""Findings about a run from the GPU's telemetry.
+
+None of them makes a run INVALID: a GPU at its power cap serves what it serves, and that may be the question. The
+seconds in which the GPU was slowed down are marked instead.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadtrt.results.gpu_telemetry import SLOWDOWNS, slowdowns_of, weighted_mean
+from loadtrt.results.run_result import Finding
+from loadtrt.units import SECOND_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuTelemetry
+
+_HEAT = ("sw_thermal_slowdown", "hw_thermal_slowdown")
+_HARDWARE = frozenset({"hw_thermal_slowdown", "hw_power_brake_slowdown", "hw_slowdown"})
+
+LEAST_SHARE = 0.02
+LEAST_READINGS = 2
+LEAST_DROP = 0.02
+UNNAMED_DROP = 0.05
+REACHED = 0.85
+BUSY = 0.5
+NEAR_CELSIUS = 3
+OWN_BUSY_MOST = 0.1
+OTHERS_BUSY_LEAST = 0.8
+
+
+def gpu_findings(telemetry: GpuTelemetry, busy_fraction: float | None = None) -> tuple[Finding, ...]:
+    """Findings, the weightiest first. busy_fraction: part of the time in which this run computed; None: not known.
+
+    Where the evidence names the cause, the cause repeats its words."""
+    findings = (
+        _held(telemetry) or _unnamed(telemetry) or _below_top(telemetry),
+        _near_slowdown(telemetry),
+        _others(telemetry, busy_fraction),
+    )
+    return tuple(finding for finding in findings if finding is not None)
+
+
+def _held(telemetry: GpuTelemetry) -> Finding | None:
+    """A slow-down that NVML names and that lowered the clocks.
+
+    It takes LEAST_READINGS readings and LEAST_SHARE of all (sw_power_cap appears in single readings where a board works
+    near its limit), and clocks lower by LEAST_DROP (two steps of 15 MHz are 1.5 % of 1980 MHz, and mean nothing).
+    Hardware protection is reported at any clock: it is never normal. The reference is the highest clock of the run, or
+    the GPU's highest where the clocks were held for at least half the time.
+    """
+    intervals = telemetry.intervals
+    named = {reason: share for reason in SLOWDOWNS if _counts((share := _share(intervals, reason)), intervals)}
+    shares = {reason: named[reason] for reason in slowdowns_of(named)}
+    if not shares:
+        return None
+    fraction = telemetry.throttled_fraction or 0.0
+    hardware = not _HARDWARE.isdisjoint(shares)
+    slowed = _slowed_hertz(intervals)
+    best = max((i.sm_clock_max_hertz for i in intervals if i.sm_clock_max_hertz is not None), default=None)
+    top = telemetry.gpu.max_sm_clock_hertz
+    if slowed is None or best is None:
+        clock = "the GPU was slowed down (its clock is not known)"
+    elif slowed <= (1 - LEAST_DROP) * best:
+        clock = f"SM clock fell from {_mhz(best)} to {_mhz(slowed)} MHz"
+    elif top is not None and slowed <= (1 - LEAST_DROP) * top and fraction >= BUSY:
+        clock = f"SM clock stayed at {_mhz(slowed)} of {_mhz(top)} MHz"
+    elif hardware:
+        clock = "the GPU slowed down"
+    else:
+        return None
+    main = max(shares, key=lambda reason: shares[reason])
+    words = dict.fromkeys(SLOWDOWNS[reason].cause for reason in sorted(shares, key=lambda reason: -shares[reason]))
+    return Finding(
+        kind="throttled",
+        evidence=f"{clock}: {', '.join(words)}; {_percent(fraction)} of the run",
+        cause=", ".join(words),
+        remedy=_remedy(main, telemetry.gpu, slowed),
+    )
+
+
+def _unnamed(telemetry: GpuTelemetry) -> Finding | None:
+    """Clocks that fell while the driver gives no reasons. Only busy seconds count, as an idle GPU lowers its clocks,
+    and only a fall of UNNAMED_DROP: without reasons, temperature steps (1-3 %) must not raise an alarm."""
+    intervals = [i for i in telemetry.intervals if i.sm_clock_mean_hertz is not None and _busy(i)]
+    if not intervals or any(i.throttle_shares is not None for i in telemetry.intervals):
+        return None
+    best = max(i.sm_clock_max_hertz or 0 for i in intervals)
+    slow = [i for i in intervals if (i.sm_clock_mean_hertz or 0) <= (1 - UNNAMED_DROP) * best]
+    lowest = weighted_mean(slow, lambda interval: interval.sm_clock_mean_hertz)
+    share = sum(i.readings for i in slow) / sum(i.readings for i in intervals)
+    if lowest is None or not _counts(share, intervals):
+        return None
+    return Finding(
+        kind="throttled",
+        evidence=f"SM clock fell from {_mhz(best)} to {_mhz(lowest)} MHz in {_percent(share)} of the busy time; "
+        "the driver gives no reason",
+        cause="the driver gives no reason",
+        remedy="power and heat are likely: look at 'nvidia-smi -q -d PERFORMANCE' as a privileged user",
+    )
+
+
+def _below_top(telemetry: GpuTelemetry) -> Finding | None:
+    """Clocks far below the GPU's highest on a busy GPU, for no reason that the driver names.
+
+    Data-centre boards reach their highest clock; others stay 5 to 10 % below it, so that the alarm starts below
+    REACHED. A chosen clock (applications_clocks_setting) and a mostly idle GPU raise no alarm.
+    """
+    intervals, top = telemetry.intervals, telemetry.gpu.max_sm_clock_hertz
+    best = max((i.sm_clock_max_hertz for i in intervals if i.sm_clock_max_hertz is not None), default=None)
+    use = weighted_mean(intervals, lambda interval: interval.utilization_mean_ratio)
+    if top is None or best is None or best >= REACHED * top or use is None or use < BUSY:
+        return None
+    explained = (*SLOWDOWNS, "applications_clocks_setting")
+    if any(_share(intervals, reason) for reason in explained) or _share(intervals, "gpu_idle") >= BUSY:
+        return None
+    return Finding(
+        kind="clocks-low",
+        evidence=f"SM clock never passed {_mhz(best)} of {_mhz(top)} MHz, and the driver names no reason",
+        cause="the driver names no reason",
+        remedy="the clocks may be locked: look at 'nvidia-smi -q -d CLOCK', lift a lock with 'nvidia-smi -rgc'; "
+        "or warm up for longer",
+    )
+
+
+def _near_slowdown(telemetry: GpuTelemetry) -> Finding | None:
+    """A temperature within NEAR_CELSIUS of the one at which the GPU slows down: sensors give whole degrees, and a
+    longer run or a warmer day adds some. None where heat slows it down already, and where that temperature is unknown.
+    """
+    if any(_counts(_share(telemetry.intervals, reason), telemetry.intervals) for reason in _HEAT):
+        return None
+    limit = telemetry.gpu.slowdown_celsius
+    heats = [i.temperature_max_celsius for i in telemetry.intervals if i.temperature_max_celsius is not None]
+    if limit is None or not heats or max(heats) < limit - NEAR_CELSIUS:
+        return None
+    return Finding(
+        kind="hot",
+        evidence=f"the GPU reached {max(heats):.0f} °C; at {limit} °C it slows down",
+        cause=f"at {limit} °C it slows down",
+        remedy="a longer run will be slower: cool the GPU (airflow, fans, its neighbours)",
+    )
+
+
+def _others(telemetry: GpuTelemetry, busy_fraction: float | None) -> Finding | None:
+    """Kernels of other processes: NVML saw the GPU busy for OTHERS_BUSY_LEAST of the time or more while this run
+    computed for OWN_BUSY_MOST or less. The gap is wide because NVML counts a sample with one short kernel as busy."""
+    use = weighted_mean(telemetry.intervals, lambda interval: interval.utilization_mean_ratio)
+    if busy_fraction is None or use is None or busy_fraction > OWN_BUSY_MOST or use < OTHERS_BUSY_LEAST:
+        return None
+    if sum(interval.duration_ns for interval in telemetry.intervals) < 3 * SECOND_NS:
+        return None  # NVML's sample period is up to a second: the sample may be of the time before the run
+    return Finding(
+        kind="gpu-shared",
+        evidence=f"kernels ran on the GPU {_percent(use)} of the time, this run's {_percent(busy_fraction)}",
+        cause="another process seems to compute there",
+        remedy="look at nvidia-smi, and give loadtrt the GPU alone",
+    )
+
+
+def _remedy(reason: str, gpu: GpuFacts, slowed: float | None) -> str:
+    lock = "nvidia-smi -lgc" + ("" if slowed is None else f" {_mhz(slowed)}")
+    if reason == "sw_power_cap":
+        limit, most = gpu.power_limit_watts, gpu.most_power_watts
+        if limit is not None and most is not None and limit < most:
+            return f"the limit is {limit:.0f} W and may be {most:.0f} W: nvidia-smi -pl {most:.0f}"
+        return f"the board draws all it may: compare engines at locked clocks ({lock})"
+    return SLOWDOWNS[reason].remedy.replace("nvidia-smi -lgc", lock)
+
+
+def _counts(share: float, intervals: Sequence[GpuInterval]) -> bool:
+    readings = sum(interval.readings for interval in intervals)
+    return share >= LEAST_SHARE and round(share * readings) >= LEAST_READINGS
+
+
+def _share(intervals: Sequence[GpuInterval], reason: str) -> float:
+    """Share of the readings that named the reason; 0 where none could."""
+    shares = weighted_mean(intervals, lambda i: None if i.throttle_shares is None else i.throttle_shares.get(reason, 0))
+    return shares or 0.0
+
+
+def _slowed_hertz(intervals: Sequence[GpuInterval]) -> float | None:
+    """Mean SM clock over the readings with a slow-down."""
+    known = [
+        (interval.readings * (interval.throttled_fraction or 0.0), interval.sm_clock_throttled_hertz)
+        for interval in intervals
+        if interval.sm_clock_throttled_hertz is not None
+    ]
+    weight = sum(readings for readings, _ in known)
+    return sum(readings * clock for readings, clock in known) / weight if weight else None
+
+
+def _busy(interval: GpuInterval) -> bool:
+    return interval.utilization_mean_ratio is not None and interval.utilization_mean_ratio >= BUSY
+
+
+def _mhz(hertz: float) -> str:
+    return f"{hertz / 1e6:.0f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -1,0 +1,188 @@
+"""The laws of a VALID run: whether the generator, the host or the load itself spoils the numbers.
+
+The verdict of a finished run, the live alerts, `loadtrt watch` and the exported metrics apply the same functions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from loadtrt.results.run_result import MetricSummary, Problem
+from loadtrt.units import MILLISECOND_NS, format_duration, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from loadtrt.asked.objective import Objective
+
+PROBLEM_KINDS = ("late", "starved", "unserved", "failed", "no-requests")  # every `Problem.kind` of `problems_of`
+LATENESS_SHARE = 0.1  # of the median latency
+LATENESS_FLOOR_NS = MILLISECOND_NS // 4
+LATENESS_OF_BOUND = 0.05  # of the tightest objective on latency
+STARVED_LIMIT = 0.05  # of the lanes' time
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What was asked of a run.
+
+    closed: whether the load is a closed loop.
+    max_lateness_ns: the limit set by `--max-lateness`, None for the default one.
+    objectives: the run's objectives, of which those on latency widen the lateness limit.
+    mode: the engine's settings, for the remedies.
+    """
+
+    closed: bool
+    max_lateness_ns: int | None = None
+    objectives: Sequence[Objective] = ()
+    mode: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is known of a run so far, or at its end.
+
+    lateness_ns: lateness at p99, or the maximum where the requests are too few for a p99, ns.
+    at_p99: whether `lateness_ns` is the p99.
+    latency_ns: the median latency, or the mean where the requests are too few for a median, ns.
+    starved_fraction: part of the lanes' time spent idle because the host was late, 0 for an engine that takes no time.
+    ok, failed, unserved: requests by outcome.
+    interrupted: whether the user ended the run.
+    """
+
+    lateness_ns: float
+    at_p99: bool
+    latency_ns: float
+    starved_fraction: float
+    ok: int
+    failed: int
+    unserved: int
+    interrupted: bool = False
+
+
+def lateness_limit_ns(
+    latency_ns: float, closed: bool, wanted_ns: int | None, objectives: Sequence[Objective] = ()
+) -> float:
+    """The p99 of lateness above which a run is INVALID: `--max-lateness`, or the greatest of a tenth of the median
+    latency, a twentieth of the tightest objective on latency, and 250 µs.
+
+    A closed loop has no limit by default: there lateness hides behind a lane's other buffer sets, and where it does not
+    hide, the lane is idle, which STARVED_LIMIT bounds.
+    """
+    if wanted_ns is not None:
+        return wanted_ns
+    if closed:
+        return math.inf
+    bounds_ns = [objective.bound_ns for objective in objectives if objective.metric_name == "latency"]
+    return max(LATENESS_FLOOR_NS, LATENESS_SHARE * latency_ns, LATENESS_OF_BOUND * min(bounds_ns, default=0))
+
+
+def limit_of(counts: Counts, terms: Terms) -> float:
+    """The lateness limit of this run, ns; infinite where it has none."""
+    return lateness_limit_ns(counts.latency_ns, terms.closed, terms.max_lateness_ns, terms.objectives)
+
+
+def typical_ns(summary: MetricSummary) -> float:
+    """The median, or the mean where the requests are too few for a median; 0 without any."""
+    return summary.percentiles_ns["p50"] or summary.mean_ns or 0.0
+
+
+def counts_of(
+    metrics: Mapping[str, MetricSummary],
+    *,
+    starved_fraction: float,
+    ok: int,
+    failed: int,
+    unserved: int,
+    interrupted: bool = False,
+) -> Counts:
+    """The counts of a finished run, from the summaries of its metrics."""
+    p99 = metrics["lateness"].percentiles_ns["p99"]
+    return Counts(
+        lateness_ns=(metrics["lateness"].max_ns or 0) if p99 is None else p99,
+        at_p99=p99 is not None,
+        latency_ns=typical_ns(metrics["latency"]),
+        starved_fraction=starved_fraction if metrics["compute"].max_ns else 0.0,
+        ok=ok,
+        failed=failed,
+        unserved=unserved,
+        interrupted=interrupted,
+    )
+
+
+def problems_of(counts: Counts, terms: Terms) -> list[Problem]:
+    """Every reason why the numbers do not describe the engine alone; empty for a VALID run."""
+    problems = (
+        _late(counts, terms),
+        _starved(counts, terms),
+        _unserved(counts),
+        _failed(counts),
+        _no_requests(counts),
+    )
+    return [problem for problem in problems if problem is not None]
+
+
+def _late(counts: Counts, terms: Terms) -> Problem | None:
+    limit_ns = limit_of(counts, terms)
+    if counts.lateness_ns <= limit_ns:
+        return None
+    rank = "at p99" if counts.at_p99 else "at most"
+    blocks = terms.mode.get("wait") == "block"
+    return Problem(
+        kind="late",
+        evidence=f"the generator was {format_duration(counts.lateness_ns)} late {rank} "
+        f"(limit {format_duration(limit_ns)})",
+        remedy="use --wait spin" if blocks else "free a core for loadtrt, or lower rate or contexts",
+    )
+
+
+def _starved(counts: Counts, terms: Terms) -> Problem | None:
+    if counts.starved_fraction <= STARVED_LIMIT:
+        return None
+    share, limit = f"{100 * counts.starved_fraction:.0f} %", f"{100 * STARVED_LIMIT:.0f} %"
+    single = terms.closed and terms.mode.get("graph") == "yes" and "requests per launch" not in terms.mode
+    more = ", or for requests of one size --requests-per-launch 4" if single else ""
+    return Problem(
+        kind="starved",
+        evidence=f"lanes stood idle for {share} of the time because the host was late (limit {limit})",
+        remedy=f"the engine outruns this host: use more --buffers or larger batches{more}",
+    )
+
+
+def _unserved(counts: Counts) -> Problem | None:
+    if not counts.unserved:
+        return None
+    requests = plural(counts.unserved, "request")
+    if counts.interrupted:
+        return Problem(
+            kind="unserved",
+            evidence=f"the run was interrupted and gave up {requests} (the age then counts as latency)",
+            remedy="interrupt it only once: requests in flight are then waited for",
+        )
+    return Problem(
+        kind="unserved",
+        evidence=f"{requests} had not been served when the run ended (the age then counts as latency)",
+        remedy="the load is above capacity, or the engine hangs: lower --rate, or raise --drain",
+    )
+
+
+def _failed(counts: Counts) -> Problem | None:
+    if not counts.failed:
+        return None
+    return Problem(
+        kind="failed",
+        evidence=f"{plural(counts.failed, 'request')} failed, and are in no latency",
+        remedy="fix the first error before trusting the numbers",
+    )
+
+
+def _no_requests(counts: Counts) -> Problem | None:
+    if counts.ok or counts.failed or counts.unserved:
+        return None
+    if counts.interrupted:
+        evidence, remedy = "the run was interrupted before any request was served", "let it run for longer"
+    else:
+        evidence, remedy = "no request was served", "raise --duration or --requests"
+    return Problem(kind="no-requests", evidence=evidence, remedy=remedy)

@@ -1,1 +1,0 @@
-"""Records → numbers. Pure: numpy alone."""

@@ -1,0 +1,201 @@
+"""Turns rows into numbers: histograms, outcomes, and seconds.
+
+A row costs a fifth of a microsecond. The measuring process pays that after it has measured, and an observer, which has
+a tally of its own, while it goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from loadtrt.records.histogram import Histogram, Histograms
+from loadtrt.records.records import FAILED, METRICS, OK, STATUSES, UNSERVED, Records
+from loadtrt.units import SECOND_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+BLOCK = 1 << 11  # rows taken at once: temporaries that stay in the cache cost a third
+_PLACE = {metric.name: place for place, metric in enumerate(METRICS)}
+_LATENCY, _QUEUE, _COMPUTE = _PLACE["latency"], _PLACE["queue"], _PLACE["compute"]
+
+
+@dataclass(slots=True)
+class Second:
+    """What completed in one second of the run: counts, sums in ns, and the served requests' latencies."""
+
+    start_ns: int
+    requests: int = 0
+    failed: int = 0
+    latency: Histogram = field(default_factory=Histogram)
+    queue_sum_ns: int = 0
+    compute_sum_ns: int = 0
+
+    def add(self, values: npt.NDArray[np.int64], buckets: npt.NDArray[np.int64], failed: int) -> None:
+        """Count served requests, int64 ns [metrics, n] with the buckets of their latencies [n], and failed ones."""
+        self.requests += len(buckets)
+        self.failed += failed
+        self.latency.add(values[_LATENCY], buckets)
+        self.queue_sum_ns += int(values[_QUEUE].sum())
+        self.compute_sum_ns += int(values[_COMPUTE].sum())
+
+
+class Tally:
+    """All that is counted of a run. Rows of a lane come in its order of completion.
+
+    bounds: (number in METRICS, ns) of each objective, and good the served requests within each. items: inferences of a
+    request with each input set, one number where all have the same, and inferences their sum over served requests.
+
+    histograms: one for each metric. outcomes: int64 [lanes, STATUSES], requests by lane and status. seen: rows so far.
+    first_completed_ns, last_completed_ns (by lane): of what was answered, `start_ns` for a lane without;
+    completed_first: how many were served at first_completed_ns. starved_ns: time in which a lane had nothing in flight
+    although work was due, summed over lanes.
+    """
+
+    def __init__(
+        self, lanes: int, start_ns: int, bounds: Sequence[tuple[int, int]] = (), items: Sequence[int] = (1,)
+    ) -> None:
+        self.start_ns = start_ns
+        self.seen = 0
+        self._table = Histograms(len(METRICS))
+        self.histograms = dict(zip((metric.name for metric in METRICS), self._table.each, strict=True))
+        self.outcomes = np.zeros((lanes, STATUSES), np.int64)
+        self._items = np.array(items, np.int64)
+        self.inferences = 0
+        self._bounds = tuple(bounds)
+        self.good = np.zeros(len(self._bounds), np.int64)
+        self.starved_ns = 0
+        self.first_completed_ns: int | None = None
+        self.completed_first = 0
+        self.last_completed_ns = np.full(lanes, start_ns, np.int64)
+        self._open: dict[int, Second] = {}
+        self._closed = 0  # seconds that are over
+
+    def begin(self, start_ns: int) -> None:
+        """Count from this instant, before anything is counted."""
+        self.start_ns = start_ns
+        self.last_completed_ns[:] = start_ns
+
+    @property
+    def by_status(self) -> npt.NDArray[np.int64]:
+        """Requests by status, int64 [STATUSES]."""
+        found: npt.NDArray[np.int64] = self.outcomes.sum(axis=0)
+        return found
+
+    @property
+    def by_lane(self) -> npt.NDArray[np.int64]:
+        """Served requests by lane, int64 [lanes]."""
+        found: npt.NDArray[np.int64] = self.outcomes[:, OK]
+        return found
+
+    @property
+    def measured_ns(self) -> int:
+        """From the start to the last completion."""
+        return max(int(self.last_completed_ns.max()) - self.start_ns, 0)
+
+    @property
+    def starved_fraction(self) -> float:
+        """Part of the lanes' measured time in which they were starved."""
+        measured_ns = self.measured_ns
+        return self.starved_ns / (len(self.outcomes) * measured_ns) if measured_ns else 0.0
+
+    def absorb(self, rows: npt.NDArray[np.int64]) -> None:
+        """Count rows, int64 [n, len(COLUMNS)], of which BLOCK at once are the cheapest."""
+        records = Records(np.asfortranarray(rows))  # columns in one piece: each is read several times
+        self.seen += len(rows)
+        cells = np.bincount(records.lane * STATUSES + records.status, minlength=self.outcomes.size)
+        self.outcomes += cells.reshape(self.outcomes.shape)
+        served = ok = records
+        if records.status.any():
+            ok = records.ok
+            served = Records(records.rows[records.status <= FAILED])
+            unserved = Records(records.rows[records.status == UNSERVED])
+            for metric in METRICS:
+                if metric.of_unserved:
+                    self.histograms[metric.name].add(metric.of(unserved))
+        values = self._count_served(ok) if len(ok) else np.empty((len(METRICS), 0), np.int64)
+        buckets = self._table.add(values)[_LATENCY]
+        if len(served):
+            self._count_starvation(served)
+            self._fill_seconds(served, ok, values, buckets)
+
+    def close(self) -> None:
+        """Nothing more comes: all seconds are over."""
+        self._close_before(max(self._open, default=-1) + 1)
+
+    def _count_served(self, ok: Records) -> npt.NDArray[np.int64]:
+        """Count what was served; returns its metrics, int64 ns [metrics, n]."""
+        values = np.empty((len(METRICS), len(ok)), np.int64)
+        for place, metric in enumerate(METRICS):
+            values[place] = metric.of(ok)
+        one = len(self._items) == 1
+        self.inferences += int(self._items[0]) * len(ok) if one else int(self._items[ok.inputs].sum())
+        for place, (metric_number, bound_ns) in enumerate(self._bounds):
+            self.good[place] += np.count_nonzero(values[metric_number] <= bound_ns)
+        first = int(ok.completed.min())
+        if self.first_completed_ns is None or first < self.first_completed_ns:
+            self.first_completed_ns, self.completed_first = first, 0
+        if first == self.first_completed_ns:
+            self.completed_first += int(np.count_nonzero(ok.completed == first))
+        return values
+
+    def _count_starvation(self, records: Records) -> None:
+        """A lane is starved while it is idle and a request that it could have had has not begun.
+
+        starved = Σ max(0, begun − max(the lane's previous completion, when the request could have been sent)), where
+        it could have been sent at submitted − lateness, and has begun at the latest when it is enqueued or its copy in
+        starts: begun = min(enqueued, completed − d2h − compute − h2d).
+        """
+        order = np.argsort(records.lane.astype(np.int16), kind="stable")  # a radix sort for so small a type
+        lane, completed = records.lane[order], records.completed[order]
+        begun = np.minimum(records.enqueued, records.completed - records.d2h - records.compute - records.h2d)
+        possible = records.submitted - records.lateness
+        first = np.flatnonzero(lane[1:] != lane[:-1]) + 1  # of each lane, but for that of the lowest number
+        before = np.empty_like(completed)
+        before[1:] = completed[:-1]
+        before[0] = self.last_completed_ns[lane[0]]
+        before[first] = self.last_completed_ns[lane[first]]
+        idle = begun[order] - np.maximum(before, possible[order])
+        self.starved_ns += int(np.maximum(idle, 0).sum())
+        last = np.append(first, len(lane)) - 1
+        self.last_completed_ns[lane[last]] = completed[last]
+
+    def _fill_seconds(
+        self, served: Records, ok: Records, values: npt.NDArray[np.int64], buckets: npt.NDArray[np.int64]
+    ) -> None:
+        # What completed longer ago than a closed second counts in the oldest that is open.
+        completed = served.completed
+        first, last = (
+            max((int(at) - self.start_ns) // SECOND_NS, self._closed) for at in (completed.min(), completed.max())
+        )
+        if first == last:
+            self._second(first).add(values, buckets, len(served) - len(ok))
+        else:
+            of_all, of_ok = (
+                np.maximum((records.completed - self.start_ns) // SECOND_NS, self._closed) for records in (served, ok)
+            )
+            for number, count in zip(*(found.tolist() for found in np.unique(of_all, return_counts=True)), strict=True):
+                here = of_ok == number
+                self._second(number).add(values[:, here], buckets[here], count - int(np.count_nonzero(here)))
+        self._close_before(last - 1)  # lanes may complete out of order by less than a second
+
+    def _second(self, number: int) -> Second:
+        found = self._open.get(number)
+        if found is None:
+            found = self._open[number] = Second(number * SECOND_NS)
+        return found
+
+    def _close_before(self, number: int) -> None:
+        """Close the open seconds before that one, and the empty ones between them."""
+        while self._closed < number:
+            over = self._open.pop(self._closed, None) or Second(self._closed * SECOND_NS)
+            self._closed += 1
+            self._over(over)
+
+    def _over(self, second: Second) -> None:
+        """A second is over; they come in order. For whoever keeps or shows them."""

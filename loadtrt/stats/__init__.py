@@ -1,0 +1,1 @@
+"""Records → numbers, which are fields of results. Pure: numpy alone."""

@@ -1,0 +1,65 @@
+"""Where the time of typical and of late requests went, and a stretch of the run's records as they are."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from loadtrt.records.records import COLUMNS, OK
+from loadtrt.results.run_result import Cohort, Sample
+from loadtrt.stats.margin import least_samples
+
+if TYPE_CHECKING:
+    from loadtrt.records.records import Records
+
+SAMPLED = 1000
+_RANKS = {"p50": (0.45, 0.55), "p99": (0.99, 1.0)}
+_INSTANTS = ("due", "submitted", "enqueued", "completed")
+
+
+def cohorts_of(records: Records) -> dict[str, Cohort]:
+    """Of the served among a run's records: "p50", latencies from p45 to p55, and "p99", from p99 up (nearest rank).
+
+    One is missing where there are too few requests for its highest rank but the maximum (stats/margin.py).
+    """
+    ok = records.ok
+    count = len(ok)
+    latency = ok.completed - ok.due
+    ordered = np.sort(latency)
+    cohorts = {}
+    for name, ranks in _RANKS.items():
+        if count < least_samples(max(rank for rank in ranks if rank < 1)):
+            continue
+        low, high = (int(ordered[math.ceil(rank * count) - 1]) for rank in ranks)
+        chosen = (low <= latency) & (latency <= high)
+        parts = {
+            "latency_ns": latency,
+            "queue_ns": ok.submitted - ok.due,
+            "h2d_ns": ok.h2d,
+            "compute_ns": ok.compute,
+            "d2h_ns": ok.d2h,
+            "other_ns": ok.completed - ok.submitted - ok.h2d - ok.compute - ok.d2h,
+        }
+        means = {part: float(values[chosen].mean()) for part, values in parts.items()}
+        cohorts[name] = Cohort(
+            requests=int(np.count_nonzero(chosen)), latency_low_ns=low, latency_high_ns=high, **means
+        )
+    return cohorts
+
+
+def sample_of(records: Records, start_ns: int) -> Sample | None:
+    """The slowest of the served requests with those submitted before and after it, SAMPLED at the most, in the order of
+    submission; instants from start_ns on. None where none was served."""
+    order = np.lexsort((records.due, records.submitted))
+    rows = records.rows[order]
+    places = np.flatnonzero(rows[:, COLUMNS.index("status")] == OK)
+    if not len(places):
+        return None
+    latency = rows[:, COLUMNS.index("completed")] - rows[:, COLUMNS.index("due")]
+    slowest = int(places[np.argmax(latency[places])])
+    first = max(0, min(slowest - SAMPLED // 2, len(rows) - SAMPLED))
+    part = rows[first : first + SAMPLED]
+    origin = {name: start_ns if name in _INSTANTS else 0 for name in COLUMNS}
+    return Sample(columns={name: tuple((part[:, place] - origin[name]).tolist()) for place, name in enumerate(COLUMNS)})

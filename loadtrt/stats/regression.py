@@ -1,0 +1,279 @@
+"""Whether B is worse than A by more than a threshold allows: the ratio of one number of both, with its interval.
+
+**One run a side.** ln(B/A) ± √(h_A² + h_B²), h = ln(1 + margin) of each run's number (stats/margin.py). What differs
+from run to run (clocks, where memory lies, neighbours) is not in it.
+
+**Several runs of a side** (m of A, n of B, one of them may be one). With a_i, b_j the logarithms of their numbers, s_A²
+and s_B² the variances of these,
+
+    mean b − mean a ± t_ν · √(s_A²/m + s_B²/n)      ν = (s_A²/m + s_B²/n)² / ((s_A²/m)²/(m−1) + (s_B²/n)²/(n−1))
+
+t: Student's quantile at 97.5 % (Welch, The generalization of "Student's" problem, 1947; ν after Satterthwaite). A side
+of one run is taken to vary as the other one does: s², m − 1 degrees of freedom. Runs are independent, whatever
+correlates within them, so this is what to trust; with two runs a side it is wide, with five it is useful.
+
+Runs of one side that share a seed have the same arrivals where these are drawn, and are no independent ones: they have
+no interval.
+
+**Lost requests**, dropped or failed, have no latency and no queue. In thresholds on these they count as later than all
+others: with λ their share, percentile q of all requests is that of the served at q / (1 − λ), as far as p99.9. A mean
+of all is not known then. B's percentile is worse, whatever else is known, where each run of B lost more than each of A
+by more than 1 − q, the share that lies above it.
+
+**Verdict** on "NAME +x %" with [low, high] the interval of B/A, 95 %: regressed if low > 1 + x, not regressed if
+high ≤ 1 + x, else undecided; on "NAME −x %" mirrored, high < 1 − x and low ≥ 1 − x. So a threshold just reached is
+called regressed in at most 2.5 % of comparisons.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import fmean, variance
+from typing import TYPE_CHECKING, Literal
+
+import loadtrt
+from loadtrt.errors import UsageError
+from loadtrt.records.records import METRICS
+from loadtrt.results.frozen import Model
+from loadtrt.stats.measured import OF_DUE, RATES, number_of
+from loadtrt.stats.summary import PERCENTILES
+from loadtrt.stats.verdict import beta
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadtrt.stats.measured import Measured, Number
+
+_FORM = re.compile(
+    r"\s*(?P<name>\w+)(?:\.(?P<which>mean|max|p\d{1,2}(?:\.\d{1,6})?))?\s*(?P<sign>[+\-−])\s*(?P<percent>\d+(?:\.\d+)?)\s*%\s*",
+    re.ASCII,
+)
+_MOST_TIMES = 1000
+
+
+class Ratio(Model):
+    """One number of both sides, and B/A. name: "throughput" (requests/s), "inferences" (a second), or METRIC.pNN and
+    METRIC.mean. a, b: geometric means over the runs of a side, in `unit`. low, high: the interval of the ratio, 95 %.
+    None: not known; reason: why the ratio or its interval is not."""
+
+    name: str
+    unit: Literal["ns", "1/s"]
+    a: float | None
+    b: float | None
+    ratio: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+
+
+class Judged(Model):
+    """A threshold and what came of it. reason: why undecided, or regressed without an interval."""
+
+    threshold: str
+    ratio: Ratio
+    verdict: Literal["regressed", "not regressed", "undecided"]
+    reason: str | None = None
+
+
+class Comparison(Model):
+    """All of one comparison. a, b: the files of each side. valid: no run was INVALID or failed; else `problems` says
+    which and why, and the verdicts are worth nothing."""
+
+    schema_version: Literal["loadtrt.comparison/1"] = "loadtrt.comparison/1"
+    loadtrt: str
+    a: tuple[str, ...]
+    b: tuple[str, ...]
+    valid: bool
+    problems: tuple[str, ...]
+    ratios: tuple[Ratio, ...]
+    thresholds: tuple[Judged, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """text: as it was given. name: of a Ratio. allowed: by how much B/A may be above 1; of rates, which are worse when
+    they fall, below it (−0.03)."""
+
+    text: str
+    name: str
+    allowed: float
+
+
+def parse_threshold(text: str) -> Threshold:
+    """A threshold of "METRIC.pNN +5%", "METRIC.mean +5%" or "throughput -3%". Raises UsageError."""
+    found = _FORM.fullmatch(text)
+    if not found:
+        raise UsageError(f"'{text}' is no threshold: write one such as 'latency.p99 +5%', or 'throughput -3%'")
+    name, which, falls = found["name"], found["which"], found["sign"] != "+"
+    known = [metric.name for metric in METRICS]
+    if name not in (*RATES, *known):
+        raise UsageError(f"'{text}': there is no {name}: write {', '.join(RATES)} or one of {', '.join(known)}")
+    if name in RATES:
+        if which or not falls:
+            raise UsageError(f"'{text}': {name} is worse when it falls: write '{name} -{found['percent']}%'")
+    elif which is None:
+        raise UsageError(f"'{text}' names no number of {name}: write {name}.p99, or {name}.mean")
+    elif which == "max" or (which != "mean" and not 50 <= float(which[1:]) <= 99.9):
+        raise UsageError(f"'{text}': {which} has no interval: write mean, or a percentile from p50 to p99.9")
+    elif falls:
+        raise UsageError(f"'{text}': {name} is worse when it rises: write '{name}.{which} +{found['percent']}%'")
+    allowed = float(found["percent"]) / 100
+    if falls and allowed >= 1:
+        raise UsageError(f"'{text}': nothing falls by so much: write less than 100 %")
+    if which and which != "mean":
+        which = f"p{float(which[1:])!r}".removesuffix(".0")
+    full = f"{name}.{which}" if which else name
+    return Threshold(f"{full} {'-' if falls else '+'}{found['percent']}%", full, -allowed if falls else allowed)
+
+
+def compare(a: Sequence[Measured], b: Sequence[Measured], thresholds: Sequence[Threshold] = ()) -> Comparison:
+    """All numbers that either side may have, and the thresholds. Raises UsageError for a threshold on a number that
+    files of this kind never have."""
+    names = [*RATES]
+    for metric in METRICS:
+        if any(metric.name in run.metrics for run in (*a, *b)):
+            names += [f"{metric.name}.{which}" for which in (*PERCENTILES, "mean")]
+    for threshold in thresholds:
+        _require(threshold, [*a, *b])
+    problems = [
+        f"{side} ({run.name}): {run.problem}" for side, runs in (("A", a), ("B", b)) for run in runs if run.problem
+    ]
+    return Comparison(
+        loadtrt=loadtrt.__version__,
+        a=tuple(run.name for run in a),
+        b=tuple(run.name for run in b),
+        valid=not problems,
+        problems=tuple(problems),
+        ratios=tuple(ratio_of(name, a, b) for name in names),
+        thresholds=tuple(
+            _lost_more(threshold, a, b)
+            or judged(threshold, ratio_of(threshold.name, a, b, of_all=True), several=len(a) + len(b) > 2)
+            for threshold in thresholds
+        ),
+    )
+
+
+def ratio_of(name: str, a: Sequence[Measured], b: Sequence[Measured], *, of_all: bool = False) -> Ratio:
+    """B/A of one number by the law above. of_all: of lost requests, too."""
+    sides = [[number_of(run, name, of_all) for run in side] for side in (a, b)]
+    mean_a, mean_b = (_geometric_mean([number.value for number in side]) for side in sides)
+    ratio = mean_b / mean_a if mean_a and mean_b is not None else None
+    single = len(a) == len(b) == 1
+    missing = [
+        number.reason
+        for number in (*sides[0], *sides[1])
+        if not number.value or (single and number.margin is None)  # 0 has no logarithm
+    ]
+    missing += [reason for side in (a, b) if (reason := _shared_seed(side))]
+    low = high = None
+    if ratio is not None and not missing:
+        half = _within_runs(*sides) if single else _between_runs(*sides)
+        low, high = ratio * math.exp(-half), ratio * math.exp(half)
+    unit: Literal["ns", "1/s"] = "1/s" if name in RATES else "ns"
+    reason = missing[0] if missing else None
+    return Ratio(name=name, unit=unit, a=mean_a, b=mean_b, ratio=ratio, low=low, high=high, reason=reason)
+
+
+def judged(threshold: Threshold, ratio: Ratio, several: bool = False) -> Judged:
+    """The verdict, and why where there is none. several: runs of a side."""
+    edge, reason = 1 + threshold.allowed, ratio.reason
+    verdict: Literal["regressed", "not regressed", "undecided"] = "undecided"
+    if ratio.low is not None and ratio.high is not None and ratio.ratio is not None:
+        falls = threshold.name in RATES
+        if ratio.high < edge if falls else ratio.low > edge:
+            verdict = "regressed"
+        elif ratio.low >= edge if falls else ratio.high <= edge:
+            verdict = "not regressed"
+        else:
+            reason = f"the interval of B/A holds {edge:g}{_more(ratio.ratio, ratio.high, edge, several)}"
+    return Judged(threshold=threshold.text, ratio=ratio, verdict=verdict, reason=reason)
+
+
+def _require(threshold: Threshold, runs: Sequence[Measured]) -> None:
+    metric = threshold.name.partition(".")[0]
+    for run in runs:
+        never = ["inferences"] if run.trtexec else []
+        if metric in never or metric not in (*RATES, *run.metrics):
+            known = f"times in trtexec's format, which have throughput, {', '.join(run.metrics)}"
+            kind = known if run.trtexec else "of an older loadtrt"
+            raise UsageError(f"'{threshold.text}': {run.name} does not know {metric}, as it is {kind}")
+
+
+def _lost_more(threshold: Threshold, a: Sequence[Measured], b: Sequence[Measured]) -> Judged | None:
+    """Regressed, where B lost that many more requests than A that nothing else matters."""
+    metric, _, which = threshold.name.partition(".")
+    if metric not in OF_DUE or which == "mean" or _shared_seed(a) or _shared_seed(b):
+        return None
+    most, least = max(run.lost for run in a), min(run.lost for run in b)
+    if least - most <= 1 - float(which[1:]) / 100:
+        return None
+    ratio = ratio_of(threshold.name, a, b, of_all=True)
+    reason = f"B dropped or failed {100 * least:.2g} % of its requests and A {100 * most:.2g} %"
+    return Judged(threshold=threshold.text, ratio=ratio, verdict="regressed", reason=reason)
+
+
+def _shared_seed(side: Sequence[Measured]) -> str | None:
+    """Why runs of one side are not independent."""
+    seen: dict[int, str] = {}
+    for run in side:
+        if run.seed is None:
+            continue
+        if run.seed in seen:
+            return (
+                f"{run.name} has the seed of {seen[run.seed]}, and so the same arrivals, as if one run were given "
+                "twice: measure each run of a side with a --seed of its own"
+            )
+        seen[run.seed] = run.name
+    return None
+
+
+def _geometric_mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    if len(known) == 1:
+        return known[0]
+    return math.exp(fmean(map(math.log, known))) if all(known) else 0.0
+
+
+def _within_runs(a: Sequence[Number], b: Sequence[Number]) -> float:
+    """√(h_A² + h_B²)."""
+    return math.hypot(*(math.log1p(number.margin) for number in (*a, *b) if number.margin is not None))
+
+
+def _between_runs(a: Sequence[Number], b: Sequence[Number]) -> float:
+    """t_ν · √(s_A²/m + s_B²/n)."""
+    logs = [[math.log(number.value) for number in side if number.value] for side in (a, b)]
+    squares = [variance(side) if len(side) > 1 else None for side in logs]
+    known = [square for square in squares if square is not None]
+    if len(known) == 1:  # a run alone varies as those of the other side do
+        return student(max(map(len, logs)) - 1) * math.sqrt(known[0] * sum(1 / len(side) for side in logs))
+    parts = [square / len(side) for square, side in zip(known, logs, strict=True)]
+    if not sum(parts):
+        return 0.0
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, logs, strict=True))
+    return student(freedom) * math.sqrt(sum(parts))
+
+
+@lru_cache(maxsize=256)
+def student(freedom: float) -> float:
+    """Student's t at 97.5 % for any real degrees of freedom ν ≥ 1: where I_{ν/(ν + t²)}(ν/2, 1/2) = 5 %."""
+    low, high = 1.9, 12.8
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        beyond = beta(freedom / 2, 0.5, freedom / (freedom + middle**2))
+        low, high = (middle, high) if beyond > 0.05 else (low, middle)
+    return (low + high) / 2
+
+
+def _more(ratio: float, high: float, edge: float, several: bool) -> str:
+    """What would tell, as an interval narrows with the square root of how long runs are, or of how many there are."""
+    half, apart = math.log(high / ratio), abs(math.log(ratio / edge))
+    times = (half / apart) ** 2 if apart else math.inf
+    if times > _MOST_TIMES:
+        return ""
+    what = f"{times:.1f} times as many runs" if several else f"runs {times:.1f} times as long"
+    return f": {what} would tell, if it stays there"

@@ -1,0 +1,209 @@
+"""A run's result by MLPerf's rules, as LoadGen 6.0.17 computes it (loadgen/results.cc, loadgen/early_stopping.cc).
+
+**Early stopping.** Of n requests t took longer than a bound. If a share 1 − p of all did, or more, so few would be seen
+with a probability of at most P(X ≤ t), X binomial(n, 1 − p). LoadGen takes it for shown that p of all are within where
+
+    P(X ≤ t) = I_p(n − t, t + 1) ≤ 1 − c        c = 99 %
+
+I: the regularized incomplete beta function. n_min(t) is the least such n: 44, 64, 81 for p90, and 459, 662, 838 for p99
+(t = 0, 1, 2). That takes requests for independent, which near saturation they are not: stats/verdict.py does not.
+
+**Estimate** of a quantile: the t-th largest of n latencies, t ≥ 1 the largest for which n ≥ n_min(t).
+
+**Latency** counts from the instant a request was due with the server and offline. The streams send one when the one
+before is answered, and LoadGen counts from that very sending: it is loadtrt's *service*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from loadtrt.asked.mlperf import LEAST_NS, SCENARIOS
+from loadtrt.records.records import METRICS
+from loadtrt.results.run_result import ScenarioResult
+from loadtrt.stats.verdict import beta
+from loadtrt.units import SECOND_NS, format_count, format_duration, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from loadtrt.asked.mlperf import Scenario
+    from loadtrt.records.histogram import Histogram
+    from loadtrt.records.records import Records
+    from loadtrt.results.run_result import ObjectiveShare
+
+    Found = tuple[dict[str, Any], list[str]]  # fields of the result, and reasons
+
+_ALPHA = 0.01  # 1 − c
+_LEAST = format_duration(LEAST_NS)
+_SLACK = 1.1  # LoadGen's own, when it decides how many samples fill offline's least time
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """What was sent. requests: all that came due; answered: of these; inferences: of a request; lasted_ns: how
+    long they came due (of an open loop the length of its schedule, as far as it went)."""
+
+    requests: int
+    answered: int
+    inferences: int
+    lasted_ns: int
+
+
+def misses_allowed(requests: int, rank: float) -> int | None:
+    """The largest t with n_min(t) ≤ `requests`; None where not even t = 0 has that."""
+    return _last(lambda misses: misses < requests and _probability(misses, requests, rank) <= _ALPHA)
+
+
+def least_requests(misses: int, rank: float) -> int:
+    """n_min(t): of how many requests `misses` may take longer."""
+    too_few = _last(lambda good: good == 0 or _probability(misses, misses + good, rank) > _ALPHA)
+    return misses + (too_few or 0) + 1
+
+
+def scenario_of(
+    name: str | None,
+    sending: Sending,
+    kept: Records,
+    histograms: Mapping[str, Histogram],
+    objectives: Sequence[ObjectiveShare],
+) -> ScenarioResult | None:
+    """A run of that scenario by the rules, and which of them it does not keep; None without a scenario.
+
+    kept: its records, all or the first; histograms: of all, by metric."""
+    if name is None:
+        return None
+    scenario = SCENARIOS[name]
+    metric = "service" if scenario.alone else "latency"
+    latencies = _Latencies(metric, kept, histograms[metric])
+    match scenario.name:
+        case "server":
+            fields, missing = _server(sending, kept, objectives)
+        case "offline":
+            fields, missing = _offline(sending, latencies)
+        case _:
+            fields, missing = _stream(scenario, latencies)
+    reasons = (*_of_any(scenario, sending), *missing)
+    return ScenarioResult(
+        scenario=name,
+        requests=sending.requests,
+        percentile_ns=latencies.percentile(scenario.rank),
+        by_rules=not reasons,
+        reasons=reasons,
+        **fields,
+    )
+
+
+def _of_any(scenario: Scenario, sending: Sending) -> Iterator[str]:
+    """Why a run of any scenario is not by the rules."""
+    lost = sending.requests - sending.answered
+    if lost:
+        yield f"{plural(lost, 'request')} {'was' if lost == 1 else 'were'} not answered"
+    if scenario.inferences not in (None, sending.inferences):
+        carried = plural(sending.inferences, "inference")
+        yield f"a request carried {carried}: take --batch {scenario.inferences}, and an engine for that"
+    offline = scenario.name == "offline"
+    sent = sending.requests * (sending.inferences if offline else 1)
+    if sent < scenario.requests:
+        noun = "inference" if offline else "request"
+        yield f"{plural(sent, noun)} came due, and {format_count(scenario.requests)} is the least"
+    if not offline and sending.lasted_ns < LEAST_NS:
+        yield f"requests came due for {format_duration(sending.lasted_ns)}, and {_LEAST} is the least"
+
+
+def _stream(scenario: Scenario, latencies: _Latencies) -> Found:
+    """The estimate of single-stream and multi-stream."""
+    rank, count = scenario.rank or 0.0, latencies.count
+    fields: dict[str, Any] = {"metric": f"p{100 * rank:g} latency"}
+    misses = misses_allowed(count, rank)
+    if not misses:
+        least = format_count(least_requests(1, rank))
+        return fields, [f"early stopping estimates p{100 * rank:g} from {least} requests up, and {count} were served"]
+    return {**fields, "latency_ns": latencies.smallest(count - misses + 1)}, []
+
+
+def _server(sending: Sending, kept: Records, objectives: Sequence[ObjectiveShare]) -> Found:
+    """The rate at which requests were due, (n − 1) / (t_n − t_1) of those kept, and whether the target is."""
+    share = min(
+        (share for share in objectives if share.objective.metric_name == "latency" and share.objective.rank == 0.99),
+        key=lambda share: share.objective.bound_ns,
+    )
+    target = share.objective
+    over, span = share.requests - share.good, int(np.ptp(kept.due)) if len(kept) else 0
+    fields = {
+        "metric": "scheduled inferences a second",
+        "inferences_per_s": (len(kept) - 1) * sending.inferences * SECOND_NS / span if span else None,
+        "target_ns": target.bound_ns,
+        "over": over,
+    }
+    allowed = misses_allowed(share.requests, target.rank)
+    if allowed is not None and over <= allowed:
+        return fields, []
+    bound = format_duration(target.bound_ns)
+    late = f"{format_count(over)} of {plural(share.requests, 'request')} were not answered within {bound}"
+    if over > (1 - target.rank) * share.requests:
+        return fields, [f"{late}, and 1 % may"]
+    more = least_requests(over, target.rank) - share.requests
+    return fields, [f"{late}: early stopping asks for {format_count(more)} more, all in time"]
+
+
+def _offline(sending: Sending, latencies: _Latencies) -> Found:
+    """Inferences over the time until the last was served."""
+    took = latencies.largest_ns or 0
+    rate = sending.answered * SECOND_NS / took if took else None
+    fields = {
+        "metric": "inferences a second",
+        "inferences_per_s": None if rate is None else rate * sending.inferences,
+    }
+    if took >= LEAST_NS:
+        return fields, []
+    short = f"the last was served after {format_duration(took)}, and {_LEAST} is the least"
+    if rate is None:
+        return fields, [short]
+    enough = format_count(round(_SLACK * rate * LEAST_NS / SECOND_NS))
+    return fields, [f"{short}: at this rate --requests {enough.replace(' ', '')} would last"]
+
+
+class _Latencies:
+    """A metric's values in their order: exact while all records were kept, else by the histogram (within 0.4 %)."""
+
+    def __init__(self, metric: str, kept: Records, histogram: Histogram) -> None:
+        law = next(each for each in METRICS if each.name == metric)
+        values = np.sort(law.values(kept))
+        self._values: npt.NDArray[np.int64] | None = values if len(values) == histogram.count else None
+        self._histogram = histogram
+        self.count = histogram.count
+        self.largest_ns = histogram.max
+
+    def smallest(self, k: int) -> float:
+        """The k-th smallest, k from 1."""
+        if self._values is not None:
+            return float(self._values[k - 1])
+        return self._histogram.quantiles(((k - 0.5) / self.count,))[0]
+
+    def percentile(self, rank: float | None) -> float | None:
+        """As LoadGen takes it: number ⌊n·rank⌋ of the n, counted from 0."""
+        return self.smallest(int(self.count * rank) + 1) if rank is not None and self.count else None
+
+
+def _probability(misses: int, requests: int, rank: float) -> float:
+    """P(X ≤ t) of the law above."""
+    return beta(requests - misses, misses + 1, rank)
+
+
+def _last(holds: Callable[[int], bool]) -> int | None:
+    """The last k ≥ 0 that holds, of a condition that holds up to some k and no further; None where none does."""
+    if not holds(0):
+        return None
+    low, high = 0, 1
+    while holds(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low

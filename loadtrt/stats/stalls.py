@@ -1,0 +1,90 @@
+"""Whether the whole engine stood still: times in which requests waited and none was answered.
+
+With c_i the instants of answers in order (served or failed, of all lanes), and w_i = c_i, or the next due instant where
+nothing waits at c_i, the silence before answer i + 1 is g_i = c_{i+1} − w_i. Silences of a healthy engine are no longer
+than its services, and reach as far as their distribution does. So a stall is one of at least
+
+    max(LEAST_SERVICES · s, BEYOND · (q₅₀ + (q₉₀ − q₅₀) · ln(n/2) / ln 5))
+
+s: the median service; q₅₀, q₉₀: quantiles of the n silences above zero. The bracket is the longest that n silences with
+an exponential tail lead one to expect; those of constant services end at q₅₀, those of lognormal ones go on farther.
+
+**Late** by a stall is who waited through a part of it, or was answered before its queue was gone: before no more waited
+than when it began, than typically do (the median), or than the engine holds.
+
+Stalls are told where they mattered: LEAST_LATE of all requests were late by them, or they took LEAST_TIME of the run.
+`benchmarks/steadiness.py` shows how often they are told wrongly.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from loadtrt.records.records import FAILED, Records
+from loadtrt.results.run_result import Stall
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+LEAST_SERVICES = 5
+BEYOND = 4
+LEAST_LATE = 0.001  # of the requests: what p99.9 shows
+LEAST_TIME = 0.01  # of the run
+_LEAST_SILENCES = 50
+_FOLLOWED = 1000  # stalls at the most: the longest
+_BLOCK = 1 << 12
+
+
+def stall_of(records: Records, start_ns: int, places: int) -> Stall | None:
+    """The stalls of a run, None without any. records: all or the first, in any order; places: lanes × buffers."""
+    records = Records(records.rows[records.status <= FAILED])
+    if len(records) < _LEAST_SILENCES:
+        return None
+    order = np.argsort(records.completed, kind="stable")
+    due, answered = np.sort(records.due), records.completed[order]
+    waiting = np.searchsorted(due, answered, side="right") - np.arange(1, len(due) + 1)
+    since = np.concatenate((answered[:1], np.where(waiting[:-1] > 0, answered[:-1], due[1:])))
+    silent = answered - since
+    stalls = np.flatnonzero(silent >= _longest_expected(silent, records.completed - records.submitted))
+    if not len(stalls):
+        return None
+    usual = max(places, int(np.median(waiting)))
+    late = np.zeros(len(due), np.bool_)
+    for stall in stalls[np.argsort(silent[stalls])[-_FOLLOWED:]]:
+        gone = _first_at_most(waiting, int(stall), max(int(waiting[stall - 1]), usual))
+        late[stall : max(gone + 1, int(np.searchsorted(due, answered[stall])))] = True
+    total_ns, count = int(silent[stalls].sum()), int(late.sum())
+    if count < LEAST_LATE * len(due) and total_ns < LEAST_TIME * (answered[-1] - due[0]):
+        return None
+    longest = int(stalls[np.argmax(silent[stalls])])
+    held_ns = records.lateness[order][longest : longest + places + 1].max()
+    return Stall(
+        start_ns=int(since[longest]) - start_ns,
+        longest_ns=int(silent[longest]),
+        times=len(stalls),
+        total_ns=total_ns,
+        late=count,
+        host=bool(held_ns >= silent[longest] / 2),
+    )
+
+
+def _longest_expected(silent: npt.NDArray[np.int64], service: npt.NDArray[np.int64]) -> float:
+    """From where on a silence is a stall, ns."""
+    some = silent[silent > 0]
+    if len(some) < _LEAST_SILENCES:
+        return math.inf
+    half, most = np.quantile(some, (0.5, 0.9))
+    tail = half + (most - half) * math.log(len(some) / 2) / math.log(5)
+    return float(max(LEAST_SERVICES * np.median(service), BEYOND * tail))
+
+
+def _first_at_most(values: npt.NDArray[np.int64], start: int, most: int) -> int:
+    """The first place from `start` on where a value is not above `most`; the last of all where there is none."""
+    for block in range(start, len(values), _BLOCK):
+        found = np.flatnonzero(values[block : block + _BLOCK] <= most)
+        if len(found):
+            return block + int(found[0])
+    return len(values) - 1
