@@ -245,7 +245,7 @@ def test_options_imply_the_arrivals(options: dict[str, object], arrivals: str) -
         ({"trace": "t", "burstiness": 2}, "and no burstiness"),
         ({"trace": "t", "arrivals": "poisson"}, "a load at a rate has no trace: leave --trace out"),
         ({"trace": "/nowhere/t"}, "cannot read trace /nowhere/t: No such file or directory"),
-        ({"arrivals": "trace"}, "trace arrivals need a trace: add --trace FILE"),
+        ({"arrivals": "trace"}, "trace arrivals need a trace: add --trace, such as --trace FILE"),
         ({"rate": "5", "time_scale": 0.5}, "--time-scale is about a trace: add --trace FILE, or leave it out"),
         ({"trace_loop": True}, "--trace-loop is about a trace: add --trace FILE, or leave it out"),
         ({"burstiness": 4}, "gamma arrivals need a rate: add --rate, such as --rate 500/s"),

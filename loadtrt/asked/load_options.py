@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ARRIVALS = ("closed", *PROCESSES, "trace", "offline")
 _TRACE = ("trace_column", "time_scale", "trace_loop")
 OPTIONS = ("arrivals", "rate", *sorted(PROCESS - {"arrivals"}), "bursts", "stages", "trace", *_TRACE)
-_EXAMPLES = {"burstiness": "4", "requests": "1000", "rate": "500/s"}
+_EXAMPLES = {"burstiness": "4", "requests": "1000", "rate": "500/s", "trace": "FILE"}
 
 
 def type_of(options: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> type[Load] | None:
@@ -125,6 +125,5 @@ def process_type(options: Mapping[str, Any]) -> type[Process]:
 
 def _require(key: str, sentence: str, options: Mapping[str, Any]) -> None:
     if key not in options:
-        example = _EXAMPLES.get(key)
-        such_as = f", such as {option_name(key)} {example}" if example else " FILE"
+        such_as = f", such as {option_name(key)} {_EXAMPLES[key]}" if key in _EXAMPLES else ""
         raise UsageError(f"{sentence} {key}: add {option_name(key)}{such_as}")
