@@ -10,13 +10,7 @@ from loadtrt.report.document import Badge, Figure, Name, Section, Table, Tile, T
 from loadtrt.report.formatting import UNKNOWN, between, count_or, joules_text, percent_text, rate_or, share_or, time_or
 from loadtrt.report.run_sections import latency
 from loadtrt.report.run_verdict import ended, outcome_badge, state_badge, verdict_badge
-from loadtrt.report.settings import (
-    closing,
-    objective_levels,
-    search_options,
-    search_text,
-    title,
-)
+from loadtrt.report.settings import closing, objective_levels, search_options, search_text, title
 from loadtrt.stats.summary import PERCENTILES
 from loadtrt.units import format_count
 
@@ -298,11 +292,8 @@ def _times(trial: Trial, names: Sequence[str]) -> tuple[float | None, ...]:
 def _in_spite(trial: Trial) -> str:
     """Why a run is INVALID whose verdict the search used nevertheless."""
     run = trial.run
-    return (
-        f"counts as {run.verdict}: {run.model.problems[0].evidence}"
-        if run and run.model.problems and run.verdict
-        else ""
-    )
+    used = run is not None and run.model.problems and run.verdict
+    return f"counts as {run.verdict}: {run.model.problems[0].evidence}" if run is not None and used else ""
 
 
 def _trials(candidate: Candidate, objective: Objective | None, names: Sequence[str]) -> Table:

@@ -110,8 +110,9 @@ def _of_times(name: str, times: Records) -> Side:
 
 
 def _of_run(name: str, result: RunResult) -> Side:
-    engine, rates = result.model.engine, result.model.throughput
-    evidence = "; ".join(problem.evidence for problem in result.model.problems)
+    measured = result.model
+    engine, rates = measured.engine, measured.throughput
+    evidence = "; ".join(problem.evidence for problem in measured.problems)
     notes, problem = [], None
     if result.outcome != "completed":
         notes.append(f"{result.outcome}: what was measured until then is shown")
@@ -123,29 +124,29 @@ def _of_run(name: str, result: RunResult) -> Side:
         notes.append(
             f"offered {format_count(rates.offered_per_s)} requests/s: throughput is the load, not the capacity"
         )
-    if result.model.steadiness is not None and result.model.steadiness.overloaded:
+    if measured.steadiness is not None and measured.steadiness.overloaded:
         notes.append("requests came faster than they were served: the longer the run, the longer its latencies")
-    requests = result.model.ok + result.model.failed + result.model.unserved + result.model.dropped
-    if result.model.dropped:
+    requests = measured.ok + measured.failed + measured.unserved + measured.dropped
+    if measured.dropped:
         notes.append(
-            f"dropped {format_count(result.model.dropped)} of {plural(requests, 'request')}: times are of the served "
+            f"dropped {format_count(measured.dropped)} of {plural(requests, 'request')}: times are of the served "
             "requests, and thresholds on latency and queue count the dropped ones as later than all others"
         )
-    model = result.config.model
+    asked = result.config.model
     return Side(
-        title=f"{engine.name}, {plural(result.model.ok, 'request')}, batch {engine.batch}",
+        title=f"{engine.name}, {plural(measured.ok, 'request')}, batch {engine.batch}",
         measured=Measured(
             name=name,
             rates={"throughput": rates.requests_per_s, "inferences": rates.inferences_per_s},
             rate_margin=rates.margin,
-            metrics=result.model.metrics,
-            histograms={metric: Histogram.from_dict(kept) for metric, kept in result.model.histograms.items()},
+            metrics=measured.metrics,
+            histograms={metric: Histogram.from_dict(kept) for metric, kept in measured.histograms.items()},
             trtexec=False,
             problem=problem,
-            lost=(result.model.failed + result.model.dropped) / requests if requests else 0.0,
-            steady=model.load.steady,
-            steady_rate=model.load.steady_rate,
-            seed=model.seed if model.load.drawn or model.mix else None,
+            lost=(measured.failed + measured.dropped) / requests if requests else 0.0,
+            steady=asked.load.steady,
+            steady_rate=asked.load.steady_rate,
+            seed=asked.seed if asked.load.drawn or asked.mix else None,
         ),
         settings=compared_settings(result),
         writer="loadtrt",

@@ -55,13 +55,14 @@ def precision_text(result: RunResult) -> str:
     asked = result.config.precision
     if not asked or result.model.ended_early:
         return ""
-    names = [item.objective.quantile for item in result.model.objectives if item.objective.name.startswith("latency.p")]
+    model = result.model
+    names = [item.objective.quantile for item in model.objectives if item.objective.name.startswith("latency.p")]
     quantiles = f"latency's {', '.join(dict.fromkeys(names)) or 'p99'}"
-    if result.model.precision_reached is None:
+    if model.precision_reached is None:
         reached = f"too few requests bound {quantiles}"
     else:
         reached = (
-            f"{quantiles} within ±{percent_text(result.model.precision_reached)} (by the law of verdicts, which errs "
+            f"{quantiles} within ±{percent_text(model.precision_reached)} (by the law of verdicts, which errs "
             "on the safe side of 95 % ±)"
         )
     return f"precision of ±{percent_text(asked)} not reached: {reached}"
