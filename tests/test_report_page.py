@@ -76,6 +76,7 @@ def test_what_comes_first() -> None:
         "Where the time goes",
         "Lanes",
         "Layers",
+        "Engine",
         "GPU",
         "Configuration",
     ]

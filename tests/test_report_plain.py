@@ -188,3 +188,25 @@ def test_every_format_has_its_function() -> None:
         assert known.text([loaded(measured())])
         assert all(format_of(f"REPORT{suffix.upper()}") is known for suffix in known.suffixes)
     assert format_of("run.pdf") is None
+
+
+def test_a_run_of_several_models() -> None:
+    """All models side by side first, then each with its load, its verdict and its findings; in every medium."""
+    first, second = measured(), measured("--requests", "2000", "--objective", "latency.p50 < 1ms")
+    models = {"a": first.model, "b": second.model}
+    config = first.config.model_copy(update={"models": {"a": first.config.model, "b": second.config.model}})
+    both = first.model_copy(update={"models": models, "config": config})
+    document = list(sections([loaded(both)]))
+    assert ["".join(map(_text, item.title)).partition(":")[0] for item in document if item.level == 1] == [
+        "Run of 2 models",
+        "a",
+        "b",
+    ]
+    for medium, rendering in _renderings(document).items():
+        assert min(rendering.count(load) for load in ("poisson at 200/s", "closed loop · batch 1")) >= 2, medium
+        assert "latency.p50 < 1ms" in rendering, medium
+    assert [line for line in plain(document).splitlines() if line.startswith(("VALID", "INVALID"))] == [
+        "VALID · objectives missed",
+        f"VALID · objectives {first.verdict}",
+        "VALID · objectives missed",
+    ]

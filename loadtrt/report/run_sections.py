@@ -13,9 +13,9 @@ from loadtrt.report.charts.latency import Curve, shares, spectrum
 from loadtrt.report.document import Figure, Name, Table, section, words
 from loadtrt.report.formatting import UNKNOWN, percent_text, time_or
 from loadtrt.report.profile_sections import layers
-from loadtrt.report.run_timeline import gpu, over_time
-from loadtrt.report.run_verdict import findings, headline, objectives
-from loadtrt.report.settings import bounds_of, facts
+from loadtrt.report.run_timeline import gpu, over_time, timeline_of
+from loadtrt.report.run_verdict import findings, headline, objectives, side_by_side
+from loadtrt.report.settings import bounds_of, engine_facts, facts, models_of
 from loadtrt.stats.margin import least_samples
 from loadtrt.stats.summary import PERCENTILES
 from loadtrt.units import format_count, format_duration, plural
@@ -36,29 +36,43 @@ _PARTS = ("queue", "h2d", "compute", "d2h", "other")
 
 
 def run(result: RunResult, file: str, key: str) -> Iterator[Section]:
-    """A run, the most important first.
+    """A run, the most important first, model by model.
 
     file: what to call the result's file.
     key: an id that no other result of the document has.
     """
-    yield headline(result, file)
+    models = models_of(result)
+    device = gpu(result, timeline_of(next(iter(models.values()))))
+    if len(models) == 1:
+        yield from _model(result, file, "")
+        yield device
+    else:
+        yield side_by_side(result, models, file)
+        yield device
+        for name, single in models.items():
+            yield from _model(single, file, name)
+    yield facts(result, file, key)
+
+
+def _model(result: RunResult, file: str, name: str) -> Iterator[Section]:
+    """A run of one model. name: of the model, where the run has several."""
+    model = result.model
+    yield headline(result, file, name)
     yield objectives(result)
     yield findings(result)
-    if result.model.ok:
+    if model.ok:
         yield section("Latency", *latency(result), bare=True)
-        yield over_time(result)
+    yield over_time(result)
+    if model.ok:
         yield section("Where the time goes", *_parts(result), only="page")
-        if result.model.mix:
+        if model.mix:
             yield section("Mix", _mix(result), bare=True)
-        if result.model.batches is not None and result.model.batches.counts:
-            yield section("Batches", *_batches(result.model.batches), bare=True)
+        if model.batches is not None and model.batches.counts:
+            yield section("Batches", *_batches(model.batches), bare=True)
         yield section("Lanes", *_lanes(result), bare=True)
-    else:
-        yield over_time(result)
-    if result.model.profile is not None:
-        yield from layers(result.model.profile)
-    yield gpu(result)
-    yield facts(result, file, key)
+    if model.profile is not None:
+        yield from layers(model.profile)
+    yield engine_facts(result)
 
 
 def histogram_of(result: RunResult, metric: str) -> Histogram | None:

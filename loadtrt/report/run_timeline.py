@@ -112,14 +112,14 @@ def _phases(result: RunResult) -> str:
     return " · ".join(texts)
 
 
-def gpu(result: RunResult) -> Section:
+def gpu(result: RunResult, timeline: Timeline) -> Section:
     """The GPU's clocks before and after the run, its energy, and its telemetry over time."""
     blocks: list[Block] = []
     if facts := result.environment.get("gpu"):
         blocks.append(words(_clocks(facts["before"], facts["after"])))
     if result.telemetry is not None:
         blocks += map(words, _telemetry(result.telemetry))
-        blocks += _charts(result.telemetry, timeline_of(result))
+        blocks += _charts(result.telemetry, timeline)
     return section("GPU", *blocks, bare=True)
 
 

@@ -12,19 +12,46 @@ from loadtrt.stats.summary import PERCENTILES
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from loadtrt.report.document import Block, Tone
+    from loadtrt.report.document import Block, Cell, Tone
     from loadtrt.results.capacity_result import CapacityResult
     from loadtrt.results.run_result import ObjectiveShare, RunResult, ScenarioResult
     from loadtrt.results.sweep_result import SweepResult
 
+_PERCENTILES = ("p50", "p99", "p99.9")
+NUMBERS = ("requests/s", "inferences/s", *_PERCENTILES, "mean")
 _VERDICTS: dict[str, Badge] = {"met": Badge("met", "good"), "missed": Badge("missed", "bad")}
 
 
-def headline(result: RunResult, file: str) -> Section:
-    """The engine, its load, and the numbers that matter most. file: what to call the result's file."""
-    return Section(title(result.model.engine), tuple(_head(result, file)), level=1, badges=badges(result))
+def headline(result: RunResult, file: str, name: str = "") -> Section:
+    """The engine, its load, and the numbers that matter most.
+
+    file: what to call the result's file.
+    name: of the model, where the run has several.
+    """
+    heading = title(result.model.engine, f"{name}: " if name else "")
+    return Section(heading, tuple(_head(result, file)), level=1, badges=badges(result))
+
+
+def side_by_side(result: RunResult, models: Mapping[str, RunResult], file: str) -> Section:
+    """All models of a run: a row each."""
+    about = words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), only="page")
+    rows: list[tuple[Cell, ...]] = [
+        (Name(name), state_badge(single), load_text(single), *numbers(single)) for name, single in models.items()
+    ]
+    table = Table(("model", "", "load", *NUMBERS), tuple(rows), words=3)
+    return Section((f"Run of {len(models)} models",), (about, table), level=1, badges=badges(result))
+
+
+def numbers(result: RunResult) -> Iterator[Cell]:
+    """Throughput and latency of a row, in the order of NUMBERS."""
+    yield count_or(result.model.throughput.requests_per_s)
+    yield count_or(result.model.throughput.inferences_per_s)
+    latency = result.model.metrics.get("latency")
+    for name in _PERCENTILES:
+        yield time_or(latency.percentiles_ns.get(name) if latency else None)
+    yield time_or(latency.mean_ns if latency else None)
 
 
 def badges(result: RunResult) -> tuple[Badge, ...]:
@@ -87,7 +114,7 @@ def _tiles(result: RunResult) -> Iterator[Tile]:
         mean = f"batches of {result.model.batches.mean:.2f} on average" if result.model.batches else ""
         batch = "of a mix" if result.model.mix else f"batch {result.model.engine.batch}"
         yield Tile("inferences/s", count_or(rates.inferences_per_s), mean or batch)
-    for name in ("p50", "p99", "p99.9"):
+    for name in _PERCENTILES:
         value = latency.percentiles_ns.get(name) if latency else None
         need = least_samples(PERCENTILES[name])
         count = latency.count if latency else 0

@@ -12,12 +12,12 @@ from loadtrt.report.charts.latency import Curve, shares
 from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.document import Figure, Name, Section, Table
 from loadtrt.report.fleet_sections import fleet
-from loadtrt.report.formatting import count_or, time_or
+from loadtrt.report.formatting import count_or
 from loadtrt.report.layer_comparison_sections import PAGE_ROWS, compared_profiles
 from loadtrt.report.profile_sections import profile
 from loadtrt.report.run_sections import histogram_of, run
-from loadtrt.report.run_verdict import state_badge
-from loadtrt.report.settings import bounds_of, settings_of
+from loadtrt.report.run_verdict import NUMBERS, numbers, state_badge
+from loadtrt.report.settings import bounds_of, models_of, settings_of
 from loadtrt.report.sweep_sections import sweep
 from loadtrt.results.capacity_result import CapacityResult
 from loadtrt.results.fleet_result import FleetResult
@@ -30,19 +30,18 @@ from loadtrt.units import plural
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from loadtrt.report.document import Block, Cell
+    from loadtrt.report.document import Block
     from loadtrt.report.result_files import Loaded, Result
 
-_PERCENTILES = ("p50", "p99", "p99.9")
 _MOST_SETTINGS = 6  # columns of what differs
 
 
 def sections(loaded: Sequence[Loaded]) -> Iterator[Section]:
     """What there are two or more of side by side, then every result."""
     names = names_of([item.file for item in loaded])
-    runs = [(names[item.file], item.result) for item in loaded if isinstance(item.result, RunResult)]
-    if len(runs) > 1:
-        yield _side_by_side(runs)
+    results = [(names[item.file], item.result) for item in loaded if isinstance(item.result, RunResult)]
+    if len(results) > 1:
+        yield _side_by_side([single for file, result in results for single in _singles(file, result)])
     profiles = [(names[item.file], timed) for item in loaded if (timed := _profile(item.result)) is not None]
     if len(profiles) == 2:
         (file_a, a), (file_b, b) = profiles
@@ -80,7 +79,7 @@ def title_of(loaded: Sequence[Loaded]) -> str:
     if len(loaded) > 1:
         return f"loadtrt: {plural(len(loaded), 'result')}"
     match loaded[0].result:
-        case RunResult() as result:
+        case RunResult(models=models) as result if len(models) == 1:
             return f"loadtrt: {result.model.engine.name} on {result.model.engine.device}"
         case FleetResult() | ProfileResult() as result:
             return f"loadtrt: {result.engine.name} on {result.engine.device}"
@@ -100,8 +99,16 @@ def names_of(files: Sequence[str]) -> dict[str, str]:
 
 
 def _profile(result: Result) -> ProfileResult | None:
-    timed = result.model.profile if isinstance(result, RunResult) else result
+    if isinstance(result, RunResult):
+        return _profile(result.model.profile) if len(result.models) == 1 and result.model.profile else None
+    timed = result
     return timed if isinstance(timed, ProfileResult) and timed.passes else None
+
+
+def _singles(file: str, result: RunResult) -> list[tuple[str, RunResult]]:
+    """(what to call it, result) of each model of a run."""
+    models = models_of(result)
+    return [(f"{file}: {name}" if len(models) > 1 else file, single) for name, single in models.items()]
 
 
 def _side_by_side(runs: Sequence[tuple[str, RunResult]]) -> Section:
@@ -115,10 +122,10 @@ def _runs(runs: Sequence[tuple[str, RunResult]]) -> Iterator[Block]:
     differ = [name for name in names if len({of_run.get(name, "") for of_run in settings}) > 1]
     shown = differ[:_MOST_SETTINGS]
     rows = [
-        (Name(file), state_badge(result), *(Name(of_run.get(name, "")) for name in shown), *_numbers(result))
+        (Name(file), state_badge(result), *(Name(of_run.get(name, "")) for name in shown), *numbers(result))
         for (file, result), of_run in zip(runs, settings, strict=True)
     ]
-    header = ("run", "", *shown, "requests/s", "inferences/s", *_PERCENTILES, "mean")
+    header = ("run", "", *shown, *NUMBERS)
     more = f"they also differ in {', '.join(differ[_MOST_SETTINGS:])}" if len(differ) > _MOST_SETTINGS else ""
     yield Table(header, tuple(rows), words=2 + len(shown), note=more)
     curves = [Curve(file, seen) for file, result in runs if (seen := histogram_of(result, "latency")) is not None]
@@ -132,12 +139,3 @@ def _runs(runs: Sequence[tuple[str, RunResult]]) -> Iterator[Block]:
         for place, (file, result) in enumerate(runs)
     ]
     yield Figure("Inferences/s", bars("Inferences a second", f"{plural(len(runs), 'run')}.", rates))
-
-
-def _numbers(result: RunResult) -> Iterator[Cell]:
-    yield count_or(result.model.throughput.requests_per_s)
-    yield count_or(result.model.throughput.inferences_per_s)
-    latency = result.model.metrics.get("latency")
-    for name in _PERCENTILES:
-        yield time_or(latency.percentiles_ns.get(name) if latency else None)
-    yield time_or(latency.mean_ns if latency else None)

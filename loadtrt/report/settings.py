@@ -35,6 +35,20 @@ def title(engine: EngineInfo, before: str = "") -> tuple[Cell, ...]:
     return (before, Name(engine.name), f" on {engine.device} ({engine.flavour} {engine.version})")
 
 
+def models_of(result: RunResult) -> dict[str, RunResult]:
+    """Each model's part of a run by the model's name, as the result of a run of that model alone."""
+    return {
+        name: result.model_copy(
+            update={
+                "models": {name: measured},
+                "config": result.config.model_copy(update={"models": {name: result.config.models[name]}}),
+                "valid": measured.valid,
+            }
+        )
+        for name, measured in result.models.items()
+    }
+
+
 def load_text(result: RunResult) -> str:
     """Lanes, load, batch and the engine's mode, on one line."""
     model, engine = result.config.model, result.model.engine
@@ -159,12 +173,12 @@ def objective_levels(result: RunResult, percentile: str) -> list[tuple[str, int]
     return [(bound.text, bound.bound_ns) for bound in objectives if bound.name == f"latency.{percentile}"]
 
 
-def facts(result: RunResult, file: str, key: str) -> Section:
-    """Configuration, environment, the command, and the result itself."""
-    return section("Configuration", *_facts(result, file, key), bare=True)
+def engine_facts(result: RunResult) -> Section:
+    """Memory, precision, notes, verification and properties of the engine."""
+    return section("Engine", *_engine_facts(result), bare=True)
 
 
-def _facts(result: RunResult, file: str, key: str) -> Iterator[Block]:
+def _engine_facts(result: RunResult) -> Iterator[Block]:
     engine = result.model.engine
     yield words(memory_text(result.model.memory), only="page")  # a terminal had it when the engine was loaded
     yield from (words(f"precision: {engine.precision}"),) if engine.precision else ()
@@ -176,8 +190,21 @@ def _facts(result: RunResult, file: str, key: str) -> Iterator[Block]:
         )
         if checked.input_sets == 1:
             yield words("verify: with one input set, requests that are mixed up look the same")
-    yield mapping_table(result.config.options(), "configuration")
-    yield mapping_table(_environment(result), "environment")
+    build = dict(engine.build) if engine.build else None
+    tensors = [str(spec) for spec in engine.tensors]
+    yield mapping_table({"sha256": engine.sha256, "tensors": tensors, "built": build}, "engine")
+
+
+def facts(result: RunResult, file: str, key: str) -> Section:
+    """Configuration, environment, the command, and the result itself."""
+    return section("Configuration", *_facts(result, file, key), bare=True)
+
+
+def _facts(result: RunResult, file: str, key: str) -> Iterator[Block]:
+    for name, single in models_of(result).items():
+        of_model = f" of {name}" if len(result.models) > 1 else ""
+        yield mapping_table(single.config.options(), f"configuration{of_model}")
+    yield mapping_table(result.environment, "environment")
     yield words("To run it again, or ", Name(f"loadtrt run --config {shlex.quote(file)}"), ":", only="page")
     yield Code(command_text(result.command))
     text, left = _json(result)
@@ -233,13 +260,6 @@ def setting_text(value: Any) -> str:
             return ", ".join(f"{name} {text}" for name, item in value.items() if (text := setting_text(item)))
         case _:
             return str(value)
-
-
-def _environment(result: RunResult) -> dict[str, Any]:
-    engine = result.model.engine
-    build = dict(engine.build) if engine.build else None
-    tensors = [str(spec) for spec in engine.tensors]
-    return {**result.environment, "sha256": engine.sha256, "tensors": tensors, "built": build}
 
 
 def _json(result: RunResult) -> tuple[str, list[str]]:
