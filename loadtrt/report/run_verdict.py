@@ -40,7 +40,7 @@ def side_by_side(result: RunResult, models: Mapping[str, RunResult], file: str) 
     rows: list[tuple[Cell, ...]] = [
         (Name(name), state_badge(single), load_text(single), *numbers(single)) for name, single in models.items()
     ]
-    table = Table(("model", "", "load", *NUMBERS), tuple(rows), words=3)
+    table = Table(("model", "", "load", *NUMBERS), tuple(rows), words=3, detail=(2,))
     return Section((f"Run of {len(models)} models",), (about, table), level=1, badges=badges(result))
 
 
