@@ -206,7 +206,7 @@ def test_the_summary_names_the_load(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "TRACE").write_text("0\n1\n")
     config = load_config(None, {"engine": "x", **options})
-    result: Any = SimpleNamespace(config=config, engine=SimpleNamespace(batch=1, mode={}))
+    result: Any = SimpleNamespace(config=config, model=SimpleNamespace(engine=SimpleNamespace(batch=1, mode={})))
     assert load_text(result) == f"1 context × 2 buffers · {words} · batch 1"
 
 
