@@ -46,6 +46,7 @@ def compared_profiles(
     head = [words(f"{letter}  ", Name(name), f": {_side(side, name)}") for letter, name, side in names]
     head += [words(line) for lines in (_verdict, _warnings, _gist) for line in lines(comparison)]
     yield Section(("Two profiles, layer by layer",), tuple(head), level=1)
+    yield section("By type", *_by_type(comparison), bare=True, conclusion=True)
     yield section("In both", *_both(comparison, top), bare=True)
     for letter, rows in (
         ("A", [(row.a, row) for row in comparison.rows if not row.b.layers]),
@@ -58,7 +59,6 @@ def compared_profiles(
     idle = sum(not row.a.time_ns and not row.b.time_ns for row in comparison.rows)
     if idle:
         yield section("Idle", words(f"{plural(idle, 'row')} took no time on either side"), bare=True)
-    yield section("By type", *_by_type(comparison), bare=True)
 
 
 def _by_type(comparison: LayerComparison) -> Iterator[Block]:
