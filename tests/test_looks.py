@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from loadtrt.engines.engine import Completion
-from loadtrt.engines.looks import LEAST_NS, NEVER, Looks
+from loadtrt.engines.looks import LEAST_NS, Looks
+from loadtrt.units import NEVER
 
 
 def test_the_usual_time_rises_slowly_and_falls_at_once() -> None:

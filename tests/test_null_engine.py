@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from loadtrt.engines import simulated
-from loadtrt.engines.sharing import NEVER
 from loadtrt.engines.simulated import NullEngine
+from loadtrt.units import NEVER
 
 pytestmark = pytest.mark.anyio
 

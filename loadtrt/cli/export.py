@@ -25,9 +25,9 @@ def openmetrics(run_json: Path, output: str, run: str) -> None:
 
     Metrics have the names and labels that the run had live, so that the same dashboards show it.
     """
-    from loadtrt.cli.delivery import write_text
+    from loadtrt.files import write_file
     from loadtrt.measure.result import RunResult
     from loadtrt.report.openmetrics import openmetrics_text
     from loadtrt.report.result_files import read_result
 
-    write_text(output, openmetrics_text(read_result(RunResult, run_json), run))
+    write_file(output, openmetrics_text(read_result(RunResult, run_json), run))

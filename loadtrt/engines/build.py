@@ -26,10 +26,12 @@ from loadtrt.engines.build_config import (
 )
 from loadtrt.engines.build_model import is_quantized, prepare
 from loadtrt.engines.build_watch import attach, run_watched
+from loadtrt.engines.flavour import load_plugins, require_plugins
 from loadtrt.engines.plan import sha256
 from loadtrt.engines.sidecar import Sidecar, SidecarTensor, sidecar_of
 from loadtrt.engines.toolchain import choose_toolchain, preflight
 from loadtrt.errors import EngineError, UsageError
+from loadtrt.files import part_of, write_file
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ def build_plan(
 
     with _logging_to(log):
         data, tensors, build_ns = run_watched(tool, work, show)
-    _write(output, data)
+    write_file(output, data, "plan")
     gpu = device_properties(options.device) if on_gpu else None
     sidecar = Sidecar(
         loadtrt_version=__version__,
@@ -94,7 +96,7 @@ def build_plan(
         plan_sha256=sha256(output),
         plan_bytes=len(data),
     )
-    _write(sidecar_of(output), (sidecar.model_dump_json(indent=2) + "\n").encode())
+    write_file(sidecar_of(output), sidecar.model_dump_json(indent=2) + "\n", "sidecar")
     return BuiltPlan(output, log, sidecar, ready.notes)
 
 
@@ -113,7 +115,8 @@ def _build(
 ) -> tuple[bytes, tuple[SidecarTensor, ...], int]:
     """The plan's bytes, its inputs and outputs, and nanoseconds of the builder."""
     module, journal = tool.module, tool.journal
-    _load_plugins(tool, options)
+    require_plugins(options.plugins)
+    load_plugins(tool.flavour, options.plugins)
     mark = journal.mark()
     try:
         builder = module.Builder(journal.logger)
@@ -169,24 +172,6 @@ def _why(errors: list[str], reason: str) -> str:
     return f"{known} (it says {reason})" if known else f"; it says {reason}"
 
 
-def _load_plugins(tool: Toolchain, options: BuildOptions) -> None:
-    for plugin in options.plugins:
-        if not Path(plugin).is_file():
-            raise UsageError(f"--plugins {plugin}: there is no such file")
-    if tool.flavour.capabilities.plugins:
-        tool.module.init_libnvinfer_plugins(tool.journal.logger, "")
-    for plugin in options.plugins:
-        mark = tool.journal.mark()
-        try:
-            handle = tool.module.get_plugin_registry().load_library(str(Path(plugin).resolve()))
-        except (RuntimeError, TypeError):
-            handle = None
-        if handle is None:
-            raise EngineError(
-                f"{tool.flavour} cannot load plugin library {plugin}; it says {tool.journal.reason(mark)}"
-            )
-
-
 def _calibrator(tool: Toolchain, source: Source, config: Any, options: BuildOptions) -> Any:
     """Set where INT8 ranges come from calibration: the builder chooses types, and the model has no Q/DQ nodes."""
     if not options.int8 or not tool.weak_typing or options.strongly_typed or is_quantized(source.model):
@@ -211,28 +196,12 @@ def require_writable(output: Path, source: Source) -> None:
         raise UsageError(f"-o {output} is the model itself: give the plan another name")
     if not output.parent.is_dir():
         raise UsageError(f"-o {output}: there is no folder {output.parent}")
-    part = _part(output)
+    part = part_of(output)
     try:
         part.touch()
         part.unlink()
     except OSError as error:
         raise UsageError(f"-o {output} cannot be written: {error.strerror}") from error
-
-
-def _part(file: Path) -> Path:
-    return file.with_name(f".{file.name}.{os.getpid()}.part")
-
-
-def _write(file: Path, data: bytes) -> None:
-    """The whole file or nothing: written beside it, then renamed."""
-    part = _part(file)
-    try:
-        part.write_bytes(data)
-        part.replace(file)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise UsageError(f"cannot write {file}: {error.strerror}") from error
 
 
 @contextlib.contextmanager

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.errors import EngineError, UsageError
+from loadtrt.files import write_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -173,14 +173,7 @@ def use_timing_cache(config: Any, file: Path) -> None:
 def keep_timing_cache(config: Any, file: Path) -> None:
     """Write what the build has learnt. Raises UsageError where it cannot be written."""
     cache = config.get_timing_cache()
-    part = file.with_name(f"{file.name}.part")
-    try:
-        part.write_bytes(bytes(cache.serialize()))
-        part.replace(file)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise UsageError(f"cannot write timing cache {file}: {error.strerror}") from None
+    write_file(file, bytes(cache.serialize()), "timing cache")
 
 
 def io_of(network: Any) -> list[Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.cuda.memory import DeviceBuffer
 from loadtrt.cuda.runtime import call, cudart
 from loadtrt.errors import UsageError
+from loadtrt.files import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,9 +61,9 @@ def make_calibrator(module: Any, sets: Sequence[Arrays], batch: int, cache: Path
             if cache is None:
                 return
             try:
-                cache.write_bytes(bytes(data))
-            except OSError as error:
-                self.failure = UsageError(f"cannot write calibration cache {cache}: {error.strerror}")
+                write_file(cache, bytes(data), "calibration cache")
+            except UsageError as error:
+                self.failure = error
 
         def close(self) -> None:
             for buffer in self.buffers.values():

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.engines.log import journal_of
 from loadtrt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadtrt.engines.plan import PlanHeader
 
 # In the order of preference for a TensorRT plan; each with the name of its library's file.
@@ -192,6 +195,28 @@ def _install(header: PlanHeader) -> str:
         )
     # The newest dispatch runtime reads one major version back; the extra alone would fetch it for a plan of 8 too.
     return "pip install 'loadtrt[dispatch]'" + (" 'tensorrt-dispatch-cu13<11'" if header.version[0] <= 8 else "")
+
+
+def require_plugins(plugins: Sequence[str]) -> None:
+    """Raises UsageError where a file of --plugins is missing. Needs no TensorRT."""
+    for plugin in plugins:
+        if not Path(plugin).is_file():
+            raise UsageError(f"--plugins {plugin}: the file does not exist")
+
+
+def load_plugins(flavour: Flavour, plugins: Sequence[str]) -> None:
+    """Register TensorRT's own plugins, where the flavour has any, and the libraries `plugins`. Raises EngineError."""
+    journal = journal_of(flavour.module)
+    if flavour.capabilities.plugins:
+        flavour.module.init_libnvinfer_plugins(journal.logger, "")
+    for plugin in plugins:
+        mark = journal.mark()
+        try:
+            handle = flavour.module.get_plugin_registry().load_library(str(Path(plugin).resolve()))
+        except (RuntimeError, TypeError):
+            handle = None
+        if handle is None:
+            raise EngineError(f"{flavour} cannot load plugin library {plugin}: {journal.reason(mark)}")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -13,12 +13,13 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from loadtrt.units import NEVER
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadtrt.engines.engine import Completion
 
-NEVER = 1 << 62
 # Between two looks: each costs processor time, and what waits for a lane waits for the look.
 LEAST_NS, MOST_NS = 50_000, 200_000
 _PR_SET_TIMERSLACK = 29

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from heapq import heappop, heappush
 
-NEVER = 1 << 62  # ns: after the end of every run
+from loadtrt.units import NEVER
 
 
 class IndependentLanes:

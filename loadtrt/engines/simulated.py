@@ -18,12 +18,12 @@ import numpy as np
 from loadtrt import __version__
 from loadtrt.engines.clock import LoopClock, VirtualClock, poll_until
 from loadtrt.engines.engine import Completion
-from loadtrt.engines.sharing import NEVER, IndependentLanes, SharedDevice
+from loadtrt.engines.sharing import IndependentLanes, SharedDevice
 from loadtrt.engines.simulation import Simulation, parse_simulation
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.tensors import TensorSpec, bytes_of
 from loadtrt.measure.facts import EngineInfo, MemoryBill
-from loadtrt.units import MILLISECOND_NS
+from loadtrt.units import MILLISECOND_NS, NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from loadtrt.errors import UsageError
+from loadtrt.errors import UsageError, nearest
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration, parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -157,7 +156,7 @@ def parse_simulation(text: str, seed: int) -> Simulation:
         if key == "null":
             raise UsageError("simulated engine: null has no parameters: write simulated:null, or leave null out")
         if key not in _KEYS:
-            raise UsageError(f"simulated engine: unknown key '{key}': {_nearest(key, ['null', *_KEYS])}")
+            raise UsageError(f"simulated engine: unknown key '{key}': {_hint(key, ['null', *_KEYS])}")
         field, read = _KEYS[key]
         if not value:
             raise UsageError(f"simulated engine: '{key}' needs a value: write {key}=...")
@@ -173,15 +172,14 @@ def parse_simulation(text: str, seed: int) -> Simulation:
     return Simulation(**values)
 
 
-def _nearest(word: str, words: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, words, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(words)}"
+def _hint(word: str, words: Sequence[str]) -> str:
+    return nearest(word, words, f"choose from {', '.join(words)}")
 
 
 def _one_of(kind: Any) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in get_args(kind):
-            raise UsageError(f"'{text}' is unknown: {_nearest(text, get_args(kind))}")
+            raise UsageError(f"'{text}' is unknown: {_hint(text, get_args(kind))}")
         return text
 
     return read

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loadtrt.units import NEVER
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     Instants = npt.NDArray[np.int64]
-
-NEVER = 1 << 62
 
 
 class Queue:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.lanes.queue import NEVER, Queue
+from loadtrt.lanes.queue import Queue
 from loadtrt.records.records import FAILED, OK, UNSERVED
-from loadtrt.units import MILLISECOND_NS, SECOND_NS
+from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
