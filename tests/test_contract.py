@@ -18,9 +18,9 @@ from fake_tensorrt import World, make
 from real_bindings import ROOT, Binding, UnavailableError, Wheel, compile_stubs, fetch, load, parse_signatures
 from tensorrt_bench import plan_bytes
 
-from loadtrt.engines import facts, toolchain
+from loadtrt.engines import toolchain
 from loadtrt.engines.flavour import Flavour, capabilities_of
-from loadtrt.load.tensors import DTYPES
+from loadtrt.load.tensors import DTYPES, dtype_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -244,9 +244,8 @@ def test_the_order_of_parameters(binding: Binding) -> None:
 def test_tables_of_names(binding: Binding) -> None:
     """Law: loadtrt knows every type that a tensor can have, every severity of the log, the bits of RTX's diagnosis in
     their order, and a static plan's context comes without asking for anything."""
-    known = {facts._DTYPES.get(name, name.lower()) for name in binding.enums["DataType"]}
+    known = {dtype_named(name) for name in binding.enums["DataType"]}
     assert known <= set(DTYPES)
-    assert set(facts._DTYPES) <= set(binding.enums["DataType"])
     assert set(binding.enums["ILogger.Severity"]) == SEVERITIES
     assert any(signature.accepts(0) for signature in binding.signatures("ICudaEngine", "create_execution_context"))
     if binding.capabilities["validity"]:

@@ -32,6 +32,7 @@ from loadtrt.engines.sidecar import Sidecar, SidecarTensor, sidecar_of
 from loadtrt.engines.toolchain import choose_toolchain, preflight
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.files import part_of, write_file
+from loadtrt.load.tensors import dtype_named
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from loadtrt.engines.build_options import BuildOptions
     from loadtrt.engines.build_watch import Progress, Watch
     from loadtrt.engines.toolchain import Toolchain
-
-_DTYPES = {"FLOAT": "fp32", "HALF": "fp16"}  # the others are TensorRT's names in lower case
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +149,7 @@ def _build(
         SidecarTensor(
             name=tensor.name,
             input=place < network.num_inputs,
-            dtype=_DTYPES.get(tensor.dtype.name, tensor.dtype.name.lower()),
+            dtype=dtype_named(tensor.dtype.name),
             shape=tuple(tensor.shape),
         )
         for place, tensor in enumerate(io_of(network))

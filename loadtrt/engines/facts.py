@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.layers import is_detailed, parse_layers, precisions
 from loadtrt.errors import EngineError
-from loadtrt.load.tensors import DTYPES, bytes_of
+from loadtrt.load.tensors import DTYPES, bytes_of, dtype_named
 
 if TYPE_CHECKING:
     from loadtrt.engines.deserialize import OpenPlan
     from loadtrt.measure.layers import Layer
 
 Shape = tuple[int, ...]
-_DTYPES = {"FLOAT": "fp32", "HALF": "fp16"}  # the others are TensorRT's names in lower case
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +154,7 @@ def _io_tensor(plan: OpenPlan, name: str) -> IoTensor:
     return IoTensor(
         name=name,
         is_input=is_input,
-        dtype=_DTYPES.get(dtype, dtype.lower()),
+        dtype=dtype_named(dtype),
         shape=shape,
         host=host,
         format=str(engine.get_tensor_format_desc(name)),

@@ -6,13 +6,12 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.engines.onnx_model import dtype_of
 from loadtrt.engines.plan import looks_like_onnx, looks_like_plan, read_header
 from loadtrt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_ONNX_TYPES = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16", "DOUBLE": "fp64"}
 
 
 def inspect_file(
@@ -182,14 +181,11 @@ def _onnx(path: Path) -> dict[str, Any]:
 
 
 def _onnx_tensor(value: Any, *, is_input: bool) -> dict[str, Any]:
-    from onnx import TensorProto
-
     tensor = value.type.tensor_type
-    name = TensorProto.DataType.Name(tensor.elem_type)
     sizes = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim]
     return {
         "name": value.name,
         "input": is_input,
-        "dtype": _ONNX_TYPES.get(name, name.lower()),
+        "dtype": dtype_of(value),
         "shape": sizes if tensor.HasField("shape") else None,
     }

@@ -11,22 +11,13 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.load.tensors import DTYPE_NAMES, dtype_named
 from loadtrt.measure.layers import Layer, LayerTensor, nodes_in_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# What the inspector calls a type, in lower case, and what loadtrt calls it.
-_TYPES = {
-    "half": "fp16",
-    "float": "fp32",
-    "bfloat16": "bf16",
-    "e4m3": "fp8",
-    **{
-        name: name for name in ("fp32", "fp16", "bf16", "fp8", "fp4", "int64", "int32", "int8", "int4", "uint8", "bool")
-    },
-}
-_TYPE = re.compile(rf"\b({'|'.join(_TYPES)})\b", re.IGNORECASE)
+_TYPE = re.compile(rf"\b({'|'.join(DTYPE_NAMES)})\b", re.IGNORECASE)
 _NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=\x1e|\[ONNX Layer: |$)")
 _FLOATING = {"fp32", "fp16", "bf16", "fp8", "fp4"}
 # Layers that move or make data and compute nothing, by the beginnings of their types.
@@ -103,4 +94,4 @@ def _tensor(item: dict[str, Any]) -> LayerTensor:
 
 def _type(text: str) -> str:
     found = _TYPE.search(text)
-    return _TYPES[found[1].lower()] if found else ""
+    return dtype_named(found[1]) if found else ""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.build_model import inputs_of
+from loadtrt.engines.onnx_model import dtype_of
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.inputs import make_inputs
 from loadtrt.load.tensors import TensorSpec, bytes_of
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 _RANDOM_SETS = 4
 _LEAST_OPSET = 13  # the first whose Q/DQ nodes have a scale for each channel
 _FP16_OPSET, _FP16_IR = 19, 9  # the first whose Q/DQ nodes stand between FP16 and INT8
-_ONNX_TYPES = {"FLOAT": "fp32", "FLOAT16": "fp16", "DOUBLE": "fp64", "BFLOAT16": "bf16"}
 
 RANDOM_CALIBRATION = (
     "WARNING: INT8 ranges come from RANDOM data: the plan's speed is real, its answers are worthless; "
@@ -47,7 +47,7 @@ def calibration_sets(source: Source, options: BuildOptions) -> tuple[list[Arrays
         shape = inputs_of(source.model)[value.name]
         if options.profiles and value.name in options.profiles[0]:
             shape = options.profiles[0][value.name][1]
-        dtype = _dtype(value)
+        dtype = dtype_of(value)
         specs.append(TensorSpec(value.name, True, dtype, shape, bytes_of(dtype, shape)))
     if options.calibration is None:
         return make_inputs(specs, ("random",), _RANDOM_SETS, {}, options.seed), (RANDOM_CALIBRATION,)
@@ -159,10 +159,3 @@ def _files(path: Path) -> list[Path]:
     if not files:
         raise UsageError(f"--calibration {path}: there is no .npz in this folder (numpy.savez writes one)")
     return files
-
-
-def _dtype(value: Any) -> str:
-    from onnx import TensorProto
-
-    name = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
-    return _ONNX_TYPES.get(name, name.lower())
