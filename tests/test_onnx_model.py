@@ -186,5 +186,5 @@ def test_models_that_onnx_runtime_cannot_serve_are_refused(tmp_path: Path, capfd
         [sequence],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7), file)
-    refused(EngineError, f"output y of {file} is a sequence_type, no tensor", file)
+    refused(EngineError, f"output y of {file} is a sequence_type, not a tensor", file)
     assert capfd.readouterr() == ("", "")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.onnx_model import decide_sizes, external_files, parse_model, to_fp16
-from loadtrt.engines.shapes import require_known
+from loadtrt.engines.shapes import FixedSizes, require_known
 from loadtrt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,11 +84,7 @@ def prepare(source: Source, options: BuildOptions, *, weak_typing: bool) -> Sour
             _require_covered(source, ranges)
     else:
         _require_decided(source, options)
-        from loadtrt.asked.model import Model
-
-        decide_sizes(
-            model, Model.model_validate({"engine": name, "batch": options.batch, "shapes": dict(options.shapes)})
-        )
+        decide_sizes(model, name, (FixedSizes(options.batch, options.shapes),))
     if weak_typing and not options.strongly_typed:
         return _by_flags(source, options)
     done = []

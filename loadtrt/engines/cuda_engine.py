@@ -28,9 +28,9 @@ from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from loadtrt.asked.model import Model
     from loadtrt.cuda.runtime import Closes
     from loadtrt.engines.profiling import Profiled, ProfileLength, Watch
+    from loadtrt.engines.shapes import EngineOptions
     from loadtrt.engines.tensorrt import Plan, PlanContext
     from loadtrt.load.tensors import Arrays, TensorSpec
 
@@ -40,7 +40,7 @@ _COMPLETED = itemgetter(Completion._fields.index("completed_ns"))
 _completion = tuple.__new__  # a NamedTuple's own constructor takes several times as long
 
 
-def load_tensorrt(config: Model) -> TensorRTEngine:
+def load_tensorrt(config: EngineOptions) -> TensorRTEngine:
     """The engine of a plan: deserialized, its shapes decided, no lanes yet. Raises UsageError and EngineError."""
     from loadtrt.engines.tensorrt import load_plan
 
@@ -50,7 +50,7 @@ def load_tensorrt(config: Model) -> TensorRTEngine:
 class TensorRTEngine:
     """The Engine protocol over a plan."""
 
-    def __init__(self, plan: Plan, config: Model) -> None:
+    def __init__(self, plan: Plan, config: EngineOptions) -> None:
         self.contexts, self.buffers, self.per_launch = config.contexts, config.buffers, config.requests_per_launch
         self._plan = plan
         self._config = config

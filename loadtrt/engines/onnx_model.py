@@ -15,9 +15,9 @@ from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.tensors import TensorSpec, bytes_of, dtype_named, in_numpy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from loadtrt.asked.model import Model
+    from loadtrt.engines.shapes import EngineOptions, Sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class OnnxModel:
     notes: tuple[str, ...]
 
 
-def read_model(config: Model) -> OnnxModel:
+def read_model(config: EngineOptions) -> OnnxModel:
     """The model that `config.engine` names, a file or zoo:NAME, with --batch, --shapes and --fp16 applied.
 
     Raises UsageError for a file that cannot be read, is no ONNX model or lacks its external data, and for sizes left
@@ -64,7 +64,7 @@ def read_model(config: Model) -> OnnxModel:
         files = external_files(model, Path(config.engine))
         external = sum(file.stat().st_size for file in files)
         folder = Path(config.engine).resolve().parent if files else None
-    parts, batches = decide_sizes(model, config)
+    parts, batches = decide_sizes(model, config.engine, config.parts)
     dtypes = {
         output.name: _moved_dtype(output, f"output {output.name} of {config.engine}") for output in model.graph.output
     }
@@ -107,15 +107,17 @@ def external_files(model: Any, file: Path) -> set[Path]:
     return files
 
 
-def decide_sizes(model: Any, config: Model) -> tuple[tuple[tuple[TensorSpec, ...], ...], tuple[int, ...]]:
+def decide_sizes(
+    model: Any, name: str, sizes: Sequence[Sizes]
+) -> tuple[tuple[tuple[TensorSpec, ...], ...], tuple[int, ...]]:
     """The inputs of each part, and the batch of each, after writing what --batch and --shapes decide into `model`;
     with several parts it stays open."""
     weights = {tensor.name for tensor in model.graph.initializer}
     values = {value.name: value for value in model.graph.input if value.name not in weights}
     parts, batches = [], []
-    for part in config.parts:
+    for part in sizes:
         require_known("--shapes", part.shapes, list(values))
-        inputs = [_input_shape(value, part) for value in values.values()]
+        inputs = [_input_shape(value, name, part) for value in values.values()]
         resolved = resolve_shapes(inputs, batch=part.batch, shapes=part.shapes)
         shaped = [(item.name, item.dtype, resolved.shapes[item.name]) for item in inputs]
         specs = tuple(TensorSpec(name, True, dtype, shape, bytes_of(dtype, shape)) for name, dtype, shape in shaped)
@@ -131,14 +133,14 @@ def decide_sizes(model: Any, config: Model) -> tuple[tuple[tuple[TensorSpec, ...
     return tuple(parts), tuple(batches)
 
 
-def _input_shape(value: Any, config: Model) -> InputShape:
+def _input_shape(value: Any, model: str, sizes: Sizes) -> InputShape:
     """An input as the model declares it; --shapes tells how many sizes it has where the model does not."""
     tensor, name = value.type.tensor_type, value.name
-    dtype = _moved_dtype(value, f"input {name} of {config.engine}")
+    dtype = _moved_dtype(value, f"input {name} of {model}")
     if not tensor.HasField("shape"):
-        if name not in config.shapes:
-            raise UsageError(f"input {name} of {config.engine} has no declared shape: add --shapes {name}:...")
-        return InputShape(name, dtype, (-1,) * len(config.shapes[name]))
+        if name not in sizes.shapes:
+            raise UsageError(f"input {name} of {model} has no declared shape: add --shapes {name}:...")
+        return InputShape(name, dtype, (-1,) * len(sizes.shapes[name]))
     dims = tensor.shape.dim
     # Some exporters write -1, or less, for an open size.
     shape = tuple(max(dim.dim_value, -1) if dim.HasField("dim_value") else -1 for dim in dims)

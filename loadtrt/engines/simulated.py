@@ -28,8 +28,8 @@ from loadtrt.units import MILLISECOND_NS, NEVER
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadtrt.asked.model import Model
     from loadtrt.engines.clock import Clock
+    from loadtrt.engines.shapes import EngineOptions
     from loadtrt.load.tensors import Arrays
     from loadtrt.measure.facts import ClockMapping
 
@@ -37,7 +37,7 @@ _PREFIX = "simulated:"
 _ITEM = 16  # numbers in x, and in y, for each item of the batch
 
 
-def load_simulated(config: Model) -> SimulatedEngine | NullEngine:
+def load_simulated(config: EngineOptions) -> SimulatedEngine | NullEngine:
     """The engine of "simulated:null" or "simulated:key=value,...", with the run's contexts, buffers, batch and seed.
 
     `copies` off makes h2d and d2h take no time. Raises UsageError for a faulty specification, and for shapes.
