@@ -13,7 +13,7 @@ from layer_sides import each, profile_file
 
 from loadtrt.cli.compare import command
 from loadtrt.cli.main import cli
-from loadtrt.engines.layers import parse_layers
+from loadtrt.engines.plan_facts import parse_layers
 from loadtrt.errors import UsageError
 from loadtrt.measure.layer_comparison import compare_passes
 from loadtrt.report.plain import TABLE_WIDTH, WIDTH

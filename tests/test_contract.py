@@ -66,7 +66,7 @@ ORDER = {
 }
 SEVERITIES = {"INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"}
 INVENTED = {"NEWTYPE"}  # the fake's member of DataType that no TensorRT has: a type from the future
-BUILD_FILES = ("build", "build_config", "build_watch", "calibrator")
+BUILD_FILES = ("plan_builder", "build_config", "toolchain")
 # What building uses under conditions that toolchain.py knows: in weak typing, from 10 on, in RTX.
 WEAK = {"int8_calibrator", "IInt8EntropyCalibrator2"}
 PROGRESS = {"progress_monitor", "IProgressMonitor"}
@@ -80,7 +80,7 @@ TOOLCHAINS = {
 }
 OWN = {"close"}  # what the adapter adds to TensorRT's classes
 OPTIONAL = {"get_algorithm"}  # what it leaves to them
-FILES = ("context", "deserialize", "facts", "inspection", "log", "tensorrt")
+FILES = ("context", "deserialize", "plan_facts", "inspection", "flavour", "tensorrt")
 
 
 @pytest.fixture(scope="session")
@@ -154,7 +154,7 @@ def test_every_name_of_the_builder_is_there(wheel: Wheel, binding: Binding) -> N
 def test_the_toolchain_finds_what_it_says(wheel: Wheel, binding: Binding, monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: each builder is told for what it is, and has the options that the sentence of their refusal names it for."""
     name, module = _builder(wheel, binding), _stand_in(binding)
-    monkeypatch.setattr("loadtrt.engines.log._journals", {})
+    monkeypatch.setattr("loadtrt.engines.flavour._journals", {})
     tool = toolchain._toolchain(Flavour(wheel.module, module, wheel.version, capabilities_of(module), None))
     assert (tool.weak_typing, tool.rtx, tool.progress) == TOOLCHAINS[name]
     for option, (has, who) in toolchain._FEATURES.items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tensorrt_bench import Bench, bench_of, install
 
-from loadtrt.engines.log import journal_of
+from loadtrt.engines.flavour import journal_of
 from loadtrt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:

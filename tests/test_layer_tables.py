@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from loadtrt.asked.config import RunConfig
-from loadtrt.engines.layers import parse_layers
+from loadtrt.engines.plan_facts import parse_layers
 from loadtrt.measure.facts import EngineInfo
 from loadtrt.measure.layer_comparison import compare_passes
 from loadtrt.measure.layers import Layer, LayerTensor

@@ -23,12 +23,12 @@ from test_build import SIZE, conv
 
 from loadtrt.asked.config import RunConfig
 from loadtrt.engines import plan_cache
-from loadtrt.engines.build import build_plan
+from loadtrt.engines.build_config import BuildOptions
 from loadtrt.engines.build_model import read_source
-from loadtrt.engines.build_options import BuildOptions
 from loadtrt.engines.open import open_engine
+from loadtrt.engines.plan import read_sidecar, sidecar_of
+from loadtrt.engines.plan_builder import build_plan
 from loadtrt.engines.plan_cache import cached_plan
-from loadtrt.engines.sidecar import read_sidecar, sidecar_of
 from loadtrt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:

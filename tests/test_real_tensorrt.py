@@ -11,7 +11,7 @@ import pytest
 from tensorrt_bench import write_plan
 
 from loadtrt.engines.deserialize import open_plan
-from loadtrt.engines.log import journal_of
+from loadtrt.engines.flavour import journal_of
 from loadtrt.errors import EngineError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from loadtrt.cli.profiling import PASS_NS, deliver_exports, open_device, profile
 from loadtrt.cli.voice import Voice
 from loadtrt.cli.watching import Watchers
 from loadtrt.engines.open import open_engine
-from loadtrt.engines.profiling import ProfileLength
+from loadtrt.engines.plan_profile import ProfileLength
 from loadtrt.environment import environment
 from loadtrt.errors import (
     EXIT_INTERRUPTED,

@@ -21,7 +21,7 @@ from loadtrt.cuda.runtime import close_all, device_properties, memory_info
 from loadtrt.cuda.stream import GpuClock, Stream
 from loadtrt.engines.engine import Completion
 from loadtrt.engines.looks import Looks, wake_on_time
-from loadtrt.engines.sidecar import build_facts
+from loadtrt.engines.plan import build_facts
 from loadtrt.errors import CudaError
 from loadtrt.measure.facts import ClockMapping, EngineInfo, MemoryBill
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from loadtrt.cuda.runtime import Closes
-    from loadtrt.engines.profiling import Profiled, ProfileLength, Watch
+    from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
     from loadtrt.engines.shapes import EngineOptions
     from loadtrt.engines.tensorrt import Plan, PlanContext
     from loadtrt.load.tensors import Arrays, TensorSpec

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.cuda.runtime import call, device_count, device_properties
-from loadtrt.engines.flavour import Flavour, choose_flavour, load_plugins, require_plugins
-from loadtrt.engines.log import Journal, journal_of
+from loadtrt.engines.flavour import Flavour, Journal, choose_flavour, journal_of, load_plugins, require_plugins
 from loadtrt.engines.plan import PlanHeader, read_header
 from loadtrt.errors import EngineError, UsageError
 

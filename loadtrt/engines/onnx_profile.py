@@ -16,7 +16,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.onnxruntime import open_session, sentence_of
-from loadtrt.engines.profiling import turns, warm_up
+from loadtrt.engines.plan_profile import turns, warm_up
 from loadtrt.errors import EngineError
 from loadtrt.load.tensors import dtype_named
 from loadtrt.measure.layers import Layer, LayerTensor
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadtrt.engines.onnx_model import OnnxModel
-    from loadtrt.engines.profiling import Profiled, ProfileLength, Watch
+    from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
     from loadtrt.load.tensors import Arrays
 
 _MICROSECOND_NS = 1e3

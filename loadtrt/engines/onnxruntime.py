@@ -23,7 +23,7 @@ from loadtrt.measure.facts import EngineInfo, MemoryBill
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtrt.engines.profiling import Profiled, ProfileLength, Watch
+    from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
     from loadtrt.engines.shapes import EngineOptions
     from loadtrt.load.tensors import Arrays
     from loadtrt.measure.facts import ClockMapping

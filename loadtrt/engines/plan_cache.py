@@ -22,13 +22,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from loadtrt.cuda.runtime import device_count, device_properties
-from loadtrt.engines.build import build_plan, progress_text
+from loadtrt.engines.build_config import BuildOptions
 from loadtrt.engines.build_model import read_source
-from loadtrt.engines.build_options import BuildOptions
 from loadtrt.engines.onnx_model import decide_sizes, external_files
-from loadtrt.engines.plan import sha256
+from loadtrt.engines.plan import Sidecar, read_sidecar, sha256, sidecar_of
+from loadtrt.engines.plan_builder import build_plan, progress_text
 from loadtrt.engines.shapes import FixedSizes
-from loadtrt.engines.sidecar import Sidecar, read_sidecar, sidecar_of
 from loadtrt.engines.toolchain import choose_toolchain, preflight
 from loadtrt.errors import UsageError
 from loadtrt.units import format_duration
@@ -38,9 +37,8 @@ if TYPE_CHECKING:
 
     from loadtrt.cuda.runtime import DeviceProperties
     from loadtrt.engines.build_model import Source
-    from loadtrt.engines.build_watch import Progress
     from loadtrt.engines.shapes import EngineOptions, Sizes
-    from loadtrt.engines.toolchain import Toolchain
+    from loadtrt.engines.toolchain import Progress, Toolchain
     from loadtrt.load.tensors import TensorSpec
 
 FORMAT = 1  # of entries and keys; higher when what loadtrt makes of a model before it builds changes

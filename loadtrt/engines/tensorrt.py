@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loadtrt.cuda.runtime import call
-from loadtrt.engines import facts
+from loadtrt.engines import plan_facts
 from loadtrt.engines.context import PlanContext
 from loadtrt.engines.deserialize import open_plan
 from loadtrt.engines.shapes import InputShape, check_values, require_known, resolve_shapes
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadtrt.engines.deserialize import OpenPlan
-    from loadtrt.engines.facts import IoTensor
     from loadtrt.engines.flavour import Flavour
     from loadtrt.engines.plan import PlanHeader
     from loadtrt.engines.plan_cache import CachedPlan
+    from loadtrt.engines.plan_facts import IoTensor
     from loadtrt.engines.shapes import EngineOptions, Sizes
 
 __all__ = ["Plan", "PlanContext", "load_plan"]
@@ -74,17 +74,17 @@ class Plan:
         self.contexts: list[PlanContext] = []
         self.profiles_in_use: list[int] = []
         self.profile = sizes[0].optimization_profile
-        tensors = facts.io_tensors(opened)
+        tensors = plan_facts.io_tensors(opened)
         inputs = [tensor for tensor in tensors if tensor.is_input]
-        count = facts.profile_count(opened)
+        count = plan_facts.profile_count(opened)
         if self.profile >= count:
             raise UsageError(
                 f"--optimization-profile {self.profile} is not in plan {self.header.path}: it has "
                 + (f"profiles 0 to {count - 1}" if count > 1 else "profile 0 alone")
             )
         self.host_outputs = [tensor for tensor in tensors if tensor.host and not tensor.is_input]
-        self.weights_bytes = facts.weights_bytes(opened)
-        self.context_bytes = facts.context_bytes(opened)
+        self.weights_bytes = plan_facts.weights_bytes(opened)
+        self.context_bytes = plan_facts.context_bytes(opened)
         self.precision = ""
         self.parts: list[PlanPart] = []
         for part in sizes:
@@ -165,7 +165,7 @@ class Plan:
     def _spec(self, tensor: IoTensor, shape: tuple[int, ...] | None, probe: PlanContext) -> TensorSpec:
         shape = probe.output_shape(tensor.name) if shape is None else shape
         if -1 not in shape:
-            nbytes = facts.buffer_bytes(self.open, tensor, shape, probe.profile)
+            nbytes = plan_facts.buffer_bytes(self.open, tensor, shape, probe.profile)
         else:
             nbytes = probe.max_output_bytes(tensor.name)
             if nbytes <= 0:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt.engines.layers import parse_layers
+from loadtrt.engines.plan_facts import parse_layers
 from loadtrt.errors import UsageError
 from loadtrt.measure.profile import LayerTimes, ProfilePass
 from loadtrt.records.records import COLUMNS, OK, Records
