@@ -12,6 +12,7 @@ from loadtrt.errors import UsageError
 _LOCALHOST = "127.0.0.1"
 _ADDRESS = re.compile(r"(?:(?P<host>[\w.-]*|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):)?(?P<port>\d{1,5})")
 SECOND_NS = 1_000_000_000
+NEVER = 1 << 62  # ns: after the end of every run
 MILLISECOND_NS = 1_000_000
 NEVER = 1 << 62  # ns: an instant after the end of every run
 _DURATION_NS = {

@@ -33,7 +33,10 @@ _BUILD = {
     "profile": "IOptimizationProfile",
 }
 # Names that mean something else in other files.
-OF_FILE = {"context": {"config": "IRuntimeConfig"}, **dict.fromkeys(("build", "build_config", "build_watch"), _BUILD)}
+OF_FILE = {
+    "context": {"config": "IRuntimeConfig"},
+    **dict.fromkeys(("plan_builder", "build_config", "toolchain"), _BUILD),
+}
 
 Guards = frozenset[tuple[str, bool]]
 

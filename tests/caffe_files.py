@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from loadtrt.caffe import convert
-from loadtrt.caffe.schema import NetParameter
+from loadtrt.caffe.prototxt import NetParameter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

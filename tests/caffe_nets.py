@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from caffe_files import arrays
 
-from loadtrt.zoo.googlenet import INCEPTION
+from loadtrt.zoo import INCEPTION
 
 if TYPE_CHECKING:
     from caffe_files import Blobs

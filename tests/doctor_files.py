@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from loadtrt.doctor.check import Check
+    from loadtrt.doctor import Check
 
 GIB = 2**30
 

@@ -254,7 +254,7 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str, told: Told | None = N
         for name in (flavour, f"{flavour}_bindings"):
             monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "tensorrt", make(version, told))
-    monkeypatch.setattr("loadtrt.engines.log._journals", {})
+    monkeypatch.setattr("loadtrt.engines.flavour._journals", {})
 
     def device_count() -> int:
         from loadtrt.errors import CudaError
@@ -276,10 +276,10 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str, told: Told | None = N
         return None
 
     monkeypatch.setattr("loadtrt.engines.toolchain.device_count", device_count)
-    for name in ("engines.build", "engines.calibrator", "cuda.memory"):
+    for name in ("engines.plan_builder", "cuda.memory"):
         monkeypatch.setattr(f"loadtrt.{name}.call", call)
     monkeypatch.setattr(
-        "loadtrt.engines.build.device_properties",
+        "loadtrt.engines.plan_builder.device_properties",
         lambda index: DeviceProperties(index, "Fake H100", (9, 0), 132, 80 << 30, "0"),
     )
     return told

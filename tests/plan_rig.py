@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import fake_builder
@@ -18,6 +17,7 @@ from loadtrt.errors import CudaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import pytest
 
@@ -62,7 +62,7 @@ class Rig:
 
     def plan(self, **options: Any) -> Path:
         """The plan for these options."""
-        return Path(cached_plan(self.config(**options).model).config.engine)
+        return cached_plan(self.config(**options).model).path
 
     def config(self, **options: Any) -> RunConfig:
         return RunConfig.of(**{"engine": self.model, "batch": 2, **options})

@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "loadtrt"
 FLOORS = {
     "units": 0,
     "errors": 0,
+    "files": 1,
     "load": 1,
     "records": 1,
     "asked": 2,

@@ -19,14 +19,12 @@ import pytest
 from command_line import loadtrt
 from onnx import TensorProto, helper
 
-from loadtrt.engines.build import BuiltPlan, build_plan
-from loadtrt.engines.build_model import inputs_of, prepare, read_source
-from loadtrt.engines.build_options import BuildOptions, shape_profiles
-from loadtrt.engines.build_watch import Progress, Watch
+from loadtrt.engines.build_config import BuildOptions, shape_profiles
+from loadtrt.engines.build_model import calibration_sets, inputs_of, prepare, read_source
 from loadtrt.engines.inspection import inspect_file
-from loadtrt.engines.plan import read_header
-from loadtrt.engines.precision import calibration_sets
-from loadtrt.engines.sidecar import read_sidecar, sidecar_of
+from loadtrt.engines.plan import read_header, read_sidecar, sidecar_of
+from loadtrt.engines.plan_builder import BuiltPlan, build_plan
+from loadtrt.engines.toolchain import Progress, Watch
 from loadtrt.errors import EngineError, LoadtrtError, UsageError
 
 SIZE = (3, 8, 8)
@@ -293,7 +291,7 @@ def test_calibration_files_that_are_not_there(tmp_path: Path) -> None:
 
 def test_output_that_cannot_be_written_is_told_before_building(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No folder, a folder, the model itself, a place where nobody writes: the builder is not even looked for."""
-    monkeypatch.setattr("loadtrt.engines.build.choose_toolchain", lambda _: pytest.fail("it went on"))
+    monkeypatch.setattr("loadtrt.engines.plan_builder.choose_toolchain", lambda _: pytest.fail("it went on"))
     model = conv(tmp_path)
     refused(UsageError, "there is no folder", model, tmp_path / "no" / "a.plan")
     refused(UsageError, "is a folder", model, tmp_path)
@@ -381,7 +379,7 @@ def test_progress_is_the_fraction_of_nested_steps() -> None:
 def test_interrupting_the_caller_stops_the_real_builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while the progress is shown: the builder ends, KeyboardInterrupt comes out, no plan is left."""
     pytest.importorskip("tensorrt_rtx")
-    monkeypatch.setattr("loadtrt.engines.build_watch._EVERY_S", 0.02)
+    monkeypatch.setattr("loadtrt.engines.toolchain._EVERY_S", 0.02)
     seen = []
 
     def show(progress: Progress) -> None:

@@ -10,9 +10,9 @@ import pytest
 from fake_builder import Told, install
 from test_build import SIZE, conv
 
-from loadtrt.engines.build import BuiltPlan, build_plan
+from loadtrt.engines.build_config import BuildOptions
 from loadtrt.engines.build_model import read_source
-from loadtrt.engines.build_options import BuildOptions
+from loadtrt.engines.plan_builder import BuiltPlan, build_plan
 from loadtrt.errors import CudaError, EngineError, UsageError
 
 if TYPE_CHECKING:

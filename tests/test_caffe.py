@@ -14,7 +14,7 @@ from caffe_files import arrays, compare, error, inputs_of, run_onnx, run_opencv,
 from caffe_nets import LAYERS, SHAPE, conv, dense, layer, net, pool
 
 from loadtrt.caffe import convert
-from loadtrt.zoo.googlenet import googlenet
+from loadtrt.zoo import googlenet
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from caffe_nets import SHAPE, conv, dense, layer, net, pool
 
 from loadtrt.caffe import convert
 from loadtrt.errors import UsageError
-from loadtrt.zoo.googlenet import googlenet
+from loadtrt.zoo import googlenet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -199,7 +199,7 @@ def test_weights_that_do_not_fit(tmp_path: Path, blobs: Any, sentence: str) -> N
 
 def test_weights_cut_short(tmp_path: Path) -> None:
     """A blob with fewer numbers than its shape says; one whose bytes are no whole number of floats."""
-    from loadtrt.caffe.schema import NetParameter
+    from loadtrt.caffe.prototxt import NetParameter
 
     deploy, weights = write(tmp_path, net(dense("out", "data", 3)), {"out": arrays((3, 858), (3,))})
     for data in (b"", np.zeros(2, "<f4").tobytes(), b"12345"):

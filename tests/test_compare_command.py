@@ -14,7 +14,7 @@ from runs_by_hand import model_in, with_changes
 
 from loadtrt.cli.compare import command
 from loadtrt.cli.main import cli
-from loadtrt.engines.layers import parse_layers
+from loadtrt.engines.plan_facts import parse_layers
 from loadtrt.errors import UsageError
 from loadtrt.report.plain import TABLE_WIDTH, WIDTH
 from loadtrt.report.trtexec import layer_info_json, profile_json

@@ -18,9 +18,9 @@ from fake_tensorrt import World, make
 from real_bindings import ROOT, Binding, UnavailableError, Wheel, compile_stubs, fetch, load, parse_signatures
 from tensorrt_bench import plan_bytes
 
-from loadtrt.engines import facts, toolchain
+from loadtrt.engines import toolchain
 from loadtrt.engines.flavour import Flavour, capabilities_of
-from loadtrt.load.tensors import DTYPES
+from loadtrt.load.tensors import DTYPES, dtype_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -66,7 +66,7 @@ ORDER = {
 }
 SEVERITIES = {"INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"}
 INVENTED = {"NEWTYPE"}  # the fake's member of DataType that no TensorRT has: a type from the future
-BUILD_FILES = ("build", "build_config", "build_watch", "calibrator")
+BUILD_FILES = ("plan_builder", "build_config", "toolchain")
 # What building uses under conditions that toolchain.py knows: in weak typing, from 10 on, in RTX.
 WEAK = {"int8_calibrator", "IInt8EntropyCalibrator2"}
 PROGRESS = {"progress_monitor", "IProgressMonitor"}
@@ -80,7 +80,7 @@ TOOLCHAINS = {
 }
 OWN = {"close"}  # what the adapter adds to TensorRT's classes
 OPTIONAL = {"get_algorithm"}  # what it leaves to them
-FILES = ("context", "deserialize", "facts", "inspection", "log", "tensorrt")
+FILES = ("context", "deserialize", "plan_facts", "inspection", "flavour", "tensorrt")
 
 
 @pytest.fixture(scope="session")
@@ -154,7 +154,7 @@ def test_every_name_of_the_builder_is_there(wheel: Wheel, binding: Binding) -> N
 def test_the_toolchain_finds_what_it_says(wheel: Wheel, binding: Binding, monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: each builder is told for what it is, and has the options that the sentence of their refusal names it for."""
     name, module = _builder(wheel, binding), _stand_in(binding)
-    monkeypatch.setattr("loadtrt.engines.log._journals", {})
+    monkeypatch.setattr("loadtrt.engines.flavour._journals", {})
     tool = toolchain._toolchain(Flavour(wheel.module, module, wheel.version, capabilities_of(module), None))
     assert (tool.weak_typing, tool.rtx, tool.progress) == TOOLCHAINS[name]
     for option, (has, who) in toolchain._FEATURES.items():
@@ -244,9 +244,8 @@ def test_the_order_of_parameters(binding: Binding) -> None:
 def test_tables_of_names(binding: Binding) -> None:
     """Law: loadtrt knows every type that a tensor can have, every severity of the log, the bits of RTX's diagnosis in
     their order, and a static plan's context comes without asking for anything."""
-    known = {facts._DTYPES.get(name, name.lower()) for name in binding.enums["DataType"]}
+    known = {dtype_named(name) for name in binding.enums["DataType"]}
     assert known <= set(DTYPES)
-    assert set(facts._DTYPES) <= set(binding.enums["DataType"])
     assert set(binding.enums["ILogger.Severity"]) == SEVERITIES
     assert any(signature.accepts(0) for signature in binding.signatures("ICudaEngine", "create_execution_context"))
     if binding.capabilities["validity"]:

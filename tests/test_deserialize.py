@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tensorrt_bench import Bench, bench_of, install
 
-from loadtrt.engines.log import journal_of
+from loadtrt.engines.flavour import journal_of
 from loadtrt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def test_preflight_comes_before_everything_of_tensorrt(monkeypatch: pytest.Monke
         ),
         ({"batch": 1, "device": 1}, UsageError, "--device 1 is not there: CUDA sees 1 GPU, number 0"),
         ({"batch": 1, "shape_values": {"data": "1"}}, UsageError, "--shape-values names 'data'.*inputs are none"),
-        ({"batch": 1, "plugins": "/none/x.so"}, UsageError, "--plugins /none/x.so: there is no such file"),
+        ({"batch": 1, "plugins": "/none/x.so"}, UsageError, "--plugins /none/x.so: the file does not exist"),
         ({"batch": 1, "plugins": __file__}, EngineError, "cannot load plugin library"),
         ({"batch": 1, "engine": "/none/x.plan"}, UsageError, "there is no plan"),
         ({"batch": 1, "module": "torch"}, UsageError, "no TensorRT module"),

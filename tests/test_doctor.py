@@ -12,8 +12,7 @@ from click.testing import CliRunner
 from loadtrt import doctor
 from loadtrt.cli.doctor import command
 from loadtrt.cuda import runtime
-from loadtrt.doctor import host, software
-from loadtrt.doctor.check import Check, Group, conclude, fail, info, ok, warn
+from loadtrt.doctor import Check, Group, conclude, fail, host, info, ok, warn
 from loadtrt.engines.flavour import FLAVOURS, Capabilities, Flavour, Found
 
 
@@ -79,9 +78,9 @@ def test_a_crashing_check_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_missing_packages_and_a_broken_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing package fails with the pip command; an ONNX Runtime that does not load fails and says why."""
-    monkeypatch.setattr(software, "PACKAGES", ("click", "no-such-package"))
+    monkeypatch.setattr(host, "PACKAGES", ("click", "no-such-package"))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    found = software.packages()
+    found = host.packages()
     assert of(found, "missing packages").remedy == "pip install no-such-package"
     assert of(found, "ONNX Runtime").status == "fail"
     assert "onnxruntime" in of(found, "ONNX Runtime").remedy
@@ -94,18 +93,18 @@ def flavours(monkeypatch: pytest.MonkeyPatch, **reasons: str) -> None:
         Found(name, None if why else Flavour(name, None, "10.16.1", can, Path("/opt/libnvinfer.so.10")), why)
         for name, why in reasons.items()
     ]
-    monkeypatch.setattr(software, "find_flavours", lambda: found)
+    monkeypatch.setattr(host, "find_flavours", lambda: found)
 
 
 def capability(monkeypatch: pytest.MonkeyPatch, *gpus: tuple[int, int]) -> None:
-    monkeypatch.setattr(software, "_compute_capabilities", lambda: list(gpus))
+    monkeypatch.setattr(host, "_compute_capabilities", lambda: list(gpus))
 
 
 def test_tensorrt_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     """A module that loads is shown with version, library and abilities; absent ones are named and no fault."""
     flavours(monkeypatch, tensorrt="", tensorrt_lean="not installed", tensorrt_rtx="not installed")
     capability(monkeypatch, (9, 0))
-    found = software.tensorrt()
+    found = host.tensorrt()
     assert [(check.name, check.status) for check in found] == [("tensorrt", "ok"), ("not installed", "info")]
     assert found[0].found == "10.16.1; library /opt/libnvinfer.so.10; can build, plugins"
     assert found[1].found == "tensorrt_lean, tensorrt_rtx"
@@ -117,20 +116,20 @@ def test_no_tensorrt_module(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, None)
         monkeypatch.setitem(sys.modules, f"{name}_bindings", None)
     capability(monkeypatch, (9, 0))
-    [check] = software.tensorrt()
+    [check] = host.tensorrt()
     assert (check.status, "loadtrt[tensorrt]" in check.remedy) == ("warn", True)
     capability(monkeypatch)
-    assert [check.status for check in software.tensorrt()] == ["info"]
+    assert [check.status for check in host.tensorrt()] == ["info"]
 
 
 def test_a_broken_tensorrt_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """A module that is here and does not load fails beside a GPU; without one it may only lack the driver."""
     flavours(monkeypatch, tensorrt="cannot be imported: libnvinfer.so.10", tensorrt_lean="")
     capability(monkeypatch, (9, 0))
-    check = of(software.tensorrt(), "tensorrt")
+    check = of(host.tensorrt(), "tensorrt")
     assert (check.status, "reinstall" in check.remedy) == ("fail", True)
     capability(monkeypatch)
-    assert of(software.tensorrt(), "tensorrt").status == "warn"
+    assert of(host.tensorrt(), "tensorrt").status == "warn"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +149,7 @@ def test_rtx_refuses_data_centre_gpus(
     """TensorRT-RTX on GPUs that it refuses is a warning, and does not count as a TensorRT that can run here."""
     flavours(monkeypatch, tensorrt_rtx="")
     capability(monkeypatch, *gpus)
-    check = of(software.tensorrt(), "tensorrt_rtx")
+    check = of(host.tensorrt(), "tensorrt_rtx")
     assert check.status == status
     report = conclude([Group("GPU 0", [ok("opens", "")]), Group("TensorRT", [check])])
     assert report.runs["tensorrt"] is (status == "ok")

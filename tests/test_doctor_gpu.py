@@ -10,7 +10,7 @@ import pytest
 from doctor_files import GIB, of, write
 
 from loadtrt.cuda import runtime
-from loadtrt.doctor import gpu
+from loadtrt.doctor import nvidia
 from loadtrt.errors import CudaError, EngineError
 from loadtrt.live.nvml import Driver, GpuProcess, GpuSettings
 from loadtrt.results.gpu_telemetry import GpuReading
@@ -18,7 +18,7 @@ from loadtrt.results.gpu_telemetry import GpuReading
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from loadtrt.doctor.check import Check
+    from loadtrt.doctor import Check
 
 BUS_ID = "00000000:0f:00.0"
 
@@ -40,7 +40,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch, count: int | EngineError, speaks: str 
 
 def nvml(monkeypatch: pytest.MonkeyPatch, version: str | None, gpus: int = 0, why: str = "no driver") -> None:
     found = (None, why) if version is None else (Driver(version, "13.0", gpus), "")
-    monkeypatch.setattr(gpu, "find_driver", lambda: found)
+    monkeypatch.setattr(nvidia, "find_driver", lambda: found)
 
 
 NO_DEVICE = CudaError("cudaGetDeviceCount", "cudaErrorNoDevice", "no device")
@@ -51,14 +51,14 @@ def test_no_gpu_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Without driver, device file and GPU on the bus there is nothing to warn of."""
     nvml(monkeypatch, None)
     cuda(monkeypatch, OLD_DRIVER, speaks="none")
-    assert {check.status for check in gpu.driver(tmp_path)} <= {"info", "ok"}
+    assert {check.status for check in nvidia.driver(tmp_path)} <= {"info", "ok"}
 
 
 def test_a_good_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A driver that speaks the bindings' CUDA and shows a GPU is ok, and says the versions."""
     nvml(monkeypatch, "580.159.03", gpus=1)
     cuda(monkeypatch, 1)
-    found = gpu.driver(tmp_path)
+    found = nvidia.driver(tmp_path)
     assert {check.status for check in found} == {"ok"}
     assert of(found, "NVIDIA driver").found == "580.159.03, speaks CUDA 13.0, 1 GPU"
     assert "wants driver R580 or newer; driver 580.159.03 speaks CUDA 13.0" in of(found, "CUDA bindings").found
@@ -80,14 +80,14 @@ def test_a_gpu_without_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             "sys/bus/pci/devices/0000:01:00.0/class": "0x030000",
         },
     )
-    check = of(gpu.driver(root), "NVIDIA driver")
+    check = of(nvidia.driver(root), "NVIDIA driver")
     assert (check.status, check.found) == (
         "warn",
         "there is on the PCI bus 1 NVIDIA GPU(s), but no driver here serves them",
     )
     assert "install the NVIDIA driver" in check.remedy
     write(root, {".dockerenv": ""})
-    assert "the host of this container" in of(gpu.driver(root), "NVIDIA driver").found
+    assert "the host of this container" in of(nvidia.driver(root), "NVIDIA driver").found
 
 
 def test_a_broken_driver_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,21 +95,21 @@ def test_a_broken_driver_is_a_failure(tmp_path: Path, monkeypatch: pytest.Monkey
     root = write(tmp_path, {"dev/nvidia0": ""})
     cuda(monkeypatch, CudaError("cudaGetDeviceCount", "cudaErrorUnknown", "unknown error"))
     nvml(monkeypatch, None, why="library and kernel module differ")
-    found = gpu.driver(root)
+    found = nvidia.driver(root)
     assert of(found, "NVIDIA driver").status == "fail"
     assert "library and kernel module differ" in of(found, "NVIDIA driver").found
     assert of(found, "GPUs for CUDA").status == "fail"
     assert "cudaErrorUnknown" in of(found, "GPUs for CUDA").found
     nvml(monkeypatch, "580.159.03", gpus=0)
-    assert of(gpu.driver(root), "NVIDIA driver").status == "fail"
-    assert "dmesg" in of(gpu.driver(root), "NVIDIA driver").remedy
+    assert of(nvidia.driver(root), "NVIDIA driver").status == "fail"
+    assert "dmesg" in of(nvidia.driver(root), "NVIDIA driver").remedy
 
 
 def test_a_driver_too_old_for_the_bindings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bindings of CUDA 13 on a driver that speaks 12.8 fail, and the remedy names both ways out."""
     nvml(monkeypatch, "570.86.15", gpus=1)
     cuda(monkeypatch, OLD_DRIVER, speaks="12.8")
-    check = of(gpu.driver(tmp_path), "CUDA bindings")
+    check = of(nvidia.driver(tmp_path), "CUDA bindings")
     assert check.status == "fail"
     assert "R580" in check.remedy
     assert "loadtrt[cu12]" in check.remedy
@@ -124,25 +124,25 @@ def test_missing_and_broken_bindings(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(runtime, "versions", broken)
     nvml(monkeypatch, "580.159.03", gpus=1)
-    assert of(gpu.driver(tmp_path), "CUDA bindings").status == "fail"
+    assert of(nvidia.driver(tmp_path), "CUDA bindings").status == "fail"
 
     def missing(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    check = of(gpu.driver(tmp_path), "CUDA bindings")
+    check = of(nvidia.driver(tmp_path), "CUDA bindings")
     assert (check.status, "loadtrt[cu13]" in check.remedy) == ("warn", True)
     nvml(monkeypatch, None)
-    assert of(gpu.driver(tmp_path), "CUDA bindings").status == "info"
+    assert of(nvidia.driver(tmp_path), "CUDA bindings").status == "info"
 
 
 def test_hidden_gpus_are_a_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """GPUs that CUDA_VISIBLE_DEVICES hides are a warning that says so, not a broken GPU."""
     nvml(monkeypatch, "580.159.03", gpus=1)
     cuda(monkeypatch, NO_DEVICE)
-    assert of(gpu.driver(tmp_path), "GPUs for CUDA").status == "fail"
+    assert of(nvidia.driver(tmp_path), "GPUs for CUDA").status == "fail"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    check = of(gpu.driver(tmp_path), "GPUs for CUDA")
+    check = of(nvidia.driver(tmp_path), "GPUs for CUDA")
     assert (check.status, "CUDA_VISIBLE_DEVICES" in check.remedy) == ("warn", True)
     assert "'-1'" in check.found
 
@@ -159,12 +159,12 @@ def test_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, h
     """A CUDA variable that spoils a measurement is a warning to unset it; other values and its absence are ok."""
     nvml(monkeypatch, "580.159.03", gpus=1)
     cuda(monkeypatch, 1)
-    assert of(gpu.driver(tmp_path), "variables").status == "ok"
+    assert of(nvidia.driver(tmp_path), "variables").status == "ok"
     monkeypatch.setenv(name, harmful)
-    check = of(gpu.driver(tmp_path), "variables")
+    check = of(nvidia.driver(tmp_path), "variables")
     assert (check.status, f"unset {name}" in check.remedy) == ("warn", True)
     monkeypatch.setenv(name, harmless)
-    check = of(gpu.driver(tmp_path), "variables")
+    check = of(nvidia.driver(tmp_path), "variables")
     assert (check.status, f"{name} is '{harmless}'" in check.found) == ("ok", True)
 
 
@@ -188,7 +188,7 @@ def test_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, h
 )
 def test_precisions(capability: tuple[int, int], expected: str) -> None:
     """The rows of TensorRT's support matrix: Pascal to Blackwell."""
-    assert " ".join(gpu.precisions(capability)) == expected
+    assert " ".join(nvidia.precisions(capability)) == expected
 
 
 GOOD = GpuReading(
@@ -246,8 +246,8 @@ def one_gpu(
     monkeypatch.setattr(runtime, "device_properties", lambda _: properties)
     monkeypatch.setattr(runtime, "call", lambda *_: 0)
     monkeypatch.setattr(runtime, "memory_info", memory_info)
-    monkeypatch.setattr(gpu, "open_gpu", open_gpu)
-    [group] = gpu.gpus()
+    monkeypatch.setattr(nvidia, "open_gpu", open_gpu)
+    [group] = nvidia.gpus()
     assert group.title == "GPU 0: NVIDIA H100"
     assert opened == [BUS_ID]
     return list(group.checks)

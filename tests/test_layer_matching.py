@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from layer_sides import NODES, compare, holding, names, profile, reformat, shaped
 
-from loadtrt.engines.layers import parse_layers
+from loadtrt.engines.plan_facts import parse_layers
 from loadtrt.results.layer import Layer
 from loadtrt.stats.layer_comparison import compare_passes
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from loadtrt.asked.config import RunConfig
-from loadtrt.engines.layers import parse_layers
+from loadtrt.engines.plan_facts import parse_layers
 from loadtrt.report.layer_comparison_sections import compared_profiles
 from loadtrt.report.plain import TABLE_WIDTH, plain
 from loadtrt.report.profile_sections import profile as profile_sections

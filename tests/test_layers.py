@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from loadtrt.engines.layers import is_detailed, parse_layers, precisions
+from loadtrt.engines.plan_facts import is_detailed, parse_layers, precisions
 
 
 def _old(name: str, kind: str, source: str, sink: str, **more: Any) -> dict[str, Any]:

@@ -173,11 +173,11 @@ def test_models_that_onnx_runtime_cannot_serve_are_refused(tmp_path: Path, capfd
         file = save(tmp_path / "odd.onnx", [node], {"x": value}, {"y": value}, {})
         refused(EngineError, f"refuses {file}: ", file)
         refused(EngineError, "Frobnicate", file)
-    for kind in ("STRING", "BFLOAT16"):
+    for kind, shown in (("STRING", "STRING"), ("BFLOAT16", "BF16")):
         number = TensorProto.DataType.Value(kind)
         node = helper.make_node("Identity", ["x"], ["y"])
         file = save(tmp_path / "odd.onnx", [node], {"x": (number, [2])}, {"y": (number, [2])}, {})
-        refused(EngineError, f"input x of {file} is of type {kind}", file)
+        refused(EngineError, f"input x of {file} is of type {shown}", file)
     sequence = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, [2])
     graph = helper.make_graph(
         [helper.make_node("SequenceConstruct", ["x"], ["y"])],
@@ -186,5 +186,5 @@ def test_models_that_onnx_runtime_cannot_serve_are_refused(tmp_path: Path, capfd
         [sequence],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7), file)
-    refused(EngineError, f"output y of {file} is a sequence_type, no tensor", file)
+    refused(EngineError, f"output y of {file} is a sequence_type, not a tensor", file)
     assert capfd.readouterr() == ("", "")

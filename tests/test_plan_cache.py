@@ -23,12 +23,12 @@ from test_build import SIZE, conv
 
 from loadtrt.asked.config import RunConfig
 from loadtrt.engines import plan_cache
-from loadtrt.engines.build import build_plan
+from loadtrt.engines.build_config import BuildOptions
 from loadtrt.engines.build_model import read_source
-from loadtrt.engines.build_options import BuildOptions
 from loadtrt.engines.open import open_engine
+from loadtrt.engines.plan import read_sidecar, sidecar_of
+from loadtrt.engines.plan_builder import build_plan
 from loadtrt.engines.plan_cache import cached_plan
-from loadtrt.engines.sidecar import read_sidecar, sidecar_of
 from loadtrt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -124,8 +124,8 @@ def test_the_batch_is_what_shapes_decide(rig: Rig, tmp_path: Path) -> None:
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ("N", 3))
     graph = helper.make_graph([helper.make_node("Mul", ["x", "scale"], ["y"])], "test", inputs, [output])
     onnx.save(helper.make_model(graph), tmp_path / "two.onnx")
-    found = cached_plan(rig.config(engine=str(tmp_path / "two.onnx"), batch=None, shapes={"x": (8, 3)}).model).config
-    assert (found.batch, found.shapes) == (8, {})
+    found = cached_plan(rig.config(engine=str(tmp_path / "two.onnx"), batch=None, shapes={"x": (8, 3)}).model).sizes
+    assert [(sizes.batch, sizes.shapes) for sizes in found] == [(8, {})]
 
 
 def test_a_mix_of_one_part_is_one_plan(rig: Rig, tmp_path: Path) -> None:
@@ -137,16 +137,16 @@ def test_a_mix_of_one_part_is_one_plan(rig: Rig, tmp_path: Path) -> None:
     onnx.save(helper.make_model(graph), tmp_path / "two.onnx")
     shapes = {"x": (1, 64), "scale": (1, 64)}
     options = {"engine": str(tmp_path / "two.onnx"), "batch": None, "shapes": shapes}
-    mixed = cached_plan(rig.config(**options, mix="8:1").model).config
-    assert mixed.parts[0].batch == 8
-    plain = cached_plan(rig.config(**{**options, "shapes": {"x": (8, 64), "scale": (1, 64)}}).model).config
-    assert (mixed.engine, rig.builds) == (plain.engine, 1)
+    mixed = cached_plan(rig.config(**options, mix="8:1").model)
+    assert mixed.sizes[0].batch == 8
+    plain = cached_plan(rig.config(**{**options, "shapes": {"x": (8, 64), "scale": (1, 64)}}).model)
+    assert (mixed.path, rig.builds) == (plain.path, 1)
 
 
 def test_the_zoo_has_batch_1_by_default_and_says_so(rig: Rig) -> None:
     """Law: as with ONNX Runtime and `loadtrt build`."""
     found = cached_plan(RunConfig.of(engine="zoo:googlenet").model)
-    assert found.config.batch == 1
+    assert found.sizes[0].batch == 1
     assert "batch 1" in found.notes[1]
     assert {name.partition("-")[0] for name in rig.names()} == {"googlenet"}
 
@@ -191,7 +191,7 @@ def test_a_damaged_plan_is_built_again(damage: str, rig: Rig) -> None:
     DAMAGES[damage](plan)
     said: list[str] = []
     again = cached_plan(rig.config().model, said.append)
-    assert (Path(again.config.engine), plan.read_bytes()) == (plan, good)
+    assert (again.path, plan.read_bytes()) == (plan, good)
     assert "damaged" in said[0]
     assert "in place of a damaged one" in again.notes[0]
     rig.plan()

@@ -138,7 +138,7 @@ def test_an_export_that_fails_costs_no_result(model: str, tmp_path: Path) -> Non
     )
     assert done.returncode == 2
     assert RunResult.model_validate_json(done.stdout).model.profile is not None
-    assert "could not be written to /dev/full" in done.stderr.splitlines()[-1]
+    assert "cannot write result /dev/full" in done.stderr.splitlines()[-1]
 
 
 def test_several_input_sets_are_no_obstacle(model: str, tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ from tensorrt_bench import Bench
 from loadtrt.asked.config import RunConfig
 from loadtrt.engines.onnx_profile import fused_nodes, runs_of
 from loadtrt.engines.open import open_engine
-from loadtrt.engines.plan_profile import profile_plan
-from loadtrt.engines.profiling import Profiled, ProfileLength, TellsLayers, Watch, turns
+from loadtrt.engines.plan_profile import Profiled, ProfileLength, TellsLayers, Watch, profile_plan, turns
 from loadtrt.errors import EngineError
 from loadtrt.load.inputs import make_inputs
 from loadtrt.results.layer import Layer

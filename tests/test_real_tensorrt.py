@@ -11,7 +11,7 @@ import pytest
 from tensorrt_bench import write_plan
 
 from loadtrt.engines.deserialize import open_plan
-from loadtrt.engines.log import journal_of
+from loadtrt.engines.flavour import journal_of
 from loadtrt.errors import EngineError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def test_preflight_saves_the_process(name: str, tmp_path: Path) -> None:
     path = write_plan(tmp_path / "model.plan", version=(10, 16, 1, 11), host_code=True)
     safe = (
         "from loadtrt.engines.tensorrt import load_plan; from loadtrt.asked.config import RunConfig\n"
-        f"load_plan(RunConfig.of(engine={path!r}, module={name!r}, allow_host_code=True))"
+        f"load_plan(RunConfig.of(engine={path!r}, module={name!r}, allow_host_code=True).model)"
     )
     done = subprocess.run([sys.executable, "-c", safe], capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -13,8 +13,7 @@ from tensorrt_bench import Bench, bench_of
 from loadtrt.asked.config import RunConfig
 from loadtrt.cuda.runtime import DeviceProperties
 from loadtrt.engines.cuda_engine import load_tensorrt
-from loadtrt.engines.plan import sha256
-from loadtrt.engines.sidecar import Sidecar, SidecarTensor, sidecar_of
+from loadtrt.engines.plan import Sidecar, SidecarTensor, sha256, sidecar_of
 from loadtrt.results.engine_info import EngineInfo
 
 if TYPE_CHECKING:

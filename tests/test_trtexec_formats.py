@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from real_bindings import UnavailableError, Wheel, fetch
 
-from loadtrt.engines.layers import parse_layers
+from loadtrt.engines.plan_facts import parse_layers
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, FAILED, METRICS, OK, UNSERVED, Records

@@ -17,7 +17,7 @@ from onnx.reference.op_run import OpRun
 from loadtrt import zoo
 from loadtrt.cli.zoo import command
 from loadtrt.errors import UsageError
-from loadtrt.zoo.googlenet import googlenet
+from loadtrt.zoo import googlenet
 
 # Szegedy et al. 2014, table 1: input channels, #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj.
 PAPER = {

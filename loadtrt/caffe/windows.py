@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from loadtrt.caffe.graph import he
 from loadtrt.caffe.prototxt import format_shape
-from loadtrt.caffe.weights import he
 
 if TYPE_CHECKING:
     from loadtrt.caffe.graph import Pen, Tensor

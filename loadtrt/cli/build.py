@@ -13,10 +13,10 @@ from loadtrt.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadtrt.engines.build import BuiltPlan
+    from loadtrt.engines.build_config import BuildOptions
     from loadtrt.engines.build_model import Source
-    from loadtrt.engines.build_options import BuildOptions
-    from loadtrt.engines.build_watch import Progress
+    from loadtrt.engines.plan_builder import BuiltPlan
+    from loadtrt.engines.toolchain import Progress
 
 _SHAPES = "NAME:16x3x224x224,…"
 _DEPLOY_SEED = 0  # of random weights where no caffemodel is given
@@ -107,8 +107,8 @@ def command(model_name: str | None, plan: Path | None, quiet: bool, uff: Path | 
 
     The plan's log and a description of the build are kept beside it, as PLAN.log and PLAN.json.
     """
-    from loadtrt.engines.build import build_plan
     from loadtrt.engines.build_model import uff_is_gone
+    from loadtrt.engines.plan_builder import build_plan
 
     if uff is not None:
         raise UsageError(uff_is_gone(f"--uff {uff}"))
@@ -126,8 +126,7 @@ def command(model_name: str | None, plan: Path | None, quiet: bool, uff: Path | 
 
 
 def _options(given: dict[str, Any]) -> BuildOptions:
-    from loadtrt.engines.build_config import parse_target
-    from loadtrt.engines.build_options import BuildOptions, shape_profiles
+    from loadtrt.engines.build_config import BuildOptions, parse_target, shape_profiles
     from loadtrt.units import parse_bytes
 
     profiles = shape_profiles(given.pop("min_shapes"), given.pop("opt_shapes"), given.pop("max_shapes"))
@@ -185,7 +184,7 @@ class _Status:
     def show(self, progress: Progress) -> None:
         if not self.on:
             return
-        from loadtrt.engines.build import progress_text
+        from loadtrt.engines.plan_builder import progress_text
 
         line = progress_text(progress)
         width = click.get_current_context().terminal_width or 79

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from loadtrt.errors import LoadtrtError, UsageError
+from loadtrt.errors import LoadtrtError
+from loadtrt.files import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +29,7 @@ class Delivery:
         if target is None:
             return
         try:
-            write_text(target, text())
+            write_file(target, text())
         except LoadtrtError as error:
             self.failure = self.failure or error
 
@@ -39,33 +37,6 @@ class Delivery:
         """Raise the failure, if any."""
         if self.failure is not None:
             raise self.failure
-
-
-def write_text(target: str, text: str) -> None:
-    """Write UTF-8 to a file, whole or not at all, or to stdout where it is "-". Raises UsageError."""
-    data = text.encode("utf-8", "replace")  # a file's name may not be text
-    try:
-        if target == "-":
-            sys.stdout.flush()
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-            return
-        file = Path(target)
-        if file.exists() and not file.is_file():  # a pipe or a device: nothing to rename
-            file.write_bytes(data)
-            return
-        part = file.with_name(f".{file.name}.{os.getpid()}.part")
-        try:
-            part.write_bytes(data)
-            part.replace(file)
-        finally:
-            with suppress(OSError):
-                part.unlink()
-    except BrokenPipeError:
-        raise  # the reader closed stdout, which is not an error
-    except OSError as error:
-        where = "stdout" if target == "-" else target
-        raise UsageError(f"the result could not be written to {where}: {error.strerror}") from None
 
 
 def json_of(result: BaseModel) -> str:

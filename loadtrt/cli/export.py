@@ -27,9 +27,9 @@ def openmetrics(run_json: Path, output: str, run: str) -> None:
 
     Metrics have the names and labels of the live exporter, so that the same dashboards show the run.
     """
-    from loadtrt.cli.delivery import write_text
+    from loadtrt.files import write_file
     from loadtrt.report.openmetrics import openmetrics_text
     from loadtrt.report.result_files import read_result
     from loadtrt.results.run_result import RunResult
 
-    write_text(output, openmetrics_text(read_result(RunResult, run_json), run))
+    write_file(output, openmetrics_text(read_result(RunResult, run_json), run))

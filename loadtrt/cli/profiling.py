@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import loadtrt
 from loadtrt.engines.open import open_engine
-from loadtrt.engines.profiling import Profiled, ProfileLength, TellsLayers, Watch
+from loadtrt.engines.plan_profile import Profiled, ProfileLength, TellsLayers, Watch
 from loadtrt.environment import environment
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.live.nvml import Clocks, open_gpu

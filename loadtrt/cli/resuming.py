@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from loadtrt.cli.delivery import json_of, show, write_text
+from loadtrt.cli.delivery import json_of, show
 from loadtrt.cli.running import close_engine
 from loadtrt.cli.voice import Voice
 from loadtrt.errors import UsageError
+from loadtrt.files import write_file
 from loadtrt.units import plural
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class Keeper:
         if self._target is None:
             return
         try:
-            write_text(self._target, json_of(result))
+            write_file(self._target, json_of(result))
             self.failure = None
         except UsageError as error:
             if self.failure is None:

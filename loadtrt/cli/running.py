@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from loadtrt.cli.delivery import Delivery, Stopper, json_of, show, undisturbed, write_text
+from loadtrt.cli.delivery import Delivery, Stopper, json_of, show, undisturbed
 from loadtrt.cli.profiling import PASS_NS, deliver_exports, profile
 from loadtrt.cli.voice import Voice
 from loadtrt.cli.watching import Watchers
 from loadtrt.engines.open import open_engine
-from loadtrt.engines.profiling import ProfileLength
+from loadtrt.engines.plan_profile import ProfileLength
 from loadtrt.environment import environment
 from loadtrt.errors import (
     EXIT_INTERRUPTED,
@@ -26,6 +26,7 @@ from loadtrt.errors import (
     EngineError,
     LoadtrtError,
 )
+from loadtrt.files import write_file
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
 from loadtrt.lanes.stopping import until_stopped
@@ -57,7 +58,7 @@ def run(config: RunConfig) -> int:
         return _run(config, late)
     finally:
         for result in late:
-            write_text("-", json_of(result))
+            write_file("-", json_of(result))
 
 
 def _run(config: RunConfig, late: list[RunResult]) -> int:

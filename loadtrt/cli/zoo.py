@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from loadtrt.errors import UsageError
+from loadtrt.files import write_file
 
 
 @click.command("zoo")
@@ -24,10 +24,7 @@ def command(name: str, output: Path | None, batch: int | None, seed: int) -> Non
     model = make(name, batch, seed)
     data = model.SerializeToString()
     file = output or Path(f"{name}.onnx")
-    try:
-        file.write_bytes(data)
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}") from None
+    write_file(file, data, "model")
     parameters = sum(prod(weight.dims) for weight in model.graph.initializer)
     opset = model.opset_import[0].version
     click.echo(f"{file}: {format_bytes(len(data))}, {format_count(parameters)} parameters, opset {opset}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from loadtrt.cuda.runtime import call
-from loadtrt.engines import facts
+from loadtrt.engines import plan_facts
 from loadtrt.errors import EngineError
 from loadtrt.load.tensors import bytes_of, numpy_dtype
 
@@ -102,12 +102,12 @@ class PlanContext:
         return times
 
     def layer_info(self) -> str | None:
-        """See facts.layer_info; with this context's shapes."""
-        return facts.layer_info(self._plan.open, self._context)
+        """`plan_facts.layer_info` with this context's shapes."""
+        return plan_facts.layer_info(self._plan.open, self._context)
 
     def layers_precision(self, *, demand: bool) -> str:
-        """See facts.fp16_verdict; with this context's shapes. Raises EngineError."""
-        return facts.fp16_verdict(self._plan.open, self._context, demand=demand)
+        """`plan_facts.fp16_verdict` with this context's shapes. Raises EngineError."""
+        return plan_facts.fp16_verdict(self._plan.open, self._context, demand=demand)
 
     def max_output_bytes(self, name: str) -> int:
         """TensorRT's upper bound for the output's buffer; below 1 where it has none."""

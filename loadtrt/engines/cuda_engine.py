@@ -19,7 +19,7 @@ from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.runtime import close_all, device_properties, memory_info
 from loadtrt.cuda.stream import GpuClock, Stream
 from loadtrt.engines.engine import Completion
-from loadtrt.engines.sidecar import build_facts
+from loadtrt.engines.plan import build_facts
 from loadtrt.engines.waiting import Looks, wake_on_time
 from loadtrt.errors import CudaError
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
@@ -27,9 +27,9 @@ from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from loadtrt.asked.model import Model
     from loadtrt.cuda.runtime import Closes
-    from loadtrt.engines.profiling import Profiled, ProfileLength, Watch
+    from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
+    from loadtrt.engines.shapes import EngineOptions
     from loadtrt.engines.tensorrt import Plan, PlanContext
     from loadtrt.load.tensors import Arrays, TensorSpec
 
@@ -39,8 +39,8 @@ _COMPLETED = itemgetter(Completion._fields.index("completed_ns"))
 _completion = tuple.__new__  # a NamedTuple's own constructor takes several times as long
 
 
-def load_tensorrt(config: Model) -> TensorRTEngine:
-    """The engine of a plan: deserialized, with its shapes decided, without lanes. Raises UsageError and EngineError."""
+def load_tensorrt(config: EngineOptions) -> TensorRTEngine:
+    """The engine of a plan: deserialized, its shapes decided, no lanes yet. Raises UsageError and EngineError."""
     from loadtrt.engines.tensorrt import load_plan
 
     return TensorRTEngine(load_plan(config), config)
@@ -49,7 +49,7 @@ def load_tensorrt(config: Model) -> TensorRTEngine:
 class TensorRTEngine:
     """The Engine protocol over a plan."""
 
-    def __init__(self, plan: Plan, config: Model) -> None:
+    def __init__(self, plan: Plan, config: EngineOptions) -> None:
         self.contexts, self.buffers, self.per_launch = config.contexts, config.buffers, config.requests_per_launch
         self._plan = plan
         self._config = config

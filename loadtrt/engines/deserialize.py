@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import mmap
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.cuda.runtime import call, device_count, device_properties
-from loadtrt.engines.flavour import Flavour, choose_flavour
-from loadtrt.engines.log import Journal, journal_of
+from loadtrt.engines.flavour import Flavour, Journal, choose_flavour, journal_of, load_plugins, require_plugins
 from loadtrt.engines.plan import PlanHeader, read_header
 from loadtrt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 
 @dataclass(slots=True)
@@ -42,9 +41,7 @@ def open_plan(
     Raises UsageError (file, options, device number) and EngineError (no GPU, no TensorRT for it, TensorRT refuses).
     """
     header = read_header(path)
-    for plugin in plugins:
-        if not Path(plugin).is_file():
-            raise UsageError(f"--plugins {plugin}: there is no such file")
+    require_plugins(plugins)
     if header.carries_host_code and not allow_host_code:
         raise EngineError(
             f"plan {path} carries a lean runtime, and loading it runs that code in this process: "
@@ -60,7 +57,7 @@ def open_plan(
     call("cudaSetDevice", device)
     flavour = choose_flavour(header, module)
     journal = journal_of(flavour.module)
-    _load_plugins(flavour, journal, plugins)
+    load_plugins(flavour, plugins)
     try:
         runtime = flavour.module.Runtime(journal.logger)
     except TypeError:  # pybind11's word for a null pointer
@@ -68,20 +65,6 @@ def open_plan(
     if allow_host_code:
         runtime.engine_host_code_allowed = True
     return OpenPlan(header, flavour, journal, runtime, _deserialize(header, flavour, journal, runtime, device))
-
-
-def _load_plugins(flavour: Flavour, journal: Journal, plugins: Sequence[str]) -> None:
-    """Register TensorRT's own plugins, where the flavour has any, and those of --plugins."""
-    if flavour.capabilities.plugins:
-        flavour.module.init_libnvinfer_plugins(journal.logger, "")
-    for plugin in plugins:
-        mark = journal.mark()
-        try:
-            handle = flavour.module.get_plugin_registry().load_library(str(Path(plugin).resolve()))
-        except (RuntimeError, TypeError):
-            handle = None
-        if handle is None:
-            raise EngineError(f"{flavour} cannot load plugin library {plugin}; it says {journal.reason(mark)}")
 
 
 def _deserialize(header: PlanHeader, flavour: Flavour, journal: Journal, runtime: Any, device: int) -> Any:

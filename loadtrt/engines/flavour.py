@@ -1,13 +1,21 @@
-"""Which TensorRT modules are here, what each can do, and which of them can run a plan.
+"""TensorRT modules: which are installed, what each can do, which of them runs a plan, and what each of them logs.
 
-A flavour is one TensorRT-like module: tensorrt, tensorrt_lean, tensorrt_dispatch, tensorrt_rtx. What it can do is told
-by the names it has; version numbers serve only the messages and the rules of version compatibility.
+A flavour is one TensorRT-like module: tensorrt, tensorrt_lean, tensorrt_dispatch, tensorrt_rtx. The names in a module
+decide what it can do; version numbers serve only the messages and the rules of version compatibility.
+
+TensorRT's own Logger writes to stdout, which is for results, and a failing call returns None or False with its reason
+only in the log. So each module has one Journal, which keeps recent errors for loadtrt's own sentences and passes every
+message to Python's logger "loadtrt.tensorrt". TensorRT keeps the first logger that it gets: one for each process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import logging
 import re
+import threading
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadtrt.engines.plan import PlanHeader
 
 # In the order of preference for a TensorRT plan; each with the name of its library's file.
@@ -194,5 +204,100 @@ def _install(header: PlanHeader) -> str:
     return "pip install 'loadtrt[dispatch]'" + (" 'tensorrt-dispatch-cu13<11'" if header.version[0] <= 8 else "")
 
 
+def require_plugins(plugins: Sequence[str]) -> None:
+    """Raises UsageError where a file of --plugins is missing. Needs no TensorRT."""
+    for plugin in plugins:
+        if not Path(plugin).is_file():
+            raise UsageError(f"--plugins {plugin}: the file does not exist")
+
+
+def load_plugins(flavour: Flavour, plugins: Sequence[str]) -> None:
+    """Register TensorRT's own plugins, where the flavour has any, and the libraries `plugins`. Raises EngineError."""
+    journal = journal_of(flavour.module)
+    if flavour.capabilities.plugins:
+        flavour.module.init_libnvinfer_plugins(journal.logger, "")
+    for plugin in plugins:
+        mark = journal.mark()
+        try:
+            handle = flavour.module.get_plugin_registry().load_library(str(Path(plugin).resolve()))
+        except (RuntimeError, TypeError):
+            handle = None
+        if handle is None:
+            raise EngineError(f"{flavour} cannot load plugin library {plugin}: {journal.reason(mark)}")
+
+
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:4])
+
+
+_LEVELS = {"WARNING": logging.WARNING, "INFO": logging.INFO, "VERBOSE": logging.DEBUG}
+_KEPT = 64
+_QUOTED = 400  # characters of a reason
+
+_python_logger = logging.getLogger("loadtrt.tensorrt")
+_python_logger.addHandler(logging.NullHandler())  # silent unless the caller configures logging
+
+_journals: dict[str, Journal] = {}
+_lock = threading.Lock()
+
+
+class Journal:
+    """The recent errors of one TensorRT module, and the logger object that fills it. Any thread may log."""
+
+    def __init__(self, module: Any) -> None:
+        self._errors: deque[tuple[int, str, str]] = deque(maxlen=_KEPT)
+        self._count = 0
+        self.logger = _logger(module, self)
+
+    def add(self, severity: str, message: str) -> None:
+        """`severity`: TensorRT's name for it. INTERNAL_ERROR is no alarm by itself: RTX uses it for notices."""
+        text = " ".join(message.split())
+        if severity in ("ERROR", "INTERNAL_ERROR"):
+            with _lock:
+                self._count += 1
+                self._errors.append((self._count, severity, text))
+        _python_logger.log(_LEVELS.get(severity, logging.ERROR), "%s", text)
+
+    def mark(self) -> int:
+        """A point in the log, for `reason`."""
+        return self._count
+
+    def errors_since(self, mark: int) -> list[str]:
+        """Errors logged after `mark`, oldest first; internal ones only where there is no other."""
+        with _lock:
+            recent = [(severity, text) for count, severity, text in self._errors if count > mark]
+        plain = [text for severity, text in recent if severity == "ERROR"]
+        return list(dict.fromkeys(plain or [text for _, text in recent]))
+
+    def reason(self, mark: int) -> str:
+        """Why an operation begun at `mark` failed: the first two errors, as TensorRT logs causes before effects."""
+        errors = self.errors_since(mark)
+        text = "; ".join(error.rstrip(".") for error in errors[:2]) or "nothing: TensorRT gave no reason"
+        return text if len(text) <= _QUOTED else text[: _QUOTED - 1] + "…"
+
+    def latest(self, mark: int) -> str:
+        """The last error after `mark`."""
+        errors = self.errors_since(mark)
+        return errors[-1][:_QUOTED] if errors else "TensorRT gave no reason"
+
+
+def journal_of(module: Any) -> Journal:
+    """The one journal of this TensorRT module in this process."""
+    with _lock:
+        if module.__name__ not in _journals:
+            _journals[module.__name__] = Journal(module)
+        return _journals[module.__name__]
+
+
+def _logger(module: Any, journal: Journal) -> Any:
+    """An instance of a subclass of the module's ILogger."""
+
+    class Log(module.ILogger):  # type: ignore[misc]  # a class that is only known at run time
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)  # pybind11 wants its own constructor, not super()
+
+        def log(self, severity: Any, message: str) -> None:
+            with contextlib.suppress(Exception):  # an exception here would end the process: C++ calls this
+                journal.add(severity.name, message)
+
+    return Log()

@@ -6,13 +6,12 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.engines.onnx_model import dtype_of
 from loadtrt.engines.plan import looks_like_onnx, looks_like_plan, read_header
 from loadtrt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_ONNX_TYPES = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16", "DOUBLE": "fp64"}
 
 
 def inspect_file(
@@ -56,7 +55,7 @@ def inspect_file(
 
 def _built(path: Path, digest: str) -> dict[str, Any]:
     """What the sidecar says of the build, and what is wrong with the sidecar: it may be another plan's."""
-    from loadtrt.engines.sidecar import read_sidecar, sidecar_of
+    from loadtrt.engines.plan import read_sidecar, sidecar_of
 
     try:
         sidecar = read_sidecar(path, digest)
@@ -71,37 +70,36 @@ def _load(
     path: Path, module: str | None, plugins: tuple[str, ...], allow_host_code: bool, device: int
 ) -> dict[str, Any]:
     """What TensorRT tells of the engine."""
-    from loadtrt.engines import facts
+    from loadtrt.engines import plan_facts
     from loadtrt.engines.deserialize import open_plan
-    from loadtrt.engines.layers import is_detailed
 
     plan = open_plan(path, module=module, plugins=plugins, allow_host_code=allow_host_code, device=device)
     try:
         engine = plan.engine
         layers, missing = None, ""
         try:
-            layers = facts.layers(plan)
+            layers = plan_facts.layers(plan)
         except EngineError as error:
             missing = str(error)
         if missing:
             pass
         elif layers is None:
             missing = f"{plan.flavour.name} has no engine inspector: full TensorRT and RTX have"
-        elif not is_detailed(layers):
+        elif not plan_facts.is_detailed(layers):
             missing = "the plan was built without ProfilingVerbosity.DETAILED, so it does not tell more of its layers"
         return {
             "flavour": plan.flavour.name,
             "flavour_version": plan.flavour.version,
             "name": str(engine.name),
-            "profiles": facts.profile_count(plan),
-            "weights_bytes": facts.weights_bytes(plan),
-            "context_bytes": facts.context_bytes(plan),
+            "profiles": plan_facts.profile_count(plan),
+            "weights_bytes": plan_facts.weights_bytes(plan),
+            "context_bytes": plan_facts.context_bytes(plan),
             "aux_streams": int(engine.num_aux_streams),
             "layer_count": int(engine.num_layers),
             "refittable": bool(engine.refittable),
             "hardware_compatibility": _named(engine, "hardware_compatibility_level"),
             "profiling_verbosity": _named(engine, "profiling_verbosity"),
-            "tensors": [_tensor(tensor) for tensor in facts.io_tensors(plan)],
+            "tensors": [_tensor(tensor) for tensor in plan_facts.io_tensors(plan)],
             "layers": [_layer(layer) for layer in layers or ()],
             "layers_missing": missing,
         }
@@ -182,14 +180,11 @@ def _onnx(path: Path) -> dict[str, Any]:
 
 
 def _onnx_tensor(value: Any, *, is_input: bool) -> dict[str, Any]:
-    from onnx import TensorProto
-
     tensor = value.type.tensor_type
-    name = TensorProto.DataType.Name(tensor.elem_type)
     sizes = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim]
     return {
         "name": value.name,
         "input": is_input,
-        "dtype": _ONNX_TYPES.get(name, name.lower()),
+        "dtype": dtype_of(value),
         "shape": sizes if tensor.HasField("shape") else None,
     }

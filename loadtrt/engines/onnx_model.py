@@ -12,16 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.shapes import InputShape, require_known, resolve_shapes
 from loadtrt.errors import EngineError, UsageError
-from loadtrt.load.tensors import TensorSpec, bytes_of
+from loadtrt.load.tensors import TensorSpec, bytes_of, dtype_named, in_numpy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from loadtrt.asked.model import Model
-
-# onnx.TensorProto's names of the types that numpy shares: what ONNX Runtime's Python interface takes and gives.
-_DTYPES = {"FLOAT": "fp32", "FLOAT16": "fp16", "DOUBLE": "fp64", "BOOL": "bool"}
-_DTYPES |= {f"{sign}INT{bits}": f"{sign}int{bits}".lower() for sign in ("", "U") for bits in (8, 16, 32, 64)}
+    from loadtrt.engines.shapes import EngineOptions, Sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +41,7 @@ class OnnxModel:
     notes: tuple[str, ...]
 
 
-def read_model(config: Model) -> OnnxModel:
+def read_model(config: EngineOptions) -> OnnxModel:
     """The model that `config.engine` names, a file or zoo:NAME, with --batch, --shapes and --fp16 applied.
 
     Raises UsageError for a file that cannot be read, is no ONNX model or lacks its external data, and for sizes left
@@ -68,8 +64,10 @@ def read_model(config: Model) -> OnnxModel:
         files = external_files(model, Path(config.engine))
         external = sum(file.stat().st_size for file in files)
         folder = Path(config.engine).resolve().parent if files else None
-    parts, batches = decide_sizes(model, config)
-    dtypes = {output.name: _dtype(output, f"output {output.name} of {config.engine}") for output in model.graph.output}
+    parts, batches = decide_sizes(model, config.engine, config.parts)
+    dtypes = {
+        output.name: _moved_dtype(output, f"output {output.name} of {config.engine}") for output in model.graph.output
+    }
     if config.fp16:
         model, folder, external = to_fp16(model, folder, config.engine), None, 0
     data = model.SerializeToString()
@@ -109,15 +107,17 @@ def external_files(model: Any, file: Path) -> set[Path]:
     return files
 
 
-def decide_sizes(model: Any, config: Model) -> tuple[tuple[tuple[TensorSpec, ...], ...], tuple[int, ...]]:
+def decide_sizes(
+    model: Any, name: str, sizes: Sequence[Sizes]
+) -> tuple[tuple[tuple[TensorSpec, ...], ...], tuple[int, ...]]:
     """The inputs of each part, and the batch of each, after writing what --batch and --shapes decide into `model`;
     with several parts it stays open."""
     weights = {tensor.name for tensor in model.graph.initializer}
     values = {value.name: value for value in model.graph.input if value.name not in weights}
     parts, batches = [], []
-    for part in config.parts:
+    for part in sizes:
         require_known("--shapes", part.shapes, list(values))
-        inputs = [_input_shape(value, part) for value in values.values()]
+        inputs = [_input_shape(value, name, part) for value in values.values()]
         resolved = resolve_shapes(inputs, batch=part.batch, shapes=part.shapes)
         shaped = [(item.name, item.dtype, resolved.shapes[item.name]) for item in inputs]
         specs = tuple(TensorSpec(name, True, dtype, shape, bytes_of(dtype, shape)) for name, dtype, shape in shaped)
@@ -133,14 +133,14 @@ def decide_sizes(model: Any, config: Model) -> tuple[tuple[tuple[TensorSpec, ...
     return tuple(parts), tuple(batches)
 
 
-def _input_shape(value: Any, config: Model) -> InputShape:
+def _input_shape(value: Any, model: str, sizes: Sizes) -> InputShape:
     """An input as the model declares it; --shapes tells how many sizes it has where the model does not."""
     tensor, name = value.type.tensor_type, value.name
-    dtype = _dtype(value, f"input {name} of {config.engine}")
+    dtype = _moved_dtype(value, f"input {name} of {model}")
     if not tensor.HasField("shape"):
-        if name not in config.shapes:
-            raise UsageError(f"input {name} of {config.engine} has no declared shape: add --shapes {name}:...")
-        return InputShape(name, dtype, (-1,) * len(config.shapes[name]))
+        if name not in sizes.shapes:
+            raise UsageError(f"input {name} of {model} has no declared shape: add --shapes {name}:...")
+        return InputShape(name, dtype, (-1,) * len(sizes.shapes[name]))
     dims = tensor.shape.dim
     # Some exporters write -1, or less, for an open size.
     shape = tuple(max(dim.dim_value, -1) if dim.HasField("dim_value") else -1 for dim in dims)
@@ -155,15 +155,23 @@ def _write(value: Any, shape: tuple[int, ...]) -> None:
         dims.dim.add().dim_value = size
 
 
-def _dtype(value: Any, where: str) -> str:
+def dtype_of(value: Any) -> str:
+    """The type of an input or output of the model."""
     from onnx import TensorProto
 
+    return dtype_named(TensorProto.DataType.Name(value.type.tensor_type.elem_type))
+
+
+def _moved_dtype(value: Any, where: str) -> str:
+    """`dtype_of`. Raises EngineError for what ONNX Runtime's Python interface does not take and give."""
     if not value.type.HasField("tensor_type"):
-        raise EngineError(f"{where} is a {value.type.WhichOneof('value')}, no tensor: loadtrt moves plain tensors only")
-    name = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
-    if name not in _DTYPES:
-        raise EngineError(f"{where} is of type {name}, which ONNX Runtime's Python interface does not move")
-    return _DTYPES[name]
+        raise EngineError(
+            f"{where} is a {value.type.WhichOneof('value')}, not a tensor: loadtrt moves plain tensors only"
+        )
+    dtype = dtype_of(value)
+    if not in_numpy(dtype):
+        raise EngineError(f"{where} is of type {dtype.upper()}, which ONNX Runtime's Python interface does not move")
+    return dtype
 
 
 def to_fp16(model: Any, folder: Path | None, name: str, *, keep_io: bool = True) -> Any:

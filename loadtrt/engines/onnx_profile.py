@@ -16,8 +16,9 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.onnxruntime import open_session, sentence_of
-from loadtrt.engines.profiling import turns, warm_up
+from loadtrt.engines.plan_profile import turns, warm_up
 from loadtrt.errors import EngineError
+from loadtrt.load.tensors import dtype_named
 from loadtrt.results.layer import Layer, LayerTensor
 from loadtrt.stats.layer_times import Samples
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadtrt.engines.onnx_model import OnnxModel
-    from loadtrt.engines.profiling import Profiled, ProfileLength, Watch
+    from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
     from loadtrt.load.tensors import Arrays
 
 _MICROSECOND_NS = 1e3
@@ -34,7 +35,6 @@ _MOST_MODEL_BYTES = 1 << 30  # protobuf ends at 2 GiB; larger optimised models a
 _WHOLE = 0.25  # of a pass's length: runs without the profiler
 _BEFORE = "InsertedPrecisionFreeCast_"
 _AFTER = re.compile(r"(?:_nchwc|_token_\d+)+$")
-_DTYPES = {"float": "fp32", "float16": "fp16", "double": "fp64", "bfloat16": "bf16"}
 _BODIES = {"Loop", "If", "Scan"}
 _FLOATING = {"fp32", "fp16", "bf16", "fp64"}
 # Operators that move or shape data and compute nothing.
@@ -221,7 +221,7 @@ def _layer(event: Mapping[str, Any], nodes: tuple[str, ...]) -> Layer:
 def _tensors(items: Any) -> tuple[LayerTensor, ...]:
     """[{"float": [1, 64, 56, 56]}, ...], weights among them; the profiler does not name them."""
     return tuple(
-        LayerTensor("", _DTYPES.get(dtype, dtype), "", tuple(int(size) for size in shape))
+        LayerTensor("", dtype_named(dtype), "", tuple(int(size) for size in shape))
         for item in items or ()
         for dtype, shape in item.items()
     )

@@ -23,15 +23,15 @@ from loadtrt.results.engine_info import EngineInfo, MemoryBill
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtrt.asked.model import Model
-    from loadtrt.engines.profiling import Profiled, ProfileLength, Watch
+    from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
+    from loadtrt.engines.shapes import EngineOptions
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.engine_info import ClockMapping
 
 _SILENT = 4  # ONNX Runtime's log severity "fatal": what it has to say comes back as exceptions
 
 
-def load_onnxruntime(config: Model) -> OnnxRuntimeEngine:
+def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:
     """The engine for `config.engine`, an .onnx file or zoo:NAME, on the CPU.
 
     Contexts are concurrent runs, one worker thread each. ONNX Runtime's intra-op threads belong to a session and all

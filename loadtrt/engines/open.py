@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from loadtrt.cuda.runtime import device_count
 from loadtrt.errors import CudaError, EngineError, UsageError
@@ -12,8 +12,8 @@ from loadtrt.errors import CudaError, EngineError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from loadtrt.asked.model import Model
     from loadtrt.engines.engine import Engine
+    from loadtrt.engines.shapes import EngineOptions
 
 
 _DEVICES = Path("/dev")
@@ -41,56 +41,58 @@ OPTIONS = {
 
 
 def open_engine(
-    config: Model,
+    options: EngineOptions,
     say: Callable[[str], None] | None = None,
     status: Callable[[str], None] | None = None,
     also: Collection[str] = (),
 ) -> Engine:
-    """The engine for `config.engine`, read but with no lanes yet.
+    """The engine for `options.engine`, read but with no lanes yet.
 
     simulated:… is the simulated device; a file that begins like a plan is TensorRT's. zoo:… and ONNX files are built
     into a plan, once, where there is a GPU (or with `on="tensorrt"`), and else are ONNX Runtime's: the CPU never stands
     in for a GPU unasked. While building, `say` is given sentences to keep and `status` ones that the next replaces.
-    also: options of the run that were given and depend on the kind of engine, by key.
+    also: options of the run that are given, belong to only some kinds of engine, and are not fields of `options`.
     Raises UsageError, EngineError, and KeyboardInterrupt from a build that was stopped.
     """
-    name, path = config.engine, Path(config.engine)
+    name, path = options.engine, Path(options.engine)
     if name.startswith("simulated:"):
-        _require_known(config, _SIMULATED, also)
+        _require_known(options, _SIMULATED, also)
         from loadtrt.engines.simulated import load_simulated
 
-        return load_simulated(config)
+        return load_simulated(options)
 
     from loadtrt.engines.plan import looks_like_onnx, looks_like_plan, read_header
 
     in_zoo = name.startswith("zoo:")
     if not in_zoo and looks_like_plan(path):
-        if config.on == "onnxruntime":
+        if options.on == "onnxruntime":
             raise UsageError(f"{name} is a TensorRT plan, which ONNX Runtime cannot run: leave out --on onnxruntime")
-        _require_known(config, _PLAN, also)
+        _require_known(options, _PLAN, also)
         from loadtrt.engines.cuda_engine import load_tensorrt
 
-        return load_tensorrt(config)
+        return load_tensorrt(options)
     if not in_zoo and path.suffix.lower() != ".onnx" and not looks_like_onnx(path):
         read_header(path)  # says what the file is instead
-    if config.on == "tensorrt" or (config.on == "auto" and _has_nvidia_gpu()):
-        _require_known(config, _BUILT, also)
-        return _load_built(config, say, status)
-    _require_known(config, _ONNXRUNTIME, also)
+    if options.on == "tensorrt" or (options.on == "auto" and _has_nvidia_gpu()):
+        _require_known(options, _BUILT, also)
+        return _load_built(options, say, status)
+    _require_known(options, _ONNXRUNTIME, also)
     from loadtrt.engines.onnxruntime import load_onnxruntime
 
-    return load_onnxruntime(config)
+    return load_onnxruntime(options)
 
 
-def _load_built(config: Model, say: Callable[[str], None] | None, status: Callable[[str], None] | None) -> Engine:
+def _load_built(
+    options: EngineOptions, say: Callable[[str], None] | None, status: Callable[[str], None] | None
+) -> Engine:
     """TensorRT's engine of a model, by way of a plan that is kept."""
     from loadtrt.engines.cuda_engine import TensorRTEngine
     from loadtrt.engines.plan_cache import cached_plan
     from loadtrt.engines.tensorrt import load_plan
 
     try:
-        cached = cached_plan(config, say, status)
-        engine = TensorRTEngine(load_plan(cached.config, built_here=True), config)
+        cached = cached_plan(options, say, status)
+        engine = TensorRTEngine(load_plan(options, cached), options)
     except EngineError as error:
         raise EngineError(f"{error} (--on onnxruntime runs the model on the CPU instead)") from None
     engine.info = replace(engine.info, notes=(*cached.notes, *engine.info.notes))
@@ -106,12 +108,13 @@ def _has_nvidia_gpu() -> bool:
         return not hidden and any(_DEVICES.glob("nvidia[0-9]*"))
 
 
-def _require_known(config: Model, kind: str, also: Collection[str]) -> None:
-    fields = type(config).model_fields
+def _require_known(options: EngineOptions, kind: str, also: Collection[str]) -> None:
+    """Raises UsageError for an option that is given and unknown to this kind of engine."""
+    fields = cast("Any", type(options)).model_fields  # pydantic's, which a protocol cannot declare
     for option, kinds in OPTIONS.items():
-        given = option in also if option not in fields else getattr(config, option) != fields[option].default
+        given = getattr(options, option) != fields[option].default if option in fields else option in also
         if given and kind not in kinds:
             flag = f"--{option.replace('_', '-')}"
             raise UsageError(
-                f"{flag} is for {' and '.join(sorted(kinds))}, not for {kind} such as {config.engine}: leave it out"
+                f"{flag} is for {' and '.join(sorted(kinds))}, not for {kind} such as {options.engine}: leave it out"
             )

@@ -22,12 +22,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from loadtrt.cuda.runtime import device_count, device_properties
-from loadtrt.engines.build import build_plan, progress_text
+from loadtrt.engines.build_config import BuildOptions
 from loadtrt.engines.build_model import read_source
-from loadtrt.engines.build_options import BuildOptions
 from loadtrt.engines.onnx_model import decide_sizes, external_files
-from loadtrt.engines.plan import sha256
-from loadtrt.engines.sidecar import Sidecar, read_sidecar, sidecar_of
+from loadtrt.engines.plan import Sidecar, read_sidecar, sha256, sidecar_of
+from loadtrt.engines.plan_builder import build_plan, progress_text
+from loadtrt.engines.shapes import FixedSizes
 from loadtrt.engines.toolchain import choose_toolchain, preflight
 from loadtrt.errors import UsageError
 from loadtrt.units import format_duration
@@ -35,11 +35,10 @@ from loadtrt.units import format_duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from loadtrt.asked.model import Model
     from loadtrt.cuda.runtime import DeviceProperties
     from loadtrt.engines.build_model import Source
-    from loadtrt.engines.build_watch import Progress
-    from loadtrt.engines.toolchain import Toolchain
+    from loadtrt.engines.shapes import EngineOptions, Sizes
+    from loadtrt.engines.toolchain import Progress, Toolchain
     from loadtrt.load.tensors import TensorSpec
 
 FORMAT = 1  # of entries and keys; higher when what loadtrt makes of a model before it builds changes
@@ -55,15 +54,20 @@ _LEFT_BEHIND_S = 24 * 3600  # no build takes as long
 
 @dataclass(frozen=True, slots=True)
 class CachedPlan:
-    """A plan for a run's model. `config`: the run's, with the plan as its engine. `notes`: what the user should read,
-    where the plan comes from first."""
+    """A plan that was built from a model.
 
-    config: Model
+    path: the plan's file.
+    sizes: what of the asked sizes the plan leaves open, one for each kind of request.
+    notes: what the user should read; the first says where the plan comes from.
+    """
+
+    path: Path
+    sizes: tuple[Sizes, ...]
     notes: tuple[str, ...]
 
 
 def cached_plan(
-    config: Model, say: Callable[[str], None] | None = None, status: Callable[[str], None] | None = None
+    config: EngineOptions, say: Callable[[str], None] | None = None, status: Callable[[str], None] | None = None
 ) -> CachedPlan:
     """The plan of the model `config.engine`, an ONNX file or zoo:NAME, for GPU `config.device`: kept, or built now.
 
@@ -86,7 +90,7 @@ def cached_plan(
             "first (loadtrt build --min-shapes …, --max-shapes …), or add --on onnxruntime"
         )
     source = read_source(config.engine, options)
-    (inputs,), (batch,) = decide_sizes(source.model, config)
+    (inputs,), (batch,) = decide_sizes(source.model, config.engine, config.parts)
     # The batch that --shapes decides is lost on a model without open sizes: from here on it is given.
     first = batch if any(spec.shape[:1] == (batch,) for spec in inputs) else None
     shapes = {spec.name: spec.shape for spec in inputs if spec.name in part.shapes}
@@ -111,11 +115,11 @@ def cached_plan(
         kept = _build(source, options, entry, show)
         instead = f", in place of a damaged one ({damage})" if damage else ""
         note = f"{_made(kept)}, kept in {entry / _PLAN}{instead}"
-    of_plan = config.model_copy(update={"engine": str(entry / _PLAN), "batch": first, "shapes": {}})
-    return CachedPlan(of_plan, (note, *source.notes))
+    sizes = FixedSizes(first, {}, part.shape_values, part.optimization_profile)
+    return CachedPlan(entry / _PLAN, (sizes,), (note, *source.notes))
 
 
-def _builder_of(config: Model) -> Literal["tensorrt", "rtx"] | None:
+def _builder_of(config: EngineOptions) -> Literal["tensorrt", "rtx"] | None:
     if config.module is None:
         return None
     name = config.module.removesuffix("_bindings")

@@ -14,9 +14,9 @@ wrong is said of the size, and not of an option.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from loadtrt.errors import UsageError, nearest
 
@@ -24,6 +24,74 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     Shape = tuple[int, ...]
+
+
+class Sizes(Protocol):
+    """What decides the shapes of one kind of request."""
+
+    @property
+    def batch(self) -> int | None: ...
+    @property
+    def shapes(self) -> Mapping[str, Shape]: ...
+    @property
+    def shape_values(self) -> Mapping[str, tuple[int, ...]]: ...
+    @property
+    def optimization_profile(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FixedSizes:
+    """Sizes of one kind of request, decided.
+
+    batch: first size of the inputs that leave theirs open; None where there are none.
+    shapes: by input.
+    shape_values: values of inputs that carry shapes.
+    optimization_profile: its number in the plan.
+    """
+
+    batch: int | None = None
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    shape_values: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    optimization_profile: int = 0
+
+
+class EngineOptions(Sizes, Protocol):
+    """The options of `loadtrt run` that decide what an engine is and how it is driven."""
+
+    @property
+    def engine(self) -> str: ...
+    @property
+    def on(self) -> Literal["auto", "tensorrt", "onnxruntime"]: ...
+    @property
+    def module(self) -> str | None: ...
+    @property
+    def plugins(self) -> tuple[str, ...]: ...
+    @property
+    def allow_host_code(self) -> bool: ...
+    @property
+    def device(self) -> int: ...
+    @property
+    def fp16(self) -> bool: ...
+    @property
+    def contexts(self) -> int: ...
+    @property
+    def buffers(self) -> int: ...
+    @property
+    def requests_per_launch(self) -> int: ...
+    @property
+    def graph(self) -> bool: ...
+    @property
+    def copies(self) -> bool: ...
+    @property
+    def wait(self) -> Literal["spin", "block"]: ...
+    @property
+    def threads_per_context(self) -> int | None: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def parts(self) -> Sequence[Sizes]:
+        """One for each kind of request: of a mix, or of the batches that form."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

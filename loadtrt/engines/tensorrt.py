@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loadtrt.cuda.runtime import call
-from loadtrt.engines import facts
+from loadtrt.engines import plan_facts
 from loadtrt.engines.context import PlanContext
 from loadtrt.engines.deserialize import open_plan
 from loadtrt.engines.shapes import InputShape, check_values, require_known, resolve_shapes
@@ -29,11 +29,12 @@ from loadtrt.load.tensors import TensorSpec, largest_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadtrt.asked.model import Model
     from loadtrt.engines.deserialize import OpenPlan
-    from loadtrt.engines.facts import IoTensor
     from loadtrt.engines.flavour import Flavour
     from loadtrt.engines.plan import PlanHeader
+    from loadtrt.engines.plan_cache import CachedPlan
+    from loadtrt.engines.plan_facts import IoTensor
+    from loadtrt.engines.shapes import EngineOptions, Sizes
 
 __all__ = ["Plan", "PlanContext", "load_plan"]
 
@@ -67,26 +68,26 @@ class Plan:
     where it was not asked. notes: what the user should read.
     """
 
-    def __init__(self, opened: OpenPlan, config: Model, *, built_here: bool = False) -> None:
+    def __init__(self, opened: OpenPlan, sizes: Sequence[Sizes], *, ask_fp16: bool, demand_fp16: bool) -> None:
         """Made by `load_plan`."""
         self.open = opened
         self.contexts: list[PlanContext] = []
         self.profiles_in_use: list[int] = []
-        self.profile = config.optimization_profile
-        tensors = facts.io_tensors(opened)
+        self.profile = sizes[0].optimization_profile
+        tensors = plan_facts.io_tensors(opened)
         inputs = [tensor for tensor in tensors if tensor.is_input]
-        count = facts.profile_count(opened)
-        if config.optimization_profile >= count:
+        count = plan_facts.profile_count(opened)
+        if self.profile >= count:
             raise UsageError(
-                f"--optimization-profile {config.optimization_profile} is not in plan {self.header.path}: it has "
+                f"--optimization-profile {self.profile} is not in plan {self.header.path}: it has "
                 + (f"profiles 0 to {count - 1}" if count > 1 else "profile 0 alone")
             )
         self.host_outputs = [tensor for tensor in tensors if tensor.host and not tensor.is_input]
-        self.weights_bytes = facts.weights_bytes(opened)
-        self.context_bytes = facts.context_bytes(opened)
+        self.weights_bytes = plan_facts.weights_bytes(opened)
+        self.context_bytes = plan_facts.context_bytes(opened)
         self.precision = ""
         self.parts: list[PlanPart] = []
-        for part in config.parts:
+        for part in sizes:
             resolved = resolve_shapes(
                 [_input_shape(tensor, part.optimization_profile) for tensor in inputs],
                 batch=part.batch,
@@ -100,9 +101,9 @@ class Plan:
                 batch=resolved.batch,
                 open_shapes=open_shapes,
                 host_values=_host_values(inputs, resolved.shapes, part.shape_values, part.optimization_profile),
-                profiles=sorted(fitting, key=lambda number: (number != config.optimization_profile, number)),
+                profiles=sorted(fitting, key=lambda number: (number != self.profile, number)),
             )
-            made.tensors = self._probe(made, tensors, resolved.shapes, ask_fp16=config.fp16, demand_fp16=not built_here)
+            made.tensors = self._probe(made, tensors, resolved.shapes, ask_fp16=ask_fp16, demand_fp16=demand_fp16)
             self.parts.append(made)
         largest = self.parts[largest_of([made.tensors for made in self.parts])]
         self.tensors, self.batch = largest.tensors, largest.batch
@@ -164,7 +165,7 @@ class Plan:
     def _spec(self, tensor: IoTensor, shape: tuple[int, ...] | None, probe: PlanContext) -> TensorSpec:
         shape = probe.output_shape(tensor.name) if shape is None else shape
         if -1 not in shape:
-            nbytes = facts.buffer_bytes(self.open, tensor, shape, probe.profile)
+            nbytes = plan_facts.buffer_bytes(self.open, tensor, shape, probe.profile)
         else:
             nbytes = probe.max_output_bytes(tensor.name)
             if nbytes <= 0:
@@ -175,22 +176,23 @@ class Plan:
         return TensorSpec(tensor.name, tensor.is_input, tensor.dtype, shape, nbytes, shape_values=tensor.host)
 
 
-def load_plan(config: Model, *, built_here: bool = False) -> Plan:
-    """The plan `config.engine` on GPU `config.device`, its shapes decided by batch, shapes, shape_values and profile.
+def load_plan(options: EngineOptions, built: CachedPlan | None = None) -> Plan:
+    """The plan `options.engine`, or `built` from the model of that name, on GPU `options.device`, its shapes decided.
 
-    built_here: from a model with these options, so that FP16 was allowed, and it is no error if none was taken. Makes
-    `config.device` the calling thread's device; other threads must do so for themselves. Leaves nothing behind on
-    failure. Raises UsageError (file, options) and EngineError (CUDA, TensorRT).
+    A plan that was built here was allowed FP16 if that was asked, and it is no error if none was taken. Makes the GPU
+    the calling thread's device; other threads must do so for themselves. Leaves nothing behind on failure. Raises
+    UsageError (file, options) and EngineError (CUDA, TensorRT).
     """
     opened = open_plan(
-        config.engine,
-        module=config.module,
-        plugins=config.plugins,
-        allow_host_code=config.allow_host_code,
-        device=config.device,
+        built.path if built else options.engine,
+        module=options.module,
+        plugins=options.plugins,
+        allow_host_code=options.allow_host_code,
+        device=options.device,
     )
     try:
-        return Plan(opened, config, built_here=built_here)
+        sizes = built.sizes if built else options.parts
+        return Plan(opened, sizes, ask_fp16=options.fp16, demand_fp16=built is None)
     except BaseException:
         opened.close()
         raise

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.errors import UsageError
-from loadtrt.units import SECOND_NS, parse_duration, parse_rate
+from loadtrt.units import NEVER, SECOND_NS, parse_duration, parse_rate
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-_FOREVER_NS = 1 << 62
 # Of Λ: a request that rounding leaves just short of a boundary belongs after it, and not before a pause.
 _SLACK = 1e-12
 _ZERO = re.compile(r"0+(?:\.0*)?(?:/[smh])?")
@@ -91,7 +90,7 @@ class Course:
 
 def steady(rate: float) -> Course:
     """`rate` requests a second, without an end."""
-    return Course((Stage(rate, rate, _FOREVER_NS),))
+    return Course((Stage(rate, rate, NEVER),))
 
 
 def parse_stages(text: str) -> Course:
@@ -107,7 +106,7 @@ def parse_stages(text: str) -> Course:
 
 
 def _within_a_century(course: Course, text: str) -> Course:
-    if course.duration_ns > _FOREVER_NS:  # beyond int64
+    if course.duration_ns > NEVER:  # beyond int64
         raise UsageError(f"'{text}' takes longer than a century: write shorter times")
     return course
 

@@ -40,6 +40,20 @@ DTYPES: dict[str, tuple[int, str]] = {
 }
 
 
+# What ONNX, TensorRT, its engine inspector and ONNX Runtime's profiler call them, in lower case.
+DTYPE_NAMES = {name: name for name in DTYPES} | {
+    "float": "fp32",
+    "half": "fp16",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "double": "fp64",
+    "e4m3": "fp8",
+    "float8e4m3fn": "fp8",
+    "float8e8m0": "e8m0",
+    "float4e2m1": "fp4",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """One input or output. `shape` holds -1 where it is not decided yet; `nbytes` is what its buffer takes.
@@ -64,6 +78,11 @@ def largest_of(parts: Sequence[Sequence[TensorSpec]]) -> int:
     return max(range(len(parts)), key=lambda part: (sizes[part], part))
 
 
+def dtype_named(name: str) -> str:
+    """loadtrt's name of a type by any of its names; names that loadtrt does not know come back in lower case."""
+    return DTYPE_NAMES.get(name.lower(), name.lower())
+
+
 def bits_of(dtype: str) -> int:
     """Bits of one element. Raises UsageError for a type that loadtrt does not know."""
     if dtype not in DTYPES:
@@ -76,6 +95,13 @@ def bytes_of(dtype: str, shape: tuple[int, ...]) -> int:
     return -(-math.prod(shape) * bits_of(dtype) // 8)
 
 
+def in_numpy(dtype: str) -> bool:
+    """Whether numpy itself has the type, without ml_dtypes."""
+    import numpy as np
+
+    return dtype in DTYPES and hasattr(np, DTYPES[dtype][1])
+
+
 def numpy_dtype(dtype: str) -> np.dtype:
     """numpy's (or ml_dtypes') type of one element; uint8 for sub-byte types, which are handled as packed bytes."""
     import numpy as np
@@ -83,7 +109,7 @@ def numpy_dtype(dtype: str) -> np.dtype:
     bits, name = bits_of(dtype), DTYPES[dtype][1]
     if bits < 8:
         return np.dtype("uint8")
-    if hasattr(np, name):
+    if in_numpy(dtype):
         return np.dtype(name)
     import ml_dtypes
 

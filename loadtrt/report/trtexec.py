@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt.engines.layers import parse_layers
+from loadtrt.engines.plan_facts import parse_layers
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.records.records import COLUMNS, OK, Records
 from loadtrt.report.result_files import Kind, content_of, refuse_constant

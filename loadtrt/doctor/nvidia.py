@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from loadtrt.cuda import runtime
-from loadtrt.doctor.check import GPU_OPENS, Check, Group, fail, info, ok, warn, warn_if
+from loadtrt.doctor import GPU_OPENS, Check, Group, fail, info, ok, warn, warn_if
 from loadtrt.doctor.host import device_files, gpus_on_bus, in_container
 from loadtrt.environment import version_of
 from loadtrt.errors import CudaError, EngineError

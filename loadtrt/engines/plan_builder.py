@@ -1,4 +1,4 @@
-"""From a model to a plan: the same steps on every TensorRT that has a builder (8.6, 10, 11, RTX).
+"""Building a plan from a model, in the same steps on every TensorRT that has a builder (8.6, 10, 11, RTX).
 
 options = BuildOptions(flavour="rtx", targets=("SM86",), fp16=True)
 built = build_plan(read_source("googlenet.onnx", options), Path("googlenet.plan"), options)
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadtrt import __version__
-from loadtrt.cuda.runtime import call, device_properties
+from loadtrt.cuda.memory import DeviceBuffer
+from loadtrt.cuda.runtime import call, cudart, device_properties
 from loadtrt.engines.build_config import (
     io_of,
     keep_timing_cache,
@@ -25,22 +26,21 @@ from loadtrt.engines.build_config import (
     use_timing_cache,
 )
 from loadtrt.engines.build_model import is_quantized, prepare
-from loadtrt.engines.build_watch import attach, run_watched
-from loadtrt.engines.plan import sha256
-from loadtrt.engines.sidecar import Sidecar, SidecarTensor, sidecar_of
-from loadtrt.engines.toolchain import choose_toolchain, preflight
+from loadtrt.engines.flavour import load_plugins, require_plugins
+from loadtrt.engines.plan import Sidecar, SidecarTensor, sha256, sidecar_of
+from loadtrt.engines.toolchain import attach, choose_toolchain, preflight, run_watched
 from loadtrt.errors import EngineError, UsageError
+from loadtrt.files import part_of, write_file
+from loadtrt.load.tensors import dtype_named
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from loadtrt.engines.build_config import BuildOptions
     from loadtrt.engines.build_model import Source
-    from loadtrt.engines.build_options import BuildOptions
-    from loadtrt.engines.build_watch import Progress, Watch
-    from loadtrt.engines.toolchain import Toolchain
-
-_DTYPES = {"FLOAT": "fp32", "HALF": "fp16"}  # the others are TensorRT's names in lower case
+    from loadtrt.engines.toolchain import Progress, Toolchain, Watch
+    from loadtrt.load.tensors import Arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def build_plan(
 
     with _logging_to(log):
         data, tensors, build_ns = run_watched(tool, work, show)
-    _write(output, data)
+    write_file(output, data, "plan")
     gpu = device_properties(options.device) if on_gpu else None
     sidecar = Sidecar(
         loadtrt_version=__version__,
@@ -94,7 +94,7 @@ def build_plan(
         plan_sha256=sha256(output),
         plan_bytes=len(data),
     )
-    _write(sidecar_of(output), (sidecar.model_dump_json(indent=2) + "\n").encode())
+    write_file(sidecar_of(output), sidecar.model_dump_json(indent=2) + "\n", "sidecar")
     return BuiltPlan(output, log, sidecar, ready.notes)
 
 
@@ -113,7 +113,8 @@ def _build(
 ) -> tuple[bytes, tuple[SidecarTensor, ...], int]:
     """The plan's bytes, its inputs and outputs, and nanoseconds of the builder."""
     module, journal = tool.module, tool.journal
-    _load_plugins(tool, options)
+    require_plugins(options.plugins)
+    load_plugins(tool.flavour, options.plugins)
     mark = journal.mark()
     try:
         builder = module.Builder(journal.logger)
@@ -147,7 +148,7 @@ def _build(
         SidecarTensor(
             name=tensor.name,
             input=place < network.num_inputs,
-            dtype=_DTYPES.get(tensor.dtype.name, tensor.dtype.name.lower()),
+            dtype=dtype_named(tensor.dtype.name),
             shape=tuple(tensor.shape),
         )
         for place, tensor in enumerate(io_of(network))
@@ -169,30 +170,12 @@ def _why(errors: list[str], reason: str) -> str:
     return f"{known} (it says {reason})" if known else f"; it says {reason}"
 
 
-def _load_plugins(tool: Toolchain, options: BuildOptions) -> None:
-    for plugin in options.plugins:
-        if not Path(plugin).is_file():
-            raise UsageError(f"--plugins {plugin}: there is no such file")
-    if tool.flavour.capabilities.plugins:
-        tool.module.init_libnvinfer_plugins(tool.journal.logger, "")
-    for plugin in options.plugins:
-        mark = tool.journal.mark()
-        try:
-            handle = tool.module.get_plugin_registry().load_library(str(Path(plugin).resolve()))
-        except (RuntimeError, TypeError):
-            handle = None
-        if handle is None:
-            raise EngineError(
-                f"{tool.flavour} cannot load plugin library {plugin}; it says {tool.journal.reason(mark)}"
-            )
-
-
 def _calibrator(tool: Toolchain, source: Source, config: Any, options: BuildOptions) -> Any:
     """Set where INT8 ranges come from calibration: the builder chooses types, and the model has no Q/DQ nodes."""
     if not options.int8 or not tool.weak_typing or options.strongly_typed or is_quantized(source.model):
         return None
-    from loadtrt.engines.calibrator import make_calibrator
-    from loadtrt.engines.precision import calibration_sets
+    from loadtrt.engines.build_model import calibration_sets
+    from loadtrt.engines.plan_builder import make_calibrator
 
     sets, _ = calibration_sets(source, options)
     first = next(iter(sets[0].values())).shape if sets and sets[0] else ()
@@ -211,28 +194,12 @@ def require_writable(output: Path, source: Source) -> None:
         raise UsageError(f"-o {output} is the model itself: give the plan another name")
     if not output.parent.is_dir():
         raise UsageError(f"-o {output}: there is no folder {output.parent}")
-    part = _part(output)
+    part = part_of(output)
     try:
         part.touch()
         part.unlink()
     except OSError as error:
         raise UsageError(f"-o {output} cannot be written: {error.strerror}") from error
-
-
-def _part(file: Path) -> Path:
-    return file.with_name(f".{file.name}.{os.getpid()}.part")
-
-
-def _write(file: Path, data: bytes) -> None:
-    """The whole file or nothing: written beside it, then renamed."""
-    part = _part(file)
-    try:
-        part.write_bytes(data)
-        part.replace(file)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise UsageError(f"cannot write {file}: {error.strerror}") from error
 
 
 @contextlib.contextmanager
@@ -261,3 +228,59 @@ class _LogFile(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
         pass
+
+
+def make_calibrator(module: Any, sets: Sequence[Arrays], batch: int, cache: Path | None) -> Any:
+    """An instance of a subclass of the module's IInt8EntropyCalibrator2, which hands out `sets` once each.
+
+    With `cache` there, its ranges are taken and no set is asked for; else the ranges that come out are written to it.
+    TensorRT calls it in the building thread, whose device must be set. `close()` frees its device memory.
+    """
+
+    class Calibrator(module.IInt8EntropyCalibrator2):  # type: ignore[misc]  # a class only known at run time
+        def __init__(self) -> None:
+            module.IInt8EntropyCalibrator2.__init__(self)  # pybind11 wants its own constructor, not super()
+            self.sets = iter(sets)
+            self.buffers: dict[str, DeviceBuffer] = {}
+            self.failure: Exception | None = None
+
+        def get_batch_size(self) -> int:
+            return batch
+
+        def get_batch(self, names: Sequence[str]) -> list[int] | None:
+            arrays = next(self.sets, None)
+            if arrays is None:
+                return None
+            try:
+                return [self._upload(name, arrays[name]) for name in names]
+            except Exception as error:  # an exception here would end the process: C++ calls this
+                self.failure = error
+                return None
+
+        def _upload(self, name: str, array: Any) -> int:
+            if name not in self.buffers:
+                self.buffers[name] = DeviceBuffer(array.nbytes)
+            kind = cudart().cudaMemcpyKind.cudaMemcpyHostToDevice
+            call("cudaMemcpy", self.buffers[name].address, array.ctypes.data, array.nbytes, kind)
+            return self.buffers[name].address
+
+        def read_calibration_cache(self) -> bytes | None:
+            try:
+                return cache.read_bytes() if cache is not None and cache.is_file() else None
+            except OSError as error:
+                self.failure = UsageError(f"cannot read calibration cache {cache}: {error.strerror}")
+                return None
+
+        def write_calibration_cache(self, data: Any) -> None:
+            if cache is None:
+                return
+            try:
+                write_file(cache, bytes(data), "calibration cache")
+            except UsageError as error:
+                self.failure = error
+
+        def close(self) -> None:
+            for buffer in self.buffers.values():
+                buffer.close()
+
+    return Calibrator()

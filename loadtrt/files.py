@@ -1,0 +1,51 @@
+"""Writing the files of results: whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from loadtrt.errors import UsageError
+
+_STDOUT = ("-", "/dev/stdout")
+
+
+def write_file(target: str | Path, data: str | bytes, what: str = "result") -> None:
+    """Write bytes, or text as UTF-8, to the file `target`, whole or not at all.
+
+    A regular file is replaced by a rename, a symbolic link keeps its place, and a pipe or device is written to as it
+    is. "-" is stdout. `what` names the file in errors. Raises UsageError, and BrokenPipeError
+    where the reader of a pipe has gone.
+    """
+    if isinstance(data, str):
+        data = data.encode("utf-8", "replace")  # the name of a file may hold bytes that are not text
+    try:
+        if str(target) in _STDOUT:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+            return
+        file = Path(target)
+        if file.exists() and not file.is_file():
+            file.write_bytes(data)
+            return
+        file = Path(os.path.realpath(file))
+        part = part_of(file)
+        try:
+            part.write_bytes(data)
+            part.replace(file)
+        finally:
+            with suppress(OSError):
+                part.unlink()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        named = "stdout" if str(target) == "-" else str(target)
+        raise UsageError(f"cannot write {what} {named}: {error.strerror}") from error
+
+
+def part_of(file: Path) -> Path:
+    """The file beside `file` that holds its bytes until they are whole."""
+    return file.with_name(f".{file.name}.{os.getpid()}.part")
