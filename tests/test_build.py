@@ -101,7 +101,7 @@ def test_inspect_tells_the_build(tmp_path: Path) -> None:
     assert found["build"] is None
     assert "another plan" in found["no_build"]
     sidecar_of(plan).write_text("{")
-    assert "is no sidecar of a build" in inspect_file(plan)["no_build"]
+    assert "is not the sidecar of a build" in inspect_file(plan)["no_build"]
 
 
 def test_one_plan_for_several_gpus(tmp_path: Path) -> None:
@@ -438,7 +438,7 @@ layer { name: "prob" type: "Softmax" bottom: "conv1" top: "prob" }
         ("conv.onnx --deploy net.prototxt -o a.plan", 2, "two models"),
         ("--deploy none.prototxt -o a.plan", 2, "none.prototxt"),
         ("--uff x.uff", 2, "UFF, which TensorRT gave up"),
-        ("conv.onnx -o a.plan --target sm", 2, "--target sm is no compute capability"),
+        ("conv.onnx -o a.plan --target sm", 2, "--target sm is not a compute capability"),
         ("conv.onnx -o a.plan --workspace 1", 2, "'1' is not a size"),
         ("conv.onnx -o a.plan --opt-shapes x=1", 2, "--opt-shapes wants NAME:16x3x224x224"),
         ("conv.onnx -o a.plan --flavour rtx --target sm86", 2, "leaves sizes open"),

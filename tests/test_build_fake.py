@@ -197,7 +197,7 @@ def test_timing_cache_is_read_and_written(tmp_path: Path, monkeypatch: pytest.Mo
     assert file.read_bytes() == b"timings+++"
     build(tmp_path, timing_cache=file)
     file.write_bytes(b"other")
-    with pytest.raises(UsageError, match="is no timing cache of this TensorRT and GPU"):
+    with pytest.raises(UsageError, match="is not a timing cache of this TensorRT and GPU"):
         build(tmp_path, timing_cache=file)
     assert file.read_bytes() == b"other"
 
@@ -214,7 +214,10 @@ def test_a_refused_node_is_named_by_the_model_where_the_parser_does_not(
 
 @pytest.mark.parametrize(
     ("said", "sentence"),
-    [("Requested amount of GPU memory: out of memory", "lower --workspace or --batch"), ("Odd thing", "it says Odd")],
+    [
+        ("Requested amount of GPU memory: out of memory", "lower --workspace or --batch"),
+        ("Odd thing", "TensorRT says Odd"),
+    ],
 )
 def test_a_failing_build_says_why(said: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorRT's words, and what to do where that is known; they are in the log too."""

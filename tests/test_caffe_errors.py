@@ -166,7 +166,7 @@ def test_files_that_are_not_there_or_not_caffe_s(tmp_path: Path) -> None:
     _refused("cannot read prototxt {file}: No such file", tmp_path / "none.prototxt")
     _refused("cannot read prototxt {file}: Is a directory", tmp_path)
     deploy, weights = write(tmp_path, net(dense("out", "data", 3)), {"out": arrays((3, 858), (3,))})
-    _refused("{file} is no prototxt but a binary file: ", weights)
+    _refused("{file} is a binary file, not a prototxt: ", weights)
     _refused("cannot read weights {weights}: No such file", deploy, tmp_path / "none.caffemodel")
     _refused("{weights} is not a .caffemodel, or is damaged", deploy, deploy)
     for content, sentence in (

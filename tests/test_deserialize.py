@@ -47,7 +47,7 @@ def test_preflight_comes_before_everything_of_tensorrt(monkeypatch: pytest.Monke
         ({"batch": 1, "plugins": "/none/x.so"}, UsageError, "--plugins /none/x.so: the file does not exist"),
         ({"batch": 1, "plugins": __file__}, EngineError, "cannot load plugin library"),
         ({"batch": 1, "engine": "/none/x.plan"}, UsageError, "there is no plan"),
-        ({"batch": 1, "module": "torch"}, UsageError, "no TensorRT module"),
+        ({"batch": 1, "module": "torch"}, UsageError, "not a TensorRT module"),
     ],
 )
 def test_bad_options(bench: Bench, options: dict[str, Any], error: type[Exception], words: str) -> None:

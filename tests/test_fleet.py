@@ -269,7 +269,7 @@ def test_a_stop_keeps_what_there_is(plan: Callable[..., FleetResult]) -> None:
 
 
 def test_a_plan_ends_in_time(plan: Callable[..., FleetResult], monkeypatch: pytest.MonkeyPatch) -> None:
-    """After so many requests the answer is the fewest that were shown to do until then, if any; it says so."""
+    """After so many requests the answer is the fewest that were shown to do until then, if any; TensorRT says so."""
 
     def simulated(choice: Choice) -> int:
         return sum(item.objectives[0].requests for item in choice.tried)

@@ -54,7 +54,7 @@ def test_sizes_are_never_assumed(tmp_path: Path) -> None:
     one = doubling(tmp_path, "N", 3)
     refused(UsageError, "x fp32[N,3] leaves its first dimension open: add --batch N", one)
     refused(UsageError, "shape 4x5 does not fit x fp32[N,3]: dimension 1 is fixed at 3", one, shapes={"x": "4x5"})
-    refused(UsageError, "--shapes names 'X', which is no such input", one, shapes={"X": "4x3"})
+    refused(UsageError, "--shapes names 'X', which is not an input", one, shapes={"X": "4x3"})
     refused(UsageError, "batch 16 contradicts the inputs' first sizes (x [1,3],", doubling(tmp_path, 1, 3), batch=16)
     wide = doubling(tmp_path, "N", 3, None, "W")
     refused(UsageError, "x fp32[N,3,?,W] leaves dimensions open: add --shapes, such as", wide, batch=16)

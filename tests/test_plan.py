@@ -197,7 +197,7 @@ def test_module_overrides_the_choice(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert choose_flavour(header, "tensorrt_lean_bindings").name == "tensorrt_lean"
     with pytest.raises(UsageError, match="leave --module out, or choose tensorrt or"):
         choose_flavour(header, "tensorrt_rtx")
-    with pytest.raises(UsageError, match="no TensorRT module: choose one of tensorrt"):
+    with pytest.raises(UsageError, match="not a TensorRT module: choose one of tensorrt"):
         choose_flavour(header, "torch")
     with pytest.raises(EngineError, match=r"--module tensorrt_dispatch cannot run.*is not installed"):
         choose_flavour(header, "tensorrt_dispatch")

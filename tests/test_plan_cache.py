@@ -250,7 +250,9 @@ def test_an_interrupted_build_leaves_nothing(rig: Rig) -> None:
 def test_a_refused_model_leaves_nothing_and_names_the_cpu(rig: Rig) -> None:
     """Law: where TensorRT cannot, the sentence says why and that ONNX Runtime may."""
     rig.told.fails = "Odd thing"
-    with pytest.raises(EngineError, match=r"cannot build .*conv\.onnx; it says Odd thing \(--on onnxruntime runs"):
+    with pytest.raises(
+        EngineError, match=r"cannot build .*conv\.onnx; TensorRT says Odd thing \(--on onnxruntime runs"
+    ):
         open_engine(rig.config().model)
     assert rig.names() == set()
 

@@ -68,7 +68,7 @@ def test_a_run_says_what_its_plan_was_made_of(bench: Bench, beside: Callable[...
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("{", "is no sidecar of a build"), ('{"schema_version": 2}', "schema_version"), (None, "another plan")],
+    [("{", "is not the sidecar of a build"), ('{"schema_version": 2}', "schema_version"), (None, "another plan")],
 )
 def test_a_sidecar_that_does_not_fit_is_a_note(
     text: str | None, sentence: str, beside: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -144,7 +144,7 @@ def test_memory_for_another_context_runs_out(monkeypatch: pytest.MonkeyPatch, tm
     """Law: None from create_execution_context is an error with the number, the reason and the ways out."""
     plan = bench_of("10", monkeypatch, tmp_path, contexts_possible=1).load(batch=1)
     plan.context(5)
-    with pytest.raises(EngineError, match=r"execution context number 2 .it says.*OutOfMemory.*fewer --contexts"):
+    with pytest.raises(EngineError, match=r"execution context number 2 .TensorRT says.*OutOfMemory.*fewer --contexts"):
         plan.context(5)
     plan.close()
 

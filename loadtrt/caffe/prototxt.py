@@ -220,7 +220,7 @@ def _text(file: Path) -> str:
     except OSError as error:
         raise UsageError(f"cannot read prototxt {file}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{file} is no prototxt but a binary file: --deploy takes text, --model the weights") from None
+        raise UsageError(f"{file} is a binary file, not a prototxt: --deploy takes text, --model the weights") from None
 
 
 def _layer_lines(text: str, file: Path) -> list[int]:

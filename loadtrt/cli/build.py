@@ -54,48 +54,64 @@ def _file(name: str, help_: str) -> Callable[[Callable[..., None]], Callable[...
 @click.argument("model_name", metavar="[MODEL]", required=False)
 @click.option("-o", "--save-engine", "plan", type=click.Path(path_type=Path), help="Plan to write.  [required]")
 @click.option("--flavour", type=click.Choice(["tensorrt", "rtx"]), help="Builder.  [default: tensorrt, else rtx]")
-@click.option("--target", callback=_csv, metavar="sm86,sm89", help="GPUs that an RTX plan is for; needs no GPU here.")
+@click.option("--target", callback=_csv, metavar="sm86,sm89", help="Compute capabilities that an RTX plan is for.")
 @click.option("--device", type=click.IntRange(min=0), default=0, help="GPU number.  [default: 0]")
 @click.option("--batch", type=click.IntRange(min=1), help="Fix the first dimension that the model leaves open.")
-@click.option("--shapes", multiple=True, callback=_shapes, metavar=_SHAPES, help="Fix shapes.")
+@click.option("--shapes", multiple=True, callback=_shapes, metavar=_SHAPES, help="Shapes of inputs, fixed in the plan.")
 @click.option("--min-shapes", multiple=True, callback=_shapes, metavar=_SHAPES, help="Least shapes of a profile.")
 @click.option("--opt-shapes", multiple=True, callback=_shapes, metavar=_SHAPES, help="Shapes to optimise for.")
 @click.option(
-    "--max-shapes", multiple=True, callback=_shapes, metavar=_SHAPES, help="Most; repeat all three for more profiles."
+    "--max-shapes",
+    multiple=True,
+    callback=_shapes,
+    metavar=_SHAPES,
+    help="Greatest shapes of a profile; repeat all three for more.",
 )
-@_flag("fp16", "Compute in FP16: the builder may, or, where types are the model's, the model is converted.")
+@_flag("fp16", "Compute in FP16: the builder may choose it, or else the model is converted.")
 @_flag("bf16", "Let the builder use BF16.")
 @_flag("int8", "Compute in INT8: by calibration, or Q/DQ nodes where types are the model's.")
 @_flag("fp8", "Let the builder use FP8.")
 @_flag("no-tf32", "No TF32 for FP32 layers.")
-@_flag("strongly-typed", "Types are the model's.")
-@click.option("--io", type=click.Choice(["fp32", "fp16"]), default="fp32", help="Inputs and outputs with --fp16.")
+@_flag("strongly-typed", "Take all types from the model.")
+@click.option(
+    "--io", type=click.Choice(["fp32", "fp16"]), default="fp32", help="Type of inputs and outputs with --fp16."
+)
 @_file("calibration", "INT8: an .npz with one array for each input, or a folder of them; else random data.")
 @_file("calibration-cache", "INT8 ranges to use if there, else to write (TensorRT 8.6, 10).")
-@click.option("--seed", type=click.IntRange(min=0), default=1, help="Of random calibration data.  [default: 1]")
-@click.option("--builder-optimization-level", type=click.IntRange(0, 5), help="More takes longer.")
-@click.option("--workspace", metavar="SIZE", help="Most scratch memory of a layer, such as 1GiB.")
-@_file("timing-cache", "Timings to begin with; written again afterwards.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, help="Seed for random calibration data.  [default: 1]")
+@click.option(
+    "--builder-optimization-level", type=click.IntRange(0, 5), help="Effort of the builder; more takes longer."
+)
+@click.option("--workspace", metavar="SIZE", help="Maximum scratch memory of a layer, such as 1GiB.")
+@_file("timing-cache", "Timing cache to read, and to write after the build.")
 @click.option("--tactic-sources", callback=_csv, metavar="NAME,+NAME,-NAME", help="Libraries that tactics come from.")
 @_flag("version-compatible", "Let newer TensorRT run the plan; a lean runtime goes in.")
-@_flag("exclude-lean-runtime", "Leave that runtime out.")
+@_flag("exclude-lean-runtime", "Leave the lean runtime out of a version-compatible plan.")
 @_flag("hardware-compatible", "Let every GPU since Ampere run the plan.")
-@_flag("strip-weights", "Leave out weights that a refit brings.")
+@_flag("strip-weights", "Leave out weights that a refit supplies.")
 @_flag("refit", "Let weights be replaced later.")
 @_flag("sparsity", "Use 2:4 sparse weights.")
-@click.option("--max-aux-streams", type=click.IntRange(min=0), help="Streams inside one inference.")
+@click.option(
+    "--max-aux-streams", type=click.IntRange(min=0), help="Maximum number of auxiliary streams of an inference."
+)
 @click.option(
     "--profiling-verbosity", type=click.Choice(["layer_names_only", "detailed", "none"]), default="detailed",
-    help="What the plan tells of its layers.  [default: detailed]",
+    help="Detail of the layer information in the plan.  [default: detailed]",
 )  # fmt: skip
 @click.option("--plugins", multiple=True, metavar="FILE", help="Library with operators (repeatable).")
-@click.option("--dla", type=click.IntRange(min=0), metavar="CORE", help="Run on this DLA core, else on the GPU.")
+@click.option(
+    "--dla", type=click.IntRange(min=0), metavar="CORE", help="DLA core; layers that it lacks run on the GPU."
+)
 @_file("deploy", "Caffe: the network (deploy.prototxt).")
 @click.option(
-    "--model", "weights", type=click.Path(path_type=Path), metavar="FILE", help="Caffe: its weights; random without."
+    "--model",
+    "weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Caffe: the weights (.caffemodel); random without it.",
 )
 @click.option("--output", "outputs", multiple=True, metavar="NAME", help="Caffe: blob to mark as output (repeatable).")
-@_file("uff", "Gone from TensorRT; says what to do instead.")
+@_file("uff", "UFF, which TensorRT dropped; explains how to convert.")
 @_flag("quiet", "No progress and no summary.")
 def command(model_name: str | None, plan: Path | None, quiet: bool, uff: Path | None, **given: Any) -> None:
     """Build a TensorRT plan from MODEL: an .onnx file, or zoo:googlenet.

@@ -22,8 +22,8 @@ _NAME_WIDTH = 18
 def command(context: click.Context, as_json: bool) -> None:
     """Examine this machine: packages, host, driver, GPUs, TensorRT, permissions.
 
-    A machine without a GPU is no failure: ONNX models and simulated engines run there. Exits with 3 when something that
-    is here is broken, else with 0. Opens a context on each visible GPU for a moment.
+    A machine without a GPU is not a failure: ONNX models and simulated engines run there. Exits with 3 when something
+    that is here is broken, else with 0. Opens a context on each visible GPU for a moment.
     """
     from loadtrt.doctor import examine
 

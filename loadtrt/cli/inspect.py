@@ -19,7 +19,7 @@ _MORE = "inputs and outputs with types, shapes, formats and profiles; memory; la
 
 @click.command("inspect", short_help="Say what is in a plan or model.")
 @click.argument("file", metavar="PLAN", type=click.Path(path_type=Path))
-@click.option("--module", metavar="NAME", help="TensorRT module, such as tensorrt_lean; else chosen by the plan.")
+@click.option("--module", metavar="NAME", help="TensorRT module to import.  [default: by the plan]")
 @click.option("--plugins", multiple=True, metavar="FILE", help="Plugin library to load (repeatable).")
 @click.option("--allow-host-code", is_flag=True, help="Let TensorRT run host code that the plan carries.")
 @click.option("--device", type=click.IntRange(min=0), default=0, help="GPU number.  [default: 0]")
@@ -36,7 +36,7 @@ def command(
 
     zoo, _, name = str(file).partition(":")
     if zoo == "zoo" and not file.exists():
-        raise UsageError(f"{file} is no file: 'loadtrt zoo {name}' writes {name}.onnx, which can be inspected")
+        raise UsageError(f"{file} is not a file: 'loadtrt zoo {name}' writes {name}.onnx, which can be inspected")
     found = inspect_file(file, module=module, plugins=plugins, allow_host_code=allow_host_code, device=device)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))

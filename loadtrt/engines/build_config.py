@@ -24,9 +24,13 @@ Ranges = dict[str, tuple[Shape, Shape, Shape]]  # input: (min, opt, max), one op
 class BuildOptions:
     """The options of a build; None and () leave TensorRT's default.
 
-    batch, shapes: sizes written into the model, for a plan of just these. profiles: ranges for a plan that takes many.
-    io: type of floating inputs and outputs of an FP16 plan. workspace: bytes. targets: compute capabilities that an RTX
-    plan is for, as TensorRT-RTX names them (SM86). seed: of random calibration data. plugins: libraries with operators.
+    batch, shapes: sizes written into the model, for a plan of these sizes alone.
+    profiles: ranges of sizes, for a plan that takes many.
+    io: type of floating-point inputs and outputs of an FP16 plan.
+    workspace: maximum scratch memory of a layer, bytes.
+    targets: compute capabilities that an RTX plan is for, as TensorRT-RTX names them (SM86).
+    seed: seed for random calibration data.
+    plugins: libraries with operators.
     """
 
     flavour: Literal["tensorrt", "rtx"] | None = None
@@ -158,12 +162,12 @@ def parse_onnx(tool: Toolchain, network: Any, source: Source) -> None:
     """Read the model into `network`. Raises EngineError with node, operator and remedy where TensorRT refuses it."""
     mark = tool.journal.mark()
     parser = tool.module.OnnxParser(network, tool.journal.logger)
-    # The path tells where external data lies.
+    # TensorRT looks for external data beside this path.
     path = (str(source.file.resolve()),) if source.file else ()
     if parser.parse(source.model.SerializeToString(), *path):
         return
     if not parser.num_errors:
-        raise EngineError(f"{tool.flavour} cannot read {source.name}; it says {tool.journal.reason(mark)}")
+        raise EngineError(f"{tool.flavour} cannot read {source.name}; TensorRT says {tool.journal.reason(mark)}")
     error = parser.get_error(0)
     said = " ".join(str(error.desc()).split()).rstrip(".")
     place = int(error.node())
@@ -228,7 +232,7 @@ def make_config(tool: Toolchain, builder: Any, network: Any, options: BuildOptio
             mark = tool.journal.mark()
             if not config.set_compute_capability(module.ComputeCapability.__members__[name], place):
                 raise EngineError(
-                    f"{tool.flavour} does not build for {name.lower()}; it says {tool.journal.reason(mark)}"
+                    f"{tool.flavour} does not build for {name.lower()}; TensorRT says {tool.journal.reason(mark)}"
                 )
     _set_io(tool, network, options)
     _add_profiles(tool, builder, network, config, options)
@@ -278,7 +282,7 @@ def _add_profiles(tool: Toolchain, builder: Any, network: Any, config: Any, opti
                 raise UsageError(f"profile {number} does not fit input {tensor.name}: {said}") from None
         mark = tool.journal.mark()
         if config.add_optimization_profile(profile) < 0:
-            raise UsageError(f"{tool.flavour} refuses profile {number}; it says {tool.journal.reason(mark)}")
+            raise UsageError(f"{tool.flavour} refuses profile {number}; TensorRT says {tool.journal.reason(mark)}")
 
 
 def use_timing_cache(config: Any, file: Path) -> None:
@@ -290,7 +294,7 @@ def use_timing_cache(config: Any, file: Path) -> None:
     cache = config.create_timing_cache(data)
     if cache is None or not config.set_timing_cache(cache, False):  # ignore_mismatch has no name in 8.6
         raise UsageError(
-            f"--timing-cache {file} is no timing cache of this TensorRT and GPU: name another file, or delete it"
+            f"--timing-cache {file} is not a timing cache of this TensorRT and GPU: name another file, or delete it"
         )
 
 
@@ -313,4 +317,4 @@ def parse_target(text: str) -> str:
         return f"SM{found[1]}{found[2]}"
     if text.strip().lower() == "current":
         return "CURRENT"
-    raise UsageError(f"--target {text} is no compute capability: write them such as sm86,sm89")
+    raise UsageError(f"--target {text} is not a compute capability: write them such as sm86,sm89")

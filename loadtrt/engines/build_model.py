@@ -30,9 +30,15 @@ _QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model to build from. `model`: an onnx.ModelProto, which building may change. `sha256`: of the file, or of the
-    model's bytes where it was made here. `file`: where its external data is looked for, None where it has none.
-    `precision`: what was converted, in words."""
+    """A model to build from.
+
+    name: the file, or zoo:NAME.
+    model: an onnx.ModelProto, which building may change.
+    sha256: of the file, or of the model's bytes where it was made here.
+    file: the model's file, beside which external data is; None without external data.
+    precision: what was converted, in words.
+    notes: what the user should read.
+    """
 
     name: str
     model: Any
@@ -122,7 +128,7 @@ def prepare(source: Source, options: BuildOptions, *, weak_typing: bool) -> Sour
 
 
 def _by_flags(source: Source, options: BuildOptions) -> Source:
-    """What the builder's flags will do, told: nothing of the model changes."""
+    """The source with a description of what the builder's flags allow; the model stays as it is."""
     flags = [item.upper() for item in ("fp16", "bf16", "int8", "fp8") if getattr(options, item)]
     notes = source.notes
     cached = options.calibration_cache is not None and options.calibration_cache.is_file()

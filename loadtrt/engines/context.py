@@ -129,7 +129,7 @@ class PlanContext:
         if context is None:
             number, reason = len(self._plan.contexts) + 1, self._plan.open.journal.reason(self._mark)
             raise EngineError(
-                f"{self._plan.flavour} cannot create execution context number {number} (it says {reason}): "
+                f"{self._plan.flavour} cannot create execution context number {number} (TensorRT says {reason}): "
                 "if memory is short, use fewer --contexts or a smaller --batch"
             )
         return context
@@ -196,7 +196,9 @@ class PlanContext:
 
     def _fail(self, what: str, mark: int) -> NoReturn:
         journal = self._plan.open.journal
-        raise EngineError(f"{self._plan.flavour} {what} for {self._plan.header.path}; it says {journal.reason(mark)}")
+        raise EngineError(
+            f"{self._plan.flavour} {what} for {self._plan.header.path}; TensorRT says {journal.reason(mark)}"
+        )
 
 
 def make_profiler(module: Any) -> Any:

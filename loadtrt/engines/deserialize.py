@@ -61,7 +61,7 @@ def open_plan(
     try:
         runtime = flavour.module.Runtime(journal.logger)
     except TypeError:  # pybind11's word for a null pointer
-        raise EngineError(f"{flavour} cannot start its runtime; it says {journal.reason(0)}") from None
+        raise EngineError(f"{flavour} cannot start its runtime; TensorRT says {journal.reason(0)}") from None
     if allow_host_code:
         runtime.engine_host_code_allowed = True
     return OpenPlan(header, flavour, journal, runtime, _deserialize(header, flavour, journal, runtime, device))

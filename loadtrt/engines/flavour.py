@@ -41,10 +41,12 @@ FLAVOURS = tuple(_LIBRARIES)
 class Capabilities:
     """What a module can do, by the names it has.
 
-    `inspector`: the class exists (lean and dispatch have the method without the class). `shared_profiles`: contexts may
-    share a profile (else only plans built with PROFILE_SHARING_0806 may). `rtx_config`: kernel specialisation can be
-    chosen. `capture_query`: a context can say whether it can be captured. `validity`: a plan can be judged before it is
-    loaded. `bindings_api`: the old API with implicit batch is still there.
+    inspector: the class exists (lean and dispatch have the method without the class).
+    shared_profiles: contexts may share a profile; without it only plans built with PROFILE_SHARING_0806 may.
+    rtx_config: kernel specialisation can be chosen.
+    capture_query: a context knows whether it can be captured.
+    validity: a plan can be judged before it is loaded.
+    bindings_api: the old API with implicit batch still exists.
     """
 
     build: bool
@@ -96,7 +98,7 @@ def choose_flavour(header: PlanHeader, wanted: str | None = None) -> Flavour:
     if wanted is not None:
         name = wanted.removesuffix("_bindings")
         if name not in FLAVOURS:
-            raise UsageError(f"--module {wanted} is no TensorRT module: choose one of {', '.join(FLAVOURS)}")
+            raise UsageError(f"--module {wanted} is not a TensorRT module: choose one of {', '.join(FLAVOURS)}")
         if name not in names:
             raise UsageError(
                 f"--module {wanted} cannot run {header.path}, which {header.built_by} built: "

@@ -22,11 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OnnxModel:
-    """`data`: the serialized model with its input sizes decided. `folder`: where its external data lies, None without.
+    """A model ready to run.
 
-    `weights_bytes` counts the model with its external data; `sha256` is of the file as it was read (for the zoo: as it
-    was made), without external data. parts: the inputs of each, batches: the inferences in a request of each.
-    `output_dtypes` by output name.
+    data: the serialized model with its input sizes decided.
+    folder: the folder of its external data; None without.
+    sha256: of the file as it was read (for the zoo: as it was made), without external data.
+    weights_bytes: size of the model with its external data.
+    parts, batches: inputs, and inferences, of a request of each kind.
+    output_dtypes: type by output name.
+    precision: what was converted, in words.
+    notes: what the user should read.
     """
 
     name: str

@@ -33,10 +33,11 @@ _RTX_UNRESTRICTED = 0x7E  # what the builder writes when no target was chosen
 
 @dataclass(frozen=True, slots=True)
 class PlanHeader:
-    """What a plan's first bytes say. `version`: of the TensorRT that built it, four numbers.
+    """What a plan's first bytes say.
 
-    host_code_bytes: size of the lean runtime inside, 0 where there is none. compute_capabilities: GPUs that an RTX plan
-    was built for, such as ("8.6", "12.0"); empty where it names none.
+    version: of the TensorRT that built it, four numbers.
+    host_code_bytes: size of the lean runtime inside, 0 without one.
+    compute_capabilities: GPUs that an RTX plan was built for, such as ("8.6", "12.0"); empty where it names none.
     """
 
     path: Path
@@ -239,8 +240,13 @@ class SidecarTensor(BaseModel):
 
 
 class Sidecar(BaseModel):
-    """What is kept of a build. `options`: those that differ from the defaults. `precision`: what was done about it, in
-    words. `gpu`: the one that it was built on, "" where `targets` say. `build_ns`: of the builder alone."""
+    """The facts of a build that are kept beside the plan.
+
+    options: those that differ from the defaults.
+    precision: what was converted or allowed, in words.
+    gpu: the GPU that the plan was built on; "" where `targets` name others.
+    build_ns: time of the builder alone.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -280,7 +286,7 @@ def read_sidecar(plan: Path, plan_sha256: str | None = None) -> Sidecar | None:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "its JSON"
-        raise UsageError(f"{file} is no sidecar of a build: {where}: {first['msg']}") from None
+        raise UsageError(f"{file} is not the sidecar of a build: {where}: {first['msg']}") from None
     if plan_sha256 not in (None, sidecar.plan_sha256):
         raise UsageError(f"{file} is of another plan: its SHA-256 differs")
     return sidecar

@@ -45,8 +45,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BuiltPlan:
-    """A plan that was built. `path`, its sidecar `sidecar` at `path`.json, and TensorRT's log at `log`; `notes`: what
-    the user should read."""
+    """A plan that was built.
+
+    path: the plan's file.
+    log: the file of TensorRT's log.
+    sidecar: the facts of the build, kept at `path`.json.
+    notes: what the user should read.
+    """
 
     path: Path
     log: Path
@@ -119,7 +124,7 @@ def _build(
     try:
         builder = module.Builder(journal.logger)
     except TypeError:  # pybind11's word for a null pointer
-        raise EngineError(f"{tool.flavour} cannot start its builder; it says {journal.reason(mark)}") from None
+        raise EngineError(f"{tool.flavour} cannot start its builder; TensorRT says {journal.reason(mark)}") from None
     network = make_network(tool, builder, options)
     parse_onnx(tool, network, source)
     config = make_config(tool, builder, network, options)
@@ -157,7 +162,7 @@ def _build(
 
 
 def _why(errors: list[str], reason: str) -> str:
-    """A remedy for what is known to go wrong, and TensorRT's words."""
+    """The remedy of a known failure, and what TensorRT says."""
     low = " ".join(errors).lower()
     if "out of memory" in low or "outofmemory" in low:
         known = ": too little GPU memory, so lower --workspace or --batch, or free some"
@@ -167,7 +172,7 @@ def _why(errors: list[str], reason: str) -> str:
         known = ": one of the options needs a GPU for this flavour, and there is none"
     else:
         known = ""
-    return f"{known} (it says {reason})" if known else f"; it says {reason}"
+    return f"{known} (TensorRT says {reason})" if known else f"; TensorRT says {reason}"
 
 
 def _calibrator(tool: Toolchain, source: Source, config: Any, options: BuildOptions) -> Any:

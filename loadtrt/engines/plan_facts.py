@@ -30,10 +30,13 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class IoTensor:
-    """One input or output as the engine has it. `shape`: -1 where open. `format`: TensorRT's description of the layout.
+    """One input or output as the engine has it.
 
-    host: it lies in host memory and carries a shape. ranges: least, best and most of its shape for each profile, empty
-    for outputs and static inputs. values: likewise of its values, for host inputs (TensorRT 8.6 tells only the first).
+    shape: -1 where a size is open.
+    host: it is in host memory and carries a shape.
+    format: TensorRT's description of the layout.
+    ranges: minimum, optimum and maximum of its shape for each profile; empty for outputs and static inputs.
+    values: the same of its values, for host inputs (TensorRT 8.6 reports only the first value).
     """
 
     name: str
@@ -127,7 +130,7 @@ def layers_of(plan: OpenPlan, text: str) -> tuple[Layer, ...]:
         return parse_layers(text)
     except ValueError as error:
         raise EngineError(
-            f"the engine inspector of {plan.flavour} answered what is no JSON of layers: {error}"
+            f"the engine inspector of {plan.flavour} did not answer with a JSON of layers: {error}"
         ) from None
 
 

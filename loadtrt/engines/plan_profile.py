@@ -44,8 +44,13 @@ class ProfileLength:
 
 @dataclass(slots=True)
 class Profiled:
-    """What a profile has found so far; truthful at any moment. layer_info: the engine inspector's own JSON, None where
-    there is none. notes: why a pass is missing, and what its reader should know. stopped: ended early, from outside."""
+    """The results of a profile so far, valid at any moment.
+
+    passes: those that are finished; the first is shown first.
+    layer_info: the engine inspector's own JSON; None without an inspector.
+    notes: why a pass is missing, and what its reader should know.
+    stopped: whether it was interrupted.
+    """
 
     passes: list[ProfilePass] = field(default_factory=list)
     layer_info: str | None = None
@@ -55,8 +60,12 @@ class Profiled:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What stands around a profile. stop: asked between inferences, whether to end now. tell(pass, fraction): progress,
-    0 to 1, as often as inferences end. steady: asked during warm-up, whether clocks are."""
+    """Callbacks of a profile.
+
+    stop: whether to end now; called between inferences.
+    tell: takes the name of the pass and its progress, 0 to 1; called after each inference.
+    steady: whether the clocks are steady; called during warm-up.
+    """
 
     stop: Callable[[], bool]
     tell: Callable[[str, float], None]

@@ -98,9 +98,9 @@ class EngineOptions(Sizes, Protocol):
 class InputShape:
     """One input as the engine has it. `shape`: -1 where a size is open.
 
-    least, best, most: the profile's range and optimum, of `shape`'s length; None where the engine has none.
+    least, best, most: minimum, optimum and maximum of the profile, of `shape`'s length; None without a profile.
     batched: whether its first size can be the batch; False for a tensor whose values are a shape.
-    symbols: what the model calls its sizes, of `shape`'s length with "" for no name; () where nothing has one.
+    symbols: the model's names of its sizes, of `shape`'s length with "" for no name; () without names.
     """
 
     name: str
@@ -168,7 +168,7 @@ def require_known(option: str, given: Mapping[str, object], names: Sequence[str]
     for name in given:
         if name not in names:
             hint = nearest(name, names, f"its inputs are {', '.join(names) or 'none'}")
-            raise UsageError(f"{option} names '{name}', which is no such input of this engine: {hint}")
+            raise UsageError(f"{option} names '{name}', which is not an input of this engine: {hint}")
 
 
 def _said(item: InputShape, batch: int | None, given: Shape | None) -> Shape:

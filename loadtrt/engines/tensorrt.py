@@ -43,10 +43,14 @@ _NON_BLOCKING = 1  # cudaStreamNonBlocking
 
 @dataclass(slots=True)
 class PlanPart:
-    """How a plan serves requests of one kind. batch: inferences in one of them. open_shapes: of inputs that the plan
-    leaves open. host_values: type and values of inputs that carry shapes. profiles: those that these shapes fit, the
-    wanted one first. tensors: shapes without -1, but for outputs that only the data decide; their nbytes is TensorRT's
-    upper bound."""
+    """How a plan serves requests of one kind.
+
+    batch: inferences of a request.
+    open_shapes: shapes of the inputs that the plan leaves open.
+    host_values: type and values of inputs that carry shapes.
+    profiles: numbers of the profiles that these shapes fit, the wanted one first.
+    tensors: shapes without -1, except for outputs that only the data decide; their nbytes is TensorRT's upper bound.
+    """
 
     batch: int
     open_shapes: dict[str, tuple[int, ...]]
@@ -63,9 +67,11 @@ class PlanPart:
 class Plan:
     """A deserialized plan with its shapes decided. Nothing of it changes after `load_plan` but its list of contexts.
 
-    parts: one for each of the configuration's; tensors and batch are the largest's. weights_bytes, context_bytes:
-    device memory of the engine and of one context (None: not known). precision: the verdict on --fp16 in words, ""
-    where it was not asked. notes: what the user should read.
+    parts: one for each kind of request.
+    tensors, batch: those of the largest part.
+    weights_bytes, context_bytes: device memory of the engine and of one context; None where it is not known.
+    precision: the verdict on --fp16 in words; "" without --fp16.
+    notes: what the user should read.
     """
 
     def __init__(self, opened: OpenPlan, sizes: Sequence[Sizes], *, ask_fp16: bool, demand_fp16: bool) -> None:

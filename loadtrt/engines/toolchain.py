@@ -25,8 +25,9 @@ _BUILDERS = "TensorRT 8.6, 10, 11"
 class Toolchain:
     """A flavour with a builder.
 
-    weak_typing: the builder chooses types by flags (8.6, 10); else types are the model's. rtx: builds for GPUs that are
-    not here. progress: it reports its steps, and can be stopped.
+    weak_typing: the builder chooses types by flags (8.6, 10); without it the model decides.
+    rtx: it builds for GPUs that are not in this machine.
+    progress: it reports its steps and can be stopped.
     """
 
     flavour: Flavour
@@ -168,8 +169,12 @@ _EVERY_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a build is. `fraction`: of the outermost phase's steps, in [0, 1] (steps differ in length); None where
-    the builder does not report. `phase`: the innermost one. `elapsed_ns`: since the build began."""
+    """How far a build is.
+
+    phase: the innermost phase.
+    fraction: of the outermost phase's steps, 0 to 1; steps differ in length. None where the builder does not report.
+    elapsed_ns: time since the build began.
+    """
 
     phase: str
     fraction: float | None
