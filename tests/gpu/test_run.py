@@ -32,8 +32,9 @@ def _loadtrt(*arguments: str) -> subprocess.CompletedProcess[str]:
 def _run(plan: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     done = _loadtrt("run", "--engine", str(plan), "--allow-host-code", "--quiet", "--json", "-", *arguments)
     assert done.stderr == ""
-    result: dict[str, Any] = json.loads(done.stdout)
-    return done.returncode, result
+    run: dict[str, Any] = json.loads(done.stdout)
+    (model,) = run["models"].values()
+    return done.returncode, {**run, **model}
 
 
 @pytest.mark.parametrize(
