@@ -171,7 +171,7 @@ def search(system: System, requests: int, seed: int) -> Found:
         max_trials=6,
     )
     kept: list[CapacityResult] = []
-    with Rig(Silence(), close) as rig:
+    with Rig(Silence()) as rig:
         finder = Finder(wanted, rig, Silence(), kept.append)
         finder.make()
         if rig.stopped:

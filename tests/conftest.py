@@ -14,7 +14,7 @@ import pytest
 import trio.testing
 from fake_tensorrt import World
 from hypothesis import HealthCheck, settings
-from rigs import Heard, close
+from rigs import Heard
 from tensorrt_bench import FLAVOURS, Bench
 
 from loadtrt.capacity.rig import Rig
@@ -97,7 +97,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def rig() -> Iterator[Rig]:
     """A rig that tells nobody."""
-    with Rig(Heard(), close) as one:
+    with Rig(Heard()) as one:
         yield one
 
 
@@ -111,7 +111,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         found.append(engine)
         return engine
 
-    monkeypatch.setattr("loadtrt.capacity.rig.open_engine", opening)
+    monkeypatch.setattr("loadtrt.runs.maker.open_engine", opening)
     return found
 
 

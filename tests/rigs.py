@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from loadtrt.engines.engine import Engine
-
 
 class Heard:
     """Keeps what was said."""
@@ -18,7 +13,3 @@ class Heard:
         self.sentences.append(sentence)
 
     def status(self, line: str) -> None: ...
-
-
-def close(engine: Engine, hangs: bool) -> None:
-    engine.close()

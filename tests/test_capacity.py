@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command_line import ROOT, loadtrt
-from rigs import Heard, close
+from rigs import Heard
 from runs_by_hand import changed
 from test_sweep import await_measuring
 
@@ -68,7 +68,7 @@ def _found(
 @pytest.fixture(scope="module")
 def whole() -> tuple[CapacityResult, list[CapacityResult]]:
     """A search on M/M/2, and what it was after each run."""
-    with Rig(Heard(), close) as one:
+    with Rig(Heard()) as one:
         return _found(_wanted(), one)
 
 
@@ -131,7 +131,7 @@ def test_a_search_goes_on_where_it_was_cut(rig: Rig, whole: tuple[CapacityResult
 def both() -> tuple[Wanted, CapacityResult, list[CapacityResult]]:
     """A search over two candidates, and what it was after each run."""
     wanted = _wanted(contexts=(1, 2), trial_ns=1_000 * MS, max_trials=2)
-    with Rig(Heard(), close) as one:
+    with Rig(Heard()) as one:
         return wanted, *_found(wanted, one)
 
 
@@ -256,7 +256,7 @@ def test_a_candidate_that_does_not_open_costs_the_others_nothing(rig: Rig) -> No
     result, _ = _found(_wanted(f"{RANDOM},slow_lane=1:1", contexts=(1, 2)), rig)
     assert "slow_lane 1 is not a lane" in (result.candidates[0].failure or "")
     assert result.best is result.candidates[1]
-    with pytest.raises(UsageError, match=r"there is no plan nowhere\.plan"), Rig(Heard(), close) as another:
+    with pytest.raises(UsageError, match=r"there is no plan nowhere\.plan"), Rig(Heard()) as another:
         _found(_wanted("nowhere.plan", contexts=(1, 2)), another)
 
 

@@ -19,6 +19,7 @@ from loadtrt.live import observer as module
 from loadtrt.live.observer import Watch, Wishes
 from loadtrt.records.board import Board
 from loadtrt.results.gpu_telemetry import GpuFacts, GpuReading, SamplingCost, telemetry_of
+from loadtrt.runs.maker import Maker
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -109,9 +110,11 @@ def test_one_observer_tells_of_every_run(gpu: FakeGpu) -> None:
 
 def test_a_single_runs_energy_is_shared_by_what_it_served(gpu: FakeGpu) -> None:
     """`loadtrt run` asks for the telemetry of its span and of the inferences counted, whatever sizes requests had."""
-    watchers = Watchers(RunConfig.of(engine="simulated:null", live=False, metrics=":0"), Voice(quiet=True), "r")
+    voice = Voice(quiet=True)
+    watchers = Watchers(RunConfig.of(engine="simulated:null", live=False, metrics=":0"), voice, "r")
     watchers.watch.open("0000:01:00.0")
-    assert watchers.end(session()) is None
+    assert Maker(voice, watchers.watch)._telemetry(session()) is None
+    watchers.end()
     assert FakeObserver.made[0].asked == [(SECOND_NS, 3 * SECOND_NS, 30)]
     assert watchers.watch.board is FakeObserver.made[0].board
     watchers.close()

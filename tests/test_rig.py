@@ -6,7 +6,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from rigs import Heard, close
+from rigs import Heard
 from runs_by_hand import changed
 
 from loadtrt.asked.reading import load_config, varied
@@ -46,7 +46,7 @@ def test_rungs_double_up_to_all_buffer_sets(contexts: int, buffers: int, in_flig
 @pytest.fixture(scope="module")
 def a_run() -> RunResult:
     """Any closed loop, to make rungs of."""
-    with Rig(Heard(), close) as one:
+    with Rig(Heard()) as one:
         config = load_config(None, {"engine": "simulated:service=1ms,clock=virtual", "warmup": 0, "requests": 10})
         one.open(config)
         return one.run(config, "")
@@ -173,8 +173,8 @@ def test_a_signal_while_a_run_is_summed_up_stops_after_it(
         signal.raise_signal(number)
         return result_of(*arguments, **keywords)
 
-    monkeypatch.setattr("loadtrt.capacity.rig.result_of", summed_up)
-    with Rig(Heard(), close) as one:
+    monkeypatch.setattr("loadtrt.lanes.outcome.result_of", summed_up)
+    with Rig(Heard()) as one:
         one.open(config)
         run = one.run(config, "")
         assert (run.outcome, run.model.ok, one.stopped) == ("completed", 20, True)
@@ -189,7 +189,7 @@ def test_a_signal_while_an_engine_is_opened_interrupts_that(rig: Rig, monkeypatc
     def opening(*_: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("loadtrt.capacity.rig.open_engine", opening)
+    monkeypatch.setattr("loadtrt.runs.maker.open_engine", opening)
     with pytest.raises(KeyboardInterrupt):
         rig.open(load_config(None, {"engine": RANDOM}))
     assert rig.stopped

@@ -21,12 +21,12 @@ from runs_by_hand import changed
 
 from loadtrt.asked.reading import varied
 from loadtrt.capacity.grid import knee_of, pareto_of, parse_axis, points_of, spent_axis
-from loadtrt.cli import running
 from loadtrt.errors import UsageError
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import read_result
 from loadtrt.results.run_result import RunResult
 from loadtrt.results.sweep_result import SweepPoint, SweepResult
+from loadtrt.runs import maker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -424,9 +424,10 @@ def test_what_was_measured_is_delivered_before_a_device_that_hangs_ends_the_proc
     """Between two points too: the process ends there, with exit code 3."""
     happened: list[object] = []
     freed = threading.Event()
-    monkeypatch.setattr(running, "_CLOSE_PATIENCE_S", 0.01)
+    monkeypatch.setattr(maker, "_CLOSE_PATIENCE_S", 0.01)
     monkeypatch.setattr(os, "_exit", happened.append)
-    engine: Any = SimpleNamespace(close=freed.wait)
-    running.close_engine(engine, True, lambda: happened.append("delivered"))
+    hanging: Any = maker.Maker(maker.Silence(), before_exit=lambda: happened.append("delivered"))
+    hanging._engine, hanging._hangs = SimpleNamespace(close=freed.wait), True
+    hanging.close()
     freed.set()
     assert happened == ["delivered", 3]

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadtrt.asked.config import RunConfig
-    from loadtrt.capacity.rig import Rig, Talks
+    from loadtrt.capacity.rig import Rig
     from loadtrt.capacity.search import Step
     from loadtrt.results.capacity_result import Candidate
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
+    from loadtrt.runs.maker import Talks
 
 TRIAL_NS = 10 * SECOND_NS
 LONGEST_TRIAL_NS = 60 * SECOND_NS  # where nothing else is wanted

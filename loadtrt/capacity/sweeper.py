@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from loadtrt.asked.config import RunConfig
-    from loadtrt.capacity.rig import Rig, Talks
+    from loadtrt.capacity.rig import Rig
     from loadtrt.results.engine_info import EngineInfo
+    from loadtrt.runs.maker import Talks
 
 _ENDED = "the sweep ended before it"
 

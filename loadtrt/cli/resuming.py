@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from loadtrt.cli.delivery import json_of, show
-from loadtrt.cli.running import close_engine
 from loadtrt.cli.voice import Voice
 from loadtrt.errors import UsageError
 from loadtrt.files import write_file
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from loadtrt.asked.config import RunConfig
-    from loadtrt.capacity.rig import Rig, Talks
-    from loadtrt.engines.engine import Engine
+    from loadtrt.capacity.rig import Rig
+    from loadtrt.runs.maker import Talks
 
 _Result = TypeVar("_Result", bound="BaseModel")
 
@@ -66,10 +65,7 @@ def carry_out(
             if not config.quiet:
                 show(text(found.result), sys.stderr if target == "-" else sys.stdout)
 
-    def close(engine: Engine, hangs: bool) -> None:
-        close_engine(engine, hangs, deliver)
-
-    with Rig(voice, close) as rig:
+    with Rig(voice, deliver) as rig:
         many = work = made(rig, voice, keeper)
         if before is not None:
             try:

@@ -1,48 +1,26 @@
-"""From a checked configuration to a result: opens the engine, runs the session, shows and writes what came of it."""
+"""`loadtrt run` without its options: makes one run, shows its result and writes it."""
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
 from datetime import UTC, datetime
-from time import perf_counter_ns
 from typing import TYPE_CHECKING
-
-import anyio
 
 from loadtrt.cli.delivery import Delivery, Stopper, json_of, show, undisturbed
 from loadtrt.cli.profiling import PASS_NS, deliver_exports, profile
 from loadtrt.cli.voice import Voice
 from loadtrt.cli.watching import Watchers
-from loadtrt.engines.open import open_engine
 from loadtrt.engines.plan_profile import ProfileLength
 from loadtrt.environment import environment
-from loadtrt.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_INVALID,
-    EXIT_MISSED,
-    EXIT_UNDECIDED,
-    EngineError,
-    LoadtrtError,
-)
+from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, EngineError
 from loadtrt.files import write_file
-from loadtrt.lanes.scheduler import Stop
-from loadtrt.lanes.session import Session, inputs_for, run_session
-from loadtrt.lanes.stopping import until_stopped
-from loadtrt.records.records import UNSERVED
 from loadtrt.report.formatting import memory_text
-
-_CLOSE_PATIENCE_S = 10.0
+from loadtrt.runs.maker import Maker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from loadtrt.asked.config import RunConfig
-    from loadtrt.engines.engine import Engine
-    from loadtrt.lanes.session import OnTick, Phase
-    from loadtrt.load.tensors import Arrays
-    from loadtrt.records.board import Board
+    from loadtrt.lanes.session import Session
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
 
@@ -62,38 +40,23 @@ def run(config: RunConfig) -> int:
 
 
 def _run(config: RunConfig, late: list[RunResult]) -> int:
-    started, began = datetime.now(UTC), perf_counter_ns()
-    name = f"{started:%Y%m%d-%H%M%S}-{os.getpid()}"
-    voice = Voice(quiet=config.quiet)
-    session, delivery = Session(), Delivery()
+    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
+    voice, delivery = Voice(quiet=config.quiet), Delivery()
     watchers = Watchers(config, voice, name)
+    maker = Maker(voice, watchers.watch, run=name)
     try:
-        voice.status(f"loading {config.model.engine}")
-        engine = open_engine(config.model, voice.say, voice.status, config.given("profile", "export_layer_info"))
         try:
-            inputs = inputs_for(engine, config.model)
-            bill = engine.memory(inputs)
-            load_ns = perf_counter_ns() - began
-            voice.say(f"loaded {engine.info.name}: {', '.join(str(spec) for spec in engine.info.tensors)}")
+            maker.open(config, config.given("profile", "export_layer_info"), allocate=False)
+            info, bill = maker.info, maker.bill
+            voice.say(f"loaded {info.name}: {', '.join(str(spec) for spec in info.tensors)}")
             voice.say(memory_text(bill))
             bill.require_room(": use fewer --contexts or --buffers, or a smaller --batch")
-            watchers.begin(engine, len(inputs))
-            around = _measure(engine, config, inputs, session, voice, watchers)
+            watchers.begin(maker.engine, len(maker.inputs))
+            session = maker.measure(config, voice.progress(config))
             with undisturbed():
-                from loadtrt.lanes.outcome import result_of  # what it needs is not loaded before measuring
-
-                result = result_of(
-                    session,
-                    engine,
-                    config,
-                    bill,
-                    run=name,
-                    load_ns=load_ns,
-                    started=started.isoformat(timespec="seconds"),
-                    command=sys.argv,
-                    environment={**environment(), **around},
-                    telemetry=watchers.end(session),
-                )
+                result = maker.result(session, config)
+                result = result.model_copy(update={"environment": {**environment(), **result.environment}})
+                watchers.end()
                 voice.end_line()
                 if config.json_file == "-" and config.profile and result.outcome == "completed":
                     late.append(result)
@@ -104,7 +67,7 @@ def _run(config: RunConfig, late: list[RunResult]) -> int:
                     print(f"loadtrt: {result.failure}", file=sys.stderr)
             watchers.linger(result)
         finally:
-            close_engine(engine, hangs=session.recorder is None or bool(session.recorder.by_status[UNSERVED]))
+            maker.close()
     finally:
         voice.end_line()
         watchers.close()
@@ -112,7 +75,7 @@ def _run(config: RunConfig, late: list[RunResult]) -> int:
         raise session.fault
     code = _exit_code(result)
     if config.profile and result.outcome == "completed":
-        code = _profile(result, engine.info, config, voice, delivery, late) or code
+        code = _profile(result, info, config, voice, delivery, late) or code
     delivery.finish()
     return code
 
@@ -144,75 +107,6 @@ def _profile(
     if found.failure is not None:
         raise EngineError(found.failure)
     return EXIT_INTERRUPTED if found.outcome == "interrupted" else 0
-
-
-def _measure(
-    engine: Engine,
-    config: RunConfig,
-    inputs: Sequence[Arrays],
-    session: Session,
-    voice: Voice,
-    watchers: Watchers,
-) -> dict[str, object]:
-    """Fill the session; returns the GPU's facts around it where there is one."""
-    watch = watchers.watch
-    watch.begin()
-    anyio.run(_run_watched, engine, config, inputs, session, voice, watch.board, watch.clocks.settled)
-    return watch.clocks.environment()
-
-
-async def _run_watched(
-    engine: Engine,
-    config: RunConfig,
-    inputs: Sequence[Arrays],
-    session: Session,
-    voice: Voice,
-    board: Board | None,
-    settled: Callable[[], bool | None],
-) -> None:
-    stop = Stop()
-
-    async def run() -> None:
-        told = _telling(voice.progress(config), board)
-        try:
-            await run_session(engine, config, inputs, stop, session, told, settled, board)
-        except LoadtrtError:
-            raise
-        except Exception as error:  # the result is kept
-            session.failure, session.fault = f"a fault in loadtrt itself: {type(error).__name__}: {error}", error
-
-    await until_stopped(run, stop, voice.say)
-
-
-def _telling(show: OnTick | None, board: Board | None) -> OnTick | None:
-    """`show`, and each phase's beginning on the board."""
-    if board is None:
-        return show
-
-    def tick(phase: Phase, elapsed_ns: int, submitted: int, completed: int) -> None:
-        if not elapsed_ns:
-            board.enter(phase)
-        if show is not None:
-            show(phase, elapsed_ns, submitted, completed)
-
-    return tick
-
-
-def close_engine(engine: Engine, hangs: bool, deliver: Callable[[], None] = lambda: None) -> None:
-    """Close the engine. One that left requests unanswered may wait for them for ever: it gets some seconds, in a
-    thread that does not keep the process alive. deliver: what to do before the process ends because of that."""
-    if not hangs:
-        engine.close()
-        return
-    thread = threading.Thread(target=engine.close, daemon=True)
-    thread.start()
-    thread.join(_CLOSE_PATIENCE_S)
-    if thread.is_alive():
-        deliver()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        print("loadtrt: the device still hangs; leaving without waiting for it", file=sys.stderr)
-        os._exit(EngineError.exit_code)  # the CUDA driver's own clean-up would wait for it as well
 
 
 def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: Delivery) -> None:

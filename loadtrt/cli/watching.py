@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from loadtrt.asked.model import Model
     from loadtrt.cli.voice import Voice
     from loadtrt.engines.engine import Engine
-    from loadtrt.lanes.session import Session
-    from loadtrt.results.gpu_telemetry import GpuTelemetry
     from loadtrt.results.run_result import RunResult
 
 _DEVICES = Path("/dev")
@@ -53,19 +51,12 @@ class Watchers:
             self._voice.hand_over(observer)
         self.watch.describe(_facts(self._run, self._config, engine, input_sets))
 
-    def end(self, session: Session) -> GpuTelemetry | None:
-        """Measuring is over: remove the drawing. Returns what the GPU did while the run measured."""
-        if self.watch.observer is None:
-            return None
-        if not self.watch.observer.alive:
-            self._voice.take_back()
-        telemetry, recorder, driven = None, session.recorder, session.driven
-        if recorder is not None and driven is not None:
-            telemetry = self.watch.end(recorder.start_ns, driven.end_ns, recorder.inferences)
-        if self._draws and self.watch.observer is not None:
-            self.watch.observer.end_drawing()
-            self._voice.take_back()
-        return telemetry
+    def end(self) -> None:
+        """Measuring is over: remove the drawing."""
+        observer = self.watch.observer
+        if observer is not None and self._draws:
+            observer.end_drawing()
+        self._voice.take_back()
 
     def linger(self, result: RunResult) -> None:
         """The run is over and written: keep serving metrics so that the last numbers are scraped, until Ctrl-C."""

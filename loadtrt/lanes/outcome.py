@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +33,9 @@ from loadtrt.stats.scenario import Sending, scenario_of
 from loadtrt.stats.steady import steadiness_of
 from loadtrt.stats.summary import fairness, lanes_of, overlap_of, summarize
 from loadtrt.stats.verdict import judge
-from loadtrt.units import SECOND_NS
+from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration
+
+LATE_START_NS = 10 * MILLISECOND_NS  # after the instant that was asked for: less is the host's noise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,6 +88,14 @@ def result_of(
                 remedy="requests overwrite each other, or the model is not deterministic: try --contexts 1 --buffers 1",
             )
         )
+    if session.late_start_ns > LATE_START_NS:
+        problems.append(
+            Problem(
+                kind="late-start",
+                evidence=f"measuring began {format_duration(session.late_start_ns)} after the instant asked for",
+                remedy="a later start instant: opening, verification and warm-up come before it",
+            )
+        )
     measured = ModelResult(
         engine=info,
         memory=bill,
@@ -121,6 +132,8 @@ def result_of(
         run=run,
         loadtrt=loadtrt.__version__,
         started=started,
+        began=_with_ns(session.began_at),
+        began_error_ns=session.began_error_ns,
         command=tuple(command),
         config=config,
         environment=environment,
@@ -151,6 +164,14 @@ def result_of(
     )
     scenario = scenario_of(model.scenario, sending, recorder.records, recorder.histograms, measured.objectives)
     return result.with_model(findings=findings_of(result), scenario=scenario)
+
+
+def _with_ns(instant: int | None) -> str:
+    """ISO 8601 of Unix time in ns, UTC."""
+    if instant is None:
+        return ""
+    seconds, ns = divmod(instant, SECOND_NS)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ns:09d}+00:00"
 
 
 def _steadiness(recorder: Recorder, model: Model) -> Steadiness:

@@ -11,6 +11,7 @@ import anyio
 from loadtrt.errors import EngineError
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
+from loadtrt.lanes.start_instant import wait_for_start, wall_clock
 from loadtrt.lanes.verify import Verifier, quiet_outputs
 from loadtrt.load.batcher import Batcher
 from loadtrt.load.inputs import make_inputs
@@ -39,13 +40,23 @@ Phase = Literal["verify", "warm-up", "measure"]
 
 @dataclass(slots=True)
 class Session:
-    """What a run has measured so far; whole after `run_session`, and truthful at any moment before.
+    """What a run has measured so far: complete after `run_session`, and truthful at any moment before.
 
-    driven and recorder belong to the measuring phase: None until it began. interrupted: stopped from outside.
-    failure: the sentence of what ended the run, fault: the exception where nobody expected it. clocks_settled: None
-    where nobody could tell. ended_early: why measuring ended before its time, though nothing went wrong. input_sets:
-    how many each part has. outputs: of one quiet request with the first input set, after measuring, where the
-    configuration wants them; or the sentence of why there are none.
+    allocate_ns, verify_ns, warmup_ns: lengths of the phases.
+    warmup_requests: requests of the warm-up.
+    recorder, driven: of the measuring phase; None until it began.
+    verification: outputs under load compared with those of a quiet run, where asked for.
+    interrupted: stopped from outside.
+    failure: the sentence of what ended the run.
+    fault: the exception, where nobody expected it.
+    clocks_settled: whether the GPU's clocks were steady after warm-up; None where that is not known.
+    ended_early: why measuring ended before its time, though nothing went wrong.
+    began_at: when measuring began, Unix time in ns.
+    began_error_ns: the greatest error of `began_at`.
+    late_start_ns: how long after the instant that was asked for measuring began.
+    input_sets: input sets of each part.
+    outputs: of one quiet request with the first input set, after measuring, where the configuration asks for them; or
+        the sentence of why there are none.
     """
 
     allocate_ns: int = 0
@@ -60,6 +71,9 @@ class Session:
     fault: Exception | None = None
     clocks_settled: bool | None = None
     ended_early: str | None = None
+    began_at: int | None = None
+    began_error_ns: int = 0
+    late_start_ns: int = 0
     input_sets: int = 1
     outputs: Arrays | str | None = None
 
@@ -85,14 +99,21 @@ async def run_session(
     board: Board | None = None,
     *,
     allocated: bool = False,
+    start_at: int | None = None,
 ) -> None:
-    """Run all phases on an engine that is loaded, filling `session`. allocated: with these inputs, by a run before.
+    """Run all phases on an engine that is loaded, filling `session`.
 
-    on_tick(phase, elapsed ns, submitted, completed): at each phase's beginning, with zeros, and about once a second.
-    stop: ends the run early, still whole. Cancelling the caller's scope ends it at once; what was recorded is in
-    `session` all the same. clocks_settled: asked during warm-up, which goes on while it says no (10 s at most); None
-    where it cannot tell. An EngineError becomes `session.failure`. board: filled for observers, in the measuring phase.
-    Arrivals that cannot be drawn raise UsageError.
+    inputs: the input sets, as `inputs_for` makes them.
+    stop: ends the run early, with what is in flight finished. Cancelling the caller's scope ends the run at once; what
+        was recorded is in `session` all the same.
+    on_tick: called as (phase, elapsed ns, submitted, completed) at each phase's beginning, with zeros, and about once a
+        second.
+    clocks_settled: asked during warm-up, which goes on while it returns False (10 s at most); None where not known.
+    board: filled for observers, in the measuring phase.
+    allocated: the lanes are allocated with these inputs, by an earlier run.
+    start_at: when measuring begins, Unix time in ns, with everything else done before; None: at once.
+
+    An EngineError becomes `session.failure`. Raises UsageError for arrivals that cannot be drawn.
     """
     model = config.model
     least_ns, least_requests = config.least_ns(model), model.requests or 0
@@ -129,7 +150,7 @@ async def run_session(
             if _may_end_early(config):
                 import loadtrt.stats.early  # noqa: F401  # before anything is measured
             begins("measure", 0, 0, 0)
-            await _measure(engine, recorder, load, stop, session, config, on_tick)
+            await _measure(engine, recorder, load, stop, session, config, on_tick, start_at)
         if config.export_output and session.driven is not None and not session.driven.unserved:
             try:
                 session.outputs = await quiet_outputs(engine, 0)
@@ -242,13 +263,17 @@ async def _measure(
     session: Session,
     config: RunConfig,
     on_tick: OnTick | None,
+    start_at: int | None,
 ) -> None:
     gc.collect()
     gc.freeze()  # a full collection over what libraries left behind takes longer than many a request
     gc.disable()
     try:
         session.recorder = recorder
+        clock = wall_clock(engine.now_ns) if start_at is None else await wait_for_start(engine, start_at, stop)
         began = engine.now_ns()
+        session.began_at, session.began_error_ns = began + clock.offset_ns, clock.error_ns
+        session.late_start_ns = 0 if start_at is None else max(session.began_at - start_at, 0)
         session.recorder.begin(began)
         ticker = _watching(config, stop, session, _ticker(engine, "measure", began, on_tick), engine, began)
         session.driven = await drive(engine, recorder, load, stop, None, ticker)

@@ -310,6 +310,8 @@ class RunResult(Model):
 
     run: an id that no other run has, as its metrics bear it.
     started: when the command began, ISO 8601, UTC.
+    began: when measuring began, ISO 8601 with ns, UTC; "" where it never did.
+    began_error_ns: the greatest error of `began`, ns.
     config: the configuration, which can be run again.
     environment: machine, versions and the GPU's state around the run.
     outcome: completed, interrupted (Ctrl-C), or failed (see `failure`).
@@ -324,6 +326,8 @@ class RunResult(Model):
     run: str = ""
     loadtrt: str
     started: str
+    began: str = ""
+    began_error_ns: _Count = 0
     command: tuple[str, ...]
     config: RunConfig
     environment: dict[str, Any]

@@ -1,0 +1,53 @@
+"""The instant at which measuring begins: waiting for it, and what it was on the wall clock."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+
+from loadtrt.units import MILLISECOND_NS, SECOND_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadtrt.engines.engine import Engine
+    from loadtrt.lanes.scheduler import Stop
+
+_READINGS = 10
+_SLICE_NS = 50 * MILLISECOND_NS  # of sleep, between two looks at the clocks and at the stop flag
+_FINE_NS = 5 * MILLISECOND_NS  # what the engine waits for, which polls: a sleep may end a millisecond late
+
+
+@dataclass(frozen=True, slots=True)
+class WallClock:
+    """The wall clock (Unix time, ns) at an instant of an engine's clock: that instant + offset_ns, ± error_ns."""
+
+    offset_ns: int
+    error_ns: int
+
+
+def wall_clock(now_ns: Callable[[], int]) -> WallClock:
+    """Map the clock `now_ns` to the wall clock: the narrowest of several readings between two of the wall clock."""
+    readings = [(time.time_ns(), now_ns(), time.time_ns()) for _ in range(_READINGS)]
+    before, instant, after = min(readings, key=lambda reading: abs(reading[2] - reading[0]))
+    return WallClock((before + after) // 2 - instant, abs(after - before) // 2 + 1)
+
+
+async def wait_for_start(engine: Engine, start_at: int, stop: Stop) -> WallClock:
+    """Wait until `start_at` (Unix time, ns), or until `stop.requested`; returns the mapping of clocks.
+
+    A clock that does not pass with the wall clock is virtual: it passes while the engine waits, not while this sleeps.
+    """
+    clock = wall_clock(engine.now_ns)
+    while not stop.requested and (left_ns := start_at - clock.offset_ns - engine.now_ns()) > _FINE_NS:
+        await anyio.sleep(min(left_ns - _FINE_NS, _SLICE_NS) / SECOND_NS)
+        earlier, clock = clock, wall_clock(engine.now_ns)
+        if abs(clock.offset_ns - earlier.offset_ns) > MILLISECOND_NS:
+            break
+    until = start_at - clock.offset_ns
+    while not stop.requested and engine.now_ns() < until:
+        await engine.wait(until)
+    return clock

@@ -1,0 +1,111 @@
+"""The one maker of runs: from Python, in an event loop or without one, and at a start instant."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import loadtrt
+from loadtrt.asked.config import RunConfig
+from loadtrt.errors import UsageError
+from loadtrt.lanes.outcome import LATE_START_NS
+from loadtrt.runs.maker import Maker, Silence
+
+if TYPE_CHECKING:
+    from loadtrt.results.run_result import RunResult
+
+VIRTUAL: dict[str, Any] = {"engine": "simulated:service=5ms,clock=virtual", "warmup": "0s", "requests": 50}
+REAL: dict[str, Any] = {"engine": "simulated:service=1ms", "warmup": "0s", "requests": 20}
+SECOND_NS = 1_000_000_000
+
+
+def _began_ns(result: RunResult) -> int:
+    """`began` as Unix time in ns."""
+    whole, _, fraction = result.began.partition(".")
+    return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * SECOND_NS + int(fraction[:9])
+
+
+def test_a_run_from_a_script() -> None:
+    """Options by name, or a configuration; nothing is printed."""
+    result = loadtrt.run(**VIRTUAL)
+    assert (result.outcome, result.model.ok) == ("completed", 50)
+    again = loadtrt.run(RunConfig.of(**VIRTUAL))
+    assert again.model.histograms == result.model.histograms
+    with pytest.raises(UsageError, match="not both"):
+        loadtrt.run(RunConfig.of(**VIRTUAL), contexts=2)
+
+
+def test_a_run_in_a_notebook() -> None:
+    """An event loop is running, and stays usable."""
+
+    async def cell() -> RunResult:
+        result = loadtrt.run(**VIRTUAL)
+        await asyncio.sleep(0)
+        return result
+
+    assert asyncio.run(cell()).model.ok == 50
+
+
+def test_a_run_is_stopped_from_another_thread() -> None:
+    """As a notebook's interrupt does: what is in flight finishes, and the result is whole."""
+    config = RunConfig.of(**{**REAL, "requests": None, "duration": "10h"})
+    maker = Maker(Silence())
+    maker.open(config)
+    began = threading.Event()
+
+    def stop() -> None:
+        began.wait()
+        maker.stop.requested = True
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    session = maker.measure(config, lambda phase, *_: began.set() if phase == "measure" else None)
+    stopper.join()
+    result = maker.result(session, config)
+    maker.close()
+    assert result.outcome == "interrupted"
+    assert result.model.ok == result.model.submitted
+    assert result.model.unserved == 0
+
+
+def test_importing_loadtrt_imports_nothing_heavy() -> None:
+    """`loadtrt.run` imports what it needs when it is called."""
+    code = "import sys, loadtrt; print([name for name in ('numpy', 'pydantic', 'anyio') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+# --- the start instant
+
+
+def test_a_result_says_when_measuring_began() -> None:
+    """UTC with ns, between two readings of the wall clock, give or take the error that it states."""
+    before = time.time_ns()
+    result = loadtrt.run(**REAL)
+    after = time.time_ns()
+    assert before - result.began_error_ns <= _began_ns(result) <= after + result.began_error_ns
+    assert 0 < result.began_error_ns < SECOND_NS
+
+
+@pytest.mark.parametrize("options", [REAL, VIRTUAL], ids=["real clock", "virtual clock"])
+def test_measuring_does_not_begin_before_its_instant(options: dict[str, Any]) -> None:
+    """Everything else is done before. How soon after it begins is the host's affair (benchmarks/start_at.py)."""
+    start_at = time.time_ns() + SECOND_NS // 5
+    result = loadtrt.run(start_at=start_at, **options)
+    assert _began_ns(result) >= start_at - result.began_error_ns
+    assert result.model.ok == options["requests"]
+
+
+def test_a_start_instant_that_has_passed_is_a_problem() -> None:
+    """Of a kind of its own: other workers have begun."""
+    result = loadtrt.run(start_at=time.time_ns() - 3600 * SECOND_NS, **REAL)
+    (problem,) = (problem for problem in result.model.problems if problem.kind == "late-start")
+    assert not result.valid
+    assert LATE_START_NS < SECOND_NS
