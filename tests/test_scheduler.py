@@ -16,6 +16,7 @@ from loadtrt.lanes.queue import Lanes
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.load.batcher import Batcher, Batching
+from loadtrt.records.board import Board
 from loadtrt.records.records import DROPPED, OK
 from loadtrt.units import MILLISECOND_NS as MS
 from loadtrt.units import SECOND_NS
@@ -123,8 +124,10 @@ async def test_a_full_queue_with_a_batcher_counts_all_requests_that_wait_for_com
 
 
 @pytest.mark.anyio
-async def test_observers_see_one_drain_and_a_tick_a_second() -> None:
-    """A run of 4.05 s with drain ticks after about 1, 2, 3 and 4 s."""
+async def test_observers_see_one_drain_and_a_tick_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of 4.05 s ticks after about 1, 2, 3 and 4 s, and drains once."""
+    phases: list[str] = []
+    monkeypatch.setattr(Board, "enter", lambda _, phase: phases.append(phase))
     ticks: list[tuple[int, int]] = []
     recorder, _ = await run(
         Load(None, least_ns=4_050 * MS),
@@ -132,6 +135,7 @@ async def test_observers_see_one_drain_and_a_tick_a_second() -> None:
         service_ns=MS,
     )
     assert len(ticks) == 4
+    assert phases == ["drain"]
     assert [completed for _, completed in ticks] == pytest.approx([1000, 2000, 3000, 4000], abs=310)
     assert len(recorder.records) == 4_051 or len(recorder.records) == 4_050
 
