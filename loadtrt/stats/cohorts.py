@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.records.records import COLUMNS, OK
-from loadtrt.results.run_result import Cohort, Sample
+from loadtrt.results.breakdown import Cohort, Sample
 from loadtrt.stats.margin import least_samples
 
 if TYPE_CHECKING:

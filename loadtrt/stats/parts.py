@@ -8,7 +8,7 @@ import numpy as np
 
 from loadtrt.records.histogram import Histograms
 from loadtrt.records.records import METRICS, Records
-from loadtrt.results.run_result import Batches, MixPart
+from loadtrt.results.breakdown import Batches, MixPart
 from loadtrt.stats.summary import summarize
 
 if TYPE_CHECKING:
