@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.verdicts import run as queue
 from loadtrt.environment import environment
-from loadtrt.results.run_result import MetricSummary
+from loadtrt.results.breakdown import MetricSummary
 from loadtrt.stats.margin import margins
 from loadtrt.stats.measured import Measured
 from loadtrt.stats.regression import judged, parse_threshold, ratio_of

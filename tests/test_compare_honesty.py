@@ -19,7 +19,8 @@ from loadtrt.load.arrivals import Constant, Gamma, Poisson
 from loadtrt.records.histogram import Histogram
 from loadtrt.report.comparison_sections import compared_runs, side_of
 from loadtrt.report.plain import plain
-from loadtrt.results.run_result import MetricSummary, RunResult
+from loadtrt.results.breakdown import MetricSummary
+from loadtrt.results.run_result import RunResult
 from loadtrt.stats.measured import Measured
 from loadtrt.stats.regression import Judged, compare, parse_threshold, ratio_of
 from loadtrt.stats.summary import PERCENTILES

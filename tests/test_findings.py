@@ -14,21 +14,11 @@ from test_gpu_findings import second, telemetry
 from loadtrt.asked.config import RunConfig
 from loadtrt.cli.main import cli
 from loadtrt.findings.findings import findings_of
+from loadtrt.results.breakdown import Batches, Cohort
 from loadtrt.results.layer import Layer
 from loadtrt.results.profile_result import LayerTimes, ProfilePass, ProfileResult
-from loadtrt.results.run_result import (
-    Batches,
-    Cohort,
-    Finding,
-    Lane,
-    Phases,
-    Problem,
-    RunResult,
-    SlowPart,
-    Stall,
-    Steadiness,
-    Throughput,
-)
+from loadtrt.results.run_result import Finding, Lane, Phases, Problem, RunResult, Throughput
+from loadtrt.results.steadiness import SlowPart, Stall, Steadiness
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
 from loadtrt.records.records import COLUMNS, DROPPED, FAILED, OK, UNSERVED
 from loadtrt.report.perfetto import trace_json
+from loadtrt.results.breakdown import Sample
 from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost
-from loadtrt.results.run_result import RunResult, Sample
+from loadtrt.results.run_result import RunResult
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

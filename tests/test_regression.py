@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks.regressions import NUMBERS, differing, even, queueing, rows_of, wandering
 from loadtrt.errors import UsageError
 from loadtrt.records.histogram import QUANTILE_ERROR, Histogram
-from loadtrt.results.run_result import MetricSummary
+from loadtrt.results.breakdown import MetricSummary
 from loadtrt.stats.measured import Measured
 from loadtrt.stats.regression import (
     Ratio,

@@ -19,7 +19,8 @@ from loadtrt.report.markdown import markdown_text
 from loadtrt.report.result_files import Loaded
 from loadtrt.report.sections import names_of
 from loadtrt.results.capacity_result import CapacityResult
-from loadtrt.results.run_result import RunResult, ScenarioResult, Steadiness
+from loadtrt.results.run_result import RunResult, ScenarioResult
+from loadtrt.results.steadiness import Steadiness
 from loadtrt.results.sweep_result import SweepResult
 from loadtrt.units import format_count
 

@@ -13,7 +13,7 @@ from loadtrt.load.arrivals import Gamma, Poisson, due_instants
 from loadtrt.load.stages import course_of
 from loadtrt.records.records import COLUMNS, DROPPED, FAILED, UNSERVED, Records
 from loadtrt.results.interval import Interval
-from loadtrt.results.run_result import Steadiness
+from loadtrt.results.steadiness import Steadiness
 from loadtrt.stats.steady import LEAST_REQUESTS, mser5, steadiness_of
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadtrt.capacity.conclusion import conclusion
-from loadtrt.capacity.scaling import fit, rungs
+from loadtrt.capacity.scaling import fit, predicted_per_s, rungs
 from loadtrt.capacity.search import Search, Share, Step, Told
-from loadtrt.capacity.start import predicted_per_s
 from loadtrt.findings.validity import STARVED_LIMIT, lateness_limit_ns, typical_ns
 from loadtrt.records.records import METRICS
 from loadtrt.results.capacity_result import Candidate, ObjectiveCapacity, inferences_of

@@ -1,7 +1,8 @@
-"""Closed forms of queueing theory: estimates at once.
+"""Closed forms of queueing theory, which estimate a fleet without simulation.
 
-c: servers, each of which serves μ requests a second; λ: requests a second; a = λ/μ the offered load, ρ = a/c. Times are
-seconds. A latency is a wait in the queue and a service.
+c: servers, each of which serves μ requests a second; λ: arrival rate; a = λ/μ: offered load; ρ = a/c: utilisation.
+Times are seconds. Latency is queueing delay plus service time. Allen and Cunneen's formula takes contexts for servers,
+each as slow as when all contexts are busy; with least-outstanding routing the contexts of all GPUs share one queue.
 """
 
 from __future__ import annotations
@@ -12,10 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loadtrt.units import SECOND_NS
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
+
+    from loadtrt.asked.objective import Objective
+    from loadtrt.capacity.demand import Demand
+    from loadtrt.capacity.station import Station
+    from loadtrt.results.fleet_result import Routing
 
 
 def erlang_c(servers: int, load: float) -> float:
@@ -75,4 +83,33 @@ def falls_below(falling: Callable[[float], float], level: float, high: float) ->
     while high - low > 1e-6 * width:
         middle = (low + high) / 2
         low, high = (middle, high) if falling(middle) > level else (low, middle)
+    return high
+
+
+def estimated_ns(demand: Demand, each: Station, routing: Routing, gpus: int, rank: float) -> float | None:
+    """A quantile of latency; None where `gpus` of them have no steady state."""
+    pooled = gpus if routing == "least-outstanding" else 1
+    service_s = each.contexts / each.most_per_s
+    rate, cv2 = demand.told.planned_per_s * pooled / gpus, demand.cv2_at_gpu(routing, gpus)
+    waiting = allen_cunneen(each.contexts * pooled, rate, service_s, cv2, each.cv2)
+    return None if waiting is None else waiting.latency_quantile(rank, each.works * service_s) * SECOND_NS
+
+
+def estimated_gpus(
+    demand: Demand, each: Station, routing: Routing, objectives: Sequence[Objective], least: int, most: int
+) -> int | None:
+    """The fewest from `least` on that meet all objectives; None where as many as `most` do not."""
+
+    def meets(gpus: int) -> bool:
+        values = [(estimated_ns(demand, each, routing, gpus, one.rank), one.bound_ns) for one in objectives]
+        return all(value is not None and value <= bound for value, bound in values)
+
+    low, high = least - 1, least
+    while not meets(high):
+        if high >= most:
+            return None
+        low, high = high, min(2 * high, most)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if meets(middle) else (middle, high)
     return high

@@ -9,13 +9,14 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from loadtrt.results.run_result import MetricSummary, Problem
+from loadtrt.results.run_result import Problem
 from loadtrt.units import MILLISECOND_NS, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadtrt.asked.objective import Objective
+    from loadtrt.results.breakdown import MetricSummary
 
 PROBLEM_KINDS = ("late", "starved", "unserved", "failed", "no-requests")  # every `Problem.kind` of `problems_of`
 LATENESS_SHARE = 0.1  # of the median latency

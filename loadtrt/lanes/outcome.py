@@ -14,21 +14,10 @@ from loadtrt.lanes.recorder import Recorder
 from loadtrt.records.board import KEEP
 from loadtrt.records.records import DROPPED, FAILED, METRICS, OK, UNSERVED
 from loadtrt.results.gpu_telemetry import mark_throttled
-from loadtrt.results.run_result import (
-    Batches,
-    MixPart,
-    ModelResult,
-    ObjectiveShare,
-    Phases,
-    Problem,
-    RunResult,
-    Steadiness,
-    Throughput,
-)
-from loadtrt.stats.cohorts import cohorts_of, sample_of
+from loadtrt.results.run_result import ModelResult, ObjectiveShare, Phases, Problem, RunResult, Throughput
+from loadtrt.stats.cohorts import batches_of, cohorts_of, mix_of, sample_of
 from loadtrt.stats.early import Widths, ranks_of
 from loadtrt.stats.margin import rate_margin
-from loadtrt.stats.parts import batches_of, mix_of
 from loadtrt.stats.scenario import Sending, scenario_of
 from loadtrt.stats.steady import steadiness_of
 from loadtrt.stats.summary import fairness, lanes_of, overlap_of, summarize
@@ -45,8 +34,10 @@ if TYPE_CHECKING:
     from loadtrt.asked.objective import Objective
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import Session
+    from loadtrt.results.breakdown import Batches, MixPart
     from loadtrt.results.engine_info import MemoryBill
     from loadtrt.results.gpu_telemetry import GpuTelemetry
+    from loadtrt.results.steadiness import Steadiness
 
 
 def result_of(

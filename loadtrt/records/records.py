@@ -9,7 +9,7 @@ name, unit and help from there.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy.typing as npt
+
+    Column: TypeAlias = npt.NDArray[np.int64]
 
 COLUMNS = ("due", "submitted", "enqueued", "completed", "h2d", "compute", "d2h", "lateness", "lane", "status", "inputs")
 
@@ -29,7 +31,7 @@ STATUSES = 4
 
 
 class Records:
-    """A view of rows, int64 [n, len(COLUMNS)], with a property a column; times in ns."""
+    """A view of rows, int64 [n, len(COLUMNS)]. Each column is a property, int64 [n], in the order of COLUMNS."""
 
     def __init__(self, rows: npt.NDArray[np.int64]) -> None:
         self.rows = rows
@@ -37,11 +39,60 @@ class Records:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getattr__(self, name: str) -> npt.NDArray[np.int64]:
-        try:
-            return self.rows[:, COLUMNS.index(name)]
-        except ValueError:
-            raise AttributeError(name) from None
+    @property
+    def due(self) -> Column:
+        """Instant at which the request was due, ns."""
+        return self.rows[:, 0]
+
+    @property
+    def submitted(self) -> Column:
+        """Instant at which the request was given to the engine, ns."""
+        return self.rows[:, 1]
+
+    @property
+    def enqueued(self) -> Column:
+        """Instant at which the engine had accepted the request, ns."""
+        return self.rows[:, 2]
+
+    @property
+    def completed(self) -> Column:
+        """Instant at which the outputs were in host memory, ns."""
+        return self.rows[:, 3]
+
+    @property
+    def h2d(self) -> Column:
+        """Duration of copying the inputs to the device, ns."""
+        return self.rows[:, 4]
+
+    @property
+    def compute(self) -> Column:
+        """Duration of the computation, ns."""
+        return self.rows[:, 5]
+
+    @property
+    def d2h(self) -> Column:
+        """Duration of copying the outputs to host memory, ns."""
+        return self.rows[:, 6]
+
+    @property
+    def lateness(self) -> Column:
+        """Delay added by the load generator itself, ns."""
+        return self.rows[:, 7]
+
+    @property
+    def lane(self) -> Column:
+        """Index of the lane that served the request."""
+        return self.rows[:, 8]
+
+    @property
+    def status(self) -> Column:
+        """OK, FAILED, UNSERVED or DROPPED."""
+        return self.rows[:, 9]
+
+    @property
+    def inputs(self) -> Column:
+        """Index of the input set."""
+        return self.rows[:, 10]
 
     @property
     def ok(self) -> Records:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from loadtrt.report.document import Block, Section
-    from loadtrt.results.run_result import Batches, RunResult
+    from loadtrt.results.breakdown import Batches
+    from loadtrt.results.run_result import RunResult
 
 _MARKED = ("p50", "p90", "p99", "p99.9")
 _MOST_BARS = 64  # lanes or sizes of batches

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from loadtrt.report.document import Block, Section
     from loadtrt.results.gpu_telemetry import GpuInterval, GpuTelemetry
-    from loadtrt.results.run_result import RunResult, Steadiness
+    from loadtrt.results.run_result import RunResult
+    from loadtrt.results.steadiness import Steadiness
 
 _WARMUP_SHARE = 0.35  # of the measured time: a longer warm-up is not drawn before it
 _DRAIN_SHARE = 0.01  # a shorter drain is not seen

@@ -22,10 +22,16 @@ if TYPE_CHECKING:
 
 
 class Trial(Model):
-    """One run of the search. ladder: a closed loop with `in_flight` requests. search, confirm, refute: an open loop at
-    `rate_per_s`. run: None where it failed before it measured anything; failure: why, or why it ended early.
+    """One run of the search.
 
-    host_bound: the generator was the bottleneck, in a sentence: the trial says nothing about the engine."""
+    kind: "ladder" for a closed loop; "search", "confirm" and "refute" for an open loop.
+    in_flight: concurrency of a closed loop.
+    rate_per_s: arrival rate of an open loop.
+    seed: seed of the random draws.
+    run: the result; None if the run failed before it measured anything.
+    failure: why the run failed, or why it ended early.
+    host_bound: evidence that the load generator was the bottleneck, so that the trial does not measure the engine.
+    """
 
     kind: Literal["ladder", "search", "confirm", "refute"]
     in_flight: int | None = None
@@ -37,12 +43,18 @@ class Trial(Model):
 
 
 class Scaling(Model):
-    """Throughput of a closed loop with N requests in flight, by the universal scalability law (Gunther, Guerrilla
-    capacity planning, 2007): X(N) = αN / (1 + σ(N−1) + κN(N−1)). alpha: X of one; sigma: contention; kappa: coherency.
+    """Throughput X of a closed loop with N requests in flight, by the universal scalability law.
 
-    peak_in_flight = √((1−σ)/κ), where X is greatest, None where it only grows. most_per_s: the greatest X(N) measured.
-    knee_in_flight: the N measured with the greatest X/R, R mean latency (Kleinrock's power). error_ratio: the greatest
-    |fitted − measured| / measured."""
+    X(N) = αN / (1 + σ(N−1) + κN(N−1)) (Gunther, Guerrilla capacity planning, 2007).
+
+    alpha_per_s: α, throughput at a concurrency of 1.
+    sigma: σ, contention.
+    kappa: κ, coherency.
+    peak_in_flight: √((1−σ)/κ), the concurrency of the greatest throughput; None where throughput only grows.
+    most_per_s: greatest throughput measured.
+    knee_in_flight: measured concurrency with the greatest X/R, R the mean latency (Kleinrock's power).
+    error_ratio: greatest |fitted − measured| / measured.
+    """
 
     alpha_per_s: float
     sigma: float
@@ -54,8 +66,12 @@ class Scaling(Model):
 
 
 class ObjectiveCapacity(Model):
-    """The rate at which one objective is just met, by the regression over all trials; low, high: 95 %. None where the
-    trials do not bound it from that side, or do not tell."""
+    """The rate at which one objective is just met, by regression over all trials.
+
+    objective: the objective.
+    rate_per_s: the estimate; None where the trials do not determine it.
+    low_per_s, high_per_s: 95 % confidence interval; None on a side that the trials do not bound.
+    """
 
     objective: ObjectiveText
     rate_per_s: float | None
@@ -64,20 +80,32 @@ class ObjectiveCapacity(Model):
 
 
 class Candidate(Model):
-    """One engine that was asked for its capacity: so many contexts, that batch.
+    """The capacity of one engine with a number of contexts and a batch size.
 
-    engine, memory: None where it did not open (`failure` says why). trials: in the order in which they were made.
-    scaling: of the ladder. predicted_per_s: the capacity that the ladder alone lets expect.
-
-    answer: found: a confirming run met all objectives at `confirmed_per_s`. undecided: it neither met nor missed
-    them, or there was none; `estimate` is then all that is known. infeasible: missed with one request in flight, or at
-    the lowest rate. host-bound: the generator was the bottleneck before the engine was, at `host_bound_per_s`.
-    None: not searched (`dropped` says why), or ended too early.
-    estimate_per_s (low, high: 95 %): the least over the objectives, whose text is `binding`; `objectives` has each.
-    feasible_max_per_s, infeasible_min_per_s: the highest rate at which a confirming run met all objectives, the lowest
-    at which a refuting one missed any; where there is none, any run. boundary: cliff: from far below the allowed share
-    to far above it within the precision. joules_per_inference: at the confirming run, where telemetry tells.
-    conclusion: all that in a sentence."""
+    contexts, batch, buffers: what is tried; batch is None for the engine's own.
+    engine, memory: the engine and its memory; None if it did not open (`failure` says why).
+    trials: runs in the order in which they were made.
+    scaling: the law fitted to the ladder.
+    predicted_per_s: capacity predicted from the ladder alone.
+    answer: "found": a confirming run met all objectives at `confirmed_per_s`. "undecided": no confirming run met or
+        missed them; only `estimate_per_s` is known. "infeasible": missed with one request in flight, or at the lowest
+        rate. "host-bound": the load generator was the bottleneck at `host_bound_per_s`. None: not searched (`dropped`
+        says why), or ended too early.
+    estimate_per_s: least estimate over the objectives.
+    low_per_s, high_per_s: 95 % confidence interval of the estimate.
+    confirmed_per_s: rate of the confirming run.
+    objectives: the estimate of each objective.
+    binding: text of the objective with the least estimate.
+    feasible_max_per_s: highest rate at which a confirming run met all objectives; without one, any run.
+    infeasible_min_per_s: lowest rate at which a refuting run missed any objective; without one, any run.
+    host_bound_per_s: rate at which the load generator was the bottleneck.
+    boundary: "cliff" if the share of bad requests passes from far below to far above the allowed one within the
+        precision; otherwise "smooth".
+    joules_per_inference: energy of an inference in the confirming run, J; None without telemetry.
+    conclusion: the answer in one sentence.
+    dropped: why the candidate was not searched.
+    failure: why the engine did not open, or the search failed.
+    """
 
     contexts: int
     batch: int | None
@@ -130,14 +158,22 @@ class Candidate(Model):
 
 
 class CapacityResult(Model):
-    """All of one search. config: what all trials have in common, a configuration of `loadtrt run`; load: how requests
-    arrive in the trials, without the rate; environment: as in a run. contexts,
-    batches: what was asked to be tried. precision: half the width of the estimate's interval over the estimate at which
-    the search ends. trial_ns: how long a trial lasts; longest_trial_ns: how long where its requests are worth little,
-    None where all last as long.
+    """All of one capacity search: the schema of capacity.json.
 
-    outcome: completed, interrupted (Ctrl-C; it can be resumed), or failed (see `failure`). chosen: the place in
-    `candidates` with the greatest capacity in inferences a second, and `reason` why; None where none has any."""
+    config: the configuration that all trials share.
+    environment: machine and versions, as in a run.
+    load: how requests arrive in the trials, without the rate.
+    objectives: what must be met.
+    contexts, batches: the values to try.
+    precision: half the width of the estimate's interval over the estimate at which the search ends.
+    trial_ns: duration of a trial.
+    longest_trial_ns: duration where the effective sample size of a trial is small; None if all last trial_ns.
+    max_trials: limit of trials for a candidate.
+    outcome: completed, interrupted (Ctrl-C; it can be resumed), or failed (see `failure`).
+    candidates: one for each pair of contexts and batch.
+    chosen: index of the candidate with the greatest capacity in inferences per second; None where none has any.
+    reason: why that candidate.
+    """
 
     schema_version: Literal["loadtrt.capacity/1"] = "loadtrt.capacity/1"
     loadtrt: str

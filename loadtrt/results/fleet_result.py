@@ -20,7 +20,12 @@ ROUTINGS: tuple[Routing, ...] = ("random", "round-robin", "least-outstanding")
 
 
 class Speed(Model):
-    """Requests a second of one GPU with so many in flight. measured: by a closed loop; else between two that were."""
+    """Throughput of one GPU at one concurrency.
+
+    in_flight: concurrency.
+    requests_per_s: throughput.
+    measured: True for a closed loop that was run; False for an interpolation between two of them.
+    """
 
     in_flight: int
     requests_per_s: float
@@ -28,9 +33,16 @@ class Speed(Model):
 
 
 class Gpu(Model):
-    """One GPU as the simulation takes it (capacity/station.py). most_per_s: with a queue that never ends.
-    alone_mean_ns, alone_cv: latency of a request that has the GPU alone, its mean and deviation over that. watts:
-    (requests a second, power) of each run that told, by rate. scaling: the law fitted to the same runs, where known."""
+    """One GPU in the simulation (capacity/station.py).
+
+    contexts, buffers, batch: its configuration.
+    speeds: throughput by concurrency.
+    most_per_s: throughput with an endless backlog.
+    alone_mean_ns: mean latency of a request that has the GPU to itself.
+    alone_cv: standard deviation of that latency over its mean.
+    watts: (requests per second, power in W) of each run with telemetry, by rate.
+    scaling: the law fitted to the same runs; None if not known.
+    """
 
     contexts: int
     buffers: int
@@ -44,13 +56,19 @@ class Gpu(Model):
 
 
 class FleetDemand(Model):
-    """What is to be served. now_per_s: the peak today; planned_per_s = now · (1 + growth) · (1 + headroom), what the
-    fleet must carry. mean_per_s: over all of the trace or the stages, with growth and without headroom: what cost and
-    energy are of.
+    """The demand to serve.
 
-    arrivals: of the whole demand, before routing; burstiness: deviation / mean of its gaps, None for a trace. source:
-    the trace or the stages, in the user's words. replayed: how many requests of a trace are simulated, the busiest of
-    it, within replayed_ns of it."""
+    now_per_s: today's peak.
+    growth: growth of the peak, as a share of now_per_s.
+    headroom: reserve above the grown peak, as a share.
+    planned_per_s: now_per_s · (1 + growth) · (1 + headroom), which the fleet must carry.
+    mean_per_s: mean over the trace or the stages with growth, without headroom; cost and energy refer to it.
+    arrivals: arrival process of the whole demand, before routing.
+    burstiness: standard deviation over mean of the gaps; None for a trace.
+    source: the trace or the stages, in the user's words.
+    replayed: number of requests simulated of a trace, its busiest part.
+    replayed_ns: duration of that part.
+    """
 
     now_per_s: float
     growth: float
@@ -65,8 +83,15 @@ class FleetDemand(Model):
 
 
 class Prediction(Model):
-    """A simulated fleet of `gpus`. verdict: on all objectives. p50_ns and its 95 % interval; of an objective's quantile
-    likewise in `objectives`, whose `effective` says how many independent requests the simulated ones were worth."""
+    """A simulated fleet of `gpus` GPUs.
+
+    gpus: number of GPUs.
+    utilisation: share of the fleet's capacity in use, in [0, 1].
+    verdict: on all objectives together.
+    objectives: each objective with its quantile, confidence interval and effective sample size.
+    p50_ns: median latency.
+    p50_low_ns, p50_high_ns: 95 % confidence interval of the median.
+    """
 
     gpus: int
     utilisation: float
@@ -95,15 +120,23 @@ class Autoscaling(Model):
 
 
 class Choice(Model):
-    """One way to route requests, and how many GPUs it needs.
+    """One routing policy and the number of GPUs that it needs.
 
-    gpus = needed + spares: the fewest that meet utilisation and all objectives while `spares` of them are away. None:
-    not found (`reason` says why). at_least: fewer were shown to miss: below `needed`, what lies between is undecided.
-    binding: the objective, or "utilisation". degraded: simulated with the spares away; whole: with all of them, the
-    same without spares. tried: every size that was simulated, in order.
-
-    cost_per_million: of inferences, in whatever `gpu_price` is, at the demand's mean. joules_per_inference: of all
-    GPUs, spares included, at that mean; power is interpolated between the rates at which it was measured."""
+    routing: the policy.
+    gpus: needed + spares; None if not found (`reason` says why).
+    needed: fewest GPUs that meet the utilisation limit and all objectives while the spares are away.
+    at_least: fewer GPUs were shown to miss; sizes from here to `needed` are undecided.
+    binding: text of the objective that decides, or "utilisation".
+    reason: why that many, or why none.
+    infeasible: no number of GPUs meets the objectives.
+    degraded: the prediction with the spares away.
+    whole: the prediction with all GPUs; equal to `degraded` without spares.
+    tried: each simulated size, in order.
+    cost_per_million: cost of a million inferences in the unit of `gpu_price`, at the demand's mean rate.
+    joules_per_inference: energy of all GPUs for an inference at that rate, J; power is interpolated between rates.
+    estimate: by Allen and Cunneen's formula.
+    autoscaling: if GPUs followed the demand.
+    """
 
     routing: Routing
     gpus: int | None
@@ -122,10 +155,19 @@ class Choice(Model):
 
 
 class Comparison(Model):
-    """One GPU, predicted and measured: at a rate (an open loop), or with so many in flight (a closed one).
+    """A prediction and a measurement of one GPU.
 
-    rank: the quantile of latency. error = predicted / measured − 1. within: their intervals meet; None where the
-    measured one is not known. predicted_ns None: the rate is above what the model says that the GPU can serve."""
+    rate_per_s: arrival rate of an open loop.
+    in_flight: concurrency of a closed loop.
+    arrivals: arrival process.
+    rank: quantile of latency, in (0, 1).
+    measured_ns: measured quantile.
+    measured_low_ns, measured_high_ns: its 95 % confidence interval; None if not known.
+    predicted_ns: predicted quantile; None if the rate exceeds the predicted capacity.
+    predicted_low_ns, predicted_high_ns: its 95 % confidence interval.
+    error: predicted / measured − 1.
+    within: the two intervals overlap; None if the measured one is not known.
+    """
 
     rate_per_s: float | None
     in_flight: int | None
@@ -151,10 +193,22 @@ class Direct(Model):
 
 
 class FleetResult(Model):
-    """All of one plan. sources: the files it was made from. gpu_price: of one GPU for an hour, without a unit.
+    """All of one fleet plan: the schema of `plan-capacity --json`.
 
-    choices: by routing, in the order asked for. outcome: completed, or interrupted (Ctrl-C) with the choices so far.
-    checks: the model against what was measured. notes: what the reader should know of what was read."""
+    sources: the files of measurements.
+    gpu: the GPU in the simulation.
+    demand: what to serve.
+    objectives: what must be met.
+    max_utilisation: limit of utilisation, in (0, 1].
+    spares: GPUs that may be away.
+    gpu_price: price of one GPU for an hour, without a unit.
+    seed: seed of the simulation.
+    outcome: completed, or interrupted (Ctrl-C) with the choices so far.
+    choices: one for each routing policy, in the order asked for.
+    direct: random routing without any model; None where no run supports it.
+    checks: the model against measurements.
+    notes: what the reader should know of the files.
+    """
 
     schema_version: Literal["loadtrt.fleet/1"] = "loadtrt.fleet/1"
     loadtrt: str

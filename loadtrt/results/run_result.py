@@ -14,40 +14,26 @@ from loadtrt.asked.config import RunConfig  # noqa: TC001
 from loadtrt.asked.fields import ObjectiveText  # noqa: TC001
 from loadtrt.asked.objective import Verdict, overall
 from loadtrt.records.histogram import require_histogram
+from loadtrt.results.breakdown import Batches, Cohort, MetricSummary, MixPart, Sample  # noqa: TC001
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill, Verification  # noqa: TC001  # pydantic reads them
 from loadtrt.results.frozen import Model
 from loadtrt.results.gpu_telemetry import GpuTelemetry  # noqa: TC001
 from loadtrt.results.interval import Interval  # noqa: TC001
 from loadtrt.results.profile_result import ProfileResult  # noqa: TC001
+from loadtrt.results.steadiness import Steadiness  # noqa: TC001
 
 _Count = Annotated[int, Field(ge=0)]
 _Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-_PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9")
-
-
-class MetricSummary(Model):
-    """One metric over all requests. percentiles_ns: p50, p90, p95, p99, p99.9. margins: of these and of the "mean", as
-    far as the sample tells: the true one lies between number / (1 + margin) and number · (1 + margin), 95 %
-    (stats/margin.py)."""
-
-    count: _Count
-    mean_ns: float | None
-    min_ns: int | None
-    max_ns: int | None
-    percentiles_ns: dict[str, float | None]
-    margins: dict[str, _Positive] = Field(default_factory=dict)
-
-    @field_validator("percentiles_ns")
-    @classmethod
-    def _all_of_them(cls, given: dict[str, float | None]) -> dict[str, float | None]:
-        missing = [name for name in _PERCENTILES if name not in given]
-        if missing:
-            raise ValueError(f"there is no {missing[0]}")
-        return given
 
 
 class Lane(Model):
-    """One lane's work."""
+    """What one lane served.
+
+    lane: index of the lane.
+    requests: number of requests served.
+    service_p50_ns: median service time.
+    compute_p50_ns: median compute time.
+    """
 
     lane: int
     requests: int
@@ -56,7 +42,11 @@ class Lane(Model):
 
 
 class Overlap(Model):
-    """busy_fraction: part of the time in which any lane computed; lanes_computing: how many did on average then."""
+    """How much lanes compute at the same time.
+
+    busy_fraction: share of the time in which at least one lane computes, in [0, 1].
+    lanes_computing: number of lanes computing in that time, on average.
+    """
 
     busy_fraction: float
     lanes_computing: float
@@ -75,8 +65,13 @@ class Problem(Model):
 
 
 class Finding(Model):
-    """What bound this run, or what its reader should know. kind: a word that programs can tell it by, such as
-    "copy-bound". evidence, cause, remedy: one sentence each; the remedy names the flag that helps and is not in use."""
+    """What limited this run, or what its reader should know.
+
+    kind: a word for programs, such as "copy-bound" (docs/findings.md lists all).
+    evidence: the numbers, one sentence.
+    cause: the explanation, one sentence.
+    remedy: the option that helps and is not in use, one sentence.
+    """
 
     kind: str
     evidence: str
@@ -84,79 +79,17 @@ class Finding(Model):
     remedy: str
 
 
-class SlowPart(Model):
-    """A part of the run in which the engine fell behind (stats/steady.py). start_ns, end_ns: about when, from the
-    start of measuring. served_per_s: in it; expected_per_s: as many came meanwhile, or where all waits (closed loop,
-    offline) were served a second in the whole run. over_ns: when what had gathered was gone; None: never, or not known.
-    """
-
-    start_ns: int
-    end_ns: int
-    served_per_s: _Positive
-    expected_per_s: _Positive
-    over_ns: int | None = None
-
-
-class Stall(Model):
-    """Times in which requests waited and none was answered (stats/stalls.py). start_ns, longest_ns: the longest of
-    them, from the start of measuring; times, total_ns: all of them. late: requests that were late by them. host:
-    loadtrt itself stood still in the longest, not the engine."""
-
-    start_ns: int
-    longest_ns: _Count
-    times: _Count
-    total_ns: _Count
-    late: _Count
-    host: bool
-
-
-class Steadiness(Model):
-    """Whether the measured time was one steady state (stats/steady.py). transient_ns: how much of its beginning was
-    not (MSER-5); 0 for none. transient_ratio: latencies in it over those after it, None without one. drift_ratio:
-    latencies at the end over those at the beginning, fitted, None where noise explains it. overloaded: requests came
-    faster than they were served, to the end. slow, stall: None for none. None else: too few requests to tell, or (but
-    for overloaded, slow and stall) a load that is not meant to be steady."""
-
-    transient_ns: int | None = None
-    transient_ratio: float | None = None
-    drift_ratio: float | None = None
-    overloaded: bool | None = None
-    slow: SlowPart | None = None
-    stall: Stall | None = None
-
-
-class Cohort(Model):
-    """Where the time of some requests went: means, ns. other_ns: service − h2d − compute − d2h, waiting in the lane.
-
-    requests: how many they are; latency_low_ns, latency_high_ns: what they have in common."""
-
-    requests: int
-    latency_low_ns: int
-    latency_high_ns: int
-    latency_ns: float
-    queue_ns: float
-    h2d_ns: float
-    compute_ns: float
-    d2h_ns: float
-    other_ns: float
-
-
-class Sample(Model):
-    """Records one by one of a stretch of the run: those around the slowest. columns: by name (records.COLUMNS),
-    instants in ns from the start of measuring."""
-
-    columns: dict[str, tuple[int, ...]]
-
-    @field_validator("columns")
-    @classmethod
-    def _whole(cls, given: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        if len(set(map(len, given.values()))) > 1:
-            raise ValueError("its columns are of different lengths")
-        return given
-
-
 class Phases(Model):
-    """How long each phase took. measure_ns: from the start to the last completion. clocks_settled: None: not known."""
+    """How long each phase of the run took, ns.
+
+    load_ns: opening the engine.
+    allocate_ns: allocating lanes and inputs.
+    verify_ns: computing reference outputs.
+    warmup_ns, warmup_requests: warm-up, which is not measured.
+    clocks_settled: the GPU's clocks were constant at the end of the warm-up; None if not known.
+    measure_ns: from the start of measuring to the last completion.
+    drain_ns: waiting for requests in flight after the last arrival.
+    """
 
     load_ns: int = 0
     allocate_ns: int = 0
@@ -168,28 +101,14 @@ class Phases(Model):
     drain_ns: int = 0
 
 
-class MixPart(Model):
-    """The requests of one part of a mix. requests: served. offered_share: its weight, as asked for. metrics: over the
-    records that were kept, one by one."""
-
-    name: str
-    offered_share: float
-    requests: int
-    metrics: dict[str, MetricSummary]
-
-
-class Batches(Model):
-    """Batches that the batcher formed and the engine served, of the records that were kept. counts: by how many
-    requests were in one. padded: inferences computed for nobody, over all that were computed."""
-
-    counts: dict[int, int]
-    mean: float
-    padded: float
-
-
 class Throughput(Model):
-    """Served within the measured time. offered_per_s: None in a closed loop. margin: of requests_per_s, as in
-    metrics."""
+    """Requests served within the measured time.
+
+    requests_per_s: requests served per second.
+    inferences_per_s: inferences served per second.
+    offered_per_s: offered load; None in a closed loop.
+    margin: relative margin of requests_per_s, 95 %, as in MetricSummary.margins.
+    """
 
     requests_per_s: float | None
     inferences_per_s: float | None
@@ -198,12 +117,18 @@ class Throughput(Model):
 
 
 class ObjectiveShare(Model):
-    """How an objective fared: `good` of `requests` (all: a failed one is not good) were within the bound; value_ns is
-    the quantile that it binds, over those served, None where the sample does not support it.
+    """How well a run meets an objective (SLO). Intervals are 95 % confidence intervals (stats/verdict.py).
 
-    verdict: see stats/verdict.py; None in files from before there were any. bad_low, bad_high: the interval of the
-    share of bad requests, in [0, 1]; value_low_ns, value_high_ns: of the quantile, None where the sample bounds it from
-    one side only; all 95 %. effective: how many independent requests these were worth. reason: why undecided."""
+    objective: the objective, such as "latency.p99 < 10ms".
+    good: requests within the bound; a failed request is not good.
+    requests: all finished requests.
+    value_ns: the quantile that the objective bounds, over served requests; None where the sample does not support it.
+    verdict: met, missed or undecided.
+    bad_low, bad_high: interval of the share of bad requests, in [0, 1].
+    value_low_ns, value_high_ns: interval of the quantile; None on a side that the sample does not bound.
+    effective: effective sample size: the number of independent requests that these are worth.
+    reason: why the verdict is undecided; None otherwise.
+    """
 
     objective: ObjectiveText
     good: int
@@ -224,10 +149,19 @@ class ObjectiveShare(Model):
 
 
 class ScenarioResult(Model):
-    """A run by the rules of MLPerf (stats/scenario.py). metric: what the scenario's result is; it stands in
-    latency_ns (single-stream and multi-stream: the estimate that early stopping allows) or in inferences_per_s, None
-    where there is none. percentile_ns: that percentile of the latencies, as it was seen. target_ns, over: the server's
-    bound, and the requests above it. by_rules: False where `reasons` say which rules are not kept."""
+    """A run by the rules of MLPerf (stats/scenario.py).
+
+    scenario: single-stream, multi-stream, server or offline.
+    metric: name of the scenario's result.
+    latency_ns: the result of single-stream and multi-stream: the estimate that early stopping allows; None for none.
+    inferences_per_s: the result of server and offline; None for none.
+    percentile_ns: the scenario's percentile of latency, as observed.
+    target_ns: the server's latency bound.
+    over: requests above target_ns.
+    requests: number of requests served.
+    by_rules: all rules are kept.
+    reasons: the rules that are not kept.
+    """
 
     scenario: str
     metric: str

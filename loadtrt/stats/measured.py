@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from loadtrt.records.histogram import Histogram
-    from loadtrt.results.run_result import MetricSummary
+    from loadtrt.results.breakdown import MetricSummary
 
 RATES = ("throughput", "inferences")
 OF_DUE = tuple(metric.name for metric in METRICS if metric.of_unserved)  # from the instant a request was due

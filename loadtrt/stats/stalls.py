@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.records.records import FAILED, Records
-from loadtrt.results.run_result import Stall
+from loadtrt.results.steadiness import Stall
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt.results.run_result import SlowPart, Steadiness
+from loadtrt.results.steadiness import SlowPart, Steadiness
 from loadtrt.stats.stalls import stall_of
 from loadtrt.stats.verdict import beta
 from loadtrt.units import SECOND_NS

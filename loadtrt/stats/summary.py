@@ -13,7 +13,8 @@ import numpy as np
 
 from loadtrt.records.histogram import QUANTILE_ERROR
 from loadtrt.records.records import METRICS, Records, busy_union_ns
-from loadtrt.results.run_result import Lane, MetricSummary, Overlap
+from loadtrt.results.breakdown import MetricSummary
+from loadtrt.results.run_result import Lane, Overlap
 from loadtrt.stats.margin import least_samples, margins
 
 if TYPE_CHECKING:

@@ -1,0 +1,108 @@
+"""Metrics of requests, of all and of some: fields of run.json."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from loadtrt.results.frozen import Model
+
+_Count = Annotated[int, Field(ge=0)]
+_Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9")
+
+
+class MetricSummary(Model):
+    """One metric over all requests.
+
+    count: number of requests that have the metric.
+    mean_ns, min_ns, max_ns: mean and extremes; None without requests.
+    percentiles_ns: p50, p90, p95, p99 and p99.9; None where the sample is too small for 99 % confidence.
+    margins: relative margins of the percentiles and of the "mean", where the sample supports them: the 95 % confidence
+        interval is from number / (1 + margin) to number · (1 + margin) (stats/margin.py).
+    """
+
+    count: _Count
+    mean_ns: float | None
+    min_ns: int | None
+    max_ns: int | None
+    percentiles_ns: dict[str, float | None]
+    margins: dict[str, _Positive] = Field(default_factory=dict)
+
+    @field_validator("percentiles_ns")
+    @classmethod
+    def _all_of_them(cls, given: dict[str, float | None]) -> dict[str, float | None]:
+        missing = [name for name in _PERCENTILES if name not in given]
+        if missing:
+            raise ValueError(f"there is no {missing[0]}")
+        return given
+
+
+class Cohort(Model):
+    """Where the latency of some requests went: means over the requests, ns.
+
+    requests: number of requests.
+    latency_low_ns, latency_high_ns: bounds of their latencies.
+    latency_ns: latency.
+    queue_ns: queueing delay, from due to submitted.
+    h2d_ns: copying the inputs to the device.
+    compute_ns: computing.
+    d2h_ns: copying the outputs to the host.
+    other_ns: waiting in the lane: service − h2d − compute − d2h.
+    """
+
+    requests: int
+    latency_low_ns: int
+    latency_high_ns: int
+    latency_ns: float
+    queue_ns: float
+    h2d_ns: float
+    compute_ns: float
+    d2h_ns: float
+    other_ns: float
+
+
+class Sample(Model):
+    """The records around the slowest request, one by one.
+
+    columns: values by the name of the column (records.COLUMNS), all of one length; instants are ns from the start of
+        measuring.
+    """
+
+    columns: dict[str, tuple[int, ...]]
+
+    @field_validator("columns")
+    @classmethod
+    def _whole(cls, given: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        if len(set(map(len, given.values()))) > 1:
+            raise ValueError("its columns are of different lengths")
+        return given
+
+
+class MixPart(Model):
+    """The requests of one part of a mix.
+
+    name: the part.
+    offered_share: its weight in the mix, as configured, in [0, 1].
+    requests: number of requests served.
+    metrics: by name, over the records that were kept.
+    """
+
+    name: str
+    offered_share: float
+    requests: int
+    metrics: dict[str, MetricSummary]
+
+
+class Batches(Model):
+    """Batches that the batcher formed and the engine served, of the records that were kept.
+
+    counts: number of batches by the number of requests in one.
+    mean: requests in a batch, on average.
+    padded: inferences computed for padding over all inferences computed, in [0, 1].
+    """
+
+    counts: dict[int, int]
+    mean: float
+    padded: float
