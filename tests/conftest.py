@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio.testing
-from fake_tensorrt import World
 from hypothesis import HealthCheck, settings
-from rigs import Heard
-from tensorrt_bench import FLAVOURS, Bench
 
+from fake_tensorrt import World
 from loadtrt.capacity.rig import Rig
 from loadtrt.cuda.runtime import has_gpu
 from loadtrt.engines.open import open_engine
+from rigs import Heard
+from tensorrt_bench import FLAVOURS, Bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

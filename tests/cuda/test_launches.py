@@ -1,0 +1,259 @@
+"""Several requests of one launch: how the scheduler counts them, and the CUDA calls of a lane."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fake_cuda import FakeCuda
+from loadtrt.cuda.lane import Lane, LanePart
+from loadtrt.cuda.program import COPIED_TOGETHER_BYTES, MOST_GRAPHS
+from loadtrt.cuda.stream import Graph, Stream
+from loadtrt.engines.cuda_engine import TensorRTEngine
+from loadtrt.engines.simulated import SimulatedEngine
+from loadtrt.engines.simulation import parse_simulation
+from loadtrt.errors import CudaError, EngineError
+from loadtrt.lanes.recorder import Recorder
+from loadtrt.lanes.scheduler import Load, Stop, drive
+from loadtrt.load.tensors import TensorSpec
+from loadtrt.units import MILLISECOND_NS, SECOND_NS
+
+
+class Launching(SimulatedEngine):
+    """A simulated engine with `per_launch` requests of each submit, with the input sets that follow in turn."""
+
+    def __init__(self, per_launch: int, contexts: int, buffers: int, input_sets: int) -> None:
+        simulation = parse_simulation("service=1ms,clock=virtual", 1)
+        super().__init__(simulation, contexts=contexts, buffers=buffers * per_launch)
+        self.buffers, self.per_launch, self._input_sets = buffers, per_launch, input_sets
+        self.in_flight = [0] * contexts
+        self.allocate([{"x": np.full((1, 16), number, np.float32)} for number in range(input_sets)])
+        self.served: list[int] = []
+
+    def allocate(self, inputs: Any) -> None:
+        given, self.buffers = self.buffers, self.buffers * self.per_launch
+        super().allocate(inputs)
+        self.buffers = given
+
+    def submit(self, lane: int, inputs: int) -> None:
+        assert self.in_flight[lane] <= (self.buffers - 1) * self.per_launch
+        buffers, self.buffers = self.buffers, self.buffers * self.per_launch
+        for number in range(self.per_launch):
+            super().submit(lane, (inputs + number) % self._input_sets)
+            self.served.append((inputs + number) % self._input_sets)
+        self.buffers = buffers
+        self.in_flight[lane] += self.per_launch
+
+    async def wait(self, until_ns: int, *, soon: bool = True) -> Any:
+        found = await super().wait(until_ns, soon=soon)
+        for completion in found:
+            self.in_flight[completion.lane] -= 1
+        return found
+
+
+@pytest.mark.parametrize(("per_launch", "contexts", "buffers"), [(4, 1, 2), (3, 2, 1), (5, 3, 2), (1, 2, 2)])
+@pytest.mark.anyio
+async def test_a_launch_is_sent_when_the_one_before_has_finished(per_launch: int, contexts: int, buffers: int) -> None:
+    """Requests of a launch are due together, when the last of the launch before them in their slot completed; each has
+    its own instants, phases and input set; as many are sent as asked for, up to whole launches."""
+    engine = Launching(per_launch, contexts, buffers, input_sets=4)
+    recorder = Recorder(contexts, engine.now_ns())
+    driven = await drive(engine, recorder, Load(None, least_requests=101, order=range(4)), Stop())
+    rows = recorder.records
+    assert driven.submitted == len(rows) == -(-101 // per_launch) * per_launch
+    assert driven.unserved == 0
+    assert sorted(rows.inputs.tolist()) == sorted(engine.served)
+    for lane in range(contexts):
+        mine = rows.rows[rows.lane == lane]
+        due, completed = mine[:, 0].reshape(-1, per_launch), mine[:, 3].reshape(-1, per_launch)
+        assert (due == due[:, :1]).all()
+        assert set(due[buffers:, 0].tolist()) <= set(rows.completed.tolist())
+        assert (np.diff(completed.reshape(-1)) > 0).all()
+    assert recorder.starved_ns == 0 or buffers == 1
+
+
+@pytest.mark.anyio
+async def test_requests_of_a_launch_in_flight_at_the_end_are_unserved() -> None:
+    """Whole launches are submitted; their requests that have not finished are recorded as unserved."""
+    engine = Launching(4, 1, 2, input_sets=4)
+    recorder = Recorder(1, engine.now_ns())
+    load = Load(None, least_ns=10 * MILLISECOND_NS, drain_ns=2 * MILLISECOND_NS, order=range(4))
+    driven = await drive(engine, recorder, load, Stop())
+    assert driven.submitted % 4 == 0
+    assert 0 < driven.unserved <= 8
+    assert driven.submitted == recorder.seen
+    assert driven.end_ns - driven.start_ns < SECOND_NS
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    fake = FakeCuda()
+    fake.install(monkeypatch, "cuda.lane", "cuda.stream", "cuda.memory")
+    return fake
+
+
+def _lane(
+    cuda: FakeCuda, nbytes: int, *, refuse: bool = False, buffers: int = 2, addresses: Any = None, **options: Any
+) -> Lane:
+    tensors = [TensorSpec("x", True, "uint8", (nbytes,), nbytes), TensorSpec("y", False, "uint8", (8,), 8)]
+    enqueued = cuda.step("enqueue")
+
+    def enqueue(stream: int) -> bool:
+        if refuse and cuda.capturing:
+            return False
+        enqueued(stream)
+        return True
+
+    part = LanePart(
+        tensors,
+        lambda *_: None,
+        enqueue,
+        lambda: "it does what graphs cannot",
+        addresses or [{"x": 1}, {"x": 2}, {"x": 3}],
+    )
+    given = {"graph": True, "copies": True} | options
+    lane = Lane([part], buffers, stream=Stream(), **given)
+    cuda.calls.clear()
+    return lane
+
+
+CLOCK: Any = SimpleNamespace(anchor=1, anchor_ns=0, host_ns_per_ms=1e6)
+
+
+@pytest.mark.parametrize("per_launch", [1, 4])
+def test_small_requests_are_one_launch(cuda: FakeCuda, per_launch: int) -> None:
+    """One CUDA call submits all requests, copies included; each then takes a query and four reads of events."""
+    lane = _lane(cuda, 1024, per_launch=per_launch)
+    assert lane.graph_refusal == ""
+    lane.submit(0)
+    assert cuda.calls == ["cudaGraphLaunch"]
+    cuda.calls.clear()
+    finished = [lane.poll(CLOCK) for _ in range(per_launch)]
+    assert [request.buffer for request in finished if request] == list(range(per_launch))
+    assert cuda.calls == ["cudaEventQuery", *["cudaEventElapsedTime"] * 4] * per_launch
+    assert lane.poll(CLOCK) is None
+
+
+@pytest.mark.parametrize("per_launch", [1, 2])
+def test_each_input_set_has_a_graph_that_copies_it(cuda: FakeCuda, per_launch: int) -> None:
+    """Two slots × three input sets: six graphs, each with its set and those that follow in turn; inputs of a launch
+    first, then its computes, then its outputs, each request with its own events."""
+    _lane(cuda, 1024, per_launch=per_launch)
+    sources = [[step[1][1] for step in graph if step[0] == "cudaMemcpyAsync"][:per_launch] for graph in cuda.graphs]
+    assert sources == [[1 + (first + k) % 3 for k in range(per_launch)] for first in range(3)] * 2
+    record, copy = "cudaEventRecordWithFlags", "cudaMemcpyAsync"
+    phases = [record, copy, record], [record, "enqueue", record], [copy, record]
+    for graph in cuda.graphs:
+        names = [name for name, _ in graph if name != "cudaStreamWaitEvent"]
+        assert names == [name for phase in phases for name in phase * per_launch]
+        events = [arguments[0] for name, arguments in graph if name == record]
+        assert len(set(events)) == len(events)
+
+
+@pytest.mark.parametrize("buffers", [2, 3])
+@pytest.mark.parametrize("per_launch", [1, 2])
+def test_compute_waits_for_the_compute_before(cuda: FakeCuda, buffers: int, per_launch: int) -> None:
+    """A slot's graphs wait for the end of the last request's compute in the slot before, the first one's for the last
+    slot's, right before their own compute starts."""
+    lane = _lane(cuda, 1024, per_launch=per_launch, buffers=buffers)
+    for number, graph in enumerate(cuda.graphs):
+        slot = number // 3
+        (at,) = [place for place, (name, _) in enumerate(graph) if name == "cudaStreamWaitEvent"]
+        assert graph[at][1][1] == lane._sets[slot * per_launch - 1].end
+        assert graph[at + 1][1][0] == lane._sets[slot * per_launch].start
+
+
+def test_buffer_sets_are_used_and_polled_in_turn(cuda: FakeCuda) -> None:
+    """0, 1, 2, 3, 0, …: with two requests of a launch a submit takes two sets, and each is polled once."""
+    lane = _lane(cuda, 1024, per_launch=2)
+    found: list[int] = []
+    for number in range(6):
+        lane.submit(number % 3)
+        found += [finished.buffer for _ in range(2) if (finished := lane.poll(CLOCK))]
+    assert found == [0, 1, 2, 3] * 3
+    assert lane.poll(CLOCK) is None
+
+
+def test_large_inputs_are_copied_by_calls_of_their_own(cuda: FakeCuda) -> None:
+    """Record, copy, record, launch, wait, copy, record; the graph waits for its copy, and its stream for the compute
+    before."""
+    lane = _lane(cuda, COPIED_TOGETHER_BYTES + 1)
+    lane.submit(1)
+    record, copy, wait = "cudaEventRecordWithFlags", "cudaMemcpyAsync", "cudaStreamWaitEvent"
+    assert cuda.calls == [record, copy, record, "cudaGraphLaunch", wait, copy, record]
+    assert [[name for name, _ in graph] for graph in cuda.graphs] == [[wait, record, "enqueue", record]] * 2
+
+
+def test_without_copies_one_stream_is_enough(cuda: FakeCuda) -> None:
+    """A request is one launch; the order of the stream keeps requests of a context apart."""
+    lane = _lane(cuda, 1 << 20, copies=False)
+    lane.submit(0)
+    lane.submit(1)
+    assert cuda.calls == ["cudaGraphLaunch"] * 2
+    assert [[name for name, _ in graph] for graph in cuda.graphs] == [
+        ["cudaEventRecordWithFlags", "enqueue", "cudaEventRecordWithFlags"]
+    ] * 2
+
+
+def test_a_refused_capture_runs_plainly(cuda: FakeCuda) -> None:
+    """The same steps are called one by one, for all requests of the launch."""
+    lane = _lane(cuda, 1024, refuse=True, per_launch=2)
+    assert "capture refused" in lane.graph_refusal
+    lane.submit(0)
+    assert cuda.calls.count("enqueue") == 2
+    assert cuda.calls.count("cudaEventRecordWithFlags") == 10
+    assert "cudaGraphLaunch" not in cuda.calls
+
+
+def test_a_capture_that_is_refused_half_way_leaves_no_graph(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All slots run plainly then, and graphs that were captured are destroyed."""
+    cuda.most_graphs = 4
+    destroyed: list[int] = []
+    monkeypatch.setattr(Graph, "close", lambda graph: destroyed.append(graph.handle))
+    lane = _lane(cuda, 1024)
+    assert "capture refused" in lane.graph_refusal
+    assert len(set(destroyed)) == 4
+    for _ in range(2):
+        lane.submit(0)
+    assert "cudaGraphLaunch" not in cuda.calls
+
+
+@pytest.mark.parametrize(("per_launch", "nbytes", "notes"), [(1, 1024, 0), (4, 1024, 1), (4, 1 << 20, 0)])
+def test_a_note_says_what_d2h_includes(cuda: FakeCuda, per_launch: int, nbytes: int, notes: int) -> None:
+    """Outputs wait for the launch's other computes; with large inputs they have a stream of their own, and do not."""
+    engine = TensorRTEngine.__new__(TensorRTEngine)  # without a plan
+    engine.per_launch, engine._lanes = per_launch, [_lane(cuda, nbytes, per_launch=per_launch)]
+    assert len([note for note in engine._notes() if "d2h includes waiting" in note]) == notes
+
+
+def test_many_input_sets_are_copied_by_calls(cuda: FakeCuda) -> None:
+    """A graph for each slot and input set only where these are few."""
+    addresses = [{"x": number} for number in range(MOST_GRAPHS // 2 + 1)]
+    _lane(cuda, 1024, addresses=addresses)
+    assert len(cuda.graphs) == 2
+
+
+def test_a_full_lane_takes_no_more(cuda: FakeCuda) -> None:
+    """Two submits fill both slots; a third is refused before anything is called."""
+    lane = _lane(cuda, 1024, per_launch=3)
+    lane.submit(0)
+    lane.submit(1)
+    cuda.calls.clear()
+    with pytest.raises(EngineError, match="6 requests in flight in 6 buffer sets"):
+        lane.submit(0)
+    assert cuda.calls == []
+
+
+def test_poll_raises_the_error_of_a_failed_device(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad status of the query, or of an event's reading, is a CudaError of its name."""
+    lane = _lane(cuda, 1024)
+    lane.submit(0)
+    monkeypatch.setattr(lane, "_elapsed", lambda *_: (700, 0.0))
+    with pytest.raises(CudaError, match="cudaEventElapsedTime"):
+        lane.poll(CLOCK)
+    monkeypatch.setattr(lane, "_query", lambda *_: (700,))
+    with pytest.raises(CudaError, match="cudaEventQuery"):
+        lane.poll(CLOCK)

@@ -1,0 +1,190 @@
+"""ONNX models made ready: sizes never assumed, FP16 where asked, every fault one sentence."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from loadtrt import zoo
+from loadtrt.errors import EngineError, UsageError
+from onnx_files import doubling, finish, load, refused, save
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _two_inputs(folder: Path, a: Any, b: Any) -> str:
+    """y = a + b, whose output sizes are declared by symbol."""
+    node = helper.make_node("Add", ["a", "b"], ["y"])
+    kind = TensorProto.FLOAT
+    return save(folder / "add.onnx", [node], {"a": (kind, a), "b": (kind, b)}, {"y": (kind, ["M", "L"])}, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "shapes"),
+    [
+        ({"batch": 4, "shapes": {"a": "4x8"}}, ((4, 8), (4, 8))),
+        ({"shapes": {"a": "4x8"}}, ((4, 8), (4, 8))),
+        ({"shapes": {"a": "4x8", "b": "4x8"}}, ((4, 8), (4, 8))),
+    ],
+)
+def test_symbols_are_decided_once_for_all_inputs(tmp_path: Path, options: Any, shapes: Any) -> None:
+    """A size that the model names is the same wherever the name stands, in outputs too."""
+    with closing(load(_two_inputs(tmp_path, ["N", "L"], ["N", "L"]), **options)) as engine:
+        assert tuple(tensor.shape for tensor in engine.info.tensors) == (*shapes, (4, 8))
+
+
+def test_a_scalar_and_a_fixed_input_need_no_option(tmp_path: Path) -> None:
+    """What the model decides stays decided; batch fills open first sizes only."""
+    with closing(load(_two_inputs(tmp_path, [None, 3], []), batch=5)) as engine:
+        assert [tensor.shape for tensor in engine.info.tensors] == [(5, 3), (), (5, 3)]
+    with closing(load(_two_inputs(tmp_path, [], []))) as engine:
+        assert engine.info.batch == 1
+    with closing(load(_two_inputs(tmp_path, [2, 3], [-1, 3]), batch=2)) as engine:
+        assert [tensor.shape for tensor in engine.info.tensors] == [(2, 3), (2, 3), (2, 3)]
+
+
+def test_sizes_are_never_assumed(tmp_path: Path) -> None:
+    """The rules of test_shapes.py hold, with the model's own names for sizes; an input may lack a shape at all."""
+    one = doubling(tmp_path, "N", 3)
+    refused(UsageError, "x fp32[N,3] leaves its first dimension open: add --batch N", one)
+    refused(UsageError, "shape 4x5 does not fit x fp32[N,3]: dimension 1 is fixed at 3", one, shapes={"x": "4x5"})
+    refused(UsageError, "--shapes names 'X', which is not an input", one, shapes={"X": "4x3"})
+    refused(UsageError, "batch 16 contradicts the inputs' first sizes (x [1,3],", doubling(tmp_path, 1, 3), batch=16)
+    wide = doubling(tmp_path, "N", 3, None, "W")
+    refused(UsageError, "x fp32[N,3,?,W] leaves dimensions open: add --shapes, such as", wide, batch=16)
+    rankless = save(
+        tmp_path / "rankless.onnx",
+        [helper.make_node("Abs", ["x"], ["y"])],
+        {"x": (TensorProto.FLOAT, None)},
+        {"y": (TensorProto.FLOAT, None)},
+        {},
+    )
+    refused(UsageError, "has no declared shape: add --shapes x:", rankless, batch=16)
+    with closing(load(rankless, shapes={"x": "2x2"})) as engine:
+        assert engine.info.tensors[1].shape == (2, 2)
+
+
+def test_an_output_has_the_sizes_that_it_is_declared_with(tmp_path: Path) -> None:
+    """Where nothing else tells an output's size (a reshape to what a tensor says), the model's own symbol does."""
+    value = (TensorProto.FLOAT, ["N", 6])
+    inputs = {"x": value, "size": (TensorProto.INT64, [2])}
+    node = helper.make_node("Reshape", ["x", "size"], ["y"])
+    file = save(tmp_path / "reshape.onnx", [node], inputs, {"y": value}, {})
+    with closing(load(file, batch=4)) as engine:
+        assert engine.info.tensors[2].shape == (4, 6)
+
+
+def test_an_output_without_a_size_is_said_to_have_none(tmp_path: Path) -> None:
+    """Where the data decides an output's size it stays -1 with no bytes, and a note says that the bill lacks it."""
+    file = save(
+        tmp_path / "nonzero.onnx",
+        [helper.make_node("NonZero", ["x"], ["y"])],
+        {"x": (TensorProto.FLOAT, [4])},
+        {"y": (TensorProto.INT64, [1, "count"])},
+        {},
+    )
+    with closing(load(file)) as engine:
+        output = engine.info.tensors[1]
+        assert (output.shape, output.nbytes) == ((1, -1), 0)
+        assert engine.info.notes == (
+            "the model does not say how large output y int64[1,?] is: it is missing in the memory bill",
+        )
+
+
+@pytest.mark.anyio
+async def test_fp16_computes_in_half_with_float_at_the_borders(tmp_path: Path, capfd: Any) -> None:
+    """--fp16: weights halve, inputs and outputs stay fp32, answers agree to FP16's 11 bits but not exactly, and nothing
+    is printed."""
+    random = np.random.default_rng(1)
+    weight, x = random.standard_normal((64, 64), np.float32), random.standard_normal((8, 64), np.float32)
+    weight[0, 0] = 1e-9  # the converter warns of it
+    file = save(
+        tmp_path / "mm.onnx",
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        {"x": (TensorProto.FLOAT, ["N", 64])},
+        {"y": (TensorProto.FLOAT, ["N", 64])},
+        {"w": weight},
+        save_as_external_data=True,
+        location="mm.bin",
+        size_threshold=0,
+    )
+    results, weights = [], list[int]()
+    for fp16 in (False, True):
+        with closing(load(file, batch=8, fp16=fp16)) as engine:
+            assert [tensor.dtype for tensor in engine.info.tensors] == ["fp32", "fp32"]
+            assert engine.info.precision == ("converted to FP16 (FP32 inputs and outputs kept)" if fp16 else "")
+            weights.append(engine.memory([]).weights_bytes or 0)
+            engine.allocate([{"x": x}])
+            engine.submit(0, 0)
+            await finish(engine, 1)
+            results.append(engine.outputs(0, 0)["y"])
+    assert results[0] == pytest.approx(x @ weight, abs=1e-4)
+    assert results[1] == pytest.approx(results[0], abs=0.05)
+    assert (results[1] != results[0]).any()
+    assert weights[0] > 64 * 64 * 4
+    assert 64 * 64 * 2 < weights[1] < 64 * 64 * 3
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_failing_conversion_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the converter stumbles upon: EngineError with its reason and the way out."""
+
+    def convert(model: Any, keep_io_types: bool) -> Any:
+        raise KeyError("some\nnode")
+
+    monkeypatch.setattr("onnxconverter_common.float16.convert_float_to_float16", convert)
+    file = doubling(tmp_path, 4)
+    refused(EngineError, f"cannot convert {file} to FP16: ", file, fp16=True)
+    refused(EngineError, "convert it beforehand, or leave --fp16 out", file, fp16=True)
+
+
+def test_files_that_are_no_model_are_refused(tmp_path: Path) -> None:
+    """Missing, a folder, text, empty, cut off, without its external data: UsageError, naming the file."""
+    refused(UsageError, "nowhere.onnx: No such file or directory", str(tmp_path / "nowhere.onnx"))
+    refused(UsageError, f"cannot read model {tmp_path}: Is a directory", str(tmp_path))
+    whole = zoo.make("googlenet", 1, 0).SerializeToString()
+    for content, reason in (
+        (b"hello", "or is damaged"),
+        (b"", "there is no graph in it"),
+        (whole[:9999], "or is damaged"),
+    ):
+        (tmp_path / "bad.onnx").write_bytes(content)
+        refused(UsageError, "bad.onnx is not an ONNX model", str(tmp_path / "bad.onnx"))
+        refused(UsageError, reason, str(tmp_path / "bad.onnx"))
+    node = [helper.make_node("Add", ["x", "w"], ["y"])]
+    value, weights = (TensorProto.FLOAT, [512]), {"w": np.ones(512, np.float32)}
+    options = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 0}
+    file = save(tmp_path / "external.onnx", node, {"x": value}, {"y": value}, weights, **options)
+    (tmp_path / "w.bin").unlink()
+    refused(UsageError, f"{file} keeps weights in {tmp_path / 'w.bin'}, which is missing", file)
+
+
+def test_models_that_onnx_runtime_cannot_serve_are_refused(tmp_path: Path, capfd: Any) -> None:
+    """Unknown operators and domains, types and kinds of value that cannot be moved: EngineError."""
+    value = (TensorProto.FLOAT, [2])
+    for domain in ("", "acme"):
+        node = helper.make_node("Frobnicate", ["x"], ["y"], domain=domain)
+        file = save(tmp_path / "odd.onnx", [node], {"x": value}, {"y": value}, {})
+        refused(EngineError, f"refuses {file}: ", file)
+        refused(EngineError, "Frobnicate", file)
+    for kind, shown in (("STRING", "STRING"), ("BFLOAT16", "BF16")):
+        number = TensorProto.DataType.Value(kind)
+        node = helper.make_node("Identity", ["x"], ["y"])
+        file = save(tmp_path / "odd.onnx", [node], {"x": (number, [2])}, {"y": (number, [2])}, {})
+        refused(EngineError, f"input x of {file} is of type {shown}", file)
+    sequence = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, [2])
+    graph = helper.make_graph(
+        [helper.make_node("SequenceConstruct", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", *value)],
+        [sequence],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7), file)
+    refused(EngineError, f"output y of {file} is a sequence_type, not a tensor", file)
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,90 @@
+"""The thresholds that docs/findings.md states are those of the code."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from loadtrt.findings import bottlenecks, findings
+from loadtrt.findings.validity import STARVED_LIMIT
+from loadtrt.records.histogram import QUANTILE_ERROR
+from loadtrt.stats import stalls, steady
+
+PAGE = (Path(__file__).parents[2] / "docs" / "findings.md").read_text()
+ROWS = dict(re.findall(r"^\| ([a-z, -]+) \| (.*) \|$", PAGE, re.MULTILINE))
+STEADY = PAGE.partition("## Steady state")[2].partition("```")[0]
+BULLETS = dict(re.findall(r"^- `(\w+)`(.*(?:\n  .*)*)", STEADY, re.MULTILINE))
+
+
+def percent(share: float) -> str:
+    return f"{round(100 * share, 6):g} %"
+
+
+def numbers(text: str) -> list[str]:
+    """The numbers of a text in order, such as "5 %" or "1 000", without those of `code`, p99 and MSER-5."""
+    prose = re.sub(r"`[^`]*`|\bp\d+|[A-Z]+-\d+", "", text)
+    return re.findall(r"(?<!\w)\d+(?:[ .]\d+)*(?: %)?", prose)
+
+
+IN_ROWS = {
+    "transient": [percent(findings.FILLING)],
+    "drift": [percent(findings.DRIFT - 1)],
+    "slow-part": [percent(findings.DRIFT - 1)],
+    "enqueue-bound": [percent(bottlenecks.ENQUEUE)] * 2,
+    "copies-exposed": [percent(bottlenecks.EXPOSED)],
+    "host-bound": [percent(it) for it in (bottlenecks.STARVED, bottlenecks.LATE, bottlenecks.CORE, STARVED_LIMIT)],
+    "queue-bound": [percent(bottlenecks.WAITING), percent(bottlenecks.FREE)],
+    "contexts-in-turn": [f"{bottlenecks.IN_TURN:g}"],
+    "interference": [f"{bottlenecks.ALONE:g}"],
+    "unfair": [f"{bottlenecks.UNFAIR:g}", f"{bottlenecks.SLOWER:g}"],
+    "small-batch": [percent(bottlenecks.SHORT)],
+    "compute-bound": [percent(bottlenecks.BUSY)],
+    "idle": [percent(bottlenecks.IDLE)],
+    "not-exact": [percent(round(QUANTILE_ERROR, 3))],
+}
+IN_BULLETS = {
+    "transient_ns": [
+        percent(steady.LEAST_PART),
+        str(steady.LEAST_FIRST),
+        percent(steady.LEAST_STEP - 1),
+        percent(1 - steady._TRANSIENT),
+    ],
+    "drift_ratio": [
+        percent(1 - steady._OPEN_DRIFT),
+        f"{steady.LEAST_LOOP:,}".replace(",", " "),
+        percent(1 - steady._LOOP_DRIFT),
+    ],
+    "overloaded": [str(steady.BLOCKS), percent(1 - steady._OVERLOAD / 2), str(steady.MOST_WAITING)],
+    "slow": [str(steady.SPANS), str(steady.LEAST_RISE), str(steady.SPANS), str(steady.MOST_WAITING)],
+    "stall": [
+        str(stalls.LEAST_SERVICES),
+        str(stalls.BEYOND),
+        percent(stalls.LEAST_LATE),
+        percent(stalls.LEAST_TIME),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_a_row_states_the_thresholds_of_its_finding(kind: str) -> None:
+    """These and no other numbers: a threshold that comes into the table comes into IN_ROWS, too."""
+    assert numbers(ROWS[kind]) == IN_ROWS.get(kind, [])
+
+
+@pytest.mark.parametrize("field", BULLETS)
+def test_a_law_of_steadiness_states_its_thresholds(field: str) -> None:
+    """These first; what follows is how often the law errs."""
+    expected = IN_BULLETS[field]
+    assert numbers(BULLETS[field])[: len(expected)] == expected
+
+
+def test_no_threshold_is_left_out() -> None:
+    """Every finding and every law that has thresholds is described; both least numbers of requests are told."""
+    assert IN_ROWS.keys() <= ROWS.keys()
+    assert IN_BULLETS.keys() == BULLETS.keys()
+    assert numbers(STEADY.partition("\n- ")[0]) == [str(steady.LEAST_REQUESTS)]
+    least = math.floor(steady.LEAST_RISE * math.sqrt(steady.SPANS))
+    assert f"{least} requests are the least that are told" in " ".join(BULLETS["slow"].split())

@@ -1,0 +1,169 @@
+"""Every query of every panel and rule, executed on a real Prometheus with the shipped configuration and rules, which
+scrapes three real expositions a second: each returns data."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from grafana.asking import Prometheus, Series, answers, load, panels, resolve
+from grafana.charts import shown
+from grafana.preview import page
+from grafana.scraping import FOLDER, scraping
+from loadtrt.live.exporter import Exporter
+from moving_run import MovingRun
+from prometheus import PATIENCE_S, require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+RUNS = ("20260101-000000-1", "20260102-000000-2", "20260103-000000-3")
+
+
+@dataclass(frozen=True, slots=True)
+class Scraped:
+    """A Prometheus that has seen RUNS begin one after another. start, end: of what it has seen, Unix time."""
+
+    prometheus: Prometheus
+    start: float
+    end: float
+
+
+@pytest.fixture(scope="module")
+def scraped() -> Iterator[Scraped]:
+    """Takes about twenty seconds, in which Prometheus finds its targets and rates come to be."""
+    require("prometheus")
+    start = time.time()
+    with ExitStack() as stack:
+        runs = [MovingRun(run) for run in RUNS]
+        exporters = [stack.enter_context(Exporter(":0", run.take)) for run in runs]
+        prometheus = stack.enter_context(scraping([exporter.url.split("/")[2] for exporter in exporters]))
+        for run, exporter in zip(runs, exporters, strict=True):
+            run.begin()
+            scrapes = exporter.scrapes
+            _wait(lambda exporter=exporter, scrapes=scrapes: exporter.scrapes >= scrapes + 3)  # type: ignore[misc]
+        last = f'ALERTS{{alertname="LoadtrtGpuThrottled",alertstate="firing",run="{RUNS[-1]}"}}'
+        _wait(lambda: bool(prometheus.at(last, time.time())))
+        yield Scraped(prometheus, start, time.time())
+
+
+def _wait(until: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not until():
+        assert time.monotonic() < deadline
+        Event().wait(0.05)
+
+
+def _told(series: list[Series]) -> bool:
+    """Whether there is a number: a series of NaN alone draws nothing."""
+    return any(not math.isnan(value) for each in series for _, value in each.points)
+
+
+@pytest.mark.parametrize("name", ["run", "compare"])
+def test_every_panels_queries_return_data(scraped: Scraped, name: str) -> None:
+    """With the variables that Grafana would choose."""
+    dashboard = load(name)
+    values = resolve(dashboard, scraped.prometheus, scraped.start, scraped.end, {})
+    silent = [
+        f"{panel['title']}: {target['expr']}"
+        for panel in panels(dashboard)
+        for target, series in answers(panel, values, scraped.prometheus, scraped.start, scraped.end)
+        if not _told(series)
+    ]
+    assert not silent, "\n".join(silent)
+
+
+def test_variables_offer_runs_the_newest_first(scraped: Scraped) -> None:
+    """And runs to compare with are others than the first."""
+    values = resolve(load("run"), scraped.prometheus, scraped.start, scraped.end, {})
+    assert (values["model"], values["run"]) == ("googlenet.plan", RUNS[2])
+    values = resolve(load("compare"), scraped.prometheus, scraped.start, scraped.end, {})
+    assert [values[name] for name in "abc"] == [*reversed(RUNS)]
+
+
+def test_one_run_alone_is_compared_with_nothing(scraped: Scraped) -> None:
+    """Queries about runs that were not chosen are valid and empty."""
+    dashboard = load("compare")
+    values = resolve(dashboard, scraped.prometheus, scraped.start, scraped.end, {"b": "", "c": ""})
+    panel = next(panel for panel in panels(dashboard) if panel["title"] == "Compute")
+    found = answers(panel, values, scraped.prometheus, scraped.start, scraped.end)
+    assert [len(series) for _, series in found] == [1, 0, 0]
+
+
+def test_compared_runs_begin_together(scraped: Scraped) -> None:
+    """The hidden variables are the milliseconds between starts, so that every run's first rate comes at the same
+    instant, but for the second between scrapes."""
+    dashboard = load("compare")
+    values = resolve(dashboard, scraped.prometheus, scraped.start, scraped.end, {})
+    started = [scraped.prometheus.at(f'loadtrt_start_time_seconds{{run="{run}"}}', scraped.end)[0] for run in RUNS]
+    at = [series.points[0][1] for series in started]
+    behind = [int(values["b_behind"]) / 1000, int(values["c_behind"]) / 1000]
+    assert behind == pytest.approx([at[2] - at[1], at[2] - at[0]], abs=0.001)
+    panel = next(panel for panel in panels(dashboard) if panel["title"] == "Compute")
+    first = [
+        series.points[0][0] for _, (series,) in answers(panel, values, scraped.prometheus, scraped.start, scraped.end)
+    ]
+    assert max(at) - min(at) > 4
+    assert max(first) - min(first) <= (max(at) - min(at)) / 2
+
+
+def _rules(kind: str) -> list[dict[str, Any]]:
+    groups = yaml.safe_load((FOLDER / "rules" / "loadtrt.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"] if kind in rule]
+
+
+@pytest.mark.parametrize("rule", _rules("record"), ids=lambda rule: rule["record"])
+def test_recording_rules_record(scraped: Scraped, rule: dict[str, Any]) -> None:
+    """For each of the runs."""
+    found = scraped.prometheus.at(rule["record"], scraped.end)
+    assert {series.labels["run"] for series in found} == set(RUNS)
+    assert _told(found)
+
+
+@pytest.mark.parametrize("rule", _rules("alert"), ids=lambda rule: rule["alert"])
+def test_alerts_read_series_that_there_are(scraped: Scraped, rule: dict[str, Any]) -> None:
+    """An alert on nothing never fires: its expression is accepted, and each series in it has data."""
+    scraped.prometheus.at(rule["expr"], scraped.end)
+    selectors = re.findall(r"\b(?:loadtrt_\w+|(?:run|objective):[\w:]+)(?:\{[^}]*\})?", rule["expr"])
+    assert selectors
+    for selector in selectors:
+        assert _told(scraped.prometheus.at(selector, scraped.end)), selector
+
+
+def test_alerts_fire_on_what_is_scraped(scraped: Scraped) -> None:
+    """Of these runs requests fail, and the power cap holds the clocks; nothing stands still."""
+    firing = scraped.prometheus.at('ALERTS{alertstate="firing"}', scraped.end)
+    names = {series.labels["alertname"] for series in firing}
+    assert {"LoadtrtGpuThrottled", "LoadtrtRequestsFailing"} <= names
+    assert not names & {"LoadtrtRunStalled", "LoadtrtGeneratorLate"}
+
+
+@pytest.mark.parametrize("name", ["run", "compare"])
+def test_the_preview_draws_every_panel(scraped: Scraped, name: str) -> None:
+    """And says that it is not Grafana."""
+    dashboard = load(name)
+    text, height = page(dashboard, scraped.prometheus, {}, scraped.end)
+    assert "Not Grafana" in text
+    assert "no data" not in text
+    assert not re.search(r"\b(nan|inf)\b", text)
+    assert text.count("<section") == len(list(panels(dashboard)))
+    assert height > 500
+
+
+def test_values_are_shown_in_their_units() -> None:
+    """As people read them."""
+    assert [shown(value, unit) for value, unit in ((0.0123, "s"), (2e-5, "s"), (90.0, "s"), (1.41e9, "hertz"))] == [
+        "12.3 ms",
+        "20 µs",
+        "90 s",
+        "1.41 GHz",
+    ]
+    assert (shown(0.995, "percentunit"), shown(1234.5, "reqps"), shown(math.inf, "short")) == ("99.5 %", "1,234", "∞")
