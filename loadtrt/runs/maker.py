@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from datetime import UTC, datetime
@@ -16,12 +17,13 @@ from loadtrt.engines.open import open_engine
 from loadtrt.errors import EngineError, LoadtrtError
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
-from loadtrt.lanes.stopping import until_stopped
 from loadtrt.records.records import FAILED, OK, UNSERVED
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
+
+    from anyio.abc import TaskStatus
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.engines.engine import Engine
@@ -192,7 +194,7 @@ class Maker:
                 session.failure, session.fault = f"a fault in loadtrt itself: {type(error).__name__}: {error}", error
 
         if threading.current_thread() is threading.main_thread():
-            anyio.run(until_stopped, run, self.stop, self._talks.say)
+            anyio.run(_until_stopped, run, self.stop, self._talks.say)
         else:
             anyio.run(run)
         self._runs += 1
@@ -292,3 +294,31 @@ async def _is_empty(engine: Engine, session: Session) -> bool:
         except EngineError:
             return False
     return left <= 0
+
+
+async def _until_stopped(run: Callable[[], Awaitable[None]], stop: Stop, say: Callable[[str], None]) -> None:
+    """Await `run()`, and raise what it raises.
+
+    The first Ctrl-C or SIGTERM sets `stop.requested` and calls `say` with a message; the second cancels `run()`.
+    """
+
+    async def watch(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for _ in signals:
+                if stop.requested:
+                    scope.cancel()
+                    return
+                stop.requested = True
+                say("stopping: waiting for requests in flight (press Ctrl-C again to give them up)")
+
+    failure: Exception | None = None
+    async with anyio.create_task_group() as group:
+        await group.start(watch, group.cancel_scope)
+        try:
+            await run()
+        except Exception as error:  # a task group would wrap it
+            failure = error
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
