@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     SerializerFunctionWrapHandler,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -33,7 +34,7 @@ from loadtrt.asked.fields import (
 from loadtrt.asked.load import Load
 from loadtrt.asked.load_options import ARRIVALS, OPTIONS, load_of
 from loadtrt.asked.mlperf import ScenarioName  # noqa: TC001  # pydantic reads it
-from loadtrt.asked.objective import MOST_OBJECTIVES
+from loadtrt.asked.objective import MOST_OBJECTIVES, Objective
 from loadtrt.asked.options import option
 from loadtrt.errors import UsageError
 from loadtrt.load.batcher import Batching, parse_batching
@@ -259,14 +260,14 @@ class Model(Strict):
         written: dict[str, Any] = serialize(self)
         return {**written, **self.load.options()}
 
-    @model_validator(mode="after")
-    def _objectives_are_few(self) -> Self:
-        unique = tuple(dict.fromkeys(self.objectives))
+    @field_validator("objectives")
+    @classmethod
+    def _objectives_are_few(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        """Each once, and no more than observers have room for."""
+        unique = tuple(dict.fromkeys(objectives))
         if len(unique) > MOST_OBJECTIVES:
             raise ValueError(f"no more than {MOST_OBJECTIVES} objectives: leave some out")
-        if unique != self.objectives:
-            self.__dict__["objectives"] = unique
-        return self
+        return unique
 
     @model_validator(mode="after")
     def _requests_are_of_known_kinds(self) -> Self:
