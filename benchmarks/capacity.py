@@ -33,12 +33,12 @@ from loadtrt.capacity.find import Finder, Wanted
 from loadtrt.capacity.queueing import Waiting, erlang_c
 from loadtrt.capacity.rig import Rig
 from loadtrt.environment import environment
+from loadtrt.runs.watched import Silence
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadtrt.engines.engine import Engine
     from loadtrt.results.capacity_result import CapacityResult
 
 SERVICE_S = 0.001
@@ -140,18 +140,6 @@ class Found:
     refutes: int
 
 
-class Silence:
-    """Nobody is told."""
-
-    def say(self, sentence: str) -> None: ...
-
-    def status(self, line: str) -> None: ...
-
-
-def close(engine: Engine, hangs: bool) -> None:  # noqa: ARG001  (no simulated engine hangs)
-    engine.close()
-
-
 def search(system: System, requests: int, seed: int) -> Found:
     """One search for the system's capacity."""
     options = {
@@ -171,8 +159,9 @@ def search(system: System, requests: int, seed: int) -> Found:
         max_trials=6,
     )
     kept: list[CapacityResult] = []
-    with Rig(Silence()) as rig:
-        finder = Finder(wanted, rig, Silence(), kept.append)
+    talks = Silence()
+    with Rig(talks) as rig:
+        finder = Finder(wanted, rig, talks, kept.append)
         finder.make()
         if rig.stopped:
             raise KeyboardInterrupt

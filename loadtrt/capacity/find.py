@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from loadtrt.results.capacity_result import Candidate
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
-    from loadtrt.runs.maker import Talks
+    from loadtrt.runs.watched import Talks
 
 TRIAL_NS = 10 * SECOND_NS
 LONGEST_TRIAL_NS = 60 * SECOND_NS  # where nothing else is wanted

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from loadtrt.asked.config import RunConfig
     from loadtrt.capacity.rig import Rig
     from loadtrt.results.engine_info import EngineInfo
-    from loadtrt.runs.maker import Talks
+    from loadtrt.runs.watched import Talks
 
 _ENDED = "the sweep ended before it"
 

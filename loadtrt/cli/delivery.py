@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import signal
-from contextlib import contextmanager
+import os
+import sys
 from typing import TYPE_CHECKING, TextIO
 
-from loadtrt.errors import LoadtrtError
+from loadtrt.errors import EngineError, LoadtrtError
 from loadtrt.files import write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
+    from collections.abc import Callable
 
     from pydantic import BaseModel
 
-_PATIENCE = 3  # times Ctrl-C is pressed; the last ends the process
+    from loadtrt.asked.config import RunConfig
+    from loadtrt.engines.plan_profile import Profiled
+    from loadtrt.results.profile_result import ProfileResult
 
 
 class Delivery:
@@ -51,44 +52,28 @@ def show(text: str, stream: TextIO) -> None:
     stream.flush()
 
 
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Ignore Ctrl-C while the result is summed up and written: a second one would lose the result."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+def deliver_exports(config: RunConfig, result: ProfileResult, profiled: Profiled, delivery: Delivery) -> None:
+    """trtexec's files of a profile, as far as they are asked for."""
+    from loadtrt.report.trtexec import layer_info_json, profile_json
+
+    delivery.make(config.export_profile, lambda: profile_json(result.passes[0]))
+
+    def layer_info() -> str:
+        if profiled.layer_info is None:
+            raise EngineError(
+                f"there is no layer information to write to {config.export_layer_info}: {result.engine.flavour} has no "
+                "engine inspector (full TensorRT and RTX have)"
+            )
+        return layer_info_json(profiled.layer_info)
+
+    delivery.make(config.export_layer_info, layer_info)
 
 
-class Stopper:
-    """A context manager that turns Ctrl-C and SIGTERM into a request to stop, once armed; the third ends the process.
-
-    An exception would be lost in TensorRT's callbacks. The handlers from before are restored at the end.
-    """
-
-    def __init__(self) -> None:
-        self.asked = 0
-        self._before: dict[signal.Signals, object] = {}
-
-    def __enter__(self) -> Stopper:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() itself returned
-        self._before.clear()
-
-    def arm(self) -> None:
-        """Take over the signals."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._ask)
-
-    def requested(self) -> bool:
-        """Whether stopping was requested."""
-        return self.asked > 0
-
-    def _ask(self, number: int, _frame: FrameType | None) -> None:
-        self.asked += 1
-        if self.asked >= _PATIENCE:
-            signal.signal(number, signal.SIG_DFL)
+def leave(deliver: Callable[[], None]) -> None:
+    """End the process without waiting for a device that hangs, as the CUDA driver's clean-up would. deliver: writes
+    what is not written yet."""
+    deliver()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    print("loadtrt: the device still hangs; leaving without waiting for it", file=sys.stderr)
+    os._exit(EngineError.exit_code)

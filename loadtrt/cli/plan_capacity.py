@@ -105,9 +105,10 @@ def command(files: tuple[Path, ...], **options: Any) -> int:
     from loadtrt.asked.objective import parse_objective
     from loadtrt.capacity.evidence import evidence_of
     from loadtrt.capacity.fleet_plan import plan_fleet, why_unpredictable
-    from loadtrt.cli.delivery import Delivery, Stopper, json_of, show
+    from loadtrt.cli.delivery import Delivery, json_of, show
     from loadtrt.cli.voice import Voice
     from loadtrt.report.plain import terminal_text
+    from loadtrt.runs.signals import Signals
 
     objectives = [parse_objective(text) for text in options["objective"] or ()]
     evidence = evidence_of(read_sources(files), options["contexts"], options["batch"])
@@ -119,8 +120,7 @@ def command(files: tuple[Path, ...], **options: Any) -> int:
             objectives.append(own)
         else:
             voice.say(f"left out {why_not}")
-    with Stopper() as stopper:
-        stopper.arm()
+    with Signals() as signals:
         try:
             result = plan_fleet(
                 evidence,
@@ -134,7 +134,7 @@ def command(files: tuple[Path, ...], **options: Any) -> int:
                 sources=[str(file) for file in files],
                 command=sys.argv,
                 say=voice.status,
-                stopped=stopper.requested,
+                stopped=signals.requested,
             )
         finally:
             voice.end_line()

@@ -63,15 +63,16 @@ def _configured(config: Path | None, given: dict[str, Any]) -> RunConfig:
 
 
 def _one(config: RunConfig, nodes: bool, top: int | None) -> int:
-    from loadtrt.cli.delivery import Delivery, Stopper, json_of, show
-    from loadtrt.cli.profiling import deliver_exports, length_of, profile
+    from loadtrt.cli.delivery import Delivery, deliver_exports, json_of, show
     from loadtrt.cli.voice import Voice
     from loadtrt.report.plain import plain
     from loadtrt.report.profile_sections import profile as sections_of
+    from loadtrt.runs.layers import length_of, profile
+    from loadtrt.runs.signals import Signals
 
     delivery, target = Delivery(), config.json_file
-    with Stopper() as stopper:
-        result, profiled = profile(config, Voice(quiet=config.quiet), length_of(config), stopper)
+    with Signals() as signals:
+        result, profiled = profile(config, Voice(quiet=config.quiet), length_of(config), signals)
         delivery.make(target, lambda: json_of(result))
         deliver_exports(config, result, profiled, delivery)
         if not config.quiet:
@@ -122,13 +123,13 @@ def _side(name: str, config: Path | None, given: dict[str, Any], voice: Voice) -
 
     if holds_results(Path(name)):
         return profile_of(read_side(Path(name)), name)
-    from loadtrt.cli.delivery import Stopper
-    from loadtrt.cli.profiling import length_of, profile
+    from loadtrt.runs.layers import length_of, profile
+    from loadtrt.runs.signals import Signals
 
     checked = _configured(config, {**given, "engine": name})
     voice.say(f"profiling {name}")
-    with Stopper() as stopper:
-        result, _ = profile(checked, voice, length_of(checked), stopper)
+    with Signals() as signals:
+        result, _ = profile(checked, voice, length_of(checked), signals)
     if result.outcome == "interrupted":
         raise KeyboardInterrupt
     if result.failure is not None:

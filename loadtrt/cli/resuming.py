@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from loadtrt.cli.delivery import json_of, show
+from loadtrt.cli.delivery import json_of, leave, show
 from loadtrt.cli.voice import Voice
 from loadtrt.errors import UsageError
 from loadtrt.files import write_file
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.capacity.rig import Rig
-    from loadtrt.runs.maker import Talks
+    from loadtrt.runs.watched import Talks
 
 _Result = TypeVar("_Result", bound="BaseModel")
 
@@ -65,7 +66,7 @@ def carry_out(
             if not config.quiet:
                 show(text(found.result), sys.stderr if target == "-" else sys.stdout)
 
-    with Rig(voice, deliver) as rig:
+    with Rig(voice, partial(leave, deliver)) as rig:
         many = work = made(rig, voice, keeper)
         if before is not None:
             try:

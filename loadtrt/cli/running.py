@@ -1,116 +1,95 @@
-"""`loadtrt run` without its options: makes one run, shows its result and writes it."""
+"""`loadtrt run` after its options are checked: makes the run, writes its result and shows it."""
 
 from __future__ import annotations
 
-import os
 import sys
-from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
-from loadtrt.cli.delivery import Delivery, Stopper, json_of, show, undisturbed
-from loadtrt.cli.profiling import PASS_NS, deliver_exports, profile
+from loadtrt.cli.delivery import Delivery, deliver_exports, json_of, leave, show
 from loadtrt.cli.voice import Voice
-from loadtrt.cli.watching import Watchers
-from loadtrt.engines.plan_profile import ProfileLength
-from loadtrt.environment import environment
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, EngineError
 from loadtrt.files import write_file
 from loadtrt.report.formatting import memory_text
 from loadtrt.runs.maker import Maker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from loadtrt.asked.config import RunConfig
     from loadtrt.lanes.session import Session
-    from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
 
 
 def run(config: RunConfig) -> int:
-    """Run `config` to its end, show and write its result, and return the exit code.
+    """Make the run of `config`, write and show its result, and return the exit code.
 
-    The result is delivered before the engine is closed, and files are written before anything is shown: a device that
-    hangs, or a reader of stdout that has gone, costs no result. An exception that nobody expected is raised after that.
+    The result is written before the engine is closed, and before it is shown: neither a device that hangs nor a reader
+    of stdout that has gone costs a result. An exception that is not a LoadtrtError is raised after that.
     """
-    late: list[RunResult] = []  # what is still to go to stdout, whatever happens, once a profile has been added to it
+    late: list[RunResult] = []  # what still goes to stdout, however the command ends, with its profile if there is one
+
+    def write_late() -> None:
+        while late:
+            write_file("-", json_of(late.pop()))
+
     try:
-        return _run(config, late)
+        return _run(config, late, partial(leave, write_late))
     finally:
-        for result in late:
-            write_file("-", json_of(result))
+        write_late()
 
 
-def _run(config: RunConfig, late: list[RunResult]) -> int:
-    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
+def _run(config: RunConfig, late: list[RunResult], leave: Callable[[], None]) -> int:
     voice, delivery = Voice(quiet=config.quiet), Delivery()
-    watchers = Watchers(config, voice, name)
-    maker = Maker(voice, watchers.watch, run=name)
-    try:
-        try:
-            maker.open(config, config.given("profile", "export_layer_info"), allocate=False)
-            info, bill = maker.info, maker.bill
-            voice.say(f"loaded {info.name}: {', '.join(str(spec) for spec in info.tensors)}")
-            voice.say(memory_text(bill))
-            bill.require_room(": use fewer --contexts or --buffers, or a smaller --batch")
-            watchers.begin(maker.engine, len(maker.inputs))
-            session = maker.measure(config, voice.progress(config))
-            with undisturbed():
-                result = maker.result(session, config)
-                result = result.model_copy(update={"environment": {**environment(), **result.environment}})
-                watchers.end()
-                voice.end_line()
-                if config.json_file == "-" and config.profile and result.outcome == "completed":
-                    late.append(result)
-                else:
-                    delivery.make(config.json_file, lambda: json_of(result))
-                _deliver(result, session, config, delivery)
-                if result.failure is not None:
-                    print(f"loadtrt: {result.failure}", file=sys.stderr)
-            watchers.linger(result)
-        finally:
-            maker.close()
-    finally:
+    with Maker(voice, leave=leave) as maker:
+        maker.open(config)
+        info, bill = maker.opened.engine.info, maker.opened.bill
+        voice.say(f"loaded {info.name}: {', '.join(map(str, info.tensors))}")
+        voice.say(memory_text(bill))
+        bill.require_room(": use fewer --contexts or --buffers, or a smaller --batch")
+        result = maker.run(config, voice.progress(config))
         voice.end_line()
-        watchers.close()
-    if session.fault is not None:
-        raise session.fault
-    code = _exit_code(result)
-    if config.profile and result.outcome == "completed":
-        code = _profile(result, info, config, voice, delivery, late) or code
+        if config.json_file == "-" and config.profile and result.outcome == "completed":
+            late.append(result)
+        else:
+            delivery.make(config.json_file, lambda: json_of(result))
+        _deliver(result, maker.session, config, delivery)
+        if result.failure is not None:
+            print(f"loadtrt: {result.failure}", file=sys.stderr)
+        maker.linger(config, result)
+        maker.close()
+        if maker.session.fault is not None:
+            raise maker.session.fault
+        code = _exit_code(result)
+        if config.profile and result.outcome == "completed":
+            code = _profile(result, config, maker, delivery, late) or code
     delivery.finish()
     return code
 
 
-def _profile(
-    result: RunResult,
-    info: EngineInfo,
-    config: RunConfig,
-    voice: Voice,
-    delivery: Delivery,
-    late: list[RunResult],
-) -> int:
-    """Profile the engine, loaded anew and alone on its device, and write the result again with it. Returns an exit
-    code, 0 for none of its own."""
-    if "threads per context" in info.mode:
-        config = config.with_model(threads_per_context=int(info.mode["threads per context"]))
-    with Stopper() as stopper:
-        found, profiled = profile(config, voice, ProfileLength(PASS_NS, 1, config.warmup), stopper)
-        result = result.with_model(profile=found)
-        if late:
-            late[0] = result
-        else:
-            delivery.make(config.json_file, lambda: json_of(result))
-        deliver_exports(config, found, profiled, delivery)
-        if not config.quiet:
-            from loadtrt.report.plain import terminal_text
+def _profile(result: RunResult, config: RunConfig, maker: Maker, delivery: Delivery, late: list[RunResult]) -> int:
+    """Profile the engine, loaded anew and alone on its device, and write the result again with the profile. Returns an
+    exit code, 0 for none of its own."""
+    from loadtrt.runs.layers import profile_after
 
-            show(terminal_text(found), sys.stderr if late else sys.stdout)
+    found, profiled = profile_after(result, config, maker)
+    result = result.with_model(profile=found)
+    if late:
+        late[0] = result
+    else:
+        delivery.make(config.json_file, lambda: json_of(result))
+    deliver_exports(config, found, profiled, delivery)
+    if not config.quiet:
+        from loadtrt.report.plain import terminal_text
+
+        show(terminal_text(found), sys.stderr if late else sys.stdout)
     if found.failure is not None:
         raise EngineError(found.failure)
     return EXIT_INTERRUPTED if found.outcome == "interrupted" else 0
 
 
 def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: Delivery) -> None:
-    """trtexec's files and JUnit's, as far as they are asked for, then the text."""
+    """Write the files of trtexec and JUnit that the configuration names, then show the summary."""
     from loadtrt.report.junit import run_junit
     from loadtrt.report.trtexec import output_json, times_json
 
@@ -149,5 +128,5 @@ def _exit_code(result: RunResult) -> int:
     if result.outcome == "interrupted":
         return EXIT_INTERRUPTED
     if not result.valid:
-        return EXIT_INVALID  # numbers that cannot be trusted neither meet nor miss anything
+        return EXIT_INVALID  # numbers that cannot be trusted decide on no objective
     return EXIT_MISSED if result.verdict == "missed" else EXIT_UNDECIDED if result.verdict == "undecided" else 0

@@ -109,7 +109,7 @@ async def run_session(
     on_tick: called as (phase, elapsed ns, submitted, completed) at each phase's beginning, with zeros, and about once a
         second.
     clocks_settled: asked during warm-up, which goes on while it returns False (10 s at most); None where not known.
-    board: filled for observers, in the measuring phase.
+    board: the memory that observers read: the phases, and the rows of the measuring phase.
     allocated: the lanes are allocated with these inputs, by an earlier run.
     start_at: when measuring begins, Unix time in ns, with everything else done before; None: at once.
 
@@ -117,6 +117,7 @@ async def run_session(
     """
     model = config.model
     least_ns, least_requests = config.least_ns(model), model.requests or 0
+    session.input_sets = len(inputs) // len(model.parts)
     load = Load(
         due=model.load.due(least_ns, least_requests, model.seed),
         least_ns=least_ns,
@@ -125,21 +126,26 @@ async def run_session(
         drain_ns=config.drain,
         order=_order(model, len(inputs)),
         most_waiting=model.max_queue,
-        batcher=_batcher(model, len(inputs)),
+        batcher=None if model.batching is None else Batcher(model.batching, session.input_sets),
     )
-    session.input_sets = len(inputs) // len(model.parts)
+
+    def begins(phase: Phase) -> None:
+        if board is not None:
+            board.enter(phase)
+        if on_tick is not None:
+            on_tick(phase, 0, 0, 0)
+
     try:
         began = engine.now_ns()
         if not allocated:
             engine.allocate(inputs)
         session.allocate_ns = engine.now_ns() - began
-        begins = on_tick or (lambda *_: None)
         if model.verify:
-            begins("verify", 0, 0, 0)
+            begins("verify")
             await _verify(engine, config, inputs, stop, session, on_tick)
         if not stop.requested:
             if config.warmup:
-                begins("warm-up", 0, 0, 0)
+                begins("warm-up")
             await _warm_up(engine, config, len(inputs), stop, session, on_tick, clocks_settled)
         if not stop.requested:
             bounds = [(objective.metric, objective.limit_ns) for objective in model.objectives]
@@ -149,7 +155,7 @@ async def run_session(
             recorder.board.touch(_expected(load, session))
             if _may_end_early(config):
                 import loadtrt.stats.early  # noqa: F401  # before anything is measured
-            begins("measure", 0, 0, 0)
+            begins("measure")
             await _measure(engine, recorder, load, stop, session, config, on_tick, start_at)
         if config.export_output and session.driven is not None and not session.driven.unserved:
             try:
@@ -168,10 +174,6 @@ async def run_session(
 def _order(model: Model, sets: int) -> Sequence[int]:
     weights = [part.weight for part in model.mix_parts]
     return draw(weights, sets // len(weights), model.seed) if weights else range(sets)
-
-
-def _batcher(model: Model, sets: int) -> Batcher | None:
-    return None if model.batching is None else Batcher(model.batching, sets // len(model.parts))
 
 
 def items_of(engine: Engine, model: Model, sets: int) -> list[int]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.config import RunConfig
 from loadtrt.errors import UsageError
-from loadtrt.runs.maker import Maker, Silence
+from loadtrt.runs.maker import Maker
 
 if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
@@ -21,8 +20,10 @@ def run(config: RunConfig | None = None, /, *, start_at: int | None = None, **op
     start_at: when to begin to measure, Unix time in ns; None: at once.
     options: options of `loadtrt run` by name, as YAML has them: engine="g.plan", contexts=4, rate="500/s".
 
-    Where an event loop is running, as in a notebook, the run is made in a thread, and this call waits for it. Ctrl-C
-    (the notebook's interrupt) ends the run gracefully: its result is returned, with the outcome "interrupted".
+    The run is made in a thread with an event loop of its own, and this call waits for it: it works in a notebook, where
+    an event loop is running. Ctrl-C, or the notebook's interrupt, lets requests in flight finish; the result is
+    returned, with the outcome "interrupted". The second Ctrl-C cancels the run and is raised. A Ctrl-C while the engine
+    is opened is raised once it is open; the third leaves whatever hangs behind.
 
     Raises UsageError for options, EngineError for an engine that cannot be opened. A run that failed while it measured
     returns its result, with the outcome "failed".
@@ -32,47 +33,47 @@ def run(config: RunConfig | None = None, /, *, start_at: int | None = None, **op
     config = config or RunConfig.of(**options)
     if len(config.models) > 1:
         raise UsageError(f"a run drives one model so far, and the configuration has {', '.join(config.models)}")
-    maker = Maker(Silence())
-    if not _has_event_loop():
-        return _run(maker, config, start_at)
+    maker = Maker()
+    over = threading.Event()  # not Thread.join, which takes a thread for ended once it is interrupted (CPython 3.11)
     results: list[RunResult] = []
     failures: list[BaseException] = []
 
     def work() -> None:
         try:
-            results.append(_run(maker, config, start_at))
-        except BaseException as error:
+            with maker:
+                results.append(_run(maker, config, start_at))
+        except BaseException as error:  # the caller's thread raises it
             failures.append(error)
+        finally:
+            over.set()
 
-    thread = threading.Thread(target=work, name="loadtrt-run")
-    thread.start()
-    while thread.is_alive():
+    threading.Thread(target=work, name="loadtrt-run", daemon=True).start()
+    interrupts = 0
+    while not over.is_set():
         try:
-            thread.join()
+            over.wait()
         except KeyboardInterrupt:
-            maker.stop.requested = True
+            maker.signals.ask()
+            interrupts += 1
+            if interrupts > 2:
+                raise
     if failures:
         raise failures[0]
+    if interrupts > 1:
+        raise KeyboardInterrupt
     return results[0]
 
 
 def _run(maker: Maker, config: RunConfig, start_at: int | None) -> RunResult:
-    from loadtrt.environment import environment
+    maker.open(config)
+    maker.opened.bill.require_room()
+    result = maker.run(config, start_at=start_at)
+    maker.linger(config, result)
+    maker.close()
+    if maker.session.fault is not None:
+        raise maker.session.fault
+    if config.profile and result.outcome == "completed":
+        from loadtrt.runs.layers import profile_after
 
-    try:
-        maker.open(config, config.given("export_layer_info"))
-        session = maker.measure(config, start_at=start_at)
-        result = maker.result(session, config)
-        if session.fault is not None:
-            raise session.fault
-        return result.model_copy(update={"environment": {**environment(), **result.environment}})
-    finally:
-        maker.close()
-
-
-def _has_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+        result = result.with_model(profile=profile_after(result, config, maker)[0])
+    return result

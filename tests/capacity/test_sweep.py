@@ -20,6 +20,7 @@ import pytest
 from command_line import ROOT, loadtrt
 from loadtrt.asked.reading import varied
 from loadtrt.capacity.grid import knee_of, pareto_of, parse_axis, points_of, spent_axis
+from loadtrt.cli.delivery import leave
 from loadtrt.errors import UsageError
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import read_result
@@ -426,8 +427,9 @@ def test_what_was_measured_is_delivered_before_a_device_that_hangs_ends_the_proc
     freed = threading.Event()
     monkeypatch.setattr(maker, "_CLOSE_PATIENCE_S", 0.01)
     monkeypatch.setattr(os, "_exit", happened.append)
-    hanging: Any = maker.Maker(maker.Silence(), before_exit=lambda: happened.append("delivered"))
-    hanging._engine, hanging._hangs = SimpleNamespace(close=freed.wait), True
-    hanging.close()
+    leaving = maker.Maker(leave=lambda: leave(lambda: happened.append("delivered")))
+    engine: Any = SimpleNamespace(close=freed.wait)
+    leaving._opened = maker.Opened(engine, {}, (), engine, 0, hangs=True)
+    leaving.close()
     freed.set()
     assert happened == ["delivered", 3]

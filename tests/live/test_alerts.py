@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from live_snapshots import FACTS, GPU, NAMES, snapshot
 from loadtrt.asked.config import RunConfig
-from loadtrt.cli.watching import _facts
 from loadtrt.engines.open import open_engine
 from loadtrt.findings.validity import limit_of
 from loadtrt.lanes.outcome import result_of
@@ -25,6 +24,7 @@ from loadtrt.live.follower import follower_of
 from loadtrt.live.observer import RunFacts
 from loadtrt.records.board import Board
 from loadtrt.records.histogram import QUANTILE_ERROR, bucket_of
+from loadtrt.runs.watched import facts_of
 
 if TYPE_CHECKING:
     from loadtrt.live.alerts import Alert
@@ -38,7 +38,7 @@ def _run(options: dict[str, Any]) -> tuple[RunResult, Snapshot, RunFacts]:
     engine, session, board = open_engine(config.model), Session(), Board(keep=1 << 15)
     inputs = inputs_for(engine, config.model)
     bill = engine.memory(inputs)
-    facts = RunFacts.from_json(_facts("r", config, engine, len(inputs)).to_json())
+    facts = RunFacts.from_json(facts_of("r", config, engine, len(inputs)).to_json())
     follower = follower_of(board, facts)
 
     def tick(phase: Any, elapsed_ns: int, *_: int) -> None:

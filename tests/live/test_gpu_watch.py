@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 
 from loadtrt.asked.config import RunConfig
-from loadtrt.cli.voice import Voice
-from loadtrt.cli.watching import Watchers
 from loadtrt.errors import EngineError, LoadtrtError, UsageError
 from loadtrt.live import observer as module
 from loadtrt.live.observer import Watch, Wishes
@@ -50,7 +48,7 @@ class FakeObserver:
     def __init__(self, wishes: Any) -> None:
         self.wishes, self.alive, self.closed, self.asked = wishes, True, False, list[tuple[int, int, int]]()
         self.answer: dict[str, Any] = {"telemetry": None, "why": ""}
-        self.gpu, self.board = "", Board(keep=0, ring=0)
+        self.gpu, self.board, self.url, self.described = "", Board(), "", False
         FakeObserver.made.append(self)
 
     def ready(self) -> None:
@@ -63,6 +61,9 @@ class FakeObserver:
     def telemetry(self, start_ns: int, end_ns: int, inferences: int) -> dict[str, Any]:
         self.asked.append((start_ns, end_ns, inferences))
         return self.answer
+
+    def describe(self, facts: Any) -> None:
+        self.described = True
 
     def close(self) -> None:
         self.closed = True
@@ -108,17 +109,33 @@ def test_one_observer_tells_of_every_run(gpu: FakeGpu) -> None:
     assert (observer.closed, gpu.closed, said) == (True, True, [])
 
 
-def test_a_single_runs_energy_is_shared_by_what_it_served(gpu: FakeGpu) -> None:
-    """`loadtrt run` asks for the telemetry of its span and of the inferences counted, whatever sizes requests had."""
-    voice = Voice(quiet=True)
-    watchers = Watchers(RunConfig.of(engine="simulated:null", live=False, metrics=":0"), voice, "r")
-    watchers.watch.open("0000:01:00.0")
-    assert Maker(voice, watchers.watch)._telemetry(session()) is None
-    watchers.end()
-    assert FakeObserver.made[0].asked == [(SECOND_NS, 3 * SECOND_NS, 30)]
-    assert watchers.watch.board is FakeObserver.made[0].board
-    watchers.close()
-    assert gpu.closed
+def test_a_single_runs_energy_is_shared_by_what_it_served(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`loadtrt run` asks for the telemetry of the span and the inferences that it measured, and shows its rows."""
+    monkeypatch.setattr("loadtrt.runs.watched.bus_id_of", lambda *_: "0000:01:00.0")
+    config = RunConfig.of(engine="simulated:service=1ms,item=1ms,clock=virtual", mix="1:0.5, 3:0.5", requests=50,
+                          warmup=0, live=False, metrics=":0")  # fmt: skip
+    with Maker() as maker:
+        maker.open(config)
+        result = maker.run(config)
+        (observer,) = FakeObserver.made
+        recorder, driven = maker.session.recorder, maker.session.driven
+        assert recorder is not None
+        assert driven is not None
+        assert observer.asked == [(recorder.start_ns, driven.end_ns, result.model.inferences)]
+        assert recorder.board is observer.board
+        assert observer.described
+        assert result.environment["gpu"]["name"] == "Fake H100"
+    assert (observer.closed, gpu.closed) == (True, True)
+
+
+@pytest.mark.parametrize(("many", "observers"), [(False, 1), (True, 0)])
+def test_of_many_runs_only_the_gpu_is_observed(many: bool, observers: int, gpu: FakeGpu) -> None:
+    """A sweep serves no metrics, whatever the configuration of its runs says."""
+    config = RunConfig.of(engine="simulated:service=1ms,clock=virtual", requests=5, warmup=0, metrics=":0")
+    with Maker(many=many) as maker:
+        maker.open(config)
+        assert maker.run(config).model.ok == 5
+    assert len(FakeObserver.made) == observers
 
 
 def test_metrics_that_cannot_be_served_are_an_error(gpu: FakeGpu) -> None:  # its fakes

@@ -16,9 +16,11 @@ import loadtrt
 from loadtrt.asked.config import RunConfig
 from loadtrt.errors import UsageError
 from loadtrt.lanes.outcome import LATE_START_NS
-from loadtrt.runs.maker import Maker, Silence
+from loadtrt.runs.maker import Maker
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from loadtrt.results.run_result import RunResult
 
 VIRTUAL: dict[str, Any] = {"engine": "simulated:service=5ms,clock=virtual", "warmup": "0s", "requests": 50}
@@ -56,23 +58,63 @@ def test_a_run_in_a_notebook() -> None:
 def test_a_run_is_stopped_from_another_thread() -> None:
     """As a notebook's interrupt does: what is in flight finishes, and the result is whole."""
     config = RunConfig.of(**{**REAL, "requests": None, "duration": "10h"})
-    maker = Maker(Silence())
-    maker.open(config)
     began = threading.Event()
+    with Maker() as maker:
+        maker.open(config)
 
-    def stop() -> None:
-        began.wait()
-        maker.stop.requested = True
+        def stop() -> None:
+            began.wait()
+            maker.signals.ask()
 
-    stopper = threading.Thread(target=stop)
-    stopper.start()
-    session = maker.measure(config, lambda phase, *_: began.set() if phase == "measure" else None)
-    stopper.join()
-    result = maker.result(session, config)
-    maker.close()
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        result = maker.run(config, lambda phase, *_: began.set() if phase == "measure" else None)
+        stopper.join()
     assert result.outcome == "interrupted"
     assert result.model.ok == result.model.submitted
     assert result.model.unserved == 0
+
+
+@pytest.mark.parametrize(("interrupts", "printed"), [(1, "interrupted 0\n"), (2, "KeyboardInterrupt\n")])
+def test_ctrl_c_in_a_script(interrupts: int, printed: str) -> None:
+    """The first one returns the result of what was measured; the second one cancels requests in flight."""
+    hangs = "service=1s,stall=20h@0s" if interrupts > 1 else "service=1ms"
+    code = (
+        "import os, signal, threading, time, loadtrt\n"
+        "def interrupt():\n"
+        "    while not any('loadtrt-run' == thread.name for thread in threading.enumerate()): time.sleep(0.01)\n"
+        "    from loadtrt.lanes import session\n"
+        "    measuring.wait()\n"
+        f"    for _ in range({interrupts}):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        time.sleep(0.3)\n"
+        "measuring = threading.Event()\n"
+        "from loadtrt.lanes import session\n"
+        "drive = session.drive\n"
+        "def driven(*given):\n"
+        "    measuring.set()\n"
+        "    return drive(*given)\n"
+        "session.drive = driven\n"
+        "threading.Thread(target=interrupt, daemon=True).start()\n"
+        "try:\n"
+        f"    result = loadtrt.run(engine='simulated:{hangs}', warmup=0, duration='10h', drain='1h')\n"
+        "    print(result.outcome, result.model.unserved)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('KeyboardInterrupt')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == (printed, "")
+
+
+def test_a_profile_is_part_of_the_result_and_no_file_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever files the configuration names."""
+    monkeypatch.chdir(tmp_path)
+    result = loadtrt.run(engine="zoo:googlenet", on="onnxruntime", requests=2, warmup=0, profile=True, json="run.json")
+    assert result.model.profile is not None
+    assert result.model.profile.passes
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_importing_loadtrt_imports_nothing_heavy() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from loadtrt.runs.watched import Silence
 
-class Heard:
+
+class Heard(Silence):
     """Keeps what was said."""
 
     def __init__(self) -> None:
@@ -11,5 +13,3 @@ class Heard:
 
     def say(self, sentence: str) -> None:
         self.sentences.append(sentence)
-
-    def status(self, line: str) -> None: ...

@@ -1,0 +1,164 @@
+"""What is said and observed of runs: the user's terminal, the observer process and the GPU's telemetry."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from loadtrt.lanes.session import items_of
+from loadtrt.live.observer import RunFacts, Watch, Wishes
+from loadtrt.prometheus.families import information, model_name
+from loadtrt.units import SECOND_NS, format_duration
+
+if TYPE_CHECKING:
+    from loadtrt.asked.config import RunConfig
+    from loadtrt.engines.engine import Engine
+    from loadtrt.lanes.session import Session
+    from loadtrt.live.observer import Observer
+    from loadtrt.results.gpu_telemetry import GpuTelemetry
+    from loadtrt.results.run_result import RunResult
+
+_DEVICES = Path("/dev")
+
+
+class Talks(Protocol):
+    """Where a maker says what happens.
+
+    on_terminal: whether a live view can be drawn.
+    """
+
+    @property
+    def on_terminal(self) -> bool: ...
+
+    def say(self, sentence: str) -> None:
+        """A line of its own."""
+
+    def status(self, line: str) -> None:
+        """A line that the next one replaces."""
+
+    def share(self, what: str, fraction: float) -> None:
+        """How much of something is done, 0 to 1."""
+
+    def end_line(self) -> None:
+        """Remove the line of `status`."""
+
+    def hand_over(self, observer: Observer) -> None:
+        """The observer draws from now on."""
+
+    def take_back(self) -> None:
+        """The observer does not draw any more."""
+
+
+class Silence:
+    """Says nothing."""
+
+    on_terminal = False
+
+    def say(self, sentence: str) -> None: ...
+
+    def status(self, line: str) -> None: ...
+
+    def share(self, what: str, fraction: float) -> None: ...
+
+    def end_line(self) -> None: ...
+
+    def hand_over(self, observer: Observer) -> None: ...
+
+    def take_back(self) -> None: ...
+
+
+class Watched:
+    """The observer of the runs of one maker, and who writes on the terminal: `talks`, or the observer.
+
+    watch: the owner of the observer and of the GPU's clocks.
+    """
+
+    def __init__(self, config: RunConfig, talks: Talks, *, shows: bool) -> None:
+        """Start an observer if one may be needed; it starts while the engine loads. shows: whether metrics are served
+        and a live view is drawn, as `config` says. Raises UsageError for metrics that cannot be served, before minutes
+        of loading."""
+        self._talks = talks
+        self._draws = shows and config.live and talks.on_terminal
+        self._is_open = False
+        wishes = Wishes(config.metrics if shows else None, config.metrics_native, self._draws)
+        observes = wishes.metrics or wishes.terminal or _may_sample(config)
+        self.watch = Watch(wishes if observes else None, talks.say)
+
+    def begin(self, run: str, config: RunConfig, engine: Engine, input_sets: int) -> None:
+        """A run begins: describe it to observers, and start to draw. All runs use one GPU."""
+        if not self._is_open:
+            self._is_open = True
+            self.watch.open(bus_id_of(engine.info.kind, config.model.device), telemetry=config.telemetry)
+        observer = self.watch.observer
+        if observer is not None and self.watch.board is not None:
+            if observer.url:
+                self._talks.say(f"metrics at {observer.url}")
+            if self._draws:
+                self._talks.hand_over(observer)
+            self.watch.describe(facts_of(run, config, engine, input_sets))
+        self.watch.begin()
+
+    def end(self, session: Session) -> GpuTelemetry | None:
+        """Measuring is over: remove the drawing. Returns the GPU's telemetry while the run measured."""
+        if self.watch.observer is None:
+            return None
+        if not self.watch.observer.alive:
+            self._talks.take_back()
+        telemetry, recorder, driven = None, session.recorder, session.driven
+        if recorder is not None and driven is not None:
+            telemetry = self.watch.end(recorder.start_ns, driven.end_ns, recorder.inferences)
+        if self._draws and self.watch.observer is not None:
+            self.watch.observer.end_drawing()
+            self._talks.take_back()
+        return telemetry
+
+    def linger(self, config: RunConfig, result: RunResult) -> None:
+        """Serve metrics for `--metrics-linger` after the run."""
+        observer = self.watch.observer
+        if observer is None:
+            return
+        observer.board.enter("done")
+        if config.metrics and observer.alive and result.outcome == "completed":
+            if config.metrics_linger:
+                self._talks.say(f"metrics stay for {format_duration(config.metrics_linger)} (--metrics-linger)")
+            time.sleep(config.metrics_linger / SECOND_NS)
+
+    def close(self) -> None:
+        """End the observer. Safe to call twice."""
+        self._talks.take_back()
+        self.watch.close()
+
+
+def _may_sample(config: RunConfig) -> bool:
+    """Whether there may be a GPU to sample, as far as is known before the engine is loaded."""
+    return config.telemetry and not config.model.engine.startswith("simulated:") and any(_DEVICES.glob("nvidia[0-9]*"))
+
+
+def bus_id_of(kind: str, device: int) -> str | None:
+    """The PCI bus id of the GPU that this kind of engine uses; None where it uses none."""
+    if kind != "tensorrt":
+        return None
+    from loadtrt.cuda.runtime import device_properties
+
+    return device_properties(device).pci_bus_id
+
+
+def facts_of(run: str, config: RunConfig, engine: Engine, input_sets: int) -> RunFacts:
+    """What observers know of the run with this name."""
+    info, model = engine.info, config.model
+    return RunFacts(
+        run=run,
+        model=model_name(info),
+        lanes=model.contexts,
+        batch=info.batch,
+        rate=config.offered_per_s(model),
+        duration_ns=config.least_ns(model),
+        requests=model.requests,
+        objectives=model.objectives,
+        items=tuple(items_of(engine, model, input_sets)),
+        information=information(info, model.load.options()["arrivals"], model.buffers),
+        closed=model.load.closed,
+        max_lateness_ns=model.max_lateness,
+        places=model.contexts * model.buffers * model.requests_per_launch,
+    )
