@@ -68,7 +68,7 @@ def test_small_requests_are_right_too(tiny: Path, mode: tuple[str, ...]) -> None
     """Copied within the graph, each input set by a graph of its own: every request gets its own answer."""
     load = ("--contexts", "3", "--buffers", "3", "--requests", "20000", "--verify", "--max-lateness", "1s")
     _, result = _run(tiny, *load, *mode)
-    assert result["verification"]["outputs"] >= 1000
+    assert result["verification"]["outputs"] >= 20 * 3 * 3  # of each buffer set, however fast the host is
     assert result["verification"]["different"] == 0
     assert result["ok"] == result["submitted"] >= 20000
 
