@@ -12,9 +12,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from loadtrt.asked.declaring import option
 from loadtrt.asked.fields import Address, Duration, Precision, option_name
 from loadtrt.asked.model import ENGINES, SEARCHES, Model, Strict
-from loadtrt.asked.options import option
 from loadtrt.errors import UsageError
 from loadtrt.units import SECOND_NS
 

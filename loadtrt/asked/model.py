@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema  # noqa: TC002  # pydantic reads them
 from pydantic_core import CoreSchema  # noqa: TC002
 
+from loadtrt.asked.declaring import option
 from loadtrt.asked.fields import (
     TEXT_OR_LIST,
     ArrivalRate,
@@ -35,7 +36,6 @@ from loadtrt.asked.load import Load
 from loadtrt.asked.load_options import ARRIVALS, OPTIONS, load_of
 from loadtrt.asked.mlperf import ScenarioName  # noqa: TC001  # pydantic reads it
 from loadtrt.asked.objective import MOST_OBJECTIVES, Objective
-from loadtrt.asked.options import option
 from loadtrt.errors import UsageError
 from loadtrt.load.batcher import Batching, parse_batching
 from loadtrt.load.mix import Part, parse_mix

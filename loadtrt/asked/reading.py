@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from loadtrt.asked.config import RunConfig, model_name
+from loadtrt.asked.declaring import shown_as
 from loadtrt.asked.fields import option_name
 from loadtrt.asked.load_options import merged
 from loadtrt.asked.mlperf import overruled_by_scenario, with_scenario
 from loadtrt.asked.model import LoadOptions, Model
-from loadtrt.asked.options import shown_as
 from loadtrt.errors import UsageError, nearest
 from loadtrt.load.mix import overruled_sizes
 

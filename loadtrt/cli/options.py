@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 import click
 from pydantic import BeforeValidator
 
+from loadtrt.asked.declaring import GROUPS, Group, shown_as
 from loadtrt.asked.fields import option_name
-from loadtrt.asked.options import GROUPS, Group, shown_as
 from loadtrt.asked.reading import FIELDS
 from loadtrt.errors import UsageError
 from loadtrt.units import exact_duration

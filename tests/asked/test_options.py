@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
 from loadtrt.asked.config import RunConfig
-from loadtrt.asked.options import GROUPS, shown_as
+from loadtrt.asked.declaring import GROUPS, shown_as
 from loadtrt.asked.reading import FIELDS, MODEL_KEYS, RUN_KEYS, _read_yaml, config_schema, load_config
 from loadtrt.cli.main import cli
 from loadtrt.cli.options import table
