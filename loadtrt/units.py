@@ -5,6 +5,7 @@ Inside the program time is int nanoseconds and memory is int bytes; these functi
 
 from __future__ import annotations
 
+import math
 import re
 
 from loadtrt.errors import UsageError
@@ -12,7 +13,6 @@ from loadtrt.errors import UsageError
 _LOCALHOST = "127.0.0.1"
 _ADDRESS = re.compile(r"(?:(?P<host>[\w.-]*|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):)?(?P<port>\d{1,5})")
 SECOND_NS = 1_000_000_000
-NEVER = 1 << 62  # ns: after the end of every run
 MILLISECOND_NS = 1_000_000
 NEVER = 1 << 62  # ns: an instant after the end of every run
 _DURATION_NS = {
@@ -46,7 +46,8 @@ def parse_rate(text: str | float) -> float:
     """
     match = re.fullmatch(rf"\s*{_NUMBER}\s*(k|M)?\s*(?:/\s*(s|m|h))?\s*", str(text))
     value = float(match[1]) * {"k": 1e3, "M": 1e6, None: 1.0}[match[2]] / _RATE_S[match[3] or "s"] if match else 0.0
-    if value <= 0:
+    value = text if isinstance(text, float) else value  # Python writes 0.00001 as 1e-05
+    if not 0 < value < math.inf:
         raise UsageError(f"'{text}' is not a rate: write requests per second above zero, such as 500/s, 2k/s or 90/m")
     return value
 

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from loadtrt.asked.declaring import option
 from loadtrt.asked.fields import Address, Duration, Precision, option_name
-from loadtrt.asked.model import ENGINES, SEARCHES, Model, Strict
+from loadtrt.asked.model import ENGINES, PLANS, SEARCHES, Model, Strict
 from loadtrt.errors import UsageError
 from loadtrt.units import SECOND_NS
 
@@ -61,7 +61,12 @@ class RunConfig(Strict):
 
     profile: bool = option(False, "After the run, time each layer in a pass of its own.", "Results")
     json_file: str | None = option(
-        None, "Write the whole result as JSON; - is stdout.", "Results", ENGINES, metavar="FILE|-", alias="json"
+        None,
+        "Write the whole result as JSON; - is stdout.",
+        "Results",
+        f"{ENGINES} {PLANS}",
+        metavar="FILE|-",
+        alias="json",
     )
     export_times: str | None = option(
         None, "Write the times of each request in trtexec's format.", "Results", metavar="FILE"
@@ -78,7 +83,7 @@ class RunConfig(Strict):
     junit: str | None = option(
         None, "Write validity and objectives as JUnit XML, one test each.", "Results", metavar="FILE"
     )
-    quiet: bool = option(False, "Print no progress and no summary.", "Results", ENGINES)
+    quiet: bool = option(False, "Print no progress and no summary.", "Results", f"{ENGINES} {PLANS}")
 
     live: bool = option(True, "Draw a live view where stderr is a terminal.", "Watching")
     telemetry: bool = option(True, "Sample the GPU's clocks, power and temperature.", "Watching", SEARCHES)

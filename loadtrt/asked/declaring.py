@@ -8,15 +8,15 @@ stands in that command.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-Group = Literal["Engine", "Lanes", "Load", "Requests", "Ending", "Objectives", "Results", "Watching"]
-GROUPS: tuple[Group, ...] = ("Engine", "Lanes", "Load", "Requests", "Ending", "Objectives", "Results", "Watching")
+Group = Literal["Engine", "Lanes", "Load", "Requests", "Ending", "Objectives", "Fleet", "Results", "Watching"]
+GROUPS: tuple[Group, ...] = get_args(Group)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ from loadtrt.load.stages import parse_bursts, parse_stages
 
 SEARCHES = "sweep capacity"
 ENGINES = "sweep capacity profile"
+PLANS = "plan-capacity"
 
 
 class Strict(BaseModel):
@@ -71,7 +72,7 @@ class LoadOptions(Strict):
         None,
         "Coefficient of variation of the gaps of gamma arrivals; 0 is constant, 1 is Poisson.",
         "Load",
-        SEARCHES,
+        f"{SEARCHES} {PLANS}",
         metavar="CV",
         ge=0,
         le=100,
@@ -85,16 +86,17 @@ class LoadOptions(Strict):
         metavar="ON/OFF",
     )
     stages: Annotated[str, kept(parse_stages), TEXT_OR_LIST] | None = option(
-        None, "Arrival rates one after the other.", "Load", metavar="'100/s:10s, ramp 100/s-500/s:1m'"
+        None, "Arrival rates one after the other.", "Load", PLANS, metavar="'100/s:10s, ramp 100/s-500/s:1m'"
     )
     trace: str | None = option(
         None,
         "Replay the instants of a CSV or JSONL file, in seconds; the first is due at once.",
         "Load",
+        PLANS,
         metavar="FILE",
     )
     trace_column: str | None = option(
-        None, "Column or key of the trace that holds instants, where there are several.", "Load", metavar="NAME"
+        None, "Column or key of the trace that holds instants, where there are several.", "Load", PLANS, metavar="NAME"
     )
     time_scale: float | None = option(
         None,
@@ -205,7 +207,7 @@ class Model(Strict):
     input_range: dict[str, Range] = option(
         {}, "Range of random values of an input (repeatable).", "Requests", ENGINES, metavar="NAME:LOW..HIGH"
     )
-    seed: int = option(1, "Seed for all random draws.", "Requests", ENGINES, ge=0)
+    seed: int = option(1, "Seed for all random draws.", "Requests", f"{ENGINES} {PLANS}", ge=0)
     verify: bool = option(False, "First compare outputs under load with those of a quiet run.", "Requests", SEARCHES)
 
     requests: int | None = option(
@@ -219,7 +221,7 @@ class Model(Strict):
         (),
         "Bound on a quantile, an SLO (repeatable).",
         "Objectives",
-        SEARCHES,
+        f"{SEARCHES} {PLANS}",
         metavar="'latency.p99 < 10ms'",
         alias="objective",
     )

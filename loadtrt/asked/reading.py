@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from loadtrt.asked.config import RunConfig, model_name
 from loadtrt.asked.declaring import shown_as
 from loadtrt.asked.fields import option_name
-from loadtrt.asked.load_options import merged
+from loadtrt.asked.load_options import load_of, merged
 from loadtrt.asked.mlperf import overruled_by_scenario, with_scenario
 from loadtrt.asked.model import LoadOptions, Model
 from loadtrt.errors import UsageError, nearest
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pydantic.fields import FieldInfo
+
+    from loadtrt.asked.load import Load
 
 # Every option by its key: as YAML has it, and with dashes as the command line has it; in the order of --help.
 FIELDS: dict[str, FieldInfo] = {
@@ -83,6 +85,21 @@ def varied(base: RunConfig, **changes: object) -> RunConfig:
     """
     removed = {key for key, value in changes.items() if value is None}
     return _config_of(base.options(), changes, removed, "the command line")
+
+
+def read_load(options: dict[str, Any]) -> Load:
+    """The load that these options make, outside a run.
+
+    options: those of LoadOptions by key, as the command line has them; None for one that is not given.
+
+    Raises UsageError.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    try:
+        values = dict(LoadOptions.model_validate(given))
+    except ValidationError as error:
+        raise UsageError("; ".join(_fault(item, given, "the command line", False) for item in error.errors())) from None
+    return load_of({key: value for key, value in values.items() if value is not None})
 
 
 def _config_of(data: dict[str, Any], options: dict[str, Any], without: Collection[str], source: str) -> RunConfig:

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 
 from loadtrt.asked.declaring import GROUPS, Group, shown_as
 from loadtrt.asked.fields import option_name
-from loadtrt.asked.reading import FIELDS
+from loadtrt.asked.reading import FIELDS, keys_of
 from loadtrt.errors import UsageError
 from loadtrt.units import exact_duration
 
@@ -37,7 +37,7 @@ class GroupedCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         grouped: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
         for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if record is not None:
                 grouped.setdefault(getattr(parameter, "group", "Other"), []).append(record)
         for group, records in grouped.items():
@@ -55,12 +55,15 @@ def options(
     command: str,
     axes: Mapping[str, str] | None = None,
     choices: Mapping[str, tuple[str, ...]] | None = None,
+    *,
+    file: bool = True,
 ) -> Callable[[F], F]:
     """--config, and the declared options of a command. Each is None where it is not given, so that a file may decide.
 
     command: name of the command.
     axes: options that take several values there, by key, with what stands for them in --help.
     choices: options that take fewer values there than in `run`, by key.
+    file: whether the command takes --config.
     """
     axes, choices = axes or {}, choices or {}
 
@@ -69,6 +72,8 @@ def options(
             shown = shown_as(field)
             if shown is not None and (command == "run" or command in shown.commands):
                 function = _option(key, field, axes.get(key), choices.get(key))(function)
+        if not file:
+            return function
         return extra(
             "--config",
             type=click.Path(path_type=Path),
@@ -202,7 +207,8 @@ def table() -> str:
         "without its dashes, with `_` for `-`.",
     ]
     for group in GROUPS:
-        lines += ["", f"## {group}", "", "| option | commands | default | |", "|---|---|---|---|"]
+        if keys_of(group):
+            lines += ["", f"## {group}", "", "| option | commands | default | |", "|---|---|---|---|"]
         for key, field in FIELDS.items():
             shown = shown_as(field)
             if shown is None or shown.group != group:

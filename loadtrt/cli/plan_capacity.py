@@ -1,4 +1,4 @@
-"""`loadtrt plan-capacity`: measurements and a demand → how many GPUs."""
+"""`loadtrt plan-capacity`: measurements of one GPU and a demand → the number of GPUs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtrt.cli.options import many, require_targets
+from loadtrt.asked.load import Rate, Stages, Trace
+from loadtrt.asked.reading import FIELDS, read_load
+from loadtrt.cli.options import GroupedCommand, extra, options, require_targets
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError
+from loadtrt.load.arrivals import PROCESSES
 from loadtrt.units import parse_rate, parse_share
 
 if TYPE_CHECKING:
@@ -23,64 +26,122 @@ if TYPE_CHECKING:
 
 _ROUTINGS = "random,round-robin,least-outstanding"
 _MOST_SHARE = 1000.0
-_MOST_BURSTINESS = 100  # as of a run
 
 
-@click.command("plan-capacity", short_help="Compute how many GPUs a demand needs.")
+def _share(_: click.Context, parameter: click.Parameter, text: str) -> float:
+    """A percentage, or a bare number below 1; a bare "30" could mean 30 % or 3000 %. Raises UsageError."""
+    with suppress(UsageError):
+        share = parse_share(text)
+        if share < 1 or ("%" in text and share <= _MOST_SHARE):
+            return share
+    raise UsageError(f"{parameter.opts[0]} {text} is not a percentage; write e.g. 30%")
+
+
+def _utilisation(context: click.Context, parameter: click.Parameter, text: str) -> float:
+    share = _share(context, parameter, text)
+    if not 0.01 <= share <= 0.99:
+        raise UsageError(f"{parameter.opts[0]} {text} is not from 1% to 99%: at 100 % the queue grows without bound")
+    return share
+
+
+def _price(_: click.Context, parameter: click.Parameter, price: float | None) -> float | None:
+    if price is not None and not 0 < price < math.inf:
+        raise UsageError(f"{parameter.opts[0]} {price:g} is not a price above zero; write what one GPU costs per hour")
+    return price
+
+
+def _routings(_: click.Context, parameter: click.Parameter, text: str) -> list[Routing]:
+    from loadtrt.results.fleet_result import ROUTINGS
+
+    known: dict[str, Routing] = {name: name for name in ROUTINGS}
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{parameter.opts[0]}: '{name}' is not a routing policy: choose from {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+@click.command("plan-capacity", cls=GroupedCommand, short_help="Compute how many GPUs a demand needs.")
 @click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--demand", metavar="5000/s", help="Demand at the peak, in requests per second.")
-@click.option(
+@extra(
+    "--batch",
+    type=int,
+    group="Engine",
+    help="Batch size to plan for, where FILEs have several.  [default: that of the highest capacity]",
+)
+@extra(
+    "--contexts",
+    type=int,
+    group="Lanes",
+    help="Number of contexts to plan for, where FILEs have several.  [default: that of the highest capacity]",
+)
+@extra("--demand", metavar="5000/s", group="Load", help="Arrival rate at the peak, in requests per second.")
+@extra(
     "--demand-inferences",
     metavar="80k/s",
-    help="Demand at the peak, in inferences per second: requests × the files' batch.",
+    group="Load",
+    help="Arrival rate at the peak, in inferences per second: requests × batch size.",
 )
-@click.option(
-    "--stages", metavar="'800/s:8h, …'", help="Arrival rates over a day, as in `loadtrt run`; the highest is the peak."
-)
-@click.option(
-    "--trace", metavar="FILE", help="Instants of recorded requests (CSV or JSONL), whose busiest hour is replayed."
-)
-@click.option(
-    "--trace-column", metavar="NAME", help="Column or key of the trace that has the instants, where there are several."
-)
-@click.option(
+@extra(
     "--arrivals",
-    type=click.Choice(["constant", "poisson", "gamma"]),
-    help="Arrival process.  [default: poisson; with --burstiness gamma]",
+    type=click.Choice(tuple(PROCESSES)),
+    group="Load",
+    help="Arrival process of the whole demand.  [default: poisson; with --burstiness gamma]",
 )
-@click.option("--burstiness", type=float, metavar="CV", help="Coefficient of variation of the gaps of gamma arrivals.")
-@click.option("--growth", default="0%", metavar="30%", help="Expected growth of the demand.  [default: 0%]")
-@click.option("--headroom", default="0%", metavar="20%", help="Headroom above the grown demand.  [default: 0%]")
-@click.option(
+@extra(
+    "--growth",
+    default="0%",
+    metavar="30%",
+    callback=_share,
+    group="Load",
+    help="Growth of the demand to plan for.  [default: 0%]",
+)
+@extra(
+    "--headroom",
+    default="0%",
+    metavar="20%",
+    callback=_share,
+    group="Load",
+    help="Headroom above the grown demand.  [default: 0%]",
+)
+@extra(
     "--spares",
     type=click.IntRange(0, 1000),
     default=0,
     metavar="K",
-    help="Number of GPUs that may be out of service.  [default: 0]",
+    group="Fleet",
+    help="Number of GPUs that may be out of service while the objectives are met.  [default: 0]",
 )
-@click.option("--max-utilisation", default="80%", metavar="80%", help="Highest utilisation of a GPU.  [default: 80%]")
-@click.option(
-    "--objective",
-    multiple=True,
-    metavar="'latency.p99 < 10ms'",
-    callback=many,
-    help="A bound to hold (repeatable).  [default: the files' own]",
+@extra(
+    "--max-utilisation",
+    default="80%",
+    metavar="80%",
+    callback=_utilisation,
+    group="Fleet",
+    help="Highest utilisation of a GPU.  [default: 80%]",
 )
-@click.option(
-    "--routing", default=_ROUTINGS, metavar="NAME,…", help=f"Ways to route requests among GPUs.  [default: {_ROUTINGS}]"
+@extra(
+    "--routing",
+    default=_ROUTINGS,
+    metavar="NAME,…",
+    callback=_routings,
+    group="Fleet",
+    help=f"Routing policies to compare.  [default: {_ROUTINGS}]",
 )
-@click.option("--gpu-price", type=float, metavar="2.5", help="Price of one GPU for an hour, in any currency.")
-@click.option(
-    "--contexts",
-    type=int,
-    help="Number of contexts, where the files have several.  [default: that of the highest capacity]",
+@extra(
+    "--gpu-price",
+    type=float,
+    metavar="2.5",
+    callback=_price,
+    group="Fleet",
+    help="Price of one GPU for an hour, in any currency.",
 )
-@click.option("--batch", type=int, help="Batch, where the files have several.  [default: that of the highest capacity]")
-@click.option("--seed", type=click.IntRange(0), default=1, help="Seed of the simulation.  [default: 1]")
-@click.option("--json", "json_file", metavar="FILE|-", help="Write the whole result as JSON; - is stdout.")
-@click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
-def command(files: tuple[Path, ...], **options: Any) -> int:
-    """Compute how many GPUs a demand needs, for each way to route requests among them.
+@options("plan-capacity", file=False)
+def command(
+    files: tuple[Path, ...], batch: int | None, contexts: int | None, growth: float, headroom: float, spares: int,
+    max_utilisation: float, routing: list[Routing], gpu_price: float | None, **given: Any,
+) -> int:  # fmt: skip
+    """Compute how many GPUs a demand needs, for each policy that routes requests among them.
 
     \b
     loadtrt plan-capacity capacity.json --demand 5000/s --growth 30% --headroom 20% --spares 1
@@ -88,19 +149,16 @@ def command(files: tuple[Path, ...], **options: Any) -> int:
     loadtrt plan-capacity contexts1.json contexts2.json contexts4.json --demand 5000/s
 
     FILE: a result of `loadtrt capacity` or `loadtrt sweep`, or several of `loadtrt run`: closed loops with --contexts 1
-    and more, and runs at an arrival rate, against which predictions are checked. Exit codes: 0 every routing has an
-    answer, 98 one was not found in reasonable time, 99 no number of GPUs is enough.
+    and more, and runs at an arrival rate, against which predictions are checked.
+
+    The demand is --demand, --demand-inferences, --stages (the highest rate is the peak) or --trace (the busiest hour is
+    replayed). Without --objective, the objectives of FILEs count.
+
+    Exit codes: 0 every routing policy has an answer, 98 one was not found within the limits of the simulation, 99 no
+    number of GPUs is enough.
     """
-    price, utilisation = options["gpu_price"], _share("--max-utilisation", options["max_utilisation"])
-    if not 0.01 <= utilisation <= 0.99:
-        raise UsageError(
-            f"--max-utilisation {options['max_utilisation']}: write a share from 1% to 99%: at 100 % a queue grows "
-            "without end"
-        )
-    if price is not None and not 0 < price < math.inf:
-        raise UsageError(f"--gpu-price {price:g}: write what one GPU costs for an hour, above zero")
-    routings = _routings(options["routing"])
-    require_targets({"--json": options["json_file"]})
+    json_file = given["json"]
+    require_targets({"--json": json_file})
 
     from loadtrt.asked.objective import parse_objective
     from loadtrt.capacity.evidence import evidence_of
@@ -110,14 +168,14 @@ def command(files: tuple[Path, ...], **options: Any) -> int:
     from loadtrt.report.plain import terminal_text
     from loadtrt.runs.signals import Signals
 
-    objectives = [parse_objective(text) for text in options["objective"] or ()]
-    evidence = evidence_of(read_sources(files), options["contexts"], options["batch"])
-    demand = _demand(options, evidence.gpu.batch)
-    voice, delivery = Voice(quiet=options["quiet"]), Delivery()
-    for own in () if objectives else evidence.objectives:
-        why_not = why_unpredictable(own)
+    objectives = [parse_objective(text) for text in given["objective"] or ()]
+    evidence = evidence_of(read_sources(files), contexts, batch)
+    demand = _demand(given, evidence.gpu.batch, growth, headroom)
+    voice, delivery = Voice(quiet=bool(given["quiet"])), Delivery()
+    for objective in () if objectives else evidence.objectives:
+        why_not = why_unpredictable(objective)
         if why_not is None:
-            objectives.append(own)
+            objectives.append(objective)
         else:
             voice.say(f"left out {why_not}")
     with Signals() as signals:
@@ -126,11 +184,11 @@ def command(files: tuple[Path, ...], **options: Any) -> int:
                 evidence,
                 demand,
                 objectives,
-                routings=routings,
-                spares=options["spares"],
-                max_utilisation=utilisation,
-                gpu_price=price,
-                seed=options["seed"],
+                routings=routing,
+                spares=spares,
+                max_utilisation=max_utilisation,
+                gpu_price=gpu_price,
+                seed=FIELDS["seed"].default if given["seed"] is None else given["seed"],
                 sources=[str(file) for file in files],
                 command=sys.argv,
                 say=voice.status,
@@ -138,9 +196,9 @@ def command(files: tuple[Path, ...], **options: Any) -> int:
             )
         finally:
             voice.end_line()
-        delivery.make(options["json_file"], lambda: json_of(result))
-        if not options["quiet"]:
-            show(terminal_text(result), sys.stderr if options["json_file"] == "-" else sys.stdout)
+        delivery.make(json_file, lambda: json_of(result))
+        if not given["quiet"]:
+            show(terminal_text(result), sys.stderr if json_file == "-" else sys.stdout)
     delivery.finish()
     return _exit_code(result)
 
@@ -173,33 +231,11 @@ def read_sources(files: Sequence[Path]) -> Source:
             return tuple(read_result(RunResult, source) for source in sources)
 
 
-def _share(option: str, text: str) -> float:
-    """Of a percentage; a bare number is the share itself, and below 1, so that none is mistaken. Raises UsageError."""
-    with suppress(UsageError):
-        share = parse_share(text)
-        if share < 1 or ("%" in text and share <= _MOST_SHARE):
-            return share
-    raise UsageError(f"{option} {text}: write a percentage such as 30%")
-
-
-def _routings(text: str) -> list[Routing]:
-    from loadtrt.results.fleet_result import ROUTINGS
-
-    known: dict[str, Routing] = {name: name for name in ROUTINGS}
-    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
-    for name in names:
-        if name not in known:
-            raise UsageError(f"--routing: there is no '{name}': choose from {', '.join(known)}")
-    return [known[name] for name in names]
-
-
-def _demand(options: dict[str, Any], batch: int) -> Demand:
-    """What was asked for, in requests. Raises UsageError where that is nothing, or more than one thing."""
+def _demand(given: dict[str, Any], batch: int, growth: float, headroom: float) -> Demand:
+    """The demand that the options ask for, in requests. Raises UsageError unless exactly one option names it."""
     from loadtrt.capacity.demand import staged_demand, steady_demand, traced_demand
-    from loadtrt.load.stages import parse_stages
-    from loadtrt.load.trace import read_trace
 
-    named = [name for name in ("demand", "demand_inferences", "stages", "trace") if options[name] is not None]
+    named = [name for name in ("demand", "demand_inferences", "stages", "trace") if given[name] is not None]
     if len(named) != 1:
         options_given = " and ".join(f"--{name.replace('_', '-')}" for name in named)
         raise UsageError(
@@ -207,32 +243,19 @@ def _demand(options: dict[str, Any], batch: int) -> Demand:
             if named
             else "a plan needs a demand: add --demand 5000/s (requests), --demand-inferences, --stages or --trace"
         )
-    grown = {name: _share(f"--{name}", options[name]) for name in ("growth", "headroom")}
-    if named == ["trace"]:
-        for name in ("arrivals", "burstiness"):
-            if options[name] is not None:
-                raise UsageError(f"a trace has instants of its own, and no {name}: leave --{name} out")
-        trace = read_trace(options["trace"], options["trace_column"])
-        return traced_demand(trace, f"trace {options['trace']}", **grown)
-    if options["trace_column"] is not None:
-        raise UsageError("--trace-column is of a trace: add --trace, or leave it out")
-    cv = _burstiness(options["arrivals"], options["burstiness"])
-    if options["stages"] is not None:
-        course = parse_stages(options["stages"])
-        return staged_demand(course, f"stages {options['stages']}", burstiness=cv, **grown)
-    if options["demand"] is not None:
-        return steady_demand(parse_rate(options["demand"]), burstiness=cv, **grown)
-    return steady_demand(parse_rate(options["demand_inferences"]) / batch, burstiness=cv, **grown)
-
-
-def _burstiness(arrivals: str | None, burstiness: float | None) -> float:
-    """CV of the gaps: 1 for Poisson, 0 for constant ones. Raises UsageError."""
-    if burstiness is None:
-        if arrivals == "gamma":
-            raise UsageError("gamma arrivals need a burstiness: add --burstiness, such as --burstiness 4")
-        return 0.0 if arrivals == "constant" else 1.0
-    if arrivals not in (None, "gamma"):
-        raise UsageError(f"{arrivals} arrivals have no burstiness: leave --burstiness out, or take --arrivals gamma")
-    if not 0 <= burstiness <= _MOST_BURSTINESS:
-        raise UsageError(f"--burstiness {burstiness:g}: write deviation / mean of gaps, from 0 to {_MOST_BURSTINESS}")
-    return burstiness
+    load_options = {key: given[key] for key in ("arrivals", "burstiness", "stages", "trace", "trace_column")}
+    if given["demand"] is not None:
+        load_options["rate"] = parse_rate(given["demand"])
+    elif given["demand_inferences"] is not None:
+        load_options["rate"] = parse_rate(given["demand_inferences"]) / batch
+    if given["trace"] is not None and given["arrivals"] is not None:
+        raise UsageError(Trace.refusal.format(key="arrivals", option="--arrivals"))
+    match read_load(load_options):
+        case Rate() as load:
+            return steady_demand(load.rate, burstiness=load.cv, growth=growth, headroom=headroom)
+        case Stages() as load:
+            source = f"stages {given['stages']}"
+            return staged_demand(load.course(), source, burstiness=load.cv, growth=growth, headroom=headroom)
+        case Trace() as load:
+            return traced_demand(load.instants, load.text, growth=growth, headroom=headroom)
+    raise AssertionError("one of the options above names a load of these types")

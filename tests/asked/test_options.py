@@ -20,12 +20,25 @@ from loadtrt.errors import UsageError
 from loadtrt.report.result_files import SCHEMAS
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("run", "sweep", "capacity", "profile")
+COMMANDS = ("run", "sweep", "capacity", "profile", "plan-capacity")
 OWN = {  # options of one command alone, apart from --config
     "run": set(),
     "sweep": {"all_points", "resume"},
     "capacity": {"trial", "precision", "max_trials", "resume"},
     "profile": {"compare", "nodes", "top"},
+    "plan-capacity": {
+        "arrivals",
+        "batch",
+        "contexts",
+        "demand",
+        "demand_inferences",
+        "growth",
+        "headroom",
+        "spares",
+        "max_utilisation",
+        "routing",
+        "gpu_price",
+    },
 }
 
 
@@ -48,7 +61,7 @@ def test_help_shows_groups_in_the_order_of_use(name: str) -> None:
     text = CliRunner().invoke(cli, [name, "--help"]).output
     shown = [line.rstrip(":") for line in text.splitlines() if line.rstrip(":") in GROUPS and line.endswith(":")]
     assert shown == [group for group in GROUPS if group in shown]
-    assert {"Engine", "Ending", "Results"} <= set(shown)
+    assert {"Engine", "Requests", "Results"} <= set(shown)
 
 
 def test_every_option_is_a_sentence() -> None:
