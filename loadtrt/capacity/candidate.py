@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt.capacity.conclusion import conclusion
 from loadtrt.capacity.scaling import fit, predicted_per_s, rungs
 from loadtrt.capacity.search import Search, Share, Step, Told
 from loadtrt.findings.validity import STARVED_LIMIT, lateness_limit_ns, typical_ns
 from loadtrt.records.records import METRICS
+from loadtrt.report.formatting import between
 from loadtrt.results.capacity_result import Candidate, ObjectiveCapacity, inferences_of
-from loadtrt.units import SECOND_NS, format_duration
+from loadtrt.units import SECOND_NS, format_count, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from loadtrt.capacity.search import Answer
     from loadtrt.results.capacity_result import Scaling, Trial
     from loadtrt.results.engine_info import EngineInfo, MemoryBill
-    from loadtrt.results.run_result import RunResult
+    from loadtrt.results.run_result import ObjectiveShare, RunResult
 
-_FIRST = 0.7  # of the greatest throughput, where nothing lets expect better
+_FIRST = 0.7  # share of the highest throughput at which the search begins, without a prediction
+_NEAR = 0.9  # share of the estimate from which a confirmed rate counts as near it
 
 
 class Work:
@@ -243,7 +244,79 @@ def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
         name, late = known[-1]
         return f"the generator was {format_duration(late or 0.0)} late at {name} (limit {format_duration(limit)})"
     if run.model.metrics["compute"].max_ns == 0 and not closed and run.verdict != "met":
-        return "the engine takes no time, so that all of the latency is the generator's"
+        return "compute takes no time: all latency is the load generator's"
     if run.model.metrics["compute"].max_ns and run.model.starved_fraction > STARVED_LIMIT:
-        return f"lanes stood idle for {100 * run.model.starved_fraction:.0f} % of the time because the host was late"
+        return f"lanes were idle for {100 * run.model.starved_fraction:.0f} % of the time because the host was late"
     return None
+
+
+def conclusion(candidate: Candidate) -> str:
+    """What came of the search; "" where there was none, or it is not over."""
+    match candidate.answer:
+        case "found":
+            far = (candidate.confirmed_per_s or 0.0) < _NEAR * (candidate.estimate_per_s or 0.0)
+            more = "; a longer --trial confirms a higher rate" if far else ""
+            met = f"{_rate(candidate, candidate.confirmed_per_s)} meet {_objectives(candidate)}{_late(candidate)}"
+            return f"{met}; {_capacity(candidate)}{more}"
+        case "undecided":
+            last = candidate.searched[-1]
+            reasons = [item.reason for item in last.run.model.objectives if item.reason] if last.run is not None else []
+            why = f": at {format_count(last.rate_per_s or 0.0)}/s {reasons[0]}" if reasons else None
+            return f"{_capacity(candidate)}, and no run confirmed it{why or '; a longer --trial decides more'}"
+        case "infeasible":
+            return _infeasible(candidate)
+        case "host-bound":
+            sentences = [trial.host_bound for trial in candidate.trials if trial.kind != "ladder" and trial.host_bound]
+            met = (
+                f"; at {_rate(candidate, candidate.confirmed_per_s)} the objectives are met"
+                if candidate.confirmed_per_s
+                else ""
+            )
+            return f"host-bound at {format_count(candidate.host_bound_per_s or 0.0)}/s: {sentences[-1]}{met}"
+    return ""
+
+
+def _late(candidate: Candidate) -> str:
+    """What the generator itself added to the confirming run, where that was too much for any but a run that met."""
+    runs = [it.run for it in candidate.trials if it.kind == "confirm" and it.rate_per_s == candidate.confirmed_per_s]
+    problems = runs[-1].model.problems if runs and runs[-1] is not None else ()
+    return f" although {problems[0].evidence}" if problems else ""
+
+
+def _infeasible(candidate: Candidate) -> str:
+    """The run with the least load that missed an objective, and by how much."""
+    alone = candidate.trials[0]
+    item, which, how = _missed(alone), "no rate", "even with one request in flight at a time"
+    if item is None:
+        slowest = min(
+            (trial for trial in candidate.searched if _missed(trial)),
+            key=lambda trial: trial.rate_per_s or 0.0,
+            default=alone,
+        )
+        rate = f"{format_count(slowest.rate_per_s or 0.0)}/s"
+        item, which, how = _missed(slowest), f"no rate from {rate} up", f"at {rate}"
+    if item is None:
+        return "no rate meets the objectives"
+    value = f", and {item.objective.quantile} is {format_duration(item.value_ns)}" if item.value_ns is not None else ""
+    return f"{which} meets {item.objective}: {how} {100 * (item.bad or 0.0):.3g} % of the requests are bad{value}"
+
+
+def _missed(trial: Trial) -> ObjectiveShare | None:
+    items = trial.run.model.objectives if trial.run is not None else ()
+    return next((item for item in items if item.verdict == "missed"), None)
+
+
+def _capacity(candidate: Candidate) -> str:
+    known = candidate.low_per_s is not None or candidate.high_per_s is not None
+    interval = f" (95 %: {between(candidate.low_per_s, candidate.high_per_s, format_count)})" if known else ""
+    return f"the capacity is about {format_count(candidate.estimate_per_s or 0.0)}/s{interval}"
+
+
+def _rate(candidate: Candidate, rate: float | None) -> str:
+    text = f"{format_count(rate or 0.0)} requests/s"
+    items = candidate.inferences_per_request
+    return text if items == 1 else f"{text} ({format_count((rate or 0.0) * items)} inferences/s)"
+
+
+def _objectives(candidate: Candidate) -> str:
+    return " and ".join(item.objective.text for item in candidate.objectives)

@@ -104,7 +104,7 @@ def traced_demand(trace: Trace, source: str, *, growth: float = 0.0, headroom: f
         first, count = _busiest(instants, span)
     if not count:
         raise UsageError(
-            f"{source}: more than {format_count(_MOST_REPLAYED)} requests have the same instant: give finer"
+            f"{source}: more than {format_count(_MOST_REPLAYED)} requests have the same instant: record finer instants"
         )
     lead = min(first, count // _LEAD)
     replayed = instants[first - lead : first + count]

@@ -56,10 +56,12 @@ class _Runs:
     def take(self, run: RunResult | None, place: int | None, name: str, why_not: str | None = None) -> None:
         """place: in `closed`; None: an open loop. What cannot be trusted is left out, and noted."""
         if run is None or run.model.throughput.requests_per_s is None:
-            why_not = why_not or "it measured nothing"
+            why_not = why_not or "no request was served"
         elif not run.valid:
             why_not = (
-                why_not or (run.model.problems[0].evidence if run.model.problems else run.failure) or "it is INVALID"
+                why_not
+                or (run.model.problems[0].evidence if run.model.problems else run.failure)
+                or "the run is INVALID"
             )
         if why_not:
             self.notes.append(f"{name} was left out: {why_not}")
@@ -93,7 +95,9 @@ def _of_capacity(result: CapacityResult, contexts: int | None, batch: int | None
         known = ", ".join(
             f"{each.contexts} contexts at batch {each.items}" for each in result.candidates if each.ladder
         )
-        raise UsageError(f"the search for capacity did not measure that: it has {known or 'no closed loops'}")
+        raise UsageError(
+            f"the search for capacity measured {known or 'no closed loop'}: choose with --contexts and --batch"
+        )
     chosen = best if best in fitting else max(fitting, key=_most_inferences)
     runs = _Runs()
     for trial in chosen.trials:
@@ -111,7 +115,7 @@ def _of_capacity(result: CapacityResult, contexts: int | None, batch: int | None
     most = max(ladder)
     if most < chosen.contexts:
         runs.notes.append(
-            f"no more than {plural(most, 'request')} were in flight in the ladder: more are taken to be no faster"
+            f"the closed loops go up to {plural(most, 'request')} in flight: throughput is assumed constant beyond"
         )
     histogram = _histogram(ladder[1], "latency")
     work, mean_ns, cv = work_of(histogram)
@@ -154,7 +158,7 @@ def _of_runs(runs: Sequence[RunResult], word: str, contexts: int | None, batch: 
     notes: list[str] = []
     if len({_setting(run) for run in fitting}) > 1:
         choose = "; --batch chooses another" if len({run.model.engine.batch for run in fitting}) > 1 else ""
-        notes.append(f"of several settings the one with the most inferences a second was taken: {_words(best)}{choose}")
+        notes.append(f"of several settings, the plan uses the one with the highest throughput: {_words(best)}{choose}")
     found = _Runs(notes=notes)
     for run in fitting:
         if _setting(run) != _setting(best) or run.config.model.contexts > width:
@@ -175,8 +179,8 @@ def _of_runs(runs: Sequence[RunResult], word: str, contexts: int | None, batch: 
     if buffers > 1:
         mean_ns = (alone.model.metrics["device"].mean_ns if "device" in alone.model.metrics else None) or mean_ns
         notes.append(
-            f"the runs had {buffers} buffer sets a context, so that no request was alone: its time is taken to be its "
-            "device time; runs with --buffers 1 would tell"
+            f"with {buffers} buffer sets per context no request had the GPU to itself: its device time stands for its "
+            "latency; measure with --buffers 1 for the latency itself"
         )
     measured = {n: _rate(run) for n, run in ladder.items()}
     made = station(width, buffers, interpolated(measured), work, alone_s=mean_ns / SECOND_NS if buffers > 1 else None)
@@ -207,8 +211,8 @@ def _crowded(measured: Mapping[int, float]) -> Iterator[str]:
     best, most = max(measured, key=lambda n: measured[n]), max(measured)
     if measured[most] < _CROWDED * measured[best]:
         yield (
-            f"{best} in flight are {100 * (measured[best] / measured[most] - 1):.0f} % faster than {most}, which is "
-            "where a queue leads: measure with fewer contexts or buffers"
+            f"throughput with {best} in flight is {100 * (measured[best] / measured[most] - 1):.0f} % above that with "
+            f"{most}, to which a queue leads: measure with fewer contexts or buffers"
         )
 
 
@@ -246,7 +250,7 @@ def _not_alone(best: RunResult, runs: Sequence[RunResult]) -> str:
             return (
                 f"the closed loop of one context {'is INVALID' if _setting(run) == _setting(best) else other}: {needs}"
             )
-    return f"how long a request takes alone was not measured: {needs}"
+    return f"the latency of a single request in flight was not measured: {needs}"
 
 
 def _rate(run: RunResult) -> float:
@@ -258,7 +262,7 @@ def _rate(run: RunResult) -> float:
 def _histogram(run: RunResult, metric: str) -> Histogram:
     histogram = Histogram.from_dict(run.model.histograms[metric]) if metric in run.model.histograms else Histogram()
     if not histogram.count:
-        raise UsageError("the run with one request in flight holds no histogram of its latency: measure it again")
+        raise UsageError("the run with one request in flight has no histogram of its latency: measure it again")
     return histogram
 
 

@@ -98,7 +98,7 @@ class Finder:
             _asked(before), _asked(self._result)
         )
         if difference is not None:
-            raise UsageError(f"its search was another one: {difference}; name another file")
+            raise UsageError(f"the search in the file differs: {difference}; name another file")
         self._result = self._result.model_copy(update={"started": before.started, "environment": before.environment})
         for work, candidate in zip(self._works, before.candidates, strict=False):
             work.replay(candidate.trials)
@@ -173,8 +173,8 @@ class Finder:
             assert best is not None  # noqa: S101  # order has an item
             if work.expected < CLOSE * best.expected or rank >= MOST_SEARCHED:
                 work.dropped = (
-                    f"its ladder lets expect {format_count(work.expected)} inferences/s, against "
-                    f"{format_count(best.expected)} of {_name(best)}"
+                    f"its closed loops predict {format_count(work.expected)} inferences/s, against "
+                    f"{format_count(best.expected)} for {_name(best)}"
                 )
             else:
                 chosen.append(place)
@@ -185,8 +185,8 @@ class Finder:
         best = max(self._works, key=lambda each: each.reached)
         if best is not work and not work.begun and 0 < work.most < best.reached:
             work.dropped = (
-                f"its greatest throughput, {format_count(work.most)} inferences/s, is less than what "
-                f"{_name(best)} was found to carry, {format_count(best.reached)}"
+                f"its highest throughput, {format_count(work.most)} inferences/s, is below the capacity of "
+                f"{_name(best)}, {format_count(best.reached)}"
             )
             self._update()
             return

@@ -53,7 +53,7 @@ def compare(
         # Stages, traces and bursts have no steady state; batches that form and full queues no model.
         if not isinstance(load, Rate) or load.bursts or model.batcher or model.max_queue is not None:
             continue
-        say(f"predicting {load.rate:g}/s on one GPU, which was measured")
+        say(f"predicting the measured run at {load.rate:g}/s on one GPU")
         for rank in ranks:
             measured = _measured(run, rank)
             if measured is None:
@@ -73,9 +73,9 @@ def other_arrivals(evidence: Evidence, demand: Demand) -> Iterator[str]:
         return
     loads = {load for run in evidence.open if isinstance(load := run.config.model.load, Rate)}
     for bursts in sorted({load.bursts for load in loads if load.bursts}):
-        yield f"the file's capacity is for bursts of {bursts}, and this plan is for Poisson arrivals: give a --trace"
+        yield f"the measured capacity is for bursts of {bursts}, this plan is for Poisson arrivals: give a --trace"
     for cv in sorted({load.cv for load in loads if not load.bursts and isinstance(load.process, Gamma)}):
-        yield f"the file's capacity is for burstiness {cv:g}, and this plan is for Poisson arrivals: give --burstiness"
+        yield f"the measured capacity is for burstiness {cv:g}, this plan is for Poisson arrivals: give --burstiness"
 
 
 def _measured(run: RunResult, rank: float) -> float | None:

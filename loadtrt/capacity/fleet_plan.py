@@ -44,8 +44,8 @@ _MOST_SIMULATED = 20_000_000  # requests, of one way to route: a minute or so
 _LEAST_UTILISATION = 0.01  # where more GPUs change nothing any more
 _LEAST_PER_S = 1 / 3600
 _DRAWN = 1_000_000
-_SPENT = f"after {format_count(_MOST_SIMULATED)} simulated requests there was no time for more"
-_TOO_MANY = f"more than {format_count(_MOST_GPUS)} are not simulated"
+_SPENT = f"the simulation ended at its limit of {format_count(_MOST_SIMULATED)} requests"
+_TOO_MANY = f"larger fleets than {format_count(_MOST_GPUS)} GPUs are not simulated"
 
 
 def plan_fleet(
@@ -76,11 +76,11 @@ def plan_fleet(
     planner = _Planner(evidence, demand, tuple(objectives), spares, max_utilisation, gpu_price, seed, say, stopped)
     if planner.least > _MOST_GPUS:
         raise UsageError(
-            f"{format_count(demand.told.planned_per_s)} requests/s take more than {format_count(_MOST_GPUS)} GPUs: "
-            "plan for a part of the demand, such as a region's"
+            f"{format_count(demand.told.planned_per_s)} requests/s need more than {format_count(_MOST_GPUS)} GPUs: "
+            "plan for a part of the demand, such as one region"
         )
     if demand.told.planned_per_s < _LEAST_PER_S:
-        raise UsageError("less than one request an hour is no load: one GPU is as good as any number")
+        raise UsageError("the demand is below one request per hour: one GPU serves it")
     choices: list[Choice] = []
     checks: list[Comparison] = []
     notes = [*evidence.notes, *other_arrivals(evidence, demand)]
@@ -89,7 +89,7 @@ def plan_fleet(
         try:
             checks.extend(compare(evidence, objectives, seed, say, planner.spend))
         except _SpentError:
-            notes.append(f"not every run at a rate was predicted: {_SPENT}")
+            notes.append(f"some measured runs have no prediction: {_SPENT}")
         choices.extend(planner.choose(routing) for routing in routings)
     except _StoppedError:
         interrupted = True
@@ -181,7 +181,7 @@ class _Planner:
             share = next(share for share in last.objectives if share.verdict != "met")
             idle = last.utilisation < _LEAST_UTILISATION
             fares = "miss" if share.verdict == "missed" else "leave undecided"
-            why = "more would change little" if idle else spent or _TOO_MANY
+            why = "more GPUs would change little" if idle else spent or _TOO_MANY
             return Choice(
                 routing=routing,
                 gpus=None,
@@ -271,7 +271,7 @@ class _Planner:
             if bad > 1 - objective.rank:
                 return (
                     f"{objective.text}: {100 * bad:.2g} % of requests take longer than "
-                    f"{format_duration(objective.bound_ns)} even alone on a GPU: no number of GPUs mends that"
+                    f"{format_duration(objective.bound_ns)} even alone on a GPU: no number of GPUs is enough"
                 )
         return None
 
@@ -321,9 +321,9 @@ class _Planner:
 def why_unpredictable(objective: Objective) -> str | None:
     """Why no simulation tells whether it is met, in a sentence; None where one does."""
     if METRICS[objective.metric].name != "latency":
-        return f"'{objective.text}': a plan predicts latency alone: give an objective such as latency.p99"
+        return f"'{objective.text}' is not on latency, which is all that a plan predicts; write e.g. latency.p99 < 10ms"
     if objective.rank == 1:
-        return f"'{objective.text}': no simulation shows what is never exceeded: take p99.9 or a lower one"
+        return f"'{objective.text}': a simulation cannot bound a maximum; write p99.9 or a lower quantile"
     return None
 
 
@@ -336,8 +336,8 @@ def _require_predictable(objectives: Sequence[Objective], replayed: int | None) 
             raise UsageError(why)
         if replayed is not None and replayed < least_samples(objective.rank):
             raise UsageError(
-                f"'{objective.text}': the trace has {plural(replayed, 'request')} in its busiest hour, and it takes "
-                f"{least_samples(objective.rank)} to tell: give a longer trace, or a rate"
+                f"'{objective.text}' needs {least_samples(objective.rank)} requests, and the trace has {replayed} in "
+                "its busiest hour: give a longer trace, or a rate"
             )
 
 

@@ -56,12 +56,12 @@ def _counts(text: str) -> tuple[int, ...]:
     first, dots, last = text.partition("..")
     ends = (first, last) if dots else (first, first)
     if not all(end.isascii() and end.isdigit() for end in ends):
-        raise UsageError(f"'{text}' is no count: write counts with commas between, or a range such as 1..8")
+        raise UsageError(f"'{text}' is not a count; write counts such as 1,2,4, or a range such as 1..8")
     low, high = map(int, ends)
     if low < 1 or high < low:
-        raise UsageError(f"'{text}' holds no count: counts begin at 1, and a range goes up")
+        raise UsageError(f"'{text}' is not a count or a range: counts begin at 1, and a range goes up; write e.g. 1..8")
     if high - low >= _MOST_VALUES:
-        raise UsageError(f"'{text}' holds {high - low + 1} counts: give {_MOST_VALUES} at most")
+        raise UsageError(f"'{text}' has {high - low + 1} counts: give {_MOST_VALUES} at most")
     return tuple(range(low, high + 1))
 
 
@@ -72,10 +72,10 @@ def _rates(text: str) -> tuple[float, ...]:
         return (parse_rate(text),)
     last, colon, count = rest.rpartition(":")
     if not (colon and count.isascii() and count.isdigit() and 2 <= int(count) <= _MOST_VALUES):
-        raise UsageError(f"'{text}' does not say how many rates: write such as 100/s..1000/s:5")
+        raise UsageError(f"'{text}' has no number of rates; write e.g. 100/s..1000/s:5")
     low, high, steps = parse_rate(first), parse_rate(last), int(count) - 1
     if high <= low:
-        raise UsageError(f"'{text}' does not go up: write the lower rate first")
+        raise UsageError(f"'{text}' does not go up; write the lower rate first")
     return tuple(float(f"{low + (high - low) * step / steps:.6g}") for step in range(steps + 1))
 
 
@@ -83,7 +83,7 @@ def _number(text: str) -> tuple[float, ...]:
     try:
         return (float(text),)
     except ValueError:
-        raise UsageError(f"'{text}' is no number") from None
+        raise UsageError(f"'{text}' is not a number; write e.g. 4") from None
 
 
 def _choice(**choices: object) -> Callable[[str], tuple[Any, ...]]:

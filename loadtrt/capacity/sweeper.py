@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.runs.watched import Talks
 
-_ENDED = "the sweep ended before it"
+_ENDED = "the sweep ended before this point"
 
 
 class Sweeper:
@@ -63,16 +63,18 @@ class Sweeper:
         """Take the points of an unfinished sweep as measured, but those that failed. Axes may have got further values.
         Returns how many there are. Raises UsageError where it was a sweep of something else."""
         if set(before.axes) != set(self._result.axes):
-            raise UsageError(f"its sweep was over {', '.join(before.axes)}: give these axes, or name another file")
+            raise UsageError(
+                f"the sweep in the file is over {', '.join(before.axes)}: give these axes, or name another file"
+            )
         difference = changed(_asked(before), _asked(self._result))
         if difference is not None:
-            raise UsageError(f"its sweep was another one: {difference}; name another file")
+            raise UsageError(f"the sweep in the file differs: {difference}; name another file")
         self._result = self._result.model_copy(update={"started": before.started, "environment": before.environment})
         for point in before.points:
             if point.run is not None and point.run.outcome == "completed":
                 if point.settings not in self._grid:
                     where = axes_text(point.settings)
-                    raise UsageError(f"its sweep holds {where}, which would be lost: give these values too")
+                    raise UsageError(f"the sweep in the file has {where}, which would be lost: give these values too")
                 self._points[self._grid.index(point.settings)] = point
                 self._before.append(point.run.model.engine)
         return len(self._points)

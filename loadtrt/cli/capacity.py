@@ -36,14 +36,15 @@ _CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED, "h
     "--trial",
     metavar="TIME",
     group="Ending",
-    help="Length of a trial; a confirming run takes 5.  [default: 10s, and up to 60s where requests are correlated]",
+    help="Length of a trial; a confirming run is 5 times as long.  "
+    "[default: 10s, up to 60s where latencies are autocorrelated]",
 )
 @extra(
     "--precision",
     metavar="3%",
     default="3%",
     group="Ending",
-    help="Half width of the estimate's 95 % interval before confirming.  [default: 3%]",
+    help="Half width of the 95 % confidence interval at which searching ends and confirming begins.  [default: 3%]",
 )
 @extra(
     "--max-trials",
@@ -51,21 +52,21 @@ _CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED, "h
     default=6,
     metavar="N",
     group="Ending",
-    help="Most trials before confirming.  [default: 6]",
+    help="Highest number of trials before confirming.  [default: 6]",
 )
-@extra("--resume", group="Results", is_flag=True, help="Continue the search in the file of --json.")
+@extra("--resume", group="Results", is_flag=True, help="Continue the unfinished search in the file of --json.")
 def command(
     config: Path | None, contexts: str | None, batch: str | None, trial: str | None, precision: str, max_trials: int,
     resume: bool, **given: Any,
 ) -> int:  # fmt: skip
-    """Find the highest rate of requests at which the objectives are met, and confirm it.
+    """Find the capacity: the highest arrival rate at which the objectives are met, and confirm it.
 
     \b
     loadtrt capacity --engine googlenet16.trt --objective 'latency.p99 < 10ms' --contexts 1,2,4,8 --batch 1,4
     loadtrt capacity --engine zoo:googlenet --batch 1 --objective 'latency.p99 < 400ms'      (no GPU needed)
 
-    Exit code 0: found and confirmed; 98: not told apart with so few requests; 99: no rate meets the objectives; 97: the
-    load generator was the bottleneck.
+    Exit codes: 0 found and confirmed, 98 undecided with so few requests, 99 no rate meets the objectives, 97 the load
+    generator was the bottleneck.
     """
     wanted = _wanted(config, given, contexts, batch, trial, precision, max_trials)
     wanted.configs()  # what is wrong with any is said now
@@ -103,9 +104,9 @@ def _wanted(
     _require_objectives(config)
     trial_ns = TRIAL_NS if trial is None else parse_duration(trial)
     if not trial_ns:
-        raise UsageError("--trial 0s: a trial without time measures nothing: give such as 10s")
+        raise UsageError("--trial 0s measures nothing; write e.g. --trial 10s")
     if most < 2:
-        raise UsageError(f"--max-trials {most}: an estimate takes two trials at least")
+        raise UsageError(f"--max-trials {most} is too few: an estimate needs two trials at least")
     return Wanted(
         config=config,
         load=load,
@@ -120,11 +121,11 @@ def _wanted(
 
 def _require_objectives(config: RunConfig) -> None:
     if not config.model.objectives:
-        raise UsageError("capacity is under an objective: add --objective, such as 'latency.p99 < 10ms'")
+        raise UsageError("a capacity needs an objective: add --objective, such as 'latency.p99 < 10ms'")
     for objective in config.model.objectives:
         if objective.rank == 1:
             raise UsageError(
-                f"'{objective}': a maximum grows with the time that one looks: bind a quantile, such as p99.9"
+                f"'{objective}': a maximum grows with the length of the run: bound a quantile, such as p99.9"
             )
 
 
@@ -133,7 +134,7 @@ def _precision(text: str) -> float:
         share = parse_share(text)
         if 0.001 <= share <= 0.5:
             return share
-    raise UsageError(f"--precision {text}: write a share from 0.1% to 50%, such as 3%")
+    raise UsageError(f"--precision {text} is not from 0.1% to 50%; write e.g. 3%")
 
 
 def _exit_code(result: CapacityResult) -> int:

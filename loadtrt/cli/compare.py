@@ -38,7 +38,7 @@ _FILE = click.Path(path_type=Path)
     "--fail-if",
     multiple=True,
     metavar="'latency.p99 +5%'",
-    help="Exit with 99 where B is worse than A by more than this, and with 98 where that is undecided (repeatable).",
+    help="Exit with 99 if B is worse than A by more than this threshold, and with 98 if undecided (repeatable).",
 )
 @click.option("--json", "json_file", metavar="FILE|-", help="Write the comparison of runs as JSON; - is stdout.")
 @click.option("--junit", metavar="FILE", help="Write the verdicts on --fail-if as JUnit XML.")
@@ -74,11 +74,11 @@ def command(
     loadtrt compare --a a1.json --a a2.json --a a3.json --b b1.json --b b2.json --b b3.json
     loadtrt compare fp32.profile.json fp16.profile.json         (of loadtrt profile --json, trtexec --exportProfile)
 
-    Exit codes with --fail-if: 0 not regressed, 99 regressed, 98 undecided, 97 a run is INVALID. Runs vary from one to
-    the next: give several of each side to measure by how much.
+    Exit codes with --fail-if: 0 not regressed, 99 regressed, 98 undecided, 97 a run is INVALID. Several runs of each
+    side measure the variance between runs.
 
-    A profile of trtexec has only names of layers; with layer information, layers are matched by their contents, too.
-    Runs with a profile are also compared layer by layer.
+    A profile of trtexec has only the names of layers; --layer-info-a and --layer-info-b match layers by their contents,
+    too. Runs with a profile are also compared layer by layer.
     """
     from loadtrt.cli.delivery import Delivery, json_of, show
     from loadtrt.report.comparison_sections import compared_runs
@@ -98,7 +98,7 @@ def command(
     require_targets(targets)
     for option, target in targets.items():
         if target and Path(target).resolve() in {file.resolve() for side in files for file in side}:
-            raise UsageError(f"{option} {target} is one of the results, which it would replace: name another file")
+            raise UsageError(f"{option} {target} is one of the results and would be overwritten: name another file")
     infos = ((layer_info_a, "--layer-info-a"), (layer_info_b, "--layer-info-b"))
     sides = [_read_all(each, *info) for each, info in zip(files, infos, strict=True)]
     several = max(map(len, files)) > 1
@@ -153,7 +153,7 @@ def _runs(sides: Mapping[str, Side], wanted: str | None) -> list[Run]:
     runs = [side_of(name, side) for name, side in sides.items() if isinstance(side, RunResult | Records)]
     other = next((name for name, side in sides.items() if not isinstance(side, RunResult | Records)), None)
     if wanted is not None and other is not None:
-        raise UsageError(f"{wanted} is of runs, and {other} is {_word(sides[other])}: leave it out")
+        raise UsageError(f"{wanted} compares runs, and {other} is {_word(sides[other])}: leave it out")
     return runs
 
 
@@ -186,14 +186,14 @@ def read_side(file: Path, layer_info: Path | None = None, option: str = "") -> S
         case Kind.PROFILE:
             result = read_result(ProfileResult, given)
             if not result.passes:
-                raise UsageError(f"{file} is a profile without any pass: it was ended too early; profile again")
+                raise UsageError(f"{file} is a profile without any pass, as it was interrupted: profile again")
             return result
         case Kind.LAYER_TIMES:
             return read_profile(given, layer_info)
         case Kind.LAYERS:
-            raise UsageError(f"{file} is {given.kind}, which has no times: give the profile that belongs to it")
+            raise UsageError(f"{file} is {given.kind}, which has no times: give the profile of the same engine")
         case Kind.SWEEP | Kind.CAPACITY:
-            raise UsageError(f"{file} is {given.kind}, which is of many runs: give two single ones")
+            raise UsageError(f"{file} is {given.kind}, which holds many runs: give two single runs")
         case Kind.FLEET:
             raise UsageError(f"{file} is {given.kind}, which is not a measurement: give two runs")
         case Kind.COMPARISON:

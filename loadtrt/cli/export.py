@@ -16,7 +16,10 @@ def command() -> None:
 @click.argument("run_json", metavar="RUN.JSON", type=click.Path(path_type=Path))
 @click.option("-o", "--output", default="-", metavar="FILE", help="File to write.  [default: stdout]")
 @click.option(
-    "--run", default="", metavar="NAME", help="Value of the label run, which tells runs apart.  [default: the run's id]"
+    "--run",
+    default="",
+    metavar="NAME",
+    help="Value of the label `run`, by which dashboards select a run.  [default: the run's id]",
 )
 def openmetrics(run_json: Path, output: str, run: str) -> None:
     """Write RUN.JSON, of `loadtrt run --json`, as OpenMetrics with timestamps, for Prometheus and Grafana.

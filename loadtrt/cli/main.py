@@ -13,20 +13,23 @@ from loadtrt.errors import LoadtrtError, nearest
 
 # name: (module that holds `command`, what it does). Kept here so that --help imports none of them.
 COMMANDS = {
-    "run": ("loadtrt.cli.run", "Drive an engine with load and say how fast and how late it is."),
-    "plan-capacity": ("loadtrt.cli.plan_capacity", "Say how many GPUs a demand needs, from measured runs."),
-    "sweep": ("loadtrt.cli.sweep", "Run over contexts, buffers, batches, rates: the curve, its knee, what pays."),
-    "capacity": ("loadtrt.cli.capacity", "Find the highest rate that meets objectives, and confirm it."),
+    "run": ("loadtrt.cli.run", "Load an engine and measure its throughput and latency."),
+    "plan-capacity": ("loadtrt.cli.plan_capacity", "Compute how many GPUs a demand needs, from measured runs."),
+    "sweep": (
+        "loadtrt.cli.sweep",
+        "Run over contexts, buffers, batches, rates: the curve, its knee, its Pareto front.",
+    ),
+    "capacity": ("loadtrt.cli.capacity", "Find the highest arrival rate that meets objectives, and confirm it."),
     "build": ("loadtrt.cli.build", "Build a plan from an ONNX, zoo or Caffe model, for this GPU or another."),
     "profile": ("loadtrt.cli.profile", "Time each layer of an engine, or of two engines side by side."),
-    "compare": ("loadtrt.cli.compare", "Lay two results, or two files of trtexec, side by side."),
-    "report": ("loadtrt.cli.report", "Write results as a page, for a pull request, or as a table."),
-    "watch": ("loadtrt.cli.watch", "Show a run of another terminal or machine, by its metrics."),
+    "compare": ("loadtrt.cli.compare", "Compare two results, of loadtrt or of trtexec, and gate on regressions."),
+    "report": ("loadtrt.cli.report", "Write results as an HTML page, Markdown, CSV or a trace."),
+    "watch": ("loadtrt.cli.watch", "Show the live view of a run in another terminal or on another machine."),
     "export": ("loadtrt.cli.export", "Write a finished run in another tool's format."),
-    "inspect": ("loadtrt.cli.inspect", "Say what is in a plan or model, as far as can be known here."),
-    "doctor": ("loadtrt.cli.doctor", "Check GPU, driver, TensorRT and host, and say what to mend."),
+    "inspect": ("loadtrt.cli.inspect", "Show what is in a plan or model, with or without a GPU."),
+    "doctor": ("loadtrt.cli.doctor", "Check GPU, driver, TensorRT and host, and show how to fix what is wrong."),
     "schema": ("loadtrt.cli.schema", "Print the JSON schema of a configuration or of a result."),
-    "zoo": ("loadtrt.cli.zoo", "Write a model made on the spot, such as googlenet."),
+    "zoo": ("loadtrt.cli.zoo", "Generate and write a model, such as googlenet."),
 }
 
 
@@ -92,9 +95,9 @@ def main() -> None:
 def _no_option(error: click.NoSuchOption) -> str:
     """With the one that was meant only where it is near: click would take --rate for --wait."""
     known = [name for it in error.ctx.command.params for name in it.opts] if error.ctx else []
-    otherwise = "--help lists those that there are"
+    otherwise = "--help lists the options"
     if error.option_name == "--rate" and "--trial" in known:
-        otherwise = "the rate is what capacity finds, from --objective"
+        otherwise = "capacity finds the rate, from --objective"
     return f"there is no option {error.option_name}: {nearest(error.option_name, known, otherwise, cutoff=0.8)}"
 
 

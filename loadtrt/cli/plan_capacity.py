@@ -177,7 +177,7 @@ def command(
         if why_not is None:
             objectives.append(objective)
         else:
-            voice.say(f"left out {why_not}")
+            voice.say(f"objective left out: {why_not}")
     with Signals() as signals:
         try:
             result = plan_fleet(
@@ -221,7 +221,7 @@ def read_sources(files: Sequence[Path]) -> Source:
     sources = [read_file(file) for file in files]
     for source in sources:
         if source.kind in (Kind.CAPACITY, Kind.SWEEP) and len(sources) > 1:
-            raise UsageError(f"{source.path} is {source.kind}: give it alone, or several runs of loadtrt")
+            raise UsageError(f"{source.path} is {source.kind}: give this file alone, or several runs of loadtrt")
     match sources[0].kind:
         case Kind.CAPACITY:
             return read_result(CapacityResult, sources[0])

@@ -27,16 +27,16 @@ _FORMATS = "\n".join(f"{known.suffixes[0]:<12}{known.name:<6} {known.summary}" f
 )
 @click.argument("files", metavar="FILE…", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option(
-    "-o", "--output", "outputs", multiple=True, metavar="FILE|-", help="File to write (repeatable); - is stdout."
+    "-o", "--output", "outputs", multiple=True, metavar="FILE|-", help="File to write; - is stdout (repeatable)."
 )
 @click.option(
     "--format",
     "format_",
     type=click.Choice([known.name for known in FORMATS]),
-    help="Format of outputs, instead of what the suffix says.  [default: md on stdout]",
+    help="Format of the outputs.  [default: by the suffix; md on stdout]",
 )
 def command(files: tuple[Path, ...], outputs: tuple[str, ...], format_: str | None) -> None:
-    """Write results of run, sweep, capacity, plan-capacity and profile in the formats that the outputs' suffixes say.
+    """Write results of run, sweep, capacity, plan-capacity and profile as a page, Markdown, a table or a trace.
 
     \b
     loadtrt report run.json -o run.html
@@ -64,7 +64,7 @@ def _format_of(target: str, name: str | None) -> Format:
     wanted = known[name] if name is not None else format_of(target)
     if wanted is None:
         suffixes = ", ".join(format_.suffixes[0] for format_ in FORMATS)
-        raise UsageError(f"-o {target}: the suffix says no format: name it {suffixes}, or add --format")
+        raise UsageError(f"-o {target} has no suffix of a format: write {suffixes}, or add --format")
     return wanted
 
 
@@ -81,4 +81,4 @@ def _check(files: Sequence[Path], outputs: Sequence[str]) -> None:
         raise UsageError("two outputs are the same file by different names: give each its own -o")
     for file in files:
         if file.resolve() in written:
-            raise UsageError(f"-o {file} is one of the results, which the report would replace: name another file")
+            raise UsageError(f"-o {file} is one of the results and would be overwritten: name another file")

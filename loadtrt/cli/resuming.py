@@ -72,10 +72,10 @@ def carry_out(
             try:
                 runs = work.resume(before)
             except UsageError as error:
-                raise UsageError(f"{target} does not go on: {error}") from None
-            voice.say(f"going on after {plural(runs, 'run')} of {target}")
+                raise UsageError(f"{target} cannot be continued: {error}") from None
+            voice.say(f"continuing after {plural(runs, 'run')} of {target}")
         elif resume:
-            voice.say(f"there is nothing to resume in {target}: it begins anew")
+            voice.say(f"{target} has nothing to resume: starting from the beginning")
         try:
             work.make()
         finally:
@@ -92,7 +92,7 @@ def unfinished(target: str | None, schema: type[_Result], *, resume: bool) -> _R
 
     if target is None or target == "-":
         if resume:
-            raise UsageError("--resume goes on with the file of --json: name one")
+            raise UsageError("--resume continues the file of --json: name one")
         return None
     file, kind = Path(target), kind_of(schema)
     if not file.is_file() or not file.stat().st_size:
@@ -104,14 +104,14 @@ def unfinished(target: str | None, schema: type[_Result], *, resume: bool) -> _R
     except UsageError:
         if resume:
             raise
-        before, found = None, f"something else than {kind}"
+        before, found = None, "other data"
     if resume:
         if before is None:
-            raise UsageError(f"--resume: {file} is {found}, and no {kind.partition(' ')[2]}: name another file")
+            raise UsageError(f"--resume: {file} is {found}, not {kind}: name another file")
         return cast("_Result", before)
     if before is not None and before.outcome != "completed":
-        raise UsageError(f"{file} holds {kind} that is not finished: add --resume to go on with it, or remove it")
-    raise UsageError(f"{file} holds {found}, which would be lost: name another file, or remove it")
+        raise UsageError(f"{file} holds {kind} that is not finished: add --resume to continue, or remove the file")
+    raise UsageError(f"{file} holds {found}, which would be overwritten: name another file, or remove this one")
 
 
 class Keeper:
@@ -136,5 +136,5 @@ class Keeper:
             self.failure = None
         except UsageError as error:
             if self.failure is None:
-                self._say(f"{error}; it is tried again after the next run")
+                self._say(f"{error}; writing is tried again after the next run")
             self.failure = str(error)

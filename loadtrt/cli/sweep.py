@@ -21,18 +21,24 @@ if TYPE_CHECKING:
 
 @click.command(cls=GroupedCommand, short_help="Run over a grid of settings.")
 @options("sweep", axes=AXES, choices={"arrivals": ("closed", *PROCESSES)})
-@extra("--all", "all_points", group="Ending", is_flag=True, help="Measure also where an axis no longer gains 5 %.")
-@extra("--resume", group="Results", is_flag=True, help="Continue the sweep in the file of --json.")
+@extra(
+    "--all",
+    "all_points",
+    group="Ending",
+    is_flag=True,
+    help="Measure every point, even where an axis no longer gains 5 % of throughput.",
+)
+@extra("--resume", group="Results", is_flag=True, help="Continue the unfinished sweep in the file of --json.")
 def command(config: Path | None, all_points: bool, resume: bool, **given: Any) -> int:
-    """Run at each point of a grid, and show the curve of latency against throughput, its knee and what pays.
+    """Run at each point of a grid, and show the curve of latency against throughput, its knee and its Pareto front.
 
     \b
     loadtrt sweep --engine googlenet16.trt --contexts 1,2,4,8 --batch 1,4,16 --json sweep.json
     loadtrt sweep --engine googlenet16.trt --contexts 4 --rate 500/s..3000/s:6
     loadtrt sweep --engine zoo:googlenet --contexts 1,2 --batch 1                (no GPU needed)
 
-    Without a rate requests come as fast as they are served; along contexts and buffers it ends where two further values
-    gained less than 5 %. Each point is kept as it ends.
+    Without --rate each point is a closed loop; along --contexts and --buffers the sweep stops where two further values
+    gained less than 5 % of throughput. The file of --json is written after each point.
     """
     base, axes = _base_and_axes(config, given)
     require_targets(targets_of(base.options()))
@@ -52,7 +58,7 @@ def _base_and_axes(file: Path | None, given: dict[str, Any]) -> tuple[RunConfig,
 
     axes = {name: parse_axis(name, given[name]) for name in given if name in AXES and given[name] is not None}
     if not axes:
-        raise UsageError("a sweep is over something: give several values, such as --contexts 1,2,4 or --batch 1,4,16")
+        raise UsageError("a sweep needs an axis: give several values, such as --contexts 1,2,4 or --batch 1,4,16")
     overruling = [name for name in ("rate", "burstiness", "batch") if name in axes]  # what a file says of them
     common = {name: value for name, value in given.items() if name not in AXES}
     return load_config(file, common | {name: axes[name][0] for name in overruling}, without={"profile"}), axes

@@ -48,7 +48,7 @@ def command(url: str, every: str) -> int:
     """
     every_ns = parse_duration(every)
     if every_ns < _LEAST_EVERY_NS:
-        raise UsageError(f"--every {every} is too often: ten times a second is the most; write e.g. --every 1s")
+        raise UsageError(f"--every {every} is below 100 ms; write e.g. --every 1s")
     address = parse_url(url)
     from loadtrt.live.terminal import Terminal
 
@@ -197,7 +197,7 @@ def _fetch(url: str) -> bytes:
             while part := response.read1(1 << 16):
                 body += part
                 if len(body) > _MOST_BYTES or time.monotonic() > deadline:
-                    raise UnansweredError(f"{url} sends more than a live view, or too slowly", "it sends too much")
+                    raise UnansweredError(f"{url} sends more than a live view, or too slowly", "the answer is too long")
     except HTTPError as error:
         error.close()
         reason = f"{error.code} {error.reason}".strip()
@@ -206,7 +206,7 @@ def _fetch(url: str) -> bytes:
     except (OSError, HTTPException) as error:
         reason = _why(error.reason if isinstance(error, URLError) else error)
         raise UnansweredError(
-            f"no run answers at {url} ({reason}): start it with --metrics, as 0.0.0.0:PORT for other machines",
+            f"no run answers at {url} ({reason}): start the run with --metrics, 0.0.0.0:PORT for other machines",
             reason,
         ) from None
     return bytes(body)
@@ -215,9 +215,9 @@ def _fetch(url: str) -> bytes:
 def _why(reason: object) -> str:
     match reason:
         case TimeoutError():
-            return "it takes too long"
+            return "timed out"
         case ConnectionRefusedError():
-            return "nothing listens there"
+            return "connection refused"
         case OSError() if reason.strerror:
             return reason.strerror
     return str(reason) or type(reason).__name__

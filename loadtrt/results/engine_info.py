@@ -1,4 +1,4 @@
-"""What engines tell of themselves and show under load, as results keep it: written to run.json, read by reports."""
+"""Engines as results keep them: what they are, the memory they take, their clock and the check of their outputs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ from loadtrt.units import format_bytes
 
 @dataclass(frozen=True, slots=True)
 class MemoryBill:
-    """What an engine will take, in bytes, known before anything is allocated. None: this engine cannot tell.
+    """Memory that an engine and its lanes need, known before anything is allocated. None: not known for this engine.
 
-    weights: the engine itself; context: scratch memory of one execution context; device_io and host_io: the buffers of
-    one buffer set (host_io is pinned); inputs: all input sets in pinned host memory; free: what the device has free.
+    contexts: number of execution contexts.
+    buffers: buffer sets per context.
+    weights_bytes: the engine itself.
+    context_bytes: scratch memory of one execution context.
+    device_io_bytes: device buffers of one buffer set.
+    host_io_bytes: pinned host buffers of one buffer set.
+    inputs_bytes: all input sets, in pinned host memory.
+    free_bytes: free memory of the device.
     """
 
     contexts: int
@@ -30,12 +36,12 @@ class MemoryBill:
 
     @property
     def device_bytes(self) -> int:
-        """Total on the device: weights + contexts × (scratch + buffers × device I/O); what is unknown counts as 0."""
+        """Total on the device: weights + contexts × (scratch + buffers × device I/O); an unknown part counts as 0."""
         lane = (self.context_bytes or 0) + self.buffers * self.device_io_bytes
         return (self.weights_bytes or 0) + self.contexts * lane
 
     def require_room(self, remedy: str = "") -> None:
-        """Raises EngineError when the lanes will not fit. Weights are loaded already: they are in no free memory."""
+        """Raise EngineError if the lanes do not fit. The weights are loaded already, so free memory excludes them."""
         needed = self.device_bytes - (self.weights_bytes or 0)
         if self.free_bytes is not None and needed > self.free_bytes:
             free = format_bytes(self.free_bytes)
@@ -51,13 +57,19 @@ class MemoryBill:
 class EngineInfo:
     """What an engine is, for people and for run.json.
 
-    kind: "tensorrt" | "onnxruntime" | "simulated"; name: what `--engine` said; flavour and version: of the runtime
-    ("tensorrt_dispatch", "10.16.1.11"); device: GPU or CPU name; sha256: of the plan's or model's bytes, "" where there
-    is no file; batch: inferences in one request; precision: "confirmed FP16", ..., in words, "" when nothing was asked.
-    mode: effective settings worth a word each, such as {"graph": "yes", "copies": "yes", "wait": "spin"}.
-    notes: sentences the user should read (why a graph could not be captured, what was not knowable).
-    build: what the plan was made of, where its sidecar tells: model, model_sha256, options, precision, flavour,
-    flavour_version, gpu, build_ns; None for other engines, and where nobody knows.
+    kind: "tensorrt" | "onnxruntime" | "simulated".
+    name: value of `--engine`.
+    flavour: module of the runtime, such as "tensorrt_dispatch".
+    version: version of the runtime, such as "10.16.1.11".
+    device: name of the GPU or CPU.
+    sha256: of the plan's or model's bytes; "" without a file.
+    batch: inferences in one request.
+    tensors: inputs and outputs.
+    precision: in words, such as "confirmed FP16"; "" if none was asked for.
+    mode: effective settings, such as {"graph": "yes", "copies": "yes", "wait": "spin"}.
+    notes: sentences for the user, such as why a graph could not be captured.
+    build: how the plan was built, from its sidecar: model, model_sha256, options, precision, flavour, flavour_version,
+        gpu, build_ns; None for other engines and if not known.
     """
 
     kind: str
@@ -76,8 +88,12 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class ClockMapping:
-    """How GPU instants were put on the host's clock: the worst error of an anchor in ns, the worst that one was off its
-    predecessor's prediction in ns, and how many were taken."""
+    """How instants of the GPU's clock were converted to the host's.
+
+    error_ns: largest uncertainty of an anchor, a pair of instants read together on both clocks.
+    drift_ns: largest difference between an anchor and the prediction from the anchor before it.
+    anchors: number of anchors.
+    """
 
     error_ns: int
     drift_ns: int
@@ -86,8 +102,14 @@ class ClockMapping:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Outputs under load against those of a quiet run. worst: the largest difference over the tolerance, None where
-    values cannot be apart by degrees (integers, NaN). input_sets: with one, a mix-up of requests would not show."""
+    """Outputs under load against those of a quiet run.
+
+    outputs: number of outputs compared.
+    different: number of outputs that differ by more than the tolerance.
+    worst: largest difference over the tolerance; None for values without a distance (integers, NaN).
+    input_sets: number of different inputs; with one, outputs of mixed-up requests would look alike.
+    first_difference: the first output that differs, in words; None for none.
+    """
 
     outputs: int
     different: int

@@ -1,4 +1,4 @@
-"""What planning a fleet leaves behind: how many GPUs a demand needs, and why. The schema of `plan-capacity --json`.
+"""The plan of a fleet: how many GPUs a demand needs, and why. The schema of `plan-capacity --json`.
 
 Times are ns (`_ns`), rates are a second (`_per_s`): requests unless the name says inferences, which are requests ×
 batch. None means that a number is not known, or that the simulation was too short to tell it.
@@ -103,16 +103,23 @@ class Prediction(Model):
 
 
 class Estimate(Model):
-    """Allen and Cunneen's formula: how many GPUs it asks for, and the objective's quantile at as many as the simulation
-    found, None where it has no steady state there, or nothing was found."""
+    """The answer of Allen and Cunneen's formula.
+
+    gpus: number of GPUs; None above the largest fleet that is simulated.
+    quantile_ns: the first objective's quantile with as many GPUs as the simulation needs; None without a steady state.
+    """
 
     gpus: int | None
     quantile_ns: float | None
 
 
 class Autoscaling(Model):
-    """If GPUs came and went with the demand, without delay, each always with what it carries at the peak. mean_gpus:
-    over the trace or the stages, spares included; saved: 1 − mean / gpus."""
+    """If the number of GPUs followed the demand without delay, each GPU with as much load as at the peak.
+
+    mean_gpus: mean number over the trace or the stages, spares included.
+    saved: 1 − mean_gpus / gpus.
+    cost_per_million: cost of a million inferences; None without a price.
+    """
 
     mean_gpus: float
     saved: float
@@ -184,8 +191,13 @@ class Comparison(Model):
 
 
 class Direct(Model):
-    """Random routing without any model: each GPU sees what the measured one saw, Poisson arrivals at no more than
-    per_gpu_per_s, at which the objectives were met (`basis` says in which sense). gpus: spares included."""
+    """Random routing without a model: each GPU gets Poisson arrivals at a rate at which the measured one met the
+    objectives.
+
+    per_gpu_per_s: that rate.
+    basis: the measurement that shows it, in words.
+    gpus: number of GPUs, spares included.
+    """
 
     per_gpu_per_s: float
     basis: str
@@ -200,14 +212,14 @@ class FleetResult(Model):
     demand: what to serve.
     objectives: what must be met.
     max_utilisation: limit of utilisation, in (0, 1].
-    spares: GPUs that may be away.
+    spares: GPUs that may be out of service.
     gpu_price: price of one GPU for an hour, without a unit.
     seed: seed of the simulation.
     outcome: completed, or interrupted (Ctrl-C) with the choices so far.
     choices: one for each routing policy, in the order asked for.
     direct: random routing without any model; None where no run supports it.
-    checks: the model against measurements.
-    notes: what the reader should know of the files.
+    checks: predictions against measurements.
+    notes: sentences on the files: what was left out or assumed.
     """
 
     schema_version: Literal["loadtrt.fleet/1"] = "loadtrt.fleet/1"

@@ -1,4 +1,4 @@
-"""What all results are made of."""
+"""The base class of all results."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Model(BaseModel):
-    """A part of a file of results: it never changes, and a key that it does not know is an error."""
+    """A part of a file of results: immutable; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,4 +1,4 @@
-"""What NVML says about a GPU: single readings, and the GPU over a run as run.json keeps it.
+"""A GPU by NVML: single readings, and the GPU over a run as run.json keeps it.
 
 Units are Prometheus' base units (hertz, watts, joules, celsius, bytes, ratios 0 to 1); instants are ns. None means that
 the GPU, the driver or the user's permissions do not give the number; it is never 0.
@@ -55,8 +55,8 @@ SLOWDOWNS: Mapping[str, Slowdown] = {
 def slowdowns_of(reasons: Iterable[str]) -> tuple[str, ...]:
     """Those of NVML's reasons that slow a loaded GPU, in the order of SLOWDOWNS; without hw_slowdown where another one
     explains it."""
-    given = set(reasons)
-    known = tuple(reason for reason in SLOWDOWNS if reason in given)
+    active = set(reasons)
+    known = tuple(reason for reason in SLOWDOWNS if reason in active)
     return known[:-1] if len(known) > 1 and known[-1] == "hw_slowdown" else known
 
 
@@ -141,7 +141,7 @@ class GpuInterval(Model):
 
 
 class GpuFacts(Model):
-    """What does not change during a run.
+    """Facts of a GPU that do not change during a run.
 
     max_sm_clock_hertz: the highest SM clock.
     power_limit_watts: the enforced power limit.
@@ -158,7 +158,7 @@ class GpuFacts(Model):
 
 
 class SamplingCost(Model):
-    """What sampling took, since the sampler started.
+    """The cost of sampling, since the sampler started.
 
     readings: readings kept.
     lost: deadlines that passed without a reading.
@@ -180,8 +180,8 @@ class GpuTelemetry(Model):
     energy_joules: sum over the intervals; None unless every one is known, as a part would look like the whole.
     joules_per_inference: energy_joules / inferences served: the whole GPU's energy, with idle time and other users.
     throttled_fraction: share of all readings with a slow-down.
-    missing: what is not known, in words.
-    cost: what sampling took.
+    missing: values that are not known, in words.
+    cost: the cost of sampling.
     """
 
     gpu: GpuFacts

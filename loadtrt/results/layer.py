@@ -49,11 +49,15 @@ class LayerTensor:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer of an engine. Where only its name is known, everything but `name` and `nodes` is empty.
+    """One layer of an engine. If only its name is known, all fields but `name` and `nodes` are empty.
 
-    precision: the type it computes in, as far as can be told ("" for layers that only move data): the type of its
-    weights, or else of its floating-point outputs or inputs, or INT8 where all of them are. nodes: the model's nodes in
-    it, by name; none for layers that the engine added, such as reformats.
+    name: as the engine gives it.
+    type: the engine's type, such as "CaskConvolution".
+    tactic: the kernel that the builder chose.
+    inputs, outputs: its tensors.
+    precision: the type in which it computes: that of its weights, or else of its floating-point outputs or inputs, or
+        INT8 if all of them are; "" for layers that only move data, and if not known.
+    nodes: names of the model's nodes fused into it; none for layers that the engine added, such as reformats.
     """
 
     name: str
@@ -75,7 +79,7 @@ def nodes_in_name(name: str) -> tuple[str, ...]:
 def kind_of(layer: Layer) -> str:
     """ "convolution" for CaskConvolution, FusedConv and the like; types without such a word stay as they are.
 
-    "" where the engine tells names alone; reformats are known by their names even then.
+    "" if the engine gives only names; reformats are known by their names even then.
     """
     if not layer.type:
         return "reformat" if re.search(r"^Reformatting CopyNode |(in|out)put reformatter \d+$", layer.name) else ""

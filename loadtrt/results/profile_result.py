@@ -1,7 +1,7 @@
-"""How long each layer takes: the schema of a profile.
+"""The time of each layer: the schema of a profile.
 
-A profile is a pass of its own, one inference at a time on an engine that does nothing else: profilers add a
-synchronisation an inference, so nothing of it belongs into a measured run.
+A profile is a pass of its own, one inference at a time on an idle engine: a profiler adds a synchronisation per
+inference, so that its times stay apart from a measured run.
 """
 
 from __future__ import annotations
@@ -18,8 +18,15 @@ Mode = Literal["graph", "plain"]
 
 
 class LayerTimes(Model):
-    """One layer's times over `count` inferences, ns. p99_ns: None where there are too few. share: of the sum over all
-    layers, 0 to 1. median_ns is None in files of trtexec before 8.4."""
+    """The times of one layer.
+
+    layer: the layer.
+    count: number of inferences.
+    total_ns, average_ns: sum and mean over the inferences.
+    median_ns: median; None in files of trtexec before 8.4.
+    p99_ns: None with too few inferences.
+    share: of the sum over all layers, in [0, 1].
+    """
 
     layer: Layer
     count: int
@@ -31,11 +38,15 @@ class LayerTimes(Model):
 
 
 class ProfilePass(Model):
-    """All layers in the order they ran in.
+    """All layers in the order in which they ran.
 
-    mode: as a CUDA graph, or enqueued plainly; None where a file of trtexec does not say. layers_ns: mean of the sum
-    over layers. inference_ns: mean of `whole` inferences in the same mode without the profiler, None where none was
-    timed: what layers_ns exceeds it by, the profiler added (or the layers overlap).
+    mode: "graph" (as a CUDA graph) or "plain" (enqueued plainly); None where a file of trtexec does not say.
+    inferences: number of inferences.
+    layers: each layer with its times.
+    layers_ns: mean of the sum over layers.
+    inference_ns: mean time of an inference in the same mode without the profiler; None if not timed. The excess of
+        layers_ns is the profiler's overhead, or layers overlap.
+    whole: number of inferences behind inference_ns.
     """
 
     mode: Mode | None
@@ -47,23 +58,28 @@ class ProfilePass(Model):
 
     @property
     def hottest(self) -> list[tuple[int, LayerTimes]]:
-        """Layers that took time, with their places from 1 on, longest first."""
+        """(place from 1 on, times) of each layer that took time, longest first."""
         timed = [(place, times) for place, times in enumerate(self.layers, 1) if times.total_ns]
         return sorted(timed, key=lambda item: -item[1].total_ns)
 
     @property
     def kinds(self) -> list[tuple[str, int, float]]:
-        """(kind, layers, share of the sum over all layers), greatest first."""
+        """(kind, number of layers, share of the sum over all layers), greatest share first."""
         shares: dict[str, list[float]] = {}
         for times in self.layers:
             shares.setdefault(kind_of(times.layer) or "not told", []).append(times.share)
-        kinds = [(kind, len(found), math.fsum(found)) for kind, found in shares.items()]
+        kinds = [(kind, len(parts), math.fsum(parts)) for kind, parts in shares.items()]
         return sorted(kinds, key=lambda item: -item[2])
 
 
 class ProfileResult(Model):
-    """The profile of one engine. passes: the one that is shown first. outcome: interrupted (Ctrl-C) and failed (see
-    `failure`) ones hold what was timed until then. notes: what its reader should know."""
+    """The profile of one engine.
+
+    outcome: completed; interrupted (Ctrl-C) or failed (see `failure`), with what was timed until then.
+    failure: why it failed, in a sentence.
+    passes: the passes; reports show the first one.
+    notes: sentences for the reader.
+    """
 
     schema_version: Literal["loadtrt.profile/1"] = "loadtrt.profile/1"
     loadtrt: str

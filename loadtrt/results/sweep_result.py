@@ -1,4 +1,4 @@
-"""What a sweep leaves behind: the schema of sweep.json. Each point is a trimmed run (results/run_result.py).
+"""The result of a sweep: the schema of sweep.json. Each point is a trimmed run (results/run_result.py).
 
 Times are ns (`_ns`), memory is bytes (`_bytes`). None means that a number is not known or not supported by the sample.
 """
@@ -13,9 +13,12 @@ from loadtrt.results.run_result import RunResult  # noqa: TC001  # pydantic read
 
 
 class SweepPoint(Model):
-    """One point of the grid. settings: the value of each axis, by option name.
+    """One point of the grid.
 
-    run: as `trimmed` leaves it, None where there is none; failure: why not, or why it ended early."""
+    settings: the value of each axis, by option name.
+    run: the run as `trimmed` leaves it; None if none was made.
+    failure: why no run was made, or why it ended early; None otherwise.
+    """
 
     settings: dict[str, Any]
     run: RunResult | None
@@ -23,21 +26,25 @@ class SweepPoint(Model):
 
 
 class SkippedPoint(Model):
-    """A point that was not measured, and why: no gain was left along its axis, or the sweep ended before it."""
+    """A point that was not measured: throughput no longer gained along its axis, or the sweep ended before."""
 
     settings: dict[str, Any]
     reason: str
 
 
 class SweepResult(Model):
-    """All of one sweep. axes: the values asked for, by option name, in the order of the command line. config: what all
-    points have in common, a configuration of `loadtrt run`. environment: as in a run.
+    """All of one sweep.
 
+    config: the configuration that all points share.
+    environment: as in a run.
+    axes: the values of each axis, by option name, in the order of the command line.
     outcome: completed (failed points included), interrupted (Ctrl-C; it can be resumed), or failed (see `failure`).
-    points, skipped: in the order of the grid. pareto: places in `points` that no other point beats in both inferences
-    a second and p99 of latency, from the least latency up. knee: the place in `points` with the greatest power, X/R:
-    inferences a second over mean latency (Kleinrock, Power and deterministic rules of thumb, 1979); None where there
-    are no points.
+    failure: why the sweep failed, in a sentence.
+    points: the measured points, in the order of the grid.
+    skipped: the points that were not measured, in the order of the grid.
+    pareto: places in `points` that no other point beats in both inferences per second and p99 latency, by latency.
+    knee: place in `points` with the greatest power X/R, inferences per second over mean latency (Kleinrock, Power and
+        deterministic rules of thumb, 1979); None without points.
     """
 
     schema_version: Literal["loadtrt.sweep/1"] = "loadtrt.sweep/1"
@@ -56,8 +63,8 @@ class SweepResult(Model):
 
 
 def trimmed(run: RunResult) -> RunResult:
-    """A run without its bulk: no seconds, no sample of records, no histogram but latency's; of its environment what
-    differs between runs of one machine, the GPU's clocks."""
+    """A run without its seconds, its sample of records and all histograms but latency's. Of its environment the GPU is
+    kept, whose clocks differ between runs of one machine."""
     telemetry, histograms = run.telemetry, run.model.histograms
     kept = {name: histograms[name] for name in ("latency",) if name in histograms}
     return run.with_model(intervals=(), sample=None, histograms=kept).model_copy(

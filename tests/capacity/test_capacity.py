@@ -16,8 +16,7 @@ from benchmarks.queues import markov_tail
 from command_line import ROOT, loadtrt
 from loadtrt.asked.objective import parse_objective
 from loadtrt.asked.reading import load_config
-from loadtrt.capacity.candidate import host_bound
-from loadtrt.capacity.conclusion import conclusion
+from loadtrt.capacity.candidate import conclusion, host_bound
 from loadtrt.capacity.find import Finder, Wanted
 from loadtrt.capacity.queueing import Waiting, erlang_c
 from loadtrt.capacity.rig import Rig
@@ -246,7 +245,7 @@ def test_the_candidate_with_the_most_inferences_is_chosen(rig: Rig) -> None:
     assert best is not None
     assert (best.contexts, best.batch, best.items) == (2, 8, 8)
     assert [each.dropped is None for each in result.candidates] == [False, False, False, True]
-    assert "its ladder lets expect" in (result.candidates[0].dropped or "")
+    assert "its closed loops predict" in (result.candidates[0].dropped or "")
     assert "inferences a second of those confirmed (1 of 4 candidates): " in result.reason
     assert "chosen: 2 contexts, batch 8" in terminal_text(result)
 
@@ -325,7 +324,7 @@ def test_what_an_engine_that_takes_no_time_misses_is_the_generators(
     assert run is not None
     assert (run.verdict, host_bound(run, None)) == ("missed", None)
     instant = {**run.model.metrics, "compute": run.model.metrics["compute"].model_copy(update={"max_ns": 0})}
-    assert "the engine takes no time" in (host_bound(changed(run, metrics=instant), None) or "")
+    assert "compute takes no time" in (host_bound(changed(run, metrics=instant), None) or "")
 
 
 def test_what_is_met_in_spite_of_a_late_generator_is_met(
@@ -343,7 +342,7 @@ def test_what_is_met_in_spite_of_a_late_generator_is_met(
     assert host_bound(met, None) is None
     assert "1.00 s late at p99" in (host_bound(met, 1000) or "")
     assert "1.00 s late at p99" in (host_bound(missed, None) or "")
-    assert "stood idle" in (host_bound(rung, None) or "")
+    assert "were idle" in (host_bound(rung, None) or "")
     problem = Problem(kind="late", evidence="the generator was 1.00 s late at p99 (limit 500 µs)", remedy="")
     (found,) = whole[0].candidates
     assert "although" not in found.conclusion
@@ -403,13 +402,13 @@ def test_json_on_stdout_is_all_there_is() -> None:
     ("arguments", "sentence"),
     [
         ((), "add --objective"),
-        (("--objective", "latency.max < 1s"), "bind a quantile"),
+        (("--objective", "latency.max < 1s"), "bound a quantile"),
         (("--objective", "latncy.p99 < 1s"), "latncy"),
         (("--objective", "latency.p99 < 1s", "--contexts", "0"), "begin at 1"),
-        (("--objective", "latency.p99 < 1s", "--batch", "some"), "is no count"),
+        (("--objective", "latency.p99 < 1s", "--batch", "some"), "is not a count"),
         (("--objective", "latency.p99 < 1s", "--precision", "0%"), "--precision 0%"),
         (("--objective", "latency.p99 < 1s", "--precision", "fine"), "--precision fine"),
-        (("--objective", "latency.p99 < 1s", "--trial", "0s"), "without time"),
+        (("--objective", "latency.p99 < 1s", "--trial", "0s"), "--trial 0s measures nothing"),
         (("--objective", "latency.p99 < 1s", "--trial", "long"), "is not a duration"),
         (("--objective", "latency.p99 < 1s", "--max-trials", "1"), "--max-trials 1"),
         (("--objective", "latency.p99 < 1s", "--arrivals", "gamma"), "need a burstiness"),
@@ -449,5 +448,5 @@ def test_ctrl_c_ends_the_run_and_keeps_it(tmp_path: Path) -> None:
     assert [trial.run.outcome for trial in found.candidates[0].trials if trial.run] == ["interrupted"]
     refused = loadtrt(*options, "--trial", "24h")
     assert refused.returncode == 2
-    assert "add --resume to go on with it" in refused.stderr
+    assert "add --resume to continue" in refused.stderr
     assert read_result(CapacityResult, file) == found

@@ -232,7 +232,7 @@ def test_a_bound_just_above_what_one_request_takes_alone_is_given_up_in_time(
     found = only(plan("latency.p99 < 23.2ms", rate=30.0))
     assert found.gpus is None
     assert len(found.tried) < 15
-    assert "more would change little" in found.reason
+    assert "more GPUs would change little" in found.reason
 
 
 def test_bursts_need_more(plan: Callable[..., FleetResult]) -> None:
@@ -283,7 +283,7 @@ def test_a_plan_ends_in_time(plan: Callable[..., FleetResult], monkeypatch: pyte
         assert not found.infeasible
         assert found.needed == min((item.gpus for item in found.tried if item.verdict == "met"), default=None)
         reasons.append(found.reason)
-    assert all("simulated requests there was no time for more" in reason for reason in reasons)
+    assert all("the simulation ended at its limit" in reason for reason in reasons)
 
 
 def test_a_queue_that_never_settles_is_not_sure_to_meet_anything(
@@ -308,7 +308,7 @@ def test_no_more_gpus_are_simulated_than_are_said(
     found = only(plan("latency.p99 < 23.6ms"))
     assert (found.gpus, found.infeasible) == (None, False)
     assert max(item.gpus for item in found.tried) == 10
-    assert "more than 2 000 are not simulated" in found.reason
+    assert "larger fleets than 2 000 GPUs are not simulated" in found.reason
 
 
 # --- cost and energy
@@ -513,9 +513,9 @@ def test_what_was_not_valid_is_left_out(runs: dict[str, RunResult]) -> None:
 @pytest.mark.parametrize(
     ("measured", "asked", "note"),
     [
-        ({"arrivals": "gamma", "burstiness": 4.0}, 1.0, "burstiness 4, and this plan is for Poisson"),
+        ({"arrivals": "gamma", "burstiness": 4.0}, 1.0, "burstiness 4, this plan is for Poisson"),
         ({"arrivals": "gamma", "burstiness": 4.0}, 4.0, None),
-        ({"bursts": "1s/2s"}, 1.0, "bursts of 1s/2s, and this plan is for Poisson arrivals: give a --trace"),
+        ({"bursts": "1s/2s"}, 1.0, "bursts of 1s/2s, this plan is for Poisson arrivals: give a --trace"),
     ],
 )
 def test_a_plan_for_calmer_arrivals_than_were_measured_says_so(
@@ -558,7 +558,7 @@ def test_measured_capacity_needs_no_model(runs: dict[str, RunResult]) -> None:
 @pytest.mark.parametrize(
     ("chosen", "sentence"),
     [
-        (("two", "open"), "how long a request takes alone was not measured"),
+        (("two", "open"), "the latency of a single request in flight was not measured"),
         (("open",), "the set of runs has no closed loop: a plan needs"),
     ],
 )
@@ -613,12 +613,12 @@ def test_too_many_in_flight_is_noted(runs: dict[str, RunResult]) -> None:
     slow = changed(runs["two"], throughput=throughput)
     found = evidence_of(capacity_of({**runs, "two": slow}))
     assert found.gpu.most_per_s == pytest.approx(150)
-    assert any("1 in flight are 3" in note for note in found.notes)
+    assert any("with 1 in flight is 3" in note for note in found.notes)
 
 
 def test_a_short_trace_tells_no_high_quantile(plan: Callable[..., FleetResult]) -> None:
     """459 requests are the least for p99; a trace that falls silent after two requests is no trouble."""
-    with pytest.raises(UsageError, match="has 300 requests in its busiest hour, and it takes 459"):
+    with pytest.raises(UsageError, match="needs 459 requests, and the trace has 300"):
         plan(demand=traced_demand(poisson_trace(100, 3), "trace"))
     same = Trace(np.zeros(200_001, np.int64), SECOND_NS)
     with pytest.raises(UsageError, match="more than 200 000 requests have the same instant"):
@@ -674,7 +674,7 @@ def test_objectives_of_the_files_that_cannot_be_predicted_are_left_out(
     file.write_text(capacity.model_dump_json())
     found = invoke(file, "--demand", 3000, "--routing", "random")
     assert found.return_value == 0
-    assert "left out 'compute.p99 < 1s': a plan predicts latency alone" in found.stderr
+    assert "objective left out: 'compute.p99 < 1s' is not on latency" in found.stderr
     assert f"to hold: {OBJECTIVE};" in found.stdout
 
 
@@ -705,7 +705,7 @@ def test_a_trace_and_stages_are_demands(folder: Path, tmp_path: Path) -> None:
         (["--demand", "5", "--trace", "x.csv"], "--demand and --trace are each a demand: give one"),
         (["--demand", "fast"], "'fast' is not a rate"),
         (["--demand", "9999999M/s", "--objective", OBJECTIVE], "more than 2 000 GPUs: plan for a part of the demand"),
-        (["--demand", "0.001/m", "--objective", OBJECTIVE], "less than one request an hour is no load"),
+        (["--demand", "0.001/m", "--objective", OBJECTIVE], "the demand is below one request per hour"),
         (["--demand", "5", "--growth", "30"], "--growth 30 is not a percentage; write e.g. 30%"),
         (["--demand", "5", "--headroom", "-3%"], "--headroom -3% is not a percentage"),
         (["--demand", "5", "--max-utilisation", "100%"], "--max-utilisation 100% is not from 1% to 99%"),
@@ -719,8 +719,8 @@ def test_a_trace_and_stages_are_demands(folder: Path, tmp_path: Path) -> None:
         (["--trace", "nowhere.csv"], "cannot read trace nowhere.csv"),
         (["--trace", "nowhere.csv", "--burstiness", "2"], "a trace has instants of its own, and no burstiness"),
         (["--demand", "5", "--trace-column", "t"], "--trace-column is about a trace"),
-        (["--demand", "5", "--objective", "compute.p99 < 1s"], "a plan predicts latency alone"),
-        (["--demand", "5", "--objective", "latency.max < 1s"], "no simulation shows what is never exceeded"),
+        (["--demand", "5", "--objective", "compute.p99 < 1s"], "is not on latency"),
+        (["--demand", "5", "--objective", "latency.max < 1s"], "a simulation cannot bound a maximum"),
         (["--demand", "5", "--objective", "soon"], "'soon' is not an objective"),
         (["--demand", "5", "--contexts", "7"], "no closed loop of --contexts 7: a plan"),
         (["--demand", "5", "--batch", "7"], "no closed loop of --batch 7: a plan"),
@@ -752,7 +752,7 @@ def test_files_of_other_kinds_are_refused(folder: Path, tmp_path: Path, runs: di
     """A plan is no measurement, and a search for capacity stands alone."""
     capacity = tmp_path / "capacity.json"
     capacity.write_text(capacity_of(runs).model_dump_json())
-    with pytest.raises(UsageError, match=r"is a search for capacity by loadtrt: give it alone"):
+    with pytest.raises(UsageError, match=r"is a search for capacity by loadtrt: give this file alone"):
         CliRunner().invoke(
             cli,
             ["plan-capacity", str(capacity), str(folder / "one.json"), "--demand", "5"],

@@ -146,19 +146,19 @@ def test_values_are_read_as_people_write_them(name: str, text: str, values: tupl
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
-        ("contexts", "", "is no count"),
-        ("contexts", "1,,2", "is no count"),
+        ("contexts", "", "is not a count"),
+        ("contexts", "1,,2", "is not a count"),
         ("contexts", "0..2", "begin at 1"),
         ("contexts", "3..1", "goes up"),
         ("contexts", "1..100000", "1000 at most"),
-        ("contexts", "²", "is no count"),
+        ("contexts", "²", "is not a count"),
         ("rate", "fast", "is not a rate"),
-        ("rate", "1/s..9/s", "how many rates"),
+        ("rate", "1/s..9/s", "has no number of rates"),
         ("rate", "9/s..1/s:3", "does not go up"),
-        ("rate", "1/s..9/s:1", "how many rates"),
+        ("rate", "1/s..9/s:1", "has no number of rates"),
         ("graph", "yes", "neither on nor off"),
         ("wait", "spin,sleep", "neither spin nor block"),
-        ("burstiness", "high", "is no number"),
+        ("burstiness", "high", "is not a number"),
     ],
 )
 def test_values_that_are_none_are_told(name: str, text: str, sentence: str) -> None:
@@ -243,15 +243,18 @@ def test_a_finished_point_is_not_measured_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--contexts", "1,2"), "add --resume to go on with it"),
+        (("--contexts", "1,2"), "add --resume to continue"),
         (("--contexts", "1,2", "--resume", "--seed", "2"), "seed was 1, and is 2"),
-        (("--contexts", "1,2", "--resume", "--seed", "2"), "sweep.json does not go on: its sweep was another one"),
+        (
+            ("--contexts", "1,2", "--resume", "--seed", "2"),
+            "sweep.json cannot be continued: the sweep in the file differs",
+        ),
         (
             ("--contexts", "1,2", "--resume", "--objective", "latency.p99<1s"),
             "objective was none, and is latency.p99 < 1s;",
         ),
-        (("--contexts", "1,2", "--buffers", "1", "--resume"), "its sweep was over contexts"),
-        (("--contexts", "2,4", "--resume"), "its sweep holds contexts 1, which would be lost"),
+        (("--contexts", "1,2", "--buffers", "1", "--resume"), "the sweep in the file is over contexts"),
+        (("--contexts", "2,4", "--resume"), "the sweep in the file has contexts 1, which would be lost"),
     ],
 )
 def test_what_does_not_go_on_is_not_written_over(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
@@ -269,7 +272,7 @@ def test_what_does_not_go_on_is_not_written_over(arguments: tuple[str, ...], sen
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("arrived,shape\n0.1,1\n", "holds something else than a sweep of loadtrt"),
+        ("arrived,shape\n0.1,1\n", "holds other data"),
         ('{"schema_version": "loadtrt.run/1"}', "holds a run of loadtrt"),
         (None, "holds a sweep of loadtrt"),
     ],
@@ -285,7 +288,7 @@ def test_no_file_is_written_over(content: str | None, sentence: str, tmp_path: P
     done = loadtrt("sweep", "--engine", VIRTUAL, "--warmup", "0", "--duration", "2s", "--json", file,
                     "--contexts", "1")  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"{file} {sentence}, which would be lost: name another file" in done.stderr
+    assert f"{file} {sentence}, which would be overwritten: name another file" in done.stderr
     assert file.read_bytes() == before
 
 
@@ -294,7 +297,7 @@ def test_a_file_to_resume_that_is_missing_is_told(tmp_path: Path) -> None:
     done = loadtrt("sweep", "--engine", VIRTUAL, "--warmup", "0", "--duration", "1s", "--contexts", "1",
                     "--json", tmp_path / "typo.json", "--resume")  # fmt: skip
     assert done.returncode == 0
-    assert f"there is nothing to resume in {tmp_path / 'typo.json'}" in done.stderr
+    assert f"{tmp_path / 'typo.json'} has nothing to resume" in done.stderr
 
 
 def test_rates_may_come_in_another_order_and_be_more(tmp_path: Path) -> None:
@@ -347,12 +350,12 @@ def test_a_file_that_cannot_be_written_is_told_at_once() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (("--engine", VIRTUAL), 2, "a sweep is over something"),
+        (("--engine", VIRTUAL), 2, "a sweep needs an axis"),
         (("--contexts", "1,2"), 2, "no engine"),
         (("--engine", "nowhere.plan", "--contexts", "1,2"), 2, "there is no plan nowhere.plan"),
         (("--engine", "simulated:servce=1ms", "--contexts", "1,2"), 2, "did you mean 'service'"),
         (("--engine", VIRTUAL, "--contexts", "1,2000"), 2, "--contexts"),
-        (("--engine", VIRTUAL, "--contexts", "one"), 2, "is no count"),
+        (("--engine", VIRTUAL, "--contexts", "one"), 2, "is not a count"),
         (("--engine", VIRTUAL, "--contexts", "1..900", "--batch", "1..900"), 2, "810 000 points: 10 000 at most"),
         (("--engine", VIRTUAL, "--burstiness", "4"), 2, "need a rate: add --rate, such as --rate 500/s\n"),
         (("--engine", VIRTUAL, "--contexts", "1", "--resume"), 2, "name one"),

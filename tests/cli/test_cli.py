@@ -55,7 +55,7 @@ def _process(*arguments: str | Path, **environment: str) -> subprocess.Completed
         (("inspect", "nowhere.plan"), 2, "nowhere.plan"),
         (("inspect", "README.md"), 2, "README.md"),
         (("inspect", "zoo:googlenet"), 2, "'loadtrt zoo googlenet' writes googlenet.onnx"),
-        (("capacity", "--rate", "5/s"), 2, "there is no option --rate: the rate is what capacity finds"),
+        (("capacity", "--rate", "5/s"), 2, "there is no option --rate: capacity finds the rate"),
         (("capacity", "--frobnicate"), 2, "there is no option --frobnicate: --help lists"),
     ],
 )

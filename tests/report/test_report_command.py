@@ -76,9 +76,9 @@ def test_the_same_results_make_the_same_page(save: Save) -> None:
     [
         (
             ("run.json", "-o", "x.pdf"),
-            "-o x.pdf: the suffix says no format: name it .html, .md, .txt, .csv, .hlog, .trace.json",
+            "-o x.pdf has no suffix of a format: write .html, .md, .txt, .csv, .hlog, .trace.json",
         ),
-        (("run.json", "-o", "x"), "the suffix says no format"),
+        (("run.json", "-o", "x"), "has no suffix of a format"),
         (("nowhere.json", "-o", "x.html"), "cannot read nowhere.json: No such file"),
         (("text.json", "-o", "x.html"), "text.json is not JSON: give a result that --json wrote"),
         (("cut.json", "-o", "x.html"), "cut.json is not JSON .*: it may be cut off"),
