@@ -1,4 +1,4 @@
-"""One engine's search as it stands: the runs that were made, the next one, and the answer."""
+"""The search for one engine: the runs so far, the next one, and the answer in a sentence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadtrt.capacity.scaling import fit, predicted_per_s, rungs
-from loadtrt.capacity.search import Search, Share, Step, Told
+from loadtrt.capacity.search import Outcome, Search, Share, Step
 from loadtrt.findings.validity import STARVED_LIMIT, lateness_limit_ns, typical_ns
 from loadtrt.records.records import METRICS
 from loadtrt.report.formatting import between
@@ -29,15 +29,21 @@ _NEAR = 0.9  # share of the estimate from which a confirmed rate counts as near 
 
 
 class Work:
-    """The search for the capacity of the engine of `config`, whose arrivals are those of the trials, at any rate.
+    """The search for the capacity of one engine: first the ladder of closed loops, then the open loops of a Search.
 
-    search: makes one, of where to begin and the greatest throughput. First the ladder: `next_rung` until it is None.
-    Then, once `begin` was called, `next_step`. Each run is told by `tell`, and `candidate` is what is known so far.
-    failure: why the engine did not open, or broke. dropped: why there is no search."""
+    `next_rung` is the next closed loop until it is None, after `begin` `next_step` the next open loop. `record` takes
+    each run, and `candidate` is the result so far.
+
+    config: the configuration, with the arrivals of the trials at any rate.
+    trials: the runs so far.
+    failure: why the engine did not open, or failed; None otherwise.
+    dropped: why there is no search; None otherwise.
+    """
 
     def __init__(
         self, config: RunConfig, objectives: Sequence[Objective], search: Callable[[float, float], Search]
     ) -> None:
+        """search: makes a Search from the first rate and the highest throughput."""
         self.config = config
         self.trials: list[Trial] = []
         self.failure: str | None = None
@@ -52,34 +58,34 @@ class Work:
 
     @property
     def next_rung(self) -> tuple[int, int] | None:
-        """(contexts, buffers) of the next closed loop; None when the ladder is whole, or needs no more."""
+        """(contexts, buffers) of the next closed loop; None at the end of the ladder."""
         done = sum(trial.kind == "ladder" for trial in self.trials)
         return None if self.failure or self._infeasible or done == len(self._rungs) else self._rungs[done]
 
     @property
     def expected(self) -> float:
-        """Inferences a second that the ladder lets expect, 0 where it does not."""
+        """Capacity that the ladder predicts, inferences per second; 0 without a prediction."""
         return (self._first or 0.0) * self._items
 
     @property
     def most(self) -> float:
-        """Inferences a second that no rate will pass."""
+        """Highest throughput, inferences per second."""
         return (self._scaling.most_per_s if self._scaling else 0.0) * self._items
 
     @property
     def reached(self) -> float:
-        """Inferences a second at which the objectives were met, or by the estimate would be."""
+        """Confirmed capacity, or else the estimate, in inferences per second."""
         if self._search is None or not self._search.known or self.answer == "infeasible":
             return 0.0
         return (self._search.confirmed or self._search.binding[1].rate) * self._items
 
     @property
     def begun(self) -> bool:
-        """Whether there are open loops."""
+        """Whether any open loop was run."""
         return any(trial.kind != "ladder" for trial in self.trials)
 
-    def summed_up(self) -> None:
-        """The ladder is whole: fit it, and let it say where to begin."""
+    def fit_ladder(self) -> None:
+        """Fit the scalability law to the complete ladder, and predict the capacity from it."""
         if self._scaling is None:
             ladder = [trial for trial in self.trials if trial.kind == "ladder"]
             self._scaling = fit(ladder)
@@ -87,22 +93,22 @@ class Work:
                 self._predicted = predicted_per_s(ladder, self.config, self._objectives)
 
     def begin(self) -> None:
-        """Search from now on. Does nothing where the ladder leaves nothing to search for."""
+        """Begin the search; does nothing if the ladder has the answer already."""
         if self._search is None and self._first is not None and self._scaling is not None and not self._infeasible:
             self._search = self._begin(self._first, self._scaling.most_per_s)
 
     def next_step(self) -> Step | None:
-        """The next open loop; None where there is an answer, and where there will be none."""
+        """The next open loop; None at the end of the search."""
         return None if self.failure or self._search is None else self._search.next()
 
     @property
     def next_seed(self) -> int:
-        """Another one for each open loop: of arrivals that none of the others had."""
-        told = 0 if self._search is None else len(self._search.told)
-        return int(np.random.SeedSequence([self.config.model.seed, 1 + told]).generate_state(1)[0])
+        """A seed of its own for each open loop, so that no two have the same arrivals."""
+        runs = 0 if self._search is None else len(self._search.outcomes)
+        return int(np.random.SeedSequence([self.config.model.seed, 1 + runs]).generate_state(1)[0])
 
-    def tell(self, trial: Trial) -> None:
-        """A run was made. One that was interrupted or failed is kept, and says nothing."""
+    def record(self, trial: Trial) -> None:
+        """Take a run. An interrupted or failed one is kept, and does not enter the search."""
         self.trials.append(trial)
         run = trial.run
         if run is not None:
@@ -112,28 +118,28 @@ class Work:
         elif trial.kind != "ladder" and trial.rate_per_s and self._search is not None and run.outcome == "completed":
             seconds = (run.config.duration or 0) / SECOND_NS
             step = Step(trial.kind, trial.rate_per_s, seconds)
-            self._search.tell(Told(step, shares_of(run), trial.host_bound is not None))
+            self._search.record(Outcome(step, shares_of(run), trial.host_bound is not None))
 
     def replay(self, trials: Sequence[Trial]) -> None:
-        """Tell the runs of an unfinished search, as far as they were completed."""
+        """Take the completed runs of an unfinished search."""
         for trial in trials:
             if trial.run is None or trial.run.outcome != "completed":
                 return
             if trial.kind != "ladder":
-                self.summed_up()
+                self.fit_ladder()
                 self.begin()
-            self.tell(trial)
+            self.record(trial)
 
     @property
     def answer(self) -> Answer | None:
-        """As Candidate has it."""
+        """`answer` of Candidate."""
         if self._infeasible:
             return "infeasible"
         return None if self._search is None else self._search.answer
 
     def candidate(self) -> Candidate:
-        """All that is known so far."""
-        found = Candidate(
+        """The result so far."""
+        candidate = Candidate(
             contexts=self.config.model.contexts,
             batch=self.config.model.batch,
             buffers=self.config.model.buffers,
@@ -147,25 +153,27 @@ class Work:
             failure=self.failure,
         )
         if self._search is not None:
-            found = found.model_copy(update=self._found(self._search))
-        return found.model_copy(update={"conclusion": conclusion(found)})
+            candidate = candidate.model_copy(update=self._estimates(self._search))
+        return candidate.model_copy(update={"conclusion": conclusion(candidate)})
 
-    def _found(self, search: Search) -> dict[str, Any]:
-        """What the open loops say, as fields of a Candidate."""
-        found = {
+    def _estimates(self, search: Search) -> dict[str, Any]:
+        """The results of the open loops, as fields of a Candidate."""
+        bounds = {
             "feasible_max_per_s": search.feasible_max,
             "infeasible_min_per_s": search.infeasible_min,
             "host_bound_per_s": search.host_bound,
         }
         if not search.known or self.answer == "infeasible":
-            return found
+            return bounds
         place, binding = search.binding
         rate = search.between(binding.rate)
         met = [
-            run for it in self.trials if it.kind == "confirm" and it.rate_per_s == search.confirmed and (run := it.run)
+            trial.run
+            for trial in self.trials
+            if trial.kind == "confirm" and trial.rate_per_s == search.confirmed and trial.run
         ]
         telemetry = met[-1].telemetry if met else None
-        return found | {
+        return bounds | {
             "estimate_per_s": rate,
             "low_per_s": min(binding.low, rate) if binding.bounded_below else None,
             "high_per_s": max(binding.high, rate) if binding.bounded_above else None,
@@ -173,11 +181,11 @@ class Work:
             "objectives": tuple(
                 ObjectiveCapacity(
                     objective=objective,
-                    rate_per_s=each.rate if each.bounded_above else None,
-                    low_per_s=each.low if each.bounded_below else None,
-                    high_per_s=each.high if each.bounded_above else None,
+                    rate_per_s=threshold.rate if threshold.bounded_above else None,
+                    low_per_s=threshold.low if threshold.bounded_below else None,
+                    high_per_s=threshold.high if threshold.bounded_above else None,
                 )
-                for objective, each in zip(self._objectives, search.estimates, strict=True)
+                for objective, threshold in zip(self._objectives, search.estimates, strict=True)
             ),
             "binding": self._objectives[place].text,
             "boundary": search.boundary,
@@ -196,15 +204,15 @@ class Work:
 
     @property
     def _infeasible(self) -> bool:
-        """Whether an objective is missed with a single request in flight at a time: no rate has shorter latencies. Or
-        at the lowest rate that the search looks at."""
+        """Whether an objective is missed with one request in flight at a time, which has the shortest latencies, or at
+        the lowest rate of the search."""
         first = self.trials[0].run if self.trials and self.trials[0].host_bound is None else None
         alone = first is not None and any(item.verdict == "missed" for item in first.model.objectives)
         return alone or (self._search is not None and self._search.answer == "infeasible")
 
 
 def shares_of(run: RunResult) -> tuple[Share, ...]:
-    """A share for each objective. A run in which nothing was due tells nothing."""
+    """A share for each objective; undecided for a run in which no request was due."""
     return tuple(
         Share(0.0, 0.0, "undecided")
         if item.bad is None
@@ -214,7 +222,7 @@ def shares_of(run: RunResult) -> tuple[Share, ...]:
 
 
 def failure_of(run: RunResult) -> str | None:
-    """Why an engine is not to be asked any further: it broke, or its outputs under load are wrong."""
+    """Why the search ends for an engine: it failed, or its outputs under load are wrong; None otherwise."""
     checked = run.model.verification
     if run.failure is None and checked is not None and checked.different:
         return f"{checked.different} of {checked.outputs} outputs under load differ from those of a quiet run"
@@ -222,27 +230,23 @@ def failure_of(run: RunResult) -> str | None:
 
 
 def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
-    """Why the generator was the bottleneck, by the bounds of VALID (findings/validity.py) on the highest percentile of
-    lateness up to p99 that the run supports, as one late request among few is no rule. None where it was not.
+    """Why the load generator was the bottleneck, by the limits of VALID (findings/validity.py) on the highest
+    percentile of lateness up to p99 that the sample supports; None where it was not.
 
-    A run may be INVALID for other reasons: what was not served in time, or failed, is bad, and the engine's doing. And
-    bounds on latencies that an open loop met it met: they count from when requests were due, so that a late generator
-    only adds to them. Not where the user bounds lateness himself; nor bounds on compute, which lanes that stand idle
-    make shorter."""
+    Requests that were not served in time, or failed, count as bad and make no run host-bound. An open loop that met
+    objectives on latency or queue met them: these count from the due instant, so that a late generator only adds to
+    them. That does not hold with --max-lateness, nor for compute, which idle lanes make shorter."""
     closed = run.config.model.load.closed
     of_due = all(METRICS[item.objective.metric].of_unserved for item in run.model.objectives)
     if run.verdict == "met" and not closed and of_due and max_lateness_ns is None:
         return None
-    known = [
-        item
-        for item in run.model.metrics["lateness"].percentiles_ns.items()
-        if item[0] != "p99.9" and item[1] is not None
-    ]
+    lateness = run.model.metrics["lateness"].percentiles_ns.items()
+    known = [(name, value) for name, value in lateness if name != "p99.9" and value is not None]
     objectives = [item.objective for item in run.model.objectives]
     limit = lateness_limit_ns(typical_ns(run.model.metrics["latency"]), closed, max_lateness_ns, objectives)
-    if known and (known[-1][1] or 0.0) > limit:
+    if known and known[-1][1] > limit:
         name, late = known[-1]
-        return f"the generator was {format_duration(late or 0.0)} late at {name} (limit {format_duration(limit)})"
+        return f"the generator was {format_duration(late)} late at {name} (limit {format_duration(limit)})"
     if run.model.metrics["compute"].max_ns == 0 and not closed and run.verdict != "met":
         return "compute takes no time: all latency is the load generator's"
     if run.model.metrics["compute"].max_ns and run.model.starved_fraction > STARVED_LIMIT:
@@ -251,7 +255,7 @@ def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
 
 
 def conclusion(candidate: Candidate) -> str:
-    """What came of the search; "" where there was none, or it is not over."""
+    """The answer in a sentence, with its numbers; "" before the end of the search."""
     match candidate.answer:
         case "found":
             far = (candidate.confirmed_per_s or 0.0) < _NEAR * (candidate.estimate_per_s or 0.0)
@@ -277,14 +281,15 @@ def conclusion(candidate: Candidate) -> str:
 
 
 def _late(candidate: Candidate) -> str:
-    """What the generator itself added to the confirming run, where that was too much for any but a run that met."""
-    runs = [it.run for it in candidate.trials if it.kind == "confirm" and it.rate_per_s == candidate.confirmed_per_s]
+    """A clause on a generator that was late in the confirming run, which met all the same; "" otherwise."""
+    rate = candidate.confirmed_per_s
+    runs = [trial.run for trial in candidate.trials if trial.kind == "confirm" and trial.rate_per_s == rate]
     problems = runs[-1].model.problems if runs and runs[-1] is not None else ()
     return f" although {problems[0].evidence}" if problems else ""
 
 
 def _infeasible(candidate: Candidate) -> str:
-    """The run with the least load that missed an objective, and by how much."""
+    """The run with the lowest load that missed an objective, with its share of bad requests."""
     alone = candidate.trials[0]
     item, which, how = _missed(alone), "no rate", "even with one request in flight at a time"
     if item is None:

@@ -1,4 +1,4 @@
-"""What a fleet is to serve: a rate, stages or a trace, grown and with headroom; and when it reaches each GPU."""
+"""The demand of a fleet: a rate, stages or a trace, with growth and headroom; and when it reaches each GPU."""
 
 from __future__ import annotations
 
@@ -24,24 +24,29 @@ if TYPE_CHECKING:
 _MINUTE_NS = 60 * SECOND_NS
 _HOUR_NS = 60 * _MINUTE_NS
 _MOST_REPLAYED = 200_000  # requests of a trace: seconds of simulation for each size of the fleet
-_LEAD = 10  # before them, a tenth as many fill the queues
-_SLICES = 60  # of a ramp, taken as steady
+_LEAD = 10  # one in ten requests before those that count fills the queues
+_SLICES = 60  # parts of a ramp, each at a constant rate
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Demand:
-    """told: as results tell it. cv: deviation / mean of gaps between requests. course: (share of the time, requests a
-    second, with growth and headroom) of all there is, for autoscaling; empty for a rate that does not change. instants:
-    of the part of a trace that is replayed, s, planned; the first `lead` of them only fill the queues."""
+    """The demand of a fleet, with growth and headroom.
 
-    told: FleetDemand
+    summary: the demand as results keep it.
+    cv: coefficient of variation of the gaps between requests.
+    course: (share of the time, requests per second) of each part, for autoscaling; empty for a constant rate.
+    instants: due instants of the replayed part of a trace, s; None without a trace.
+    lead: number of those instants that only fill the queues.
+    """
+
+    summary: FleetDemand
     cv: float
     course: tuple[tuple[float, float], ...] = ()
     instants: Floats | None = None
     lead: int = 0
 
     def cv2_at_gpu(self, routing: Routing, gpus: int) -> float:
-        """(deviation / mean)² of the gaps that one GPU sees, Ca²; of all of them in one queue for least-outstanding.
+        """Squared coefficient of variation Ca² of the gaps at one GPU; at all GPUs together for least-outstanding.
 
         round-robin: gaps are sums of G, Ca²/G. random: sums of a geometric number with mean G, 1 + (Ca² − 1)/G.
         """
@@ -49,10 +54,10 @@ class Demand:
         return {"random": 1 + (cv2 - 1) / gpus, "round-robin": cv2 / gpus, "least-outstanding": cv2}[routing]
 
     def due_at_gpu(self, routing: Routing, gpus: int, count: int, random: np.random.Generator) -> Floats:
-        """Instants in s at which `count` requests reach one GPU of `gpus`; all of them for least-outstanding.
+        """Instants in s at which `count` requests reach one GPU of `gpus`; all GPUs together for least-outstanding.
 
-        Independent gamma gaps of mean 1/Λ and deviation CV/Λ; k of them in a row are gamma, too. Every G-th request is
-        k = G; each request with probability 1/G, whatever became of others, is k geometric: exact thinning.
+        Independent gamma gaps of mean 1/Λ and deviation CV/Λ; k of them in a row are gamma, too. With
+        round-robin k = G; with random routing, probability 1/G for each request, k is geometric: exact thinning.
         """
         gaps_each: Any = 1
         if routing == "round-robin":
@@ -63,19 +68,19 @@ class Demand:
             gaps = random.standard_gamma(gaps_each / self.cv**2, count) * self.cv**2
         else:
             gaps = np.full(count, 1.0) * gaps_each
-        due: Floats = np.cumsum(gaps / self.told.planned_per_s)
+        due: Floats = np.cumsum(gaps / self.summary.planned_per_s)
         return due
 
 
 def steady_demand(rate: float, *, growth: float = 0.0, headroom: float = 0.0, burstiness: float = 1.0) -> Demand:
-    """`rate` requests a second, all the time. burstiness: CV of gaps, 1 for Poisson, 0 for constant ones."""
-    return Demand(_told(rate, rate, growth, headroom, burstiness), burstiness)
+    """A constant rate, in requests per second. burstiness: CV of the gaps, 1 for Poisson, 0 for constant ones."""
+    return Demand(_summary(rate, rate, growth, headroom, burstiness), burstiness)
 
 
 def staged_demand(
     course: Course, source: str, *, growth: float = 0.0, headroom: float = 0.0, burstiness: float = 1.0
 ) -> Demand:
-    """Stages, of which the highest rate must be carried as if it went on for ever."""
+    """Stages: the fleet must sustain their highest rate in a steady state."""
     grown = (1 + growth) * (1 + headroom)
     parts = []
     for stage in course.stages:
@@ -86,13 +91,13 @@ def staged_demand(
             parts.append((share, rate * grown))
     peak = max(max(stage.first, stage.last) for stage in course.stages)
     mean = course.requests(course.duration_ns) * SECOND_NS / course.duration_ns
-    return Demand(_told(peak, mean, growth, headroom, burstiness, source), burstiness, tuple(parts))
+    return Demand(_summary(peak, mean, growth, headroom, burstiness, source), burstiness, tuple(parts))
 
 
 def traced_demand(trace: Trace, source: str, *, growth: float = 0.0, headroom: float = 0.0) -> Demand:
-    """A trace: its busiest minute is the rate to carry, and its busiest hour is replayed, or the busiest half of that,
-    quarter, …, that has no more than 200 000 requests. Growth and headroom shorten all gaps by their factor, so that
-    bursts keep their shape and come faster."""
+    """A trace: its busiest minute is the peak, and its busiest hour is replayed, or the busiest half hour, quarter, …
+    that has at most 200 000 requests. Growth and headroom shorten all gaps by their factor, so that bursts keep their
+    shape and come faster."""
     instants, grown = trace.instants, (1 + growth) * (1 + headroom)
     mean = len(instants) * SECOND_NS / trace.duration_ns
     minute = min(_MINUTE_NS, trace.duration_ns)
@@ -109,17 +114,17 @@ def traced_demand(trace: Trace, source: str, *, growth: float = 0.0, headroom: f
     lead = min(first, count // _LEAD)
     replayed = instants[first - lead : first + count]
     minutes = np.bincount(instants // minute)[: max(trace.duration_ns // minute, 1)]
-    told, gaps = _told(peak, mean, growth, headroom, None, source), np.diff(replayed)
+    summary, gaps = _summary(peak, mean, growth, headroom, None, source), np.diff(replayed)
     return Demand(
-        told.model_copy(update={"replayed": count, "replayed_ns": span}),
+        summary.model_copy(update={"replayed": count, "replayed_ns": span}),
         cv=float(gaps.std() / gaps.mean()) if gaps.any() else 0.0,
-        course=tuple((1 / len(minutes), float(each) * SECOND_NS / minute * grown) for each in minutes),
+        course=tuple((1 / len(minutes), float(count) * SECOND_NS / minute * grown) for count in minutes),
         instants=(replayed - replayed[0]) / (SECOND_NS * grown),
         lead=lead,
     )
 
 
-def _told(
+def _summary(
     peak: float, mean: float, growth: float, headroom: float, burstiness: float | None, source: str = ""
 ) -> FleetDemand:
     kinds: dict[float | None, Any] = {None: "trace", 0.0: "constant", 1.0: "poisson"}
@@ -136,12 +141,12 @@ def _told(
 
 
 def _busiest(instants: npt.NDArray[np.int64], span_ns: int) -> tuple[int, int]:
-    """(the place of the first, how many): of the stretch of that length with the most requests."""
+    """(place of the first request, number of requests) of the span with the most requests."""
     counts = np.searchsorted(instants, instants + span_ns) - np.arange(len(instants))
     first = int(np.argmax(counts))
     return first, int(counts[first])
 
 
-def fewest_for(rate: float, each: float) -> int:
-    """The fewest GPUs that carry `rate` at `each` a GPU: rounding must not ask for one more, as 0.3 / 0.1 would."""
-    return max(math.ceil(rate / each * (1 - 1e-12)), 1)
+def fewest_for(rate: float, per_gpu: float) -> int:
+    """The fewest GPUs that serve `rate` at `per_gpu` each, without one more by rounding, as for 0.3 / 0.1."""
+    return max(math.ceil(rate / per_gpu * (1 - 1e-12)), 1)

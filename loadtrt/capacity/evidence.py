@@ -1,4 +1,4 @@
-"""Files of measurements → one GPU as a queue, and what its model is held against."""
+"""Files of measurements → the queueing model of one GPU, and the measurements to check it against."""
 
 from __future__ import annotations
 
@@ -24,16 +24,24 @@ if TYPE_CHECKING:
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
 
-_CROWDED = 0.97  # of the greatest throughput: less is no noise
+_CROWDED = 0.97  # share of the highest throughput below which a drop is not noise
 
 Source: TypeAlias = CapacityResult | SweepResult | tuple["RunResult", ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """station: the GPU to be simulated; gpu: as results tell it. closed: the closed loops it was made from that one
-    request a lane makes comparable, by requests in flight; open: runs at a rate. capacity: of this very engine.
-    objectives: those that were asked of it. notes: what was left out or assumed, a sentence each."""
+    """The measurements of one engine on one GPU, and its model.
+
+    engine: the engine.
+    station: the model to simulate.
+    gpu: the model as results keep it.
+    closed: closed loops with one request per lane, by requests in flight.
+    open: runs at an arrival rate.
+    capacity: the measured capacity; None for files of other kinds.
+    objectives: the objectives of the measured runs.
+    notes: a sentence on each thing that was left out or assumed.
+    """
 
     engine: EngineInfo
     station: Station
@@ -47,14 +55,14 @@ class Evidence:
 
 @dataclass(slots=True)
 class _Runs:
-    """Runs of one engine in one setting. closed: by requests in flight, or by contexts."""
+    """Runs of one engine with one setting. closed: by requests in flight, or by contexts."""
 
     closed: dict[int, RunResult] = field(default_factory=dict)
     open: list[RunResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def take(self, run: RunResult | None, place: int | None, name: str, why_not: str | None = None) -> None:
-        """place: in `closed`; None: an open loop. What cannot be trusted is left out, and noted."""
+        """Take a run, or leave it out with a note. place: its key in `closed`; None for an open loop."""
         if run is None or run.model.throughput.requests_per_s is None:
             why_not = why_not or "no request was served"
         elif not run.valid:
@@ -72,8 +80,13 @@ class _Runs:
 
 
 def evidence_of(source: Source, contexts: int | None = None, batch: int | None = None) -> Evidence:
-    """What the files tell of one engine with so many contexts and that batch; where they are not given, of the one that
-    was chosen, or else of the one with the most inferences a second. Raises UsageError where that is not enough."""
+    """The evidence on one engine.
+
+    source: a capacity, a sweep, or runs.
+    contexts, batch: the setting to take; None for the chosen candidate, or else the one with the highest throughput.
+
+    Raises UsageError if the measurements are not enough.
+    """
     match source:
         case CapacityResult():
             return _of_capacity(source, contexts, batch)
@@ -86,14 +99,19 @@ def evidence_of(source: Source, contexts: int | None = None, batch: int | None =
 
 def _of_capacity(result: CapacityResult, contexts: int | None, batch: int | None) -> Evidence:
     fitting = [
-        each
-        for each in result.candidates
-        if contexts in (None, each.contexts) and batch in (None, each.items) and each.ladder and each.engine
+        candidate
+        for candidate in result.candidates
+        if contexts in (None, candidate.contexts)
+        and batch in (None, candidate.items)
+        and candidate.ladder
+        and candidate.engine
     ]
     best = result.best
     if not fitting:
         known = ", ".join(
-            f"{each.contexts} contexts at batch {each.items}" for each in result.candidates if each.ladder
+            f"{candidate.contexts} contexts at batch {candidate.items}"
+            for candidate in result.candidates
+            if candidate.ladder
         )
         raise UsageError(
             f"the search for capacity measured {known or 'no closed loop'}: choose with --contexts and --batch"
@@ -119,17 +137,17 @@ def _of_capacity(result: CapacityResult, contexts: int | None, batch: int | None
         )
     histogram = _histogram(ladder[1], "latency")
     work, mean_ns, cv = work_of(histogram)
-    made = station(chosen.contexts, chosen.buffers, interpolated(measured), work)
+    queue = station(chosen.contexts, chosen.buffers, interpolated(measured), work)
     runs.notes.extend(_crowded(measured))
     return Evidence(
         chosen.engine,
-        made,
+        queue,
         Gpu(
             contexts=chosen.contexts,
             buffers=chosen.buffers,
             batch=chosen.items,
-            speeds=_speeds(measured, made.in_flight),
-            most_per_s=made.most_per_s,
+            speeds=_speeds(measured, queue.in_flight),
+            most_per_s=queue.most_per_s,
             alone_mean_ns=mean_ns,
             alone_cv=cv,
             watts=_watts([*ladder.values(), *runs.open]),
@@ -159,20 +177,20 @@ def _of_runs(runs: Sequence[RunResult], word: str, contexts: int | None, batch: 
     if len({_setting(run) for run in fitting}) > 1:
         choose = "; --batch chooses another" if len({run.model.engine.batch for run in fitting}) > 1 else ""
         notes.append(f"of several settings, the plan uses the one with the highest throughput: {_words(best)}{choose}")
-    found = _Runs(notes=notes)
+    usable = _Runs(notes=notes)
     for run in fitting:
         if _setting(run) != _setting(best) or run.config.model.contexts > width:
             continue
         contexts = run.config.model.contexts
         if run.config.model.load.closed:
-            found.take(run, contexts, f"the closed loop of {plural(contexts, 'context')}")
+            usable.take(run, contexts, f"the closed loop of {plural(contexts, 'context')}")
         elif contexts == width:
-            found.take(run, None, f"the run at {run.model.throughput.offered_per_s or 0:g}/s")
-    ladder = found.closed
+            usable.take(run, None, f"the run at {run.model.throughput.offered_per_s or 0:g}/s")
+    ladder = usable.closed
     if 1 not in ladder:
         raise UsageError(_not_alone(best, fitting))
     if width not in ladder:
-        raise UsageError(f"the closed loop of {plural(width, 'context')} cannot be used: {found.notes[-1]}")
+        raise UsageError(f"the closed loop of {plural(width, 'context')} cannot be used: {usable.notes[-1]}")
     alone = ladder[1]
     lone = "latency" if buffers == 1 else "device" if "device" in alone.model.histograms else "latency"
     work, mean_ns, cv = work_of(_histogram(alone, lone))
@@ -183,31 +201,32 @@ def _of_runs(runs: Sequence[RunResult], word: str, contexts: int | None, batch: 
             "latency; measure with --buffers 1 for the latency itself"
         )
     measured = {n: _rate(run) for n, run in ladder.items()}
-    made = station(width, buffers, interpolated(measured), work, alone_s=mean_ns / SECOND_NS if buffers > 1 else None)
-    asked = dict.fromkeys(each for run in (*ladder.values(), *found.open) for each in run.config.model.objectives)
+    queue = station(width, buffers, interpolated(measured), work, alone_s=mean_ns / SECOND_NS if buffers > 1 else None)
+    every = (*ladder.values(), *usable.open)
+    objectives = tuple(dict.fromkeys(bound for run in every for bound in run.config.model.objectives))
     return Evidence(
         best.model.engine,
-        made,
+        queue,
         Gpu(
             contexts=width,
             buffers=buffers,
             batch=best.model.engine.batch,
             speeds=_speeds(measured, width),
-            most_per_s=made.most_per_s,
+            most_per_s=queue.most_per_s,
             alone_mean_ns=mean_ns,
             alone_cv=cv,
-            watts=_watts([ladder[width], *found.open]),
+            watts=_watts([ladder[width], *usable.open]),
         ),
         ladder if buffers == 1 else {},
-        tuple(found.open),
+        tuple(usable.open),
         None,
-        tuple(asked),
-        tuple(found.notes),
+        objectives,
+        tuple(usable.notes),
     )
 
 
 def _crowded(measured: Mapping[int, float]) -> Iterator[str]:
-    """Whether fewer in flight would carry more."""
+    """A note if fewer requests in flight have a higher throughput."""
     best, most = max(measured, key=lambda n: measured[n]), max(measured)
     if measured[most] < _CROWDED * measured[best]:
         yield (
@@ -222,7 +241,7 @@ def _speeds(measured: Mapping[int, float], most: int) -> tuple[Speed, ...]:
 
 
 def _setting(run: RunResult) -> tuple[object, ...]:
-    """What must be the same in all runs of a plan; contexts and the load may differ."""
+    """The setting that all runs of a plan share; contexts and the load may differ."""
     engine, model = run.model.engine, run.config.model
     mode = tuple(sorted(engine.mode.items()))
     return engine.name, engine.sha256, engine.device, engine.batch, model.buffers, model.mix, mode
@@ -236,7 +255,7 @@ def _words(run: RunResult) -> str:
 
 
 def _not_alone(best: RunResult, runs: Sequence[RunResult]) -> str:
-    """What is wrong with the closed loop of one context, if there is one."""
+    """Why there is no usable closed loop of one context."""
     needs = "a plan needs a closed loop with --contexts 1 and all else as in the others"
     for run in runs:
         if run.config.model.load.closed and run.config.model.contexts == 1:
@@ -267,7 +286,7 @@ def _histogram(run: RunResult, metric: str) -> Histogram:
 
 
 def _watts(runs: Sequence[RunResult]) -> tuple[tuple[float, float], ...]:
-    """(requests a second, watts), by rate; of runs at the same rate the mean."""
+    """(requests per second, W) by rate; the mean over runs at the same rate."""
     known = sorted(
         (_rate(run), run.telemetry.power_mean_watts)
         for run in runs

@@ -1,8 +1,8 @@
 """`loadtrt capacity` without its command line: candidates, their ladders, the searches worth making, the choice.
 
-Every candidate (contexts × batch) climbs its ladder: short closed loops, and a prediction from them. Those expected to
-carry at least CLOSE of the best one's inferences a second, MOST_SEARCHED at most, are searched, the most promising
-first; one whose greatest throughput lies below what another was found to carry cannot win, and is not.
+Every candidate (contexts × batch) begins with its ladder: short closed loops, and a prediction from them. Candidates
+with at least CLOSE of the best prediction, MOST_SEARCHED at most, are searched, the best prediction first; one whose
+highest throughput is below the capacity of another cannot win, and is left out.
 """
 
 from __future__ import annotations
@@ -35,18 +35,23 @@ if TYPE_CHECKING:
     from loadtrt.runs.watched import Talks
 
 TRIAL_NS = 10 * SECOND_NS
-LONGEST_TRIAL_NS = 60 * SECOND_NS  # where nothing else is wanted
+LONGEST_TRIAL_NS = 60 * SECOND_NS  # without --trial
 CLOSE = 0.8
 MOST_SEARCHED = 3
-LADDER_PART = 5  # a rung is so many times shorter than a trial
-LADDER_REQUESTS = 200  # that it serves, as far as the longest trial lets it
+LADDER_PART = 5  # length of a trial over that of a closed loop
+LADDER_REQUESTS = 200  # requests of a closed loop, within the longest trial
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to find. config: all that trials have in common. load: how requests arrive, by key, but for the
-    rate. batches: None for the engine's own. precision, max_trials: of the search (capacity/search.py). trial_ns,
-    longest_trial_ns: how long a trial lasts, from and to; None where all last as long."""
+    """What to find.
+
+    config: the configuration that all trials share.
+    load: the options of the arrivals by key, without the rate.
+    contexts, batches: the candidates; a batch of None is the engine's own.
+    precision, max_trials: of the search (capacity/search.py).
+    trial_ns, longest_trial_ns: shortest and longest trial; None if all have one length.
+    """
 
     config: RunConfig
     load: dict[str, Any]
@@ -58,7 +63,7 @@ class Wanted:
     longest_trial_ns: int | None = None
 
     def configs(self) -> list[RunConfig]:
-        """One for each candidate, batch by batch, at any rate. Raises UsageError."""
+        """The configuration of each candidate, batch by batch, at any rate. Raises UsageError."""
         return [
             varied(self.config, contexts=contexts, batch=batch, rate="1/s", **self.load)
             for batch in self.batches
@@ -67,7 +72,7 @@ class Wanted:
 
 
 class Finder:
-    """Finds what is wanted on a rig. `result` is whole at any moment; `keep` gets it after each run."""
+    """Finds a capacity on a rig. `result` is complete at any moment; `keep` gets it after each run."""
 
     def __init__(self, wanted: Wanted, rig: Rig, talks: Talks, keep: Callable[[CapacityResult], None]) -> None:
         self._wanted, self._rig, self._talks, self._keep = wanted, rig, talks, keep
@@ -92,8 +97,8 @@ class Finder:
         )
 
     def resume(self, before: CapacityResult) -> int:
-        """Take the runs of an unfinished search for the same as made. Returns how many there are. Raises UsageError
-        where it was for something else."""
+        """Take the runs of an unfinished search, and return their number. Raises UsageError if it was a search for
+        something else."""
         difference = changed(before.config.options(), self._result.config.options()) or changed(
             _asked(before), _asked(self._result)
         )
@@ -110,16 +115,16 @@ class Finder:
 
     @property
     def result(self) -> CapacityResult:
-        """All that is known so far."""
+        """The result so far."""
         return self._result
 
     @property
     def measured(self) -> bool:
-        """Whether there is anything to keep."""
+        """Whether the result has anything to keep."""
         return any(work.trials or work.failure for work in self._works)
 
     def make(self) -> None:
-        """Make all runs. An interruption ends it quietly; an engine that fails ends its candidate."""
+        """Make all runs. An interruption ends the search quietly; an engine that fails ends its candidate."""
         try:
             for place in range(len(self._works)):
                 self._climb(place)
@@ -138,7 +143,7 @@ class Finder:
         self._update(outcome="completed")
 
     def _climb(self, place: int) -> None:
-        """The ladder of a candidate."""
+        """Run the ladder of a candidate."""
         work = self._works[place]
         while not self._rig.stopped and (rung := work.next_rung) is not None and self._open(work):
             in_flight = rung[0] * rung[1]
@@ -153,13 +158,13 @@ class Finder:
             self._make(work, config, f"ladder, {in_flight} in flight", rung, kind="ladder", in_flight=in_flight)
         if self._rig.stopped:
             return
-        work.summed_up()
+        work.fit_ladder()
         if work.answer == "infeasible":
             self._talks.say(f"{_name(work)}: {work.candidate().conclusion}")
         self._update()
 
     def _promising(self) -> list[int]:
-        """The candidates to search, the most promising first; the others are told why not."""
+        """The places of the candidates to search, the best prediction first; sets `dropped` of the others."""
         open_ = [
             place
             for place, work in enumerate(self._works)
@@ -182,7 +187,7 @@ class Finder:
 
     def _search(self, place: int) -> None:
         work = self._works[place]
-        best = max(self._works, key=lambda each: each.reached)
+        best = max(self._works, key=lambda other: other.reached)
         if best is not work and not work.begun and 0 < work.most < best.reached:
             work.dropped = (
                 f"its highest throughput, {format_count(work.most)} inferences/s, is below the capacity of "
@@ -200,14 +205,14 @@ class Finder:
     def _try(self, work: Work, step: Step) -> None:
         duration = round(step.seconds * SECOND_NS)
         changes: dict[str, Any] = {}
-        if step.kind != "search":  # a trial's length says enough where it is missed by far
+        if step.kind != "search":  # the estimate needs whole trials
             changes = {"abort_on_fail": True, "abort_delay": exact_duration(duration // CONFIRM_TIMES)}
         config = varied(
             work.config,
             rate=step.rate,
             seed=work.next_seed,
             duration=exact_duration(duration),
-            drain=exact_duration(max(work.config.drain, duration // 2)),  # above capacity a queue is left over
+            drain=exact_duration(max(work.config.drain, duration // 2)),  # above the capacity a backlog is left
             **changes,
         )
         what = f"{step.kind} at {format_count(step.rate)}/s"
@@ -216,17 +221,17 @@ class Finder:
     def _make(
         self, work: Work, config: RunConfig, what: str, part: tuple[int, int] | None = None, **fields: Any
     ) -> None:
-        """A run: tell the search, whoever listens, and the file."""
+        """Make a run, record it in the search, print it and keep the result."""
         what = f"{_name(work)}: {what}"
         run = self._rig.run(config, what, part)
         late = host_bound(run, config.model.max_lateness)
         trial = Trial(seed=config.model.seed, run=run, failure=failure_of(run), host_bound=late, **fields)
-        work.tell(trial)
+        work.record(trial)
         self._talks.say(f"{what}: {_in_words(trial, run)}")
         self._update()
 
     def _open(self, work: Work) -> bool:
-        """Have the candidate's engine open; False where that fails, which is the candidate's failure."""
+        """Open the candidate's engine; False if that fails, which is the candidate's failure."""
         work.failure = self._rig.try_open(work.config, (self._works[0].config, self._works[-1].config))
         if work.failure is None:
             require_same(self._before, self._rig.engine)
@@ -244,20 +249,20 @@ class Finder:
         )
 
     def _choose(self) -> None:
-        """The candidate with the greatest capacity: of the confirmed ones, else by its estimate."""
+        """Choose the candidate with the highest capacity, confirmed ones before estimated ones."""
         candidates = self._result.candidates
         rated = [
-            (each.answer == "found", rate * each.inferences_per_request, place)
-            for place, each in enumerate(candidates)
-            if (rate := each.confirmed_per_s or each.estimate_per_s)
+            (candidate.answer == "found", rate * candidate.inferences_per_request, place)
+            for place, candidate in enumerate(candidates)
+            if (rate := candidate.confirmed_per_s or candidate.estimate_per_s)
         ]
         if not rated:
             return
         *others, (confirmed, most, chosen) = sorted(rated)
-        told = sum(each[0] == confirmed for each in rated)
+        equals = sum(rank == confirmed for rank, _, _ in rated)
         how = "confirmed" if confirmed else "estimated, as none was confirmed"
-        which = f"those {how} ({told} of {len(candidates)} candidates)"
-        reason = f"the most inferences a second of {which}: {format_count(most)}"
+        which = f"the candidates {how} ({equals} of {len(candidates)})"
+        reason = f"highest capacity of {which}: {format_count(most)} inferences/s"
         if others and others[-1][0] == confirmed:
             _, rate, place = others[-1]
             reason += f", {100 * (most / rate - 1):.0f} % more than {_name(self._works[place])}"
@@ -272,7 +277,7 @@ class Finder:
 
 
 def _asked(result: CapacityResult) -> dict[str, Any]:
-    """What was to be found, and where, as far as it is not in the configuration."""
+    """The search and the machine, apart from the configuration."""
     longest = result.longest_trial_ns
     return {
         **{
@@ -289,7 +294,7 @@ def _name(work: Work) -> str:
 
 
 def _in_words(trial: Trial, run: RunResult) -> str:
-    """A run on one line."""
+    """A run in a line."""
     if trial.failure:
         return f"failed: {trial.failure}"
     if run.outcome != "completed":

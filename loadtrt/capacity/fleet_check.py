@@ -1,4 +1,4 @@
-"""The model of a GPU against measurements of that GPU: what the answer is worth."""
+"""Predictions of the model of one GPU against measurements of that GPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _CV = {"constant": 0.0, "poisson": 1.0}
 _PRECISION = 0.03  # of predicted quantiles
-_FULL = 0.99  # of what a GPU can serve: above, it has no steady state that a run could show
+_FULL = 0.99  # utilisation above which no run reaches a steady state
 
 
 def compare(
@@ -34,23 +34,24 @@ def compare(
     say: Callable[[str], None],
     spend: Callable[[int], None],
 ) -> Iterator[Comparison]:
-    """Each quantile that an objective binds, for each run that tells it: closed loops, then open ones by rate.
+    """Compare each quantile that an objective bounds in each run that measured it: closed loops, then open ones.
 
-    A closed loop of n requests, one a lane, is a law: each takes W · n / X(n). An open one is simulated.
+    For a closed loop of n requests, one per lane, the prediction is exact: latency is W · n / X(n). An open loop is
+    simulated.
     """
     ranks = sorted({objective.rank for objective in objectives})
-    each = evidence.station
+    station = evidence.station
     for n, run in sorted(evidence.closed.items()):
-        for rank in ranks if n > 1 else ():  # the law of W is that of n = 1
+        for rank in ranks if n > 1 else ():  # n = 1 defines W
             measured = _measured(run, rank)
             if measured is not None:
-                place = min(int(rank * len(each.works)), len(each.works) - 1)
-                predicted = float(each.works[place]) / each.speeds[n][n] * SECOND_NS
-                yield _comparison(run, rank, measured, predicted, None, None, in_flight=n)
+                place = min(int(rank * len(station.works)), len(station.works) - 1)
+                exact_ns = float(station.works[place]) / station.speeds[n][n] * SECOND_NS
+                yield _comparison(run, rank, measured, exact_ns, None, None, in_flight=n)
     for run in sorted(evidence.open, key=lambda run: run.model.throughput.offered_per_s or 0):
         model = run.config.model
         load = model.load
-        # Stages, traces and bursts have no steady state; batches that form and full queues no model.
+        # Stages, traces and bursts have no steady state; the model has no batcher and no bounded queue.
         if not isinstance(load, Rate) or load.bursts or model.batcher or model.max_queue is not None:
             continue
         say(f"predicting the measured run at {load.rate:g}/s on one GPU")
@@ -59,17 +60,18 @@ def compare(
             if measured is None:
                 continue
             demand = steady_demand(load.rate, burstiness=load.cv)
-            if load.rate >= _FULL * each.most_per_s or not lead_of(demand, each, "random", 1)[1]:
+            if load.rate >= _FULL * station.most_per_s or not lead_of(demand, station, "random", 1)[1]:
                 yield _comparison(run, rank, measured, None, None, None)
                 continue
             bound = Objective(f"latency.p{100 * rank:g}", 0, rank, round(measured))
-            found = predict(demand, each, "random", 1, [bound], seed, spend, _PRECISION).objectives[0]
-            yield _comparison(run, rank, measured, found.value_ns, found.value_low_ns, found.value_high_ns)
+            predicted = predict(demand, station, "random", 1, [bound], seed, spend, _PRECISION).objectives[0]
+            low_ns, high_ns = predicted.value_low_ns, predicted.value_high_ns
+            yield _comparison(run, rank, measured, predicted.value_ns, low_ns, high_ns)
 
 
 def other_arrivals(evidence: Evidence, demand: Demand) -> Iterator[str]:
-    """A note where the file was made under bursts and the plan is not: whoever asked for those has them."""
-    if evidence.capacity is None or demand.told.arrivals != "poisson":
+    """A note if the capacity was measured with burstier arrivals than the plan assumes."""
+    if evidence.capacity is None or demand.summary.arrivals != "poisson":
         return
     loads = {load for run in evidence.open if isinstance(load := run.config.model.load, Rate)}
     for bursts in sorted({load.bursts for load in loads if load.bursts}):
@@ -79,7 +81,7 @@ def other_arrivals(evidence: Evidence, demand: Demand) -> Iterator[str]:
 
 
 def _measured(run: RunResult, rank: float) -> float | None:
-    """The quantile of latency, None where the run was too short for it."""
+    """The quantile of latency; None if the sample is too small."""
     if "latency" not in run.model.metrics or "latency" not in run.model.histograms:
         return None
     for name, known in PERCENTILES.items():

@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from loadtrt.results.fleet_result import Routing
     from loadtrt.results.run_result import ObjectiveShare
 
-_FINE = 200  # sizes above that are told within 0.5 %
+_FINE = 200  # GPUs above which the answer is within 0.5 %
 _MOST_GPUS = 2000
-_MOST_SIMULATED = 20_000_000  # requests, of one way to route: a minute or so
-_LEAST_UTILISATION = 0.01  # where more GPUs change nothing any more
+_MOST_SIMULATED = 20_000_000  # requests for one routing policy: a minute or so
+_LEAST_UTILISATION = 0.01  # below, more GPUs change nothing
 _LEAST_PER_S = 1 / 3600
 _DRAWN = 1_000_000
 _SPENT = f"the simulation ended at its limit of {format_count(_MOST_SIMULATED)} requests"
@@ -63,23 +63,28 @@ def plan_fleet(
     say: Callable[[str], None] = lambda _: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> FleetResult:
-    """The whole answer, from what `evidence_of` makes of a capacity, a sweep or runs.
+    """Plan a fleet: for each routing policy the fewest GPUs G that meet all objectives at the planned rate Λ, with
+    Λ / (G · most_per_s) ≤ max_utilisation, and `spares` more that may be out of service.
 
-    For each routing the fewest GPUs, G, that meet all objectives at the planned rate with Λ / (G · most_per_s) ≤
-    max_utilisation, and `spares` more: if as many are away, what is left still does. say: told what is being done;
-    stopped: whether to end with what there is. For each routing no more than 20 million requests are simulated, and no
-    more than 2000 GPUs: what was found until then is the answer, and says so. Raises UsageError for an objective that
-    cannot be predicted, for what takes more GPUs anyhow, and for less than a request an hour.
+    evidence: of `evidence_of`, from a capacity, a sweep or runs.
+    gpu_price: price of one GPU for an hour.
+    sources, command: the files and the command line, as the result keeps them.
+    say: called with what is being done.
+    stopped: whether to end with the answers so far.
+
+    For each policy at most 20 million requests and 2000 GPUs are simulated; the answer states if a limit was reached.
+    Raises UsageError for an objective that cannot be predicted, for a demand that needs more GPUs in any case, and for
+    less than one request per hour.
     """
     started = datetime.now(UTC)
-    _require_predictable(objectives, demand.told.replayed)
+    _require_predictable(objectives, demand.summary.replayed)
     planner = _Planner(evidence, demand, tuple(objectives), spares, max_utilisation, gpu_price, seed, say, stopped)
     if planner.least > _MOST_GPUS:
         raise UsageError(
-            f"{format_count(demand.told.planned_per_s)} requests/s need more than {format_count(_MOST_GPUS)} GPUs: "
+            f"{format_count(demand.summary.planned_per_s)} requests/s need more than {format_count(_MOST_GPUS)} GPUs: "
             "plan for a part of the demand, such as one region"
         )
-    if demand.told.planned_per_s < _LEAST_PER_S:
+    if demand.summary.planned_per_s < _LEAST_PER_S:
         raise UsageError("the demand is below one request per hour: one GPU serves it")
     choices: list[Choice] = []
     checks: list[Comparison] = []
@@ -100,7 +105,7 @@ def plan_fleet(
         sources=tuple(sources),
         engine=evidence.engine,
         gpu=evidence.gpu,
-        demand=demand.told,
+        demand=demand.summary,
         objectives=tuple(objectives),
         max_utilisation=max_utilisation,
         spares=spares,
@@ -115,16 +120,16 @@ def plan_fleet(
 
 
 class _StoppedError(Exception):
-    """Somebody asked to stop."""
+    """Stopping was requested."""
 
 
 class _SpentError(Exception):
-    """More requests would have to be simulated than is reasonable."""
+    """The limit of simulated requests is reached."""
 
 
 @dataclass(slots=True, eq=False)
 class _Planner:
-    """left: requests that may yet be simulated."""
+    """Finds the number of GPUs for each policy. left: requests that may still be simulated."""
 
     evidence: Evidence
     demand: Demand
@@ -138,7 +143,7 @@ class _Planner:
     left: int = _MOST_SIMULATED
 
     def spend(self, requests: int) -> None:
-        """End here if it is time to stop, or so many would be too many."""
+        """Count requests to simulate. Raises an exception at the limit, or if stopping was requested."""
         if self.stopped():
             raise _StoppedError
         self.left -= requests
@@ -152,11 +157,11 @@ class _Planner:
     @property
     def least(self) -> int:
         """The fewest GPUs that utilisation allows."""
-        return fewest_for(self.demand.told.planned_per_s, self.max_utilisation * self._station.most_per_s)
+        return fewest_for(self.demand.summary.planned_per_s, self.max_utilisation * self._station.most_per_s)
 
     def choose(self, routing: Routing) -> Choice:
-        """The fewest GPUs for one routing: by bisection between a size that does not meet the objectives and one that
-        does, as more GPUs never hurt; the first guess is Allen and Cunneen's."""
+        """The fewest GPUs for one policy, by bisection between a size that does not meet the objectives and one that
+        does, as more GPUs never hurt. The first guess is Allen and Cunneen's."""
         hopeless = self._hopeless()
         if hopeless is not None:
             return Choice(routing=routing, gpus=None, reason=hopeless, infeasible=True)
@@ -171,9 +176,9 @@ class _Planner:
         try:
             needed = self._fewest(verdict, guess)
         except _SpentError:
-            needed = min((gpus for gpus, found in tried.items() if found.verdict == "met"), default=None)
+            needed = min((gpus for gpus, prediction in tried.items() if prediction.verdict == "met"), default=None)
             spent = _SPENT
-        missed = [gpus for gpus, found in tried.items() if found.verdict == "missed"]
+        missed = [gpus for gpus, prediction in tried.items() if prediction.verdict == "missed"]
         at_least = max(missed, default=self.least - 1) + 1
         estimate = Estimate(gpus=guess, quantile_ns=self._estimated_ns(routing, needed))
         if needed is None:
@@ -219,51 +224,50 @@ class _Planner:
         return predict(self.demand, self._station, routing, gpus, self.objectives, self.seed, self.spend)
 
     def _estimated_ns(self, routing: Routing, gpus: int | None) -> float | None:
-        return (
-            None if gpus is None else estimated_ns(self.demand, self._station, routing, gpus, self.objectives[0].rank)
-        )
+        rank = self.objectives[0].rank
+        return None if gpus is None else estimated_ns(self.demand, self._station, routing, gpus, rank)
 
     def _fewest(self, verdict: Callable[[int], Verdict], guess: int | None) -> int | None:
-        """The fewest GPUs that surely meet the objectives; where fewer are undecided, the most that miss, too."""
+        """The fewest GPUs that surely meet the objectives; tries undecided sizes down to the most that miss, too."""
         missed, unmet, step = self.least - 1, self.least - 1, 1
         met = self.least
-        while (found := verdict(met)) != "met":
-            idle = self.demand.told.planned_per_s < _LEAST_UTILISATION * met * self._station.most_per_s
+        while (outcome := verdict(met)) != "met":
+            idle = self.demand.summary.planned_per_s < _LEAST_UTILISATION * met * self._station.most_per_s
             if idle or met >= _MOST_GPUS:
                 return None
-            missed, unmet = met if found == "missed" else missed, met
+            missed, unmet = met if outcome == "missed" else missed, met
             met = min(max(guess or 0, met + step), _MOST_GPUS)
             guess, step = None, max(2 * step, met // 8)
         while met - unmet > max(1, met // _FINE):
             middle = (unmet + met) // 2
-            found = verdict(middle)
-            missed = middle if found == "missed" else missed
-            met, unmet = (middle, unmet) if found == "met" else (met, middle)
+            outcome = verdict(middle)
+            missed = middle if outcome == "missed" else missed
+            met, unmet = (middle, unmet) if outcome == "met" else (met, middle)
         while unmet - missed > max(1, met // _FINE):
             middle = (missed + unmet) // 2
             missed, unmet = (middle, unmet) if verdict(middle) == "missed" else (missed, middle)
         return met
 
-    def _why(self, found: Prediction, tried: dict[int, Prediction], at_least: int) -> tuple[str, str]:
-        """(what binds, and the reason in a sentence)."""
-        fewer = [gpus for gpus in tried if gpus < found.gpus]
+    def _why(self, enough: Prediction, tried: dict[int, Prediction], at_least: int) -> tuple[str, str]:
+        """(the binding objective or "utilisation", the reason in a sentence)."""
+        fewer = [gpus for gpus in tried if gpus < enough.gpus]
         if not fewer:
-            if found.gpus == 1:
+            if enough.gpus == 1:
                 return "utilisation", "one GPU is enough"
-            busy = 100 * self.demand.told.planned_per_s / self._station.most_per_s / (found.gpus - 1)
-            met = " and ".join(f"{share.objective} ({_value(share)})" for share in found.objectives)
-            return "utilisation", f"{found.gpus} meet {met}; {found.gpus - 1} would be {busy:.3g} % busy"
+            busy = 100 * self.demand.summary.planned_per_s / self._station.most_per_s / (enough.gpus - 1)
+            met = " and ".join(f"{share.objective} ({_value(share)})" for share in enough.objectives)
+            return "utilisation", f"{enough.gpus} meet {met}; {enough.gpus - 1} would be {busy:.3g} % busy"
         below = tried[max(fewer)]
         unmet = next(share for share in below.objectives if share.verdict != "met")
-        share = next(each for each in found.objectives if each.objective == unmet.objective)
+        share = next(share for share in enough.objectives if share.objective == unmet.objective)
         fares = "miss it" if unmet.verdict == "missed" else "leave it undecided"
-        reason = f"{found.gpus} meet {share.objective} ({_value(share)}), {below.gpus} {fares} ({_value(unmet)})"
-        if at_least < found.gpus:
+        reason = f"{enough.gpus} meet {share.objective} ({_value(share)}), {below.gpus} {fares} ({_value(unmet)})"
+        if at_least < enough.gpus:
             reason += f"; fewer than {at_least} are too few"
         return unmet.objective.text, reason
 
     def _hopeless(self) -> str | None:
-        """Why no number of GPUs is enough: not even requests that are alone are fast enough."""
+        """Why no number of GPUs is enough, as requests are too slow even alone on a GPU; None otherwise."""
         random = np.random.default_rng(self.seed)
         alone_ns = self._station.work(random.random(_DRAWN)) * self._station.alone_s * SECOND_NS
         for objective in self.objectives:
@@ -276,9 +280,9 @@ class _Planner:
         return None
 
     def direct(self) -> Direct | None:
-        """By the capacity measured of one GPU, where that was under the same objectives and Poisson arrivals."""
-        capacity, told = self.evidence.capacity, self.demand.told
-        if capacity is None or told.arrivals != "poisson":
+        """The number of GPUs by the measured capacity; None without one for these objectives and Poisson arrivals."""
+        capacity, demand = self.evidence.capacity, self.demand.summary
+        if capacity is None or demand.arrivals != "poisson":
             return None
         if set(self.objectives) != set(self.evidence.objectives) or any(
             load.cv != 1 or not load.steady for load in (run.config.model.load for run in self.evidence.open)
@@ -291,35 +295,35 @@ class _Planner:
             (capacity.feasible_max_per_s, "the highest trial that met the objectives"),
         ):
             if rate:
-                gpus = max(fewest_for(told.planned_per_s, rate), self.least) + self.spares
+                gpus = max(fewest_for(demand.planned_per_s, rate), self.least) + self.spares
                 return Direct(per_gpu_per_s=rate, basis=basis, gpus=gpus)
         return None
 
     def _cost(self, gpus: float) -> float | None:
-        """Of a million inferences, at the demand's mean."""
-        per_hour = self.demand.told.mean_per_s * self.evidence.gpu.batch * 3600
+        """Cost of a million inferences at the demand's mean rate; None without a price."""
+        per_hour = self.demand.summary.mean_per_s * self.evidence.gpu.batch * 3600
         return None if self.gpu_price is None else gpus * self.gpu_price / per_hour * 1e6
 
     def _joules(self, gpus: int) -> float | None:
-        """G · P(λ/G) / (λ · batch), P by straight lines between the powers measured, and constant beyond them."""
+        """G · P(λ/G) / (λ · batch), with P interpolated linearly between measured powers; None without any."""
         if not self.evidence.gpu.watts:
             return None
         rates, watts = zip(*self.evidence.gpu.watts, strict=True)
-        mean = self.demand.told.mean_per_s
+        mean = self.demand.summary.mean_per_s
         return float(gpus * np.interp(mean / gpus, rates, watts) / (mean * self.evidence.gpu.batch))
 
     def _autoscaling(self, needed: int) -> Autoscaling | None:
         if not self.demand.course:
             return None
-        each = self.demand.told.planned_per_s / needed
-        mean = sum(share * min(fewest_for(rate, each), needed) for share, rate in self.demand.course) + self.spares
+        per_gpu = self.demand.summary.planned_per_s / needed
+        mean = sum(share * min(fewest_for(rate, per_gpu), needed) for share, rate in self.demand.course) + self.spares
         return Autoscaling(
             mean_gpus=mean, saved=max(1 - mean / (needed + self.spares), 0), cost_per_million=self._cost(mean)
         )
 
 
 def why_unpredictable(objective: Objective) -> str | None:
-    """Why no simulation tells whether it is met, in a sentence; None where one does."""
+    """Why a simulation cannot predict an objective, in a sentence; None if it can."""
     if METRICS[objective.metric].name != "latency":
         return f"'{objective.text}' is not on latency, which is all that a plan predicts; write e.g. latency.p99 < 10ms"
     if objective.rank == 1:

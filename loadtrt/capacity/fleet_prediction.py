@@ -1,4 +1,4 @@
-"""Latencies of a fleet, simulated until a verdict on its objectives is sure, or as long as is reasonable."""
+"""Latencies of a fleet, simulated until the verdict on its objectives is sure, or up to a limit."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 _ARRIVALS, _WORK, _ROUTES = 2000, 2001, 2002  # streams of random numbers, apart from all others of a seed
 _COUNTED = 50_000  # requests of a replication whose latencies count
-_LOOKS = (3, 6, 12, 20)  # after so many replications a verdict is looked for
-_MOST = 1_000_000  # requests that count, in all; and twice as many with those before them
-_MOST_SETTLING = 500_000  # of those, in a replication
+_LOOKS = (3, 6, 12, 20)  # numbers of replications after which the verdict is computed
+_MOST = 1_000_000  # requests that count, over all replications; twice as many with their leads
+_MOST_SETTLING = 500_000  # requests of a lead, in a replication
 _RELAXATIONS = 10
 
 
 def predict(
     demand: Demand,
-    each: Station,
+    station: Station,
     routing: Routing,
     gpus: int,
     objectives: Sequence[Objective],
@@ -44,29 +44,31 @@ def predict(
     spend: Callable[[int], None] = lambda _: None,
     precision: float | None = None,
 ) -> Prediction:
-    """What `gpus` Stations do with the demand.
+    """Simulate a fleet of `gpus` GPUs under the demand.
 
-    random and round-robin: every GPU is like any other, so one is simulated, with the share of the requests that
-    reaches it; least-outstanding: all of them. A replication begins empty, and ten relaxation times of the queue later
-    50 000 requests count; a trace counts as a whole. Gaps and work are scaled to have their means exactly: how far
-    those of a sample are off is half of the noise near saturation. Each replication has random numbers of its own, the
-    same for any number of GPUs. There are three of them, and up to twenty while the verdict is open.
+    station: the model of each GPU.
+    routing: random and round-robin: all GPUs are alike, so that one is simulated, with its share of the requests;
+        least-outstanding: all GPUs are simulated.
+    seed: of the replications, each with random numbers of its own, the same for any number of GPUs.
+    spend: called before each replication with the number of requests that it simulates; may raise.
+    precision: continue until every objective's quantile is known within that share of itself; None: until the verdict
+        is decided. Ending at a verdict favours quantiles that are far out by chance.
 
-    Verdicts and intervals are those of measured runs (stats/verdict.py), over all replications one after the other.
-    precision: go on until every objective's quantile is known within that share of itself, verdict or not: who stops at
-    a verdict stops at quantiles that lie far out by chance. spend: told before each replication how many requests it
-    simulates; may raise.
+    A replication begins empty, and after ten relaxation times of the queue 50 000 requests count; of a trace all
+    count. Gaps and work are scaled to their exact means, whose sampling error is half of the noise near saturation.
+    There are three replications, and up to twenty while the verdict is undecided. Verdicts and intervals are those of
+    measured runs (stats/verdict.py), over all replications one after the other.
 
-    A queue that takes more than half a million requests to forget that it was empty is followed no further: it may
-    miss, but is not sure to meet anything, for it would grow longer.
+    A queue that needs more than half a million requests to reach its steady state is not simulated further: it may
+    miss an objective, but does not surely meet one, as it would still grow.
     """
-    lead, enough = lead_of(demand, each, routing, gpus)
+    lead, enough = lead_of(demand, station, routing, gpus)
     simulated = len(demand.instants) if demand.instants is not None else _simulated(lead)
     parts: list[npt.NDArray[np.int64]] = []
     histogram, end = Histogram(), 0
     while True:
         spend(simulated)
-        rows = _replication(demand, each, routing, gpus, seed, len(parts), lead)
+        rows = _replication(demand, station, routing, gpus, seed, len(parts), lead)
         rows[:, COLUMNS.index("due") : COLUMNS.index("completed") + 1] += end
         parts.append(rows)
         end = int(rows[-1, COLUMNS.index("due")]) + 1
@@ -91,9 +93,11 @@ def predict(
     p50, p50_low, p50_high = (None if rank is None else histogram.quantiles((rank,))[0] for rank in (0.5, low, high))
     return Prediction(
         gpus=gpus,
-        utilisation=demand.told.planned_per_s / (gpus * each.most_per_s),
+        utilisation=demand.summary.planned_per_s / (gpus * station.most_per_s),
         verdict=verdict,
-        objectives=tuple(share.model_copy(update={"reason": None}) for share in shares),  # it speaks of a longer run
+        objectives=tuple(
+            share.model_copy(update={"reason": None}) for share in shares
+        ),  # a reason advises a longer run
         p50_ns=p50,
         p50_low_ns=p50_low,
         p50_high_ns=p50_high,
@@ -101,7 +105,7 @@ def predict(
 
 
 def _spread(shares: Sequence[ObjectiveShare]) -> float:
-    """Half the widest interval of a quantile, over the quantile."""
+    """The largest half width of a quantile's interval, over the quantile."""
     return max(
         (share.value_high_ns - share.value_low_ns) / 2 / share.value_ns
         if share.value_ns and share.value_low_ns is not None and share.value_high_ns is not None
@@ -111,64 +115,69 @@ def _spread(shares: Sequence[ObjectiveShare]) -> float:
 
 
 def _replication(
-    demand: Demand, each: Station, routing: Routing, gpus: int, seed: int, number: int, lead: int
+    demand: Demand, station: Station, routing: Routing, gpus: int, seed: int, number: int, lead: int
 ) -> npt.NDArray[np.int64]:
     work = _stream(seed, _WORK, number)
     if demand.instants is not None:
-        return _replay(demand, each, routing, gpus, work, _stream(seed, _ROUTES, number))
+        return _replay(demand, station, routing, gpus, work, _stream(seed, _ROUTES, number))
     together = gpus if routing == "least-outstanding" else 1
     count = _simulated(lead)
     due = demand.due_at_gpu(routing, gpus, count, _stream(seed, _ARRIVALS, number))
-    due *= count * gpus / (together * demand.told.planned_per_s * due[-1])
-    done = np.array(completions(due.tolist(), _work(each, count, work).tolist(), each, together))
+    due *= count * gpus / (together * demand.summary.planned_per_s * due[-1])
+    done = np.array(completions(due.tolist(), _work(station, count, work).tolist(), station, together))
     counted = slice(lead, lead + _COUNTED)
     return _rows(due[counted], done[counted])
 
 
 def _replay(
-    demand: Demand, each: Station, routing: Routing, gpus: int, work: np.random.Generator, routes: np.random.Generator
+    demand: Demand,
+    station: Station,
+    routing: Routing,
+    gpus: int,
+    work: np.random.Generator,
+    routes: np.random.Generator,
 ) -> npt.NDArray[np.int64]:
-    """All requests of a trace, by the GPUs that they reach; those before `lead` fill the queues."""
+    """Simulate all requests of a trace, GPU by GPU; those before `lead` only fill the queues."""
     due = demand.instants
     assert due is not None  # noqa: S101  # the caller looked
-    done, works = np.empty(len(due)), _work(each, len(due), work)
+    done, works = np.empty(len(due)), _work(station, len(due), work)
     if routing == "least-outstanding":
-        done[:] = completions(due.tolist(), works.tolist(), each, gpus)
+        done[:] = completions(due.tolist(), works.tolist(), station, gpus)
     else:
         route = np.arange(len(due)) % gpus if routing == "round-robin" else routes.integers(gpus, size=len(due))
         order = np.argsort(route, kind="stable")
-        for mine in np.split(order, np.flatnonzero(np.diff(route[order])) + 1):
-            done[mine] = completions(due[mine].tolist(), works[mine].tolist(), each)
+        for of_gpu in np.split(order, np.flatnonzero(np.diff(route[order])) + 1):
+            done[of_gpu] = completions(due[of_gpu].tolist(), works[of_gpu].tolist(), station)
     return _rows(due[demand.lead :], done[demand.lead :])
 
 
-def _work(each: Station, count: int, random: np.random.Generator) -> Floats:
-    work = each.work(random.random(count))
+def _work(station: Station, count: int, random: np.random.Generator) -> Floats:
+    work = station.work(random.random(count))
     work /= work.mean()
     return work
 
 
 def _simulated(lead: int) -> int:
-    """Requests of a replication: those after the last that counts slow it down, too."""
+    """Requests of a replication: its lead, those that count, and later ones, which slow these down."""
     return lead + _COUNTED + lead // _RELAXATIONS
 
 
-def lead_of(demand: Demand, each: Station, routing: Routing, gpus: int) -> tuple[int, bool]:
-    """(requests until the queue has forgotten that it began empty, whether these are all that it takes): ten relaxation
-    times, S / (1 − √ρ)² of one server (M/M/1: Cohen, The single server queue, 1982), longer by (Ca² + Cs²)/2 and c
-    times shorter for c of them, but half a million at most; and ten times what is in flight. A trace has its own."""
+def lead_of(demand: Demand, station: Station, routing: Routing, gpus: int) -> tuple[int, bool]:
+    """(requests of the initial transient, whether these are enough to reach the steady state): ten relaxation times,
+    S / (1 − √ρ)² of one server (M/M/1: Cohen, The single server queue, 1982), longer by (Ca² + Cs²)/2 and c times
+    shorter for c servers, but half a million at most; and ten times the requests in flight. A trace has its own."""
     if demand.instants is not None:
         return 0, True
     together = gpus if routing == "least-outstanding" else 1
-    load = demand.told.planned_per_s / (gpus * each.most_per_s)
-    spread = max((demand.cv2_at_gpu(routing, gpus) + each.cv2) / 2, 1)
+    load = demand.summary.planned_per_s / (gpus * station.most_per_s)
+    spread = max((demand.cv2_at_gpu(routing, gpus) + station.cv2) / 2, 1)
     settling = _RELAXATIONS * load / (1 - math.sqrt(load)) ** 2 * spread
-    filling = _RELAXATIONS * max(load * together, 1) * each.in_flight
+    filling = _RELAXATIONS * max(load * together, 1) * station.in_flight
     return math.ceil(min(settling, _MOST_SETTLING) + filling), settling <= _MOST_SETTLING
 
 
 def _rows(due: Floats, done: Floats) -> npt.NDArray[np.int64]:
-    """Records, but for what the simulation does not know; the first due at 0."""
+    """Records with due and completed instants alone; the first is due at 0."""
     rows = np.zeros((len(due), len(COLUMNS)), np.int64)
     rows[:, COLUMNS.index("due")] = np.rint((due - due[0]) * SECOND_NS)
     rows[:, COLUMNS.index("completed")] = np.rint((done - due[0]) * SECOND_NS)

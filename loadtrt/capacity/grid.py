@@ -1,7 +1,7 @@
 """The grid of a sweep.
 
-Its axes, as "1,2,4", "1..8", "on,off" and "100/s..1000/s:5" name their values; its points in the order of measuring,
-those that cannot pay any more, and what the measured ones show.
+Its axes, whose values are written as "1,2,4", "1..8", "on,off" and "100/s..1000/s:5"; its points in the order of
+measuring; the points that gain too little to be measured; the Pareto front and the knee.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from loadtrt.results.sweep_result import SweepPoint
 
-# The options that a sweep may vary, the slowest to change first: load comes last, for which no engine is opened anew.
-AXES = {  # with what stands for their values in --help
+# The options that a sweep may vary, the slowest to change first. The load comes last: it needs no other engine.
+AXES = {  # option: placeholder of its values in --help
     "batch": "1,4,16",
     "threads_per_context": "1,2,4",
     "graph": "on,off",
@@ -33,12 +33,12 @@ AXES = {  # with what stands for their values in --help
 _MOST_VALUES = 1000
 MOST_POINTS = 10_000
 GAIN = 0.05
-FURTHER = 2  # points without such a gain, after which none is expected
-GAINING = ("contexts", "buffers")  # axes along which throughput grows until it does not
+FURTHER = 2  # points without such a gain after which the axis ends
+GAINING = ("contexts", "buffers")  # axes along which throughput saturates
 
 
 def parse_axis(name: str, text: str) -> tuple[Any, ...]:
-    """The values of an axis in the order in which they are written, each once. Raises UsageError."""
+    """The distinct values of an axis in the order in which they are written. Raises UsageError."""
     option, read = f"--{name.replace('_', '-')}", _READ.get(name, _counts)
     values: dict[Any, None] = {}
     for part in text.split(","):
@@ -105,8 +105,8 @@ _READ = {
 
 
 def points_of(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """All settings, those that need another engine the slowest to change; along GAINING axes upwards, so that it is
-    seen where a gain ends. Raises UsageError for more than MOST_POINTS."""
+    """The settings of all points in the order of measuring: those that need another engine change slowest, and values
+    along GAINING axes go up. Raises UsageError for more than MOST_POINTS."""
     count = math.prod(map(len, axes.values()))
     if count > MOST_POINTS:
         raise UsageError(f"the grid has {format_count(count)} points: {format_count(MOST_POINTS)} at most")
@@ -118,8 +118,8 @@ def points_of(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 def spent_axis(
     settings: Mapping[str, Any], measured: Sequence[SweepPoint], axes: Mapping[str, Sequence[Any]]
 ) -> str | None:
-    """Why a point is not worth measuring, None where it is: along an axis the last FURTHER points, all other settings
-    alike, together gained less than GAIN of the inferences a second that the best of those before them had."""
+    """Why a point is not measured, in a sentence; None if it is: along an axis, all other settings equal, the last
+    FURTHER points gained less than GAIN over the highest throughput before them."""
     for axis in GAINING:
         if axis not in axes:
             continue
@@ -144,20 +144,20 @@ def spent_axis(
 
 
 def inferences_per_s(point: SweepPoint) -> float | None:
-    """What it served; None where nothing is known, or is not to be trusted."""
+    """Throughput of a point, inferences per second; None if not known or INVALID."""
     return point.run.model.throughput.inferences_per_s if point.run is not None and point.run.valid else None
 
 
 def latency_p99_ns(point: SweepPoint) -> float | None:
-    """None where nothing is known, or is not to be trusted."""
+    """p99 latency of a point; None if not known or INVALID."""
     return (
         point.run.model.metrics["latency"].percentiles_ns["p99"] if point.run is not None and point.run.valid else None
     )
 
 
 def pareto_of(points: Sequence[SweepPoint]) -> tuple[int, ...]:
-    """Places of the points that no other beats in both inferences a second and p99 of latency, from the least latency
-    up. Of equal ones the first."""
+    """Places of the points that no other point beats in both inferences per second and p99 latency, by latency. Of
+    equal points the first."""
     rated = sorted(
         (latency, -rate, place)
         for place, point in enumerate(points)
@@ -172,7 +172,7 @@ def pareto_of(points: Sequence[SweepPoint]) -> tuple[int, ...]:
 
 
 def knee_of(points: Sequence[SweepPoint]) -> int | None:
-    """The place with the greatest power X/R: inferences a second over mean latency (Kleinrock, 1979)."""
+    """Place of the point with the greatest power X/R, inferences per second over mean latency (Kleinrock, 1979)."""
     powers = [
         (rate / mean, -place)
         for place, point in enumerate(points)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def erlang_c(servers: int, load: float) -> float:
-    """The share of requests that must wait in M/M/c, of a < c offered (Erlang, 1917); 1 where a ≥ c.
+    """The probability of waiting in M/M/c with offered load a < c (Erlang, 1917); 1 if a ≥ c.
 
     C = B / (1 − ρ(1 − B)), and Erlang's loss B by B₀ = 1, B_k = a·B_{k−1} / (k + a·B_{k−1}), which is stable for any c.
     """
@@ -41,9 +41,12 @@ def erlang_c(servers: int, load: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """How long requests wait: not at all, or, a share `share` of them, exponentially long with this mean.
+    """Distribution of the queueing delay: P(wait > t) = share · exp(−t / mean_s). Exact for M/M/c and GI/M/1, an
+    approximation otherwise.
 
-    P(wait > t) = share · exp(−t / mean_s). Exact for M/M/c and GI/M/1, an estimate elsewhere."""
+    share: probability of waiting at all.
+    mean_s: mean delay of those that wait.
+    """
 
     share: float
     mean_s: float
@@ -55,7 +58,7 @@ class Waiting:
         return float(np.mean(np.where(services > t, 1.0, waits)))
 
     def latency_quantile(self, rank: float, services: npt.NDArray[np.float64]) -> float:
-        """The latency that a share 1 − rank of requests exceeds, by bisection."""
+        """A quantile of latency, by bisection."""
         high = float(services.max()) + self.mean_s * math.log(max(self.share / (1 - rank), 1.0))
         return falls_below(lambda t: self.latency_tail(t, services), 1 - rank, high)
 
@@ -78,7 +81,7 @@ def allen_cunneen(
 
 
 def falls_below(falling: Callable[[float], float], level: float, high: float) -> float:
-    """Where in [0, high] a falling function passes `level`, within a millionth of high."""
+    """The argument in [0, high] at which a falling function reaches `level`, within a millionth of `high`."""
     low, width = 0.0, high
     while high - low > 1e-6 * width:
         middle = (low + high) / 2
@@ -86,23 +89,23 @@ def falls_below(falling: Callable[[float], float], level: float, high: float) ->
     return high
 
 
-def estimated_ns(demand: Demand, each: Station, routing: Routing, gpus: int, rank: float) -> float | None:
-    """A quantile of latency; None where `gpus` of them have no steady state."""
+def estimated_ns(demand: Demand, station: Station, routing: Routing, gpus: int, rank: float) -> float | None:
+    """A quantile of latency with `gpus` GPUs; None without a steady state."""
     pooled = gpus if routing == "least-outstanding" else 1
-    service_s = each.contexts / each.most_per_s
-    rate, cv2 = demand.told.planned_per_s * pooled / gpus, demand.cv2_at_gpu(routing, gpus)
-    waiting = allen_cunneen(each.contexts * pooled, rate, service_s, cv2, each.cv2)
-    return None if waiting is None else waiting.latency_quantile(rank, each.works * service_s) * SECOND_NS
+    service_s = station.contexts / station.most_per_s
+    rate, cv2 = demand.summary.planned_per_s * pooled / gpus, demand.cv2_at_gpu(routing, gpus)
+    waiting = allen_cunneen(station.contexts * pooled, rate, service_s, cv2, station.cv2)
+    return None if waiting is None else waiting.latency_quantile(rank, station.works * service_s) * SECOND_NS
 
 
 def estimated_gpus(
-    demand: Demand, each: Station, routing: Routing, objectives: Sequence[Objective], least: int, most: int
+    demand: Demand, station: Station, routing: Routing, objectives: Sequence[Objective], least: int, most: int
 ) -> int | None:
-    """The fewest from `least` on that meet all objectives; None where as many as `most` do not."""
+    """The fewest GPUs from `least` on that meet all objectives; None if `most` do not."""
 
     def meets(gpus: int) -> bool:
-        values = [(estimated_ns(demand, each, routing, gpus, one.rank), one.bound_ns) for one in objectives]
-        return all(value is not None and value <= bound for value, bound in values)
+        values = [(estimated_ns(demand, station, routing, gpus, bound.rank), bound.bound_ns) for bound in objectives]
+        return all(value is not None and value <= limit for value, limit in values)
 
     low, high = least - 1, least
     while not meets(high):

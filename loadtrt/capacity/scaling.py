@@ -1,4 +1,4 @@
-"""What the ladder of closed loops shows: the scalability law, and the rate at which the search starts."""
+"""The ladder of closed loops: its scalability law, and the rate at which the search starts."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 
 
 def rungs(contexts: int, buffers: int) -> list[tuple[int, int]]:
-    """(contexts, buffers a lane) of each closed loop: 1, 2, 4, … lanes with one request each, all lanes, and then with
-    2, 4, … and all of their buffer sets."""
+    """(contexts, buffers per lane) of each closed loop: 1, 2, 4, … and all lanes with one request each, then all lanes
+    with 2, 4, … and all of their buffer sets."""
     lanes = [*itertools.takewhile(lambda n: n < contexts, (2**k for k in range(11))), contexts]
     depths = [*itertools.takewhile(lambda n: n < buffers, (2**k for k in range(1, 7))), buffers]
     return [(n, 1) for n in lanes] + [(contexts, k) for k in depths if k > 1]
 
 
 def fit(ladder: Sequence[Trial]) -> Scaling | None:
-    """The law's parameters for these closed loops; None where none of them served anything.
+    """The law's parameters for these closed loops; None if none served a request.
 
     X(N) = αN / (1 + σ(N−1) + κN(N−1)) (Gunther, Guerrilla capacity planning, 2007) is linear in 1/α, σ/α and κ/α:
 
         N/X(N) = 1/α + (σ/α)(N−1) + (κ/α)N(N−1)
 
-    Least squares of relative errors, none of the three below zero: of the fits with σ, κ, both or neither at zero, the
-    best that is allowed.
+    Least squares of relative errors with non-negative parameters: the best of the fits with σ, κ, both or neither at
+    zero.
     """
     measured = [
         (trial.in_flight, rate, trial.run.model.metrics["latency"].mean_ns)
@@ -58,11 +58,11 @@ def fit(ladder: Sequence[Trial]) -> Scaling | None:
     for kept in ((0,), (0, 1), (0, 2), (0, 1, 2)):
         if len(kept) > len(measured):
             continue
-        found = np.zeros(3)
-        found[list(kept)] = np.linalg.lstsq(terms[:, list(kept)], np.ones(len(measured)), rcond=None)[0]
-        error = float(np.square(terms @ found - 1).sum())
-        if found.min() >= 0 < found[0] and error < best[0] * (1 - 1e-9) - 1e-15:
-            best = (error, (float(found[0]), float(found[1]), float(found[2])))
+        coefficients = np.zeros(3)
+        coefficients[list(kept)] = np.linalg.lstsq(terms[:, list(kept)], np.ones(len(measured)), rcond=None)[0]
+        error = float(np.square(terms @ coefficients - 1).sum())
+        if coefficients.min() >= 0 < coefficients[0] and error < best[0] * (1 - 1e-9) - 1e-15:
+            best = (error, (float(coefficients[0]), float(coefficients[1]), float(coefficients[2])))
     inverse, sigma, kappa = best[1][0], best[1][1] / best[1][0], best[1][2] / best[1][0]
     fitted = counts / (1 + sigma * (counts - 1) + kappa * counts * (counts - 1)) / inverse
     powers = [rate / latency if latency else 0.0 for _, rate, latency in measured]
@@ -78,15 +78,15 @@ def fit(ladder: Sequence[Trial]) -> Scaling | None:
 
 
 _REQUESTS = 20_000
-_STEPS = 7  # of bisection: within 1 % of the greatest throughput
+_STEPS = 7  # of bisection: within 1 % of the highest throughput
 
 
 def predicted_per_s(ladder: Sequence[Trial], config: RunConfig, objectives: Sequence[Objective]) -> float | None:
-    """Requests a second at which the first of the objectives is just met, by simulation of the queue that the ladder
-    measured (capacity/station.py): X(N) from its throughput, work from its first rung, lanes and arrivals as in
-    `config`. None where there is no such ladder, or no objective on latency, which is all that the simulation knows."""
+    """The highest rate, in requests per second, at which a simulation of the queue that the ladder measured
+    (capacity/station.py) meets the objectives on latency: X(N) from the ladder's throughput, work from its first rung,
+    lanes and arrivals from `config`. None without such a ladder or without an objective on latency."""
     bounds = [
-        (each.bound_ns / SECOND_NS, 1 - each.rank) for each in objectives if METRICS[each.metric].name == "latency"
+        (bound.bound_ns / SECOND_NS, 1 - bound.rank) for bound in objectives if METRICS[bound.metric].name == "latency"
     ]
     measured = {
         trial.in_flight: rate
@@ -108,7 +108,7 @@ def predicted_per_s(ladder: Sequence[Trial], config: RunConfig, objectives: Sequ
 
 
 def _due(config: RunConfig, rate: float) -> list[float]:
-    """Seconds, the same draw for every rate."""
+    """Due instants in s, from the same random draw for every rate."""
     load = config.model.load
     assert isinstance(load, Rate)  # noqa: S101  # the trials of a search have a rate
     due = replace(load, rate=rate).due(0, _REQUESTS, config.model.seed)

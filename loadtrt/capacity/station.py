@@ -1,14 +1,14 @@
-"""One GPU as a queue whose speed depends on how much is in it: what it is, and its simulation, event by event.
+"""One GPU as a queue whose speed depends on the requests in flight: its model, and its simulation event by event.
 
-Contexts share a GPU: two lanes at work are not two servers. A lane computes one request at a time, first in, first out;
-its other buffer sets hold those that come next. With m lanes at work and n requests in flight, each of the m does
-r(m, n) units of work a second, a request being W units, of mean 1, so that a closed loop which keeps n in flight serves
-X(n) = m·r(m, n) requests a second, whatever W's law is. X(n) is measured, and so is the law of W: that of the time a
-request takes alone, over its mean. Beyond contexts × buffers in flight, requests wait in one queue for the next free
-buffer set, as in lanes/scheduler.py. With one buffer set a lane this is limited processor sharing (Zhang, Dai and
-Zwart, Diffusion limits of limited processor sharing queues, 2011): M/M/c for X(n) = min(n, c)·μ and an exponential W;
-M/G/1-PS for X(n) = μ and contexts without end. A flow-equivalent server (Chandy, Herzog and Woo, Parametric analysis of
-queuing networks, 1975) that keeps the tails.
+Contexts share a GPU: two busy lanes are not two servers. A lane computes one request at a time, first in, first out;
+its other buffer sets hold the next ones. With m busy lanes and n requests in flight, each lane does r(m, n) units of
+work per second. A request is W units of mean 1, so that a closed loop with n in flight serves X(n) = m·r(m, n) requests
+per second for any distribution of W. X(n) is measured, and W is the latency of a request alone over its mean. Beyond
+contexts × buffers in flight, requests wait in one queue for the next free buffer set, as in lanes/scheduler.py.
+With one buffer set per lane this is limited processor sharing (Zhang, Dai and Zwart, Diffusion limits of limited
+processor sharing queues, 2011): M/M/c for X(n) = min(n, c)·μ and an exponential W; M/G/1-PS for X(n) = μ and infinitely
+many contexts. It is a flow-equivalent server (Chandy, Herzog and Woo, Parametric analysis of queuing networks, 1975)
+that keeps the tails.
 """
 
 from __future__ import annotations
@@ -31,18 +31,24 @@ if TYPE_CHECKING:
 
 _NEVER = float("inf")
 _DEPTH = 1 << 52
-_GRID = 2000  # quantiles of work that stand for its law in closed forms
+_GRID = 2000  # quantiles that represent the distribution of work in closed forms
 
 
 class Work(Protocol):
-    """The law of a request's work, of mean 1, by its inverse: float64 [n] of ranks in (0, 1)."""
+    """The quantile function of a request's work, of mean 1: float64 [n] of ranks in (0, 1)."""
 
     def __call__(self, ranks: Floats, /) -> Floats: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Station:
-    """speeds[m][n]: r(m, n), 1 ≤ m ≤ contexts, m ≤ n ≤ contexts × buffers; the other places are never looked at."""
+    """The model of one GPU.
+
+    contexts: number of contexts.
+    buffers: buffer sets per context.
+    speeds: speeds[m][n] is r(m, n) for 1 ≤ m ≤ contexts and m ≤ n ≤ contexts × buffers; other places are unused.
+    work: distribution of a request's work.
+    """
 
     contexts: int
     buffers: int
@@ -51,27 +57,27 @@ class Station:
 
     @property
     def in_flight(self) -> int:
-        """The most requests that can be in flight."""
+        """The highest number of requests in flight."""
         return self.contexts * self.buffers
 
     @property
     def most_per_s(self) -> float:
-        """Requests a second with a queue that never ends: what utilisation is a part of."""
+        """Throughput with an endless backlog, requests per second; utilisation is relative to it."""
         return self.contexts * self.speeds[self.contexts][self.in_flight]
 
     @property
     def alone_s(self) -> float:
-        """Mean latency of a request that has the GPU alone."""
+        """Mean latency of a request that has the GPU to itself."""
         return 1 / self.speeds[1][1]
 
     @property
     def works(self) -> Floats:
-        """The law of work as float64 [n] quantiles that are equally likely."""
+        """The distribution of work as float64 [n] equally likely quantiles."""
         return self.work((np.arange(_GRID) + 0.5) / _GRID)
 
     @property
     def cv2(self) -> float:
-        """(deviation / mean)² of work."""
+        """Squared coefficient of variation of work."""
         works = self.works
         return float(works.var() / works.mean() ** 2)
 
@@ -79,11 +85,14 @@ class Station:
 def station(
     contexts: int, buffers: int, throughput: Callable[[int], float], work: Work, alone_s: float | None = None
 ) -> Station:
-    """The Station of X(n), `throughput` requests a second with n in flight.
+    """The Station with throughput X(n).
 
-    r(m, n) = X(n) / m where all lanes are at work or each has one request (m = min(n, contexts)). Where some lanes hold
-    two and others none, as happens for a moment, it is X(m) / m: as if those that wait in lanes were not there.
-    alone_s: no request goes faster than one alone, r(m, n) ≤ n / (m · alone_s), where X was measured in full lanes.
+    throughput: X(n), requests per second with n in flight.
+    work: distribution of a request's work.
+    alone_s: latency of a request alone, if X was measured with full lanes: r(m, n) ≤ n / (m · alone_s).
+
+    r(m, n) = X(n) / m if all lanes are busy or each has one request, m = min(n, contexts). While some lanes hold two
+    requests and others none, it is X(m) / m: requests that wait in a lane do not count.
     """
     table = [[0.0] * (contexts * buffers + 1) for _ in range(contexts + 1)]
     for m in range(1, contexts + 1):
@@ -94,10 +103,10 @@ def station(
 
 
 def interpolated(measured: Mapping[int, float]) -> Callable[[int], float]:
-    """X(n) for every n ≥ 1 from some, requests a second by requests in flight: straight lines in n / X(n), the mean
-    latency of a closed loop. That is exact where contention alone slows requests down (1 + σ(n − 1) in the universal
-    scalability law); where coherency bends n / X(n) upwards a line lies above it: more GPUs, not fewer. Beyond the most
-    that was measured X stays what it was there."""
+    """X(n) for every n ≥ 1 from measured ones, requests per second by requests in flight: linear interpolation of
+    n / X(n), the mean latency of a closed loop. This is exact under contention alone (1 + σ(n − 1) in the universal
+    scalability law); coherency bends n / X(n) upwards, so that the interpolation asks for more GPUs, not fewer. Beyond
+    the highest measured n, X is constant."""
     places = sorted(measured)
     latencies = [place / measured[place] for place in places]
 
@@ -109,9 +118,9 @@ def interpolated(measured: Mapping[int, float]) -> Callable[[int], float]:
 
 
 def work_of(histogram: Histogram) -> tuple[Work, float, float]:
-    """(the law of W, its mean in ns, its coefficient of variation), from times of a request that was alone.
+    """(distribution of W, mean in ns, coefficient of variation), from latencies of a request alone.
 
-    Times are taken as spread evenly within a bucket (of 0.8 %), between the least and the greatest measured.
+    Within a bucket (0.8 % wide) values are spread evenly, between the smallest and the largest measured one.
     """
     used = np.flatnonzero(histogram.counts)
     low, width = bounds_of(used)
@@ -130,9 +139,13 @@ def work_of(histogram: Histogram) -> tuple[Work, float, float]:
 
 
 class _Gpu:
-    """State of one Station. worked: the work done so far by each lane that has always been at work, as of `now`: a lane
-    whose request began at worked = v is done with its W units at v + W. busy: (that, lane, request), a heap. depths:
-    in flight, by lane, × _DEPTH + a number that tells which lane has had so many for longest."""
+    """State of one Station.
+
+    busy: heap of (value of `worked` at which the request completes, lane, request).
+    depths: requests in flight by lane, × _DEPTH + a number that orders lanes of one depth by how long they have had it.
+    worked: work that a lane has done if it was always busy, up to `now`: a request of W units that begins at
+        worked = v completes at v + W.
+    """
 
     __slots__ = ("busy", "depths", "event", "in_flight", "lanes", "now", "outstanding", "speed", "waiting", "worked")
 
@@ -146,14 +159,18 @@ class _Gpu:
         self.event: tuple[float, int, _Gpu] | None = None
 
 
-def completions(due: Sequence[float], work: Sequence[float], each: Station, gpus: int = 1) -> list[float]:
-    """When each request completes, s: `due` ascending, each `work` units, on `gpus` Stations without anything to do.
+def completions(due: Sequence[float], work: Sequence[float], station: Station, gpus: int = 1) -> list[float]:
+    """Completion instants of requests in s, on `gpus` GPUs that are idle at first.
 
-    Each request goes to the GPU with the fewest outstanding requests, of several the one that has had so few for
-    longest (as round robin among equals); there to a lane by the same rule. Exact but for rounding; takes about 2 µs a
-    request.
+    due: due instants in s, ascending.
+    work: units of work of each request.
+    station: the model of each GPU.
+
+    A request goes to the GPU with the fewest outstanding requests, among equals to the one that has had so few for the
+    longest time (round robin among equals); there to a lane by the same rule. Exact except for rounding, in about 2 µs
+    per request.
     """
-    contexts, most, speeds = each.contexts, each.in_flight, each.speeds
+    contexts, most, speeds = station.contexts, station.in_flight, station.speeds
     total = len(due)
     done = [0.0] * total
     levels: list[OrderedDict[_Gpu, None]] = [OrderedDict.fromkeys(_Gpu(contexts) for _ in range(gpus))]

@@ -1,4 +1,4 @@
-"""`loadtrt sweep` without its command line: a run at each point of a grid, kept as it ends."""
+"""`loadtrt sweep` without its command line: a run at each point of a grid, kept after each."""
 
 from __future__ import annotations
 
@@ -28,8 +28,11 @@ _ENDED = "the sweep ended before this point"
 
 
 class Sweeper:
-    """Sweeps over axes on a rig. `result` is whole at any moment; `keep` gets it after each point. all_points: no point
-    is skipped because its axis no longer gains. Raises UsageError for a point that is no configuration."""
+    """Sweeps over axes on a rig. `result` is complete at any moment; `keep` gets it after each point.
+
+    all_points: measure also where an axis no longer gains.
+
+    Raises UsageError for a point whose settings contradict each other."""
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class Sweeper:
         self._grid = points_of(axes)
         self._configs = [varied(config, **settings) for settings in self._grid]
         loaded = any(not config.model.load.closed for config in self._configs)
-        self._gaining = {} if loaded or all_points else axes  # in an open loop throughput is what is offered
+        self._gaining = {} if loaded or all_points else axes  # the throughput of an open loop is the offered load
         self._points: dict[int, SweepPoint] = {}
         self._before: list[EngineInfo] = []
         self._skipped: dict[int, str] = {}
@@ -60,8 +63,8 @@ class Sweeper:
         )
 
     def resume(self, before: SweepResult) -> int:
-        """Take the points of an unfinished sweep as measured, but those that failed. Axes may have got further values.
-        Returns how many there are. Raises UsageError where it was a sweep of something else."""
+        """Take the points of an unfinished sweep without those that failed, and return their number. Axes may have
+        further values. Raises UsageError if it was a sweep of something else."""
         if set(before.axes) != set(self._result.axes):
             raise UsageError(
                 f"the sweep in the file is over {', '.join(before.axes)}: give these axes, or name another file"
@@ -81,16 +84,16 @@ class Sweeper:
 
     @property
     def result(self) -> SweepResult:
-        """All that is known so far."""
+        """The result so far."""
         return self._result
 
     @property
     def measured(self) -> bool:
-        """Whether there is anything to keep."""
+        """Whether the result has anything to keep."""
         return bool(self._points)
 
     def make(self) -> None:
-        """Measure all points. An interruption ends it quietly; a point that fails is kept with its sentence."""
+        """Measure all points. An interruption ends the sweep quietly; a point that fails is kept with the reason."""
         try:
             for place, settings in enumerate(self._grid):
                 if place not in self._points and not self._is_spent(place):
@@ -108,7 +111,7 @@ class Sweeper:
     def _measure(self, place: int, settings: dict[str, Any]) -> SweepPoint:
         config, what = self._configs[place], f"{place + 1} of {len(self._grid)}, {axes_text(settings)}"
         failure = self._rig.try_open(config, (self._configs[0], self._configs[-1]))
-        if failure is not None:  # the next settings may do
+        if failure is not None:  # other settings may work
             self._talks.say(f"{what}: {failure}")
             return SweepPoint(settings=settings, run=None, failure=failure)
         require_same(self._before, self._rig.engine)
@@ -149,7 +152,7 @@ class Sweeper:
 
 
 def _asked(result: SweepResult) -> dict[str, Any]:
-    """What all points have in common."""
+    """The settings that all points share."""
     return {
         **{name: value for name, value in result.config.options().items() if name not in result.axes},
         **{name: result.environment.get(name) for name in MACHINE},

@@ -1,23 +1,23 @@
-"""At which rate the share of bad requests reaches the allowed one: told from many short runs together.
+"""The rate at which the share of bad requests reaches the allowed one, estimated from many short runs together.
 
-Near saturation one run is worth a handful of independent requests (stats/verdict.py), so that its own verdict is
-mostly "undecided". All of them together say more: run i at rate λ_i had a share q_i bad of what is worth N_i requests.
+Near saturation the effective sample size of a run is a handful (stats/verdict.py), so that its own verdict is mostly
+"undecided". All runs together show more: run i at rate λ_i has a share q_i bad and effective sample size N_i.
 
 **Law.** ln(p/(1−p)), the log-odds of a bad request, is nearly a straight line in the rate around the threshold λ*:
 
     logit p(λ) = logit p₀ + s·(λ − λ*)/λ*        s = c·ln(1/p₀)·ρ/(1 − ρ),  ρ = λ*/X
 
-p₀: the allowed share, X: the greatest throughput. For M/M/1 ln p = −(μ − λ)b is straight in λ, with c = 1; c is 0.5 to
+p₀: the allowed share, X: the highest throughput. For M/M/1 ln p = −(μ − λ)b is straight in λ, with c = 1; c is 0.5 to
 1.7 for M/M/2 to M/M/8, M/D/1 and processor sharing, p₀ = 1 %, at loads of 0.5 to 0.95 (where the bound is not that of
 the service time itself). A line in −ln(1 − λ/X) instead is up to five times further from these (benchmarks/capacity.py
-has the queues). Away from λ* the line bends: a run at distance δ = (λ_i − λ*)/λ* is taken to be off it with a standard
+has the queues). Away from λ* the line bends: a run at distance δ = (λ_i − λ*)/λ* is off it with an assumed standard
 deviation of 2sδ², at most half of sδ.
 
 **Estimate.** The posterior of λ* over a grid, with the binomial likelihood Π p_i^(N_i q_i) (1 − p_i)^(N_i (1 − q_i)),
-p_i = p(λ_i); before any run ln λ* is Laplace around what was expected, with scale 0.2 (which moves an estimate that is
-known within 3 % by 0.1 % at most), and ln c around 0 with scale 0.5. Medians and 95 % intervals of λ*. This is how
-psychologists find a threshold of perception in few trials, the next one at its median (Watson and Pelli, QUEST: a
-Bayesian adaptive psychometric method, 1983). Nothing diverges where all runs were good, or all bad.
+p_i = p(λ_i); the prior of ln λ* is Laplace around the expected rate, scale 0.2 (which moves an estimate that is known within
+3 % by 0.1 % at most), and that of ln c around 0 with scale 0.5. Results are the median and the 95 % interval of
+λ*. Psychologists find a threshold of perception in few trials in this way, the next trial at the median (Watson and
+Pelli, QUEST: a Bayesian adaptive psychometric method, 1983). Nothing diverges if all runs are good, or all bad.
 """
 
 from __future__ import annotations
@@ -45,7 +45,12 @@ _EXCLUDED = 1.92  # half of χ² with one degree of freedom at 95 %
 
 
 class Seen(NamedTuple):
-    """A run at `rate`: a share `bad` of its requests, which are worth `size` independent ones."""
+    """A run.
+
+    rate: arrival rate, requests per second.
+    bad: share of bad requests.
+    size: effective sample size.
+    """
 
     rate: float
     bad: float
@@ -54,9 +59,14 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The threshold's median and 95 % interval, requests a second, and the slope s there. bounded_below, bounded_above:
-    whether the runs, and not what was expected nor the range that was looked at, made that end: whether they are less
-    likely by e^1.92 with the threshold at the end of the range, whatever the slope (likelihood ratio, 95 %)."""
+    """The estimated threshold, requests per second.
+
+    rate: median.
+    low, high: 95 % interval.
+    slope: slope s of the log-odds at the threshold.
+    bounded_below, bounded_above: the runs bound that end, not the prior or the range of rates: with the threshold at
+        the end of the range they are less likely by e^1.92 for every slope (likelihood ratio, 95 %).
+    """
 
     rate: float
     low: float
@@ -67,15 +77,20 @@ class Estimate:
 
     @property
     def error(self) -> float:
-        """Half the interval's width, as a part of the rate."""
+        """Half the interval's width over the rate."""
         return (self.high - self.low) / (2 * self.rate)
 
 
 def estimate(
     seen: Sequence[Seen], allowed: float, expected: float, least: float, most: float, throughput: float
 ) -> Estimate:
-    """The threshold of an objective that allows a share `allowed` bad. expected: where it was thought to be; least,
-    most: between which rates it is looked for; throughput: the greatest that was measured (X). All rates a second."""
+    """The threshold of an objective.
+
+    allowed: allowed share of bad requests.
+    expected: rate around which the prior is centred.
+    least, most: range of rates.
+    throughput: highest measured throughput (X).
+    """
     rates = np.geomspace(least, most, _RATES)
     bends = np.linspace(-_SLOPE_RANGE, _SLOPE_RANGE, _SLOPES)
     load = np.minimum(rates / throughput, _MOST_LOAD)
@@ -83,7 +98,7 @@ def estimate(
     of_slopes = -np.abs(bends)[None, :] / _SLOPE_SCALE
     of_rates = -np.abs(np.log(rates / expected))[:, None] / _RATE_SCALE
     weights = [run.size for run in seen]
-    for _ in range(3):  # what a run is worth depends on where the threshold is
+    for _ in range(3):  # the weight of a run depends on its distance from the threshold
         likelihood = _likelihood(seen, weights, allowed, rates, slopes) + of_slopes
         posterior = np.exp(likelihood + of_rates - (likelihood + of_rates).max())
         posterior /= posterior.sum()
@@ -102,7 +117,7 @@ def log_odds(share: float) -> float:
 
 
 def _likelihood(seen: Sequence[Seen], weights: Sequence[float], allowed: float, rates: Grid, slopes: Grid) -> Grid:
-    """Its logarithm, of each (rate, slope) of the grid."""
+    """The log-likelihood of each (rate, slope) of the grid."""
     total = np.zeros_like(slopes)
     for run, weight in zip(seen, weights, strict=True):
         line = log_odds(allowed) + slopes * (run.rate / rates - 1)[:, None]
@@ -112,8 +127,8 @@ def _likelihood(seen: Sequence[Seen], weights: Sequence[float], allowed: float, 
 
 
 def _discounted(run: Seen, allowed: float, rate: float, slope: float) -> float:
-    """What a run is worth where the line bends: its log-odds have the variance 1/(N p(1−p)) of the sample, and with it
-    that of the bend."""
+    """The weight of a run with regard to the bend of the line: its log-odds have the variance 1/(N p(1−p)) of the
+    sample plus that of the bend."""
     distance = (run.rate - rate) / rate
     expected = log_odds(allowed) + slope * distance
     share = min(max(run.bad, 1 / (1 + math.exp(-min(max(expected, -30.0), 30.0))), 1e-12), 0.5)

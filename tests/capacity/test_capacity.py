@@ -246,7 +246,7 @@ def test_the_candidate_with_the_most_inferences_is_chosen(rig: Rig) -> None:
     assert (best.contexts, best.batch, best.items) == (2, 8, 8)
     assert [each.dropped is None for each in result.candidates] == [False, False, False, True]
     assert "its closed loops predict" in (result.candidates[0].dropped or "")
-    assert "inferences a second of those confirmed (1 of 4 candidates): " in result.reason
+    assert "highest capacity of the candidates confirmed (1 of 4): " in result.reason
     assert "chosen: 2 contexts, batch 8" in terminal_text(result)
 
 

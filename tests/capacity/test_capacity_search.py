@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from benchmarks.queues import markov_tail
 from loadtrt.asked.objective import parse_objective
 from loadtrt.capacity.queueing import Waiting, erlang_c
-from loadtrt.capacity.search import CONFIRM_TIMES, MOST_CONFIRMS, MOST_REFUTES, Search, Share, Step, Told
+from loadtrt.capacity.search import CONFIRM_TIMES, MOST_CONFIRMS, MOST_REFUTES, Outcome, Search, Share, Step
 from loadtrt.capacity.threshold import Seen, estimate, log_odds
 from loadtrt.stats.verdict import LEAST_MET, share_interval
 
@@ -53,12 +53,12 @@ class World:
     seed: int
     host_limit: float = math.inf
 
-    def run(self, step: Step) -> Told:
+    def run(self, step: Step) -> Outcome:
         random = np.random.default_rng([self.seed, round(step.rate * 1e6), round(step.seconds)])
         size = self.size * step.seconds / TRIAL_S
         count = max(round(size), 1)
         bad = random.binomial(count, self.share(step.rate)) / count
-        return Told(step, (verdict(bad, size),), step.rate > self.host_limit)
+        return Outcome(step, (verdict(bad, size),), step.rate > self.host_limit)
 
 
 def search(start: float = 700.0, throughput: float = 1000.0, max_trials: int = 6, longest_s: float = TRIAL_S) -> Search:
@@ -71,12 +71,12 @@ def driven(one: Search, world: World) -> Search:
         step = one.next()
         if step is None:
             return one
-        one.tell(world.run(step))
-    raise AssertionError(f"no end after {one.told}")
+        one.record(world.run(step))
+    raise AssertionError(f"no end after {one.outcomes}")
 
 
-def runs(one: Search, kind: str) -> list[Told]:
-    return [each for each in one.told if each.step.kind == kind]
+def runs(one: Search, kind: str) -> list[Outcome]:
+    return [each for each in one.outcomes if each.step.kind == kind]
 
 
 @pytest.mark.parametrize("start", [500.0, 850.0, 1000.0])
@@ -115,7 +115,7 @@ def test_a_generator_that_fails_above_the_capacity_changes_no_answer() -> None:
     """The refuting run is host-bound: nothing is missed, and what was confirmed stays confirmed."""
     one, world = search(), World(logistic(800, 20), 2000, 1)
     while (step := one.next()) is not None:
-        one.tell(world.run(step)._replace(host_bound=step.kind == "refute"))
+        one.record(world.run(step)._replace(host_bound=step.kind == "refute"))
     assert (one.answer, one.infeasible_min, one.host_bound) == ("found", None, None)
     assert len(runs(one, "refute")) == 1
 
@@ -127,7 +127,7 @@ def test_no_rate_is_above_what_the_engine_serves(objective: str, most: float) ->
     one = Search([parse_objective(objective)], 900.0, 1000.4, 0.03, 6, TRIAL_S, TRIAL_S)
     driven(one, World(lambda _: 0.0, 2000, 1))
     assert one.answer == "found"
-    assert max(each.step.rate for each in one.told) <= most
+    assert max(each.step.rate for each in one.outcomes) <= most
     assert one.binding[1].rate <= most
     assert len({each.step.rate for each in runs(one, "refute")}) == len(runs(one, "refute"))
 
@@ -161,7 +161,7 @@ def test_what_no_rate_meets_is_infeasible() -> None:
     """Half of all requests bad at any rate: rates fall to a hundredth of the throughput, and then it is said."""
     one = driven(search(), World(lambda _: 0.5, 2000, 1))
     assert one.answer == "infeasible"
-    assert min(each.step.rate for each in one.told) <= 15
+    assert min(each.step.rate for each in one.outcomes) <= 15
     assert one.confirmed is None
     assert one.feasible_max is None
 
@@ -173,7 +173,7 @@ def test_what_every_rate_meets_is_met_at_the_greatest_throughput() -> None:
     assert (one.confirmed or 0) > 950
     assert not one.binding[1].bounded_above
     assert one.infeasible_min is None
-    assert max(each.step.rate for each in one.told) <= 1050
+    assert max(each.step.rate for each in one.outcomes) <= 1050
 
 
 def test_too_few_requests_decide_nothing_and_it_says_so() -> None:
@@ -196,7 +196,7 @@ def test_few_requests_confirm_a_rate_that_they_can_tell() -> None:
         if (step := one.next()) is None:
             break
         world = World(logistic(800, 20), 2000 * (1 - math.sqrt(min(step.rate / 1000, 0.98))) ** 2, 1)
-        one.tell(world.run(step))
+        one.record(world.run(step))
     assert one.answer == "found"
     assert 400 < (one.confirmed or 0) < 700
     assert one.binding[1].rate == pytest.approx(800, rel=0.15)
@@ -208,7 +208,7 @@ def test_bad_luck_steps_down_and_then_gives_up() -> None:
     world = World(logistic(800, 20), 2000, 1)
     while (step := one.next()) is not None:
         told = world.run(step)
-        one.tell(told if step.kind == "search" else Told(step, (Share(0.0095, 5000.0, "undecided"),)))
+        one.record(told if step.kind == "search" else Outcome(step, (Share(0.0095, 5000.0, "undecided"),)))
     rates = [each.step.rate for each in runs(one, "confirm")]
     assert one.answer == "undecided"
     assert len(rates) == MOST_CONFIRMS
@@ -221,8 +221,8 @@ def test_a_missed_confirmation_is_tried_lower() -> None:
     while (step := one.next()) is not None:
         told = world.run(step)
         if step.kind == "confirm" and not missed:
-            missed, told = True, Told(step, (Share(0.02, 5000.0, "missed"),))
-        one.tell(told)
+            missed, told = True, Outcome(step, (Share(0.02, 5000.0, "missed"),))
+        one.record(told)
     first, last = runs(one, "confirm")[0], runs(one, "confirm")[-1]
     assert one.answer == "found"
     assert one.confirmed == last.step.rate <= 0.981 * first.step.rate
@@ -241,9 +241,9 @@ def test_a_resumed_search_gives_the_same_answer() -> None:
     asks for the same."""
     whole = driven(search(), World(logistic(800, 20), 2000, 3))
     again = search()
-    for told in whole.told:
+    for told in whole.outcomes:
         assert again.next() == told.step
-        again.tell(told)
+        again.record(told)
     assert (again.next(), again.answer, again.binding) == (None, whole.answer, whole.binding)
 
 
@@ -264,7 +264,7 @@ def test_a_late_generator_does_not_lower_the_estimate() -> None:
     answer is host-bound, and the estimate remains that of the runs that it did not spoil."""
     one, world = search(), World(logistic(800, 20), 2000, 1)
     while (step := one.next()) is not None:
-        one.tell(world.run(step)._replace(host_bound=step.kind == "confirm"))
+        one.record(world.run(step)._replace(host_bound=step.kind == "confirm"))
     assert (one.answer, one.confirmed) == ("host-bound", None)
     assert one.host_bound is not None
     assert one.host_bound < 500
@@ -286,7 +286,7 @@ def test_of_several_objectives_the_least_binds() -> None:
     while (step := one.next()) is not None:
         told = tail.run(step)
         odds = 1 / (1 + (1 - middle(step.rate)) / middle(step.rate) * ALLOWED / (1 - ALLOWED))
-        one.tell(Told(step, (verdict(odds, 2000 * step.seconds / TRIAL_S, 0.5), told.shares[0])))
+        one.record(Outcome(step, (verdict(odds, 2000 * step.seconds / TRIAL_S, 0.5), told.shares[0])))
     assert one.answer == "found"
     assert one.binding[0] == 1
     assert one.estimates[0].rate > one.estimates[1].rate == pytest.approx(800, rel=0.03)
@@ -311,8 +311,8 @@ def test_it_ends_whatever_comes(
     world = World(logistic(threshold * scale, slope), max(size, 1), seed, host_limit=host * scale)
     driven(one, world)
     assert one.answer is not None
-    for place, each in enumerate(one.told):
-        failed = [before.step.rate for before in one.told[:place] if before.host_bound]
+    for place, each in enumerate(one.outcomes):
+        failed = [before.step.rate for before in one.outcomes[:place] if before.host_bound]
         assert failed or each.step.rate >= 0.0099 * scale
         assert each.step.rate <= 1.051 * scale
         assert not failed or each.step.rate < min(failed)

@@ -376,7 +376,7 @@ def test_a_ramp_is_scaled_along() -> None:
     demand = staged_demand(parse_stages("ramp 0/s-600/s:1h"), "")
     assert sum(share for share, _ in demand.course) == pytest.approx(1)
     assert sum(share * rate for share, rate in demand.course) == pytest.approx(300)
-    assert demand.told.now_per_s == 600
+    assert demand.summary.now_per_s == 600
 
 
 def poisson_trace(rate: float, seconds: float) -> Trace:
@@ -401,14 +401,14 @@ def test_growth_of_a_trace_is_a_faster_trace() -> None:
     instants = (np.sort(np.concatenate([quiet, busy])) * SECOND_NS).astype(np.int64)
     trace = Trace(instants, 3600 * SECOND_NS)
     plain, grown = traced_demand(trace, ""), traced_demand(trace, "", growth=0.5, headroom=0.2)
-    assert plain.told.now_per_s == pytest.approx(11, rel=0.02)
-    assert plain.told.mean_per_s == pytest.approx(4200 / 3600)
-    assert grown.told.planned_per_s == pytest.approx(1.8 * plain.told.now_per_s)
+    assert plain.summary.now_per_s == pytest.approx(11, rel=0.02)
+    assert plain.summary.mean_per_s == pytest.approx(4200 / 3600)
+    assert grown.summary.planned_per_s == pytest.approx(1.8 * plain.summary.now_per_s)
     assert plain.instants is not None
     assert grown.instants is not None
     assert grown.instants * 1.8 == pytest.approx(plain.instants)
     assert sum(share for share, _ in plain.course) == pytest.approx(1)
-    assert max(rate for _, rate in plain.course) <= plain.told.now_per_s * 1.001
+    assert max(rate for _, rate in plain.course) <= plain.summary.now_per_s * 1.001
 
 
 def test_of_a_long_trace_the_busiest_part_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,12 +417,12 @@ def test_of_a_long_trace_the_busiest_part_is_replayed(monkeypatch: pytest.Monkey
     quiet, busy = np.arange(0, 7200, 1.0), np.arange(5000, 5060, 0.1)
     instants = (np.sort(np.concatenate([quiet, busy])) * SECOND_NS).astype(np.int64)
     demand = traced_demand(Trace(instants, 7200 * SECOND_NS), "")
-    assert demand.told.replayed is not None
+    assert demand.summary.replayed is not None
     assert demand.instants is not None
-    assert 600 < demand.told.replayed <= 1000
-    assert demand.told.replayed_ns == 3600 * SECOND_NS / 16
-    assert len(demand.instants) == demand.lead + demand.told.replayed
-    assert 0 < demand.lead <= demand.told.replayed / 10
+    assert 600 < demand.summary.replayed <= 1000
+    assert demand.summary.replayed_ns == 3600 * SECOND_NS / 16
+    assert len(demand.instants) == demand.lead + demand.summary.replayed
+    assert 0 < demand.lead <= demand.summary.replayed / 10
 
 
 # --- what was measured
@@ -624,7 +624,7 @@ def test_a_short_trace_tells_no_high_quantile(plan: Callable[..., FleetResult]) 
     with pytest.raises(UsageError, match="more than 200 000 requests have the same instant"):
         traced_demand(same, "trace")
     silent = Trace(np.array([0, 3 * 3600 * SECOND_NS]), 6 * 3600 * SECOND_NS)
-    assert traced_demand(silent, "").told.replayed == 1
+    assert traced_demand(silent, "").summary.replayed == 1
 
 
 # --- the command
