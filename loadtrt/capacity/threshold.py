@@ -14,10 +14,11 @@ has the queues). Away from λ* the line bends: a run at distance δ = (λ_i − 
 deviation of 2sδ², at most half of sδ.
 
 **Estimate.** The posterior of λ* over a grid, with the binomial likelihood Π p_i^(N_i q_i) (1 − p_i)^(N_i (1 − q_i)),
-p_i = p(λ_i); the prior of ln λ* is Laplace around the expected rate, scale 0.2 (which moves an estimate that is known within
-3 % by 0.1 % at most), and that of ln c around 0 with scale 0.5. Results are the median and the 95 % interval of
-λ*. Psychologists find a threshold of perception in few trials in this way, the next trial at the median (Watson and
-Pelli, QUEST: a Bayesian adaptive psychometric method, 1983). Nothing diverges if all runs are good, or all bad.
+p_i = p(λ_i). The prior of ln λ* is Laplace around the expected rate, with scale 0.2 (which moves an estimate that is
+known within 3 % by 0.1 % at most), and that of ln c around 0 with scale 0.5. Results are the median and the 95 %
+interval of λ*. Psychologists find a threshold of perception in few trials in this way, the next trial at the median
+(Watson and Pelli, QUEST: a Bayesian adaptive psychometric method, 1983). Nothing diverges if all runs are good, or all
+bad.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`loadtrt capacity`: the highest rate that meets the objectives, with the evidence for it."""
+"""`loadtrt capacity`: the highest arrival rate that meets the objectives, with the evidence for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from loadtrt.capacity.find import Wanted
     from loadtrt.results.capacity_result import CapacityResult
 
-# What a search decides itself: a configuration file's is left out.
+# Options that the search decides: those of a configuration file are left out.
 _OWN = (keys_of("Load", "Ending") - {"warmup", "drain"}) | {"batcher", "abort_on_fail", "abort_delay", "profile"}
 _CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED, "host-bound": EXIT_INVALID}
 
@@ -69,7 +69,7 @@ def command(
     generator was the bottleneck.
     """
     wanted = _wanted(config, given, contexts, batch, trial, precision, max_trials)
-    wanted.configs()  # what is wrong with any is said now
+    wanted.configs()  # raises an error now, before any run
     require_targets(targets_of(wanted.config.options()))
     from loadtrt.capacity.find import Finder
     from loadtrt.cli.resuming import carry_out
@@ -99,7 +99,7 @@ def _wanted(
     load = {key: value for key, value in load.items() if value is not None}
     load.setdefault("arrivals", process_type(load).word)
     batches = None if batch is None else parse_axis("batch", batch)
-    first = {} if batches is None else {"batch": batches[0]}  # which a configuration file's mix gives way to
+    first = {} if batches is None else {"batch": batches[0]}  # replaces the mix of a configuration file
     config = load_config(file, {**given, **first}, without=_OWN)
     _require_objectives(config)
     trial_ns = TRIAL_NS if trial is None else parse_duration(trial)
@@ -142,8 +142,8 @@ def _exit_code(result: CapacityResult) -> int:
         return EXIT_INTERRUPTED
     if result.best is not None:
         return _CODES[result.best.answer or "undecided"]
-    answers = {each.answer for each in result.candidates}
-    failures = [each.failure for each in result.candidates if each.failure]
+    answers = {candidate.answer for candidate in result.candidates}
+    failures = [candidate.failure for candidate in result.candidates if candidate.failure]
     if failures and not answers & _CODES.keys():
         raise EngineError(failures[0])
     return EXIT_INVALID if "host-bound" in answers else EXIT_MISSED if "infeasible" in answers else EXIT_UNDECIDED

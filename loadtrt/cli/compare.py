@@ -100,7 +100,7 @@ def command(
         if target and Path(target).resolve() in {file.resolve() for side in files for file in side}:
             raise UsageError(f"{option} {target} is one of the results and would be overwritten: name another file")
     infos = ((layer_info_a, "--layer-info-a"), (layer_info_b, "--layer-info-b"))
-    sides = [_read_all(each, *info) for each, info in zip(files, infos, strict=True)]
+    sides = [_read_all(paths, *info) for paths, info in zip(files, infos, strict=True)]
     several = max(map(len, files)) > 1
     wanted = "--fail-if" if thresholds else "--json" if json_file else "a side of several files" if several else None
     runs = [_runs(side, wanted) for side in sides]
@@ -125,7 +125,7 @@ def command(
 
 
 def _read_all(files: Sequence[Path], layer_info: Path | None, option: str) -> dict[str, Side]:
-    """A side's files by name. Raises UsageError for one run given twice, which would pass for two that agree."""
+    """The content of a side's files by name. Raises UsageError for a run that is given twice, as if two agreed."""
     sides: dict[str, Side] = {}
     for file in files:
         side = read_side(file, layer_info, option)
@@ -145,7 +145,7 @@ def _same(one: Side, other: Side) -> bool:
 
 
 def _runs(sides: Mapping[str, Side], wanted: str | None) -> list[Run]:
-    """A side's runs; none where it is a profile. Raises UsageError where `wanted` needs runs."""
+    """The runs of a side; none for a profile. Raises UsageError if the option `wanted` needs runs."""
     from loadtrt.records.records import Records
     from loadtrt.report.comparison_sections import side_of
     from loadtrt.results.run_result import RunResult
@@ -158,8 +158,8 @@ def _runs(sides: Mapping[str, Side], wanted: str | None) -> list[Run]:
 
 
 def _exit_code(comparison: Comparison) -> int:
-    """0 without thresholds. INVALID comes first, as in a run: numbers that cannot be trusted show no regression, and
-    none that it is absent; no gate may pass on them."""
+    """0 without thresholds. INVALID comes first, as in a run: its numbers show neither a regression nor its absence,
+    and no gate passes on them."""
     if not comparison.thresholds:
         return 0
     if not comparison.valid:
@@ -169,44 +169,44 @@ def _exit_code(comparison: Comparison) -> int:
 
 
 def read_side(file: Path, layer_info: Path | None = None, option: str = "") -> Side:
-    """What a file holds. layer_info, which `option` names, is for profiles of trtexec alone. Raises UsageError."""
+    """The content of a file. layer_info, named by `option`, is for profiles of trtexec alone. Raises UsageError."""
     from loadtrt.report.result_files import Kind, read_file, read_result
     from loadtrt.report.trtexec import read_profile, read_times
     from loadtrt.results.profile_result import ProfileResult
     from loadtrt.results.run_result import RunResult
 
-    given = read_file(file)
-    if layer_info is not None and given.kind is not Kind.LAYER_TIMES:
-        raise UsageError(f"{option} is for {Kind.LAYER_TIMES}, and {file} is {given.kind}: leave it out")
-    match given.kind:
+    source = read_file(file)
+    if layer_info is not None and source.kind is not Kind.LAYER_TIMES:
+        raise UsageError(f"{option} is for {Kind.LAYER_TIMES}, and {file} is {source.kind}: leave it out")
+    match source.kind:
         case Kind.RUN:
-            return read_result(RunResult, given)
+            return read_result(RunResult, source)
         case Kind.TIMES:
-            return read_times(given)
+            return read_times(source)
         case Kind.PROFILE:
-            result = read_result(ProfileResult, given)
+            result = read_result(ProfileResult, source)
             if not result.passes:
                 raise UsageError(f"{file} is a profile without any pass, as it was interrupted: profile again")
             return result
         case Kind.LAYER_TIMES:
-            return read_profile(given, layer_info)
+            return read_profile(source, layer_info)
         case Kind.LAYERS:
-            raise UsageError(f"{file} is {given.kind}, which has no times: give the profile of the same engine")
+            raise UsageError(f"{file} is {source.kind}, which has no times: give the profile of the same engine")
         case Kind.SWEEP | Kind.CAPACITY:
-            raise UsageError(f"{file} is {given.kind}, which holds many runs: give two single runs")
+            raise UsageError(f"{file} is {source.kind}, which holds many runs: give two single runs")
         case Kind.FLEET:
-            raise UsageError(f"{file} is {given.kind}, which is not a measurement: give two runs")
+            raise UsageError(f"{file} is {source.kind}, which is not a measurement: give two runs")
         case Kind.COMPARISON:
-            raise UsageError(f"{file} is {given.kind} already: give the two profiles")
+            raise UsageError(f"{file} is {source.kind} already: give the two profiles")
         case Kind.RUN_COMPARISON:
-            raise UsageError(f"{file} is {given.kind} already: give the runs")
+            raise UsageError(f"{file} is {source.kind} already: give the runs")
         case Kind.SIDECAR:
-            raise UsageError(f"{file} is {given.kind}, which has no times: give a run or a profile of the plan")
+            raise UsageError(f"{file} is {source.kind}, which has no times: give a run or a profile of the plan")
 
 
 def holds_results(file: Path) -> bool:
-    """Whether `read_side` is to read this, and not an engine to open it. Told by its first bytes, for plans and ONNX
-    models begin otherwise than JSON; what can be read but once, such as a pipe, holds results, and is left unread."""
+    """Whether a file holds results, for `read_side`, and not an engine: by its first bytes, as plans and ONNX models do
+    not begin like JSON. A pipe, which can be read only once, counts as results and is left unread."""
     try:
         mode = file.stat().st_mode
         if not S_ISREG(mode):
@@ -218,7 +218,7 @@ def holds_results(file: Path) -> bool:
 
 
 def profile_of(side: Side, name: str) -> Profile:
-    """The profile of a side that was profiled. Raises UsageError for one that was not."""
+    """The profile of a side. Raises UsageError for a side without one."""
     profile = _profile(side)
     if profile is None:
         raise UsageError(f"{name} is {_word(side)}: give a profile, or a run of `loadtrt run --profile`")

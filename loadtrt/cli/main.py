@@ -11,7 +11,7 @@ import click
 from loadtrt import __version__
 from loadtrt.errors import LoadtrtError, nearest
 
-# name: (module that holds `command`, what it does). Kept here so that --help imports none of them.
+# name: (module with `command`, help text). The texts are here so that --help imports none of the modules.
 COMMANDS = {
     "run": ("loadtrt.cli.run", "Load an engine and measure its throughput and latency."),
     "plan-capacity": ("loadtrt.cli.plan_capacity", "Compute how many GPUs a demand needs, from measured runs."),
@@ -34,7 +34,7 @@ COMMANDS = {
 
 
 class _Lazy(click.Group):
-    """Commands by name, imported when called."""
+    """A group that imports a command when it is called."""
 
     def list_commands(self, _: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -50,7 +50,7 @@ class _Lazy(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             hint = nearest(args[0], COMMANDS, f"the commands are {', '.join(COMMANDS)}")
-            raise click.UsageError(f"there is no command '{args[0]}': {hint}")
+            raise click.UsageError(f"'{args[0]}' is not a command: {hint}")
         return super().resolve_command(context, args)
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
@@ -65,8 +65,8 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Entry point: every failure is one sentence on stderr and an exit code (0 good, 2 usage and files, 3 engine and
-    CUDA, 97 measured but invalid, 98 an objective undecided, 99 one missed, 130 interrupted)."""
+    """Entry point: every failure is one sentence on stderr and an exit code (0 success, 2 usage and files, 3 engine and
+    CUDA, 97 measured but INVALID, 98 an objective undecided, 99 an objective missed, 130 interrupted)."""
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -80,7 +80,7 @@ def main() -> None:
         code = _say(str(error), error.exit_code)
     except click.Abort:  # click's word for Ctrl-C
         raise KeyboardInterrupt from None
-    except BrokenPipeError:  # the reader of our stdout has gone; Python would complain again while closing it
+    except BrokenPipeError:  # the reader of stdout is gone; Python would report it again when closing stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as error:
@@ -88,21 +88,23 @@ def main() -> None:
             raise KeyboardInterrupt from None
         if os.environ.get("LOADTRT_TRACEBACK"):
             raise
-        code = _say(f"a fault in loadtrt itself: {type(error).__name__}: {error} (LOADTRT_TRACEBACK=1 shows where)", 1)
+        code = _say(
+            f"a fault in loadtrt itself: {type(error).__name__}: {error} (LOADTRT_TRACEBACK=1 shows the traceback)", 1
+        )
     sys.exit(code)
 
 
 def _no_option(error: click.NoSuchOption) -> str:
-    """With the one that was meant only where it is near: click would take --rate for --wait."""
-    known = [name for it in error.ctx.command.params for name in it.opts] if error.ctx else []
+    """The error with the option that was probably meant, if one is near: click would suggest --wait for --rate."""
+    known = [name for parameter in error.ctx.command.params for name in parameter.opts] if error.ctx else []
     otherwise = "--help lists the options"
     if error.option_name == "--rate" and "--trial" in known:
         otherwise = "capacity finds the rate, from --objective"
-    return f"there is no option {error.option_name}: {nearest(error.option_name, known, otherwise, cutoff=0.8)}"
+    return f"{error.option_name} is not an option: {nearest(error.option_name, known, otherwise, cutoff=0.8)}"
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether a Ctrl-C is at the bottom of it: extension modules turn one into "initialization failed"."""
+    """Whether Ctrl-C is the cause of an error: extension modules turn it into "initialization failed"."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True

@@ -1,4 +1,4 @@
-"""`loadtrt report`: finished results in any of the formats of report/formats.py."""
+"""`loadtrt report`: finished results in the formats of report/formats.py."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def command(files: tuple[Path, ...], outputs: tuple[str, ...], format_: str | No
 
 
 def _format_of(target: str, name: str | None) -> Format:
-    """The format of an output. Raises UsageError where neither its suffix nor --format says."""
+    """The format of an output, by --format or its suffix. Raises UsageError if neither names one."""
     if name is None and target == "-":
         name = "md"
     known = {format_.name: format_ for format_ in FORMATS}
@@ -69,7 +69,7 @@ def _format_of(target: str, name: str | None) -> Format:
 
 
 def _check(files: Sequence[Path], outputs: Sequence[str]) -> None:
-    """Raises UsageError for outputs that cannot be written, before anything is read."""
+    """Raise UsageError for outputs that cannot be written, before anything is read."""
     from loadtrt.cli.options import require_targets
 
     if outputs.count("-") > 1 or len(set(outputs)) < len(outputs):

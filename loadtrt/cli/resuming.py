@@ -1,4 +1,4 @@
-"""Commands that make many runs: what they keep after each, where an unfinished result goes on, what is never lost."""
+"""Commands that make many runs: they keep the result after each run, and continue an unfinished one."""
 
 from __future__ import annotations
 
@@ -43,12 +43,20 @@ def carry_out(
     config: RunConfig,
     schema: type[_Result],
     text: Callable[[_Result], str],
-    made: Callable[[Rig, Talks, Keeper], Many[_Result]],
+    work_on: Callable[[Rig, Talks, Keeper], Many[_Result]],
     *,
     resume: bool,
 ) -> _Result:
-    """Make all runs, and keep and show what came of them, whatever ends it. Of `config` json, quiet and objectives are
-    used. Raises what ended it, and UsageError where the result could not be written."""
+    """Make all runs, and keep and show the result, whatever ends them.
+
+    config: its json_file and quiet are used.
+    schema: type of the result.
+    text: the result as text for the terminal.
+    work_on: makes the sweep or search on a rig.
+    resume: whether to continue the result in the file.
+
+    Raises the error that ended the runs, and UsageError if the result could not be written.
+    """
     from loadtrt.capacity.rig import Rig
 
     target = config.json_file
@@ -59,15 +67,15 @@ def carry_out(
 
     def deliver() -> None:
         nonlocal many
-        found, many = many, None  # once
+        finished, many = many, None  # once
         voice.end_line()
-        if found is not None and found.measured:
-            keeper.finish(found.result)
+        if finished is not None and finished.measured:
+            keeper.finish(finished.result)
             if not config.quiet:
-                show(text(found.result), sys.stderr if target == "-" else sys.stdout)
+                show(text(finished.result), sys.stderr if target == "-" else sys.stdout)
 
     with Rig(voice, partial(leave, deliver)) as rig:
-        many = work = made(rig, voice, keeper)
+        many = work = work_on(rig, voice, keeper)
         if before is not None:
             try:
                 runs = work.resume(before)
@@ -86,8 +94,8 @@ def carry_out(
 
 
 def unfinished(target: str | None, schema: type[_Result], *, resume: bool) -> _Result | None:
-    """What the target's file holds, to go on with; None for a fresh start, which none but an empty file is written
-    over for: what took hours is not lost to a name that was given twice. Raises UsageError."""
+    """The unfinished result in the target's file; None to start from the beginning. Raises UsageError for any other
+    file that is not empty, so that no result of hours is overwritten."""
     from loadtrt.report.result_files import kind_of, read_file, read_result
 
     if target is None or target == "-":
@@ -99,36 +107,38 @@ def unfinished(target: str | None, schema: type[_Result], *, resume: bool) -> _R
         return None
     try:
         document = read_file(file)
-        found: str = document.kind
+        content: str = document.kind
         before: Any = read_result(schema, document) if document.kind is kind else None
     except UsageError:
         if resume:
             raise
-        before, found = None, "other data"
+        before, content = None, "other data"
     if resume:
         if before is None:
-            raise UsageError(f"--resume: {file} is {found}, not {kind}: name another file")
+            raise UsageError(f"--resume: {file} is {content}, not {kind}: name another file")
         return cast("_Result", before)
     if before is not None and before.outcome != "completed":
         raise UsageError(f"{file} holds {kind} that is not finished: add --resume to continue, or remove the file")
-    raise UsageError(f"{file} holds {found}, which would be overwritten: name another file, or remove this one")
+    raise UsageError(f"{file} holds {content}, which would be overwritten: name another file, or remove this one")
 
 
 class Keeper:
-    """Writes a result over and over, whole each time. `failure`: why that went wrong last, None if it did not; `say` is
-    told when it begins to, for the runs go on."""
+    """Writes a result after each run, whole each time. An error does not end the runs.
+
+    failure: the error of the last attempt; None if it succeeded.
+    """
 
     def __init__(self, target: str | None, say: Callable[[str], None]) -> None:
         self._target, self._say = target, say
         self.failure: str | None = None
 
     def __call__(self, result: BaseModel) -> None:
-        """Keep what there is so far; stdout gets it at the end alone."""
+        """Write the result so far; not to stdout, which gets it once, at the end."""
         if self._target != "-":
             self.finish(result)
 
     def finish(self, result: BaseModel) -> None:
-        """The last time."""
+        """Write the result."""
         if self._target is None:
             return
         try:

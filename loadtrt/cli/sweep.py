@@ -52,20 +52,20 @@ def command(config: Path | None, all_points: bool, resume: bool, **given: Any) -
 
 
 def _base_and_axes(file: Path | None, given: dict[str, Any]) -> tuple[RunConfig, dict[str, tuple[Any, ...]]]:
-    """What all points have in common, and the values of those that were given. Raises UsageError."""
+    """The configuration that all points share, and the values of each axis. Raises UsageError."""
     from loadtrt.asked.reading import load_config
     from loadtrt.capacity.grid import parse_axis
 
     axes = {name: parse_axis(name, given[name]) for name in given if name in AXES and given[name] is not None}
     if not axes:
         raise UsageError("a sweep needs an axis: give several values, such as --contexts 1,2,4 or --batch 1,4,16")
-    overruling = [name for name in ("rate", "burstiness", "batch") if name in axes]  # what a file says of them
+    overruling = [name for name in ("rate", "burstiness", "batch") if name in axes]  # over those of a file
     common = {name: value for name, value in given.items() if name not in AXES}
     return load_config(file, common | {name: axes[name][0] for name in overruling}, without={"profile"}), axes
 
 
 def _exit_code(result: SweepResult) -> int:
-    """Of a sweep the points are the answer: a failed or invalid one says so in the table, unless there is no other."""
+    """0 if any point is valid: the table shows which failed or are INVALID."""
     if result.outcome == "interrupted":
         return EXIT_INTERRUPTED
     measured = [point.run for point in result.points if point.run is not None and point.failure is None]

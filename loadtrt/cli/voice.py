@@ -1,4 +1,4 @@
-"""What is said on stderr while something is measured."""
+"""Progress on stderr while something is measured."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _SHOW_CURSOR = "\x1b[?25h"
 
 
 class Voice:
-    """What is said on stderr while a run goes on: a rewritten line on a terminal, now and then a line elsewhere.
+    """Progress of a run on stderr: a rewritten line on a terminal, otherwise a line every ten seconds.
 
-    One short line a second costs the measuring process 0.1 ms; a live table belongs in a process of its own.
+    One short line per second costs the measuring process 0.1 ms; a live table belongs in a process of its own.
     """
 
     _EVERY = 10  # ticks between two lines where there is no terminal
@@ -39,22 +39,22 @@ class Voice:
 
     @property
     def on_terminal(self) -> bool:
-        """Whether somebody may be looking: stderr is a terminal, and --quiet was not given."""
+        """Whether stderr is a terminal and --quiet is not given."""
         return self._terminal and not self._quiet
 
     def hand_over(self, observer: Observer) -> None:
-        """From now on the observer draws, and says what is to be said."""
+        """From now on the observer process writes to stderr."""
         self.end_line()
         self._observer = observer
 
     def take_back(self) -> None:
-        """The observer draws no longer. One that was killed has left the cursor hidden."""
+        """The observer no longer writes. A killed one has left the cursor hidden."""
         if self._observer is not None and not self._observer.alive:
             self._write(_SHOW_CURSOR)
         self._observer = None
 
     def say(self, sentence: str) -> None:
-        """A line of its own."""
+        """Write a line."""
         if self._observer is not None and self._observer.alive:
             self._observer.say(sentence)
         elif not self._quiet:
@@ -67,11 +67,11 @@ class Voice:
             return None
         least_ns, requests = config.least_ns(config.model), config.model.requests
         whole = f" of {format_duration(least_ns)}" if least_ns else ""
-        asked = f" {'and' if whole else 'of'} {format_count(requests)} requests" if requests else ""
+        least = f" {'and' if whole else 'of'} {format_count(requests)} requests" if requests else ""
 
         def show(phase: Phase, elapsed_ns: int, submitted: int, completed: int) -> None:
             measuring = phase == "measure"
-            goal = f"{whole}{asked}" if measuring else ""
+            goal = f"{whole}{least}" if measuring else ""
             if not elapsed_ns:  # the phase begins
                 self._ticks = 0
                 self._show(f"{phase}{goal}")
@@ -84,14 +84,14 @@ class Voice:
         return show
 
     def share(self, what: str, fraction: float) -> None:
-        """How much of something is done, 0 to 1, on a terminal alone and ten times a second at most."""
+        """Show a fraction in [0, 1], on a terminal alone and at most ten times a second."""
         now = perf_counter_ns()
         if self._terminal and not self._quiet and now >= self._next_ns:
             self._next_ns = now + SECOND_NS // 10
             self._show(f"{what} {fraction:.0%}")
 
     def status(self, line: str) -> None:
-        """What is being done, on a terminal alone."""
+        """Show what is being done, on a terminal alone."""
         if self._terminal and not self._quiet:
             self._show(line)
 
@@ -108,13 +108,13 @@ class Voice:
             self._ticks += 1
 
     def end_line(self) -> None:
-        """Leave the rewritten line behind."""
+        """Clear the rewritten line."""
         if self._width:
             self._write("\r" + " " * self._width + "\r")
             self._width = 0
 
     def _write(self, text: str) -> None:
-        """A terminal that has gone is no reason to lose a measurement."""
+        """Write, and ignore a terminal that is gone: the measurement goes on."""
         with suppress(OSError, ValueError):
             sys.stderr.write(text)
             sys.stderr.flush()

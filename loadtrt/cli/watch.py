@@ -124,7 +124,7 @@ def watch(
 
 
 class _Shown:
-    """The run as far as it was seen and shown."""
+    """The views of a run that were shown."""
 
     def __init__(self, terminal: Terminal, clock: Callable[[], int]) -> None:
         self._terminal = terminal
@@ -152,7 +152,7 @@ class _Shown:
         self._terminal.show(view)
 
     def is_over(self, error: UnansweredError) -> bool:
-        """There was no answer: whether the run is over. An error that may pass is shown."""
+        """After an error: whether the run is over. An error that may be temporary is shown."""
         from dataclasses import replace
 
         from loadtrt.live.alerts import Alert
@@ -187,7 +187,7 @@ def _fetch(url: str) -> bytes:
     from urllib.error import HTTPError, URLError
     from urllib.request import ProxyHandler, Request, build_opener
 
-    # Without a proxy: an HTTP_PROXY for the internet does not know the hosts of a laboratory.
+    # Without a proxy: an HTTP_PROXY for the internet does not know hosts of the local network.
     request = Request(url, headers={"Accept": "application/json"})  # noqa: S310  # http(s), by parse_url
     deadline = time.monotonic() + _TIMEOUT_S
     body = bytearray()

@@ -55,8 +55,8 @@ def _process(*arguments: str | Path, **environment: str) -> subprocess.Completed
         (("inspect", "nowhere.plan"), 2, "nowhere.plan"),
         (("inspect", "README.md"), 2, "README.md"),
         (("inspect", "zoo:googlenet"), 2, "'loadtrt zoo googlenet' writes googlenet.onnx"),
-        (("capacity", "--rate", "5/s"), 2, "there is no option --rate: capacity finds the rate"),
-        (("capacity", "--frobnicate"), 2, "there is no option --frobnicate: --help lists"),
+        (("capacity", "--rate", "5/s"), 2, "--rate is not an option: capacity finds the rate"),
+        (("capacity", "--frobnicate"), 2, "--frobnicate is not an option: --help lists"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(arguments: tuple[str, ...], code: int, sentence: str) -> None:
