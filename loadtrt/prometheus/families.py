@@ -70,7 +70,7 @@ WINDOW = Family(
     "quantiles of the latencies of the last whole second, within 0.4 %; 1.0 is the maximum",
 )
 LOAD_RATIO = Family(
-    "loadtrt_load_ratio", "histogram", "latency over compute of served requests: 1 is no queueing delay"
+    "loadtrt_load_ratio", "histogram", "latency over compute of served requests; 1 without queueing delay"
 )
 REQUESTS = Family(
     "loadtrt_requests_total",
@@ -87,10 +87,10 @@ SERVICE = Family(
 
 # The run now.
 IN_FLIGHT = Family("loadtrt_in_flight", "gauge", "requests sent and not completed: concurrency")
-WAITING = Family("loadtrt_waiting", "gauge", "requests due and not sent: the depth of the queue")
+WAITING = Family("loadtrt_waiting", "gauge", "requests due and not sent: the backlog")
 BUSY_LANES = Family("loadtrt_busy_lanes", "gauge", "lanes with a request in flight")
 LANES = Family("loadtrt_lanes", "gauge", "execution contexts")
-OFFERED = Family("loadtrt_offered_requests_per_second", "gauge", "arrival rate; none in a closed loop")
+OFFERED = Family("loadtrt_offered_requests_per_second", "gauge", "arrival rate (offered load); none in a closed loop")
 PHASE = Family("loadtrt_phase", "gauge", "1 for the phase of the run", ("phase",))
 START = Family("loadtrt_start_time_seconds", "gauge", "when measuring began, Unix time")
 SNAPSHOT_AGE = Family("loadtrt_snapshot_age_seconds", "gauge", "time since the measuring process last wrote")
@@ -100,7 +100,7 @@ OBSERVER_CPU = Family(
 MISSED = Family(
     "loadtrt_observer_missed_requests_total",
     "counter",
-    "finished requests that are in no count here, because the observer process was stopped for too long",
+    "finished requests that no metric counts, because the observer process was stopped for too long",
 )
 
 # The verdict's laws.
@@ -109,31 +109,29 @@ LATENESS_LIMIT = Family(
     "gauge",
     "p99 lateness above which the run is INVALID; none in a closed loop without --max-lateness",
 )
-PROBLEM = Family(
-    "loadtrt_problem_active", "gauge", "1 where the run would have this problem if it ended now", ("kind",)
-)
+PROBLEM = Family("loadtrt_problem_active", "gauge", "1 if the run would have this problem if it ended now", ("kind",))
 GOOD = Family("loadtrt_objective_good_total", "counter", "requests within the objective's bound", ("objective",))
 OBJECTIVE_REQUESTS = Family(
     "loadtrt_objective_requests_total",
     "counter",
-    "requests that the objective counts: all finished ones",
+    "finished requests, to which the objective applies",
     ("objective",),
 )
 BOUND = Family("loadtrt_objective_bound_seconds", "gauge", "the objective's bound", ("objective",))
-TARGET = Family("loadtrt_objective_target_ratio", "gauge", "the part of requests that must be good", ("objective",))
+TARGET = Family("loadtrt_objective_target_ratio", "gauge", "the share of requests that must be good", ("objective",))
 
 # What runs.
-RUN_INFO = Family("loadtrt_run_info", "info", "what is measured, in labels; always 1")
-BUILD_INFO = Family("loadtrt_build_info", "info", "the loadtrt that measures, in the label version; always 1")
+RUN_INFO = Family("loadtrt_run_info", "info", "the run, in labels; always 1")
+BUILD_INFO = Family("loadtrt_build_info", "info", "version of loadtrt, in the label version; always 1")
 
 # The GPU, from NVML.
 GPU_UTILIZATION = Family(
-    "loadtrt_gpu_utilization_ratio", "gauge", "part of NVML's sample period in which any kernel ran"
+    "loadtrt_gpu_utilization_ratio", "gauge", "share of NVML's sample period in which any kernel ran"
 )
 GPU_MEMORY_UTILIZATION = Family(
     "loadtrt_gpu_memory_utilization_ratio",
     "gauge",
-    "part of NVML's sample period in which device memory was read or written",
+    "share of NVML's sample period in which device memory was read or written",
 )
 GPU_CLOCK = Family("loadtrt_gpu_clock_hertz", "gauge", "clock now", ("domain",))
 GPU_CLOCK_MAX = Family("loadtrt_gpu_clock_max_hertz", "gauge", "highest clock", ("domain",))
@@ -143,7 +141,7 @@ GPU_ENERGY = Family("loadtrt_gpu_energy_joules_total", "counter", "energy since 
 GPU_TEMPERATURE = Family("loadtrt_gpu_temperature_celsius", "gauge", "temperature of the core")
 GPU_MEMORY_USED = Family("loadtrt_gpu_memory_used_bytes", "gauge", "memory in use, the driver's reserve included")
 GPU_MEMORY_TOTAL = Family("loadtrt_gpu_memory_total_bytes", "gauge", "memory of the GPU")
-GPU_THROTTLE = Family("loadtrt_gpu_throttle_active", "gauge", "1 where this reason holds the clocks now", ("reason",))
+GPU_THROTTLE = Family("loadtrt_gpu_throttle_active", "gauge", "1 if this reason throttles the clocks now", ("reason",))
 GPU_PCIE = Family(
     "loadtrt_gpu_pcie_bytes_total",
     "counter",
@@ -155,9 +153,9 @@ FAMILIES = (*HISTOGRAMS, *(family for family in list(globals().values()) if isin
 
 
 def cumulated(counts: npt.NDArray[np.int64]) -> list[int]:
-    """The number of values up to each of BOUNDS_NS, and last the number of all.
+    """The number of values up to each of BOUNDS_NS, and the number of all values.
 
-    counts: int64 [BUCKETS] of a Histogram. A bucket counts by its middle, so that a bound is off by 0.4 % at most.
+    counts: int64 [BUCKETS] of a Histogram. A bucket counts at its middle, so that bounds are exact within 0.4 %.
     """
     reached = np.cumsum(counts)
     return [*reached[_last_within()].tolist(), int(reached[-1])]
@@ -197,5 +195,5 @@ def information(engine: EngineInfo, arrivals: str, buffers: int) -> dict[str, st
 
 
 def label_name(text: str) -> str:
-    """A text as the name of a label: ASCII letters, digits and _, and neither a digit nor _ first."""
+    """A text as the name of a label: ASCII letters, digits and _, beginning with a letter."""
     return re.sub(r"^(?=\d|$)|^_+", "x", re.sub(r"\W", "_", text, flags=re.ASCII))
