@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     Grid = npt.NDArray[np.float64]
 
 _RATES, _SLOPES = 400, 41
-_SLOPE_RANGE = 3.0  # ln c lies within ±
+_SLOPE_RANGE = 3.0  # range of ln c: ±
 _SLOPE_SCALE, _RATE_SCALE = 0.5, 0.2
 _BEND, _MOST_BEND = 2.0, 0.5
 _MOST_LOAD = 0.98  # ρ in s, beyond which the law has no meaning

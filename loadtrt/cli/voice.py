@@ -27,7 +27,7 @@ class Voice:
     One short line per second costs the measuring process 0.1 ms; a live table belongs in a process of its own.
     """
 
-    _EVERY = 10  # ticks between two lines where there is no terminal
+    _EVERY = 10  # ticks between two lines without a terminal
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet

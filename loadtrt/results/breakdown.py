@@ -35,7 +35,7 @@ class MetricSummary(Model):
     def _all_of_them(cls, given: dict[str, float | None]) -> dict[str, float | None]:
         missing = [name for name in _PERCENTILES if name not in given]
         if missing:
-            raise ValueError(f"there is no {missing[0]}")
+            raise ValueError(f"{missing[0]} is missing")
         return given
 
 

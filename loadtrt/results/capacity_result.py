@@ -133,17 +133,17 @@ class Candidate(Model):
 
     @property
     def items(self) -> int:
-        """The batch; of a mix the largest."""
+        """The batch size; of a mix the largest."""
         return self.engine.batch if self.engine is not None else self.batch or 1
 
     @property
     def inferences_per_request(self) -> float:
-        """On average, of a mix."""
+        """Mean number of inferences in a request."""
         return inferences_of(self.trials) or self.items
 
     @property
     def name(self) -> str:
-        """What tells it from the others."""
+        """The name by which reports distinguish candidates."""
         return name_of(self.contexts, self.batch)
 
     @property
@@ -197,7 +197,7 @@ class CapacityResult(Model):
 
     @property
     def best(self) -> Candidate | None:
-        """The candidate that was chosen, if there is such a place."""
+        """The chosen candidate; None without one."""
         known = self.chosen is not None and 0 <= self.chosen < len(self.candidates)
         return self.candidates[self.chosen or 0] if known else None
 
@@ -208,11 +208,11 @@ def name_of(contexts: int, batch: int | None) -> str:
 
 
 def inferences_of(trials: Iterable[Trial]) -> float | None:
-    """In one request, on average over all that were served; None where none was, or nobody counted."""
+    """Mean number of inferences in a served request; None if not known."""
     counts = [
         (run.model.inferences, run.model.ok)
-        for it in trials
-        if (run := it.run) is not None and run.model.inferences is not None
+        for trial in trials
+        if (run := trial.run) is not None and run.model.inferences is not None
     ]
     served = sum(ok for _, ok in counts)
     return sum(inferences for inferences, _ in counts) / served if served else None

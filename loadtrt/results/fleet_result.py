@@ -1,7 +1,7 @@
 """The plan of a fleet: how many GPUs a demand needs, and why. The schema of `plan-capacity --json`.
 
 Times are ns (`_ns`), rates are a second (`_per_s`): requests unless the name says inferences, which are requests ×
-batch. None means that a number is not known, or that the simulation was too short to tell it.
+batch. None means that a number is not known, or not supported by the simulation.
 """
 
 from __future__ import annotations

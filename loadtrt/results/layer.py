@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# The first that is found in a type wins, so the special comes before the general: CaskGemmConvolution is a
-# convolution, ConvertToHalf is none, LRN is no normalization of the LayerNorm sort.
+# The first match in a type wins, so the special comes before the general: CaskGemmConvolution is a convolution,
+# ConvertToHalf is not, and LRN is not a normalization like LayerNorm.
 _KINDS = tuple(
     (kind, re.compile(pattern, re.IGNORECASE))
     for kind, pattern in (

@@ -67,7 +67,7 @@ class ProfilePass(Model):
         """(kind, number of layers, share of the sum over all layers), greatest share first."""
         shares: dict[str, list[float]] = {}
         for times in self.layers:
-            shares.setdefault(kind_of(times.layer) or "not told", []).append(times.share)
+            shares.setdefault(kind_of(times.layer) or "unknown", []).append(times.share)
         kinds = [(kind, len(parts), math.fsum(parts)) for kind, parts in shares.items()]
         return sorted(kinds, key=lambda item: -item[2])
 

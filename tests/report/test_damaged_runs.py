@@ -33,7 +33,7 @@ LATENCY = ("histograms", "latency")
         ((*LATENCY, "max_ns"), "1", "that of latency lacks buckets, sum_ns, min_ns or max_ns"),
         ((*LATENCY, "min_ns"), None, "that of latency has buckets, and no min_ns or max_ns"),
         ((*LATENCY, "max_ns"), -1, "that of latency has a min_ns above its max_ns"),
-        (("metrics", "latency", "percentiles_ns"), {}, "metrics.latency.percentiles_ns: Value error, there is no p50"),
+        (("metrics", "latency", "percentiles_ns"), {}, "metrics.latency.percentiles_ns: Value error, p50 is missing"),
         (("metrics", "latency", "margins", "p99"), -2, "metrics.latency.margins.p99: Input should be greater than or"),
         (("throughput", "margin"), -2, "throughput.margin: Input should be greater than or equal to 0"),
         (("metrics", "latency", "count"), -1, "metrics.latency.count: Input should be greater than or equal to 0"),

@@ -233,11 +233,11 @@ def test_nodes_and_tactics_stand_under_their_layers() -> None:
 
 
 def test_names_alone_make_a_table_too() -> None:
-    """Plans of LAYER_NAMES_ONLY have no types and precisions: no such columns, and one kind that is not told."""
+    """Plans of LAYER_NAMES_ONLY have no types and precisions: no such columns, and one unknown kind."""
     text = profile_text(result(profile((Layer("a"), 3000.0), (Layer(""), 1000.0))))
     assert "#  average   median   share    sum  layer\n1  3.00 µs  3.00 µs  75.0 %   75 %  a\n" in text
     assert "  100 %  (no name)\n" in text
-    assert "\nnot told       2  4.00 µs  100.0 %\n" in text
+    assert "\nunknown       2  4.00 µs  100.0 %\n" in text
 
 
 def test_nothing_timed() -> None:
