@@ -27,6 +27,19 @@ def test_a_duration_is_nanoseconds(text: str | float, ns: int) -> None:
     assert parse_duration(text) == ns
 
 
+@pytest.mark.parametrize("rate", [0.00001, 0.5, 1e17])
+def test_a_number_is_a_rate_as_it_is(rate: float) -> None:
+    """Also where Python writes it with an exponent, which the text of a rate has not."""
+    assert parse_rate(rate) == rate
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("inf"), float("nan")])
+def test_numbers_that_are_not_rates(rate: float) -> None:
+    """Zero, below it, and without bound."""
+    with pytest.raises(UsageError, match="is not a rate"):
+        parse_rate(rate)
+
+
 @pytest.mark.parametrize("text", ["", "s", "10 parsecs", "-1s", "1e9", "nan"])
 def test_what_is_no_duration_says_so(text: str) -> None:
     """The sentence quotes the text and shows how to write one."""
