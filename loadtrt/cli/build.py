@@ -1,13 +1,13 @@
-"""`loadtrt build`: its options, and the way from a model to a plan."""
+"""`loadtrt build`: build a plan from a model."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadtrt.cli.options import GroupedCommand, extra
 from loadtrt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from loadtrt.engines.build_config import BuildOptions
     from loadtrt.engines.build_model import Source
     from loadtrt.engines.plan_builder import BuiltPlan
-    from loadtrt.engines.toolchain import Progress
 
 _SHAPES = "NAME:16x3x224x224,…"
 _DEPLOY_SEED = 0  # of random weights where no caffemodel is given
@@ -24,7 +23,7 @@ _DEPLOY_SEED = 0  # of random weights where no caffemodel is given
 
 def _shapes(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[dict[str, tuple[int, ...]]]:
     """One dict of shapes for each time that the option is given. Names may hold colons: the last one counts."""
-    found = []
+    profiles = []
     for value in values:
         shapes = {}
         for part in value.split(","):
@@ -32,87 +31,130 @@ def _shapes(_: click.Context, parameter: click.Parameter, values: tuple[str, ...
             digits = sizes.split("x")
             if not name or not all(size.isdigit() for size in digits):
                 option = f"--{parameter.human_readable_name.replace('_', '-')}"
-                raise click.UsageError(f"{option} wants NAME:16x3x224x224, several with commas between, not '{part}'")
+                raise click.UsageError(f"{option} {part} is not NAME:SIZES; write e.g. {option} data:16x3x224x224")
             shapes[name] = tuple(map(int, digits))
-        found.append(shapes)
-    return found
+        profiles.append(shapes)
+    return profiles
 
 
 def _csv(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
 
 
-def _flag(name: str, help_: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(f"--{name}", is_flag=True, help=help_)
+def _flag(name: str, group: str, help_: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return extra(f"--{name}", is_flag=True, group=group, help=help_)
 
 
-def _file(name: str, help_: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(f"--{name}", type=click.Path(path_type=Path), metavar="FILE", help=help_)
+def _file(name: str, group: str, help_: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return extra(f"--{name}", type=click.Path(path_type=Path), metavar="FILE", group=group, help=help_)
 
 
-@click.command("build", short_help="Build a plan from a model.")
+def _ranges(name: str, help_: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return extra(f"--{name}", multiple=True, callback=_shapes, metavar=_SHAPES, group="Shapes", help=help_)
+
+
+def _number(
+    name: str, group: str, help_: str, least: int = 0, most: int | None = None, **attributes: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return extra(f"--{name}", type=click.IntRange(least, most), group=group, help=help_, **attributes)
+
+
+@click.command("build", cls=GroupedCommand, short_help="Build a plan from a model.")
 @click.argument("model_name", metavar="[MODEL]", required=False)
-@click.option("-o", "--save-engine", "plan", type=click.Path(path_type=Path), help="Plan to write.  [required]")
-@click.option("--flavour", type=click.Choice(["tensorrt", "rtx"]), help="Builder.  [default: tensorrt, else rtx]")
-@click.option("--target", callback=_csv, metavar="sm86,sm89", help="Compute capabilities that an RTX plan is for.")
-@click.option("--device", type=click.IntRange(min=0), default=0, help="GPU number.  [default: 0]")
-@click.option("--batch", type=click.IntRange(min=1), help="Fix the first dimension that the model leaves open.")
-@click.option("--shapes", multiple=True, callback=_shapes, metavar=_SHAPES, help="Shapes of inputs, fixed in the plan.")
-@click.option("--min-shapes", multiple=True, callback=_shapes, metavar=_SHAPES, help="Least shapes of a profile.")
-@click.option("--opt-shapes", multiple=True, callback=_shapes, metavar=_SHAPES, help="Shapes to optimise for.")
-@click.option(
-    "--max-shapes",
-    multiple=True,
-    callback=_shapes,
-    metavar=_SHAPES,
-    help="Greatest shapes of a profile; repeat all three for more.",
+@extra(
+    "-o",
+    "--save-engine",
+    "plan",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    group="Plan",
+    help="Plan to write.  [required]",
 )
-@_flag("fp16", "Compute in FP16: the builder may choose it, or else the model is converted.")
-@_flag("bf16", "Let the builder use BF16.")
-@_flag("int8", "Compute in INT8: by calibration, or Q/DQ nodes where types are the model's.")
-@_flag("fp8", "Let the builder use FP8.")
-@_flag("no-tf32", "No TF32 for FP32 layers.")
-@_flag("strongly-typed", "Take all types from the model.")
-@click.option(
-    "--io", type=click.Choice(["fp32", "fp16"]), default="fp32", help="Type of inputs and outputs with --fp16."
+@extra(
+    "--flavour",
+    type=click.Choice(["tensorrt", "rtx"]),
+    group="Plan",
+    help="Library that builds the plan.  [default: tensorrt, else rtx]",
 )
-@_file("calibration", "INT8: an .npz with one array for each input, or a folder of them; else random data.")
-@_file("calibration-cache", "INT8 ranges to use if there, else to write (TensorRT 8.6, 10).")
-@click.option("--seed", type=click.IntRange(min=0), default=1, help="Seed for random calibration data.  [default: 1]")
-@click.option(
-    "--builder-optimization-level", type=click.IntRange(0, 5), help="Effort of the builder; more takes longer."
+@extra(
+    "--target",
+    callback=_csv,
+    metavar="sm86,sm89",
+    group="Plan",
+    help="Compute capabilities of the GPUs that an RTX plan is built for.",
 )
-@click.option("--workspace", metavar="SIZE", help="Maximum scratch memory of a layer, such as 1GiB.")
-@_file("timing-cache", "Timing cache to read, and to write after the build.")
-@click.option("--tactic-sources", callback=_csv, metavar="NAME,+NAME,-NAME", help="Libraries that tactics come from.")
-@_flag("version-compatible", "Let newer TensorRT run the plan; a lean runtime goes in.")
-@_flag("exclude-lean-runtime", "Leave the lean runtime out of a version-compatible plan.")
-@_flag("hardware-compatible", "Let every GPU since Ampere run the plan.")
-@_flag("strip-weights", "Leave out weights that a refit supplies.")
-@_flag("refit", "Let weights be replaced later.")
-@_flag("sparsity", "Use 2:4 sparse weights.")
-@click.option(
-    "--max-aux-streams", type=click.IntRange(min=0), help="Maximum number of auxiliary streams of an inference."
+@_number("device", "Plan", "Number of the GPU to build on.  [default: 0]", default=0)
+@_flag("version-compatible", "Plan", "Let later versions of TensorRT run the plan, which then contains a lean runtime.")
+@_flag("exclude-lean-runtime", "Plan", "Build a version-compatible plan without its lean runtime.")
+@_flag("hardware-compatible", "Plan", "Let all GPUs of compute capability 8.0 (Ampere) and later run the plan.")
+@_flag("strip-weights", "Plan", "Build a plan without the weights that a refit supplies.")
+@_flag("refit", "Plan", "Let the weights of the plan be replaced later.")
+@_number("batch", "Shapes", "Size of the first dimension where the model leaves it open.", 1)
+@_ranges("shapes", "Shapes of inputs, fixed in the plan.")
+@_ranges("min-shapes", "Smallest shapes of an optimization profile (once for each profile).")
+@_ranges("opt-shapes", "Shapes that an optimization profile is tuned for (once for each profile).")
+@_ranges("max-shapes", "Largest shapes of an optimization profile (once for each profile).")
+@_flag("fp16", "Precision", "Compute in FP16; where the builder cannot choose types, the model is converted.")
+@_flag("bf16", "Precision", "Let the builder use BF16.")
+@_flag("int8", "Precision", "Compute in INT8; strongly typed networks get quantize and dequantize nodes.")
+@_flag("fp8", "Precision", "Let the builder use FP8.")
+@_flag("no-tf32", "Precision", "Compute FP32 layers without TF32.")
+@_flag("strongly-typed", "Precision", "Use the types that the model declares, and no others.")
+@extra(
+    "--io",
+    type=click.Choice(["fp32", "fp16"]),
+    default="fp32",
+    group="Precision",
+    help="Type of floating-point inputs and outputs of an FP16 plan.  [default: fp32]",
 )
-@click.option(
-    "--profiling-verbosity", type=click.Choice(["layer_names_only", "detailed", "none"]), default="detailed",
+@_file(
+    "calibration",
+    "Precision",
+    "Data for INT8 calibration: an .npz with one array for each input, or a folder of .npz files.  "
+    "[default: random data]",
+)
+@_file("calibration-cache", "Precision", "File of INT8 ranges to read, or to write if missing (TensorRT 8.6 and 10).")
+@_number("seed", "Precision", "Seed for random calibration data.  [default: 1]", default=1)
+@_flag("sparsity", "Precision", "Let the builder use 2:4 structured sparsity of the weights.")
+@_number("builder-optimization-level", "Builder", "Optimization level; higher levels build longer.", 0, 5)
+@extra("--workspace", metavar="SIZE", group="Builder", help="Maximum scratch memory of a layer, such as 1GiB.")
+@_file("timing-cache", "Builder", "Timing cache to read before the build and to write after it.")
+@extra(
+    "--tactic-sources",
+    callback=_csv,
+    metavar="NAME,+NAME,-NAME",
+    group="Builder",
+    help="Libraries to take tactics from; +NAME adds to the default and -NAME removes.",
+)
+@_number("max-aux-streams", "Builder", "Maximum number of auxiliary streams of an inference.")
+@extra(
+    "--profiling-verbosity",
+    type=click.Choice(["layer_names_only", "detailed", "none"]),
+    default="detailed",
+    group="Builder",
     help="Detail of the layer information in the plan.  [default: detailed]",
-)  # fmt: skip
-@click.option("--plugins", multiple=True, metavar="FILE", help="Library with operators (repeatable).")
-@click.option(
-    "--dla", type=click.IntRange(min=0), metavar="CORE", help="DLA core; layers that it lacks run on the GPU."
 )
-@_file("deploy", "Caffe: the network (deploy.prototxt).")
-@click.option(
+@extra("--plugins", multiple=True, metavar="FILE", group="Builder", help="Plugin library to load (repeatable).")
+@_number("dla", "Builder", "DLA core to run on; layers that DLA does not support run on the GPU.", metavar="CORE")
+@_file("deploy", "Caffe", "Caffe network to build from (deploy.prototxt).")
+@extra(
     "--model",
     "weights",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Caffe: the weights (.caffemodel); random without it.",
+    group="Caffe",
+    help="Weights of the Caffe network (.caffemodel).  [default: random weights]",
 )
-@click.option("--output", "outputs", multiple=True, metavar="NAME", help="Caffe: blob to mark as output (repeatable).")
-@_file("uff", "UFF, which TensorRT dropped; explains how to convert.")
-@_flag("quiet", "No progress and no summary.")
+@extra(
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="NAME",
+    group="Caffe",
+    help="Blob of the Caffe network to mark as output (repeatable).",
+)
+@_file("uff", "Caffe", "UFF model, which TensorRT no longer supports; prints how to convert it.")
+@extra("--quiet", is_flag=True, group="Output", help="Print neither progress nor summary.")
 def command(model_name: str | None, plan: Path | None, quiet: bool, uff: Path | None, **given: Any) -> None:
     """Build a TensorRT plan from MODEL: an .onnx file, or zoo:googlenet.
 
@@ -121,10 +163,11 @@ def command(model_name: str | None, plan: Path | None, quiet: bool, uff: Path | 
     loadtrt build zoo:googlenet -o googlenet.plan --flavour rtx --target sm86,sm89   (no GPU needed)
     loadtrt build --deploy googlenet.prototxt --model googlenet.caffemodel -o googlenet.plan --fp16
 
-    The plan's log and a description of the build are kept beside it, as PLAN.log and PLAN.json.
+    Writes the builder's log to PLAN.log and the facts of the build to PLAN.json, in the folder of the plan.
     """
+    from loadtrt.cli.voice import Voice
     from loadtrt.engines.build_model import uff_is_gone
-    from loadtrt.engines.plan_builder import build_plan
+    from loadtrt.engines.plan_builder import build_plan, progress_text
 
     if uff is not None:
         raise UsageError(uff_is_gone(f"--uff {uff}"))
@@ -132,9 +175,12 @@ def command(model_name: str | None, plan: Path | None, quiet: bool, uff: Path | 
     options = _options(given)
     source = _source(model_name, options, **caffe)
     if plan is None:
-        raise UsageError("no plan to write: add -o FILE, such as -o model.plan")
-    with _Status(quiet=quiet) as status:
-        built = build_plan(source, plan, options, status.show)
+        raise UsageError("the plan has no file to be written to; add e.g. -o model.plan")
+    voice = Voice(quiet=quiet)
+    try:
+        built = build_plan(source, plan, options, lambda progress: voice.status(progress_text(progress)))
+    finally:
+        voice.end_line()
     for note in built.notes:
         click.echo(f"loadtrt: {note}", err=True)
     if not quiet:
@@ -166,13 +212,13 @@ def _source(
     if deploy is None:
         for option, value in (("--model", weights), ("--output", outputs)):
             if value:
-                more = "; the plan is named by -o" if outputs else ""
+                more = "; -o names the plan" if outputs else ""
                 raise UsageError(f"{option} is for Caffe networks: add --deploy FILE.prototxt, or leave it out{more}")
         if name is None:
-            raise UsageError("no model: name an .onnx file or zoo:googlenet, or add --deploy FILE.prototxt")
+            raise UsageError("the model is missing; write e.g. loadtrt build model.onnx, or add --deploy FILE.prototxt")
         return read_source(name, options)
     if name is not None:
-        raise UsageError(f"two models, {name} and --deploy {deploy}: leave one out")
+        raise UsageError(f"{name} and --deploy {deploy} are two models; leave one out")
     from loadtrt.caffe import convert
 
     notes = () if weights else (f"WARNING: the weights of {deploy} are RANDOM, since no --model was given",)
@@ -182,44 +228,18 @@ def _source(
     return made_source(str(deploy), model, notes)
 
 
-class _Status:
-    """One line on a terminal that is drawn over; nothing elsewhere."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self.stream = sys.stderr
-        self.on = not quiet and self.stream.isatty()
-
-    def __enter__(self) -> _Status:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.on:
-            self.stream.write("\r\x1b[K")
-            self.stream.flush()
-
-    def show(self, progress: Progress) -> None:
-        if not self.on:
-            return
-        from loadtrt.engines.plan_builder import progress_text
-
-        line = progress_text(progress)
-        width = click.get_current_context().terminal_width or 79
-        self.stream.write(f"\r\x1b[K{line[:width]}")
-        self.stream.flush()
-
-
 def _show(built: BuiltPlan) -> None:
     from loadtrt.units import format_bytes, format_duration
 
-    made = built.sidecar
-    place = f"for {', '.join(made.targets).lower()}" if made.targets else f"on {made.gpu}"
+    sidecar = built.sidecar
+    place = f"for {', '.join(sidecar.targets).lower()}" if sidecar.targets else f"on {sidecar.gpu}"
     click.echo(
-        f"{built.path}: {format_bytes(made.plan_bytes)}, built by {made.flavour} {made.flavour_version} {place} "
-        f"in {format_duration(made.build_ns)}"
+        f"{built.path}: {format_bytes(sidecar.plan_bytes)}, built by {sidecar.flavour} {sidecar.flavour_version} "
+        f"{place} in {format_duration(sidecar.build_ns)}"
     )
-    if made.precision:
-        click.echo(f"  precision: {made.precision}")
-    for tensor in made.tensors:
+    if sidecar.precision:
+        click.echo(f"  precision: {sidecar.precision}")
+    for tensor in sidecar.tensors:
         sizes = ",".join("?" if size < 0 else str(size) for size in tensor.shape)
         click.echo(f"  {'input' if tensor.input else 'output'} {tensor.name} {tensor.dtype}[{sizes}]")
     click.echo(f"  log {built.log}, description {built.path}.json")

@@ -26,7 +26,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 class GroupedOption(click.Option):
     """An option that knows its heading in --help."""
 
-    def __init__(self, *declarations: Any, group: Group, **attributes: Any) -> None:
+    def __init__(self, *declarations: Any, group: str, **attributes: Any) -> None:
         super().__init__(*declarations, **attributes)
         self.group = group
 
@@ -40,13 +40,14 @@ class GroupedCommand(click.Command):
             record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if record is not None:
                 grouped.setdefault(getattr(parameter, "group", "Other"), []).append(record)
+        grouped["Other"] = grouped.pop("Other", [])  # last
         for group, records in grouped.items():
             if records:
                 with formatter.section(group):
                     formatter.write_dl(records)
 
 
-def extra(*declarations: str, group: Group, **attributes: Any) -> Callable[[F], F]:
+def extra(*declarations: str, group: str, **attributes: Any) -> Callable[[F], F]:
     """An option of one command alone, with its heading."""
     return click.option(*declarations, cls=GroupedOption, group=group, **attributes)
 
