@@ -12,7 +12,7 @@ PACKAGES = ("anyio", "numpy", "onnx", "onnxruntime", "cuda-bindings", "nvidia-ml
 
 
 def environment() -> dict[str, Any]:
-    """Operating system, CPU and packages; {} entries are left out where they are not known."""
+    """Operating system, CPU and packages. A package that is not installed is left out."""
     versions = {package: version_of(package) for package in PACKAGES}
     return {
         "host": platform.node(),
@@ -25,15 +25,25 @@ def environment() -> dict[str, Any]:
 
 
 def version_of(package: str) -> str | None:
-    """Of a distribution, as pip knows it; None where it is not installed."""
+    """The version of an installed distribution; None where it is not installed. package: its name on PyPI."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
+def memory_bytes(root: Path = Path("/")) -> dict[str, int]:
+    """The lines of /proc/meminfo by name (MemTotal, MemAvailable, …), in bytes. root: folder of /proc."""
+    try:
+        lines = (root / "proc/meminfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return {}
+    sizes = (line.replace(":", " ").split() for line in lines)
+    return {words[0]: int(words[1]) * 1024 for words in sizes if words[2:] == ["kB"]}
+
+
 def cpu_model(root: Path = Path("/")) -> str:
-    """The processor's name, or its architecture where it has none there (ARM). root: where /proc lies."""
+    """The processor's name; its architecture where /proc/cpuinfo has no name (ARM). root: folder of /proc."""
     try:
         with (root / "proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
             for line in file:

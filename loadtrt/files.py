@@ -16,8 +16,11 @@ def write_file(target: str | Path, data: str | bytes, what: str = "result") -> N
     """Write bytes, or text as UTF-8, to the file `target`, whole or not at all.
 
     A regular file is replaced by a rename, a symbolic link keeps its place, and a pipe or device is written to as it
-    is. "-" is stdout. `what` names the file in errors. Raises UsageError, and BrokenPipeError
-    where the reader of a pipe has gone.
+    is. Raises UsageError, and BrokenPipeError where the reader of a pipe has gone.
+
+    target: the file; "-" is stdout.
+    data: the bytes, or text.
+    what: what the file is, for errors.
     """
     if isinstance(data, str):
         data = data.encode("utf-8", "replace")  # the name of a file may hold bytes that are not text
@@ -46,6 +49,16 @@ def write_file(target: str | Path, data: str | bytes, what: str = "result") -> N
         raise UsageError(f"cannot write {what} {named}: {error.strerror}") from error
 
 
+def require_writable(option: str, file: Path) -> None:
+    """Raise UsageError where `file`, which `option` names, cannot be written. Makes no file."""
+    if not file.parent.is_dir():
+        raise UsageError(f"{option} {file}: there is no folder {file.parent}")
+    if file.is_dir():
+        raise UsageError(f"{option} {file} is a folder: name a file in it")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise UsageError(f"{option} {file} cannot be written: permission denied")
+
+
 def part_of(file: Path) -> Path:
-    """The file beside `file` that holds its bytes until they are whole."""
+    """The file in the same folder that holds the bytes of `file` until all of them are written."""
     return file.with_name(f".{file.name}.{os.getpid()}.part")

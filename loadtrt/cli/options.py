@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
@@ -13,6 +12,7 @@ from loadtrt.asked.declaring import GROUPS, Group, shown_as
 from loadtrt.asked.fields import option_name
 from loadtrt.asked.reading import FIELDS, keys_of
 from loadtrt.errors import UsageError
+from loadtrt.files import require_writable
 from loadtrt.units import exact_duration
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def require_targets(targets: Mapping[str, str | None]) -> None:
             continue
         if name == "-":
             raise UsageError(f"{option} -: only --json goes to stdout: name a file")
-        _require_writable(option, Path(name))
+        require_writable(option, Path(name))
         other = taken.setdefault(str(Path(name).absolute()), option)
         if other != option and not Path(name).is_char_device():
             raise UsageError(f"{option} and {other} name the same file {name}: give each its own")
@@ -188,15 +188,6 @@ def targets_of(values: Mapping[str, Any]) -> dict[str, str | None]:
 
 def _is_target(group: Group, metavar: str | None) -> bool:
     return group == "Results" and metavar is not None and metavar.startswith("FILE")
-
-
-def _require_writable(option: str, file: Path) -> None:
-    if not file.parent.is_dir():
-        raise UsageError(f"{option} {file}: there is no folder {file.parent}")
-    if file.is_dir():
-        raise UsageError(f"{option} {file} is a folder: name a file in it")
-    if not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise UsageError(f"{option} {file} cannot be written: permission denied")
 
 
 def table() -> str:

@@ -18,10 +18,13 @@ GPU_OPENS = "opens"
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was looked at, what was found, and how that is.
+    """One check of the machine.
 
-    ok; info: a fact without a judgement; warn: a measurement may suffer, or something is not available; fail: something
-    that is here is broken. warn and fail come with a remedy, ok and info without.
+    name: what was examined.
+    status: "ok"; "info", a fact without a judgement; "warn", a measurement may suffer or something is not available;
+        "fail", something that is installed is broken.
+    found: the facts.
+    remedy: what to do, of "warn" and "fail" alone.
     """
 
     name: str
@@ -44,7 +47,12 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """runs: which kinds of engine can serve here ("simulated", "onnxruntime", "tensorrt"); verdict: that in words."""
+    """The result of an examination.
+
+    groups: the checks.
+    runs: whether each kind of engine ("simulated", "onnxruntime", "tensorrt") can run.
+    verdict: `runs` in words.
+    """
 
     groups: Sequence[Group]
     runs: dict[str, bool]
@@ -52,7 +60,7 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Whether anything that is here is broken."""
+        """Whether anything that is installed is broken."""
         return any(check.status == "fail" for group in self.groups for check in group.checks)
 
     def as_dict(self) -> dict[str, Any]:
@@ -115,7 +123,7 @@ __all__ = ["Check", "Group", "Report", "examine"]
 
 
 def examine(root: Path = Path("/")) -> Report:
-    """Examine this machine; `root` is where /proc, /sys and /dev lie. Takes about a second a GPU; never raises.
+    """Examine this machine; `root` is the folder of /proc, /sys and /dev. Takes about a second a GPU; never raises.
 
     Opens a CUDA context on every visible GPU, the only proof that it can be used; it lives until this process ends.
     """
@@ -133,7 +141,7 @@ def examine(root: Path = Path("/")) -> Report:
 
 
 def _examined(title: str, look: Callable[[], list[Group]]) -> list[Group]:
-    """A doctor that dies of the illness helps nobody: what a look did not expect becomes a failed check."""
+    """The groups that `look` returns. An exception becomes a failed check: the other checks are still shown."""
     try:
         return look()
     except Exception as error:

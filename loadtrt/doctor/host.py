@@ -1,6 +1,6 @@
 """The host and its software: Python, packages, TensorRT modules; cores, quota, memory, governor, load, clock; limits.
 
-Files are read below `root`, so that tests can lay out another machine's /proc, /sys and /dev.
+Files are read below `root`, so that tests can provide another machine's /proc, /sys and /dev.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from loadtrt import __version__
 from loadtrt.cuda import runtime
 from loadtrt.doctor import ONNX_RUNTIME, Check, fail, info, ok, warn, warn_if
 from loadtrt.engines.flavour import find_flavours
-from loadtrt.environment import cpu_model, version_of
+from loadtrt.environment import cpu_model, memory_bytes, version_of
 from loadtrt.errors import EngineError
 from loadtrt.units import format_bytes, format_duration
 
@@ -44,7 +44,7 @@ def host(root: Path) -> list[Check]:
     """CPU, quota, memory, governor, load, container, clock and timers of this machine."""
     available, total = len(os.sched_getaffinity(0)), os.cpu_count() or 1
     cores = f"{cpu_model(root)}; {available} of {total} cores available"
-    found = [
+    checks = [
         warn_if(available < LEAST_CORES, "CPU", cores, _CPU_REMEDY),
         _cpu_quota(root, available),
         _memory(root),
@@ -57,8 +57,8 @@ def host(root: Path) -> list[Check]:
     if slack.isdigit():
         late = f"sleeps end up to {format_duration(int(slack))} late"
         remedy = "start loadtrt from a shell with the default timer slack of 50 µs (a service manager raised it)"
-        found.append(warn_if(int(slack) >= LONGEST_TIMER_SLACK_NS, "timer slack", late, remedy))
-    return found
+        checks.append(warn_if(int(slack) >= LONGEST_TIMER_SLACK_NS, "timer slack", late, remedy))
+    return checks
 
 
 def limits(root: Path) -> list[Check]:
@@ -67,7 +67,7 @@ def limits(root: Path) -> list[Check]:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = files != resource.RLIM_INFINITY and files < LEAST_OPEN_FILES
     return [
-        # The NVIDIA driver pins pages itself and does not count them here, so a small limit is no fault.
+        # The NVIDIA driver pins pages itself and does not count them here, so a small limit is not a fault.
         info(
             "locked memory", f"{_limit(locked, format_bytes)} (pinned buffers come from the driver, outside this limit)"
         ),
@@ -108,7 +108,7 @@ def _cpu_quota(root: Path, available: int) -> Check:
     cores = [quota for quota in _quotas(root) if quota < available]
     if not cores:
         return ok("CPU quota", "none")
-    found = f"{min(cores):g} of {available} cores: once used up, the process stands still for up to 100 ms"
+    found = f"{min(cores):g} of {available} cores: once used up, the process pauses for up to 100 ms"
     return warn("CPU quota", found, "give whole cores in place of a quota (docker --cpuset-cpus, not --cpus)")
 
 
@@ -117,7 +117,7 @@ def _quotas(root: Path) -> Iterator[float]:
         allowed, _, period = _read(folder / "cpu.max").partition(" ")  # version 2: "max 100000"
         if not allowed:
             allowed, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")  # version 1
-        if allowed.isdigit() and period.isdigit() and int(period):  # "max" and "-1" are no limit
+        if allowed.isdigit() and period.isdigit() and int(period):  # "max" and "-1" mean no limit
             yield int(allowed) / int(period)
 
 
@@ -144,20 +144,16 @@ def _cgroups(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _memory(root: Path) -> Check:
-    sizes: dict[str, int] = {}
-    for line in _read(root / "proc/meminfo").splitlines():
-        key, _, value = line.partition(":")
-        if key in ("MemTotal", "MemAvailable"):
-            sizes[key] = int(value.split()[0]) * 1024
-    if len(sizes) < 2:
-        return info("memory", "unknown: /proc/meminfo does not tell")
+    sizes = memory_bytes(root)
+    if not {"MemTotal", "MemAvailable"} <= sizes.keys():
+        return info("memory", "unknown: /proc/meminfo does not show it")
     total, available = sizes["MemTotal"], sizes["MemAvailable"]
     found = f"{format_bytes(available)} available of {format_bytes(total)}"
     limit = min((limit for limit in _memory_limits(root) if limit < total), default=None)
     if limit is not None:
         found += f"; this process's group is limited to {format_bytes(limit)}"
         available = min(available, limit)
-    remedy = "free memory or raise the container's limit: plans, inputs and pinned buffers all lie in host memory"
+    remedy = "free memory or raise the container's limit: plans, inputs and pinned buffers are in host memory"
     return warn_if(available < LEAST_MEMORY_BYTES, "memory", found, remedy)
 
 
@@ -165,7 +161,7 @@ def _governor(root: Path) -> Check:
     policies = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
     governors = sorted({name for file in policies if (name := _read(file))})
     if not governors:
-        return info("frequency governor", "not shown here (usual in virtual machines and containers)")
+        return info("frequency governor", "not visible (usual in virtual machines and containers)")
     remedy = "on the host: sudo cpupower frequency-set -g performance"
     return warn_if("powersave" in governors, "frequency governor", ", ".join(governors), remedy)
 
@@ -173,7 +169,7 @@ def _governor(root: Path) -> Check:
 def _load(root: Path, total: int) -> Check:
     text = _read(root / "proc/loadavg").split()
     if not text:
-        return info("load average", "unknown: /proc/loadavg does not tell")
+        return info("load average", "unknown: /proc/loadavg does not show it")
     load = float(text[0])
     remedy = "stop what else is running: it competes with the loop that submits requests"
     return warn_if(load > total / 2, "load average", f"{load:g} over the last minute, {total} cores", remedy)
@@ -235,7 +231,7 @@ def _limit(value: int, shown: Callable[[int], str] = str) -> str:
 
 
 def _read(file: Path) -> str:
-    """The stripped text of a small file; "" where there is none, or it is not for us."""
+    """The stripped text of a small file; "" where the file is missing or not readable."""
     try:
         return file.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -258,7 +254,7 @@ PACKAGES = (
 
 
 def packages() -> list[Check]:
-    """The interpreter, what is installed beside loadtrt, and whether ONNX Runtime loads."""
+    """The interpreter, the packages that loadtrt needs, and whether ONNX Runtime loads."""
     python = f"{platform.python_implementation()} {platform.python_version()} ({sys.executable}), {platform.platform()}"
     versions = {"loadtrt": __version__, **{name: version_of(name) for name in PACKAGES}}  # may run uninstalled
     missing = [name for name, version in versions.items() if version is None]
@@ -272,21 +268,21 @@ def packages() -> list[Check]:
 def tensorrt() -> list[Check]:
     """Each TensorRT module with its version, library and abilities. Imports them, but starts no runtime: without a
     driver that would end the process."""
-    found = find_flavours()
+    modules = find_flavours()
     gpus = _compute_capabilities()
-    here = [_module(item.flavour, gpus) for item in found if item.flavour is not None]
-    absent = [item.name for item in found if item.flavour is None and _absent(item)]
-    broken = [_broken(item, bool(gpus)) for item in found if item.flavour is None and not _absent(item)]
+    here = [_module(item.flavour, gpus) for item in modules if item.flavour is not None]
+    absent = [item.name for item in modules if item.flavour is None and _absent(item)]
+    broken = [_broken(item, bool(gpus)) for item in modules if item.flavour is None and not _absent(item)]
     if here:
         return [*here, *broken, *([info("not installed", ", ".join(absent))] if absent else [])]
-    nothing = f"none that loads (looked for {', '.join(item.name for item in found)})"
+    nothing = f"none that loads (looked for {', '.join(item.name for item in modules)})"
     remedy = "pip install 'loadtrt[tensorrt]' (or lean, dispatch, rtx), in the version that built your plans"
     return [*broken, warn("modules", nothing, remedy) if gpus else info("modules", nothing)]
 
 
 def _module(flavour: Flavour, gpus: list[tuple[int, int]]) -> Check:
     able = [field.name for field in fields(flavour.capabilities) if getattr(flavour.capabilities, field.name)]
-    found = f"{flavour.version}; library {flavour.libs or 'not told'}; can {', '.join(able) or 'run plans only'}"
+    found = f"{flavour.version}; library {flavour.libs or 'unknown'}; can {', '.join(able) or 'run plans only'}"
     if flavour.name == "tensorrt_rtx" and gpus and not any(map(_suits_rtx, gpus)):
         refused = ", ".join(f"{major}.{minor}" for major, minor in gpus)
         remedy = "use TensorRT itself on this GPU: pip install 'loadtrt[tensorrt]'"
@@ -304,7 +300,7 @@ def _absent(item: Found) -> bool:
 
 
 def _broken(item: Found, gpu: bool) -> Check:
-    """Beside a GPU a module that does not load is broken; without a driver it may merely lack that."""
+    """With a GPU, a module that does not load is broken; without a driver, the driver may be what is missing."""
     remedy = f"install {item.name} again, in one version with its libraries: pip install --force-reinstall"
     return fail(item.name, item.reason, remedy) if gpu else warn(item.name, item.reason, remedy)
 
@@ -323,7 +319,7 @@ def _onnxruntime() -> Check:
         import onnxruntime
 
         providers = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
-    except Exception as error:  # a broken extension module raises whatever it likes
+    except Exception as error:  # a broken extension module can raise any exception
         found = f"{version_of('onnxruntime') or 'not installed'}: {type(error).__name__}: {error}"
         return fail(ONNX_RUNTIME, found, "pip install --force-reinstall onnxruntime")
     return ok(ONNX_RUNTIME, f"{onnxruntime.__version__}, providers {', '.join(providers)}")

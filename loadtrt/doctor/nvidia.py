@@ -42,7 +42,7 @@ _INSTALL_DRIVER = "install the NVIDIA driver (R580 or newer for CUDA 13), or in 
 _VARIABLES: dict[str, tuple[tuple[str, ...], str]] = {
     "CUDA_VISIBLE_DEVICES": ((), ""),
     "CUDA_MODULE_LOADING": (("EAGER",), "eager loading takes GPU memory and start-up time"),
-    "CUDA_LAUNCH_BLOCKING": (("1",), "every launch waits for its kernel, so contexts cannot overlap"),
+    "CUDA_LAUNCH_BLOCKING": (("1",), "every launch waits for its kernel, so contexts do not overlap"),
     "CUDA_DEVICE_MAX_CONNECTIONS": (tuple("1234567"), "with fewer queues than streams, streams wait for each other"),
 }
 
@@ -66,7 +66,7 @@ def driver(root: Path) -> list[Check]:
     checks = [_driver(root, here, nvml, why)]
     bindings = version_of("cuda-bindings")
     if bindings is None:
-        found = "cuda-bindings is not installed: TensorRT cannot be driven without it"
+        found = "cuda-bindings is not installed: TensorRT plans cannot run without it"
         remedy = "pip install 'loadtrt[cu13]', or 'loadtrt[cu12]' for drivers older than R580"
         checks.append(warn("CUDA bindings", found, remedy) if here else info("CUDA bindings", found))
     else:
@@ -86,17 +86,19 @@ def gpus() -> list[Group]:
 
 def _driver(root: Path, here: bool, nvml: Driver | None, why: str) -> Check:
     if nvml is not None:
-        found = f"{nvml.version or 'unknown version'}, speaks CUDA {nvml.cuda_version or 'unknown'}"
+        found = f"{nvml.version or 'unknown version'}, supports CUDA {nvml.cuda_version or 'unknown'}"
         number = f"{nvml.gpus} GPU{'' if nvml.gpus == 1 else 's'}"
         if nvml.gpus or not here:
             return ok("NVIDIA driver", f"{found}, {number}")
         remedy = "look at 'dmesg | grep -i -e nvrm -e xid' and nvidia-smi; a reset or a reboot often brings it back"
-        return fail("NVIDIA driver", f"{found}, but it answers for no GPU although /dev/nvidia* is here", remedy)
+        return fail("NVIDIA driver", f"{found}, but the driver sees no GPU although /dev/nvidia* exists", remedy)
     if here:
-        return fail("NVIDIA driver", f"a GPU is here, but NVML does not answer: {why}", _INSTALL_DRIVER)
+        return fail("NVIDIA driver", f"this machine has a GPU, but NVML does not answer: {why}", _INSTALL_DRIVER)
     if on_bus := gpus_on_bus(root):
-        whose = "the host of this container has" if in_container(root) else "there is on the PCI bus"
-        return warn("NVIDIA driver", f"{whose} {on_bus} NVIDIA GPU(s), but no driver here serves them", _INSTALL_DRIVER)
+        whose = "the host of this container has" if in_container(root) else "the PCI bus has"
+        return warn(
+            "NVIDIA driver", f"{whose} {on_bus} NVIDIA GPU(s), but no driver for them is loaded", _INSTALL_DRIVER
+        )
     return info("NVIDIA driver", "none, and no NVIDIA GPU on this machine")
 
 
@@ -112,10 +114,10 @@ def _fit(bindings: str, driver_version: str | None) -> Check:
         )
     major = int(built_for.partition(".")[0])
     oldest = OLDEST_DRIVER.get(major)
-    needs = f"cuda-bindings {bindings} (CUDA {built_for})" + (f" wants driver R{oldest} or newer" if oldest else "")
+    needs = f"cuda-bindings {bindings} (CUDA {built_for})" + (f" needs driver R{oldest} or newer" if oldest else "")
     if speaks == "none":
         return info("CUDA bindings", f"{needs}; CUDA finds no driver")
-    found = f"{needs}; driver {driver_version or 'of unknown version'} speaks CUDA {speaks}"
+    found = f"{needs}; driver {driver_version or 'of unknown version'} supports CUDA {speaks}"
     if int(speaks.partition(".")[0]) < major:
         return fail(
             "CUDA bindings",
@@ -137,7 +139,7 @@ def _visible(here: bool, why_no_nvml: str) -> Check:
             return warn("GPUs for CUDA", found, "unset CUDA_VISIBLE_DEVICES, or name GPUs that nvidia-smi -L lists")
         nvml = f"; NVML: {why_no_nvml}" if why_no_nvml else ""
         remedy = "make nvidia-smi work first; then look at the permissions of /dev/nvidia* and at nvidia-uvm"
-        return fail("GPUs for CUDA", f"a GPU is here, but CUDA cannot use it: {error}{nvml}", remedy)
+        return fail("GPUs for CUDA", f"this machine has a GPU, but CUDA cannot use it: {error}{nvml}", remedy)
     return ok("GPUs for CUDA", str(count)) if count else info("GPUs for CUDA", "none")
 
 
@@ -187,7 +189,7 @@ def _state(now: GpuReading) -> list[Check]:
 
 def _throttling(now: GpuReading) -> Check:
     if now.throttle_reasons is None:
-        return info("throttling", "not told")
+        return info("throttling", "unknown")
     if not now.slowdowns:
         return ok("throttling", f"none ({', '.join(now.throttle_reasons)})" if now.throttle_reasons else "none")
     remedy = "; ".join(dict.fromkeys(SLOWDOWNS[reason].remedy for reason in now.slowdowns))
@@ -197,25 +199,25 @@ def _throttling(now: GpuReading) -> Check:
 def _settings(gpu: Gpu) -> list[Check]:
     settings = gpu.settings()
     switches = {"persistence": settings.persistence, "ECC": settings.ecc, "MIG": settings.mig}
-    words = (f"{name} {'not told' if on is None else 'on' if on else 'off'}" for name, on in switches.items())
-    checks = [info("modes", f"{', '.join(words)}; compute mode {settings.compute_mode or 'not told'}")]
+    words = (f"{name} {'unknown' if on is None else 'on' if on else 'off'}" for name, on in switches.items())
+    checks = [info("modes", f"{', '.join(words)}; compute mode {settings.compute_mode or 'unknown'}")]
     if settings.compute_mode == "prohibited":
         checks.append(fail("compute mode", "prohibited: no process may compute", "sudo nvidia-smi -c DEFAULT"))
     elif settings.compute_mode not in (None, "default"):
-        found = f"{settings.compute_mode}: only one process may compute, so a second run beside this one fails"
-        checks.append(warn("compute mode", found, "sudo nvidia-smi -c DEFAULT, unless it is meant so"))
+        found = f"{settings.compute_mode}: only one process may compute, so a second run at the same time fails"
+        checks.append(warn("compute mode", found, "sudo nvidia-smi -c DEFAULT, unless that is intended"))
     return checks
 
 
 def _processes(gpu: Gpu) -> Check:
     found = gpu.processes()
     if found is None:
-        return info("other processes", "not told")
+        return info("other processes", "unknown")
     others = [process for process in found if process.pid != os.getpid()]
     if not others:
         return ok("other processes", "none seen")
     names = [
-        f"{p.pid} ({'memory not told' if p.memory_bytes is None else format_bytes(p.memory_bytes)})" for p in others
+        f"{p.pid} ({'memory unknown' if p.memory_bytes is None else format_bytes(p.memory_bytes)})" for p in others
     ]
     remedy = "stop them or take another GPU (CUDA_VISIBLE_DEVICES): they take time and memory from every measurement"
     return warn("other processes", f"host process {', '.join(names)}", remedy)
@@ -234,7 +236,7 @@ def _opens(device: DeviceProperties) -> list[Check]:
         remedy = "see who uses the GPU (nvidia-smi), its compute mode, and 'dmesg | grep -i xid'"
         return [fail(GPU_OPENS, str(error), remedy)]
     found = f"{format_bytes(free)} free of {format_bytes(total)}"
-    remedy = "see who holds it (nvidia-smi): contexts and buffers have to fit beside it"
+    remedy = "see who holds it (nvidia-smi): contexts and buffers need the memory that is left"
     return [ok(GPU_OPENS, "a CUDA context opens"), warn_if(free < total / 2, "memory", found, remedy)]
 
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.engines.onnx_model import dtype_of
+from loadtrt.engines.onnx_model import dtype_of, parse_model
 from loadtrt.engines.plan import looks_like_onnx, looks_like_plan, read_header
 from loadtrt.errors import EngineError, UsageError
 
@@ -22,15 +22,15 @@ def inspect_file(
     allow_host_code: bool = False,
     device: int = 0,
 ) -> dict[str, Any]:
-    """Everything that can be known here about the plan or ONNX model at `path`, told apart by its bytes.
+    """All facts of the plan or ONNX model at `path`. The bytes of the file, not its name, decide which of them it is.
 
-    A plan's header needs nothing; the rest ("loaded") needs TensorRT and a GPU, and "not_loaded" says what is amiss.
+    A plan's header is read without TensorRT. "loaded" needs TensorRT and a GPU; "not_loaded" is why that failed.
     Raises UsageError for a file that is neither, and EngineError where `module` is named and cannot load the plan.
     """
     if looks_like_onnx(path) or (path.suffix.lower() == ".onnx" and not looks_like_plan(path)):
         return _onnx(path)
     header = read_header(path)
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "kind": "plan",
         "file": str(path),
         "built_by": header.built_by,
@@ -45,16 +45,16 @@ def inspect_file(
         "not_loaded": "",
     }
     try:
-        found["loaded"] = _load(path, module, plugins, allow_host_code, device)
+        facts["loaded"] = _load(path, module, plugins, allow_host_code, device)
     except EngineError as error:
         if module is not None:
             raise
-        found["not_loaded"] = str(error)
-    return found
+        facts["not_loaded"] = str(error)
+    return facts
 
 
 def _built(path: Path, digest: str) -> dict[str, Any]:
-    """What the sidecar says of the build, and what is wrong with the sidecar: it may be another plan's."""
+    """The facts of the build in the sidecar, or why there are none."""
     from loadtrt.engines.plan import read_sidecar, sidecar_of
 
     try:
@@ -62,14 +62,14 @@ def _built(path: Path, digest: str) -> dict[str, Any]:
     except UsageError as error:
         return {"build": None, "no_build": str(error)}
     if sidecar is None:
-        return {"build": None, "no_build": f"there is no {sidecar_of(path)} beside it"}
+        return {"build": None, "no_build": f"there is no {sidecar_of(path)}"}
     return {"build": sidecar.model_dump(mode="json"), "no_build": ""}
 
 
 def _load(
     path: Path, module: str | None, plugins: tuple[str, ...], allow_host_code: bool, device: int
 ) -> dict[str, Any]:
-    """What TensorRT tells of the engine."""
+    """The facts that TensorRT reports of the engine."""
     from loadtrt.engines import plan_facts
     from loadtrt.engines.deserialize import open_plan
 
@@ -86,7 +86,9 @@ def _load(
         elif layers is None:
             missing = f"{plan.flavour.name} has no engine inspector: full TensorRT and RTX have"
         elif not plan_facts.is_detailed(layers):
-            missing = "the plan was built without ProfilingVerbosity.DETAILED, so it does not tell more of its layers"
+            missing = (
+                "the plan was built without ProfilingVerbosity.DETAILED, so it has no more than the names of its layers"
+            )
         return {
             "flavour": plan.flavour.name,
             "flavour_version": plan.flavour.version,
@@ -148,25 +150,14 @@ def _layer(layer: Any) -> dict[str, Any]:
 
 
 def _onnx(path: Path) -> dict[str, Any]:
-    """What an ONNX file says: weights that lie in other files are counted, not read."""
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-        size = path.stat().st_size
-    except OSError as error:
-        raise UsageError(f"cannot read model {path}: {error.strerror}") from None
-    except (DecodeError, ValueError):
-        raise UsageError(f"{path} is not an ONNX model, or it is cut short: export or copy it again") from None
+    """The facts of an ONNX file. Weights in other files are counted, not read."""
+    model, _ = parse_model(path)
     graph = model.graph
-    if not model.ir_version or not graph.node:
-        raise UsageError(f"{path} is not an ONNX model, or it is empty: export or copy it again")
     weights = {tensor.name for tensor in graph.initializer}
     return {
         "kind": "onnx",
         "file": str(path),
-        "size_bytes": size,
+        "size_bytes": path.stat().st_size,
         "ir_version": int(model.ir_version),
         "opsets": {opset.domain or "ai.onnx": int(opset.version) for opset in model.opset_import},
         "producer": " ".join(part for part in (model.producer_name, model.producer_version) if part),

@@ -49,8 +49,8 @@ class OnnxModel:
 def read_model(config: EngineOptions) -> OnnxModel:
     """The model that `config.engine` names, a file or zoo:NAME, with --batch, --shapes and --fp16 applied.
 
-    Raises UsageError for a file that cannot be read, is no ONNX model or lacks its external data, and for sizes left
-    open or contradicting the model; EngineError for tensors that are not plain arrays and for a failing conversion.
+    Raises UsageError for a file that cannot be read, is not an ONNX model or lacks its external data, and for sizes
+    that stay open or contradict the model; EngineError for tensors that are not arrays and for a failing conversion.
     """
     notes = []
     folder: Path | None = None
@@ -82,7 +82,7 @@ def read_model(config: EngineOptions) -> OnnxModel:
 
 
 def parse_model(file: Path) -> tuple[Any, str]:
-    """The model in `file` and the SHA-256 of its bytes. Raises UsageError for what cannot be read or is no model."""
+    """The model in `file` and the SHA-256 of its bytes. Raises UsageError for what cannot be read or is not a model."""
     import onnx
 
     try:
@@ -92,14 +92,14 @@ def parse_model(file: Path) -> tuple[Any, str]:
     try:
         model = onnx.load_model_from_string(data)
     except Exception:  # protobuf's DecodeError, by whichever of its implementations
-        raise UsageError(f"{file} is not an ONNX model, or is damaged") from None
+        raise UsageError(f"{file} is not an ONNX model, or it is cut short: export or copy it again") from None
     if not model.graph.node:  # an empty file is a valid protobuf
-        raise UsageError(f"{file} is not an ONNX model: there is no graph in it")
+        raise UsageError(f"{file} is not an ONNX model: it has no nodes; export or copy it again")
     return model, sha256(data).hexdigest()
 
 
 def external_files(model: Any, file: Path) -> set[Path]:
-    """The files beside the model that hold its weights. Raises UsageError where one is missing."""
+    """The files that hold the weights of the model. Raises UsageError where one is missing."""
     from onnx import TensorProto
 
     files = set()

@@ -7,7 +7,6 @@ import re
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -15,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.engines.engine import Completion
 from loadtrt.engines.onnx_model import OnnxModel, read_model
 from loadtrt.engines.waiting import Wakeup
-from loadtrt.environment import cpu_model
+from loadtrt.environment import cpu_model, memory_bytes
 from loadtrt.errors import EngineError
 from loadtrt.load.tensors import TensorSpec, bytes_of, largest_of
 from loadtrt.results.engine_info import EngineInfo, MemoryBill
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
     from loadtrt.engines.shapes import EngineOptions
@@ -40,7 +40,7 @@ def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:
     the weights) of its own, or its runs would find more threads than they were given, or fewer. Without
     `threads_per_context` the cores that this process may use are divided among the contexts.
 
-    Raises UsageError for a file that cannot be read or is no ONNX model, and for sizes left open by --batch and
+    Raises UsageError for a file that cannot be read or is not an ONNX model, and for sizes left open by --batch and
     --shapes; EngineError for what ONNX Runtime refuses.
     """
     model = read_model(config)
@@ -56,11 +56,11 @@ def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:
     notes = list(model.notes)
     if sessions > 1:
         notes.append(
-            f"each context has a session and weights of its own, so that its {threads} threads are its own: "
+            f"each context has a session and weights of its own, since its {threads} threads belong to a session: "
             f"with --threads-per-context 1 all contexts share one session"
         )
     notes += [
-        f"the model does not say how large output {tensor} is: it is missing in the memory bill"
+        f"the model does not say how large output {tensor} is: the memory bill leaves it out"
         for tensor in tensors
         if min(tensor.shape, default=0) < 0
     ]
@@ -135,7 +135,7 @@ class OnnxRuntimeEngine:
         return self._info
 
     def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
-        """Lanes hold outputs only: runs read the input sets in place. ONNX Runtime does not tell its scratch memory."""
+        """Lanes hold outputs only: runs read the input sets in place. Scratch memory is unknown."""
         outputs = sum(tensor.nbytes for tensor in self._info.tensors if not tensor.is_input)
         return MemoryBill(
             contexts=self.contexts,
@@ -145,7 +145,7 @@ class OnnxRuntimeEngine:
             device_io_bytes=outputs,
             host_io_bytes=0,
             inputs_bytes=sum(array.nbytes for arrays in inputs for array in arrays.values()),
-            free_bytes=_free_bytes(),
+            free_bytes=memory_bytes().get("MemAvailable"),
         )
 
     def allocate(self, inputs: Sequence[Arrays]) -> None:
@@ -166,14 +166,14 @@ class OnnxRuntimeEngine:
         return perf_counter_ns()
 
     def submit(self, lane: int, inputs: int) -> None:
-        one = self._lanes[lane]
-        if one.in_flight >= self.buffers:
+        target = self._lanes[lane]
+        if target.in_flight >= self.buffers:
             raise EngineError(
-                f"lane {lane} has {one.in_flight} requests in flight, as many as buffers: wait for one first"
+                f"lane {lane} has {target.in_flight} requests in flight, as many as buffers: wait for one first"
             )
-        one.jobs.put((one.submitted % self.buffers, self._inputs[inputs]))
-        one.submitted += 1
-        one.in_flight += 1
+        target.jobs.put((target.submitted % self.buffers, self._inputs[inputs]))
+        target.submitted += 1
+        target.in_flight += 1
 
     async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:  # noqa: ARG002  # wakes on time
         while True:
@@ -277,12 +277,3 @@ def _version() -> str:
     import onnxruntime
 
     return str(onnxruntime.__version__)
-
-
-def _free_bytes() -> int | None:
-    """What Linux would give without swapping; None where nobody says."""
-    try:
-        found = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found[1]) * 1024 if found else None

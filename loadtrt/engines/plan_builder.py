@@ -25,12 +25,12 @@ from loadtrt.engines.build_config import (
     parse_onnx,
     use_timing_cache,
 )
-from loadtrt.engines.build_model import is_quantized, prepare
+from loadtrt.engines.build_model import calibration_sets, is_quantized, prepare
 from loadtrt.engines.flavour import load_plugins, require_plugins
 from loadtrt.engines.plan import Sidecar, SidecarTensor, sha256, sidecar_of
 from loadtrt.engines.toolchain import attach, choose_toolchain, preflight, run_watched
 from loadtrt.errors import EngineError, UsageError
-from loadtrt.files import part_of, write_file
+from loadtrt.files import part_of, require_writable, write_file
 from loadtrt.load.tensors import dtype_named
 from loadtrt.units import format_duration
 
@@ -62,13 +62,13 @@ class BuiltPlan:
 def build_plan(
     source: Source, output: Path, options: BuildOptions, show: Callable[[Progress], None] | None = None
 ) -> BuiltPlan:
-    """Build `source` into the file `output`, with `output`.json and `output`.log beside it.
+    """Build `source` into the file `output`, with `output`.json and `output`.log in the same folder.
 
-    `output` is there whole or not at all: it replaces what was there at the very end. `source.model` is used up. `show`
-    is called with the builder's progress a few times a second. Raises UsageError (options, files, shapes), EngineError
-    (no builder, no GPU, a model that TensorRT refuses), KeyboardInterrupt when it was stopped.
+    The file is whole or not there: it is replaced at the very end. `source.model` is changed.
+    `show` is called with the builder's progress a few times a second. Raises UsageError (options, files, shapes),
+    EngineError (no builder, no GPU, a model that TensorRT refuses), KeyboardInterrupt when it was stopped.
     """
-    require_writable(output, source)
+    _require_target(output, source)
     tool = choose_toolchain(options.flavour)
     preflight(tool, options)
     ready = prepare(source, options, weak_typing=tool.weak_typing)
@@ -109,8 +109,8 @@ def progress_text(progress: Progress) -> str:
     if progress.fraction is None:
         return text
     remaining = progress.remaining_ns
-    left = "" if remaining is None else f", about {format_duration(remaining)} left"
-    return f"{text}: {progress.fraction:.0%}{left}; {progress.phase}"
+    estimate = "" if remaining is None else f", about {format_duration(remaining)} left"
+    return f"{text}: {progress.fraction:.0%}{estimate}; {progress.phase}"
 
 
 def _build(
@@ -165,9 +165,9 @@ def _why(errors: list[str], reason: str) -> str:
     """The remedy of a known failure, and what TensorRT says."""
     low = " ".join(errors).lower()
     if "out of memory" in low or "outofmemory" in low:
-        known = ": too little GPU memory, so lower --workspace or --batch, or free some"
+        known = ": GPU memory is short; lower --workspace or --batch, or free some"
     elif "libnvinfer_lean" in low:
-        known = ": its lean runtime is not on the library path, so add it to LD_LIBRARY_PATH, or --exclude-lean-runtime"
+        known = ": its lean runtime is not on the library path; set LD_LIBRARY_PATH, or add --exclude-lean-runtime"
     elif "cuda" in low and "driver" in low:
         known = ": one of the options needs a GPU for this flavour, and there is none"
     else:
@@ -179,9 +179,6 @@ def _calibrator(tool: Toolchain, source: Source, config: Any, options: BuildOpti
     """Set where INT8 ranges come from calibration: the builder chooses types, and the model has no Q/DQ nodes."""
     if not options.int8 or not tool.weak_typing or options.strongly_typed or is_quantized(source.model):
         return None
-    from loadtrt.engines.build_model import calibration_sets
-    from loadtrt.engines.plan_builder import make_calibrator
-
     sets, _ = calibration_sets(source, options)
     first = next(iter(sets[0].values())).shape if sets and sets[0] else ()
     calibrator = make_calibrator(tool.module, sets, first[0] if first else 1, options.calibration_cache)
@@ -189,16 +186,13 @@ def _calibrator(tool: Toolchain, source: Source, config: Any, options: BuildOpti
     return calibrator
 
 
-def require_writable(output: Path, source: Source) -> None:
-    """Say now, not after minutes of building, that the plan cannot be written. Raises UsageError."""
-    if output.is_dir():
-        raise UsageError(f"-o {output} is a folder: name the plan file in it")
+def _require_target(output: Path, source: Source) -> None:
+    """Raise UsageError before minutes of building where the plan cannot be written."""
+    require_writable("-o", output)
     if output.exists() and not output.is_file():  # renaming would put a file in the place of /dev/null
         raise UsageError(f"-o {output} is not a regular file: name a plan file")
     if source.name and Path(source.name).exists() and output.exists() and os.path.samefile(source.name, output):
         raise UsageError(f"-o {output} is the model itself: give the plan another name")
-    if not output.parent.is_dir():
-        raise UsageError(f"-o {output}: there is no folder {output.parent}")
     part = part_of(output)
     try:
         part.touch()
@@ -244,7 +238,7 @@ def make_calibrator(module: Any, sets: Sequence[Arrays], batch: int, cache: Path
 
     class Calibrator(module.IInt8EntropyCalibrator2):  # type: ignore[misc]  # a class only known at run time
         def __init__(self) -> None:
-            module.IInt8EntropyCalibrator2.__init__(self)  # pybind11 wants its own constructor, not super()
+            module.IInt8EntropyCalibrator2.__init__(self)  # pybind11 needs its own constructor, not super()
             self.sets = iter(sets)
             self.buffers: dict[str, DeviceBuffer] = {}
             self.failure: Exception | None = None

@@ -60,8 +60,8 @@ def test_a_good_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cuda(monkeypatch, 1)
     found = nvidia.driver(tmp_path)
     assert {check.status for check in found} == {"ok"}
-    assert of(found, "NVIDIA driver").found == "580.159.03, speaks CUDA 13.0, 1 GPU"
-    assert "wants driver R580 or newer; driver 580.159.03 speaks CUDA 13.0" in of(found, "CUDA bindings").found
+    assert of(found, "NVIDIA driver").found == "580.159.03, supports CUDA 13.0, 1 GPU"
+    assert "needs driver R580 or newer; driver 580.159.03 supports CUDA 13.0" in of(found, "CUDA bindings").found
     assert of(found, "GPUs for CUDA").found == "1"
 
 
@@ -83,7 +83,7 @@ def test_a_gpu_without_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     check = of(nvidia.driver(root), "NVIDIA driver")
     assert (check.status, check.found) == (
         "warn",
-        "there is on the PCI bus 1 NVIDIA GPU(s), but no driver here serves them",
+        "the PCI bus has 1 NVIDIA GPU(s), but no driver for them is loaded",
     )
     assert "install the NVIDIA driver" in check.remedy
     write(root, {".dockerenv": ""})
@@ -270,7 +270,7 @@ def test_a_gpu_that_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {check.status for check in found} == {"ok", "info"}
     assert of(found, "clocks").found == "SM unknown now, unknown at most; memory unknown"
     assert of(found, "power").found == "? W of ? W; ? °C; ? busy"
-    assert of(found, "modes").found == "persistence not told, ECC not told, MIG not told; compute mode not told"
+    assert of(found, "modes").found == "persistence unknown, ECC unknown, MIG unknown; compute mode unknown"
 
 
 @pytest.mark.parametrize(
