@@ -109,7 +109,7 @@ def _written(pen: Pen) -> list[Tensor]:
     """The layer's tops."""
     if pen.layer.type == "Silence":
         if pen.names:
-            raise pen.wrong("has a top, where it only swallows bottoms: remove it")
+            raise pen.wrong("has a top, where it only consumes bottoms: remove it")
         return []
     if pen.layer.type in _ALIASES:
         return [pen.bottom()] * len(pen.names)

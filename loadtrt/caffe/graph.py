@@ -30,14 +30,14 @@ class Weights:
     def __init__(self, file: Path | None, learned: Sequence[str], seed: int) -> None:
         """`learned`: names of the layers that need weights. Same seed and same layers, same random weights.
 
-        Raises UsageError for a file that cannot be read, is no .caffemodel, or knows none of those layers.
+        Raises UsageError for a file that cannot be read, is not a .caffemodel, or has none of those layers.
         """
         self._file = file
         self._random = np.random.default_rng(seed)
         self._blobs = {} if file is None else _read(file)
         if file is not None and learned and not set(learned) & set(self._blobs):
-            theirs = next(iter(self._blobs))
-            raise UsageError(f"{file} has the weights of another network: {theirs} there, {learned[0]} in the prototxt")
+            other = next(iter(self._blobs))
+            raise UsageError(f"{file} has the weights of another network: {other} there, {learned[0]} in the prototxt")
 
     def blob(self, layer: Layer, index: int, shape: Sequence[int], mean: float, deviation: float) -> Array:
         """fp32 of `shape`: the layer's blob number `index`; mean and deviation are for random ones.
@@ -50,13 +50,15 @@ class Weights:
             return drawn * np.float32(deviation) + np.float32(mean)
         blobs = self._blobs.get(layer.name, [])
         if index >= len(blobs):
-            found = f"{self._file} has {len(blobs)}"
-            raise layer.wrong(f"needs {index + 1} blobs of weights, {found}: give the weights of this network")
+            present = f"{self._file} has {len(blobs)}"
+            raise layer.wrong(f"needs {index + 1} blobs of weights, {present}: give the weights of this network")
         blob = blobs[index]
         dims = tuple(blob.shape.dim) if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
         if _without_leading_ones(dims) != _without_leading_ones(shape):
-            found = f"{self._file} has {format_shape(dims)}"
-            raise layer.wrong(f"needs blob {index} of {format_shape(shape)}, {found}: give the weights of this network")
+            present = f"{self._file} has {format_shape(dims)}"
+            raise layer.wrong(
+                f"needs blob {index} of {format_shape(shape)}, {present}: give the weights of this network"
+            )
         values = _values(blob)
         if values is None or values.size != math.prod(shape):
             raise layer.wrong(f"has blob {index} without all of its numbers in {self._file}: the file is damaged")
@@ -74,7 +76,7 @@ def _read(file: Path) -> dict[str, list[Any]]:
         raise UsageError(f"{file} is not a .caffemodel, or is damaged") from None
     blobs = {layer.name: list(layer.blobs) for layer in (*net.layers, *net.layer) if layer.blobs}
     if not blobs:
-        raise UsageError(f"{file} is not a .caffemodel: there are no layers with weights in it")
+        raise UsageError(f"{file} is not a .caffemodel: it has no layers with weights")
     return blobs
 
 

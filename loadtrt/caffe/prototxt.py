@@ -198,7 +198,7 @@ def read_prototxt(file: Path) -> Network:
     if net.layer and net.layers:
         raise UsageError(f"{file} mixes 'layer' and 'layers': keep to one of the two formats")
     if not net.layer and not net.layers:
-        raise UsageError(f"{file} is not a Caffe network: there are no layers in it (a solver has none)")
+        raise UsageError(f"{file} is not a Caffe network: it has no layers (a solver has none)")
     messages = [*net.layer, *(_upgraded(old) for old in net.layers)]
     inputs = _declared_inputs(net, file)
     layers: list[Layer] = []
@@ -225,7 +225,7 @@ def _text(file: Path) -> str:
 
 def _layer_lines(text: str, file: Path) -> list[int]:
     """The line of each layer. Raises UsageError at the first field that would have been skipped in silence."""
-    blank = _OPAQUE.sub(lambda found: ("" if found[0][0] == "#" else '"').ljust(len(found[0])), text)
+    blank = _OPAQUE.sub(lambda match: ("" if match[0][0] == "#" else '"').ljust(len(match[0])), text)
     lines: list[int] = []
     position, line = 0, 1
     # The message each open brace is in (None: inside a field that is not ours), and the field that opened it.

@@ -82,7 +82,7 @@ def _sizes(pen: Pen, param: Any, word: str, count: int, *, default: int, plural:
     if word != "dilation" and (param.HasField(f"{word}_h") or param.HasField(f"{word}_w")):
         if values or count != 2:
             raise pen.wrong(
-                f"has {word}_h or {word}_w beside {plural or word}: give one or the other, for 2 dimensions"
+                f"has {word}_h or {word}_w as well as {plural or word}: give one or the other, for 2 dimensions"
             )
         return [
             getattr(param, f"{word}_{side}") if param.HasField(f"{word}_{side}") else default for side in ("h", "w")
@@ -131,7 +131,7 @@ def pooling(pen: Pen) -> list[Tensor]:
     if min(pooled) < 1:
         raise pen.wrong(f"has a kernel larger than its input of {sizes[0]}x{sizes[1]}")
     if any((count - 1) * s - pad >= size for count, (size, _, s, pad) in zip(pooled, window, strict=True)):
-        raise pen.wrong("has windows that lie outside the image: its stride is larger than its kernel")
+        raise pen.wrong("has windows that are outside the image: its stride is larger than its kernel")
     # How far the last windows reach beyond the image, its padding at the end included.
     ends = [max(0, (n - 1) * s + k - pad - size) for n, (size, k, s, pad) in zip(pooled, window, strict=True)]
     overhang = [max(0, end - pad) for end, pad in zip(ends, pads, strict=True)]

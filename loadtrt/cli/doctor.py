@@ -1,4 +1,4 @@
-"""`loadtrt doctor`: what this machine can run, what is wrong with it, and what to do about it."""
+"""`loadtrt doctor`: what this machine can run, what is broken, and how to repair it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _COLOURS = {"ok": "green", "info": "dim", "warn": "yellow", "fail": "bold red"}
 _NAME_WIDTH = 18
 
 
-@click.command("doctor", short_help="What this machine can run, and what is wrong with it.")
+@click.command("doctor", short_help="Check what this machine can run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
     """Examine this machine: packages, host, driver, GPUs, TensorRT, permissions.
 
     A machine without a GPU is not a failure: ONNX models and simulated engines run there. Exits with 3 when something
-    that is here is broken, else with 0. Opens a context on each visible GPU for a moment.
+    that is installed is broken, else with 0. Opens a CUDA context on each visible GPU for a moment.
     """
     from loadtrt.doctor import examine
 

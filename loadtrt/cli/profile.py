@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from loadtrt.cli.voice import Voice
     from loadtrt.results.profile_result import ProfilePass, ProfileResult
 
-_OF_COMPARISONS = {"json", "quiet", "profile"}  # what a comparison of two files has a use for
+_OF_COMPARISONS = {"json", "quiet", "profile"}  # options that apply to a comparison of two files
 
 
 @click.command(cls=GroupedCommand, short_help="Time each layer of an engine.")
@@ -27,25 +27,31 @@ _OF_COMPARISONS = {"json", "quiet", "profile"}  # what a comparison of two files
     nargs=2,
     metavar="A B",
     group="Engine",
-    help="Compare two engines, or files of profiles, layer by layer.",
+    help="Two engines, or files of profiles, to compare layer by layer.",
 )
 @extra("--nodes", is_flag=True, group="Results", help="Show the model's nodes that were fused into each layer.")
-@extra("--top", type=click.IntRange(min=1), metavar="N", group="Results", help="Show the N longest layers only.")
+@extra(
+    "--top",
+    type=click.IntRange(min=1),
+    metavar="N",
+    group="Results",
+    help="Number of layers to show, the longest first.  [default: all]",
+)
 def command(config: Path | None, compare: tuple[str, str] | None, nodes: bool, top: int | None, **given: Any) -> int:
-    """Time each layer of an engine, alone on its device, and join what the plan tells of it.
+    """Time each layer of an engine, alone on its device, with its type and precision from the plan.
 
     \b
     loadtrt profile --engine googlenet16.trt
     loadtrt profile --compare googlenet32.trt googlenet16.trt
     loadtrt profile --engine zoo:googlenet --nodes               (no GPU needed)
 
-    A profiler waits after every inference, so the times are for comparing layers: take throughput and latency from
-    `loadtrt run`. Of a configuration file of `run`, engine and inputs are used, not its load, lanes and files.
+    A profiler waits after every inference, so its times compare layers: for throughput and latency use `loadtrt run`.
+    A configuration file of `run` gives the engine and the inputs; its load, lanes and files are ignored.
     """
     given["profile"] = True
     if compare is not None:
         if nodes:
-            raise UsageError("--nodes is of one engine, and --compare names two: leave one out")
+            raise UsageError("--nodes is for one engine, and --compare names two: leave one out")
         return _compare(config, compare, given, top)
     require_targets(targets_of(given))
     checked = _configured(config, given)
@@ -96,10 +102,10 @@ def _compare(config: Path | None, names: tuple[str, str], given: dict[str, Any],
 
     for name in ("engine", "export_profile", "export_layer_info"):
         if given[name] is not None:
-            raise UsageError(f"--{name.replace('_', '-')} is of one engine, and --compare names two: leave one out")
-    for name in names:  # before minutes go by with the other one
+            raise UsageError(f"--{name.replace('_', '-')} is for one engine, and --compare names two: leave one out")
+    for name in names:  # before the other one takes minutes
         if not name.startswith(("zoo:", "simulated:")) and not Path(name).exists():
-            raise UsageError(f"--compare {name}: there is no such file: check the path")
+            raise UsageError(f"--compare {name} does not exist; check the path")
     useless = sorted(key for key, value in given.items() if value is not None and key not in _OF_COMPARISONS)
     if all(holds_results(Path(name)) for name in names) and (useless or config):
         option = option_name(useless[0]) if useless else "--config"

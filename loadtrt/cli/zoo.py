@@ -1,4 +1,4 @@
-"""`loadtrt zoo`: write a model that needs no download."""
+"""`loadtrt zoo`: write a model without a download."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from loadtrt.files import write_file
 
 @click.command("zoo")
 @click.argument("name")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: NAME.onnx]")
-@click.option("--batch", type=click.IntRange(min=1), help="Fix the first dimension.  [default: dynamic]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random weights.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="ONNX file to write.  [default: NAME.onnx]")
+@click.option("--batch", type=click.IntRange(min=1), help="Size of the first dimension.  [default: dynamic]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed for the random weights.")
 def command(name: str, output: Path | None, batch: int | None, seed: int) -> None:
-    """Write the model NAME as ONNX, with random weights. There is one so far: googlenet."""
+    """Write the model NAME as ONNX, with random weights. The only model at present is googlenet."""
     from math import prod
 
     from loadtrt.units import format_bytes, format_count

@@ -122,7 +122,7 @@ def shape_profiles(
 
 
 def _profile(least: Mapping[str, Shape], best: Mapping[str, Shape], most: Mapping[str, Shape]) -> Ranges:
-    found: Ranges = {}
+    profile: Ranges = {}
     for name in dict.fromkeys((*least, *best, *most)):
         opt = best.get(name, most.get(name, least.get(name, ())))
         low, high = least.get(name, opt), most.get(name, opt)
@@ -131,8 +131,8 @@ def _profile(least: Mapping[str, Shape], best: Mapping[str, Shape], most: Mappin
         ):
             spelt = ", ".join("x".join(map(str, shape)) or "scalar" for shape in (low, opt, high))
             raise UsageError(f"the shapes of {name} ({spelt}) are not min ≤ opt ≤ max of one length: correct them")
-        found[name] = (low, opt, high)
-    return found
+        profile[name] = (low, opt, high)
+    return profile
 
 
 def _plain(value: Any) -> Any:
@@ -143,15 +143,15 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-_QUOTED = 300  # characters of what the parser says
+_QUOTED = 300  # characters of the parser's message
 
 
 def make_network(tool: Toolchain, builder: Any, options: BuildOptions) -> Any:
-    """An empty network with explicit batch, strongly typed where that is asked or the only way."""
+    """An empty network with explicit batch, strongly typed where --strongly-typed or the flavour requires it."""
     flags = 0
     known = getattr(tool.module, "NetworkDefinitionCreationFlag", None)
     members = getattr(known, "__members__", {})
-    if "EXPLICIT_BATCH" in members:  # 8.6 must be told; 10 ignores it; 11 and RTX have no other
+    if "EXPLICIT_BATCH" in members:  # 8.6 needs the flag; 10 ignores it; 11 and RTX have no other
         flags |= 1 << int(members["EXPLICIT_BATCH"])
     if "STRONGLY_TYPED" in members and (options.strongly_typed or not tool.weak_typing):
         flags |= 1 << int(members["STRONGLY_TYPED"])
@@ -162,7 +162,7 @@ def parse_onnx(tool: Toolchain, network: Any, source: Source) -> None:
     """Read the model into `network`. Raises EngineError with node, operator and remedy where TensorRT refuses it."""
     mark = tool.journal.mark()
     parser = tool.module.OnnxParser(network, tool.journal.logger)
-    # TensorRT looks for external data beside this path.
+    # TensorRT reads external data from the folder of this path.
     path = (str(source.file.resolve()),) if source.file else ()
     if parser.parse(source.model.SerializeToString(), *path):
         return
@@ -286,7 +286,7 @@ def _add_profiles(tool: Toolchain, builder: Any, network: Any, config: Any, opti
 
 
 def use_timing_cache(config: Any, file: Path) -> None:
-    """Take what `file` holds, or an empty cache where it is not there yet. Raises UsageError for what is no cache."""
+    """Use the cache in `file`, or an empty one where there is none yet. Raises UsageError for what is not a cache."""
     try:
         data = file.read_bytes() if file.exists() else b""
     except OSError as error:
@@ -312,9 +312,9 @@ def io_of(network: Any) -> list[Any]:
 
 def parse_target(text: str) -> str:
     """ "SM86" of "sm86", "8.6" or "86"; "CURRENT" of "current". Whether the flavour knows it is asked later."""
-    found = re.fullmatch(r"(?:sm_?)?(\d+)\.?(\d)", text.strip().lower())
-    if found:
-        return f"SM{found[1]}{found[2]}"
+    match = re.fullmatch(r"(?:sm_?)?(\d+)\.?(\d)", text.strip().lower())
+    if match:
+        return f"SM{match[1]}{match[2]}"
     if text.strip().lower() == "current":
         return "CURRENT"
     raise UsageError(f"--target {text} is not a compute capability: write them such as sm86,sm89")

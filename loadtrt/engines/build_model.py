@@ -35,9 +35,9 @@ class Source:
     name: the file, or zoo:NAME.
     model: an onnx.ModelProto, which building may change.
     sha256: of the file, or of the model's bytes where it was made here.
-    file: the model's file, beside which external data is; None without external data.
+    file: the model's file, whose folder holds external data; None without external data.
     precision: what was converted, in words.
-    notes: what the user should read.
+    notes: warnings and remarks for the user.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Source:
 
 
 def read_source(name: str, options: BuildOptions) -> Source:
-    """The model called `name`: an ONNX file, or zoo:NAME. Raises UsageError for what cannot be read or is no model."""
+    """The model `name`: an ONNX file, or zoo:NAME. Raises UsageError for what cannot be read or is not a model."""
     if not name.startswith("zoo:"):
         path = Path(name)
         if path.suffix.lower() == ".uff":
@@ -61,7 +61,7 @@ def read_source(name: str, options: BuildOptions) -> Source:
     from loadtrt import zoo
 
     first = None if options.shapes or options.profiles else options.batch or 1
-    notes = (f"{name} is made with batch 1, since no --batch was given",) if first and not options.batch else ()
+    notes = (f"{name} has batch 1, since --batch is not given",) if first and not options.batch else ()
     return made_source(name, zoo.make(name.removeprefix("zoo:"), first, seed=0), notes)
 
 
@@ -82,7 +82,7 @@ def open_batch(model: Any) -> None:
 def uff_is_gone(name: str) -> str:
     """The sentence about TensorFlow's old exchange format."""
     return (
-        f"{name} is UFF, which TensorRT gave up after 8.6: "
+        f"{name} is UFF, which TensorRT has not supported since 8.6: "
         "convert the TensorFlow model to ONNX, with python -m tf2onnx.convert --saved-model DIR --output model.onnx, "
         "and build that"
     )
@@ -158,7 +158,7 @@ def inputs_of(model: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _require_decided(source: Source, options: BuildOptions) -> None:
-    """An open size that neither --batch nor --shapes can decide is told with all the ways to decide it."""
+    """Raise UsageError for an open size that neither --batch nor --shapes decides."""
     for name, shape in inputs_of(source.model).items():
         if -1 in shape and options.batch is None and not options.shapes:
             sizes = ",".join("?" if size < 0 else str(size) for size in shape)
@@ -325,11 +325,13 @@ def _silent() -> Any:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         if not path.exists():
-            raise UsageError(f"--calibration {path}: there is no such file or folder")
+            raise UsageError(f"--calibration {path} does not exist; name an .npz, or a folder of them")
         if path.suffix != ".npz":
-            raise UsageError(f"--calibration {path}: name an .npz, or a folder of them (numpy.savez writes one)")
+            raise UsageError(
+                f"--calibration {path} is not an .npz; write one with numpy.savez, or name a folder of them"
+            )
         return [path]
     files = sorted(path.glob("*.npz"))
     if not files:
-        raise UsageError(f"--calibration {path}: there is no .npz in this folder (numpy.savez writes one)")
+        raise UsageError(f"--calibration {path} is a folder without .npz files; write one with numpy.savez")
     return files

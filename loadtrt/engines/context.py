@@ -143,7 +143,7 @@ class PlanContext:
     def _select_profile(self, stream: int) -> int:
         """Select the profile, always explicitly and before shapes. Returns its number.
 
-        TensorRT 8.6 needs a profile of its own for each context of a plan with open shapes, unless the plan was built
+        TensorRT 8.6 needs a separate profile for each context of a plan with open shapes, unless the plan was built
         with PROFILE_SHARING_0806. So the next free profile that fits the shapes replaces one that is taken.
         """
         plan = self._plan

@@ -233,5 +233,5 @@ def _largest_each(parts: Sequence[Sequence[TensorSpec]]) -> list[TensorSpec]:
 
 def _precision(verdict: str, build: dict[str, Any] | None) -> str:
     """The verdict on --fp16; where TensorRT cannot give one, with the precision that the build was asked for."""
-    asked = build["precision"] if build and verdict.startswith("not knowable") else ""
-    return f"{verdict}; its build says: {asked}" if asked else verdict
+    allowed = build["precision"] if build and verdict.startswith("not knowable") else ""
+    return f"{verdict}; its build: {allowed}" if allowed else verdict

@@ -51,7 +51,7 @@ def open_plan(
     count = device_count()
     if device >= count:
         raise UsageError(
-            f"--device {device} is not there: CUDA sees {count} GPU{'' if count == 1 else 's'}, "
+            f"--device {device} does not exist; CUDA sees {count} GPU{'' if count == 1 else 's'}, "
             + (f"numbered 0 to {count - 1}" if count > 1 else "number 0")
         )
     call("cudaSetDevice", device)
@@ -60,7 +60,7 @@ def open_plan(
     load_plugins(flavour, plugins)
     try:
         runtime = flavour.module.Runtime(journal.logger)
-    except TypeError:  # pybind11's word for a null pointer
+    except TypeError:  # pybind11 raises it for a null pointer
         raise EngineError(f"{flavour} cannot start its runtime; TensorRT says {journal.reason(0)}") from None
     if allow_host_code:
         runtime.engine_host_code_allowed = True
@@ -87,7 +87,7 @@ def _deserialize(header: PlanHeader, flavour: Flavour, journal: Journal, runtime
         raise EngineError(f"{_why_refused(header, flavour, errors, device)} ({flavour} says {said})")
     if flavour.capabilities.bindings_api and engine.has_implicit_batch_dimension:
         raise EngineError(
-            f"plan {header.path} has an implicit batch dimension, which TensorRT has given up: "
+            f"plan {header.path} has an implicit batch dimension, which TensorRT no longer supports: "
             "build it again from a network with explicit batch, as every ONNX model has"
         )
     return engine
@@ -104,9 +104,9 @@ def _validity(runtime: Any, data: Any) -> str:
         "MALFORMED_ENGINE",
         "CUDA_ERROR",
     )
-    with contextlib.suppress(Exception):  # it only adds to a message
-        _, found = runtime.get_engine_validity(data)
-        return " ".join(name for place, name in enumerate(bits) if int(found) >> place & 1)
+    with contextlib.suppress(Exception):  # the diagnosis only adds to a message
+        _, validity = runtime.get_engine_validity(data)
+        return " ".join(name for place, name in enumerate(bits) if int(validity) >> place & 1)
     return ""
 
 

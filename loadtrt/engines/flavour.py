@@ -63,7 +63,7 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Flavour:
-    """One TensorRT module that imports. `libs`: the file of the library itself, None where that cannot be told."""
+    """One TensorRT module that imports. `libs`: the file of the library; None where that is unknown."""
 
     name: str
     module: Any
@@ -92,7 +92,7 @@ def find_flavours() -> list[Found]:
 def choose_flavour(header: PlanHeader, wanted: str | None = None) -> Flavour:
     """The flavour that runs the plan: `wanted` (--module), or the first that is here and can.
 
-    Raises UsageError for a `wanted` that is no flavour or of the wrong family, EngineError where none can run the plan.
+    Raises UsageError for a `wanted` that is not a flavour or of the wrong family, EngineError where none runs the plan.
     """
     names = [name for name in FLAVOURS if (name == "tensorrt_rtx") == (header.family == "rtx")]
     if wanted is not None:
@@ -107,12 +107,12 @@ def choose_flavour(header: PlanHeader, wanted: str | None = None) -> Flavour:
         names = [name]
     reasons = {}
     for name in names:
-        found = find_flavour(name)
-        refusal = found.reason if found.flavour is None else _refusal(header, found.flavour)
-        if found.flavour is not None and refusal is None:
-            return found.flavour
-        if found.reason != _MISSING:
-            reasons[str(found.flavour or name)] = refusal
+        candidate = find_flavour(name)
+        refusal = candidate.reason if candidate.flavour is None else _refusal(header, candidate.flavour)
+        if candidate.flavour is not None and refusal is None:
+            return candidate.flavour
+        if candidate.reason != _MISSING:
+            reasons[str(candidate.flavour or name)] = refusal
     if reasons:
         why = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
     else:
@@ -199,9 +199,7 @@ def _install(header: PlanHeader) -> str:
     if header.family == "rtx":
         return f"pip install 'loadtrt[rtx]' 'tensorrt-rtx-cu13=={exact}'"
     if not header.carries_host_code:
-        return (
-            f"install that TensorRT, pip install 'tensorrt=={exact}', or build the plan again with the one that is here"
-        )
+        return f"install that TensorRT, pip install 'tensorrt=={exact}', or build the plan again with the installed one"
     # The newest dispatch runtime reads one major version back; the extra alone would fetch it for a plan of 8 too.
     return "pip install 'loadtrt[dispatch]'" + (" 'tensorrt-dispatch-cu13<11'" if header.version[0] <= 8 else "")
 
@@ -252,7 +250,7 @@ class Journal:
         self.logger = _logger(module, self)
 
     def add(self, severity: str, message: str) -> None:
-        """`severity`: TensorRT's name for it. INTERNAL_ERROR is no alarm by itself: RTX uses it for notices."""
+        """`severity`: TensorRT's name for it. INTERNAL_ERROR alone is not a failure: RTX uses it for notices."""
         text = " ".join(message.split())
         if severity in ("ERROR", "INTERNAL_ERROR"):
             with _lock:
@@ -296,7 +294,7 @@ def _logger(module: Any, journal: Journal) -> Any:
 
     class Log(module.ILogger):  # type: ignore[misc]  # a class that is only known at run time
         def __init__(self) -> None:
-            module.ILogger.__init__(self)  # pybind11 wants its own constructor, not super()
+            module.ILogger.__init__(self)  # pybind11 needs its own constructor, not super()
 
         def log(self, severity: Any, message: str) -> None:
             with contextlib.suppress(Exception):  # an exception here would end the process: C++ calls this

@@ -1,7 +1,7 @@
 """ONNX Runtime's profiler: the layers of a model as it really runs, with the model's nodes that were fused into each.
 
 The profiler writes a Chrome trace: one event a layer and run, in microseconds. What was fused is read from the
-optimised model that the session writes beside it: tensors and names that optimisers keep lead back to the model's own.
+optimised model that the session writes: tensors and names that optimisers keep lead back to the model's own.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def profile_model(
         optimised = Path(folder) / "optimised.onnx" if model.weights_bytes < _MOST_MODEL_BYTES else None
         session = open_session(model, threads, 1, trace=Path(folder) / "trace", optimised=optimised)
         graph = _graph(optimised) if optimised else ()
-        run(session)  # the first after loading is not like the others: it tells how many events a run has
+        run(session)  # the first after loading is not like the others: it shows how many events a run has
         most = max(1, _MOST_EVENTS // max(1, len(_events(session))))
         session = open_session(model, threads, 1, trace=Path(folder) / "trace")
         run(session)
@@ -100,7 +100,7 @@ def runs_of(events: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]
     """The layers' events of each run, in order. Those of a loop's or branch's body are left out: it has their time."""
     runs = sorted((event for event in events if event["name"] == "model_run"), key=lambda event: event["ts"])
     nodes = sorted((event for event in events if event["cat"] == "Node"), key=lambda e: e["ts"])
-    found: list[list[Mapping[str, Any]]] = []
+    layers_of_runs: list[list[Mapping[str, Any]]] = []
     place = 0
     for run in runs:
         end, taken, outer = run["ts"] + run["dur"], [], -1
@@ -114,15 +114,15 @@ def runs_of(events: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]
             taken.append(event)
             if event["args"].get("op_name") in _BODIES:
                 outer = event["ts"] + event["dur"]
-        found.append(taken)
-    return found
+        layers_of_runs.append(taken)
+    return layers_of_runs
 
 
 def fused_nodes(model: bytes, graph: Sequence[Any]) -> dict[str, tuple[str, ...]]:
     """By name of each node of the optimised `graph`, the names of the model's own nodes in it.
 
-    A node of the model belongs to the optimised node for whose output it is needed and that no other one makes. Behind
-    an optimised node that cannot be told, nobody knows how far that goes: there, only what makes the output is named.
+    A node of the model belongs to the optimised node for whose output it is needed and that no other one makes. After
+    an optimised node of unknown origin the extent is unknown: there, only the node that makes the output is named.
     """
     import onnx
 
@@ -143,7 +143,7 @@ def fused_nodes(model: bytes, graph: Sequence[Any]) -> dict[str, tuple[str, ...]
     origins = {id(node): [] if _moves(node) else origin(node) for node in graph}
     made = {tensor for tensors in origins.values() for tensor in tensors}
     untold: set[str] = set()
-    found: dict[str, tuple[str, ...]] = {}
+    fused: dict[str, tuple[str, ...]] = {}
     for node in graph:  # in the order of running
         tensors = origins[id(node)]
         blind = not untold.isdisjoint(node.input)
@@ -157,8 +157,8 @@ def fused_nodes(model: bytes, graph: Sequence[Any]) -> dict[str, tuple[str, ...]
                 inside[id(part)] = part
                 if not blind:
                     waiting += [maker[tensor] for tensor in part.input if tensor in maker and tensor not in made]
-        found[node.name] = tuple(part.name for part in sorted(inside.values(), key=lambda part: order[id(part)]))
-    return found
+        fused[node.name] = tuple(part.name for part in sorted(inside.values(), key=lambda part: order[id(part)]))
+    return fused
 
 
 def _original(name: str) -> str:
@@ -207,9 +207,9 @@ def _name(event: Mapping[str, Any]) -> str:
 
 
 def _layer(event: Mapping[str, Any], nodes: tuple[str, ...]) -> Layer:
-    found = event["args"]
-    operator = str(found.get("op_name", ""))
-    inputs, outputs = _tensors(found.get("input_type_shape")), _tensors(found.get("output_type_shape"))
+    args = event["args"]
+    operator = str(args.get("op_name", ""))
+    inputs, outputs = _tensors(args.get("input_type_shape")), _tensors(args.get("output_type_shape"))
     precision = ""
     if operator not in _MOVERS:
         types = [tensor.dtype for tensor in (*outputs, *inputs)]

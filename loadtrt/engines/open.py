@@ -1,4 +1,4 @@
-"""Which engine serves what `--engine` names. A file is told by its bytes, never by its name."""
+"""The engine that serves what `--engine` names. The bytes of a file, never its name, decide."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def open_engine(
     """The engine for `options.engine`, read but with no lanes yet.
 
     simulated:… is the simulated device; a file that begins like a plan is TensorRT's. zoo:… and ONNX files are built
-    into a plan, once, where there is a GPU (or with `on="tensorrt"`), and else are ONNX Runtime's: the CPU never stands
-    in for a GPU unasked. While building, `say` is given sentences to keep and `status` ones that the next replaces.
+    into a plan, once, where there is a GPU (or with `on="tensorrt"`), and else are ONNX Runtime's: the CPU never
+    replaces a GPU unasked. While building, `say` is given sentences to keep and `status` ones that the next replaces.
     also: options of the run that are given, belong to only some kinds of engine, and are not fields of `options`.
     Raises UsageError, EngineError, and KeyboardInterrupt from a build that was stopped.
     """
@@ -100,7 +100,7 @@ def _load_built(
 
 
 def _has_nvidia_gpu() -> bool:
-    """Whether there is a GPU, though it may not be usable: then what is missing shall be told, not passed over."""
+    """Whether there is a GPU, usable or not: one that is not usable is an error to report, not to ignore."""
     try:
         return device_count() > 0
     except EngineError as error:

@@ -49,7 +49,7 @@ class PlanHeader:
 
     @property
     def carries_host_code(self) -> bool:
-        """Whether a lean runtime lies inside: the plan is version-compatible, and loading it runs code from it."""
+        """Whether the plan contains a lean runtime: it is version-compatible, and loading it runs that code."""
         return self.host_code_bytes > 0
 
     @property
@@ -102,7 +102,7 @@ def read_header(path: str | Path) -> PlanHeader:
     """The header of the plan at `path`.
 
     Raises UsageError for a file that is missing, not readable, empty, cut short, followed by other bytes, of an unknown
-    format version, or no plan at all (the sentence says what it looks like).
+    format version, or not a plan (the error names what it looks like).
     """
     path = Path(path)
     head, size = _read_head(path)
@@ -148,10 +148,10 @@ def sha256(path: str | Path) -> str:
 def _read_head(path: Path) -> tuple[bytes, int]:
     """The first bytes of the file, and its size."""
     try:
-        found = path.stat()
-        if stat.S_ISDIR(found.st_mode):
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise UsageError(f"{path} is a directory: name the plan file inside it")
-        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its writer
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
             raise UsageError(f"{path} is not a regular file: name a plan file")
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
@@ -161,7 +161,7 @@ def _read_head(path: Path) -> tuple[bytes, int]:
         raise UsageError(f"cannot read plan {path}: {getattr(error, 'strerror', None) or error}") from None
     if not head:
         raise UsageError(f"plan {path} is empty: the program that wrote it failed; build or copy it again")
-    return head, found.st_size
+    return head, status.st_size
 
 
 def _host_code_bytes(head: bytes, table: int, sections: int) -> int:
@@ -180,7 +180,7 @@ def _targets(head: bytes) -> tuple[str, ...]:
 
 
 def _what_else(head: bytes, size: int) -> str:
-    """What a file that is no plan looks like, and what to do about it."""
+    """What a file that is not a plan looks like, and what to do about it."""
     if head[:4] == _OLD_MAGIC:
         return "it is a plan of a TensorRT older than 8.6; rebuild it with 8.6 or newer"
     if _begins_like_onnx(head):
@@ -207,8 +207,8 @@ def _what_else(head: bytes, size: int) -> str:
     if size > 8 and head[8:9] == b"{":
         return "it looks like safetensors, which hold weights but no network; export the model to ONNX"
     text = all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head)
-    found = "it is a text file" if text else f"it begins with {head[:4]!r}, not with 'ftrt' or 'vtrt'"
-    return f"{found}; name the file that TensorRT's builder or trtexec wrote"
+    kind = "it is a text file" if text else f"it begins with {head[:4]!r}, not with 'ftrt' or 'vtrt'"
+    return f"{kind}; name the file that TensorRT's builder or trtexec wrote"
 
 
 def _metadata_bytes(head: bytes) -> int:
@@ -240,7 +240,7 @@ class SidecarTensor(BaseModel):
 
 
 class Sidecar(BaseModel):
-    """The facts of a build that are kept beside the plan.
+    """The facts of a build that are kept in PLAN.json.
 
     options: those that differ from the defaults.
     precision: what was converted or allowed, in words.
@@ -293,7 +293,7 @@ def read_sidecar(plan: Path, plan_sha256: str | None = None) -> Sidecar | None:
 
 
 def build_facts(plan: Path, plan_sha256: str) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """What a run keeps of the plan's build, None where nobody knows; a note where the sidecar is broken or another
+    """What a run keeps of the plan's build, None where unknown; a note where the sidecar is broken or another
     plan's. `plan_sha256`: of the plan as it is now."""
     try:
         sidecar = read_sidecar(plan, plan_sha256)

@@ -123,7 +123,7 @@ def _build(
     mark = journal.mark()
     try:
         builder = module.Builder(journal.logger)
-    except TypeError:  # pybind11's word for a null pointer
+    except TypeError:  # pybind11 raises it for a null pointer
         raise EngineError(f"{tool.flavour} cannot start its builder; TensorRT says {journal.reason(mark)}") from None
     network = make_network(tool, builder, options)
     parse_onnx(tool, network, source)

@@ -154,42 +154,42 @@ def _folder() -> Path:
     if own:
         return Path(own).absolute()
     shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if shared.is_absolute():  # the XDG specification: a relative one is no answer
+    if shared.is_absolute():  # the XDG specification: a relative path is ignored
         return shared / "loadtrt" / "plans"
     try:
         return Path.home() / ".cache" / "loadtrt" / "plans"
     except RuntimeError:
-        raise UsageError("there is no home folder to keep plans in: set LOADTRT_CACHE to a folder") from None
+        raise UsageError("plans have no folder to be kept in, as there is no home folder: set LOADTRT_CACHE") from None
 
 
 def _stem(engine: str) -> str:
-    """What people know the model by, as part of a file's name."""
+    """The model's name, as part of a file's name."""
     stem = re.sub(r"[^A-Za-z0-9_.]+", "-", Path(engine.removeprefix("zoo:")).stem)
     return stem.strip("-.")[:_STEM_LENGTH] or "model"
 
 
 def _read(entry: Path) -> tuple[Sidecar | None, str]:
     """The sidecar of a whole entry; else None, and what is wrong with it: "" where there is none."""
-    if not os.path.exists(entry):  # unlike Path's, it raises nothing where nobody may look
+    if not os.path.exists(entry):  # unlike Path.exists, raises nothing without permission
         return None, ""
     plan = entry / _PLAN
     try:
-        found = read_sidecar(plan, sha256(plan))
+        sidecar = read_sidecar(plan, sha256(plan))
     except UsageError as error:
         return None, str(error)
-    return found, "" if found is not None else f"there is no {sidecar_of(plan)}"
+    return sidecar, "" if sidecar is not None else f"there is no {sidecar_of(plan)}"
 
 
 def _build(source: Source, options: BuildOptions, entry: Path, show: Callable[[Progress], None] | None) -> Sidecar:
-    """Build into a folder beside `entry`, then put it in its place. Returns the sidecar of what is there."""
+    """Build into a temporary folder, then rename that to `entry`. Returns the sidecar of the entry."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         _remove_left_behind(entry.parent)
         with TemporaryDirectory(prefix=_BUILDING, dir=entry.parent, ignore_cleanup_errors=True) as temporary:
-            made = Path(temporary, "made")  # the temporary folder itself is for its owner's eyes alone
-            made.mkdir()
-            built = build_plan(source, made / _PLAN, options, show)
-            return _settle(made, entry) or built.sidecar
+            folder = Path(temporary, "built")  # others cannot read the temporary folder itself
+            folder.mkdir()
+            built = build_plan(source, folder / _PLAN, options, show)
+            return _settle(folder, entry) or built.sidecar
     except (OSError, UsageError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
         if not isinstance(cause, OSError):
@@ -200,28 +200,28 @@ def _build(source: Source, options: BuildOptions, entry: Path, show: Callable[[P
         ) from None
 
 
-def _settle(made: Path, entry: Path) -> Sidecar | None:
-    """Rename `made` to `entry`. Returns the sidecar of what another process has put there meanwhile, which stays: that
-    process may be loading it."""
+def _settle(folder: Path, entry: Path) -> Sidecar | None:
+    """Rename `folder` to `entry`. Returns the sidecar of an entry that another process has made meanwhile: that one
+    stays, as the process may be loading it."""
     try:
-        made.rename(entry)
+        folder.rename(entry)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
-        theirs, _ = _read(entry)
-        if theirs is not None:
-            return theirs
-        entry.rename(made.with_name("damaged"))  # and so goes with the temporary folder
-        made.rename(entry)
+        other, _ = _read(entry)
+        if other is not None:
+            return other
+        entry.rename(folder.with_name("damaged"))  # deleted with the temporary folder
+        folder.rename(entry)
     return None
 
 
 def _remove_left_behind(folder: Path) -> None:
-    """What builds left that were killed: no other clean-up reaches it."""
-    for left in folder.glob(f"{_BUILDING}*"):
-        with suppress(OSError):  # its owner's, or just gone
-            if time.time() - left.stat().st_mtime > _LEFT_BEHIND_S:
-                shutil.rmtree(left)
+    """Delete the temporary folders of builds that were killed."""
+    for leftover in folder.glob(f"{_BUILDING}*"):
+        with suppress(OSError):  # another user's, or deleted meanwhile
+            if time.time() - leftover.stat().st_mtime > _LEFT_BEHIND_S:
+                shutil.rmtree(leftover)
 
 
 def _made(sidecar: Sidecar) -> str:

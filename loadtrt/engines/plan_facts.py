@@ -90,9 +90,9 @@ def context_bytes(plan: OpenPlan) -> int | None:
         mark = plan.journal.mark()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # the old name, from TensorRT 10.1 on
-            found = int(getattr(plan.engine, name, -1))
-        if found > 0 or (found == 0 and plan.journal.mark() == mark):
-            return found
+            size = int(getattr(plan.engine, name, -1))
+        if size > 0 or (size == 0 and plan.journal.mark() == mark):
+            return size
     return None
 
 
@@ -100,14 +100,14 @@ def weights_bytes(plan: OpenPlan) -> int:
     """What the weights take on the GPU: TensorRT's count where it has one, else the plan without its lean runtime."""
     if plan.flavour.capabilities.engine_stat:
         with contextlib.suppress(RuntimeError, TypeError):
-            found = int(plan.engine.get_engine_stat(plan.flavour.module.EngineStat.TOTAL_WEIGHTS_SIZE))
-            if found > 0:
-                return found
+            size = int(plan.engine.get_engine_stat(plan.flavour.module.EngineStat.TOTAL_WEIGHTS_SIZE))
+            if size > 0:
+                return size
     return plan.header.engine_bytes
 
 
 def layers(plan: OpenPlan, context: Any = None) -> tuple[Layer, ...] | None:
-    """What the inspector tells of the layers; `context` decides open shapes. None where there is no inspector."""
+    """The layers that the inspector reports; `context` decides open shapes. None where there is no inspector."""
     text = layer_info(plan, context)
     return None if text is None else layers_of(plan, text)
 
@@ -136,12 +136,12 @@ def layers_of(plan: OpenPlan, text: str) -> tuple[Layer, ...]:
 
 def fp16_verdict(plan: OpenPlan, context: Any, *, demand: bool) -> str:
     """Whether the layers compute in FP16, in words. demand: raise EngineError where it is known that none does."""
-    found = layers(plan, context)
-    if found is None:
+    inspected = layers(plan, context)
+    if inspected is None:
         return f"not knowable here: {plan.flavour.name} has no engine inspector"
-    if not is_detailed(found):
-        return "not knowable here: the plan was built without ProfilingVerbosity.DETAILED, so it does not tell"
-    counts = precisions(found)
+    if not is_detailed(inspected):
+        return "not knowable here: the plan was built without ProfilingVerbosity.DETAILED"
+    counts = precisions(inspected)
     total = counts.total()
     if not total:
         return "not knowable here: the engine inspector tells no layer's type"
@@ -197,8 +197,8 @@ _MOVERS = ("reformat", "noop", "constant", "shuffle", "copy", "concat", "slice",
 
 def parse_layers(text: str) -> tuple[Layer, ...]:
     """The layers in the inspector's JSON. Raises ValueError for text that is not it."""
-    found = json.loads(text, strict=False)  # 8.6 separates the ONNX layers in "Metadata" by a bare U+001E
-    layers = found.get("Layers") if isinstance(found, dict) else None
+    answer = json.loads(text, strict=False)  # 8.6 separates the ONNX layers in "Metadata" by a bare U+001E
+    layers = answer.get("Layers") if isinstance(answer, dict) else None
     if not isinstance(layers, list):
         raise ValueError("the inspector's JSON has no list 'Layers'")  # noqa: TRY004  # bad text, not a bad call
     return tuple(_layer(item) for item in layers)

@@ -77,7 +77,7 @@ class TellsLayers(Protocol):
     """An engine that can time its layers: loaded, and no lanes allocated."""
 
     def profile(self, inputs: Arrays, length: ProfileLength, profiled: Profiled, watch: Watch) -> None:
-        """Fill `profiled`, one inference with `inputs` at a time. Raises EngineError; what was found is kept."""
+        """Fill `profiled`, one inference with `inputs` at a time. Raises EngineError; earlier results are kept."""
         ...
 
 
@@ -214,7 +214,7 @@ class _Bench:
 
 
 def _layers(plan: Plan, context: PlanContext, profiled: Profiled) -> tuple[str | None, tuple[Layer, ...]]:
-    """The inspector's JSON and the layers in it, with a note where it tells less than it could."""
+    """The inspector's JSON and the layers in it, with a note where details are missing."""
     text = context.layer_info()
     if text is None:
         profiled.notes.append(f"{plan.flavour.name} has no engine inspector: layers have names and times alone")
@@ -237,7 +237,7 @@ def _sample(bench: _Bench, mode: Mode, length: ProfileLength, watch: Watch) -> S
         for _ in turns(length, watch, f"{mode}: layers"):
             launch()
             bench.stream.synchronize()
-            found = bench.context.layer_times()
-            if found:
-                samples.add((name, round(milliseconds * _MILLISECOND_NS)) for name, milliseconds in found)
+            times = bench.context.layer_times()
+            if times:
+                samples.add((name, round(milliseconds * _MILLISECOND_NS)) for name, milliseconds in times)
     return samples

@@ -8,7 +8,7 @@ wrong is said of the size, and not of an option.
    whose first size is -1, as the parts of mixes and batchers have it, and elsewhere the engine's own stands there.
 3. A size that the model calls by a symbol is the same wherever the symbol stands: deciding it once decides it.
 4. What is still open is an error: never a silent 1.
-5. Where the engine has a range (an optimization profile), every size lies in it.
+5. Where the engine has a range (an optimization profile), every size is within it.
 6. The batch (inferences in a request) is --batch, or the first size that the inputs share.
 """
 
@@ -120,7 +120,12 @@ class InputShape:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """`shapes`: one for each input, without -1. `batch`: inferences in one request. `symbols`: decided sizes."""
+    """Decided shapes.
+
+    shapes: by input, without -1.
+    batch: inferences in one request.
+    symbols: decided sizes, by symbol.
+    """
 
     shapes: dict[str, Shape]
     batch: int
@@ -182,15 +187,15 @@ def _said(item: InputShape, batch: int | None, given: Shape | None) -> Shape:
 
 def _symbols(inputs: Sequence[InputShape], said: Mapping[str, Shape]) -> dict[str, int]:
     """The size of every symbol that an input decides, the same in all of them."""
-    found: dict[str, tuple[int, str]] = {}
+    sizes: dict[str, tuple[int, str]] = {}
     for item in inputs:
         for symbol, size in zip(item.symbols, said[item.name], strict=False):
             if symbol and size >= 0:
-                known, where = found.setdefault(symbol, (size, item.name))
+                known, where = sizes.setdefault(symbol, (size, item.name))
                 if known != size:
                     conflict = f"{known} in {where} but {size} in {item.name}"
                     raise UsageError(f"size '{symbol}' would be {conflict}: make them equal")
-    return {symbol: size for symbol, (size, _) in found.items()}
+    return {symbol: size for symbol, (size, _) in sizes.items()}
 
 
 def _resolve(item: InputShape, said: Shape, symbols: Mapping[str, int], profile: int | None) -> Shape:

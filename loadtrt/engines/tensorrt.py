@@ -60,7 +60,7 @@ class PlanPart:
 
     @property
     def dynamic(self) -> bool:
-        """Whether the plan left anything open."""
+        """Whether the plan leaves sizes or values open."""
         return bool(self.open_shapes or self.host_values)
 
 
@@ -103,27 +103,29 @@ class Plan:
             open_shapes = {tensor.name: resolved.shapes[tensor.name] for tensor in inputs if -1 in tensor.shape}
             # 8.6 may have to give each context another profile.
             fitting = [number for number in range(count) if _fits(inputs, open_shapes, number)]
-            made = PlanPart(
+            plan_part = PlanPart(
                 batch=resolved.batch,
                 open_shapes=open_shapes,
                 host_values=_host_values(inputs, resolved.shapes, part.shape_values, part.optimization_profile),
                 profiles=sorted(fitting, key=lambda number: (number != self.profile, number)),
             )
-            made.tensors = self._probe(made, tensors, resolved.shapes, ask_fp16=ask_fp16, demand_fp16=demand_fp16)
-            self.parts.append(made)
-        largest = self.parts[largest_of([made.tensors for made in self.parts])]
+            plan_part.tensors = self._probe(
+                plan_part, tensors, resolved.shapes, ask_fp16=ask_fp16, demand_fp16=demand_fp16
+            )
+            self.parts.append(plan_part)
+        largest = self.parts[largest_of([item.tensors for item in self.parts])]
         self.tensors, self.batch = largest.tensors, largest.batch
         unknown = "the scratch memory of a context is not known for this plan here, so the memory bill leaves it out"
         self.notes = (unknown,) if self.context_bytes is None else ()
 
     @property
     def flavour(self) -> Flavour:
-        """The TensorRT module that runs it."""
+        """The TensorRT module that runs the plan."""
         return self.open.flavour
 
     @property
     def header(self) -> PlanHeader:
-        """What the file's first bytes say."""
+        """The header of the plan's file."""
         return self.open.header
 
     def context(self, stream: int, part: int = 0, *, profiled: bool = False) -> PlanContext:
@@ -134,7 +136,7 @@ class Plan:
         return context
 
     def forget(self, context: PlanContext) -> None:
-        """A context tells that it is closed."""
+        """Remove a closed context from the list."""
         if context.profile in self.profiles_in_use:
             self.profiles_in_use.remove(context.profile)
         if context in self.contexts:
@@ -155,7 +157,7 @@ class Plan:
         ask_fp16: bool,
         demand_fp16: bool,
     ) -> tuple[TensorSpec, ...]:
-        """Ask a context, which goes again, for what only a context knows: outputs' shapes and sizes."""
+        """The tensors with the shapes and sizes of outputs, which a temporary context reports."""
         stream = call("cudaStreamCreateWithFlags", _NON_BLOCKING)
         try:
             probe = PlanContext(self, part, int(stream), probe=True)
@@ -185,7 +187,7 @@ class Plan:
 def load_plan(options: EngineOptions, built: CachedPlan | None = None) -> Plan:
     """The plan `options.engine`, or `built` from the model of that name, on GPU `options.device`, its shapes decided.
 
-    A plan that was built here was allowed FP16 if that was asked, and it is no error if none was taken. Makes the GPU
+    For a plan built by loadtrt, layers without FP16 are not an error: --fp16 only allows it. Makes the GPU
     the calling thread's device; other threads must do so for themselves. Leaves nothing behind on failure. Raises
     UsageError (file, options) and EngineError (CUDA, TensorRT).
     """
@@ -237,7 +239,7 @@ def _host_values(
 
 
 def _fits(inputs: Sequence[IoTensor], shapes: Mapping[str, tuple[int, ...]], profile: int) -> bool:
-    """Whether every open input's decided shape lies in this profile."""
+    """Whether the decided shape of every open input is within this profile."""
     for tensor in inputs:
         if tensor.name in shapes and tensor.ranges:
             least, _, most = tensor.ranges[profile]

@@ -1,4 +1,4 @@
-"""TensorRT's builders: which one builds here, whether it has what is asked, and a build's progress and interruption."""
+"""TensorRT's builders: the choice of one, the options that each supports, and the progress and end of a build."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ class Toolchain:
 
 
 def choose_toolchain(wanted: Literal["tensorrt", "rtx"] | None) -> Toolchain:
-    """The toolchain of --flavour, or the first that is here: full TensorRT, then RTX.
+    """The toolchain of --flavour, else the first that is installed: full TensorRT, then RTX.
 
     Raises EngineError where there is none, or it has no builder or no ONNX parser.
     """
     reasons = []
     for name in (wanted,) if wanted else tuple(_MODULES):
-        found = find_flavour(_MODULES[name])
-        if found.flavour is None:
-            reasons.append(f"{found.name} {found.reason}")
-        elif not (found.flavour.capabilities.build and hasattr(found.flavour.module, "OnnxParser")):
-            reasons.append(f"{found.flavour} has no builder with an ONNX parser")
+        candidate = find_flavour(_MODULES[name])
+        if candidate.flavour is None:
+            reasons.append(f"{candidate.name} {candidate.reason}")
+        elif not (candidate.flavour.capabilities.build and hasattr(candidate.flavour.module, "OnnxParser")):
+            reasons.append(f"{candidate.flavour} has no builder with an ONNX parser")
         else:
-            return _toolchain(found.flavour)
+            return _toolchain(candidate.flavour)
     remedy = "pip install 'loadtrt[tensorrt]', or 'loadtrt[rtx]', which builds without a GPU too"
     if wanted:
         remedy = f"pip install 'loadtrt[{wanted}]'"
@@ -76,9 +76,9 @@ def _toolchain(flavour: Flavour) -> Toolchain:
 
 
 def preflight(tool: Toolchain, options: BuildOptions) -> None:
-    """Raises UsageError or EngineError for what this flavour lacks, and where the GPU that it needs is not there.
+    """Raises UsageError or EngineError for options that this flavour lacks, and where it needs a GPU and there is none.
 
-    Comes before any `Builder()`: without a driver, several versions end the process in it.
+    Must run before any `Builder()`: without a driver, several versions end the process in the constructor.
     """
     default = BuildOptions()
     for item in fields(options):
@@ -91,19 +91,19 @@ def preflight(tool: Toolchain, options: BuildOptions) -> None:
     for name in options.targets:
         _member(tool, "ComputeCapability", name, "--target")
     if tool.rtx and options.targets and "CURRENT" not in options.targets:
-        for name in ("refit", "strip_weights"):  # seen: its compiler fails, with a message of its own on stderr
+        for name in ("refit", "strip_weights"):  # observed: RTX's compiler fails with a message on stderr
             if getattr(options, name) and not has_gpu():
                 raise UsageError(f"{tool.flavour} needs a GPU for {option_of(name)}, and there is none: leave it out")
         return
     if tool.rtx and not has_gpu():
         known = ", ".join(name.lower() for name in tool.module.ComputeCapability.__members__ if name.startswith("SM"))
         raise UsageError(
-            f"{tool.flavour} builds for the GPU that is here, and there is none: "
+            f"{tool.flavour} builds for the GPU of this machine, which has none: "
             f"name the GPUs that the plan is for with --target, such as --target sm86,sm89 (it knows {known})"
         )
     count = device_count()
     if options.device >= count:
-        raise UsageError(f"--device {options.device} is not there: CUDA sees {count}, numbered from 0")
+        raise UsageError(f"--device {options.device} does not exist; CUDA sees {count}, numbered from 0")
 
 
 def has_flag(module: Any, name: str) -> bool:
@@ -136,7 +136,7 @@ def _config(name: str) -> Callable[[Any], bool]:
 
 _TYPES = ("bf16", "fp8")
 _EVERY = f"{_BUILDERS} and TensorRT-RTX"
-# option: (whether the module has it, which flavours do). What RTX has by name only, without effect, it does not have.
+# option: (whether the module has it, which flavours do). Names without effect in RTX do not count.
 _FEATURES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bf16": (_flag("BF16"), "builders of TensorRT 10"),
     "fp8": (_flag("FP8"), "builders of TensorRT 8.6 and 10"),
@@ -169,7 +169,7 @@ _EVERY_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a build is.
+    """The progress of a build.
 
     phase: the innermost phase.
     fraction: of the outermost phase's steps, 0 to 1; steps differ in length. None where the builder does not report.
@@ -182,7 +182,7 @@ class Progress:
 
     @property
     def remaining_ns(self) -> int | None:
-        """At the same pace; None before there is one."""
+        """Estimate of the time left, at the present pace; None in the first 5 %."""
         if self.fraction is None or self.fraction < 0.05:
             return None
         return round(self.elapsed_ns * (1 - self.fraction) / self.fraction)
@@ -196,7 +196,7 @@ class _Phase:
 
 
 class Watch:
-    """The builder's phases as it reports them, from any thread, and whether it shall stop."""
+    """The phases that the builder reports, from any thread. stopped: whether the builder is asked to stop."""
 
     def __init__(self) -> None:
         self.stopped = False
@@ -221,7 +221,7 @@ class Watch:
             self._phases.pop(name, None)
 
     def progress(self, elapsed_ns: int, *, reports: bool) -> Progress:
-        """How far it is now."""
+        """The progress at present."""
         with self._lock:
             phases = dict(self._phases)
             root = next((name for name, phase in phases.items() if phase.parent not in phases), None)
@@ -304,7 +304,7 @@ def _monitor(module: Any, watch: Watch) -> Any:
 
     class Monitor(module.IProgressMonitor):  # type: ignore[misc]  # a class only known at run time
         def __init__(self) -> None:
-            module.IProgressMonitor.__init__(self)  # pybind11 wants its own constructor, not super()
+            module.IProgressMonitor.__init__(self)  # pybind11 needs its own constructor, not super()
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             watch.start(phase_name, parent_phase, num_steps)

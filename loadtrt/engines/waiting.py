@@ -3,8 +3,8 @@
 `Wakeup` is for engines whose threads notify the event loop, by a byte through a socket pair. It takes a thread that
 waits for each completion, and two changes of threads for every request.
 
-`Looks` is for engines whose completions are stamped by the device, so that to look later makes no latency wrong. While
-there is a free buffer set completions do not matter before the next request is due, and the wait looks then. Otherwise
+`Looks` is for engines whose device stamps completions, so that looking later does not change a latency. While there
+is a free buffer set, completions do not matter before the next request is due, and the wait looks then. Otherwise
 it looks when requests usually have finished, and a little later again where they have not.
 """
 

@@ -63,8 +63,8 @@ WRONG = {
     "no stride": (pool("out", "data", "kernel_size: 2 stride: 0"), "(Pooling) needs a stride above 0"),
     "no dilation": (conv("out", "data", 8, 3, "dilation: 0"), "(Convolution) needs a dilation above 0"),
     "a norm of nothing": (layer("LRN", params="lrn_param { alpha: 0 }"), "(LRN) needs alpha and beta above 0"),
-    "a top for nothing": (layer("Silence"), "(Silence) has a top, where it only swallows bottoms: remove it"),
-    "windows outside": (pool("out", "data", "kernel_size: 1 stride: 7"), "(Pooling) has windows that lie"),
+    "a top for nothing": (layer("Silence"), "(Silence) has a top, where it only consumes bottoms: remove it"),
+    "windows outside": (pool("out", "data", "kernel_size: 1 stride: 7"), "(Pooling) has windows that are outside"),
     "a mask": (layer("Pooling", tops="out mask", params="pooling_param { kernel_size: 2 }"), "(Pooling) has a"),
     "stochastic": (pool("out", "data", "pool: STOCHASTIC kernel_size: 2"), "(Pooling) pools STOCHAS"),
     "global and a kernel": (pool("out", "data", "global_pooling: true kernel_h: 2"), "(Pooling) has glo"),
@@ -176,7 +176,7 @@ def test_files_that_are_not_there_or_not_caffe_s(tmp_path: Path) -> None:
         (tmp_path / "other.prototxt").write_text(content)
         _refused(sentence, tmp_path / "other.prototxt")
     (tmp_path / "empty.caffemodel").write_bytes(b"")
-    _refused("{weights} is not a .caffemodel: there are no layers", deploy, tmp_path / "empty.caffemodel")
+    _refused("{weights} is not a .caffemodel: it has no layers", deploy, tmp_path / "empty.caffemodel")
     onnx.save(googlenet(1), tmp_path / "g.onnx")
     _refused("{weights} is not a .caffemodel", deploy, tmp_path / "g.onnx")
     weights.write_bytes(weights.read_bytes()[:-9])

@@ -280,9 +280,9 @@ def test_calibration_files_that_are_not_there(tmp_path: Path) -> None:
     model, output = conv(tmp_path), tmp_path / "a.plan"
     (tmp_path / "empty").mkdir()
     for path, sentence in (
-        ("nope.npz", "no such file"),
-        ("empty", "no .npz in this folder"),
-        ("conv.onnx", "name an .npz"),
+        ("nope.npz", "does not exist"),
+        ("empty", "a folder without .npz files"),
+        ("conv.onnx", "is not an .npz"),
     ):
         refused(UsageError, sentence, model, output, batch=2, int8=True, calibration=tmp_path / path)
     old = _save(tmp_path / "old.onnx", [helper.make_node("Relu", ["x"], ["y"])], (1, 4), {}, opset=11)
@@ -437,7 +437,7 @@ layer { name: "prob" type: "Softmax" bottom: "conv1" top: "prob" }
         ("conv.onnx --output a.plan", 2, "--output is for Caffe networks: add --deploy FILE.prototxt"),
         ("conv.onnx --deploy net.prototxt -o a.plan", 2, "are two models"),
         ("--deploy none.prototxt -o a.plan", 2, "none.prototxt"),
-        ("--uff x.uff", 2, "UFF, which TensorRT gave up"),
+        ("--uff x.uff", 2, "UFF, which TensorRT has not supported"),
         ("conv.onnx -o a.plan --target sm", 2, "--target sm is not a compute capability"),
         ("conv.onnx -o a.plan --workspace 1", 2, "'1' is not a size"),
         ("conv.onnx -o a.plan --opt-shapes x=1", 2, "--opt-shapes x=1 is not NAME:SIZES"),

@@ -39,7 +39,7 @@ def test_full_tensorrt_is_the_default_and_asks_for_a_gpu_first(
     install(monkeypatch, version)
     made = build(tmp_path).sidecar
     assert (made.flavour, made.gpu) == ("tensorrt", "Fake H100, compute capability 9.0")
-    with pytest.raises(UsageError, match="--device 3 is not there: CUDA sees 1"):
+    with pytest.raises(UsageError, match="--device 3 does not exist; CUDA sees 1"):
         build(tmp_path, device=3)
 
 

@@ -42,7 +42,7 @@ def test_preflight_comes_before_everything_of_tensorrt(monkeypatch: pytest.Monke
             UsageError,
             "--optimization-profile 1 is not in plan.*profile 0 alone",
         ),
-        ({"batch": 1, "device": 1}, UsageError, "--device 1 is not there: CUDA sees 1 GPU, number 0"),
+        ({"batch": 1, "device": 1}, UsageError, "--device 1 does not exist; CUDA sees 1 GPU, number 0"),
         ({"batch": 1, "shape_values": {"data": "1"}}, UsageError, "--shape-values names 'data'.*inputs are none"),
         ({"batch": 1, "plugins": "/none/x.so"}, UsageError, "--plugins /none/x.so: the file does not exist"),
         ({"batch": 1, "plugins": __file__}, EngineError, "cannot load plugin library"),

@@ -310,7 +310,7 @@ def test_where_plans_are_kept(rig: Rig, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("XDG_CACHE_HOME", "xdg")
     assert rig.plan().parents[1] == tmp_path / "home" / ".cache" / "loadtrt" / "plans"
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError))
-    with pytest.raises(UsageError, match="no home folder to keep plans in: set LOADTRT_CACHE"):
+    with pytest.raises(UsageError, match="there is no home folder: set LOADTRT_CACHE"):
         rig.plan()
 
 
@@ -337,7 +337,7 @@ def test_progress_is_told(rig: Rig) -> None:
         ({"plugins": ("missing.so",)}, "cannot read missing.so: No such file"),
         ({"batch": None}, r"x fp32\[N,3,8,8\] leaves its first dimension open: add --batch N"),
         ({"shapes": {"z": (1,)}}, "--shapes names 'z'"),
-        ({"device": 2}, "--device 2 is not there: CUDA sees 2"),
+        ({"device": 2}, "--device 2 does not exist; CUDA sees 2"),
         ({"engine": "missing.onnx"}, "cannot read model missing.onnx"),
         ({"engine": "zoo:googlent"}, "did you mean 'googlenet'"),
     ],

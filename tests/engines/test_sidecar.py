@@ -96,7 +96,7 @@ def test_what_no_inspector_tells_the_build_may(
     beside(Path(bench.path))
     verdict = _info(bench, fp16=True).precision
     if flavour in ("lean", "dispatch"):
-        assert verdict.endswith("has no engine inspector; its build says: the builder may use FP16")
+        assert verdict.endswith("has no engine inspector; its build: the builder may use FP16")
         beside(Path(bench.path), precision="")
         assert _info(bench, fp16=True).precision.endswith("has no engine inspector")
     else:
