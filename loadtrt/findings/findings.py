@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from loadtrt.asked.load import Offline, Stages, Trace
 from loadtrt.findings.bottlenecks import BUSY, bottlenecks, closed_loop, mostly_waits
 from loadtrt.findings.gpu_findings import gpu_findings
+from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.run_result import Finding
 from loadtrt.stats.margin import least_samples
 from loadtrt.units import SECOND_NS, exact_duration, format_count, format_duration, plural
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 DRIFT = 1.05  # latencies at the end over those at the beginning, or the other way round: clocks alone move by 1 to 3 %
 FILLING = 0.05  # of the measured time: a queue that fills for less hardly shows in the numbers
-_LOOKED_AT = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+
 _MORE = 1.2  # than is needed: Poisson arrivals vary
 
 
@@ -202,12 +203,12 @@ def _unsettled(result: RunResult) -> Finding | None:
 def _few(result: RunResult) -> Finding | None:
     """p99.9 is no part of it: a dash in the table is enough for who does not ask for it."""
     latency = result.model.metrics["latency"]
-    told = [name for name in _LOOKED_AT if latency.percentiles_ns[name] is not None]
-    if "p99" in told or result.outcome != "completed" or result.model.ended_early:
+    supported = [name for name in PERCENTILES if latency.percentiles_ns[name] is not None]
+    if "p99" in supported or result.outcome != "completed" or result.model.ended_early:
         return None
-    needed = least_samples(_LOOKED_AT["p99"])
+    needed = least_samples(PERCENTILES["p99"])
     seconds = _MORE * needed / latency.count * result.phases.measure_ns / SECOND_NS if latency.count else 0.0
-    tell, above = "tells" if latency.count == 1 else "tell", f" above {told[-1]}" if told else ""
+    tell, above = "tells" if latency.count == 1 else "tell", f" above {supported[-1]}" if supported else ""
     return Finding(
         kind="few-samples",
         evidence=f"{plural(latency.count, 'request')} {tell} no percentile{above}; p99 needs {needed}",

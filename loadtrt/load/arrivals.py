@@ -152,12 +152,6 @@ def due_instants(
     return np.maximum.accumulate(due, out=due)  # neighbours nearer than a float can tell
 
 
-def offline_instants(requests: int) -> npt.NDArray[np.int64]:
-    """All due at 0: int64 [requests]. Raises UsageError where they would not fit in memory."""
-    require_room(requests)
-    return np.zeros(requests, np.int64)
-
-
 def require_room(requests: float) -> None:
     """Raises UsageError for more than MOST_REQUESTS."""
     if not requests <= MOST_REQUESTS:  # nor nan, of a rate beyond a float

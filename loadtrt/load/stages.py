@@ -147,10 +147,3 @@ def bursts(rate: float, on_ns: int, off_ns: int) -> Course:
     """All requests within the first `on_ns` of each on + off; `rate` is the mean: while on, rate · (on + off) / on."""
     busy = rate * (on_ns + off_ns) / on_ns
     return Course((Stage(busy, busy, on_ns), Stage(0.0, 0.0, off_ns)), repeats=True)
-
-
-def course_of(rate: float, bursts_text: str | None, stages_text: str | None) -> Course:
-    """What these options say: stages, or a rate, in bursts or steady. Raises UsageError as their parsers do."""
-    if stages_text is not None:
-        return parse_stages(stages_text)
-    return steady(rate) if bursts_text is None else bursts(rate, *parse_bursts(bursts_text))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from loadtrt.records.histogram import QUANTILE_ERROR
 from loadtrt.records.records import METRICS
+from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.stats.margin import least_for_margin, least_samples
-from loadtrt.stats.summary import PERCENTILES
 from loadtrt.units import format_count, plural
 
 if TYPE_CHECKING:
@@ -120,9 +120,6 @@ def _checked(
         needed = least_for_margin(known_by or rank)
         if count < needed:
             reason = f"{few}an interval of {which} needs {format_count(needed)}"
-        elif which in RATES or not any(summary.margins for summary in run.metrics.values()):
-            kept = "no margin of it" if which in RATES else "no margins"
-            reason = f"{run.name} is of an older loadtrt, which kept {kept}: measure again, or give several runs"
         else:
-            reason = f"it is 0 in a part of {run.name}"
+            reason = f"{run.name} has no margin of {which}, as it is 0 in a part of the run: give several runs"
     return Number(value, margin, reason)

@@ -37,9 +37,9 @@ from typing import TYPE_CHECKING, Literal
 import loadtrt
 from loadtrt.errors import UsageError
 from loadtrt.records.records import METRICS
+from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.frozen import Model
 from loadtrt.stats.measured import OF_DUE, RATES, number_of
-from loadtrt.stats.summary import PERCENTILES
 from loadtrt.stats.verdict import beta
 
 if TYPE_CHECKING:
@@ -197,9 +197,9 @@ def _require(threshold: Threshold, runs: Sequence[Measured]) -> None:
     for run in runs:
         never = ["inferences"] if run.trtexec else []
         if metric in never or metric not in (*RATES, *run.metrics):
-            known = f"times in trtexec's format, which have throughput, {', '.join(run.metrics)}"
-            kind = known if run.trtexec else "of an older loadtrt"
-            raise UsageError(f"'{threshold.text}': {run.name} does not know {metric}, as it is {kind}")
+            known = ", ".join(name for name in (*RATES, *run.metrics) if name not in never)
+            held = "is a times file of trtexec and has" if run.trtexec else "has"
+            raise UsageError(f"'{threshold.text}': {run.name} {held} no {metric}: write one of {known}")
 
 
 def _lost_more(threshold: Threshold, a: Sequence[Measured], b: Sequence[Measured]) -> Judged | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from loadtrt.records.histogram import QUANTILE_ERROR
 from loadtrt.records.records import METRICS, Records, busy_union_ns
-from loadtrt.results.breakdown import MetricSummary
+from loadtrt.results.breakdown import PERCENTILES, MetricSummary
 from loadtrt.results.run_result import Lane, Overlap
 from loadtrt.stats.margin import least_samples, margins
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.records.histogram import Histogram
-
-PERCENTILES: Mapping[str, float] = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
 
 def summarize(

@@ -19,7 +19,7 @@ from loadtrt.engines.open import open_engine
 from loadtrt.errors import UsageError
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, run_session
-from loadtrt.load.arrivals import Constant, Gamma, Poisson, Process, due_instants, offline_instants
+from loadtrt.load.arrivals import Constant, Gamma, Poisson, Process, due_instants, require_room
 from loadtrt.load.inputs import make_inputs
 from loadtrt.report.settings import load_text
 
@@ -128,7 +128,7 @@ def test_what_does_not_fit_in_memory_is_refused() -> None:
         with pytest.raises(UsageError, match="too many to draw"):
             due_instants(Poisson(), rate, 3600 * SECOND, 0, seed=1)
     with pytest.raises(UsageError, match="50 000 001 requests are too many to draw"):
-        offline_instants(50_000_001)
+        require_room(50_000_001)
 
 
 # --- offline, through the scheduler
