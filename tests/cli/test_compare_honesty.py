@@ -71,7 +71,7 @@ def test_runs_of_one_side_with_one_seed_decide_nothing(side: str) -> None:
     found = _judged("latency.p99 +5%", *((same, own) if side == "A" else (own, same)))
     assert (found.verdict, found.ratio.low) == ("undecided", None)
     assert found.reason is not None
-    assert found.reason.startswith("2.json has the seed of 1.json, and so the same arrivals")
+    assert found.reason.startswith("2.json has the seed of 1.json and the same arrivals")
     assert "--seed" in found.reason
 
 
