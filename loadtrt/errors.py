@@ -1,6 +1,6 @@
-"""What can go wrong, by whose fault it is. Each error is one sentence: what is wrong, where, and what to do.
+"""Errors by cause. Each message is one sentence: what is wrong, where, and what to do.
 
-The command line prints the sentence on stderr and exits with `exit_code`; it never shows a traceback for these.
+The command line prints the message on stderr and exits with `exit_code`, without a traceback.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-EXIT_INVALID = 97  # measured, but the measurement cannot be trusted (the generator was the bottleneck)
-EXIT_UNDECIDED = 98  # measured, but too little to tell whether an objective is met
-EXIT_MISSED = 99  # measured, and an objective is missed (k6's code for a threshold)
+EXIT_INVALID = 97  # the numbers are not the engine's alone, as where the load generator was the bottleneck
+EXIT_UNDECIDED = 98  # the sample is too small for a verdict on an objective
+EXIT_MISSED = 99  # an objective is missed (k6's code for a threshold)
 EXIT_INTERRUPTED = 130
 
 
 def nearest(word: str, words: Iterable[str], otherwise: str, cutoff: float = 0.6) -> str:
-    """ "did you mean 'name'?", where one of `words` is near; else that other sentence."""
+    """ "did you mean 'name'?", where one of `words` is similar to `word`; else `otherwise`."""
     import difflib
 
     near = difflib.get_close_matches(word, list(words), n=1, cutoff=cutoff)
@@ -31,7 +31,7 @@ class LoadtrtError(Exception):
 
 
 class UsageError(LoadtrtError):
-    """The caller's fault: an option, a configuration key, a file that is missing or not what it should be."""
+    """A wrong option or configuration key, or a file that is missing or damaged."""
 
     exit_code = 2
 
@@ -43,7 +43,12 @@ class EngineError(LoadtrtError):
 
 
 class CudaError(EngineError):
-    """A CUDA call failed. `call` is the function, `status` its status name (cudaErrorMemoryAllocation, ...)."""
+    """A CUDA call failed.
+
+    call: the function.
+    status: the name of the status, such as cudaErrorMemoryAllocation.
+    explanation: CUDA's text for the status.
+    """
 
     def __init__(self, call: str, status: str, explanation: str) -> None:
         super().__init__(f"{call} failed with {status}: {explanation}")

@@ -1,6 +1,6 @@
-"""Durations, rates, sizes: read from what people write, written for people to read.
+"""Durations, rates and sizes, parsed from and formatted as text.
 
-Inside the program time is int nanoseconds and memory is int bytes; these functions are the only border.
+Inside the program time is int nanoseconds and memory is int bytes; only these functions convert.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 def parse_duration(text: str | float) -> int:
     """Nanoseconds of "10s", "250ms", "1.5m", "20us", "1h"; a bare number is seconds.
 
-    Raises UsageError when the text is no duration.
+    Raises UsageError when the text is not a duration.
     """
     match = re.fullmatch(rf"\s*{_NUMBER}\s*(ns|us|µs|ms|s|m|h)?\s*", str(text))
     if not match:
@@ -42,7 +42,7 @@ def parse_duration(text: str | float) -> int:
 def parse_rate(text: str | float) -> float:
     """Events per second of "500/s", "2k/s", "90/m", "1200/h"; a bare number is per second.
 
-    Raises UsageError when the text is no rate, or is zero.
+    Raises UsageError when the text is not a rate, or is zero.
     """
     match = re.fullmatch(rf"\s*{_NUMBER}\s*(k|M)?\s*(?:/\s*(s|m|h))?\s*", str(text))
     value = float(match[1]) * {"k": 1e3, "M": 1e6, None: 1.0}[match[2]] / _RATE_S[match[3] or "s"] if match else 0.0
@@ -53,29 +53,29 @@ def parse_rate(text: str | float) -> float:
 
 
 def parse_share(text: str | float) -> float:
-    """0.03 of "3%"; a bare number is the share itself. Raises UsageError when the text is no share."""
+    """0.03 of "3%"; a bare number is the share itself. Raises UsageError when the text is not a share."""
     match = re.fullmatch(rf"\s*{_NUMBER}\s*(%?)\s*", str(text))
     if not match:
-        raise UsageError(f"'{text}' is no share: write one such as 3%")
+        raise UsageError(f"'{text}' is not a share: write e.g. 3%")
     return float(match[1]) / (100 if match[2] else 1)
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """(host, port) of ":9400", "9400", "0.0.0.0:9400", "[::1]:9400", "name:0"; without a host 127.0.0.1, and port 0 is
-    any free one. Raises UsageError."""
-    found = _ADDRESS.fullmatch(text.strip())
-    if not found or int(found["port"]) > 65535:
+    """(host, port) of ":9400", "9400", "0.0.0.0:9400", "[::1]:9400", "name:0". The default host is 127.0.0.1; port 0
+    chooses a free port. Raises UsageError."""
+    match = _ADDRESS.fullmatch(text.strip())
+    if not match or int(match["port"]) > 65535:
         raise UsageError(
-            f"'{text}' is no address to serve metrics at: write :PORT or HOST:PORT with a port up to 65535, such as "
+            f"'{text}' is not an address to serve metrics at: write :PORT or HOST:PORT with a port up to 65535, e.g. "
             ":9400, 0.0.0.0:9400 or [::1]:9400"
         )
-    return (found["host"] or "").strip("[]") or _LOCALHOST, int(found["port"])
+    return (match["host"] or "").strip("[]") or _LOCALHOST, int(match["port"])
 
 
 def parse_bytes(text: str) -> int:
     """Bytes of "1GiB", "512MiB", "64K"; K, M and G count in powers of 1024, as trtexec's do.
 
-    Raises UsageError when the text is no size, or is zero.
+    Raises UsageError when the text is not a size, or is zero.
     """
     match = re.fullmatch(rf"\s*{_NUMBER}\s*(?:([KMGT])(?:iB|B)?|B)\s*", text)
     size = int(float(match[1]) * 1024 ** " KMGT".index(match[2] or " ")) if match else 0

@@ -1,15 +1,15 @@
-"""MLPerf's scenarios: what each sends, and the least that its rules ask for.
+"""MLPerf's scenarios: what each one sends, and the least that its rules ask for.
 
 | | sends | at least | its result |
 |---|---|---|---|
-| single-stream | one inference when the last was answered | 600 s, 100 requests | p90 latency |
-| multi-stream | a request of eight when the last was answered | 600 s, 662 requests | p99 latency |
+| single-stream | one inference when the last one completed | 600 s, 100 requests | p90 latency |
+| multi-stream | a request of eight when the last one completed | 600 s, 662 requests | p99 latency |
 | server | one inference, at instants of a Poisson process | 600 s, 100 requests | the rate, p99 within a target |
 | offline | all at once | 600 s, 24 576 inferences | inferences a second |
 
 Source: LoadGen 6.0.17 (loadgen/mlperf.conf for resnet50, issue_query_controller.cc; github.com/mlcommons/inference). A
-scenario is a preset of loadtrt's own options: those that are given win, and the result says which rule is not kept then
-(stats/scenario.py). What LoadGen calls a query and a sample are a request and an inference here.
+scenario is a preset of loadtrt's own options. Options that are given take precedence, and the result says which rule is
+not kept then (stats/scenario.py). LoadGen's query and sample are a request and an inference here.
 """
 
 from __future__ import annotations
@@ -27,15 +27,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LEAST_NS = 600 * SECOND_NS
-_GAPS = 20  # that a Poisson process pauses for so many mean gaps happens once in e^20 times
+_GAPS = 20  # a gap of a Poisson process exceeds so many mean gaps once in e^20 times
 
 ScenarioName = Literal["single-stream", "multi-stream", "server", "offline"]
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """sends: in words. rank: the quantile of its latency, None where it has none. requests: the fewest (offline: the
-    fewest inferences). inferences: of a request, None for any number. alone: one request is in flight."""
+    """A scenario.
+
+    name: name of the scenario.
+    sends: what it sends, in words.
+    arrivals: kind of load.
+    rank: rank of the latency percentile that is its result; None without one.
+    requests: the fewest requests; offline the fewest inferences.
+    inferences: inferences of a request; None for any number.
+    """
 
     name: ScenarioName
     sends: str
@@ -46,38 +53,39 @@ class Scenario:
 
     @property
     def alone(self) -> bool:
+        """Whether one request is in flight at a time."""
         return self.arrivals == "closed"
 
 
 SCENARIOS: Mapping[str, Scenario] = {
-    each.name: each
-    for each in (
-        Scenario("single-stream", "one inference when the last was answered", "closed", 0.9, 100, 1),
-        Scenario("multi-stream", "a request of 8 inferences when the last was answered", "closed", 0.99, 662, 8),
+    scenario.name: scenario
+    for scenario in (
+        Scenario("single-stream", "one inference when the last one completed", "closed", 0.9, 100, 1),
+        Scenario("multi-stream", "a request of 8 inferences when the last one completed", "closed", 0.99, 662, 8),
         Scenario("server", "single inferences at Poisson instants of one rate", "poisson", 0.99, 100, 1),
         Scenario("offline", "all requests at once", "offline", None, 24_576, None),
     )
 }
 _NEVER = ("stages", "bursts", "burstiness", "trace", "mix")
-_OPEN = ("rate", "batcher", "max_queue")  # what a scenario with one request in flight has no use for
+_OPEN = ("rate", "batcher", "max_queue")  # without effect where one request is in flight
 _LANES = ("contexts", "buffers")
 _TARGET = re.compile(r"\s*latency\.p99\s*<")
 
 
 def with_scenario(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a configuration, as they were written, with what their scenario adds where nothing was said.
+    """The options of a configuration, with the scenario's value for each option that is not given.
 
-    Raises UsageError where they contradict it, or leave out what it needs."""
+    Raises UsageError where an option contradicts the scenario, or one that it needs is missing."""
     given = {key: value for key, value in options.items() if value is not None}
     scenario = SCENARIOS.get(str(given.get("scenario")))
     if scenario is None:
-        return dict(options)  # whoever knows which there are says so
+        return dict(options)  # the declaration of the option refuses an unknown scenario
     _require_agreement(scenario, given)
     return {**options, **{key: value for key, value in _preset(scenario, given).items() if key not in given}}
 
 
 def overruled_by_scenario(name: object) -> set[str]:
-    """Options of a configuration file for which this scenario, on the command line, leaves no room."""
+    """Options of a configuration file that this scenario, given on the command line, overrules."""
     scenario = SCENARIOS.get(str(name))
     if scenario is None:
         return set()
@@ -86,47 +94,46 @@ def overruled_by_scenario(name: object) -> set[str]:
 
 
 def _require_agreement(scenario: Scenario, given: Mapping[str, Any]) -> None:
-    """Raises UsageError for what contradicts the scenario, and for what it lacks."""
+    """Raises UsageError for an option that contradicts the scenario, and for one that is missing."""
     option = f"--scenario {scenario.name}"
     if str(given.get("arrivals", scenario.arrivals)) != scenario.arrivals:
-        raise UsageError(f"{option} sends {scenario.sends}: leave --arrivals out")
+        raise UsageError(f"{option} sends {scenario.sends}: remove --arrivals")
     for key in (*_NEVER, *(_OPEN if scenario.alone else ())):
         if key in given:
-            raise UsageError(f"{option} sends {scenario.sends}: leave --{key.replace('_', '-')} out")
+            raise UsageError(f"{option} sends {scenario.sends}: remove --{key.replace('_', '-')}")
     for key in _LANES if scenario.alone else ():
         if str(given.get(key, 1)) != "1":
-            raise UsageError(f"{option} has one request in flight: leave --{key} out, or take 1")
+            raise UsageError(f"{option} has one request in flight: remove --{key}, or set it to 1")
     if scenario.name != "server":
         return
     if "rate" not in given:
         raise UsageError(f"{option} needs a rate: add --rate, such as 500/s")
     objective = given.get("objective", ())
-    if not any(
-        _TARGET.match(str(each)) for each in (objective if isinstance(objective, list | tuple) else [objective])
-    ):
+    objectives = objective if isinstance(objective, list | tuple) else [objective]
+    if not any(_TARGET.match(str(objective)) for objective in objectives):
         raise UsageError(f"{option} needs a target: add --objective, such as 'latency.p99 < 15ms'")
 
 
 def _preset(scenario: Scenario, given: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"arrivals": scenario.arrivals}
+    preset: dict[str, Any] = {"arrivals": scenario.arrivals}
     if scenario.alone:
-        found |= {"contexts": 1, "buffers": 1}
+        preset |= {"contexts": 1, "buffers": 1}
     if scenario.name == "multi-stream" and not given.get("shapes"):
-        found["batch"] = scenario.inferences
+        preset["batch"] = scenario.inferences
     if scenario.name == "offline":
-        found["requests"] = scenario.requests
+        preset["requests"] = scenario.requests
     elif "duration" not in given and "requests" not in given:
-        found |= {"requests": scenario.requests, "duration": exact_duration(_least_ns(given))}
-    return found
+        preset |= {"requests": scenario.requests, "duration": exact_duration(_least_ns(given))}
+    return preset
 
 
 def _least_ns(given: Mapping[str, Any]) -> int:
-    """How long to send: with a rate, until a request is due after LEAST_NS, as LoadGen has it."""
+    """Duration of the schedule: with a rate, until a request is due after LEAST_NS, as in LoadGen."""
     seconds = LEAST_NS // SECOND_NS
     try:
         if "rate" in given:
             seconds += math.ceil(_GAPS / parse_rate(given["rate"]))
         most = parse_duration(given["max_duration"]) if "max_duration" in given else seconds * SECOND_NS
     except UsageError:
-        return LEAST_NS  # whoever checks that option says so
+        return LEAST_NS  # the declaration of the option refuses its value
     return min(seconds * SECOND_NS, most)

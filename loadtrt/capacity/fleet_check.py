@@ -10,9 +10,9 @@ from loadtrt.capacity.demand import steady_demand
 from loadtrt.capacity.fleet_prediction import lead_of, predict
 from loadtrt.load.arrivals import Gamma
 from loadtrt.records.histogram import Histogram
+from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.fleet_result import Comparison
 from loadtrt.stats.margin import least_samples
-from loadtrt.stats.summary import PERCENTILES
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

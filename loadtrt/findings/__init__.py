@@ -1,1 +1,1 @@
-"""What is wrong with a measurement and what bounds it, each with evidence, cause and remedy. Pure."""
+"""Why a measurement is INVALID and what limited a run, each with evidence, cause and remedy. Pure functions."""

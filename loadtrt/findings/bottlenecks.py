@@ -1,6 +1,6 @@
-"""What bound a run: the host that enqueues, the copies, the queue before the lanes, or the engine itself.
+"""What limited a run: the host that enqueues, the copies, the queue before the lanes, or the engine itself.
 
-A rule is a function of the result: a finding, or None. Each remedy names what is not in use already.
+Each rule maps a result to a finding or None. A remedy names only what is not in use yet.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
 
 ENQUEUE = 0.8  # of a core, or of the compute time: where trtexec says "may be bound by Enqueue Time"
-SHORT = 0.25  # enqueue over compute: a batch that four lanes compute in the time that their enqueues take
-EXPOSED = 0.05  # of the device time: what another buffer set would hide
-STARVED = STARVED_LIMIT / 2  # of the time: above its limit it is a problem
-LATE = 0.1  # of the mean latency, as p99 of lateness may be a tenth of the median
-CORE = 0.9  # of one core: the one thread that enqueues and collects has nothing left
-WAITING = 0.6  # of the latency: one lane's at 75 % load with constant service, at 60 % with exponential
-BUSY = 0.95  # of the time: the rest is the ends of the run
-IDLE = 0.85  # a device that computes less is not full, and one that computes more nearly is
-FREE = 0.5  # of the time that lanes compute: below it one is mostly free when a request comes
-IN_TURN = 1.1  # lanes at once
-ALONE = 0.75  # of what as many devices would do: contexts that share one do less
-UNFAIR = 0.95  # Jain's index: of two lanes, one serves 1.6 times what the other does
-SLOWER = 1.2  # of medians of service: lanes with unequal shares by chance are equally fast
-_REAL = ("tensorrt", "onnxruntime")  # a simulated device is what its parameters say
+SHORT = 0.25  # enqueue over compute: one thread then keeps four lanes computing at most
+EXPOSED = 0.05  # of the device time, which a second buffer set would hide
+STARVED = STARVED_LIMIT / 2  # of the time; above STARVED_LIMIT it is a problem
+LATE = 0.1  # of the mean latency, as the lateness limit is a tenth of the median latency
+CORE = 0.9  # of the one core that the enqueuing thread can use
+WAITING = 0.6  # of the latency: a single lane at 75 % load with constant service times, at 60 % with exponential ones
+BUSY = 0.95  # of the time: the rest is the start and the end of the run
+IDLE = 0.85  # of the time: a device that computes more is nearly full
+FREE = 0.5  # of the lanes' time: below it a lane is mostly free when a request arrives
+IN_TURN = 1.1  # lanes computing at the same time
+ALONE = 0.75  # of the work of as many devices: contexts that share a device do less
+UNFAIR = 0.95  # Jain's index: one of two lanes serves 1.6 times as much as the other
+SLOWER = 1.2  # ratio of median service times: lanes whose shares differ by chance are equally fast
+_REAL = ("tensorrt", "onnxruntime")  # the limits of a simulated device are its parameters
 
 
 def bottlenecks(result: RunResult) -> list[Finding]:
-    """The weightiest first. Nothing is said of an engine that takes no time: that is the generator's own speed."""
+    """Findings, the most important first. An engine that takes no time has none: it measures the load generator."""
     if not result.model.metrics["compute"].max_ns:
         return []
     limits = [_enqueue(result), _copies(result), _exposed(result), _host(result)]
-    found = [*limits, _no_graph(result), _queue(result), _in_turn(result), _interference(result), _unfair(result)]
-    found += [_short(result)] if limits[0] is None else []
+    rules = [*limits, _no_graph(result), _queue(result), _in_turn(result), _interference(result), _unfair(result)]
+    rules += [_short(result)] if limits[0] is None else []
     if not any(limits) and not _has(result, "starved"):
-        found += [_compute(result) or _idle(result)]
-    return [finding for finding in found if finding is not None]
+        rules += [_compute(result) or _idle(result)]
+    return [finding for finding in rules if finding is not None]
 
 
 def mostly_waits(result: RunResult) -> bool:
-    """Whether requests come by themselves, and typical ones wait for most of their latency."""
+    """Whether the loop is open and queueing delay is most of a typical latency."""
     latency, waiting = _waiting(result)
     return not closed_loop(result) and not isinstance(result.config.model.load, Offline) and waiting > WAITING * latency
 
@@ -54,44 +54,44 @@ def mostly_waits(result: RunResult) -> bool:
 def _enqueue(result: RunResult) -> Finding | None:
     enqueue, compute = _typical(result, "enqueue"), _typical(result, "compute")
     core = _enqueues_per_s(result) * _mean(result, "enqueue") / SECOND_NS
-    several = _per_launch(result)
-    if max(core, enqueue / (several * compute)) < ENQUEUE:
+    requests = _per_launch(result)
+    if max(core, enqueue / (requests * compute)) < ENQUEUE:
         return None
-    remedy = f"{_larger(result)} does more with each enqueue"
+    remedy = f"{_larger(result)} does more work in each enqueue"
     if result.model.engine.mode.get("graph") == "no":
-        remedy += "; the engine's note tells why there is no CUDA graph"
+        remedy += "; the engine's note says why there is no CUDA graph"
         if not result.config.model.graph:
-            remedy = "leave --no-graph out: a CUDA graph is enqueued in one call"
+            remedy = "remove --no-graph: a CUDA graph is enqueued in one call"
     return Finding(
         kind="enqueue-bound",
-        evidence=f"{'one enqueue' if several == 1 else f'an enqueue of {several} requests'} takes "
-        f"{format_duration(enqueue)} of the host and computing {format_duration(several * compute)}; "
-        f"enqueues take {100 * core:.0f} % of a core",
-        cause="one thread enqueues for all lanes: it sets the pace, or is close to it",
+        evidence=f"{'one enqueue' if requests == 1 else f'an enqueue of {requests} requests'} takes "
+        f"{format_duration(enqueue)} of host time and compute takes {format_duration(requests * compute)}; "
+        f"enqueues use {100 * core:.0f} % of a core",
+        cause="one thread enqueues for all lanes, and limits the throughput or nearly does",
         remedy=remedy,
     )
 
 
 def _copies(result: RunResult) -> Finding | None:
-    """trtexec's rule, too: a copy that takes as long as computing, by medians. The outputs of a launch of several wait
-    for its other computes, which is no copying."""
+    """A copy takes as long as compute, by medians (trtexec's rule). The d2h of a launch of several requests is left
+    out, as it includes waiting for the launch's other computes."""
     compute = _typical(result, "compute")
     phases = (("h2d", "inputs"), ("d2h", "outputs"))[: 2 if _per_launch(result) == 1 else 1]
-    phase, what = max(phases, key=lambda each: _typical(result, each[0]))
+    phase, tensors = max(phases, key=lambda phase: _typical(result, phase[0]))
     copy = _typical(result, phase)
     if copy < compute:
         return None
     wide = sorted(
-        {it.dtype for it in result.model.engine.tensors if it.is_input == (phase == "h2d")} & {"fp32", "fp64"}
+        {spec.dtype for spec in result.model.engine.tensors if spec.is_input == (phase == "h2d")} & {"fp32", "fp64"}
     )
-    remedies = ["--buffers 2 lets copies overlap computing"] if result.config.model.buffers == 1 else []
+    remedies = ["--buffers 2 lets copies overlap compute"] if result.config.model.buffers == 1 else []
     if wide and result.model.engine.kind in _REAL:
-        remedies.append(f"{what} of fewer bytes than {wide[0].upper()}, such as FP16 or uint8, take less")
-    remedies.append("--no-copies shows what is left without copies")
+        remedies.append(f"{tensors} in a type smaller than {wide[0].upper()}, such as FP16 or uint8, copy faster")
+    remedies.append("--no-copies measures the engine without copies")
     return Finding(
         kind="copy-bound",
-        evidence=f"copying the {what} takes {format_duration(copy)}, computing {format_duration(compute)}",
-        cause="all lanes share one link to the device, and copies hide behind computing only while they are shorter",
+        evidence=f"copying the {tensors} takes {format_duration(copy)}, computing {format_duration(compute)}",
+        cause="all lanes share one link to the device, and compute hides copies only while they are shorter",
         remedy="; ".join(remedies),
     )
 
@@ -105,8 +105,8 @@ def _exposed(result: RunResult) -> Finding | None:
     return Finding(
         kind="copies-exposed",
         evidence=f"copies are {100 * share:.0f} % of a request's time on the device, and a lane has one buffer set",
-        cause="a lane computes nothing while it copies",
-        remedy="--buffers 2 lets copies overlap computing",
+        cause="a lane does not compute while it copies",
+        remedy="--buffers 2 lets copies overlap compute",
     )
 
 
@@ -117,25 +117,25 @@ def _host(result: RunResult) -> Finding | None:
     if _has(result, "starved") or _has(result, "late"):
         return None
     if idle >= STARVED:
-        evidence = f"lanes stood idle for {100 * idle:.1f} % of the time because the host was late"
+        evidence = f"lanes were idle for {100 * idle:.1f} % of the time because the host was late"
     elif latency and late / latency >= LATE:
-        evidence = f"of a mean latency of {format_duration(latency)} the generator itself added {format_duration(late)}"
+        evidence = f"the load generator added {format_duration(late)} to a mean latency of {format_duration(latency)}"
     elif blocks and result.host_cores >= CORE:
-        evidence = f"loadtrt took {result.host_cores:.2f} of the one core that it can use"
+        evidence = f"loadtrt used {result.host_cores:.2f} of its one core"
     else:
         return None
     if blocks:
-        remedy = "--wait spin sees completions sooner"
+        remedy = "--wait spin notices completions sooner"
     elif result.model.engine.kind == "onnxruntime":
-        remedy = "leave loadtrt a core: fewer --contexts, or fewer --threads-per-context"
+        remedy = "free a core for loadtrt: use fewer --contexts, or fewer --threads-per-context"
     elif result.config.model.buffers == 1:
-        remedy = "--buffers 2 gives a lane its next request before it needs it"
+        remedy = "--buffers 2 hands a lane its next request before it is idle"
     else:
-        remedy = f"free a core for loadtrt, or take {_larger(result)}"
+        remedy = f"free a core for loadtrt, or use {_larger(result)}"
     return Finding(
         kind="host-bound",
         evidence=evidence,
-        cause="the thread that enqueues and collects is slow beside this engine, or shares its core",
+        cause="the thread that enqueues and collects is too slow for this engine, or shares its core",
         remedy=remedy,
     )
 
@@ -149,12 +149,12 @@ def _no_graph(result: RunResult) -> Finding | None:
         kind="no-graph",
         evidence=f"no CUDA graph could be captured, and one enqueue takes {enqueue}",
         cause=note.partition(": ")[2] or note,
-        remedy=f"little is lost while computing ({compute}) takes much longer; --no-graph says that this is meant",
+        remedy=f"little is lost while compute ({compute}) takes much longer; --no-graph turns graphs off on purpose",
     )
 
 
 def _queue(result: RunResult) -> Finding | None:
-    """Typical requests wait (one stall makes a mean wait, too); the generator's own lateness is not meant."""
+    """Queueing delay of typical requests, as a single stall raises the mean, too; without the generator's lateness."""
     steadiness = result.model.steadiness
     if result.model.unserved or not mostly_waits(result):
         return None
@@ -168,9 +168,9 @@ def _queue(result: RunResult) -> Finding | None:
     if delay_ns and overlap and overlap.busy_fraction * overlap.lanes_computing < FREE * len(result.model.lanes):
         return Finding(
             kind="queue-bound",
-            evidence=f"of a typical latency of {format_duration(latency)}, {format_duration(waiting)} is waiting, and "
-            "lanes mostly stand idle",
-            cause=f"requests wait for company, as long as the batcher's delay of {format_duration(delay_ns)} lets them",
+            evidence=f"of a typical latency of {format_duration(latency)}, {format_duration(waiting)} is queueing "
+            "delay, while lanes are mostly idle",
+            cause=f"requests wait for a batch to fill, up to the batcher's delay of {format_duration(delay_ns)}",
             remedy="a shorter delay= in --batcher",
         )
     remedies = ["a shorter delay= in --batcher"] if delay_ns else []
@@ -178,10 +178,10 @@ def _queue(result: RunResult) -> Finding | None:
     remedies += ["a lower rate"] if full else ["a lower rate or more --contexts"]
     return Finding(
         kind="queue-bound",
-        evidence=f"of a typical latency of {format_duration(latency)}, {format_duration(waiting)} is waiting",
-        cause="requests come unevenly, at times faster than the lanes serve them"
+        evidence=f"of a typical latency of {format_duration(latency)}, {format_duration(waiting)} is queueing delay",
+        cause="requests arrive unevenly, at times faster than the lanes serve them"
         if uneven
-        else "at this rate lanes are often taken when a request comes",
+        else "at this rate the lanes are often busy when a request arrives",
         remedy=f"{', '.join(remedies)}; 'loadtrt capacity' finds the highest rate that meets an objective",
     )
 
@@ -194,32 +194,33 @@ def _in_turn(result: RunResult) -> Finding | None:
         return None
     return Finding(
         kind="contexts-in-turn",
-        evidence=f"{plural(contexts, 'context')}, and {overlap.lanes_computing:.2f} compute at once",
+        evidence=f"of {plural(contexts, 'context')}, {overlap.lanes_computing:.2f} compute at the same time on average",
         cause="contexts take turns on the device instead of sharing it",
-        remedy="--contexts 1 serves as much, each request sooner",
+        remedy="--contexts 1 has the same throughput at a lower latency",
     )
 
 
 def _interference(result: RunResult) -> Finding | None:
-    """Needs the profile of the same run (--profile): how long an inference takes that has the device alone."""
-    contexts, computes = len(result.model.lanes), result.model.metrics["compute"].percentiles_ns["p50"]
+    """Compared with the inference time of the run's own profile (--profile), where an inference has the device
+    alone."""
+    contexts, compute = len(result.model.lanes), result.model.metrics["compute"].percentiles_ns["p50"]
     mode = {"yes": "graph", "no": "plain"}.get(result.model.engine.mode.get("graph", ""))
     passes = result.model.profile.passes if result.model.profile is not None else ()
-    alone = next((it.inference_ns for it in passes if it.inference_ns and mode in (None, it.mode)), None)
-    if contexts < 2 or not closed_loop(result) or not computes or alone is None:
+    alone = next((one.inference_ns for one in passes if one.inference_ns and mode in (None, one.mode)), None)
+    if contexts < 2 or not closed_loop(result) or not compute or alone is None:
         return None
-    work = contexts * alone / computes
+    work = contexts * alone / compute
     if work >= ALONE * contexts:
         return None
     fewer = min(math.ceil(work), contexts - 1)
     return Finding(
         kind="interference",
-        evidence=f"computing takes {format_duration(alone)} alone and {format_duration(computes)} here: "
+        evidence=f"compute takes {format_duration(alone)} alone and {format_duration(compute)} in this run: "
         f"{contexts} contexts do the work of {work:.1f}",
         cause="contexts share the device and slow each other down",
-        remedy=f"--contexts 1 serves {100 / work:.0f} % as much with shorter latencies"
+        remedy=f"--contexts 1 has {100 / work:.0f} % of the throughput at a lower latency"
         if fewer == 1
-        else f"--contexts {fewer} should serve nearly as much with shorter latencies",
+        else f"--contexts {fewer} should have nearly the same throughput at a lower latency",
     )
 
 
@@ -237,7 +238,7 @@ def _unfair(result: RunResult) -> Finding | None:
         f"{format_duration(slow.service_p50_ns or 0)}, lane {fast.lane} {format_count(fast.requests)} at "
         f"{format_duration(fast.service_p50_ns or 0)}",
         cause="lanes of one engine do the same work: something slows this one down, or the device prefers another",
-        remedy="--contexts 1 shows what a lane does alone; look for other work on the device",
+        remedy="--contexts 1 shows how fast a lane is alone; look for other work on the device",
     )
 
 
@@ -245,13 +246,13 @@ def _short(result: RunResult) -> Finding | None:
     enqueue, compute = _typical(result, "enqueue") / _per_launch(result), _typical(result, "compute")
     if result.model.engine.kind != "tensorrt" or enqueue / compute < SHORT or _has(result, "starved"):
         return None
-    several = result.config.model.mix or result.config.model.batcher
-    what = "a typical one" if several else f"batch {result.model.engine.batch}"
+    mixed = result.config.model.mix or result.config.model.batcher
+    batch = "a typical batch" if mixed else f"batch {result.model.engine.batch}"
     return Finding(
         kind="small-batch",
-        evidence=f"{what} computes in {format_duration(compute)}, and one enqueue takes {format_duration(enqueue)}",
-        cause=f"the one thread that enqueues keeps no more than {compute / enqueue:.1f} lanes computing",
-        remedy=f"{_larger(result)}, where the plan leaves it open, does more with each enqueue",
+        evidence=f"{batch} computes in {format_duration(compute)}, and one enqueue takes {format_duration(enqueue)}",
+        cause=f"the one thread that enqueues keeps at most {compute / enqueue:.1f} lanes computing",
+        remedy=f"{_larger(result)}, where the plan leaves it open, does more work in each enqueue",
     )
 
 
@@ -276,11 +277,11 @@ def _compute(result: RunResult) -> Finding | None:
 
 
 def _lower_precision(result: RunResult) -> str:
-    """What is not in use yet, as far as the plan or what it was built with tells."""
-    told = f"{result.model.engine.precision} {(result.model.engine.build or {}).get('precision', '')}"
-    if any(name in told for name in ("INT8", "FP8", "INT4", "FP4")):
+    """A precision below that of the plan and of its build options; empty where those are low already."""
+    precisions = f"{result.model.engine.precision} {(result.model.engine.build or {}).get('precision', '')}"
+    if any(name in precisions for name in ("INT8", "FP8", "INT4", "FP4")):
         return ""
-    return "INT8" if "FP16" in told else "FP16" if result.model.engine.build else "a lower precision"
+    return "INT8" if "FP16" in precisions else "FP16" if result.model.engine.build else "a lower precision"
 
 
 def _idle(result: RunResult) -> Finding | None:
@@ -302,20 +303,20 @@ def _idle(result: RunResult) -> Finding | None:
 
 
 def _larger(result: RunResult) -> str:
-    """What makes an enqueue carry more: --batch is refused beside a mix and a batcher."""
+    """The option that puts more work into an enqueue: a mix and a batcher exclude --batch."""
     if result.config.model.batcher:
         return "a larger max= in --batcher"
     return "larger parts in --mix" if result.config.model.mix else "a larger --batch"
 
 
 def _typical(result: RunResult, metric: str) -> float:
-    """The median, or the mean where there are too few for one; ns."""
+    """Median, or mean where the requests are too few for a median, ns."""
     return typical_ns(result.model.metrics[metric])
 
 
 def _waiting(result: RunResult) -> tuple[float, float]:
-    """(latency, all of it that is neither on the device nor lateness) of requests about the median; of all where they
-    are not known. ns."""
+    """(latency, queueing delay in the queue and in the lane, without lateness), ns, of requests around the median, or
+    of all where the median's cohort is not known."""
     late, typical = _mean(result, "lateness"), result.model.cohorts.get("p50")
     if typical is not None:
         return typical.latency_ns, typical.queue_ns + typical.other_ns - late
@@ -328,8 +329,8 @@ def _mean(result: RunResult, metric: str) -> float:
 
 
 def _enqueues_per_s(result: RunResult) -> float:
-    each = result.model.batches.mean if result.model.batches else _per_launch(result)
-    return (result.model.throughput.requests_per_s or 0.0) / each
+    requests = result.model.batches.mean if result.model.batches else _per_launch(result)
+    return (result.model.throughput.requests_per_s or 0.0) / requests
 
 
 def _per_launch(result: RunResult) -> int:
@@ -338,7 +339,7 @@ def _per_launch(result: RunResult) -> int:
 
 
 def closed_loop(result: RunResult) -> bool:
-    """Whether requests come when their predecessors were answered."""
+    """Whether a request is due when its predecessor completes."""
     return result.config.model.load.closed
 
 

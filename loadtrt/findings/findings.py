@@ -1,7 +1,7 @@
-"""What bound a run, and what its reader should know: every finding, with its evidence, its cause and what to do.
+"""What limited a run, and what a reader of its numbers should know: findings with evidence, cause and remedy.
 
-A pure function of the result, so that files from before there were findings have them, too. A finding makes no run
-INVALID and repeats none of its problems; a healthy run has none, or the good news that the engine itself is the limit.
+Findings are a pure function of the result. A finding does not make a run INVALID and does not repeat a problem. A
+healthy run has none, or only that the engine itself is the limit.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from loadtrt.asked.load import Offline, Stages, Trace
 from loadtrt.findings.bottlenecks import BUSY, bottlenecks, closed_loop, mostly_waits
 from loadtrt.findings.gpu_findings import gpu_findings
+from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.run_result import Finding
 from loadtrt.stats.margin import least_samples
 from loadtrt.units import SECOND_NS, exact_duration, format_count, format_duration, plural
@@ -19,27 +20,27 @@ from loadtrt.units import SECOND_NS, exact_duration, format_count, format_durati
 if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
 
-DRIFT = 1.05  # latencies at the end over those at the beginning, or the other way round: clocks alone move by 1 to 3 %
-FILLING = 0.05  # of the measured time: a queue that fills for less hardly shows in the numbers
-_LOOKED_AT = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
-_MORE = 1.2  # than is needed: Poisson arrivals vary
+DRIFT = 1.05  # ratio of latencies at the end and at the beginning, either way: clocks alone change them by 1 to 3 %
+FILLING = 0.05  # of the measured time: a queue that fills faster hardly shows in the numbers
+_MORE = 1.2  # times the requests that are needed, as Poisson arrivals vary
 
 
 def findings_of(result: RunResult) -> tuple[Finding, ...]:
-    """The weightiest first: what makes other numbers moot, what bound the run, how far the sample reaches."""
+    """Findings, the most important first: what devalues other numbers, what limited the run, what the sample size
+    supports."""
     if not result.model.ok:
         return ()
     busy = result.model.overlap.busy_fraction if result.model.overlap else None
-    found: list[Finding | None] = [_overloaded(result), _dropped(result)]
-    found += gpu_findings(result.telemetry, busy) if result.telemetry else ()
-    explained = any(it.kind == "throttled" for it in found if it) or (
+    findings: list[Finding | None] = [_overloaded(result), _dropped(result)]
+    findings += gpu_findings(result.telemetry, busy) if result.telemetry else ()
+    explained = any(finding.kind == "throttled" for finding in findings if finding) or (
         result.model.steadiness and result.model.steadiness.overloaded
     )
-    found.append(_stall(result))
+    findings.append(_stall(result))
     if not explained:
-        found += _changes(result) or [_unsettled(result)]
-    found += [*bottlenecks(result), _few(result), _inexact(result)]
-    return tuple(finding for finding in found if finding is not None)
+        findings += _changes(result) or [_unsettled(result)]
+    findings += [*bottlenecks(result), _few(result), _inexact(result)]
+    return tuple(finding for finding in findings if finding is not None)
 
 
 def _overloaded(result: RunResult) -> Finding | None:
@@ -47,14 +48,12 @@ def _overloaded(result: RunResult) -> Finding | None:
     if steadiness is None or not steadiness.overloaded or (result.model.unserved and not result.model.ended_early):
         return None
     served = format_count(rates.requests_per_s or 0.0) + "/s"
-    offered = (
-        "more was offered" if rates.offered_per_s is None else f"{format_count(rates.offered_per_s)}/s were offered"
-    )
+    offered = "more" if rates.offered_per_s is None else f"{format_count(rates.offered_per_s)}/s"
     full = result.model.overlap is not None and result.model.overlap.busy_fraction >= BUSY
     return Finding(
         kind="overloaded",
-        evidence=f"{offered} and {served} served: the backlog grew to the end",
-        cause="latencies say how long the run lasted rather than how fast the engine is",
+        evidence=f"the offered load was {offered} and the throughput {served}: the backlog grew until the end",
+        cause="the load is above capacity: latencies depend on how long the run lasted, not on the engine's speed",
         remedy=_lower(result, served) + ("" if full else ", or more --contexts"),
     )
 
@@ -65,9 +64,9 @@ def _dropped(result: RunResult) -> Finding | None:
     share = result.model.dropped / (result.model.dropped + result.model.submitted)
     return Finding(
         kind="dropped",
-        evidence=f"{plural(result.model.dropped, 'request')}, {100 * share:.2g} % of all, came due while "
+        evidence=f"{plural(result.model.dropped, 'request')} ({100 * share:.2g} % of all) came due while "
         f"{result.config.model.max_queue} waited, and were dropped",
-        cause="latencies are of the others, which waited the less for it",
+        cause="the queue was full; latencies are of the other requests, which waited less because of it",
         remedy=f"{'' if _offline(result) else f'{_lower(result)}, '}more --contexts, or a larger --max-queue",
     )
 
@@ -76,32 +75,32 @@ def _stall(result: RunResult) -> Finding | None:
     stall = result.model.steadiness.stall if result.model.steadiness else None
     if stall is None or not result.model.metrics["compute"].max_ns:
         return None
-    again = f"for {format_duration(stall.longest_ns)} from {format_duration(stall.start_ns)} on"
+    when = f"for {format_duration(stall.longest_ns)} from {format_duration(stall.start_ns)} on"
     if stall.times > 1:
         more = plural(stall.times - 1, "shorter time")
-        again += f", and {more}, for {format_duration(stall.total_ns)} in all"
+        when += f", and {more}, for {format_duration(stall.total_ns)} in all"
     if stall.host:
-        cause = "loadtrt itself stood still: another process had its core, or the machine was paused"
+        cause = "loadtrt itself did not run: another process had its core, or the machine was paused"
     elif result.model.engine.kind == "onnxruntime":
-        cause = "the engine's threads stood still: other processes had the cores, or one request took that long"
+        cause = "the engine's threads did not run: other processes had the cores, or one request took that long"
     else:
-        cause = "the device stood still: other work, a change of its clocks, or one request that took that long"
+        cause = "the device did other work, changed its clocks, or computed one request for that long"
     answered = result.model.ok + result.model.failed
     return Finding(
         kind="stall",
-        evidence=f"nothing was answered {again}, while requests waited: "
-        f"{plural(stall.late, 'request')} ({100 * stall.late / answered:.2g} %) were late by it",
+        evidence=f"no request completed {when}, while requests waited: "
+        f"{plural(stall.late, 'request')} ({100 * stall.late / answered:.2g} %) were delayed",
         cause=cause,
         remedy=f"{'free a core for loadtrt; ' if stall.host else ''}'loadtrt report RUN.json -o run.trace.json' shows "
-        f"the requests around the slowest, and {_longer(result, _thrice(result))} whether it comes again",
+        f"the requests around the slowest; {_longer(result, _thrice(result))} shows whether it happens again",
     )
 
 
 def _changes(result: RunResult) -> list[Finding | None]:
-    """What made a part of the run unlike the rest. A queue that rose was not filling, and drifts nowhere; in a closed
-    loop a part is slow where neither the beginning nor the end is."""
+    """What made a part of the run differ from the rest. A slow part explains a filling queue and a drift in an open
+    loop; a cold start, or any change in a closed loop, explains a slow part."""
     cold, slow = _cold(result), _slow(result)
-    changes = [it for it in (cold, _filling(result), _drift(result)) if it is not None]
+    changes = [finding for finding in (cold, _filling(result), _drift(result)) if finding is not None]
     return [slow] if slow is not None and not (cold or (changes and closed_loop(result))) else [*changes]
 
 
@@ -112,10 +111,10 @@ def _slow(result: RunResult) -> Finding | None:
         return None
     more = (slow.expected_per_s - slow.served_per_s) * (slow.end_ns - slow.start_ns) / SECOND_NS
     if steadiness.stall is not None and slow.expected_per_s * steadiness.stall.total_ns / SECOND_NS > more / 2:
-        return None  # it is the stall
-    began = slow.start_ns < slow.end_ns / 100
+        return None  # the stall explains the slow part
+    at_start = slow.start_ns < slow.end_ns / 100
     end = format_duration(slow.end_ns)
-    when = f"in the first {end}" if began else f"from {format_duration(slow.start_ns)} to {end}"
+    when = f"in the first {end}" if at_start else f"from {format_duration(slow.start_ns)} to {end}"
     expected, served = (f"{format_count(rate)}/s" for rate in (slow.expected_per_s, slow.served_per_s))
     if closed_loop(result) or _offline(result):
         if slow.expected_per_s < DRIFT * slow.served_per_s:
@@ -123,18 +122,19 @@ def _slow(result: RunResult) -> Finding | None:
         less = f"{100 * (1 - slow.served_per_s / slow.expected_per_s):.0f} % less than in the whole run"
         evidence = f"{when} {served} were served, {less}"
     else:
-        gone = "" if slow.over_ns is None else f", the last until {format_duration(slow.over_ns)}"
+        gone = "" if slow.over_ns is None else f", and was gone after {format_duration(slow.over_ns)}"
         evidence = (
-            f"{when} {expected} came and {served} were served: {format_count(round(more))} more waited then{gone}"
+            f"{when} {expected} arrived and {served} were served: the backlog grew by {format_count(round(more))}"
         )
+        evidence += gone
     steady = result.config.model.load.steady_rate
     return Finding(
         kind="slow-part",
         evidence=evidence,
-        cause="the device was slower then (clocks, heat), or other work took its time or the host's"
+        cause="the device was slower (clocks, heat), or other work used the device or the host"
         if steady
-        else "more came then than the lanes serve: latencies say how long that lasted",
-        remedy=f"look at what else ran then; {_longer(result, _thrice(result))} shows whether it comes again"
+        else "requests arrived faster than the lanes serve them: latencies depend on how long that lasted",
+        remedy=f"look for other work at that time; {_longer(result, _thrice(result))} shows whether it happens again"
         if steady
         else f"{_lower(result)}, or more --contexts",
     )
@@ -154,14 +154,14 @@ def _cold(result: RunResult) -> Finding | None:
 
 
 def _filling(result: RunResult) -> Finding | None:
-    """A queue: no warm-up helps, since it is drained before measuring."""
+    """A queue that fills. A longer warm-up does not help, as the queue is drained before measuring."""
     lasted, ratio = _began(result)
     if closed_loop(result) or ratio >= 1 or lasted < FILLING * result.phases.measure_ns:
         return None
     return Finding(
         kind="transient",
         evidence=f"in the first {format_duration(lasted)} latencies were {_apart(ratio)} later",
-        cause="the queue is empty when measuring begins, and takes its time to fill",
+        cause="the queue is empty when measuring begins, and needs that time to fill",
         remedy=_longer(result, lasted / FILLING / SECOND_NS),
     )
 
@@ -179,11 +179,11 @@ def _drift(result: RunResult) -> Finding | None:
     return Finding(
         kind="drift",
         evidence=evidence,
-        cause="near capacity queues wander for longer than this run lasted"
+        cause="near capacity queueing delays fluctuate more slowly than this run lasted"
         if mostly_waits(result)
-        else "the device changes as it runs (clocks, heat), or other work came or went",
-        remedy=f"{_longer(result, _thrice(result))} shows where it settles"
-        f"{', and no --no-telemetry the clocks' if blind else ''}",
+        else "the device's speed changed (clocks, heat), or other work started or ended",
+        remedy=f"{_longer(result, _thrice(result))} shows where latency settles"
+        f"{', and a run without --no-telemetry shows the clocks' if blind else ''}",
     )
 
 
@@ -194,31 +194,31 @@ def _unsettled(result: RunResult) -> Finding | None:
     return Finding(
         kind="clocks-unsettled",
         evidence=f"the SM clock still changed after a warm-up of {format_duration(lasted)}",
-        cause="the GPU had not found its clocks when measuring began",
+        cause="the GPU's clocks had not settled when measuring began",
         remedy=f"--warmup {_seconds(2 * lasted)}, or locked clocks (nvidia-smi -lgc)",
     )
 
 
 def _few(result: RunResult) -> Finding | None:
-    """p99.9 is no part of it: a dash in the table is enough for who does not ask for it."""
+    """Too few requests for p99. Few readers ask for p99.9, so that a dash in the table suffices there."""
     latency = result.model.metrics["latency"]
-    told = [name for name in _LOOKED_AT if latency.percentiles_ns[name] is not None]
-    if "p99" in told or result.outcome != "completed" or result.model.ended_early:
+    supported = [name for name in PERCENTILES if latency.percentiles_ns[name] is not None]
+    if "p99" in supported or result.outcome != "completed" or result.model.ended_early:
         return None
-    needed = least_samples(_LOOKED_AT["p99"])
+    needed = least_samples(PERCENTILES["p99"])
     seconds = _MORE * needed / latency.count * result.phases.measure_ns / SECOND_NS if latency.count else 0.0
-    tell, above = "tells" if latency.count == 1 else "tell", f" above {told[-1]}" if told else ""
+    support, above = "supports" if latency.count == 1 else "support", f" above {supported[-1]}" if supported else ""
     return Finding(
         kind="few-samples",
-        evidence=f"{plural(latency.count, 'request')} {tell} no percentile{above}; p99 needs {needed}",
-        cause="with fewer, even the slowest may still be faster than the true p99",
+        evidence=f"{plural(latency.count, 'request')} {support} no percentile{above}; p99 needs {needed}",
+        cause="with fewer requests even the slowest may be faster than the true p99",
         remedy=_as_many(result, needed) if _counted(result) else _longer(result, seconds),
     )
 
 
 def _as_many(result: RunResult, needed: int) -> str:
-    """How to have so many requests served where their number is given. Offline all are due at once, and more than the
-    queue takes are dropped however many there are."""
+    """The options that get `needed` requests served where the run is as long as its number of requests. Offline all
+    are due at once, so that a bounded queue drops the same ones however many there are."""
     if _offline(result) and result.model.dropped:
         more = "" if (result.config.model.requests or 0) >= needed else f" with --requests {needed}"
         return f"a larger --max-queue{more}"
@@ -230,14 +230,14 @@ def _inexact(result: RunResult) -> Finding | None:
         return None
     return Finding(
         kind="not-exact",
-        evidence=f"{plural(result.model.metrics['latency'].count, 'request')} are more than are kept one by one",
-        cause="percentiles are from histograms, and within 0.4 %; lanes and phases are of the first that were kept",
-        remedy="nothing is wrong with that; a shorter run is exact",
+        evidence=f"{plural(result.model.metrics['latency'].count, 'request')} are more than the records that are kept",
+        cause="percentiles are from histograms, and within 0.4 %; lanes and phases are of the records that are kept",
+        remedy="none is needed; a shorter run has exact percentiles",
     )
 
 
 def _began(result: RunResult) -> tuple[int, float]:
-    """(how long its beginning was different, ns, latencies then over those later); (0, 1) where it was not."""
+    """(duration of the initial transient, ns, latency in it over latency after it); (0, 1) without a transient."""
     steadiness = result.model.steadiness
     if steadiness is None or not steadiness.transient_ns or steadiness.transient_ratio is None:
         return 0, 1.0
@@ -257,7 +257,7 @@ def _lower(result: RunResult, than: str = "") -> str:
 
 
 def _longer(result: RunResult, seconds: float) -> str:
-    """How to measure for so long, by what says how long it is."""
+    """The option that makes the run last `seconds`: the one that decides its length now."""
     config, load = result.config, result.config.model.load
     if config.max_duration is not None and config.duration is None:
         return f"--max-duration {_seconds(seconds * SECOND_NS)}"
@@ -272,18 +272,18 @@ def _longer(result: RunResult, seconds: float) -> str:
 
 
 def _thrice(result: RunResult) -> float:
-    """Three times as long as it measured, s."""
+    """Three times the measured time, s."""
     return 3 * result.phases.measure_ns / SECOND_NS
 
 
 def _counted(result: RunResult) -> bool:
-    """Whether the run was as long as its number of requests."""
+    """Whether the number of requests decided the length of the run."""
     config = result.config
     return config.model.requests is not None and config.duration is None and config.max_duration is None
 
 
 def _seconds(ns: float) -> str:
-    """Rounded up to whole seconds, as an option takes it."""
+    """Text of a duration, rounded up to whole seconds, as an option takes it."""
     return exact_duration(max(math.ceil(ns / SECOND_NS), 1) * SECOND_NS)
 
 

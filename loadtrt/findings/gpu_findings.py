@@ -1,7 +1,7 @@
 """Findings about a run from the GPU's telemetry.
 
-None of them makes a run INVALID: a GPU at its power cap serves what it serves, and that may be the question. The
-seconds in which the GPU was slowed down are marked instead.
+They do not make a run INVALID: the throughput of a GPU at its power cap may be what a run is to measure. The seconds
+in which the GPU was slowed down are marked.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ OTHERS_BUSY_LEAST = 0.8
 
 
 def gpu_findings(telemetry: GpuTelemetry, busy_fraction: float | None = None) -> tuple[Finding, ...]:
-    """Findings, the weightiest first. busy_fraction: part of the time in which this run computed; None: not known.
+    """Findings, the most important first. Where the evidence names the cause, the cause repeats its words.
 
-    Where the evidence names the cause, the cause repeats its words."""
+    busy_fraction: part of the time in which this run computed; None where it is not known.
+    """
     findings = (
         _held(telemetry) or _unnamed(telemetry) or _below_top(telemetry),
         _near_slowdown(telemetry),
@@ -46,10 +47,10 @@ def gpu_findings(telemetry: GpuTelemetry, busy_fraction: float | None = None) ->
 def _held(telemetry: GpuTelemetry) -> Finding | None:
     """A slow-down that NVML names and that lowered the clocks.
 
-    It takes LEAST_READINGS readings and LEAST_SHARE of all (sw_power_cap appears in single readings where a board works
-    near its limit), and clocks lower by LEAST_DROP (two steps of 15 MHz are 1.5 % of 1980 MHz, and mean nothing).
-    Hardware protection is reported at any clock: it is never normal. The reference is the highest clock of the run, or
-    the GPU's highest where the clocks were held for at least half the time.
+    LEAST_READINGS readings and LEAST_SHARE of all must name it (sw_power_cap appears in single readings of a board near
+    its limit), and clocks must fall by LEAST_DROP (two steps of 15 MHz, 1.5 % of 1980 MHz, are ordinary). Hardware
+    protection is reported at any clock, as it is never normal. The reference is the highest clock of the run, or the
+    GPU's highest where the clocks were held for at least half the time.
     """
     intervals = telemetry.intervals
     named = {reason: share for reason in SLOWDOWNS if _counts((share := _share(intervals, reason)), intervals)}
@@ -83,7 +84,7 @@ def _held(telemetry: GpuTelemetry) -> Finding | None:
 
 def _unnamed(telemetry: GpuTelemetry) -> Finding | None:
     """Clocks that fell while the driver gives no reasons. Only busy seconds count, as an idle GPU lowers its clocks,
-    and only a fall of UNNAMED_DROP: without reasons, temperature steps (1-3 %) must not raise an alarm."""
+    and only a fall of UNNAMED_DROP, as ordinary temperature steps lower clocks by 1 to 3 %."""
     intervals = [i for i in telemetry.intervals if i.sm_clock_mean_hertz is not None and _busy(i)]
     if not intervals or any(i.throttle_shares is not None for i in telemetry.intervals):
         return None
@@ -127,8 +128,7 @@ def _below_top(telemetry: GpuTelemetry) -> Finding | None:
 
 def _near_slowdown(telemetry: GpuTelemetry) -> Finding | None:
     """A temperature within NEAR_CELSIUS of the one at which the GPU slows down: sensors give whole degrees, and a
-    longer run or a warmer day adds some. None where heat slows it down already, and where that temperature is unknown.
-    """
+    longer run or a warmer day adds some. None where heat slows the GPU down already, or the temperature is unknown."""
     if any(_counts(_share(telemetry.intervals, reason), telemetry.intervals) for reason in _HEAT):
         return None
     limit = telemetry.gpu.slowdown_celsius
@@ -154,8 +154,8 @@ def _others(telemetry: GpuTelemetry, busy_fraction: float | None) -> Finding | N
     return Finding(
         kind="gpu-shared",
         evidence=f"kernels ran on the GPU {_percent(use)} of the time, this run's {_percent(busy_fraction)}",
-        cause="another process seems to compute there",
-        remedy="look at nvidia-smi, and give loadtrt the GPU alone",
+        cause="another process seems to compute on the GPU",
+        remedy="look at nvidia-smi, and leave the GPU to loadtrt alone",
     )
 
 
@@ -164,8 +164,8 @@ def _remedy(reason: str, gpu: GpuFacts, slowed: float | None) -> str:
     if reason == "sw_power_cap":
         limit, most = gpu.power_limit_watts, gpu.most_power_watts
         if limit is not None and most is not None and limit < most:
-            return f"the limit is {limit:.0f} W and may be {most:.0f} W: nvidia-smi -pl {most:.0f}"
-        return f"the board draws all it may: compare engines at locked clocks ({lock})"
+            return f"raise the power limit of {limit:.0f} W, to {most:.0f} W at most: nvidia-smi -pl {most:.0f}"
+        return f"the power limit is the highest possible: compare engines at locked clocks ({lock})"
     return SLOWDOWNS[reason].remedy.replace("nvidia-smi -lgc", lock)
 
 
@@ -175,7 +175,7 @@ def _counts(share: float, intervals: Sequence[GpuInterval]) -> bool:
 
 
 def _share(intervals: Sequence[GpuInterval], reason: str) -> float:
-    """Share of the readings that named the reason; 0 where none could."""
+    """Share of the readings that named the reason; 0 where the driver gives no reasons."""
     shares = weighted_mean(intervals, lambda i: None if i.throttle_shares is None else i.throttle_shares.get(reason, 0))
     return shares or 0.0
 

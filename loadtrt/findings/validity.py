@@ -147,8 +147,8 @@ def _starved(counts: Counts, terms: Terms) -> Problem | None:
     more = ", or for requests of one size --requests-per-launch 4" if single else ""
     return Problem(
         kind="starved",
-        evidence=f"lanes stood idle for {share} of the time because the host was late (limit {limit})",
-        remedy=f"the engine outruns this host: use more --buffers or larger batches{more}",
+        evidence=f"lanes were idle for {share} of the time because the host was late (limit {limit})",
+        remedy=f"the engine is faster than this host: use more --buffers or larger batches{more}",
     )
 
 
@@ -159,12 +159,12 @@ def _unserved(counts: Counts) -> Problem | None:
     if counts.interrupted:
         return Problem(
             kind="unserved",
-            evidence=f"the run was interrupted and gave up {requests} (the age then counts as latency)",
-            remedy="interrupt it only once: requests in flight are then waited for",
+            evidence=f"the run was interrupted and gave up {requests} (their age counts as latency)",
+            remedy="interrupt only once: the run then waits for the requests in flight",
         )
     return Problem(
         kind="unserved",
-        evidence=f"{requests} had not been served when the run ended (the age then counts as latency)",
+        evidence=f"{requests} had not been served when the run ended (their age counts as latency)",
         remedy="the load is above capacity, or the engine hangs: lower --rate, or raise --drain",
     )
 
@@ -174,7 +174,7 @@ def _failed(counts: Counts) -> Problem | None:
         return None
     return Problem(
         kind="failed",
-        evidence=f"{plural(counts.failed, 'request')} failed, and are in no latency",
+        evidence=f"{plural(counts.failed, 'request')} failed, and have no latency",
         remedy="fix the first error before trusting the numbers",
     )
 
@@ -183,7 +183,7 @@ def _no_requests(counts: Counts) -> Problem | None:
     if counts.ok or counts.failed or counts.unserved:
         return None
     if counts.interrupted:
-        evidence, remedy = "the run was interrupted before any request was served", "let it run for longer"
+        evidence, remedy = "the run was interrupted before any request was served", "interrupt it later"
     else:
         evidence, remedy = "no request was served", "raise --duration or --requests"
     return Problem(kind="no-requests", evidence=evidence, remedy=remedy)

@@ -1,1 +1,1 @@
-"""When requests come and what they carry. Pure: no engine, no clock, no event loop."""
+"""When requests are due and what they carry. Pure: no engine, no clock, no event loop."""

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-# Streams of random numbers have a number each, so that one can change without the others.
+# Each stream of random numbers has a number, so that a change of one leaves the others as they are.
 _ARRIVALS_STREAM = 0
-_BLOCK = 1 << 14  # numbers drawn at a time: fixed, so that a schedule's length changes none of them
-_NO_DEVIATION = 1e-9  # of gaps, where 1 / CV² is still a number
+_BLOCK = 1 << 14  # numbers drawn at a time: fixed, so that the draws do not depend on a schedule's length
+_NO_DEVIATION = 1e-9  # CV of equal gaps: 1 / CV² is still a number
 MOST_REQUESTS = 50_000_000  # 400 MB of due instants, twice that while they are drawn
 
 
@@ -69,8 +69,8 @@ class Constant(Process):
 class Gamma(Process):
     """Independent gamma gaps of mean 1 and standard deviation `burstiness` (shape 1/CV²).
 
-    The first gap is the rest of a gap of a process that has always been going on, U·X with U uniform and X drawn by
-    length (gamma of shape 1/CV² + 1). Without that, (CV² − 1)/2 requests too many would come.
+    The process is stationary: the first gap is the rest of a gap, U·X with U uniform and X drawn by length (gamma of
+    shape 1/CV² + 1). With a whole gap there would be (CV² − 1)/2 requests too many.
 
     burstiness: coefficient of variation of the gaps; 0 is constant, 1 is Poisson.
     """
@@ -149,20 +149,14 @@ def due_instants(
         if len(part) < len(block):
             break
     due = np.concatenate(blocks)
-    return np.maximum.accumulate(due, out=due)  # neighbours nearer than a float can tell
-
-
-def offline_instants(requests: int) -> npt.NDArray[np.int64]:
-    """All due at 0: int64 [requests]. Raises UsageError where they would not fit in memory."""
-    require_room(requests)
-    return np.zeros(requests, np.int64)
+    return np.maximum.accumulate(due, out=due)  # rounding may swap instants that are nearer than a float's precision
 
 
 def require_room(requests: float) -> None:
     """Raises UsageError for more than MOST_REQUESTS."""
-    if not requests <= MOST_REQUESTS:  # nor nan, of a rate beyond a float
+    if not requests <= MOST_REQUESTS:  # refuses nan too, which a rate beyond a float gives
         wanted = format_count(requests) if requests < 1e12 else f"{requests:.2g}"
         raise UsageError(
-            f"{wanted} requests are too many to draw (the most is {format_count(MOST_REQUESTS)}): "
-            "ask for a lower rate, a shorter time or fewer requests"
+            f"{wanted} requests are too many to draw (at most {format_count(MOST_REQUESTS)}): "
+            "use a lower rate, a shorter time or fewer requests"
         )

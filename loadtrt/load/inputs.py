@@ -48,14 +48,14 @@ def make_inputs(
     inputs = {tensor.name: tensor for tensor in tensors if tensor.is_input and not tensor.shape_values}
     for tensor in inputs.values():
         if min(tensor.shape, default=0) < 0:
-            raise UsageError(f"the shape of input {tensor} is not decided: add --batch or --shapes")
+            raise UsageError(f"the shape of input {tensor} is open: add --batch or --shapes")
     for name in ranges:
         _tensor(name, inputs, "--input-range")
     kinds = {"random", "zeros"}.intersection(sources)
     if kinds and len(sources) > 1:
-        raise UsageError(f"--inputs {' '.join(sources)}: '{min(kinds)}' stands alone; files must cover every input")
+        raise UsageError(f"--inputs {' '.join(sources)}: use '{min(kinds)}' alone, or files for every input")
     if ranges and "random" not in kinds:
-        raise UsageError(f"--input-range {min(ranges)} has no effect here: it is for random inputs")
+        raise UsageError(f"--input-range {min(ranges)} has no effect here: use it with random inputs")
     if "random" in kinds:
         # A stream of its own: the arrivals draw from the same seed.
         random = np.random.default_rng([seed, *b"inputs"])
@@ -97,18 +97,18 @@ def _default_range(dtype: str) -> tuple[float, float]:
 
 
 def _checked(tensor: TensorSpec, limits: tuple[float, float]) -> tuple[float, float]:
-    """`limits`, when values between them exist in the tensor's type."""
+    """`limits`. Raises UsageError where the tensor's type has no value between them."""
     low, high = limits
     where = f"--input-range {tensor.name}:{low:g}..{high:g}"
     if bits_of(tensor.dtype) < 8:
-        raise UsageError(f"{where}: ranges are not for {tensor.dtype}, whose random bytes take every bit pattern")
+        raise UsageError(f"{where}: {tensor.dtype} takes no range, as its random bytes take every bit pattern")
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise UsageError(f"{where}: write the lower limit first, both finite")
     least, most = _limits_of(tensor.dtype)
     if low < least or high > most:
         raise UsageError(f"{where}: {tensor.dtype} holds {least:g} to {most:g}")
     if not _is_float(tensor.dtype) and math.ceil(low) > math.floor(high):
-        raise UsageError(f"{where}: no whole number lies in it, and the tensor is {tensor.dtype}")
+        raise UsageError(f"{where}: the range contains no whole number, and the tensor is {tensor.dtype}")
     return low, high
 
 
@@ -129,35 +129,35 @@ def _is_float(dtype: str) -> bool:
 
 
 def _from_files(inputs: Mapping[str, TensorSpec], sources: Sequence[str]) -> list[Arrays]:
-    found: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in inputs}
+    arrays_of: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in inputs}
     for source in sources:
-        # Tensor names may hold colons themselves ("input:0"): the longest name that fits is meant.
+        # Tensor names may contain colons ("input:0"): the longest name that fits is meant.
         names = [name for name in inputs if source.startswith(f"{name}:")]
         if names:
             name = max(names, key=len)
-            found[name].append(_raw(inputs[name], Path(source[len(name) + 1 :])))
+            arrays_of[name].append(_raw(inputs[name], Path(source[len(name) + 1 :])))
         elif source.endswith(".npz"):
             for name, arrays in _npz(inputs, Path(source)).items():
-                found[name].extend(arrays)
+                arrays_of[name].extend(arrays)
         elif ":" in source:
             _tensor(source.partition(":")[0], inputs, f"--inputs {source}")
         else:
             raise UsageError(
                 f"--inputs {source}: write random, zeros, a file that ends in .npz, or NAME:FILE with raw bytes"
             )
-    counts = {name: len(arrays) for name, arrays in found.items()}
+    counts = {name: len(arrays) for name, arrays in arrays_of.items()}
     sets = max(counts.values(), default=1)
     for name, count in counts.items():
         if count == 0:
             raise UsageError(
-                f"--inputs {' '.join(sources)}: no file has input {inputs[name]}; files must cover every input"
+                f"--inputs {' '.join(sources)}: no file holds input {inputs[name]}: give files for every input"
             )
         if count not in (1, sets):
             most = max(counts, key=lambda item: counts[item])
             raise UsageError(
                 f"--inputs {' '.join(sources)}: {count} arrays for {name} but {sets} for {most}: give as many, or 1"
             )
-    return [{name: arrays[k % len(arrays)] for name, arrays in found.items()} for k in range(sets)]
+    return [{name: arrays[k % len(arrays)] for name, arrays in arrays_of.items()} for k in range(sets)]
 
 
 def _tensor(name: str, inputs: Mapping[str, TensorSpec], where: str) -> TensorSpec:
@@ -178,7 +178,7 @@ def _raw(tensor: TensorSpec, file: Path) -> npt.NDArray[Any]:
 
 
 def _npz(inputs: Mapping[str, TensorSpec], file: Path) -> dict[str, list[npt.NDArray[Any]]]:
-    """The arrays of one .npz by tensor, as many for each."""
+    """The arrays of an .npz by tensor, the same number for each."""
     try:
         with file.open("rb") as opened:
             if not zipfile.is_zipfile(opened):
@@ -189,15 +189,15 @@ def _npz(inputs: Mapping[str, TensorSpec], file: Path) -> dict[str, list[npt.NDA
     except OSError as error:
         raise UsageError(f"cannot read inputs {file}: {error.strerror or error}") from None
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UsageError(f"{file} is damaged, or no .npz: {' '.join(str(error).split())}") from None
-    found = {name: _sets_of(_tensor(name, inputs, str(file)), array, file) for name, array in arrays.items()}
-    count = max((len(items) for items in found.values()), default=0)
-    for name, items in found.items():
+        raise UsageError(f"{file} is damaged or not an .npz: {' '.join(str(error).split())}") from None
+    sets = {name: _sets_of(_tensor(name, inputs, str(file)), array, file) for name, array in arrays.items()}
+    count = max((len(items) for items in sets.values()), default=0)
+    for name, items in sets.items():
         if len(items) not in (1, count):
             raise UsageError(
                 f"{file} holds {len(items)} sets of {name} but {count} of another input: give as many, or 1"
             )
-    return {name: items * (count if len(items) == 1 else 1) for name, items in found.items()}
+    return {name: items * (count if len(items) == 1 else 1) for name, items in sets.items()}
 
 
 def _sets_of(tensor: TensorSpec, array: npt.NDArray[Any], file: Path) -> list[npt.NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""How the rate of arrivals changes with time: steady, in bursts or in stages; its integral, and the inverse of that."""
+"""Arrival rates over time: steady, in bursts or in stages; the integral of the rate, and its inverse."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from loadtrt.units import NEVER, SECOND_NS, parse_duration, parse_rate
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-# Of Λ: a request that rounding leaves just short of a boundary belongs after it, and not before a pause.
+# Relative slack on Λ: a request that rounding puts just before a boundary belongs after it, not before a pause.
 _SLACK = 1e-12
 _ZERO = re.compile(r"0+(?:\.0*)?(?:/[smh])?")
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`first` to `last` requests a second, in a straight line, within `duration_ns`."""
+    """A rate that changes linearly from `first` to `last` requests a second within `duration_ns`."""
 
     first: float
     last: float
     duration_ns: int
 
     def requests(self, until_ns: int) -> float:
-        """Expected in the stage's first `until_ns` (T: its duration): n(τ) = first·τ + (last − first)·τ² / 2T."""
+        """Requests expected in the stage's first `until_ns`, of T: n(τ) = first·τ + (last − first)·τ² / 2T."""
         seconds, share = until_ns / SECOND_NS, until_ns / self.duration_ns
         return seconds * (self.first + (self.last - self.first) * share / 2)
 
 
 @dataclass(frozen=True)
 class Course:
-    """Stages one after the other: once, or again and again."""
+    """Stages one after the other, once or repeatedly."""
 
     stages: tuple[Stage, ...]
     repeats: bool = False
 
     @cached_property
     def duration_ns(self) -> int:
-        """Of all stages, once."""
+        """Duration of all stages together, once."""
         return sum(stage.duration_ns for stage in self.stages)
 
     def requests(self, until_ns: int) -> float:
@@ -67,9 +67,9 @@ class Course:
         course that does not repeat, the end of its last busy stage.
         """
         begins = np.cumsum([0, *(stage.duration_ns for stage in self.stages)])[:-1]
-        each = np.array([stage.requests(stage.duration_ns) for stage in self.stages])
-        busy = each > 0  # Λ is flat in the others: no u falls into them
-        before = (np.cumsum(each) - each)[busy]
+        requests = np.array([stage.requests(stage.duration_ns) for stage in self.stages])
+        busy = requests > 0  # Λ is flat in the others: no u falls into them
+        before = (np.cumsum(requests) - requests)[busy]
         rounds = np.zeros(len(expected))
         if self.repeats:
             rounds = np.floor(expected / self._round * (1 + _SLACK))
@@ -89,19 +89,19 @@ class Course:
 
 
 def steady(rate: float) -> Course:
-    """`rate` requests a second, without an end."""
+    """A course of `rate` requests a second without an end."""
     return Course((Stage(rate, rate, NEVER),))
 
 
 def parse_stages(text: str) -> Course:
     """The course of "100/s:10s, ramp 500/s-2000/s:60s": RATE:TIME or ramp RATE-RATE:TIME, with commas between.
 
-    A rate may be 0; "ramp 500-2000/m" has one unit for both. Raises UsageError for what is no stage, takes no time or
-    where no stage has a request.
+    A rate may be 0; "ramp 500-2000/m" has one unit for both. Raises UsageError for text that is not a stage, for a
+    stage that takes no time, and where all rates are 0.
     """
     stages = tuple(_stage(part.strip()) for part in text.split(","))
     if not any(stage.first or stage.last for stage in stages):
-        raise UsageError(f"'{text}' has no requests: give a stage a rate above zero")
+        raise UsageError(f"'{text}' has no requests: write a stage with a rate above zero")
     return _within_a_century(Course(stages), text)
 
 
@@ -112,15 +112,15 @@ def _within_a_century(course: Course, text: str) -> Course:
 
 
 def _stage(text: str) -> Stage:
-    found = re.fullmatch(r"(?:([^:-]+)|ramp\s+([^:-]+)-([^:-]+)):([^:]+)", text)
-    if not found:
+    match = re.fullmatch(r"(?:([^:-]+)|ramp\s+([^:-]+)-([^:-]+)):([^:]+)", text)
+    if not match:
         raise UsageError(
-            f"'{text}' is no stage: write RATE:TIME or ramp RATE-RATE:TIME, such as 100/s:10s or ramp 500/s-2000/s:60s"
+            f"'{text}' is not a stage: write RATE:TIME or ramp RATE-RATE:TIME, e.g. 100/s:10s or ramp 500/s-2000/s:60s"
         )
-    level, low, high, time = found.groups()
+    level, low, high, time = match.groups()
     duration_ns = parse_duration(time)
     if not duration_ns:
-        raise UsageError(f"'{text}' takes no time: give the stage a duration above zero")
+        raise UsageError(f"'{text}' takes no time: write a duration above zero")
     if level is not None:
         return Stage(_rate(level), _rate(level), duration_ns)
     unit = high[high.index("/") :] if "/" in high and "/" not in low else ""
@@ -132,25 +132,18 @@ def _rate(text: str) -> float:
 
 
 def parse_bursts(text: str) -> tuple[int, int]:
-    """(on, off) in ns of "1s/4s". Raises UsageError where it is none, or either takes no time."""
+    """(on, off) in ns of "1s/4s". Raises UsageError for other text, and where either takes no time."""
     on, slash, off = text.partition("/")
     if not slash:
-        raise UsageError(f"'{text}' is no burst and its pause: write ON/OFF, such as 1s/4s")
+        raise UsageError(f"'{text}' is not a burst and a pause: write ON/OFF, e.g. 1s/4s")
     times = parse_duration(on), parse_duration(off)
     if not all(times):
-        raise UsageError(f"'{text}' needs a burst and a pause above zero: leave bursts out for a steady rate")
+        raise UsageError(f"'{text}' needs a burst and a pause above zero: remove bursts for a steady rate")
     _within_a_century(bursts(1.0, *times), text)
     return times
 
 
 def bursts(rate: float, on_ns: int, off_ns: int) -> Course:
-    """All requests within the first `on_ns` of each on + off; `rate` is the mean: while on, rate · (on + off) / on."""
+    """A course with all requests within the first `on_ns` of each on + off, at `rate` requests a second on average."""
     busy = rate * (on_ns + off_ns) / on_ns
     return Course((Stage(busy, busy, on_ns), Stage(0.0, 0.0, off_ns)), repeats=True)
-
-
-def course_of(rate: float, bursts_text: str | None, stages_text: str | None) -> Course:
-    """What these options say: stages, or a rate, in bursts or steady. Raises UsageError as their parsers do."""
-    if stages_text is not None:
-        return parse_stages(stages_text)
-    return steady(rate) if bursts_text is None else bursts(rate, *parse_bursts(bursts_text))

@@ -1,4 +1,4 @@
-"""Tensors by name, type and shape, and their bytes. Types keep the names that TensorRT gives them in lower case."""
+"""Tensors by name, type and shape, and their bytes. Types have TensorRT's names in lower case."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     # types as packed bytes, uint8 [nbytes].
     Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
-# name: (bits, numpy's name, or ml_dtypes' where numpy has none). Sub-byte types are packed: two int4 make one byte.
+# name: (bits, name in numpy, or in ml_dtypes where numpy lacks the type). Sub-byte types are packed, two int4 a byte.
 DTYPES: dict[str, tuple[int, str]] = {
     "fp32": (32, "float32"),
     "fp16": (16, "float16"),
@@ -40,7 +40,7 @@ DTYPES: dict[str, tuple[int, str]] = {
 }
 
 
-# What ONNX, TensorRT, its engine inspector and ONNX Runtime's profiler call them, in lower case.
+# Names in ONNX, TensorRT, its engine inspector and ONNX Runtime's profiler, in lower case.
 DTYPE_NAMES = {name: name for name in DTYPES} | {
     "float": "fp32",
     "half": "fp16",
@@ -56,9 +56,14 @@ DTYPE_NAMES = {name: name for name in DTYPES} | {
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output. `shape` holds -1 where it is not decided yet; `nbytes` is what its buffer takes.
+    """One input or output.
 
-    `shape_values`: the tensor carries a shape (it lies in host memory and its values size other tensors).
+    name: name of the tensor.
+    is_input: whether the tensor is an input.
+    dtype: type, a key of DTYPES.
+    shape: dimensions, -1 where the shape is open.
+    nbytes: size of the buffer.
+    shape_values: whether the tensor is in host memory and its values decide the shapes of other tensors.
     """
 
     name: str
@@ -73,20 +78,20 @@ class TensorSpec:
 
 
 def largest_of(parts: Sequence[Sequence[TensorSpec]]) -> int:
-    """Which of several lists of tensors has the most bytes of inputs; of equal ones the last."""
+    """Index of the list of tensors with the most bytes of inputs, the last of equal ones."""
     sizes = [sum(spec.nbytes for spec in tensors if spec.is_input) for tensors in parts]
     return max(range(len(parts)), key=lambda part: (sizes[part], part))
 
 
 def dtype_named(name: str) -> str:
-    """loadtrt's name of a type by any of its names; names that loadtrt does not know come back in lower case."""
+    """loadtrt's name of a type by any of its names; an unknown name in lower case."""
     return DTYPE_NAMES.get(name.lower(), name.lower())
 
 
 def bits_of(dtype: str) -> int:
     """Bits of one element. Raises UsageError for a type that loadtrt does not know."""
     if dtype not in DTYPES:
-        raise UsageError(f"tensor type '{dtype}' is unknown to loadtrt; it knows {', '.join(DTYPES)}")
+        raise UsageError(f"tensor type '{dtype}' is not supported: use one of {', '.join(DTYPES)}")
     return DTYPES[dtype][0]
 
 
@@ -113,5 +118,5 @@ def numpy_dtype(dtype: str) -> np.dtype:
         return np.dtype(name)
     import ml_dtypes
 
-    made: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
-    return made
+    kind: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+    return kind

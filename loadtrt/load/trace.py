@@ -30,14 +30,18 @@ _LONGEST_NS = 1 << 61  # so that sums of two fit into int64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """instants: ns since the first, int64 [n], ascending, n ≥ 2. duration_ns: of all, with a mean gap after the last,
-    so that n / duration is the mean rate (n − 1) / (t_n − t_1), and a loop keeps it."""
+    """Instants of real requests.
+
+    instants: ns since the first instant, int64 [n], ascending, n ≥ 2.
+    duration_ns: duration with a mean gap after the last instant, so that n / duration is the mean rate
+        (n − 1) / (t_n − t_1), also of a loop.
+    """
 
     instants: npt.NDArray[np.int64]
     duration_ns: int
 
     def requests(self, until_ns: int) -> int:
-        """How many come before `until_ns`."""
+        """Number of requests before `until_ns`."""
         return int(np.searchsorted(self.instants, until_ns))
 
     def due(self, least_ns: int, least_requests: int, *, loop: bool) -> npt.NDArray[np.int64]:
@@ -58,31 +62,31 @@ class Trace:
 def read_trace(file: str, column: str | None = None, scale: float = 1.0) -> Trace:
     """The trace in `file`, its times multiplied by `scale`: instants in seconds, to the ns, in any order.
 
-    CSV (comma, semicolon or tab): with a header where the first cell is no number; else the first column. JSONL, told
-    by its first character {: one object a line. column: which, needed where there are several names to choose from.
-    Raises UsageError for a file that cannot be read, a line that holds no instant, fewer than two different ones.
+    CSV (comma, semicolon or tab): with a header where the first cell is not a number, else the first column. JSONL,
+    which begins with {: one object a line. column: name of the column or key, needed where there are several. Raises
+    UsageError for a file that cannot be read, a line without an instant, and fewer than two different instants.
     """
     try:
-        found = Path(file).stat()
+        status = Path(file).stat()
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read trace {file}: {getattr(error, 'strerror', None) or error}") from None
-    if not stat.S_ISREG(found.st_mode):
-        raise UsageError(f"cannot read trace {file}: it is not a file that can be read twice")
-    return _scaled(file, _instants(file, column, found.st_mtime_ns, found.st_size), scale)
+    if not stat.S_ISREG(status.st_mode):
+        raise UsageError(f"cannot read trace {file}: it is not a regular file, and loadtrt reads it twice")
+    return _scaled(file, _instants(file, column, status.st_mtime_ns, status.st_size), scale)
 
 
 def _scaled(file: str, instants: npt.NDArray[np.int64], scale: float) -> Trace:
     if scale != 1:
         if float(instants[-1]) * scale > _LONGEST_NS:
-            raise UsageError(f"trace {file} × {scale:g} takes longer than 73 years: give a smaller --time-scale")
+            raise UsageError(f"trace {file} × {scale:g} takes longer than 73 years: use a smaller --time-scale")
         instants = np.rint(instants * scale).astype(np.int64)
     span = int(instants[-1])
     if not span:
-        raise UsageError(f"trace {file} needs two instants that differ: for all requests at once --arrivals offline")
+        raise UsageError(f"trace {file} needs two instants that differ: use --arrivals offline for all at once")
     return Trace(instants, span - -span // (len(instants) - 1))
 
 
-@lru_cache(1)  # checking a configuration reads it, and so does the run
+@lru_cache(1)  # the check of a configuration and the run both read the trace
 def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> npt.NDArray[np.int64]:  # noqa: ARG001  # keys
     times = array("q")
     try:
@@ -91,9 +95,9 @@ def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> npt.ND
                 try:
                     times.append(_ns(text))
                 except (InvalidOperation, ValueError):
-                    raise UsageError(f"{file}:{line}: '{text}' is no instant: write seconds, such as 1.25") from None
+                    raise UsageError(f"{file}:{line}: '{text}' is not an instant: write seconds, e.g. 1.25") from None
                 except OverflowError:
-                    raise UsageError(f"{file}:{line}: {text} s is centuries away: instants are in seconds") from None
+                    raise UsageError(f"{file}:{line}: {text} s is centuries away: write seconds, e.g. 1.25") from None
                 if len(times) > MOST_REQUESTS:
                     require_room(len(times))
     except OSError as error:
@@ -101,25 +105,25 @@ def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> npt.ND
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"trace {file} is neither CSV nor JSONL: {error}") from None
     if not times:
-        raise UsageError(f"trace {file} holds no instants: write one a line, in seconds")
+        raise UsageError(f"trace {file} has no instants: write one a line, in seconds")
     instants = np.array(times, np.int64)
     instants.sort()
     if int(instants[-1]) - int(instants[0]) > _LONGEST_NS:
-        raise UsageError(f"trace {file} takes longer than 73 years: instants are in seconds")
+        raise UsageError(f"trace {file} takes longer than 73 years: write instants in seconds")
     instants -= instants[0]
-    instants.flags.writeable = False  # it is kept
+    instants.flags.writeable = False  # the cache hands out the same array again
     return instants
 
 
 def _ns(text: str) -> int:
-    """Exact: a float of seconds since 1970 is 120 ns wide."""
+    """Exact ns: floats of seconds since 1970 are 120 ns apart."""
     whole, _, fraction = text.partition(".")
     if whole.isdigit() and len(fraction) <= 9 and (not fraction or fraction.isdigit()):
         return int(whole) * SECOND_NS + int(fraction.ljust(9, "0"))  # four times as fast as Decimal
     exact = Decimal(text.strip())
     if not exact.is_finite():
         raise ValueError(text)
-    if exact.adjusted() > 18:  # its ns are more digits than Decimal keeps, and than fit
+    if exact.adjusted() > 18:  # its ns have more digits than Decimal keeps and int64 holds
         raise OverflowError
     return int((exact * SECOND_NS).to_integral_value())
 
@@ -147,7 +151,7 @@ def _of_csv(file: str, first: str, lines: Iterable[str], column: str | None, ski
     index = 0
     if _is_number(header[0]):
         if column is not None:
-            raise UsageError(f"trace {file} has no header, and so no column '{column}': leave --trace-column out")
+            raise UsageError(f"trace {file} has no header, and so no column '{column}': remove --trace-column")
         yield skipped + rows.line_num, header[0]
     else:
         names = [name.strip() for name in header]
@@ -163,26 +167,26 @@ def _of_json(file: str, lines: Iterable[str], column: str | None, skipped: int) 
         if not line.strip():
             continue
         try:
-            item = json.loads(line, parse_float=str, parse_int=str)  # their digits, not a float's
+            item = json.loads(line, parse_float=str, parse_int=str)  # keeps the digits, as floats are inexact
         except (ValueError, RecursionError):
-            raise UsageError(f"{file}:{number} is no JSON: write one object a line") from None
+            raise UsageError(f"{file}:{number} is not JSON: write one object a line") from None
         if not isinstance(item, dict):
-            raise UsageError(f'{file}:{number} is no JSON object: write one a line, such as {{"time": 1.25}}')
+            raise UsageError(f'{file}:{number} is not a JSON object: write one a line, e.g. {{"time": 1.25}}')
         if name is None:
             name = _chosen(file, list(item), column)
         if name not in item:
-            raise UsageError(f"{file}:{number} has no '{name}': give every line one")
+            raise UsageError(f"{file}:{number} has no '{name}': write it on every line")
         yield number, item[name] if isinstance(item[name], str) else json.dumps(item[name])
 
 
 def _chosen(file: str, names: list[str], column: str | None) -> str:
-    told = ", ".join(names)
+    listed = ", ".join(names)
     if column is None:
         if len(names) != 1:
-            raise UsageError(f"trace {file} has the columns {told}: say which with --trace-column")
+            raise UsageError(f"trace {file} has the columns {listed}: choose one with --trace-column")
         return names[0]
     if column not in names:
-        raise UsageError(f"trace {file} has no column '{column}': it has {told}")
+        raise UsageError(f"trace {file} has no column '{column}': use one of {listed}")
     return column
 
 

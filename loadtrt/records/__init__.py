@@ -1,1 +1,1 @@
-"""Rows, histograms and tallies of finished requests. Pure: numpy alone."""
+"""Rows, histograms and tallies of finished requests. Pure: only numpy."""

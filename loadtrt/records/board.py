@@ -1,13 +1,13 @@
-"""A run's rows while it goes on, and how it stands, in a block of memory that one process writes and others read.
+"""The rows and the state of a run that goes on, in a block of memory that one process writes and others read.
 
-The measuring process writes a row a request, as it would for itself, and ten times a second how many there are.
-Whoever looks makes his own numbers of them: turned into histograms in the measuring process, a second's rows would make
-requests late by milliseconds. The first rows are kept; those after them go round in a ring, so that memory stays flat.
+The measuring process writes a row for each request, and ten times a second the number of rows. Readers compute their
+own numbers: histograms of a second's rows in the measuring process would make requests late by milliseconds. The first
+rows are kept; later rows go into a ring, so that memory does not grow.
 
-Two words guard what is read. `sequence` is odd while the words beside it are written, and a reader copies them again
-where it was odd, or has changed meanwhile. `reached` says how far the ring is overwritten, but for STRIDE rows: what a
-reader copied counts where it still lay whole after that. That stores are seen in their order is x86-64's doing; on
-other processors a row may, very rarely, be read before it is whole.
+Two words guard what is read. `sequence` is odd while the state is written; a reader copies the state again where
+`sequence` was odd or has changed. `reached` says up to which row the ring may be overwritten, within STRIDE rows: rows
+that a reader copied are valid where they were not overwritten after that. x86-64 keeps the order of stores; on other
+processors a row may, very rarely, be read before it is complete.
 """
 
 from __future__ import annotations
@@ -32,25 +32,37 @@ RATIOS = (1.05, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)  # upper bound
 WINDOW_RANKS = (0.5, 0.9, 0.95, 0.99, 0.999, 1.0)
 KEEP = 1 << 20  # rows kept (88 MiB)
 RING = 1 << 18  # rows that go round after them (22 MiB): a second and more of the fastest engine there is
-STRIDE = 128  # rows that are written in the ring before `reached` says so
+STRIDE = 128  # rows that are written in the ring between two updates of `reached`
 _PAGE_BYTES = 4096
 _TRIES = 1_000
-_PAUSE_S = 0.0002  # a writer needs a hundredth of that
+_PAUSE_S = 0.0002  # a hundred times as long as a write takes
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is known of a run at one moment. Instants are time.time_ns(), 0 for none yet; counts are of the measuring
-    phase alone.
+    """What is known of a run at one moment. Counts are of the measuring phase alone.
 
-    phase: of PHASES. submitted: requests sent; in_flight: sent and not completed; waiting: due and not sent. outcomes
-    [lanes, len(OUTCOMES)]: finished requests. inferences: served. lane_service_ns, lane_compute_ns [lanes]: sums over
-    served requests. good [objectives]: requests within each objective's bound. window_ns: latencies at WINDOW_RANKS
-    over the last whole second, which began at window_start_ns after the start and served window_requests. ratios
-    [len(RATIOS) + 1]: served requests by latency over compute, not cumulated, ratio_sum their sum. counts [metrics,
-    BUCKETS], sums_ns [metrics]: the histograms of METRICS. missed: finished requests that are in no count, as whoever
-    counts stood still for too long. starved_fraction: part of the lanes' time in which the host was late with requests.
-    overloaded: whether the backlog grows (stats/steady.py), None where too few requests have finished to tell.
+    phase: one of PHASES.
+    written_ns: when the state was written, time.time_ns().
+    started_ns: when measuring began, time.time_ns(); 0 before.
+    submitted: requests sent.
+    in_flight: requests sent and not completed.
+    waiting: requests due and not sent.
+    busy_lanes: lanes with requests in flight.
+    outcomes: finished requests [lanes, len(OUTCOMES)].
+    inferences: inferences of served requests.
+    lane_service_ns, lane_compute_ns: sums over served requests [lanes].
+    good: requests within each objective's bound [objectives].
+    window_start_ns: start of the last whole second, from the start of measuring.
+    window_requests: requests served in that second.
+    window_ns: latencies at WINDOW_RANKS in that second.
+    ratio_sum: sum of latency over compute of served requests.
+    ratios: served requests by latency over compute, not cumulative [len(RATIOS) + 1].
+    sums_ns: sums of METRICS [metrics].
+    counts: histograms of METRICS [metrics, BUCKETS].
+    missed: finished requests that are not counted, as the reader was stopped for too long.
+    starved_fraction: part of the lanes' time in which the host was late with requests.
+    overloaded: whether the backlog grows (stats/steady.py); None where too few requests have finished to decide.
     """
 
     phase: str
@@ -78,8 +90,19 @@ class Snapshot:
 
 
 class Standing(NamedTuple):
-    """How a run stands. phase: its place in PHASES. written_ns, started_ns: of time.time_ns(). begun_ns: when measuring
-    began on the engine's clock, as rows have it. ended: whether all rows are there. rows: how many are."""
+    """The state of a run.
+
+    phase: index in PHASES.
+    written_ns: when the state was written, time.time_ns().
+    started_ns: when measuring began, time.time_ns(); 0 before.
+    begun_ns: when measuring began, on the engine's clock, which rows use.
+    ended: whether all rows are written.
+    rows: number of rows.
+    submitted: requests sent.
+    in_flight: requests sent and not completed.
+    waiting: requests due and not sent.
+    busy_lanes: lanes with requests in flight.
+    """
 
     phase: int = 0
     written_ns: int = 0
@@ -106,9 +129,11 @@ def board_bytes(keep: int = KEEP, ring: int = RING) -> int:
 class Board:
     """The block of memory, for its one writer or for a reader.
 
-    memory: `board_bytes(keep, ring)` bytes, zeros at first; None: a block of this process' own. Pages are taken as it
-    fills, small ones: the 2 MiB of a huge one, which numpy would ask for, are zeroed in milliseconds. ring: a multiple
-    of STRIDE. rows: int64 [keep + ring, len(COLUMNS)], where row n lies at n, or in the ring: see `place`.
+    memory: `board_bytes(keep, ring)` bytes, zeros at first; None for memory of this process alone. mmap gives small
+        pages as the block fills: zeroing the huge pages that numpy asks for takes milliseconds each.
+    keep: rows kept.
+    ring: rows of the ring, a multiple of STRIDE.
+    rows: int64 [keep + ring, len(COLUMNS)]; row n is at `place(n)`.
     """
 
     def __init__(self, memory: mmap.mmap | bytearray | None = None, keep: int = KEEP, ring: int = RING) -> None:
@@ -119,38 +144,38 @@ class Board:
         self.rows: Rows = block[_WORDS:].reshape(keep + ring, len(COLUMNS))
 
     def place(self, number: int) -> int:
-        """Where the row of this number lies, or has lain."""
+        """Index in `rows` of the row with this number."""
         return number if number < self.keep else self.keep + (number - self.keep) % self.ring
 
     def touch(self, rows: int) -> None:
-        """Take the pages of the first so many rows now: later it costs a request microseconds."""
+        """Take the pages of the first `rows` rows now, as a page fault later costs a request microseconds."""
         self.rows[: rows : _PAGE_BYTES // self.rows.strides[0], 0] = 0
 
     def enter(self, phase: str) -> None:
-        """The run is in this phase now."""
+        """Enter a phase."""
         started = {"started_ns": time.time_ns()} if phase == "measure" else {}
         self._write(phase=PHASES.index(phase), **started)
 
     def begin(self, begun_ns: int) -> None:
-        """Measuring begins at this instant of the engine's clock. Before the first row."""
+        """Set the instant on the engine's clock at which measuring begins. Called before the first row."""
         self._write(begun_ns=begun_ns)
 
     def show(self, rows: int, submitted: int, completed: int, waiting: int, busy_lanes: int) -> None:
-        """How it stands at this moment, with all rows below this number."""
+        """Write the state, with all rows below the number `rows` complete."""
         self._write(
             rows=rows, submitted=submitted, in_flight=submitted - completed, waiting=waiting, busy_lanes=busy_lanes
         )
 
     def end(self, rows: int, submitted: int) -> None:
-        """All rows are there, and nothing is in flight any longer."""
+        """End the run: all rows are written, and nothing is in flight."""
         self._write(ended=1, rows=rows, submitted=submitted, in_flight=0, waiting=0, busy_lanes=0)
 
     def reach(self, number: int) -> None:
-        """All rows below this number are written, and STRIDE more may be before this is called again."""
+        """Declare all rows below this number written; up to STRIDE more may be written before the next call."""
         self._words[_REACHED] = number
 
     def standing(self) -> Standing:
-        """A copy in one piece; of a writer that died writing, the latest copy."""
+        """A consistent copy of the state; the latest copy where the writer died while writing."""
         words = self._words
         for _ in range(_TRIES):
             before = words[_SEQUENCE]
@@ -161,13 +186,13 @@ class Board:
         return Standing(*copy)
 
     def view(self, first: int, end: int) -> Rows:
-        """The rows of these numbers, or the first of them: as far as they lie in one piece."""
+        """The rows from `first` to `end`, as far as they are contiguous."""
         at = self.place(first)
         piece = self.keep if first < self.keep else self.keep + self.ring
         return self.rows[at : min(at + end - first, piece)]
 
     def copy(self, first: int, end: int) -> Rows:
-        """Likewise, for a reader. Whether they were overwritten meanwhile, `oldest` tells afterwards."""
+        """A copy of `view`, for a reader. `oldest` says afterwards which rows were overwritten meanwhile."""
         return self.view(first, end).copy()
 
     def oldest(self) -> int:

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 SUBBUCKETS = 128
 _SUB_BITS = 7
-_TOP = (1 << 44) - 1  # 4.9 hours; what is longer counts there, its exact maximum stays known
+_TOP = (1 << 44) - 1  # 4.9 hours: longer values count here, and the maximum stays exact
 BUCKETS = (44 - _SUB_BITS + 1) * SUBBUCKETS
-_BEFORE = (1023 + _SUB_BITS - 1) * SUBBUCKETS  # what the bits say for 128.0, less its bucket; 1023 is an exponent of 0
-CELL = 16  # buckets of a cell: what a heat map shows
+_BEFORE = (1023 + _SUB_BITS - 1) * SUBBUCKETS  # the shifted bits of 128.0 less its bucket; 1023 is the exponent's bias
+CELL = 16  # buckets of a heat map's cell
 QUANTILE_ERROR = 1 / (2 * SUBBUCKETS)
 
 
 def bucket_of(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The bucket of each value, int64 of the same shape. Values are clipped to [0, 2^44).
 
-    From 128 on, the bits of a float64 tell: its exponent is the octave, and the 7 bits below it the place in it. Below
-    128 that is less than the value itself, which is its own bucket.
+    From 128 on, the bits of a float64 are the bucket: the exponent is the octave, the next 7 bits the bucket within it.
+    Below 128 these bits give less than the value, which is its own bucket.
     """
     clipped = np.minimum(np.maximum(values, 0), _TOP)
     bits = clipped.astype(np.float64).view(np.int64)  # exact below 2^53
@@ -53,7 +53,7 @@ class Histogram:
         self.max: int | None = None
 
     def add(self, values: npt.NDArray[np.int64], buckets: npt.NDArray[np.int64] | None = None) -> None:
-        """Record int64 ns [n]. buckets: theirs, where they are known."""
+        """Record int64 ns [n]. buckets: buckets of the values, where they are known."""
         if not len(values):
             return
         np.add.at(self.counts, bucket_of(values) if buckets is None else buckets, 1)
@@ -72,7 +72,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many values were recorded."""
+        """Number of recorded values."""
         return int(self.counts.sum())
 
     def quantiles(self, ranks: Sequence[float]) -> list[float]:
@@ -85,12 +85,12 @@ class Histogram:
         return [float(value) for value in np.clip(middle, self.min, self.max)]
 
     def cells(self) -> dict[int, int]:
-        """Counts by cell, CELL neighbouring buckets each; empty ones left out."""
+        """Counts of the cells, CELL neighbouring buckets each, without empty cells."""
         sums = self.counts.reshape(-1, CELL).sum(axis=1)
         return {int(cell): int(sums[cell]) for cell in np.flatnonzero(sums)}
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: the buckets that hold anything, as [index, count] pairs, with sum, min and max."""
+        """For JSON: buckets with a count, as [index, count] pairs, and the sum, min and max."""
         used = np.flatnonzero(self.counts)
         return {
             "buckets": [[int(index), int(self.counts[index])] for index in used],
@@ -102,35 +102,36 @@ class Histogram:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Histogram:
         """The inverse of `to_dict`."""
-        made = cls()
+        histogram = cls()
         for index, count in data["buckets"]:
-            made.counts[index] = count
-        made.sum, made.min, made.max = data["sum_ns"], data["min_ns"], data["max_ns"]
-        return made
+            histogram.counts[index] = count
+        histogram.sum, histogram.min, histogram.max = data["sum_ns"], data["min_ns"], data["max_ns"]
+        return histogram
 
 
 def require_histogram(name: str, data: Mapping[str, Any]) -> None:
-    """Raises ValueError unless `from_dict` takes this, which a file may hold."""
+    """Raises ValueError unless `data`, from a file, is valid for `from_dict`."""
     match data:
         case {"buckets": list(pairs), "sum_ns": int(), "min_ns": int() | None, "max_ns": int() | None}:
             pass
         case _:
-            raise ValueError(f"that of {name} lacks buckets, sum_ns, min_ns or max_ns")
+            raise ValueError(f"the histogram of {name} lacks buckets, sum_ns, min_ns or max_ns")
     for pair in pairs:
         match pair:
             case [int(index), int(count)] if 0 <= index < BUCKETS and 0 < count < 1 << 62:
                 continue
-        raise ValueError(f"that of {name} has the bucket {str(pair)[:40]}, which is no index and count")
+        raise ValueError(f"the histogram of {name} has the bucket {str(pair)[:40]}, which is not an index and a count")
     if pairs and (data["min_ns"] is None or data["max_ns"] is None):
-        raise ValueError(f"that of {name} has buckets, and no min_ns or max_ns")
+        raise ValueError(f"the histogram of {name} has buckets, but no min_ns or max_ns")
     if pairs and data["min_ns"] > data["max_ns"]:
-        raise ValueError(f"that of {name} has a min_ns above its max_ns")
+        raise ValueError(f"the histogram of {name} has a min_ns above its max_ns")
 
 
 class Histograms:
-    """Several histograms that are filled together: one pass of numpy over all metrics costs far less than one for each.
+    """Several histograms that are filled together, as one pass of numpy over all metrics costs far less than one each.
 
-    counts: int64 [metrics, BUCKETS]; each of `each` is a row of it.
+    counts: int64 [metrics, BUCKETS].
+    each: the histograms; each one's counts are a row of `counts`.
     """
 
     def __init__(self, metrics: int) -> None:
@@ -139,11 +140,11 @@ class Histograms:
         self._offsets = (np.arange(metrics) * BUCKETS)[:, None]
 
     def add(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Record int64 ns [metrics, n], row by row. Returns their buckets, of the same shape."""
+        """Record int64 ns [metrics, n], row by row. Returns the buckets, of the same shape."""
         buckets = bucket_of(values)
         if values.shape[1]:
             np.add.at(self.counts.reshape(-1), (buckets + self._offsets).reshape(-1), 1)
-            totals, lows, highs = (found.tolist() for found in (values.sum(1), values.min(1), values.max(1)))
+            totals, lows, highs = (column.tolist() for column in (values.sum(1), values.min(1), values.max(1)))
             for histogram, total, low, high in zip(self.each, totals, lows, highs, strict=True):
                 histogram._note(total, low, high)
         return buckets

@@ -96,18 +96,24 @@ class Records:
 
     @property
     def ok(self) -> Records:
-        """Those that were served."""
+        """Served requests."""
         return Records(self.rows[self.status == OK])
 
     @property
     def counted(self) -> Records:
-        """Those that have a latency: served, or given up, whose age is a lower bound of it."""
+        """Requests that have a latency: served ones, and unserved ones, whose age is a lower bound."""
         return Records(self.rows[(self.status == OK) | (self.status == UNSERVED)])
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number of every record. `of` maps n records to int64 ns [n]; `of_unserved`: given-up requests count too."""
+    """A number of every record.
+
+    name: name of the metric.
+    help: what the metric is.
+    of: maps n records to int64 ns [n].
+    of_unserved: whether unserved requests have the metric.
+    """
 
     name: str
     help: str
@@ -115,7 +121,7 @@ class Metric:
     of_unserved: bool = False
 
     def values(self, records: Records) -> npt.NDArray[np.int64]:
-        """Those of the records that have one."""
+        """Values of the records that have the metric."""
         return self.of(records.counted if self.of_unserved else records.ok)
 
 
@@ -135,7 +141,7 @@ METRICS = (
 
 
 def busy_union_ns(records: Records) -> tuple[int, int]:
-    """(union, sum) of the compute spans of all lanes, ns: how long any lane computed, and how long lanes did in all.
+    """(union, sum) of the compute spans of all lanes, ns: the time in which any lane computed, and all lanes' time.
 
     sum / union is the mean number of lanes computing while any does: 1 means that contexts never overlap. Requests of
     one batch share one span.

@@ -1,7 +1,7 @@
-"""Turns rows into numbers: histograms, outcomes, and seconds.
+"""Turns rows into histograms, outcomes and seconds.
 
-A row costs a fifth of a microsecond. The measuring process pays that after it has measured, and an observer, which has
-a tally of its own, while it goes on.
+A row costs a fifth of a microsecond. The measuring process spends that after measuring; an observer, with its own
+tally, while the run goes on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-BLOCK = 1 << 11  # rows taken at once: temporaries that stay in the cache cost a third
+BLOCK = 1 << 11  # rows counted at a time: temporary arrays that stay in the cache cost a third
 _PLACE = {metric.name: place for place, metric in enumerate(METRICS)}
 _LATENCY, _QUEUE, _COMPUTE = _PLACE["latency"], _PLACE["queue"], _PLACE["compute"]
 
@@ -46,15 +46,22 @@ class Second:
 
 
 class Tally:
-    """All that is counted of a run. Rows of a lane come in its order of completion.
+    """The counts of a run. Rows of a lane come in the order of completion.
 
-    bounds: (number in METRICS, ns) of each objective, and good the served requests within each. items: inferences of a
-    request with each input set, one number where all have the same, and inferences their sum over served requests.
+    lanes: number of lanes.
+    start_ns: when measuring began.
+    bounds: (index in METRICS, bound in ns) of each objective.
+    items: inferences of a request by input set; one number where all have the same.
 
-    histograms: one for each metric. outcomes: int64 [lanes, STATUSES], requests by lane and status. seen: rows so far.
-    first_completed_ns, last_completed_ns (by lane): of what was answered, `start_ns` for a lane without;
-    completed_first: how many were served at first_completed_ns. starved_ns: time in which a lane had nothing in flight
-    although work was due, summed over lanes.
+    seen: rows so far.
+    histograms: one for each metric.
+    outcomes: int64 [lanes, STATUSES], requests by lane and status.
+    inferences: inferences of served requests.
+    good: served requests within each objective's bound.
+    first_completed_ns: first completion of a served request.
+    completed_first: requests served at first_completed_ns.
+    last_completed_ns: last completion by lane, of served and failed requests; `start_ns` without any.
+    starved_ns: time in which a lane had no request in flight although one was due, summed over lanes.
     """
 
     def __init__(
@@ -77,21 +84,21 @@ class Tally:
         self._closed = 0  # seconds that are over
 
     def begin(self, start_ns: int) -> None:
-        """Count from this instant, before anything is counted."""
+        """Set the start of measuring, before the first row."""
         self.start_ns = start_ns
         self.last_completed_ns[:] = start_ns
 
     @property
     def by_status(self) -> npt.NDArray[np.int64]:
         """Requests by status, int64 [STATUSES]."""
-        found: npt.NDArray[np.int64] = self.outcomes.sum(axis=0)
-        return found
+        requests: npt.NDArray[np.int64] = self.outcomes.sum(axis=0)
+        return requests
 
     @property
     def by_lane(self) -> npt.NDArray[np.int64]:
         """Served requests by lane, int64 [lanes]."""
-        found: npt.NDArray[np.int64] = self.outcomes[:, OK]
-        return found
+        served: npt.NDArray[np.int64] = self.outcomes[:, OK]
+        return served
 
     @property
     def measured_ns(self) -> int:
@@ -105,8 +112,8 @@ class Tally:
         return self.starved_ns / (len(self.outcomes) * measured_ns) if measured_ns else 0.0
 
     def absorb(self, rows: npt.NDArray[np.int64]) -> None:
-        """Count rows, int64 [n, len(COLUMNS)], of which BLOCK at once are the cheapest."""
-        records = Records(np.asfortranarray(rows))  # columns in one piece: each is read several times
+        """Count rows, int64 [n, len(COLUMNS)]; n = BLOCK is the cheapest."""
+        records = Records(np.asfortranarray(rows))  # contiguous columns, as each is read several times
         self.seen += len(rows)
         cells = np.bincount(records.lane * STATUSES + records.status, minlength=self.outcomes.size)
         self.outcomes += cells.reshape(self.outcomes.shape)
@@ -125,11 +132,11 @@ class Tally:
             self._fill_seconds(served, ok, values, buckets)
 
     def close(self) -> None:
-        """Nothing more comes: all seconds are over."""
+        """Close all seconds: no more rows come."""
         self._close_before(max(self._open, default=-1) + 1)
 
     def _count_served(self, ok: Records) -> npt.NDArray[np.int64]:
-        """Count what was served; returns its metrics, int64 ns [metrics, n]."""
+        """Count served requests; returns their metrics, int64 ns [metrics, n]."""
         values = np.empty((len(METRICS), len(ok)), np.int64)
         for place, metric in enumerate(METRICS):
             values[place] = metric.of(ok)
@@ -145,7 +152,7 @@ class Tally:
         return values
 
     def _count_starvation(self, records: Records) -> None:
-        """A lane is starved while it is idle and a request that it could have had has not begun.
+        """A lane is starved while it is idle and a request that it could serve has not begun.
 
         starved = Σ max(0, begun − max(the lane's previous completion, when the request could have been sent)), where
         it could have been sent at submitted − lateness, and has begun at the latest when it is enqueued or its copy in
@@ -168,7 +175,7 @@ class Tally:
     def _fill_seconds(
         self, served: Records, ok: Records, values: npt.NDArray[np.int64], buckets: npt.NDArray[np.int64]
     ) -> None:
-        # What completed longer ago than a closed second counts in the oldest that is open.
+        # A request that completed in a second already closed counts in the oldest open one.
         completed = served.completed
         first, last = (
             max((int(at) - self.start_ns) // SECOND_NS, self._closed) for at in (completed.min(), completed.max())
@@ -179,23 +186,23 @@ class Tally:
             of_all, of_ok = (
                 np.maximum((records.completed - self.start_ns) // SECOND_NS, self._closed) for records in (served, ok)
             )
-            for number, count in zip(*(found.tolist() for found in np.unique(of_all, return_counts=True)), strict=True):
+            for number, count in zip(*(part.tolist() for part in np.unique(of_all, return_counts=True)), strict=True):
                 here = of_ok == number
                 self._second(number).add(values[:, here], buckets[here], count - int(np.count_nonzero(here)))
         self._close_before(last - 1)  # lanes may complete out of order by less than a second
 
     def _second(self, number: int) -> Second:
-        found = self._open.get(number)
-        if found is None:
-            found = self._open[number] = Second(number * SECOND_NS)
-        return found
+        second = self._open.get(number)
+        if second is None:
+            second = self._open[number] = Second(number * SECOND_NS)
+        return second
 
     def _close_before(self, number: int) -> None:
-        """Close the open seconds before that one, and the empty ones between them."""
+        """Close all seconds before `number`, empty ones included."""
         while self._closed < number:
             over = self._open.pop(self._closed, None) or Second(self._closed * SECOND_NS)
             self._closed += 1
             self._over(over)
 
     def _over(self, second: Second) -> None:
-        """A second is over; they come in order. For whoever keeps or shows them."""
+        """Called with each closed second, in order; subclasses keep or show the seconds."""

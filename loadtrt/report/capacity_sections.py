@@ -11,7 +11,7 @@ from loadtrt.report.formatting import UNKNOWN, between, count_or, joules_text, p
 from loadtrt.report.run_sections import latency
 from loadtrt.report.run_verdict import ended, outcome_badge, state_badge, verdict_badge
 from loadtrt.report.settings import closing, objective_levels, search_options, search_text, title
-from loadtrt.stats.summary import PERCENTILES
+from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.units import format_count
 
 if TYPE_CHECKING:

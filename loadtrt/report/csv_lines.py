@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.errors import UsageError
 from loadtrt.records.records import METRICS
 from loadtrt.report.formatting import printable
+from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.capacity_result import CapacityResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.results.sweep_result import SweepResult
-from loadtrt.stats.summary import PERCENTILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -16,8 +16,8 @@ from loadtrt.report.profile_sections import layers
 from loadtrt.report.run_timeline import gpu, over_time, timeline_of
 from loadtrt.report.run_verdict import findings, headline, objectives, side_by_side
 from loadtrt.report.settings import bounds_of, engine_facts, facts, models_of
+from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.stats.margin import least_samples
-from loadtrt.stats.summary import PERCENTILES
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:

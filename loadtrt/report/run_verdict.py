@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from loadtrt.report.document import Badge, Name, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, between, count_or, percent_text, share_or, time_or
 from loadtrt.report.settings import load_text, precision_text, resuming_text, title
+from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.stats.margin import least_samples
-from loadtrt.stats.summary import PERCENTILES
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:

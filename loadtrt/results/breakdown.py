@@ -10,7 +10,7 @@ from loadtrt.results.frozen import Model
 
 _Count = Annotated[int, Field(ge=0)]
 _Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-_PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9")
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
 
 class MetricSummary(Model):
@@ -33,7 +33,7 @@ class MetricSummary(Model):
     @field_validator("percentiles_ns")
     @classmethod
     def _all_of_them(cls, given: dict[str, float | None]) -> dict[str, float | None]:
-        missing = [name for name in _PERCENTILES if name not in given]
+        missing = [name for name in PERCENTILES if name not in given]
         if missing:
             raise ValueError(f"{missing[0]} is missing")
         return given

@@ -1,4 +1,4 @@
-"""Requests by kind: typical and late ones, parts of a mix, batches, and the records around the slowest."""
+"""Groups of requests: typical and late ones, parts of a mix, batches, and the records around the slowest."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _INSTANTS = ("due", "submitted", "enqueued", "completed")
 
 
 def cohorts_of(records: Records) -> dict[str, Cohort]:
-    """Of the served among a run's records: "p50", latencies from p45 to p55, and "p99", from p99 up (nearest rank).
+    """Cohorts of a run's served requests: "p50", latencies from p45 to p55, and "p99", from p99 up (nearest rank).
 
-    One is missing where there are too few requests for its highest rank but the maximum (stats/margin.py).
+    A cohort is missing where the requests are too few for its highest rank below the maximum (stats/margin.py).
     """
     ok = records.ok
     count = len(ok)
@@ -53,8 +53,8 @@ def cohorts_of(records: Records) -> dict[str, Cohort]:
 
 
 def sample_of(records: Records, start_ns: int) -> Sample | None:
-    """The slowest of the served requests with those submitted before and after it, SAMPLED at the most, in the order of
-    submission; instants from start_ns on. None where none was served."""
+    """At most SAMPLED requests around the slowest served one, in the order of submission, with instants counted from
+    start_ns. None where none was served."""
     order = np.lexsort((records.due, records.submitted))
     rows = records.rows[order]
     places = np.flatnonzero(rows[:, COLUMNS.index("status")] == OK)
@@ -69,8 +69,12 @@ def sample_of(records: Records, start_ns: int) -> Sample | None:
 
 
 def mix_of(records: Records, parts: Sequence[tuple[str, float]], sets: int, steady: bool = True) -> list[MixPart]:
-    """Each part of a mix by itself, from the kept records. parts: (name, weight) of each; sets: input sets of each;
-    steady: the load."""
+    """Metrics of each part of a mix, from the kept records.
+
+    parts: (name, weight) of each part.
+    sets: input sets of each part.
+    steady: whether the load is steady.
+    """
     rows = []
     for number, (name, weight) in enumerate(parts):
         chosen = Records(records.rows[records.inputs // sets == number])
@@ -84,8 +88,8 @@ def mix_of(records: Records, parts: Sequence[tuple[str, float]], sets: int, stea
 
 
 def batches_of(records: Records, sizes: Sequence[int]) -> Batches | None:
-    """The batches that were formed, from the kept records: requests of one lane that completed at one instant. sizes:
-    what the engine computed for each input set. None: nothing was served."""
+    """The batches that were formed, from the kept records: requests of one lane that completed at one instant. None
+    where none was served. sizes: batch size that the engine ran for each input set."""
     ok = records.ok
     if not len(ok):
         return None

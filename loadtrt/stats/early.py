@@ -1,17 +1,17 @@
-"""Whether a run that still goes on has shown enough: that an objective is missed, or its quantiles well enough known.
+"""Whether a run may end early: an objective is missed, or the quantiles are known precisely enough.
 
-The answer is the verdict's own law on the records so far (stats/verdict.py). To count a million of them and apply it
-takes 0.4 s (AMD EPYC), and makes requests late that come due meanwhile. So it is asked seldom: after a cheap look says
-that it is worth while, and after a look that was in vain only when the run is a quarter longer. The cheap look counts
-in seconds, for requests of one second are late together: with n_i requests in second i, b_i of them bad, n and b their
-sums and p = b/n,
+The answer is the verdict's law on the records so far (stats/verdict.py). Counting a million records and applying it
+takes 0.4 s (AMD EPYC), and makes requests late that come due meanwhile. So the law is applied seldom: where a cheap
+estimate suggests it, and again only when the run is a quarter longer. The cheap estimate takes seconds as batches, as
+requests of one second are late together: with n_i requests in second i, b_i of them bad, n and b their sums and
+p = b/n,
 
     Var(p) = k/(k − 1) · Σ (b_i − p·n_i)² / n²        N = p(1 − p) / Var(p), at most n
 
-over k seconds (the ratio estimate by batch means): N independent requests would tell as much.
+over k seconds (the ratio estimate by batch means), with N the effective sample size.
 
-Looking again and again finds what is not there more often than looking once; each look allows 2.5 %, there are few, and
-the law errs to the safe side (benchmarks/early.py tells how often all that is wrong).
+Several looks raise the share of false alarms: each look allows 2.5 %. They are few, and the law errs to the safe side
+(benchmarks/early.py measures how often the answer is wrong).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _LATENCY = next(number for number, metric in enumerate(METRICS) if metric.name =
 
 
 class Misses:
-    """Follows how many requests were bad, second by second, for each objective."""
+    """Bad requests of each objective, second by second."""
 
     def __init__(self, objectives: Sequence[Objective]) -> None:
         self._objectives = objectives
@@ -52,7 +52,7 @@ class Misses:
         self._not_before = [0] * len(objectives)
 
     def add(self, pieces: Iterable[Records]) -> None:
-        """One second later: the requests since."""
+        """Add the requests of another second."""
         requests, good = 0, [0] * len(self._objectives)
         for records in pieces:
             served = records.status == OK
@@ -65,8 +65,11 @@ class Misses:
             bad.append(requests - count + (bad[-1] if bad else 0))
 
     def missed(self, count: Callable[[], Records], histograms: Sequence[Histogram]) -> ObjectiveShare | None:
-        """How the first objective fared that is missed by now. count: called where it looks like a miss, gives the
-        records so far, or the first of them; histograms: of all of them by then, by metric."""
+        """The share of the first objective that is missed by now; None where none is.
+
+        count: counts the records so far and returns the kept ones. Called only where the estimate suggests a miss.
+        histograms: values of all requests after `count`, by metric.
+        """
         if len(self._requests) < LEAST_SECONDS:
             return None
         requests = self._requests[-1]
@@ -88,13 +91,17 @@ class Misses:
 
 
 def ranks_of(objectives: Sequence[Objective]) -> list[float]:
-    """The quantiles of latency that are to be known: those of the objectives, else p99."""
-    return sorted({it.rank for it in objectives if it.metric == _LATENCY and it.rank < 1}) or [0.99]
+    """Ranks of the latency quantiles that --precision is about: those of the objectives, else p99."""
+    ranks = {objective.rank for objective in objectives if objective.metric == _LATENCY and objective.rank < 1}
+    return sorted(ranks) or [0.99]
 
 
 class Widths:
-    """Follows how well quantiles of latency are known. ranks: of the quantiles. precision: half the width of their 95 %
-    interval over the value, to be reached by all."""
+    """Precision of latency quantiles.
+
+    ranks: ranks of the quantiles.
+    precision: half the width of the 95 % confidence interval over the value, which every quantile must reach.
+    """
 
     def __init__(self, ranks: Sequence[float], precision: float) -> None:
         self._ranks = ranks
@@ -102,7 +109,12 @@ class Widths:
         self._not_before = 0
 
     def narrow_enough(self, intervals: Sequence[Interval], records: Records, latency: Histogram) -> float | None:
-        """The width reached, where it is narrow enough. intervals: the closed seconds; latency: of all so far."""
+        """The precision reached, None where it is not yet enough.
+
+        intervals: closed seconds.
+        records: kept records.
+        latency: latencies of all requests so far.
+        """
         if len(intervals) < max(LEAST_SECONDS, self._not_before) or not latency.count:
             return None
         self._not_before = round(len(intervals) * _GROWTH)
@@ -112,8 +124,7 @@ class Widths:
         return None if self._too_wide(reached) else reached
 
     def reached(self, records: Records, latency: Histogram) -> float | None:
-        """The widest of the quantiles' half widths, over their values; None where the sample bounds one from one side
-        only."""
+        """The largest half width over its value; None where the sample bounds a quantile on one side only."""
         widths = []
         for rank in self._ranks:
             (value,) = latency.quantiles((rank,)) if latency.count else (0.0,)
@@ -127,7 +138,7 @@ class Widths:
 
 
 def effective_requests(requests: Series, bad: Series) -> float:
-    """N of the law above, of [seconds] each, at least two."""
+    """Effective sample size N (see above). requests, bad: float64 [seconds], of at least two seconds."""
     n, p = float(requests.sum()), float(bad.sum() / requests.sum())
     if p in (0.0, 1.0):
         return discounted(n)
@@ -137,14 +148,14 @@ def effective_requests(requests: Series, bad: Series) -> float:
 
 
 def _coarse_half_width(rank: float, intervals: Sequence[Interval], latency: Histogram) -> float | None:
-    """By the cells of each second that has any kept: bad is what lies in a cell above the quantile's."""
+    """Half width from the seconds whose latencies are kept: requests in cells above the quantile's cell are bad."""
     intervals = [interval for interval in intervals if interval.latency_counts]
     if len(intervals) < LEAST_SECONDS:
         return None
     (value,) = latency.quantiles((rank,))
     cell = int(bucket_of(np.array([round(value)]))[0]) // CELL
     requests = np.array([interval.requests for interval in intervals], np.float64)
-    above = [sum(count for at, count in it.latency_counts.items() if at > cell) for it in intervals]
+    above = [sum(count for at, count in second.latency_counts.items() if at > cell) for second in intervals]
     return _half_width(rank, effective_requests(requests, np.array(above, np.float64)), latency)
 
 

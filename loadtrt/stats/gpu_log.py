@@ -1,4 +1,4 @@
-"""Readings of a GPU kept in little memory, and summed up second by second for any span of time."""
+"""Readings of a GPU in little memory, and their sums by seconds of any span of time."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _UNKNOWN = -1
 class GpuLog:
     """Readings in order of time, 88 bytes each, at most `most` of them.
 
-    The log keeps readings and not seconds, because the run's seconds start when measuring does, which is known later.
-    A full log drops every other reading: counters lose nothing by it, and the curve of hours keeps its shape.
+    The log keeps readings rather than seconds, as the run's seconds start with measuring, an instant known only later.
+    A full log drops every other reading: counters lose nothing, and the curve of hours keeps its shape.
     """
 
     def __init__(self, most: int = MOST_READINGS) -> None:
@@ -67,7 +67,7 @@ class GpuLog:
 
     @property
     def began_ns(self) -> int | None:
-        """When the first reading was taken."""
+        """Instant of the first reading."""
         return self._at[0] if self._at else None
 
     def missing(self) -> tuple[str, ...]:
@@ -76,8 +76,8 @@ class GpuLog:
         return (*columns, *(() if self._combinations else ("throttle_reasons",)))
 
     def intervals(self, start_ns: int, end_ns: int) -> tuple[GpuInterval, ...]:
-        """The seconds from start_ns, the last one up to end_ns (perf_counter_ns). A counter is never extrapolated: it
-        is not known before the first reading and after the last."""
+        """The seconds from start_ns to end_ns (perf_counter_ns), the last one shorter. Counters are not extrapolated:
+        they are None before the first reading and after the last."""
         if end_ns <= start_ns:
             return ()
         edges = np.append(np.arange(0, end_ns - start_ns, SECOND_NS, dtype=np.int64), end_ns - start_ns)

@@ -1,4 +1,4 @@
-"""Two profiles layer by layer: what became of each layer, and where the time went.
+"""Two profiles layer by layer: the layers of B that do the work of each layer of A, and their times.
 
 `layer_matching` says which layers belong together. Conservation: on each side, Σ over rows of time_ns = Σ over kinds
 = layers_ns of its pass, whatever was matched with what.
@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 
 class RowLayer(Model):
-    """One layer in a row. type: the engine's word; kind: ours; time_ns: mean over all inferences of the pass."""
+    """A layer in a row.
+
+    name: name of the layer.
+    type: the engine's type.
+    kind: loadtrt's kind.
+    precision: precision of the layer.
+    time_ns: mean over all inferences of the pass.
+    """
 
     name: str
     type: str
@@ -31,15 +38,21 @@ class RowLayer(Model):
 
 
 class RowSide(Model):
-    """What one side does in a row: layers in the order they ran in, none where the row is the other side's alone."""
+    """One side of a row: its layers in the order in which they ran, none where only the other side has layers."""
 
     layers: tuple[RowLayer, ...]
     time_ns: float
 
 
 class LayerRow(Model):
-    """Layers of A and those of B that do the same. speedup: a / b, None where either takes no time; saved_ns: a − b;
-    matched_by: None where one side has no layers; serves: for reformats, the place in `rows` of what they serve."""
+    """Layers of A and the layers of B that do the same work.
+
+    a, b: the layers of each side.
+    speedup: a / b; None where either takes no time.
+    saved_ns: a − b.
+    matched_by: how the layers were matched; None where one side has none.
+    serves: for reformats, the index in `rows` of the layers they serve.
+    """
 
     a: RowSide
     b: RowSide
@@ -50,7 +63,14 @@ class LayerRow(Model):
 
 
 class KindTimes(Model):
-    """All layers of one kind, in whatever rows; ns an inference. kind: "" for layers of which only names are known."""
+    """All layers of a kind; times are ns an inference.
+
+    kind: loadtrt's kind; "" for layers of which only names are known.
+    a_layers, b_layers: number of layers of each side.
+    a_ns, b_ns: their times.
+    speedup: a / b; None where either takes no time.
+    saved_ns: a − b.
+    """
 
     kind: str
     a_layers: int
@@ -62,8 +82,8 @@ class KindTimes(Model):
 
 
 class ProfiledEngine(Model):
-    """What was profiled, and whether to the end; the words are those of EngineInfo and ProfileResult. runtime: flavour
-    and version."""
+    """What was profiled, and whether to the end. Fields are those of EngineInfo and ProfileResult; runtime: flavour and
+    version."""
 
     name: str
     device: str
@@ -75,9 +95,11 @@ class ProfiledEngine(Model):
 
 
 class PassTotals(Model):
-    """A pass without its layers' times; the words are those of ProfilePass. engine: None where nobody knows, as in
-    trtexec's files. typed: False where of all its layers only names are known: then their kinds, but for reformats, and
-    their precisions are not known either."""
+    """A pass without its layers' times. Other fields are those of ProfilePass.
+
+    engine: what was profiled; None where it is not known, as in trtexec's files.
+    typed: False where only names of the layers are known. Kinds, except reformats, and precisions are unknown then.
+    """
 
     engine: ProfiledEngine | None
     mode: Mode | None
@@ -89,9 +111,14 @@ class PassTotals(Model):
 
 
 class LayerComparison(Model):
-    """Passes A and B layer by layer. inference_speedup: of whole inferences without the profiler, None where one was
-    not measured; speedup, saved_ns: of the sums over layers, both with the profiler's own time for each layer in them.
-    rows: in the order of A; what is only in B after what ran before it in B. kinds: by their times, largest first."""
+    """Passes A and B layer by layer.
+
+    a, b: the passes.
+    speedup, saved_ns: of the sums over layers, which include the profiler's own time for each layer.
+    inference_speedup: of whole inferences without the profiler; None where one was not measured.
+    rows: matched layers in the order of A; layers of B alone come after the layers that ran before them in B.
+    kinds: times by kind, the largest first.
+    """
 
     schema_version: Literal["loadtrt.layers/1"] = "loadtrt.layers/1"
     a: PassTotals
@@ -104,7 +131,7 @@ class LayerComparison(Model):
 
 
 def compare_profiles(a: ProfileResult | ProfilePass, b: ProfileResult | ProfilePass) -> LayerComparison:
-    """The first pass of A that B has too, in the same mode; else (trtexec does not say which) the first of each."""
+    """Compare the first passes of the same mode; else the first pass of each, as trtexec's files name no mode."""
     passes = [(side,) if isinstance(side, ProfilePass) else side.passes for side in (a, b)]
     pairs = [(one, other) for one in passes[0] for other in passes[1]]
     one, other = next((pair for pair in pairs if pair[0].mode == pair[1].mode), pairs[0])
@@ -115,8 +142,11 @@ def compare_profiles(a: ProfileResult | ProfilePass, b: ProfileResult | ProfileP
 def compare_passes(
     a: ProfilePass, b: ProfilePass, result_a: ProfileResult | None = None, result_b: ProfileResult | None = None
 ) -> LayerComparison:
-    """Every layer of both passes in exactly one row. Times are ns an inference. result_a, result_b: the profiles that
-    the passes are of, which tell what was profiled."""
+    """Compare two passes, with every layer in exactly one row and times in ns an inference.
+
+    a, b: the passes.
+    result_a, result_b: the profiles of the passes, which name what was profiled.
+    """
     sides = (_row_layers(a), _row_layers(b))
     groups = match_layers(*([times.layer for times in profile.layers] for profile in (a, b)))
     places = {group: place for place, group in enumerate(groups)}
@@ -132,7 +162,7 @@ def compare_passes(
 
 
 def _row_layers(profile: ProfilePass) -> list[RowLayer]:
-    # Not average_ns, which leaves out inferences that the layer had no part in: sums of it would not be layers_ns.
+    # average_ns leaves out inferences in which the layer did not run: its sum over layers would not be layers_ns.
     inferences = max(profile.inferences, 1)
     return [
         RowLayer(
@@ -164,10 +194,10 @@ def _side(layers: Iterable[RowLayer]) -> RowSide:
 
 
 def _kinds(a: Sequence[RowLayer], b: Sequence[RowLayer]) -> tuple[KindTimes, ...]:
-    found: dict[str, tuple[list[RowLayer], list[RowLayer]]] = {}
+    by_kind: dict[str, tuple[list[RowLayer], list[RowLayer]]] = {}
     for side, layers in enumerate((a, b)):
         for layer in layers:
-            found.setdefault(layer.kind, ([], []))[side].append(layer)
+            by_kind.setdefault(layer.kind, ([], []))[side].append(layer)
     kinds = [
         KindTimes(
             kind=kind,
@@ -178,7 +208,7 @@ def _kinds(a: Sequence[RowLayer], b: Sequence[RowLayer]) -> tuple[KindTimes, ...
             speedup=_speedup(_sum(in_a), _sum(in_b)),
             saved_ns=_sum(in_a) - _sum(in_b),
         )
-        for kind, (in_a, in_b) in found.items()
+        for kind, (in_a, in_b) in by_kind.items()
     ]
     return tuple(sorted(kinds, key=lambda item: (-(item.a_ns + item.b_ns), item.kind)))
 

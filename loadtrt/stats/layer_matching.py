@@ -1,21 +1,20 @@
 """Which layers of two engines do the same work.
 
-Engines of one model fuse its nodes differently, so layers are matched by what they hold of it, in this order:
+Engines of one model fuse its nodes differently, so layers are matched by their nodes of the model, in this order:
 
-1. "nodes". Layers of one kind with the same nodes are a group. Of the others, layers that share nodes, however
+1. "nodes". Layers of one kind with the same nodes are a group. Of the others, layers that share nodes, directly or
    indirectly, are a group: one against one, or many against many where the fusion differs. Equal sets go first
    because TensorRT names a node in several layers (a fully connected layer and its reshape, the parts of a
-   normalization): linking all that touch would tie half a network into one group. A layer that such a group leaves
-   without a partner joins the one that it shares most nodes with.
-2. "name", but for " [profile 1]" at its end; names that repeat in the order they come in.
-3. "signature": kind and shapes of inputs and outputs, by a longest common subsequence, so that order is kept. Layers
-   without a known type and shape take no part: a type alone would pair strangers.
-4. What remains is in one side alone.
+   normalization): linking all layers that share nodes would join half a network into one group. A layer that such a
+   group leaves without a partner joins the group that it shares most nodes with.
+2. "name", without " [profile 1]" at its end; repeated names in their order.
+3. "signature": kind and shapes of inputs and outputs, by a longest common subsequence, which keeps the order. Layers
+   without a known type and shape are left out: a type alone would match unrelated layers.
+4. Layers that remain are on one side alone.
 
-Reformats are TensorRT's, not the model's: they are groups of their own that say which group they serve. Inside the one
-they serve they would hide what a comparison is often about, a fast layer whose gain is spent on changing layouts before
-and after it. All that serve one group are matched as one, since where one precision reformats the input, another may
-reformat the output.
+Reformats are TensorRT's, not the model's: they are groups of their own that name the group they serve. As part of that
+group they would hide what a comparison often looks for, a fast layer whose gain is lost to changes of layout. All
+reformats of a group are matched as one, as one precision may reformat the input and another the output.
 
 Swapping the sides swaps the result.
 """
@@ -43,10 +42,16 @@ _PROFILE = re.compile(r" \[profile \d+\]$")
 _SERVES = re.compile(r"Reformatting CopyNode for (?:In|Out)put Tensor \d+ to (.+)|(.+) (?:in|out)put reformatter \d+")
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # told apart by identity: names repeat
+@dataclass(frozen=True, slots=True, eq=False)  # compared by identity, as names repeat
 class Member:
-    """A layer on its side, 0 for A and 1 for B. place: in the order its side ran. name and nodes: without " [profile
-    k]"; shapes: of inputs and of outputs."""
+    """A layer of one side.
+
+    side: 0 for A, 1 for B.
+    place: index in the order in which the side ran.
+    name, nodes: name and nodes without " [profile k]".
+    kind: loadtrt's kind.
+    shapes: shapes of the inputs and of the outputs.
+    """
 
     side: int
     place: int
@@ -58,8 +63,12 @@ class Member:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """Layers that do the same: A's before B's, each in order. matched_by: None where one side has none. serves: for
-    reformats, the group of the layers they change layouts for."""
+    """Layers that do the same work.
+
+    members: A's layers before B's, each in order.
+    matched_by: how they were matched; None where one side has none.
+    serves: for reformats, the group whose layouts they change.
+    """
 
     members: Sequence[Member]
     matched_by: MatchedBy | None
@@ -67,17 +76,17 @@ class Group:
 
 
 def match_layers(a: Sequence[Layer], b: Sequence[Layer]) -> list[Group]:
-    """Every layer of A and of B in exactly one group. Groups are in the order of A; what is only in B comes after what
-    ran before it in B."""
+    """Groups with every layer of A and B in exactly one. Groups are in the order of A; layers of B alone come after
+    the layers that ran before them in B."""
     members = [*_members(0, a), *_members(1, b)]
     served = _served(members)
     rest = [member for member in members if member not in served]
     groups: list[Group] = []
     matched_by: MatchedBy
     for matched_by, match in (("nodes", _by_nodes), ("name", _by_name), ("signature", _by_signature)):
-        found = match(rest)
-        groups += [Group(group, matched_by) for group in found]
-        taken = {member for group in found for member in group}
+        matched = match(rest)
+        groups += [Group(group, matched_by) for group in matched]
+        taken = {member for group in matched for member in group}
         rest = [member for member in rest if member not in taken]
     groups += [Group([member], None) for member in rest]
 
@@ -106,13 +115,14 @@ def _both(group: Iterable[Member]) -> bool:
 
 
 def _served(members: Sequence[Member]) -> dict[Member, Member]:
-    """Reformats, and the layer of their own side that they serve: none for those of the network's own tensors."""
-    found = [(member, None if member.nodes else _SERVES.fullmatch(member.name)) for member in members]
+    """Reformats, and the layer of their side that they serve. Reformats of the network's inputs and outputs are left
+    out."""
+    matches = [(member, None if member.nodes else _SERVES.fullmatch(member.name)) for member in members]
     named: dict[tuple[int, str], Member] = {}
-    for member, match in found:
+    for member, match in matches:
         if not match:
             named.setdefault((member.side, member.name), member)
-    targets = {member: named.get((member.side, match[1] or match[2])) for member, match in found if match}
+    targets = {member: named.get((member.side, match[1] or match[2])) for member, match in matches if match}
     return {member: target for member, target in targets.items() if target}
 
 
@@ -140,7 +150,7 @@ def _linked(members: Sequence[Member]) -> Iterator[list[Member]]:
             continue
         seen.add(start)
         group = [start]
-        for member in group:  # which grows meanwhile
+        for member in group:  # the group grows meanwhile
             for node in member.nodes:
                 new = [other for other in holders.pop(node, ()) if other not in seen]
                 seen.update(new)
@@ -149,7 +159,7 @@ def _linked(members: Sequence[Member]) -> Iterator[list[Member]]:
 
 
 def _joined(equal: list[list[Member]], lonely: Sequence[Member]) -> list[list[Member]]:
-    """The groups with each of the lonely in the one it shares most nodes with; in its own side's first of those."""
+    """The groups, with each lonely layer in the one that it shares most nodes with, else the first such."""
     holders: dict[str, list[int]] = {}
     firsts = []
     for number, group in enumerate(equal):
@@ -184,8 +194,8 @@ def _by_signature(members: Sequence[Member]) -> list[list[Member]]:
 
 
 def _common(a: Sequence[object], b: Sequence[object]) -> list[tuple[int, int]]:
-    """The places of a longest common subsequence. L[i, j] of the first i and j is the largest of L[i − 1, j],
-    L[i, j − 1] and L[i − 1, j − 1] + [a_i = b_j]: a row at a time, the second of these is a running maximum."""
+    """Index pairs of a longest common subsequence. L[i, j], of the first i and j items, is the largest of L[i − 1, j],
+    L[i, j − 1] and L[i − 1, j − 1] + [a_i = b_j]; row by row, the second of these is a running maximum."""
     codes = {sign: code for code, sign in enumerate(dict.fromkeys([*a, *b]))}
     line = np.array([codes[sign] for sign in b], np.int64)
     longest = np.zeros((len(a) + 1, len(b) + 1), np.int32)

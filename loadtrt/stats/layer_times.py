@@ -1,4 +1,4 @@
-"""The times that a profiler reports, summed up by layer."""
+"""Sums of a profiler's times by layer."""
 
 from __future__ import annotations
 
@@ -35,8 +35,12 @@ class Samples:
         self.inferences += 1
 
     def to_pass(self, mode: Mode, layers: Sequence[Layer], whole_ns: Sequence[float] = ()) -> ProfilePass:
-        """The times joined by name with what is known of the `layers`; where nothing is, names tell their nodes.
-        whole_ns: inferences without the profiler."""
+        """The times joined with `layers` by name; without layers, names give the nodes.
+
+        mode: how inferences were launched.
+        layers: layers of the engine, if known.
+        whole_ns: durations of inferences without the profiler.
+        """
         known: dict[tuple[str, int], Layer] = {}
         seen: dict[str, int] = {}
         for layer in layers:

@@ -1,22 +1,22 @@
-"""How far a number of one run may be from the truth: margins of percentiles, means and rates, 95 %.
+"""Margins of a run's percentiles, means and rates: relative half widths of 95 % confidence intervals.
 
-Requests in order of their due instants, in k sections of the same length; s_j: the number in section j, s: in all. On a
-log scale, as ratios are what is compared,
+Requests in order of their due instants are divided into k sections of the same length; s_j: the number in section j,
+s: in all. On a log scale, as numbers are compared by their ratio,
 
     margin = e^h − 1      h = t_{k−1} · √( Σ_j (ln s_j − ln s)² / (k (k−1)) )
 
 so that the true number lies between s/(1 + margin) and s·(1 + margin). t: Student's quantile at 97.5 %. Requests are
-not independent (one long queue makes many late, a clock wanders), but sections much longer than that nearly are
-(sectioning: Asmussen and Glynn, Stochastic Simulation, 2007, chapter III; of means it is the method of batch means).
-k = 16 if the sections look independent, else 8 if these do, else 4: if r + 1/k < 1/(2√k), r the autocorrelation of s_j
-at lag 1, and −1/k what that is by itself of independent ones. A section must hold five requests above the percentile,
-five above the median for means and rates: below 2 000 requests p99 has no margin.
+autocorrelated (one long queue makes many late, a clock drifts), but sections much longer than that are nearly
+independent (sectioning: Asmussen and Glynn, Stochastic Simulation, 2007, chapter III; of means it is the method of
+batch means). k = 16 if the sections look independent, else 8 if these do, else 4: if r + 1/k < 1/(2√k), r the
+autocorrelation of s_j at lag 1, which is −1/k on average for independent ones. A section must have five requests above
+the percentile, five above the median for means and rates: below 2 000 requests p99 has no margin.
 
-Sections are alike only under a steady load (load/arrivals.py). Where its rate changes, those of latency, queue and
-throughput tell of its schedule, and these have no margins.
+Sections are alike only under a steady load. Where the arrival rate changes, sections of latency, queue and throughput
+differ by the schedule, and these have no margins.
 
-`benchmarks/regressions.py` shows how often it errs. What varies from run to run, or more slowly than a run lasts, no
-margin of one run can know.
+`benchmarks/regressions.py` measures how often margins are wrong. The margin of one run does not cover what varies from
+run to run, or more slowly than a run lasts.
 """
 
 from __future__ import annotations
@@ -56,22 +56,22 @@ def least_for_margin(rank: float) -> int:
 
 
 def margins(values: npt.NDArray[np.int64], ranks: Mapping[str, float]) -> dict[str, float]:
-    """The margins of percentiles, by the names of their ranks, and of the "mean", as far as these values tell.
+    """Margins of percentiles, by the names of `ranks`, and of the "mean", as far as the sample supports them.
 
-    values: int [n], in order of due instants. None is told of a number that is 0 in some section.
+    values: int [n], in order of due instants. A number that is 0 in a section has no margin.
     """
     whole = values[: len(values) // 16 * 16]
     if not len(whole):
         return {}
-    found: dict[str, dict[int, Numbers]] = {name: {} for name in (*ranks, _MEAN)}
+    numbers: dict[str, dict[int, Numbers]] = {name: {} for name in (*ranks, _MEAN)}
     parts = whole
-    for k in (*_STUDENT, 1):  # sections are merged from sorted ones, which takes little
-        found[_MEAN][k] = whole.reshape(k, -1).mean(axis=1)
+    for k in (*_STUDENT, 1):  # merging sorted sections is cheaper than sorting again
+        numbers[_MEAN][k] = whole.reshape(k, -1).mean(axis=1)
         parts = np.sort(parts.reshape(k, -1), axis=1, kind="stable")
         for name, rank in ranks.items():
-            found[name][k] = parts[:, math.ceil(rank * parts.shape[1]) - 1].astype(np.float64)
-    known = {name: _half({**ranks, _MEAN: 0.5}[name], len(values), sections) for name, sections in found.items()}
-    return {name: math.expm1(half) for name, half in known.items() if half is not None}
+            numbers[name][k] = parts[:, math.ceil(rank * parts.shape[1]) - 1].astype(np.float64)
+    halves = {name: _half({**ranks, _MEAN: 0.5}[name], len(values), sections) for name, sections in numbers.items()}
+    return {name: math.expm1(half) for name, half in halves.items() if half is not None}
 
 
 def rate_margin(records: Records) -> float | None:
@@ -81,7 +81,7 @@ def rate_margin(records: Records) -> float | None:
 
 
 def _half(rank: float, count: int, sections: Mapping[int, Numbers]) -> float | None:
-    """h of one number, by its values in k sections, and in all as those in 1."""
+    """h of a number, from its values in k sections; in one section it is the number of all."""
     supported = [k for k in _STUDENT if round(count * (1 - rank), 6) >= k * _BEYOND]
     if not supported or min(map(np.min, sections.values())) <= 0:
         return None
@@ -91,7 +91,7 @@ def _half(rank: float, count: int, sections: Mapping[int, Numbers]) -> float | N
 
 
 def _independent(numbers: Numbers) -> bool:
-    """Whether neighbours seem to have nothing in common."""
+    """Whether neighbouring sections have no significant autocorrelation."""
     k, around = len(numbers), numbers - numbers.mean()
     square = float(around @ around)
     return not square or float(around[1:] @ around[:-1]) / square + 1 / k < 0.5 / math.sqrt(k)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from loadtrt.records.histogram import QUANTILE_ERROR
 from loadtrt.records.records import METRICS
+from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.stats.margin import least_for_margin, least_samples
-from loadtrt.stats.summary import PERCENTILES
 from loadtrt.units import format_count, plural
 
 if TYPE_CHECKING:
@@ -23,10 +23,19 @@ OF_DUE = tuple(metric.name for metric in METRICS if metric.of_unserved)  # from 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run's numbers. name: its file. rates: by RATES; rate_margin: of these. metrics, histograms: of those that it
-    knows. trtexec: whether it is times in trtexec's format. problem: why its numbers cannot be trusted. lost: the share
-    of requests that were dropped or failed. steady: the load; steady_rate: what leaves (load/arrivals.py). seed: None
-    where it draws nothing of the load."""
+    """One run's numbers.
+
+    name: file of the run.
+    rates: values by the names of RATES, per second.
+    rate_margin: relative margin of the rates.
+    metrics, histograms: summaries and histograms by metric.
+    trtexec: whether the file holds times in trtexec's format.
+    problem: why the numbers cannot be trusted; None where they can.
+    lost: share of requests that were dropped or failed.
+    steady: whether the load is steady.
+    steady_rate: whether the throughput is steady, as it is offline, where the load is not.
+    seed: seed of the load's random draws; None without any.
+    """
 
     name: str
     rates: Mapping[str, float | None]
@@ -42,7 +51,7 @@ class Measured:
 
 
 class Number(NamedTuple):
-    """One run's number. reason: why its value or its margin is None, or the value 0."""
+    """A number of one run. reason: why the value or the margin is None, or the value 0."""
 
     value: float | None
     margin: float | None
@@ -50,20 +59,20 @@ class Number(NamedTuple):
 
 
 def number_of(run: Measured, name: str, of_all: bool = False) -> Number:
-    """A number by the name of a Ratio (stats/regression.py). of_all: of lost requests, too, by the law there."""
+    """A number by the name of a Ratio (stats/regression.py). of_all: include lost requests, as described there."""
     metric, _, which = name.partition(".")
     number = _of_all(run, metric, which) if of_all and run.lost and metric in OF_DUE else _of_served(run, metric, which)
     steady = run.steady_rate if metric in RATES else run.steady or metric not in OF_DUE
     if steady or not number.value:
         return number
-    reason = f"the load of {run.name} is not steady, and its parts differ by its schedule: give several runs of each"
+    reason = f"the load of {run.name} is not steady, and its parts differ by its schedule: give several runs a side"
     return number._replace(margin=None, reason=reason)
 
 
 def _of_all(run: Measured, metric: str, which: str) -> Number:
     summary = run.metrics.get(metric)
     if summary is None:
-        return Number(None, None, f"{run.name} does not tell it")
+        return Number(None, None, f"{run.name} does not have it")
     most = max(PERCENTILES.values())
     if which == "mean" or float(which[1:]) / 100 > most * (1 - run.lost):
         reason = f"{run.name} dropped or failed {100 * run.lost:.2g} % of its requests, and {which} of all is not known"
@@ -77,7 +86,7 @@ def _of_served(run: Measured, metric: str, which: str) -> Number:
         return _checked(run, metric, 0.5, count, run.rates[metric], run.rate_margin)
     summary = run.metrics.get(metric)
     if summary is None:
-        return Number(None, None, f"{run.name} does not tell it")
+        return Number(None, None, f"{run.name} does not have it")
     if which == "mean":
         return _checked(run, which, 0.5, summary.count, summary.mean_ns, summary.margins.get(which))
     rank = float(which[1:]) / 100
@@ -87,8 +96,8 @@ def _of_served(run: Measured, metric: str, which: str) -> Number:
 
 
 def _between_kept(run: Measured, metric: str, which: str, rank: float) -> Number:
-    """A percentile that is not kept, from the histogram. Its margin is the larger of its neighbours', and what a
-    histogram may be off."""
+    """A percentile that is not in the summary, from the histogram. Its margin is the larger of its neighbours' margins,
+    and the histogram's error."""
     summary, names = run.metrics[metric], list(PERCENTILES)
     supported = summary.count >= least_samples(rank) and metric in run.histograms
     value = run.histograms[metric].quantiles((rank,))[0] if supported else None
@@ -107,22 +116,25 @@ def _checked(
     margin: float | None,
     known_by: float | None = None,
 ) -> Number:
-    """With the reason, if one is due. count: of requests that have the number. known_by: the rank that its
-    margin needs, if that is another."""
+    """The number, with the reason where the value or the margin is not known.
+
+    which: percentile, "mean", or the name of a rate.
+    rank: rank of the percentile; 0.5 for means and rates.
+    count: requests that have the metric.
+    value, margin: what is known.
+    known_by: rank whose sample size the margin needs, where it differs from `rank`.
+    """
     needed = 1 if which in (*RATES, "mean") else least_samples(rank)
     few = f"{run.name} has {plural(count, 'request')}, and "
     reason = None
     if value is not None and value <= 0:
-        value, reason = 0.0, f"it is 0 in {run.name}"  # below 0 only in files that were damaged
+        value, reason = 0.0, f"it is 0 in {run.name}"  # a negative value is in a damaged file
     elif value is None:
-        reason = f"{few}{which} needs {format_count(needed)}" if count < needed else f"{run.name} does not tell it"
+        reason = f"{few}{which} needs {format_count(needed)}" if count < needed else f"{run.name} does not have it"
     elif margin is None:
         needed = least_for_margin(known_by or rank)
         if count < needed:
-            reason = f"{few}an interval of {which} needs {format_count(needed)}"
-        elif which in RATES or not any(summary.margins for summary in run.metrics.values()):
-            kept = "no margin of it" if which in RATES else "no margins"
-            reason = f"{run.name} is of an older loadtrt, which kept {kept}: measure again, or give several runs"
+            reason = f"{few}a confidence interval of {which} needs {format_count(needed)}"
         else:
-            reason = f"it is 0 in a part of {run.name}"
+            reason = f"{run.name} has no margin of {which}, as it is 0 in a part of the run: give several runs"
     return Number(value, margin, reason)

@@ -1,19 +1,19 @@
-"""Whether B is worse than A by more than a threshold allows: the ratio of one number of both, with its interval.
+"""Whether B is worse than A by more than a threshold allows: the ratio B/A of a number, with its confidence interval.
 
-**One run a side.** ln(B/A) ± √(h_A² + h_B²), h = ln(1 + margin) of each run's number (stats/margin.py). What differs
-from run to run (clocks, where memory lies, neighbours) is not in it.
+**One run a side.** ln(B/A) ± √(h_A² + h_B²), h = ln(1 + margin) of each run's number (stats/margin.py). The interval
+does not cover what differs from run to run (clocks, memory placement, other processes).
 
-**Several runs of a side** (m of A, n of B, one of them may be one). With a_i, b_j the logarithms of their numbers, s_A²
-and s_B² the variances of these,
+**Several runs of a side** (m of A, n of B; m or n may be one). With a_i, b_j the logarithms of the numbers and s_A²,
+s_B² their variances,
 
     mean b − mean a ± t_ν · √(s_A²/m + s_B²/n)      ν = (s_A²/m + s_B²/n)² / ((s_A²/m)²/(m−1) + (s_B²/n)²/(n−1))
 
 t: Student's quantile at 97.5 % (Welch, The generalization of "Student's" problem, 1947; ν after Satterthwaite). A side
-of one run is taken to vary as the other one does: s², m − 1 degrees of freedom. Runs are independent, whatever
-correlates within them, so this is what to trust; with two runs a side it is wide, with five it is useful.
+of one run is taken to vary as the other one does: s², m − 1 degrees of freedom. Runs are independent, whatever the
+autocorrelation within each, so that this interval is the more reliable one: wide with two runs a side, useful with
+five.
 
-Runs of one side that share a seed have the same arrivals where these are drawn, and are no independent ones: they have
-no interval.
+Runs of one side that share a seed have the same drawn arrivals. They are not independent and have no interval.
 
 **Lost requests**, dropped or failed, have no latency and no queue. In thresholds on these they count as later than all
 others: with λ their share, percentile q of all requests is that of the served at q / (1 − λ), as far as p99.9. A mean
@@ -37,9 +37,9 @@ from typing import TYPE_CHECKING, Literal
 import loadtrt
 from loadtrt.errors import UsageError
 from loadtrt.records.records import METRICS
+from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.frozen import Model
 from loadtrt.stats.measured import OF_DUE, RATES, number_of
-from loadtrt.stats.summary import PERCENTILES
 from loadtrt.stats.verdict import beta
 
 if TYPE_CHECKING:
@@ -55,9 +55,15 @@ _MOST_TIMES = 1000
 
 
 class Ratio(Model):
-    """One number of both sides, and B/A. name: "throughput" (requests/s), "inferences" (a second), or METRIC.pNN and
-    METRIC.mean. a, b: geometric means over the runs of a side, in `unit`. low, high: the interval of the ratio, 95 %.
-    None: not known; reason: why the ratio or its interval is not."""
+    """A number of both sides, and the ratio B/A. None in a field: not known.
+
+    name: "throughput" (requests/s), "inferences" (inferences/s), METRIC.pNN or METRIC.mean.
+    unit: of a and b.
+    a, b: geometric means over the runs of a side.
+    ratio: b / a.
+    low, high: 95 % confidence interval of the ratio.
+    reason: why the ratio or its interval is not known.
+    """
 
     name: str
     unit: Literal["ns", "1/s"]
@@ -70,7 +76,7 @@ class Ratio(Model):
 
 
 class Judged(Model):
-    """A threshold and what came of it. reason: why undecided, or regressed without an interval."""
+    """The verdict on a threshold. reason: why it is undecided, or regressed without an interval."""
 
     threshold: str
     ratio: Ratio
@@ -79,8 +85,15 @@ class Judged(Model):
 
 
 class Comparison(Model):
-    """All of one comparison. a, b: the files of each side. valid: no run was INVALID or failed; else `problems` says
-    which and why, and the verdicts are worth nothing."""
+    """A comparison of runs.
+
+    loadtrt: version that compared them.
+    a, b: files of each side.
+    valid: whether no run is INVALID or failed; otherwise the verdicts mean nothing.
+    problems: which runs are INVALID or failed, and why.
+    ratios: all numbers that the runs have.
+    thresholds: verdicts on the thresholds.
+    """
 
     schema_version: Literal["loadtrt.comparison/1"] = "loadtrt.comparison/1"
     loadtrt: str
@@ -94,8 +107,12 @@ class Comparison(Model):
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """text: as it was given. name: of a Ratio. allowed: by how much B/A may be above 1; of rates, which are worse when
-    they fall, below it (−0.03)."""
+    """The change of a number that is allowed.
+
+    text: the threshold in its normal form.
+    name: name of a Ratio.
+    allowed: how far B/A may be above 1; negative for rates, which are worse when they fall.
+    """
 
     text: str
     name: str
@@ -104,34 +121,34 @@ class Threshold:
 
 def parse_threshold(text: str) -> Threshold:
     """A threshold of "METRIC.pNN +5%", "METRIC.mean +5%" or "throughput -3%". Raises UsageError."""
-    found = _FORM.fullmatch(text)
-    if not found:
-        raise UsageError(f"'{text}' is no threshold: write one such as 'latency.p99 +5%', or 'throughput -3%'")
-    name, which, falls = found["name"], found["which"], found["sign"] != "+"
+    parsed = _FORM.fullmatch(text)
+    if not parsed:
+        raise UsageError(f"'{text}' is not a threshold: write e.g. 'latency.p99 +5%' or 'throughput -3%'")
+    name, which, percent, falls = parsed["name"], parsed["which"], parsed["percent"], parsed["sign"] != "+"
     known = [metric.name for metric in METRICS]
     if name not in (*RATES, *known):
-        raise UsageError(f"'{text}': there is no {name}: write {', '.join(RATES)} or one of {', '.join(known)}")
+        raise UsageError(f"'{text}': {name} is not a metric: write {', '.join(RATES)} or one of {', '.join(known)}")
     if name in RATES:
         if which or not falls:
-            raise UsageError(f"'{text}': {name} is worse when it falls: write '{name} -{found['percent']}%'")
+            raise UsageError(f"'{text}': {name} is worse when it falls: write '{name} -{percent}%'")
     elif which is None:
-        raise UsageError(f"'{text}' names no number of {name}: write {name}.p99, or {name}.mean")
+        raise UsageError(f"'{text}' does not say which {name}: write {name}.p99 or {name}.mean")
     elif which == "max" or (which != "mean" and not 50 <= float(which[1:]) <= 99.9):
-        raise UsageError(f"'{text}': {which} has no interval: write mean, or a percentile from p50 to p99.9")
+        raise UsageError(f"'{text}': {which} has no confidence interval: write mean, or a percentile from p50 to p99.9")
     elif falls:
-        raise UsageError(f"'{text}': {name} is worse when it rises: write '{name}.{which} +{found['percent']}%'")
-    allowed = float(found["percent"]) / 100
+        raise UsageError(f"'{text}': {name} is worse when it rises: write '{name}.{which} +{percent}%'")
+    allowed = float(percent) / 100
     if falls and allowed >= 1:
-        raise UsageError(f"'{text}': nothing falls by so much: write less than 100 %")
+        raise UsageError(f"'{text}': a rate cannot fall by 100 % or more: write less than 100 %")
     if which and which != "mean":
         which = f"p{float(which[1:])!r}".removesuffix(".0")
     full = f"{name}.{which}" if which else name
-    return Threshold(f"{full} {'-' if falls else '+'}{found['percent']}%", full, -allowed if falls else allowed)
+    return Threshold(f"{full} {'-' if falls else '+'}{percent}%", full, -allowed if falls else allowed)
 
 
 def compare(a: Sequence[Measured], b: Sequence[Measured], thresholds: Sequence[Threshold] = ()) -> Comparison:
-    """All numbers that either side may have, and the thresholds. Raises UsageError for a threshold on a number that
-    files of this kind never have."""
+    """Compare the numbers of both sides and judge the thresholds. Raises UsageError for a threshold on a number that a
+    file does not have."""
     names = [*RATES]
     for metric in METRICS:
         if any(metric.name in run.metrics for run in (*a, *b)):
@@ -157,7 +174,7 @@ def compare(a: Sequence[Measured], b: Sequence[Measured], thresholds: Sequence[T
 
 
 def ratio_of(name: str, a: Sequence[Measured], b: Sequence[Measured], *, of_all: bool = False) -> Ratio:
-    """B/A of one number by the law above. of_all: of lost requests, too."""
+    """B/A of one number (see above). of_all: include lost requests."""
     sides = [[number_of(run, name, of_all) for run in side] for side in (a, b)]
     mean_a, mean_b = (_geometric_mean([number.value for number in side]) for side in sides)
     ratio = mean_b / mean_a if mean_a and mean_b is not None else None
@@ -178,7 +195,7 @@ def ratio_of(name: str, a: Sequence[Measured], b: Sequence[Measured], *, of_all:
 
 
 def judged(threshold: Threshold, ratio: Ratio, several: bool = False) -> Judged:
-    """The verdict, and why where there is none. several: runs of a side."""
+    """The verdict on a threshold. several: whether a side has several runs."""
     edge, reason = 1 + threshold.allowed, ratio.reason
     verdict: Literal["regressed", "not regressed", "undecided"] = "undecided"
     if ratio.low is not None and ratio.high is not None and ratio.ratio is not None:
@@ -188,7 +205,7 @@ def judged(threshold: Threshold, ratio: Ratio, several: bool = False) -> Judged:
         elif ratio.low >= edge if falls else ratio.high <= edge:
             verdict = "not regressed"
         else:
-            reason = f"the interval of B/A holds {edge:g}{_more(ratio.ratio, ratio.high, edge, several)}"
+            reason = f"the interval of B/A contains {edge:g}{_more(ratio.ratio, ratio.high, edge, several)}"
     return Judged(threshold=threshold.text, ratio=ratio, verdict=verdict, reason=reason)
 
 
@@ -197,13 +214,13 @@ def _require(threshold: Threshold, runs: Sequence[Measured]) -> None:
     for run in runs:
         never = ["inferences"] if run.trtexec else []
         if metric in never or metric not in (*RATES, *run.metrics):
-            known = f"times in trtexec's format, which have throughput, {', '.join(run.metrics)}"
-            kind = known if run.trtexec else "of an older loadtrt"
-            raise UsageError(f"'{threshold.text}': {run.name} does not know {metric}, as it is {kind}")
+            known = ", ".join(name for name in (*RATES, *run.metrics) if name not in never)
+            held = "is a times file of trtexec and has" if run.trtexec else "has"
+            raise UsageError(f"'{threshold.text}': {run.name} {held} no {metric}: write one of {known}")
 
 
 def _lost_more(threshold: Threshold, a: Sequence[Measured], b: Sequence[Measured]) -> Judged | None:
-    """Regressed, where B lost that many more requests than A that nothing else matters."""
+    """Regressed, where B lost so many more requests than A that its percentile is worse in any case."""
     metric, _, which = threshold.name.partition(".")
     if metric not in OF_DUE or which == "mean" or _shared_seed(a) or _shared_seed(b):
         return None
@@ -216,15 +233,15 @@ def _lost_more(threshold: Threshold, a: Sequence[Measured], b: Sequence[Measured
 
 
 def _shared_seed(side: Sequence[Measured]) -> str | None:
-    """Why runs of one side are not independent."""
+    """Why runs of one side are not independent; None where they are."""
     seen: dict[int, str] = {}
     for run in side:
         if run.seed is None:
             continue
         if run.seed in seen:
             return (
-                f"{run.name} has the seed of {seen[run.seed]}, and so the same arrivals, as if one run were given "
-                "twice: measure each run of a side with a --seed of its own"
+                f"{run.name} has the seed of {seen[run.seed]} and the same arrivals, so the runs are not independent: "
+                "measure each run of a side with its own --seed"
             )
         seen[run.seed] = run.name
     return None
@@ -270,10 +287,10 @@ def student(freedom: float) -> float:
 
 
 def _more(ratio: float, high: float, edge: float, several: bool) -> str:
-    """What would tell, as an interval narrows with the square root of how long runs are, or of how many there are."""
+    """How much more measuring would decide: an interval narrows with the square root of the runs' length or number."""
     half, apart = math.log(high / ratio), abs(math.log(ratio / edge))
     times = (half / apart) ** 2 if apart else math.inf
     if times > _MOST_TIMES:
         return ""
-    what = f"{times:.1f} times as many runs" if several else f"runs {times:.1f} times as long"
-    return f": {what} would tell, if it stays there"
+    effort = f"{times:.1f} times as many runs" if several else f"runs {times:.1f} times as long"
+    return f": {effort} would decide it at the same ratio"

@@ -1,17 +1,18 @@
 """A run's result by MLPerf's rules, as LoadGen 6.0.17 computes it (loadgen/results.cc, loadgen/early_stopping.cc).
 
-**Early stopping.** Of n requests t took longer than a bound. If a share 1 − p of all did, or more, so few would be seen
-with a probability of at most P(X ≤ t), X binomial(n, 1 − p). LoadGen takes it for shown that p of all are within where
+**Early stopping.** Of n requests t took longer than a bound. If a share of 1 − p or more of all requests did, t or
+fewer would be seen with a probability of at most P(X ≤ t), X binomial(n, 1 − p). LoadGen accepts that p of all are
+within the bound if
 
     P(X ≤ t) = I_p(n − t, t + 1) ≤ 1 − c        c = 99 %
 
 I: the regularized incomplete beta function. n_min(t) is the least such n: 44, 64, 81 for p90, and 459, 662, 838 for p99
-(t = 0, 1, 2). That takes requests for independent, which near saturation they are not: stats/verdict.py does not.
+(t = 0, 1, 2). That assumes that requests are independent, which near saturation they are not: see stats/verdict.py.
 
 **Estimate** of a quantile: the t-th largest of n latencies, t ≥ 1 the largest for which n ≥ n_min(t).
 
-**Latency** counts from the instant a request was due with the server and offline. The streams send one when the one
-before is answered, and LoadGen counts from that very sending: it is loadtrt's *service*.
+**Latency** counts from the due instant in server and offline. The streams send a request when the one before has
+completed, and LoadGen counts from the sending: that is loadtrt's *service*.
 """
 
 from __future__ import annotations
@@ -37,17 +38,22 @@ if TYPE_CHECKING:
     from loadtrt.records.records import Records
     from loadtrt.results.run_result import ObjectiveShare
 
-    Found = tuple[dict[str, Any], list[str]]  # fields of the result, and reasons
+    Measured = tuple[dict[str, Any], list[str]]  # fields of the result, and the rules that it does not keep
 
 _ALPHA = 0.01  # 1 − c
 _LEAST = format_duration(LEAST_NS)
-_SLACK = 1.1  # LoadGen's own, when it decides how many samples fill offline's least time
+_SLACK = 1.1  # LoadGen's factor on the samples that fill offline's least time
 
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """What was sent. requests: all that came due; answered: of these; inferences: of a request; lasted_ns: how
-    long they came due (of an open loop the length of its schedule, as far as it went)."""
+    """What a run sent.
+
+    requests: all requests that came due.
+    answered: requests that were served.
+    inferences: inferences of a request.
+    lasted_ns: how long requests came due; in an open loop the length of the schedule as far as it was run.
+    """
 
     requests: int
     answered: int
@@ -56,12 +62,12 @@ class Sending:
 
 
 def misses_allowed(requests: int, rank: float) -> int | None:
-    """The largest t with n_min(t) ≤ `requests`; None where not even t = 0 has that."""
+    """The largest t with n_min(t) ≤ `requests`; None where even n_min(0) is larger."""
     return _last(lambda misses: misses < requests and _probability(misses, requests, rank) <= _ALPHA)
 
 
 def least_requests(misses: int, rank: float) -> int:
-    """n_min(t): of how many requests `misses` may take longer."""
+    """n_min(t): the fewest requests of which `misses` may take longer."""
     too_few = _last(lambda good: good == 0 or _probability(misses, misses + good, rank) > _ALPHA)
     return misses + (too_few or 0) + 1
 
@@ -73,9 +79,14 @@ def scenario_of(
     histograms: Mapping[str, Histogram],
     objectives: Sequence[ObjectiveShare],
 ) -> ScenarioResult | None:
-    """A run of that scenario by the rules, and which of them it does not keep; None without a scenario.
+    """The result by MLPerf's rules, with the rules that the run does not keep; None without a scenario.
 
-    kept: its records, all or the first; histograms: of all, by metric."""
+    name: name of the scenario.
+    sending: what was sent.
+    kept: the run's records, all of them or the first.
+    histograms: values of all requests, by metric.
+    objectives: how the run meets its objectives.
+    """
     if name is None:
         return None
     scenario = SCENARIOS[name]
@@ -100,35 +111,35 @@ def scenario_of(
 
 
 def _of_any(scenario: Scenario, sending: Sending) -> Iterator[str]:
-    """Why a run of any scenario is not by the rules."""
+    """Rules of every scenario that the run does not keep."""
     lost = sending.requests - sending.answered
     if lost:
-        yield f"{plural(lost, 'request')} {'was' if lost == 1 else 'were'} not answered"
+        yield f"{plural(lost, 'request')} {'was' if lost == 1 else 'were'} not served"
     if scenario.inferences not in (None, sending.inferences):
         carried = plural(sending.inferences, "inference")
-        yield f"a request carried {carried}: take --batch {scenario.inferences}, and an engine for that"
+        yield f"a request carried {carried}: use --batch {scenario.inferences}, with an engine that takes it"
     offline = scenario.name == "offline"
     sent = sending.requests * (sending.inferences if offline else 1)
     if sent < scenario.requests:
         noun = "inference" if offline else "request"
-        yield f"{plural(sent, noun)} came due, and {format_count(scenario.requests)} is the least"
+        yield f"{plural(sent, noun)} came due; the rules ask for {format_count(scenario.requests)}"
     if not offline and sending.lasted_ns < LEAST_NS:
-        yield f"requests came due for {format_duration(sending.lasted_ns)}, and {_LEAST} is the least"
+        yield f"requests came due for {format_duration(sending.lasted_ns)}; the rules ask for {_LEAST}"
 
 
-def _stream(scenario: Scenario, latencies: _Latencies) -> Found:
+def _stream(scenario: Scenario, latencies: _Latencies) -> Measured:
     """The estimate of single-stream and multi-stream."""
     rank, count = scenario.rank or 0.0, latencies.count
     fields: dict[str, Any] = {"metric": f"p{100 * rank:g} latency"}
     misses = misses_allowed(count, rank)
     if not misses:
         least = format_count(least_requests(1, rank))
-        return fields, [f"early stopping estimates p{100 * rank:g} from {least} requests up, and {count} were served"]
+        return fields, [f"early stopping estimates p{100 * rank:g} from {least} requests; {count} were served"]
     return {**fields, "latency_ns": latencies.smallest(count - misses + 1)}, []
 
 
-def _server(sending: Sending, kept: Records, objectives: Sequence[ObjectiveShare]) -> Found:
-    """The rate at which requests were due, (n − 1) / (t_n − t_1) of those kept, and whether the target is."""
+def _server(sending: Sending, kept: Records, objectives: Sequence[ObjectiveShare]) -> Measured:
+    """The arrival rate (n − 1) / (t_n − t_1) of the kept records, and whether the run meets the target."""
     share = min(
         (share for share in objectives if share.objective.metric_name == "latency" and share.objective.rank == 0.99),
         key=lambda share: share.objective.bound_ns,
@@ -145,14 +156,14 @@ def _server(sending: Sending, kept: Records, objectives: Sequence[ObjectiveShare
     if allowed is not None and over <= allowed:
         return fields, []
     bound = format_duration(target.bound_ns)
-    late = f"{format_count(over)} of {plural(share.requests, 'request')} were not answered within {bound}"
+    late = f"{format_count(over)} of {plural(share.requests, 'request')} were not served within {bound}"
     if over > (1 - target.rank) * share.requests:
-        return fields, [f"{late}, and 1 % may"]
+        return fields, [f"{late}; 1 % is allowed"]
     more = least_requests(over, target.rank) - share.requests
-    return fields, [f"{late}: early stopping asks for {format_count(more)} more, all in time"]
+    return fields, [f"{late}: early stopping asks for {format_count(more)} more requests, all in time"]
 
 
-def _offline(sending: Sending, latencies: _Latencies) -> Found:
+def _offline(sending: Sending, latencies: _Latencies) -> Measured:
     """Inferences over the time until the last was served."""
     took = latencies.largest_ns or 0
     rate = sending.answered * SECOND_NS / took if took else None
@@ -162,19 +173,17 @@ def _offline(sending: Sending, latencies: _Latencies) -> Found:
     }
     if took >= LEAST_NS:
         return fields, []
-    short = f"the last was served after {format_duration(took)}, and {_LEAST} is the least"
+    short = f"the last request completed after {format_duration(took)}; the rules ask for {_LEAST}"
     if rate is None:
         return fields, [short]
-    enough = format_count(round(_SLACK * rate * LEAST_NS / SECOND_NS))
-    return fields, [f"{short}: at this rate --requests {enough.replace(' ', '')} would last"]
+    return fields, [f"{short}: at this rate use --requests {round(_SLACK * rate * LEAST_NS / SECOND_NS)}"]
 
 
 class _Latencies:
-    """A metric's values in their order: exact while all records were kept, else by the histogram (within 0.4 %)."""
+    """A metric's ordered values: exact while all records are kept, else from the histogram (within 0.4 %)."""
 
-    def __init__(self, metric: str, kept: Records, histogram: Histogram) -> None:
-        law = next(each for each in METRICS if each.name == metric)
-        values = np.sort(law.values(kept))
+    def __init__(self, name: str, kept: Records, histogram: Histogram) -> None:
+        values = np.sort(next(metric for metric in METRICS if metric.name == name).values(kept))
         self._values: npt.NDArray[np.int64] | None = values if len(values) == histogram.count else None
         self._histogram = histogram
         self.count = histogram.count
@@ -187,7 +196,7 @@ class _Latencies:
         return self._histogram.quantiles(((k - 0.5) / self.count,))[0]
 
     def percentile(self, rank: float | None) -> float | None:
-        """As LoadGen takes it: number ⌊n·rank⌋ of the n, counted from 0."""
+        """LoadGen's percentile: value number ⌊n·rank⌋ of the n, counted from 0."""
         return self.smallest(int(self.count * rank) + 1) if rank is not None and self.count else None
 
 
@@ -197,7 +206,7 @@ def _probability(misses: int, requests: int, rank: float) -> float:
 
 
 def _last(holds: Callable[[int], bool]) -> int | None:
-    """The last k ≥ 0 that holds, of a condition that holds up to some k and no further; None where none does."""
+    """The last k ≥ 0 for which a condition holds that holds up to some k; None where it holds for none."""
     if not holds(0):
         return None
     low, high = 0, 1

@@ -1,19 +1,19 @@
-"""Whether the whole engine stood still: times in which requests waited and none was answered.
+"""Stalls of the whole engine: times in which requests waited and none completed.
 
-With c_i the instants of answers in order (served or failed, of all lanes), and w_i = c_i, or the next due instant where
-nothing waits at c_i, the silence before answer i + 1 is g_i = c_{i+1} − w_i. Silences of a healthy engine are no longer
-than its services, and reach as far as their distribution does. So a stall is one of at least
+With c_i the instants of completions in order (served or failed, of all lanes), and w_i = c_i, or the next due instant
+where no request waits at c_i, the silence before completion i + 1 is g_i = c_{i+1} − w_i. Silences of a healthy engine
+are no longer than its service times, and follow their distribution. So a stall is a silence of at least
 
     max(LEAST_SERVICES · s, BEYOND · (q₅₀ + (q₉₀ − q₅₀) · ln(n/2) / ln 5))
 
-s: the median service; q₅₀, q₉₀: quantiles of the n silences above zero. The bracket is the longest that n silences with
-an exponential tail lead one to expect; those of constant services end at q₅₀, those of lognormal ones go on farther.
+s: the median service time; q₅₀, q₉₀: quantiles of the n silences above zero. The bracket is the longest expected of n
+silences with an exponential tail; constant service times end at q₅₀, lognormal ones have a longer tail.
 
-**Late** by a stall is who waited through a part of it, or was answered before its queue was gone: before no more waited
-than when it began, than typically do (the median), or than the engine holds.
+A stall **delays** the requests that waited during a part of it, or completed before its queue was gone: before no more
+requests waited than when it began, than wait typically (the median), or than the engine holds.
 
-Stalls are told where they mattered: LEAST_LATE of all requests were late by them, or they took LEAST_TIME of the run.
-`benchmarks/steadiness.py` shows how often they are told wrongly.
+Stalls are reported where they delayed LEAST_LATE of all requests, or took LEAST_TIME of the run.
+`benchmarks/steadiness.py` measures how often that is wrong.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BEYOND = 4
 LEAST_LATE = 0.001  # of the requests: what p99.9 shows
 LEAST_TIME = 0.01  # of the run
 _LEAST_SILENCES = 50
-_FOLLOWED = 1000  # stalls at the most: the longest
+_FOLLOWED = 1000  # the most stalls whose delayed requests are counted: the longest ones
 _BLOCK = 1 << 12
 
 
@@ -72,7 +72,7 @@ def stall_of(records: Records, start_ns: int, places: int) -> Stall | None:
 
 
 def _longest_expected(silent: npt.NDArray[np.int64], service: npt.NDArray[np.int64]) -> float:
-    """From where on a silence is a stall, ns."""
+    """The shortest silence that is a stall, ns."""
     some = silent[silent > 0]
     if len(some) < _LEAST_SILENCES:
         return math.inf
@@ -82,9 +82,9 @@ def _longest_expected(silent: npt.NDArray[np.int64], service: npt.NDArray[np.int
 
 
 def _first_at_most(values: npt.NDArray[np.int64], start: int, most: int) -> int:
-    """The first place from `start` on where a value is not above `most`; the last of all where there is none."""
+    """The first index from `start` on whose value is at most `most`; the last index where there is none."""
     for block in range(start, len(values), _BLOCK):
-        found = np.flatnonzero(values[block : block + _BLOCK] <= most)
-        if len(found):
-            return block + int(found[0])
+        places = np.flatnonzero(values[block : block + _BLOCK] <= most)
+        if len(places):
+            return block + int(places[0])
     return len(values) - 1

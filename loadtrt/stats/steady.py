@@ -1,8 +1,8 @@
-"""Whether the measured time was one steady state: from its beginning on, to its end, and without being overrun.
+"""Whether the measured time was a steady state: without an initial transient, a drift, an overload or a slow part.
 
-Latencies of a queue come in clumps, and what neighbours have in common must not pass for a change. So means of blocks
-are compared, by as many degrees of freedom as the blocks are worth: k blocks whose residuals have the autocorrelation ρ
-at lag 1 are worth N = k·(1 − ρ)/(1 + ρ) independent ones, s² = Σ residuals²/(N − parameters) (Santer et al.,
+Latencies of a queue are autocorrelated, which must not pass for a change. So means of blocks are compared, with degrees
+of freedom by their effective sample size: k blocks whose residuals have the autocorrelation ρ at lag 1 are worth
+N = k·(1 − ρ)/(1 + ρ) independent ones, s² = Σ residuals²/(N − parameters) (Santer et al.,
 Statistical significance of trends in atmospheric temperature time series, 2000). ρ is the estimate r and its bias,
 (1 + 4r)/k, and not below zero.
 
@@ -11,17 +11,17 @@ simulation output, 1997). With z_j the means of 5 requests each, j = 1 … m,
 
     d* = argmin over d of Σ_{j>d} (z_j − z̄_d)² / (m − d)²,    z̄_d = mean of z_j, j > d
 
-accepted in the first half only. Where latencies are merely correlated it cuts something off as well, so what it cuts
-counts only if it is long enough to matter (LEAST_PART of the requests, LEAST_FIRST of them, and twice as many as the
-engine holds: those fill it) and differs. Of medians of blocks of one length, in logarithms, the median before the cut
+accepted in the first half only. MSER-5 also cuts where latencies are merely autocorrelated, so a cut counts only if it
+is long enough to matter (LEAST_PART of the requests, LEAST_FIRST of them, and twice as many as the engine holds, as
+these fill it) and differs. Of medians of blocks of one length, in logarithms, the median before the cut
 lies at least log LEAST_STEP from the mean after it, the first quarter's at least half as far, and Student's t of that
 distance is beyond 99.9 %. So neither one slow request nor one stall makes a transient.
 
 **Drift**: of the logarithms y of BLOCKS mean latencies, D is the mean of the last quarter less that of the first; the
-ratio is exp(D). A queue's latencies wander, so in an open loop y must have a trend: Student's t of the slope of their
-line beyond 99.8 %, N as above. A closed loop has no queue, and blocks of LEAST_LOOP/BLOCKS requests and more are next
-to independent there: D itself is compared, beyond 99.5 %, with s² = Σ (y_{i+1} − y_i)²/2(k − 1), which no drift or step
-enlarges (von Neumann et al., The mean square successive difference, 1941; worth about 2k/3 degrees of freedom).
+ratio is exp(D). A queue's latencies fluctuate, so in an open loop y must have a trend: Student's t of the slope of
+their line beyond 99.8 %, N as above. A closed loop has no queue, and blocks of LEAST_LOOP/BLOCKS requests and more are
+nearly independent: D itself is compared, beyond 99.5 %, with s² = Σ (y_{i+1} − y_i)²/2(k − 1), which drifts and steps
+hardly enlarge (von Neumann et al., The mean square successive difference, 1941; about 2k/3 degrees of freedom).
 
 **Overload**, in an open loop: the backlog, requests that are due and not completed, over BLOCKS equal spans of time. At
 capacity it is a random walk above zero, below capacity it is pulled back; what is (nearly) independent is its
@@ -36,7 +36,7 @@ is distributed as max |B| of a Brownian motion (Lévy, 1948): above x·σ·√SP
 increment, from the median of the differences of neighbours, which a rise and its end do not enlarge, and one at least.
 Of stages, bursts and traces it is the load that rises. Of runs beyond the kept records the intervals tell it.
 
-The numbers were chosen by `benchmarks/steadiness.py`, which tells how often they are wrong (docs/findings.md).
+The thresholds were chosen by `benchmarks/steadiness.py`, which measures how often they are wrong (docs/findings.md).
 """
 
 from __future__ import annotations
@@ -87,9 +87,15 @@ def steadiness_of(
     places: int,
     seconds: Sequence[Interval] = (),
 ) -> Steadiness:
-    """Of a run's records, all or the first. closed: a closed loop, which nothing overruns. steady: the load was meant
-    to be the same all the time; otherwise neither a beginning nor a drift of the latencies says anything of the engine.
-    places: lanes × buffers. seconds: where records are the first only, the run's intervals: they tell drift, pace."""
+    """The steadiness of a run.
+
+    records: the run's records, all of them or the first.
+    start_ns: when measuring began.
+    closed: whether the loop is closed, which is never overloaded.
+    steady: whether the load is steady; otherwise a transient or a drift may be the load's.
+    places: requests that the engine holds, lanes × buffers.
+    seconds: the run's intervals, where `records` are only the first: the drift and the pace are taken from them.
+    """
     stall = stall_of(records, start_ns, places)
     records = records.counted
     overloaded = False if closed else is_overloaded(records.due, records.completed, places)
@@ -115,7 +121,7 @@ def steadiness_of(
 
 
 def mser5(values: Series) -> int | None:
-    """How many of the values to leave out at the beginning by MSER-5, None where that is not in the first half."""
+    """Number of values at the beginning to leave out by MSER-5; None where that is more than half."""
     batches = len(values) // _BATCH
     if batches < 2 * _BATCH:
         return None
@@ -129,7 +135,7 @@ def mser5(values: Series) -> int | None:
 
 
 def _transient(latency: Series, places: int) -> tuple[int, float | None]:
-    """How many requests are of it, and their latency over that of the others; (0, None) without one."""
+    """(requests of the transient, their latency over that of the others); (0, None) without a transient."""
     count = len(latency)
     cut = mser5(latency) or 0
     if cut < max(LEAST_FIRST, LEAST_PART * count, 2 * places):
@@ -150,13 +156,13 @@ def _drift(logarithms: Series, independent: bool) -> float | None:
     change = float(logarithms[-quarter:].mean() - logarithms[:quarter].mean())
     if independent:
         variance = max(float(np.mean(np.diff(logarithms) ** 2)) / 2, _NOISE**2)
-        told = _chance(change / math.sqrt(variance * 2 / quarter), 2 * BLOCKS / 3) < _LOOP_DRIFT
+        significant = _chance(change / math.sqrt(variance * 2 / quarter), 2 * BLOCKS / 3) < _LOOP_DRIFT
     else:
         x = np.arange(BLOCKS) - (BLOCKS - 1) / 2
         slope = float(x @ logarithms) / float(x @ x)
         worth, variance = _spread(logarithms - logarithms.mean() - slope * x, 2)
-        told = _chance(slope / math.sqrt(variance / float(x @ x)), worth - 2) < _OPEN_DRIFT
-    return math.exp(change) if told else None
+        significant = _chance(slope / math.sqrt(variance / float(x @ x)), worth - 2) < _OPEN_DRIFT
+    return math.exp(change) if significant else None
 
 
 def is_overloaded(due: npt.NDArray[np.int64], completed: npt.NDArray[np.int64], places: int) -> bool | None:
@@ -176,7 +182,8 @@ def is_overloaded(due: npt.NDArray[np.int64], completed: npt.NDArray[np.int64], 
 def _slow_part(
     records: Records, start_ns: int, closed: bool, places: int, seconds: Sequence[Interval]
 ) -> SlowPart | None:
-    """records: by due instants. seconds: instead of records, of a steady load."""
+    """The part in which the engine fell behind. records: in order of due instants. seconds: used instead of records,
+    of a steady load."""
     due, completed = records.due, np.sort(records.completed)
     paced = closed or due[0] == due[-1] or len(seconds) > SPANS
     if len(seconds) > SPANS:
@@ -187,7 +194,7 @@ def _slow_part(
         edges = np.linspace(due[0], due[-1] if due[-1] > due[0] else completed[-1], SPANS + 1)
         served = _until(completed, edges)
     if edges[-1] <= edges[0]:
-        return None  # all at once, and answered at once
+        return None  # all due at once, and completed at once
     at_its_pace = served[-1] * (edges - edges[0]) / (edges[-1] - edges[0])
     behind = (at_its_pace if paced else _until(due, edges)) - served
     deviation = max(float(np.median(np.abs(np.diff(behind, 2)))) / (math.sqrt(2) * _MEDIAN), 1.0)
@@ -208,29 +215,29 @@ def _slow_part(
 
 
 def _until(instants: npt.NDArray[np.int64], edges: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
-    """How many of the ascending instants have passed at each edge."""
+    """Number of the ascending instants up to each edge."""
     return np.searchsorted(instants, edges, side="right")
 
 
 def _log_medians(values: Series, size: int) -> Series:
-    """Of each block of `size` values; what is left over at the end is in none."""
-    found: Series = np.log(np.median(values[: len(values) // size * size].reshape(-1, size), axis=1))
-    return found
+    """Logarithms of the medians of blocks of `size` values, without an incomplete block at the end."""
+    medians: Series = np.log(np.median(values[: len(values) // size * size].reshape(-1, size), axis=1))
+    return medians
 
 
 def _means_of_seconds(seconds: Sequence[Interval], after_ns: int) -> Series | None:
     """Mean latencies of BLOCKS spans of the run, each of as many whole seconds; None where there are too few."""
-    known = [(it.latency_mean_ns, it.requests) for it in seconds if it.latency_mean_ns and it.start_ns >= after_ns]
+    known = [(s.latency_mean_ns, s.requests) for s in seconds if s.latency_mean_ns and s.start_ns >= after_ns]
     size = len(known) // BLOCKS
     if not size:
         return None
     mean, weight = np.array(known[: size * BLOCKS]).reshape(BLOCKS, size, 2).transpose(2, 0, 1)
-    found: Series = (mean * weight).sum(axis=1) / weight.sum(axis=1)
-    return found
+    means: Series = (mean * weight).sum(axis=1) / weight.sum(axis=1)
+    return means
 
 
 def _spread(residuals: Series, parameters: int) -> tuple[float, float]:
-    """(N, s²): how many independent blocks these are worth, with _LEAST_FREEDOM left at least, and their variance."""
+    """(N, s²): effective sample size of the blocks, at least _LEAST_FREEDOM above the parameters, and the variance."""
     blocks, squares = len(residuals), float(residuals @ residuals)
     squares = max(squares, blocks * _NOISE**2)
     lag = float(residuals[1:] @ residuals[:-1]) / squares

@@ -1,7 +1,7 @@
-"""Percentiles and means of a run's metrics, and the lanes beside each other.
+"""Percentiles and means of a run's metrics, and comparisons of its lanes.
 
-Percentiles are exact (nearest rank) while all records were kept, and from histograms (within 0.4 %) beyond that. One
-that the sample cannot support is None: never a made-up number.
+Percentiles are exact (nearest rank) while all records are kept, and from histograms (within 0.4 %) beyond that. A
+percentile that the sample size does not support is None.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from loadtrt.records.histogram import QUANTILE_ERROR
 from loadtrt.records.records import METRICS, Records, busy_union_ns
-from loadtrt.results.breakdown import MetricSummary
+from loadtrt.results.breakdown import PERCENTILES, MetricSummary
 from loadtrt.results.run_result import Lane, Overlap
 from loadtrt.stats.margin import least_samples, margins
 
@@ -24,14 +24,17 @@ if TYPE_CHECKING:
 
     from loadtrt.records.histogram import Histogram
 
-PERCENTILES: Mapping[str, float] = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
-
 
 def summarize(
     records: Records, histograms: Mapping[str, Histogram], complete: bool, steady: bool = True
 ) -> dict[str, MetricSummary]:
-    """A summary of each metric, by name. complete: `records` holds every record of the histograms, else the first.
-    steady: the load; else metrics from the due instant on have no margins (stats/margin.py)."""
+    """A summary of each metric, by name.
+
+    records: all records or the first.
+    histograms: values of all requests, by metric.
+    complete: whether `records` has all records.
+    steady: whether the load is steady; otherwise metrics from the due instant on have no margins (stats/margin.py).
+    """
     ordered = _by_due(records)
     summaries = {}
     for metric in METRICS:
@@ -59,19 +62,19 @@ def summarize(
 
 
 def _margins(kept: npt.NDArray[np.int64], exact: bool) -> dict[str, float]:
-    """Those of stats/margin.py; percentiles of histograms may be off by QUANTILE_ERROR besides."""
+    """Margins (stats/margin.py), wider by QUANTILE_ERROR for percentiles from histograms."""
     coarse = {} if exact else dict.fromkeys(PERCENTILES, QUANTILE_ERROR)
     return {name: (1 + margin) * (1 + coarse.get(name, 0.0)) - 1 for name, margin in margins(kept, PERCENTILES).items()}
 
 
 def _by_due(records: Records) -> Records:
-    """In order of their due instants, as lanes do not complete them."""
+    """Records in the order of due instants, which differs from that of completions."""
     due = records.due
     return Records(records.rows[np.argsort(due, kind="stable")]) if (due[1:] < due[:-1]).any() else records
 
 
 def lanes_of(records: Records, served: Sequence[int]) -> list[Lane]:
-    """Each lane's work: how many it served, and medians in ns over the kept records, None where there is none."""
+    """Each lane's served requests, and medians over its kept records, ns, None without any."""
     ok = records.ok
     service = ok.completed - ok.submitted
     rows = []
@@ -96,7 +99,7 @@ def fairness(requests: list[int]) -> float | None:
 
 
 def overlap_of(records: Records) -> Overlap | None:
-    """How far lanes computed at the same time, from the kept records; None where compute times are not known."""
+    """How much lanes computed at the same time, from the kept records; None where compute times are not known."""
     ok = records.ok
     union, total = busy_union_ns(ok)
     if not union:

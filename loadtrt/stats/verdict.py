@@ -1,35 +1,36 @@
-"""Whether a run's requests show that an objective is met, with an interval that knows that misses come in clumps.
+"""The verdict on an objective (SLO), from a confidence interval that allows for autocorrelation.
 
-n requests, a share p̂ of them bad: the metric above its bound, failed, or never served. Independent, they would bound
-the true share p by the binomial law. They are not: one long queue makes many late, and near saturation n requests tell
-no more than n/τ independent ones do: the binomial law certifies what is not there (docs/measuring.md, Objectives).
+Of n requests a share p̂ is bad: the metric is above its bound, the request failed, or it was never served. If requests
+were independent, the binomial law would bound the true share p. They are not: one long queue makes many late, so that
+near saturation n requests are worth n/τ independent ones, and the binomial law certifies what is not true
+(docs/measuring.md, Objectives).
 
 **Effective size.** Requests in order of their due instants, in blocks of B = 1, 2, 4, … while there are 16 blocks:
 
     τ(x) = max over B of B·s²_B(x) / (s²(x) + d²)        N₁ = n / max(1, τ(bad), τ(v))        N = N₁·min(1, N₁/100)
 
-s²_B: the variance of block means; B·s²_B/s² grows with B until blocks are longer than what correlates (the method of
-batch means; Flyvbjerg and Petersen, Error estimates on averages of correlated data, 1989). Its maximum errs to the safe
-side. bad: 0 or 1, d = 0. v = min(metric, bound)/bound, 1 for a failed request: a queue that wanders shows there before
-any request is bad. d = 0.05: what moves by less than a twentieth of the bound is jitter, however slowly it moves. With
-fewer than a hundred independent requests worth of data, blocks are too few and too short: N₁ is then too large, hence
-the last factor.
+s²_B: the variance of block means; B·s²_B/s² grows with B until blocks are longer than the autocorrelation (the method
+of batch means; Flyvbjerg and Petersen, Error estimates on averages of correlated data, 1989). Its maximum errs to the
+safe side. bad: 0 or 1, d = 0. v = min(metric, bound)/bound, 1 for a failed request: a queue length that fluctuates
+shows there before any request is bad. d = 0.05: variations of less than a twentieth of the bound are jitter, however
+slow. Below a hundred independent requests, blocks are too few and too short, and N₁ is too large: hence the last
+factor.
 
 **Interval** of p, 95 %, by the binomial law for N requests with N·p̂ bad (Clopper and Pearson, 1934; their beta form
 takes any real N): P(X ≥ N·p̂ | low) = P(X ≤ N·p̂ | high) = 2.5 %. With none bad, high = 1 − 0.025^(1/N) ≈ 3.7/N.
 
 **Verdict**, with p₀ = 1 − rank the share that may be bad: met if high ≤ p₀ and N ≥ 150, missed if low > p₀, else
-undecided. The least N for "met", the 16 blocks and d were chosen by `benchmarks/verdicts.py` and like simulations:
-with fewer, slow queues that start empty pass for fast ones. "max" (p₀ = 0) is of these requests alone: one bad
-request misses it, and none meets it, as no sample can show that a request is never late.
+undecided. The least N for "met", the 16 blocks and d were chosen by `benchmarks/verdicts.py` and similar simulations:
+with fewer, slow queues that start empty pass for fast ones. "max" (p₀ = 0) is about these requests alone: met without a
+bad one and missed with one, as no sample can show that a request is never late.
 
 **The quantile's interval** holds every value that would be neither met nor missed as a bound: the quantiles at ranks
 1 − f, f the shares at which the same law turns to missed and to met (from histograms: within 0.4 %; the quantile
 itself is exact while all records are kept). Requests that failed or were dropped have no value and stand above all: a
 rank among them has none.
 
-**Beyond the kept records** `good` is still exact, but order and N are known of the first ones alone. N is not scaled up
-then, and the interval is the hull of the intervals at the share of the first and at that of all.
+**Beyond the kept records** `good` is still exact, but the order of requests, and so N, is known of the kept ones alone.
+N is not scaled up then, and the interval is the hull of the intervals at the share of the kept ones and at that of all.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ import numpy as np
 from loadtrt.records.records import METRICS, OK
 from loadtrt.results.run_result import ObjectiveShare
 from loadtrt.stats.margin import least_samples
-from loadtrt.units import format_count, format_duration
+from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,21 +57,28 @@ if TYPE_CHECKING:
     Series = npt.NDArray[np.float64]
 
 LEAST_MET = 150  # effective requests without which nothing is certified
-TAIL = 0.025  # on either side of the interval
-_BLOCKS = 16
-_RESOLVED = 100
+TAIL = 0.025  # probability beyond each end of the interval
+_BLOCKS = 16  # the fewest blocks that a variance of block means is taken from
+_RESOLVED = 100  # independent requests: below it, blocks are too few and too short
 _JITTER = 0.05  # of the bound
-_MOST_TIMES = 1000  # a run that would have to be longer than that will not be made
+_MOST_TIMES = 1000  # times as long: nobody makes a longer run
 
 
 def judge(
     objective: Objective, kept: Records, histogram: Histogram, good: int, requests: int, most_kept: int = 1 << 20
 ) -> ObjectiveShare:
-    """The verdict on a run. kept: its records, all or the first. histogram: the metric's, of all that have a value.
-    good, requests: how many of all were good, and all. most_kept: more records would never be kept."""
+    """The verdict on a run.
+
+    objective: the objective.
+    kept: the run's records, all of them or the first.
+    histogram: the metric's values, of all requests that have one.
+    good: requests within the bound, of all requests.
+    requests: all finished requests.
+    most_kept: the most records that a run keeps.
+    """
     size, share = effective_size(objective, kept), 1 - good / requests if requests else 0.0
     kept_share = float(np.mean(_is_bad(objective, kept))) if len(kept) else share
-    lows, highs = zip(*(share_interval(each, size) for each in {share, kept_share}), strict=True)
+    lows, highs = zip(*(share_interval(bad, size) for bad in {share, kept_share}), strict=True)
     low, high = min(lows), max(highs)
     verdict = _verdict(objective, good, requests, low, high, size)
     reason = _reason(objective, kept, share, size, requests, most_kept) if verdict == "undecided" else None
@@ -103,7 +111,7 @@ def judge(
 
 
 def effective_size(objective: Objective, records: Records) -> float:
-    """N of the law above: how many independent requests these are worth, in [0, n]."""
+    """Effective sample size N (see above): the number of independent requests that these are worth, in [0, n]."""
     n = len(records)
     if n < _BLOCKS:
         return discounted(float(min(n, 1)))
@@ -116,7 +124,7 @@ def effective_size(objective: Objective, records: Records) -> float:
 
 
 def share_interval(share: float, size: float) -> tuple[float, float]:
-    """(low, high) of the true share, 95 %, from the share seen among `size` independent requests."""
+    """95 % confidence interval (low, high) of the true share, from the share among `size` independent requests."""
     if not size:
         return 0.0, 1.0
     low = _root(lambda p: at_least(share, size, p) - TAIL) if share > 0 else 0.0
@@ -125,7 +133,7 @@ def share_interval(share: float, size: float) -> tuple[float, float]:
 
 
 def quantile_ranks(rank: float, size: float) -> tuple[float | None, float | None]:
-    """Between which ranks of the sample the true quantile lies, 95 %; None where no sample of `size` bounds it."""
+    """Ranks of the sample between which the true quantile lies, 95 %; None on a side that `size` does not bound."""
     allowed = 1 - rank
     low = high = None
     if size and at_least(1.0, size, allowed) <= TAIL:
@@ -136,8 +144,8 @@ def quantile_ranks(rank: float, size: float) -> tuple[float | None, float | None
 
 
 def _is_bad(objective: Objective, records: Records) -> npt.NDArray[np.bool_]:
-    found: npt.NDArray[np.bool_] = (records.status != OK) | (METRICS[objective.metric].of(records) > objective.limit_ns)
-    return found
+    bad: npt.NDArray[np.bool_] = (records.status != OK) | (METRICS[objective.metric].of(records) > objective.limit_ns)
+    return bad
 
 
 def _verdict(objective: Objective, good: int, requests: int, low: float, high: float, size: float) -> Verdict:
@@ -151,17 +159,17 @@ def _verdict(objective: Objective, good: int, requests: int, low: float, high: f
 
 
 def _reason(objective: Objective, kept: Records, share: float, size: float, requests: int, most_kept: int) -> str:
-    """Why not, and how much more would tell if it went on like this."""
+    """Why the verdict is undecided, and how many requests would decide it at the same share of bad ones."""
     if not requests:
         return "no request was measured"
-    worth = f"{format_count(requests)} requests, worth {format_count(round(size))} independent ones, do not tell"
+    worth = f"{plural(requests, 'request')} (effective sample size {format_count(round(size))}) do not decide it"
     times = _times_as_long(1 - objective.rank, share, size)
     if requests > len(kept) or times is None or times * requests > most_kept:
-        limit = f"the first {format_count(most_kept)} alone are kept in their order"
-        return f"{worth}, nor would a longer run, as {limit}: a looser or a tighter bound may"
-    lasts = float(np.ptp(kept.due)) * times
-    took = f", {format_duration(lasts)}" if lasts else ""
-    return f"{worth}: about {times:.1f} times as many would (some {format_count(_rounded(times * requests))}{took})"
+        limit = f"at most {format_count(most_kept)} records are kept"
+        return f"{worth}, and a longer run would not, as {limit}: use a looser or a tighter bound"
+    length_ns = float(np.ptp(kept.due)) * times
+    length = f", {format_duration(length_ns)}" if length_ns else ""
+    return f"{worth}: about {times:.1f} times as many would (some {format_count(_rounded(times * requests))}{length})"
 
 
 def _times_as_long(allowed: float, share: float, size: float) -> float | None:
@@ -184,12 +192,12 @@ def _rounded(count: float) -> int:
 
 
 def discounted(single: float) -> float:
-    """N of N₁, as the law above has it."""
+    """N from N₁ (see above)."""
     return single * min(1.0, single / _RESOLVED)
 
 
 def _correlation(series: Series, jitter: float) -> float:
-    """τ: how many requests in a row tell as much as an independent one; at least 1."""
+    """τ: requests in a row that are worth one independent request; at least 1."""
     variance = float(series.var()) + jitter**2
     if not variance:
         return 1.0

@@ -18,11 +18,10 @@ from loadtrt.load.arrivals import Constant, Gamma, Poisson
 from loadtrt.records.histogram import Histogram
 from loadtrt.report.comparison_sections import compared_runs, side_of
 from loadtrt.report.plain import plain
-from loadtrt.results.breakdown import MetricSummary
+from loadtrt.results.breakdown import PERCENTILES, MetricSummary
 from loadtrt.results.run_result import RunResult
 from loadtrt.stats.measured import Measured
 from loadtrt.stats.regression import Judged, compare, parse_threshold, ratio_of
-from loadtrt.stats.summary import PERCENTILES
 from runs_by_hand import changed, run_of
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def test_runs_of_one_side_with_one_seed_decide_nothing(side: str) -> None:
     found = _judged("latency.p99 +5%", *((same, own) if side == "A" else (own, same)))
     assert (found.verdict, found.ratio.low) == ("undecided", None)
     assert found.reason is not None
-    assert found.reason.startswith("2.json has the seed of 1.json, and so the same arrivals")
+    assert found.reason.startswith("2.json has the seed of 1.json and the same arrivals")
     assert "--seed" in found.reason
 
 
@@ -208,7 +207,7 @@ def test_an_offline_rate_is_known_from_one_run(tmp_path: Path) -> None:
     assert latency.reason is not None
     assert latency.reason.startswith("the load of a.json is not steady")
     old = replace(a, rate_margin=None)
-    assert "kept no margin of it" in (_judged("throughput -10%", [old], [b]).reason or "")
+    assert "has no margin of throughput" in (_judged("throughput -10%", [old], [b]).reason or "")
 
 
 def test_gates_on_a_load_that_changes_need_several_runs() -> None:

@@ -84,8 +84,10 @@ def test_enqueue_bound() -> None:
     busy = rates(1_385)
     off = only(run_of(times, {"graph": False}, engine=plain, throughput=busy))
     assert off.kind == "enqueue-bound"
-    assert off.evidence == "one enqueue takes 580 µs of the host and computing 2.90 ms; enqueues take 80 % of a core"
-    assert off.remedy.startswith("leave --no-graph out")
+    assert (
+        off.evidence == "one enqueue takes 580 µs of host time and compute takes 2.90 ms; enqueues use 80 % of a core"
+    )
+    assert off.remedy.startswith("remove --no-graph")
     refused = only(run_of(times, engine=plain, throughput=busy))
     assert "--batch" in refused.remedy
     assert "--no-graph" not in refused.remedy
@@ -123,7 +125,7 @@ def test_copy_bound(phase: str, what: str) -> None:
     found = only(run_of({phase: 1_900.0}))
     assert found.kind == "copy-bound"
     assert found.evidence == f"copying the {what} takes 1.90 ms, computing 1.90 ms"
-    assert f"{what} of fewer bytes than FP32" in found.remedy
+    assert f"{what} in a type smaller than FP32" in found.remedy
     assert "--no-copies" in found.remedy
     assert "--buffers" not in found.remedy
     halves = tuple(spec.__class__(spec.name, spec.is_input, "fp16", spec.shape, 2) for spec in engine().tensors)
@@ -154,14 +156,14 @@ def test_copies_that_nothing_hides() -> None:
 def test_host_bound() -> None:
     """Idle lanes, lateness in the latency, or a full core where nobody spins; at their limits they are problems."""
     idle = only(run_of(starved_fraction=0.03, busy=0.97))
-    assert (idle.kind, idle.remedy) == ("host-bound", "free a core for loadtrt, or take a larger --batch")
+    assert (idle.kind, idle.remedy) == ("host-bound", "free a core for loadtrt, or use a larger --batch")
     assert "3.0 % of the time" in idle.evidence
     problem = Problem(kind="starved", evidence="lanes stood idle", remedy="use more --buffers")
     assert kinds(run_of(starved_fraction=0.06, busy=0.94, valid=False, problems=(problem,))) == []
 
     late = {"latency": 300.0, "lateness": 40.0, "compute": 200.0}
     found = only(run_of(late, OPEN, busy=0.5))
-    assert found.evidence == "of a mean latency of 300 µs the generator itself added 40.0 µs"
+    assert found.evidence == "the load generator added 40.0 µs to a mean latency of 300 µs"
     metrics = run_of(late).model.metrics
     bad = {**metrics, "lateness": summary(40, p99_us=251)}
     problem = Problem(kind="late", evidence="the generator was 251 µs late", remedy="free a core")
@@ -170,7 +172,9 @@ def test_host_bound() -> None:
 
     blocks = engine(mode={"graph": "yes", "copies": "yes", "wait": "block"})
     waits = {"wait": "block"}
-    assert only(run_of(options=waits, engine=blocks, host_cores=0.95)).remedy == "--wait spin sees completions sooner"
+    assert (
+        only(run_of(options=waits, engine=blocks, host_cores=0.95)).remedy == "--wait spin notices completions sooner"
+    )
     assert kinds(run_of(options=waits, engine=blocks, host_cores=0.5)) == ["compute-bound"]
     threads = run_of(late, OPEN, busy=0.5, engine=engine("onnxruntime"))
     assert "--threads-per-context" in only(threads).remedy
@@ -181,7 +185,7 @@ def test_queue_bound() -> None:
     waits = {"latency": 6_000.0}
     found = only(run_of(waits, OPEN, busy=0.9))
     assert found.kind == "queue-bound"
-    assert found.evidence == "of a typical latency of 6.00 ms, 3.88 ms is waiting"
+    assert found.evidence == "of a typical latency of 6.00 ms, 3.88 ms is queueing delay"
     assert "loadtrt capacity" in found.remedy
     assert "--contexts" in found.remedy
     assert "--contexts" not in only(run_of(waits, OPEN, busy=0.99)).remedy
@@ -204,7 +208,7 @@ def test_a_batchers_delay_is_no_lack_of_lanes(options: dict[str, Any]) -> None:
     """Lanes that mostly stand idle keep nobody waiting: the delay does, and no context nor lower rate shortens it."""
     slow = {**options, "batcher": "max=4,delay=5ms"}
     found = only(run_of({"latency": 6_000.0}, slow, busy=0.5, at_once=1.5))
-    assert found.evidence.endswith("3.88 ms is waiting, and lanes mostly stand idle")
+    assert found.evidence.endswith("3.88 ms is queueing delay, while lanes are mostly idle")
     assert "5.00 ms" in found.cause
     assert found.remedy == "a shorter delay= in --batcher"
 
@@ -241,7 +245,10 @@ def test_no_remedy_is_refused(load: dict[str, Any], remedy: str) -> None:
 def test_contexts_that_take_turns() -> None:
     """Two contexts of which one computes at a time are one; a busy GPU with two at once is as it should be."""
     found = findings_of(run_of(at_once=1.02))[0]
-    assert (found.kind, found.evidence) == ("contexts-in-turn", "2 contexts, and 1.02 compute at once")
+    assert (found.kind, found.evidence) == (
+        "contexts-in-turn",
+        "of 2 contexts, 1.02 compute at the same time on average",
+    )
     assert found.remedy.startswith("--contexts 1")
     assert "contexts-in-turn" not in kinds(run_of(at_once=1.02, busy=0.5))
     assert "contexts-in-turn" not in kinds(run_of(options={"contexts": 1}, at_once=1.0))
@@ -270,7 +277,7 @@ def test_interference_needs_a_profile_of_the_same_run() -> None:
     assert found.evidence.endswith("4 contexts do the work of 1.2")
     assert found.remedy.startswith("--contexts 2 ")
     pair = findings_of(run_of({"compute": 1_580.0}, profile=_profile(948)))[0]
-    assert pair.remedy == "--contexts 1 serves 83 % as much with shorter latencies"
+    assert pair.remedy == "--contexts 1 has 83 % of the throughput at a lower latency"
     for other in (_profile(2_500), _profile(948, "plain"), None):
         assert kinds(run_of(crowd, {"contexts": 4}, at_once=4.0, profile=other)) == ["compute-bound"]
 
@@ -334,7 +341,7 @@ def test_overloaded() -> None:
     much: dict[str, Any] = {"steadiness": state, "throughput": rates(401.2, 450)}
     found = only(run_of({"latency": 600_000.0}, {"rate": "450/s"}, busy=0.99, **much))
     assert found.kind == "overloaded"
-    assert found.evidence == "450/s were offered and 401/s served: the backlog grew to the end"
+    assert found.evidence == "the offered load was 450/s and the throughput 401/s: the backlog grew until the end"
     assert found.remedy == "a --rate below 401/s"
     assert only(run_of(options={"rate": "450/s"}, busy=0.8, **much)).remedy.endswith("or more --contexts")
     assert kinds(run_of(options={"rate": "450/s"}, unserved=3, **much)) == []
@@ -346,7 +353,7 @@ def test_dropped() -> None:
     """Who is not served is in no latency; its reader should know."""
     found = only(run_of(options={**OPEN, "max_queue": 3}, busy=0.8, dropped=1_000, submitted=9_000))
     assert found.kind == "dropped"
-    assert found.evidence == "1 000 requests, 10 % of all, came due while 3 waited, and were dropped"
+    assert found.evidence == "1 000 requests (10 % of all) came due while 3 waited, and were dropped"
     assert "--rate" in found.remedy
 
 
@@ -395,13 +402,13 @@ def test_drift() -> None:
     found = findings_of(run_of(steadiness=Steadiness(transient_ns=0, drift_ratio=1.3, overloaded=False)))[0]
     assert found.kind == "drift"
     assert found.evidence == "in the last quarter of the run latencies were 30 % longer than in the first"
-    assert found.remedy == "--duration 30s shows where it settles"
+    assert found.remedy == "--duration 30s shows where latency settles"
     for ratio, told in ((1.049, False), (0.951, True), (0.96, False), (None, False)):
         state = Steadiness(transient_ns=0, drift_ratio=ratio, overloaded=False)
         assert ("drift" in kinds(run_of(steadiness=state))) is told
     blind = run_of(options={"telemetry": False}, steadiness=Steadiness(drift_ratio=2.5))
     assert "2.5 times as long as in the first" in findings_of(blind)[0].evidence
-    assert "no --no-telemetry" in findings_of(blind)[0].remedy
+    assert "without --no-telemetry" in findings_of(blind)[0].remedy
     wanders = findings_of(run_of({"latency": 9_000.0}, OPEN, steadiness=Steadiness(drift_ratio=2.5)))
     assert [it.kind for it in wanders] == ["drift", "queue-bound"]
     assert "near capacity" in wanders[0].cause
@@ -417,20 +424,20 @@ def test_a_stall() -> None:
     found = only(run_of(options=OPEN, busy=0.5, steadiness=_stalled()))
     assert found.kind == "stall"
     assert found.evidence == (
-        "nothing was answered for 1.00 s from 5.00 s on, while requests waited: 500 requests (5 %) were late by it"
+        "no request completed for 1.00 s from 5.00 s on, while requests waited: 500 requests (5 %) were delayed"
     )
-    assert found.cause.startswith("the device stood still")
+    assert found.cause.startswith("the device did other work")
     assert "run.trace.json" in found.remedy
     assert "--duration 30s" in found.remedy
     several = only(run_of(options=OPEN, busy=0.5, steadiness=_stalled(times=4, total_ns=2 * SECOND_NS)))
     assert "from 5.00 s on, and 3 shorter times, for 2.00 s in all, while" in several.evidence
     own = only(run_of(options=OPEN, busy=0.5, steadiness=_stalled(host=True)))
-    assert own.cause.startswith("loadtrt itself stood still")
+    assert own.cause.startswith("loadtrt itself did not run")
     assert own.remedy.startswith("free a core for loadtrt; ")
     cpu = run_of(
         {"h2d": 0, "d2h": 0, "enqueue": 8}, OPEN, busy=0.5, engine=engine("onnxruntime"), steadiness=_stalled()
     )
-    assert only(cpu).cause.startswith("the engine's threads stood still")
+    assert only(cpu).cause.startswith("the engine's threads did not run")
     nothing = {"compute": 0.0, "h2d": 0.0, "d2h": 0.0}
     assert kinds(run_of(nothing, OPEN, busy=None, steadiness=_stalled())) == []
 
@@ -453,13 +460,13 @@ def test_a_part_in_which_more_came_than_was_served() -> None:
     found = only(run_of(waits, OPEN, busy=0.9, steadiness=_slow(500, 300, 8.5)))
     assert found.kind == "slow-part"
     assert found.evidence == (
-        "from 2.00 s to 6.00 s 500/s came and 300/s were served: 800 more waited then, the last until 8.50 s"
+        "from 2.00 s to 6.00 s 500/s arrived and 300/s were served: the backlog grew by 800, and was gone after 8.50 s"
     )
-    assert found.cause.startswith("the device was slower then")
+    assert found.cause.startswith("the device was slower")
     assert "--duration 30s" in found.remedy
     assert "until" not in only(run_of(waits, OPEN, busy=0.9, steadiness=_slow(500, 300))).evidence
     stages = only(run_of(waits, {"stages": "1/s:9s, 9/s:1s"}, busy=0.9, steadiness=_slow(500, 300)))
-    assert stages.cause.startswith("more came then than the lanes serve")
+    assert stages.cause.startswith("requests arrived faster than the lanes serve")
     assert stages.remedy == "lower rates in --stages, or more --contexts"
     filling = _slow(500, 300, transient_ns=SECOND_NS, transient_ratio=0.5, drift_ratio=1.5)
     assert kinds(run_of(waits, OPEN, busy=0.9, steadiness=filling)) == ["slow-part"]
@@ -483,7 +490,7 @@ def test_a_slow_part_where_all_waits() -> None:
     assert kinds(run_of(steadiness=_slow(1_000, 800, drift_ratio=1.3))) == ["drift", "compute-bound"]
     load = {"arrivals": "offline", "requests": 10_000}
     offline = only(run_of(options=load, busy=0.9, steadiness=_slow(1_000, 800)))
-    assert offline.cause.startswith("the device was slower then")
+    assert offline.cause.startswith("the device was slower")
     assert "--requests 30000" in offline.remedy
 
 
@@ -513,11 +520,11 @@ def test_too_few_requests() -> None:
     """p99 needs 459: as many more, or as many seconds; p99.9 is asked of nobody, nor anything of an interrupted run."""
     few = only(run_of(options=OPEN, busy=0.5, count=100))
     assert few.kind == "few-samples"
-    assert few.evidence == "100 requests tell no percentile above p95; p99 needs 459"
+    assert few.evidence == "100 requests support no percentile above p95; p99 needs 459"
     assert few.remedy == "--duration 56s"
     assert only(run_of(options={**OPEN, "requests": 100}, busy=0.5, count=100)).remedy == "--requests 459"
-    assert "1 request tells no percentile;" in only(run_of(options=OPEN, busy=0.5, count=1)).evidence
-    assert "3 requests tell no percentile;" in only(run_of(options=OPEN, busy=0.5, count=3)).evidence
+    assert "1 request supports no percentile;" in only(run_of(options=OPEN, busy=0.5, count=1)).evidence
+    assert "3 requests support no percentile;" in only(run_of(options=OPEN, busy=0.5, count=3)).evidence
     assert only(run_of(options={"stages": "10/s:10s"}, busy=0.5, count=100)).remedy == "--stages that last 56s"
     capped = run_of(options={**OPEN, "requests": 100, "max_duration": "1s"}, busy=0.5, count=100)
     assert only(capped).remedy == "--max-duration 56s"
@@ -578,8 +585,8 @@ def test_no_remedy_is_in_use_and_none_comes_twice(
         assert "nan" not in f"{it}"
         assert "inf" not in f"{it}".replace("inference", "")
         assert "--buffers 2" not in it.remedy or options["buffers"] == 1
-        assert "leave --no-graph out" not in it.remedy or not options["graph"]
-        assert "no --no-telemetry" not in it.remedy or not options["telemetry"]
+        assert "remove --no-graph" not in it.remedy or not options["graph"]
+        assert "without --no-telemetry" not in it.remedy or not options["telemetry"]
         assert "--wait spin" not in it.remedy or options["wait"] == "block"
         assert f"--contexts {options['contexts']} " not in f"{it.remedy} "
 

@@ -65,9 +65,12 @@ def test_a_power_cap() -> None:
     run = (*[second()] * 43, *[second(1980, 1410, 1.0)] * 7)
     (found,) = gpu_findings(telemetry(*run))
     assert found.evidence == "SM clock fell from 1980 to 1410 MHz: power cap; 14 % of the run"
-    assert found.remedy == "the board draws all it may: compare engines at locked clocks (nvidia-smi -lgc 1410)"
+    assert (
+        found.remedy
+        == "the power limit is the highest possible: compare engines at locked clocks (nvidia-smi -lgc 1410)"
+    )
     (lowered,) = gpu_findings(telemetry(*run, power_limit_watts=400))
-    assert lowered.remedy == "the limit is 400 W and may be 700 W: nvidia-smi -pl 700"
+    assert lowered.remedy == "raise the power limit of 400 W, to 700 W at most: nvidia-smi -pl 700"
 
 
 def test_heat_and_power_at_once() -> None:
@@ -183,6 +186,6 @@ def test_in_the_summary() -> None:
     verdict, _, findings = text.partition("VALID\n")
     assert not verdict.endswith("IN")
     assert findings.startswith(
-        "! throttled: SM clock fell from 1980 to 1410 MHz: power cap; 10 % of the run\n    → the board"
+        "! throttled: SM clock fell from 1980 to 1410 MHz: power cap; 10 % of the run\n    → the power limit"
     )
     assert result.model_validate_json(result.model_dump_json()) == result

@@ -38,7 +38,7 @@ def test_what_is_asked_for_holds_in_any_loop() -> None:
 @pytest.mark.parametrize(
     ("ok", "unserved", "evidence"),
     [
-        (5, 3, ["the run was interrupted and gave up 3 requests (the age then counts as latency)"]),
+        (5, 3, ["the run was interrupted and gave up 3 requests (their age counts as latency)"]),
         (0, 0, ["the run was interrupted before any request was served"]),
         (5, 0, []),
     ],
@@ -64,7 +64,7 @@ def test_an_interrupted_run_has_no_advice_about_the_load(ok: int, unserved: int,
 def test_starved_lanes_advise_what_is_not_in_use(mode: dict[str, str], closed: bool, advised: bool) -> None:
     """Several requests a launch: in closed loops of an engine with CUDA graphs, where not in use."""
     (problem,) = _problems(5, 0, starved_fraction=0.06, mode=mode, closed=closed)
-    assert "stood idle for 6 %" in problem.evidence
+    assert "were idle for 6 %" in problem.evidence
     assert ("--requests-per-launch" in problem.remedy) == advised
     assert "more --buffers" in problem.remedy
 

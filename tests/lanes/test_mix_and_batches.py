@@ -340,7 +340,7 @@ async def test_the_summary_tells_parts_batches_drops_and_early_ends() -> None:
         ({"abort_on_fail": True}, "needs an objective"),
         ({"abort_delay": "1s"}, "about --abort-on-fail"),
         ({"precision": "0%"}, "above 0 and below 100%, such as 3%"),
-        ({"precision": "x"}, "no share"),
+        ({"precision": "x"}, "not a share"),
     ],
 )
 def test_what_does_not_go_together_is_said(options: dict[str, Any], match: str) -> None:

@@ -209,7 +209,7 @@ async def test_a_host_that_cannot_keep_up_starves_its_lanes() -> None:
     starved = await _run(_config("service=1ms,enqueue=4ms", contexts=2, duration="2s", max_lateness="1s"))
     assert starved.model.starved_fraction > 0.5
     assert not starved.valid
-    assert "stood idle" in starved.model.problems[0].evidence
+    assert "were idle" in starved.model.problems[0].evidence
 
 
 async def test_same_seed_same_run() -> None:

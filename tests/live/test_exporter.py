@@ -62,7 +62,7 @@ def test_addresses_are_read(text: str, address: tuple[str, int]) -> None:
 @pytest.mark.parametrize("text", ["", ":", "host", "host:", ":65536", ":-1", "::1:9400", "http://host:9400", "a b:1"])
 def test_what_is_no_address_is_refused(text: str) -> None:
     """With a sentence that shows how one is written."""
-    with pytest.raises(UsageError, match=re.escape(f"'{text}' is no address to serve metrics at: write :PORT")):
+    with pytest.raises(UsageError, match=re.escape(f"'{text}' is not an address to serve metrics at: write :PORT")):
         parse_address(text)
 
 

@@ -23,7 +23,7 @@ from loadtrt.records.histogram import BUCKETS, bucket_of
 from loadtrt.units import SECOND_NS
 
 ALERTS = (
-    Alert("failed", "12 requests failed, and are in no latency", "mend the first error before trusting the numbers"),
+    Alert("failed", "12 requests failed, and have no latency", "mend the first error before trusting the numbers"),
     Alert("late", "the generator is 3.1 ms late at p99", "free a core for loadtrt, or lower rate or contexts"),
 )
 
@@ -146,7 +146,7 @@ def test_the_plain_line() -> None:
     """All of it in one line: for files, pipes and dumb terminals."""
     assert status_line(replace(_view(), alerts=ALERTS[:1])) == (
         "measure 5 s of 1:00 min · 1 000 requests/s · 5 000 served · 3 in flight · 1 waiting · 2 of 2 lanes busy · "
-        "last second p50 4.00 ms, p99 4.95 ms · 12 requests failed, and are in no latency: "
+        "last second p50 4.00 ms, p99 4.95 ms · 12 requests failed, and have no latency: "
         "mend the first error before trusting the numbers"
     )
 

@@ -19,7 +19,7 @@ from loadtrt.engines.open import open_engine
 from loadtrt.errors import UsageError
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, run_session
-from loadtrt.load.arrivals import Constant, Gamma, Poisson, Process, due_instants, offline_instants
+from loadtrt.load.arrivals import Constant, Gamma, Poisson, Process, due_instants, require_room
 from loadtrt.load.inputs import make_inputs
 from loadtrt.report.settings import load_text
 
@@ -128,7 +128,7 @@ def test_what_does_not_fit_in_memory_is_refused() -> None:
         with pytest.raises(UsageError, match="too many to draw"):
             due_instants(Poisson(), rate, 3600 * SECOND, 0, seed=1)
     with pytest.raises(UsageError, match="50 000 001 requests are too many to draw"):
-        offline_instants(50_000_001)
+        require_room(50_000_001)
 
 
 # --- offline, through the scheduler
@@ -239,7 +239,7 @@ def test_options_imply_the_arrivals(options: dict[str, object], arrivals: str) -
         ({"stages": "5/s:1s", "requests": 5}, "and no requests: leave --requests or --stages out"),
         ({"stages": "5/s:1s", "bursts": "1s/1s"}, "and no bursts: leave --bursts or --stages out"),
         ({"stages": "5/s:1s", "trace": "t"}, "a trace has instants of its own, and no stages"),
-        ({"stages": "5/s"}, "--stages: '5/s' is no stage: write RATE:TIME"),
+        ({"stages": "5/s"}, "--stages: '5/s' is not a stage: write RATE:TIME"),
         ({"trace": "t", "rate": "5"}, "a trace has instants of its own, and no rate: leave --rate or --trace out"),
         ({"trace": "t", "duration": "5s"}, "no duration: leave --duration or --trace out, or add --trace-loop"),
         ({"trace": "t", "burstiness": 2}, "and no burstiness"),
@@ -254,8 +254,8 @@ def test_options_imply_the_arrivals(options: dict[str, object], arrivals: str) -
         ({"rate": "5", "burstiness": -1}, "--burstiness: input should be greater than or equal to 0"),
         ({"rate": "5", "burstiness": math.nan}, "--burstiness: input should be a finite number"),
         ({"bursts": "1s/1s"}, "poisson arrivals need a rate"),
-        ({"rate": "5", "bursts": "1s"}, "--bursts: '1s' is no burst and its pause: write ON/OFF"),
-        ({"rate": "5", "bursts": 5}, "--bursts: '5' is no burst and its pause"),
+        ({"rate": "5", "bursts": "1s"}, "--bursts: '1s' is not a burst and a pause: write ON/OFF"),
+        ({"rate": "5", "bursts": 5}, "--bursts: '5' is not a burst and a pause"),
         ({"arrivals": "offline"}, "offline arrivals need requests: add --requests"),
         (
             {"arrivals": "offline", "requests": 5, "rate": "5"},

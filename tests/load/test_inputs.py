@@ -179,11 +179,11 @@ def test_an_npz_that_does_not_fit_is_refused(tmp_path: Path, x: Any, ids: Any) -
     save(x=x[None][:0])
     _refused("a.npz holds x with shape [0, 2, 3]", file)
     save(x=x)
-    _refused("no file has input ids:0 int64[2]; files must cover every input", file)
+    _refused("no file holds input ids:0 int64[2]: give files for every input", file)
     save(**{"x": np.stack([x, x, x]), "ids:0": np.stack([ids, ids])})
     _refused("holds 2 sets of ids:0 but 3 of another input", file)
     save(x=np.array([None]))
-    _refused("a.npz is damaged, or no .npz", file)
+    _refused("a.npz is damaged or not an .npz", file)
 
 
 def test_files_that_are_no_npz_are_refused(tmp_path: Path, x: Any, ids: Any) -> None:
@@ -200,7 +200,7 @@ def test_files_that_are_no_npz_are_refused(tmp_path: Path, x: Any, ids: Any) -> 
     (tmp_path / "folder.npz").mkdir()
     (tmp_path / "damaged.npz").write_bytes(damaged)
     _refused("npy.npz is not an .npz: write one", str(tmp_path / "npy.npz"))
-    _refused("damaged.npz is damaged, or no .npz", str(tmp_path / "damaged.npz"))
+    _refused("damaged.npz is damaged or not an .npz", str(tmp_path / "damaged.npz"))
     _refused("folder.npz: Is a directory", str(tmp_path / "folder.npz"))
     _refused("nowhere.npz: No such file or directory", str(tmp_path / "nowhere.npz"))
 
@@ -220,7 +220,7 @@ def test_raw_files_that_do_not_fit_are_refused(tmp_path: Path, x: Any, ids: Any)
 
 def test_sources_and_ranges_that_do_not_fit_are_refused() -> None:
     """Random and zeros stand alone; ranges are for random inputs, tensors that exist, values their types hold."""
-    _refused("'random' stands alone", "random", "a.npz")
+    _refused("use 'random' alone", "random", "a.npz")
     _refused("write random, zeros, a file that ends in .npz, or NAME:FILE", "ramdom")
     _refused("--input-range: the engine has no input 'z'", "random", z=(0, 1))
     _refused("--input-range x has no effect here", "zeros", x=(0, 1))
@@ -229,6 +229,6 @@ def test_sources_and_ranges_that_do_not_fit_are_refused() -> None:
     small = (_spec("h", "fp16", 2), _spec("b", "int8", 2), _spec("q", "int4", 2))
     _refused("h:0..70000: fp16 holds -65504 to 65504", "random", tensors=small, h=(0, 70000))
     _refused("b:-200..0: int8 holds -128 to 127", "random", tensors=small, b=(-200, 0))
-    _refused("b:0.2..0.8: no whole number lies in it", "random", tensors=small, b=(0.2, 0.8))
-    _refused("q:0..1: ranges are not for int4", "random", tensors=small, q=(0, 1))
-    _refused("the shape of input x fp32[?,3] is not decided", "random", tensors=(_spec("x", "fp32", -1, 3),))
+    _refused("b:0.2..0.8: the range contains no whole number", "random", tensors=small, b=(0.2, 0.8))
+    _refused("q:0..1: int4 takes no range", "random", tensors=small, q=(0, 1))
+    _refused("the shape of input x fp32[?,3] is open", "random", tensors=(_spec("x", "fp32", -1, 3),))

@@ -36,16 +36,16 @@ def test_the_text_of_stages() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "'' is no stage: write RATE:TIME or ramp RATE-RATE:TIME"),
-        ("100/s:10s,", "'' is no stage"),
-        ("100/s", "'100/s' is no stage"),
-        ("100/s-200/s:1s", "is no stage"),
+        ("", "'' is not a stage: write RATE:TIME or ramp RATE-RATE:TIME"),
+        ("100/s:10s,", "'' is not a stage"),
+        ("100/s", "'100/s' is not a stage"),
+        ("100/s-200/s:1s", "is not a stage"),
         ("ramp 100/s:1s", "'ramp 100/s' is not a rate"),
         ("fast:1s", "'fast' is not a rate"),
-        ("-5/s:1s", "is no stage"),
+        ("-5/s:1s", "is not a stage"),
         ("5/s:soon", "'soon' is not a duration"),
         ("5/s:0s", "'5/s:0s' takes no time"),
-        ("0/s:1s, ramp 0-0/s:1s", "has no requests: give a stage a rate above zero"),
+        ("0/s:1s, ramp 0-0/s:1s", "has no requests: write a stage with a rate above zero"),
         ("5/s:9999999999h", "takes longer than a century"),
     ],
 )

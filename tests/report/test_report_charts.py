@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from loadtrt.load.stages import course_of
+from loadtrt.load.stages import bursts
 from loadtrt.records.histogram import Histogram
 from loadtrt.report.charts.bars import Bar, Stack, bars, stacks
 from loadtrt.report.charts.curves import (
@@ -166,7 +166,7 @@ def test_one_slow_second_of_a_long_run_is_seen() -> None:
 def test_what_is_due_is_drawn_to_the_end() -> None:
     """However many bursts there are: its means are those of the same seconds as those of what was served."""
     run = measured("--rate", "200/s", "--bursts", "100ms/150ms", "--duration", "60s")
-    course = course_of(200.0, "100ms/150ms", None)
+    course = bursts(200.0, 100_000_000, 150_000_000)
     root = _parsed(throughput(run.model.intervals, timeline_of(run), course))
     (line,) = (
         found.get("d", "") for found in root.iter("path") if found.get("class") == "s2" and "L" in found.get("d", "")

@@ -15,10 +15,10 @@ from loadtrt.records.histogram import QUANTILE_ERROR, Histogram
 from loadtrt.records.records import COLUMNS, FAILED, METRICS, Records
 from loadtrt.report.formatting import percent_text
 from loadtrt.report.plain import terminal_text
-from loadtrt.results.breakdown import MetricSummary
+from loadtrt.results.breakdown import PERCENTILES, MetricSummary
 from loadtrt.results.run_result import ObjectiveShare
 from loadtrt.stats.margin import least_for_margin, margins, rate_margin
-from loadtrt.stats.summary import PERCENTILES, summarize
+from loadtrt.stats.summary import summarize
 from runs_by_hand import run_of
 
 if TYPE_CHECKING:

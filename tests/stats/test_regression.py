@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks.regressions import NUMBERS, differing, even, queueing, rows_of, wandering
 from loadtrt.errors import UsageError
 from loadtrt.records.histogram import QUANTILE_ERROR, Histogram
-from loadtrt.results.breakdown import MetricSummary
+from loadtrt.results.breakdown import PERCENTILES, MetricSummary
 from loadtrt.stats.measured import Measured
 from loadtrt.stats.regression import (
     Ratio,
@@ -24,7 +24,6 @@ from loadtrt.stats.regression import (
     ratio_of,
     student,
 )
-from loadtrt.stats.summary import PERCENTILES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,21 +84,21 @@ def test_thresholds(text: str, name: str, allowed: float) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "'' is no threshold: write one such as 'latency.p99 +5%'"),
-        ("latency.p99", "is no threshold"),
-        ("latency.p99 5%", "is no threshold"),
-        ("latency.p99 +5", "is no threshold"),
-        ("latency.p99 < 5ms", "is no threshold"),
-        ("latency.p99 +nan%", "is no threshold"),
-        ("speed.p99 +5%", "there is no speed: write throughput, inferences or one of latency, queue"),
-        ("latency +5%", "names no number of latency: write latency.p99, or latency.mean"),
-        ("latency.max +5%", "max has no interval: write mean, or a percentile from p50 to p99.9"),
-        ("latency.p10 +5%", "p10 has no interval"),
-        ("latency.p99.99 +5%", "p99.99 has no interval"),
+        ("", "'' is not a threshold: write e.g. 'latency.p99 +5%'"),
+        ("latency.p99", "is not a threshold"),
+        ("latency.p99 5%", "is not a threshold"),
+        ("latency.p99 +5", "is not a threshold"),
+        ("latency.p99 < 5ms", "is not a threshold"),
+        ("latency.p99 +nan%", "is not a threshold"),
+        ("speed.p99 +5%", "speed is not a metric: write throughput, inferences or one of latency, queue"),
+        ("latency +5%", "does not say which latency: write latency.p99 or latency.mean"),
+        ("latency.max +5%", "max has no confidence interval: write mean, or a percentile from p50 to p99.9"),
+        ("latency.p10 +5%", "p10 has no confidence interval"),
+        ("latency.p99.99 +5%", "p99.99 has no confidence interval"),
         ("latency.p99 -5%", "latency is worse when it rises: write 'latency.p99 +5%'"),
         ("throughput +3%", "throughput is worse when it falls: write 'throughput -3%'"),
         ("throughput.p99 -3%", "throughput is worse when it falls: write 'throughput -3%'"),
-        ("throughput -100%", "nothing falls by so much"),
+        ("throughput -100%", "a rate cannot fall by 100 % or more"),
     ],
 )
 def test_what_is_no_threshold(text: str, sentence: str) -> None:
@@ -187,14 +186,14 @@ def test_a_percentile_that_is_not_kept() -> None:
             _run(),
             replace(_run(None, count=600, name="b.json"), metrics=_run(1e6, None, count=600).metrics),
             1.0,
-            "b.json has 600 requests, and an interval of p99 needs 2 000",
+            "b.json has 600 requests, and a confidence interval of p99 needs 2 000",
         ),
-        ("latency.p99", _run(margin=None, name="a.json"), _run(), 1.0, "a.json is of an older loadtrt, which kept no"),
-        ("throughput", _run(margin=None, name="a.json"), _run(), 1.0, "a.json is of an older loadtrt, which kept no"),
+        ("latency.p99", _run(margin=None, name="a.json"), _run(), 1.0, "a.json has no margin of p99"),
+        ("throughput", _run(margin=None, name="a.json"), _run(), 1.0, "a.json has no margin of throughput"),
         ("queue.p50", _run(0.0, name="a.json"), _run(), None, "it is 0 in a.json"),
         ("queue.p50", _run(), _run(0.0, name="b.json"), 0.0, "it is 0 in b.json"),
-        ("inferences", _run(), _run(trtexec=True, name="b.json"), None, "b.json does not tell it"),
-        ("device.p50", _run(), _run(trtexec=True, name="b.json"), None, "run.json does not tell it"),
+        ("inferences", _run(), _run(trtexec=True, name="b.json"), None, "b.json does not have it"),
+        ("device.p50", _run(), _run(trtexec=True, name="b.json"), None, "run.json does not have it"),
     ],
 )
 def test_why_a_ratio_is_not_known(name: str, a: Measured, b: Measured, ratio: float | None, reason: str) -> None:
@@ -210,7 +209,7 @@ def test_why_a_ratio_is_not_known(name: str, a: Measured, b: Measured, ratio: fl
 
 
 def test_runs_without_margins_are_judged_by_each_other() -> None:
-    """What an older loadtrt measured, twice on each side."""
+    """Two runs on each side."""
     a, b = ([_run(1e6 * x, None) for x in side] for side in ((1.0, 1.001), (1.2, 1.201)))
     assert judged(parse_threshold("latency.p99 +5%"), ratio_of("latency.p99", a, b)).verdict == "regressed"
 
@@ -259,9 +258,9 @@ def test_how_much_longer_it_would_take() -> None:
     """An interval narrows with the square root: twice as wide as it may be, four times as long."""
     half = math.log(1.05) * 2
     item = judged(parse_threshold("latency.p99 +5%"), _ratio(math.exp(-half), math.exp(half)))
-    assert item.reason == "the interval of B/A holds 1.05: runs 4.0 times as long would tell, if it stays there"
+    assert item.reason == "the interval of B/A contains 1.05: runs 4.0 times as long would decide it at the same ratio"
     item = judged(parse_threshold("latency.p99 +5%"), _ratio(math.exp(-half), math.exp(half)), several=True)
-    assert item.reason == "the interval of B/A holds 1.05: 4.0 times as many runs would tell, if it stays there"
+    assert item.reason == "the interval of B/A contains 1.05: 4.0 times as many runs would decide it at the same ratio"
 
 
 # --- comparisons
@@ -282,9 +281,9 @@ def test_a_comparison_holds_every_number_and_every_problem() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("latency.p99 +5%", "b.json does not know latency, as it is times in trtexec's format, which have throughput"),
-        ("inferences -3%", "b.json does not know inferences, as it is times in trtexec's format"),
-        ("device.p99 +5%", "a.json does not know device, as it is of an older loadtrt"),
+        ("latency.p99 +5%", "b.json is a times file of trtexec and has no latency: write one of throughput, "),
+        ("inferences -3%", "b.json is a times file of trtexec and has no inferences"),
+        ("device.p99 +5%", "a.json has no device"),
     ],
 )
 def test_numbers_that_a_file_never_has(text: str, sentence: str) -> None:

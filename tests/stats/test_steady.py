@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks.steadiness import SYSTEMS, ever_slower, lane, measure, queue, slow_middle, slow_start
 from loadtrt.load.arrivals import Gamma, Poisson, due_instants
-from loadtrt.load.stages import course_of
+from loadtrt.load.stages import bursts, parse_stages, steady
 from loadtrt.records.records import COLUMNS, DROPPED, FAILED, UNSERVED, Records
 from loadtrt.results.interval import Interval
 from loadtrt.results.steadiness import Steadiness
@@ -199,7 +199,7 @@ def test_a_slow_part_of_a_queue_is_told_with_its_end() -> None:
 
 def test_stages_that_overrun() -> None:
     """What is not meant to be steady is told that, too; a queue that only grows is overloaded and no more."""
-    due = due_instants(Poisson(), course_of(0, None, "500/s:8s, 2000/s:4s, 300/s:12s"), 24 * SECOND_NS, 0, 1)
+    due = due_instants(Poisson(), parse_stages("500/s:8s, 2000/s:4s, 300/s:12s"), 24 * SECOND_NS, 0, 1)
     found = _open(_served(due, MS), steady=False)
     assert found.slow is not None
     assert found.slow.start_ns == pytest.approx(8 * SECOND_NS, abs=SECOND_NS)
@@ -245,11 +245,12 @@ def test_a_stall_at_the_end_is_no_overload() -> None:
     assert not _open(_records(due, MS // 2 + stall)).overloaded
 
 
-@pytest.mark.parametrize(("bursts", "cv"), [("1s/4s", 1.0), ("200ms/800ms", 0.0), (None, 4.0)])
+@pytest.mark.parametrize(("on_off_ms", "cv"), [((1_000, 4_000), 1.0), ((200, 800), 0.0), (None, 4.0)])
 @pytest.mark.parametrize("load", [0.8, 1.2])
-def test_bursts(bursts: str | None, cv: float, load: float) -> None:
+def test_bursts(on_off_ms: tuple[int, int] | None, cv: float, load: float) -> None:
     """Whatever the bursts, it is the mean rate that overloads; and of a load that varies only that is told."""
-    course = course_of(load * 1_000, bursts, None)
+    rate = load * 1_000
+    course = bursts(rate, *(MS * time for time in on_off_ms)) if on_off_ms else steady(rate)
     due = due_instants(Gamma(cv), course, 110 * SECOND_NS, 0, 1)
     assert _open(_served(due, MS), steady=False) == Steadiness(overloaded=load > 1)
 
