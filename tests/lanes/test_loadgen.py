@@ -75,7 +75,7 @@ def test_a_stream_is_estimated_as_loadgen_does(name: str, count: int, tmp_path: 
     needed = told.number("Need to process at least")
     assert (found.latency_ns is None) == (needed is not None)
     if needed is not None:
-        assert f"from {needed:g} requests up" in found.reasons[-1]
+        assert f"from {needed:g} requests" in found.reasons[-1]
 
 
 @pytest.mark.parametrize(
