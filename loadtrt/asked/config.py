@@ -104,7 +104,7 @@ class RunConfig(Strict):
         RunConfig.of(engine="googlenet16.trt", contexts=4, rate="500/s"). Raises UsageError."""
         from loadtrt.asked.reading import load_config
 
-        return load_config(None, options)
+        return load_config(None, options, several=True)
 
     @property
     def model(self) -> Model:

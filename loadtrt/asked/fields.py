@@ -127,7 +127,9 @@ Range = Annotated[
     BeforeValidator(_range),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "number"}}]}),
 ]
-Address = Annotated[str, BeforeValidator(_address)]
+Address = Annotated[
+    str, BeforeValidator(_address), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}]})
+]
 _ONE_OR_MANY = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 TEXT_OR_LIST = WithJsonSchema(_ONE_OR_MANY)
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many), WithJsonSchema(_ONE_OR_MANY)]

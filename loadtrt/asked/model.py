@@ -249,7 +249,8 @@ class Model(Strict):
             return data
         given = {key: value for key, value in data.items() if value is not None}
         options = LoadOptions.model_validate({key: given[key] for key in OPTIONS if key in given})
-        values = {key: value for key, value in options if value is not None and value is not False}
+        unset = {"trace_loop": False, "time_scale": 1}  # values that change nothing, wherever they are written
+        values = {key: value for key, value in options if value is not None and unset.get(key) != value}
         others = {key: given[key] for key in ("requests", "batcher", "max_queue") if key in given}
         rest = {key: value for key, value in data.items() if key not in OPTIONS}
         try:

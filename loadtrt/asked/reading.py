@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from loadtrt.asked.config import RunConfig, model_name
 from loadtrt.asked.declaring import shown_as
 from loadtrt.asked.fields import option_name
+from loadtrt.asked.load_options import OPTIONS as LOAD_OPTIONS
 from loadtrt.asked.load_options import load_of, merged
 from loadtrt.asked.mlperf import overruled_by_scenario, with_scenario
 from loadtrt.asked.model import LoadOptions, Model
@@ -58,22 +59,35 @@ def config_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
+_ONE_MODEL = "a run drives one model so far, and there are {}: leave one of them"
 # What a run writes and how it is watched: no part of what is measured.
 OUTPUT_KEYS = keys_of("Results", "Watching") - {"profile", "telemetry"}
 
 
-def load_config(file: Path | None, options: dict[str, Any], without: Collection[str] = ()) -> RunConfig:
+def load_config(
+    file: Path | None, options: dict[str, Any], without: Collection[str] = (), *, several: bool = False
+) -> RunConfig:
     """The configuration of `file` with `options` laid over it.
 
     file: YAML, or a run.json for the same run again; None for no file. It holds options, or options of the run and
         `models:` with the options of each by name.
     options: by key; None for one that is not given. With several models in the file, those of the run alone.
     without: keys of the file to leave out.
+    several: whether there may be several models.
 
     Raises UsageError that names every fault: a file that cannot be read, is not YAML or is not a mapping, an unknown
     key (with the nearest), a value of the wrong kind.
     """
-    return _config_of(_read_yaml(file) if file else {}, options, without, str(file) if file else "the command line")
+    data = _read_yaml(file) if file else {}
+    config = _config_of(data, options, without, str(file) if file else "the command line", several=several)
+    return config if several else require_one_model(config)
+
+
+def require_one_model(config: RunConfig) -> RunConfig:
+    """The configuration. Raises UsageError where it has several models."""
+    if len(config.models) > 1:
+        raise UsageError(_ONE_MODEL.format(", ".join(config.models)))
+    return config
 
 
 def varied(base: RunConfig, **changes: object) -> RunConfig:
@@ -102,11 +116,16 @@ def read_load(options: dict[str, Any]) -> Load:
     return load_of({key: value for key, value in values.items() if value is not None})
 
 
-def _config_of(data: dict[str, Any], options: dict[str, Any], without: Collection[str], source: str) -> RunConfig:
+def _config_of(
+    data: dict[str, Any], options: dict[str, Any], without: Collection[str], source: str, *, several: bool = False
+) -> RunConfig:
     models = _models(data, source)
     run = {key: value for key, value in data.items() if key != "models"}
     _require_known(run, FIELDS, source)
     given = {key: value for key, value in options.items() if value is not None}
+    _require_known(given, FIELDS, "the options")
+    if len(models) > 1 and not several:
+        raise UsageError(_ONE_MODEL.format(", ".join(models)))
     if len(models) > 1:
         misplaced = sorted(MODEL_KEYS.intersection(given) | MODEL_KEYS.intersection(run))
         if misplaced:
@@ -121,16 +140,36 @@ def _config_of(data: dict[str, Any], options: dict[str, Any], without: Collectio
         models = {name: {key: value for key, value in flat.items() if key in MODEL_KEYS}}
         merged_run = {key: value for key, value in flat.items() if key not in MODEL_KEYS}
     for name, model in models.items():
-        if "engine" not in model:
+        if not model.get("engine"):
             where = f" of model {name}" if name else ""
             raise UsageError(
                 f"no engine{where}: add --engine with a plan, an .onnx file, zoo:googlenet or simulated:null"
             )
     named = {name or model_name(str(model["engine"])): model for name, model in models.items()}
+    faults = [fault for name in named for fault in _load_faults(named, name, given, source, bool(data.get("models")))]
     try:
-        return RunConfig.model_validate({**merged_run, "models": named})
+        config = RunConfig.model_validate({**merged_run, "models": named})
     except ValidationError as error:
-        raise UsageError("; ".join(_fault(item, given, source, len(named) > 1) for item in error.errors())) from None
+        faults += [_fault(item, given, source, bool(data.get("models"))) for item in error.errors()]
+    if faults:
+        raise UsageError("; ".join(faults))
+    return config
+
+
+def _load_faults(
+    models: dict[str, dict[str, Any]], name: str, given: dict[str, Any], source: str, named: bool
+) -> list[str]:
+    """What is wrong with the values of a model's load options. Where anything is, the model is left without them and
+    what depends on them, so that faults of its other options are named too."""
+    model = models[name]
+    try:
+        LoadOptions.model_validate({key: model[key] for key in LOAD_OPTIONS if key in model})
+    except ValidationError as error:
+        depends = {*LOAD_OPTIONS, "requests", "batcher", "max_queue"}
+        models[name] = {key: value for key, value in model.items() if key not in depends}
+        items = [{**item, "loc": ("models", name, *item["loc"])} for item in error.errors()]
+        return [_fault(item, given, source, named) for item in items]
+    return []
 
 
 def _laid_over(file: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -148,6 +187,8 @@ def _models(data: dict[str, Any], source: str) -> dict[str, dict[str, Any]]:
         raise UsageError(f"{source}: models must hold names, each with the options of a model, such as engine: g.plan")
     read = {str(name): _with_underscores(model) for name, model in models.items()}
     for name, model in read.items():
+        for key in RUN_KEYS.intersection(model):
+            raise UsageError(f"{source}: models.{name}: '{key}' is an option of the run: write it beside models")
         _require_known(model, MODEL_KEYS, f"{source}: models.{name}")
     return read
 
@@ -193,6 +234,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     if "schema_version" in data and isinstance(data.get("config"), dict):
         # A run.json: the same run again, without writing over it.
         return {key: value for key, value in data["config"].items() if key not in OUTPUT_KEYS}
+    if "schema_version" in data:
+        raise UsageError(f"{file} is a result without the configuration of a run: give a YAML file or a run.json")
     return _with_underscores(data)
 
 
@@ -205,7 +248,7 @@ def _fault(item: Any, given: dict[str, Any], source: str, several: bool) -> str:
     if not path:
         return f"{source}: {model.rstrip('.')}: {message}" if model else str(message)
     where = option_name(str(path[0])) if path[0] in given else f"{source}: {model}{path[0]}"
-    inside = "".join(f".{part}" for part in path[1:])
+    inside = "".join(f".{part}" for part in path[1:] if not isinstance(part, int))
     values = item["input"] if isinstance(item["input"], tuple) else (item["input"],)
     pieces = message.split("'")[1::2]  # what the message quotes may be a part of a value
     quoted = any(str(value) in message or any(piece in str(value) for piece in pieces) for value in values)

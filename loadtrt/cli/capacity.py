@@ -31,6 +31,13 @@ _CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED, "h
     "capacity",
     axes={"contexts": "1,2,4|1..8", "batch": "1,4,16"},
     choices={"arrivals": tuple(PROCESSES)},
+    helps={
+        "arrivals": "Arrival process of the trials.  [default: poisson; with --burstiness gamma]",
+        "bursts": "Bursts and pauses: 1s/4s makes all requests due within 1 s of each 5 s.",
+        "warmup": "Warm up each engine at least this long, and until the GPU's clocks are steady.  [default: 1s]",
+        "drain": "Wait at least this long for the last requests of a trial.  [default: 10s]",
+        "verify": "First compare outputs under load with those of a quiet run, for each engine.  [default: off]",
+    },
 )
 @extra(
     "--trial",

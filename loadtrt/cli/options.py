@@ -56,6 +56,7 @@ def options(
     command: str,
     axes: Mapping[str, str] | None = None,
     choices: Mapping[str, tuple[str, ...]] | None = None,
+    helps: Mapping[str, str] | None = None,
     *,
     file: bool = True,
 ) -> Callable[[F], F]:
@@ -64,15 +65,17 @@ def options(
     command: name of the command.
     axes: options that take several values there, by key, with what stands for them in --help.
     choices: options that take fewer values there than in `run`, by key.
+    helps: texts that differ there, by key, with their defaults.
     file: whether the command takes --config.
     """
-    axes, choices = axes or {}, choices or {}
+    axes, choices, helps = axes or {}, choices or {}, helps or {}
 
     def add(function: F) -> F:
         for key, field in reversed(FIELDS.items()):
             shown = shown_as(field)
             if shown is not None and (command == "run" or command in shown.commands):
-                function = _option(key, field, axes.get(key), choices.get(key))(function)
+                text = helps.get(key) or _help(field, axes.get(key))
+                function = _option(key, field, text, axes.get(key), choices.get(key))(function)
         if not file:
             return function
         return extra(
@@ -86,11 +89,13 @@ def options(
     return add
 
 
-def _option(key: str, field: FieldInfo, axis: str | None, choices: tuple[str, ...] | None) -> Callable[[F], F]:
+def _option(
+    key: str, field: FieldInfo, text: str, axis: str | None, choices: tuple[str, ...] | None
+) -> Callable[[F], F]:
     shown = shown_as(field)
     assert shown is not None  # noqa: S101  # FIELDS holds options alone
     name, kind = option_name(key), _kind(field)
-    attributes: dict[str, Any] = {"group": shown.group, "help": _help(field, axis), "default": None}
+    attributes: dict[str, Any] = {"group": shown.group, "help": text, "default": None}
     metavar = axis or shown.metavar
     if axis is not None:
         return extra(name, key, metavar=metavar, **attributes)

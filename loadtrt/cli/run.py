@@ -26,9 +26,6 @@ def command(config: Path | None, **given: Any) -> int:
     from loadtrt.asked.reading import load_config
 
     checked = load_config(config, given)
-    if len(checked.models) > 1:
-        names = ", ".join(checked.models)
-        raise UsageError(f"a run drives one model so far, and {config} has {names}: leave one of them")
     require_targets(targets_of(checked.options()))
     from loadtrt.cli.running import run
 

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=GroupedCommand, short_help="Run over a grid of settings.")
-@options("sweep", axes=AXES, choices={"arrivals": ("closed", *PROCESSES)})
+@options(
+    "sweep",
+    axes=AXES,
+    choices={"arrivals": ("closed", *PROCESSES)},
+    helps={
+        "arrivals": "How requests arrive: in a closed loop, or by an arrival process at --rate.  "
+        "[default: closed; with a rate poisson]",
+        "warmup": "Warm up each engine at least this long, and until the GPU's clocks are steady.  [default: 1s]",
+        "verify": "First compare outputs under load with those of a quiet run, for each engine.  [default: off]",
+    },
+)
 @extra(
     "--all",
     "all_points",

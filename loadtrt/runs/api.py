@@ -6,17 +6,21 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.config import RunConfig
+from loadtrt.asked.reading import require_one_model
 from loadtrt.errors import UsageError
 from loadtrt.runs.maker import Maker
 
 if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
 
+_FILES = ("json_file", "junit", "export_times", "export_profile", "export_layer_info", "export_output")
+_LEAST_NS = 10**18  # the year 2001: a smaller instant is in other units
+
 
 def run(config: RunConfig | None = None, /, *, start_at: int | None = None, **options: Any) -> RunResult:
     """Make one run and return its result. Nothing is printed, and no file is written.
 
-    config: the configuration; None: the one of `options`.
+    config: the configuration; None: the one of `options`. Files that it names are not written.
     start_at: when to begin to measure, Unix time in ns; None: at once.
     options: options of `loadtrt run` by name, as YAML has them: engine="g.plan", contexts=4, rate="500/s".
 
@@ -30,9 +34,15 @@ def run(config: RunConfig | None = None, /, *, start_at: int | None = None, **op
     """
     if config is not None and options:
         raise UsageError("give a configuration or options, not both")
-    config = config or RunConfig.of(**options)
-    if len(config.models) > 1:
-        raise UsageError(f"a run drives one model so far, and the configuration has {', '.join(config.models)}")
+    if config is not None and not isinstance(config, RunConfig):
+        raise UsageError(f"{config!r} is not a RunConfig: write options by name, such as engine='g.plan'")
+    if start_at is not None and (not isinstance(start_at, int) or start_at < _LEAST_NS):
+        raise UsageError(f"start_at {start_at!r} is not Unix time in ns: write such as time.time_ns() + 2 * 10**9")
+    made = require_one_model(config or RunConfig.of(**options))
+    for name in made.given(*_FILES) if config is None else ():
+        raise UsageError(
+            f"loadtrt.run writes no file: leave {name.removesuffix('_file')} out, and write the result itself"
+        )
     maker = Maker()
     over = threading.Event()  # not Thread.join, which takes a thread for ended once it is interrupted (CPython 3.11)
     results: list[RunResult] = []
@@ -41,7 +51,7 @@ def run(config: RunConfig | None = None, /, *, start_at: int | None = None, **op
     def work() -> None:
         try:
             with maker:
-                results.append(_run(maker, config, start_at))
+                results.append(_run(maker, made, start_at))
         except BaseException as error:  # the caller's thread raises it
             failures.append(error)
         finally:

@@ -142,7 +142,7 @@ def test_a_file_may_hold_several_models(tmp_path: Path) -> None:
     """Each with its options; those of the run are given on the command line too, those of a model are not."""
     file = tmp_path / "two.yaml"
     file.write_text(json.dumps({**TWO, "warmup": "2s"}))
-    config = load_config(file, {"duration": "5s"})
+    config = load_config(file, {"duration": "5s"}, several=True)
     assert {name: model.engine for name, model in config.models.items()} == {
         "detector": "a.plan",
         "classifier": "b.plan",
@@ -151,14 +151,24 @@ def test_a_file_may_hold_several_models(tmp_path: Path) -> None:
     assert (config.warmup, config.duration) == (2 * 10**9, 5 * 10**9)
     assert RunConfig.model_validate(config.model_dump(mode="json")) == config
     with pytest.raises(UsageError, match="has several models: write --contexts in the file, under its model"):
-        load_config(file, {"contexts": 2})
+        load_config(file, {"contexts": 2}, several=True)
 
 
-def test_a_run_of_several_models_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    """So far."""
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run"],
+        ["sweep", "--contexts", "1,2"],
+        ["capacity", "--objective", "latency.p99 < 1s"],
+        ["profile"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_several_models_are_refused_in_one_sentence(command: list[str], tmp_path: Path) -> None:
+    """So far, by every command."""
     file = tmp_path / "two.yaml"
     file.write_text(json.dumps(TWO))
-    done = CliRunner().invoke(cli, ["run", "--config", str(file)])
+    done = CliRunner().invoke(cli, [*command, "--config", str(file)])
     assert isinstance(done.exception, UsageError)
     assert "a run drives one model so far" in str(done.exception)
 
@@ -169,4 +179,38 @@ def test_faults_name_the_model(tmp_path: Path) -> None:
     models = {**TWO["models"], "third": {"engine": "c.plan", "contexts": 0}}
     file.write_text(json.dumps({"models": models}))
     with pytest.raises(UsageError, match=r"two.yaml: models.third.contexts: input should be greater"):
+        load_config(file, {}, several=True)
+
+
+# --- faults
+
+
+def test_every_fault_is_named(tmp_path: Path) -> None:
+    """Those of the load, of other options and of objectives, all at once."""
+    file = tmp_path / "run.yaml"
+    file.write_text(json.dumps({"engine": "x", "contexts": 0, "buffers": 99, "rate": "fast", "objective": ["foo"]}))
+    with pytest.raises(UsageError) as caught:
         load_config(file, {})
+    for part in (
+        "contexts: input",
+        "buffers: input",
+        "rate: 'fast' is not a rate",
+        "objective: 'foo' is not an objective",
+    ):
+        assert part in str(caught.value)
+
+
+def test_an_option_of_the_run_under_a_model_says_where_it_belongs(tmp_path: Path) -> None:
+    """And what is not the configuration of a run is refused as that."""
+    file = tmp_path / "run.yaml"
+    file.write_text(json.dumps({"models": {"a": {"engine": "x", "duration": "1s"}}}))
+    with pytest.raises(UsageError, match=r"models\.a: 'duration' is an option of the run: write it beside models"):
+        load_config(file, {})
+    file.write_text(json.dumps({"schema_version": "loadtrt.fleet/1", "choices": []}))
+    with pytest.raises(UsageError, match="is a result without the configuration of a run"):
+        load_config(file, {})
+
+
+def test_values_that_change_nothing_are_no_load() -> None:
+    """A time scale of 1, and a trace that does not loop, where there is no trace."""
+    assert RunConfig.of(engine="x", time_scale=1, trace_loop=False).model.load.closed

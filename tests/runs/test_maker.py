@@ -19,6 +19,7 @@ from loadtrt.lanes.outcome import LATE_START_NS
 from loadtrt.runs.maker import Maker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from loadtrt.results.run_result import RunResult
@@ -111,7 +112,8 @@ def test_a_profile_is_part_of_the_result_and_no_file_is_written(
 ) -> None:
     """Whatever files the configuration names."""
     monkeypatch.chdir(tmp_path)
-    result = loadtrt.run(engine="zoo:googlenet", on="onnxruntime", requests=2, warmup=0, profile=True, json="run.json")
+    options: dict[str, Any] = {"engine": "zoo:googlenet", "on": "onnxruntime", "requests": 2, "warmup": 0}
+    result = loadtrt.run(RunConfig.of(**options, profile=True, json="run.json"))
     assert result.model.profile is not None
     assert result.model.profile.passes
     assert list(tmp_path.iterdir()) == []
@@ -151,3 +153,20 @@ def test_a_start_instant_that_has_passed_is_a_problem() -> None:
     assert "late-start" in {problem.kind for problem in result.model.problems}
     assert not result.valid
     assert LATE_START_NS < SECOND_NS
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: loadtrt.run({"engine": "simulated:null"}), "is not a RunConfig"),  # type: ignore[arg-type]
+        (lambda: loadtrt.run(start_at=int(time.time()) + 2, **REAL), "is not Unix time in ns"),
+        (lambda: loadtrt.run(start_at="soon", **REAL), "is not Unix time in ns"),  # type: ignore[arg-type]
+        (lambda: loadtrt.run(json="r.json", **REAL), "writes no file: leave json out"),
+        (lambda: loadtrt.run(contxts=2, **REAL), "unknown key 'contxts': did you mean 'contexts'?"),
+    ],
+)
+def test_a_wrong_call_is_one_sentence(call: Callable[[], object], sentence: str) -> None:
+    """Before an engine is opened."""
+    with pytest.raises(UsageError) as caught:
+        call()
+    assert sentence in str(caught.value)
