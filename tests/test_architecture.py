@@ -175,3 +175,9 @@ def test_a_run_measures_before_it_loads_what_tells_of_it(options: list[str]) -> 
     done = subprocess.run([sys.executable, "-c", code, *run], capture_output=True, text=True, check=False)
     assert done.returncode in (0, 97, 98), done.stderr
     assert done.stdout.splitlines() == ["['loadtrt.report.formatting']"]
+
+
+def test_no_base_name_stands_twice() -> None:
+    """A file is found by its name, and a command's module by the name of the command."""
+    names = [path.name for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []
