@@ -18,11 +18,12 @@ from loadtrt.report.html import page
 from loadtrt.report.markdown import markdown
 from loadtrt.report.plain import TABLE_WIDTH, WIDTH, plain, terminal_text
 from loadtrt.report.sections import sections
-from reported import HOSTILE, altered, every_kind, loaded, measured, whole_run
+from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, whole_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from loadtrt.asked.objective import Verdict
     from loadtrt.report.document import Block, Cell
 
 KINDS = ("run", "sweep", "capacity", "fleet", "profile", "comparison")
@@ -63,7 +64,7 @@ def _texts(block: Block) -> Iterator[str]:
         case Tiles(tiles):
             for tile in tiles:
                 yield from () if tile.detail else (tile.name, tile.value, tile.note)
-        case Notice():
+        case Notice(only=""):
             yield block.head
             yield from (text for _, text in block.lines)
         case Table(only="", folded=""):
@@ -112,6 +113,36 @@ def test_the_conclusion_comes_last() -> None:
     places = [text.index(piece) for piece in order]
     assert places == sorted(places)
     assert text.endswith("! throttled: the clock fell\n    power cap\n    → lock the clocks\n")
+
+
+def test_an_objective_is_a_line_in_a_terminal() -> None:
+    """With its sign, its verdict and its intervals, why it is undecided below; pages have a table instead."""
+    run = measured()
+    share = run.model.objectives[0].model_copy(
+        update={
+            "value_ns": 9.63e6,
+            "value_low_ns": 8.55e6,
+            "value_high_ns": 11.8e6,
+            "requests": 10_000,
+            "good": 9_877,
+            "bad_low": 0.00774,
+            "bad_high": 0.0185,
+            "effective": 1802.4,
+            "reason": None,
+        }
+    )
+    verdicts: dict[Verdict, str] = {"met": "✓", "missed": "✗", "undecided": "?"}
+    shares = tuple(share.model_copy(update={"verdict": verdict}) for verdict in verdicts)
+    shares = (*shares[:2], shares[2].model_copy(update={"reason": "too few"}))
+    document = list(sections([loaded(run.with_model(objectives=shares))]))
+    shown = _renderings(document)
+    numbers = "p99 9.63 ms (95 %: 8.55 .. 11.8 ms), 1.23 % bad (95 %: 0.774 .. 1.85 %), effective sample size 1 802"
+    for verdict, sign in verdicts.items():
+        line = f"{sign} {OBJECTIVE}: {verdict.upper()}, {numbers}"
+        assert [medium for medium, rendering in shown.items() if line in rendering] == ["plain"]
+    assert "\n    → too few\n" in plain(document)
+    assert "worth" not in shown["plain"]
+    assert max(map(len, plain(document).partition("objectives ")[2].splitlines())) <= WIDTH
 
 
 def test_each_medium_leaves_out_what_is_for_the_other() -> None:
