@@ -111,7 +111,7 @@ def _tiles(result: RunResult) -> Iterator[Tile]:
     elif result.config.model.load.closed:
         notes.append("closed loop")
     yield Tile("throughput, requests/s", count_or(rate), ", ".join(notes))
-    if result.model.engine.batch != 1 or rates.inferences_per_s != rate:
+    if result.model.engine.batch != 1 or result.model.mix or result.model.batches:
         mean = f"batches of {result.model.batches.mean:.2f} on average" if result.model.batches else ""
         batch = "of a mix" if result.model.mix else f"batch {result.model.engine.batch}"
         yield Tile("inferences/s", count_or(rates.inferences_per_s), mean or batch)

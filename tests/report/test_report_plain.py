@@ -115,6 +115,19 @@ def test_the_conclusion_comes_last() -> None:
     assert text.endswith("! throttled: the clock fell\n    power cap\n    → lock the clocks\n")
 
 
+@pytest.mark.parametrize(
+    ("options", "shown"), [((), False), (("--mix", "1:0.5, 4:0.5"), True), (("--batcher", "max=4,delay=2ms"), True)]
+)
+def test_inferences_have_a_line_where_they_are_not_requests(options: tuple[str, ...], shown: bool) -> None:
+    """By batch, mix and batcher, not by a comparison of rates, which may differ in their last digit."""
+    run = measured(*options, "--rate", "100/s", "--duration", "2s")
+    rates = run.model.throughput
+    for inferences in (rates.requests_per_s or 0.0, (rates.requests_per_s or 0.0) * (1 + 1e-15)):
+        altered_rates = rates.model_copy(update={"inferences_per_s": inferences})
+        lines = terminal_text(run.with_model(throughput=altered_rates)).splitlines()
+        assert any(line.startswith("inferences/s") for line in lines) == shown
+
+
 def test_an_objective_is_a_line_in_a_terminal() -> None:
     """With its sign, its verdict and its intervals, why it is undecided below; pages have a table instead."""
     run = measured()
