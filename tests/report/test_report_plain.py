@@ -18,6 +18,7 @@ from loadtrt.report.html import page
 from loadtrt.report.markdown import markdown
 from loadtrt.report.plain import TABLE_WIDTH, WIDTH, plain, terminal_text
 from loadtrt.report.sections import sections
+from loadtrt.results.sweep_result import SweepResult
 from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, whole_run
 
 if TYPE_CHECKING:
@@ -126,6 +127,23 @@ def test_inferences_have_a_line_where_they_are_not_requests(options: tuple[str, 
         altered_rates = rates.model_copy(update={"inferences_per_s": inferences})
         lines = terminal_text(run.with_model(throughput=altered_rates)).splitlines()
         assert any(line.startswith("inferences/s") for line in lines) == shown
+
+
+def test_points_of_a_sweep_are_lines() -> None:
+    """The axis that changes slowest comes first, though it was given last; what is said of a point ends its line."""
+    sweep = every_kind()["sweep"]
+    assert isinstance(sweep, SweepResult)
+    run = measured("--requests", "2000")
+    points = tuple(
+        point.model_copy(update={"settings": {"batch": point.settings["batch"], **point.settings}, "run": run})
+        for point in sweep.points[:3]
+    )
+    lines = terminal_text(sweep.model_copy(update={"points": points, "skipped": ()})).splitlines()
+    place = next(place for place, line in enumerate(lines) if line.startswith("batch  contexts "))
+    shown = [line.split() for line in lines[place + 1 : place + 4]]
+    assert [line[:2] for line in shown] == [["1", "1"], ["1", "2"], ["4", "1"]]
+    assert shown[0][-1] == "front"
+    assert shown[2][-2:] == ["knee,", "front"]
 
 
 def test_an_objective_is_a_line_in_a_terminal() -> None:
