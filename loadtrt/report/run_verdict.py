@@ -230,8 +230,6 @@ def findings(result: RunResult) -> Section:
     if result.outcome == "failed":
         shown = (("shown", "what was measured until then"),) if result.model.ok else ()
         notices.append(Notice("bad", result.failure or "the run failed", shown))
-    elif result.outcome == "interrupted":
-        notices.append(Notice("open", "interrupted: what was measured until then is shown"))
     if result.model.first_error:
         notices.append(Notice("bad", f"first error: {result.model.first_error}"))
     notices += [Notice("bad", item.evidence, (("remedy", item.remedy),)) for item in result.model.problems]

@@ -129,6 +129,16 @@ def test_inferences_have_a_line_where_they_are_not_requests(options: tuple[str, 
         assert any(line.startswith("inferences/s") for line in lines) == shown
 
 
+@pytest.mark.parametrize("kind", ["run", "fleet", "profile"])
+def test_an_interruption_is_told_once(kind: str) -> None:
+    """By the badge, where nothing can be added."""
+    ended = every_kind()[kind].model_copy(update={"outcome": "interrupted"})
+    shown = _renderings(list(sections([loaded(ended)])))
+    assert [shown[medium].lower().count("interrupted") for medium in ("plain", "markdown")] == [1, 1]
+    assert "INTERRUPTED" in shown["html"]
+    assert "interrupted" not in shown["html"]
+
+
 def test_points_of_a_sweep_are_lines() -> None:
     """The axis that changes slowest comes first, though it was given last; what is said of a point ends its line."""
     sweep = every_kind()["sweep"]
