@@ -19,7 +19,7 @@ from loadtrt.report.markdown import markdown
 from loadtrt.report.plain import TABLE_WIDTH, WIDTH, plain, terminal_text
 from loadtrt.report.sections import sections
 from loadtrt.results.sweep_result import SweepResult
-from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, whole_run
+from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, two_models, whole_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -264,11 +264,7 @@ def test_every_format_has_its_function() -> None:
 
 def test_a_run_of_several_models() -> None:
     """All models side by side first, then each with its load, its verdict and its findings; in every medium."""
-    first, second = measured(), measured("--requests", "2000", "--objective", "latency.p50 < 1ms")
-    models = {"a": first.model, "b": second.model}
-    config = first.config.model_copy(update={"models": {"a": first.config.model, "b": second.config.model}})
-    both = first.model_copy(update={"models": models, "config": config})
-    document = list(sections([loaded(both)]))
+    document = list(sections([loaded(two_models())]))
     assert ["".join(map(_text, item.title)).partition(":")[0] for item in document if item.level == 1] == [
         "Run of 2 models",
         "a",
@@ -279,6 +275,6 @@ def test_a_run_of_several_models() -> None:
         assert "latency.p50 < 1ms" in rendering, medium
     assert [line for line in plain(document).splitlines() if line.startswith(("VALID", "INVALID"))] == [
         "VALID · objectives missed",
-        f"VALID · objectives {first.verdict}",
+        f"VALID · objectives {measured().verdict}",
         "VALID · objectives missed",
     ]
