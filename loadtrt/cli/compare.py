@@ -170,17 +170,16 @@ def _exit_code(comparison: Comparison) -> int:
 
 def read_side(file: Path, layer_info: Path | None = None, option: str = "") -> Side:
     """The content of a file. layer_info, named by `option`, is for profiles of trtexec alone. Raises UsageError."""
-    from loadtrt.report.result_files import Kind, read_file, read_result
+    from loadtrt.report.result_files import Kind, read_file, read_result, read_run
     from loadtrt.report.trtexec import read_profile, read_times
     from loadtrt.results.profile_result import ProfileResult
-    from loadtrt.results.run_result import RunResult
 
     source = read_file(file)
     if layer_info is not None and source.kind is not Kind.LAYER_TIMES:
         raise UsageError(f"{option} is for {Kind.LAYER_TIMES}, and {file} is {source.kind}: leave it out")
     match source.kind:
         case Kind.RUN:
-            return read_result(RunResult, source)
+            return read_run(source)
         case Kind.TIMES:
             return read_times(source)
         case Kind.PROFILE:

@@ -32,7 +32,6 @@ def openmetrics(run_json: Path, output: str, run: str) -> None:
     """
     from loadtrt.files import write_file
     from loadtrt.report.openmetrics import openmetrics_text
-    from loadtrt.report.result_files import read_result
-    from loadtrt.results.run_result import RunResult
+    from loadtrt.report.result_files import read_run
 
-    write_file(output, openmetrics_text(read_result(RunResult, run_json), run))
+    write_file(output, openmetrics_text(read_run(run_json, "this format is of one model"), run))

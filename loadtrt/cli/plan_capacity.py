@@ -213,9 +213,8 @@ def _exit_code(result: FleetResult) -> int:
 
 def read_sources(files: Sequence[Path]) -> Source:
     """One capacity, one sweep, or runs. Raises UsageError for anything else."""
-    from loadtrt.report.result_files import Kind, read_file, read_result
+    from loadtrt.report.result_files import Kind, read_file, read_result, read_run
     from loadtrt.results.capacity_result import CapacityResult
-    from loadtrt.results.run_result import RunResult
     from loadtrt.results.sweep_result import SweepResult
 
     sources = [read_file(file) for file in files]
@@ -228,7 +227,7 @@ def read_sources(files: Sequence[Path]) -> Source:
         case Kind.SWEEP:
             return read_result(SweepResult, sources[0])
         case _:
-            return tuple(read_result(RunResult, source) for source in sources)
+            return tuple(map(read_run, sources))
 
 
 def _demand(given: dict[str, Any], batch: int, growth: float, headroom: float) -> Demand:

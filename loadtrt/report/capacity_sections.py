@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _TONES: dict[str, Tone] = {"found": "good", "infeasible": "bad"}
 _PERCENTILES = ("p50", "p99")  # and those of the objectives
 _TRIAL = ("#", "trial", "load", "", "time", "quantile", "bad", "95 %", "worth")
-_LAW = "closed loops, and X(N) = αN / (1 + σ(N − 1) + κN(N − 1))"
+_LAW = "X(N) = αN / (1 + σ(N − 1) + κN(N − 1)), at N requests in flight"
 _SIDES = {"cliff": "a cliff", "smooth": "a smooth slope"}
 
 
@@ -223,7 +223,8 @@ def _ladder(candidate: Candidate) -> Iterator[Block]:
         rows.append((str(trial.in_flight), badge, count_or(rate), *times, count, remark))
     law = candidate.scaling
     if rungs:
-        yield Figure("Throughput by requests in flight", ladder(rungs, law), _LAW)
+        note = "closed loops, and the law fitted to them" if law else "closed loops"
+        yield Figure("Throughput by requests in flight", ladder(rungs, law), note)
     if rows:
         header = ("in flight", "", "requests/s", "latency p50", "p99", "requests", "")
         yield Table(header, tuple(rows), words=2, last=1, detail=(1, 5))
@@ -233,6 +234,7 @@ def _ladder(candidate: Candidate) -> Iterator[Block]:
             f"scaling: α {format_count(law.alpha_per_s)}/s, contention σ {law.sigma:.3g}, coherency κ {law.kappa:.3g}; "
             f"{peak}knee at {law.knee_in_flight}; off by {percent_text(law.error_ratio)} at most"
         )
+        yield words(f"scaling: {_LAW}", only="page")
     if candidate.predicted_per_s is not None:
         yield words(f"expected from the ladder: {format_count(candidate.predicted_per_s)}/s")
     elif candidate.searched:

@@ -1,4 +1,5 @@
-"""Results as CSV for spreadsheets and pandas: a line for each run, each point of a sweep and each trial of a search.
+"""Results as CSV for spreadsheets and pandas: a line for each run (for each of its models, where it has several), each
+point of a sweep and each trial of a search.
 
 The columns are always the same. Their names end with the unit: _ns, _per_s, _joules, _watts, _ratio (0 to 1). A cell is
 empty where the number is unknown or not supported by the sample.
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.errors import UsageError
 from loadtrt.records.records import METRICS
 from loadtrt.report.formatting import printable
+from loadtrt.report.settings import models_of
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.capacity_result import CapacityResult
 from loadtrt.results.run_result import RunResult
@@ -65,14 +67,11 @@ def csv_text(loaded: Sequence[Loaded]) -> str:
 
 def _lines(item: Loaded) -> Iterator[dict[str, Any]]:
     match item.result:
-        case RunResult() as run:
-            yield {
-                "file": item.file,
-                "kind": "run",
-                "number": 1,
-                "rate_per_s": run.model.throughput.offered_per_s,
-                **_run(run),
-            }
+        case RunResult(models=models) as run:
+            for number, (name, single) in enumerate(models_of(run).items(), 1):
+                file = f"{item.file}: {name}" if len(models) > 1 else item.file
+                rate = single.model.throughput.offered_per_s
+                yield {"file": file, "kind": "run", "number": number, "rate_per_s": rate, **_run(single)}
         case SweepResult() as sweep:
             for place, point in enumerate(sweep.points):
                 marks = {"pareto": place in sweep.pareto, "knee": place == sweep.knee}

@@ -100,12 +100,14 @@ class Notice:
     head: the evidence.
     lines: (name, text), such as ("remedy", "lock the clocks").
     kind: a word by which programs know the finding.
+    only: where the notice is shown.
     """
 
     tone: Tone
     head: str
     lines: tuple[tuple[str, str], ...] = ()
     kind: str = ""
+    only: Only = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from loadtrt.report.capacity_sections import joined
 from loadtrt.report.charts.bars import Bar, bars
 from loadtrt.report.charts.curves import Fleet, ladder, sizes
-from loadtrt.report.document import Figure, Name, Notice, Section, Table, Tile, Tiles, known_columns, section, words
+from loadtrt.report.document import Figure, Name, Section, Table, Tile, Tiles, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, between, joules_text, time_or
 from loadtrt.report.run_verdict import outcome_badge
 from loadtrt.report.settings import closing, title
@@ -38,8 +38,6 @@ def fleet(result: FleetResult, file: str, key: str) -> Iterator[Section]:
     yield section("One GPU", *_gpu(result), bare=True)
     checks = [_checks(result)] if result.checks else []
     yield section("Predicted and measured", *checks, *map(words, _trust(result)), bare=True)
-    ended = [Notice("open", "interrupted: what was found until then is shown")] if badges else []
-    yield section("Findings", *ended, bare=True, conclusion=True)
     yield closing(result, file, key)
 
 

@@ -211,7 +211,7 @@ def _blocks(blocks: Sequence[Block]) -> Iterator[str]:
 
 def _block(block: Block) -> str:
     match block:
-        case Words(only="terminal") | Table(only="terminal"):
+        case Words(only="terminal") | Notice(only="terminal") | Table(only="terminal"):
             return ""
         case Words(pieces):
             return f"<p>{''.join(map(_inline, pieces))}</p>"

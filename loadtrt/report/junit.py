@@ -82,7 +82,8 @@ def comparison_junit(comparison: Comparison) -> str:
 
 
 def _objective(item: ObjectiveShare, trusted: bool) -> _Case:
-    return _judged(item.objective.text, objective_text(item), item.verdict or "undecided", trusted)
+    text = objective_text(item) + (f" → {item.reason}" if item.reason else "")
+    return _judged(item.objective.text, text, item.verdict or "undecided", trusted)
 
 
 def _scenario(result: ScenarioResult) -> _Case:

@@ -38,7 +38,7 @@ def markdown(sections: Sequence[Section]) -> str:
 
 def _block(block: Block) -> str:
     match block:
-        case Words(only="terminal") | Table(only="terminal"):
+        case Words(only="terminal") | Notice(only="terminal") | Table(only="terminal"):
             return ""
         case Words(pieces):
             return _paragraph("".join(map(_inline, pieces)).strip())

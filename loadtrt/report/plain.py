@@ -85,7 +85,7 @@ def _block(block: Block, indent: str) -> Iterator[str]:
             rows = tuple((tile.name, tile.value, tile.note) for tile in tiles if not tile.detail)
             if rows:
                 yield from _table(Table(("", "", ""), rows, last=1))
-        case Notice():
+        case Notice() if block.only != "page":
             kind = f"{block.kind}: " if block.kind else ""
             yield from wrapped(_SIGNS[block.tone] + kind + printable(block.head), more="  ")
             for name, text in block.lines:

@@ -44,9 +44,7 @@ def profile(result: ProfileResult, file: str, *, nodes: bool = False, top: int |
     yield Section((*title(engine), ": layers"), (words(mode), about), level=1, badges=badges)
     yield from layers(result, nodes=nodes, top=top)
     ended: list[Block] = []
-    if result.outcome == "interrupted":
-        ended.append(Notice("open", "interrupted: what was timed until then is shown"))
-    elif result.outcome == "failed":
+    if result.outcome == "failed":
         shown = (("shown", "what was timed until then"),) if result.passes else ()
         ended.append(Notice("bad", result.failure or "the profile failed", shown))
     yield section("Findings", *ended, bare=True, conclusion=True)

@@ -126,6 +126,19 @@ def read_result(schema: type[_Schema], source: Path | ResultFile) -> _Schema:
         ) from None
 
 
+def read_run(source: Path | ResultFile, wanted: str = "give a run of one model") -> RunResult:
+    """A run of one model. Raises UsageError, which ends with `wanted` for a run of several."""
+    file = source.path if isinstance(source, ResultFile) else source
+    return one_model(read_result(RunResult, source), str(file), wanted)
+
+
+def one_model(result: RunResult, file: str, wanted: str) -> RunResult:
+    """The result, where it is of one model. Raises UsageError, which names the file and ends with `wanted`."""
+    if len(result.models) > 1:
+        raise UsageError(f"{file} has several models ({', '.join(result.models)}): {wanted}")
+    return result
+
+
 def load(path: Path) -> Loaded:
     """A result of any kind that a report is made of. Raises UsageError."""
     file = read_file(path)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PERCENTILES = ("p50", "p99", "p99.9")
 NUMBERS = ("requests/s", "inferences/s", *_PERCENTILES, "mean")
+_SIGNS = {"met": "✓", "missed": "✗", "undecided": "?"}
 _VERDICTS: dict[str, Badge] = {"met": Badge("met", "good"), "missed": Badge("missed", "bad")}
 
 
@@ -110,7 +111,7 @@ def _tiles(result: RunResult) -> Iterator[Tile]:
     elif result.config.model.load.closed:
         notes.append("closed loop")
     yield Tile("throughput, requests/s", count_or(rate), ", ".join(notes))
-    if result.model.engine.batch != 1 or rates.inferences_per_s != rate:
+    if result.model.engine.batch != 1 or result.model.mix or result.model.batches:
         mean = f"batches of {result.model.batches.mean:.2f} on average" if result.model.batches else ""
         batch = "of a mix" if result.model.mix else f"batch {result.model.engine.batch}"
         yield Tile("inferences/s", count_or(rates.inferences_per_s), mean or batch)
@@ -150,7 +151,8 @@ def _interval(result: RunResult, percentile: str) -> str:
 
 def objectives(result: RunResult) -> Section:
     """The objectives with their verdicts, and the scenario with its rules."""
-    blocks: list[Block] = [_objectives(result.model.objectives)] if result.model.objectives else []
+    items = result.model.objectives
+    blocks: list[Block] = [_objectives(items), *map(_in_a_line, items)] if items else []
     if result.model.scenario is not None:
         text, *reasons = scenario_lines(result.model.scenario)
         tone: Tone = "good" if result.model.scenario.by_rules else "open"
@@ -180,7 +182,13 @@ def _objectives(items: Sequence[ObjectiveShare]) -> Table:
         words=2,
         last=int(reasons),
         note="worth: effective sample size, in requests",
+        only="page",
     )
+
+
+def _in_a_line(item: ObjectiveShare) -> Notice:
+    text = f"{_SIGNS.get(item.verdict or '', '–')} {item.objective.text}: {objective_text(item)}"
+    return Notice("plain", text, (("why", item.reason),) if item.reason else (), only="terminal")
 
 
 def scenario_lines(result: ScenarioResult) -> Iterator[str]:
@@ -199,19 +207,21 @@ def scenario_lines(result: ScenarioResult) -> Iterator[str]:
 
 
 def objective_text(item: ObjectiveShare) -> str:
-    """The quantile and the share of bad requests with their intervals, and why the verdict is undecided."""
+    """The verdict, then the quantile and the share of bad requests with their intervals."""
     texts = [item.verdict.upper()] if item.verdict else []
     if item.value_ns is not None:
-        interval = f" ({between(item.value_low_ns, item.value_high_ns)})" if item.value_low_ns is not None else ""
+        interval = _in_brackets(between(item.value_low_ns, item.value_high_ns))
         texts.append(f"{item.objective.quantile} {format_duration(item.value_ns)}{interval}")
     if item.bad is not None:
-        share = f"{percent_text(item.bad)} bad"
-        if item.bad_low is not None and item.bad_high is not None:
-            low, high = f"at least {percent_text(item.bad_low)}", f"at most {percent_text(item.bad_high)}"
-            share += f" ({low if item.verdict == 'missed' else high if item.verdict == 'met' else f'{low}, {high}'})"
-        texts.append(share)
-    text = ", ".join(texts) or "no request was measured"
-    return f"{text} → {item.reason}" if item.reason else text
+        interval = _in_brackets(between(item.bad_low, item.bad_high, percent_text))
+        texts.append(f"{percent_text(item.bad)} bad{interval}")
+    if item.effective is not None:
+        texts.append(f"effective sample size {format_count(round(item.effective))}")
+    return ", ".join(texts) or "no request was measured"
+
+
+def _in_brackets(interval: str) -> str:
+    return "" if interval == UNKNOWN else f" (95 %: {interval})"
 
 
 def findings(result: RunResult) -> Section:
@@ -220,8 +230,6 @@ def findings(result: RunResult) -> Section:
     if result.outcome == "failed":
         shown = (("shown", "what was measured until then"),) if result.model.ok else ()
         notices.append(Notice("bad", result.failure or "the run failed", shown))
-    elif result.outcome == "interrupted":
-        notices.append(Notice("open", "interrupted: what was measured until then is shown"))
     if result.model.first_error:
         notices.append(Notice("bad", f"first error: {result.model.first_error}"))
     notices += [Notice("bad", item.evidence, (("remedy", item.remedy),)) for item in result.model.problems]

@@ -125,12 +125,15 @@ def _of_many(lines: int) -> str:
 
 
 def _points(result: SweepResult) -> Iterator[Block]:
-    axes = list(result.axes)
+    order = result.points[0].settings if result.points else {}  # the axis that changes slowest first
+    axes = list(dict.fromkeys((*(name for name in order if name in result.axes), *result.axes)))
     rows = [_row(result, place, point, axes) for place, point in enumerate(result.points)]
     header = (*(axis.replace("_", " ") for axis in axes), *_COLUMNS)
     remarks = len(header) - 1
     detail = (len(axes), *range(remarks - _DETAIL, remarks))
     yield Table(header, tuple(rows), words=len(axes) + 1, last=1, detail=detail)
+    if len(result.pareto) > 1:
+        yield words("front: the Pareto front of latency and throughput", only="page")
     if result.skipped:
         skipped = [(*(Name(_value(item.settings, name)) for name in axes), item.reason) for item in result.skipped]
         folded = f"{plural(len(skipped), 'point')} not measured"
@@ -147,7 +150,7 @@ def _row(result: SweepResult, place: int, point: SweepPoint, axes: list[str]) ->
     values: list[Cell] = [Name(_value(point.settings, name)) for name in axes]
     run = point.run
     remarks = ["knee"] if place == result.knee else []
-    remarks += ["Pareto front"] if place in result.pareto and len(result.pareto) > 1 else []
+    remarks += ["front"] if place in result.pareto and len(result.pareto) > 1 else []
     remarks += ["failed"] if point.failure else []
     if run is not None:
         remarks += [] if run.outcome == "completed" or point.failure else [run.outcome]

@@ -304,7 +304,7 @@ def test_profiles_that_ended_early() -> None:
     whole, stopped = result(found), result(found, outcome="interrupted")
     broken = result(found, outcome="failed", failure="the GPU\nis lost")
     assert "until then" not in profile_text(whole) + compared_results(whole, whole)
-    assert profile_text(stopped).endswith("\n\nINTERRUPTED\n! interrupted: what was timed until then is shown\n")
+    assert profile_text(stopped).endswith("\n\nINTERRUPTED\n")
     shown = "    shown: what was timed until then\n"
     assert profile_text(broken).endswith("\n\nFAILED\n✗ the GPU\\nis lost\n" + shown)
     assert profile_text(result(outcome="failed", failure="no")).endswith("\n\nFAILED\n✗ no\n")

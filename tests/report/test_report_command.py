@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
+from loadtrt.cli.main import cli
 from loadtrt.cli.report import command
 from loadtrt.errors import UsageError
 from loadtrt.report.csv_lines import COLUMNS
-from reported import every_kind, measured
+from reported import OBJECTIVE, every_kind, measured, two_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +46,26 @@ def test_the_suffix_says_the_format(save: Save) -> None:
     assert Path("a.csv").read_text().startswith(",".join(COLUMNS))
     assert Path("a.hlog").read_text().startswith("#")
     assert json.loads(Path("a.trace.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("report", "-o", "a.hlog", "both.json"),
+        ("report", "-o", "a.trace.json", "both.json"),
+        ("export", "openmetrics", "both.json"),
+        ("compare", "both.json", "run.json"),
+        ("compare", "run.json", "both.json"),
+        ("plan-capacity", "both.json", "--demand", "100/s", "--objective", OBJECTIVE),
+    ],
+)
+def test_a_run_of_several_models_is_refused(arguments: tuple[str, ...], save: Save) -> None:
+    """Where one model is needed, with the names of the models."""
+    save("both.json", two_models())
+    save("run.json", measured())
+    done = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert isinstance(done.exception, UsageError)
+    assert str(done.exception).startswith("both.json has several models (a, b): ")
 
 
 def test_stdout(save: Save) -> None:

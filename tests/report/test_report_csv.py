@@ -11,7 +11,7 @@ import pytest
 from loadtrt.errors import UsageError
 from loadtrt.report.csv_lines import COLUMNS, csv_text
 from loadtrt.report.result_files import Loaded
-from reported import HOSTILE, OBJECTIVE, altered, capacity, loaded, measured, profile, sweep, whole_run
+from reported import HOSTILE, OBJECTIVE, altered, capacity, loaded, measured, profile, sweep, two_models, whole_run
 
 if TYPE_CHECKING:
     from loadtrt.report.result_files import Result
@@ -35,6 +35,16 @@ def test_a_run_is_a_line() -> None:
     )
     assert (line["joules_per_inference"], line["throttled_ratio"]) == (2.5, 0.2)
     assert (line["findings"], line["overloaded"]) == ("throttled", True)
+
+
+def test_each_model_of_a_run_is_a_line() -> None:
+    """With its own numbers."""
+    run = two_models()
+    lines = _read(run).to_dict("records")
+    assert [line["file"] for line in lines] == ["result.json: a", "result.json: b"]
+    assert [line["number"] for line in lines] == [1, 2]
+    assert [line["ok"] for line in lines] == [model.ok for model in run.models.values()]
+    assert [line["verdict"] for line in lines] == [model.verdict for model in run.models.values()]
 
 
 def test_what_is_not_known_is_empty() -> None:

@@ -48,6 +48,13 @@ def test_a_run_in_a_pull_request() -> None:
     assert '{"' not in told
 
 
+def test_the_law_of_a_ladder_is_given_with_its_parameters() -> None:
+    """What α, σ and κ are of."""
+    lines = _told(markdown_text([loaded(every_kind()["capacity"])])).splitlines()
+    place = next(place for place, line in enumerate(lines) if "σ 0.1, coherency κ 0.01" in line)
+    assert "X(N) = αN / (1 + σ(N − 1) + κN(N − 1))" in " ".join(lines[place : place + 3])
+
+
 def test_names_are_text() -> None:
     """Markup, links and line feeds of a name end as they are, in paragraphs and in tables."""
     run = altered(measured(), engine_name=HOSTILE, engine_device=HOSTILE, failure=HOSTILE, outcome="failed")

@@ -18,11 +18,13 @@ from loadtrt.report.html import page
 from loadtrt.report.markdown import markdown
 from loadtrt.report.plain import TABLE_WIDTH, WIDTH, plain, terminal_text
 from loadtrt.report.sections import sections
-from reported import HOSTILE, altered, every_kind, loaded, measured, whole_run
+from loadtrt.results.sweep_result import SweepResult
+from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, two_models, whole_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from loadtrt.asked.objective import Verdict
     from loadtrt.report.document import Block, Cell
 
 KINDS = ("run", "sweep", "capacity", "fleet", "profile", "comparison")
@@ -63,7 +65,7 @@ def _texts(block: Block) -> Iterator[str]:
         case Tiles(tiles):
             for tile in tiles:
                 yield from () if tile.detail else (tile.name, tile.value, tile.note)
-        case Notice():
+        case Notice(only=""):
             yield block.head
             yield from (text for _, text in block.lines)
         case Table(only="", folded=""):
@@ -112,6 +114,76 @@ def test_the_conclusion_comes_last() -> None:
     places = [text.index(piece) for piece in order]
     assert places == sorted(places)
     assert text.endswith("! throttled: the clock fell\n    power cap\n    → lock the clocks\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"), [((), False), (("--mix", "1:0.5, 4:0.5"), True), (("--batcher", "max=4,delay=2ms"), True)]
+)
+def test_inferences_have_a_line_where_they_are_not_requests(options: tuple[str, ...], shown: bool) -> None:
+    """By batch, mix and batcher, not by a comparison of rates, which may differ in their last digit."""
+    run = measured(*options, "--rate", "100/s", "--duration", "2s")
+    rates = run.model.throughput
+    for inferences in (rates.requests_per_s or 0.0, (rates.requests_per_s or 0.0) * (1 + 1e-15)):
+        altered_rates = rates.model_copy(update={"inferences_per_s": inferences})
+        lines = terminal_text(run.with_model(throughput=altered_rates)).splitlines()
+        assert any(line.startswith("inferences/s") for line in lines) == shown
+
+
+@pytest.mark.parametrize("kind", ["run", "fleet", "profile"])
+def test_an_interruption_is_told_once(kind: str) -> None:
+    """By the badge, where nothing can be added."""
+    ended = every_kind()[kind].model_copy(update={"outcome": "interrupted"})
+    shown = _renderings(list(sections([loaded(ended)])))
+    assert [shown[medium].lower().count("interrupted") for medium in ("plain", "markdown")] == [1, 1]
+    assert "INTERRUPTED" in shown["html"]
+    assert "interrupted" not in shown["html"]
+
+
+def test_points_of_a_sweep_are_lines() -> None:
+    """The axis that changes slowest comes first, though it was given last; what is said of a point ends its line."""
+    sweep = every_kind()["sweep"]
+    assert isinstance(sweep, SweepResult)
+    run = measured("--requests", "2000")
+    points = tuple(
+        point.model_copy(update={"settings": {"batch": point.settings["batch"], **point.settings}, "run": run})
+        for point in sweep.points[:3]
+    )
+    lines = terminal_text(sweep.model_copy(update={"points": points, "skipped": ()})).splitlines()
+    place = next(place for place, line in enumerate(lines) if line.startswith("batch  contexts "))
+    shown = [line.split() for line in lines[place + 1 : place + 4]]
+    assert [line[:2] for line in shown] == [["1", "1"], ["1", "2"], ["4", "1"]]
+    assert shown[0][-1] == "front"
+    assert shown[2][-2:] == ["knee,", "front"]
+
+
+def test_an_objective_is_a_line_in_a_terminal() -> None:
+    """With its sign, its verdict and its intervals, why it is undecided below; pages have a table instead."""
+    run = measured()
+    share = run.model.objectives[0].model_copy(
+        update={
+            "value_ns": 9.63e6,
+            "value_low_ns": 8.55e6,
+            "value_high_ns": 11.8e6,
+            "requests": 10_000,
+            "good": 9_877,
+            "bad_low": 0.00774,
+            "bad_high": 0.0185,
+            "effective": 1802.4,
+            "reason": None,
+        }
+    )
+    verdicts: dict[Verdict, str] = {"met": "✓", "missed": "✗", "undecided": "?"}
+    shares = tuple(share.model_copy(update={"verdict": verdict}) for verdict in verdicts)
+    shares = (*shares[:2], shares[2].model_copy(update={"reason": "too few"}))
+    document = list(sections([loaded(run.with_model(objectives=shares))]))
+    shown = _renderings(document)
+    numbers = "p99 9.63 ms (95 %: 8.55 .. 11.8 ms), 1.23 % bad (95 %: 0.774 .. 1.85 %), effective sample size 1 802"
+    for verdict, sign in verdicts.items():
+        line = f"{sign} {OBJECTIVE}: {verdict.upper()}, {numbers}"
+        assert [medium for medium, rendering in shown.items() if line in rendering] == ["plain"]
+    assert "\n    → too few\n" in plain(document)
+    assert "worth" not in shown["plain"]
+    assert max(map(len, plain(document).partition("objectives ")[2].splitlines())) <= WIDTH
 
 
 def test_each_medium_leaves_out_what_is_for_the_other() -> None:
@@ -192,11 +264,7 @@ def test_every_format_has_its_function() -> None:
 
 def test_a_run_of_several_models() -> None:
     """All models side by side first, then each with its load, its verdict and its findings; in every medium."""
-    first, second = measured(), measured("--requests", "2000", "--objective", "latency.p50 < 1ms")
-    models = {"a": first.model, "b": second.model}
-    config = first.config.model_copy(update={"models": {"a": first.config.model, "b": second.config.model}})
-    both = first.model_copy(update={"models": models, "config": config})
-    document = list(sections([loaded(both)]))
+    document = list(sections([loaded(two_models())]))
     assert ["".join(map(_text, item.title)).partition(":")[0] for item in document if item.level == 1] == [
         "Run of 2 models",
         "a",
@@ -207,6 +275,6 @@ def test_a_run_of_several_models() -> None:
         assert "latency.p50 < 1ms" in rendering, medium
     assert [line for line in plain(document).splitlines() if line.startswith(("VALID", "INVALID"))] == [
         "VALID · objectives missed",
-        f"VALID · objectives {first.verdict}",
+        f"VALID · objectives {measured().verdict}",
         "VALID · objectives missed",
     ]

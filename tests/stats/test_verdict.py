@@ -353,11 +353,11 @@ EXPONENTIAL = "simulated:service=1ms,cv=1,clock=virtual"
         (
             ("--objective", "latency.p99 < 12ms"),
             98,
-            ("verdict undecided", "5 000 requests (effective sample size ", "times as many"),
+            ("UNDECIDED", "5 000 requests (effective sample size ", "times as many"),
         ),
-        (("--objective", "latency.p99 < 10ms"), 98, ("verdict undecided", "a longer run would not")),
-        (("--objective", "latency.p99 < 10ms", "--objective", "latency.p50 < 1us"), 99, ("undecided", "missed")),
-        (("--objective", "latency.p99 < 30ms", "--objective", "latency.p99 < 10ms"), 98, ("undecided", "met")),
+        (("--objective", "latency.p99 < 10ms"), 98, ("UNDECIDED", "a longer run would not")),
+        (("--objective", "latency.p99 < 10ms", "--objective", "latency.p50 < 1us"), 99, ("UNDECIDED", "MISSED")),
+        (("--objective", "latency.p99 < 30ms", "--objective", "latency.p99 < 10ms"), 98, ("UNDECIDED", "MET")),
         ((), 0, ()),
     ],
 )
@@ -373,7 +373,7 @@ def test_exit_codes_and_words(arguments: tuple[str, ...], code: int, words: tupl
     result = RunResult.model_validate_json(file.read_text())
     for share in result.model.objectives:
         assert share.verdict is not None
-        assert share.verdict in text
+        assert f": {share.verdict.upper()}, " in text
         assert (share.reason is not None) == (share.verdict == "undecided")
 
 

@@ -91,6 +91,13 @@ def whole_run() -> RunResult:
     )
 
 
+def two_models() -> RunResult:
+    """A run of the models "a", under an open loop, and "b", under a closed one."""
+    first, second = measured(), measured("--requests", "2000", "--objective", "latency.p50 < 1ms")
+    config = first.config.model_copy(update={"models": {"a": first.config.model, "b": second.config.model}})
+    return first.model_copy(update={"models": {"a": first.model, "b": second.model}, "config": config})
+
+
 def telemetry() -> GpuTelemetry:
     """Twenty seconds of a GPU that told everything but its memory."""
     seconds = tuple(
