@@ -96,7 +96,7 @@ def test_an_observer_that_dies_ends_no_run(tmp_path: Path) -> None:
     port = free_port()
     command = [*LOADTRT, "run", *SIMULATED, "--duration", "10h", "--json", "run.json", *_serving(port)]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        _until(lambda: _phase(port) == "measure")
+        _until(lambda: _phase(port) == "measure" and _served(port) > 0)
         (observer,) = _children(process.pid)
         os.kill(observer, signal.SIGKILL)
         _until(lambda: _phase(port) is None)
@@ -239,12 +239,25 @@ def test_the_observer_answers_and_ends() -> None:
     assert not observer.alive
 
 
-def _phase(port: int) -> str | None:
-    """What the metrics say; None where they are not served."""
+def _scrape(port: int) -> list[str] | None:
+    """The lines of the metrics; None where they are not served."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S) as page:
-            lines = page.read().decode().splitlines()
+            return page.read().decode().splitlines()
     except OSError:
+        return None
+
+
+def _served(port: int) -> float:
+    """Requests that the metrics count as served."""
+    lines = _scrape(port) or []
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("loadtrt_requests_total{"))
+
+
+def _phase(port: int) -> str | None:
+    """What the metrics say; None where they are not served."""
+    lines = _scrape(port)
+    if lines is None:
         return None
     active = [line for line in lines if line.startswith("loadtrt_phase{") and line.endswith(" 1.0")]
     return active[0].partition('phase="')[2].partition('"')[0] if active else ""
