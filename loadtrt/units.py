@@ -56,7 +56,7 @@ def parse_share(text: str | float) -> float:
     """0.03 of "3%"; a bare number is the share itself. Raises UsageError when the text is not a share."""
     match = re.fullmatch(rf"\s*{_NUMBER}\s*(%?)\s*", str(text))
     if not match:
-        raise UsageError(f"'{text}' is not a share: write e.g. 3%")
+        raise UsageError(f"'{text}' is not a share: write one such as 3%")
     return float(match[1]) / (100 if match[2] else 1)
 
 
@@ -66,8 +66,8 @@ def parse_address(text: str) -> tuple[str, int]:
     match = _ADDRESS.fullmatch(text.strip())
     if not match or int(match["port"]) > 65535:
         raise UsageError(
-            f"'{text}' is not an address to serve metrics at: write :PORT or HOST:PORT with a port up to 65535, e.g. "
-            ":9400, 0.0.0.0:9400 or [::1]:9400"
+            f"'{text}' is not an address to serve metrics at: write :PORT or HOST:PORT with a port up to 65535, "
+            "such as :9400, 0.0.0.0:9400 or [::1]:9400"
         )
     return (match["host"] or "").strip("[]") or _LOCALHOST, int(match["port"])
 

@@ -80,7 +80,7 @@ def _address(value: object) -> object:
 def _precision(text: str | float) -> float:
     share = parse_share(text)
     if not 0 < share < 1:
-        raise UsageError(f"'{text}' is no precision: write a share above 0 and below 100%, such as 3%")
+        raise UsageError(f"'{text}' is not a precision: write a share above 0 and below 100%, such as 3%")
     return share
 
 

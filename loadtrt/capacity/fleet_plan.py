@@ -325,7 +325,7 @@ class _Planner:
 def why_unpredictable(objective: Objective) -> str | None:
     """Why a simulation cannot predict an objective, in a sentence; None if it can."""
     if METRICS[objective.metric].name != "latency":
-        return f"'{objective.text}' is not on latency, which is all that a plan predicts; write e.g. latency.p99 < 10ms"
+        return f"'{objective.text}' is not on latency, which is all that a plan predicts; write latency.p99 < 10ms"
     if objective.rank == 1:
         return f"'{objective.text}': a simulation cannot bound a maximum; write p99.9 or a lower quantile"
     return None

@@ -59,7 +59,9 @@ def _counts(text: str) -> tuple[int, ...]:
         raise UsageError(f"'{text}' is not a count; write counts such as 1,2,4, or a range such as 1..8")
     low, high = map(int, ends)
     if low < 1 or high < low:
-        raise UsageError(f"'{text}' is not a count or a range: counts begin at 1, and a range goes up; write e.g. 1..8")
+        raise UsageError(
+            f"'{text}' is not a count or a range: counts begin at 1, and a range goes up; write for example 1..8"
+        )
     if high - low >= _MOST_VALUES:
         raise UsageError(f"'{text}' has {high - low + 1} counts: give {_MOST_VALUES} at most")
     return tuple(range(low, high + 1))
@@ -72,7 +74,7 @@ def _rates(text: str) -> tuple[float, ...]:
         return (parse_rate(text),)
     last, colon, count = rest.rpartition(":")
     if not (colon and count.isascii() and count.isdigit() and 2 <= int(count) <= _MOST_VALUES):
-        raise UsageError(f"'{text}' has no number of rates; write e.g. 100/s..1000/s:5")
+        raise UsageError(f"'{text}' has no number of rates; write for example 100/s..1000/s:5")
     low, high, steps = parse_rate(first), parse_rate(last), int(count) - 1
     if high <= low:
         raise UsageError(f"'{text}' does not go up; write the lower rate first")
@@ -83,7 +85,7 @@ def _number(text: str) -> tuple[float, ...]:
     try:
         return (float(text),)
     except ValueError:
-        raise UsageError(f"'{text}' is not a number; write e.g. 4") from None
+        raise UsageError(f"'{text}' is not a number; write for example 4") from None
 
 
 def _choice(**choices: object) -> Callable[[str], tuple[Any, ...]]:

@@ -31,7 +31,9 @@ def _shapes(_: click.Context, parameter: click.Parameter, values: tuple[str, ...
             digits = sizes.split("x")
             if not name or not all(size.isdigit() for size in digits):
                 option = f"--{parameter.human_readable_name.replace('_', '-')}"
-                raise click.UsageError(f"{option} {part} is not NAME:SIZES; write e.g. {option} data:16x3x224x224")
+                raise click.UsageError(
+                    f"{option} {part} is not NAME:SIZES; write for example {option} data:16x3x224x224"
+                )
             shapes[name] = tuple(map(int, digits))
         profiles.append(shapes)
     return profiles
@@ -175,7 +177,7 @@ def command(model_name: str | None, plan: Path | None, quiet: bool, uff: Path | 
     options = _options(given)
     source = _source(model_name, options, **caffe)
     if plan is None:
-        raise UsageError("the plan has no file to be written to; add e.g. -o model.plan")
+        raise UsageError("the plan has no file to be written to; add for example -o model.plan")
     voice = Voice(quiet=quiet)
     try:
         built = build_plan(source, plan, options, lambda progress: voice.status(progress_text(progress)))
@@ -215,7 +217,9 @@ def _source(
                 more = "; -o names the plan" if outputs else ""
                 raise UsageError(f"{option} is for Caffe networks: add --deploy FILE.prototxt, or leave it out{more}")
         if name is None:
-            raise UsageError("the model is missing; write e.g. loadtrt build model.onnx, or add --deploy FILE.prototxt")
+            raise UsageError(
+                "the model is missing; write for example loadtrt build model.onnx, or add --deploy FILE.prototxt"
+            )
         return read_source(name, options)
     if name is not None:
         raise UsageError(f"{name} and --deploy {deploy} are two models; leave one out")

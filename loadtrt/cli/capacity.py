@@ -111,7 +111,7 @@ def _wanted(
     _require_objectives(config)
     trial_ns = TRIAL_NS if trial is None else parse_duration(trial)
     if not trial_ns:
-        raise UsageError("--trial 0s measures nothing; write e.g. --trial 10s")
+        raise UsageError("--trial 0s measures nothing; write for example --trial 10s")
     if most < 2:
         raise UsageError(f"--max-trials {most} is too few: an estimate needs two trials at least")
     return Wanted(
@@ -141,7 +141,7 @@ def _precision(text: str) -> float:
         share = parse_share(text)
         if 0.001 <= share <= 0.5:
             return share
-    raise UsageError(f"--precision {text} is not from 0.1% to 50%; write e.g. 3%")
+    raise UsageError(f"--precision {text} is not from 0.1% to 50%; write for example 3%")
 
 
 def _exit_code(result: CapacityResult) -> int:

@@ -34,7 +34,7 @@ def _share(_: click.Context, parameter: click.Parameter, text: str) -> float:
         share = parse_share(text)
         if share < 1 or ("%" in text and share <= _MOST_SHARE):
             return share
-    raise UsageError(f"{parameter.opts[0]} {text} is not a percentage; write e.g. 30%")
+    raise UsageError(f"{parameter.opts[0]} {text} is not a percentage; write for example 30%")
 
 
 def _utilisation(context: click.Context, parameter: click.Parameter, text: str) -> float:

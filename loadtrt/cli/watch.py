@@ -48,7 +48,7 @@ def command(url: str, every: str) -> int:
     """
     every_ns = parse_duration(every)
     if every_ns < _LEAST_EVERY_NS:
-        raise UsageError(f"--every {every} is below 100 ms; write e.g. --every 1s")
+        raise UsageError(f"--every {every} is below 100 ms; write for example --every 1s")
     address = parse_url(url)
     from loadtrt.live.terminal import Terminal
 
@@ -69,7 +69,7 @@ def parse_url(text: str) -> str:
     except ValueError as error:
         raise UsageError(f"'{text}' is not the address of a run: {error}") from None
     if parts.scheme not in ("http", "https") or not host or not whole.isprintable() or " " in whole:
-        raise UsageError(f"'{text}' is not the address of a run: write host:port, e.g. gpu-host:9400")
+        raise UsageError(f"'{text}' is not the address of a run: write host:port, such as gpu-host:9400")
     if port is None and "://" not in text:
         raise UsageError(f"'{text}' has no port: write {text}:PORT, with the port of the run's --metrics")
     path = parts.path.rstrip("/").removesuffix("/metrics").removesuffix("/view")

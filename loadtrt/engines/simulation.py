@@ -86,11 +86,15 @@ class Simulation:
         if self.cv is not None and self.distribution in ("constant", "exponential"):
             raise UsageError(f"simulated engine: the {self.distribution} distribution takes no cv: leave cv out")
         if self.cv is None and self.distribution in ("lognormal", "gamma", "uniform"):
-            raise UsageError(f"simulated engine: the {self.distribution} distribution needs cv: write e.g. cv=0.3")
+            raise UsageError(
+                f"simulated engine: the {self.distribution} distribution needs cv: write for example cv=0.3"
+            )
         if self.cv is not None and self.distribution == "uniform" and self.cv > 1 / math.sqrt(3):
             raise UsageError(f"simulated engine: cv is {self.cv}: a uniform distribution has at most 0.577")
         if self.slow_lane is not None and not (self.slow_lane[0] >= 0 and 0 < self.slow_lane[1] < math.inf):
-            raise UsageError("simulated engine: slow_lane needs a lane from 0 and a factor above 0: write e.g. 2:3")
+            raise UsageError(
+                "simulated engine: slow_lane needs a lane from 0 and a factor above 0: write for example 2:3"
+            )
 
     def mean_ns(self, batch: int) -> int:
         """Mean compute time of a request alone on the device."""
@@ -199,14 +203,14 @@ def _one_of(kind: Any) -> Callable[[str], str]:
 def _stall(text: str) -> tuple[int, int]:
     duration, at, after = text.partition("@")
     if not at:
-        raise UsageError(f"'{text}' is not a stall: write its duration and begin, e.g. 1s@5s")
+        raise UsageError(f"'{text}' is not a stall: write its duration and begin, such as 1s@5s")
     return parse_duration(duration), parse_duration(after)
 
 
 def _slow_lane(text: str) -> tuple[int, float]:
     lane, colon, factor = text.partition(":")
     if not (colon and lane.isdigit()):
-        raise UsageError(f"'{text}' is not a slow lane: write a lane and how many times slower it is, e.g. 2:3")
+        raise UsageError(f"'{text}' is not a slow lane: write a lane and how many times slower it is, such as 2:3")
     return int(lane), float(factor)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MOST = 1024
-_FORM = "write e.g. max=16,delay=2ms, with sizes=1/4/16 where the engine runs only these"
+_FORM = "write for example max=16,delay=2ms, with sizes=1/4/16 where the engine runs only these"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,13 @@ def parse_batching(text: str) -> Batching:
     most = int(given["max"])
     delay_ns = parse_duration(given.get("delay", "0s"))
     if delay_ns < 0:
-        raise UsageError(f"batcher '{text}': the delay is below 0: write e.g. delay=2ms")
+        raise UsageError(f"batcher '{text}': the delay is below 0: write for example delay=2ms")
     if "sizes" not in given:
         sizes = [1 << power for power in range(most.bit_length()) if 1 << power < most]
         return Batching((*sizes, most), delay_ns)
     texts = given["sizes"].split("/")
     if not all(re.fullmatch(r"[1-9]\d{0,4}", size) for size in texts):
-        raise UsageError(f"batcher '{text}': sizes are not numbers separated by /: write e.g. sizes=1/4/16")
+        raise UsageError(f"batcher '{text}': sizes are not numbers separated by /: write for example sizes=1/4/16")
     chosen = tuple(sorted({int(size) for size in texts}))
     if chosen[-1] != most:
         raise UsageError(f"batcher '{text}': the largest of its sizes must be max, {most}")

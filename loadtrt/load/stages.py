@@ -115,7 +115,8 @@ def _stage(text: str) -> Stage:
     match = re.fullmatch(r"(?:([^:-]+)|ramp\s+([^:-]+)-([^:-]+)):([^:]+)", text)
     if not match:
         raise UsageError(
-            f"'{text}' is not a stage: write RATE:TIME or ramp RATE-RATE:TIME, e.g. 100/s:10s or ramp 500/s-2000/s:60s"
+            f"'{text}' is not a stage: write RATE:TIME or ramp RATE-RATE:TIME, such as 100/s:10s or "
+            "ramp 500/s-2000/s:60s"
         )
     level, low, high, time = match.groups()
     duration_ns = parse_duration(time)
@@ -135,7 +136,7 @@ def parse_bursts(text: str) -> tuple[int, int]:
     """(on, off) in ns of "1s/4s". Raises UsageError for other text, and where either takes no time."""
     on, slash, off = text.partition("/")
     if not slash:
-        raise UsageError(f"'{text}' is not a burst and a pause: write ON/OFF, e.g. 1s/4s")
+        raise UsageError(f"'{text}' is not a burst and a pause: write ON/OFF, such as 1s/4s")
     times = parse_duration(on), parse_duration(off)
     if not all(times):
         raise UsageError(f"'{text}' needs a burst and a pause above zero: remove bursts for a steady rate")

@@ -95,9 +95,13 @@ def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> npt.ND
                 try:
                     times.append(_ns(text))
                 except (InvalidOperation, ValueError):
-                    raise UsageError(f"{file}:{line}: '{text}' is not an instant: write seconds, e.g. 1.25") from None
+                    raise UsageError(
+                        f"{file}:{line}: '{text}' is not an instant: write seconds, such as 1.25"
+                    ) from None
                 except OverflowError:
-                    raise UsageError(f"{file}:{line}: {text} s is centuries away: write seconds, e.g. 1.25") from None
+                    raise UsageError(
+                        f"{file}:{line}: {text} s is centuries away: write seconds, such as 1.25"
+                    ) from None
                 if len(times) > MOST_REQUESTS:
                     require_room(len(times))
     except OSError as error:
@@ -171,7 +175,7 @@ def _of_json(file: str, lines: Iterable[str], column: str | None, skipped: int) 
         except (ValueError, RecursionError):
             raise UsageError(f"{file}:{number} is not JSON: write one object a line") from None
         if not isinstance(item, dict):
-            raise UsageError(f'{file}:{number} is not a JSON object: write one a line, e.g. {{"time": 1.25}}')
+            raise UsageError(f'{file}:{number} is not a JSON object: write one a line, such as {{"time": 1.25}}')
         if name is None:
             name = _chosen(file, list(item), column)
         if name not in item:

@@ -123,7 +123,7 @@ def parse_threshold(text: str) -> Threshold:
     """A threshold of "METRIC.pNN +5%", "METRIC.mean +5%" or "throughput -3%". Raises UsageError."""
     parsed = _FORM.fullmatch(text)
     if not parsed:
-        raise UsageError(f"'{text}' is not a threshold: write e.g. 'latency.p99 +5%' or 'throughput -3%'")
+        raise UsageError(f"'{text}' is not a threshold: write one such as 'latency.p99 +5%' or 'throughput -3%'")
     name, which, percent, falls = parsed["name"], parsed["which"], parsed["percent"], parsed["sign"] != "+"
     known = [metric.name for metric in METRICS]
     if name not in (*RATES, *known):

@@ -60,7 +60,10 @@ def test_a_rate_makes_an_open_loop(tmp_path: Path) -> None:
         ({"engine": "x", "duration": "5s", "max_duration": "1s"}, "--max-duration is shorter than --duration"),
         ({"engine": "x", "duration": "0s"}, "a run of 0s measures nothing: give --duration"),
         ({"engine": "x", "max_duration": "0s", "requests": 5}, "a run of 0s measures nothing"),
-        ({"engine": "x", "precision": "3"}, "--precision: '3' is no precision: write a share above 0 and below 100%"),
+        (
+            {"engine": "x", "precision": "3"},
+            "--precision: '3' is not a precision: write a share above 0 and below 100%",
+        ),
         ({"engine": "x", "max_queue": 4}, "--max-queue is for an open loop"),
         ({"engine": "x", "inputs": "zeros", "input_sets": 9}, "--input-sets counts random input sets"),
         ({"engine": "x", "contexts": 0, "buffers": 0}, "--buffers: input should be"),

@@ -243,7 +243,7 @@ def _scrape(port: int) -> list[str] | None:
     """The lines of the metrics; None where they are not served."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S) as page:
-            return page.read().decode().splitlines()
+            return str(page.read(), "utf-8").splitlines()
     except OSError:
         return None
 

@@ -84,7 +84,7 @@ def test_thresholds(text: str, name: str, allowed: float) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "'' is not a threshold: write e.g. 'latency.p99 +5%'"),
+        ("", "'' is not a threshold: write one such as 'latency.p99 +5%'"),
         ("latency.p99", "is not a threshold"),
         ("latency.p99 5%", "is not a threshold"),
         ("latency.p99 +5", "is not a threshold"),

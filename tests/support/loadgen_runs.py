@@ -43,7 +43,7 @@ class Told:
     summary: str
 
     def number(self, after: str) -> float | None:
-        """The number printed after these words, e.g. 63, 0.99 or 1.58782e+06; None where the summary has none."""
+        """The number printed after these words, such as 63, 0.99 or 1.58782e+06; None where the summary has none."""
         printed = re.search(rf"{after}\s*:?\s*({_NUMBER})", self.summary)
         return float(printed[1]) if printed else None
 

@@ -284,6 +284,6 @@ def readings(
 def _range(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
-        return "not told"
+        return "unknown"
     low, high = format_count(float(min(known))), format_count(float(max(known)))
     return low if low == high else f"{low} to {high}"
