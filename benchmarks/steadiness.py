@@ -192,7 +192,7 @@ def measure(system: int, requests: int, seeds: int) -> Row:
 
 
 def _table(rows: list[list[Row]], what: str, seeds: int, told: Callable[[Row], tuple[float, ...]]) -> None:
-    print(f"{seeds} seeds a cell; % of runs that are told {what}")
+    print(f"{seeds} seeds a cell; % of runs with {what}")
     print(f"{'':40}" + "".join(f"{format_count(n):>19}" for n in LENGTHS))
     for line in rows:
         cells = (" / ".join(f"{100 * share:.1f}" for share in told(row)) for row in line)

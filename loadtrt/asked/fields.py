@@ -37,7 +37,7 @@ def _range(value: object) -> object:
     low, dots, high = value.partition("..")
     try:
         if not dots:
-            raise ValueError  # noqa: TRY301  # told below
+            raise ValueError  # noqa: TRY301  # worded below
         return (float(low), float(high))
     except ValueError:
         raise ValueError(f"'{value}' is not a range: write low..high, such as -1..1") from None

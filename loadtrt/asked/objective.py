@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MOST_OBJECTIVES = 8  # of a model: each is a row of the terminal, and four series of metrics
 Verdict = Literal["met", "missed", "undecided"]
-_FORM = re.compile(r"\s*(\w+)\.(p\d{1,2}(?:\.\d{1,6})?|max)\s*(<=?)\s*(\S.*?)\s*", re.ASCII)
+_FORM = re.compile(r"\s*(\w+)\.(p\d{1,2}(?:\.\d{1,6})?|max)\s*(<=?)\s*([^\s<=>].*?)\s*", re.ASCII)
 _BARE = re.compile(r"\d+\.?\d*|\.\d+", re.ASCII)
 _NUMBERS = {metric.name: number for number, metric in enumerate(METRICS)}
 
@@ -72,11 +72,11 @@ def parse_objective(text: str) -> Objective:
     rank = 1.0 if quantile == "max" else round(float(quantile[1:]) / 100, 8)  # 99.9 / 100 is above 0.999
     if not rank:
         raise UsageError(f"'{text}': p0 bounds nothing: take p50 or a higher one")
-    if _BARE.fullmatch(bound):  # seconds elsewhere; here the author may have meant milliseconds
-        raise UsageError(f"'{text}': the bound {bound} has no unit: write {bound}ms or {bound}s")
     bound_ns = parse_duration(bound)
     if bound_ns <= 0:
         raise UsageError(f"'{text}': every request takes longer than 0: give a bound above 0")
+    if _BARE.fullmatch(bound):  # seconds elsewhere; here the author may have meant milliseconds
+        raise UsageError(f"'{text}': the bound {bound} has no unit: write {bound}ms or {bound}s")
     written = f"{name}.{quantile} {relation} {' '.join(bound.split())}"
     return Objective(written, _NUMBERS[name], rank, bound_ns, relation == "<")
 

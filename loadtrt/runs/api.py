@@ -37,7 +37,7 @@ def run(config: RunConfig | None = None, /, *, start_at: int | None = None, **op
     if config is not None and not isinstance(config, RunConfig):
         raise UsageError(f"{config!r} is not a RunConfig: write options by name, such as engine='g.plan'")
     if start_at is not None and (not isinstance(start_at, int) or start_at < _LEAST_NS):
-        raise UsageError(f"start_at {start_at!r} is not Unix time in ns: write such as time.time_ns() + 2 * 10**9")
+        raise UsageError(f"start_at {start_at!r} is not Unix time in ns: write for example time.time_ns() + 2 * 10**9")
     made = require_one_model(config or RunConfig.of(**options))
     for name in made.given(*_FILES) if config is None else ():
         raise UsageError(

@@ -396,3 +396,19 @@ def test_a_bound_has_a_unit(bound: str) -> None:
     """A bare number is refused: seconds where milliseconds were meant would be met by anything."""
     with pytest.raises(UsageError, match=rf"the bound {bound} has no unit: write {bound}ms or {bound}s"):
         parse_objective(f"latency.p99 < {bound}")
+
+
+@pytest.mark.parametrize(
+    "text", ["latency.p99 <=", "latency.p99 <", "latency.p99 <<10ms", "latency.p99 =< 10ms", "latency.p99 < = 10ms"]
+)
+def test_an_objective_has_one_relation_and_a_bound(text: str) -> None:
+    """What follows < or <= is the bound: a relation without one, or a second relation, is not read as a time."""
+    with pytest.raises(UsageError, match="is not an objective"):
+        parse_objective(text)
+
+
+@pytest.mark.parametrize("bound", ["0", "0ms"])
+def test_a_bound_is_above_zero(bound: str) -> None:
+    """With or without a unit the advice is the same: to write 0ms would be refused again."""
+    with pytest.raises(UsageError, match="give a bound above 0"):
+        parse_objective(f"latency.p99 < {bound}")

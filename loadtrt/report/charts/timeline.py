@@ -264,7 +264,7 @@ def readings(
     timeline: Timeline,
     limit: tuple[str, float] | None,
 ) -> str:
-    """What NVML told over time. limit: (name, value) that the GPU keeps to, drawn where it is not far off."""
+    """What NVML reported over time. limit: (name, value) that the GPU keeps to, drawn where it is not far off."""
     known = [value for line in lines for value in (*line.values, *line.high) if value is not None]
     highest = max(known)
     near = limit is not None and limit[1] <= 2 * highest
