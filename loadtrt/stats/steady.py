@@ -32,8 +32,9 @@ MOST_WAITING times what the engine holds. So 2 % of queues at exactly capacity r
 all waits (closed loop, offline), what it would have served by t at its mean pace, less what it has. R is a random walk
 where nothing changes, or one that is pulled back. The largest rise of one without drift, max over s < t of R(t) − R(s),
 is distributed as max |B| of a Brownian motion (Lévy, 1948): above x·σ·√SPANS with a probability of at most
-4·(1 − Φ(x)). Reported above x = LEAST_RISE, beyond MOST_WAITING times what the engine holds. σ² is the variance of a span's
-increment, from the median of the differences of neighbours, which a rise and its end do not enlarge, and one at least.
+4·(1 − Φ(x)). Reported above x = LEAST_RISE, beyond MOST_WAITING times what the engine holds. σ² is the variance of
+a span's increment, from the median of the differences of neighbours, which a rise and its end do not enlarge, and at
+least one.
 Of stages, bursts and traces it is the load that rises. Of runs beyond the kept records the intervals tell it.
 
 The thresholds were chosen by `benchmarks/steadiness.py`, which measures how often they are wrong (docs/findings.md).
