@@ -9,6 +9,10 @@ def main() -> None:
     # Pydantic looks for plugins in the metadata of every installed package, of which GPU hosts have hundreds.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
+        if sys.stdout is sys.__stdout__:  # the process's own, not one that a caller in Python put there
+            from loadtrt.cli.streams import prepare
+
+            prepare()
         from loadtrt.cli.main import main as run
 
         run()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtrt.cli.options import GroupedCommand, extra
+from loadtrt.cli.options import FORCE_HELP, GroupedCommand, extra
+from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -156,8 +157,11 @@ def _number(
     help="Blob of the Caffe network to mark as output (repeatable).",
 )
 @_file("uff", "Caffe", "UFF model, which TensorRT no longer supports; prints how to convert it.")
+@extra("--force", is_flag=True, group="Output", help=FORCE_HELP)
 @extra("--quiet", is_flag=True, group="Output", help="Print neither progress nor summary.")
-def command(model_name: str | None, plan: Path | None, quiet: bool, uff: Path | None, **given: Any) -> None:
+def command(
+    model_name: str | None, plan: Path | None, quiet: bool, force: bool, uff: Path | None, **given: Any
+) -> None:
     """Build a TensorRT plan from MODEL: an .onnx file, or zoo:googlenet.
 
     \b
@@ -173,11 +177,13 @@ def command(model_name: str | None, plan: Path | None, quiet: bool, uff: Path | 
 
     if uff is not None:
         raise UsageError(uff_is_gone(f"--uff {uff}"))
+    read = [given[name] for name in ("calibration", "deploy", "weights")]
     caffe = {name: given.pop(name) for name in ("deploy", "weights", "outputs")}
     options = _options(given)
     source = _source(model_name, options, **caffe)
     if plan is None:
         raise UsageError("the plan has no file to be written to; add for example -o model.plan")
+    _require_outputs(plan, given, [model_name, *read, *given["plugins"]], force=force)
     voice = Voice(quiet=quiet)
     try:
         built = build_plan(source, plan, options, lambda progress: voice.status(progress_text(progress)))
@@ -187,6 +193,18 @@ def command(model_name: str | None, plan: Path | None, quiet: bool, uff: Path | 
         click.echo(f"loadtrt: {note}", err=True)
     if not quiet:
         _show(built)
+
+
+def _require_outputs(plan: Path, given: dict[str, Any], inputs: list[str | Path | None], *, force: bool) -> None:
+    """Raise UsageError, before minutes of building, where a file of the build cannot be written or is another file."""
+    outputs = [
+        Output("-o", plan, "a plan"),
+        Output("-o: the description", f"{plan}.json", "facts of a build"),
+        Output("-o: the log", f"{plan}.log", "a log of a build"),
+        Output("--timing-cache", given["timing_cache"], None),  # TensorRT itself refuses what is not a cache
+        Output("--calibration-cache", given["calibration_cache"], "an INT8 calibration cache"),
+    ]
+    require_outputs(outputs, inputs, force=force)
 
 
 def _options(given: dict[str, Any]) -> BuildOptions:

@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 
 
 class Delivery:
-    """Writes outputs, each even if another failed. failure: the error of the first that could not be written."""
+    """Writes outputs, each even if another failed.
 
-    def __init__(self) -> None:
+    measured: whether outputs cannot be made again, and are saved elsewhere where their files cannot be written.
+    failure: the error of the first that could not be written.
+    """
+
+    def __init__(self, *, measured: bool = True) -> None:
+        self._measured = measured
         self.failure: LoadtrtError | None = None
 
     def make(self, target: str | None, text: Callable[[], str]) -> None:
@@ -30,7 +35,7 @@ class Delivery:
         if target is None:
             return
         try:
-            write_file(target, text())
+            write_file(target, text(), measured=self._measured)
         except LoadtrtError as error:
             self.failure = self.failure or error
 

@@ -9,7 +9,8 @@ import sys
 import click
 
 from loadtrt import __version__
-from loadtrt.errors import LoadtrtError, nearest
+from loadtrt.cli.streams import discard
+from loadtrt.errors import LoadtrtError, UsageError, nearest
 
 # name: (module with `command`, help text). The texts are here so that --help imports none of the modules.
 COMMANDS = {
@@ -69,6 +70,7 @@ def main() -> None:
     CUDA, 97 measured but INVALID, 98 an objective undecided, 99 an objective missed, 130 interrupted)."""
     try:
         code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         code = 2
@@ -78,11 +80,17 @@ def main() -> None:
         code = _say(f"{error.format_message()}", error.exit_code)
     except LoadtrtError as error:
         code = _say(str(error), error.exit_code)
+        try:
+            sys.stdout.flush()
+        except UsageError:  # stdout is full; Python would say so again when it closes it
+            discard(sys.stdout.fileno())
     except click.Abort:  # click's word for Ctrl-C
         raise KeyboardInterrupt from None
-    except BrokenPipeError:  # the reader of stdout is gone; Python would report it again when closing stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+    except BrokenPipeError:  # the reader of what can be made again has left
+        discard(sys.stdout.fileno())
+        code = 0
+    except OSError as error:
+        code = _say(f"{error.filename or 'a file'}: {error.strerror or error}", UsageError.exit_code)
     except Exception as error:
         if _was_interrupted(error):
             raise KeyboardInterrupt from None

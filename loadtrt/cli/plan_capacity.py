@@ -12,7 +12,8 @@ import click
 
 from loadtrt.asked.load import Rate, Stages, Trace
 from loadtrt.asked.reading import FIELDS, read_load
-from loadtrt.cli.options import GroupedCommand, extra, options, require_targets
+from loadtrt.cli.options import GroupedCommand, extra, options
+from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError
 from loadtrt.load.arrivals import PROCESSES
 from loadtrt.units import parse_rate, parse_share
@@ -139,7 +140,7 @@ def _routings(_: click.Context, parameter: click.Parameter, text: str) -> list[R
 @options("plan-capacity", file=False)
 def command(
     files: tuple[Path, ...], batch: int | None, contexts: int | None, growth: float, headroom: float, spares: int,
-    max_utilisation: float, routing: list[Routing], gpu_price: float | None, **given: Any,
+    max_utilisation: float, routing: list[Routing], gpu_price: float | None, force: bool, **given: Any,
 ) -> int:  # fmt: skip
     """Compute how many GPUs a demand needs, for each policy that routes requests among them.
 
@@ -158,7 +159,7 @@ def command(
     number of GPUs is enough.
     """
     json_file = given["json"]
-    require_targets({"--json": json_file})
+    require_outputs([Output("--json", json_file, "a plan of a fleet")], [*files, given["trace"]], force=force)
 
     from loadtrt.asked.objective import parse_objective
     from loadtrt.capacity.evidence import evidence_of

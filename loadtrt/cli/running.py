@@ -31,7 +31,7 @@ def run(config: RunConfig) -> int:
 
     def write_late() -> None:
         while late:
-            write_file("-", json_of(late.pop()))
+            write_file("-", json_of(late.pop()), measured=True)
 
     try:
         return _run(config, late, partial(leave, write_late))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from loadtrt.cli.options import FORCE_HELP
+from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.files import write_file
 
 
@@ -14,16 +16,18 @@ from loadtrt.files import write_file
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="ONNX file to write.  [default: NAME.onnx]")
 @click.option("--batch", type=click.IntRange(min=1), help="Size of the first dimension.  [default: dynamic]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed for the random weights.")
-def command(name: str, output: Path | None, batch: int | None, seed: int) -> None:
+@click.option("--force", is_flag=True, help=FORCE_HELP)
+def command(name: str, output: Path | None, batch: int | None, seed: int, force: bool) -> None:
     """Write the model NAME as ONNX, with random weights. The only model at present is googlenet."""
     from math import prod
 
     from loadtrt.units import format_bytes, format_count
     from loadtrt.zoo import make
 
+    file = output or Path(f"{name}.onnx")
+    require_outputs([Output("-o", file, "an ONNX model")], (), force=force)
     model = make(name, batch, seed)
     data = model.SerializeToString()
-    file = output or Path(f"{name}.onnx")
     write_file(file, data, "model")
     parameters = sum(prod(weight.dims) for weight in model.graph.initializer)
     opset = model.opset_import[0].version

@@ -191,7 +191,7 @@ def test_the_command_writes_the_model_and_says_what(tmp_path: Any) -> None:
 @pytest.mark.parametrize("where", ["nowhere/g.onnx", "."])
 def test_the_command_refuses_what_it_cannot_write(tmp_path: Any, where: str) -> None:
     """A missing folder, a folder in place of a file: UsageError with the reason, before anything is written."""
-    with pytest.raises(UsageError, match=r"cannot write .*: (No such file|Is a directory)"):
+    with pytest.raises(UsageError, match=r"there is no folder|is a folder"):
         CliRunner().invoke(command, ["googlenet", "-o", str(tmp_path / where)], catch_exceptions=False)
     with pytest.raises(UsageError, match="did you mean 'googlenet'"):
         CliRunner().invoke(command, ["googlnet"], catch_exceptions=False)

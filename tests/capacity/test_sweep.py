@@ -272,8 +272,8 @@ def test_what_does_not_go_on_is_not_written_over(arguments: tuple[str, ...], sen
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("arrived,shape\n0.1,1\n", "holds other data"),
-        ('{"schema_version": "loadtrt.run/1"}', "holds a run of loadtrt"),
+        ("arrived,shape\n0.1,1\n", "holds text"),
+        ('{"schema_version": "loadtrt.run/1"}', "holds a run"),
         (None, "holds a sweep of loadtrt"),
     ],
 )
