@@ -146,3 +146,19 @@ def test_a_working_folder_that_is_gone(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert refused.stderr.startswith("loadtrt: --json run.json cannot be written: ")
     assert _shell(f"{gone}; loadtrt {RUN} --json {tmp_path}/run.json", tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("line", [f"{RUN} --quiet --json result", "report run.json --format txt -o result"])
+def test_a_file_that_is_mounted_by_itself_is_written_in_place(line: str, folder: Path) -> None:
+    """docker -v run.json:/out/run.json: the entry cannot be replaced."""
+    private = "unshare -m" if os.geteuid() == 0 else "unshare -rm"
+    if _shell(f"{private} true", folder).returncode:
+        pytest.skip("this machine lets nobody mount files")
+    for name in ("result", "outside"):
+        (folder / name).write_bytes(b"")
+    done = _shell(
+        f"{private} bash -c 'mount --bind outside result && \"{sys.executable}\" -m loadtrt {line}'; exit $?", folder
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "outside").stat().st_size > 100
+    assert (folder / "result").stat().st_size == 0
