@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from loadtrt.capacity.evidence import Evidence
     from loadtrt.results.run_result import RunResult
 
-_CV = {"constant": 0.0, "poisson": 1.0}
 _PRECISION = 0.03  # of predicted quantiles
 _FULL = 0.99  # utilisation above which no run reaches a steady state
 

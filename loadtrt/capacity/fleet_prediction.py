@@ -89,10 +89,8 @@ def predict(
                 for objective in objectives
             ]
             if not enough:
-                shares = [
-                    share.model_copy(update={"verdict": "undecided"}) if share.verdict == "met" else share
-                    for share in shares
-                ]
+                unsure = {"verdict": "undecided"}
+                shares = [share.model_copy(update=unsure) if share.verdict == "met" else share for share in shares]
             verdict = overall(share.verdict or "undecided" for share in shares) or "met"
             if most or (verdict != "undecided" if precision is None else _spread(shares) <= precision):
                 break
@@ -102,9 +100,7 @@ def predict(
         gpus=gpus,
         utilisation=demand.summary.planned_per_s / (gpus * station.most_per_s),
         verdict=verdict,
-        objectives=tuple(
-            share.model_copy(update={"reason": None}) for share in shares
-        ),  # a reason advises a longer run
+        objectives=tuple(share.model_copy(update={"reason": None}) for share in shares),  # it advises a longer run
         p50_ns=p50,
         p50_low_ns=p50_low,
         p50_high_ns=p50_high,

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,16 +28,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]
+    Work = Callable[[Floats], Floats]  # quantiles of a request's work, of mean 1, of ranks in (0, 1): float64 [n]
 
 _NEVER = float("inf")
 _DEPTH = 1 << 52
 _GRID = 2000  # quantiles that represent the distribution of work in closed forms
-
-
-class Work(Protocol):
-    """The quantile function of a request's work, of mean 1: float64 [n] of ranks in (0, 1)."""
-
-    def __call__(self, ranks: Floats, /) -> Floats: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
