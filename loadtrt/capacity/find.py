@@ -226,10 +226,8 @@ class Finder:
     def _searching(self, start: float, throughput: float) -> Search:
         wanted = self._wanted
         trial_s = wanted.trial_ns / SECOND_NS
-        longest_s = trial_s if wanted.longest_trial_ns is None else wanted.longest_trial_ns / SECOND_NS
-        return Search(
-            self._objectives, start, throughput, wanted.precision, wanted.max_trials, trial_s, max(trial_s, longest_s)
-        )
+        longest_s = max(trial_s, (wanted.longest_trial_ns or 0) / SECOND_NS)
+        return Search(self._objectives, start, throughput, wanted.precision, wanted.max_trials, trial_s, longest_s)
 
     def _choose(self) -> None:
         """Choose the candidate with the highest capacity, confirmed ones before estimated ones."""

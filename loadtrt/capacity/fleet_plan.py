@@ -10,8 +10,7 @@ import numpy as np
 
 import loadtrt
 from loadtrt.capacity.demand import fewest_for
-from loadtrt.capacity.fleet_check import compare, other_arrivals
-from loadtrt.capacity.fleet_prediction import estimated_gpus, estimated_ns, predict
+from loadtrt.capacity.fleet_prediction import compare, estimated_gpus, estimated_ns, other_arrivals, predict
 from loadtrt.errors import UsageError
 from loadtrt.records.records import METRICS
 from loadtrt.results.fleet_result import (

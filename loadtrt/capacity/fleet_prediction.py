@@ -1,37 +1,37 @@
-"""Latencies of a fleet: simulated until the verdict on its objectives is sure, or up to a limit; or estimated.
-
-The estimate takes closed forms of queueing theory. c: servers, each of which serves μ requests a second; λ: arrival
-rate; a = λ/μ: offered load; ρ = a/c: utilisation. Times are seconds. Latency is queueing delay plus service time. Allen
-and Cunneen's formula takes contexts for servers, each as slow as when all contexts are busy; with least-outstanding
-routing the contexts of all GPUs share one queue.
+"""Latencies of a fleet: simulated until the verdict on its objectives is sure, or up to a limit; estimated by closed
+forms; and the simulation's predictions for one GPU against measurements of that GPU.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.asked.objective import overall
-from loadtrt.capacity.station import completions
+from loadtrt.asked.load import Rate
+from loadtrt.asked.objective import Objective, overall
+from loadtrt.capacity.demand import steady_demand
+from loadtrt.capacity.station import allen_cunneen, completions
+from loadtrt.load.arrivals import Gamma
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, Records
-from loadtrt.results.fleet_result import Prediction
+from loadtrt.results.breakdown import PERCENTILES
+from loadtrt.results.fleet_result import Comparison, Prediction
+from loadtrt.stats.margin import least_samples
 from loadtrt.stats.verdict import judge, quantile_ranks
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
-    from loadtrt.asked.objective import Objective
     from loadtrt.capacity.demand import Demand
+    from loadtrt.capacity.evidence import Evidence
     from loadtrt.capacity.station import Floats, Station
     from loadtrt.results.fleet_result import Routing
-    from loadtrt.results.run_result import ObjectiveShare
+    from loadtrt.results.run_result import ObjectiveShare, RunResult
 
 _ARRIVALS, _WORK, _ROUTES = 2000, 2001, 2002  # streams of random numbers, apart from all others of a seed
 _COUNTED = 50_000  # requests of a replication whose latencies count
@@ -39,6 +39,8 @@ _LOOKS = (3, 6, 12, 20)  # numbers of replications after which the verdict is co
 _MOST = 1_000_000  # requests that count, over all replications; twice as many with their leads
 _MOST_SETTLING = 500_000  # requests of a lead, in a replication
 _RELAXATIONS = 10
+_CHECKED = 0.03  # precision of quantiles that are compared with measured ones
+_FULL = 0.99  # utilisation above which no run reaches a steady state
 
 
 def predict(
@@ -191,71 +193,10 @@ def _stream(seed: int, stream: int, number: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, number)))
 
 
-def erlang_c(servers: int, load: float) -> float:
-    """The probability of waiting in M/M/c with offered load a < c (Erlang, 1917); 1 if a ≥ c.
-
-    C = B / (1 − ρ(1 − B)), and Erlang's loss B by B₀ = 1, B_k = a·B_{k−1} / (k + a·B_{k−1}), which is stable for any c.
-    """
-    if load >= servers:
-        return 1.0
-    lost = 1.0
-    for k in range(1, servers + 1):
-        lost = load * lost / (k + load * lost)
-    return lost / (1 - load / servers * (1 - lost))
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Distribution of the queueing delay: P(wait > t) = share · exp(−t / mean_s). Exact for M/M/c and GI/M/1, an
-    approximation otherwise.
-
-    share: probability of waiting at all.
-    mean_s: mean delay of those that wait.
-    """
-
-    share: float
-    mean_s: float
-
-    def latency_tail(self, t: float, services: npt.NDArray[np.float64]) -> float:
-        """P(wait + service > t) of service times S, float64 [n], equally likely: the mean of P(wait > t − S)."""
-        left = np.maximum(t - services, 0.0)
-        waits = self.share * np.exp(-left / self.mean_s) if self.mean_s else np.zeros(len(services))
-        return float(np.mean(np.where(services > t, 1.0, waits)))
-
-    def latency_quantile(self, rank: float, services: npt.NDArray[np.float64]) -> float:
-        """A quantile of latency, by bisection."""
-        high = float(services.max()) + self.mean_s * math.log(max(self.share / (1 - rank), 1.0))
-        return falls_below(lambda t: self.latency_tail(t, services), 1 - rank, high)
-
-
-def allen_cunneen(
-    servers: int, rate: float, service_s: float, arrivals_cv2: float, service_cv2: float
-) -> Waiting | None:
-    """Waits of G/G/c, an approximation (Allen, Probability, statistics and queueing theory, 1978); None where ρ ≥ 1.
-
-        E[W] = C(c, a) / (cμ − λ) · (Ca² + Cs²) / 2        P(W > t) ≈ C(c, a) · exp(−t · C(c, a) / E[W])
-
-    Ca², Cs²: squared coefficients of variation (deviation / mean) of gaps and of service times; 1/μ: `service_s`. Exact
-    for M/M/c, and for c = 1 its mean is that of M/G/1 (Pollaczek and Khinchine).
-    """
-    load = rate * service_s
-    if load >= servers:
-        return None
-    share = erlang_c(servers, load)
-    return Waiting(share, (arrivals_cv2 + service_cv2) / 2 * service_s / (servers - load))
-
-
-def falls_below(falling: Callable[[float], float], level: float, high: float) -> float:
-    """The argument in [0, high] at which a falling function reaches `level`, within a millionth of `high`."""
-    low, width = 0.0, high
-    while high - low > 1e-6 * width:
-        middle = (low + high) / 2
-        low, high = (middle, high) if falling(middle) > level else (low, middle)
-    return high
-
-
 def estimated_ns(demand: Demand, station: Station, routing: Routing, gpus: int, rank: float) -> float | None:
-    """A quantile of latency with `gpus` GPUs; None without a steady state."""
+    """A quantile of latency with `gpus` GPUs, by Allen and Cunneen's formula; None without a steady state. Contexts are
+    taken for servers, each as slow as when all contexts are busy; with least-outstanding routing the contexts of all
+    GPUs share one queue."""
     pooled = gpus if routing == "least-outstanding" else 1
     service_s = station.contexts / station.most_per_s
     rate, cv2 = demand.summary.planned_per_s * pooled / gpus, demand.cv2_at_gpu(routing, gpus)
@@ -281,3 +222,97 @@ def estimated_gpus(
         middle = (low + high) // 2
         low, high = (low, middle) if meets(middle) else (middle, high)
     return high
+
+
+def compare(
+    evidence: Evidence,
+    objectives: Sequence[Objective],
+    seed: int,
+    say: Callable[[str], None],
+    spend: Callable[[int], None],
+) -> Iterator[Comparison]:
+    """Compare each quantile that an objective bounds in each run that measured it: closed loops, then open ones.
+
+    For a closed loop of n requests, one per lane, the prediction is exact: latency is W · n / X(n). An open loop is
+    simulated.
+    """
+    ranks = sorted({objective.rank for objective in objectives})
+    station = evidence.station
+    for n, run in sorted(evidence.closed.items()):
+        for rank in ranks if n > 1 else ():  # n = 1 defines W
+            measured = _measured(run, rank)
+            if measured is not None:
+                place = min(int(rank * len(station.works)), len(station.works) - 1)
+                exact_ns = float(station.works[place]) / station.speeds[n][n] * SECOND_NS
+                yield _comparison(run, rank, measured, exact_ns, None, None, in_flight=n)
+    for run in sorted(evidence.open, key=lambda run: run.model.throughput.offered_per_s or 0):
+        model = run.config.model
+        load = model.load
+        # Stages, traces and bursts have no steady state; the model has no batcher and no bounded queue.
+        if not isinstance(load, Rate) or load.bursts or model.batcher or model.max_queue is not None:
+            continue
+        say(f"predicting the measured run at {load.rate:g}/s on one GPU")
+        for rank in ranks:
+            measured = _measured(run, rank)
+            if measured is None:
+                continue
+            demand = steady_demand(load.rate, burstiness=load.cv)
+            if load.rate >= _FULL * station.most_per_s or not lead_of(demand, station, "random", 1)[1]:
+                yield _comparison(run, rank, measured, None, None, None)
+                continue
+            bound = Objective(f"latency.p{100 * rank:g}", 0, rank, round(measured))
+            predicted = predict(demand, station, "random", 1, [bound], seed, spend, _CHECKED).objectives[0]
+            low_ns, high_ns = predicted.value_low_ns, predicted.value_high_ns
+            yield _comparison(run, rank, measured, predicted.value_ns, low_ns, high_ns)
+
+
+def other_arrivals(evidence: Evidence, demand: Demand) -> Iterator[str]:
+    """A note if the capacity was measured with burstier arrivals than the plan assumes."""
+    if evidence.capacity is None or demand.summary.arrivals != "poisson":
+        return
+    loads = {load for run in evidence.open if isinstance(load := run.config.model.load, Rate)}
+    for bursts in sorted({load.bursts for load in loads if load.bursts}):
+        yield f"the measured capacity is for bursts of {bursts}, this plan is for Poisson arrivals: give a --trace"
+    for cv in sorted({load.cv for load in loads if not load.bursts and isinstance(load.process, Gamma)}):
+        yield f"the measured capacity is for burstiness {cv:g}, this plan is for Poisson arrivals: give --burstiness"
+
+
+def _measured(run: RunResult, rank: float) -> float | None:
+    """The quantile of latency; None if the sample is too small."""
+    if "latency" not in run.model.metrics or "latency" not in run.model.histograms:
+        return None
+    for name, known in PERCENTILES.items():
+        if known == rank:
+            return run.model.metrics["latency"].percentiles_ns[name]
+    histogram = Histogram.from_dict(run.model.histograms["latency"])
+    return histogram.quantiles((rank,))[0] if histogram.count >= least_samples(rank) else None
+
+
+def _comparison(
+    run: RunResult,
+    rank: float,
+    measured: float,
+    predicted: float | None,
+    low: float | None,
+    high: float | None,
+    in_flight: int | None = None,
+) -> Comparison:
+    margin = run.model.metrics["latency"].margins.get(f"p{100 * rank:g}")
+    measured_low, measured_high = (measured / (1 + margin), measured * (1 + margin)) if margin else (None, None)
+    within = None
+    if measured_low is not None and measured_high is not None and predicted is not None:
+        within = (low or predicted) <= measured_high and measured_low <= (high or predicted)
+    return Comparison(
+        rate_per_s=run.model.throughput.offered_per_s if in_flight is None else None,
+        in_flight=in_flight,
+        arrivals=run.config.model.load.options()["arrivals"],
+        rank=rank,
+        measured_ns=measured,
+        measured_low_ns=measured_low,
+        measured_high_ns=measured_high,
+        predicted_ns=predicted,
+        predicted_low_ns=low,
+        predicted_high_ns=high,
+        error=None if predicted is None else predicted / measured - 1,
+        within=within,
+    )

@@ -96,23 +96,11 @@ def conclude(groups: Sequence[Group]) -> Report:
     onnx = any(check.name == ONNX_RUNTIME and check.status == "ok" for check in checks)
     runs = {"simulated": True, "onnxruntime": onnx, "tensorrt": gpu and module}
 
-    able = [
-        words
-        for can, words in (
-            (runs["tensorrt"], "TensorRT plans on the GPU"),
-            (onnx, "ONNX models on the CPU (ONNX Runtime)"),
-            (True, "simulated engines"),
-        )
-        if can
-    ]
-    missing = [
-        words
-        for here, words in (
-            (gpu, "an NVIDIA GPU that works, with its driver and the CUDA bindings"),
-            (module, "a TensorRT module, such as pip install 'loadtrt[tensorrt]'"),
-        )
-        if not here
-    ]
+    able = ["TensorRT plans on the GPU"] if runs["tensorrt"] else []
+    able += ["ONNX models on the CPU (ONNX Runtime)"] if onnx else []
+    able += ["simulated engines"]
+    missing = [] if gpu else ["an NVIDIA GPU that works, with its driver and the CUDA bindings"]
+    missing += [] if module else ["a TensorRT module, such as pip install 'loadtrt[tensorrt]'"]
     verdict = f"This machine can run {', '.join(able[:-1])}{' and ' if able[:-1] else ''}{able[-1]}."
     if missing:
         verdict += f" TensorRT plans would need {', and '.join(missing)}."

@@ -58,9 +58,11 @@ class Number(NamedTuple):
     reason: str | None
 
 
-def number_of(run: Measured, name: str, of_all: bool = False) -> Number:
+def number_of(run: Measured, name: str, of_all: bool) -> Number:
     """A number by the name of a Ratio (stats/regression.py). of_all: include lost requests, as described there."""
     metric, _, which = name.partition(".")
+    if metric not in (*RATES, *run.metrics):
+        return Number(None, None, f"{run.name} does not have it")
     number = _of_all(run, metric, which) if of_all and run.lost and metric in OF_DUE else _of_served(run, metric, which)
     steady = run.steady_rate if metric in RATES else run.steady or metric not in OF_DUE
     if steady or not number.value:
@@ -70,9 +72,6 @@ def number_of(run: Measured, name: str, of_all: bool = False) -> Number:
 
 
 def _of_all(run: Measured, metric: str, which: str) -> Number:
-    summary = run.metrics.get(metric)
-    if summary is None:
-        return Number(None, None, f"{run.name} does not have it")
     most = max(PERCENTILES.values())
     if which == "mean" or float(which[1:]) / 100 > most * (1 - run.lost):
         reason = f"{run.name} dropped or failed {100 * run.lost:.2g} % of its requests, and {which} of all is not known"
@@ -84,9 +83,7 @@ def _of_served(run: Measured, metric: str, which: str) -> Number:
     if metric in RATES:
         count = max((summary.count for summary in run.metrics.values()), default=0)
         return _checked(run, metric, 0.5, count, run.rates[metric], run.rate_margin)
-    summary = run.metrics.get(metric)
-    if summary is None:
-        return Number(None, None, f"{run.name} does not have it")
+    summary = run.metrics[metric]
     if which == "mean":
         return _checked(run, which, 0.5, summary.count, summary.mean_ns, summary.margins.get(which))
     rank = float(which[1:]) / 100

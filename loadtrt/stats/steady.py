@@ -62,7 +62,7 @@ import numpy as np
 
 from loadtrt.records.records import FAILED, Records
 from loadtrt.results.steadiness import SlowPart, Stall, Steadiness
-from loadtrt.stats.verdict import beta
+from loadtrt.stats.verdict import student_chance
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _transient(latency: Series, places: int) -> tuple[int, float | None]:
         return 0, None
     first = max(1.0, len(before) * worth / len(after))
     t = step / math.sqrt(variance * (1 / first + 1 / worth))
-    return (cut, math.exp(step)) if _chance(t, worth - 1) < _TRANSIENT else (0, None)
+    return (cut, math.exp(step)) if student_chance(t, worth - 1) < _TRANSIENT else (0, None)
 
 
 def _drift(logarithms: Series, independent: bool) -> float | None:
@@ -176,12 +176,12 @@ def _drift(logarithms: Series, independent: bool) -> float | None:
     change = float(logarithms[-quarter:].mean() - logarithms[:quarter].mean())
     if independent:
         variance = max(float(np.mean(np.diff(logarithms) ** 2)) / 2, _NOISE**2)
-        significant = _chance(change / math.sqrt(variance * 2 / quarter), 2 * BLOCKS / 3) < _LOOP_DRIFT
+        significant = student_chance(change / math.sqrt(variance * 2 / quarter), 2 * BLOCKS / 3) < _LOOP_DRIFT
     else:
         x = np.arange(BLOCKS) - (BLOCKS - 1) / 2
         slope = float(x @ logarithms) / float(x @ x)
         worth, variance = _spread(logarithms - logarithms.mean() - slope * x, 2)
-        significant = _chance(slope / math.sqrt(variance / float(x @ x)), worth - 2) < _OPEN_DRIFT
+        significant = student_chance(slope / math.sqrt(variance / float(x @ x)), worth - 2) < _OPEN_DRIFT
     return math.exp(change) if significant else None
 
 
@@ -196,7 +196,9 @@ def is_overloaded(due: npt.NDArray[np.int64], completed: npt.NDArray[np.int64], 
     backlog = _until(due, edges) - _until(np.sort(completed), edges)
     steps = np.diff(backlog).astype(np.float64)
     growth, error = float(steps.mean()), max(float(steps.std(ddof=1)), _NOISE) / math.sqrt(BLOCKS)
-    return bool(backlog[-1] > MOST_WAITING * places and growth > 0 and _chance(growth / error, BLOCKS - 1) < _OVERLOAD)
+    if backlog[-1] <= MOST_WAITING * places or growth <= 0:
+        return False
+    return student_chance(growth / error, BLOCKS - 1) < _OVERLOAD
 
 
 def _slow_part(
@@ -316,8 +318,3 @@ def _spread(residuals: Series, parameters: int) -> tuple[float, float]:
     lag = min(max(lag + (1 + 4 * max(lag, 0.0)) / blocks, 0.0), 0.99)
     worth = max(blocks * (1 - lag) / (1 + lag), float(parameters + _LEAST_FREEDOM))
     return worth, squares / (worth - parameters)
-
-
-def _chance(t: float, freedom: float) -> float:
-    """P(|T| > t) for Student's T: I_x(freedom/2, 1/2), x = freedom/(freedom + t²)."""
-    return beta(freedom / 2, 0.5, freedom / (freedom + t * t))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.records.histogram import QUANTILE_ERROR, Histograms
+from loadtrt.records.histogram import QUANTILE_ERROR, Histogram
 from loadtrt.records.records import COLUMNS, METRICS, OK, Records, busy_union_ns
 from loadtrt.results.breakdown import PERCENTILES, Batches, Cohort, MetricSummary, MixPart, Sample
 from loadtrt.results.run_result import Lane, Overlap
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from loadtrt.records.histogram import Histogram
 
 SAMPLED = 1000
 _RANKS = {"p50": (0.45, 0.55), "p99": (0.99, 1.0)}
@@ -158,7 +157,7 @@ def sample_of(records: Records, start_ns: int) -> Sample | None:
     return Sample(columns={name: tuple((part[:, place] - origin[name]).tolist()) for place, name in enumerate(COLUMNS)})
 
 
-def mix_of(records: Records, parts: Sequence[tuple[str, float]], sets: int, steady: bool = True) -> list[MixPart]:
+def mix_of(records: Records, parts: Sequence[tuple[str, float]], sets: int, steady: bool) -> list[MixPart]:
     """Metrics of each part of a mix, from the kept records.
 
     parts: (name, weight) of each part.
@@ -168,10 +167,9 @@ def mix_of(records: Records, parts: Sequence[tuple[str, float]], sets: int, stea
     rows = []
     for number, (name, weight) in enumerate(parts):
         chosen = Records(records.rows[records.inputs // sets == number])
-        table = Histograms(len(METRICS))
-        for metric, histogram in zip(METRICS, table.each, strict=True):
-            histogram.add(metric.values(chosen))
-        histograms = dict(zip((metric.name for metric in METRICS), table.each, strict=True))
+        histograms = {metric.name: Histogram() for metric in METRICS}
+        for metric in METRICS:
+            histograms[metric.name].add(metric.values(chosen))
         metrics = summarize(chosen, histograms, complete=True, steady=steady)
         rows.append(MixPart(name=name, offered_share=weight, requests=len(chosen.ok), metrics=metrics))
     return rows

@@ -253,3 +253,8 @@ def beta(a: float, b: float, x: float) -> float:
             change = c * d
             value *= change
     return math.exp(scale) * value / a
+
+
+def student_chance(t: float, freedom: float) -> float:
+    """P(|T| > t) for Student's T with ν real degrees of freedom: I_x(ν/2, 1/2), x = ν/(ν + t²)."""
+    return beta(freedom / 2, 0.5, freedom / (freedom + t * t))

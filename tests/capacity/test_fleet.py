@@ -19,7 +19,8 @@ from loadtrt.capacity import fleet_prediction
 from loadtrt.capacity.demand import fewest_for, staged_demand, steady_demand, traced_demand
 from loadtrt.capacity.evidence import evidence_of
 from loadtrt.capacity.fleet_plan import plan_fleet
-from loadtrt.capacity.fleet_prediction import allen_cunneen, predict
+from loadtrt.capacity.fleet_prediction import predict
+from loadtrt.capacity.station import allen_cunneen
 from loadtrt.cli.main import cli
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, UsageError
 from loadtrt.load.arrivals import parse_stages
