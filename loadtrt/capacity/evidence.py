@@ -32,13 +32,11 @@ Source: TypeAlias = CapacityResult | SweepResult | tuple["RunResult", ...]
 class Evidence:
     """The measurements of one engine on one GPU, and its model.
 
-    engine: the engine.
     station: the model to simulate.
     gpu: the model as results keep it.
     closed: closed loops with one request per lane, by requests in flight.
     open: runs at an arrival rate.
     capacity: the measured capacity; None for files of other kinds.
-    objectives: the objectives of the measured runs.
     notes: a sentence on each thing that was left out or assumed.
     """
 

@@ -84,11 +84,9 @@ class Outcome(NamedTuple):
 class Search:
     """The search for the capacity of one engine: `next` is the run to make, `record` takes its result.
 
-    objectives: what must be met.
     start: rate of the first run, requests per second.
     throughput: highest measured throughput, requests per second.
     precision: half width of the 95 % confidence interval, over the estimate, at which searching ends.
-    max_trials: highest number of trials.
     trial_s, longest_s: shortest and longest trial, s.
     """
 

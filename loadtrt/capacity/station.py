@@ -43,7 +43,6 @@ _GRID = 2000  # quantiles that represent the distribution of work in closed form
 class Station:
     """The model of one GPU.
 
-    contexts: number of contexts.
     buffers: buffer sets per context.
     speeds: speeds[m][n] is r(m, n) for 1 ≤ m ≤ contexts and m ≤ n ≤ contexts × buffers; other places are unused.
     work: distribution of a request's work.

@@ -82,7 +82,6 @@ def estimate(
 ) -> Estimate:
     """The threshold of an objective.
 
-    allowed: allowed share of bad requests.
     expected: rate around which the prior is centred.
     least, most: range of rates.
     throughput: highest measured throughput (X).

@@ -23,7 +23,6 @@ class Check:
     name: what was examined.
     status: "ok"; "info", a fact without a judgement; "warn", a measurement may suffer or something is not available;
         "fail", something that is installed is broken.
-    found: the facts.
     remedy: what to do, of "warn" and "fail" alone.
     """
 
@@ -49,7 +48,6 @@ class Group:
 class Report:
     """The result of an examination.
 
-    groups: the checks.
     runs: whether each kind of engine ("simulated", "onnxruntime", "tensorrt") can run.
     verdict: `runs` in words.
     """

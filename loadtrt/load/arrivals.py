@@ -209,11 +209,9 @@ def due_instants(
     before t, for every process and every t. The same seed gives the same instants, and a longer schedule begins with
     the shorter one.
 
-    process: how requests come.
     rate: λ in requests per second, steady or as a Course. A Course that ends takes least_requests = 0.
     least_ns: length of the schedule, ns.
     least_requests: the least number of requests, beyond `least_ns` where needed.
-    seed: of the draws.
 
     Raises UsageError where the schedule does not fit in memory.
     """

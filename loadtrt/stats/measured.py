@@ -32,7 +32,6 @@ class Measured:
     trtexec: whether the file holds times in trtexec's format.
     problem: why the numbers cannot be trusted; None where they can.
     lost: share of requests that were dropped or failed.
-    steady: whether the load is steady.
     steady_rate: whether the throughput is steady, as it is offline, where the load is not.
     seed: seed of the load's random draws; None without any.
     """
@@ -118,7 +117,6 @@ def _checked(
     which: percentile, "mean", or the name of a rate.
     rank: rank of the percentile; 0.5 for means and rates.
     count: requests that have the metric.
-    value, margin: what is known.
     known_by: rank whose sample size the margin needs, where it differs from `rank`.
     """
     needed = 1 if which in (*RATES, "mean") else least_samples(rank)

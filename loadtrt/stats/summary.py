@@ -162,7 +162,6 @@ def mix_of(records: Records, parts: Sequence[tuple[str, float]], sets: int, stea
 
     parts: (name, weight) of each part.
     sets: input sets of each part.
-    steady: whether the load is steady.
     """
     rows = []
     for number, (name, weight) in enumerate(parts):

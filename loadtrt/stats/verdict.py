@@ -69,7 +69,6 @@ def judge(
 ) -> ObjectiveShare:
     """The verdict on a run.
 
-    objective: the objective.
     kept: the run's records, all of them or the first.
     histogram: the metric's values, of all requests that have one.
     good: requests within the bound, of all requests.
