@@ -252,12 +252,13 @@ def conclusion(candidate: Candidate) -> str:
         case "found":
             far = (candidate.confirmed_per_s or 0.0) < _NEAR * (candidate.estimate_per_s or 0.0)
             more = "; a longer --trial confirms a higher rate" if far else ""
-            met = f"{_rate(candidate, candidate.confirmed_per_s)} meet {_objectives(candidate)}{_late(candidate)}"
+            objectives = " and ".join(item.objective.text for item in candidate.objectives)
+            met = f"{_rate(candidate, candidate.confirmed_per_s)} meet {objectives}{_late(candidate)}"
             return f"{met}; {_capacity(candidate)}{more}"
         case "undecided":
             last = candidate.searched[-1]
             reasons = [item.reason for item in last.run.model.objectives if item.reason] if last.run is not None else []
-            why = f": at {format_count(last.rate_per_s or 0.0)}/s {reasons[0]}" if reasons else None
+            why = f": at {format_count(last.rate_per_s or 0.0)}/s {reasons[0]}" if reasons else ""
             return f"{_capacity(candidate)}, and no run confirmed it{why or '; a longer --trial decides more'}"
         case "infeasible":
             return _infeasible(candidate)
@@ -316,7 +317,3 @@ def _rate(candidate: Candidate, rate: float | None) -> str:
     text = f"{format_count(rate or 0.0)} requests/s"
     items = candidate.inferences_per_request
     return text if items == 1 else f"{text} ({format_count((rate or 0.0) * items)} inferences/s)"
-
-
-def _objectives(candidate: Candidate) -> str:
-    return " and ".join(item.objective.text for item in candidate.objectives)

@@ -122,34 +122,23 @@ def _spread(shares: Sequence[ObjectiveShare]) -> float:
 def _replication(
     demand: Demand, station: Station, routing: Routing, gpus: int, seed: int, number: int, lead: int
 ) -> npt.NDArray[np.int64]:
-    work = _stream(seed, _WORK, number)
-    if demand.instants is not None:
-        return _replay(demand, station, routing, gpus, work, _stream(seed, _ROUTES, number))
-    together = gpus if routing == "least-outstanding" else 1
-    count = _simulated(lead)
-    due = demand.due_at_gpu(routing, gpus, count, _stream(seed, _ARRIVALS, number))
-    due *= count * gpus / (together * demand.summary.planned_per_s * due[-1])
-    done = np.array(completions(due.tolist(), _work(station, count, work).tolist(), station, together))
-    counted = slice(lead, lead + _COUNTED)
-    return _rows(due[counted], done[counted])
-
-
-def _replay(
-    demand: Demand,
-    station: Station,
-    routing: Routing,
-    gpus: int,
-    work: np.random.Generator,
-    routes: np.random.Generator,
-) -> npt.NDArray[np.int64]:
-    """Simulate all requests of a trace, GPU by GPU; those before `lead` only fill the queues."""
-    due = demand.instants
-    assert due is not None  # noqa: S101  # the caller looked
+    """Records of the requests that count. Of a trace all requests are simulated, GPU by GPU; those before its own lead
+    only fill the queues."""
+    work, due = _stream(seed, _WORK, number), demand.instants
+    if due is None:
+        together = gpus if routing == "least-outstanding" else 1
+        count = _simulated(lead)
+        due = demand.due_at_gpu(routing, gpus, count, _stream(seed, _ARRIVALS, number))
+        due *= count * gpus / (together * demand.summary.planned_per_s * due[-1])
+        done = np.array(completions(due.tolist(), _work(station, count, work).tolist(), station, together))
+        return _rows(due[lead : lead + _COUNTED], done[lead : lead + _COUNTED])
     done, works = np.empty(len(due)), _work(station, len(due), work)
     if routing == "least-outstanding":
         done[:] = completions(due.tolist(), works.tolist(), station, gpus)
     else:
-        route = np.arange(len(due)) % gpus if routing == "round-robin" else routes.integers(gpus, size=len(due))
+        route = np.arange(len(due)) % gpus
+        if routing == "random":
+            route = _stream(seed, _ROUTES, number).integers(gpus, size=len(due))
         order = np.argsort(route, kind="stable")
         for of_gpu in np.split(order, np.flatnonzero(np.diff(route[order])) + 1):
             done[of_gpu] = completions(due[of_gpu].tolist(), works[of_gpu].tolist(), station)

@@ -83,16 +83,13 @@ def lanes_of(records: Records, served: Sequence[int]) -> list[Lane]:
     rows = []
     for lane, requests in enumerate(served):
         chosen = ok.lane == lane
-        known = bool(chosen.any())
-        rows.append(
-            Lane(
-                lane=lane,
-                requests=requests,
-                service_p50_ns=float(np.median(service[chosen])) if known else None,
-                compute_p50_ns=float(np.median(ok.compute[chosen])) if known else None,
-            )
-        )
+        service_ns, compute_ns = (_median(times[chosen]) for times in (service, ok.compute))
+        rows.append(Lane(lane=lane, requests=requests, service_p50_ns=service_ns, compute_p50_ns=compute_ns))
     return rows
+
+
+def _median(values: npt.NDArray[np.int64]) -> float | None:
+    return float(np.median(values)) if len(values) else None
 
 
 def fairness(requests: list[int]) -> float | None:
