@@ -39,13 +39,13 @@ from loadtrt.errors import UsageError
 from loadtrt.records.records import METRICS
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.frozen import Model
-from loadtrt.stats.measured import OF_DUE, RATES, number_of
+from loadtrt.stats.margin import OF_DUE, RATES, number_of
 from loadtrt.stats.verdict import student_chance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtrt.stats.measured import Measured, Number
+    from loadtrt.stats.margin import Measured, Number
 
 _FORM = re.compile(
     r"\s*(?P<name>\w+)(?:\.(?P<which>mean|max|p\d{1,2}(?:\.\d{1,6})?))?\s*(?P<sign>[+\-−])\s*(?P<percent>\d+(?:\.\d+)?)\s*%\s*",
