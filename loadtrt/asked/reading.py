@@ -15,7 +15,7 @@ from loadtrt.asked.load_options import load_of, merged
 from loadtrt.asked.mlperf import overruled_by_scenario, with_scenario
 from loadtrt.asked.model import LoadOptions, Model
 from loadtrt.errors import UsageError, nearest
-from loadtrt.load.mix import overruled_sizes
+from loadtrt.load.request_sizes import overruled_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -266,10 +266,8 @@ def _upgraded(old: Any) -> Any:
     for descriptor, value in old.ListFields():
         if descriptor.name in ("name", "type"):
             continue
-        if hasattr(value, "extend"):
-            getattr(new, descriptor.name).extend(value)
-        else:
-            getattr(new, descriptor.name).CopyFrom(value)
+        field = getattr(new, descriptor.name)
+        (field.extend if hasattr(value, "extend") else field.CopyFrom)(value)
     return new
 
 
@@ -296,9 +294,11 @@ def _declared_inputs(net: Any, file: Path) -> dict[str, tuple[int, ...]]:
     if len(shapes) != len(names):
         counts = f"{len(names)} 'input' and {len(shapes)} shapes"
         raise UsageError(f"{file} has {counts}: give one input_shape, or 4 input_dim, for each")
-    for name, shape in zip(names, shapes, strict=True):
-        _require_shape(shape, UsageError(f"{file}: input {name} needs sizes above 0, not {format_shape(shape)}"))
-    return dict(zip(names, shapes, strict=True))
+    inputs = dict(zip(names, shapes, strict=True))
+    for name, shape in inputs.items():
+        if not shape or min(shape) < 1:
+            raise UsageError(f"{file}: input {name} needs sizes above 0, not {format_shape(shape)}")
+    return inputs
 
 
 def _layer_inputs(layer: Layer) -> dict[str, tuple[int, ...]]:
@@ -308,13 +308,9 @@ def _layer_inputs(layer: Layer) -> dict[str, tuple[int, ...]]:
     if len(shapes) != len(layer.tops) or not layer.tops:
         raise layer.wrong(f"has {len(layer.tops)} tops and {len(shapes)} shapes: give one shape for all, or one each")
     for shape in shapes:
-        _require_shape(shape, layer.wrong(f"needs sizes above 0, not {format_shape(shape)}"))
+        if not shape or min(shape) < 1:
+            raise layer.wrong(f"needs sizes above 0, not {format_shape(shape)}")
     return dict(zip(layer.tops, shapes, strict=True))
-
-
-def _require_shape(shape: Sequence[int], error: UsageError) -> None:
-    if not shape or min(shape) < 1:
-        raise error
 
 
 def format_shape(shape: Sequence[int]) -> str:

@@ -88,7 +88,7 @@ def command(
     from loadtrt.report.junit import comparison_junit
     from loadtrt.report.layer_comparison_sections import compared_profiles
     from loadtrt.report.plain import plain
-    from loadtrt.stats.layer_comparison import compare_profiles
+    from loadtrt.stats.profiles import compare_profiles
     from loadtrt.stats.regression import compare, parse_threshold
 
     files = [[*([] if first is None else [first]), *more] for first, more in ((a, more_a), (b, more_b))]

@@ -104,7 +104,7 @@ def _compare(
     from loadtrt.cli.voice import Voice
     from loadtrt.report.layer_comparison_sections import compared_profiles
     from loadtrt.report.plain import plain
-    from loadtrt.stats.layer_comparison import compare_profiles
+    from loadtrt.stats.profiles import compare_profiles
 
     for name in ("engine", "export_profile", "export_layer_info"):
         if given[name] is not None:
