@@ -104,6 +104,20 @@ def test_tensorrt_and_cuda_stay_in_their_rooms() -> None:
     assert wrong == []
 
 
+def test_onnxruntime_is_imported_in_one_place() -> None:
+    """By `environment.import_onnxruntime`, which turns its telemetry off before: also in tests and benchmarks."""
+    root = PACKAGE.parent
+    wrong = [
+        f"{path.relative_to(root)} imports {name}"
+        for folder in ("loadtrt", "tests", "benchmarks", "grafana")
+        for path in (root / folder).rglob("*.py")
+        for name in _imported(ast.parse(path.read_text()), type_checking=False)
+        if name.split(".", maxsplit=1)[0] == "onnxruntime"
+    ]
+    named = [path.name for path in PACKAGE.rglob("*.py") if 'import_module("onnxruntime' in path.read_text()]
+    assert (wrong, named) == ([], ["environment.py"])
+
+
 def test_pure_rooms_know_no_event_loop_and_no_engine() -> None:
     """load, records, results, stats, findings and report import neither anyio nor cuda nor tensorrt nor onnxruntime."""
     impure = {"anyio", "asyncio", "trio", "cuda", "onnxruntime", "tensorrt", "threading"}

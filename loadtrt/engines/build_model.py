@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.onnx_model import decide_sizes, dtype_of, external_files, parse_model, to_fp16
 from loadtrt.engines.shapes import FixedSizes, require_known
+from loadtrt.environment import import_onnxruntime
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.inputs import make_inputs
 from loadtrt.load.tensors import TensorSpec, bytes_of
@@ -271,9 +272,9 @@ def quantize(source: Source, options: BuildOptions) -> tuple[Any, tuple[str, ...
         )
     sets, notes = calibration_sets(source, options)
     with tempfile.TemporaryDirectory(prefix="loadtrt-int8-") as folder, _silent():
-        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+        quantization = import_onnxruntime("onnxruntime.quantization")
 
-        class Reader(CalibrationDataReader):  # type: ignore[misc]  # published without types
+        class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # published without types
             def __init__(self) -> None:
                 self.sets = iter(sets)
 
@@ -288,15 +289,15 @@ def quantize(source: Source, options: BuildOptions) -> tuple[Any, tuple[str, ...
                 model = onnx.version_converter.convert_version(model, _FP16_OPSET)
                 model.ir_version = max(model.ir_version, _FP16_IR)
             output = Path(folder) / "int8.onnx"
-            quantize_static(
+            quantization.quantize_static(
                 model,
                 output,
                 Reader(),
-                quant_format=QuantFormat.QDQ,
+                quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=["Conv", "ConvTranspose", "Gemm", "MatMul"],
                 per_channel=True,
-                activation_type=QuantType.QInt8,
-                weight_type=QuantType.QInt8,
+                activation_type=quantization.QuantType.QInt8,
+                weight_type=quantization.QuantType.QInt8,
                 extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
             )
             return onnx.load(str(output)), notes
