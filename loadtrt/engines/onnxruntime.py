@@ -241,8 +241,9 @@ def open_session(
         options.profile_file_prefix = str(trace)
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
-    if model.folder:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.folder))
+    if model.external:
+        folder = str(model.external.folder)
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     try:
         # enable_fallback=0: the fallback, from one provider to another, prints to stdout.
         providers = ["CPUExecutionProvider"]

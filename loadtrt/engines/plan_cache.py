@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 from loadtrt.cuda.runtime import device_count, device_properties
 from loadtrt.engines.build_config import BuildOptions
 from loadtrt.engines.build_model import read_source
-from loadtrt.engines.onnx_model import decide_sizes, external_files
+from loadtrt.engines.onnx_model import decide_sizes
 from loadtrt.engines.plan import Sidecar, read_sidecar, sha256, sidecar_of
 from loadtrt.engines.plan_builder import build_plan, progress_text
 from loadtrt.engines.shapes import FixedSizes
@@ -138,7 +138,7 @@ def _key(
     counted = {
         "format": FORMAT,
         "model": source.sha256,
-        "weights": [sha256(file) for file in sorted(external_files(source.model, source.file))] if source.file else [],
+        "weights": [sha256(file) for file in source.external.files] if source.external else [],
         "inputs": {spec.name: spec.shape for spec in inputs},
         "options": {name: value for name, value in options.given().items() if name not in _COUNTED_OTHERWISE},
         "plugins": [sha256(file) for file in options.plugins],
