@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "loadtrt"
 FLOORS = {
     "units": 0,
     "errors": 0,
+    "printing": 0,
     "files": 1,
     "load": 1,
     "records": 1,
@@ -129,6 +130,22 @@ def test_pure_rooms_know_no_event_loop_and_no_engine() -> None:
         if name.split(".", maxsplit=1)[0] in impure
     ]
     assert wrong == []
+
+
+def test_text_for_the_terminal_passes_one_function() -> None:
+    """Besides print and echo of texts of loadtrt's own, stdout and stderr are written to by `printing.say`, by
+    `delivery.show`, by files.py (results) and by what draws (the live view, progress, rich's tables)."""
+    own = {"__main__.py", "main.py", "schema.py", "options.py", "delivery.py"}  # help, schemas, fixed sentences
+    drawing = {"terminal.py", "voice.py", "inspect.py", "doctor.py", "observing.py"}
+    writing = ("print", "echo", "secho", "sys.stdout.write", "sys.stderr.write", "sys.stdout.buffer.write")
+    found = {
+        path.name
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and (ast.unparse(node.func) in writing or ast.unparse(node.func).endswith((".echo", ".secho", ".print")))
+    }
+    assert found == own | drawing | {"printing.py", "files.py"}
 
 
 def test_no_room_has_a_name_that_says_nothing() -> None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadtrt.cli.delivery import show_line
 from loadtrt.cli.options import GroupedCommand, extra
 from loadtrt.errors import UsageError
+from loadtrt.printing import NAME, printable, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,7 +186,7 @@ def command(model_name: str | None, plan: Path | None, quiet: bool, uff: Path | 
     finally:
         voice.end_line()
     for note in built.notes:
-        click.echo(f"loadtrt: {note}", err=True)
+        say(note)
     if not quiet:
         _show(built)
 
@@ -237,13 +239,14 @@ def _show(built: BuiltPlan) -> None:
 
     sidecar = built.sidecar
     place = f"for {', '.join(sidecar.targets).lower()}" if sidecar.targets else f"on {sidecar.gpu}"
-    click.echo(
+    show_line(
         f"{built.path}: {format_bytes(sidecar.plan_bytes)}, built by {sidecar.flavour} {sidecar.flavour_version} "
         f"{place} in {format_duration(sidecar.build_ns)}"
     )
     if sidecar.precision:
-        click.echo(f"  precision: {sidecar.precision}")
+        show_line(f"  precision: {sidecar.precision}")
     for tensor in sidecar.tensors:
         sizes = ",".join("?" if size < 0 else str(size) for size in tensor.shape)
-        click.echo(f"  {'input' if tensor.input else 'output'} {tensor.name} {tensor.dtype}[{sizes}]")
-    click.echo(f"  log {built.log}, description {built.path}.json")
+        name = printable(tensor.name, NAME)
+        show_line(f"  {'input' if tensor.input else 'output'} {name} {tensor.dtype}[{sizes}]")
+    show_line(f"  log {built.log}, description {built.path}.json")

@@ -10,6 +10,7 @@ import click
 
 from loadtrt import __version__
 from loadtrt.errors import LoadtrtError, nearest
+from loadtrt.printing import say
 
 # name: (module with `command`, help text). The texts are here so that --help imports none of the modules.
 COMMANDS = {
@@ -113,5 +114,5 @@ def _was_interrupted(error: BaseException | None) -> bool:
 
 
 def _say(sentence: str, code: int) -> int:
-    print(f"loadtrt: {' '.join(sentence.split())}", file=sys.stderr)
+    say(sentence)
     return code
