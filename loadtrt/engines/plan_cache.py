@@ -105,14 +105,7 @@ def cached_plan(
     preflight(tool, options)
     gpu = device_properties(config.device)
     key = _key(source, inputs, options, tool, gpu)
-    folder = _folder()
-    # The key alone decides: a model that has been renamed or copied is the same model.
-    entry = folder / f"{_stem(config.engine)}-{key}"
-    kept, wrong = _read(entry)
-    for other in sorted(folder.glob(f"*-{key}")):
-        if kept is None and other != entry:
-            kept, reason = _read(other)
-            entry, wrong = (other, "") if kept is not None else (entry, wrong or reason)
+    entry, kept, wrong = _find(_folder(), _stem(config.engine), key)
     if kept is not None:
         made_on = datetime.fromtimestamp((entry / _PLAN).stat().st_mtime, UTC).date()
         note = f"taken from the cache, {entry / _PLAN}, {_made(kept)} on {made_on}"
@@ -219,6 +212,24 @@ def _checked(path: Path, folder: int | None, stack: ExitStack) -> int:
     if not (stat.S_ISDIR if folder is None else stat.S_ISREG)(status.st_mode):
         raise UsageError(f"{path} is not a {'folder' if folder is None else 'regular file'}")
     return descriptor
+
+
+def _find(folder: Path, stem: str, key: str) -> tuple[Path, Sidecar | None, str]:
+    """The entry with this key and its sidecar; without a usable one the entry to build, and what is wrong with the one
+    that is there, as `_read` says it.
+
+    The key alone decides: a model that has been renamed or copied is the same model.
+    """
+    own = folder / f"{stem}-{key}"
+    wrong = ""
+    for entry in (own, *sorted(folder.glob(f"*-{key}"))):
+        kept, reason = _read(entry)
+        if kept is not None:
+            return entry, kept, ""
+        wrong = wrong or reason
+    if os.path.lexists(own) and os.geteuid() not in (0, own.lstat().st_uid):
+        own = folder / f"{stem}-{os.geteuid()}-{key}"  # beside another user's, which cannot be replaced
+    return own, None, wrong
 
 
 def _read(entry: Path) -> tuple[Sidecar | None, str]:

@@ -236,6 +236,21 @@ def test_what_somebody_else_may_have_written_is_built_again(kind: str, part: str
     assert (again.path, rig.plan(), rig.builds) == (plan, plan, 2)
 
 
+def test_users_of_one_cache_have_entries_of_their_own(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another user has put there cannot be replaced, so the own entry stands beside it."""
+    if os.geteuid():
+        pytest.skip("only root can give files away")
+    theirs = rig.plan()
+    os.chown(theirs.parent, 12345, -1)
+    monkeypatch.setattr("os.geteuid", lambda: 54321)
+    said: list[str] = []
+    mine = cached_plan(rig.config().model, said.append).path
+    assert f"{theirs.parent} belongs to user 12345" in said[0]
+    assert mine.parent.name == theirs.parent.name.replace("conv-", "conv-54321-")
+    assert (rig.plan(), rig.builds) == (mine, 2)
+    assert rig.names() == {mine.parent.name, theirs.parent.name}
+
+
 def test_an_entry_that_others_brought_hides_no_own_one(rig: Rig) -> None:
     """Under another name with the same key, first in order: the own one is still found, and without it nothing is
     taken."""
