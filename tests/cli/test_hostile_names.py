@@ -4,6 +4,7 @@ command's text is printable, and of a bounded length."""
 from __future__ import annotations
 
 import json
+import re
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -118,7 +119,9 @@ def test_results(name: str, tmp_path: Path) -> None:
     data["config"]["models"] = {name: data["config"]["models"][model] | {"engine": name}}
     file.write_text(json.dumps(data))
     clean(loadtrt("report", file, "-o", "-", "--format", "txt"), 0, least="VALID")
-    assert loadtrt("report", file, "-o", "-").stdout.replace("\n", "").isprintable()
+    for kind in ("html", "md", "csv"):
+        made = loadtrt("report", file, "-o", "-", "--format", kind)
+        assert re.sub("[\n\xa0]", "", made.stdout).isprintable()
     clean(loadtrt("compare", file, file), 0, 98)
     clean(loadtrt("plan-capacity", file, "--demand", "1/s", "--objective", "latency.p99 < 1s"), 0, 2)
     clean(loadtrt("run", "--config", file), 2)
