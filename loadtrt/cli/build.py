@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadtrt.cli.delivery import show_line
 from loadtrt.cli.options import FORCE_HELP, GroupedCommand, extra
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import UsageError
+from loadtrt.printing import NAME, printable, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,7 +192,7 @@ def command(
     finally:
         voice.end_line()
     for note in built.notes:
-        click.echo(f"loadtrt: {note}", err=True)
+        say(note)
     if not quiet:
         _show(built)
 
@@ -255,13 +257,14 @@ def _show(built: BuiltPlan) -> None:
 
     sidecar = built.sidecar
     place = f"for {', '.join(sidecar.targets).lower()}" if sidecar.targets else f"on {sidecar.gpu}"
-    click.echo(
+    show_line(
         f"{built.path}: {format_bytes(sidecar.plan_bytes)}, built by {sidecar.flavour} {sidecar.flavour_version} "
         f"{place} in {format_duration(sidecar.build_ns)}"
     )
     if sidecar.precision:
-        click.echo(f"  precision: {sidecar.precision}")
+        show_line(f"  precision: {sidecar.precision}")
     for tensor in sidecar.tensors:
         sizes = ",".join("?" if size < 0 else str(size) for size in tensor.shape)
-        click.echo(f"  {'input' if tensor.input else 'output'} {tensor.name} {tensor.dtype}[{sizes}]")
-    click.echo(f"  log {built.log}, description {built.path}.json")
+        name = printable(tensor.name, NAME)
+        show_line(f"  {'input' if tensor.input else 'output'} {name} {tensor.dtype}[{sizes}]")
+    show_line(f"  log {built.log}, description {built.path}.json")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from loadtrt.errors import EngineError, LoadtrtError
 from loadtrt.files import write_file
+from loadtrt.printing import SENTENCE, lines, printable, printable_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,14 +48,19 @@ class Delivery:
 
 def json_of(result: BaseModel) -> str:
     """The content of a result's file."""
-    return result.model_dump_json(indent=1) + "\n"
+    return printable_json(result.model_dump_json(indent=1)) + "\n"
 
 
 def show(text: str, stream: TextIO) -> None:
-    """Write text, with "?" for what the stream's encoding does not have."""
+    """Write lines of text, with "?" for what the stream's encoding does not have."""
     encoding = stream.encoding or "utf-8"
-    stream.write(text.encode(encoding, "replace").decode(encoding))
+    stream.write(lines(text).encode(encoding, "replace").decode(encoding))
     stream.flush()
+
+
+def show_line(line: str = "") -> None:
+    """Write a line to stdout, cut in the middle where it is long."""
+    show(f"{printable(line, SENTENCE)}\n", sys.stdout)
 
 
 def deliver_exports(config: RunConfig, result: ProfileResult, profiled: Profiled, delivery: Delivery) -> None:

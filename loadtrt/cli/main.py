@@ -11,6 +11,7 @@ import click
 from loadtrt import __version__
 from loadtrt.cli.streams import discard
 from loadtrt.errors import LoadtrtError, UsageError, nearest
+from loadtrt.printing import say
 
 # name: (module with `command`, help text). The texts are here so that --help imports none of the modules.
 COMMANDS = {
@@ -121,5 +122,5 @@ def _was_interrupted(error: BaseException | None) -> bool:
 
 
 def _say(sentence: str, code: int) -> int:
-    print(f"loadtrt: {' '.join(sentence.split())}", file=sys.stderr)
+    say(sentence)
     return code

@@ -84,7 +84,7 @@ def options(
             type=click.Path(path_type=Path),
             metavar="FILE",
             group="Engine",
-            help="YAML file of these options; options of the command line win.",
+            help="YAML file of these options, or a run.json; options of the command line win.",
         )(function)
 
     return add

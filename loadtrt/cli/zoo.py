@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from loadtrt.cli.delivery import show_line
 from loadtrt.cli.options import FORCE_HELP
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.files import write_file
@@ -31,8 +32,8 @@ def command(name: str, output: Path | None, batch: int | None, seed: int, force:
     write_file(file, data, "model")
     parameters = sum(prod(weight.dims) for weight in model.graph.initializer)
     opset = model.opset_import[0].version
-    click.echo(f"{file}: {format_bytes(len(data))}, {format_count(parameters)} parameters, opset {opset}")
+    show_line(f"{file}: {format_bytes(len(data))}, {format_count(parameters)} parameters, opset {opset}")
     for way, values in (("input", model.graph.input), ("output", model.graph.output)):
         for value in values:
             sizes = (str(dim.dim_value) if dim.dim_value else "?" for dim in value.type.tensor_type.shape.dim)
-            click.echo(f"  {way} {value.name} fp32[{','.join(sizes)}]")
+            show_line(f"  {way} {value.name} fp32[{','.join(sizes)}]")

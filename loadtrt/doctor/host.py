@@ -18,7 +18,7 @@ from loadtrt import __version__
 from loadtrt.cuda import runtime
 from loadtrt.doctor import ONNX_RUNTIME, Check, fail, info, ok, warn, warn_if
 from loadtrt.engines.flavour import find_flavours
-from loadtrt.environment import cpu_model, memory_bytes, version_of
+from loadtrt.environment import cpu_model, import_onnxruntime, memory_bytes, version_of
 from loadtrt.errors import EngineError
 from loadtrt.units import format_bytes, format_duration, plural
 
@@ -313,8 +313,7 @@ def _compute_capabilities() -> list[tuple[int, int]]:
 def _onnxruntime() -> Check:
     """Imported, since an installed ONNX Runtime may still lack a library."""
     try:
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         providers = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
     except Exception as error:  # a broken extension module can raise any exception
         found = f"{version_of('onnxruntime') or 'not installed'}: {type(error).__name__}: {error}"

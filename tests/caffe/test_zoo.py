@@ -16,6 +16,7 @@ from onnx.reference.op_run import OpRun
 
 from loadtrt import zoo
 from loadtrt.cli.zoo import command
+from loadtrt.environment import import_onnxruntime
 from loadtrt.errors import UsageError
 from loadtrt.zoo import googlenet
 
@@ -47,8 +48,7 @@ def _shapes() -> dict[str, tuple[int, ...]]:
 
 
 def _run(model: onnx.ModelProto, data: Any) -> Any:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
