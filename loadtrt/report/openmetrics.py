@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from loadtrt.prometheus.families import Family
     from loadtrt.results.gpu_telemetry import GpuTelemetry
-    from loadtrt.results.interval import Interval
     from loadtrt.results.run_result import ModelResult, RunResult
+    from loadtrt.results.steadiness import Interval
 
 Values: TypeAlias = "Sequence[float | None]"
 Series: TypeAlias = "Sequence[tuple[tuple[str, ...], Values]]"  # by the values of the family's labels

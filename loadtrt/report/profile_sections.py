@@ -14,7 +14,7 @@ from loadtrt.report.charts.bars import Bar, bars
 from loadtrt.report.document import Badge, Figure, Name, Named, Notice, Section, Table, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, short_names, time_or
 from loadtrt.report.settings import title
-from loadtrt.results.layer import kind_of
+from loadtrt.results.engine_info import kind_of
 from loadtrt.stats.margin import least_samples
 from loadtrt.units import format_count, format_duration, plural
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.report.result_files import ResultFile
-    from loadtrt.results.layer import Layer
+    from loadtrt.results.engine_info import Layer
 
 _MOST_MS = 1e10  # 115 days: as ns still far from what int64 holds
 _LAYER_KEYS = ("timeMs", "averageMs")

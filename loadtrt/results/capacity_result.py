@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from loadtrt.asked.config import RunConfig  # noqa: TC001  # pydantic reads them
 from loadtrt.asked.fields import Objectives, ObjectiveText  # noqa: TC001
 from loadtrt.asked.model import LoadOptions  # noqa: TC001  # pydantic reads them
+from loadtrt.results import Model
 from loadtrt.results.engine_info import EngineInfo, MemoryBill  # noqa: TC001  # pydantic reads them
-from loadtrt.results.frozen import Model
 from loadtrt.results.run_result import RunResult  # noqa: TC001
 from loadtrt.units import plural
 

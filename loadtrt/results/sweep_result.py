@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from loadtrt.asked.config import RunConfig  # noqa: TC001  # pydantic reads it
-from loadtrt.results.frozen import Model
+from loadtrt.results import Model
 from loadtrt.results.run_result import RunResult  # noqa: TC001  # pydantic reads it
 
 

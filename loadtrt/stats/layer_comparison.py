@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
-from loadtrt.results.frozen import Model
-from loadtrt.results.layer import kind_of
+from loadtrt.results import Model
+from loadtrt.results.engine_info import kind_of
 from loadtrt.results.profile_result import Mode, ProfilePass
 from loadtrt.stats.layer_matching import Group, MatchedBy, match_layers
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.results.layer import Layer, nodes_in_name
+from loadtrt.results.engine_info import Layer, nodes_in_name
 from loadtrt.results.profile_result import LayerTimes, ProfilePass
 from loadtrt.stats.margin import least_samples
 

@@ -31,8 +31,7 @@ from loadtrt.report.charts.plot import Plot
 from loadtrt.report.charts.svg import cut, escaped, linear, ranks, width_of
 from loadtrt.report.charts.timeline import SHADES, heat_map, percentiles, shade, throughput
 from loadtrt.report.run_timeline import timeline_of
-from loadtrt.results.interval import Interval
-from loadtrt.results.steadiness import Stall, Steadiness
+from loadtrt.results.steadiness import Interval, Stall, Steadiness
 from loadtrt.stats.margin import least_samples
 from reported import HOSTILE, SCALING, measured, whole_run
 from runs_by_hand import changed

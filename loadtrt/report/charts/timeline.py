@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from loadtrt.load.stages import Course
     from loadtrt.report.charts.latency import Bound
-    from loadtrt.results.interval import Interval
+    from loadtrt.results.steadiness import Interval
 
 _MOST_POINTS = 250
 _MOST_HINTS = 120
