@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadtrt.report.charts.bars import Bar, bars
-from loadtrt.report.charts.curves import Level, Miss, Region, ladder, latencies, misses
+from loadtrt.report.charts.curves import Miss, ladder, latencies, misses
 from loadtrt.report.document import Badge, Figure, Name, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, between, count_or, joules_text, percent_text, rate_or, share_or, time_or
 from loadtrt.report.run_sections import latency
 from loadtrt.report.run_verdict import ended, outcome_badge, state_badge, verdict_badge
-from loadtrt.report.settings import closing, objective_levels, search_options, search_text, title
+from loadtrt.report.settings import closing, latency_bounds, search_options, search_text, title
 from loadtrt.results.breakdown import PERCENTILES
+from loadtrt.results.capacity_result import ObjectiveCapacity
 from loadtrt.units import format_count
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.objective import Objective
     from loadtrt.report.document import Block, Cell, Tone
-    from loadtrt.results.capacity_result import Candidate, CapacityResult, ObjectiveCapacity, Trial
+    from loadtrt.results.capacity_result import Candidate, CapacityResult, Trial
     from loadtrt.results.run_result import ObjectiveShare
 
 _TONES: dict[str, Tone] = {"found": "good", "infeasible": "bad"}
@@ -251,24 +252,20 @@ def _by_rate(candidate: Candidate, names: Sequence[str]) -> Iterator[Block]:
         shares = (_miss(number, trial, text) for number, trial in enumerate(candidate.searched, 1))
         drawn = [miss for miss in shares if miss is not None]
         if drawn:
-            mine = next((item for item in candidate.objectives if item.objective == text), None)
-            chart = misses(drawn, round(1 - text.rank, 9), _region(candidate, mine), str(text))
+            whole = ObjectiveCapacity(
+                objective=text,
+                rate_per_s=candidate.estimate_per_s,
+                low_per_s=candidate.low_per_s,
+                high_per_s=candidate.high_per_s,
+            )
+            mine = next((item for item in candidate.objectives if item.objective == text), whole)
+            chart = misses(drawn, mine, candidate.feasible_max_per_s, candidate.infeasible_min_per_s)
             yield Figure("Bad requests by rate", chart, f"{text}; trials by number, the confirming one large")
-    levels = [
-        Level(trial.rate_per_s, _times(trial, names)) for trial in candidate.searched if trial.rate_per_s is not None
-    ]
-    if any(time is not None for level in levels for time in level.times):
-        bounds = [bound for name in names for bound in objective_levels(runs[0], name)]
-        chart = latencies(levels, names, bounds, candidate.estimate_per_s)
+    trials = [(trial.rate_per_s, _times(trial, names)) for trial in candidate.searched if trial.rate_per_s is not None]
+    if any(time is not None for _, times in trials for time in times):
+        bounds = [bound for name in names for bound in latency_bounds(runs[0], name)]
+        chart = latencies(trials, names, bounds, candidate.estimate_per_s)
         yield Figure("Latency by rate", chart, "percentiles that each trial's sample supports")
-
-
-def _region(candidate: Candidate, mine: ObjectiveCapacity | None) -> Region:
-    if mine is None:
-        mine_rate, low, high = candidate.estimate_per_s, candidate.low_per_s, candidate.high_per_s
-    else:
-        mine_rate, low, high = mine.rate_per_s, mine.low_per_s, mine.high_per_s
-    return Region(mine_rate, low, high, candidate.feasible_max_per_s, candidate.infeasible_min_per_s)
 
 
 def _share(trial: Trial, objective: Objective | None) -> ObjectiveShare | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.report.capacity_sections import joined
 from loadtrt.report.charts.bars import Bar, bars
-from loadtrt.report.charts.curves import Fleet, ladder, sizes
+from loadtrt.report.charts.curves import ladder, sizes
 from loadtrt.report.document import Figure, Name, Section, Table, Tile, Tiles, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, between, joules_text, time_or
 from loadtrt.report.run_verdict import outcome_badge
@@ -98,16 +98,11 @@ def _charts(result: FleetResult) -> Iterator[Block]:
         yield Figure("GPUs by routing", bars("GPUs by routing", "The fewest that hold all objectives.", drawn), spared)
     lines = []
     for choice in result.choices:
-        line = []
-        for tried in choice.tried:
-            item = _first(tried)
-            if item is not None and item.value_ns is not None:
-                line.append(Fleet(tried.gpus, item.value_ns, item.value_low_ns, item.value_high_ns))
-        if line:
+        firsts = [(tried.gpus, item) for tried in choice.tried if (item := _first(tried)) is not None]
+        if line := [(gpus, item) for gpus, item in firsts if item.value_ns is not None]:
             lines.append((choice.routing, line))
-    bound = result.objectives[0] if result.objectives else None
-    if lines and bound is not None:
-        chart = sizes(lines, (bound.text, bound.bound_ns), _quantile(result))
+    if lines and result.objectives:
+        chart = sizes(lines, result.objectives[0])
         away = ", without the spares" if result.spares else ""
         yield Figure("Latency by number of GPUs", chart, f"simulated, with 95 %{away}")
 

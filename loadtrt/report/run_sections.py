@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import METRICS
 from loadtrt.report.charts.bars import Bar, Stack, bars, stacks
-from loadtrt.report.charts.latency import Curve, shares, spectrum
+from loadtrt.report.charts.latency import shares, spectrum
 from loadtrt.report.document import Figure, Name, Table, section, words
 from loadtrt.report.formatting import UNKNOWN, percent_text, time_or
 from loadtrt.report.profile_sections import layers
 from loadtrt.report.run_timeline import gpu, over_time, timeline_of
 from loadtrt.report.run_verdict import findings, headline, objectives, side_by_side
-from loadtrt.report.settings import bounds_of, engine_facts, facts, models_of
+from loadtrt.report.settings import engine_facts, facts, latency_bounds, models_of
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.stats.margin import least_samples
 from loadtrt.units import format_count, format_duration, plural
@@ -86,17 +86,17 @@ def histogram_of(result: RunResult, metric: str) -> Histogram | None:
 
 def latency(result: RunResult) -> Iterator[Block]:
     """How latencies are distributed, in charts and as a table."""
-    histogram, bounds = histogram_of(result, "latency"), bounds_of(result, "latency")
+    histogram, bounds = histogram_of(result, "latency"), latency_bounds(result)
     if histogram is not None:
         known = result.model.metrics["latency"].percentiles_ns if "latency" in result.model.metrics else {}
         marks = [(name, value) for name in _MARKED if (value := known.get(name)) is not None]
         yield Figure("Spectrum", spectrum(histogram, marks, bounds, "latency"), "how many requests took how long")
-        curves = [Curve("latency", histogram)]
+        curves = [("latency", histogram)]
         for name in ("service", "compute"):
             other = histogram_of(result, name)
-            if other is not None and other.max and not any(_alike(other, curve.histogram) for curve in curves):
-                curves.append(Curve(name, other))
-        chart = shares(curves, bounds, "latency" if len(curves) == 1 else "time")
+            if other is not None and other.max and not any(_alike(other, drawn) for _, drawn in curves):
+                curves.append((name, other))
+        chart = shares(curves, bounds, "latency" if len(curves) == 1 else "time", result.model.objectives)
         yield Figure("By share of requests", chart, "each 9 more to the right is ten times rarer")
     yield _metrics(result)
 

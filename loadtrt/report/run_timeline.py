@@ -19,7 +19,7 @@ from loadtrt.report.charts.timeline import (
 )
 from loadtrt.report.document import Figure, section, words
 from loadtrt.report.formatting import joules_text
-from loadtrt.report.settings import bounds_of
+from loadtrt.report.settings import latency_bounds
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _over_time(result: RunResult) -> Iterator[Block]:
     if len(result.model.intervals) < 2:
         yield words("The run was too short for charts over time: they have a point a second.", only="page")
         return
-    timeline, bounds = timeline_of(result), bounds_of(result, "latency")
+    timeline, bounds = timeline_of(result), latency_bounds(result)
     seconds = grouped(len(result.model.intervals))
     note = "a point a second" if seconds == 1 else f"a point every {seconds} s"
     yield Figure("Throughput", throughput(result.model.intervals, timeline, result.config.model.load.course()), note)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.report.capacity_sections import capacity
 from loadtrt.report.charts.bars import Bar, bars
-from loadtrt.report.charts.latency import Curve, shares
+from loadtrt.report.charts.latency import shares
 from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.document import Figure, Name, Section, Table
 from loadtrt.report.fleet_sections import fleet
@@ -17,7 +17,7 @@ from loadtrt.report.layer_comparison_sections import PAGE_ROWS, compared_profile
 from loadtrt.report.profile_sections import profile
 from loadtrt.report.run_sections import histogram_of, run
 from loadtrt.report.run_verdict import NUMBERS, numbers, state_badge
-from loadtrt.report.settings import bounds_of, models_of, settings_of
+from loadtrt.report.settings import latency_bounds, models_of, settings_of
 from loadtrt.report.sweep_sections import sweep
 from loadtrt.results.capacity_result import CapacityResult
 from loadtrt.results.fleet_result import FleetResult
@@ -128,8 +128,8 @@ def _runs(runs: Sequence[tuple[str, RunResult]]) -> Iterator[Block]:
     header = ("run", "", *shown, *NUMBERS)
     more = f"they also differ in {', '.join(differ[_MOST_SETTINGS:])}" if len(differ) > _MOST_SETTINGS else ""
     yield Table(header, tuple(rows), words=2 + len(shown), note=more)
-    curves = [Curve(file, seen) for file, result in runs if (seen := histogram_of(result, "latency")) is not None]
-    bounds = {bound.name: bound._replace(seen=None) for _, result in runs for bound in bounds_of(result, "latency")}
+    curves = [(file, seen) for file, result in runs if (seen := histogram_of(result, "latency")) is not None]
+    bounds = {bound.text: bound for _, result in runs for bound in latency_bounds(result)}
     if curves:
         chart = shares(curves, list(bounds.values()), "latency")
         note = f"the first {SERIES} runs" if len(curves) > SERIES else "of all runs"

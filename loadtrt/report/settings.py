@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.load import Offline
 from loadtrt.asked.reading import FIELDS, keys_for, keys_of
-from loadtrt.report.charts.latency import Bound
 from loadtrt.report.document import Code, Data, Name, Table, section, words
 from loadtrt.report.formatting import UNKNOWN, memory_text, percent_text
 from loadtrt.units import exact_duration, format_count, format_duration, plural
@@ -16,6 +15,7 @@ from loadtrt.units import exact_duration, format_count, format_duration, plural
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from loadtrt.asked.objective import Objective
     from loadtrt.report.document import Block, Cell, Section
     from loadtrt.results.capacity_result import CapacityResult
     from loadtrt.results.engine_info import EngineInfo
@@ -161,16 +161,10 @@ def axis_value(name: str, value: Any) -> str:
     return f"{format_count(float(value))}/s" if name == "rate" else str(value)
 
 
-def bounds_of(result: RunResult, metric: str) -> list[Bound]:
-    """A run's objectives on a metric."""
-    items = [item for item in result.model.objectives if item.objective.metric_name == metric]
-    return [Bound(item.objective.text, item.objective.rank, item.objective.bound_ns, item) for item in items]
-
-
-def objective_levels(result: RunResult, percentile: str) -> list[tuple[str, int]]:
-    """(name, ns) of the objectives on that percentile of latency."""
-    objectives = [item.objective for item in result.model.objectives]
-    return [(bound.text, bound.bound_ns) for bound in objectives if bound.name == f"latency.{percentile}"]
+def latency_bounds(result: RunResult, percentile: str = "") -> list[Objective]:
+    """A run's objectives on latency: on all its percentiles, or on one."""
+    objectives = [item.objective for item in result.model.objectives if item.objective.metric_name == "latency"]
+    return [objective for objective in objectives if percentile in ("", objective.quantile)]
 
 
 def engine_facts(result: RunResult) -> Section:

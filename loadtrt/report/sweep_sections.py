@@ -9,7 +9,7 @@ from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.document import Badge, Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, count_or, joules_text, time_or
 from loadtrt.report.run_verdict import ended, outcome_badge, state_badge
-from loadtrt.report.settings import axes_text, axis_value, closing, objective_levels, sweep_options, title
+from loadtrt.report.settings import axes_text, axis_value, closing, latency_bounds, sweep_options, title
 from loadtrt.units import format_count, plural
 
 if TYPE_CHECKING:
@@ -84,9 +84,8 @@ def _curve(result: SweepResult) -> Iterator[Block]:
         marks = place in result.pareto, place == result.knee, run is not None and run.valid
         points.append(Point(*told_apart, per_s, latency_ns, *marks))
     run = next(point.run for point in result.points if point.run is not None)
-    levels = objective_levels(run, percentile)
     note = f"numbers: {axis}; full marks are on the Pareto front" if axis else "full marks are on the Pareto front"
-    yield Figure("Latency against throughput", tradeoff(points, percentile, levels), note)
+    yield Figure("Latency against throughput", tradeoff(points, percentile, latency_bounds(run, percentile)), note)
     lines: dict[str, list[tuple[float, float]]] = {}
     for point in result.points:
         value, rate = point.settings.get(axis), point.run.model.throughput.inferences_per_s if point.run else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from loadtrt.units import format_count, format_duration
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from loadtrt.asked.objective import Objective
     from loadtrt.records.histogram import Histogram
     from loadtrt.results.run_result import ObjectiveShare
 
@@ -25,21 +26,12 @@ _SHORTEST = 0.001  # share of requests
 _LEAST = 0.02  # the rank at which the axis of times begins
 
 
-class Bound(NamedTuple):
-    """What an objective asks for. name: as it was given; rank: which share must be within bound_ns."""
-
-    name: str
-    rank: float
-    bound_ns: int
-    seen: ObjectiveShare | None = None
-
-
-def near(bounds: Sequence[Bound], low: float, high: float) -> list[Bound]:
+def near(bounds: Sequence[Objective], low: float, high: float) -> list[Objective]:
     """Those that can be drawn beside times from low to high without taking all the room."""
     return [bound for bound in bounds if low / _FAR <= bound.bound_ns <= high * _FAR]
 
 
-def spectrum(histogram: Histogram, marks: Sequence[tuple[str, float]], bounds: Sequence[Bound], metric: str) -> str:
+def spectrum(histogram: Histogram, marks: Sequence[tuple[str, float]], bounds: Sequence[Objective], metric: str) -> str:
     """How many requests had which latency. marks: percentiles (name, ns); bounds: of this metric.
 
     The height of a bar is its share of requests ÷ its width in ln(latency), in % of requests a 1 % of latency: areas
@@ -55,16 +47,13 @@ def spectrum(histogram: Histogram, marks: Sequence[tuple[str, float]], bounds: S
     end, width = bounds_of(np.array([last]))
     edges = [max(float(edge), 0.5) for edge in (*low.tolist(), int(end[0] + width[0]))]
     total = histogram.count
-    bars = [
-        (
-            left,
-            right,
-            100 * int(count) / total / math.log(right / left) * _PERCENT,
-            _bar_text(left, right, int(count), total),
-        )
-        for left, right, count in zip(edges, edges[1:], counts.tolist(), strict=False)
-        if count
-    ]
+    bars = []
+    for left, right, count in zip(edges, edges[1:], counts.tolist(), strict=False):
+        if count:
+            share = 100 * count / total
+            text = f"{format_duration(left)} to {format_duration(right)}: {format_count(count)} of "
+            text += f"{format_count(total)} ({share:.3g} %)"
+            bars.append((left, right, share / math.log(right / left) * _PERCENT, text))
     highest = max(bar[2] for bar in bars)
     bounds = near(bounds, edges[0], edges[-1])
     x = durations(metric, (edges[0], edges[-1], *(bound.bound_ns for bound in bounds)), log=True, most=8)
@@ -79,53 +68,44 @@ def spectrum(histogram: Histogram, marks: Sequence[tuple[str, float]], bounds: S
     return plot.svg(f"Spectrum of {metric}", f"{format_count(total)} requests; {told}.")
 
 
-def _bar_text(low: float, high: float, count: int, total: int) -> str:
-    between = f"{format_duration(low)} to {format_duration(high)}"
-    return f"{between}: {format_count(count)} of {format_count(total)} ({100 * count / total:.3g} %)"
-
-
-class Curve(NamedTuple):
-    """One line of a chart of shares."""
-
-    name: str
-    histogram: Histogram
-
-
-def shares(curves: Sequence[Curve], bounds: Sequence[Bound], metric: str) -> str:
+def shares(
+    curves: Sequence[tuple[str, Histogram]],
+    bounds: Sequence[Objective],
+    metric: str,
+    seen: Sequence[ObjectiveShare] = (),
+) -> str:
     """Which share of requests was within which time, with 1/(1 − share) on a logarithmic axis (HdrHistogram's way): the
     further right, the rarer. A curve is dotted where its sample is too small for 99 % confidence (stats/margin.py).
 
-    bounds: objectives, each a corner that the curve must stay out of; whiskers: 95 % of the quantile.
+    curves: by their names.
+    bounds: each a corner that the curve must stay out of.
+    seen: how these fared: whiskers are 95 % of their quantiles.
     """
     drawn = curves[:SERIES]
-    most = max(curve.histogram.count for curve in drawn)
-    lines = [_steps(curve.histogram) for curve in drawn]
+    most = max(histogram.count for _, histogram in drawn)
+    lines = [_steps(histogram) for _, histogram in drawn]
     # The few shortest would take the room of all others.
-    lows = [curve.histogram.quantiles((_LEAST,))[0] for curve in drawn]
+    lows = [histogram.quantiles((_LEAST,))[0] for _, histogram in drawn]
     bounds = near(bounds, min(lows), max(line[-1][1] for line in lines))
     y = durations(metric, (*lows, *(line[-1][1] for line in lines), *(bound.bound_ns for bound in bounds)), most=7)
-    keys = [Key(curve.name, f"s{number}") for number, curve in enumerate(drawn, 1)] if len(drawn) > 1 else []
+    keys = [Key(name, f"s{number}") for number, (name, _) in enumerate(drawn, 1)] if len(drawn) > 1 else []
     keys += [Key("objective", "bad rule")] if bounds else []
     keys.append(Key("too few requests to tell", "few plain"))
     plot = Plot(ranks(most), y, height=270, keys=keys)
     for bound in bounds:
         plot.corner(bound.rank, bound.bound_ns, "bad")
-    for number, (curve, line) in enumerate(zip(drawn, lines, strict=True), 1):
-        told, rest = _split(line, _supported(curve.histogram.count))
+    for number, ((_, histogram), line) in enumerate(zip(drawn, lines, strict=True), 1):
+        # So many requests support q with ln 0.01 / ln q = n, as in `least_samples`.
+        told, rest = _split(line, 0.01 ** (1 / histogram.count))
         plot.steps(told, f"s{number}")
         if rest:
             plot.steps(rest, f"s{number} few")
-    for bound in bounds:
-        seen = bound.seen
-        if seen and seen.value_ns is not None and seen.value_low_ns is not None and seen.value_high_ns is not None:
-            plot.whisker(bound.rank, seen.value_low_ns, seen.value_high_ns, "s1")
-    largest = ", ".join(f"{curve.name} at most {format_duration(curve.histogram.max or 0)}" for curve in drawn)
+    for item in seen:
+        low, high = item.value_low_ns, item.value_high_ns
+        if item.objective in bounds and item.value_ns is not None and low is not None and high is not None:
+            plot.whisker(item.objective.rank, low, high, "s1")
+    largest = ", ".join(f"{name} at most {format_duration(histogram.max or 0)}" for name, histogram in drawn)
     return plot.svg(f"{metric.capitalize()} by share of requests", f"{largest}.")
-
-
-def _supported(count: int) -> float:
-    """The highest rank that so many requests support: q with ln 0.01 / ln q = n, as in `least_samples`."""
-    return float(0.01 ** (1 / count))
 
 
 def _split(

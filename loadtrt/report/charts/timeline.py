@@ -19,8 +19,8 @@ from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from loadtrt.asked.objective import Objective
     from loadtrt.load.stages import Course
-    from loadtrt.report.charts.latency import Bound
     from loadtrt.results.steadiness import Interval
 
 _MOST_POINTS = 250
@@ -117,7 +117,7 @@ def throughput(intervals: Sequence[Interval], timeline: Timeline, course: Course
     return plot.svg("Throughput over time", f"Second by second, {told}.")
 
 
-def percentiles(intervals: Sequence[Interval], timeline: Timeline, bounds: Sequence[Bound]) -> str:
+def percentiles(intervals: Sequence[Interval], timeline: Timeline, bounds: Sequence[Objective]) -> str:
     """p50, p90, p99 and the largest latency of each second, by completion; a percentile where requests lie beyond it:
     n·(1 − q) ≥ 1, for below that it is the largest."""
     seconds = _seconds(intervals, timeline.end_ns)
@@ -195,7 +195,7 @@ def _due(course: Course, start_ns: int, each_ns: int) -> float:
     return (course.requests(start_ns + each_ns) - course.requests(start_ns)) * SECOND_NS / each_ns
 
 
-def heat_map(intervals: Sequence[Interval], timeline: Timeline, bounds: Sequence[Bound]) -> str:
+def heat_map(intervals: Sequence[Interval], timeline: Timeline, bounds: Sequence[Objective]) -> str:
     """How many requests had which latency when: a column a second (or several), a row an eighth of an octave (or a
     quarter, …), darker for more on a logarithmic scale, so that a single one is seen. Where a run kept no latencies
     second by second any more, it says so: an empty place is one without requests."""
