@@ -52,7 +52,7 @@ def run(result: RunResult, file: str, key: str) -> Iterator[Section]:
         yield device
         for name, single in models.items():
             yield from _model(single, file, name)
-    yield facts(result, file, key)
+    yield section("Configuration", *facts(result, file, key), bare=True)
 
 
 def _model(result: RunResult, file: str, name: str) -> Iterator[Section]:
@@ -63,7 +63,7 @@ def _model(result: RunResult, file: str, name: str) -> Iterator[Section]:
     yield findings(result)
     if model.ok:
         yield section("Latency", *latency(result), bare=True)
-    yield over_time(result)
+    yield section("Over time", *over_time(result), bare=True)
     if model.ok:
         yield section("Where the time goes", *_parts(result), only="page")
         if model.mix:
@@ -73,7 +73,7 @@ def _model(result: RunResult, file: str, name: str) -> Iterator[Section]:
         yield section("Lanes", *_lanes(result), bare=True)
     if model.profile is not None:
         yield from layers(model.profile)
-    yield engine_facts(result)
+    yield section("Engine", *engine_facts(result), bare=True)
 
 
 def histogram_of(result: RunResult, metric: str) -> Histogram | None:

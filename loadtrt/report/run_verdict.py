@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.report.document import Badge, Name, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, between, count_or, percent_text, share_or, time_or
-from loadtrt.report.settings import load_text, precision_text, resuming_text, title
+from loadtrt.report.settings import load_text, precision_text, title
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.stats.margin import least_samples
 from loadtrt.units import format_count, format_duration, plural
@@ -32,7 +32,10 @@ def headline(result: RunResult, file: str, name: str = "") -> Section:
     name: of the model, where the run has several.
     """
     heading = title(result.model.engine, f"{name}: " if name else "")
-    return Section(heading, tuple(_head(result, file)), level=1, badges=badges(result))
+    run = (" · run ", Name(result.run)) if result.run else ()
+    about = words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), *run, only="page")
+    blocks = (words(load_text(result)), about, Tiles(tuple(_tiles(result))))
+    return Section(heading, blocks, level=1, badges=badges(result))
 
 
 def side_by_side(result: RunResult, models: Mapping[str, RunResult], file: str) -> Section:
@@ -57,9 +60,7 @@ def numbers(result: RunResult) -> Iterator[Cell]:
 
 def badges(result: RunResult) -> tuple[Badge, ...]:
     """How the run ended where it did not just end, whether it counts, and the verdict on its objectives."""
-    shown = []
-    if result.outcome != "completed":
-        shown.append(outcome_badge(result.outcome))
+    shown = [] if result.outcome == "completed" else [outcome_badge(result.outcome)]
     if result.outcome != "failed":
         shown.append(Badge("VALID", "good") if result.valid else Badge("INVALID", "bad"))
     if result.verdict:
@@ -78,7 +79,9 @@ def ended(result: SweepResult | CapacityResult) -> Iterator[Notice]:
     if result.outcome == "failed":
         yield Notice("bad", result.failure or "it failed", (("shown", "what was measured until then"),))
     elif result.outcome == "interrupted":
-        yield Notice("open", "interrupted: what was measured until then is shown", (("remedy", resuming_text(result)),))
+        file = result.config.json_file
+        kept = f"--resume continues with {file}" if file not in (None, "-") else "without --json FILE nothing was kept"
+        yield Notice("open", "interrupted: what was measured until then is shown", (("remedy", kept),))
 
 
 def state_badge(result: RunResult) -> Badge:
@@ -91,13 +94,6 @@ def state_badge(result: RunResult) -> Badge:
 def verdict_badge(verdict: str) -> Badge:
     """The verdict as a badge."""
     return _VERDICTS.get(verdict, Badge(verdict, "open"))
-
-
-def _head(result: RunResult, file: str) -> Iterator[Block]:
-    yield words(load_text(result))
-    run = (" · run ", Name(result.run)) if result.run else ()
-    yield words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), *run, only="page")
-    yield Tiles(tuple(_tiles(result)))
 
 
 def _tiles(result: RunResult) -> Iterator[Tile]:
@@ -236,12 +232,11 @@ def findings(result: RunResult) -> Section:
     for item in result.model.findings:
         cause = (("cause", item.cause),) if item.cause not in item.evidence else ()
         notices.append(Notice("open", item.evidence, (*cause, ("remedy", item.remedy)), item.kind))
-    said = [f"ended early: {result.model.ended_early}"] if result.model.ended_early else []
-    said += [text] if (text := precision_text(result)) else []
-    said += (
-        ["closed loop: latency is that of this concurrency, not of an arrival rate"]
-        if result.config.model.load.closed
-        else []
-    )
-    none = words("None: nothing that loadtrt looks for stands out.", only="page")
-    return section("Findings", *(notices or (none,)), *map(words, said), bare=True, conclusion=True)
+    notices = notices or [words("None: nothing that loadtrt looks for stands out.", only="page")]
+    if result.model.ended_early:
+        notices.append(words(f"ended early: {result.model.ended_early}"))
+    if text := precision_text(result):
+        notices.append(words(text))
+    if result.config.model.load.closed:
+        notices.append(words("closed loop: latency is that of this concurrency, not of an arrival rate"))
+    return section("Findings", *notices, bare=True, conclusion=True)

@@ -9,7 +9,7 @@ from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.document import Badge, Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, count_or, joules_text, time_or
 from loadtrt.report.run_verdict import ended, outcome_badge, state_badge
-from loadtrt.report.settings import axes_text, axis_value, closing, latency_bounds, sweep_options, title
+from loadtrt.report.settings import axes_text, axis_value, closing, latency_bounds, title
 from loadtrt.units import format_count, plural
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ def sweep(result: SweepResult, file: str, key: str) -> Iterator[Section]:
     yield section("Throughput and latency", *_curve(result), bare=True)
     yield section("Points", *_points(result), bare=True)
     yield section("Findings", *ended(result), *_problems(result), bare=True, conclusion=True)
-    yield closing(result, file, key, configuration=sweep_options(result), environment=result.environment)
+    yield closing(
+        result, file, key, configuration={**result.config.options(), **result.axes}, environment=result.environment
+    )
 
 
 def _head(result: SweepResult, file: str) -> Iterator[Block]:
