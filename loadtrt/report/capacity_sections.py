@@ -31,11 +31,7 @@ _SIDES = {"cliff": "a cliff", "smooth": "a smooth slope"}
 
 
 def capacity(result: CapacityResult, file: str, key: str) -> Iterator[Section]:
-    """A search, the chosen candidate first.
-
-    file: what to call the result's file.
-    key: an id that no other result of the document has.
-    """
+    """A search, the chosen candidate first. file, key: as in `sections_of`."""
     engine = next((candidate.engine for candidate in result.candidates if candidate.engine is not None), None)
     heading = title(engine, "Capacity of ") if engine else ("Capacity of ", Name(result.config.model.engine))
     yield Section(heading, tuple(_head(result, file)), level=1, badges=_badges(result))
@@ -102,13 +98,6 @@ def _conclusion(candidate: Candidate) -> list[Block]:
     texts += [f"not searched: {candidate.dropped}"] if candidate.dropped else []
     texts += [_boundary(candidate)] if candidate.answer in ("found", "undecided") else []
     return [words(text) for text in texts if text]
-
-
-def joined(names: tuple[str, ...]) -> Iterator[Cell]:
-    """Names with commas between."""
-    for place, name in enumerate(names):
-        yield from ((", ",) if place else ())
-        yield Name(name)
 
 
 def _tiles(best: Candidate) -> Iterator[Tile]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
-from loadtrt.report.capacity_sections import joined
 from loadtrt.report.charts.bars import Bar, bars
 from loadtrt.report.charts.curves import ladder, sizes
 from loadtrt.report.document import Figure, Name, Section, Table, Tile, Tiles, known_columns, section, words
@@ -27,11 +26,7 @@ _POOR = 0.2  # median error of predictions
 
 
 def fleet(result: FleetResult, file: str, key: str) -> Iterator[Section]:
-    """A plan, the numbers of GPUs first.
-
-    file: what to call the result's file.
-    key: an id that no other result of the document has.
-    """
+    """A plan, the numbers of GPUs first. file, key: as in `sections_of`."""
     badges = (outcome_badge(result.outcome),) if result.outcome == "interrupted" else ()
     yield Section(title(result.engine, "GPUs for "), tuple(_head(result, file)), level=1, badges=badges)
     yield section("How many GPUs", *_choices(result), bare=True)
@@ -43,8 +38,9 @@ def fleet(result: FleetResult, file: str, key: str) -> Iterator[Section]:
 
 def _head(result: FleetResult, file: str) -> Iterator[Block]:
     yield from map(words, _demand(result))
-    made = (" made from ", *joined(result.sources))
-    yield words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), *made, only="page")
+    sources = [piece for source in result.sources for piece in (", ", Name(source))]
+    about = f"loadtrt {result.loadtrt} · {result.started} · "
+    yield words(about, Name(file), " made from ", *sources[1:], only="page")
     tiles = []
     for choice in result.choices:
         binding = f"binding: {choice.binding}" if choice.binding else ""
@@ -119,7 +115,7 @@ def _choices_table(result: FleetResult) -> Table:
             _value(choice.degraded),
             _interval(choice.degraded),
             _estimated(choice),
-            _price(choice.cost_per_million),
+            UNKNOWN if choice.cost_per_million is None else f"{choice.cost_per_million:.3g}",
             joules_text(choice.joules_per_inference),
         )
         for choice in result.choices
@@ -272,10 +268,6 @@ def _estimated(choice: Choice) -> str:
         return UNKNOWN
     gpus = "none" if choice.estimate.gpus is None else str(choice.estimate.gpus)
     return gpus if choice.estimate.quantile_ns is None else f"{gpus}, {time_or(choice.estimate.quantile_ns)}"
-
-
-def _price(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.3g}"
 
 
 def _rate(requests: float, batch: int) -> str:

@@ -234,7 +234,7 @@ def _named(comparison: LayerComparison, row: LayerRow) -> Named:
     named = row
     if row.serves is not None:
         before, named = "for ", comparison.rows[row.serves]
-    return Named(_longest(named).name, before, _counts(row))
+    return Named(_longest(named.a if named.a.layers else named.b).name, before, _counts(row))
 
 
 def _counts(row: LayerRow) -> str:
@@ -242,19 +242,15 @@ def _counts(row: LayerRow) -> str:
     return f" ({counts[0]} → {counts[1]})" if row.matched_by and counts != (1, 1) else ""
 
 
-def _longest(row: LayerRow) -> RowLayer:
-    return max(row.a.layers or row.b.layers, key=_time)
-
-
-def _time(layer: RowLayer) -> float:
-    return layer.time_ns
+def _longest(side: RowSide) -> RowLayer:
+    return max(side.layers, key=lambda layer: layer.time_ns)
 
 
 def _kind(row: LayerRow) -> str:
     """The type of the longest layer; B's where A's is unknown."""
     if row.serves is not None:
         return "reformat"
-    kinds = (max(side.layers, key=_time).kind for side in (row.a, row.b) if side.layers)
+    kinds = (_longest(side).kind for side in (row.a, row.b) if side.layers)
     return next(filter(None, kinds), "")
 
 

@@ -37,11 +37,7 @@ _PARTS = ("queue", "h2d", "compute", "d2h", "other")
 
 
 def run(result: RunResult, file: str, key: str) -> Iterator[Section]:
-    """A run, the most important first, model by model.
-
-    file: what to call the result's file.
-    key: an id that no other result of the document has.
-    """
+    """A run, the most important first, model by model. file, key: as in `sections_of`."""
     models = models_of(result)
     device = gpu(result, timeline_of(next(iter(models.values()))))
     if len(models) == 1:

@@ -20,26 +20,14 @@ if TYPE_CHECKING:
     from loadtrt.results.sweep_result import SweepPoint, SweepResult
 
 _COLUMNS = (
-    "",
-    "inferences/s",
-    "latency p50",
-    "p99",
-    "service p50",
-    "requests/s",
-    "mean",
-    "requests",
-    "J/inference",
-    "",
+    *("", "inferences/s", "latency p50", "p99", "service p50"),
+    *("requests/s", "mean", "requests", "J/inference", ""),
 )
 _DETAIL = 4  # of these columns, which plain text leaves out: the last before the remarks
 
 
 def sweep(result: SweepResult, file: str, key: str) -> Iterator[Section]:
-    """A sweep, the points last.
-
-    file: what to call the result's file.
-    key: an id that no other result of the document has.
-    """
+    """A sweep, the points last. file, key: as in `sections_of`."""
     engine = next((point.run.model.engine for point in result.points if point.run is not None), None)
     heading = title(engine, "Sweep of ") if engine else ("Sweep of ", Name(result.config.model.engine))
     badges = () if result.outcome == "completed" else (outcome_badge(result.outcome),)
@@ -94,7 +82,10 @@ def _curve(result: SweepResult) -> Iterator[Block]:
         if isinstance(value, int | float) and not isinstance(value, bool) and rate is not None:
             lines.setdefault(_series(result, point.settings, axis), []).append((value, rate))
     if any(len(line) > 1 for line in lines.values()):
-        yield Figure(f"Throughput by {axis}", gains(list(lines.items()), axis), _of_many(len(lines)))
+        shown = (
+            f"the first {SERIES} of {plural(len(lines), 'line')}" if len(lines) > SERIES else "what more of it brings"
+        )
+        yield Figure(f"Throughput by {axis}", gains(list(lines.items()), axis), shown)
     missing = sum(point.run is not None for point in result.points) - len(known)
     if missing:
         yield words(f"{plural(missing, 'point')} with too few requests for {percentile} not drawn.", only="page")
@@ -112,17 +103,11 @@ def _times(result: SweepResult, percentile: str) -> dict[int, tuple[float, float
     for place, point in enumerate(result.points):
         if point.run is None or "latency" not in point.run.model.metrics:
             continue
-        rate, time = (
-            point.run.model.throughput.inferences_per_s,
-            point.run.model.metrics["latency"].percentiles_ns.get(percentile),
-        )
+        rate = point.run.model.throughput.inferences_per_s
+        time = point.run.model.metrics["latency"].percentiles_ns.get(percentile)
         if rate is not None and time is not None:
             times[place] = (rate, time)
     return times
-
-
-def _of_many(lines: int) -> str:
-    return f"the first {SERIES} of {plural(lines, 'line')}" if lines > SERIES else "what more of it brings"
 
 
 def _points(result: SweepResult) -> Iterator[Block]:
@@ -157,13 +142,9 @@ def _row(result: SweepResult, place: int, point: SweepPoint, axes: list[str]) ->
         remarks += [] if run.outcome == "completed" or point.failure else [run.outcome]
         remarks += [] if run.valid else ["INVALID"]
         remarks += [f"{item.objective} {item.verdict}" for item in run.model.objectives if item.verdict]
-    badge = Badge("FAILED", "bad") if run is None else state_badge(run)
-    return (
-        *values,
-        badge,
-        *(_numbers(run) if run is not None else [UNKNOWN] * (len(_COLUMNS) - 2)),
-        ", ".join(remarks),
-    )
+    if run is None:
+        return (*values, Badge("FAILED", "bad"), *[UNKNOWN] * (len(_COLUMNS) - 2), ", ".join(remarks))
+    return (*values, state_badge(run), *_numbers(run), ", ".join(remarks))
 
 
 def _value(settings: Mapping[str, Any], name: str) -> str:

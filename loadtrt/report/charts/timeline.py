@@ -98,9 +98,12 @@ class _Second(NamedTuple):
 def throughput(intervals: Sequence[Interval], timeline: Timeline, course: Course | None) -> str:
     """Requests served a second, and those due where the load has a course: means of the same seconds."""
     seconds = _seconds(intervals, timeline.end_ns)
-    each = grouped(len(intervals)) * SECOND_NS
-    sent = [second for second in seconds if second.start_ns < timeline.sent_ns]
-    due = [] if course is None else [(second.middle, _due(course, second.start_ns, each)) for second in sent]
+    each_ns = grouped(len(intervals)) * SECOND_NS
+    due = []
+    for second in seconds:
+        if course is not None and second.start_ns < timeline.sent_ns:
+            requests = course.requests(second.start_ns + each_ns) - course.requests(second.start_ns)
+            due.append((second.middle, requests * SECOND_NS / each_ns))
     rates = [second.per_s for second in seconds if second.per_s is not None]
     highest = max([*rates, *(rate for _, rate in due)], default=1.0)
     failed = sum(second.failed for second in seconds)
@@ -188,11 +191,6 @@ def _second(group: Sequence[Interval], each: int, end_ns: int) -> _Second:
         p99=time(0.99, lambda one: one.latency_p99_ns),
         largest=largest(interval.latency_max_ns for interval in group),
     )
-
-
-def _due(course: Course, start_ns: int, each_ns: int) -> float:
-    """How many come due a second, the mean of so long."""
-    return (course.requests(start_ns + each_ns) - course.requests(start_ns)) * SECOND_NS / each_ns
 
 
 def heat_map(intervals: Sequence[Interval], timeline: Timeline, bounds: Sequence[Objective]) -> str:
