@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from loadtrt.asked.config import RunConfig
-    from loadtrt.results.sweep_result import SweepResult
+    from loadtrt.results.capacity_result import SweepResult
 
 
 @click.command(cls=GroupedCommand, short_help="Run over a grid of settings.")
@@ -55,7 +55,7 @@ def command(config: Path | None, all_points: bool, resume: bool, **given: Any) -
     from loadtrt.capacity.sweeper import Sweeper
     from loadtrt.cli.resuming import carry_out
     from loadtrt.report.plain import terminal_text
-    from loadtrt.results.sweep_result import SweepResult
+    from loadtrt.results.capacity_result import SweepResult
 
     make = partial(Sweeper, base, axes, all_points=all_points)
     return _exit_code(carry_out(base, SweepResult, terminal_text, make, resume=resume))

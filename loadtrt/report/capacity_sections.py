@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtrt.report.charts.bars import Bar, bars
 from loadtrt.report.charts.curves import Miss, ladder, latencies, misses
+from loadtrt.report.charts.shares import Bar, bars
 from loadtrt.report.document import Badge, Figure, Name, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, between, count_or, joules_text, percent_text, rate_or, share_or, time_or
 from loadtrt.report.run_sections import latency

@@ -16,9 +16,8 @@ from loadtrt.records.records import METRICS
 from loadtrt.report.formatting import printable
 from loadtrt.report.settings import models_of
 from loadtrt.results.breakdown import PERCENTILES
-from loadtrt.results.capacity_result import CapacityResult
+from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.run_result import RunResult
-from loadtrt.results.sweep_result import SweepResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -142,8 +141,8 @@ def _run(run: RunResult) -> dict[str, Any]:
             line |= {_time_column(metric.name, what): values.get(what) for what in _TIMES}
     for number, item in enumerate(run.model.objectives[:OBJECTIVES], 1):
         shares = (item.bad, item.bad_low, item.bad_high)
-        values = (item.objective.text, item.verdict, item.value_ns, *shares, item.effective)
-        line |= {f"objective_{number}_{name}": value for name, value in zip(_OF_OBJECTIVE, values, strict=True)}
+        cells = (item.objective.text, item.verdict, item.value_ns, *shares, item.effective)
+        line |= {f"objective_{number}_{name}": cell for name, cell in zip(_OF_OBJECTIVE, cells, strict=True)}
     return line
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
-from loadtrt.report.charts.bars import Bar, bars
 from loadtrt.report.charts.curves import ladder, sizes
+from loadtrt.report.charts.shares import Bar, bars
 from loadtrt.report.document import Figure, Name, Section, Table, Tile, Tiles, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, between, joules_text, time_or
 from loadtrt.report.run_verdict import outcome_badge

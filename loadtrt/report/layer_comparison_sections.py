@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from loadtrt.report.charts.bars import Bar, bars
+from loadtrt.report.charts.shares import Bar, bars
 from loadtrt.report.document import Figure, Name, Named, Section, Table, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN
 from loadtrt.units import format_count, format_duration, plural

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from loadtrt.report.charts.bars import Bar, bars
+from loadtrt.report.charts.shares import Bar, bars
 from loadtrt.report.document import Badge, Figure, Name, Named, Notice, Section, Table, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, short_names, time_or
 from loadtrt.report.settings import title

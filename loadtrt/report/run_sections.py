@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import METRICS
-from loadtrt.report.charts.bars import Bar, Stack, bars, stacks
-from loadtrt.report.charts.latency import shares, spectrum
+from loadtrt.report.charts.shares import Bar, Stack, bars, shares, spectrum, stacks
 from loadtrt.report.document import Figure, Name, Table, section, words
 from loadtrt.report.formatting import UNKNOWN, percent_text, time_or
 from loadtrt.report.profile_sections import layers

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from loadtrt.report.document import Block, Cell, Tone
-    from loadtrt.results.capacity_result import CapacityResult
+    from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.run_result import ObjectiveShare, RunResult, ScenarioResult
-    from loadtrt.results.sweep_result import SweepResult
 
 _PERCENTILES = ("p50", "p99", "p99.9")
 NUMBERS = ("requests/s", "inferences/s", *_PERCENTILES, "mean")

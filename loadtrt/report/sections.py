@@ -7,9 +7,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from loadtrt.report.capacity_sections import capacity
-from loadtrt.report.charts.bars import Bar, bars
-from loadtrt.report.charts.latency import shares
 from loadtrt.report.charts.plot import SERIES
+from loadtrt.report.charts.shares import Bar, bars, shares
 from loadtrt.report.document import Figure, Name, Section, Table
 from loadtrt.report.fleet_sections import fleet
 from loadtrt.report.formatting import count_or
@@ -19,11 +18,10 @@ from loadtrt.report.run_sections import histogram_of, run
 from loadtrt.report.run_verdict import NUMBERS, numbers, state_badge
 from loadtrt.report.settings import latency_bounds, models_of, settings_of
 from loadtrt.report.sweep_sections import sweep
-from loadtrt.results.capacity_result import CapacityResult
+from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.profile_result import ProfileResult
 from loadtrt.results.run_result import RunResult
-from loadtrt.results.sweep_result import SweepResult
 from loadtrt.stats.layer_comparison import LayerComparison, compare_profiles
 from loadtrt.units import plural
 

@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.objective import Objective
     from loadtrt.report.document import Block, Cell, Section
-    from loadtrt.results.capacity_result import CapacityResult
+    from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.fleet_result import FleetResult
     from loadtrt.results.run_result import RunResult
-    from loadtrt.results.sweep_result import SweepResult
 
 _MOST_JSON = 48 * 1024  # characters of a result within the page
 # Left out in this order until the rest fits, which leaves what a run without them has.

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from loadtrt.report.document import Block, Cell
+    from loadtrt.results.capacity_result import SweepPoint, SweepResult
     from loadtrt.results.run_result import RunResult
-    from loadtrt.results.sweep_result import SweepPoint, SweepResult
 
 _COLUMNS = (
     *("", "inferences/s", "latency p50", "p99", "service p50"),

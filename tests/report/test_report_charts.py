@@ -13,10 +13,9 @@ import pytest
 from loadtrt.asked.objective import parse_objective
 from loadtrt.load.stages import bursts
 from loadtrt.records.histogram import Histogram
-from loadtrt.report.charts.bars import Bar, Stack, bars, stacks
 from loadtrt.report.charts.curves import Miss, Point, gains, ladder, latencies, misses, sizes, throughput_at, tradeoff
-from loadtrt.report.charts.latency import shares, spectrum
 from loadtrt.report.charts.plot import Plot
+from loadtrt.report.charts.shares import Bar, Stack, bars, shares, spectrum, stacks
 from loadtrt.report.charts.svg import cut, escaped, linear, ranks, width_of
 from loadtrt.report.charts.timeline import SHADES, heat_map, percentiles, shade, throughput
 from loadtrt.report.run_timeline import timeline_of

@@ -18,7 +18,7 @@ from loadtrt.report.html import page
 from loadtrt.report.markdown import markdown
 from loadtrt.report.plain import TABLE_WIDTH, WIDTH, plain, terminal_text
 from loadtrt.report.sections import sections
-from loadtrt.results.sweep_result import SweepResult
+from loadtrt.results.capacity_result import SweepResult
 from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, two_models, whole_run
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from loadtrt.records.histogram import BUCKETS, CELL, bounds_of, bucket_of
-from loadtrt.report.charts.latency import near
 from loadtrt.report.charts.plot import Key, Plot
+from loadtrt.report.charts.shares import near
 from loadtrt.report.charts.svg import Axis, counts, duration_text, durations, elapsed, log_ticks
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
