@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from loadtrt.report.document import Block, Cell
-    from loadtrt.results.fleet_result import Choice, Comparison, FleetResult, Prediction
+    from loadtrt.results.fleet_result import Choice, FleetResult, Prediction
     from loadtrt.results.run_result import ObjectiveShare
 
 _MOST_SPEEDS = 12
@@ -194,21 +194,22 @@ def _gpu(result: FleetResult) -> Iterator[Block]:
 
 def _checks(result: FleetResult) -> Table:
     """One GPU, predicted beside measured."""
-    same = len({check.rank for check in result.checks}) == 1
-    header = (f"p{100 * result.checks[0].rank:g}" if same else "", "measured", "95 %", "predicted", "95 %", "error")
-    return Table(header, tuple(_check(check, same) for check in result.checks))
-
-
-def _check(check: Comparison, same_rank: bool) -> tuple[str, ...]:
-    load = f"{check.in_flight} in flight" if check.in_flight else f"{check.arrivals} {check.rate_per_s:g}/s"
-    return (
-        load if same_rank else f"{load}, p{100 * check.rank:g}",
-        time_or(check.measured_ns),
-        between(check.measured_low_ns, check.measured_high_ns),
-        "overload" if check.predicted_ns is None else time_or(check.predicted_ns),
-        between(check.predicted_low_ns, check.predicted_high_ns),
-        UNKNOWN if check.error is None else f"{100 * check.error:+.1f} %",
-    )
+    same_rank = len({check.rank for check in result.checks}) == 1
+    rows = []
+    for check in result.checks:
+        load = f"{check.in_flight} in flight" if check.in_flight else f"{check.arrivals} {check.rate_per_s:g}/s"
+        rows.append(
+            (
+                load if same_rank else f"{load}, p{100 * check.rank:g}",
+                time_or(check.measured_ns),
+                between(check.measured_low_ns, check.measured_high_ns),
+                "overload" if check.predicted_ns is None else time_or(check.predicted_ns),
+                between(check.predicted_low_ns, check.predicted_high_ns),
+                UNKNOWN if check.error is None else f"{100 * check.error:+.1f} %",
+            )
+        )
+    quantile = f"p{100 * result.checks[0].rank:g}" if same_rank else ""
+    return Table((quantile, "measured", "95 %", "predicted", "95 %", "error"), tuple(rows))
 
 
 def _trust(result: FleetResult) -> Iterator[str]:

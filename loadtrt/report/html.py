@@ -92,8 +92,11 @@ def _block(block: Block) -> str:
             return f"<p>{''.join(map(_inline, pieces))}</p>"
         case Tiles(tiles):
             return f'<div class="tiles">{"".join(map(_tile, tiles))}</div>'
-        case Notice():
-            return _notice(block)
+        case Notice(tone):
+            kind = f" <code>{_text(block.kind)}</code>" if block.kind else ""
+            lines = "".join(f"<dt>{_text(name)}</dt><dd>{_text(text)}</dd>" for name, text in block.lines)
+            head = f"<b>{_GLYPHS[tone]}{_text(block.head)}</b>{kind}"
+            return f'<div class="notice {tone}">{head}{f"<dl>{lines}</dl>" if lines else ""}</div>'
         case Figure(title, svg, note, _):
             caption = f"<b>{_text(title)}</b>" + (f" {_text(note)}" if note else "")
             return f"<figure><figcaption>{caption}</figcaption>{svg}</figure>"
@@ -125,35 +128,20 @@ def _tile(tile: Tile) -> str:
     return f"<div><span>{_text(tile.name)}</span><b>{_text(tile.value)}</b>{note}</div>"
 
 
-def _notice(notice: Notice) -> str:
-    kind = f" <code>{_text(notice.kind)}</code>" if notice.kind else ""
-    lines = "".join(f"<dt>{_text(name)}</dt><dd>{_text(text)}</dd>" for name, text in notice.lines)
-    head = f"<b>{_GLYPHS[notice.tone]}{_text(notice.head)}</b>{kind}"
-    return f'<div class="notice {notice.tone}">{head}{f"<dl>{lines}</dl>" if lines else ""}</div>'
-
-
 def _table(table: Table) -> str:
-    left = list(map(table.left, range(len(table.header))))
-    head = "".join(
-        f'<th scope="col"{"" if at_left else _RIGHT}>{_text(cell)}</th>'
-        for cell, at_left in zip(table.header, left, strict=True)
-    )
-    long = bool(table.last) and any(row[-1] for row in table.rows)
-    rows = "".join(f"<tr>{_row(row, left, long)}</tr>\n" for row in table.rows)
+    kinds = ["" if table.left(place) else ' class="n"' for place in range(len(table.header))]
+    cells = zip(table.header, kinds, strict=True)
+    head = "".join(f'<th scope="col"{kind}>{_text(cell)}</th>' for cell, kind in cells)
+    if table.last and any(row[-1] for row in table.rows):
+        kinds[-1] = ' class="w"'  # long
+    rows = "".join(f"<tr>{_row(row, kinds)}</tr>\n" for row in table.rows)
     made = f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>'
     if table.note:
         made += f'<p class="note">{_text(table.note)}</p>'
     return f"<details><summary>{_text(table.folded)}</summary>{made}</details>" if table.folded else made
 
 
-_RIGHT = ' class="n"'
-_LONG = ' class="w"'
-
-
-def _row(row: Sequence[Cell], left: Sequence[bool], long: bool) -> str:
-    kinds = ["" if at_left else _RIGHT for at_left in left]
-    if long:
-        kinds[-1] = _LONG
+def _row(row: Sequence[Cell], kinds: Sequence[str]) -> str:
     cells = "".join(f"<td{kind}>{_inline(cell)}</td>" for cell, kind in zip(row[1:], kinds[1:], strict=True))
     return f'<th scope="row">{_inline(row[0])}</th>{cells}'
 

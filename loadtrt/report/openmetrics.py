@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
     from loadtrt.results.steadiness import Interval
 
-Values: TypeAlias = "Sequence[float | None]"
-Series: TypeAlias = "Sequence[tuple[tuple[str, ...], Values]]"  # by the values of the family's labels
+Series: TypeAlias = "Sequence[tuple[tuple[str, ...], Sequence[float | None]]]"  # by the values of the family's labels
 
 
 def openmetrics_text(result: RunResult, run: str = "") -> str:
@@ -63,10 +62,10 @@ class _Export:
             yield from self._histogram(family, METRICS[place].name)
         seconds = self._result.model.intervals
         quantiles = {"0.5": "p50", "0.9": "p90", "0.99": "p99", "1.0": "max"}
-        latencies = [
-            ((rank,), _in_seconds([getattr(second, f"latency_{name}_ns") for second in seconds]))
-            for rank, name in quantiles.items()
-        ]
+        latencies = []
+        for rank, name in quantiles.items():
+            values_ns = (getattr(second, f"latency_{name}_ns") for second in seconds)
+            latencies.append(((rank,), [None if ns is None else ns / SECOND_NS for ns in values_ns]))
         yield from self._gauge(replace(table.WINDOW, labels=("quantile",)), latencies)
         yield from self._counts()
         yield from self._constants()
@@ -214,10 +213,6 @@ class _Export:
         reached = [0, *accumulate(gains)]
         reached += [reached[-1]] * (len(self._times) - len(reached))
         return [*reached[: len(self._times) - 1], total]
-
-
-def _in_seconds(values_ns: Values) -> Values:
-    return [None if ns is None else ns / SECOND_NS for ns in values_ns]
 
 
 def _sums_ns(seconds: Sequence[Interval], metric: str) -> list[int]:

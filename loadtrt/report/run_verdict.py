@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtrt.report.document import Badge, Name, Notice, Section, Table, Tile, Tiles, section, words
+from loadtrt.report.document import Badge, Name, Notice, Section, Table, Tile, Tiles, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, between, count_or, percent_text, share_or, time_or
 from loadtrt.report.settings import load_text, precision_text, title
 from loadtrt.results.breakdown import PERCENTILES
@@ -156,7 +156,7 @@ def objectives(result: RunResult) -> Section:
 
 
 def _objectives(items: Sequence[ObjectiveShare]) -> Table:
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (
             Name(item.objective.text),
             verdict_badge(item.verdict) if item.verdict else UNKNOWN,
@@ -169,16 +169,10 @@ def _objectives(items: Sequence[ObjectiveShare]) -> Table:
         )
         for item in items
     ]
-    reasons = any(item.reason for item in items)
     header = ("objective", "verdict", "quantile", "95 %", "bad", "95 %", "worth", "why undecided")
-    return Table(
-        header if reasons else header[:-1],
-        tuple(row if reasons else row[:-1] for row in rows),
-        words=2,
-        last=int(reasons),
-        note="worth: effective sample size, in requests",
-        only="page",
-    )
+    kept, cells = known_columns(header, rows, ("why undecided",), ("",))
+    note = "worth: effective sample size, in requests"
+    return Table(kept, cells, words=2, last=len(kept) - len(header) + 1, note=note, only="page")
 
 
 def _in_a_line(item: ObjectiveShare) -> Notice:

@@ -39,7 +39,11 @@ def sections(loaded: Sequence[Loaded]) -> Iterator[Section]:
     names = names_of([item.file for item in loaded])
     results = [(names[item.file], item.result) for item in loaded if isinstance(item.result, RunResult)]
     if len(results) > 1:
-        yield _side_by_side([single for file, result in results for single in _singles(file, result)])
+        runs: list[tuple[str, RunResult]] = []
+        for file, result in results:
+            several = len(result.models) > 1
+            runs += [(f"{file}: {name}" if several else file, part) for name, part in models_of(result).items()]
+        yield Section((f"{plural(len(runs), 'run')} side by side",), tuple(_side_by_side(runs)), level=1)
     profiles = [(names[item.file], timed) for item in loaded if (timed := _profile(item.result)) is not None]
     if len(profiles) == 2:
         (file_a, a), (file_b, b) = profiles
@@ -99,22 +103,11 @@ def names_of(files: Sequence[str]) -> dict[str, str]:
 def _profile(result: Result) -> ProfileResult | None:
     if isinstance(result, RunResult):
         return _profile(result.model.profile) if len(result.models) == 1 and result.model.profile else None
-    timed = result
-    return timed if isinstance(timed, ProfileResult) and timed.passes else None
+    return result if isinstance(result, ProfileResult) and result.passes else None
 
 
-def _singles(file: str, result: RunResult) -> list[tuple[str, RunResult]]:
-    """(what to call it, result) of each model of a run."""
-    models = models_of(result)
-    return [(f"{file}: {name}" if len(models) > 1 else file, single) for name, single in models.items()]
-
-
-def _side_by_side(runs: Sequence[tuple[str, RunResult]]) -> Section:
+def _side_by_side(runs: Sequence[tuple[str, RunResult]]) -> Iterator[Block]:
     """What differs in how the runs were made, and in what came out. runs: (what to call it, result)."""
-    return Section((f"{plural(len(runs), 'run')} side by side",), tuple(_runs(runs)), level=1)
-
-
-def _runs(runs: Sequence[tuple[str, RunResult]]) -> Iterator[Block]:
     settings = [settings_of(result) for _, result in runs]
     names = list(dict.fromkeys(name for of_run in settings for name in of_run))
     differ = [name for name in names if len({of_run.get(name, "") for of_run in settings}) > 1]

@@ -172,7 +172,6 @@ def grouped(seconds: int) -> int:
 def _second(group: Sequence[Interval], each: int, end_ns: int) -> _Second:
     start = group[0].start_ns
     end = min(start + each * SECOND_NS, max(end_ns, start + 1))
-
     long = end - start >= SHORTEST_NS
 
     def largest(values: Iterable[float | None]) -> float | None:
