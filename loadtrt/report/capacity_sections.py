@@ -9,7 +9,7 @@ from loadtrt.report.charts.shares import Bar, bars
 from loadtrt.report.document import Badge, Figure, Name, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, between, count_or, joules_text, percent_text, rate_or, share_or, time_or
 from loadtrt.report.run_sections import latency
-from loadtrt.report.run_verdict import ended, outcome_badge, state_badge, verdict_badge
+from loadtrt.report.run_verdict import ended, outcome_badge, state_badge, time_of, verdict_badge
 from loadtrt.report.settings import closing, latency_bounds, search_options, search_text, title
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.capacity_result import ObjectiveCapacity
@@ -206,11 +206,10 @@ def _ladder(candidate: Candidate) -> Iterator[Block]:
         rate = run.model.throughput.requests_per_s if run is not None else None
         if trial.in_flight is not None and rate is not None:
             rungs.append((trial.in_flight, rate))
-        badge = Badge("FAILED", "bad") if run is None else state_badge(run)
         times = map(time_or, _times(trial, _PERCENTILES))
         count = count_or(run.model.ok if run else None)
         remark = trial.failure or trial.host_bound or ""
-        rows.append((str(trial.in_flight), badge, count_or(rate), *times, count, remark))
+        rows.append((str(trial.in_flight), state_badge(run), count_or(rate), *times, count, remark))
     law = candidate.scaling
     if rungs:
         note = "closed loops, and the law fitted to them" if law else "closed loops"
@@ -258,9 +257,8 @@ def _by_rate(candidate: Candidate, names: Sequence[str]) -> Iterator[Block]:
 
 
 def _share(trial: Trial, objective: Objective | None) -> ObjectiveShare | None:
-    return (
-        next((item for item in trial.run.model.objectives if item.objective == objective), None) if trial.run else None
-    )
+    items = trial.run.model.objectives if trial.run else ()
+    return next((item for item in items if item.objective == objective), None)
 
 
 def _miss(number: int, trial: Trial, objective: Objective) -> Miss | None:
@@ -273,15 +271,15 @@ def _miss(number: int, trial: Trial, objective: Objective) -> Miss | None:
 
 
 def _times(trial: Trial, names: Sequence[str]) -> tuple[float | None, ...]:
-    latency = trial.run.model.metrics.get("latency") if trial.run else None
-    return tuple(latency.percentiles_ns.get(name) if latency else None for name in names)
+    return tuple(time_of(trial.run.model.metrics, name) if trial.run else None for name in names)
 
 
 def _in_spite(trial: Trial) -> str:
     """Why a run is INVALID whose verdict the search used nevertheless."""
     run = trial.run
-    used = run is not None and run.model.problems and run.verdict
-    return f"counts as {run.verdict}: {run.model.problems[0].evidence}" if run is not None and used else ""
+    if run is None or not run.model.problems or not run.verdict:
+        return ""
+    return f"counts as {run.verdict}: {run.model.problems[0].evidence}"
 
 
 def _trials(candidate: Candidate, objective: Objective | None, names: Sequence[str]) -> Table:
@@ -314,10 +312,8 @@ def _trials(candidate: Candidate, objective: Objective | None, names: Sequence[s
 
 def _state(trial: Trial, item: ObjectiveShare | None) -> Badge:
     """How a trial ended, or the verdict on its objective."""
-    if trial.run is None or trial.run.outcome == "failed":
-        return Badge("FAILED", "bad")
-    if trial.run.outcome != "completed":
-        return outcome_badge(trial.run.outcome)
+    if trial.run is None or trial.run.outcome != "completed":
+        return outcome_badge(trial.run.outcome if trial.run else "failed")
     if trial.host_bound:
         return Badge("host-bound", "open")
     return verdict_badge(item.verdict) if item and item.verdict else state_badge(trial.run)

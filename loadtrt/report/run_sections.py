@@ -13,7 +13,7 @@ from loadtrt.report.document import Figure, Name, Table, section, words
 from loadtrt.report.formatting import UNKNOWN, percent_text, time_or
 from loadtrt.report.profile_sections import layers
 from loadtrt.report.run_timeline import gpu, over_time, timeline_of
-from loadtrt.report.run_verdict import findings, headline, objectives, side_by_side
+from loadtrt.report.run_verdict import findings, headline, objectives, side_by_side, time_of
 from loadtrt.report.settings import engine_facts, facts, latency_bounds, models_of
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.stats.margin import least_samples
@@ -83,8 +83,8 @@ def latency(result: RunResult) -> Iterator[Block]:
     """How latencies are distributed, in charts and as a table."""
     histogram, bounds = histogram_of(result, "latency"), latency_bounds(result)
     if histogram is not None:
-        known = result.model.metrics["latency"].percentiles_ns if "latency" in result.model.metrics else {}
-        marks = [(name, value) for name in _MARKED if (value := known.get(name)) is not None]
+        times = ((name, time_of(result.model.metrics, name)) for name in _MARKED)
+        marks = [(name, time) for name, time in times if time is not None]
         yield Figure("Spectrum", spectrum(histogram, marks, bounds, "latency"), "how many requests took how long")
         curves = [("latency", histogram)]
         for name in ("service", "compute"):
@@ -146,8 +146,8 @@ def _parts(result: RunResult) -> Iterator[Block]:
 
 def _part_rows(result: RunResult) -> Iterator[tuple[str, str, tuple[float, ...]]]:
     """(name, requests, mean ns of each part) of all requests and of each cohort."""
-    means = {name: summary.mean_ns for name, summary in result.model.metrics.items()}
-    queue, service, *phases = (means.get(name) for name in ("queue", "service", "h2d", "compute", "d2h"))
+    metrics = ("queue", "service", "h2d", "compute", "d2h")
+    queue, service, *phases = (time_of(result.model.metrics, "mean", metric) for metric in metrics)
     if queue is not None and service is not None and not result.model.unserved:  # queue counts those never served, too
         device = [phase or 0.0 for phase in phases]
         yield "all", format_count(result.model.ok), (queue, *device, max(service - sum(device), 0.0))
@@ -159,11 +159,9 @@ def _part_rows(result: RunResult) -> Iterator[tuple[str, str, tuple[float, ...]]
 def _mix(result: RunResult) -> Table:
     rows = []
     for part in result.model.mix:
-        known = part.metrics["latency"].percentiles_ns if "latency" in part.metrics else {}
-        compute = part.metrics["compute"].mean_ns if "compute" in part.metrics else None
-        times = [time_or(known.get(name)) for name in _OF_PARTS]
+        times = [*(time_of(part.metrics, name) for name in _OF_PARTS), time_of(part.metrics, "mean", "compute")]
         share = f"{100 * part.offered_share:.3g} %"
-        rows.append((Name(part.name), share, format_count(part.requests), *times, time_or(compute)))
+        rows.append((Name(part.name), share, format_count(part.requests), *map(time_or, times)))
     header = ("part", "offered", "requests", *(f"latency {name}" for name in _OF_PARTS), "compute, mean")
     return Table(header, tuple(rows))
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from loadtrt.report.document import Block, Cell, Tone
+    from loadtrt.results.breakdown import MetricSummary
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.run_result import ObjectiveShare, RunResult, ScenarioResult
 
@@ -51,10 +52,16 @@ def numbers(result: RunResult) -> Iterator[Cell]:
     """Throughput and latency of a row, in the order of NUMBERS."""
     yield count_or(result.model.throughput.requests_per_s)
     yield count_or(result.model.throughput.inferences_per_s)
-    latency = result.model.metrics.get("latency")
-    for name in _PERCENTILES:
-        yield time_or(latency.percentiles_ns.get(name) if latency else None)
-    yield time_or(latency.mean_ns if latency else None)
+    for name in (*_PERCENTILES, "mean"):
+        yield time_or(time_of(result.model.metrics, name))
+
+
+def time_of(metrics: Mapping[str, MetricSummary], name: str, metric: str = "latency") -> float | None:
+    """A percentile of a metric, or its mean, ns; None where it is not known."""
+    summary = metrics.get(metric)
+    if summary is None:
+        return None
+    return summary.mean_ns if name == "mean" else summary.percentiles_ns.get(name)
 
 
 def badges(result: RunResult) -> tuple[Badge, ...]:
@@ -83,8 +90,11 @@ def ended(result: SweepResult | CapacityResult) -> Iterator[Notice]:
         yield Notice("open", "interrupted: what was measured until then is shown", (("remedy", kept),))
 
 
-def state_badge(result: RunResult) -> Badge:
-    """The one word that matters most: how the run ended, whether it counts, the verdict on its objectives."""
+def state_badge(result: RunResult | None) -> Badge:
+    """The one word that matters most: how the run ended, whether it counts, the verdict on its objectives. None: there
+    is no run, as it failed."""
+    if result is None:
+        return outcome_badge("failed")
     if result.outcome == "completed" and result.valid and result.verdict is not None:
         return verdict_badge(result.verdict)
     return badges(result)[0]
@@ -97,6 +107,7 @@ def verdict_badge(verdict: str) -> Badge:
 
 def _tiles(result: RunResult) -> Iterator[Tile]:
     rates, latency = result.model.throughput, result.model.metrics.get("latency")
+    count = latency.count if latency else 0
     rate, margin = rates.requests_per_s, rates.margin
     notes = []
     if rate is not None and margin is not None:
@@ -111,9 +122,7 @@ def _tiles(result: RunResult) -> Iterator[Tile]:
         batch = "of a mix" if result.model.mix else f"batch {result.model.engine.batch}"
         yield Tile("inferences/s", count_or(rates.inferences_per_s), mean or batch)
     for name in _PERCENTILES:
-        value = latency.percentiles_ns.get(name) if latency else None
-        need = least_samples(PERCENTILES[name])
-        count = latency.count if latency else 0
+        value, need = time_of(result.model.metrics, name), least_samples(PERCENTILES[name])
         few = f"not supported by {plural(count, 'request')}: it takes {format_count(need)}"
         note = few if value is None and count < need else _interval(result, name)
         yield Tile(f"latency {name}", time_or(value), note, detail=True)
@@ -137,8 +146,7 @@ def _interval(result: RunResult, percentile: str) -> str:
         if known and item.objective.name == f"latency.{percentile}":
             return f"95 %: {between(item.value_low_ns, item.value_high_ns)}"
     latency = result.model.metrics.get("latency")
-    value = latency.percentiles_ns.get(percentile) if latency else None
-    margin = latency.margins.get(percentile) if latency else None
+    value, margin = time_of(result.model.metrics, percentile), latency.margins.get(percentile) if latency else None
     if value is None or margin is None:
         return ""
     return f"95 %: {between(value / (1 + margin), value * (1 + margin))}"

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.report.charts.curves import Point, gains, tradeoff
 from loadtrt.report.charts.plot import SERIES
-from loadtrt.report.document import Badge, Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
+from loadtrt.report.document import Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, count_or, joules_text, time_or
-from loadtrt.report.run_verdict import ended, outcome_badge, state_badge
+from loadtrt.report.run_verdict import ended, outcome_badge, state_badge, time_of
 from loadtrt.report.settings import axes_text, axis_value, closing, latency_bounds, title
 from loadtrt.units import format_count, plural
 
@@ -101,12 +101,11 @@ def _times(result: SweepResult, percentile: str) -> dict[int, tuple[float, float
     """(inferences a second, ns) by the point's place, of those that know both."""
     times = {}
     for place, point in enumerate(result.points):
-        if point.run is None or "latency" not in point.run.model.metrics:
-            continue
-        rate = point.run.model.throughput.inferences_per_s
-        time = point.run.model.metrics["latency"].percentiles_ns.get(percentile)
-        if rate is not None and time is not None:
-            times[place] = (rate, time)
+        if point.run is not None:
+            rate = point.run.model.throughput.inferences_per_s
+            time = time_of(point.run.model.metrics, percentile)
+            if rate is not None and time is not None:
+                times[place] = (rate, time)
     return times
 
 
@@ -142,9 +141,8 @@ def _row(result: SweepResult, place: int, point: SweepPoint, axes: list[str]) ->
         remarks += [] if run.outcome == "completed" or point.failure else [run.outcome]
         remarks += [] if run.valid else ["INVALID"]
         remarks += [f"{item.objective} {item.verdict}" for item in run.model.objectives if item.verdict]
-    if run is None:
-        return (*values, Badge("FAILED", "bad"), *[UNKNOWN] * (len(_COLUMNS) - 2), ", ".join(remarks))
-    return (*values, state_badge(run), *_numbers(run), ", ".join(remarks))
+    numbers = [UNKNOWN] * (len(_COLUMNS) - 2) if run is None else _numbers(run)
+    return (*values, state_badge(run), *numbers, ", ".join(remarks))
 
 
 def _value(settings: Mapping[str, Any], name: str) -> str:
@@ -153,18 +151,16 @@ def _value(settings: Mapping[str, Any], name: str) -> str:
 
 def _numbers(run: RunResult) -> list[str]:
     """The numbers of a point, in the order of _COLUMNS."""
-    latency, service = run.model.metrics.get("latency"), run.model.metrics.get("service")
-    known = {**latency.percentiles_ns, "mean": latency.mean_ns} if latency else {}
-    energy = run.telemetry.joules_per_inference if run.telemetry else None
+    metrics, rates = run.model.metrics, run.model.throughput
     return [
-        count_or(run.model.throughput.inferences_per_s),
-        time_or(known.get("p50")),
-        time_or(known.get("p99")),
-        time_or(service.percentiles_ns["p50"] if service else None),
-        count_or(run.model.throughput.requests_per_s),
-        time_or(known.get("mean")),
+        count_or(rates.inferences_per_s),
+        time_or(time_of(metrics, "p50")),
+        time_or(time_of(metrics, "p99")),
+        time_or(time_of(metrics, "p50", "service")),
+        count_or(rates.requests_per_s),
+        time_or(time_of(metrics, "mean")),
         format_count(run.model.ok),
-        joules_text(energy),
+        joules_text(run.telemetry.joules_per_inference if run.telemetry else None),
     ]
 
 
