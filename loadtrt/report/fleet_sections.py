@@ -10,7 +10,7 @@ from loadtrt.report.charts.shares import Bar, bars
 from loadtrt.report.document import Figure, Name, Section, Table, Tile, Tiles, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, between, joules_text, time_or
 from loadtrt.report.run_verdict import outcome_badge
-from loadtrt.report.settings import closing, title
+from loadtrt.report.settings import about, closing, title
 from loadtrt.stats.margin import least_samples
 from loadtrt.units import format_count, format_duration, plural
 
@@ -39,8 +39,7 @@ def fleet(result: FleetResult, file: str, key: str) -> Iterator[Section]:
 def _head(result: FleetResult, file: str) -> Iterator[Block]:
     yield from map(words, _demand(result))
     sources = [piece for source in result.sources for piece in (", ", Name(source))]
-    about = f"loadtrt {result.loadtrt} · {result.started} · "
-    yield words(about, Name(file), " made from ", *sources[1:], only="page")
+    yield about(result, file, " made from ", *sources[1:])
     tiles = []
     for choice in result.choices:
         binding = f"binding: {choice.binding}" if choice.binding else ""

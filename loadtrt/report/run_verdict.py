@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.report.document import Badge, Name, Notice, Section, Table, Tile, Tiles, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, between, count_or, percent_text, share_or, time_or
-from loadtrt.report.settings import load_text, precision_text, title
+from loadtrt.report.settings import about, load_text, precision_text, title
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.stats.margin import least_samples
 from loadtrt.units import format_count, format_duration, plural
@@ -33,19 +33,17 @@ def headline(result: RunResult, file: str, name: str = "") -> Section:
     """
     heading = title(result.model.engine, f"{name}: " if name else "")
     run = (" · run ", Name(result.run)) if result.run else ()
-    about = words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), *run, only="page")
-    blocks = (words(load_text(result)), about, Tiles(tuple(_tiles(result))))
+    blocks = (words(load_text(result)), about(result, file, *run), Tiles(tuple(_tiles(result))))
     return Section(heading, blocks, level=1, badges=badges(result))
 
 
 def side_by_side(result: RunResult, models: Mapping[str, RunResult], file: str) -> Section:
     """All models of a run: a row each."""
-    about = words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), only="page")
     rows: list[tuple[Cell, ...]] = [
         (Name(name), state_badge(single), load_text(single), *numbers(single)) for name, single in models.items()
     ]
     table = Table(("model", "", "load", *NUMBERS), tuple(rows), words=3, detail=(2,))
-    return Section((f"Run of {len(models)} models",), (about, table), level=1, badges=badges(result))
+    return Section((f"Run of {len(models)} models",), (about(result, file), table), level=1, badges=badges(result))
 
 
 def numbers(result: RunResult) -> Iterator[Cell]:

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from loadtrt.asked.objective import Objective
-    from loadtrt.report.document import Block, Cell, Section
+    from loadtrt.report.document import Block, Cell, Section, Words
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.fleet_result import FleetResult
+    from loadtrt.results.profile_result import ProfileResult
     from loadtrt.results.run_result import RunResult
 
 _MOST_JSON = 48 * 1024  # characters of a result within the page
@@ -32,6 +33,13 @@ _COMPARED = keys_of("Load") | {"contexts", "buffers", "mix", "batcher"}
 def title(engine: EngineInfo, before: str = "") -> tuple[Cell, ...]:
     """The heading of a result: the engine, its device and its runtime."""
     return (before, Name(engine.name), f" on {engine.device} ({engine.flavour} {engine.version})")
+
+
+def about(
+    result: RunResult | SweepResult | CapacityResult | FleetResult | ProfileResult, file: str, *more: Cell
+) -> Words:
+    """Which loadtrt made a result and when, and its file, for a page."""
+    return words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), *more, only="page")
 
 
 def models_of(result: RunResult) -> dict[str, RunResult]:
