@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from loadtrt.records.histogram import Histogram
     from loadtrt.results.run_result import ObjectiveShare
 
-_ROW = 20
-_GAP = 4
+_ROW, _GAP = 20, 4  # px of a row of bars, and between two
 _MOST_NAME = 0.42  # of the width
-_BARS = 110
+_BARS = 110  # of a spectrum
 _FAR = 30.0
 _PERCENT = 0.01
 _SHORTEST = 0.001  # share of requests
