@@ -20,7 +20,7 @@ from benchmarks.verdicts import SERVICE_NS, objective_of, run
 from loadtrt.environment import environment
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import Records
-from loadtrt.results.interval import Interval
+from loadtrt.results.steadiness import Interval
 from loadtrt.stats.early import Misses, Widths
 from loadtrt.units import SECOND_NS
 

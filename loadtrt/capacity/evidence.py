@@ -10,9 +10,8 @@ import numpy as np
 from loadtrt.capacity.station import Station, interpolated, station, work_of
 from loadtrt.errors import UsageError
 from loadtrt.records.histogram import Histogram
-from loadtrt.results.capacity_result import CapacityResult
+from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import Gpu, Speed
-from loadtrt.results.sweep_result import SweepResult
 from loadtrt.units import SECOND_NS, plural
 
 if TYPE_CHECKING:

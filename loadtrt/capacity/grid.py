@@ -16,7 +16,7 @@ from loadtrt.units import format_count, parse_rate
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from loadtrt.results.sweep_result import SweepPoint
+    from loadtrt.results.capacity_result import SweepPoint
 
 # The options that a sweep may vary, the slowest to change first. The load comes last: it needs no other engine.
 AXES = {  # option: placeholder of its values in --help

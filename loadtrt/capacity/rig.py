@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.reading import OUTPUT_KEYS
 from loadtrt.errors import EngineError, LoadtrtError, UsageError
-from loadtrt.results.sweep_result import trimmed
+from loadtrt.results.capacity_result import trimmed
 from loadtrt.runs.maker import Maker
 from loadtrt.units import format_duration
 

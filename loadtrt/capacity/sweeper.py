@@ -13,7 +13,7 @@ from loadtrt.capacity.rig import MACHINE, changed, require_same
 from loadtrt.environment import environment
 from loadtrt.errors import UsageError
 from loadtrt.report.settings import axes_text
-from loadtrt.results.sweep_result import SkippedPoint, SweepPoint, SweepResult
+from loadtrt.results.capacity_result import SkippedPoint, SweepPoint, SweepResult
 from loadtrt.units import format_count, format_duration
 
 if TYPE_CHECKING:

@@ -190,17 +190,18 @@ def read_side(file: Path, layer_info: Path | None = None, option: str = "") -> S
         case Kind.LAYER_TIMES:
             return read_profile(source, layer_info)
         case Kind.LAYERS:
-            raise UsageError(f"{file} is {source.kind}, which has no times: give the profile of the same engine")
+            why = ", which has no times: give the profile of the same engine"
         case Kind.SWEEP | Kind.CAPACITY:
-            raise UsageError(f"{file} is {source.kind}, which holds many runs: give two single runs")
+            why = ", which holds many runs: give two single runs"
         case Kind.FLEET:
-            raise UsageError(f"{file} is {source.kind}, which is not a measurement: give two runs")
+            why = ", which is not a measurement: give two runs"
         case Kind.COMPARISON:
-            raise UsageError(f"{file} is {source.kind} already: give the two profiles")
+            why = " already: give the two profiles"
         case Kind.RUN_COMPARISON:
-            raise UsageError(f"{file} is {source.kind} already: give the runs")
+            why = " already: give the runs"
         case Kind.SIDECAR:
-            raise UsageError(f"{file} is {source.kind}, which has no times: give a run or a profile of the plan")
+            why = ", which has no times: give a run or a profile of the plan"
+    raise UsageError(f"{file} is {source.kind}{why}")
 
 
 def holds_results(file: Path) -> bool:

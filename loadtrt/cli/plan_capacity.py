@@ -215,8 +215,7 @@ def _exit_code(result: FleetResult) -> int:
 def read_sources(files: Sequence[Path]) -> Source:
     """One capacity, one sweep, or runs. Raises UsageError for anything else."""
     from loadtrt.report.result_files import Kind, read_file, read_result, read_run
-    from loadtrt.results.capacity_result import CapacityResult
-    from loadtrt.results.sweep_result import SweepResult
+    from loadtrt.results.capacity_result import CapacityResult, SweepResult
 
     sources = [read_file(file) for file in files]
     for source in sources:

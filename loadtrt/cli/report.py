@@ -1,4 +1,4 @@
-"""`loadtrt report`: finished results in the formats of report/formats.py."""
+"""`loadtrt report`: finished results in the formats of loadtrt.report."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import click
 from loadtrt.cli.options import FORCE_HELP
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import UsageError
-from loadtrt.report.formats import FORMATS, format_of
+from loadtrt.report import FORMATS, format_of
 
 if TYPE_CHECKING:
-    from loadtrt.report.formats import Format
+    from loadtrt.report import Format
 
 
 _FORMATS = "\n".join(f"{known.suffixes[0]:<12}{known.name:<6} {known.summary}" for known in FORMATS)

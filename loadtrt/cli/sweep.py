@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from loadtrt.asked.config import RunConfig
-    from loadtrt.results.sweep_result import SweepResult
+    from loadtrt.results.capacity_result import SweepResult
 
 
 @click.command(cls=GroupedCommand, short_help="Run over a grid of settings.")
@@ -57,7 +57,7 @@ def command(config: Path | None, all_points: bool, resume: bool, force: bool, **
     from loadtrt.capacity.sweeper import Sweeper
     from loadtrt.cli.resuming import carry_out
     from loadtrt.report.plain import terminal_text
-    from loadtrt.results.sweep_result import SweepResult
+    from loadtrt.results.capacity_result import SweepResult
 
     make = partial(Sweeper, base, axes, all_points=all_points)
     return _exit_code(carry_out(base, SweepResult, terminal_text, make, resume=resume, force=force))

@@ -19,7 +19,7 @@ from loadtrt.engines.onnxruntime import open_session, sentence_of
 from loadtrt.engines.plan_profile import turns, warm_up
 from loadtrt.errors import EngineError
 from loadtrt.load.tensors import dtype_named
-from loadtrt.results.layer import Layer, LayerTensor
+from loadtrt.results.engine_info import Layer, LayerTensor
 from loadtrt.stats.profiles import Samples
 
 if TYPE_CHECKING:

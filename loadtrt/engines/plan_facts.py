@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.errors import EngineError
 from loadtrt.load.tensors import DTYPE_NAMES, DTYPES, bytes_of, dtype_named
-from loadtrt.results.layer import Layer, LayerTensor, nodes_in_name
+from loadtrt.results.engine_info import Layer, LayerTensor, nodes_in_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

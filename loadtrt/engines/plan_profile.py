@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from loadtrt.engines.context import PlanContext
     from loadtrt.engines.tensorrt import Plan
     from loadtrt.load.tensors import Arrays
-    from loadtrt.results.layer import Layer
+    from loadtrt.results.engine_info import Layer
     from loadtrt.results.profile_result import Mode, ProfilePass
     from loadtrt.stats.profiles import Samples
 

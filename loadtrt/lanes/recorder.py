@@ -15,7 +15,7 @@ import numpy as np
 from loadtrt.records.board import KEEP, STRIDE, Board
 from loadtrt.records.records import COLUMNS, DROPPED, UNSERVED, Records
 from loadtrt.records.tally import BLOCK, Second, Tally
-from loadtrt.results.interval import Interval
+from loadtrt.results.steadiness import Interval
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtrt.report.charts.bars import Bar, bars
-from loadtrt.report.charts.curves import Level, Miss, Region, ladder, latencies, misses
+from loadtrt.report.charts.curves import Miss, ladder, latencies, misses
+from loadtrt.report.charts.shares import Bar, bars
 from loadtrt.report.document import Badge, Figure, Name, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, between, count_or, joules_text, percent_text, rate_or, share_or, time_or
 from loadtrt.report.run_sections import latency
-from loadtrt.report.run_verdict import ended, outcome_badge, state_badge, verdict_badge
-from loadtrt.report.settings import closing, objective_levels, search_options, search_text, title
+from loadtrt.report.run_verdict import ended, outcome_badge, state_badge, time_of, verdict_badge
+from loadtrt.report.settings import about, closing, latency_bounds, search_options, search_text, title
 from loadtrt.results.breakdown import PERCENTILES
+from loadtrt.results.capacity_result import ObjectiveCapacity
 from loadtrt.units import format_count
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.objective import Objective
     from loadtrt.report.document import Block, Cell, Tone
-    from loadtrt.results.capacity_result import Candidate, CapacityResult, ObjectiveCapacity, Trial
+    from loadtrt.results.capacity_result import Candidate, CapacityResult, Trial
     from loadtrt.results.run_result import ObjectiveShare
 
 _TONES: dict[str, Tone] = {"found": "good", "infeasible": "bad"}
@@ -30,11 +31,7 @@ _SIDES = {"cliff": "a cliff", "smooth": "a smooth slope"}
 
 
 def capacity(result: CapacityResult, file: str, key: str) -> Iterator[Section]:
-    """A search, the chosen candidate first.
-
-    file: what to call the result's file.
-    key: an id that no other result of the document has.
-    """
+    """A search, the chosen candidate first. file, key: as in `sections_of`."""
     engine = next((candidate.engine for candidate in result.candidates if candidate.engine is not None), None)
     heading = title(engine, "Capacity of ") if engine else ("Capacity of ", Name(result.config.model.engine))
     yield Section(heading, tuple(_head(result, file)), level=1, badges=_badges(result))
@@ -67,7 +64,7 @@ def _badges(result: CapacityResult) -> tuple[Badge, ...]:
 
 def _head(result: CapacityResult, file: str) -> Iterator[Block]:
     yield words(search_text(result))
-    yield words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), only="page")
+    yield about(result, file)
     best = result.best
     if best is not None:
         yield Tiles(tuple(_tiles(best)))
@@ -101,13 +98,6 @@ def _conclusion(candidate: Candidate) -> list[Block]:
     texts += [f"not searched: {candidate.dropped}"] if candidate.dropped else []
     texts += [_boundary(candidate)] if candidate.answer in ("found", "undecided") else []
     return [words(text) for text in texts if text]
-
-
-def joined(names: tuple[str, ...]) -> Iterator[Cell]:
-    """Names with commas between."""
-    for place, name in enumerate(names):
-        yield from ((", ",) if place else ())
-        yield Name(name)
 
 
 def _tiles(best: Candidate) -> Iterator[Tile]:
@@ -216,11 +206,10 @@ def _ladder(candidate: Candidate) -> Iterator[Block]:
         rate = run.model.throughput.requests_per_s if run is not None else None
         if trial.in_flight is not None and rate is not None:
             rungs.append((trial.in_flight, rate))
-        badge = Badge("FAILED", "bad") if run is None else state_badge(run)
         times = map(time_or, _times(trial, _PERCENTILES))
         count = count_or(run.model.ok if run else None)
         remark = trial.failure or trial.host_bound or ""
-        rows.append((str(trial.in_flight), badge, count_or(rate), *times, count, remark))
+        rows.append((str(trial.in_flight), state_badge(run), count_or(rate), *times, count, remark))
     law = candidate.scaling
     if rungs:
         note = "closed loops, and the law fitted to them" if law else "closed loops"
@@ -251,30 +240,25 @@ def _by_rate(candidate: Candidate, names: Sequence[str]) -> Iterator[Block]:
         shares = (_miss(number, trial, text) for number, trial in enumerate(candidate.searched, 1))
         drawn = [miss for miss in shares if miss is not None]
         if drawn:
-            mine = next((item for item in candidate.objectives if item.objective == text), None)
-            chart = misses(drawn, round(1 - text.rank, 9), _region(candidate, mine), str(text))
+            whole = ObjectiveCapacity(
+                objective=text,
+                rate_per_s=candidate.estimate_per_s,
+                low_per_s=candidate.low_per_s,
+                high_per_s=candidate.high_per_s,
+            )
+            mine = next((item for item in candidate.objectives if item.objective == text), whole)
+            chart = misses(drawn, mine, candidate.feasible_max_per_s, candidate.infeasible_min_per_s)
             yield Figure("Bad requests by rate", chart, f"{text}; trials by number, the confirming one large")
-    levels = [
-        Level(trial.rate_per_s, _times(trial, names)) for trial in candidate.searched if trial.rate_per_s is not None
-    ]
-    if any(time is not None for level in levels for time in level.times):
-        bounds = [bound for name in names for bound in objective_levels(runs[0], name)]
-        chart = latencies(levels, names, bounds, candidate.estimate_per_s)
+    trials = [(trial.rate_per_s, _times(trial, names)) for trial in candidate.searched if trial.rate_per_s is not None]
+    if any(time is not None for _, times in trials for time in times):
+        bounds = [bound for name in names for bound in latency_bounds(runs[0], name)]
+        chart = latencies(trials, names, bounds, candidate.estimate_per_s)
         yield Figure("Latency by rate", chart, "percentiles that each trial's sample supports")
 
 
-def _region(candidate: Candidate, mine: ObjectiveCapacity | None) -> Region:
-    if mine is None:
-        mine_rate, low, high = candidate.estimate_per_s, candidate.low_per_s, candidate.high_per_s
-    else:
-        mine_rate, low, high = mine.rate_per_s, mine.low_per_s, mine.high_per_s
-    return Region(mine_rate, low, high, candidate.feasible_max_per_s, candidate.infeasible_min_per_s)
-
-
 def _share(trial: Trial, objective: Objective | None) -> ObjectiveShare | None:
-    return (
-        next((item for item in trial.run.model.objectives if item.objective == objective), None) if trial.run else None
-    )
+    items = trial.run.model.objectives if trial.run else ()
+    return next((item for item in items if item.objective == objective), None)
 
 
 def _miss(number: int, trial: Trial, objective: Objective) -> Miss | None:
@@ -287,15 +271,15 @@ def _miss(number: int, trial: Trial, objective: Objective) -> Miss | None:
 
 
 def _times(trial: Trial, names: Sequence[str]) -> tuple[float | None, ...]:
-    latency = trial.run.model.metrics.get("latency") if trial.run else None
-    return tuple(latency.percentiles_ns.get(name) if latency else None for name in names)
+    return tuple(time_of(trial.run.model.metrics, name) if trial.run else None for name in names)
 
 
 def _in_spite(trial: Trial) -> str:
     """Why a run is INVALID whose verdict the search used nevertheless."""
     run = trial.run
-    used = run is not None and run.model.problems and run.verdict
-    return f"counts as {run.verdict}: {run.model.problems[0].evidence}" if run is not None and used else ""
+    if run is None or not run.model.problems or not run.verdict:
+        return ""
+    return f"counts as {run.verdict}: {run.model.problems[0].evidence}"
 
 
 def _trials(candidate: Candidate, objective: Objective | None, names: Sequence[str]) -> Table:
@@ -328,10 +312,8 @@ def _trials(candidate: Candidate, objective: Objective | None, names: Sequence[s
 
 def _state(trial: Trial, item: ObjectiveShare | None) -> Badge:
     """How a trial ended, or the verdict on its objective."""
-    if trial.run is None or trial.run.outcome == "failed":
-        return Badge("FAILED", "bad")
-    if trial.run.outcome != "completed":
-        return outcome_badge(trial.run.outcome)
+    if trial.run is None or trial.run.outcome != "completed":
+        return outcome_badge(trial.run.outcome if trial.run else "failed")
     if trial.host_bound:
         return Badge("host-bound", "open")
     return verdict_badge(item.verdict) if item and item.verdict else state_badge(trial.run)

@@ -16,29 +16,59 @@ from loadtrt.printing import printable
 from loadtrt.records.records import METRICS
 from loadtrt.report.settings import models_of
 from loadtrt.results.breakdown import PERCENTILES
-from loadtrt.results.capacity_result import CapacityResult
+from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.run_result import RunResult
-from loadtrt.results.sweep_result import SweepResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from loadtrt.report.result_files import Loaded
-    from loadtrt.results.run_result import ObjectiveShare
 
 OBJECTIVES = 3  # columns are of the first three; the verdict is on all
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 _TIMES = (*PERCENTILES, "mean", "min", "max")
 _OF_PLACE = ("file", "kind", "number", "trial", "in_flight", "rate_per_s", "pareto", "knee")
-_OF_RUN = (
-    *("outcome", "valid", "verdict", "failure", "started", "run", "loadtrt"),
-    *("engine", "engine_kind", "runtime", "runtime_version", "device"),
-    *("batch", "contexts", "buffers", "arrivals", "ok", "failed", "unserved", "dropped", "measure_ns"),
-    *("requests_per_s", "requests_per_s_margin_ratio", "inferences_per_s", "offered_per_s"),
-    *("fairness_ratio", "busy_ratio", "lanes_computing", "starved_ratio", "host_cores"),
-    *("power_mean_watts", "energy_joules", "joules_per_inference", "throttled_ratio"),
-    *("transient_ns", "drift_ratio", "overloaded", "problems", "findings"),
-)
+_OF_RUN: dict[str, Callable[[RunResult], Any]] = {
+    "outcome": lambda run: run.outcome,
+    "valid": lambda run: run.valid,
+    "verdict": lambda run: run.verdict,
+    "failure": lambda run: run.failure,
+    "started": lambda run: run.started,
+    "run": lambda run: run.run,
+    "loadtrt": lambda run: run.loadtrt,
+    "engine": lambda run: run.model.engine.name,
+    "engine_kind": lambda run: run.model.engine.kind,
+    "runtime": lambda run: run.model.engine.flavour,
+    "runtime_version": lambda run: run.model.engine.version,
+    "device": lambda run: run.model.engine.device,
+    "batch": lambda run: run.model.engine.batch,
+    "contexts": lambda run: run.config.model.contexts,
+    "buffers": lambda run: run.config.model.buffers,
+    "arrivals": lambda run: run.config.options()["arrivals"],
+    "ok": lambda run: run.model.ok,
+    "failed": lambda run: run.model.failed,
+    "unserved": lambda run: run.model.unserved,
+    "dropped": lambda run: run.model.dropped,
+    "measure_ns": lambda run: run.phases.measure_ns,
+    "requests_per_s": lambda run: run.model.throughput.requests_per_s,
+    "requests_per_s_margin_ratio": lambda run: run.model.throughput.margin,
+    "inferences_per_s": lambda run: run.model.throughput.inferences_per_s,
+    "offered_per_s": lambda run: run.model.throughput.offered_per_s,
+    "fairness_ratio": lambda run: run.model.fairness,
+    "busy_ratio": lambda run: run.model.overlap and run.model.overlap.busy_fraction,
+    "lanes_computing": lambda run: run.model.overlap and run.model.overlap.lanes_computing,
+    "starved_ratio": lambda run: run.model.starved_fraction,
+    "host_cores": lambda run: run.host_cores,
+    "power_mean_watts": lambda run: run.telemetry and run.telemetry.power_mean_watts,
+    "energy_joules": lambda run: run.telemetry and run.telemetry.energy_joules,
+    "joules_per_inference": lambda run: run.telemetry and run.telemetry.joules_per_inference,
+    "throttled_ratio": lambda run: run.telemetry and run.telemetry.throttled_fraction,
+    "transient_ns": lambda run: run.model.steadiness and run.model.steadiness.transient_ns,
+    "drift_ratio": lambda run: run.model.steadiness and run.model.steadiness.drift_ratio,
+    "overloaded": lambda run: run.model.steadiness and run.model.steadiness.overloaded,
+    "problems": lambda run: "; ".join(problem.evidence for problem in run.model.problems),
+    "findings": lambda run: "; ".join(finding.kind for finding in run.model.findings),
+}
 _OF_OBJECTIVE = ("text", "verdict", "value_ns", "bad_ratio", "bad_low_ratio", "bad_high_ratio", "effective")
 
 
@@ -103,53 +133,17 @@ def _measured(line: dict[str, Any], run: RunResult | None, failure: str | None) 
 
 
 def _run(run: RunResult) -> dict[str, Any]:
-    engine, rates, telemetry = run.model.engine, run.model.throughput, run.telemetry
-    line: dict[str, Any] = {
-        name: getattr(run, name) for name in ("outcome", "valid", "failure", "started", "run", "loadtrt", "host_cores")
-    }
-    line |= {name: getattr(run.model, name) for name in ("ok", "failed", "unserved", "dropped")}
-    model = run.config.model
-    line |= {"contexts": model.contexts, "buffers": model.buffers, "arrivals": run.config.options()["arrivals"]}
-    line |= {
-        "verdict": run.verdict,
-        "engine": engine.name,
-        "engine_kind": engine.kind,
-        "runtime": engine.flavour,
-        "runtime_version": engine.version,
-        "device": engine.device,
-        "batch": engine.batch,
-        "measure_ns": run.phases.measure_ns,
-        "requests_per_s": rates.requests_per_s,
-        "requests_per_s_margin_ratio": rates.margin,
-        "inferences_per_s": rates.inferences_per_s,
-        "offered_per_s": rates.offered_per_s,
-        "fairness_ratio": run.model.fairness,
-        "starved_ratio": run.model.starved_fraction,
-        "problems": "; ".join(problem.evidence for problem in run.model.problems),
-        "findings": "; ".join(finding.kind for finding in run.model.findings),
-    }
-    if run.model.overlap is not None:
-        line |= {"busy_ratio": run.model.overlap.busy_fraction, "lanes_computing": run.model.overlap.lanes_computing}
-    if telemetry is not None:
-        line |= {
-            name: getattr(telemetry, name) for name in ("power_mean_watts", "energy_joules", "joules_per_inference")
-        }
-        line["throttled_ratio"] = telemetry.throttled_fraction
-    if run.model.steadiness is not None:
-        line |= {name: getattr(run.model.steadiness, name) for name in ("transient_ns", "drift_ratio", "overloaded")}
+    line = {name: of_run(run) for name, of_run in _OF_RUN.items()}
     for metric in METRICS:
         summary = run.model.metrics.get(metric.name)
         if summary is not None:
             values = {**summary.percentiles_ns, "mean": summary.mean_ns, "min": summary.min_ns, "max": summary.max_ns}
             line |= {_time_column(metric.name, what): values.get(what) for what in _TIMES}
     for number, item in enumerate(run.model.objectives[:OBJECTIVES], 1):
-        line |= {f"objective_{number}_{name}": value for name, value in _objective(item).items()}
+        shares = (item.bad, item.bad_low, item.bad_high)
+        cells = (item.objective.text, item.verdict, item.value_ns, *shares, item.effective)
+        line |= {f"objective_{number}_{name}": cell for name, cell in zip(_OF_OBJECTIVE, cells, strict=True)}
     return line
-
-
-def _objective(item: ObjectiveShare) -> dict[str, Any]:
-    values = (item.objective.text, item.verdict, item.value_ns, item.bad, item.bad_low, item.bad_high, item.effective)
-    return dict(zip(_OF_OBJECTIVE, values, strict=True))
 
 
 def _cell(value: Any) -> Any:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
-from loadtrt.report.capacity_sections import joined
-from loadtrt.report.charts.bars import Bar, bars
-from loadtrt.report.charts.curves import Fleet, ladder, sizes
+from loadtrt.report.charts.curves import ladder, sizes
+from loadtrt.report.charts.shares import Bar, bars
 from loadtrt.report.document import Figure, Name, Section, Table, Tile, Tiles, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, between, joules_text, time_or
 from loadtrt.report.run_verdict import outcome_badge
-from loadtrt.report.settings import closing, title
+from loadtrt.report.settings import about, closing, title
 from loadtrt.stats.margin import least_samples
 from loadtrt.units import format_count, format_duration, plural
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from loadtrt.report.document import Block, Cell
-    from loadtrt.results.fleet_result import Choice, Comparison, FleetResult, Prediction
+    from loadtrt.results.fleet_result import Choice, FleetResult, Prediction
     from loadtrt.results.run_result import ObjectiveShare
 
 _MOST_SPEEDS = 12
@@ -27,11 +26,7 @@ _POOR = 0.2  # median error of predictions
 
 
 def fleet(result: FleetResult, file: str, key: str) -> Iterator[Section]:
-    """A plan, the numbers of GPUs first.
-
-    file: what to call the result's file.
-    key: an id that no other result of the document has.
-    """
+    """A plan, the numbers of GPUs first. file, key: as in `sections_of`."""
     badges = (outcome_badge(result.outcome),) if result.outcome == "interrupted" else ()
     yield Section(title(result.engine, "GPUs for "), tuple(_head(result, file)), level=1, badges=badges)
     yield section("How many GPUs", *_choices(result), bare=True)
@@ -43,8 +38,8 @@ def fleet(result: FleetResult, file: str, key: str) -> Iterator[Section]:
 
 def _head(result: FleetResult, file: str) -> Iterator[Block]:
     yield from map(words, _demand(result))
-    made = (" made from ", *joined(result.sources))
-    yield words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), *made, only="page")
+    sources = [piece for source in result.sources for piece in (", ", Name(source))]
+    yield about(result, file, " made from ", *sources[1:])
     tiles = []
     for choice in result.choices:
         binding = f"binding: {choice.binding}" if choice.binding else ""
@@ -98,16 +93,11 @@ def _charts(result: FleetResult) -> Iterator[Block]:
         yield Figure("GPUs by routing", bars("GPUs by routing", "The fewest that hold all objectives.", drawn), spared)
     lines = []
     for choice in result.choices:
-        line = []
-        for tried in choice.tried:
-            item = _first(tried)
-            if item is not None and item.value_ns is not None:
-                line.append(Fleet(tried.gpus, item.value_ns, item.value_low_ns, item.value_high_ns))
-        if line:
+        firsts = [(tried.gpus, item) for tried in choice.tried if (item := _first(tried)) is not None]
+        if line := [(gpus, item) for gpus, item in firsts if item.value_ns is not None]:
             lines.append((choice.routing, line))
-    bound = result.objectives[0] if result.objectives else None
-    if lines and bound is not None:
-        chart = sizes(lines, (bound.text, bound.bound_ns), _quantile(result))
+    if lines and result.objectives:
+        chart = sizes(lines, result.objectives[0])
         away = ", without the spares" if result.spares else ""
         yield Figure("Latency by number of GPUs", chart, f"simulated, with 95 %{away}")
 
@@ -124,7 +114,7 @@ def _choices_table(result: FleetResult) -> Table:
             _value(choice.degraded),
             _interval(choice.degraded),
             _estimated(choice),
-            _price(choice.cost_per_million),
+            UNKNOWN if choice.cost_per_million is None else f"{choice.cost_per_million:.3g}",
             joules_text(choice.joules_per_inference),
         )
         for choice in result.choices
@@ -203,21 +193,22 @@ def _gpu(result: FleetResult) -> Iterator[Block]:
 
 def _checks(result: FleetResult) -> Table:
     """One GPU, predicted beside measured."""
-    same = len({check.rank for check in result.checks}) == 1
-    header = (f"p{100 * result.checks[0].rank:g}" if same else "", "measured", "95 %", "predicted", "95 %", "error")
-    return Table(header, tuple(_check(check, same) for check in result.checks))
-
-
-def _check(check: Comparison, same_rank: bool) -> tuple[str, ...]:
-    load = f"{check.in_flight} in flight" if check.in_flight else f"{check.arrivals} {check.rate_per_s:g}/s"
-    return (
-        load if same_rank else f"{load}, p{100 * check.rank:g}",
-        time_or(check.measured_ns),
-        between(check.measured_low_ns, check.measured_high_ns),
-        "overload" if check.predicted_ns is None else time_or(check.predicted_ns),
-        between(check.predicted_low_ns, check.predicted_high_ns),
-        UNKNOWN if check.error is None else f"{100 * check.error:+.1f} %",
-    )
+    same_rank = len({check.rank for check in result.checks}) == 1
+    rows = []
+    for check in result.checks:
+        load = f"{check.in_flight} in flight" if check.in_flight else f"{check.arrivals} {check.rate_per_s:g}/s"
+        rows.append(
+            (
+                load if same_rank else f"{load}, p{100 * check.rank:g}",
+                time_or(check.measured_ns),
+                between(check.measured_low_ns, check.measured_high_ns),
+                "overload" if check.predicted_ns is None else time_or(check.predicted_ns),
+                between(check.predicted_low_ns, check.predicted_high_ns),
+                UNKNOWN if check.error is None else f"{100 * check.error:+.1f} %",
+            )
+        )
+    quantile = f"p{100 * result.checks[0].rank:g}" if same_rank else ""
+    return Table((quantile, "measured", "95 %", "predicted", "95 %", "error"), tuple(rows))
 
 
 def _trust(result: FleetResult) -> Iterator[str]:
@@ -277,10 +268,6 @@ def _estimated(choice: Choice) -> str:
         return UNKNOWN
     gpus = "none" if choice.estimate.gpus is None else str(choice.estimate.gpus)
     return gpus if choice.estimate.quantile_ns is None else f"{gpus}, {time_or(choice.estimate.quantile_ns)}"
-
-
-def _price(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.3g}"
 
 
 def _rate(requests: float, batch: int) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from loadtrt.report.run_verdict import objective_text, scenario_lines
@@ -20,10 +20,13 @@ from loadtrt.units import SECOND_NS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from loadtrt.results.run_result import ObjectiveShare, RunResult, ScenarioResult
+    from loadtrt.results.run_result import RunResult, ScenarioResult
     from loadtrt.stats.regression import Comparison, Judged
 
 _NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, 2.2
+
+
+_Wrong: TypeAlias = tuple[Literal["failure", "error", "skipped"], str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +39,24 @@ class _Case:
 
     name: str
     output: str = ""
-    wrong: tuple[Literal["failure", "error", "skipped"], str, str] | None = None
+    wrong: _Wrong | None = None
 
 
 def run_junit(run: RunResult) -> str:
     """A run's objectives, and whether it is valid."""
     problems = "; ".join(f"{problem.evidence} → {problem.remedy}" for problem in run.model.problems)
-    valid = _Case("valid")
+    wrong: _Wrong | None = None
     if run.outcome == "failed":
-        valid = _Case("valid", wrong=("failure", "failed", run.failure or "the run failed"))
+        wrong = ("failure", "failed", run.failure or "the run failed")
     elif not run.valid:
-        valid = _Case("valid", wrong=("failure", "invalid", problems))
+        wrong = ("failure", "invalid", problems)
     elif run.outcome == "interrupted":
-        valid = _Case(
-            "valid", wrong=("error", "interrupted", "the run was interrupted, and is judged as far as it went")
-        )
+        wrong = ("error", "interrupted", "the run was interrupted, and is judged as far as it went")
     trusted = run.valid and run.outcome != "failed"
-    cases = [valid, *(_objective(item, trusted) for item in run.model.objectives)]
+    cases = [_Case("valid", wrong=wrong)]
+    for item in run.model.objectives:
+        text = objective_text(item) + (f" → {item.reason}" if item.reason else "")
+        cases.append(_judged(item.objective.text, text, item.verdict or "undecided", trusted))
     if run.model.scenario is not None:
         cases.append(_scenario(run.model.scenario))
     facts = {
@@ -81,17 +85,11 @@ def comparison_junit(comparison: Comparison) -> str:
     return _document(suite, f"loadtrt.compare.{_undotted(facts['B'])}", cases, facts)
 
 
-def _objective(item: ObjectiveShare, trusted: bool) -> _Case:
-    text = objective_text(item) + (f" → {item.reason}" if item.reason else "")
-    return _judged(item.objective.text, text, item.verdict or "undecided", trusted)
-
-
 def _scenario(result: ScenarioResult) -> _Case:
     """By the rules it passes; where they were not kept nothing was shown by them, and nothing failed either."""
     text = "; ".join(scenario_lines(result))
-    return _Case(
-        f"scenario {result.scenario}", text, None if result.by_rules else ("skipped", "not by the rules", text)
-    )
+    wrong: _Wrong | None = None if result.by_rules else ("skipped", "not by the rules", text)
+    return _Case(f"scenario {result.scenario}", text, wrong)
 
 
 def _threshold(item: Judged, trusted: bool) -> _Case:

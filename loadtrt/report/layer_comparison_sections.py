@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from loadtrt.report.charts.bars import Bar, bars
+from loadtrt.report.charts.shares import Bar, bars
 from loadtrt.report.document import Figure, Name, Named, Section, Table, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN
 from loadtrt.units import format_count, format_duration, plural
@@ -234,7 +234,7 @@ def _named(comparison: LayerComparison, row: LayerRow) -> Named:
     named = row
     if row.serves is not None:
         before, named = "for ", comparison.rows[row.serves]
-    return Named(_longest(named).name, before, _counts(row))
+    return Named(_longest(named.a if named.a.layers else named.b).name, before, _counts(row))
 
 
 def _counts(row: LayerRow) -> str:
@@ -242,19 +242,15 @@ def _counts(row: LayerRow) -> str:
     return f" ({counts[0]} → {counts[1]})" if row.matched_by and counts != (1, 1) else ""
 
 
-def _longest(row: LayerRow) -> RowLayer:
-    return max(row.a.layers or row.b.layers, key=_time)
-
-
-def _time(layer: RowLayer) -> float:
-    return layer.time_ns
+def _longest(side: RowSide) -> RowLayer:
+    return max(side.layers, key=lambda layer: layer.time_ns)
 
 
 def _kind(row: LayerRow) -> str:
     """The type of the longest layer; B's where A's is unknown."""
     if row.serves is not None:
         return "reformat"
-    kinds = (max(side.layers, key=_time).kind for side in (row.a, row.b) if side.layers)
+    kinds = (_longest(side).kind for side in (row.a, row.b) if side.layers)
     return next(filter(None, kinds), "")
 
 

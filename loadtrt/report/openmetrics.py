@@ -28,22 +28,18 @@ if TYPE_CHECKING:
 
     from loadtrt.prometheus.families import Family
     from loadtrt.results.gpu_telemetry import GpuTelemetry
-    from loadtrt.results.interval import Interval
-    from loadtrt.results.run_result import ModelResult, RunResult
+    from loadtrt.results.run_result import RunResult
+    from loadtrt.results.steadiness import Interval
 
-Values: TypeAlias = "Sequence[float | None]"
-Series: TypeAlias = "Sequence[tuple[tuple[str, ...], Values]]"  # by the values of the family's labels
+Series: TypeAlias = "Sequence[tuple[tuple[str, ...], Sequence[float | None]]]"  # by the values of the family's labels
 
 
 def openmetrics_text(result: RunResult, run: str = "") -> str:
     """The text, ending in "# EOF". run: the label's value; by default the run's id."""
-    text: bytes = generate_latest(_Export(result, run or run_name(result)))  # type: ignore[no-untyped-call]
+    # A file without an id is named by when the run began, such as 20261004-101112.
+    name = run or result.run or f"{datetime.fromisoformat(result.started):%Y%m%d-%H%M%S}"
+    text: bytes = generate_latest(_Export(result, name))  # type: ignore[no-untyped-call]
     return text.decode()
-
-
-def run_name(result: RunResult) -> str:
-    """The run's id; for a file without one, when the run began, such as 20261004-101112."""
-    return result.run or f"{datetime.fromisoformat(result.started):%Y%m%d-%H%M%S}"
 
 
 class _Export:
@@ -66,10 +62,10 @@ class _Export:
             yield from self._histogram(family, METRICS[place].name)
         seconds = self._result.model.intervals
         quantiles = {"0.5": "p50", "0.9": "p90", "0.99": "p99", "1.0": "max"}
-        latencies = [
-            ((rank,), _in_seconds([getattr(second, f"latency_{name}_ns") for second in seconds]))
-            for rank, name in quantiles.items()
-        ]
+        latencies = []
+        for rank, name in quantiles.items():
+            values_ns = (getattr(second, f"latency_{name}_ns") for second in seconds)
+            latencies.append(((rank,), [None if ns is None else ns / SECOND_NS for ns in values_ns]))
         yield from self._gauge(replace(table.WINDOW, labels=("quantile",)), latencies)
         yield from self._counts()
         yield from self._constants()
@@ -87,7 +83,8 @@ class _Export:
         outcomes = {"ok": ok, "failed": failed, **without_lane}
         yield self._metric(table.REQUESTS, [(("", outcome), reached) for outcome, reached in outcomes.items()])
         yield self._metric(table.INFERENCES, [((), [count * model.inferences / max(model.ok, 1) for count in ok])])
-        computed = self._cumulated(_sums_ns(seconds, "compute"), _sum_ns(model, "compute"))
+        total_ns = int(model.histograms["compute"]["sum_ns"]) if "compute" in model.histograms else 0
+        computed = self._cumulated(_sums_ns(seconds, "compute"), total_ns)
         yield self._metric(table.COMPUTE, [(("",), [ns / SECOND_NS for ns in computed])])
 
     def _constants(self) -> Iterator[Metric]:
@@ -218,18 +215,10 @@ class _Export:
         return [*reached[: len(self._times) - 1], total]
 
 
-def _in_seconds(values_ns: Values) -> Values:
-    return [None if ns is None else ns / SECOND_NS for ns in values_ns]
-
-
 def _sums_ns(seconds: Sequence[Interval], metric: str) -> list[int]:
     """Each second's sum: mean times requests, an integer number of ns."""
     means = ((interval.requests, getattr(interval, f"{metric}_mean_ns")) for interval in seconds)
     return [round(requests * mean_ns) if requests else 0 for requests, mean_ns in means]
-
-
-def _sum_ns(model: ModelResult, metric: str) -> int:
-    return int(model.histograms[metric]["sum_ns"]) if metric in model.histograms else 0
 
 
 def _declared(family: Family) -> Metric:

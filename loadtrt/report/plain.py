@@ -114,7 +114,7 @@ def _table(table: Table) -> Iterator[str]:
     if max(map(len, lines)) > (WIDTH if len(table.rows) <= _FEW else TABLE_WIDTH):
         yield from _sentences(table, columns, hanging)
     else:
-        lasts = [_hanging(table, len(lines[0])) if hanging else ([("", ())] * len(lines))][0]
+        lasts = _hanging(table, len(lines[0])) if hanging else [("", ())] * len(lines)
         for line, (last, below) in zip(lines, lasts, strict=True):
             if shown := f"{line}  {last}".rstrip() if last else line.rstrip():
                 yield shown

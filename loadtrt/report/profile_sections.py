@@ -10,11 +10,11 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from loadtrt.report.charts.bars import Bar, bars
+from loadtrt.report.charts.shares import Bar, bars
 from loadtrt.report.document import Badge, Figure, Name, Named, Notice, Section, Table, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, short_names, time_or
-from loadtrt.report.settings import title
-from loadtrt.results.layer import kind_of
+from loadtrt.report.settings import about, title
+from loadtrt.results.engine_info import kind_of
 from loadtrt.stats.margin import least_samples
 from loadtrt.units import format_count, format_duration, plural
 
@@ -40,8 +40,7 @@ def profile(result: ProfileResult, file: str, *, nodes: bool = False, top: int |
     engine = result.engine
     badges = (Badge(result.outcome.upper(), "bad"),) if result.outcome != "completed" else ()
     mode = " · ".join([f"batch {engine.batch}", *(f"{key} {value}" for key, value in engine.mode.items())])
-    about = words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), only="page")
-    yield Section((*title(engine), ": layers"), (words(mode), about), level=1, badges=badges)
+    yield Section((*title(engine), ": layers"), (words(mode), about(result, file)), level=1, badges=badges)
     yield from layers(result, nodes=nodes, top=top)
     ended: list[Block] = []
     if result.outcome == "failed":

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from loadtrt.errors import UsageError
-from loadtrt.results.capacity_result import CapacityResult
+from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.profile_result import ProfileResult
 from loadtrt.results.run_result import RunResult
-from loadtrt.results.sweep_result import SweepResult
 from loadtrt.stats.profiles import LayerComparison
 
 if TYPE_CHECKING:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import METRICS
-from loadtrt.report.charts.bars import Bar, Stack, bars, stacks
-from loadtrt.report.charts.latency import Curve, shares, spectrum
+from loadtrt.report.charts.shares import Bar, Stack, bars, shares, spectrum, stacks
 from loadtrt.report.document import Figure, Name, Table, section, words
 from loadtrt.report.formatting import UNKNOWN, percent_text, time_or
 from loadtrt.report.profile_sections import layers
 from loadtrt.report.run_timeline import gpu, over_time, timeline_of
-from loadtrt.report.run_verdict import findings, headline, objectives, side_by_side
-from loadtrt.report.settings import bounds_of, engine_facts, facts, models_of
+from loadtrt.report.run_verdict import findings, headline, objectives, side_by_side, time_of
+from loadtrt.report.settings import engine_facts, facts, latency_bounds, models_of
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.stats.margin import least_samples
 from loadtrt.units import format_count, format_duration, plural
@@ -37,11 +36,7 @@ _PARTS = ("queue", "h2d", "compute", "d2h", "other")
 
 
 def run(result: RunResult, file: str, key: str) -> Iterator[Section]:
-    """A run, the most important first, model by model.
-
-    file: what to call the result's file.
-    key: an id that no other result of the document has.
-    """
+    """A run, the most important first, model by model. file, key: as in `sections_of`."""
     models = models_of(result)
     device = gpu(result, timeline_of(next(iter(models.values()))))
     if len(models) == 1:
@@ -52,7 +47,7 @@ def run(result: RunResult, file: str, key: str) -> Iterator[Section]:
         yield device
         for name, single in models.items():
             yield from _model(single, file, name)
-    yield facts(result, file, key)
+    yield section("Configuration", *facts(result, file, key), bare=True)
 
 
 def _model(result: RunResult, file: str, name: str) -> Iterator[Section]:
@@ -63,7 +58,7 @@ def _model(result: RunResult, file: str, name: str) -> Iterator[Section]:
     yield findings(result)
     if model.ok:
         yield section("Latency", *latency(result), bare=True)
-    yield over_time(result)
+    yield section("Over time", *over_time(result), bare=True)
     if model.ok:
         yield section("Where the time goes", *_parts(result), only="page")
         if model.mix:
@@ -73,7 +68,7 @@ def _model(result: RunResult, file: str, name: str) -> Iterator[Section]:
         yield section("Lanes", *_lanes(result), bare=True)
     if model.profile is not None:
         yield from layers(model.profile)
-    yield engine_facts(result)
+    yield section("Engine", *engine_facts(result), bare=True)
 
 
 def histogram_of(result: RunResult, metric: str) -> Histogram | None:
@@ -86,17 +81,17 @@ def histogram_of(result: RunResult, metric: str) -> Histogram | None:
 
 def latency(result: RunResult) -> Iterator[Block]:
     """How latencies are distributed, in charts and as a table."""
-    histogram, bounds = histogram_of(result, "latency"), bounds_of(result, "latency")
+    histogram, bounds = histogram_of(result, "latency"), latency_bounds(result)
     if histogram is not None:
-        known = result.model.metrics["latency"].percentiles_ns if "latency" in result.model.metrics else {}
-        marks = [(name, value) for name in _MARKED if (value := known.get(name)) is not None]
+        times = ((name, time_of(result.model.metrics, name)) for name in _MARKED)
+        marks = [(name, time) for name, time in times if time is not None]
         yield Figure("Spectrum", spectrum(histogram, marks, bounds, "latency"), "how many requests took how long")
-        curves = [Curve("latency", histogram)]
+        curves = [("latency", histogram)]
         for name in ("service", "compute"):
             other = histogram_of(result, name)
-            if other is not None and other.max and not any(_alike(other, curve.histogram) for curve in curves):
-                curves.append(Curve(name, other))
-        chart = shares(curves, bounds, "latency" if len(curves) == 1 else "time")
+            if other is not None and other.max and not any(_alike(other, drawn) for _, drawn in curves):
+                curves.append((name, other))
+        chart = shares(curves, bounds, "latency" if len(curves) == 1 else "time", result.model.objectives)
         yield Figure("By share of requests", chart, "each 9 more to the right is ten times rarer")
     yield _metrics(result)
 
@@ -151,8 +146,8 @@ def _parts(result: RunResult) -> Iterator[Block]:
 
 def _part_rows(result: RunResult) -> Iterator[tuple[str, str, tuple[float, ...]]]:
     """(name, requests, mean ns of each part) of all requests and of each cohort."""
-    means = {name: summary.mean_ns for name, summary in result.model.metrics.items()}
-    queue, service, *phases = (means.get(name) for name in ("queue", "service", "h2d", "compute", "d2h"))
+    metrics = ("queue", "service", "h2d", "compute", "d2h")
+    queue, service, *phases = (time_of(result.model.metrics, "mean", metric) for metric in metrics)
     if queue is not None and service is not None and not result.model.unserved:  # queue counts those never served, too
         device = [phase or 0.0 for phase in phases]
         yield "all", format_count(result.model.ok), (queue, *device, max(service - sum(device), 0.0))
@@ -164,11 +159,9 @@ def _part_rows(result: RunResult) -> Iterator[tuple[str, str, tuple[float, ...]]
 def _mix(result: RunResult) -> Table:
     rows = []
     for part in result.model.mix:
-        known = part.metrics["latency"].percentiles_ns if "latency" in part.metrics else {}
-        compute = part.metrics["compute"].mean_ns if "compute" in part.metrics else None
-        times = [time_or(known.get(name)) for name in _OF_PARTS]
+        times = [*(time_of(part.metrics, name) for name in _OF_PARTS), time_of(part.metrics, "mean", "compute")]
         share = f"{100 * part.offered_share:.3g} %"
-        rows.append((Name(part.name), share, format_count(part.requests), *times, time_or(compute)))
+        rows.append((Name(part.name), share, format_count(part.requests), *map(time_or, times)))
     header = ("part", "offered", "requests", *(f"latency {name}" for name in _OF_PARTS), "compute, mean")
     return Table(header, tuple(rows))
 

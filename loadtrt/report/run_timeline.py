@@ -19,7 +19,7 @@ from loadtrt.report.charts.timeline import (
 )
 from loadtrt.report.document import Figure, section, words
 from loadtrt.report.formatting import joules_text
-from loadtrt.report.settings import bounds_of
+from loadtrt.report.settings import latency_bounds
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -35,24 +35,17 @@ _DRAIN_SHARE = 0.01  # a shorter drain is not seen
 _MEGA, _GIGA, _GIBI = 1e6, 1e9, 1 << 30
 
 
-def over_time(result: RunResult) -> Section:
-    """Phases, and throughput and latency second by second."""
-    return section("Over time", *_over_time(result), bare=True)
-
-
 def timeline_of(result: RunResult) -> Timeline:
     """The run's time axis: up to the last completion, with its phases."""
-    phases, end_ns = (
-        result.phases,
-        max(result.phases.measure_ns, len(result.model.intervals) * SECOND_NS - SECOND_NS + 1),
-    )
+    phases, steadiness = result.phases, result.model.steadiness
+    end_ns = max(phases.measure_ns, (len(result.model.intervals) - 1) * SECOND_NS + 1)
     drawn = []
     if 0 < phases.warmup_ns <= _WARMUP_SHARE * end_ns:
         drawn.append(Phase("warm-up", "edge", -phases.warmup_ns, 0))
-    if result.model.steadiness is not None:
-        if result.model.steadiness.transient_ns:
-            drawn.append(Phase("transient", "transient", 0, result.model.steadiness.transient_ns))
-        slow, stall = result.model.steadiness.slow, result.model.steadiness.stall
+    if steadiness is not None:
+        if steadiness.transient_ns:
+            drawn.append(Phase("transient", "transient", 0, steadiness.transient_ns))
+        slow, stall = steadiness.slow, steadiness.stall
         drawn += [Phase("slow", "behind", slow.start_ns, slow.end_ns)] if slow else []
         drawn += [Phase("stood still", "still", stall.start_ns, stall.start_ns + stall.longest_ns)] if stall else []
     if phases.drain_ns >= _DRAIN_SHARE * end_ns:
@@ -61,41 +54,39 @@ def timeline_of(result: RunResult) -> Timeline:
     return Timeline(end_ns, max(end_ns - phases.drain_ns, 1), tuple(drawn))
 
 
-def _over_time(result: RunResult) -> Iterator[Block]:
+def over_time(result: RunResult) -> Iterator[Block]:
+    """Phases, and throughput and latency second by second."""
     yield words(_phases(result))
     if not result.model.ok:
         return
     if result.model.steadiness is not None:
         yield words(_steadiness(result.model.steadiness), only="page")
-    if len(result.model.intervals) < 2:
+    intervals = result.model.intervals
+    if len(intervals) < 2:
         yield words("The run was too short for charts over time: they have a point a second.", only="page")
         return
-    timeline, bounds = timeline_of(result), bounds_of(result, "latency")
-    seconds = grouped(len(result.model.intervals))
+    timeline, bounds = timeline_of(result), latency_bounds(result)
+    seconds = grouped(len(intervals))
     note = "a point a second" if seconds == 1 else f"a point every {seconds} s"
-    yield Figure("Throughput", throughput(result.model.intervals, timeline, result.config.model.load.course()), note)
+    yield Figure("Throughput", throughput(intervals, timeline, result.config.model.load.course()), note)
     greatest = "" if seconds == 1 else ": the greatest of its seconds'"
-    yield Figure("Latency", percentiles(result.model.intervals, timeline, bounds), f"{note}{greatest}")
-    if any(count > 0 for interval in result.model.intervals for count in interval.latency_counts.values()):
-        yield Figure(
-            "Heat map",
-            heat_map(result.model.intervals, timeline, bounds),
-            "requests by second and latency, darker for more",
-        )
+    yield Figure("Latency", percentiles(intervals, timeline, bounds), f"{note}{greatest}")
+    if any(count > 0 for interval in intervals for count in interval.latency_counts.values()):
+        chart = heat_map(intervals, timeline, bounds)
+        yield Figure("Heat map", chart, "requests by second and latency, darker for more")
 
 
 def _steadiness(steadiness: Steadiness) -> str:
-    texts = (
-        [f"the first {format_duration(steadiness.transient_ns)} were not yet steady"] if steadiness.transient_ns else []
-    )
+    texts = []
+    if steadiness.transient_ns:
+        texts.append(f"the first {format_duration(steadiness.transient_ns)} were not yet steady")
     if steadiness.drift_ratio is not None:
         texts.append(f"latency at the end was {steadiness.drift_ratio:.2f} × that at the beginning")
     if steadiness.overloaded:
         texts.append("requests came faster than they were served")
     if steadiness.slow is not None:
-        texts.append(
-            f"it was slow from {format_duration(steadiness.slow.start_ns)} to {format_duration(steadiness.slow.end_ns)}"
-        )
+        start, end = format_duration(steadiness.slow.start_ns), format_duration(steadiness.slow.end_ns)
+        texts.append(f"it was slow from {start} to {end}")
     if steadiness.stall is not None:
         texts.append(f"it stood still for {format_duration(steadiness.stall.longest_ns)}")
     if steadiness.transient_ns is None and not steadiness.overloaded:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtrt.report.document import Badge, Name, Notice, Section, Table, Tile, Tiles, section, words
+from loadtrt.report.document import Badge, Name, Notice, Section, Table, Tile, Tiles, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, between, count_or, percent_text, share_or, time_or
-from loadtrt.report.settings import load_text, precision_text, resuming_text, title
+from loadtrt.report.settings import about, load_text, precision_text, title
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.stats.margin import least_samples
 from loadtrt.units import format_count, format_duration, plural
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from loadtrt.report.document import Block, Cell, Tone
-    from loadtrt.results.capacity_result import CapacityResult
+    from loadtrt.results.breakdown import MetricSummary
+    from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.run_result import ObjectiveShare, RunResult, ScenarioResult
-    from loadtrt.results.sweep_result import SweepResult
 
 _PERCENTILES = ("p50", "p99", "p99.9")
 NUMBERS = ("requests/s", "inferences/s", *_PERCENTILES, "mean")
@@ -32,34 +32,39 @@ def headline(result: RunResult, file: str, name: str = "") -> Section:
     name: of the model, where the run has several.
     """
     heading = title(result.model.engine, f"{name}: " if name else "")
-    return Section(heading, tuple(_head(result, file)), level=1, badges=badges(result))
+    run = (" · run ", Name(result.run)) if result.run else ()
+    blocks = (words(load_text(result)), about(result, file, *run), Tiles(tuple(_tiles(result))))
+    return Section(heading, blocks, level=1, badges=badges(result))
 
 
 def side_by_side(result: RunResult, models: Mapping[str, RunResult], file: str) -> Section:
     """All models of a run: a row each."""
-    about = words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), only="page")
     rows: list[tuple[Cell, ...]] = [
         (Name(name), state_badge(single), load_text(single), *numbers(single)) for name, single in models.items()
     ]
     table = Table(("model", "", "load", *NUMBERS), tuple(rows), words=3, detail=(2,))
-    return Section((f"Run of {len(models)} models",), (about, table), level=1, badges=badges(result))
+    return Section((f"Run of {len(models)} models",), (about(result, file), table), level=1, badges=badges(result))
 
 
 def numbers(result: RunResult) -> Iterator[Cell]:
     """Throughput and latency of a row, in the order of NUMBERS."""
     yield count_or(result.model.throughput.requests_per_s)
     yield count_or(result.model.throughput.inferences_per_s)
-    latency = result.model.metrics.get("latency")
-    for name in _PERCENTILES:
-        yield time_or(latency.percentiles_ns.get(name) if latency else None)
-    yield time_or(latency.mean_ns if latency else None)
+    for name in (*_PERCENTILES, "mean"):
+        yield time_or(time_of(result.model.metrics, name))
+
+
+def time_of(metrics: Mapping[str, MetricSummary], name: str, metric: str = "latency") -> float | None:
+    """A percentile of a metric, or its mean, ns; None where it is not known."""
+    summary = metrics.get(metric)
+    if summary is None:
+        return None
+    return summary.mean_ns if name == "mean" else summary.percentiles_ns.get(name)
 
 
 def badges(result: RunResult) -> tuple[Badge, ...]:
     """How the run ended where it did not just end, whether it counts, and the verdict on its objectives."""
-    shown = []
-    if result.outcome != "completed":
-        shown.append(outcome_badge(result.outcome))
+    shown = [] if result.outcome == "completed" else [outcome_badge(result.outcome)]
     if result.outcome != "failed":
         shown.append(Badge("VALID", "good") if result.valid else Badge("INVALID", "bad"))
     if result.verdict:
@@ -78,11 +83,16 @@ def ended(result: SweepResult | CapacityResult) -> Iterator[Notice]:
     if result.outcome == "failed":
         yield Notice("bad", result.failure or "it failed", (("shown", "what was measured until then"),))
     elif result.outcome == "interrupted":
-        yield Notice("open", "interrupted: what was measured until then is shown", (("remedy", resuming_text(result)),))
+        file = result.config.json_file
+        kept = f"--resume continues with {file}" if file not in (None, "-") else "without --json FILE nothing was kept"
+        yield Notice("open", "interrupted: what was measured until then is shown", (("remedy", kept),))
 
 
-def state_badge(result: RunResult) -> Badge:
-    """The one word that matters most: how the run ended, whether it counts, the verdict on its objectives."""
+def state_badge(result: RunResult | None) -> Badge:
+    """The one word that matters most: how the run ended, whether it counts, the verdict on its objectives. None: there
+    is no run, as it failed."""
+    if result is None:
+        return outcome_badge("failed")
     if result.outcome == "completed" and result.valid and result.verdict is not None:
         return verdict_badge(result.verdict)
     return badges(result)[0]
@@ -93,15 +103,9 @@ def verdict_badge(verdict: str) -> Badge:
     return _VERDICTS.get(verdict, Badge(verdict, "open"))
 
 
-def _head(result: RunResult, file: str) -> Iterator[Block]:
-    yield words(load_text(result))
-    run = (" · run ", Name(result.run)) if result.run else ()
-    yield words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), *run, only="page")
-    yield Tiles(tuple(_tiles(result)))
-
-
 def _tiles(result: RunResult) -> Iterator[Tile]:
     rates, latency = result.model.throughput, result.model.metrics.get("latency")
+    count = latency.count if latency else 0
     rate, margin = rates.requests_per_s, rates.margin
     notes = []
     if rate is not None and margin is not None:
@@ -116,9 +120,7 @@ def _tiles(result: RunResult) -> Iterator[Tile]:
         batch = "of a mix" if result.model.mix else f"batch {result.model.engine.batch}"
         yield Tile("inferences/s", count_or(rates.inferences_per_s), mean or batch)
     for name in _PERCENTILES:
-        value = latency.percentiles_ns.get(name) if latency else None
-        need = least_samples(PERCENTILES[name])
-        count = latency.count if latency else 0
+        value, need = time_of(result.model.metrics, name), least_samples(PERCENTILES[name])
         few = f"not supported by {plural(count, 'request')}: it takes {format_count(need)}"
         note = few if value is None and count < need else _interval(result, name)
         yield Tile(f"latency {name}", time_or(value), note, detail=True)
@@ -142,8 +144,7 @@ def _interval(result: RunResult, percentile: str) -> str:
         if known and item.objective.name == f"latency.{percentile}":
             return f"95 %: {between(item.value_low_ns, item.value_high_ns)}"
     latency = result.model.metrics.get("latency")
-    value = latency.percentiles_ns.get(percentile) if latency else None
-    margin = latency.margins.get(percentile) if latency else None
+    value, margin = time_of(result.model.metrics, percentile), latency.margins.get(percentile) if latency else None
     if value is None or margin is None:
         return ""
     return f"95 %: {between(value / (1 + margin), value * (1 + margin))}"
@@ -161,7 +162,7 @@ def objectives(result: RunResult) -> Section:
 
 
 def _objectives(items: Sequence[ObjectiveShare]) -> Table:
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (
             Name(item.objective.text),
             verdict_badge(item.verdict) if item.verdict else UNKNOWN,
@@ -174,16 +175,10 @@ def _objectives(items: Sequence[ObjectiveShare]) -> Table:
         )
         for item in items
     ]
-    reasons = any(item.reason for item in items)
     header = ("objective", "verdict", "quantile", "95 %", "bad", "95 %", "worth", "why undecided")
-    return Table(
-        header if reasons else header[:-1],
-        tuple(row if reasons else row[:-1] for row in rows),
-        words=2,
-        last=int(reasons),
-        note="worth: effective sample size, in requests",
-        only="page",
-    )
+    kept, cells = known_columns(header, rows, ("why undecided",), ("",))
+    note = "worth: effective sample size, in requests"
+    return Table(kept, cells, words=2, last=len(kept) - len(header) + 1, note=note, only="page")
 
 
 def _in_a_line(item: ObjectiveShare) -> Notice:
@@ -236,12 +231,11 @@ def findings(result: RunResult) -> Section:
     for item in result.model.findings:
         cause = (("cause", item.cause),) if item.cause not in item.evidence else ()
         notices.append(Notice("open", item.evidence, (*cause, ("remedy", item.remedy)), item.kind))
-    said = [f"ended early: {result.model.ended_early}"] if result.model.ended_early else []
-    said += [text] if (text := precision_text(result)) else []
-    said += (
-        ["closed loop: latency is that of this concurrency, not of an arrival rate"]
-        if result.config.model.load.closed
-        else []
-    )
-    none = words("None: nothing that loadtrt looks for stands out.", only="page")
-    return section("Findings", *(notices or (none,)), *map(words, said), bare=True, conclusion=True)
+    notices = notices or [words("None: nothing that loadtrt looks for stands out.", only="page")]
+    if result.model.ended_early:
+        notices.append(words(f"ended early: {result.model.ended_early}"))
+    if text := precision_text(result):
+        notices.append(words(text))
+    if result.config.model.load.closed:
+        notices.append(words("closed loop: latency is that of this concurrency, not of an arrival rate"))
+    return section("Findings", *notices, bare=True, conclusion=True)

@@ -7,9 +7,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from loadtrt.report.capacity_sections import capacity
-from loadtrt.report.charts.bars import Bar, bars
-from loadtrt.report.charts.latency import Curve, shares
 from loadtrt.report.charts.plot import SERIES
+from loadtrt.report.charts.shares import Bar, bars, shares
 from loadtrt.report.document import Figure, Name, Section, Table
 from loadtrt.report.fleet_sections import fleet
 from loadtrt.report.formatting import count_or
@@ -17,13 +16,12 @@ from loadtrt.report.layer_comparison_sections import PAGE_ROWS, compared_profile
 from loadtrt.report.profile_sections import profile
 from loadtrt.report.run_sections import histogram_of, run
 from loadtrt.report.run_verdict import NUMBERS, numbers, state_badge
-from loadtrt.report.settings import bounds_of, models_of, settings_of
+from loadtrt.report.settings import latency_bounds, models_of, settings_of
 from loadtrt.report.sweep_sections import sweep
-from loadtrt.results.capacity_result import CapacityResult
+from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.profile_result import ProfileResult
 from loadtrt.results.run_result import RunResult
-from loadtrt.results.sweep_result import SweepResult
 from loadtrt.stats.profiles import LayerComparison, compare_profiles
 from loadtrt.units import plural
 
@@ -41,7 +39,11 @@ def sections(loaded: Sequence[Loaded]) -> Iterator[Section]:
     names = names_of([item.file for item in loaded])
     results = [(names[item.file], item.result) for item in loaded if isinstance(item.result, RunResult)]
     if len(results) > 1:
-        yield _side_by_side([single for file, result in results for single in _singles(file, result)])
+        runs: list[tuple[str, RunResult]] = []
+        for file, result in results:
+            several = len(result.models) > 1
+            runs += [(f"{file}: {name}" if several else file, part) for name, part in models_of(result).items()]
+        yield Section((f"{plural(len(runs), 'run')} side by side",), tuple(_side_by_side(runs)), level=1)
     profiles = [(names[item.file], timed) for item in loaded if (timed := _profile(item.result)) is not None]
     if len(profiles) == 2:
         (file_a, a), (file_b, b) = profiles
@@ -101,22 +103,11 @@ def names_of(files: Sequence[str]) -> dict[str, str]:
 def _profile(result: Result) -> ProfileResult | None:
     if isinstance(result, RunResult):
         return _profile(result.model.profile) if len(result.models) == 1 and result.model.profile else None
-    timed = result
-    return timed if isinstance(timed, ProfileResult) and timed.passes else None
+    return result if isinstance(result, ProfileResult) and result.passes else None
 
 
-def _singles(file: str, result: RunResult) -> list[tuple[str, RunResult]]:
-    """(what to call it, result) of each model of a run."""
-    models = models_of(result)
-    return [(f"{file}: {name}" if len(models) > 1 else file, single) for name, single in models.items()]
-
-
-def _side_by_side(runs: Sequence[tuple[str, RunResult]]) -> Section:
+def _side_by_side(runs: Sequence[tuple[str, RunResult]]) -> Iterator[Block]:
     """What differs in how the runs were made, and in what came out. runs: (what to call it, result)."""
-    return Section((f"{plural(len(runs), 'run')} side by side",), tuple(_runs(runs)), level=1)
-
-
-def _runs(runs: Sequence[tuple[str, RunResult]]) -> Iterator[Block]:
     settings = [settings_of(result) for _, result in runs]
     names = list(dict.fromkeys(name for of_run in settings for name in of_run))
     differ = [name for name in names if len({of_run.get(name, "") for of_run in settings}) > 1]
@@ -128,8 +119,8 @@ def _runs(runs: Sequence[tuple[str, RunResult]]) -> Iterator[Block]:
     header = ("run", "", *shown, *NUMBERS)
     more = f"they also differ in {', '.join(differ[_MOST_SETTINGS:])}" if len(differ) > _MOST_SETTINGS else ""
     yield Table(header, tuple(rows), words=2 + len(shown), note=more)
-    curves = [Curve(file, seen) for file, result in runs if (seen := histogram_of(result, "latency")) is not None]
-    bounds = {bound.name: bound._replace(seen=None) for _, result in runs for bound in bounds_of(result, "latency")}
+    curves = [(file, seen) for file, result in runs if (seen := histogram_of(result, "latency")) is not None]
+    bounds = {bound.text: bound for _, result in runs for bound in latency_bounds(result)}
     if curves:
         chart = shares(curves, list(bounds.values()), "latency")
         note = f"the first {SERIES} runs" if len(curves) > SERIES else "of all runs"

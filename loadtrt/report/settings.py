@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.load import Offline
 from loadtrt.asked.reading import FIELDS, keys_for, keys_of
-from loadtrt.report.charts.latency import Bound
 from loadtrt.report.document import Code, Data, Name, Table, section, words
 from loadtrt.report.formatting import UNKNOWN, memory_text, percent_text
 from loadtrt.units import exact_duration, format_count, format_duration, plural
@@ -16,14 +15,15 @@ from loadtrt.units import exact_duration, format_count, format_duration, plural
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from loadtrt.report.document import Block, Cell, Section
-    from loadtrt.results.capacity_result import CapacityResult
+    from loadtrt.asked.objective import Objective
+    from loadtrt.report.document import Block, Cell, Section, Words
+    from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.fleet_result import FleetResult
+    from loadtrt.results.profile_result import ProfileResult
     from loadtrt.results.run_result import RunResult
-    from loadtrt.results.sweep_result import SweepResult
 
-MOST_JSON = 48 * 1024  # characters of a result within the page
+_MOST_JSON = 48 * 1024  # characters of a result within the page
 # Left out in this order until the rest fits, which leaves what a run without them has.
 _BULK: dict[str, Any] = {"sample": None, "profile": None, "intervals": [], "histograms": {}, "telemetry": None}
 # What a comparison of runs lists of their options: the engine's mode has the others that change what is measured.
@@ -33,6 +33,13 @@ _COMPARED = keys_of("Load") | {"contexts", "buffers", "mix", "batcher"}
 def title(engine: EngineInfo, before: str = "") -> tuple[Cell, ...]:
     """The heading of a result: the engine, its device and its runtime."""
     return (before, Name(engine.name), f" on {engine.device} ({engine.flavour} {engine.version})")
+
+
+def about(
+    result: RunResult | SweepResult | CapacityResult | FleetResult | ProfileResult, file: str, *more: Cell
+) -> Words:
+    """Which loadtrt made a result and when, and its file, for a page."""
+    return words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), *more, only="page")
 
 
 def models_of(result: RunResult) -> dict[str, RunResult]:
@@ -82,12 +89,6 @@ def precision_text(result: RunResult) -> str:
     return f"precision of ±{percent_text(asked)} not reached: {reached}"
 
 
-def resuming_text(result: CapacityResult | SweepResult) -> str:
-    """Where a result that was interrupted goes on."""
-    file = result.config.json_file
-    return f"--resume continues with {file}" if file not in (None, "-") else "without --json FILE nothing was kept"
-
-
 def search_text(result: CapacityResult) -> str:
     """Lanes, load and trials of a search, and its objectives, on one line."""
     model, load = result.config.model, result.load
@@ -98,11 +99,6 @@ def search_text(result: CapacityResult) -> str:
     longest = f" to {format_duration(result.longest_trial_ns)}" if result.longest_trial_ns else ""
     texts.append(f"trials of {format_duration(result.trial_ns)}{longest}")
     return " · ".join([*texts, *map(str, result.objectives)])
-
-
-def sweep_options(result: SweepResult) -> dict[str, Any]:
-    """What was swept, by option name."""
-    return {**result.config.options(), **result.axes}
 
 
 def search_options(result: CapacityResult) -> dict[str, Any]:
@@ -119,7 +115,7 @@ def settings_of(result: RunResult) -> dict[str, str]:
     """All that runs may differ in, by name: the engine, every option, the engine's mode; "" for what is not set."""
     engine = result.model.engine
     asked = {
-        name: setting_text(value)
+        name: _setting(value)
         for name, value in result.config.options().items()
         if name not in keys_of("Results", "Watching")
     }
@@ -161,27 +157,18 @@ def axis_value(name: str, value: Any) -> str:
     return f"{format_count(float(value))}/s" if name == "rate" else str(value)
 
 
-def bounds_of(result: RunResult, metric: str) -> list[Bound]:
-    """A run's objectives on a metric."""
-    items = [item for item in result.model.objectives if item.objective.metric_name == metric]
-    return [Bound(item.objective.text, item.objective.rank, item.objective.bound_ns, item) for item in items]
+def latency_bounds(result: RunResult, percentile: str = "") -> list[Objective]:
+    """A run's objectives on latency: on all its percentiles, or on one."""
+    objectives = [item.objective for item in result.model.objectives if item.objective.metric_name == "latency"]
+    return [objective for objective in objectives if percentile in ("", objective.quantile)]
 
 
-def objective_levels(result: RunResult, percentile: str) -> list[tuple[str, int]]:
-    """(name, ns) of the objectives on that percentile of latency."""
-    objectives = [item.objective for item in result.model.objectives]
-    return [(bound.text, bound.bound_ns) for bound in objectives if bound.name == f"latency.{percentile}"]
-
-
-def engine_facts(result: RunResult) -> Section:
+def engine_facts(result: RunResult) -> Iterator[Block]:
     """Memory, precision, notes, verification and properties of the engine."""
-    return section("Engine", *_engine_facts(result), bare=True)
-
-
-def _engine_facts(result: RunResult) -> Iterator[Block]:
     engine = result.model.engine
     yield words(memory_text(result.model.memory), only="page")  # a terminal had it when the engine was loaded
-    yield from (words(f"precision: {engine.precision}"),) if engine.precision else ()
+    if engine.precision:
+        yield words(f"precision: {engine.precision}")
     yield from map(words, engine.notes)
     if result.model.verification is not None:
         checked = result.model.verification
@@ -190,23 +177,18 @@ def _engine_facts(result: RunResult) -> Iterator[Block]:
         )
         if checked.input_sets == 1:
             yield words("verify: with one input set, requests that are mixed up look the same")
-    build = dict(engine.build) if engine.build else None
     tensors = [str(spec) for spec in engine.tensors]
-    yield mapping_table({"sha256": engine.sha256, "tensors": tensors, "built": build}, "engine")
+    yield _mapping({"sha256": engine.sha256, "tensors": tensors}, "engine")
 
 
-def facts(result: RunResult, file: str, key: str) -> Section:
+def facts(result: RunResult, file: str, key: str) -> Iterator[Block]:
     """Configuration, environment, the command, and the result itself."""
-    return section("Configuration", *_facts(result, file, key), bare=True)
-
-
-def _facts(result: RunResult, file: str, key: str) -> Iterator[Block]:
     for name, single in models_of(result).items():
         of_model = f" of {name}" if len(result.models) > 1 else ""
-        yield mapping_table(single.config.options(), f"configuration{of_model}")
-    yield mapping_table(result.environment, "environment")
+        yield _mapping(single.config.options(), f"configuration{of_model}")
+    yield _mapping(result.environment, "environment")
     yield words("To run it again, or ", Name(f"loadtrt run --config {shlex.quote(file)}"), ":", only="page")
-    yield Code(command_text(result.command))
+    yield Code(shlex.join(("loadtrt", *result.command[1:])))
     text, left = _json(result)
     less = f", without its {', '.join(left)}, which the file has" if left else ""
     yield Data(key, text, f"The result is in this page as JSON (id {key}){less}.")
@@ -216,48 +198,33 @@ def closing(
     result: SweepResult | CapacityResult | FleetResult, file: str, key: str, **settings: Mapping[str, Any]
 ) -> Section:
     """What a result of many runs was made with. settings: by their titles."""
-    return section("Configuration", *_closing(result, file, key, settings), bare=True)
-
-
-def _closing(
-    result: SweepResult | CapacityResult | FleetResult, file: str, key: str, settings: Mapping[str, Mapping[str, Any]]
-) -> Iterator[Block]:
-    for name, values in settings.items():
-        yield mapping_table(values, name)
-    yield words("To make it again:", only="page")
+    blocks: list[Block] = [_mapping(values, name) for name, values in settings.items()]
     begun = result.outcome != "completed"  # --resume of a finished result does nothing
-    yield Code(command_text(tuple(word for word in result.command if begun or word != "--resume")))
+    command = [word for word in result.command[1:] if begun or word != "--resume"]
+    blocks += [words("To make it again:", only="page"), Code(shlex.join(["loadtrt", *command]))]
     text = _compact(result.model_dump(mode="json"))
-    if len(text) <= MOST_JSON:
-        yield Data(key, text, f"The whole result is in this page as JSON (id {key}).")
+    if len(text) <= _MOST_JSON:
+        blocks.append(Data(key, text, f"The whole result is in this page as JSON (id {key})."))
     else:
-        yield words("The whole result, too large for this page, is in ", Name(file), ".", only="page")
+        blocks.append(words("The whole result, too large for this page, is in ", Name(file), ".", only="page"))
+    return section("Configuration", *blocks, bare=True)
 
 
-def command_text(command: tuple[str, ...]) -> str:
-    """The command as a shell takes it, by the name of the program."""
-    return shlex.join(["loadtrt", *command[1:]])
-
-
-def mapping_table(values: Mapping[str, Any], title: str) -> Table:
+def _mapping(values: Mapping[str, Any], title: str) -> Table:
     """A table of what is set, by name."""
-    rows = tuple((Name(name), Name(text)) for name, value in values.items() if (text := setting_text(value)))
+    rows = tuple((Name(name), Name(text)) for name, value in values.items() if (text := _setting(value)))
     return Table(("", ""), rows, words=2, folded=title, only="page")
 
 
-def setting_text(value: Any) -> str:
-    """A setting in words; "" for one that is not set."""
+def _setting(value: Any) -> str:
+    """A setting in words; "" for one that is not set, and for a mapping."""
     match value:
-        case None | "" | [] | {} | ():
+        case None | dict():
             return ""
         case bool():
             return "yes" if value else "no"
-        case str() | int() | float():
-            return str(value)
         case list() | tuple():
-            return ", ".join(map(setting_text, value))
-        case dict():
-            return ", ".join(f"{name} {text}" for name, item in value.items() if (text := setting_text(item)))
+            return ", ".join(map(_setting, value))
         case _:
             return str(value)
 
@@ -268,7 +235,7 @@ def _json(result: RunResult) -> tuple[str, list[str]]:
     left: list[str] = []
     text = _compact(data)
     for name, empty in _BULK.items():
-        if len(text) <= MOST_JSON:
+        if len(text) <= _MOST_JSON:
             break
         holders = [part for part in (data, *data["models"].values()) if part.get(name)]
         for part in holders:

@@ -6,40 +6,28 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.report.charts.curves import Point, gains, tradeoff
 from loadtrt.report.charts.plot import SERIES
-from loadtrt.report.document import Badge, Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
+from loadtrt.report.document import Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, count_or, joules_text, time_or
-from loadtrt.report.run_verdict import ended, outcome_badge, state_badge
-from loadtrt.report.settings import axes_text, axis_value, closing, objective_levels, sweep_options, title
+from loadtrt.report.run_verdict import ended, outcome_badge, state_badge, time_of
+from loadtrt.report.settings import about, axes_text, axis_value, closing, latency_bounds, title
 from loadtrt.units import format_count, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from loadtrt.report.document import Block, Cell
+    from loadtrt.results.capacity_result import SweepPoint, SweepResult
     from loadtrt.results.run_result import RunResult
-    from loadtrt.results.sweep_result import SweepPoint, SweepResult
 
 _COLUMNS = (
-    "",
-    "inferences/s",
-    "latency p50",
-    "p99",
-    "service p50",
-    "requests/s",
-    "mean",
-    "requests",
-    "J/inference",
-    "",
+    *("", "inferences/s", "latency p50", "p99", "service p50"),
+    *("requests/s", "mean", "requests", "J/inference", ""),
 )
 _DETAIL = 4  # of these columns, which plain text leaves out: the last before the remarks
 
 
 def sweep(result: SweepResult, file: str, key: str) -> Iterator[Section]:
-    """A sweep, the points last.
-
-    file: what to call the result's file.
-    key: an id that no other result of the document has.
-    """
+    """A sweep, the points last. file, key: as in `sections_of`."""
     engine = next((point.run.model.engine for point in result.points if point.run is not None), None)
     heading = title(engine, "Sweep of ") if engine else ("Sweep of ", Name(result.config.model.engine))
     badges = () if result.outcome == "completed" else (outcome_badge(result.outcome),)
@@ -47,12 +35,14 @@ def sweep(result: SweepResult, file: str, key: str) -> Iterator[Section]:
     yield section("Throughput and latency", *_curve(result), bare=True)
     yield section("Points", *_points(result), bare=True)
     yield section("Findings", *ended(result), *_problems(result), bare=True, conclusion=True)
-    yield closing(result, file, key, configuration=sweep_options(result), environment=result.environment)
+    yield closing(
+        result, file, key, configuration={**result.config.options(), **result.axes}, environment=result.environment
+    )
 
 
 def _head(result: SweepResult, file: str) -> Iterator[Block]:
     yield words(" × ".join(f"{name} {', '.join(map(str, values))}" for name, values in result.axes.items()))
-    yield words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), only="page")
+    yield about(result, file)
     skipped = f"{format_count(len(result.skipped))} skipped" if result.skipped else ""
     tiles = [Tile("points", format_count(len(result.points)), skipped, detail=True)]
     rates = [point.run.model.throughput.inferences_per_s if point.run else None for point in result.points]
@@ -84,16 +74,18 @@ def _curve(result: SweepResult) -> Iterator[Block]:
         marks = place in result.pareto, place == result.knee, run is not None and run.valid
         points.append(Point(*told_apart, per_s, latency_ns, *marks))
     run = next(point.run for point in result.points if point.run is not None)
-    levels = objective_levels(run, percentile)
     note = f"numbers: {axis}; full marks are on the Pareto front" if axis else "full marks are on the Pareto front"
-    yield Figure("Latency against throughput", tradeoff(points, percentile, levels), note)
+    yield Figure("Latency against throughput", tradeoff(points, percentile, latency_bounds(run, percentile)), note)
     lines: dict[str, list[tuple[float, float]]] = {}
     for point in result.points:
         value, rate = point.settings.get(axis), point.run.model.throughput.inferences_per_s if point.run else None
         if isinstance(value, int | float) and not isinstance(value, bool) and rate is not None:
             lines.setdefault(_series(result, point.settings, axis), []).append((value, rate))
     if any(len(line) > 1 for line in lines.values()):
-        yield Figure(f"Throughput by {axis}", gains(list(lines.items()), axis), _of_many(len(lines)))
+        shown = (
+            f"the first {SERIES} of {plural(len(lines), 'line')}" if len(lines) > SERIES else "what more of it brings"
+        )
+        yield Figure(f"Throughput by {axis}", gains(list(lines.items()), axis), shown)
     missing = sum(point.run is not None for point in result.points) - len(known)
     if missing:
         yield words(f"{plural(missing, 'point')} with too few requests for {percentile} not drawn.", only="page")
@@ -109,19 +101,12 @@ def _times(result: SweepResult, percentile: str) -> dict[int, tuple[float, float
     """(inferences a second, ns) by the point's place, of those that know both."""
     times = {}
     for place, point in enumerate(result.points):
-        if point.run is None or "latency" not in point.run.model.metrics:
-            continue
-        rate, time = (
-            point.run.model.throughput.inferences_per_s,
-            point.run.model.metrics["latency"].percentiles_ns.get(percentile),
-        )
-        if rate is not None and time is not None:
-            times[place] = (rate, time)
+        if point.run is not None:
+            rate = point.run.model.throughput.inferences_per_s
+            time = time_of(point.run.model.metrics, percentile)
+            if rate is not None and time is not None:
+                times[place] = (rate, time)
     return times
-
-
-def _of_many(lines: int) -> str:
-    return f"the first {SERIES} of {plural(lines, 'line')}" if lines > SERIES else "what more of it brings"
 
 
 def _points(result: SweepResult) -> Iterator[Block]:
@@ -156,13 +141,8 @@ def _row(result: SweepResult, place: int, point: SweepPoint, axes: list[str]) ->
         remarks += [] if run.outcome == "completed" or point.failure else [run.outcome]
         remarks += [] if run.valid else ["INVALID"]
         remarks += [f"{item.objective} {item.verdict}" for item in run.model.objectives if item.verdict]
-    badge = Badge("FAILED", "bad") if run is None else state_badge(run)
-    return (
-        *values,
-        badge,
-        *(_numbers(run) if run is not None else [UNKNOWN] * (len(_COLUMNS) - 2)),
-        ", ".join(remarks),
-    )
+    numbers = [UNKNOWN] * (len(_COLUMNS) - 2) if run is None else _numbers(run)
+    return (*values, state_badge(run), *numbers, ", ".join(remarks))
 
 
 def _value(settings: Mapping[str, Any], name: str) -> str:
@@ -171,18 +151,16 @@ def _value(settings: Mapping[str, Any], name: str) -> str:
 
 def _numbers(run: RunResult) -> list[str]:
     """The numbers of a point, in the order of _COLUMNS."""
-    latency, service = run.model.metrics.get("latency"), run.model.metrics.get("service")
-    known = {**latency.percentiles_ns, "mean": latency.mean_ns} if latency else {}
-    energy = run.telemetry.joules_per_inference if run.telemetry else None
+    metrics, rates = run.model.metrics, run.model.throughput
     return [
-        count_or(run.model.throughput.inferences_per_s),
-        time_or(known.get("p50")),
-        time_or(known.get("p99")),
-        time_or(service.percentiles_ns["p50"] if service else None),
-        count_or(run.model.throughput.requests_per_s),
-        time_or(known.get("mean")),
+        count_or(rates.inferences_per_s),
+        time_or(time_of(metrics, "p50")),
+        time_or(time_of(metrics, "p99")),
+        time_or(time_of(metrics, "p50", "service")),
+        count_or(rates.requests_per_s),
+        time_or(time_of(metrics, "mean")),
         format_count(run.model.ok),
-        joules_text(energy),
+        joules_text(run.telemetry.joules_per_inference if run.telemetry else None),
     ]
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.report.result_files import ResultFile
-    from loadtrt.results.layer import Layer
+    from loadtrt.results.engine_info import Layer
 
 _MOST_MS = 1e10  # 115 days: as ns still far from what int64 holds
 _LAYER_KEYS = ("timeMs", "averageMs")
@@ -91,18 +91,12 @@ def profile_json(measured: ProfilePass) -> str:
     """--exportProfile: the count of inferences, then the layers in the order they ran in; ms, percentage of 0 to 100.
 
     A median that is not known is left out, as trtexec did up to 8.3."""
-    return _listed([json.dumps({"count": measured.inferences}), *map(_layer_json, measured.layers)])
-
-
-def _layer_json(times: LayerTimes) -> str:
-    record = {
-        "name": times.layer.name,
-        "timeMs": times.total_ns / 1e6,
-        "averageMs": times.average_ns / 1e6,
-        **({} if times.median_ns is None else {"medianMs": times.median_ns / 1e6}),
-        "percentage": 100 * times.share,
-    }
-    return json.dumps(record)
+    records: list[dict[str, Any]] = [{"count": measured.inferences}]
+    for times in measured.layers:
+        median = {} if times.median_ns is None else {"medianMs": times.median_ns / 1e6}
+        means = {"timeMs": times.total_ns / 1e6, "averageMs": times.average_ns / 1e6, **median}
+        records.append({"name": times.layer.name, **means, "percentage": 100 * times.share})
+    return _listed([json.dumps(record) for record in records])
 
 
 def layer_info_json(text: str) -> str:
@@ -128,13 +122,12 @@ def output_json(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
     are the strings "NaN", "Infinity" and "-Infinity", as in Protocol Buffers' JSON: float() takes them. Packed sub-byte
     types are bytes here: unpack them into ml_dtypes' first.
     """
-    return _listed([_output_json(name, array) for name, array in arrays.items()])
-
-
-def _output_json(name: str, array: npt.NDArray[Any]) -> str:
-    dimensions = "x".join(map(str, array.shape))
-    values = ", ".join(_values(array.reshape(-1)))
-    return f'{{ "name" : {json.dumps(name)}\n  , "dimensions" : "{dimensions}"\n  , "values" : [ {values} ]\n  }}'
+    outputs = []
+    for name, array in arrays.items():
+        dimensions = "x".join(map(str, array.shape))
+        head = f'{{ "name" : {json.dumps(name)}\n  , "dimensions" : "{dimensions}"\n  , '
+        outputs.append(f'{head}"values" : [ {", ".join(_values(array.reshape(-1)))} ]\n  }}')
+    return _listed(outputs)
 
 
 def _values(flat: npt.NDArray[Any]) -> list[str]:

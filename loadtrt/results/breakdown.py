@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from loadtrt.results.frozen import Model
+from loadtrt.results import Model
 
 _Count = Annotated[int, Field(ge=0)]
 _Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]

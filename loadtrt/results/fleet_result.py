@@ -10,9 +10,9 @@ from typing import Literal
 
 from loadtrt.asked.fields import Objectives  # noqa: TC001
 from loadtrt.asked.objective import Verdict  # noqa: TC001
+from loadtrt.results import Model
 from loadtrt.results.capacity_result import Scaling  # noqa: TC001  # pydantic reads them
 from loadtrt.results.engine_info import EngineInfo  # noqa: TC001
-from loadtrt.results.frozen import Model
 from loadtrt.results.run_result import ObjectiveShare  # noqa: TC001
 
 Routing = Literal["random", "round-robin", "least-outstanding"]

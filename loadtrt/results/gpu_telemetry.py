@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loadtrt.results.frozen import Model
+from loadtrt.results import Model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from loadtrt.results.interval import Interval
+    from loadtrt.results.steadiness import Interval
 
 _REMEMBERED = ("at_ns", "max_sm_clock_hertz")
 

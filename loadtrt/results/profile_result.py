@@ -10,9 +10,8 @@ import math
 from typing import Any, Literal
 
 from loadtrt.asked.config import RunConfig  # noqa: TC001  # pydantic reads it
-from loadtrt.results.engine_info import EngineInfo  # noqa: TC001  # pydantic reads them
-from loadtrt.results.frozen import Model
-from loadtrt.results.layer import Layer, kind_of
+from loadtrt.results import Model
+from loadtrt.results.engine_info import EngineInfo, Layer, kind_of
 
 Mode = Literal["graph", "plain"]
 

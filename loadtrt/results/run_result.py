@@ -14,13 +14,12 @@ from loadtrt.asked.config import RunConfig  # noqa: TC001
 from loadtrt.asked.fields import ObjectiveText  # noqa: TC001
 from loadtrt.asked.objective import Verdict, overall
 from loadtrt.records.histogram import require_histogram
+from loadtrt.results import Model
 from loadtrt.results.breakdown import Batches, Cohort, MetricSummary, MixPart, Sample  # noqa: TC001
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill, Verification  # noqa: TC001  # pydantic reads them
-from loadtrt.results.frozen import Model
 from loadtrt.results.gpu_telemetry import GpuTelemetry  # noqa: TC001
-from loadtrt.results.interval import Interval  # noqa: TC001
 from loadtrt.results.profile_result import ProfileResult  # noqa: TC001
-from loadtrt.results.steadiness import Steadiness  # noqa: TC001
+from loadtrt.results.steadiness import Interval, Steadiness  # noqa: TC001
 
 _Count = Annotated[int, Field(ge=0)]
 _Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -1,4 +1,6 @@
-"""Whether a run was a steady state: fields of run.json."""
+"""How a run went over time: its seconds, and whether it was a steady state. Fields of run.json, which the recorder
+imports without results/run_result.py, whose models take long to import.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,38 @@ from typing import Annotated
 
 from pydantic import Field
 
-from loadtrt.results.frozen import Model
+from loadtrt.results import Model
 
 _Count = Annotated[int, Field(ge=0)]
 _Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Interval(Model):
+    """One second of measuring; requests belong to the second in which they complete.
+
+    start_ns: start of the second, since measuring began.
+    requests: number of served requests.
+    failed: number of failed requests.
+    latency_mean_ns, latency_p50_ns, latency_p90_ns, latency_p99_ns, latency_max_ns: of the latencies.
+    queue_mean_ns: mean queueing delay.
+    compute_mean_ns: mean compute time.
+    throttled: a reading in this second shows the GPU slowed down; None without readings.
+    latency_counts: served requests by the cell of their latency, without empty cells. Cell c holds the CELL buckets
+        from CELL·c on (records/histogram.py), eight cells an octave. Of the first two hours.
+    """
+
+    start_ns: int
+    requests: int
+    failed: int
+    latency_mean_ns: float | None
+    latency_p50_ns: float | None
+    latency_p90_ns: float | None
+    latency_p99_ns: float | None
+    latency_max_ns: int | None
+    queue_mean_ns: float | None
+    compute_mean_ns: float | None
+    throttled: bool | None = None
+    latency_counts: dict[int, int] = Field(default_factory=dict)
 
 
 class SlowPart(Model):

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from loadtrt.records.histogram import Histogram
     from loadtrt.records.records import Records
-    from loadtrt.results.interval import Interval
     from loadtrt.results.run_result import ObjectiveShare
+    from loadtrt.results.steadiness import Interval
 
     Series = npt.NDArray[np.float64]
 

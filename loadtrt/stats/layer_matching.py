@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from loadtrt.results.layer import kind_of
+from loadtrt.results.engine_info import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from loadtrt.results.layer import Layer
+    from loadtrt.results.engine_info import Layer
 
 MatchedBy = Literal["nodes", "name", "signature", "served layer"]
 

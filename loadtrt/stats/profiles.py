@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from loadtrt.results.frozen import Model
-from loadtrt.results.layer import Layer, kind_of, nodes_in_name
+from loadtrt.results import Model
+from loadtrt.results.engine_info import Layer, kind_of, nodes_in_name
 from loadtrt.results.profile_result import LayerTimes, Mode, ProfilePass
 from loadtrt.stats.layer_matching import Group, MatchedBy, match_layers
 from loadtrt.stats.margin import least_samples

@@ -37,8 +37,8 @@ from typing import TYPE_CHECKING, Literal
 import loadtrt
 from loadtrt.errors import UsageError
 from loadtrt.records.records import METRICS
+from loadtrt.results import Model
 from loadtrt.results.breakdown import PERCENTILES
-from loadtrt.results.frozen import Model
 from loadtrt.stats.margin import OF_DUE, RATES, number_of
 from loadtrt.stats.verdict import student_chance
 

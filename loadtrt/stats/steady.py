@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from loadtrt.results.interval import Interval
+    from loadtrt.results.steadiness import Interval
 
     Series = npt.NDArray[np.float64]
 

@@ -27,11 +27,10 @@ from loadtrt.load.arrivals import parse_stages
 from loadtrt.load.trace import Trace
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import read_result
-from loadtrt.results.capacity_result import Candidate, CapacityResult, Trial
+from loadtrt.results.capacity_result import Candidate, CapacityResult, SweepPoint, SweepResult, Trial, trimmed
 from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.gpu_telemetry import GpuFacts, GpuTelemetry, SamplingCost
 from loadtrt.results.run_result import RunResult
-from loadtrt.results.sweep_result import SweepPoint, SweepResult, trimmed
 from loadtrt.units import SECOND_NS
 from runs_by_hand import changed
 

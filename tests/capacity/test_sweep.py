@@ -25,8 +25,8 @@ from loadtrt.errors import UsageError
 from loadtrt.files import locked
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import read_result
+from loadtrt.results.capacity_result import SweepPoint, SweepResult
 from loadtrt.results.run_result import RunResult
-from loadtrt.results.sweep_result import SweepPoint, SweepResult
 from loadtrt.runs import maker
 from runs_by_hand import changed
 

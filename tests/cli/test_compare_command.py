@@ -23,7 +23,7 @@ from runs_by_hand import model_in, with_changes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadtrt.results.layer import Layer
+    from loadtrt.results.engine_info import Layer
 
     Save = Callable[[str, Any], str]
 

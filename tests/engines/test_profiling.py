@@ -19,7 +19,7 @@ from loadtrt.engines.open import open_engine
 from loadtrt.engines.plan_profile import Profiled, ProfileLength, TellsLayers, Watch, profile_plan, turns
 from loadtrt.errors import EngineError
 from loadtrt.load.inputs import make_inputs
-from loadtrt.results.layer import Layer
+from loadtrt.results.engine_info import Layer
 from loadtrt.results.profile_result import ProfilePass
 from loadtrt.stats.profiles import Samples
 from tensorrt_bench import Bench

@@ -14,7 +14,7 @@ from loadtrt.asked.config import RunConfig
 from loadtrt.cli.main import cli
 from loadtrt.findings.findings import findings_of
 from loadtrt.results.breakdown import Batches, Cohort
-from loadtrt.results.layer import Layer
+from loadtrt.results.engine_info import Layer
 from loadtrt.results.profile_result import LayerTimes, ProfilePass, ProfileResult
 from loadtrt.results.run_result import Finding, Lane, Phases, Problem, RunResult, Throughput
 from loadtrt.results.steadiness import SlowPart, Stall, Steadiness

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from loadtrt.live.nvml import GpuLimits, GpuSettings
 from loadtrt.live.sampler import EVERY_NS, PCIE_EVERY_NS, WRAP_BYTES, Sampler
 from loadtrt.results.gpu_telemetry import GpuFacts, GpuReading, GpuTelemetry, SamplingCost, mark_throttled, telemetry_of
-from loadtrt.results.interval import Interval
 from loadtrt.results.run_result import RunResult
+from loadtrt.results.steadiness import Interval
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:

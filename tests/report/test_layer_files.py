@@ -13,7 +13,7 @@ from loadtrt.cli.compare import holds_results, profile_of, read_side
 from loadtrt.errors import UsageError
 from loadtrt.records.records import COLUMNS, Records
 from loadtrt.report.trtexec import times_json
-from loadtrt.results.layer import Layer
+from loadtrt.results.engine_info import Layer
 
 PASS = each([Layer("conv")], "graph", 1000.0)
 

@@ -15,8 +15,7 @@ from loadtrt.engines.plan_facts import parse_layers
 from loadtrt.report.layer_comparison_sections import compared_profiles
 from loadtrt.report.plain import TABLE_WIDTH, plain
 from loadtrt.report.profile_sections import profile as profile_sections
-from loadtrt.results.engine_info import EngineInfo
-from loadtrt.results.layer import Layer, LayerTensor
+from loadtrt.results.engine_info import EngineInfo, Layer, LayerTensor
 from loadtrt.results.profile_result import ProfilePass, ProfileResult
 from loadtrt.stats.profiles import Samples, compare_profiles
 

@@ -3,42 +3,35 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from loadtrt.asked.objective import parse_objective
 from loadtrt.load.arrivals import bursts
 from loadtrt.records.histogram import Histogram
-from loadtrt.report.charts.bars import Bar, Stack, bars, stacks
-from loadtrt.report.charts.curves import (
-    Fleet,
-    Level,
-    Miss,
-    Point,
-    Region,
-    gains,
-    ladder,
-    latencies,
-    misses,
-    sizes,
-    throughput_at,
-    tradeoff,
-)
-from loadtrt.report.charts.latency import Bound, Curve, shares, spectrum
+from loadtrt.report.charts.curves import Miss, Point, gains, ladder, latencies, misses, sizes, throughput_at, tradeoff
 from loadtrt.report.charts.plot import Plot
+from loadtrt.report.charts.shares import Bar, Stack, bars, shares, spectrum, stacks
 from loadtrt.report.charts.svg import cut, escaped, linear, ranks, width_of
 from loadtrt.report.charts.timeline import SHADES, heat_map, percentiles, shade, throughput
 from loadtrt.report.run_timeline import timeline_of
-from loadtrt.results.interval import Interval
-from loadtrt.results.steadiness import Stall, Steadiness
+from loadtrt.results.capacity_result import ObjectiveCapacity
+from loadtrt.results.run_result import ObjectiveShare
+from loadtrt.results.steadiness import Interval, Stall, Steadiness
 from loadtrt.stats.margin import least_samples
 from reported import HOSTILE, SCALING, measured, whole_run
 from runs_by_hand import changed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+BOUND = parse_objective("latency.p99 < 20ms")
+CAPACITY = ObjectiveCapacity(objective=BOUND, rate_per_s=210.0, low_per_s=200.0, high_per_s=220.0)
 
 
 def _parsed(svg: str) -> ElementTree.Element:
@@ -84,7 +77,7 @@ def test_a_spectrum_of_one_value_has_one_bar() -> None:
 
 def test_a_curve_is_dotted_where_its_sample_is_too_small() -> None:
     """The whole part ends at the highest rank that so many requests support, and the dotted one goes on from there."""
-    root = _parsed(shares([Curve("latency", _histogram(*range(10_000, 20_000)))], [], "latency"))
+    root = _parsed(shares([("latency", _histogram(*range(10_000, 20_000)))], [], "latency"))
     whole, dotted = (found.get("d", "") for found in _of_class(root, "s1"))
     left, end = float(re.findall(r"M([\d.]+)", whole)[0]), float(re.findall(r"H([\d.]+)", whole)[-1])
     start, right = float(re.findall(r"M([\d.]+)", dotted)[0]), float(re.findall(r"H([\d.]+)", dotted)[-1])
@@ -96,7 +89,8 @@ def test_a_curve_is_dotted_where_its_sample_is_too_small() -> None:
 
 def test_an_objective_is_a_corner_of_the_chart_of_shares() -> None:
     """Right of its rank and above its bound."""
-    root = _parsed(shares([Curve("latency", _histogram(*range(1000, 9000)))], [Bound("x", 0.99, 5000)], "latency"))
+    bound = parse_objective("latency.p99 < 5us")
+    root = _parsed(shares([("latency", _histogram(*range(1000, 9000)))], [bound], "latency"))
     assert len(_of_class(root, "corner")) == 1
 
 
@@ -241,13 +235,12 @@ def test_a_percentile_that_is_the_largest_is_not_drawn() -> None:
 
 def test_curves_of_many_runs() -> None:
     """Every trial, point and size is a mark that tells its numbers."""
-    region = Region(210.0, 200.0, 220.0, 190.0, 250.0)
     trials = [
         Miss(1, 250.0, 0.05, 0.03, 0.08, "missed", False),
         Miss(2, 190.0, 0.0, 0.0, 0.004, "met", False),
         Miss(3, 205.0, 0.009, 0.005, 0.02, "undecided", True),
     ]
-    root = _parsed(misses(trials, 0.01, region, "latency.p99 < 20ms"))
+    root = _parsed(misses(trials, CAPACITY, 190.0, 250.0))
     told = [found.findtext("title") for found in root.iter() if "/s," in (found.findtext("title") or "")]
     assert told == [
         "1: 250/s, 5 % bad (3 to 8 %)",
@@ -256,26 +249,27 @@ def test_curves_of_many_runs() -> None:
     ]
     assert _of_class(root, "region")
     points = [Point("batch 1", "1", 100.0, 5e6, True, False), Point("batch 4", "1", 300.0, 9e6, True, True)]
-    assert len(_of_class(_parsed(tradeoff(points, "p99", [("x", 10**7)])), "dot")) == 2 + 2  # a ring, its key
+    assert len(_of_class(_parsed(tradeoff(points, "p99", [BOUND])), "dot")) == 2 + 2  # a ring, its key
     crossed = _parsed(tradeoff([points[0], points[1]._replace(valid=False)], "p99", []))
     assert len(_of_class(crossed, "cross")) == 1 + 1  # and its key
-    fleets = [Fleet(2, 3e7, 2e7, 4e7), Fleet(3, 1e7, None, None)]
-    assert len(_of_class(_parsed(sizes([("random", fleets)], ("bound", 20_000_000), "p99")), "dot")) == 2
-    levels = [Level(200.0, (6e6, None)), Level(100.0, (5e6, 9e6)), Level(200.0, (6e6, 9e6))]
-    assert len(_of_class(_parsed(latencies(levels, ("p50", "p99"), [], 150.0)), "dot")) == 5
+    share = ObjectiveShare(objective=BOUND, good=99, requests=100, value_ns=1e7)
+    fleets = [(2, share.model_copy(update={"value_low_ns": 2e7, "value_high_ns": 4e7})), (3, share)]
+    assert len(_of_class(_parsed(sizes([("random", fleets)], BOUND)), "dot")) == 2
+    assert len(_of_class(_parsed(sizes([("random", fleets)], BOUND)), "whisker")) == 1
+    searched = [(200.0, (6e6, None)), (100.0, (5e6, 9e6)), (200.0, (6e6, 9e6))]
+    assert len(_of_class(_parsed(latencies(searched, ("p50", "p99"), [], 150.0)), "dot")) == 5
     assert len(_of_class(_parsed(gains([("", [(1, 100.0), (2, 180.0)])], "contexts")), "dot")) == 2
 
 
 def test_a_trial_is_at_the_bottom_only_where_none_was_bad() -> None:
     """However few were; and its number lies on no whisker, its own included."""
-    region = Region(210.0, 200.0, 220.0, 190.0, 250.0)
     rates = (190.0, 196.0, 198.0, 250.0)
     shares_ = (0.0, 0.0000748, 0.004, 0.05)
     trials = [
         Miss(number, rate, share, share / 2, 0.003 + 2 * share, None, False)
         for number, (rate, share) in enumerate(zip(rates, shares_, strict=True), 1)
     ]
-    root = _parsed(misses(trials, 0.01, region, "latency.p99 < 20ms"))
+    root = _parsed(misses(trials, CAPACITY, 190.0, 250.0))
     places = [float(found.get("cy", "0")) for found in _of_class(root, "dot") if found.find("title") is not None]
     assert places == sorted(places, reverse=True)
     assert len(set(places)) == 4
@@ -296,12 +290,11 @@ def test_nothing_is_between_whole_numbers_of_contexts() -> None:
     root = _parsed(gains([("", [(1, 100.0), (4, 180.0)])], "contexts"))
     ticks = [text.text for text in _of_class(root, "tick") if text.get("text-anchor") == "middle"]
     assert ticks == ["0", "1", "2", "3", "4"]
-    bound = "latency.p99 < 10ms"
     for svg in (
-        latencies([Level(100.0, (5e6,))], ("p99",), [(bound, 10**7)], None),
-        tradeoff([Point("", "1", 100.0, 5e6, True, False)], "p99", [(bound, 10**7)]),
+        latencies([(100.0, (5e6,))], ("p99",), [BOUND], None),
+        tradeoff([Point("", "1", 100.0, 5e6, True, False)], "p99", [BOUND]),
     ):
-        assert [text.get("class") for text in _parsed(svg).iter("text") if text.text == bound] == ["key"]
+        assert [text.get("class") for text in _parsed(svg).iter("text") if text.text == BOUND.text] == ["key"]
 
 
 def test_the_law_of_a_ladder() -> None:
@@ -341,10 +334,10 @@ def test_long_names_are_cut_in_their_middle(width: float) -> None:
 
 def test_whatever_a_name_holds_a_chart_is_well_formed() -> None:
     """Names come from files."""
-    curve = Curve(HOSTILE, measured_histogram())
+    curve = (HOSTILE, measured_histogram())
     for svg in (
         bars(HOSTILE, HOSTILE, [Bar(HOSTILE, 1.0, HOSTILE, hint=HOSTILE)]),
-        shares([curve, curve], [Bound(HOSTILE, 0.9, 10**7)], HOSTILE),
+        shares([curve, curve], [replace(BOUND, text=HOSTILE)], HOSTILE),
     ):
         assert "script" not in {found.tag for found in _parsed(svg).iter()}
     assert "<" not in escaped(HOSTILE)

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from loadtrt.report import FORMATS, format_of
 from loadtrt.report.document import Badge, Name, Named, Notice, Section, Table, Tile, Tiles, Words, section, words
-from loadtrt.report.formats import FORMATS, format_of
 from loadtrt.report.html import page
 from loadtrt.report.markdown import markdown
 from loadtrt.report.plain import TABLE_WIDTH, WIDTH, plain, terminal_text
 from loadtrt.report.sections import sections
-from loadtrt.results.sweep_result import SweepResult
+from loadtrt.results.capacity_result import SweepResult
 from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, two_models, whole_run
 
 if TYPE_CHECKING:

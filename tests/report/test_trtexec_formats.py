@@ -32,7 +32,7 @@ from loadtrt.report.trtexec import (
     stamp_step_ns,
     times_json,
 )
-from loadtrt.results.layer import Layer
+from loadtrt.results.engine_info import Layer
 from loadtrt.stats.profiles import Samples
 from loadtrt.stats.summary import summarize
 from real_bindings import UnavailableError, Wheel, fetch

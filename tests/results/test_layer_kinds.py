@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadtrt.results.layer import Layer, kind_of
+from loadtrt.results.engine_info import Layer, kind_of
 
 
 @pytest.mark.parametrize(

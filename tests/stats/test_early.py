@@ -11,7 +11,7 @@ import pytest
 from loadtrt.asked.objective import parse_objective
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, DROPPED, FAILED, METRICS, UNSERVED, Records
-from loadtrt.results.interval import Interval
+from loadtrt.results.steadiness import Interval
 from loadtrt.stats.early import LEAST_SECONDS, Misses, Widths, effective_requests, ranks_of
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from layer_sides import NODES, holding, names, profile, reformat, result
-from loadtrt.results.layer import Layer, LayerTensor
+from loadtrt.results.engine_info import Layer, LayerTensor
 from loadtrt.stats.profiles import LayerComparison, LayerRow, ProfiledEngine, Samples, compare_profiles
 
 if TYPE_CHECKING:

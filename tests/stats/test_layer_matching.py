@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from layer_sides import NODES, compare, holding, names, profile, reformat, shaped
 from loadtrt.engines.plan_facts import parse_layers
-from loadtrt.results.layer import Layer
+from loadtrt.results.engine_info import Layer
 from loadtrt.stats.profiles import compare_profiles
 
 if TYPE_CHECKING:

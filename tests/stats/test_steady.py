@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from benchmarks.steadiness import SYSTEMS, ever_slower, lane, measure, queue, slow_middle, slow_start
 from loadtrt.load.arrivals import Gamma, Poisson, bursts, due_instants, parse_stages, steady
 from loadtrt.records.records import COLUMNS, DROPPED, FAILED, UNSERVED, Records
-from loadtrt.results.interval import Interval
-from loadtrt.results.steadiness import Steadiness
+from loadtrt.results.steadiness import Interval, Steadiness
 from loadtrt.stats.steady import LEAST_REQUESTS, mser5, steadiness_of
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.config import RunConfig
-from loadtrt.results.engine_info import EngineInfo
-from loadtrt.results.layer import Layer, LayerTensor
+from loadtrt.results.engine_info import EngineInfo, Layer, LayerTensor
 from loadtrt.results.profile_result import ProfilePass, ProfileResult
 from loadtrt.stats.profiles import LayerComparison, LayerRow, Samples, compare_profiles
 

@@ -13,12 +13,21 @@ from layer_sides import result as profile_result
 from loadtrt.cli.main import cli
 from loadtrt.report.result_files import Loaded
 from loadtrt.results.breakdown import Cohort
-from loadtrt.results.capacity_result import Candidate, CapacityResult, ObjectiveCapacity, Scaling, Trial
+from loadtrt.results.capacity_result import (
+    Candidate,
+    CapacityResult,
+    ObjectiveCapacity,
+    Scaling,
+    SkippedPoint,
+    SweepPoint,
+    SweepResult,
+    Trial,
+    trimmed,
+)
 from loadtrt.results.fleet_result import Choice, Comparison, FleetDemand, FleetResult, Gpu, Prediction, Speed
 from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost
 from loadtrt.results.run_result import Finding, ModelResult, Problem, RunResult, ScenarioResult
 from loadtrt.results.steadiness import Steadiness
-from loadtrt.results.sweep_result import SkippedPoint, SweepPoint, SweepResult, trimmed
 from loadtrt.stats.profiles import LayerComparison, compare_profiles
 
 if TYPE_CHECKING:

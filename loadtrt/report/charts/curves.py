@@ -11,7 +11,9 @@ from loadtrt.units import format_count, format_duration, plural
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtrt.results.capacity_result import Scaling
+    from loadtrt.asked.objective import Objective
+    from loadtrt.results.capacity_result import ObjectiveCapacity, Scaling
+    from loadtrt.results.run_result import ObjectiveShare
 
 _CURVE = 120  # points of a drawn law
 _BELOW = 30.0  # how far below the allowed share the axis goes on, as a ratio
@@ -31,24 +33,19 @@ class Miss(NamedTuple):
     note: str = ""
 
 
-class Region(NamedTuple):
-    """Where the capacity lies, requests a second."""
-
-    estimate: float | None
-    low: float | None
-    high: float | None
-    feasible_max: float | None
-    infeasible_min: float | None
-
-
-def misses(trials: Sequence[Miss], allowed: float, region: Region, objective: str) -> str:
+def misses(
+    trials: Sequence[Miss], capacity: ObjectiveCapacity, feasible_max: float | None, infeasible_min: float | None
+) -> str:
     """Share of bad requests against the rate, on a logarithmic axis: full marks met the objective, crosses missed it,
-    rings did not tell; none bad is drawn at the bottom. allowed: what the objective lets be bad."""
+    rings did not tell; none bad is drawn at the bottom. The last three: where the capacity lies, requests a second."""
+    estimate, objective = capacity.rate_per_s, capacity.objective
+    allowed = round(1 - objective.rank, 9)
     shares = [share for trial in trials for share in (trial.share, max(trial.low, allowed / _BELOW)) if share > 0]
     low = min([allowed / 3, *(share / 1.6 for share in shares)]) if allowed else 1e-4
-    y = shares_axis("bad requests", low, min(max([3 * allowed, 1e-3, *(1.6 * trial.high for trial in trials)]), 1.0))
-    rates = [trial.rate_per_s for trial in trials]
-    edges = [*rates, *(value for value in region if value is not None)]
+    high = min(max([3 * allowed, 1e-3, *(1.6 * trial.high for trial in trials)]), 1.0)
+    y = logarithmic("bad requests", low, high, tuple((tick, f"{100 * tick:.3g} %") for tick in log_ticks(low, high, 6)))
+    known = (estimate, capacity.low_per_s, capacity.high_per_s, feasible_max, infeasible_min)
+    edges = [*(trial.rate_per_s for trial in trials), *(rate for rate in known if rate is not None)]
     x = _room("requests/s", edges)
     verdicts = {trial.verdict for trial in trials}
     keys = [Key("met", "good", "dot")] if "met" in verdicts else []
@@ -56,11 +53,13 @@ def misses(trials: Sequence[Miss], allowed: float, region: Region, objective: st
     other = "undecided or not counted" if any(trial.note for trial in trials) else "undecided"
     keys += [Key(other, "open hollow", "dot")] if verdicts - {"met", "missed"} else []
     keys += [Key(f"{100 * allowed:g} % allowed", "bad rule")]
-    keys += [Key("capacity, 95 %", "span region", "box")] if region.estimate is not None else []
+    keys += [Key("capacity, 95 %", "span region", "box")] if estimate is not None else []
     plot = Plot(x, y, height=290, keys=keys)
-    if region.estimate is not None:
-        plot.span(_or(region.low, min(edges)), _or(region.high, max(edges)), "region")
-        plot.upright(region.estimate, "rule mark")
+    if estimate is not None:
+        left = min(edges) if capacity.low_per_s is None else capacity.low_per_s
+        right = max(edges) if capacity.high_per_s is None else capacity.high_per_s
+        plot.span(left, right, "region")
+        plot.upright(estimate, "rule mark")
     if allowed:
         plot.level(allowed, "bad")
     for trial in trials:
@@ -77,11 +76,11 @@ def misses(trials: Sequence[Miss], allowed: float, region: Region, objective: st
             plot.dot(trial.rate_per_s, trial.share, _tone(trial.verdict), text=words, hollow=not met, radius=radius)
         plot.tag(trial.rate_per_s, max(trial.share, trial.high), str(trial.number))
     # What met is low and what missed is high, so that neither sign lies on its mark.
-    if region.feasible_max is not None:
-        plot.edge(region.feasible_max, "good", "✓", upper=True)
-    if region.infeasible_min is not None:
-        plot.edge(region.infeasible_min, "bad", "✗", upper=False)
-    told = "not known" if region.estimate is None else f"about {format_count(region.estimate)} requests/s"
+    if feasible_max is not None:
+        plot.edge(feasible_max, "good", "✓", upper=True)
+    if infeasible_min is not None:
+        plot.edge(infeasible_min, "bad", "✗", upper=False)
+    told = "not known" if estimate is None else f"about {format_count(estimate)} requests/s"
     return plot.svg(f"Bad requests by rate, {objective}", f"{plural(len(trials), 'trial')}; capacity {told}.")
 
 
@@ -114,34 +113,30 @@ def throughput_at(law: Scaling, number: float) -> float:
     return law.alpha_per_s * number / (1 + law.sigma * (number - 1) + law.kappa * number * (number - 1))
 
 
-class Level(NamedTuple):
-    """Latencies of a run at a rate, ns."""
-
-    rate_per_s: float
-    times: Sequence[float | None]
-
-
 def latencies(
-    levels: Sequence[Level], names: Sequence[str], bounds: Sequence[tuple[str, int]], estimate: float | None
+    trials: Sequence[tuple[float, Sequence[float | None]]],
+    names: Sequence[str],
+    bounds: Sequence[Objective],
+    estimate: float | None,
 ) -> str:
-    """Percentiles of latency against the rate. bounds: (name, ns)."""
-    ordered = sorted(levels, key=lambda level: level.rate_per_s)
-    values = [time for level in ordered for time in level.times if time is not None]
-    x = _room("requests/s", [level.rate_per_s for level in ordered] + ([] if estimate is None else [estimate]))
-    y = durations("latency", [*values, *(bound for _, bound in bounds)])
+    """Percentiles of latency against the rate. trials: the rate of each, and the percentiles of these names, ns."""
+    ordered = sorted(trials, key=lambda trial: trial[0])
+    values = [time for _, times in ordered for time in times if time is not None]
+    x = _room("requests/s", [rate for rate, _ in ordered] + ([] if estimate is None else [estimate]))
+    y = durations("latency", [*values, *(bound.bound_ns for bound in bounds)])
     keys = [Key(name, f"s{number}") for number, name in enumerate(names, 1)]
-    keys += [Key(name, "bad rule") for name, _ in bounds]
+    keys += [Key(bound.text, "bad rule") for bound in bounds]
     plot = Plot(x, y, height=290, keys=keys)
     if estimate is not None:
         plot.upright(estimate, "rule mark")
     for number, name in enumerate(names, 1):
-        told = [(level.rate_per_s, time) for level in ordered if (time := level.times[number - 1]) is not None]
+        told = [(rate, time) for rate, times in ordered if (time := times[number - 1]) is not None]
         plot.line(told, f"s{number}", dots=False)
         for rate, time in told:
             words = f"{format_count(rate)}/s: {name} {format_duration(time)}"
             plot.dot(rate, time, f"f{number}", text=words, radius=2.8)
-    for _, bound in bounds:
-        plot.level(bound, "bad")
+    for bound in bounds:
+        plot.level(bound.bound_ns, "bad")
     return plot.svg("Latency by rate", f"{plural(len(ordered), 'trial')} of an open loop.")
 
 
@@ -158,17 +153,17 @@ class Point(NamedTuple):
     valid: bool = True
 
 
-def tradeoff(points: Sequence[Point], percentile: str, bounds: Sequence[tuple[str, int]]) -> str:
+def tradeoff(points: Sequence[Point], percentile: str, bounds: Sequence[Objective]) -> str:
     """Latency against throughput: full marks are on the Pareto front, along which a line goes; crosses are INVALID."""
     x = counts("inferences/s", max(point.per_s for point in points))
-    y = durations(f"latency {percentile}", [*(p.latency_ns for p in points), *(bound for _, bound in bounds)])
+    y = durations(f"latency {percentile}", [*(p.latency_ns for p in points), *(bound.bound_ns for bound in bounds)])
     series = list(dict.fromkeys(point.series for point in points))
     told = series if 1 < len(series) <= SERIES else []
     keys = [Key(name, f"s{number}") for number, name in enumerate(told, 1)]
     keys += [Key("Pareto front", "front")]
     keys += [Key("knee", "s1 ring", "dot")] if any(point.knee for point in points) else []
     keys += [Key("INVALID", "bad", "cross")] if not all(point.valid for point in points) else []
-    keys += [Key(name, "bad rule") for name, _ in bounds]
+    keys += [Key(bound.text, "bad rule") for bound in bounds]
     plot = Plot(x, y, height=340, keys=keys)
     front = sorted((point.per_s, point.latency_ns) for point in points if point.front)
     if len(front) > 1:
@@ -189,8 +184,8 @@ def tradeoff(points: Sequence[Point], percentile: str, bounds: Sequence[tuple[st
                 plot.cross(point.per_s, point.latency_ns, "bad", text=f"{words}, INVALID")
             if point.front or point is mine[-1]:
                 plot.tag(point.per_s, point.latency_ns, point.tag)
-    for _, bound in bounds:
-        plot.level(bound, "bad")
+    for bound in bounds:
+        plot.level(bound.bound_ns, "bad")
     return plot.svg("Latency against throughput", f"{plural(len(points), 'point')}, {len(front)} on the Pareto front.")
 
 
@@ -210,39 +205,26 @@ def gains(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], axis: str)
     return plot.svg(f"Throughput by {axis}", f"{plural(len(lines), 'line')}.")
 
 
-class Fleet(NamedTuple):
-    """A simulated number of GPUs: a quantile of latency, with 95 %."""
-
-    gpus: int
-    value_ns: float
-    low_ns: float | None
-    high_ns: float | None
-
-
-def sizes(lines: Sequence[tuple[str, Sequence[Fleet]]], bound: tuple[str, int], quantile: str) -> str:
-    """A quantile of latency against the number of GPUs, a line for each way to route."""
-    every = [fleet for _, line in lines for fleet in line]
-    gpus = [fleet.gpus for fleet in every]
-    times = [time for fleet in every for time in fleet[1:] if time is not None]
+def sizes(lines: Sequence[tuple[str, Sequence[tuple[int, ObjectiveShare]]]], bound: Objective) -> str:
+    """The quantile that an objective bounds against the number of GPUs, a line for each way to route: at each number,
+    how the objective fared in simulation."""
+    every = [size for _, line in lines for size in line]
+    gpus = [count for count, _ in every]
+    known = [time for _, item in every for time in (item.value_ns, item.value_low_ns, item.value_high_ns)]
     x = linear("GPUs", min(gpus) - 0.6, max(gpus) + 0.6, most=9, whole=True)
-    y = durations(f"latency {quantile}", [*times, bound[1]])
+    y = durations(f"latency {bound.quantile}", [*(time for time in known if time is not None), bound.bound_ns])
     keys = [Key(name, f"s{number}") for number, (name, _) in enumerate(lines, 1)]
     plot = Plot(x, y, keys=[*keys, Key("objective", "bad rule")])
     for number, (name, line) in enumerate(lines, 1):
-        ordered = sorted((fleet.gpus, fleet.value_ns) for fleet in line)
-        plot.line(ordered, f"s{number}", dots=False)
-        for fleet in line:
-            if fleet.low_ns is not None and fleet.high_ns is not None:
-                plot.whisker(fleet.gpus, fleet.low_ns, fleet.high_ns, f"s{number}")
-            words = f"{name}, {plural(fleet.gpus, 'GPU')}: {format_duration(fleet.value_ns)}"
-            plot.dot(fleet.gpus, fleet.value_ns, f"f{number}", text=words)
-    plot.level(bound[1], "bad", bound[0])
-    return plot.svg(f"{quantile} by number of GPUs", f"{plural(len(every), 'simulation')}.")
-
-
-def shares_axis(title: str, low: float, high: float) -> Axis:
-    """Shares on a logarithmic axis, in %."""
-    return logarithmic(title, low, high, tuple((tick, f"{100 * tick:.3g} %") for tick in log_ticks(low, high, 6)))
+        told = [(count, item.value_ns, item) for count, item in line if item.value_ns is not None]
+        plot.line(sorted((count, value_ns) for count, value_ns, _ in told), f"s{number}", dots=False)
+        for count, value_ns, item in told:
+            if item.value_low_ns is not None and item.value_high_ns is not None:
+                plot.whisker(count, item.value_low_ns, item.value_high_ns, f"s{number}")
+            words = f"{name}, {plural(count, 'GPU')}: {format_duration(value_ns)}"
+            plot.dot(count, value_ns, f"f{number}", text=words)
+    plot.level(bound.bound_ns, "bad", bound.text)
+    return plot.svg(f"{bound.quantile} by number of GPUs", f"{plural(len(every), 'simulation')}.")
 
 
 def _room(title: str, values: Sequence[float]) -> Axis:
@@ -254,7 +236,3 @@ def _room(title: str, values: Sequence[float]) -> Axis:
 
 def _tone(verdict: str | None) -> str:
     return {"met": "good", "missed": "bad"}.get(verdict or "", "open")
-
-
-def _or(value: float | None, other: float) -> float:
-    return other if value is None else value

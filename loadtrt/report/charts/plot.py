@@ -209,7 +209,8 @@ class Plot:
 
     def svg(self, title: str, description: str) -> str:
         """The chart. title, description: for who cannot see it."""
-        over = [*self._over, *self._tagged(), *self._legend()]
+        legend = [mark for row, keys in enumerate(self._keys) for mark in key_marks(keys, 14 + _ROW * row)]
+        over = [*self._over, *self._tagged(), *legend]
         return drawing(self.height, title, description, [*self._behind, *self._frame(), *self._marks, *over])
 
     def _frame(self) -> Iterator[str]:
@@ -231,10 +232,6 @@ class Plot:
         middle = short(self.top + self.high / 2)
         turned = f"translate(11 {middle}) rotate(-90)"
         yield element("text", escaped(self.y.title), class_="title", text_anchor="middle", transform=turned)
-
-    def _legend(self) -> Iterator[str]:
-        for row, keys in enumerate(self._keys):
-            yield from key_marks(keys, 14 + _ROW * row)
 
 
 def drawing(height: float, title: str, description: str, parts: Sequence[str]) -> str:

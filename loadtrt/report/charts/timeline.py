@@ -11,24 +11,25 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from loadtrt.records.histogram import BUCKETS, CELL, bounds_of, bucket_of
-from loadtrt.report.charts.latency import near
 from loadtrt.report.charts.plot import Key, Plot
+from loadtrt.report.charts.shares import near
 from loadtrt.report.charts.svg import Axis, counts, duration_text, durations, elapsed, log_ticks
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
+    from loadtrt.asked.objective import Objective
     from loadtrt.load.arrivals import Course
-    from loadtrt.report.charts.latency import Bound
-    from loadtrt.results.interval import Interval
+    from loadtrt.results.steadiness import Interval
 
 _MOST_POINTS = 250
 _MOST_HINTS = 120
 _COLUMNS = 150  # of a heat map
 _ROWS = 72
 SHADES = 8
-_LINES = (("p50", 4, "s1"), ("p90", 5, "s3"), ("p99", 6, "s2"))  # name, place in a _Second, class
+_RANKS = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+_CLASSES = {"p50": "s1", "p90": "s3", "p99": "s2"}
 SHORTEST_NS = SECOND_NS // 5  # a last second that is shorter tells nothing below that
 _ROOM = 0.17  # of the axis: a phase as wide has room for its name
 
@@ -79,16 +80,14 @@ def slow_phases(intervals: Sequence[Interval]) -> Iterator[Phase]:
 
 
 class _Second(NamedTuple):
-    """One or several seconds of a run: rates are means, times the greatest of their seconds."""
+    """One or several seconds of a run: rates are means; times, p50, p90, p99 and largest, the greatest of their
+    seconds."""
 
     start_ns: int
     end_ns: int
     per_s: float | None
     failed: int
-    p50: float | None
-    p90: float | None
-    p99: float | None
-    largest: float | None
+    times: dict[str, float | None]
 
     @property
     def middle(self) -> float:
@@ -98,9 +97,12 @@ class _Second(NamedTuple):
 def throughput(intervals: Sequence[Interval], timeline: Timeline, course: Course | None) -> str:
     """Requests served a second, and those due where the load has a course: means of the same seconds."""
     seconds = _seconds(intervals, timeline.end_ns)
-    each = grouped(len(intervals)) * SECOND_NS
-    sent = [second for second in seconds if second.start_ns < timeline.sent_ns]
-    due = [] if course is None else [(second.middle, _due(course, second.start_ns, each)) for second in sent]
+    each_ns = grouped(len(intervals)) * SECOND_NS
+    due = []
+    for second in seconds:
+        if course is not None and second.start_ns < timeline.sent_ns:
+            requests = course.requests(second.start_ns + each_ns) - course.requests(second.start_ns)
+            due.append((second.middle, requests * SECOND_NS / each_ns))
     rates = [second.per_s for second in seconds if second.per_s is not None]
     highest = max([*rates, *(rate for _, rate in due)], default=1.0)
     failed = sum(second.failed for second in seconds)
@@ -117,28 +119,27 @@ def throughput(intervals: Sequence[Interval], timeline: Timeline, course: Course
     return plot.svg("Throughput over time", f"Second by second, {told}.")
 
 
-def percentiles(intervals: Sequence[Interval], timeline: Timeline, bounds: Sequence[Bound]) -> str:
+def percentiles(intervals: Sequence[Interval], timeline: Timeline, bounds: Sequence[Objective]) -> str:
     """p50, p90, p99 and the largest latency of each second, by completion; a percentile where requests lie beyond it:
     n·(1 − q) ≥ 1, for below that it is the largest."""
     seconds = _seconds(intervals, timeline.end_ns)
-    values = [value for second in seconds for value in second[4:8] if value is not None]
+    values = [time for second in seconds for time in second.times.values() if time is not None]
     drawn = near(bounds, min(values, default=0), max(values, default=0))
     y = durations("latency", [*values, *(bound.bound_ns for bound in drawn)])
-    lines = [line for line in _LINES if any(second[line[1]] is not None for second in seconds)]
-    keys = [Key(name, class_) for name, _, class_ in lines]
+    names = [name for name in _CLASSES if any(second.times[name] is not None for second in seconds)]
+    keys = [Key(name, _CLASSES[name]) for name in names]
     keys += [Key("largest", "f4", "dot"), *([Key("objective", "bad rule")] if drawn else [])]
     plot = timeline.plot(y, keys)
     for second in seconds:
-        if second.largest is not None:
-            plot.dot(second.middle, second.largest, "f4", radius=1.6)
-    for _, place, class_ in lines:
-        plot.line([(second.middle, second[place]) for second in seconds], class_)
+        if (largest := second.times["largest"]) is not None:
+            plot.dot(second.middle, largest, "f4", radius=1.6)
+    for name in names:
+        plot.line([(second.middle, second.times[name]) for second in seconds], _CLASSES[name])
     for bound in drawn:
         plot.level(bound.bound_ns, "bad")
     _hints(plot, seconds, times=True)
     told = f"largest {format_duration(max(values))}" if values else "no requests"
-    names = ", ".join(name for name, *_ in lines)
-    return plot.svg("Latency over time", f"{names} and the largest of each second; {told}.")
+    return plot.svg("Latency over time", f"{', '.join(names)} and the largest of each second; {told}.")
 
 
 def _hints(plot: Plot, seconds: Sequence[_Second], *, times: bool) -> None:
@@ -150,8 +151,7 @@ def _hints(plot: Plot, seconds: Sequence[_Second], *, times: bool) -> None:
         words += [f"{format_count(second.per_s)} requests/s"] if second.per_s is not None else []
         words += [f"{second.failed} failed"] if second.failed else []
         if times:
-            known = (("p50", second.p50), ("p90", second.p90), ("p99", second.p99), ("largest", second.largest))
-            words += [f"{name} {format_duration(value)}" for name, value in known if value is not None]
+            words += [f"{name} {format_duration(time)}" for name, time in second.times.items() if time is not None]
         plot.hover(second.start_ns, second.end_ns, ", ".join(words))
 
 
@@ -169,33 +169,22 @@ def grouped(seconds: int) -> int:
 def _second(group: Sequence[Interval], each: int, end_ns: int) -> _Second:
     start = group[0].start_ns
     end = min(start + each * SECOND_NS, max(end_ns, start + 1))
-
     long = end - start >= SHORTEST_NS
-
-    def largest(values: Iterable[float | None]) -> float | None:
-        return max((value for value in values if value is not None), default=None)
-
-    def time(rank: float, of: Callable[[Interval], float | None]) -> float | None:
-        return largest(of(one) for one in group if one.requests * (1 - rank) >= 1 - 1e-9) if long else None
-
+    times: dict[str, list[float | None]] = {
+        name: [getattr(one, f"latency_{name}_ns") for one in group if long and one.requests * (1 - rank) >= 1 - 1e-9]
+        for name, rank in _RANKS.items()
+    }
+    times["largest"] = [one.latency_max_ns for one in group]
     return _Second(
         start_ns=start,
         end_ns=end,
-        per_s=sum(interval.requests for interval in group) * SECOND_NS / (end - start) if long else None,
-        failed=sum(interval.failed for interval in group),
-        p50=time(0.5, lambda one: one.latency_p50_ns),
-        p90=time(0.9, lambda one: one.latency_p90_ns),
-        p99=time(0.99, lambda one: one.latency_p99_ns),
-        largest=largest(interval.latency_max_ns for interval in group),
+        per_s=sum(one.requests for one in group) * SECOND_NS / (end - start) if long else None,
+        failed=sum(one.failed for one in group),
+        times={name: max((time for time in of if time is not None), default=None) for name, of in times.items()},
     )
 
 
-def _due(course: Course, start_ns: int, each_ns: int) -> float:
-    """How many come due a second, the mean of so long."""
-    return (course.requests(start_ns + each_ns) - course.requests(start_ns)) * SECOND_NS / each_ns
-
-
-def heat_map(intervals: Sequence[Interval], timeline: Timeline, bounds: Sequence[Bound]) -> str:
+def heat_map(intervals: Sequence[Interval], timeline: Timeline, bounds: Sequence[Objective]) -> str:
     """How many requests had which latency when: a column a second (or several), a row an eighth of an octave (or a
     quarter, …), darker for more on a logarithmic scale, so that a single one is seen. Where a run kept no latencies
     second by second any more, it says so: an empty place is one without requests."""
