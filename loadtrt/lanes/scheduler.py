@@ -296,7 +296,7 @@ class Driver:
         recorder.record_dropped(self._queue.take_dropped())
         unsent = self._queue.unsent(end)
         recorder.record_unsent(unsent, end)
-        recorder.finish()
+        recorder.finish(end)
         unserved = self.submitted - self.completed + len(unsent)
         return Driven(recorder.start_ns, min(self._ending.sent_ns, end), end, self.submitted, unserved)
 

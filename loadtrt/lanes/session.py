@@ -321,7 +321,7 @@ def _watching(
                 session.ended_early, stop.cut = f"{missed.objective} is missed", True
         if widths is not None and not (stop.cut or stop.enough):
             recorder.drain()
-            reached = widths.narrow_enough(recorder.intervals, recorder.records, recorder.histograms["latency"])
+            reached = widths.narrow_enough(recorder.spans.each, recorder.records, recorder.histograms["latency"])
             if reached is not None:
                 session.ended_early = f"latency's {_names(ranks)} known within ±{100 * reached:.2g} %"
                 stop.enough = True

@@ -1,4 +1,4 @@
-"""How a run went over time: its phases, seconds, steadiness, and the GPU's telemetry."""
+"""How a run went over time: its phases, intervals, steadiness, and the GPU's telemetry."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from loadtrt.report.charts.timeline import (
     throughput,
 )
 from loadtrt.report.document import Figure, section, words
-from loadtrt.report.formatting import joules_text
+from loadtrt.report.formatting import every, joules_text
 from loadtrt.report.settings import bounds_of
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
@@ -36,16 +36,14 @@ _MEGA, _GIGA, _GIBI = 1e6, 1e9, 1 << 30
 
 
 def over_time(result: RunResult) -> Section:
-    """Phases, and throughput and latency second by second."""
+    """Phases, and throughput and latency by intervals."""
     return section("Over time", *_over_time(result), bare=True)
 
 
 def timeline_of(result: RunResult) -> Timeline:
     """The run's time axis: up to the last completion, with its phases."""
-    phases, end_ns = (
-        result.phases,
-        max(result.phases.measure_ns, len(result.model.intervals) * SECOND_NS - SECOND_NS + 1),
-    )
+    phases, each_ns = result.phases, result.model.interval_ns
+    end_ns = max(phases.measure_ns, (len(result.model.intervals) - 1) * each_ns + 1)
     drawn = []
     if 0 < phases.warmup_ns <= _WARMUP_SHARE * end_ns:
         drawn.append(Phase("warm-up", "edge", -phases.warmup_ns, 0))
@@ -57,8 +55,8 @@ def timeline_of(result: RunResult) -> Timeline:
         drawn += [Phase("stood still", "still", stall.start_ns, stall.start_ns + stall.longest_ns)] if stall else []
     if phases.drain_ns >= _DRAIN_SHARE * end_ns:
         drawn.append(Phase("drain", "edge", max(end_ns - phases.drain_ns, 0), end_ns))
-    drawn += slow_phases(result.model.intervals)
-    return Timeline(end_ns, max(end_ns - phases.drain_ns, 1), tuple(drawn))
+    drawn += slow_phases(result.model.intervals, each_ns)
+    return Timeline(end_ns, max(end_ns - phases.drain_ns, 1), tuple(drawn), each_ns)
 
 
 def _over_time(result: RunResult) -> Iterator[Block]:
@@ -71,16 +69,17 @@ def _over_time(result: RunResult) -> Iterator[Block]:
         yield words("The run was too short for charts over time: they have a point a second.", only="page")
         return
     timeline, bounds = timeline_of(result), bounds_of(result, "latency")
-    seconds = grouped(len(result.model.intervals))
-    note = "a point a second" if seconds == 1 else f"a point every {seconds} s"
+    each, each_ns = grouped(len(result.model.intervals)), timeline.each_ns
+    note = f"a point {every(each * each_ns)}"
     yield Figure("Throughput", throughput(result.model.intervals, timeline, result.config.model.load.course()), note)
-    greatest = "" if seconds == 1 else ": the greatest of its seconds'"
+    of = "seconds'" if each_ns == SECOND_NS else f"intervals' of {each_ns // SECOND_NS} s"
+    greatest = "" if each == 1 else f": the greatest of its {of}"
     yield Figure("Latency", percentiles(result.model.intervals, timeline, bounds), f"{note}{greatest}")
     if any(count > 0 for interval in result.model.intervals for count in interval.latency_counts.values()):
         yield Figure(
             "Heat map",
             heat_map(result.model.intervals, timeline, bounds),
-            "requests by second and latency, darker for more",
+            "requests by time and latency, darker for more",
         )
 
 
@@ -204,7 +203,7 @@ def _charts(telemetry: GpuTelemetry, timeline: Timeline) -> Iterator[Block]:
     ]
     heat = [Reading("largest", values(lambda i: i.temperature_max_celsius, together=max))]
     memory = [Reading("in use", values(lambda i: i.memory_used_max_bytes, _GIBI, max))]
-    note = "" if step == 1 else f"a point every {step} s"
+    note = "" if step * timeline.each_ns == SECOND_NS else f"a point {every(step * timeline.each_ns)}"
     for title, unit, lines, bound in (
         ("SM clock", "MHz", [clock], limit("highest", facts.max_sm_clock_hertz, _MEGA)),
         ("Power", "W", power, limit("limit", facts.power_limit_watts)),

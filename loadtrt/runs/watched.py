@@ -107,7 +107,8 @@ class Watched:
             self._talks.take_back()
         telemetry, recorder, driven = None, session.recorder, session.driven
         if recorder is not None and driven is not None:
-            telemetry = self.watch.end(recorder.start_ns, driven.end_ns, recorder.inferences)
+            each_ns = recorder.spans.each_ns
+            telemetry = self.watch.end(recorder.start_ns, driven.end_ns, recorder.inferences, each_ns)
         if self._draws and self.watch.observer is not None:
             self.watch.observer.end_drawing()
             self._talks.take_back()

@@ -58,7 +58,8 @@ class FakeObserver:
     def send(self, gpu: str) -> None:
         self.gpu = gpu
 
-    def telemetry(self, start_ns: int, end_ns: int, inferences: int) -> dict[str, Any]:
+    def telemetry(self, start_ns: int, end_ns: int, inferences: int, each_ns: int) -> dict[str, Any]:
+        assert each_ns == SECOND_NS
         self.asked.append((start_ns, end_ns, inferences))
         return self.answer
 
