@@ -35,6 +35,7 @@ class Recorder(Tally):
 
     board: the rows, where observers read them.
     spans: what completed in each interval that is over.
+    end_ns: when the run ended; None before.
     first_error: the engine's message for the first failed request.
     submitted: number of requests submitted, known at the end.
     counts_early: whether counts are needed during the run; then `show` drains a block.
@@ -65,6 +66,7 @@ class Recorder(Tally):
         self.counts_early = False
         self._cpu_began_ns = self.cpu_ns = 0
         self.spans = Spans()
+        self.end_ns: int | None = None
 
     def begin(self, start_ns: int) -> None:
         """Measure from this instant. Called before the first row: making a recorder takes longer than a request."""
@@ -168,6 +170,7 @@ class Recorder(Tally):
 
     def finish(self, end_ns: int = 0) -> None:
         """Show observers the end, then count all rows. end_ns: when the run ended, if after the last completion."""
+        self.end_ns = end_ns
         self.cpu_ns = time.process_time_ns() - self._cpu_began_ns
         self.board.end(self._number, self.submitted)
         self.drain()
