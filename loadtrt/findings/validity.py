@@ -51,6 +51,7 @@ class Counts:
     starved_fraction: part of the lanes' time spent idle because the host was late, 0 for an engine that takes no time.
     ok, failed, unserved: requests by outcome.
     interrupted: whether the user ended the run.
+    broken: whether the engine failed, or was given up.
     """
 
     lateness_ns: float
@@ -61,6 +62,7 @@ class Counts:
     failed: int
     unserved: int
     interrupted: bool = False
+    broken: bool = False
 
 
 def lateness_limit_ns(
@@ -98,6 +100,7 @@ def counts_of(
     failed: int,
     unserved: int,
     interrupted: bool = False,
+    broken: bool = False,
 ) -> Counts:
     """The counts of a finished run, from the summaries of its metrics."""
     p99 = metrics["lateness"].percentiles_ns["p99"]
@@ -110,6 +113,7 @@ def counts_of(
         failed=failed,
         unserved=unserved,
         interrupted=interrupted,
+        broken=broken,
     )
 
 
@@ -161,6 +165,12 @@ def _unserved(counts: Counts) -> Problem | None:
             kind="unserved",
             evidence=f"the run was interrupted and gave up {requests} (their age counts as latency)",
             remedy="interrupt only once: the run then waits for the requests in flight",
+        )
+    if counts.broken:
+        return Problem(
+            kind="unserved",
+            evidence=f"{requests} had not been served when the engine failed (their age counts as latency)",
+            remedy="mend what it failed with",
         )
     return Problem(
         kind="unserved",

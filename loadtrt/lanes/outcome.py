@@ -68,6 +68,7 @@ def result_of(
         failed=failed,
         unserved=unserved,
         interrupted=session.interrupted,
+        broken=session.failure is not None,
     )
     problems = problems_of(counts, Terms(model.load.closed, model.max_lateness, model.objectives, info.mode))
     if session.verification is not None and session.verification.different:

@@ -226,7 +226,7 @@ async def test_a_device_that_hangs_completes_nothing_from_its_instant_on(clock: 
         start = engine.now_ns()
         for _ in range(3):
             engine.submit(0, 0)
-        seen = []
+        seen: list[Completion] = []
         for until in (1500, 4000, 10**9):
             while engine.now_ns() < start + until:
                 seen += await engine.wait(start + until)

@@ -287,6 +287,8 @@ async def test_a_run_ends_when_its_device_is_lost(load: dict[str, object]) -> No
     assert lost.model.ok == pytest.approx(30 * (150 if load else 200), rel=0.1)
     assert sum(interval.requests for interval in lost.model.intervals) == lost.model.ok
     assert lost.model.metrics["service"].percentiles_ns["p50"] is not None
+    problems = [problem for problem in lost.model.problems if problem.kind == "unserved"]
+    assert ["when the engine failed" in problem.evidence for problem in problems] == [True]
 
 
 @pytest.mark.parametrize("load", [{}, {"rate": "150/s"}, {"requests": 10_000}])
