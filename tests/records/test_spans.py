@@ -37,7 +37,7 @@ def test_merged_intervals_are_what_counting_the_longer_ones_at_once_gives(
         spans.add(second_of(number, *latencies, failed=number % 3))
         assert len(spans.each) <= most
         assert sum(span.requests for span in spans.each) == sum(map(len, seconds[: number + 1]))
-    spans.finish((len(seconds) + idle) * SECOND_NS)
+    spans.finish((len(seconds) + idle) * SECOND_NS if idle else 0)
     long = next(2**n for n in range(20) if 2**n * most >= len(seconds) + idle)
     assert spans.each_ns == long * SECOND_NS
     assert [span.start_ns for span in spans.each] == [n * SECOND_NS for n in range(0, len(seconds), long)]
