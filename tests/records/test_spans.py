@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from loadtrt.lanes.recorder import Recorder
@@ -27,6 +27,7 @@ def second_of(number: int, *latencies: int, failed: int = 0) -> Second:
     most=st.integers(1, 12),
     idle=st.integers(0, 200),
 )
+@example(seconds=[[number] for number in range(30)], most=12, idle=0)  # some are merged and some are not at its end
 def test_merged_intervals_are_what_counting_the_longer_ones_at_once_gives(
     seconds: list[list[int]], most: int, idle: int
 ) -> None:
