@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import math
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from benchmarks.verdicts import SERVICE_NS, objective_of, run
 from loadtrt.environment import environment
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import Records
-from loadtrt.results.steadiness import Interval
+from loadtrt.records.spans import Span
 from loadtrt.stats.early import Misses, Widths
 from loadtrt.units import SECOND_NS
 
@@ -52,19 +51,14 @@ def aborted(records: Records, load: float, true_miss: float) -> bool:
 def ended(records: Records, load: float, precision: float) -> float | None:
     """By how much p99 is wrong, over its true value, where the run would have ended; None where it would not."""
     widths, total, before = Widths([0.99], precision), Histogram(), 0
-    intervals: list[Interval] = []
+    spans: list[Span] = []
     for second, count in enumerate(seconds_of(records)):
         latencies, one = (records.completed - records.due)[before:count], Histogram()
         one.add(latencies)
         total.merge(one)
         before = count
-        seen: dict[str, Any] = {
-            "start_ns": second * SECOND_NS,
-            "requests": len(latencies),
-            "latency_counts": one.cells(),
-        }
-        intervals.append(Interval.model_construct(**seen))  # all that is asked of it
-        if widths.narrow_enough(intervals, Records(records.rows[:count]), total) is not None:
+        spans.append(Span(second * SECOND_NS, len(latencies), 0, one.packed(), 0, 0))
+        if widths.narrow_enough(spans, Records(records.rows[:count]), total) is not None:
             true = -math.log(0.01) / (1 - load) * SERVICE_NS
             return abs(total.quantiles((0.99,))[0] / true - 1)
     return None

@@ -141,8 +141,8 @@ import sys
 import numpy as np
 from loadtrt.lanes.recorder import Recorder
 finish, file = Recorder.finish, sys.argv.pop(1)
-def keep(self):
-    finish(self)
+def keep(self, end_ns):
+    finish(self, end_ns)
     np.save(file, self.records.ok.completed - self.records.ok.due)
 Recorder.finish = keep
 from loadtrt.__main__ import main

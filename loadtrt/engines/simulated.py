@@ -19,10 +19,10 @@ from loadtrt import __version__
 from loadtrt.engines.clock import LoopClock, VirtualClock, poll_until
 from loadtrt.engines.engine import Completion
 from loadtrt.engines.simulation import IndependentLanes, SharedDevice, Simulation, parse_simulation
-from loadtrt.errors import EngineError, UsageError
+from loadtrt.errors import CudaError, EngineError, UsageError
 from loadtrt.load.tensors import TensorSpec, bytes_of
 from loadtrt.results.engine_info import EngineInfo, MemoryBill
-from loadtrt.units import MILLISECOND_NS, NEVER
+from loadtrt.units import MILLISECOND_NS, NEVER, exact_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -188,6 +188,8 @@ class SimulatedEngine(_Doubler):
         self.clock: Clock = VirtualClock() if simulation.clock == "virtual" else LoopClock()
         self._slowness = [slowness if lane == slow_lane else 1 for lane in range(contexts)]
         self._stall_ns, self._stall_at = simulation.stall or (0, NEVER)
+        self._lost_at = NEVER if simulation.lost is None else simulation.lost
+        self._hang_at = NEVER if simulation.hang is None else simulation.hang
         self._h2d_ns, self._d2h_ns = simulation.h2d_ns, simulation.d2h_ns
         self._service, self._errors = simulation.service_times(max(batches)), simulation.errors()
         self._means = [simulation.mean_ns(batch) for batch in batches]
@@ -226,6 +228,7 @@ class SimulatedEngine(_Doubler):
             )
         if self._origin_ns is None:
             self._origin_ns = self.clock.now_ns()
+        self._require_device("submit")
         if self._simulation.enqueue_ns:
             self.clock.spend(self._simulation.enqueue_ns)
         buffer = self._next[lane]
@@ -239,20 +242,36 @@ class SimulatedEngine(_Doubler):
 
     async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:  # noqa: ARG002  # it never sleeps too long
         device, clock, d2h = self._device, self.clock, self._d2h_ns
-        ends = device.ends
+        ends, origin = device.ends, self._origin_ns or 0
+        answers_until = origin + min(self._lost_at, self._hang_at)  # what completes later is never seen
         while True:
-            await clock.sleep_until(min(self._clock_time(device.next_at() + d2h), until_ns))
+            next_ns = self._clock_time(device.next_at() + d2h)
+            await clock.sleep_until(min(next_ns if next_ns < answers_until else origin + self._lost_at, until_ns))
             now = clock.now_ns()
             device.advance(self._device_time(now))
             finished = []
-            while ends and (completed := self._clock_time(ends[0][0] + d2h)) <= now:
+            while ends and (completed := self._clock_time(ends[0][0] + d2h)) <= now and completed < answers_until:
                 end, lane, start = heappop(ends)
                 ready, buffer, error = self._in_flight[lane].popleft()
                 h2d, compute = self._lasted(ready - self._h2d_ns, ready), self._lasted(start, end)
                 d2h_took = self._lasted(end, end + d2h)
                 finished.append(Completion(lane, buffer, completed, h2d, compute, d2h_took, error))
+            if not finished:
+                self._require_device("wait")
             if finished or now >= until_ns:
                 return finished
+
+    def outputs(self, lane: int, buffer: int) -> Arrays:
+        self._require_device("outputs")
+        return super().outputs(lane, buffer)
+
+    def _require_device(self, call: str) -> None:
+        """Raises CudaError where the device is lost. Like CUDA's, the error is sticky: every later call meets it."""
+        if self._lost_at == NEVER or self._origin_ns is None:
+            return
+        if self.clock.now_ns() >= self._origin_ns + self._lost_at:
+            fault = f"simulated fault: lost={exact_duration(self._lost_at)}"
+            raise CudaError(call, "cudaErrorLaunchFailure", fault)
 
     def _device_time(self, clock_ns: int) -> int:
         """The device's time, which starts at the first submit and stands still during the stall."""

@@ -40,6 +40,8 @@ class Simulation:
     enqueue_ns: host time of each submit.
     error: probability that a request fails.
     stall: duration of a stall, and when it begins, from the first submit.
+    lost: when the device is lost, from the first submit: every call fails then, as after a CUDA launch failure.
+    hang: when the device hangs, from the first submit: nothing completes any more.
     slow_lane: a lane, and how many times slower it computes.
     race: probability that a request gets another's outputs.
     seed: of all random draws.
@@ -58,6 +60,8 @@ class Simulation:
     enqueue_ns: int = 0
     error: float = 0.0
     stall: tuple[int, int] | None = None
+    lost: int | None = None
+    hang: int | None = None
     slow_lane: tuple[int, float] | None = None
     race: float = 0.0
     seed: int = 1
@@ -76,6 +80,8 @@ class Simulation:
             ("enqueue", self.enqueue_ns),
             ("stall", min(stall)),
             ("stall", max(stall)),
+            ("lost", self.lost or 0),
+            ("hang", self.hang or 0),
         ):
             if not 0 <= duration <= 24 * 3600 * SECOND_NS:
                 raise UsageError(f"simulated engine: {key} is {duration / SECOND_NS:g} s: write 0 to 24 hours")
@@ -152,6 +158,9 @@ class Simulation:
                 words[key] = f"{probability:g}"
         if self.stall:
             words["stall"] = f"{format_duration(self.stall[0])} at {format_duration(self.stall[1])}"
+        for key, instant in (("lost", self.lost), ("hang", self.hang)):
+            if instant is not None:
+                words[key] = f"at {format_duration(instant)}"
         if self.slow_lane:
             words["slow lane"] = f"{self.slow_lane[0]}, {self.slow_lane[1]:g} times"
         return words
@@ -225,6 +234,8 @@ _KEYS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "enqueue": ("enqueue_ns", parse_duration),
     "error": ("error", float),
     "stall": ("stall", _stall),
+    "lost": ("lost", parse_duration),
+    "hang": ("hang", parse_duration),
     "slow_lane": ("slow_lane", _slow_lane),
     "race": ("race", float),
     "seed": ("seed", int),

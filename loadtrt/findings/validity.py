@@ -50,6 +50,7 @@ class Counts:
     starved_fraction: part of the lanes' time spent idle because the host was late, 0 for an engine that takes no time.
     ok, failed, unserved: requests by outcome.
     interrupted: whether the user ended the run.
+    broken: whether the engine failed, or was given up.
     """
 
     lateness_ns: float
@@ -60,6 +61,7 @@ class Counts:
     failed: int
     unserved: int
     interrupted: bool = False
+    broken: bool = False
 
 
 def lateness_limit_ns(
@@ -97,6 +99,7 @@ def counts_of(
     failed: int,
     unserved: int,
     interrupted: bool = False,
+    broken: bool = False,
 ) -> Counts:
     """The counts of a finished run, from the summaries of its metrics."""
     p99 = metrics["lateness"].percentiles_ns["p99"]
@@ -109,6 +112,7 @@ def counts_of(
         failed=failed,
         unserved=unserved,
         interrupted=interrupted,
+        broken=broken,
     )
 
 
@@ -147,6 +151,12 @@ def _of_requests(counts: Counts) -> Iterator[Problem]:
             kind="unserved",
             evidence=f"the run was interrupted and gave up {unserved} (their age counts as latency)",
             remedy="interrupt only once: the run then waits for the requests in flight",
+        )
+    elif counts.unserved and counts.broken:
+        yield Problem(
+            kind="unserved",
+            evidence=f"{unserved} had not been served when the engine failed (their age counts as latency)",
+            remedy="mend what it failed with",
         )
     elif counts.unserved:
         yield Problem(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from loadtrt.results.breakdown import Batches, MixPart
     from loadtrt.results.engine_info import MemoryBill
     from loadtrt.results.gpu_telemetry import GpuTelemetry
-    from loadtrt.results.steadiness import Steadiness
+    from loadtrt.results.steadiness import Interval, Steadiness
 
 
 def result_of(
@@ -58,7 +58,7 @@ def result_of(
     metrics = summarize(recorder.records, recorder.histograms, recorder.complete, model.load.steady)
     served = [int(count) for count in recorder.by_lane]
     ok, failed, unserved = (int(recorder.by_status[status]) for status in (OK, FAILED, UNSERVED))
-    measured_ns, starved = recorder.measured_ns, recorder.starved_fraction
+    measured_ns, starved, intervals = recorder.measured_ns, recorder.starved_fraction, recorder.intervals
     counts = counts_of(
         metrics,
         starved_fraction=starved,
@@ -66,6 +66,7 @@ def result_of(
         failed=failed,
         unserved=unserved,
         interrupted=session.interrupted,
+        broken=session.failure is not None,
     )
     problems = problems_of(counts, Terms(model.load.closed, model.max_lateness, model.objectives, info.mode))
     if session.verification is not None and session.verification.different:
@@ -106,14 +107,15 @@ def result_of(
         overlap=overlap_of(recorder.records),
         starved_fraction=starved,
         verification=session.verification,
-        intervals=mark_throttled(recorder.intervals, telemetry),
+        interval_ns=recorder.spans.each_ns,
+        intervals=mark_throttled(intervals, telemetry),
         histograms={name: histogram.to_dict() for name, histogram in recorder.histograms.items()},
         objectives=tuple(_share(place, objective, recorder) for place, objective in enumerate(model.objectives)),
         mix=_mix(recorder, model, session.input_sets),
         batches=_batches(recorder, model, session.input_sets),
         ended_early=session.ended_early,
         precision_reached=_precision(recorder, config),
-        steadiness=_steadiness(recorder, model),
+        steadiness=_steadiness(recorder, model, intervals),
         cohorts=cohorts_of(recorder.records),
         sample=sample_of(recorder.records, recorder.start_ns),
     )
@@ -164,14 +166,15 @@ def _with_ns(instant: int | None) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ns:09d}+00:00"
 
 
-def _steadiness(recorder: Recorder, model: Model) -> Steadiness:
+def _steadiness(recorder: Recorder, model: Model, intervals: Sequence[Interval]) -> Steadiness:
     return steadiness_of(
         recorder.records,
         recorder.start_ns,
         closed=model.load.closed,
         steady=model.load.steady,
         places=model.contexts * model.buffers * model.requests_per_launch,
-        seconds=() if recorder.complete else recorder.intervals,
+        intervals=() if recorder.complete else intervals,
+        interval_ns=recorder.spans.each_ns,
     )
 
 

@@ -14,16 +14,17 @@ import numpy as np
 
 from loadtrt.records.board import KEEP, STRIDE, Board
 from loadtrt.records.records import COLUMNS, DROPPED, UNSERVED, Records
+from loadtrt.records.spans import Spans
 from loadtrt.records.tally import BLOCK, Second, Tally
 from loadtrt.results.steadiness import Interval
-from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
-_CELLS_UNTIL_NS = 2 * 3600 * SECOND_NS  # a day of histograms of seconds would be a third of a gigabyte
+    from loadtrt.records.spans import Span
+
 _LEAST_EARLY = BLOCK // 4  # rows: to count fewer takes nearly as long, and a request may come due meanwhile
 _ROW = struct.Struct(f"{len(COLUMNS)}q")
 _PACK, _SIZE = _ROW.pack_into, _ROW.size
@@ -33,7 +34,8 @@ class Recorder(Tally):
     """Preallocated rows, and a tally of the rows that were drained. Only `record` is called for each request.
 
     board: the rows, where observers read them.
-    intervals: the seconds that are over, in order.
+    spans: what completed in each interval that is over.
+    end_ns: when the run ended; None before.
     first_error: the engine's message for the first failed request.
     submitted: number of requests submitted, known at the end.
     counts_early: whether counts are needed during the run; then `show` drains a block.
@@ -63,7 +65,8 @@ class Recorder(Tally):
         self.submitted = 0
         self.counts_early = False
         self._cpu_began_ns = self.cpu_ns = 0
-        self.intervals: list[Interval] = []
+        self.spans = Spans()
+        self.end_ns: int | None = None
 
     def begin(self, start_ns: int) -> None:
         """Measure from this instant. Called before the first row: making a recorder takes longer than a request."""
@@ -165,12 +168,14 @@ class Recorder(Tally):
         if self.counts_early and self._number - self._drained >= _LEAST_EARLY:
             self._drain_block(self._number)
 
-    def finish(self) -> None:
-        """Show observers the end, then count all rows."""
+    def finish(self, end_ns: int = 0) -> None:
+        """Show observers the end, then count all rows. end_ns: when the run ended, if after the last completion."""
+        self.end_ns = end_ns
         self.cpu_ns = time.process_time_ns() - self._cpu_began_ns
         self.board.end(self._number, self.submitted)
         self.drain()
         self.close()
+        self.spans.finish(end_ns - self.start_ns)
 
     @property
     def records(self) -> Records:
@@ -183,19 +188,27 @@ class Recorder(Tally):
         return self.seen == len(self.records)
 
     def _over(self, second: Second) -> None:
-        served, histogram = second.requests, second.latency
-        p50, p90, p99 = histogram.quantiles((0.5, 0.9, 0.99)) if served else (None, None, None)
-        interval = Interval(
-            start_ns=second.start_ns,
-            requests=served,
-            failed=second.failed,
-            latency_mean_ns=histogram.sum / served if served else None,
-            latency_p50_ns=p50,
-            latency_p90_ns=p90,
-            latency_p99_ns=p99,
-            latency_max_ns=histogram.max,
-            queue_mean_ns=second.queue_sum_ns / served if served else None,
-            compute_mean_ns=second.compute_sum_ns / served if served else None,
-            latency_counts=histogram.cells() if second.start_ns < _CELLS_UNTIL_NS else {},
-        )
-        self.intervals.append(interval)
+        self.spans.add(second)
+
+    @property
+    def intervals(self) -> tuple[Interval, ...]:
+        """The intervals that are over, as results keep them: to make one takes as long as tens of requests."""
+        return tuple(map(_interval, self.spans.each))
+
+
+def _interval(span: Span) -> Interval:
+    served, histogram = span.requests, span.latency.unpacked()
+    p50, p90, p99 = histogram.quantiles((0.5, 0.9, 0.99)) if served else (None, None, None)
+    return Interval(
+        start_ns=span.start_ns,
+        requests=served,
+        failed=span.failed,
+        latency_mean_ns=histogram.sum / served if served else None,
+        latency_p50_ns=p50,
+        latency_p90_ns=p90,
+        latency_p99_ns=p99,
+        latency_max_ns=histogram.max,
+        queue_mean_ns=span.queue_sum_ns / served if served else None,
+        compute_mean_ns=span.compute_sum_ns / served if served else None,
+        latency_counts=histogram.cells(),
+    )

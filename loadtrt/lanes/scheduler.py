@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loadtrt.errors import EngineError
 from loadtrt.lanes.queue import Lanes, Queue
 from loadtrt.records.records import FAILED, OK, UNSERVED
-from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS
+from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,6 +81,7 @@ class Driven:
     end_ns: when all requests had completed or were given up.
     submitted: number of requests submitted.
     unserved: number of requests in flight at the end, or due and never sent.
+    silent_ns: how long the engine, which was given up then, had completed none of its requests; 0 where it was not.
     """
 
     start_ns: int
@@ -87,6 +89,16 @@ class Driven:
     end_ns: int
     submitted: int
     unserved: int
+    silent_ns: int = 0
+
+    def require_answers(self) -> None:
+        """Raises EngineError where the engine was given up."""
+        if self.silent_ns:
+            silent, left = format_duration(self.silent_ns), plural(self.unserved, "request")
+            raise EngineError(
+                f"the engine completed nothing for {silent}, and {left} had not been served: it hangs; if a request "
+                "may take so long, raise --drain"
+            )
 
 
 class Ending:
@@ -95,6 +107,7 @@ class Ending:
     last: number of requests in all, sent and to be sent; NEVER while it is open.
     sent_ns: when sending stopped; NEVER before.
     progress_ns: when the engine last completed a request, or had none.
+    silent_ns: how long the engine has completed nothing, once it is given up for that; 0 before.
     """
 
     def __init__(self, load: Load, stop: Stop, queue: Queue, board: Board, start_ns: int) -> None:
@@ -106,6 +119,7 @@ class Ending:
         self._patience = max(load.drain_ns, _SILENCE_NS)
         self.last = self.sent_ns = NEVER
         self.progress_ns = start_ns
+        self.silent_ns = 0
         if load.due is not None:
             self.last = len(load.due)
             if self.last and load.due[-1]:  # offline, all requests are due at 0: their last instant ends nothing
@@ -134,7 +148,10 @@ class Ending:
             self.last = submitted + dropped
         if submitted == completed:
             self.progress_ns = now
-        if completed + dropped == self.last or now >= self._deadline or now > self.progress_ns + self._patience:
+        if completed + dropped == self.last or now >= self._deadline:
+            return None
+        if now > self.progress_ns + self._patience:
+            self.silent_ns = now - self.progress_ns
             return None
         look, deadline = now + _LOOK_NS, self._deadline
         return look if look < deadline else deadline  # noqa: FURB136  # min() takes four times as long
@@ -296,9 +313,10 @@ class Driver:
         recorder.record_dropped(self._queue.take_dropped())
         unsent = self._queue.unsent(end)
         recorder.record_unsent(unsent, end)
-        recorder.finish()
+        recorder.finish(end)
         unserved = self.submitted - self.completed + len(unsent)
-        return Driven(recorder.start_ns, min(self._ending.sent_ns, end), end, self.submitted, unserved)
+        sent_ns, silent_ns = min(self._ending.sent_ns, end), self._ending.silent_ns
+        return Driven(recorder.start_ns, sent_ns, end, self.submitted, unserved, silent_ns)
 
 
 async def drive(

@@ -278,6 +278,7 @@ async def _measure(
         session.recorder.begin(began)
         ticker = _watching(config, stop, session, _ticker(engine, "measure", began, on_tick), engine, began)
         session.driven = await drive(engine, recorder, load, stop, None, ticker)
+        session.driven.require_answers()
     finally:
         gc.enable()
         gc.unfreeze()
@@ -303,7 +304,6 @@ def _watching(
     misses = Misses(objectives) if config.abort_on_fail else None
     widths = None if config.precision is None else Widths(ranks, config.precision)
     recorder.counts_early = widths is not None  # a block now and then, that no second's rows are counted in one go
-    histograms = list(recorder.histograms.values())
 
     def count() -> Records:
         recorder.drain()
@@ -315,12 +315,12 @@ def _watching(
         if misses is not None and not stop.cut:
             misses.add(recorder.recent())
             late = engine.now_ns() - began >= config.abort_delay
-            missed = misses.missed(count, histograms) if late else None
+            missed = misses.missed(count, list(recorder.histograms.values())) if late else None
             if missed is not None:
                 session.ended_early, stop.cut = f"{missed.objective} is missed", True
         if widths is not None and not (stop.cut or stop.enough):
             recorder.drain()
-            reached = widths.narrow_enough(recorder.intervals, recorder.records, recorder.histograms["latency"])
+            reached = widths.narrow_enough(recorder.spans.each, recorder.records, recorder.histograms["latency"])
             if reached is not None:
                 session.ended_early = f"latency's {_names(ranks)} known within ±{100 * reached:.2g} %"
                 stop.enough = True

@@ -25,6 +25,7 @@ from loadtrt.asked.objective import Objective
 from loadtrt.errors import EngineError, LoadtrtError, UsageError
 from loadtrt.live.nvml import Clocks, open_gpu
 from loadtrt.records.board import Board, board_bytes
+from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 _START_S = 20.0  # importing may take long from a cold disk
 _ANSWER_S = 5.0
-_HOUR_S = 3.0  # more for each hour of telemetry, which is summed up
+_TELEMETRY_S = 5.0  # more for telemetry, which is summed up: for the most intervals that there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +155,9 @@ class Watch:
         """A run begins."""
         self.clocks = Clocks(self._gpu)
 
-    def end(self, start_ns: int, end_ns: int, inferences: int) -> GpuTelemetry | None:
-        """A run has ended: the GPU between two instants of perf_counter_ns; None where it is not known."""
+    def end(self, start_ns: int, end_ns: int, inferences: int, each_ns: int = SECOND_NS) -> GpuTelemetry | None:
+        """A run has ended: the GPU between two instants of perf_counter_ns, in intervals of each_ns; None where it is
+        not known."""
         if self.observer is None:
             return None
         if not self.observer.alive:
@@ -167,7 +169,7 @@ class Watch:
 
         from loadtrt.results.gpu_telemetry import GpuTelemetry
 
-        answer = self.observer.telemetry(start_ns, end_ns, inferences)
+        answer = self.observer.telemetry(start_ns, end_ns, inferences, each_ns)
         if answer["why"]:
             self._samples = False
             self._say(f"no GPU telemetry: {answer['why']}")
@@ -250,12 +252,11 @@ class Observer:
         """Write a line above the drawing."""
         self.send(say=sentence)
 
-    def telemetry(self, start_ns: int, end_ns: int, inferences: int) -> dict[str, Any]:
+    def telemetry(self, start_ns: int, end_ns: int, inferences: int, each_ns: int = SECOND_NS) -> dict[str, Any]:
         """The GPU between two instants of perf_counter_ns: {"telemetry": GpuTelemetry as JSON or None, "why": ...}."""
-        self.send(telemetry=[start_ns, end_ns, inferences])
-        hours = (end_ns - start_ns) / 3.6e12
+        self.send(telemetry=[start_ns, end_ns, inferences, each_ns])
         gone = {"telemetry": None, "why": "the observer process did not answer: there is no GPU telemetry"}
-        return self._answer("telemetry", _ANSWER_S + _HOUR_S * hours) or gone
+        return self._answer("telemetry", _ANSWER_S + _TELEMETRY_S) or gone
 
     def end_drawing(self) -> None:
         """Remove the drawing from the terminal, and wait until it is removed."""

@@ -137,10 +137,10 @@ class Observing:
             case {"say": str(sentence)}:
                 if self._drawing is not None:
                     self._drawing.say(sentence)
-            case {"telemetry": [start_ns, end_ns, inferences]}:
+            case {"telemetry": [start_ns, end_ns, inferences, each_ns]}:
                 if self._sampler is None:
                     return {"telemetry": None, "why": self._no_gpu}
-                telemetry = self._sampler.telemetry(start_ns, end_ns, inferences)
+                telemetry = self._sampler.telemetry(start_ns, end_ns, inferences, each_ns)
                 return {"telemetry": telemetry.model_dump(mode="json"), "why": ""}
             case {"end_drawing": _}:
                 self._end_drawing()

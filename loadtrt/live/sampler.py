@@ -125,14 +125,15 @@ class Sampler:
                 self._running = False
                 self._read.notify_all()
 
-    def telemetry(self, start_ns: int, end_ns: int, inferences: int) -> GpuTelemetry:
-        """The GPU over a run between two instants of perf_counter_ns, in which so many inferences were served.
+    def telemetry(self, start_ns: int, end_ns: int, inferences: int, each_ns: int = SECOND_NS) -> GpuTelemetry:
+        """The GPU over a run between two instants of perf_counter_ns, in which so many inferences were served, in
+        intervals of each_ns.
 
         Waits for a reading after end_ns, two periods at most: without it the last second's energy is not known.
         """
         with self._read:
             self._read.wait_for(lambda: not self._running or self._seen_until(end_ns), 2 * self.every_ns / SECOND_NS)
-            intervals = self._log.intervals(start_ns, end_ns)
+            intervals = self._log.intervals(start_ns, end_ns, each_ns)
             missing = self._missing(start_ns, end_ns)
             last = self._last or GpuReading(at_ns=0)
             return telemetry_of(

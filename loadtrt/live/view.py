@@ -155,6 +155,10 @@ class Viewer:
             point = _Point(snapshot.written_ns, finished, snapshot.outcomes[:, OK], snapshot.lane_compute_ns)
             self._spread(last, point)
             self._points.append(point)
+            oldest = (point.written_ns - self._started_ns) // SECOND_NS - HISTORY_S
+            for values in (self._served, self._p99):  # here, as nobody may ever look
+                for second in [second for second in values if second < oldest]:
+                    del values[second]
         while self._points[0].written_ns < snapshot.written_ns - _REMEMBERED_NS and len(self._points) > 2:
             self._points.popleft()
 
@@ -219,11 +223,9 @@ class Viewer:
             self._served[second] = self._served.get(second, 0.0) + served * common / (end - start)
 
     def _history(self, values: dict[int, float]) -> tuple[float | None, ...]:
-        """The last HISTORY_S seconds that are over, as far as they are known; older ones are forgotten."""
+        """The last HISTORY_S seconds that are over, as far as they are known."""
         end = (self._points[-1].written_ns - self._started_ns) // SECOND_NS if self._points else 0
         first = max(0, end - HISTORY_S)
-        for second in [second for second in values if second < first]:
-            del values[second]
         return tuple(values.get(second) for second in range(first, end))
 
     def _rates(self, lanes: int) -> tuple[float | None, tuple[LaneView, ...]]:

@@ -6,6 +6,7 @@ bucket's middle is within 1/256 = 0.4 % of v. Merging is addition: associative, 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,6 +90,11 @@ class Histogram:
         sums = self.counts.reshape(-1, CELL).sum(axis=1)
         return {int(cell): int(sums[cell]) for cell in np.flatnonzero(sums)}
 
+    def packed(self) -> PackedHistogram:
+        """A copy in little memory."""
+        used = np.flatnonzero(self.counts)
+        return PackedHistogram(used.astype(np.int16), self.counts[used], self.sum, self.min, self.max)
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON: buckets with a count, as [index, count] pairs, and the sum, min and max."""
         used = np.flatnonzero(self.counts)
@@ -107,6 +113,30 @@ class Histogram:
             histogram.counts[index] = count
         histogram.sum, histogram.min, histogram.max = data["sum_ns"], data["min_ns"], data["max_ns"]
         return histogram
+
+
+@dataclass(frozen=True, slots=True)
+class PackedHistogram:
+    """A histogram that is not added to: its buckets that have a count, int16 [n], and their counts, int64 [n]."""
+
+    buckets: npt.NDArray[np.int16]
+    counts: npt.NDArray[np.int64]
+    sum: int
+    min: int | None
+    max: int | None
+
+    def unpacked(self) -> Histogram:
+        """The inverse of `Histogram.packed`."""
+        histogram = Histogram()
+        histogram.counts[self.buckets] = self.counts
+        histogram.sum, histogram.min, histogram.max = self.sum, self.min, self.max
+        return histogram
+
+    def merged(self, other: PackedHistogram) -> PackedHistogram:
+        """What both recorded."""
+        histogram = self.unpacked()
+        histogram.merge(other.unpacked())
+        return histogram.packed()
 
 
 def require_histogram(name: str, data: Mapping[str, Any]) -> None:

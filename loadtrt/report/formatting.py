@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from loadtrt.printing import printable, shortened
-from loadtrt.units import format_bytes, format_count, format_duration
+from loadtrt.units import SECOND_NS, format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -50,6 +50,11 @@ def between(low: float | None, high: float | None, shown: Callable[[float], str]
     first, last = shown(low), shown(high)
     unit = last.rpartition(" ")[2]
     return f"{first if unit.isdigit() else first.removesuffix(f' {unit}')} .. {last}"
+
+
+def every(ns: int) -> str:
+    """How often something is, in whole seconds: "every second", "every 32 s"."""
+    return "every second" if ns == SECOND_NS else f"every {format_count(ns // SECOND_NS)} s"
 
 
 def percent_text(share: float) -> str:

@@ -44,7 +44,7 @@ def openmetrics_text(result: RunResult, run: str = "") -> str:
 
 class _Export:
     """A collector of prometheus_client. Samples are at the instants for which a run has numbers: the start of measuring
-    and the end of each second. They are right to the second: measuring began after the other phases, which began when
+    and the end of each interval. They are right to the second: measuring began after the other phases, which began when
     the run was `started`."""
 
     def __init__(self, result: RunResult, run: str) -> None:
@@ -54,7 +54,12 @@ class _Export:
         before = phases.load_ns + phases.allocate_ns + phases.verify_ns + phases.warmup_ns
         start = round(datetime.fromisoformat(result.started).timestamp()) * SECOND_NS + before
         instants = range(max(len(result.model.intervals), 1) + 2)  # one more, at which gauges end
-        *self._times, self._over = [_timestamp(start + number * SECOND_NS) for number in instants]
+        each_ns = result.model.interval_ns
+        *self._times, self._over = [_timestamp(start + number * each_ns) for number in instants]
+        if each_ns == SECOND_NS:
+            self._window = "last whole second"
+        else:
+            self._window = f"last {each_ns // SECOND_NS} s"
 
     def collect(self) -> Iterator[Metric]:
         """All families for which the run has numbers, in the order of the table."""
@@ -66,7 +71,8 @@ class _Export:
         for rank, name in quantiles.items():
             values_ns = (getattr(second, f"latency_{name}_ns") for second in seconds)
             latencies.append(((rank,), [None if ns is None else ns / SECOND_NS for ns in values_ns]))
-        yield from self._gauge(replace(table.WINDOW, labels=("quantile",)), latencies)
+        text = table.WINDOW.help.replace("last whole second", self._window)
+        yield from self._gauge(replace(table.WINDOW, labels=("quantile",), help=text), latencies)
         yield from self._counts()
         yield from self._constants()
         yield from self._objectives()

@@ -4,7 +4,7 @@ Chrome's JSON trace format; ts and dur are µs from the start of measuring, with
 process, and its rows are the requests that it had in flight at once: a request spans from submitted to completed on the
 first free row, and h2d, compute and d2h are nested in it; the gaps between them are waiting. So slices of one row are
 nested or apart and never overlap in part. Requests that are due and not yet submitted are asynchronous slices of the
-process "queue", since any number may wait at once. Counters cover the seconds around the sample only: those of the
+process "queue", since any number may wait at once. Counters cover the intervals around the sample only: those of the
 whole run would leave the sample too narrow to see.
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from loadtrt.errors import UsageError
 from loadtrt.records.records import COLUMNS, DROPPED, FAILED, OK, UNSERVED, Records
+from loadtrt.report.formatting import every
 from loadtrt.report.trtexec import copied_in
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
@@ -49,7 +50,7 @@ def trace_json(run: RunResult) -> str:
     except OverflowError:
         raise UsageError("the run's sample has numbers that are not times in ns: measure again") from None
     records = Records(rows[np.lexsort((rows[:, COLUMNS.index("submitted")], rows[:, COLUMNS.index("due")]))])
-    events = [*_names(records), *_requests(records), *_counters(records, run)]
+    events = [*_names(records, run.model.interval_ns), *_requests(records), *_counters(records, run)]
     lines = ",\n".join(json.dumps(event, separators=(",", ":")) for event in events)
     about = {
         "engine": run.model.engine.name,
@@ -60,9 +61,9 @@ def trace_json(run: RunResult) -> str:
     return f'{{"displayTimeUnit":"ns","otherData":{json.dumps(about)},"traceEvents":[\n{lines}\n]}}\n'
 
 
-def _names(records: Records) -> Iterator[Event]:
+def _names(records: Records, each_ns: int) -> Iterator[Event]:
     """Of processes, in the order in which they are to be shown."""
-    names = {_QUEUE: "queue: due, not yet submitted", _COUNTERS: "each second"}
+    names = {_QUEUE: "queue: due, not yet submitted", _COUNTERS: every(each_ns)}
     names |= {_LANES + lane: f"lane {lane}" for lane in sorted(set(records.lane.tolist()))}
     for place, (process, name) in enumerate(names.items()):
         yield {"ph": "M", "pid": process, "name": "process_name", "args": {"name": name}}
@@ -140,13 +141,14 @@ def _rows_of(records: Records) -> npt.NDArray[np.int64]:
 
 
 def _counters(records: Records, run: RunResult) -> Iterator[Event]:
-    """Of each second that the sample touches, and of some around; what is not known is left out."""
+    """Of each interval that the sample touches, and of some around; what is not known is left out."""
+    each_ns = run.model.interval_ns
     first, last = int(records.due.min()) - _AROUND_NS, int(records.completed.max()) + _AROUND_NS
     values: list[tuple[int, Mapping[str, float | None]]] = [
         (
             second.start_ns,
             {
-                "requests/s": second.requests,
+                "requests/s": second.requests * SECOND_NS / each_ns,
                 "latency p50, ms": _scaled(second.latency_p50_ns, 1 / MILLISECOND_NS),
                 "latency p99, ms": _scaled(second.latency_p99_ns, 1 / MILLISECOND_NS),
             },
@@ -167,7 +169,7 @@ def _counters(records: Records, run: RunResult) -> Iterator[Event]:
         for look in (run.telemetry.intervals if run.telemetry is not None else ())
     ]
     for start_ns, each in values:
-        if first < start_ns + SECOND_NS and start_ns <= last:
+        if first < start_ns + each_ns and start_ns <= last:
             for name, value in each.items():
                 if value is not None:
                     yield {"ph": "C", "pid": _COUNTERS, "name": name, "ts": start_ns / 1000, "args": {"": value}}

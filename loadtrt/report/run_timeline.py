@@ -1,4 +1,4 @@
-"""How a run went over time: its phases, seconds, steadiness, and the GPU's telemetry."""
+"""How a run went over time: its phases, intervals, steadiness, and the GPU's telemetry."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from loadtrt.report.charts.timeline import (
     throughput,
 )
 from loadtrt.report.document import Figure, section, words
-from loadtrt.report.formatting import joules_text
+from loadtrt.report.formatting import every, joules_text
 from loadtrt.report.settings import latency_bounds
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
@@ -37,8 +37,8 @@ _MEGA, _GIGA, _GIBI = 1e6, 1e9, 1 << 30
 
 def timeline_of(result: RunResult) -> Timeline:
     """The run's time axis: up to the last completion, with its phases."""
-    phases, steadiness = result.phases, result.model.steadiness
-    end_ns = max(phases.measure_ns, (len(result.model.intervals) - 1) * SECOND_NS + 1)
+    phases, steadiness, each_ns = result.phases, result.model.steadiness, result.model.interval_ns
+    end_ns = max(phases.measure_ns, (len(result.model.intervals) - 1) * each_ns + 1)
     drawn = []
     if 0 < phases.warmup_ns <= _WARMUP_SHARE * end_ns:
         drawn.append(Phase("warm-up", "edge", -phases.warmup_ns, 0))
@@ -50,8 +50,8 @@ def timeline_of(result: RunResult) -> Timeline:
         drawn += [Phase("stood still", "still", stall.start_ns, stall.start_ns + stall.longest_ns)] if stall else []
     if phases.drain_ns >= _DRAIN_SHARE * end_ns:
         drawn.append(Phase("drain", "edge", max(end_ns - phases.drain_ns, 0), end_ns))
-    drawn += slow_phases(result.model.intervals)
-    return Timeline(end_ns, max(end_ns - phases.drain_ns, 1), tuple(drawn))
+    drawn += slow_phases(result.model.intervals, each_ns)
+    return Timeline(end_ns, max(end_ns - phases.drain_ns, 1), tuple(drawn), each_ns)
 
 
 def over_time(result: RunResult) -> Iterator[Block]:
@@ -66,14 +66,15 @@ def over_time(result: RunResult) -> Iterator[Block]:
         yield words("The run was too short for charts over time: they have a point a second.", only="page")
         return
     timeline, bounds = timeline_of(result), latency_bounds(result)
-    seconds = grouped(len(intervals))
-    note = "a point a second" if seconds == 1 else f"a point every {seconds} s"
+    each, each_ns = grouped(len(intervals)), timeline.each_ns
+    note = f"a point {every(each * each_ns)}"
     yield Figure("Throughput", throughput(intervals, timeline, result.config.model.load.course()), note)
-    greatest = "" if seconds == 1 else ": the greatest of its seconds'"
+    of = "seconds'" if each_ns == SECOND_NS else f"intervals' of {each_ns // SECOND_NS} s"
+    greatest = "" if each == 1 else f": the greatest of its {of}"
     yield Figure("Latency", percentiles(intervals, timeline, bounds), f"{note}{greatest}")
     if any(count > 0 for interval in intervals for count in interval.latency_counts.values()):
         chart = heat_map(intervals, timeline, bounds)
-        yield Figure("Heat map", chart, "requests by second and latency, darker for more")
+        yield Figure("Heat map", chart, "requests by time and latency, darker for more")
 
 
 def _steadiness(steadiness: Steadiness) -> str:
@@ -195,7 +196,7 @@ def _charts(telemetry: GpuTelemetry, timeline: Timeline) -> Iterator[Block]:
     ]
     heat = [Reading("largest", values(lambda i: i.temperature_max_celsius, together=max))]
     memory = [Reading("in use", values(lambda i: i.memory_used_max_bytes, _GIBI, max))]
-    note = "" if step == 1 else f"a point every {step} s"
+    note = "" if step * timeline.each_ns == SECOND_NS else f"a point {every(step * timeline.each_ns)}"
     for title, unit, lines, bound in (
         ("SM clock", "MHz", [clock], limit("highest", facts.max_sm_clock_hertz, _MEGA)),
         ("Power", "W", power, limit("limit", facts.power_limit_watts)),

@@ -108,13 +108,13 @@ class GpuReading:
 
 
 class GpuInterval(Model):
-    """A second of the run, the last one shorter: the same one as the `Interval` with its `start_ns`.
+    """An interval of the run, the last one shorter: the same one as the `Interval` with its `start_ns`.
 
     start_ns, duration_ns: since measuring began.
-    readings: how many readings fell into the second. Clocks, power, temperature, memory and utilization are of these.
+    readings: how many readings fell into the interval. Clocks, power, temperature, memory and utilization are of these.
     sm_clock_throttled_hertz: mean over the readings with a slow-down.
-    energy_joules, pcie_rx_bytes, pcie_tx_bytes: differences of counters, interpolated linearly at the second's edges,
-        so that adjoining seconds add up exactly. rx: received by the GPU.
+    energy_joules, pcie_rx_bytes, pcie_tx_bytes: differences of counters, interpolated linearly at the interval's
+        edges, so that adjoining intervals add up exactly. rx: received by the GPU.
     throttle_shares: for each reason, the share of the readings that named it. Several may be active at once, so that
         the sum may exceed 1.
     throttled_fraction: share of the readings with any slow-down (a reason in SLOWDOWNS).
@@ -230,8 +230,8 @@ def weighted_mean(intervals: Sequence[GpuInterval], of: Callable[[GpuInterval], 
 
 
 def mark_throttled(intervals: Sequence[Interval], telemetry: GpuTelemetry | None) -> tuple[Interval, ...]:
-    """The run's seconds, each marked as throttled if any reading in it shows a slow-down; None without readings."""
-    fractions = {second.start_ns: second.throttled_fraction for second in telemetry.intervals} if telemetry else {}
+    """The run's intervals, each marked as throttled if any reading in it shows a slow-down; None without readings."""
+    fractions = {look.start_ns: look.throttled_fraction for look in telemetry.intervals} if telemetry else {}
     return tuple(
         interval.model_copy(update={"throttled": None if fraction is None else fraction > 0})
         for interval in intervals

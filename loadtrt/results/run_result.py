@@ -20,6 +20,7 @@ from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill, Ve
 from loadtrt.results.gpu_telemetry import GpuTelemetry  # noqa: TC001
 from loadtrt.results.profile_result import ProfileResult  # noqa: TC001
 from loadtrt.results.steadiness import Interval, Steadiness  # noqa: TC001
+from loadtrt.units import SECOND_NS
 
 _Count = Annotated[int, Field(ge=0)]
 _Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -188,6 +189,7 @@ class ModelResult(Model):
     metrics: by name, over all requests.
     histograms: of latencies and the other metrics, by name.
     starved_fraction: share of the time in which lanes stood idle because the host was late.
+    interval_ns: length of an interval: a second, or in runs of over 4096 intervals 2, 4, 8, … seconds.
     cohorts: "p50" (latencies from p45 to p55) and "p99" (from p99 up), as far as the sample supports them.
     precision_reached: half the width of the 95 % interval over the value, of the widest quantile, where asked for.
     """
@@ -211,6 +213,7 @@ class ModelResult(Model):
     overlap: Overlap | None
     starved_fraction: float
     verification: Verification | None
+    interval_ns: Annotated[int, Field(gt=0)] = SECOND_NS
     intervals: tuple[Interval, ...]
     histograms: dict[str, dict[str, Any]]
     objectives: tuple[ObjectiveShare, ...] = ()

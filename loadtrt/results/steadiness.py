@@ -15,17 +15,17 @@ _Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Interval(Model):
-    """One second of measuring; requests belong to the second in which they complete.
+    """A part of measuring, ModelResult.interval_ns long; requests belong to the interval in which they complete.
 
-    start_ns: start of the second, since measuring began.
+    start_ns: start of the interval, since measuring began.
     requests: number of served requests.
     failed: number of failed requests.
     latency_mean_ns, latency_p50_ns, latency_p90_ns, latency_p99_ns, latency_max_ns: of the latencies.
     queue_mean_ns: mean queueing delay.
     compute_mean_ns: mean compute time.
-    throttled: a reading in this second shows the GPU slowed down; None without readings.
+    throttled: a reading in this interval shows the GPU slowed down; None without readings.
     latency_counts: served requests by the cell of their latency, without empty cells. Cell c holds the CELL buckets
-        from CELL·c on (records/histogram.py), eight cells an octave. Of the first two hours.
+        from CELL·c on (records/histogram.py), eight cells an octave.
     """
 
     start_ns: int

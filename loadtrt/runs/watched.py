@@ -105,9 +105,10 @@ class Watched:
             return None
         if not self.watch.observer.alive:
             self._talks.take_back()
-        telemetry, recorder, driven = None, session.recorder, session.driven
-        if recorder is not None and driven is not None:
-            telemetry = self.watch.end(recorder.start_ns, driven.end_ns, recorder.inferences)
+        telemetry, recorder = None, session.recorder
+        if recorder is not None and recorder.end_ns is not None:
+            each_ns = recorder.spans.each_ns
+            telemetry = self.watch.end(recorder.start_ns, recorder.end_ns, recorder.inferences, each_ns)
         if self._draws and self.watch.observer is not None:
             self.watch.observer.end_drawing()
             self._talks.take_back()

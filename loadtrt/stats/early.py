@@ -8,7 +8,7 @@ p = b/n,
 
     Var(p) = k/(k − 1) · Σ (b_i − p·n_i)² / n²        N = p(1 − p) / Var(p), at most n
 
-over k seconds (the ratio estimate by batch means), with N the effective sample size.
+over k seconds, or longer intervals in a long run (the ratio estimate by batch means), with N the effective sample size.
 
 Several looks raise the share of false alarms: each look allows 2.5 %. They are few, and the law errs to the safe side
 (benchmarks/early.py measures how often the answer is wrong).
@@ -23,7 +23,9 @@ import numpy as np
 from loadtrt.asked.objective import Objective
 from loadtrt.records.histogram import CELL, bucket_of
 from loadtrt.records.records import METRICS, OK
+from loadtrt.records.spans import MOST_SPANS
 from loadtrt.stats.verdict import TAIL, at_least, discounted, effective_size, judge, quantile_ranks
+from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
 
     from loadtrt.records.histogram import Histogram
     from loadtrt.records.records import Records
+    from loadtrt.records.spans import Span
     from loadtrt.results.run_result import ObjectiveShare
-    from loadtrt.results.steadiness import Interval
 
     Series = npt.NDArray[np.float64]
 
@@ -43,11 +45,12 @@ _LATENCY = next(number for number, metric in enumerate(METRICS) if metric.name =
 
 
 class Misses:
-    """Bad requests of each objective, second by second."""
+    """Bad requests of each objective by seconds, and by 2, 4, 8, … seconds in a run of more than MOST_SPANS."""
 
     def __init__(self, objectives: Sequence[Objective]) -> None:
         self._objectives = objectives
-        self._requests: list[int] = []
+        self._seconds, self._each = 0, 1  # seconds so far, and those of a batch
+        self._requests: list[int] = []  # up to the end of each batch, the last of which may not be whole
         self._bad: list[list[int]] = [[] for _ in objectives]
         self._not_before = [0] * len(objectives)
 
@@ -60,9 +63,16 @@ class Misses:
             for place, objective in enumerate(self._objectives):
                 within = METRICS[objective.metric].of(records) <= objective.limit_ns
                 good[place] += int(np.count_nonzero(within & served))
-        self._requests.append(requests + (self._requests[-1] if self._requests else 0))
-        for bad, count in zip(self._bad, good, strict=True):
-            bad.append(requests - count + (bad[-1] if bad else 0))
+        more = (requests, *(requests - count for count in good))
+        for reached, count in zip((self._requests, *self._bad), more, strict=True):
+            if self._seconds % self._each == 0:
+                reached.append(reached[-1] if reached else 0)
+            reached[-1] += count
+        self._seconds += 1
+        if self._seconds == MOST_SPANS * self._each:
+            self._each *= 2
+            for reached in (self._requests, *self._bad):
+                del reached[::2]  # of two neighbours the second has what both have
 
     def missed(self, count: Callable[[], Records], histograms: Sequence[Histogram]) -> ObjectiveShare | None:
         """The share of the first objective that is missed by now; None where none is.
@@ -107,16 +117,18 @@ class Widths:
         self._precision = precision
         self._not_before = 0
 
-    def narrow_enough(self, intervals: Sequence[Interval], records: Records, latency: Histogram) -> float | None:
+    def narrow_enough(self, spans: Sequence[Span], records: Records, latency: Histogram) -> float | None:
         """The precision reached, None where it is not yet enough.
 
-        intervals: closed seconds.
+        spans: what completed in each interval that is over.
+        records: kept records.
         latency: latencies of all requests so far.
         """
-        if len(intervals) < max(LEAST_SECONDS, self._not_before) or not latency.count:
+        seconds = spans[-1].start_ns // SECOND_NS + 1 if spans else 0
+        if seconds < max(LEAST_SECONDS, self._not_before) or not latency.count:
             return None
-        self._not_before = round(len(intervals) * _GROWTH)
-        if any(self._too_wide(_coarse_half_width(rank, intervals, latency)) for rank in self._ranks):
+        self._not_before = round(seconds * _GROWTH)
+        if any(self._too_wide(_coarse_half_width(rank, spans, latency)) for rank in self._ranks):
             return None
         reached = self.reached(records, latency)
         return None if self._too_wide(reached) else reached
@@ -145,15 +157,15 @@ def effective_requests(requests: Series, bad: Series) -> float:
     return discounted(p * (1 - p) / max(variance, p * (1 - p) / n))
 
 
-def _coarse_half_width(rank: float, intervals: Sequence[Interval], latency: Histogram) -> float | None:
-    """Half width from the seconds whose latencies are kept: requests in cells above the quantile's cell are bad."""
-    intervals = [interval for interval in intervals if interval.latency_counts]
-    if len(intervals) < LEAST_SECONDS:
+def _coarse_half_width(rank: float, spans: Sequence[Span], latency: Histogram) -> float | None:
+    """Half width from the intervals: requests in cells above the quantile's cell are bad."""
+    spans = [span for span in spans if span.requests]
+    if len(spans) < LEAST_SECONDS:
         return None
     (value,) = latency.quantiles((rank,))
     cell = int(bucket_of(np.array([round(value)]))[0]) // CELL
-    requests = np.array([interval.requests for interval in intervals], np.float64)
-    above = [sum(count for at, count in second.latency_counts.items() if at > cell) for second in intervals]
+    requests = np.array([span.requests for span in spans], np.float64)
+    above = [int(span.latency.counts[span.latency.buckets // CELL > cell].sum()) for span in spans]
     return _half_width(rank, effective_requests(requests, np.array(above, np.float64)), latency)
 
 

@@ -1,4 +1,4 @@
-"""Readings of a GPU in little memory, and their sums by seconds of any span of time."""
+"""Readings of a GPU in little memory, and their sums by intervals of any span of time."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _UNKNOWN = -1
 class GpuLog:
     """Readings in order of time, 88 bytes each, at most `most` of them.
 
-    The log keeps readings rather than seconds, as the run's seconds start with measuring, an instant known only later.
-    A full log drops every other reading: counters lose nothing, and the curve of hours keeps its shape.
+    The log keeps readings rather than intervals, as the run's intervals start with measuring, an instant known only
+    later. A full log drops every other reading: counters lose nothing, and the curve of hours keeps its shape.
     """
 
     def __init__(self, most: int = MOST_READINGS) -> None:
@@ -75,12 +75,12 @@ class GpuLog:
         columns = [name for name, column in self._columns.items() if np.isnan(column).all()]
         return (*columns, *(() if self._combinations else ("throttle_reasons",)))
 
-    def intervals(self, start_ns: int, end_ns: int) -> tuple[GpuInterval, ...]:
-        """The seconds from start_ns to end_ns (perf_counter_ns), the last one shorter. Counters are not extrapolated:
-        they are None before the first reading and after the last."""
+    def intervals(self, start_ns: int, end_ns: int, each_ns: int = SECOND_NS) -> tuple[GpuInterval, ...]:
+        """The time from start_ns to end_ns (perf_counter_ns) in intervals of each_ns, the last one shorter. Counters
+        are not extrapolated: they are None before the first reading and after the last."""
         if end_ns <= start_ns:
             return ()
-        edges = np.append(np.arange(0, end_ns - start_ns, SECOND_NS, dtype=np.int64), end_ns - start_ns)
+        edges = np.append(np.arange(0, end_ns - start_ns, each_ns, dtype=np.int64), end_ns - start_ns)
         at = np.array(self._at, np.int64) - start_ns  # small numbers, which float64 holds to the ns
         columns = {name: np.array(column) for name, column in self._columns.items()}
         reasons = np.array(self._reasons, np.int64)

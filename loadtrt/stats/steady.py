@@ -105,7 +105,8 @@ def steadiness_of(
     closed: bool,
     steady: bool,
     places: int,
-    seconds: Sequence[Interval] = (),
+    intervals: Sequence[Interval] = (),
+    interval_ns: int = SECOND_NS,
 ) -> Steadiness:
     """The steadiness of a run.
 
@@ -114,7 +115,8 @@ def steadiness_of(
     closed: whether the loop is closed, which is never overloaded.
     steady: whether the load is steady; otherwise a transient or a drift may be the load's.
     places: requests that the engine holds, lanes × buffers.
-    seconds: the run's intervals, where `records` are only the first: the drift and the pace are taken from them.
+    intervals: the run's, where `records` are only the first: the drift and the pace are taken from them.
+    interval_ns: length of an interval.
     """
     stall = stall_of(records, start_ns, places)
     records = records.counted
@@ -123,13 +125,15 @@ def steadiness_of(
         return Steadiness(stall=stall)
     records = Records(records.rows[np.argsort(records.due, kind="stable")])
     latency = np.maximum(records.completed - records.due, 1).astype(np.float64)
-    slow = None if overloaded else _slow_part(records, start_ns, closed, places, seconds if steady else ())
+    slow = None
+    if not overloaded:
+        slow = _slow_part(records, start_ns, closed, places, intervals if steady else (), interval_ns)
     if not steady:
         return Steadiness(overloaded=overloaded, slow=slow, stall=stall)
     cut, ratio = _transient(latency, places)
     begun_ns = int(records.due[cut]) - start_ns if cut else 0
     left = latency[cut:]
-    means = _means_of_seconds(seconds, begun_ns) if seconds else [part.mean() for part in np.array_split(left, BLOCKS)]
+    means = _means_over(intervals, begun_ns) if intervals else [part.mean() for part in np.array_split(left, BLOCKS)]
     return Steadiness(
         transient_ns=begun_ns,
         transient_ratio=ratio,
@@ -202,16 +206,16 @@ def is_overloaded(due: npt.NDArray[np.int64], completed: npt.NDArray[np.int64], 
 
 
 def _slow_part(
-    records: Records, start_ns: int, closed: bool, places: int, seconds: Sequence[Interval]
+    records: Records, start_ns: int, closed: bool, places: int, intervals: Sequence[Interval], interval_ns: int
 ) -> SlowPart | None:
-    """The part in which the engine fell behind. records: in order of due instants. seconds: used instead of records,
+    """The part in which the engine fell behind. records: in order of due instants. intervals: used instead of records,
     of a steady load."""
     due, completed = records.due, np.sort(records.completed)
-    paced = closed or due[0] == due[-1] or len(seconds) > SPANS
-    if len(seconds) > SPANS:
-        marks = np.linspace(0, len(seconds) - 1, SPANS + 1).round().astype(np.int64)  # the last second is not whole
-        counts = np.concatenate(([0], np.cumsum([second.requests for second in seconds])))
-        edges, served = start_ns + marks * float(SECOND_NS), counts[marks]
+    paced = closed or due[0] == due[-1] or len(intervals) > SPANS
+    if len(intervals) > SPANS:
+        marks = np.linspace(0, len(intervals) - 1, SPANS + 1).round().astype(np.int64)  # the last one is not whole
+        counts = np.concatenate(([0], np.cumsum([interval.requests for interval in intervals])))
+        edges, served = start_ns + marks * float(interval_ns), counts[marks]
     else:
         edges = np.linspace(due[0], due[-1] if due[-1] > due[0] else completed[-1], SPANS + 1)
         served = _until(completed, edges)
@@ -299,9 +303,9 @@ def _log_medians(values: Series, size: int) -> Series:
     return medians
 
 
-def _means_of_seconds(seconds: Sequence[Interval], after_ns: int) -> Series | None:
-    """Mean latencies of BLOCKS spans of the run, each of as many whole seconds; None where there are too few."""
-    known = [(s.latency_mean_ns, s.requests) for s in seconds if s.latency_mean_ns and s.start_ns >= after_ns]
+def _means_over(intervals: Sequence[Interval], after_ns: int) -> Series | None:
+    """Mean latencies of BLOCKS spans of the run, each of as many whole intervals; None where there are too few."""
+    known = [(i.latency_mean_ns, i.requests) for i in intervals if i.latency_mean_ns and i.start_ns >= after_ns]
     size = len(known) // BLOCKS
     if not size:
         return None

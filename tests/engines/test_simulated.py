@@ -17,7 +17,7 @@ import pytest
 from loadtrt.engines import clock as clock_module
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import ClockName, Simulation
-from loadtrt.errors import EngineError
+from loadtrt.errors import CudaError, EngineError
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -188,6 +188,53 @@ async def test_nothing_completes_in_a_stall(clock: ClockName) -> None:
     lanes = await serve(engine_of(clock, service_ns=0, stall=(100, 50)), [(0, 0), (49, 0), (50, 0), (70, 0), (150, 0)])
     assert completed(lanes) == [[0, 49, 150, 150, 150]]
     assert {completion.compute_ns for completion in lanes[0]} == {0}  # a stall before the start is no part of compute
+
+
+@pytest.mark.parametrize("contention", [0.0, 1.0])
+async def test_a_lost_device_fails_every_call_from_its_instant_on(clock: ClockName, contention: float) -> None:
+    """What completed before is returned; then submit, wait and outputs raise CUDA's error, again and again, until the
+    engine is allocated anew. Closing raises nothing."""
+    engine = engine_of(clock, 2, service_ns=1000, contention=contention, lost=4500)
+    start = engine.now_ns()
+    for _ in range(5):
+        engine.submit(0, 0)
+        engine.submit(1, 1)
+    expected, seen = (4 if contention else 8), 0  # a pair each 2 µs, or each µs
+    while seen < expected:
+        seen += len(await engine.wait(FOREVER))
+    with pytest.raises(CudaError, match="wait failed with cudaErrorLaunchFailure: simulated fault: lost=4500ns"):
+        await engine.wait(FOREVER)
+    assert engine.now_ns() == start + 4500
+    for _ in range(2):
+        with pytest.raises(CudaError, match="submit failed with cudaErrorLaunchFailure"):
+            engine.submit(0, 0)
+        with pytest.raises(CudaError, match="wait failed"):
+            await engine.wait(0)
+        with pytest.raises(CudaError, match="outputs failed"):
+            engine.outputs(0, 0)
+    engine.allocate(INPUTS)
+    engine.submit(0, 0)
+    assert len(await engine.wait(FOREVER)) == 1
+    engine.close()
+
+
+async def test_a_device_that_hangs_completes_nothing_from_its_instant_on(clock: ClockName) -> None:
+    """It takes requests, and its waits return in time. What completes at the instant is not seen, what completes the
+    ns before is."""
+    for hang, served in ((2000, 1), (2001, 2), (0, 0)):
+        engine = engine_of(clock, service_ns=1000, d2h_ns=0, hang=hang)
+        start = engine.now_ns()
+        for _ in range(3):
+            engine.submit(0, 0)
+        seen: list[Completion] = []
+        for until in (1500, 4000, 10**9):
+            while engine.now_ns() < start + until:
+                seen += await engine.wait(start + until)
+            assert engine.now_ns() == start + until
+        assert len(seen) == served
+        engine.submit(0, 0)
+        assert not await engine.wait(0)
+        engine.close()
 
 
 async def test_a_slow_lane_is_slower_by_its_factor(clock: ClockName) -> None:

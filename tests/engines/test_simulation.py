@@ -57,7 +57,7 @@ def test_every_key_is_read() -> None:
     """simulated:key=value,... is the Simulation with these values, and the run's seed where none is given."""
     text = (
         "service=2ms, item=10us,distribution=gamma,cv=0.3,contention=0.5,h2d=5us,d2h=3us,enqueue=1us,error=0.01,"
-        "stall=1s@5s,slow_lane=2:3,race=0.001,clock=virtual"
+        "stall=1s@5s,lost=8s,hang=7s,slow_lane=2:3,race=0.001,clock=virtual"
     )
     expected = Simulation(
         service_ns=2_000_000,
@@ -70,6 +70,8 @@ def test_every_key_is_read() -> None:
         enqueue_ns=1_000,
         error=0.01,
         stall=(SECOND_NS, 5 * SECOND_NS),
+        lost=8 * SECOND_NS,
+        hang=7 * SECOND_NS,
         slow_lane=(2, 3.0),
         race=0.001,
         seed=9,
@@ -103,6 +105,9 @@ def test_every_key_is_read() -> None:
         ("distribution=uniform,cv=0.6", "cv is 0.6: a uniform distribution has at most 0.577"),
         ("stall=1s", "stall: '1s' is not a stall"),
         ("stall=1s@later", "stall: 'later' is not a duration"),
+        ("lost=soon", "lost: 'soon' is not a duration"),
+        ("hang", "'hang' needs a value"),
+        ("hang=25h", "hang is 90000 s: write 0 to 24 hours"),
         ("slow_lane=2", "slow_lane: '2' is not a slow lane"),
         ("slow_lane=2:x", "slow_lane: '2:x' is not a number"),
         ("slow_lane=0:0", "slow_lane needs a lane from 0 and a factor above 0"),
@@ -139,6 +144,13 @@ async def test_the_configuration_makes_the_engine(anyio_backend_name: str) -> No
     engine.submit(2, 0)
     (completion,) = await engine.wait(SECOND_NS)
     assert (completion.completed_ns - start, completion.h2d_ns) == (9 * MILLISECOND_NS, 0)
+
+
+def test_the_engine_tells_its_faults() -> None:
+    """In a report: nobody takes such a run for another."""
+    words = parse_simulation("lost=5s,hang=0s", 1).words(1)
+    assert (words["lost"], words["hang"]) == ("at 5.00 s", "at 0 ns")
+    assert not {"lost", "hang"} & Simulation().words(1).keys()
 
 
 def test_null_and_shapes() -> None:

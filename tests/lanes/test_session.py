@@ -277,6 +277,46 @@ async def test_an_engine_that_never_answers_is_given_up(load: dict[str, object])
     assert stalled.phases.measure_ns < 2_000 * MS
 
 
+@pytest.mark.parametrize("load", [{}, {"rate": "150/s"}, {"rate": "150/s", "max_queue": 3}])
+async def test_a_run_ends_when_its_device_is_lost(load: dict[str, object]) -> None:
+    """At that instant, as failed, with what was measured until then."""
+    lost = await _run(_config("service=5ms,lost=30s", duration="1h", warmup=0, **load))
+    assert (lost.outcome, lost.valid) == ("failed", False)
+    assert lost.failure == "wait failed with cudaErrorLaunchFailure: simulated fault: lost=30s"
+    assert lost.phases.measure_ns == pytest.approx(30_000 * MS, rel=0.01)
+    assert lost.model.ok == pytest.approx(30 * (150 if load else 200), rel=0.1)
+    assert sum(interval.requests for interval in lost.model.intervals) == lost.model.ok
+    assert lost.model.metrics["service"].percentiles_ns["p50"] is not None
+    problems = [problem for problem in lost.model.problems if problem.kind == "unserved"]
+    assert ["when the engine failed" in problem.evidence for problem in problems] == [True]
+
+
+@pytest.mark.parametrize("load", [{}, {"rate": "150/s"}, {"requests": 10_000}])
+async def test_a_run_ends_by_itself_when_its_device_hangs(load: dict[str, object]) -> None:
+    """Ten seconds later, or --drain if longer, as failed, with a sentence that says so; in warm-up too."""
+    hung = await _run(_config("service=5ms,hang=30s", duration="1h", warmup=0, **load))
+    assert hung.outcome == "failed"
+    assert "the engine completed nothing for 10.0 s, and " in str(hung.failure)
+    assert "it hangs; if a request may take so long, raise --drain" in str(hung.failure)
+    assert hung.model.unserved > 0
+    assert hung.model.metrics["latency"].max_ns == pytest.approx(10_000 * MS, rel=0.02)
+    patient = await _run(_config("service=5ms,hang=30s", duration="1h", warmup=0, drain="60s", **load))
+    assert "completed nothing for 60.0 s" in str(patient.failure)
+    warming = await _run(_config("service=5ms,hang=0s", duration="1h", **load))
+    assert "warm-up: 2 requests did not finish: raise --drain (it is 10.0 s), or the engine hangs" in str(
+        warming.failure
+    )
+
+
+async def test_a_slow_request_is_no_hang() -> None:
+    """Requests that wait while the engine completes others, and those that the drain leaves behind."""
+    overloaded = await _run(
+        _config("service=9s", rate="1/s", arrivals="constant", duration="60s", warmup=0, drain="20s")
+    )
+    assert overloaded.outcome == "completed"
+    assert overloaded.model.unserved > 0
+
+
 async def test_a_completion_stamped_a_little_late_does_not_stop_a_closed_loop() -> None:
     """A GPU instant is off by microseconds: 5 µs in the future must cost 5 µs, not a look-up of 100 ms."""
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import pytest
 
 from loadtrt.asked.config import RunConfig
@@ -58,7 +56,8 @@ class FakeObserver:
     def send(self, gpu: str) -> None:
         self.gpu = gpu
 
-    def telemetry(self, start_ns: int, end_ns: int, inferences: int) -> dict[str, Any]:
+    def telemetry(self, start_ns: int, end_ns: int, inferences: int, each_ns: int) -> dict[str, Any]:
+        assert each_ns == SECOND_NS
         self.asked.append((start_ns, end_ns, inferences))
         return self.answer
 
@@ -78,12 +77,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     monkeypatch.setattr(FakeObserver, "made", [])
     monkeypatch.setattr(FakeObserver, "ready_error", None)
     return one
-
-
-def session() -> Any:
-    """What a run on two lanes measured from 1 s to 3 s: seven requests of several sizes."""
-    recorder = SimpleNamespace(start_ns=SECOND_NS, by_lane=np.array([3, 4]), inferences=30)
-    return SimpleNamespace(recorder=recorder, driven=SimpleNamespace(end_ns=3 * SECOND_NS))
 
 
 def test_one_observer_tells_of_every_run(gpu: FakeGpu) -> None:
@@ -126,6 +119,21 @@ def test_a_single_runs_energy_is_shared_by_what_it_served(gpu: FakeGpu, monkeypa
         assert observer.described
         assert result.environment["gpu"]["name"] == "Fake H100"
     assert (observer.closed, gpu.closed) == (True, True)
+
+
+@pytest.mark.parametrize("fault", ["lost=3s", "hang=3s"])
+def test_a_run_that_fails_keeps_its_telemetry(fault: str, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it failed: it may show why. gpu: its fakes."""
+    monkeypatch.setattr("loadtrt.runs.watched.bus_id_of", lambda *_: "0000:01:00.0")
+    config = RunConfig.of(engine=f"simulated:service=1ms,{fault},clock=virtual", duration="1m", warmup=0, metrics=":0")
+    with Maker() as maker:
+        maker.open(config)
+        result = maker.run(config)
+        (observer,) = FakeObserver.made
+        assert result.outcome == "failed"
+        ((start_ns, end_ns, inferences),) = observer.asked
+        assert end_ns - start_ns >= 3 * SECOND_NS
+        assert inferences == result.model.ok > 2_000
 
 
 @pytest.mark.parametrize(("many", "observers"), [(False, 1), (True, 0)])

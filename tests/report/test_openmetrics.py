@@ -152,6 +152,16 @@ def test_seconds_are_the_intervals(result: RunResult) -> None:
         assert mean_ns == pytest.approx(interval.queue_mean_ns)
 
 
+def test_longer_intervals_stand_at_their_ends(result: RunResult) -> None:
+    """A day's are of 32 s, and the family says that its quantiles are."""
+    text = openmetrics_text(changed(result, interval_ns=32 * SECOND_NS))
+    p99 = _finder(text)('^loadtrt_latency_window_seconds.*quantile="0.99"')
+    start = _finder(text)("^loadtrt_start_time_seconds")[0][0]
+    assert [round(instant - start, 3) for instant, _ in p99] == [32 * place for place in range(1, len(p99) + 1)]
+    assert "latencies of the last 32 s, within" in text
+    assert "latencies of the last whole second, within" in openmetrics_text(result)
+
+
 def test_the_gpu_is_told_as_far_as_it_is_known(result: RunResult) -> None:
     """A second without a number is not a number; a counter that missed one is left out, and so is what is not known."""
     text = openmetrics_text(result)

@@ -155,6 +155,17 @@ def test_counters_are_of_the_seconds_around(result: RunResult) -> None:
         assert counters["power, W"][second] == 100 + second
 
 
+def test_counters_of_longer_intervals_are_rates(result: RunResult) -> None:
+    """Requests a second, and not requests of 32 s; the process that has them says how often there is one."""
+    events = _events(changed(result, interval_ns=32 * SECOND_NS))
+    names = [event["args"]["name"] for event in events if event["name"] == "process_name"]
+    assert "every 32 s" in names
+    rates = {event["ts"] / 1e6: event["args"][""] for event in events if event["name"] == "requests/s"}
+    assert rates
+    for second, rate in rates.items():
+        assert rate == pytest.approx(result.model.intervals[int(second)].requests / 32)
+
+
 def test_requests_that_were_not_served(result: RunResult) -> None:
     """A failed one is named so and has no phases; one that was never sent or was dropped is in the queue alone."""
     rows = [

@@ -18,11 +18,13 @@ from loadtrt.report.charts.plot import Plot
 from loadtrt.report.charts.shares import Bar, Stack, bars, shares, spectrum, stacks
 from loadtrt.report.charts.svg import cut, escaped, linear, ranks, width_of
 from loadtrt.report.charts.timeline import SHADES, heat_map, percentiles, shade, throughput
-from loadtrt.report.run_timeline import timeline_of
+from loadtrt.report.document import Figure
+from loadtrt.report.run_timeline import over_time, timeline_of
 from loadtrt.results.capacity_result import ObjectiveCapacity
 from loadtrt.results.run_result import ObjectiveShare
 from loadtrt.results.steadiness import Interval, Stall, Steadiness
 from loadtrt.stats.margin import least_samples
+from loadtrt.units import format_count
 from reported import HOSTILE, SCALING, measured, whole_run
 from runs_by_hand import changed
 
@@ -120,24 +122,27 @@ def test_many_seconds_are_put_together() -> None:
         assert len(svg) < 60_000
 
 
-def test_a_heat_map_ends_where_latencies_were_no_longer_kept() -> None:
-    """A run keeps them for its first hours: what follows is marked, and is not empty as a stall is."""
+def test_charts_of_a_long_run_are_in_time_by_the_length_of_its_intervals() -> None:
+    """The same intervals, of 32 s each: rates are a 32nd, everything lies 32 times as late, and notes say so."""
     run = measured()
-    untold = tuple(
-        interval.model_copy(update={"latency_counts": {} if place >= 10 else interval.latency_counts})
-        for place, interval in enumerate(run.model.intervals)
+    far = tuple(
+        each.model_copy(update={"start_ns": 32 * each.start_ns, "throttled": 5 <= place < 9})
+        for place, each in enumerate(run.model.intervals)
     )
-    timeline = timeline_of(run)
-    words = [
-        [text.text for text in _parsed(heat_map(each, timeline, [])).iter("text")]
-        for each in (untold, run.model.intervals)
-    ]
-    assert ["not kept" in each for each in words] == [True, False]
-    stalled = tuple(
-        interval.model_copy(update={"latency_counts": {}, "requests": 0}) if place >= 10 else interval
-        for place, interval in enumerate(run.model.intervals)
-    )
-    assert "not kept" not in [text.text for text in _parsed(heat_map(stalled, timeline, [])).iter("text")]
+    phases = run.phases.model_copy(update={"measure_ns": 32 * run.phases.measure_ns, "warmup_ns": 0, "drain_ns": 0})
+    long = changed(run, intervals=far, interval_ns=32 * 10**9, steadiness=None).model_copy(update={"phases": phases})
+    timeline = timeline_of(long)
+    assert timeline.end_ns == phases.measure_ns
+    bands = [(band.start_ns, band.end_ns) for band in timeline.phases if band.kind == "slow"]
+    assert bands == [(5 * 32e9, 9 * 32e9)]
+    third = far[3]
+    assert f"96 s, {format_count(third.requests / 32)} requests/s" in throughput(far, timeline, None)
+    assert "32 seconds × an eighth of an octave" in heat_map(far, timeline, [])
+    notes = [block.note for block in over_time(long) if isinstance(block, Figure)]
+    assert notes[:2] == ["a point every 32 s"] * 2
+    many = tuple(third.model_copy(update={"start_ns": 32 * n * 10**9}) for n in range(500))
+    notes = [block.note for block in over_time(changed(long, intervals=many)) if isinstance(block, Figure)]
+    assert notes[:2] == ["a point every 64 s", "a point every 64 s: the greatest of its intervals' of 32 s"]
 
 
 def test_one_slow_second_of_a_long_run_is_seen() -> None:

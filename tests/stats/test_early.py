@@ -11,7 +11,7 @@ import pytest
 from loadtrt.asked.objective import parse_objective
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, DROPPED, FAILED, METRICS, UNSERVED, Records
-from loadtrt.results.steadiness import Interval
+from loadtrt.records.spans import Span
 from loadtrt.stats.early import LEAST_SECONDS, Misses, Widths, effective_requests, ranks_of
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
@@ -113,34 +113,22 @@ def test_effective_requests() -> None:
     assert effective_requests(n, np.zeros(200)) == n.sum()
 
 
-def second_of(number: int, requests: int, latency: Histogram) -> Interval:
-    """An interval that knows no more."""
-    return Interval(
-        start_ns=number * SECOND_NS,
-        requests=requests,
-        failed=0,
-        latency_mean_ns=None,
-        latency_p50_ns=None,
-        latency_p90_ns=None,
-        latency_p99_ns=None,
-        latency_max_ns=None,
-        queue_mean_ns=None,
-        compute_mean_ns=None,
-        latency_counts=latency.cells(),
-    )
+def second_of(number: int, latency: Histogram) -> Span:
+    """A second with these latencies."""
+    return Span(number * SECOND_NS, latency.count, 0, latency.packed(), 0, 0)
 
 
 def known_after(latencies: npt.NDArray[np.int64], precision: float) -> int | None:
     """The second at which p99 is said to be known so well."""
     widths, total = Widths([0.99], precision), Histogram()
-    intervals: list[Interval] = []
+    spans: list[Span] = []
     records = records_of(latencies)
     for second in range(len(latencies) // RATE):
         one = Histogram()
         one.add(latencies[second * RATE : (second + 1) * RATE])
         total.merge(one)
-        intervals.append(second_of(second, RATE, one))
-        if widths.narrow_enough(intervals, Records(records.rows[: (second + 1) * RATE]), total) is not None:
+        spans.append(second_of(second, one))
+        if widths.narrow_enough(spans, Records(records.rows[: (second + 1) * RATE]), total) is not None:
             return second + 1
     return None
 
@@ -159,21 +147,36 @@ def test_precision_takes_longer_where_seconds_differ() -> None:
     assert known_after(steady, 0.001) is None
 
 
-def test_seconds_without_their_latencies_are_not_looked_at() -> None:
-    """Those beyond the first two hours, of which no cells are kept, are no seconds without misses: what is known is
-    what the others tell."""
+def test_seconds_without_requests_are_not_looked_at() -> None:
+    """A pause is not a part of the run without misses: what is known is what the other seconds tell."""
     random, one = np.random.default_rng(4), Histogram()
     latencies = (5e6 * random.lognormal(0, 0.3, 60 * RATE)).astype(np.int64)
     one.add(latencies[:RATE])
-    told = [second_of(number, RATE, one) for number in range(60)]
-    untold = [second_of(number, RATE, Histogram()) for number in range(60, 600)]
+    busy = [second_of(number, one) for number in range(60)]
+    idle = [second_of(number, Histogram()) for number in range(60, 600)]
     total = Histogram()
     total.add(latencies)
     records = records_of(latencies)
-    alone = Widths([0.99], 0.05).narrow_enough(told, records, total)
+    alone = Widths([0.99], 0.05).narrow_enough(busy, records, total)
     assert alone is not None
-    assert Widths([0.99], 0.05).narrow_enough([*told, *untold], records, total) == alone
-    assert Widths([0.99], 0.05).narrow_enough(untold, records, total) is None
+    assert Widths([0.99], 0.05).narrow_enough([*busy, *idle], records, total) == alone
+    assert Widths([0.99], 0.05).narrow_enough(idle, records, total) is None
+
+
+def test_a_day_of_misses_is_kept_in_few_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond MOST_SPANS seconds batches are merged in pairs, and sums are what they were."""
+    monkeypatch.setattr("loadtrt.stats.early.MOST_SPANS", 16)
+    misses = Misses([BOUND])
+    records = records_of(np.full(4, 2 * BOUND.bound_ns))
+    for second in range(1, 101):
+        misses.add([Records(records.rows[: 1 + second % 4])])
+        assert len(misses._requests) <= 16
+        assert misses._requests == misses._bad[0]
+        assert misses._requests[-1] == sum(1 + each % 4 for each in range(1, second + 1))
+    batches = np.diff(misses._requests, prepend=0)
+    assert batches.tolist() == [20] * 12 + [10]  # of eight seconds each, and the last of four
+    every = records_of(np.full(250, 2 * BOUND.bound_ns))
+    assert misses.missed(lambda: every, [Histogram() for _ in METRICS]) is not None
 
 
 def test_quantiles_are_those_of_objectives_on_latency() -> None:

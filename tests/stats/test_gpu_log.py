@@ -137,6 +137,19 @@ def test_seconds_are_the_runs_seconds() -> None:
     assert log.intervals(START, START) == ()
 
 
+def test_a_long_run_has_few_intervals() -> None:
+    """Of the length that the run's own have: what they hold is what its seconds hold together."""
+    log = log_of(*(reading(0.2 * place, energy_joules=100.0 * place) for place in range(500)))
+    seconds = log.intervals(START, START + 90 * SECOND_NS)
+    longer = log.intervals(START, START + 90 * SECOND_NS, 32 * SECOND_NS)
+    assert [i.start_ns // SECOND_NS for i in longer] == [0, 32, 64]
+    assert [i.duration_ns // SECOND_NS for i in longer] == [32, 32, 26]
+    for number, interval in enumerate(longer):
+        here = seconds[32 * number : 32 * number + 32]
+        assert interval.readings == sum(i.readings for i in here)
+        assert interval.energy_joules == pytest.approx(added_joules(here))
+
+
 def test_nothing_is_made_up() -> None:
     """No reading: None. A counter is not extrapolated; one that went backwards (driver reloaded) is not used."""
     assert GpuLog().intervals(START, START + 1)[0].energy_joules is None

@@ -279,10 +279,10 @@ def test_the_first_records_alone() -> None:
 
     seconds = [_second(number, 1.0 if number < 120 else 1.3) for number in range(240)]
     kept = lane(10_000, 1)
-    whole = steadiness_of(kept, 0, closed=True, steady=True, places=1, seconds=seconds)
+    whole = steadiness_of(kept, 0, closed=True, steady=True, places=1, intervals=seconds)
     assert _loop(kept).drift_ratio is None
     assert whole.drift_ratio == pytest.approx(1.3, rel=0.01)
-    short = steadiness_of(kept, 0, closed=True, steady=True, places=1, seconds=seconds[110:129])
+    short = steadiness_of(kept, 0, closed=True, steady=True, places=1, intervals=seconds[110:129])
     assert short.drift_ratio is None  # fewer seconds than blocks
 
 
@@ -292,14 +292,21 @@ def test_a_slow_part_beyond_the_kept_records(closed: bool) -> None:
     pace = np.where((np.arange(240) >= 120) & (np.arange(240) < 180), 700, 1_000)
     pace[-1] = 10
     seconds = [_second(number, 1.0, int(count)) for number, count in enumerate(pace)]
-    found = steadiness_of(lane(10_000, 1), 0, closed=closed, steady=True, places=1, seconds=seconds).slow
+    found = steadiness_of(lane(10_000, 1), 0, closed=closed, steady=True, places=1, intervals=seconds).slow
     assert found is not None
     assert found.start_ns == pytest.approx(120 * SECOND_NS, abs=6 * SECOND_NS)
     assert found.end_ns == pytest.approx(180 * SECOND_NS, abs=6 * SECOND_NS)
     assert found.served_per_s == pytest.approx(700, rel=0.05)
     assert found.over_ns is None
+    longer = [interval.model_copy(update={"start_ns": 32 * interval.start_ns}) for interval in seconds]
+    late = steadiness_of(
+        lane(10_000, 1), 0, closed=closed, steady=True, places=1, intervals=longer, interval_ns=32 * SECOND_NS
+    ).slow
+    assert late is not None
+    assert (late.start_ns, late.end_ns) == (32 * found.start_ns, 32 * found.end_ns)
+    assert late.served_per_s == pytest.approx(found.served_per_s / 32)
     even = [_second(number, 1.0, 1_000) for number in range(240)]
-    assert steadiness_of(lane(10_000, 1), 0, closed=closed, steady=True, places=1, seconds=even).slow is None
+    assert steadiness_of(lane(10_000, 1), 0, closed=closed, steady=True, places=1, intervals=even).slow is None
 
 
 def _second(number: int, mean_ms: float, requests: int = 1_000) -> Interval:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _STEPS = ("EventQuery", "EventElapsedTime", "EventRecordWithFlags", "StreamWaitEvent", "MemcpyAsync", "GraphLaunch")
 _MAKES = ("cudaStreamCreate", "cudaEventCreate", "cudaMalloc", "cudaHostAlloc", "cudaGraphInstantiate")
-_FREES = ("cudaStreamDestroy", "cudaEventDestroy", "cudaFree", "cudaFreeHost", "cudaGraphExecDestroy")
+FREES = ("cudaStreamDestroy", "cudaEventDestroy", "cudaFree", "cudaFreeHost", "cudaGraphExecDestroy")
 
 
 class FakeCuda:
@@ -60,7 +60,7 @@ class FakeCuda:
             handle = next(self._handles)
             self.alive.add(handle)
             return handle
-        if name in _FREES:
+        if name in FREES:
             self.alive.remove(arguments[0])
         elif name == "cudaStreamBeginCapture":
             if not self.captures:

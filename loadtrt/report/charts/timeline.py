@@ -1,10 +1,10 @@
-"""Charts over the time of a run: rates and latencies second by second, a heat map of them, and the GPU's readings."""
+"""Charts over the time of a run: rates and latencies by intervals, a heat map of them, and the GPU's readings."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +14,7 @@ from loadtrt.records.histogram import BUCKETS, CELL, bounds_of, bucket_of
 from loadtrt.report.charts.plot import Key, Plot
 from loadtrt.report.charts.shares import near
 from loadtrt.report.charts.svg import Axis, counts, duration_text, durations, elapsed, log_ticks
+from loadtrt.report.formatting import every
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -46,11 +47,17 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """What all charts over time have in common. end_ns: of the last request; sent_ns: when the last one was sent."""
+    """What all charts over time have in common.
+
+    end_ns: of the last request.
+    sent_ns: when the last one was sent.
+    each_ns: length of the run's intervals.
+    """
 
     end_ns: int
     sent_ns: int
     phases: tuple[Phase, ...]
+    each_ns: int = SECOND_NS
 
     @property
     def start_ns(self) -> float:
@@ -68,7 +75,7 @@ class Timeline:
         return plot
 
 
-def slow_phases(intervals: Sequence[Interval]) -> Iterator[Phase]:
+def slow_phases(intervals: Sequence[Interval], each_ns: int) -> Iterator[Phase]:
     """The points of charts in which the GPU was slowed down, those that adjoin as one."""
     each = grouped(len(intervals))
     places = range(0, len(intervals), each)
@@ -76,12 +83,12 @@ def slow_phases(intervals: Sequence[Interval]) -> Iterator[Phase]:
     for held, group in groupby(zip(slow, places, strict=True), lambda point: point[0]):
         if held:
             starts = [place for _, place in group]
-            yield Phase("GPU slowed down", "slow", starts[0] * SECOND_NS, (starts[-1] + each) * SECOND_NS)
+            yield Phase("GPU slowed down", "slow", starts[0] * each_ns, (starts[-1] + each) * each_ns)
 
 
 class _Second(NamedTuple):
-    """One or several seconds of a run: rates are means; times, p50, p90, p99 and largest, the greatest of their
-    seconds."""
+    """One or several intervals of a run, mostly seconds: rates are means; times, which are p50, p90, p99 and largest,
+    the greatest of their intervals."""
 
     start_ns: int
     end_ns: int
@@ -96,8 +103,8 @@ class _Second(NamedTuple):
 
 def throughput(intervals: Sequence[Interval], timeline: Timeline, course: Course | None) -> str:
     """Requests served a second, and those due where the load has a course: means of the same seconds."""
-    seconds = _seconds(intervals, timeline.end_ns)
-    each_ns = grouped(len(intervals)) * SECOND_NS
+    seconds = _seconds(intervals, timeline)
+    each_ns = grouped(len(intervals)) * timeline.each_ns
     due = []
     for second in seconds:
         if course is not None and second.start_ns < timeline.sent_ns:
@@ -116,13 +123,13 @@ def throughput(intervals: Sequence[Interval], timeline: Timeline, course: Course
         plot.line([(s.middle, s.failed * SECOND_NS / (s.end_ns - s.start_ns)) for s in seconds], "bad rule")
     _hints(plot, seconds, times=False)
     told = f"between {format_count(min(rates))} and {format_count(max(rates))} requests/s" if rates else "no requests"
-    return plot.svg("Throughput over time", f"Second by second, {told}.")
+    return plot.svg("Throughput over time", f"{every(each_ns).capitalize()}, {told}.")
 
 
 def percentiles(intervals: Sequence[Interval], timeline: Timeline, bounds: Sequence[Objective]) -> str:
-    """p50, p90, p99 and the largest latency of each second, by completion; a percentile where requests lie beyond it:
+    """p50, p90, p99 and the largest latency of each interval, by completion; a percentile where requests lie beyond it:
     n·(1 − q) ≥ 1, for below that it is the largest."""
-    seconds = _seconds(intervals, timeline.end_ns)
+    seconds = _seconds(intervals, timeline)
     values = [time for second in seconds for time in second.times.values() if time is not None]
     drawn = near(bounds, min(values, default=0), max(values, default=0))
     y = durations("latency", [*values, *(bound.bound_ns for bound in drawn)])
@@ -139,7 +146,8 @@ def percentiles(intervals: Sequence[Interval], timeline: Timeline, bounds: Seque
         plot.level(bound.bound_ns, "bad")
     _hints(plot, seconds, times=True)
     told = f"largest {format_duration(max(values))}" if values else "no requests"
-    return plot.svg("Latency over time", f"{', '.join(names)} and the largest of each second; {told}.")
+    drawn_times = f"{', '.join(names)} and the largest {every(timeline.each_ns)}"
+    return plot.svg("Latency over time", f"{drawn_times}; {told}.")
 
 
 def _hints(plot: Plot, seconds: Sequence[_Second], *, times: bool) -> None:
@@ -155,20 +163,21 @@ def _hints(plot: Plot, seconds: Sequence[_Second], *, times: bool) -> None:
         plot.hover(second.start_ns, second.end_ns, ", ".join(words))
 
 
-def _seconds(intervals: Sequence[Interval], end_ns: int) -> list[_Second]:
-    """At most _MOST_POINTS, of as many seconds each as that takes."""
+def _seconds(intervals: Sequence[Interval], timeline: Timeline) -> list[_Second]:
+    """At most _MOST_POINTS, of as many intervals each as that takes."""
     each = grouped(len(intervals))
-    return [_second(intervals[place : place + each], each, end_ns) for place in range(0, len(intervals), each)]
+    groups = (intervals[place : place + each] for place in range(0, len(intervals), each))
+    return [_second(group, each * timeline.each_ns, timeline.end_ns) for group in groups]
 
 
-def grouped(seconds: int) -> int:
-    """How many seconds a point of a chart stands for."""
-    return max(1, math.ceil(seconds / _MOST_POINTS))
+def grouped(intervals: int) -> int:
+    """How many intervals a point of a chart stands for."""
+    return max(1, math.ceil(intervals / _MOST_POINTS))
 
 
-def _second(group: Sequence[Interval], each: int, end_ns: int) -> _Second:
+def _second(group: Sequence[Interval], long_ns: int, end_ns: int) -> _Second:
     start = group[0].start_ns
-    end = min(start + each * SECOND_NS, max(end_ns, start + 1))
+    end = min(start + long_ns, max(end_ns, start + 1))
     long = end - start >= SHORTEST_NS
     times: dict[str, list[float | None]] = {
         name: [getattr(one, f"latency_{name}_ns") for one in group if long and one.requests * (1 - rank) >= 1 - 1e-9]
@@ -185,9 +194,8 @@ def _second(group: Sequence[Interval], each: int, end_ns: int) -> _Second:
 
 
 def heat_map(intervals: Sequence[Interval], timeline: Timeline, bounds: Sequence[Objective]) -> str:
-    """How many requests had which latency when: a column a second (or several), a row an eighth of an octave (or a
-    quarter, …), darker for more on a logarithmic scale, so that a single one is seen. Where a run kept no latencies
-    second by second any more, it says so: an empty place is one without requests."""
+    """How many requests had which latency when: a column an interval (or several), a row an eighth of an octave (or a
+    quarter, …), darker for more on a logarithmic scale, so that a single one is seen."""
     each = max(1, math.ceil(len(intervals) / _COLUMNS))
     used = [cell for interval in intervals for cell, count in interval.latency_counts.items() if count > 0]
     low, high = max(min(used), 0), min(max(used), BUCKETS // CELL)
@@ -199,7 +207,7 @@ def heat_map(intervals: Sequence[Interval], timeline: Timeline, bounds: Sequence
         for cell, count in interval.latency_counts.items():
             if low <= cell <= high and count > 0:
                 found[number // each, (cell - first) // tall] += count
-    most, step = max(found.values()), each * SECOND_NS
+    most, step = max(found.values()), each * timeline.each_ns
     paths = [""] * SHADES
     for (column, row), count in sorted(found.items()):
         wide = min(1.0, max(timeline.end_ns / step - column, 0.1))  # the last column may be cut short
@@ -219,16 +227,12 @@ def heat_map(intervals: Sequence[Interval], timeline: Timeline, bounds: Sequence
         for count in steps
     ]
     keys += [Key("objective", "bad rule")] if drawn else []
-    until = next((place for place, one in enumerate(intervals) if one.requests and not one.latency_counts), None)
-    if until is not None:
-        untold = Phase("not kept", "transient", until * SECOND_NS, timeline.end_ns)
-        timeline = replace(timeline, phases=(*timeline.phases, untold))
     plot = timeline.plot(Axis("latency", ticks, place), keys)
     plot.cells(paths, step, rows)
     for bound in drawn:
         plot.level(bound.bound_ns, "bad")
-    size = f"{plural(each, 'second')} × {'an eighth' if tall == 1 else f'{tall} eighths'} of an octave"
-    return plot.svg("Heat map of latency", f"Requests by second and latency, at most {format_count(most)} in {size}.")
+    size = f"{plural(step // SECOND_NS, 'second')} × {'an eighth' if tall == 1 else f'{tall} eighths'} of an octave"
+    return plot.svg("Heat map of latency", f"Requests by time and latency, at most {format_count(most)} in {size}.")
 
 
 def shade(count: int, most: int) -> int:
