@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from loadtrt.errors import UsageError
+from loadtrt.signals import SIGNALS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _STDOUT = ("-", "/dev/stdout")
 
@@ -36,12 +43,13 @@ def write_file(target: str | Path, data: str | bytes, what: str = "result") -> N
             return
         file = Path(os.path.realpath(file))
         part = part_of(file)
-        try:
-            part.write_bytes(data)
-            part.replace(file)
-        finally:
-            with suppress(OSError):
-                part.unlink()
+        with SIGNALS.deferred():
+            try:
+                part.write_bytes(data)
+                part.replace(file)
+            finally:
+                with suppress(OSError):
+                    part.unlink()
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -62,3 +70,22 @@ def require_writable(option: str, file: Path) -> None:
 def part_of(file: Path) -> Path:
     """The file in the same folder that holds the bytes of `file` until all of them are written."""
     return file.with_name(f".{file.name}.{os.getpid()}.part")
+
+
+@contextmanager
+def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
+    """A folder that is deleted at the end of the block, whatever ends it: SIGKILL alone leaves it behind. parent: None
+    for that of temporary files."""
+    from tempfile import mkdtemp
+
+    with SIGNALS.deferred():
+        folder = Path(mkdtemp(prefix=prefix, dir=parent))
+        remove = partial(shutil.rmtree, folder, ignore_errors=True)
+        SIGNALS.last_acts.append(remove)
+    try:
+        yield folder
+    finally:
+        with SIGNALS.deferred():
+            remove()
+            with suppress(ValueError):  # all of them are made
+                SIGNALS.last_acts.remove(remove)

@@ -10,6 +10,7 @@ import click
 
 from loadtrt import __version__
 from loadtrt.errors import LoadtrtError, nearest
+from loadtrt.signals import SIGNALS
 
 # name: (module with `command`, help text). The texts are here so that --help imports none of the modules.
 COMMANDS = {
@@ -84,7 +85,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as error:
-        if _was_interrupted(error):
+        # With SIGHUP the terminal goes, and what is still written to it fails.
+        if _was_interrupted(error) or (isinstance(error, OSError) and SIGNALS.requested()):
             raise KeyboardInterrupt from None
         if os.environ.get("LOADTRT_TRACEBACK"):
             raise

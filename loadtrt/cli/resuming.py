@@ -11,6 +11,7 @@ from loadtrt.cli.delivery import json_of, leave, show
 from loadtrt.cli.voice import Voice
 from loadtrt.errors import UsageError
 from loadtrt.files import write_file
+from loadtrt.signals import SIGNALS
 from loadtrt.units import plural
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def carry_out(
             if not config.quiet:
                 show(text(finished.result), sys.stderr if target == "-" else sys.stdout)
 
-    with Rig(voice, partial(leave, deliver)) as rig:
+    with Rig(voice, partial(leave, deliver), SIGNALS) as rig:
         many = work = work_on(rig, voice, keeper)
         if before is not None:
             try:

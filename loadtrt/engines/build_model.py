@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import tempfile
 import warnings
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.engines.onnx_model import decide_sizes, dtype_of, external_files, parse_model, to_fp16
 from loadtrt.engines.shapes import FixedSizes, require_known
 from loadtrt.errors import EngineError, UsageError
+from loadtrt.files import temporary_folder
 from loadtrt.load.inputs import make_inputs
 from loadtrt.load.tensors import TensorSpec, bytes_of
 
@@ -270,7 +270,7 @@ def quantize(source: Source, options: BuildOptions) -> tuple[Any, tuple[str, ...
             f"{source.name} has opset {opset}, and INT8 needs {_LEAST_OPSET} or newer: export it again with that opset"
         )
     sets, notes = calibration_sets(source, options)
-    with tempfile.TemporaryDirectory(prefix="loadtrt-int8-") as folder, _silent():
+    with temporary_folder("loadtrt-int8-") as folder, _silent():
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
         class Reader(CalibrationDataReader):  # type: ignore[misc]  # published without types
@@ -287,7 +287,7 @@ def quantize(source: Source, options: BuildOptions) -> tuple[Any, tuple[str, ...
             if options.fp16 and opset < _FP16_OPSET:
                 model = onnx.version_converter.convert_version(model, _FP16_OPSET)
                 model.ir_version = max(model.ir_version, _FP16_IR)
-            output = Path(folder) / "int8.onnx"
+            output = folder / "int8.onnx"
             quantize_static(
                 model,
                 output,
