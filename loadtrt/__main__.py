@@ -18,12 +18,13 @@ def main() -> None:
 
             run()
         except KeyboardInterrupt:
-            SIGNALS.over()
+            SIGNALS.over(EXIT_INTERRUPTED)
             with suppress(OSError, ValueError):  # the terminal has gone
                 print("loadtrt: interrupted", file=sys.stderr)
             sys.exit(EXIT_INTERRUPTED)
-        finally:
-            SIGNALS.over()
+        except SystemExit as end:
+            SIGNALS.over(int(end.code or 0))
+            raise
 
 
 if __name__ == "__main__":

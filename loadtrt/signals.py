@@ -13,6 +13,7 @@ given up, and so are the steps after its result.
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import signal
@@ -81,11 +82,15 @@ class Signals:
             self._before.clear()
             self._clean_up()
 
-    def over(self) -> None:
-        """The process exits now, and its exit code is known: signals no longer change it."""
-        for number in self._before:
-            signal.signal(number, signal.SIG_IGN)
+    def over(self, code: int) -> None:
+        """The process exits now, with this code, which signals no longer change. Where it waits for a thread, they end
+        it."""
+        numbers = list(self._before)
+        for number in numbers:
+            signal.signal(number, lambda *_: os._exit(code))
         self._before.clear()
+        # After the threads; later on, Python would put back the default, which kills.
+        atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in numbers])
 
     def requested(self) -> bool:
         """Whether to stop."""

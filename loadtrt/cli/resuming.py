@@ -91,6 +91,8 @@ def carry_out(
             deliver()
     if keeper.failure is not None:
         raise UsageError(keeper.failure)
+    if not work.measured:
+        SIGNALS.check()
     return work.result
 
 

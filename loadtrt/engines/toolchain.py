@@ -241,8 +241,8 @@ def run_watched(tool: Toolchain, build: Callable[[Watch], T], show: Callable[[Pr
 
     All of TensorRT belongs in `build`: Python raises KeyboardInterrupt in the main thread, and raised inside one of
     TensorRT's calls back it would go through C++. A signal: a builder that reports is asked to stop, and
-    KeyboardInterrupt is raised when it has; one that does not (8.6) cannot be stopped, so the process ends at once,
-    unless there are results to lose.
+    KeyboardInterrupt is raised when it has; at the second one, and where it cannot be stopped (8.6) at the first, the
+    process ends at once, unless there are results to lose.
     """
     watch = Watch()
     outcome: list[T] = []
@@ -259,19 +259,22 @@ def run_watched(tool: Toolchain, build: Callable[[Watch], T], show: Callable[[Pr
 
     thread = threading.Thread(target=work, name="loadtrt-build")
     began = time.perf_counter_ns()
-    thread.start()
     failure: BaseException | None = None
-    while True:  # until the builder has ended: nothing may be freed under its thread
-        try:
-            if done.wait(_EVERY_S):
-                break
-            if show is not None and not watch.stopped:
-                show(watch.progress(time.perf_counter_ns() - began, reports=tool.progress))
-        except BaseException as error:  # Ctrl-C above all
-            watch.stopped, failure = True, error
-            if isinstance(error, KeyboardInterrupt) and not tool.progress and not SIGNALS.holds:
-                SIGNALS.die()
-    thread.join()
+    with SIGNALS.deferred():  # until the builder has ended: nothing may be freed under its thread
+        thread.start()
+        while True:
+            try:
+                if done.wait(_EVERY_S):
+                    break
+                if SIGNALS.requested():
+                    watch.stopped = True
+                    if (SIGNALS.hurried() or not tool.progress) and not SIGNALS.holds:
+                        SIGNALS.die()
+                elif show is not None and not watch.stopped:
+                    show(watch.progress(time.perf_counter_ns() - began, reports=tool.progress))
+            except BaseException as error:  # of `show`, or Ctrl-C where no command line has set SIGNALS' handlers
+                watch.stopped, failure = True, error
+        thread.join()
     for reason in (failure, *errors):
         if reason is not None:
             raise reason
