@@ -89,6 +89,9 @@ class Signals:
         for number in numbers:
             signal.signal(number, lambda *_: os._exit(code))
         self._before.clear()
+        # A KeyboardInterrupt that came through exec(), as inside namedtuple, would have Python end by SIGINT, though it
+        # was caught: an exec() that ends well makes it forget.
+        exec("")  # noqa: S102
         # After the threads; later on, Python would put back the default, which kills.
         atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in numbers])
 

@@ -193,18 +193,19 @@ def test_a_signal_at_every_instant(row: Row, server: Server, inputs: Path, tmp_p
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_signal_while_the_command_line_is_imported(name: str) -> None:
-    """Handlers are there before anything heavy is: a sentence and 130."""
-    code = (
+def test_a_signal_while_the_command_line_is_imported(name: str, tmp_path: Path) -> None:
+    """Handlers are there before anything heavy is: a sentence and 130. Also inside exec(), by which libraries make
+    classes of text, and after which CPython would end by SIGINT."""
+    (tmp_path / "sitecustomize.py").write_text(
         "import signal, sys\n"
         "class Hook:\n"
         "    def find_spec(self, module, *_):\n"
-        f"        if module == 'loadtrt.cli.main': signal.raise_signal(signal.{name})\n"
+        f"        if module == 'loadtrt.cli.main': exec('signal.raise_signal(signal.{name})')\n"
         "sys.meta_path.insert(0, Hook())\n"
-        "from loadtrt.__main__ import main\n"
-        "main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=False)
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    command = [sys.executable, "-m", "loadtrt", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=path)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "loadtrt: interrupted\n")
 
 

@@ -149,7 +149,7 @@ def _arm(point: str, numbers: list[signal.Signals]) -> None:
 
             onnx_profile._WHOLE = 0  # hardly any runs without the profiler
 
-            def share(_: Voice, what: str, fraction: float) -> None:
+            def share(self: Voice, what: str, fraction: float) -> None:
                 if what == "plain: layers":
                     send()
 
