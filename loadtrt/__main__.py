@@ -1,24 +1,34 @@
-"""The entry point of `loadtrt` and of `python -m loadtrt`: nothing is imported before an interrupt has its sentence."""
+"""The entry point of `loadtrt` and of `python -m loadtrt`: nothing is imported before a signal has its sentence."""
 
 import os
 import sys
+from contextlib import suppress
+
+from loadtrt.errors import EXIT_INTERRUPTED
+from loadtrt.signals import SIGNALS
 
 
 def main() -> None:
-    """Run the command line. Ctrl-C while it is still being imported ends in a sentence, too."""
+    """Run the command line and exit. A signal while it is still being imported ends in a sentence, too."""
     # Pydantic looks for plugins in the metadata of every installed package, of which GPU hosts have hundreds.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    try:
-        if sys.stdout is sys.__stdout__:  # the process's own, not one that a caller in Python put there
-            from loadtrt.cli.streams import prepare
+    with SIGNALS:
+        try:
+            if sys.stdout is sys.__stdout__:  # the process's own, not one that a caller in Python put there
+                from loadtrt.cli.streams import prepare
 
-            prepare()
-        from loadtrt.cli.main import main as run
+                prepare()
+            from loadtrt.cli.main import main as run
 
-        run()
-    except KeyboardInterrupt:
-        print("loadtrt: interrupted", file=sys.stderr)
-        sys.exit(130)
+            run()
+        except KeyboardInterrupt:
+            SIGNALS.over(EXIT_INTERRUPTED)
+            with suppress(OSError, ValueError):  # the terminal has gone
+                print("loadtrt: interrupted", file=sys.stderr)
+            sys.exit(EXIT_INTERRUPTED)
+        except SystemExit as end:
+            SIGNALS.over(int(end.code or 0))
+            raise
 
 
 if __name__ == "__main__":

@@ -6,17 +6,20 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import stat
 import sys
 import tempfile
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loadtrt.errors import UsageError
+from loadtrt.signals import SIGNALS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # A device that is full or fails: to write over the old bytes would lose these too.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -67,13 +70,14 @@ def _write(target: str, data: bytes) -> None:
         return
     file = Path(os.path.realpath(target))
     before = file.stat() if file.exists() else None
-    if before is None or (stat.S_ISREG(before.st_mode) and before.st_nlink == 1):
+    if before is not None and not stat.S_ISREG(before.st_mode):
+        _write_in_place(file, data)  # a pipe without a reader waits, and a signal ends that
+        return
+    with SIGNALS.deferred():
         try:
             _replace(file, before, data)
         except _CannotReplaceError:
             _write_in_place(file, data)
-    else:
-        _write_in_place(file, data)
 
 
 class _CannotReplaceError(Exception):
@@ -81,6 +85,8 @@ class _CannotReplaceError(Exception):
 
 
 def _replace(file: Path, before: os.stat_result | None, data: bytes) -> None:
+    if before is not None and before.st_nlink > 1:
+        raise _CannotReplaceError
     part = file.with_name(f".loadtrt-{os.getpid()}.part")  # short: the name of the file may be as long as names may be
     try:
         with suppress(FileNotFoundError):
@@ -191,13 +197,17 @@ def locked(option: str, name: str) -> Iterator[None]:
         raise UsageError(f"{option} {name}: another process keeps its results in this file: name another") from None
     except OSError:
         pass  # a file system without locks
-    try:
+    unlock = partial(_unlock, descriptor, lock)
+    SIGNALS.last_acts.append(unlock)
+    with _ending_with(unlock):
         yield
-    finally:
-        if lock is not None:
-            with suppress(OSError):
-                lock.unlink()
-        os.close(descriptor)
+
+
+def _unlock(descriptor: int, lock: Path | None) -> None:
+    if lock is not None:
+        with suppress(OSError):
+            lock.unlink()
+    os.close(descriptor)
 
 
 def _lock_of(file: Path) -> tuple[int, Path | None]:
@@ -208,3 +218,27 @@ def _lock_of(file: Path) -> tuple[int, Path | None]:
         return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), lock
     except OSError:
         return os.open(file, os.O_RDONLY), None
+
+
+@contextmanager
+def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
+    """A folder that is deleted at the end of the block, whatever ends it: SIGKILL alone leaves it behind. parent: None
+    for that of temporary files."""
+    with SIGNALS.deferred():
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        remove = partial(shutil.rmtree, folder, ignore_errors=True)
+        SIGNALS.last_acts.append(remove)
+    with _ending_with(remove):
+        yield folder
+
+
+@contextmanager
+def _ending_with(act: Callable[[], object]) -> Iterator[None]:
+    """A block after which `act`, one of SIGNALS.last_acts, is called, and no second time where a signal has done so."""
+    try:
+        yield
+    finally:
+        with SIGNALS.deferred():
+            act()
+            with suppress(ValueError):
+                SIGNALS.last_acts.remove(act)

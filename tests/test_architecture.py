@@ -20,6 +20,7 @@ FLOORS = {
     "errors": 0,
     "printing": 0,
     "files": 1,
+    "signals": 1,
     "load": 1,
     "records": 1,
     "asked": 2,

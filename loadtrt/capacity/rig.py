@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.watched import Talks
+    from loadtrt.signals import Signals
 
 # Of an environment: what makes another machine of it. A container has a new host name each day.
 MACHINE = ("cpu", "cores")
@@ -53,10 +54,10 @@ def require_same(before: Iterable[EngineInfo], now: EngineInfo) -> None:
 class Rig:
     """A maker of many runs, which keeps an engine open while only the load changes. Use it in a `with`."""
 
-    def __init__(self, talks: Talks, leave: Callable[[], None] = lambda: None) -> None:
-        """talks and leave: as for Maker."""
+    def __init__(self, talks: Talks, leave: Callable[[], None] = lambda: None, signals: Signals | None = None) -> None:
+        """talks, leave and signals: as for Maker."""
         self._talks = talks
-        self._maker = Maker(talks, many=True, leave=leave)
+        self._maker = Maker(talks, signals=signals, many=True, leave=leave)
         self._makes_sense = False
 
     def __enter__(self) -> Rig:

@@ -12,6 +12,7 @@ from loadtrt import __version__
 from loadtrt.cli.streams import discard
 from loadtrt.errors import LoadtrtError, UsageError, nearest
 from loadtrt.printing import say
+from loadtrt.signals import SIGNALS
 
 # name: (module with `command`, help text). The texts are here so that --help imports none of the modules.
 COMMANDS = {
@@ -91,6 +92,8 @@ def main() -> None:
         discard(sys.stdout.fileno())
         code = 0
     except OSError as error:
+        if SIGNALS.requested():  # with SIGHUP the terminal goes, and what is still written to it fails
+            raise KeyboardInterrupt from None
         code = _say(f"{error.filename or 'a file'}: {error.strerror or error}", UsageError.exit_code)
     except Exception as error:
         if _was_interrupted(error):

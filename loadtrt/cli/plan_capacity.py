@@ -167,7 +167,7 @@ def command(
     from loadtrt.cli.delivery import Delivery, json_of, show
     from loadtrt.cli.voice import Voice
     from loadtrt.report.plain import terminal_text
-    from loadtrt.runs.signals import Signals
+    from loadtrt.signals import SIGNALS
 
     objectives = [parse_objective(text) for text in given["objective"] or ()]
     evidence = evidence_of(read_sources(files), contexts, batch)
@@ -179,7 +179,8 @@ def command(
             objectives.append(objective)
         else:
             voice.say(f"objective left out: {why_not}")
-    with Signals() as signals:
+    with SIGNALS:
+        SIGNALS.hold()
         try:
             result = plan_fleet(
                 evidence,
@@ -193,7 +194,7 @@ def command(
                 sources=[str(file) for file in files],
                 command=sys.argv,
                 say=voice.status,
-                stopped=signals.requested,
+                stopped=SIGNALS.requested,
             )
         finally:
             voice.end_line()

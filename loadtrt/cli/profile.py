@@ -78,13 +78,14 @@ def _one(config: RunConfig, nodes: bool, top: int | None) -> int:
     from loadtrt.report.plain import plain
     from loadtrt.report.profile_sections import profile as sections_of
     from loadtrt.runs.layers import length_of, profile
-    from loadtrt.runs.signals import Signals
+    from loadtrt.signals import SIGNALS
 
     delivery, target = Delivery(), config.json_file
-    with Signals() as signals:
-        result, profiled = profile(config, Voice(quiet=config.quiet), length_of(config), signals)
+    with SIGNALS:
+        result, profiled = profile(config, Voice(quiet=config.quiet), length_of(config), SIGNALS)
         delivery.make(target, lambda: json_of(result))
-        deliver_exports(config, result, profiled, delivery)
+        if not SIGNALS.hurried():
+            deliver_exports(config, result, profiled, delivery)
         if not config.quiet:
             show(
                 plain(list(sections_of(result, "", nodes=nodes, top=top))), sys.stderr if target == "-" else sys.stdout
@@ -136,12 +137,12 @@ def _side(name: str, config: Path | None, given: dict[str, Any], voice: Voice) -
     if holds_results(Path(name)):
         return profile_of(read_side(Path(name)), name)
     from loadtrt.runs.layers import length_of, profile
-    from loadtrt.runs.signals import Signals
+    from loadtrt.signals import SIGNALS
 
     checked = _configured(config, {**given, "engine": name})
     voice.say(f"profiling {name}")
-    with Signals() as signals:
-        result, _ = profile(checked, voice, length_of(checked), signals)
+    with SIGNALS:
+        result, _ = profile(checked, voice, length_of(checked), SIGNALS)
     if result.outcome == "interrupted":
         raise KeyboardInterrupt
     if result.failure is not None:

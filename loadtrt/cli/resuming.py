@@ -12,6 +12,7 @@ from loadtrt.cli.delivery import json_of, leave, show
 from loadtrt.cli.voice import Voice
 from loadtrt.errors import UsageError
 from loadtrt.files import locked, write_file
+from loadtrt.signals import SIGNALS
 from loadtrt.units import plural
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def carry_out(
             if not config.quiet:
                 show(text(finished.result), sys.stderr if target == "-" else sys.stdout)
 
-    with _alone(target), Rig(voice, partial(leave, deliver)) as rig:
+    with _alone(target), Rig(voice, partial(leave, deliver), SIGNALS) as rig:
         many = work = work_on(rig, voice, keeper)
         if before is not None:
             try:
@@ -94,6 +95,8 @@ def carry_out(
             deliver()
     if keeper.failure is not None:
         raise UsageError(keeper.failure)
+    if not work.measured:
+        SIGNALS.check()
     return work.result
 
 

@@ -13,6 +13,7 @@ from loadtrt.files import write_file
 from loadtrt.printing import say
 from loadtrt.report.formatting import memory_text
 from loadtrt.runs.maker import Maker
+from loadtrt.signals import SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,7 @@ def run(config: RunConfig) -> int:
 
 def _run(config: RunConfig, late: list[RunResult], leave: Callable[[], None]) -> int:
     voice, delivery = Voice(quiet=config.quiet), Delivery()
-    with Maker(voice, leave=leave) as maker:
+    with Maker(voice, signals=SIGNALS, leave=leave) as maker:
         maker.open(config)
         info, bill = maker.opened.engine.info, maker.opened.bill
         voice.say(f"loaded {info.name}: {', '.join(map(str, info.tensors))}")
@@ -54,14 +55,14 @@ def _run(config: RunConfig, late: list[RunResult], leave: Callable[[], None]) ->
             late.append(result)
         else:
             delivery.make(config.json_file, lambda: json_of(result))
-        _deliver(result, maker.session, config, delivery)
+        left_out = _deliver(result, maker.session, config, delivery)
         if result.failure is not None:
             say(result.failure)
         maker.linger(config, result)
         maker.close()
         if maker.session.fault is not None:
             raise maker.session.fault
-        code = _exit_code(result)
+        code = EXIT_INTERRUPTED if left_out else _exit_code(result)
         if config.profile and result.outcome == "completed":
             code = _profile(result, config, maker, delivery, late) or code
     delivery.finish()
@@ -89,8 +90,9 @@ def _profile(result: RunResult, config: RunConfig, maker: Maker, delivery: Deliv
     return EXIT_INTERRUPTED if found.outcome == "interrupted" else 0
 
 
-def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: Delivery) -> None:
-    """Write the files of trtexec and JUnit that the configuration names, then show the summary."""
+def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: Delivery) -> bool:
+    """Write the files of trtexec and JUnit that the configuration names, then show the summary. Returns whether files
+    of trtexec, which may be large, were left out, as after a second signal."""
     from loadtrt.report.junit import run_junit
     from loadtrt.report.trtexec import output_json, times_json
 
@@ -112,14 +114,21 @@ def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: D
             raise EngineError(f"there are no outputs to write to {config.export_output}: {why}")
         return output_json(session.outputs)
 
-    if result.outcome == "completed" or result.model.ok:
-        delivery.make(config.export_times, times)
-        delivery.make(config.export_output, outputs)
+    exports = ((config.export_times, times), (config.export_output, outputs))
+    left_out = []
+    for target, text in exports if result.outcome == "completed" or result.model.ok else ():
+        if target is not None and SIGNALS.hurried():
+            left_out.append(target)
+        else:
+            delivery.make(target, text)
     delivery.make(config.junit, lambda: run_junit(result))
     if not config.quiet:
         from loadtrt.report.plain import terminal_text
 
         show(terminal_text(result), sys.stderr if config.json_file == "-" else sys.stdout)
+    if left_out:
+        print(f"loadtrt: interrupted twice: {' and '.join(left_out)} not written", file=sys.stderr)
+    return bool(left_out)
 
 
 def _exit_code(result: RunResult) -> int:

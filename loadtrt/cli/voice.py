@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import select
 import shutil
 import sys
 from contextlib import suppress
+from functools import partial
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from loadtrt.printing import one_line
+from loadtrt.signals import SIGNALS
 from loadtrt.units import SECOND_NS, format_count, format_duration
 
 if TYPE_CHECKING:
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     from loadtrt.live.observer import Observer
 
 
-_SHOW_CURSOR = "\x1b[?25h"
+_RESTORE = b"\x1b[0m\x1b[?7h\x1b[?25h"  # the default colours, lines that wrap, and the cursor
 
 
 class Voice:
@@ -47,11 +51,12 @@ class Voice:
         """From now on the observer process writes to stderr."""
         self.end_line()
         self._observer = observer
+        SIGNALS.last_acts.append(partial(restore, sys.stderr))
 
     def take_back(self) -> None:
         """The observer no longer writes. A killed one has left the cursor hidden."""
         if self._observer is not None and not self._observer.alive:
-            self._write(_SHOW_CURSOR)
+            restore(sys.stderr)
         self._observer = None
 
     def say(self, sentence: str) -> None:
@@ -121,3 +126,14 @@ class Voice:
         with suppress(OSError, ValueError):
             sys.stderr.write(text)
             sys.stderr.flush()
+
+
+def restore(stream: TextIO) -> None:
+    """Undo what drawing does to the stream's terminal, unless that hangs (Ctrl-S).
+
+    It must be done when a command ends, too: with each Ctrl-C a terminal throws away what it has not shown yet.
+    """
+    with suppress(OSError, ValueError):
+        descriptor = stream.fileno()
+        if select.select([], [descriptor], [], 0)[1]:
+            os.write(descriptor, _RESTORE)  # not by the stream, inside which a signal may have come

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
 
+from loadtrt.cli.voice import restore
 from loadtrt.errors import LoadtrtError, UsageError
+from loadtrt.signals import SIGNALS
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration, parse_duration
 
 if TYPE_CHECKING:
@@ -52,7 +55,10 @@ def command(url: str, every: str) -> int:
     address = parse_url(url)
     from loadtrt.live.terminal import Terminal
 
-    return watch(lambda: read_view(address), Terminal(sys.stdout, line_every_ns=every_ns // 2), every_ns)
+    terminal = Terminal(sys.stdout, line_every_ns=every_ns // 2)
+    if terminal.draws:
+        SIGNALS.last_acts.append(partial(restore, sys.stdout))
+    return watch(lambda: read_view(address), terminal, every_ns)
 
 
 def parse_url(text: str) -> str:
@@ -120,7 +126,8 @@ def watch(
             raise
         return 0
     finally:
-        terminal.close()
+        with SIGNALS.deferred():
+            terminal.close()
 
 
 class _Shown:

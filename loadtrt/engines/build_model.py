@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import tempfile
 import warnings
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -17,6 +16,7 @@ from loadtrt.engines.onnx_model import decide_sizes, dtype_of, parse_model, to_f
 from loadtrt.engines.shapes import FixedSizes, require_known
 from loadtrt.environment import import_onnxruntime
 from loadtrt.errors import EngineError, UsageError
+from loadtrt.files import temporary_folder
 from loadtrt.load.inputs import make_inputs
 from loadtrt.load.tensors import TensorSpec, bytes_of
 
@@ -272,7 +272,7 @@ def quantize(source: Source, options: BuildOptions) -> tuple[Any, tuple[str, ...
             f"{source.name} has opset {opset}, and INT8 needs {_LEAST_OPSET} or newer: export it again with that opset"
         )
     sets, notes = calibration_sets(source, options)
-    with tempfile.TemporaryDirectory(prefix="loadtrt-int8-") as folder, _silent():
+    with temporary_folder("loadtrt-int8-") as folder, _silent():
         quantization = import_onnxruntime("onnxruntime.quantization")
 
         class Reader(quantization.CalibrationDataReader):  # type: ignore[misc,name-defined]  # published without types
@@ -289,7 +289,7 @@ def quantize(source: Source, options: BuildOptions) -> tuple[Any, tuple[str, ...
             if options.fp16 and opset < _FP16_OPSET:
                 model = onnx.version_converter.convert_version(model, _FP16_OPSET)
                 model.ir_version = max(model.ir_version, _FP16_IR)
-            output = Path(folder) / "int8.onnx"
+            output = folder / "int8.onnx"
             quantization.quantize_static(
                 model,
                 output,

@@ -11,13 +11,13 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.onnxruntime import open_session, sentence_of
 from loadtrt.engines.plan_profile import turns, warm_up
 from loadtrt.errors import EngineError
+from loadtrt.files import temporary_folder
 from loadtrt.load.tensors import dtype_named
 from loadtrt.results.engine_info import Layer, LayerTensor
 from loadtrt.stats.profiles import Samples
@@ -66,13 +66,13 @@ def profile_model(
     profiled.stopped = watch.stop()
     if profiled.stopped:
         return
-    with TemporaryDirectory(prefix="loadtrt-profile-") as folder:
-        optimised = Path(folder) / "optimised.onnx" if model.weights_bytes < _MOST_MODEL_BYTES else None
-        session = open_session(model, threads, 1, trace=Path(folder) / "trace", optimised=optimised)
+    with temporary_folder("loadtrt-profile-") as folder:
+        optimised = folder / "optimised.onnx" if model.weights_bytes < _MOST_MODEL_BYTES else None
+        session = open_session(model, threads, 1, trace=folder / "trace", optimised=optimised)
         graph = _graph(optimised) if optimised else ()
         run(session)  # the first after loading is not like the others: it shows how many events a run has
         most = max(1, _MOST_EVENTS // max(1, len(_events(session))))
-        session = open_session(model, threads, 1, trace=Path(folder) / "trace")
+        session = open_session(model, threads, 1, trace=folder / "trace")
         run(session)
         for done in turns(length, watch, "plain: layers"):
             run(session)

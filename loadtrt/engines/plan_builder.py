@@ -7,6 +7,7 @@ built = build_plan(read_source("googlenet.onnx", options), Path("googlenet.plan"
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import time
 from dataclasses import dataclass
@@ -25,11 +26,12 @@ from loadtrt.engines.build_config import (
 )
 from loadtrt.engines.build_model import calibration_sets, is_quantized, prepare
 from loadtrt.engines.flavour import load_plugins, require_plugins
-from loadtrt.engines.plan import Sidecar, SidecarTensor, sha256, sidecar_of
+from loadtrt.engines.plan import Sidecar, SidecarTensor, sidecar_of
 from loadtrt.engines.toolchain import attach, choose_toolchain, preflight, run_watched
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.files import require_writable, write_file
 from loadtrt.load.tensors import dtype_named
+from loadtrt.signals import SIGNALS
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
@@ -83,7 +85,6 @@ def build_plan(
 
     with _logging_to(log):
         data, tensors, build_ns = run_watched(tool, work, show)
-    write_file(output, data, "plan", measured=True)
     gpu = device_properties(options.device) if on_gpu else None
     sidecar = Sidecar(
         loadtrt_version=__version__,
@@ -97,10 +98,12 @@ def build_plan(
         targets=options.targets,
         tensors=tensors,
         build_ns=build_ns,
-        plan_sha256=sha256(output),
+        plan_sha256=hashlib.sha256(data).hexdigest(),
         plan_bytes=len(data),
     )
-    write_file(sidecar_of(output), sidecar.model_dump_json(indent=2) + "\n", "sidecar")
+    with SIGNALS.deferred():  # a plan and its sidecar belong together
+        write_file(output, data, "plan", measured=True)
+        write_file(sidecar_of(output), sidecar.model_dump_json(indent=2) + "\n", "sidecar")
     return BuiltPlan(output, log, sidecar, ready.notes)
 
 

@@ -22,7 +22,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from loadtrt.cuda.runtime import device_count, device_properties
@@ -34,6 +33,7 @@ from loadtrt.engines.plan_builder import build_plan, progress_text
 from loadtrt.engines.shapes import FixedSizes
 from loadtrt.engines.toolchain import choose_toolchain, preflight
 from loadtrt.errors import LoadtrtError, UsageError
+from loadtrt.files import temporary_folder
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
@@ -250,8 +250,8 @@ def _build(source: Source, options: BuildOptions, entry: Path, show: Callable[[P
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         _remove_left_behind(entry.parent)
-        with TemporaryDirectory(prefix=_BUILDING, dir=entry.parent, ignore_cleanup_errors=True) as temporary:
-            folder = Path(temporary, "built")  # others cannot read the temporary folder itself
+        with temporary_folder(_BUILDING, entry.parent) as temporary:
+            folder = temporary / "built"  # others cannot read the temporary folder itself
             folder.mkdir()
             built = build_plan(source, folder / _PLAN, options, show)
             for path in (folder, *folder.iterdir()):  # with a umask such as 002 others might write them

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import threading
 import time
 from dataclasses import dataclass, fields
@@ -13,9 +11,10 @@ from loadtrt.cuda.runtime import device_count, has_gpu
 from loadtrt.engines.build_config import BuildOptions, option_of
 from loadtrt.engines.flavour import Flavour, Journal, find_flavour, journal_of
 from loadtrt.errors import EngineError, UsageError
+from loadtrt.signals import SIGNALS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 _MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 _BUILDERS = "TensorRT 8.6, 10, 11"
@@ -241,9 +240,9 @@ def run_watched(tool: Toolchain, build: Callable[[Watch], T], show: Callable[[Pr
     """What `build` returns or raises, run in a thread; `show` is called a few times a second in the caller's.
 
     All of TensorRT belongs in `build`: Python raises KeyboardInterrupt in the main thread, and raised inside one of
-    TensorRT's calls back it would go through C++. Ctrl-C: a builder that reports is asked to stop, and
-    KeyboardInterrupt is raised when it has; one that does not (8.6) cannot be stopped, so the process ends at once, as
-    by SIGINT's default.
+    TensorRT's calls back it would go through C++. A signal: a builder that reports is asked to stop, and
+    KeyboardInterrupt is raised when it has; at the second one, and where it cannot be stopped (8.6) at the first, the
+    process ends at once, unless there are results to lose.
     """
     watch = Watch()
     outcome: list[T] = []
@@ -260,16 +259,20 @@ def run_watched(tool: Toolchain, build: Callable[[Watch], T], show: Callable[[Pr
 
     thread = threading.Thread(target=work, name="loadtrt-build")
     began = time.perf_counter_ns()
-    with contextlib.nullcontext() if tool.progress else _interrupt_ends_the_process():
+    failure: BaseException | None = None
+    with SIGNALS.deferred():  # until the builder has ended: nothing may be freed under its thread
         thread.start()
-        failure: BaseException | None = None
-        while True:  # until the builder has ended: nothing may be freed under its thread
+        while True:
             try:
                 if done.wait(_EVERY_S):
                     break
-                if show is not None and not watch.stopped:
+                if SIGNALS.requested():
+                    watch.stopped = True
+                    if (SIGNALS.hurried() or not tool.progress) and not SIGNALS.holds:
+                        SIGNALS.die()
+                elif show is not None and not watch.stopped:
                     show(watch.progress(time.perf_counter_ns() - began, reports=tool.progress))
-            except BaseException as error:  # Ctrl-C above all
+            except BaseException as error:  # of `show`, or Ctrl-C where no command line has set SIGNALS' handlers
                 watch.stopped, failure = True, error
         thread.join()
     for reason in (failure, *errors):
@@ -285,18 +288,6 @@ def attach(tool: Toolchain, config: Any, watch: Watch) -> Any:
     monitor = _monitor(tool.module, watch)
     config.progress_monitor = monitor
     return monitor
-
-
-@contextlib.contextmanager
-def _interrupt_ends_the_process() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _monitor(module: Any, watch: Watch) -> Any:

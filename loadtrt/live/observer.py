@@ -25,10 +25,11 @@ from loadtrt.asked.objective import Objective
 from loadtrt.errors import EngineError, LoadtrtError, UsageError
 from loadtrt.live.nvml import Clocks, open_gpu
 from loadtrt.records.board import Board, board_bytes
+from loadtrt.signals import SIGNALS, blocked, is_stopped
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from loadtrt.live.nvml import Gpu
     from loadtrt.results.gpu_telemetry import GpuTelemetry
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 _START_S = 20.0  # importing may take long from a cold disk
 _ANSWER_S = 5.0
 _TELEMETRY_S = 5.0  # more for telemetry, which is summed up: for the most intervals that there are
+_STILL_S = 1.0  # a process that is stopped by a signal, for so long, is not waited for
+_LOOK_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,15 +211,18 @@ class Observer:
             self._memory = mmap.mmap(file.fileno(), board_bytes())
             # -P, and this process' path: a file in the user's folder must not be imported as a module.
             command = [sys.executable, "-P", "-m", "loadtrt.live.observing", str(file.fileno())]
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                pass_fds=(file.fileno(),),
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                start_new_session=True,  # Ctrl-C is for the run, which ends the observer later
-                text=True,
-            )
+            with blocked():  # signals are for the run, which ends the observer later
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    pass_fds=(file.fileno(),),
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                    start_new_session=True,  # the terminal's Ctrl-Z, too
+                    text=True,
+                )
+        self._kill = self._process.kill
+        SIGNALS.last_acts.append(self._kill)
         self.board = Board(self._memory)
         self.url = ""
         self._is_ready = False
@@ -259,23 +265,27 @@ class Observer:
         return self._answer("telemetry", _ANSWER_S + _TELEMETRY_S) or gone
 
     def end_drawing(self) -> None:
-        """Remove the drawing from the terminal, and wait until it is removed."""
+        """Remove the drawing from the terminal, and wait until it is removed. A process that does not answer is ended:
+        it would draw again."""
         self.send(end_drawing=True)
-        self._answer("end_drawing", _ANSWER_S)
+        if self._answer("end_drawing", _ANSWER_S) is None:
+            self._end()
 
     def close(self) -> None:
         """End the process, or leave it behind where it hangs in the driver. Safe to call twice."""
+        with suppress(ValueError):
+            SIGNALS.last_acts.remove(self._kill)
         with suppress(OSError):
             assert self._process.stdin is not None  # noqa: S101  # a pipe was asked for
             self._process.stdin.close()
         if not self._is_ready:  # it has started nothing, and would first finish its imports
             self._process.kill()
-        try:
-            self._process.wait(_ANSWER_S if self._answers_come else 0.1)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        for wait_s in self._waits(_ANSWER_S if self._answers_come else 0.1):
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(_ANSWER_S)
+                self._process.wait(wait_s)
+                break
+        else:
+            self._end()
         self._listener.join(_ANSWER_S)
         if not self._listener.is_alive():
             assert self._process.stdout is not None  # noqa: S101  # a pipe was asked for
@@ -291,13 +301,31 @@ class Observer:
     def _answer(self, key: str, patience_s: float) -> dict[str, Any] | None:
         """The answer with this key; None after so long. A process that did not answer once is not waited for again: its
         terminal (Ctrl-S) or its GPU's driver may hang."""
-        end = time.monotonic() + (patience_s if self._answers_come else 0)
-        with suppress(Empty):
-            while (answer := self._answers.get(timeout=max(end - time.monotonic(), 0))) is not None:
-                if key in answer:
-                    return answer
+        for wait_s in self._waits(patience_s if self._answers_come else 0):
+            with suppress(Empty):
+                while (answer := self._answers.get(timeout=wait_s)) is not None:
+                    if key in answer:
+                        return answer
+                break
         self._answers_come = False
         return None
+
+    def _waits(self, patience_s: float) -> Iterator[float]:
+        """Seconds to wait, again and again, until that time is over or the process has stood still for _STILL_S."""
+        now = moved = time.monotonic()
+        end = now + patience_s
+        while True:
+            yield max(min(end - now, _LOOK_S), 0)
+            now = time.monotonic()
+            if not is_stopped(self._process.pid):
+                moved = now
+            if now >= end or now >= moved + _STILL_S:
+                return
+
+    def _end(self) -> None:
+        self._process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_ANSWER_S)
 
     def _listen(self) -> None:
         """Read answers in a thread of its own: a process that dies ends every wait for an answer."""

@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import signal
 import sys
 import time
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
@@ -23,6 +21,7 @@ from loadtrt.live.follower import follower_of
 from loadtrt.live.observer import RunFacts
 from loadtrt.live.view import Viewer
 from loadtrt.records.board import Board, board_bytes
+from loadtrt.signals import is_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +62,7 @@ class Drawing:
     def _draw(self) -> None:
         while not self._ended.wait(_FRAME_S):
             self._speak()
-            if not _is_stopped(self._run):  # by Ctrl-Z: then the terminal is the shell's
+            if not is_stopped(self._run):  # by Ctrl-Z: then the terminal is the shell's
                 self._terminal.show(self._view())
         self._speak()
         self._terminal.close()
@@ -188,8 +187,6 @@ class Observing:
 
 def main() -> None:
     """Observe the run until it ends or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the observer ends with its run
     descriptor = int(sys.argv[1])
     memory = mmap.mmap(descriptor, board_bytes())
     os.close(descriptor)
@@ -214,14 +211,6 @@ def _listen(messages: SimpleQueue[dict[str, Any] | None]) -> None:
             messages.put(json.loads(line))
     finally:  # also after half a line, of a run that was killed in the middle of it
         messages.put(None)
-
-
-def _is_stopped(process: int) -> bool:
-    """Whether a process is stopped by a signal; known on Linux only."""
-    with suppress(OSError):
-        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        return state[:1] == ["T"]
-    return False
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _SIZE = (80, 24)  # where the terminal's size is not known
 _HIDE, _SHOW = "\x1b[?25l", "\x1b[?25h"  # the cursor
 _CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"  # lines that turn out too long, by characters of unknown width
+_PLAIN = "\x1b[0m"  # no colours, of a frame that was cut short
 _ERASE_LINE, _ERASE_BELOW = "\x1b[K", "\x1b[J"
 
 
@@ -94,7 +95,7 @@ class Terminal:
     def close(self) -> None:
         """Remove the view and show the cursor; `say` still works. Safe to call twice."""
         if self._drawn:
-            self._write(f"{self._to_top(self._size()[0])}{_ERASE_BELOW}{_SHOW}")
+            self._write(f"{_PLAIN}{self._to_top(self._size()[0])}{_ERASE_BELOW}{_WRAP}{_SHOW}")
             self._drawn = []
         self._closed = True
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from loadtrt.results.profile_result import ProfileResult
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.maker import Maker
-    from loadtrt.runs.signals import Signals
     from loadtrt.runs.watched import Talks
+    from loadtrt.signals import Signals
 
 PASS_NS = 3 * SECOND_NS
 
@@ -43,8 +43,13 @@ def profile(config: RunConfig, talks: Talks, length: ProfileLength, signals: Sig
     if model.engine.startswith("simulated:"):
         raise UsageError(f"{model.engine} has no layers to time: profile a plan, an .onnx file, or zoo:googlenet")
     talks.status(f"loading {model.engine}")
-    with signals.interruptible():
-        engine = open_engine(model, talks.say, talks.status, config.given("export_layer_info"))
+    try:
+        with signals.interruptible():
+            engine = open_engine(model, talks.say, talks.status, config.given("export_layer_info"))
+    except BaseException:
+        talks.end_line()
+        raise
+    signals.hold()
     profiled, failure = Profiled(), None
     around: dict[str, object] = {}
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter_ns
@@ -20,8 +19,8 @@ from loadtrt.errors import EngineError, LoadtrtError
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
 from loadtrt.records.records import FAILED, OK
-from loadtrt.runs.signals import Signals
 from loadtrt.runs.watched import Silence, Watched
+from loadtrt.signals import Signals
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -92,21 +91,28 @@ def open_model(model: Model, options: dict[str, Any], talks: Talks, also: Collec
 class Maker:
     """Opens engines, one at a time, and makes runs on them; use it in a `with`.
 
-    signals: what Ctrl-C and SIGTERM do.
+    signals: what signals have asked for.
     session: what the last run measured, row by row.
     """
 
     def __init__(
-        self, talks: Talks | None = None, *, many: bool = False, leave: Callable[[], None] = lambda: None
+        self,
+        talks: Talks | None = None,
+        *,
+        signals: Signals | None = None,
+        many: bool = False,
+        leave: Callable[[], None] = lambda: None,
     ) -> None:
         """talks: None to say nothing.
+
+        signals: those of the command line; None: of this maker alone.
 
         many: several runs follow one another on an engine. It is allocated when it is opened and emptied after each
             run, and there are neither metrics nor a live view.
         leave: called where an engine that hangs is not closed after 10 s; the engine is left behind.
         """
         self.talks = talks or Silence()
-        self.signals = Signals(self.talks.say)
+        self.signals = signals or Signals()
         self.session = Session()
         self._many, self._leave = many, leave
         self._opened: Opened | None = None
@@ -180,6 +186,7 @@ class Maker:
             config = config.model_copy(update={"warmup": min(config.warmup, _WARM_NS)})
         config = config.with_model(**changes)
         self._runs += 1
+        self.signals.hold()
         started = datetime.now(UTC)
         name = f"{started:%Y%m%d-%H%M%S}-{os.getpid()}-{self._runs}"
         self.session = session = Session()
@@ -192,26 +199,27 @@ class Maker:
         session.allocate_ns = opened.allocate_ns
         opened.broken = opened.hangs or session.failure is not None
         around = watched.watch.clocks.environment()
-        from loadtrt.lanes.outcome import result_of  # what it needs is not loaded before measuring
+        telemetry = watched.end(session)
+        with self.signals.computing():
+            from loadtrt.lanes.outcome import result_of  # what it needs is not loaded before measuring
 
-        return result_of(
-            session,
-            engine,
-            config,
-            opened.bill,
-            run=name,
-            load_ns=opened.load_ns,
-            started=started.isoformat(timespec="seconds"),
-            command=sys.argv,
-            environment={**environment(), **around},
-            telemetry=watched.end(session),
-        )
+            return result_of(
+                session,
+                engine,
+                config,
+                opened.bill,
+                run=name,
+                load_ns=opened.load_ns,
+                started=started.isoformat(timespec="seconds"),
+                command=sys.argv,
+                environment={**environment(), **around},
+                telemetry=telemetry,
+            )
 
     def linger(self, config: RunConfig, result: RunResult) -> None:
         """Serve metrics after the run, so that its last numbers are scraped; a signal ends it."""
         if self._watched is not None:
-            with suppress(KeyboardInterrupt), self.signals.interruptible():
-                self._watched.linger(config, result)
+            self._watched.linger(config, result, self.signals.sleep)
 
     def close(self) -> None:
         """Close the engine and end the observer. Safe to call twice."""
@@ -263,7 +271,7 @@ class Maker:
                     raise
                 session.failure, session.fault = f"a fault in loadtrt itself: {type(error).__name__}: {error}", error
 
-        await self.signals.run(work, stop)
+        await self.signals.run(work, stop, self.talks.say)
 
 
 class _Narrowed:

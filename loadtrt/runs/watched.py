@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +11,8 @@ from loadtrt.prometheus.families import information, model_name
 from loadtrt.units import SECOND_NS, format_duration
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from loadtrt.asked.config import RunConfig
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import Session
@@ -111,11 +112,14 @@ class Watched:
             telemetry = self.watch.end(recorder.start_ns, recorder.end_ns, recorder.inferences, each_ns)
         if self._draws and self.watch.observer is not None:
             self.watch.observer.end_drawing()
+            gone = not self.watch.observer.alive
             self._talks.take_back()
+            if gone:
+                self._talks.say("the observer process did not answer and was ended: there are no metrics from then on")
         return telemetry
 
-    def linger(self, config: RunConfig, result: RunResult) -> None:
-        """Serve metrics for `--metrics-linger` after the run."""
+    def linger(self, config: RunConfig, result: RunResult, sleep: Callable[[float], None]) -> None:
+        """Serve metrics for `--metrics-linger` after the run. sleep: takes seconds."""
         observer = self.watch.observer
         if observer is None:
             return
@@ -123,7 +127,7 @@ class Watched:
         if config.metrics and observer.alive and result.outcome == "completed":
             if config.metrics_linger:
                 self._talks.say(f"metrics stay for {format_duration(config.metrics_linger)} (--metrics-linger)")
-            time.sleep(config.metrics_linger / SECOND_NS)
+            sleep(config.metrics_linger / SECOND_NS)
 
     def close(self) -> None:
         """End the observer. Safe to call twice."""

@@ -770,7 +770,7 @@ def test_files_of_other_kinds_are_refused(folder: Path, tmp_path: Path, runs: di
 
 def test_ctrl_c_shows_what_there_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit code 130, and the table of what was found until then."""
-    monkeypatch.setattr("loadtrt.runs.signals.Signals.requested", lambda _: True)
+    monkeypatch.setattr("loadtrt.signals.Signals.requested", lambda _: True)
     files = [folder / f"{name}.json" for name in ("one", "two")]
     found = invoke(*files, "--demand", 3000, "--objective", OBJECTIVE)
     assert found.return_value == EXIT_INTERRUPTED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from io import BytesIO, TextIOWrapper
@@ -36,5 +37,10 @@ def loadtrt(*arguments: str | Path, folder: Path = ROOT) -> CompletedProcess[str
 @contextmanager
 def _process(command: list[str], folder: Path) -> Iterator[None]:
     environment = {**os.environ, "LOADTRT_TRACEBACK": "1"}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     with chdir(folder), patch.object(sys, "argv", command), patch.dict(os.environ, environment, clear=True):
-        yield
+        try:
+            yield
+        finally:  # a command ends with signals ignored, as its process does
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
