@@ -234,11 +234,11 @@ def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
 
 @contextmanager
 def _ending_with(act: Callable[[], object]) -> Iterator[None]:
-    """A block after which `act`, one of SIGNALS.last_acts, is called, and no second time where a signal has done so."""
+    """A block after which `act`, one of SIGNALS.last_acts, is called, unless the end of the command has done so."""
     try:
         yield
     finally:
         with SIGNALS.deferred():
-            act()
-            with suppress(ValueError):
+            if act in SIGNALS.last_acts:
                 SIGNALS.last_acts.remove(act)
+                act()
