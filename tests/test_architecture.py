@@ -19,6 +19,7 @@ FLOORS = {
     "units": 0,
     "errors": 0,
     "files": 1,
+    "reading_files": 1,
     "load": 1,
     "records": 1,
     "asked": 2,

@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 
 from loadtrt.caffe.prototxt import NetParameter, format_shape
 from loadtrt.errors import UsageError
+from loadtrt.reading_files import MOST_MODEL_BYTES, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,9 +70,7 @@ def _read(file: Path) -> dict[str, list[Any]]:
     """caffe.BlobProto lists by layer name."""
     net = NetParameter()
     try:
-        net.ParseFromString(file.read_bytes())
-    except OSError as error:
-        raise UsageError(f"cannot read weights {file}: {error.strerror}") from None
+        net.ParseFromString(read_bytes(file, "weights", MOST_MODEL_BYTES))
     except DecodeError:
         raise UsageError(f"{file} is not a .caffemodel, or is damaged") from None
     blobs = {layer.name: list(layer.blobs) for layer in (*net.layers, *net.layer) if layer.blobs}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
 from loadtrt.errors import UsageError, nearest
+from loadtrt.reading_files import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,6 +142,7 @@ def _net_parameter() -> Any:
 NetParameter: Any = _net_parameter()
 
 
+_MOST_BYTES = 64 << 20  # of text: weights are in another file
 # Unknown fields are tolerated in these (what training reads is not in our schema, and forks add more), but for a name
 # that looks like a slip of the pen; in a layer's own parameters a field that is not read would change the answer.
 _OPEN = ("NetParameter", "LayerParameter", "V1LayerParameter")
@@ -216,9 +218,7 @@ def read_prototxt(file: Path) -> Network:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"cannot read prototxt {file}: {error.strerror}") from None
+        return read_text(file, "prototxt", _MOST_BYTES)
     except UnicodeDecodeError:
         raise UsageError(f"{file} is a binary file, not a prototxt: --deploy takes text, --model the weights") from None
 

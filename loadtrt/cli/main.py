@@ -9,7 +9,7 @@ import sys
 import click
 
 from loadtrt import __version__
-from loadtrt.errors import LoadtrtError, nearest
+from loadtrt.errors import EngineError, LoadtrtError, nearest, shortage_of, shortened
 
 # name: (module with `command`, help text). The texts are here so that --help imports none of the modules.
 COMMANDS = {
@@ -31,6 +31,8 @@ COMMANDS = {
     "schema": ("loadtrt.cli.schema", "Print the JSON schema of a configuration or of a result."),
     "zoo": ("loadtrt.cli.zoo", "Generate and write a model, such as googlenet."),
 }
+
+_LONGEST = 2000  # characters of a sentence: click quotes whole values
 
 
 class _Lazy(click.Group):
@@ -86,11 +88,15 @@ def main() -> None:
     except Exception as error:
         if _was_interrupted(error):
             raise KeyboardInterrupt from None
-        if os.environ.get("LOADTRT_TRACEBACK"):
+        if (shortage := shortage_of(error)) is not None:
+            code = _say(shortage, EngineError.exit_code)
+        elif os.environ.get("LOADTRT_TRACEBACK"):
             raise
-        code = _say(
-            f"a fault in loadtrt itself: {type(error).__name__}: {error} (LOADTRT_TRACEBACK=1 shows the traceback)", 1
-        )
+        else:
+            code = _say(
+                f"a fault in loadtrt itself: {type(error).__name__}: {error} (LOADTRT_TRACEBACK=1 shows the traceback)",
+                1,
+            )
     sys.exit(code)
 
 
@@ -113,5 +119,5 @@ def _was_interrupted(error: BaseException | None) -> bool:
 
 
 def _say(sentence: str, code: int) -> int:
-    print(f"loadtrt: {' '.join(sentence.split())}", file=sys.stderr)
+    print(f"loadtrt: {shortened(' '.join(sentence.split()), _LONGEST)}", file=sys.stderr)
     return code

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from loadtrt.errors import UsageError
+from loadtrt.errors import UsageError, shortened
+from loadtrt.reading_files import MOST_RESULT_BYTES, read_text
 from loadtrt.results.capacity_result import CapacityResult
 from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.profile_result import ProfileResult
@@ -76,9 +77,7 @@ class ResultFile:
 def read_file(path: Path) -> ResultFile:
     """A file with its kind. Raises UsageError for a file that is missing, is not JSON, or has no known kind."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+        text = read_text(path, "", MOST_RESULT_BYTES)
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not JSON: it has bytes that are not text; give the exported file itself") from None
     try:
@@ -101,7 +100,7 @@ def finite(text: str) -> float:
     """For json.loads: refuse numbers that are too large for a float, such as 1e999."""
     number = float(text)
     if math.isinf(number):
-        raise ValueError(f"{text} is too large")
+        raise ValueError(f"{shortened(text)} is too large")
     return number
 
 

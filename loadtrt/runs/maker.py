@@ -15,14 +15,14 @@ import anyio
 
 from loadtrt.asked.reading import keys_of
 from loadtrt.engines.open import open_engine
-from loadtrt.environment import environment
-from loadtrt.errors import EngineError, LoadtrtError
+from loadtrt.environment import available_bytes, environment
+from loadtrt.errors import EngineError, LoadtrtError, shortage_of
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
 from loadtrt.records.records import FAILED, OK
 from loadtrt.runs.signals import Signals
 from loadtrt.runs.watched import Silence, Watched
-from loadtrt.units import MILLISECOND_NS, SECOND_NS
+from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -83,10 +83,23 @@ def open_model(model: Model, options: dict[str, Any], talks: Talks, also: Collec
     engine = open_engine(model, talks.say, talks.status, also)
     try:
         inputs = inputs_for(engine, model)
-        return Opened(engine, options, inputs, engine.memory(inputs), perf_counter_ns() - began)
+        bill = engine.memory(inputs)
+        _require_host_room(bill, inputs)
+        return Opened(engine, options, inputs, bill, perf_counter_ns() - began)
     except BaseException:
         engine.close()
         raise
+
+
+def _require_host_room(bill: MemoryBill, inputs: Sequence[Arrays]) -> None:
+    """Raise EngineError where lanes need more host memory than is left beside the inputs."""
+    needed = bill.host_bytes - sum(array.nbytes for arrays in inputs for array in arrays.values())
+    free = available_bytes()
+    if free is not None and needed > free:
+        raise EngineError(
+            f"the lanes need {format_bytes(needed)} of host memory and {format_bytes(free)} is free: use fewer "
+            "--contexts, --buffers or --input-sets, or a smaller --batch"
+        )
 
 
 class Maker:
@@ -261,7 +274,10 @@ class Maker:
                 opened.hangs = session.recorder is not None
                 if isinstance(error, LoadtrtError):
                     raise
-                session.failure, session.fault = f"a fault in loadtrt itself: {type(error).__name__}: {error}", error
+                session.failure = shortage_of(error)
+                if session.failure is None:
+                    session.failure = f"a fault in loadtrt itself: {type(error).__name__}: {error}"
+                    session.fault = error
 
         await self.signals.run(work, stop)
 
