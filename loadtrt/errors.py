@@ -92,7 +92,7 @@ def shortage_of(error: BaseException) -> str | None:
     if isinstance(error, BaseExceptionGroup):
         return next(filter(None, map(shortage_of, error.exceptions)), None)
     number = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, MemoryError) or number == errno.ENOMEM:
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or _failed_to_load(error):
         return (
             "there is not enough memory: use a smaller --batch, fewer --input-sets or --contexts, or raise the limit "
             "(ulimit -v, or the container's)"
@@ -102,3 +102,13 @@ def shortage_of(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
         return "no more threads can be started: raise the limits of processes and memory (ulimit -u, ulimit -v)"
     return None
+
+
+def _failed_to_load(error: BaseException) -> bool:
+    """Whether the loader of libraries, or protobuf's C++, found no memory, which they tell by words alone."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ImportError) and "failed to map segment" in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return str(error) == "Failed to serialize proto"

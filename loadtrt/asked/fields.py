@@ -26,7 +26,7 @@ def _shape(value: object) -> object:
         return value
     if value in ("", "scalar"):
         return ()
-    if not re.fullmatch(r"\d{1,19}(x\d{1,19})*", value):
+    if not re.fullmatch(r"[0-9]{1,19}(x[0-9]{1,19})*", value):
         raise ValueError(
             f"'{shortened(value)}' is not a shape: write its sizes with x between them, such as 16x3x224x224"
         )

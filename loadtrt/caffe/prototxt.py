@@ -7,6 +7,7 @@ reads, as BVLC defines them. Fields that only training reads are left out: proto
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -142,7 +143,8 @@ def _net_parameter() -> Any:
 NetParameter: Any = _net_parameter()
 
 
-_MOST_BYTES = 64 << 20  # of text: weights are in another file
+_MOST_BYTES = 16 << 20  # of text: weights are in another file
+MOST_NUMBERS = (1 << 61) - 1  # of a tensor: what int64 can count the bytes of
 # Unknown fields are tolerated in these (what training reads is not in our schema, and forks add more), but for a name
 # that looks like a slip of the pen; in a layer's own parameters a field that is not read would change the answer.
 _OPEN = ("NetParameter", "LayerParameter", "V1LayerParameter")
@@ -297,7 +299,10 @@ def _declared_inputs(net: Any, file: Path) -> dict[str, tuple[int, ...]]:
         counts = f"{len(names)} 'input' and {len(shapes)} shapes"
         raise UsageError(f"{file} has {counts}: give one input_shape, or 4 input_dim, for each")
     for name, shape in zip(names, shapes, strict=True):
-        _require_shape(shape, UsageError(f"{file}: input {name} needs sizes above 0, not {format_shape(shape)}"))
+        _require_shape(
+            shape,
+            UsageError(f"{file}: input {name} {_wrong_sizes(shape)}"),
+        )
     return dict(zip(names, shapes, strict=True))
 
 
@@ -308,12 +313,16 @@ def _layer_inputs(layer: Layer) -> dict[str, tuple[int, ...]]:
     if len(shapes) != len(layer.tops) or not layer.tops:
         raise layer.wrong(f"has {len(layer.tops)} tops and {len(shapes)} shapes: give one shape for all, or one each")
     for shape in shapes:
-        _require_shape(shape, layer.wrong(f"needs sizes above 0, not {format_shape(shape)}"))
+        _require_shape(shape, layer.wrong(_wrong_sizes(shape)))
     return dict(zip(layer.tops, shapes, strict=True))
 
 
+def _wrong_sizes(shape: Sequence[int]) -> str:
+    return f"needs sizes above 0, and fewer than 2^61 numbers, not {format_shape(shape)}"
+
+
 def _require_shape(shape: Sequence[int], error: UsageError) -> None:
-    if not shape or min(shape) < 1:
+    if not shape or min(shape) < 1 or math.prod(shape) > MOST_NUMBERS:
         raise error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 from loadtrt.asked.load import Rate, Stages, Trace
 from loadtrt.asked.reading import FIELDS, read_load
 from loadtrt.cli.options import GroupedCommand, extra, options, require_targets
-from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError
+from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError, shortened
 from loadtrt.load.arrivals import PROCESSES
 from loadtrt.units import parse_rate, parse_share
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 _ROUTINGS = "random,round-robin,least-outstanding"
 _MOST_SHARE = 1000.0
+_MOST_PRICE = 1e9
 
 
 def _share(_: click.Context, parameter: click.Parameter, text: str) -> float:
@@ -34,7 +34,7 @@ def _share(_: click.Context, parameter: click.Parameter, text: str) -> float:
         share = parse_share(text)
         if share < 1 or ("%" in text and share <= _MOST_SHARE):
             return share
-    raise UsageError(f"{parameter.opts[0]} {text} is not a percentage; write for example 30%")
+    raise UsageError(f"{parameter.opts[0]} {shortened(text)} is not a percentage; write for example 30%")
 
 
 def _utilisation(context: click.Context, parameter: click.Parameter, text: str) -> float:
@@ -45,8 +45,11 @@ def _utilisation(context: click.Context, parameter: click.Parameter, text: str) 
 
 
 def _price(_: click.Context, parameter: click.Parameter, price: float | None) -> float | None:
-    if price is not None and not 0 < price < math.inf:
-        raise UsageError(f"{parameter.opts[0]} {price:g} is not a price above zero; write what one GPU costs per hour")
+    if price is not None and not 0 < price <= _MOST_PRICE:
+        raise UsageError(
+            f"{parameter.opts[0]} {price:g} is not a price above zero, up to {_MOST_PRICE:g}; write what one GPU costs "
+            "an hour"
+        )
     return price
 
 

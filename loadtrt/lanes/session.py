@@ -80,13 +80,10 @@ class Session:
 
 
 def inputs_for(engine: Engine, model: Model) -> list[Arrays]:
-    """The input sets that the requests of `model` carry, for all parts, as `Engine.allocate` takes them; one for each
-    part without copies, as the inputs on the device do not change. Raises UsageError, and EngineError for more inputs
-    than fit into memory."""
+    """The input sets of all parts, as `Engine.allocate` takes them; without copies one each. Raises LoadtrtError."""
     found: list[Arrays] = []
-    sets = model.input_sets if model.copies else 1
     for tensors in engine.parts:
-        made = make_inputs(tensors, model.inputs, sets, model.input_range, model.seed, available_bytes())
+        made = make_inputs(tensors, model.inputs, model.input_sets, model.input_range, model.seed, available_bytes())
         found += made if model.copies else made[:1]
     return found
 

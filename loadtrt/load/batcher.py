@@ -43,7 +43,7 @@ def parse_batching(text: str) -> Batching:
         if not equals or key not in ("max", "delay", "sizes") or key in given:
             raise UsageError(f"'{text}' is not a batcher: {_FORM}")
         given[key] = value
-    if "max" not in given or not re.fullmatch(r"[1-9]\d{0,4}", given["max"]) or int(given["max"]) > _MOST:
+    if "max" not in given or not re.fullmatch(r"[1-9][0-9]{0,4}", given["max"]) or int(given["max"]) > _MOST:
         raise UsageError(f"batcher '{text}' needs max, from 1 to {_MOST}: {_FORM}")
     most = int(given["max"])
     delay_ns = parse_duration(given.get("delay", "0s"))
@@ -53,7 +53,7 @@ def parse_batching(text: str) -> Batching:
         sizes = [1 << power for power in range(most.bit_length()) if 1 << power < most]
         return Batching((*sizes, most), delay_ns)
     texts = given["sizes"].split("/")
-    if not all(re.fullmatch(r"[1-9]\d{0,4}", size) for size in texts):
+    if not all(re.fullmatch(r"[1-9][0-9]{0,4}", size) for size in texts):
         raise UsageError(f"batcher '{text}': sizes are not numbers separated by /: write for example sizes=1/4/16")
     chosen = tuple(sorted({int(size) for size in texts}))
     if chosen[-1] != most:

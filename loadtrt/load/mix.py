@@ -82,12 +82,12 @@ def _part(item: str) -> Part:
         raise UsageError(f"'{item}' is not a part of a mix: {_FORM}")
     if not 1 / _MOST_WEIGHT <= weight <= _MOST_WEIGHT:
         raise UsageError(f"'{item}' is not a part of a mix: write a weight from 1e-9 to 1e9")
-    if re.fullmatch(r"[1-9]\d{0,8}", name):
+    if re.fullmatch(r"[1-9][0-9]{0,8}", name):
         return Part(name, int(name), {}, weight)
     shapes = {}
     for one in name.split("+"):
         tensor, equals, shape = one.strip().rpartition("=")
-        if not equals or not tensor or not re.fullmatch(r"\d+(x\d+)*", shape):
+        if not equals or not tensor or not re.fullmatch(r"[0-9]{1,18}(x[0-9]{1,18})*", shape):
             raise UsageError(f"'{item}' is not a part of a mix: {_FORM}")
         shapes[tensor] = tuple(int(size) for size in shape.split("x"))
     return Part(name, None, shapes, weight)

@@ -42,6 +42,7 @@ _OF_ENGINE = keys_of("Engine", "Lanes", "Requests") - {"seed", "verify"}
 _WARM_NS = 200 * MILLISECOND_NS  # warm-up of an engine that ran a moment ago, whose GPU has not lowered its clocks
 _EMPTY_PATIENCE_NS = 10 * SECOND_NS
 _CLOSE_PATIENCE_S = 10.0
+_FILES = 12  # of an event loop, an engine and an observer
 
 
 @dataclass(slots=True)
@@ -89,6 +90,20 @@ def open_model(model: Model, options: dict[str, Any], talks: Talks, also: Collec
     except BaseException:
         engine.close()
         raise
+
+
+def _require_files() -> None:
+    """Raise EngineError where an event loop, an engine and an observer would soon find that no more files may be open.
+    An event loop that is half made writes a traceback."""
+    opened: list[int] = []
+    try:
+        while len(opened) < _FILES:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        raise EngineError(shortage_of(error) or str(error)) from None
+    finally:
+        for file in opened:
+            os.close(file)
 
 
 def _require_host_room(bill: MemoryBill, inputs: Sequence[Arrays]) -> None:
@@ -151,6 +166,7 @@ class Maker:
         if self._opened is not None and options == self._opened.options and not self._opened.broken:
             return
         self._close_engine()
+        _require_files()
         try:
             with self.signals.interruptible():
                 if self._watched is None:
