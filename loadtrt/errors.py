@@ -32,9 +32,11 @@ _repr.maxstring = _repr.maxother = 80
 
 
 def shortened(text: str, most: int = 80) -> str:
-    """The text; where it has more than `most` characters, its beginning and its end."""
+    """The text; where it has more than `most` characters, its beginning and its end. Lone surrogates, which UTF-8 and
+    pydantic do not take, are escaped."""
     part = most // 2 - 2
-    return text if len(text) <= most else f"{text[:part]} … {text[-part:]}"
+    cut = text if len(text) <= most else f"{text[:part]} … {text[-part:]}"
+    return cut.encode("utf-8", "backslashreplace").decode()
 
 
 def bounded_repr(value: object) -> str:

@@ -115,7 +115,7 @@ def _values(value: object) -> object:
 def _without_nul(name: str) -> str:
     """Refuse a byte that no system takes in a name."""
     if "\0" in name:
-        raise ValueError(f"{bounded_repr(name)} has a NUL byte, which no name of a file has: leave it out")
+        raise ValueError("the name has a NUL byte, which no name of a file has: leave it out")
     return name
 
 
