@@ -10,7 +10,7 @@ import json
 import struct
 import zipfile
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -52,7 +52,7 @@ def _laughs(key: str, levels: int = 9) -> str:
     return "\n".join([*lines, f"{key}: *a{levels - 1}"])
 
 
-def _onnx(kind: int, *shape: int, **more: int) -> bytes:
+def onnx_of(kind: int, *shape: int, **more: int) -> bytes:
     """y = x + x."""
     values = [helper.make_tensor_value_info(name, kind, shape) for name in ("x", "y")]
     for value in values if more else ():
@@ -72,10 +72,10 @@ def _npy(header: str, data: bytes = b"", version: tuple[int, int] = (1, 0)) -> b
     return b"\x93NUMPY" + bytes(version) + length + header.encode("latin-1") + data
 
 
-def npz(data: bytes, name: str = "x.npy", **how: int) -> bytes:
+def _npz(data: bytes, name: str = "x.npy", compression: int = zipfile.ZIP_STORED) -> bytes:
     """An .npz with one member."""
     whole = io.BytesIO()
-    with zipfile.ZipFile(whole, "w", **how) as archive:  # type: ignore[arg-type]
+    with zipfile.ZipFile(whole, "w", compression) as archive:
         archive.writestr(name, data)
     return whole.getvalue()
 
@@ -86,9 +86,16 @@ def _good_npy() -> bytes:
     return whole.getvalue()
 
 
+def npz_of(array: np.ndarray[Any, Any]) -> bytes:
+    """An .npz with x."""
+    whole = io.BytesIO()
+    np.savez(whole, x=array)
+    return whole.getvalue()
+
+
 def _patched(at: bytes, offset: int, number: int) -> bytes:
     """A good .npz with two bytes of each header that begins so changed."""
-    data = bytearray(npz(_good_npy()))
+    data = bytearray(_npz(_good_npy()))
     place = -1
     while (place := data.find(at, place + 1)) >= 0:
         struct.pack_into("<H", data, place + offset, number)
@@ -100,7 +107,7 @@ def _inputs(data: bytes, sentence: str, code: int = 2) -> Bad:
 
 
 def _claims(shape: str, sentence: str, kind: str = "<f4") -> Bad:
-    return _inputs(npz(_npy(f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}\n")), sentence)
+    return _inputs(_npz(_npy(f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}\n")), sentence)
 
 
 def _trace(text: bytes, sentence: str) -> Bad:
@@ -113,9 +120,14 @@ _WIDE = "convolution_param { num_output: 8 kernel_size: 1 stride: 4000000000 gro
 _LARGE = "convolution_param { num_output: 64 kernel_size: 4000000000 pad: 4000000000 }"
 
 
+def prototxt_of(dim: str, kind: str, fields: str) -> bytes:
+    """A network of one layer."""
+    return (_INPUT.replace("DIM", dim) + _LAYER.replace("KIND", kind).replace("FIELDS", fields)).encode()
+
+
 def _caffe(sentence: str, dim: str = "1", kind: str = "InnerProduct", fields: str = "") -> Bad:
-    text = _INPUT.replace("DIM", dim) + _LAYER.replace("KIND", kind).replace("FIELDS", fields)
-    return Bad("build --deploy d.prototxt -o d.plan", sentence, {"d.prototxt": text.encode()})
+    text = prototxt_of(dim, kind, fields)
+    return Bad("build --deploy d.prototxt -o d.plan", sentence, {"d.prototxt": text})
 
 
 def _times() -> list[Bad]:
@@ -262,7 +274,7 @@ KINDS: dict[str, list[Bad]] = {
         Bad("run --engine simulated:null --input-sets 100000000", "less than or equal to 100000"),
         Bad("run --engine simulated:null --batch 200000000 --inputs x:raw", "is free", {"raw": b""}, 3),
         *(
-            _model(_onnx(TensorProto.FLOAT, *shape), sentence)
+            _model(onnx_of(TensorProto.FLOAT, *shape), sentence)
             for shape, sentence in {
                 (100_000, 4, 1000, 1000): "TiB of memory and 1.00 GiB is free",
                 (1 << 62, 4): "more bytes than any memory",
@@ -271,10 +283,10 @@ KINDS: dict[str, list[Bad]] = {
                 ((1 << 63) - 1,): "more bytes than any memory",
             }.items()
         ),
-        _model(_onnx(TensorProto.FLOAT, 100_000, 100_000), "is free", "profile --engine m.onnx --on onnxruntime"),
+        _model(onnx_of(TensorProto.FLOAT, 100_000, 100_000), "is free", "profile --engine m.onnx --on onnxruntime"),
     ],
     "ONNX element types that nobody knows": [
-        _model(_onnx(TensorProto.FLOAT, 2, number=number), f"element type {number}", command)
+        _model(onnx_of(TensorProto.FLOAT, 2, number=number), f"element type {number}", command)
         for number in (999, -3, 2**31 - 1)
         for command in (
             "run --engine m.onnx --on onnxruntime",
@@ -284,18 +296,18 @@ KINDS: dict[str, list[Bad]] = {
         )
     ],
     "Damaged .npz": [
-        _inputs(npz(b"no numpy"), _CUT),
-        _inputs(npz(b""), _CUT),
-        _inputs(npz(b"\x93NUMPY\x01\x00\xff\xff{"), _CUT),
-        _inputs(npz(_npy("{'descr': (", version=(1, 0))), _CUT),
-        _inputs(npz(_npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1L, 16), }\n")), _CUT),
-        _inputs(npz(_npy("{'descr': '<f4', 'fortran_order': False, 'shape': ('a',), }\n")), _CUT),
-        _inputs(npz(_npy("{'descr': [[[", version=(2, 0))), _CUT),
-        _inputs(npz(_npy("{" * 9000)), _CUT),
-        _inputs(npz(_npy("x", version=(3, 0))), "3.0 of the .npy format"),
-        _inputs(npz(_npy("x", version=(9, 9))), _CUT),
-        _inputs(npz(_good_npy()[:-20]), _CUT),
-        _inputs(npz(_good_npy())[:-10], "is not an .npz"),
+        _inputs(_npz(b"no numpy"), _CUT),
+        _inputs(_npz(b""), _CUT),
+        _inputs(_npz(b"\x93NUMPY\x01\x00\xff\xff{"), _CUT),
+        _inputs(_npz(_npy("{'descr': (", version=(1, 0))), _CUT),
+        _inputs(_npz(_npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1L, 16), }\n")), _CUT),
+        _inputs(_npz(_npy("{'descr': '<f4', 'fortran_order': False, 'shape': ('a',), }\n")), _CUT),
+        _inputs(_npz(_npy("{'descr': [[[", version=(2, 0))), _CUT),
+        _inputs(_npz(_npy("{" * 9000)), _CUT),
+        _inputs(_npz(_npy("x", version=(3, 0))), "3.0 of the .npy format"),
+        _inputs(_npz(_npy("x", version=(9, 9))), _CUT),
+        _inputs(_npz(_good_npy()[:-20]), _CUT),
+        _inputs(_npz(_good_npy())[:-10], "is not an .npz"),
         _inputs(_patched(b"PK\x01\x02", 8, 1), "is encrypted"),
         _inputs(_patched(b"PK\x01\x02", 10, 77), "compression method is not supported"),
         _inputs(_patched(b"PK\x01\x02", 10, zipfile.ZIP_LZMA), _CUT),
@@ -303,8 +315,8 @@ KINDS: dict[str, list[Bad]] = {
         _inputs(_patched(b"PK\x01\x02", 10, zipfile.ZIP_DEFLATED), _CUT),
         _inputs(_patched(b"PK\x01\x02", 16, 12345), _CUT),
         _inputs(_patched(b"PK\x03\x04", 26, 9), _CUT),
-        _inputs(npz(_good_npy(), LONG + ".npy"), "has no input"),
-        _inputs(npz(_good_npy(), "../x.npy"), "has no input"),
+        _inputs(_npz(_good_npy(), LONG + ".npy"), "has no input"),
+        _inputs(_npz(_good_npy(), "../x.npy"), "has no input"),
     ],
     "Headers of .npz that claim terabytes": [
         _claims("(16000000000000,)", "with shape"),
@@ -313,7 +325,7 @@ KINDS: dict[str, list[Bad]] = {
         _claims("(-1, 1, 16)", "with shape"),
         _claims("(" + "1," * 3000 + ")", "with shape"),
         _claims("(1, 16)", "as object", "|O"),
-        _inputs(npz(b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + b" " * (1 << 22), compression=zipfile.ZIP_DEFLATED), _CUT),
+        _inputs(_npz(b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + b" " * (1 << 22), compression=zipfile.ZIP_DEFLATED), _CUT),
         replace(
             _claims("(9000, 3000, 16)", "and 1.00 GiB is free"),
             command="run --engine simulated:null --batch 3000 --inputs in.npz",
