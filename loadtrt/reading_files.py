@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import stat
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from loadtrt.errors import UsageError
+from loadtrt.errors import UsageError, shortened
 from loadtrt.units import format_bytes
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 MOST_MODEL_BYTES = 2 << 30  # of a protobuf: larger weights are external data
 MOST_RESULT_BYTES = 1 << 30
 _PIECE = 1 << 20
+_MOST_DIGITS = 300  # of an int that a float holds
 
 
 def open_file(file: str | Path, what: str = "", *, pipes: bool = False) -> BufferedReader:
@@ -74,6 +78,45 @@ def read_text(file: str | Path, what: str, most: int, *, pipes: bool = True) -> 
     Raises UsageError as `read_bytes` does, and UnicodeDecodeError.
     """
     return read_bytes(file, what, most, pipes=pipes).decode("utf-8-sig")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What JSON holds. Control characters may be bare in strings, as TensorRT 8.6 leaves them. Raises RecursionError,
+    and ValueError for what is not JSON, for NaN and infinity, which Python would read, for numbers that no float
+    holds, and for half of a character."""
+    content = json.loads(text, strict=False, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
+    return utf8(content)
+
+
+def utf8(value: Any) -> Any:
+    """The value. Raises ValueError where a text in it has a lone surrogate, as an escape may write it: no file that is
+    made of it could hold that."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"'{shortened(value)}' has half of a character: write the character itself") from None
+    elif isinstance(value, dict | list):
+        for item in chain(value, value.values()) if isinstance(value, dict) else value:
+            utf8(item)
+    return value
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is not a number in JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{shortened(text)} is too large")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"{shortened(text)} is too large")
+    return int(text)
 
 
 def _named(file: str | Path, what: str) -> str:

@@ -239,7 +239,8 @@ def _fault(item: Any, given: dict[str, Any], source: str, several: bool) -> str:
     where = option_name(str(path[0])) if path[0] in given else f"{source}: {model}{path[0]}"
     inside = "".join(f".{shortened(str(part))}" for part in path[1:] if not isinstance(part, int))
     values = item["input"] if isinstance(item["input"], tuple) else (item["input"],)
-    pieces = message.split("'")[1::2]  # what the message quotes may be a part of a value
+    # What the message quotes may be a part of a value, and shortened.
+    pieces = [piece.partition(" … ")[0] for piece in message.split("'")[1::2]]
     texts = [value if isinstance(value, str) else bounded_repr(value) for value in values]
     quoted = any(shortened(text) in message or any(piece in text for piece in pieces) for text in texts)
     wrong = "" if quoted else f" (it is {bounded_repr(item['input'])})"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from loadtrt.errors import UsageError, shortened
-from loadtrt.reading_files import MOST_RESULT_BYTES, read_text
+from loadtrt.reading_files import MOST_RESULT_BYTES, parse_json, read_text, utf8
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,28 +76,17 @@ def read_yaml(file: Path) -> Any:
         text = read_text(file, "configuration", MOST_RESULT_BYTES)
         if text.lstrip().startswith("{"):  # a result, which may be long: it is read a hundred times as fast as JSON
             try:
-                return _utf8(json.loads(text))
+                return parse_json(text)
             except (ValueError, RecursionError):
                 pass  # as YAML it is told where
         if len(text) > _MOST_CHARACTERS:
             raise UsageError(f"{file} has more than {_MOST_CHARACTERS} characters, which no configuration needs")
-        return _utf8(yaml.load(text, _Loader))  # noqa: S506  # a SafeLoader
-    except UnicodeEncodeError as error:
-        half = shortened(str(error.object), 40)
-        raise UsageError(f"{file}: '{half}' has half of a character, which results cannot hold: write it out") from None
+        return utf8(yaml.load(text, _Loader))  # noqa: S506  # a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         wrong = str(error)
         if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
             wrong = f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
         wrong = " ".join(wrong.replace("'<stream end>'", "the end").split())
         raise UsageError(f"{file} is not YAML: {wrong}") from None
-
-
-def _utf8(value: Any) -> Any:
-    """The value. Raises UnicodeEncodeError where a text in it has a lone surrogate, as an escape may write it."""
-    if isinstance(value, str):
-        value.encode()
-    elif isinstance(value, dict | list):
-        for item in chain(value, value.values()) if isinstance(value, dict) else value:
-            _utf8(item)
-    return value
+    except ValueError as error:
+        raise UsageError(f"{file}: {error}") from None

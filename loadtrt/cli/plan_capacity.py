@@ -161,6 +161,9 @@ def command(
     number of GPUs is enough.
     """
     json_file = given["json"]
+    seed = FIELDS["seed"].default if given["seed"] is None else given["seed"]
+    if not 0 <= seed < 1 << 63:
+        raise UsageError("--seed is not from 0 to 2^63 - 1: write a smaller number")
     require_targets({"--json": json_file})
 
     from loadtrt.asked.objective import parse_objective
@@ -191,7 +194,7 @@ def command(
                 spares=spares,
                 max_utilisation=max_utilisation,
                 gpu_price=gpu_price,
-                seed=FIELDS["seed"].default if given["seed"] is None else given["seed"],
+                seed=seed,
                 sources=[str(file) for file in files],
                 command=sys.argv,
                 say=voice.status,

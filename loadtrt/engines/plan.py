@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loadtrt.errors import UsageError
 from loadtrt.reading_files import open_file, read_bytes
@@ -256,9 +256,9 @@ class Sidecar(BaseModel):
     gpu: str
     targets: tuple[str, ...]
     tensors: tuple[SidecarTensor, ...]
-    build_ns: int
+    build_ns: int = Field(ge=0, lt=1 << 63)
     plan_sha256: str
-    plan_bytes: int
+    plan_bytes: int = Field(ge=0, lt=1 << 63)
 
 
 def sidecar_of(plan: Path) -> Path:
