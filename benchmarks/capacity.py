@@ -30,8 +30,8 @@ import numpy as np
 from benchmarks.queues import markov_tail
 from loadtrt.asked.reading import load_config
 from loadtrt.capacity.find import Finder, Wanted
-from loadtrt.capacity.queueing import Waiting, erlang_c
 from loadtrt.capacity.rig import Rig
+from loadtrt.capacity.station import Waiting, erlang_c
 from loadtrt.environment import environment
 from loadtrt.runs.watched import Silence
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count

@@ -29,8 +29,7 @@ from loadtrt.capacity.demand import fewest_for, steady_demand
 from loadtrt.capacity.evidence import Evidence
 from loadtrt.capacity.fleet_plan import plan_fleet
 from loadtrt.capacity.fleet_prediction import predict
-from loadtrt.capacity.queueing import allen_cunneen
-from loadtrt.capacity.station import Station, station
+from loadtrt.capacity.station import Station, allen_cunneen, station
 from loadtrt.environment import environment
 from loadtrt.results.engine_info import EngineInfo
 from loadtrt.results.fleet_result import ROUTINGS, Gpu

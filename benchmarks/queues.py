@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from loadtrt.capacity.queueing import Waiting, falls_below
+from loadtrt.capacity.station import Waiting, falls_below
 
 
 def markov_tail(t: float, waiting: Waiting, service_s: float) -> float:

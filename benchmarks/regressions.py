@@ -28,8 +28,7 @@ import numpy as np
 from benchmarks.verdicts import run as queue
 from loadtrt.environment import environment
 from loadtrt.results.breakdown import PERCENTILES, MetricSummary
-from loadtrt.stats.margin import margins
-from loadtrt.stats.measured import Measured
+from loadtrt.stats.margin import Measured, margins
 from loadtrt.stats.regression import judged, parse_threshold, ratio_of
 from loadtrt.units import format_count
 

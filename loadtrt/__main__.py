@@ -12,6 +12,10 @@ def main() -> None:
     # Where it cannot, it sends this process SIGINT.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
+        if sys.stdout is sys.__stdout__:  # the process's own, not one that a caller in Python put there
+            from loadtrt.cli.streams import prepare
+
+            prepare()
         from loadtrt.cli.main import main as run
 
         run()

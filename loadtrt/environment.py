@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import resource
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_FATAL = 4  # ONNX Runtime's log severity: what it has to say comes back as exceptions
 PACKAGES = ("anyio", "numpy", "onnx", "onnxruntime", "cuda-bindings", "nvidia-ml-py", "pydantic")
 
 
@@ -34,6 +36,19 @@ def version_of(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def import_onnxruntime(module: str = "onnxruntime") -> Any:
+    """ONNX Runtime, or a module of it, with its telemetry off and its log silent; nothing else imports it.
+
+    ONNX Runtime 1.32 keeps an identifier in the home folder, starts a thread and asks for a host of Microsoft's, unless
+    the variable is set before it is imported. `disable_telemetry_events` is for a process that has imported it already.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    onnxruntime = importlib.import_module("onnxruntime")
+    onnxruntime.disable_telemetry_events()
+    onnxruntime.set_default_logger_severity(_FATAL)  # sessions and runs take it over
+    return importlib.import_module(module)
 
 
 def memory_bytes(root: Path = Path("/")) -> dict[str, int]:

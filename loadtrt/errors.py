@@ -9,6 +9,8 @@ import errno
 import reprlib
 from typing import TYPE_CHECKING
 
+from loadtrt.printing import SENTENCE, shortened
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -16,7 +18,6 @@ EXIT_INVALID = 97  # the numbers are not the engine's alone, as where the load g
 EXIT_UNDECIDED = 98  # the sample is too small for a verdict on an objective
 EXIT_MISSED = 99  # an objective is missed (k6's code for a threshold)
 EXIT_INTERRUPTED = 130
-_LONGEST = 2000  # characters of a message
 _LONGEST_WORD = 100  # characters of a word that is compared with others
 
 
@@ -29,14 +30,6 @@ class _Repr(reprlib.Repr):
 
 _repr = _Repr()
 _repr.maxstring = _repr.maxother = 80
-
-
-def shortened(text: str, most: int = 80) -> str:
-    """The text; where it has more than `most` characters, its beginning and its end. Lone surrogates, which UTF-8 and
-    pydantic do not take, are escaped."""
-    part = most // 2 - 2
-    cut = text if len(text) <= most else f"{text[:part]} … {text[-part:]}"
-    return cut.encode("utf-8", "backslashreplace").decode()
 
 
 def bounded_repr(value: object) -> str:
@@ -59,7 +52,7 @@ class LoadtrtError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(shortened(message, _LONGEST))
+        super().__init__(shortened(message, SENTENCE))
 
 
 class UsageError(LoadtrtError):

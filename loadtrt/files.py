@@ -1,64 +1,210 @@
-"""Writing the files of results: whole or not at all."""
+"""Writing files: whole or not at all where that is possible, and never in the place of what is not a regular file."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import hashlib
 import os
+import stat
 import sys
-from contextlib import suppress
+import tempfile
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from loadtrt.errors import UsageError
 
-_STDOUT = ("-", "/dev/stdout")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# A device that is full or fails: to write over the old bytes would lose these too.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
-def write_file(target: str | Path, data: str | bytes, what: str = "result") -> None:
-    """Write bytes, or text as UTF-8, to the file `target`, whole or not at all.
+def write_file(target: str | Path, data: str | bytes, what: str = "result", *, measured: bool = False) -> None:
+    """Write bytes, or text as UTF-8, to `target`.
 
-    A regular file is replaced by a rename, a symbolic link keeps its place, and a pipe or device is written to as it
-    is. Raises UsageError, and BrokenPipeError where the reader of a pipe has gone.
+    A regular file that may be replaced is replaced by a rename, and keeps its mode: it is whole or as it was. What may
+    not be replaced is written in place: a pipe, a device, an open descriptor (/dev/stdout, /dev/fd/3), a file that is
+    mounted by itself, has several hard links, belongs to another user, or lies in a folder that takes no new files. A
+    symbolic link is followed.
 
     target: the file; "-" is stdout.
     data: the bytes, or text.
     what: what the file is, for errors.
+    measured: whether the data cannot be made again. Where they cannot be written, they are saved in the working folder
+        or in $TMPDIR.
+
+    Raises UsageError, which names the file where the data are saved; and BrokenPipeError where the reader of a pipe has
+    gone and the data can be made again.
     """
     if isinstance(data, str):
         data = data.encode("utf-8", "replace")  # the name of a file may hold bytes that are not text
     try:
-        if str(target) in _STDOUT:
-            sys.stdout.flush()
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-            return
-        file = Path(target)
-        if file.exists() and not file.is_file():
-            file.write_bytes(data)
-            return
-        file = Path(os.path.realpath(file))
-        part = part_of(file)
+        _write(str(target), data)
+    except (OSError, ValueError) as error:
+        if isinstance(error, BrokenPipeError) and not measured:
+            raise
+        name = "to stdout" if str(target) == "-" else str(target)
+        saved = _saved(name, data) if measured else None
+        elsewhere = f"; it is saved as {saved}" if saved else ""
+        raise UsageError(f"cannot write {what} {name}: {reason(error)}{elsewhere}") from error
+
+
+def _write(target: str, data: bytes) -> None:
+    if target == "-":
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    descriptor = descriptor_of(target)
+    if descriptor is not None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # what was printed comes first
+        with open(os.dup(descriptor), "wb") as opened:
+            opened.write(data)
+        return
+    file = Path(os.path.realpath(target))
+    before = file.stat() if file.exists() else None
+    if before is None or (stat.S_ISREG(before.st_mode) and before.st_nlink == 1):
         try:
-            part.write_bytes(data)
-            part.replace(file)
-        finally:
-            with suppress(OSError):
-                part.unlink()
-    except BrokenPipeError:
-        raise
+            _replace(file, before, data)
+        except _CannotReplaceError:
+            _write_in_place(file, data)
+    else:
+        _write_in_place(file, data)
+
+
+class _CannotReplaceError(Exception):
+    """No other file may be put in the place of this one."""
+
+
+def _replace(file: Path, before: os.stat_result | None, data: bytes) -> None:
+    part = file.with_name(f".loadtrt-{os.getpid()}.part")  # short: the name of the file may be as long as names may be
+    try:
+        with suppress(FileNotFoundError):
+            part.unlink()  # left by a process that was killed and had the same number
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if before is None else 0o600)
     except OSError as error:
-        named = "stdout" if str(target) == "-" else str(target)
-        raise UsageError(f"cannot write {what} {named}: {error.strerror}") from error
+        raise error if error.errno in _FULL else _CannotReplaceError from error
+    try:
+        with open(descriptor, "wb") as opened:
+            if before is not None:
+                made = os.fstat(descriptor)
+                if (made.st_uid, made.st_gid) != (before.st_uid, before.st_gid):
+                    raise _CannotReplaceError
+                os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
+            opened.write(data)
+        try:
+            part.replace(file)
+        except OSError as error:
+            raise error if error.errno in _FULL else _CannotReplaceError from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
 
 
-def require_writable(option: str, file: Path) -> None:
-    """Raise UsageError where `file`, which `option` names, cannot be written. Makes no file."""
-    if not file.parent.is_dir():
-        raise UsageError(f"{option} {file}: there is no folder {file.parent}")
-    if file.is_dir():
-        raise UsageError(f"{option} {file} is a folder: name a file in it")
-    if not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise UsageError(f"{option} {file} cannot be written: permission denied")
+def _write_in_place(file: Path, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_TRUNC | (0 if file.exists() else os.O_CREAT)
+    with open(os.open(file, flags, 0o666), "wb") as opened:
+        opened.write(data)
 
 
-def part_of(file: Path) -> Path:
-    """The file in the same folder that holds the bytes of `file` until all of them are written."""
-    return file.with_name(f".{file.name}.{os.getpid()}.part")
+def _saved(name: str, data: bytes) -> Path | None:
+    """The file in the working folder or in $TMPDIR that holds the data now; None where none could be written."""
+    suffix = f"-{os.path.basename(name)[-50:]}".replace("\0", "")
+    for folder in (os.getcwd, tempfile.gettempdir):
+        with suppress(OSError):
+            descriptor, saved = tempfile.mkstemp(prefix="loadtrt-saved-", suffix=suffix, dir=folder())
+            file = Path(saved)
+            try:
+                with open(descriptor, "wb") as opened:
+                    opened.write(data)
+            except OSError:
+                file.unlink()
+                raise
+            return file
+    return None
+
+
+def descriptor_of(name: str) -> int | None:
+    """The open descriptor of this process that a path such as /dev/stdout or /dev/fd/3 names; None for other paths."""
+    descriptors = os.path.realpath("/proc/self/fd")
+    for _ in range(40):  # links in a row that Linux follows
+        folder = os.path.realpath(os.path.dirname(name))
+        last = os.path.basename(name)
+        if folder in (descriptors, "/dev/fd") and last.isdecimal():
+            return int(last)
+        name = os.path.join(folder, last)
+        if not os.path.islink(name):
+            return None
+        name = os.path.join(folder, os.readlink(name))
+    return None
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be read or written, in words."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def require_writable(option: str, name: str | Path) -> None:
+    """Raise UsageError where the file that `option` names cannot be written. Leaves no file."""
+    try:
+        if descriptor_of(str(name)) is not None:
+            return
+        file = Path(os.path.realpath(name))
+        before = file.stat() if file.exists() else None
+        folder_there = file.parent.is_dir()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{option} {name} cannot be written: {reason(error)}") from None
+    if before is None and not folder_there:
+        raise UsageError(f"{option} {name}: there is no folder {Path(name).parent}")
+    if before is not None and stat.S_ISDIR(before.st_mode):
+        raise UsageError(f"{option} {name} is a folder: name a file in it")
+    if before is not None and (stat.S_ISBLK(before.st_mode) or stat.S_ISSOCK(before.st_mode)):
+        raise UsageError(f"{option} {name} is a disk or a socket: name a file")
+    try:  # os.access knows nothing of folders and files that are immutable, nor of /proc
+        if before is None:
+            tempfile.TemporaryFile(dir=file.parent).close()
+        elif stat.S_ISREG(before.st_mode):
+            os.close(os.open(file, os.O_WRONLY))
+        elif not os.access(file, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UsageError(f"{option} {name} cannot be written: {reason(error)}") from None
+
+
+@contextmanager
+def locked(option: str, name: str) -> Iterator[None]:
+    """A block during which no other process of loadtrt keeps its results in the file `name` of `option`. What is not a
+    regular file takes the results of several. Raises UsageError where another process has the file."""
+    file = Path(os.path.realpath(name))
+    if descriptor_of(name) is not None or (file.exists() and not file.is_file()):
+        yield
+        return
+    descriptor, lock = _lock_of(file)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UsageError(f"{option} {name}: another process keeps its results in this file: name another") from None
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        if lock is not None:
+            with suppress(OSError):
+                lock.unlink()
+        os.close(descriptor)
+
+
+def _lock_of(file: Path) -> tuple[int, Path | None]:
+    """An open descriptor to lock for a file, and the file beside it that is to be removed again. Where the folder takes
+    no new files, `file` itself is locked: it is written in place."""
+    lock = file.with_name(f".loadtrt-{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:16]}.lock")
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), lock
+    except OSError:
+        return os.open(file, os.O_RDONLY), None

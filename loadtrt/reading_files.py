@@ -11,7 +11,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.errors import UsageError, shortened
+from loadtrt.errors import UsageError
+from loadtrt.printing import shortened
 from loadtrt.units import format_bytes
 
 if TYPE_CHECKING:

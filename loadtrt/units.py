@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import re
 
-from loadtrt.errors import UsageError, shortened
+from loadtrt.errors import UsageError
+from loadtrt.printing import shortened
 
 _LOCALHOST = "127.0.0.1"
 _ADDRESS = re.compile(r"(?:(?P<host>[\w.-]*|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):)?(?P<port>\d{1,5})")

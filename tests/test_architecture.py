@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "loadtrt"
 FLOORS = {
     "units": 0,
     "errors": 0,
+    "printing": 0,
     "files": 1,
     "reading_files": 1,
     "load": 1,
@@ -105,6 +106,20 @@ def test_tensorrt_and_cuda_stay_in_their_rooms() -> None:
     assert wrong == []
 
 
+def test_onnxruntime_is_imported_in_one_place() -> None:
+    """By `environment.import_onnxruntime`, which turns its telemetry off before: also in tests and benchmarks."""
+    root = PACKAGE.parent
+    wrong = [
+        f"{path.relative_to(root)} imports {name}"
+        for folder in ("loadtrt", "tests", "benchmarks", "grafana")
+        for path in (root / folder).rglob("*.py")
+        for name in _imported(ast.parse(path.read_text()), type_checking=False)
+        if name.split(".", maxsplit=1)[0] == "onnxruntime"
+    ]
+    named = [path.name for path in PACKAGE.rglob("*.py") if 'import_module("onnxruntime' in path.read_text()]
+    assert (wrong, named) == ([], ["environment.py"])
+
+
 def test_pure_rooms_know_no_event_loop_and_no_engine() -> None:
     """load, records, results, stats, findings and report import neither anyio nor cuda nor tensorrt nor onnxruntime."""
     impure = {"anyio", "asyncio", "trio", "cuda", "onnxruntime", "tensorrt", "threading"}
@@ -116,6 +131,22 @@ def test_pure_rooms_know_no_event_loop_and_no_engine() -> None:
         if name.split(".", maxsplit=1)[0] in impure
     ]
     assert wrong == []
+
+
+def test_text_for_the_terminal_passes_one_function() -> None:
+    """Besides print and echo of texts of loadtrt's own, stdout and stderr are written to by `printing.say`, by
+    `delivery.show`, by files.py (results) and by what draws (the live view, progress, rich's tables)."""
+    own = {"__main__.py", "main.py", "schema.py", "options.py", "delivery.py"}  # help, schemas, fixed sentences
+    drawing = {"terminal.py", "voice.py", "inspect.py", "doctor.py", "observing.py"}
+    writing = ("print", "echo", "secho", "sys.stdout.write", "sys.stderr.write", "sys.stdout.buffer.write")
+    found = {
+        path.name
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and (ast.unparse(node.func) in writing or ast.unparse(node.func).endswith((".echo", ".secho", ".print")))
+    }
+    assert found == own | drawing | {"printing.py", "files.py"}
 
 
 def test_no_room_has_a_name_that_says_nothing() -> None:

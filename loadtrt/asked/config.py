@@ -66,22 +66,23 @@ class RunConfig(Strict):
         "Results",
         f"{ENGINES} {PLANS}",
         metavar="FILE|-",
+        writes="result",
         alias="json",
     )
     export_times: FileName | None = option(
-        None, "Write the times of each request in trtexec's format.", "Results", metavar="FILE"
+        None, "Write the times of each request in trtexec's format.", "Results", metavar="FILE", writes="JSON"
     )
     export_profile: FileName | None = option(
-        None, "Write the times of the layers in trtexec's format.", "Results", "profile", metavar="FILE"
+        None, "Write the times of the layers in trtexec's format.", "Results", "profile", metavar="FILE", writes="JSON"
     )
     export_layer_info: FileName | None = option(
-        None, "Write the engine inspector's JSON, as trtexec does.", "Results", "profile", metavar="FILE"
+        None, "Write the engine inspector's JSON, as trtexec does.", "Results", "profile", metavar="FILE", writes="JSON"
     )
     export_output: FileName | None = option(
-        None, "Write the outputs of one further request in trtexec's format.", "Results", metavar="FILE"
+        None, "Write the outputs of one further request in trtexec's format.", "Results", metavar="FILE", writes="JSON"
     )
     junit: FileName | None = option(
-        None, "Write validity and objectives as JUnit XML, one test each.", "Results", metavar="FILE"
+        None, "Write validity and objectives as JUnit XML, one test each.", "Results", metavar="FILE", writes="XML"
     )
     quiet: bool = option(False, "Print no progress and no summary.", "Results", f"{ENGINES} {PLANS}")
 

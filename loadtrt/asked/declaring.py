@@ -27,12 +27,15 @@ class Shown:
     commands: the commands that take it, apart from `run`.
     metavar: stands for its value in --help; None for the usual one of its type.
     default: what --help says of a default that depends on others; None for the field's own.
+    writes: what the command writes to the file that the option names, as cli/outputs.py calls it; "result" for what
+        differs from command to command; None for an option that does not name a file to write.
     """
 
     group: Group
     commands: frozenset[str]
     metavar: str | None = None
     default: str | None = None
+    writes: str | None = None
 
     def __call__(self, schema: dict[str, Any]) -> None:
         """Leave the JSON schema of the field as it is: pydantic calls what a field carries as `json_schema_extra`."""
@@ -46,18 +49,19 @@ def option(
     *,
     metavar: str | None = None,
     shown_default: str | None = None,
+    writes: str | None = None,
     **limits: Any,
 ) -> Any:
     """A field of a configuration that is an option too.
 
     default: the default value; ... where there is none.
     help_: what the option does, a sentence that stands alone.
-    group, metavar: see Shown.
+    group, metavar, writes: see Shown.
     commands: the commands that take it apart from `run`, with blanks between.
     shown_default: `default` of Shown.
     limits: bounds and an alias, as `pydantic.Field` takes them.
     """
-    shown = Shown(group, frozenset(commands.split()), metavar, shown_default)
+    shown = Shown(group, frozenset(commands.split()), metavar, shown_default, writes)
     return Field(default, description=help_, json_schema_extra=shown, **limits)
 
 

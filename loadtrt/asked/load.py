@@ -12,15 +12,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from loadtrt.asked.fields import option_name
-from loadtrt.load.arrivals import PROCESSES, Process, due_instants, require_room
-from loadtrt.load.stages import bursts, parse_bursts, parse_stages, steady
+from loadtrt.load.arrivals import (
+    PROCESSES,
+    Process,
+    bursts,
+    due_instants,
+    parse_bursts,
+    parse_stages,
+    require_room,
+    steady,
+)
 from loadtrt.load.trace import read_trace
 from loadtrt.units import SECOND_NS, format_count
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from loadtrt.load.stages import Course
+    from loadtrt.load.arrivals import Course
     from loadtrt.load.trace import Trace as Instants
 
 LENGTH = frozenset({"duration", "requests"})

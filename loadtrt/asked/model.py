@@ -39,10 +39,8 @@ from loadtrt.asked.load_options import ARRIVALS, OPTIONS, load_of
 from loadtrt.asked.mlperf import ScenarioName  # noqa: TC001  # pydantic reads it
 from loadtrt.asked.objective import MOST_OBJECTIVES, Objective
 from loadtrt.errors import UsageError
-from loadtrt.load.arrivals import MOST_REQUESTS
-from loadtrt.load.batcher import Batching, parse_batching
-from loadtrt.load.mix import Part, parse_mix
-from loadtrt.load.stages import parse_bursts, parse_stages
+from loadtrt.load.arrivals import MOST_REQUESTS, parse_bursts, parse_stages
+from loadtrt.load.request_sizes import Batching, Part, parse_batching, parse_mix
 
 SEARCHES = "sweep capacity"
 ENGINES = "sweep capacity profile"

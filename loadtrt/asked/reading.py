@@ -13,8 +13,9 @@ from loadtrt.asked.load_options import OPTIONS as LOAD_OPTIONS
 from loadtrt.asked.load_options import load_of, merged
 from loadtrt.asked.mlperf import overruled_by_scenario, with_scenario
 from loadtrt.asked.model import LoadOptions, Model
-from loadtrt.errors import UsageError, bounded_repr, nearest, shortened
-from loadtrt.load.mix import overruled_sizes
+from loadtrt.errors import UsageError, bounded_repr, nearest
+from loadtrt.load.request_sizes import overruled_sizes
+from loadtrt.printing import say, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -60,6 +61,8 @@ def config_schema() -> dict[str, Any]:
 
 _ONE_MODEL = "a run drives one model so far, and there are {}: leave one of them"
 _MOST_FAULTS = 8  # in one sentence
+# What makes a run load code that a configuration names.
+_CODE = ("plugins", "allow_host_code")
 # What a run writes and how it is watched: no part of what is measured.
 OUTPUT_KEYS = keys_of("Results", "Watching") - {"profile", "telemetry"}
 
@@ -69,8 +72,8 @@ def load_config(
 ) -> RunConfig:
     """The configuration of `file` with `options` laid over it.
 
-    file: YAML, or a run.json for the same run again; None for no file. It holds options, or options of the run and
-        `models:` with the options of each by name.
+    file: YAML, or a run.json for the same run again, without its plugins and permission to run host code; None for no
+        file. It holds options, or options of the run and `models:` with the options of each by name.
     options: by key; None for one that is not given. With several models in the file, those of the run alone.
     without: keys of the file to leave out.
     several: whether there may be several models.
@@ -78,7 +81,7 @@ def load_config(
     Raises UsageError that names every fault: a file that cannot be read, is not YAML or is not a mapping, an unknown
     key (with the nearest), a value of the wrong kind.
     """
-    data = _read_yaml(file) if file else {}
+    data = _read_yaml(file, options) if file else {}
     config = _config_of(data, options, without, str(file) if file else "the command line", several=several)
     return config if several else require_one_model(config)
 
@@ -212,7 +215,7 @@ def _with_underscores(data: dict[Any, Any]) -> dict[str, Any]:
     return {str(key).replace("-", "_"): value for key, value in data.items()}
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def _read_yaml(file: Path, options: dict[str, Any] | None = None) -> dict[str, Any]:
     from loadtrt.asked.yaml_files import read_yaml
 
     data = read_yaml(file)
@@ -222,10 +225,34 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         raise UsageError(f"{file} must hold option names with their values, such as 'contexts: 4'")
     if "schema_version" in data and isinstance(data.get("config"), dict):
         # A run.json: the same run again, without writing over it.
-        return {key: value for key, value in data["config"].items() if key not in OUTPUT_KEYS}
+        return _without_code(
+            {key: value for key, value in data["config"].items() if key not in OUTPUT_KEYS}, file, options or {}
+        )
     if "schema_version" in data:
         raise UsageError(f"{file} is a result without the configuration of a run: give a YAML file or a run.json")
     return _with_underscores(data)
+
+
+def _without_code(config: dict[Any, Any], file: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """The configuration in a result without what makes a run load code, since results are data that people send each
+    other; says so where the options do not decide it."""
+    left_out: set[str] = set()
+
+    def rest(part: dict[Any, Any]) -> dict[str, Any]:
+        part = _with_underscores(part)
+        left_out.update(key for key in _CODE if part.get(key))
+        return {key: value for key, value in part.items() if key not in _CODE}
+
+    data = rest(config)
+    if isinstance(models := data.get("models"), dict):
+        data["models"] = {name: rest(model) if isinstance(model, dict) else model for name, model in models.items()}
+    undecided = [option_name(key) for key in _CODE if key in left_out and options.get(key) is None]
+    if undecided:
+        say(
+            f"{file} is a result, and no result makes a run load plugins or run host code: if you trust their origin, "
+            f"add {' and '.join(undecided)}"
+        )
+    return data
 
 
 def _fault(item: Any, given: dict[str, Any], source: str, several: bool) -> str:
@@ -240,7 +267,7 @@ def _fault(item: Any, given: dict[str, Any], source: str, several: bool) -> str:
     inside = "".join(f".{shortened(str(part))}" for part in path[1:] if not isinstance(part, int))
     values = item["input"] if isinstance(item["input"], tuple) else (item["input"],)
     # What the message quotes may be a part of a value, and shortened.
-    pieces = [piece.partition(" … ")[0] for piece in message.split("'")[1::2]]
+    pieces = [piece.partition("…")[0] for piece in message.split("'")[1::2]]
     texts = [value if isinstance(value, str) else bounded_repr(value) for value in values]
     quoted = any(shortened(text) in message or any(piece in text for piece in pieces) for text in texts)
     wrong = "" if quoted else f" (it is {bounded_repr(item['input'])})"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from loadtrt.errors import UsageError, shortened
+from loadtrt.errors import UsageError
+from loadtrt.printing import shortened
 from loadtrt.reading_files import MOST_RESULT_BYTES, parse_json, read_text, utf8
 
 if TYPE_CHECKING:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnx import TensorProto, helper
+from onnx import helper
 
 from loadtrt.caffe import arithmetic, windows
 from loadtrt.caffe.graph import Graph, Pen, Tensor, Weights
 from loadtrt.caffe.prototxt import read_prototxt
 from loadtrt.errors import UsageError, nearest
+from loadtrt.zoo import model_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from loadtrt.caffe.prototxt import Layer, Network
 
-# As the zoo's: old enough for TensorRT 8.6, new enough for everything else.
-OPSET, IR_VERSION = 13, 7
 LAYERS: dict[str, Callable[[Pen], list[Tensor]]] = {
     "BatchNorm": arithmetic.batch_norm,
     "Concat": arithmetic.concat,
@@ -148,17 +147,6 @@ def _model(network: Network, graph: Graph, outputs: list[Tensor]) -> onnx.ModelP
         if needed.intersection(node.output):
             needed.update(node.input)
             nodes.append(node)
-    inputs = [Tensor(name, shape) for name, shape in network.inputs.items() if name in needed]
+    inputs = [(name, shape) for name, shape in network.inputs.items() if name in needed]
     constants = [tensor for tensor in graph.initializers if tensor.name in needed]
-    body = helper.make_graph(
-        nodes[::-1], network.name or network.file.stem, _values(inputs), _values(outputs), constants
-    )
-    opset = helper.make_opsetid("", OPSET)
-    model: onnx.ModelProto = helper.make_model(
-        body, opset_imports=[opset], ir_version=IR_VERSION, producer_name="loadtrt"
-    )
-    return model
-
-
-def _values(tensors: Sequence[Tensor]) -> list[onnx.ValueInfoProto]:
-    return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in tensors]
+    return model_of(network.name or network.file.stem, nodes[::-1], inputs, outputs, constants)

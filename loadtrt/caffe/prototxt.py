@@ -143,7 +143,7 @@ def _net_parameter() -> Any:
 NetParameter: Any = _net_parameter()
 
 
-_MOST_BYTES = 16 << 20  # of text: weights are in another file
+_MOST_BYTES = 4 << 20  # of text: weights are in another file
 MOST_NUMBERS = (1 << 61) - 1  # of a tensor: what int64 can count the bytes of
 # Unknown fields are tolerated in these (what training reads is not in our schema, and forks add more), but for a name
 # that looks like a slip of the pen; in a layer's own parameters a field that is not read would change the answer.
@@ -268,10 +268,8 @@ def _upgraded(old: Any) -> Any:
     for descriptor, value in old.ListFields():
         if descriptor.name in ("name", "type"):
             continue
-        if hasattr(value, "extend"):
-            getattr(new, descriptor.name).extend(value)
-        else:
-            getattr(new, descriptor.name).CopyFrom(value)
+        field = getattr(new, descriptor.name)
+        (field.extend if hasattr(value, "extend") else field.CopyFrom)(value)
     return new
 
 
@@ -298,12 +296,11 @@ def _declared_inputs(net: Any, file: Path) -> dict[str, tuple[int, ...]]:
     if len(shapes) != len(names):
         counts = f"{len(names)} 'input' and {len(shapes)} shapes"
         raise UsageError(f"{file} has {counts}: give one input_shape, or 4 input_dim, for each")
-    for name, shape in zip(names, shapes, strict=True):
-        _require_shape(
-            shape,
-            UsageError(f"{file}: input {name} {_wrong_sizes(shape)}"),
-        )
-    return dict(zip(names, shapes, strict=True))
+    inputs = dict(zip(names, shapes, strict=True))
+    for name, shape in inputs.items():
+        if wrong := _wrong_sizes(shape):
+            raise UsageError(f"{file}: input {name} {wrong}")
+    return inputs
 
 
 def _layer_inputs(layer: Layer) -> dict[str, tuple[int, ...]]:
@@ -313,17 +310,15 @@ def _layer_inputs(layer: Layer) -> dict[str, tuple[int, ...]]:
     if len(shapes) != len(layer.tops) or not layer.tops:
         raise layer.wrong(f"has {len(layer.tops)} tops and {len(shapes)} shapes: give one shape for all, or one each")
     for shape in shapes:
-        _require_shape(shape, layer.wrong(_wrong_sizes(shape)))
+        if wrong := _wrong_sizes(shape):
+            raise layer.wrong(wrong)
     return dict(zip(layer.tops, shapes, strict=True))
 
 
 def _wrong_sizes(shape: Sequence[int]) -> str:
+    if shape and min(shape) > 0 and math.prod(shape) <= MOST_NUMBERS:
+        return ""
     return f"needs sizes above 0, and fewer than 2^61 numbers, not {format_shape(shape)}"
-
-
-def _require_shape(shape: Sequence[int], error: UsageError) -> None:
-    if not shape or min(shape) < 1 or math.prod(shape) > MOST_NUMBERS:
-        raise error
 
 
 def format_shape(shape: Sequence[int]) -> str:

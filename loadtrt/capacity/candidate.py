@@ -118,7 +118,13 @@ class Work:
         elif trial.kind != "ladder" and trial.rate_per_s and self._search is not None and run.outcome == "completed":
             seconds = (run.config.duration or 0) / SECOND_NS
             step = Step(trial.kind, trial.rate_per_s, seconds)
-            self._search.record(Outcome(step, shares_of(run), trial.host_bound is not None))
+            shares = tuple(  # undecided where no request was due
+                Share(0.0, 0.0, "undecided")
+                if item.bad is None
+                else Share(item.bad, item.effective or 0.0, item.verdict or "undecided")
+                for item in run.model.objectives
+            )
+            self._search.record(Outcome(step, shares, trial.host_bound is not None))
 
     def replay(self, trials: Sequence[Trial]) -> None:
         """Take the completed runs of an unfinished search."""
@@ -167,12 +173,8 @@ class Work:
             return bounds
         place, binding = search.binding
         rate = search.between(binding.rate)
-        met = [
-            trial.run
-            for trial in self.trials
-            if trial.kind == "confirm" and trial.rate_per_s == search.confirmed and trial.run
-        ]
-        telemetry = met[-1].telemetry if met else None
+        confirming = _confirming(self.trials, search.confirmed)
+        telemetry = confirming.telemetry if confirming is not None else None
         return bounds | {
             "estimate_per_s": rate,
             "low_per_s": min(binding.low, rate) if binding.bounded_below else None,
@@ -209,16 +211,6 @@ class Work:
         first = self.trials[0].run if self.trials and self.trials[0].host_bound is None else None
         alone = first is not None and any(item.verdict == "missed" for item in first.model.objectives)
         return alone or (self._search is not None and self._search.answer == "infeasible")
-
-
-def shares_of(run: RunResult) -> tuple[Share, ...]:
-    """A share for each objective; undecided for a run in which no request was due."""
-    return tuple(
-        Share(0.0, 0.0, "undecided")
-        if item.bad is None
-        else Share(item.bad, item.effective or 0.0, item.verdict or "undecided")
-        for item in run.model.objectives
-    )
 
 
 def failure_of(run: RunResult) -> str | None:
@@ -260,32 +252,36 @@ def conclusion(candidate: Candidate) -> str:
         case "found":
             far = (candidate.confirmed_per_s or 0.0) < _NEAR * (candidate.estimate_per_s or 0.0)
             more = "; a longer --trial confirms a higher rate" if far else ""
-            met = f"{_rate(candidate, candidate.confirmed_per_s)} meet {_objectives(candidate)}{_late(candidate)}"
+            objectives = " and ".join(item.objective.text for item in candidate.objectives)
+            met = f"{_rate(candidate, candidate.confirmed_per_s)} meet {objectives}{_late(candidate)}"
             return f"{met}; {_capacity(candidate)}{more}"
         case "undecided":
             last = candidate.searched[-1]
             reasons = [item.reason for item in last.run.model.objectives if item.reason] if last.run is not None else []
-            why = f": at {format_count(last.rate_per_s or 0.0)}/s {reasons[0]}" if reasons else None
+            why = f": at {format_count(last.rate_per_s or 0.0)}/s {reasons[0]}" if reasons else ""
             return f"{_capacity(candidate)}, and no run confirmed it{why or '; a longer --trial decides more'}"
         case "infeasible":
             return _infeasible(candidate)
         case "host-bound":
-            sentences = [trial.host_bound for trial in candidate.trials if trial.kind != "ladder" and trial.host_bound]
-            met = (
-                f"; at {_rate(candidate, candidate.confirmed_per_s)} the objectives are met"
-                if candidate.confirmed_per_s
-                else ""
-            )
-            return f"host-bound at {format_count(candidate.host_bound_per_s or 0.0)}/s: {sentences[-1]}{met}"
+            sentences = [trial.host_bound for trial in candidate.searched if trial.host_bound]
+            text = f"host-bound at {format_count(candidate.host_bound_per_s or 0.0)}/s: {sentences[-1]}"
+            if candidate.confirmed_per_s:
+                text += f"; at {_rate(candidate, candidate.confirmed_per_s)} the objectives are met"
+            return text
     return ""
 
 
 def _late(candidate: Candidate) -> str:
     """A clause on a generator that was late in the confirming run, which met all the same; "" otherwise."""
-    rate = candidate.confirmed_per_s
-    runs = [trial.run for trial in candidate.trials if trial.kind == "confirm" and trial.rate_per_s == rate]
-    problems = runs[-1].model.problems if runs and runs[-1] is not None else ()
+    confirming = _confirming(candidate.trials, candidate.confirmed_per_s)
+    problems = confirming.model.problems if confirming is not None else ()
     return f" although {problems[0].evidence}" if problems else ""
+
+
+def _confirming(trials: Sequence[Trial], rate: float | None) -> RunResult | None:
+    """The last confirming run at that rate; None without one."""
+    runs = [trial.run for trial in trials if trial.kind == "confirm" and trial.rate_per_s == rate and trial.run]
+    return runs[-1] if runs else None
 
 
 def _infeasible(candidate: Candidate) -> str:
@@ -321,7 +317,3 @@ def _rate(candidate: Candidate, rate: float | None) -> str:
     text = f"{format_count(rate or 0.0)} requests/s"
     items = candidate.inferences_per_request
     return text if items == 1 else f"{text} ({format_count((rate or 0.0) * items)} inferences/s)"
-
-
-def _objectives(candidate: Candidate) -> str:
-    return " and ".join(item.objective.text for item in candidate.objectives)

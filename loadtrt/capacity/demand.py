@@ -16,7 +16,7 @@ from loadtrt.units import SECOND_NS, format_count
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from loadtrt.load.stages import Course
+    from loadtrt.load.arrivals import Course
     from loadtrt.load.trace import Trace
     from loadtrt.results.fleet_result import Routing
 

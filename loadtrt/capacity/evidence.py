@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -33,13 +32,11 @@ Source: TypeAlias = CapacityResult | SweepResult | tuple["RunResult", ...]
 class Evidence:
     """The measurements of one engine on one GPU, and its model.
 
-    engine: the engine.
     station: the model to simulate.
     gpu: the model as results keep it.
     closed: closed loops with one request per lane, by requests in flight.
     open: runs at an arrival rate.
     capacity: the measured capacity; None for files of other kinds.
-    objectives: the objectives of the measured runs.
     notes: a sentence on each thing that was left out or assumed.
     """
 
@@ -66,11 +63,8 @@ class _Runs:
         if run is None or run.model.throughput.requests_per_s is None:
             why_not = why_not or "no request was served"
         elif not run.valid:
-            why_not = (
-                why_not
-                or (run.model.problems[0].evidence if run.model.problems else run.failure)
-                or "the run is INVALID"
-            )
+            problem = run.model.problems[0].evidence if run.model.problems else run.failure
+            why_not = why_not or problem or "the run is INVALID"
         if why_not:
             self.notes.append(f"{name} was left out: {why_not}")
         elif run is not None and place is not None:
@@ -80,12 +74,9 @@ class _Runs:
 
 
 def evidence_of(source: Source, contexts: int | None = None, batch: int | None = None) -> Evidence:
-    """The evidence on one engine.
+    """The evidence on one engine. Raises UsageError if the measurements are not enough.
 
-    source: a capacity, a sweep, or runs.
     contexts, batch: the setting to take; None for the chosen candidate, or else the one with the highest throughput.
-
-    Raises UsageError if the measurements are not enough.
     """
     match source:
         case CapacityResult():
@@ -106,59 +97,27 @@ def _of_capacity(result: CapacityResult, contexts: int | None, batch: int | None
         and candidate.ladder
         and candidate.engine
     ]
-    best = result.best
     if not fitting:
-        known = ", ".join(
-            f"{candidate.contexts} contexts at batch {candidate.items}"
-            for candidate in result.candidates
-            if candidate.ladder
-        )
+        climbed = [candidate for candidate in result.candidates if candidate.ladder]
+        known = ", ".join(f"{candidate.contexts} contexts at batch {candidate.items}" for candidate in climbed)
         raise UsageError(
             f"the search for capacity measured {known or 'no closed loop'}: choose with --contexts and --batch"
         )
-    chosen = best if best in fitting else max(fitting, key=_most_inferences)
+    chosen = result.best if result.best in fitting else max(fitting, key=_most_inferences)
     runs = _Runs()
     for trial in chosen.trials:
-        name = (
-            f"{trial.kind} with {trial.in_flight} in flight"
-            if trial.in_flight
-            else f"the trial at {trial.rate_per_s:g}/s"
-        )
+        name = f"{trial.kind} with {trial.in_flight} in flight"
+        if not trial.in_flight:
+            name = f"the trial at {trial.rate_per_s:g}/s"
         runs.take(trial.run, trial.in_flight, name, trial.host_bound)
     assert chosen.engine is not None  # noqa: S101  # of `fitting`
-    ladder = runs.closed
-    if 1 not in ladder:
+    if 1 not in runs.closed:
         raise UsageError(f"a plan needs the closed loop with one request in flight: {runs.notes[0]}")
-    measured = {n: _rate(run) for n, run in ladder.items()}
-    most = max(ladder)
-    if most < chosen.contexts:
-        runs.notes.append(
-            f"the closed loops go up to {plural(most, 'request')} in flight: throughput is assumed constant beyond"
-        )
-    histogram = _histogram(ladder[1], "latency")
-    work, mean_ns, cv = work_of(histogram)
-    queue = station(chosen.contexts, chosen.buffers, interpolated(measured), work)
-    runs.notes.extend(_crowded(measured))
-    return Evidence(
-        chosen.engine,
-        queue,
-        Gpu(
-            contexts=chosen.contexts,
-            buffers=chosen.buffers,
-            batch=chosen.items,
-            speeds=_speeds(measured, queue.in_flight),
-            most_per_s=queue.most_per_s,
-            alone_mean_ns=mean_ns,
-            alone_cv=cv,
-            watts=_watts([*ladder.values(), *runs.open]),
-            scaling=chosen.scaling,
-        ),
-        {n: run for n, run in ladder.items() if n <= chosen.contexts},
-        tuple(runs.open),
-        chosen,
-        result.objectives,
-        tuple(runs.notes),
-    )
+    if max(runs.closed) < chosen.contexts:
+        most = plural(max(runs.closed), "request")
+        runs.notes.append(f"the closed loops go up to {most} in flight: throughput is assumed constant beyond")
+    runs.notes.extend(_crowded(runs))
+    return _evidence(chosen.engine, chosen.contexts, chosen.buffers, chosen.items, runs, result.objectives, chosen)
 
 
 def _of_runs(runs: Sequence[RunResult], word: str, contexts: int | None, batch: int | None) -> Evidence:
@@ -186,58 +145,73 @@ def _of_runs(runs: Sequence[RunResult], word: str, contexts: int | None, batch: 
             usable.take(run, contexts, f"the closed loop of {plural(contexts, 'context')}")
         elif contexts == width:
             usable.take(run, None, f"the run at {run.model.throughput.offered_per_s or 0:g}/s")
-    ladder = usable.closed
-    if 1 not in ladder:
+    if 1 not in usable.closed:
         raise UsageError(_not_alone(best, fitting))
-    if width not in ladder:
+    if width not in usable.closed:
         raise UsageError(f"the closed loop of {plural(width, 'context')} cannot be used: {usable.notes[-1]}")
-    alone = ladder[1]
-    lone = "latency" if buffers == 1 else "device" if "device" in alone.model.histograms else "latency"
-    work, mean_ns, cv = work_of(_histogram(alone, lone))
     if buffers > 1:
-        mean_ns = (alone.model.metrics["device"].mean_ns if "device" in alone.model.metrics else None) or mean_ns
-        notes.append(
+        usable.notes.append(
             f"with {buffers} buffer sets per context no request had the GPU to itself: its device time stands for its "
             "latency; measure with --buffers 1 for the latency itself"
         )
-    measured = {n: _rate(run) for n, run in ladder.items()}
-    queue = station(width, buffers, interpolated(measured), work, alone_s=mean_ns / SECOND_NS if buffers > 1 else None)
-    every = (*ladder.values(), *usable.open)
+    every = (*usable.closed.values(), *usable.open)
     objectives = tuple(dict.fromkeys(bound for run in every for bound in run.config.model.objectives))
+    return _evidence(best.model.engine, width, buffers, best.model.engine.batch, usable, objectives)
+
+
+def _evidence(
+    engine: EngineInfo,
+    contexts: int,
+    buffers: int,
+    batch: int,
+    runs: _Runs,
+    objectives: tuple[Objective, ...],
+    capacity: Candidate | None = None,
+) -> Evidence:
+    """The model of the GPU from its runs. A capacity's closed loops fill one buffer set of each context and then the
+    others; those of other runs, by contexts, fill all buffer sets: the device time stands for the latency then."""
+    measured = {n: _rate(run) for n, run in runs.closed.items()}
+    throughput, alone = interpolated(measured), runs.closed[1]
+    full = capacity is None and buffers > 1
+    metric = "device" if full and "device" in alone.model.histograms else "latency"
+    work, mean_ns, cv = work_of(_histogram(alone, metric))
+    if full and "device" in alone.model.metrics:
+        mean_ns = alone.model.metrics["device"].mean_ns or mean_ns
+    queue = station(contexts, buffers, throughput, work, alone_s=mean_ns / SECOND_NS if full else None)
     return Evidence(
-        best.model.engine,
-        queue,
-        Gpu(
-            contexts=width,
+        engine=engine,
+        station=queue,
+        gpu=Gpu(
+            contexts=contexts,
             buffers=buffers,
-            batch=best.model.engine.batch,
-            speeds=_speeds(measured, width),
+            batch=batch,
+            speeds=tuple(
+                Speed(in_flight=n, requests_per_s=throughput(n), measured=n in measured)
+                for n in range(1, (queue.in_flight if capacity else contexts) + 1)
+            ),
             most_per_s=queue.most_per_s,
             alone_mean_ns=mean_ns,
             alone_cv=cv,
-            watts=_watts([ladder[width], *usable.open]),
+            watts=_watts([*(runs.closed.values() if capacity else [runs.closed[contexts]]), *runs.open]),
+            scaling=capacity.scaling if capacity else None,
         ),
-        ladder if buffers == 1 else {},
-        tuple(usable.open),
-        None,
-        objectives,
-        tuple(usable.notes),
+        closed={} if full else {n: run for n, run in runs.closed.items() if n <= contexts},
+        open=tuple(runs.open),
+        capacity=capacity,
+        objectives=objectives,
+        notes=tuple(runs.notes),
     )
 
 
-def _crowded(measured: Mapping[int, float]) -> Iterator[str]:
+def _crowded(runs: _Runs) -> Iterator[str]:
     """A note if fewer requests in flight have a higher throughput."""
+    measured = {n: _rate(run) for n, run in runs.closed.items()}
     best, most = max(measured, key=lambda n: measured[n]), max(measured)
     if measured[most] < _CROWDED * measured[best]:
         yield (
             f"throughput with {best} in flight is {100 * (measured[best] / measured[most] - 1):.0f} % above that with "
             f"{most}, to which a queue leads: measure with fewer contexts or buffers"
         )
-
-
-def _speeds(measured: Mapping[int, float], most: int) -> tuple[Speed, ...]:
-    throughput = interpolated(measured)
-    return tuple(Speed(in_flight=n, requests_per_s=throughput(n), measured=n in measured) for n in range(1, most + 1))
 
 
 def _setting(run: RunResult) -> tuple[object, ...]:
@@ -248,10 +222,9 @@ def _setting(run: RunResult) -> tuple[object, ...]:
 
 
 def _words(run: RunResult) -> str:
-    mode = [f"{key} {value}" for key, value in run.model.engine.mode.items()]
-    return ", ".join(
-        [run.model.engine.name, f"batch {run.model.engine.batch}", plural(run.config.model.buffers, "buffer"), *mode]
-    )
+    engine = run.model.engine
+    mode = [f"{key} {value}" for key, value in engine.mode.items()]
+    return ", ".join([engine.name, f"batch {engine.batch}", plural(run.config.model.buffers, "buffer"), *mode])
 
 
 def _not_alone(best: RunResult, runs: Sequence[RunResult]) -> str:
@@ -259,16 +232,13 @@ def _not_alone(best: RunResult, runs: Sequence[RunResult]) -> str:
     needs = "a plan needs a closed loop with --contexts 1 and all else as in the others"
     for run in runs:
         if run.config.model.load.closed and run.config.model.contexts == 1:
-            mode = best.model.engine.mode
+            if _setting(run) == _setting(best):
+                return f"the closed loop of one context is INVALID: {needs}"
+            others, mode = best.model.engine.mode, run.model.engine.mode
             differ = [
-                f"{key} {value}, not {mode.get(key)}"
-                for key, value in run.model.engine.mode.items()
-                if mode.get(key) != value
+                f"{key} {value}, not {others.get(key)}" for key, value in mode.items() if others.get(key) != value
             ]
-            other = f"has other settings ({'; '.join(differ) or _words(run)})"
-            return (
-                f"the closed loop of one context {'is INVALID' if _setting(run) == _setting(best) else other}: {needs}"
-            )
+            return f"the closed loop of one context has other settings ({'; '.join(differ) or _words(run)}): {needs}"
     return f"the latency of a single request in flight was not measured: {needs}"
 
 
@@ -287,15 +257,11 @@ def _histogram(run: RunResult, metric: str) -> Histogram:
 
 def _watts(runs: Sequence[RunResult]) -> tuple[tuple[float, float], ...]:
     """(requests per second, W) by rate; the mean over runs at the same rate."""
-    known = sorted(
-        (_rate(run), run.telemetry.power_mean_watts)
-        for run in runs
-        if run.telemetry is not None and run.telemetry.power_mean_watts is not None
-    )
-    return tuple(
-        (rate, float(np.mean([watts for _, watts in group])))
-        for rate, group in groupby(known, key=lambda pair: pair[0])
-    )
+    by_rate: dict[float, list[float]] = {}
+    for run in runs:
+        if run.telemetry is not None and run.telemetry.power_mean_watts is not None:
+            by_rate.setdefault(_rate(run), []).append(run.telemetry.power_mean_watts)
+    return tuple((rate, float(np.mean(sorted(watts)))) for rate, watts in sorted(by_rate.items()))
 
 
 def _most_inferences(candidate: Candidate) -> float:

@@ -79,7 +79,7 @@ class Finder:
         self._objectives = list(wanted.config.model.objectives)
         self._works = [Work(config, self._objectives, self._searching) for config in wanted.configs()]
         self._before: list[EngineInfo] = []
-        self._result = CapacityResult(
+        self.result = CapacityResult(
             loadtrt=loadtrt.__version__,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             command=tuple(sys.argv),
@@ -99,24 +99,19 @@ class Finder:
     def resume(self, before: CapacityResult) -> int:
         """Take the runs of an unfinished search, and return their number. Raises UsageError if it was a search for
         something else."""
-        difference = changed(before.config.options(), self._result.config.options()) or changed(
-            _asked(before), _asked(self._result)
+        difference = changed(before.config.options(), self.result.config.options()) or changed(
+            _asked(before), _asked(self.result)
         )
         if difference is not None:
             raise UsageError(f"the search in the file differs: {difference}; name another file")
-        self._result = self._result.model_copy(update={"started": before.started, "environment": before.environment})
         for work, candidate in zip(self._works, before.candidates, strict=False):
             work.replay(candidate.trials)
         self._before = [
             trial.run.model.engine for work in self._works for trial in work.trials if trial.run is not None
         ]
-        self._result = self._result.model_copy(update={"candidates": self._candidates()})
+        kept = {"started": before.started, "environment": before.environment, "candidates": self._candidates()}
+        self.result = self.result.model_copy(update=kept)
         return sum(len(work.trials) for work in self._works)
-
-    @property
-    def result(self) -> CapacityResult:
-        """The result so far."""
-        return self._result
 
     @property
     def measured(self) -> bool:
@@ -126,12 +121,12 @@ class Finder:
     def make(self) -> None:
         """Make all runs. An interruption ends the search quietly; an engine that fails ends its candidate."""
         try:
-            for place in range(len(self._works)):
-                self._climb(place)
+            for work in self._works:
+                self._climb(work)
                 if self._rig.stopped:
                     return
-            for place in self._promising():
-                self._search(place)
+            for work in self._promising():
+                self._search(work)
                 if self._rig.stopped:
                     return
         except KeyboardInterrupt:
@@ -142,19 +137,18 @@ class Finder:
         self._choose()
         self._update(outcome="completed")
 
-    def _climb(self, place: int) -> None:
+    def _climb(self, work: Work) -> None:
         """Run the ladder of a candidate."""
-        work = self._works[place]
         while not self._rig.stopped and (rung := work.next_rung) is not None and self._open(work):
             in_flight = rung[0] * rung[1]
-            changes: dict[str, object] = {
-                "arrivals": "closed",
-                "duration": exact_duration(max(self._wanted.trial_ns // LADDER_PART, 1)),
-            }
+            changes: dict[str, object] = {}
             if self._wanted.longest_trial_ns is not None:
-                changes["requests"] = LADDER_REQUESTS
-                changes["max_duration"] = exact_duration(self._wanted.longest_trial_ns)
-            config = varied(work.config, **changes)
+                changes = {
+                    "requests": LADDER_REQUESTS,
+                    "max_duration": exact_duration(self._wanted.longest_trial_ns),
+                }
+            duration = exact_duration(max(self._wanted.trial_ns // LADDER_PART, 1))
+            config = varied(work.config, arrivals="closed", duration=duration, **changes)
             self._make(work, config, f"ladder, {in_flight} in flight", rung, kind="ladder", in_flight=in_flight)
         if self._rig.stopped:
             return
@@ -163,30 +157,19 @@ class Finder:
             self._talks.say(f"{_name(work)}: {work.candidate().conclusion}")
         self._update()
 
-    def _promising(self) -> list[int]:
-        """The places of the candidates to search, the best prediction first; sets `dropped` of the others."""
-        open_ = [
-            place
-            for place, work in enumerate(self._works)
-            if work.expected and not work.failure and (work.begun or not work.answer)
-        ]
-        order = sorted(open_, key=lambda place: -self._works[place].expected)
-        best = self._works[order[0]] if order else None
-        chosen = []
-        for rank, place in enumerate(order):
-            work = self._works[place]
-            assert best is not None  # noqa: S101  # order has an item
-            if work.expected < CLOSE * best.expected or rank >= MOST_SEARCHED:
-                work.dropped = (
-                    f"its closed loops predict {format_count(work.expected)} inferences/s, against "
-                    f"{format_count(best.expected)} for {_name(best)}"
-                )
-            else:
-                chosen.append(place)
+    def _promising(self) -> list[Work]:
+        """The candidates to search, the best prediction first; sets `dropped` of the others."""
+        works = [work for work in self._works if work.expected and not work.failure and (work.begun or not work.answer)]
+        works.sort(key=lambda work: -work.expected)
+        chosen = [work for work in works[:MOST_SEARCHED] if work.expected >= CLOSE * works[0].expected]
+        for work in works[len(chosen) :]:
+            work.dropped = (
+                f"its closed loops predict {format_count(work.expected)} inferences/s, against "
+                f"{format_count(works[0].expected)} for {_name(works[0])}"
+            )
         return chosen
 
-    def _search(self, place: int) -> None:
-        work = self._works[place]
+    def _search(self, work: Work) -> None:
         best = max(self._works, key=lambda other: other.reached)
         if best is not work and not work.begun and 0 < work.most < best.reached:
             work.dropped = (
@@ -243,14 +226,12 @@ class Finder:
     def _searching(self, start: float, throughput: float) -> Search:
         wanted = self._wanted
         trial_s = wanted.trial_ns / SECOND_NS
-        longest_s = trial_s if wanted.longest_trial_ns is None else wanted.longest_trial_ns / SECOND_NS
-        return Search(
-            self._objectives, start, throughput, wanted.precision, wanted.max_trials, trial_s, max(trial_s, longest_s)
-        )
+        longest_s = max(trial_s, (wanted.longest_trial_ns or 0) / SECOND_NS)
+        return Search(self._objectives, start, throughput, wanted.precision, wanted.max_trials, trial_s, longest_s)
 
     def _choose(self) -> None:
         """Choose the candidate with the highest capacity, confirmed ones before estimated ones."""
-        candidates = self._result.candidates
+        candidates = self.result.candidates
         rated = [
             (candidate.answer == "found", rate * candidate.inferences_per_request, place)
             for place, candidate in enumerate(candidates)
@@ -272,18 +253,16 @@ class Finder:
         return tuple(work.candidate() for work in self._works)
 
     def _update(self, **changes: Any) -> None:
-        self._result = self._result.model_copy(update={"candidates": self._candidates(), **changes})
-        self._keep(self._result)
+        self.result = self.result.model_copy(update={"candidates": self._candidates(), **changes})
+        self._keep(self.result)
 
 
 def _asked(result: CapacityResult) -> dict[str, Any]:
     """The search and the machine, apart from the configuration."""
     longest = result.longest_trial_ns
+    names = ("loadtrt", "load", "contexts", "batches", "precision", "max_trials")
     return {
-        **{
-            name: getattr(result, name)
-            for name in ("loadtrt", "load", "contexts", "batches", "precision", "max_trials")
-        },
+        **{name: getattr(result, name) for name in names},
         "trial": f"{exact_duration(result.trial_ns)}{f' to {exact_duration(longest)}' if longest else ''}",
         **{name: result.environment.get(name) for name in MACHINE},
     }

@@ -10,9 +10,7 @@ import numpy as np
 
 import loadtrt
 from loadtrt.capacity.demand import fewest_for
-from loadtrt.capacity.fleet_check import compare, other_arrivals
-from loadtrt.capacity.fleet_prediction import predict
-from loadtrt.capacity.queueing import estimated_gpus, estimated_ns
+from loadtrt.capacity.fleet_prediction import compare, estimated_gpus, estimated_ns, other_arrivals, predict
 from loadtrt.errors import UsageError
 from loadtrt.records.records import METRICS
 from loadtrt.results.fleet_result import (
@@ -180,7 +178,6 @@ class _Planner:
             spent = _SPENT
         missed = [gpus for gpus, prediction in tried.items() if prediction.verdict == "missed"]
         at_least = max(missed, default=self.least - 1) + 1
-        estimate = Estimate(gpus=guess, quantile_ns=self._estimated_ns(routing, needed))
         if needed is None:
             last = tried[max(tried)]
             share = next(share for share in last.objectives if share.verdict != "met")
@@ -195,8 +192,9 @@ class _Planner:
                 f"({_value(share)}): {why}",
                 infeasible=idle and share.verdict == "missed",
                 tried=tuple(tried.values()),
-                estimate=estimate,
+                estimate=Estimate(gpus=guess, quantile_ns=None),
             )
+        quantile_ns = estimated_ns(self.demand, self._station, routing, needed, self.objectives[0].rank)
         gpus, degraded, whole = needed + self.spares, tried[needed], tried[needed]
         if self.spares:
             self.left = _MOST_SIMULATED
@@ -215,17 +213,13 @@ class _Planner:
             tried=tuple(tried.values()),
             cost_per_million=self._cost(gpus),
             joules_per_inference=self._joules(gpus),
-            estimate=estimate,
+            estimate=Estimate(gpus=guess, quantile_ns=quantile_ns),
             autoscaling=self._autoscaling(needed),
         )
 
     def _predict(self, routing: Routing, gpus: int) -> Prediction:
         self.say(f"simulating {plural(gpus, 'GPU')}, {routing}")
         return predict(self.demand, self._station, routing, gpus, self.objectives, self.seed, self.spend)
-
-    def _estimated_ns(self, routing: Routing, gpus: int | None) -> float | None:
-        rank = self.objectives[0].rank
-        return None if gpus is None else estimated_ns(self.demand, self._station, routing, gpus, rank)
 
     def _fewest(self, verdict: Callable[[int], Verdict], guess: int | None) -> int | None:
         """The fewest GPUs that surely meet the objectives; tries undecided sizes down to the most that miss, too."""
@@ -284,9 +278,8 @@ class _Planner:
         capacity, demand = self.evidence.capacity, self.demand.summary
         if capacity is None or demand.arrivals != "poisson":
             return None
-        if set(self.objectives) != set(self.evidence.objectives) or any(
-            load.cv != 1 or not load.steady for load in (run.config.model.load for run in self.evidence.open)
-        ):
+        loads = [run.config.model.load for run in self.evidence.open]
+        if set(self.objectives) != set(self.evidence.objectives) or not all(it.cv == 1 and it.steady for it in loads):
             return None
         low = None if capacity.answer == "host-bound" else capacity.low_per_s
         for rate, basis in (

@@ -98,9 +98,10 @@ def _choice(**choices: object) -> Callable[[str], tuple[Any, ...]]:
     return read
 
 
+_SWITCH = _choice(on=True, off=False)
 _READ = {
-    "graph": _choice(on=True, off=False),
-    "copies": _choice(on=True, off=False),
+    "graph": _SWITCH,
+    "copies": _SWITCH,
     "wait": _choice(spin="spin", block="block"),
     "rate": _rates,
     "burstiness": _number,
@@ -153,9 +154,9 @@ def inferences_per_s(point: SweepPoint) -> float | None:
 
 def latency_p99_ns(point: SweepPoint) -> float | None:
     """p99 latency of a point; None if not known or INVALID."""
-    return (
-        point.run.model.metrics["latency"].percentiles_ns["p99"] if point.run is not None and point.run.valid else None
-    )
+    if point.run is None or not point.run.valid:
+        return None
+    return point.run.model.metrics["latency"].percentiles_ns["p99"]
 
 
 def pareto_of(points: Sequence[SweepPoint]) -> tuple[int, ...]:

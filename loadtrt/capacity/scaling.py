@@ -12,7 +12,6 @@ import numpy as np
 from loadtrt.asked.load import Rate
 from loadtrt.capacity.station import completions, interpolated, station, work_of
 from loadtrt.records.histogram import Histogram
-from loadtrt.records.records import METRICS
 from loadtrt.results.capacity_result import Scaling
 from loadtrt.units import SECOND_NS
 
@@ -21,8 +20,11 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.objective import Objective
-    from loadtrt.capacity.station import Station
     from loadtrt.results.capacity_result import Trial
+
+
+_REQUESTS = 20_000
+_STEPS = 7  # of bisection: within 1 % of the highest throughput
 
 
 def rungs(contexts: int, buffers: int) -> list[tuple[int, int]]:
@@ -50,9 +52,7 @@ def fit(ladder: Sequence[Trial]) -> Scaling | None:
     ]
     if not measured:
         return None
-    counts, rates = (
-        np.array(column, np.float64) for column in zip(*((n, rate) for n, rate, _ in measured), strict=True)
-    )
+    counts, rates = (np.array([run[column] for run in measured], np.float64) for column in (0, 1))
     terms = np.column_stack((np.ones_like(counts), counts - 1, counts * (counts - 1))) * (rates / counts)[:, None]
     best: tuple[float, tuple[float, float, float]] = (math.inf, (0.0, 0.0, 0.0))
     for kept in ((0,), (0, 1), (0, 2), (0, 1, 2)):
@@ -77,17 +77,12 @@ def fit(ladder: Sequence[Trial]) -> Scaling | None:
     )
 
 
-_REQUESTS = 20_000
-_STEPS = 7  # of bisection: within 1 % of the highest throughput
-
-
 def predicted_per_s(ladder: Sequence[Trial], config: RunConfig, objectives: Sequence[Objective]) -> float | None:
     """The highest rate, in requests per second, at which a simulation of the queue that the ladder measured
     (capacity/station.py) meets the objectives on latency: X(N) from the ladder's throughput, work from its first rung,
     lanes and arrivals from `config`. None without such a ladder or without an objective on latency."""
-    bounds = [
-        (bound.bound_ns / SECOND_NS, 1 - bound.rank) for bound in objectives if METRICS[bound.metric].name == "latency"
-    ]
+    of_latency = [bound for bound in objectives if bound.metric_name == "latency"]
+    bounds = [(bound.bound_ns / SECOND_NS, 1 - bound.rank) for bound in of_latency]
     measured = {
         trial.in_flight: rate
         for trial in ladder
@@ -99,22 +94,13 @@ def predicted_per_s(ladder: Sequence[Trial], config: RunConfig, objectives: Sequ
     law, _, _ = work_of(Histogram.from_dict(first.model.histograms["latency"]))
     queue = station(config.model.contexts, config.model.buffers, interpolated(measured), law)
     works = law(np.random.default_rng([config.model.seed, _REQUESTS]).random(_REQUESTS)).tolist()
+    load = config.model.load
+    assert isinstance(load, Rate)  # noqa: S101  # the trials of a search have a rate
     low, high = 0.0, queue.most_per_s
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        met = _meets(queue, works, _due(config, middle), bounds)
+        due = replace(load, rate=middle).due(0, _REQUESTS, config.model.seed) / SECOND_NS  # the same draw for each rate
+        latency = np.array(completions(due.tolist(), works, queue)) - due
+        met = all(np.mean(latency > bound) <= allowed for bound, allowed in bounds)
         low, high = (middle, high) if met else (low, middle)
     return low or None
-
-
-def _due(config: RunConfig, rate: float) -> list[float]:
-    """Due instants in s, from the same random draw for every rate."""
-    load = config.model.load
-    assert isinstance(load, Rate)  # noqa: S101  # the trials of a search have a rate
-    due = replace(load, rate=rate).due(0, _REQUESTS, config.model.seed)
-    return list(map(float, due / SECOND_NS))
-
-
-def _meets(queue: Station, works: Sequence[float], due: Sequence[float], bounds: Sequence[tuple[float, float]]) -> bool:
-    latency = np.array(completions(due, works, queue)) - np.array(due)
-    return all(np.mean(latency > bound) <= allowed for bound, allowed in bounds)

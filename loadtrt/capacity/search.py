@@ -52,12 +52,7 @@ Kind = Literal["search", "confirm", "refute"]
 
 
 class Share(NamedTuple):
-    """The result of a run for one objective.
-
-    bad: share of bad requests.
-    size: effective sample size.
-    verdict: on the objective.
-    """
+    """The result of a run for one objective. bad: share of bad requests; size: effective sample size."""
 
     bad: float
     size: float
@@ -73,12 +68,7 @@ class Step(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The result of a step.
-
-    step: the step.
-    shares: one for each objective, in their order.
-    host_bound: the load generator was the bottleneck.
-    """
+    """The result of a step: a share for each objective. host_bound: the load generator was the bottleneck."""
 
     step: Step
     shares: tuple[Share, ...]
@@ -94,11 +84,9 @@ class Outcome(NamedTuple):
 class Search:
     """The search for the capacity of one engine: `next` is the run to make, `record` takes its result.
 
-    objectives: what must be met.
     start: rate of the first run, requests per second.
     throughput: highest measured throughput, requests per second.
     precision: half width of the 95 % confidence interval, over the estimate, at which searching ends.
-    max_trials: highest number of trials.
     trial_s, longest_s: shortest and longest trial, s.
     """
 
@@ -140,7 +128,7 @@ class Search:
             return "host-bound" if self._host_binds else "found"
         if len(self._host_bound) >= _MOST_HOST_BOUND:
             return "host-bound"
-        if self._too_low:
+        if any(run.verdict == "missed" and run.step.rate <= 1.5 * self._least for run in self._valid):
             return "infeasible"
         if len(confirms) >= MOST_CONFIRMS or (confirms and self._hopeless(confirms[-1])):
             return "undecided"
@@ -172,9 +160,7 @@ class Search:
     @property
     def feasible_max(self) -> float | None:
         """The highest rate at which a confirming run met all objectives; where none did, at which a trial did."""
-        return self.confirmed or max(
-            (run.step.rate for run in self._of("search") if run.verdict == "met"), default=None
-        )
+        return self.confirmed or self._highest_met("search")
 
     @property
     def infeasible_min(self) -> float | None:
@@ -185,7 +171,7 @@ class Search:
     @property
     def confirmed(self) -> float | None:
         """The highest rate at which a confirming run met all objectives."""
-        return max((run.step.rate for run in self._of("confirm") if run.verdict == "met"), default=None)
+        return self._highest_met("confirm")
 
     @property
     def host_bound(self) -> float | None:
@@ -220,6 +206,9 @@ class Search:
     def _of(self, kind: Kind) -> list[Outcome]:
         return [run for run in self._valid if run.step.kind == kind]
 
+    def _highest_met(self, kind: Kind) -> float | None:
+        return max((run.step.rate for run in self._of(kind) if run.verdict == "met"), default=None)
+
     @property
     def _least(self) -> float:
         return _LEAST_RATE * self.throughput
@@ -233,7 +222,7 @@ class Search:
     @property
     def _ceiling(self) -> float:
         """The highest rate of a run: the engine's throughput, and below the rates that the generator cannot keep up."""
-        return min(self._most, _HOST_STEP * min(self._host_bound, default=math.inf))
+        return min(self._most, _HOST_STEP * (self.host_bound or math.inf))
 
     @property
     def _searching(self) -> bool:
@@ -250,11 +239,6 @@ class Search:
     def _host_binds(self) -> bool:
         """Whether the generator, by what is known, is the bottleneck below the threshold."""
         return bool(self._host_bound) and bool(self._valid) and self.binding[1].rate > self._ceiling
-
-    @property
-    def _too_low(self) -> bool:
-        """Whether a run near the lowest rate missed an objective."""
-        return any(run.verdict == "missed" and run.step.rate <= 1.5 * self._least for run in self._valid)
 
     def between(self, rate: float) -> float:
         """`rate` within the bracket of what met and missed, if those two agree. Host-bound runs do not bound it."""

@@ -52,7 +52,7 @@ class Sweeper:
         self._points: dict[int, SweepPoint] = {}
         self._before: list[EngineInfo] = []
         self._skipped: dict[int, str] = {}
-        self._result = SweepResult(
+        self.result = SweepResult(
             loadtrt=loadtrt.__version__,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             command=tuple(sys.argv),
@@ -65,14 +65,14 @@ class Sweeper:
     def resume(self, before: SweepResult) -> int:
         """Take the points of an unfinished sweep without those that failed, and return their number. Axes may have
         further values. Raises UsageError if it was a sweep of something else."""
-        if set(before.axes) != set(self._result.axes):
+        if set(before.axes) != set(self.result.axes):
             raise UsageError(
                 f"the sweep in the file is over {', '.join(before.axes)}: give these axes, or name another file"
             )
-        difference = changed(_asked(before), _asked(self._result))
+        difference = changed(_asked(before), _asked(self.result))
         if difference is not None:
             raise UsageError(f"the sweep in the file differs: {difference}; name another file")
-        self._result = self._result.model_copy(update={"started": before.started, "environment": before.environment})
+        self.result = self.result.model_copy(update={"started": before.started, "environment": before.environment})
         for point in before.points:
             if point.run is not None and point.run.outcome == "completed":
                 if point.settings not in self._grid:
@@ -81,11 +81,6 @@ class Sweeper:
                 self._points[self._grid.index(point.settings)] = point
                 self._before.append(point.run.model.engine)
         return len(self._points)
-
-    @property
-    def result(self) -> SweepResult:
-        """The result so far."""
-        return self._result
 
     @property
     def measured(self) -> bool:
@@ -135,7 +130,7 @@ class Sweeper:
 
     def _update(self, **changes: Any) -> None:
         points = tuple(self._points[place] for place in sorted(self._points))
-        self._result = self._result.model_copy(
+        self.result = self.result.model_copy(
             update={
                 "points": points,
                 "skipped": tuple(
@@ -148,7 +143,7 @@ class Sweeper:
                 **changes,
             }
         )
-        self._keep(self._result)
+        self._keep(self.result)
 
 
 def _asked(result: SweepResult) -> dict[str, Any]:

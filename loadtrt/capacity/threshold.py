@@ -46,12 +46,7 @@ _EXCLUDED = 1.92  # half of χ² with one degree of freedom at 95 %
 
 
 class Seen(NamedTuple):
-    """A run.
-
-    rate: arrival rate, requests per second.
-    bad: share of bad requests.
-    size: effective sample size.
-    """
+    """A run. rate: arrivals, requests per second; bad: share of bad requests; size: effective sample size."""
 
     rate: float
     bad: float
@@ -87,7 +82,6 @@ def estimate(
 ) -> Estimate:
     """The threshold of an objective.
 
-    allowed: allowed share of bad requests.
     expected: rate around which the prior is centred.
     least, most: range of rates.
     throughput: highest measured throughput (X).

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtrt.cli.options import GroupedCommand, extra
-from loadtrt.errors import UsageError, shortened
+from loadtrt.cli.delivery import show_line
+from loadtrt.cli.options import FORCE_HELP, GroupedCommand, extra
+from loadtrt.cli.outputs import Output, require_outputs
+from loadtrt.errors import UsageError
+from loadtrt.printing import NAME, printable, say, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,8 +161,11 @@ def _number(
     help="Blob of the Caffe network to mark as output (repeatable).",
 )
 @_file("uff", "Caffe", "UFF model, which TensorRT no longer supports; prints how to convert it.")
+@extra("--force", is_flag=True, group="Output", help=FORCE_HELP)
 @extra("--quiet", is_flag=True, group="Output", help="Print neither progress nor summary.")
-def command(model_name: str | None, plan: Path | None, quiet: bool, uff: Path | None, **given: Any) -> None:
+def command(
+    model_name: str | None, plan: Path | None, quiet: bool, force: bool, uff: Path | None, **given: Any
+) -> None:
     """Build a TensorRT plan from MODEL: an .onnx file, or zoo:googlenet.
 
     \b
@@ -175,20 +181,34 @@ def command(model_name: str | None, plan: Path | None, quiet: bool, uff: Path | 
 
     if uff is not None:
         raise UsageError(uff_is_gone(f"--uff {uff}"))
+    read = [given[name] for name in ("calibration", "deploy", "weights")]
     caffe = {name: given.pop(name) for name in ("deploy", "weights", "outputs")}
     options = _options(given)
     source = _source(model_name, options, **caffe)
     if plan is None:
         raise UsageError("the plan has no file to be written to; add for example -o model.plan")
+    _require_outputs(plan, given, [model_name, *read, *given["plugins"]], force=force)
     voice = Voice(quiet=quiet)
     try:
         built = build_plan(source, plan, options, lambda progress: voice.status(progress_text(progress)))
     finally:
         voice.end_line()
     for note in built.notes:
-        click.echo(f"loadtrt: {note}", err=True)
+        say(note)
     if not quiet:
         _show(built)
+
+
+def _require_outputs(plan: Path, given: dict[str, Any], inputs: list[str | Path | None], *, force: bool) -> None:
+    """Raise UsageError, before minutes of building, where a file of the build cannot be written or is another file."""
+    outputs = [
+        Output("-o", plan, "a plan"),
+        Output("-o: the description", f"{plan}.json", "facts of a build"),
+        Output("-o: the log", f"{plan}.log", "a log of a build"),
+        Output("--timing-cache", given["timing_cache"], None),  # TensorRT itself refuses what is not a cache
+        Output("--calibration-cache", given["calibration_cache"], "an INT8 calibration cache"),
+    ]
+    require_outputs(outputs, inputs, force=force)
 
 
 def _options(given: dict[str, Any]) -> BuildOptions:
@@ -239,13 +259,14 @@ def _show(built: BuiltPlan) -> None:
 
     sidecar = built.sidecar
     place = f"for {', '.join(sidecar.targets).lower()}" if sidecar.targets else f"on {sidecar.gpu}"
-    click.echo(
+    show_line(
         f"{built.path}: {format_bytes(sidecar.plan_bytes)}, built by {sidecar.flavour} {sidecar.flavour_version} "
         f"{place} in {format_duration(sidecar.build_ns)}"
     )
     if sidecar.precision:
-        click.echo(f"  precision: {sidecar.precision}")
+        show_line(f"  precision: {sidecar.precision}")
     for tensor in sidecar.tensors:
         sizes = ",".join("?" if size < 0 else str(size) for size in tensor.shape)
-        click.echo(f"  {'input' if tensor.input else 'output'} {tensor.name} {tensor.dtype}[{sizes}]")
-    click.echo(f"  log {built.log}, description {built.path}.json")
+        name = printable(tensor.name, NAME)
+        show_line(f"  {'input' if tensor.input else 'output'} {name} {tensor.dtype}[{sizes}]")
+    show_line(f"  log {built.log}, description {built.path}.json")

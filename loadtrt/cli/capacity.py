@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.asked.reading import keys_of
-from loadtrt.cli.options import GroupedCommand, extra, options, require_targets, targets_of
+from loadtrt.cli.options import GroupedCommand, extra, options
+from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, EngineError, UsageError
 from loadtrt.load.arrivals import PROCESSES
 from loadtrt.units import parse_share
@@ -64,7 +65,7 @@ _CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED, "h
 @extra("--resume", group="Results", is_flag=True, help="Continue the unfinished search in the file of --json.")
 def command(
     config: Path | None, contexts: str | None, batch: str | None, trial: str | None, precision: str, max_trials: int,
-    resume: bool, **given: Any,
+    resume: bool, force: bool, **given: Any,
 ) -> int:  # fmt: skip
     """Find the capacity: the highest arrival rate at which the objectives are met, and confirm it.
 
@@ -77,14 +78,15 @@ def command(
     """
     wanted = _wanted(config, given, contexts, batch, trial, precision, max_trials)
     wanted.configs()  # raises an error now, before any run
-    require_targets(targets_of(wanted.config.options()))
+    values = wanted.config.options()
+    require_outputs(outputs_of(values, "a search for capacity"), [config, *inputs_of(values)], force=force)
     from loadtrt.capacity.find import Finder
     from loadtrt.cli.resuming import carry_out
     from loadtrt.report.plain import terminal_text
     from loadtrt.results.capacity_result import CapacityResult
 
     make = partial(Finder, wanted)
-    return _exit_code(carry_out(wanted.config, CapacityResult, terminal_text, make, resume=resume))
+    return _exit_code(carry_out(wanted.config, CapacityResult, terminal_text, make, resume=resume, force=force))
 
 
 def _wanted(

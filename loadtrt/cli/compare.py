@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
-from loadtrt.cli.options import require_targets
+from loadtrt.cli.options import FORCE_HELP
+from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ _FILE = click.Path(path_type=Path)
     metavar="FILE",
     help="Layer information of B's engine, as trtexec --exportLayerInfo writes it.",
 )
+@click.option("--force", is_flag=True, help=FORCE_HELP)
 def command(
     a: Path | None,
     b: Path | None,
@@ -64,6 +66,7 @@ def command(
     junit: str | None,
     layer_info_a: Path | None,
     layer_info_b: Path | None,
+    force: bool,
 ) -> int:
     """Compare A and B side by side: two runs, or two profiles.
 
@@ -85,7 +88,7 @@ def command(
     from loadtrt.report.junit import comparison_junit
     from loadtrt.report.layer_comparison_sections import compared_profiles
     from loadtrt.report.plain import plain
-    from loadtrt.stats.layer_comparison import compare_profiles
+    from loadtrt.stats.profiles import compare_profiles
     from loadtrt.stats.regression import compare, parse_threshold
 
     files = [[*([] if first is None else [first]), *more] for first, more in ((a, more_a), (b, more_b))]
@@ -94,17 +97,14 @@ def command(
     thresholds = [parse_threshold(text) for text in fail_if]
     if junit is not None and not thresholds:
         raise UsageError("--junit writes verdicts on thresholds: add --fail-if, such as --fail-if 'latency.p99 +5%'")
-    targets = {"--json": json_file, "--junit": junit}
-    require_targets(targets)
-    for option, target in targets.items():
-        if target and Path(target).resolve() in {file.resolve() for side in files for file in side}:
-            raise UsageError(f"{option} {target} is one of the results and would be overwritten: name another file")
+    outputs = [Output("--json", json_file, "a comparison"), Output("--junit", junit, "XML")]
+    require_outputs(outputs, [*files[0], *files[1], layer_info_a, layer_info_b], force=force)
     infos = ((layer_info_a, "--layer-info-a"), (layer_info_b, "--layer-info-b"))
     sides = [_read_all(paths, *info) for paths, info in zip(files, infos, strict=True)]
     several = max(map(len, files)) > 1
     wanted = "--fail-if" if thresholds else "--json" if json_file else "a side of several files" if several else None
     runs = [_runs(side, wanted) for side in sides]
-    code, delivery = 0, Delivery()
+    code, delivery = 0, Delivery(measured=False)
     document: list[Section] = []
     if all(runs):
         of_a, of_b = runs

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from loadtrt.errors import EngineError, LoadtrtError
 from loadtrt.files import write_file
+from loadtrt.printing import SENTENCE, lines, printable, printable_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,9 +21,14 @@ if TYPE_CHECKING:
 
 
 class Delivery:
-    """Writes outputs, each even if another failed. failure: the error of the first that could not be written."""
+    """Writes outputs, each even if another failed.
 
-    def __init__(self) -> None:
+    measured: whether outputs cannot be made again, and are saved elsewhere where their files cannot be written.
+    failure: the error of the first that could not be written.
+    """
+
+    def __init__(self, *, measured: bool = True) -> None:
+        self._measured = measured
         self.failure: LoadtrtError | None = None
 
     def make(self, target: str | None, text: Callable[[], str]) -> None:
@@ -30,7 +36,7 @@ class Delivery:
         if target is None:
             return
         try:
-            write_file(target, text())
+            write_file(target, text(), measured=self._measured)
         except LoadtrtError as error:
             self.failure = self.failure or error
 
@@ -42,14 +48,19 @@ class Delivery:
 
 def json_of(result: BaseModel) -> str:
     """The content of a result's file."""
-    return result.model_dump_json(indent=1) + "\n"
+    return printable_json(result.model_dump_json(indent=1)) + "\n"
 
 
 def show(text: str, stream: TextIO) -> None:
-    """Write text, with "?" for what the stream's encoding does not have."""
+    """Write lines of text, with "?" for what the stream's encoding does not have."""
     encoding = stream.encoding or "utf-8"
-    stream.write(text.encode(encoding, "replace").decode(encoding))
+    stream.write(lines(text).encode(encoding, "replace").decode(encoding))
     stream.flush()
+
+
+def show_line(line: str = "") -> None:
+    """Write a line to stdout, cut in the middle where it is long."""
+    show(f"{printable(line, SENTENCE)}\n", sys.stdout)
 
 
 def deliver_exports(config: RunConfig, result: ProfileResult, profiled: Profiled, delivery: Delivery) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from loadtrt.errors import EngineError
+from loadtrt.files import write_file
+from loadtrt.printing import NAME, SENTENCE, printable, printable_json
 
 if TYPE_CHECKING:
     from loadtrt.doctor import Report
@@ -29,7 +31,7 @@ def command(context: click.Context, as_json: bool) -> None:
 
     report = examine()
     if as_json:
-        click.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
+        write_file("-", printable_json(json.dumps(report.as_dict(), indent=2, ensure_ascii=False)) + "\n")
     else:
         _show(report)
     if report.failed:
@@ -44,16 +46,21 @@ def _show(report: Report) -> None:
 
     console = Console(highlight=False, emoji=False, soft_wrap=False)
     for group in report.groups:
-        console.print(Text(group.title, style="bold"))
+        console.print(Text(printable(group.title, NAME), style="bold"))
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(width=4)
         table.add_column(width=_NAME_WIDTH, overflow="fold")
         table.add_column(overflow="fold")
         for check in group.checks:
+            found, remedy = (Text(printable(text, SENTENCE)) for text in (check.found, check.remedy))
             status = check.status.upper() if check.status == "fail" else check.status
-            table.add_row(Text(status, style=_COLOURS[check.status]), Text(check.name), Text(check.found))
+            table.add_row(Text(status, style=_COLOURS[check.status]), Text(check.name), found)
             if check.remedy:
-                table.add_row("", Text("remedy", justify="right", style=_COLOURS[check.status]), Text(check.remedy))
+                table.add_row(
+                    "",
+                    Text("remedy", justify="right", style=_COLOURS[check.status]),
+                    remedy,
+                )
         console.print(table)
         console.print()
     console.print(Text(report.verdict, style="bold"))

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from loadtrt.cli.options import FORCE_HELP
+from loadtrt.cli.outputs import Output, require_outputs
+
 
 @click.group("export", short_help="Write a finished run in the format of another program.")
 def command() -> None:
@@ -21,7 +24,8 @@ def command() -> None:
     metavar="NAME",
     help="Value of the label `run`, by which dashboards select a run.  [default: the run's id]",
 )
-def openmetrics(run_json: Path, output: str, run: str) -> None:
+@click.option("--force", is_flag=True, help=FORCE_HELP)
+def openmetrics(run_json: Path, output: str, run: str, force: bool) -> None:
     """Write RUN.JSON, of `loadtrt run --json`, as OpenMetrics with timestamps, for Prometheus and Grafana.
 
     \b
@@ -34,4 +38,5 @@ def openmetrics(run_json: Path, output: str, run: str) -> None:
     from loadtrt.report.openmetrics import openmetrics_text
     from loadtrt.report.result_files import read_run
 
+    require_outputs([Output("-o", output, "text")], [run_json], force=force)
     write_file(output, openmetrics_text(read_run(run_json, "this format is of one model"), run))

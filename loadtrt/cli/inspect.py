@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadtrt.cli.delivery import show_line
 from loadtrt.errors import UsageError
+from loadtrt.files import write_file
+from loadtrt.printing import NAME, printable, printable_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +44,7 @@ def command(
         raise UsageError(f"{file} is not a file: 'loadtrt zoo {name}' writes {name}.onnx, which can be inspected")
     report = inspect_file(file, module=module, plugins=plugins, allow_host_code=allow_host_code, device=device)
     if as_json:
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        write_file("-", printable_json(json.dumps(report, indent=2, ensure_ascii=False)) + "\n")
     elif report["kind"] == "onnx":
         _show_onnx(report)
     else:
@@ -64,7 +67,9 @@ def _show_plan(report: dict[str, Any]) -> None:
     loaded = report["loaded"]
     if loaded is None:
         _grid(facts)
-        click.echo(f"\nNot loaded: {report['not_loaded']}.\nA plan that loads also shows {_MORE}.")
+        show_line()
+        show_line(f"Not loaded: {report['not_loaded']}.")
+        show_line(f"A plan that loads also shows {_MORE}.")
         return
     scratch = loaded["context_bytes"]
     facts += [
@@ -85,14 +90,15 @@ def _show_plan(report: dict[str, Any]) -> None:
         ranges = [f"{number}: {_range(item)}" for number, item in enumerate(tensor["ranges"])]
         ranges += [f"{number}: values {_range(item)}" for number, item in enumerate(tensor["values"])]
         rows.append(
-            (way, tensor["name"], _typed(tensor), tensor["location"], "\n".join(ranges), tensor["format"]),
+            (way, tensor["name"], _typed(tensor), tensor["location"], ranges, tensor["format"]),
         )
     _table(("", "tensor", "type", "in", "profiles: min..opt..max", "format"), rows)
     if loaded["layers"]:
         layers = [(item["name"], item["type"], item["precision"], item["tactic"]) for item in loaded["layers"]]
         _table(("layer", "type", "precision", "tactic"), layers)
     if loaded["layers_missing"]:
-        click.echo(f"\nLayers: {loaded['layers_missing']}.")
+        show_line()
+        show_line(f"Layers: {loaded['layers_missing']}.")
 
 
 def _build_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -148,10 +154,11 @@ def _grid(rows: Sequence[tuple[str, str]]) -> None:
     """Names and values in two columns."""
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        click.echo(f"{name:<{width}}  {value}")
+        show_line(f"{name:<{width}}  {value}")
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str | Sequence[str]]]) -> None:
+    """A cell is a name, or lines."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -161,7 +168,11 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column == "type")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: brackets in names are not markup
+        cells = (
+            printable(cell, NAME) if isinstance(cell, str) else "\n".join(printable(line, NAME) for line in cell)
+            for cell in row
+        )
+        table.add_row(*map(Text, cells))  # Text: brackets in names are not markup
     console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = _FILE_WIDTH

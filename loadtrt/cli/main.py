@@ -9,7 +9,9 @@ import sys
 import click
 
 from loadtrt import __version__
-from loadtrt.errors import EngineError, LoadtrtError, nearest, shortage_of, shortened
+from loadtrt.cli.streams import discard
+from loadtrt.errors import EngineError, LoadtrtError, UsageError, nearest, shortage_of
+from loadtrt.printing import say
 
 # name: (module with `command`, help text). The texts are here so that --help imports none of the modules.
 COMMANDS = {
@@ -31,8 +33,6 @@ COMMANDS = {
     "schema": ("loadtrt.cli.schema", "Print the JSON schema of a configuration or of a result."),
     "zoo": ("loadtrt.cli.zoo", "Generate and write a model, such as googlenet."),
 }
-
-_LONGEST = 2000  # characters of a sentence: click quotes whole values
 
 
 class _Lazy(click.Group):
@@ -71,6 +71,7 @@ def main() -> None:
     CUDA, 97 measured but INVALID, 98 an objective undecided, 99 an objective missed, 130 interrupted)."""
     try:
         code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         code = 2
@@ -80,11 +81,20 @@ def main() -> None:
         code = _say(f"{error.format_message()}", error.exit_code)
     except LoadtrtError as error:
         code = _say(str(error), error.exit_code)
+        try:
+            sys.stdout.flush()
+        except UsageError:  # stdout is full; Python would say so again when it closes it
+            discard(sys.stdout.fileno())
     except click.Abort:  # click's word for Ctrl-C
         raise KeyboardInterrupt from None
-    except BrokenPipeError:  # the reader of stdout is gone; Python would report it again when closing stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+    except BrokenPipeError:  # the reader of what can be made again has left
+        discard(sys.stdout.fileno())
+        code = 0
+    except OSError as error:
+        if (shortage := shortage_of(error)) is not None:
+            code = _say(shortage, EngineError.exit_code)
+        else:
+            code = _say(f"{error.filename or 'a file'}: {error.strerror or error}", UsageError.exit_code)
     except Exception as error:
         if _was_interrupted(error):
             raise KeyboardInterrupt from None
@@ -119,5 +129,5 @@ def _was_interrupted(error: BaseException | None) -> bool:
 
 
 def _say(sentence: str, code: int) -> int:
-    print(f"loadtrt: {shortened(' '.join(sentence.split()), _LONGEST)}", file=sys.stderr)
+    say(sentence)
     return code

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 import click
 from pydantic import BeforeValidator
 
-from loadtrt.asked.declaring import GROUPS, Group, shown_as
+from loadtrt.asked.declaring import GROUPS, shown_as
 from loadtrt.asked.fields import option_name
 from loadtrt.asked.reading import FIELDS, keys_of
-from loadtrt.errors import UsageError
-from loadtrt.files import require_writable
 from loadtrt.units import exact_duration
 
 if TYPE_CHECKING:
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
+FORCE_HELP = "Write results over files that hold something else."
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
@@ -60,7 +59,8 @@ def options(
     *,
     file: bool = True,
 ) -> Callable[[F], F]:
-    """--config, and the declared options of a command. Each is None where it is not given, so that a file may decide.
+    """--config, --force and the declared options of a command. Each declared option is None where it is not given, so
+    that a file may decide.
 
     command: name of the command.
     axes: options that take several values there, by key, with what stands for them in --help.
@@ -71,6 +71,7 @@ def options(
     axes, choices, helps = axes or {}, choices or {}, helps or {}
 
     def add(function: F) -> F:
+        function = extra("--force", group="Results", is_flag=True, help=FORCE_HELP)(function)
         for key, field in reversed(FIELDS.items()):
             shown = shown_as(field)
             if shown is not None and (command == "run" or command in shown.commands):
@@ -83,7 +84,7 @@ def options(
             type=click.Path(path_type=Path),
             metavar="FILE",
             group="Engine",
-            help="YAML file of these options; options of the command line win.",
+            help="YAML file of these options, or a run.json; options of the command line win.",
         )(function)
 
     return add
@@ -161,38 +162,6 @@ def _named(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 
 def many(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
     return values or None
-
-
-def require_targets(targets: Mapping[str, str | None]) -> None:
-    """Say now, not after the measurement, that its results cannot be written where the options say. Makes no file:
-    there may be no result. --json alone may be "-", stdout.
-
-    targets: the files by option, as the command line has it; None for one that is not asked for.
-
-    Raises UsageError.
-    """
-    taken: dict[str, str] = {}
-    for option, name in targets.items():
-        if name is None or (name == "-" and option == "--json"):
-            continue
-        if name == "-":
-            raise UsageError(f"{option} -: only --json goes to stdout: name a file")
-        require_writable(option, Path(name))
-        other = taken.setdefault(str(Path(name).absolute()), option)
-        if other != option and not Path(name).is_char_device():
-            raise UsageError(f"{option} and {other} name the same file {name}: give each its own")
-
-
-def targets_of(values: Mapping[str, Any]) -> dict[str, str | None]:
-    """The files that options name to be written, by option. values: of options by key."""
-    files = (
-        key for key, field in FIELDS.items() if (shown := shown_as(field)) and _is_target(shown.group, shown.metavar)
-    )
-    return {option_name(key): values[key] for key in files if key in values}
-
-
-def _is_target(group: Group, metavar: str | None) -> bool:
-    return group == "Results" and metavar is not None and metavar.startswith("FILE")
 
 
 def table() -> str:

@@ -11,8 +11,9 @@ import click
 
 from loadtrt.asked.load import Rate, Stages, Trace
 from loadtrt.asked.reading import FIELDS, read_load
-from loadtrt.cli.options import GroupedCommand, extra, options, require_targets
-from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError, shortened
+from loadtrt.cli.options import GroupedCommand, extra, options
+from loadtrt.cli.outputs import Output, require_outputs
+from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError
 from loadtrt.load.arrivals import PROCESSES
 from loadtrt.units import parse_rate, parse_share
 
@@ -34,7 +35,7 @@ def _share(_: click.Context, parameter: click.Parameter, text: str) -> float:
         share = parse_share(text)
         if share < 1 or ("%" in text and share <= _MOST_SHARE):
             return share
-    raise UsageError(f"{parameter.opts[0]} {shortened(text)} is not a percentage; write for example 30%")
+    raise UsageError(f"{parameter.opts[0]} {text} is not a percentage; write for example 30%")
 
 
 def _utilisation(context: click.Context, parameter: click.Parameter, text: str) -> float:
@@ -142,7 +143,7 @@ def _routings(_: click.Context, parameter: click.Parameter, text: str) -> list[R
 @options("plan-capacity", file=False)
 def command(
     files: tuple[Path, ...], batch: int | None, contexts: int | None, growth: float, headroom: float, spares: int,
-    max_utilisation: float, routing: list[Routing], gpu_price: float | None, **given: Any,
+    max_utilisation: float, routing: list[Routing], gpu_price: float | None, force: bool, **given: Any,
 ) -> int:  # fmt: skip
     """Compute how many GPUs a demand needs, for each policy that routes requests among them.
 
@@ -164,7 +165,7 @@ def command(
     seed = FIELDS["seed"].default if given["seed"] is None else given["seed"]
     if not 0 <= seed < 1 << 63:
         raise UsageError("--seed is not from 0 to 2^63 - 1: write a smaller number")
-    require_targets({"--json": json_file})
+    require_outputs([Output("--json", json_file, "a plan of a fleet")], [*files, given["trace"]], force=force)
 
     from loadtrt.asked.objective import parse_objective
     from loadtrt.capacity.evidence import evidence_of

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.asked.fields import option_name
-from loadtrt.cli.options import GroupedCommand, extra, options, require_targets, targets_of
+from loadtrt.cli.options import GroupedCommand, extra, options
+from loadtrt.cli.outputs import Output, inputs_of, outputs_of, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ _OF_COMPARISONS = {"json", "quiet", "profile"}  # options that apply to a compar
     group="Results",
     help="Number of layers to show, the longest first.  [default: all]",
 )
-def command(config: Path | None, compare: tuple[str, str] | None, nodes: bool, top: int | None, **given: Any) -> int:
+def command(
+    config: Path | None, compare: tuple[str, str] | None, nodes: bool, top: int | None, force: bool, **given: Any
+) -> int:
     """Time each layer of an engine, alone on its device, with its type and precision from the plan.
 
     \b
@@ -52,9 +55,10 @@ def command(config: Path | None, compare: tuple[str, str] | None, nodes: bool, t
     if compare is not None:
         if nodes:
             raise UsageError("--nodes is for one engine, and --compare names two: leave one out")
-        return _compare(config, compare, given, top)
-    require_targets(targets_of(given))
+        return _compare(config, compare, given, top, force=force)
     checked = _configured(config, given)
+    values = checked.options()
+    require_outputs(outputs_of(values, "a profile"), [config, *inputs_of(values)], force=force)
     return _one(checked, nodes, top)
 
 
@@ -91,14 +95,16 @@ def _one(config: RunConfig, nodes: bool, top: int | None) -> int:
     return EXIT_INTERRUPTED if result.outcome == "interrupted" else 0
 
 
-def _compare(config: Path | None, names: tuple[str, str], given: dict[str, Any], top: int | None) -> int:
+def _compare(
+    config: Path | None, names: tuple[str, str], given: dict[str, Any], top: int | None, *, force: bool
+) -> int:
     """Both sides, each profiled now or read from a file, and the difference."""
     from loadtrt.cli.compare import holds_results
     from loadtrt.cli.delivery import Delivery, json_of, show
     from loadtrt.cli.voice import Voice
     from loadtrt.report.layer_comparison_sections import compared_profiles
     from loadtrt.report.plain import plain
-    from loadtrt.stats.layer_comparison import compare_profiles
+    from loadtrt.stats.profiles import compare_profiles
 
     for name in ("engine", "export_profile", "export_layer_info"):
         if given[name] is not None:
@@ -111,7 +117,7 @@ def _compare(config: Path | None, names: tuple[str, str], given: dict[str, Any],
         option = option_name(useless[0]) if useless else "--config"
         raise UsageError(f"{option} is for engines, and {' and '.join(names)} are files of results: leave it out")
     target = given["json"]
-    require_targets({"--json": target})
+    require_outputs([Output("--json", target, "a comparison")], [config, *names, *inputs_of(given)], force=force)
     quiet = bool(given["quiet"])
     first, second = (_side(name, config, given, Voice(quiet=quiet)) for name in names)
     comparison = compare_profiles(first, second)

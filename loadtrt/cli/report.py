@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from loadtrt.cli.options import FORCE_HELP
+from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import UsageError
 from loadtrt.report.formats import FORMATS, format_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from loadtrt.report.formats import Format
 
 
@@ -35,7 +35,8 @@ _FORMATS = "\n".join(f"{known.suffixes[0]:<12}{known.name:<6} {known.summary}" f
     type=click.Choice([known.name for known in FORMATS]),
     help="Format of the outputs.  [default: by the suffix; md on stdout]",
 )
-def command(files: tuple[Path, ...], outputs: tuple[str, ...], format_: str | None) -> None:
+@click.option("--force", is_flag=True, help=FORCE_HELP)
+def command(files: tuple[Path, ...], outputs: tuple[str, ...], format_: str | None, force: bool) -> None:
     """Write results of run, sweep, capacity, plan-capacity and profile as a page, Markdown, a table or a trace.
 
     \b
@@ -46,11 +47,14 @@ def command(files: tuple[Path, ...], outputs: tuple[str, ...], format_: str | No
     from loadtrt.cli.delivery import Delivery
     from loadtrt.report.result_files import load
 
-    targets = {target: _format_of(target, format_) for target in outputs or ("-",)}
-    _check(files, outputs or ("-",))
+    outputs = outputs or ("-",)
+    targets = {target: _format_of(target, format_) for target in outputs}
+    if len(targets) < len(outputs):
+        raise UsageError("two outputs are the same: give each its own -o")
+    require_outputs([Output("-o", name, wanted.content) for name, wanted in targets.items()], files, force=force)
     loaded = [load(file) for file in files]
     texts = {wanted.name: wanted.text(loaded) for wanted in targets.values()}
-    delivery = Delivery()
+    delivery = Delivery(measured=False)
     for target, wanted in targets.items():
         delivery.make(target, partial(texts.__getitem__, wanted.name))
     delivery.finish()
@@ -66,19 +70,3 @@ def _format_of(target: str, name: str | None) -> Format:
         suffixes = ", ".join(format_.suffixes[0] for format_ in FORMATS)
         raise UsageError(f"-o {target} has no suffix of a format: write {suffixes}, or add --format")
     return wanted
-
-
-def _check(files: Sequence[Path], outputs: Sequence[str]) -> None:
-    """Raise UsageError for outputs that cannot be written, before anything is read."""
-    from loadtrt.cli.options import require_targets
-
-    if outputs.count("-") > 1 or len(set(outputs)) < len(outputs):
-        raise UsageError("two outputs are the same: give each its own -o")
-    for output in outputs:
-        require_targets({"-o": None if output == "-" else output})
-    written = {Path(output).resolve() for output in outputs if output != "-"}
-    if len(written) < sum(output != "-" for output in outputs):
-        raise UsageError("two outputs are the same file by different names: give each its own -o")
-    for file in files:
-        if file.resolve() in written:
-            raise UsageError(f"-o {file} is one of the results and would be overwritten: name another file")

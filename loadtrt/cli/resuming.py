@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from loadtrt.cli.delivery import json_of, leave, show
 from loadtrt.cli.voice import Voice
 from loadtrt.errors import UsageError
-from loadtrt.files import write_file
+from loadtrt.files import locked, write_file
 from loadtrt.units import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from pydantic import BaseModel
 
@@ -46,6 +48,7 @@ def carry_out(
     work_on: Callable[[Rig, Talks, Keeper], Many[_Result]],
     *,
     resume: bool,
+    force: bool,
 ) -> _Result:
     """Make all runs, and keep and show the result, whatever ends them.
 
@@ -54,13 +57,14 @@ def carry_out(
     text: the result as text for the terminal.
     work_on: makes the sweep or search on a rig.
     resume: whether to continue the result in the file.
+    force: whether to begin anew over what the file holds.
 
     Raises the error that ended the runs, and UsageError if the result could not be written.
     """
     from loadtrt.capacity.rig import Rig
 
     target = config.json_file
-    before = unfinished(target, schema, resume=resume)
+    before = unfinished(target, schema, resume=resume, force=force)
     voice = Voice(quiet=config.quiet)
     keeper = Keeper(target, voice.say)
     many: Many[_Result] | None = None
@@ -74,7 +78,7 @@ def carry_out(
             if not config.quiet:
                 show(text(finished.result), sys.stderr if target == "-" else sys.stdout)
 
-    with Rig(voice, partial(leave, deliver)) as rig:
+    with _alone(target), Rig(voice, partial(leave, deliver)) as rig:
         many = work = work_on(rig, voice, keeper)
         if before is not None:
             try:
@@ -93,33 +97,31 @@ def carry_out(
     return work.result
 
 
-def unfinished(target: str | None, schema: type[_Result], *, resume: bool) -> _Result | None:
-    """The unfinished result in the target's file; None to start from the beginning. Raises UsageError for any other
-    file that is not empty, so that no result of hours is overwritten."""
-    from loadtrt.report.result_files import kind_of, read_file, read_result
+def unfinished(target: str | None, schema: type[_Result], *, resume: bool, force: bool) -> _Result | None:
+    """The unfinished result in the target's file; None to begin anew. Raises UsageError for a result that would be
+    overwritten, so that none of hours is lost."""
+    from loadtrt.report.result_files import kind_of, read_result
 
     if target is None or target == "-":
         if resume:
             raise UsageError("--resume continues the file of --json: name one")
         return None
+    if resume and force:
+        raise UsageError("--resume continues what the file holds, and --force writes over it: leave one out")
     file, kind = Path(target), kind_of(schema)
-    if not file.is_file() or not file.stat().st_size:
+    if force or not file.is_file() or not file.stat().st_size:
         return None
-    try:
-        document = read_file(file)
-        content: str = document.kind
-        before: Any = read_result(schema, document) if document.kind is kind else None
-    except UsageError:
-        if resume:
-            raise
-        before, content = None, "other data"
+    before: Any = read_result(schema, file)
     if resume:
-        if before is None:
-            raise UsageError(f"--resume: {file} is {content}, not {kind}: name another file")
         return cast("_Result", before)
-    if before is not None and before.outcome != "completed":
-        raise UsageError(f"{file} holds {kind} that is not finished: add --resume to continue, or remove the file")
-    raise UsageError(f"{file} holds {content}, which would be overwritten: name another file, or remove this one")
+    if before.outcome != "completed":
+        raise UsageError(f"{file} holds {kind} that is not finished: add --resume to continue, --force to begin anew")
+    raise UsageError(f"{file} holds {kind}, which would be overwritten: name another file, or add --force")
+
+
+def _alone(target: str | None) -> AbstractContextManager[None]:
+    """A block in which no other process keeps results in the target's file. Raises UsageError."""
+    return nullcontext() if target is None or target == "-" else locked("--json", target)
 
 
 class Keeper:
@@ -135,16 +137,19 @@ class Keeper:
     def __call__(self, result: BaseModel) -> None:
         """Write the result so far; not to stdout, which gets it once, at the end."""
         if self._target != "-":
-            self.finish(result)
+            self._write(result, last=False)
 
     def finish(self, result: BaseModel) -> None:
-        """Write the result."""
+        """Write the result, elsewhere if it cannot be written to its file."""
+        self._write(result, last=True)
+
+    def _write(self, result: BaseModel, *, last: bool) -> None:
         if self._target is None:
             return
         try:
-            write_file(self._target, json_of(result))
+            write_file(self._target, json_of(result), measured=last)
             self.failure = None
         except UsageError as error:
-            if self.failure is None:
+            if self.failure is None and not last:
                 self._say(f"{error}; writing is tried again after the next run")
             self.failure = str(error)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtrt.cli.options import GroupedCommand, options, require_targets, targets_of
+from loadtrt.cli.options import GroupedCommand, options
+from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=GroupedCommand, short_help="Drive an engine with load.")
 @options("run")
-def command(config: Path | None, **given: Any) -> int:
+def command(config: Path | None, force: bool, **given: Any) -> int:
     """Drive an engine with load and say how fast and how late it is.
 
     \b
@@ -26,7 +27,8 @@ def command(config: Path | None, **given: Any) -> int:
     from loadtrt.asked.reading import load_config
 
     checked = load_config(config, given)
-    require_targets(targets_of(checked.options()))
+    values = checked.options()
+    require_outputs(outputs_of(values, "a run"), [config, *inputs_of(values)], force=force)
     from loadtrt.cli.running import run
 
     try:

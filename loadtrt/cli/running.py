@@ -10,6 +10,7 @@ from loadtrt.cli.delivery import Delivery, deliver_exports, json_of, leave, show
 from loadtrt.cli.voice import Voice
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, EngineError
 from loadtrt.files import write_file
+from loadtrt.printing import say
 from loadtrt.report.formatting import memory_text
 from loadtrt.runs.maker import Maker
 
@@ -31,7 +32,7 @@ def run(config: RunConfig) -> int:
 
     def write_late() -> None:
         while late:
-            write_file("-", json_of(late.pop()))
+            write_file("-", json_of(late.pop()), measured=True)
 
     try:
         return _run(config, late, partial(leave, write_late))
@@ -55,7 +56,7 @@ def _run(config: RunConfig, late: list[RunResult], leave: Callable[[], None]) ->
             delivery.make(config.json_file, lambda: json_of(result))
         _deliver(result, maker.session, config, delivery)
         if result.failure is not None:
-            print(f"loadtrt: {result.failure}", file=sys.stderr)
+            say(result.failure)
         maker.linger(config, result)
         maker.close()
         if maker.session.fault is not None:
@@ -99,10 +100,9 @@ def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: D
         if recorder is None or not result.model.ok:
             raise EngineError(f"there are no times to write to {config.export_times}: no request was served")
         if not result.model.percentiles_exact:
-            print(
-                f"loadtrt: {config.export_times} holds the first {len(recorder.records)} of {recorder.seen} requests: "
-                "no more are kept one by one",
-                file=sys.stderr,
+            say(
+                f"{config.export_times} holds the first {len(recorder.records)} of {recorder.seen} requests: "
+                "no more are kept one by one"
             )
         return times_json(recorder.records, recorder.start_ns, copies=config.model.copies)
 

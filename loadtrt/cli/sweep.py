@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.capacity.grid import AXES
-from loadtrt.cli.options import GroupedCommand, extra, options, require_targets, targets_of
+from loadtrt.cli.options import GroupedCommand, extra, options
+from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EngineError, UsageError
 from loadtrt.load.arrivals import PROCESSES
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     help="Measure every point, even where an axis no longer gains 5 % of throughput.",
 )
 @extra("--resume", group="Results", is_flag=True, help="Continue the unfinished sweep in the file of --json.")
-def command(config: Path | None, all_points: bool, resume: bool, **given: Any) -> int:
+def command(config: Path | None, all_points: bool, resume: bool, force: bool, **given: Any) -> int:
     """Run at each point of a grid, and show the curve of latency against throughput, its knee and its Pareto front.
 
     \b
@@ -51,14 +52,15 @@ def command(config: Path | None, all_points: bool, resume: bool, **given: Any) -
     gained less than 5 % of throughput. The file of --json is written after each point.
     """
     base, axes = _base_and_axes(config, given)
-    require_targets(targets_of(base.options()))
+    values = base.options()
+    require_outputs(outputs_of(values, "a sweep"), [config, *inputs_of(values)], force=force)
     from loadtrt.capacity.sweeper import Sweeper
     from loadtrt.cli.resuming import carry_out
     from loadtrt.report.plain import terminal_text
     from loadtrt.results.sweep_result import SweepResult
 
     make = partial(Sweeper, base, axes, all_points=all_points)
-    return _exit_code(carry_out(base, SweepResult, terminal_text, make, resume=resume))
+    return _exit_code(carry_out(base, SweepResult, terminal_text, make, resume=resume, force=force))
 
 
 def _base_and_axes(file: Path | None, given: dict[str, Any]) -> tuple[RunConfig, dict[str, tuple[Any, ...]]]:

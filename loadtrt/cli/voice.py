@@ -8,6 +8,7 @@ from contextlib import suppress
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
+from loadtrt.printing import one_line
 from loadtrt.units import SECOND_NS, format_count, format_duration
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Voice:
 
     def say(self, sentence: str) -> None:
         """Write a line."""
+        sentence = one_line(sentence)
         if self._observer is not None and self._observer.alive:
             self._observer.say(sentence)
         elif not self._quiet:
@@ -98,6 +100,7 @@ class Voice:
     def _show(self, line: str) -> None:
         if self._observer is not None and self._observer.alive:
             return
+        line = one_line(line)
         if self._terminal:
             line = line[: shutil.get_terminal_size().columns - 1]  # a line that wraps could not be drawn over
             self._write("\r" + line.ljust(self._width))

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from loadtrt.errors import LoadtrtError, UsageError, shortened
+from loadtrt.errors import LoadtrtError, UsageError
+from loadtrt.printing import shortened
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration, parse_duration
 
 if TYPE_CHECKING:

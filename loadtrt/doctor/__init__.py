@@ -23,7 +23,6 @@ class Check:
     name: what was examined.
     status: "ok"; "info", a fact without a judgement; "warn", a measurement may suffer or something is not available;
         "fail", something that is installed is broken.
-    found: the facts.
     remedy: what to do, of "warn" and "fail" alone.
     """
 
@@ -49,7 +48,6 @@ class Group:
 class Report:
     """The result of an examination.
 
-    groups: the checks.
     runs: whether each kind of engine ("simulated", "onnxruntime", "tensorrt") can run.
     verdict: `runs` in words.
     """
@@ -96,23 +94,11 @@ def conclude(groups: Sequence[Group]) -> Report:
     onnx = any(check.name == ONNX_RUNTIME and check.status == "ok" for check in checks)
     runs = {"simulated": True, "onnxruntime": onnx, "tensorrt": gpu and module}
 
-    able = [
-        words
-        for can, words in (
-            (runs["tensorrt"], "TensorRT plans on the GPU"),
-            (onnx, "ONNX models on the CPU (ONNX Runtime)"),
-            (True, "simulated engines"),
-        )
-        if can
-    ]
-    missing = [
-        words
-        for here, words in (
-            (gpu, "an NVIDIA GPU that works, with its driver and the CUDA bindings"),
-            (module, "a TensorRT module, such as pip install 'loadtrt[tensorrt]'"),
-        )
-        if not here
-    ]
+    able = ["TensorRT plans on the GPU"] if runs["tensorrt"] else []
+    able += ["ONNX models on the CPU (ONNX Runtime)"] if onnx else []
+    able += ["simulated engines"]
+    missing = [] if gpu else ["an NVIDIA GPU that works, with its driver and the CUDA bindings"]
+    missing += [] if module else ["a TensorRT module, such as pip install 'loadtrt[tensorrt]'"]
     verdict = f"This machine can run {', '.join(able[:-1])}{' and ' if able[:-1] else ''}{able[-1]}."
     if missing:
         verdict += f" TensorRT plans would need {', and '.join(missing)}."

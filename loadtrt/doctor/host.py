@@ -18,9 +18,17 @@ from loadtrt import __version__
 from loadtrt.cuda import runtime
 from loadtrt.doctor import ONNX_RUNTIME, Check, fail, info, ok, warn, warn_if
 from loadtrt.engines.flavour import find_flavours
-from loadtrt.environment import cgroup_folders, cpu_model, memory_bytes, memory_limits, read_words, version_of
+from loadtrt.environment import (
+    cgroup_folders,
+    cpu_model,
+    import_onnxruntime,
+    memory_bytes,
+    memory_limits,
+    read_words,
+    version_of,
+)
 from loadtrt.errors import EngineError
-from loadtrt.units import format_bytes, format_duration
+from loadtrt.units import format_bytes, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,13 +72,12 @@ def host(root: Path) -> list[Check]:
 def limits(root: Path) -> list[Check]:
     """What this user may do: lock memory, open files, share memory, open the GPU's device files."""
     locked, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    pinned = _limit(locked, format_bytes)
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = files != resource.RLIM_INFINITY and files < LEAST_OPEN_FILES
     return [
         # The NVIDIA driver pins pages itself and does not count them here, so a small limit is not a fault.
-        info(
-            "locked memory", f"{_limit(locked, format_bytes)} (pinned buffers come from the driver, outside this limit)"
-        ),
+        info("locked memory", f"{pinned} (pinned buffers come from the driver, outside this limit)"),
         warn_if(few, "open files", _limit(files), f"raise the limit: ulimit -n {LEAST_OPEN_FILES * 4}"),
         _shared_memory(root),
         _device_files(root),
@@ -93,13 +100,12 @@ def in_container(root: Path) -> bool:
 
 
 def _container(root: Path) -> str:
+    outside = "the host's settings can only be changed outside"
     for name, mark in (("Docker", ".dockerenv"), ("Podman", "run/.containerenv")):
         if (root / mark).exists():
-            return f"yes ({name}): the host's settings can only be changed outside"
+            return f"yes ({name}): {outside}"
     words = read_words(root / "proc/1/cgroup")
-    if any(word in words for word in ("docker", "kubepods", "containerd", "lxc")):
-        return "yes: the host's settings can only be changed outside"
-    return "no"
+    return f"yes: {outside}" if any(word in words for word in ("docker", "kubepods", "containerd", "lxc")) else "no"
 
 
 def _cpu_quota(root: Path, available: int) -> Check:
@@ -184,9 +190,8 @@ def _shared_memory(root: Path) -> Check:
         remedy = "mount it (mount -t tmpfs tmpfs /dev/shm): the live view reads its histograms there"
         return warn("shared memory", "there is no /dev/shm", remedy)
     found = f"{format_bytes(usage.free)} free of {format_bytes(usage.total)} in /dev/shm"
-    return warn_if(
-        usage.free < LEAST_SHARED_MEMORY_BYTES, "shared memory", found, "enlarge it (docker --shm-size=256m)"
-    )
+    small = usage.free < LEAST_SHARED_MEMORY_BYTES
+    return warn_if(small, "shared memory", found, "enlarge it (docker --shm-size=256m)")
 
 
 def _device_files(root: Path) -> Check:
@@ -197,14 +202,14 @@ def _device_files(root: Path) -> Check:
     files = [*gpus, *(file for name in ("nvidiactl", "nvidia-uvm") if (file := root / "dev" / name).exists())]
     closed = [file.name for file in files if not os.access(file, os.R_OK | os.W_OK)]
     if closed:
-        remedy = (
-            "give this user read and write permission (often: sudo usermod -aG video,render $USER, then log in anew)"
-        )
+        often = "sudo usermod -aG video,render $USER, then log in anew"
+        remedy = f"give this user read and write permission (often: {often})"
         return fail("/dev/nvidia*", f"not readable and writable: {', '.join(closed)}", remedy)
     remedy = "on the host: sudo nvidia-modprobe -u -c=0; in a container: start it with --gpus all"
-    complete = (root / "dev/nvidia-uvm").exists()
-    found = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}, readable and writable"
-    return warn_if(not complete, "/dev/nvidia*", found if complete else f"{found}; nvidia-uvm is missing", remedy)
+    found = f"{plural(len(gpus), 'GPU')}, readable and writable"
+    if not (root / "dev/nvidia-uvm").exists():
+        return warn("/dev/nvidia*", f"{found}; nvidia-uvm is missing", remedy)
+    return ok("/dev/nvidia*", found)
 
 
 def _limit(value: int, shown: Callable[[int], str] = str) -> str:
@@ -289,8 +294,7 @@ def _compute_capabilities() -> list[tuple[int, int]]:
 def _onnxruntime() -> Check:
     """Imported, since an installed ONNX Runtime may still lack a library."""
     try:
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         providers = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
     except Exception as error:  # a broken extension module can raise any exception
         found = f"{version_of('onnxruntime') or 'not installed'}: {type(error).__name__}: {error}"

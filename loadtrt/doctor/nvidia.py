@@ -12,7 +12,7 @@ from loadtrt.environment import version_of
 from loadtrt.errors import CudaError, EngineError
 from loadtrt.live.nvml import MEGAHERTZ, find_driver, open_gpu
 from loadtrt.results.gpu_telemetry import SLOWDOWNS
-from loadtrt.units import format_bytes
+from loadtrt.units import format_bytes, plural
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,18 +87,16 @@ def gpus() -> list[Group]:
 def _driver(root: Path, here: bool, nvml: Driver | None, why: str) -> Check:
     if nvml is not None:
         found = f"{nvml.version or 'unknown version'}, supports CUDA {nvml.cuda_version or 'unknown'}"
-        number = f"{nvml.gpus} GPU{'' if nvml.gpus == 1 else 's'}"
         if nvml.gpus or not here:
-            return ok("NVIDIA driver", f"{found}, {number}")
+            return ok("NVIDIA driver", f"{found}, {plural(nvml.gpus, 'GPU')}")
         remedy = "look at 'dmesg | grep -i -e nvrm -e xid' and nvidia-smi; a reset or a reboot often brings it back"
         return fail("NVIDIA driver", f"{found}, but the driver sees no GPU although /dev/nvidia* exists", remedy)
     if here:
         return fail("NVIDIA driver", f"this machine has a GPU, but NVML does not answer: {why}", _INSTALL_DRIVER)
     if on_bus := gpus_on_bus(root):
         whose = "the host of this container has" if in_container(root) else "the PCI bus has"
-        return warn(
-            "NVIDIA driver", f"{whose} {on_bus} NVIDIA GPU(s), but no driver for them is loaded", _INSTALL_DRIVER
-        )
+        found = f"{whose} {on_bus} NVIDIA GPU(s), but no driver for them is loaded"
+        return warn("NVIDIA driver", found, _INSTALL_DRIVER)
     return info("NVIDIA driver", "none, and no NVIDIA GPU on this machine")
 
 
@@ -107,11 +105,8 @@ def _fit(bindings: str, driver_version: str | None) -> Check:
     try:
         speaks, built_for = runtime.versions()
     except EngineError as error:
-        return fail(
-            "CUDA bindings",
-            f"cuda-bindings {bindings} does not load: {error}",
-            "pip install --force-reinstall cuda-bindings",
-        )
+        found = f"cuda-bindings {bindings} does not load: {error}"
+        return fail("CUDA bindings", found, "pip install --force-reinstall cuda-bindings")
     major = int(built_for.partition(".")[0])
     oldest = OLDEST_DRIVER.get(major)
     needs = f"cuda-bindings {bindings} (CUDA {built_for})" + (f" needs driver R{oldest} or newer" if oldest else "")
@@ -119,11 +114,8 @@ def _fit(bindings: str, driver_version: str | None) -> Check:
         return info("CUDA bindings", f"{needs}; CUDA finds no driver")
     found = f"{needs}; driver {driver_version or 'of unknown version'} supports CUDA {speaks}"
     if int(speaks.partition(".")[0]) < major:
-        return fail(
-            "CUDA bindings",
-            found,
-            f"install driver R{oldest or 'of its time'} or newer, or pip install 'loadtrt[cu12]'",
-        )
+        remedy = f"install driver R{oldest or 'of its time'} or newer, or pip install 'loadtrt[cu12]'"
+        return fail("CUDA bindings", found, remedy)
     return ok("CUDA bindings", found)
 
 
@@ -145,9 +137,8 @@ def _visible(here: bool, why_no_nvml: str) -> Check:
 
 def _variables() -> Check:
     values = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
-    remedies = [
-        f"unset {name}: {_VARIABLES[name][1]}" for name, value in values.items() if value.upper() in _VARIABLES[name][0]
-    ]
+    harmful = [name for name, value in values.items() if value.upper() in _VARIABLES[name][0]]
+    remedies = [f"unset {name}: {_VARIABLES[name][1]}" for name in harmful]
     unset = [name for name in _VARIABLES if name not in values]
     found = [f"{name} is '{value}'" for name, value in values.items()]
     found += [f"not set: {', '.join(unset)}"] if unset else []
@@ -216,9 +207,8 @@ def _processes(gpu: Gpu) -> Check:
     others = [process for process in found if process.pid != os.getpid()]
     if not others:
         return ok("other processes", "none seen")
-    names = [
-        f"{p.pid} ({'memory unknown' if p.memory_bytes is None else format_bytes(p.memory_bytes)})" for p in others
-    ]
+    sizes = ["memory unknown" if it.memory_bytes is None else format_bytes(it.memory_bytes) for it in others]
+    names = [f"{process.pid} ({size})" for process, size in zip(others, sizes, strict=True)]
     remedy = "stop them or take another GPU (CUDA_VISIBLE_DEVICES): they take time and memory from every measurement"
     return warn("other processes", f"host process {', '.join(names)}", remedy)
 

@@ -164,7 +164,7 @@ def parse_onnx(tool: Toolchain, network: Any, source: Source) -> None:
     mark = tool.journal.mark()
     parser = tool.module.OnnxParser(network, tool.journal.logger)
     # TensorRT reads external data from the folder of this path.
-    path = (str(source.file.resolve()),) if source.file else ()
+    path = (str(source.external.folder / "model.onnx"),) if source.external else ()
     if parser.parse(source.model.SerializeToString(), *path):
         return
     if not parser.num_errors:

@@ -12,9 +12,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.engines.onnx_model import decide_sizes, dtype_of, external_files, parse_model, to_fp16
+from loadtrt.engines.external_data import find_external_data, load_external_data
+from loadtrt.engines.onnx_model import decide_sizes, dtype_of, parse_model, to_fp16
 from loadtrt.engines.shapes import FixedSizes, require_known
-from loadtrt.environment import available_bytes
+from loadtrt.environment import available_bytes, import_onnxruntime
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.inputs import make_inputs
 from loadtrt.load.tensors import TensorSpec, bytes_of
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadtrt.engines.build_config import BuildOptions, Ranges
+    from loadtrt.engines.external_data import ExternalData
     from loadtrt.load.tensors import Arrays
 
 _FP16_OPSET = 19  # the first whose Q/DQ nodes take FP16
@@ -36,7 +38,7 @@ class Source:
     name: the file, or zoo:NAME.
     model: an onnx.ModelProto, which building may change.
     sha256: of the file, or of the model's bytes where it was made here.
-    file: the model's file, whose folder holds external data; None without external data.
+    external: the model's external data; None without.
     precision: what was converted, in words.
     notes: warnings and remarks for the user.
     """
@@ -44,7 +46,7 @@ class Source:
     name: str
     model: Any
     sha256: str
-    file: Path | None = None
+    external: ExternalData | None = None
     precision: str = ""
     notes: tuple[str, ...] = ()
 
@@ -58,7 +60,7 @@ def read_source(name: str, options: BuildOptions) -> Source:
         if path.suffix.lower() in (".prototxt", ".caffemodel"):
             raise UsageError(f"{name} is a Caffe file: name it with --deploy FILE.prototxt [--model FILE.caffemodel]")
         model, digest = parse_model(path)
-        return Source(name, model, digest, path if external_files(model, path) else None)
+        return Source(name, model, digest, find_external_data(model, path))
     from loadtrt import zoo
 
     first = None if options.shapes or options.profiles else options.batch or 1
@@ -118,13 +120,12 @@ def prepare(source: Source, options: BuildOptions, *, weak_typing: bool) -> Sour
 
         model, notes = quantize(source, options)
         done.append("quantized to INT8 by Q/DQ nodes (symmetric, per channel)")
-        source = replace(source, model=model, file=None, notes=(*source.notes, *notes))
+        source = replace(source, model=model, external=None, notes=(*source.notes, *notes))
     if options.fp16:
-        folder = source.file.resolve().parent if source.file else None
-        model = to_fp16(model, folder, name, keep_io=options.io == "fp32")
+        model = to_fp16(model, source.external, name, keep_io=options.io == "fp32")
         kept = "FP32 inputs and outputs kept" if options.io == "fp32" else "inputs and outputs too"
         done.append(f"converted to FP16 ({kept})")
-        source = replace(source, model=model, file=None)
+        source = replace(source, model=model, external=None)
     return replace(source, precision=", then ".join(done))
 
 
@@ -272,9 +273,9 @@ def quantize(source: Source, options: BuildOptions) -> tuple[Any, tuple[str, ...
         )
     sets, notes = calibration_sets(source, options)
     with tempfile.TemporaryDirectory(prefix="loadtrt-int8-") as folder, _silent():
-        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+        quantization = import_onnxruntime("onnxruntime.quantization")
 
-        class Reader(CalibrationDataReader):  # type: ignore[misc]  # published without types
+        class Reader(quantization.CalibrationDataReader):  # type: ignore[misc,name-defined]  # published without types
             def __init__(self) -> None:
                 self.sets = iter(sets)
 
@@ -283,21 +284,21 @@ def quantize(source: Source, options: BuildOptions) -> tuple[Any, tuple[str, ...
 
         try:
             model = source.model
-            if source.file is not None:
-                onnx.external_data_helper.load_external_data_for_model(model, str(source.file.resolve().parent))
+            if source.external is not None:
+                load_external_data(model, source.external)
             if options.fp16 and opset < _FP16_OPSET:
                 model = onnx.version_converter.convert_version(model, _FP16_OPSET)
                 model.ir_version = max(model.ir_version, _FP16_IR)
             output = Path(folder) / "int8.onnx"
-            quantize_static(
+            quantization.quantize_static(
                 model,
                 output,
                 Reader(),
-                quant_format=QuantFormat.QDQ,
+                quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=["Conv", "ConvTranspose", "Gemm", "MatMul"],
                 per_channel=True,
-                activation_type=QuantType.QInt8,
-                weight_type=QuantType.QInt8,
+                activation_type=quantization.QuantType.QInt8,
+                weight_type=quantization.QuantType.QInt8,
                 extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
             )
             return onnx.load(str(output)), notes

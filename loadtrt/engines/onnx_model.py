@@ -10,14 +10,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.engines.external_data import find_external_data, load_external_data, messages_of
 from loadtrt.engines.shapes import InputShape, require_known, resolve_shapes
-from loadtrt.errors import EngineError, UsageError, shortened
+from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.tensors import TensorSpec, bytes_of, dtype_named, in_numpy
+from loadtrt.printing import shortened
 from loadtrt.reading_files import MOST_MODEL_BYTES, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from loadtrt.engines.external_data import ExternalData
     from loadtrt.engines.shapes import EngineOptions, Sizes
 
 
@@ -26,7 +29,7 @@ class OnnxModel:
     """A model ready to run.
 
     data: the serialized model with its input sizes decided.
-    folder: the folder of its external data; None without.
+    external: its external data; None without.
     sha256: of the file as it was read (for the zoo: as it was made), without external data.
     weights_bytes: size of the model with its external data.
     parts, batches: inputs, and inferences, of a request of each kind.
@@ -37,7 +40,7 @@ class OnnxModel:
 
     name: str
     data: bytes
-    folder: Path | None
+    external: ExternalData | None
     sha256: str
     weights_bytes: int
     parts: tuple[tuple[TensorSpec, ...], ...]
@@ -50,11 +53,12 @@ class OnnxModel:
 def read_model(config: EngineOptions) -> OnnxModel:
     """The model that `config.engine` names, a file or zoo:NAME, with --batch, --shapes and --fp16 applied.
 
-    Raises UsageError for a file that cannot be read, is not an ONNX model or lacks its external data, and for sizes
-    that stay open or contradict the model; EngineError for tensors that are not arrays and for a failing conversion.
+    Raises UsageError for a file that cannot be read or is not an ONNX model, for external data that are missing or are
+    other files than the model's, and for sizes that stay open or contradict the model; EngineError for tensors that are
+    not arrays and for a failing conversion.
     """
     notes = []
-    folder: Path | None = None
+    external: ExternalData | None = None
     if config.engine.startswith("zoo:"):
         from loadtrt import zoo
 
@@ -64,22 +68,20 @@ def read_model(config: EngineOptions) -> OnnxModel:
         if first == 1 and given is None:
             notes.append(f"{config.engine} was made with batch 1, since no --batch was given")
         model = zoo.make(config.engine.removeprefix("zoo:"), first, seed=0)
-        digest, external = sha256(model.SerializeToString()).hexdigest(), 0
+        digest = sha256(model.SerializeToString()).hexdigest()
     else:
         model, digest = parse_model(Path(config.engine))
-        files = external_files(model, Path(config.engine))
-        external = sum(file.stat().st_size for file in files)
-        folder = Path(config.engine).resolve().parent if files else None
+        external = find_external_data(model, Path(config.engine))
     parts, batches = decide_sizes(model, config.engine, config.parts)
     dtypes = {
         output.name: _moved_dtype(output, f"output {output.name} of {config.engine}") for output in model.graph.output
     }
     if config.fp16:
-        model, folder, external = to_fp16(model, folder, config.engine), None, 0
+        model, external = to_fp16(model, external, config.engine), None
     data = model.SerializeToString()
     precision = "converted to FP16 (FP32 inputs and outputs kept)" if config.fp16 else ""
-    weights = len(data) + external
-    return OnnxModel(config.engine, data, folder, digest, weights, parts, batches, dtypes, precision, tuple(notes))
+    weights = len(data) + (external.nbytes if external else 0)
+    return OnnxModel(config.engine, data, external, digest, weights, parts, batches, dtypes, precision, tuple(notes))
 
 
 def parse_model(file: Path) -> tuple[Any, str]:
@@ -93,21 +95,17 @@ def parse_model(file: Path) -> tuple[Any, str]:
         raise UsageError(f"{file} is not an ONNX model, or it is cut short: export or copy it again") from None
     if not model.graph.node:  # an empty file is a valid protobuf
         raise UsageError(f"{file} is not an ONNX model: it has no nodes; export or copy it again")
+    if not all(map(_is_text, messages_of(model))):
+        raise UsageError(f"{file} has names that are not text (UTF-8): it is damaged; export or copy it again")
     return model, sha256(data).hexdigest()
 
 
-def external_files(model: Any, file: Path) -> set[Path]:
-    """The files that hold the weights of the model. Raises UsageError where one is missing."""
-    from onnx import TensorProto
-
-    files = set()
-    for tensor in model.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-            files.add(file.parent / location)
-    for missing in sorted(path for path in files if not path.is_file()):
-        raise UsageError(f"{file} keeps weights in {missing}, which is missing: put it there")
-    return files
+def _is_text(message: Any) -> bool:
+    """Whether the strings of a message are: protobuf gives bytes for others."""
+    return not any(
+        field.type == field.TYPE_STRING and (isinstance(value, bytes) or any(isinstance(item, bytes) for item in value))
+        for field, value in message.ListFields()
+    )
 
 
 def decide_sizes(
@@ -184,21 +182,20 @@ def _moved_dtype(value: Any, where: str) -> str:
     return dtype
 
 
-def to_fp16(model: Any, folder: Path | None, name: str, *, keep_io: bool = True) -> Any:
+def to_fp16(model: Any, external: ExternalData | None, name: str, *, keep_io: bool = True) -> Any:
     """`model` with FP16 weights and arithmetic, external data taken in; with `keep_io` inputs and outputs stay FP32.
 
     Raises EngineError where the converter fails.
     """
     import onnx.checker
-    import onnx.external_data_helper
     from onnxconverter_common import float16
 
     # The converter warns of every weight that FP16 rounds to zero or cuts off, by the hundred.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         try:
-            if folder is not None:
-                onnx.external_data_helper.load_external_data_for_model(model, str(folder))
+            if external is not None:
+                load_external_data(model, external)
             converted = float16.convert_float_to_float16(model, keep_io_types=keep_io)
             onnx.checker.check_model(converted)
         except Exception as error:  # the converter raises whatever it stumbles upon

@@ -20,7 +20,7 @@ from loadtrt.engines.plan_profile import turns, warm_up
 from loadtrt.errors import EngineError
 from loadtrt.load.tensors import dtype_named
 from loadtrt.results.layer import Layer, LayerTensor
-from loadtrt.stats.layer_times import Samples
+from loadtrt.stats.profiles import Samples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

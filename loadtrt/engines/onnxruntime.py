@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.engines.engine import Completion
 from loadtrt.engines.onnx_model import OnnxModel, read_model
 from loadtrt.engines.waiting import Wakeup
-from loadtrt.environment import cpu_model, memory_bytes
+from loadtrt.environment import cpu_model, import_onnxruntime, memory_bytes
 from loadtrt.errors import EngineError
 from loadtrt.load.tensors import TensorSpec, bytes_of, largest_of
 from loadtrt.results.engine_info import EngineInfo, MemoryBill
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from loadtrt.engines.shapes import EngineOptions
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.engine_info import ClockMapping
-
-_SILENT = 4  # ONNX Runtime's log severity "fatal": what it has to say comes back as exceptions
 
 
 def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:
@@ -112,8 +110,6 @@ class OnnxRuntimeEngine:
         session: Any,
         threads: int,
     ) -> None:
-        import onnxruntime
-
         self.contexts = contexts
         self.buffers = buffers
         self.parts = parts
@@ -122,7 +118,7 @@ class OnnxRuntimeEngine:
         self._model = model
         self._threads = threads
         self._session = session
-        self._options = onnxruntime.RunOptions()
+        self._options = import_onnxruntime().RunOptions()
         self._names = [tensor.name for tensor in info.tensors if not tensor.is_input]
         self._inputs: list[Arrays] = []
         self._lanes: list[_Lane] = []
@@ -233,9 +229,7 @@ def open_session(
 ) -> Any:
     """An InferenceSession of `threads` intra-op threads, one of `contexts`. trace: profile every run into a file that
     begins so. optimised: write the model as it will run there. Raises EngineError where ONNX Runtime refuses."""
-    import onnxruntime
-
-    onnxruntime.set_default_logger_severity(_SILENT)  # sessions and runs take it over
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     if contexts > 1:
@@ -247,8 +241,9 @@ def open_session(
         options.profile_file_prefix = str(trace)
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
-    if model.folder:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.folder))
+    if model.external:
+        folder = str(model.external.folder)
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     try:
         # enable_fallback=0: the fallback, from one provider to another, prints to stdout.
         providers = ["CPUExecutionProvider"]
@@ -274,6 +269,4 @@ def sentence_of(error: Exception) -> str:
 
 
 def _version() -> str:
-    import onnxruntime
-
-    return str(onnxruntime.__version__)
+    return str(import_onnxruntime().__version__)

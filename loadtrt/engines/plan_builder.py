@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadtrt import __version__
@@ -30,13 +28,14 @@ from loadtrt.engines.flavour import load_plugins, require_plugins
 from loadtrt.engines.plan import Sidecar, SidecarTensor, sha256, sidecar_of
 from loadtrt.engines.toolchain import attach, choose_toolchain, preflight, run_watched
 from loadtrt.errors import EngineError, UsageError
-from loadtrt.files import part_of, require_writable, write_file
+from loadtrt.files import require_writable, write_file
 from loadtrt.load.tensors import dtype_named
 from loadtrt.reading_files import MOST_MODEL_BYTES, read_bytes
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from loadtrt.engines.build_config import BuildOptions
     from loadtrt.engines.build_model import Source
@@ -69,7 +68,9 @@ def build_plan(
     `show` is called with the builder's progress a few times a second. Raises UsageError (options, files, shapes),
     EngineError (no builder, no GPU, a model that TensorRT refuses), KeyboardInterrupt when it was stopped.
     """
-    _require_target(output, source)
+    require_writable("-o", output)
+    if output.exists() and not output.is_file():  # its description and log would lie beside a pipe or a device
+        raise UsageError(f"-o {output} is not a regular file: name a plan file")
     tool = choose_toolchain(options.flavour)
     preflight(tool, options)
     ready = prepare(source, options, weak_typing=tool.weak_typing)
@@ -83,7 +84,7 @@ def build_plan(
 
     with _logging_to(log):
         data, tensors, build_ns = run_watched(tool, work, show)
-    write_file(output, data, "plan")
+    write_file(output, data, "plan", measured=True)
     gpu = device_properties(options.device) if on_gpu else None
     sidecar = Sidecar(
         loadtrt_version=__version__,
@@ -187,21 +188,6 @@ def _calibrator(tool: Toolchain, source: Source, config: Any, options: BuildOpti
     return calibrator
 
 
-def _require_target(output: Path, source: Source) -> None:
-    """Raise UsageError before minutes of building where the plan cannot be written."""
-    require_writable("-o", output)
-    if output.exists() and not output.is_file():  # renaming would put a file in the place of /dev/null
-        raise UsageError(f"-o {output} is not a regular file: name a plan file")
-    if source.name and Path(source.name).exists() and output.exists() and os.path.samefile(source.name, output):
-        raise UsageError(f"-o {output} is the model itself: give the plan another name")
-    part = part_of(output)
-    try:
-        part.touch()
-        part.unlink()
-    except OSError as error:
-        raise UsageError(f"-o {output} cannot be written: {error.strerror}") from error
-
-
 @contextlib.contextmanager
 def _logging_to(file: Path) -> Iterator[None]:
     """TensorRT's log of this build, without its verbose part, in `file`."""
@@ -221,13 +207,17 @@ def _logging_to(file: Path) -> Iterator[None]:
         logger.removeHandler(handler)
         with contextlib.suppress(OSError):  # it flushes what could not be written before
             handler.close()
+            if handler.failed and not file.stat().st_size:
+                file.unlink()
 
 
 class _LogFile(logging.FileHandler):
-    """A full disk costs lines of the log: logging would print a traceback for each."""
+    """A full disk costs lines of the log: logging would print a traceback for each. failed: whether it did."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
-        pass
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802  # logging's names
+        self.failed = True
 
 
 def make_calibrator(module: Any, sets: Sequence[Arrays], batch: int, cache: Path | None) -> Any:

@@ -3,6 +3,9 @@
 An entry is a folder STEM-KEY with model.plan, its sidecar and its log. It is renamed into place whole, so that readers
 see all of it or nothing, and of two processes that build the same the slower takes what the faster has put there. Any
 entry may be deleted at any time, but for the moment in which it is loaded.
+
+Loading a plan is trusting it, and the name of an entry is no secret: entries of other users than this one and root, and
+those that others may write, are not used.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,16 +28,16 @@ from typing import TYPE_CHECKING, Literal
 from loadtrt.cuda.runtime import device_count, device_properties
 from loadtrt.engines.build_config import BuildOptions
 from loadtrt.engines.build_model import read_source
-from loadtrt.engines.onnx_model import decide_sizes, external_files
+from loadtrt.engines.onnx_model import decide_sizes
 from loadtrt.engines.plan import Sidecar, read_sidecar, sha256, sidecar_of
 from loadtrt.engines.plan_builder import build_plan, progress_text
 from loadtrt.engines.shapes import FixedSizes
 from loadtrt.engines.toolchain import choose_toolchain, preflight
-from loadtrt.errors import UsageError
+from loadtrt.errors import LoadtrtError, UsageError
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from loadtrt.cuda.runtime import DeviceProperties
     from loadtrt.engines.build_model import Source
@@ -49,6 +53,7 @@ _BUILDERS: dict[str, Literal["tensorrt", "rtx"]] = {"tensorrt": "tensorrt", "ten
 # Options that count by what they name (plugins, the device) or come to (the inputs' shapes), not as they are given.
 _COUNTED_OTHERWISE = {"flavour", "device", "plugins", "batch", "shapes"}
 _BUILDING = ".building-"
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _LEFT_BEHIND_S = 24 * 3600  # no build takes as long
 
 
@@ -100,20 +105,17 @@ def cached_plan(
     preflight(tool, options)
     gpu = device_properties(config.device)
     key = _key(source, inputs, options, tool, gpu)
-    folder = _folder()
-    # The key alone decides: a model that has been renamed or copied is the same model.
-    entry = next(folder.glob(f"*-{key}"), folder / f"{_stem(config.engine)}-{key}")
-    kept, damage = _read(entry)
+    entry, kept, wrong = _find(_folder(), _stem(config.engine), key)
     if kept is not None:
         made_on = datetime.fromtimestamp((entry / _PLAN).stat().st_mtime, UTC).date()
         note = f"taken from the cache, {entry / _PLAN}, {_made(kept)} on {made_on}"
     else:
         if say is not None:
-            again = f"the plan in the cache is damaged ({damage}), so it is built again: " if damage else ""
+            again = f"the plan in the cache {wrong}, so it is built again: " if wrong else ""
             say(f"{again}building {config.engine} with {tool.flavour} for {gpu.name}, once: it is kept in {entry}")
         show = None if status is None else lambda progress: status(progress_text(progress))
         kept = _build(source, options, entry, show)
-        instead = f", in place of a damaged one ({damage})" if damage else ""
+        instead = f", instead of one that {wrong}" if wrong else ""
         note = f"{_made(kept)}, kept in {entry / _PLAN}{instead}"
     sizes = FixedSizes(first, {}, part.shape_values, part.optimization_profile)
     return CachedPlan(entry / _PLAN, (sizes,), (note, *source.notes))
@@ -138,7 +140,7 @@ def _key(
     counted = {
         "format": FORMAT,
         "model": source.sha256,
-        "weights": [sha256(file) for file in sorted(external_files(source.model, source.file))] if source.file else [],
+        "weights": [sha256(file) for file in source.external.files] if source.external else [],
         "inputs": {spec.name: spec.shape for spec in inputs},
         "options": {name: value for name, value in options.given().items() if name not in _COUNTED_OTHERWISE},
         "plugins": [sha256(file) for file in options.plugins],
@@ -168,16 +170,79 @@ def _stem(engine: str) -> str:
     return stem.strip("-.")[:_STEM_LENGTH] or "model"
 
 
-def _read(entry: Path) -> tuple[Sidecar | None, str]:
-    """The sidecar of a whole entry; else None, and what is wrong with it: "" where there is none."""
-    if not os.path.exists(entry):  # unlike Path.exists, raises nothing without permission
-        return None, ""
-    plan = entry / _PLAN
+class _UntrustedError(UsageError):
+    """A file of an entry that somebody else may have written."""
+
+
+@contextmanager
+def opened_plan(plan: Path) -> Iterator[Path]:
+    """The plan of an entry under a name that stays that of the checked one, whatever happens to the entry's own name.
+
+    Nobody but this user and root may write the folder, the plan or the sidecar, and none of them is a link. Raises
+    UsageError; sentences of errors inside are of the entry.
+    """
+    with ExitStack() as stack:
+        folder = _checked(plan.parent, None, stack)
+        for file in (plan, sidecar_of(plan)):
+            with ExitStack() as closed:
+                _checked(file, folder, closed)
+        opened = Path(f"/proc/self/fd/{folder}")
+        try:
+            yield opened / plan.name
+        except LoadtrtError as error:
+            error.args = (str(error).replace(str(opened), str(plan.parent)),)
+            raise
+
+
+def _checked(path: Path, folder: int | None, stack: ExitStack) -> int:
+    """The descriptor of a file in `folder`, or of a folder; opened, then checked. `stack` closes it."""
     try:
-        sidecar = read_sidecar(plan, sha256(plan))
+        name = path if folder is None else path.name
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _UntrustedError(f"{path} is a symbolic link") from None
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    stack.callback(os.close, descriptor)
+    status = os.fstat(descriptor)
+    if status.st_uid not in (os.geteuid(), 0):
+        raise _UntrustedError(f"{path} belongs to user {status.st_uid}, neither to this user nor to root")
+    if status.st_mode & _OTHERS_WRITE:
+        raise _UntrustedError(f"others may write {path}")
+    if not (stat.S_ISDIR if folder is None else stat.S_ISREG)(status.st_mode):
+        raise UsageError(f"{path} is not a {'folder' if folder is None else 'regular file'}")
+    return descriptor
+
+
+def _find(folder: Path, stem: str, key: str) -> tuple[Path, Sidecar | None, str]:
+    """The entry with this key and its sidecar; without a usable one the entry to build, and what is wrong with the one
+    that is there, as `_read` says it.
+
+    The key alone decides: a model that has been renamed or copied is the same model.
+    """
+    own = folder / f"{stem}-{key}"
+    wrong = ""
+    for entry in (own, *sorted(folder.glob(f"*-{key}"))):
+        kept, reason = _read(entry)
+        if kept is not None:
+            return entry, kept, ""
+        wrong = wrong or reason
+    if os.path.lexists(own) and os.geteuid() not in (0, own.lstat().st_uid):
+        own = folder / f"{stem}-{os.geteuid()}-{key}"  # beside another user's, which cannot be replaced
+    return own, None, wrong
+
+
+def _read(entry: Path) -> tuple[Sidecar | None, str]:
+    """The sidecar of a whole entry that may be trusted; else None and what is wrong with it, "" where there is none."""
+    if not os.path.lexists(entry):  # unlike Path.exists, raises nothing without permission
+        return None, ""
+    try:
+        with opened_plan(entry / _PLAN) as plan:
+            return read_sidecar(plan, sha256(plan)), ""
+    except _UntrustedError as error:
+        return None, f"is not trusted ({error})"
     except UsageError as error:
-        return None, str(error)
-    return sidecar, "" if sidecar is not None else f"there is no {sidecar_of(plan)}"
+        return None, f"is damaged ({error})"
 
 
 def _build(source: Source, options: BuildOptions, entry: Path, show: Callable[[Progress], None] | None) -> Sidecar:
@@ -189,6 +254,8 @@ def _build(source: Source, options: BuildOptions, entry: Path, show: Callable[[P
             folder = Path(temporary, "built")  # others cannot read the temporary folder itself
             folder.mkdir()
             built = build_plan(source, folder / _PLAN, options, show)
+            for path in (folder, *folder.iterdir()):  # with a umask such as 002 others might write them
+                path.chmod(path.stat().st_mode & ~_OTHERS_WRITE)
             return _settle(folder, entry) or built.sidecar
     except (OSError, UsageError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.layer import Layer
     from loadtrt.results.profile_result import Mode, ProfilePass
-    from loadtrt.stats.layer_times import Samples
+    from loadtrt.stats.profiles import Samples
 
 _STEADY_NS = 10 * SECOND_NS  # clocks that are not steady by then will not be
 
@@ -230,7 +230,7 @@ def _layers(plan: Plan, context: PlanContext, profiled: Profiled) -> tuple[str |
 def _sample(bench: _Bench, mode: Mode, length: ProfileLength, watch: Watch) -> Samples:
     """Layer times of one inference after the other. A graph is captured with the profiler attached: it carries the
     profiler's events."""
-    from loadtrt.stats.layer_times import Samples
+    from loadtrt.stats.profiles import Samples
 
     samples = Samples()
     with bench.launcher(mode) as launch:

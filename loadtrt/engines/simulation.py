@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from loadtrt.errors import UsageError, nearest, shortened
+from loadtrt.errors import UsageError, nearest
+from loadtrt.printing import shortened
 from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS, format_duration, parse_duration
 
 if TYPE_CHECKING:

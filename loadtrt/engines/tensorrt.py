@@ -15,7 +15,8 @@ Let go of `context.enqueue` before closing: the bound method keeps its context a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from loadtrt.cuda.runtime import call
@@ -28,6 +29,8 @@ from loadtrt.load.tensors import TensorSpec, largest_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from loadtrt.engines.deserialize import OpenPlan
     from loadtrt.engines.flavour import Flavour
@@ -191,13 +194,21 @@ def load_plan(options: EngineOptions, built: CachedPlan | None = None) -> Plan:
     the calling thread's device; other threads must do so for themselves. Leaves nothing behind on failure. Raises
     UsageError (file, options) and EngineError (CUDA, TensorRT).
     """
-    opened = open_plan(
-        built.path if built else options.engine,
-        module=options.module,
-        plugins=options.plugins,
-        allow_host_code=options.allow_host_code,
-        device=options.device,
-    )
+    opening: AbstractContextManager[str | Path] = nullcontext(options.engine)
+    if built is not None:
+        from loadtrt.engines.plan_cache import opened_plan
+
+        opening = opened_plan(built.path)
+    with opening as path:
+        opened = open_plan(
+            path,
+            module=options.module,
+            plugins=options.plugins,
+            allow_host_code=options.allow_host_code,
+            device=options.device,
+        )
+    if built is not None:
+        opened.header = replace(opened.header, path=built.path)
     try:
         sizes = built.sizes if built else options.parts
         return Plan(opened, sizes, ask_fp16=options.fp16, demand_fp16=built is None)

@@ -41,7 +41,7 @@ def bottlenecks(result: RunResult) -> list[Finding]:
     rules = [*limits, _no_graph(result), _queue(result), _in_turn(result), _interference(result), _unfair(result)]
     rules += [_short(result)] if limits[0] is None else []
     if not any(limits) and not _has(result, "starved"):
-        rules += [_compute(result) or _idle(result)]
+        rules += [_busy(result)]
     return [finding for finding in rules if finding is not None]
 
 
@@ -53,8 +53,11 @@ def mostly_waits(result: RunResult) -> bool:
 
 def _enqueue(result: RunResult) -> Finding | None:
     enqueue, compute = _typical(result, "enqueue"), _typical(result, "compute")
-    core = _enqueues_per_s(result) * _mean(result, "enqueue") / SECOND_NS
-    requests = _per_launch(result)
+    requests = result.config.model.requests_per_launch
+    enqueues_per_s = (result.model.throughput.requests_per_s or 0.0) / (
+        result.model.batches.mean if result.model.batches else requests
+    )
+    core = enqueues_per_s * _mean(result, "enqueue") / SECOND_NS
     if max(core, enqueue / (requests * compute)) < ENQUEUE:
         return None
     remedy = f"{_larger(result)} does more work in each enqueue"
@@ -76,7 +79,7 @@ def _copies(result: RunResult) -> Finding | None:
     """A copy takes as long as compute, by medians (trtexec's rule). The d2h of a launch of several requests is left
     out, as it includes waiting for the launch's other computes."""
     compute = _typical(result, "compute")
-    phases = (("h2d", "inputs"), ("d2h", "outputs"))[: 2 if _per_launch(result) == 1 else 1]
+    phases = (("h2d", "inputs"), ("d2h", "outputs"))[: 2 if result.config.model.requests_per_launch == 1 else 1]
     phase, tensors = max(phases, key=lambda phase: _typical(result, phase[0]))
     copy = _typical(result, phase)
     if copy < compute:
@@ -99,7 +102,7 @@ def _copies(result: RunResult) -> Finding | None:
 def _exposed(result: RunResult) -> Finding | None:
     copies, compute = _mean(result, "h2d") + _mean(result, "d2h"), _mean(result, "compute")
     share = copies / (copies + compute)
-    sets = result.config.model.buffers * _per_launch(result)
+    sets = result.config.model.buffers * result.config.model.requests_per_launch
     if sets > 1 or not closed_loop(result) or share < EXPOSED or _copies(result):
         return None
     return Finding(
@@ -164,21 +167,21 @@ def _queue(result: RunResult) -> Finding | None:
     load, batching = result.config.model.load, result.config.model.batching
     uneven = not load.steady or (load.cv or 0.0) > 1
     delay_ns = batching.delay_ns if batching else 0
-    overlap = result.model.overlap
+    overlap, shorter = result.model.overlap, "a shorter delay= in --batcher"
+    evidence = f"of a typical latency of {format_duration(latency)}, {format_duration(waiting)} is queueing delay"
     if delay_ns and overlap and overlap.busy_fraction * overlap.lanes_computing < FREE * len(result.model.lanes):
         return Finding(
             kind="queue-bound",
-            evidence=f"of a typical latency of {format_duration(latency)}, {format_duration(waiting)} is queueing "
-            "delay, while lanes are mostly idle",
+            evidence=f"{evidence}, while lanes are mostly idle",
             cause=f"requests wait for a batch to fill, up to the batcher's delay of {format_duration(delay_ns)}",
-            remedy="a shorter delay= in --batcher",
+            remedy=shorter,
         )
-    remedies = ["a shorter delay= in --batcher"] if delay_ns else []
     full = overlap is not None and overlap.busy_fraction >= BUSY
-    remedies += ["a lower rate"] if full else ["a lower rate or more --contexts"]
+    remedies = [shorter] if delay_ns else []
+    remedies += ["a lower rate" if full else "a lower rate or more --contexts"]
     return Finding(
         kind="queue-bound",
-        evidence=f"of a typical latency of {format_duration(latency)}, {format_duration(waiting)} is queueing delay",
+        evidence=evidence,
         cause="requests arrive unevenly, at times faster than the lanes serve them"
         if uneven
         else "at this rate the lanes are often busy when a request arrives",
@@ -230,20 +233,21 @@ def _unfair(result: RunResult) -> Finding | None:
         return None
     slow = max(lanes, key=lambda lane: lane.service_p50_ns or 0)
     fast = min(lanes, key=lambda lane: lane.service_p50_ns or 0)
-    if (slow.service_p50_ns or 0) < SLOWER * (fast.service_p50_ns or 0):
+    fast_ns, slow_ns = fast.service_p50_ns or 0, slow.service_p50_ns or 0
+    if slow_ns < SLOWER * fast_ns:
         return None
     return Finding(
         kind="unfair",
         evidence=f"lane {slow.lane} served {plural(slow.requests, 'request')} at a median of "
-        f"{format_duration(slow.service_p50_ns or 0)}, lane {fast.lane} {format_count(fast.requests)} at "
-        f"{format_duration(fast.service_p50_ns or 0)}",
+        f"{format_duration(slow_ns)}, lane {fast.lane} {format_count(fast.requests)} at {format_duration(fast_ns)}",
         cause="lanes of one engine do the same work: something slows this one down, or the device prefers another",
         remedy="--contexts 1 shows how fast a lane is alone; look for other work on the device",
     )
 
 
 def _short(result: RunResult) -> Finding | None:
-    enqueue, compute = _typical(result, "enqueue") / _per_launch(result), _typical(result, "compute")
+    enqueue = _typical(result, "enqueue") / result.config.model.requests_per_launch
+    compute = _typical(result, "compute")
     if result.model.engine.kind != "tensorrt" or enqueue / compute < SHORT or _has(result, "starved"):
         return None
     mixed = result.config.model.mix or result.config.model.batcher
@@ -256,21 +260,30 @@ def _short(result: RunResult) -> Finding | None:
     )
 
 
-def _compute(result: RunResult) -> Finding | None:
+def _busy(result: RunResult) -> Finding | None:
+    """Lanes that compute nearly all the time, or too little of it."""
     overlap, kind = result.model.overlap, result.model.engine.kind
-    if overlap is None or kind not in _REAL or not closed_loop(result) or overlap.busy_fraction < BUSY:
+    if overlap is None or kind not in _REAL or not closed_loop(result) or IDLE <= overlap.busy_fraction < BUSY:
         return None
-    precision = _lower_precision(result)
+    contexts, precision = len(result.model.lanes), _lower_precision(result)
+    evidence = f"lanes computed {100 * overlap.busy_fraction:.0f} % of the time"
+    if overlap.busy_fraction < IDLE:
+        return Finding(
+            kind="idle",
+            evidence=evidence,
+            cause="too few requests are in flight to keep the device busy",
+            remedy="--buffers 2" if result.config.model.buffers == 1 else f"--contexts {contexts + 1}",
+        )
     if kind == "onnxruntime":
         remedy = "a smaller or quantized model, or more cores"
-    elif len(result.model.lanes) == 1:
+    elif contexts == 1:
         remedy = f"--contexts 2 or {_larger(result)} may fill the GPU better{precision and f'; then {precision}'}"
     else:
         remedy = f"{precision and f'{precision}, '}{_larger(result)} or a faster GPU; "
         remedy += "more --contexts add more latency than throughput"
     return Finding(
         kind="compute-bound",
-        evidence=f"lanes computed {100 * overlap.busy_fraction:.0f} % of the time",
+        evidence=evidence,
         cause="the engine itself is the limit, neither the host nor the copies",
         remedy=remedy,
     )
@@ -282,24 +295,6 @@ def _lower_precision(result: RunResult) -> str:
     if any(name in precisions for name in ("INT8", "FP8", "INT4", "FP4")):
         return ""
     return "INT8" if "FP16" in precisions else "FP16" if result.model.engine.build else "a lower precision"
-
-
-def _idle(result: RunResult) -> Finding | None:
-    overlap = result.model.overlap
-    if (
-        overlap is None
-        or result.model.engine.kind not in _REAL
-        or not closed_loop(result)
-        or overlap.busy_fraction >= IDLE
-    ):
-        return None
-    contexts, buffers = len(result.model.lanes), result.config.model.buffers
-    return Finding(
-        kind="idle",
-        evidence=f"lanes computed {100 * overlap.busy_fraction:.0f} % of the time",
-        cause="too few requests are in flight to keep the device busy",
-        remedy="--buffers 2" if buffers == 1 else f"--contexts {contexts + 1}",
-    )
 
 
 def _larger(result: RunResult) -> str:
@@ -326,16 +321,6 @@ def _waiting(result: RunResult) -> tuple[float, float]:
 
 def _mean(result: RunResult, metric: str) -> float:
     return result.model.metrics[metric].mean_ns or 0.0
-
-
-def _enqueues_per_s(result: RunResult) -> float:
-    requests = result.model.batches.mean if result.model.batches else _per_launch(result)
-    return (result.model.throughput.requests_per_s or 0.0) / requests
-
-
-def _per_launch(result: RunResult) -> int:
-    """Requests of one enqueue."""
-    return result.config.model.requests_per_launch
 
 
 def closed_loop(result: RunResult) -> bool:

@@ -33,11 +33,9 @@ def findings_of(result: RunResult) -> tuple[Finding, ...]:
     busy = result.model.overlap.busy_fraction if result.model.overlap else None
     findings: list[Finding | None] = [_overloaded(result), _dropped(result)]
     findings += gpu_findings(result.telemetry, busy) if result.telemetry else ()
-    explained = any(finding.kind == "throttled" for finding in findings if finding) or (
-        result.model.steadiness and result.model.steadiness.overloaded
-    )
+    throttled = any(finding.kind == "throttled" for finding in findings if finding)
     findings.append(_stall(result))
-    if not explained:
+    if not throttled and not (result.model.steadiness and result.model.steadiness.overloaded):
         findings += _changes(result) or [_unsettled(result)]
     findings += [*bottlenecks(result), _few(result), _inexact(result)]
     return tuple(finding for finding in findings if finding is not None)
@@ -99,8 +97,8 @@ def _stall(result: RunResult) -> Finding | None:
 def _changes(result: RunResult) -> list[Finding | None]:
     """What made a part of the run differ from the rest. A slow part explains a filling queue and a drift in an open
     loop; a cold start, or any change in a closed loop, explains a slow part."""
-    cold, slow = _cold(result), _slow(result)
-    changes = [finding for finding in (cold, _filling(result), _drift(result)) if finding is not None]
+    slow, cold = _slow(result), _began(result)[1] > 1
+    changes = [finding for finding in (_transient(result), _drift(result)) if finding is not None]
     return [slow] if slow is not None and not (cold or (changes and closed_loop(result))) else [*changes]
 
 
@@ -122,11 +120,10 @@ def _slow(result: RunResult) -> Finding | None:
         less = f"{100 * (1 - slow.served_per_s / slow.expected_per_s):.0f} % less than in the whole run"
         evidence = f"{when} {served} were served, {less}"
     else:
-        gone = "" if slow.over_ns is None else f", and was gone after {format_duration(slow.over_ns)}"
-        evidence = (
-            f"{when} {expected} arrived and {served} were served: the backlog grew by {format_count(round(more))}"
-        )
-        evidence += gone
+        evidence = f"{when} {expected} arrived and {served} were served: "
+        evidence += f"the backlog grew by {format_count(round(more))}"
+        if slow.over_ns is not None:
+            evidence += f", and was gone after {format_duration(slow.over_ns)}"
     steady = result.config.model.load.steady_rate
     return Finding(
         kind="slow-part",
@@ -140,30 +137,21 @@ def _slow(result: RunResult) -> Finding | None:
     )
 
 
-def _cold(result: RunResult) -> Finding | None:
+def _transient(result: RunResult) -> Finding | None:
+    """A cold start; or, where the first latencies are shorter, a queue that fills. A longer warm-up does not help a
+    queue, as it is drained before measuring."""
     lasted, ratio = _began(result)
-    if ratio <= 1:
-        return None
     warmup = result.config.warmup
-    return Finding(
-        kind="transient",
-        evidence=f"in the first {format_duration(lasted)} latencies were {_apart(ratio)} later",
-        cause="the engine, its clocks or its caches were still warming up",
-        remedy=f"--warmup {_seconds(warmup + 2 * lasted)} (it is {format_duration(warmup)})",
-    )
-
-
-def _filling(result: RunResult) -> Finding | None:
-    """A queue that fills. A longer warm-up does not help, as the queue is drained before measuring."""
-    lasted, ratio = _began(result)
-    if closed_loop(result) or ratio >= 1 or lasted < FILLING * result.phases.measure_ns:
+    if ratio > 1:
+        cause = "the engine, its clocks or its caches were still warming up"
+        remedy = f"--warmup {_seconds(warmup + 2 * lasted)} (it is {format_duration(warmup)})"
+    elif ratio < 1 and not closed_loop(result) and lasted >= FILLING * result.phases.measure_ns:
+        cause = "the queue is empty when measuring begins, and needs that time to fill"
+        remedy = _longer(result, lasted / FILLING / SECOND_NS)
+    else:
         return None
-    return Finding(
-        kind="transient",
-        evidence=f"in the first {format_duration(lasted)} latencies were {_apart(ratio)} later",
-        cause="the queue is empty when measuring begins, and needs that time to fill",
-        remedy=_longer(result, lasted / FILLING / SECOND_NS),
-    )
+    evidence = f"in the first {format_duration(lasted)} latencies were {_apart(ratio)} later"
+    return Finding(kind="transient", evidence=evidence, cause=cause, remedy=remedy)
 
 
 def _drift(result: RunResult) -> Finding | None:

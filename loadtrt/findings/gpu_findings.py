@@ -60,8 +60,7 @@ def _held(telemetry: GpuTelemetry) -> Finding | None:
     fraction = telemetry.throttled_fraction or 0.0
     hardware = not _HARDWARE.isdisjoint(shares)
     slowed = _slowed_hertz(intervals)
-    best = max((i.sm_clock_max_hertz for i in intervals if i.sm_clock_max_hertz is not None), default=None)
-    top = telemetry.gpu.max_sm_clock_hertz
+    best, top = _highest_hertz(intervals), telemetry.gpu.max_sm_clock_hertz
     if slowed is None or best is None:
         clock = "the GPU was slowed down (its clock is not known)"
     elif slowed <= (1 - LEAST_DROP) * best:
@@ -72,20 +71,21 @@ def _held(telemetry: GpuTelemetry) -> Finding | None:
         clock = "the GPU slowed down"
     else:
         return None
-    main = max(shares, key=lambda reason: shares[reason])
-    words = dict.fromkeys(SLOWDOWNS[reason].cause for reason in sorted(shares, key=lambda reason: -shares[reason]))
+    reasons = sorted(shares, key=lambda reason: -shares[reason])
+    cause = ", ".join(dict.fromkeys(SLOWDOWNS[reason].cause for reason in reasons))
     return Finding(
         kind="throttled",
-        evidence=f"{clock}: {', '.join(words)}; {_percent(fraction)} of the run",
-        cause=", ".join(words),
-        remedy=_remedy(main, telemetry.gpu, slowed),
+        evidence=f"{clock}: {cause}; {_percent(fraction)} of the run",
+        cause=cause,
+        remedy=_remedy(reasons[0], telemetry.gpu, slowed),
     )
 
 
 def _unnamed(telemetry: GpuTelemetry) -> Finding | None:
     """Clocks that fell while the driver gives no reasons. Only busy seconds count, as an idle GPU lowers its clocks,
     and only a fall of UNNAMED_DROP, as ordinary temperature steps lower clocks by 1 to 3 %."""
-    intervals = [i for i in telemetry.intervals if i.sm_clock_mean_hertz is not None and _busy(i)]
+    clocked = [i for i in telemetry.intervals if i.sm_clock_mean_hertz is not None]
+    intervals = [i for i in clocked if (i.utilization_mean_ratio or 0) >= BUSY]
     if not intervals or any(i.throttle_shares is not None for i in telemetry.intervals):
         return None
     best = max(i.sm_clock_max_hertz or 0 for i in intervals)
@@ -110,7 +110,7 @@ def _below_top(telemetry: GpuTelemetry) -> Finding | None:
     REACHED. A chosen clock (applications_clocks_setting) and a mostly idle GPU raise no alarm.
     """
     intervals, top = telemetry.intervals, telemetry.gpu.max_sm_clock_hertz
-    best = max((i.sm_clock_max_hertz for i in intervals if i.sm_clock_max_hertz is not None), default=None)
+    best = _highest_hertz(intervals)
     use = weighted_mean(intervals, lambda interval: interval.utilization_mean_ratio)
     if top is None or best is None or best >= REACHED * top or use is None or use < BUSY:
         return None
@@ -182,17 +182,17 @@ def _share(intervals: Sequence[GpuInterval], reason: str) -> float:
 
 def _slowed_hertz(intervals: Sequence[GpuInterval]) -> float | None:
     """Mean SM clock over the readings with a slow-down."""
-    known = [
-        (interval.readings * (interval.throttled_fraction or 0.0), interval.sm_clock_throttled_hertz)
-        for interval in intervals
-        if interval.sm_clock_throttled_hertz is not None
-    ]
-    weight = sum(readings for readings, _ in known)
-    return sum(readings * clock for readings, clock in known) / weight if weight else None
+    total = weight = 0.0
+    for interval in intervals:
+        if interval.sm_clock_throttled_hertz is not None:
+            readings = interval.readings * (interval.throttled_fraction or 0.0)
+            total += readings * interval.sm_clock_throttled_hertz
+            weight += readings
+    return total / weight if weight else None
 
 
-def _busy(interval: GpuInterval) -> bool:
-    return interval.utilization_mean_ratio is not None and interval.utilization_mean_ratio >= BUSY
+def _highest_hertz(intervals: Sequence[GpuInterval]) -> float | None:
+    return max((one.sm_clock_max_hertz for one in intervals if one.sm_clock_max_hertz is not None), default=None)
 
 
 def _mhz(hertz: float) -> str:

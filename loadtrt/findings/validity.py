@@ -13,7 +13,7 @@ from loadtrt.results.run_result import Problem
 from loadtrt.units import MILLISECOND_NS, format_duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from loadtrt.asked.objective import Objective
     from loadtrt.results.breakdown import MetricSummary
@@ -29,7 +29,6 @@ STARVED_LIMIT = 0.05  # of the lanes' time
 class Terms:
     """What was asked of a run.
 
-    closed: whether the load is a closed loop.
     max_lateness_ns: the limit set by `--max-lateness`, None for the default one.
     objectives: the run's objectives, of which those on latency widen the lateness limit.
     mode: the engine's settings, for the remedies.
@@ -115,75 +114,54 @@ def counts_of(
 
 def problems_of(counts: Counts, terms: Terms) -> list[Problem]:
     """Every reason why the numbers do not describe the engine alone; empty for a VALID run."""
-    problems = (
-        _late(counts, terms),
-        _starved(counts, terms),
-        _unserved(counts),
-        _failed(counts),
-        _no_requests(counts),
-    )
-    return [problem for problem in problems if problem is not None]
+    return [*_of_the_host(counts, terms), *_of_requests(counts)]
 
 
-def _late(counts: Counts, terms: Terms) -> Problem | None:
+def _of_the_host(counts: Counts, terms: Terms) -> Iterator[Problem]:
+    """The generator was late, or the host left lanes idle."""
     limit_ns = limit_of(counts, terms)
-    if counts.lateness_ns <= limit_ns:
-        return None
-    rank = "at p99" if counts.at_p99 else "at most"
-    blocks = terms.mode.get("wait") == "block"
-    return Problem(
-        kind="late",
-        evidence=f"the generator was {format_duration(counts.lateness_ns)} late {rank} "
-        f"(limit {format_duration(limit_ns)})",
-        remedy="use --wait spin" if blocks else "free a core for loadtrt, or lower rate or contexts",
-    )
+    if counts.lateness_ns > limit_ns:
+        late, rank = format_duration(counts.lateness_ns), "at p99" if counts.at_p99 else "at most"
+        blocks = terms.mode.get("wait") == "block"
+        yield Problem(
+            kind="late",
+            evidence=f"the generator was {late} late {rank} (limit {format_duration(limit_ns)})",
+            remedy="use --wait spin" if blocks else "free a core for loadtrt, or lower rate or contexts",
+        )
+    if counts.starved_fraction > STARVED_LIMIT:
+        share, limit = f"{100 * counts.starved_fraction:.0f} %", f"{100 * STARVED_LIMIT:.0f} %"
+        single = terms.closed and terms.mode.get("graph") == "yes" and "requests per launch" not in terms.mode
+        more = ", or for requests of one size --requests-per-launch 4" if single else ""
+        yield Problem(
+            kind="starved",
+            evidence=f"lanes were idle for {share} of the time because the host was late (limit {limit})",
+            remedy=f"the engine is faster than this host: use more --buffers or larger batches{more}",
+        )
 
 
-def _starved(counts: Counts, terms: Terms) -> Problem | None:
-    if counts.starved_fraction <= STARVED_LIMIT:
-        return None
-    share, limit = f"{100 * counts.starved_fraction:.0f} %", f"{100 * STARVED_LIMIT:.0f} %"
-    single = terms.closed and terms.mode.get("graph") == "yes" and "requests per launch" not in terms.mode
-    more = ", or for requests of one size --requests-per-launch 4" if single else ""
-    return Problem(
-        kind="starved",
-        evidence=f"lanes were idle for {share} of the time because the host was late (limit {limit})",
-        remedy=f"the engine is faster than this host: use more --buffers or larger batches{more}",
-    )
-
-
-def _unserved(counts: Counts) -> Problem | None:
-    if not counts.unserved:
-        return None
-    requests = plural(counts.unserved, "request")
-    if counts.interrupted:
-        return Problem(
+def _of_requests(counts: Counts) -> Iterator[Problem]:
+    """Requests were given up, or failed, or there were none."""
+    unserved = plural(counts.unserved, "request")
+    if counts.unserved and counts.interrupted:
+        yield Problem(
             kind="unserved",
-            evidence=f"the run was interrupted and gave up {requests} (their age counts as latency)",
+            evidence=f"the run was interrupted and gave up {unserved} (their age counts as latency)",
             remedy="interrupt only once: the run then waits for the requests in flight",
         )
-    return Problem(
-        kind="unserved",
-        evidence=f"{requests} had not been served when the run ended (their age counts as latency)",
-        remedy="the load is above capacity, or the engine hangs: lower --rate, or raise --drain",
-    )
-
-
-def _failed(counts: Counts) -> Problem | None:
-    if not counts.failed:
-        return None
-    return Problem(
-        kind="failed",
-        evidence=f"{plural(counts.failed, 'request')} failed, and have no latency",
-        remedy="fix the first error before trusting the numbers",
-    )
-
-
-def _no_requests(counts: Counts) -> Problem | None:
-    if counts.ok or counts.failed or counts.unserved:
-        return None
-    if counts.interrupted:
-        evidence, remedy = "the run was interrupted before any request was served", "interrupt it later"
-    else:
+    elif counts.unserved:
+        yield Problem(
+            kind="unserved",
+            evidence=f"{unserved} had not been served when the run ended (their age counts as latency)",
+            remedy="the load is above capacity, or the engine hangs: lower --rate, or raise --drain",
+        )
+    if counts.failed:
+        yield Problem(
+            kind="failed",
+            evidence=f"{plural(counts.failed, 'request')} failed, and have no latency",
+            remedy="fix the first error before trusting the numbers",
+        )
+    if not (counts.ok or counts.failed or counts.unserved):
         evidence, remedy = "no request was served", "raise --duration or --requests"
-    return Problem(kind="no-requests", evidence=evidence, remedy=remedy)
+        if counts.interrupted:
+            evidence, remedy = "the run was interrupted before any request was served", "interrupt it later"
+        yield Problem(kind="no-requests", evidence=evidence, remedy=remedy)

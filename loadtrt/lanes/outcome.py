@@ -15,12 +15,11 @@ from loadtrt.records.board import KEEP
 from loadtrt.records.records import DROPPED, FAILED, METRICS, OK, UNSERVED
 from loadtrt.results.gpu_telemetry import mark_throttled
 from loadtrt.results.run_result import ModelResult, ObjectiveShare, Phases, Problem, RunResult, Throughput
-from loadtrt.stats.cohorts import batches_of, cohorts_of, mix_of, sample_of
 from loadtrt.stats.early import Widths, ranks_of
 from loadtrt.stats.margin import rate_margin
 from loadtrt.stats.scenario import Sending, scenario_of
 from loadtrt.stats.steady import steadiness_of
-from loadtrt.stats.summary import fairness, lanes_of, overlap_of, summarize
+from loadtrt.stats.summary import batches_of, cohorts_of, fairness, lanes_of, mix_of, overlap_of, sample_of, summarize
 from loadtrt.stats.verdict import judge
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from loadtrt.engines.engine import Completion, Engine
     from loadtrt.lanes.recorder import Recorder
-    from loadtrt.load.batcher import Batcher
+    from loadtrt.load.request_sizes import Batcher
     from loadtrt.records.board import Board
 
 _SILENCE_NS = 10 * SECOND_NS  # an engine without a completion for so long (or `drain_ns`, if longer) is given up

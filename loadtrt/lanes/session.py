@@ -14,9 +14,8 @@ from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.start_instant import wait_for_start, wall_clock
 from loadtrt.lanes.verify import Verifier, quiet_outputs
-from loadtrt.load.batcher import Batcher
 from loadtrt.load.inputs import make_inputs
-from loadtrt.load.mix import draw
+from loadtrt.load.request_sizes import Batcher, draw
 from loadtrt.units import SECOND_NS, format_duration, plural
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from loadtrt.live.drawing import BAD, FAINT, GOOD, P50, P99, STRONG, Charts, ascii_of, bar
+from loadtrt.printing import one_line
 from loadtrt.units import SECOND_NS, format_bytes, format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def render(view: View, width: int, height: int, *, unicode: bool = True) -> Fram
     artist = _Artist(view, min(width, _WIDEST) - 2 * margin, unicode)
     lines = []
     for line in _laid_out(artist.parts(height), height):
+        line.plain = "".join(sign if sign.isprintable() else "?" for sign in line.plain)  # of another host's view
         if not unicode:
             line.plain = ascii_of(line.plain)
         line.truncate(artist.width, overflow="ellipsis" if unicode else "crop")
@@ -84,12 +86,7 @@ def status_line(view: View) -> str:
     if view.window is not None and view.phase != "done":
         words.append(f"last second p50 {format_duration(view.window[P50])}, p99 {format_duration(view.window[P99])}")
     words += [f"{alert.evidence}: {alert.remedy}" for alert in view.alerts]
-    return printable(f"{view.phase} " + " · ".join(words))
-
-
-def printable(text: str) -> str:
-    """On one line, with nothing in it that moves the cursor or changes a terminal's state."""
-    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+    return one_line(f"{view.phase} " + " · ".join(words))
 
 
 def _laid_out(parts: Sequence[_Part], height: int) -> Iterator[Text]:
@@ -167,8 +164,8 @@ class _Artist:
             load = f"{labels.get('arrivals', 'offered')} {format_count(facts.rate)}/s"
         words = [labels.get("precision", ""), plural(facts.lanes, "context"), f"batch {facts.batch}", load]
         words += [f"{labels.get('flavour', '')} {labels.get('version', '')}".strip(), labels.get("device", "")]
-        words = [printable(word) for word in words if word]
-        model = Text.styled(printable(facts.model), STRONG)
+        words = [one_line(word) for word in words if word]
+        model = Text.styled(one_line(facts.model), STRONG)
         model.truncate(max(self.width // 2, self.width - 60), overflow="ellipsis")
         return [model.append_text(self._fit(words, self.width - model.cell_len, FAINT))]
 
@@ -221,7 +218,7 @@ class _Artist:
                 words.append(
                     f"{_percent(share, item.objective.rank)} % within it, {100 * item.objective.rank:g} % needed"
                 )
-            line = Text.styled(f"{mark} ", style).append(printable(item.objective.text), STRONG)
+            line = Text.styled(f"{mark} ", style).append(one_line(item.objective.text), STRONG)
             lines.append(line.append_text(self._fit(words, self.width - line.cell_len, style)))
         return lines
 
@@ -229,7 +226,7 @@ class _Artist:
         """Every alert, evidence and remedy, in as many lines as they need."""
         lines = []
         for alert in self.view.alerts:
-            text = printable(f"{alert.evidence} → {alert.remedy}")
+            text = one_line(f"{alert.evidence} → {alert.remedy}")
             for number, part in enumerate(textwrap.wrap(text, max(self.width - 2, 1))):
                 lines.append(Text.styled("! " if not number else "  ", WARNING).append(part, "yellow"))
         return lines
@@ -237,7 +234,7 @@ class _Artist:
     def _short_alerts(self, rows: int) -> list[Text]:
         """The first `rows` alerts, a line each."""
         return [
-            Text.styled("! ", WARNING).append(printable(alert.evidence), "yellow") for alert in self.view.alerts[:rows]
+            Text.styled("! ", WARNING).append(one_line(alert.evidence), "yellow") for alert in self.view.alerts[:rows]
         ]
 
     def _fit(self, words: Sequence[str], room: int, style: str, first: bool = False) -> Text:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, TextIO
 from rich.cells import cell_len
 from rich.console import Console
 
-from loadtrt.live.frame import printable, render, status_line
+from loadtrt.live.frame import render, status_line
+from loadtrt.printing import one_line
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Terminal:
 
     def say(self, sentence: str) -> None:
         """Write a line above the view."""
-        line = self._encodable(printable(sentence)) + "\n"
+        line = self._encodable(one_line(sentence)) + "\n"
         if not self._drawn:
             self._write(line)
             return

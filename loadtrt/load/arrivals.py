@@ -1,17 +1,21 @@
-"""When requests are due: drawn before the run, in int nanoseconds from its start. Closed loops have no schedule."""
+"""When requests are due: drawn before the run, in int nanoseconds from its start. Closed loops have no schedule.
+
+A Process says how requests come at a rate, and a Course how the rate changes: steady, in bursts or in stages.
+"""
 
 from __future__ import annotations
 
 import itertools
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from loadtrt.errors import UsageError
-from loadtrt.load.stages import Course, steady
-from loadtrt.units import format_count
+from loadtrt.units import NEVER, SECOND_NS, format_count, parse_duration, parse_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +27,9 @@ _ARRIVALS_STREAM = 0
 _BLOCK = 1 << 14  # numbers drawn at a time: fixed, so that the draws do not depend on a schedule's length
 LEAST_CV = 1e-9  # gaps that deviate less are equal: 1 / CV² is still a number
 MOST_REQUESTS = 50_000_000  # 400 MB of due instants, twice that while they are drawn
+# Relative slack on Λ: a request that rounding puts just before a boundary belongs after it, not before a pause.
+_SLACK = 1e-12
+_ZERO = re.compile(r"0+(?:\.0*)?(?:/[smh])?")
 
 
 class Process(ABC):
@@ -119,6 +126,79 @@ class Poisson(Process):
 PROCESSES: dict[str, type[Process]] = {process.word: process for process in (Constant, Poisson, Gamma)}
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A rate that changes linearly from `first` to `last` requests a second within `duration_ns`."""
+
+    first: float
+    last: float
+    duration_ns: int
+
+    def requests(self, until_ns: int) -> float:
+        """Requests expected in the stage's first `until_ns`, of T: n(τ) = first·τ + (last − first)·τ² / 2T."""
+        seconds, share = until_ns / SECOND_NS, until_ns / self.duration_ns
+        return seconds * (self.first + (self.last - self.first) * share / 2)
+
+
+@dataclass(frozen=True)
+class Course:
+    """Stages one after the other, once or repeatedly."""
+
+    stages: tuple[Stage, ...]
+    repeats: bool = False
+
+    @cached_property
+    def duration_ns(self) -> int:
+        """Duration of all stages together, once."""
+        return sum(stage.duration_ns for stage in self.stages)
+
+    def requests(self, until_ns: int) -> float:
+        """Λ(t) = ∫₀ᵗ λ(s) ds: requests expected before `until_ns`."""
+        rounds, left = divmod(until_ns, self.duration_ns) if self.repeats else (0, until_ns)
+        expected = rounds * self._round if rounds else 0.0
+        for stage in self.stages:
+            expected += stage.requests(min(left, stage.duration_ns))
+            left = max(left - stage.duration_ns, 0)
+        return expected
+
+    @cached_property
+    def _round(self) -> float:
+        return sum(stage.requests(stage.duration_ns) for stage in self.stages)
+
+    def instants(self, expected: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """t = Λ⁻¹(u), the last instant before which u requests are expected; ns, int64 [n], of u ≥ 0, float64 [n].
+
+        In a stage that begins at T₀ with rate a and changes by b a second, n = u − Λ(T₀) gives n = a·τ + b·τ²/2, so
+        τ = 2n / (a + √(a² + 2bn)): exact, also where b = 0 or a = 0, and without cancellation. Where u lies beyond a
+        course that does not repeat, the end of its last busy stage.
+        """
+        begins = np.cumsum([0, *(stage.duration_ns for stage in self.stages)])[:-1]
+        requests = np.array([stage.requests(stage.duration_ns) for stage in self.stages])
+        busy = requests > 0  # Λ is flat in the others: no u falls into them
+        before = (np.cumsum(requests) - requests)[busy]
+        rounds = np.zeros(len(expected))
+        if self.repeats:
+            rounds = np.floor(expected / self._round * (1 + _SLACK))
+            expected = np.maximum(expected - rounds * self._round, 0)
+        index = np.searchsorted(before[1:] * (1 - _SLACK), expected, side="right")
+        number = np.maximum(expected - before[index], 0)
+        stages = [stage for stage, works in zip(self.stages, busy, strict=True) if works]
+        first = np.array([stage.first for stage in stages])[index]
+        length = np.array([stage.duration_ns for stage in stages])[index]
+        slope = np.array([(stage.last - stage.first) * SECOND_NS / stage.duration_ns for stage in stages])[index]
+        speed = first + np.sqrt(np.maximum(first**2 + 2 * slope * number, 0))
+        inside = np.divide(2 * SECOND_NS * number, speed, out=np.zeros_like(number), where=speed > 0)
+        inside = np.minimum(np.rint(inside), length)
+        due: npt.NDArray[np.int64] = begins[busy][index] + inside.astype(np.int64)
+        due += rounds.astype(np.int64) * self.duration_ns
+        return due
+
+
+def steady(rate: float) -> Course:
+    """A course of `rate` requests a second without an end."""
+    return Course((Stage(rate, rate, NEVER),))
+
+
 def due_instants(
     process: Process, rate: float | Course, least_ns: int, least_requests: int, seed: int
 ) -> npt.NDArray[np.int64]:
@@ -129,11 +209,9 @@ def due_instants(
     before t, for every process and every t. The same seed gives the same instants, and a longer schedule begins with
     the shorter one.
 
-    process: how requests come.
     rate: λ in requests per second, steady or as a Course. A Course that ends takes least_requests = 0.
     least_ns: length of the schedule, ns.
     least_requests: the least number of requests, beyond `least_ns` where needed.
-    seed: of the draws.
 
     Raises UsageError where the schedule does not fit in memory.
     """
@@ -160,3 +238,60 @@ def require_room(requests: float) -> None:
             f"{wanted} requests are too many to draw (at most {format_count(MOST_REQUESTS)}): "
             "use a lower rate, a shorter time or fewer requests"
         )
+
+
+def parse_stages(text: str) -> Course:
+    """The course of "100/s:10s, ramp 500/s-2000/s:60s": RATE:TIME or ramp RATE-RATE:TIME, with commas between.
+
+    A rate may be 0; "ramp 500-2000/m" has one unit for both. Raises UsageError for text that is not a stage, for a
+    stage that takes no time, and where all rates are 0.
+    """
+    stages = tuple(_stage(part.strip()) for part in text.split(","))
+    if not any(stage.first or stage.last for stage in stages):
+        raise UsageError(f"'{text}' has no requests: write a stage with a rate above zero")
+    return _within_a_century(Course(stages), text)
+
+
+def _within_a_century(course: Course, text: str) -> Course:
+    if course.duration_ns > NEVER:  # beyond int64
+        raise UsageError(f"'{text}' takes longer than a century: write shorter times")
+    return course
+
+
+def _stage(text: str) -> Stage:
+    match = re.fullmatch(r"(?:([^:-]+)|ramp\s+([^:-]+)-([^:-]+)):([^:]+)", text)
+    if not match:
+        raise UsageError(
+            f"'{text}' is not a stage: write RATE:TIME or ramp RATE-RATE:TIME, such as 100/s:10s or "
+            "ramp 500/s-2000/s:60s"
+        )
+    level, low, high, time = match.groups()
+    duration_ns = parse_duration(time)
+    if not duration_ns:
+        raise UsageError(f"'{text}' takes no time: write a duration above zero")
+    if level is not None:
+        return Stage(_rate(level), _rate(level), duration_ns)
+    unit = high[high.index("/") :] if "/" in high and "/" not in low else ""
+    return Stage(_rate(low.strip() + unit), _rate(high), duration_ns)
+
+
+def _rate(text: str) -> float:
+    return 0.0 if _ZERO.fullmatch(text.strip()) else parse_rate(text)
+
+
+def parse_bursts(text: str) -> tuple[int, int]:
+    """(on, off) in ns of "1s/4s". Raises UsageError for other text, and where either takes no time."""
+    on, slash, off = text.partition("/")
+    if not slash:
+        raise UsageError(f"'{text}' is not a burst and a pause: write ON/OFF, such as 1s/4s")
+    times = parse_duration(on), parse_duration(off)
+    if not all(times):
+        raise UsageError(f"'{text}' needs a burst and a pause above zero: remove bursts for a steady rate")
+    _within_a_century(bursts(1.0, *times), text)
+    return times
+
+
+def bursts(rate: float, on_ns: int, off_ns: int) -> Course:
+    """A course with all requests within the first `on_ns` of each on + off, at `rate` requests a second on average."""
+    busy = rate * (on_ns + off_ns) / on_ns
+    return Course((Stage(busy, busy, on_ns), Stage(0.0, 0.0, off_ns)), repeats=True)

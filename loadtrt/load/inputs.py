@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt.errors import EngineError, LoadtrtError, UsageError, nearest, shortened
+from loadtrt.errors import EngineError, LoadtrtError, UsageError, nearest
 from loadtrt.load.tensors import DTYPES, bits_of, bytes_of, numpy_dtype
+from loadtrt.printing import shortened
 from loadtrt.reading_files import open_file
 from loadtrt.units import format_bytes
 
@@ -159,17 +160,19 @@ def _is_float(dtype: str) -> bool:
 
 def _from_files(inputs: Mapping[str, TensorSpec], sources: Sequence[str], free_bytes: int | None) -> list[Arrays]:
     arrays_of: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in inputs}
+    held = 0
     for source in sources:
         # Tensor names may contain colons ("input:0"): the longest name that fits is meant.
         names = [name for name in inputs if source.startswith(f"{name}:")]
-        held = sum(array.nbytes for arrays in arrays_of.values() for array in arrays)
         room = None if free_bytes is None else free_bytes - held
         if names:
             name = max(names, key=len)
             arrays_of[name].append(_raw(inputs[name], source[len(name) + 1 :], room))
+            held += inputs[name].nbytes
         elif source.endswith(".npz"):
             for name, arrays in _npz(inputs, source, room).items():
                 arrays_of[name].extend(arrays)
+                held += sum(array.nbytes for array in arrays)
         elif ":" in source:
             _tensor(source.partition(":")[0], inputs, f"--inputs {source}")
         else:

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from loadtrt.errors import EngineError, UsageError, shortened
+from loadtrt.errors import EngineError, UsageError
+from loadtrt.printing import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

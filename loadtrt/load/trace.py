@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from loadtrt.errors import UsageError, shortened
+from loadtrt.errors import UsageError
 from loadtrt.load.arrivals import MOST_REQUESTS, require_room
+from loadtrt.printing import shortened
 from loadtrt.reading_files import open_file
 from loadtrt.units import SECOND_NS
 

@@ -12,8 +12,7 @@ from loadtrt.report.document import Name, Notice, Section, Table, known_columns,
 from loadtrt.report.formatting import UNKNOWN
 from loadtrt.report.settings import compared_settings
 from loadtrt.report.trtexec import stamp_step_ns
-from loadtrt.stats.margin import rate_margin
-from loadtrt.stats.measured import Measured
+from loadtrt.stats.margin import Measured, rate_margin
 from loadtrt.stats.summary import summarize
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count, format_duration, plural
 

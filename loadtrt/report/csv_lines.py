@@ -12,8 +12,8 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.errors import UsageError
+from loadtrt.printing import printable
 from loadtrt.records.records import METRICS
-from loadtrt.report.formatting import printable
 from loadtrt.report.settings import models_of
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.capacity_result import CapacityResult

@@ -28,6 +28,7 @@ class Format:
     function: "module:function", which is imported when used.
     summary: a line for a list of formats.
     one_run: the function takes a run's result rather than any results with their files' names.
+    content: what a file of this format holds, as cli/outputs.py calls it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Format:
     function: str
     summary: str
     one_run: bool = False
+    content: str = "text"
 
     def text(self, loaded: Sequence[Loaded]) -> str:
         """The results in this format. Raises UsageError."""
@@ -44,7 +46,13 @@ class Format:
 
 
 FORMATS = (
-    Format("html", (".html", ".htm"), "html:html_text", "One page that needs no network: charts, findings, tables."),
+    Format(
+        "html",
+        (".html", ".htm"),
+        "html:html_text",
+        "One page that needs no network: charts, findings, tables.",
+        content="HTML",
+    ),
     Format("md", (".md", ".markdown"), "markdown:markdown_text", "Markdown, for a pull request."),
     Format("txt", (".txt",), "plain:plain_text", "Plain text, as commands show it."),
     Format("csv", (".csv",), "csv_lines:csv_text", "A line for each run, point and trial."),
@@ -55,6 +63,7 @@ FORMATS = (
         "perfetto:trace_json",
         "A trace for ui.perfetto.dev, of one run.",
         one_run=True,
+        content="JSON",
     ),
 )
 

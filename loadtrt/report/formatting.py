@@ -7,6 +7,7 @@ import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from loadtrt.printing import printable, shortened
 from loadtrt.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
@@ -82,17 +83,6 @@ def wrapped(text: str, indent: str = "", more: str = "  ", width: int = 80) -> l
         break_on_hyphens=False,
     )
     return [line.replace("\u00a0", " ") for line in lines]
-
-
-def shortened(text: str, most: int) -> str:
-    """The text cut in its middle to at most `most` characters."""
-    tail = (most - 1) // 2
-    return text if len(text) <= most else f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
-
-
-def printable(text: str) -> str:
-    """The text with what would break a line or steer a terminal (line feeds, escapes, ...) written as in Python."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def short_names(names: Iterable[str], width: int) -> dict[str, str]:

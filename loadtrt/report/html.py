@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 import loadtrt
+from loadtrt.printing import printable_json
 from loadtrt.report.charts.svg import element, escaped
 from loadtrt.report.document import Badge, Code, Data, Figure, Name, Named, Notice, Table, Tiles, Words
 from loadtrt.report.formatting import unbroken
@@ -290,6 +291,7 @@ def _text(text: object) -> str:
 
 def _inert(json: str) -> str:
     """The same JSON with every character escaped that an HTML parser could take for markup."""
-    for sign in "<>&\u2028\u2029":
+    json = printable_json(json)
+    for sign in "<>&":
         json = json.replace(sign, f"\\u{ord(sign):04x}")
     return json

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from loadtrt.report.document import Block, Cell
-    from loadtrt.stats.layer_comparison import (
+    from loadtrt.stats.layer_matching import MatchedBy
+    from loadtrt.stats.profiles import (
         LayerComparison,
         LayerRow,
         PassTotals,
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
         RowLayer,
         RowSide,
     )
-    from loadtrt.stats.layer_matching import MatchedBy
 
 _MATCHED: dict[MatchedBy | None, str] = {
     "nodes": "by the model's nodes",

@@ -6,8 +6,8 @@ import html
 import re
 from typing import TYPE_CHECKING
 
+from loadtrt.printing import printable
 from loadtrt.report.document import Badge, Code, Figure, Name, Named, Notice, Table, Tiles, Words
-from loadtrt.report.formatting import printable
 from loadtrt.report.sections import sections
 
 if TYPE_CHECKING:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadtrt.printing import NAME, SENTENCE, printable
 from loadtrt.report.document import Badge, Name, Named, Notice, Section, Table, Tiles, Words
-from loadtrt.report.formatting import printable, short_names, wrapped
+from loadtrt.report.formatting import short_names, wrapped
 from loadtrt.report.sections import sections, sections_of
 
 if TYPE_CHECKING:
@@ -87,9 +88,9 @@ def _block(block: Block, indent: str) -> Iterator[str]:
                 yield from _table(Table(("", "", ""), rows, last=1))
         case Notice() if block.only != "page":
             kind = f"{block.kind}: " if block.kind else ""
-            yield from wrapped(_SIGNS[block.tone] + kind + printable(block.head), more="  ")
+            yield from wrapped(_SIGNS[block.tone] + kind + printable(block.head, SENTENCE), more="  ")
             for name, text in block.lines:
-                yield from wrapped(_ALONE.get(name, f"{name}: ") + printable(text), "    ")
+                yield from wrapped(_ALONE.get(name, f"{name}: ") + printable(text, SENTENCE), "    ")
         case Table() if block.only != "page" and block.rows:
             yield from _table(block)
 
@@ -118,7 +119,7 @@ def _table(table: Table) -> Iterator[str]:
             if shown := f"{line}  {last}".rstrip() if last else line.rstrip():
                 yield shown
             yield from below
-    yield from wrapped(printable(table.note))
+    yield from wrapped(printable(table.note, SENTENCE))
 
 
 def _aligned(rows: Sequence[Sequence[str]], left: Sequence[bool]) -> Iterator[str]:
@@ -138,7 +139,7 @@ def _hanging(table: Table, taken: int) -> list[tuple[str, Sequence[str]]]:
     endings: list[tuple[str, Sequence[str]]] = [(table.header[-1], ())]
     for cell in cells:
         if isinstance(cell, Named):
-            below = [line for text in cell.below for line in wrapped(printable(text), " " * 6)]
+            below = [line for text in cell.below for line in wrapped(printable(text, SENTENCE), " " * 6)]
             endings.append((f"{cell.before}{short[cell.name]}{cell.after}", below))
         elif taken + 2 + len(text := _text(cell)) <= WIDTH:
             endings.append((text, ()))
@@ -161,6 +162,8 @@ def _text(cell: Cell) -> str:
         case Badge(text):
             return text
         case Named(name, before, after):
-            return printable(f"{before}{name}{after}")
-        case Name() | str():
-            return printable(cell)
+            return printable(f"{before}{name}{after}", NAME)
+        case Name():
+            return printable(cell, NAME)
+        case str():
+            return printable(cell, SENTENCE)

@@ -16,7 +16,7 @@ from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.profile_result import ProfileResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.results.sweep_result import SweepResult
-from loadtrt.stats.layer_comparison import LayerComparison
+from loadtrt.stats.profiles import LayerComparison
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,7 +24,7 @@ from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.profile_result import ProfileResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.results.sweep_result import SweepResult
-from loadtrt.stats.layer_comparison import LayerComparison, compare_profiles
+from loadtrt.stats.profiles import LayerComparison, compare_profiles
 from loadtrt.units import plural
 
 if TYPE_CHECKING:

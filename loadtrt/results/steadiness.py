@@ -29,7 +29,7 @@ class SlowPart(Model):
 
 
 class Stall(Model):
-    """Times in which requests waited and none completed (stats/stalls.py).
+    """Times in which requests waited and none completed (stats/steady.py).
 
     start_ns: start of the longest stall, ns from the start of measuring.
     longest_ns: duration of the longest stall.

@@ -97,9 +97,8 @@ def ranks_of(objectives: Sequence[Objective]) -> list[float]:
 
 
 class Widths:
-    """Precision of latency quantiles.
+    """Precision of the latency quantiles at `ranks`.
 
-    ranks: ranks of the quantiles.
     precision: half the width of the 95 % confidence interval over the value, which every quantile must reach.
     """
 
@@ -112,7 +111,6 @@ class Widths:
         """The precision reached, None where it is not yet enough.
 
         intervals: closed seconds.
-        records: kept records.
         latency: latencies of all requests so far.
         """
         if len(intervals) < max(LEAST_SECONDS, self._not_before) or not latency.count:

@@ -39,13 +39,13 @@ from loadtrt.errors import UsageError
 from loadtrt.records.records import METRICS
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.frozen import Model
-from loadtrt.stats.measured import OF_DUE, RATES, number_of
-from loadtrt.stats.verdict import beta
+from loadtrt.stats.margin import OF_DUE, RATES, number_of
+from loadtrt.stats.verdict import student_chance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtrt.stats.measured import Measured, Number
+    from loadtrt.stats.margin import Measured, Number
 
 _FORM = re.compile(
     r"\s*(?P<name>\w+)(?:\.(?P<which>mean|max|p\d{1,2}(?:\.\d{1,6})?))?\s*(?P<sign>[+\-−])\s*(?P<percent>\d+(?:\.\d+)?)\s*%\s*",
@@ -277,12 +277,11 @@ def _between_runs(a: Sequence[Number], b: Sequence[Number]) -> float:
 
 @lru_cache(maxsize=256)
 def student(freedom: float) -> float:
-    """Student's t at 97.5 % for any real degrees of freedom ν ≥ 1: where I_{ν/(ν + t²)}(ν/2, 1/2) = 5 %."""
+    """Student's t at 97.5 % for any real degrees of freedom ν ≥ 1: where P(|T| > t) = 5 %."""
     low, high = 1.9, 12.8
     while high - low > 1e-6:
         middle = (low + high) / 2
-        beyond = beta(freedom / 2, 0.5, freedom / (freedom + middle**2))
-        low, high = (middle, high) if beyond > 0.05 else (low, middle)
+        low, high = (middle, high) if student_chance(middle, freedom) > 0.05 else (low, middle)
     return (low + high) / 2
 
 

@@ -81,11 +81,8 @@ def scenario_of(
 ) -> ScenarioResult | None:
     """The result by MLPerf's rules, with the rules that the run does not keep; None without a scenario.
 
-    name: name of the scenario.
-    sending: what was sent.
     kept: the run's records, all of them or the first.
     histograms: values of all requests, by metric.
-    objectives: how the run meets its objectives.
     """
     if name is None:
         return None

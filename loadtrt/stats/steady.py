@@ -1,4 +1,4 @@
-"""Whether the measured time was a steady state: without an initial transient, a drift, an overload or a slow part.
+"""Whether the measured time was a steady state: no initial transient, drift, overload, slow part or stall.
 
 Latencies of a queue are autocorrelated, which must not pass for a change. So means of blocks are compared, with degrees
 of freedom by their effective sample size: k blocks whose residuals have the autocorrelation ρ at lag 1 are worth
@@ -37,6 +37,19 @@ a span's increment, from the median of the differences of neighbours, which a ri
 least one.
 Of stages, bursts and traces it is the load that rises. Of runs beyond the kept records the intervals tell it.
 
+**A stall**: a time in which requests waited and none completed, of any lane. With c_i the instants of completions in
+order (served or failed), and w_i = c_i, or the next due instant where no request waits at c_i, the silence before
+completion i + 1 is g_i = c_{i+1} − w_i. Silences of a healthy engine are no longer than its service times, and follow
+their distribution. So a stall is a silence of at least
+
+    max(LEAST_SERVICES · s, BEYOND · (q₅₀ + (q₉₀ − q₅₀) · ln(n/2) / ln 5))
+
+s: the median service time; q₅₀, q₉₀: quantiles of the n silences above zero. The bracket is the longest expected of n
+silences with an exponential tail; constant service times end at q₅₀, lognormal ones have a longer tail.
+A stall delays the requests that waited during a part of it, or completed before its queue was gone: before no more
+requests waited than when it began, than wait typically (the median), or than the engine holds.
+Stalls are reported where they delayed LEAST_LATE of all requests, or took LEAST_TIME of the run.
+
 The thresholds were chosen by `benchmarks/steadiness.py`, which measures how often they are wrong (docs/findings.md).
 """
 
@@ -47,9 +60,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt.results.steadiness import SlowPart, Steadiness
-from loadtrt.stats.stalls import stall_of
-from loadtrt.stats.verdict import beta
+from loadtrt.records.records import FAILED, Records
+from loadtrt.results.steadiness import SlowPart, Stall, Steadiness
+from loadtrt.stats.verdict import student_chance
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -57,7 +70,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from loadtrt.records.records import Records
     from loadtrt.results.interval import Interval
 
     Series = npt.NDArray[np.float64]
@@ -77,6 +89,13 @@ _LEAST_FREEDOM = 3
 _NOISE = 1e-6  # of a latency: equal ones differ by rounding
 _MEDIAN = 0.6745  # of |Z|, Z standard normal
 _SIDE = 2  # σ above its lowest point a rise has hardly begun
+LEAST_SERVICES = 5
+BEYOND = 4
+LEAST_LATE = 0.001  # of the requests: what p99.9 shows
+LEAST_TIME = 0.01  # of the run
+_LEAST_SILENCES = 50
+_FOLLOWED = 1000  # the most stalls whose delayed requests are counted: the longest ones
+_BLOCK = 1 << 12
 
 
 def steadiness_of(
@@ -102,7 +121,7 @@ def steadiness_of(
     overloaded = False if closed else is_overloaded(records.due, records.completed, places)
     if len(records) < LEAST_REQUESTS:
         return Steadiness(stall=stall)
-    records = type(records)(records.rows[np.argsort(records.due, kind="stable")])
+    records = Records(records.rows[np.argsort(records.due, kind="stable")])
     latency = np.maximum(records.completed - records.due, 1).astype(np.float64)
     slow = None if overloaded else _slow_part(records, start_ns, closed, places, seconds if steady else ())
     if not steady:
@@ -149,7 +168,7 @@ def _transient(latency: Series, places: int) -> tuple[int, float | None]:
         return 0, None
     first = max(1.0, len(before) * worth / len(after))
     t = step / math.sqrt(variance * (1 / first + 1 / worth))
-    return (cut, math.exp(step)) if _chance(t, worth - 1) < _TRANSIENT else (0, None)
+    return (cut, math.exp(step)) if student_chance(t, worth - 1) < _TRANSIENT else (0, None)
 
 
 def _drift(logarithms: Series, independent: bool) -> float | None:
@@ -157,12 +176,12 @@ def _drift(logarithms: Series, independent: bool) -> float | None:
     change = float(logarithms[-quarter:].mean() - logarithms[:quarter].mean())
     if independent:
         variance = max(float(np.mean(np.diff(logarithms) ** 2)) / 2, _NOISE**2)
-        significant = _chance(change / math.sqrt(variance * 2 / quarter), 2 * BLOCKS / 3) < _LOOP_DRIFT
+        significant = student_chance(change / math.sqrt(variance * 2 / quarter), 2 * BLOCKS / 3) < _LOOP_DRIFT
     else:
         x = np.arange(BLOCKS) - (BLOCKS - 1) / 2
         slope = float(x @ logarithms) / float(x @ x)
         worth, variance = _spread(logarithms - logarithms.mean() - slope * x, 2)
-        significant = _chance(slope / math.sqrt(variance / float(x @ x)), worth - 2) < _OPEN_DRIFT
+        significant = student_chance(slope / math.sqrt(variance / float(x @ x)), worth - 2) < _OPEN_DRIFT
     return math.exp(change) if significant else None
 
 
@@ -177,7 +196,9 @@ def is_overloaded(due: npt.NDArray[np.int64], completed: npt.NDArray[np.int64], 
     backlog = _until(due, edges) - _until(np.sort(completed), edges)
     steps = np.diff(backlog).astype(np.float64)
     growth, error = float(steps.mean()), max(float(steps.std(ddof=1)), _NOISE) / math.sqrt(BLOCKS)
-    return bool(backlog[-1] > MOST_WAITING * places and growth > 0 and _chance(growth / error, BLOCKS - 1) < _OVERLOAD)
+    if backlog[-1] <= MOST_WAITING * places or growth <= 0:
+        return False
+    return student_chance(growth / error, BLOCKS - 1) < _OVERLOAD
 
 
 def _slow_part(
@@ -215,6 +236,58 @@ def _slow_part(
     )
 
 
+def stall_of(records: Records, start_ns: int, places: int) -> Stall | None:
+    """The stalls of a run, None without any. records: all or the first, in any order; places: lanes × buffers."""
+    records = Records(records.rows[records.status <= FAILED])
+    if len(records) < _LEAST_SILENCES:
+        return None
+    order = np.argsort(records.completed, kind="stable")
+    due, answered = np.sort(records.due), records.completed[order]
+    waiting = np.searchsorted(due, answered, side="right") - np.arange(1, len(due) + 1)
+    since = np.concatenate((answered[:1], np.where(waiting[:-1] > 0, answered[:-1], due[1:])))
+    silent = answered - since
+    stalls = np.flatnonzero(silent >= _longest_expected(silent, records.completed - records.submitted))
+    if not len(stalls):
+        return None
+    usual = max(places, int(np.median(waiting)))
+    late = np.zeros(len(due), np.bool_)
+    for stall in stalls[np.argsort(silent[stalls])[-_FOLLOWED:]]:
+        gone = _first_at_most(waiting, int(stall), max(int(waiting[stall - 1]), usual))
+        late[stall : max(gone + 1, int(np.searchsorted(due, answered[stall])))] = True
+    total_ns, count = int(silent[stalls].sum()), int(late.sum())
+    if count < LEAST_LATE * len(due) and total_ns < LEAST_TIME * (answered[-1] - due[0]):
+        return None
+    longest = int(stalls[np.argmax(silent[stalls])])
+    held_ns = records.lateness[order][longest : longest + places + 1].max()
+    return Stall(
+        start_ns=int(since[longest]) - start_ns,
+        longest_ns=int(silent[longest]),
+        times=len(stalls),
+        total_ns=total_ns,
+        late=count,
+        host=bool(held_ns >= silent[longest] / 2),
+    )
+
+
+def _longest_expected(silent: npt.NDArray[np.int64], service: npt.NDArray[np.int64]) -> float:
+    """The shortest silence that is a stall, ns."""
+    some = silent[silent > 0]
+    if len(some) < _LEAST_SILENCES:
+        return math.inf
+    half, most = np.quantile(some, (0.5, 0.9))
+    tail = half + (most - half) * math.log(len(some) / 2) / math.log(5)
+    return float(max(LEAST_SERVICES * np.median(service), BEYOND * tail))
+
+
+def _first_at_most(values: npt.NDArray[np.int64], start: int, most: int) -> int:
+    """The first index from `start` on whose value is at most `most`; the last index where there is none."""
+    for block in range(start, len(values), _BLOCK):
+        places = np.flatnonzero(values[block : block + _BLOCK] <= most)
+        if len(places):
+            return block + int(places[0])
+    return len(values) - 1
+
+
 def _until(instants: npt.NDArray[np.int64], edges: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
     """Number of the ascending instants up to each edge."""
     return np.searchsorted(instants, edges, side="right")
@@ -245,8 +318,3 @@ def _spread(residuals: Series, parameters: int) -> tuple[float, float]:
     lag = min(max(lag + (1 + 4 * max(lag, 0.0)) / blocks, 0.0), 0.99)
     worth = max(blocks * (1 - lag) / (1 + lag), float(parameters + _LEAST_FREEDOM))
     return worth, squares / (worth - parameters)
-
-
-def _chance(t: float, freedom: float) -> float:
-    """P(|T| > t) for Student's T: I_x(freedom/2, 1/2), x = freedom/(freedom + t²)."""
-    return beta(freedom / 2, 0.5, freedom / (freedom + t * t))

@@ -1,4 +1,4 @@
-"""Percentiles and means of a run's metrics, and comparisons of its lanes.
+"""Numbers of a run's requests: of all, of typical and late ones, of lanes, of the parts of a mix and of batches.
 
 Percentiles are exact (nearest rank) while all records are kept, and from histograms (within 0.4 %) beyond that. A
 percentile that the sample size does not support is None.
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.records.histogram import QUANTILE_ERROR
-from loadtrt.records.records import METRICS, Records, busy_union_ns
-from loadtrt.results.breakdown import PERCENTILES, MetricSummary
+from loadtrt.records.histogram import QUANTILE_ERROR, Histogram
+from loadtrt.records.records import COLUMNS, METRICS, OK, Records, busy_union_ns
+from loadtrt.results.breakdown import PERCENTILES, Batches, Cohort, MetricSummary, MixPart, Sample
 from loadtrt.results.run_result import Lane, Overlap
 from loadtrt.stats.margin import least_samples, margins
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from loadtrt.records.histogram import Histogram
+
+SAMPLED = 1000
+_RANKS = {"p50": (0.45, 0.55), "p99": (0.99, 1.0)}
+_INSTANTS = ("due", "submitted", "enqueued", "completed")
 
 
 def summarize(
@@ -80,16 +83,13 @@ def lanes_of(records: Records, served: Sequence[int]) -> list[Lane]:
     rows = []
     for lane, requests in enumerate(served):
         chosen = ok.lane == lane
-        known = bool(chosen.any())
-        rows.append(
-            Lane(
-                lane=lane,
-                requests=requests,
-                service_p50_ns=float(np.median(service[chosen])) if known else None,
-                compute_p50_ns=float(np.median(ok.compute[chosen])) if known else None,
-            )
-        )
+        service_ns, compute_ns = (_median(times[chosen]) for times in (service, ok.compute))
+        rows.append(Lane(lane=lane, requests=requests, service_p50_ns=service_ns, compute_p50_ns=compute_ns))
     return rows
+
+
+def _median(values: npt.NDArray[np.int64]) -> float | None:
+    return float(np.median(values)) if len(values) else None
 
 
 def fairness(requests: list[int]) -> float | None:
@@ -106,3 +106,84 @@ def overlap_of(records: Records) -> Overlap | None:
         return None
     span = int((ok.completed - ok.d2h).max() - (ok.completed - ok.d2h - ok.compute).min())
     return Overlap(busy_fraction=union / span, lanes_computing=total / union)
+
+
+def cohorts_of(records: Records) -> dict[str, Cohort]:
+    """Cohorts of a run's served requests: "p50", latencies from p45 to p55, and "p99", from p99 up (nearest rank).
+
+    A cohort is missing where the requests are too few for its highest rank below the maximum (stats/margin.py).
+    """
+    ok = records.ok
+    count = len(ok)
+    latency = ok.completed - ok.due
+    ordered = np.sort(latency)
+    cohorts = {}
+    for name, ranks in _RANKS.items():
+        if count < least_samples(max(rank for rank in ranks if rank < 1)):
+            continue
+        low, high = (int(ordered[math.ceil(rank * count) - 1]) for rank in ranks)
+        chosen = (low <= latency) & (latency <= high)
+        parts = {
+            "latency_ns": latency,
+            "queue_ns": ok.submitted - ok.due,
+            "h2d_ns": ok.h2d,
+            "compute_ns": ok.compute,
+            "d2h_ns": ok.d2h,
+            "other_ns": ok.completed - ok.submitted - ok.h2d - ok.compute - ok.d2h,
+        }
+        means = {part: float(values[chosen].mean()) for part, values in parts.items()}
+        cohorts[name] = Cohort(
+            requests=int(np.count_nonzero(chosen)), latency_low_ns=low, latency_high_ns=high, **means
+        )
+    return cohorts
+
+
+def sample_of(records: Records, start_ns: int) -> Sample | None:
+    """At most SAMPLED requests around the slowest served one, in the order of submission, with instants counted from
+    start_ns. None where none was served."""
+    order = np.lexsort((records.due, records.submitted))
+    rows = records.rows[order]
+    places = np.flatnonzero(rows[:, COLUMNS.index("status")] == OK)
+    if not len(places):
+        return None
+    latency = rows[:, COLUMNS.index("completed")] - rows[:, COLUMNS.index("due")]
+    slowest = int(places[np.argmax(latency[places])])
+    first = max(0, min(slowest - SAMPLED // 2, len(rows) - SAMPLED))
+    part = rows[first : first + SAMPLED]
+    origin = {name: start_ns if name in _INSTANTS else 0 for name in COLUMNS}
+    return Sample(columns={name: tuple((part[:, place] - origin[name]).tolist()) for place, name in enumerate(COLUMNS)})
+
+
+def mix_of(records: Records, parts: Sequence[tuple[str, float]], sets: int, steady: bool) -> list[MixPart]:
+    """Metrics of each part of a mix, from the kept records.
+
+    parts: (name, weight) of each part.
+    sets: input sets of each part.
+    """
+    rows = []
+    for number, (name, weight) in enumerate(parts):
+        chosen = Records(records.rows[records.inputs // sets == number])
+        histograms = {metric.name: Histogram() for metric in METRICS}
+        for metric in METRICS:
+            histograms[metric.name].add(metric.values(chosen))
+        metrics = summarize(chosen, histograms, complete=True, steady=steady)
+        rows.append(MixPart(name=name, offered_share=weight, requests=len(chosen.ok), metrics=metrics))
+    return rows
+
+
+def batches_of(records: Records, sizes: Sequence[int]) -> Batches | None:
+    """The batches that were formed, from the kept records: requests of one lane that completed at one instant. None
+    where none was served. sizes: batch size that the engine ran for each input set."""
+    ok = records.ok
+    if not len(ok):
+        return None
+    order = np.lexsort((ok.lane, ok.completed))
+    completed, lane, inputs = ok.completed[order], ok.lane[order], ok.inputs[order]
+    first = np.flatnonzero(np.append(True, (np.diff(completed) != 0) | (np.diff(lane) != 0)))
+    counts = np.diff(np.append(first, len(completed)))
+    formed, times = np.unique(counts, return_counts=True)
+    return Batches(
+        counts=dict(zip(formed.tolist(), times.tolist(), strict=True)),
+        mean=float(counts.mean()),
+        padded=1 - float(counts.sum() / np.asarray(sizes)[inputs[first]].sum()),
+    )

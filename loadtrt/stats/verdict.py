@@ -69,7 +69,6 @@ def judge(
 ) -> ObjectiveShare:
     """The verdict on a run.
 
-    objective: the objective.
     kept: the run's records, all of them or the first.
     histogram: the metric's values, of all requests that have one.
     good: requests within the bound, of all requests.
@@ -253,3 +252,8 @@ def beta(a: float, b: float, x: float) -> float:
             change = c * d
             value *= change
     return math.exp(scale) * value / a
+
+
+def student_chance(t: float, freedom: float) -> float:
+    """P(|T| > t) for Student's T with ν real degrees of freedom: I_x(ν/2, 1/2), x = ν/(ν + t²)."""
+    return beta(freedom / 2, 0.5, freedom / (freedom + t * t))

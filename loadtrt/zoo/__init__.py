@@ -1,4 +1,4 @@
-"""Models made on the spot, without a download.
+"""Models made on the spot, without a download. Import it where it is used: it needs numpy and onnx.
 
 GoogLeNet (Szegedy et al., "Going Deeper with Convolutions", 2014) follows BVLC's deploy.prototxt layer by layer. Its
 weights are random, so its answers mean nothing; its arithmetic, memory and layer names are those of the real one.
@@ -9,13 +9,17 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from onnx import TensorProto, helper
+
 from loadtrt.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
-    import numpy as np
     import onnx
+
+    Named = tuple[str, Sequence[int | str]]  # a tensor's name and shape
 
 # Channels of inception_x/: 1x1, 3x3_reduce, 3x3, 5x5_reduce, 5x5, pool_proj.
 INCEPTION = {
@@ -40,8 +44,6 @@ def googlenet(batch: int | None = None, seed: int = 0) -> onnx.ModelProto:
     out: at inference it passes its input through, and the parsers agree less on the operator than on its absence. Same
     seed, same bytes.
     """
-    from onnx import TensorProto, helper
-
     graph = _Graph(seed)
     x = graph.conv("data", "conv1", "7x7_s2", 3, 64, 7, stride=2)
     x = graph.max_pool(x, "pool1/3x3_s2", stride=2)
@@ -64,12 +66,26 @@ def googlenet(batch: int | None = None, seed: int = 0) -> onnx.ModelProto:
     graph.node("Softmax", [x], "prob", axis=1)
 
     first = "batch" if batch is None else batch
-    data = helper.make_tensor_value_info("data", TensorProto.FLOAT, [first, 3, 224, 224])
-    prob = helper.make_tensor_value_info("prob", TensorProto.FLOAT, [first, 1000])
-    body = helper.make_graph(graph.nodes, "GoogleNet", [data], [prob], graph.initializers)
+    inputs, outputs = [("data", (first, 3, 224, 224))], [("prob", (first, 1000))]
+    return model_of("GoogleNet", graph.nodes, inputs, outputs, graph.initializers)
+
+
+def model_of(
+    name: str,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Iterable[Named],
+    outputs: Iterable[Named],
+    constants: Sequence[onnx.TensorProto],
+) -> onnx.ModelProto:
+    """An fp32 model of these nodes."""
+
+    def infos(tensors: Iterable[Named]) -> list[onnx.ValueInfoProto]:
+        return [helper.make_tensor_value_info(tensor, TensorProto.FLOAT, shape) for tensor, shape in tensors]
+
+    graph = helper.make_graph(nodes, name, infos(inputs), infos(outputs), constants)
     opset = helper.make_opsetid("", OPSET)
     model: onnx.ModelProto = helper.make_model(
-        body, opset_imports=[opset], ir_version=IR_VERSION, producer_name="loadtrt"
+        graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="loadtrt"
     )
     return model
 
@@ -78,23 +94,16 @@ class _Graph:
     """Collects nodes and weights; each layer method takes an input's name and returns its output's."""
 
     def __init__(self, seed: int) -> None:
-        import numpy as np
-
-        self._random: np.random.Generator = np.random.default_rng(seed)
+        self._random = np.random.default_rng(seed)
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
 
     def node(self, operator: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        from onnx import helper
-
         self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
         return name
 
     def weights(self, name: str, shape: tuple[int, ...], deviation: float) -> str:
         """Normal with mean 0."""
-        import numpy as np
-        from onnx import TensorProto, helper
-
         values = self._random.standard_normal(shape, dtype=np.float32) * np.float32(deviation)
         raw = values.astype("<f4").tobytes()
         self.initializers.append(helper.make_tensor(name, TensorProto.FLOAT, shape, raw, raw=True))
@@ -104,9 +113,8 @@ class _Graph:
         """Convolution, `kernel // 2` of padding, and its ReLU. He et al. 2015: weights of variance 2 / fan-in keep the
         second moment of the activations from layer to layer."""
         name = f"{block}/{layer}"
-        weight = self.weights(
-            f"{name}.weight", (filters, channels, kernel, kernel), math.sqrt(2 / (channels * kernel**2))
-        )
+        deviation = math.sqrt(2 / (channels * kernel**2))
+        weight = self.weights(f"{name}.weight", (filters, channels, kernel, kernel), deviation)
         bias = self.weights(f"{name}.bias", (filters,), 0.01)
         window = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4}
         self.node("Conv", [x, weight, bias], name, **window)
@@ -114,10 +122,10 @@ class _Graph:
 
     def max_pool(self, x: str, name: str, stride: int) -> str:
         """3x3. Caffe rounds the output size up (ceil mode), which with stride 2 and no padding gives 56, 28, 14, 7."""
-        halving = stride == 2
-        pads = [0] * 4 if halving else [1] * 4
-        window = {"kernel_shape": [3, 3], "strides": [stride] * 2, "pads": pads}
-        return self.node("MaxPool", [x], name, **window, **({"ceil_mode": 1} if halving else {}))
+        window: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [stride] * 2, "pads": [1] * 4}
+        if stride == 2:
+            window |= {"pads": [0] * 4, "ceil_mode": 1}
+        return self.node("MaxPool", [x], name, **window)
 
     def norm(self, x: str, name: str) -> str:
         return self.node("LRN", [x], name, size=5, alpha=1e-4, beta=0.75, bias=1.0)
@@ -133,9 +141,8 @@ class _Graph:
         five = self.conv(five, block, "5x5", reduce5, wide5, 5)
         pooled = self.max_pool(x, f"{block}/pool", stride=1)
         pooled = self.conv(pooled, block, "pool_proj", channels, projected, 1)
-        return self.node(
-            "Concat", [one, three, five, pooled], f"{block}/output", axis=1
-        ), narrow + wide3 + wide5 + projected
+        output = self.node("Concat", [one, three, five, pooled], f"{block}/output", axis=1)
+        return output, narrow + wide3 + wide5 + projected
 
 
 MODELS: dict[str, Callable[[int | None, int], onnx.ModelProto]] = {"googlenet": googlenet}

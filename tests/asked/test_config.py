@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def test_every_option_of_run_is_a_key_and_every_key_an_option() -> None:
     """The command line and the file know the same words, so that neither can be read and ignored."""
     options = {parameter.name for parameter in command.params if isinstance(parameter, click.Option)}
-    assert {"json" if name == "json_file" else name for name in options} - {"config"} == set(FIELDS)
+    assert {"json" if name == "json_file" else name for name in options} - {"config", "force"} == set(FIELDS)
 
 
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
@@ -151,3 +151,36 @@ def test_several_requests_a_launch_are_for_closed_loops_of_one_size(other: dict[
     """Where requests come by themselves, or differ in size, the next ones of a launch are not there."""
     with pytest.raises(UsageError, match=r"--requests-per-launch is for closed loops of one size.*leave it out, or"):
         RunConfig.of(**{"engine": "x.plan", "requests_per_launch": 4, **other})
+
+
+@pytest.mark.parametrize("dashes", [False, True])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_result_brings_no_code(
+    nested: bool, dashes: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Plugins and permission to run host code are the command line's alone where the file is a result, and a sentence
+    says so; a configuration that someone wrote may have them."""
+    allowed = "allow-host-code" if dashes else "allow_host_code"
+    engine = {"engine": "a.plan", "plugins": ["x.so"], allowed: True, "contexts": 3}
+    written = {"models": {"a": engine}} if nested else engine
+    result, file = tmp_path / "run.json", tmp_path / "run.yaml"
+    result.write_text(json.dumps({"schema_version": "loadtrt.run/1", "config": written}))
+    file.write_text(json.dumps(written))
+
+    def code(file: Path, **options: Any) -> tuple[tuple[str, ...], bool]:
+        model = load_config(file, options).model
+        assert model.contexts == 3
+        return model.plugins, model.allow_host_code
+
+    assert code(file) == (("x.so",), True)
+    assert capsys.readouterr().err == ""
+    assert code(result, plugins=None, allow_host_code=None) == ((), False)
+    assert capsys.readouterr().err == (
+        f"loadtrt: {result} is a result, and no result makes a run load plugins or run host code: if you trust their "
+        "origin, add --plugins and --allow-host-code\n"
+    )
+    assert code(result, plugins=("y.so",)) == (("y.so",), False)
+    assert capsys.readouterr().err.endswith("add --allow-host-code\n")
+    assert code(result, plugins=("x.so",), allow_host_code=True) == (("x.so",), True)
+    assert code(result, plugins=("x.so",), allow_host_code=False) == (("x.so",), False)
+    assert capsys.readouterr().err == ""

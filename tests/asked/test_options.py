@@ -45,7 +45,7 @@ OWN = {  # options of one command alone, apart from --config
 def _options(name: str) -> set[str]:
     command = cli.get_command(click.Context(cli), name)
     assert command is not None
-    return {str(option.name) for option in command.params if isinstance(option, click.Option)} - {"config"}
+    return {str(option.name) for option in command.params if isinstance(option, click.Option)} - {"config", "force"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -16,6 +16,7 @@ from onnx.reference.op_run import OpRun
 
 from loadtrt import zoo
 from loadtrt.cli.zoo import command
+from loadtrt.environment import import_onnxruntime
 from loadtrt.errors import UsageError
 from loadtrt.zoo import googlenet
 
@@ -47,8 +48,7 @@ def _shapes() -> dict[str, tuple[int, ...]]:
 
 
 def _run(model: onnx.ModelProto, data: Any) -> Any:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -191,7 +191,7 @@ def test_the_command_writes_the_model_and_says_what(tmp_path: Any) -> None:
 @pytest.mark.parametrize("where", ["nowhere/g.onnx", "."])
 def test_the_command_refuses_what_it_cannot_write(tmp_path: Any, where: str) -> None:
     """A missing folder, a folder in place of a file: UsageError with the reason, before anything is written."""
-    with pytest.raises(UsageError, match=r"cannot write .*: (No such file|Is a directory)"):
+    with pytest.raises(UsageError, match=r"there is no folder|is a folder"):
         CliRunner().invoke(command, ["googlenet", "-o", str(tmp_path / where)], catch_exceptions=False)
     with pytest.raises(UsageError, match="did you mean 'googlenet'"):
         CliRunner().invoke(command, ["googlnet"], catch_exceptions=False)

@@ -18,8 +18,8 @@ from loadtrt.asked.objective import parse_objective
 from loadtrt.asked.reading import load_config
 from loadtrt.capacity.candidate import conclusion, host_bound
 from loadtrt.capacity.find import Finder, Wanted
-from loadtrt.capacity.queueing import Waiting, erlang_c
 from loadtrt.capacity.rig import Rig
+from loadtrt.capacity.station import Waiting, erlang_c
 from loadtrt.errors import UsageError
 from loadtrt.report.markdown import markdown_text
 from loadtrt.report.plain import terminal_text

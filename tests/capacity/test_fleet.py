@@ -20,10 +20,10 @@ from loadtrt.capacity.demand import fewest_for, staged_demand, steady_demand, tr
 from loadtrt.capacity.evidence import evidence_of
 from loadtrt.capacity.fleet_plan import plan_fleet
 from loadtrt.capacity.fleet_prediction import predict
-from loadtrt.capacity.queueing import allen_cunneen
+from loadtrt.capacity.station import allen_cunneen
 from loadtrt.cli.main import cli
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, UsageError
-from loadtrt.load.stages import parse_stages
+from loadtrt.load.arrivals import parse_stages
 from loadtrt.load.trace import Trace
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import read_result

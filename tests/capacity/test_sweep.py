@@ -22,6 +22,7 @@ from loadtrt.asked.reading import varied
 from loadtrt.capacity.grid import knee_of, pareto_of, parse_axis, points_of, spent_axis
 from loadtrt.cli.delivery import leave
 from loadtrt.errors import UsageError
+from loadtrt.files import locked
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import read_result
 from loadtrt.results.run_result import RunResult
@@ -272,8 +273,8 @@ def test_what_does_not_go_on_is_not_written_over(arguments: tuple[str, ...], sen
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("arrived,shape\n0.1,1\n", "holds other data"),
-        ('{"schema_version": "loadtrt.run/1"}', "holds a run of loadtrt"),
+        ("arrived,shape\n0.1,1\n", "holds text"),
+        ('{"schema_version": "loadtrt.run/1"}', "holds a run"),
         (None, "holds a sweep of loadtrt"),
     ],
 )
@@ -436,3 +437,15 @@ def test_what_was_measured_is_delivered_before_a_device_that_hangs_ends_the_proc
     leaving.close()
     freed.set()
     assert happened == ["delivered", 3]
+
+
+def test_two_sweeps_share_no_file(tmp_path: Path) -> None:
+    """While one keeps its results in a file, another is refused before it measures."""
+    file = tmp_path / "sweep.json"
+    line = ("sweep", "--engine", VIRTUAL, "--warmup", "0", "--duration", "1s", "--contexts", "1", "--json", file)
+    with locked("--json", str(file)):
+        done = loadtrt(*line)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"--json {file}: another process keeps its results in this file: name another" in done.stderr
+        assert not file.exists()
+    assert loadtrt(*line).returncode == 0

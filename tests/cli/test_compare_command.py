@@ -17,7 +17,7 @@ from loadtrt.engines.plan_facts import parse_layers
 from loadtrt.errors import UsageError
 from loadtrt.report.plain import TABLE_WIDTH, WIDTH
 from loadtrt.report.trtexec import layer_info_json, profile_json
-from loadtrt.stats.layer_comparison import compare_passes
+from loadtrt.stats.profiles import compare_profiles
 from runs_by_hand import model_in, with_changes
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ def test_what_cannot_be_compared(
     save("layers.json", info)
     save("old.json", {key: value for key, value in measured["fast"].items() if key != "models"})
     save("bad.json", {"schema_version": "loadtrt.profile/1"})
-    save("comparison.json", compare_passes(profile, profile).model_dump_json())
+    save("comparison.json", compare_profiles(profile, profile).model_dump_json())
     save("sidecar.json", {"schema_version": 1, "loadtrt_version": "0.1.0", "plan_sha256": "ab"})
     save("later.json", {"schema_version": "loadtrt.run/9"})
     save("foreign.json", {"schema_version": 3})

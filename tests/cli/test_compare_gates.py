@@ -145,7 +145,7 @@ def test_its_files(files: Files, tmp_path: Path, compare: Callable[..., tuple[in
         (("a1", "b1", *P99, "--junit", "-"), "--junit -: only --json goes to stdout"),
         (("a1", "b1", *P99, "--json", "no/x.json"), "there is no folder no"),
         (("a1", "b1", *P99, "--json", "x", "--junit", "x"), "name the same file"),
-        (("a1", "b1", *P99, "--junit", "b1"), "is one of the results and would be overwritten: name another file"),
+        (("a1", "b1", *P99, "--junit", "b1"), "is read by this command and would be overwritten: name another file"),
         (("a1", "profile", *P99), "--fail-if compares runs, and profile.json is a profile: leave it out"),
         (("profile", "profile", "--json", "x.json"), "--json compares runs, and profile.json is a profile"),
         (("a1", "profile", "--a", "a2"), "a side of several files compares runs, and profile.json is a profile"),

@@ -20,7 +20,7 @@ from loadtrt.report.comparison_sections import compared_runs, side_of
 from loadtrt.report.plain import plain
 from loadtrt.results.breakdown import PERCENTILES, MetricSummary
 from loadtrt.results.run_result import RunResult
-from loadtrt.stats.measured import Measured
+from loadtrt.stats.margin import Measured
 from loadtrt.stats.regression import Judged, compare, parse_threshold, ratio_of
 from runs_by_hand import changed, run_of
 

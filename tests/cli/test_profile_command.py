@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from command_line import loadtrt
 from loadtrt.results.profile_result import ProfileResult
 from loadtrt.results.run_result import RunResult
-from loadtrt.stats.layer_comparison import LayerComparison
+from loadtrt.stats.profiles import LayerComparison
 from onnx_files import save
 
 if TYPE_CHECKING:

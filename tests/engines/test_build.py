@@ -290,7 +290,7 @@ def test_calibration_files_that_are_not_there(tmp_path: Path) -> None:
 
 
 def test_output_that_cannot_be_written_is_told_before_building(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No folder, a folder, the model itself, a place where nobody writes: the builder is not even looked for."""
+    """No folder, a folder, a place where nobody writes, a pipe: the builder is not even looked for."""
     monkeypatch.setattr("loadtrt.engines.plan_builder.choose_toolchain", lambda _: pytest.fail("it went on"))
     model = conv(tmp_path)
     refused(UsageError, "there is no folder", model, tmp_path / "no" / "a.plan")
@@ -298,8 +298,6 @@ def test_output_that_cannot_be_written_is_told_before_building(tmp_path: Path, m
     refused(UsageError, "cannot be written", model, Path("/proc/a.plan"))
     os.mkfifo(tmp_path / "pipe")
     refused(UsageError, "is not a regular file", model, tmp_path / "pipe")
-    with pytest.raises(UsageError, match="is the model itself"):
-        build(model, Path(model))
 
 
 def test_a_failed_build_leaves_the_old_plan(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,9 +14,6 @@ from onnx import TensorProto, helper
 from loadtrt import zoo
 from loadtrt.errors import EngineError, UsageError
 from onnx_files import doubling, finish, load, refused, save
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def _two_inputs(folder: Path, a: Any, b: Any) -> str:
@@ -163,6 +161,14 @@ def test_files_that_are_no_model_are_refused(tmp_path: Path) -> None:
     file = save(tmp_path / "external.onnx", node, {"x": value}, {"y": value}, weights, **options)
     (tmp_path / "w.bin").unlink()
     refused(UsageError, f"{file} keeps weights in {tmp_path / 'w.bin'}, which is missing", file)
+
+
+@pytest.mark.parametrize("name", ["two", "Mul", "test", "acme"])
+def test_names_that_are_not_text_are_refused(name: str, tmp_path: Path) -> None:
+    """Of inputs, weights, operators, the graph and an opset: protobuf lets any bytes through."""
+    file = Path(doubling(tmp_path, 4))
+    file.write_bytes(file.read_bytes().replace(name.encode(), b"\xff" * len(name)))
+    refused(UsageError, f"{file} has names that are not text (UTF-8)", str(file))
 
 
 def test_models_that_onnx_runtime_cannot_serve_are_refused(tmp_path: Path, capfd: Any) -> None:

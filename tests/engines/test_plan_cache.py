@@ -27,7 +27,8 @@ from loadtrt.engines.build_model import read_source
 from loadtrt.engines.open import open_engine
 from loadtrt.engines.plan import read_sidecar, sidecar_of
 from loadtrt.engines.plan_builder import build_plan
-from loadtrt.engines.plan_cache import cached_plan
+from loadtrt.engines.plan_cache import cached_plan, opened_plan
+from loadtrt.engines.tensorrt import load_plan
 from loadtrt.errors import EngineError, UsageError
 from plan_rig import Rig
 
@@ -193,10 +194,118 @@ def test_a_damaged_plan_is_built_again(damage: str, rig: Rig) -> None:
     again = cached_plan(rig.config().model, said.append)
     assert (again.path, plan.read_bytes()) == (plan, good)
     assert "damaged" in said[0]
-    assert "in place of a damaged one" in again.notes[0]
+    assert "instead of one that is damaged" in again.notes[0]
     rig.plan()
     assert rig.builds == 2
     assert rig.names() == {plan.parent.name}
+
+
+def _linked(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+PARTS: dict[str, Callable[[Path], Path]] = {
+    "folder": lambda plan: plan.parent,
+    "plan": lambda plan: plan,
+    "sidecar": sidecar_of,
+}
+DISTRUSTED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "of another user": (lambda path: os.chown(path, 12345, -1), "{} belongs to user 12345, neither to this user nor"),
+    "of a group": (lambda path: path.chmod(path.stat().st_mode | 0o020), "others may write {}"),
+    "of all": (lambda path: path.chmod(0o777), "others may write {}"),
+    "a link": (_linked, "{} is a symbolic link"),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("kind", DISTRUSTED)
+def test_what_somebody_else_may_have_written_is_built_again(kind: str, part: str, rig: Rig) -> None:
+    """Law: an entry is taken only where nobody but this user and root can have written its folder, plan or sidecar."""
+    if kind == "of another user" and os.geteuid():
+        pytest.skip("only root can give files away")
+    plan = rig.plan()
+    distrust, sentence = DISTRUSTED[kind]
+    path = PARTS[part](plan)
+    distrust(path)
+    said: list[str] = []
+    again = cached_plan(rig.config().model, said.append)
+    assert f"the plan in the cache is not trusted ({sentence.format(path)}" in said[0]
+    assert "so it is built again: " in said[0]
+    assert "instead of one that is not trusted" in again.notes[0]
+    assert (again.path, rig.plan(), rig.builds) == (plan, plan, 2)
+
+
+def test_users_of_one_cache_have_entries_of_their_own(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another user has put there cannot be replaced, so the own entry stands beside it."""
+    if os.geteuid():
+        pytest.skip("only root can give files away")
+    theirs = rig.plan()
+    os.chown(theirs.parent, 12345, -1)
+    monkeypatch.setattr("os.geteuid", lambda: 54321)
+    said: list[str] = []
+    mine = cached_plan(rig.config().model, said.append).path
+    assert f"{theirs.parent} belongs to user 12345" in said[0]
+    assert mine.parent.name == theirs.parent.name.replace("conv-", "conv-54321-")
+    assert (rig.plan(), rig.builds) == (mine, 2)
+    assert rig.names() == {mine.parent.name, theirs.parent.name}
+
+
+def test_an_entry_that_others_brought_hides_no_own_one(rig: Rig) -> None:
+    """Under another name with the same key, first in order: the own one is still found, and without it nothing is
+    taken."""
+    plan = rig.plan()
+    key = plan.parent.name.rpartition("-")[2]
+    brought = plan.parent.with_name(f"a-{key}")
+    shutil.copytree(plan.parent, brought)
+    brought.chmod(0o777)
+    assert (rig.plan(), rig.builds) == (plan, 1)
+    shutil.rmtree(plan.parent)
+    assert (rig.plan(), rig.builds) == (plan, 2)
+
+
+def test_a_renamed_entry_is_found(rig: Rig) -> None:
+    """The key alone decides."""
+    plan = rig.plan()
+    key = plan.parent.name.rpartition("-")[2]
+    renamed = plan.parent.rename(plan.parent.with_name(f"other-{key}"))
+    assert (rig.plan(), rig.builds) == (renamed / plan.name, 1)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o077])
+def test_an_entry_is_trusted_whatever_the_umask(umask: int, rig: Rig) -> None:
+    """Where new files are writable for a group or for all, those of an entry are not."""
+    before = os.umask(umask)
+    try:
+        plans = [rig.plan(), rig.plan()]
+    finally:
+        os.umask(before)
+    assert (plans[0], rig.builds) == (plans[1], 1)
+
+
+def test_what_is_loaded_is_what_was_checked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another entry under the name, between the check and the loading, is checked as well; and once it is opened, its
+    name no longer counts."""
+    config = rig.config().model
+    cached = cached_plan(config)
+    with opened_plan(cached.path) as plan:
+        good = plan.read_bytes()
+        moved = cached.path.parent.rename(rig.folder / "moved")
+        shutil.copytree(moved, cached.path.parent)
+        _flip(cached.path)
+        assert plan.read_bytes() == good
+        with pytest.raises(UsageError, match=f"^{cached.path} is gone$"), opened_plan(cached.path) as other:
+            raise UsageError(f"{other} is gone")
+    cached.path.parent.chmod(0o777)
+    with pytest.raises(UsageError, match=f"^others may write {cached.path.parent}$"):
+        load_plan(config, cached)
+
+
+def test_the_loaded_plan_has_the_name_of_the_entry(rig: Rig) -> None:
+    cached = cached_plan(rig.config().model)
+    plan = load_plan(rig.config().model, cached)
+    assert plan.header.path == cached.path
+    plan.close()
 
 
 @pytest.mark.parametrize("damaged", [False, True])

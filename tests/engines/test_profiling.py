@@ -21,7 +21,7 @@ from loadtrt.errors import EngineError
 from loadtrt.load.inputs import make_inputs
 from loadtrt.results.layer import Layer
 from loadtrt.results.profile_result import ProfilePass
-from loadtrt.stats.layer_times import Samples
+from loadtrt.stats.profiles import Samples
 from tensorrt_bench import Bench
 
 if TYPE_CHECKING:

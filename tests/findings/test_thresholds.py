@@ -11,7 +11,7 @@ import pytest
 from loadtrt.findings import bottlenecks, findings
 from loadtrt.findings.validity import STARVED_LIMIT
 from loadtrt.records.histogram import QUANTILE_ERROR
-from loadtrt.stats import stalls, steady
+from loadtrt.stats import steady
 
 PAGE = (Path(__file__).parents[2] / "docs" / "findings.md").read_text()
 ROWS = dict(re.findall(r"^\| ([a-z, -]+) \| (.*) \|$", PAGE, re.MULTILINE))
@@ -60,10 +60,10 @@ IN_BULLETS = {
     "overloaded": [str(steady.BLOCKS), percent(1 - steady._OVERLOAD / 2), str(steady.MOST_WAITING)],
     "slow": [str(steady.SPANS), str(steady.LEAST_RISE), str(steady.SPANS), str(steady.MOST_WAITING)],
     "stall": [
-        str(stalls.LEAST_SERVICES),
-        str(stalls.BEYOND),
-        percent(stalls.LEAST_LATE),
-        percent(stalls.LEAST_TIME),
+        str(steady.LEAST_SERVICES),
+        str(steady.BEYOND),
+        percent(steady.LEAST_LATE),
+        percent(steady.LEAST_TIME),
     ],
 }
 

@@ -21,8 +21,7 @@ from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.session import Session, inputs_for, run_session
-from loadtrt.load.batcher import Batcher, Batching, parse_batching
-from loadtrt.load.mix import draw, parse_mix
+from loadtrt.load.request_sizes import Batcher, Batching, draw, parse_batching, parse_mix
 from loadtrt.records.records import DROPPED, OK, Records
 from loadtrt.report.openmetrics import openmetrics_text
 from loadtrt.report.plain import terminal_text

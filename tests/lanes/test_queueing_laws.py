@@ -11,8 +11,16 @@ import pytest
 
 from benchmarks.queues import gamma_m_1, markov_quantile, markov_tail
 from loadtrt.capacity.demand import steady_demand
-from loadtrt.capacity.queueing import Waiting, allen_cunneen, erlang_c
-from loadtrt.capacity.station import Station, completions, interpolated, station, work_of
+from loadtrt.capacity.station import (
+    Station,
+    Waiting,
+    allen_cunneen,
+    completions,
+    erlang_c,
+    interpolated,
+    station,
+    work_of,
+)
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import Simulation
 from loadtrt.lanes.recorder import Recorder

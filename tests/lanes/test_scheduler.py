@@ -15,7 +15,7 @@ from loadtrt.engines.simulation import Simulation
 from loadtrt.lanes.queue import Lanes
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
-from loadtrt.load.batcher import Batcher, Batching
+from loadtrt.load.request_sizes import Batcher, Batching
 from loadtrt.records.board import Board
 from loadtrt.records.records import DROPPED, OK
 from loadtrt.units import MILLISECOND_NS as MS

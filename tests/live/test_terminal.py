@@ -16,9 +16,10 @@ from rich.cells import cell_len
 from live_snapshots import FACTS, GPU, snapshot
 from loadtrt.live.alerts import Alert
 from loadtrt.live.drawing import ascii_of, bar, binned, columns, span_of
-from loadtrt.live.frame import printable, render, status_line
+from loadtrt.live.frame import render, status_line
 from loadtrt.live.terminal import Terminal
 from loadtrt.live.view import View, Viewer
+from loadtrt.printing import one_line
 from loadtrt.records.histogram import BUCKETS, bucket_of
 from loadtrt.units import SECOND_NS
 
@@ -44,7 +45,7 @@ def _lines(view: View, width: int, height: int, *, unicode: bool = True) -> list
 VIEWS = st.builds(
     lambda view, model, alerts, phase, window: replace(
         view,
-        facts=replace(view.facts, model=model, information={**view.facts.information, "device": model}),
+        facts=replace(view.facts, model=model, information=dict.fromkeys([*view.facts.information, "device"], model)),
         alerts=alerts,
         phase=phase,
         window=view.window if window else None,
@@ -60,7 +61,7 @@ VIEWS = st.builds(
     ),
     st.text(max_size=120),
     st.lists(st.builds(Alert, st.just("late"), st.text(max_size=150), st.text(max_size=150)), max_size=4).map(tuple),
-    st.sampled_from(["load", "verify", "warm-up", "measure", "drain", "done"]),
+    st.sampled_from(["load", "verify", "warm-up", "measure", "drain", "done"]) | st.text(max_size=9),  # of another host
     st.booleans(),
 )
 
@@ -75,6 +76,7 @@ def test_it_fits_every_terminal(view: View, width: int, height: int, unicode: bo
         assert cell_len(line) <= width
         assert line.isprintable()
         assert unicode or line.isascii()
+    assert status_line(view).isprintable()
 
 
 def test_what_matters_most_stays() -> None:
@@ -197,7 +199,7 @@ def test_bars_and_ascii() -> None:
     text = "p99 ≈ 7.9 µs · 61 °C → 4 × 2 – ✓✗▴ ▁█ 猫"
     assert len(ascii_of(text)) == len(text)
     assert ascii_of(text).isascii()
-    assert printable("a\x1b[2Jb\r\n c\u202e") == "a?[2Jb c?"
+    assert one_line("a\x1b[2Jb\r\n c\u202e") == r"a\x1b[2Jb c\u202e"
 
 
 # ---- a terminal that draws

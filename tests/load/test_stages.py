@@ -11,8 +11,18 @@ from hypothesis import strategies as st
 
 from loadtrt.asked.config import RunConfig
 from loadtrt.errors import UsageError
-from loadtrt.load.arrivals import Constant, Gamma, Poisson, due_instants
-from loadtrt.load.stages import Course, Stage, bursts, parse_bursts, parse_stages, steady
+from loadtrt.load.arrivals import (
+    Constant,
+    Course,
+    Gamma,
+    Poisson,
+    Stage,
+    bursts,
+    due_instants,
+    parse_bursts,
+    parse_stages,
+    steady,
+)
 
 SECOND = 1_000_000_000
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtrt.report.formatting import printable, short_names
+from loadtrt.report.formatting import short_names
 
 
 @given(st.lists(st.text("ab/ +", min_size=1, max_size=40), max_size=20, unique=True), st.integers(5, 30))
@@ -50,16 +50,6 @@ def test_names_that_differ_in_the_middle_keep_what_differs() -> None:
     short = short_names(names, 30)
     assert len(set(short.values())) == 12
     assert [len(short[name]) for name in names] == [30] * 2 + [36] * 10
-
-
-@given(st.text())
-def test_what_is_printed_is_printable(text: str) -> None:
-    """Nothing is left that breaks a line or steers a terminal, printable text is left alone, and no escape is one more
-    time escaped."""
-    shown = printable(text)
-    assert shown.isprintable()
-    assert printable(shown) == shown
-    assert shown == text or not text.isprintable()
 
 
 def test_control_characters_count_for_the_width() -> None:

@@ -18,8 +18,7 @@ from loadtrt.report.profile_sections import profile as profile_sections
 from loadtrt.results.engine_info import EngineInfo
 from loadtrt.results.layer import Layer, LayerTensor
 from loadtrt.results.profile_result import ProfilePass, ProfileResult
-from loadtrt.stats.layer_comparison import compare_passes
-from loadtrt.stats.layer_times import Samples
+from loadtrt.stats.profiles import Samples, compare_profiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,11 +69,11 @@ def net(**changes: Any) -> EngineInfo:
 
 def compared_results(a: ProfileResult, b: ProfileResult) -> str:
     """The comparison of their first passes."""
-    return comparison_text(compare_passes(a.passes[0], b.passes[0], a, b), "a.json", "b.json")
+    return comparison_text(compare_profiles(a, b), "a.json", "b.json")
 
 
 def compared(a: ProfilePass, b: ProfilePass, top: int | None = None) -> str:
-    return comparison_text(compare_passes(a, b), "a.plan", "b.plan", top=top)
+    return comparison_text(compare_profiles(a, b), "a.plan", "b.plan", top=top)
 
 
 def googlenet(precision: str) -> ProfilePass:
@@ -294,7 +293,7 @@ def test_what_differs_between_engines_is_named() -> None:
 def test_what_nobody_knows_may_differ() -> None:
     """A file of trtexec tells neither batch nor device: the text says so, of the side that it is."""
     a = result(profile((CONV, 1000.0)))
-    text = comparison_text(compare_passes(a.passes[0], a.passes[0], a), "a.json", "b.json")
+    text = comparison_text(compare_profiles(a, a.passes[0]), "a.json", "b.json")
     assert "\n  B: batch, device and runtime are unknown, and may differ\n" in text
 
 
@@ -358,7 +357,7 @@ def test_control_characters_do_not_reach_the_terminal() -> None:
         layer = Layer(name, f"T{name}", f"t{name}", nodes=(name, "b"))
         passes = profile((layer, 5.0), (replace(layer, name="idle"), 0.0)), profile((POOL, 1.0))
         found = [result(one, engine=net(name=name), notes=(name,)) for one in passes]
-        compared = comparison_text(compare_passes(*passes, *found), name, "b.json")
+        compared = comparison_text(compare_profiles(*found), name, "b.json")
         return profile_text(found[0], nodes=True) + compared + compared_results(found[0], found[0])
 
     vile = text("a\n\x1b[2J\x9b\u2028\ud800")

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from loadtrt.load.stages import bursts
+from loadtrt.load.arrivals import bursts
 from loadtrt.records.histogram import Histogram
 from loadtrt.report.charts.bars import Bar, Stack, bars, stacks
 from loadtrt.report.charts.curves import (

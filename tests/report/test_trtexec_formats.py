@@ -33,7 +33,7 @@ from loadtrt.report.trtexec import (
     times_json,
 )
 from loadtrt.results.layer import Layer
-from loadtrt.stats.layer_times import Samples
+from loadtrt.stats.profiles import Samples
 from loadtrt.stats.summary import summarize
 from real_bindings import UnavailableError, Wheel, fetch
 

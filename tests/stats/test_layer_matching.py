@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from layer_sides import NODES, compare, holding, names, profile, reformat, shaped
 from loadtrt.engines.plan_facts import parse_layers
 from loadtrt.results.layer import Layer
-from loadtrt.stats.layer_comparison import compare_passes
+from loadtrt.stats.profiles import compare_profiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
     from loadtrt.results.profile_result import ProfilePass
-    from loadtrt.stats.layer_comparison import LayerComparison
+    from loadtrt.stats.profiles import LayerComparison
 
 DATA = Path(__file__).parents[1] / "data"
 _held = st.lists(st.lists(st.sampled_from(NODES), max_size=4), max_size=8)
@@ -131,7 +131,7 @@ def test_a_profiles_suffix_is_no_part_of_a_name() -> None:
 
 def test_names_that_repeat_are_matched_in_order() -> None:
     """The k-th layer of a name with the k-th, and what one side has more often stays alone."""
-    found = compare_passes(
+    found = compare_profiles(
         profile((Layer("x"), 1.0), (Layer("x"), 2.0)), profile((Layer("x"), 4.0), (Layer("x"), 8.0), (Layer("x"), 16.0))
     )
     assert [(row.a.time_ns, row.b.time_ns) for row in found.rows] == [(1.0, 4.0), (2.0, 8.0), (0.0, 16.0)]
@@ -215,7 +215,7 @@ def _traced(a: ProfilePass, b: ProfilePass) -> tuple[int, LayerComparison]:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        found = compare_passes(a, b)
+        found = compare_profiles(a, b)
     finally:
         sys.settrace(before)
     return lines, found
@@ -225,7 +225,7 @@ def test_googlenet_in_fp32_and_fp16_of_tensorrt_8_6() -> None:
     """Recorded on an H100: every layer of FP32 that computes finds its partner in FP16 by nodes, one against one.
     Reformats are apart, and what is alone is reformats that say whom they serve."""
     a, b = (profile(*((layer, 1000.0) for layer in googlenet(precision))) for precision in ("fp32", "fp16"))
-    found = compare_passes(a, b)
+    found = compare_profiles(a, b)
     computing = [row for row in found.rows if any(layer.precision for layer in row.a.layers)]
     assert len(computing) == sum(bool(times.layer.precision) for times in a.layers) == 57
     for row in computing:

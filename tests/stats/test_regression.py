@@ -15,7 +15,7 @@ from benchmarks.regressions import NUMBERS, differing, even, queueing, rows_of, 
 from loadtrt.errors import UsageError
 from loadtrt.records.histogram import QUANTILE_ERROR, Histogram
 from loadtrt.results.breakdown import PERCENTILES, MetricSummary
-from loadtrt.stats.measured import Measured
+from loadtrt.stats.margin import Measured
 from loadtrt.stats.regression import (
     Ratio,
     compare,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtrt.records.records import COLUMNS, FAILED, UNSERVED, Records
-from loadtrt.stats.stalls import LEAST_SERVICES, stall_of
+from loadtrt.stats.steady import LEAST_SERVICES, stall_of
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 MS = MILLISECOND_NS

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.steadiness import SYSTEMS, ever_slower, lane, measure, queue, slow_middle, slow_start
-from loadtrt.load.arrivals import Gamma, Poisson, due_instants
-from loadtrt.load.stages import bursts, parse_stages, steady
+from loadtrt.load.arrivals import Gamma, Poisson, bursts, due_instants, parse_stages, steady
 from loadtrt.records.records import COLUMNS, DROPPED, FAILED, UNSERVED, Records
 from loadtrt.results.interval import Interval
 from loadtrt.results.steadiness import Steadiness

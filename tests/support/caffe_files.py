@@ -10,6 +10,7 @@ import numpy as np
 
 from loadtrt.caffe import convert
 from loadtrt.caffe.prototxt import NetParameter
+from loadtrt.environment import import_onnxruntime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,8 +49,7 @@ def arrays(*shapes: tuple[int, ...], seed: int = 0) -> list[Any]:
 
 def run_onnx(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> list[Any]:
     """All outputs; their shapes must be those that the model declares."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1

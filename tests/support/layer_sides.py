@@ -8,8 +8,7 @@ from loadtrt.asked.config import RunConfig
 from loadtrt.results.engine_info import EngineInfo
 from loadtrt.results.layer import Layer, LayerTensor
 from loadtrt.results.profile_result import ProfilePass, ProfileResult
-from loadtrt.stats.layer_comparison import LayerComparison, LayerRow, compare_passes
-from loadtrt.stats.layer_times import Samples
+from loadtrt.stats.profiles import LayerComparison, LayerRow, Samples, compare_profiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +43,7 @@ def names(row: LayerRow) -> tuple[list[str], list[str]]:
 
 
 def compare(a: list[Layer], b: list[Layer]) -> LayerComparison:
-    return compare_passes(profile(*((layer, 1.0) for layer in a)), profile(*((layer, 1.0) for layer in b)))
+    return compare_profiles(profile(*((layer, 1.0) for layer in a)), profile(*((layer, 1.0) for layer in b)))
 
 
 def each(layers: Sequence[Layer], mode: Mode, time_ns: float) -> ProfilePass:

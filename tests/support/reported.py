@@ -19,7 +19,7 @@ from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuTelemetry, S
 from loadtrt.results.run_result import Finding, ModelResult, Problem, RunResult, ScenarioResult
 from loadtrt.results.steadiness import Steadiness
 from loadtrt.results.sweep_result import SkippedPoint, SweepPoint, SweepResult, trimmed
-from loadtrt.stats.layer_comparison import LayerComparison, compare_passes
+from loadtrt.stats.profiles import LayerComparison, compare_profiles
 
 if TYPE_CHECKING:
     from loadtrt.report.result_files import Result
@@ -139,7 +139,7 @@ def profile(time_ns: float = 1000.0) -> ProfileResult:
 def comparison() -> LayerComparison:
     """Two profiles side by side."""
     a, b = profile(), profile(500.0)
-    return compare_passes(a.passes[0], b.passes[0], a, b)
+    return compare_profiles(a, b)
 
 
 def sweep() -> SweepResult:

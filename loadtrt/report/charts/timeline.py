@@ -19,7 +19,7 @@ from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from loadtrt.load.stages import Course
+    from loadtrt.load.arrivals import Course
     from loadtrt.report.charts.latency import Bound
     from loadtrt.results.interval import Interval
 

@@ -1,4 +1,5 @@
-"""Two profiles layer by layer: the layers of B that do the work of each layer of A, and their times.
+"""Profiles: a profiler's times summed by layer; and two profiles layer by layer: the layers of B that do the work of
+each layer of A, and their times.
 
 `layer_matching` says which layers belong together. Conservation: on each side, Σ over rows of time_ns = Σ over kinds
 = layers_ns of its pass, whatever was matched with what.
@@ -9,15 +10,79 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from loadtrt.results.frozen import Model
-from loadtrt.results.layer import kind_of
-from loadtrt.results.profile_result import Mode, ProfilePass
+from loadtrt.results.layer import Layer, kind_of, nodes_in_name
+from loadtrt.results.profile_result import LayerTimes, Mode, ProfilePass
 from loadtrt.stats.layer_matching import Group, MatchedBy, match_layers
+from loadtrt.stats.margin import least_samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    import numpy.typing as npt
+
     from loadtrt.results.profile_result import ProfileResult
+
+
+class Samples:
+    """Layer times as a profiler reports them, an inference at a time. A name that comes twice is two layers."""
+
+    def __init__(self) -> None:
+        self.inferences = 0
+        self._times: dict[tuple[str, int], list[float]] = {}
+
+    def add(self, inference: Iterable[tuple[str, float]]) -> None:
+        """One inference: names and ns in the order they ran in."""
+        seen: dict[str, int] = {}
+        for name, time_ns in inference:
+            place = seen[name] = seen.get(name, -1) + 1
+            self._times.setdefault((name, place), []).append(time_ns)
+        self.inferences += 1
+
+    def to_pass(self, mode: Mode, layers: Sequence[Layer], whole_ns: Sequence[float] = ()) -> ProfilePass:
+        """The times joined with `layers` by name; without layers, names give the nodes.
+
+        mode: how inferences were launched.
+        layers: layers of the engine, if known.
+        whole_ns: durations of inferences without the profiler.
+        """
+        known: dict[tuple[str, int], Layer] = {}
+        seen: dict[str, int] = {}
+        for layer in layers:
+            place = seen[layer.name] = seen.get(layer.name, -1) + 1
+            known[layer.name, place] = layer
+        whole = math.fsum(time for times in self._times.values() for time in times)
+        return ProfilePass(
+            mode=mode,
+            inferences=self.inferences,
+            layers=tuple(
+                _layer_times(
+                    known.get(key) or Layer(key[0], nodes=() if layers else nodes_in_name(key[0])),
+                    np.array(times),
+                    whole,
+                )
+                for key, times in self._times.items()
+            ),
+            layers_ns=whole / self.inferences if self.inferences else 0.0,
+            inference_ns=math.fsum(whole_ns) / len(whole_ns) if whole_ns else None,
+            whole=len(whole_ns),
+        )
+
+
+def _layer_times(layer: Layer, times: npt.NDArray[np.float64], whole: float) -> LayerTimes:
+    total = float(times.sum())
+    enough = len(times) >= least_samples(0.99)
+    return LayerTimes(
+        layer=layer,
+        count=len(times),
+        total_ns=total,
+        average_ns=total / len(times),
+        median_ns=float(np.median(times)),
+        p99_ns=float(np.quantile(times, 0.99, method="inverted_cdf")) if enough else None,
+        share=total / whole if whole else 0.0,
+    )
 
 
 class RowLayer(Model):
@@ -131,31 +196,22 @@ class LayerComparison(Model):
 
 
 def compare_profiles(a: ProfileResult | ProfilePass, b: ProfileResult | ProfilePass) -> LayerComparison:
-    """Compare the first passes of the same mode; else the first pass of each, as trtexec's files name no mode."""
+    """Compare the first passes of the same mode; else the first pass of each, as trtexec's files name no mode.
+
+    Every layer is in exactly one row, and times are ns an inference.
+    """
     passes = [(side,) if isinstance(side, ProfilePass) else side.passes for side in (a, b)]
     pairs = [(one, other) for one in passes[0] for other in passes[1]]
     one, other = next((pair for pair in pairs if pair[0].mode == pair[1].mode), pairs[0])
-    result_a, result_b = (None if isinstance(side, ProfilePass) else side for side in (a, b))
-    return compare_passes(one, other, result_a, result_b)
-
-
-def compare_passes(
-    a: ProfilePass, b: ProfilePass, result_a: ProfileResult | None = None, result_b: ProfileResult | None = None
-) -> LayerComparison:
-    """Compare two passes, with every layer in exactly one row and times in ns an inference.
-
-    a, b: the passes.
-    result_a, result_b: the profiles of the passes, which name what was profiled.
-    """
-    sides = (_row_layers(a), _row_layers(b))
-    groups = match_layers(*([times.layer for times in profile.layers] for profile in (a, b)))
+    sides = (_row_layers(one), _row_layers(other))
+    groups = match_layers(*([times.layer for times in profile.layers] for profile in (one, other)))
     places = {group: place for place, group in enumerate(groups)}
     return LayerComparison(
-        a=_totals(a, result_a),
-        b=_totals(b, result_b),
-        speedup=_speedup(a.layers_ns, b.layers_ns),
-        saved_ns=a.layers_ns - b.layers_ns,
-        inference_speedup=_speedup(a.inference_ns, b.inference_ns),
+        a=_totals(one, a),
+        b=_totals(other, b),
+        speedup=_speedup(one.layers_ns, other.layers_ns),
+        saved_ns=one.layers_ns - other.layers_ns,
+        inference_speedup=_speedup(one.inference_ns, other.inference_ns),
         rows=tuple(_row(group, sides, places[group.serves] if group.serves else None) for group in groups),
         kinds=_kinds(*sides),
     )
@@ -177,7 +233,8 @@ def _row_layers(profile: ProfilePass) -> list[RowLayer]:
 
 
 def _row(group: Group, sides: Sequence[Sequence[RowLayer]], serves: int | None) -> LayerRow:
-    a, b = (_side(sides[side][member.place] for member in group.members if member.side == side) for side in (0, 1))
+    layers = [tuple(sides[side][member.place] for member in group.members if member.side == side) for side in (0, 1)]
+    a, b = (RowSide(layers=chosen, time_ns=_sum(chosen)) for chosen in layers)
     return LayerRow(
         a=a,
         b=b,
@@ -186,11 +243,6 @@ def _row(group: Group, sides: Sequence[Sequence[RowLayer]], serves: int | None) 
         matched_by=group.matched_by,
         serves=serves,
     )
-
-
-def _side(layers: Iterable[RowLayer]) -> RowSide:
-    chosen = tuple(layers)
-    return RowSide(layers=chosen, time_ns=_sum(chosen))
 
 
 def _kinds(a: Sequence[RowLayer], b: Sequence[RowLayer]) -> tuple[KindTimes, ...]:
@@ -213,9 +265,9 @@ def _kinds(a: Sequence[RowLayer], b: Sequence[RowLayer]) -> tuple[KindTimes, ...
     return tuple(sorted(kinds, key=lambda item: (-(item.a_ns + item.b_ns), item.kind)))
 
 
-def _totals(profile: ProfilePass, result: ProfileResult | None) -> PassTotals:
+def _totals(profile: ProfilePass, result: ProfileResult | ProfilePass) -> PassTotals:
     return PassTotals(
-        engine=_engine(result) if result else None,
+        engine=None if isinstance(result, ProfilePass) else _engine(result),
         mode=profile.mode,
         inferences=profile.inferences,
         layers=len(profile.layers),

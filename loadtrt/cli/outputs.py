@@ -1,0 +1,135 @@
+"""Files that commands write, checked before anything is measured: no input, and no other file, is written over."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from loadtrt.asked.declaring import shown_as
+from loadtrt.asked.fields import option_name
+from loadtrt.asked.reading import FIELDS
+from loadtrt.errors import UsageError
+from loadtrt.files import descriptor_of, reason, require_writable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_HEAD_BYTES = 4096
+# What a file holds, by how it begins, after a byte order mark and blanks. The first that fits counts.
+_CONTENTS = {
+    "a plan": rb"[fvp]trt",
+    "an archive": rb"PK\x03\x04",
+    "a run": rb'\{\s*"schema_version":\s*"loadtrt\.run/',
+    "a sweep": rb'\{\s*"schema_version":\s*"loadtrt\.sweep/',
+    "a search for capacity": rb'\{\s*"schema_version":\s*"loadtrt\.capacity/',
+    "a plan of a fleet": rb'\{\s*"schema_version":\s*"loadtrt\.fleet/',
+    "a profile": rb'\{\s*"schema_version":\s*"loadtrt\.profile/',
+    "a comparison": rb'\{\s*"schema_version":\s*"loadtrt\.(comparison|layers)/',
+    "a result of another loadtrt": rb'\{\s*"schema_version":\s*"loadtrt\.',
+    "facts of a build": rb'\{\s*"schema_version":\s*1,\s*"loadtrt_version"',
+    "JSON": rb"[{\[]",
+    "HTML": rb"(?i)<!doctype html|<html",
+    "XML": rb"<\?xml|<testsuite",
+    "a log of a build": rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ",
+    "an INT8 calibration cache": rb"TRT-\d",
+    "an ONNX model": rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]",  # ir_version, then the next field of a model
+    "binary data": rb"(?s).*\0",
+    "text": rb"(?s).",
+}
+
+
+class Output(NamedTuple):
+    """A file to write.
+
+    option: the option that names it, for errors.
+    name: the file; "-" is stdout, and None is no file.
+    content: what is written to it, as _CONTENTS has it: such files are written over without --force; None for any file.
+    """
+
+    option: str
+    name: str | Path | None
+    content: str | None
+
+
+def outputs_of(values: Mapping[str, Any], result: str) -> list[Output]:
+    """The files that options name to be written.
+
+    values: the options by key.
+    result: what the command writes to the file of --json.
+    """
+    return [
+        Output(option_name(key), values[key], result if shown.writes == "result" else shown.writes)
+        for key, field in FIELDS.items()
+        if (shown := shown_as(field)) and shown.writes and key in values
+    ]
+
+
+def inputs_of(values: Mapping[str, Any]) -> list[str | Path]:
+    """What options name to be read: files, and other values that are no files. values: the options by key."""
+    inputs = values.get("inputs") or {}
+    named = inputs.values() if isinstance(inputs, dict) else [text.rpartition(":")[2] for text in inputs]
+    single = [values[key] for key in ("engine", "trace") if values.get(key)]
+    return [*single, *named, *(values.get("plugins") or ())]
+
+
+def require_outputs(outputs: Iterable[Output], inputs: Iterable[str | Path | None], *, force: bool) -> None:
+    """Raise UsageError, before anything is measured, where an output cannot be written, is an input or another output,
+    or would be written over a file that holds something else. Makes no file: there may be no result.
+
+    outputs: --json and -o may be "-", stdout.
+    inputs: the files that the command reads; names of what is not a file are left out.
+    force: whether outputs may be written over other files than inputs.
+    """
+    read = {identity: name for name in inputs if name is not None and (identity := _identity(name)) is not None}
+    taken: dict[object, str] = {}
+    for option, name, content in outputs:
+        if name is None:
+            continue
+        if str(name) == "-":
+            if option not in ("--json", "-o"):
+                raise UsageError(f"{option} -: only --json goes to stdout: name a file")
+            continue
+        require_writable(option, name)
+        identity = _identity(name)
+        if identity is None:  # a pipe or a device takes several
+            continue
+        if identity in read:
+            raise UsageError(f"{option} {name} is read by this command and would be overwritten: name another file")
+        if identity in taken:
+            raise UsageError(f"{option} {name} and {taken[identity]} name the same file: give each its own")
+        taken[identity] = f"{option} {name}"
+        held = _content_of(Path(name))
+        if held is not None and content not in (None, held) and not force:
+            raise UsageError(
+                f"{option} {name} holds {held}, which would be overwritten: name another file, or add --force"
+            )
+
+
+def _identity(name: str | Path) -> object | None:
+    """What two names of one file have in common; None for what is not a regular file and not a place for one."""
+    with suppress(OSError, ValueError):  # a working folder that is gone, a name that is no path
+        if descriptor_of(str(name)) is not None:
+            return None
+        if not os.path.exists(name):
+            return os.path.realpath(name)
+        status = os.stat(name)
+        if stat.S_ISREG(status.st_mode):
+            return status.st_dev, status.st_ino
+    return None
+
+
+def _content_of(file: Path) -> str | None:
+    """What a regular file holds; None where it is empty or not there."""
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(_HEAD_BYTES)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"what cannot be read ({reason(error)})"
+    head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return next((content for content, begins in _CONTENTS.items() if re.match(begins, head)), None)

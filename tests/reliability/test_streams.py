@@ -1,0 +1,164 @@
+"""Standard streams that are closed, full, ASCII or gone: results are kept, and exit codes are README's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loadtrt.cli.main import COMMANDS
+from loadtrt.report.result_files import read_run
+from onnx_files import doubling
+from reported import capacity
+
+ROOT = Path(__file__).parents[2]
+RUN = "run --engine simulated:service=1ms,clock=virtual --warmup 0s --duration 100ms"
+PRINTING = (  # a line for each command, whose exit code is 0 where its answer is read
+    "--help",
+    "--version",
+    "doctor",
+    "inspect double.onnx",
+    "schema config",
+    "report run.json",
+    "compare run.json run2.json",
+    "plan-capacity capacity.json --demand 10/s",
+    "zoo googlenet -o new.onnx",
+    "build --help",
+    "watch --help",
+    "export openmetrics run.json",
+    f"{RUN} --json new.json",
+    "sweep --engine simulated:service=1ms,clock=virtual --contexts 1 --duration 1s --json sweep.json --force",
+    "profile --help",
+    "capacity --help",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the inputs of PRINTING."""
+    made = tmp_path_factory.mktemp("streams")
+    for name in ("run.json", "run2.json"):
+        _shell(f"loadtrt {RUN} --quiet --json {name}", made)
+    (made / "capacity.json").write_text(capacity().model_dump_json())
+    doubling(made, 1, 3)
+    return made
+
+
+def _shell(line: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A line of bash in which `loadtrt` is the command; the exit code is that of the first in a pipe."""
+    script = f'loadtrt() {{ "{sys.executable}" -m loadtrt "$@"; }}; {line}; exit ${{PIPESTATUS[0]}}'
+    return subprocess.run(
+        ["bash", "-c", script],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        errors="replace",
+    )
+
+
+def test_every_command_is_tried() -> None:
+    """A new command has its line above."""
+    assert set(COMMANDS) == {line.split()[0] for line in PRINTING if not line.startswith("-")}
+
+
+@pytest.mark.parametrize("line", PRINTING)
+def test_a_full_stdout_is_one_sentence(line: str, folder: Path) -> None:
+    """Exit code 2, as of any file that cannot be written."""
+    done = _shell(f"loadtrt {line} >/dev/full", folder)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("loadtrt: cannot write ")
+    assert "to stdout: No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize("line", PRINTING)
+def test_closed_streams_change_nothing(line: str, folder: Path) -> None:
+    """Daemons close all three: nobody reads, and the exit code is that of the answer."""
+    done = _shell(f"loadtrt {line} <&- >&- 2>&-", folder)
+    written = line.startswith(("report", "export"))  # to stdout, as to a file
+    assert done.returncode == (2 if written else 0)
+
+
+@pytest.mark.parametrize("line", ["--help", "compare run.json run2.json", f"{RUN} --json new.json"])
+def test_a_reader_that_leaves_changes_nothing(line: str, folder: Path) -> None:
+    """| true and | head -1: no sentence, and the exit code is that of the answer."""
+    done = _shell(f"loadtrt {line} | true", folder)
+    assert done.returncode == 0
+    assert "cannot" not in done.stderr
+    assert "fault" not in done.stderr
+
+
+def test_a_usage_error_without_a_reader_keeps_its_code(folder: Path) -> None:
+    """2>&1 | true, a full and a closed stderr."""
+    for ending in ("2>&1 | true", "2>/dev/full", "2>&-"):
+        assert _shell(f"loadtrt run --engin x {ending}", folder).returncode == 2
+
+
+@pytest.mark.parametrize("line", ["doctor", "compare run.json run2.json", "inspect double.onnx"])
+@pytest.mark.parametrize("how", ["PYTHONIOENCODING", "LC_ALL"])
+def test_an_ascii_stdout_loses_signs_alone(line: str, how: str, folder: Path) -> None:
+    """Signs that the encoding lacks become question marks."""
+    environment = {"PYTHONIOENCODING": "ascii"}
+    if how == "LC_ALL":
+        environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = _shell(f"loadtrt {line}", folder, **environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+
+
+@pytest.mark.parametrize("ending", [">/dev/full", ">&-", "| true", "2>&-", ">&- 2>&-", "2>/dev/full"])
+def test_the_result_of_a_run_is_kept(ending: str, folder: Path) -> None:
+    """In its file, whatever the streams are."""
+    (folder / "kept.json").unlink(missing_ok=True)
+    _shell(f"loadtrt {RUN} --json kept.json {ending}", folder)
+    assert read_run(folder / "kept.json").model.ok > 90
+
+
+@pytest.mark.parametrize("ending", [">/dev/full", ">&-", "| true"])
+def test_a_result_for_stdout_is_saved_where_stdout_takes_none(ending: str, tmp_path: Path) -> None:
+    """The sentence on stderr names the file, exit code 2."""
+    done = _shell(f"loadtrt {RUN} --quiet --json - {ending}", tmp_path)
+    (saved,) = tmp_path.iterdir()
+    assert done.returncode == 2
+    assert f"it is saved as {saved}" in done.stderr
+    assert read_run(saved).model.ok > 90
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "-", "/dev/stderr", "/dev/fd/3"])
+def test_a_result_goes_where_the_shell_points(name: str, tmp_path: Path) -> None:
+    """Into a file that the shell has opened, with the summary of the run where both have one stream."""
+    descriptor = {"/dev/stderr": "2", "/dev/fd/3": "3"}.get(name, "1")
+    done = _shell(f"loadtrt {RUN} --quiet --json {name} {descriptor}> run.json", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert read_run(tmp_path / "run.json").model.ok > 90
+    assert Path("/dev/stdout").is_symlink()
+    assert Path("/dev/stderr").is_symlink()
+
+
+def test_a_working_folder_that_is_gone(tmp_path: Path) -> None:
+    """A relative output is refused before measuring; what needs no folder goes on."""
+    gone = 'mkdir gone; cd gone; rmdir "$PWD"'
+    refused = _shell(f"{gone}; loadtrt {RUN} --json run.json", tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("loadtrt: --json run.json cannot be written: ")
+    assert _shell(f"{gone}; loadtrt {RUN} --json {tmp_path}/run.json", tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("line", [f"{RUN} --quiet --json result", "report run.json --format txt -o result"])
+def test_a_file_that_is_mounted_by_itself_is_written_in_place(line: str, folder: Path) -> None:
+    """docker -v run.json:/out/run.json: the entry cannot be replaced."""
+    private = "unshare -m" if os.geteuid() == 0 else "unshare -rm"
+    if _shell(f"{private} true", folder).returncode:
+        pytest.skip("this machine lets nobody mount files")
+    for name in ("result", "outside"):
+        (folder / name).write_bytes(b"")
+    done = _shell(
+        f"{private} bash -c 'mount --bind outside result && \"{sys.executable}\" -m loadtrt {line}'; exit $?", folder
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "outside").stat().st_size > 100
+    assert (folder / "result").stat().st_size == 0
