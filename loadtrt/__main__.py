@@ -12,6 +12,9 @@ def main() -> None:
     """Run the command line and exit. A signal while it is still being imported ends in a sentence, too."""
     # Pydantic looks for plugins in the metadata of every installed package, of which GPU hosts have hundreds.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # numpy's OpenBLAS would start a thread for each core, with 40 MB each, for nothing: loadtrt multiplies no matrices.
+    # Where it cannot, it sends this process SIGINT.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with SIGNALS:
         try:
             if sys.stdout is sys.__stdout__:  # the process's own, not one that a caller in Python put there

@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import resource
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _FATAL = 4  # ONNX Runtime's log severity: what it has to say comes back as exceptions
 PACKAGES = ("anyio", "numpy", "onnx", "onnxruntime", "cuda-bindings", "nvidia-ml-py", "pydantic")
@@ -55,6 +59,60 @@ def memory_bytes(root: Path = Path("/")) -> dict[str, int]:
         return {}
     sizes = (line.replace(":", " ").split() for line in lines)
     return {words[0]: int(words[1]) * 1024 for words in sizes if words[2:] == ["kB"]}
+
+
+def available_bytes(root: Path = Path("/")) -> int | None:
+    """Memory that this process can still take: of the machine, of its cgroups, and of its address space (ulimit -v);
+    None where nothing tells. root: folder of /proc and /sys."""
+    rooms = list(_cgroup_rooms(root))
+    if (machine := memory_bytes(root).get("MemAvailable")) is not None:
+        rooms.append(machine)
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    taken = read_words(root / "proc/self/statm").partition(" ")[0]
+    if limit != resource.RLIM_INFINITY and taken.isdigit():
+        rooms.append(limit - int(taken) * resource.getpagesize())
+    return max(min(rooms), 0) if rooms else None
+
+
+def memory_limits(root: Path = Path("/")) -> Iterator[tuple[int, Path]]:
+    """(limit in bytes, folder) of each cgroup of this process that limits its memory."""
+    for folder in cgroup_folders(root, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            if (limit := read_words(folder / name)).isdigit():
+                yield int(limit), folder
+
+
+def _cgroup_rooms(root: Path) -> Iterator[int]:
+    """What each limit leaves: pages of files that nobody has used lately are given back first."""
+    for limit, folder in memory_limits(root):
+        used = read_words(folder / "memory.current") or read_words(folder / "memory.usage_in_bytes")
+        counts = dict(line.split(" ", 1) for line in read_words(folder / "memory.stat").splitlines() if " " in line)
+        idle = counts.get("total_inactive_file") or counts.get("inactive_file") or "0"
+        if used.isdigit() and idle.isdigit():
+            yield limit - int(used) + int(idle)
+
+
+def cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
+    """This process's cgroup and all above it (a limit at any of them binds), in versions 1 and 2.
+
+    Inside a container the path may be the host's: what does not exist reads as empty, and the mount's top remains.
+    """
+    mount = root / "sys/fs/cgroup"
+    for line in read_words(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = mount / controller if controllers else mount
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        yield from (top.joinpath(*parts[:depth]) for depth in range(len(parts) + 1))
+
+
+def read_words(file: Path) -> str:
+    """The text of a file of the system; "" where there is none."""
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def cpu_model(root: Path = Path("/")) -> str:

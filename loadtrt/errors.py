@@ -5,7 +5,11 @@ The command line prints the message on stderr and exits with `exit_code`, withou
 
 from __future__ import annotations
 
+import errno
+import reprlib
 from typing import TYPE_CHECKING
+
+from loadtrt.printing import SENTENCE, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,20 +18,41 @@ EXIT_INVALID = 97  # the numbers are not the engine's alone, as where the load g
 EXIT_UNDECIDED = 98  # the sample is too small for a verdict on an objective
 EXIT_MISSED = 99  # an objective is missed (k6's code for a threshold)
 EXIT_INTERRUPTED = 130
+_LONGEST_WORD = 100  # characters of a word that is compared with others
+
+
+class _Repr(reprlib.Repr):
+    """Python refuses to write an int of thousands of digits."""
+
+    def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002  # reprlib's signature
+        return f"a number of {x.bit_length()} bits" if x.bit_length() > 256 else repr(x)
+
+
+_repr = _Repr()
+_repr.maxstring = _repr.maxother = 80
+
+
+def bounded_repr(value: object) -> str:
+    """`repr(value)`, of at most a few hundred characters however large the value is."""
+    return shortened(_repr.repr(value), 400)
 
 
 def nearest(word: str, words: Iterable[str], otherwise: str, cutoff: float = 0.6) -> str:
     """ "did you mean 'name'?", where one of `words` is similar to `word`; else `otherwise`."""
     import difflib
 
-    near = difflib.get_close_matches(word, list(words), n=1, cutoff=cutoff)
+    near = difflib.get_close_matches(word[:_LONGEST_WORD], list(words), n=1, cutoff=cutoff)
     return f"did you mean '{near[0]}'?" if near else otherwise
 
 
 class LoadtrtError(Exception):
-    """Base of every error that loadtrt raises on purpose."""
+    """Base of every error that loadtrt raises on purpose. A long message, such as one that quotes a file, is cut in its
+    middle."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message, SENTENCE))
 
 
 class UsageError(LoadtrtError):
@@ -54,3 +79,31 @@ class CudaError(EngineError):
         super().__init__(f"{call} failed with {status}: {explanation}")
         self.call = call
         self.status = status
+
+
+def shortage_of(error: BaseException) -> str | None:
+    """The sentence for an error that means that the system gives this process no more memory, files or threads; None
+    for other errors."""
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(shortage_of, error.exceptions)), None)
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or _failed_to_load(error):
+        return (
+            "there is not enough memory: use a smaller --batch, fewer --input-sets or --contexts, or raise the limit "
+            "(ulimit -v, or the container's)"
+        )
+    if number in (errno.EMFILE, errno.ENFILE):
+        return "too few files may be open at once: raise the limit, with ulimit -n 1024"
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return "no more threads can be started: raise the limits of processes and memory (ulimit -u, ulimit -v)"
+    return None
+
+
+def _failed_to_load(error: BaseException) -> bool:
+    """Whether the loader of libraries, or protobuf's C++, found no memory, which they tell by words alone."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ImportError) and "failed to map segment" in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return str(error) == "Failed to serialize proto"

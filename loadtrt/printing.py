@@ -45,10 +45,12 @@ def printable_json(text: str) -> str:
     return "".join(sign if sign.isprintable() or sign == "\n" else _json_escape(sign) for sign in text)
 
 
-def shortened(text: str, most: int) -> str:
-    """The text cut in its middle to at most `most` characters."""
+def shortened(text: str, most: int = 80) -> str:
+    """The text cut in its middle to at most `most` characters. Lone surrogates, which neither UTF-8 nor pydantic takes,
+    are escaped."""
     tail = (most - 1) // 2
-    return text if len(text) <= most else f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
+    cut = text if len(text) <= most else f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
+    return cut.encode("utf-8", "backslashreplace").decode()
 
 
 def _cut_words(text: str) -> str:

@@ -9,12 +9,16 @@ import math
 import re
 
 from loadtrt.errors import UsageError
+from loadtrt.printing import shortened
 
 _LOCALHOST = "127.0.0.1"
 _ADDRESS = re.compile(r"(?:(?P<host>[\w.-]*|\[[0-9A-Fa-f:.]+(?:%\w+)?\]):)?(?P<port>\d{1,5})")
 SECOND_NS = 1_000_000_000
 MILLISECOND_NS = 1_000_000
 NEVER = 1 << 62  # ns: an instant after the end of every run
+LONGEST_NS = 10 * 8766 * 3600 * SECOND_NS  # ten years: sums of a dozen fit into int64
+_LEAST_RATE, _MOST_RATE = 1e-9, 1e12  # per second
+_MOST_BYTES = (1 << 63) - 1
 _DURATION_NS = {
     "ns": 1,
     "us": 1_000,
@@ -31,24 +35,34 @@ _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 def parse_duration(text: str | float) -> int:
     """Nanoseconds of "10s", "250ms", "1.5m", "20us", "1h"; a bare number is seconds.
 
-    Raises UsageError when the text is not a duration.
+    Raises UsageError when the text is not a duration, or is longer than ten years.
     """
     match = re.fullmatch(rf"\s*{_NUMBER}\s*(ns|us|µs|ms|s|m|h)?\s*", str(text))
     if not match:
-        raise UsageError(f"'{text}' is not a duration: write a number with ns, us, ms, s, m or h, such as 10s or 250ms")
-    return round(float(match[1]) * _DURATION_NS[match[2] or "s"])
+        raise UsageError(
+            f"'{shortened(str(text))}' is not a duration: write a number with ns, us, ms, s, m or h, such as 10s or "
+            "250ms"
+        )
+    ns = float(match[1]) * _DURATION_NS[match[2] or "s"]
+    if ns > LONGEST_NS:
+        raise UsageError(f"'{shortened(str(text))}' is longer than 10 years: write a shorter time")
+    return round(ns)
 
 
 def parse_rate(text: str | float) -> float:
     """Events per second of "500/s", "2k/s", "90/m", "1200/h"; a bare number is per second.
 
-    Raises UsageError when the text is not a rate, or is zero.
+    Raises UsageError when the text is not a rate, or is below 1e-9 or above 1e12 per second.
     """
     match = re.fullmatch(rf"\s*{_NUMBER}\s*(k|M)?\s*(?:/\s*(s|m|h))?\s*", str(text))
     value = float(match[1]) * {"k": 1e3, "M": 1e6, None: 1.0}[match[2]] / _RATE_S[match[3] or "s"] if match else 0.0
     value = text if isinstance(text, float) else value  # Python writes 0.00001 as 1e-05
     if not 0 < value < math.inf:
-        raise UsageError(f"'{text}' is not a rate: write requests per second above zero, such as 500/s, 2k/s or 90/m")
+        raise UsageError(
+            f"'{shortened(str(text))}' is not a rate: write requests per second above zero, such as 500/s, 2k/s or 90/m"
+        )
+    if not _LEAST_RATE <= value <= _MOST_RATE:
+        raise UsageError(f"'{shortened(str(text))}' is not between {_LEAST_RATE:g}/s and {_MOST_RATE:g}/s")
     return value
 
 
@@ -56,7 +70,7 @@ def parse_share(text: str | float) -> float:
     """0.03 of "3%"; a bare number is the share itself. Raises UsageError when the text is not a share."""
     match = re.fullmatch(rf"\s*{_NUMBER}\s*(%?)\s*", str(text))
     if not match:
-        raise UsageError(f"'{text}' is not a share: write one such as 3%")
+        raise UsageError(f"'{shortened(str(text))}' is not a share: write one such as 3%")
     return float(match[1]) / (100 if match[2] else 1)
 
 
@@ -66,8 +80,8 @@ def parse_address(text: str) -> tuple[str, int]:
     match = _ADDRESS.fullmatch(text.strip())
     if not match or int(match["port"]) > 65535:
         raise UsageError(
-            f"'{text}' is not an address to serve metrics at: write :PORT or HOST:PORT with a port up to 65535, "
-            "such as :9400, 0.0.0.0:9400 or [::1]:9400"
+            f"'{shortened(text)}' is not an address to serve metrics at: write :PORT or HOST:PORT with a port up to "
+            "65535, such as :9400, 0.0.0.0:9400 or [::1]:9400"
         )
     return (match["host"] or "").strip("[]") or _LOCALHOST, int(match["port"])
 
@@ -75,13 +89,17 @@ def parse_address(text: str) -> tuple[str, int]:
 def parse_bytes(text: str) -> int:
     """Bytes of "1GiB", "512MiB", "64K"; K, M and G count in powers of 1024, as trtexec's do.
 
-    Raises UsageError when the text is not a size, or is zero.
+    Raises UsageError when the text is not a size, is zero, or is 2^63 bytes or more.
     """
     match = re.fullmatch(rf"\s*{_NUMBER}\s*(?:([KMGT])(?:iB|B)?|B)\s*", text)
-    size = int(float(match[1]) * 1024 ** " KMGT".index(match[2] or " ")) if match else 0
-    if size <= 0:
-        raise UsageError(f"'{text}' is not a size: write a number with B, KiB, MiB, GiB or TiB, such as 1GiB")
-    return size
+    size = float(match[1]) * 1024 ** " KMGT".index(match[2] or " ") if match else 0
+    if size < 1:
+        raise UsageError(
+            f"'{shortened(text)}' is not a size: write a number with B, KiB, MiB, GiB or TiB, such as 1GiB"
+        )
+    if size > _MOST_BYTES:
+        raise UsageError(f"'{shortened(text)}' is 2^63 bytes or more: write a smaller size")
+    return int(size)
 
 
 def exact_duration(ns: int) -> str:

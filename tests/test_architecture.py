@@ -21,6 +21,7 @@ FLOORS = {
     "printing": 0,
     "files": 1,
     "signals": 1,
+    "reading_files": 1,
     "load": 1,
     "records": 1,
     "asked": 2,

@@ -13,7 +13,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from loadtrt.asked.declaring import option
-from loadtrt.asked.fields import Address, Duration, Precision, option_name
+from loadtrt.asked.fields import Address, Duration, FileName, Precision, option_name
 from loadtrt.asked.model import ENGINES, PLANS, SEARCHES, Model, Strict
 from loadtrt.errors import UsageError
 from loadtrt.units import SECOND_NS
@@ -60,7 +60,7 @@ class RunConfig(Strict):
     )
 
     profile: bool = option(False, "After the run, time each layer in a pass of its own.", "Results")
-    json_file: str | None = option(
+    json_file: FileName | None = option(
         None,
         "Write the whole result as JSON; - is stdout.",
         "Results",
@@ -69,19 +69,19 @@ class RunConfig(Strict):
         writes="result",
         alias="json",
     )
-    export_times: str | None = option(
+    export_times: FileName | None = option(
         None, "Write the times of each request in trtexec's format.", "Results", metavar="FILE", writes="JSON"
     )
-    export_profile: str | None = option(
+    export_profile: FileName | None = option(
         None, "Write the times of the layers in trtexec's format.", "Results", "profile", metavar="FILE", writes="JSON"
     )
-    export_layer_info: str | None = option(
+    export_layer_info: FileName | None = option(
         None, "Write the engine inspector's JSON, as trtexec does.", "Results", "profile", metavar="FILE", writes="JSON"
     )
-    export_output: str | None = option(
+    export_output: FileName | None = option(
         None, "Write the outputs of one further request in trtexec's format.", "Results", metavar="FILE", writes="JSON"
     )
-    junit: str | None = option(
+    junit: FileName | None = option(
         None, "Write validity and objectives as JUnit XML, one test each.", "Results", metavar="FILE", writes="XML"
     )
     quiet: bool = option(False, "Print no progress and no summary.", "Results", f"{ENGINES} {PLANS}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from loadtrt.asked.objective import Objective, parse_objective
-from loadtrt.errors import UsageError
+from loadtrt.errors import UsageError, bounded_repr
+from loadtrt.printing import shortened
 from loadtrt.units import exact_duration, parse_address, parse_duration, parse_rate, parse_share
 
 
@@ -25,8 +27,10 @@ def _shape(value: object) -> object:
         return value
     if value in ("", "scalar"):
         return ()
-    if not re.fullmatch(r"\d+(x\d+)*", value):
-        raise ValueError(f"'{value}' is not a shape: write its sizes with x between them, such as 16x3x224x224")
+    if not re.fullmatch(r"[0-9]{1,19}(x[0-9]{1,19})*", value):
+        raise ValueError(
+            f"'{shortened(value)}' is not a shape: write its sizes with x between them, such as 16x3x224x224"
+        )
     return tuple(int(size) for size in value.split("x"))
 
 
@@ -40,30 +44,40 @@ def _range(value: object) -> object:
             raise ValueError  # noqa: TRY301  # worded below
         return (float(low), float(high))
     except ValueError:
-        raise ValueError(f"'{value}' is not a range: write low..high, such as -1..1") from None
+        raise ValueError(f"'{shortened(value)}' is not a range: write low..high, such as -1..1") from None
 
 
-def _from_text(parse: Any) -> BeforeValidator:
-    def read(value: object) -> object:
+def _telling(read: Any) -> BeforeValidator:
+    """A validator of what `read` makes of a value; its UsageError is told."""
+
+    def validate(value: object) -> object:
         if value is None or isinstance(value, bool):
             return value
         try:
-            return parse(value)
+            return read(value)
         except UsageError as error:
             raise ValueError(str(error)) from None
 
-    return BeforeValidator(read)
+    return BeforeValidator(validate)
+
+
+def _from_text(parse: Any) -> BeforeValidator:
+    return _telling(lambda value: parse(value if isinstance(value, str | int | float | Objective) else _text(value)))
 
 
 def kept(parse: Any) -> BeforeValidator:
     """Text that parses, kept as it was written; a list is its items with commas between."""
 
     def read(value: object) -> str:
-        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        text = ", ".join(map(_text, value)) if isinstance(value, list | tuple) else _text(value)
         parse(text)
         return text
 
-    return _from_text(read)
+    return _telling(read)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else bounded_repr(value)
 
 
 def _address(value: object) -> object:
@@ -99,6 +113,22 @@ def _values(value: object) -> object:
     return {name: item.split(",") if isinstance(item, str) else item for name, item in value.items()}
 
 
+def _without_nul(name: str) -> str:
+    """Refuse a byte that no system takes in a name."""
+    if "\0" in name:
+        raise ValueError("the name has a NUL byte, which no name of a file has: leave it out")
+    return name
+
+
+def _file_name(name: str) -> str:
+    """Refuse a name that no file has, before anything is measured."""
+    if any(len(os.fsencode(part)) > _MOST_NAME for part in _without_nul(name).split("/")):
+        raise ValueError(f"'{shortened(name)}' is longer than {_MOST_NAME} bytes, as no name of a file is: shorten it")
+    return name
+
+
+_MOST_NAME = 255  # bytes: Linux's NAME_MAX
+_MOST_INT = (1 << 63) - 1
 _TEXT_OR_NUMBER = {"anyOf": [{"type": "string"}, {"type": "number"}]}
 
 # Written as text, so that the configuration in a run.json can be run again.
@@ -116,12 +146,14 @@ Precision = Annotated[
     float, _from_text(_precision), Field(gt=0, lt=1), WithJsonSchema({**_TEXT_OR_NUMBER, "examples": ["3%"]})
 ]
 Shape = Annotated[
-    tuple[Annotated[int, Field(ge=0)], ...],
+    tuple[Annotated[int, Field(ge=0, le=_MOST_INT)], ...],
     BeforeValidator(_shape),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]}),
 ]
 Shapes = dict[str, Shape]
-ShapeValues = Annotated[dict[str, tuple[int, ...]], BeforeValidator(_values)]
+ShapeValues = Annotated[
+    dict[str, tuple[Annotated[int, Field(ge=-_MOST_INT, le=_MOST_INT)], ...]], BeforeValidator(_values)
+]
 Range = Annotated[
     tuple[float, float],
     BeforeValidator(_range),
@@ -132,7 +164,9 @@ Address = Annotated[
 ]
 _ONE_OR_MANY = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 TEXT_OR_LIST = WithJsonSchema(_ONE_OR_MANY)
-Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many), WithJsonSchema(_ONE_OR_MANY)]
+FileName = Annotated[str, AfterValidator(_file_name)]
+Source = Annotated[str, AfterValidator(_without_nul)]  # a file, or what is written in its place
+Sources = Annotated[tuple[Source, ...], BeforeValidator(_one_or_many), WithJsonSchema(_ONE_OR_MANY)]
 ObjectiveText = Annotated[
     Objective,
     _from_text(_objective),

@@ -115,9 +115,8 @@ def _process_of(options: Mapping[str, Any]) -> Process:
 
 def process_type(options: Mapping[str, Any]) -> type[Process]:
     """The process that these options name, or the one that a parameter belongs to; Poisson where neither is given."""
-    if options.get("arrivals") in PROCESSES:
-        return PROCESSES[options["arrivals"]]
-    return next(
+    named = PROCESSES.get(str(options.get("arrivals")))
+    return named or next(
         (process for process in PROCESSES.values() if set(process.parameters).intersection(options)),
         PROCESSES["poisson"],
     )

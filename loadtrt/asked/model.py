@@ -25,11 +25,13 @@ from loadtrt.asked.fields import (
     TEXT_OR_LIST,
     ArrivalRate,
     Duration,
-    Names,
+    FileName,
     Objectives,
     Range,
     Shapes,
     ShapeValues,
+    Source,
+    Sources,
     kept,
 )
 from loadtrt.asked.load import Load
@@ -37,12 +39,13 @@ from loadtrt.asked.load_options import ARRIVALS, OPTIONS, load_of
 from loadtrt.asked.mlperf import ScenarioName  # noqa: TC001  # pydantic reads it
 from loadtrt.asked.objective import MOST_OBJECTIVES, Objective
 from loadtrt.errors import UsageError
-from loadtrt.load.arrivals import parse_bursts, parse_stages
+from loadtrt.load.arrivals import MOST_REQUESTS, parse_bursts, parse_stages
 from loadtrt.load.request_sizes import Batching, Part, parse_batching, parse_mix
 
 SEARCHES = "sweep capacity"
 ENGINES = "sweep capacity profile"
 PLANS = "plan-capacity"
+MOST_BATCH = (1 << 31) - 1  # TensorRT's dimensions are 32 bits wide up to 8.6
 
 
 class Strict(BaseModel):
@@ -87,7 +90,7 @@ class LoadOptions(Strict):
     stages: Annotated[str, kept(parse_stages), TEXT_OR_LIST] | None = option(
         None, "Arrival rates one after the other.", "Load", PLANS, metavar="'100/s:10s, ramp 100/s-500/s:1m'"
     )
-    trace: str | None = option(
+    trace: FileName | None = option(
         None,
         "Replay the instants of a CSV or JSONL file, in seconds; the first is due at once.",
         "Load",
@@ -103,7 +106,8 @@ class LoadOptions(Strict):
         "Load",
         metavar="X",
         shown_default="1",
-        gt=0,
+        ge=1e-9,
+        le=1e9,
         allow_inf_nan=False,
     )
     trace_loop: bool | None = option(
@@ -114,7 +118,7 @@ class LoadOptions(Strict):
 class Model(Strict):
     """A model of a run: an engine with its options, its lanes, its load, its requests and its objectives."""
 
-    engine: str = option(
+    engine: Source = option(
         ...,
         "What serves: a plan, an .onnx file, zoo:googlenet, or simulated:KEY=VALUE,… (simulated:null).",
         "Engine",
@@ -131,22 +135,29 @@ class Model(Strict):
         metavar="NAME",
         shown_default="by the plan",
     )
-    plugins: Names = option((), "Plugin library to load first (repeatable).", "Engine", ENGINES, metavar="FILE")
+    plugins: Sources = option((), "Plugin library to load first (repeatable).", "Engine", ENGINES, metavar="FILE")
     allow_host_code: bool = option(
         False, "Let TensorRT run the host code that a version-compatible plan carries.", "Engine", ENGINES
     )
-    device: int = option(0, "Number of the GPU.", "Engine", ENGINES, ge=0)
+    device: int = option(0, "Number of the GPU.", "Engine", ENGINES, ge=0, le=1023)
     fp16: bool = option(
         False, "Plan: check that it computes in FP16. ONNX model: build or convert it to FP16.", "Engine", ENGINES
     )
     batch: int | None = option(
-        None, "Batch size, where the model leaves the first dimension of its inputs open.", "Engine", ENGINES, ge=1
+        None,
+        "Batch size, where the model leaves the first dimension of its inputs open.",
+        "Engine",
+        ENGINES,
+        ge=1,
+        le=MOST_BATCH,
     )
     shapes: Shapes = option({}, "Shape of an input (repeatable).", "Engine", ENGINES, metavar="NAME:16x3x224x224")
     shape_values: ShapeValues = option(
         {}, "Values of a shape tensor (repeatable).", "Engine", ENGINES, metavar="NAME:1,2"
     )
-    optimization_profile: int = option(0, "Number of the plan's optimization profile.", "Engine", ENGINES, ge=0)
+    optimization_profile: int = option(
+        0, "Number of the plan's optimization profile.", "Engine", ENGINES, ge=0, le=1023
+    )
     threads_per_context: int | None = option(
         None,
         "CPU threads of each context of ONNX Runtime.",
@@ -154,6 +165,7 @@ class Model(Strict):
         ENGINES,
         shown_default="cores / contexts",
         ge=1,
+        le=4096,
     )
 
     contexts: int = option(1, "Execution contexts, each on streams of its own.", "Lanes", SEARCHES, ge=1, le=1024)
@@ -179,6 +191,7 @@ class Model(Strict):
         "Load",
         metavar="N",
         ge=0,
+        le=MOST_REQUESTS,
     )
 
     mix: Annotated[str, kept(parse_mix), TEXT_OR_LIST] | None = option(
@@ -194,7 +207,7 @@ class Model(Strict):
         "Requests",
         metavar="max=16,delay=2ms",
     )
-    inputs: Names = option(
+    inputs: Sources = option(
         ("random",),
         "Inputs of requests (repeatable).",
         "Requests",
@@ -202,11 +215,13 @@ class Model(Strict):
         metavar="random|zeros|FILE.npz|NAME:FILE",
         shown_default="random",
     )
-    input_sets: int = option(4, "Number of different random inputs, used in turn.", "Requests", SEARCHES, ge=1)
+    input_sets: int = option(
+        4, "Number of different random inputs, used in turn.", "Requests", SEARCHES, ge=1, le=100_000
+    )
     input_range: dict[str, Range] = option(
         {}, "Range of random values of an input (repeatable).", "Requests", ENGINES, metavar="NAME:LOW..HIGH"
     )
-    seed: int = option(1, "Seed for all random draws.", "Requests", f"{ENGINES} {PLANS}", ge=0)
+    seed: int = option(1, "Seed for all random draws.", "Requests", f"{ENGINES} {PLANS}", ge=0, le=(1 << 63) - 1)
     verify: bool = option(False, "First compare outputs under load with those of a quiet run.", "Requests", SEARCHES)
 
     requests: int | None = option(
@@ -215,6 +230,7 @@ class Model(Strict):
         "Ending",
         "sweep profile",
         ge=1,
+        le=10**12,
     )
     objectives: Objectives = option(
         (),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -14,12 +13,12 @@ from loadtrt.asked.load_options import OPTIONS as LOAD_OPTIONS
 from loadtrt.asked.load_options import load_of, merged
 from loadtrt.asked.mlperf import overruled_by_scenario, with_scenario
 from loadtrt.asked.model import LoadOptions, Model
-from loadtrt.errors import UsageError, nearest
+from loadtrt.errors import UsageError, bounded_repr, nearest
 from loadtrt.load.request_sizes import overruled_sizes
-from loadtrt.printing import say
+from loadtrt.printing import say, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from pydantic.fields import FieldInfo
@@ -61,6 +60,7 @@ def config_schema() -> dict[str, Any]:
 
 
 _ONE_MODEL = "a run drives one model so far, and there are {}: leave one of them"
+_MOST_FAULTS = 8  # in one sentence
 # What makes a run load code that a configuration names.
 _CODE = ("plugins", "allow_host_code")
 # What a run writes and how it is watched: no part of what is measured.
@@ -115,7 +115,8 @@ def read_load(options: dict[str, Any]) -> Load:
     try:
         values = dict(LoadOptions.model_validate(given))
     except ValidationError as error:
-        raise UsageError("; ".join(_fault(item, given, "the command line", False) for item in error.errors())) from None
+        faults = [_fault(item, given, "the command line", False) for item in error.errors()]
+        raise UsageError(_joined(faults, len(faults))) from None
     return load_of({key: value for key, value in values.items() if value is not None})
 
 
@@ -155,7 +156,7 @@ def _config_of(
     except ValidationError as error:
         faults += [_fault(item, given, source, bool(data.get("models"))) for item in error.errors()]
     if faults:
-        raise UsageError("; ".join(faults))
+        raise UsageError(_joined(faults, len(faults)))
     return config
 
 
@@ -198,9 +199,16 @@ def _models(data: dict[str, Any], source: str) -> dict[str, dict[str, Any]]:
 
 def _require_known(data: dict[str, Any], known: Collection[str], source: str) -> None:
     keys = f"the keys are {', '.join(sorted(known))}"
-    unknown = [f"unknown key '{key}': {nearest(key, known, keys)}" for key in data if key not in known]
+    unknown = [str(key) for key in data if key not in known]
     if unknown:
-        raise UsageError(f"{source}: " + "; ".join(unknown))
+        faults = [f"unknown key '{shortened(key)}': {nearest(key, known, keys)}" for key in unknown[:_MOST_FAULTS]]
+        raise UsageError(f"{source}: " + _joined(faults, len(unknown)))
+
+
+def _joined(faults: Sequence[str], count: int) -> str:
+    """The first faults of `count`."""
+    more = f"; and {count - _MOST_FAULTS} more" if count > _MOST_FAULTS else ""
+    return "; ".join(faults[:_MOST_FAULTS]) + more
 
 
 def _with_underscores(data: dict[Any, Any]) -> dict[str, Any]:
@@ -208,28 +216,9 @@ def _with_underscores(data: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _read_yaml(file: Path, options: dict[str, Any] | None = None) -> dict[str, Any]:
-    import yaml
+    from loadtrt.asked.yaml_files import read_yaml
 
-    class Loader(yaml.SafeLoader):
-        """YAML 1.2's booleans and numbers: YAML 1.1 reads the key `on` as True, and the mix 8:1 as 8·60 + 1."""
-
-    sixties = ("tag:yaml.org,2002:str", re.compile(r"^[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?$"))
-    Loader.yaml_implicit_resolvers = {
-        letter: [sixties, *((tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool")]
-        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:[tT]rue|[fF]alse)$"), list("tTfF"))
-
-    try:
-        data = yaml.load(file.read_text(encoding="utf-8"), Loader)  # noqa: S506  # a SafeLoader
-    except OSError as error:
-        raise UsageError(f"cannot read configuration {file}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        wrong = str(error)
-        if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
-            wrong = f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
-        wrong = " ".join(wrong.replace("'<stream end>'", "the end").split())
-        raise UsageError(f"{file} is not YAML: {wrong}") from None
+    data = read_yaml(file)
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -275,9 +264,11 @@ def _fault(item: Any, given: dict[str, Any], source: str, several: bool) -> str:
     if not path:
         return f"{source}: {model.rstrip('.')}: {message}" if model else str(message)
     where = option_name(str(path[0])) if path[0] in given else f"{source}: {model}{path[0]}"
-    inside = "".join(f".{part}" for part in path[1:] if not isinstance(part, int))
+    inside = "".join(f".{shortened(str(part))}" for part in path[1:] if not isinstance(part, int))
     values = item["input"] if isinstance(item["input"], tuple) else (item["input"],)
-    pieces = message.split("'")[1::2]  # what the message quotes may be a part of a value
-    quoted = any(str(value) in message or any(piece in str(value) for piece in pieces) for value in values)
-    wrong = "" if quoted else f" (it is {item['input']!r})"
+    # What the message quotes may be a part of a value, and shortened.
+    pieces = [piece.partition("…")[0] for piece in message.split("'")[1::2]]
+    texts = [value if isinstance(value, str) else bounded_repr(value) for value in values]
+    quoted = any(shortened(text) in message or any(piece in text for piece in pieces) for text in texts)
+    wrong = "" if quoted else f" (it is {bounded_repr(item['input'])})"
     return f"{where}{inside}: {message[0].lower()}{message[1:]}{wrong}"

@@ -10,8 +10,9 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
-from loadtrt.caffe.prototxt import NetParameter, format_shape
+from loadtrt.caffe.prototxt import MOST_NUMBERS, NetParameter, format_shape
 from loadtrt.errors import UsageError
+from loadtrt.reading_files import MOST_MODEL_BYTES, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import onnx
 
     from loadtrt.caffe.prototxt import Layer
+
+_MOST_BYTES = (1 << 31) - 1
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -33,6 +36,7 @@ class Weights:
         Raises UsageError for a file that cannot be read, is not a .caffemodel, or has none of those layers.
         """
         self._file = file
+        self._bytes = 0  # of the blobs that were asked for
         self._random = np.random.default_rng(seed)
         self._blobs = {} if file is None else _read(file)
         if file is not None and learned and not set(learned) & set(self._blobs):
@@ -42,9 +46,12 @@ class Weights:
     def blob(self, layer: Layer, index: int, shape: Sequence[int], mean: float, deviation: float) -> Array:
         """fp32 of `shape`: the layer's blob number `index`; mean and deviation are for random ones.
 
-        Raises UsageError where the file lacks it or has it in another shape. Leading ones do not count: the old format
-        has four dimensions always.
+        Raises UsageError where the file lacks it or has it in another shape, and for more weights than a model holds.
+        Leading ones do not count: the old format has four dimensions always.
         """
+        self._bytes += 4 * math.prod(shape)
+        if self._bytes > _MOST_BYTES:
+            raise layer.wrong(f"brings the weights to {self._bytes / 2**30:.3g} GiB, and an ONNX model holds 2 GiB")
         if self._file is None:
             drawn = self._random.standard_normal(tuple(shape), dtype=np.float32)
             return drawn * np.float32(deviation) + np.float32(mean)
@@ -69,9 +76,7 @@ def _read(file: Path) -> dict[str, list[Any]]:
     """caffe.BlobProto lists by layer name."""
     net = NetParameter()
     try:
-        net.ParseFromString(file.read_bytes())
-    except OSError as error:
-        raise UsageError(f"cannot read weights {file}: {error.strerror}") from None
+        net.ParseFromString(read_bytes(file, "weights", MOST_MODEL_BYTES))
     except DecodeError:
         raise UsageError(f"{file} is not a .caffemodel, or is damaged") from None
     blobs = {layer.name: list(layer.blobs) for layer in (*net.layers, *net.layer) if layer.blobs}
@@ -128,7 +133,7 @@ class Pen:
         """A node on the way; `shape` is its output's."""
         name = f"{self.layer.name}:{word}"
         self.graph.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
-        return Tensor(name, tuple(shape))
+        return self._sized(name, shape)
 
     def last(self, operator: str, inputs: Sequence[str], *shapes: Sequence[int], **attributes: Any) -> list[Tensor]:
         """The node whose outputs are the layer's tops, with a shape each."""
@@ -136,7 +141,12 @@ class Pen:
             raise self.wrong(f"has {len(self.names)} tops, where {len(shapes)} can be made")
         node = helper.make_node(operator, inputs, self.names, name=self.layer.name, **attributes)
         self.graph.nodes.append(node)
-        return [Tensor(name, tuple(shape)) for name, shape in zip(self.names, shapes, strict=True)]
+        return [self._sized(name, shape) for name, shape in zip(self.names, shapes, strict=True)]
+
+    def _sized(self, name: str, shape: Sequence[int]) -> Tensor:
+        if math.prod(shape) > MOST_NUMBERS:
+            raise self.wrong("puts out more numbers than any memory holds: check the sizes of the network")
+        return Tensor(name, tuple(shape))
 
     def constant(self, word: str, values: Any, dtype: type = np.float32) -> str:
         """A weight or a setting; returns its name."""

@@ -7,6 +7,7 @@ reads, as BVLC defines them. Fields that only training reads are left out: proto
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
 from loadtrt.errors import UsageError, nearest
+from loadtrt.reading_files import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,6 +143,8 @@ def _net_parameter() -> Any:
 NetParameter: Any = _net_parameter()
 
 
+_MOST_BYTES = 4 << 20  # of text: weights are in another file
+MOST_NUMBERS = (1 << 61) - 1  # of a tensor: what int64 can count the bytes of
 # Unknown fields are tolerated in these (what training reads is not in our schema, and forks add more), but for a name
 # that looks like a slip of the pen; in a layer's own parameters a field that is not read would change the answer.
 _OPEN = ("NetParameter", "LayerParameter", "V1LayerParameter")
@@ -216,9 +220,7 @@ def read_prototxt(file: Path) -> Network:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"cannot read prototxt {file}: {error.strerror}") from None
+        return read_text(file, "prototxt", _MOST_BYTES)
     except UnicodeDecodeError:
         raise UsageError(f"{file} is a binary file, not a prototxt: --deploy takes text, --model the weights") from None
 
@@ -296,8 +298,8 @@ def _declared_inputs(net: Any, file: Path) -> dict[str, tuple[int, ...]]:
         raise UsageError(f"{file} has {counts}: give one input_shape, or 4 input_dim, for each")
     inputs = dict(zip(names, shapes, strict=True))
     for name, shape in inputs.items():
-        if not shape or min(shape) < 1:
-            raise UsageError(f"{file}: input {name} needs sizes above 0, not {format_shape(shape)}")
+        if wrong := _wrong_sizes(shape):
+            raise UsageError(f"{file}: input {name} {wrong}")
     return inputs
 
 
@@ -308,9 +310,15 @@ def _layer_inputs(layer: Layer) -> dict[str, tuple[int, ...]]:
     if len(shapes) != len(layer.tops) or not layer.tops:
         raise layer.wrong(f"has {len(layer.tops)} tops and {len(shapes)} shapes: give one shape for all, or one each")
     for shape in shapes:
-        if not shape or min(shape) < 1:
-            raise layer.wrong(f"needs sizes above 0, not {format_shape(shape)}")
+        if wrong := _wrong_sizes(shape):
+            raise layer.wrong(wrong)
     return dict(zip(layer.tops, shapes, strict=True))
+
+
+def _wrong_sizes(shape: Sequence[int]) -> str:
+    if shape and min(shape) > 0 and math.prod(shape) <= MOST_NUMBERS:
+        return ""
+    return f"needs sizes above 0, and fewer than 2^61 numbers, not {format_shape(shape)}"
 
 
 def format_shape(shape: Sequence[int]) -> str:

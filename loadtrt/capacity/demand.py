@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadtrt.errors import UsageError
+from loadtrt.load.arrivals import LEAST_CV
 from loadtrt.results.fleet_result import FleetDemand
 from loadtrt.units import SECOND_NS, format_count
 
@@ -64,7 +65,7 @@ class Demand:
             gaps_each = gpus
         elif routing == "random" and gpus > 1:
             gaps_each = random.geometric(1 / gpus, count)
-        if self.cv:
+        if self.cv >= LEAST_CV:
             gaps = random.standard_gamma(gaps_each / self.cv**2, count) * self.cv**2
         else:
             gaps = np.full(count, 1.0) * gaps_each

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.errors import UsageError
@@ -55,7 +56,7 @@ def _counts(text: str) -> tuple[int, ...]:
     """(1, 2, 3) of "1..3"."""
     first, dots, last = text.partition("..")
     ends = (first, last) if dots else (first, first)
-    if not all(end.isascii() and end.isdigit() for end in ends):
+    if not all(re.fullmatch(r"[0-9]{1,18}", end) for end in ends):
         raise UsageError(f"'{text}' is not a count; write counts such as 1,2,4, or a range such as 1..8")
     low, high = map(int, ends)
     if low < 1 or high < low:
@@ -73,7 +74,7 @@ def _rates(text: str) -> tuple[float, ...]:
     if not dots:
         return (parse_rate(text),)
     last, colon, count = rest.rpartition(":")
-    if not (colon and count.isascii() and count.isdigit() and 2 <= int(count) <= _MOST_VALUES):
+    if not (colon and re.fullmatch(r"[0-9]{1,4}", count) and 2 <= int(count) <= _MOST_VALUES):
         raise UsageError(f"'{text}' has no number of rates; write for example 100/s..1000/s:5")
     low, high, steps = parse_rate(first), parse_rate(last), int(count) - 1
     if high <= low:

@@ -11,7 +11,7 @@ from loadtrt.cli.delivery import show_line
 from loadtrt.cli.options import FORCE_HELP, GroupedCommand, extra
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import UsageError
-from loadtrt.printing import NAME, printable, say
+from loadtrt.printing import NAME, printable, say, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from loadtrt.engines.plan_builder import BuiltPlan
 
 _SHAPES = "NAME:16x3x224x224,…"
+_MOST_INT = (1 << 31) - 1  # TensorRT's ints are of 32 bits
+_MOST_DIGITS = 18  # of a size
 _DEPLOY_SEED = 0  # of random weights where no caffemodel is given
 
 
@@ -32,10 +34,10 @@ def _shapes(_: click.Context, parameter: click.Parameter, values: tuple[str, ...
         for part in value.split(","):
             name, _colon, sizes = part.rpartition(":")
             digits = sizes.split("x")
-            if not name or not all(size.isdigit() for size in digits):
+            if not name or not all(size.isdecimal() and len(size) <= _MOST_DIGITS for size in digits):
                 option = f"--{parameter.human_readable_name.replace('_', '-')}"
                 raise click.UsageError(
-                    f"{option} {part} is not NAME:SIZES; write for example {option} data:16x3x224x224"
+                    f"{option} {shortened(part)} is not NAME:SIZES; write for example {option} data:16x3x224x224"
                 )
             shapes[name] = tuple(map(int, digits))
         profiles.append(shapes)
@@ -59,7 +61,7 @@ def _ranges(name: str, help_: str) -> Callable[[Callable[..., None]], Callable[.
 
 
 def _number(
-    name: str, group: str, help_: str, least: int = 0, most: int | None = None, **attributes: Any
+    name: str, group: str, help_: str, least: int = 0, most: int = _MOST_INT, **attributes: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return extra(f"--{name}", type=click.IntRange(least, most), group=group, help=help_, **attributes)
 

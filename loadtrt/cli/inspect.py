@@ -26,7 +26,7 @@ _MORE = "inputs and outputs with types, shapes, formats and profiles; memory; la
 @click.option("--plugins", multiple=True, metavar="FILE", help="Plugin library to load before the plan (repeatable).")
 @click.option("--allow-host-code", is_flag=True, help="Let TensorRT run the host code in the plan.")
 @click.option(
-    "--device", type=click.IntRange(min=0), default=0, help="Number of the GPU to load the plan on.  [default: 0]"
+    "--device", type=click.IntRange(0, 1023), default=0, help="Number of the GPU to load the plan on.  [default: 0]"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all facts as JSON.")
 def command(

@@ -10,7 +10,7 @@ import click
 
 from loadtrt import __version__
 from loadtrt.cli.streams import discard
-from loadtrt.errors import LoadtrtError, UsageError, nearest
+from loadtrt.errors import EngineError, LoadtrtError, UsageError, nearest, shortage_of
 from loadtrt.printing import say
 from loadtrt.signals import SIGNALS
 
@@ -91,18 +91,11 @@ def main() -> None:
     except BrokenPipeError:  # the reader of what can be made again has left
         discard(sys.stdout.fileno())
         code = 0
-    except OSError as error:
-        if SIGNALS.requested():  # with SIGHUP the terminal goes, and what is still written to it fails
-            raise KeyboardInterrupt from None
-        code = _say(f"{error.filename or 'a file'}: {error.strerror or error}", UsageError.exit_code)
     except Exception as error:
-        if _was_interrupted(error):
+        # With SIGHUP the terminal goes, and what is still written to it fails.
+        if _was_interrupted(error) or (isinstance(error, OSError) and SIGNALS.requested()):
             raise KeyboardInterrupt from None
-        if os.environ.get("LOADTRT_TRACEBACK"):
-            raise
-        code = _say(
-            f"a fault in loadtrt itself: {type(error).__name__}: {error} (LOADTRT_TRACEBACK=1 shows the traceback)", 1
-        )
+        code = _say(*_explained(error))
     sys.exit(code)
 
 
@@ -113,6 +106,17 @@ def _no_option(error: click.NoSuchOption) -> str:
     if error.option_name == "--rate" and "--trial" in known:
         otherwise = "capacity finds the rate, from --objective"
     return f"{error.option_name} is not an option: {nearest(error.option_name, known, otherwise, cutoff=0.8)}"
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """A sentence and an exit code for an error that is not one of loadtrt's own."""
+    if (shortage := shortage_of(error)) is not None:
+        return shortage, EngineError.exit_code
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'}: {error.strerror or error}", UsageError.exit_code
+    if os.environ.get("LOADTRT_TRACEBACK"):
+        raise error
+    return f"a fault in loadtrt itself: {type(error).__name__}: {error} (LOADTRT_TRACEBACK=1 shows the traceback)", 1
 
 
 def _was_interrupted(error: BaseException | None) -> bool:

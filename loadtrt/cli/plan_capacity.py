@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 _ROUTINGS = "random,round-robin,least-outstanding"
 _MOST_SHARE = 1000.0
+_MOST_PRICE = 1e9
 
 
 def _share(_: click.Context, parameter: click.Parameter, text: str) -> float:
@@ -46,8 +46,11 @@ def _utilisation(context: click.Context, parameter: click.Parameter, text: str) 
 
 
 def _price(_: click.Context, parameter: click.Parameter, price: float | None) -> float | None:
-    if price is not None and not 0 < price < math.inf:
-        raise UsageError(f"{parameter.opts[0]} {price:g} is not a price above zero; write what one GPU costs per hour")
+    if price is not None and not 0 < price <= _MOST_PRICE:
+        raise UsageError(
+            f"{parameter.opts[0]} {price:g} is not a price above zero, up to {_MOST_PRICE:g}; write what one GPU costs "
+            "an hour"
+        )
     return price
 
 
@@ -159,6 +162,9 @@ def command(
     number of GPUs is enough.
     """
     json_file = given["json"]
+    seed = FIELDS["seed"].default if given["seed"] is None else given["seed"]
+    if not 0 <= seed < 1 << 63:
+        raise UsageError("--seed is not from 0 to 2^63 - 1: write a smaller number")
     require_outputs([Output("--json", json_file, "a plan of a fleet")], [*files, given["trace"]], force=force)
 
     from loadtrt.asked.objective import parse_objective
@@ -190,7 +196,7 @@ def command(
                 spares=spares,
                 max_utilisation=max_utilisation,
                 gpu_price=gpu_price,
-                seed=FIELDS["seed"].default if given["seed"] is None else given["seed"],
+                seed=seed,
                 sources=[str(file) for file in files],
                 command=sys.argv,
                 say=voice.status,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -12,6 +14,7 @@ import click
 
 from loadtrt.cli.voice import restore
 from loadtrt.errors import LoadtrtError, UsageError
+from loadtrt.printing import shortened
 from loadtrt.signals import SIGNALS
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration, parse_duration
 
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 PATIENCE_NS = 30 * SECOND_NS  # without an answer
 _LEAST_EVERY_NS = 100 * MILLISECOND_NS
 _TIMEOUT_S = 5.0
-_MOST_BYTES = 64 << 20
+_MOST_BYTES = 4 << 20  # which takes a second to read
 
 
 class UnansweredError(UsageError):
@@ -189,33 +192,54 @@ class _Shown:
 
 
 def _fetch(url: str) -> bytes:
-    """The body of an answer. Raises UnansweredError."""
+    """The body of an answer. Raises UnansweredError, after _TIMEOUT_S at the latest: a socket's own timeout begins anew
+    with every byte, so that a thread waits for a host that trickles."""
+    answers: SimpleQueue[bytes | UnansweredError] = SimpleQueue()
+
+    def fetch() -> None:
+        try:
+            answers.put(_body(url))
+        except UnansweredError as error:
+            answers.put(error)
+
+    threading.Thread(target=fetch, name="loadtrt-watch", daemon=True).start()
+    try:
+        answer = answers.get(timeout=_TIMEOUT_S)
+    except Empty:
+        raise _no_run(url, "timed out") from None
+    if isinstance(answer, UnansweredError):
+        raise answer
+    return answer
+
+
+def _no_run(url: str, reason: str) -> UnansweredError:
+    return UnansweredError(
+        f"no run answers at {url} ({reason}): start the run with --metrics, 0.0.0.0:PORT for other machines", reason
+    )
+
+
+def _body(url: str) -> bytes:
     from http.client import HTTPException, HTTPResponse
     from urllib.error import HTTPError, URLError
     from urllib.request import ProxyHandler, Request, build_opener
 
     # Without a proxy: an HTTP_PROXY for the internet does not know hosts of the local network.
     request = Request(url, headers={"Accept": "application/json"})  # noqa: S310  # http(s), by parse_url
-    deadline = time.monotonic() + _TIMEOUT_S
     body = bytearray()
     try:
         with build_opener(ProxyHandler({})).open(request, timeout=_TIMEOUT_S) as response:
             assert isinstance(response, HTTPResponse)  # noqa: S101  # of http(s)
             while part := response.read1(1 << 16):
                 body += part
-                if len(body) > _MOST_BYTES or time.monotonic() > deadline:
-                    raise UnansweredError(f"{url} sends more than a live view, or too slowly", "the answer is too long")
+                if len(body) > _MOST_BYTES:
+                    raise UnansweredError(f"{url} sends more than a live view", "the answer is too long")
     except HTTPError as error:
         error.close()
-        reason = f"{error.code} {error.reason}".strip()
+        reason = shortened(f"{error.code} {error.reason}".strip(), 60)
         sentence = f"{url} answers {reason}: it is not a run of this version of loadtrt"
         raise UnansweredError(sentence, f"it answers {reason}") from None
     except (OSError, HTTPException) as error:
-        reason = _why(error.reason if isinstance(error, URLError) else error)
-        raise UnansweredError(
-            f"no run answers at {url} ({reason}): start the run with --metrics, 0.0.0.0:PORT for other machines",
-            reason,
-        ) from None
+        raise _no_run(url, _why(error.reason if isinstance(error, URLError) else error)) from None
     return bytes(body)
 
 
@@ -227,4 +251,4 @@ def _why(reason: object) -> str:
             return "connection refused"
         case OSError() if reason.strerror:
             return reason.strerror
-    return str(reason) or type(reason).__name__
+    return shortened(str(reason), 60) or type(reason).__name__

@@ -15,8 +15,10 @@ from loadtrt.files import write_file
 @click.command("zoo")
 @click.argument("name")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="ONNX file to write.  [default: NAME.onnx]")
-@click.option("--batch", type=click.IntRange(min=1), help="Size of the first dimension.  [default: dynamic]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed for the random weights.")
+@click.option("--batch", type=click.IntRange(1, 1 << 20), help="Size of the first dimension.  [default: dynamic]")
+@click.option(
+    "--seed", type=click.IntRange(0, (1 << 63) - 1), default=0, show_default=True, help="Seed for the random weights."
+)
 @click.option("--force", is_flag=True, help=FORCE_HELP)
 def command(name: str, output: Path | None, batch: int | None, seed: int, force: bool) -> None:
     """Write the model NAME as ONNX, with random weights. The only model at present is googlenet."""

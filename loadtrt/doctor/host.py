@@ -18,7 +18,15 @@ from loadtrt import __version__
 from loadtrt.cuda import runtime
 from loadtrt.doctor import ONNX_RUNTIME, Check, fail, info, ok, warn, warn_if
 from loadtrt.engines.flavour import find_flavours
-from loadtrt.environment import cpu_model, import_onnxruntime, memory_bytes, version_of
+from loadtrt.environment import (
+    cgroup_folders,
+    cpu_model,
+    import_onnxruntime,
+    memory_bytes,
+    memory_limits,
+    read_words,
+    version_of,
+)
 from loadtrt.errors import EngineError
 from loadtrt.units import format_bytes, format_duration, plural
 
@@ -53,7 +61,7 @@ def host(root: Path) -> list[Check]:
         info("container", _container(root)),
         _clock(root),
     ]
-    slack = _read(root / "proc/self/timerslack_ns")
+    slack = read_words(root / "proc/self/timerslack_ns")
     if slack.isdigit():
         late = f"sleeps end up to {format_duration(int(slack))} late"
         remedy = "start loadtrt from a shell with the default timer slack of 50 µs (a service manager raised it)"
@@ -84,7 +92,7 @@ def device_files(root: Path) -> list[Path]:
 def gpus_on_bus(root: Path) -> int:
     """How many NVIDIA display or 3D controllers the PCI bus shows, driver or not. A container sees its host's bus."""
     devices = (root / "sys/bus/pci/devices").glob("*")
-    return sum(_read(d / "vendor") == "0x10de" and _read(d / "class").startswith("0x03") for d in devices)
+    return sum(read_words(d / "vendor") == "0x10de" and read_words(d / "class").startswith("0x03") for d in devices)
 
 
 def in_container(root: Path) -> bool:
@@ -96,7 +104,7 @@ def _container(root: Path) -> str:
     for name, mark in (("Docker", ".dockerenv"), ("Podman", "run/.containerenv")):
         if (root / mark).exists():
             return f"yes ({name}): {outside}"
-    words = _read(root / "proc/1/cgroup")
+    words = read_words(root / "proc/1/cgroup")
     return f"yes: {outside}" if any(word in words for word in ("docker", "kubepods", "containerd", "lxc")) else "no"
 
 
@@ -111,34 +119,15 @@ def _cpu_quota(root: Path, available: int) -> Check:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    for folder in _cgroups(root, "cpu"):
-        allowed, _, period = _read(folder / "cpu.max").partition(" ")  # version 2: "max 100000"
+    for folder in cgroup_folders(root, "cpu"):
+        allowed, _, period = read_words(folder / "cpu.max").partition(" ")  # version 2: "max 100000"
         if not allowed:
-            allowed, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")  # version 1
+            allowed, period = (
+                read_words(folder / "cpu.cfs_quota_us"),
+                read_words(folder / "cpu.cfs_period_us"),
+            )  # version 1
         if allowed.isdigit() and period.isdigit() and int(period):  # "max" and "-1" mean no limit
             yield int(allowed) / int(period)
-
-
-def _memory_limits(root: Path) -> Iterator[int]:
-    for folder in _cgroups(root, "memory"):
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            if (limit := _read(folder / name)).isdigit():
-                yield int(limit)
-
-
-def _cgroups(root: Path, controller: str) -> Iterator[Path]:
-    """This process's cgroup and all above it (a limit at any of them binds), in versions 1 and 2.
-
-    Inside a container the path may be the host's: what does not exist reads as empty, and the mount's top remains.
-    """
-    mount = root / "sys/fs/cgroup"
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        top = mount / controller if controllers else mount
-        parts = [part for part in path.split("/") if part not in ("", "..")]
-        yield from (top.joinpath(*parts[:depth]) for depth in range(len(parts) + 1))
 
 
 def _memory(root: Path) -> Check:
@@ -147,7 +136,7 @@ def _memory(root: Path) -> Check:
         return info("memory", "unknown: /proc/meminfo does not show it")
     total, available = sizes["MemTotal"], sizes["MemAvailable"]
     found = f"{format_bytes(available)} available of {format_bytes(total)}"
-    limit = min((limit for limit in _memory_limits(root) if limit < total), default=None)
+    limit = min((limit for limit, _ in memory_limits(root) if limit < total), default=None)
     if limit is not None:
         found += f"; this process's group is limited to {format_bytes(limit)}"
         available = min(available, limit)
@@ -157,7 +146,7 @@ def _memory(root: Path) -> Check:
 
 def _governor(root: Path) -> Check:
     policies = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
-    governors = sorted({name for file in policies if (name := _read(file))})
+    governors = sorted({name for file in policies if (name := read_words(file))})
     if not governors:
         return info("frequency governor", "not visible (usual in virtual machines and containers)")
     remedy = "on the host: sudo cpupower frequency-set -g performance"
@@ -165,7 +154,7 @@ def _governor(root: Path) -> Check:
 
 
 def _load(root: Path, total: int) -> Check:
-    text = _read(root / "proc/loadavg").split()
+    text = read_words(root / "proc/loadavg").split()
     if not text:
         return info("load average", "unknown: /proc/loadavg does not show it")
     load = float(text[0])
@@ -174,7 +163,7 @@ def _load(root: Path, total: int) -> Check:
 
 
 def _clock(root: Path) -> Check:
-    source = _read(root / "sys/devices/system/clocksource/clocksource0/current_clocksource") or "unknown source"
+    source = read_words(root / "sys/devices/system/clocksource/clocksource0/current_clocksource") or "unknown source"
     resolution_ns = time.get_clock_info("perf_counter").resolution * 1e9
     cost_ns = _clock_cost_ns()
     found = f"{source}; {resolution_ns:g} ns resolution, {cost_ns:.0f} ns a reading"
@@ -225,14 +214,6 @@ def _device_files(root: Path) -> Check:
 
 def _limit(value: int, shown: Callable[[int], str] = str) -> str:
     return "unlimited" if value == resource.RLIM_INFINITY else shown(value)
-
-
-def _read(file: Path) -> str:
-    """The stripped text of a small file; "" where the file is missing or not readable."""
-    try:
-        return file.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
 
 
 # Distribution names, as pip knows them. cuda-bindings and TensorRT are optional and have checks of their own.

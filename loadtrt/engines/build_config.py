@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.files import write_file
+from loadtrt.reading_files import MOST_MODEL_BYTES, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -287,10 +288,7 @@ def _add_profiles(tool: Toolchain, builder: Any, network: Any, config: Any, opti
 
 def use_timing_cache(config: Any, file: Path) -> None:
     """Use the cache in `file`, or an empty one where there is none yet. Raises UsageError for what is not a cache."""
-    try:
-        data = file.read_bytes() if file.exists() else b""
-    except OSError as error:
-        raise UsageError(f"cannot read timing cache {file}: {error.strerror}") from None
+    data = read_bytes(file, "timing cache", MOST_MODEL_BYTES, pipes=False) if file.exists() else b""
     cache = config.create_timing_cache(data)
     if cache is None or not config.set_timing_cache(cache, False):  # ignore_mismatch has no name in 8.6
         raise UsageError(

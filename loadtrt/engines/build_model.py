@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.engines.external_data import find_external_data, load_external_data
 from loadtrt.engines.onnx_model import decide_sizes, dtype_of, parse_model, to_fp16
 from loadtrt.engines.shapes import FixedSizes, require_known
-from loadtrt.environment import import_onnxruntime
+from loadtrt.environment import available_bytes, import_onnxruntime
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.files import temporary_folder
 from loadtrt.load.inputs import make_inputs
@@ -226,10 +226,10 @@ def calibration_sets(source: Source, options: BuildOptions) -> tuple[list[Arrays
         dtype = dtype_of(value)
         specs.append(TensorSpec(value.name, True, dtype, shape, bytes_of(dtype, shape)))
     if options.calibration is None:
-        return make_inputs(specs, ("random",), _RANDOM_SETS, {}, options.seed), (RANDOM_CALIBRATION,)
+        return make_inputs(specs, ("random",), _RANDOM_SETS, {}, options.seed, available_bytes()), (RANDOM_CALIBRATION,)
     files = [str(file) for file in _files(options.calibration)]
     try:
-        return make_inputs(specs, files, 1, {}, options.seed), ()
+        return make_inputs(specs, files, 1, {}, options.seed, available_bytes()), ()
     except UsageError as error:
         sets = _of_items(specs, files)
         if not sets:
@@ -247,7 +247,7 @@ def _of_items(specs: Sequence[TensorSpec], files: Sequence[str]) -> list[Arrays]
         return []
     single = [TensorSpec(spec.name, True, spec.dtype, spec.shape[1:], 0) for spec in specs]
     try:
-        items = make_inputs(single, files, 1, {}, 0)
+        items = make_inputs(single, files, 1, {}, 0, available_bytes())
     except UsageError:
         return []
     batch = specs[0].shape[0]

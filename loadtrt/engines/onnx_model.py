@@ -14,6 +14,8 @@ from loadtrt.engines.external_data import find_external_data, load_external_data
 from loadtrt.engines.shapes import InputShape, require_known, resolve_shapes
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.tensors import TensorSpec, bytes_of, dtype_named, in_numpy
+from loadtrt.printing import shortened
+from loadtrt.reading_files import MOST_MODEL_BYTES, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,10 +88,7 @@ def parse_model(file: Path) -> tuple[Any, str]:
     """The model in `file` and the SHA-256 of its bytes. Raises UsageError for what cannot be read or is not a model."""
     import onnx
 
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read model {file}: {error.strerror}") from None
+    data = read_bytes(file, "model", MOST_MODEL_BYTES)
     try:
         model = onnx.load_model_from_string(data)
     except Exception:  # protobuf's DecodeError, by whichever of its implementations
@@ -161,7 +160,14 @@ def dtype_of(value: Any) -> str:
     """The type of an input or output of the model."""
     from onnx import TensorProto
 
-    return dtype_named(TensorProto.DataType.Name(value.type.tensor_type.elem_type))
+    number = value.type.tensor_type.elem_type
+    try:
+        return dtype_named(TensorProto.DataType.Name(number))
+    except ValueError:
+        raise EngineError(
+            f"{shortened(value.name)} is of ONNX's element type {number}, which the onnx package here does not know: "
+            "export the model again, or install a newer onnx"
+        ) from None
 
 
 def _moved_dtype(value: Any, where: str) -> str:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import stat
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loadtrt.errors import UsageError
+from loadtrt.reading_files import open_file, read_bytes
 
 Family = Literal["tensorrt", "rtx"]
 
@@ -26,6 +27,7 @@ _FAMILIES: dict[bytes, Family] = {b"ftrt": "tensorrt", b"vtrt": "rtx"}
 _OLD_MAGIC = b"ptrt"  # TensorRT before 8.6
 _TABLE_AT: dict[Family, int] = {"tensorrt": 32, "rtx": 64}
 _HEAD_BYTES = 4096
+_MOST_SIDECAR_BYTES = 16 << 20
 _LEAN = b"LEAN"[::-1]  # tags are u32 written little endian
 _RTX_TARGETS = {0x01: "7.5", 0x02: "8.0", 0x04: "8.6", 0x08: "8.9", 0x10: "12.0", 0x20: "12.1"}
 _RTX_UNRESTRICTED = 0x7E  # what the builder writes when no target was chosen
@@ -138,30 +140,23 @@ def read_header(path: str | Path) -> PlanHeader:
 
 def sha256(path: str | Path) -> str:
     """SHA-256 of the file's bytes, as 64 hex digits. Raises UsageError where it cannot be read."""
-    try:
-        with Path(path).open("rb") as file:
+    with open_file(path) as file:
+        try:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _read_head(path: Path) -> tuple[bytes, int]:
     """The first bytes of the file, and its size."""
-    try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise UsageError(f"{path} is a directory: name the plan file inside it")
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
-            raise UsageError(f"{path} is not a regular file: name a plan file")
-        with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
-    except FileNotFoundError:
-        raise UsageError(f"there is no plan {path}: check the path") from None
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise UsageError(f"cannot read plan {path}: {getattr(error, 'strerror', None) or error}") from None
+    with open_file(path, "plan") as file:
+        try:
+            head, size = file.read(_HEAD_BYTES), os.fstat(file.fileno()).st_size
+        except OSError as error:
+            raise UsageError(f"cannot read plan {path}: {error.strerror}") from None
     if not head:
         raise UsageError(f"plan {path} is empty: the program that wrote it failed; build or copy it again")
-    return head, status.st_size
+    return head, size
 
 
 def _host_code_bytes(head: bytes, table: int, sections: int) -> int:
@@ -261,9 +256,9 @@ class Sidecar(BaseModel):
     gpu: str
     targets: tuple[str, ...]
     tensors: tuple[SidecarTensor, ...]
-    build_ns: int
+    build_ns: int = Field(ge=0, lt=1 << 63)
     plan_sha256: str
-    plan_bytes: int
+    plan_bytes: int = Field(ge=0, lt=1 << 63)
 
 
 def sidecar_of(plan: Path) -> Path:
@@ -278,11 +273,9 @@ def read_sidecar(plan: Path, plan_sha256: str | None = None) -> Sidecar | None:
     """
     file = sidecar_of(plan)
     try:
-        sidecar = Sidecar.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from None
+        if not file.exists():
+            return None
+        sidecar = Sidecar.model_validate_json(read_bytes(file, "sidecar", _MOST_SIDECAR_BYTES, pipes=False))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "its JSON"

@@ -31,6 +31,7 @@ from loadtrt.engines.toolchain import attach, choose_toolchain, preflight, run_w
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.files import require_writable, write_file
 from loadtrt.load.tensors import dtype_named
+from loadtrt.reading_files import MOST_MODEL_BYTES, read_bytes
 from loadtrt.signals import SIGNALS
 from loadtrt.units import format_duration
 
@@ -258,9 +259,11 @@ def make_calibrator(module: Any, sets: Sequence[Arrays], batch: int, cache: Path
 
         def read_calibration_cache(self) -> bytes | None:
             try:
-                return cache.read_bytes() if cache is not None and cache.is_file() else None
-            except OSError as error:
-                self.failure = UsageError(f"cannot read calibration cache {cache}: {error.strerror}")
+                if cache is None or not cache.is_file():
+                    return None
+                return read_bytes(cache, "calibration cache", MOST_MODEL_BYTES)
+            except UsageError as error:
+                self.failure = error
                 return None
 
         def write_calibration_cache(self, data: Any) -> None:

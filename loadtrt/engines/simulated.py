@@ -18,11 +18,11 @@ import numpy as np
 from loadtrt import __version__
 from loadtrt.engines.clock import LoopClock, VirtualClock, poll_until
 from loadtrt.engines.engine import Completion
-from loadtrt.engines.simulation import IndependentLanes, SharedDevice, Simulation, parse_simulation
+from loadtrt.engines.simulation import LONGEST_SERVICE_NS, IndependentLanes, SharedDevice, Simulation, parse_simulation
 from loadtrt.errors import CudaError, EngineError, UsageError
 from loadtrt.load.tensors import TensorSpec, bytes_of
 from loadtrt.results.engine_info import EngineInfo, MemoryBill
-from loadtrt.units import MILLISECOND_NS, NEVER, exact_duration
+from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS, exact_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -182,6 +182,12 @@ class SimulatedEngine(_Doubler):
         if slow_lane >= contexts:
             raise UsageError(
                 f"simulated engine: slow_lane {slow_lane} is not a lane: write one from 0 to {contexts - 1}"
+            )
+        longest_ns = simulation.mean_ns(max(batches)) * max(slowness, 1)
+        if longest_ns > LONGEST_SERVICE_NS:
+            raise UsageError(
+                f"simulated engine: a request of {plural(max(batches), 'item')} would take {longest_ns / SECOND_NS:g} "
+                "s: lower item, the batch or the factor of slow_lane, as 24 hours are the most"
             )
         note = "simulated device: these numbers say nothing about a GPU"
         super().__init__(contexts, buffers, batches, name, simulation.words(max(batches)), note)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import deque
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from loadtrt.errors import UsageError, nearest
+from loadtrt.printing import shortened
 from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS, format_duration, parse_duration
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ ClockName = Literal["loop", "virtual"]
 # Spawn keys of this engine's random streams, apart from those of arrivals and inputs. The whole run has one seed, and
 # streams of one key draw the same numbers, so that long services would follow long gaps.
 _STREAMS = 1000
+LONGEST_SERVICE_NS = 24 * 3600 * SECOND_NS
 _BLOCK = 4096  # numbers drawn at a time, in about 50 µs: one at a time would take longer than a request
 
 
@@ -83,10 +86,10 @@ class Simulation:
             ("lost", self.lost or 0),
             ("hang", self.hang or 0),
         ):
-            if not 0 <= duration <= 24 * 3600 * SECOND_NS:
+            if not 0 <= duration <= LONGEST_SERVICE_NS:
                 raise UsageError(f"simulated engine: {key} is {duration / SECOND_NS:g} s: write 0 to 24 hours")
         if self.seed < 0:
-            raise UsageError(f"simulated engine: seed is {self.seed}: write 0 or more")
+            raise UsageError(f"simulated engine: seed is {shortened(str(self.seed))}: write 0 or more")
         if self.cv is not None and not 0 < self.cv <= 100:
             raise UsageError(f"simulated engine: cv is {self.cv}: write a number above 0 and up to 100")
         if self.cv is not None and self.distribution in ("constant", "exponential"):
@@ -97,9 +100,9 @@ class Simulation:
             )
         if self.cv is not None and self.distribution == "uniform" and self.cv > 1 / math.sqrt(3):
             raise UsageError(f"simulated engine: cv is {self.cv}: a uniform distribution has at most 0.577")
-        if self.slow_lane is not None and not (self.slow_lane[0] >= 0 and 0 < self.slow_lane[1] < math.inf):
+        if self.slow_lane is not None and not (self.slow_lane[0] >= 0 and 0 < self.slow_lane[1] <= 1e6):
             raise UsageError(
-                "simulated engine: slow_lane needs a lane from 0 and a factor above 0: write for example 2:3"
+                "simulated engine: slow_lane needs a lane from 0 and a factor above 0, up to 1e6: write for example 2:3"
             )
 
     def mean_ns(self, batch: int) -> int:
@@ -191,7 +194,7 @@ def parse_simulation(text: str, seed: int) -> Simulation:
         except UsageError as error:
             raise UsageError(f"simulated engine: {key}: {error}") from None
         except ValueError:
-            raise UsageError(f"simulated engine: {key}: '{value}' is not a number") from None
+            raise UsageError(f"simulated engine: {key}: '{shortened(value)}' is not a number") from None
     return Simulation(**values)
 
 
@@ -218,7 +221,7 @@ def _stall(text: str) -> tuple[int, int]:
 
 def _slow_lane(text: str) -> tuple[int, float]:
     lane, colon, factor = text.partition(":")
-    if not (colon and lane.isdigit()):
+    if not (colon and re.fullmatch(r"[0-9]{1,9}", lane)):
         raise UsageError(f"'{text}' is not a slow lane: write a lane and how many times slower it is, such as 2:3")
     return int(lane), float(factor)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
 
+from loadtrt.environment import available_bytes
 from loadtrt.errors import EngineError
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
@@ -78,11 +79,10 @@ class Session:
 
 
 def inputs_for(engine: Engine, model: Model) -> list[Arrays]:
-    """The input sets that the requests of `model` carry, for all parts, as `Engine.allocate` takes them; one for each
-    part without copies, as the inputs on the device do not change. Raises UsageError."""
+    """The input sets of all parts, as `Engine.allocate` takes them; without copies one each. Raises LoadtrtError."""
     found: list[Arrays] = []
     for tensors in engine.parts:
-        made = make_inputs(tensors, model.inputs, model.input_sets, model.input_range, model.seed)
+        made = make_inputs(tensors, model.inputs, model.input_sets, model.input_range, model.seed, available_bytes())
         found += made if model.copies else made[:1]
     return found
 

@@ -12,15 +12,17 @@ import socket
 import socketserver
 import struct
 import sys
+from contextlib import suppress
 from itertools import groupby
 from math import inf
 from threading import Thread
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from prometheus_client.exposition import ThreadingWSGIServer, choose_encoder
 
-from loadtrt.errors import UsageError
+from loadtrt.errors import UsageError, shortage_of
 from loadtrt.live.metrics import families
 from loadtrt.live.view import to_json
 from loadtrt.units import parse_address
@@ -43,7 +45,8 @@ _TYPES = {"counter": 0, "gauge": 1, "info": 1, "summary": 2, "histogram": 4}  # 
 
 _SMALL = [bytes([value]) for value in range(0x80)]
 _LOOK_S = 0.1  # between looks at whether to close
-_SECONDS = 10.0  # for one request: a client that stalls must not hold a thread for ever
+REQUEST_S = 10.0  # for a whole request: a client that trickles must not hold a thread for ever
+MOST_CLIENTS = 32  # at once
 
 
 class Exporter:
@@ -142,6 +145,33 @@ class Collected:
 
 
 class _Server(ThreadingWSGIServer):
+    """Gives each client a thread, no more than MOST_CLIENTS at once, and hangs up on those that take too long."""
+
+    request_queue_size = 64
+
+    def __init__(self, *arguments: Any) -> None:
+        self._deadlines: dict[Any, float] = {}  # by the connections that are open
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if len(self._deadlines) >= MOST_CLIENTS:
+            self.shutdown_request(request)
+            return
+        self._deadlines[request] = monotonic() + REQUEST_S
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._deadlines.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called between requests and every _LOOK_S. A socket's own timeout begins anew with every byte."""
+        now = monotonic()
+        for request, deadline in list(self._deadlines.items()):
+            if now > deadline:
+                with suppress(OSError):  # it has ended just now
+                    request.shutdown(socket.SHUT_RDWR)
+
     def server_bind(self) -> None:
         """Bind without looking the host's full name up, which takes seconds where DNS does not answer."""
         socketserver.TCPServer.server_bind(self)
@@ -150,8 +180,9 @@ class _Server(ThreadingWSGIServer):
         self.setup_environ()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore clients that go away."""
-        if not isinstance(sys.exception(), OSError):
+        """Ignore clients that go away, and those that there is neither a file nor a thread for."""
+        error = sys.exception()
+        if error is not None and not isinstance(error, OSError) and shortage_of(error) is None:
             super().handle_error(request, client_address)
 
 
@@ -160,8 +191,6 @@ class _Server6(_Server):
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = _SECONDS
-
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name it has there
         """Log nothing: the observer's stderr is the terminal that is drawn on."""
 

@@ -17,6 +17,7 @@ from loadtrt.asked.objective import Objective  # noqa: TC001
 from loadtrt.errors import UsageError
 from loadtrt.live.alerts import Alert, alerts_of, quantiles_of
 from loadtrt.live.observer import RunFacts  # noqa: TC001  # pydantic reads the types of a View
+from loadtrt.reading_files import parse_json
 from loadtrt.records.board import WINDOW_RANKS
 from loadtrt.records.records import METRICS, OK
 from loadtrt.results.gpu_telemetry import GpuReading  # noqa: TC001
@@ -288,7 +289,7 @@ def from_json(text: bytes) -> View | None:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict) or not {"loadtrt", "schema_version", "view"} <= content.keys():

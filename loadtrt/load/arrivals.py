@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Each stream of random numbers has a number, so that a change of one leaves the others as they are.
 _ARRIVALS_STREAM = 0
 _BLOCK = 1 << 14  # numbers drawn at a time: fixed, so that the draws do not depend on a schedule's length
-_NO_DEVIATION = 1e-9  # CV of equal gaps: 1 / CV² is still a number
+LEAST_CV = 1e-9  # gaps that deviate less are equal: 1 / CV² is still a number
 MOST_REQUESTS = 50_000_000  # 400 MB of due instants, twice that while they are drawn
 # Relative slack on Λ: a request that rounding puts just before a boundary belongs after it, not before a pause.
 _SLACK = 1e-12
@@ -95,7 +95,7 @@ class Gamma(Process):
         return f"gamma, CV {self.burstiness:g}"
 
     def instants(self, seed: int) -> Iterator[npt.NDArray[np.float64]]:
-        if self.cv < _NO_DEVIATION:
+        if self.cv < LEAST_CV:
             yield from Constant().instants(seed)
         random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_ARRIVALS_STREAM,)))
         shape = self.cv**-2

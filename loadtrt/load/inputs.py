@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import math
+import os
+import warnings
 import zipfile
-import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt.errors import UsageError, nearest
-from loadtrt.load.tensors import DTYPES, bits_of, numpy_dtype
+from loadtrt.errors import EngineError, LoadtrtError, UsageError, nearest
+from loadtrt.load.tensors import DTYPES, bits_of, bytes_of, numpy_dtype
+from loadtrt.printing import shortened
+from loadtrt.reading_files import open_file
+from loadtrt.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +24,11 @@ if TYPE_CHECKING:
 
     from loadtrt.load.tensors import Arrays, TensorSpec
 
+_ARRAY_BYTES = 400  # of an array's and a set's Python objects
+_DRAWN_BYTES = 16  # for each element while it is drawn: two float64
+_MOST_SETS = 100_000
+_MOST_HEADER_BYTES = 1 << 16  # numpy takes headers of 10 000
+
 
 def make_inputs(
     tensors: Sequence[TensorSpec],
@@ -27,6 +36,7 @@ def make_inputs(
     sets: int,
     ranges: Mapping[str, tuple[float, float]],
     seed: int,
+    free_bytes: int | None = None,
 ) -> list[Arrays]:
     """Input sets for the inputs among `tensors` (those that carry shapes excepted): each set one array for each tensor.
 
@@ -43,7 +53,10 @@ def make_inputs(
         (bf16, fp8) it loads from an .npz as raw bytes of that width, which is taken as it is; sub-byte types are packed
         bytes, uint8 [nbytes].
 
-    Raises UsageError for every source, tensor name, type, shape, size or range that does not fit.
+    free_bytes: memory that the inputs and the drawing of them may take; None for no bound.
+
+    Raises UsageError for every source, tensor name, type, shape, size or range that does not fit, and EngineError for
+    inputs that need more memory, before any is taken.
     """
     inputs = {tensor.name: tensor for tensor in tensors if tensor.is_input and not tensor.shape_values}
     for tensor in inputs.values():
@@ -56,15 +69,28 @@ def make_inputs(
         raise UsageError(f"--inputs {' '.join(sources)}: use '{min(kinds)}' alone, or files for every input")
     if ranges and "random" not in kinds:
         raise UsageError(f"--input-range {min(ranges)} has no effect here: use it with random inputs")
+    one_set = sum(bytes_of(tensor.dtype, tensor.shape) for tensor in inputs.values())
     if "random" in kinds:
+        largest = max((math.prod(tensor.shape) for tensor in inputs.values()), default=0)
+        _require_room(sets * (one_set + len(inputs) * _ARRAY_BYTES) + largest * _DRAWN_BYTES, free_bytes)
         # A stream of its own: the arrivals draw from the same seed.
         random = np.random.default_rng([seed, *b"inputs"])
         return [
             {name: _random(tensor, ranges.get(name), random) for name, tensor in inputs.items()} for _ in range(sets)
         ]
     if "zeros" in kinds:
+        _require_room(one_set, free_bytes)
         return [{name: np.zeros(_array_shape(tensor), numpy_dtype(tensor.dtype)) for name, tensor in inputs.items()}]
-    return _from_files(inputs, sources)
+    return _from_files(inputs, sources, free_bytes)
+
+
+def _require_room(needed: int, free_bytes: int | None) -> None:
+    """Raise EngineError where inputs of so many bytes do not fit into what is free."""
+    if free_bytes is not None and needed > free_bytes:
+        raise EngineError(
+            f"the inputs need {format_bytes(needed)} of memory and {format_bytes(free_bytes)} is free: use a smaller "
+            "--batch or --shapes, or fewer --input-sets"
+        )
 
 
 def _array_shape(tensor: TensorSpec) -> tuple[int, ...]:
@@ -77,9 +103,13 @@ def _random(tensor: TensorSpec, limits: tuple[float, float] | None, random: np.r
     if _is_float(tensor.dtype):
         draw = np.float64 if tensor.dtype == "fp64" else np.float32
         part = random.random(shape, draw)
-        return (draw(low) * (1 - part) + draw(high) * part).astype(kind)  # high - low might overflow
-    drawn = np.dtype("uint8") if tensor.dtype == "bool" else kind
-    return random.integers(math.ceil(low), math.floor(high), shape, drawn, endpoint=True).astype(kind)
+        drawn = 1 - part
+        drawn *= draw(low)  # high - low might overflow
+        part *= draw(high)
+        drawn += part
+        return drawn.astype(kind, copy=False)
+    whole = np.dtype("uint8") if tensor.dtype == "bool" else kind
+    return random.integers(math.ceil(low), math.floor(high), shape, whole, endpoint=True).astype(kind, copy=False)
 
 
 def _default_range(dtype: str) -> tuple[float, float]:
@@ -128,17 +158,21 @@ def _is_float(dtype: str) -> bool:
     return DTYPES[dtype][1].startswith(("float", "bfloat")) and bits_of(dtype) >= 8
 
 
-def _from_files(inputs: Mapping[str, TensorSpec], sources: Sequence[str]) -> list[Arrays]:
+def _from_files(inputs: Mapping[str, TensorSpec], sources: Sequence[str], free_bytes: int | None) -> list[Arrays]:
     arrays_of: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in inputs}
+    held = 0
     for source in sources:
         # Tensor names may contain colons ("input:0"): the longest name that fits is meant.
         names = [name for name in inputs if source.startswith(f"{name}:")]
+        room = None if free_bytes is None else free_bytes - held
         if names:
             name = max(names, key=len)
-            arrays_of[name].append(_raw(inputs[name], Path(source[len(name) + 1 :])))
+            arrays_of[name].append(_raw(inputs[name], source[len(name) + 1 :], room))
+            held += inputs[name].nbytes
         elif source.endswith(".npz"):
-            for name, arrays in _npz(inputs, Path(source)).items():
+            for name, arrays in _npz(inputs, source, room).items():
                 arrays_of[name].extend(arrays)
+                held += sum(array.nbytes for array in arrays)
         elif ":" in source:
             _tensor(source.partition(":")[0], inputs, f"--inputs {source}")
         else:
@@ -167,30 +201,48 @@ def _tensor(name: str, inputs: Mapping[str, TensorSpec], where: str) -> TensorSp
     return inputs[name]
 
 
-def _raw(tensor: TensorSpec, file: Path) -> npt.NDArray[Any]:
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read {file} for input {tensor.name}: {error.strerror}") from None
-    if len(data) != tensor.nbytes:
-        raise UsageError(f"{file} has {len(data)} bytes; input {tensor} takes {tensor.nbytes}")
+def _raw(tensor: TensorSpec, file: str, free_bytes: int | None) -> npt.NDArray[Any]:
+    with open_file(file, f"input {tensor.name}", pipes=True) as opened:
+        _require_room(tensor.nbytes, free_bytes)
+        try:
+            data = opened.read(tensor.nbytes + 1)
+            held = max(len(data), os.fstat(opened.fileno()).st_size)
+        except OSError as error:
+            raise UsageError(f"cannot read input {tensor.name} {file}: {error.strerror}") from None
+    if held != tensor.nbytes:
+        raise UsageError(f"{file} has {held} bytes; input {tensor} takes {tensor.nbytes}")
     return np.frombuffer(data, numpy_dtype(tensor.dtype)).reshape(_array_shape(tensor))
 
 
-def _npz(inputs: Mapping[str, TensorSpec], file: Path) -> dict[str, list[npt.NDArray[Any]]]:
-    """The arrays of an .npz by tensor, the same number for each."""
-    try:
-        with file.open("rb") as opened:
+def _npz(inputs: Mapping[str, TensorSpec], file: str, free_bytes: int | None) -> dict[str, list[npt.NDArray[Any]]]:
+    """The arrays of an .npz by tensor, the same number for each. Each array's header is read and judged before its
+    data, which may be made to grow a thousandfold."""
+    sets: dict[str, list[npt.NDArray[Any]]] = {}
+    with open_file(file, "inputs") as opened, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of numpy, about files that Python 2 wrote
+        try:
             if not zipfile.is_zipfile(opened):
-                raise UsageError(f"{file} is not an .npz: write one with numpy.savez(file, NAME=array)")
-            opened.seek(0)
-            with np.load(opened, allow_pickle=False) as content:
-                arrays = {name: content[name] for name in content.files}
-    except OSError as error:
-        raise UsageError(f"cannot read inputs {file}: {error.strerror or error}") from None
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UsageError(f"{file} is damaged or not an .npz: {' '.join(str(error).split())}") from None
-    sets = {name: _sets_of(_tensor(name, inputs, str(file)), array, file) for name, array in arrays.items()}
+                raise UsageError(  # noqa: TRY301  # what follows raises others
+                    f"{file} is not an .npz: write one with numpy.savez(file, NAME=array)"
+                )
+            with zipfile.ZipFile(opened) as archive:
+                for member in archive.infolist():
+                    tensor = _tensor(member.filename.removesuffix(".npy"), inputs, file)
+                    with archive.open(member) as data:
+                        shape, dtype = _header(data.read(_MOST_HEADER_BYTES))
+                    count = _require_fits(tensor, shape, dtype, file)
+                    _require_room(bytes_of(tensor.dtype, tensor.shape) * count, free_bytes)
+                    with archive.open(member) as data:
+                        array = np.lib.format.read_array(data, allow_pickle=False)
+                    array = np.asarray(array, order="C").view(numpy_dtype(tensor.dtype))
+                    whole = array.shape == _array_shape(tensor)
+                    sets[tensor.name] = [array] if whole else [np.asarray(item) for item in array]
+                    if free_bytes is not None:
+                        free_bytes -= array.nbytes
+        except (LoadtrtError, MemoryError):
+            raise
+        except Exception as error:  # zipfile and numpy let a dozen types pass for what is damaged or encrypted
+            raise UsageError(f"{file} is damaged or not an .npz: {' '.join(str(error).split())}") from None
     count = max((len(items) for items in sets.values()), default=0)
     for name, items in sets.items():
         if len(items) not in (1, count):
@@ -200,21 +252,33 @@ def _npz(inputs: Mapping[str, TensorSpec], file: Path) -> dict[str, list[npt.NDA
     return {name: items * (count if len(items) == 1 else 1) for name, items in sets.items()}
 
 
-def _sets_of(tensor: TensorSpec, array: npt.NDArray[Any], file: Path) -> list[npt.NDArray[Any]]:
-    """One array of the tensor's shape for each set."""
-    kind, shape = numpy_dtype(tensor.dtype), _array_shape(tensor)
-    if array.dtype.kind == "V" and kind.kind == "V" and array.dtype.itemsize == kind.itemsize:
-        array = array.view(kind)
-    if array.dtype != kind:
+def _header(data: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """(shape, type) of an .npy by its first bytes. Raises ValueError, and what numpy lets pass."""
+    head = io.BytesIO(data)
+    version = np.lib.format.read_magic(head)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(head)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(head)
+    else:
+        raise ValueError(f"version {version[0]}.{version[1]} of the .npy format is not supported")
+    return shape, dtype
+
+
+def _require_fits(tensor: TensorSpec, shape: tuple[int, ...], dtype: np.dtype[Any], file: str) -> int:
+    """The number of sets in an array of this shape and type. Raises UsageError where it holds none of the tensor."""
+    kind, wanted = numpy_dtype(tensor.dtype), _array_shape(tensor)
+    if dtype != kind and not (dtype.kind == kind.kind == "V" and dtype.itemsize == kind.itemsize):
         raise UsageError(
-            f"{file} holds {tensor.name} as {array.dtype}; input {tensor} needs {kind}: convert it before saving, "
-            f"with array.astype({str(kind)!r})"
+            f"{file} holds {tensor.name} as {shortened(str(dtype))}; input {tensor} needs {kind}: convert it before "
+            f"saving, with array.astype({str(kind)!r})"
         )
-    if array.shape == shape:
-        return [np.ascontiguousarray(array)]
-    if array.shape[1:] == shape and len(array):
-        return [np.ascontiguousarray(item) for item in array]
-    raise UsageError(
-        f"{file} holds {tensor.name} with shape {list(array.shape)}; input {tensor} needs {list(shape)}, "
-        f"or that with the number of sets in front"
-    )
+    if shape != wanted and (shape[1:] != wanted or shape[0] < 1):
+        raise UsageError(
+            f"{file} holds {tensor.name} with shape {shortened(str(list(shape)))}; input {tensor} needs "
+            f"{shortened(str(list(wanted)))}, or that with the number of sets in front"
+        )
+    count = 1 if shape == wanted else shape[0]
+    if count > _MOST_SETS:
+        raise UsageError(f"{file} holds {count} sets of {tensor.name}: give at most {_MOST_SETS}")
+    return count

@@ -46,13 +46,14 @@ class Part:
 def parse_mix(text: str) -> tuple[Part, ...]:
     """The parts of "1:0.7, 8:0.3"; several inputs of one part have + between them ("a=1x8+b=1x2:1"). Weights are
     scaled to sum to 1. Raises UsageError."""
-    parts = [_part(item.strip()) for item in text.split(",")]
+    items = text.split(",")
+    if len(items) > MOST_PARTS:
+        raise UsageError(f"mix '{text}' has {len(items)} parts: write at most {MOST_PARTS}")
+    parts = [_part(item.strip()) for item in items]
     names = [part.name for part in parts]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"mix '{text}' has {twice} twice: add the weights up")
-    if len(parts) > MOST_PARTS:
-        raise UsageError(f"mix '{text}' has {len(parts)} parts: write at most {MOST_PARTS}")
     total = math.fsum(part.weight for part in parts)
     return tuple(Part(part.name, part.batch, part.shapes, part.weight / total) for part in parts)
 
@@ -88,12 +89,12 @@ def _part(item: str) -> Part:
         raise UsageError(f"'{item}' is not a part of a mix: {_MIX_FORM}")
     if not 1 / _MOST_WEIGHT <= weight <= _MOST_WEIGHT:
         raise UsageError(f"'{item}' is not a part of a mix: write a weight from 1e-9 to 1e9")
-    if re.fullmatch(r"[1-9]\d{0,8}", name):
+    if re.fullmatch(r"[1-9][0-9]{0,8}", name):
         return Part(name, int(name), {}, weight)
     shapes = {}
     for one in name.split("+"):
         tensor, equals, shape = one.strip().rpartition("=")
-        if not equals or not tensor or not re.fullmatch(r"\d+(x\d+)*", shape):
+        if not equals or not tensor or not re.fullmatch(r"[0-9]{1,18}(x[0-9]{1,18})*", shape):
             raise UsageError(f"'{item}' is not a part of a mix: {_MIX_FORM}")
         shapes[tensor] = tuple(int(size) for size in shape.split("x"))
     return Part(name, None, shapes, weight)
@@ -119,7 +120,7 @@ def parse_batching(text: str) -> Batching:
         if not equals or key not in ("max", "delay", "sizes") or key in given:
             raise UsageError(f"'{text}' is not a batcher: {_BATCHER_FORM}")
         given[key] = value
-    if "max" not in given or not re.fullmatch(r"[1-9]\d{0,4}", given["max"]) or int(given["max"]) > _MOST_BATCH:
+    if "max" not in given or not re.fullmatch(r"[1-9][0-9]{0,4}", given["max"]) or int(given["max"]) > _MOST_BATCH:
         raise UsageError(f"batcher '{text}' needs max, from 1 to {_MOST_BATCH}: {_BATCHER_FORM}")
     most = int(given["max"])
     delay_ns = parse_duration(given.get("delay", "0s"))
@@ -129,7 +130,7 @@ def parse_batching(text: str) -> Batching:
         sizes = [1 << power for power in range(most.bit_length()) if 1 << power < most]
         return Batching((*sizes, most), delay_ns)
     texts = given["sizes"].split("/")
-    if not all(re.fullmatch(r"[1-9]\d{0,4}", size) for size in texts):
+    if not all(re.fullmatch(r"[1-9][0-9]{0,4}", size) for size in texts):
         raise UsageError(f"batcher '{text}': sizes are not numbers separated by /: write for example sizes=1/4/16")
     chosen = tuple(sorted({int(size) for size in texts}))
     if chosen[-1] != most:

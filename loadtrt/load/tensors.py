@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from loadtrt.errors import UsageError
+from loadtrt.errors import EngineError, UsageError
+from loadtrt.printing import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,6 +53,7 @@ DTYPE_NAMES = {name: name for name in DTYPES} | {
     "float8e8m0": "e8m0",
     "float4e2m1": "fp4",
 }
+_MOST_BYTES = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ class TensorSpec:
     shape_values: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name} {self.dtype}[{','.join('?' if size < 0 else str(size) for size in self.shape)}]"
+        sizes = ",".join("?" if size < 0 else str(size) for size in self.shape)
+        return f"{shortened(self.name)} {self.dtype}[{shortened(sizes)}]"
 
 
 def largest_of(parts: Sequence[Sequence[TensorSpec]]) -> int:
@@ -96,8 +99,12 @@ def bits_of(dtype: str) -> int:
 
 
 def bytes_of(dtype: str, shape: tuple[int, ...]) -> int:
-    """ceil(elements × bits / 8) for a shape without -1."""
-    return -(-math.prod(shape) * bits_of(dtype) // 8)
+    """ceil(elements × bits / 8) for a shape without -1. Raises EngineError for what no machine can address."""
+    nbytes = -(-math.prod(shape) * bits_of(dtype) // 8)
+    if nbytes > _MOST_BYTES:
+        sizes = shortened(",".join(map(str, shape)))
+        raise EngineError(f"a tensor of {dtype}[{sizes}] has more bytes than any memory: make it smaller")
+    return nbytes
 
 
 def in_numpy(dtype: str) -> bool:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
-import stat
 from array import array
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
+from io import TextIOWrapper
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
 from loadtrt.errors import UsageError
 from loadtrt.load.arrivals import MOST_REQUESTS, require_room
+from loadtrt.printing import shortened
+from loadtrt.reading_files import open_file
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+_LONGEST_LINE = 1 << 20  # characters
 _LONGEST_NS = 1 << 61  # so that sums of two fit into int64
 
 
@@ -66,12 +69,8 @@ def read_trace(file: str, column: str | None = None, scale: float = 1.0) -> Trac
     which begins with {: one object a line. column: name of the column or key, needed where there are several. Raises
     UsageError for a file that cannot be read, a line without an instant, and fewer than two different instants.
     """
-    try:
-        status = Path(file).stat()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read trace {file}: {getattr(error, 'strerror', None) or error}") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise UsageError(f"cannot read trace {file}: it is not a regular file, and loadtrt reads it twice")
+    with open_file(file, "trace") as opened:  # no pipe, as it is read twice
+        status = os.fstat(opened.fileno())
     return _scaled(file, _instants(file, column, status.st_mtime_ns, status.st_size), scale)
 
 
@@ -90,17 +89,17 @@ def _scaled(file: str, instants: npt.NDArray[np.int64], scale: float) -> Trace:
 def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> npt.NDArray[np.int64]:  # noqa: ARG001  # keys
     times = array("q")
     try:
-        with Path(file).open(encoding="utf-8-sig", newline="") as lines:
-            for line, text in _cells(file, lines, column):
+        with TextIOWrapper(open_file(file, "trace"), encoding="utf-8-sig", newline="") as opened:
+            for line, text in _cells(file, _lines(file, opened), column):
                 try:
                     times.append(_ns(text))
-                except (InvalidOperation, ValueError):
-                    raise UsageError(
-                        f"{file}:{line}: '{text}' is not an instant: write seconds, such as 1.25"
-                    ) from None
                 except OverflowError:
                     raise UsageError(
-                        f"{file}:{line}: {text} s is centuries away: write seconds, such as 1.25"
+                        f"{file}:{line}: {shortened(text)} s is centuries away: write seconds, such as 1.25"
+                    ) from None
+                except (InvalidOperation, ValueError):
+                    raise UsageError(
+                        f"{file}:{line}: '{shortened(text)}' is not an instant: write seconds, such as 1.25"
                     ) from None
                 if len(times) > MOST_REQUESTS:
                     require_room(len(times))
@@ -122,7 +121,7 @@ def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> npt.ND
 def _ns(text: str) -> int:
     """Exact ns: floats of seconds since 1970 are 120 ns apart."""
     whole, _, fraction = text.partition(".")
-    if whole.isdigit() and len(fraction) <= 9 and (not fraction or fraction.isdigit()):
+    if whole.isdecimal() and len(whole) <= 18 and len(fraction) <= 9 and (not fraction or fraction.isdecimal()):
         return int(whole) * SECOND_NS + int(fraction.ljust(9, "0"))  # four times as fast as Decimal
     exact = Decimal(text.strip())
     if not exact.is_finite():
@@ -132,7 +131,17 @@ def _ns(text: str) -> int:
     return int((exact * SECOND_NS).to_integral_value())
 
 
-def _cells(file: str, lines: TextIO, column: str | None) -> Iterator[tuple[int, str]]:
+def _lines(file: str, opened: TextIO) -> Iterator[str]:
+    """The lines of a file, none of them so long that it fills the memory."""
+    number = 0
+    while line := opened.readline(_LONGEST_LINE):
+        number += 1
+        if len(line) == _LONGEST_LINE:
+            raise UsageError(f"{file}:{number} has more than {_LONGEST_LINE} characters: write one request a line")
+        yield line
+
+
+def _cells(file: str, lines: Iterator[str], column: str | None) -> Iterator[tuple[int, str]]:
     """(line number, text) of each instant."""
     skipped = 0
     for first in lines:
@@ -179,18 +188,18 @@ def _of_json(file: str, lines: Iterable[str], column: str | None, skipped: int) 
         if name is None:
             name = _chosen(file, list(item), column)
         if name not in item:
-            raise UsageError(f"{file}:{number} has no '{name}': write it on every line")
+            raise UsageError(f"{file}:{number} has no '{shortened(name)}': write it on every line")
         yield number, item[name] if isinstance(item[name], str) else json.dumps(item[name])
 
 
 def _chosen(file: str, names: list[str], column: str | None) -> str:
-    listed = ", ".join(names)
+    listed = shortened(", ".join(names), 400)
     if column is None:
         if len(names) != 1:
             raise UsageError(f"trace {file} has the columns {listed}: choose one with --trace-column")
         return names[0]
     if column not in names:
-        raise UsageError(f"trace {file} has no column '{column}': use one of {listed}")
+        raise UsageError(f"trace {file} has no column '{shortened(column)}': use one of {listed}")
     return column
 
 

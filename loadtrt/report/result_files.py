@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from loadtrt.errors import UsageError
+from loadtrt.reading_files import MOST_RESULT_BYTES, parse_json, read_text
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.profile_result import ProfileResult
@@ -75,33 +75,17 @@ class ResultFile:
 def read_file(path: Path) -> ResultFile:
     """A file with its kind. Raises UsageError for a file that is missing, is not JSON, or has no known kind."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+        text = read_text(path, "", MOST_RESULT_BYTES)
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not JSON: it has bytes that are not text; give the exported file itself") from None
     try:
-        # Not strict: TensorRT 8.6 leaves control characters in strings bare.
-        content = json.loads(text, strict=False, parse_constant=refuse_constant, parse_float=finite)
+        content = parse_json(text)
     except (ValueError, RecursionError) as error:
         what = f"not JSON ({error}): it may be cut off, or have a name that was not escaped; export it again"
         if not text.lstrip().startswith(("{", "[")):
             what = "not JSON: give a result that --json wrote" if text.strip() else "empty; export it again"
         raise UsageError(f"{path} is {what}") from None
     return ResultFile(path, _kind_of(path, content), content)
-
-
-def refuse_constant(text: str) -> Any:
-    """For json.loads: refuse NaN and infinity, which Python reads and JSON does not have."""
-    raise ValueError(f"{text} is not a number in JSON")
-
-
-def finite(text: str) -> float:
-    """For json.loads: refuse numbers that are too large for a float, such as 1e999."""
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError(f"{text} is too large")
-    return number
 
 
 def content_of(source: Path | ResultFile, kind: Kind) -> tuple[Path, Any]:

@@ -19,8 +19,9 @@ import numpy as np
 
 from loadtrt.engines.plan_facts import parse_layers
 from loadtrt.errors import EngineError, UsageError
+from loadtrt.reading_files import parse_json
 from loadtrt.records.records import COLUMNS, OK, Records
-from loadtrt.report.result_files import Kind, content_of, refuse_constant
+from loadtrt.report.result_files import Kind, content_of
 from loadtrt.results.profile_result import LayerTimes, ProfilePass
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def layer_info_json(text: str) -> str:
 
     escaped = _STRING.sub(escape, text)
     try:
-        json.loads(escaped, parse_constant=refuse_constant)
+        parse_json(escaped)
     except ValueError as error:
         raise EngineError(f"the engine inspector wrote layer information that is not JSON: {error}") from None
     return escaped

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import loadtrt
 from loadtrt.engines.open import open_engine
 from loadtrt.engines.plan_profile import Profiled, ProfileLength, TellsLayers, Watch
-from loadtrt.environment import environment
+from loadtrt.environment import available_bytes, environment
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.live.nvml import Clocks, open_gpu
 from loadtrt.load.inputs import make_inputs
@@ -54,7 +54,7 @@ def profile(config: RunConfig, talks: Talks, length: ProfileLength, signals: Sig
     around: dict[str, object] = {}
     try:
         assert isinstance(engine, TellsLayers)  # noqa: S101  # every engine of a model does
-        inputs = make_inputs(engine.info.tensors, model.inputs, 1, model.input_range, model.seed)
+        inputs = make_inputs(engine.info.tensors, model.inputs, 1, model.input_range, model.seed, available_bytes())
         if len(inputs) > 1:
             profiled.notes.append(f"every inference had the first of {len(inputs)} input sets")
         with _gpu_around(engine.info.kind, model.device, around, profiled) as steady:

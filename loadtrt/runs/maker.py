@@ -14,14 +14,14 @@ import anyio
 
 from loadtrt.asked.reading import keys_of
 from loadtrt.engines.open import open_engine
-from loadtrt.environment import environment
-from loadtrt.errors import EngineError, LoadtrtError
+from loadtrt.environment import available_bytes, environment
+from loadtrt.errors import EngineError, LoadtrtError, shortage_of
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
 from loadtrt.records.records import FAILED, OK
 from loadtrt.runs.watched import Silence, Watched
 from loadtrt.signals import Signals
-from loadtrt.units import MILLISECOND_NS, SECOND_NS
+from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -41,6 +41,7 @@ _OF_ENGINE = keys_of("Engine", "Lanes", "Requests") - {"seed", "verify"}
 _WARM_NS = 200 * MILLISECOND_NS  # warm-up of an engine that ran a moment ago, whose GPU has not lowered its clocks
 _EMPTY_PATIENCE_NS = 10 * SECOND_NS
 _CLOSE_PATIENCE_S = 10.0
+_FILES = 12  # of an event loop, an engine and an observer
 
 
 @dataclass(slots=True)
@@ -82,10 +83,37 @@ def open_model(model: Model, options: dict[str, Any], talks: Talks, also: Collec
     engine = open_engine(model, talks.say, talks.status, also)
     try:
         inputs = inputs_for(engine, model)
-        return Opened(engine, options, inputs, engine.memory(inputs), perf_counter_ns() - began)
+        bill = engine.memory(inputs)
+        _require_host_room(bill, inputs)
+        return Opened(engine, options, inputs, bill, perf_counter_ns() - began)
     except BaseException:
         engine.close()
         raise
+
+
+def _require_files() -> None:
+    """Raise EngineError where an event loop, an engine and an observer would soon find that no more files may be open.
+    An event loop that is half made writes a traceback."""
+    opened: list[int] = []
+    try:
+        while len(opened) < _FILES:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        raise EngineError(shortage_of(error) or str(error)) from None
+    finally:
+        for file in opened:
+            os.close(file)
+
+
+def _require_host_room(bill: MemoryBill, inputs: Sequence[Arrays]) -> None:
+    """Raise EngineError where lanes need more host memory than is left beside the inputs."""
+    needed = bill.host_bytes - sum(array.nbytes for arrays in inputs for array in arrays.values())
+    free = available_bytes()
+    if free is not None and needed > free:
+        raise EngineError(
+            f"the lanes need {format_bytes(needed)} of host memory and {format_bytes(free)} is free: use fewer "
+            "--contexts, --buffers or --input-sets, or a smaller --batch"
+        )
 
 
 class Maker:
@@ -144,6 +172,7 @@ class Maker:
         if self._opened is not None and options == self._opened.options and not self._opened.broken:
             return
         self._close_engine()
+        _require_files()
         try:
             with self.signals.interruptible():
                 if self._watched is None:
@@ -269,7 +298,10 @@ class Maker:
                 opened.hangs = session.recorder is not None
                 if isinstance(error, LoadtrtError):
                     raise
-                session.failure, session.fault = f"a fault in loadtrt itself: {type(error).__name__}: {error}", error
+                session.failure = shortage_of(error)
+                if session.failure is None:
+                    session.failure = f"a fault in loadtrt itself: {type(error).__name__}: {error}"
+                    session.fault = error
 
         await self.signals.run(work, stop, self.talks.say)
 

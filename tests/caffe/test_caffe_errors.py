@@ -154,7 +154,7 @@ def test_inputs_need_shapes(tmp_path: Path) -> None:
     """One input_shape, or four input_dim, for each input, all above 0."""
     sentences = {
         "": "{file} has 1 'input' and 0 shapes: give one input_shape, or 4 input_dim, for each",
-        "input_shape { dim: 1 dim: 0 }": "{file}: input data needs sizes above 0, not 1x0",
+        "input_shape { dim: 1 dim: 0 }": "{file}: input data needs sizes above 0, and fewer than 2^61 numbers, not 1x0",
         "input_dim: 1 input_dim: 3 input_dim: 8": "{file} has 3 input_dim: give 4 for each 'input'",
     }
     for dims, sentence in sentences.items():

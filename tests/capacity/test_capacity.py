@@ -255,7 +255,7 @@ def test_a_candidate_that_does_not_open_costs_the_others_nothing(rig: Rig) -> No
     result, _ = _found(_wanted(f"{RANDOM},slow_lane=1:1", contexts=(1, 2)), rig)
     assert "slow_lane 1 is not a lane" in (result.candidates[0].failure or "")
     assert result.best is result.candidates[1]
-    with pytest.raises(UsageError, match=r"there is no plan nowhere\.plan"), Rig(Heard()) as another:
+    with pytest.raises(UsageError, match=r"cannot read plan nowhere\.plan"), Rig(Heard()) as another:
         _found(_wanted("nowhere.plan", contexts=(1, 2)), another)
 
 
@@ -415,8 +415,8 @@ def test_json_on_stdout_is_all_there_is() -> None:
         (("--objective", "latency.p99 < 1s", "--bursts", "1s"), "bursts"),
         (("--objective", "latency.p99 < 1s", "--resume"), "name one"),
         (("--objective", "latency.p99 < 1s", "--json", "docs"), "is a folder"),
-        (("--objective", "latency.p99 < 1s", "--engine", "nowhere.plan"), "there is no plan nowhere.plan"),
-        (("--objective", "latency.p99 < 1s", "--engine", "nowhere.plan", "--contexts", "1,2"), "there is no plan"),
+        (("--objective", "latency.p99 < 1s", "--engine", "nowhere.plan"), "cannot read plan nowhere.plan"),
+        (("--objective", "latency.p99 < 1s", "--engine", "nowhere.plan", "--contexts", "1,2"), "cannot read plan"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments: tuple[str, ...], sentence: str) -> None:

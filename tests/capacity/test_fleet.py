@@ -703,7 +703,7 @@ def test_a_trace_and_stages_are_demands(folder: Path, tmp_path: Path) -> None:
         (["--demand", "5"], "a plan needs an objective: add --objective"),
         (["--demand", "5", "--trace", "x.csv"], "--demand and --trace are each a demand: give one"),
         (["--demand", "fast"], "'fast' is not a rate"),
-        (["--demand", "9999999M/s", "--objective", OBJECTIVE], "more than 2 000 GPUs: plan for a part of the demand"),
+        (["--demand", "999999M/s", "--objective", OBJECTIVE], "more than 2 000 GPUs: plan for a part of the demand"),
         (["--demand", "0.001/m", "--objective", OBJECTIVE], "the demand is below one request per hour"),
         (["--demand", "5", "--growth", "30"], "--growth 30 is not a percentage; write for example 30%"),
         (["--demand", "5", "--headroom", "-3%"], "--headroom -3% is not a percentage"),

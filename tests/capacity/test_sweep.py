@@ -353,7 +353,7 @@ def test_a_file_that_cannot_be_written_is_told_at_once() -> None:
     [
         (("--engine", VIRTUAL), 2, "a sweep needs an axis"),
         (("--contexts", "1,2"), 2, "no engine"),
-        (("--engine", "nowhere.plan", "--contexts", "1,2"), 2, "there is no plan nowhere.plan"),
+        (("--engine", "nowhere.plan", "--contexts", "1,2"), 2, "cannot read plan nowhere.plan"),
         (("--engine", "simulated:servce=1ms", "--contexts", "1,2"), 2, "did you mean 'service'"),
         (("--engine", VIRTUAL, "--contexts", "1,2000"), 2, "--contexts"),
         (("--engine", VIRTUAL, "--contexts", "one"), 2, "is not a count"),

@@ -226,7 +226,7 @@ def test_a_terminal_shows_what_goes_on(tmp_path: Path) -> None:
     os.close(leader)
     assert done.returncode == 2
     assert "loading nowhere.plan" in shown
-    assert shown.split("\r")[-2].lstrip().startswith("loadtrt: there is no plan")
+    assert shown.split("\r")[-2].lstrip().startswith("loadtrt: cannot read plan")
 
 
 def test_an_interrupt_inside_an_import_is_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:

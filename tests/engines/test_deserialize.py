@@ -46,7 +46,7 @@ def test_preflight_comes_before_everything_of_tensorrt(monkeypatch: pytest.Monke
         ({"batch": 1, "shape_values": {"data": "1"}}, UsageError, "--shape-values names 'data'.*inputs are none"),
         ({"batch": 1, "plugins": "/none/x.so"}, UsageError, "--plugins /none/x.so: the file does not exist"),
         ({"batch": 1, "plugins": __file__}, EngineError, "cannot load plugin library"),
-        ({"batch": 1, "engine": "/none/x.plan"}, UsageError, "there is no plan"),
+        ({"batch": 1, "engine": "/none/x.plan"}, UsageError, "cannot read plan"),
         ({"batch": 1, "module": "torch"}, UsageError, "not a TensorRT module"),
     ],
 )

@@ -104,8 +104,8 @@ def test_paths_that_are_no_file(tmp_path: Path) -> None:
     """Law: missing files, directories, pipes and impossible names are UsageErrors, and none of them blocks."""
     os.mkfifo(tmp_path / "pipe")
     for path, words in (
-        (tmp_path / "none", "there is no plan"),
-        (tmp_path, "is a directory"),
+        (tmp_path / "none", "cannot read plan"),
+        (tmp_path, "Is a directory"),
         (tmp_path / "pipe", "is not a regular file"),
         ("a\0b", "cannot read plan"),
     ):

@@ -183,7 +183,7 @@ def test_an_npz_that_does_not_fit_is_refused(tmp_path: Path, x: Any, ids: Any) -
     save(**{"x": np.stack([x, x, x]), "ids:0": np.stack([ids, ids])})
     _refused("holds 2 sets of ids:0 but 3 of another input", file)
     save(x=np.array([None]))
-    _refused("a.npz is damaged or not an .npz", file)
+    _refused("a.npz holds x as object; input x fp32[2,3] needs float32", file)
 
 
 def test_files_that_are_no_npz_are_refused(tmp_path: Path, x: Any, ids: Any) -> None:
@@ -211,7 +211,7 @@ def test_raw_files_that_do_not_fit_are_refused(tmp_path: Path, x: Any, ids: Any)
     x.astype(np.float64).tofile(file)
     _refused("raw has 48 bytes; input x fp32[2,3] takes 24", f"x:{file}")
     _refused(f"--inputs xs:{file}: the engine has no input 'xs': did you mean 'x'?", f"xs:{file}")
-    _refused("nowhere for input x: No such file or directory", f"x:{tmp_path}/nowhere")
+    _refused(f"cannot read input x {tmp_path}/nowhere: No such file or directory", f"x:{tmp_path}/nowhere")
     x.tofile(file)
     ids.tofile(tmp_path / "ids")
     three, two = [f"x:{file}"] * 3, [f"ids:0:{tmp_path}/ids"] * 2

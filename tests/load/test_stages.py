@@ -56,7 +56,8 @@ def test_the_text_of_stages() -> None:
         ("5/s:soon", "'soon' is not a duration"),
         ("5/s:0s", "'5/s:0s' takes no time"),
         ("0/s:1s, ramp 0-0/s:1s", "has no requests: write a stage with a rate above zero"),
-        ("5/s:9999999999h", "takes longer than a century"),
+        ("5/s:9999999999h", "'9999999999h' is longer than 10 years"),
+        (", ".join(["5/s:80000h"] * 17), "takes longer than a century"),
     ],
 )
 def test_what_is_no_stage_is_told(text: str, sentence: str) -> None:

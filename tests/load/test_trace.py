@@ -144,7 +144,7 @@ def test_files_that_are_no_trace(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     (folder / "binary").write_bytes(b"\xff\xfe\x00\x01")
     for file, sentence in (
         ("none", "No such file or directory"),
-        (".", "it is not a regular file"),
+        (".", "Is a directory"),
         ("binary", "is neither CSV nor JSONL"),
         ("nul\0", "cannot read trace"),
     ):

@@ -216,7 +216,7 @@ def _times_with(**changes: Any) -> str:
         (_times_with(computeMs=True), "computeMs of record 2 is true"),
         (_times_with(computeMs=[1]), "computeMs of record 2 is [1]"),
         (_times_with(computeMs=-1.5), "computeMs of record 2 is -1.5"),
-        (_times_with(computeMs=10**400), "computeMs of record 2 is 1000"),
+        (_times_with(computeMs=10**400), "is too large"),
         (_times_with(computeMs=1e11), "computeMs of record 2 is 1000"),
         (_times_with(computeMs=math.nan), "NaN is not a number"),
         (_times_with().replace("0.02", "1e999"), "1e999 is too large"),

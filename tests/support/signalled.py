@@ -84,8 +84,6 @@ class Server:
 
 def _serve() -> None:
     # What commands import, but no threads: no engine.
-    import loadtrt.report
-
     import loadtrt.capacity.find
     import loadtrt.capacity.fleet_plan
     import loadtrt.capacity.sweeper
@@ -93,6 +91,7 @@ def _serve() -> None:
     import loadtrt.engines.plan_builder
     import loadtrt.engines.simulated
     import loadtrt.lanes.outcome
+    import loadtrt.report
     import loadtrt.report.plain
     import loadtrt.report.result_files
     import loadtrt.runs.layers  # noqa: F401
