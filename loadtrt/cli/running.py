@@ -127,7 +127,7 @@ def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: D
 
         show(terminal_text(result), sys.stderr if config.json_file == "-" else sys.stdout)
     if left_out:
-        print(f"loadtrt: interrupted twice: {' and '.join(left_out)} not written", file=sys.stderr)
+        say(f"interrupted twice: {' and '.join(left_out)} not written")
     return bool(left_out)
 
 
