@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOWNLOADS := $(VENV)/.downloads
 
-.PHONY: run test quick check bench docs clean
+.PHONY: run test quick check bench docs downloads clean
 run: $(READY)
 	$(BIN)/loadtrt run --config configs/googlenet.yaml
 
-test: $(READY)  # tests of the GPU first: the last line tells what passed, also where these are all skipped
+test: $(READY) $(DOWNLOADS)  # tests of the GPU first: the last line tells what passed, also where these are all skipped
 	$(BIN)/python -m pytest tests/gpu
 	$(BIN)/python -m pytest --ignore tests/gpu -n 2 --dist loadfile
 
@@ -20,6 +21,11 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+downloads: $(DOWNLOADS)
+$(DOWNLOADS): $(READY) tests/support/downloads.py  # what tests compare with: they use no network themselves
+	$(BIN)/python tests/support/downloads.py
+	@touch $@
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.generator

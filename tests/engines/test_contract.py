@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from adapter_names import OF_FILE, RECEIVERS, Adapter, read_adapter
+from downloads import UnavailableError, Wheel
 from fake_tensorrt import World, make
 from loadtrt.engines import toolchain
 from loadtrt.engines.flavour import Flavour, capabilities_of
 from loadtrt.load.tensors import DTYPES, dtype_named
-from real_bindings import ROOT, Binding, UnavailableError, Wheel, compile_stubs, fetch, load, parse_signatures
+from real_bindings import ROOT, Binding, compile_stubs, load, parse_signatures
 from tensorrt_bench import plan_bytes
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ FILES = ("context", "deserialize", "plan_facts", "inspection", "flavour", "tenso
 @pytest.fixture(scope="session")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Wheel], Binding]:
     """The binding of a wheel; skips where it cannot be had. A crash in its import fails the tests of this wheel."""
-    folders, stubs = fetch(list(TABLE)), tmp_path_factory.mktemp("stubs")
+    stubs = tmp_path_factory.mktemp("stubs")
     missing = ""
     try:
         compile_stubs(stubs, list(TABLE))
@@ -95,9 +96,12 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Wheel], Binding]
 
     @functools.cache
     def of(wheel: Wheel) -> Binding:
-        folder = folders[wheel]
-        if isinstance(folder, UnavailableError) or missing:
-            pytest.skip(missing or str(folder))
+        try:
+            folder = wheel.folder
+        except UnavailableError as error:
+            pytest.skip(str(error))
+        if missing:
+            pytest.skip(missing)
         return load(wheel, folder, stubs)
 
     return of

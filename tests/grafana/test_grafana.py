@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from downloads import UnavailableError, grafana_schema
 from grafana.build import dashboards
 from grafana.panels import SUFFIXES, query
 from loadtrt.live.alerts import LAW_KINDS, SILENCE_NS
@@ -22,7 +21,6 @@ from prometheus import promtool
 
 FOLDER = Path(__file__).parents[2] / "grafana"
 RULES = FOLDER / "prometheus" / "rules" / "loadtrt.yml"
-SCHEMA, TYPESCRIPT = "@grafana/schema@13.2.3", "typescript@5.9.3"
 PANELS = {
     "timeseries": "TimeSeries",
     "heatmap": "Heatmap",
@@ -222,7 +220,10 @@ def test_dashboards_have_the_types_of_grafanas_schema(tmp_path: Path) -> None:
                 lines.append(f"export const {stem}_custom: Json<Partial<{plugin}.FieldConfig>> = {json.dumps(custom)};")
     lines += ["// @ts-expect-error", "export const misspelt: Json<Partial<TimeSeries.FieldConfig>> = { lineWidht: 1 };"]
     lines += ["// @ts-expect-error", "export const wrong: Json<Partial<Dashboard>> = { title: 42 };"]
-    modules = _node_modules()
+    try:
+        modules = grafana_schema()
+    except UnavailableError as error:
+        pytest.skip(f"dashboards are not checked against Grafana's schema: {error}")
     (tmp_path / "node_modules").symlink_to(modules)
     (tmp_path / "dashboards.ts").write_text("\n".join(lines))
     flags = ["--noEmit", "--strict", "--skipLibCheck", "--module", "esnext", "--moduleResolution", "bundler"]
@@ -235,21 +236,3 @@ def test_dashboards_have_the_types_of_grafanas_schema(tmp_path: Path) -> None:
         check=False,
     )
     assert tsc.returncode == 0, tsc.stdout
-
-
-def _node_modules() -> Path:
-    """Where @grafana/schema and tsc are: in the user's cache, fetched once by npm (26 MB)."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("npm is not installed: dashboards are not checked against Grafana's schema (apt-get install npm)")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "loadtrt" / "npm" / f"{SCHEMA}_{TYPESCRIPT}".replace("/", "_")
-    if not (folder / "complete").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "package.json").write_text("{}")  # or npm would install into a folder above
-        command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", SCHEMA, TYPESCRIPT]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode:
-            pytest.skip(f"npm cannot fetch {SCHEMA}: dashboards are not checked against it: {done.stderr[-400:]}")
-        (folder / "complete").touch()
-    return folder / "node_modules"

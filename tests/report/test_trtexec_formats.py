@@ -16,6 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from downloads import TREX as TREX_WHEEL
+from downloads import UnavailableError
 from loadtrt.engines.plan_facts import parse_layers
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.records.histogram import Histogram
@@ -35,7 +37,6 @@ from loadtrt.report.trtexec import (
 from loadtrt.results.engine_info import Layer
 from loadtrt.stats.profiles import Samples
 from loadtrt.stats.summary import summarize
-from real_bindings import UnavailableError, Wheel, fetch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -505,9 +506,10 @@ def test_kinds_are_told_from_the_content(content: str, kind: Kind, saved: Callab
 def test_trex_reads_what_is_written(name: str, tmp_path: Path) -> None:
     """trex 0.1.5 builds its EnginePlan from our three files: the layers of the engine (it leaves NoOps and constants
     out), each with its own times in its row, and trtexec's latencies."""
-    (folder,) = fetch([Wheel("trex", "0.1.5", "trt-engine-explorer")]).values()
-    if isinstance(folder, UnavailableError):
-        pytest.skip(str(folder))
+    try:
+        folder = TREX_WHEEL.folder
+    except UnavailableError as error:
+        pytest.skip(str(error))
     info = _layer_info(name)
     layers = parse_layers(info)
     profile, records = _pass(layers), _usual(5)

@@ -1,7 +1,7 @@
 """Real TensorRT bindings on a machine without TensorRT: wheels of pinned versions, loaded over a library of stubs.
 
-The bindings' wheels (1 MB each) lie on PyPI and want a dozen symbols of libraries that are 100 to 1000 times larger; a
-stub that answers 0 to each lets them be imported and asked for their names and signatures. As a program, this module
+The bindings' wheels (1 MB each, from downloads.py) want a dozen symbols of libraries that are 100 to 1000 times larger;
+a stub that answers 0 to each lets them be imported and asked for their names and signatures. As a program, this module
 does that for one module and prints what it found: every binding gets a process of its own.
 """
 
@@ -13,12 +13,11 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
-import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from downloads import UnavailableError, Wheel
 
 ROOT = Path(__file__).parents[2]
 _SYMBOLS = (
@@ -43,22 +42,6 @@ _LIBRARIES = {
     "tensorrt_dispatch": ("nvinfer_dispatch",),
     "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_onnxparser_rtx"),
 }
-
-
-class UnavailableError(Exception):
-    """This binding cannot be had here, and why."""
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A pinned wheel: `module` is a flavour's name in loadtrt, `package` the wheel's name on PyPI."""
-
-    module: str
-    version: str
-    package: str
-
-    def __str__(self) -> str:
-        return f"{self.module}-{self.version}"
 
 
 @dataclass(frozen=True)
@@ -138,47 +121,6 @@ def _parameter(text: str) -> tuple[str, str, bool]:
 def _kind(text: str) -> str:
     """int for pybind11's newer typing.SupportsInt too; a class without its module."""
     return "int" if "SupportsInt" in text else re.sub(r"(\w+(\.|::))+(?=\w)", "", text.strip())
-
-
-def fetch(wheels: list[Wheel]) -> dict[Wheel, Path | UnavailableError]:
-    """Folders with the unpacked wheels. Each is downloaded once in the life of .venv, all at the same time."""
-    with ThreadPoolExecutor(len(wheels)) as pool:
-        return dict(zip(wheels, pool.map(_fetch, wheels), strict=True))
-
-
-def _fetch(wheel: Wheel) -> Path | UnavailableError:
-    folder = ROOT / ".venv" / "contract" / f"{wheel.package}-{wheel.version}-{sys.implementation.cache_tag}"
-    if folder.is_dir():
-        return folder
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as name:
-            options = ["--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
-            options += ["--retries=1", "--timeout=20", f"--dest={name}"]
-            command = [sys.executable, "-m", "pip", "download", *options]
-            done = subprocess.run(
-                [*command, f"{wheel.package}=={wheel.version}"],
-                capture_output=True,
-                text=True,
-                timeout=300,
-                check=False,
-            )
-            files = list(Path(name).glob("*.whl"))
-            if done.returncode or not files:
-                said = re.findall(r"connection broken by .*|(?<=^ERROR: ).*", done.stderr, re.MULTILINE) or [
-                    done.stderr
-                ]
-                return UnavailableError(f"pip cannot download {wheel.package}=={wheel.version}: {said[0][:200]}")
-            with zipfile.ZipFile(files[0]) as archive:
-                archive.extractall(Path(name) / "unpacked")  # pip's own download from the index
-            try:
-                (Path(name) / "unpacked").rename(folder)
-            except OSError:
-                if not folder.is_dir():  # else another run was faster
-                    raise
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return UnavailableError(f"cannot download {wheel.package}=={wheel.version}: {error}")
-    return folder
 
 
 def compile_stubs(folder: Path, wheels: list[Wheel]) -> None:
