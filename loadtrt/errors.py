@@ -6,10 +6,7 @@ The command line prints the message on stderr and exits with `exit_code`, withou
 from __future__ import annotations
 
 import errno
-import reprlib
 from typing import TYPE_CHECKING
-
-from loadtrt.printing import SENTENCE, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,22 +16,6 @@ EXIT_UNDECIDED = 98  # the sample is too small for a verdict on an objective
 EXIT_MISSED = 99  # an objective is missed (k6's code for a threshold)
 EXIT_INTERRUPTED = 130
 _LONGEST_WORD = 100  # characters of a word that is compared with others
-
-
-class _Repr(reprlib.Repr):
-    """Python refuses to write an int of thousands of digits."""
-
-    def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002  # reprlib's signature
-        return f"a number of {x.bit_length()} bits" if x.bit_length() > 256 else repr(x)
-
-
-_repr = _Repr()
-_repr.maxstring = _repr.maxother = 80
-
-
-def bounded_repr(value: object) -> str:
-    """`repr(value)`, of at most a few hundred characters however large the value is."""
-    return shortened(_repr.repr(value), 400)
 
 
 def nearest(word: str, words: Iterable[str], otherwise: str, cutoff: float = 0.6) -> str:
@@ -52,6 +33,8 @@ class LoadtrtError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
+        from loadtrt.printing import SENTENCE, shortened  # not before signals have their handlers
+
         super().__init__(shortened(message, SENTENCE))
 
 

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 import stat
 import sys
@@ -50,7 +51,7 @@ def write_file(target: str | Path, data: str | bytes, what: str = "result", *, m
         if isinstance(error, BrokenPipeError) and not measured:
             raise
         name = "to stdout" if str(target) == "-" else str(target)
-        saved = _saved(name, data) if measured else None
+        saved = _saved(str(target), data) if measured else None
         elsewhere = f"; it is saved as {saved}" if saved else ""
         raise UsageError(f"cannot write {what} {name}: {reason(error)}{elsewhere}") from error
 
@@ -87,10 +88,10 @@ class _CannotReplaceError(Exception):
 def _replace(file: Path, before: os.stat_result | None, data: bytes) -> None:
     if before is not None and before.st_nlink > 1:
         raise _CannotReplaceError
-    part = file.with_name(f".loadtrt-{os.getpid()}.part")  # short: the name of the file may be as long as names may be
+    # Short, as the name of the file may be as long as names may be; and not by the process's number, which is 1 in many
+    # containers that share a volume.
+    part = file.with_name(f".loadtrt-{secrets.token_hex(8)}.part")
     try:
-        with suppress(FileNotFoundError):
-            part.unlink()  # left by a process that was killed and had the same number
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if before is None else 0o600)
     except OSError as error:
         raise error if error.errno in _FULL else _CannotReplaceError from error
@@ -117,9 +118,10 @@ def _write_in_place(file: Path, data: bytes) -> None:
         opened.write(data)
 
 
-def _saved(name: str, data: bytes) -> Path | None:
+def _saved(target: str, data: bytes) -> Path | None:
     """The file in the working folder or in $TMPDIR that holds the data now; None where none could be written."""
-    suffix = f"-{os.path.basename(name)[-50:]}".replace("\0", "")
+    named = target != "-" and not target.startswith("/dev/")
+    suffix = f"-{os.path.basename(target)[-50:]}".replace("\0", "") if named else ".json"
     for folder in (os.getcwd, tempfile.gettempdir):
         with suppress(OSError):
             descriptor, saved = tempfile.mkstemp(prefix="loadtrt-saved-", suffix=suffix, dir=folder())
@@ -182,25 +184,55 @@ def require_writable(option: str, name: str | Path) -> None:
 
 
 @contextmanager
-def locked(option: str, name: str) -> Iterator[None]:
-    """A block during which no other process of loadtrt keeps its results in the file `name` of `option`. What is not a
-    regular file takes the results of several. Raises UsageError where another process has the file."""
-    file = Path(os.path.realpath(name))
-    if descriptor_of(name) is not None or (file.exists() and not file.is_file()):
+def locked(option: str, name: str | None) -> Iterator[None]:
+    """A block during which no other process of loadtrt keeps its results in the file `name` of `option`.
+
+    option: the option, for errors.
+    name: the file. None, "-" and what is not a regular file take the results of several processes.
+
+    Raises UsageError where another process has the file.
+    """
+    file = None if name in (None, "-") or descriptor_of(str(name)) is not None else Path(os.path.realpath(str(name)))
+    if file is None or (file.exists() and not file.is_file()):
         yield
         return
-    descriptor, lock = _lock_of(file)
+    try:
+        unlock = _lock(file)
+    except BlockingIOError:
+        raise UsageError(f"{option} {name}: another process keeps its results in this file: name another") from None
+    SIGNALS.last_acts.append(unlock)
+    with _ending_with(unlock):
+        yield
+
+
+def _lock(file: Path) -> Callable[[], object]:
+    """Lock a file by one beside it, and return what unlocks it. Where the folder takes no new files, `file` itself is
+    locked: it is written in place. Raises BlockingIOError where it is locked; where nothing can be, nothing is."""
+    lock = file.with_name(f".loadtrt-{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:16]}.lock")
+    for path, flags in ((lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW), (file, os.O_RDONLY)):
+        with suppress(OSError):
+            descriptor = os.open(path, flags, 0o600)
+            break
+    else:
+        return lambda: None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise UsageError(f"{option} {name}: another process keeps its results in this file: name another") from None
+        raise
     except OSError:
         pass  # a file system without locks
-    unlock = partial(_unlock, descriptor, lock)
-    SIGNALS.last_acts.append(unlock)
-    with _ending_with(unlock):
-        yield
+    if path == lock and not _is_still(lock, descriptor):  # its last owner has just removed it
+        os.close(descriptor)
+        return _lock(file)
+    return partial(_unlock, descriptor, lock if path == lock else None)
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False
 
 
 def _unlock(descriptor: int, lock: Path | None) -> None:
@@ -208,16 +240,6 @@ def _unlock(descriptor: int, lock: Path | None) -> None:
         with suppress(OSError):
             lock.unlink()
     os.close(descriptor)
-
-
-def _lock_of(file: Path) -> tuple[int, Path | None]:
-    """An open descriptor to lock for a file, and the file beside it that is to be removed again. Where the folder takes
-    no new files, `file` itself is locked: it is written in place."""
-    lock = file.with_name(f".loadtrt-{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:16]}.lock")
-    try:
-        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), lock
-    except OSError:
-        return os.open(file, os.O_RDONLY), None
 
 
 @contextmanager

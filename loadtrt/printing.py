@@ -7,6 +7,7 @@ these functions; loadtrt's own escapes, of the live view and of rich's tables, a
 from __future__ import annotations
 
 import re
+import reprlib
 import sys
 
 NAME, SENTENCE = 300, 3000  # the most characters of one
@@ -60,3 +61,19 @@ def _cut_words(text: str) -> str:
 def _json_escape(sign: str) -> str:
     units = sign.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
+
+
+class _Repr(reprlib.Repr):
+    """Python refuses to write an int of thousands of digits."""
+
+    def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002  # reprlib's signature
+        return f"a number of {x.bit_length()} bits" if x.bit_length() > 256 else repr(x)
+
+
+_repr = _Repr()
+_repr.maxstring = _repr.maxother = 80
+
+
+def bounded_repr(value: object) -> str:
+    """`repr(value)`, of at most a few hundred characters however large the value is."""
+    return shortened(_repr.repr(value), 400)

@@ -70,16 +70,34 @@ class RunConfig(Strict):
         alias="json",
     )
     export_times: FileName | None = option(
-        None, "Write the times of each request in trtexec's format.", "Results", metavar="FILE", writes="JSON"
+        None,
+        "Write the times of each request in trtexec's format.",
+        "Results",
+        metavar="FILE",
+        writes="JSON of trtexec",
     )
     export_profile: FileName | None = option(
-        None, "Write the times of the layers in trtexec's format.", "Results", "profile", metavar="FILE", writes="JSON"
+        None,
+        "Write the times of the layers in trtexec's format.",
+        "Results",
+        "profile",
+        metavar="FILE",
+        writes="JSON of trtexec",
     )
     export_layer_info: FileName | None = option(
-        None, "Write the engine inspector's JSON, as trtexec does.", "Results", "profile", metavar="FILE", writes="JSON"
+        None,
+        "Write the engine inspector's JSON, as trtexec does.",
+        "Results",
+        "profile",
+        metavar="FILE",
+        writes="JSON of trtexec",
     )
     export_output: FileName | None = option(
-        None, "Write the outputs of one further request in trtexec's format.", "Results", metavar="FILE", writes="JSON"
+        None,
+        "Write the outputs of one further request in trtexec's format.",
+        "Results",
+        metavar="FILE",
+        writes="JSON of trtexec",
     )
     junit: FileName | None = option(
         None, "Write validity and objectives as JUnit XML, one test each.", "Results", metavar="FILE", writes="XML"

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from loadtrt.asked.objective import Objective, parse_objective
-from loadtrt.errors import UsageError, bounded_repr
-from loadtrt.printing import shortened
+from loadtrt.errors import UsageError
+from loadtrt.printing import bounded_repr, shortened
 from loadtrt.units import exact_duration, parse_address, parse_duration, parse_rate, parse_share
 
 

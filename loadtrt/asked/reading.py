@@ -13,9 +13,9 @@ from loadtrt.asked.load_options import OPTIONS as LOAD_OPTIONS
 from loadtrt.asked.load_options import load_of, merged
 from loadtrt.asked.mlperf import overruled_by_scenario, with_scenario
 from loadtrt.asked.model import LoadOptions, Model
-from loadtrt.errors import UsageError, bounded_repr, nearest
+from loadtrt.errors import UsageError, nearest
 from loadtrt.load.request_sizes import overruled_sizes
-from loadtrt.printing import say, shortened
+from loadtrt.printing import bounded_repr, say, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

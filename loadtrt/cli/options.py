@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
-FORCE_HELP = "Write results over files that hold something else."
+FORCE_HELP = "Write over files that would be kept otherwise."
 F = TypeVar("F", bound="Callable[..., Any]")
 
 

@@ -75,13 +75,14 @@ def _configured(config: Path | None, given: dict[str, Any]) -> RunConfig:
 def _one(config: RunConfig, nodes: bool, top: int | None) -> int:
     from loadtrt.cli.delivery import Delivery, deliver_exports, json_of, show
     from loadtrt.cli.voice import Voice
+    from loadtrt.files import locked
     from loadtrt.report.plain import plain
     from loadtrt.report.profile_sections import profile as sections_of
     from loadtrt.runs.layers import length_of, profile
     from loadtrt.signals import SIGNALS
 
     delivery, target = Delivery(), config.json_file
-    with SIGNALS:
+    with SIGNALS, locked("--json", target):
         result, profiled = profile(config, Voice(quiet=config.quiet), length_of(config), SIGNALS)
         delivery.make(target, lambda: json_of(result))
         if not SIGNALS.hurried():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -17,7 +16,6 @@ from loadtrt.units import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
     from pydantic import BaseModel
 
@@ -62,6 +60,19 @@ def carry_out(
 
     Raises the error that ended the runs, and UsageError if the result could not be written.
     """
+    with locked("--json", config.json_file):
+        return _carry_out(config, schema, text, work_on, resume=resume, force=force)
+
+
+def _carry_out(
+    config: RunConfig,
+    schema: type[_Result],
+    text: Callable[[_Result], str],
+    work_on: Callable[[Rig, Talks, Keeper], Many[_Result]],
+    *,
+    resume: bool,
+    force: bool,
+) -> _Result:
     from loadtrt.capacity.rig import Rig
 
     target = config.json_file
@@ -79,7 +90,7 @@ def carry_out(
             if not config.quiet:
                 show(text(finished.result), sys.stderr if target == "-" else sys.stdout)
 
-    with _alone(target), Rig(voice, partial(leave, deliver), SIGNALS) as rig:
+    with Rig(voice, partial(leave, deliver), SIGNALS) as rig:
         many = work = work_on(rig, voice, keeper)
         if before is not None:
             try:
@@ -120,11 +131,6 @@ def unfinished(target: str | None, schema: type[_Result], *, resume: bool, force
     if before.outcome != "completed":
         raise UsageError(f"{file} holds {kind} that is not finished: add --resume to continue, --force to begin anew")
     raise UsageError(f"{file} holds {kind}, which would be overwritten: name another file, or add --force")
-
-
-def _alone(target: str | None) -> AbstractContextManager[None]:
-    """A block in which no other process keeps results in the target's file. Raises UsageError."""
-    return nullcontext() if target is None or target == "-" else locked("--json", target)
 
 
 class Keeper:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from loadtrt.cli.delivery import Delivery, deliver_exports, json_of, leave, show
 from loadtrt.cli.voice import Voice
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, EngineError
-from loadtrt.files import write_file
+from loadtrt.files import locked, write_file
 from loadtrt.printing import say
 from loadtrt.report.formatting import memory_text
 from loadtrt.runs.maker import Maker
@@ -35,10 +35,11 @@ def run(config: RunConfig) -> int:
         while late:
             write_file("-", json_of(late.pop()), measured=True)
 
-    try:
-        return _run(config, late, partial(leave, write_late))
-    finally:
-        write_late()
+    with locked("--json", config.json_file):
+        try:
+            return _run(config, late, partial(leave, write_late))
+        finally:
+            write_late()
 
 
 def _run(config: RunConfig, late: list[RunResult], leave: Callable[[], None]) -> int:

@@ -57,15 +57,28 @@ FORMATS = (
     ),
     Format("md", (".md", ".markdown"), "markdown:markdown_text", "Markdown, for a pull request."),
     Format("txt", (".txt",), "plain:plain_text", "Plain text, as commands show it."),
-    Format("csv", (".csv",), "csv_lines:csv_text", "A line for each run, point and trial."),
-    Format("hlog", (".hlog",), "hdr:hdr_log", "HdrHistogram's interval log, of one run.", one_run=True),
+    Format(
+        "csv",
+        (".csv",),
+        "csv_lines:csv_text",
+        "A line for each run, point and trial.",
+        content="a table of results",
+    ),
+    Format(
+        "hlog",
+        (".hlog",),
+        "hdr:hdr_log",
+        "HdrHistogram's interval log, of one run.",
+        one_run=True,
+        content="a histogram log",
+    ),
     Format(
         "trace",
         (".trace.json", ".perfetto.json"),
         "perfetto:trace_json",
         "A trace for ui.perfetto.dev, of one run.",
         one_run=True,
-        content="JSON",
+        content="a trace for Perfetto",
     ),
 )
 

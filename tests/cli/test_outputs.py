@@ -32,6 +32,7 @@ FILES = {f"{name}.json": result.model_dump_json(indent=1).encode() for name, res
     "t.csv": b"arrived\n0.1\n0.2\n",
     "notes.txt": "µs of ours\n".encode(),
     "page.html": b"<!doctype html>\n<title>ours</title>\n",
+    "notebook.ipynb": b'{"cells": []}',
     "list.json": b'[{"startEnqMs": 1}]\n',
     "junit.xml": b"<?xml version='1.0'?>\n<testsuites/>\n",
     "weights.caffemodel": b"\x0a\x04name\0\0\0" + bytes(100),
@@ -115,8 +116,10 @@ OUTPUTS = {
     "plan-capacity sources/run.json --demand 10/s --json {}": {"fleet.json"},
     "compare sources/run.json sources/run.json --json {}": {"comparison.json"},
     "report sources/run.json -o {} --format html": {"page.html"},
-    "report sources/run.json -o {} --format csv": {"t.csv", "notes.txt", "c.yaml"},
-    "export openmetrics sources/run.json -o {}": {"t.csv", "notes.txt", "c.yaml"},
+    "report sources/run.json -o {} --format md": {"t.csv", "notes.txt", "c.yaml"},
+    "report sources/run.json -o {} --format csv": set(),
+    "report sources/run.json -o {} --format trace": set(),
+    "export openmetrics sources/run.json -o {}": set(),
     "zoo googlenet -o {}": {"m.onnx", "double.onnx"},
     "build sources/m.onnx -o {}": {"m.plan"},
 }
@@ -183,3 +186,26 @@ def test_every_command_that_writes_is_tried() -> None:
     """A new command with an output has its rows above, or is named here as one that writes no file."""
     tried = {line.split()[0] for line, _ in INPUTS} | {line.split()[0] for line in OUTPUTS}
     assert set(COMMANDS) - tried == {"watch", "inspect", "doctor", "schema"}
+
+
+# Lines that write a file, and write it again.
+AGAIN = [
+    f"run {SHORT} --json out --junit junit --export-times times --export-output outputs",
+    "run --engine double.onnx --duration 100ms --warmup 0s --quiet --profile --json out --export-profile profile",
+    "profile --engine double.onnx --json out --export-profile profile --quiet",
+    "build double.onnx -o new.plan --flavour rtx --target sm86 --quiet",
+    "plan-capacity capacity.json --demand 10/s --json out --quiet",
+    "compare run.json sources/run.json --json out",
+    *(f"report run.json -o out --format {format_}" for format_ in ("html", "md", "txt", "csv", "hlog", "trace")),
+    "export openmetrics run.json -o out",
+    "zoo googlenet -o out",
+]
+
+
+@pytest.mark.parametrize("line", AGAIN)
+def test_an_output_replaces_an_earlier_one_of_its_own(line: str, folder: Path) -> None:
+    """What a command wrote it writes again, without --force."""
+    (folder / "sources" / "run.json").write_text(measured("--duration", "200ms").model_dump_json(indent=1))
+    first = loadtrt(*line.split(), folder=folder)
+    assert first.returncode in (0, 97, 98, 99), first.stderr
+    assert loadtrt(*line.split(), folder=folder).returncode == first.returncode
