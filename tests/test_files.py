@@ -233,3 +233,27 @@ def test_a_file_is_locked_for_one_process(tmp_path: Path) -> None:
     assert "another process keeps its results in this file: name another" in refused.stderr
     assert subprocess.run(other, check=False).returncode == 7
     assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_two_writers_in_one_folder_share_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of two containers have the same number, 1, and may have the same volume."""
+    really = Path.replace
+
+    def meanwhile(part: Path, file: Path) -> Path:
+        monkeypatch.setattr("pathlib.Path.replace", really)
+        write_file(tmp_path / "second", "two")
+        return really(part, file)
+
+    monkeypatch.setattr("pathlib.Path.replace", meanwhile)
+    write_file(tmp_path / "first", "one")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"first": "one", "second": "two"}
+
+
+def test_a_lock_that_nobody_can_open_locks_nothing(tmp_path: Path) -> None:
+    """Another user's lock in a folder for all, or a link in its place: the sweep is made all the same."""
+    file = tmp_path / "sweep.json"
+    with locked("--json", str(file)):
+        (lock,) = tmp_path.iterdir()
+    lock.symlink_to("/nowhere")
+    with locked("--json", str(file)):
+        assert lock.is_symlink()
