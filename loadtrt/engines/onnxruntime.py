@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.engines.engine import Completion
 from loadtrt.engines.onnx_model import OnnxModel, read_model
 from loadtrt.engines.waiting import Wakeup
-from loadtrt.environment import cpu_model, import_onnxruntime, memory_bytes
+from loadtrt.environment import available_bytes, cpu_model, import_onnxruntime
 from loadtrt.errors import EngineError
 from loadtrt.load.tensors import TensorSpec, bytes_of, largest_of
 from loadtrt.results.engine_info import EngineInfo, MemoryBill
@@ -141,7 +141,7 @@ class OnnxRuntimeEngine:
             device_io_bytes=outputs,
             host_io_bytes=0,
             inputs_bytes=sum(array.nbytes for arrays in inputs for array in arrays.values()),
-            free_bytes=memory_bytes().get("MemAvailable"),
+            free_bytes=available_bytes(),
         )
 
     def allocate(self, inputs: Sequence[Arrays]) -> None:
