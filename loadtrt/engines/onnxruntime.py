@@ -17,6 +17,7 @@ from loadtrt.engines.waiting import Wakeup
 from loadtrt.environment import available_bytes, cpu_model, import_onnxruntime
 from loadtrt.errors import EngineError
 from loadtrt.load.tensors import TensorSpec, bytes_of, largest_of
+from loadtrt.printing import shortened
 from loadtrt.results.engine_info import EngineInfo, MemoryBill
 
 if TYPE_CHECKING:
@@ -264,8 +265,7 @@ def _outputs(model: OnnxModel, session: Any) -> list[TensorSpec]:
 
 def sentence_of(error: Exception) -> str:
     """What went wrong, on one line, without ONNX Runtime's prefix of codes."""
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
-    return text if len(text) <= 400 else f"{text[:400]}..."
+    return shortened(re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split())), 400)
 
 
 def _version() -> str:

@@ -16,6 +16,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from loadtrt import zoo
+from loadtrt.engines.onnxruntime import sentence_of
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.inputs import make_inputs
 from onnx_files import FAR_NS, doubling, finish, load, refused, save
@@ -181,6 +182,14 @@ def test_threads_per_context_are_a_context_s_own(
     assert bill.weights_bytes == sessions * size
     assert (bill.contexts, bill.device_io_bytes, bill.inputs_bytes, bill.context_bytes) == (contexts, 32, 4 * 32, None)
     assert bill.free_bytes == 7 << 30
+
+
+def test_what_onnx_runtime_says_is_cut_in_its_middle() -> None:
+    """The end of a long sentence often names the cause."""
+    said = sentence_of(RuntimeError(f"[ONNXRuntimeError] : 1 : FAIL : Node\n{'x' * 500} failed"))
+    assert len(said) == 400
+    assert said.startswith("Node x")
+    assert said.endswith("x failed")
 
 
 def test_cores_are_divided_among_contexts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
