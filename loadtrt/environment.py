@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FATAL = 4  # ONNX Runtime's log severity: what it has to say comes back as exceptions
+_RECLAIMABLE = ("inactive_file", "active_file", "slab_reclaimable")  # lines of memory.stat; version 1 lacks the last
 PACKAGES = ("anyio", "numpy", "onnx", "onnxruntime", "cuda-bindings", "nvidia-ml-py", "pydantic")
 
 
@@ -83,13 +84,19 @@ def memory_limits(root: Path = Path("/")) -> Iterator[tuple[int, Path]]:
 
 
 def _cgroup_rooms(root: Path) -> Iterator[int]:
-    """What each limit leaves: pages of files that nobody has used lately are given back first."""
+    """What each limit leaves. As in MemAvailable, pages of files and caches of the kernel count as free: they are given
+    back before a process is refused."""
     for limit, folder in memory_limits(root):
         used = read_words(folder / "memory.current") or read_words(folder / "memory.usage_in_bytes")
         counts = dict(line.split(" ", 1) for line in read_words(folder / "memory.stat").splitlines() if " " in line)
-        idle = counts.get("total_inactive_file") or counts.get("inactive_file") or "0"
-        if used.isdigit() and idle.isdigit():
-            yield limit - int(used) + int(idle)
+        if used.isdigit():
+            yield limit - max(int(used) - sum(_counted(counts, name) for name in _RECLAIMABLE), 0)
+
+
+def _counted(counts: dict[str, str], name: str) -> int:
+    """A line of memory.stat, which version 1 has with the groups below as total_NAME; 0 without it."""
+    text = counts.get(f"total_{name}") or counts.get(name) or ""
+    return int(text) if text.isdigit() else 0
 
 
 def cgroup_folders(root: Path, controller: str) -> Iterator[Path]:

@@ -72,8 +72,8 @@ def shortage_of(error: BaseException) -> str | None:
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, MemoryError) or number == errno.ENOMEM or _failed_to_load(error):
         return (
-            "there is not enough memory: use a smaller --batch, fewer --input-sets or --contexts, or raise the limit "
-            "(ulimit -v, or the container's)"
+            "there is not enough memory: stop other programs, or raise the limit (ulimit -v, or the container's); a "
+            "run needs less with a smaller --batch, fewer --input-sets or fewer --contexts"
         )
     if number in (errno.EMFILE, errno.ENFILE):
         return "too few files may be open at once: raise the limit, with ulimit -n 1024"

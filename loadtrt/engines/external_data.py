@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.errors import UsageError
+from loadtrt.files import reason
+from loadtrt.printing import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,27 +55,27 @@ def find_external_data(model: Any, file: Path) -> ExternalData | None:
     if not tensors:
         return None
     folders = list(_folders(file))
-    found: dict[str, Path] = {}
+    file_at: dict[str, Path] = {}
     sizes: dict[Path, int] = {}
     described = [(tensor, _described(tensor, file)) for tensor in tensors]
     for _, (location, offset, length) in described:
-        if location not in found:
-            found[location] = _own_file(location, folders, file)
-            sizes[found[location]] = found[location].stat().st_size
-        size, end = sizes[found[location]], offset + (length or 0)
+        if location not in file_at:
+            file_at[location] = _own_file(location, folders, file)
+            sizes[file_at[location]] = file_at[location].stat().st_size
+        size, end = sizes[file_at[location]], offset + (length or 0)
         if end > size:
             raise UsageError(
-                f"{file} keeps weights in {found[location]}, which has {size} bytes, and the model reads {end}: copy "
+                f"{file} keeps weights in {file_at[location]}, which has {size} bytes, and the model reads {end}: copy "
                 "it again"
             )
-    folder = Path(os.path.commonpath([path.parent for path in found.values()]))
+    folder = Path(os.path.commonpath([path.parent for path in file_at.values()]))
     for tensor, (location, offset, length) in described:
         del tensor.external_data[:]
-        entries = {"location": found[location].relative_to(folder), "offset": offset, "length": length}
+        entries = {"location": file_at[location].relative_to(folder), "offset": offset, "length": length}
         for key, value in entries.items():
             if value is not None:
                 tensor.external_data.add(key=key, value=str(value))
-    return ExternalData(folder, tuple(sorted(set(found.values()))))
+    return ExternalData(folder, tuple(sorted(set(file_at.values()))))
 
 
 def load_external_data(model: Any, data: ExternalData) -> None:
@@ -111,7 +113,8 @@ def _described(tensor: Any, file: Path) -> tuple[str, int, int | None]:
         offset, length = -1, None
     if offset < 0 or (length or 0) < 0 or len(entries) < len(tensor.external_data):
         raise UsageError(
-            f"{file} does not say where in its files the weight {tensor.name} is, or says it twice: export it again"
+            f"weight {shortened(tensor.name)} of {file} has no valid offset or length in its external data, or an "
+            "entry twice: export the model again"
         )
     return entries.get("location", ""), offset, length
 
@@ -144,18 +147,21 @@ def _own_file(location: str, folders: list[Path], file: Path) -> Path:
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
-            raise UsageError(f"{file} keeps weights in {missing}, which cannot be read: {_why(error)}") from None
+            raise UsageError(f"{file} keeps weights in {missing}, which cannot be read: {reason(error)}") from None
         if not path.is_relative_to(folder) and path.parent != _hub_blobs(folder):
             raise UsageError(
                 f"{file} keeps weights in {folder / location}, a link to {path}, outside the folder of the model: a "
                 "model may read no other files; put a copy in the place of the link"
             )
         if not stat.S_ISREG(held.st_mode):
-            raise UsageError(f"{file} keeps weights in {folder / location}, which is not a regular file: put it there")
+            raise UsageError(
+                f"{file} keeps weights in {folder / location}, which is not a regular file: copy the weights' file to "
+                f"{folder / location}"
+            )
         if not os.access(path, os.R_OK):
             raise UsageError(f"{file} keeps weights in {path}, which cannot be read: permission denied")
         return path
-    raise UsageError(f"{file} keeps weights in {missing}, which is missing: put it there")
+    raise UsageError(f"{file} keeps weights in {missing}, which is missing: copy the weights' file to {missing}")
 
 
 def _hub_blobs(folder: Path) -> Path | None:
@@ -166,7 +172,3 @@ def _hub_blobs(folder: Path) -> Path | None:
         if snapshots.name == "snapshots" and blobs.is_dir() and not blobs.is_symlink():
             return blobs
     return None
-
-
-def _why(error: OSError | ValueError) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

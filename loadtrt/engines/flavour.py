@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.errors import EngineError, UsageError
+from loadtrt.printing import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -273,12 +274,12 @@ class Journal:
         """Why an operation begun at `mark` failed: the first two errors, as TensorRT logs causes before effects."""
         errors = self.errors_since(mark)
         text = "; ".join(error.rstrip(".") for error in errors[:2]) or "nothing: TensorRT gave no reason"
-        return text if len(text) <= _QUOTED else text[: _QUOTED - 1] + "…"
+        return shortened(text, _QUOTED)
 
     def latest(self, mark: int) -> str:
         """The last error after `mark`."""
         errors = self.errors_since(mark)
-        return errors[-1][:_QUOTED] if errors else "TensorRT gave no reason"
+        return shortened(errors[-1], _QUOTED) if errors else "TensorRT gave no reason"
 
 
 def journal_of(module: Any) -> Journal:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.engines.engine import Completion
 from loadtrt.engines.onnx_model import OnnxModel, read_model
 from loadtrt.engines.waiting import Wakeup
-from loadtrt.environment import cpu_model, import_onnxruntime, memory_bytes
+from loadtrt.environment import available_bytes, cpu_model, import_onnxruntime
 from loadtrt.errors import EngineError
 from loadtrt.load.tensors import TensorSpec, bytes_of, largest_of
+from loadtrt.printing import shortened
 from loadtrt.results.engine_info import EngineInfo, MemoryBill
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class OnnxRuntimeEngine:
             device_io_bytes=outputs,
             host_io_bytes=0,
             inputs_bytes=sum(array.nbytes for arrays in inputs for array in arrays.values()),
-            free_bytes=memory_bytes().get("MemAvailable"),
+            free_bytes=available_bytes(),
         )
 
     def allocate(self, inputs: Sequence[Arrays]) -> None:
@@ -264,8 +265,7 @@ def _outputs(model: OnnxModel, session: Any) -> list[TensorSpec]:
 
 def sentence_of(error: Exception) -> str:
     """What went wrong, on one line, without ONNX Runtime's prefix of codes."""
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
-    return text if len(text) <= 400 else f"{text[:400]}..."
+    return shortened(re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split())), 400)
 
 
 def _version() -> str:

@@ -62,13 +62,19 @@ class BuiltPlan:
 
 
 def build_plan(
-    source: Source, output: Path, options: BuildOptions, show: Callable[[Progress], None] | None = None
+    source: Source,
+    output: Path,
+    options: BuildOptions,
+    show: Callable[[Progress], None] | None = None,
+    *,
+    rescue: bool = True,
 ) -> BuiltPlan:
     """Build `source` into the file `output`, with `output`.json and `output`.log in the same folder.
 
     The file is whole or not there: it is replaced at the very end. `source.model` is changed.
-    `show` is called with the builder's progress a few times a second. Raises UsageError (options, files, shapes),
-    EngineError (no builder, no GPU, a model that TensorRT refuses), KeyboardInterrupt when it was stopped.
+    `show` is called with the builder's progress a few times a second. rescue: whether a plan that cannot be written to
+    `output` is saved in the working folder or in $TMPDIR, which the error names. Raises UsageError (options, files,
+    shapes), EngineError (no builder, no GPU, a model that TensorRT refuses), KeyboardInterrupt when it was stopped.
     """
     require_writable("-o", output)
     if output.exists() and not output.is_file():  # its description and log would lie beside a pipe or a device
@@ -78,6 +84,7 @@ def build_plan(
     ready = prepare(source, options, weak_typing=tool.weak_typing)
     log = output.with_name(f"{output.name}.log")
     on_gpu = not options.targets or "CURRENT" in options.targets
+    gpu = device_properties(options.device) if on_gpu else None  # asked first: a GPU that is lost costs no built plan
 
     def work(watch: Watch) -> tuple[bytes, tuple[SidecarTensor, ...], int]:
         if on_gpu:
@@ -86,7 +93,6 @@ def build_plan(
 
     with _logging_to(log):
         data, tensors, build_ns = run_watched(tool, work, show)
-    gpu = device_properties(options.device) if on_gpu else None
     sidecar = Sidecar(
         loadtrt_version=__version__,
         model=source.name,
@@ -103,7 +109,7 @@ def build_plan(
         plan_bytes=len(data),
     )
     with SIGNALS.deferred():  # a plan and its sidecar belong together
-        write_file(output, data, "plan", measured=True)
+        write_file(output, data, "plan", measured=rescue)
         write_file(sidecar_of(output), sidecar.model_dump_json(indent=2) + "\n", "sidecar")
     return BuiltPlan(output, log, sidecar, ready.notes)
 

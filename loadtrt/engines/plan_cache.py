@@ -54,6 +54,7 @@ _BUILDERS: dict[str, Literal["tensorrt", "rtx"]] = {"tensorrt": "tensorrt", "ten
 _COUNTED_OTHERWISE = {"flavour", "device", "plugins", "batch", "shapes"}
 _BUILDING = ".building-"
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_REMEDY = "set LOADTRT_CACHE to a folder that only you can write"
 _LEFT_BEHIND_S = 24 * 3600  # no build takes as long
 
 
@@ -105,18 +106,18 @@ def cached_plan(
     preflight(tool, options)
     gpu = device_properties(config.device)
     key = _key(source, inputs, options, tool, gpu)
-    entry, kept, wrong = _find(_folder(), _stem(config.engine), key)
-    if kept is not None:
-        made_on = datetime.fromtimestamp((entry / _PLAN).stat().st_mtime, UTC).date()
-        note = f"taken from the cache, {entry / _PLAN}, {_made(kept)} on {made_on}"
+    entry, sidecar, fault = _find(_folder(), _stem(config.engine), key)
+    if sidecar is not None:
+        built_on = datetime.fromtimestamp((entry / _PLAN).stat().st_mtime, UTC).date()
+        note = f"taken from the cache, {entry / _PLAN}, {_built_by(sidecar)} on {built_on}"
     else:
         if say is not None:
-            again = f"the plan in the cache {wrong}, so it is built again: " if wrong else ""
+            again = f"the plan in the cache {fault}, so it is built again: " if fault else ""
             say(f"{again}building {config.engine} with {tool.flavour} for {gpu.name}, once: it is kept in {entry}")
         show = None if status is None else lambda progress: status(progress_text(progress))
-        kept = _build(source, options, entry, show)
-        instead = f", instead of one that {wrong}" if wrong else ""
-        note = f"{_made(kept)}, kept in {entry / _PLAN}{instead}"
+        sidecar = _build(source, options, entry, show)
+        instead = f", instead of one that {fault}" if fault else ""
+        note = f"{_built_by(sidecar)}, kept in {entry / _PLAN}{instead}"
     sizes = FixedSizes(first, {}, part.shape_values, part.optimization_profile)
     return CachedPlan(entry / _PLAN, (sizes,), (note, *source.notes))
 
@@ -171,7 +172,11 @@ def _stem(engine: str) -> str:
 
 
 class _UntrustedError(UsageError):
-    """A file of an entry that somebody else may have written."""
+    """A file of an entry that somebody else may have written. fault: what is wrong, without the remedy."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(f"{fault}: {_REMEDY}")
+        self.fault = fault
 
 
 @contextmanager
@@ -221,15 +226,15 @@ def _find(folder: Path, stem: str, key: str) -> tuple[Path, Sidecar | None, str]
     The key alone decides: a model that has been renamed or copied is the same model.
     """
     own = folder / f"{stem}-{key}"
-    wrong = ""
+    fault = ""
     for entry in (own, *sorted(folder.glob(f"*-{key}"))):
-        kept, reason = _read(entry)
-        if kept is not None:
-            return entry, kept, ""
-        wrong = wrong or reason
+        sidecar, of_entry = _read(entry)
+        if sidecar is not None:
+            return entry, sidecar, ""
+        fault = fault or of_entry
     if os.path.lexists(own) and os.geteuid() not in (0, own.lstat().st_uid):
         own = folder / f"{stem}-{os.geteuid()}-{key}"  # beside another user's, which cannot be replaced
-    return own, None, wrong
+    return own, None, fault
 
 
 def _read(entry: Path) -> tuple[Sidecar | None, str]:
@@ -240,7 +245,7 @@ def _read(entry: Path) -> tuple[Sidecar | None, str]:
         with opened_plan(entry / _PLAN) as plan:
             return read_sidecar(plan, sha256(plan)), ""
     except _UntrustedError as error:
-        return None, f"is not trusted ({error})"
+        return None, f"is not trusted ({error.fault})"
     except UsageError as error:
         return None, f"is damaged ({error})"
 
@@ -253,9 +258,10 @@ def _build(source: Source, options: BuildOptions, entry: Path, show: Callable[[P
         with temporary_folder(_BUILDING, entry.parent) as temporary:
             folder = temporary / "built"  # others cannot read the temporary folder itself
             folder.mkdir()
-            built = build_plan(source, folder / _PLAN, options, show)
-            for path in (folder, *folder.iterdir()):  # with a umask such as 002 others might write them
-                path.chmod(path.stat().st_mode & ~_OTHERS_WRITE)
+            _require_private(folder, entry.parent)
+            built = build_plan(source, folder / _PLAN, options, show, rescue=False)
+            for path in folder.iterdir():
+                _make_private(path)
             return _settle(folder, entry) or built.sidecar
     except (OSError, UsageError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
@@ -265,6 +271,32 @@ def _build(source: Source, options: BuildOptions, entry: Path, show: Callable[[P
             f"the plan cannot be kept in {entry.parent}: {cause.strerror}: set LOADTRT_CACHE to a folder that can be "
             "written and has room"
         ) from None
+
+
+def _require_private(folder: Path, cache: Path) -> None:
+    """Raise UsageError, before minutes of building, where files cannot be made that only this user may write, as on
+    vfat, SMB and NFS. folder: one in `cache`, empty."""
+    probe = folder / _PLAN
+    probe.touch()
+    try:
+        for path in (folder, probe):
+            _make_private(path)
+        with ExitStack() as stack:
+            _checked(probe, _checked(folder, None, stack), stack)
+    except _UntrustedError:
+        raise UsageError(
+            f"a plan kept in {cache} could not be trusted, as files there belong to another user or others may write "
+            f"them: {_REMEDY}"
+        ) from None
+    probe.unlink()
+
+
+def _make_private(path: Path) -> None:
+    """Take from others the right to write, which a umask such as 002 gives them."""
+    mode = path.stat().st_mode
+    if mode & _OTHERS_WRITE:
+        with suppress(PermissionError):  # vfat, where `_require_private` says what to do
+            path.chmod(mode & ~_OTHERS_WRITE)
 
 
 def _settle(folder: Path, entry: Path) -> Sidecar | None:
@@ -291,5 +323,5 @@ def _remove_left_behind(folder: Path) -> None:
                 shutil.rmtree(leftover)
 
 
-def _made(sidecar: Sidecar) -> str:
+def _built_by(sidecar: Sidecar) -> str:
     return f"built by {sidecar.flavour} {sidecar.flavour_version} in {format_duration(sidecar.build_ns)}"

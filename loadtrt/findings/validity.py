@@ -156,7 +156,7 @@ def _of_requests(counts: Counts) -> Iterator[Problem]:
         yield Problem(
             kind="unserved",
             evidence=f"{unserved} had not been served when the engine failed (their age counts as latency)",
-            remedy="mend what it failed with",
+            remedy="fix the engine's error, which the run's failure names",
         )
     elif counts.unserved:
         yield Problem(

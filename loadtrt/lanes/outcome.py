@@ -107,7 +107,7 @@ def result_of(
         overlap=overlap_of(recorder.records),
         starved_fraction=starved,
         verification=session.verification,
-        interval_ns=recorder.spans.each_ns,
+        interval_ns=recorder.spans.interval_ns,
         intervals=mark_throttled(intervals, telemetry),
         histograms={name: histogram.to_dict() for name, histogram in recorder.histograms.items()},
         objectives=tuple(_share(place, objective, recorder) for place, objective in enumerate(model.objectives)),
@@ -174,7 +174,7 @@ def _steadiness(recorder: Recorder, model: Model, intervals: Sequence[Interval])
         steady=model.load.steady,
         places=model.contexts * model.buffers * model.requests_per_launch,
         intervals=() if recorder.complete else intervals,
-        interval_ns=recorder.spans.each_ns,
+        interval_ns=recorder.spans.interval_ns,
     )
 
 

@@ -193,7 +193,7 @@ class Recorder(Tally):
     @property
     def intervals(self) -> tuple[Interval, ...]:
         """The intervals that are over, as results keep them: to make one takes as long as tens of requests."""
-        return tuple(map(_interval, self.spans.each))
+        return tuple(map(_interval, self.spans.intervals))
 
 
 def _interval(span: Span) -> Interval:

@@ -80,11 +80,11 @@ class Session:
 
 def inputs_for(engine: Engine, model: Model) -> list[Arrays]:
     """The input sets of all parts, as `Engine.allocate` takes them; without copies one each. Raises LoadtrtError."""
-    found: list[Arrays] = []
+    input_sets: list[Arrays] = []
     for tensors in engine.parts:
-        made = make_inputs(tensors, model.inputs, model.input_sets, model.input_range, model.seed, available_bytes())
-        found += made if model.copies else made[:1]
-    return found
+        of_part = make_inputs(tensors, model.inputs, model.input_sets, model.input_range, model.seed, available_bytes())
+        input_sets += of_part if model.copies else of_part[:1]
+    return input_sets
 
 
 async def run_session(
@@ -320,7 +320,7 @@ def _watching(
                 session.ended_early, stop.cut = f"{missed.objective} is missed", True
         if widths is not None and not (stop.cut or stop.enough):
             recorder.drain()
-            reached = widths.narrow_enough(recorder.spans.each, recorder.records, recorder.histograms["latency"])
+            reached = widths.narrow_enough(recorder.spans.intervals, recorder.records, recorder.histograms["latency"])
             if reached is not None:
                 session.ended_early = f"latency's {_names(ranks)} known within ±{100 * reached:.2g} %"
                 stop.enough = True

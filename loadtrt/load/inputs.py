@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from loadtrt.load.tensors import Arrays, TensorSpec
 
 _ARRAY_BYTES = 400  # of an array's and a set's Python objects
-_DRAWN_BYTES = 16  # for each element while it is drawn: two float64
+_GENERATOR_BYTES = 1 << 13  # of what draws
 _MOST_SETS = 100_000
 _MOST_HEADER_BYTES = 1 << 16  # numpy takes headers of 10 000
 
@@ -71,8 +71,8 @@ def make_inputs(
         raise UsageError(f"--input-range {min(ranges)} has no effect here: use it with random inputs")
     one_set = sum(bytes_of(tensor.dtype, tensor.shape) for tensor in inputs.values())
     if "random" in kinds:
-        largest = max((math.prod(tensor.shape) for tensor in inputs.values()), default=0)
-        _require_room(sets * (one_set + len(inputs) * _ARRAY_BYTES) + largest * _DRAWN_BYTES, free_bytes)
+        drawing = max(map(_drawing_bytes, inputs.values()), default=0) + _GENERATOR_BYTES
+        _require_room(sets * (one_set + len(inputs) * _ARRAY_BYTES) + drawing, free_bytes)
         # A stream of its own: the arrivals draw from the same seed.
         random = np.random.default_rng([seed, *b"inputs"])
         return [
@@ -110,6 +110,15 @@ def _random(tensor: TensorSpec, limits: tuple[float, float] | None, random: np.r
         return drawn.astype(kind, copy=False)
     whole = np.dtype("uint8") if tensor.dtype == "bool" else kind
     return random.integers(math.ceil(low), math.floor(high), shape, whole, endpoint=True).astype(kind, copy=False)
+
+
+def _drawing_bytes(tensor: TensorSpec) -> int:
+    """Memory that `_random` takes beside the array that it returns."""
+    if not _is_float(tensor.dtype):
+        per_element = 1 if tensor.dtype == "bool" else 0
+    else:
+        per_element = 4 if tensor.dtype == "fp32" else 8  # a float64, or two float32 that are cast
+    return per_element * math.prod(tensor.shape)
 
 
 def _default_range(dtype: str) -> tuple[float, float]:

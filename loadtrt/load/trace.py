@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-_LONGEST_LINE = 1 << 20  # characters
+_LONGEST_LINE = 1 << 26  # characters: a request may be logged with its prompt
 _LONGEST_NS = 1 << 61  # so that sums of two fit into int64
 
 
@@ -134,10 +134,13 @@ def _ns(text: str) -> int:
 def _lines(file: str, opened: TextIO) -> Iterator[str]:
     """The lines of a file, none of them so long that it fills the memory."""
     number = 0
-    while line := opened.readline(_LONGEST_LINE):
+    while line := opened.readline(_LONGEST_LINE + 1):
         number += 1
-        if len(line) == _LONGEST_LINE:
-            raise UsageError(f"{file}:{number} has more than {_LONGEST_LINE} characters: write one request a line")
+        if len(line) > _LONGEST_LINE:
+            raise UsageError(
+                f"{file}:{number} has more than {_LONGEST_LINE} characters, the most of a line: write one request a "
+                "line, with little more than its instant"
+            )
         yield line
 
 
@@ -158,6 +161,7 @@ def _cells(file: str, lines: Iterator[str], column: str | None) -> Iterator[tupl
 
 
 def _of_csv(file: str, first: str, lines: Iterable[str], column: str | None, skipped: int) -> Iterator[tuple[int, str]]:
+    csv.field_size_limit(_LONGEST_LINE)
     unquoted = re.sub(r'"[^"]*"', "", first)
     rows = csv.reader(lines, delimiter=max(",;\t", key=unquoted.count))
     header = next(rows)

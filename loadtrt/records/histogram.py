@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from loadtrt.printing import shortened
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -117,7 +119,14 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class PackedHistogram:
-    """A histogram that is not added to: its buckets that have a count, int16 [n], and their counts, int64 [n]."""
+    """A histogram that is not added to.
+
+    buckets: the buckets that have a count, int16 [n].
+    counts: their counts, int64 [n].
+    sum: of the values, ns.
+    min: smallest value, ns; None without any.
+    max: largest value, ns; None without any.
+    """
 
     buckets: npt.NDArray[np.int16]
     counts: npt.NDArray[np.int64]
@@ -150,7 +159,8 @@ def require_histogram(name: str, data: Mapping[str, Any]) -> None:
         match pair:
             case [int(index), int(count)] if 0 <= index < BUCKETS and 0 < count < 1 << 62:
                 continue
-        raise ValueError(f"the histogram of {name} has the bucket {str(pair)[:40]}, which is not an index and a count")
+        bucket = shortened(str(pair), 40)
+        raise ValueError(f"the histogram of {name} has the bucket {bucket}, which is not an index and a count")
     if pairs and (data["min_ns"] is None or data["max_ns"] is None):
         raise ValueError(f"the histogram of {name} has buckets, but no min_ns or max_ns")
     if pairs and data["min_ns"] > data["max_ns"]:
@@ -161,12 +171,12 @@ class Histograms:
     """Several histograms that are filled together, as one pass of numpy over all metrics costs far less than one each.
 
     counts: int64 [metrics, BUCKETS].
-    each: the histograms; each one's counts are a row of `counts`.
+    histograms: the histograms; each one's counts are a row of `counts`.
     """
 
     def __init__(self, metrics: int) -> None:
         self.counts = np.zeros((metrics, BUCKETS), np.int64)
-        self.each = [Histogram(row) for row in self.counts]
+        self.histograms = [Histogram(row) for row in self.counts]
         self._offsets = (np.arange(metrics) * BUCKETS)[:, None]
 
     def add(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -175,6 +185,6 @@ class Histograms:
         if values.shape[1]:
             np.add.at(self.counts.reshape(-1), (buckets + self._offsets).reshape(-1), 1)
             totals, lows, highs = (column.tolist() for column in (values.sum(1), values.min(1), values.max(1)))
-            for histogram, total, low, high in zip(self.each, totals, lows, highs, strict=True):
+            for histogram, total, low, high in zip(self.histograms, totals, lows, highs, strict=True):
                 histogram._note(total, low, high)
         return buckets

@@ -21,7 +21,15 @@ MOST_SPANS = 1 << 12  # 68 minutes of seconds
 
 @dataclass(slots=True)
 class Span:
-    """What completed in one interval: counts, sums in ns, and the served requests' latencies."""
+    """What completed in one interval.
+
+    start_ns: its start, ns since the start of measuring.
+    requests: served requests.
+    failed: failed requests.
+    latency: latencies of the served requests, ns.
+    queue_sum_ns: sum of their queueing delays.
+    compute_sum_ns: sum of their times of compute.
+    """
 
     start_ns: int
     requests: int
@@ -42,14 +50,14 @@ class Span:
 class Spans:
     """The intervals of a run, in order and without gaps.
 
-    each: the intervals. While a run goes on, the first ones may be twice as long as the others.
-    each_ns: length of the others; of all once `finish` was called.
+    intervals: all of them. While a run goes on, the first ones may be twice as long as the others.
+    interval_ns: length of the others; of all once `finish` was called.
     """
 
     def __init__(self, most: int = MOST_SPANS) -> None:
         """most: intervals kept."""
-        self.each: list[Span] = []
-        self.each_ns = SECOND_NS
+        self.intervals: list[Span] = []
+        self.interval_ns = SECOND_NS
         self._most = most
         self._merged = 0  # of the first ones, which are twice as long
 
@@ -63,24 +71,24 @@ class Spans:
             queue_sum_ns=second.queue_sum_ns,
             compute_sum_ns=second.compute_sum_ns,
         )
-        if self.each and span.start_ns < self.each[-1].start_ns + self.each_ns:
-            self.each[-1].merge(span)
+        if self.intervals and span.start_ns < self.intervals[-1].start_ns + self.interval_ns:
+            self.intervals[-1].merge(span)
             return
-        self.each.append(span)
-        if len(self.each) > self._most:
+        self.intervals.append(span)
+        if len(self.intervals) > self._most:
             self._merge_pair()
 
     def finish(self, lasted_ns: int) -> None:
         """Make all intervals of one length: the least that holds a run so long in `most` of them."""
-        while self._merged or lasted_ns > self._most * self.each_ns:
+        while self._merged or lasted_ns > self._most * self.interval_ns:
             self._merge_pair()
 
     def _merge_pair(self) -> None:
         """Merge the first two that are not merged. Where none is left, all have the new length."""
         first = self._merged
-        for later in self.each[first + 1 : first + 2]:
-            self.each[first].merge(later)
-        del self.each[first + 1 : first + 2]
+        for later in self.intervals[first + 1 : first + 2]:
+            self.intervals[first].merge(later)
+        del self.intervals[first + 1 : first + 2]
         self._merged += 1
-        if self._merged >= len(self.each):
-            self._merged, self.each_ns = 0, 2 * self.each_ns
+        if self._merged >= len(self.intervals):
+            self._merged, self.interval_ns = 0, 2 * self.interval_ns

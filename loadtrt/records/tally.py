@@ -27,7 +27,15 @@ _LATENCY, _QUEUE, _COMPUTE = _PLACE["latency"], _PLACE["queue"], _PLACE["compute
 
 @dataclass(slots=True)
 class Second:
-    """What completed in one second of the run: counts, sums in ns, and the served requests' latencies."""
+    """What completed in one second of the run.
+
+    start_ns: its start, ns since the start of measuring.
+    requests: served requests.
+    failed: failed requests.
+    latency: latencies of the served requests, ns.
+    queue_sum_ns: sum of their queueing delays.
+    compute_sum_ns: sum of their times of compute.
+    """
 
     start_ns: int
     requests: int = 0
@@ -70,7 +78,7 @@ class Tally:
         self.start_ns = start_ns
         self.seen = 0
         self._table = Histograms(len(METRICS))
-        self.histograms = dict(zip((metric.name for metric in METRICS), self._table.each, strict=True))
+        self.histograms = dict(zip((metric.name for metric in METRICS), self._table.histograms, strict=True))
         self.outcomes = np.zeros((lanes, STATUSES), np.int64)
         self._items = np.array(items, np.int64)
         self.inferences = 0

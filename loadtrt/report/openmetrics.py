@@ -1,8 +1,9 @@
 """A finished run as OpenMetrics with timestamps, for `promtool tsdb create-blocks-from openmetrics`. Names and labels
 are those of the live exporter, so that its dashboards show old runs, too.
 
-A run keeps a line a second: counts, quantiles of latency, and means. Histograms are known at the end of the run only;
-until then those of latency, queue and compute have counts and sums, so that rates and means can be drawn.
+A run keeps a line an interval, a second or in a long run several: counts, quantiles of latency, and means. Histograms
+are known at the end of the run only; until then those of latency, queue and compute have counts and sums, so that rates
+and means can be drawn.
 """
 
 from __future__ import annotations
@@ -54,22 +55,22 @@ class _Export:
         before = phases.load_ns + phases.allocate_ns + phases.verify_ns + phases.warmup_ns
         start = round(datetime.fromisoformat(result.started).timestamp()) * SECOND_NS + before
         instants = range(max(len(result.model.intervals), 1) + 2)  # one more, at which gauges end
-        each_ns = result.model.interval_ns
-        *self._times, self._over = [_timestamp(start + number * each_ns) for number in instants]
-        if each_ns == SECOND_NS:
+        interval_ns = result.model.interval_ns
+        *self._times, self._over = [_timestamp(start + number * interval_ns) for number in instants]
+        if interval_ns == SECOND_NS:
             self._window = "last whole second"
         else:
-            self._window = f"last {each_ns // SECOND_NS} s"
+            self._window = f"last {interval_ns // SECOND_NS} s"
 
     def collect(self) -> Iterator[Metric]:
         """All families for which the run has numbers, in the order of the table."""
         for place, family in enumerate(table.HISTOGRAMS):
             yield from self._histogram(family, METRICS[place].name)
-        seconds = self._result.model.intervals
+        intervals = self._result.model.intervals
         quantiles = {"0.5": "p50", "0.9": "p90", "0.99": "p99", "1.0": "max"}
         latencies = []
         for rank, name in quantiles.items():
-            values_ns = (getattr(second, f"latency_{name}_ns") for second in seconds)
+            values_ns = (getattr(interval, f"latency_{name}_ns") for interval in intervals)
             latencies.append(((rank,), [None if ns is None else ns / SECOND_NS for ns in values_ns]))
         text = table.WINDOW.help.replace("last whole second", self._window)
         yield from self._gauge(replace(table.WINDOW, labels=("quantile",), help=text), latencies)
@@ -80,21 +81,21 @@ class _Export:
             yield from self._gpu(self._result.telemetry)
 
     def _counts(self) -> Iterator[Metric]:
-        """Requests by outcome, inferences and compute. Seconds do not distinguish lanes."""
+        """Requests by outcome, inferences and compute. Intervals do not distinguish lanes."""
         model = self._result.model
-        seconds = model.intervals
-        ok = self._cumulated([second.requests for second in seconds], model.ok)
-        failed = self._cumulated([second.failed for second in seconds], model.failed)
+        intervals = model.intervals
+        ok = self._cumulated([interval.requests for interval in intervals], model.ok)
+        failed = self._cumulated([interval.failed for interval in intervals], model.failed)
         without_lane = {name: self._cumulated([], getattr(model, name)) for name in ("unserved", "dropped")}
         outcomes = {"ok": ok, "failed": failed, **without_lane}
         yield self._metric(table.REQUESTS, [(("", outcome), reached) for outcome, reached in outcomes.items()])
         yield self._metric(table.INFERENCES, [((), [count * model.inferences / max(model.ok, 1) for count in ok])])
         total_ns = int(model.histograms["compute"]["sum_ns"]) if "compute" in model.histograms else 0
-        computed = self._cumulated(_sums_ns(seconds, "compute"), total_ns)
+        computed = self._cumulated(_sums_ns(intervals, "compute"), total_ns)
         yield self._metric(table.COMPUTE, [(("",), [ns / SECOND_NS for ns in computed])])
 
     def _constants(self) -> Iterator[Metric]:
-        """Numbers that do not change: once a second all the same, as Prometheus looks back five minutes only."""
+        """Numbers that do not change: at each interval all the same, as Prometheus looks back five minutes only."""
         model, asked, count = self._result.model, self._result.config.model, len(self._times)
         yield self._metric(table.LANES, [((), [len(model.lanes)] * count)])
         yield from self._gauge(table.OFFERED, [((), [model.throughput.offered_per_s] * (count - 1))])
@@ -109,8 +110,8 @@ class _Export:
         yield self._info(table.BUILD_INFO, {"version": self._result.loadtrt})
 
     def _objectives(self) -> Iterator[Metric]:
-        """Objectives, and the problems of the verdict. Totals are at the start and the end only: seconds do not have
-        them, and 0 in each second would be wrong."""
+        """Objectives, and the problems of the verdict. Totals are at the start and the end only: intervals do not have
+        them, and 0 in each interval would be wrong."""
         model, count = self._result.model, len(self._times) - 1
         finished = model.ok + model.failed + model.unserved + model.dropped
         ends, shares = [self._times[0], self._times[-1]], model.objectives
@@ -127,38 +128,39 @@ class _Export:
         yield self._metric(table.PROBLEM, [((kind,), [float(kind in active)]) for kind in kinds], ends[1:])
 
     def _gpu(self, telemetry: GpuTelemetry) -> Iterator[Metric]:
-        """Means of each second; a reason's share of the second's readings instead of 0 or 1."""
-        seconds, gpu = telemetry.intervals[: len(self._times) - 1], telemetry.gpu
+        """Means of each interval; a reason's share of the interval's readings instead of 0 or 1."""
+        intervals, gpu = telemetry.intervals[: len(self._times) - 1], telemetry.gpu
         for family, labels, values in (
-            (table.GPU_UTILIZATION, (), [second.utilization_mean_ratio for second in seconds]),
-            (table.GPU_MEMORY_UTILIZATION, (), [second.memory_utilization_mean_ratio for second in seconds]),
-            (table.GPU_CLOCK, ("sm",), [second.sm_clock_mean_hertz for second in seconds]),
-            (table.GPU_CLOCK_MAX, ("sm",), [gpu.max_sm_clock_hertz for _ in seconds]),
-            (table.GPU_POWER, (), [second.power_mean_watts for second in seconds]),
-            (table.GPU_POWER_LIMIT, (), [gpu.power_limit_watts for _ in seconds]),
-            (table.GPU_TEMPERATURE, (), [second.temperature_max_celsius for second in seconds]),
-            (table.GPU_MEMORY_USED, (), [second.memory_used_max_bytes for second in seconds]),
-            (table.GPU_MEMORY_TOTAL, (), [gpu.memory_total_bytes for _ in seconds]),
+            (table.GPU_UTILIZATION, (), [interval.utilization_mean_ratio for interval in intervals]),
+            (table.GPU_MEMORY_UTILIZATION, (), [interval.memory_utilization_mean_ratio for interval in intervals]),
+            (table.GPU_CLOCK, ("sm",), [interval.sm_clock_mean_hertz for interval in intervals]),
+            (table.GPU_CLOCK_MAX, ("sm",), [gpu.max_sm_clock_hertz for _ in intervals]),
+            (table.GPU_POWER, (), [interval.power_mean_watts for interval in intervals]),
+            (table.GPU_POWER_LIMIT, (), [gpu.power_limit_watts for _ in intervals]),
+            (table.GPU_TEMPERATURE, (), [interval.temperature_max_celsius for interval in intervals]),
+            (table.GPU_MEMORY_USED, (), [interval.memory_used_max_bytes for interval in intervals]),
+            (table.GPU_MEMORY_TOTAL, (), [gpu.memory_total_bytes for _ in intervals]),
         ):
             yield from self._gauge(family, [(labels, values)])
-        shares = [second.throttle_shares for second in seconds]
+        shares = [interval.throttle_shares for interval in intervals]
         reasons = dict.fromkeys(reason for share in shares for reason in share or ())
         held = [((name,), [None if share is None else share.get(name, 0.0) for share in shares]) for name in reasons]
         yield from self._gauge(table.GPU_THROTTLE, held)
-        yield from self._added(table.GPU_ENERGY, [((), [second.energy_joules for second in seconds])])
-        moved = [((way,), [getattr(second, f"pcie_{way}_bytes") for second in seconds]) for way in ("rx", "tx")]
+        yield from self._added(table.GPU_ENERGY, [((), [interval.energy_joules for interval in intervals])])
+        moved = [((way,), [getattr(interval, f"pcie_{way}_bytes") for interval in intervals]) for way in ("rx", "tx")]
         yield from self._added(table.GPU_PCIE, moved)
 
     def _histogram(self, family: Family, name: str) -> Iterator[Metric]:
-        """Zeros at the start; each second's count and sum, in the bucket that every histogram has; all at the end."""
-        kept = self._result.model.histograms.get(name)
-        if kept is None:
+        """Zeros at the start; each interval's count and sum, in the bucket that every histogram has; all at the end."""
+        packed = self._result.model.histograms.get(name)
+        if packed is None:
             return
-        whole, metric = Histogram.from_dict(kept), _declared(family)
+        whole, metric = Histogram.from_dict(packed), _declared(family)
         self._add_buckets(metric, self._times[0], [0] * (len(table.BOUNDS_NS) + 1), 0)
-        seconds = self._result.model.intervals[:-1]
+        intervals = self._result.model.intervals[:-1]
         if name in ("latency", "queue", "compute"):
-            counts, sums = accumulate(interval.requests for interval in seconds), accumulate(_sums_ns(seconds, name))
+            counts = accumulate(interval.requests for interval in intervals)
+            sums = accumulate(_sums_ns(intervals, name))
             for time, count, sum_ns in zip(self._times[1:], counts, sums, strict=False):
                 self._add_buckets(metric, time, [count], sum_ns)
         self._add_buckets(metric, self._times[-1], table.cumulated(whole.counts), whole.sum)
@@ -172,19 +174,19 @@ class _Export:
         metric.samples.append(Sample(f"{metric.name}_sum", self._labels, sum_ns / SECOND_NS, time))
 
     def _gauge(self, family: Family, series: Series) -> Iterator[Metric]:
-        """Numbers of each second, by the values of the family's labels; nothing where none is known. A second without
-        one is not a number, and so is the end: Prometheus would show the last number for five minutes more."""
+        """Numbers of each interval, by the values of the family's labels; nothing where none is known. An interval
+        without one is not a number, and so is the end: Prometheus would show the last number for five minutes more."""
         known = [
             (labels, [math.nan if number is None else number for number in [*numbers, None]])
             for labels, numbers in series
             if any(number is not None for number in numbers)
         ]
         if known:
-            seconds = len(known[0][1]) - 1
-            yield self._metric(family, known, [*self._times[1 : seconds + 1], self._over])
+            intervals = len(known[0][1]) - 1
+            yield self._metric(family, known, [*self._times[1 : intervals + 1], self._over])
 
     def _added(self, family: Family, series: Series) -> Iterator[Metric]:
-        """A counter by what each second added; none unless every second is known: a part would look like the whole."""
+        """A counter by what each interval added; none unless all are known: a part would look like the whole."""
         whole = []
         for labels, gains in series:
             known = [gain for gain in gains if gain is not None]
@@ -215,15 +217,15 @@ class _Export:
         return metric
 
     def _cumulated(self, gains: Sequence[float], total: float) -> list[float]:
-        """0 at the start, the sum so far after each second, and `total` at the end: seconds may not have it all."""
+        """0 at the start, the sum so far after each interval, and `total` at the end: intervals may not have it all."""
         reached = [0, *accumulate(gains)]
         reached += [reached[-1]] * (len(self._times) - len(reached))
         return [*reached[: len(self._times) - 1], total]
 
 
-def _sums_ns(seconds: Sequence[Interval], metric: str) -> list[int]:
-    """Each second's sum: mean times requests, an integer number of ns."""
-    means = ((interval.requests, getattr(interval, f"{metric}_mean_ns")) for interval in seconds)
+def _sums_ns(intervals: Sequence[Interval], metric: str) -> list[int]:
+    """Each interval's sum: mean times requests, an integer number of ns."""
+    means = ((interval.requests, getattr(interval, f"{metric}_mean_ns")) for interval in intervals)
     return [round(requests * mean_ns) if requests else 0 for requests, mean_ns in means]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from loadtrt.errors import UsageError
+from loadtrt.printing import shortened
 from loadtrt.reading_files import MOST_RESULT_BYTES, parse_json, read_text
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
@@ -144,8 +145,8 @@ def _kind_of(path: Path, content: Any) -> Kind:
             return Kind.SIDECAR
         case {"schema_version": str(schema)} if schema.startswith("loadtrt."):
             raise UsageError(
-                f"{path} has the schema {json.dumps(schema)[:40]}, which this loadtrt does not know: read it with the "
-                "loadtrt that wrote it"
+                f"{path} has the schema {shortened(json.dumps(schema), 40)}, which this loadtrt does not know: read "
+                "it with the loadtrt that wrote it"
             )
         case {"Layers": _}:
             return Kind.LAYERS

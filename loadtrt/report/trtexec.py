@@ -19,6 +19,7 @@ import numpy as np
 
 from loadtrt.engines.plan_facts import parse_layers
 from loadtrt.errors import EngineError, UsageError
+from loadtrt.printing import shortened
 from loadtrt.reading_files import parse_json
 from loadtrt.records.records import COLUMNS, OK, Records
 from loadtrt.report.result_files import Kind, content_of
@@ -279,5 +280,5 @@ def _fault(records: Sequence[Any], keys: Sequence[str], first: int) -> str:
                 return f"record {number} has no {key}"
             value: Any = record[key]
             if type(value) not in (int, float) or not 0 <= value < _MOST_MS:
-                return f"{key} of record {number} is {json.dumps(value)[:40]}, which is not a time in ms"
+                return f"{key} of record {number} is {shortened(json.dumps(value), 40)}, which is not a time in ms"
     raise AssertionError("records without a fault were refused")

@@ -108,7 +108,7 @@ class Watched:
             self._talks.take_back()
         telemetry, recorder = None, session.recorder
         if recorder is not None and recorder.end_ns is not None:
-            each_ns = recorder.spans.each_ns
+            each_ns = recorder.spans.interval_ns
             telemetry = self.watch.end(recorder.start_ns, recorder.end_ns, recorder.inferences, each_ns)
         if self._draws and self.watch.observer is not None:
             self.watch.observer.end_drawing()

@@ -10,6 +10,7 @@ import pytest
 from test_build import SIZE, conv
 
 from fake_builder import Told, install
+from loadtrt.cuda.runtime import DeviceProperties
 from loadtrt.engines.build_config import BuildOptions
 from loadtrt.engines.build_model import read_source
 from loadtrt.engines.plan_builder import BuiltPlan, build_plan
@@ -226,6 +227,20 @@ def test_a_failing_build_says_why(said: str, sentence: str, tmp_path: Path, monk
         build(tmp_path)
     assert not (tmp_path / "a.plan").exists()
     assert said in (tmp_path / "a.plan.log").read_text()
+
+
+def test_a_gpu_that_is_lost_once_a_plan_is_built_costs_no_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the sidecar says of the GPU is known before minutes of building."""
+    told = install(monkeypatch, "10")
+
+    def until_built(index: int) -> DeviceProperties:
+        if told.config is not None:
+            raise CudaError("cudaGetDeviceProperties", "cudaErrorDevicesUnavailable", "the GPU is lost")
+        return DeviceProperties(index, "Another", (8, 6), 84, 24 << 30, "0")
+
+    monkeypatch.setattr("loadtrt.engines.plan_builder.device_properties", until_built)
+    assert build(tmp_path).sidecar.gpu == "Another, compute capability 8.6"
+    assert told.config is not None
 
 
 def test_where_nothing_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,3 +143,6 @@ def test_the_log_goes_to_python_and_never_to_stdout(
     assert journal.reason(journal.mark()) == "nothing: TensorRT gave no reason"
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR", "ERROR", "ERROR", "INFO"]
     assert capfd.readouterr() == ("", "")
+    journal.logger.log(severity.ERROR, f"a{'x' * 500}b")
+    assert journal.latest(mark) == f"a{'x' * 199}…{'x' * 198}b"
+    assert journal.reason(journal.mark() - 1) == journal.latest(mark)

@@ -199,13 +199,13 @@ OTHERS: dict[str, tuple[Callable[[Path], str | None], str]] = {
     "a relative link out": (lambda folder: _link(folder, f"../{_outside(folder).name}"), A_LINK),
     "a linked folder": (_linked_out, A_LINK),
     "a link to a device": (lambda folder: _link(folder, "/dev/zero"), A_LINK),
-    "a pipe": (_fifo, "which is not a regular file"),
+    "a pipe": (_fifo, "which is not a regular file: copy the weights' file to "),
     "a folder": (lambda folder: (folder / "parts").mkdir() or "parts", "which is not a regular file"),  # type: ignore[func-returns-value]
     "memory": (_memory, NOT_A_PATH),
     "itself": (lambda _: ".", NOT_A_PATH),
     "empty": (lambda _: "", NOT_A_PATH),
     "none": (lambda _: None, NOT_A_PATH),
-    "missing": (lambda _: "v.bin", "which is missing: put it there"),
+    "missing": (lambda _: "v.bin", "which is missing: copy the weights' file to "),
     "under a file": (lambda _: "w.bin/v", "which cannot be read: Not a directory"),
     "a loop": (_loop, "which cannot be read: Too many levels of symbolic links"),
     "too long": (lambda _: "v" * 300, "which cannot be read: File name too long"),
@@ -231,7 +231,7 @@ def test_another_file_is_refused(kind: str, tmp_path: Path) -> None:
 def test_places_that_are_no_numbers_are_refused(entries: dict[str, Any], tmp_path: Path) -> None:
     refused(
         UsageError,
-        "does not say where in its files the weight w is",
+        "m.onnx has no valid offset or length in its external data",
         write(tmp_path / "m.onnx", tensor("w", **entries)),
     )
 
@@ -240,7 +240,7 @@ def test_a_weight_with_two_files_is_refused(tmp_path: Path) -> None:
     """Readers differ in which of the two counts."""
     twice = tensor("w")
     twice.external_data.add(key="location", value="/etc/passwd")
-    refused(UsageError, "or says it twice", write(tmp_path / "m.onnx", twice))
+    refused(UsageError, "or an entry twice", write(tmp_path / "m.onnx", twice))
 
 
 def test_what_only_looks_like_the_hubs_cache_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from loadtrt import zoo
+from loadtrt.engines.onnxruntime import sentence_of
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.inputs import make_inputs
 from onnx_files import FAR_NS, doubling, finish, load, refused, save
@@ -163,9 +164,11 @@ def test_info_says_what_it_is(tmp_path: Path) -> None:
     [(1, 1, 1, "off"), (1, 2, 1, "on"), (3, 1, 1, "off"), (3, 2, 3, "off")],
 )
 def test_threads_per_context_are_a_context_s_own(
-    tmp_path: Path, contexts: int, threads: int, sessions: int, spinning: str
+    tmp_path: Path, contexts: int, threads: int, sessions: int, spinning: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One session serves all contexts of one thread; with more threads each has its own, and the bill says so."""
+    """One session serves all contexts of one thread; with more threads each has its own, and the bill says so. What is
+    free is what the inputs are measured by."""
+    monkeypatch.setattr("loadtrt.engines.onnxruntime.available_bytes", lambda: 7 << 30)
     with closing(load(doubling(tmp_path, 8), contexts=contexts, threads_per_context=threads)) as engine:
         assert engine.info.mode == {
             "threads per context": str(threads),
@@ -178,7 +181,15 @@ def test_threads_per_context_are_a_context_s_own(
     size = os.path.getsize(tmp_path / "double.onnx")
     assert bill.weights_bytes == sessions * size
     assert (bill.contexts, bill.device_io_bytes, bill.inputs_bytes, bill.context_bytes) == (contexts, 32, 4 * 32, None)
-    assert bill.free_bytes is None or bill.free_bytes > 0
+    assert bill.free_bytes == 7 << 30
+
+
+def test_what_onnx_runtime_says_is_cut_in_its_middle() -> None:
+    """The end of a long sentence often names the cause."""
+    said = sentence_of(RuntimeError(f"[ONNXRuntimeError] : 1 : FAIL : Node\n{'x' * 500} failed"))
+    assert len(said) == 400
+    assert said.startswith("Node x")
+    assert said.endswith("x failed")
 
 
 def test_cores_are_divided_among_contexts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

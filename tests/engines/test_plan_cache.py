@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import resource
 import shutil
 import signal
+import stat
 import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import onnx
 import pytest
@@ -231,7 +234,8 @@ def test_what_somebody_else_may_have_written_is_built_again(kind: str, part: str
     said: list[str] = []
     again = cached_plan(rig.config().model, said.append)
     assert f"the plan in the cache is not trusted ({sentence.format(path)}" in said[0]
-    assert "so it is built again: " in said[0]
+    assert "), so it is built again: " in said[0]
+    assert "LOADTRT_CACHE" not in said[0]
     assert "instead of one that is not trusted" in again.notes[0]
     assert (again.path, rig.plan(), rig.builds) == (plan, plan, 2)
 
@@ -297,7 +301,8 @@ def test_what_is_loaded_is_what_was_checked(rig: Rig, monkeypatch: pytest.Monkey
         with pytest.raises(UsageError, match=f"^{cached.path} is gone$"), opened_plan(cached.path) as other:
             raise UsageError(f"{other} is gone")
     cached.path.parent.chmod(0o777)
-    with pytest.raises(UsageError, match=f"^others may write {cached.path.parent}$"):
+    remedy = "set LOADTRT_CACHE to a folder that only you can write"
+    with pytest.raises(UsageError, match=f"^others may write {cached.path.parent}: {remedy}$"):
         load_plan(config, cached)
 
 
@@ -396,6 +401,60 @@ def test_a_cache_without_room(room: int, rig: Rig, tmp_path: Path, capfd: pytest
     with _room(room), pytest.raises(UsageError, match=r"cannot write .*/a\.plan.*: File too large"):
         build_plan(read_source(rig.model, options), tmp_path / "a.plan", options)
     assert capfd.readouterr().err == ""
+    assert rig.names() == set()
+
+
+def test_a_cache_without_room_saves_no_plan_elsewhere(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be built again; that of `loadtrt build`, which takes the same minutes, was asked for."""
+    for name in ("working", "temporary"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "working")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr("loadtrt.files._replace", Mock(side_effect=full))
+    with pytest.raises(UsageError, match=r"cannot be kept in .*: No space left on device: set LOADTRT_CACHE"):
+        rig.plan()
+    assert rig.builds == 1
+    assert [path for name in ("working", "temporary") for path in (tmp_path / name).iterdir()] == []
+    options = BuildOptions(batch=2)
+    with pytest.raises(UsageError, match=r"cannot write plan .*; it is saved as .*/working/loadtrt-saved-.*a\.plan$"):
+        build_plan(read_source(rig.model, options), tmp_path / "a.plan", options)
+
+
+@pytest.mark.parametrize("part", ["folders", "files"])
+@pytest.mark.parametrize("kind", ["of another user", "writable for others", "no chmod"])
+def test_a_cache_that_cannot_be_private_is_refused_before_building(
+    kind: str, part: str, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on vfat, SMB and squashed NFS, where owner and mode are those of the mount: the plan would not be loaded."""
+    fstat = os.fstat
+
+    def of_the_mount(descriptor: int) -> os.stat_result:
+        status = fstat(descriptor)
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if not path.startswith(str(rig.folder)) or stat.S_ISDIR(status.st_mode) != (part == "folders"):
+            return status
+        if kind == "of another user":
+            return os.stat_result((*status[:4], 12345, *status[5:]))
+        return os.stat_result((status.st_mode | 0o022, *status[1:]))
+
+    def refused(path: Path, mode: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fstat", of_the_mount)
+    if kind == "no chmod":
+        monkeypatch.setattr(Path, "chmod", refused)
+    umask = os.umask(0o002)
+    try:
+        with pytest.raises(
+            UsageError, match=f"^a plan kept in {rig.folder} .*: set LOADTRT_CACHE to a folder that only"
+        ):
+            rig.plan()
+    finally:
+        os.umask(umask)
+    assert rig.builds == 0
     assert rig.names() == set()
 
 

@@ -289,6 +289,7 @@ async def test_a_run_ends_when_its_device_is_lost(load: dict[str, object]) -> No
     assert lost.model.metrics["service"].percentiles_ns["p50"] is not None
     problems = [problem for problem in lost.model.problems if problem.kind == "unserved"]
     assert ["when the engine failed" in problem.evidence for problem in problems] == [True]
+    assert problems[0].remedy == "fix the engine's error, which the run's failure names"
 
 
 @pytest.mark.parametrize("load", [{}, {"rate": "150/s"}, {"requests": 10_000}])

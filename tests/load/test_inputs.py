@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from loadtrt.errors import UsageError
+from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.inputs import make_inputs
 from loadtrt.load.tensors import DTYPES, TensorSpec, bits_of, bytes_of, numpy_dtype
 
@@ -49,6 +50,23 @@ def x() -> Any:
 @pytest.fixture
 def ids() -> Any:
     return np.array([7, 8])
+
+
+@pytest.mark.parametrize("sets", [1, 3])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_random_inputs_are_refused_by_what_they_take(dtype: str, sets: int) -> None:
+    """For every type the estimate is at least the peak of memory, and at most twice as much."""
+    spec = _spec("t", dtype, 1 << 18)
+    make_inputs([spec], ["random"], sets, {}, 1)  # what is imported first is no input
+    tracemalloc.start()
+    try:
+        make_inputs([spec], ["random"], sets, {}, 1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(EngineError, match="the inputs need"):
+        make_inputs([spec], ["random"], sets, {}, 1, peak - 1)
+    assert len(make_inputs([spec], ["random"], sets, {}, 1, 2 * peak)) == sets
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -105,6 +105,26 @@ def test_the_forms_a_trace_may_have(folder: Path, text: str, column: str | None,
     assert read_trace(_write(folder, text), column).instants.tolist() == [int(each * SECOND) for each in instants]
 
 
+@pytest.mark.parametrize("form", ['{{"t": {}, "prompt": "{}"}}\n', '{},"{}"\n', "{};{}\n"])
+def test_a_request_may_be_logged_with_its_prompt(folder: Path, form: str) -> None:
+    """JSON and CSV lines of megabytes, quoted or not."""
+    text = "".join(form.format(second, "word " * 600_000) for second in (1, 3))
+    column = "t" if form.startswith("{{") else None
+    assert read_trace(_write(folder, text), column).instants.tolist() == [0, 2 * SECOND]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_line_that_is_too_long_is_refused(folder: Path, more: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of as many characters as there may be is read."""
+    monkeypatch.setattr("loadtrt.load.trace._LONGEST_LINE", 1000)
+    file = _write(folder, f'{{"t": 1}}\n{{"t": 2{" " * (991 + more)}}}\n')
+    if more:
+        with pytest.raises(UsageError, match=f"{file}:2 has more than 1000 characters, the most of a line: write one"):
+            read_trace(file)
+    else:
+        assert read_trace(file).instants.tolist() == [0, SECOND]
+
+
 @pytest.mark.parametrize(
     ("text", "column", "sentence"),
     [

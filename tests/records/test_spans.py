@@ -36,13 +36,13 @@ def test_merged_intervals_are_what_counting_the_longer_ones_at_once_gives(
     spans = Spans(most)
     for number, latencies in enumerate(seconds):
         spans.add(second_of(number, *latencies, failed=number % 3))
-        assert len(spans.each) <= most
-        assert sum(span.requests for span in spans.each) == sum(map(len, seconds[: number + 1]))
+        assert len(spans.intervals) <= most
+        assert sum(span.requests for span in spans.intervals) == sum(map(len, seconds[: number + 1]))
     spans.finish((len(seconds) + idle) * SECOND_NS if idle else 0)
     long = next(2**n for n in range(20) if 2**n * most >= len(seconds) + idle)
-    assert spans.each_ns == long * SECOND_NS
-    assert [span.start_ns for span in spans.each] == [n * SECOND_NS for n in range(0, len(seconds), long)]
-    for place, span in enumerate(spans.each):
+    assert spans.interval_ns == long * SECOND_NS
+    assert [span.start_ns for span in spans.intervals] == [n * SECOND_NS for n in range(0, len(seconds), long)]
+    for place, span in enumerate(spans.intervals):
         here = range(place * long, min((place + 1) * long, len(seconds)))
         at_once = second_of(0, *(latency for number in here for latency in seconds[number]))
         found = span.latency.unpacked()
@@ -61,7 +61,7 @@ def test_an_hour_is_kept_by_seconds_and_a_day_in_no_more_intervals() -> None:
     for hours, each in ((1, 1), (2, 2), (24, 32), (240, 256)):
         spans = Spans()
         spans.finish(hours * 3600 * SECOND_NS)
-        assert spans.each_ns == each * SECOND_NS
+        assert spans.interval_ns == each * SECOND_NS
 
 
 @pytest.mark.parametrize("keep", [0, 1 << 12])
@@ -75,7 +75,7 @@ def test_intervals_of_a_recorder_sum_up_to_its_counts(keep: int, monkeypatch: py
         status = FAILED if number % 10 == 0 else OK
         recorder.record(end - 5_000 - number, end - 5_000, end - 4_900, end, 100, 3_000, 200, 0, 0, status)
     recorder.finish(310 * SECOND_NS)
-    assert recorder.spans.each_ns == 32 * SECOND_NS
+    assert recorder.spans.interval_ns == 32 * SECOND_NS
     intervals = recorder.intervals
     assert [interval.start_ns for interval in intervals] == [n * 32 * SECOND_NS for n in range(10)]
     assert sum(interval.requests for interval in intervals) == 2700

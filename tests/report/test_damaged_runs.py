@@ -36,6 +36,11 @@ LATENCY = ("histograms", "latency")
         ((*LATENCY, "buckets"), [[1, 1, 1]], "the histogram of latency has the bucket [1, 1, 1]"),
         ((*LATENCY, "buckets"), ["12"], "the histogram of latency has the bucket 12"),
         ((*LATENCY, "buckets"), [[1, 1 << 80]], "the histogram of latency has the bucket"),
+        (
+            (*LATENCY, "buckets"),
+            ["1" * 100 + "2"],
+            f"the histogram of latency has the bucket {'1' * 20}…{'1' * 18}2, which",
+        ),
         ((*LATENCY, "buckets"), None, "the histogram of latency lacks buckets, sum_ns, min_ns or max_ns"),
         ((*LATENCY, "sum_ns"), ..., "the histogram of latency lacks buckets, sum_ns, min_ns or max_ns"),
         ((*LATENCY, "max_ns"), "1", "the histogram of latency lacks buckets, sum_ns, min_ns or max_ns"),

@@ -30,7 +30,14 @@ _LEAST = 0.02  # the rank at which the axis of times begins
 
 
 class Bar(NamedTuple):
-    """One row. text: at the bar's end. Neither 0 nor None, which is not known, has a bar."""
+    """One row.
+
+    name: at the row's beginning.
+    value: length of the bar, in any unit; neither 0 nor None, which is not known, has a bar.
+    text: at the bar's end.
+    class_: class of the bar in CSS.
+    hint: shown when the pointer is on the bar; by default name and text.
+    """
 
     name: str
     value: float | None
@@ -58,7 +65,12 @@ def bars(title: str, description: str, rows: Sequence[Bar]) -> str:
 
 
 class Stack(NamedTuple):
-    """One row of parts, in the order of the names; text: its sum."""
+    """One row of parts.
+
+    name: at the row's beginning.
+    parts: lengths of the parts, in any one unit, in the order of the chart's names.
+    text: at the row's end, their sum in words.
+    """
 
     name: str
     parts: Sequence[float]
@@ -66,9 +78,9 @@ class Stack(NamedTuple):
 
 
 def stacks(
-    title: str, description: str, names: Sequence[str], rows: Sequence[Stack], told: Callable[[float], str]
+    title: str, description: str, names: Sequence[str], rows: Sequence[Stack], in_words: Callable[[float], str]
 ) -> str:
-    """Parts one after the other on one scale, each with its value where there is room. told: a value in words."""
+    """Parts one after the other on one scale, each with its value where there is room. in_words: a value in words."""
     keys = list(legend_rows([Key(name, f"f{number}", "box") for number, name in enumerate(names, 1)]))
     left = _names_width([row.name for row in rows])
     right = max(width_of(row.text) for row in rows) + 12
@@ -84,7 +96,7 @@ def stacks(
             wide = (WIDTH - left - right) * value / largest
             if wide < 0.3:
                 continue
-            text = told(value)
+            text = in_words(value)
             parts.append(
                 element("rect", hint(f"{name} {text}"), x=x, y=top, width=wide, height=tall, class_=f"f{place} part")
             )
@@ -137,8 +149,8 @@ def spectrum(histogram: Histogram, marks: Sequence[tuple[str, float]], bounds: S
     plot.bars(bars, "f1")
     for bound in bounds:
         plot.upright(bound.bound_ns, "bad rule")
-    told = ", ".join(f"{name} {format_duration(value)}" for name, value in marks) or "no percentile is supported"
-    return plot.svg(f"Spectrum of {metric}", f"{format_count(total)} requests; {told}.")
+    percentiles = ", ".join(f"{name} {format_duration(value)}" for name, value in marks) or "no percentile is supported"
+    return plot.svg(f"Spectrum of {metric}", f"{format_count(total)} requests; {percentiles}.")
 
 
 def shares(
@@ -169,8 +181,8 @@ def shares(
         plot.corner(bound.rank, bound.bound_ns, "bad")
     for number, ((_, histogram), line) in enumerate(zip(drawn, lines, strict=True), 1):
         # So many requests support q with ln 0.01 / ln q = n, as in `least_samples`.
-        told, rest = _split(line, 0.01 ** (1 / histogram.count))
-        plot.steps(told, f"s{number}")
+        supported, rest = _split(line, 0.01 ** (1 / histogram.count))
+        plot.steps(supported, f"s{number}")
         if rest:
             plot.steps(rest, f"s{number} few")
     for item in seen:
