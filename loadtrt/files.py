@@ -22,6 +22,8 @@ from loadtrt.signals import SIGNALS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+inherited: frozenset[int] | None = None  # descriptors with which the process was started, where that is known
+_LOOK_S = 0.05
 # A device that is full or fails: to write over the old bytes would lose these too.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -40,16 +42,16 @@ def write_file(target: str | Path, data: str | bytes, what: str = "result", *, m
     measured: whether the data cannot be made again. Where they cannot be written, they are saved in the working folder
         or in $TMPDIR.
 
-    Raises UsageError, which names the file where the data are saved; and BrokenPipeError where the reader of a pipe has
-    gone and the data can be made again.
+    Raises UsageError, which names the file where the data are saved. A reader of a pipe that has left is no error where
+    the data can be made again.
     """
     if isinstance(data, str):
         data = data.encode("utf-8", "replace")  # the name of a file may hold bytes that are not text
     try:
         _write(str(target), data)
     except (OSError, ValueError) as error:
-        if isinstance(error, BrokenPipeError) and not measured:
-            raise
+        if isinstance(error, BrokenPipeError) and not measured and takes_once(str(target)):
+            return  # as with `| head`
         name = "to stdout" if str(target) == "-" else str(target)
         saved = _saved(str(target), data) if measured else None
         elsewhere = f"; it is saved as {saved}" if saved else ""
@@ -71,8 +73,11 @@ def _write(target: str, data: bytes) -> None:
         return
     file = Path(os.path.realpath(target))
     before = file.stat() if file.exists() else None
+    if before is not None and stat.S_ISFIFO(before.st_mode):
+        _write_to_pipe(file, data)
+        return
     if before is not None and not stat.S_ISREG(before.st_mode):
-        _write_in_place(file, data)  # a pipe without a reader waits, and a signal ends that
+        _write_in_place(file, data)
         return
     with SIGNALS.deferred():
         try:
@@ -93,8 +98,8 @@ def _replace(file: Path, before: os.stat_result | None, data: bytes) -> None:
     part = file.with_name(f".loadtrt-{secrets.token_hex(8)}.part")
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if before is None else 0o600)
-    except OSError as error:
-        raise error if error.errno in _FULL else _CannotReplaceError from error
+    except OSError as error:  # with ENOSPC the file system may have room for bytes, but not for another file
+        raise _CannotReplaceError from error
     try:
         with open(descriptor, "wb") as opened:
             if before is not None:
@@ -110,6 +115,23 @@ def _replace(file: Path, before: os.stat_result | None, data: bytes) -> None:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def _write_to_pipe(file: Path, data: bytes) -> None:
+    """Wait for a reader, until a signal asks to stop, and write. Raises OSError where nobody reads."""
+    while True:
+        try:
+            descriptor = os.open(file, os.O_WRONLY | os.O_NONBLOCK)
+            break
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if SIGNALS.requested():
+                raise OSError(errno.ENXIO, "nobody reads this pipe") from None
+        SIGNALS.sleep(_LOOK_S)
+    os.set_blocking(descriptor, True)
+    with open(descriptor, "wb") as opened:
+        opened.write(data)
 
 
 def _write_in_place(file: Path, data: bytes) -> None:
@@ -159,7 +181,9 @@ def reason(error: Exception) -> str:
 def require_writable(option: str, name: str | Path) -> None:
     """Raise UsageError where the file that `option` names cannot be written. Leaves no file."""
     try:
-        if descriptor_of(str(name)) is not None:
+        descriptor = descriptor_of(str(name))
+        if descriptor is not None:
+            _require_open(descriptor)
             return
         file = Path(os.path.realpath(name))
         before = file.stat() if file.exists() else None
@@ -181,6 +205,23 @@ def require_writable(option: str, name: str | Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise UsageError(f"{option} {name} cannot be written: {reason(error)}") from None
+
+
+def _require_open(descriptor: int) -> None:
+    """Raise OSError where a descriptor is not one that the process was started with, or is open for reading alone:
+    loadtrt itself may open a file that gets this number."""
+    if inherited is not None and descriptor not in inherited:
+        raise OSError(errno.EBADF, "no file is open there")
+    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise OSError(errno.EBADF, "it is open for reading alone")
+
+
+def takes_once(target: str | None) -> bool:
+    """Whether what is written to a target a second time comes after the first, as in stdout, a descriptor or a pipe,
+    and not in its place."""
+    if target is None:
+        return False
+    return target == "-" or descriptor_of(target) is not None or (os.path.exists(target) and not os.path.isfile(target))
 
 
 @contextmanager

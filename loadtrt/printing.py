@@ -6,6 +6,7 @@ these functions; loadtrt's own escapes, of the live view and of rich's tables, a
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 import sys
@@ -37,6 +38,16 @@ def printable(text: str, most: int | None = None) -> str:
     if not text.isprintable():
         text = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
     return text if most is None else shortened(text, most)
+
+
+def utf8_name(name: object) -> str:
+    """The name of a file for a result, with a replacement character for bytes that are not UTF-8."""
+    return os.fsencode(str(name)).decode("utf-8", "replace")
+
+
+def command_line() -> tuple[str, ...]:
+    """The command line of this process, for a result."""
+    return tuple(map(utf8_name, sys.argv))
 
 
 def printable_json(text: str) -> str:

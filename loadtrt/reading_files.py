@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import stat
 from itertools import chain
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 MOST_MODEL_BYTES = 2 << 30  # of a protobuf: larger weights are external data
 MOST_RESULT_BYTES = 1 << 30
 _PIECE = 1 << 20
+_MOST_NUMBER = 1e24  # more than any time in ns, count, rate or size; sums and squares of such are floats, too
 _MOST_DIGITS = 300  # of an int that a float holds
 
 
@@ -109,7 +109,7 @@ def _no_number(text: str) -> Any:
 
 def _finite(text: str) -> float:
     number = float(text)
-    if math.isinf(number):
+    if abs(number) > _MOST_NUMBER:
         raise ValueError(f"{shortened(text)} is too large")
     return number
 

@@ -7,7 +7,6 @@ highest throughput is below the capacity of another cannot win, and is left out.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from loadtrt.capacity.rig import MACHINE, changed, require_same
 from loadtrt.capacity.search import CONFIRM_TIMES, Search
 from loadtrt.environment import environment
 from loadtrt.errors import UsageError
+from loadtrt.printing import command_line
 from loadtrt.results.capacity_result import CapacityResult, Trial, name_of
 from loadtrt.units import SECOND_NS, exact_duration, format_count, format_duration
 
@@ -82,7 +82,7 @@ class Finder:
         self.result = CapacityResult(
             loadtrt=loadtrt.__version__,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=tuple(sys.argv),
+            command=command_line(),
             config=wanted.config,
             load=LoadOptions.model_validate(wanted.load),
             environment=environment(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from loadtrt.capacity.grid import knee_of, pareto_of, points_of, spent_axis
 from loadtrt.capacity.rig import MACHINE, changed, require_same
 from loadtrt.environment import environment
 from loadtrt.errors import UsageError
+from loadtrt.printing import command_line
 from loadtrt.report.settings import axes_text
 from loadtrt.results.capacity_result import SkippedPoint, SweepPoint, SweepResult
 from loadtrt.units import format_count, format_duration
@@ -55,7 +55,7 @@ class Sweeper:
         self.result = SweepResult(
             loadtrt=loadtrt.__version__,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=tuple(sys.argv),
+            command=command_line(),
             config=config,
             environment=environment(),
             axes={name: tuple(values) for name, values in axes.items()},

@@ -13,6 +13,7 @@ import click
 from loadtrt.cli.options import FORCE_HELP
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, UsageError
+from loadtrt.printing import utf8_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -132,7 +133,7 @@ def _read_all(files: Sequence[Path], layer_info: Path | None, option: str) -> di
         for name, other in sides.items():
             if Path(name).resolve() == file.resolve() or _same(side, other):
                 raise UsageError(f"{file} is the same run as {name}: give each run of a side once")
-        sides[str(file)] = side
+        sides[utf8_name(file)] = side
     return sides
 
 

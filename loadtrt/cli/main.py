@@ -88,9 +88,6 @@ def main() -> None:
             discard(sys.stdout.fileno())
     except click.Abort:  # click's word for Ctrl-C
         raise KeyboardInterrupt from None
-    except BrokenPipeError:  # the reader of what can be made again has left
-        discard(sys.stdout.fileno())
-        code = 0
     except Exception as error:
         # With SIGHUP the terminal goes, and what is still written to it fails.
         if _was_interrupted(error) or (isinstance(error, OSError) and SIGNALS.requested()):

@@ -15,6 +15,7 @@ from loadtrt.cli.options import GroupedCommand, extra, options
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError
 from loadtrt.load.arrivals import PROCESSES
+from loadtrt.printing import command_line, utf8_name
 from loadtrt.units import parse_rate, parse_share
 
 if TYPE_CHECKING:
@@ -197,8 +198,8 @@ def command(
                 max_utilisation=max_utilisation,
                 gpu_price=gpu_price,
                 seed=seed,
-                sources=[str(file) for file in files],
-                command=sys.argv,
+                sources=[utf8_name(file) for file in files],
+                command=command_line(),
                 say=voice.status,
                 stopped=SIGNALS.requested,
             )

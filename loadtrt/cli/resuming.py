@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from loadtrt.cli.delivery import json_of, leave, show
 from loadtrt.cli.voice import Voice
 from loadtrt.errors import UsageError
-from loadtrt.files import locked, write_file
+from loadtrt.files import locked, takes_once, write_file
 from loadtrt.signals import SIGNALS
 from loadtrt.units import plural
 
@@ -144,8 +144,8 @@ class Keeper:
         self.failure: str | None = None
 
     def __call__(self, result: BaseModel) -> None:
-        """Write the result so far; not to stdout, which gets it once, at the end."""
-        if self._target != "-":
+        """Write the result so far; not to stdout or a pipe, which get it once, at the end."""
+        if not takes_once(self._target):
             self._write(result, last=False)
 
     def finish(self, result: BaseModel) -> None:

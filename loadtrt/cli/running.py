@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from loadtrt.cli.delivery import Delivery, deliver_exports, json_of, leave, show
 from loadtrt.cli.voice import Voice
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, EngineError
-from loadtrt.files import locked, write_file
+from loadtrt.files import locked, takes_once, write_file
 from loadtrt.printing import say
 from loadtrt.report.formatting import memory_text
 from loadtrt.runs.maker import Maker
@@ -29,11 +29,13 @@ def run(config: RunConfig) -> int:
     The result is written before the engine is closed, and before it is shown: neither a device that hangs nor a reader
     of stdout that has gone costs a result. An exception that is not a LoadtrtError is raised after that.
     """
-    late: list[RunResult] = []  # what still goes to stdout, however the command ends, with its profile if there is one
+    late: list[
+        RunResult
+    ] = []  # what stdout or a pipe still gets, however the command ends, with its profile if there is one
 
     def write_late() -> None:
         while late:
-            write_file("-", json_of(late.pop()), measured=True)
+            write_file(str(config.json_file), json_of(late.pop()), measured=True)
 
     with locked("--json", config.json_file):
         try:
@@ -52,7 +54,7 @@ def _run(config: RunConfig, late: list[RunResult], leave: Callable[[], None]) ->
         bill.require_room(": use fewer --contexts or --buffers, or a smaller --batch")
         result = maker.run(config, voice.progress(config))
         voice.end_line()
-        if config.json_file == "-" and config.profile and result.outcome == "completed":
+        if takes_once(config.json_file) and config.profile and result.outcome == "completed":
             late.append(result)
         else:
             delivery.make(config.json_file, lambda: json_of(result))

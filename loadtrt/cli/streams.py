@@ -8,6 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from loadtrt import files
 from loadtrt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,10 +47,9 @@ class _Stream(io.TextIOWrapper):
 def prepare() -> None:
     """Make stdout and stderr of the process safe: what has no reader is dropped, characters that the encoding lacks are
     replaced, and a descriptor that is closed is not given to the next file that is opened."""
+    files.inherited = frozenset(number for number in map(int, os.listdir("/proc/self/fd")) if _is_open(number))
     for descriptor in (0, 1, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:
+        if not _is_open(descriptor):
             os.open(os.devnull, os.O_RDONLY)  # takes the lowest free descriptor; writing to it fails as to a closed one
     for name, descriptor, errors in (("stdout", 1, "replace"), ("stderr", 2, "backslashreplace")):
         before = getattr(sys, name)
@@ -61,6 +61,14 @@ def prepare() -> None:
         stream.every = descriptor == 2
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def discard(descriptor: int) -> None:

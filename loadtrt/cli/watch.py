@@ -77,12 +77,27 @@ def parse_url(text: str) -> str:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise UsageError(f"'{text}' is not the address of a run: {error}") from None
-    if parts.scheme not in ("http", "https") or not host or not whole.isprintable() or " " in whole:
+    if (
+        parts.scheme not in ("http", "https")
+        or not host
+        or not whole.isprintable()
+        or " " in whole
+        or not _is_host(host)
+    ):
         raise UsageError(f"'{text}' is not the address of a run: write host:port, such as gpu-host:9400")
     if port is None and "://" not in text:
         raise UsageError(f"'{text}' has no port: write {text}:PORT, with the port of the run's --metrics")
     path = parts.path.rstrip("/").removesuffix("/metrics").removesuffix("/view")
     return parts._replace(path=f"{path}/view", fragment="").geturl()
+
+
+def _is_host(name: str) -> bool:
+    """Whether DNS can ask for a name."""
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def read_view(url: str) -> View | None:
@@ -194,12 +209,12 @@ class _Shown:
 def _fetch(url: str) -> bytes:
     """The body of an answer. Raises UnansweredError, after _TIMEOUT_S at the latest: a socket's own timeout begins anew
     with every byte, so that a thread waits for a host that trickles."""
-    answers: SimpleQueue[bytes | UnansweredError] = SimpleQueue()
+    answers: SimpleQueue[bytes | Exception] = SimpleQueue()
 
     def fetch() -> None:
         try:
             answers.put(_body(url))
-        except UnansweredError as error:
+        except Exception as error:
             answers.put(error)
 
     threading.Thread(target=fetch, name="loadtrt-watch", daemon=True).start()
@@ -207,7 +222,7 @@ def _fetch(url: str) -> bytes:
         answer = answers.get(timeout=_TIMEOUT_S)
     except Empty:
         raise _no_run(url, "timed out") from None
-    if isinstance(answer, UnansweredError):
+    if isinstance(answer, Exception):
         raise answer
     return answer
 
@@ -221,13 +236,19 @@ def _no_run(url: str, reason: str) -> UnansweredError:
 def _body(url: str) -> bytes:
     from http.client import HTTPException, HTTPResponse
     from urllib.error import HTTPError, URLError
-    from urllib.request import ProxyHandler, Request, build_opener
+    from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+
+    class Nowhere(HTTPRedirectHandler):
+        """A run answers itself: another address is that of something else."""
+
+        def redirect_request(self, *_: object) -> None:
+            return None
 
     # Without a proxy: an HTTP_PROXY for the internet does not know hosts of the local network.
     request = Request(url, headers={"Accept": "application/json"})  # noqa: S310  # http(s), by parse_url
     body = bytearray()
     try:
-        with build_opener(ProxyHandler({})).open(request, timeout=_TIMEOUT_S) as response:
+        with build_opener(ProxyHandler({}), Nowhere).open(request, timeout=_TIMEOUT_S) as response:
             assert isinstance(response, HTTPResponse)  # noqa: S101  # of http(s)
             while part := response.read1(1 << 16):
                 body += part
@@ -238,7 +259,7 @@ def _body(url: str) -> bytes:
         reason = shortened(f"{error.code} {error.reason}".strip(), 60)
         sentence = f"{url} answers {reason}: it is not a run of this version of loadtrt"
         raise UnansweredError(sentence, f"it answers {reason}") from None
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: UnicodeError of a path or a host
         raise _no_run(url, _why(error.reason if isinstance(error, URLError) else error)) from None
     return bytes(body)
 

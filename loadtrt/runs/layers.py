@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from loadtrt.environment import available_bytes, environment
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.live.nvml import Clocks, open_gpu
 from loadtrt.load.inputs import make_inputs
+from loadtrt.printing import command_line
 from loadtrt.runs.watched import bus_id_of
 from loadtrt.units import SECOND_NS, plural
 
@@ -77,7 +77,7 @@ def profile(config: RunConfig, talks: Talks, length: ProfileLength, signals: Sig
     return ProfileResult(
         loadtrt=loadtrt.__version__,
         started=started,
-        command=tuple(sys.argv),
+        command=command_line(),
         config=config,
         environment={**environment(), **around},
         engine=info,

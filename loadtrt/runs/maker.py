@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from loadtrt.environment import available_bytes, environment
 from loadtrt.errors import EngineError, LoadtrtError, shortage_of
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
+from loadtrt.printing import command_line
 from loadtrt.records.records import FAILED, OK
 from loadtrt.runs.watched import Silence, Watched
 from loadtrt.signals import Signals
@@ -240,7 +240,7 @@ class Maker:
                 run=name,
                 load_ns=opened.load_ns,
                 started=started.isoformat(timespec="seconds"),
-                command=sys.argv,
+                command=command_line(),
                 environment={**environment(), **around},
                 telemetry=telemetry,
             )

@@ -52,6 +52,7 @@ _FORM = re.compile(
     re.ASCII,
 )
 _MOST_TIMES = 1000
+_MOST_HALF = 100.0  # of the logarithm of a ratio, which exp() still takes
 
 
 class Ratio(Model):
@@ -188,7 +189,8 @@ def ratio_of(name: str, a: Sequence[Measured], b: Sequence[Measured], *, of_all:
     low = high = None
     if ratio is not None and not missing:
         half = _within_runs(*sides) if single else _between_runs(*sides)
-        low, high = ratio * math.exp(-half), ratio * math.exp(half)
+        factor = math.exp(min(half, _MOST_HALF))
+        low, high = ratio / factor, ratio * factor
     unit: Literal["ns", "1/s"] = "1/s" if name in RATES else "ns"
     reason = missing[0] if missing else None
     return Ratio(name=name, unit=unit, a=mean_a, b=mean_b, ratio=ratio, low=low, high=high, reason=reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -162,3 +163,48 @@ def test_a_file_that_is_mounted_by_itself_is_written_in_place(line: str, folder:
     assert done.returncode == 0, done.stderr
     assert (folder / "outside").stat().st_size > 100
     assert (folder / "result").stat().st_size == 0
+
+
+VIRTUAL = "--engine simulated:service=1ms,clock=virtual"
+MANY = {
+    "sweep": f"sweep {VIRTUAL} --contexts 1,2,4 --all --warmup 0s --duration 100ms --quiet",
+    "capacity": f"capacity {VIRTUAL} --objective 'latency.p99 < 1s' --trial 1s --quiet",
+    "run": "run --engine double.onnx --duration 100ms --warmup 0s --profile --quiet",
+}
+
+
+@pytest.mark.parametrize("command", MANY)
+@pytest.mark.parametrize("ending", ["/dev/stdout > out", "/dev/fd/7 7> out", "/dev/stdout | cat > out"])
+def test_what_takes_bytes_once_gets_one_result(command: str, ending: str, folder: Path) -> None:
+    """A result that is written again and again to a file goes to a pipe or a descriptor at the end."""
+    done = _shell(f"rm -f out; loadtrt {MANY[command]} --json {ending}", folder)
+    assert "fault" not in done.stderr
+    assert json.loads((folder / "out").read_text())["schema_version"] == f"loadtrt.{command}/1"
+
+
+@pytest.mark.parametrize("name", ["/dev/fd/3", "/dev/fd/9", "/proc/self/fd/5", "/dev/fd/7 7< run.json"])
+def test_a_descriptor_that_nobody_opened_is_refused(name: str, folder: Path) -> None:
+    """loadtrt's own files get such numbers; and one that is open for reading takes no result."""
+    done = _shell(f"loadtrt {RUN} --json {name}", folder)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "cannot be written: " in done.stderr
+
+
+def test_a_pipe_that_nobody_reads_saves_the_result_at_a_signal(tmp_path: Path) -> None:
+    """It waits for a reader, and SIGTERM ends that: the result lies in the working folder."""
+    wait = "while ! grep -q 'measure' log; do sleep 0.1; done; sleep 0.5"
+    run = f'"{sys.executable}" -m loadtrt {RUN} --json pipe 2> log > /dev/null'
+    done = _shell(f"mkfifo pipe; {run} & {wait}; kill -TERM $!; wait $!", tmp_path)
+    (saved,) = tmp_path.glob("loadtrt-saved-*")
+    assert read_run(saved).model.ok > 0
+    assert "nobody reads this pipe" in (tmp_path / "log").read_text(), done
+
+
+def test_names_that_are_not_utf8(folder: Path) -> None:
+    """Results hold them with a replacement character."""
+    odd = "$(printf 'r\\xff.json')"
+    done = _shell(f"cp run.json {odd}; loadtrt compare {odd} run2.json --json c.json", folder)
+    assert done.returncode == 0, done.stderr
+    done = _shell("loadtrt plan-capacity capacity.json --demand 10/s --quiet --json $(printf 'p\\xff')", folder)
+    assert done.returncode == 0, done.stderr
