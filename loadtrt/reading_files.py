@@ -21,7 +21,7 @@ MOST_MODEL_BYTES = 2 << 30  # of a protobuf: larger weights are external data
 MOST_RESULT_BYTES = 1 << 30
 _PIECE = 1 << 20
 _MOST_NUMBER = 1e24  # more than any time in ns, count, rate or size; sums and squares of such are floats, too
-_MOST_DIGITS = 300  # of an int that a float holds
+_MOST_DIGITS = 24
 
 
 def open_file(file: str | Path, what: str = "", *, pipes: bool = False) -> BufferedReader:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from command_line import loadtrt
 from live_snapshots import FACTS, GPU, snapshot
 from loadtrt.cli.watch import PATIENCE_NS, UnansweredError, command, parse_url, read_view, watch
 from loadtrt.errors import LoadtrtError, UsageError
@@ -290,3 +291,40 @@ def test_a_body_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with _served(answer) as address, pytest.raises(UnansweredError, match="sends more than"):
         read_view(parse_url(address))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "a..b:9400",
+        "http://.:1",
+        f"{'a' * 64}.de:80",
+        f"{'é' * 100}:9400",
+        "⒈com:80",
+        "a。b..c:1",
+        "127.0.0.1:1/é",
+        "http://[::1",
+    ],
+)
+def test_an_address_that_no_host_has_is_one_sentence(address: str) -> None:
+    """What DNS cannot be asked for, and paths that HTTP does not have: no traceback of a thread."""
+    done = loadtrt("watch", address)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert "timed out" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "location", ["http://[::1", "//[/", "http://a..b:1/", "ftp://127.0.0.1:1/x", f"http://{'a' * 300}/", "/elsewhere"]
+)
+def test_a_redirection_is_not_followed(location: str) -> None:
+    """A run answers itself."""
+
+    def redirect(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", location)
+        handler.end_headers()
+
+    with _served(redirect) as url, pytest.raises(UsageError, match="answers 302"):
+        read_view(parse_url(url))

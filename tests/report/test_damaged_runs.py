@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
+from command_line import loadtrt
 from loadtrt.cli.main import cli
 from loadtrt.errors import UsageError
 from reported import measured
@@ -35,7 +36,7 @@ LATENCY = ("histograms", "latency")
         ((*LATENCY, "buckets"), [[1, -1]], "the histogram of latency has the bucket [1, -1]"),
         ((*LATENCY, "buckets"), [[1, 1, 1]], "the histogram of latency has the bucket [1, 1, 1]"),
         ((*LATENCY, "buckets"), ["12"], "the histogram of latency has the bucket 12"),
-        ((*LATENCY, "buckets"), [[1, 1 << 80]], "the histogram of latency has the bucket"),
+        ((*LATENCY, "buckets"), [[1, 1 << 70]], "the histogram of latency has the bucket"),
         (
             (*LATENCY, "buckets"),
             ["1" * 100 + "2"],
@@ -101,3 +102,18 @@ def test_a_log_needs_an_instant_to_begin_at(tmp_path: Path) -> None:
     found = CliRunner().invoke(cli, ["report", str(file), "-o", f"{tmp_path}/x.hlog"], standalone_mode=False)
     assert isinstance(found.exception, UsageError)
     assert "has no start time" in str(found.exception)
+
+
+@pytest.mark.parametrize("number", [1e29, 1e308, 10**29])
+@pytest.mark.parametrize("place", ["queue_mean_ns", "p50"])
+def test_numbers_that_nothing_measures_are_one_sentence(place: str, number: float, tmp_path: Path) -> None:
+    """Sums, squares and powers of them are no floats."""
+    run = json.loads(measured().model_dump_json())
+    (model,) = run["models"].values()
+    (model["intervals"][1] if place == "queue_mean_ns" else model["metrics"]["service"]["margins"])[place] = number
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps(run))
+    for line in (("export", "openmetrics", file), ("compare", file, file), ("report", file)):
+        done = loadtrt(*line)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert "too large" in done.stderr
