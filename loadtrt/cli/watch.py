@@ -7,7 +7,7 @@ import threading
 import time
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
@@ -241,8 +241,10 @@ def _body(url: str) -> bytes:
     class Nowhere(HTTPRedirectHandler):
         """A run answers itself: another address is that of something else."""
 
-        def redirect_request(self, *_: object) -> None:
+        def http_error_302(self, *_: Any, **__: Any) -> None:
             return None
+
+        http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
     # Without a proxy: an HTTP_PROXY for the internet does not know hosts of the local network.
     request = Request(url, headers={"Accept": "application/json"})  # noqa: S310  # http(s), by parse_url

@@ -337,10 +337,12 @@ def test_no_two_runs_have_an_id_in_common(tmp_path: Path) -> None:
     assert len({point.run.run for point in found.points if point.run}) == 3
 
 
-def test_a_file_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweep goes on and is shown; exit 2, as of any file."""
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr("loadtrt.files._replace", lambda *_: (_ for _ in ()).throw(full))
     done = loadtrt("sweep", "--engine", VIRTUAL, "--contexts", "1,2", "--warmup", "0", "--duration", "1s",
-                    "--json", "/dev/full", folder=tmp_path)  # fmt: skip
+                    "--json", "sweep.json", folder=tmp_path)  # fmt: skip
     assert done.returncode == 2
     lines = done.stderr.splitlines()
     assert [line for line in lines if "No space left" in line] == [lines[1], lines[-1]]
