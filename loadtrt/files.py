@@ -11,6 +11,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -118,7 +119,8 @@ def _replace(file: Path, before: os.stat_result | None, data: bytes) -> None:
 
 
 def _write_to_pipe(file: Path, data: bytes) -> None:
-    """Wait for a reader, until a signal asks to stop, and write. Raises OSError where nobody reads."""
+    """Wait for a reader, until another signal comes, and write. Raises OSError where nobody reads."""
+    interrupted = SIGNALS.requested()
     while True:
         try:
             descriptor = os.open(file, os.O_WRONLY | os.O_NONBLOCK)
@@ -126,9 +128,9 @@ def _write_to_pipe(file: Path, data: bytes) -> None:
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
-            if SIGNALS.requested():
+            if SIGNALS.hurried() or (SIGNALS.requested() and not interrupted):
                 raise OSError(errno.ENXIO, "nobody reads this pipe") from None
-        SIGNALS.sleep(_LOOK_S)
+        time.sleep(_LOOK_S)
     os.set_blocking(descriptor, True)
     with open(descriptor, "wb") as opened:
         opened.write(data)

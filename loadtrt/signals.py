@@ -81,6 +81,7 @@ class Signals:
                 signal.signal(number, handler)
             self._before.clear()
             self._clean_up()
+            self._reset()
 
     def over(self, code: int) -> None:
         """The process exits now, with this code, which signals no longer change. Where it waits for a thread, they end

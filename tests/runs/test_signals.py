@@ -409,3 +409,14 @@ _TOLD = ("--export-times", "--metrics-linger", "--profile", "--int8")
 
 if __name__ == "__main__":
     _print_table()
+
+
+def test_signals_of_one_command_are_not_those_of_the_next() -> None:
+    """A process that runs several, as a notebook or a test does."""
+    from loadtrt.signals import SIGNALS
+
+    with SIGNALS:
+        SIGNALS.ask()
+        SIGNALS.ask()
+        assert SIGNALS.hurried()
+    assert not SIGNALS.requested()
