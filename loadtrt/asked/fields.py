@@ -48,7 +48,7 @@ def _range(value: object) -> object:
 
 
 def _telling(read: Any) -> BeforeValidator:
-    """A validator of what `read` makes of a value; its UsageError is told."""
+    """A validator of what `read` makes of a value; a UsageError of it becomes pydantic's message."""
 
     def validate(value: object) -> object:
         if value is None or isinstance(value, bool):

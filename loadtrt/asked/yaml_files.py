@@ -79,7 +79,7 @@ def read_yaml(file: Path) -> Any:
             try:
                 return parse_json(text)
             except (ValueError, RecursionError):
-                pass  # as YAML it is told where
+                pass  # the YAML reader below says in which line
         if len(text) > _MOST_CHARACTERS:
             raise UsageError(f"{file} has more than {_MOST_CHARACTERS} characters, which no configuration needs")
         return utf8(yaml.load(text, _Loader))  # noqa: S506  # a SafeLoader

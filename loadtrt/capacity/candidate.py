@@ -37,7 +37,7 @@ class Work:
     config: the configuration, with the arrivals of the trials at any rate.
     trials: the runs so far.
     failure: why the engine did not open, or failed; None otherwise.
-    dropped: why there is no search; None otherwise.
+    dropped: the reason why nothing is searched; None where something is.
     """
 
     def __init__(

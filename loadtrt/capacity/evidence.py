@@ -227,7 +227,7 @@ def _words(run: RunResult) -> str:
 
 
 def _not_alone(best: RunResult, runs: Sequence[RunResult]) -> str:
-    """Why there is no usable closed loop of one context."""
+    """Why no closed loop of one context can be used."""
     needs = "a plan needs a closed loop with --contexts 1 and all else as in the others"
     for run in runs:
         if run.config.model.load.closed and run.config.model.contexts == 1:

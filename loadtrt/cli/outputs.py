@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from loadtrt.asked.declaring import shown_as
 from loadtrt.asked.fields import option_name
 from loadtrt.asked.reading import FIELDS
-from loadtrt.errors import UsageError
+from loadtrt.errors import LoadtrtError, UsageError
 from loadtrt.files import descriptor_of, reason, require_writable
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Output(NamedTuple):
     """A file to write.
 
     option: the option that names it, for errors.
-    name: the file; "-" is stdout, and None is no file.
+    name: the file; "-" is stdout; None where the option is not given.
     content: what is written to it, as _CONTENTS has it: such files are written over without --force; None for any file.
     """
 
@@ -74,7 +74,7 @@ def outputs_of(values: Mapping[str, Any], result: str) -> list[Output]:
 
 
 def inputs_of(values: Mapping[str, Any]) -> list[str | Path]:
-    """What options name to be read: files, and other values that are no files. values: the options by key."""
+    """What options name to be read: files, and words such as zoo:googlenet. values: the options by key."""
     inputs = values.get("inputs") or {}
     named = inputs.values() if isinstance(inputs, dict) else [text.rpartition(":")[2] for text in inputs]
     single = [values[key] for key in ("engine", "trace") if values.get(key)]
@@ -108,10 +108,28 @@ def require_outputs(outputs: Iterable[Output], inputs: Iterable[str | Path | Non
             raise UsageError(f"{option} {name} and {taken[identity]} name the same file: give each its own")
         taken[identity] = f"{option} {name}"
         held = _content_of(Path(name))
-        if held is not None and content not in (None, held) and not force:
+        if held is None or content in (None, held):
+            continue
+        if not force:
             raise UsageError(
                 f"{option} {name} holds {held}, which would be overwritten: name another file, or add --force"
             )
+        if identity in _weights_of(read.values()):
+            raise UsageError(f"{option} {name} holds weights of the model: name another file")
+
+
+def _weights_of(inputs: Iterable[str | Path]) -> set[object]:
+    """The identities of the files in which ONNX models among these files keep their weights. A model that cannot be
+    read has none: the command says so when it reads it."""
+    from loadtrt.engines.external_data import find_external_data
+    from loadtrt.engines.onnx_model import parse_model
+
+    files: list[Path] = []
+    for file in (Path(name) for name in inputs if str(name).endswith(".onnx")):
+        with suppress(LoadtrtError):
+            external = find_external_data(parse_model(file)[0], file)
+            files += external.files if external is not None else ()
+    return {_identity(file) for file in files}
 
 
 def _identity(name: str | Path) -> object | None:

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import pytest
 
 from command_line import loadtrt
@@ -209,3 +210,22 @@ def test_an_output_replaces_an_earlier_one_of_its_own(line: str, folder: Path) -
     first = loadtrt(*line.split(), folder=folder)
     assert first.returncode in (0, 97, 98, 99), first.stderr
     assert loadtrt(*line.split(), folder=folder).returncode == first.returncode
+
+
+@pytest.mark.parametrize("by", ["w.bin", "link"])
+@pytest.mark.parametrize(
+    "line", ["run --engine e.onnx --json {}", "profile --engine e.onnx --json {}", "build e.onnx -o {}"]
+)
+def test_weights_beside_a_model_are_inputs(line: str, by: str, folder: Path) -> None:
+    """--force does not write over them either, by whatever name."""
+    model = onnx.load(folder / "double.onnx")
+    weights = onnx.numpy_helper.from_array(np.ones((1, 300), np.float32), "w")
+    model.graph.initializer.append(weights)
+    onnx.save(model, folder / "e.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    (folder / "link").symlink_to("w.bin")
+    before = (folder / "w.bin").read_bytes()
+    for force, sentence in (("", "add --force"), (" --force", f"{by} holds weights of the model: name another file")):
+        done = loadtrt(*f"{line.format(by)}{force}".split(), folder=folder)
+        assert done.returncode == 2
+        assert sentence in done.stderr
+    assert (folder / "w.bin").read_bytes() == before
