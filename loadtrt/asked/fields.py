@@ -123,7 +123,9 @@ def _without_nul(name: str) -> str:
 def _file_name(name: str) -> str:
     """Refuse a name that no file has, before anything is measured."""
     if any(len(os.fsencode(part)) > _MOST_NAME for part in _without_nul(name).split("/")):
-        raise ValueError(f"'{shortened(name)}' is longer than {_MOST_NAME} bytes, as no name of a file is: shorten it")
+        raise ValueError(
+            f"'{shortened(name)}' is longer than {_MOST_NAME} bytes, the most that a file name may have: shorten it"
+        )
     return name
 
 
