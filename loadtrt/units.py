@@ -136,9 +136,9 @@ def format_count(value: float) -> str:
     return f"{value:,.0f}".replace(",", " ") if abs(value) >= 1000 else _three_digits(value)
 
 
-def plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
     """ "1 request", "1 234 requests"."""
-    return f"{format_count(count)} {noun}" if count == 1 else f"{format_count(count)} {noun}s"
+    return f"{format_count(count)} {noun if count == 1 else nouns or f'{noun}s'}"
 
 
 def _three_digits(value: float) -> str:

@@ -58,7 +58,8 @@ if TYPE_CHECKING:
 
 LEAST_MET = 150  # effective requests without which nothing is certified
 TAIL = 0.025  # probability beyond each end of the interval
-_BLOCKS = 16  # the fewest blocks that a variance of block means is taken from
+_SURELY = 1e-4
+BLOCKS = 16  # the fewest blocks that a variance of block means is taken from
 _RESOLVED = 100  # independent requests: below it, blocks are too few and too short
 _JITTER = 0.05  # of the bound
 _MOST_TIMES = 1000  # times as long: nobody makes a longer run
@@ -79,7 +80,9 @@ def judge(
     kept_share = float(np.mean(_is_bad(objective, kept))) if len(kept) else share
     lows, highs = zip(*(share_interval(bad, size) for bad in {share, kept_share}), strict=True)
     low, high = min(lows), max(highs)
-    verdict = _verdict(objective, good, requests, low, high, size)
+    verdict: Verdict = "undecided"
+    if requests:
+        verdict = verdict_on(objective, share, size, low, high)
     reason = _reason(objective, kept, share, size, requests, most_kept) if verdict == "undecided" else None
     count = histogram.count
     supported = bool(count) and (objective.rank == 1 or count >= least_samples(objective.rank))
@@ -112,14 +115,14 @@ def judge(
 def effective_size(objective: Objective, records: Records) -> float:
     """Effective sample size N (see above): the number of independent requests that these are worth, in [0, n]."""
     n = len(records)
-    if n < _BLOCKS:
+    if n < BLOCKS:
         return discounted(float(min(n, 1)))
     order = np.argsort(records.due, kind="stable")
     bad = _is_bad(objective, records)[order]
     metric = METRICS[objective.metric]
     moved = np.clip(metric.of(records)[order] / objective.bound_ns, 0.0, 1.0)
     moved[bad] = 1.0
-    return discounted(n / max(_correlation(bad.astype(np.float64), 0.0), _correlation(moved, _JITTER)))
+    return discounted(n / max(correlation(bad.astype(np.float64), 0.0), correlation(moved, _JITTER)))
 
 
 def share_interval(share: float, size: float) -> tuple[float, float]:
@@ -129,6 +132,11 @@ def share_interval(share: float, size: float) -> tuple[float, float]:
     low = _root(lambda p: at_least(share, size, p) - TAIL) if share > 0 else 0.0
     high = _root(lambda p: TAIL - _at_most(share, size, p)) if share < 1 else 1.0
     return low, high
+
+
+def surely_missed(share: float, size: float, allowed: float) -> bool:
+    """Whether the true share is above the allowed one at a confidence of 99.99 %, for conclusions that are final."""
+    return bool(size) and share > allowed and at_least(share, size, allowed) <= _SURELY
 
 
 def quantile_ranks(rank: float, size: float) -> tuple[float | None, float | None]:
@@ -147,11 +155,10 @@ def _is_bad(objective: Objective, records: Records) -> npt.NDArray[np.bool_]:
     return bad
 
 
-def _verdict(objective: Objective, good: int, requests: int, low: float, high: float, size: float) -> Verdict:
-    if not requests:
-        return "undecided"
+def verdict_on(objective: Objective, bad: float, size: float, low: float, high: float) -> Verdict:
+    """The verdict on a share of bad requests with its interval (low, high) and effective sample size."""
     if objective.rank == 1:
-        return "met" if good == requests else "missed"
+        return "missed" if bad else "met"
     if high <= 1 - objective.rank and size >= LEAST_MET:
         return "met"
     return "missed" if low > 1 - objective.rank else "undecided"
@@ -195,14 +202,14 @@ def discounted(single: float) -> float:
     return single * min(1.0, single / _RESOLVED)
 
 
-def _correlation(series: Series, jitter: float) -> float:
+def correlation(series: Series, jitter: float) -> float:
     """τ: requests in a row that are worth one independent request; at least 1."""
     variance = float(series.var()) + jitter**2
     if not variance:
         return 1.0
     sums = np.concatenate(([0.0], np.cumsum(series)))
     longest, block = 1.0, 1
-    while len(series) // block >= _BLOCKS:
+    while len(series) // block >= BLOCKS:
         means = np.diff(sums[::block]) / block
         longest = max(longest, block * float(means.var(ddof=1)) / variance)
         block *= 2
