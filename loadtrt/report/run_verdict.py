@@ -106,10 +106,10 @@ def verdict_badge(verdict: str) -> Badge:
 def _tiles(result: RunResult) -> Iterator[Tile]:
     rates, latency = result.model.throughput, result.model.metrics.get("latency")
     count = latency.count if latency else 0
-    rate, margin = rates.requests_per_s, rates.margin
+    rate, interval = rates.requests_per_s, rates.confidence
     notes = []
-    if rate is not None and margin is not None:
-        notes.append(f"95 %: {between(rate / (1 + margin), rate * (1 + margin), format_count)}")
+    if rate is not None and interval is not None:
+        notes.append(f"95 %: {between(interval.low, interval.high, format_count)}")
     if rates.offered_per_s is not None:
         notes.append(f"offered {format_count(rates.offered_per_s)}/s")
     elif result.config.model.load.closed:
@@ -122,7 +122,7 @@ def _tiles(result: RunResult) -> Iterator[Tile]:
     for name in _PERCENTILES:
         value, need = time_of(result.model.metrics, name), least_samples(PERCENTILES[name])
         few = f"not supported by {plural(count, 'request')}: it takes {format_count(need)}"
-        note = few if value is None and count < need else _interval(result, name)
+        note = few if value is None and count < need else _interval_text(result, name)
         yield Tile(f"latency {name}", time_or(value), note, detail=True)
     yield Tile("requests served", format_count(result.model.ok), " · ".join(_losses(result)))
 
@@ -137,17 +137,22 @@ def _losses(result: RunResult) -> Iterator[str]:
     yield f"in {format_duration(result.phases.measure_ns)}"
 
 
-def _interval(result: RunResult, percentile: str) -> str:
-    """The 95 % interval of a percentile of latency, by an objective on it or by its margin."""
+def latency_interval(result: RunResult, name: str) -> tuple[float | None, float | None] | None:
+    """The 95 % interval of a percentile of latency or its "mean", ns; None without an end. Where an objective is on it,
+    the interval that its verdict shows."""
+    value = time_of(result.model.metrics, name)
     for item in result.model.objectives:
-        known = item.value_low_ns is not None or item.value_high_ns is not None
-        if known and item.objective.name == f"latency.{percentile}":
-            return f"95 %: {between(item.value_low_ns, item.value_high_ns)}"
+        ends = (item.value_low_ns, item.value_high_ns)
+        if item.objective.name == f"latency.{name}" and item.value_ns == value and any(ends):
+            return ends
     latency = result.model.metrics.get("latency")
-    value, margin = time_of(result.model.metrics, percentile), latency.margins.get(percentile) if latency else None
-    if value is None or margin is None:
-        return ""
-    return f"95 %: {between(value / (1 + margin), value * (1 + margin))}"
+    interval = latency.confidence.get(name) if latency else None
+    return (interval.low, interval.high) if interval and value is not None else None
+
+
+def _interval_text(result: RunResult, name: str) -> str:
+    interval = latency_interval(result, name)
+    return f"95 %: {between(*interval)}" if interval else ""
 
 
 def objectives(result: RunResult) -> Section:
