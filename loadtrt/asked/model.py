@@ -37,7 +37,7 @@ from loadtrt.asked.fields import (
 from loadtrt.asked.load import Load
 from loadtrt.asked.load_options import ARRIVALS, OPTIONS, load_of
 from loadtrt.asked.mlperf import ScenarioName  # noqa: TC001  # pydantic reads it
-from loadtrt.asked.objective import MOST_OBJECTIVES, Objective
+from loadtrt.asked.objective import MOST_OBJECTIVES, Objective, with_bounds
 from loadtrt.errors import UsageError
 from loadtrt.load.arrivals import MOST_REQUESTS, parse_bursts, parse_stages
 from loadtrt.load.request_sizes import Batching, Part, parse_batching, parse_mix
@@ -234,7 +234,7 @@ class Model(Strict):
     )
     objectives: Objectives = option(
         (),
-        "Bound on a quantile, an SLO (repeatable).",
+        "Bound on a percentile, errors, drops, throughput, goodput, power or energy, an SLO (repeatable).",
         "Objectives",
         f"{SEARCHES} {PLANS}",
         metavar="'latency.p99 < 10ms'",
@@ -281,8 +281,11 @@ class Model(Strict):
     @field_validator("objectives")
     @classmethod
     def _objectives_are_few(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
-        """Each once, and no more than observers have room for."""
-        unique = tuple(dict.fromkeys(objectives))
+        """Each once, with all bounds, and no more than observers have room for."""
+        try:
+            unique = with_bounds(objectives)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
         if len(unique) > MOST_OBJECTIVES:
             raise ValueError(f"no more than {MOST_OBJECTIVES} objectives: leave some out")
         return unique

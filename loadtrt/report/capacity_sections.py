@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadtrt.asked.objective import parse_objective
 from loadtrt.report.charts.curves import Miss, ladder, latencies, misses
 from loadtrt.report.charts.shares import Bar, bars
 from loadtrt.report.document import Badge, Figure, Name, Section, Table, Tile, Tiles, section, words
@@ -112,7 +113,7 @@ def _tiles(best: Candidate) -> Iterator[Tile]:
     yield Tile("highest that met", count_or(best.feasible_max_per_s), highest, detail=True)
     if best.binding:
         boundary = f"{best.boundary} boundary" if best.boundary else ""
-        yield Tile("binding", best.binding.partition("<")[0].strip(), boundary, detail=True)
+        yield Tile("binding", parse_objective(best.binding).name, boundary, detail=True)
     if best.joules_per_inference is not None:
         yield Tile("energy per inference", joules_text(best.joules_per_inference), "at the confirming run", detail=True)
 

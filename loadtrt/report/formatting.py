@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 UNKNOWN = "–"
 _STEP = 6
 _REFORMAT = re.compile(r"Reformatting CopyNode for (?:(In|Out)put Tensor (\d+) to (.+)|Network ((?:In|Out)put .+))")
-_WITHIN = re.compile(r"(?<=\d) (?=\d{3}\b|(?:[nµm]?s|m?J|W|MHz|[KMGT]?i?B|%)(?!\w))|(?<=[<±×]) | (?=<)")
+_WITHIN = re.compile(r"(?<=\d) (?=\d{3}\b|(?:[nµm]?s|m?J|W|MHz|[KMGT]?i?B|%)(?!\w))|(?<=[<>±×]) | (?=[<>])")
 
 
 def time_or(ns: float | None) -> str:
@@ -72,7 +72,7 @@ def joules_text(energy: float | None) -> str:
 
 
 def unbroken(text: str) -> str:
-    """With no-break spaces within a number, between a number and its unit, and around the < of an objective."""
+    """With no-break spaces within a number, between a number and its unit, and around the < or > of an objective."""
     return _WITHIN.sub("\u00a0", text)
 
 

@@ -13,8 +13,8 @@ s²_B: the variance of block means; B·s²_B/s² grows with B until blocks are l
 of batch means; Flyvbjerg and Petersen, Error estimates on averages of correlated data, 1989). Its maximum errs to the
 safe side. bad: 0 or 1, d = 0. v = min(metric, bound)/bound, 1 for a failed request: a queue length that fluctuates
 shows there before any request is bad. d = 0.05: variations of less than a twentieth of the bound are jitter, however
-slow. Below a hundred independent requests, blocks are too few and too short, and N₁ is too large: hence the last
-factor.
+slow. For drops, v is the queueing delay over the longest one; errors are not announced by any metric. Below a hundred
+independent requests, blocks are too few and too short, and N₁ is too large: hence the last factor.
 
 **Interval** of p, 95 %, by the binomial law for N requests with N·p̂ bad (Clopper and Pearson, 1934; their beta form
 takes any real N): P(X ≥ N·p̂ | low) = P(X ≤ N·p̂ | high) = 2.5 %. With none bad, high = 1 − 0.025^(1/N) ≈ 3.7/N.
@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.records.records import METRICS, OK
+from loadtrt.records.records import METRICS
 from loadtrt.results.run_result import ObjectiveShare
 from loadtrt.stats.margin import least_samples
 from loadtrt.units import format_count, format_duration, plural
@@ -76,12 +76,12 @@ def judge(
     most_kept: the most records that a run keeps.
     """
     size, share = effective_size(objective, kept), 1 - good / requests if requests else 0.0
-    kept_share = float(np.mean(_is_bad(objective, kept))) if len(kept) else share
+    kept_share = float(np.mean(objective.bad(kept))) if len(kept) else share
     lows, highs = zip(*(share_interval(bad, size) for bad in {share, kept_share}), strict=True)
     low, high = min(lows), max(highs)
     verdict = _verdict(objective, good, requests, low, high, size)
     reason = _reason(objective, kept, share, size, requests, most_kept) if verdict == "undecided" else None
-    count = histogram.count
+    count = histogram.count if objective.kind == "quantile" else 0
     supported = bool(count) and (objective.rank == 1 or count >= least_samples(objective.rank))
     ranks = quantile_ranks(objective.rank, size) if supported and objective.rank < 1 else (None, None)
     valued = count / requests if requests else 0.0  # the others failed or were dropped: above any value
@@ -115,9 +115,10 @@ def effective_size(objective: Objective, records: Records) -> float:
     if n < _BLOCKS:
         return discounted(float(min(n, 1)))
     order = np.argsort(records.due, kind="stable")
-    bad = _is_bad(objective, records)[order]
-    metric = METRICS[objective.metric]
-    moved = np.clip(metric.of(records)[order] / objective.bound_ns, 0.0, 1.0)
+    bad = objective.bad(records)[order]
+    values = METRICS[objective.metric].of(records)[order]
+    bound_ns = int(values.max()) + 1 if objective.kind == "drops" else objective.bound_ns
+    moved = np.clip(values / bound_ns, 0.0, 1.0)
     moved[bad] = 1.0
     return discounted(n / max(_correlation(bad.astype(np.float64), 0.0), _correlation(moved, _JITTER)))
 
@@ -140,11 +141,6 @@ def quantile_ranks(rank: float, size: float) -> tuple[float | None, float | None
     if size and _at_most(0.0, size, allowed) <= TAIL:
         high = 1 - _root(lambda f: _at_most(f, size, allowed) - TAIL)
     return low, high
-
-
-def _is_bad(objective: Objective, records: Records) -> npt.NDArray[np.bool_]:
-    bad: npt.NDArray[np.bool_] = (records.status != OK) | (METRICS[objective.metric].of(records) > objective.limit_ns)
-    return bad
 
 
 def _verdict(objective: Objective, good: int, requests: int, low: float, high: float, size: float) -> Verdict:
