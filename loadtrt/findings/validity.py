@@ -18,14 +18,7 @@ if TYPE_CHECKING:
     from loadtrt.asked.objective import Objective
     from loadtrt.results.breakdown import MetricSummary
 
-PROBLEM_KINDS = (
-    "late",
-    "starved",
-    "overloaded",
-    "unserved",
-    "failed",
-    "no-requests",
-)  # every `Problem.kind` of `problems_of`
+PROBLEM_KINDS = ("late", "starved", "unserved", "failed", "no-requests", "overloaded")  # every kind of `problems_of`
 LATENESS_SHARE = 0.1  # of the median latency
 LATENESS_FLOOR_NS = MILLISECOND_NS // 4
 LATENESS_OF_BOUND = 0.05  # of the tightest objective on latency

@@ -48,8 +48,10 @@ def between(low: float | None, high: float | None, shown: Callable[[float], str]
     if high is None:
         return f"at least {shown(low)}"
     first, last = shown(low), shown(high)
-    unit = last.rpartition(" ")[2]
-    return f"{first if unit.isdigit() else first.removesuffix(f' {unit}')} .. {last}"
+    unit = last.lstrip("-0123456789. ")
+    if first.lstrip("-0123456789. ") == unit:
+        first = first.removesuffix(unit).rstrip()
+    return f"{first} .. {last}"
 
 
 def every(ns: int) -> str:

@@ -127,7 +127,7 @@ def test_a_missed_objective_is_not_rounded_into_a_met_one() -> None:
         view = replace(
             _view(), objectives=(replace(item, objective=replace(item.objective, rank=rank), good_share=share),)
         )
-        line = next(line for line in _lines(view, 80, 24) if "needed" in line)
+        line = next(line for line in _lines(view, 100, 24) if "needed" in line)
         assert words in line
         assert "✗" in line
     undecided = replace(_view(), objectives=(replace(item, good_share=None),))

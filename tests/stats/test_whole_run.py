@@ -293,5 +293,5 @@ def test_the_units_are_never_times(tmp_path: Path) -> None:
     rate = result.model.objectives[0]
     assert rate.value == result.model.throughput.requests_per_s
     assert rate.value_low is not None
-    assert f"✓ throughput > 90/s: MET, {format_count(rate.value or 0)}/s (95 %: {rate.value_low:.1f}/s .." in text
+    assert f"✓ throughput > 90/s: MET, {format_count(rate.value or 0)}/s (95 %: {rate.value_low:.1f} .." in text
     assert "goodput(latency < 1s) > 80/s: MET, " in text
