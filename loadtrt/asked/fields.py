@@ -173,10 +173,10 @@ ObjectiveText = Annotated[
     Objective,
     _from_text(_objective),
     PlainSerializer(str),
-    WithJsonSchema({"type": "string", "examples": ["latency.p99 < 10ms"]}),
+    WithJsonSchema({"type": "string", "examples": ["latency.p99 < 10ms", "throughput > 90/s"]}),
 ]
 Objectives = Annotated[
     tuple[ObjectiveText, ...],
     BeforeValidator(_one_or_many),
-    WithJsonSchema({**_ONE_OR_MANY, "examples": ["latency.p99 < 10ms"]}),
+    WithJsonSchema({**_ONE_OR_MANY, "examples": ["latency.p99 < 10ms", "throughput > 90/s"]}),
 ]

@@ -155,7 +155,7 @@ class Objective:
 
 def quantile_name(rank: float) -> str:
     """ "p99", "p99.95"; "max" for 1."""
-    return "max" if rank == 1 else f"p{round(100 * rank, 6):.10g}"
+    return "max" if rank == 1 else f"p{100 * rank:.6f}".rstrip("0").rstrip(".")
 
 
 def parse_objective(text: str) -> Objective:

@@ -68,7 +68,16 @@ def test_a_share_of_the_requests(text: str, kind: str, rank: float) -> None:
 
 def test_a_percentile_is_called_what_it_is() -> None:
     """No rounding of a high one, and no digits that were not asked for."""
-    ranks = {0.5: "p50", 0.125: "p12.5", 0.9995: "p99.95", 0.99999999: "p99.999999", 0.999: "p99.9", 1.0: "max"}
+    ranks = {
+        0.5: "p50",
+        0.1: "p10",
+        1e-8: "p0.000001",
+        0.125: "p12.5",
+        0.9995: "p99.95",
+        0.99999999: "p99.999999",
+        0.999: "p99.9",
+        1.0: "max",
+    }
     assert {rank: quantile_name(rank) for rank in ranks} == ranks
     assert parse_objective("latency.p99.90 < 1s").name == "latency.p99.9"
 
