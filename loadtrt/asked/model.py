@@ -37,7 +37,7 @@ from loadtrt.asked.fields import (
 from loadtrt.asked.load import Load
 from loadtrt.asked.load_options import ARRIVALS, OPTIONS, load_of
 from loadtrt.asked.mlperf import ScenarioName  # noqa: TC001  # pydantic reads it
-from loadtrt.asked.objective import MOST_OBJECTIVES, Objective, with_bounds
+from loadtrt.asked.objective import MOST_OBJECTIVES, Objective
 from loadtrt.errors import UsageError
 from loadtrt.load.arrivals import MOST_REQUESTS, parse_bursts, parse_stages
 from loadtrt.load.request_sizes import Batching, Part, parse_batching, parse_mix
@@ -281,11 +281,8 @@ class Model(Strict):
     @field_validator("objectives")
     @classmethod
     def _objectives_are_few(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
-        """Each once, with all bounds, and no more than observers have room for."""
-        try:
-            unique = with_bounds(objectives)
-        except UsageError as error:
-            raise ValueError(str(error)) from None
+        """Each once, and no more than observers have room for."""
+        unique = tuple(dict.fromkeys(objectives))
         if len(unique) > MOST_OBJECTIVES:
             raise ValueError(f"no more than {MOST_OBJECTIVES} objectives: leave some out")
         return unique
@@ -318,6 +315,8 @@ class Model(Strict):
             raise ValueError(
                 f"--max-queue {self.max_queue} leaves no room for a batch of {batching.sizes[-1]}: raise it"
             )
+        if self.max_queue is None and (drops := [item for item in self.objectives if item.kind == "drops"]):
+            raise ValueError(f"'{drops[0]}' needs --max-queue, such as --max-queue 8: nothing is dropped without it")
         return self
 
     @property

@@ -142,8 +142,7 @@ def _require_objectives(config: RunConfig) -> None:
                 f"'{objective}': the greatest of all requests grows with the length of the run: bound a quantile, such "
                 "as p99.9, or a share, such as 0.1%"
             )
-    dropping = config.model.max_queue is not None
-    if not any(item.kind == "quantile" or (item.kind == "drops" and dropping) for item in config.model.objectives):
+    if not any(item.kind in ("quantile", "drops") for item in config.model.objectives):
         raise UsageError(
             f"'{config.model.objectives[0]}' sets no limit to the rate, as requests wait instead: add an objective on "
             "a quantile, such as 'latency.p99 < 10ms'"

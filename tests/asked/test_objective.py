@@ -168,7 +168,7 @@ def test_a_run_can_be_run_again(tmp_path: Path) -> None:
     """run.json has every kind, and is a configuration with the same objectives."""
     file, again = tmp_path / "run.json", tmp_path / "again.json"
     wanted = [part for text in OBJECTIVES for part in ("--objective", text)]
-    load = ("--rate", "200/s", "--requests", "3000", "--warmup", "0", "--quiet")
+    load = ("--rate", "200/s", "--requests", "3000", "--max-queue", "9", "--warmup", "0", "--quiet")
     engine = ("--engine", "simulated:service=1ms,clock=virtual")
     done = CliRunner().invoke(cli, ["run", *engine, *load, *wanted, "--json", str(file)], standalone_mode=False)
     assert done.exception is None, done.exception
@@ -180,6 +180,13 @@ def test_a_run_can_be_run_again(tmp_path: Path) -> None:
     written = json.loads(file.read_text())["models"]
     (model,) = written.values()
     assert model["objectives"][2]["objective"] == "goodput(latency < 1s) > 80/s"
+
+
+def test_drops_need_a_bounded_queue() -> None:
+    """Nothing is dropped without one, and every run would meet the objective or leave it undecided."""
+    with pytest.raises(UsageError, match="'drops < 1%' needs --max-queue, such as --max-queue 8"):
+        RunConfig.of(engine="simulated:null", rate="9/s", objective=["errors < 1%", "drops < 1%"])
+    RunConfig.of(engine="simulated:null", rate="9/s", max_queue=8, objective=["drops < 1%"])
 
 
 def test_abort_on_fail_needs_an_objective_on_requests() -> None:

@@ -139,7 +139,7 @@ def test_a_capacity_takes_no_number_of_the_whole_run(text: str) -> None:
     assert f"'{text}' is not about single requests" in str(done.exception)
 
 
-@pytest.mark.parametrize(("text", "words"), [("errors < 1%", "sets no limit"), ("drops <= 0%", "the greatest of all")])
+@pytest.mark.parametrize(("text", "words"), [("errors < 1%", "sets no limit"), ("errors <= 0%", "the greatest of all")])
 def test_a_capacity_needs_a_limit_to_the_rate(text: str, words: str) -> None:
     """Errors alone leave it open, and none at all can be shown by no sample."""
     done = CliRunner().invoke(cli, ["capacity", "--engine", "simulated:null", "--objective", text])
