@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import anyio
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from benchmarks.verdicts import SERVICE_NS, run
+from loadtrt.asked.config import RunConfig
 from loadtrt.asked.objective import parse_objective
 from loadtrt.cli.main import cli
+from loadtrt.engines.open import open_engine
+from loadtrt.lanes.outcome import result_of
+from loadtrt.lanes.scheduler import Stop
+from loadtrt.lanes.session import Session, inputs_for, run_session
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, DROPPED, Records
+from loadtrt.report.plain import terminal_text
 from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost, telemetry_of
 from loadtrt.results.run_result import ObjectiveShare, RunResult, Throughput
 from loadtrt.results.steadiness import Interval
@@ -207,6 +214,25 @@ def test_without_telemetry_power_is_undecided() -> None:
     item = _judged("power < 300W", run(0.5, 5_000, 1))
     assert (item.verdict, item.value) == ("undecided", None)
     assert "no telemetry of a GPU" in (item.reason or "")
+
+
+def test_a_run_is_judged_by_its_telemetry() -> None:
+    """From options to run.json: batches of 4 at 100 requests a second on a GPU that draws 300 W take 0.75 J each."""
+    wanted = ["power < 310W", "power < 290W", "energy < 0.8J/inference", "energy < 700mJ/inference"]
+    options = {"rate": "100/s", "arrivals": "constant", "duration": "20s", "warmup": "0s", "batch": 4}
+    config = RunConfig.of(engine="simulated:service=1ms,clock=virtual", objective=wanted, **options)
+    engine, session = open_engine(config.model), Session()
+    inputs = inputs_for(engine, config.model)
+    bill = engine.memory(inputs)
+    anyio.run(run_session, engine, config, inputs, Stop(), session)
+    assert session.recorder is not None
+    telemetry, _ = _telemetry([300.0] * 20, [400] * 20)
+    about: dict[str, Any] = {"run": "", "load_ns": 0, "started": "", "command": (), "environment": {}}
+    result = result_of(session, engine, config, bill, telemetry=telemetry, **about)
+    assert [item.verdict for item in result.model.objectives] == ["met", "missed", "met", "missed"]
+    text = " ".join(terminal_text(result).split())
+    assert "✓ power < 310W: MET, 300 W (95 %: 300 .. 300 W)" in text
+    assert "✗ energy < 700mJ/inference: MISSED, 750 mJ/inference (95 %: " in text
 
 
 # --- drops and errors
