@@ -117,7 +117,7 @@ def effective_size(objective: Objective, records: Records) -> float:
     order = np.argsort(records.due, kind="stable")
     bad = objective.bad(records)[order]
     values = METRICS[objective.metric].of(records)[order]
-    bound_ns = int(values.max()) + 1 if objective.kind == "drops" else objective.bound_ns
+    bound_ns = int(values.max(initial=0)) + 1 if objective.kind == "drops" else objective.bound_ns
     moved = np.clip(values / bound_ns, 0.0, 1.0)
     moved[bad] = 1.0
     return discounted(n / max(_correlation(bad.astype(np.float64), 0.0), _correlation(moved, _JITTER)))

@@ -162,7 +162,9 @@ def _more(objective: Objective, value: float | None, low: float | None, high: fl
     """How much longer the run must be for a verdict, if the number stays what it is: intervals shrink by its root."""
     end, value = (low if value is not None and value > objective.limit else high), value or 0.0
     apart = abs(value - objective.limit)
-    if end is None or apart * math.sqrt(_MOST_TIMES) < abs(value - end):
+    if end is None:
+        return f"too little was measured to say how far it may be from {objective.written(value)}: make a longer run"
+    if apart * math.sqrt(_MOST_TIMES) < abs(value - end):
         return f"{objective.written(value)} is too close to the bound for a verdict: use another bound"
     times = math.ceil(10 * ((value - end) / apart) ** 2) / 10
     return f"the confidence interval holds the bound: a run about {times:.1f} times as long would decide it"
