@@ -315,7 +315,8 @@ class Model(Strict):
             raise ValueError(
                 f"--max-queue {self.max_queue} leaves no room for a batch of {batching.sizes[-1]}: raise it"
             )
-        if self.max_queue is None and (drops := [item for item in self.objectives if item.kind == "drops"]):
+        drops = [item for item in self.objectives if item.kind == "drops"]
+        if drops and self.max_queue is None and not self.load.closed:
             raise ValueError(f"'{drops[0]}' needs --max-queue, such as --max-queue 8: nothing is dropped without it")
         return self
 
