@@ -13,11 +13,17 @@ within the bound, whose interval is that of the verdict on it (stats/verdict.py)
 which is at least as wide as the 95 % interval of the product, however the two errors go together: relative errors add
 up to no more than the sum of their standard deviations.
 
-**Power and energy** are of the GPU's telemetry, by batch means: its intervals (seconds) in k = 8 blocks in a row of the
-same length, p_j the energy or mean power of block j as a share of that of all, q_j likewise its time, or for the
-energy of an inference its requests; and r_j = k·(p_j − q_j), the relative residual of the ratio estimate,
+**Power and energy** are of the GPU's telemetry, second by second (or longer intervals). p_i: the energy of second i of
+n as a share of that of all; q_i: likewise its time, or for the energy of an inference its requests; and the relative
+residuals of the ratio estimate r_i = n·(p_i − q_i):
 
-    x·(1 ± h)        h = t_{k−1} · s(r) / √k
+    x·(1 ± h)        h² = t² · max( s²_8(r) / 8,  s²(r)/n · (1 + φ)/(1 − φ) )        t = 2.365
+
+s²_8: the variance of the means of 8 blocks of seconds (batch means; t has 7 degrees of freedom). In a run of a minute
+these are too short, as power wanders with the temperature: hence the variance of the mean of an autoregressive process,
+with φ = r₁ + (1 + 4r₁)/n, r₁ the autocorrelation at lag 1, which is too low by as much (Marriott and Pope, Bias in the
+estimation of autocorrelations, 1954), from 0 to 0.99. `benchmarks/objectives.py` measures how often they hold the
+truth.
 """
 
 from __future__ import annotations
@@ -35,6 +41,8 @@ from loadtrt.units import plural
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
+
     from loadtrt.asked.objective import Objective, Verdict
     from loadtrt.records.records import Records
     from loadtrt.results.gpu_telemetry import GpuTelemetry
@@ -46,6 +54,7 @@ if TYPE_CHECKING:
 
 _BLOCKS = 8
 _STUDENT = 2.365  # t at 97.5 % with 7 degrees of freedom
+_MOST_LAG = 0.99
 _NORMAL = 1.96
 _MOST_TIMES = 1000  # times as long: nobody makes a longer run
 
@@ -151,11 +160,21 @@ def _of_gpu(objective: Objective, intervals: Sequence[Interval], telemetry: GpuT
         return value, (None, None), f"the GPU does not tell its {objective.kind} in all of the run"
     if len(known) < _BLOCKS:
         return value, (None, None), f"a confidence interval of {objective.kind} takes a run of {_BLOCKS} s or more"
-    length = len(known) // _BLOCKS * _BLOCKS
-    blocks = (np.array(part[-length:]).reshape(_BLOCKS, -1).sum(axis=1) for part in (known, shared))
-    p, q = (part / part.sum() if part.any() else part for part in blocks)
-    half = _STUDENT * float((_BLOCKS * (p - q)).std(ddof=1)) / math.sqrt(_BLOCKS)
+    p, q = (np.array(part) / (sum(part) or 1.0) for part in (known, shared))
+    half = _STUDENT * math.sqrt(_variance_of_mean(len(known) * (p - q)))
     return value, (value * max(1 - half, 0.0), value * (1 + half)), None
+
+
+def _variance_of_mean(series: npt.NDArray[np.float64]) -> float:
+    """Of a series that may wander slowly (see above). series: [n], n ≥ 8."""
+    n, around = len(series), series - series.mean()
+    square = float(around @ around)
+    if not square:
+        return 0.0
+    blocks = series[n % _BLOCKS :].reshape(_BLOCKS, -1).mean(axis=1)
+    lag = float(around[1:] @ around[:-1]) / square
+    lag = min(max(lag + (1 + 4 * lag) / n, 0.0), _MOST_LAG)
+    return max(float(blocks.var(ddof=1)) / _BLOCKS, square / (n - 1) / n * (1 + lag) / (1 - lag))
 
 
 def _more(objective: Objective, value: float | None, low: float | None, high: float | None) -> str:
