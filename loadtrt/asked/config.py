@@ -169,8 +169,12 @@ class RunConfig(Strict):
             raise ValueError(f"{option_name(name)} is written from a profile: add --profile")
         if self.max_duration is not None and self.duration is not None and self.max_duration < self.duration:
             raise ValueError("--max-duration is shorter than --duration: raise one or lower the other")
-        if self.abort_on_fail and not any(model.objectives for model in self.models.values()):
-            raise ValueError("--abort-on-fail needs an objective: add --objective, such as 'latency.p99 < 10ms'")
+        judged_early = (item.of_requests for model in self.models.values() for item in model.objectives)
+        if self.abort_on_fail and not any(judged_early):
+            raise ValueError(
+                "--abort-on-fail needs an objective on a percentile, errors or drops, as others are judged at the end: "
+                "add --objective, such as 'latency.p99 < 10ms'"
+            )
         if self.given("abort_delay") and not self.abort_on_fail:
             raise ValueError("--abort-delay is about --abort-on-fail: add that, or leave this out")
         return self

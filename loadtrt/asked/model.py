@@ -234,7 +234,7 @@ class Model(Strict):
     )
     objectives: Objectives = option(
         (),
-        "Bound on a quantile, an SLO (repeatable).",
+        "Bound on a percentile, errors, drops, throughput, goodput, power or energy, an SLO (repeatable).",
         "Objectives",
         f"{SEARCHES} {PLANS}",
         metavar="'latency.p99 < 10ms'",
@@ -315,6 +315,9 @@ class Model(Strict):
             raise ValueError(
                 f"--max-queue {self.max_queue} leaves no room for a batch of {batching.sizes[-1]}: raise it"
             )
+        drops = [item for item in self.objectives if item.kind == "drops"]
+        if drops and self.max_queue is None and not self.load.closed:
+            raise ValueError(f"'{drops[0]}' needs --max-queue, such as --max-queue 8: nothing is dropped without it")
         return self
 
     @property

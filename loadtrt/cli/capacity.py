@@ -137,10 +137,21 @@ def _require_objectives(config: RunConfig) -> None:
     if not config.model.objectives:
         raise UsageError("a capacity needs an objective: add --objective, such as 'latency.p99 < 10ms'")
     for objective in config.model.objectives:
+        if not objective.of_requests:
+            raise UsageError(
+                f"'{objective}' is not about single requests, and a capacity is the highest rate at which these meet "
+                "their objectives: leave it out, and judge it with 'loadtrt run' at the rate that is found"
+            )
         if objective.rank == 1:
             raise UsageError(
-                f"'{objective}': a maximum grows with the length of the run: bound a quantile, such as p99.9"
+                f"'{objective}': the greatest of all requests grows with the length of the run: bound a quantile, such "
+                "as p99.9, or a share, such as 0.1%"
             )
+    if not any(item.kind in ("quantile", "drops") for item in config.model.objectives):
+        raise UsageError(
+            f"'{config.model.objectives[0]}' sets no limit to the rate, as requests wait instead: add an objective on "
+            "a quantile, such as 'latency.p99 < 10ms'"
+        )
 
 
 def _precision(text: str) -> float:

@@ -45,6 +45,8 @@ def _overloaded(result: RunResult) -> Finding | None:
     steadiness, rates = result.model.steadiness, result.model.throughput
     if steadiness is None or not steadiness.overloaded or (result.model.unserved and not result.model.ended_early):
         return None
+    if any(problem.kind == "overloaded" for problem in result.model.problems):
+        return None
     served = format_count(rates.requests_per_s or 0.0) + "/s"
     offered = "more" if rates.offered_per_s is None else f"{format_count(rates.offered_per_s)}/s"
     full = result.model.overlap is not None and result.model.overlap.busy_fraction >= BUSY

@@ -112,7 +112,8 @@ def _tiles(best: Candidate) -> Iterator[Tile]:
     yield Tile("highest that met", count_or(best.feasible_max_per_s), highest, detail=True)
     if best.binding:
         boundary = f"{best.boundary} boundary" if best.boundary else ""
-        yield Tile("binding", best.binding.partition("<")[0].strip(), boundary, detail=True)
+        names = {item.objective.text: item.objective.name for item in best.objectives}
+        yield Tile("binding", names.get(best.binding, best.binding), boundary, detail=True)
     if best.joules_per_inference is not None:
         yield Tile("energy per inference", joules_text(best.joules_per_inference), "at the confirming run", detail=True)
 

@@ -8,7 +8,7 @@ from loadtrt.report.charts.curves import Point, gains, tradeoff
 from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.document import Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, count_or, joules_text, time_or
-from loadtrt.report.run_verdict import ended, outcome_badge, state_badge, time_of
+from loadtrt.report.run_verdict import ended, outcome_badge, shortfalls, state_badge, time_of
 from loadtrt.report.settings import about, axes_text, axis_value, closing, latency_bounds, title
 from loadtrt.units import format_count, plural
 
@@ -140,6 +140,7 @@ def _row(result: SweepResult, place: int, point: SweepPoint, axes: list[str]) ->
     if run is not None:
         remarks += [] if run.outcome == "completed" or point.failure else [run.outcome]
         remarks += [] if run.valid else ["INVALID"]
+        remarks += shortfalls(run)
         remarks += [f"{item.objective} {item.verdict}" for item in run.model.objectives if item.verdict]
     numbers = [UNKNOWN] * (len(_COLUMNS) - 2) if run is None else _numbers(run)
     return (*values, state_badge(run), *numbers, ", ".join(remarks))
