@@ -22,7 +22,7 @@ from loadtrt.report.result_files import SCHEMAS
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("run", "sweep", "capacity", "profile", "plan-capacity")
 OWN = {  # options of one command alone, apart from --config
-    "run": set(),
+    "run": {"latency", "repeat"},
     "sweep": {"all_points", "resume"},
     "capacity": {"trial", "precision", "max_trials", "resume"},
     "profile": {"compare", "nodes", "top"},
