@@ -29,7 +29,7 @@ _ALONE = {"contexts": 1, "buffers": 1, "requests_per_launch": 1, "arrivals": "cl
 @extra(
     "--repeat",
     group="Ending",
-    type=click.IntRange(2, 1000),
+    type=click.IntRange(2, 100),
     metavar="K",
     help="Start the run K times, each in a new process with the next seed, and show what differs between starts.",
 )

@@ -53,7 +53,9 @@ def _between(spreads: Sequence[Spread]) -> Iterator[Block]:
         return
     header = ("", "mean", "95 %", "min .. max", "CV", "one run's 95 %")
     note = "95 %: confidence interval of the mean between starts (Student's t); CV: standard deviation ÷ mean"
-    yield Table(header, tuple(map(_row, spreads)), note=note)
+    unknown = [_name(spread) for spread in spreads if spread.mean is None]
+    note += f"; not known of every start: {', '.join(unknown)}" if unknown else ""
+    yield Table(header, tuple(_row(spread) for spread in spreads if spread.mean is not None), note=note)
     larger = sorted((spread for spread in spreads if spread.exceeds), key=lambda item: -(item.times or 0.0))
     if larger:
         text = ", ".join(
@@ -71,16 +73,19 @@ def _between(spreads: Sequence[Spread]) -> Iterator[Block]:
 
 def _row(spread: Spread) -> tuple[Cell, ...]:
     shown: Callable[[float], str] = format_count if spread.unit == "1/s" else format_duration
-    name = "requests/s" if spread.unit == "1/s" else spread.name.replace(".", " ")
     known = [value for value in spread.values if value is not None]
     return (
-        name,
-        UNKNOWN if spread.mean is None else shown(spread.mean),
+        _name(spread),
+        shown(spread.mean or 0.0),
         between(spread.mean_low, spread.mean_high, shown),
-        between(min(known), max(known), shown) if spread.mean is not None else UNKNOWN,
-        UNKNOWN if spread.cv is None else percent_text(spread.cv),
+        between(min(known), max(known), shown),
+        percent_text(spread.cv or 0.0),
         UNKNOWN if spread.within is None else f"± {percent_text(spread.within)}",
     )
+
+
+def _name(spread: Spread) -> str:
+    return "requests/s" if spread.unit == "1/s" else spread.name.replace(".", " ")
 
 
 def _objectives(result: RepeatResult) -> Iterator[Block]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from loadtrt.report.capacity_sections import capacity
 from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.charts.shares import Bar, bars, shares
-from loadtrt.report.document import Figure, Name, Section, Table, section
+from loadtrt.report.document import Figure, Name, Section, Table, section, words
 from loadtrt.report.fleet_sections import fleet
 from loadtrt.report.formatting import count_or
 from loadtrt.report.layer_comparison_sections import PAGE_ROWS, compared_profiles
@@ -81,14 +81,17 @@ def sections_of(result: Result, file: str, key: str) -> Iterator[Section]:
 
 
 def _starts(result: RepeatResult, file: str, key: str) -> Iterator[Section]:
-    """All starts of a run together and side by side; each by itself on a page, or where they cannot be compared."""
+    """All starts of a run together and side by side; the first ones by themselves, on a page, or where they cannot be
+    compared."""
     yield from starts(result, file)
     runs = [(f"start {number}", run) for number, run in enumerate(result.runs, 1)]
-    yield section("Starts", *_side_by_side(runs), bare=True)
-    for number, (name, run_) in enumerate(runs, 1):
+    more = (words(f"Below are the first {SERIES} starts by themselves.", only="page"),) if len(runs) > SERIES else ()
+    yield section("Starts", *_side_by_side(runs), *more, bare=True)
+    for number, (name, run_) in enumerate(runs[:SERIES], 1):
         for part in run(run_, file, f"{key}-{number}"):
             only = "page" if result.spreads else part.only
-            yield replace(part, only=only, file=name if part.level == 1 else part.file)
+            title = (f"{name}: ", *part.title) if part.level == 1 else part.title
+            yield replace(part, only=only, title=title)
 
 
 def title_of(loaded: Sequence[Loaded]) -> str:

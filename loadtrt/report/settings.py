@@ -195,7 +195,10 @@ def facts(result: RunResult, file: str, key: str) -> Iterator[Block]:
         of_model = f" of {name}" if len(result.models) > 1 else ""
         yield _mapping(single.config.options(), f"configuration{of_model}")
     yield _mapping(result.environment, "environment")
-    yield words("To run it again, or ", Name(f"loadtrt run --config {shlex.quote(file)}"), ":", only="page")
+    again = f"loadtrt run --config {shlex.quote(file)}"
+    if "--repeat" in result.command:  # the file's configuration is that of the first start
+        again += f" --seed {result.config.model.seed}"
+    yield words("To run it again, or ", Name(again), ":", only="page")
     yield Code(shlex.join(("loadtrt", *result.command[1:])))
     text, left = _json(result)
     less = f", without its {', '.join(left)}, which the file has" if left else ""
