@@ -77,6 +77,7 @@ def command(
     loadtrt compare run.json trtexec.times.json                 (of trtexec --exportTimes)
     loadtrt compare before.json after.json --fail-if "latency.p99 +5%" --fail-if "throughput -3%"
     loadtrt compare --a a1.json --a a2.json --a a3.json --b b1.json --b b2.json --b b3.json
+    loadtrt compare a.json b.json                               (of loadtrt run --repeat: several runs a side, too)
     loadtrt compare fp32.profile.json fp16.profile.json         (of loadtrt profile --json, trtexec --exportProfile)
 
     Exit codes with --fail-if: 0 not regressed, 99 regressed, 98 undecided, 97 a run is INVALID. Several runs of each

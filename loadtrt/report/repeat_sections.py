@@ -41,7 +41,7 @@ def starts(result: RepeatResult, file: str) -> Iterator[Section]:
 
 def _tile(spread: Spread) -> Tile:
     rate = spread.unit == "1/s"
-    name = "throughput, requests/s" if rate else spread.name.replace(".", " ")
+    name = "throughput, requests/s" if rate else spread.name.replace(".", " ", 1)
     shown: Callable[[float], str] = format_count if rate else format_duration
     return Tile(name, shown(spread.mean or 0.0), f"95 %: {between(spread.mean_low, spread.mean_high, shown)}")
 
@@ -85,7 +85,7 @@ def _row(spread: Spread) -> tuple[Cell, ...]:
 
 
 def _name(spread: Spread) -> str:
-    return "requests/s" if spread.unit == "1/s" else spread.name.replace(".", " ")
+    return "requests/s" if spread.unit == "1/s" else spread.name.replace(".", " ", 1)
 
 
 def _objectives(result: RepeatResult) -> Iterator[Block]:

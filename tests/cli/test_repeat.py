@@ -18,13 +18,13 @@ from loadtrt.report.plain import TABLE_WIDTH, terminal_text
 from loadtrt.report.result_files import Loaded
 from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import Finding, Problem, RunResult
+from signalled import HANGS, PATIENCE_S
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 EXPONENTIAL = "simulated:service=1ms,distribution=exponential,clock=virtual"
 RUN = ("run", "--engine", EXPONENTIAL, "--rate", "400/s", "--requests", "1500", "--warmup", "0", "--quiet")
-PATIENCE_S = 300  # so long that only a fault is longer
 
 
 def _read(file: Path) -> RepeatResult:
@@ -198,11 +198,12 @@ def test_a_start_that_fails_ends_them(tmp_path: Path, capfd: pytest.CaptureFixtu
     assert "service" in done.stdout  # of the run's own table
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_start_that_goes_on_and_makes_no_other(number: signal.Signals, tmp_path: Path) -> None:
-    """What was measured is written and shown, and the exit code is 130."""
+@pytest.mark.parametrize("signals", [("SIGINT",), ("SIGTERM",), ("SIGHUP",), ("SIGTERM", "SIGINT")], ids="-".join)
+def test_a_signal_ends_the_start_that_goes_on_and_makes_no_other(signals: tuple[str, ...], tmp_path: Path) -> None:
+    """What was measured is written and shown, and the exit code is 130. A second one gives up what is in flight."""
     file = tmp_path / "long.json"
-    options = ["--engine", "simulated:service=1ms", "--warmup", "0", "--duration", "10h", "--repeat", "2"]
+    engine = HANGS if len(signals) > 1 else "simulated:service=1ms"
+    options = ["--engine", engine, "--warmup", "0", "--duration", "10h", "--drain", "10h", "--repeat", "2"]
     process = subprocess.Popen(
         [sys.executable, "-m", "loadtrt", "run", *options, "--json", str(file)],
         stdout=subprocess.PIPE,
@@ -213,10 +214,9 @@ def test_a_signal_ends_the_start_that_goes_on_and_makes_no_other(number: signal.
     )
     try:
         assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("measure"):
-                break
-        process.send_signal(number)
+        for name, awaited in zip(signals, ("measure", "stopping"), strict=False):
+            assert any(line.startswith(awaited) for line in process.stderr)
+            process.send_signal(getattr(signal, name))
         shown, _ = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
