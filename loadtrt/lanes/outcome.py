@@ -16,7 +16,7 @@ from loadtrt.records.records import DROPPED, FAILED, METRICS, OK, UNSERVED
 from loadtrt.results.gpu_telemetry import mark_throttled
 from loadtrt.results.run_result import ModelResult, ObjectiveShare, Phases, Problem, RunResult, Throughput
 from loadtrt.stats.early import Widths, ranks_of
-from loadtrt.stats.margin import rate_margin
+from loadtrt.stats.intervals import rate_interval
 from loadtrt.stats.scenario import Sending, scenario_of
 from loadtrt.stats.steady import steadiness_of
 from loadtrt.stats.summary import batches_of, cohorts_of, fairness, lanes_of, mix_of, overlap_of, sample_of, summarize
@@ -224,5 +224,5 @@ def _throughput(recorder: Recorder, config: RunConfig) -> Throughput:
         requests_per_s=rate,
         inferences_per_s=None if rate is None else rate * recorder.inferences / n,
         offered_per_s=config.offered_per_s(config.model),
-        margin=rate_margin(recorder.records) if rate is not None and load.steady_rate else None,
+        confidence=rate_interval(rate, recorder.records) if rate is not None and load.steady_rate else None,
     )

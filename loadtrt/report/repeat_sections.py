@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtrt.report.document import Notice, Section, Table, Tile, Tiles, section, words
+from loadtrt.report.document import Badge, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, between, percent_text
-from loadtrt.report.run_verdict import badges, verdict_badge
+from loadtrt.report.run_verdict import outcome_badge, verdict_badge
 from loadtrt.report.settings import about, load_text, title
 from loadtrt.units import format_count, format_duration, plural
 
@@ -33,10 +33,21 @@ def starts(result: RepeatResult, file: str) -> Iterator[Section]:
     tiles = [_tile(spread) for spread in result.spreads if spread.name in _TILES and spread.mean is not None]
     how = f"{asked} starts, each a new process with a seed of its own ({seeds})"
     blocks: list[Block] = [words(load_text(first)), words(how), about(result, file)]
-    yield Section(title(first.model.engine), (*blocks, Tiles(tuple(tiles))), level=1, badges=badges(result))
+    yield Section(title(first.model.engine), (*blocks, Tiles(tuple(tiles))), level=1, badges=tuple(_badges(result)))
     yield section("Objectives", *_objectives(result), bare=True, conclusion=True)
     yield section("Between starts", *_between(result.spreads))
     yield section("Findings", *_findings(result), bare=True, conclusion=True)
+
+
+def _badges(result: RepeatResult) -> Iterator[Badge]:
+    """How the starts ended, whether all count, and the worst verdict on the objectives."""
+    if result.outcome != "completed":
+        yield outcome_badge(result.outcome)
+    if result.outcome != "failed":
+        yield Badge("VALID", "good") if result.valid else Badge("INVALID", "bad")
+    if result.verdict:
+        badge = verdict_badge(result.verdict)
+        yield Badge(f"objectives {badge.text}", badge.tone)
 
 
 def _tile(spread: Spread) -> Tile:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from loadtrt.report.document import Block, Cell, Tone, Words
     from loadtrt.results.breakdown import MetricSummary
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
-    from loadtrt.results.repeat_result import RepeatResult
     from loadtrt.results.run_result import ObjectiveShare, RunResult, ScenarioResult
 
 _PERCENTILES = ("p50", "p99", "p99.9")
@@ -63,7 +62,7 @@ def time_of(metrics: Mapping[str, MetricSummary], name: str, metric: str = "late
     return summary.mean_ns if name == "mean" else summary.percentiles_ns.get(name)
 
 
-def badges(result: RunResult | RepeatResult) -> tuple[Badge, ...]:
+def badges(result: RunResult) -> tuple[Badge, ...]:
     """How the run ended where it did not just end, whether it counts, and the verdict on its objectives."""
     shown = [] if result.outcome == "completed" else [outcome_badge(result.outcome)]
     if result.outcome != "failed":
@@ -108,14 +107,12 @@ def _tiles(result: RunResult) -> Iterator[Tile]:
     """What was offered and what was served, then how long it took; of a closed loop with its part on the device."""
     rates, latency = result.model.throughput, result.model.metrics.get("latency")
     count = latency.count if latency else 0
-    rate, margin = rates.requests_per_s, rates.margin
     if rates.offered_per_s is not None:
         mean = "" if result.config.model.load.steady else "on average"
         yield Tile("offered, requests/s", format_count(rates.offered_per_s), mean)
-    note = ""
-    if rate is not None and margin is not None:
-        note = f"95 %: {between(rate / (1 + margin), rate * (1 + margin), format_count)}"
-    yield Tile("throughput, requests/s", count_or(rate), note)
+    interval = rates.confidence
+    note = f"95 %: {between(interval.low, interval.high, format_count)}" if interval else ""
+    yield Tile("throughput, requests/s", count_or(rates.requests_per_s), note)
     if result.model.engine.batch != 1 or result.model.mix or result.model.batches:
         mean = f"batches of {result.model.batches.mean:.2f} on average" if result.model.batches else ""
         batch = "of a mix" if result.model.mix else f"batch {result.model.engine.batch}"
@@ -123,7 +120,7 @@ def _tiles(result: RunResult) -> Iterator[Tile]:
     for name in _PERCENTILES:
         value, need = time_of(result.model.metrics, name), least_samples(PERCENTILES[name])
         few = f"not supported by {plural(count, 'request')}: it takes {format_count(need)}"
-        note = few if value is None and count < need else _interval(result, name)
+        note = few if value is None and count < need else _interval_text(result, name)
         yield Tile(f"latency {name}", time_or(value), note, detail=name == _PERCENTILES[-1] or value is None)
         if name == "p50" and result.config.model.load.closed:
             yield from _on_device(result)
@@ -163,17 +160,22 @@ def _losses(result: RunResult) -> Iterator[str]:
     yield f"in {format_duration(result.phases.measure_ns)}"
 
 
-def _interval(result: RunResult, percentile: str) -> str:
-    """The 95 % interval of a percentile of latency, by an objective on it or by its margin."""
+def latency_interval(result: RunResult, name: str) -> tuple[float | None, float | None] | None:
+    """The 95 % interval of a percentile of latency or its "mean", ns; None without an end. Where an objective is on it,
+    the interval that its verdict shows."""
+    value = time_of(result.model.metrics, name)
     for item in result.model.objectives:
-        known = item.value_low_ns is not None or item.value_high_ns is not None
-        if known and item.objective.name == f"latency.{percentile}":
-            return f"95 %: {between(item.value_low_ns, item.value_high_ns)}"
+        ends = (item.value_low_ns, item.value_high_ns)
+        if item.objective.name == f"latency.{name}" and item.value_ns == value and any(ends):
+            return ends
     latency = result.model.metrics.get("latency")
-    value, margin = time_of(result.model.metrics, percentile), latency.margins.get(percentile) if latency else None
-    if value is None or margin is None:
-        return ""
-    return f"95 %: {between(value / (1 + margin), value * (1 + margin))}"
+    interval = latency.confidence.get(name) if latency else None
+    return (interval.low, interval.high) if interval and value is not None else None
+
+
+def _interval_text(result: RunResult, name: str) -> str:
+    interval = latency_interval(result, name)
+    return f"95 %: {between(*interval)}" if interval else ""
 
 
 def objectives(result: RunResult) -> Section:

@@ -88,12 +88,9 @@ def precision_text(result: RunResult) -> str:
     names = [item.objective.quantile for item in model.objectives if item.objective.name.startswith("latency.p")]
     quantiles = f"latency's {', '.join(dict.fromkeys(names)) or 'p99'}"
     if model.precision_reached is None:
-        reached = f"too few requests bound {quantiles}"
+        reached = f"the run is too short to bound {quantiles} from above"
     else:
-        reached = (
-            f"{quantiles} within ±{percent_text(model.precision_reached)} (by the law of verdicts, which errs "
-            "on the safe side of 95 % ±)"
-        )
+        reached = f"{quantiles} within ±{percent_text(model.precision_reached)}"
     return f"precision of ±{percent_text(asked)} not reached: {reached}"
 
 

@@ -21,7 +21,7 @@ class Spread(Model):
     mean: of the starts.
     cv: coefficient of variation: standard deviation ÷ mean.
     mean_low, mean_high: 95 % confidence interval of the mean.
-    within: relative margin of one run's number, 95 %, as single runs have it: the typical one of these starts.
+    within: relative half width of one run's 95 % confidence interval: the typical one of these starts.
     times: how many times as much the starts vary as `within` explains.
     exceeds: whether that is significant.
     reason: why the mean, or `within`, is not known.

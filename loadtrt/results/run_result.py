@@ -15,7 +15,14 @@ from loadtrt.asked.fields import ObjectiveText  # noqa: TC001
 from loadtrt.asked.objective import Verdict, overall
 from loadtrt.records.histogram import require_histogram
 from loadtrt.results import Model
-from loadtrt.results.breakdown import Batches, Cohort, MetricSummary, MixPart, Sample  # noqa: TC001
+from loadtrt.results.breakdown import (  # noqa: TC001
+    Batches,
+    Cohort,
+    ConfidenceInterval,
+    MetricSummary,
+    MixPart,
+    Sample,
+)
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill, Verification  # noqa: TC001  # pydantic reads them
 from loadtrt.results.gpu_telemetry import GpuTelemetry  # noqa: TC001
 from loadtrt.results.profile_result import ProfileResult  # noqa: TC001
@@ -107,13 +114,19 @@ class Throughput(Model):
     requests_per_s: requests served per second.
     inferences_per_s: inferences served per second.
     offered_per_s: offered load; None in a closed loop.
-    margin: relative margin of requests_per_s, 95 %, as in MetricSummary.margins.
+    confidence: 95 % confidence interval of requests_per_s.
     """
 
     requests_per_s: float | None
     inferences_per_s: float | None
     offered_per_s: float | None
-    margin: _Positive | None = None
+    confidence: ConfidenceInterval | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_margin(cls, given: Any) -> Any:
+        """As in MetricSummary."""
+        return {key: value for key, value in given.items() if key != "margin"} if isinstance(given, dict) else given
 
 
 class ObjectiveShare(Model):

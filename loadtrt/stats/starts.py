@@ -8,14 +8,16 @@ that the mean of what a start measures is, at 95 %,
 t: Student's quantile at 97.5 %. It holds for starts as these were: on this machine, in this state of it.
 
 A run's own interval says what varied within it, not what a start decides for as long as it lasts: where memory lies, on
-which core a thread is, how a library has tuned itself (hysteresis: Zhang et al., Treadmill, ISCA 2016). On a log scale,
-as intervals of runs are, with e_i the standard error that the interval of run i says, half its width ÷ 1.96, and S² the
+which core a thread is, how a library has tuned itself (hysteresis: Zhang et al., Treadmill, ISCA 2016).
+
+On a log scale, with e_i = ln(high ÷ low) ÷ (2 · 1.96) the standard error that the interval of run i says, and S² the
 variance of ln x_i,
 
     times = S / √(mean of e_i²)
 
-It exceeds 1 significantly where S² / mean e_i² is beyond the 99 % quantile of F with n − 1 and 3n degrees of freedom:
-an interval has at least four sections (stats/margin.py), and so three degrees. 99 %, as several numbers are judged.
+It exceeds 1 significantly where S² / mean e_i² is beyond the 99 % quantile of F with n − 1 and 10n degrees of freedom,
+10 as an interval is an estimate itself, and 99 % as several numbers are judged. Where a run's interval has one end
+alone, as where it is too short to bound p99 from above, nothing is known.
 """
 
 from __future__ import annotations
@@ -26,17 +28,18 @@ from typing import TYPE_CHECKING, Literal
 
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.repeat_result import Spread
-from loadtrt.stats.margin import RATES, number_of
+from loadtrt.stats.binomial import beta
+from loadtrt.stats.measured import RATES, number_of
 from loadtrt.stats.regression import student
-from loadtrt.stats.verdict import beta
+from loadtrt.stats.verdict import NORMAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from loadtrt.stats.margin import Measured, Number
+    from loadtrt.results.breakdown import ConfidenceInterval
+    from loadtrt.stats.measured import Measured, Number
 
 _SIGNIFICANT = 0.01
-_NORMAL = 1.96  # half the width of a 95 % interval, in standard errors, at the least
 _NUMBERS = (RATES[0], *(f"latency.{which}" for which in ("mean", *PERCENTILES)), "compute.p50")
 
 
@@ -61,19 +64,26 @@ def _spread(name: str, numbers: Sequence[Number]) -> Spread:
         return Spread(name=name, unit=unit, values=values, reason=reason)
     mean, deviation = fmean(known), stdev(known)
     half = student(len(known) - 1) * deviation / math.sqrt(len(known))
-    halves = [math.log1p(number.margin) for number in numbers if number.margin is not None]
+    halves = [width for number in numbers if (width := _half(number.interval)) is not None]
     within = times = None
     exceeds = False
     if len(halves) == len(known):
         typical = math.sqrt(fmean(half_width**2 for half_width in halves))
         within, ratio = math.expm1(typical), variance(map(math.log, known))
         if typical:
-            times = math.sqrt(ratio) / (typical / _NORMAL)
-            exceeds = _chance(times**2, len(known) - 1, 3 * len(known)) < _SIGNIFICANT
+            times = math.sqrt(ratio) / (typical / NORMAL)
+            exceeds = _chance(times**2, len(known) - 1, 10 * len(known)) < _SIGNIFICANT
     return Spread(
         name=name, unit=unit, values=values, mean=mean, cv=deviation / mean, mean_low=max(mean - half, 0.0),
         mean_high=mean + half, within=within, times=times, exceeds=exceeds, reason=reason,
     )  # fmt: skip
+
+
+def _half(interval: ConfidenceInterval | None) -> float | None:
+    """Half the width of an interval, of logarithms; None without both ends."""
+    if interval is None or not interval.low or not interval.high:
+        return None
+    return math.log(interval.high / interval.low) / 2
 
 
 def _chance(ratio: float, over: int, under: int) -> float:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from loadtrt.results.breakdown import PERCENTILES, MetricSummary
-from loadtrt.stats.margin import Measured, margins
+from loadtrt.stats.intervals import mean_interval, quantile_interval
+from loadtrt.stats.measured import Measured
 from loadtrt.stats.starts import spreads
 
 if TYPE_CHECKING:
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
 
 def _measured(name: str, values: npt.NDArray[np.int64]) -> Measured:
     ordered = np.sort(values)
+    percentiles = {name: float(ordered[math.ceil(rank * len(values)) - 1]) for name, rank in PERCENTILES.items()}
+    known = {name: quantile_interval(PERCENTILES[name], value, values, ordered) for name, value in percentiles.items()}
+    known["mean"] = mean_interval(float(values.mean()), values)
     summary = MetricSummary(
         count=len(values),
         mean_ns=float(values.mean()),
         min_ns=int(ordered[0]),
         max_ns=int(ordered[-1]),
-        percentiles_ns={name: float(ordered[math.ceil(rank * len(values)) - 1]) for name, rank in PERCENTILES.items()},
-        margins=margins(values, PERCENTILES),
+        percentiles_ns=dict(percentiles),
+        confidence={name: interval for name, interval in known.items() if interval is not None},
     )
     rates = {"throughput": 1e9 / float(values.mean()), "inferences": None}
     return Measured(name, rates, None, {"latency": summary}, {}, trtexec=False)
