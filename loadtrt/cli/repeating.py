@@ -128,11 +128,13 @@ def _start(config: RunConfig) -> tuple[int, RunResult | None]:
     finally:
         os.close(asked)
         os.close(made)
-    if code < 0 and not SIGNALS.requested():
+    if code < 0:
+        if SIGNALS.requested():
+            return EXIT_INTERRUPTED, None
         say(f"the process of a start was ended by {_signal_name(-code)}")
-        code = EngineError.exit_code
+        return EngineError.exit_code, None
     if not text:
-        return EXIT_INTERRUPTED if code < 0 else code, None
+        return code, None
     run = RunResult.model_validate_json(text)
     return code, run.model_copy(update={"config": config, "command": command_line()})
 
