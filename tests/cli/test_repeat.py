@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +23,7 @@ from loadtrt.results.run_result import Finding, Problem, RunResult
 from signalled import HANGS, PATIENCE_S
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 EXPONENTIAL = "simulated:service=1ms,distribution=exponential,clock=virtual"
 RUN = ("run", "--engine", EXPONENTIAL, "--rate", "400/s", "--requests", "1500", "--warmup", "0", "--quiet")
@@ -198,11 +200,9 @@ def test_a_start_that_fails_ends_them(tmp_path: Path, capfd: pytest.CaptureFixtu
     assert "service" in done.stdout  # of the run's own table
 
 
-@pytest.mark.parametrize("signals", [("SIGINT",), ("SIGTERM",), ("SIGHUP",), ("SIGTERM", "SIGINT")], ids="-".join)
-def test_a_signal_ends_the_start_that_goes_on_and_makes_no_other(signals: tuple[str, ...], tmp_path: Path) -> None:
-    """What was measured is written and shown, and the exit code is 130. A second one gives up what is in flight."""
-    file = tmp_path / "long.json"
-    engine = HANGS if len(signals) > 1 else "simulated:service=1ms"
+@contextmanager
+def _long(engine: str, file: Path) -> Iterator[subprocess.Popen[str]]:
+    """Starts of ten hours, in a process that is killed at the end of the block."""
     options = ["--engine", engine, "--warmup", "0", "--duration", "10h", "--drain", "10h", "--repeat", "2"]
     process = subprocess.Popen(
         [sys.executable, "-m", "loadtrt", "run", *options, "--json", str(file)],
@@ -213,13 +213,32 @@ def test_a_signal_ends_the_start_that_goes_on_and_makes_no_other(signals: tuple[
         start_new_session=True,
     )
     try:
-        assert process.stderr is not None
-        for name, awaited in zip(signals, ("measure", "stopping"), strict=False):
-            assert any(line.startswith(awaited) for line in process.stderr)
-            process.send_signal(getattr(signal, name))
-        shown, _ = process.communicate(timeout=PATIENCE_S)
+        yield process
     finally:
         process.kill()
+
+
+def test_a_start_whose_process_is_killed_is_told(tmp_path: Path) -> None:
+    """In one sentence, with exit code 3, as the kernel may do where memory runs out."""
+    with _long("simulated:service=1ms", tmp_path / "none.json") as process:
+        assert any(line.startswith("measure") for line in process.stderr or ())
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(children) == 1
+        os.kill(int(children[0]), signal.SIGKILL)
+        shown, said = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, shown) == (3, "")
+    assert said == "loadtrt: the process of a start was ended by SIGKILL\n"
+
+
+@pytest.mark.parametrize("signals", [("SIGINT",), ("SIGTERM",), ("SIGHUP",), ("SIGTERM", "SIGINT")], ids="-".join)
+def test_a_signal_ends_the_start_that_goes_on_and_makes_no_other(signals: tuple[str, ...], tmp_path: Path) -> None:
+    """What was measured is written and shown, and the exit code is 130. A second one gives up what is in flight."""
+    file = tmp_path / "long.json"
+    with _long(HANGS if len(signals) > 1 else "simulated:service=1ms", file) as process:
+        for name, awaited in zip(signals, ("measure", "stopping"), strict=False):
+            assert any(line.startswith(awaited) for line in process.stderr or ())
+            process.send_signal(getattr(signal, name))
+        shown, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     result = _read(file)
     assert (result.outcome, [run.outcome for run in result.runs]) == ("interrupted", ["interrupted"])
