@@ -101,14 +101,15 @@ def _name(spread: Spread) -> str:
 
 def _objectives(result: RepeatResult) -> Iterator[Block]:
     """Each objective with its worst verdict, and in how many starts it has which."""
-    for place, item in enumerate(result.runs[0].model.objectives):
-        verdicts = [run.model.objectives[place].verdict for run in result.runs]
+    shares = [share for run in result.runs for share in run.model.objectives]
+    for objective in dict.fromkeys(share.objective for share in shares):
+        verdicts = [share.verdict for share in shares if share.objective == objective]
         counts = {verdict: verdicts.count(verdict) for verdict in ("missed", "undecided", "met") if verdict in verdicts}
         if counts:
             text = ", ".join(f"{verdict} in {count}" for verdict, count in counts.items())
             badge = verdict_badge(next(iter(counts)))
             starts = plural(len(verdicts), "start")
-            yield Notice(badge.tone, f"{item.objective.text}: {badge.text.upper()}: {text} of {starts}")
+            yield Notice(badge.tone, f"{objective.text}: {badge.text.upper()}: {text} of {starts}")
 
 
 def _findings(result: RepeatResult) -> Iterator[Block]:

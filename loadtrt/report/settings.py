@@ -193,7 +193,9 @@ def facts(result: RunResult, file: str, key: str) -> Iterator[Block]:
         yield _mapping(single.config.options(), f"configuration{of_model}")
     yield _mapping(result.environment, "environment")
     again = f"loadtrt run --config {shlex.quote(file)}"
-    if "--repeat" in result.command:  # the file's configuration is that of the first start
+    if any(
+        word.startswith("--repeat") for word in result.command
+    ):  # the file's configuration is that of the first start
         again += f" --seed {result.config.model.seed}"
     yield words("To run it again, or ", Name(again), ":", only="page")
     yield Code(shlex.join(("loadtrt", *result.command[1:])))

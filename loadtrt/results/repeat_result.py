@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from loadtrt.asked.config import RunConfig  # noqa: TC001  # pydantic reads them
 from loadtrt.asked.objective import Verdict, overall
@@ -39,6 +39,12 @@ class Spread(Model):
     exceeds: bool = False
     reason: str | None = None
 
+    @model_validator(mode="after")
+    def _mean_of_values(self) -> Self:
+        if self.mean is not None and (not self.values or None in self.values):
+            raise ValueError("it has a mean of values that are not known")
+        return self
+
 
 class RepeatResult(Model):
     """Several starts of one run.
@@ -61,6 +67,12 @@ class RepeatResult(Model):
     failure: str | None = None
     runs: Annotated[tuple[RunResult, ...], Field(min_length=1)]
     spreads: tuple[Spread, ...]
+
+    @model_validator(mode="after")
+    def _runs_of_one_model(self) -> Self:
+        if any(len(run.models) != 1 for run in self.runs):
+            raise ValueError("each of its runs must be of one model")
+        return self
 
     @property
     def valid(self) -> bool:

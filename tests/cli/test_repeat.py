@@ -114,6 +114,40 @@ def test_the_report_says_what_differs_between_starts(three: Path) -> None:
     assert markdown_text([Loaded("three.json", result)]).count("\n## ") + 1 == 4
 
 
+def test_what_one_run_does_not_explain_is_a_sentence(three: Path) -> None:
+    """The number that varies most comes first; otherwise it is said that nothing does."""
+    result = _read(three)
+    assert "Starts are no further apart than one run's own interval explains." in terminal_text(result)
+    more = {"latency.p50": 2.0, "latency.p99": 3.1}
+    spreads = tuple(
+        spread.model_copy(update={"times": more[spread.name], "exceeds": True}) if spread.name in more else spread
+        for spread in result.spreads
+    )
+    shown = " ".join(terminal_text(result.model_copy(update={"spreads": spreads})).split())
+    assert "Between starts latency.p99 varies 3.10 times, latency.p50 2.00 times as much as within a run: the" in shown
+    assert "no further apart" not in shown
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda data: data["config"]["models"].clear(), "config.models"),
+        (lambda data: data["spreads"][0].update(values=[None, 1, 2]), "a mean of values that are not known"),
+        (lambda data: data.update(runs=[]), "runs"),
+    ],
+)
+def test_a_damaged_file_is_one_sentence(damage: Any, words: str, three: Path, tmp_path: Path) -> None:
+    """And not a fault of loadtrt."""
+    data = json.loads(three.read_text())
+    damage(data)
+    file = tmp_path / "damaged.json"
+    file.write_text(json.dumps(data))
+    for command in (("report", file), ("compare", file, three)):
+        done = loadtrt(*command)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert words in done.stderr
+
+
 def _with(result: RepeatResult, place: int, **changes: Any) -> RepeatResult:
     """The result with a start that has other values, of the run or of its model."""
     run = result.runs[place]
