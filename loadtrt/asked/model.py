@@ -321,6 +321,11 @@ class Model(Strict):
         return self
 
     @property
+    def in_flight(self) -> int:
+        """The most requests in flight; in a closed loop so many always are."""
+        return self.contexts * self.buffers * self.requests_per_launch
+
+    @property
     def mix_parts(self) -> tuple[Part, ...]:
         """The parts of the mix; empty without one."""
         return () if self.mix is None else parse_mix(self.mix)

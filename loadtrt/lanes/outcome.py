@@ -178,7 +178,7 @@ def _steadiness(recorder: Recorder, model: Model, intervals: Sequence[Interval])
         recorder.start_ns,
         closed=model.load.closed,
         steady=model.load.steady,
-        places=model.contexts * model.buffers * model.requests_per_launch,
+        places=model.in_flight,
         intervals=() if recorder.complete else intervals,
         interval_ns=recorder.spans.interval_ns,
     )

@@ -160,10 +160,11 @@ class _Artist:
     def _title(self, _: int) -> list[Text]:
         facts = self.view.facts
         labels = facts.information
-        load = "closed loop" if labels.get("arrivals", "closed") == "closed" else labels["arrivals"]
-        if facts.rate is not None:
-            load = f"{labels.get('arrivals', 'offered')} {format_count(facts.rate)}/s"
-        words = [labels.get("precision", ""), plural(facts.lanes, "context"), f"batch {facts.batch}", load]
+        load = f"{format_count(facts.places)} in flight, closed loop"
+        if labels.get("arrivals", "closed") != "closed" or facts.rate is not None:
+            load = labels.get("arrivals", "offered")
+            load += f" {format_count(facts.rate)}/s" if facts.rate is not None else ""
+        words = [load, labels.get("precision", ""), plural(facts.lanes, "context"), f"batch {facts.batch}"]
         words += [f"{labels.get('flavour', '')} {labels.get('version', '')}".strip(), labels.get("device", "")]
         words = [one_line(word) for word in words if word]
         model = Text.styled(one_line(facts.model), STRONG)

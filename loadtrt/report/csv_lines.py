@@ -18,6 +18,7 @@ from loadtrt.records.records import METRICS
 from loadtrt.report.settings import models_of
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
+from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 
 if TYPE_CHECKING:
@@ -105,6 +106,10 @@ def _lines(item: Loaded) -> Iterator[dict[str, Any]]:
                 file = f"{item.file}: {name}" if len(models) > 1 else item.file
                 rate = single.model.throughput.offered_per_s
                 yield {"file": file, "kind": "run", "number": number, "rate_per_s": rate, **_run(single)}
+        case RepeatResult(runs=runs):
+            for number, run in enumerate(runs, 1):
+                rate = run.model.throughput.offered_per_s
+                yield {"file": item.file, "kind": "run", "number": number, "rate_per_s": rate, **_run(run)}
         case SweepResult() as sweep:
             for place, point in enumerate(sweep.points):
                 marks = {"pareto": place in sweep.pareto, "knee": place == sweep.knee}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.fleet_result import FleetResult
     from loadtrt.results.profile_result import ProfileResult
+    from loadtrt.results.repeat_result import RepeatResult
     from loadtrt.results.run_result import RunResult
 
 _MOST_JSON = 48 * 1024  # characters of a result within the page
@@ -36,7 +37,9 @@ def title(engine: EngineInfo, before: str = "") -> tuple[Cell, ...]:
 
 
 def about(
-    result: RunResult | SweepResult | CapacityResult | FleetResult | ProfileResult, file: str, *more: Cell
+    result: RunResult | RepeatResult | SweepResult | CapacityResult | FleetResult | ProfileResult,
+    file: str,
+    *more: Cell,
 ) -> Words:
     """Which loadtrt made a result and when, and its file, for a page."""
     return words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), *more, only="page")
@@ -57,14 +60,19 @@ def models_of(result: RunResult) -> dict[str, RunResult]:
 
 
 def load_text(result: RunResult) -> str:
-    """Lanes, load, batch and the engine's mode, on one line."""
+    """Load, lanes, batch and the engine's mode, on one line. Of a closed loop how many requests are in flight comes
+    first, of an open loop how they arrive."""
     model, engine = result.config.model, result.model.engine
-    load = model.load.text
-    if isinstance(model.load, Offline):
-        load = f"offline, {plural(model.requests or 0, 'request')} at once"
     lanes = f"{plural(model.contexts, 'context')} × {plural(model.buffers, 'buffer')}"
+    if model.load.closed:
+        launch = f" × {model.requests_per_launch} requests a launch" if model.requests_per_launch > 1 else ""
+        texts = [f"{format_count(model.in_flight)} in flight: {lanes}{launch}", model.load.text]
+    elif isinstance(model.load, Offline):
+        texts = [f"offline, {plural(model.requests or 0, 'request')} at once", lanes]
+    else:
+        texts = [model.load.text, lanes]
     kinds = [f"{key} {value}" for key, value in (("mix", model.mix), ("batcher", model.batcher)) if value]
-    texts = [lanes, load, *(kinds or [f"batch {engine.batch}"])]
+    texts += kinds or [f"batch {engine.batch}"]
     texts += [f"at most {model.max_queue} waiting"] if model.max_queue is not None else []
     names = {"service": "service of the largest batch"} if kinds else {}
     texts += [f"{names.get(key, key)} {value}" for key, value in engine.mode.items()]
@@ -182,7 +190,12 @@ def facts(result: RunResult, file: str, key: str) -> Iterator[Block]:
         of_model = f" of {name}" if len(result.models) > 1 else ""
         yield _mapping(single.config.options(), f"configuration{of_model}")
     yield _mapping(result.environment, "environment")
-    yield words("To run it again, or ", Name(f"loadtrt run --config {shlex.quote(file)}"), ":", only="page")
+    again = f"loadtrt run --config {shlex.quote(file)}"
+    if any(
+        word.startswith("--repeat") for word in result.command
+    ):  # the file's configuration is that of the first start
+        again += f" --seed {result.config.model.seed}"
+    yield words("To run it again, or ", Name(again), ":", only="page")
     yield Code(shlex.join(("loadtrt", *result.command[1:])))
     text, left = _json(result)
     less = f", without its {', '.join(left)}, which the file has" if left else ""

@@ -100,7 +100,7 @@ def test_the_view_says_what_was_measured() -> None:
     """5 s of 1000 requests a second of batch 16: rates, counts and percentiles, in the project's words."""
     text = "\n".join(_lines(_view(), 120, 40))
     for words in (
-        "FP16 · 2 contexts · batch 16 · poisson 1 250/s · tensorrt 10.16",
+        "googlenet16.trt · poisson 1 250/s · FP16 · 2 contexts · batch 16 · tensorrt 10.16",
         "5 s of 1:00 min · 55 s left",
         r"requests/s +1 000 ",
         r"inferences/s +16 000 ",

@@ -189,7 +189,11 @@ async def test_a_trace_goes_through_the_scheduler(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "closed loop"),
+        ({}, "2 in flight: 1 context × 2 buffers · closed loop"),
+        (
+            {"contexts": 4, "requests_per_launch": 3, "buffers": 1},
+            "12 in flight: 4 contexts × 1 buffer × 3 requests a launch · closed loop",
+        ),
         ({"rate": "500/s"}, "poisson at 500/s"),
         ({"rate": "500/s", "burstiness": 4}, "gamma at 500/s, CV 4"),
         ({"rate": "500/s", "burstiness": 0.5, "bursts": "1s/4s"}, "gamma at 500/s, CV 0.5, bursts 1s/4s"),
@@ -202,12 +206,13 @@ async def test_a_trace_goes_through_the_scheduler(tmp_path: Path) -> None:
 def test_the_summary_names_the_load(
     options: dict[str, object], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was asked, in one phrase of the line on how the engine was driven."""
+    """First of the line on how the engine was driven: how many requests are in flight, or how they arrive."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "TRACE").write_text("0\n1\n")
     config = load_config(None, {"engine": "x", **options})
     result: Any = SimpleNamespace(config=config, model=SimpleNamespace(engine=SimpleNamespace(batch=1, mode={})))
-    assert load_text(result) == f"1 context × 2 buffers · {words} · batch 1"
+    lanes = "" if config.model.load.closed else " · 1 context × 2 buffers"
+    assert load_text(result) == f"{words}{lanes} · batch 1"
 
 
 # --- which options make a load
