@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.records.histogram import CELL, bucket_of
-from loadtrt.records.records import METRICS, OK, Records
+from loadtrt.records.records import METRICS, Records
 from loadtrt.records.spans import MOST_SPANS
 from loadtrt.stats.binomial import at_least
 from loadtrt.stats.intervals import quantile_interval
