@@ -12,9 +12,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from loadtrt.asked.declaring import option
+from loadtrt.asked.declaring import ENGINES, PLANS, SEARCHES, Strict, option
 from loadtrt.asked.fields import Address, Duration, FileName, Precision, option_name
-from loadtrt.asked.model import ENGINES, PLANS, SEARCHES, Model, Strict
+from loadtrt.asked.model import Model  # noqa: TC001  # pydantic reads it
 from loadtrt.errors import UsageError
 from loadtrt.units import SECOND_NS
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from loadtrt.asked.load import Offline, Stages, Trace
+from loadtrt.asked.load import Offline, Stages
+from loadtrt.asked.trace_load import Trace
 from loadtrt.findings.bottlenecks import BUSY, bottlenecks, closed_loop, mostly_waits
 from loadtrt.findings.gpu_findings import gpu_findings
 from loadtrt.results.breakdown import PERCENTILES
