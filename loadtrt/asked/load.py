@@ -7,7 +7,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -32,16 +32,6 @@ if TYPE_CHECKING:
 LENGTH = frozenset({"duration", "requests"})
 PROCESS = frozenset({"arrivals", *(name for process in PROCESSES.values() for name in process.parameters)})
 QUEUE = frozenset({"batcher", "max_queue"})
-
-
-class Scalable(Protocol):
-    """A load that can be scaled to a mean rate."""
-
-    @property
-    def rate(self) -> float | None: ...
-
-    @property
-    def peak_ratio(self) -> float: ...
 
 
 class Load(ABC):
@@ -251,7 +241,14 @@ class Stages(Drawn):
     @property
     def text(self) -> str:
         word, comma, parameters = self.process.text.partition(", ")
-        return f"{word} in stages {self.stages}{scaled_text(self)}{comma}{parameters}"
+        return f"{word} in stages {self.stages}{self._scaled}{comma}{parameters}"
+
+    @property
+    def _scaled(self) -> str:
+        if self.rate is None:
+            return ""
+        peak = f", {format_count(self.rate * self.peak_ratio)}/s at the peak"
+        return f", scaled to {format_count(self.rate)}/s on average{peak}"
 
     def options(self) -> dict[str, Any]:
         scaled = {} if self.rate is None else {"rate": self.rate}
@@ -318,11 +315,3 @@ class Offline(Load):
     def due(self, least_ns: int, least_requests: int, seed: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
         require_room(least_requests)
         return np.zeros(least_requests, np.int64)
-
-
-def scaled_text(load: Scalable) -> str:
-    """To which mean rate stages or a trace are scaled, with their peak; "" where they are not."""
-    if load.rate is None:
-        return ""
-    peak = f", {format_count(load.rate * load.peak_ratio)}/s at the peak" if load.peak_ratio > 1 else ""
-    return f", scaled to {format_count(load.rate)}/s on average{peak}"

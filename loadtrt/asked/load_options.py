@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.fields import option_name
@@ -92,6 +93,12 @@ def load_of(options: Mapping[str, Any]) -> Load:
         if sentence is not None:
             raise UsageError(sentence)
     return _made(kind, options)
+
+
+def at_rate(load: Load, rate: float) -> Load:
+    """The same open loop at another mean rate, in requests per second: stages and traces are scaled by one factor."""
+    assert isinstance(load, Rate | Stages | Trace)  # noqa: S101  # no other has a rate
+    return replace(load, rate=rate)
 
 
 def _made(kind: type[Load], options: Mapping[str, Any]) -> Load:

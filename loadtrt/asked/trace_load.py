@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.asked.load import LENGTH, QUEUE, Load, scaled_text
+from loadtrt.asked.load import LENGTH, QUEUE, Load
 from loadtrt.load.trace import read_trace
-from loadtrt.units import SECOND_NS
+from loadtrt.units import SECOND_NS, format_count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +60,10 @@ class Trace(Load):
 
     @property
     def text(self) -> str:
-        return f"trace {self.file}{f' × {self.scale:g}' if self.scale != 1 else ''}{scaled_text(self)}"
+        scaled = f" × {self.scale:g}" if self.scale != 1 else ""
+        return f"trace {self.file}{scaled}" + (
+            f", scaled to {format_count(self.rate)}/s on average" if self.rate else ""
+        )
 
     def options(self) -> dict[str, Any]:
         named = {"trace_column": self.column} if self.column is not None else {}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from loadtrt.results.capacity_result import Scaling, Trial
     from loadtrt.results.engine_info import EngineInfo, MemoryBill
     from loadtrt.results.run_result import ObjectiveShare, RunResult
+    from loadtrt.runs.maker import Part
 
 _FIRST = 0.7  # share of the highest throughput at which the search begins, without a prediction
 _NEAR = 0.9  # share of the estimate from which a confirmed rate counts as near it
@@ -49,7 +50,7 @@ class Work:
         self.failure: str | None = None
         self.dropped: str | None = None
         self._objectives, self._begin = objectives, search
-        self._rungs = rungs(config.model.contexts, config.model.buffers)
+        self._rungs = rungs(config.model)
         self._info: EngineInfo | None = None
         self._bill: MemoryBill | None = None
         self._scaling: Scaling | None = None
@@ -57,8 +58,8 @@ class Work:
         self._search: Search | None = None
 
     @property
-    def next_rung(self) -> tuple[int, int] | None:
-        """(contexts, buffers) of the next closed loop; None at the end of the ladder."""
+    def next_rung(self) -> Part | None:
+        """The part of the engine for the next closed loop; None at the end of the ladder."""
         done = sum(trial.kind == "ladder" for trial in self.trials)
         return None if self.failure or self._infeasible or done == len(self._rungs) else self._rungs[done]
 
@@ -88,7 +89,7 @@ class Work:
         """Fit the scalability law to the complete ladder, and predict the capacity from it."""
         if self._scaling is None:
             ladder = [trial for trial in self.trials if trial.kind == "ladder"]
-            self._scaling = fit(ladder)
+            self._scaling = fit(ladder, self.config.model.batching)
             if self._scaling is not None and not self._infeasible:
                 self._predicted = predicted_per_s(ladder, self.config, self._objectives)
 
@@ -149,6 +150,7 @@ class Work:
             contexts=self.config.model.contexts,
             batch=self.config.model.batch,
             buffers=self.config.model.buffers,
+            batcher=self.config.model.batcher,
             engine=self._info,
             memory=self._bill,
             trials=tuple(self.trials),
@@ -196,7 +198,7 @@ class Work:
 
     @property
     def _items(self) -> float:
-        return inferences_of(self.trials) or self.config.model.batch or 1
+        return 1.0 if self.config.model.batcher else inferences_of(self.trials) or self.config.model.batch or 1
 
     @property
     def _first(self) -> float | None:

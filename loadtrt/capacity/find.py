@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import loadtrt
+from loadtrt.asked.load import Rate
+from loadtrt.asked.load_options import at_rate
 from loadtrt.asked.model import LoadOptions
 from loadtrt.asked.reading import varied
 from loadtrt.capacity.candidate import Work, failure_of, host_bound
@@ -27,11 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadtrt.asked.config import RunConfig
+    from loadtrt.asked.load import Load
     from loadtrt.capacity.rig import Rig
     from loadtrt.capacity.search import Step
     from loadtrt.results.capacity_result import Candidate
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
+    from loadtrt.runs.maker import Part
     from loadtrt.runs.watched import Talks
 
 TRIAL_NS = 10 * SECOND_NS
@@ -85,6 +89,7 @@ class Finder:
             command=command_line(),
             config=wanted.config,
             load=LoadOptions.model_validate(wanted.load),
+            peak_ratio=None if (peak := self._works[0].config.model.load.peak_ratio) == 1 else peak,
             environment=environment(),
             objectives=wanted.config.model.objectives,
             contexts=wanted.contexts,
@@ -140,16 +145,17 @@ class Finder:
     def _climb(self, work: Work) -> None:
         """Run the ladder of a candidate."""
         while not self._rig.stopped and (rung := work.next_rung) is not None and self._open(work):
-            in_flight = rung[0] * rung[1]
-            changes: dict[str, object] = {}
+            in_flight = rung.contexts * rung.buffers
+            changes: dict[str, object] = {} if rung.batch is None else {"batch": rung.batch}
             if self._wanted.longest_trial_ns is not None:
-                changes = {
+                changes |= {
                     "requests": LADDER_REQUESTS,
                     "max_duration": exact_duration(self._wanted.longest_trial_ns),
                 }
             duration = exact_duration(max(self._wanted.trial_ns // LADDER_PART, 1))
             config = varied(work.config, arrivals="closed", duration=duration, **changes)
-            self._make(work, config, f"ladder, {in_flight} in flight", rung, kind="ladder", in_flight=in_flight)
+            what = f"ladder, {in_flight} in flight" + (f", batches of {rung.batch}" if rung.batch else "")
+            self._make(work, config, what, rung, kind="ladder", in_flight=in_flight)
         if self._rig.stopped:
             return
         work.fit_ladder()
@@ -186,9 +192,10 @@ class Finder:
         self._update()
 
     def _try(self, work: Work, step: Step) -> None:
-        duration = round(step.seconds * SECOND_NS)
+        load = at_rate(work.config.model.load, step.rate)
+        duration = whole_periods(round(step.seconds * SECOND_NS), load)
         changes: dict[str, Any] = {}
-        if step.kind != "search":  # the estimate needs whole trials
+        if step.kind != "search" and isinstance(load, Rate):  # the estimate needs whole trials, a part of a day is none
             changes = {"abort_on_fail": True, "abort_delay": exact_duration(duration // CONFIRM_TIMES)}
         config = varied(
             work.config,
@@ -201,9 +208,7 @@ class Finder:
         what = f"{step.kind} at {format_count(step.rate)}/s"
         self._make(work, config, what, kind=step.kind, rate_per_s=step.rate)
 
-    def _make(
-        self, work: Work, config: RunConfig, what: str, part: tuple[int, int] | None = None, **fields: Any
-    ) -> None:
+    def _make(self, work: Work, config: RunConfig, what: str, part: Part | None = None, **fields: Any) -> None:
         """Make a run, record it in the search, print it and keep the result."""
         what = f"{_name(work)}: {what}"
         run = self._rig.run(config, what, part)
@@ -225,7 +230,7 @@ class Finder:
 
     def _searching(self, start: float, throughput: float) -> Search:
         wanted = self._wanted
-        trial_s = wanted.trial_ns / SECOND_NS
+        trial_s = whole_periods(wanted.trial_ns, at_rate(self._works[0].config.model.load, start)) / SECOND_NS
         longest_s = max(trial_s, (wanted.longest_trial_ns or 0) / SECOND_NS)
         return Search(self._objectives, start, throughput, wanted.precision, wanted.max_trials, trial_s, longest_s)
 
@@ -255,6 +260,14 @@ class Finder:
     def _update(self, **changes: Any) -> None:
         self.result = self.result.model_copy(update={"candidates": self._candidates(), **changes})
         self._keep(self.result)
+
+
+def whole_periods(duration_ns: int, load: Load) -> int:
+    """`duration_ns`, lengthened to whole periods of stages and traces: a part of a day is not the day."""
+    period_ns = load.period_ns
+    if period_ns is None or isinstance(load, Rate):
+        return duration_ns
+    return max(-(-duration_ns // period_ns), 1) * period_ns
 
 
 def _asked(result: CapacityResult) -> dict[str, Any]:

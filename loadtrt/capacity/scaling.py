@@ -4,39 +4,45 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.asked.load import Rate
-from loadtrt.capacity.station import completions, interpolated, station, work_of
-from loadtrt.records.histogram import Histogram
+from loadtrt.asked.load_options import at_rate
+from loadtrt.capacity.batching import bad_share, serve, server_of
 from loadtrt.results.capacity_result import Scaling
+from loadtrt.runs.maker import Part
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from loadtrt.asked.config import RunConfig
+    from loadtrt.asked.model import Model
     from loadtrt.asked.objective import Objective
+    from loadtrt.load.request_sizes import Batching
     from loadtrt.results.capacity_result import Trial
 
 
 _REQUESTS = 20_000
+_MOST_REQUESTS = 500_000  # of a whole period of stages or a trace
+_PARTS = 24
 _STEPS = 7  # of bisection: within 1 % of the highest throughput
 
 
-def rungs(contexts: int, buffers: int) -> list[tuple[int, int]]:
-    """(contexts, buffers per lane) of each closed loop: 1, 2, 4, … and all lanes with one request each, then all lanes
-    with 2, 4, … and all of their buffer sets."""
+def rungs(model: Model) -> list[Part]:
+    """The part of the engine that each closed loop runs on: 1, 2, 4, … and all lanes with one request each, then all
+    lanes with 2, 4, … and all of their buffer sets; with a batcher, each with batches of each size."""
+    contexts, buffers, sizes = model.contexts, model.buffers, model.batching.sizes if model.batching else (None,)
     lanes = [*itertools.takewhile(lambda n: n < contexts, (2**k for k in range(11))), contexts]
     depths = [*itertools.takewhile(lambda n: n < buffers, (2**k for k in range(1, 7))), buffers]
-    return [(n, 1) for n in lanes] + [(contexts, k) for k in depths if k > 1]
+    loops = [(n, 1) for n in lanes] + [(contexts, k) for k in depths if k > 1]
+    return [Part(*loop, size) for loop in loops for size in sizes]
 
 
-def fit(ladder: Sequence[Trial]) -> Scaling | None:
-    """The law's parameters for these closed loops; None if none served a request.
+def fit(ladder: Sequence[Trial], batching: Batching | None = None) -> Scaling | None:
+    """The law's parameters for these closed loops; None if none served a request. With a batcher the loops of full
+    batches count alone, and rates are of single requests.
 
     X(N) = αN / (1 + σ(N−1) + κN(N−1)) (Gunther, Guerrilla capacity planning, 2007) is linear in 1/α, σ/α and κ/α:
 
@@ -45,10 +51,12 @@ def fit(ladder: Sequence[Trial]) -> Scaling | None:
     Least squares of relative errors with non-negative parameters: the best of the fits with σ, κ, both or neither at
     zero.
     """
+    full = batching.sizes[-1] if batching else 1
     measured = [
-        (trial.in_flight, rate, trial.run.model.metrics["latency"].mean_ns)
+        (trial.in_flight, full * rate, trial.run.model.metrics["latency"].mean_ns)
         for trial in ladder
         if trial.in_flight is not None and trial.run is not None and (rate := trial.run.model.throughput.requests_per_s)
+        if batching is None or trial.run.model.engine.batch == full
     ]
     if not measured:
         return None
@@ -79,28 +87,42 @@ def fit(ladder: Sequence[Trial]) -> Scaling | None:
 
 def predicted_per_s(ladder: Sequence[Trial], config: RunConfig, objectives: Sequence[Objective]) -> float | None:
     """The highest rate, in requests per second, at which a simulation of the queue that the ladder measured
-    (capacity/station.py) meets the objectives on latency: X(N) from the ladder's throughput, work from its first rung,
-    lanes and arrivals from `config`. None without such a ladder or without an objective on latency."""
-    of_latency = [bound for bound in objectives if bound.metric_name == "latency"]
-    bounds = [(bound.bound_ns / SECOND_NS, 1 - bound.rank) for bound in of_latency]
-    measured = {
-        trial.in_flight: rate
-        for trial in ladder
-        if trial.in_flight and trial.run is not None and (rate := trial.run.model.throughput.requests_per_s)
-    }
-    first = ladder[0].run if ladder else None
-    if not bounds or not measured or first is None or not first.model.histograms["latency"]["buckets"]:
+    (capacity/station.py, capacity/batching.py) meets the objectives on latency: X(N) from the ladder's throughput, work
+    from its rungs with one request in flight, lanes, queue and arrivals from `config`. None without such a ladder,
+    without an objective on latency, for arrivals of too many requests, and where no rate meets them.
+
+    At low rates a batcher makes requests wait for its delay, so that latency falls before it rises: rates are tried
+    from the highest down until one meets them. Without a batcher it only rises."""
+    bounds = [(bound.limit_ns, 1 - bound.rank) for bound in objectives if bound.metric_name == "latency"]
+    runs = [trial.run for trial in ladder if trial.in_flight and trial.run is not None]
+    server, model = server_of(runs, config.model) if bounds else None, config.model
+    if server is None:
         return None
-    law, _, _ = work_of(Histogram.from_dict(first.model.histograms["latency"]))
-    queue = station(config.model.contexts, config.model.buffers, interpolated(measured), law)
-    works = law(np.random.default_rng([config.model.seed, _REQUESTS]).random(_REQUESTS)).tolist()
-    load = config.model.load
-    assert isinstance(load, Rate)  # noqa: S101  # the trials of a search have a rate
-    low, high = 0.0, queue.most_per_s
+    period_ns = at_rate(model.load, server.most_per_s).period_ns or 0
+    if server.most_per_s * period_ns > _MOST_REQUESTS * SECOND_NS:
+        return None
+    ranks = np.random.default_rng([model.seed, _REQUESTS]).random(_REQUESTS)
+
+    def meets(rate: float) -> bool:
+        load = at_rate(model.load, rate)
+        due = load.due(load.period_ns or 0, _REQUESTS, model.seed)
+        assert due is not None  # noqa: S101  # the trials of a search are open loops
+        served = serve(due, np.resize(ranks, len(due)), server)
+        return all(bad_share(served, limit_ns) <= allowed for limit_ns, allowed in bounds)
+
+    low, high = 0.0, server.most_per_s
+    if model.batching is not None:
+        low, high = _highest(meets, server.most_per_s)
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        due = replace(load, rate=middle).due(0, _REQUESTS, config.model.seed) / SECOND_NS  # the same draw for each rate
-        latency = np.array(completions(due.tolist(), works, queue)) - due
-        met = all(np.mean(latency > bound) <= allowed for bound, allowed in bounds)
-        low, high = (middle, high) if met else (low, middle)
+        low, high = (middle, high) if meets(middle) else (low, middle)
     return low or None
+
+
+def _highest(meets: Callable[[float], bool], most: float) -> tuple[float, float]:
+    """(a rate that meets, the next higher one, which does not), of rates from the highest down; (0, 0) without any."""
+    shares = [part / _PARTS for part in range(_PARTS, 0, -1)] + [2**-k / _PARTS for k in range(1, 5)]
+    for above, share in itertools.pairwise(shares):
+        if meets(share * most):
+            return share * most, above * most
+    return 0.0, 0.0

@@ -198,25 +198,32 @@ def _boundary(candidate: Candidate) -> str:
 
 
 def _ladder(candidate: Candidate) -> Iterator[Block]:
-    """Closed loops, with the law fitted to them and the rate expected from it."""
+    """Closed loops, with the law fitted to them and the rate expected from it. With a batcher each is of batches of one
+    size, and rates are of single requests; the law is that of full batches."""
     rungs: list[tuple[int, float]] = []
     rows: list[tuple[Cell, ...]] = []
-    for trial in candidate.ladder:
+    sizes = [trial.run.model.engine.batch if trial.run and candidate.batcher else 1 for trial in candidate.ladder]
+    for trial, size in zip(candidate.ladder, sizes, strict=True):
         run = trial.run
         rate = run.model.throughput.requests_per_s if run is not None else None
-        if trial.in_flight is not None and rate is not None:
-            rungs.append((trial.in_flight, rate))
+        if trial.in_flight is not None and rate is not None and size == max(sizes):
+            rungs.append((trial.in_flight, size * rate))
         times = map(time_or, _times(trial, _PERCENTILES))
         count = count_or(run.model.ok if run else None)
         remark = trial.failure or trial.host_bound or ""
-        rows.append((str(trial.in_flight), state_badge(run), count_or(rate), *times, count, remark))
+        batch = (str(size),) if candidate.batcher else ()
+        per_s = count_or(None if rate is None else size * rate)
+        rows.append((*batch, str(trial.in_flight), state_badge(run), per_s, *times, count, remark))
     law = candidate.scaling
     if rungs:
         note = "closed loops, and the law fitted to them" if law else "closed loops"
         yield Figure("Throughput by requests in flight", ladder(rungs, law), note)
     if rows:
         header = ("in flight", "", "requests/s", "latency p50", "p99", "requests", "")
-        yield Table(header, tuple(rows), words=2, last=1, detail=(1, 5))
+        if candidate.batcher:
+            header = ("batch", "in flight", "", "requests/s", "latency p50", "p99", "batches", "")
+        first = len(header) - 6
+        yield Table(header, tuple(rows), words=first + 1, last=1, detail=(first, first + 4))
     if law is not None:
         peak = f"most at {law.peak_in_flight:.0f} in flight, " if law.peak_in_flight is not None else ""
         yield words(

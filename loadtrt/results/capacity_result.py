@@ -146,6 +146,7 @@ class Candidate(Model):
     """The capacity of one engine with a number of contexts and a batch size.
 
     contexts, batch, buffers: what is tried; batch is None for the engine's own.
+    batcher: how batches of single requests form; None without a batcher. Rates are of single requests then.
     engine, memory: the engine and its memory; None if it did not open (`failure` says why).
     trials: runs in the order in which they were made.
     scaling: the law fitted to the ladder.
@@ -173,6 +174,7 @@ class Candidate(Model):
     contexts: int
     batch: int | None
     buffers: int
+    batcher: str | None = None
     engine: EngineInfo | None = None
     memory: MemoryBill | None = None
     trials: tuple[Trial, ...] = ()
@@ -196,13 +198,13 @@ class Candidate(Model):
 
     @property
     def items(self) -> int:
-        """The batch size; of a mix the largest."""
-        return self.engine.batch if self.engine is not None else self.batch or 1
+        """The batch size; of a mix the largest, and 1 with a batcher."""
+        return 1 if self.batcher else self.engine.batch if self.engine is not None else self.batch or 1
 
     @property
     def inferences_per_request(self) -> float:
         """Mean number of inferences in a request."""
-        return inferences_of(self.trials) or self.items
+        return 1.0 if self.batcher else inferences_of(self.trials) or self.items
 
     @property
     def name(self) -> str:
@@ -226,6 +228,7 @@ class CapacityResult(Model):
     config: the configuration that all trials share.
     environment: machine and versions, as in a run.
     load: how requests arrive in the trials, without the rate.
+    peak_ratio: highest arrival rate over the mean one, of stages, bursts and traces; None where the rate is steady.
     objectives: what must be met.
     contexts, batches: the values to try.
     precision: half the width of the estimate's interval over the estimate at which the search ends.
@@ -245,6 +248,7 @@ class CapacityResult(Model):
     config: RunConfig
     environment: dict[str, Any]
     load: LoadOptions
+    peak_ratio: float | None = None
     objectives: Objectives
     contexts: tuple[int, ...]
     batches: tuple[int | None, ...]
