@@ -19,9 +19,9 @@ import numpy as np
 
 from loadtrt.capacity.station import interpolated, station, work_of
 from loadtrt.lanes.queue import Lanes, Queue
-from loadtrt.load.request_sizes import Batcher
+from loadtrt.load.request_sizes import Batcher, parse_batching
 from loadtrt.records.histogram import Histogram
-from loadtrt.units import NEVER, SECOND_NS
+from loadtrt.units import NEVER, SECOND_NS, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from loadtrt.asked.model import Model
     from loadtrt.capacity.station import Station
     from loadtrt.load.request_sizes import Batching
+    from loadtrt.results.capacity_result import Candidate
     from loadtrt.results.run_result import RunResult
 
     Instants = npt.NDArray[np.int64]
@@ -166,6 +167,23 @@ def serve(due: Instants, ranks: npt.NDArray[np.float64], server: Server) -> Serv
             busy.remove(ended)
     table = np.array(rows, np.int64).reshape(-1, 2)
     return Served(table[:, 0], table[:, 1], queue.take_dropped())
+
+
+def of_delay(candidate: Candidate) -> str:
+    """A clause for a batcher whose delay misses a bound on latency by itself at low rates; "" for others."""
+    batching = parse_batching(candidate.batcher) if candidate.batcher else None
+    alone = candidate.trials[0].run if candidate.trials else None
+    if batching is None or alone is None:
+        return ""
+    single_ns = alone.model.metrics["latency"].percentiles_ns["p50"] or 0
+    for item in alone.model.objectives:
+        limit_ns, of_latency = item.objective.limit_ns, item.objective.metric_name == "latency"
+        if of_latency and single_ns <= limit_ns < batching.delay_ns + single_ns:
+            delay = format_duration(batching.delay_ns)
+            return (
+                f"; at low rates {item.objective} is missed, as requests wait the batcher's delay of {delay} for others"
+            )
+    return ""
 
 
 def _advance(

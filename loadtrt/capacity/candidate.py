@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from loadtrt.capacity.batching import of_delay
 from loadtrt.capacity.scaling import fit, predicted_per_s, rungs
 from loadtrt.capacity.search import Outcome, Search, Share, Step
 from loadtrt.findings.validity import STARVED_LIMIT, lateness_limit_ns, typical_ns
@@ -50,7 +51,7 @@ class Work:
         self.failure: str | None = None
         self.dropped: str | None = None
         self._objectives, self._begin = objectives, search
-        self._rungs = rungs(config.model)
+        self._rungs = rungs(config.model.contexts, config.model.buffers, config.model.batching)
         self._info: EngineInfo | None = None
         self._bill: MemoryBill | None = None
         self._scaling: Scaling | None = None
@@ -162,7 +163,8 @@ class Work:
         )
         if self._search is not None:
             candidate = candidate.model_copy(update=self._estimates(self._search))
-        return candidate.model_copy(update={"conclusion": conclusion(candidate)})
+        sentence = conclusion(candidate)
+        return candidate.model_copy(update={"conclusion": sentence and sentence + of_delay(candidate)})
 
     def _estimates(self, search: Search) -> dict[str, Any]:
         """The results of the open loops, as fields of a Candidate."""

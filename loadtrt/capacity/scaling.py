@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from loadtrt.asked.config import RunConfig
-    from loadtrt.asked.model import Model
     from loadtrt.asked.objective import Objective
     from loadtrt.load.request_sizes import Batching
     from loadtrt.results.capacity_result import Trial
@@ -30,14 +29,14 @@ _PARTS = 24
 _STEPS = 7  # of bisection: within 1 % of the highest throughput
 
 
-def rungs(model: Model) -> list[Part]:
+def rungs(contexts: int, buffers: int, batching: Batching | None = None) -> list[Part]:
     """The part of the engine that each closed loop runs on: 1, 2, 4, … and all lanes with one request each, then all
     lanes with 2, 4, … and all of their buffer sets; with a batcher, each with batches of each size."""
-    contexts, buffers, sizes = model.contexts, model.buffers, model.batching.sizes if model.batching else (None,)
     lanes = [*itertools.takewhile(lambda n: n < contexts, (2**k for k in range(11))), contexts]
     depths = [*itertools.takewhile(lambda n: n < buffers, (2**k for k in range(1, 7))), buffers]
     loops = [(n, 1) for n in lanes] + [(contexts, k) for k in depths if k > 1]
-    return [Part(*loop, size) for loop in loops for size in sizes]
+    sizes = batching.sizes if batching else (None,)
+    return [Part(n, k, size) for n, k in loops for size in sizes]
 
 
 def fit(ladder: Sequence[Trial], batching: Batching | None = None) -> Scaling | None:
@@ -113,6 +112,8 @@ def predicted_per_s(ladder: Sequence[Trial], config: RunConfig, objectives: Sequ
     low, high = 0.0, server.most_per_s
     if model.batching is not None:
         low, high = _highest(meets, server.most_per_s)
+    if not high:
+        return None
     for _ in range(_STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if meets(middle) else (low, middle)
