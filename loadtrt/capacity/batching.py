@@ -1,7 +1,7 @@
 """A server that forms batches of single requests, or bounds its queue: its model of one GPU, and its simulation.
 
-Requests wait in one queue, where a batcher forms batches of them, for the next free buffer set. Queue, batcher and
-lanes are those of a run (lanes/queue.py, load/request_sizes.py). The GPU is that of capacity/station.py, with an X(n)
+Requests wait in one queue, where a batcher forms batches of them, for the next free buffer set. Batcher and
+lanes are those of a run (load/request_sizes.py, lanes/queue.py). The GPU is that of capacity/station.py, with an X(n)
 and a law of work of their own for each size b of a batch: with m busy lanes and n batches in flight a lane does
 X_b(n)/m batches' worth of work a second, b the size of its own batch. X_b(n) and the work come of closed loops of
 batches of that size. A closed loop of n batches of one size serves X_b(n) by construction; lanes that compute batches
@@ -11,6 +11,7 @@ of different sizes are assumed to slow each other as batches of their own size d
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,13 +19,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from loadtrt.capacity.station import interpolated, station, work_of
-from loadtrt.lanes.queue import Lanes, Queue
+from loadtrt.lanes.queue import Lanes
 from loadtrt.load.request_sizes import Batcher, parse_batching
 from loadtrt.records.histogram import Histogram
 from loadtrt.units import NEVER, SECOND_NS, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     import numpy.typing as npt
 
@@ -95,6 +96,115 @@ def server_of(runs: Iterable[RunResult], model: Model) -> Server | None:
     return Server(stations, model.batching, model.max_queue)
 
 
+class _Gpu:
+    """State of one GPU. All instants are ns.
+
+    waiting: due instants of requests that no batch has taken.
+    outstanding: requests that wait or are in flight.
+    completes, lane: when the next batch completes, and where.
+    event: the next instant at which something happens by itself: that, or the delay of the first in the queue is over.
+    """
+
+    __slots__ = ("busy", "completes", "event", "flying", "lane", "lanes", "left", "outstanding", "since", "waiting")
+
+    def __init__(self, contexts: int, buffers: int) -> None:
+        self.waiting: deque[int] = deque()
+        self.lanes = Lanes(contexts, buffers, 1, 0)
+        self.busy: list[int] = []  # lanes that compute
+        self.left = [0.0] * contexts  # work that is left of the batch that a lane computes, at `since`
+        self.since = self.flying = self.outstanding = 0
+        self.event = self.completes = NEVER
+        self.lane = -1
+
+
+class _Simulation:
+    """The requests of GPUs with one router."""
+
+    def __init__(self, ranks: npt.NDArray[np.float64], server: Server) -> None:
+        first = next(iter(server.stations.values()))
+        self.contexts, self.buffers, self.sizes = first.contexts, first.buffers, server.sizes
+        self.works = [server.stations[size].work(ranks).tolist() for size in self.sizes]
+        self.speeds = [_per_ns(server.stations[size]) for size in self.sizes]
+        self.batcher = None if server.batching is None else Batcher(server.batching, 1)
+        self.room = NEVER if server.room is None else server.room
+        self.batches: list[int] = []  # the place of each one's size
+        self.due: list[int] = []
+        self.completed: list[int] = []
+        self.dropped: list[int] = []
+
+    def admit(self, gpu: _Gpu, due: int) -> bool:
+        """A request comes. Whether it may wait, or is dropped."""
+        free = 0 if self.batcher else len(gpu.lanes.free_since)
+        if len(gpu.waiting) >= self.room + free:
+            self.dropped.append(due)
+            return False
+        gpu.waiting.append(due)
+        gpu.outstanding += 1
+        return True
+
+    def settle(self, gpu: _Gpu, now: int, *, all_came: bool) -> None:
+        """Submit the batches that may go now, and find the next event."""
+        waiting, lanes, batcher = gpu.waiting, gpu.lanes, self.batcher
+        gpu.event, launched = NEVER, False
+        while lanes.free_since and waiting:
+            count = 1
+            if batcher is not None:
+                count, ready = batcher.next_batch(waiting, all_came=all_came)
+                if ready > now:
+                    gpu.event = ready
+                    break
+            if not launched:
+                launched = True
+                self._advance(gpu, now)
+            lane, batch = lanes.take(), len(self.batches)
+            self.batches.append(bisect_left(self.sizes, count))
+            if not lanes.in_flight[lane]:
+                gpu.busy.append(lane)
+                gpu.left[lane] = self.works[self.batches[batch]][batch]
+            lanes.in_flight[lane].append((waiting[0], now, now, 0, batch, tuple(islice(waiting, 1, count))))
+            gpu.flying += 1
+            for _ in range(count):
+                waiting.popleft()
+        if launched:
+            self._foresee(gpu)
+        gpu.event = min(gpu.event, gpu.completes)
+
+    def _foresee(self, gpu: _Gpu) -> None:
+        """Find the batch that completes next."""
+        gpu.completes, busy = NEVER, len(gpu.busy)
+        for lane in gpu.busy:
+            speed = self.speeds[self.batches[gpu.lanes.in_flight[lane][0][4]]][busy][gpu.flying]
+            at = gpu.since + round(gpu.left[lane] / speed)
+            if at < gpu.completes:
+                gpu.completes, gpu.lane = at, lane
+
+    def finish(self, gpu: _Gpu) -> int:
+        """A batch has completed; the number of its requests."""
+        now, lane = gpu.completes, gpu.lane
+        self._advance(gpu, now)
+        due, _, _, _, _, others = gpu.lanes.finish(lane, now)
+        count = 1 + len(others)
+        self.due += (due, *others)
+        self.completed += [now] * count
+        gpu.flying -= 1
+        gpu.outstanding -= count
+        following = gpu.lanes.in_flight[lane]
+        if following:
+            gpu.left[lane] = self.works[self.batches[following[0][4]]][following[0][4]]
+        else:
+            gpu.busy.remove(lane)
+        self._foresee(gpu)
+        return count
+
+    def _advance(self, gpu: _Gpu, now: int) -> None:
+        """Take what was computed until now from the work that is left."""
+        busy, elapsed, in_flight = len(gpu.busy), now - gpu.since, gpu.lanes.in_flight
+        for lane in gpu.busy:
+            speed = self.speeds[self.batches[in_flight[lane][0][4]]][busy][gpu.flying]
+            gpu.left[lane] = max(gpu.left[lane] - elapsed * speed, 0.0)
+        gpu.since = now
+
+
 def serve(due: Instants, ranks: npt.NDArray[np.float64], server: Server) -> Served:
     """Simulate the requests of one GPU that is idle at first.
 
@@ -103,70 +213,26 @@ def serve(due: Instants, ranks: npt.NDArray[np.float64], server: Server) -> Serv
 
     Exact except for the rounding of instants to ns.
     """
-    any_station = next(iter(server.stations.values()))
-    contexts, sizes = any_station.contexts, server.sizes
-    works = [server.stations[size].work(ranks).tolist() for size in sizes]
-    speeds = [_per_ns(server.stations[size]) for size in sizes]
-    batcher = None if server.batching is None else Batcher(server.batching, 1)
-    queue, lanes = Queue(due, 0, server.room), Lanes(contexts, any_station.buffers, 1, 0)
-    waiting, in_flight, free_since = queue.waiting, lanes.in_flight, lanes.free_since
-    places: list[int] = []  # of each batch: the place of its size
-    left = [0.0] * contexts  # work that is left of the batch that a lane computes
-    rows: list[tuple[int, int]] = []
-    now = since = flying = 0
-    busy: list[int] = []  # lanes with a batch
-    while True:
-        if queue.next_due <= now:
-            queue.admit(now, 0 if batcher else len(free_since))
-        soonest, ended, launched = NEVER, -1, False
-        while free_since and waiting:
-            count = 1
-            if batcher is not None:
-                count, ready = batcher.next_batch(waiting, all_came=queue.next_due == NEVER)
-                if ready > now:
-                    soonest = ready
-                    break
-            if not launched:
-                launched = True
-                _advance(left, busy, places, in_flight, speeds, flying, now - since)
-                since = now
-            lane, batch = lanes.take(), len(places)
-            places.append(bisect_left(sizes, count))
-            if not in_flight[lane]:
-                busy.append(lane)
-                left[lane] = works[places[batch]][batch]
-            in_flight[lane].append((waiting[0], now, now, 0, batch, tuple(islice(waiting, 1, count))))
-            flying += 1
-            for _ in range(count):
-                waiting.popleft()
-        for lane in busy:
-            speed = speeds[places[in_flight[lane][0][4]]][len(busy)][flying]
-            at = since + round(left[lane] / speed)
-            if at < soonest:
-                soonest, ended = at, lane
-        if free_since and queue.next_due < soonest:  # without a free buffer set, those that come only wait
-            now = queue.next_due
-            continue
-        if soonest == NEVER:
-            break
-        now = max(soonest, now)
-        if ended < 0:
-            continue
-        if queue.next_due <= now:  # before this buffer set became free
-            queue.admit(now, 0 if batcher else len(free_since))
-        _advance(left, busy, places, in_flight, speeds, flying, now - since)
-        since = now
-        first_due, _, _, _, _, others = lanes.finish(ended, now)
-        rows.append((first_due, now))
-        rows.extend((other, now) for other in others)
-        flying -= 1
-        if in_flight[ended]:
-            following = in_flight[ended][0][4]
-            left[ended] = works[places[following]][following]
+    simulation = _Simulation(ranks, server)
+    gpu = _Gpu(simulation.contexts, simulation.buffers)
+    at = [*due.tolist(), NEVER]
+    coming, total = 0, len(due)
+    while coming < total or gpu.event != NEVER:
+        if at[coming] <= gpu.event:  # before a buffer set becomes free at this instant
+            now = at[coming]
+            while at[coming] <= now:
+                simulation.admit(gpu, at[coming])
+                coming += 1
+            if not gpu.lanes.free_since:
+                continue
         else:
-            busy.remove(ended)
-    table = np.array(rows, np.int64).reshape(-1, 2)
-    return Served(table[:, 0], table[:, 1], queue.take_dropped())
+            now = gpu.event
+            if now == gpu.completes:
+                simulation.finish(gpu)
+        simulation.settle(gpu, now, all_came=coming == total)
+    return Served(
+        *(np.array(instants, np.int64) for instants in (simulation.due, simulation.completed, simulation.dropped))
+    )
 
 
 def of_delay(candidate: Candidate) -> str:
@@ -184,21 +250,6 @@ def of_delay(candidate: Candidate) -> str:
                 f"; at low rates {item.objective} is missed, as requests wait the batcher's delay of {delay} for others"
             )
     return ""
-
-
-def _advance(
-    left: list[float],
-    busy: Sequence[int],
-    places: Sequence[int],
-    in_flight: Sequence[Sequence[tuple[int, int, int, int, int, Sequence[int]]]],
-    speeds: Sequence[Sequence[Sequence[float]]],
-    flying: int,
-    elapsed_ns: int,
-) -> None:
-    """Take what was computed within `elapsed_ns` from the work that is left."""
-    for lane in busy:
-        speed = speeds[places[in_flight[lane][0][4]]][len(busy)][flying]
-        left[lane] = max(left[lane] - elapsed_ns * speed, 0.0)
 
 
 def _per_ns(of_size: Station) -> list[list[float]]:
