@@ -232,6 +232,11 @@ class Finder:
         wanted = self._wanted
         trial_s = whole_periods(wanted.trial_ns, at_rate(self._works[0].config.model.load, start)) / SECOND_NS
         longest_s = max(trial_s, (wanted.longest_trial_ns or 0) / SECOND_NS)
+        if trial_s * SECOND_NS > max(wanted.trial_ns, wanted.longest_trial_ns or 0):
+            lasts, times = format_duration(trial_s * SECOND_NS), CONFIRM_TIMES
+            self._talks.say(
+                f"the schedule lasts {lasts}: so do trials, and the runs that confirm and refute {times} times"
+            )
         return Search(self._objectives, start, throughput, wanted.precision, wanted.max_trials, trial_s, longest_s)
 
     def _choose(self) -> None:
