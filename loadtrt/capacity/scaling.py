@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.asked.load_options import at_rate
-from loadtrt.capacity.batching import bad_share, serve, server_of
+from loadtrt.capacity.batch_simulation import bad_share, serve
+from loadtrt.capacity.batching import server_of
 from loadtrt.results.capacity_result import Scaling
 from loadtrt.runs.maker import Part
 from loadtrt.units import SECOND_NS
@@ -106,8 +107,8 @@ def predicted_per_s(ladder: Sequence[Trial], config: RunConfig, objectives: Sequ
         load = at_rate(model.load, rate)
         due = load.due(load.period_ns or 0, _REQUESTS, model.seed)
         assert due is not None  # noqa: S101  # the trials of a search are open loops
-        served = serve(due, np.resize(ranks, len(due)), server)
-        return all(bad_share(served, limit_ns) <= allowed for limit_ns, allowed in bounds)
+        completed = serve(due, np.resize(ranks, len(due)), server)
+        return all(bad_share(due, completed, limit_ns) <= allowed for limit_ns, allowed in bounds)
 
     low, high = 0.0, server.most_per_s
     if model.batching is not None:
