@@ -12,10 +12,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from loadtrt.asked.declaring import option
+from loadtrt.asked.declaring import ENGINES, PLANS, SEARCHES, Strict, option
 from loadtrt.asked.fields import Address, Duration, FileName, Precision, option_name
-from loadtrt.asked.model import ENGINES, PLANS, SEARCHES, Model, Strict
-from loadtrt.errors import UsageError
+from loadtrt.asked.model import Model  # noqa: TC001  # pydantic reads it
 from loadtrt.units import SECOND_NS
 
 DEFAULT_DURATION_NS = 10 * SECOND_NS
@@ -151,10 +150,6 @@ class RunConfig(Strict):
         for model in self.models.values():
             if self.duration is not None and (wrong := model.load.refuses("duration")) is not None:
                 raise ValueError(wrong)
-            try:
-                model.load.require()
-            except UsageError as error:
-                raise ValueError(str(error)) from None
             if self.profile and (several := "mix" if model.mix else "batcher" if model.batcher else None):
                 raise ValueError(f"a profile is of requests of one size: leave --{several} out")
             if self.duration == 0 and model.requests is None:

@@ -130,9 +130,7 @@ def _seeds(seed: int, draws: int) -> list[int]:
     return [int(number) for number in np.random.SeedSequence([seed, len(_LEVELS)]).generate_state(draws)]
 
 
-def _averaged(
-    records: Records, objective: Objective, served: Sequence[Floats], modelled: Floats
-) -> Averaged | None:
+def _averaged(records: Records, objective: Objective, served: Sequence[Floats], modelled: Floats) -> Averaged | None:
     if METRICS[objective.metric].name != "latency":
         return None
     n, limit_s = len(records), objective.limit_ns / SECOND_NS

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from loadtrt.capacity.averaging import averaged
-from loadtrt.capacity.scaling import fit, half_width, model_of, predicted_per_s, rungs
+from loadtrt.capacity.batching import of_delay, server_of
+from loadtrt.capacity.scaling import fit, half_width, predicted_per_s, rungs
 from loadtrt.capacity.search import Outcome, Search, Share, Step
 from loadtrt.findings.validity import STARVED_LIMIT, lateness_limit_ns, typical_ns
 from loadtrt.records.records import METRICS
 from loadtrt.report.formatting import between
-from loadtrt.results.capacity_result import Candidate, ObjectiveCapacity, inferences_of, last_rungs
+from loadtrt.results.capacity_result import Candidate, ObjectiveCapacity, inferences_of, last_rungs, rung_of
 from loadtrt.stats.verdict import share_interval, surely_missed, verdict_on
 from loadtrt.units import SECOND_NS, format_count, format_duration
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from loadtrt.results.capacity_result import CandidateAnswer, Scaling, Trial
     from loadtrt.results.engine_info import EngineInfo, MemoryBill
     from loadtrt.results.run_result import ObjectiveShare, RunResult
+    from loadtrt.runs.maker import Part
 
 _FIRST = 0.7  # share of the highest throughput at which the search begins, without a prediction
 _NEAR = 0.9  # share of the estimate from which a confirmed rate counts as near it
@@ -68,7 +70,7 @@ class Work:
         self.unsteady: str | None = None
         self.dropped: str | None = None
         self._objectives, self._begin, self._time_s = objectives, search, time_s
-        self._rungs = rungs(config.model.contexts, config.model.buffers)
+        self._rungs = rungs(config.model.contexts, config.model.buffers, config.model.batching)
         self._info: EngineInfo | None = None
         self._bill: MemoryBill | None = None
         self._scaling: Scaling | None = None
@@ -83,21 +85,26 @@ class Work:
         repeated, as long as that needs or its part of the time allows."""
         if self.failure or self._infeasible:
             return None
-        made = [trial.in_flight for trial in self.trials if trial.kind == "ladder"]
-        place = len(set(made)) - 1
-        longest = self._time_s * (_FIRST_RUNG_PART if place <= 0 else _RUNG_PART)
+        made = [rung_of(trial) for trial in self.trials if trial.kind == "ladder"]
+        place = len(set(made))
         if made and made.count(made[-1]) == 1:
-            run = self._ladder[-1].run
-            width, lasted = half_width(run), _seconds(run)
-            wanted = _RUNG_WIDTH if place else _FIRST_RUNG_WIDTH
+            run, part = self._ladder[-1].run, self._rungs[place - 1]
+            width, lasted, longest = half_width(run), _seconds(run), self._longest_s(part)
+            wanted = _FIRST_RUNG_WIDTH if part.contexts * part.buffers == 1 else _RUNG_WIDTH
             if self._doubtful or width > wanted:
                 seconds = longest if self._doubtful else min(lasted * 1.1 * (width / wanted) ** 2, longest)
                 if seconds > lasted:
-                    return Rung(*self._rungs[place], seconds, 1, seconds)
-        if place + 1 == len(self._rungs):
+                    return Rung(part, seconds, 1, seconds)
+        if place == len(self._rungs):
             return None
-        longest = self._time_s * (_RUNG_PART if made else _FIRST_RUNG_PART)
-        return Rung(*self._rungs[place + 1], min(_RUNG_S, longest), _RUNG_REQUESTS, longest)
+        longest = self._longest_s(self._rungs[place])
+        return Rung(self._rungs[place], min(_RUNG_S, longest), _RUNG_REQUESTS, longest)
+
+    def _longest_s(self, part: Part) -> float:
+        """The longest closed loop on this part of the engine."""
+        batching = self.config.model.batching
+        share = _FIRST_RUNG_PART if part.contexts * part.buffers == 1 else _RUNG_PART
+        return self._time_s * share / (len(batching.sizes) if batching else 1)
 
     @property
     def stops(self) -> bool:
@@ -129,10 +136,11 @@ class Work:
     def fit_ladder(self) -> None:
         """Fit the scalability law to the complete ladder, and predict the capacity from it."""
         if self._scaling is None:
-            self._scaling = fit(self._ladder)
+            self._scaling = fit(self._ladder, self.config.model.batching)
             if self._scaling is not None and not self._infeasible:
                 self._predicted, self._sampling = predicted_per_s(self._ladder, self.config, self._objectives)
-                self._station = model_of(self._ladder, self.config)
+                server = server_of([trial.run for trial in self._ladder if trial.run is not None], self.config.model)
+                self._station = server.stations[1] if server is not None and server.batching is None else None
                 self.unsteady = _contradiction(self._ladder)
 
     def begin(self) -> None:
@@ -200,6 +208,7 @@ class Work:
             contexts=self.config.model.contexts,
             batch=self.config.model.batch,
             buffers=self.config.model.buffers,
+            batcher=self.config.model.batcher,
             engine=self._info,
             memory=self._bill,
             trials=tuple(self.trials),
@@ -211,7 +220,8 @@ class Work:
         )
         if self._search is not None:
             candidate = candidate.model_copy(update=self._estimates(self._search))
-        return candidate.model_copy(update={"conclusion": self.unsteady or conclusion(candidate)})
+        sentence = self.unsteady or conclusion(candidate)
+        return candidate.model_copy(update={"conclusion": sentence and sentence + of_delay(candidate)})
 
     def _estimates(self, search: Search) -> dict[str, Any]:
         """The results of the open loops, as fields of a Candidate."""
@@ -247,7 +257,7 @@ class Work:
 
     @property
     def _items(self) -> float:
-        return inferences_of(self.trials) or self.config.model.batch or 1
+        return 1.0 if self.config.model.batcher else inferences_of(self.trials) or self.config.model.batch or 1
 
     @property
     def _first(self) -> float | None:
@@ -280,7 +290,8 @@ class Work:
     @property
     def _alone(self) -> list[Share]:
         """Shares of bad requests with one request in flight, over all such runs that the generator did not slow."""
-        runs = [trial.run for trial in self.trials if trial.in_flight == 1 and trial.run and not trial.host_bound]
+        first = [trial for trial in self.trials if rung_of(trial) == rung_of(self.trials[0]) and not trial.host_bound]
+        runs = [trial.run for trial in first if trial.run is not None]
         shares = []
         for items in zip(*(run.model.objectives for run in runs), strict=True):
             sizes = [item.effective or 0.0 for item in items]
@@ -292,11 +303,10 @@ class Work:
 
 
 class Rung(NamedTuple):
-    """A closed loop: `contexts` lanes with `buffers` requests each, for `seconds` at least and until `requests` are
-    served, `longest` s at most."""
+    """A closed loop on a part of the engine, for `seconds` at least and until `requests` are served, `longest` s at
+    most."""
 
-    contexts: int
-    buffers: int
+    part: Part
     seconds: float
     requests: int
     longest: float
@@ -305,12 +315,13 @@ class Rung(NamedTuple):
 def _contradiction(ladder: Sequence[Trial]) -> str | None:
     """Why the closed loops cannot be of one engine in one state; None where they can. Requests side by side are not
     faster than one alone, beyond what chance explains."""
-    runs = {trial.in_flight or 1: trial.run for trial in ladder if trial.run is not None}
-    if 1 not in runs or not (alone := runs[1].model.throughput.requests_per_s):
-        return None
-    for count, run in runs.items():
-        rate = run.model.throughput.requests_per_s or 0.0
-        if rate / (count * alone) - 1 > _UNSTEADY + 2 * (half_width(run) + half_width(runs[1])):
+    runs = {rung_of(trial): trial.run for trial in ladder if trial.run is not None}
+    for (in_flight, batch), run in runs.items():
+        first, count = runs.get((1, batch)), in_flight or 1
+        rate, alone = run.model.throughput.requests_per_s, first and first.model.throughput.requests_per_s
+        if not rate or not alone:
+            continue
+        if rate / (count * alone) - 1 > _UNSTEADY + 2 * (half_width(run) + half_width(first)):
             return (
                 f"unsteady: {count} requests in flight took {format_duration(count / rate * SECOND_NS)} each, and one "
                 f"alone {format_duration(SECOND_NS / alone)}: the engine became faster meanwhile; lock the GPU's clocks, "
@@ -379,7 +390,9 @@ def conclusion(candidate: Candidate) -> str:
             met = f"{_rate(candidate, candidate.confirmed_per_s)} are confirmed{_late(candidate)}"
             return f"{_capacity(candidate)}; {met}{more}"
         case "estimated":
-            return f"{_capacity(candidate)}, estimated in {format_duration(_lasted(candidate))} of load and not confirmed"
+            return (
+                f"{_capacity(candidate)}, estimated in {format_duration(_lasted(candidate))} of load and not confirmed"
+            )
         case "undecided":
             return f"{_capacity(candidate)}, and no rate is confirmed; a longer --time decides more"
         case "infeasible":
