@@ -103,7 +103,8 @@ def works_of(records: Records, station: Station) -> Floats:
     work = reached[:n] - reached[2 * n :]
     for group in _groups(level[2 * n :]):
         work[group] /= max(work[group].mean(), 1e-12)
-    return np.maximum(work / max(work.mean(), 1e-12), 0.0)
+    clipped: Floats = np.maximum(work / max(work.mean(), 1e-12), 0.0)
+    return clipped
 
 
 def _begun(records: Records) -> npt.NDArray[np.int64]:

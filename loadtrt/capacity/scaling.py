@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,9 +15,9 @@ from loadtrt.capacity.batch_simulation import bad_share, serve
 from loadtrt.capacity.batching import server_of
 from loadtrt.capacity.station import latencies, work_of
 from loadtrt.records.histogram import Histogram
-from loadtrt.results.capacity_result import Scaling
+from loadtrt.results.capacity_result import Scaling, rung_of
 from loadtrt.runs.maker import Part
-from loadtrt.units import SECOND_NS
+from loadtrt.units import SECOND_NS, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,10 +35,21 @@ if TYPE_CHECKING:
 _REQUESTS, _REQUESTS_FIFO = 80_000, 800_000  # requests of a simulation: of several contexts, of one
 _REQUESTS_BATCHED = 20_000
 _MOST_REQUESTS = 500_000  # of a whole period of stages or a trace
+_UNSTEADY = 0.05  # share by which requests may be faster side by side than alone
 _SAMPLES = 6  # bootstrap samples
 _UNSAMPLED = 0.1  # spread where no samples are drawn
 _PARTS = 24
 _STEPS = 9  # of bisection: within 0.2 % of the highest throughput
+
+
+class Rung(NamedTuple):
+    """A closed loop on a part of the engine, for `seconds` at least and until `requests` are served, `longest` s at
+    most."""
+
+    part: Part
+    seconds: float
+    requests: int
+    longest: float
 
 
 def rungs(contexts: int, buffers: int, batching: Batching | None = None) -> list[Part]:
@@ -105,16 +116,34 @@ def half_width(run: RunResult | None) -> float:
     return 1.96 * work_of(histogram)[2] / math.sqrt(histogram.count)
 
 
+def contradiction(ladder: Sequence[Trial]) -> str | None:
+    """Why the closed loops cannot be of one engine in one state; None where they can. Requests side by side are not
+    faster than one alone, beyond what chance explains."""
+    runs = {rung_of(trial): trial.run for trial in ladder if trial.run is not None}
+    for (in_flight, batch), run in runs.items():
+        first, count = runs.get((1, batch)), in_flight or 1
+        rate, alone = run.model.throughput.requests_per_s, first and first.model.throughput.requests_per_s
+        if not rate or not alone:
+            continue
+        if rate / (count * alone) - 1 > _UNSTEADY + 2 * (half_width(run) + half_width(first)):
+            return (
+                f"unsteady: {count} requests in flight took {format_duration(count / rate * SECOND_NS)} each, and one "
+                f"alone {format_duration(SECOND_NS / alone)}, so that the engine became faster meanwhile; lock the "
+                "GPU's clocks, or warm up longer (--warmup 10s)"
+            )
+    return None
+
+
 def predicted_per_s(
     ladder: Sequence[Trial], config: RunConfig, objectives: Sequence[Objective]
 ) -> tuple[float | None, float]:
     """(rate, spread): the highest rate, in requests per second, at which a simulation of the queue that the ladder
-    measured (capacity/station.py, capacity/batching.py) meets the objectives on latency: X(N) from the ladder's
-    throughput, work from its rungs with one request in flight, lanes, queue and arrivals from `config`; and the standard
-    deviation of the rate's logarithm by the sampling error of the work, from bootstrap samples of it.
+    measured (capacity/station.py, capacity/batching.py) meets the objectives on latency; and the standard deviation of
+    its logarithm by the sampling error of the work, from bootstrap samples of it.
 
-    The rate is None without such a ladder, without an objective on latency, for arrivals of too many requests, and where
-    no rate meets them."""
+    X(N) is the ladder's throughput, work is that of its rungs with one request in flight, and lanes, queue and arrivals
+    are those of `config`. The rate is None without such a ladder, without an objective on latency, for arrivals of too
+    many requests, and where no rate meets them."""
     bounds = [(bound.limit_ns, 1 - bound.rank) for bound in objectives if bound.metric_name == "latency"]
     runs = [trial.run for trial in ladder if trial.in_flight and trial.run is not None]
     server, model = server_of(runs, config.model) if bounds else None, config.model

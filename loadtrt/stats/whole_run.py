@@ -134,8 +134,7 @@ def _of_rate(
 
 def _interval(rates: Throughput) -> tuple[float | None, float | None]:
     """The interval of requests a second."""
-    rate, margin = rates.requests_per_s, rates.margin
-    return (None, None) if rate is None or margin is None else (rate / (1 + margin), rate * (1 + margin))
+    return (None, None) if rates.confidence is None else (rates.confidence.low, rates.confidence.high)
 
 
 def _of_gpu(objective: Objective, intervals: Sequence[Interval], telemetry: GpuTelemetry | None) -> Known:
