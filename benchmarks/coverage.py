@@ -52,6 +52,7 @@ from loadtrt.report.charts.plot import Key, Plot
 from loadtrt.report.charts.svg import linear
 from loadtrt.report.html import STYLE
 from loadtrt.results.breakdown import PERCENTILES
+from loadtrt.stats import summary
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count, parse_duration
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class Queue:
             kept.append(METRICS[0].values(records))
             return given(records, *rest)
 
-        given = outcome.summarize
+        given = summary.summarize
         with mock.patch.object(outcome, "summarize", summarize):
             result = loadtrt.run(
                 engine=f"simulated:service=1ms,{self.service}clock=virtual",
