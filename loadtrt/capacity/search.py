@@ -91,8 +91,9 @@ class Search:
         if not self.outcomes:
             return self._step("search", min(max(self.start, self._least), self._ceiling), self._first_s)
         last = self.outcomes[-1]
-        if last.host_bound and last.step.kind != "refute":
-            return self._step(last.step.kind, last.step.rate * _HOST_STEP, last.step.seconds)
+        left = self.time_s - self._spent_s
+        if last.host_bound and last.step.kind != "refute" and left >= self.trial_s:
+            return self._step(last.step.kind, last.step.rate * _HOST_STEP, min(last.step.seconds, left))
         step = None
         if self.confirms and not self._searching:
             step = self._confirm() or (self._refute() if self.confirmed else None)
@@ -320,7 +321,8 @@ class Search:
         far = min([self._worth.missable(left, self._ceiling), *missed])
         rate = threshold + 2 * (before[-1].step.rate - threshold) if before else far
         rate = min(max(rate, threshold / _STEP), self._ceiling)
-        return self._step("refute", rate, left) if rate > 1.001 * (self.confirmed or 0.0) else None
+        known = max(before[-1].step.rate if before else 0.0, self.confirmed or 0.0)
+        return self._step("refute", rate, left) if rate > 1.001 * known else None
 
     @property
     def _worth(self) -> Worth:
@@ -341,7 +343,7 @@ class Search:
             return self._first_s
         worth = self._worth.single(rate, self.trial_s)
         wanted = self.trial_s * max(_WORTH / self._allowed, LEAST_MET) / max(worth, 1e-9)
-        return min(max(self.trial_s, wanted), TRIAL_PART * self.time_s)
+        return min(max(self.trial_s, wanted), TRIAL_PART * self.time_s, max(self.time_s - self._spent_s, self.trial_s))
 
     def _step(self, kind: Kind, rate: float, seconds: float) -> Step:
         """A run at the rate rounded to four digits."""
