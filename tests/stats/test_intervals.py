@@ -249,6 +249,17 @@ def test_a_rate_is_known_as_well_as_its_gaps() -> None:
     assert rate_interval(1.0, _served([])) is None
 
 
+def test_a_busy_server_does_not_know_its_rate_better_than_its_arrivals() -> None:
+    """Even completions of arrivals that are Poisson: by those; with even arrivals too: exactly."""
+    due = np.cumsum(np.random.default_rng(3).exponential(1e6, 4000)).astype(np.int64)
+    busy = _served(np.zeros(4000))
+    assert rate_interval(1000.0, busy) == ConfidenceInterval(low=1000, high=1000, effective=3999)
+    busy.rows[:, COLUMNS.index("due")] = due
+    interval = rate_interval(1000.0, busy)
+    assert interval is not None
+    assert 1.02 < (interval.high or 0) / 1000 < 1.06
+
+
 def test_files_from_before_these_intervals_still_load() -> None:
     """Without their margins, which were of another law."""
     old = {"count": 1, "mean_ns": 1.0, "min_ns": 1, "max_ns": 1, "percentiles_ns": dict.fromkeys(PERCENTILES)}
