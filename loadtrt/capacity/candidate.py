@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from loadtrt.capacity.scaling import fit, predicted_per_s, rungs
+from loadtrt.capacity.averaging import averaged
+from loadtrt.capacity.scaling import fit, half_width, model_of, predicted_per_s, rungs
 from loadtrt.capacity.search import Outcome, Search, Share, Step
 from loadtrt.findings.validity import STARVED_LIMIT, lateness_limit_ns, typical_ns
 from loadtrt.records.records import METRICS
 from loadtrt.report.formatting import between
-from loadtrt.results.capacity_result import Candidate, ObjectiveCapacity, inferences_of
+from loadtrt.results.capacity_result import Candidate, ObjectiveCapacity, inferences_of, last_rungs
+from loadtrt.stats.verdict import share_interval, surely_missed, verdict_on
 from loadtrt.units import SECOND_NS, format_count, format_duration
 
 if TYPE_CHECKING:
@@ -19,13 +22,19 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.objective import Objective
-    from loadtrt.capacity.search import Answer
-    from loadtrt.results.capacity_result import Scaling, Trial
+    from loadtrt.capacity.station import Station
+    from loadtrt.records.records import Records
+    from loadtrt.results.capacity_result import CandidateAnswer, Scaling, Trial
     from loadtrt.results.engine_info import EngineInfo, MemoryBill
     from loadtrt.results.run_result import ObjectiveShare, RunResult
 
 _FIRST = 0.7  # share of the highest throughput at which the search begins, without a prediction
 _NEAR = 0.9  # share of the estimate from which a confirmed rate counts as near it
+_RUNG_S, _RUNG_REQUESTS = 2.0, 200  # a closed loop lasts so long, and until it has served so many
+_FIRST_RUNG_WIDTH, _RUNG_WIDTH = 0.01, 0.02  # half width of the throughput's confidence interval, at most
+_FIRST_RUNG_PART, _RUNG_PART = 0.1, 0.025  # longest closed loop with one request in flight, and others, of the time
+_MODEL_ERROR, _UNPREDICTED = 0.05, 0.3  # spread of the prediction by the model, and without one
+_UNSTEADY = 0.05  # share by which requests may be faster side by side than alone
 
 
 class Work:
@@ -37,30 +46,63 @@ class Work:
     config: the configuration, with the arrivals of the trials at any rate.
     trials: the runs so far.
     failure: why the engine did not open, or failed; None otherwise.
+    unsteady: why no search is worth its time; None otherwise.
     dropped: the reason why nothing is searched; None where something is.
     """
 
     def __init__(
-        self, config: RunConfig, objectives: Sequence[Objective], search: Callable[[float, float], Search]
+        self,
+        config: RunConfig,
+        objectives: Sequence[Objective],
+        time_s: float,
+        search: Callable[[float, float, float, float, Sequence[Share]], Search],
     ) -> None:
-        """search: makes a Search from the first rate and the highest throughput."""
+        """time_s: duration of all runs.
+
+        search: makes a Search from the first rate and its spread, the highest throughput, the time left, s, and the shares of bad
+            requests with one request in flight.
+        """
         self.config = config
         self.trials: list[Trial] = []
         self.failure: str | None = None
+        self.unsteady: str | None = None
         self.dropped: str | None = None
-        self._objectives, self._begin = objectives, search
+        self._objectives, self._begin, self._time_s = objectives, search, time_s
         self._rungs = rungs(config.model.contexts, config.model.buffers)
         self._info: EngineInfo | None = None
         self._bill: MemoryBill | None = None
         self._scaling: Scaling | None = None
         self._predicted: float | None = None
+        self._sampling = 0.0
+        self._station: Station | None = None
         self._search: Search | None = None
 
     @property
-    def next_rung(self) -> tuple[int, int] | None:
-        """(contexts, buffers) of the next closed loop; None at the end of the ladder."""
-        done = sum(trial.kind == "ladder" for trial in self.trials)
-        return None if self.failure or self._infeasible or done == len(self._rungs) else self._rungs[done]
+    def next_rung(self) -> Rung | None:
+        """The next closed loop; None at the end of the ladder. One whose throughput is not known well enough is
+        repeated, as long as that needs or its part of the time allows."""
+        if self.failure or self._infeasible:
+            return None
+        made = [trial.in_flight for trial in self.trials if trial.kind == "ladder"]
+        place = len(set(made)) - 1
+        longest = self._time_s * (_FIRST_RUNG_PART if place <= 0 else _RUNG_PART)
+        if made and made.count(made[-1]) == 1:
+            run = self._ladder[-1].run
+            width, lasted = half_width(run), _seconds(run)
+            wanted = _RUNG_WIDTH if place else _FIRST_RUNG_WIDTH
+            if self._doubtful or width > wanted:
+                seconds = longest if self._doubtful else min(lasted * 1.1 * (width / wanted) ** 2, longest)
+                if seconds > lasted:
+                    return Rung(*self._rungs[place], seconds, 1, seconds)
+        if place + 1 == len(self._rungs):
+            return None
+        longest = self._time_s * (_RUNG_PART if made else _FIRST_RUNG_PART)
+        return Rung(*self._rungs[place + 1], min(_RUNG_S, longest), _RUNG_REQUESTS, longest)
+
+    @property
+    def stops(self) -> bool:
+        """Whether the ladder has the answer: no rate meets the objectives, or nothing can be learnt."""
+        return self._infeasible or self.unsteady is not None
 
     @property
     def expected(self) -> float:
@@ -87,15 +129,17 @@ class Work:
     def fit_ladder(self) -> None:
         """Fit the scalability law to the complete ladder, and predict the capacity from it."""
         if self._scaling is None:
-            ladder = [trial for trial in self.trials if trial.kind == "ladder"]
-            self._scaling = fit(ladder)
+            self._scaling = fit(self._ladder)
             if self._scaling is not None and not self._infeasible:
-                self._predicted = predicted_per_s(ladder, self.config, self._objectives)
+                self._predicted, self._sampling = predicted_per_s(self._ladder, self.config, self._objectives)
+                self._station = model_of(self._ladder, self.config)
+                self.unsteady = _contradiction(self._ladder)
 
     def begin(self) -> None:
         """Begin the search; does nothing if the ladder has the answer already."""
-        if self._search is None and self._first is not None and self._scaling is not None and not self._infeasible:
-            self._search = self._begin(self._first, self._scaling.most_per_s)
+        if self._search is None and self._first is not None and self._scaling is not None and not self.stops:
+            left_s = self._time_s - sum(_seconds(trial.run) for trial in self.trials)
+            self._search = self._begin(self._first, self._spread, self._scaling.most_per_s, left_s, self._alone)
 
     def next_step(self) -> Step | None:
         """The next open loop; None at the end of the search."""
@@ -107,6 +151,17 @@ class Work:
         runs = 0 if self._search is None else len(self._search.outcomes)
         return int(np.random.SeedSequence([self.config.model.seed, 1 + runs]).generate_state(1)[0])
 
+    def averaged(self, run: RunResult, records: Records) -> RunResult:
+        """An open loop with the shares of bad requests averaged over arrivals (capacity/averaging.py), where that can
+        be. records: all requests of the run."""
+        model = run.config.model
+        if self._station is None or model.batcher or model.max_queue is not None or run.outcome != "completed":
+            return run
+        objectives = [item.objective for item in run.model.objectives]
+        shares = averaged(records, model.load, self._station, objectives, model.seed)
+        items = zip(run.model.objectives, shares, strict=True)
+        return run.with_model(objectives=tuple(_with(item, *share) if share else item for item, share in items))
+
     def record(self, trial: Trial) -> None:
         """Take a run. An interrupted or failed one is kept, and does not enter the search."""
         self.trials.append(trial)
@@ -116,15 +171,9 @@ class Work:
         if run is None or trial.failure is not None:
             self.failure = trial.failure
         elif trial.kind != "ladder" and trial.rate_per_s and self._search is not None and run.outcome == "completed":
-            seconds = (run.config.duration or 0) / SECOND_NS
-            step = Step(trial.kind, trial.rate_per_s, seconds)
-            shares = tuple(  # undecided where no request was due
-                Share(0.0, 0.0, "undecided")
-                if item.bad is None
-                else Share(item.bad, item.effective or 0.0, item.verdict or "undecided")
-                for item in run.model.objectives
-            )
-            self._search.record(Outcome(step, shares, trial.host_bound is not None))
+            step = Step(trial.kind, trial.rate_per_s, (run.config.duration or 0) / SECOND_NS)
+            shares = tuple(map(_share, run.model.objectives))
+            self._search.record(Outcome(step, shares, trial.host_bound is not None, _seconds(run)))
 
     def replay(self, trials: Sequence[Trial]) -> None:
         """Take the completed runs of an unfinished search."""
@@ -137,10 +186,12 @@ class Work:
             self.record(trial)
 
     @property
-    def answer(self) -> Answer | None:
+    def answer(self) -> CandidateAnswer | None:
         """`answer` of Candidate."""
         if self._infeasible:
             return "infeasible"
+        if self.unsteady is not None:
+            return "unsteady"
         return None if self._search is None else self._search.answer
 
     def candidate(self) -> Candidate:
@@ -160,7 +211,7 @@ class Work:
         )
         if self._search is not None:
             candidate = candidate.model_copy(update=self._estimates(self._search))
-        return candidate.model_copy(update={"conclusion": conclusion(candidate)})
+        return candidate.model_copy(update={"conclusion": self.unsteady or conclusion(candidate)})
 
     def _estimates(self, search: Search) -> dict[str, Any]:
         """The results of the open loops, as fields of a Candidate."""
@@ -205,12 +256,85 @@ class Work:
         return None if self._scaling is None else _FIRST * self._scaling.most_per_s
 
     @property
+    def _spread(self) -> float:
+        """The spread of the prediction: of the model, and of the service times that it was made of."""
+        return _UNPREDICTED if self._predicted is None else math.hypot(_MODEL_ERROR, self._sampling)
+
+    @property
     def _infeasible(self) -> bool:
         """Whether an objective is missed with one request in flight at a time, which has the shortest latencies, or at
         the lowest rate of the search."""
-        first = self.trials[0].run if self.trials and self.trials[0].host_bound is None else None
-        alone = first is not None and any(item.verdict == "missed" for item in first.model.objectives)
+        pairs = zip(self._alone, self._objectives, strict=False)
+        alone = any(surely_missed(share.bad, share.size, 1 - objective.rank) for share, objective in pairs)
         return alone or (self._search is not None and self._search.answer == "infeasible")
+
+    @property
+    def _doubtful(self) -> bool:
+        """Whether an objective is missed with one request in flight, but not surely."""
+        return len(self._ladder) == 1 and any(share.verdict == "missed" for share in self._alone)
+
+    @property
+    def _ladder(self) -> tuple[Trial, ...]:
+        return last_rungs(self.trials)
+
+    @property
+    def _alone(self) -> list[Share]:
+        """Shares of bad requests with one request in flight, over all such runs that the generator did not slow."""
+        runs = [trial.run for trial in self.trials if trial.in_flight == 1 and trial.run and not trial.host_bound]
+        shares = []
+        for items in zip(*(run.model.objectives for run in runs), strict=True):
+            sizes = [item.effective or 0.0 for item in items]
+            size = sum(sizes)
+            bad = sum((item.bad or 0.0) * part for item, part in zip(items, sizes, strict=True)) / max(size, 1e-9)
+            low, high = share_interval(bad, size)
+            shares.append(Share(bad, size, verdict_on(items[0].objective, bad, size, low, high)))
+        return shares
+
+
+class Rung(NamedTuple):
+    """A closed loop: `contexts` lanes with `buffers` requests each, for `seconds` at least and until `requests` are
+    served, `longest` s at most."""
+
+    contexts: int
+    buffers: int
+    seconds: float
+    requests: int
+    longest: float
+
+
+def _contradiction(ladder: Sequence[Trial]) -> str | None:
+    """Why the closed loops cannot be of one engine in one state; None where they can. Requests side by side are not
+    faster than one alone, beyond what chance explains."""
+    runs = {trial.in_flight or 1: trial.run for trial in ladder if trial.run is not None}
+    if 1 not in runs or not (alone := runs[1].model.throughput.requests_per_s):
+        return None
+    for count, run in runs.items():
+        rate = run.model.throughput.requests_per_s or 0.0
+        if rate / (count * alone) - 1 > _UNSTEADY + 2 * (half_width(run) + half_width(runs[1])):
+            return (
+                f"unsteady: {count} requests in flight took {format_duration(count / rate * SECOND_NS)} each, and one "
+                f"alone {format_duration(SECOND_NS / alone)}: the engine became faster meanwhile; lock the GPU's clocks, "
+                "or warm up longer (--warmup 10s)"
+            )
+    return None
+
+
+def _seconds(run: RunResult | None) -> float:
+    return 0.0 if run is None else run.phases.measure_ns / SECOND_NS
+
+
+def _share(item: ObjectiveShare) -> Share:
+    """Undecided where no request was due."""
+    if item.bad is None:
+        return Share(0.0, 0.0, "undecided")
+    return Share(item.bad, item.effective or 0.0, item.verdict or "undecided")
+
+
+def _with(item: ObjectiveShare, bad: float, size: float) -> ObjectiveShare:
+    low, high = share_interval(bad, size)
+    verdict = verdict_on(item.objective, bad, size, low, high)
+    changes = {"averaged": bad, "bad_low": low, "bad_high": high, "effective": size, "verdict": verdict, "reason": None}
+    return item.model_copy(update=changes)
 
 
 def failure_of(run: RunResult) -> str | None:
@@ -251,15 +375,13 @@ def conclusion(candidate: Candidate) -> str:
     match candidate.answer:
         case "found":
             far = (candidate.confirmed_per_s or 0.0) < _NEAR * (candidate.estimate_per_s or 0.0)
-            more = "; a longer --trial confirms a higher rate" if far else ""
-            objectives = " and ".join(item.objective.text for item in candidate.objectives)
-            met = f"{_rate(candidate, candidate.confirmed_per_s)} meet {objectives}{_late(candidate)}"
-            return f"{met}; {_capacity(candidate)}{more}"
+            more = "; a longer --time confirms a higher rate" if far else ""
+            met = f"{_rate(candidate, candidate.confirmed_per_s)} are confirmed{_late(candidate)}"
+            return f"{_capacity(candidate)}; {met}{more}"
+        case "estimated":
+            return f"{_capacity(candidate)}, estimated in {format_duration(_lasted(candidate))} of load and not confirmed"
         case "undecided":
-            last = candidate.searched[-1]
-            reasons = [item.reason for item in last.run.model.objectives if item.reason] if last.run is not None else []
-            why = f": at {format_count(last.rate_per_s or 0.0)}/s {reasons[0]}" if reasons else ""
-            return f"{_capacity(candidate)}, and no run confirmed it{why or '; a longer --trial decides more'}"
+            return f"{_capacity(candidate)}, and no rate is confirmed; a longer --time decides more"
         case "infeasible":
             return _infeasible(candidate)
         case "host-bound":
@@ -310,7 +432,12 @@ def _missed(trial: Trial) -> ObjectiveShare | None:
 def _capacity(candidate: Candidate) -> str:
     known = candidate.low_per_s is not None or candidate.high_per_s is not None
     interval = f" (95 %: {between(candidate.low_per_s, candidate.high_per_s, format_count)})" if known else ""
-    return f"the capacity is about {format_count(candidate.estimate_per_s or 0.0)}/s{interval}"
+    objectives = " and ".join(item.objective.text for item in candidate.objectives)
+    return f"about {_rate(candidate, candidate.estimate_per_s)} meet {objectives}{interval}"
+
+
+def _lasted(candidate: Candidate) -> float:
+    return sum(trial.run.phases.measure_ns for trial in candidate.trials if trial.run is not None)
 
 
 def _rate(candidate: Candidate, rate: float | None) -> str:

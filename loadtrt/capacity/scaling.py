@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.asked.load import Rate
-from loadtrt.capacity.station import completions, interpolated, station, work_of
+from loadtrt.capacity.station import interpolated, latencies, station, work_of
 from loadtrt.records.histogram import Histogram
 from loadtrt.results.capacity_result import Scaling
 from loadtrt.units import SECOND_NS
@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.objective import Objective
+    from loadtrt.capacity.station import Station
     from loadtrt.results.capacity_result import Trial
+    from loadtrt.results.run_result import RunResult
 
 
-_REQUESTS = 20_000
-_STEPS = 7  # of bisection: within 1 % of the highest throughput
+_REQUESTS, _REQUESTS_FIFO = 80_000, 800_000  # requests of the simulation: of several contexts, of one
+_SAMPLES = 6  # bootstrap samples
+_STEPS = 9  # of bisection: within 0.2 % of the highest throughput
 
 
 def rungs(contexts: int, buffers: int) -> list[tuple[int, int]]:
@@ -77,30 +80,69 @@ def fit(ladder: Sequence[Trial]) -> Scaling | None:
     )
 
 
-def predicted_per_s(ladder: Sequence[Trial], config: RunConfig, objectives: Sequence[Objective]) -> float | None:
-    """The highest rate, in requests per second, at which a simulation of the queue that the ladder measured
-    (capacity/station.py) meets the objectives on latency: X(N) from the ladder's throughput, work from its first rung,
-    lanes and arrivals from `config`. None without such a ladder or without an objective on latency."""
-    of_latency = [bound for bound in objectives if bound.metric_name == "latency"]
-    bounds = [(bound.bound_ns / SECOND_NS, 1 - bound.rank) for bound in of_latency]
+def half_width(run: RunResult | None) -> float:
+    """Half width of the 95 % confidence interval of a closed loop's throughput, over the throughput: 1.96·CV/√n, CV the
+    coefficient of variation of latency."""
+    if run is None or not run.model.histograms["latency"]["buckets"]:
+        return math.inf
+    histogram = Histogram.from_dict(run.model.histograms["latency"])
+    return 1.96 * work_of(histogram)[2] / math.sqrt(histogram.count)
+
+
+def model_of(ladder: Sequence[Trial], config: RunConfig) -> Station | None:
+    """The queue that the ladder measured (capacity/station.py): X(N) from its throughput, work from its first rung,
+    lanes from `config`. None where nothing was served with one request in flight."""
     measured = {
         trial.in_flight: rate
         for trial in ladder
         if trial.in_flight and trial.run is not None and (rate := trial.run.model.throughput.requests_per_s)
     }
     first = ladder[0].run if ladder else None
-    if not bounds or not measured or first is None or not first.model.histograms["latency"]["buckets"]:
+    if not measured or first is None or not first.model.histograms["latency"]["buckets"]:
         return None
     law, _, _ = work_of(Histogram.from_dict(first.model.histograms["latency"]))
-    queue = station(config.model.contexts, config.model.buffers, interpolated(measured), law)
-    works = law(np.random.default_rng([config.model.seed, _REQUESTS]).random(_REQUESTS)).tolist()
-    load = config.model.load
-    assert isinstance(load, Rate)  # noqa: S101  # the trials of a search have a rate
+    return station(config.model.contexts, config.model.buffers, interpolated(measured), law)
+
+
+def predicted_per_s(
+    ladder: Sequence[Trial], config: RunConfig, objectives: Sequence[Objective]
+) -> tuple[float | None, float]:
+    """(rate, spread): the highest rate, in requests per second, at which a simulation of the queue that the ladder
+    measured meets the objectives on latency, with the arrivals of `config`; and the standard deviation of its logarithm
+    by the sampling error of the service times, from bootstrap samples of them. (None, 0) without such a queue or without
+    an objective on latency."""
+    bounds = [(bound.bound_ns / SECOND_NS, 1 - bound.rank) for bound in objectives if bound.metric_name == "latency"]
+    queue, load = model_of(ladder, config), config.model.load
+    if not bounds or queue is None or not isinstance(load, Rate):
+        return None, 0.0
+    random, several = np.random.default_rng([config.model.seed, _SAMPLES]), queue.contexts > 1
+    rate = _highest(queue, load, bounds, _REQUESTS if several else _REQUESTS_FIFO, config.model.seed)
+    first = ladder[0].run
+    if rate is None or first is None:
+        return None, 0.0
+    histogram = Histogram.from_dict(first.model.histograms["latency"])
+    rates = []
+    for _ in range(_SAMPLES):
+        sample = Histogram.from_dict(first.model.histograms["latency"])
+        sample.counts = random.multinomial(histogram.count, histogram.counts / histogram.count)
+        law, mean_ns, _ = work_of(sample)
+        slower = mean_ns / histogram.sum * histogram.count
+        resampled = replace(queue, work=law, speeds=tuple(tuple(r / slower for r in row) for row in queue.speeds))
+        requests = (_REQUESTS if several else _REQUESTS_FIFO) // 4
+        rates.append(_highest(resampled, load, bounds, requests, config.model.seed) or rate)
+    return rate, float(np.std(np.log(rates), ddof=1))
+
+
+def _highest(
+    queue: Station, load: Rate, bounds: Sequence[tuple[float, float]], requests: int, seed: int
+) -> float | None:
+    """The highest rate at which a simulated queue meets all (bound in s, allowed share of bad requests)."""
+    works = queue.work(np.random.default_rng([seed, requests]).random(requests))
     low, high = 0.0, queue.most_per_s
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        due = replace(load, rate=middle).due(0, _REQUESTS, config.model.seed) / SECOND_NS  # the same draw for each rate
-        latency = np.array(completions(due.tolist(), works, queue)) - due
+        due = replace(load, rate=middle).due(0, requests, seed)  # the same draw for each rate
+        latency = latencies(due[:requests] / SECOND_NS, works, queue)
         met = all(np.mean(latency > bound) <= allowed for bound, allowed in bounds)
         low, high = (middle, high) if met else (low, middle)
     return low or None

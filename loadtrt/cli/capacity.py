@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 # Options that the search decides: those of a configuration file are left out.
 _OWN = (keys_of("Load", "Ending") - {"warmup", "drain"}) | {"batcher", "abort_on_fail", "abort_delay", "profile"}
-_CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED, "host-bound": EXIT_INVALID}
+_CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED}
+_CODES |= {"estimated": 0, "host-bound": EXIT_INVALID, "unsteady": EXIT_INVALID}
+_LEAST_TIME_NS = 2_000_000_000
 
 
 @click.command(cls=GroupedCommand, short_help="Find the highest rate that meets objectives.")
@@ -41,11 +43,16 @@ _CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED, "h
     },
 )
 @extra(
-    "--trial",
+    "--time",
     metavar="TIME",
     group="Ending",
-    help="Length of a trial; a confirming run is 5 times as long.  "
-    "[default: 10s, up to 60s where latencies are autocorrelated]",
+    help="Duration of all runs of a candidate together, at most.  [default: 5m]",
+)
+@extra(
+    "--quick",
+    group="Ending",
+    is_flag=True,
+    help="Estimate the capacity within 30 s of load, without confirming it.  [default: off]",
 )
 @extra(
     "--precision",
@@ -55,17 +62,15 @@ _CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED, "h
     help="Half width of the 95 % confidence interval at which searching ends and confirming begins.  [default: 3%]",
 )
 @extra(
-    "--max-trials",
-    type=int,
-    default=6,
-    metavar="N",
+    "--shared-host",
     group="Ending",
-    help="Highest number of trials before confirming.  [default: 6]",
+    is_flag=True,
+    help="Search although others use the cores or the GPU: for the capacity of what they leave.  [default: off]",
 )
 @extra("--resume", group="Results", is_flag=True, help="Continue the unfinished search in the file of --json.")
 def command(
-    config: Path | None, contexts: str | None, batch: str | None, trial: str | None, precision: str, max_trials: int,
-    resume: bool, force: bool, **given: Any,
+    config: Path | None, contexts: str | None, batch: str | None, time: str | None, quick: bool, precision: str,
+    shared_host: bool, resume: bool, force: bool, **given: Any,
 ) -> int:  # fmt: skip
     """Find the capacity: the highest arrival rate at which the objectives are met, and confirm it.
 
@@ -73,10 +78,10 @@ def command(
     loadtrt capacity --engine googlenet16.trt --objective 'latency.p99 < 10ms' --contexts 1,2,4,8 --batch 1,4
     loadtrt capacity --engine zoo:googlenet --batch 1 --objective 'latency.p99 < 400ms'      (no GPU needed)
 
-    Exit codes: 0 found and confirmed, 98 undecided with so few requests, 99 no rate meets the objectives, 97 the load
-    generator was the bottleneck.
+    Exit codes: 0 found and confirmed, or estimated with --quick; 98 undecided in that time; 99 no rate meets the
+    objectives; 97 the load generator was the bottleneck, or others use the cores or the GPU.
     """
-    wanted = _wanted(config, given, contexts, batch, trial, precision, max_trials)
+    wanted = _wanted(config, given, contexts, batch, time, precision, quick=quick, shared=shared_host)
     wanted.configs()  # raises an error now, before any run
     values = wanted.config.options()
     require_outputs(outputs_of(values, "a search for capacity"), [config, *inputs_of(values)], force=force)
@@ -94,13 +99,15 @@ def _wanted(
     given: dict[str, Any],
     contexts: str | None,
     batch: str | None,
-    trial: str | None,
+    time: str | None,
     precision: str,
-    most: int,
+    *,
+    quick: bool,
+    shared: bool,
 ) -> Wanted:
     from loadtrt.asked.load_options import process_type
     from loadtrt.asked.reading import load_config
-    from loadtrt.capacity.find import LONGEST_TRIAL_NS, TRIAL_NS, Wanted
+    from loadtrt.capacity.find import QUICK_NS, TIME_NS, Wanted
     from loadtrt.capacity.grid import parse_axis
     from loadtrt.units import parse_duration
 
@@ -111,20 +118,18 @@ def _wanted(
     first = {} if batches is None else {"batch": batches[0]}  # replaces the mix of a configuration file
     config = load_config(file, {**given, **first}, without=_OWN)
     _require_objectives(config)
-    trial_ns = TRIAL_NS if trial is None else parse_duration(trial)
-    if not trial_ns:
-        raise UsageError("--trial 0s measures nothing; write for example --trial 10s")
-    if most < 2:
-        raise UsageError(f"--max-trials {most} is too few: an estimate needs two trials at least")
+    time_ns = parse_duration(time) if time is not None else QUICK_NS if quick else TIME_NS
+    if time_ns < _LEAST_TIME_NS:
+        raise UsageError(f"--time {time} is too short for a search; write for example --time 5m")
     return Wanted(
         config=config,
         load=load,
         contexts=(config.model.contexts,) if contexts is None else parse_axis("contexts", contexts),
         batches=(config.model.batch,) if batches is None else batches,
         precision=_precision(precision),
-        trial_ns=trial_ns,
-        max_trials=most,
-        longest_trial_ns=LONGEST_TRIAL_NS if trial is None else None,
+        time_ns=time_ns,
+        quick=quick,
+        shared=shared,
     )
 
 
@@ -155,4 +160,4 @@ def _exit_code(result: CapacityResult) -> int:
     failures = [candidate.failure for candidate in result.candidates if candidate.failure]
     if failures and not answers & _CODES.keys():
         raise EngineError(failures[0])
-    return EXIT_INVALID if "host-bound" in answers else EXIT_MISSED if "infeasible" in answers else EXIT_UNDECIDED
+    return EXIT_INVALID if answers & {"host-bound", "unsteady"} else EXIT_MISSED if "infeasible" in answers else EXIT_UNDECIDED

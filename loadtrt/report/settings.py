@@ -93,16 +93,14 @@ def search_text(result: CapacityResult) -> str:
     texts.append(str(load.arrivals))
     texts += [f"CV {load.burstiness:g}"] if load.burstiness is not None else []
     texts += [f"bursts {load.bursts}"] if load.bursts else []
-    longest = f" to {format_duration(result.longest_trial_ns)}" if result.longest_trial_ns else ""
-    texts.append(f"trials of {format_duration(result.trial_ns)}{longest}")
+    texts.append(f"{'an estimate within' if result.quick else 'at most'} {format_duration(result.time_ns)} of load")
     return " · ".join([*texts, *map(str, result.objectives)])
 
 
 def search_options(result: CapacityResult) -> dict[str, Any]:
     """What was searched for, by option name."""
     run = {key: value for key, value in result.config.options().items() if key in keys_for("capacity")}
-    longest = f" to {exact_duration(result.longest_trial_ns)}" if result.longest_trial_ns else ""
-    trials = {"trial": f"{exact_duration(result.trial_ns)}{longest}", "max_trials": result.max_trials}
+    trials = {"time": exact_duration(result.time_ns), "quick": result.quick}
     axes = {"contexts": result.contexts, "batch": result.batches}
     load = result.load.model_dump(exclude_none=True)
     return {**run, **axes, **load, **trials, "precision": f"{100 * result.precision:g}%"}

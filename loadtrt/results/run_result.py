@@ -140,6 +140,8 @@ class ObjectiveShare(Model):
     bad_low, bad_high: interval of the share of bad requests, in [0, 1].
     value_low_ns, value_high_ns: interval of the quantile; None on a side that the sample does not bound.
     effective: effective sample size: the number of independent requests that these are worth.
+    averaged: share of bad requests, averaged over arrivals (capacity/averaging.py), of which the interval, the
+        effective sample size and the verdict are then, too; None: they are of the share in the run.
     reason: why the verdict is undecided; None otherwise.
     """
 
@@ -153,11 +155,14 @@ class ObjectiveShare(Model):
     value_low_ns: float | None = None
     value_high_ns: float | None = None
     effective: float | None = None
+    averaged: float | None = None
     reason: str | None = None
 
     @property
     def bad(self) -> float | None:
         """The share of bad requests; None where none was due."""
+        if self.averaged is not None:
+            return self.averaged
         return 1 - self.good / self.requests if self.requests else None
 
 

@@ -65,8 +65,9 @@ if TYPE_CHECKING:
 
 LEAST_MET = 150  # effective requests without which nothing is certified
 TAIL = 0.025  # probability beyond each end of the interval
+_SURELY = 1e-4
 NORMAL = 1.96  # the normal quantile there
-_BLOCKS = 16  # the fewest blocks that a variance of block means is taken from
+BLOCKS = 16  # the fewest blocks that a variance of block means is taken from
 _RESOLVED = 100  # independent requests: below it, blocks are too few and too short
 _JITTER = 0.05  # of the bound
 _UNSEEN = 100  # effective requests: see the quantile's interval, above
@@ -88,7 +89,9 @@ def judge(
     kept_share = float(np.mean(_is_bad(objective, kept))) if len(kept) else share
     lows, highs = zip(*(share_interval(bad, size) for bad in {share, kept_share}), strict=True)
     low, high = min(lows), max(highs)
-    verdict = _verdict(objective, good, requests, low, high, size)
+    verdict: Verdict = "undecided"
+    if requests:
+        verdict = verdict_on(objective, share, size, low, high)
     reason = _reason(objective, kept, share, size, requests, most_kept) if verdict == "undecided" else None
     value, value_low, value_high = _quantile(objective, kept, histogram, requests)
     if value is not None and objective.rank < 1:
@@ -124,15 +127,15 @@ def effective_of(above: npt.NDArray[np.bool_], moved: Series) -> float:
     moved: its metric over the bound, clipped to [0, 1]; float64 [n].
     """
     n = len(above)
-    if n < _BLOCKS:
+    if n < BLOCKS:
         return discounted(float(min(n, 1)))
-    return discounted(n / max(_correlation(above.astype(np.float64), 0.0), _correlation(moved, _JITTER)))
+    return discounted(n / max(correlation(above.astype(np.float64), 0.0), correlation(moved, _JITTER)))
 
 
 def effective_mean(values: Series) -> float:
     """Effective sample size N of a mean: that of the values themselves, in the order of due instants."""
     n = len(values)
-    return discounted(float(min(n, 1)) if n < _BLOCKS else n / _correlation(values, 0.0))
+    return discounted(float(min(n, 1)) if n < BLOCKS else n / correlation(values, 0.0))
 
 
 def quantile_ends(
@@ -147,7 +150,7 @@ def quantile_ends(
     low, high = (None if end is None else at(end) for end in interval_ranks(rank, size))
     variance = float(moved.var())
     if variance and size >= 1 and value > 0:
-        times = _correlation(moved, 0.0)
+        times = correlation(moved, 0.0)
         slow = math.sqrt(variance * (1 - 1 / times) / discounted(len(moved) / times))
         half = NORMAL * slow * _JITTER**2 / (variance + _JITTER**2)
         low = low and min(low, value * math.exp(-math.hypot(math.log(value / low), half)))
@@ -173,6 +176,11 @@ def share_interval(share: float, size: float) -> tuple[float, float]:
     low = root(lambda p: at_least(share, size, p) - TAIL) if share > 0 else 0.0
     high = root(lambda p: TAIL - at_most(share, size, p)) if share < 1 else 1.0
     return low, high
+
+
+def surely_missed(share: float, size: float, allowed: float) -> bool:
+    """Whether the true share is above the allowed one at a confidence of 99.99 %, for conclusions that are final."""
+    return bool(size) and share > allowed and at_least(share, size, allowed) <= _SURELY
 
 
 def quantile_ranks(rank: float, size: float) -> tuple[float | None, float | None]:
@@ -232,11 +240,10 @@ def _is_bad(objective: Objective, records: Records) -> npt.NDArray[np.bool_]:
     return bad
 
 
-def _verdict(objective: Objective, good: int, requests: int, low: float, high: float, size: float) -> Verdict:
-    if not requests:
-        return "undecided"
+def verdict_on(objective: Objective, bad: float, size: float, low: float, high: float) -> Verdict:
+    """The verdict on a share of bad requests with its interval (low, high) and effective sample size."""
     if objective.rank == 1:
-        return "met" if good == requests else "missed"
+        return "missed" if bad else "met"
     if high <= 1 - objective.rank and size >= LEAST_MET:
         return "met"
     return "missed" if low > 1 - objective.rank else "undecided"
@@ -283,14 +290,14 @@ def discounted(single: float) -> float:
     return single * min(1.0, single / _RESOLVED)
 
 
-def _correlation(series: Series, jitter: float) -> float:
+def correlation(series: Series, jitter: float) -> float:
     """τ: requests in a row that are worth one independent request; at least 1."""
     variance = float(series.var()) + jitter**2
     if not variance:
         return 1.0
     sums = np.concatenate(([0.0], np.cumsum(series)))
     longest, block = 1.0, 1
-    while len(series) // block >= _BLOCKS:
+    while len(series) // block >= BLOCKS:
         means = np.diff(sums[::block]) / block
         longest = max(longest, block * float(means.var(ddof=1)) / variance)
         block *= 2
