@@ -64,7 +64,7 @@ def quantile_interval(
             return float(values[max(math.ceil(wanted * len(values)), 1) - 1])
         return values.quantiles((wanted,))[0]
 
-    moved = np.minimum(ordered / max(value, 1.0), 1.0)
+    moved = np.clip(ordered / max(value, 1.0), 0.0, 1.0)
     low, high, size = quantile_ends(rank, value, ordered > value, moved, at)
     if not isinstance(values, np.ndarray):
         low, high = low and low / (1 + QUANTILE_ERROR), high and high * (1 + QUANTILE_ERROR)

@@ -155,6 +155,17 @@ def test_queues_that_are_empty_at_times() -> None:
     assert mean_interval(0.0, np.zeros(5000, np.int64)) is None
 
 
+def test_times_below_0_have_intervals() -> None:
+    """A device's clock may be off by more than a short time lasts; such a number has no ratio, and no fault."""
+    values = np.random.default_rng(1).normal(100, 200, 5000).astype(np.int64)
+    for rank in (0.1, 0.25, 0.5):
+        value, interval = _of(values, rank)
+        assert interval is not None
+        assert (interval.low or -math.inf) <= value <= (interval.high or math.inf)
+    assert _summary(_served(values)).confidence["p50"].effective > 100
+    assert _summary(_served(-values), complete=False).count == 5000
+
+
 @pytest.mark.parametrize("load", [0.5, 0.85])
 def test_intervals_of_queues_cover(load: float) -> None:
     """M/M/1: at least 90 % of intervals of the mean and of percentiles hold the true one (of 200 runs; 95 % less three
