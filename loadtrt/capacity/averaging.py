@@ -103,7 +103,8 @@ def works_of(records: Records, station: Station) -> Floats:
     work = reached[:n] - reached[2 * n :]
     for group in _groups(level[2 * n :]):
         work[group] /= max(work[group].mean(), 1e-12)
-    return np.maximum(work / max(work.mean(), 1e-12), 0.0)
+    clipped: Floats = np.maximum(work / max(work.mean(), 1e-12), 0.0)
+    return clipped
 
 
 def _begun(records: Records) -> npt.NDArray[np.int64]:
@@ -130,9 +131,7 @@ def _seeds(seed: int, draws: int) -> list[int]:
     return [int(number) for number in np.random.SeedSequence([seed, len(_LEVELS)]).generate_state(draws)]
 
 
-def _averaged(
-    records: Records, objective: Objective, served: Sequence[Floats], modelled: Floats
-) -> Averaged | None:
+def _averaged(records: Records, objective: Objective, served: Sequence[Floats], modelled: Floats) -> Averaged | None:
     if METRICS[objective.metric].name != "latency":
         return None
     n, limit_s = len(records), objective.limit_ns / SECOND_NS

@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from loadtrt.capacity.averaging import averaged
-from loadtrt.capacity.scaling import fit, half_width, model_of, predicted_per_s, rungs
-from loadtrt.capacity.search import Outcome, Search, Share, Step
-from loadtrt.findings.validity import STARVED_LIMIT, lateness_limit_ns, typical_ns
-from loadtrt.records.records import METRICS
-from loadtrt.report.formatting import between
-from loadtrt.results.capacity_result import Candidate, ObjectiveCapacity, inferences_of, last_rungs
+from loadtrt.capacity.batching import of_delay, server_of
+from loadtrt.capacity.conclusion import conclusion, confirming_run
+from loadtrt.capacity.outcome import Outcome, Share, Step
+from loadtrt.capacity.scaling import Rung, contradiction, fit, half_width, predicted_per_s, rungs
+from loadtrt.results.capacity_result import Candidate, ObjectiveCapacity, inferences_of, last_rungs, rung_of
 from loadtrt.stats.verdict import share_interval, surely_missed, verdict_on
-from loadtrt.units import SECOND_NS, format_count, format_duration
+from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.objective import Objective
+    from loadtrt.capacity.search import Search
     from loadtrt.capacity.station import Station
     from loadtrt.records.records import Records
     from loadtrt.results.capacity_result import CandidateAnswer, Scaling, Trial
     from loadtrt.results.engine_info import EngineInfo, MemoryBill
     from loadtrt.results.run_result import ObjectiveShare, RunResult
+    from loadtrt.runs.maker import Part
 
 _FIRST = 0.7  # share of the highest throughput at which the search begins, without a prediction
-_NEAR = 0.9  # share of the estimate from which a confirmed rate counts as near it
 _RUNG_S, _RUNG_REQUESTS = 2.0, 200  # a closed loop lasts so long, and until it has served so many
 _FIRST_RUNG_WIDTH, _RUNG_WIDTH = 0.01, 0.02  # half width of the throughput's confidence interval, at most
 _FIRST_RUNG_PART, _RUNG_PART = 0.1, 0.025  # longest closed loop with one request in flight, and others, of the time
 _MODEL_ERROR, _UNPREDICTED = 0.05, 0.3  # spread of the prediction by the model, and without one
-_UNSTEADY = 0.05  # share by which requests may be faster side by side than alone
 
 
 class Work:
@@ -59,8 +58,8 @@ class Work:
     ) -> None:
         """time_s: duration of all runs.
 
-        search: makes a Search from the first rate and its spread, the highest throughput, the time left, s, and the shares of bad
-            requests with one request in flight.
+        search: makes a Search from the first rate and its spread, the highest throughput, the time left, s, and the
+            shares of bad requests with one request in flight.
         """
         self.config = config
         self.trials: list[Trial] = []
@@ -68,7 +67,7 @@ class Work:
         self.unsteady: str | None = None
         self.dropped: str | None = None
         self._objectives, self._begin, self._time_s = objectives, search, time_s
-        self._rungs = rungs(config.model.contexts, config.model.buffers)
+        self._rungs = rungs(config.model.contexts, config.model.buffers, config.model.batching)
         self._info: EngineInfo | None = None
         self._bill: MemoryBill | None = None
         self._scaling: Scaling | None = None
@@ -83,21 +82,26 @@ class Work:
         repeated, as long as that needs or its part of the time allows."""
         if self.failure or self._infeasible:
             return None
-        made = [trial.in_flight for trial in self.trials if trial.kind == "ladder"]
-        place = len(set(made)) - 1
-        longest = self._time_s * (_FIRST_RUNG_PART if place <= 0 else _RUNG_PART)
+        made = [rung_of(trial) for trial in self.trials if trial.kind == "ladder"]
+        place = len(set(made))
         if made and made.count(made[-1]) == 1:
-            run = self._ladder[-1].run
-            width, lasted = half_width(run), _seconds(run)
-            wanted = _RUNG_WIDTH if place else _FIRST_RUNG_WIDTH
+            run, part = self._ladder[-1].run, self._rungs[place - 1]
+            width, lasted, longest = half_width(run), _seconds(run), self._longest_s(part)
+            wanted = _FIRST_RUNG_WIDTH if part.contexts * part.buffers == 1 else _RUNG_WIDTH
             if self._doubtful or width > wanted:
                 seconds = longest if self._doubtful else min(lasted * 1.1 * (width / wanted) ** 2, longest)
                 if seconds > lasted:
-                    return Rung(*self._rungs[place], seconds, 1, seconds)
-        if place + 1 == len(self._rungs):
+                    return Rung(part, seconds, 1, seconds)
+        if place == len(self._rungs):
             return None
-        longest = self._time_s * (_RUNG_PART if made else _FIRST_RUNG_PART)
-        return Rung(*self._rungs[place + 1], min(_RUNG_S, longest), _RUNG_REQUESTS, longest)
+        longest = self._longest_s(self._rungs[place])
+        return Rung(self._rungs[place], min(_RUNG_S, longest), _RUNG_REQUESTS, longest)
+
+    def _longest_s(self, part: Part) -> float:
+        """The longest closed loop on this part of the engine."""
+        batching = self.config.model.batching
+        share = _FIRST_RUNG_PART if part.contexts * part.buffers == 1 else _RUNG_PART
+        return self._time_s * share / (len(batching.sizes) if batching else 1)
 
     @property
     def stops(self) -> bool:
@@ -129,11 +133,12 @@ class Work:
     def fit_ladder(self) -> None:
         """Fit the scalability law to the complete ladder, and predict the capacity from it."""
         if self._scaling is None:
-            self._scaling = fit(self._ladder)
+            self._scaling = fit(self._ladder, self.config.model.batching)
             if self._scaling is not None and not self._infeasible:
                 self._predicted, self._sampling = predicted_per_s(self._ladder, self.config, self._objectives)
-                self._station = model_of(self._ladder, self.config)
-                self.unsteady = _contradiction(self._ladder)
+                server = server_of([trial.run for trial in self._ladder if trial.run is not None], self.config.model)
+                self._station = server.stations[1] if server is not None and server.batching is None else None
+                self.unsteady = contradiction(self._ladder)
 
     def begin(self) -> None:
         """Begin the search; does nothing if the ladder has the answer already."""
@@ -200,6 +205,7 @@ class Work:
             contexts=self.config.model.contexts,
             batch=self.config.model.batch,
             buffers=self.config.model.buffers,
+            batcher=self.config.model.batcher,
             engine=self._info,
             memory=self._bill,
             trials=tuple(self.trials),
@@ -211,7 +217,8 @@ class Work:
         )
         if self._search is not None:
             candidate = candidate.model_copy(update=self._estimates(self._search))
-        return candidate.model_copy(update={"conclusion": self.unsteady or conclusion(candidate)})
+        sentence = self.unsteady or conclusion(candidate)
+        return candidate.model_copy(update={"conclusion": sentence and sentence + of_delay(candidate)})
 
     def _estimates(self, search: Search) -> dict[str, Any]:
         """The results of the open loops, as fields of a Candidate."""
@@ -224,7 +231,7 @@ class Work:
             return bounds
         place, binding = search.binding
         rate = search.between(binding.rate)
-        confirming = _confirming(self.trials, search.confirmed)
+        confirming = confirming_run(self.trials, search.confirmed)
         telemetry = confirming.telemetry if confirming is not None else None
         return bounds | {
             "estimate_per_s": rate,
@@ -247,7 +254,7 @@ class Work:
 
     @property
     def _items(self) -> float:
-        return inferences_of(self.trials) or self.config.model.batch or 1
+        return 1.0 if self.config.model.batcher else inferences_of(self.trials) or self.config.model.batch or 1
 
     @property
     def _first(self) -> float | None:
@@ -280,7 +287,8 @@ class Work:
     @property
     def _alone(self) -> list[Share]:
         """Shares of bad requests with one request in flight, over all such runs that the generator did not slow."""
-        runs = [trial.run for trial in self.trials if trial.in_flight == 1 and trial.run and not trial.host_bound]
+        first = [trial for trial in self.trials if rung_of(trial) == rung_of(self.trials[0]) and not trial.host_bound]
+        runs = [trial.run for trial in first if trial.run is not None]
         shares = []
         for items in zip(*(run.model.objectives for run in runs), strict=True):
             sizes = [item.effective or 0.0 for item in items]
@@ -289,34 +297,6 @@ class Work:
             low, high = share_interval(bad, size)
             shares.append(Share(bad, size, verdict_on(items[0].objective, bad, size, low, high)))
         return shares
-
-
-class Rung(NamedTuple):
-    """A closed loop: `contexts` lanes with `buffers` requests each, for `seconds` at least and until `requests` are
-    served, `longest` s at most."""
-
-    contexts: int
-    buffers: int
-    seconds: float
-    requests: int
-    longest: float
-
-
-def _contradiction(ladder: Sequence[Trial]) -> str | None:
-    """Why the closed loops cannot be of one engine in one state; None where they can. Requests side by side are not
-    faster than one alone, beyond what chance explains."""
-    runs = {trial.in_flight or 1: trial.run for trial in ladder if trial.run is not None}
-    if 1 not in runs or not (alone := runs[1].model.throughput.requests_per_s):
-        return None
-    for count, run in runs.items():
-        rate = run.model.throughput.requests_per_s or 0.0
-        if rate / (count * alone) - 1 > _UNSTEADY + 2 * (half_width(run) + half_width(runs[1])):
-            return (
-                f"unsteady: {count} requests in flight took {format_duration(count / rate * SECOND_NS)} each, and one "
-                f"alone {format_duration(SECOND_NS / alone)}: the engine became faster meanwhile; lock the GPU's clocks, "
-                "or warm up longer (--warmup 10s)"
-            )
-    return None
 
 
 def _seconds(run: RunResult | None) -> float:
@@ -335,112 +315,3 @@ def _with(item: ObjectiveShare, bad: float, size: float) -> ObjectiveShare:
     verdict = verdict_on(item.objective, bad, size, low, high)
     changes = {"averaged": bad, "bad_low": low, "bad_high": high, "effective": size, "verdict": verdict, "reason": None}
     return item.model_copy(update=changes)
-
-
-def failure_of(run: RunResult) -> str | None:
-    """Why the search ends for an engine: it failed, or its outputs under load are wrong; None otherwise."""
-    checked = run.model.verification
-    if run.failure is None and checked is not None and checked.different:
-        return f"{checked.different} of {checked.outputs} outputs under load differ from those of a quiet run"
-    return run.failure
-
-
-def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
-    """Why the load generator was the bottleneck, by the limits of VALID (findings/validity.py) on the highest
-    percentile of lateness up to p99 that the sample supports; None where it was not.
-
-    Requests that were not served in time, or failed, count as bad and make no run host-bound. An open loop that met
-    objectives on latency or queue met them: these count from the due instant, so that a late generator only adds to
-    them. That does not hold with --max-lateness, nor for compute, which idle lanes make shorter."""
-    closed = run.config.model.load.closed
-    of_due = all(METRICS[item.objective.metric].of_unserved for item in run.model.objectives)
-    if run.verdict == "met" and not closed and of_due and max_lateness_ns is None:
-        return None
-    lateness = run.model.metrics["lateness"].percentiles_ns.items()
-    known = [(name, value) for name, value in lateness if name != "p99.9" and value is not None]
-    objectives = [item.objective for item in run.model.objectives]
-    limit = lateness_limit_ns(typical_ns(run.model.metrics["latency"]), closed, max_lateness_ns, objectives)
-    if known and known[-1][1] > limit:
-        name, late = known[-1]
-        return f"the generator was {format_duration(late)} late at {name} (limit {format_duration(limit)})"
-    if run.model.metrics["compute"].max_ns == 0 and not closed and run.verdict != "met":
-        return "compute takes no time: all latency is the load generator's"
-    if run.model.metrics["compute"].max_ns and run.model.starved_fraction > STARVED_LIMIT:
-        return f"lanes were idle for {100 * run.model.starved_fraction:.0f} % of the time because the host was late"
-    return None
-
-
-def conclusion(candidate: Candidate) -> str:
-    """The answer in a sentence, with its numbers; "" before the end of the search."""
-    match candidate.answer:
-        case "found":
-            far = (candidate.confirmed_per_s or 0.0) < _NEAR * (candidate.estimate_per_s or 0.0)
-            more = "; a longer --time confirms a higher rate" if far else ""
-            met = f"{_rate(candidate, candidate.confirmed_per_s)} are confirmed{_late(candidate)}"
-            return f"{_capacity(candidate)}; {met}{more}"
-        case "estimated":
-            return f"{_capacity(candidate)}, estimated in {format_duration(_lasted(candidate))} of load and not confirmed"
-        case "undecided":
-            return f"{_capacity(candidate)}, and no rate is confirmed; a longer --time decides more"
-        case "infeasible":
-            return _infeasible(candidate)
-        case "host-bound":
-            sentences = [trial.host_bound for trial in candidate.searched if trial.host_bound]
-            text = f"host-bound at {format_count(candidate.host_bound_per_s or 0.0)}/s: {sentences[-1]}"
-            if candidate.confirmed_per_s:
-                text += f"; at {_rate(candidate, candidate.confirmed_per_s)} the objectives are met"
-            return text
-    return ""
-
-
-def _late(candidate: Candidate) -> str:
-    """A clause on a generator that was late in the confirming run, which met all the same; "" otherwise."""
-    confirming = _confirming(candidate.trials, candidate.confirmed_per_s)
-    problems = confirming.model.problems if confirming is not None else ()
-    return f" although {problems[0].evidence}" if problems else ""
-
-
-def _confirming(trials: Sequence[Trial], rate: float | None) -> RunResult | None:
-    """The last confirming run at that rate; None without one."""
-    runs = [trial.run for trial in trials if trial.kind == "confirm" and trial.rate_per_s == rate and trial.run]
-    return runs[-1] if runs else None
-
-
-def _infeasible(candidate: Candidate) -> str:
-    """The run with the lowest load that missed an objective, with its share of bad requests."""
-    alone = candidate.trials[0]
-    item, which, how = _missed(alone), "no rate", "even with one request in flight at a time"
-    if item is None:
-        slowest = min(
-            (trial for trial in candidate.searched if _missed(trial)),
-            key=lambda trial: trial.rate_per_s or 0.0,
-            default=alone,
-        )
-        rate = f"{format_count(slowest.rate_per_s or 0.0)}/s"
-        item, which, how = _missed(slowest), f"no rate from {rate} up", f"at {rate}"
-    if item is None:
-        return "no rate meets the objectives"
-    value = f", and {item.objective.quantile} is {format_duration(item.value_ns)}" if item.value_ns is not None else ""
-    return f"{which} meets {item.objective}: {how} {100 * (item.bad or 0.0):.3g} % of the requests are bad{value}"
-
-
-def _missed(trial: Trial) -> ObjectiveShare | None:
-    items = trial.run.model.objectives if trial.run is not None else ()
-    return next((item for item in items if item.verdict == "missed"), None)
-
-
-def _capacity(candidate: Candidate) -> str:
-    known = candidate.low_per_s is not None or candidate.high_per_s is not None
-    interval = f" (95 %: {between(candidate.low_per_s, candidate.high_per_s, format_count)})" if known else ""
-    objectives = " and ".join(item.objective.text for item in candidate.objectives)
-    return f"about {_rate(candidate, candidate.estimate_per_s)} meet {objectives}{interval}"
-
-
-def _lasted(candidate: Candidate) -> float:
-    return sum(trial.run.phases.measure_ns for trial in candidate.trials if trial.run is not None)
-
-
-def _rate(candidate: Candidate, rate: float | None) -> str:
-    text = f"{format_count(rate or 0.0)} requests/s"
-    items = candidate.inferences_per_request
-    return text if items == 1 else f"{text} ({format_count((rate or 0.0) * items)} inferences/s)"

@@ -12,9 +12,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import loadtrt
+from loadtrt.asked.load import Rate
+from loadtrt.asked.load_options import at_rate
 from loadtrt.asked.model import LoadOptions
 from loadtrt.asked.reading import varied
-from loadtrt.capacity.candidate import Work, failure_of, host_bound
+from loadtrt.capacity.candidate import Work
+from loadtrt.capacity.outcome import failure_of, host_bound
 from loadtrt.capacity.rig import MACHINE, changed, require_same
 from loadtrt.capacity.search import Search
 from loadtrt.environment import environment
@@ -27,12 +30,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from loadtrt.asked.config import RunConfig
+    from loadtrt.asked.load import Load
+    from loadtrt.capacity.outcome import Share, Step
     from loadtrt.capacity.rig import Rig
-    from loadtrt.capacity.candidate import Rung
-    from loadtrt.capacity.search import Share, Step
     from loadtrt.results.capacity_result import Candidate
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
+    from loadtrt.runs.maker import Part
     from loadtrt.runs.watched import Talks
 
 TIME_NS = 600 * SECOND_NS
@@ -90,6 +94,7 @@ class Finder:
             command=command_line(),
             config=wanted.config,
             load=LoadOptions.model_validate(wanted.load),
+            peak_ratio=None if (peak := self._works[0].config.model.load.peak_ratio) == 1 else peak,
             environment=environment(),
             objectives=wanted.config.model.objectives,
             contexts=wanted.contexts,
@@ -144,16 +149,17 @@ class Finder:
     def _climb(self, work: Work) -> None:
         """Run the ladder of a candidate."""
         while not self._rig.stopped and (rung := work.next_rung) is not None and self._open(work):
-            in_flight = rung.contexts * rung.buffers
             config = varied(
                 work.config,
                 arrivals="closed",
                 duration=exact_duration(round(rung.seconds * SECOND_NS)),
                 requests=rung.requests,
                 max_duration=exact_duration(round(rung.longest * SECOND_NS)),
+                **({} if rung.part.batch is None else {"batch": rung.part.batch}),
             )
-            part = (rung.contexts, rung.buffers)
-            self._make(work, config, f"ladder, {in_flight} in flight", part, kind="ladder", in_flight=in_flight)
+            in_flight = rung.part.contexts * rung.part.buffers
+            what = f"ladder, {in_flight} in flight" + (f", batches of {rung.part.batch}" if rung.part.batch else "")
+            self._make(work, config, what, rung.part, kind="ladder", in_flight=in_flight)
             work.unsteady = work.unsteady or self._others()
         if self._rig.stopped:
             return
@@ -191,9 +197,10 @@ class Finder:
         self._update()
 
     def _try(self, work: Work, step: Step) -> None:
-        duration = round(step.seconds * SECOND_NS)
+        load = at_rate(work.config.model.load, step.rate)
+        duration = whole_periods(round(step.seconds * SECOND_NS), load)
         changes: dict[str, Any] = {}
-        if step.kind != "search":  # the estimate needs whole trials
+        if step.kind != "search" and isinstance(load, Rate):  # the estimate needs whole trials, a part of a day is none
             changes = {"abort_on_fail": True, "abort_delay": exact_duration(duration // _ABORT_PART)}
         config = varied(
             work.config,
@@ -206,9 +213,7 @@ class Finder:
         what = f"{step.kind} at {format_count(step.rate)}/s"
         self._make(work, config, what, kind=step.kind, rate_per_s=step.rate)
 
-    def _make(
-        self, work: Work, config: RunConfig, what: str, part: tuple[int, int] | None = None, **fields: Any
-    ) -> None:
+    def _make(self, work: Work, config: RunConfig, what: str, part: Part | None = None, **fields: Any) -> None:
         """Make a run, record it in the search, print it and keep the result."""
         what = f"{_name(work)}: {what}"
         run = self._rig.run(config, what, part)
@@ -230,12 +235,22 @@ class Finder:
             self._update()
         return work.failure is None
 
-    def _searching(self, start: float, spread: float, throughput: float, time_s: float, alone: Sequence[Share]) -> Search:
+    def _searching(
+        self, start: float, spread: float, throughput: float, time_s: float, alone: Sequence[Share]
+    ) -> Search:
         wanted = self._wanted
-        shortest_s = _SHORTEST_PART * wanted.time_ns / SECOND_NS
-        confirms = not wanted.quick
+        load = at_rate(self._works[0].config.model.load, start)
+        shortest_s = whole_periods(round(_SHORTEST_PART * wanted.time_ns), load) / SECOND_NS
         return Search(
-            self._objectives, start, spread, throughput, wanted.precision, time_s, shortest_s, alone, confirms=confirms
+            self._objectives,
+            start,
+            spread,
+            throughput,
+            wanted.precision,
+            time_s,
+            shortest_s,
+            alone,
+            confirms=not wanted.quick,
         )
 
     def _others(self) -> str | None:
@@ -271,6 +286,14 @@ class Finder:
     def _update(self, **changes: Any) -> None:
         self.result = self.result.model_copy(update={"candidates": self._candidates(), **changes})
         self._keep(self.result)
+
+
+def whole_periods(duration_ns: int, load: Load) -> int:
+    """`duration_ns`, lengthened to whole periods of stages and traces: a part of a day is not the day."""
+    period_ns = load.period_ns
+    if period_ns is None or isinstance(load, Rate):
+        return duration_ns
+    return max(-(-duration_ns // period_ns), 1) * period_ns
 
 
 def _asked(result: CapacityResult) -> dict[str, Any]:

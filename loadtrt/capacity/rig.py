@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.reading import OUTPUT_KEYS
-from loadtrt.errors import EngineError, LoadtrtError, UsageError
 from loadtrt.environment import busy_host
+from loadtrt.errors import EngineError, LoadtrtError, UsageError
 from loadtrt.live.nvml import other_gpu_processes
 from loadtrt.results.capacity_result import trimmed
-from loadtrt.runs.maker import Maker
+from loadtrt.runs.maker import Maker, Part
 from loadtrt.runs.watched import bus_id_of
 from loadtrt.units import format_duration, plural
 
@@ -115,7 +115,7 @@ class Rig:
         self._makes_sense = True
         return None
 
-    def run(self, config: RunConfig, what: str, part: tuple[int, int] | None = None) -> RunResult:
+    def run(self, config: RunConfig, what: str, part: tuple[int, int] | Part | None = None) -> RunResult:
         """Make a run on the engine that is open, trimmed. what: its name, for people. part: as for `Maker.run`."""
         result = self._maker.run(config, self._ticking(what, config), part)
         if self._maker.session.fault is not None:

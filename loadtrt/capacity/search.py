@@ -6,16 +6,16 @@ much was, bracket it: a run with nothing bad is followed by one at a higher rate
 that the search does not stay where it learns nothing. It ends when half the 95 % confidence interval is at most
 `precision` of the estimate, or after SEARCH_PART of the time.
 
-**Confirm.** A run at the threshold itself meets and misses equally often, and decides nothing. So a confirming run has a
-seed of its own, a rate below the estimate, and the length that a decision there needs if the estimate is right: at the
-share p that differs significantly from p₀ even if p + √(p(1−p)/N) is observed, N the expected effective sample size.
-The first is at FIRST_CONFIRM of the estimate, or further below by three standard errors, or as far as the time left
-asks. Where it is met, another follows at a higher rate, until the confirmed rate is within the precision of the
-estimate; where it is not, another at a lower rate; MOST_CONFIRMS in all, while time is left.
+**Confirm.** A run at the threshold itself meets and misses equally often, and decides nothing. So a confirming run has
+a seed of its own, a rate below the estimate, and the length that a decision there needs if the estimate is right
+(capacity/worth.py). The first is at FIRST_CONFIRM of the estimate, or at the lower end of its interval, or as far below
+as the time left asks. Where it is met, another follows at a higher rate, until the confirmed rate is within the
+precision of the estimate, or ENOUGH of it once ENOUGH_PART of the time is over. Where it is not, another follows at a
+lower rate; MOST_CONFIRMS in all, while time is left. Where nothing can be confirmed, trials go on.
 
-**Refute.** Once confirmed, a run as far above as a miss needs even if p − √(p(1−p)/N) is observed; it ends as soon as it
-is missed. Undecided, the next is twice as far above; MOST_REFUTES in all. They do not enter the estimate: so far away
-the line bends. The capacity is between feasible_max and infeasible_min; trials stand in where no such run decided.
+**Refute.** Once confirmed, a run as far above as a miss needs; it ends as soon as it is missed. Undecided, the next is
+twice as far above; MOST_REFUTES in all. They do not enter the estimate: so far away the line bends. The capacity is
+between feasible_max and infeasible_min; trials stand in where no such run decided.
 
 **Length.** The first trial lasts until _BAD/p₀ requests are due, others until their expected effective sample size is
 _WORTH/p₀, by those of the runs before. All runs together take `time_s`. The same runs lead to the same next one.
@@ -25,17 +25,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
-from loadtrt.asked.objective import overall
+from loadtrt.capacity.outcome import Outcome, Step, pooled, verdict_of
 from loadtrt.capacity.threshold import Estimate, Seen, estimate
+from loadtrt.capacity.worth import Worth
 from loadtrt.records.records import METRICS
-from loadtrt.stats.verdict import LEAST_MET, discounted, share_interval, surely_missed, verdict_on
+from loadtrt.stats.verdict import LEAST_MET, surely_missed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from loadtrt.asked.objective import Objective, Verdict
+    from loadtrt.asked.objective import Objective
+    from loadtrt.capacity.outcome import Kind, Share
 
 SEARCH_PART, ENOUGH_PART, CONFIRM_PART = 0.2, 0.5, 0.95  # of the time, after which searching and confirming end
 TRIAL_PART = 0.08  # of the time: the longest trial
@@ -48,57 +50,12 @@ _STEP = 0.98
 _LEAST_RATE = 0.01  # lowest rate of a run, over the highest throughput
 _MOST_RATE = 1.05  # highest rate of a run, over the highest throughput
 _FARTHEST = 0.3  # lowest rate of a confirming run, over the estimate
-_MOST_LOAD = 0.95  # utilisation above which the relaxation time of a queue is assumed constant: X is not known better
-_SURE = 0.9  # share of the expected effective sample size that a run is counted on to have
-_LUCK = 0.8  # standard deviations of bad luck that a run must stand, for a decision
-_RESOLVED, _WORTH, _BAD = 100, 20.0, 30
+_WORTH, _BAD = 20.0, 30
 _HOST_STEP, _MOST_HOST_BOUND = 0.85, 4
 _FAR = 10.0  # factor on the allowed share of bad requests beyond which a run is far from the boundary
 _AWAY = 1.25  # step from a rate at which nothing was bad, or far too much, that no other bounds
 
 Answer = Literal["found", "estimated", "undecided", "infeasible", "host-bound"]
-Kind = Literal["search", "confirm", "refute"]
-
-
-class Share(NamedTuple):
-    """The result of a run for one objective. bad: share of bad requests; size: effective sample size."""
-
-    bad: float
-    size: float
-    verdict: Verdict
-
-
-class Step(NamedTuple):
-    """A run of `seconds` at `rate` requests per second."""
-
-    kind: Kind
-    rate: float
-    seconds: float
-
-
-class Outcome(NamedTuple):
-    """The result of a step: a share for each objective.
-
-    host_bound: the load generator was the bottleneck.
-    seconds: how long the run took; None: as long as the step.
-    """
-
-    step: Step
-    shares: tuple[Share, ...]
-    host_bound: bool = False
-    seconds: float | None = None
-
-
-def pooled(place: int, objective: Objective, runs: Sequence[Outcome]) -> Share:
-    """The share of bad requests of several runs together."""
-    size = sum(run.shares[place].size for run in runs)
-    bad = sum(run.shares[place].bad * run.shares[place].size for run in runs) / max(size, 1e-9)
-    return Share(bad, size, verdict_on(objective, bad, size, *share_interval(bad, size)))
-
-
-def verdict_of(run: Outcome) -> Verdict:
-    """Missed if any objective was, met if all were."""
-    return overall(share.verdict for share in run.shares) or "met"
 
 
 @dataclass(slots=True)
@@ -198,8 +155,8 @@ class Search:
 
     @property
     def confirmed(self) -> float | None:
-        """The highest rate at which confirming runs met all objectives. One that was not decided counts for lower rates:
-        at a higher rate at least as many requests are bad."""
+        """The highest rate at which confirming runs met all objectives. One that was not decided counts for lower
+        rates, as at least as many requests are bad at a higher one."""
         runs = sorted(self._of("confirm"), key=lambda run: run.step.rate)
         return max((run.step.rate for place, run in enumerate(runs) if self._met(runs[place:])), default=None)
 
@@ -281,7 +238,7 @@ class Search:
 
     @property
     def _spent_s(self) -> float:
-        return sum(run.step.seconds if run.seconds is None else run.seconds for run in self.outcomes)
+        return sum(run.lasted for run in self.outcomes)
 
     @property
     def _searching(self) -> bool:
@@ -345,7 +302,7 @@ class Search:
         lowest = max(_FARTHEST * threshold.rate, self._least, 1.01 * (best or 0.0))
         rate = highest
         while rate >= lowest:
-            seconds = self._decided_s(rate, left)
+            seconds = self._worth.decided_s(rate, self.trial_s, left)
             if seconds is not None:  # a longer run is likelier to decide, where it costs little
                 return self._step("confirm", rate, min(2 * seconds, max(seconds, left / 5)))
             rate *= 0.99
@@ -360,51 +317,16 @@ class Search:
         missed = [run.step.rate for run in self._of("search") if verdict_of(run) == "missed"]
         if left < self.trial_s:
             return None
-        far = min([self._missable(left), *missed])
+        far = min([self._worth.missable(left, self._ceiling), *missed])
         rate = threshold + 2 * (before[-1].step.rate - threshold) if before else far
         rate = min(max(rate, threshold / _STEP), self._ceiling)
         return self._step("refute", rate, left) if rate > 1.001 * (self.confirmed or 0.0) else None
 
-    def _decided_s(self, rate: float, longest: float) -> float | None:
-        """The shortest confirming run at `rate` that is likely to meet; None where it is longer than `longest`."""
-        return next((s for s in self._lengths(longest) if self._likely_met(rate, s)), None)
-
-    def _lengths(self, longest: float) -> Iterator[float]:
-        seconds = min(self.trial_s, longest)
-        while seconds < longest:
-            yield seconds
-            seconds *= 1.1
-        yield longest
-
-    def _likely_met(self, rate: float, seconds: float) -> bool:
+    @property
+    def _worth(self) -> Worth:
         place, threshold = self.binding
-        share, worth = threshold.share_at(rate), discounted(self._single(place, rate, seconds))
-        unlucky = share + _LUCK * math.sqrt(share * (1 - share) / max(worth, 1.0))
-        return worth >= LEAST_MET and share_interval(unlucky, worth)[1] <= threshold.allowed
-
-    def _missable(self, seconds: float) -> float:
-        """The lowest rate at which a refuting run is likely to miss; otherwise the ceiling, where the queue grows."""
-        place, threshold = self.binding
-        for part in range(1, 100):
-            rate = threshold.rate * (1 + part / 100)
-            share, worth = threshold.share_at(rate), discounted(self._single(place, rate, seconds))
-            lucky = max(share - _LUCK * math.sqrt(share * (1 - share) / max(worth, 1.0)), 0.0)
-            if rate >= self._ceiling or share_interval(lucky, worth)[0] > threshold.allowed:
-                return min(rate, self._ceiling)
-        return self._ceiling
-
-    def _single(self, place: int, rate: float, seconds: float) -> float:
-        """The expected N₁ of a run (stats/verdict.py), by that of all runs: it grows with length and, at lower rates,
-        with the faster relaxation of queues, λ(1 − √ρ)² (M/M/1: Cohen, The single server queue, 1982)."""
-        worth = lasted = 0.0
-        for run in self._valid:
-            size = run.shares[place].size
-            worth += size if size >= _RESOLVED else math.sqrt(size * _RESOLVED)
-            lasted += self._pace(run.step.rate) * (run.seconds or run.step.seconds)
-        return _SURE * worth * self._pace(rate) * seconds / max(lasted, 1e-9)
-
-    def _pace(self, rate: float) -> float:
-        return rate * (1 - math.sqrt(min(rate / self.throughput, _MOST_LOAD))) ** 2
+        sizes = [(run.step.rate, run.lasted, run.shares[place].size) for run in self._valid]
+        return Worth(threshold, self.throughput, sizes)
 
     @property
     def _allowed(self) -> float:
@@ -417,7 +339,7 @@ class Search:
     def _trial_s(self, rate: float) -> float:
         if not self._valid:
             return self._first_s
-        worth = self._single(self.binding[0], rate, self.trial_s)
+        worth = self._worth.single(rate, self.trial_s)
         wanted = self.trial_s * max(_WORTH / self._allowed, LEAST_MET) / max(worth, 1e-9)
         return min(max(self.trial_s, wanted), TRIAL_PART * self.time_s)
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from loadtrt.results.capacity_result import CapacityResult
 
 # Options that the search decides: those of a configuration file are left out.
-_OWN = (keys_of("Load", "Ending") - {"warmup", "drain"}) | {"batcher", "abort_on_fail", "abort_delay", "profile"}
+_OWN = (keys_of("Load", "Ending") - {"warmup", "drain", "max_queue"}) | {"abort_on_fail", "abort_delay", "profile"}
+_ARRIVALS = ("arrivals", "burstiness", "bursts", "stages", "trace", "trace_column")
 _CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED}
 _CODES |= {"estimated": 0, "host-bound": EXIT_INVALID, "unsteady": EXIT_INVALID}
 _LEAST_TIME_NS = 2_000_000_000
@@ -37,6 +38,8 @@ _LEAST_TIME_NS = 2_000_000_000
     helps={
         "arrivals": "Arrival process of the trials.  [default: poisson; with --burstiness gamma]",
         "bursts": "Bursts and pauses: 1s/4s makes all requests due within 1 s of each 5 s.",
+        "stages": "Arrival rates one after the other, all scaled to each trial's mean rate.",
+        "trace": "Instants of a CSV or JSONL file, in seconds, all gaps scaled to each trial's mean rate.",
         "warmup": "Warm up each engine at least this long, and until the GPU's clocks are steady.  [default: 1s]",
         "drain": "Wait at least this long for the last requests of a trial.  [default: 10s]",
         "verify": "First compare outputs under load with those of a quiet run, for each engine.  [default: off]",
@@ -111,12 +114,15 @@ def _wanted(
     from loadtrt.capacity.grid import parse_axis
     from loadtrt.units import parse_duration
 
-    load = {key: given.pop(key) for key in ("arrivals", "burstiness", "bursts")}
-    load = {key: value for key, value in load.items() if value is not None}
+    load = {key: value for key in _ARRIVALS if (value := given.pop(key)) is not None}
+    if "stages" in load:
+        load["stages_loop"] = True
+    if "trace" in load:
+        load |= {"arrivals": load.get("arrivals", "trace"), "trace_loop": True}
     load.setdefault("arrivals", process_type(load).word)
     batches = None if batch is None else parse_axis("batch", batch)
     first = {} if batches is None else {"batch": batches[0]}  # replaces the mix of a configuration file
-    config = load_config(file, {**given, **first}, without=_OWN)
+    config = load_config(file, {**given, **load, **first, "rate": "1/s"}, without=_OWN)
     _require_objectives(config)
     time_ns = parse_duration(time) if time is not None else QUICK_NS if quick else TIME_NS
     if time_ns < _LEAST_TIME_NS:
@@ -137,10 +143,21 @@ def _require_objectives(config: RunConfig) -> None:
     if not config.model.objectives:
         raise UsageError("a capacity needs an objective: add --objective, such as 'latency.p99 < 10ms'")
     for objective in config.model.objectives:
+        if not objective.of_requests:
+            raise UsageError(
+                f"'{objective}' is not about single requests, and a capacity is the highest rate at which these meet "
+                "their objectives: leave it out, and judge it with 'loadtrt run' at the rate that is found"
+            )
         if objective.rank == 1:
             raise UsageError(
-                f"'{objective}': a maximum grows with the length of the run: bound a quantile, such as p99.9"
+                f"'{objective}': the greatest of all requests grows with the length of the run: bound a quantile, such "
+                "as p99.9, or a share, such as 0.1%"
             )
+    if not any(item.kind in ("quantile", "drops") for item in config.model.objectives):
+        raise UsageError(
+            f"'{config.model.objectives[0]}' sets no limit to the rate, as requests wait instead: add an objective on "
+            "a quantile, such as 'latency.p99 < 10ms'"
+        )
 
 
 def _precision(text: str) -> float:
@@ -160,4 +177,10 @@ def _exit_code(result: CapacityResult) -> int:
     failures = [candidate.failure for candidate in result.candidates if candidate.failure]
     if failures and not answers & _CODES.keys():
         raise EngineError(failures[0])
-    return EXIT_INVALID if answers & {"host-bound", "unsteady"} else EXIT_MISSED if "infeasible" in answers else EXIT_UNDECIDED
+    return (
+        EXIT_INVALID
+        if answers & {"host-bound", "unsteady"}
+        else EXIT_MISSED
+        if "infeasible" in answers
+        else EXIT_UNDECIDED
+    )

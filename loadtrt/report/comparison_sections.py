@@ -189,7 +189,7 @@ def _of_intervals(comparison: Comparison, several: bool) -> str:
         )
     return (
         "95 %: confidence interval of B/A, by what varied within each run; runs vary from one to the next, too: "
-        "give several of each (--a, --b)"
+        "give several of each (--a, --b, or run --repeat)"
     )
 
 

@@ -149,6 +149,7 @@ class Candidate(Model):
     """The capacity of one engine with a number of contexts and a batch size.
 
     contexts, batch, buffers: what is tried; batch is None for the engine's own.
+    batcher: how batches of single requests form; None without a batcher. Rates are of single requests then.
     engine, memory: the engine and its memory; None if it did not open (`failure` says why).
     trials: runs in the order in which they were made.
     scaling: the law fitted to the ladder.
@@ -177,6 +178,7 @@ class Candidate(Model):
     contexts: int
     batch: int | None
     buffers: int
+    batcher: str | None = None
     engine: EngineInfo | None = None
     memory: MemoryBill | None = None
     trials: tuple[Trial, ...] = ()
@@ -200,13 +202,13 @@ class Candidate(Model):
 
     @property
     def items(self) -> int:
-        """The batch size; of a mix the largest."""
-        return self.engine.batch if self.engine is not None else self.batch or 1
+        """The batch size; of a mix the largest, and 1 with a batcher."""
+        return 1 if self.batcher else self.engine.batch if self.engine is not None else self.batch or 1
 
     @property
     def inferences_per_request(self) -> float:
         """Mean number of inferences in a request."""
-        return inferences_of(self.trials) or self.items
+        return 1.0 if self.batcher else inferences_of(self.trials) or self.items
 
     @property
     def name(self) -> str:
@@ -230,6 +232,7 @@ class CapacityResult(Model):
     config: the configuration that all trials share.
     environment: machine and versions, as in a run.
     load: how requests arrive in the trials, without the rate.
+    peak_ratio: highest arrival rate over the mean one, of stages, bursts and traces; None where the rate is steady.
     objectives: what must be met.
     contexts, batches: the values to try.
     precision: half the width of the estimate's interval over the estimate at which the search ends.
@@ -248,6 +251,7 @@ class CapacityResult(Model):
     config: RunConfig
     environment: dict[str, Any]
     load: LoadOptions
+    peak_ratio: float | None = None
     objectives: Objectives
     contexts: tuple[int, ...]
     batches: tuple[int | None, ...]
@@ -268,8 +272,13 @@ class CapacityResult(Model):
 
 
 def last_rungs(trials: Iterable[Trial]) -> tuple[Trial, ...]:
-    """The closed loops of a ladder, one for each number in flight: the last, which is the longest."""
-    return tuple({trial.in_flight: trial for trial in trials if trial.kind == "ladder"}.values())
+    """The closed loops of a ladder, the last of those that were repeated, which is the longest."""
+    return tuple({rung_of(trial): trial for trial in trials if trial.kind == "ladder"}.values())
+
+
+def rung_of(trial: Trial) -> tuple[int | None, int | None]:
+    """(requests in flight, size of a batch) of a closed loop."""
+    return trial.in_flight, None if trial.run is None else trial.run.model.engine.batch
 
 
 def name_of(contexts: int, batch: int | None) -> str:

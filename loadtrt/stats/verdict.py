@@ -13,8 +13,8 @@ s²_B: the variance of block means; B·s²_B/s² grows with B until blocks are l
 of batch means; Flyvbjerg and Petersen, Error estimates on averages of correlated data, 1989). Its maximum errs to the
 safe side. bad: 0 or 1, d = 0. v = min(metric, bound)/bound, 1 for a failed request: a queue length that fluctuates
 shows there before any request is bad. d = 0.05: variations of less than a twentieth of the bound are jitter, however
-slow. Below a hundred independent requests, blocks are too few and too short, and N₁ is too large: hence the last
-factor.
+slow. For drops, v is the queueing delay over the longest one; errors are not announced by any metric. Below a hundred
+independent requests, blocks are too few and too short, and N₁ is too large: hence the last factor.
 
 **Interval** of p, 95 %, by the binomial law for N requests with N·p̂ bad (Clopper and Pearson, 1934; their beta form
 takes any real N): P(X ≥ N·p̂ | low) = P(X ≤ N·p̂ | high) = 2.5 %. With none bad, high = 1 − 0.025^(1/N) ≈ 3.7/N.
@@ -86,7 +86,7 @@ def judge(
     most_kept: the most records that a run keeps.
     """
     size, share = effective_size(objective, kept), 1 - good / requests if requests else 0.0
-    kept_share = float(np.mean(_is_bad(objective, kept))) if len(kept) else share
+    kept_share = float(np.mean(objective.bad(kept))) if len(kept) else share
     lows, highs = zip(*(share_interval(bad, size) for bad in {share, kept_share}), strict=True)
     low, high = min(lows), max(highs)
     verdict: Verdict = "undecided"
@@ -114,8 +114,10 @@ def judge(
 def effective_size(objective: Objective, records: Records) -> float:
     """Effective sample size N (see above): the number of independent requests that these are worth, in [0, n]."""
     order = np.argsort(records.due, kind="stable")
-    bad = _is_bad(objective, records)[order]
-    moved = np.clip(METRICS[objective.metric].of(records)[order] / objective.bound_ns, 0.0, 1.0)
+    bad = objective.bad(records)[order]
+    values = METRICS[objective.metric].of(records)[order]
+    bound_ns = int(values.max(initial=0)) + 1 if objective.kind == "drops" else objective.bound_ns
+    moved = np.clip(values / bound_ns, 0.0, 1.0)
     moved[bad] = 1.0
     return effective_of(bad, moved)
 
@@ -200,7 +202,7 @@ def _quantile(
     objective: Objective, kept: Records, histogram: Histogram, requests: int
 ) -> tuple[float | None, float | None, float | None]:
     """The quantile of all requests and the ends of its interval, ns; None where one is not known."""
-    count = histogram.count
+    count = histogram.count if objective.kind == "quantile" else 0
     if not count or (objective.rank < 1 and count < least_samples(objective.rank)):
         return None, None, None
     values = np.sort(METRICS[objective.metric].values(kept)) if len(kept) == requests else None
@@ -235,11 +237,6 @@ def _agreeing(
     if low > allowed:
         return min(bound if low_ns is None else max(low_ns, bound), value), high_ns
     return None if low_ns is None else min(low_ns, bound), None if high_ns is None else max(high_ns, bound)
-
-
-def _is_bad(objective: Objective, records: Records) -> npt.NDArray[np.bool_]:
-    bad: npt.NDArray[np.bool_] = (records.status != OK) | (METRICS[objective.metric].of(records) > objective.limit_ns)
-    return bad
 
 
 def verdict_on(objective: Objective, bad: float, size: float, low: float, high: float) -> Verdict:
