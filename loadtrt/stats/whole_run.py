@@ -3,7 +3,7 @@
 With [low, high] the 95 % confidence interval of the true number x, an objective x > b is met if low > b, missed if
 high ≤ b, else undecided; and the other way round for x < b.
 
-**Throughput**: the interval of requests a second that the report shows (stats/margin.py). **Inferences** a second are
+**Throughput**: the interval of requests a second that the report shows (stats/intervals.py). **Inferences** a second are
 requests a second × inferences of a request: where requests differ in size (a mix), the mean size has an interval too,
 m ± 1.96·s/√n, as sizes are drawn independently. **Goodput** is requests a second × the share of the served requests
 within the bound, whose interval is that of the verdict on it (stats/verdict.py). Of a product of two numbers
