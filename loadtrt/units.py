@@ -145,9 +145,9 @@ def rounded_up(value: float) -> float:
     return shifted / 10**digits if digits > 0 else float(shifted * 10**-digits)
 
 
-def plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
     """ "1 request", "1 234 requests"."""
-    return f"{format_count(count)} {noun}" if count == 1 else f"{format_count(count)} {noun}s"
+    return f"{format_count(count)} {noun if count == 1 else nouns or f'{noun}s'}"
 
 
 def _three_digits(value: float) -> str:

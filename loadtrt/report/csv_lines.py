@@ -11,6 +11,7 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.asked.objective import UNITS
 from loadtrt.errors import UsageError
 from loadtrt.printing import printable
 from loadtrt.records.records import METRICS
@@ -72,6 +73,7 @@ _OF_RUN: dict[str, Callable[[RunResult], Any]] = {
     "findings": lambda run: "; ".join(finding.kind for finding in run.model.findings),
 }
 _OF_OBJECTIVE = ("text", "verdict", "value_ns", "bad_ratio", "bad_low_ratio", "bad_high_ratio", "effective")
+_OF_NUMBER = ("value", "value_low", "value_high", "unit")
 
 
 def _time_column(metric: str, what: str) -> str:
@@ -82,7 +84,7 @@ COLUMNS = (
     *_OF_PLACE,
     *_OF_RUN,
     *(_time_column(metric.name, what) for metric in METRICS for what in _TIMES),
-    *(f"objective_{number}_{name}" for number in range(1, OBJECTIVES + 1) for name in _OF_OBJECTIVE),
+    *(f"objective_{number}_{name}" for number in range(1, OBJECTIVES + 1) for name in (*_OF_OBJECTIVE, *_OF_NUMBER)),
 )
 
 
@@ -148,7 +150,9 @@ def _run(run: RunResult) -> dict[str, Any]:
     for number, item in enumerate(run.model.objectives[:OBJECTIVES], 1):
         shares = (item.bad, item.bad_low, item.bad_high)
         cells = (item.objective.text, item.verdict, item.value_ns, *shares, item.effective)
-        line |= {f"objective_{number}_{name}": cell for name, cell in zip(_OF_OBJECTIVE, cells, strict=True)}
+        numbers = (item.value, item.value_low, item.value_high, UNITS.get(item.objective.kind))
+        every = zip((*_OF_OBJECTIVE, *_OF_NUMBER), (*cells, *numbers), strict=True)
+        line |= {f"objective_{number}_{name}": cell for name, cell in every}
     return line
 
 

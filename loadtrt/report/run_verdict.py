@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadtrt.findings.validity import served_share
 from loadtrt.report.document import Badge, Name, Notice, Section, Table, Tile, Tiles, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, between, count_or, percent_text, share_or, time_or
 from loadtrt.report.settings import about, load_text, precision_text, title
@@ -67,10 +68,24 @@ def badges(result: RunResult) -> tuple[Badge, ...]:
     shown = [] if result.outcome == "completed" else [outcome_badge(result.outcome)]
     if result.outcome != "failed":
         shown.append(Badge("VALID", "good") if result.valid else Badge("INVALID", "bad"))
+    shown += [Badge(text, "open") for text in shortfalls(result)]
     if result.verdict:
         badge = verdict_badge(result.verdict)
         shown.append(Badge(f"objectives {badge.text}", badge.tone))
     return tuple(shown)
+
+
+def shortfalls(result: RunResult) -> Iterator[str]:
+    """Which part of the requests a VALID run did not serve, in words that VALID does not stand without."""
+    for name, model in result.models.items() if result.valid else ():
+        whose = f"{name}: " if len(result.models) > 1 else ""
+        for count, what in ((model.dropped, "dropped"), (model.failed, "failed")):
+            if count:
+                yield f"{whose}{percent_text(count / (model.submitted + model.dropped))} {what}"
+        overloaded, rates = model.steadiness.overloaded if model.steadiness else None, model.throughput
+        share = served_share(overloaded, rates.requests_per_s, rates.offered_per_s)
+        if share is not None:
+            yield f"{whose}only {percent_text(share)} of the offered load served"
 
 
 def outcome_badge(outcome: str) -> Badge:
@@ -194,8 +209,8 @@ def _objectives(items: Sequence[ObjectiveShare]) -> Table:
         (
             Name(item.objective.text),
             verdict_badge(item.verdict) if item.verdict else UNKNOWN,
-            time_or(item.value_ns),
-            between(item.value_low_ns, item.value_high_ns),
+            value_or(item),
+            value_interval(item),
             share_or(item.bad),
             between(item.bad_low, item.bad_high, percent_text),
             UNKNOWN if item.effective is None else format_count(round(item.effective)),
@@ -203,7 +218,7 @@ def _objectives(items: Sequence[ObjectiveShare]) -> Table:
         )
         for item in items
     ]
-    header = ("objective", "verdict", "quantile", "95 %", "bad", "95 %", "worth", "why undecided")
+    header = ("objective", "verdict", "value", "95 %", "bad", "95 %", "worth", "why undecided")
     kept, cells = known_columns(header, rows, ("why undecided",), ("",))
     note = "worth: effective sample size, in requests"
     return Table(kept, cells, words=2, last=len(kept) - len(header) + 1, note=note, only="page")
@@ -230,17 +245,29 @@ def scenario_lines(result: ScenarioResult) -> Iterator[str]:
 
 
 def objective_text(item: ObjectiveShare) -> str:
-    """The verdict, then the quantile and the share of bad requests with their intervals."""
-    texts = [item.verdict.upper()] if item.verdict else []
-    if item.value_ns is not None:
-        interval = _in_brackets(between(item.value_low_ns, item.value_high_ns))
-        texts.append(f"{item.objective.quantile} {format_duration(item.value_ns)}{interval}")
+    """The verdict, then the quantile or number, and the share of bad requests, with their intervals."""
+    texts, objective = [item.verdict.upper()] if item.verdict else [], item.objective
+    if (value := value_or(item)) != UNKNOWN:
+        name = f"{objective.quantile} " if objective.kind == "quantile" else ""
+        texts.append(f"{name}{value}{_in_brackets(value_interval(item))}")
     if item.bad is not None:
         interval = _in_brackets(between(item.bad_low, item.bad_high, percent_text))
-        texts.append(f"{percent_text(item.bad)} bad{interval}")
+        texts.append(f"{percent_text(item.bad)} {objective.bad_word}{interval}")
     if item.effective is not None:
         texts.append(f"effective sample size {format_count(round(item.effective))}")
     return ", ".join(texts) or "no request was measured"
+
+
+def value_or(item: ObjectiveShare) -> str:
+    """The quantile or the number that an objective bounds."""
+    return time_or(item.value_ns) if item.value is None else item.objective.written(item.value)
+
+
+def value_interval(item: ObjectiveShare) -> str:
+    """Its interval."""
+    if item.objective.of_requests:
+        return between(item.value_low_ns, item.value_high_ns)
+    return between(item.value_low, item.value_high, item.objective.written)
 
 
 def _in_brackets(interval: str) -> str:

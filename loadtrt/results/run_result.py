@@ -135,12 +135,17 @@ class ObjectiveShare(Model):
     objective: the objective, such as "latency.p99 < 10ms".
     good: requests within the bound; a failed request is not good.
     requests: all finished requests.
-    value_ns: the quantile that the objective bounds, over served requests; None where the sample does not support it.
+    value_ns: the quantile that the objective bounds, over served requests; None where the sample does not support it,
+        and where no quantile is bounded.
     verdict: met, missed or undecided.
     bad_low, bad_high: interval of the share of bad requests, in [0, 1].
     value_low_ns, value_high_ns: interval of the quantile; None on a side that the sample does not bound.
-    effective: effective sample size: the number of independent requests that these are worth.
+    effective: effective sample size: the number of independent requests that these are worth; None of a number.
+    averaged: share of bad requests, averaged over arrivals (capacity/averaging.py), of which the interval, the
+        effective sample size and the verdict are then, too; None: they are of the share in the run.
     reason: why the verdict is undecided; None otherwise.
+    value, value_low, value_high: the number of the whole run that the objective bounds (stats/whole_run.py), with its
+        interval: per second, in watts, or in joules for each inference.
     """
 
     objective: ObjectiveText
@@ -153,12 +158,18 @@ class ObjectiveShare(Model):
     value_low_ns: float | None = None
     value_high_ns: float | None = None
     effective: float | None = None
+    averaged: float | None = None
     reason: str | None = None
+    value: float | None = None
+    value_low: float | None = None
+    value_high: float | None = None
 
     @property
     def bad(self) -> float | None:
-        """The share of bad requests; None where none was due."""
-        return 1 - self.good / self.requests if self.requests else None
+        """The share of bad requests; None where none was due, and for a number of the whole run."""
+        if self.averaged is not None:
+            return self.averaged
+        return 1 - self.good / self.requests if self.requests and self.objective.of_requests else None
 
 
 class ScenarioResult(Model):

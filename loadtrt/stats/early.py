@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.records.histogram import CELL, bucket_of
-from loadtrt.records.records import METRICS, OK, Records
+from loadtrt.records.records import METRICS, Records
 from loadtrt.records.spans import MOST_SPANS
 from loadtrt.stats.binomial import at_least
 from loadtrt.stats.intervals import quantile_interval
@@ -59,11 +59,9 @@ class Misses:
         """Add the requests of another second."""
         requests, good = 0, [0] * len(self._objectives)
         for records in pieces:
-            served = records.status == OK
             requests += len(records)
             for place, objective in enumerate(self._objectives):
-                within = METRICS[objective.metric].of(records) <= objective.limit_ns
-                good[place] += int(np.count_nonzero(within & served))
+                good[place] += int(np.count_nonzero(~objective.bad(records)))
         more = (requests, *(requests - count for count in good))
         for reached, count in zip((self._requests, *self._bad), more, strict=True):
             if self._seconds % self._each == 0:
@@ -103,7 +101,7 @@ class Misses:
 
 def ranks_of(objectives: Sequence[Objective]) -> list[float]:
     """Ranks of the latency quantiles that --precision is about: those of the objectives, else p99."""
-    ranks = {objective.rank for objective in objectives if objective.metric == _LATENCY and objective.rank < 1}
+    ranks = {item.rank for item in objectives if item.metric_name == "latency" and item.rank < 1}
     return sorted(ranks) or [0.99]
 
 

@@ -13,8 +13,8 @@ s²_B: the variance of block means; B·s²_B/s² grows with B until blocks are l
 of batch means; Flyvbjerg and Petersen, Error estimates on averages of correlated data, 1989). Its maximum errs to the
 safe side. bad: 0 or 1, d = 0. v = min(metric, bound)/bound, 1 for a failed request: a queue length that fluctuates
 shows there before any request is bad. d = 0.05: variations of less than a twentieth of the bound are jitter, however
-slow. Below a hundred independent requests, blocks are too few and too short, and N₁ is too large: hence the last
-factor.
+slow. For drops, v is the queueing delay over the longest one; errors are not announced by any metric. Below a hundred
+independent requests, blocks are too few and too short, and N₁ is too large: hence the last factor.
 
 **Interval** of p, 95 %, by the binomial law for N requests with N·p̂ bad (Clopper and Pearson, 1934; their beta form
 takes any real N): P(X ≥ N·p̂ | low) = P(X ≤ N·p̂ | high) = 2.5 %. With none bad, high = 1 − 0.025^(1/N) ≈ 3.7/N.
@@ -65,8 +65,9 @@ if TYPE_CHECKING:
 
 LEAST_MET = 150  # effective requests without which nothing is certified
 TAIL = 0.025  # probability beyond each end of the interval
+_SURELY = 1e-4
 NORMAL = 1.96  # the normal quantile there
-_BLOCKS = 16  # the fewest blocks that a variance of block means is taken from
+BLOCKS = 16  # the fewest blocks that a variance of block means is taken from
 _RESOLVED = 100  # independent requests: below it, blocks are too few and too short
 _JITTER = 0.05  # of the bound
 _UNSEEN = 100  # effective requests: see the quantile's interval, above
@@ -85,10 +86,12 @@ def judge(
     most_kept: the most records that a run keeps.
     """
     size, share = effective_size(objective, kept), 1 - good / requests if requests else 0.0
-    kept_share = float(np.mean(_is_bad(objective, kept))) if len(kept) else share
+    kept_share = float(np.mean(objective.bad(kept))) if len(kept) else share
     lows, highs = zip(*(share_interval(bad, size) for bad in {share, kept_share}), strict=True)
     low, high = min(lows), max(highs)
-    verdict = _verdict(objective, good, requests, low, high, size)
+    verdict: Verdict = "undecided"
+    if requests:
+        verdict = verdict_on(objective, share, size, low, high)
     reason = _reason(objective, kept, share, size, requests, most_kept) if verdict == "undecided" else None
     value, value_low, value_high = _quantile(objective, kept, histogram, requests)
     if value is not None and objective.rank < 1:
@@ -111,8 +114,10 @@ def judge(
 def effective_size(objective: Objective, records: Records) -> float:
     """Effective sample size N (see above): the number of independent requests that these are worth, in [0, n]."""
     order = np.argsort(records.due, kind="stable")
-    bad = _is_bad(objective, records)[order]
-    moved = np.clip(METRICS[objective.metric].of(records)[order] / objective.bound_ns, 0.0, 1.0)
+    bad = objective.bad(records)[order]
+    values = METRICS[objective.metric].of(records)[order]
+    bound_ns = int(values.max(initial=0)) + 1 if objective.kind == "drops" else objective.bound_ns
+    moved = np.clip(values / bound_ns, 0.0, 1.0)
     moved[bad] = 1.0
     return effective_of(bad, moved)
 
@@ -124,15 +129,15 @@ def effective_of(above: npt.NDArray[np.bool_], moved: Series) -> float:
     moved: its metric over the bound, clipped to [0, 1]; float64 [n].
     """
     n = len(above)
-    if n < _BLOCKS:
+    if n < BLOCKS:
         return discounted(float(min(n, 1)))
-    return discounted(n / max(_correlation(above.astype(np.float64), 0.0), _correlation(moved, _JITTER)))
+    return discounted(n / max(correlation(above.astype(np.float64), 0.0), correlation(moved, _JITTER)))
 
 
 def effective_mean(values: Series) -> float:
     """Effective sample size N of a mean: that of the values themselves, in the order of due instants."""
     n = len(values)
-    return discounted(float(min(n, 1)) if n < _BLOCKS else n / _correlation(values, 0.0))
+    return discounted(float(min(n, 1)) if n < BLOCKS else n / correlation(values, 0.0))
 
 
 def quantile_ends(
@@ -147,7 +152,7 @@ def quantile_ends(
     low, high = (None if end is None else at(end) for end in interval_ranks(rank, size))
     variance = float(moved.var())
     if variance and size >= 1 and value > 0:
-        times = _correlation(moved, 0.0)
+        times = correlation(moved, 0.0)
         slow = math.sqrt(variance * (1 - 1 / times) / discounted(len(moved) / times))
         half = NORMAL * slow * _JITTER**2 / (variance + _JITTER**2)
         low = low and min(low, value * math.exp(-math.hypot(math.log(value / low), half)))
@@ -175,6 +180,11 @@ def share_interval(share: float, size: float) -> tuple[float, float]:
     return low, high
 
 
+def surely_missed(share: float, size: float, allowed: float) -> bool:
+    """Whether the true share is above the allowed one at a confidence of 99.99 %, for conclusions that are final."""
+    return bool(size) and share > allowed and at_least(share, size, allowed) <= _SURELY
+
+
 def quantile_ranks(rank: float, size: float) -> tuple[float | None, float | None]:
     """Ranks of the sample between which the true quantile lies, 95 %; None on a side that `size` does not bound."""
     allowed = 1 - rank
@@ -190,7 +200,7 @@ def _quantile(
     objective: Objective, kept: Records, histogram: Histogram, requests: int
 ) -> tuple[float | None, float | None, float | None]:
     """The quantile of all requests and the ends of its interval, ns; None where one is not known."""
-    count = histogram.count
+    count = histogram.count if objective.kind == "quantile" else 0
     if not count or (objective.rank < 1 and count < least_samples(objective.rank)):
         return None, None, None
     values = np.sort(METRICS[objective.metric].values(kept)) if len(kept) == requests else None
@@ -227,16 +237,10 @@ def _agreeing(
     return None if low_ns is None else min(low_ns, bound), None if high_ns is None else max(high_ns, bound)
 
 
-def _is_bad(objective: Objective, records: Records) -> npt.NDArray[np.bool_]:
-    bad: npt.NDArray[np.bool_] = (records.status != OK) | (METRICS[objective.metric].of(records) > objective.limit_ns)
-    return bad
-
-
-def _verdict(objective: Objective, good: int, requests: int, low: float, high: float, size: float) -> Verdict:
-    if not requests:
-        return "undecided"
+def verdict_on(objective: Objective, bad: float, size: float, low: float, high: float) -> Verdict:
+    """The verdict on a share of bad requests with its interval (low, high) and effective sample size."""
     if objective.rank == 1:
-        return "met" if good == requests else "missed"
+        return "missed" if bad else "met"
     if high <= 1 - objective.rank and size >= LEAST_MET:
         return "met"
     return "missed" if low > 1 - objective.rank else "undecided"
@@ -283,14 +287,14 @@ def discounted(single: float) -> float:
     return single * min(1.0, single / _RESOLVED)
 
 
-def _correlation(series: Series, jitter: float) -> float:
+def correlation(series: Series, jitter: float) -> float:
     """τ: requests in a row that are worth one independent request; at least 1."""
     variance = float(series.var()) + jitter**2
     if not variance:
         return 1.0
     sums = np.concatenate(([0.0], np.cumsum(series)))
     longest, block = 1.0, 1
-    while len(series) // block >= _BLOCKS:
+    while len(series) // block >= BLOCKS:
         means = np.diff(sums[::block]) / block
         longest = max(longest, block * float(means.var(ddof=1)) / variance)
         block *= 2

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from loadtrt.asked.load import Closed, Load, Offline, Rate, Stages, Trace
+from loadtrt.asked.load import Closed, Load, Offline, Rate, Stages
 from loadtrt.asked.reading import varied
+from loadtrt.asked.trace_load import Trace
 from loadtrt.cli.main import cli
 from loadtrt.load.arrivals import Constant, Gamma, Poisson
 from loadtrt.records.histogram import Histogram

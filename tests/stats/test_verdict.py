@@ -289,7 +289,7 @@ def test_requests_without_an_answer_are_bad(status: int) -> None:
 def test_the_bound_itself_is_good_where_equality_is_written(text: str, beyond_ns: int) -> None:
     """A latency of exactly 10 ms is good for "<=" and bad for "<", by the records and by what is counted of them."""
     objective, records = parse_objective(text), _records(np.full(1000, BOUND + beyond_ns))
-    tally = Tally(1, 0, bounds=[(objective.metric, objective.limit_ns)])
+    tally = Tally(1, 0, bounds=[objective.counted])
     tally.absorb(records.rows)
     share = judge(objective, records, tally.histograms["latency"], int(tally.good[0]), 1000)
     good = beyond_ns < 0 or (beyond_ns == 0 and "<=" in text)
