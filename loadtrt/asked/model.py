@@ -40,8 +40,6 @@ from loadtrt.errors import UsageError
 from loadtrt.load.arrivals import MOST_REQUESTS, parse_bursts, parse_stages
 from loadtrt.load.request_sizes import Batching, Part, parse_batching, parse_mix
 
-MOST_BATCH = (1 << 31) - 1  # TensorRT's dimensions are 32 bits wide up to 8.6
-
 
 class LoadOptions(Strict):
     """The options that make a load: see asked/load.py."""
@@ -144,7 +142,7 @@ class Model(Strict):
         "Engine",
         ENGINES,
         ge=1,
-        le=MOST_BATCH,
+        le=(1 << 31) - 1,  # TensorRT's dimensions are 32 bits wide up to 8.6
     )
     shapes: Shapes = option({}, "Shape of an input (repeatable).", "Engine", ENGINES, metavar="NAME:16x3x224x224")
     shape_values: ShapeValues = option(
