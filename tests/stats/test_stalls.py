@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtrt.records.records import COLUMNS, FAILED, UNSERVED, Records
-from loadtrt.stats.steady import LEAST_SERVICES, stall_of
+from loadtrt.stats.stalls import LEAST_SPANS, stall_of
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 MS = MILLISECOND_NS
@@ -103,7 +103,7 @@ def test_what_mattered_little_is_not_told() -> None:
     """Less than a thousandth of the requests late, and less than a hundredth of the time: p99.9 does not show it."""
     assert stall_of(_standing(stall_ms=9), 0, 1) is None
     assert stall_of(_standing(stall_ms=12), 0, 1) is not None
-    assert stall_of(_standing(100, LEAST_SERVICES - 2, 500), 0, 1) is None
+    assert stall_of(_standing(100, LEAST_SPANS - 2, 500), 0, 1) is None
 
 
 def test_failures_are_answers_and_what_was_never_served_waits_for_nothing() -> None:
