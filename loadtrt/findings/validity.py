@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.objective import Objective
     from loadtrt.results.breakdown import MetricSummary
+    from loadtrt.results.run_result import RunResult
 
 PROBLEM_KINDS = ("late", "starved", "unserved", "failed", "no-requests")  # every `Problem.kind` of `problems_of`
 LATENESS_SHARE = 0.1  # of the median latency
@@ -32,12 +33,14 @@ class Terms:
     max_lateness_ns: the limit set by `--max-lateness`, None for the default one.
     objectives: the run's objectives, of which those on latency widen the lateness limit.
     mode: the engine's settings, for the remedies.
+    busy: evidence that others use the cores (environment.busy_host), which is the remedy's matter then.
     """
 
     closed: bool
     max_lateness_ns: int | None = None
     objectives: Sequence[Objective] = ()
     mode: Mapping[str, str] = field(default_factory=dict)
+    busy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,18 @@ def limit_of(counts: Counts, terms: Terms) -> float:
     return lateness_limit_ns(counts.latency_ns, terms.closed, terms.max_lateness_ns, terms.objectives)
 
 
+def remedy_for(busy: str | None, remedy: str) -> str:
+    """The remedy of a host that is late: what else runs has to stop first, where `busy` shows that others use the
+    cores, as no option gives these back."""
+    return f"{busy}: stop what else runs there, or run on other cores (taskset)" if busy else remedy
+
+
+def busy_of(result: RunResult) -> str | None:
+    """Evidence that others used the cores while the run measured, which its environment keeps; None without."""
+    busy = result.environment.get("busy_host")
+    return busy if isinstance(busy, str) else None
+
+
 def typical_ns(summary: MetricSummary) -> float:
     """The median, or the mean where the requests are too few for a median; 0 without any."""
     return summary.percentiles_ns["p50"] or summary.mean_ns or 0.0
@@ -130,7 +145,9 @@ def _of_the_host(counts: Counts, terms: Terms) -> Iterator[Problem]:
         yield Problem(
             kind="late",
             evidence=f"the generator was {late} late {rank} (limit {format_duration(limit_ns)})",
-            remedy="use --wait spin" if blocks else "free a core for loadtrt, or lower rate or contexts",
+            remedy=remedy_for(
+                terms.busy, "use --wait spin" if blocks else "free a core for loadtrt, or lower rate or contexts"
+            ),
         )
     if counts.starved_fraction > STARVED_LIMIT:
         share, limit = f"{100 * counts.starved_fraction:.0f} %", f"{100 * STARVED_LIMIT:.0f} %"
@@ -139,7 +156,9 @@ def _of_the_host(counts: Counts, terms: Terms) -> Iterator[Problem]:
         yield Problem(
             kind="starved",
             evidence=f"lanes were idle for {share} of the time because the host was late (limit {limit})",
-            remedy=f"the engine is faster than this host: use more --buffers or larger batches{more}",
+            remedy=remedy_for(
+                terms.busy, f"the engine is faster than this host: use more --buffers or larger batches{more}"
+            ),
         )
 
 

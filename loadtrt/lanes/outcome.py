@@ -17,7 +17,7 @@ from loadtrt.results.gpu_telemetry import mark_throttled
 from loadtrt.results.run_result import ModelResult, ObjectiveShare, Phases, Problem, RunResult, Throughput
 from loadtrt.stats.early import Widths, ranks_of
 from loadtrt.stats.margin import rate_margin
-from loadtrt.stats.scenario import Sending, scenario_of
+from loadtrt.stats.scenario import Sending, lasted_of, scenario_of
 from loadtrt.stats.steady import steadiness_of
 from loadtrt.stats.summary import batches_of, cohorts_of, fairness, lanes_of, mix_of, overlap_of, sample_of, summarize
 from loadtrt.stats.verdict import judge
@@ -68,7 +68,9 @@ def result_of(
         interrupted=session.interrupted,
         broken=session.failure is not None,
     )
-    problems = problems_of(counts, Terms(model.load.closed, model.max_lateness, model.objectives, info.mode))
+    problems = problems_of(
+        counts, Terms(model.load.closed, model.max_lateness, model.objectives, info.mode, environment.get("busy_host"))
+    )
     if session.verification is not None and session.verification.different:
         checked = session.verification
         problems.append(
@@ -115,7 +117,7 @@ def result_of(
         batches=_batches(recorder, model, session.input_sets),
         ended_early=session.ended_early,
         precision_reached=_precision(recorder, config),
-        steadiness=_steadiness(recorder, model, intervals),
+        steadiness=_steadiness(recorder, model, intervals, session.input_sets),
         cohorts=cohorts_of(recorder.records),
         sample=sample_of(recorder.records, recorder.start_ns),
     )
@@ -147,12 +149,18 @@ def result_of(
         telemetry=telemetry,
         models={name: measured},
     )
-    whole = result.outcome == "completed" and session.ended_early is None
     sending = Sending(
         requests=int(recorder.by_status.sum()),
         answered=ok,
         inferences=1 if model.batcher else info.batch,
-        lasted_ns=max(driven.sent_ns - driven.start_ns if driven else 0, config.least_ns(model) if whole else 0),
+        lasted_ns=lasted_of(
+            recorder.records,
+            recorder.complete,
+            recorder.start_ns,
+            int(recorder.last_completed_ns.max()),
+            recorder.histograms["service" if model.load.closed else "latency"].max or 0,
+            model.load.closed,
+        ),
     )
     scenario = scenario_of(model.scenario, sending, recorder.records, recorder.histograms, measured.objectives)
     return result.with_model(findings=findings_of(result), scenario=scenario)
@@ -166,7 +174,7 @@ def _with_ns(instant: int | None) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ns:09d}+00:00"
 
 
-def _steadiness(recorder: Recorder, model: Model, intervals: Sequence[Interval]) -> Steadiness:
+def _steadiness(recorder: Recorder, model: Model, intervals: Sequence[Interval], sets: int) -> Steadiness:
     return steadiness_of(
         recorder.records,
         recorder.start_ns,
@@ -175,6 +183,7 @@ def _steadiness(recorder: Recorder, model: Model, intervals: Sequence[Interval])
         places=model.contexts * model.buffers * model.requests_per_launch,
         intervals=() if recorder.complete else intervals,
         interval_ns=recorder.spans.interval_ns,
+        sets=sets if model.mix_parts or model.batching else 0,
     )
 
 
