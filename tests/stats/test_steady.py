@@ -197,7 +197,10 @@ def test_a_slow_part_of_a_queue_is_told_with_its_end() -> None:
     assert found.expected_per_s == pytest.approx(500, rel=0.02)
     assert found.over_ns == pytest.approx(9 * SECOND_NS, abs=SECOND_NS // 4)
     assert _open(_served(due, np.full(5_000, MS))).slow is None
-    assert _open(_served(due, service), places=400).slow is None  # so many fit into the engine
+    within = _open(_served(due, service), places=400).slow  # so many fit into the engine: its services tell it
+    assert within is not None
+    assert (within.service_ratio, within.over_ns) == (pytest.approx(4), None)
+    assert found.service_ratio is None
 
 
 def test_stages_that_overrun() -> None:
