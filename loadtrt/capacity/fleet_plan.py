@@ -12,7 +12,6 @@ import loadtrt
 from loadtrt.capacity.demand import fewest_for
 from loadtrt.capacity.fleet_prediction import compare, estimated_gpus, estimated_ns, other_arrivals, predict
 from loadtrt.errors import UsageError
-from loadtrt.records.records import METRICS
 from loadtrt.results.fleet_result import (
     ROUTINGS,
     Autoscaling,
@@ -317,7 +316,7 @@ class _Planner:
 
 def why_unpredictable(objective: Objective) -> str | None:
     """Why a simulation cannot predict an objective, in a sentence; None if it can."""
-    if METRICS[objective.metric].name != "latency":
+    if objective.metric_name != "latency":
         return f"'{objective.text}' is not on latency, which is all that a plan predicts; write latency.p99 < 10ms"
     if objective.rank == 1:
         return f"'{objective.text}': a simulation cannot bound a maximum; write p99.9 or a lower quantile"

@@ -286,11 +286,11 @@ def _comparison(
     high: float | None,
     in_flight: int | None = None,
 ) -> Comparison:
-    margin = run.model.metrics["latency"].margins.get(f"p{100 * rank:g}")
-    measured_low, measured_high = (measured / (1 + margin), measured * (1 + margin)) if margin else (None, None)
+    interval = run.model.metrics["latency"].confidence.get(f"p{100 * rank:g}")
+    measured_low, measured_high = (interval.low, interval.high) if interval else (None, None)
     within = None
-    if measured_low is not None and measured_high is not None and predicted is not None:
-        within = (low or predicted) <= measured_high and measured_low <= (high or predicted)
+    if measured_low is not None and predicted is not None:
+        within = (low or predicted) <= (measured_high or math.inf) and measured_low <= (high or predicted)
     return Comparison(
         rate_per_s=run.model.throughput.offered_per_s if in_flight is None else None,
         in_flight=in_flight,

@@ -230,6 +230,16 @@ def completions(due: Sequence[float], work: Sequence[float], station: Station, g
             gpu.event = None
 
 
+def latencies(due: Floats, work: Floats, station: Station) -> Floats:
+    """Latencies of requests on one GPU, s; as `completions`. With one context they follow the recursion of Lindley
+    (1952), a hundred times as fast, at the speed with all buffer sets in use: where queues matter these are."""
+    if station.contexts > 1:
+        return np.array(completions(due.tolist(), work.tolist(), station)) - due
+    done = np.cumsum(work) / station.most_per_s
+    latency: Floats = np.maximum.accumulate(due - np.concatenate(([0.0], done[:-1]))) + done - due
+    return latency
+
+
 def _least(levels: list[OrderedDict[_Gpu, None]], lowest: int) -> _Gpu:
     """Take the GPU that the next request goes to out of its level; none is below `lowest`. A level above is there."""
     while not levels[lowest]:

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadtrt.results.steadiness import SlowPart
+from loadtrt.stats.binomial import student_chance
 from loadtrt.stats.blocks import NOISE, spans_of, spread
-from loadtrt.stats.verdict import student_chance
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

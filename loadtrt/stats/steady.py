@@ -42,10 +42,10 @@ import numpy as np
 
 from loadtrt.records.records import Records
 from loadtrt.results.steadiness import Steadiness
+from loadtrt.stats.binomial import student_chance
 from loadtrt.stats.blocks import NOISE, spread
 from loadtrt.stats.slow_parts import MOST_WAITING, fell_behind, served_slower, until
 from loadtrt.stats.stalls import stall_of
-from loadtrt.stats.verdict import student_chance
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
