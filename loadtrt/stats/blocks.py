@@ -51,7 +51,9 @@ def spans_of(records: Records, sets: int) -> Spans:
         median[kind == each] = np.median(length[kind == each])
     outside = np.where(one.compute > 0, np.maximum(length - one.h2d - one.compute - one.d2h, 0.0), 0.0)
     by_end = np.argsort(one.completed, kind="stable")
-    return Spans(*(values[by_end] for values in (start, one.completed, one.lane, length / median, outside / median)))
+    return Spans(
+        start[by_end], one.completed[by_end], one.lane[by_end], (length / median)[by_end], (outside / median)[by_end]
+    )
 
 
 def spread(residuals: Series, parameters: int) -> tuple[float, float]:

@@ -136,8 +136,8 @@ def _of_any(scenario: Scenario, sending: Sending) -> Iterator[str]:
         noun = "inference" if offline else "request"
         yield f"{plural(sent, noun)} came due; the rules ask for {format_count(scenario.requests)}"
     if not offline and sending.lasted_ns < LEAST_NS:
-        sent, lasted = "issued" if scenario.alone else "scheduled", sending.lasted_ns // MILLISECOND_NS / 1000
-        yield f"the last request was {sent} at {lasted:g} s; the rules ask for {_LEAST} or later"
+        how, lasted = "issued" if scenario.alone else "scheduled", sending.lasted_ns // MILLISECOND_NS / 1000
+        yield f"the last request was {how} at {lasted:g} s; the rules ask for {_LEAST} or later"
 
 
 def _stream(scenario: Scenario, latencies: _Latencies) -> Measured:

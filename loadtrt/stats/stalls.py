@@ -122,7 +122,8 @@ def _apart(values: Series, counts: Places) -> Places:
     spread = np.maximum((total[np.minimum(j + next_ones, len(logs))] - total[j]) / next_ones, _LEAST_SPREAD)
     own = counts[: len(j)] * logs[j - 1] / ranks[j - 1]
     chance = -next_ones * np.log1p(own / (next_ones * spread))
-    return j[chance <= np.log(ALARM / (counts[: len(j)] * (counts[: len(j)] + 1.0)))]
+    far: Places = j[chance <= np.log(ALARM / (counts[: len(j)] * (counts[: len(j)] + 1.0)))]
+    return far
 
 
 def _most_of_a_lane(lanes: Places) -> Places:
@@ -207,7 +208,7 @@ def _regular(spans: Spans, long: npt.NDArray[np.bool_]) -> list[int]:
         number = len(some)
         if number < 8 or (spans.end - spans.start)[some].sum() > MOST_TIME * lasted:
             continue
-        bins = 128 * number
+        bins = 128 * number - 1
         place = np.arange(8, 16 * number)  # of the frequencies, in quarters of one over the run
         at, everywhere, taken = (
             np.fft.rfft(np.bincount(np.minimum((times * (bins / lasted)).astype(np.int64), bins)), 4 * (bins + 1))[

@@ -58,7 +58,7 @@ IN_BULLETS = {
         f"{steady.LEAST_LOOP:,}".replace(",", " "),
         percent(1 - steady._LOOP_DRIFT),
     ],
-    "overloaded": [str(steady.BLOCKS), percent(1 - steady._OVERLOAD / 2), str(steady.MOST_WAITING)],
+    "overloaded": [str(steady.BLOCKS), percent(1 - steady._OVERLOAD / 2), str(slow_parts.MOST_WAITING)],
     "slow": [
         *(str(it) for it in (slow_parts.SPANS, slow_parts.LEAST_RISE, slow_parts.SPANS, slow_parts.MOST_WAITING)),
         "1 %",
