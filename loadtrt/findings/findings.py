@@ -137,7 +137,7 @@ def _slow(result: RunResult) -> Finding | None:
         if slow.over_ns is not None:
             evidence += f", and was gone after {format_duration(slow.over_ns)}"
     steady = result.config.model.load.steady_rate or slow.service_ratio is not None
-    rest = "in the rest " if slow.service_ratio is not None and slow.service_ratio < 1 else ""
+    rest = "in the rest " if slow.word == "fast" else ""
     return Finding(
         kind="slow-part",
         evidence=evidence,

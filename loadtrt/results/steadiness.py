@@ -61,6 +61,11 @@ class SlowPart(Model):
     over_ns: int | None = None
     service_ratio: _Positive | None = None
 
+    @property
+    def word(self) -> str:
+        """What it was: slow, or fast where the rest was slower."""
+        return "fast" if self.service_ratio is not None and self.service_ratio < 1 else "slow"
+
 
 class Stall(Model):
     """Times in which requests were in flight and no lane, or one of them not, did anything (stats/stalls.py).

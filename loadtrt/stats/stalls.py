@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 LEAST_SPANS = 5
 LEAST_LATE = 0.001  # of the requests: what p99.9 shows
 LEAST_TIME = 0.001  # of the run
-ALARM = 0.003  # for each law: together below 1 %
+ALARM = 0.0025  # for each law, and for the time outside of the device: together 1 %
 NEIGHBOURS = 100
 RARE = 3_000
 LONGEST = 2_048

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from test_gpu_findings import second, telemetry
 
 from loadtrt.asked.config import RunConfig
+from loadtrt.capacity.outcome import host_bound
 from loadtrt.cli.main import cli
 from loadtrt.findings.findings import findings_of
 from loadtrt.results.breakdown import Batches, Cohort
@@ -465,6 +466,15 @@ def test_the_remedy_of_a_host_that_others_use() -> None:
         (told,) = (it for it in findings_of(result.model_copy(update={"environment": busy})) if it.kind == kind)
         assert told.remedy.startswith("the cores are used by others: load average 7.2 on 2 cores: stop what else runs")
         assert "buffers" not in told.remedy
+
+
+def test_a_search_says_that_others_use_the_cores() -> None:
+    """Why the load generator was the bottleneck of its run."""
+    run = run_of(starved_fraction=0.1, busy=0.9)
+    assert host_bound(run, None) == "lanes were idle for 10 % of the time because the host was late"
+    busy = "the cores are used by others: load average 7.2 on 2 cores"
+    others = run.model_copy(update={"environment": {"busy_host": busy}})
+    assert host_bound(others, None) == f"{host_bound(run, None)}; {busy}"
 
 
 def test_a_part_with_longer_services() -> None:
