@@ -274,22 +274,25 @@ def _share(told: Iterable[object]) -> float:
 
 def _print_served(seeds: int, falsely: Any, stops: Any, parts: Any) -> None:
     names = [law.name for law in LAWS]
-    print(f"{seeds} seeds a cell, {format_count(SERVED)} requests; % of runs with a stall / a slow part, falsely")
-    print(f"{'':28}" + "".join(f"{f'{lanes} × {name}':>14}" for lanes in (1, 4) for name, _, _ in LOADS))
-    for name, cells in zip(names, falsely, strict=True):
-        print(f"{name:28}" + "".join(f"{f'{100 * stall:.1f} / {100 * slow:.1f}':>14}" for stall, slow in cells))
+    for half, lanes in enumerate((1, 4)):
+        how = f"{seeds} seeds a cell, {format_count(SERVED)} requests, contexts: {lanes}"
+        print(f"{how}; % of runs with a stall / a slow part, falsely")
+        print(f"{'':28}" + "".join(f"{name:>16}" for name, _, _ in LOADS))
+        for name, cells in zip(names, falsely, strict=True):
+            some = cells[half * len(LOADS) : (half + 1) * len(LOADS)]
+            print(f"{name:28}" + "".join(f"{f'{100 * stall:.1f} / {100 * slow:.1f}':>16}" for stall, slow in some))
     few = max(seeds // 4, 1)
-    print(f"{few} seeds a cell, {format_count(STOPPED)} requests; % of runs with a stall / told with its distance:")
-    print("one lane in a closed loop, at 60 % load, four in a closed loop, at 60 % load")
+    print(f"{few} seeds a cell, {format_count(STOPPED)} requests of 1 ms; % with a stall / with the distance of stalls")
     for place, stop in enumerate(STOPS):
         how = f"{stop.length_ms:g} ms " + (f"every {stop.every_ms / 1000:g} s" if stop.every_ms else "once")
-        print(how + (", one of four lanes" if stop.lane is not None else ""))
-        for name, rows in zip(names, stops, strict=True):
-            cells = (
-                f"{100 * told:.0f}" + (f" / {100 * period:.0f}" if stop.every_ms else "")
-                for told, period in rows[place]
-            )
-            print(f"  {name:26}" + "".join(f"{cell:>14}" for cell in cells))
+        lanes = ("1", "4") if stop.lane is None else ("1 of 4",)
+        print(f"{how:28}" + "".join(f"{f'{lane}, {load}':>16}" for lane in lanes for load in ("closed", "60 %")))
+        for law, name in enumerate(names):
+            cells = [
+                f"{100 * told:.0f}" + (f" / {100 * apart:.0f}" if stop.every_ms else "")
+                for told, apart in stops[str((law, place))]
+            ]
+            print(f"  {name:26}" + "".join(f"{cell:>16}" for cell in cells))
     print(
         f"{few} seeds a cell; % of runs in which a part that takes twice as long is told: closed loop, 30 %, 45 % load"
     )
