@@ -93,15 +93,18 @@ def flow_of(records: Records, contexts: int) -> Flow | None:
     )
 
 
-def throughputs(levels: Ints, starts: Floats, seconds: Floats, contexts: int, cv2: float) -> Floats:
+def throughputs(
+    levels: Ints, starts: Floats, seconds: Floats, contexts: int, cv2: float, noise: Floats | float = 0.0
+) -> Floats:
     """X at each level, requests per second.
 
     levels, starts, seconds: as of Flow.
     cv2: squared coefficient of variation of work.
+    noise: error of each equation, in requests; for draws of what X may be.
     """
     scale = starts.sum() / seconds.sum()
     weight = 1 / np.sqrt(np.maximum(starts, 1) * max(cv2, _LEAST_CV2))
-    left, right = [seconds * (scale * weight)[:, None]], [starts * weight]
+    left, right = [seconds * (scale * weight)[:, None]], [(starts + noise) * weight]
     for before, place, after in zip(range(len(levels)), range(1, len(levels)), range(2, len(levels)), strict=False):
         below, at, above = (int(levels[index]) for index in (before, place, after))
         if at == contexts or below < contexts < above:
