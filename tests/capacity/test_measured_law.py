@@ -17,6 +17,7 @@ from loadtrt.records.records import COLUMNS, Records
 from loadtrt.stats.flow_law import flow_of
 
 if TYPE_CHECKING:
+    from loadtrt.capacity.station import Station
     from loadtrt.results.flow import Flow
 
 SERVICE_S = 0.01
@@ -51,14 +52,22 @@ def test_draws_vary_as_other_samples_do() -> None:
     """The deviation of throughput, and of p99 of the service time, over draws from one sample, and over samples."""
     samples = [law_of(sampled(seed)) for seed in range(150)]
     drawn = [each for number in range(75) for each in samples[0].pair(1, number)]
-    for of in (
-        lambda each: np.log(each.most_per_s),
-        lambda each: np.log(each.alone_s * float(each.work(np.array([0.99]))[0])),
-        lambda each: np.log(each.cv2),
-    ):
-        others = np.std([of(law.station) for law in samples])
+    for of in (throughput, p99_alone, variance):
+        others = float(np.std([of(law.station) for law in samples]))
         assert np.std([of(each) for each in drawn]) == pytest.approx(others, rel=0.35)
         assert np.mean([of(each) for each in drawn]) == pytest.approx(of(samples[0].station), abs=others / 2)
+
+
+def throughput(queue: Station) -> float:
+    return float(np.log(queue.most_per_s))
+
+
+def p99_alone(queue: Station) -> float:
+    return float(np.log(queue.alone_s * queue.work(np.array([0.99]))[0]))
+
+
+def variance(queue: Station) -> float:
+    return float(np.log(queue.cv2))
 
 
 def test_a_pair_has_errors_of_opposite_sign() -> None:
