@@ -7,9 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.queues import markov_tail
+from benchmarks.queues import Waiting, erlang_c, markov_tail
 from capacity_worlds import ALLOWED, THROUGHPUT, logistic
-from loadtrt.capacity.station import Waiting, erlang_c
 from loadtrt.capacity.threshold import Estimate, Seen, estimate, log_odds
 
 
