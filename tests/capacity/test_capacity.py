@@ -279,7 +279,7 @@ def of_rung(run: RunResult, bad: int) -> Trial:
     (item,) = run.model.objectives
     share, size = bad / run.model.ok, float(run.model.ok)
     low, high = share_interval(share, size)
-    told = {"bad_low": low, "bad_high": high, "effective": size, "good": run.model.ok - bad, "requests": run.model.ok}
+    told: dict[str, Any] = {"bad_low": low, "bad_high": high, "effective": size, "good": run.model.ok - bad, "requests": run.model.ok}
     told |= {"verdict": verdict_on(item.objective, share, size, low, high)}
     return Trial(kind="ladder", in_flight=1, seed=1, run=changed(run, objectives=(item.model_copy(update=told),)))
 
@@ -462,7 +462,7 @@ def judged(run: RunResult, verdict: str) -> RunResult:
 def last_runs(result: CapacityResult) -> dict[str, RunResult]:
     """The last run of each kind, the confirming one met and the trial missed."""
     (only,) = result.candidates
-    runs = {trial.kind: trial.run for trial in only.trials if trial.run}
+    runs = {str(trial.kind): trial.run for trial in only.trials if trial.run}
     return {**runs, "search": judged(runs["search"], "missed"), "confirm": judged(runs["confirm"], "met")}
 
 

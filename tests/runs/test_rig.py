@@ -10,7 +10,7 @@ import pytest
 from loadtrt.asked.reading import load_config, varied
 from loadtrt.capacity.outcomes import host_bound
 from loadtrt.capacity.rig import Rig
-from loadtrt.capacity.scaling import fit, rungs
+from loadtrt.capacity.scaling import contradiction, fit, rungs
 from loadtrt.lanes.outcome import result_of
 from loadtrt.load.request_sizes import parse_batching
 from loadtrt.results.capacity_result import Trial
@@ -85,6 +85,21 @@ def test_a_law_has_no_negative_parts(a_run: RunResult) -> None:
     assert one is not None
     assert (one.alpha_per_s, one.most_per_s, one.knee_in_flight) == pytest.approx((80, 80, 1))
     assert fit([]) is None
+
+
+@pytest.mark.parametrize(("rates", "unsteady"), [((100, 204, 440), None), ((100, 198, 800), 4), ((100, 400, 300), 2)])
+def test_requests_side_by_side_are_not_faster_than_one_alone(
+    rates: tuple[int, int, int], unsteady: int | None, a_run: RunResult
+) -> None:
+    """A ladder in which they are is not of one engine in one state, and names the loop that was; a little faster is
+    within what ten requests tell. A ladder of nothing contradicts nothing."""
+    sentence = contradiction([_rung(a_run, n, rate) for n, rate in zip((1, 2, 4), rates, strict=True)])
+    if unsteady is None:
+        assert sentence is None
+    else:
+        assert (sentence or "").startswith(f"unsteady: {unsteady} requests in flight took ")
+        assert "and one alone 10.0 ms" in (sentence or "")
+    assert contradiction([]) is None
 
 
 # --- many runs on one engine
