@@ -27,7 +27,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from loadtrt.capacity.outcomes import Outcome, Step, pooled, verdict_of
+from loadtrt.capacity.outcomes import FAR, Outcome, Step, boundary_of, pooled, verdict_of
 from loadtrt.capacity.threshold import Estimate, Seen, estimate
 from loadtrt.capacity.worth import Worth, expected_size
 from loadtrt.records.records import METRICS
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from loadtrt.capacity.outcomes import Kind, Share
 
 SEARCH_PART, ENOUGH_PART, CONFIRM_PART = 0.13, 0.5, 0.95  # of the time, after which searching and confirming end
-TRIAL_PART = 0.06  # of the time: the longest trial
+TRIAL_PART, QUICK_TRIAL_PART = 0.06, 0.25  # of the time: the longest trial, and where none is confirmed
 _REFUTE_PART = 0.08  # longest refuting run
 CHUNK_PART = 0.2  # of the time: the longest confirming run; if it does not decide, another goes on with its evidence
 MOST_TRIALS, MOST_CONFIRMS, MOST_REFUTES = 12, 12, 2
@@ -53,7 +53,6 @@ _FARTHEST = 0.3  # lowest rate of a confirming run, over the estimate
 _WORTH, _BAD = 20.0, 30
 _MOST_SHARED = 2.0  # highest effective sample size of a run by that of others, over its own
 _HOST_STEP, _MOST_HOST_BOUND = 0.85, 4
-_FAR = 10.0  # factor on the allowed share of bad requests beyond which a run is far from the boundary
 _AWAY = 1.25  # step from a rate at which nothing was bad, or far too much, that no other bounds
 
 Answer = Literal["found", "estimated", "undecided", "infeasible", "host-bound"]
@@ -168,19 +167,12 @@ class Search:
 
     @property
     def boundary(self) -> Literal["smooth", "cliff"] | None:
-        """cliff: the share goes from far below the allowed one to far above within the precision. smooth: a run with
-        a large enough sample is between. None: not known."""
+        """As `boundary_of` says; None where it is not known."""
         if not self._valid:
             return None
         place, _ = self.binding
-        allowed = 1 - self.objectives[place].rank
-        few, many = allowed / _FAR, min(allowed * _FAR, 0.5)
         shares = [(run.step.rate, run.shares[place]) for run in self._valid]
-        below = max((rate for rate, share in shares if share.verdict == "met" and share.bad <= few), default=None)
-        above = min((rate for rate, share in shares if share.verdict == "missed" and share.bad >= many), default=None)
-        if below is not None and above is not None and below < above <= below * (1 + 2 * self.precision):
-            return "cliff"
-        return "smooth" if any(few < share.bad < many and share.size >= LEAST_MET for _, share in shares) else None
+        return boundary_of(shares, 1 - self.objectives[place].rank, self.precision)
 
     def between(self, rate: float) -> float:
         """`rate` within the bracket of what met and missed, if those two agree. Host-bound runs do not bound it."""
@@ -261,10 +253,10 @@ class Search:
             return False
         if self._host_binds:
             return not runs
-        part = SEARCH_PART if self.confirms else 1 - TRIAL_PART / 2
         if len(runs) < 2:
             return True
-        return self._spent_s < part * self.time_s and self.binding[1].error > self.precision
+        part_s = SEARCH_PART * self.time_s if self.confirms else self.time_s - self._longest_s / 2
+        return self._spent_s < part_s and self.binding[1].error > self.precision
 
     @property
     def _undecided(self) -> bool:
@@ -293,11 +285,11 @@ class Search:
     def _too_much(self, run: Outcome) -> bool:
         """Whether a run missed an objective by far."""
         pairs = zip(run.shares, self.objectives, strict=True)
-        return any(s.verdict == "missed" and s.bad > min(_FAR / 2 * (1 - o.rank), 0.5) for s, o in pairs)
+        return any(s.verdict == "missed" and s.bad > min(FAR / 2 * (1 - o.rank), 0.5) for s, o in pairs)
 
     def _nothing(self, run: Outcome) -> bool:
         """Whether hardly anything was bad in a run."""
-        return all(s.bad <= (1 - o.rank) / _FAR for s, o in zip(run.shares, self.objectives, strict=True))
+        return all(s.bad <= (1 - o.rank) / FAR for s, o in zip(run.shares, self.objectives, strict=True))
 
     def _confirm(self) -> Step | None:
         """The next confirming run; None where no time is left for one, or none is needed."""
@@ -347,15 +339,20 @@ class Search:
         return min(1 - objective.rank for objective in self.objectives)
 
     @property
+    def _longest_s(self) -> float:
+        """The longest trial."""
+        return (TRIAL_PART if self.confirms else QUICK_TRIAL_PART) * self.time_s
+
+    @property
     def _first_s(self) -> float:
-        return min(max(self.trial_s, _BAD / self._allowed / self.start), TRIAL_PART * self.time_s)
+        return min(max(self.trial_s, _BAD / self._allowed / self.start), self._longest_s)
 
     def _trial_s(self, rate: float) -> float:
         if not self._valid:
             return self._first_s
         worth = self._worth.single(rate, self.trial_s)
         wanted = self.trial_s * max(_WORTH / self._allowed, LEAST_MET) / max(worth, 1e-9)
-        return min(max(self.trial_s, wanted), TRIAL_PART * self.time_s)
+        return min(max(self.trial_s, wanted), self._longest_s)
 
     def _step(self, kind: Kind, rate: float, seconds: float) -> Step:
         """A run at the rate rounded to four digits."""
