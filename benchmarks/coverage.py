@@ -43,15 +43,14 @@ from unittest import mock
 import numpy as np
 
 import loadtrt
-from benchmarks.queues import markov_quantile
-from loadtrt.capacity.station import Waiting, erlang_c
+from benchmarks.queues import Waiting, erlang_c, markov_quantile
 from loadtrt.environment import environment
-from loadtrt.lanes import outcome
 from loadtrt.records.records import METRICS
 from loadtrt.report.charts.plot import Key, Plot
 from loadtrt.report.charts.svg import linear
 from loadtrt.report.html import STYLE
 from loadtrt.results.breakdown import PERCENTILES
+from loadtrt.stats import summary
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count, parse_duration
 
 if TYPE_CHECKING:
@@ -155,10 +154,9 @@ class Queue:
 
         def summarize(records: Any, *rest: Any) -> Any:
             kept.append(METRICS[0].values(records))
-            return given(records, *rest)
+            return summary.summarize(records, *rest)
 
-        given = outcome.summarize
-        with mock.patch.object(outcome, "summarize", summarize):
+        with mock.patch("loadtrt.lanes.outcome.summarize", summarize):
             result = loadtrt.run(
                 engine=f"simulated:service=1ms,{self.service}clock=virtual",
                 contexts=self.contexts,
@@ -279,9 +277,7 @@ def text_of(found: Coverage | None) -> str:
 def plot(rows: Sequence[Coverage], testers: Sequence[str], queue: str) -> str:
     """A drawing of how often intervals of p99 hold, by load."""
     keys = [Key(name, f"s{number}") for number, name in enumerate(testers, 1)]
-    drawn = Plot(
-        linear("load, %", 28, 97, most=8), linear("intervals of p99 that hold the truth, %", 0, 100), keys=keys
-    )
+    drawn = Plot(linear("load, %", 28, 97, most=8), linear("intervals that hold the truth, %", 0, 100), keys=keys)
     drawn.level(95, "rule", "95 %")
     for number, name in enumerate(testers, 1):
         points = [

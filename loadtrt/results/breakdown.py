@@ -10,6 +10,7 @@ from loadtrt.results import Model
 
 _Count = Annotated[int, Field(ge=0)]
 _Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
 
@@ -17,12 +18,12 @@ class ConfidenceInterval(Model):
     """A 95 % confidence interval (stats/intervals.py).
 
     low, high: its ends, in the number's unit; None for an end that the sample does not give: a number with no high end
-        is "at least low".
+        is "at least low". Times may be below 0 by the error of a device's clock.
     effective: effective sample size at the number: how many independent requests the sample is worth.
     """
 
-    low: _Positive | None
-    high: _Positive | None
+    low: _Finite | None
+    high: _Finite | None
     effective: _Positive
 
 

@@ -14,7 +14,9 @@ low. The reciprocal has the same reason: near saturation a queue's mean varies w
 the same variance wherever m lies. N²/(N + 200): N itself is too large in such a sample, and for a mean, which the
 longest queues carry, twice as much as for a percentile.
 
-**Rates** are reciprocals of the mean gap from one completion to the next.
+**Rates** are reciprocals of the mean gap from one completion to the next, and have the hull of its interval and of that
+of the mean gap between due instants: a server that is nearly always busy completes at even distances for a while, but
+in the long run at the rate, and with the variance, of the arrivals.
 
 `benchmarks/coverage.py` measures how often intervals hold the truth, and how wide they are: the two constants were
 chosen by that (M/M/1, M/M/4, M/D/1 and M/G/1, lognormal CV 2, 30 to 90 % load, 1 000 to 100 000 requests).
@@ -27,7 +29,7 @@ than a run lasts.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -62,11 +64,11 @@ def quantile_interval(
             return float(values[max(math.ceil(wanted * len(values)), 1) - 1])
         return values.quantiles((wanted,))[0]
 
-    moved = np.minimum(ordered / max(value, 1.0), 1.0)
+    moved = np.clip(ordered / max(value, 1.0), 0.0, 1.0)
     low, high, size = quantile_ends(rank, value, ordered > value, moved, at)
     if not isinstance(values, np.ndarray):
         low, high = low and low / (1 + QUANTILE_ERROR), high and high * (1 + QUANTILE_ERROR)
-    return _known(low, high, size)
+    return None if low is None and high is None else ConfidenceInterval(low=low, high=high, effective=size)
 
 
 def mean_interval(mean: float, ordered: Values) -> ConfidenceInterval | None:
@@ -75,30 +77,44 @@ def mean_interval(mean: float, ordered: Values) -> ConfidenceInterval | None:
     mean: the mean of all values, ns.
     ordered: the kept values, int [n] in the order of due instants.
     """
-    below, above, size = _spread(ordered)
-    return _known(mean * below if below else None, mean * above if above else None, size)
+    spread = _spread(ordered)
+    if spread is None:
+        return None
+    high = None if spread.above is None else mean * spread.above
+    return ConfidenceInterval(low=mean * spread.below, high=high, effective=spread.effective)
 
 
 def rate_interval(rate: float, records: Records) -> ConfidenceInterval | None:
-    """The interval of a rate of served requests: by the mean gap from one completion to the next."""
-    completed = np.sort(records.ok.completed)
-    below, above, size = _spread(completed[1:] - completed[:-1])
-    return _known(rate / above if above else None, rate / below if below else None, size)
+    """The interval of a rate of served requests: by the mean gap between completions, or between due instants."""
+    instants = [np.sort(column) for column in (records.ok.completed, records.ok.due)]
+    spreads = [_spread(each[1:] - each[:-1]) for each in instants]
+    known = [spread for spread in spreads if spread is not None]
+    if not known:
+        return None
+    longest = [spread.above for spread in known if spread.above is not None]
+    return ConfidenceInterval(
+        low=rate / max(longest) if len(longest) == len(known) else None,
+        high=rate / min(spread.below for spread in known),
+        effective=min(spread.effective for spread in known),
+    )
 
 
-def _spread(ordered: Values) -> tuple[float | None, float | None, float]:
-    """The ends of a mean's interval over the mean, and the effective size; None for an end that is not known."""
+class _Spread(NamedTuple):
+    """The ends of a mean's interval over the mean, and the effective size. above: None without an upper end."""
+
+    below: float
+    above: float | None
+    effective: float
+
+
+def _spread(ordered: Values) -> _Spread | None:
     values = ordered.astype(np.float64)
     size = effective_mean(values)
     mean = float(values.mean()) if len(values) else 0.0
     if size < 1 or mean <= 0:
-        return None, None, size
+        return None
     deviation, root = float(values.std()), size / math.sqrt(size + _UNSEEN)
     half = NORMAL * deviation / (mean * root)
     skewness = float(np.mean(((values - mean) / deviation) ** 3)) if deviation else 0.0
     longer = half * (1 + max(skewness, 0.0) * (2 * NORMAL**2 + 1) / (6 * NORMAL * root))
-    return 1 / (1 + half), 1 / (1 - longer) if longer < 1 else None, size
-
-
-def _known(low: float | None, high: float | None, size: float) -> ConfidenceInterval | None:
-    return None if low is None and high is None else ConfidenceInterval(low=low, high=high, effective=size)
+    return _Spread(1 / (1 + half), 1 / (1 - longer) if longer < 1 else None, size)

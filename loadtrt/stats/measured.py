@@ -122,8 +122,8 @@ def _between_kept(run: Measured, metric: str, which: str, rank: float) -> Number
     if len(known) == 2:
         lows, highs, sizes = zip(*known, strict=True)
         interval = ConfidenceInterval(
-            low=value * min(lows) / (1 + QUANTILE_ERROR) if all(lows) else None,
-            high=value * max(highs) * (1 + QUANTILE_ERROR) if all(highs) else None,
+            low=None if None in lows else value * min(lows) / (1 + QUANTILE_ERROR),
+            high=None if None in highs else value * max(highs) * (1 + QUANTILE_ERROR),
             effective=min(sizes),
         )
     return _checked(run, which, summary.count, value, interval, rank)
@@ -155,7 +155,7 @@ def _checked(
     elif interval is None:
         why = f"its {requests} are too few, or an earlier version of loadtrt wrote it"
         reason = f"{run.name} has no confidence interval of {which} ({why}): give several runs a side"
-    elif not interval.low or interval.high is None:
+    elif interval.low is None or interval.low <= 0 or interval.high is None:
         side = "above" if interval.high is None else "below"
         takes = f", and that takes {format_count(math.ceil(least_bounded(rank)))}" if rank and side == "above" else ""
         worth = f"its {requests} are worth {format_count(math.floor(interval.effective))} independent ones"

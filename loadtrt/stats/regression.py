@@ -287,8 +287,8 @@ def _apart(number: Number) -> tuple[float, float]:
     if not value or interval is None:
         return math.inf, math.inf
     return (
-        math.log(value / interval.low) if interval.low else math.inf,
-        math.log(interval.high / value) if interval.high else math.inf,
+        math.log(value / interval.low) if interval.low is not None and interval.low > 0 else math.inf,
+        math.log(interval.high / value) if interval.high is not None and interval.high > 0 else math.inf,
     )
 
 

@@ -155,8 +155,10 @@ def quantile_ends(
         times = correlation(moved, 0.0)
         slow = math.sqrt(variance * (1 - 1 / times) / discounted(len(moved) / times))
         half = NORMAL * slow * _JITTER**2 / (variance + _JITTER**2)
-        low = low and min(low, value * math.exp(-math.hypot(math.log(value / low), half)))
-        high = high and max(high, value * math.exp(math.hypot(math.log(high / value), half)))
+        if low is not None and low > 0:
+            low = min(low, value * math.exp(-math.hypot(math.log(value / low), half)))
+        if high is not None:
+            high = max(high, value * math.exp(math.hypot(math.log(high / value), half)))
     return low, high, size
 
 
@@ -218,7 +220,7 @@ def _quantile(
     order = np.argsort(kept.due, kind="stable")
     metric = METRICS[objective.metric].of(kept)[order]
     above = (kept.status[order] != OK) | (metric > value)
-    moved = np.minimum(metric / max(value, 1.0), 1.0)
+    moved = np.clip(metric / max(value, 1.0), 0.0, 1.0)
     moved[above] = 1.0
     low, high, _ = quantile_ends(objective.rank, value, above, moved, at)
     wider = 1.0 if values is not None else 1 + QUANTILE_ERROR

@@ -49,11 +49,15 @@ LATENCY = ("histograms", "latency")
         ((*LATENCY, "max_ns"), -1, "the histogram of latency has a min_ns above its max_ns"),
         (("metrics", "latency", "percentiles_ns"), {}, "metrics.latency.percentiles_ns: Value error, p50 is missing"),
         (
-            ("metrics", "latency", "confidence", "p90", "low"),
+            ("metrics", "latency", "confidence", "p90", "effective"),
             -2,
-            "metrics.latency.confidence.p90.low: Input should be greater than or",
+            "metrics.latency.confidence.p90.effective: Input",
         ),
-        (("throughput", "confidence", "high"), -2, "throughput.confidence.high: Input should be greater than or"),
+        (
+            ("throughput", "confidence", "effective"),
+            -2,
+            "throughput.confidence.effective: Input should be greater than",
+        ),
         (("metrics", "latency", "count"), -1, "metrics.latency.count: Input should be greater than or equal to 0"),
         (("dropped",), -1, "dropped: Input should be greater than or equal to 0"),
         (("sample", "columns", "due"), [1], "sample.columns: Value error, its columns are of different lengths"),

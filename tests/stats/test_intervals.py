@@ -155,6 +155,17 @@ def test_queues_that_are_empty_at_times() -> None:
     assert mean_interval(0.0, np.zeros(5000, np.int64)) is None
 
 
+def test_times_below_0_have_intervals() -> None:
+    """A device's clock may be off by more than a short time lasts; such a number has no ratio, and no fault."""
+    values = np.random.default_rng(1).normal(100, 200, 5000).astype(np.int64)
+    for rank in (0.1, 0.25, 0.5):
+        value, interval = _of(values, rank)
+        assert interval is not None
+        assert (interval.low or -math.inf) <= value <= (interval.high or math.inf)
+    assert _summary(_served(values)).confidence["p50"].effective > 100
+    assert _summary(_served(-values), complete=False).count == 5000
+
+
 @pytest.mark.parametrize("load", [0.5, 0.85])
 def test_intervals_of_queues_cover(load: float) -> None:
     """M/M/1: at least 90 % of intervals of the mean and of percentiles hold the true one (of 200 runs; 95 % less three
@@ -247,6 +258,17 @@ def test_a_rate_is_known_as_well_as_its_gaps() -> None:
         assert 0.8 < (ratio - 1) / (1.96 / math.sqrt(40_000)) < 2
     assert rate_interval(1.0, _served(np.full(12, 5))) is None
     assert rate_interval(1.0, _served([])) is None
+
+
+def test_a_busy_server_does_not_know_its_rate_better_than_its_arrivals() -> None:
+    """Even completions of arrivals that are Poisson: by those; with even arrivals too: exactly."""
+    due = np.cumsum(np.random.default_rng(3).exponential(1e6, 4000)).astype(np.int64)
+    busy = _served(np.zeros(4000))
+    assert rate_interval(1000.0, busy) == ConfidenceInterval(low=1000, high=1000, effective=3999)
+    busy.rows[:, COLUMNS.index("due")] = due
+    interval = rate_interval(1000.0, busy)
+    assert interval is not None
+    assert 1.02 < (interval.high or 0) / 1000 < 1.06
 
 
 def test_files_from_before_these_intervals_still_load() -> None:

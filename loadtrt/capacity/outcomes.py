@@ -53,10 +53,10 @@ class Outcome(NamedTuple):
         return self.step.seconds if self.seconds is None else self.seconds
 
 
-def pooled(place: int, objective: Objective, runs: Sequence[Outcome]) -> Share:
+def pooled(objective: Objective, shares: Sequence[Share]) -> Share:
     """The share of bad requests of several runs together."""
-    size = sum(run.shares[place].size for run in runs)
-    bad = sum(run.shares[place].bad * run.shares[place].size for run in runs) / max(size, 1e-9)
+    size = sum(share.size for share in shares)
+    bad = sum(share.bad * share.size for share in shares) / max(size, 1e-9)
     return Share(bad, size, verdict_on(objective, bad, size, *share_interval(bad, size)))
 
 
