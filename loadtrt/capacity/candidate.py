@@ -10,7 +10,7 @@ import numpy as np
 from loadtrt.capacity.averaging import averaged
 from loadtrt.capacity.batching import of_delay, server_of
 from loadtrt.capacity.conclusion import conclusion, confirming_run
-from loadtrt.capacity.outcome import Outcome, Share, Step
+from loadtrt.capacity.outcomes import Outcome, Share, Step
 from loadtrt.capacity.scaling import Rung, contradiction, fit, half_width, predicted_per_s, rungs
 from loadtrt.results.capacity_result import Candidate, ObjectiveCapacity, inferences_of, last_rungs, rung_of
 from loadtrt.stats.verdict import share_interval, surely_missed, verdict_on

@@ -27,9 +27,9 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from loadtrt.capacity.outcome import Outcome, Step, pooled, verdict_of
+from loadtrt.capacity.outcomes import Outcome, Step, pooled, verdict_of
 from loadtrt.capacity.threshold import Estimate, Seen, estimate
-from loadtrt.capacity.worth import Worth
+from loadtrt.capacity.worth import Worth, expected_size
 from loadtrt.records.records import METRICS
 from loadtrt.stats.verdict import LEAST_MET, surely_missed
 
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadtrt.asked.objective import Objective
-    from loadtrt.capacity.outcome import Kind, Share
+    from loadtrt.capacity.outcomes import Kind, Share
 
-SEARCH_PART, ENOUGH_PART, CONFIRM_PART = 0.2, 0.5, 0.95  # of the time, after which searching and confirming end
-TRIAL_PART = 0.08  # of the time: the longest trial
-_FIRST_PART = 0.6  # of the time left: the longest first confirming run
+SEARCH_PART, ENOUGH_PART, CONFIRM_PART = 0.13, 0.5, 0.95  # of the time, after which searching and confirming end
+TRIAL_PART = 0.06  # of the time: the longest trial
 _REFUTE_PART = 0.08  # longest refuting run
-MOST_TRIALS, MOST_CONFIRMS, MOST_REFUTES = 12, 5, 2
+CHUNK_PART = 0.2  # of the time: the longest confirming run; if it does not decide, another goes on with its evidence
+MOST_TRIALS, MOST_CONFIRMS, MOST_REFUTES = 12, 12, 2
 FIRST_CONFIRM, ENOUGH = 0.955, 0.93
 MOST_APART = 3.0  # rate that missed over rate that met: above, the capacity is not found
 _STEP = 0.98
@@ -51,6 +51,7 @@ _LEAST_RATE = 0.01  # lowest rate of a run, over the highest throughput
 _MOST_RATE = 1.05  # highest rate of a run, over the highest throughput
 _FARTHEST = 0.3  # lowest rate of a confirming run, over the estimate
 _WORTH, _BAD = 20.0, 30
+_MOST_SHARED = 2.0  # highest effective sample size of a run by that of others, over its own
 _HOST_STEP, _MOST_HOST_BOUND = 0.85, 4
 _FAR = 10.0  # factor on the allowed share of bad requests beyond which a run is far from the boundary
 _AWAY = 1.25  # step from a rate at which nothing was bad, or far too much, that no other bounds
@@ -132,7 +133,7 @@ class Search:
             runs = [run for run in self._valid if run.step.kind != "refute"]
             around = (self.start, self.spread, self._least, self._most, self.throughput)
             for place, objective in enumerate(self.objectives):
-                seen = [Seen(run.step.rate, run.shares[place].bad, run.shares[place].size) for run in runs]
+                seen = [Seen(run.step.rate, *self._share(place, run)[:2]) for run in runs]
                 seen += [Seen(0.0, share.bad, share.size) for share in self.alone[place : place + 1]]
                 self._estimates.append(estimate(seen, 1 - objective.rank, *around))
         return self._estimates
@@ -212,11 +213,23 @@ class Search:
         return [run for run in self._valid if run.step.kind == kind]
 
     def _met(self, runs: Sequence[Outcome]) -> bool:
-        """Whether the first of these runs met all objectives, or all of them together did."""
-        if verdict_of(runs[0]) == "met":
-            return True
-        shares = [pooled(place, objective, runs) for place, objective in enumerate(self.objectives)]
-        return all(share.verdict == "met" for share in shares)
+        """Whether the first of these runs met all objectives, or several together did."""
+        if len(runs) == 1 or verdict_of(runs[0]) == "met":
+            return verdict_of(runs[0]) == "met"
+        return all(
+            pooled(objective, [self._share(place, run) for run in runs]).verdict == "met"
+            for place, objective in enumerate(self.objectives)
+        )
+
+    def _share(self, place: int, run: Outcome) -> Share:
+        """The share of bad requests in a run, with the effective sample size that all runs together say: that of one
+        run is known less well, and depends on the share."""
+        share = run.shares[place]
+        size = expected_size(self._sizes(place), self.throughput, run.step.rate, run.lasted)
+        return share._replace(size=min(size, _MOST_SHARED * share.size))
+
+    def _sizes(self, place: int) -> list[tuple[float, float, float]]:
+        return [(run.step.rate, run.lasted, run.shares[place].size) for run in self._valid]
 
     def _highest_met(self, kind: Kind) -> float | None:
         return max((run.step.rate for run in self._of(kind) if verdict_of(run) == "met"), default=None)
@@ -295,17 +308,19 @@ class Search:
         best = self.confirmed
         if best and best >= ENOUGH * threshold.rate and self._spent_s > ENOUGH_PART * self.time_s:
             return None
-        highest = threshold.rate * (min(FIRST_CONFIRM, 1 - threshold.error) if not runs else 1 - self.precision)
-        failed = min((run.step.rate for run in runs if run.step.rate > (best or 0.0)), default=math.inf)
-        left *= 1 if runs else _FIRST_PART
-        highest = min(highest, _STEP * failed, self._ceiling)
+        near = 1 - self.precision if best else min(FIRST_CONFIRM, 1 - threshold.error)
+        missed = min((run.step.rate for run in runs if verdict_of(run) == "missed"), default=math.inf)
+        highest = min(near * threshold.rate, _STEP * missed, self._ceiling)
         lowest = max(_FARTHEST * threshold.rate, self._least, 1.01 * (best or 0.0))
-        rate = highest
-        while rate >= lowest:
-            seconds = self._worth.decided_s(rate, self.trial_s, left)
+        longest = max(CHUNK_PART * self.time_s, self.trial_s)
+        steps = range(math.ceil(math.log(max(lowest / highest, 1e-9)) / math.log(0.99)) + 1)
+        rates = [highest * 0.99**step for step in steps] + [run.step.rate for run in runs]
+        place, objective = self.binding[0], self.objectives[self.binding[0]]
+        for rate in sorted((rate for rate in rates if lowest <= rate <= highest), reverse=True):
+            before = pooled(objective, [self._share(place, run) for run in runs if run.step.rate >= rate])
+            seconds = self._worth.decided_s(rate, self.trial_s, left, before)
             if seconds is not None:  # a longer run is likelier to decide, where it costs little
-                return self._step("confirm", rate, min(2 * seconds, max(seconds, left / 5)))
-            rate *= 0.99
+                return self._step("confirm", rate, min(2 * seconds, max(seconds, left / 5), longest))
         return None
 
     def _refute(self) -> Step | None:
@@ -325,8 +340,7 @@ class Search:
     @property
     def _worth(self) -> Worth:
         place, threshold = self.binding
-        sizes = [(run.step.rate, run.lasted, run.shares[place].size) for run in self._valid]
-        return Worth(threshold, self.throughput, sizes)
+        return Worth(threshold, self.throughput, self._sizes(place))
 
     @property
     def _allowed(self) -> float:

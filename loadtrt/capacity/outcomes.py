@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from loadtrt.asked.objective import overall
-from loadtrt.findings.validity import STARVED_LIMIT, lateness_limit_ns, typical_ns
+from loadtrt.findings.validity import STARVED_LIMIT, busy_of, lateness_limit_ns, typical_ns
 from loadtrt.records.records import METRICS
 from loadtrt.stats.verdict import share_interval, verdict_on
 from loadtrt.units import format_duration
@@ -53,10 +53,10 @@ class Outcome(NamedTuple):
         return self.step.seconds if self.seconds is None else self.seconds
 
 
-def pooled(place: int, objective: Objective, runs: Sequence[Outcome]) -> Share:
+def pooled(objective: Objective, shares: Sequence[Share]) -> Share:
     """The share of bad requests of several runs together."""
-    size = sum(run.shares[place].size for run in runs)
-    bad = sum(run.shares[place].bad * run.shares[place].size for run in runs) / max(size, 1e-9)
+    size = sum(share.size for share in shares)
+    bad = sum(share.bad * share.size for share in shares) / max(size, 1e-9)
     return Share(bad, size, verdict_on(objective, bad, size, *share_interval(bad, size)))
 
 
@@ -88,11 +88,14 @@ def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
     known = [(name, value) for name, value in lateness if name != "p99.9" and value is not None]
     objectives = [item.objective for item in run.model.objectives]
     limit = lateness_limit_ns(typical_ns(run.model.metrics["latency"]), closed, max_lateness_ns, objectives)
+    busy = busy_of(run)
+    others = f"; {busy}" if busy else ""
     if known and known[-1][1] > limit:
         name, late = known[-1]
-        return f"the generator was {format_duration(late)} late at {name} (limit {format_duration(limit)})"
+        return f"the generator was {format_duration(late)} late at {name} (limit {format_duration(limit)}){others}"
     if run.model.metrics["compute"].max_ns == 0 and not closed and run.verdict != "met":
         return "compute takes no time: all latency is the load generator's"
     if run.model.metrics["compute"].max_ns and run.model.starved_fraction > STARVED_LIMIT:
-        return f"lanes were idle for {100 * run.model.starved_fraction:.0f} % of the time because the host was late"
+        share = f"{100 * run.model.starved_fraction:.0f} %"
+        return f"lanes were idle for {share} of the time because the host was late{others}"
     return None
