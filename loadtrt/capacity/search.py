@@ -17,8 +17,8 @@ lower rate; MOST_CONFIRMS in all, while time is left. Where nothing can be confi
 twice as far above; MOST_REFUTES in all. They do not enter the estimate: so far away the line bends. The capacity is
 between feasible_max and infeasible_min; trials stand in where no such run decided.
 
-**Length.** The first trial lasts until _BAD/p₀ requests are due, others until their expected effective sample size is
-_WORTH/p₀, by those of the runs before. All runs together take `time_s`. The same runs lead to the same next one.
+**Length.** The first trial lasts until _BAD/p₀ requests are due, others until they are worth _WORTH/p₀ (capacity/worth.py).
+All runs together take `time_s`. The same runs lead to the same next one.
 """
 
 from __future__ import annotations
@@ -91,8 +91,9 @@ class Search:
         if not self.outcomes:
             return self._step("search", min(max(self.start, self._least), self._ceiling), self._first_s)
         last = self.outcomes[-1]
-        if last.host_bound and last.step.kind != "refute":
-            return self._step(last.step.kind, last.step.rate * _HOST_STEP, last.step.seconds)
+        left = self.time_s - self._spent_s
+        if last.host_bound and last.step.kind != "refute" and left >= self.trial_s:
+            return self._step(last.step.kind, last.step.rate * _HOST_STEP, min(last.step.seconds, left))
         step = None
         if self.confirms and not self._searching:
             step = self._confirm() or (self._refute() if self.confirmed else None)
@@ -327,7 +328,8 @@ class Search:
         far = min([self._worth.missable(left, self._ceiling), *missed])
         rate = threshold + 2 * (before[-1].step.rate - threshold) if before else far
         rate = min(max(rate, threshold / _STEP), self._ceiling)
-        return self._step("refute", rate, left) if rate > 1.001 * (self.confirmed or 0.0) else None
+        known = max(before[-1].step.rate if before else 0.0, self.confirmed or 0.0)
+        return self._step("refute", rate, left) if rate > 1.001 * known else None
 
     @property
     def _worth(self) -> Worth:
@@ -352,7 +354,7 @@ class Search:
             return self._first_s
         worth = self._worth.single(rate, self.trial_s)
         wanted = self.trial_s * max(_WORTH / self._allowed, LEAST_MET) / max(worth, 1e-9)
-        return min(max(self.trial_s, wanted), self._longest_s)
+        return min(max(self.trial_s, wanted), self._longest_s, max(self.time_s - self._spent_s, self.trial_s))
 
     def _step(self, kind: Kind, rate: float, seconds: float) -> Step:
         """A run at the rate rounded to four digits."""
