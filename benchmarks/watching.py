@@ -76,7 +76,7 @@ def _print_rows() -> None:
     values[:, COLUMNS.index("lane")] = np.arange(rows) % 4
     requests = values.tolist()
     for _ in range(10):
-        recorder = Recorder(4, 0, bounds=[(0, 50_000)])
+        recorder = Recorder(4, 0, bounds=[(0, 50_000, ())])
         began = time.perf_counter_ns()
         for request in requests:
             recorder.record(*request)

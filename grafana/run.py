@@ -300,7 +300,7 @@ def _objectives() -> Row:
     return "Objectives", [
         chart(
             "Good requests",
-            "Part of all requests so far within the objective's bound, and what the objective asks for (dashed).",
+            "Part of all requests so far that are good for the objective, and what the objective asks for (dashed).",
             "percentunit",
             query(good_so_far, "{{objective}}"),
             query(target, "objective {{objective}}"),
@@ -313,5 +313,12 @@ def _objectives() -> Row:
             "short",
             query(f"({bad_now}) / on (objective) (1 - {target})", "{{objective}}, now"),
             query(f"(1 - {good_so_far}) / on (objective) (1 - {target})", "{{objective}}, so far"),
+        ),
+        chart(
+            "Rates and power against their bounds",
+            "Throughput, inferences and goodput so far over their bounds, and the bounds over power and energy now: "
+            "below 1 the objective is missed so far.",
+            "short",
+            query(f"min by (objective) ({RUN.now('objective_attained_ratio')})", "{{objective}}"),
         ),
     ]

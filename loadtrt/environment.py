@@ -6,15 +6,24 @@ import importlib
 import os
 import platform
 import resource
+import time
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from loadtrt.units import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FATAL = 4  # ONNX Runtime's log severity: what it has to say comes back as exceptions
 _RECLAIMABLE = ("inactive_file", "active_file", "slab_reclaimable")  # lines of memory.stat; version 1 lacks the last
+_TAKEN = 0.25  # of the cores: others take so much and more
+_FREE = 0.1  # of the cores: less is idle
+_STOLEN = 0.05  # of the cores' time, as of a run's lanes that are idle (findings/validity.py)
+_BY_OTHERS = "the cores are used by others"
+_LEAST_S = 1.0  # /proc/stat counts in hundredths of a second
 PACKAGES = ("anyio", "numpy", "onnx", "onnxruntime", "cuda-bindings", "nvidia-ml-py", "pydantic")
 
 
@@ -132,3 +141,90 @@ def cpu_model(root: Path = Path("/")) -> str:
     except OSError:
         pass
     return platform.machine()
+
+
+@dataclass(frozen=True, slots=True)
+class CoreTimes:
+    """Times of the cores that this process may use, in seconds since the machine started.
+
+    at: the instant, by time.monotonic().
+    cores: how many cores these are.
+    busy: time in which they ran anything, all together.
+    idle: time in which they ran nothing.
+    stolen: time in which another virtual machine had them.
+    own: processor time of this process and of all that it started.
+    """
+
+    at: float
+    cores: int
+    busy: float
+    idle: float
+    stolen: float
+    own: float
+
+
+def core_times(root: Path = Path("/")) -> CoreTimes | None:
+    """The times now; None where /proc/stat does not tell them. root: folder of /proc."""
+    wanted = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    rows = [line.split() for line in read_words(root / "proc/stat").splitlines() if line.startswith("cpu")]
+    cores = [[int(text) for text in words[1:]] for words in rows if words[0] in wanted and len(words) > 8]
+    ticks_per_s = os.sysconf("SC_CLK_TCK")
+    # user, nice, system, idle, iowait, irq, softirq, steal; the times of guests are in user's already
+    user, nice, system, idle, waiting, irq, soft, stolen = (
+        sum(row[at] for row in cores) / ticks_per_s for at in range(8)
+    )
+    if not user + system + idle:
+        return None
+    busy = user + nice + system + irq + soft
+    own = _ticks_of(root, "self") / ticks_per_s
+    return CoreTimes(time.monotonic(), len(cores), busy, idle + waiting, stolen, own)
+
+
+def _ticks_of(root: Path, process: str) -> int:
+    """Processor time of a process, of its children that ended, and of those that run (where the kernel lists them)."""
+    folder = root / "proc" / process
+    numbers = read_words(folder / "stat").rpartition(")")[2].split()  # the name before it may contain anything
+    children = [child for file in folder.glob("task/*/children") for child in read_words(file).split()]
+    return sum(map(int, numbers[11:15])) + sum(_ticks_of(root, child) for child in children)
+
+
+_IMPORTED = core_times()
+
+
+def busy_host(since: CoreTimes | None = _IMPORTED, root: Path = Path("/")) -> str | None:
+    """Evidence that others use the cores of this process, so that a late load generator is their work; None without.
+
+    Over the time since `since`, of the cores that this process may use (its affinity), by /proc/stat:
+
+        others = busy − own      own: this process, its threads, and all processes that it started
+
+    Others use the cores if they took a quarter of them and less than a tenth was idle (with idle cores nothing waits),
+    or if other virtual machines had them for 5 % of the time (steal). Less than a second tells nothing. Where there is
+    no /proc/stat, the load average of the last minute decides: one above the cores, as this process adds about one.
+    Beside /proc/stat it is not asked, since it stays high for a minute after another run of loadtrt has ended.
+
+    since: times at the beginning, from `core_times`; by default when this module was imported, for a command its start.
+    root: folder of /proc.
+    """
+    now, load, cores = core_times(root), load_average(root), len(os.sched_getaffinity(0))
+    average = f"load average {load:.1f} on {plural(cores, 'core')}" if load is not None else ""
+    if now is None or since is None:
+        return f"{_BY_OTHERS}: {average}" if load is not None and load >= cores + 1 else None
+    if now.at - since.at < _LEAST_S:
+        return None
+    names = ("own", "busy", "idle", "stolen")
+    own, busy, idle, stolen = (getattr(now, name) - getattr(since, name) for name in names)
+    lasted = max(busy + idle + stolen, 1 / os.sysconf("SC_CLK_TCK")) / now.cores
+    others, free, lost = max(busy - own, 0.0) / lasted, idle / lasted, stolen / lasted
+    if lost >= _STOLEN * now.cores:
+        return f"{_BY_OTHERS}: other virtual machines had them for {100 * lost / now.cores:.0f} % of the time"
+    if others < _TAKEN * now.cores or free >= _FREE * now.cores:
+        return None
+    took = f"other processes took {others:.1f} of {plural(now.cores, 'core')}, and {free:.1f} were idle"
+    return f"{_BY_OTHERS}: {took}{average and f' ({average})'}"
+
+
+def load_average(root: Path = Path("/")) -> float | None:
+    """Processes that ran or waited for a core, a mean over the last minute; None where it is not known."""
+    first = read_words(root / "proc/loadavg").partition(" ")[0]
+    return float(first) if first.replace(".", "", 1).isdigit() else None

@@ -136,9 +136,18 @@ def format_count(value: float) -> str:
     return f"{value:,.0f}".replace(",", " ") if abs(value) >= 1000 else _three_digits(value)
 
 
-def plural(count: int, noun: str) -> str:
+def rounded_up(value: float) -> float:
+    """The value, or a little more, in two significant digits: what is needed must not be told as less."""
+    if not value:
+        return 0.0
+    digits = 1 - math.floor(math.log10(value))
+    shifted = math.ceil(round(value * 10.0**digits, 6))
+    return shifted / 10**digits if digits > 0 else float(shifted * 10**-digits)
+
+
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
     """ "1 request", "1 234 requests"."""
-    return f"{format_count(count)} {noun}" if count == 1 else f"{format_count(count)} {noun}s"
+    return f"{format_count(count)} {noun if count == 1 else nouns or f'{noun}s'}"
 
 
 def _three_digits(value: float) -> str:

@@ -12,10 +12,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from loadtrt.asked.declaring import option
+from loadtrt.asked.declaring import ENGINES, PLANS, SEARCHES, Strict, option
 from loadtrt.asked.fields import Address, Duration, FileName, Precision, option_name
-from loadtrt.asked.model import ENGINES, PLANS, SEARCHES, Model, Strict
-from loadtrt.errors import UsageError
+from loadtrt.asked.model import Model  # noqa: TC001  # pydantic reads it
 from loadtrt.units import SECOND_NS
 
 DEFAULT_DURATION_NS = 10 * SECOND_NS
@@ -151,10 +150,6 @@ class RunConfig(Strict):
         for model in self.models.values():
             if self.duration is not None and (wrong := model.load.refuses("duration")) is not None:
                 raise ValueError(wrong)
-            try:
-                model.load.require()
-            except UsageError as error:
-                raise ValueError(str(error)) from None
             if self.profile and (several := "mix" if model.mix else "batcher" if model.batcher else None):
                 raise ValueError(f"a profile is of requests of one size: leave --{several} out")
             if self.duration == 0 and model.requests is None:
@@ -169,8 +164,12 @@ class RunConfig(Strict):
             raise ValueError(f"{option_name(name)} is written from a profile: add --profile")
         if self.max_duration is not None and self.duration is not None and self.max_duration < self.duration:
             raise ValueError("--max-duration is shorter than --duration: raise one or lower the other")
-        if self.abort_on_fail and not any(model.objectives for model in self.models.values()):
-            raise ValueError("--abort-on-fail needs an objective: add --objective, such as 'latency.p99 < 10ms'")
+        judged_early = (item.of_requests for model in self.models.values() for item in model.objectives)
+        if self.abort_on_fail and not any(judged_early):
+            raise ValueError(
+                "--abort-on-fail needs an objective on a percentile, errors or drops, as others are judged at the end: "
+                "add --objective, such as 'latency.p99 < 10ms'"
+            )
         if self.given("abort_delay") and not self.abort_on_fail:
             raise ValueError("--abort-delay is about --abort-on-fail: add that, or leave this out")
         return self

@@ -10,13 +10,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 Group = Literal["Engine", "Lanes", "Load", "Requests", "Ending", "Objectives", "Fleet", "Results", "Watching"]
 GROUPS: tuple[Group, ...] = get_args(Group)
+# Commands that take an option beside `run`.
+SEARCHES = "sweep capacity"
+ENGINES = "sweep capacity profile"
+PLANS = "plan-capacity"
+LOADS = f"{SEARCHES} {PLANS}"
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors, and nothing changes once it was checked."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True, arbitrary_types_allowed=True
+    )
 
 
 @dataclass(frozen=True, slots=True)

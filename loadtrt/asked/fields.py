@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-from loadtrt.asked.objective import Objective, parse_objective
+from loadtrt.asked.objective import Objective, parse_objective, with_bounds
 from loadtrt.errors import UsageError
 from loadtrt.printing import bounded_repr, shortened
 from loadtrt.units import exact_duration, parse_address, parse_duration, parse_rate, parse_share
@@ -106,6 +106,13 @@ def _objective(value: object) -> object:
     return parse_objective(value) if isinstance(value, str) else value
 
 
+def _bounded(objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+    try:
+        return with_bounds(objectives)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
 def _values(value: object) -> object:
     """{"size": (8, 8)} of {"size": "8,8"}."""
     if not isinstance(value, dict):
@@ -173,10 +180,11 @@ ObjectiveText = Annotated[
     Objective,
     _from_text(_objective),
     PlainSerializer(str),
-    WithJsonSchema({"type": "string", "examples": ["latency.p99 < 10ms"]}),
+    WithJsonSchema({"type": "string", "examples": ["latency.p99 < 10ms", "throughput > 90/s"]}),
 ]
 Objectives = Annotated[
     tuple[ObjectiveText, ...],
     BeforeValidator(_one_or_many),
-    WithJsonSchema({**_ONE_OR_MANY, "examples": ["latency.p99 < 10ms"]}),
+    AfterValidator(_bounded),
+    WithJsonSchema({**_ONE_OR_MANY, "examples": ["latency.p99 < 10ms", "throughput > 90/s"]}),
 ]

@@ -5,7 +5,7 @@ Each type states the options that it takes."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,14 +22,12 @@ from loadtrt.load.arrivals import (
     require_room,
     steady,
 )
-from loadtrt.load.trace import read_trace
 from loadtrt.units import SECOND_NS, format_count
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.load.arrivals import Course
-    from loadtrt.load.trace import Trace as Instants
 
 LENGTH = frozenset({"duration", "requests"})
 PROCESS = frozenset({"arrivals", *(name for process in PROCESSES.values() for name in process.parameters)})
@@ -41,15 +39,19 @@ class Load(ABC):
 
     takes: the options that go with this type of load, those of its length and of its queue among them.
     refusal: the sentence for an option that does not; {key} and {option} stand for it.
+    loop: the option that makes the load begin again at its end; "" where there is none, or it does so already.
     closed: requests follow each other (closed loop) instead of coming at instants of their own.
     steady: requests come at one mean rate throughout.
     steady_rate: served requests leave at one mean rate throughout; true offline, where a backlog always waits.
     cv: coefficient of variation of the gaps between requests at one rate; None where no process draws them.
     own_ns: the length of the load itself in ns, None where the run decides it.
+    period_ns: the time after which the load begins again, ns; None where it does not.
+    peak_ratio: the highest arrival rate over the mean one.
     """
 
     takes: ClassVar[frozenset[str]]
     refusal: ClassVar[str]
+    loop: ClassVar[str] = ""
     closed: ClassVar[bool] = False
 
     @property
@@ -59,6 +61,14 @@ class Load(ABC):
     @property
     def own_ns(self) -> int | None:
         return None
+
+    @property
+    def period_ns(self) -> int | None:
+        return None
+
+    @property
+    def peak_ratio(self) -> float:
+        return 1.0
 
     @property
     def steady_rate(self) -> bool:
@@ -85,7 +95,7 @@ class Load(ABC):
             return None
         if key in QUEUE:
             return f"{option_name(key)} is for an open loop: add --rate, such as 500/s, or leave it out"
-        hint = ", or add --trace-loop" if cls is Trace and key in LENGTH else ""
+        hint = f", or add {option_name(cls.loop)}" if cls.loop and key in LENGTH else ""
         return cls.refusal.format(key=key, option=option_name(key)) + hint
 
     @abstractmethod
@@ -170,6 +180,17 @@ class Rate(Drawn):
         return self.bursts is None
 
     @property
+    def period_ns(self) -> int | None:
+        return None if self.bursts is None else sum(parse_bursts(self.bursts))
+
+    @property
+    def peak_ratio(self) -> float:
+        if self.bursts is None:
+            return 1.0
+        on, off = parse_bursts(self.bursts)
+        return (on + off) / on
+
+    @property
     def text(self) -> str:
         word, comma, parameters = self.process.text.partition(", ")
         in_bursts = f", bursts {self.bursts}" if self.bursts else ""
@@ -187,11 +208,18 @@ class Rate(Drawn):
 
 @dataclass(frozen=True)
 class Stages(Drawn):
-    """Arrival rates one after the other. stages: "100/s:10s, ramp 100/s-500/s:1m"."""
+    """Arrival rates one after the other.
+
+    stages: "100/s:10s, ramp 100/s-500/s:1m".
+    rate: mean rate, in requests per second, to which all of them are scaled by one factor; None for the rates as they
+        are written.
+    """
 
     stages: str
-    takes = PROCESS | QUEUE | {"stages"}
+    rate: float | None = None
+    takes = PROCESS | QUEUE | {"stages", "stages_loop", "rate"}
     refusal = "stages have rates and durations of their own, and no {key}: leave {option} or --stages out"
+    loop = "stages_loop"
 
     @property
     def steady(self) -> bool:
@@ -199,19 +227,32 @@ class Stages(Drawn):
 
     @cached_property
     def _course(self) -> Course:
-        return parse_stages(self.stages)
+        written = parse_stages(self.stages)
+        return written if self.rate is None else written.scaled(self.rate / written.mean_per_s)
 
     @property
-    def own_ns(self) -> int:
+    def own_ns(self) -> int | None:
         return self._course.duration_ns
+
+    @property
+    def peak_ratio(self) -> float:
+        return max(max(stage.first, stage.last) for stage in self._course.stages) / self._course.mean_per_s
 
     @property
     def text(self) -> str:
         word, comma, parameters = self.process.text.partition(", ")
-        return f"{word} in stages {self.stages}{comma}{parameters}"
+        return f"{word} in stages {self.stages}{self._scaled}{comma}{parameters}"
+
+    @property
+    def _scaled(self) -> str:
+        if self.rate is None:
+            return ""
+        peak = f", {format_count(self.rate * self.peak_ratio)}/s at the peak"
+        return f", scaled to {format_count(self.rate)}/s on average{peak}"
 
     def options(self) -> dict[str, Any]:
-        return {**super().options(), "stages": self.stages}
+        scaled = {} if self.rate is None else {"rate": self.rate}
+        return {**super().options(), "stages": self.stages, **scaled}
 
     def mean_rate(self, length_ns: int) -> float:
         return self._course.requests(length_ns) * SECOND_NS / max(length_ns, 1)
@@ -221,73 +262,32 @@ class Stages(Drawn):
 
 
 @dataclass(frozen=True)
-class Trace(Load):
-    """The instants of a file, replayed.
+class LoopedStages(Stages):
+    """Stages that begin again at their end, until the run's duration and requests are met."""
 
-    file: path of a CSV or JSONL file.
-    column: name of the column or key that holds instants, None where there is one only.
-    scale: factor on all times; 0.5 is twice as fast.
-    """
-
-    file: str
-    column: str | None = None
-    scale: float = 1.0
-    takes = QUEUE | {"arrivals", "trace", "trace_column", "time_scale", "trace_loop"}
-    refusal = "a trace has instants of its own, and no {key}: leave {option} or --trace out"
-
-    @property
-    def steady(self) -> bool:
-        return False
-
-    @cached_property
-    def instants(self) -> Instants:
-        """The file's content. Raises UsageError."""
-        return read_trace(self.file, self.column, self.scale)
-
-    def require(self) -> None:
-        self.instants  # noqa: B018  # read and kept
-
-    @property
-    def own_ns(self) -> int | None:
-        return self.instants.duration_ns
-
-    @property
-    def text(self) -> str:
-        return f"trace {self.file}{f' × {self.scale:g}' if self.scale != 1 else ''}"
-
-    def options(self) -> dict[str, Any]:
-        named = {"trace_column": self.column} if self.column is not None else {}
-        return {"arrivals": "trace", "trace": self.file, **named, "time_scale": self.scale}
-
-    def due(self, least_ns: int, least_requests: int, seed: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
-        return self.instants.due(least_ns, least_requests, loop=False)
-
-    def mean_rate(self, length_ns: int) -> float:
-        return self.instants.requests(length_ns) * SECOND_NS / max(length_ns, 1)
-
-
-@dataclass(frozen=True)
-class LoopedTrace(Trace):
-    """A trace that begins again at its end, until the run's duration and requests are met."""
-
-    takes = Trace.takes | LENGTH
+    takes = Stages.takes | LENGTH
+    loop = ""
 
     @property
     def own_ns(self) -> None:
         return None
 
     @property
+    def period_ns(self) -> int:
+        return self._course.duration_ns
+
+    @property
     def text(self) -> str:
         return f"{super().text}, looped"
 
     def options(self) -> dict[str, Any]:
-        return {**super().options(), "trace_loop": True}
-
-    def due(self, least_ns: int, least_requests: int, seed: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
-        return self.instants.due(least_ns, least_requests, loop=True)
+        return {**super().options(), "stages_loop": True}
 
     def mean_rate(self, length_ns: int) -> float:  # noqa: ARG002
-        return super().mean_rate(self.instants.duration_ns)
+        return self._course.mean_per_s
+
+    def course(self) -> Course:
+        return replace(self._course, repeats=True)
 
 
 @dataclass(frozen=True)

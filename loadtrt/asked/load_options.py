@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.fields import option_name
-from loadtrt.asked.load import LENGTH, PROCESS, QUEUE, Closed, Drawn, Load, LoopedTrace, Offline, Rate, Stages, Trace
+from loadtrt.asked.load import LENGTH, PROCESS, QUEUE, Closed, Drawn, Load, LoopedStages, Offline, Rate, Stages
+from loadtrt.asked.trace_load import LoopedTrace, Trace
 from loadtrt.errors import UsageError
 from loadtrt.load.arrivals import PROCESSES, Process
 
@@ -13,8 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ARRIVALS = ("closed", *PROCESSES, "trace", "offline")
-_TRACE = ("trace_column", "time_scale", "trace_loop")
-OPTIONS = ("arrivals", "rate", *sorted(PROCESS - {"arrivals"}), "bursts", "stages", "trace", *_TRACE)
+_ABOUT = {  # options that are about another one
+    "stages_loop": ("stages", "stages", "'100/s:10s, 200/s:10s'"),
+    **dict.fromkeys(("trace_column", "time_scale", "trace_loop"), ("trace", "a trace", "FILE")),
+}
+OPTIONS = ("arrivals", "rate", *sorted(PROCESS - {"arrivals"}), "bursts", "stages", "trace", *_ABOUT)
 _EXAMPLES = {"burstiness": "4", "requests": "1000", "rate": "500/s", "trace": "FILE"}
 
 
@@ -29,17 +34,22 @@ def type_of(options: Mapping[str, Any], other: Mapping[str, Any] | None = None) 
         return Closed
     if arrivals == "offline":
         return Offline
+    both = {**(other or {}), **options}
     if arrivals == "trace" or (arrivals is None and "trace" in options):
-        return LoopedTrace if {**(other or {}), **options}.get("trace_loop") else Trace
+        return LoopedTrace if both.get("trace_loop") else Trace
     if "stages" in options:
-        return Stages
-    if "rate" in options or "bursts" in options:
+        return LoopedStages if both.get("stages_loop") else Stages
+    before = type_of(other) if other else None
+    if "bursts" in options:
         return Rate
-    if "trace_loop" in options and other and "trace" in other:
+    if "rate" in options:  # what has a rate keeps its kind: a process or parameter of one is of no trace
+        drawn = PROCESS.intersection(options)
+        return before if before and "rate" in (other or {}) and not (drawn and issubclass(before, Trace)) else Rate
+    if before and issubclass(before, Trace) and "trace_loop" in options:
         return LoopedTrace if options["trace_loop"] else Trace
-    if PROCESS.intersection(options):
-        return Stages if other and type_of(other) is Stages else Rate
-    return None
+    if before and issubclass(before, Stages) and ("stages_loop" in options or PROCESS.intersection(options)):
+        return LoopedStages if both.get("stages_loop") else Stages
+    return Rate if PROCESS.intersection(options) else None
 
 
 def merged(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,6 +63,8 @@ def merged(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     if kind is None:
         return {**file, **given}
     keeps = set(kind.takes)
+    if "stages" in given or "trace" in given:
+        keeps.discard("rate")  # it was that of another load
     if issubclass(kind, Drawn):
         process = process_type(given if PROCESS.intersection(given) else {**file, **given})
         keeps -= PROCESS.difference(process.parameters)
@@ -73,14 +85,20 @@ def load_of(options: Mapping[str, Any]) -> Load:
     Raises UsageError where they contradict each other, or where one is missing.
     """
     kind = type_of(options) or Closed
-    for key in _TRACE:
-        if key in options and "trace" not in options:
-            raise UsageError(f"{option_name(key)} is about a trace: add --trace FILE, or leave it out")
+    for key, (about, name, example) in _ABOUT.items():
+        if key in options and about not in options:
+            raise UsageError(f"{option_name(key)} is about {name}: add {option_name(about)} {example}, or leave it out")
     for key in options:
         sentence = kind.refuses(key)
         if sentence is not None:
             raise UsageError(sentence)
     return _made(kind, options)
+
+
+def at_rate(load: Load, rate: float) -> Load:
+    """The same open loop at another mean rate, in requests per second: stages and traces are scaled by one factor."""
+    assert isinstance(load, Rate | Stages | Trace)  # noqa: S101  # no other has a rate
+    return replace(load, rate=rate)
 
 
 def _made(kind: type[Load], options: Mapping[str, Any]) -> Load:
@@ -92,11 +110,13 @@ def _made(kind: type[Load], options: Mapping[str, Any]) -> Load:
         return Offline()
     if issubclass(kind, Trace):
         _require("trace", "trace arrivals need a", options)
-        names = {"trace": "file", "trace_column": "column", "time_scale": "scale"}
+        if "rate" in options and "time_scale" in options:
+            raise UsageError("--rate and --time-scale both scale a trace: leave one out")
+        names = {"trace": "file", "trace_column": "column", "time_scale": "scale", "rate": "rate"}
         return kind(**{name: options[key] for key, name in names.items() if key in options})
     process = _process_of(options)
-    if kind is Stages:
-        return Stages(process, options["stages"])
+    if issubclass(kind, Stages):
+        return kind(process, options["stages"], options.get("rate"))
     _require("rate", f"{process.word} arrivals need a", options)
     return Rate(process, options["rate"], options.get("bursts"))
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     GetJsonSchemaHandler,
     SerializerFunctionWrapHandler,
@@ -20,7 +18,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema  # noqa: TC002  # pydantic reads them
 from pydantic_core import CoreSchema  # noqa: TC002
 
-from loadtrt.asked.declaring import option
+from loadtrt.asked.declaring import ENGINES, LOADS, PLANS, SEARCHES, Strict, option
 from loadtrt.asked.fields import (
     TEXT_OR_LIST,
     ArrivalRate,
@@ -42,18 +40,7 @@ from loadtrt.errors import UsageError
 from loadtrt.load.arrivals import MOST_REQUESTS, parse_bursts, parse_stages
 from loadtrt.load.request_sizes import Batching, Part, parse_batching, parse_mix
 
-SEARCHES = "sweep capacity"
-ENGINES = "sweep capacity profile"
-PLANS = "plan-capacity"
 MOST_BATCH = (1 << 31) - 1  # TensorRT's dimensions are 32 bits wide up to 8.6
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors, and nothing changes once it was checked."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True, arbitrary_types_allowed=True
-    )
 
 
 class LoadOptions(Strict):
@@ -68,13 +55,17 @@ class LoadOptions(Strict):
         shown_default="closed; with a rate poisson",
     )
     rate: ArrivalRate | None = option(
-        None, "Arrival rate of an open loop: requests due per second.", "Load", "sweep", metavar="500/s"
+        None,
+        "Requests due per second in an open loop; with --stages or --trace their mean, to which they are scaled.",
+        "Load",
+        "sweep",
+        metavar="500/s",
     )
     burstiness: float | None = option(
         None,
         "Coefficient of variation of the gaps of gamma arrivals; 0 is constant, 1 is Poisson.",
         "Load",
-        f"{SEARCHES} {PLANS}",
+        LOADS,
         metavar="CV",
         ge=0,
         le=100,
@@ -88,22 +79,26 @@ class LoadOptions(Strict):
         metavar="ON/OFF",
     )
     stages: Annotated[str, kept(parse_stages), TEXT_OR_LIST] | None = option(
-        None, "Arrival rates one after the other.", "Load", PLANS, metavar="'100/s:10s, ramp 100/s-500/s:1m'"
+        None, "Arrival rates one after the other.", "Load", LOADS, metavar="'100/s:10s, ramp 100/s-500/s:1m'"
+    )
+    stages_loop: bool | None = option(
+        None, "Begin the stages again until --duration and --requests are met.", "Load", "sweep", shown_default="off"
     )
     trace: FileName | None = option(
         None,
         "Replay the instants of a CSV or JSONL file, in seconds; the first is due at once.",
         "Load",
-        PLANS,
+        LOADS,
         metavar="FILE",
     )
     trace_column: str | None = option(
-        None, "Column or key of the trace that holds instants, where there are several.", "Load", PLANS, metavar="NAME"
+        None, "Column or key of the trace that holds instants, where there are several.", "Load", LOADS, metavar="NAME"
     )
     time_scale: float | None = option(
         None,
         "Factor on all times of the trace: 0.5 replays it twice as fast.",
         "Load",
+        "sweep",
         metavar="X",
         shown_default="1",
         ge=1e-9,
@@ -111,7 +106,7 @@ class LoadOptions(Strict):
         allow_inf_nan=False,
     )
     trace_loop: bool | None = option(
-        None, "Begin the trace again until --duration and --requests are met.", "Load", shown_default="off"
+        None, "Begin the trace again until --duration and --requests are met.", "Load", "sweep", shown_default="off"
     )
 
 
@@ -189,6 +184,7 @@ class Model(Strict):
         None,
         "Drop a request that comes due while N wait in the queue; it counts as a miss.",
         "Load",
+        SEARCHES,
         metavar="N",
         ge=0,
         le=MOST_REQUESTS,
@@ -205,6 +201,7 @@ class Model(Strict):
         None,
         "Form batches of single requests in front of the lanes, as a server's dynamic batcher does.",
         "Requests",
+        SEARCHES,
         metavar="max=16,delay=2ms",
     )
     inputs: Sources = option(
@@ -234,7 +231,7 @@ class Model(Strict):
     )
     objectives: Objectives = option(
         (),
-        "Bound on a quantile, an SLO (repeatable).",
+        "Bound on a percentile, errors, drops, throughput, goodput, power or energy, an SLO (repeatable).",
         "Objectives",
         f"{SEARCHES} {PLANS}",
         metavar="'latency.p99 < 10ms'",
@@ -264,7 +261,11 @@ class Model(Strict):
             return data
         given = {key: value for key, value in data.items() if value is not None}
         options = LoadOptions.model_validate({key: given[key] for key in OPTIONS if key in given})
-        unset = {"trace_loop": False, "time_scale": 1}  # values that change nothing, wherever they are written
+        unset = {
+            "trace_loop": False,
+            "stages_loop": False,
+            "time_scale": 1,
+        }  # values that change nothing, wherever they are written
         values = {key: value for key, value in options if value is not None and unset.get(key) != value}
         others = {key: given[key] for key in ("requests", "batcher", "max_queue") if key in given}
         rest = {key: value for key, value in data.items() if key not in OPTIONS}
@@ -315,7 +316,15 @@ class Model(Strict):
             raise ValueError(
                 f"--max-queue {self.max_queue} leaves no room for a batch of {batching.sizes[-1]}: raise it"
             )
+        drops = [item for item in self.objectives if item.kind == "drops"]
+        if drops and self.max_queue is None and not self.load.closed:
+            raise ValueError(f"'{drops[0]}' needs --max-queue, such as --max-queue 8: nothing is dropped without it")
         return self
+
+    @property
+    def in_flight(self) -> int:
+        """The most requests in flight; in a closed loop so many always are."""
+        return self.contexts * self.buffers * self.requests_per_launch
 
     @property
     def mix_parts(self) -> tuple[Part, ...]:

@@ -157,6 +157,8 @@ def _config_of(
         faults += [_fault(item, given, source, bool(data.get("models"))) for item in error.errors()]
     if faults:
         raise UsageError(_joined(faults, len(faults)))
+    for asked in config.models.values():  # not where a result is read, which may be elsewhere
+        asked.load.require()
     return config
 
 

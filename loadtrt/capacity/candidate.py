@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt.capacity.scaling import fit, predicted_per_s, rungs
-from loadtrt.capacity.search import Outcome, Search, Share, Step
-from loadtrt.findings.validity import STARVED_LIMIT, lateness_limit_ns, typical_ns
-from loadtrt.records.records import METRICS
-from loadtrt.report.formatting import between
-from loadtrt.results.capacity_result import Candidate, ObjectiveCapacity, inferences_of
-from loadtrt.units import SECOND_NS, format_count, format_duration
+from loadtrt.capacity.averaging import averaged
+from loadtrt.capacity.batching import of_delay, server_of
+from loadtrt.capacity.conclusion import conclusion, confirming_run
+from loadtrt.capacity.outcome import Outcome, Share, Step
+from loadtrt.capacity.scaling import Rung, contradiction, fit, half_width, predicted_per_s, rungs
+from loadtrt.results.capacity_result import Candidate, ObjectiveCapacity, inferences_of, last_rungs, rung_of
+from loadtrt.stats.verdict import share_interval, surely_missed, verdict_on
+from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.objective import Objective
-    from loadtrt.capacity.search import Answer
-    from loadtrt.results.capacity_result import Scaling, Trial
+    from loadtrt.capacity.search import Search
+    from loadtrt.capacity.station import Station
+    from loadtrt.records.records import Records
+    from loadtrt.results.capacity_result import CandidateAnswer, Scaling, Trial
     from loadtrt.results.engine_info import EngineInfo, MemoryBill
     from loadtrt.results.run_result import ObjectiveShare, RunResult
+    from loadtrt.runs.maker import Part
 
 _FIRST = 0.7  # share of the highest throughput at which the search begins, without a prediction
-_NEAR = 0.9  # share of the estimate from which a confirmed rate counts as near it
+_RUNG_S, _RUNG_REQUESTS = 2.0, 200  # a closed loop lasts so long, and until it has served so many
+_FIRST_RUNG_WIDTH, _RUNG_WIDTH = 0.01, 0.02  # half width of the throughput's confidence interval, at most
+_FIRST_RUNG_PART, _RUNG_PART = 0.1, 0.025  # longest closed loop with one request in flight, and others, of the time
+_MODEL_ERROR, _UNPREDICTED = 0.05, 0.3  # spread of the prediction by the model, and without one
 
 
 class Work:
@@ -37,30 +45,68 @@ class Work:
     config: the configuration, with the arrivals of the trials at any rate.
     trials: the runs so far.
     failure: why the engine did not open, or failed; None otherwise.
+    unsteady: why no search is worth its time; None otherwise.
     dropped: the reason why nothing is searched; None where something is.
     """
 
     def __init__(
-        self, config: RunConfig, objectives: Sequence[Objective], search: Callable[[float, float], Search]
+        self,
+        config: RunConfig,
+        objectives: Sequence[Objective],
+        time_s: float,
+        search: Callable[[float, float, float, float, Sequence[Share]], Search],
     ) -> None:
-        """search: makes a Search from the first rate and the highest throughput."""
+        """time_s: duration of all runs.
+
+        search: makes a Search from the first rate and its spread, the highest throughput, the time left, s, and the
+            shares of bad requests with one request in flight.
+        """
         self.config = config
         self.trials: list[Trial] = []
         self.failure: str | None = None
+        self.unsteady: str | None = None
         self.dropped: str | None = None
-        self._objectives, self._begin = objectives, search
-        self._rungs = rungs(config.model.contexts, config.model.buffers)
+        self._objectives, self._begin, self._time_s = objectives, search, time_s
+        self._rungs = rungs(config.model.contexts, config.model.buffers, config.model.batching)
         self._info: EngineInfo | None = None
         self._bill: MemoryBill | None = None
         self._scaling: Scaling | None = None
         self._predicted: float | None = None
+        self._sampling = 0.0
+        self._station: Station | None = None
         self._search: Search | None = None
 
     @property
-    def next_rung(self) -> tuple[int, int] | None:
-        """(contexts, buffers) of the next closed loop; None at the end of the ladder."""
-        done = sum(trial.kind == "ladder" for trial in self.trials)
-        return None if self.failure or self._infeasible or done == len(self._rungs) else self._rungs[done]
+    def next_rung(self) -> Rung | None:
+        """The next closed loop; None at the end of the ladder. One whose throughput is not known well enough is
+        repeated, as long as that needs or its part of the time allows."""
+        if self.failure or self._infeasible:
+            return None
+        made = [rung_of(trial) for trial in self.trials if trial.kind == "ladder"]
+        place = len(set(made))
+        if made and made.count(made[-1]) == 1:
+            run, part = self._ladder[-1].run, self._rungs[place - 1]
+            width, lasted, longest = half_width(run), _seconds(run), self._longest_s(part)
+            wanted = _FIRST_RUNG_WIDTH if part.contexts * part.buffers == 1 else _RUNG_WIDTH
+            if self._doubtful or width > wanted:
+                seconds = longest if self._doubtful else min(lasted * 1.1 * (width / wanted) ** 2, longest)
+                if seconds > lasted:
+                    return Rung(part, seconds, 1, seconds)
+        if place == len(self._rungs):
+            return None
+        longest = self._longest_s(self._rungs[place])
+        return Rung(self._rungs[place], min(_RUNG_S, longest), _RUNG_REQUESTS, longest)
+
+    def _longest_s(self, part: Part) -> float:
+        """The longest closed loop on this part of the engine."""
+        batching = self.config.model.batching
+        share = _FIRST_RUNG_PART if part.contexts * part.buffers == 1 else _RUNG_PART
+        return self._time_s * share / (len(batching.sizes) if batching else 1)
+
+    @property
+    def stops(self) -> bool:
+        """Whether the ladder has the answer: no rate meets the objectives, or nothing can be learnt."""
+        return self._infeasible or self.unsteady is not None
 
     @property
     def expected(self) -> float:
@@ -87,15 +133,18 @@ class Work:
     def fit_ladder(self) -> None:
         """Fit the scalability law to the complete ladder, and predict the capacity from it."""
         if self._scaling is None:
-            ladder = [trial for trial in self.trials if trial.kind == "ladder"]
-            self._scaling = fit(ladder)
+            self._scaling = fit(self._ladder, self.config.model.batching)
             if self._scaling is not None and not self._infeasible:
-                self._predicted = predicted_per_s(ladder, self.config, self._objectives)
+                self._predicted, self._sampling = predicted_per_s(self._ladder, self.config, self._objectives)
+                server = server_of([trial.run for trial in self._ladder if trial.run is not None], self.config.model)
+                self._station = server.stations[1] if server is not None and server.batching is None else None
+                self.unsteady = contradiction(self._ladder)
 
     def begin(self) -> None:
         """Begin the search; does nothing if the ladder has the answer already."""
-        if self._search is None and self._first is not None and self._scaling is not None and not self._infeasible:
-            self._search = self._begin(self._first, self._scaling.most_per_s)
+        if self._search is None and self._first is not None and self._scaling is not None and not self.stops:
+            left_s = self._time_s - sum(_seconds(trial.run) for trial in self.trials)
+            self._search = self._begin(self._first, self._spread, self._scaling.most_per_s, left_s, self._alone)
 
     def next_step(self) -> Step | None:
         """The next open loop; None at the end of the search."""
@@ -107,6 +156,17 @@ class Work:
         runs = 0 if self._search is None else len(self._search.outcomes)
         return int(np.random.SeedSequence([self.config.model.seed, 1 + runs]).generate_state(1)[0])
 
+    def averaged(self, run: RunResult, records: Records) -> RunResult:
+        """An open loop with the shares of bad requests averaged over arrivals (capacity/averaging.py), where that can
+        be. records: all requests of the run."""
+        model = run.config.model
+        if self._station is None or model.batcher or model.max_queue is not None or run.outcome != "completed":
+            return run
+        objectives = [item.objective for item in run.model.objectives]
+        shares = averaged(records, model.load, self._station, objectives, model.seed)
+        items = zip(run.model.objectives, shares, strict=True)
+        return run.with_model(objectives=tuple(_with(item, *share) if share else item for item, share in items))
+
     def record(self, trial: Trial) -> None:
         """Take a run. An interrupted or failed one is kept, and does not enter the search."""
         self.trials.append(trial)
@@ -116,15 +176,9 @@ class Work:
         if run is None or trial.failure is not None:
             self.failure = trial.failure
         elif trial.kind != "ladder" and trial.rate_per_s and self._search is not None and run.outcome == "completed":
-            seconds = (run.config.duration or 0) / SECOND_NS
-            step = Step(trial.kind, trial.rate_per_s, seconds)
-            shares = tuple(  # undecided where no request was due
-                Share(0.0, 0.0, "undecided")
-                if item.bad is None
-                else Share(item.bad, item.effective or 0.0, item.verdict or "undecided")
-                for item in run.model.objectives
-            )
-            self._search.record(Outcome(step, shares, trial.host_bound is not None))
+            step = Step(trial.kind, trial.rate_per_s, (run.config.duration or 0) / SECOND_NS)
+            shares = tuple(map(_share, run.model.objectives))
+            self._search.record(Outcome(step, shares, trial.host_bound is not None, _seconds(run)))
 
     def replay(self, trials: Sequence[Trial]) -> None:
         """Take the completed runs of an unfinished search."""
@@ -137,10 +191,12 @@ class Work:
             self.record(trial)
 
     @property
-    def answer(self) -> Answer | None:
+    def answer(self) -> CandidateAnswer | None:
         """`answer` of Candidate."""
         if self._infeasible:
             return "infeasible"
+        if self.unsteady is not None:
+            return "unsteady"
         return None if self._search is None else self._search.answer
 
     def candidate(self) -> Candidate:
@@ -149,6 +205,7 @@ class Work:
             contexts=self.config.model.contexts,
             batch=self.config.model.batch,
             buffers=self.config.model.buffers,
+            batcher=self.config.model.batcher,
             engine=self._info,
             memory=self._bill,
             trials=tuple(self.trials),
@@ -160,7 +217,8 @@ class Work:
         )
         if self._search is not None:
             candidate = candidate.model_copy(update=self._estimates(self._search))
-        return candidate.model_copy(update={"conclusion": conclusion(candidate)})
+        sentence = self.unsteady or conclusion(candidate)
+        return candidate.model_copy(update={"conclusion": sentence and sentence + of_delay(candidate)})
 
     def _estimates(self, search: Search) -> dict[str, Any]:
         """The results of the open loops, as fields of a Candidate."""
@@ -173,7 +231,7 @@ class Work:
             return bounds
         place, binding = search.binding
         rate = search.between(binding.rate)
-        confirming = _confirming(self.trials, search.confirmed)
+        confirming = confirming_run(self.trials, search.confirmed)
         telemetry = confirming.telemetry if confirming is not None else None
         return bounds | {
             "estimate_per_s": rate,
@@ -196,7 +254,7 @@ class Work:
 
     @property
     def _items(self) -> float:
-        return inferences_of(self.trials) or self.config.model.batch or 1
+        return 1.0 if self.config.model.batcher else inferences_of(self.trials) or self.config.model.batch or 1
 
     @property
     def _first(self) -> float | None:
@@ -205,115 +263,55 @@ class Work:
         return None if self._scaling is None else _FIRST * self._scaling.most_per_s
 
     @property
+    def _spread(self) -> float:
+        """The spread of the prediction: of the model, and of the service times that it was made of."""
+        return _UNPREDICTED if self._predicted is None else math.hypot(_MODEL_ERROR, self._sampling)
+
+    @property
     def _infeasible(self) -> bool:
         """Whether an objective is missed with one request in flight at a time, which has the shortest latencies, or at
         the lowest rate of the search."""
-        first = self.trials[0].run if self.trials and self.trials[0].host_bound is None else None
-        alone = first is not None and any(item.verdict == "missed" for item in first.model.objectives)
+        pairs = zip(self._alone, self._objectives, strict=False)
+        alone = any(surely_missed(share.bad, share.size, 1 - objective.rank) for share, objective in pairs)
         return alone or (self._search is not None and self._search.answer == "infeasible")
 
+    @property
+    def _doubtful(self) -> bool:
+        """Whether an objective is missed with one request in flight, but not surely."""
+        return len(self._ladder) == 1 and any(share.verdict == "missed" for share in self._alone)
 
-def failure_of(run: RunResult) -> str | None:
-    """Why the search ends for an engine: it failed, or its outputs under load are wrong; None otherwise."""
-    checked = run.model.verification
-    if run.failure is None and checked is not None and checked.different:
-        return f"{checked.different} of {checked.outputs} outputs under load differ from those of a quiet run"
-    return run.failure
+    @property
+    def _ladder(self) -> tuple[Trial, ...]:
+        return last_rungs(self.trials)
 
-
-def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
-    """Why the load generator was the bottleneck, by the limits of VALID (findings/validity.py) on the highest
-    percentile of lateness up to p99 that the sample supports; None where it was not.
-
-    Requests that were not served in time, or failed, count as bad and make no run host-bound. An open loop that met
-    objectives on latency or queue met them: these count from the due instant, so that a late generator only adds to
-    them. That does not hold with --max-lateness, nor for compute, which idle lanes make shorter."""
-    closed = run.config.model.load.closed
-    of_due = all(METRICS[item.objective.metric].of_unserved for item in run.model.objectives)
-    if run.verdict == "met" and not closed and of_due and max_lateness_ns is None:
-        return None
-    lateness = run.model.metrics["lateness"].percentiles_ns.items()
-    known = [(name, value) for name, value in lateness if name != "p99.9" and value is not None]
-    objectives = [item.objective for item in run.model.objectives]
-    limit = lateness_limit_ns(typical_ns(run.model.metrics["latency"]), closed, max_lateness_ns, objectives)
-    if known and known[-1][1] > limit:
-        name, late = known[-1]
-        return f"the generator was {format_duration(late)} late at {name} (limit {format_duration(limit)})"
-    if run.model.metrics["compute"].max_ns == 0 and not closed and run.verdict != "met":
-        return "compute takes no time: all latency is the load generator's"
-    if run.model.metrics["compute"].max_ns and run.model.starved_fraction > STARVED_LIMIT:
-        return f"lanes were idle for {100 * run.model.starved_fraction:.0f} % of the time because the host was late"
-    return None
+    @property
+    def _alone(self) -> list[Share]:
+        """Shares of bad requests with one request in flight, over all such runs that the generator did not slow."""
+        first = [trial for trial in self.trials if rung_of(trial) == rung_of(self.trials[0]) and not trial.host_bound]
+        runs = [trial.run for trial in first if trial.run is not None]
+        shares = []
+        for items in zip(*(run.model.objectives for run in runs), strict=True):
+            sizes = [item.effective or 0.0 for item in items]
+            size = sum(sizes)
+            bad = sum((item.bad or 0.0) * part for item, part in zip(items, sizes, strict=True)) / max(size, 1e-9)
+            low, high = share_interval(bad, size)
+            shares.append(Share(bad, size, verdict_on(items[0].objective, bad, size, low, high)))
+        return shares
 
 
-def conclusion(candidate: Candidate) -> str:
-    """The answer in a sentence, with its numbers; "" before the end of the search."""
-    match candidate.answer:
-        case "found":
-            far = (candidate.confirmed_per_s or 0.0) < _NEAR * (candidate.estimate_per_s or 0.0)
-            more = "; a longer --trial confirms a higher rate" if far else ""
-            objectives = " and ".join(item.objective.text for item in candidate.objectives)
-            met = f"{_rate(candidate, candidate.confirmed_per_s)} meet {objectives}{_late(candidate)}"
-            return f"{met}; {_capacity(candidate)}{more}"
-        case "undecided":
-            last = candidate.searched[-1]
-            reasons = [item.reason for item in last.run.model.objectives if item.reason] if last.run is not None else []
-            why = f": at {format_count(last.rate_per_s or 0.0)}/s {reasons[0]}" if reasons else ""
-            return f"{_capacity(candidate)}, and no run confirmed it{why or '; a longer --trial decides more'}"
-        case "infeasible":
-            return _infeasible(candidate)
-        case "host-bound":
-            sentences = [trial.host_bound for trial in candidate.searched if trial.host_bound]
-            text = f"host-bound at {format_count(candidate.host_bound_per_s or 0.0)}/s: {sentences[-1]}"
-            if candidate.confirmed_per_s:
-                text += f"; at {_rate(candidate, candidate.confirmed_per_s)} the objectives are met"
-            return text
-    return ""
+def _seconds(run: RunResult | None) -> float:
+    return 0.0 if run is None else run.phases.measure_ns / SECOND_NS
 
 
-def _late(candidate: Candidate) -> str:
-    """A clause on a generator that was late in the confirming run, which met all the same; "" otherwise."""
-    confirming = _confirming(candidate.trials, candidate.confirmed_per_s)
-    problems = confirming.model.problems if confirming is not None else ()
-    return f" although {problems[0].evidence}" if problems else ""
+def _share(item: ObjectiveShare) -> Share:
+    """Undecided where no request was due."""
+    if item.bad is None:
+        return Share(0.0, 0.0, "undecided")
+    return Share(item.bad, item.effective or 0.0, item.verdict or "undecided")
 
 
-def _confirming(trials: Sequence[Trial], rate: float | None) -> RunResult | None:
-    """The last confirming run at that rate; None without one."""
-    runs = [trial.run for trial in trials if trial.kind == "confirm" and trial.rate_per_s == rate and trial.run]
-    return runs[-1] if runs else None
-
-
-def _infeasible(candidate: Candidate) -> str:
-    """The run with the lowest load that missed an objective, with its share of bad requests."""
-    alone = candidate.trials[0]
-    item, which, how = _missed(alone), "no rate", "even with one request in flight at a time"
-    if item is None:
-        slowest = min(
-            (trial for trial in candidate.searched if _missed(trial)),
-            key=lambda trial: trial.rate_per_s or 0.0,
-            default=alone,
-        )
-        rate = f"{format_count(slowest.rate_per_s or 0.0)}/s"
-        item, which, how = _missed(slowest), f"no rate from {rate} up", f"at {rate}"
-    if item is None:
-        return "no rate meets the objectives"
-    value = f", and {item.objective.quantile} is {format_duration(item.value_ns)}" if item.value_ns is not None else ""
-    return f"{which} meets {item.objective}: {how} {100 * (item.bad or 0.0):.3g} % of the requests are bad{value}"
-
-
-def _missed(trial: Trial) -> ObjectiveShare | None:
-    items = trial.run.model.objectives if trial.run is not None else ()
-    return next((item for item in items if item.verdict == "missed"), None)
-
-
-def _capacity(candidate: Candidate) -> str:
-    known = candidate.low_per_s is not None or candidate.high_per_s is not None
-    interval = f" (95 %: {between(candidate.low_per_s, candidate.high_per_s, format_count)})" if known else ""
-    return f"the capacity is about {format_count(candidate.estimate_per_s or 0.0)}/s{interval}"
-
-
-def _rate(candidate: Candidate, rate: float | None) -> str:
-    text = f"{format_count(rate or 0.0)} requests/s"
-    items = candidate.inferences_per_request
-    return text if items == 1 else f"{text} ({format_count((rate or 0.0) * items)} inferences/s)"
+def _with(item: ObjectiveShare, bad: float, size: float) -> ObjectiveShare:
+    low, high = share_interval(bad, size)
+    verdict = verdict_on(item.objective, bad, size, low, high)
+    changes = {"averaged": bad, "bad_low": low, "bad_high": high, "effective": size, "verdict": verdict, "reason": None}
+    return item.model_copy(update=changes)

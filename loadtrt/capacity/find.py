@@ -12,11 +12,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import loadtrt
+from loadtrt.asked.load import Rate
+from loadtrt.asked.load_options import at_rate
 from loadtrt.asked.model import LoadOptions
 from loadtrt.asked.reading import varied
-from loadtrt.capacity.candidate import Work, failure_of, host_bound
+from loadtrt.capacity.candidate import Work
+from loadtrt.capacity.outcome import failure_of, host_bound
 from loadtrt.capacity.rig import MACHINE, changed, require_same
-from loadtrt.capacity.search import CONFIRM_TIMES, Search
+from loadtrt.capacity.search import Search
 from loadtrt.environment import environment
 from loadtrt.errors import UsageError
 from loadtrt.printing import command_line
@@ -24,22 +27,25 @@ from loadtrt.results.capacity_result import CapacityResult, Trial, name_of
 from loadtrt.units import SECOND_NS, exact_duration, format_count, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from loadtrt.asked.config import RunConfig
+    from loadtrt.asked.load import Load
+    from loadtrt.capacity.outcome import Share, Step
     from loadtrt.capacity.rig import Rig
-    from loadtrt.capacity.search import Step
     from loadtrt.results.capacity_result import Candidate
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
+    from loadtrt.runs.maker import Part
     from loadtrt.runs.watched import Talks
 
-TRIAL_NS = 10 * SECOND_NS
-LONGEST_TRIAL_NS = 60 * SECOND_NS  # without --trial
+TIME_NS = 600 * SECOND_NS
+QUICK_NS = 30 * SECOND_NS  # with --quick
+PRECISION = 0.03
 CLOSE = 0.8
 MOST_SEARCHED = 3
-LADDER_PART = 5  # length of a trial over that of a closed loop
-LADDER_REQUESTS = 200  # requests of a closed loop, within the longest trial
+_SHORTEST_PART = 1 / 120  # of the time: the shortest trial
+_ABORT_PART = 5  # length of a confirming run over the time after which it may end as missed
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +55,20 @@ class Wanted:
     config: the configuration that all trials share.
     load: the options of the arrivals by key, without the rate.
     contexts, batches: the candidates; a batch of None is the engine's own.
-    precision, max_trials: of the search (capacity/search.py).
-    trial_ns, longest_trial_ns: shortest and longest trial; None if all have one length.
+    precision: of the search (capacity/search.py).
+    time_ns: duration of all runs of a candidate together.
+    quick: whether the capacity is only estimated.
+    shared: whether to search although others use the cores or the GPU.
     """
 
     config: RunConfig
     load: dict[str, Any]
     contexts: tuple[int, ...]
     batches: tuple[int | None, ...]
-    precision: float
-    trial_ns: int
-    max_trials: int
-    longest_trial_ns: int | None = None
+    precision: float = PRECISION
+    time_ns: int = TIME_NS
+    quick: bool = False
+    shared: bool = False
 
     def configs(self) -> list[RunConfig]:
         """The configuration of each candidate, batch by batch, at any rate. Raises UsageError."""
@@ -77,7 +85,8 @@ class Finder:
     def __init__(self, wanted: Wanted, rig: Rig, talks: Talks, keep: Callable[[CapacityResult], None]) -> None:
         self._wanted, self._rig, self._talks, self._keep = wanted, rig, talks, keep
         self._objectives = list(wanted.config.model.objectives)
-        self._works = [Work(config, self._objectives, self._searching) for config in wanted.configs()]
+        time_s = wanted.time_ns / SECOND_NS
+        self._works = [Work(config, self._objectives, time_s, self._searching) for config in wanted.configs()]
         self._before: list[EngineInfo] = []
         self.result = CapacityResult(
             loadtrt=loadtrt.__version__,
@@ -85,14 +94,14 @@ class Finder:
             command=command_line(),
             config=wanted.config,
             load=LoadOptions.model_validate(wanted.load),
+            peak_ratio=None if (peak := self._works[0].config.model.load.peak_ratio) == 1 else peak,
             environment=environment(),
             objectives=wanted.config.model.objectives,
             contexts=wanted.contexts,
             batches=wanted.batches,
             precision=wanted.precision,
-            trial_ns=wanted.trial_ns,
-            longest_trial_ns=wanted.longest_trial_ns,
-            max_trials=wanted.max_trials,
+            time_ns=wanted.time_ns,
+            quick=wanted.quick,
             outcome="interrupted",
         )
 
@@ -140,20 +149,22 @@ class Finder:
     def _climb(self, work: Work) -> None:
         """Run the ladder of a candidate."""
         while not self._rig.stopped and (rung := work.next_rung) is not None and self._open(work):
-            in_flight = rung[0] * rung[1]
-            changes: dict[str, object] = {}
-            if self._wanted.longest_trial_ns is not None:
-                changes = {
-                    "requests": LADDER_REQUESTS,
-                    "max_duration": exact_duration(self._wanted.longest_trial_ns),
-                }
-            duration = exact_duration(max(self._wanted.trial_ns // LADDER_PART, 1))
-            config = varied(work.config, arrivals="closed", duration=duration, **changes)
-            self._make(work, config, f"ladder, {in_flight} in flight", rung, kind="ladder", in_flight=in_flight)
+            config = varied(
+                work.config,
+                arrivals="closed",
+                duration=exact_duration(round(rung.seconds * SECOND_NS)),
+                requests=rung.requests,
+                max_duration=exact_duration(round(rung.longest * SECOND_NS)),
+                **({} if rung.part.batch is None else {"batch": rung.part.batch}),
+            )
+            in_flight = rung.part.contexts * rung.part.buffers
+            what = f"ladder, {in_flight} in flight" + (f", batches of {rung.part.batch}" if rung.part.batch else "")
+            self._make(work, config, what, rung.part, kind="ladder", in_flight=in_flight)
+            work.unsteady = work.unsteady or self._others()
         if self._rig.stopped:
             return
         work.fit_ladder()
-        if work.answer == "infeasible":
+        if work.stops:
             self._talks.say(f"{_name(work)}: {work.candidate().conclusion}")
         self._update()
 
@@ -186,10 +197,11 @@ class Finder:
         self._update()
 
     def _try(self, work: Work, step: Step) -> None:
-        duration = round(step.seconds * SECOND_NS)
+        load = at_rate(work.config.model.load, step.rate)
+        duration = whole_periods(round(step.seconds * SECOND_NS), load)
         changes: dict[str, Any] = {}
-        if step.kind != "search":  # the estimate needs whole trials
-            changes = {"abort_on_fail": True, "abort_delay": exact_duration(duration // CONFIRM_TIMES)}
+        if step.kind != "search" and isinstance(load, Rate):  # the estimate needs whole trials, a part of a day is none
+            changes = {"abort_on_fail": True, "abort_delay": exact_duration(duration // _ABORT_PART)}
         config = varied(
             work.config,
             rate=step.rate,
@@ -201,12 +213,12 @@ class Finder:
         what = f"{step.kind} at {format_count(step.rate)}/s"
         self._make(work, config, what, kind=step.kind, rate_per_s=step.rate)
 
-    def _make(
-        self, work: Work, config: RunConfig, what: str, part: tuple[int, int] | None = None, **fields: Any
-    ) -> None:
+    def _make(self, work: Work, config: RunConfig, what: str, part: Part | None = None, **fields: Any) -> None:
         """Make a run, record it in the search, print it and keep the result."""
         what = f"{_name(work)}: {what}"
         run = self._rig.run(config, what, part)
+        if part is None and (records := self._rig.records) is not None:
+            run = work.averaged(run, records)
         late = host_bound(run, config.model.max_lateness)
         trial = Trial(seed=config.model.seed, run=run, failure=failure_of(run), host_bound=late, **fields)
         work.record(trial)
@@ -223,11 +235,30 @@ class Finder:
             self._update()
         return work.failure is None
 
-    def _searching(self, start: float, throughput: float) -> Search:
+    def _searching(
+        self, start: float, spread: float, throughput: float, time_s: float, alone: Sequence[Share]
+    ) -> Search:
         wanted = self._wanted
-        trial_s = wanted.trial_ns / SECOND_NS
-        longest_s = max(trial_s, (wanted.longest_trial_ns or 0) / SECOND_NS)
-        return Search(self._objectives, start, throughput, wanted.precision, wanted.max_trials, trial_s, longest_s)
+        load = at_rate(self._works[0].config.model.load, start)
+        shortest_s = whole_periods(round(_SHORTEST_PART * wanted.time_ns), load) / SECOND_NS
+        return Search(
+            self._objectives,
+            start,
+            spread,
+            throughput,
+            wanted.precision,
+            time_s,
+            shortest_s,
+            alone,
+            confirms=not wanted.quick,
+        )
+
+    def _others(self) -> str | None:
+        """Why a search would measure others, too: they use the cores or the GPU. None where it would not."""
+        others = None if self._wanted.shared else self._rig.others(self._wanted.config.model.device)
+        if others is None:
+            return None
+        return f"unsteady: {others}; end them, or add --shared-host to find the capacity of what they leave"
 
     def _choose(self) -> None:
         """Choose the candidate with the highest capacity, confirmed ones before estimated ones."""
@@ -257,13 +288,20 @@ class Finder:
         self._keep(self.result)
 
 
+def whole_periods(duration_ns: int, load: Load) -> int:
+    """`duration_ns`, lengthened to whole periods of stages and traces: a part of a day is not the day."""
+    period_ns = load.period_ns
+    if period_ns is None or isinstance(load, Rate):
+        return duration_ns
+    return max(-(-duration_ns // period_ns), 1) * period_ns
+
+
 def _asked(result: CapacityResult) -> dict[str, Any]:
     """The search and the machine, apart from the configuration."""
-    longest = result.longest_trial_ns
-    names = ("loadtrt", "load", "contexts", "batches", "precision", "max_trials")
+    names = ("loadtrt", "load", "contexts", "batches", "precision", "quick")
     return {
         **{name: getattr(result, name) for name in names},
-        "trial": f"{exact_duration(result.trial_ns)}{f' to {exact_duration(longest)}' if longest else ''}",
+        "time": exact_duration(result.time_ns),
         **{name: result.environment.get(name) for name in MACHINE},
     }
 

@@ -166,13 +166,12 @@ def _comparison(
     high: float | None,
     in_flight: int | None = None,
 ) -> Comparison:
-    margin = run.model.metrics["latency"].margins.get(f"p{100 * rank:g}")
-    measured_low = measured_high = None
-    if margin and run.model.ended_early is None:  # quantiles of a run that ended as it missed are too high
-        measured_low, measured_high = measured / (1 + margin), measured * (1 + margin)
+    # The quantiles of a run that ended as it missed are too high: it was slow by chance.
+    interval = run.model.metrics["latency"].confidence.get(f"p{100 * rank:g}") if not run.model.ended_early else None
+    measured_low, measured_high = (interval.low, interval.high) if interval else (None, None)
     within = None
-    if measured_low is not None and measured_high is not None and predicted is not None:
-        within = (low or predicted) <= measured_high and measured_low <= (high or predicted)
+    if measured_low is not None and predicted is not None:
+        within = (low or predicted) <= (measured_high or math.inf) and measured_low <= (high or predicted)
     return Comparison(
         rate_per_s=run.model.throughput.offered_per_s if in_flight is None else None,
         in_flight=in_flight,

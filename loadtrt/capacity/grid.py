@@ -28,6 +28,8 @@ AXES = {  # option: placeholder of its values in --help
     "wait": "spin,block",
     "buffers": "1,2",
     "contexts": "1,2,4|1..8",
+    "batcher": "max=16,delay=2ms",
+    "max_queue": "64,256",
     "burstiness": "1,4",
     "rate": "100/s..1000/s:5",
 }
@@ -38,8 +40,11 @@ FURTHER = 2  # points without such a gain after which the axis ends
 GAINING = ("contexts", "buffers")  # axes along which throughput saturates
 
 
-def parse_axis(name: str, text: str) -> tuple[Any, ...]:
-    """The distinct values of an axis in the order in which they are written. Raises UsageError."""
+def parse_axis(name: str, text: str | tuple[str, ...]) -> tuple[Any, ...]:
+    """The distinct values of an axis in the order in which they are written: a text for all of them, or one for each.
+    Raises UsageError."""
+    if isinstance(text, tuple):
+        return tuple(dict.fromkeys(text))
     option, read = f"--{name.replace('_', '-')}", _READ.get(name, _counts)
     values: dict[Any, None] = {}
     for part in text.split(","):
@@ -89,6 +94,11 @@ def _number(text: str) -> tuple[float, ...]:
         raise UsageError(f"'{text}' is not a number; write for example 4") from None
 
 
+def _places(text: str) -> tuple[int, ...]:
+    """A count, or 0: no request may wait."""
+    return (0,) if re.fullmatch("0+", text) else _counts(text)
+
+
 def _choice(**choices: object) -> Callable[[str], tuple[Any, ...]]:
     def read(text: str) -> tuple[Any, ...]:
         if text not in choices:
@@ -105,6 +115,7 @@ _READ = {
     "wait": _choice(spin="spin", block="block"),
     "rate": _rates,
     "burstiness": _number,
+    "max_queue": _places,
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadtrt.errors import UsageError
-from loadtrt.records.records import METRICS
 from loadtrt.stats.margin import least_samples
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 def why_unpredictable(objective: Objective) -> str | None:
     """Why a simulation cannot predict an objective, in a sentence; None if it can."""
-    if METRICS[objective.metric].name != "latency":
+    if objective.metric_name != "latency":
         return f"'{objective.text}' is not on latency, which is all that a plan predicts; write latency.p99 < 10ms"
     if objective.rank == 1:
         return f"'{objective.text}': a simulation cannot bound a maximum; write p99.9 or a lower quantile"

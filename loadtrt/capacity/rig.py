@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.reading import OUTPUT_KEYS
+from loadtrt.environment import busy_host
 from loadtrt.errors import EngineError, LoadtrtError, UsageError
+from loadtrt.live.nvml import other_gpu_processes
 from loadtrt.results.capacity_result import trimmed
-from loadtrt.runs.maker import Maker
-from loadtrt.units import format_duration
+from loadtrt.runs.maker import Maker, Part
+from loadtrt.runs.watched import bus_id_of
+from loadtrt.units import format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.lanes.session import OnTick, Phase
+    from loadtrt.records.records import Records
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.watched import Talks
@@ -77,6 +81,21 @@ class Rig:
         """The engine that is open."""
         return self._maker.opened.engine.info
 
+    @property
+    def records(self) -> Records | None:
+        """All requests of the last run; None where some were not kept."""
+        recorder = self._maker.session.recorder
+        return recorder.records if recorder is not None and recorder.complete else None
+
+    def others(self, device: int) -> str | None:
+        """Evidence that others use the cores or the GPU; None without, and for a simulated engine."""
+        if self.engine.kind == "simulated":
+            return None
+        bus_id = bus_id_of(self.engine.kind, device)
+        count = 0 if bus_id is None else other_gpu_processes(bus_id)
+        on_gpu = f"the GPU is used by others: {plural(count, 'process', 'processes')}" if count else None
+        return busy_host() or on_gpu
+
     def open(self, config: RunConfig) -> None:
         """Open the engine of this configuration, as `Maker.open` does."""
         self._maker.open(config)
@@ -96,7 +115,7 @@ class Rig:
         self._makes_sense = True
         return None
 
-    def run(self, config: RunConfig, what: str, part: tuple[int, int] | None = None) -> RunResult:
+    def run(self, config: RunConfig, what: str, part: tuple[int, int] | Part | None = None) -> RunResult:
         """Make a run on the engine that is open, trimmed. what: its name, for people. part: as for `Maker.run`."""
         result = self._maker.run(config, self._ticking(what, config), part)
         if self._maker.session.fault is not None:

@@ -5,38 +5,66 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from loadtrt.asked.load import Rate
-from loadtrt.capacity.station import completions, interpolated, station, work_of
+from loadtrt.asked.load_options import at_rate
+from loadtrt.capacity.batch_simulation import bad_share, serve
+from loadtrt.capacity.batching import server_of
+from loadtrt.capacity.station import latencies, work_of
 from loadtrt.records.histogram import Histogram
-from loadtrt.results.capacity_result import Scaling
-from loadtrt.units import SECOND_NS
+from loadtrt.results.capacity_result import Scaling, rung_of
+from loadtrt.runs.maker import Part
+from loadtrt.units import SECOND_NS, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from loadtrt.asked.config import RunConfig
+    from loadtrt.asked.model import Model
     from loadtrt.asked.objective import Objective
+    from loadtrt.capacity.batching import Server
+    from loadtrt.capacity.station import Station
+    from loadtrt.load.request_sizes import Batching
     from loadtrt.results.capacity_result import Trial
+    from loadtrt.results.run_result import RunResult
 
 
-_REQUESTS = 20_000
-_STEPS = 7  # of bisection: within 1 % of the highest throughput
+_REQUESTS, _REQUESTS_FIFO = 80_000, 800_000  # requests of a simulation: of several contexts, of one
+_REQUESTS_BATCHED = 20_000
+_MOST_REQUESTS = 500_000  # of a whole period of stages or a trace
+_UNSTEADY = 0.05  # share by which requests may be faster side by side than alone
+_SAMPLES = 6  # bootstrap samples
+_UNSAMPLED = 0.1  # spread where no samples are drawn
+_PARTS = 24
+_STEPS = 9  # of bisection: within 0.2 % of the highest throughput
 
 
-def rungs(contexts: int, buffers: int) -> list[tuple[int, int]]:
-    """(contexts, buffers per lane) of each closed loop: 1, 2, 4, … and all lanes with one request each, then all lanes
-    with 2, 4, … and all of their buffer sets."""
+class Rung(NamedTuple):
+    """A closed loop on a part of the engine, for `seconds` at least and until `requests` are served, `longest` s at
+    most."""
+
+    part: Part
+    seconds: float
+    requests: int
+    longest: float
+
+
+def rungs(contexts: int, buffers: int, batching: Batching | None = None) -> list[Part]:
+    """The part of the engine that each closed loop runs on: 1, 2, 4, … and all lanes with one request each, then all
+    lanes with 2, 4, … and all of their buffer sets; with a batcher, each with batches of each size."""
     lanes = [*itertools.takewhile(lambda n: n < contexts, (2**k for k in range(11))), contexts]
     depths = [*itertools.takewhile(lambda n: n < buffers, (2**k for k in range(1, 7))), buffers]
-    return [(n, 1) for n in lanes] + [(contexts, k) for k in depths if k > 1]
+    loops = [(n, 1) for n in lanes] + [(contexts, k) for k in depths if k > 1]
+    sizes = batching.sizes if batching else (None,)
+    return [Part(n, k, size) for n, k in loops for size in sizes]
 
 
-def fit(ladder: Sequence[Trial]) -> Scaling | None:
-    """The law's parameters for these closed loops; None if none served a request.
+def fit(ladder: Sequence[Trial], batching: Batching | None = None) -> Scaling | None:
+    """The law's parameters for these closed loops; None if none served a request. With a batcher the loops of full
+    batches count alone, and rates are of single requests.
 
     X(N) = αN / (1 + σ(N−1) + κN(N−1)) (Gunther, Guerrilla capacity planning, 2007) is linear in 1/α, σ/α and κ/α:
 
@@ -45,10 +73,12 @@ def fit(ladder: Sequence[Trial]) -> Scaling | None:
     Least squares of relative errors with non-negative parameters: the best of the fits with σ, κ, both or neither at
     zero.
     """
+    full = batching.sizes[-1] if batching else 1
     measured = [
-        (trial.in_flight, rate, trial.run.model.metrics["latency"].mean_ns)
+        (trial.in_flight, full * rate, trial.run.model.metrics["latency"].mean_ns)
         for trial in ladder
         if trial.in_flight is not None and trial.run is not None and (rate := trial.run.model.throughput.requests_per_s)
+        if batching is None or trial.run.model.engine.batch == full
     ]
     if not measured:
         return None
@@ -77,30 +107,113 @@ def fit(ladder: Sequence[Trial]) -> Scaling | None:
     )
 
 
-def predicted_per_s(ladder: Sequence[Trial], config: RunConfig, objectives: Sequence[Objective]) -> float | None:
-    """The highest rate, in requests per second, at which a simulation of the queue that the ladder measured
-    (capacity/station.py) meets the objectives on latency: X(N) from the ladder's throughput, work from its first rung,
-    lanes and arrivals from `config`. None without such a ladder or without an objective on latency."""
-    of_latency = [bound for bound in objectives if bound.metric_name == "latency"]
-    bounds = [(bound.bound_ns / SECOND_NS, 1 - bound.rank) for bound in of_latency]
-    measured = {
-        trial.in_flight: rate
-        for trial in ladder
-        if trial.in_flight and trial.run is not None and (rate := trial.run.model.throughput.requests_per_s)
-    }
-    first = ladder[0].run if ladder else None
-    if not bounds or not measured or first is None or not first.model.histograms["latency"]["buckets"]:
-        return None
-    law, _, _ = work_of(Histogram.from_dict(first.model.histograms["latency"]))
-    queue = station(config.model.contexts, config.model.buffers, interpolated(measured), law)
-    works = law(np.random.default_rng([config.model.seed, _REQUESTS]).random(_REQUESTS)).tolist()
-    load = config.model.load
-    assert isinstance(load, Rate)  # noqa: S101  # the trials of a search have a rate
+def half_width(run: RunResult | None) -> float:
+    """Half width of the 95 % confidence interval of a closed loop's throughput, over the throughput: 1.96·CV/√n, CV the
+    coefficient of variation of latency."""
+    if run is None or not run.model.histograms["latency"]["buckets"]:
+        return math.inf
+    histogram = Histogram.from_dict(run.model.histograms["latency"])
+    return 1.96 * work_of(histogram)[2] / math.sqrt(histogram.count)
+
+
+def contradiction(ladder: Sequence[Trial]) -> str | None:
+    """Why the closed loops cannot be of one engine in one state; None where they can. Requests side by side are not
+    faster than one alone, beyond what chance explains."""
+    runs = {rung_of(trial): trial.run for trial in ladder if trial.run is not None}
+    for (in_flight, batch), run in runs.items():
+        first, count = runs.get((1, batch)), in_flight or 1
+        rate, alone = run.model.throughput.requests_per_s, first and first.model.throughput.requests_per_s
+        if not rate or not alone:
+            continue
+        if rate / (count * alone) - 1 > _UNSTEADY + 2 * (half_width(run) + half_width(first)):
+            return (
+                f"unsteady: {count} requests in flight took {format_duration(count / rate * SECOND_NS)} each, and one "
+                f"alone {format_duration(SECOND_NS / alone)}, so that the engine became faster meanwhile; lock the "
+                "GPU's clocks, or warm up longer (--warmup 10s)"
+            )
+    return None
+
+
+def predicted_per_s(
+    ladder: Sequence[Trial], config: RunConfig, objectives: Sequence[Objective]
+) -> tuple[float | None, float]:
+    """(rate, spread): the highest rate, in requests per second, at which a simulation of the queue that the ladder
+    measured (capacity/station.py, capacity/batching.py) meets the objectives on latency; and the standard deviation of
+    its logarithm by the sampling error of the work, from bootstrap samples of it.
+
+    X(N) is the ladder's throughput, work is that of its rungs with one request in flight, and lanes, queue and arrivals
+    are those of `config`. The rate is None without such a ladder, without an objective on latency, for arrivals of too
+    many requests, and where no rate meets them."""
+    bounds = [(bound.limit_ns, 1 - bound.rank) for bound in objectives if bound.metric_name == "latency"]
+    runs = [trial.run for trial in ladder if trial.in_flight and trial.run is not None]
+    server, model = server_of(runs, config.model) if bounds else None, config.model
+    if server is None:
+        return None, 0.0
+    if server.batching is not None or server.room is not None or not isinstance(model.load, Rate):
+        return _batched(server, model, bounds), _UNSAMPLED
+    queue = server.stations[1]
+    requests = _REQUESTS if queue.contexts > 1 else _REQUESTS_FIFO
+    rate = _steady(queue, model.load, bounds, requests, model.seed)
+    if rate is None:
+        return None, 0.0
+    random = np.random.default_rng([model.seed, _SAMPLES])
+    alone = Histogram.from_dict(runs[0].model.histograms["latency"])
+    rates = []
+    for _ in range(_SAMPLES):
+        sample = Histogram.from_dict(runs[0].model.histograms["latency"])
+        sample.counts = random.multinomial(alone.count, alone.counts / alone.count)
+        law, mean_ns, _ = work_of(sample)
+        slower = mean_ns * alone.count / alone.sum
+        sampled = replace(queue, work=law, speeds=tuple(tuple(speed / slower for speed in row) for row in queue.speeds))
+        rates.append(_steady(sampled, model.load, bounds, requests // 4, model.seed) or rate)
+    return rate, float(np.std(np.log(rates), ddof=1))
+
+
+def _steady(queue: Station, load: Rate, bounds: Sequence[tuple[int, float]], requests: int, seed: int) -> float | None:
+    """The highest rate at which a queue meets all (bound in ns, allowed share of bad requests)."""
+    works = queue.work(np.random.default_rng([seed, requests]).random(requests))
     low, high = 0.0, queue.most_per_s
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        due = replace(load, rate=middle).due(0, _REQUESTS, config.model.seed) / SECOND_NS  # the same draw for each rate
-        latency = np.array(completions(due.tolist(), works, queue)) - due
-        met = all(np.mean(latency > bound) <= allowed for bound, allowed in bounds)
+        due = replace(load, rate=middle).due(0, requests, seed)  # the same draw for each rate
+        latency = latencies(due[:requests] / SECOND_NS, works, queue) * SECOND_NS
+        met = all(np.mean(latency > limit_ns) <= allowed for limit_ns, allowed in bounds)
         low, high = (middle, high) if met else (low, middle)
     return low or None
+
+
+def _batched(server: Server, model: Model, bounds: Sequence[tuple[int, float]]) -> float | None:
+    """The highest rate at which a server with a batcher, a bounded queue or another load meets all.
+
+    At low rates a batcher makes requests wait for its delay, so that latency falls before it rises: rates are tried
+    from the highest down until one meets them. Without a batcher it only rises."""
+    period_ns = at_rate(model.load, server.most_per_s).period_ns or 0
+    if server.most_per_s * period_ns > _MOST_REQUESTS * SECOND_NS:
+        return None
+    ranks = np.random.default_rng([model.seed, _REQUESTS_BATCHED]).random(_REQUESTS_BATCHED)
+
+    def meets(rate: float) -> bool:
+        load = at_rate(model.load, rate)
+        due = load.due(load.period_ns or 0, _REQUESTS_BATCHED, model.seed)
+        assert due is not None  # noqa: S101  # the trials of a search are open loops
+        completed = serve(due, np.resize(ranks, len(due)), server)
+        return all(bad_share(due, completed, limit_ns) <= allowed for limit_ns, allowed in bounds)
+
+    low, high = 0.0, server.most_per_s
+    if model.batching is not None:
+        low, high = _highest(meets, server.most_per_s)
+    if not high:
+        return None
+    for _ in range(_STEPS - 2):
+        middle = (low + high) / 2
+        low, high = (middle, high) if meets(middle) else (low, middle)
+    return low or None
+
+
+def _highest(meets: Callable[[float], bool], most: float) -> tuple[float, float]:
+    """(a rate that meets, the next higher one, which does not), of rates from the highest down; (0, 0) without any."""
+    shares = [part / _PARTS for part in range(_PARTS, 0, -1)] + [2**-k / _PARTS for k in range(1, 5)]
+    for above, share in itertools.pairwise(shares):
+        if meets(share * most):
+            return share * most, above * most
+    return 0.0, 0.0

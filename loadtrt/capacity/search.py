@@ -1,119 +1,105 @@
 """The search for capacity: which run comes next, and what all runs show. Without an engine, a clock or a file.
 
 **Search.** The first run is at the capacity that the ladder predicts. Each next one is at the median of the lowest
-threshold that all runs together show (capacity/threshold.py), within the bracket of the rates that met and missed, and
-below those at which the generator was the bottleneck. The search ends when half the 95 % confidence interval is at most
-`precision` of the estimate, or after `max_trials`.
+threshold that all runs together show (capacity/threshold.py). The rates at which nothing was bad, and at which far too
+much was, bracket it: a run with nothing bad is followed by one at a higher rate, a run with too much by a lower one, so
+that the search does not stay where it learns nothing. It ends when half the 95 % confidence interval is at most
+`precision` of the estimate, or after SEARCH_PART of the time.
 
-**Confirm.** A run at the threshold itself meets and misses equally often, and decides nothing. So the confirming run,
-CONFIRM_TIMES as long and with a seed of its own, is as far below as a decision needs if the estimate is right: at the
-share p that differs significantly from p₀ even if p + √(p(1−p)/N) is observed, N the expected effective sample size.
-Missed or undecided, the next is 2 % lower, or at the new estimate's rate if that is lower; MOST_CONFIRMS in all.
+**Confirm.** A run at the threshold itself meets and misses equally often, and decides nothing. So a confirming run has
+a seed of its own, a rate below the estimate, and the length that a decision there needs if the estimate is right
+(capacity/worth.py). The first is at FIRST_CONFIRM of the estimate, or at the lower end of its interval, or as far below
+as the time left asks. Where it is met, another follows at a higher rate, until the confirmed rate is within the
+precision of the estimate, or ENOUGH of it once ENOUGH_PART of the time is over. Where it is not, another follows at a
+lower rate; MOST_CONFIRMS in all, while time is left. Where nothing can be confirmed, trials go on.
 
-**Refute.** Once confirmed, a run as far above as a miss needs even if p − √(p(1−p)/N) is observed, or where a trial
-missed, if that is nearer; it ends as soon as it is missed. Undecided, the next is twice as far above; MOST_REFUTES in
-all. They do not enter the estimate: so far away the line bends. The capacity is between feasible_max and
-infeasible_min; trials stand in where no such run decided, although of ten near the threshold the luckiest meets.
+**Refute.** Once confirmed, a run as far above as a miss needs; it ends as soon as it is missed. Undecided, the next is
+twice as far above; MOST_REFUTES in all. They do not enter the estimate: so far away the line bends. The capacity is
+between feasible_max and infeasible_min; trials stand in where no such run decided.
 
-**Length.** A trial lasts until its expected effective sample size is _WORTH/p₀, and LEAST_MET at least, by those of the
-runs before it; the first one until _BAD/p₀ requests are due. The same runs lead to the same next one.
+**Length.** The first trial lasts until _BAD/p₀ requests are due, others until their expected effective sample size is
+_WORTH/p₀, by those of the runs before. All runs together take `time_s`. The same runs lead to the same next one.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
-from loadtrt.asked.objective import overall
-from loadtrt.capacity.threshold import Estimate, Seen, estimate, log_odds
+from loadtrt.capacity.outcome import Outcome, Step, pooled, verdict_of
+from loadtrt.capacity.threshold import Estimate, Seen, estimate
+from loadtrt.capacity.worth import Worth
 from loadtrt.records.records import METRICS
-from loadtrt.stats.verdict import LEAST_MET, discounted, share_interval
+from loadtrt.stats.verdict import LEAST_MET, surely_missed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtrt.asked.objective import Objective, Verdict
+    from loadtrt.asked.objective import Objective
+    from loadtrt.capacity.outcome import Kind, Share
 
-CONFIRM_TIMES = 5
-MOST_CONFIRMS, MOST_REFUTES = 4, 3
+SEARCH_PART, ENOUGH_PART, CONFIRM_PART = 0.2, 0.5, 0.95  # of the time, after which searching and confirming end
+TRIAL_PART = 0.08  # of the time: the longest trial
+_FIRST_PART = 0.6  # of the time left: the longest first confirming run
+_REFUTE_PART = 0.08  # longest refuting run
+MOST_TRIALS, MOST_CONFIRMS, MOST_REFUTES = 12, 5, 2
+FIRST_CONFIRM, ENOUGH = 0.955, 0.93
+MOST_APART = 3.0  # rate that missed over rate that met: above, the capacity is not found
 _STEP = 0.98
 _LEAST_RATE = 0.01  # lowest rate of a run, over the highest throughput
 _MOST_RATE = 1.05  # highest rate of a run, over the highest throughput
-_FARTHEST = 0.4  # lowest rate of a confirming run, over the estimate
-_MOST_LOAD = 0.95  # utilisation above which the relaxation time of a queue is assumed constant: X is not known better
-_SURE = 0.85  # share of the expected effective sample size that a run is counted on to have
-_RESOLVED, _WORTH, _BAD = 100, 1.5, 30
+_FARTHEST = 0.3  # lowest rate of a confirming run, over the estimate
+_WORTH, _BAD = 20.0, 30
 _HOST_STEP, _MOST_HOST_BOUND = 0.85, 4
 _FAR = 10.0  # factor on the allowed share of bad requests beyond which a run is far from the boundary
+_AWAY = 1.25  # step from a rate at which nothing was bad, or far too much, that no other bounds
 
-Answer = Literal["found", "undecided", "infeasible", "host-bound"]
-Kind = Literal["search", "confirm", "refute"]
-
-
-class Share(NamedTuple):
-    """The result of a run for one objective. bad: share of bad requests; size: effective sample size."""
-
-    bad: float
-    size: float
-    verdict: Verdict
-
-
-class Step(NamedTuple):
-    """A run of `seconds` at `rate` requests per second."""
-
-    kind: Kind
-    rate: float
-    seconds: float
-
-
-class Outcome(NamedTuple):
-    """The result of a step: a share for each objective. host_bound: the load generator was the bottleneck."""
-
-    step: Step
-    shares: tuple[Share, ...]
-    host_bound: bool = False
-
-    @property
-    def verdict(self) -> Verdict:
-        """Missed if any objective was, met if all were."""
-        return overall(share.verdict for share in self.shares) or "met"
+Answer = Literal["found", "estimated", "undecided", "infeasible", "host-bound"]
 
 
 @dataclass(slots=True)
 class Search:
     """The search for the capacity of one engine: `next` is the run to make, `record` takes its result.
 
-    start: rate of the first run, requests per second.
+    start: rate of the first run, requests per second: the capacity that the ladder predicts.
+    spread: scale of the prior of its logarithm.
     throughput: highest measured throughput, requests per second.
     precision: half width of the 95 % confidence interval, over the estimate, at which searching ends.
-    trial_s, longest_s: shortest and longest trial, s.
+    time_s: duration of all runs together, s.
+    trial_s: shortest run, s.
+    alone: the result with one request in flight at a time, for each objective; empty: not known.
+    confirms: whether the estimate is confirmed.
     """
 
     objectives: Sequence[Objective]
     start: float
+    spread: float
     throughput: float
     precision: float
-    max_trials: int
+    time_s: float
     trial_s: float
-    longest_s: float
+    alone: Sequence[Share] = ()
+    confirms: bool = True
     outcomes: list[Outcome] = field(default_factory=list)
     _estimates: list[Estimate] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def next(self) -> Step | None:
         """The run to make now; None at the end."""
-        if self.answer == "found":
-            rate = self._refute_rate()
-            return None if rate is None else self._step("refute", rate)
-        if self.answer is not None:
+        if self._over:
             return None
         if not self.outcomes:
-            return self._step("search", min(max(self.start, self._least), self._ceiling))
-        if self.outcomes[-1].host_bound:
-            return self._step(self.outcomes[-1].step.kind, self.outcomes[-1].step.rate * _HOST_STEP)
-        if self._searching:
-            return self._step("search", self._probe(self.binding[1].rate))
-        return self._step("confirm", self._confirm_rate())
+            return self._step("search", min(max(self.start, self._least), self._ceiling), self._first_s)
+        last = self.outcomes[-1]
+        if last.host_bound and last.step.kind != "refute":
+            return self._step(last.step.kind, last.step.rate * _HOST_STEP, last.step.seconds)
+        step = None
+        if self.confirms and not self._searching:
+            step = self._confirm() or (self._refute() if self.confirmed else None)
+        if step is None and (self._searching or self._undecided):
+            rate = self._probe(self.binding[1].rate)
+            step = self._step("search", rate, self._trial_s(rate))
+        return step
 
     def record(self, outcome: Outcome) -> None:
         """Take the result of the last step."""
@@ -123,16 +109,16 @@ class Search:
     @property
     def answer(self) -> Answer | None:
         """None while there is none."""
-        confirms = self._of("confirm")
-        if confirms and confirms[-1].verdict == "met":
+        missed = self.infeasible_min
+        if self.confirmed and (missed is None or missed <= MOST_APART * self.confirmed):
             return "host-bound" if self._host_binds else "found"
-        if len(self._host_bound) >= _MOST_HOST_BOUND:
+        if self._over:
+            return "host-bound" if self._host_bound else "infeasible"
+        if not self._valid or self._searching or self._undecided or (self.confirms and self._confirm() is not None):
+            return None
+        if self._host_binds:
             return "host-bound"
-        if any(run.verdict == "missed" and run.step.rate <= 1.5 * self._least for run in self._valid):
-            return "infeasible"
-        if len(confirms) >= MOST_CONFIRMS or (confirms and self._hopeless(confirms[-1])):
-            return "undecided"
-        return None
+        return "undecided" if self.confirms else "estimated"
 
     @property
     def known(self) -> bool:
@@ -144,12 +130,11 @@ class Search:
         """The threshold of each objective, by all trials and confirming runs that are not host-bound; one at least."""
         if not self._estimates:
             runs = [run for run in self._valid if run.step.kind != "refute"]
-            seen = [[Seen(run.step.rate, share.bad, share.size) for share in run.shares] for run in runs]
-            around = (self.start, self._least, self._most, self.throughput)
-            self._estimates = [
-                estimate([shares[place] for shares in seen], 1 - objective.rank, *around)
-                for place, objective in enumerate(self.objectives)
-            ]
+            around = (self.start, self.spread, self._least, self._most, self.throughput)
+            for place, objective in enumerate(self.objectives):
+                seen = [Seen(run.step.rate, run.shares[place].bad, run.shares[place].size) for run in runs]
+                seen += [Seen(0.0, share.bad, share.size) for share in self.alone[place : place + 1]]
+                self._estimates.append(estimate(seen, 1 - objective.rank, *around))
         return self._estimates
 
     @property
@@ -165,13 +150,15 @@ class Search:
     @property
     def infeasible_min(self) -> float | None:
         """The lowest rate at which a refuting run missed an objective; where none did, at which any run did."""
-        runs = [run for run in self._of("refute") if run.verdict == "missed"] or self._valid
-        return min((run.step.rate for run in runs if run.verdict == "missed"), default=None)
+        runs = [run for run in self._of("refute") if verdict_of(run) == "missed"] or self._valid
+        return min((run.step.rate for run in runs if verdict_of(run) == "missed"), default=None)
 
     @property
     def confirmed(self) -> float | None:
-        """The highest rate at which a confirming run met all objectives."""
-        return self._highest_met("confirm")
+        """The highest rate at which confirming runs met all objectives. One that was not decided counts for lower
+        rates, as at least as many requests are bad at a higher one."""
+        runs = sorted(self._of("confirm"), key=lambda run: run.step.rate)
+        return max((run.step.rate for place, run in enumerate(runs) if self._met(runs[place:])), default=None)
 
     @property
     def host_bound(self) -> float | None:
@@ -194,6 +181,24 @@ class Search:
             return "cliff"
         return "smooth" if any(few < share.bad < many and share.size >= LEAST_MET for _, share in shares) else None
 
+    def between(self, rate: float) -> float:
+        """`rate` within the bracket of what met and missed, if those two agree. Host-bound runs do not bound it."""
+        low, high = self.feasible_max, self.infeasible_min
+        agree = low is None or high is None or low < high
+        return min(max(rate, low or rate), high or rate) if agree else rate
+
+    @property
+    def _over(self) -> bool:
+        """Whether no run can change the answer: the generator cannot be faster, or the lowest rate is missed."""
+        if len(self._host_bound) >= _MOST_HOST_BOUND:
+            return self.confirmed is None
+        lowest = [run for run in self._valid if run.step.rate <= 1.5 * self._least]
+        return any(
+            surely_missed(share.bad, share.size, 1 - objective.rank)
+            for run in lowest
+            for share, objective in zip(run.shares, self.objectives, strict=True)
+        )
+
     @property
     def _valid(self) -> list[Outcome]:
         return [run for run in self.outcomes if not run.host_bound]
@@ -206,8 +211,15 @@ class Search:
     def _of(self, kind: Kind) -> list[Outcome]:
         return [run for run in self._valid if run.step.kind == kind]
 
+    def _met(self, runs: Sequence[Outcome]) -> bool:
+        """Whether the first of these runs met all objectives, or all of them together did."""
+        if verdict_of(runs[0]) == "met":
+            return True
+        shares = [pooled(place, objective, runs) for place, objective in enumerate(self.objectives)]
+        return all(share.verdict == "met" for share in shares)
+
     def _highest_met(self, kind: Kind) -> float | None:
-        return max((run.step.rate for run in self._of(kind) if run.verdict == "met"), default=None)
+        return max((run.step.rate for run in self._of(kind) if verdict_of(run) == "met"), default=None)
 
     @property
     def _least(self) -> float:
@@ -225,110 +237,112 @@ class Search:
         return min(self._most, _HOST_STEP * (self.host_bound or math.inf))
 
     @property
+    def _spent_s(self) -> float:
+        return sum(run.lasted for run in self.outcomes)
+
+    @property
     def _searching(self) -> bool:
         """Whether the threshold is not yet known well enough to confirm."""
         runs = self._of("search")
-        confirming = any(run.step.kind == "confirm" for run in self.outcomes)
-        if confirming or len(runs) >= self.max_trials:
+        if any(run.step.kind == "confirm" for run in self.outcomes) or len(runs) >= MOST_TRIALS:
             return False
         if self._host_binds:
             return not runs
-        return len(runs) < 2 or self.binding[1].error > self.precision
+        part = SEARCH_PART if self.confirms else 1 - TRIAL_PART / 2
+        if len(runs) < 2:
+            return True
+        return self._spent_s < part * self.time_s and self.binding[1].error > self.precision
+
+    @property
+    def _undecided(self) -> bool:
+        """Whether nothing is confirmed, and time is left for another trial."""
+        enough = self.confirmed is not None or not self.confirms or self._host_binds
+        return not enough and len(self._of("search")) < MOST_TRIALS and self._spent_s < CONFIRM_PART * self.time_s
 
     @property
     def _host_binds(self) -> bool:
         """Whether the generator, by what is known, is the bottleneck below the threshold."""
         return bool(self._host_bound) and bool(self._valid) and self.binding[1].rate > self._ceiling
 
-    def between(self, rate: float) -> float:
-        """`rate` within the bracket of what met and missed, if those two agree. Host-bound runs do not bound it."""
-        low, high = self.feasible_max, self.infeasible_min
-        agree = low is None or high is None or low < high
-        return min(max(rate, low or rate), high or rate) if agree else rate
-
     def _probe(self, rate: float) -> float:
-        """`rate`, or if that is already decided the middle of the bracket, or half the missed rate while nothing has
-        met: so the search ends even if the law does not hold."""
-        low, high = self.feasible_max, self.infeasible_min
-        if high is not None and rate >= 0.99 * high and (low is None or low < high):
-            rate = max(high / 2, self._least) if low is None else (low + high) / 2
-        elif self._searching and low is not None and high is not None and rate <= 1.01 * low < high:
-            rate = (low + high) / 2
+        """The rate of the next trial: `rate`, but above the rates at which nothing was bad and below those at which far
+        too much was, so that each trial learns something even if the law does not hold."""
+        high = min((run.step.rate for run in self._valid if self._too_much(run)), default=None)
+        low = max((run.step.rate for run in self._valid if self._nothing(run)), default=None)
+        if low is not None and high is not None and low >= high:
+            low = high = None  # latencies are longer at low rates, or luck: the estimate decides
+        if high is not None and rate >= 0.97 * high:
+            rate = math.sqrt(high * low) if low is not None else max(high / _AWAY, self._least)
+        elif low is not None and rate <= 1.03 * low:
+            rate = math.sqrt(high * low) if high is not None else low * _AWAY
         return min(rate, self._ceiling)
 
-    def _confirm_rate(self) -> float:
-        rate = self._decidable or max(_FARTHEST * self.binding[1].rate, self.feasible_max or 0.0)
-        before = [run.step.rate for run in self._of("confirm")]
-        return min(max(min([self._probe(rate), *(_STEP * rate for rate in before)]), self._least), self._ceiling)
+    def _too_much(self, run: Outcome) -> bool:
+        """Whether a run missed an objective by far."""
+        pairs = zip(run.shares, self.objectives, strict=True)
+        return any(s.verdict == "missed" and s.bad > min(_FAR / 2 * (1 - o.rank), 0.5) for s, o in pairs)
 
-    def _refute_rate(self) -> float | None:
-        before = [run for run in self.outcomes if run.step.kind == "refute"]
-        if len(before) == MOST_REFUTES or any(run.host_bound or run.verdict == "missed" for run in before):
+    def _nothing(self, run: Outcome) -> bool:
+        """Whether hardly anything was bad in a run."""
+        return all(s.bad <= (1 - o.rank) / _FAR for s, o in zip(run.shares, self.objectives, strict=True))
+
+    def _confirm(self) -> Step | None:
+        """The next confirming run; None where no time is left for one, or none is needed."""
+        runs, threshold = self._of("confirm"), self.binding[1]
+        left = CONFIRM_PART * self.time_s - self._spent_s
+        if len(runs) >= MOST_CONFIRMS or left < self.trial_s:
             return None
-        threshold = max(self.binding[1].rate, self.confirmed or 0.0)
-        missed = [run.step.rate for run in self._of("search") if run.verdict == "missed"]
-        rate = threshold + 2 * (before[-1].step.rate - threshold) if before else min([self._missable, *missed])
-        rate = min(max(rate, threshold / _STEP), self._ceiling)
-        return rate if rate > 1.001 * (before[-1].step.rate if before else threshold) else None
-
-    def _hopeless(self, last: Outcome) -> bool:
-        """Whether the slowest confirming run was undecided and no other is likely to decide."""
-        slowest = last.step.rate <= 1.05 * _FARTHEST * self.binding[1].rate
-        return last.verdict != "missed" and slowest and self._decidable is None
-
-    @property
-    def _decidable(self) -> float | None:
-        """The highest rate at which a confirming run is likely to meet; None if there is none."""
-        place, threshold = self.binding
-        allowed = 1 - self.objectives[place].rank
-        for part in range(round(100 * (1 - _FARTHEST))):
-            rate = threshold.rate * (1 - part / 100)
-            share, worth = self._expected(place, threshold, "confirm", rate)
-            unlucky = share + math.sqrt(share * (1 - share) / max(worth, 1.0))
-            if worth >= LEAST_MET and share_interval(unlucky, worth)[1] <= allowed:
-                return rate
+        best = self.confirmed
+        if best and best >= ENOUGH * threshold.rate and self._spent_s > ENOUGH_PART * self.time_s:
+            return None
+        highest = threshold.rate * (min(FIRST_CONFIRM, 1 - threshold.error) if not runs else 1 - self.precision)
+        failed = min((run.step.rate for run in runs if run.step.rate > (best or 0.0)), default=math.inf)
+        left *= 1 if runs else _FIRST_PART
+        highest = min(highest, _STEP * failed, self._ceiling)
+        lowest = max(_FARTHEST * threshold.rate, self._least, 1.01 * (best or 0.0))
+        rate = highest
+        while rate >= lowest:
+            seconds = self._worth.decided_s(rate, self.trial_s, left)
+            if seconds is not None:  # a longer run is likelier to decide, where it costs little
+                return self._step("confirm", rate, min(2 * seconds, max(seconds, left / 5)))
+            rate *= 0.99
         return None
 
+    def _refute(self) -> Step | None:
+        before = [run for run in self.outcomes if run.step.kind == "refute"]
+        left = min(self.time_s - self._spent_s, _REFUTE_PART * self.time_s)
+        if len(before) == MOST_REFUTES or any(run.host_bound or verdict_of(run) == "missed" for run in before):
+            return None
+        threshold = max(self.binding[1].rate, self.confirmed or 0.0)
+        missed = [run.step.rate for run in self._of("search") if verdict_of(run) == "missed"]
+        if left < self.trial_s:
+            return None
+        far = min([self._worth.missable(left, self._ceiling), *missed])
+        rate = threshold + 2 * (before[-1].step.rate - threshold) if before else far
+        rate = min(max(rate, threshold / _STEP), self._ceiling)
+        return self._step("refute", rate, left) if rate > 1.001 * (self.confirmed or 0.0) else None
+
     @property
-    def _missable(self) -> float:
-        """The lowest rate at which a refuting run is likely to miss; otherwise the ceiling, where the queue grows."""
+    def _worth(self) -> Worth:
         place, threshold = self.binding
-        allowed = 1 - self.objectives[place].rank
-        for part in range(1, 100):
-            rate = threshold.rate * (1 + part / 100)
-            share, worth = self._expected(place, threshold, "refute", rate)
-            lucky = max(share - math.sqrt(share * (1 - share) / max(worth, 1.0)), 0.0)
-            if rate >= self._ceiling or share_interval(lucky, worth)[0] > allowed:
-                return min(rate, self._ceiling)
-        return self._ceiling
+        sizes = [(run.step.rate, run.lasted, run.shares[place].size) for run in self._valid]
+        return Worth(threshold, self.throughput, sizes)
 
-    def _expected(self, place: int, threshold: Estimate, kind: Kind, rate: float) -> tuple[float, float]:
-        """(share of bad requests, effective sample size) of a run, by the estimate's line."""
-        odds = log_odds(1 - self.objectives[place].rank) + threshold.slope * (rate / threshold.rate - 1)
-        share = 1 / (1 + math.exp(-max(min(odds, 30.0), -30.0)))
-        return share, discounted(self._single(place, rate, self._seconds(kind, rate)))
+    @property
+    def _allowed(self) -> float:
+        return min(1 - objective.rank for objective in self.objectives)
 
-    def _single(self, place: int, rate: float, seconds: float) -> float:
-        """The expected N₁ of a run (stats/verdict.py), by that of the last confirming run, or else of the nearest run:
-        it grows with length and, at lower rates, with the faster relaxation of queues, (1 − √ρ)² (M/M/1: Cohen, The
-        single server queue, 1982)."""
-        near = self._of("confirm")[-1:] or [min(self._valid, key=lambda run: abs(run.step.rate - rate))]
-        then, size = near[0].step, near[0].shares[place].size
-        single = size if size >= _RESOLVED else math.sqrt(size * _RESOLVED)
-        rest, rest_then = (1 - math.sqrt(min(r / self.throughput, _MOST_LOAD)) for r in (rate, then.rate))
-        return _SURE * single * rate / then.rate * (rest / rest_then) ** 2 * seconds / then.seconds
+    @property
+    def _first_s(self) -> float:
+        return min(max(self.trial_s, _BAD / self._allowed / self.start), TRIAL_PART * self.time_s)
 
-    def _seconds(self, kind: Kind, rate: float) -> float:
-        """The length of a run."""
-        allowed = min(1 - objective.rank for objective in self.objectives)
-        wanted = _BAD / allowed / rate
-        if self._valid:
-            worth = self._single(self.binding[0], rate, self.trial_s)
-            wanted = self.trial_s * max(_WORTH / allowed, LEAST_MET) / max(worth, 1e-9)
-        trial = round(min(max(self.trial_s, wanted), self.longest_s), 3)
-        return trial if kind == "search" else trial * CONFIRM_TIMES
+    def _trial_s(self, rate: float) -> float:
+        if not self._valid:
+            return self._first_s
+        worth = self._worth.single(rate, self.trial_s)
+        wanted = self.trial_s * max(_WORTH / self._allowed, LEAST_MET) / max(worth, 1e-9)
+        return min(max(self.trial_s, wanted), TRIAL_PART * self.time_s)
 
-    def _step(self, kind: Kind, rate: float) -> Step:
+    def _step(self, kind: Kind, rate: float, seconds: float) -> Step:
         """A run at the rate rounded to four digits."""
-        rate = float(f"{rate:.4g}")
-        return Step(kind, rate, self._seconds(kind, rate))
+        return Step(kind, float(f"{rate:.4g}"), round(seconds, 3))

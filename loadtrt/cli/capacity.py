@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from loadtrt.results.capacity_result import CapacityResult
 
 # Options that the search decides: those of a configuration file are left out.
-_OWN = (keys_of("Load", "Ending") - {"warmup", "drain"}) | {"batcher", "abort_on_fail", "abort_delay", "profile"}
-_CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED, "host-bound": EXIT_INVALID}
+_OWN = (keys_of("Load", "Ending") - {"warmup", "drain", "max_queue"}) | {"abort_on_fail", "abort_delay", "profile"}
+_ARRIVALS = ("arrivals", "burstiness", "bursts", "stages", "trace", "trace_column")
+_CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED}
+_CODES |= {"estimated": 0, "host-bound": EXIT_INVALID, "unsteady": EXIT_INVALID}
+_LEAST_TIME_NS = 2_000_000_000
 
 
 @click.command(cls=GroupedCommand, short_help="Find the highest rate that meets objectives.")
@@ -35,17 +38,24 @@ _CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED, "h
     helps={
         "arrivals": "Arrival process of the trials.  [default: poisson; with --burstiness gamma]",
         "bursts": "Bursts and pauses: 1s/4s makes all requests due within 1 s of each 5 s.",
+        "stages": "Arrival rates one after the other, all scaled to each trial's mean rate.",
+        "trace": "Instants of a CSV or JSONL file, in seconds, all gaps scaled to each trial's mean rate.",
         "warmup": "Warm up each engine at least this long, and until the GPU's clocks are steady.  [default: 1s]",
         "drain": "Wait at least this long for the last requests of a trial.  [default: 10s]",
         "verify": "First compare outputs under load with those of a quiet run, for each engine.  [default: off]",
     },
 )
 @extra(
-    "--trial",
+    "--time",
     metavar="TIME",
     group="Ending",
-    help="Length of a trial; a confirming run is 5 times as long.  "
-    "[default: 10s, up to 60s where latencies are autocorrelated]",
+    help="Duration of all runs of a candidate together, at most.  [default: 5m]",
+)
+@extra(
+    "--quick",
+    group="Ending",
+    is_flag=True,
+    help="Estimate the capacity within 30 s of load, without confirming it.  [default: off]",
 )
 @extra(
     "--precision",
@@ -55,17 +65,15 @@ _CODES = {"found": 0, "undecided": EXIT_UNDECIDED, "infeasible": EXIT_MISSED, "h
     help="Half width of the 95 % confidence interval at which searching ends and confirming begins.  [default: 3%]",
 )
 @extra(
-    "--max-trials",
-    type=int,
-    default=6,
-    metavar="N",
+    "--shared-host",
     group="Ending",
-    help="Highest number of trials before confirming.  [default: 6]",
+    is_flag=True,
+    help="Search although others use the cores or the GPU: for the capacity of what they leave.  [default: off]",
 )
 @extra("--resume", group="Results", is_flag=True, help="Continue the unfinished search in the file of --json.")
 def command(
-    config: Path | None, contexts: str | None, batch: str | None, trial: str | None, precision: str, max_trials: int,
-    resume: bool, force: bool, **given: Any,
+    config: Path | None, contexts: str | None, batch: str | None, time: str | None, quick: bool, precision: str,
+    shared_host: bool, resume: bool, force: bool, **given: Any,
 ) -> int:  # fmt: skip
     """Find the capacity: the highest arrival rate at which the objectives are met, and confirm it.
 
@@ -73,10 +81,10 @@ def command(
     loadtrt capacity --engine googlenet16.trt --objective 'latency.p99 < 10ms' --contexts 1,2,4,8 --batch 1,4
     loadtrt capacity --engine zoo:googlenet --batch 1 --objective 'latency.p99 < 400ms'      (no GPU needed)
 
-    Exit codes: 0 found and confirmed, 98 undecided with so few requests, 99 no rate meets the objectives, 97 the load
-    generator was the bottleneck.
+    Exit codes: 0 found and confirmed, or estimated with --quick; 98 undecided in that time; 99 no rate meets the
+    objectives; 97 the load generator was the bottleneck, or others use the cores or the GPU.
     """
-    wanted = _wanted(config, given, contexts, batch, trial, precision, max_trials)
+    wanted = _wanted(config, given, contexts, batch, time, precision, quick=quick, shared=shared_host)
     wanted.configs()  # raises an error now, before any run
     values = wanted.config.options()
     require_outputs(outputs_of(values, "a search for capacity"), [config, *inputs_of(values)], force=force)
@@ -94,37 +102,40 @@ def _wanted(
     given: dict[str, Any],
     contexts: str | None,
     batch: str | None,
-    trial: str | None,
+    time: str | None,
     precision: str,
-    most: int,
+    *,
+    quick: bool,
+    shared: bool,
 ) -> Wanted:
     from loadtrt.asked.load_options import process_type
     from loadtrt.asked.reading import load_config
-    from loadtrt.capacity.find import LONGEST_TRIAL_NS, TRIAL_NS, Wanted
+    from loadtrt.capacity.find import QUICK_NS, TIME_NS, Wanted
     from loadtrt.capacity.grid import parse_axis
     from loadtrt.units import parse_duration
 
-    load = {key: given.pop(key) for key in ("arrivals", "burstiness", "bursts")}
-    load = {key: value for key, value in load.items() if value is not None}
+    load = {key: value for key in _ARRIVALS if (value := given.pop(key)) is not None}
+    if "stages" in load:
+        load["stages_loop"] = True
+    if "trace" in load:
+        load |= {"arrivals": load.get("arrivals", "trace"), "trace_loop": True}
     load.setdefault("arrivals", process_type(load).word)
     batches = None if batch is None else parse_axis("batch", batch)
     first = {} if batches is None else {"batch": batches[0]}  # replaces the mix of a configuration file
-    config = load_config(file, {**given, **first}, without=_OWN)
+    config = load_config(file, {**given, **load, **first, "rate": "1/s"}, without=_OWN)
     _require_objectives(config)
-    trial_ns = TRIAL_NS if trial is None else parse_duration(trial)
-    if not trial_ns:
-        raise UsageError("--trial 0s measures nothing; write for example --trial 10s")
-    if most < 2:
-        raise UsageError(f"--max-trials {most} is too few: an estimate needs two trials at least")
+    time_ns = parse_duration(time) if time is not None else QUICK_NS if quick else TIME_NS
+    if time_ns < _LEAST_TIME_NS:
+        raise UsageError(f"--time {time} is too short for a search; write for example --time 5m")
     return Wanted(
         config=config,
         load=load,
         contexts=(config.model.contexts,) if contexts is None else parse_axis("contexts", contexts),
         batches=(config.model.batch,) if batches is None else batches,
         precision=_precision(precision),
-        trial_ns=trial_ns,
-        max_trials=most,
-        longest_trial_ns=LONGEST_TRIAL_NS if trial is None else None,
+        time_ns=time_ns,
+        quick=quick,
+        shared=shared,
     )
 
 
@@ -132,10 +143,21 @@ def _require_objectives(config: RunConfig) -> None:
     if not config.model.objectives:
         raise UsageError("a capacity needs an objective: add --objective, such as 'latency.p99 < 10ms'")
     for objective in config.model.objectives:
+        if not objective.of_requests:
+            raise UsageError(
+                f"'{objective}' is not about single requests, and a capacity is the highest rate at which these meet "
+                "their objectives: leave it out, and judge it with 'loadtrt run' at the rate that is found"
+            )
         if objective.rank == 1:
             raise UsageError(
-                f"'{objective}': a maximum grows with the length of the run: bound a quantile, such as p99.9"
+                f"'{objective}': the greatest of all requests grows with the length of the run: bound a quantile, such "
+                "as p99.9, or a share, such as 0.1%"
             )
+    if not any(item.kind in ("quantile", "drops") for item in config.model.objectives):
+        raise UsageError(
+            f"'{config.model.objectives[0]}' sets no limit to the rate, as requests wait instead: add an objective on "
+            "a quantile, such as 'latency.p99 < 10ms'"
+        )
 
 
 def _precision(text: str) -> float:
@@ -155,4 +177,10 @@ def _exit_code(result: CapacityResult) -> int:
     failures = [candidate.failure for candidate in result.candidates if candidate.failure]
     if failures and not answers & _CODES.keys():
         raise EngineError(failures[0])
-    return EXIT_INVALID if "host-bound" in answers else EXIT_MISSED if "infeasible" in answers else EXIT_UNDECIDED
+    return (
+        EXIT_INVALID
+        if answers & {"host-bound", "unsteady"}
+        else EXIT_MISSED
+        if "infeasible" in answers
+        else EXIT_UNDECIDED
+    )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from loadtrt.records.records import Records
     from loadtrt.report.comparison_sections import Side as Run
     from loadtrt.report.document import Section
+    from loadtrt.report.result_files import ResultFile
     from loadtrt.results.profile_result import ProfilePass, ProfileResult
     from loadtrt.results.run_result import RunResult
     from loadtrt.stats.regression import Comparison
@@ -76,6 +77,7 @@ def command(
     loadtrt compare run.json trtexec.times.json                 (of trtexec --exportTimes)
     loadtrt compare before.json after.json --fail-if "latency.p99 +5%" --fail-if "throughput -3%"
     loadtrt compare --a a1.json --a a2.json --a a3.json --b b1.json --b b2.json --b b3.json
+    loadtrt compare a.json b.json                               (of loadtrt run --repeat: several runs a side, too)
     loadtrt compare fp32.profile.json fp16.profile.json         (of loadtrt profile --json, trtexec --exportProfile)
 
     Exit codes with --fail-if: 0 not regressed, 99 regressed, 98 undecided, 97 a run is INVALID. Several runs of each
@@ -102,7 +104,7 @@ def command(
     require_outputs(outputs, [*files[0], *files[1], layer_info_a, layer_info_b], force=force)
     infos = ((layer_info_a, "--layer-info-a"), (layer_info_b, "--layer-info-b"))
     sides = [_read_all(paths, *info) for paths, info in zip(files, infos, strict=True)]
-    several = max(map(len, files)) > 1
+    several = max(map(len, sides)) > 1
     wanted = "--fail-if" if thresholds else "--json" if json_file else "a side of several files" if several else None
     runs = [_runs(side, wanted) for side in sides]
     code, delivery = 0, Delivery(measured=False)
@@ -129,12 +131,28 @@ def _read_all(files: Sequence[Path], layer_info: Path | None, option: str) -> di
     """The content of a side's files by name. Raises UsageError for a run that is given twice, as if two agreed."""
     sides: dict[str, Side] = {}
     for file in files:
-        side = read_side(file, layer_info, option)
-        for name, other in sides.items():
-            if Path(name).resolve() == file.resolve() or _same(side, other):
-                raise UsageError(f"{file} is the same run as {name}: give each run of a side once")
-        sides[utf8_name(file)] = side
+        for name, side in _sides_of(file, layer_info, option):
+            for known, other in sides.items():
+                if Path(known).resolve() == Path(name).resolve() or _same(side, other):
+                    raise UsageError(f"{name} is the same run as {known}: give each run of a side once")
+            sides[utf8_name(name)] = side
     return sides
+
+
+def _sides_of(file: Path, layer_info: Path | None, option: str) -> list[tuple[str, Side]]:
+    """What a file holds, by name: each start of a run that was started several times, without those that were stopped.
+    Raises UsageError."""
+    from loadtrt.report.result_files import Kind, read_file, read_result
+    from loadtrt.results.repeat_result import RepeatResult
+
+    source = read_file(file)
+    if source.kind is not Kind.REPEAT or layer_info is not None:
+        return [(str(file), read_side(source, layer_info, option))]
+    runs = enumerate(read_result(RepeatResult, source).runs, 1)
+    starts: list[tuple[str, Side]] = [(f"{file}:{place}", run) for place, run in runs if run.outcome == "completed"]
+    if not starts:
+        raise UsageError(f"{file} holds no start that completed: run it again")
+    return starts
 
 
 def _same(one: Side, other: Side) -> bool:
@@ -169,13 +187,14 @@ def _exit_code(comparison: Comparison) -> int:
     return EXIT_MISSED if "regressed" in verdicts else EXIT_UNDECIDED if "undecided" in verdicts else 0
 
 
-def read_side(file: Path, layer_info: Path | None = None, option: str = "") -> Side:
+def read_side(given: Path | ResultFile, layer_info: Path | None = None, option: str = "") -> Side:
     """The content of a file. layer_info, named by `option`, is for profiles of trtexec alone. Raises UsageError."""
     from loadtrt.report.result_files import Kind, read_file, read_result, read_run
     from loadtrt.report.trtexec import read_profile, read_times
     from loadtrt.results.profile_result import ProfileResult
 
-    source = read_file(file)
+    source = read_file(given) if isinstance(given, Path) else given
+    file = source.path
     if layer_info is not None and source.kind is not Kind.LAYER_TIMES:
         raise UsageError(f"{option} is for {Kind.LAYER_TIMES}, and {file} is {source.kind}: leave it out")
     match source.kind:
@@ -194,6 +213,8 @@ def read_side(file: Path, layer_info: Path | None = None, option: str = "") -> S
             why = ", which has no times: give the profile of the same engine"
         case Kind.SWEEP | Kind.CAPACITY:
             why = ", which holds many runs: give two single runs"
+        case Kind.REPEAT:
+            why = ": give a single run"
         case Kind.FLEET:
             why = ", which is not a measurement: give two runs"
         case Kind.COMPARISON:

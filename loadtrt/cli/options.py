@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
+# Options whose values hold commas: where they take several, each is given by itself.
+REPEATED = frozenset({"batcher"})
 FORCE_HELP = "Write over files that would be kept otherwise."
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -75,7 +77,7 @@ def options(
         for key, field in reversed(FIELDS.items()):
             shown = shown_as(field)
             if shown is not None and (command == "run" or command in shown.commands):
-                text = helps.get(key) or _help(field, axes.get(key))
+                text = helps.get(key) or _help(field, key, axes.get(key))
                 function = _option(key, field, text, axes.get(key), choices.get(key))(function)
         if not file:
             return function
@@ -98,6 +100,8 @@ def _option(
     name, kind = option_name(key), _kind(field)
     attributes: dict[str, Any] = {"group": shown.group, "help": text, "default": None}
     metavar = axis or shown.metavar
+    if axis is not None and key in REPEATED:
+        return extra(name, key, multiple=True, callback=many, metavar=metavar, **attributes)
     if axis is not None:
         return extra(name, key, metavar=metavar, **attributes)
     if kind is bool:
@@ -128,10 +132,10 @@ def _reads_text(field: FieldInfo) -> bool:
     return any(isinstance(item, BeforeValidator) for item in metadata)
 
 
-def _help(field: FieldInfo, axis: str | None = None) -> str:
+def _help(field: FieldInfo, key: str, axis: str | None = None) -> str:
     shown = shown_as(field)
     assert shown is not None  # noqa: S101  # FIELDS holds options alone
-    several = " Takes several values." if axis is not None else ""
+    several = "" if axis is None else f" Takes several values{' (repeatable)' if key in REPEATED else ''}."
     default = shown.default or _default(field)
     return f"{field.description}{several}" + (f"  [default: {default}]" if default else "")
 
@@ -172,7 +176,8 @@ def table() -> str:
         "Made by `make docs` from the declarations in `loadtrt/asked/`. A key of a YAML file is the name of the option",
         "without its dashes, with `_` for `-`. A file has at most 1 MiB of YAML, 32 levels, 50 000 values; an alias",
         "counts as all that it repeats. The longest TIME is ten years; rates are 1e-9/s to 1e12/s, sizes below 2^63",
-        "bytes; the greatest number that an option takes is in `loadtrt schema config`.",
+        "bytes; the greatest number that an option takes is in `loadtrt schema config`. The command line alone has",
+        "`run --latency` and `run --repeat` ([measuring](measuring.md)).",
     ]
     for group in GROUPS:
         if keys_of(group):

@@ -24,6 +24,7 @@ _CONTENTS = {
     "a plan": rb"[fvp]trt",
     "an archive": rb"PK\x03\x04",
     "a run": rb'\{\s*"schema_version":\s*"loadtrt\.run/',
+    "starts of a run": rb'\{\s*"schema_version":\s*"loadtrt\.repeat/',
     "a sweep": rb'\{\s*"schema_version":\s*"loadtrt\.sweep/',
     "a search for capacity": rb'\{\s*"schema_version":\s*"loadtrt\.capacity/',
     "a plan of a fleet": rb'\{\s*"schema_version":\s*"loadtrt\.fleet/',

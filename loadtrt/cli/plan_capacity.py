@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtrt.asked.load import Rate, Stages, Trace
+from loadtrt.asked.load import Rate, Stages
 from loadtrt.asked.reading import FIELDS, read_load
+from loadtrt.asked.trace_load import Trace
 from loadtrt.cli.options import GroupedCommand, extra, options
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError

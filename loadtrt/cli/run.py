@@ -6,29 +6,55 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadtrt.cli.options import GroupedCommand, options
+from loadtrt.asked.fields import option_name
+from loadtrt.asked.load_options import OPTIONS as LOAD_OPTIONS
+from loadtrt.cli.options import GroupedCommand, extra, options
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+_ALONE = {"contexts": 1, "buffers": 1, "requests_per_launch": 1, "arrivals": "closed"}
+
 
 @click.command(cls=GroupedCommand, short_help="Drive an engine with load.")
 @options("run")
-def command(config: Path | None, force: bool, **given: Any) -> int:
+@extra(
+    "--latency",
+    group="Lanes",
+    is_flag=True,
+    help="Measure the latency of one request at a time: a closed loop with --contexts 1 --buffers 1.",
+)
+@extra(
+    "--repeat",
+    group="Ending",
+    type=click.IntRange(2, 100),
+    metavar="K",
+    help="Start the run K times, each in a new process with the next seed, and show what differs between starts.",
+)
+def command(config: Path | None, latency: bool, repeat: int | None, force: bool, **given: Any) -> int:
     """Drive an engine with load and say how fast and how late it is.
 
     \b
     loadtrt run --engine googlenet16.trt --contexts 4 --fp16
     loadtrt run --engine googlenet16.trt --contexts 4 --rate 500/s
     loadtrt run --engine zoo:googlenet --contexts 4          (no GPU needed)
+    loadtrt run --engine zoo:googlenet --latency             (one request at a time)
     """
     from loadtrt.asked.reading import load_config
 
-    checked = load_config(config, given)
+    if latency:
+        given = _one_in_flight(given)
+    checked = load_config(config, given, without={"scenario"} if latency else ())
     values = checked.options()
-    require_outputs(outputs_of(values, "a run"), [config, *inputs_of(values)], force=force)
+    result = "a run" if repeat is None else "starts of a run"
+    require_outputs(outputs_of(values, result), [config, *inputs_of(values)], force=force)
+    if repeat is not None:
+        from loadtrt.cli.repeating import repeated, require_repeatable
+
+        require_repeatable(checked, repeat)
+        return repeated(checked, repeat)
     from loadtrt.cli.running import run
 
     try:
@@ -40,3 +66,20 @@ def command(config: Path | None, force: bool, **given: Any) -> int:
         if model.scenario is None or given["batch"] is not None or not told:
             raise
         raise UsageError(f"{error} ({batch} is what --scenario {model.scenario} asks for)") from None
+
+
+def _one_in_flight(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of the command line with those that --latency stands for. Raises UsageError where others contradict
+    them."""
+    for key, value in _ALONE.items():
+        if given[key] not in (None, value):
+            raise UsageError(
+                f"--latency has one request in flight, in a closed loop: leave {option_name(key)} {given[key]} out, or "
+                "--latency"
+            )
+    for key in ("scenario", *LOAD_OPTIONS, "batcher", "max_queue"):
+        if key not in _ALONE and given[key] is not None:
+            raise UsageError(
+                f"--latency is a closed loop with one request in flight: leave {option_name(key)} out, or --latency"
+            )
+    return given | _ALONE

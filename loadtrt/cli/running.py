@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.lanes.session import Session
+    from loadtrt.results.repeat_result import RepeatResult
     from loadtrt.results.run_result import RunResult
 
 
@@ -65,7 +66,7 @@ def _run(config: RunConfig, late: list[RunResult], leave: Callable[[], None]) ->
         maker.close()
         if maker.session.fault is not None:
             raise maker.session.fault
-        code = EXIT_INTERRUPTED if left_out else _exit_code(result)
+        code = EXIT_INTERRUPTED if left_out else exit_code(result)
         if config.profile and result.outcome == "completed":
             code = _profile(result, config, maker, delivery, late) or code
     delivery.finish()
@@ -134,7 +135,8 @@ def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: D
     return bool(left_out)
 
 
-def _exit_code(result: RunResult) -> int:
+def exit_code(result: RunResult | RepeatResult) -> int:
+    """What the command exits with after this result."""
     if result.outcome == "failed":
         return EngineError.exit_code
     if result.outcome == "interrupted":

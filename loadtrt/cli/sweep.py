@@ -46,6 +46,7 @@ def command(config: Path | None, all_points: bool, resume: bool, force: bool, **
     \b
     loadtrt sweep --engine googlenet16.trt --contexts 1,2,4,8 --batch 1,4,16 --json sweep.json
     loadtrt sweep --engine googlenet16.trt --contexts 4 --rate 500/s..3000/s:6
+    loadtrt sweep --engine googlenet.trt --batcher max=8,delay=1ms --batcher max=16,delay=2ms --rate 500/s,1000/s
     loadtrt sweep --engine zoo:googlenet --contexts 1,2 --batch 1                (no GPU needed)
 
     Without --rate each point is a closed loop; along --contexts and --buffers the sweep stops where two further values
@@ -71,7 +72,9 @@ def _base_and_axes(file: Path | None, given: dict[str, Any]) -> tuple[RunConfig,
     axes = {name: parse_axis(name, given[name]) for name in given if name in AXES and given[name] is not None}
     if not axes:
         raise UsageError("a sweep needs an axis: give several values, such as --contexts 1,2,4 or --batch 1,4,16")
-    overruling = [name for name in ("rate", "burstiness", "batch") if name in axes]  # over those of a file
+    overruling = [
+        name for name in ("rate", "burstiness", "batch", "batcher", "max_queue") if name in axes
+    ]  # over those of a file
     common = {name: value for name, value in given.items() if name not in AXES}
     return load_config(file, common | {name: axes[name][0] for name in overruling}, without={"profile"}), axes
 

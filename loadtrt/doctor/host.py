@@ -22,6 +22,7 @@ from loadtrt.environment import (
     cgroup_folders,
     cpu_model,
     import_onnxruntime,
+    load_average,
     memory_bytes,
     memory_limits,
     read_words,
@@ -154,10 +155,9 @@ def _governor(root: Path) -> Check:
 
 
 def _load(root: Path, total: int) -> Check:
-    text = read_words(root / "proc/loadavg").split()
-    if not text:
+    load = load_average(root)
+    if load is None:
         return info("load average", "unknown: /proc/loadavg does not show it")
-    load = float(text[0])
     remedy = "stop what else is running: it competes with the loop that submits requests"
     return warn_if(load > total / 2, "load average", f"{load:g} over the last minute, {total} cores", remedy)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from loadtrt.asked.load import Offline, Stages, Trace
+from loadtrt.asked.load import Offline, Stages
+from loadtrt.asked.trace_load import Trace
 from loadtrt.findings.bottlenecks import BUSY, bottlenecks, closed_loop, mostly_waits
 from loadtrt.findings.gpu_findings import gpu_findings
 from loadtrt.results.breakdown import PERCENTILES
@@ -44,6 +45,8 @@ def findings_of(result: RunResult) -> tuple[Finding, ...]:
 def _overloaded(result: RunResult) -> Finding | None:
     steadiness, rates = result.model.steadiness, result.model.throughput
     if steadiness is None or not steadiness.overloaded or (result.model.unserved and not result.model.ended_early):
+        return None
+    if any(problem.kind == "overloaded" for problem in result.model.problems):
         return None
     served = format_count(rates.requests_per_s or 0.0) + "/s"
     offered = "more" if rates.offered_per_s is None else f"{format_count(rates.offered_per_s)}/s"
@@ -237,9 +240,10 @@ def _offline(result: RunResult) -> bool:
 
 
 def _lower(result: RunResult, than: str = "") -> str:
-    if isinstance(result.config.model.load, Stages):
+    load = result.config.model.load
+    if isinstance(load, Stages) and load.rate is None:
         return "lower rates in --stages"
-    if isinstance(result.config.model.load, Trace):
+    if isinstance(load, Trace) and load.rate is None:
         return "a larger --time-scale"
     return f"a --rate below {than}" if than else "a lower --rate"
 
@@ -249,7 +253,7 @@ def _longer(result: RunResult, seconds: float) -> str:
     config, load = result.config, result.config.model.load
     if config.max_duration is not None and config.duration is None:
         return f"--max-duration {_seconds(seconds * SECOND_NS)}"
-    if isinstance(load, Stages):
+    if type(load) is Stages:
         return f"--stages that last {_seconds(seconds * SECOND_NS)}"
     if type(load) is Trace:
         return f"--trace-loop --duration {_seconds(seconds * SECOND_NS)}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from loadtrt.results.run_result import Problem
-from loadtrt.units import MILLISECOND_NS, format_duration, plural
+from loadtrt.units import MILLISECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from loadtrt.asked.objective import Objective
     from loadtrt.results.breakdown import MetricSummary
 
-PROBLEM_KINDS = ("late", "starved", "unserved", "failed", "no-requests")  # every `Problem.kind` of `problems_of`
+PROBLEM_KINDS = ("late", "starved", "unserved", "failed", "no-requests", "overloaded")  # every kind of `problems_of`
 LATENESS_SHARE = 0.1  # of the median latency
 LATENESS_FLOOR_NS = MILLISECOND_NS // 4
 LATENESS_OF_BOUND = 0.05  # of the tightest objective on latency
 STARVED_LIMIT = 0.05  # of the lanes' time
+LEAST_SERVED = 0.95  # of the offered rate, where the backlog grows
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,17 @@ class Terms:
     """What was asked of a run.
 
     max_lateness_ns: the limit set by `--max-lateness`, None for the default one.
-    objectives: the run's objectives, of which those on latency widen the lateness limit.
+    objectives: the run's objectives: those on latency widen the lateness limit, and a load above capacity or failed
+        requests are no problem where an objective judges them.
     mode: the engine's settings, for the remedies.
+    offered_per_s: the mean arrival rate; None where the load has none.
     """
 
     closed: bool
     max_lateness_ns: int | None = None
     objectives: Sequence[Objective] = ()
     mode: Mapping[str, str] = field(default_factory=dict)
+    offered_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class Counts:
     ok, failed, unserved: requests by outcome.
     interrupted: whether the user ended the run.
     broken: whether the engine failed, or was given up.
+    overloaded: whether the backlog grew until the end (stats/steady.py).
+    served_per_s: throughput, requests a second; None where it is not known.
     """
 
     lateness_ns: float
@@ -62,6 +68,8 @@ class Counts:
     unserved: int
     interrupted: bool = False
     broken: bool = False
+    overloaded: bool = False
+    served_per_s: float | None = None
 
 
 def lateness_limit_ns(
@@ -100,6 +108,8 @@ def counts_of(
     unserved: int,
     interrupted: bool = False,
     broken: bool = False,
+    overloaded: bool = False,
+    served_per_s: float | None = None,
 ) -> Counts:
     """The counts of a finished run, from the summaries of its metrics."""
     p99 = metrics["lateness"].percentiles_ns["p99"]
@@ -113,12 +123,34 @@ def counts_of(
         unserved=unserved,
         interrupted=interrupted,
         broken=broken,
+        overloaded=overloaded,
+        served_per_s=served_per_s,
     )
 
 
 def problems_of(counts: Counts, terms: Terms) -> list[Problem]:
     """Every reason why the numbers do not describe the engine alone; empty for a VALID run."""
-    return [*_of_the_host(counts, terms), *_of_requests(counts)]
+    return [*_of_the_host(counts, terms), *_of_load(counts, terms), *_of_requests(counts, terms)]
+
+
+def served_share(overloaded: bool | None, served_per_s: float | None, offered_per_s: float | None) -> float | None:
+    """Throughput over the offered load where the load was above capacity; None where it was not."""
+    share = served_per_s / offered_per_s if overloaded and served_per_s and offered_per_s else 1.0
+    return share if share < LEAST_SERVED else None
+
+
+def _of_load(counts: Counts, terms: Terms) -> Iterator[Problem]:
+    """Requests came faster than they were served, and no objective judges that."""
+    share = served_share(counts.overloaded, counts.served_per_s, terms.offered_per_s)
+    judged = any(objective.judges_overload for objective in terms.objectives)
+    if share is not None and not judged and not counts.unserved:
+        yield Problem(
+            kind="overloaded",
+            evidence=f"only {100 * share:.3g} % of the offered load of {format_count(terms.offered_per_s or 0)}/s was "
+            "served, and the backlog grew until the end: latencies depend on how long the run lasted",
+            remedy=f"lower the load below {format_count(counts.served_per_s or 0)}/s, or add an objective that judges "
+            "it, such as --objective 'latency.p99 < 10ms'",
+        )
 
 
 def _of_the_host(counts: Counts, terms: Terms) -> Iterator[Problem]:
@@ -143,7 +175,7 @@ def _of_the_host(counts: Counts, terms: Terms) -> Iterator[Problem]:
         )
 
 
-def _of_requests(counts: Counts) -> Iterator[Problem]:
+def _of_requests(counts: Counts, terms: Terms) -> Iterator[Problem]:
     """Requests were given up, or failed, or there were none."""
     unserved = plural(counts.unserved, "request")
     if counts.unserved and counts.interrupted:
@@ -164,11 +196,11 @@ def _of_requests(counts: Counts) -> Iterator[Problem]:
             evidence=f"{unserved} had not been served when the run ended (their age counts as latency)",
             remedy="the load is above capacity, or the engine hangs: lower --rate, or raise --drain",
         )
-    if counts.failed:
+    if counts.failed and not any(objective.kind == "errors" for objective in terms.objectives):
         yield Problem(
             kind="failed",
             evidence=f"{plural(counts.failed, 'request')} failed, and have no latency",
-            remedy="fix the first error before trusting the numbers",
+            remedy="fix the first error before trusting the numbers, or allow some: --objective 'errors < 1%'",
         )
     if not (counts.ok or counts.failed or counts.unserved):
         evidence, remedy = "no request was served", "raise --duration or --requests"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 import loadtrt
 from loadtrt.findings.findings import findings_of
 from loadtrt.findings.validity import Terms, counts_of, problems_of
@@ -17,11 +15,12 @@ from loadtrt.results.gpu_telemetry import mark_throttled
 from loadtrt.results.run_result import ModelResult, ObjectiveShare, Phases, Problem, RunResult, Throughput
 from loadtrt.stats.early import Widths, ranks_of
 from loadtrt.stats.flow_law import flow_of
-from loadtrt.stats.margin import rate_margin
+from loadtrt.stats.intervals import rate_interval
 from loadtrt.stats.scenario import Sending, scenario_of
 from loadtrt.stats.steady import steadiness_of
 from loadtrt.stats.summary import batches_of, cohorts_of, fairness, lanes_of, mix_of, overlap_of, sample_of, summarize
 from loadtrt.stats.verdict import judge
+from loadtrt.stats.whole_run import judge_number
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_duration
 
 LATE_START_NS = 10 * MILLISECOND_NS  # after the instant that was asked for: less is the host's noise
@@ -61,6 +60,7 @@ def result_of(
     served = [int(count) for count in recorder.by_lane]
     ok, failed, unserved = (int(recorder.by_status[status]) for status in (OK, FAILED, UNSERVED))
     measured_ns, starved, intervals = recorder.measured_ns, recorder.starved_fraction, recorder.intervals
+    throughput, steadiness = _throughput(recorder, config), _steadiness(recorder, model, intervals)
     counts = counts_of(
         metrics,
         starved_fraction=starved,
@@ -69,8 +69,11 @@ def result_of(
         unserved=unserved,
         interrupted=session.interrupted,
         broken=session.failure is not None,
+        overloaded=bool(steadiness.overloaded),
+        served_per_s=throughput.requests_per_s,
     )
-    problems = problems_of(counts, Terms(model.load.closed, model.max_lateness, model.objectives, info.mode))
+    terms = Terms(model.load.closed, model.max_lateness, model.objectives, info.mode, throughput.offered_per_s)
+    problems = problems_of(counts, terms)
     if session.verification is not None and session.verification.different:
         checked = session.verification
         problems.append(
@@ -101,7 +104,7 @@ def result_of(
         dropped=int(recorder.by_status[DROPPED]),
         inferences=recorder.inferences,
         first_error=recorder.first_error,
-        throughput=_throughput(recorder, config),
+        throughput=throughput,
         percentiles_exact=recorder.complete,
         metrics=metrics,
         lanes=tuple(lanes_of(recorder.records, served)),
@@ -112,12 +115,15 @@ def result_of(
         interval_ns=recorder.spans.interval_ns,
         intervals=mark_throttled(intervals, telemetry),
         histograms={name: histogram.to_dict() for name, histogram in recorder.histograms.items()},
-        objectives=tuple(_share(place, objective, recorder) for place, objective in enumerate(model.objectives)),
+        objectives=tuple(
+            _judged(place, objective, recorder, model, throughput, telemetry)
+            for place, objective in enumerate(model.objectives)
+        ),
         mix=_mix(recorder, model, session.input_sets),
         batches=_batches(recorder, model, session.input_sets),
         ended_early=session.ended_early,
         precision_reached=_precision(recorder, config),
-        steadiness=_steadiness(recorder, model, intervals),
+        steadiness=steadiness,
         cohorts=cohorts_of(recorder.records),
         sample=sample_of(recorder.records, recorder.start_ns),
         flow=_flow(recorder, model, engine.contexts),
@@ -175,15 +181,34 @@ def _steadiness(recorder: Recorder, model: Model, intervals: Sequence[Interval])
         recorder.start_ns,
         closed=model.load.closed,
         steady=model.load.steady,
-        places=model.contexts * model.buffers * model.requests_per_launch,
+        places=model.in_flight,
         intervals=() if recorder.complete else intervals,
         interval_ns=recorder.spans.interval_ns,
     )
 
 
-def _share(place: int, objective: Objective, recorder: Recorder) -> ObjectiveShare:
+def _judged(
+    place: int,
+    objective: Objective,
+    recorder: Recorder,
+    model: Model,
+    throughput: Throughput,
+    telemetry: GpuTelemetry | None,
+) -> ObjectiveShare:
     """The verdict on the objective at that place of the recorder's bounds."""
     good = int(recorder.good[place]) if recorder.seen else 0
+    if not objective.of_requests:
+        return judge_number(
+            objective,
+            throughput,
+            recorder.records,
+            good,
+            recorder.by_status.tolist(),
+            steady=model.load.steady_rate,
+            sizes=recorder.items.tolist(),
+            intervals=recorder.intervals,
+            telemetry=telemetry,
+        )
     histogram = recorder.histograms[METRICS[objective.metric].name]
     return judge(objective, recorder.records, histogram, good, int(recorder.by_status.sum()), KEEP)
 
@@ -214,24 +239,11 @@ def _flow(recorder: Recorder, model: Model, contexts: int) -> Flow | None:
 
 
 def _throughput(recorder: Recorder, config: RunConfig) -> Throughput:
-    """Served requests a second.
-
-    Closed loop: Σ over lanes of n_l / (t_l − start): n_l served by lane l, the last at t_l. A lane works without a
-    pause until then, so neither the lanes' different ends nor the drain bias it. Open loop: (n − n_1) / (t_n − t_1),
-    n_1 served at t_1, over the completions, the rate at which requests leave: unbiased by how long they stay, and at
-    overload the capacity.
-    """
-    rate, load = None, config.model.load
-    n, first, last = int(recorder.by_lane.sum()), recorder.first_completed_ns, int(recorder.last_completed_ns.max())
-    if load.closed:
-        span = recorder.last_completed_ns - recorder.start_ns
-        worked = (span > 0) & (recorder.by_lane > 0)
-        rate = float(np.sum(recorder.by_lane[worked] / span[worked])) * SECOND_NS if worked.any() else None
-    elif first is not None and last > first:
-        rate = (n - recorder.completed_first) * SECOND_NS / (last - first)
+    load = config.model.load
+    rate = recorder.throughput_per_s(load.closed)
     return Throughput(
         requests_per_s=rate,
-        inferences_per_s=None if rate is None else rate * recorder.inferences / n,
+        inferences_per_s=None if rate is None else rate * recorder.inferences / int(recorder.by_lane.sum()),
         offered_per_s=config.offered_per_s(config.model),
-        margin=rate_margin(recorder.records) if rate is not None and load.steady_rate else None,
+        confidence=rate_interval(rate, recorder.records) if rate is not None and load.steady_rate else None,
     )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.records.spans import Span
+    from loadtrt.records.tally import Bound
 
 _LEAST_EARLY = BLOCK // 4  # rows: to count fewer takes nearly as long, and a request may come due meanwhile
 _ROW = struct.Struct(f"{len(COLUMNS)}q")
@@ -48,7 +49,7 @@ class Recorder(Tally):
         start_ns: int,
         keep: int = KEEP,
         board: Board | None = None,
-        bounds: Sequence[tuple[int, int]] = (),
+        bounds: Sequence[Bound] = (),
         items: Sequence[int] = (1,),
     ) -> None:
         """keep: rows of the board, where none is given. bounds and items: as for Tally."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
 
+from loadtrt.asked.objective import quantile_name
 from loadtrt.environment import available_bytes
 from loadtrt.errors import EngineError
 from loadtrt.lanes.recorder import Recorder
@@ -147,7 +148,7 @@ async def run_session(
                 begins("warm-up")
             await _warm_up(engine, config, len(inputs), stop, session, on_tick, clocks_settled)
         if not stop.requested:
-            bounds = [(objective.metric, objective.limit_ns) for objective in model.objectives]
+            bounds = [objective.counted for objective in model.objectives]
             recorder = Recorder(
                 engine.contexts, 0, board=board, bounds=bounds, items=items_of(engine, model, len(inputs))
             )
@@ -299,9 +300,9 @@ def _watching(
 
     recorder = session.recorder
     assert recorder is not None  # noqa: S101  # measuring has begun
-    objectives = config.model.objectives
-    ranks = ranks_of(objectives)
-    misses = Misses(objectives) if config.abort_on_fail else None
+    ranks = ranks_of(config.model.objectives)
+    judged = [objective for objective in config.model.objectives if objective.of_requests]
+    misses = Misses(judged) if config.abort_on_fail and judged else None
     widths = None if config.precision is None else Widths(ranks, config.precision)
     recorder.counts_early = widths is not None  # a block now and then, that no second's rows are counted in one go
 
@@ -333,7 +334,7 @@ def _may_end_early(config: RunConfig) -> bool:
 
 
 def _names(ranks: Sequence[float]) -> str:
-    return f"{', '.join(f'p{100 * rank:g}' for rank in ranks)} {'is' if len(ranks) == 1 else 'are'}"
+    return f"{', '.join(map(quantile_name, ranks))} {'is' if len(ranks) == 1 else 'are'}"
 
 
 def _require_idle(phase: Phase, driven: Driven, config: RunConfig) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from loadtrt.records.board import Snapshot
     from loadtrt.results.gpu_telemetry import GpuReading
 
-LAW_KINDS = (*PROBLEM_KINDS, "overloaded")  # the alerts that are laws of the verdict
+LAW_KINDS = PROBLEM_KINDS  # the alerts that are laws of the verdict
 SILENCE_NS = 3 * SECOND_NS  # the board is written ten times a second, but an engine may hold its process up
 _MEASURED = ("measure", "drain", "done")
 _PLACE = {metric.name: place for place, metric in enumerate(METRICS)}
@@ -58,7 +58,8 @@ def law_alerts(snapshot: Snapshot, facts: RunFacts) -> tuple[Alert, ...]:
     counts = counts_now(snapshot)
     early = snapshot.phase == "measure" and not counts.at_p99
     alerts = [Alert(problem.kind, problem.evidence, problem.remedy) for problem in problems_of(counts, terms_of(facts))]
-    if snapshot.overloaded and not counts.unserved:  # as in the verdict, where unserved requests show the same
+    told = counts.unserved or any(alert.kind == "overloaded" for alert in alerts)
+    if snapshot.overloaded and not told:  # as in the verdict, where unserved requests show the same
         alerts.append(
             Alert(
                 "overloaded",
@@ -72,7 +73,7 @@ def law_alerts(snapshot: Snapshot, facts: RunFacts) -> tuple[Alert, ...]:
 
 def terms_of(facts: RunFacts) -> Terms:
     """What was asked of the run, for the laws of validity."""
-    return Terms(facts.closed, facts.max_lateness_ns, facts.objectives, facts.information)
+    return Terms(facts.closed, facts.max_lateness_ns, facts.objectives, facts.information, facts.rate)
 
 
 def counts_now(snapshot: Snapshot) -> Counts:
@@ -94,6 +95,8 @@ def counts_now(snapshot: Snapshot) -> Counts:
         ok=ok,
         failed=failed,
         unserved=unserved,
+        overloaded=bool(snapshot.overloaded),
+        served_per_s=snapshot.served_per_s,
     )
 
 

@@ -10,7 +10,6 @@ from rich.text import Text
 
 from loadtrt.records.board import WINDOW_RANKS
 from loadtrt.records.histogram import bounds_of
-from loadtrt.records.records import METRICS
 from loadtrt.units import format_count, format_duration
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ P50, P99 = WINDOW_RANKS.index(0.5), WINDOW_RANKS.index(0.99)
 _RANKS = tuple("max" if rank == 1 else f"p{100 * rank:g}" for rank in WINDOW_RANKS)
 _RANKS_BY_WORTH = ("p99", "p50", "max", "p90", "p99.9", "p95")
 _TAIL = 0.001  # of the latencies at either end, not drawn in the histogram
-_LATENCY = [metric.name for metric in METRICS].index("latency")
 _LEAST_CHART = 10  # columns
 _LABELS = 25  # columns before a chart: name and number
 _NOTE = 11  # columns after it: its highest value, with the space before
@@ -40,7 +38,7 @@ class Charts:
         self._view = view
         self._width = width
         self._unicode = unicode
-        self._bounds = [bound for bound in view.facts.objectives if bound.metric == _LATENCY]
+        self._bounds = [bound for bound in view.facts.objectives if bound.metric_name == "latency"]
         self._bound_ns = min((bound.bound_ns for bound in self._bounds), default=math.inf)
         self._p99_bound_ns = min((bound.bound_ns for bound in self._bounds if bound.rank >= 0.99), default=math.inf)
 

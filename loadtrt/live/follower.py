@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from loadtrt.live.observer import RunFacts
     from loadtrt.records.board import Board, Standing
+    from loadtrt.records.tally import Bound
 
 _PLACES = [metric.name for metric in METRICS]
 _LATENCY, _SERVICE, _COMPUTE = (_PLACES.index(name) for name in ("latency", "service", "compute"))
@@ -27,7 +28,7 @@ _MORE = 1.1  # times as many rows, after which the backlog is looked at again
 
 def follower_of(board: Board, facts: RunFacts) -> Follower:
     """The follower of the run that these facts describe."""
-    bounds = [(objective.metric, objective.limit_ns) for objective in facts.objectives]
+    bounds = [objective.counted for objective in facts.objectives]
     return Follower(board, facts.lanes, bounds, facts.items, 0 if facts.closed else facts.places)
 
 
@@ -41,7 +42,7 @@ class Follower(Tally):
         self,
         board: Board,
         lanes: int,
-        bounds: Sequence[tuple[int, int]] = (),
+        bounds: Sequence[Bound] = (),
         items: Sequence[int] = (1,),
         places: int = 0,
     ) -> None:
@@ -94,6 +95,7 @@ class Follower(Tally):
                 missed=self.missed,
                 starved_fraction=self.starved_fraction,
                 overloaded=self._overloaded,
+                served_per_s=self.throughput_per_s(closed=not self._places),
             )
 
     def _follow(self) -> Standing:

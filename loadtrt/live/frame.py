@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rich.segment import Segment
 from rich.text import Text
 
+from loadtrt.asked.objective import quantile_name
 from loadtrt.live.drawing import BAD, FAINT, GOOD, P50, P99, STRONG, Charts, ascii_of, bar
 from loadtrt.printing import one_line
 from loadtrt.units import SECOND_NS, format_bytes, format_count, format_duration, plural
@@ -159,10 +160,11 @@ class _Artist:
     def _title(self, _: int) -> list[Text]:
         facts = self.view.facts
         labels = facts.information
-        load = "closed loop" if labels.get("arrivals", "closed") == "closed" else labels["arrivals"]
-        if facts.rate is not None:
-            load = f"{labels.get('arrivals', 'offered')} {format_count(facts.rate)}/s"
-        words = [labels.get("precision", ""), plural(facts.lanes, "context"), f"batch {facts.batch}", load]
+        load = f"{format_count(facts.places)} in flight, closed loop"
+        if labels.get("arrivals", "closed") != "closed" or facts.rate is not None:
+            load = labels.get("arrivals", "offered")
+            load += f" {format_count(facts.rate)}/s" if facts.rate is not None else ""
+        words = [load, labels.get("precision", ""), plural(facts.lanes, "context"), f"batch {facts.batch}"]
         words += [f"{labels.get('flavour', '')} {labels.get('version', '')}".strip(), labels.get("device", "")]
         words = [one_line(word) for word in words if word]
         model = Text.styled(one_line(facts.model), STRONG)
@@ -208,16 +210,17 @@ class _Artist:
     def _objectives(self, _: int) -> list[Text]:
         lines = []
         for item in self.view.objectives:
-            share = item.good_share
-            if share is None:
-                mark, style, words = "·", FAINT, ["undecided"]
+            share, value, objective = item.good_share, item.value, item.objective
+            if share is not None:
+                good = "within it" if objective.kind == "quantile" else f"not {objective.bad_word}"
+                needed = f"{100 * objective.rank:.10g} % needed"
+                met, now = share >= objective.rank, f"{_percent(share, objective.rank)} % {good}, {needed}"
+            elif value is not None:
+                met, now = objective.holds(value), objective.written(value)
             else:
-                met = share >= item.objective.rank
-                mark, style = ("✓", GOOD) if met else ("✗", BAD)
-                words = ["met so far" if met else "missed so far"]
-                words.append(
-                    f"{_percent(share, item.objective.rank)} % within it, {100 * item.objective.rank:g} % needed"
-                )
+                met, now = None, ""
+            mark, style = ("·", FAINT) if met is None else ("✓", GOOD) if met else ("✗", BAD)
+            words = ["undecided"] if met is None else ["met so far" if met else "missed so far", now]
             line = Text.styled(f"{mark} ", style).append(one_line(item.objective.text), STRONG)
             lines.append(line.append_text(self._fit(words, self.width - line.cell_len, style)))
         return lines
@@ -289,7 +292,7 @@ def _clock(ns: int) -> str:
 
 def _percent(share: float, rank: float) -> str:
     """A share in percent, rounded down, with enough digits that a share below `rank` never looks equal to it."""
-    digits = 2 if rank <= 0.99 else 4
+    digits = max(2 if rank <= 0.99 else 4, len(quantile_name(rank).partition(".")[2]))
     return f"{math.floor(share * 10 ** (digits + 2)) / 10**digits:.{digits}f}"
 
 

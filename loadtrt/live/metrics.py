@@ -20,6 +20,7 @@ import loadtrt
 from loadtrt.findings.validity import limit_of
 from loadtrt.live.alerts import LAW_KINDS, counts_now, law_alerts, terms_of
 from loadtrt.live.nvml import THROTTLE_REASONS
+from loadtrt.live.view import number_now
 from loadtrt.prometheus import families as table
 from loadtrt.prometheus.families import middles_ns
 from loadtrt.records.board import OUTCOMES, PHASES, RATIOS, WINDOW_RANKS, Snapshot
@@ -146,12 +147,16 @@ def _laws(seen: Observation) -> Iterator[tuple[Family, Points]]:
 
 
 def _objectives(seen: Observation) -> Iterator[tuple[Family, Points]]:
-    facts, finished = seen.facts, int(seen.snapshot.outcomes.sum())
-    texts = [(objective.text,) for objective in facts.objectives]
-    yield table.GOOD, [(text, int(good)) for text, good in zip(texts, seen.snapshot.good, strict=False)]
-    yield table.OBJECTIVE_REQUESTS, [(text, finished) for text in texts]
-    yield table.BOUND, [((objective.text,), objective.bound_ns / SECOND_NS) for objective in facts.objectives]
-    yield table.TARGET, [((objective.text,), objective.rank) for objective in facts.objectives]
+    finished, good = int(seen.snapshot.outcomes.sum()), zip(seen.facts.objectives, seen.snapshot.good, strict=False)
+    counted = [(objective, int(count)) for objective, count in good]
+    shares = [item for item in counted if item[0].of_requests]
+    yield table.GOOD, [((objective.text,), count) for objective, count in shares]
+    yield table.OBJECTIVE_REQUESTS, [((objective.text,), finished) for objective, _ in shares]
+    bounds = [objective for objective, _ in shares if objective.kind == "quantile"]
+    yield table.BOUND, [((objective.text,), objective.bound_ns / SECOND_NS) for objective in bounds]
+    yield table.TARGET, [((objective.text,), objective.rank) for objective, _ in shares]
+    numbers = [(item, number_now(item, seen.snapshot, count, seen.gpu)) for item, count in counted]
+    yield table.ATTAINED, [((item.text,), item.attained(value)) for item, value in numbers if value is not None]
 
 
 def _gpu(gpu: GpuReading) -> Iterator[tuple[Family, Points]]:

@@ -6,6 +6,7 @@ A thin reader that keeps nothing. A number that the GPU, the driver or the user'
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -209,6 +210,32 @@ def open_gpu(which: str | int) -> tuple[Gpu | None, str]:
     except nvml.NVMLError as error:
         _answer(nvml, "nvmlShutdown")
         return None, f"{_why(error)} (GPU {which})"
+
+
+def other_gpu_processes(which: str | int) -> int:
+    """How many processes but this one compute on a GPU; 0 where NVML cannot tell. which: as for `open_gpu`.
+
+    In a container the driver gives the host's process ids, of which this process does not know its own: where one of
+    them is of no process here, one counts as its own.
+    """
+    gpu, _ = open_gpu(which)
+    if gpu is None:
+        return 0
+    with gpu:
+        found = {process.pid for process in gpu.processes() or ()}
+    own = os.getpid() in found or any(not _runs(pid) for pid in found)
+    return len(found) - own
+
+
+def _runs(pid: int) -> bool:
+    """Whether there is a process with this id among those that this process can see."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True
 
 
 def find_driver() -> tuple[Driver | None, str]:

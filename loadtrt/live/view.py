@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from loadtrt.records.board import Snapshot
 
-SCHEMA_VERSION = 1  # of a View as JSON; raised whenever a field changes
+SCHEMA_VERSION = 2  # of a View as JSON; raised whenever a field changes
 HISTORY_S = 120
 _NOW_NS = SECOND_NS * 9 // 10  # what "now" spans at least
 _QUIET_NS = SECOND_NS * 3 // 2  # where the board is written for so long and no request finishes, the rate is 0
@@ -48,10 +48,15 @@ class LaneView:
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveView:
-    """An objective, and the share of the finished requests within its bound; None before the first."""
+    """An objective so far.
+
+    good_share: share of the finished requests that are good, of an objective on requests; None before the first.
+    value: the number that another objective bounds: the rate so far, or the GPU's last power; None where not known.
+    """
 
     objective: Objective
     good_share: float | None
+    value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +205,11 @@ class Viewer:
             gpu=gpu,
             joules=watts / (rate * items) if watts is not None and rate else None,
             objectives=tuple(
-                ObjectiveView(objective, int(good) / finished if finished else None)
+                ObjectiveView(
+                    objective,
+                    int(good) / finished if finished and objective.of_requests else None,
+                    number_now(objective, snapshot, int(good), gpu),
+                )
                 for objective, good in zip(facts.objectives, snapshot.good, strict=False)
             ),
             alerts=alerts_of(snapshot, facts, gpu, now_ns),
@@ -243,6 +252,25 @@ class Viewer:
         computing = np.clip((last.compute_ns - before.compute_ns) / span_ns, 0.0, 1.0)
         lane_views = map(LaneView, served.tolist(), computing.tolist())
         return float(served.sum()), tuple(lane_views)
+
+
+def number_now(objective: Objective, snapshot: Snapshot, good: int, gpu: GpuReading | None) -> float | None:
+    """The number that an objective bounds: the rate so far, or by the GPU's last power; None where it is not known.
+
+    good: served requests, within the bound where there is one.
+    """
+    if objective.of_requests:
+        return None
+    rate, served = snapshot.served_per_s, int(snapshot.outcomes[:, OK].sum())
+    watts = None if gpu is None else gpu.power_watts
+    if objective.kind == "power":
+        return watts
+    if not rate or not served:
+        return None
+    per_inference = served / snapshot.inferences
+    if objective.kind == "energy":
+        return None if watts is None else watts / rate * per_inference
+    return {"goodput": rate * good / served, "inferences": rate / per_inference}.get(objective.kind, rate)
 
 
 def _whole(counts: npt.NDArray[np.int64]) -> tuple[float | None, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
@@ -164,6 +164,18 @@ class Course:
     @cached_property
     def _round(self) -> float:
         return sum(stage.requests(stage.duration_ns) for stage in self.stages)
+
+    @property
+    def mean_per_s(self) -> float:
+        """Mean rate over all stages, requests a second."""
+        return self._round * SECOND_NS / self.duration_ns
+
+    def scaled(self, factor: float) -> Course:
+        """The same course with all rates × factor."""
+        return replace(
+            self,
+            stages=tuple(Stage(factor * stage.first, factor * stage.last, stage.duration_ns) for stage in self.stages),
+        )
 
     def instants(self, expected: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """t = Λ⁻¹(u), the last instant before which u requests are expected; ns, int64 [n], of u ≥ 0, float64 [n].

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+MINUTE_NS = 60 * SECOND_NS
 _LONGEST_LINE = 1 << 26  # characters: a request may be logged with its prompt
 _LONGEST_NS = 1 << 61  # so that sums of two fit into int64
 
@@ -42,6 +43,23 @@ class Trace:
 
     instants: npt.NDArray[np.int64]
     duration_ns: int
+
+    @property
+    def mean_per_s(self) -> float:
+        """Mean rate, requests a second."""
+        return len(self.instants) * SECOND_NS / self.duration_ns
+
+    @property
+    def peak_ratio(self) -> float:
+        """The rate in the busiest minute over the mean rate; 1 for a trace of less than two minutes."""
+        _, most = self.busiest(MINUTE_NS)
+        return max(most * SECOND_NS / MINUTE_NS / self.mean_per_s, 1.0) if self.duration_ns >= 2 * MINUTE_NS else 1.0
+
+    def busiest(self, span_ns: int) -> tuple[int, int]:
+        """(place of the first request, number of requests) of the span with the most requests."""
+        counts = np.searchsorted(self.instants, self.instants + span_ns) - np.arange(len(self.instants))
+        first = int(np.argmax(counts))
+        return first, int(counts[first])
 
     def requests(self, until_ns: int) -> int:
         """Number of requests before `until_ns`."""

@@ -110,7 +110,7 @@ LATENESS_LIMIT = Family(
     "p99 lateness above which the run is INVALID; none in a closed loop without --max-lateness",
 )
 PROBLEM = Family("loadtrt_problem_active", "gauge", "1 if the run would have this problem if it ended now", ("kind",))
-GOOD = Family("loadtrt_objective_good_total", "counter", "requests within the objective's bound", ("objective",))
+GOOD = Family("loadtrt_objective_good_total", "counter", "requests that are good for the objective", ("objective",))
 OBJECTIVE_REQUESTS = Family(
     "loadtrt_objective_requests_total",
     "counter",
@@ -119,6 +119,12 @@ OBJECTIVE_REQUESTS = Family(
 )
 BOUND = Family("loadtrt_objective_bound_seconds", "gauge", "the objective's bound", ("objective",))
 TARGET = Family("loadtrt_objective_target_ratio", "gauge", "the share of requests that must be good", ("objective",))
+ATTAINED = Family(
+    "loadtrt_objective_attained_ratio",
+    "gauge",
+    "the rate so far over the objective's bound, or the bound over the power or energy now: below 1 it is missed",
+    ("objective",),
+)
 
 # What runs.
 RUN_INFO = Family("loadtrt_run_info", "info", "the run, in labels; always 1")

@@ -52,7 +52,7 @@ class Snapshot:
     outcomes: finished requests [lanes, len(OUTCOMES)].
     inferences: inferences of served requests.
     lane_service_ns, lane_compute_ns: sums over served requests [lanes].
-    good: requests within each objective's bound [objectives].
+    good: requests that are good for each objective [objectives].
     window_start_ns: start of the last whole second, from the start of measuring.
     window_requests: requests served in that second.
     window_ns: latencies at WINDOW_RANKS in that second.
@@ -63,6 +63,7 @@ class Snapshot:
     missed: finished requests that are not counted, as the reader was stopped for too long.
     starved_fraction: part of the lanes' time in which the host was late with requests.
     overloaded: whether the backlog grows (stats/steady.py); None where too few requests have finished to decide.
+    served_per_s: throughput so far, requests a second; None where it is not known yet.
     """
 
     phase: str
@@ -87,6 +88,7 @@ class Snapshot:
     missed: int = 0
     starved_fraction: float = 0.0
     overloaded: bool | None = None
+    served_per_s: float | None = None
 
 
 class Standing(NamedTuple):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    Bound = tuple[int, int, tuple[int, ...]]
+
 BLOCK = 1 << 11  # rows counted at a time: temporary arrays that stay in the cache cost a third
 _PLACE = {metric.name: place for place, metric in enumerate(METRICS)}
 _LATENCY, _QUEUE, _COMPUTE = _PLACE["latency"], _PLACE["queue"], _PLACE["compute"]
@@ -58,29 +60,27 @@ class Tally:
 
     lanes: number of lanes.
     start_ns: when measuring began.
-    bounds: (index in METRICS, bound in ns) of each objective.
+    bounds: (index in METRICS, greatest good value in ns, statuses besides OK that are good) of each objective.
     items: inferences of a request by input set; one number where all have the same.
 
     seen: rows so far.
     histograms: one for each metric.
     outcomes: int64 [lanes, STATUSES], requests by lane and status.
     inferences: inferences of served requests.
-    good: served requests within each objective's bound.
+    good: requests that are good for each objective: served within its bound, or forgiven by it.
     first_completed_ns: first completion of a served request.
     completed_first: requests served at first_completed_ns.
     last_completed_ns: last completion by lane, of served and failed requests; `start_ns` without any.
     starved_ns: time in which a lane had no request in flight although one was due, summed over lanes.
     """
 
-    def __init__(
-        self, lanes: int, start_ns: int, bounds: Sequence[tuple[int, int]] = (), items: Sequence[int] = (1,)
-    ) -> None:
+    def __init__(self, lanes: int, start_ns: int, bounds: Sequence[Bound] = (), items: Sequence[int] = (1,)) -> None:
         self.start_ns = start_ns
         self.seen = 0
         self._table = Histograms(len(METRICS))
         self.histograms = dict(zip((metric.name for metric in METRICS), self._table.histograms, strict=True))
         self.outcomes = np.zeros((lanes, STATUSES), np.int64)
-        self._items = np.array(items, np.int64)
+        self.items = np.array(items, np.int64)
         self.inferences = 0
         self._bounds = tuple(bounds)
         self.good = np.zeros(len(self._bounds), np.int64)
@@ -119,6 +119,23 @@ class Tally:
         measured_ns = self.measured_ns
         return self.starved_ns / (len(self.outcomes) * measured_ns) if measured_ns else 0.0
 
+    def throughput_per_s(self, closed: bool) -> float | None:
+        """Served requests a second; None where the completions span no time.
+
+        Closed loop: Σ over lanes of n_l / (t_l − start): n_l served by lane l, the last at t_l. A lane works without a
+        pause until then, so neither the lanes' different ends nor the drain bias it. Open loop: (n − n_1) / (t_n −
+        t_1), n_1 served at t_1, over the completions, the rate at which requests leave: unbiased by how long they
+        stay, and at overload the capacity.
+        """
+        first, last = self.first_completed_ns, int(self.last_completed_ns.max())
+        if closed:
+            span = self.last_completed_ns - self.start_ns
+            worked = (span > 0) & (self.by_lane > 0)
+            return float(np.sum(self.by_lane[worked] / span[worked])) * SECOND_NS if worked.any() else None
+        if first is None or last <= first:
+            return None
+        return (int(self.by_lane.sum()) - self.completed_first) * SECOND_NS / (last - first)
+
     def absorb(self, rows: npt.NDArray[np.int64]) -> None:
         """Count rows, int64 [n, len(COLUMNS)]; n = BLOCK is the cheapest."""
         records = Records(np.asfortranarray(rows))  # contiguous columns, as each is read several times
@@ -127,6 +144,8 @@ class Tally:
         self.outcomes += cells.reshape(self.outcomes.shape)
         served = ok = records
         if records.status.any():
+            for place, (_, _, forgiven) in enumerate(self._bounds):
+                self.good[place] += sum(np.count_nonzero(records.status == status) for status in forgiven)
             ok = records.ok
             served = Records(records.rows[records.status <= FAILED])
             unserved = Records(records.rows[records.status == UNSERVED])
@@ -148,9 +167,9 @@ class Tally:
         values = np.empty((len(METRICS), len(ok)), np.int64)
         for place, metric in enumerate(METRICS):
             values[place] = metric.of(ok)
-        one = len(self._items) == 1
-        self.inferences += int(self._items[0]) * len(ok) if one else int(self._items[ok.inputs].sum())
-        for place, (metric_number, bound_ns) in enumerate(self._bounds):
+        one = len(self.items) == 1
+        self.inferences += int(self.items[0]) * len(ok) if one else int(self.items[ok.inputs].sum())
+        for place, (metric_number, bound_ns, _) in enumerate(self._bounds):
             self.good[place] += np.count_nonzero(values[metric_number] <= bound_ns)
         first = int(ok.completed.min())
         if self.first_completed_ns is None or first < self.first_completed_ns:

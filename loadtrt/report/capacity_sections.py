@@ -112,7 +112,8 @@ def _tiles(best: Candidate) -> Iterator[Tile]:
     yield Tile("highest that met", count_or(best.feasible_max_per_s), highest, detail=True)
     if best.binding:
         boundary = f"{best.boundary} boundary" if best.boundary else ""
-        yield Tile("binding", best.binding.partition("<")[0].strip(), boundary, detail=True)
+        names = {item.objective.text: item.objective.name for item in best.objectives}
+        yield Tile("binding", names.get(best.binding, best.binding), boundary, detail=True)
     if best.joules_per_inference is not None:
         yield Tile("energy per inference", joules_text(best.joules_per_inference), "at the confirming run", detail=True)
 
@@ -135,7 +136,7 @@ def _candidates(result: CapacityResult) -> Iterator[Block]:
         rows.append(
             (
                 candidate.name,
-                "mix" if result.config.model.mix else str(candidate.items),
+                "mix" if result.config.model.mix else "batcher" if candidate.batcher else str(candidate.items),
                 answer,
                 count_or(candidate.predicted_per_s),
                 count_or(candidate.estimate_per_s),
@@ -198,25 +199,31 @@ def _boundary(candidate: Candidate) -> str:
 
 
 def _ladder(candidate: Candidate) -> Iterator[Block]:
-    """Closed loops, with the law fitted to them and the rate expected from it."""
+    """Closed loops, with the law fitted to them and the rate expected from it. With a batcher each is of batches of one
+    size, and rates are of single requests; the law is that of full batches."""
     rungs: list[tuple[int, float]] = []
     rows: list[tuple[Cell, ...]] = []
-    for trial in candidate.ladder:
-        run = trial.run
+    full = max((trial.run.model.engine.batch for trial in candidate.ladder if trial.run), default=1)
+    for rung in candidate.ladder:
+        run = rung.run
+        size = run.model.engine.batch if run is not None and candidate.batcher else 1
         rate = run.model.throughput.requests_per_s if run is not None else None
-        if trial.in_flight is not None and rate is not None:
-            rungs.append((trial.in_flight, rate))
-        times = map(time_or, _times(trial, _PERCENTILES))
+        per_s = None if rate is None else size * rate
+        if rung.in_flight is not None and per_s is not None and size == (full if candidate.batcher else 1):
+            rungs.append((rung.in_flight, per_s))
+        times = map(time_or, _times(rung, _PERCENTILES))
         count = count_or(run.model.ok if run else None)
-        remark = trial.failure or trial.host_bound or ""
-        rows.append((str(trial.in_flight), state_badge(run), count_or(rate), *times, count, remark))
+        remark = rung.failure or rung.host_bound or ""
+        batch = (str(size),) if candidate.batcher else ()
+        rows.append((*batch, str(rung.in_flight), state_badge(run), count_or(per_s), *times, count, remark))
     law = candidate.scaling
     if rungs:
         note = "closed loops, and the law fitted to them" if law else "closed loops"
         yield Figure("Throughput by requests in flight", ladder(rungs, law), note)
     if rows:
-        header = ("in flight", "", "requests/s", "latency p50", "p99", "requests", "")
-        yield Table(header, tuple(rows), words=2, last=1, detail=(1, 5))
+        sizes = 1 if candidate.batcher else 0  # a column more
+        header = ("batch", "in flight", "", "requests/s", "latency p50", "p99", ("requests", "batches")[sizes], "")
+        yield Table(header[1 - sizes :], tuple(rows), words=sizes + 2, last=1, detail=(sizes + 1, sizes + 5))
     if law is not None:
         peak = f"most at {law.peak_in_flight:.0f} in flight, " if law.peak_in_flight is not None else ""
         yield words(

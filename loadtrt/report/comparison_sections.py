@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Literal
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import METRICS, Records
 from loadtrt.report.document import Name, Notice, Section, Table, known_columns, section, words
-from loadtrt.report.formatting import UNKNOWN
+from loadtrt.report.formatting import UNKNOWN, between
 from loadtrt.report.settings import compared_settings
 from loadtrt.report.trtexec import stamp_step_ns
-from loadtrt.stats.margin import Measured, rate_margin
+from loadtrt.stats.intervals import rate_interval
+from loadtrt.stats.measured import Measured
 from loadtrt.stats.summary import summarize
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count, format_duration, plural
 
@@ -84,6 +85,7 @@ def _of_times(name: str, times: Records) -> Side:
         histograms[metric.name].add(metric.of(times))
     metrics = {metric: summary for metric, summary in summarize(times, histograms, True).items() if metric in _DEVICE}
     span_ns = int(times.completed[-1] - times.submitted[0])
+    rate = len(times) * SECOND_NS / span_ns if span_ns else None
     step_ns, notes = stamp_step_ns(times), []
     enqueue = metrics["enqueue"]
     if enqueue.max_ns and step_ns > _COARSE * (enqueue.mean_ns or 0):
@@ -96,8 +98,8 @@ def _of_times(name: str, times: Records) -> Side:
         title=f"{plural(len(times), 'request')} in trtexec's format",
         measured=Measured(
             name=name,
-            rates={"throughput": len(times) * SECOND_NS / span_ns if span_ns else None, "inferences": None},
-            rate_margin=rate_margin(times),
+            rates={"throughput": rate, "inferences": None},
+            rate_interval=rate_interval(rate, times) if rate else None,
             metrics=metrics,
             histograms=histograms,
             trtexec=True,
@@ -137,7 +139,7 @@ def _of_run(name: str, result: RunResult) -> Side:
         measured=Measured(
             name=name,
             rates={"throughput": rates.requests_per_s, "inferences": rates.inferences_per_s},
-            rate_margin=rates.margin,
+            rate_interval=rates.confidence,
             metrics=measured.metrics,
             histograms={metric: Histogram.from_dict(kept) for metric, kept in measured.histograms.items()},
             trtexec=False,
@@ -173,11 +175,11 @@ def _row(label: str, ratio: Ratio, shown: Callable[[float], str]) -> tuple[Cell,
 
 
 def _between(ratio: Ratio) -> str:
-    return f"{ratio.low:.3f} .. {ratio.high:.3f}" if ratio.low is not None and ratio.high is not None else ""
+    return "" if ratio.low is ratio.high is None else between(ratio.low, ratio.high, "{:.3f}".format)
 
 
 def _of_intervals(comparison: Comparison, several: bool) -> str:
-    if not any(ratio.low is not None for ratio in comparison.ratios):
+    if not any(_between(ratio) for ratio in comparison.ratios):
         reason = next((ratio.reason for ratio in comparison.ratios if ratio.ratio and ratio.reason), None)
         return f"no interval of B/A: {reason}" if reason else ""
     if several:
@@ -187,7 +189,7 @@ def _of_intervals(comparison: Comparison, several: bool) -> str:
         )
     return (
         "95 %: confidence interval of B/A, by what varied within each run; runs vary from one to the next, too: "
-        "give several of each (--a, --b)"
+        "give several of each (--a, --b, or run --repeat)"
     )
 
 

@@ -11,12 +11,14 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.asked.objective import UNITS
 from loadtrt.errors import UsageError
 from loadtrt.printing import printable
 from loadtrt.records.records import METRICS
 from loadtrt.report.settings import models_of
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
+from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 
 if TYPE_CHECKING:
@@ -51,7 +53,8 @@ _OF_RUN: dict[str, Callable[[RunResult], Any]] = {
     "dropped": lambda run: run.model.dropped,
     "measure_ns": lambda run: run.phases.measure_ns,
     "requests_per_s": lambda run: run.model.throughput.requests_per_s,
-    "requests_per_s_margin_ratio": lambda run: run.model.throughput.margin,
+    "requests_per_s_low": lambda run: run.model.throughput.confidence and run.model.throughput.confidence.low,
+    "requests_per_s_high": lambda run: run.model.throughput.confidence and run.model.throughput.confidence.high,
     "inferences_per_s": lambda run: run.model.throughput.inferences_per_s,
     "offered_per_s": lambda run: run.model.throughput.offered_per_s,
     "fairness_ratio": lambda run: run.model.fairness,
@@ -70,6 +73,7 @@ _OF_RUN: dict[str, Callable[[RunResult], Any]] = {
     "findings": lambda run: "; ".join(finding.kind for finding in run.model.findings),
 }
 _OF_OBJECTIVE = ("text", "verdict", "value_ns", "bad_ratio", "bad_low_ratio", "bad_high_ratio", "effective")
+_OF_NUMBER = ("value", "value_low", "value_high", "unit")
 
 
 def _time_column(metric: str, what: str) -> str:
@@ -80,7 +84,7 @@ COLUMNS = (
     *_OF_PLACE,
     *_OF_RUN,
     *(_time_column(metric.name, what) for metric in METRICS for what in _TIMES),
-    *(f"objective_{number}_{name}" for number in range(1, OBJECTIVES + 1) for name in _OF_OBJECTIVE),
+    *(f"objective_{number}_{name}" for number in range(1, OBJECTIVES + 1) for name in (*_OF_OBJECTIVE, *_OF_NUMBER)),
 )
 
 
@@ -102,6 +106,10 @@ def _lines(item: Loaded) -> Iterator[dict[str, Any]]:
                 file = f"{item.file}: {name}" if len(models) > 1 else item.file
                 rate = single.model.throughput.offered_per_s
                 yield {"file": file, "kind": "run", "number": number, "rate_per_s": rate, **_run(single)}
+        case RepeatResult(runs=runs):
+            for number, run in enumerate(runs, 1):
+                rate = run.model.throughput.offered_per_s
+                yield {"file": item.file, "kind": "run", "number": number, "rate_per_s": rate, **_run(run)}
         case SweepResult() as sweep:
             for place, point in enumerate(sweep.points):
                 marks = {"pareto": place in sweep.pareto, "knee": place == sweep.knee}
@@ -142,7 +150,9 @@ def _run(run: RunResult) -> dict[str, Any]:
     for number, item in enumerate(run.model.objectives[:OBJECTIVES], 1):
         shares = (item.bad, item.bad_low, item.bad_high)
         cells = (item.objective.text, item.verdict, item.value_ns, *shares, item.effective)
-        line |= {f"objective_{number}_{name}": cell for name, cell in zip(_OF_OBJECTIVE, cells, strict=True)}
+        numbers = (item.value, item.value_low, item.value_high, UNITS.get(item.objective.kind))
+        every = zip((*_OF_OBJECTIVE, *_OF_NUMBER), (*cells, *numbers), strict=True)
+        line |= {f"objective_{number}_{name}": cell for name, cell in every}
     return line
 
 

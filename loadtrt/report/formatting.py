@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 UNKNOWN = "–"
 _STEP = 6
 _REFORMAT = re.compile(r"Reformatting CopyNode for (?:(In|Out)put Tensor (\d+) to (.+)|Network ((?:In|Out)put .+))")
-_WITHIN = re.compile(r"(?<=\d) (?=\d{3}\b|(?:[nµm]?s|m?J|W|MHz|[KMGT]?i?B|%)(?!\w))|(?<=[<±×]) | (?=<)")
+_WITHIN = re.compile(r"(?<=\d) (?=\d{3}\b|(?:[nµm]?s|m?J|W|MHz|[KMGT]?i?B|%)(?!\w))|(?<=[<>±×]) | (?=[<>])")
 
 
 def time_or(ns: float | None) -> str:
@@ -48,8 +48,10 @@ def between(low: float | None, high: float | None, shown: Callable[[float], str]
     if high is None:
         return f"at least {shown(low)}"
     first, last = shown(low), shown(high)
-    unit = last.rpartition(" ")[2]
-    return f"{first if unit.isdigit() else first.removesuffix(f' {unit}')} .. {last}"
+    unit = last.lstrip("-0123456789. ")
+    if first.lstrip("-0123456789. ") == unit:
+        first = first.removesuffix(unit).rstrip()
+    return f"{first} .. {last}"
 
 
 def every(ns: int) -> str:
@@ -72,7 +74,7 @@ def joules_text(energy: float | None) -> str:
 
 
 def unbroken(text: str) -> str:
-    """With no-break spaces within a number, between a number and its unit, and around the < of an objective."""
+    """With no-break spaces within a number, between a number and its unit, and around the < or > of an objective."""
     return _WITHIN.sub("\u00a0", text)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from loadtrt.report.run_verdict import objective_text, scenario_lines
+from loadtrt.report.run_verdict import objective_text, scenario_lines, shortfalls
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def run_junit(run: RunResult) -> str:
     elif run.outcome == "interrupted":
         wrong = ("error", "interrupted", "the run was interrupted, and is judged as far as it went")
     trusted = run.valid and run.outcome != "failed"
-    cases = [_Case("valid", wrong=wrong)]
+    cases = [_Case("valid", " · ".join(shortfalls(run)), wrong)]
     for item in run.model.objectives:
         text = objective_text(item) + (f" → {item.reason}" if item.reason else "")
         cases.append(_judged(item.objective.text, text, item.verdict or "undecided", trusted))

@@ -114,18 +114,23 @@ class _Export:
         them, and 0 in each interval would be wrong."""
         model, count = self._result.model, len(self._times) - 1
         finished = model.ok + model.failed + model.unserved + model.dropped
-        ends, shares = [self._times[0], self._times[-1]], model.objectives
+        ends = [self._times[0], self._times[-1]]
+        shares = [item for item in model.objectives if item.objective.of_requests]
         if shares:
             yield self._metric(table.GOOD, [((share.objective.text,), [0, share.good]) for share in shares], ends)
             every = [((share.objective.text,), [0, finished]) for share in shares]
             yield self._metric(table.OBJECTIVE_REQUESTS, every, ends)
         goals = [share.objective for share in shares]
-        yield from self._gauge(table.BOUND, [((goal.text,), [goal.bound_ns / SECOND_NS] * count) for goal in goals])
+        timed = [goal for goal in goals if goal.kind == "quantile"]
+        yield from self._gauge(table.BOUND, [((goal.text,), [goal.bound_ns / SECOND_NS] * count) for goal in timed])
         yield from self._gauge(table.TARGET, [((goal.text,), [goal.rank] * count) for goal in goals])
+        numbers = [(item.objective, item.value) for item in model.objectives if item.value is not None]
+        attained = [((objective.text,), [objective.attained(value)]) for objective, value in numbers]
+        if attained:
+            yield self._metric(table.ATTAINED, attained, ends[1:])
         overloaded = model.steadiness is not None and model.steadiness.overloaded and not model.unserved
         active = {problem.kind for problem in model.problems} | ({"overloaded"} if overloaded else set())
-        kinds = (*PROBLEM_KINDS, "overloaded")
-        yield self._metric(table.PROBLEM, [((kind,), [float(kind in active)]) for kind in kinds], ends[1:])
+        yield self._metric(table.PROBLEM, [((kind,), [float(kind in active)]) for kind in PROBLEM_KINDS], ends[1:])
 
     def _gpu(self, telemetry: GpuTelemetry) -> Iterator[Metric]:
         """Means of each interval; a reason's share of the interval's readings instead of 0 or 1."""

@@ -15,6 +15,7 @@ from loadtrt.reading_files import MOST_RESULT_BYTES, parse_json, read_text
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.profile_result import ProfileResult
+from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.stats.profiles import LayerComparison
 
@@ -28,6 +29,7 @@ class Kind(StrEnum):
     """The kind of a file, as words of a sentence."""
 
     RUN = "a run of loadtrt"
+    REPEAT = "several starts of a run of loadtrt"
     SWEEP = "a sweep of loadtrt"
     CAPACITY = "a search for capacity by loadtrt"
     FLEET = "a plan of a fleet by loadtrt"
@@ -40,9 +42,12 @@ class Kind(StrEnum):
     SIDECAR = "what loadtrt keeps beside a plan that it built"
 
 
-Result: TypeAlias = RunResult | SweepResult | CapacityResult | FleetResult | ProfileResult | LayerComparison
+Result: TypeAlias = (
+    RunResult | RepeatResult | SweepResult | CapacityResult | FleetResult | ProfileResult | LayerComparison
+)
 SCHEMAS: dict[Kind, type[Result]] = {
     Kind.RUN: RunResult,
+    Kind.REPEAT: RepeatResult,
     Kind.SWEEP: SweepResult,
     Kind.CAPACITY: CapacityResult,
     Kind.FLEET: FleetResult,
@@ -127,7 +132,7 @@ def load(path: Path) -> Loaded:
     """A result of any kind that a report is made of. Raises UsageError."""
     file = read_file(path)
     if file.kind not in SCHEMAS:
-        kinds = "a run, a sweep, a search for capacity, a plan of a fleet or a profile"
+        kinds = "a run, starts of a run, a sweep, a search for capacity, a plan of a fleet or a profile"
         raise UsageError(f"{path} is {file.kind}, which has no report: give {kinds} of loadtrt")
     return Loaded(str(path), read_result(SCHEMAS[file.kind], file))
 

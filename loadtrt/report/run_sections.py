@@ -13,7 +13,7 @@ from loadtrt.report.document import Figure, Name, Table, section, words
 from loadtrt.report.formatting import UNKNOWN, percent_text, time_or
 from loadtrt.report.profile_sections import layers
 from loadtrt.report.run_timeline import gpu, over_time, timeline_of
-from loadtrt.report.run_verdict import findings, headline, objectives, side_by_side, time_of
+from loadtrt.report.run_verdict import findings, headline, latency_interval, objectives, side_by_side, time_of
 from loadtrt.report.settings import engine_facts, facts, latency_bounds, models_of
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.stats.margin import least_samples
@@ -32,6 +32,7 @@ _MOST_LANES = 16  # that a terminal lists
 _MOST_SIZES = 6  # of batches, in a sentence
 _ALIKE = 0.01  # means closer than that have one line
 _OF_PARTS = ("p50", "p90", "p99")
+_AT_LEAST, _AT_MOST = "  at least", "  at most"  # rows of the table of metrics
 _PARTS = ("queue", "h2d", "compute", "d2h", "other")
 
 
@@ -112,18 +113,30 @@ def _metrics(result: RunResult) -> Table:
             continue  # a phase this engine does not have, or a sum of one
         values = [*(summary.percentiles_ns.get(name) for name in PERCENTILES), summary.max_ns, summary.mean_ns]
         rows.append((metric.name, *map(time_or, values), metric.help))
-        if metric.name == "latency" and summary.margins:
-            margins = [summary.margins.get(name) for name in (*PERCENTILES, "max", "mean")]
-            texts = ("" if margin is None else percent_text(margin) for margin in margins)
-            rows.append(("  95 % ±", *texts, "95 % confidence interval of the numbers above: × or ÷ (1 + this)"))
+        if metric.name == "latency":
+            rows += _confidence(result, (*PERCENTILES, "max", "mean"))
     latencies = summaries["latency"].percentiles_ns if "latency" in summaries else {}
     missing = [name for name, value in latencies.items() if value is None and name in PERCENTILES]
     needs = ", ".join(f"{name} takes {format_count(least_samples(PERCENTILES[name]))}" for name in missing)
     note = f"{UNKNOWN} not supported by {plural(summaries['latency'].count, 'request')}: {needs}" if needs else ""
     if not result.model.percentiles_exact:
         note += f"{'; ' if note else ''}percentiles from histograms, within 0.4 %"
+    if any(row[0] == _AT_LEAST for row in rows):
+        note += f"{'; ' if note else ''}at least, at most: 95 % confidence intervals"
+        if any(cell == UNKNOWN for row in rows if row[0] == _AT_MOST for cell in row):
+            note += f"; at most {UNKNOWN}: the run is too short for that end"
     header = ("", *PERCENTILES, "max", "mean", "is")
     return Table(header, tuple(rows), last=1, note=note, detail=(len(header) - 1,))
+
+
+def _confidence(result: RunResult, names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The ends of latency's 95 % confidence intervals: a row each."""
+    known = [latency_interval(result, name) for name in names]
+    if any(known):
+        lows = ("" if interval is None else time_or(interval[0]) for interval in known)
+        highs = ("" if interval is None else time_or(interval[1]) for interval in known)
+        yield _AT_LEAST, *lows, "lower end of the 95 % confidence interval of latency"
+        yield _AT_MOST, *highs, f"its upper end; {UNKNOWN} where the run is too short to give one"
 
 
 def _parts(result: RunResult) -> Iterator[Block]:

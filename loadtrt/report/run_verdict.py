@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadtrt.findings.validity import served_share
 from loadtrt.report.document import Badge, Name, Notice, Section, Table, Tile, Tiles, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, between, count_or, percent_text, share_or, time_or
 from loadtrt.report.settings import about, load_text, precision_text, title
@@ -14,7 +15,7 @@ from loadtrt.units import format_count, format_duration, plural
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from loadtrt.report.document import Block, Cell, Tone
+    from loadtrt.report.document import Block, Cell, Tone, Words
     from loadtrt.results.breakdown import MetricSummary
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.run_result import ObjectiveShare, RunResult, ScenarioResult
@@ -33,8 +34,8 @@ def headline(result: RunResult, file: str, name: str = "") -> Section:
     """
     heading = title(result.model.engine, f"{name}: " if name else "")
     run = (" · run ", Name(result.run)) if result.run else ()
-    blocks = (words(load_text(result)), about(result, file, *run), Tiles(tuple(_tiles(result))))
-    return Section(heading, blocks, level=1, badges=badges(result))
+    blocks: list[Block] = [words(load_text(result)), about(result, file, *run), Tiles(tuple(_tiles(result)))]
+    return Section(heading, (*blocks, *_of_closed(result)), level=1, badges=badges(result))
 
 
 def side_by_side(result: RunResult, models: Mapping[str, RunResult], file: str) -> Section:
@@ -67,10 +68,24 @@ def badges(result: RunResult) -> tuple[Badge, ...]:
     shown = [] if result.outcome == "completed" else [outcome_badge(result.outcome)]
     if result.outcome != "failed":
         shown.append(Badge("VALID", "good") if result.valid else Badge("INVALID", "bad"))
+    shown += [Badge(text, "open") for text in shortfalls(result)]
     if result.verdict:
         badge = verdict_badge(result.verdict)
         shown.append(Badge(f"objectives {badge.text}", badge.tone))
     return tuple(shown)
+
+
+def shortfalls(result: RunResult) -> Iterator[str]:
+    """Which part of the requests a VALID run did not serve, in words that VALID does not stand without."""
+    for name, model in result.models.items() if result.valid else ():
+        whose = f"{name}: " if len(result.models) > 1 else ""
+        for count, what in ((model.dropped, "dropped"), (model.failed, "failed")):
+            if count:
+                yield f"{whose}{percent_text(count / (model.submitted + model.dropped))} {what}"
+        overloaded, rates = model.steadiness.overloaded if model.steadiness else None, model.throughput
+        share = served_share(overloaded, rates.requests_per_s, rates.offered_per_s)
+        if share is not None:
+            yield f"{whose}only {percent_text(share)} of the offered load served"
 
 
 def outcome_badge(outcome: str) -> Badge:
@@ -104,17 +119,15 @@ def verdict_badge(verdict: str) -> Badge:
 
 
 def _tiles(result: RunResult) -> Iterator[Tile]:
+    """What was offered and what was served, then how long it took; of a closed loop with its part on the device."""
     rates, latency = result.model.throughput, result.model.metrics.get("latency")
     count = latency.count if latency else 0
-    rate, margin = rates.requests_per_s, rates.margin
-    notes = []
-    if rate is not None and margin is not None:
-        notes.append(f"95 %: {between(rate / (1 + margin), rate * (1 + margin), format_count)}")
     if rates.offered_per_s is not None:
-        notes.append(f"offered {format_count(rates.offered_per_s)}/s")
-    elif result.config.model.load.closed:
-        notes.append("closed loop")
-    yield Tile("throughput, requests/s", count_or(rate), ", ".join(notes))
+        mean = "" if result.config.model.load.steady else "on average"
+        yield Tile("offered, requests/s", format_count(rates.offered_per_s), mean)
+    interval = rates.confidence
+    note = f"95 %: {between(interval.low, interval.high, format_count)}" if interval else ""
+    yield Tile("throughput, requests/s", count_or(rates.requests_per_s), note)
     if result.model.engine.batch != 1 or result.model.mix or result.model.batches:
         mean = f"batches of {result.model.batches.mean:.2f} on average" if result.model.batches else ""
         batch = "of a mix" if result.model.mix else f"batch {result.model.engine.batch}"
@@ -122,9 +135,34 @@ def _tiles(result: RunResult) -> Iterator[Tile]:
     for name in _PERCENTILES:
         value, need = time_of(result.model.metrics, name), least_samples(PERCENTILES[name])
         few = f"not supported by {plural(count, 'request')}: it takes {format_count(need)}"
-        note = few if value is None and count < need else _interval(result, name)
-        yield Tile(f"latency {name}", time_or(value), note, detail=True)
+        note = few if value is None and count < need else _interval_text(result, name)
+        yield Tile(f"latency {name}", time_or(value), note, detail=name == _PERCENTILES[-1] or value is None)
+        if name == "p50" and result.config.model.load.closed:
+            yield from _on_device(result)
     yield Tile("requests served", format_count(result.model.ok), " · ".join(_losses(result)))
+
+
+def _on_device(result: RunResult) -> Iterator[Tile]:
+    """The median times of a request on the device, as far as its engine knows them."""
+    copies = time_of(result.model.metrics, "p50", "h2d") or time_of(result.model.metrics, "p50", "d2h")
+    for metric, note in (("device", "copies and compute"), ("compute", "without waiting and copies")):
+        time = time_of(result.model.metrics, "p50", metric)
+        if time and (copies or metric == "compute"):
+            yield Tile(f"{metric} p50", time_or(time), note)
+
+
+def _of_closed(result: RunResult) -> Iterator[Words]:
+    """What the latency of a closed loop is, and how one request's is had."""
+    model = result.config.model
+    if not model.load.closed or not result.model.ok:
+        return
+    if model.in_flight == 1:
+        yield words("latency is that of one request at a time, not of an arrival rate")
+    else:
+        yield words(
+            f"latency is that of {model.in_flight} requests in flight, which wait for each other, not of an arrival "
+            "rate; --latency measures one request at a time"
+        )
 
 
 def _losses(result: RunResult) -> Iterator[str]:
@@ -137,17 +175,22 @@ def _losses(result: RunResult) -> Iterator[str]:
     yield f"in {format_duration(result.phases.measure_ns)}"
 
 
-def _interval(result: RunResult, percentile: str) -> str:
-    """The 95 % interval of a percentile of latency, by an objective on it or by its margin."""
+def latency_interval(result: RunResult, name: str) -> tuple[float | None, float | None] | None:
+    """The 95 % interval of a percentile of latency or its "mean", ns; None without an end. Where an objective is on it,
+    the interval that its verdict shows."""
+    value = time_of(result.model.metrics, name)
     for item in result.model.objectives:
-        known = item.value_low_ns is not None or item.value_high_ns is not None
-        if known and item.objective.name == f"latency.{percentile}":
-            return f"95 %: {between(item.value_low_ns, item.value_high_ns)}"
+        ends = (item.value_low_ns, item.value_high_ns)
+        if item.objective.name == f"latency.{name}" and item.value_ns == value and any(ends):
+            return ends
     latency = result.model.metrics.get("latency")
-    value, margin = time_of(result.model.metrics, percentile), latency.margins.get(percentile) if latency else None
-    if value is None or margin is None:
-        return ""
-    return f"95 %: {between(value / (1 + margin), value * (1 + margin))}"
+    interval = latency.confidence.get(name) if latency else None
+    return (interval.low, interval.high) if interval and value is not None else None
+
+
+def _interval_text(result: RunResult, name: str) -> str:
+    interval = latency_interval(result, name)
+    return f"95 %: {between(*interval)}" if interval else ""
 
 
 def objectives(result: RunResult) -> Section:
@@ -166,8 +209,8 @@ def _objectives(items: Sequence[ObjectiveShare]) -> Table:
         (
             Name(item.objective.text),
             verdict_badge(item.verdict) if item.verdict else UNKNOWN,
-            time_or(item.value_ns),
-            between(item.value_low_ns, item.value_high_ns),
+            value_or(item),
+            value_interval(item),
             share_or(item.bad),
             between(item.bad_low, item.bad_high, percent_text),
             UNKNOWN if item.effective is None else format_count(round(item.effective)),
@@ -175,7 +218,7 @@ def _objectives(items: Sequence[ObjectiveShare]) -> Table:
         )
         for item in items
     ]
-    header = ("objective", "verdict", "quantile", "95 %", "bad", "95 %", "worth", "why undecided")
+    header = ("objective", "verdict", "value", "95 %", "bad", "95 %", "worth", "why undecided")
     kept, cells = known_columns(header, rows, ("why undecided",), ("",))
     note = "worth: effective sample size, in requests"
     return Table(kept, cells, words=2, last=len(kept) - len(header) + 1, note=note, only="page")
@@ -202,17 +245,29 @@ def scenario_lines(result: ScenarioResult) -> Iterator[str]:
 
 
 def objective_text(item: ObjectiveShare) -> str:
-    """The verdict, then the quantile and the share of bad requests with their intervals."""
-    texts = [item.verdict.upper()] if item.verdict else []
-    if item.value_ns is not None:
-        interval = _in_brackets(between(item.value_low_ns, item.value_high_ns))
-        texts.append(f"{item.objective.quantile} {format_duration(item.value_ns)}{interval}")
+    """The verdict, then the quantile or number, and the share of bad requests, with their intervals."""
+    texts, objective = [item.verdict.upper()] if item.verdict else [], item.objective
+    if (value := value_or(item)) != UNKNOWN:
+        name = f"{objective.quantile} " if objective.kind == "quantile" else ""
+        texts.append(f"{name}{value}{_in_brackets(value_interval(item))}")
     if item.bad is not None:
         interval = _in_brackets(between(item.bad_low, item.bad_high, percent_text))
-        texts.append(f"{percent_text(item.bad)} bad{interval}")
+        texts.append(f"{percent_text(item.bad)} {objective.bad_word}{interval}")
     if item.effective is not None:
         texts.append(f"effective sample size {format_count(round(item.effective))}")
     return ", ".join(texts) or "no request was measured"
+
+
+def value_or(item: ObjectiveShare) -> str:
+    """The quantile or the number that an objective bounds."""
+    return time_or(item.value_ns) if item.value is None else item.objective.written(item.value)
+
+
+def value_interval(item: ObjectiveShare) -> str:
+    """Its interval."""
+    if item.objective.of_requests:
+        return between(item.value_low_ns, item.value_high_ns)
+    return between(item.value_low, item.value_high, item.objective.written)
 
 
 def _in_brackets(interval: str) -> str:
@@ -236,6 +291,4 @@ def findings(result: RunResult) -> Section:
         notices.append(words(f"ended early: {result.model.ended_early}"))
     if text := precision_text(result):
         notices.append(words(text))
-    if result.config.model.load.closed:
-        notices.append(words("closed loop: latency is that of this concurrency, not of an arrival rate"))
     return section("Findings", *notices, bare=True, conclusion=True)

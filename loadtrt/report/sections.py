@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from loadtrt.report.capacity_sections import capacity
 from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.charts.shares import Bar, bars, shares
-from loadtrt.report.document import Figure, Name, Section, Table
+from loadtrt.report.document import Figure, Name, Section, Table, section, words
 from loadtrt.report.fleet_sections import fleet
 from loadtrt.report.formatting import count_or
 from loadtrt.report.layer_comparison_sections import PAGE_ROWS, compared_profiles
 from loadtrt.report.profile_sections import profile
+from loadtrt.report.repeat_sections import starts
 from loadtrt.report.run_sections import histogram_of, run
 from loadtrt.report.run_verdict import NUMBERS, numbers, state_badge
 from loadtrt.report.settings import latency_bounds, models_of, settings_of
@@ -21,6 +22,7 @@ from loadtrt.report.sweep_sections import sweep
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
 from loadtrt.results.fleet_result import FleetResult
 from loadtrt.results.profile_result import ProfileResult
+from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.stats.profiles import LayerComparison, compare_profiles
 from loadtrt.units import plural
@@ -62,6 +64,8 @@ def sections_of(result: Result, file: str, key: str) -> Iterator[Section]:
     match result:
         case RunResult():
             yield from run(result, file, key)
+        case RepeatResult():
+            yield from _starts(result, file, key)
         case SweepResult():
             yield from sweep(result, file, key)
         case CapacityResult():
@@ -76,6 +80,20 @@ def sections_of(result: Result, file: str, key: str) -> Iterator[Section]:
             yield from compared_profiles(result, name_a, name_b, top=PAGE_ROWS)
 
 
+def _starts(result: RepeatResult, file: str, key: str) -> Iterator[Section]:
+    """All starts of a run together and side by side; the first ones by themselves, on a page, or where they cannot be
+    compared."""
+    yield from starts(result, file)
+    runs = [(f"start {number}", run) for number, run in enumerate(result.runs, 1)]
+    more = (words(f"Below are the first {SERIES} starts by themselves.", only="page"),) if len(runs) > SERIES else ()
+    yield section("Starts", *_side_by_side(runs), *more, bare=True)
+    for number, (name, run_) in enumerate(runs[:SERIES], 1):
+        for part in run(run_, file, f"{key}-{number}"):
+            only = "page" if result.spreads else part.only
+            title = (f"{name}: ", *part.title) if part.level == 1 else part.title
+            yield replace(part, only=only, title=title)
+
+
 def title_of(loaded: Sequence[Loaded]) -> str:
     """The title of a page of these results."""
     if len(loaded) > 1:
@@ -83,6 +101,10 @@ def title_of(loaded: Sequence[Loaded]) -> str:
     match loaded[0].result:
         case RunResult(models=models) as result if len(models) == 1:
             return f"loadtrt: {result.model.engine.name} on {result.model.engine.device}"
+        case RepeatResult(runs=runs):
+            return (
+                f"loadtrt: {plural(len(runs), 'start')} of {runs[0].model.engine.name} on {runs[0].model.engine.device}"
+            )
         case FleetResult() | ProfileResult() as result:
             return f"loadtrt: {result.engine.name} on {result.engine.device}"
         case _:

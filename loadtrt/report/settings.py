@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.asked.load import Offline
+from loadtrt.asked.load import Closed, Offline, Rate, Stages
 from loadtrt.asked.reading import FIELDS, keys_for, keys_of
+from loadtrt.asked.trace_load import Trace
 from loadtrt.report.document import Code, Data, Name, Table, section, words
 from loadtrt.report.formatting import UNKNOWN, memory_text, percent_text
 from loadtrt.units import exact_duration, format_count, format_duration, plural
@@ -15,12 +17,14 @@ from loadtrt.units import exact_duration, format_count, format_duration, plural
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from loadtrt.asked.model import Model
     from loadtrt.asked.objective import Objective
     from loadtrt.report.document import Block, Cell, Section, Words
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.fleet_result import FleetResult
     from loadtrt.results.profile_result import ProfileResult
+    from loadtrt.results.repeat_result import RepeatResult
     from loadtrt.results.run_result import RunResult
 
 _MOST_JSON = 48 * 1024  # characters of a result within the page
@@ -36,7 +40,9 @@ def title(engine: EngineInfo, before: str = "") -> tuple[Cell, ...]:
 
 
 def about(
-    result: RunResult | SweepResult | CapacityResult | FleetResult | ProfileResult, file: str, *more: Cell
+    result: RunResult | RepeatResult | SweepResult | CapacityResult | FleetResult | ProfileResult,
+    file: str,
+    *more: Cell,
 ) -> Words:
     """Which loadtrt made a result and when, and its file, for a page."""
     return words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), *more, only="page")
@@ -57,18 +63,50 @@ def models_of(result: RunResult) -> dict[str, RunResult]:
 
 
 def load_text(result: RunResult) -> str:
-    """Lanes, load, batch and the engine's mode, on one line."""
+    """Load, lanes, batch and the engine's mode, on one line. Of a closed loop how many requests are in flight comes
+    first, of an open loop how they arrive."""
     model, engine = result.config.model, result.model.engine
-    load = model.load.text
-    if isinstance(model.load, Offline):
-        load = f"offline, {plural(model.requests or 0, 'request')} at once"
     lanes = f"{plural(model.contexts, 'context')} × {plural(model.buffers, 'buffer')}"
-    kinds = [f"{key} {value}" for key, value in (("mix", model.mix), ("batcher", model.batcher)) if value]
-    texts = [lanes, load, *(kinds or [f"batch {engine.batch}"])]
-    texts += [f"at most {model.max_queue} waiting"] if model.max_queue is not None else []
+    if model.load.closed:
+        launch = f" × {model.requests_per_launch} requests a launch" if model.requests_per_launch > 1 else ""
+        texts = [f"{format_count(model.in_flight)} in flight: {lanes}{launch}", model.load.text]
+    elif isinstance(model.load, Offline):
+        texts = [f"offline, {plural(model.requests or 0, 'request')} at once", lanes]
+    else:
+        texts = [model.load.text, lanes]
+    kinds = _sizes(model)
+    texts += [*(kinds or [f"batch {engine.batch}"]), *_room(model)]
     names = {"service": "service of the largest batch"} if kinds else {}
     texts += [f"{names.get(key, key)} {value}" for key, value in engine.mode.items()]
     return " · ".join(texts)
+
+
+def _sizes(model: Model) -> list[str]:
+    """The mix or the batcher."""
+    return [f"{key} {value}" for key, value in (("mix", model.mix), ("batcher", model.batcher)) if value]
+
+
+def _room(model: Model) -> list[str]:
+    return [f"at most {model.max_queue} waiting"] if model.max_queue is not None else []
+
+
+def arrivals_text(result: SweepResult) -> str:
+    """How requests arrive at the points of a sweep, apart from what its axes say; "" for closed loops."""
+    model, axes = result.config.model, result.axes
+    match model.load:
+        case Closed():
+            return ""
+        case Rate() as load if "rate" in axes:
+            bursts = [f"bursts {load.bursts}"] if load.bursts else []
+            texts = [load.process.text, *bursts]
+        case Stages() | Trace() as load if "rate" in axes:
+            texts = [f"{replace(load, rate=None).text}, scaled to each rate on average"]
+        case load:
+            texts = [load.text]
+    if "burstiness" in axes:
+        texts[0] = texts[0].replace(f", CV {model.load.cv:g}", "")
+    texts += _sizes(model) if "batcher" not in axes else []
+    return " · ".join([*texts, *(_room(model) if "max_queue" not in axes else [])])
 
 
 def precision_text(result: RunResult) -> str:
@@ -80,32 +118,30 @@ def precision_text(result: RunResult) -> str:
     names = [item.objective.quantile for item in model.objectives if item.objective.name.startswith("latency.p")]
     quantiles = f"latency's {', '.join(dict.fromkeys(names)) or 'p99'}"
     if model.precision_reached is None:
-        reached = f"too few requests bound {quantiles}"
+        reached = f"the run is too short to bound {quantiles} from above"
     else:
-        reached = (
-            f"{quantiles} within ±{percent_text(model.precision_reached)} (by the law of verdicts, which errs "
-            "on the safe side of 95 % ±)"
-        )
+        reached = f"{quantiles} within ±{percent_text(model.precision_reached)}"
     return f"precision of ±{percent_text(asked)} not reached: {reached}"
 
 
 def search_text(result: CapacityResult) -> str:
     """Lanes, load and trials of a search, and its objectives, on one line."""
     model, load = result.config.model, result.load
-    texts = [f"{plural(model.buffers, 'buffer')} per lane", *([f"mix {model.mix}"] if model.mix else [])]
-    texts.append(str(load.arrivals))
+    texts = [f"{plural(model.buffers, 'buffer')} per lane", *_sizes(model), *_room(model)]
+    texts.append(f"trace {load.trace}" if load.trace else str(load.arrivals))
+    texts[-1] += f" in stages {load.stages}" if load.stages else ""
     texts += [f"CV {load.burstiness:g}"] if load.burstiness is not None else []
     texts += [f"bursts {load.bursts}"] if load.bursts else []
-    longest = f" to {format_duration(result.longest_trial_ns)}" if result.longest_trial_ns else ""
-    texts.append(f"trials of {format_duration(result.trial_ns)}{longest}")
+    if result.peak_ratio is not None:
+        texts.append(f"rates are means, the highest is {result.peak_ratio:.3g} times that")
+    texts.append(f"{'an estimate within' if result.quick else 'at most'} {format_duration(result.time_ns)} of load")
     return " · ".join([*texts, *map(str, result.objectives)])
 
 
 def search_options(result: CapacityResult) -> dict[str, Any]:
     """What was searched for, by option name."""
     run = {key: value for key, value in result.config.options().items() if key in keys_for("capacity")}
-    longest = f" to {exact_duration(result.longest_trial_ns)}" if result.longest_trial_ns else ""
-    trials = {"trial": f"{exact_duration(result.trial_ns)}{longest}", "max_trials": result.max_trials}
+    trials = {"time": exact_duration(result.time_ns), "quick": result.quick}
     axes = {"contexts": result.contexts, "batch": result.batches}
     load = result.load.model_dump(exclude_none=True)
     return {**run, **axes, **load, **trials, "precision": f"{100 * result.precision:g}%"}
@@ -187,7 +223,12 @@ def facts(result: RunResult, file: str, key: str) -> Iterator[Block]:
         of_model = f" of {name}" if len(result.models) > 1 else ""
         yield _mapping(single.config.options(), f"configuration{of_model}")
     yield _mapping(result.environment, "environment")
-    yield words("To run it again, or ", Name(f"loadtrt run --config {shlex.quote(file)}"), ":", only="page")
+    again = f"loadtrt run --config {shlex.quote(file)}"
+    if any(
+        word.startswith("--repeat") for word in result.command
+    ):  # the file's configuration is that of the first start
+        again += f" --seed {result.config.model.seed}"
+    yield words("To run it again, or ", Name(again), ":", only="page")
     yield Code(shlex.join(("loadtrt", *result.command[1:])))
     text, left = _json(result)
     less = f", without its {', '.join(left)}, which the file has" if left else ""

@@ -8,8 +8,8 @@ from loadtrt.report.charts.curves import Point, gains, tradeoff
 from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.document import Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, count_or, joules_text, time_or
-from loadtrt.report.run_verdict import ended, outcome_badge, state_badge, time_of
-from loadtrt.report.settings import about, axes_text, axis_value, closing, latency_bounds, title
+from loadtrt.report.run_verdict import ended, outcome_badge, shortfalls, state_badge, time_of
+from loadtrt.report.settings import about, arrivals_text, axes_text, axis_value, closing, latency_bounds, title
 from loadtrt.units import format_count, plural
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ def sweep(result: SweepResult, file: str, key: str) -> Iterator[Section]:
 
 
 def _head(result: SweepResult, file: str) -> Iterator[Block]:
-    yield words(" × ".join(f"{name} {', '.join(map(str, values))}" for name, values in result.axes.items()))
+    axes = [(name, [axis_value(name, value) for value in values]) for name, values in result.axes.items()]
+    yield words(" × ".join(f"{name.replace('_', ' ')} {', '.join(values)}" for name, values in axes))
+    if arrivals := arrivals_text(result):
+        yield words(arrivals)
     yield about(result, file)
     skipped = f"{format_count(len(result.skipped))} skipped" if result.skipped else ""
     tiles = [Tile("points", format_count(len(result.points)), skipped, detail=True)]
@@ -140,6 +143,7 @@ def _row(result: SweepResult, place: int, point: SweepPoint, axes: list[str]) ->
     if run is not None:
         remarks += [] if run.outcome == "completed" or point.failure else [run.outcome]
         remarks += [] if run.valid else ["INVALID"]
+        remarks += shortfalls(run)
         remarks += [f"{item.objective} {item.verdict}" for item in run.model.objectives if item.verdict]
     numbers = [UNKNOWN] * (len(_COLUMNS) - 2) if run is None else _numbers(run)
     return (*values, state_badge(run), *numbers, ", ".join(remarks))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from loadtrt.results import Model
 
@@ -13,14 +13,26 @@ _Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
 
+class ConfidenceInterval(Model):
+    """A 95 % confidence interval (stats/intervals.py).
+
+    low, high: its ends, in the number's unit; None for an end that the sample does not give: a number with no high end
+        is "at least low".
+    effective: effective sample size at the number: how many independent requests the sample is worth.
+    """
+
+    low: _Positive | None
+    high: _Positive | None
+    effective: _Positive
+
+
 class MetricSummary(Model):
     """One metric over all requests.
 
     count: number of requests that have the metric.
     mean_ns, min_ns, max_ns: mean and extremes; None without requests.
     percentiles_ns: p50, p90, p95, p99 and p99.9; None where the sample is too small for 99 % confidence.
-    margins: relative margins of the percentiles and of the "mean", where the sample supports them: the 95 % confidence
-        interval is from number / (1 + margin) to number · (1 + margin) (stats/margin.py).
+    confidence: 95 % confidence intervals of the percentiles and of the "mean", ns, where the sample gives an end.
     """
 
     count: _Count
@@ -28,7 +40,13 @@ class MetricSummary(Model):
     min_ns: int | None
     max_ns: int | None
     percentiles_ns: dict[str, float | None]
-    margins: dict[str, _Positive] = Field(default_factory=dict)
+    confidence: dict[str, ConfidenceInterval] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_margins(cls, given: Any) -> Any:
+        """Files of earlier versions have margins of another law, which held too seldom: they are left out."""
+        return {key: value for key, value in given.items() if key != "margins"} if isinstance(given, dict) else given
 
     @field_validator("percentiles_ns")
     @classmethod

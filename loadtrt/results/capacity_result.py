@@ -7,7 +7,7 @@ inferences (requests × batch). None means that a number is not known or not sup
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from loadtrt.asked.config import RunConfig  # noqa: TC001  # pydantic reads them
 from loadtrt.asked.fields import Objectives, ObjectiveText  # noqa: TC001
@@ -19,6 +19,9 @@ from loadtrt.units import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+CandidateAnswer: TypeAlias = Literal["found", "estimated", "undecided", "infeasible", "host-bound", "unsteady"]
 
 
 class SweepPoint(Model):
@@ -146,14 +149,16 @@ class Candidate(Model):
     """The capacity of one engine with a number of contexts and a batch size.
 
     contexts, batch, buffers: what is tried; batch is None for the engine's own.
+    batcher: how batches of single requests form; None without a batcher. Rates are of single requests then.
     engine, memory: the engine and its memory; None if it did not open (`failure` says why).
     trials: runs in the order in which they were made.
     scaling: the law fitted to the ladder.
     predicted_per_s: capacity predicted from the ladder alone.
     answer: "found": a confirming run met all objectives at `confirmed_per_s`. "undecided": no confirming run met or
         missed them; only `estimate_per_s` is known. "infeasible": missed with one request in flight, or at the lowest
-        rate. "host-bound": the load generator was the bottleneck at `host_bound_per_s`. None: not searched (`dropped`
-        says why), or ended too early.
+        rate. "estimated": as was asked with --quick. "host-bound": the load generator was the bottleneck at
+        `host_bound_per_s`. "unsteady": the ladder contradicts itself, or others use the cores or the GPU. None: not
+        searched (`dropped` says why), or ended too early.
     estimate_per_s: least estimate over the objectives.
     low_per_s, high_per_s: 95 % confidence interval of the estimate.
     confirmed_per_s: rate of the confirming run.
@@ -173,12 +178,13 @@ class Candidate(Model):
     contexts: int
     batch: int | None
     buffers: int
+    batcher: str | None = None
     engine: EngineInfo | None = None
     memory: MemoryBill | None = None
     trials: tuple[Trial, ...] = ()
     scaling: Scaling | None = None
     predicted_per_s: float | None = None
-    answer: Literal["found", "undecided", "infeasible", "host-bound"] | None = None
+    answer: CandidateAnswer | None = None
     estimate_per_s: float | None = None
     low_per_s: float | None = None
     high_per_s: float | None = None
@@ -196,13 +202,13 @@ class Candidate(Model):
 
     @property
     def items(self) -> int:
-        """The batch size; of a mix the largest."""
-        return self.engine.batch if self.engine is not None else self.batch or 1
+        """The batch size; of a mix the largest, and 1 with a batcher."""
+        return 1 if self.batcher else self.engine.batch if self.engine is not None else self.batch or 1
 
     @property
     def inferences_per_request(self) -> float:
         """Mean number of inferences in a request."""
-        return inferences_of(self.trials) or self.items
+        return 1.0 if self.batcher else inferences_of(self.trials) or self.items
 
     @property
     def name(self) -> str:
@@ -211,8 +217,8 @@ class Candidate(Model):
 
     @property
     def ladder(self) -> tuple[Trial, ...]:
-        """The closed loops, from one request in flight up."""
-        return tuple(trial for trial in self.trials if trial.kind == "ladder")
+        """The closed loops, from one request in flight up; of those that were repeated the last."""
+        return last_rungs(self.trials)
 
     @property
     def searched(self) -> tuple[Trial, ...]:
@@ -226,12 +232,12 @@ class CapacityResult(Model):
     config: the configuration that all trials share.
     environment: machine and versions, as in a run.
     load: how requests arrive in the trials, without the rate.
+    peak_ratio: highest arrival rate over the mean one, of stages, bursts and traces; None where the rate is steady.
     objectives: what must be met.
     contexts, batches: the values to try.
     precision: half the width of the estimate's interval over the estimate at which the search ends.
-    trial_ns: duration of a trial.
-    longest_trial_ns: duration where the effective sample size of a trial is small; None if all last trial_ns.
-    max_trials: limit of trials for a candidate.
+    time_ns: duration of all runs of a candidate together.
+    quick: whether the capacity is only estimated.
     outcome: completed, interrupted (Ctrl-C; it can be resumed), or failed (see `failure`).
     candidates: one for each pair of contexts and batch.
     chosen: index of the candidate with the greatest capacity in inferences per second; None where none has any.
@@ -245,13 +251,13 @@ class CapacityResult(Model):
     config: RunConfig
     environment: dict[str, Any]
     load: LoadOptions
+    peak_ratio: float | None = None
     objectives: Objectives
     contexts: tuple[int, ...]
     batches: tuple[int | None, ...]
     precision: float
-    trial_ns: int
-    longest_trial_ns: int | None = None
-    max_trials: int
+    time_ns: int
+    quick: bool = False
     outcome: Literal["completed", "interrupted", "failed"]
     failure: str | None = None
     candidates: tuple[Candidate, ...] = ()
@@ -263,6 +269,16 @@ class CapacityResult(Model):
         """The chosen candidate; None without one."""
         known = self.chosen is not None and 0 <= self.chosen < len(self.candidates)
         return self.candidates[self.chosen or 0] if known else None
+
+
+def last_rungs(trials: Iterable[Trial]) -> tuple[Trial, ...]:
+    """The closed loops of a ladder, the last of those that were repeated, which is the longest."""
+    return tuple({rung_of(trial): trial for trial in trials if trial.kind == "ladder"}.values())
+
+
+def rung_of(trial: Trial) -> tuple[int | None, int | None]:
+    """(requests in flight, size of a batch) of a closed loop."""
+    return trial.in_flight, None if trial.run is None else trial.run.model.engine.batch
 
 
 def name_of(contexts: int, batch: int | None) -> str:

@@ -15,7 +15,14 @@ from loadtrt.asked.fields import ObjectiveText  # noqa: TC001
 from loadtrt.asked.objective import Verdict, overall
 from loadtrt.records.histogram import require_histogram
 from loadtrt.results import Model
-from loadtrt.results.breakdown import Batches, Cohort, MetricSummary, MixPart, Sample  # noqa: TC001
+from loadtrt.results.breakdown import (  # noqa: TC001
+    Batches,
+    Cohort,
+    ConfidenceInterval,
+    MetricSummary,
+    MixPart,
+    Sample,
+)
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill, Verification  # noqa: TC001  # pydantic reads them
 from loadtrt.results.flow import Flow  # noqa: TC001
 from loadtrt.results.gpu_telemetry import GpuTelemetry  # noqa: TC001
@@ -108,13 +115,19 @@ class Throughput(Model):
     requests_per_s: requests served per second.
     inferences_per_s: inferences served per second.
     offered_per_s: offered load; None in a closed loop.
-    margin: relative margin of requests_per_s, 95 %, as in MetricSummary.margins.
+    confidence: 95 % confidence interval of requests_per_s.
     """
 
     requests_per_s: float | None
     inferences_per_s: float | None
     offered_per_s: float | None
-    margin: _Positive | None = None
+    confidence: ConfidenceInterval | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_margin(cls, given: Any) -> Any:
+        """As in MetricSummary."""
+        return {key: value for key, value in given.items() if key != "margin"} if isinstance(given, dict) else given
 
 
 class ObjectiveShare(Model):
@@ -123,12 +136,17 @@ class ObjectiveShare(Model):
     objective: the objective, such as "latency.p99 < 10ms".
     good: requests within the bound; a failed request is not good.
     requests: all finished requests.
-    value_ns: the quantile that the objective bounds, over served requests; None where the sample does not support it.
+    value_ns: the quantile that the objective bounds, over served requests; None where the sample does not support it,
+        and where no quantile is bounded.
     verdict: met, missed or undecided.
     bad_low, bad_high: interval of the share of bad requests, in [0, 1].
     value_low_ns, value_high_ns: interval of the quantile; None on a side that the sample does not bound.
-    effective: effective sample size: the number of independent requests that these are worth.
+    effective: effective sample size: the number of independent requests that these are worth; None of a number.
+    averaged: share of bad requests, averaged over arrivals (capacity/averaging.py), of which the interval, the
+        effective sample size and the verdict are then, too; None: they are of the share in the run.
     reason: why the verdict is undecided; None otherwise.
+    value, value_low, value_high: the number of the whole run that the objective bounds (stats/whole_run.py), with its
+        interval: per second, in watts, or in joules for each inference.
     """
 
     objective: ObjectiveText
@@ -141,12 +159,18 @@ class ObjectiveShare(Model):
     value_low_ns: float | None = None
     value_high_ns: float | None = None
     effective: float | None = None
+    averaged: float | None = None
     reason: str | None = None
+    value: float | None = None
+    value_low: float | None = None
+    value_high: float | None = None
 
     @property
     def bad(self) -> float | None:
-        """The share of bad requests; None where none was due."""
-        return 1 - self.good / self.requests if self.requests else None
+        """The share of bad requests; None where none was due, and for a number of the whole run."""
+        if self.averaged is not None:
+            return self.averaged
+        return 1 - self.good / self.requests if self.requests and self.objective.of_requests else None
 
 
 class ScenarioResult(Model):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import anyio
 
@@ -42,6 +42,14 @@ _WARM_NS = 200 * MILLISECOND_NS  # warm-up of an engine that ran a moment ago, w
 _EMPTY_PATIENCE_NS = 10 * SECOND_NS
 _CLOSE_PATIENCE_S = 10.0
 _FILES = 12  # of an event loop, an engine and an observer
+
+
+class Part(NamedTuple):
+    """A part of an engine: so many lanes, so many buffer sets of each, and the requests of one size; None: of all."""
+
+    contexts: int
+    buffers: int
+    batch: int | None = None
 
 
 @dataclass(slots=True)
@@ -192,7 +200,7 @@ class Maker:
         self,
         config: RunConfig,
         on_tick: OnTick | None = None,
-        part: tuple[int, int] | None = None,
+        part: tuple[int, int] | Part | None = None,
         start_at: int | None = None,
     ) -> RunResult:
         """Make a run on the engine that is open, and sum it up.
@@ -202,14 +210,15 @@ class Maker:
         drawn.
 
         on_tick: as for `run_session`.
-        part: so many lanes and buffer sets of each only; None: all.
+        part: the part of the engine to run on, of a configuration of that size; None: all of it.
         start_at: when to begin to measure, Unix time in ns; all else is done before. None: at once.
         """
-        opened, watched, engine = self.opened, self._watched, self.opened.engine
+        opened, watched, engine, inputs = self.opened, self._watched, self.opened.engine, self.opened.inputs
         assert watched is not None  # noqa: S101  # open() was called
         changes: dict[str, Any] = {"verify": config.model.verify and not opened.verified and part is None}
         if part is not None:
-            engine = cast("Engine", _Narrowed(engine, *part))
+            narrowed = _Narrowed(engine, Part(*part), inputs)
+            engine, inputs = cast("Engine", narrowed), narrowed.input_sets
             changes |= {"contexts": part[0], "buffers": part[1]}
         if opened.runs:
             config = config.model_copy(update={"warmup": min(config.warmup, _WARM_NS)})
@@ -219,8 +228,8 @@ class Maker:
         started = datetime.now(UTC)
         name = f"{started:%Y%m%d-%H%M%S}-{os.getpid()}-{self._runs}"
         self.session = session = Session()
-        watched.begin(name, config, opened.engine, len(opened.inputs))
-        anyio.run(self._drive, engine, config, session, watched.watch, on_tick, start_at)
+        watched.begin(name, config, engine, len(inputs))
+        anyio.run(self._drive, engine, inputs, config, session, watched.watch, on_tick, start_at)
         opened.runs += 1
         opened.verified |= config.model.verify
         if opened.allocate_ns is None:
@@ -278,6 +287,7 @@ class Maker:
     async def _drive(
         self,
         engine: Engine,
+        inputs: Sequence[Arrays],
         config: RunConfig,
         session: Session,
         watch: Watch,
@@ -290,7 +300,7 @@ class Maker:
             opened.hangs = True  # until it is known that it does not
             try:
                 await run_session(
-                    engine, config, opened.inputs, stop, session, on_tick, watch.clocks.settled, watch.board,
+                    engine, config, inputs, stop, session, on_tick, watch.clocks.settled, watch.board,
                     allocated=opened.allocate_ns is not None, start_at=start_at,
                 )  # fmt: skip
                 opened.hangs = not await _emptied(engine, session, _EMPTY_PATIENCE_NS if self._many else 0)
@@ -307,11 +317,17 @@ class Maker:
 
 
 class _Narrowed:
-    """The first `contexts` lanes of an engine that is open, with at most `buffers` requests in flight on each."""
+    """A part of an engine that is open. input_sets: those of its requests."""
 
-    def __init__(self, whole: Engine, contexts: int, buffers: int) -> None:
+    def __init__(self, whole: Engine, part: Part, inputs: Sequence[Arrays]) -> None:
         self._whole = whole
-        self.contexts, self.buffers = contexts, buffers
+        self.contexts, self.buffers, self.input_sets = part.contexts, part.buffers, inputs
+        if part.batch is not None:
+            place, sets = whole.batches.index(part.batch), len(inputs) // len(whole.batches)
+            self.parts, self.batches = whole.parts[place : place + 1], (part.batch,)
+            self.info = replace(whole.info, batch=part.batch, tensors=tuple(self.parts[0]))
+            self.input_sets = inputs[place * sets : (place + 1) * sets]
+            self.submit = lambda lane, inputs: whole.submit(lane, place * sets + inputs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._whole, name)

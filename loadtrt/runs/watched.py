@@ -165,5 +165,5 @@ def facts_of(run: str, config: RunConfig, engine: Engine, input_sets: int) -> Ru
         information=information(info, model.load.options()["arrivals"], model.buffers),
         closed=model.load.closed,
         max_lateness_ns=model.max_lateness,
-        places=model.contexts * model.buffers * model.requests_per_launch,
+        places=model.in_flight,
     )

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.asked.objective import Objective
 from loadtrt.records.histogram import CELL, bucket_of
-from loadtrt.records.records import METRICS, OK
+from loadtrt.records.records import METRICS, Records
 from loadtrt.records.spans import MOST_SPANS
-from loadtrt.stats.verdict import TAIL, at_least, discounted, effective_size, judge, quantile_ranks
+from loadtrt.stats.binomial import at_least
+from loadtrt.stats.intervals import quantile_interval
+from loadtrt.stats.verdict import TAIL, discounted, interval_ranks, judge
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from loadtrt.asked.objective import Objective
     from loadtrt.records.histogram import Histogram
-    from loadtrt.records.records import Records
     from loadtrt.records.spans import Span
     from loadtrt.results.run_result import ObjectiveShare
 
@@ -58,11 +59,9 @@ class Misses:
         """Add the requests of another second."""
         requests, good = 0, [0] * len(self._objectives)
         for records in pieces:
-            served = records.status == OK
             requests += len(records)
             for place, objective in enumerate(self._objectives):
-                within = METRICS[objective.metric].of(records) <= objective.limit_ns
-                good[place] += int(np.count_nonzero(within & served))
+                good[place] += int(np.count_nonzero(~objective.bad(records)))
         more = (requests, *(requests - count for count in good))
         for reached, count in zip((self._requests, *self._bad), more, strict=True):
             if self._seconds % self._each == 0:
@@ -102,7 +101,7 @@ class Misses:
 
 def ranks_of(objectives: Sequence[Objective]) -> list[float]:
     """Ranks of the latency quantiles that --precision is about: those of the objectives, else p99."""
-    ranks = {objective.rank for objective in objectives if objective.metric == _LATENCY and objective.rank < 1}
+    ranks = {item.rank for item in objectives if item.metric_name == "latency" and item.rank < 1}
     return sorted(ranks) or [0.99]
 
 
@@ -135,13 +134,18 @@ class Widths:
 
     def reached(self, records: Records, latency: Histogram) -> float | None:
         """The largest half width over its value; None where the sample bounds a quantile on one side only."""
+        kept = METRICS[_LATENCY].values(Records(records.rows[np.argsort(records.due, kind="stable")]))
+        if not latency.count:
+            return None
+        values = np.sort(kept) if len(kept) == latency.count else latency
         widths = []
         for rank in self._ranks:
-            (value,) = latency.quantiles((rank,)) if latency.count else (0.0,)
-            objective = Objective("", _LATENCY, rank, max(round(value), 1))
-            widths.append(_half_width(rank, effective_size(objective, records), latency))
-        known = [width for width in widths if width is not None]
-        return max(known) if len(known) == len(widths) else None
+            (value,) = latency.quantiles((rank,))
+            interval = quantile_interval(rank, value, kept, values)
+            if interval is None or interval.low is None or interval.high is None:
+                return None
+            widths.append((interval.high - interval.low) / 2 / value if value else 0.0)
+        return max(widths)
 
     def _too_wide(self, width: float | None) -> bool:
         return width is None or width > self._precision
@@ -170,7 +174,7 @@ def _coarse_half_width(rank: float, spans: Sequence[Span], latency: Histogram) -
 
 
 def _half_width(rank: float, size: float, latency: Histogram) -> float | None:
-    low_rank, high_rank = quantile_ranks(rank, size)
+    low_rank, high_rank = interval_ranks(rank, size)
     if low_rank is None or high_rank is None:
         return None
     low, value, high = latency.quantiles((low_rank, rank, high_rank))

@@ -1,7 +1,14 @@
 """Whether B is worse than A by more than a threshold allows: the ratio B/A of a number, with its confidence interval.
 
-**One run a side.** ln(B/A) ± √(h_A² + h_B²), h = ln(1 + margin) of each run's number (stats/margin.py). The interval
-does not cover what differs from run to run (clocks, memory placement, other processes).
+**One run a side.** With [l_A, u_A] and [l_B, u_B] the intervals of a and b, logarithms of the numbers
+(stats/intervals.py), that of ln(B/A) is
+
+    b − a − √((b − l_B)² + (u_A − a)²)   ..   b − a + √((u_B − b)² + (a − l_A)²)
+
+(Zou and Donner, Construction of confidence limits about effect measures, 2008): long tails make intervals longer above
+than below, and either end of the ratio takes the sides that it is about. It has no lower end where A has no upper or B
+no lower one, and the other way round. The interval does not cover what differs from run to run (clocks, memory
+placement, other processes).
 
 **Several runs of a side** (m of A, n of B; m or n may be one). With a_i, b_j the logarithms of the numbers and s_A²,
 s_B² their variances,
@@ -39,13 +46,14 @@ from loadtrt.errors import UsageError
 from loadtrt.records.records import METRICS
 from loadtrt.results import Model
 from loadtrt.results.breakdown import PERCENTILES
-from loadtrt.stats.margin import OF_DUE, RATES, number_of
-from loadtrt.stats.verdict import student_chance
+from loadtrt.stats.binomial import student_chance
+from loadtrt.stats.measured import OF_DUE, RATES, number_of
+from loadtrt.units import rounded_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadtrt.stats.margin import Measured, Number
+    from loadtrt.stats.measured import Measured, Number
 
 _FORM = re.compile(
     r"\s*(?P<name>\w+)(?:\.(?P<which>mean|max|p\d{1,2}(?:\.\d{1,6})?))?\s*(?P<sign>[+\-−])\s*(?P<percent>\d+(?:\.\d+)?)\s*%\s*",
@@ -62,8 +70,8 @@ class Ratio(Model):
     unit: of a and b.
     a, b: geometric means over the runs of a side.
     ratio: b / a.
-    low, high: 95 % confidence interval of the ratio.
-    reason: why the ratio or its interval is not known.
+    low, high: 95 % confidence interval of the ratio; one of them may be known alone.
+    reason: why the ratio, its interval or an end of that is not known.
     """
 
     name: str
@@ -179,18 +187,21 @@ def ratio_of(name: str, a: Sequence[Measured], b: Sequence[Measured], *, of_all:
     sides = [[number_of(run, name, of_all) for run in side] for side in (a, b)]
     mean_a, mean_b = (_geometric_mean([number.value for number in side]) for side in sides)
     ratio = mean_b / mean_a if mean_a and mean_b is not None else None
-    single = len(a) == len(b) == 1
+    single, numbers = len(a) == len(b) == 1, [*sides[0], *sides[1]]
     missing = [
         number.reason
-        for number in (*sides[0], *sides[1])
-        if not number.value or (single and number.margin is None)  # 0 has no logarithm
+        for number in numbers
+        if not number.value or (single and number.interval is None)  # 0 has no logarithm
     ]
     missing += [reason for side in (a, b) if (reason := _shared_seed(side))]
     low = high = None
     if ratio is not None and not missing:
-        half = _within_runs(*sides) if single else _between_runs(*sides)
-        factor = math.exp(min(half, _MOST_HALF))
-        low, high = ratio / factor, ratio * factor
+        if single:
+            low, high = _within_runs(ratio, *numbers)
+            missing = [number.reason for number in numbers if number.reason]
+        else:
+            factor = math.exp(min(_between_runs(*sides), _MOST_HALF))
+            low, high = ratio / factor, ratio * factor
     unit: Literal["ns", "1/s"] = "1/s" if name in RATES else "ns"
     reason = missing[0] if missing else None
     return Ratio(name=name, unit=unit, a=mean_a, b=mean_b, ratio=ratio, low=low, high=high, reason=reason)
@@ -200,14 +211,16 @@ def judged(threshold: Threshold, ratio: Ratio, several: bool = False) -> Judged:
     """The verdict on a threshold. several: whether a side has several runs."""
     edge, reason = 1 + threshold.allowed, ratio.reason
     verdict: Literal["regressed", "not regressed", "undecided"] = "undecided"
-    if ratio.low is not None and ratio.high is not None and ratio.ratio is not None:
-        falls = threshold.name in RATES
-        if ratio.high < edge if falls else ratio.low > edge:
-            verdict = "regressed"
-        elif ratio.low >= edge if falls else ratio.high <= edge:
-            verdict = "not regressed"
+    if ratio.ratio is not None and (ratio.low is not None or ratio.high is not None):
+        below = ratio.high is not None and (ratio.high < edge or (threshold.name not in RATES and ratio.high == edge))
+        above = ratio.low is not None and (ratio.low > edge or (threshold.name in RATES and ratio.low == edge))
+        if below or above:
+            verdict = "regressed" if above != (threshold.name in RATES) else "not regressed"
+            reason = None
         else:
-            reason = f"the interval of B/A contains {edge:g}{_more(ratio.ratio, ratio.high, edge, several)}"
+            end = ratio.high if ratio.ratio < edge else ratio.low  # the one that is beyond the threshold
+            if end is not None:
+                reason = f"the interval of B/A contains {edge:g}{_more(ratio.ratio, end, edge, several)}"
     return Judged(threshold=threshold.text, ratio=ratio, verdict=verdict, reason=reason)
 
 
@@ -258,9 +271,25 @@ def _geometric_mean(values: Sequence[float | None]) -> float | None:
     return math.exp(fmean(map(math.log, known))) if all(known) else 0.0
 
 
-def _within_runs(a: Sequence[Number], b: Sequence[Number]) -> float:
-    """√(h_A² + h_B²)."""
-    return math.hypot(*(math.log1p(number.margin) for number in (*a, *b) if number.margin is not None))
+def _within_runs(ratio: float, a: Number, b: Number) -> tuple[float | None, float | None]:
+    """The interval of B/A, from those of the two numbers."""
+    (a_below, a_above), (b_below, b_above) = map(_apart, (a, b))
+    below, above = math.hypot(b_below, a_above), math.hypot(b_above, a_below)
+    return (
+        ratio / math.exp(below) if below < _MOST_HALF else None,
+        ratio * math.exp(above) if above < _MOST_HALF else None,
+    )
+
+
+def _apart(number: Number) -> tuple[float, float]:
+    """How far the ends of the interval are from the number, below and above, on a log scale."""
+    value, interval = number.value, number.interval
+    if not value or interval is None:
+        return math.inf, math.inf
+    return (
+        math.log(value / interval.low) if interval.low else math.inf,
+        math.log(interval.high / value) if interval.high else math.inf,
+    )
 
 
 def _between_runs(a: Sequence[Number], b: Sequence[Number]) -> float:
@@ -287,11 +316,11 @@ def student(freedom: float) -> float:
     return (low + high) / 2
 
 
-def _more(ratio: float, high: float, edge: float, several: bool) -> str:
+def _more(ratio: float, end: float, edge: float, several: bool) -> str:
     """How much more measuring would decide: an interval narrows with the square root of the runs' length or number."""
-    half, apart = math.log(high / ratio), abs(math.log(ratio / edge))
+    half, apart = math.log(end / ratio), math.log(edge / ratio)
     times = (half / apart) ** 2 if apart else math.inf
     if times > _MOST_TIMES:
         return ""
-    effort = f"{times:.1f} times as many runs" if several else f"runs {times:.1f} times as long"
+    effort = f"{rounded_up(times):g} times as many runs" if several else f"runs {rounded_up(times):g} times as long"
     return f": {effort} would decide it at the same ratio"

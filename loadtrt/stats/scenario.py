@@ -25,7 +25,7 @@ import numpy as np
 from loadtrt.asked.mlperf import LEAST_NS, SCENARIOS
 from loadtrt.records.records import METRICS
 from loadtrt.results.run_result import ScenarioResult
-from loadtrt.stats.verdict import beta
+from loadtrt.stats.binomial import beta
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:

@@ -62,7 +62,7 @@ import numpy as np
 
 from loadtrt.records.records import FAILED, Records
 from loadtrt.results.steadiness import SlowPart, Stall, Steadiness
-from loadtrt.stats.verdict import student_chance
+from loadtrt.stats.binomial import student_chance
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

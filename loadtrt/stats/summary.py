@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.records.histogram import QUANTILE_ERROR, Histogram
+from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, METRICS, OK, Records, busy_union_ns
-from loadtrt.results.breakdown import PERCENTILES, Batches, Cohort, MetricSummary, MixPart, Sample
+from loadtrt.results.breakdown import (
+    PERCENTILES,
+    Batches,
+    Cohort,
+    ConfidenceInterval,
+    MetricSummary,
+    MixPart,
+    Sample,
+)
 from loadtrt.results.run_result import Lane, Overlap
-from loadtrt.stats.margin import least_samples, margins
+from loadtrt.stats.intervals import mean_interval, quantile_interval
+from loadtrt.stats.margin import least_samples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +45,8 @@ def summarize(
     records: all records or the first.
     histograms: values of all requests, by metric.
     complete: whether `records` has all records.
-    steady: whether the load is steady; otherwise metrics from the due instant on have no margins (stats/margin.py).
+    steady: whether the load is steady; otherwise metrics from the due instant on have no confidence intervals
+        (stats/intervals.py).
     """
     ordered = _by_due(records)
     summaries = {}
@@ -53,21 +63,35 @@ def summarize(
                 percentiles[name] = float(values[math.ceil(rank * count) - 1])
             else:
                 percentiles[name] = histogram.quantiles((rank,))[0]
+        mean = histogram.sum / count if count else None
+        confidence = {}
+        if steady or not metric.of_unserved:
+            confidence = _confidence(mean, percentiles, kept, histogram if values is None else values)
         summaries[metric.name] = MetricSummary(
             count=count,
-            mean_ns=histogram.sum / count if count else None,
+            mean_ns=mean,
             min_ns=histogram.min,
             max_ns=histogram.max,
             percentiles_ns=percentiles,
-            margins=_margins(kept, complete) if steady or not metric.of_unserved else {},
+            confidence=confidence,
         )
     return summaries
 
 
-def _margins(kept: npt.NDArray[np.int64], exact: bool) -> dict[str, float]:
-    """Margins (stats/margin.py), wider by QUANTILE_ERROR for percentiles from histograms."""
-    coarse = {} if exact else dict.fromkeys(PERCENTILES, QUANTILE_ERROR)
-    return {name: (1 + margin) * (1 + coarse.get(name, 0.0)) - 1 for name, margin in margins(kept, PERCENTILES).items()}
+def _confidence(
+    mean: float | None,
+    percentiles: Mapping[str, float | None],
+    kept: npt.NDArray[np.int64],
+    values: npt.NDArray[np.int64] | Histogram,
+) -> dict[str, ConfidenceInterval]:
+    """The intervals of the percentiles and of the mean, as far as they are known. kept, values: as in
+    `quantile_interval`."""
+    found = {
+        name: None if value is None else quantile_interval(PERCENTILES[name], value, kept, values)
+        for name, value in percentiles.items()
+    }
+    found["mean"] = None if mean is None else mean_interval(mean, kept)
+    return {name: interval for name, interval in found.items() if interval is not None}
 
 
 def _by_due(records: Records) -> Records:

@@ -13,8 +13,8 @@ s²_B: the variance of block means; B·s²_B/s² grows with B until blocks are l
 of batch means; Flyvbjerg and Petersen, Error estimates on averages of correlated data, 1989). Its maximum errs to the
 safe side. bad: 0 or 1, d = 0. v = min(metric, bound)/bound, 1 for a failed request: a queue length that fluctuates
 shows there before any request is bad. d = 0.05: variations of less than a twentieth of the bound are jitter, however
-slow. Below a hundred independent requests, blocks are too few and too short, and N₁ is too large: hence the last
-factor.
+slow. For drops, v is the queueing delay over the longest one; errors are not announced by any metric. Below a hundred
+independent requests, blocks are too few and too short, and N₁ is too large: hence the last factor.
 
 **Interval** of p, 95 %, by the binomial law for N requests with N·p̂ bad (Clopper and Pearson, 1934; their beta form
 takes any real N): P(X ≥ N·p̂ | low) = P(X ≤ N·p̂ | high) = 2.5 %. With none bad, high = 1 − 0.025^(1/N) ≈ 3.7/N.
@@ -24,10 +24,15 @@ undecided. The least N for "met", the 16 blocks and d were chosen by `benchmarks
 with fewer, slow queues that start empty pass for fast ones. "max" (p₀ = 0) is about these requests alone: met without a
 bad one and missed with one, as no sample can show that a request is never late.
 
-**The quantile's interval** holds every value that would be neither met nor missed as a bound: the quantiles at ranks
-1 − f, f the shares at which the same law turns to missed and to met (from histograms: within 0.4 %; the quantile
-itself is exact while all records are kept). Requests that failed or were dropped have no value and stand above all: a
-rank among them has none.
+**The quantile's interval** holds the values that would be neither met nor missed as a bound: the quantiles at ranks
+1 − f, f the shares at which the same law turns to missed and to met, for the effective size at the quantile itself: x
+in place of the bound. A run that saw few long queues takes its requests for worth more than they are, and its quantile
+is too low as well; hence N²/(N + 100) requests in place of N (`benchmarks/coverage.py`). What jitter hides, such as a
+clock that wanders by 1 %, makes the interval longer: to ln(end/x) comes, as the root of the sum of squares,
+1.96·s·√((1 − 1/τ)/N)·d²/(s² + d²), s² the variance of v, and τ and N those of v with d = 0. The bound of an objective
+lies within the interval where the shares leave it open, and outside where it is met or missed. Quantiles are exact
+while all records are kept, and from histograms beyond (within 0.4 %). Requests that failed or were dropped have no
+value and stand above all: a rank among them has none.
 
 **Beyond the kept records** `good` is still exact, but the order of requests, and so N, is known of the kept ones alone.
 N is not scaled up then, and the interval is the hull of the intervals at the share of the kept ones and at that of all.
@@ -40,10 +45,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loadtrt.records.histogram import QUANTILE_ERROR
 from loadtrt.records.records import METRICS, OK
 from loadtrt.results.run_result import ObjectiveShare
+from loadtrt.stats.binomial import at_least, at_most, root
 from loadtrt.stats.margin import least_samples
-from loadtrt.units import format_count, format_duration, plural
+from loadtrt.units import format_count, format_duration, plural, rounded_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,9 +65,12 @@ if TYPE_CHECKING:
 
 LEAST_MET = 150  # effective requests without which nothing is certified
 TAIL = 0.025  # probability beyond each end of the interval
-_BLOCKS = 16  # the fewest blocks that a variance of block means is taken from
+_SURELY = 1e-4
+NORMAL = 1.96  # the normal quantile there
+BLOCKS = 16  # the fewest blocks that a variance of block means is taken from
 _RESOLVED = 100  # independent requests: below it, blocks are too few and too short
 _JITTER = 0.05  # of the bound
+_UNSEEN = 100  # effective requests: see the quantile's interval, above
 _MOST_TIMES = 1000  # times as long: nobody makes a longer run
 
 
@@ -76,24 +86,16 @@ def judge(
     most_kept: the most records that a run keeps.
     """
     size, share = effective_size(objective, kept), 1 - good / requests if requests else 0.0
-    kept_share = float(np.mean(_is_bad(objective, kept))) if len(kept) else share
+    kept_share = float(np.mean(objective.bad(kept))) if len(kept) else share
     lows, highs = zip(*(share_interval(bad, size) for bad in {share, kept_share}), strict=True)
     low, high = min(lows), max(highs)
-    verdict = _verdict(objective, good, requests, low, high, size)
+    verdict: Verdict = "undecided"
+    if requests:
+        verdict = verdict_on(objective, share, size, low, high)
     reason = _reason(objective, kept, share, size, requests, most_kept) if verdict == "undecided" else None
-    count = histogram.count
-    supported = bool(count) and (objective.rank == 1 or count >= least_samples(objective.rank))
-    ranks = quantile_ranks(objective.rank, size) if supported and objective.rank < 1 else (None, None)
-    valued = count / requests if requests else 0.0  # the others failed or were dropped: above any value
-    value, value_low, value_high = (
-        histogram.quantiles((rank / valued,))[0] if supported and rank is not None and rank <= valued else None
-        for rank in (objective.rank, *ranks)
-    )
-    if value is not None and len(kept) == requests:  # exact, as in the table of percentiles
-        place = min(math.ceil(objective.rank * requests), count) - 1
-        value = float(np.partition(METRICS[objective.metric].values(kept), place)[place])
-        value_low = None if value_low is None else min(value_low, value)
-        value_high = None if value_high is None else max(value_high, value)
+    value, value_low, value_high = _quantile(objective, kept, histogram, requests)
+    if value is not None and objective.rank < 1:
+        value_low, value_high = _agreeing(objective, value, value_low, value_high, low, high)
     return ObjectiveShare(
         objective=objective,
         good=good,
@@ -111,24 +113,76 @@ def judge(
 
 def effective_size(objective: Objective, records: Records) -> float:
     """Effective sample size N (see above): the number of independent requests that these are worth, in [0, n]."""
-    n = len(records)
-    if n < _BLOCKS:
-        return discounted(float(min(n, 1)))
     order = np.argsort(records.due, kind="stable")
-    bad = _is_bad(objective, records)[order]
-    metric = METRICS[objective.metric]
-    moved = np.clip(metric.of(records)[order] / objective.bound_ns, 0.0, 1.0)
+    bad = objective.bad(records)[order]
+    values = METRICS[objective.metric].of(records)[order]
+    bound_ns = int(values.max(initial=0)) + 1 if objective.kind == "drops" else objective.bound_ns
+    moved = np.clip(values / bound_ns, 0.0, 1.0)
     moved[bad] = 1.0
-    return discounted(n / max(_correlation(bad.astype(np.float64), 0.0), _correlation(moved, _JITTER)))
+    return effective_of(bad, moved)
+
+
+def effective_of(above: npt.NDArray[np.bool_], moved: Series) -> float:
+    """Effective sample size N of requests in the order of their due instants.
+
+    above: whether each is above the bound, bool [n].
+    moved: its metric over the bound, clipped to [0, 1]; float64 [n].
+    """
+    n = len(above)
+    if n < BLOCKS:
+        return discounted(float(min(n, 1)))
+    return discounted(n / max(correlation(above.astype(np.float64), 0.0), correlation(moved, _JITTER)))
+
+
+def effective_mean(values: Series) -> float:
+    """Effective sample size N of a mean: that of the values themselves, in the order of due instants."""
+    n = len(values)
+    return discounted(float(min(n, 1)) if n < BLOCKS else n / correlation(values, 0.0))
+
+
+def quantile_ends(
+    rank: float, value: float, above: npt.NDArray[np.bool_], moved: Series, at: Callable[[float], float | None]
+) -> tuple[float | None, float | None, float]:
+    """The ends of a quantile's 95 % interval, None for one that is not known; and the effective size at it.
+
+    above, moved: as in `effective_of`, with the value for a bound.
+    at: the quantile at a rank; None where it has no value.
+    """
+    size = effective_of(above, moved)
+    low, high = (None if end is None else at(end) for end in interval_ranks(rank, size))
+    variance = float(moved.var())
+    if variance and size >= 1 and value > 0:
+        times = correlation(moved, 0.0)
+        slow = math.sqrt(variance * (1 - 1 / times) / discounted(len(moved) / times))
+        half = NORMAL * slow * _JITTER**2 / (variance + _JITTER**2)
+        low = low and min(low, value * math.exp(-math.hypot(math.log(value / low), half)))
+        high = high and max(high, value * math.exp(math.hypot(math.log(high / value), half)))
+    return low, high, size
+
+
+def interval_ranks(rank: float, size: float) -> tuple[float | None, float | None]:
+    """Ranks of the ends of a quantile's 95 % interval, from its effective size; None for an end that is not known."""
+    return quantile_ranks(rank, size * size / (size + _UNSEEN) if size else 0.0)
+
+
+def least_bounded(rank: float) -> float:
+    """The effective size from which on a quantile's interval has an upper end."""
+    needed = math.log(TAIL) / math.log(rank)
+    return (needed + math.sqrt(needed * (needed + 4 * _UNSEEN))) / 2
 
 
 def share_interval(share: float, size: float) -> tuple[float, float]:
     """95 % confidence interval (low, high) of the true share, from the share among `size` independent requests."""
     if not size:
         return 0.0, 1.0
-    low = _root(lambda p: at_least(share, size, p) - TAIL) if share > 0 else 0.0
-    high = _root(lambda p: TAIL - _at_most(share, size, p)) if share < 1 else 1.0
+    low = root(lambda p: at_least(share, size, p) - TAIL) if share > 0 else 0.0
+    high = root(lambda p: TAIL - at_most(share, size, p)) if share < 1 else 1.0
     return low, high
+
+
+def surely_missed(share: float, size: float, allowed: float) -> bool:
+    """Whether the true share is above the allowed one at a confidence of 99.99 %, for conclusions that are final."""
+    return bool(size) and share > allowed and at_least(share, size, allowed) <= _SURELY
 
 
 def quantile_ranks(rank: float, size: float) -> tuple[float | None, float | None]:
@@ -136,22 +190,57 @@ def quantile_ranks(rank: float, size: float) -> tuple[float | None, float | None
     allowed = 1 - rank
     low = high = None
     if size and at_least(1.0, size, allowed) <= TAIL:
-        low = 1 - _root(lambda f: TAIL - at_least(f, size, allowed))
-    if size and _at_most(0.0, size, allowed) <= TAIL:
-        high = 1 - _root(lambda f: _at_most(f, size, allowed) - TAIL)
+        low = 1 - root(lambda f: TAIL - at_least(f, size, allowed))
+    if size and at_most(0.0, size, allowed) <= TAIL:
+        high = 1 - root(lambda f: at_most(f, size, allowed) - TAIL)
     return low, high
 
 
-def _is_bad(objective: Objective, records: Records) -> npt.NDArray[np.bool_]:
-    bad: npt.NDArray[np.bool_] = (records.status != OK) | (METRICS[objective.metric].of(records) > objective.limit_ns)
-    return bad
+def _quantile(
+    objective: Objective, kept: Records, histogram: Histogram, requests: int
+) -> tuple[float | None, float | None, float | None]:
+    """The quantile of all requests and the ends of its interval, ns; None where one is not known."""
+    count = histogram.count if objective.kind == "quantile" else 0
+    if not count or (objective.rank < 1 and count < least_samples(objective.rank)):
+        return None, None, None
+    values = np.sort(METRICS[objective.metric].values(kept)) if len(kept) == requests else None
+
+    def at(rank: float | None) -> float | None:
+        if rank is None or rank > count / requests:  # the others failed or were dropped: above any value
+            return None
+        if values is None:
+            return histogram.quantiles((rank * requests / count,))[0]
+        return float(values[min(max(math.ceil(rank * requests), 1), count) - 1])
+
+    value = at(objective.rank)
+    if value is None or objective.rank == 1:
+        return value, None, None
+    order = np.argsort(kept.due, kind="stable")
+    metric = METRICS[objective.metric].of(kept)[order]
+    above = (kept.status[order] != OK) | (metric > value)
+    moved = np.minimum(metric / max(value, 1.0), 1.0)
+    moved[above] = 1.0
+    low, high, _ = quantile_ends(objective.rank, value, above, moved, at)
+    wider = 1.0 if values is not None else 1 + QUANTILE_ERROR
+    return value, low and low / wider, high and high * wider
 
 
-def _verdict(objective: Objective, good: int, requests: int, low: float, high: float, size: float) -> Verdict:
-    if not requests:
-        return "undecided"
+def _agreeing(
+    objective: Objective, value: float, low_ns: float | None, high_ns: float | None, low: float, high: float
+) -> tuple[float | None, float | None]:
+    """The ends of the quantile's interval, on the side of the bound that the interval [low, high] of the share says."""
+    bound, allowed = float(objective.bound_ns), 1 - objective.rank
+    if high <= allowed:
+        return low_ns, max(bound if high_ns is None else min(high_ns, bound), value)
+    if low > allowed:
+        return min(bound if low_ns is None else max(low_ns, bound), value), high_ns
+    return None if low_ns is None else min(low_ns, bound), None if high_ns is None else max(high_ns, bound)
+
+
+def verdict_on(objective: Objective, bad: float, size: float, low: float, high: float) -> Verdict:
+    """The verdict on a share of bad requests with its interval (low, high) and effective sample size."""
     if objective.rank == 1:
-        return "met" if good == requests else "missed"
+        return "missed" if bad else "met"
     if high <= 1 - objective.rank and size >= LEAST_MET:
         return "met"
     return "missed" if low > 1 - objective.rank else "undecided"
@@ -161,14 +250,23 @@ def _reason(objective: Objective, kept: Records, share: float, size: float, requ
     """Why the verdict is undecided, and how many requests would decide it at the same share of bad ones."""
     if not requests:
         return "no request was measured"
+    allowed = 1 - objective.rank
     worth = f"{plural(requests, 'request')} (effective sample size {format_count(round(size))}) do not decide it"
-    times = _times_as_long(1 - objective.rank, share, size)
+    if not share:
+        least = max(LEAST_MET, math.ceil(math.log(TAIL) / math.log(1 - allowed)))
+        worth = (
+            f"none was bad, but {plural(requests, 'request')} are worth only {format_count(math.floor(size))} "
+            f"independent ones (the effective sample size), and a verdict takes {format_count(least)}"
+        )
+    times = _times_as_long(allowed, share, size)
     if requests > len(kept) or times is None or times * requests > most_kept:
         limit = f"at most {format_count(most_kept)} records are kept"
         return f"{worth}, and a longer run would not, as {limit}: use a looser or a tighter bound"
-    length_ns = float(np.ptp(kept.due)) * times
+    times = rounded_up(times)
+    length_ns = rounded_up(float(np.ptp(kept.due)) * times)
     length = f", {format_duration(length_ns)}" if length_ns else ""
-    return f"{worth}: about {times:.1f} times as many would (some {format_count(_rounded(times * requests))}{length})"
+    count = format_count(rounded_up(times * requests))
+    return f"{worth}: about {times:g} times as many would (some {count}{length})"
 
 
 def _times_as_long(allowed: float, share: float, size: float) -> float | None:
@@ -177,17 +275,11 @@ def _times_as_long(allowed: float, share: float, size: float) -> float | None:
     times = 1.05
     while times <= _MOST_TIMES:
         larger = discounted(single * times)
-        met = larger >= LEAST_MET and share < allowed and _at_most(share, larger, allowed) <= TAIL
+        met = larger >= LEAST_MET and share < allowed and at_most(share, larger, allowed) <= TAIL
         if met or (share > allowed and at_least(share, larger, allowed) <= TAIL):
             return times
         times *= 1.05
     return None
-
-
-def _rounded(count: float) -> int:
-    """Two significant digits: it is an estimate."""
-    unit: int = 10 ** max(math.floor(math.log10(count)) - 1, 0)
-    return round(count / unit) * unit
 
 
 def discounted(single: float) -> float:
@@ -195,65 +287,15 @@ def discounted(single: float) -> float:
     return single * min(1.0, single / _RESOLVED)
 
 
-def _correlation(series: Series, jitter: float) -> float:
+def correlation(series: Series, jitter: float) -> float:
     """τ: requests in a row that are worth one independent request; at least 1."""
     variance = float(series.var()) + jitter**2
     if not variance:
         return 1.0
     sums = np.concatenate(([0.0], np.cumsum(series)))
     longest, block = 1.0, 1
-    while len(series) // block >= _BLOCKS:
+    while len(series) // block >= BLOCKS:
         means = np.diff(sums[::block]) / block
         longest = max(longest, block * float(means.var(ddof=1)) / variance)
         block *= 2
     return longest
-
-
-def at_least(share: float, size: float, p: float) -> float:
-    """P(X ≥ size·share), X binomial(size, p)."""
-    return beta(size * share, size * (1 - share) + 1, p) if size * share else 1.0
-
-
-def _at_most(share: float, size: float, p: float) -> float:
-    """P(X ≤ size·share), X binomial(size, p)."""
-    return beta(size * (1 - share), size * share + 1, 1 - p) if size * (1 - share) else 1.0
-
-
-def _root(rising: Callable[[float], float]) -> float:
-    """Where in [0, 1] a rising function passes 0, by bisection."""
-    low, high = 0.0, 1.0
-    while high - low > 1e-12 + 1e-6 * low:
-        middle = (low + high) / 2
-        low, high = (middle, high) if rising(middle) < 0 else (low, middle)
-    return (low + high) / 2
-
-
-def beta(a: float, b: float, x: float) -> float:
-    """The regularized incomplete beta function I_x(a, b), a and b > 0, by its continued fraction (Lentz's method).
-
-    I_x(a, b) = x^a (1 − x)^b / (a B(a, b)) · 1/(1 + d₁/(1 + d₂/(1 + …))), DLMF 8.17.22; converges fast for
-    x < (a + 1)/(a + b + 2), else I_x(a, b) = 1 − I_{1−x}(b, a).
-    """
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):
-        return 1 - beta(b, a, 1 - x)
-    scale = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    c, d = 1.0, 1.0 / (1 - (a + b) * x / (a + 1))
-    value, m, change = d, 0, 0.0
-    while abs(change - 1) > 1e-10:
-        m += 1
-        for term in (
-            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
-        ):
-            d = 1 / (1 + term * d)
-            c = 1 + term / c
-            change = c * d
-            value *= change
-    return math.exp(scale) * value / a
-
-
-def student_chance(t: float, freedom: float) -> float:
-    """P(|T| > t) for Student's T with ν real degrees of freedom: I_x(ν/2, 1/2), x = ν/(ν + t²)."""
-    return beta(freedom / 2, 0.5, freedom / (freedom + t * t))

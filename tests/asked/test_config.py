@@ -19,9 +19,15 @@ if TYPE_CHECKING:
 
 
 def test_every_option_of_run_is_a_key_and_every_key_an_option() -> None:
-    """The command line and the file know the same words, so that neither can be read and ignored."""
+    """The command line and the file know the same words, so that neither can be read and ignored. Apart from them the
+    command line has --latency, which stands for other options, and --repeat, which makes several runs."""
     options = {parameter.name for parameter in command.params if isinstance(parameter, click.Option)}
-    assert {"json" if name == "json_file" else name for name in options} - {"config", "force"} == set(FIELDS)
+    assert {"json" if name == "json_file" else name for name in options} - {
+        "config",
+        "force",
+        "latency",
+        "repeat",
+    } == set(FIELDS)
 
 
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:

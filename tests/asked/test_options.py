@@ -22,7 +22,7 @@ from loadtrt.report.result_files import SCHEMAS
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("run", "sweep", "capacity", "profile", "plan-capacity")
 OWN = {  # options of one command alone, apart from --config
-    "run": set(),
+    "run": {"latency", "repeat"},
     "sweep": {"all_points", "resume"},
     "capacity": {"trial", "precision", "max_trials", "resume"},
     "profile": {"compare", "nodes", "top"},
@@ -113,7 +113,7 @@ def test_the_schema_takes_what_the_reader_takes(options: dict[str, Any], fits: b
             load_config(file, {})
 
 
-@pytest.mark.parametrize("kind", ["config", "run", "sweep", "capacity", "fleet", "profile"])
+@pytest.mark.parametrize("kind", ["config", "run", "repeat", "sweep", "capacity", "fleet", "profile"])
 def test_schemas_are_schemas(kind: str) -> None:
     """As JSON Schema has it."""
     done = CliRunner().invoke(cli, ["schema", kind])

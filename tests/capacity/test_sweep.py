@@ -137,6 +137,7 @@ def test_the_front_holds_what_nothing_beats(a_run: RunResult) -> None:
         ("rate", "100/s,2k/s", (100.0, 2000.0)),
         ("rate", "100/s..1000/s:4,5/s", (100.0, 400.0, 700.0, 1000.0, 5.0)),
         ("burstiness", "0,1,4.5", (0.0, 1.0, 4.5)),
+        ("max_queue", "0,16,2..4", (0, 16, 2, 3, 4)),
     ],
 )
 def test_values_are_read_as_people_write_them(name: str, text: str, values: tuple[object, ...]) -> None:
@@ -160,13 +161,14 @@ def test_values_are_read_as_people_write_them(name: str, text: str, values: tupl
         ("graph", "yes", "neither on nor off"),
         ("wait", "spin,sleep", "neither spin nor block"),
         ("burstiness", "high", "is not a number"),
+        ("max_queue", "-1", "is not a count"),
     ],
 )
 def test_values_that_are_none_are_told(name: str, text: str, sentence: str) -> None:
     """One sentence that names the option, the text and what is wrong."""
     with pytest.raises(UsageError, match=sentence) as raised:
         parse_axis(name, text)
-    assert f"--{name} {text}" in str(raised.value)
+    assert f"--{name.replace('_', '-')} {text}" in str(raised.value)
 
 
 # --- end to end
@@ -217,6 +219,49 @@ def test_rates_make_the_curve_of_latency_against_throughput(tmp_path: Path) -> N
     assert latencies == sorted(latencies)
     assert found.pareto == (0, 1, 2, 3)
     assert {point.run.config.options()["arrivals"] for point in found.points if point.run} == {"poisson"}
+
+
+def test_a_sweep_compares_batchers_and_queues(tmp_path: Path) -> None:
+    """Each --batcher is a value, with the commas that are its own; batches are no larger than its own, drops are told,
+    and a resumed sweep may have a further one."""
+    file, axes = tmp_path / "sweep.json", ("--rate", "100/s,1500/s", "--max-queue", "8,512")
+    batchers = ("max=4,delay=10ms", "max=8,delay=1ms,sizes=4/8")
+    first = _swept(file, *axes, "--batcher", batchers[0])
+    file.write_text(first.model_copy(update={"outcome": "interrupted"}).model_dump_json())
+    found = _swept(file, *axes, "--batcher", batchers[0], "--batcher", batchers[1], "--resume")
+    assert found.points[:4] == first.points
+    assert [point.settings["batcher"] for point in found.points] == [batchers[0]] * 4 + [batchers[1]] * 4
+    for point in found.points:
+        assert point.run is not None
+        assert point.run.model.batches is not None
+        assert point.run.config.model.max_queue == point.settings["max_queue"]
+        assert (point.run.model.dropped > 0) == (point.settings["max_queue"] == 8 and point.settings["rate"] == 1500)
+    text = loadtrt("report", file).stdout
+    assert "batcher max=4,delay=10ms, max=8,delay=1ms,sizes=4/8" in " ".join(text.replace("\\", "").split())
+    assert "dropped" in text
+    page = loadtrt("report", file, "-o", tmp_path / "sweep.html")
+    assert page.returncode == 0, page.stderr
+
+
+def test_stages_and_traces_are_scaled_to_each_rate(tmp_path: Path) -> None:
+    """With --rate each point has that mean rate; without, the stages are as they are written."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text("".join(f"{at}\n" for at in range(40)))
+    options = ("--engine", VIRTUAL, "--warmup", "0", "--quiet", "--json", "-")
+    for load, words, lasts in (
+        (("--stages", "1/s:1s, 3/s:1s"), "poisson in stages 1/s:1s, 3/s:1s, scaled to each rate on average", (2, 2)),
+        (("--trace", trace), f"trace {trace}, scaled to each rate on average", (0.8, 0.4)),
+    ):
+        done = loadtrt("sweep", *options, *load, "--rate", "50/s,100/s")
+        found = SweepResult.model_validate_json(done.stdout)
+        runs = [point.run for point in found.points if point.run is not None]
+        assert [run.model.throughput.offered_per_s for run in runs] == [50, 100]
+        assert [run.config.model.load.own_ns for run in runs] == [round(1e9 * seconds) for seconds in lasts]
+        assert words in " ".join(terminal_text(found).split())
+    done = loadtrt("sweep", *options, "--stages", "100/s:1s, 300/s:1s", "--burstiness", "0.5,2")
+    found = SweepResult.model_validate_json(done.stdout)
+    assert [point.run.model.throughput.offered_per_s for point in found.points if point.run] == [200, 200]
+    assert "gamma in stages 100/s:1s, 300/s:1s burstiness" in " ".join(terminal_text(found).split())
 
 
 def test_a_point_that_fails_is_kept_with_its_sentence(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ P99 = ("--fail-if", "latency.p99 +5%")
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     """Runs in virtual time: a1, a2, a3 alike, b1, b2, b3 10 % slower, each of a seed of its own; "few" of 100 requests;
-    "invalid", whose requests fail; "times": a1's, in trtexec's format; "old": a1 without margins."""
+    "invalid", whose requests fail; "times": a1's, in trtexec's format; "old": a1 without intervals."""
     folder = tmp_path_factory.mktemp("runs")
     made: Files = {}
 
@@ -45,8 +45,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     made["times"] = str(folder / "a1.times.json")
     old = json.loads((folder / "a1.json").read_text())
     for summary in model_in(old)["metrics"].values():
-        del summary["margins"]
-    del model_in(old)["throughput"]["margin"]
+        del summary["confidence"]
+    del model_in(old)["throughput"]["confidence"]
     made["old"] = str(folder / "old.json")
     (folder / "old.json").write_text(json.dumps(old | {"run": ""}))
     return made
@@ -77,7 +77,7 @@ def compare(files: Files) -> Callable[..., tuple[int, str]]:
         (("a1", "a2", "--fail-if", "throughput -0%", *P99), 98, "throughput -0%: UNDECIDED"),
         (("a1", "b1", "--fail-if", "latency.mean +10%", *P99), 99, "latency.mean +10%: UNDECIDED"),
         (("a1", "few", *P99), 98, "has 100 requests, and p99 needs 459"),
-        (("old", "b1", *P99), 98, "has no margin of p99"),
+        (("old", "b1", *P99), 98, "has no confidence interval of p99"),
         (("a1", "invalid", *P99), 97, "INVALID: a run cannot be trusted"),
         (("invalid", "b1", *P99), 97, "A: INVALID: "),
         (("times", "b1", "--fail-if", "device.p99 +5%"), 99, "device.p99 +5%: REGRESSED"),
@@ -105,8 +105,8 @@ def test_several_runs_of_a_side(compare: Callable[..., tuple[int, str]]) -> None
     assert compare("--a", "a1", "--a", "a2", "--a", "a3", "--b", "b1", "--b", "b2", "--b", "b3", *P99)[1] == text
 
 
-def test_runs_without_margins_are_judged_by_several(compare: Callable[..., tuple[int, str]]) -> None:
-    """The difference between runs of a side takes the place of the margins."""
+def test_runs_without_intervals_are_judged_by_several(compare: Callable[..., tuple[int, str]]) -> None:
+    """The difference between runs of a side takes the place of the intervals."""
     assert compare("old", "b1", "--a", "a2", "--a", "a3", "--b", "b2", "--b", "b3", *P99)[0] == 99
 
 

@@ -4,6 +4,7 @@ while it is measured; and what it says of how runs differ."""
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +12,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from loadtrt.asked.load import Closed, Load, Offline, Rate, Stages, Trace
+from loadtrt.asked.load import Closed, Load, Offline, Rate, Stages
 from loadtrt.asked.reading import varied
+from loadtrt.asked.trace_load import Trace
 from loadtrt.cli.main import cli
 from loadtrt.load.arrivals import Constant, Gamma, Poisson
 from loadtrt.records.histogram import Histogram
 from loadtrt.report.comparison_sections import compared_runs, side_of
 from loadtrt.report.plain import plain
-from loadtrt.results.breakdown import PERCENTILES, MetricSummary
+from loadtrt.results.breakdown import PERCENTILES, ConfidenceInterval, MetricSummary
 from loadtrt.results.run_result import RunResult
-from loadtrt.stats.margin import Measured
+from loadtrt.stats.measured import Measured
 from loadtrt.stats.regression import Judged, compare, parse_threshold, ratio_of
 from runs_by_hand import changed, run_of
 
@@ -35,17 +37,24 @@ def _run(name: str = "run.json", worse: float = 1.0, **changes: Any) -> Measured
     values = (LATENCIES * worse).astype(np.int64)
     histogram = Histogram()
     histogram.add(values)
+    percentiles = {which: float(np.quantile(values, rank)) for which, rank in PERCENTILES.items()}
+    mean = float(values.mean())
     summary = MetricSummary(
         count=len(values),
-        mean_ns=float(values.mean()),
+        mean_ns=mean,
         min_ns=int(values.min()),
         max_ns=int(values.max()),
-        percentiles_ns={which: float(np.quantile(values, rank)) for which, rank in PERCENTILES.items()},
-        margins=dict.fromkeys((*PERCENTILES, "mean"), 0.01),
+        percentiles_ns=dict(percentiles),
+        confidence={which: _within(value) for which, value in {**percentiles, "mean": mean}.items()},
     )
     metrics = {"latency": summary, "compute": summary}
     rates = {"throughput": 100 / worse, "inferences": 100 / worse}
-    return replace(Measured(name, rates, 0.01, metrics, dict.fromkeys(metrics, histogram), trtexec=False), **changes)
+    rate = _within(100 / worse)
+    return replace(Measured(name, rates, rate, metrics, dict.fromkeys(metrics, histogram), trtexec=False), **changes)
+
+
+def _within(value: float) -> ConfidenceInterval:
+    return ConfidenceInterval(low=value / 1.01, high=value * 1.01, effective=50_000.0)
 
 
 def _judged(text: str, a: list[Measured], b: list[Measured]) -> Judged:
@@ -183,35 +192,36 @@ def test_what_is_a_steady_load(load: Load, steady: bool) -> None:
         ("--arrivals", "offline", "--requests", "5000"),
     ],
 )
-def test_a_load_that_changes_has_no_margins_of_what_follows_it(load: tuple[str, ...], tmp_path: Path) -> None:
-    """Latency, queue and (but for offline) throughput of parts tell of the schedule; what the engine takes has margins
-    still."""
+def test_a_load_that_changes_has_no_intervals_of_what_follows_it(load: tuple[str, ...], tmp_path: Path) -> None:
+    """Latency, queue and (but for offline) throughput of parts tell of the schedule; what the engine takes has
+    intervals still."""
     run = _measured(tmp_path / "run.json", *load)
-    assert run.model.metrics["latency"].margins == run.model.metrics["queue"].margins == {}
-    assert (run.model.throughput.margin is None) == ("offline" not in load)
-    assert "p50" in run.model.metrics["compute"].margins
+    assert run.model.metrics["latency"].confidence == run.model.metrics["queue"].confidence == {}
+    assert (run.model.throughput.confidence is None) == ("offline" not in load)
+    assert "p50" in run.model.metrics["compute"].confidence
 
 
 def test_an_offline_rate_is_known_from_one_run(tmp_path: Path) -> None:
-    """All wait from the start, so that what leaves tells of the engine alone: its rate has a margin, which holds the
+    """All wait from the start, so that what leaves tells of the engine alone: its rate has an interval, which holds the
     mean of 40 runs in nearly all of these, and gates decide by it."""
     offline = ("--arrivals", "offline", "--requests", "2000")
     runs = [_measured(tmp_path / f"{seed}.json", *offline, "--seed", str(seed)) for seed in range(40)]
-    rates = [(run.model.throughput.requests_per_s or 0, run.model.throughput.margin or 0) for run in runs]
-    true = float(np.mean([rate for rate, _ in rates]))
-    assert sum(rate / (1 + margin) <= true <= rate * (1 + margin) for rate, margin in rates) >= 35
-    assert max(margin for _, margin in rates) < 0.1
+    rates = [run.model.throughput for run in runs]
+    ends = [(rate.confidence.low or 0, rate.confidence.high or math.inf) for rate in rates if rate.confidence]
+    true = float(np.mean([rate.requests_per_s for rate in rates]))
+    assert sum(low <= true <= high for low, high in ends) >= 35
+    assert max(high / low for low, high in ends) < 1.2
     a, b = (side_of(name, run).measured for name, run in zip(("a.json", "b.json"), runs, strict=False))
     assert _judged("throughput -10%", [a], [b]).verdict == "not regressed"
     latency = _judged("latency.p99 +10%", [a], [b])
     assert latency.reason is not None
     assert latency.reason.startswith("the load of a.json is not steady")
-    old = replace(a, rate_margin=None)
-    assert "has no margin of throughput" in (_judged("throughput -10%", [old], [b]).reason or "")
+    old = replace(a, rate_interval=None)
+    assert "has no confidence interval of throughput" in (_judged("throughput -10%", [old], [b]).reason or "")
 
 
 def test_gates_on_a_load_that_changes_need_several_runs() -> None:
-    """Undecided, and why; also of files from before that, which have such margins."""
+    """Undecided, and why; also of files from before that, which have such intervals."""
     bursts = [_run(f"{number}.json", 1 + 1e-4 * number, steady=False, steady_rate=False) for number in (1, 2, 3)]
     for text in ("latency.p99 +5%", "latency.mean +5%", "latency.p97 +5%", "throughput -3%"):
         found = _judged(text, bursts[:1], bursts[1:2])

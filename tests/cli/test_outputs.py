@@ -111,6 +111,7 @@ OUTPUTS = {
     f"run {SHORT} --json {{}}": {"run.json"},
     f"run {SHORT} --junit {{}}": {"junit.xml"},
     f"run {SHORT} --export-times {{}}": {"list.json"},
+    f"run {SHORT} --repeat 2 --json {{}}": {"repeat.json"},
     f"profile {SIMULATED} --json {{}}": {"profile.json"},
     f"sweep {SHORT} --contexts 1 --json {{}}": set(),
     f"capacity {SIMULATED} {OBJECTIVE} --json {{}}": set(),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from loadtrt.findings import bottlenecks, findings
-from loadtrt.findings.validity import STARVED_LIMIT
+from loadtrt.findings.validity import LEAST_SERVED, STARVED_LIMIT
 from loadtrt.records.histogram import QUANTILE_ERROR
 from loadtrt.stats import steady
 
@@ -30,6 +30,7 @@ def numbers(text: str) -> list[str]:
 
 
 IN_ROWS = {
+    "overloaded": [percent(LEAST_SERVED)],
     "transient": [percent(findings.FILLING)],
     "drift": [percent(findings.DRIFT - 1)],
     "slow-part": [percent(findings.DRIFT - 1)],

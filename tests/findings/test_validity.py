@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -82,9 +83,52 @@ def test_kinds() -> None:
     counts = Counts(lateness_ns=1e9, at_p99=True, latency_ns=1e6, starved_fraction=0.5, ok=1, failed=1, unserved=1)
     kinds = [problem.kind for problem in problems_of(counts, Terms(closed=False))]
     assert kinds == ["late", "starved", "unserved", "failed"]
+    kinds += [problem.kind for problem in problems_of(_served(100), Terms(False, offered_per_s=200))]
     nothing = Counts(lateness_ns=0, at_p99=False, latency_ns=0, starved_fraction=0, ok=0, failed=0, unserved=0)
     assert [problem.kind for problem in problems_of(nothing, Terms(closed=True))] == ["no-requests"]
     assert set(PROBLEM_KINDS) == {*kinds, "no-requests"}
+
+
+@pytest.mark.parametrize(
+    ("served", "offered", "objectives", "told"),
+    [
+        (100, 200, [], True),
+        (190.5, 200, [], False),  # as much as varies
+        (189.5, 200, [], True),
+        (100, None, [], False),  # offline
+        (100, 200, ["compute.p99 < 1s", "errors < 1%", "drops < 1%", "power < 300W"], True),
+        (100, 200, ["latency.p50 < 1s"], False),
+        (100, 200, ["queue.p50 < 1s"], False),
+        (100, 200, ["throughput > 90/s"], False),
+        (100, 200, ["inferences > 90/s"], False),
+        (100, 200, ["goodput(latency < 1s) > 90/s"], False),
+        (100, 200, ["goodput(latency < 1s) > 90%"], False),
+    ],
+)
+def test_a_load_above_capacity_is_judged_or_a_problem(
+    served: float, offered: float | None, objectives: list[str], told: bool
+) -> None:
+    """Where the backlog grows and less than 95 % is served, an objective must be about that."""
+    terms = Terms(False, None, [parse_objective(text) for text in objectives], offered_per_s=offered)
+    found = problems_of(_served(served), terms)
+    assert [problem.kind for problem in found] == ["overloaded"] * told
+    assert all(f"only {100 * served / 200:.3g} % of the offered load of 200/s" in item.evidence for item in found)
+    assert problems_of(replace(_served(served), overloaded=False), terms) == []
+    unserved = replace(_served(served), unserved=3)
+    assert [problem.kind for problem in problems_of(unserved, terms)] == ["unserved"]
+
+
+def test_failed_requests_are_no_problem_where_an_objective_judges_them() -> None:
+    """And none but one on errors does."""
+    counts = Counts(0.0, True, 1e6, 0.0, 100, 3, 0)
+    for text, kinds in (("errors < 5%", []), ("latency.p50 < 1s", ["failed"]), ("drops < 5%", ["failed"])):
+        terms = Terms(False, None, [parse_objective(text)])
+        assert [problem.kind for problem in problems_of(counts, terms)] == kinds
+
+
+def _served(served_per_s: float) -> Counts:
+    """A backlog that grew."""
+    return Counts(0.0, True, 1e6, 0.0, 100, 0, 0, overloaded=True, served_per_s=served_per_s)
 
 
 def _problems(

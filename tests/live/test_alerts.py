@@ -22,6 +22,7 @@ from loadtrt.lanes.session import Session, inputs_for, run_session
 from loadtrt.live.alerts import LAW_KINDS, SILENCE_NS, alerts_of, counts_now, law_alerts, terms_of
 from loadtrt.live.follower import follower_of
 from loadtrt.live.observer import RunFacts
+from loadtrt.live.view import number_now
 from loadtrt.records.board import Board
 from loadtrt.records.histogram import QUANTILE_ERROR, bucket_of
 from loadtrt.runs.watched import facts_of
@@ -76,7 +77,9 @@ MORE = st.fixed_dictionaries(
     {"contexts": st.integers(1, 3), "buffers": st.integers(1, 2), "seed": st.integers(0, 99)},
     optional={
         "max_lateness": st.sampled_from(["1us", "10s"]),
-        "objective": st.sampled_from([["latency.p99 < 10ms"], ["latency.p99 < 1s", "compute.p50 < 1ms"]]),
+        "objective": st.sampled_from(
+            [["latency.p99 < 10ms"], ["latency.p99 < 1s", "compute.p50 < 1ms"], ["errors < 1%", "throughput > 90/s"]]
+        ),
     },
 )
 
@@ -111,6 +114,10 @@ def test_at_the_end_alerts_are_the_verdict(engine: str, load: dict[str, Any], mo
     [
         ({"engine": "simulated:service=5ms,clock=virtual", "rate": "100/s"}, set()),
         (
+            {"engine": "simulated:service=5ms,error=0.1,clock=virtual", "rate": "100/s", "objective": ["errors < 50%"]},
+            set(),
+        ),
+        (
             {"engine": "simulated:service=2ms,enqueue=1ms,clock=virtual", "rate": "500/s", "contexts": 3},
             {"late", "starved"},
         ),
@@ -124,7 +131,32 @@ def test_each_kind_comes_from_a_run(options: dict[str, Any], kinds: set[str]) ->
     """The property above is not empty: here are runs with each kind."""
     result, seen, facts = _run({"duration": "4s", "seed": 3, **options})
     assert {alert.kind for alert in law_alerts(seen, facts)} == kinds
-    assert {problem.kind for problem in result.model.problems} == kinds - {"overloaded"}
+    assert {problem.kind for problem in result.model.problems} == kinds
+
+
+def test_an_overload_that_an_objective_judges_is_an_alert_and_no_problem() -> None:
+    """As the finding in the result is none; a problem has the same numbers in both."""
+    engine = {"engine": "simulated:service=5ms,clock=virtual", "rate": "220/s", "drain": "60s", "duration": "4s"}
+    result, seen, facts = _run({**engine, "seed": 3})
+    alerts = [(alert.evidence, alert.remedy) for alert in law_alerts(seen, facts)]
+    assert alerts == [(problem.evidence, problem.remedy) for problem in result.model.problems]
+    result, seen, facts = _run({**engine, "seed": 3, "objective": ["latency.p99 < 1s"]})
+    assert [alert.kind for alert in law_alerts(seen, facts)] == ["overloaded"]
+    assert result.model.problems == ()
+
+
+def test_live_counts_of_objectives_are_those_of_the_result() -> None:
+    """Good requests of every kind, and rates to the last digit."""
+    texts = ["errors < 50%", "drops < 9%", "latency.p99 < 40ms", "throughput > 90/s", "goodput > 80/s"]
+    engine = {"engine": "simulated:service=5ms,cv=1,error=0.1,clock=virtual", "rate": "180/s", "max_queue": 3}
+    result, seen, facts = _run({**engine, "duration": "20s", "objective": texts})
+    assert facts.objectives == result.config.model.objectives
+    assert seen.good.tolist()[: len(texts)] == [item.good for item in result.model.objectives]
+    assert result.model.dropped
+    assert result.model.objectives[0].good == result.model.ok + result.model.dropped
+    assert result.model.objectives[1].good == result.model.ok + result.model.failed
+    for item, good in list(zip(result.model.objectives, seen.good, strict=False))[3:]:
+        assert number_now(item.objective, seen, int(good), None) == pytest.approx(item.value, rel=1e-12)
 
 
 def _alerts(found: Snapshot, facts: RunFacts = FACTS, gpu: Any = None, silent_ns: int = 0) -> tuple[Alert, ...]:

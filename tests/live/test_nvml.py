@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from loadtrt.live import nvml as reader
-from loadtrt.live.nvml import THROTTLE_REASONS, clocks_settled, find_driver, open_gpu
+from loadtrt.live.nvml import THROTTLE_REASONS, clocks_settled, find_driver, open_gpu, other_gpu_processes
 from loadtrt.results.gpu_telemetry import GpuReading
 
 NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, LIBRARY_NOT_FOUND = 3, 4, 6, 12
@@ -249,6 +250,36 @@ def test_settings_and_processes(nvml: FakeNvml) -> None:
     assert settings.compute_mode == "exclusive_process"
     nvml.answers["nvmlDeviceGetComputeRunningProcesses"].append(SimpleNamespace(pid=78, usedGpuMemory=None))
     assert [(p.pid, p.memory_bytes) for p in gpu.processes() or ()] == [(77, 2**30), (78, None)]
+
+
+@pytest.mark.parametrize(
+    ("pids", "alive", "others"),
+    [
+        ((), (), 0),
+        ((os.getpid(),), (os.getpid(),), 0),
+        ((os.getpid(), 77, 78), (os.getpid(), 77, 78), 2),
+        ((77,), (77,), 1),  # this process has not opened the GPU
+        ((77, 78), (), 1),  # ids of the host, seen from a container
+        ((os.getpid(), 77), (os.getpid(),), 1),
+    ],
+)
+def test_processes_of_others(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch, pids: tuple[int, ...], alive: tuple[int, ...], others: int
+) -> None:
+    """Its own process is not counted, known by its id; where ids are of no process here, one of them is its own."""
+
+    def kill(pid: int, signal: int) -> None:
+        assert signal == 0
+        if pid not in alive:
+            raise ProcessLookupError
+
+    monkeypatch.setattr(os, "kill", kill)
+    running = [SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in pids]
+    nvml.answers["nvmlDeviceGetComputeRunningProcesses"] = running
+    assert (other_gpu_processes(0), nvml.starts) == (others, 0)
+    del nvml.answers["nvmlDeviceGetComputeRunningProcesses"]
+    assert other_gpu_processes(0) == 0
+    assert other_gpu_processes("00000000:ff:00.0") == 0
 
 
 def test_every_start_of_nvml_is_ended(nvml: FakeNvml) -> None:

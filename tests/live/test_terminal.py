@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from live_snapshots import FACTS, GPU, snapshot
+from loadtrt.asked.objective import parse_objective
 from loadtrt.live.alerts import Alert
 from loadtrt.live.drawing import ascii_of, bar, binned, columns, span_of
 from loadtrt.live.frame import render, status_line
 from loadtrt.live.terminal import Terminal
-from loadtrt.live.view import View, Viewer
+from loadtrt.live.view import ObjectiveView, View, Viewer
 from loadtrt.printing import one_line
 from loadtrt.records.histogram import BUCKETS, bucket_of
 from loadtrt.units import SECOND_NS
@@ -99,7 +100,7 @@ def test_the_view_says_what_was_measured() -> None:
     """5 s of 1000 requests a second of batch 16: rates, counts and percentiles, in the project's words."""
     text = "\n".join(_lines(_view(), 120, 40))
     for words in (
-        "FP16 · 2 contexts · batch 16 · poisson 1 250/s · tensorrt 10.16",
+        "googlenet16.trt · poisson 1 250/s · FP16 · 2 contexts · batch 16 · tensorrt 10.16",
         "5 s of 1:00 min · 55 s left",
         r"requests/s +1 000 ",
         r"inferences/s +16 000 ",
@@ -117,15 +118,38 @@ def test_the_view_says_what_was_measured() -> None:
 def test_a_missed_objective_is_not_rounded_into_a_met_one() -> None:
     """A share is rounded down: 98.9999 % is never shown as 99 %."""
     (item,) = _view().objectives
-    for rank, share, words in ((0.99, 0.989999, "98.99 % within"), (0.999, 0.99899999, "99.8999 % within")):
+    for rank, share, words in (
+        (0.99, 0.989999, "98.99 % within"),
+        (0.999, 0.99899999, "99.8999 % within"),
+        (0.999999, 0.9999985, "99.9998 % within"),
+        (0.99999999, 0.999999985, "99.999998 % within"),
+    ):
         view = replace(
             _view(), objectives=(replace(item, objective=replace(item.objective, rank=rank), good_share=share),)
         )
-        line = next(line for line in _lines(view, 80, 24) if "needed" in line)
+        line = next(line for line in _lines(view, 100, 24) if "needed" in line)
         assert words in line
         assert "✗" in line
     undecided = replace(_view(), objectives=(replace(item, good_share=None),))
     assert any("undecided" in line for line in _lines(undecided, 80, 24))
+
+
+@pytest.mark.parametrize(
+    ("text", "share", "value", "words"),
+    [
+        ("throughput > 90/s", None, 98.2, "✓ throughput > 90/s · met so far · 98.2/s"),
+        ("throughput > 90/s", None, 90.0, "✗ throughput > 90/s · missed so far · 90.0/s"),
+        ("throughput > 90/s", None, None, "· throughput > 90/s · undecided"),
+        ("power < 300W", None, 251.0, "✓ power < 300W · met so far · 251 W"),
+        ("energy < 30mJ/inference", None, 0.031, "✗ energy < 30mJ/inference · missed so far · 31.0 mJ/inference"),
+        ("drops < 0.1%", 0.998512, None, "✗ drops < 0.1% · missed so far · 99.8512 % not dropped, 99.9 % needed"),
+        ("latency.p99.95 < 1s", 0.9996, None, "✓ latency.p99.95 < 1s · met so far · 99.9600 % within it, 99.95 % need"),
+    ],
+)
+def test_an_objective_of_each_kind_so_far(text: str, share: float | None, value: float | None, words: str) -> None:
+    """In its own unit."""
+    view = replace(_view(), objectives=(ObjectiveView(parse_objective(text), share, value),))
+    assert any(words in line for line in _lines(view, 100, 40)), _lines(view, 100, 40)
 
 
 def test_many_lanes_become_one_row() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import loadtrt
 from live_snapshots import FACTS, GPU, NAMES, START_NS, snapshot
+from loadtrt.asked.objective import parse_objective
 from loadtrt.errors import UsageError
 from loadtrt.live.view import HISTORY_S, SCHEMA_VERSION, View, Viewer, from_json, to_json
 from loadtrt.records.board import OUTCOMES, WINDOW_RANKS, Snapshot
@@ -136,6 +137,33 @@ def test_objectives_and_energy() -> None:
     assert (view.ok, view.failed, view.unserved, view.dropped) == (800, 50, 100, 50)
     assert [item.good_share for item in view.objectives] == [0.75]
     assert view.joules == pytest.approx(400 / (800 * 16))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("throughput > 90/s", 800.0),
+        ("inferences > 90/s", 12_800.0),
+        ("goodput(latency < 1s) > 90/s", 750.0),
+        ("power < 300W", 400.0),
+        ("energy < 30mJ/inference", 400 / 12_800),
+    ],
+)
+def test_numbers_so_far(text: str, value: float) -> None:
+    """Of the whole run so far, and of the GPU's last power; nothing before they are known; the same when read back."""
+    facts = replace(FACTS, objectives=(parse_objective(text),))
+    outcomes = np.array([[300, 0, 0, 0], [500, 0, 0, 0]], np.int64)
+    found = replace(
+        snapshot(1, (300, 500), outcomes=outcomes, inferences=800 * 16, good=np.array([750, 0, 0], np.int64)),
+        served_per_s=800.0,
+    )
+    view = _view(Viewer(), found, gpu=GPU, facts=facts)
+    (item,) = view.objectives
+    assert item.good_share is None
+    assert item.value == pytest.approx(value)
+    assert from_json(to_json(view)) == view
+    before = _view(Viewer(), snapshot(0, (0, 0), phase="warm-up"), facts=facts)
+    assert [item.value for item in before.objectives] == [None]
 
 
 def test_followed_snapshots_are_in_the_history() -> None:

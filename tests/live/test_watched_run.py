@@ -214,7 +214,7 @@ def test_a_folder_of_the_users_holds_no_modules(tmp_path: Path) -> None:
 
 def test_objectives_beyond_the_kept_records_are_counted_exactly() -> None:
     """Good requests are counted as they come, not guessed from buckets."""
-    recorder = Recorder(1, 0, keep=0, bounds=[(0, 1000)])
+    recorder = Recorder(1, 0, keep=0, bounds=[(0, 1000, ())])
     for latency in range(990, 1011):
         recorder.record(0, 0, 0, latency, 0, latency, 0, 0, 0, 0)
     recorder.finish()

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtrt.asked.config import RunConfig
-from loadtrt.asked.load import Closed, Load, LoopedTrace, Offline, Rate, Stages, Trace
+from loadtrt.asked.load import Closed, Load, LoopedStages, Offline, Rate, Stages
 from loadtrt.asked.reading import keys_of, load_config
+from loadtrt.asked.trace_load import LoopedTrace, Trace
 from loadtrt.engines.open import open_engine
 from loadtrt.errors import UsageError
 from loadtrt.lanes.scheduler import Stop
@@ -189,12 +190,21 @@ async def test_a_trace_goes_through_the_scheduler(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "closed loop"),
+        ({}, "2 in flight: 1 context × 2 buffers · closed loop"),
+        (
+            {"contexts": 4, "requests_per_launch": 3, "buffers": 1},
+            "12 in flight: 4 contexts × 1 buffer × 3 requests a launch · closed loop",
+        ),
         ({"rate": "500/s"}, "poisson at 500/s"),
         ({"rate": "500/s", "burstiness": 4}, "gamma at 500/s, CV 4"),
         ({"rate": "500/s", "burstiness": 0.5, "bursts": "1s/4s"}, "gamma at 500/s, CV 0.5, bursts 1s/4s"),
         ({"stages": "5/s:1s, 9/s:1s", "arrivals": "constant"}, "constant in stages 5/s:1s, 9/s:1s"),
+        (
+            {"stages": "10/s:1s, 30/s:1s", "stages_loop": True, "rate": "200/s", "burstiness": 4},
+            "gamma in stages 10/s:1s, 30/s:1s, scaled to 200/s on average, 300/s at the peak, CV 4, looped",
+        ),
         ({"trace": "TRACE"}, "trace TRACE"),
+        ({"trace": "TRACE", "rate": "7/s"}, "trace TRACE, scaled to 7.00/s on average"),
         ({"trace": "TRACE", "time_scale": 0.5, "trace_loop": True}, "trace TRACE × 0.5, looped"),
         ({"arrivals": "offline", "requests": 1000}, "offline, 1 000 requests at once"),
     ],
@@ -202,12 +212,13 @@ async def test_a_trace_goes_through_the_scheduler(tmp_path: Path) -> None:
 def test_the_summary_names_the_load(
     options: dict[str, object], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was asked, in one phrase of the line on how the engine was driven."""
+    """First of the line on how the engine was driven: how many requests are in flight, or how they arrive."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "TRACE").write_text("0\n1\n")
     config = load_config(None, {"engine": "x", **options})
     result: Any = SimpleNamespace(config=config, model=SimpleNamespace(engine=SimpleNamespace(batch=1, mode={})))
-    assert load_text(result) == f"1 context × 2 buffers · {words} · batch 1"
+    lanes = "" if config.model.load.closed else " · 1 context × 2 buffers"
+    assert load_text(result) == f"{words}{lanes} · batch 1"
 
 
 # --- which options make a load
@@ -234,19 +245,19 @@ def test_options_imply_the_arrivals(options: dict[str, object], arrivals: str) -
     ("options", "sentence"),
     [
         ({"arrivals": "closed", "stages": "5/s:1s"}, "a closed loop has no stages: leave --stages out"),
-        ({"stages": "5/s:1s", "rate": "5"}, "stages have rates and durations of their own, and no rate: leave --rate"),
-        ({"stages": "5/s:1s", "duration": "5s"}, "and no duration: leave --duration or --stages out"),
-        ({"stages": "5/s:1s", "requests": 5}, "and no requests: leave --requests or --stages out"),
+        ({"stages": "5/s:1s", "duration": "5s"}, "no duration: leave --duration or --stages out, or add --stages-loop"),
+        ({"stages": "5/s:1s", "requests": 5}, "no requests: leave --requests or --stages out, or add --stages-loop"),
         ({"stages": "5/s:1s", "bursts": "1s/1s"}, "and no bursts: leave --bursts or --stages out"),
         ({"stages": "5/s:1s", "trace": "t"}, "a trace has instants of its own, and no stages"),
         ({"stages": "5/s"}, "--stages: '5/s' is not a stage: write RATE:TIME"),
-        ({"trace": "t", "rate": "5"}, "a trace has instants of its own, and no rate: leave --rate or --trace out"),
+        ({"trace": "t", "rate": "5", "time_scale": 2}, "--rate and --time-scale both scale a trace: leave one out"),
         ({"trace": "t", "duration": "5s"}, "no duration: leave --duration or --trace out, or add --trace-loop"),
         ({"trace": "t", "burstiness": 2}, "and no burstiness"),
         ({"trace": "t", "arrivals": "poisson"}, "a load at a rate has no trace: leave --trace out"),
         ({"trace": "/nowhere/t"}, "cannot read trace /nowhere/t: No such file or directory"),
         ({"arrivals": "trace"}, "trace arrivals need a trace: add --trace, such as --trace FILE"),
         ({"rate": "5", "time_scale": 0.5}, "--time-scale is about a trace: add --trace FILE, or leave it out"),
+        ({"rate": "5", "stages_loop": True}, "--stages-loop is about stages: add --stages '100/s:10s, 200/s:10s', or"),
         ({"trace_loop": True}, "--trace-loop is about a trace: add --trace FILE, or leave it out"),
         ({"burstiness": 4}, "gamma arrivals need a rate: add --rate, such as --rate 500/s"),
         ({"rate": "5", "arrivals": "gamma"}, "gamma arrivals need a burstiness: add --burstiness"),
@@ -295,6 +306,16 @@ def test_the_command_lines_load_wins_over_the_files(tmp_path: Path) -> None:
     replay = _file(tmp_path, arrivals="trace", trace=str(trace), time_scale=0.5)
     assert load(replay, time_scale=0.25) == Trace(str(trace), scale=0.25)
     assert load(replay, stages="5/s:1s") == Stages(Poisson(), "5/s:1s")
+    assert load(replay, rate="7/s") == Rate(Poisson(), 7)  # as of stages: who names a rate alone wants that rate
+    scaled = _file(tmp_path, trace=str(trace), rate="5/s")
+    assert load(scaled, rate="7/s") == Trace(str(trace), rate=7)  # and where there was a rate, another one
+    assert load(scaled, rate="7/s", burstiness=2) == Rate(Gamma(2), 7)
+    assert load(scaled, stages="5/s:1s") == Stages(Poisson(), "5/s:1s")
+    scaled = _file(tmp_path, stages="5/s:1s, 9/s:1s", rate="5/s", stages_loop=True, duration="9s")
+    assert load(scaled, rate="7/s", burstiness=2) == LoopedStages(Gamma(2), "5/s:1s, 9/s:1s", 7)
+    assert load(scaled, stages="1/s:1s") == LoopedStages(Poisson(), "1/s:1s")
+    assert load(scaled, stages_loop=False, duration=None) == Stages(Poisson(), "5/s:1s, 9/s:1s", 5)
+    replay = _file(tmp_path, arrivals="trace", trace=str(trace), time_scale=0.5)
     looped = load_config(replay, {"trace_loop": True, "duration": "9s"})
     assert (looped.model.load, looped.least_ns(looped.model)) == (LoopedTrace(str(trace), scale=0.5), 9 * SECOND)
     steady = _file(tmp_path, arrivals="poisson", rate="5/s", duration="5s")
@@ -321,7 +342,9 @@ def test_every_load_can_be_run_again(tmp_path: Path) -> None:
         {"rate": "500/s", "burstiness": 4},
         {"rate": "500/s", "bursts": "1s/4s"},
         {"stages": "5/s:1s, ramp 5-9/s:2s", "max_duration": "2s"},
+        {"stages": "5/s:1s, ramp 5-9/s:2s", "rate": "70/s", "stages_loop": True, "duration": "5s"},
         {"trace": str(trace), "time_scale": 0.5, "trace_loop": True, "duration": "5s"},
+        {"trace": str(trace), "rate": 12.5},
         {"arrivals": "offline", "requests": 9},
     ):
         config = load_config(None, {"engine": "x", **options})

@@ -178,3 +178,33 @@ def test_a_run_with_stages_knows_its_length_and_mean_rate() -> None:
     config = RunConfig.of(**{**stages, "max_duration": "15s"})
     assert config.least_ns(config.model) == 15 * SECOND
     assert config.offered_per_s(config.model) == pytest.approx((1000 + 750) / 15)
+
+
+@given(course=courses, rate=st.floats(0.001, 1e6), share=st.floats(0, 1))
+def test_a_course_is_scaled_to_a_mean_rate(course: Course, rate: float, share: float) -> None:
+    """By one factor: its mean is the rate, and the share of requests that come in a part of it stays."""
+    assume(course.mean_per_s > 1e-3)
+    scaled = course.scaled(rate / course.mean_per_s)
+    assert scaled.mean_per_s == pytest.approx(rate)
+    assert scaled.repeats == course.repeats
+    until_ns = int(share * course.duration_ns)
+    before, whole = course.requests(until_ns), course.mean_per_s * course.duration_ns / SECOND
+    assert scaled.requests(until_ns) * whole == pytest.approx(before * rate * course.duration_ns / SECOND)
+
+
+def test_stages_begin_again_until_the_run_is_long_enough() -> None:
+    """100/s and 300/s, scaled to a mean of 20/s: 10/s and 30/s, round after round, to the duration and the requests;
+    a time of the day is the same in each round."""
+    options = {"engine": "x", "arrivals": "constant", "stages": "100/s:1s, 300/s:1s", "rate": "20/s"}
+    once = RunConfig.of(**options).model.load
+    assert (once.own_ns, once.mean_rate(2 * SECOND), once.peak_ratio) == (2 * SECOND, 20, 1.5)
+    config = RunConfig.of(**options, stages_loop=True, duration="5s")
+    load = config.model.load
+    due = load.due(config.least_ns(config.model), 0, 1)
+    assert due is not None
+    assert np.bincount(due // SECOND).tolist() == [10, 30, 10, 30, 10]
+    more = load.due(5 * SECOND, 200, 1)
+    assert more is not None
+    assert (len(more), config.offered_per_s(config.model), load.own_ns, load.period_ns) == (200, 20, None, 2 * SECOND)
+    assert more[: len(due)].tolist() == due.tolist()
+    assert (more[40:80] - more[:40]).tolist() == [2 * SECOND] * 40

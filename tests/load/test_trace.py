@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from command_line import loadtrt
 from loadtrt.asked.config import RunConfig
 from loadtrt.errors import UsageError
 from loadtrt.load import trace as trace_module
@@ -202,3 +203,40 @@ def test_a_run_with_a_trace_knows_its_length_and_mean_rate(folder: Path) -> None
     looped = RunConfig.of(engine="x", trace=file, trace_loop=True, requests=100)
     assert looped.least_ns(looped.model) == 0
     assert looped.offered_per_s(looped.model) == pytest.approx(3 / 8)
+
+
+def test_a_trace_is_scaled_to_a_mean_rate(tmp_path: Path) -> None:
+    """All gaps by one factor, with the gap to the next round: n requests in n / rate, whatever the mean was."""
+    file = tmp_path / "trace.csv"
+    file.write_text("0\n1\n1.5\n6\n")  # 4 requests in 8 s
+    load = RunConfig.of(engine="x", trace=str(file), rate="50/s", trace_loop=True, duration="160ms").model.load
+    due = load.due(160_000_000, 0, 1)
+    assert due is not None
+    ms = [0, 10, 15, 60]
+    assert due.tolist() == [(80 * turn + at) * 1_000_000 for turn in (0, 1) for at in ms]
+    assert (load.period_ns, load.mean_rate(160_000_000), load.peak_ratio) == (80_000_000, 50, 1)
+    once = RunConfig.of(engine="x", trace=str(file), rate="50/s").model.load
+    assert (once.own_ns, once.period_ns) == (80_000_000, None)
+
+
+def test_the_peak_of_a_trace_is_its_busiest_minute(tmp_path: Path) -> None:
+    """Of ten minutes with a request a second, and one with three."""
+    file = tmp_path / "trace.csv"
+    instants = [*range(660), *(300 + third / 3 for third in range(180) if third % 3)]
+    file.write_text("".join(f"{at:.6f}\n" for at in sorted(instants)))
+    for options in ({}, {"rate": "500/s"}, {"time_scale": 0.1}):
+        load = RunConfig.of(engine="x", trace=str(file), **options).model.load
+        assert load.peak_ratio == pytest.approx(3 / (780 / 660), rel=0.01)
+
+
+def test_a_result_of_a_trace_is_read_without_it(tmp_path: Path) -> None:
+    """On another machine, or once the trace is gone; to run it again needs it, which is told."""
+    trace, file = tmp_path / "trace.csv", tmp_path / "run.json"
+    trace.write_text("0\n0.1\n0.3\n")
+    options = ("--engine", "simulated:null", "--warmup", "0", "--trace", trace)
+    assert loadtrt("run", *options, "--json", file).returncode in (0, 97)
+    trace.unlink()
+    shown = loadtrt("report", file)
+    assert (shown.returncode, f"trace {trace}" in shown.stdout.replace("\\", "")) == (0, True), shown.stderr
+    again = loadtrt("run", "--config", file)
+    assert (again.returncode, f"cannot read trace {trace}" in again.stderr) == (2, True)

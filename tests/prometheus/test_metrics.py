@@ -111,7 +111,7 @@ def test_what_is_not_known_has_no_series() -> None:
     missing = {family.stem for family in FAMILIES} - {metric.name for metric in families(unknown)}
     gpu = {family for family in FAMILIES if family.name.startswith("loadtrt_gpu_")}
     lateness = {table.LATENESS_LIMIT}
-    objectives = {table.GOOD, table.OBJECTIVE_REQUESTS, table.BOUND, table.TARGET}
+    objectives = {table.GOOD, table.OBJECTIVE_REQUESTS, table.BOUND, table.TARGET, table.ATTAINED}
     unsure = {table.WINDOW, table.OFFERED, table.START, table.SNAPSHOT_AGE, table.OBSERVER_CPU}
     assert missing == {family.stem for family in gpu | objectives | unsure | lateness}
 

@@ -43,7 +43,7 @@ def test_counts_are_the_recorders_own(requests: list[tuple[int, int, int]], keep
     they were looked at."""
     bound = 10**8
     board = Board(bytearray(board_bytes(keep, 256)), keep, 256)
-    recorder, follower = Recorder(2, 0, board=board, bounds=[(0, bound)]), Follower(board, 2, [(0, bound)])
+    recorder, follower = Recorder(2, 0, board=board, bounds=[(0, bound, ())]), Follower(board, 2, [(0, bound, ())])
     for number, (lane, status, time) in enumerate(requests):
         recorder.record(0, 0, 1, time, 0, time // 2, 0, 0, lane, status)
         if number % 7 == 0:

@@ -103,7 +103,7 @@ def test_rows_may_be_counted_in_any_pieces(requests: list[tuple[int, int, int]],
     rows = np.array(
         [_row(end - 100, lane=lane, status=status) for end, (lane, status, _) in zip(ends, requests, strict=True)]
     )
-    tallies = [Counted(3, 0, bounds=[(0, 100)], items=[3]) for _ in range(2)]
+    tallies = [Counted(3, 0, bounds=[(0, 100, ())], items=[3]) for _ in range(2)]
     tallies[0].absorb(rows)
     for piece in np.split(rows, sorted(cut for cut in set(cuts) if cut < len(rows))):
         tallies[1].absorb(piece)

@@ -48,8 +48,12 @@ LATENCY = ("histograms", "latency")
         ((*LATENCY, "min_ns"), None, "the histogram of latency has buckets, but no min_ns or max_ns"),
         ((*LATENCY, "max_ns"), -1, "the histogram of latency has a min_ns above its max_ns"),
         (("metrics", "latency", "percentiles_ns"), {}, "metrics.latency.percentiles_ns: Value error, p50 is missing"),
-        (("metrics", "latency", "margins", "p99"), -2, "metrics.latency.margins.p99: Input should be greater than or"),
-        (("throughput", "margin"), -2, "throughput.margin: Input should be greater than or equal to 0"),
+        (
+            ("metrics", "latency", "confidence", "p90", "low"),
+            -2,
+            "metrics.latency.confidence.p90.low: Input should be greater than or",
+        ),
+        (("throughput", "confidence", "high"), -2, "throughput.confidence.high: Input should be greater than or"),
         (("metrics", "latency", "count"), -1, "metrics.latency.count: Input should be greater than or equal to 0"),
         (("dropped",), -1, "dropped: Input should be greater than or equal to 0"),
         (("sample", "columns", "due"), [1], "sample.columns: Value error, its columns are of different lengths"),
@@ -110,7 +114,11 @@ def test_numbers_that_nothing_measures_are_one_sentence(place: str, number: floa
     """Sums, squares and powers of them are no floats."""
     run = json.loads(measured().model_dump_json())
     (model,) = run["models"].values()
-    (model["intervals"][1] if place == "queue_mean_ns" else model["metrics"]["service"]["margins"])[place] = number
+    ends = {"low": 1.0, "high": number, "effective": 1.0}
+    if place == "queue_mean_ns":
+        model["intervals"][1][place] = number
+    else:
+        model["metrics"]["service"]["confidence"][place] = ends
     file = tmp_path / "run.json"
     file.write_text(json.dumps(run))
     for line in (("export", "openmetrics", file), ("compare", file, file), ("report", file)):

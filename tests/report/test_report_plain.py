@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from loadtrt.asked.objective import Verdict
     from loadtrt.report.document import Block, Cell
 
-KINDS = ("run", "sweep", "capacity", "fleet", "profile", "comparison")
+KINDS = ("run", "repeat", "sweep", "capacity", "fleet", "profile", "comparison")
 CELLS = st.text("ab1 –%", min_size=1, max_size=12).map(str.strip).filter(bool)
 
 
@@ -127,6 +127,43 @@ def test_inferences_have_a_line_where_they_are_not_requests(options: tuple[str, 
         altered_rates = rates.model_copy(update={"inferences_per_s": inferences})
         lines = terminal_text(run.with_model(throughput=altered_rates)).splitlines()
         assert any(line.startswith("inferences/s") for line in lines) == shown
+
+
+def test_a_closed_loop_begins_with_what_is_in_flight() -> None:
+    """Then throughput, then the median with its part on the device beside it; and how one request is measured."""
+    engine = ("--contexts", "3", "--buffers", "4")
+    text = terminal_text(measured(*engine, "--duration", "5s"))
+    order = ["12 in flight: 3 contexts × 4 buffers · closed loop", "throughput, requests/s", "latency p50",
+             "device p50", "compute p50", "latency p99", "requests served", "latency is that of 12 requests in flight",
+             "--latency measures one request", "              p50"]  # fmt: skip
+    places = [text.index(piece) for piece in order]
+    assert places == sorted(places)
+    assert "offered" not in text
+    alone = terminal_text(measured("--contexts", "1", "--buffers", "1", "--duration", "5s"))
+    assert "1 in flight: 1 context × 1 buffer" in alone
+    assert "latency is that of one request at a time" in alone
+    assert "--latency" not in alone
+    bare = terminal_text(measured("--engine", "simulated:service=5ms,clock=virtual", "--requests", "500"))
+    assert "compute p50" in bare
+    assert "device p50" not in bare  # without copies it is the same
+
+
+@pytest.mark.parametrize(
+    ("options", "first"),
+    [
+        (("--rate", "150/s", "--duration", "5s"), "poisson at 150/s · 2 contexts × 2 buffers"),
+        (("--stages", "50/s:3s, 150/s:3s"), "poisson in stages 50/s:3s, 150/s:3s · 2 contexts"),
+    ],
+)
+def test_an_open_loop_begins_with_what_is_offered(options: tuple[str, ...], first: str) -> None:
+    """Then with what is served; nothing is said of requests that are always in flight."""
+    text = terminal_text(measured(*options))
+    order = [first, "offered, requests/s", "throughput, requests/s", "latency p50", "latency p99", "requests served"]
+    places = [text.index(piece) for piece in order]
+    assert places == sorted(places)
+    assert "in flight" not in text
+    assert "device p50" not in text
+    assert ("on average" in text) == (options[0] == "--stages")
 
 
 @pytest.mark.parametrize("kind", ["run", "fleet", "profile"])

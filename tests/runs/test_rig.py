@@ -12,7 +12,9 @@ from loadtrt.capacity.candidate import host_bound
 from loadtrt.capacity.rig import Rig
 from loadtrt.capacity.scaling import fit, rungs
 from loadtrt.lanes.outcome import result_of
+from loadtrt.load.request_sizes import parse_batching
 from loadtrt.results.capacity_result import Trial
+from loadtrt.runs.maker import Part
 from rigs import Heard
 from runs_by_hand import changed
 
@@ -39,8 +41,10 @@ RANDOM = "simulated:service=1ms,distribution=exponential,clock=virtual"
 )
 def test_rungs_double_up_to_all_buffer_sets(contexts: int, buffers: int, in_flight: list[int]) -> None:
     """Lanes first, one request each, then more on every lane."""
-    assert [lanes * depth for lanes, depth in rungs(contexts, buffers)] == in_flight
-    assert all(depth == 1 or lanes == contexts for lanes, depth in rungs(contexts, buffers))
+    assert [part.contexts * part.buffers for part in rungs(contexts, buffers)] == in_flight
+    assert all(part.buffers == 1 or part.contexts == contexts for part in rungs(contexts, buffers))
+    sizes = [part.batch for part in rungs(contexts, buffers, parse_batching("max=4,sizes=1/4"))]
+    assert sizes == [1, 4] * len(in_flight)
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +197,25 @@ def test_a_signal_while_an_engine_is_opened_interrupts_that(rig: Rig, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         rig.open(load_config(None, {"engine": RANDOM}))
     assert rig.stopped
+
+
+def test_batches_of_one_size_run_on_an_engine_of_several(rig: Rig, opened: list[Any]) -> None:
+    """A closed loop of batches of 4 on the open engine of a batcher: their service, their inputs, and their inferences;
+    the next run has all sizes again."""
+    engine = "simulated:service=1ms,item=1ms,clock=virtual"
+    options = {"engine": engine, "contexts": 2, "batcher": "max=8,delay=2ms", "warmup": 0, "rate": "100/s"}
+    config = load_config(None, {**options, "duration": "2s"})
+    rig.open(config)
+    run = rig.run(varied(config, arrivals="closed", batch=4), "", Part(2, 1, 4))
+    assert run.model.throughput.requests_per_s == pytest.approx(2 * 200, rel=0.01)
+    assert run.model.metrics["latency"].percentiles_ns["p50"] == 5 * MS
+    assert run.model.inferences == 4 * run.model.ok
+    assert (run.model.engine.batch, run.config.model.batch, run.config.model.batcher) == (4, 4, None)
+    assert [tensor.shape for tensor in run.model.engine.tensors] == [(4, 16), (4, 16)]
+    whole = rig.run(config, "")
+    assert whole.model.batches is not None
+    assert whole.model.inferences == whole.model.ok
+    assert len(opened) == 1
 
 
 def test_parts_of_a_mix_run_on_a_part_of_the_lanes(rig: Rig) -> None:

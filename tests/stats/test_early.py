@@ -70,6 +70,22 @@ def test_what_is_not_served_is_bad(status: int) -> None:
     assert missed.bad == pytest.approx(1 / 30, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("text", "status"), [("errors < 1%", FAILED), ("errors < 1%", UNSERVED), ("drops < 1%", DROPPED)]
+)
+def test_a_share_that_is_lost_ends_the_run_of_its_objective(text: str, status: int) -> None:
+    """Failed requests are errors and dropped ones drops; the others leave each of them met."""
+    records = records_of(np.full(20 * RATE, MILLISECOND_NS))
+    records.rows[::30, COLUMNS.index("status")] = status
+    objectives = [parse_objective(other) for other in ("errors < 1%", "drops < 1%")]
+    misses = Misses(objectives)
+    for second in range(20):
+        misses.add([Records(records.rows[second * RATE : (second + 1) * RATE])])
+    missed = misses.missed(lambda: records, [Histogram() for _ in METRICS])
+    assert missed is not None
+    assert missed.objective == parse_objective(text)
+
+
 def test_a_bound_that_is_allowed_is_no_miss() -> None:
     """Latencies of exactly 10 ms do not look like a miss of "<= 10ms": no record is read for a verdict. They miss
     "< 10ms"."""

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from benchmarks.regressions import NUMBERS, differing, even, queueing, rows_of, wandering
 from loadtrt.errors import UsageError
 from loadtrt.records.histogram import QUANTILE_ERROR, Histogram
-from loadtrt.results.breakdown import PERCENTILES, MetricSummary
-from loadtrt.stats.margin import Measured
+from loadtrt.results.breakdown import PERCENTILES, ConfidenceInterval, MetricSummary
+from loadtrt.stats.measured import Measured
 from loadtrt.stats.regression import (
     Ratio,
     compare,
@@ -41,21 +41,36 @@ def _run(
     trtexec: bool = False,
     problem: str | None = None,
 ) -> Measured:
-    """A run whose numbers are all the same and known equally well."""
-    margins = {} if margin is None else dict.fromkeys((*PERCENTILES, "mean"), margin)
+    """A run whose numbers are all the same and known equally well: within a factor of 1 + margin."""
+    confidence = {}
+    if p99_ns is not None and margin is not None:
+        confidence = dict.fromkeys((*PERCENTILES, "mean"), _within(p99_ns, margin))
     summary = MetricSummary(
         count=count,
         mean_ns=p99_ns,
         min_ns=1,
         max_ns=2,
         percentiles_ns=dict.fromkeys(PERCENTILES, p99_ns),
-        margins=margins,
+        confidence=confidence,
     )
     metrics = {"device": summary} if trtexec else {"latency": summary, "queue": summary}
     histogram = Histogram()
     histogram.add(np.full(count, int(p99_ns or 0)))
     rates = {"throughput": rate, "inferences": None if trtexec else rate}
-    return Measured(name, rates, margin, metrics, dict.fromkeys(metrics, histogram), trtexec, problem)
+    interval = None if rate is None or margin is None else _within(rate, margin)
+    return Measured(name, rates, interval, metrics, dict.fromkeys(metrics, histogram), trtexec, problem)
+
+
+def _within(value: float, margin: float) -> ConfidenceInterval:
+    return ConfidenceInterval(low=value / (1 + margin), high=value * (1 + margin), effective=1000.0)
+
+
+def _known(low: float | None, high: float | None, value: float = 1e6, name: str = "run.json") -> Measured:
+    """A run whose p99 has this interval."""
+    run = _run(value, name=name)
+    ends = ConfidenceInterval(low=low, high=high, effective=120.0)
+    latency = run.metrics["latency"].model_copy(update={"confidence": {"p99": ends}})
+    return replace(run, metrics={"latency": latency})
 
 
 # --- thresholds
@@ -121,7 +136,8 @@ def test_one_run_a_side() -> None:
 
 
 def test_several_runs_a_side() -> None:
-    """With three of each and the same variance s²: ± t₄ · s · √(2/3) on a log scale, t₄ = 2.776, without margins."""
+    """With three of each and the same variance s²: ± t₄ · s · √(2/3) on a log scale, t₄ = 2.776, without intervals
+    of single runs."""
     logs = np.array([-0.01, 0.0, 0.01])
     a, b = ([_run(1e6 * worse * math.exp(x), None) for x in logs] for worse in (1.0, 1.1))
     ratio = ratio_of("latency.p99", a, b)
@@ -157,17 +173,52 @@ def test_students_t(freedom: float, table: float) -> None:
     assert student(freedom) > student(freedom + 0.5)
 
 
+def test_a_long_tail_makes_the_ratio_s_interval_long_on_one_side() -> None:
+    """Below by B's lower and A's upper end, above by B's upper and A's lower one."""
+    ratio = ratio_of("latency.p99", [_known(0.9e6, 1.6e6)], [_known(1.8e6, 3e6, 2e6)])
+    below = math.hypot(math.log(2 / 1.8), math.log(1.6))
+    above = math.hypot(math.log(3 / 2), math.log(1 / 0.9))
+    assert (ratio.low, ratio.high) == pytest.approx((2 * math.exp(-below), 2 * math.exp(above)))
+
+
+def test_a_ratio_may_be_known_on_one_side() -> None:
+    """Without an upper end of A nothing is regressed, without one of B nothing is not: and the sentence says why."""
+    alone = _known(0.9e6, None, name="short.json")
+    known, worse = _known(0.9e6, 1.1e6), _known(1.8e6, None, 2e6, name="short.json")
+    threshold = parse_threshold("latency.p99 +5%")
+    better = ratio_of("latency.p99", [alone], [_known(0.5e6, 0.55e6, 0.52e6)])
+    assert (better.low, better.high is None) == (None, False)
+    assert judged(threshold, better).verdict == "not regressed"
+    open_ended = judged(threshold, ratio_of("latency.p99", [alone], [known]))
+    assert open_ended.verdict == "undecided"
+    assert "contains 1.05" in (open_ended.reason or "")
+    regressed = judged(threshold, ratio_of("latency.p99", [known], [worse]))
+    assert (regressed.verdict, regressed.ratio.high) == ("regressed", None)
+    unknown = judged(threshold, ratio_of("latency.p99", [known], [alone]))
+    assert unknown.verdict == "undecided"
+    assert unknown.reason == (
+        "short.json does not bound p99 from above: its 50 000 requests are worth 120 independent ones (the effective "
+        "sample size), and that takes 449"
+    )
+
+
 def test_a_percentile_that_is_not_kept() -> None:
-    """From the histogram, with the larger of its neighbours' margins and what a histogram may be off."""
+    """From the histogram, with the longer of its neighbours' intervals and what a histogram may be off."""
     run = _run(1e6)
-    margins = {**run.metrics["latency"].margins, "p95": 0.02, "p99": 0.05}
-    wide = replace(run, metrics={"latency": run.metrics["latency"].model_copy(update={"margins": margins})})
-    ratio = ratio_of("latency.p97", [wide], [wide])
+    confidence = {**run.metrics["latency"].confidence, "p95": _within(1e6, 0.02), "p99": _within(1e6, 0.05)}
+
+    def with_(**found: ConfidenceInterval) -> Measured:
+        latency = run.metrics["latency"].model_copy(update={"confidence": {**confidence, **found}})
+        return replace(run, metrics={"latency": latency})
+
+    ratio = ratio_of("latency.p97", [with_()], [with_()])
     assert ratio.a == pytest.approx(1e6, rel=QUANTILE_ERROR)
     half = math.sqrt(2) * math.log(1.05 * (1 + QUANTILE_ERROR))
     assert ratio.high == pytest.approx(math.exp(half))
-    del margins["p99"]
-    assert ratio_of("latency.p97", [wide], [wide]).high is None
+    open_ended = with_(p99=ConfidenceInterval(low=0.9e6, high=None, effective=200.0))
+    assert ratio_of("latency.p97", [with_()], [open_ended]).high is None
+    del confidence["p99"]
+    assert ratio_of("latency.p97", [with_()], [with_()]).high is None
 
 
 @pytest.mark.parametrize(
@@ -186,10 +237,16 @@ def test_a_percentile_that_is_not_kept() -> None:
             _run(),
             replace(_run(None, count=600, name="b.json"), metrics=_run(1e6, None, count=600).metrics),
             1.0,
-            "b.json has 600 requests, and a confidence interval of p99 needs 2 000",
+            "b.json has no confidence interval of p99 (its 600 requests are too few",
         ),
-        ("latency.p99", _run(margin=None, name="a.json"), _run(), 1.0, "a.json has no margin of p99"),
-        ("throughput", _run(margin=None, name="a.json"), _run(), 1.0, "a.json has no margin of throughput"),
+        ("latency.p99", _run(margin=None, name="a.json"), _run(), 1.0, "a.json has no confidence interval of p99"),
+        (
+            "throughput",
+            _run(margin=None, name="a.json"),
+            _run(),
+            1.0,
+            "a.json has no confidence interval of throughput",
+        ),
         ("queue.p50", _run(0.0, name="a.json"), _run(), None, "it is 0 in a.json"),
         ("queue.p50", _run(), _run(0.0, name="b.json"), 0.0, "it is 0 in b.json"),
         ("inferences", _run(), _run(trtexec=True, name="b.json"), None, "b.json does not have it"),
@@ -208,7 +265,7 @@ def test_why_a_ratio_is_not_known(name: str, a: Measured, b: Measured, ratio: fl
     assert (item.verdict, item.reason) == ("undecided", found.reason)
 
 
-def test_runs_without_margins_are_judged_by_each_other() -> None:
+def test_runs_without_intervals_are_judged_by_each_other() -> None:
     """Two runs on each side."""
     a, b = ([_run(1e6 * x, None) for x in side] for side in ((1.0, 1.001), (1.2, 1.201)))
     assert judged(parse_threshold("latency.p99 +5%"), ratio_of("latency.p99", a, b)).verdict == "regressed"
@@ -258,9 +315,9 @@ def test_how_much_longer_it_would_take() -> None:
     """An interval narrows with the square root: twice as wide as it may be, four times as long."""
     half = math.log(1.05) * 2
     item = judged(parse_threshold("latency.p99 +5%"), _ratio(math.exp(-half), math.exp(half)))
-    assert item.reason == "the interval of B/A contains 1.05: runs 4.0 times as long would decide it at the same ratio"
+    assert item.reason == "the interval of B/A contains 1.05: runs 4 times as long would decide it at the same ratio"
     item = judged(parse_threshold("latency.p99 +5%"), _ratio(math.exp(-half), math.exp(half)), several=True)
-    assert item.reason == "the interval of B/A contains 1.05: 4.0 times as many runs would decide it at the same ratio"
+    assert item.reason == "the interval of B/A contains 1.05: 4 times as many runs would decide it at the same ratio"
 
 
 # --- comparisons
@@ -322,7 +379,7 @@ def test_false_alarms_are_rare_where_a_clock_wanders() -> None:
 @pytest.mark.parametrize("load", [0.5, 0.85])
 def test_false_alarms_are_rare_in_queues(load: float) -> None:
     """Where one long queue makes many late."""
-    _wrong_seldom(queueing(load, 10_000, 200))
+    _wrong_seldom(queueing(load, 10_000, 200, np.random.default_rng(1)))
 
 
 def test_runs_that_differ_need_several() -> None:

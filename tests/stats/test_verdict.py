@@ -22,7 +22,7 @@ from loadtrt.records.tally import Tally
 from loadtrt.results.run_result import ObjectiveShare, RunResult
 from loadtrt.stats.summary import summarize
 from loadtrt.stats.verdict import effective_size, judge, quantile_ranks, share_interval
-from loadtrt.units import format_duration
+from loadtrt.units import rounded_up
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -169,8 +169,31 @@ def test_the_quantile_is_that_of_the_table() -> None:
         histogram.add(latency)
         table = summarize(_records(latency), {metric.name: histogram for metric in METRICS}, complete=True)
         assert value == table["latency"].percentiles_ns[share.objective.quantile]
+        ends = table["latency"].confidence[share.objective.quantile]
+        bound = share.objective.bound_ns
+        assert share.value_low_ns == ends.low
+        assert share.value_high_ns == (min(ends.high, bound) if ends.high else bound)  # they are met, all of them
     lost = np.where(np.arange(20_000) < 100, FAILED, 0)
     assert _judge(_records(latency, lost)).value_ns == np.sort(latency[100:])[19_799]
+
+
+@pytest.mark.parametrize("factor", [0.7, 0.9, 0.95, 0.98, 1.0, 1.02, 1.05, 1.1, 1.3, 3.0])
+def test_the_interval_says_what_the_verdict_says(factor: float) -> None:
+    """Of queues and of independent requests: a bound that is met is not below its upper end, one that is missed is not
+    above its lower end, and one that is left open lies within."""
+    for seed in range(5):
+        queue = run(0.7, 20_000, seed)
+        for records in (queue, _independent(ALLOWED, 3000, seed)):
+            latency = np.sort(records.completed - records.due)
+            bound = round(factor * float(latency[math.ceil(0.99 * len(latency)) - 1]))
+            share = _judge(records, f"latency.p99 <= {bound}ns")
+            low, high = share.value_low_ns or 0, share.value_high_ns or math.inf
+            if (share.bad_high or 0) <= ALLOWED:
+                assert high <= bound
+            elif (share.bad_low or 0) > ALLOWED:
+                assert low >= bound
+            else:
+                assert low <= bound <= high
 
 
 # --- what correlates
@@ -266,7 +289,7 @@ def test_requests_without_an_answer_are_bad(status: int) -> None:
 def test_the_bound_itself_is_good_where_equality_is_written(text: str, beyond_ns: int) -> None:
     """A latency of exactly 10 ms is good for "<=" and bad for "<", by the records and by what is counted of them."""
     objective, records = parse_objective(text), _records(np.full(1000, BOUND + beyond_ns))
-    tally = Tally(1, 0, bounds=[(objective.metric, objective.limit_ns)])
+    tally = Tally(1, 0, bounds=[objective.counted])
     tally.absorb(records.rows)
     share = judge(objective, records, tally.histograms["latency"], int(tally.good[0]), 1000)
     good = beyond_ns < 0 or (beyond_ns == 0 and "<=" in text)
@@ -322,8 +345,23 @@ def test_the_reason_says_how_much_more() -> None:
     times = float(share.reason.partition("about ")[2].partition(" times")[0])
     assert 1.8 < times < 2.1
     assert _judge(_records(np.full(round(200 * times) + 10, BOUND // 2))).verdict == "met"
-    longer = 1.05**13  # the least power that makes 367 of 200
-    assert share.reason.endswith(f"(some 380, {format_duration(199_000_000 * longer)})")
+    assert share.reason == (
+        "none was bad, but 200 requests are worth only 200 independent ones (the effective sample size), and a verdict "
+        "takes 368: about 1.9 times as many would (some 380, 380 ms)"
+    )
+
+
+def test_what_is_needed_is_never_told_as_less() -> None:
+    """Two digits, rounded up: no "1.0 times as many"."""
+    told = {1.01: 1.1, 1.1: 1.1, 2.34: 2.4, 9.91: 10, 103.3: 110, 199_000_000: 200_000_000, 0.0123: 0.013, 0: 0}
+    for needed, shown in told.items():
+        assert rounded_up(needed) == shown
+
+
+@given(st.floats(1.0001, 1e12))
+def test_rounding_up_is_by_less_than_a_tenth(needed: float) -> None:
+    """And never down, but for the last digit of a float."""
+    assert needed * (1 - 1e-6) <= rounded_up(needed) <= needed * 1.1
 
 
 def test_beyond_the_kept_records_order_is_not_guessed() -> None:

@@ -32,7 +32,7 @@ FACTS = RunFacts(
     rate=500.0,
     duration_ns=10 * SECOND_NS,
     requests=None,
-    objectives=(parse_objective("latency.p99 < 10ms"),),
+    objectives=(parse_objective("latency.p99 < 10ms"), parse_objective("throughput > 90/s")),
     information={"precision": "FP16", "cuda-graph": "yes"},
 )
 READING = GpuReading(
@@ -59,7 +59,7 @@ def recorded(requests: Iterable[tuple[int, int, int]], lanes: int = 2) -> tuple[
     """A board, and the recorder that filled it with (lane, status, latency in ns); half of a latency is compute."""
     board = Board(keep=1 << 15)
     board.enter("measure")
-    recorder = Recorder(lanes, 0, board=board, bounds=[(0, BOUND_NS)], items=[8])
+    recorder = Recorder(lanes, 0, board=board, bounds=[item.counted for item in FACTS.objectives], items=[8])
     for lane, status, time_ns in requests:
         recorder.record(0, 0, 1, time_ns, 0, time_ns // 2, 0, 0, lane, status)
     recorder.finish()
@@ -76,7 +76,7 @@ def view(
     board: Board, gpu: GpuReading | None = READING, facts: RunFacts = FACTS, after_ns: int = SECOND_NS
 ) -> Observation:
     """What an observer has this long after measuring began."""
-    snapshot = Follower(board, 2, [(0, BOUND_NS)], [8]).snapshot()
+    snapshot = Follower(board, 2, [item.counted for item in FACTS.objectives], [8]).snapshot()
     return Observation(snapshot, facts, gpu, snapshot.started_ns + after_ns, observer_cpu_s=0.25)
 
 

@@ -55,7 +55,7 @@ class MovingRun:
         )
         self._board = Board(keep=0)
         self._recorder = Recorder(2, 0, board=self._board)
-        self._follower = Follower(self._board, 2, [(0, bound_ns)])
+        self._follower = Follower(self._board, 2, [(0, bound_ns, ())])
         self._started_ns = 0
         self._number = 0
 

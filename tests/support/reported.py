@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from layer_sides import each, holding
 from layer_sides import result as profile_result
 from loadtrt.cli.main import cli
+from loadtrt.report.comparison_sections import side_of
 from loadtrt.report.result_files import Loaded
 from loadtrt.results.breakdown import Cohort
 from loadtrt.results.capacity_result import (
@@ -26,9 +27,11 @@ from loadtrt.results.capacity_result import (
 )
 from loadtrt.results.fleet_result import Choice, Comparison, FleetDemand, FleetResult, Gpu, Prediction, Speed
 from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost
+from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import Finding, ModelResult, Problem, RunResult, ScenarioResult
 from loadtrt.results.steadiness import Steadiness
 from loadtrt.stats.profiles import LayerComparison, compare_profiles
+from loadtrt.stats.starts import spreads
 
 if TYPE_CHECKING:
     from loadtrt.report.result_files import Result
@@ -105,6 +108,24 @@ def two_models() -> RunResult:
     first, second = measured(), measured("--requests", "2000", "--objective", "latency.p50 < 1ms")
     config = first.config.model_copy(update={"models": {"a": first.config.model, "b": second.config.model}})
     return first.model_copy(update={"models": {"a": first.model, "b": second.model}, "config": config})
+
+
+def repeated() -> RepeatResult:
+    """Three starts of a run, of which the last was INVALID and missed its objective."""
+    load = ("--rate", "200/s", "--duration", "20s", "--objective", OBJECTIVE)
+    first, second = measured(*load, "--seed", "1"), measured(*load, "--seed", "2")
+    third = altered(whole_run(), objectives=first.model.objectives)
+    starts = [first, second, third.model_copy(update={"config": first.config.with_model(seed=3)})]
+    return RepeatResult(
+        loadtrt=first.loadtrt,
+        started=first.started,
+        command=("loadtrt", "run", "--repeat", "3"),
+        config=first.config,
+        asked=3,
+        outcome="completed",
+        runs=tuple(starts),
+        spreads=spreads([side_of(f"start {number}", run).measured for number, run in enumerate(starts, 1)]),
+    )
 
 
 def telemetry() -> GpuTelemetry:
@@ -231,8 +252,7 @@ def capacity() -> CapacityResult:
         contexts=(1, 2),
         batches=(1,),
         precision=0.03,
-        trial_ns=20_000_000_000,
-        max_trials=6,
+        time_ns=300_000_000_000,
         outcome="completed",
         candidates=(found, Candidate(contexts=1, batch=1, buffers=2, dropped="its ladder ends at less")),
         chosen=0,
@@ -317,6 +337,7 @@ def every_kind() -> dict[str, Result]:
     """One result of each kind, by the kind's name."""
     return {
         "run": whole_run(),
+        "repeat": repeated(),
         "sweep": sweep(),
         "capacity": capacity(),
         "fleet": fleet(),

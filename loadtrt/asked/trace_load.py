@@ -1,0 +1,106 @@
+"""The load of a trace: the instants of a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from loadtrt.asked.load import LENGTH, QUEUE, Load
+from loadtrt.load.trace import read_trace
+from loadtrt.units import SECOND_NS, format_count
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from loadtrt.load.trace import Trace as Instants
+
+
+@dataclass(frozen=True)
+class Trace(Load):
+    """The instants of a file, replayed.
+
+    file: path of a CSV or JSONL file.
+    column: name of the column or key that holds instants, None where there is one only.
+    scale: factor on all times; 0.5 is twice as fast.
+    rate: mean rate, in requests per second, to which all gaps are scaled by one factor, in place of `scale`; None for
+        `scale` as it is.
+    """
+
+    file: str
+    column: str | None = None
+    scale: float = 1.0
+    rate: float | None = None
+    takes = QUEUE | {"arrivals", "trace", "trace_column", "time_scale", "trace_loop", "rate"}
+    refusal = "a trace has instants of its own, and no {key}: leave {option} or --trace out"
+    loop = "trace_loop"
+
+    @property
+    def steady(self) -> bool:
+        return False
+
+    @cached_property
+    def instants(self) -> Instants:
+        """The file's content. Raises UsageError."""
+        if self.rate is None:
+            return read_trace(self.file, self.column, self.scale)
+        return read_trace(self.file, self.column, read_trace(self.file, self.column).mean_per_s / self.rate)
+
+    def require(self) -> None:
+        self.instants  # noqa: B018  # read and kept
+
+    @property
+    def own_ns(self) -> int | None:
+        return self.instants.duration_ns
+
+    @property
+    def peak_ratio(self) -> float:
+        return read_trace(self.file, self.column).peak_ratio
+
+    @property
+    def text(self) -> str:
+        scaled = f" × {self.scale:g}" if self.scale != 1 else ""
+        return f"trace {self.file}{scaled}" + (
+            f", scaled to {format_count(self.rate)}/s on average" if self.rate else ""
+        )
+
+    def options(self) -> dict[str, Any]:
+        named = {"trace_column": self.column} if self.column is not None else {}
+        scaled = {"time_scale": self.scale} if self.rate is None else {"rate": self.rate}
+        return {"arrivals": "trace", "trace": self.file, **named, **scaled}
+
+    def due(self, least_ns: int, least_requests: int, seed: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
+        return self.instants.due(least_ns, least_requests, loop=False)
+
+    def mean_rate(self, length_ns: int) -> float:
+        return self.instants.requests(length_ns) * SECOND_NS / max(length_ns, 1)
+
+
+@dataclass(frozen=True)
+class LoopedTrace(Trace):
+    """A trace that begins again at its end, until the run's duration and requests are met."""
+
+    takes = Trace.takes | LENGTH
+    loop = ""
+
+    @property
+    def own_ns(self) -> None:
+        return None
+
+    @property
+    def period_ns(self) -> int:
+        return self.instants.duration_ns
+
+    @property
+    def text(self) -> str:
+        return f"{super().text}, looped"
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "trace_loop": True}
+
+    def due(self, least_ns: int, least_requests: int, seed: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
+        return self.instants.due(least_ns, least_requests, loop=True)
+
+    def mean_rate(self, length_ns: int) -> float:  # noqa: ARG002
+        return super().mean_rate(self.instants.duration_ns)

@@ -1,0 +1,89 @@
+"""The answer of a search for capacity in a sentence, with its numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadtrt.report.formatting import between
+from loadtrt.units import format_count, format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadtrt.results.capacity_result import Candidate, Trial
+    from loadtrt.results.run_result import ObjectiveShare, RunResult
+
+_NEAR = 0.9  # share of the estimate from which a confirmed rate counts as near it
+
+
+def conclusion(candidate: Candidate) -> str:
+    """The answer in a sentence, with its numbers; "" before the end of the search."""
+    match candidate.answer:
+        case "found":
+            far = (candidate.confirmed_per_s or 0.0) < _NEAR * (candidate.estimate_per_s or 0.0)
+            more = "; a longer --time confirms a higher rate" if far else ""
+            met = f"{_rate(candidate, candidate.confirmed_per_s)} are confirmed{_late(candidate)}"
+            return f"{_capacity(candidate)}; {met}{more}"
+        case "estimated":
+            lasted_ns = sum(trial.run.phases.measure_ns for trial in candidate.trials if trial.run is not None)
+            return f"{_capacity(candidate)}, estimated in {format_duration(lasted_ns)} of load and not confirmed"
+        case "undecided":
+            return f"{_capacity(candidate)}, and no rate is confirmed; a longer --time decides more"
+        case "infeasible":
+            return _infeasible(candidate)
+        case "host-bound":
+            sentences = [trial.host_bound for trial in candidate.searched if trial.host_bound]
+            text = f"host-bound at {format_count(candidate.host_bound_per_s or 0.0)}/s: {sentences[-1]}"
+            if candidate.confirmed_per_s:
+                text += f"; at {_rate(candidate, candidate.confirmed_per_s)} the objectives are met"
+            return text
+    return ""
+
+
+def _late(candidate: Candidate) -> str:
+    """A clause on a generator that was late in the confirming run, which met all the same; "" otherwise."""
+    confirming = confirming_run(candidate.trials, candidate.confirmed_per_s)
+    problems = confirming.model.problems if confirming is not None else ()
+    return f" although {problems[0].evidence}" if problems else ""
+
+
+def confirming_run(trials: Sequence[Trial], rate: float | None) -> RunResult | None:
+    """The last confirming run at that rate; None without one."""
+    runs = [trial.run for trial in trials if trial.kind == "confirm" and trial.rate_per_s == rate and trial.run]
+    return runs[-1] if runs else None
+
+
+def _infeasible(candidate: Candidate) -> str:
+    """The run with the lowest load that missed an objective, with its share of bad requests."""
+    alone = candidate.trials[0]
+    item, which, how = _missed(alone), "no rate", "even with one request in flight at a time"
+    if item is None:
+        slowest = min(
+            (trial for trial in candidate.searched if _missed(trial)),
+            key=lambda trial: trial.rate_per_s or 0.0,
+            default=alone,
+        )
+        rate = f"{format_count(slowest.rate_per_s or 0.0)}/s"
+        item, which, how = _missed(slowest), f"no rate from {rate} up", f"at {rate}"
+    if item is None:
+        return "no rate meets the objectives"
+    value = f", and {item.objective.quantile} is {format_duration(item.value_ns)}" if item.value_ns is not None else ""
+    return f"{which} meets {item.objective}: {how} {100 * (item.bad or 0.0):.3g} % of the requests are bad{value}"
+
+
+def _missed(trial: Trial) -> ObjectiveShare | None:
+    items = trial.run.model.objectives if trial.run is not None else ()
+    return next((item for item in items if item.verdict == "missed"), None)
+
+
+def _capacity(candidate: Candidate) -> str:
+    known = candidate.low_per_s is not None or candidate.high_per_s is not None
+    interval = f" (95 %: {between(candidate.low_per_s, candidate.high_per_s, format_count)})" if known else ""
+    objectives = " and ".join(item.objective.text for item in candidate.objectives)
+    return f"about {_rate(candidate, candidate.estimate_per_s)} meet {objectives}{interval}"
+
+
+def _rate(candidate: Candidate, rate: float | None) -> str:
+    text = f"{format_count(rate or 0.0)} requests/s"
+    items = candidate.inferences_per_request
+    return text if items == 1 else f"{text} ({format_count((rate or 0.0) * items)} inferences/s)"

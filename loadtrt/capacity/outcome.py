@@ -1,0 +1,98 @@
+"""The runs of a search for capacity, and what they show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from loadtrt.asked.objective import overall
+from loadtrt.findings.validity import STARVED_LIMIT, lateness_limit_ns, typical_ns
+from loadtrt.records.records import METRICS
+from loadtrt.stats.verdict import share_interval, verdict_on
+from loadtrt.units import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadtrt.asked.objective import Objective, Verdict
+    from loadtrt.results.run_result import RunResult
+
+Kind = Literal["search", "confirm", "refute"]
+
+
+class Share(NamedTuple):
+    """The result of a run for one objective. bad: share of bad requests; size: effective sample size."""
+
+    bad: float
+    size: float
+    verdict: Verdict
+
+
+class Step(NamedTuple):
+    """A run of `seconds` at `rate` requests per second."""
+
+    kind: Kind
+    rate: float
+    seconds: float
+
+
+class Outcome(NamedTuple):
+    """The result of a step: a share for each objective.
+
+    host_bound: the load generator was the bottleneck.
+    seconds: how long the run took; None: as long as the step.
+    """
+
+    step: Step
+    shares: tuple[Share, ...]
+    host_bound: bool = False
+    seconds: float | None = None
+
+    @property
+    def lasted(self) -> float:
+        """Duration of the run, s."""
+        return self.step.seconds if self.seconds is None else self.seconds
+
+
+def pooled(place: int, objective: Objective, runs: Sequence[Outcome]) -> Share:
+    """The share of bad requests of several runs together."""
+    size = sum(run.shares[place].size for run in runs)
+    bad = sum(run.shares[place].bad * run.shares[place].size for run in runs) / max(size, 1e-9)
+    return Share(bad, size, verdict_on(objective, bad, size, *share_interval(bad, size)))
+
+
+def verdict_of(run: Outcome) -> Verdict:
+    """Missed if any objective was, met if all were."""
+    return overall(share.verdict for share in run.shares) or "met"
+
+
+def failure_of(run: RunResult) -> str | None:
+    """Why the search ends for an engine: it failed, or its outputs under load are wrong; None otherwise."""
+    checked = run.model.verification
+    if run.failure is None and checked is not None and checked.different:
+        return f"{checked.different} of {checked.outputs} outputs under load differ from those of a quiet run"
+    return run.failure
+
+
+def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
+    """Why the load generator was the bottleneck, by the limits of VALID (findings/validity.py) on the highest
+    percentile of lateness up to p99 that the sample supports; None where it was not.
+
+    Requests that were not served in time, or failed, count as bad and make no run host-bound. An open loop that met
+    objectives on latency or queue met them: these count from the due instant, so that a late generator only adds to
+    them. That does not hold with --max-lateness, nor for compute, which idle lanes make shorter."""
+    closed = run.config.model.load.closed
+    of_due = all(METRICS[item.objective.metric].of_unserved for item in run.model.objectives)
+    if run.verdict == "met" and not closed and of_due and max_lateness_ns is None:
+        return None
+    lateness = run.model.metrics["lateness"].percentiles_ns.items()
+    known = [(name, value) for name, value in lateness if name != "p99.9" and value is not None]
+    objectives = [item.objective for item in run.model.objectives]
+    limit = lateness_limit_ns(typical_ns(run.model.metrics["latency"]), closed, max_lateness_ns, objectives)
+    if known and known[-1][1] > limit:
+        name, late = known[-1]
+        return f"the generator was {format_duration(late)} late at {name} (limit {format_duration(limit)})"
+    if run.model.metrics["compute"].max_ns == 0 and not closed and run.verdict != "met":
+        return "compute takes no time: all latency is the load generator's"
+    if run.model.metrics["compute"].max_ns and run.model.starved_fraction > STARVED_LIMIT:
+        return f"lanes were idle for {100 * run.model.starved_fraction:.0f} % of the time because the host was late"
+    return None
