@@ -17,6 +17,7 @@ from loadtrt.units import SECOND_NS, plural
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from loadtrt.asked.model import Model
     from loadtrt.asked.objective import Objective
     from loadtrt.capacity.measured_law import Law, MeasuredLaw
     from loadtrt.results.capacity_result import Candidate
@@ -105,6 +106,7 @@ def _of_capacity(result: CapacityResult, contexts: int | None, batch: int | None
             f"the search for capacity measured {known or 'no closed loop'}: choose with --contexts and --batch"
         )
     chosen = result.best if result.best in fitting else max(fitting, key=_most_inferences)
+    _require_plain(result.config.model)
     runs = _Runs()
     for trial in chosen.trials:
         name = f"{trial.kind} with {trial.in_flight} in flight"
@@ -219,6 +221,15 @@ def _law(contexts: int, buffers: int, runs: _Runs, *, full: bool) -> MeasuredLaw
 
 def _closed_flow(in_flight: int, run: RunResult, metric: str) -> Flow:
     return closed_flow(in_flight, max(run.model.ok, 1), _rate(run), _histogram(run, metric))
+
+
+def _require_plain(model: Model) -> None:
+    """Raises UsageError for servers that the model of one GPU does not have."""
+    for key, value in (("batcher", model.batcher), ("max-queue", model.max_queue)):
+        if value is not None:
+            raise UsageError(
+                f"the capacity was searched with --{key} {value}, which a plan does not know: search without"
+            )
 
 
 def _crowded(runs: _Runs) -> Iterator[str]:

@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     from loadtrt.asked.objective import Objective
     from loadtrt.capacity.outcomes import Kind, Share
 
-SEARCH_PART, ENOUGH_PART, CONFIRM_PART = 0.13, 0.5, 0.95  # of the time, after which searching and confirming end
+SEARCH_PART, ENOUGH_PART, CONFIRM_PART = 0.1, 0.5, 0.96  # of the time, after which searching and confirming end
 TRIAL_PART, QUICK_TRIAL_PART = 0.06, 0.25  # of the time: the longest trial, and where none is confirmed
-_REFUTE_PART = 0.08  # longest refuting run
+_REFUTE_PART = 0.06  # longest refuting run
 CHUNK_PART = 0.2  # of the time: the longest confirming run; if it does not decide, another goes on with its evidence
 MOST_TRIALS, MOST_CONFIRMS, MOST_REFUTES = 12, 12, 2
-FIRST_CONFIRM, ENOUGH = 0.955, 0.93
+FIRST_CONFIRM, ENOUGH = 0.955, 0.945
 MOST_APART = 3.0  # rate that missed over rate that met: above, the capacity is not found
 _STEP = 0.98
 _LEAST_RATE = 0.01  # lowest rate of a run, over the highest throughput
