@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_gpu_findings import second, telemetry
 
 from loadtrt.asked.config import RunConfig
-from loadtrt.capacity.outcome import host_bound
+from loadtrt.capacity.outcomes import host_bound
 from loadtrt.cli.main import cli
 from loadtrt.findings.findings import findings_of
 from loadtrt.results.breakdown import Batches, Cohort
