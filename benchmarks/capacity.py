@@ -27,11 +27,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.queues import markov_tail
+from benchmarks.queues import Waiting, erlang_c, markov_tail
 from loadtrt.asked.reading import load_config
 from loadtrt.capacity.find import Finder, Wanted
 from loadtrt.capacity.rig import Rig
-from loadtrt.capacity.station import Waiting, erlang_c
 from loadtrt.environment import environment
 from loadtrt.runs.watched import Silence
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count

@@ -16,6 +16,7 @@ from loadtrt.records.records import DROPPED, FAILED, METRICS, OK, UNSERVED
 from loadtrt.results.gpu_telemetry import mark_throttled
 from loadtrt.results.run_result import ModelResult, ObjectiveShare, Phases, Problem, RunResult, Throughput
 from loadtrt.stats.early import Widths, ranks_of
+from loadtrt.stats.flow_law import flow_of
 from loadtrt.stats.margin import rate_margin
 from loadtrt.stats.scenario import Sending, scenario_of
 from loadtrt.stats.steady import steadiness_of
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from loadtrt.lanes.session import Session
     from loadtrt.results.breakdown import Batches, MixPart
     from loadtrt.results.engine_info import MemoryBill
+    from loadtrt.results.flow import Flow
     from loadtrt.results.gpu_telemetry import GpuTelemetry
     from loadtrt.results.steadiness import Interval, Steadiness
 
@@ -118,6 +120,7 @@ def result_of(
         steadiness=_steadiness(recorder, model, intervals),
         cohorts=cohorts_of(recorder.records),
         sample=sample_of(recorder.records, recorder.start_ns),
+        flow=_flow(recorder, model, engine.contexts),
     )
     (name,) = config.models
     result = RunResult(
@@ -202,6 +205,12 @@ def _batches(recorder: Recorder, model: Model, sets: int) -> Batches | None:
         return None
     sizes = [size for size in model.batching.sizes for _ in range(sets)]
     return batches_of(recorder.records, sizes)
+
+
+def _flow(recorder: Recorder, model: Model, contexts: int) -> Flow | None:
+    """None where requests are launched several at a time."""
+    several = model.batching is not None or model.requests_per_launch > 1
+    return None if several else flow_of(recorder.records, contexts)
 
 
 def _throughput(recorder: Recorder, config: RunConfig) -> Throughput:

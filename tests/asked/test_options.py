@@ -37,6 +37,7 @@ OWN = {  # options of one command alone, apart from --config
         "spares",
         "max_utilisation",
         "routing",
+        "ties",
         "gpu_price",
     },
 }

@@ -131,6 +131,7 @@ def _spoilt(result: Result) -> Result:
         "answer",
         "boundary",
         "routing",
+        "ties",
         "verdict",
         "mode",
         "matched_by",
