@@ -13,15 +13,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from loadtrt.capacity.station import interpolated, station, work_of
 from loadtrt.load.request_sizes import parse_batching
+from loadtrt.records.histogram import Histogram
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
+    from loadtrt.asked.model import Model
     from loadtrt.capacity.station import Floats, Station
     from loadtrt.load.request_sizes import Batching
     from loadtrt.results.capacity_result import Candidate
+    from loadtrt.results.run_result import RunResult
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +82,31 @@ class Server:
     def most_per_s(self) -> float:
         """Requests per second with an endless backlog: of full batches on all lanes."""
         return self.sizes[-1] * self.stations[self.sizes[-1]].most_per_s
+
+
+def server_of(runs: Iterable[RunResult], model: Model) -> Server | None:
+    """The server that closed loops measured, one for each number of batches in flight and each size; None where a size
+    has none with a single batch in flight.
+
+    model: its lanes, batcher and queue.
+    """
+    throughputs: dict[int, dict[int, float]] = {}
+    alone: dict[int, Histogram] = {}
+    for run in runs:
+        of_run, size = run.config.model, run.model.engine.batch if model.batching else 1
+        in_flight, rate = of_run.contexts * of_run.buffers, run.model.throughput.requests_per_s
+        if rate:
+            throughputs.setdefault(size, {})[in_flight] = rate
+        if in_flight == 1:
+            alone[size] = Histogram.from_dict(run.model.histograms["latency"])
+    sizes = model.batching.sizes if model.batching else (1,)
+    if not all(size in alone and alone[size].count and 1 in throughputs.get(size, {}) for size in sizes):
+        return None
+    stations = {
+        size: station(model.contexts, model.buffers, interpolated(throughputs[size]), work_of(alone[size])[0])
+        for size in sizes
+    }
+    return Server(stations, model.batching, model.max_queue)
 
 
 def of_delay(candidate: Candidate) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from loadtrt.asked.load_options import at_rate
 from loadtrt.capacity.batch_simulation import bad_share, serve
-from loadtrt.capacity.batching_law import server_law
+from loadtrt.capacity.batching import server_of
 from loadtrt.results.capacity_result import Scaling
 from loadtrt.runs.maker import Part
 from loadtrt.units import SECOND_NS
@@ -95,10 +95,9 @@ def predicted_per_s(ladder: Sequence[Trial], config: RunConfig, objectives: Sequ
     from the highest down until one meets them. Without a batcher it only rises."""
     bounds = [(bound.limit_ns, 1 - bound.rank) for bound in objectives if bound.metric_name == "latency"]
     runs = [trial.run for trial in ladder if trial.in_flight and trial.run is not None]
-    law, model = server_law(runs, config.model) if bounds else None, config.model
-    if law is None:
+    server, model = server_of(runs, config.model) if bounds else None, config.model
+    if server is None:
         return None
-    server = law.station
     period_ns = at_rate(model.load, server.most_per_s).period_ns or 0
     if server.most_per_s * period_ns > _MOST_REQUESTS * SECOND_NS:
         return None

@@ -563,7 +563,10 @@ def test_a_search_for_capacity_tells_the_same(runs: dict[str, RunResult], eviden
     found = evidence_of(capacity_of(runs))
     assert found.gpu.speeds == evidence.gpu.speeds
     assert found.gpu.alone_mean_ns == evidence.gpu.alone_mean_ns
-    assert found.law.station.speeds == evidence.law.station.speeds
+    one, other = found.law.station, evidence.law.station
+    assert isinstance(one, Station)
+    assert isinstance(other, Station)
+    assert one.speeds == other.speeds
     assert len(found.open) == len(evidence.open) == 1
 
 
