@@ -3,9 +3,9 @@
     nice python -m benchmarks.fleet [--seeds 10] [--processes 32] [--only NAME,…] [--json FILE]
 
 For each device and seed: `loadtrt capacity --engine simulated:…` with all defaults, in virtual time; three demands from
-2 to 40 times what one GPU serves within the objective; a plan for each, with all defaults. The truth is of another
-simulation, which knows the device's law: the fewest GPUs that meet the objective at 80 % utilisation or less, and the
-p99 with as many GPUs as were planned. For M/M/1 under random routing it is the closed form.
+2 to 40 times what one GPU serves within the objective; a plan for each, with all defaults but the seed. The truth is of
+another simulation, which knows the device's law: the fewest GPUs that meet the objective at 80 % utilisation or less,
+and the p99 with as many GPUs as were planned. For M/M/1 under random routing it is the closed form.
 
 The columns: plans, with all routings; the same number of GPUs as the truth; the same or one more; fewer; fewer by more
 than one; the plan's 95 % interval holds the true p99; exit codes 98 and 99, of which no number of plans should have the
@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from click.testing import CliRunner
 
-from loadtrt.asked.objective import parse_objective
 from loadtrt.capacity.demand import steady_demand
 from loadtrt.capacity.evidence import evidence_of
 from loadtrt.capacity.fleet_plan import plan_fleet
@@ -325,9 +324,7 @@ def planned(device: Device, seed: int) -> list[Planned]:
         rate = float(f"{times * device.load * device.most_per_s:.4g}")
         began = time.process_time()
         try:
-            plan = plan_fleet(
-                evidence_of(result), steady_demand(rate), list(map(parse_objective, map(str, result.objectives)))
-            )
+            plan = plan_fleet(evidence_of(result), steady_demand(rate), list(result.objectives), seed=seed)
         except UsageError as error:
             print(f"{device.name}, seed {seed}: {error}", flush=True)
             continue

@@ -13,7 +13,7 @@ from loadtrt.capacity.demand import fewest_for
 from loadtrt.capacity.fleet_check import compare, direct_of, doubt_of, other_arrivals
 from loadtrt.capacity.fleet_cost import autoscaling, cost_per_million, joules_per_inference
 from loadtrt.capacity.fleet_prediction import predict
-from loadtrt.capacity.measured_law import alone_above
+from loadtrt.capacity.measured_law import alone_above, heavy_tail
 from loadtrt.capacity.predictable import require_predictable
 from loadtrt.errors import UsageError
 from loadtrt.results.fleet_result import ROUTINGS, Choice, Comparison, FleetResult, Prediction
@@ -93,6 +93,8 @@ def plan_fleet(
     choices: list[Choice] = []
     checks: list[Comparison] = []
     notes = [*evidence.notes, *other_arrivals(evidence, demand)]
+    if heavy := heavy_tail(evidence.law):
+        notes.append(heavy)
     interrupted = False
     try:
         try:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _DRAWS = 2003  # stream of random numbers, apart from all others of a seed
 _SIGNIFICANT = 3.0  # standard deviations from which whole runs differ by more than chance
+_RAREST, _HEAVY = 0.001, 0.25
 _SPREAD = 40  # pairs that tell how well the throughput is known
 
 
@@ -188,6 +189,21 @@ def closed_flow(in_flight: int, requests: int, per_s: float, latency: Histogram)
         seconds=((requests / per_s,),),
         requests=requests,
         work=latency.to_dict(),
+    )
+
+
+def heavy_tail(law: Law) -> str | None:
+    """A note if a few requests make up much of E[W²], on which queues depend: samples of such a law vary more than any
+    resampling of one shows; None otherwise."""
+    squares = np.sort(np.square(law.station.works))
+    largest = squares[-max(round(len(squares) * _RAREST), 1) :]
+    share = float(largest.sum() / squares.sum())
+    if share < _HEAVY:
+        return None
+    return (
+        f"service times have a heavy tail: the slowest {100 * _RAREST:g} % of requests make up {100 * share:.0f} % of "
+        "their second moment, on which queues depend, and rarer ones may be slower still: the intervals may be too "
+        "narrow. Measure for longer, and plan with headroom"
     )
 
 

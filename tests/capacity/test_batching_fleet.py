@@ -42,7 +42,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """capacity.json of a batching server, and of one that bounds its queue."""
     made = tmp_path_factory.mktemp("searches")
     for name, options in (("batching", BATCHING), ("bounded", BOUNDED)):
-        common = ("--engine", DEVICE, "--warmup", "0", "--buffers", "1", "--trial", "12s", "--max-trials", "2", "--quiet")
+        common = (
+            "--engine",
+            DEVICE,
+            "--warmup",
+            "0",
+            "--buffers",
+            "1",
+            "--trial",
+            "12s",
+            "--max-trials",
+            "2",
+            "--quiet",
+        )
         target = made / f"{name}.json"
         done = loadtrt("capacity", *common, "--objective", "latency.p99 < 20ms", *options, "--json", target)
         assert done.returncode == 0, done.stderr
@@ -92,7 +104,9 @@ def test_a_fleet_of_batching_servers_routes_each_request(room: int | None) -> No
     a bounded queue some are dropped, and the others complete as they do there."""
     server = server_with("max=4,delay=3ms", room, 1, 1)
     due = due_instants(Poisson(), 6000.0, 0, 4000, 9)
-    found = serve(due, np.full(len(due), 0.5), server, 3, router_of("least-outstanding", "lowest-index", np.random.default_rng(4)))
+    found = serve(
+        due, np.full(len(due), 0.5), server, 3, router_of("least-outstanding", "lowest-index", np.random.default_rng(4))
+    )
     expected = by_hand(due.tolist(), 3, most=4, delay=3_000_000, room=room or NEVER)
     assert found[:-100].tolist() == expected[:-100]  # at the end batches are not filled any more
     assert (found == NEVER).any() == (room is not None)

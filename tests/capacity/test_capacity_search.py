@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.queues import markov_tail
+from benchmarks.queues import Waiting, erlang_c, markov_tail
 from loadtrt.asked.objective import parse_objective
 from loadtrt.capacity.search import CONFIRM_TIMES, MOST_CONFIRMS, MOST_REFUTES, Outcome, Search, Share, Step
-from loadtrt.capacity.station import Waiting, erlang_c
 from loadtrt.capacity.threshold import Seen, estimate, log_odds
 from loadtrt.stats.verdict import LEAST_MET, share_interval
 

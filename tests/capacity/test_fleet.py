@@ -20,6 +20,8 @@ from loadtrt.capacity.demand import fewest_for, staged_demand, steady_demand, tr
 from loadtrt.capacity.evidence import evidence_of
 from loadtrt.capacity.fleet_plan import plan_fleet
 from loadtrt.capacity.fleet_prediction import predict
+from loadtrt.capacity.station import Station
+from loadtrt.capacity.measured_law import heavy_tail, pooled
 from loadtrt.cli.main import cli
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError
 from loadtrt.load.arrivals import parse_stages
@@ -357,6 +359,17 @@ def test_requests_too_few_to_tell_whether_one_alone_is_fast_enough(runs: dict[st
     found = only(plan_fleet(few, steady_demand(6000.0), [parse_objective("latency.p99 < 24ms")], routings=("random",)))
     assert (found.gpus, found.infeasible, found.tried) == (None, False, ())
     assert "so far as 400 requests tell: measure for longer" in found.reason
+
+
+@pytest.mark.parametrize(("cv", "heavy"), [(0.5, False), (1.0, False), (3.0, True)])
+def test_service_times_with_a_heavy_tail_are_told(cv: float, heavy: bool) -> None:
+    """Of a lognormal law with CV 3 no sample of usual size knows the tail, on which queues depend."""
+    work = Histogram()
+    variance = np.log1p(cv**2)
+    drawn = np.random.default_rng(1).lognormal(-variance / 2, variance**0.5, 50_000)
+    work.add(np.rint(drawn * 1e6).astype(np.int64))
+    flow = Flow(levels=(1,), starts=(5e4,), seconds=((500.0,),), requests=50_000, work=work.to_dict())
+    assert (heavy_tail(pooled(1, 1, [flow], [flow])) is not None) is heavy
 
 
 def thinned(run: RunResult, part: int) -> Flow:
