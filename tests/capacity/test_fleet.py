@@ -20,8 +20,8 @@ from loadtrt.capacity.demand import fewest_for, staged_demand, steady_demand, tr
 from loadtrt.capacity.evidence import evidence_of
 from loadtrt.capacity.fleet_plan import plan_fleet
 from loadtrt.capacity.fleet_prediction import predict
-from loadtrt.capacity.station import Station
 from loadtrt.capacity.measured_law import heavy_tail, pooled
+from loadtrt.capacity.station import Station
 from loadtrt.cli.main import cli
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError
 from loadtrt.load.arrivals import parse_stages
