@@ -252,10 +252,8 @@ class Search:
         runs = self._of("search")
         if any(run.step.kind == "confirm" for run in self.outcomes) or len(runs) >= MOST_TRIALS:
             return False
-        if self._host_binds:
-            return not runs
-        if len(runs) < 2:
-            return True
+        if self._host_binds or len(runs) < 2:
+            return not runs or not self._host_binds
         part_s = SEARCH_PART * self.time_s if self.confirms else self.time_s - self._longest_s / 2
         return self._spent_s < part_s and self.binding[1].error > self.precision
 
