@@ -133,7 +133,7 @@ def capacity_of(runs: dict[str, RunResult], **answer: Any) -> CapacityResult:
         contexts=(2,),
         batches=(1,),
         precision=0.03,
-        time_ns=300 * SECOND_NS,
+        time_ns=600 * SECOND_NS,
         outcome="completed",
         candidates=(candidate,),
         chosen=0,
