@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _ARRIVALS, _WORK, _ROUTES = 2000, 2001, 2002  # streams of random numbers, apart from all others of a seed
 _COUNTED = 10_000  # requests of a replication whose latencies count
 _BEYOND = 50  # requests of a replication above the highest quantile, at least
+_LEADS = 15  # requests of a replication that count, over those of its lead, at least
 _MOST_COUNTED = 100_000
 _STUDENT = {4: 3.182, 8: 2.365, 16: 2.131, 24: 2.069}  # t at 97.5 % by the numbers of streams after which to look
 _ENOUGH = 0.1  # of the variance is the simulation's: no longer one decides more
@@ -88,16 +89,16 @@ def predict(
         the verdict is decided. Ending at a verdict favours quantiles that are far out by chance.
     looks: numbers of streams after which to look, 4, 8, 16 or 24; all of these by default.
 
-    A replication begins empty, and after ten relaxation times of the queue 10 000 requests count, and fifty above each
-    quantile; of a trace all count. Gaps and work are scaled to their exact means, whose sampling error is half of the
-    noise near saturation.
+    A replication begins empty, and after ten relaxation times of the queue 10 000 requests count, those of 150
+    relaxation times, and fifty above each quantile, but 100 000 at most; of a trace all count. Gaps and work are scaled
+    to their exact means, whose sampling error is half of the noise near saturation.
 
     A queue that needs more than half a million requests to reach its steady state is not simulated further: it may
     miss an objective, but does not surely meet one, as it would still grow.
     """
     station = law.station
     lead, enough = lead_of(demand, station, routing, gpus)
-    counted = _counted(objectives)
+    counted = _counted(objectives, lead)
     length = lead + counted + lead // _RELAXATIONS if demand.instants is None else len(demand.instants)
     paired = law.pair(seed, 0) is not None and (demand.instants is None or length < _LONG)
     parts: list[npt.NDArray[np.int64]] = []
@@ -134,10 +135,11 @@ def predict(
     )
 
 
-def _counted(objectives: Sequence[Objective]) -> int:
-    """Requests of a replication that count."""
+def _counted(objectives: Sequence[Objective], lead: int) -> int:
+    """Requests of a replication that count: enough above the highest quantile, and of many relaxation times, without
+    which the quantile of a replication is too low."""
     beyond = max(_BEYOND / (1 - objective.rank) for objective in objectives)
-    return max(_COUNTED, min(math.ceil(beyond), _MOST_COUNTED))
+    return max(_COUNTED, min(math.ceil(max(beyond, _LEADS * lead)), _MOST_COUNTED))
 
 
 def _quantile(latency: npt.NDArray[np.int64], rank: float) -> float:

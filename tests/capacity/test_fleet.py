@@ -53,6 +53,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer requests: verdicts are the same, but for sizes near the boundary, which stay undecided."""
     monkeypatch.setattr(fleet_prediction, "_COUNTED", 2000)
     monkeypatch.setattr(fleet_prediction, "_BEYOND", 10)
+    monkeypatch.setattr(fleet_prediction, "_LEADS", 1)
 
 
 @pytest.fixture(scope="module")
