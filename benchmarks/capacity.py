@@ -1,9 +1,9 @@
-"""How well `loadtrt capacity` finds the capacity of queues whose true one is known in closed form.
+"""How well `loadtrt capacity` finds the capacity of queues whose true one is known, at its defaults.
 
-    nice python -m benchmarks.capacity [--seeds 50] [--requests 60000] [--json FILE]
+    python -m benchmarks.capacity [--seeds 50] [--quick] [--processes N] [--only M/M/1,PS] [--json FILE]
 
-Simulated engines in virtual time, mean service S = 1 ms, Poisson arrivals, an objective on p99 of latency whose bound
-is the true p99 at a load ρ: so the capacity is ρ·c/S, exactly. A trial has about --requests requests. Laws of T:
+Simulated engines in virtual time, and an objective on p99 of latency. The true capacity is the arrival rate at which
+1 % of requests are later than the bound. Laws of latency T:
 
 M/M/c, c contexts, first come, first served: P(T > t) by Erlang's formula (benchmarks/queues.py).
 M/D/1, one context: P(T > t) = 1 − (1 − ρ) Σ_k (−λ(w − kS))^k / k! · e^{λ(w − kS)}, w = t − S, k = 0 … ⌊w/S⌋ (Erlang,
@@ -11,53 +11,61 @@ M/D/1, one context: P(T > t) = 1 − (1 − ρ) Σ_k (−λ(w − kS))^k / k! ·
 Processor sharing, 64 contexts with contention 1, exponential work: a request that finds n others leaves at the rate
 μ/(n + 1), another one at μn/(n + 1), and one comes at λ (Coffman, Muntz and Trotter, 1970): P(T > t) by uniformization
 of that chain from n geometric with ρ (Jensen, 1953), n cut at 400.
+Others, with one context or two: the recursion of Kiefer and Wolfowitz (1955) over six million requests, whose
+standard error moves the capacity by less than 0.5 %.
 """
 
 from __future__ import annotations
 
 import argparse
+import heapq
 import json
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from decimal import Decimal, localcontext
+from functools import cached_property, partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.queues import markov_tail
+from benchmarks.queues import Waiting, erlang_c, markov_tail
 from loadtrt.asked.reading import load_config
-from loadtrt.capacity.find import Finder, Wanted
+from loadtrt.capacity.find import QUICK_NS, TIME_NS, Finder, Wanted
 from loadtrt.capacity.rig import Rig
-from loadtrt.capacity.station import Waiting, erlang_c
 from loadtrt.environment import environment
 from loadtrt.runs.watched import Silence
-from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count
+from loadtrt.units import SECOND_NS, format_count, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadtrt.results.capacity_result import CapacityResult
+    import numpy.typing as npt
 
-SERVICE_S = 0.001
+    Floats = npt.NDArray[np.float64]
+    Service = Callable[[np.random.Generator, int], Floats]
+
 ALLOWED = 0.01
-SHARERS = 64
-MOST_JOBS = 400
-NEAR = 0.03
+SHARERS, MOST_JOBS = 64, 400
+REQUESTS, REPLICATIONS, STEPS = 1_000_000, 6, 13
+UNSAFE = 3.0  # rate that missed over rate that met, above which an answer must not be "found"
 
 
-def markovian(servers: int, load: float, t: float) -> float:
+def markovian(servers: int, service_s: float, rate: float, t: float) -> float:
     """P(T > t) of M/M/c."""
-    offered = load * servers
-    return markov_tail(t, Waiting(erlang_c(servers, offered), SERVICE_S / (servers - offered)), SERVICE_S)
+    offered = rate * service_s
+    if offered >= servers:
+        return 1.0
+    return markov_tail(t, Waiting(erlang_c(servers, offered), service_s / (servers - offered)), service_s)
 
 
-def deterministic(load: float, t: float) -> float:
+def deterministic(service_s: float, rate: float, t: float) -> float:
     """P(T > t) of M/D/1."""
-    waited = t / SERVICE_S - 1
-    if waited < 0:
+    load, waited = rate * service_s, t / service_s - 1
+    if waited < 0 or load >= 1:
         return 1.0
     with localcontext() as context:
         context.prec = 100
@@ -68,134 +76,178 @@ def deterministic(load: float, t: float) -> float:
         return float(1 - (1 - Decimal(load)) * total)
 
 
-def sharing(load: float, t: float) -> float:
-    """P(T > t) of M/M/1 with processor sharing; time in units of S, uniformized at the rate λ + μ = load + 1."""
+def sharing(service_s: float, rate: float, t: float) -> float:
+    """P(T > t) of M/M/1 with processor sharing; time in units of the service time, uniformized at the rate λ + μ."""
+    load = rate * service_s
+    if load >= 1:
+        return 1.0
     others = np.arange(MOST_JOBS)
     arrive, leave, done = np.full(MOST_JOBS, load), others / (others + 1), 1 / (others + 1)
     arrive[-1] = 0.0
-    rate = load + 1
+    jump = load + 1
     present = (1 - load) * load**others
-    mean = rate * t / SERVICE_S
+    mean = jump * t / service_s
     weight, tail = -mean, 0.0  # the logarithm of a Poisson probability
     for jumps in range(1, int(mean + 12 * math.sqrt(mean) + 30)):
         tail += math.exp(weight) * float(present.sum())
-        following = present * (1 - (arrive + leave + done) / rate)
-        following[1:] += present[:-1] * arrive[:-1] / rate
-        following[:-1] += present[1:] * leave[1:] / rate
+        following = present * (1 - (arrive + leave + done) / jump)
+        following[1:] += present[:-1] * arrive[:-1] / jump
+        following[:-1] += present[1:] * leave[1:] / jump
         present = following
         weight += math.log(mean / jumps)
     return tail
 
 
+def recursion(servers: int, service: Service, cv: float, rate: float, t: float) -> float:
+    """P(T > t) with any service times, gaps of that coefficient of variation, and one queue, by simulation."""
+    late = 0.0
+    for seed in range(REPLICATIONS):
+        random = np.random.default_rng(seed)
+        due = np.cumsum(random.gamma(cv**-2, cv**2, REQUESTS)) / rate
+        works = service(random, REQUESTS)
+        if servers == 1:
+            done = np.cumsum(works)
+            latency = np.maximum.accumulate(due - np.concatenate(([0.0], done[:-1]))) + done - due
+        else:
+            free = [0.0] * servers
+            latency = np.empty(REQUESTS)
+            for place, (at, work) in enumerate(zip(due.tolist(), works.tolist(), strict=True)):
+                end = max(heapq.heappop(free), at) + work
+                heapq.heappush(free, end)
+                latency[place] = end - at
+        late += float(np.mean(latency[REQUESTS // 50 :] > t)) / REPLICATIONS
+    return late
+
+
+def lognormal(mean_s: float, cv: float) -> Service:
+    """Service times with that mean and coefficient of variation."""
+    variance = math.log1p(cv * cv)
+    return lambda random, n: mean_s * np.exp(math.sqrt(variance) * random.standard_normal(n) - variance / 2)
+
+
+def mixed(random: np.random.Generator, n: int) -> Floats:
+    """2 ms and 1 ms for each item, of 1 item or of 8."""
+    return np.asarray(0.002 + 0.001 * random.choice([1, 8], p=[0.7, 0.3], size=n))
+
+
 @dataclass(frozen=True)
 class System:
-    """A queue: its name, its engine, how many contexts, the greatest throughput over that of one, its law, its load."""
+    """A queue: its name, options of its engine and load, the most that it serves, P(T > t | rate) and the bound."""
 
     name: str
-    engine: str
-    contexts: int
-    servers: int
+    options: dict[str, object]
+    most_per_s: float
     tail: Callable[[float, float], float]
-    load: float
+    bound_ms: float
+    burstiness: float = 1.0
 
-    @property
+    @cached_property
     def capacity(self) -> float:
         """Requests a second."""
-        return self.load * self.servers / SERVICE_S
-
-    def bound_ns(self) -> int:
-        """p99 of latency at the capacity."""
-        low, high = 0.0, SERVICE_S
-        while self.tail(self.load, high) > ALLOWED:
-            low, high = high, 2 * high
-        while high - low > 1e-9:
+        low, high = 0.0, self.most_per_s
+        for _ in range(STEPS):
             middle = (low + high) / 2
-            low, high = (middle, high) if self.tail(self.load, middle) > ALLOWED else (low, middle)
-        return round(high * SECOND_NS)
+            low, high = (middle, high) if self.tail(middle, self.bound_ms / 1000) <= ALLOWED else (low, middle)
+        return (low + high) / 2
 
 
 def systems() -> list[System]:
-    """Each law at a load where its queue is felt."""
-    random = "simulated:service=1ms,distribution=exponential,clock=virtual"
+    """Queues of all kinds, with loads at the capacity from 11 % to 86 %."""
+    exponential = "distribution=exponential"
+
+    def of(engine: str, contexts: int = 1, buffers: int = 2, **options: object) -> dict[str, object]:
+        engine = f"simulated:{engine},clock=virtual"
+        return {"engine": engine, "contexts": contexts, "buffers": buffers, **options}
+
     return [
-        System("M/M/2", random, 2, 2, lambda load, t: markovian(2, load, t), 0.7),
-        System("M/M/4", random, 4, 4, lambda load, t: markovian(4, load, t), 0.85),
-        System("M/D/1", "simulated:service=1ms,clock=virtual", 1, 1, deterministic, 0.85),
-        System("PS", f"{random},contention=1", SHARERS, 1, sharing, 0.8),
+        System("M/M/1", of(f"service=10ms,{exponential}"), 100, partial(markovian, 1, 0.01), 100),
+        System("CV 0.2", of("service=10ms,cv=0.2"), 100, partial(recursion, 1, lognormal(0.01, 0.2), 1), 40),
+        System("M/D/1", of("service=5ms"), 200, partial(deterministic, 0.005), 30),
+        System("mix", of("service=2ms,item=1ms", mix="1:0.7, 8:0.3"), 196, partial(recursion, 1, mixed, 1), 50),
+        System("CV 1", of("service=10ms,cv=1"), 100, partial(recursion, 1, lognormal(0.01, 1), 1), 100),
+        System("CV 3", of("service=10ms,cv=3"), 100, partial(recursion, 1, lognormal(0.01, 3), 1), 200),
+        System("M/M/2", of(f"service=5ms,{exponential}", 2, 1), 400, partial(markovian, 2, 0.005), 24),
+        System("M/M/4", of(f"service=10ms,{exponential}", 4, 1), 400, partial(markovian, 4, 0.01), 80),
+        System("PS", of(f"service=1ms,{exponential},contention=1", SHARERS, 1), 1000, partial(sharing, 0.001), 24),
+        System("bursts", of("service=5ms,cv=0.2", 2, 1), 400, partial(recursion, 2, lognormal(0.005, 0.2), 4), 80, 4),
     ]
 
 
 @dataclass(frozen=True)
 class Found:
-    """One search. error: of the estimate, as a part of the truth; confirmed: the confirmed rate over it, missed: the
-    lowest one that was missed; covers: whether the interval holds it; trials, confirms, refutes: how many runs."""
+    """One search. Rates are over the true capacity.
+
+    estimate, low, high: the estimate and its interval; None for an end that is not known.
+    confirmed, missed: the confirmed rate, and the lowest one that missed.
+    seconds: duration of its runs.
+    """
 
     answer: str
-    error: float
+    estimate: float
+    low: float | None
+    high: float | None
     confirmed: float | None
     missed: float | None
-    covers: bool
-    trials: int
-    confirms: int
-    refutes: int
+    seconds: float
+    runs: int
+
+    @property
+    def covers(self) -> bool:
+        """Whether the interval holds the truth."""
+        return (self.low or 0.0) <= 1 <= (self.high or math.inf)
 
 
-def search(system: System, requests: int, seed: int) -> Found:
+def search(system: System, seed: int, *, quick: bool) -> Found:
     """One search for the system's capacity."""
-    options = {
-        "engine": system.engine,
-        "buffers": 1,
-        "warmup": 0,
-        "seed": seed,
-        "objective": [f"latency.p99 < {system.bound_ns()}ns"],
-    }
+    objective = [f"latency.p99 < {system.bound_ms:g}ms"]
+    options = {**system.options, "warmup": 0, "seed": seed, "objective": objective}
+    arrivals = {"arrivals": "poisson"} if system.burstiness == 1 else {"arrivals": "gamma", "burstiness": 4.0}
     wanted = Wanted(
         config=load_config(None, options),
-        load={"arrivals": "poisson"},
-        contexts=(system.contexts,),
+        load=arrivals,
+        contexts=(int(str(system.options["contexts"])),),
         batches=(None,),
-        precision=NEAR,
-        trial_ns=round(requests / system.capacity * 1000) * MILLISECOND_NS,
-        max_trials=6,
+        time_ns=QUICK_NS if quick else TIME_NS,
+        quick=quick,
     )
-    kept: list[CapacityResult] = []
     talks = Silence()
     with Rig(talks) as rig:
-        finder = Finder(wanted, rig, talks, kept.append)
+        finder = Finder(wanted, rig, talks, lambda _: None)
         finder.make()
         if rig.stopped:
             raise KeyboardInterrupt
-    only = finder.result.candidates[0]
-    rate, kinds = only.estimate_per_s or 0.0, Counter(trial.kind for trial in only.trials)
+    only, true = finder.result.candidates[0], system.capacity
+    ends = (only.low_per_s, only.high_per_s, only.confirmed_per_s, only.infeasible_min_per_s)
+    low, high, confirmed, missed = (None if rate is None else rate / true for rate in ends)
     return Found(
         answer=only.answer or "",
-        error=rate / system.capacity - 1,
-        confirmed=None if only.confirmed_per_s is None else only.confirmed_per_s / system.capacity,
-        missed=None if only.infeasible_min_per_s is None else only.infeasible_min_per_s / system.capacity,
-        covers=(only.low_per_s or 0.0) <= system.capacity <= (only.high_per_s or math.inf),
-        trials=kinds["search"],
-        confirms=kinds["confirm"],
-        refutes=kinds["refute"],
+        estimate=(only.estimate_per_s or 0.0) / true,
+        low=low,
+        high=high,
+        confirmed=confirmed,
+        missed=missed,
+        seconds=sum(trial.run.phases.measure_ns for trial in only.trials if trial.run) / SECOND_NS,
+        runs=len(only.trials),
     )
 
 
 def row_of(system: System, found: list[Found]) -> str:
     """Medians and worst cases over the seeds."""
-    errors = [abs(each.error) for each in found]
     confirmed = [each.confirmed for each in found if each.confirmed is not None]
-    missed = [each.missed for each in found if each.missed is not None]
+    estimates = [each.estimate for each in found]
     answers = Counter(each.answer for each in found)
-    part = 100 / len(found)
+    unsafe = sum(
+        each.answer == "found" and (each.missed or 0.0) > UNSAFE * (each.confirmed or math.inf) for each in found
+    )
+    decided = answers["found"] + answers["estimated"], answers["undecided"], answers["infeasible"]
+    held = 100 * sum(each.covers for each in found) / len(found)
+    of_confirmed = f"{median(confirmed):>9.2f}{min(confirmed):>7.2f}" if confirmed else f"{'–':>9}{'–':>7}"
     return (
-        f"{system.name:<6}{100 * system.load:>4.0f} %{format_count(system.capacity):>10}/s"
-        f"{100 * median(each.error for each in found):>+8.1f} %{100 * max(errors):>7.1f} %"
-        f"{part * sum(error <= NEAR for error in errors):>8.0f} %{part * sum(each.covers for each in found):>8.0f} %"
-        f"{median(each.trials for each in found):>8.0f}{max(each.trials for each in found):>5}"
-        f"{part * answers['found']:>9.0f} %{part * sum(rate > 1 for rate in confirmed):>8.0f} %"
-        f"{100 * (median(confirmed) - 1 if confirmed else math.nan):>+9.1f} %"
-        f"{median(each.confirms for each in found):>6.0f}{max(each.confirms for each in found):>4}"
-        f"{part * len(missed):>9.0f} %{part * sum(rate < 1 for rate in missed):>8.0f} %"
-        f"{100 * (median(missed) - 1 if missed else math.nan):>+9.1f} %{max(each.refutes for each in found):>6}"
+        f"{system.name:<8}{system.bound_ms:>5.0f} ms{format_count(system.capacity):>8}/s"
+        f"{decided[0]:>8}{decided[1]:>11}{decided[2]:>12}{of_confirmed}{sum(rate > 1 for rate in confirmed):>7}"
+        f"{median(estimates):>11.2f}{min(estimates):>7.2f}{max(estimates):>6.2f}{held:>8.0f} %{unsafe:>8}"
+        f"{format_duration(median(each.seconds for each in found) * SECOND_NS):>9}"
+        f"{format_duration(max(each.seconds for each in found) * SECOND_NS):>8}"
     )
 
 
@@ -203,28 +255,44 @@ def main() -> None:
     """Print the table, and the machine it was made on."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=50, help="searches a row")
-    parser.add_argument("--requests", type=int, default=60_000, help="of a trial, about")
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--quick", action="store_true", help="estimate alone, with --quick")
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--only", help="these systems alone, such as M/M/4,PS")
     parser.add_argument("--json", type=Path, help="write every search there too")
     options = parser.parse_args()
     machine = environment()
-    print(f"{options.seeds} searches a row, trials of {format_count(options.requests)} requests, precision 3 %")
+    print(f"{options.seeds} searches a row at the defaults{' with --quick' if options.quick else ''}")
     print(f"{machine['cpu']}, {machine['cores']} cores, CPython {machine['python']}, numpy {np.__version__}")
-    print(f"{'':22}{'estimate':^35}{'trials':^13}{'confirmed':^42}{'missed':^38}")
+    print(f"{'':61}{'confirmed ÷ true':^23}{'estimate ÷ true':^35}{'':7}{'under load':>14}")
     print(
-        f"{'queue':<6}{'load':>6}{'capacity':>12}{'median':>9}{'worst':>9}{'in 3 %':>10}{'in 95 %':>9}"
-        f"{'median':>8}{'most':>5}{'found':>10}{'above':>9}{'median':>11}{'runs':>6}{'':>4}"
-        f"{'found':>11}{'below':>10}{'median':>11}{'most':>6}"
+        f"{'queue':<8}{'p99 <':>8}{'capacity':>10}{'found':>8}{'undecided':>11}{'infeasible':>12}"
+        f"{'median':>9}{'worst':>7}{'above':>7}{'median':>11}{'least':>7}{'most':>6}{'in 95 %':>10}{'unsafe':>8}"
+        f"{'median':>9}{'most':>8}"
     )
     rows = []
-    for system in systems():
-        if options.only and system.name not in options.only.split(","):
-            continue
-        found = [search(system, options.requests, 1 + seed) for seed in range(options.seeds)]
-        rows.append({"name": system.name, "load": system.load, "searches": [asdict(each) for each in found]})
-        print(row_of(system, found), flush=True)
-        if options.json:
-            options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    with get_context("spawn").Pool(options.processes) as pool:
+        chosen = [one for one in systems() if not options.only or one.name in options.only.split(",")]
+        capacities = pool.map(_capacity, [one.name for one in chosen], chunksize=1)
+        for system, capacity in zip(chosen, capacities, strict=True):
+            system.__dict__["capacity"] = capacity
+            make = partial(_search, system.name, capacity, quick=options.quick)
+            found = pool.map(make, range(options.first, options.first + options.seeds), chunksize=1)
+            searches = [asdict(each) for each in found]
+            rows.append({"name": system.name, "capacity": system.capacity, "searches": searches})
+            print(row_of(system, found), flush=True)
+            if options.json:
+                options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+
+
+def _capacity(name: str) -> float:
+    return next(each for each in systems() if each.name == name).capacity
+
+
+def _search(name: str, capacity: float, quick: bool, seed: int) -> Found:
+    system = next(each for each in systems() if each.name == name)
+    system.__dict__["capacity"] = capacity
+    return search(system, seed, quick=quick)
 
 
 if __name__ == "__main__":

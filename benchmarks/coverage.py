@@ -43,8 +43,7 @@ from unittest import mock
 import numpy as np
 
 import loadtrt
-from benchmarks.queues import markov_quantile
-from loadtrt.capacity.station import Waiting, erlang_c
+from benchmarks.queues import Waiting, erlang_c, markov_quantile
 from loadtrt.environment import environment
 from loadtrt.records.records import METRICS
 from loadtrt.report.charts.plot import Key, Plot

@@ -1,13 +1,15 @@
-"""How right `plan-capacity` is: its simulation against closed forms, and what better routing saves.
+"""How right the GPUs are that `plan-capacity` finds from a default `capacity`, against devices whose law is known.
 
-    python -m benchmarks.fleet [--json FILE]
+    nice python -m benchmarks.fleet [--seeds 10] [--processes 32] [--only NAME,…] [--json FILE]
 
-**Accuracy.** p99 of latency by simulation, from a Station and a rate alone, beside the closed form of the same
-queue: M/M/c, M/D/1, and E_G/M/1, which is round robin. And Allen and Cunneen's formula beside the simulation, where
-contexts share a GPU and no closed form exists.
+For each device and seed: `loadtrt capacity --engine simulated:…` with all defaults, in virtual time; three demands from
+2 to 40 times what one GPU serves within the objective; a plan for each, with all defaults but the seed. The truth is of
+another simulation, which knows the device's law: the fewest GPUs that meet the objective at 80 % utilisation or less,
+and the p99 with as many GPUs as were planned. For M/M/1 under random routing it is the closed form.
 
-**Routing.** What most planners do is ⌈Λ / λ_slo⌉, λ_slo the highest Poisson rate at which one GPU meets the objective.
-That is right where requests are sent to GPUs at random. The table says what round-robin and least-outstanding need.
+The columns: plans, with all routings; the same number of GPUs as the truth; the same or one more; fewer; fewer by more
+than one; the plan's 95 % interval holds the true p99; exit codes 98 and 99, of which no number of plans should have the
+latter; the median time of a plan on one core.
 """
 
 from __future__ import annotations
@@ -15,241 +17,398 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import time
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache
+from heapq import heappop, heappush
 from pathlib import Path
-from statistics import NormalDist
+from statistics import median
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
+from click.testing import CliRunner
 
-from benchmarks.queues import gamma_m_1, markov_quantile
-from loadtrt.asked.objective import Objective, parse_objective
-from loadtrt.capacity.demand import fewest_for, steady_demand
-from loadtrt.capacity.evidence import Evidence
+from loadtrt.capacity.demand import steady_demand
+from loadtrt.capacity.evidence import evidence_of
 from loadtrt.capacity.fleet_plan import plan_fleet
-from loadtrt.capacity.fleet_prediction import predict
-from loadtrt.capacity.station import Station, allen_cunneen, station
+from loadtrt.cli.main import cli
 from loadtrt.environment import environment
-from loadtrt.results.engine_info import EngineInfo
-from loadtrt.results.fleet_result import ROUTINGS, Gpu
-from loadtrt.units import SECOND_NS
+from loadtrt.errors import UsageError
+from loadtrt.report.result_files import read_result
+from loadtrt.results.capacity_result import CapacityResult
+from loadtrt.results.fleet_result import ROUTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from loadtrt.capacity.station import Floats, Work
-    from loadtrt.results.fleet_result import Routing
+    import numpy.typing as npt
 
-SERVICE_S = 0.005
-PRECISION = 0.01
-FULL = 0.97  # the most a GPU may be busy in the second table: above, hardly anything is ever met
+    from loadtrt.results.fleet_result import Choice, FleetResult, Routing
+
+    Floats = npt.NDArray[np.float64]
+
+SERVICE_S = 0.01
+BUFFERS = 2  # of each context, by default
+UTILISATION = 0.8
+DEMANDS = 3  # for each search
+LEAST_TIMES, MOST_TIMES = 2.0, 40.0
+RANK = 0.99
+NEAR = 0.02  # a true p99 so near its bound is simulated longer
+LONG, LONGEST = 1_000_000, 4_000_000  # requests
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """p99 of latency over the mean service time, by law and by simulation, with the simulation's 95 % interval."""
+class Device:
+    """A GPU whose law is known.
 
-    queue: str
+    work: distribution of a request's work: exponential, constant, mix, or the CV of a lognormal one.
+    contention: with m contexts busy each is 1 + contention·(m − 1) times slower.
+    load: rate at which one GPU just meets the objective, over its throughput.
+    counts: whether its rows are in the total.
+    """
+
+    name: str
+    work: str
+    contexts: int
+    contention: float
     load: float
-    law: float
-    simulated: float
-    low: float
-    high: float
+    counts: bool = True
+
+    @property
+    def most_per_s(self) -> float:
+        """Throughput of one GPU."""
+        return self.contexts / (1 + self.contention * (self.contexts - 1)) / SERVICE_S
+
+    @property
+    def engine(self) -> str:
+        """As --engine names it."""
+        law = {"exponential": "distribution=exponential", "constant": "", "mix": ""}.get(self.work, f"cv={self.work}")
+        times = f"service={MIX[2] * 1000:g}ms,item={MIX[3] * 1000:g}ms" if self.work == "mix" else "service=10ms"
+        contention = f"contention={self.contention:g}" if self.contention else ""
+        return "simulated:" + ",".join(part for part in (times, law, contention, "clock=virtual") if part)
+
+    def works(self, count: int, random: np.random.Generator) -> Floats:
+        """Work of mean 1."""
+        match self.work:
+            case "exponential":
+                return random.exponential(1.0, count)
+            case "constant":
+                return np.ones(count)
+            case "mix":
+                share, items, base, item = MIX
+                return np.where(random.random(count) < share, base + item, base + items * item) / SERVICE_S
+            case cv:
+                variance = math.log1p(float(cv) ** 2)
+                return random.lognormal(-variance / 2, math.sqrt(variance), count)
+
+
+MIX = (0.7, 8, 0.01 / 4.1, 0.01 / 4.1)  # share of one item, else so many; s of a request, and of each item
+
+
+def devices() -> list[Device]:
+    """Service CV from 0 to 1, contention from 0 to 1, one to four contexts; one with CV 3, which is not counted."""
+    return [
+        Device("M/M/1 · 54 %", "exponential", 1, 0.0, 1 - math.log(100) / 10),
+        Device("M/M/1 · 30 %", "exponential", 1, 0.0, 0.3),
+        Device("M/M/1 · 80 %", "exponential", 1, 0.0, 0.8),
+        Device("CV 0.2 · 1 context · 50 %", "0.2", 1, 0.0, 0.5),
+        Device("CV 0.2 · 1 context · 90 %", "0.2", 1, 0.0, 0.9),
+        Device("constant · 1 context · 70 %", "constant", 1, 0.0, 0.7),
+        Device("constant · 2 contexts · 60 %", "constant", 2, 0.5, 0.6),
+        Device("CV 0.5 · 4 contexts · 60 %", "0.5", 4, 0.5, 0.6),
+        Device("CV 0.5 · 4 contexts · 85 %", "0.5", 4, 0.0, 0.85),
+        Device("exponential · 4 contexts · 70 %", "exponential", 4, 0.2, 0.7),
+        Device("CV 1 · 2 contexts · 50 %", "1", 2, 1.0, 0.5),
+        Device("CV 1 · 1 context · 40 %", "1", 1, 0.0, 0.4),
+        Device("mix · 1 context · 60 %", "mix", 1, 0.0, 0.6),
+        Device("mix · 4 contexts · 75 %", "mix", 4, 0.5, 0.75),
+        Device("CV 3 · 2 contexts · 60 %", "3", 2, 0.5, 0.6, counts=False),
+    ]
+
+
+# --- the truth: an event simulation that knows the law, written apart from loadtrt/capacity/station.py
+
+
+class Server:
+    """One GPU: lanes, each with a request that computes and at most one that waits in it; the others wait in line."""
+
+    def __init__(self, contexts: int) -> None:
+        self.lanes: list[deque[int]] = [deque() for _ in range(contexts)]
+        self.line: deque[int] = deque()
+        self.since = [float(lane) for lane in range(-contexts, 0)]  # when each lane last gained or lost a request
+        self.ends: list[tuple[float, int]] = []  # (progress at which its lane's request is done, lane)
+        self.progress = self.at = 0.0
+        self.load = self.stamp = 0
+
+
+def latencies(device: Device, due: Floats, work: Floats, gpus: int, routing: Routing, seed: int) -> Floats:
+    """Latencies in s of requests that come at `due` to a fleet; to a single GPU, they are its own."""
+    random = np.random.default_rng([seed, 77])
+    choices = random.integers(gpus, size=(len(due), 2)) if routing == "two-choices" else None
+    slow = [SERVICE_S * (1 + device.contention * (busy - 1)) for busy in range(device.contexts + 1)]
+    servers = [Server(device.contexts) for _ in range(gpus)]
+    idle_since: list[tuple[int, float, int]] = [(0, float(place), place) for place in range(gpus)]  # least outstanding
+    clock, arrived, came, works = float(gpus), 0, due.tolist(), work.tolist()
+    left = [0.0] * len(came)
+    events: list[tuple[float, int, int]] = []  # (instant, stamp, GPU)
+
+    def plan(place: int, server: Server, now: float) -> None:
+        server.stamp += 1
+        if server.ends:
+            wait = (server.ends[0][0] - server.progress) * slow[len(server.ends)]
+            heappush(events, (now + wait, server.stamp, place))
+
+    def move(server: Server, now: float) -> None:
+        if server.ends:
+            server.progress += (now - server.at) / slow[len(server.ends)]
+        server.at = now
+
+    def enter(server: Server, request: int) -> None:
+        nonlocal clock
+        lane = min(range(device.contexts), key=lambda each: (len(server.lanes[each]), server.since[each]))
+        clock += 1
+        server.since[lane] = clock
+        server.lanes[lane].append(request)
+        if len(server.lanes[lane]) == 1:
+            heappush(server.ends, (server.progress + works[request], lane))
+
+    while arrived < len(came) or events:
+        if events and (arrived == len(came) or events[0][0] < came[arrived]):
+            now, stamp, place = heappop(events)
+            server = servers[place]
+            if stamp != server.stamp:
+                continue
+            move(server, now)
+            _, lane = heappop(server.ends)
+            request = server.lanes[lane].popleft()
+            left[request] = now
+            clock += 1
+            server.since[lane] = clock
+            server.load -= 1
+            if server.lanes[lane]:
+                heappush(server.ends, (server.progress + works[server.lanes[lane][0]], lane))
+            if server.line:
+                enter(server, server.line.popleft())
+        else:
+            now = came[arrived]
+            if routing == "least-outstanding":
+                while True:
+                    load, _, place = heappop(idle_since)
+                    if load == servers[place].load:
+                        break
+            elif choices is not None:
+                first, second = choices[arrived].tolist()
+                place = second if servers[second].load < servers[first].load else first
+            else:
+                place = 0
+            server = servers[place]
+            move(server, now)
+            server.load += 1
+            if sum(map(len, server.lanes)) == device.contexts * BUFFERS:
+                server.line.append(arrived)
+            else:
+                enter(server, arrived)
+            arrived += 1
+        if routing == "least-outstanding":
+            clock += 1
+            heappush(idle_since, (server.load, clock, place))
+        plan(place, server, now)
+    return np.array(left) - due
+
+
+@cache
+def true_quantile(device: Device, routing: Routing, rate: float, gpus: int, requests: int = LONG) -> float:
+    """p99 of latency in s, of so many requests after a tenth that fills the queues."""
+    if device.work == "exponential" and device.contexts == 1 and (routing == "random" or gpus == 1):
+        return math.log(100) / (1 / SERVICE_S - rate / gpus)
+    random = np.random.default_rng([len(device.name), gpus, requests])
+    count = requests + requests // 10
+    pooled = routing in ("least-outstanding", "two-choices")
+    if routing == "round-robin" and gpus > 1:
+        gaps = random.standard_gamma(gpus, count) / rate
+    else:
+        gaps = random.exponential(1 / rate if pooled else gpus / rate, count)
+    works = device.works(count, random)
+    due = np.cumsum(gaps) * (count / rate * (1 if pooled else gpus) / gaps.sum())
+    found = latencies(device, due, works / works.mean(), gpus if pooled else 1, routing, gpus)
+    return float(np.quantile(found[requests // 10 :], RANK))
+
+
+@cache
+def bound_s(device: Device) -> float:
+    """The objective: p99 of one GPU at the device's load."""
+    return true_quantile(device, "random", device.load * device.most_per_s, 1, LONGEST)
+
+
+def meets(device: Device, routing: Routing, rate: float, gpus: int) -> bool:
+    """Whether so many GPUs truly meet the objective."""
+    if routing == "random":
+        return rate / gpus <= device.load * device.most_per_s
+    over = true_quantile(device, routing, rate, gpus) / bound_s(device)
+    if abs(over - 1) < NEAR:
+        over = true_quantile(device, routing, rate, gpus, LONGEST) / bound_s(device)
+    return over <= 1
+
+
+@cache
+def truly_needed(device: Device, routing: Routing, rate: float) -> int:
+    """The fewest GPUs that meet the objective and the utilisation; those of random routing are enough for any other."""
+    low = math.ceil(rate / (UTILISATION * device.most_per_s) * (1 - 1e-12))
+    high = max(math.ceil(rate / (device.load * device.most_per_s) * (1 - 1e-12)), low)
+    if routing == "random" or low == high:
+        return high
+    if meets(device, routing, rate, low):
+        return low
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if meets(device, routing, rate, middle) else (middle, high)
+    return high
+
+
+# --- the plans
 
 
 @dataclass(frozen=True)
-class Saving:
-    """GPUs that a demand of 20 times what one GPU can serve needs. one_gpu: λ_slo over the most that it serves."""
+class Planned:
+    """One routing of one plan. truth: GPUs truly needed; needed: planned; true_s: p99 with as many, s."""
 
-    gpu: str
-    objective: str
-    one_gpu: float
-    by_capacity: int
-    needed: dict[str, int | None]
+    device: str
+    seed: int
+    routing: str
+    rate: float
+    truth: int
+    needed: int | None
+    at_least: int | None
+    true_s: float | None
+    low_s: float | None
+    high_s: float | None
+    infeasible: bool
+    doubt: bool
     seconds: float
+    requests: int
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the interval holds the true p99; None without an answer."""
+        if self.true_s is None or self.low_s is None or self.high_s is None:
+            return None
+        return self.low_s <= self.true_s <= self.high_s
 
 
-def exponential(ranks: Floats) -> Floats:
-    """Work of mean 1 and CV 1."""
-    return -np.log1p(-ranks)
+def searched(device: Device, seed: int) -> CapacityResult:
+    """What `loadtrt capacity` finds with all defaults."""
+    with TemporaryDirectory() as folder:
+        file = f"{folder}/capacity.json"
+        options = ["--engine", device.engine, "--contexts", str(device.contexts), "--seed", str(seed), "--quiet"]
+        options += ["--objective", f"latency.p99 < {round(bound_s(device) * 1e9)}ns", "--json", file]
+        if device.work == "mix":
+            options += ["--mix", f"1:{MIX[0]}, {MIX[1]}:{1 - MIX[0]:.1f}"]
+        done = CliRunner().invoke(cli, ["capacity", *options], standalone_mode=False)
+        if done.exception is not None:
+            raise done.exception
+        return read_result(CapacityResult, Path(file))
 
 
-def constant(ranks: Floats) -> Floats:
-    """Work of mean 1 and CV 0."""
-    return np.ones_like(ranks)
+def planned(device: Device, seed: int) -> list[Planned]:
+    """All plans from one search."""
+    result = searched(device, seed)
+    random = np.random.default_rng([seed, len(device.name)])
+    places = (np.arange(DEMANDS) + random.random(DEMANDS)) / DEMANDS
+    rows = []
+    for place in places.tolist():
+        times = LEAST_TIMES * (MOST_TIMES / LEAST_TIMES) ** place
+        rate = float(f"{times * device.load * device.most_per_s:.4g}")
+        began = time.process_time()
+        try:
+            plan = plan_fleet(evidence_of(result), steady_demand(rate), list(result.objectives), seed=seed)
+        except UsageError as error:
+            print(f"{device.name}, seed {seed}: {error}", flush=True)
+            continue
+        seconds = time.process_time() - began
+        rows += [row_of(device, seed, rate, plan, choice, seconds) for choice in plan.choices]
+    return rows
 
 
-def lognormal(cv: float) -> Work:
-    """Work of mean 1 with that CV."""
-    variance = math.log1p(cv * cv)
-    grid = np.linspace(1e-7, 1 - 1e-7, 20_001)
-    normal = np.array([NormalDist().inv_cdf(rank) for rank in grid])
-    values = np.exp(math.sqrt(variance) * normal - variance / 2)
-
-    def work(ranks: Floats) -> Floats:
-        return np.interp(ranks, grid, values)
-
-    return work
-
-
-def gpu(contexts: int, contention: float, work: Work) -> Station:
-    """As `simulated:contention=…`: n lanes finish n / (1 + contention·(n − 1)) times the work of one."""
-    return station(contexts, 1, lambda n: n / (1 + contention * (n - 1)) / SERVICE_S, work)
-
-
-def accuracy(
-    queue: str, load: float, law_s: float, each: Station, routing: Routing = "random", gpus: int = 1
-) -> Accuracy:
-    """The queue simulated beside its law."""
-    bound = Objective("latency.p99", 0, 0.99, round(law_s * SECOND_NS))
-    demand = steady_demand(load * gpus * each.most_per_s)
-    found = predict(demand, each, routing, gpus, [bound], 1, precision=PRECISION).objectives[0]
-    values = [
-        math.nan if value is None else value / SECOND_NS / SERVICE_S
-        for value in (found.value_ns, found.value_low_ns, found.value_high_ns)
-    ]
-    return Accuracy(queue, load, law_s / SERVICE_S, *values)
-
-
-def against_laws() -> Iterator[Accuracy]:
-    """Queues that have a closed form."""
-    for contexts in (1, 4, 8):
-        for load in (0.5, 0.8, 0.9):
-            waiting = allen_cunneen(contexts, load * contexts / SERVICE_S, SERVICE_S, 1.0, 1.0)
-            if waiting is not None:
-                law = markov_quantile(0.99, waiting, SERVICE_S)
-                yield accuracy(f"M/M/{contexts}", load, law, gpu(contexts, 0.0, exponential))
-    for load in (0.5, 0.8, 0.9):
-        yield accuracy("M/D/1", load, m_d_1(load, 0.99) * SERVICE_S, gpu(1, 0.0, constant))
-    for gpus in (4, 16):
-        for load in (0.5, 0.8, 0.9):
-            law = gamma_m_1(load / SERVICE_S, SERVICE_S, 1 / gpus).mean_s * math.log(100)
-            yield accuracy(f"E{gpus}/M/1", load, law, gpu(1, 0.0, exponential), "round-robin", gpus)
-
-
-def m_d_1(load: float, rank: float) -> float:
-    """Quantile of latency over the service time: P(W ≤ t) = (1 − ρ) Σ_{k ≤ t} (ρ(k − t))^k / k! · e^{−ρ(k − t)}."""
-
-    def waits_less(t: float) -> float:
-        terms = [(load * (k - t)) ** k / math.factorial(k) * math.exp(-load * (k - t)) for k in range(int(t) + 1)]
-        return (1 - load) * math.fsum(terms)
-
-    low, high = 0.0, 20.0  # beyond, the sum's terms cancel to nothing
-    while high - low > 1e-6:
-        middle = (low + high) / 2
-        low, high = (middle, high) if waits_less(middle) < rank else (low, middle)
-    return high + 1
-
-
-def against_formula() -> Iterator[Accuracy]:
-    """Allen and Cunneen as the law, where four contexts share a GPU: what the formula is worth."""
-    for contention in (0.0, 0.5, 1.0):
-        for cv in (0.1, 1.0):
-            each = gpu(4, contention, lognormal(cv))
-            service_s = each.contexts / each.most_per_s
-            for load in (0.5, 0.7, 0.9):
-                waiting = allen_cunneen(each.contexts, load * each.most_per_s, service_s, 1.0, each.cv2)
-                if waiting is not None:
-                    law = waiting.latency_quantile(0.99, each.works * service_s)
-                    yield accuracy(f"contention {contention:g}, CV {cv:g}", load, law, each)
-
-
-def savings() -> Iterator[Saving]:
-    """For several GPUs and bounds."""
-    kinds = {
-        "1 context, constant": gpu(1, 0.0, constant),
-        "1 context, CV 0.2": gpu(1, 0.0, lognormal(0.2)),
-        "4 contexts, contention 0.5, CV 0.2": gpu(4, 0.5, lognormal(0.2)),
-        "4 contexts, contention 0.5, CV 1": gpu(4, 0.5, lognormal(1.0)),
-    }
-    for name, each in kinds.items():
-        alone_ns = float(np.quantile(each.works, 0.99)) * SERVICE_S * SECOND_NS
-        for times in (1.5, 2, 4):
-            objective = parse_objective(f"latency.p99 < {round(times * alone_ns)}ns")
-            yield saving(name, each, objective, f"p99 < {times:g} × alone")
-
-
-def saving(name: str, each: Station, objective: Objective, words: str) -> Saving:
-    """One row of the table."""
-    told = Gpu(
-        contexts=each.contexts,
-        buffers=1,
-        batch=1,
-        speeds=(),
-        most_per_s=each.most_per_s,
-        alone_mean_ns=SERVICE_S * SECOND_NS,
-        alone_cv=math.sqrt(each.cv2),
-    )
-    engine = EngineInfo("simulated", name, "", "", "", "", 1, ())
-    evidence = Evidence(engine, each, told, {}, (), None, (), ())
-    demand, began = steady_demand(20 * each.most_per_s), time.process_time()
-    plan = plan_fleet(evidence, demand, [objective], max_utilisation=FULL)
-    seconds = time.process_time() - began
-    highest = highest_rate(each, objective)
-    return Saving(
-        name,
-        words,
-        highest / each.most_per_s,
-        fewest_for(20 * each.most_per_s, highest),
-        {choice.routing: choice.needed for choice in plan.choices},
-        seconds,
+def row_of(device: Device, seed: int, rate: float, plan: FleetResult, choice: Choice, seconds: float) -> Planned:
+    """One routing of a plan beside the truth."""
+    share = choice.degraded.objectives[0] if choice.degraded is not None else None
+    return Planned(
+        device=device.name,
+        seed=seed,
+        routing=choice.routing,
+        rate=rate,
+        truth=truly_needed(device, choice.routing, rate),
+        needed=choice.needed,
+        at_least=choice.at_least,
+        true_s=None if choice.needed is None else true_quantile(device, choice.routing, rate, choice.needed),
+        low_s=None if share is None else (share.value_low_ns or 0.0) / 1e9,
+        high_s=None if share is None else (share.value_high_ns or math.inf) / 1e9,
+        infeasible=choice.infeasible,
+        doubt=plan.doubt is not None,
+        seconds=seconds,
+        requests=plan.gpu.requests,
     )
 
 
-def highest_rate(each: Station, objective: Objective) -> float:
-    """λ_slo: the highest Poisson rate at which one GPU meets the objective for sure, within half a percent."""
-    low, high = 0.0, FULL * each.most_per_s
-    while high - low > 0.005 * each.most_per_s:
-        middle = (low + high) / 2
-        met = predict(steady_demand(middle), each, "random", 1, [objective], 1).verdict == "met"
-        low, high = (middle, high) if met else (low, middle)
-    return low or high
+HEADER = (
+    f"{'':32}{'plans':>6}{'same':>7}{'or +1':>8}{'too few':>9}{'by > 1':>8}{'95 % holds':>12}{'98':>6}{'99':>5}"
+    f"{'requests':>10}{'time':>8}"
+)
 
 
-def show(title: str, law: str, rows: Iterator[Accuracy], *, exact: bool) -> list[Accuracy]:
-    """Print a table as it is made. exact: the law is right, and the simulation off; else the other way round."""
-    off = f"{'simulation' if exact else law} off by"
-    print(f"\n{title}\n{'':24}{'load':>6}{law:>10}{'simulated':>11}{'95 %':>18}{off:>20}")
-    shown = []
-    for row in rows:
-        shown.append(row)
-        interval = f"{row.low:.2f} .. {row.high:.2f}"
-        print(
-            f"{row.queue:<24}{100 * row.load:>4.0f} %{row.law:>10.2f}{row.simulated:>11.2f}{interval:>18}"
-            f"{100 * ((row.simulated / row.law if exact else row.law / row.simulated) - 1):>+18.1f} %",
-            flush=True,
-        )
-    if exact:
-        print(f"law within the interval: {sum(row.low <= row.law <= row.high for row in shown)} of {len(shown)}")
-    return shown
+def line_of(name: str, rows: Sequence[Planned]) -> str:
+    """A line of the table."""
+    known = [row for row in rows if row.needed is not None and not row.doubt]
+    more = [(row.needed or 0) - row.truth for row in known]
+    held = [row.holds for row in known if row.holds is not None]
+    part = 100 / max(len(known), 1)
+    return (
+        f"{name:<32}{len(rows):>6}{part * sum(each == 0 for each in more):>5.0f} %"
+        f"{part * sum(each in (0, 1) for each in more):>6.0f} %{part * sum(each < 0 for each in more):>7.1f} %"
+        f"{sum(each < -1 for each in more):>8}{100 * sum(held) / max(len(held), 1):>10.1f} %"
+        f"{sum((row.needed is None and not row.infeasible) or row.doubt for row in rows):>6}"
+        f"{sum(row.infeasible for row in rows):>5}{median(row.requests for row in rows):>10.0f}"
+        f"{median(row.seconds for row in rows):>6.1f} s"
+    )
+
+
+def all_planned(wanted: Sequence[Device], seeds: int, processes: int) -> Iterator[tuple[Device, list[Planned]]]:
+    """The rows of each device, in order."""
+    with ProcessPoolExecutor(processes) as pool:
+        futures = [(device, [pool.submit(planned, device, 1 + seed) for seed in range(seeds)]) for device in wanted]
+        for device, parts in futures:
+            yield device, [row for part in parts for row in part.result()]
 
 
 def main() -> None:
-    """Print the tables, and the machine they were made on."""
+    """Print the table, and the machine it was made on."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the rows there too")
+    parser.add_argument("--seeds", type=int, default=10, help="searches of each device")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="searches at a time")
+    parser.add_argument("--only", help="devices whose names contain one of these, such as M/M/1,mix")
+    parser.add_argument("--json", type=Path, help="write every plan there too")
     options = parser.parse_args()
     machine = environment()
     print(f"{machine['cpu']}, {machine['cores']} cores, CPython {machine['python']}, numpy {np.__version__}")
-    laws = show("p99 of latency ÷ mean service time: closed forms", "law", against_laws(), exact=True)
-    title = "the same of four contexts on one GPU: Allen and Cunneen's formula"
-    formula = show(title, "formula", against_formula(), exact=False)
-    print("\nGPUs for 20 times what one GPU can serve, Poisson arrivals, at most 97 % busy")
-    header = f"{'one GPU':<36}{'objective':<19}{'λ_slo':>6}{'⌈Λ/λ_slo⌉':>11}"
-    print(header + "".join(f"{name:>19}" for name in ROUTINGS))
-    found = []
-    for row in savings():
-        found.append(row)
-        cells = "".join(f"{row.needed[name] or '–':>19}" for name in ROUTINGS)
-        print(f"{row.gpu:<36}{row.objective:<19}{100 * row.one_gpu:>4.0f} %{row.by_capacity:>11}{cells}", flush=True)
-    print(f"processor time of a plan of three routings: {np.median([row.seconds for row in found]):.0f} s (median)")
-    if options.json:
-        rows: dict[str, Sequence[Accuracy] | Sequence[Saving]] = {"laws": laws, "formula": formula, "savings": found}
-        text = json.dumps(
-            {"machine": machine, **{key: list(map(asdict, each)) for key, each in rows.items()}}, indent=1
-        )
-        options.json.write_text(text + "\n")
+    words = options.only.split(",") if options.only else [""]
+    wanted = [device for device in devices() if any(word in device.name for word in words)]
+    print(f"{options.seeds} default searches a device, {DEMANDS} demands each, {len(ROUTINGS)} routings\n{HEADER}")
+    counted: list[Planned] = []
+    every: list[Planned] = []
+    for device, rows in all_planned(wanted, options.seeds, options.processes):
+        every += rows
+        counted += rows if device.counts else []
+        if rows:
+            print(line_of(device.name, rows), flush=True)
+        if options.json:
+            options.json.write_text(json.dumps([asdict(row) for row in every], indent=1) + "\n")
+    for routing in ROUTINGS:
+        print(line_of(f"all with CV ≤ 1, {routing}", [row for row in counted if row.routing == routing]))
+    print(line_of("all with CV ≤ 1", counted))
 
 
 if __name__ == "__main__":

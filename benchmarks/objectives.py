@@ -26,7 +26,7 @@ from loadtrt.records.records import COLUMNS, DROPPED, Records
 from loadtrt.results.gpu_telemetry import GpuFacts, GpuInterval, GpuTelemetry, SamplingCost, telemetry_of
 from loadtrt.results.run_result import ObjectiveShare, Throughput
 from loadtrt.results.steadiness import Interval
-from loadtrt.stats.margin import rate_margin
+from loadtrt.stats.intervals import rate_interval
 from loadtrt.stats.verdict import judge
 from loadtrt.stats.whole_run import judge_number
 from loadtrt.units import SECOND_NS, format_count
@@ -58,7 +58,7 @@ def judged(
         requests_per_s=rate,
         inferences_per_s=None if rate is None else rate * float(items.mean()),
         offered_per_s=None,
-        margin=rate_margin(records) if rate is not None and steady else None,
+        confidence=rate_interval(rate, records) if rate is not None and steady else None,
     )
     good = int(np.count_nonzero(~objective.bad(records.ok)))
     by_status = np.bincount(records.status, minlength=4).tolist()

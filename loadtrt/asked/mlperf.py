@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LEAST_NS = 600 * SECOND_NS
+# The last request must be sent at LEAST_NS or later. Sending ends at the run's duration: so much more has room for one
+# request of up to 7 s, and 100 requests that take longer one after the other last for 600 s by themselves.
+_ROOM_S = 7
 _GAPS = 20  # a gap of a Poisson process exceeds so many mean gaps once in e^20 times
 
 ScenarioName = Literal["single-stream", "multi-stream", "server", "offline"]
@@ -128,11 +131,10 @@ def _preset(scenario: Scenario, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _least_ns(given: Mapping[str, Any]) -> int:
-    """Duration of the schedule: with a rate, until a request is due after LEAST_NS, as in LoadGen."""
+    """Duration of sending, until a request is sent (a stream) or due (with a rate) after LEAST_NS, as in LoadGen."""
     seconds = LEAST_NS // SECOND_NS
     try:
-        if "rate" in given:
-            seconds += math.ceil(_GAPS / parse_rate(given["rate"]))
+        seconds += math.ceil(_GAPS / parse_rate(given["rate"])) if "rate" in given else _ROOM_S
         most = parse_duration(given["max_duration"]) if "max_duration" in given else seconds * SECOND_NS
     except UsageError:
         return LEAST_NS  # the declaration of the option refuses its value

@@ -40,8 +40,6 @@ from loadtrt.errors import UsageError
 from loadtrt.load.arrivals import MOST_REQUESTS, parse_bursts, parse_stages
 from loadtrt.load.request_sizes import Batching, Part, parse_batching, parse_mix
 
-MOST_BATCH = (1 << 31) - 1  # TensorRT's dimensions are 32 bits wide up to 8.6
-
 
 class LoadOptions(Strict):
     """The options that make a load: see asked/load.py."""
@@ -144,7 +142,7 @@ class Model(Strict):
         "Engine",
         ENGINES,
         ge=1,
-        le=MOST_BATCH,
+        le=(1 << 31) - 1,  # TensorRT's dimensions are 32 bits wide up to 8.6
     )
     shapes: Shapes = option({}, "Shape of an input (repeatable).", "Engine", ENGINES, metavar="NAME:16x3x224x224")
     shape_values: ShapeValues = option(
@@ -283,10 +281,9 @@ class Model(Strict):
     @classmethod
     def _objectives_are_few(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
         """Each once, and no more than observers have room for."""
-        unique = tuple(dict.fromkeys(objectives))
-        if len(unique) > MOST_OBJECTIVES:
+        if len(objectives) > MOST_OBJECTIVES:
             raise ValueError(f"no more than {MOST_OBJECTIVES} objectives: leave some out")
-        return unique
+        return objectives
 
     @model_validator(mode="after")
     def _requests_are_of_known_kinds(self) -> Self:
@@ -316,9 +313,8 @@ class Model(Strict):
             raise ValueError(
                 f"--max-queue {self.max_queue} leaves no room for a batch of {batching.sizes[-1]}: raise it"
             )
-        drops = [item for item in self.objectives if item.kind == "drops"]
-        if drops and self.max_queue is None and not self.load.closed:
-            raise ValueError(f"'{drops[0]}' needs --max-queue, such as --max-queue 8: nothing is dropped without it")
+        if self.max_queue is None and not self.load.closed and any(item.kind == "drops" for item in self.objectives):
+            raise ValueError("an objective on drops needs --max-queue, such as --max-queue 8: else nothing is dropped")
         return self
 
     @property

@@ -29,7 +29,7 @@ import numpy as np
 from loadtrt.asked.load import Rate
 from loadtrt.capacity.station import latencies
 from loadtrt.records.records import METRICS, OK
-from loadtrt.stats.verdict import BLOCKS, correlation, discounted, effective_size
+from loadtrt.stats.verdict import BLOCKS, discounted
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _DRAWS = range(4, 65)  # draws of the arrivals: as many as _SIMULATED allows
 _SIMULATED, _SIMULATED_FIFO = 600_000, 6_000_000  # requests, over all draws: of several contexts, of one
-_MODEL = 100_000  # requests of the model's own correlation
+_MODEL, _MODEL_FIFO, _MODEL_DRAWS = 30_000, 200_000, 8  # of the model: requests, and draws of their arrivals
 _CLUSTERS = 3  # independent bad requests below which the correlation is that of the model, if that is larger
 _LEAST = 100  # requests of a run that is averaged
 _SAFE = 0.8  # on N₁: the variance is estimated from few batches
@@ -63,7 +63,7 @@ def averaged(
     records: Records, load: Load, station: Station, objectives: Sequence[Objective], seed: int
 ) -> list[Averaged | None]:
     """The averaged share for each objective, in their order; None where the share of the run itself is to be used: for
-    other metrics than latency, and without a bad request in any draw. All are None unless all requests were served, and
+    other metrics than latency. All are None unless all requests were served, and
     came in random at one rate.
 
     records: all requests of the run.
@@ -80,9 +80,10 @@ def averaged(
     arrivals = [(ordered.due - ordered.due[0]) / SECOND_NS]
     arrivals += [load.due(0, n, number)[:n] / SECOND_NS for number in _seeds(seed, draws)]
     served = [latencies(due, work, station) for due in arrivals]
-    random = np.random.default_rng([seed, _MODEL])
-    due = load.due(0, _MODEL, int(random.integers(1 << 31)))[:_MODEL] / SECOND_NS
-    modelled = latencies(due, station.work(random.random(_MODEL)), station)
+    length = _MODEL if station.contexts > 1 else _MODEL_FIFO
+    work = station.work(np.random.default_rng([seed, length]).random(length))
+    arrivals = [load.due(0, length, number)[:length] / SECOND_NS for number in _seeds(seed + 1, _MODEL_DRAWS)]
+    modelled = [latencies(due, work, station) for due in arrivals]
     return [_averaged(ordered, objective, served, modelled) for objective in objectives]
 
 
@@ -131,22 +132,27 @@ def _seeds(seed: int, draws: int) -> list[int]:
     return [int(number) for number in np.random.SeedSequence([seed, len(_LEVELS)]).generate_state(draws)]
 
 
-def _averaged(records: Records, objective: Objective, served: Sequence[Floats], modelled: Floats) -> Averaged | None:
+def _averaged(
+    records: Records, objective: Objective, served: Sequence[Floats], modelled: Sequence[Floats]
+) -> Averaged | None:
     if METRICS[objective.metric].name != "latency":
         return None
     n, limit_s = len(records), objective.limit_ns / SECOND_NS
-    most = n / correlation((modelled > limit_s).astype(np.float64), 0.0)
     bad = METRICS[objective.metric].of(records) > objective.limit_ns
-    own, *others = (latency * SECOND_NS > objective.limit_ns for latency in served)
+    own, *others = (latency > limit_s for latency in served)
     series = bad + np.mean(others, axis=0) - own
+    share = min(max(float(series.mean()), 0.0), 1.0)
+    size = min(_single(series), n * len(others))
+    if size * share < _CLUSTERS:
+        of_model = np.mean([latency > limit_s for latency in modelled], axis=0)
+        size = min(size, n * _single(of_model) / len(of_model))
+    return Averaged(share, discounted(size))
+
+
+def _single(series: Floats) -> float:
+    """N₁ of the mean of a series; its length for a mean of 0."""
     share = float(series.mean())
-    size = _SAFE * share * (1 - share) / _variance(series) if 0 < share < 1 else 0.0
-    if size * share >= _CLUSTERS:
-        return Averaged(share, discounted(min(size, n * len(others))))
-    raw = min(effective_size(objective, records), discounted(most))
-    if 0 < share < 1:
-        return Averaged(share, max(raw, discounted(min(size, most))))
-    return Averaged(float(bad.mean()), raw)
+    return _SAFE * share * (1 - share) / _variance(series) if 0 < share < 1 else float(len(series))
 
 
 def _variance(series: Floats) -> float:

@@ -26,6 +26,7 @@ _MINUTE_NS = 60 * SECOND_NS
 _HOUR_NS = 60 * _MINUTE_NS
 _MOST_REPLAYED = 200_000  # requests of a trace: seconds of simulation for each size of the fleet
 _LEAD = 10  # one in ten requests before those that count fills the queues
+POOLED = ("two-choices", "least-outstanding")  # routings that look at all GPUs
 _SLICES = 60  # parts of a ramp, each at a constant rate
 
 
@@ -47,15 +48,15 @@ class Demand:
     lead: int = 0
 
     def cv2_at_gpu(self, routing: Routing, gpus: int) -> float:
-        """Squared coefficient of variation Ca² of the gaps at one GPU; at all GPUs together for least-outstanding.
+        """Squared coefficient of variation Ca² of the gaps at one GPU; at all GPUs together for the routings of POOLED.
 
         round-robin: gaps are sums of G, Ca²/G. random: sums of a geometric number with mean G, 1 + (Ca² − 1)/G.
         """
         cv2 = self.cv**2
-        return {"random": 1 + (cv2 - 1) / gpus, "round-robin": cv2 / gpus, "least-outstanding": cv2}[routing]
+        return {"random": 1 + (cv2 - 1) / gpus, "round-robin": cv2 / gpus}.get(routing, cv2)
 
     def due_at_gpu(self, routing: Routing, gpus: int, count: int, random: np.random.Generator) -> Floats:
-        """Instants in s at which `count` requests reach one GPU of `gpus`; all GPUs together for least-outstanding.
+        """Instants in s at which `count` requests reach one GPU of `gpus`; all GPUs together for those of POOLED.
 
         Independent gamma gaps of mean 1/Λ and deviation CV/Λ; k of them in a row are gamma, too. With
         round-robin k = G; with random routing, probability 1/G for each request, k is geometric: exact thinning.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from loadtrt.capacity.station import Station, interpolated, station, work_of
+from loadtrt.capacity.measured_law import closed_flow, pooled
 from loadtrt.errors import UsageError
 from loadtrt.records.histogram import Histogram
 from loadtrt.results.capacity_result import CapacityResult, SweepResult
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from loadtrt.asked.objective import Objective
+    from loadtrt.capacity.measured_law import Law, MeasuredLaw
     from loadtrt.results.capacity_result import Candidate
     from loadtrt.results.engine_info import EngineInfo
+    from loadtrt.results.flow import Flow
     from loadtrt.results.run_result import RunResult
 
 _CROWDED = 0.97  # share of the highest throughput below which a drop is not noise
@@ -31,7 +33,7 @@ Source: TypeAlias = CapacityResult | SweepResult | tuple["RunResult", ...]
 class Evidence:
     """The measurements of one engine on one GPU, and its model.
 
-    station: the model to simulate.
+    law: the model to simulate, and how well it is known.
     gpu: the model as results keep it.
     closed: closed loops with one request per lane, by requests in flight.
     open: runs at an arrival rate.
@@ -40,7 +42,7 @@ class Evidence:
     """
 
     engine: EngineInfo
-    station: Station
+    law: Law
     gpu: Gpu
     closed: Mapping[int, RunResult]
     open: tuple[RunResult, ...]
@@ -169,28 +171,25 @@ def _evidence(
 ) -> Evidence:
     """The model of the GPU from its runs. A capacity's closed loops fill one buffer set of each context and then the
     others; those of other runs, by contexts, fill all buffer sets: the device time stands for the latency then."""
-    measured = {n: _rate(run) for n, run in runs.closed.items()}
-    throughput, alone = interpolated(measured), runs.closed[1]
     full = capacity is None and buffers > 1
-    metric = "device" if full and "device" in alone.model.histograms else "latency"
-    work, mean_ns, cv = work_of(_histogram(alone, metric))
-    if full and "device" in alone.model.metrics:
-        mean_ns = alone.model.metrics["device"].mean_ns or mean_ns
-    queue = station(contexts, buffers, throughput, work, alone_s=mean_ns / SECOND_NS if full else None)
+    law = _law(contexts, buffers, runs, full=full)
+    queue = law.station
+    alone_ns = (law.alone_s or queue.alone_s) * SECOND_NS
     return Evidence(
         engine=engine,
-        station=queue,
+        law=law,
         gpu=Gpu(
             contexts=contexts,
             buffers=buffers,
             batch=batch,
             speeds=tuple(
-                Speed(in_flight=n, requests_per_s=throughput(n), measured=n in measured)
+                Speed(in_flight=n, requests_per_s=law.throughput(n), measured=n in runs.closed)
                 for n in range(1, (queue.in_flight if capacity else contexts) + 1)
             ),
             most_per_s=queue.most_per_s,
-            alone_mean_ns=mean_ns,
-            alone_cv=cv,
+            alone_mean_ns=alone_ns,
+            alone_cv=law.cv,
+            requests=law.requests,
             watts=_watts([*(runs.closed.values() if capacity else [runs.closed[contexts]]), *runs.open]),
             scaling=capacity.scaling if capacity else None,
         ),
@@ -200,6 +199,26 @@ def _evidence(
         objectives=objectives,
         notes=tuple(runs.notes),
     )
+
+
+def _law(contexts: int, buffers: int, runs: _Runs, *, full: bool) -> MeasuredLaw:
+    """The law of all requests of all runs; of the closed loops alone where no run has kept it, or where these fill all
+    buffer sets of fewer contexts, so that requests in flight are not what they are in the whole. full: they do."""
+    alone = runs.closed[1]
+    kept = [] if full else [run.model.flow for run in (*runs.closed.values(), *runs.open) if run.model.flow is not None]
+    if kept:
+        others = [(n, run) for n, run in runs.closed.items() if run.model.flow is None]
+        return pooled(contexts, buffers, [*kept, *(_closed_flow(n, run, "latency") for n, run in others)], kept)
+    metric = "device" if full and "device" in alone.model.histograms else "latency"
+    mean_ns = alone.model.metrics["device"].mean_ns if full and "device" in alone.model.metrics else None
+    flows = {n: _closed_flow(n, run, metric if n == 1 else "latency") for n, run in runs.closed.items()}
+    histogram = _histogram(alone, metric)
+    alone_s = (mean_ns or histogram.sum / histogram.count) / SECOND_NS if full else None
+    return pooled(contexts, buffers, list(flows.values()), [flows[1]], alone_s)
+
+
+def _closed_flow(in_flight: int, run: RunResult, metric: str) -> Flow:
+    return closed_flow(in_flight, max(run.model.ok, 1), _rate(run), _histogram(run, metric))
 
 
 def _crowded(runs: _Runs) -> Iterator[str]:
@@ -250,7 +269,7 @@ def _rate(run: RunResult) -> float:
 def _histogram(run: RunResult, metric: str) -> Histogram:
     histogram = Histogram.from_dict(run.model.histograms[metric]) if metric in run.model.histograms else Histogram()
     if not histogram.count:
-        raise UsageError("the run with one request in flight has no histogram of its latency: measure it again")
+        raise UsageError(f"the run of {run.started} has no histogram of its {metric}: measure it again")
     return histogram
 
 

@@ -17,7 +17,7 @@ from loadtrt.asked.load_options import at_rate
 from loadtrt.asked.model import LoadOptions
 from loadtrt.asked.reading import varied
 from loadtrt.capacity.candidate import Work
-from loadtrt.capacity.outcome import failure_of, host_bound
+from loadtrt.capacity.outcomes import failure_of, host_bound
 from loadtrt.capacity.rig import MACHINE, changed, require_same
 from loadtrt.capacity.search import Search
 from loadtrt.environment import environment
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.load import Load
-    from loadtrt.capacity.outcome import Share, Step
+    from loadtrt.capacity.outcomes import Share, Step
     from loadtrt.capacity.rig import Rig
     from loadtrt.results.capacity_result import Candidate
     from loadtrt.results.engine_info import EngineInfo

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 import loadtrt
 from loadtrt.capacity.demand import fewest_for
-from loadtrt.capacity.fleet_prediction import compare, estimated_gpus, estimated_ns, other_arrivals, predict
+from loadtrt.capacity.fleet_check import compare, direct_of, doubt_of, other_arrivals
+from loadtrt.capacity.fleet_cost import autoscaling, cost_per_million, joules_per_inference
+from loadtrt.capacity.fleet_prediction import predict
+from loadtrt.capacity.measured_law import alone_above, heavy_tail
+from loadtrt.capacity.predictable import require_predictable
 from loadtrt.errors import UsageError
-from loadtrt.results.fleet_result import (
-    ROUTINGS,
-    Autoscaling,
-    Choice,
-    Comparison,
-    Direct,
-    Estimate,
-    FleetResult,
-    Prediction,
-)
-from loadtrt.stats.margin import least_samples
+from loadtrt.results.fleet_result import ROUTINGS, Choice, Comparison, FleetResult, Prediction
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from loadtrt.asked.objective import Objective, Verdict
     from loadtrt.capacity.demand import Demand
     from loadtrt.capacity.evidence import Evidence
     from loadtrt.capacity.station import Station
-    from loadtrt.results.fleet_result import Routing
+    from loadtrt.results.fleet_result import Direct, Routing, Ties
     from loadtrt.results.run_result import ObjectiveShare
 
 _FINE = 200  # GPUs above which the answer is within 0.5 %
@@ -40,7 +33,11 @@ _MOST_GPUS = 2000
 _MOST_SIMULATED = 20_000_000  # requests for one routing policy: a minute or so
 _LEAST_UTILISATION = 0.01  # below, more GPUs change nothing
 _LEAST_PER_S = 1 / 3600
-_DRAWN = 1_000_000
+_HOURS = 730  # of a month
+_CURVE = 8  # sizes of a chart
+_SHORT = (4,)  # streams of their simulations
+_MOST_BUSY = 0.97  # utilisation of the smallest size of a chart
+_PAST = 1.15  # the largest size of a chart over the largest that is needed
 _SPENT = f"the simulation ended at its limit of {format_count(_MOST_SIMULATED)} requests"
 _TOO_MANY = f"larger fleets than {format_count(_MOST_GPUS)} GPUs are not simulated"
 
@@ -53,7 +50,9 @@ def plan_fleet(
     routings: Sequence[Routing] = ROUTINGS,
     spares: int = 0,
     max_utilisation: float = 0.8,
+    ties: Ties = "longest-idle",
     gpu_price: float | None = None,
+    curve: bool = False,
     seed: int = 1,
     sources: Sequence[str] = (),
     command: Sequence[str] = (),
@@ -64,7 +63,9 @@ def plan_fleet(
     Λ / (G · most_per_s) ≤ max_utilisation, and `spares` more that may be out of service.
 
     evidence: of `evidence_of`, from a capacity, a sweep or runs.
+    ties: what least-outstanding routing does where several GPUs have the fewest requests.
     gpu_price: price of one GPU for an hour.
+    curve: simulate further sizes, for a chart.
     sources, command: the files and the command line, as the result keeps them.
     say: called with what is being done.
     stopped: whether to end with the answers so far.
@@ -74,8 +75,11 @@ def plan_fleet(
     less than one request per hour.
     """
     started = datetime.now(UTC)
-    _require_predictable(objectives, demand.summary.replayed)
-    planner = _Planner(evidence, demand, tuple(objectives), spares, max_utilisation, gpu_price, seed, say, stopped)
+    require_predictable(objectives, demand.summary.replayed)
+    most = evidence.law.most_per_s(seed)
+    planner = _Planner(
+        evidence, demand, tuple(objectives), spares, max_utilisation, ties, gpu_price, seed, say, stopped, most
+    )
     if planner.least > _MOST_GPUS:
         raise UsageError(
             f"{format_count(demand.summary.planned_per_s)} requests/s need more than {format_count(_MOST_GPUS)} GPUs: "
@@ -86,6 +90,8 @@ def plan_fleet(
     choices: list[Choice] = []
     checks: list[Comparison] = []
     notes = [*evidence.notes, *other_arrivals(evidence, demand)]
+    if heavy := heavy_tail(evidence.law):
+        notes.append(heavy)
     interrupted = False
     try:
         try:
@@ -93,6 +99,8 @@ def plan_fleet(
         except _SpentError:
             notes.append(f"some measured runs have no prediction: {_SPENT}")
         choices.extend(planner.choose(routing) for routing in routings)
+        if curve:
+            choices = planner.with_curves(choices)
     except _StoppedError:
         interrupted = True
     return FleetResult(
@@ -101,17 +109,19 @@ def plan_fleet(
         command=tuple(command),
         sources=tuple(sources),
         engine=evidence.engine,
-        gpu=evidence.gpu,
+        gpu=evidence.gpu.model_copy(update={"most_low_per_s": most[0], "most_high_per_s": most[1]}),
         demand=demand.summary,
         objectives=tuple(objectives),
         max_utilisation=max_utilisation,
         spares=spares,
+        ties=ties,
         gpu_price=gpu_price,
         seed=seed,
         outcome="interrupted" if interrupted else "completed",
         choices=tuple(choices),
         direct=planner.direct(),
         checks=tuple(checks),
+        doubt=doubt_of([check for check in checks if check.rate_per_s], evidence.capacity is not None),
         notes=tuple(notes),
     )
 
@@ -126,17 +136,23 @@ class _SpentError(Exception):
 
 @dataclass(slots=True, eq=False)
 class _Planner:
-    """Finds the number of GPUs for each policy. left: requests that may still be simulated."""
+    """Finds the number of GPUs for each policy.
+
+    most_per_s: 95 % interval of the throughput of one GPU.
+    left: requests that may still be simulated.
+    """
 
     evidence: Evidence
     demand: Demand
     objectives: tuple[Objective, ...]
     spares: int
     max_utilisation: float
+    ties: Ties
     gpu_price: float | None
     seed: int
     say: Callable[[str], None]
     stopped: Callable[[], bool]
+    most_per_s: tuple[float, float]
     left: int = _MOST_SIMULATED
 
     def spend(self, requests: int) -> None:
@@ -149,20 +165,24 @@ class _Planner:
 
     @property
     def _station(self) -> Station:
-        return self.evidence.station
+        return self.evidence.law.station
 
     @property
     def least(self) -> int:
-        """The fewest GPUs that utilisation allows."""
-        return fewest_for(self.demand.summary.planned_per_s, self.max_utilisation * self._station.most_per_s)
+        """The fewest GPUs that surely keep within the utilisation."""
+        return self._least(self.most_per_s[0])
+
+    def _least(self, most_per_s: float) -> int:
+        return fewest_for(self.demand.summary.planned_per_s, self.max_utilisation * most_per_s)
 
     def choose(self, routing: Routing) -> Choice:
-        """The fewest GPUs for one policy, by bisection between a size that does not meet the objectives and one that
-        does, as more GPUs never hurt. The first guess is Allen and Cunneen's."""
-        hopeless = self._hopeless()
-        if hopeless is not None:
-            return Choice(routing=routing, gpus=None, reason=hopeless, infeasible=True)
-        guess = estimated_gpus(self.demand, self._station, routing, self.objectives, self.least, _MOST_GPUS)
+        """The fewest GPUs for one policy, by bisection between a size that does not surely meet the objectives and one
+        that does, as more GPUs never hurt. The first guess is by the measured capacity."""
+        reason, infeasible = self._too_slow_alone()
+        if reason:
+            return Choice(routing=routing, gpus=None, reason=reason, infeasible=infeasible)
+        direct = self.direct() if routing == "random" else None
+        guess = None if direct is None else direct.gpus - self.spares
         tried: dict[int, Prediction] = {}
 
         def verdict(gpus: int) -> Verdict:
@@ -176,7 +196,7 @@ class _Planner:
             needed = min((gpus for gpus, prediction in tried.items() if prediction.verdict == "met"), default=None)
             spent = _SPENT
         missed = [gpus for gpus, prediction in tried.items() if prediction.verdict == "missed"]
-        at_least = max(missed, default=self.least - 1) + 1
+        at_least = max([self._least(self.most_per_s[1]) - 1, *missed]) + 1
         if needed is None:
             last = tried[max(tried)]
             share = next(share for share in last.objectives if share.verdict != "met")
@@ -189,11 +209,9 @@ class _Planner:
                 at_least=at_least,
                 reason=f"{plural(last.gpus, 'GPU')}, {100 * last.utilisation:.2g} % busy, {fares} {share.objective} "
                 f"({_value(share)}): {why}",
-                infeasible=idle and share.verdict == "missed",
+                infeasible=idle and share.verdict == "missed" and not self._was_met(share.objective),
                 tried=tuple(tried.values()),
-                estimate=Estimate(gpus=guess, quantile_ns=None),
             )
-        quantile_ns = estimated_ns(self.demand, self._station, routing, needed, self.objectives[0].rank)
         gpus, degraded, whole = needed + self.spares, tried[needed], tried[needed]
         if self.spares:
             self.left = _MOST_SIMULATED
@@ -210,15 +228,36 @@ class _Planner:
             degraded=degraded,
             whole=whole,
             tried=tuple(tried.values()),
-            cost_per_million=self._cost(gpus),
-            joules_per_inference=self._joules(gpus),
-            estimate=Estimate(gpus=guess, quantile_ns=quantile_ns),
-            autoscaling=self._autoscaling(needed),
+            cost_per_month=None if self.gpu_price is None else gpus * self.gpu_price * _HOURS,
+            cost_per_million=cost_per_million(self.demand, self.evidence.gpu.batch, self.gpu_price, gpus),
+            joules_per_inference=joules_per_inference(self.demand, self.evidence.gpu, gpus),
+            autoscaling=autoscaling(self.demand, self.evidence.gpu.batch, self.gpu_price, needed, self.spares),
         )
 
-    def _predict(self, routing: Routing, gpus: int) -> Prediction:
+    def with_curves(self, choices: Sequence[Choice]) -> list[Choice]:
+        """Choices with predictions of further sizes, over one range for all: in short simulations, for a chart."""
+        known = [choice.needed for choice in choices if choice.needed is not None]
+        if not known:
+            return list(choices)
+        first, last = min(self._least(self.most_per_s[1]), *known), math.ceil(_PAST * max(known))
+        first = max(first - 1, math.ceil(self.demand.summary.planned_per_s / self._station.most_per_s / _MOST_BUSY), 1)
+        sizes = sorted({round(first + (last - first) * place / (_CURVE - 1)) for place in range(_CURVE)})
+        return [choice.model_copy(update={"curve": tuple(self._curve(choice, sizes))}) for choice in choices]
+
+    def _curve(self, choice: Choice, sizes: Sequence[int]) -> Iterator[Prediction]:
+        self.left = _MOST_SIMULATED // 4
+        simulated = {prediction.gpus for prediction in choice.tried}
+        for gpus in sizes:
+            if gpus not in simulated and choice.tried:
+                try:
+                    yield self._predict(choice.routing, gpus, looks=_SHORT)
+                except _SpentError:
+                    return
+
+    def _predict(self, routing: Routing, gpus: int, **options: Any) -> Prediction:
         self.say(f"simulating {plural(gpus, 'GPU')}, {routing}")
-        return predict(self.demand, self._station, routing, gpus, self.objectives, self.seed, self.spend)
+        law, ties = self.evidence.law, self.ties
+        return predict(self.demand, law, routing, gpus, self.objectives, self.seed, self.spend, ties=ties, **options)
 
     def _fewest(self, verdict: Callable[[int], Verdict], guess: int | None) -> int | None:
         """The fewest GPUs that surely meet the objectives; tries undecided sizes down to the most that miss, too."""
@@ -247,94 +286,52 @@ class _Planner:
         if not fewer:
             if enough.gpus == 1:
                 return "utilisation", "one GPU is enough"
-            busy = 100 * self.demand.summary.planned_per_s / self._station.most_per_s / (enough.gpus - 1)
+            busy = 100 * self.demand.summary.planned_per_s / self.most_per_s[0] / (enough.gpus - 1)
             met = " and ".join(f"{share.objective} ({_value(share)})" for share in enough.objectives)
-            return "utilisation", f"{enough.gpus} meet {met}; {enough.gpus - 1} would be {busy:.3g} % busy"
+            reason = f"{enough.gpus} meet {met}; {enough.gpus - 1} would be up to {busy:.3g} % busy"
+            return "utilisation", reason + self._left_open(at_least, enough.gpus)
         below = tried[max(fewer)]
         unmet = next(share for share in below.objectives if share.verdict != "met")
         share = next(share for share in enough.objectives if share.objective == unmet.objective)
         fares = "miss it" if unmet.verdict == "missed" else "leave it undecided"
         reason = f"{enough.gpus} meet {share.objective} ({_value(share)}), {below.gpus} {fares} ({_value(unmet)})"
-        if at_least < enough.gpus:
-            reason += f"; fewer than {at_least} are too few"
-        return unmet.objective.text, reason
+        return unmet.objective.text, reason + self._left_open(at_least, enough.gpus)
 
-    def _hopeless(self) -> str | None:
-        """Why no number of GPUs is enough, as requests are too slow even alone on a GPU; None otherwise."""
-        random = np.random.default_rng(self.seed)
-        alone_ns = self._station.work(random.random(_DRAWN)) * self._station.alone_s * SECOND_NS
+    def _left_open(self, at_least: int, needed: int) -> str:
+        """Which smaller sizes the measurements do not exclude, and what would tell."""
+        if at_least >= needed:
+            return ""
+        sizes = f"{at_least} to {needed - 1} are" if at_least < needed - 1 else f"{at_least} is"
+        longer = "a longer search (capacity --time)" if self.evidence.capacity is not None else "longer runs"
+        return f"; {sizes} not excluded: {longer} would tell"
+
+    def _too_slow_alone(self) -> tuple[str, bool]:
+        """(why no number of GPUs is surely enough, as requests are too slow even alone on a GPU, whether none surely is
+        enough); ("", False) where some number may be."""
         for objective in self.objectives:
-            bad = float(np.mean(alone_ns > objective.limit_ns))
-            if bad > 1 - objective.rank:
-                return (
-                    f"{objective.text}: {100 * bad:.2g} % of requests take longer than "
-                    f"{format_duration(objective.bound_ns)} even alone on a GPU: no number of GPUs is enough"
-                )
-        return None
+            low, high = alone_above(self.evidence.law, objective.limit_ns / SECOND_NS, self.seed)
+            if high <= 1 - objective.rank:
+                continue
+            share = f"{100 * low:.2g} to {100 * high:.2g}" if low < high else f"{100 * low:.2g}"
+            slow = f"{share} % of requests take longer than {format_duration(objective.bound_ns)} even alone on a GPU"
+            if low > 1 - objective.rank and not self._was_met(objective):
+                return f"{objective.text}: {slow}: no number of GPUs is enough", True
+            known = f"so far as {plural(self.evidence.gpu.requests, 'request')} tell"
+            return f"{objective.text}: {slow}, {known}: measure for longer, or loosen the objective", False
+        return "", False
+
+    def _was_met(self, objective: Objective) -> bool:
+        """Whether a measured run met the objective, so that one GPU can at that rate."""
+        return any(
+            share.verdict == "met" and share.objective.metric_name == objective.metric_name
+            and share.objective.rank >= objective.rank and share.objective.limit_ns <= objective.limit_ns
+            for run in (*self.evidence.open, *self.evidence.closed.values())
+            for share in run.model.objectives
+        )  # fmt: skip
 
     def direct(self) -> Direct | None:
-        """The number of GPUs by the measured capacity; None without one for these objectives and Poisson arrivals."""
-        capacity, demand = self.evidence.capacity, self.demand.summary
-        if capacity is None or demand.arrivals != "poisson":
-            return None
-        loads = [run.config.model.load for run in self.evidence.open]
-        if set(self.objectives) != set(self.evidence.objectives) or not all(it.cv == 1 and it.steady for it in loads):
-            return None
-        low = None if capacity.answer == "host-bound" else capacity.low_per_s
-        for rate, basis in (
-            (capacity.confirmed_per_s, "a confirming run"),
-            (low, "the lower end of the capacity's interval"),
-            (capacity.feasible_max_per_s, "the highest trial that met the objectives"),
-        ):
-            if rate:
-                gpus = max(fewest_for(demand.planned_per_s, rate), self.least) + self.spares
-                return Direct(per_gpu_per_s=rate, basis=basis, gpus=gpus)
-        return None
-
-    def _cost(self, gpus: float) -> float | None:
-        """Cost of a million inferences at the demand's mean rate; None without a price."""
-        per_hour = self.demand.summary.mean_per_s * self.evidence.gpu.batch * 3600
-        return None if self.gpu_price is None else gpus * self.gpu_price / per_hour * 1e6
-
-    def _joules(self, gpus: int) -> float | None:
-        """G · P(λ/G) / (λ · batch), with P interpolated linearly between measured powers; None without any."""
-        if not self.evidence.gpu.watts:
-            return None
-        rates, watts = zip(*self.evidence.gpu.watts, strict=True)
-        mean = self.demand.summary.mean_per_s
-        return float(gpus * np.interp(mean / gpus, rates, watts) / (mean * self.evidence.gpu.batch))
-
-    def _autoscaling(self, needed: int) -> Autoscaling | None:
-        if not self.demand.course:
-            return None
-        per_gpu = self.demand.summary.planned_per_s / needed
-        mean = sum(share * min(fewest_for(rate, per_gpu), needed) for share, rate in self.demand.course) + self.spares
-        return Autoscaling(
-            mean_gpus=mean, saved=max(1 - mean / (needed + self.spares), 0), cost_per_million=self._cost(mean)
-        )
-
-
-def why_unpredictable(objective: Objective) -> str | None:
-    """Why a simulation cannot predict an objective, in a sentence; None if it can."""
-    if objective.metric_name != "latency":
-        return f"'{objective.text}' is not on latency, which is all that a plan predicts; write latency.p99 < 10ms"
-    if objective.rank == 1:
-        return f"'{objective.text}': a simulation cannot bound a maximum; write p99.9 or a lower quantile"
-    return None
-
-
-def _require_predictable(objectives: Sequence[Objective], replayed: int | None) -> None:
-    if not objectives:
-        raise UsageError("a plan needs an objective: add --objective, such as --objective 'latency.p99 < 10ms'")
-    for objective in objectives:
-        why = why_unpredictable(objective)
-        if why is not None:
-            raise UsageError(why)
-        if replayed is not None and replayed < least_samples(objective.rank):
-            raise UsageError(
-                f"'{objective.text}' needs {least_samples(objective.rank)} requests, and the trace has {replayed} in "
-                "its busiest hour: give a longer trace, or a rate"
-            )
+        """The number of GPUs by the measured capacity."""
+        return direct_of(self.evidence, self.demand, self.objectives, self.least, self.spares)
 
 
 def _value(share: ObjectiveShare) -> str:

@@ -17,8 +17,8 @@ lower rate; MOST_CONFIRMS in all, while time is left. Where nothing can be confi
 twice as far above; MOST_REFUTES in all. They do not enter the estimate: so far away the line bends. The capacity is
 between feasible_max and infeasible_min; trials stand in where no such run decided.
 
-**Length.** The first trial lasts until _BAD/p₀ requests are due, others until their expected effective sample size is
-_WORTH/p₀, by those of the runs before. All runs together take `time_s`. The same runs lead to the same next one.
+**Length.** The first trial lasts until _BAD/p₀ requests are due, others until they are worth _WORTH/p₀ (capacity/worth.py).
+All runs together take `time_s`. The same runs lead to the same next one.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from loadtrt.capacity.outcome import Outcome, Step, pooled, verdict_of
+from loadtrt.capacity.outcomes import FAR, Outcome, Step, boundary_of, pooled, verdict_of
 from loadtrt.capacity.threshold import Estimate, Seen, estimate
-from loadtrt.capacity.worth import Worth
+from loadtrt.capacity.worth import Worth, expected_size
 from loadtrt.records.records import METRICS
 from loadtrt.stats.verdict import LEAST_MET, surely_missed
 
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadtrt.asked.objective import Objective
-    from loadtrt.capacity.outcome import Kind, Share
+    from loadtrt.capacity.outcomes import Kind, Share
 
-SEARCH_PART, ENOUGH_PART, CONFIRM_PART = 0.2, 0.5, 0.95  # of the time, after which searching and confirming end
-TRIAL_PART = 0.08  # of the time: the longest trial
-_FIRST_PART = 0.6  # of the time left: the longest first confirming run
+SEARCH_PART, ENOUGH_PART, CONFIRM_PART = 0.13, 0.5, 0.95  # of the time, after which searching and confirming end
+TRIAL_PART, QUICK_TRIAL_PART = 0.06, 0.25  # of the time: the longest trial, and where none is confirmed
 _REFUTE_PART = 0.08  # longest refuting run
-MOST_TRIALS, MOST_CONFIRMS, MOST_REFUTES = 12, 5, 2
+CHUNK_PART = 0.2  # of the time: the longest confirming run; if it does not decide, another goes on with its evidence
+MOST_TRIALS, MOST_CONFIRMS, MOST_REFUTES = 12, 12, 2
 FIRST_CONFIRM, ENOUGH = 0.955, 0.93
 MOST_APART = 3.0  # rate that missed over rate that met: above, the capacity is not found
 _STEP = 0.98
@@ -51,8 +51,8 @@ _LEAST_RATE = 0.01  # lowest rate of a run, over the highest throughput
 _MOST_RATE = 1.05  # highest rate of a run, over the highest throughput
 _FARTHEST = 0.3  # lowest rate of a confirming run, over the estimate
 _WORTH, _BAD = 20.0, 30
+_MOST_SHARED = 2.0  # highest effective sample size of a run by that of others, over its own
 _HOST_STEP, _MOST_HOST_BOUND = 0.85, 4
-_FAR = 10.0  # factor on the allowed share of bad requests beyond which a run is far from the boundary
 _AWAY = 1.25  # step from a rate at which nothing was bad, or far too much, that no other bounds
 
 Answer = Literal["found", "estimated", "undecided", "infeasible", "host-bound"]
@@ -91,8 +91,9 @@ class Search:
         if not self.outcomes:
             return self._step("search", min(max(self.start, self._least), self._ceiling), self._first_s)
         last = self.outcomes[-1]
-        if last.host_bound and last.step.kind != "refute":
-            return self._step(last.step.kind, last.step.rate * _HOST_STEP, last.step.seconds)
+        left = self.time_s - self._spent_s
+        if last.host_bound and last.step.kind != "refute" and left >= self.trial_s:
+            return self._step(last.step.kind, last.step.rate * _HOST_STEP, min(last.step.seconds, left))
         step = None
         if self.confirms and not self._searching:
             step = self._confirm() or (self._refute() if self.confirmed else None)
@@ -132,7 +133,7 @@ class Search:
             runs = [run for run in self._valid if run.step.kind != "refute"]
             around = (self.start, self.spread, self._least, self._most, self.throughput)
             for place, objective in enumerate(self.objectives):
-                seen = [Seen(run.step.rate, run.shares[place].bad, run.shares[place].size) for run in runs]
+                seen = [Seen(run.step.rate, *self._share(place, run)[:2]) for run in runs]
                 seen += [Seen(0.0, share.bad, share.size) for share in self.alone[place : place + 1]]
                 self._estimates.append(estimate(seen, 1 - objective.rank, *around))
         return self._estimates
@@ -167,19 +168,12 @@ class Search:
 
     @property
     def boundary(self) -> Literal["smooth", "cliff"] | None:
-        """cliff: the share goes from far below the allowed one to far above within the precision. smooth: a run with
-        a large enough sample is between. None: not known."""
+        """As `boundary_of` says; None where it is not known."""
         if not self._valid:
             return None
         place, _ = self.binding
-        allowed = 1 - self.objectives[place].rank
-        few, many = allowed / _FAR, min(allowed * _FAR, 0.5)
         shares = [(run.step.rate, run.shares[place]) for run in self._valid]
-        below = max((rate for rate, share in shares if share.verdict == "met" and share.bad <= few), default=None)
-        above = min((rate for rate, share in shares if share.verdict == "missed" and share.bad >= many), default=None)
-        if below is not None and above is not None and below < above <= below * (1 + 2 * self.precision):
-            return "cliff"
-        return "smooth" if any(few < share.bad < many and share.size >= LEAST_MET for _, share in shares) else None
+        return boundary_of(shares, 1 - self.objectives[place].rank, self.precision)
 
     def between(self, rate: float) -> float:
         """`rate` within the bracket of what met and missed, if those two agree. Host-bound runs do not bound it."""
@@ -212,11 +206,23 @@ class Search:
         return [run for run in self._valid if run.step.kind == kind]
 
     def _met(self, runs: Sequence[Outcome]) -> bool:
-        """Whether the first of these runs met all objectives, or all of them together did."""
-        if verdict_of(runs[0]) == "met":
-            return True
-        shares = [pooled(place, objective, runs) for place, objective in enumerate(self.objectives)]
-        return all(share.verdict == "met" for share in shares)
+        """Whether the first of these runs met all objectives, or several together did."""
+        if len(runs) == 1 or verdict_of(runs[0]) == "met":
+            return verdict_of(runs[0]) == "met"
+        return all(
+            pooled(objective, [self._share(place, run) for run in runs]).verdict == "met"
+            for place, objective in enumerate(self.objectives)
+        )
+
+    def _share(self, place: int, run: Outcome) -> Share:
+        """The share of bad requests in a run, with the effective sample size that all runs together say: that of one
+        run is known less well, and depends on the share."""
+        share = run.shares[place]
+        size = expected_size(self._sizes(place), self.throughput, run.step.rate, run.lasted)
+        return share._replace(size=min(size, _MOST_SHARED * share.size))
+
+    def _sizes(self, place: int) -> list[tuple[float, float, float]]:
+        return [(run.step.rate, run.lasted, run.shares[place].size) for run in self._valid]
 
     def _highest_met(self, kind: Kind) -> float | None:
         return max((run.step.rate for run in self._of(kind) if verdict_of(run) == "met"), default=None)
@@ -248,10 +254,10 @@ class Search:
             return False
         if self._host_binds:
             return not runs
-        part = SEARCH_PART if self.confirms else 1 - TRIAL_PART / 2
         if len(runs) < 2:
             return True
-        return self._spent_s < part * self.time_s and self.binding[1].error > self.precision
+        part_s = SEARCH_PART * self.time_s if self.confirms else self.time_s - self._longest_s / 2
+        return self._spent_s < part_s and self.binding[1].error > self.precision
 
     @property
     def _undecided(self) -> bool:
@@ -280,11 +286,11 @@ class Search:
     def _too_much(self, run: Outcome) -> bool:
         """Whether a run missed an objective by far."""
         pairs = zip(run.shares, self.objectives, strict=True)
-        return any(s.verdict == "missed" and s.bad > min(_FAR / 2 * (1 - o.rank), 0.5) for s, o in pairs)
+        return any(s.verdict == "missed" and s.bad > min(FAR / 2 * (1 - o.rank), 0.5) for s, o in pairs)
 
     def _nothing(self, run: Outcome) -> bool:
         """Whether hardly anything was bad in a run."""
-        return all(s.bad <= (1 - o.rank) / _FAR for s, o in zip(run.shares, self.objectives, strict=True))
+        return all(s.bad <= (1 - o.rank) / FAR for s, o in zip(run.shares, self.objectives, strict=True))
 
     def _confirm(self) -> Step | None:
         """The next confirming run; None where no time is left for one, or none is needed."""
@@ -295,17 +301,19 @@ class Search:
         best = self.confirmed
         if best and best >= ENOUGH * threshold.rate and self._spent_s > ENOUGH_PART * self.time_s:
             return None
-        highest = threshold.rate * (min(FIRST_CONFIRM, 1 - threshold.error) if not runs else 1 - self.precision)
-        failed = min((run.step.rate for run in runs if run.step.rate > (best or 0.0)), default=math.inf)
-        left *= 1 if runs else _FIRST_PART
-        highest = min(highest, _STEP * failed, self._ceiling)
+        near = 1 - self.precision if best else min(FIRST_CONFIRM, 1 - threshold.error)
+        missed = min((run.step.rate for run in runs if verdict_of(run) == "missed"), default=math.inf)
+        highest = min(near * threshold.rate, _STEP * missed, self._ceiling)
         lowest = max(_FARTHEST * threshold.rate, self._least, 1.01 * (best or 0.0))
-        rate = highest
-        while rate >= lowest:
-            seconds = self._worth.decided_s(rate, self.trial_s, left)
+        longest = max(CHUNK_PART * self.time_s, self.trial_s)
+        steps = range(math.ceil(math.log(max(lowest / highest, 1e-9)) / math.log(0.99)) + 1)
+        rates = [highest * 0.99**step for step in steps] + [run.step.rate for run in runs]
+        place, objective = self.binding[0], self.objectives[self.binding[0]]
+        for rate in sorted((rate for rate in rates if lowest <= rate <= highest), reverse=True):
+            before = pooled(objective, [self._share(place, run) for run in runs if run.step.rate >= rate])
+            seconds = self._worth.decided_s(rate, self.trial_s, left, before)
             if seconds is not None:  # a longer run is likelier to decide, where it costs little
-                return self._step("confirm", rate, min(2 * seconds, max(seconds, left / 5)))
-            rate *= 0.99
+                return self._step("confirm", rate, min(2 * seconds, max(seconds, left / 5), longest))
         return None
 
     def _refute(self) -> Step | None:
@@ -320,28 +328,33 @@ class Search:
         far = min([self._worth.missable(left, self._ceiling), *missed])
         rate = threshold + 2 * (before[-1].step.rate - threshold) if before else far
         rate = min(max(rate, threshold / _STEP), self._ceiling)
-        return self._step("refute", rate, left) if rate > 1.001 * (self.confirmed or 0.0) else None
+        known = max(before[-1].step.rate if before else 0.0, self.confirmed or 0.0)
+        return self._step("refute", rate, left) if rate > 1.001 * known else None
 
     @property
     def _worth(self) -> Worth:
         place, threshold = self.binding
-        sizes = [(run.step.rate, run.lasted, run.shares[place].size) for run in self._valid]
-        return Worth(threshold, self.throughput, sizes)
+        return Worth(threshold, self.throughput, self._sizes(place))
 
     @property
     def _allowed(self) -> float:
         return min(1 - objective.rank for objective in self.objectives)
 
     @property
+    def _longest_s(self) -> float:
+        """The longest trial."""
+        return (TRIAL_PART if self.confirms else QUICK_TRIAL_PART) * self.time_s
+
+    @property
     def _first_s(self) -> float:
-        return min(max(self.trial_s, _BAD / self._allowed / self.start), TRIAL_PART * self.time_s)
+        return min(max(self.trial_s, _BAD / self._allowed / self.start), self._longest_s)
 
     def _trial_s(self, rate: float) -> float:
         if not self._valid:
             return self._first_s
         worth = self._worth.single(rate, self.trial_s)
         wanted = self.trial_s * max(_WORTH / self._allowed, LEAST_MET) / max(worth, 1e-9)
-        return min(max(self.trial_s, wanted), TRIAL_PART * self.time_s)
+        return min(max(self.trial_s, wanted), self._longest_s, max(self.time_s - self._spent_s, self.trial_s))
 
     def _step(self, kind: Kind, rate: float, seconds: float) -> Step:
         """A run at the rate rounded to four digits."""

@@ -11,10 +11,11 @@ from loadtrt.stats.verdict import LEAST_MET, discounted, share_interval
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from loadtrt.capacity.outcomes import Share
     from loadtrt.capacity.threshold import Estimate
 
 _SURE = 0.9  # share of the expected effective sample size that a run is counted on to have
-_LUCK = 0.8  # standard deviations of bad luck that a run must stand for a decision
+_LUCK = 0.6  # standard deviations of bad luck that a run must stand for a decision
 _RESOLVED = 100
 _MOST_LOAD = 0.95  # utilisation above which the relaxation time of a queue is assumed constant: X is not known better
 _FARTHEST = 100  # parts of a hundred above the threshold
@@ -34,16 +35,17 @@ class Worth:
     seen: Sequence[tuple[float, float, float]]
 
     def single(self, rate: float, seconds: float) -> float:
-        """The expected N₁ of a run (stats/verdict.py): it grows with length and, at lower rates, with the faster
-        relaxation of queues, λ(1 − √ρ)² (M/M/1: Cohen, The single server queue, 1982)."""
-        worth = sum(size if size >= _RESOLVED else math.sqrt(size * _RESOLVED) for _, _, size in self.seen)
-        lasted = sum(self._pace(then) * duration for then, duration, _ in self.seen)
-        return _SURE * worth * self._pace(rate) * seconds / max(lasted, 1e-9)
+        """The N₁ that a run is counted on to have."""
+        return _SURE * expected_size(self.seen, self.throughput, rate, seconds)
 
-    def decided_s(self, rate: float, shortest: float, longest: float) -> float | None:
+    def decided_s(self, rate: float, shortest: float, longest: float, before: Share) -> float | None:
         """The shortest confirming run at `rate` that is likely to meet, s: even if p + _LUCK·√(p(1−p)/N) is observed, p
-        the expected share and N the expected effective sample size. None where it is longer than `longest`."""
-        return next((seconds for seconds in _lengths(shortest, longest) if self._likely_met(rate, seconds)), None)
+        the expected share and N the expected effective sample size. None where it is longer than `longest`.
+
+        before: the evidence of confirming runs at that rate and above.
+        """
+        lengths = _lengths(shortest, longest)
+        return next((seconds for seconds in lengths if self._likely_met(rate, seconds, before)), None)
 
     def missable(self, seconds: float, ceiling: float) -> float:
         """The lowest rate at which a refuting run is likely to miss; at most the ceiling, where the queue grows."""
@@ -55,13 +57,31 @@ class Worth:
                 return min(rate, ceiling)
         return ceiling
 
-    def _likely_met(self, rate: float, seconds: float) -> bool:
+    def _likely_met(self, rate: float, seconds: float, before: Share) -> bool:
         share, size = self.threshold.share_at(rate), discounted(self.single(rate, seconds))
         unlucky = share + _LUCK * math.sqrt(share * (1 - share) / max(size, 1.0))
-        return size >= LEAST_MET and share_interval(unlucky, size)[1] <= self.threshold.allowed
+        size_of_all = size + before.size
+        bad = (unlucky * size + before.bad * before.size) / max(size_of_all, 1e-9)
+        return size_of_all >= LEAST_MET and share_interval(min(bad, 1.0), size_of_all)[1] <= self.threshold.allowed
 
-    def _pace(self, rate: float) -> float:
-        return rate * (1 - math.sqrt(min(rate / self.throughput, _MOST_LOAD))) ** 2
+
+def expected_size(seen: Sequence[tuple[float, float, float]], throughput: float, rate: float, seconds: float) -> float:
+    """The expected N₁ of a run (stats/verdict.py), by the median of all runs, weighted by their length: it grows with
+    length and, at lower rates, with the faster relaxation of queues, λ(1 − √ρ)² (M/M/1: Cohen, The single server queue,
+    1982). The arguments are as in Worth."""
+
+    def pace(rate: float) -> float:
+        return rate * (1 - math.sqrt(min(rate / throughput, _MOST_LOAD))) ** 2
+
+    lengths = [max(pace(then) * duration, 1e-9) for then, duration, _ in seen]
+    singles = [size if size >= _RESOLVED else math.sqrt(size * _RESOLVED) for _, _, size in seen]
+    ratios = sorted((single / length, length) for single, length in zip(singles, lengths, strict=True))
+    half, reached = sum(lengths) / 2, 0.0
+    for ratio, length in ratios:
+        reached += length
+        if reached >= half:
+            return ratio * pace(rate) * seconds
+    return 0.0
 
 
 def _lengths(shortest: float, longest: float) -> Iterator[float]:

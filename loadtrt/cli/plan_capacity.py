@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
     from loadtrt.capacity.demand import Demand
     from loadtrt.capacity.evidence import Source
-    from loadtrt.results.fleet_result import FleetResult, Routing
+    from loadtrt.results.fleet_result import FleetResult, Routing, Ties
 
-_ROUTINGS = "random,round-robin,least-outstanding"
+_ROUTINGS = "random,round-robin,two-choices,least-outstanding"
+_TIES = ("longest-idle", "random", "lowest-index")
 _MOST_SHARE = 1000.0
 _MOST_PRICE = 1e9
 
@@ -135,6 +136,14 @@ def _routings(_: click.Context, parameter: click.Parameter, text: str) -> list[R
     help=f"Routing policies to compare.  [default: {_ROUTINGS}]",
 )
 @extra(
+    "--ties",
+    type=click.Choice(_TIES),
+    default=_TIES[0],
+    group="Fleet",
+    help="Which of several GPUs with the fewest requests gets the next one, in least-outstanding routing.  "
+    f"[default: {_TIES[0]}]",
+)
+@extra(
     "--gpu-price",
     type=float,
     metavar="2.5",
@@ -145,7 +154,7 @@ def _routings(_: click.Context, parameter: click.Parameter, text: str) -> list[R
 @options("plan-capacity", file=False)
 def command(
     files: tuple[Path, ...], batch: int | None, contexts: int | None, growth: float, headroom: float, spares: int,
-    max_utilisation: float, routing: list[Routing], gpu_price: float | None, force: bool, **given: Any,
+    max_utilisation: float, routing: list[Routing], ties: Ties, gpu_price: float | None, force: bool, **given: Any,
 ) -> int:  # fmt: skip
     """Compute how many GPUs a demand needs, for each policy that routes requests among them.
 
@@ -160,8 +169,8 @@ def command(
     The demand is --demand, --demand-inferences, --stages (the highest rate is the peak) or --trace (the busiest hour is
     replayed). Without --objective, the objectives of FILEs count.
 
-    Exit codes: 0 every routing policy has an answer, 98 one was not found within the limits of the simulation, 99 no
-    number of GPUs is enough.
+    Exit codes: 0 every routing policy has an answer, 98 one has none within the limits of the simulation, or
+    predictions for one GPU differ from its measurements, 99 no number of GPUs is enough.
     """
     json_file = given["json"]
     seed = FIELDS["seed"].default if given["seed"] is None else given["seed"]
@@ -171,7 +180,8 @@ def command(
 
     from loadtrt.asked.objective import parse_objective
     from loadtrt.capacity.evidence import evidence_of
-    from loadtrt.capacity.fleet_plan import plan_fleet, why_unpredictable
+    from loadtrt.capacity.fleet_plan import plan_fleet
+    from loadtrt.capacity.predictable import why_unpredictable
     from loadtrt.cli.delivery import Delivery, json_of, show
     from loadtrt.cli.voice import Voice
     from loadtrt.report.plain import terminal_text
@@ -197,7 +207,9 @@ def command(
                 routings=routing,
                 spares=spares,
                 max_utilisation=max_utilisation,
+                ties=ties,
                 gpu_price=gpu_price,
+                curve=json_file is not None,
                 seed=seed,
                 sources=[utf8_name(file) for file in files],
                 command=command_line(),
@@ -218,7 +230,8 @@ def _exit_code(result: FleetResult) -> int:
         return EXIT_INTERRUPTED
     if any(choice.infeasible for choice in result.choices):
         return EXIT_MISSED
-    return EXIT_UNDECIDED if any(choice.gpus is None for choice in result.choices) else 0
+    found = all(choice.gpus is not None for choice in result.choices)
+    return 0 if found and result.doubt is None else EXIT_UNDECIDED
 
 
 def read_sources(files: Sequence[Path]) -> Source:

@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from loadtrt.asked.load import Offline
-from loadtrt.findings.validity import STARVED_LIMIT, typical_ns
+from loadtrt.findings.validity import STARVED_LIMIT, busy_of, remedy_for, typical_ns
 from loadtrt.results.run_result import Finding
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
@@ -139,7 +139,7 @@ def _host(result: RunResult) -> Finding | None:
         kind="host-bound",
         evidence=evidence,
         cause="the thread that enqueues and collects is too slow for this engine, or shares its core",
-        remedy=remedy,
+        remedy=remedy_for(busy_of(result), remedy),
     )
 
 

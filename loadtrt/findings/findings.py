@@ -13,6 +13,7 @@ from loadtrt.asked.load import Offline, Stages
 from loadtrt.asked.trace_load import Trace
 from loadtrt.findings.bottlenecks import BUSY, bottlenecks, closed_loop, mostly_waits
 from loadtrt.findings.gpu_findings import gpu_findings
+from loadtrt.findings.validity import busy_of, remedy_for
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.run_result import Finding
 from loadtrt.stats.margin import least_samples
@@ -80,19 +81,25 @@ def _stall(result: RunResult) -> Finding | None:
     if stall.times > 1:
         more = plural(stall.times - 1, "shorter time")
         when += f", and {more}, for {format_duration(stall.total_ns)} in all"
+    if stall.period_ns is not None:
+        when += f", every {format_duration(stall.period_ns)}"
+    which = "no request completed" if stall.lane is None else f"lane {stall.lane} completed no request"
     if stall.host:
         cause = "loadtrt itself did not run: another process had its core, or the machine was paused"
     elif result.model.engine.kind == "onnxruntime":
-        cause = "the engine's threads did not run: other processes had the cores, or one request took that long"
+        cause = "the engine's threads did not run: other processes had the cores"
     else:
-        cause = "the device did other work, changed its clocks, or computed one request for that long"
+        cause = "the device did other work, or changed its clocks"
+    if not stall.host and stall.period_ns is None and (stall.lane is not None or len(result.model.lanes) == 1):
+        cause += "; or single requests took that long"  # with one lane these look the same
     answered = result.model.ok + result.model.failed
+    free = f"{remedy_for(busy_of(result), 'free a core for loadtrt')}; " if stall.host else ""
     return Finding(
         kind="stall",
-        evidence=f"no request completed {when}, while requests waited: "
+        evidence=f"{which} {when}, while requests waited: "
         f"{plural(stall.late, 'request')} ({100 * stall.late / answered:.2g} %) were delayed",
         cause=cause,
-        remedy=f"{'free a core for loadtrt; ' if stall.host else ''}'loadtrt report RUN.json -o run.trace.json' shows "
+        remedy=f"{free}'loadtrt report RUN.json -o run.trace.json' shows "
         f"the requests around the slowest; {_longer(result, _thrice(result))} shows whether it happens again",
     )
 
@@ -117,7 +124,9 @@ def _slow(result: RunResult) -> Finding | None:
     end = format_duration(slow.end_ns)
     when = f"in the first {end}" if at_start else f"from {format_duration(slow.start_ns)} to {end}"
     expected, served = (f"{format_count(rate)}/s" for rate in (slow.expected_per_s, slow.served_per_s))
-    if closed_loop(result) or _offline(result):
+    if slow.service_ratio is not None:
+        evidence = f"{when} service times were {_apart(slow.service_ratio)} in the rest of the run"
+    elif closed_loop(result) or _offline(result):
         if slow.expected_per_s < DRIFT * slow.served_per_s:
             return None
         less = f"{100 * (1 - slow.served_per_s / slow.expected_per_s):.0f} % less than in the whole run"
@@ -127,11 +136,12 @@ def _slow(result: RunResult) -> Finding | None:
         evidence += f"the backlog grew by {format_count(round(more))}"
         if slow.over_ns is not None:
             evidence += f", and was gone after {format_duration(slow.over_ns)}"
-    steady = result.config.model.load.steady_rate
+    steady = result.config.model.load.steady_rate or slow.service_ratio is not None
+    rest = "in the rest " if slow.word == "fast" else ""
     return Finding(
         kind="slow-part",
         evidence=evidence,
-        cause="the device was slower (clocks, heat), or other work used the device or the host"
+        cause=f"the device was slower {rest}(clocks, heat), or other work used the device or the host"
         if steady
         else "requests arrived faster than the lanes serve them: latencies depend on how long that lasted",
         remedy=f"look for other work at that time; {_longer(result, _thrice(result))} shows whether it happens again"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.objective import Objective
     from loadtrt.results.breakdown import MetricSummary
+    from loadtrt.results.run_result import RunResult
 
 PROBLEM_KINDS = ("late", "starved", "unserved", "failed", "no-requests", "overloaded")  # every kind of `problems_of`
 LATENESS_SHARE = 0.1  # of the median latency
@@ -35,6 +36,7 @@ class Terms:
         requests are no problem where an objective judges them.
     mode: the engine's settings, for the remedies.
     offered_per_s: the mean arrival rate; None where the load has none.
+    busy: evidence that others use the cores (environment.busy_host), which is the remedy's matter then.
     """
 
     closed: bool
@@ -42,6 +44,7 @@ class Terms:
     objectives: Sequence[Objective] = ()
     mode: Mapping[str, str] = field(default_factory=dict)
     offered_per_s: float | None = None
+    busy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,18 @@ def lateness_limit_ns(
 def limit_of(counts: Counts, terms: Terms) -> float:
     """The lateness limit of this run, ns; infinite where it has none."""
     return lateness_limit_ns(counts.latency_ns, terms.closed, terms.max_lateness_ns, terms.objectives)
+
+
+def remedy_for(busy: str | None, remedy: str) -> str:
+    """The remedy of a host that is late: what else runs has to stop first, where `busy` shows that others use the
+    cores, as no option gives these back."""
+    return f"{busy}: stop what else runs there, or run on other cores (taskset)" if busy else remedy
+
+
+def busy_of(result: RunResult) -> str | None:
+    """Evidence that others used the cores while the run measured, which its environment keeps; None without."""
+    busy = result.environment.get("busy_host")
+    return busy if isinstance(busy, str) else None
 
 
 def typical_ns(summary: MetricSummary) -> float:
@@ -162,7 +177,9 @@ def _of_the_host(counts: Counts, terms: Terms) -> Iterator[Problem]:
         yield Problem(
             kind="late",
             evidence=f"the generator was {late} late {rank} (limit {format_duration(limit_ns)})",
-            remedy="use --wait spin" if blocks else "free a core for loadtrt, or lower rate or contexts",
+            remedy=remedy_for(
+                terms.busy, "use --wait spin" if blocks else "free a core for loadtrt, or lower rate or contexts"
+            ),
         )
     if counts.starved_fraction > STARVED_LIMIT:
         share, limit = f"{100 * counts.starved_fraction:.0f} %", f"{100 * STARVED_LIMIT:.0f} %"
@@ -171,7 +188,9 @@ def _of_the_host(counts: Counts, terms: Terms) -> Iterator[Problem]:
         yield Problem(
             kind="starved",
             evidence=f"lanes were idle for {share} of the time because the host was late (limit {limit})",
-            remedy=f"the engine is faster than this host: use more --buffers or larger batches{more}",
+            remedy=remedy_for(
+                terms.busy, f"the engine is faster than this host: use more --buffers or larger batches{more}"
+            ),
         )
 
 

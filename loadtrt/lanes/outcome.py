@@ -14,8 +14,9 @@ from loadtrt.records.records import DROPPED, FAILED, METRICS, OK, UNSERVED
 from loadtrt.results.gpu_telemetry import mark_throttled
 from loadtrt.results.run_result import ModelResult, ObjectiveShare, Phases, Problem, RunResult, Throughput
 from loadtrt.stats.early import Widths, ranks_of
+from loadtrt.stats.flow_law import flow_of
 from loadtrt.stats.intervals import rate_interval
-from loadtrt.stats.scenario import Sending, scenario_of
+from loadtrt.stats.scenario import Sending, lasted_of, scenario_of
 from loadtrt.stats.steady import steadiness_of
 from loadtrt.stats.summary import batches_of, cohorts_of, fairness, lanes_of, mix_of, overlap_of, sample_of, summarize
 from loadtrt.stats.verdict import judge
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from loadtrt.lanes.session import Session
     from loadtrt.results.breakdown import Batches, MixPart
     from loadtrt.results.engine_info import MemoryBill
+    from loadtrt.results.flow import Flow
     from loadtrt.results.gpu_telemetry import GpuTelemetry
     from loadtrt.results.steadiness import Interval, Steadiness
 
@@ -58,7 +60,7 @@ def result_of(
     served = [int(count) for count in recorder.by_lane]
     ok, failed, unserved = (int(recorder.by_status[status]) for status in (OK, FAILED, UNSERVED))
     measured_ns, starved, intervals = recorder.measured_ns, recorder.starved_fraction, recorder.intervals
-    throughput, steadiness = _throughput(recorder, config), _steadiness(recorder, model, intervals)
+    throughput, steadiness = _throughput(recorder, config), _steadiness(recorder, model, intervals, session.input_sets)
     counts = counts_of(
         metrics,
         starved_fraction=starved,
@@ -70,7 +72,14 @@ def result_of(
         overloaded=bool(steadiness.overloaded),
         served_per_s=throughput.requests_per_s,
     )
-    terms = Terms(model.load.closed, model.max_lateness, model.objectives, info.mode, throughput.offered_per_s)
+    terms = Terms(
+        model.load.closed,
+        model.max_lateness,
+        model.objectives,
+        info.mode,
+        throughput.offered_per_s,
+        environment.get("busy_host"),
+    )
     problems = problems_of(counts, terms)
     if session.verification is not None and session.verification.different:
         checked = session.verification
@@ -124,6 +133,7 @@ def result_of(
         steadiness=steadiness,
         cohorts=cohorts_of(recorder.records),
         sample=sample_of(recorder.records, recorder.start_ns),
+        flow=_flow(recorder, model, engine.contexts),
     )
     (name,) = config.models
     result = RunResult(
@@ -153,12 +163,18 @@ def result_of(
         telemetry=telemetry,
         models={name: measured},
     )
-    whole = result.outcome == "completed" and session.ended_early is None
     sending = Sending(
         requests=int(recorder.by_status.sum()),
         answered=ok,
         inferences=1 if model.batcher else info.batch,
-        lasted_ns=max(driven.sent_ns - driven.start_ns if driven else 0, config.least_ns(model) if whole else 0),
+        lasted_ns=lasted_of(
+            recorder.records,
+            recorder.complete,
+            recorder.start_ns,
+            int(recorder.last_completed_ns.max()),
+            recorder.histograms["service" if model.load.closed else "latency"].max or 0,
+            model.load.closed,
+        ),
     )
     scenario = scenario_of(model.scenario, sending, recorder.records, recorder.histograms, measured.objectives)
     return result.with_model(findings=findings_of(result), scenario=scenario)
@@ -172,7 +188,7 @@ def _with_ns(instant: int | None) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ns:09d}+00:00"
 
 
-def _steadiness(recorder: Recorder, model: Model, intervals: Sequence[Interval]) -> Steadiness:
+def _steadiness(recorder: Recorder, model: Model, intervals: Sequence[Interval], sets: int) -> Steadiness:
     return steadiness_of(
         recorder.records,
         recorder.start_ns,
@@ -181,6 +197,7 @@ def _steadiness(recorder: Recorder, model: Model, intervals: Sequence[Interval])
         places=model.in_flight,
         intervals=() if recorder.complete else intervals,
         interval_ns=recorder.spans.interval_ns,
+        sets=sets if model.mix_parts or model.batching else 0,
     )
 
 
@@ -227,6 +244,12 @@ def _batches(recorder: Recorder, model: Model, sets: int) -> Batches | None:
         return None
     sizes = [size for size in model.batching.sizes for _ in range(sets)]
     return batches_of(recorder.records, sizes)
+
+
+def _flow(recorder: Recorder, model: Model, contexts: int) -> Flow | None:
+    """None where requests are launched several at a time."""
+    several = model.batching is not None or model.requests_per_launch > 1
+    return None if several else flow_of(recorder.records, contexts)
 
 
 def _throughput(recorder: Recorder, config: RunConfig) -> Throughput:

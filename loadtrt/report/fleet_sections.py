@@ -11,17 +11,30 @@ from loadtrt.report.document import Figure, Name, Section, Table, Tile, Tiles, k
 from loadtrt.report.formatting import UNKNOWN, between, joules_text, time_or
 from loadtrt.report.run_verdict import outcome_badge
 from loadtrt.report.settings import about, closing, title
+from loadtrt.results.fleet_result import ROUTINGS
 from loadtrt.stats.margin import least_samples
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from loadtrt.report.document import Block, Cell
     from loadtrt.results.fleet_result import Choice, FleetResult, Prediction
     from loadtrt.results.run_result import ObjectiveShare
 
 _MOST_SPEEDS = 12
+_ROUTERS = {
+    "random": "a Kubernetes service by iptables",
+    "round-robin": "the default of nginx, HAProxy and Envoy",
+    "two-choices": "Envoy's LEAST_REQUEST",
+    "least-outstanding": "nginx least_conn, HAProxy leastconn",
+}
+_OPEN = "open"
+_TIES = {
+    "longest-idle": "the one that has had so few for the longest time",
+    "random": "a random one",
+    "lowest-index": "the first of the list",
+}
 _POOR = 0.2  # median error of predictions
 
 
@@ -37,6 +50,7 @@ def fleet(result: FleetResult, file: str, key: str) -> Iterator[Section]:
 
 
 def _head(result: FleetResult, file: str) -> Iterator[Block]:
+    yield from map(words, _answer(result))
     yield from map(words, _demand(result))
     sources = [piece for source in result.sources for piece in (", ", Name(source))]
     yield about(result, file, " made from ", *sources[1:])
@@ -45,6 +59,36 @@ def _head(result: FleetResult, file: str) -> Iterator[Block]:
         binding = f"binding: {choice.binding}" if choice.binding else ""
         tiles.append(Tile(f"GPUs, {choice.routing}", _gpus(choice, result.spares), binding, detail=True))
     yield Tiles(tuple(tiles))
+
+
+def _answer(result: FleetResult) -> Iterator[str]:
+    """The numbers of GPUs in a sentence, with routers that route so; then why they are not to be relied on."""
+    if result.doubt is not None:
+        yield result.doubt
+    found = [choice for choice in result.choices if choice.needed is not None]
+    if not found:
+        return
+    parts: list[str] = []
+    spare = f" + {plural(result.spares, 'spare')}" if result.spares else ""
+    for needed in sorted({choice.needed for choice in found if choice.needed is not None}, reverse=True):
+        alike = [choice for choice in found if choice.needed == needed]
+        gpus = f"{plural(needed, 'GPU')}{spare}" if not parts else str(needed)
+        if len(alike) == len(ROUTINGS):
+            parts.append(f"{gpus} under any routing")
+            continue
+        names = [choice.routing + ("" if parts or place else " routing") for place, choice in enumerate(alike)]
+        names = [f"{name} ({_ROUTERS[choice.routing]})" for name, choice in zip(names, alike, strict=True)]
+        parts.append(f"{gpus} under {', '.join(names[:-1]) + ' and ' if len(names) > 1 else ''}{names[-1]}")
+    yield f"{', '.join(parts)}{_month(result, found)}"
+
+
+def _month(result: FleetResult, found: Sequence[Choice]) -> str:
+    """What the most and the fewest GPUs cost."""
+    costs = sorted({choice.cost_per_month for choice in found if choice.cost_per_month is not None}, reverse=True)
+    if not costs:
+        return ""
+    text = " to ".join(format_count(cost) for cost in dict.fromkeys((costs[0], costs[-1])))
+    return f": {text} a month at {result.gpu_price:g} a GPU hour"
 
 
 def _demand(result: FleetResult) -> Iterator[str]:
@@ -93,7 +137,8 @@ def _charts(result: FleetResult) -> Iterator[Block]:
         yield Figure("GPUs by routing", bars("GPUs by routing", "The fewest that hold all objectives.", drawn), spared)
     lines = []
     for choice in result.choices:
-        firsts = [(tried.gpus, item) for tried in choice.tried if (item := _first(tried)) is not None]
+        simulated = sorted((*choice.tried, *choice.curve), key=lambda tried: tried.gpus)
+        firsts = [(tried.gpus, item) for tried in simulated if (item := _first(tried)) is not None]
         if line := [(gpus, item) for gpus, item in firsts if item.value_ns is not None]:
             lines.append((choice.routing, line))
     if lines and result.objectives:
@@ -104,30 +149,38 @@ def _charts(result: FleetResult) -> Iterator[Block]:
 
 def _choices_table(result: FleetResult) -> Table:
     """A row for each way to route; prices and energy where they are known."""
-    header = ("", "GPUs", "busy", "p50", _quantile(result), "95 %", "by formula", "per million", "energy")
+    header = ("", "GPUs", _OPEN, "busy", "p50", _quantile(result), "95 %", "a month", "per million", "energy")
     rows: list[tuple[Cell, ...]] = [
         (
             choice.routing,
             _gpus(choice, result.spares),
+            _open(choice),
             _busy(choice.degraded),
             time_or(choice.degraded.p50_ns if choice.degraded else None),
             _value(choice.degraded),
             _interval(choice.degraded),
-            _estimated(choice),
+            UNKNOWN if choice.cost_per_month is None else format_count(choice.cost_per_month),
             UNKNOWN if choice.cost_per_million is None else f"{choice.cost_per_million:.3g}",
             joules_text(choice.joules_per_inference),
         )
         for choice in result.choices
     ]
-    return Table(*known_columns(header, rows, ("per million", "energy"), (UNKNOWN,)), note=_note(result))
+    return Table(
+        *known_columns(header, rows, (_OPEN, "a month", "per million", "energy"), (UNKNOWN,)), note=_note(result)
+    )
 
 
 def _note(result: FleetResult) -> str:
     """What the columns are."""
     texts = [f"busy and times: with {result.spares} away"] if result.spares else []
-    texts.append("by formula: Allen and Cunneen's GPUs, and their quantile at as many as were simulated")
+    if any(_open(choice) != UNKNOWN for choice in result.choices):
+        texts.append(f"{_OPEN}: fewer GPUs that may be enough, which the measurements leave open")
     if result.gpu_price is not None:
-        texts.append(f"per million: price of a million inferences at {result.gpu_price:g} a GPU hour")
+        texts.append(
+            f"a month, per million: price of 730 hours, of a million inferences, at {result.gpu_price:g} a GPU hour"
+        )
+    if any(choice.routing == "least-outstanding" for choice in result.choices):
+        texts.append(f"least-outstanding: of several GPUs with the fewest requests {_TIES[result.ties]}")
     if any(choice.joules_per_inference is not None for choice in result.choices):
         texts.append("energy: what all GPUs take for an inference")
     return " · ".join(texts)
@@ -159,6 +212,14 @@ def _gpus(choice: Choice, spares: int) -> str:
     return "none" if choice.infeasible else UNKNOWN if choice.at_least is None else f"≥ {choice.at_least}"
 
 
+def _open(choice: Choice) -> str:
+    """Smaller numbers of GPUs that are not excluded."""
+    if choice.needed is None or choice.at_least is None or choice.at_least >= choice.needed:
+        return UNKNOWN
+    last = choice.needed - 1
+    return str(last) if choice.at_least == last else f"{choice.at_least}–{last}"
+
+
 def _tried(result: FleetResult, choice: Choice) -> Table:
     """Every number of GPUs that was simulated."""
     header = ("GPUs", "verdict", "busy", "p50", _quantile(result), "95 %")
@@ -173,10 +234,15 @@ def _tried(result: FleetResult, choice: Choice) -> Table:
 def _gpu(result: FleetResult) -> Iterator[Block]:
     gpu = result.gpu
     lanes = f"{plural(gpu.contexts, 'context')} × {plural(gpu.buffers, 'buffer')} · batch {gpu.batch}"
+    known = ""
+    if gpu.most_low_per_s is not None and gpu.most_high_per_s is not None:
+        known = f" (95 %: {between(gpu.most_low_per_s, gpu.most_high_per_s, format_count)})"
     yield words(
-        f"one GPU: {lanes} · at most {_rate(gpu.most_per_s, gpu.batch)}; a request alone takes "
+        f"one GPU: {lanes} · at most {_rate(gpu.most_per_s, gpu.batch)}{known}; a request alone takes "
         f"{format_duration(gpu.alone_mean_ns)} (CV {gpu.alone_cv:.2g})"
     )
+    if gpu.requests:
+        yield words(f"the law of this GPU is that of {plural(gpu.requests, 'measured request')}")
     measured = [(speed.in_flight, speed.requests_per_s) for speed in gpu.speeds if speed.measured]
     counts = ", ".join(str(in_flight) for in_flight, _ in measured[:_MOST_SPEEDS])
     rates = ", ".join(format_count(rate) for _, rate in measured[:_MOST_SPEEDS])
@@ -261,13 +327,6 @@ def _value(prediction: Prediction | None) -> str:
 def _interval(prediction: Prediction | None) -> str:
     item = _first(prediction)
     return between(item.value_low_ns, item.value_high_ns) if item else UNKNOWN
-
-
-def _estimated(choice: Choice) -> str:
-    if choice.estimate is None:
-        return UNKNOWN
-    gpus = "none" if choice.estimate.gpus is None else str(choice.estimate.gpus)
-    return gpus if choice.estimate.quantile_ns is None else f"{gpus}, {time_or(choice.estimate.quantile_ns)}"
 
 
 def _rate(requests: float, batch: int) -> str:

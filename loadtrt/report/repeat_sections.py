@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.report.document import Badge, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, between, percent_text
-from loadtrt.report.run_verdict import outcome_badge, verdict_badge
+from loadtrt.report.run_verdict import outcome_badge, shortfalls, verdict_badge
 from loadtrt.report.settings import about, load_text, title
 from loadtrt.units import format_count, format_duration, plural
 
@@ -40,11 +40,14 @@ def starts(result: RepeatResult, file: str) -> Iterator[Section]:
 
 
 def _badges(result: RepeatResult) -> Iterator[Badge]:
-    """How the starts ended, whether all count, and the worst verdict on the objectives."""
+    """How the starts ended, whether all count, what they did not serve, and the worst verdict on the objectives."""
     if result.outcome != "completed":
         yield outcome_badge(result.outcome)
     if result.outcome != "failed":
         yield Badge("VALID", "good") if result.valid else Badge("INVALID", "bad")
+    lost = [f"start {number}: {text}" for number, run in enumerate(result.runs, 1) for text in shortfalls(run)]
+    if lost:
+        yield Badge(f"{lost[0]}{f', and {len(lost) - 1} more' if len(lost) > 1 else ''}", "open")
     if result.verdict:
         badge = verdict_badge(result.verdict)
         yield Badge(f"objectives {badge.text}", badge.tone)

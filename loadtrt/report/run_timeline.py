@@ -46,7 +46,7 @@ def timeline_of(result: RunResult) -> Timeline:
         if steadiness.transient_ns:
             drawn.append(Phase("transient", "transient", 0, steadiness.transient_ns))
         slow, stall = steadiness.slow, steadiness.stall
-        drawn += [Phase("slow", "behind", slow.start_ns, slow.end_ns)] if slow else []
+        drawn += [Phase(slow.word, "behind", slow.start_ns, slow.end_ns)] if slow else []
         drawn += [Phase("stood still", "still", stall.start_ns, stall.start_ns + stall.longest_ns)] if stall else []
     if phases.drain_ns >= _DRAIN_SHARE * end_ns:
         drawn.append(Phase("drain", "edge", max(end_ns - phases.drain_ns, 0), end_ns))
@@ -87,7 +87,7 @@ def _steadiness(steadiness: Steadiness) -> str:
         texts.append("requests came faster than they were served")
     if steadiness.slow is not None:
         start, end = format_duration(steadiness.slow.start_ns), format_duration(steadiness.slow.end_ns)
-        texts.append(f"it was slow from {start} to {end}")
+        texts.append(f"it was {steadiness.slow.word} from {start} to {end}")
     if steadiness.stall is not None:
         texts.append(f"it stood still for {format_duration(steadiness.stall.longest_ns)}")
     if steadiness.transient_ns is None and not steadiness.overloaded:

@@ -15,8 +15,10 @@ from loadtrt.results.capacity_result import Scaling  # noqa: TC001  # pydantic r
 from loadtrt.results.engine_info import EngineInfo  # noqa: TC001
 from loadtrt.results.run_result import ObjectiveShare  # noqa: TC001
 
-Routing = Literal["random", "round-robin", "least-outstanding"]
-ROUTINGS: tuple[Routing, ...] = ("random", "round-robin", "least-outstanding")
+Routing = Literal["random", "round-robin", "two-choices", "least-outstanding"]
+ROUTINGS: tuple[Routing, ...] = ("random", "round-robin", "two-choices", "least-outstanding")
+Ties = Literal["longest-idle", "random", "lowest-index"]
+TIES: tuple[Ties, ...] = ("longest-idle", "random", "lowest-index")
 
 
 class Speed(Model):
@@ -39,7 +41,9 @@ class Gpu(Model):
     speeds: throughput by concurrency.
     most_per_s: throughput with an endless backlog.
     alone_mean_ns: mean latency of a request that has the GPU to itself.
-    alone_cv: standard deviation of that latency over its mean.
+    alone_cv: standard deviation of a request's work over its mean.
+    requests: number of requests that the model is made of.
+    most_low_per_s, most_high_per_s: 95 % confidence interval of most_per_s.
     watts: (requests per second, power in W) of each run with telemetry, by rate.
     scaling: the law fitted to the same runs; None if not known.
     """
@@ -51,6 +55,9 @@ class Gpu(Model):
     most_per_s: float
     alone_mean_ns: float
     alone_cv: float
+    requests: int = 0
+    most_low_per_s: float | None = None
+    most_high_per_s: float | None = None
     watts: tuple[tuple[float, float], ...] = ()
     scaling: Scaling | None = None
 
@@ -102,17 +109,6 @@ class Prediction(Model):
     p50_high_ns: float | None
 
 
-class Estimate(Model):
-    """The answer of Allen and Cunneen's formula.
-
-    gpus: number of GPUs; None above the largest fleet that is simulated.
-    quantile_ns: the first objective's quantile with as many GPUs as the simulation needs; None without a steady state.
-    """
-
-    gpus: int | None
-    quantile_ns: float | None
-
-
 class Autoscaling(Model):
     """If the number of GPUs followed the demand without delay, each GPU with as much load as at the peak.
 
@@ -139,9 +135,10 @@ class Choice(Model):
     degraded: the prediction with the spares away.
     whole: the prediction with all GPUs; equal to `degraded` without spares.
     tried: each simulated size, in order.
-    cost_per_million: cost of a million inferences in the unit of `gpu_price`, at the demand's mean rate.
+    curve: further sizes, simulated for a chart alone.
+    cost_per_month: cost of all GPUs for 730 hours, in the unit of `gpu_price`.
+    cost_per_million: cost of a million inferences, at the demand's mean rate.
     joules_per_inference: energy of all GPUs for an inference at that rate, J; power is interpolated between rates.
-    estimate: by Allen and Cunneen's formula.
     autoscaling: if GPUs followed the demand.
     """
 
@@ -155,9 +152,10 @@ class Choice(Model):
     degraded: Prediction | None = None
     whole: Prediction | None = None
     tried: tuple[Prediction, ...] = ()
+    curve: tuple[Prediction, ...] = ()
+    cost_per_month: float | None = None
     cost_per_million: float | None = None
     joules_per_inference: float | None = None
-    estimate: Estimate | None = None
     autoscaling: Autoscaling | None = None
 
 
@@ -213,12 +211,14 @@ class FleetResult(Model):
     objectives: what must be met.
     max_utilisation: limit of utilisation, in (0, 1].
     spares: GPUs that may be out of service.
+    ties: what least-outstanding routing does where several GPUs have the fewest requests.
     gpu_price: price of one GPU for an hour, without a unit.
     seed: seed of the simulation.
     outcome: completed, or interrupted (Ctrl-C) with the choices so far.
     choices: one for each routing policy, in the order asked for.
     direct: random routing without any model; None where no run supports it.
     checks: predictions against measurements.
+    doubt: why the answers are undecided although each was found: predictions differ from measurements; None otherwise.
     notes: sentences on the files: what was left out or assumed.
     """
 
@@ -234,9 +234,11 @@ class FleetResult(Model):
     max_utilisation: float
     spares: int
     gpu_price: float | None
+    ties: Ties = "longest-idle"
     seed: int
     outcome: Literal["completed", "interrupted"]
     choices: tuple[Choice, ...]
     direct: Direct | None
     checks: tuple[Comparison, ...]
+    doubt: str | None = None
     notes: tuple[str, ...] = ()

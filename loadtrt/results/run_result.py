@@ -24,6 +24,7 @@ from loadtrt.results.breakdown import (  # noqa: TC001
     Sample,
 )
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill, Verification  # noqa: TC001  # pydantic reads them
+from loadtrt.results.flow import Flow  # noqa: TC001
 from loadtrt.results.gpu_telemetry import GpuTelemetry  # noqa: TC001
 from loadtrt.results.profile_result import ProfileResult  # noqa: TC001
 from loadtrt.results.steadiness import Interval, Steadiness  # noqa: TC001
@@ -216,6 +217,7 @@ class ModelResult(Model):
     interval_ns: length of an interval: a second, or in runs of over 4096 intervals 2, 4, 8, … seconds.
     cohorts: "p50" (latencies from p45 to p55) and "p99" (from p99 up), as far as the sample supports them.
     precision_reached: half the width of the 95 % interval over the value, of the widest quantile, where asked for.
+    flow: speed and work by requests in flight; None for few requests, and where they are launched several at a time.
     """
 
     engine: EngineInfo
@@ -251,6 +253,7 @@ class ModelResult(Model):
     ended_early: str | None = None
     precision_reached: float | None = None
     scenario: ScenarioResult | None = None
+    flow: Flow | None = None
 
     @property
     def verdict(self) -> Verdict | None:

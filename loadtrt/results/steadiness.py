@@ -43,12 +43,15 @@ class Interval(Model):
 
 
 class SlowPart(Model):
-    """A part of the run in which the engine fell behind the load (stats/steady.py).
+    """A part of the run in which the engine fell behind the load, or in which services took longer than in the rest
+    (stats/slow_parts.py).
 
     start_ns, end_ns: its approximate bounds, ns from the start of measuring.
     served_per_s: requests served per second within it.
     expected_per_s: requests that arrived per second within it; in a closed loop and offline, the rate of the whole run.
     over_ns: when the backlog was gone, ns from the start of measuring; None if never, or not known.
+    service_ratio: typical service time in it over that in the rest, where that tells the part; None where it is told by
+        the load that it fell behind.
     """
 
     start_ns: int
@@ -56,10 +59,16 @@ class SlowPart(Model):
     served_per_s: _Positive
     expected_per_s: _Positive
     over_ns: int | None = None
+    service_ratio: _Positive | None = None
+
+    @property
+    def word(self) -> str:
+        """What it was: slow, or fast where the rest was slower."""
+        return "fast" if self.service_ratio is not None and self.service_ratio < 1 else "slow"
 
 
 class Stall(Model):
-    """Times in which requests waited and none completed (stats/steady.py).
+    """Times in which requests were in flight and no lane, or one of them not, did anything (stats/stalls.py).
 
     start_ns: start of the longest stall, ns from the start of measuring.
     longest_ns: duration of the longest stall.
@@ -67,6 +76,8 @@ class Stall(Model):
     total_ns: duration of all stalls together.
     late: requests that the stalls delayed.
     host: loadtrt itself stood still in the longest stall, not the engine.
+    lane: the only lane that stood still; None: no lane completed anything, or not the same one stood still each time.
+    period_ns: distance from one stall to the next where they come at equal distances; None otherwise.
     """
 
     start_ns: int
@@ -75,6 +86,8 @@ class Stall(Model):
     total_ns: _Count
     late: _Count
     host: bool
+    lane: int | None = None
+    period_ns: int | None = None
 
 
 class Steadiness(Model):
@@ -87,8 +100,8 @@ class Steadiness(Model):
     transient_ratio: latency in the transient over latency after it; None without a transient.
     drift_ratio: fitted latency at the end over that at the beginning; None where noise explains the difference.
     overloaded: until the end, requests arrived faster than they were served.
-    slow: the part in which the engine fell behind; None for none.
-    stall: times without any completion; None for none.
+    slow: the part in which the engine fell behind, or was slower; None for none.
+    stall: times in which lanes did nothing; None for none.
     """
 
     transient_ns: int | None = None

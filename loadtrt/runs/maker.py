@@ -13,7 +13,7 @@ import anyio
 
 from loadtrt.asked.reading import keys_of
 from loadtrt.engines.open import open_engine
-from loadtrt.environment import available_bytes, environment
+from loadtrt.environment import available_bytes, busy_host, core_times, environment
 from loadtrt.errors import EngineError, LoadtrtError, shortage_of
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
@@ -229,6 +229,7 @@ class Maker:
         name = f"{started:%Y%m%d-%H%M%S}-{os.getpid()}-{self._runs}"
         self.session = session = Session()
         watched.begin(name, config, engine, len(inputs))
+        before = core_times()
         anyio.run(self._drive, engine, inputs, config, session, watched.watch, on_tick, start_at)
         opened.runs += 1
         opened.verified |= config.model.verify
@@ -237,6 +238,7 @@ class Maker:
         session.allocate_ns = opened.allocate_ns
         opened.broken = opened.hangs or session.failure is not None
         around = watched.watch.clocks.environment()
+        around |= {"busy_host": busy} if (busy := busy_host(before)) else {}
         telemetry = watched.end(session)
         with self.signals.computing():
             from loadtrt.lanes.outcome import result_of  # what it needs is not loaded before measuring

@@ -26,7 +26,7 @@ from loadtrt.asked.mlperf import LEAST_NS, SCENARIOS
 from loadtrt.records.records import METRICS
 from loadtrt.results.run_result import ScenarioResult
 from loadtrt.stats.binomial import beta
-from loadtrt.units import SECOND_NS, format_count, format_duration, plural
+from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,13 +52,28 @@ class Sending:
     requests: all requests that came due.
     answered: requests that were served.
     inferences: inferences of a request.
-    lasted_ns: how long requests came due; in an open loop the length of the schedule as far as it was run.
+    lasted_ns: from the start until the last request was sent (streams) or due (server), by `lasted_of`.
     """
 
     requests: int
     answered: int
     inferences: int
     lasted_ns: int
+
+
+def lasted_of(kept: Records, complete: bool, start_ns: int, end_ns: int, slowest_ns: int, closed: bool) -> int:
+    """Instant of the last query, ns since the start, as LoadGen judges the least duration (MinDurationMet in
+    results.cc): a stream's when it was issued, a server's when it was scheduled. Where not all records were kept, a
+    lower bound: the last completion less the longest service or latency.
+
+    kept: the run's records, all of them or the first.
+    complete: whether these are all.
+    end_ns: the last completion.
+    slowest_ns: the longest service of a closed loop, or latency of an open one.
+    """
+    instants = kept.submitted if closed else kept.due
+    last = int(instants.max()) if len(kept) else start_ns
+    return (last if complete else max(last, end_ns - slowest_ns)) - start_ns
 
 
 def misses_allowed(requests: int, rank: float) -> int | None:
@@ -121,7 +136,8 @@ def _of_any(scenario: Scenario, sending: Sending) -> Iterator[str]:
         noun = "inference" if offline else "request"
         yield f"{plural(sent, noun)} came due; the rules ask for {format_count(scenario.requests)}"
     if not offline and sending.lasted_ns < LEAST_NS:
-        yield f"requests came due for {format_duration(sending.lasted_ns)}; the rules ask for {_LEAST}"
+        how, lasted = "issued" if scenario.alone else "scheduled", sending.lasted_ns // MILLISECOND_NS / 1000
+        yield f"the last request was {how} at {lasted:g} s; the rules ask for {_LEAST} or later"
 
 
 def _stream(scenario: Scenario, latencies: _Latencies) -> Measured:

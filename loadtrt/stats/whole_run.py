@@ -3,10 +3,10 @@
 With [low, high] the 95 % confidence interval of the true number x, an objective x > b is met if low > b, missed if
 high ≤ b, else undecided; and the other way round for x < b.
 
-**Throughput**: the interval of requests a second that the report shows (stats/intervals.py). **Inferences** a second are
-requests a second × inferences of a request: where requests differ in size (a mix), the mean size has an interval too,
-m ± 1.96·s/√n, as sizes are drawn independently. **Goodput** is requests a second × the share of the served requests
-within the bound, whose interval is that of the verdict on it (stats/verdict.py). Of a product of two numbers
+**Throughput**: the interval of requests a second that the report shows (stats/intervals.py). **Inferences** a second
+are requests a second × inferences of a request: where requests differ in size (a mix), the mean size has an interval
+too, m ± 1.96·s/√n, as sizes are drawn independently. **Goodput** is requests a second × the share of the served
+requests within the bound, whose interval is that of the verdict on it (stats/verdict.py). Of a product of two numbers
 
     low = low₁·low₂        high = high₁·high₂
 
@@ -36,7 +36,7 @@ import numpy as np
 from loadtrt.records.records import OK
 from loadtrt.results.run_result import ObjectiveShare
 from loadtrt.stats.verdict import effective_size, share_interval
-from loadtrt.units import plural
+from loadtrt.units import plural, rounded_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -184,5 +184,5 @@ def _more(objective: Objective, value: float | None, low: float | None, high: fl
         return f"too little was measured to say how far it may be from {objective.written(value)}: make a longer run"
     if apart * math.sqrt(_MOST_TIMES) < abs(value - end):
         return f"{objective.written(value)} is too close to the bound for a verdict: use another bound"
-    times = math.ceil(10 * ((value - end) / apart) ** 2) / 10
-    return f"the confidence interval holds the bound: a run about {times:.1f} times as long would decide it"
+    times = rounded_up(((value - end) / apart) ** 2)
+    return f"the confidence interval holds the bound: a run about {times:g} times as long would decide it"

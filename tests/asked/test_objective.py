@@ -184,7 +184,7 @@ def test_a_run_can_be_run_again(tmp_path: Path) -> None:
 
 def test_drops_need_a_bounded_queue() -> None:
     """In an open loop: nothing is dropped without one, and a long queue would leave the objective undecided."""
-    with pytest.raises(UsageError, match="'drops < 1%' needs --max-queue, such as --max-queue 8"):
+    with pytest.raises(UsageError, match="an objective on drops needs --max-queue, such as --max-queue 8"):
         RunConfig.of(engine="simulated:null", rate="9/s", objective=["errors < 1%", "drops < 1%"])
     RunConfig.of(engine="simulated:null", rate="9/s", max_queue=8, objective=["drops < 1%"])
     RunConfig.of(engine="simulated:null", objective=["drops < 1%"])  # as in the ladder of a search

@@ -24,7 +24,7 @@ COMMANDS = ("run", "sweep", "capacity", "profile", "plan-capacity")
 OWN = {  # options of one command alone, apart from --config
     "run": {"latency", "repeat"},
     "sweep": {"all_points", "resume"},
-    "capacity": {"trial", "precision", "max_trials", "resume"},
+    "capacity": {"time", "quick", "precision", "shared_host", "resume"},
     "profile": {"compare", "nodes", "top"},
     "plan-capacity": {
         "arrivals",
@@ -37,6 +37,7 @@ OWN = {  # options of one command alone, apart from --config
         "spares",
         "max_utilisation",
         "routing",
+        "ties",
         "gpu_price",
     },
 }

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from test_sweep import await_measuring
 
-from benchmarks.queues import markov_tail
+from benchmarks.queues import Waiting, erlang_c, markov_tail
 from command_line import ROOT, loadtrt
 from loadtrt.asked.objective import parse_objective
 from loadtrt.asked.reading import load_config
 from loadtrt.capacity.candidate import conclusion, host_bound
 from loadtrt.capacity.find import Finder, Wanted
 from loadtrt.capacity.rig import Rig
-from loadtrt.capacity.station import Waiting, erlang_c
 from loadtrt.errors import UsageError
 from loadtrt.report.markdown import markdown_text
 from loadtrt.report.plain import terminal_text

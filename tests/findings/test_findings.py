@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from test_gpu_findings import second, telemetry
 
 from loadtrt.asked.config import RunConfig
+from loadtrt.capacity.outcomes import host_bound
 from loadtrt.cli.main import cli
 from loadtrt.findings.findings import findings_of
 from loadtrt.results.breakdown import Batches, Cohort
@@ -440,6 +441,55 @@ def test_a_stall() -> None:
     assert only(cpu).cause.startswith("the engine's threads did not run")
     nothing = {"compute": 0.0, "h2d": 0.0, "d2h": 0.0}
     assert kinds(run_of(nothing, OPEN, busy=None, steadiness=_stalled())) == []
+
+
+def test_stalls_at_equal_distances_and_of_one_lane() -> None:
+    """Each says what it knows; a single one of one lane may be a request that took so long."""
+    often = only(run_of(options=OPEN, busy=0.5, steadiness=_stalled(times=5, period_ns=2 * SECOND_NS, lane=1)))
+    assert often.evidence.startswith("lane 1 completed no request for 1.00 s from 5.00 s on, and 4 shorter times, for")
+    assert "in all, every 2.00 s, while" in often.evidence
+    assert "single requests" not in often.cause
+    assert only(run_of(options=OPEN, busy=0.5, steadiness=_stalled(lane=1))).cause.endswith(
+        "single requests took that long"
+    )
+
+
+def test_the_remedy_of_a_host_that_others_use() -> None:
+    """No option gives the cores back: the remedy begins with who has them."""
+    busy = {"busy_host": "the cores are used by others: load average 7.2 on 2 cores"}
+    for result, kind in (
+        (run_of(starved_fraction=0.03, busy=0.97), "host-bound"),
+        (run_of(options=OPEN, busy=0.5, steadiness=_stalled(host=True)), "stall"),
+    ):
+        quiet = next(it for it in findings_of(result) if it.kind == kind)
+        assert "others" not in quiet.remedy
+        (told,) = (it for it in findings_of(result.model_copy(update={"environment": busy})) if it.kind == kind)
+        assert told.remedy.startswith("the cores are used by others: load average 7.2 on 2 cores: stop what else runs")
+        assert "buffers" not in told.remedy
+
+
+def test_a_search_says_that_others_use_the_cores() -> None:
+    """Why the load generator was the bottleneck of its run."""
+    run = run_of(starved_fraction=0.1, busy=0.9)
+    assert host_bound(run, None) == "lanes were idle for 10 % of the time because the host was late"
+    busy = "the cores are used by others: load average 7.2 on 2 cores"
+    others = run.model_copy(update={"environment": {"busy_host": busy}})
+    assert host_bound(others, None) == f"{host_bound(run, None)}; {busy}"
+
+
+def test_a_part_with_longer_services() -> None:
+    """Below capacity: no backlog, but services."""
+    part = SlowPart(
+        start_ns=2 * SECOND_NS, end_ns=6 * SECOND_NS, served_per_s=100, expected_per_s=100, service_ratio=2.0
+    )
+    found = only(run_of(options=OPEN, busy=0.5, steadiness=Steadiness(transient_ns=0, overloaded=False, slow=part)))
+    assert found.kind == "slow-part"
+    assert found.evidence == ("from 2.00 s to 6.00 s service times were 2.0 times as long as in the rest of the run")
+    assert found.cause.startswith("the device was slower (clocks, heat)")
+    less = part.model_copy(update={"service_ratio": 0.5})
+    found = only(run_of(options=OPEN, busy=0.5, steadiness=Steadiness(transient_ns=0, overloaded=False, slow=less)))
+    assert "50 % shorter than" in found.evidence
+    assert found.cause.startswith("the device was slower in the rest (clocks")
 
 
 def _slow(expected: float, served: float, over_s: float | None = None, **more: Any) -> Steadiness:

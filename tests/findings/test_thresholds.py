@@ -11,7 +11,7 @@ import pytest
 from loadtrt.findings import bottlenecks, findings
 from loadtrt.findings.validity import LEAST_SERVED, STARVED_LIMIT
 from loadtrt.records.histogram import QUANTILE_ERROR
-from loadtrt.stats import steady
+from loadtrt.stats import slow_parts, stalls, steady
 
 PAGE = (Path(__file__).parents[2] / "docs" / "findings.md").read_text()
 ROWS = dict(re.findall(r"^\| ([a-z, -]+) \| (.*) \|$", PAGE, re.MULTILINE))
@@ -58,13 +58,23 @@ IN_BULLETS = {
         f"{steady.LEAST_LOOP:,}".replace(",", " "),
         percent(1 - steady._LOOP_DRIFT),
     ],
-    "overloaded": [str(steady.BLOCKS), percent(1 - steady._OVERLOAD / 2), str(steady.MOST_WAITING)],
-    "slow": [str(steady.SPANS), str(steady.LEAST_RISE), str(steady.SPANS), str(steady.MOST_WAITING)],
+    "overloaded": [str(steady.BLOCKS), percent(1 - steady._OVERLOAD / 2), str(slow_parts.MOST_WAITING)],
+    "slow": [
+        *(str(it) for it in (slow_parts.SPANS, slow_parts.LEAST_RISE, slow_parts.SPANS, slow_parts.MOST_WAITING)),
+        "1 %",
+        str(math.floor(slow_parts.LEAST_RISE * math.sqrt(slow_parts.SPANS))),
+        *(str(it) for it in (slow_parts.LEAST_SERVED, slow_parts.PARTS)),
+        percent(slow_parts.LEAST_SEGMENT / slow_parts.PARTS),
+        percent(slow_parts.LEAST_STEP - 1),
+        percent(1 - slow_parts.SEGMENT),
+    ],
     "stall": [
-        str(steady.LEAST_SERVICES),
-        str(steady.BEYOND),
-        percent(steady.LEAST_LATE),
-        percent(steady.LEAST_TIME),
+        str(stalls.LEAST_SPANS),
+        "100",
+        "0.1 %",
+        percent(stalls.ALARM),
+        percent(stalls.LEAST_LATE),
+        percent(stalls.LEAST_TIME),
     ],
 }
 
@@ -87,5 +97,3 @@ def test_no_threshold_is_left_out() -> None:
     assert IN_ROWS.keys() <= ROWS.keys()
     assert IN_BULLETS.keys() == BULLETS.keys()
     assert numbers(STEADY.partition("\n- ")[0]) == [str(steady.LEAST_REQUESTS)]
-    least = math.floor(steady.LEAST_RISE * math.sqrt(steady.SPANS))
-    assert f"A rise of {least} requests or fewer is not reported" in " ".join(BULLETS["slow"].split())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -68,6 +68,16 @@ def test_starved_lanes_advise_what_is_not_in_use(mode: dict[str, str], closed: b
     assert "were idle for 6 %" in problem.evidence
     assert ("--requests-per-launch" in problem.remedy) == advised
     assert "more --buffers" in problem.remedy
+
+
+@pytest.mark.parametrize("counts", [{"starved_fraction": 0.06}, {"late": True}])
+def test_on_cores_that_others_use_the_remedy_is_no_option(counts: dict[str, Any]) -> None:
+    """It begins with the evidence of them."""
+    busy = "the cores are used by others: load average 7.2 on 2 cores"
+    (problem,) = _problems(5, 0, **counts)
+    assert "others" not in problem.remedy
+    (problem,) = _problems(5, 0, busy=busy, **counts)
+    assert problem.remedy == f"{busy}: stop what else runs there, or run on other cores (taskset)"
 
 
 def test_failed_requests_do_not_advise_a_longer_run() -> None:
@@ -139,6 +149,8 @@ def _problems(
     mode: dict[str, str] | None = None,
     closed: bool = True,
     interrupted: bool = False,
+    busy: str | None = None,
+    late: bool = False,
 ) -> list[Problem]:
-    counts = Counts(0.0, True, 1e6, starved_fraction, ok, failed, unserved, interrupted)
-    return problems_of(counts, Terms(closed, None, (), mode or {}))
+    counts = Counts(1e9 if late else 0.0, True, 1e6, starved_fraction, ok, failed, unserved, interrupted)
+    return problems_of(counts, Terms(closed and not late, None, (), mode or {}, busy=busy))

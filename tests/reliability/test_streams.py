@@ -168,7 +168,7 @@ def test_a_file_that_is_mounted_by_itself_is_written_in_place(line: str, folder:
 VIRTUAL = "--engine simulated:service=1ms,clock=virtual"
 MANY = {
     "sweep": f"sweep {VIRTUAL} --contexts 1,2,4 --all --warmup 0s --duration 100ms --quiet",
-    "capacity": f"capacity {VIRTUAL} --objective 'latency.p99 < 1s' --trial 1s --quiet",
+    "capacity": f"capacity {VIRTUAL} --objective 'latency.p99 < 1s' --time 10s --quiet",
     "run": "run --engine double.onnx --duration 100ms --warmup 0s --profile --quiet",
 }
 

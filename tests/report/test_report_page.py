@@ -133,6 +133,7 @@ def _spoilt(result: Result) -> Result:
         "answer",
         "boundary",
         "routing",
+        "ties",
         "verdict",
         "mode",
         "matched_by",
@@ -264,7 +265,7 @@ def test_the_configuration_of_a_search_is_what_was_searched() -> None:
     root = _read(html_text([loaded(every_kind()["capacity"])]))
     rows = [["".join(cell.itertext()) for cell in row] for row in root.iter("tr")]
     told = {row[0]: row[1] for row in rows if len(row) == 2}
-    asked = {"contexts": "1, 2", "batch": "1", "arrivals": "poisson", "trial": "20s", "max_trials": "6"}
+    asked = {"contexts": "1, 2", "batch": "1", "arrivals": "poisson", "time": "5m"}
     assert asked.items() <= told.items()
     assert told["precision"] == "3%"
     assert not {"abort_delay", "metrics_linger", "profile"} & told.keys()

@@ -16,6 +16,7 @@ import loadtrt
 from loadtrt.asked.config import RunConfig
 from loadtrt.errors import UsageError
 from loadtrt.lanes.outcome import LATE_START_NS
+from loadtrt.runs import maker
 from loadtrt.runs.maker import Maker
 
 if TYPE_CHECKING:
@@ -43,6 +44,13 @@ def test_a_run_from_a_script() -> None:
     assert again.model.histograms == result.model.histograms
     with pytest.raises(UsageError, match="not both"):
         loadtrt.run(RunConfig.of(**VIRTUAL), contexts=2)
+
+
+def test_a_result_keeps_who_had_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing where nobody else did."""
+    for busy in ("the cores are used by others: load average 7.2 on 2 cores", None):
+        monkeypatch.setattr(maker, "busy_host", lambda _, busy=busy: busy)
+        assert loadtrt.run(**VIRTUAL).environment.get("busy_host") == busy
 
 
 def test_a_run_in_a_notebook() -> None:

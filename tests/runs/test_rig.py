@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from loadtrt.asked.reading import load_config, varied
-from loadtrt.capacity.candidate import host_bound
+from loadtrt.capacity.outcomes import host_bound
 from loadtrt.capacity.rig import Rig
 from loadtrt.capacity.scaling import fit, rungs
 from loadtrt.lanes.outcome import result_of

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.served import LAWS, Law, Stops, served
 from loadtrt.records.records import COLUMNS, FAILED, UNSERVED, Records
-from loadtrt.stats.steady import LEAST_SERVICES, stall_of
+from loadtrt.stats.stalls import LEAST_SPANS, stall_of
 from loadtrt.units import MILLISECOND_NS, SECOND_NS
 
 MS = MILLISECOND_NS
@@ -43,7 +44,7 @@ def test_a_stall_makes_late_all_that_come_until_its_queue_is_gone(part: int, sta
     assert found.start_ns == 2 * part * MS  # when it began to be served: nothing was before it
     assert found.longest_ns == found.total_ns == (stall_ms + 1) * MS
     assert found.late == pytest.approx(stall_ms, abs=3)
-    assert (found.times, found.host) == (1, False)
+    assert (found.times, found.host, found.lane, found.period_ns) == (1, False, None, None)
 
 
 def test_instants_count_from_the_start_of_measuring() -> None:
@@ -86,10 +87,15 @@ def test_a_closed_loop_is_late_by_what_was_in_flight() -> None:
     assert (found.late, found.longest_ns, found.start_ns) == (2, SECOND_NS, 1_500 * MS)
 
 
-def test_one_lane_that_stands_is_no_stall() -> None:
-    """The others answer meanwhile."""
-    both = np.concatenate([_standing().rows, _served(np.arange(10_000) * 2 + 1, 1.0).rows])
-    assert stall_of(Records(both), 0, 2) is None
+@pytest.mark.parametrize("lane", [0, 1])
+def test_one_lane_that_stands_is_told_with_its_number(lane: int) -> None:
+    """The other answers meanwhile."""
+    stands, other = _standing().rows, _served(np.arange(10_000) * 2 + 1, 1.0).rows
+    stands[:, COLUMNS.index("lane")], other[:, COLUMNS.index("lane")] = lane, 1 - lane
+    found = stall_of(Records(np.concatenate([stands, other])), 0, 2)
+    assert found is not None
+    assert (found.lane, found.times, found.longest_ns) == (lane, 1, 1_001 * MS)
+    assert stall_of(Records(other), 0, 2) is None
 
 
 def test_no_request_no_stall() -> None:
@@ -100,10 +106,10 @@ def test_no_request_no_stall() -> None:
 
 
 def test_what_mattered_little_is_not_told() -> None:
-    """Less than a thousandth of the requests late, and less than a hundredth of the time: p99.9 does not show it."""
+    """Less than a thousandth of the requests late, and of the time: p99.9 does not show it."""
     assert stall_of(_standing(stall_ms=9), 0, 1) is None
     assert stall_of(_standing(stall_ms=12), 0, 1) is not None
-    assert stall_of(_standing(100, LEAST_SERVICES - 2, 500), 0, 1) is None
+    assert stall_of(_standing(stall_ms=LEAST_SPANS - 2, count=2_000, part=100), 0, 1) is None
 
 
 def test_failures_are_answers_and_what_was_never_served_waits_for_nothing() -> None:
@@ -135,3 +141,68 @@ def test_whose_stall_it_was() -> None:
 def test_few_requests_tell_nothing(count: int) -> None:
     """How long silences are is not known then."""
     assert stall_of(_served(np.arange(count) * 2, np.where(np.arange(count) == 20, 500.0, 1.0)), 0, 1) is None
+
+
+# --- what is long by itself, and what is not
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
+@pytest.mark.parametrize(("lanes", "load", "cv"), [(1, None, 1), (1, 0.6, 4), (4, None, 1), (4, 0.3, 1), (4, 0.9, 1)])
+def test_services_that_differ_are_no_stalls(law: Law, lanes: int, load: float | None, cv: float) -> None:
+    """However long their tail, in loops and queues, and with bursts: at most one run of 100 by the law, so at most one
+    of these few."""
+    told = [
+        stall_of(served(law, 3_000, seed, lanes=lanes, load=load, cv=cv), 0, lanes, 1 if law.part else 0)
+        for seed in range(4)
+    ]
+    assert sum(found is not None for found in told) <= 1
+
+
+@pytest.mark.parametrize(("length_ms", "every_ms"), [(20, 1_000), (50, 2_000), (200, 1_000)])
+@pytest.mark.parametrize(("lanes", "load"), [(1, None), (1, 0.6), (4, None), (4, 0.6)])
+@pytest.mark.parametrize("name", ["constant", "lognormal, CV 0.2", "lognormal, CV 1", "exponential"])
+def test_stalls_at_equal_distances_are_told_with_it(
+    name: str, lanes: int, load: float | None, length_ms: int, every_ms: int
+) -> None:
+    (law,) = [law for law in LAWS if law.name == name]
+    found = stall_of(served(law, 30_000, 1, lanes=lanes, load=load, stops=Stops(length_ms, every_ms)), 0, lanes)
+    assert found is not None
+    if name in ("constant", "lognormal, CV 0.2"):
+        assert found.period_ns == pytest.approx(every_ms * MS, rel=0.02)
+        assert found.lane is None
+
+
+@pytest.mark.parametrize("name", ["lognormal, CV 2", "lognormal, CV 3", "bimodal 1:0.98, 64:0.02"])
+@pytest.mark.parametrize("load", [None, 0.6])
+def test_four_lanes_tell_a_stall_from_long_services(name: str, load: float | None) -> None:
+    """Services are as long as the stall, but not of all lanes at once."""
+    (law,) = [law for law in LAWS if law.name == name]
+    found = stall_of(served(law, 30_000, 2, lanes=4, load=load, stops=Stops(500)), 0, 4)
+    assert found is not None
+    assert found.lane is None
+    assert found.longest_ns >= 490 * MS
+
+
+def test_a_part_of_a_mix_is_long_only_beside_its_own() -> None:
+    """Two of a hundred take 64 times as long: with their parts known, a single stall of less is told."""
+    (law,) = [law for law in LAWS if law.name == "mix 1:0.98, 64:0.02"]
+    found = stall_of(served(law, 10_000, 3, stops=Stops(30, 1_000)), 0, 1, 1)
+    assert found is not None
+    assert stall_of(served(law, 10_000, 3), 0, 1, 1) is None
+
+
+def test_time_outside_of_the_device_is_no_service() -> None:
+    """Of services with a long tail, a tenth and fewer that waited for something else than the device."""
+    records = served(LAWS[2], 5_000, 1)
+    records.rows[:, COLUMNS.index("compute")] = records.completed - records.submitted
+    assert stall_of(records, 0, 1) is None
+    longest = np.argsort(-records.compute)[:100]
+    records.rows[longest, COLUMNS.index("compute")] = MS
+    assert stall_of(records, 0, 1) is not None
+
+
+def test_a_load_that_pauses_is_no_stall() -> None:
+    """What comes at equal distances may be the load's, where that is not steady."""
+    stops = Stops(50, 500)
+    assert stall_of(served(LAWS[0], 20_000, 1, stops=stops), 0, 1) is not None
+    assert stall_of(served(LAWS[0], 20_000, 1, stops=stops), 0, 1, steady=False) is None

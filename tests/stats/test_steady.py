@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.served import LAWS, Law, served
 from benchmarks.steadiness import SYSTEMS, ever_slower, lane, measure, queue, slow_middle, slow_start
 from loadtrt.load.arrivals import Gamma, Poisson, bursts, due_instants, parse_stages, steady
 from loadtrt.records.records import COLUMNS, DROPPED, FAILED, UNSERVED, Records
@@ -19,10 +20,14 @@ MS = MILLISECOND_NS
 NAMES = [name for name, _, _ in SYSTEMS]
 
 
-def _records(due: npt.ArrayLike, latency: npt.ArrayLike, status: npt.ArrayLike = 0) -> Records:
+def _records(
+    due: npt.ArrayLike, latency: npt.ArrayLike, status: npt.ArrayLike = 0, service: npt.ArrayLike | None = None
+) -> Records:
     due = np.asarray(due, np.int64)
     rows = np.zeros((len(due), len(COLUMNS)), np.int64)
     rows[:, COLUMNS.index("due")] = due
+    taken = latency if service is None else service
+    rows[:, COLUMNS.index("submitted")] = due + np.asarray(latency, np.int64) - np.asarray(taken, np.int64)
     rows[:, COLUMNS.index("completed")] = due + np.asarray(latency, np.int64)
     rows[:, COLUMNS.index("status")] = status
     return Records(rows)
@@ -32,7 +37,7 @@ def _served(due: npt.NDArray[np.int64], service_ns: npt.ArrayLike) -> Records:
     """One lane, first come first served: Lindley's recursion, unrolled."""
     service = np.broadcast_to(service_ns, due.shape)
     walk = np.concatenate(([0], np.cumsum(service[:-1] - np.diff(due))))
-    return _records(due, walk - np.minimum.accumulate(walk) + service)
+    return _records(due, walk - np.minimum.accumulate(walk) + service, 0, service)
 
 
 def _loop(records: Records, start_ns: int = 0, places: int = 1) -> Steadiness:
@@ -192,7 +197,11 @@ def test_a_slow_part_of_a_queue_is_told_with_its_end() -> None:
     assert found.expected_per_s == pytest.approx(500, rel=0.02)
     assert found.over_ns == pytest.approx(9 * SECOND_NS, abs=SECOND_NS // 4)
     assert _open(_served(due, np.full(5_000, MS))).slow is None
-    assert _open(_served(due, service), places=400).slow is None  # so many fit into the engine
+    within = _open(_served(due, service), places=400).slow  # so many fit into the engine: its services tell it
+    assert within is not None
+    assert within.service_ratio == pytest.approx(4)
+    assert within.over_ns is None
+    assert found.service_ratio is None
 
 
 def test_stages_that_overrun() -> None:
@@ -213,6 +222,58 @@ def test_a_slow_part_offline() -> None:
     assert found is not None
     assert found.served_per_s == pytest.approx(333, rel=0.02)
     assert found.expected_per_s == pytest.approx(600, rel=0.02)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1), (0.4, 0.6)])
+@pytest.mark.parametrize("law", [law for law in LAWS if law.name != "lognormal, CV 3"], ids=lambda law: law.name)
+def test_a_part_that_is_slower_below_capacity_is_told(law: Law, first: float, last: float) -> None:
+    """No backlog shows it: services of twice the time at 30 % load, of any law, with its place and its factor."""
+
+    def course(passed: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.where((passed >= first) & (passed < last), 2.0, 1.0)
+
+    records = served(law, 10_000, 1, load=0.3, course=course)
+    found = steadiness_of(records, 0, closed=False, steady=True, places=1, sets=1 if law.part else 0).slow
+    assert found is not None
+    assert found.service_ratio == pytest.approx(2, rel=0.25)
+    whole_ns = int(records.due[-1])
+    assert found.start_ns / whole_ns == pytest.approx(first, abs=0.06)
+    assert found.end_ns / whole_ns == pytest.approx(last, abs=0.06)
+    assert found.served_per_s == pytest.approx(300, rel=0.1)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
+@pytest.mark.parametrize(("lanes", "load", "cv"), [(1, None, 1), (1, 0.3, 1), (4, None, 1), (4, 0.9, 1), (4, 0.6, 4)])
+def test_services_that_differ_are_no_slow_part(law: Law, lanes: int, load: float | None, cv: float) -> None:
+    """At most one run of 100 by the law, so at most one of these few."""
+    told = [
+        steadiness_of(
+            served(law, 2_000, seed, lanes=lanes, load=load, cv=cv),
+            0, closed=load is None, steady=True, places=lanes, sets=1 if law.part else 0,
+        ).slow
+        for seed in range(4)
+    ]  # fmt: skip
+    assert sum(found is not None for found in told) <= 1
+
+
+def test_a_few_long_services_are_no_slow_part() -> None:
+    """Of 600 requests in four lanes two of a hundred take 64 times as long: one of them alone slows the pace."""
+    told = [
+        steadiness_of(served(LAWS[6], 1_000, seed, lanes=4), 0, closed=True, steady=True, places=4, sets=1).slow
+        for seed in range(25)
+    ]
+    assert sum(found is not None for found in told) <= 1
+
+
+def test_what_is_mostly_slow_is_told_by_its_smaller_part() -> None:
+    """Three quarters take twice as long: the first quarter took half as long."""
+    found = steadiness_of(
+        served(LAWS[0], 4_000, 1, load=0.3, course=lambda passed: np.where(passed < 0.25, 1.0, 2.0)),
+        0, closed=False, steady=True, places=1,
+    ).slow  # fmt: skip
+    assert found is not None
+    assert found.start_ns == pytest.approx(0, abs=20 * MS)
+    assert found.service_ratio == pytest.approx(0.5, rel=0.05)
 
 
 # --- overload

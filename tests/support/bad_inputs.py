@@ -142,7 +142,7 @@ def _times() -> list[Bad]:
         f"{_SIMULATED} --stages 5/s:{DIGITS}", f"{_SIMULATED} --rate 5/s --bursts {DIGITS}/1s",
         f"{_SIMULATED} --rate 5/s --batcher max=4,delay={DIGITS}ms", f"{_SIMULATED} --objective latency.p99<{DIGITS}ms",
         f"run --engine simulated:service={DIGITS}", f"run --engine simulated:stall=1s@{DIGITS}",
-        f"watch :1 --every {DIGITS}", f"capacity --engine simulated:null --objective latency.p99<1s --trial {DIGITS}",
+        f"watch :1 --every {DIGITS}", f"capacity --engine simulated:null --objective latency.p99<1s --time {DIGITS}",
         f"{_SIMULATED} --duration 87661h", f"{_SIMULATED} --duration {'0' * 5000}{'9' * 5000}h",
     ]  # fmt: skip
     return [*simple, *(Bad(command, sentence) for command in others)]

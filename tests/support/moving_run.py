@@ -42,7 +42,6 @@ class MovingRun:
     """
 
     def __init__(self, run: str, model: str = "googlenet.plan") -> None:
-        bound_ns = 8 * MS
         self.facts = RunFacts(
             run=run,
             model=model,
@@ -51,11 +50,11 @@ class MovingRun:
             rate=100.0,
             duration_ns=0,
             requests=None,
-            objectives=(parse_objective("latency.p99 < 8ms"),),
+            objectives=(parse_objective("latency.p99 < 8ms"), parse_objective("throughput > 90/s")),
         )
         self._board = Board(keep=0)
         self._recorder = Recorder(2, 0, board=self._board)
-        self._follower = Follower(self._board, 2, [(0, bound_ns, ())])
+        self._follower = Follower(self._board, 2, [item.counted for item in self.facts.objectives])
         self._started_ns = 0
         self._number = 0
 

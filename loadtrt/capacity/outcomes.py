@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from loadtrt.asked.objective import overall
-from loadtrt.findings.validity import STARVED_LIMIT, lateness_limit_ns, typical_ns
+from loadtrt.findings.validity import STARVED_LIMIT, busy_of, lateness_limit_ns, typical_ns
 from loadtrt.records.records import METRICS
-from loadtrt.stats.verdict import share_interval, verdict_on
+from loadtrt.stats.verdict import LEAST_MET, share_interval, verdict_on
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.objective import Objective, Verdict
     from loadtrt.results.run_result import RunResult
+
+FAR = 10.0  # factor on the allowed share of bad requests beyond which a run is far from the boundary
 
 Kind = Literal["search", "confirm", "refute"]
 
@@ -53,11 +55,24 @@ class Outcome(NamedTuple):
         return self.step.seconds if self.seconds is None else self.seconds
 
 
-def pooled(place: int, objective: Objective, runs: Sequence[Outcome]) -> Share:
+def pooled(objective: Objective, shares: Sequence[Share]) -> Share:
     """The share of bad requests of several runs together."""
-    size = sum(run.shares[place].size for run in runs)
-    bad = sum(run.shares[place].bad * run.shares[place].size for run in runs) / max(size, 1e-9)
+    size = sum(share.size for share in shares)
+    bad = sum(share.bad * share.size for share in shares) / max(size, 1e-9)
     return Share(bad, size, verdict_on(objective, bad, size, *share_interval(bad, size)))
+
+
+def boundary_of(
+    shares: Sequence[tuple[float, Share]], allowed: float, precision: float
+) -> Literal["smooth", "cliff"] | None:
+    """The boundary, by the shares at each rate. cliff: they go from far below the allowed one to far above within the
+    precision. smooth: a run with a large enough sample is between. None: not known."""
+    few, many = allowed / FAR, min(allowed * FAR, 0.5)
+    below = max((rate for rate, share in shares if share.verdict == "met" and share.bad <= few), default=None)
+    above = min((rate for rate, share in shares if share.verdict == "missed" and share.bad >= many), default=None)
+    if below is not None and above is not None and below < above <= below * (1 + 2 * precision):
+        return "cliff"
+    return "smooth" if any(few < share.bad < many and share.size >= LEAST_MET for _, share in shares) else None
 
 
 def verdict_of(run: Outcome) -> Verdict:
@@ -88,11 +103,14 @@ def host_bound(run: RunResult, max_lateness_ns: int | None) -> str | None:
     known = [(name, value) for name, value in lateness if name != "p99.9" and value is not None]
     objectives = [item.objective for item in run.model.objectives]
     limit = lateness_limit_ns(typical_ns(run.model.metrics["latency"]), closed, max_lateness_ns, objectives)
+    busy = busy_of(run)
+    others = f"; {busy}" if busy else ""
     if known and known[-1][1] > limit:
         name, late = known[-1]
-        return f"the generator was {format_duration(late)} late at {name} (limit {format_duration(limit)})"
+        return f"the generator was {format_duration(late)} late at {name} (limit {format_duration(limit)}){others}"
     if run.model.metrics["compute"].max_ns == 0 and not closed and run.verdict != "met":
         return "compute takes no time: all latency is the load generator's"
     if run.model.metrics["compute"].max_ns and run.model.starved_fraction > STARVED_LIMIT:
-        return f"lanes were idle for {100 * run.model.starved_fraction:.0f} % of the time because the host was late"
+        share = f"{100 * run.model.starved_fraction:.0f} %"
+        return f"lanes were idle for {share} of the time because the host was late{others}"
     return None

@@ -1,0 +1,239 @@
+"""How right `plan-capacity` is: its simulation against closed forms, and what better routing saves.
+
+    python -m benchmarks.fleet_simulation [--json FILE]
+
+**Accuracy.** p99 of latency by simulation, from a Station and a rate alone, beside the closed form of the same
+queue: M/M/c, M/D/1, and E_G/M/1, which is round robin.
+
+**Routing.** What most planners do is ⌈Λ / λ_slo⌉, λ_slo the highest Poisson rate at which one GPU meets the objective.
+That is right where requests are sent to GPUs at random. The table says what round-robin and least-outstanding need.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.queues import allen_cunneen, gamma_m_1, markov_quantile
+from loadtrt.asked.objective import Objective, parse_objective
+from loadtrt.capacity.demand import fewest_for, steady_demand
+from loadtrt.capacity.evidence import Evidence
+from loadtrt.capacity.fleet_plan import plan_fleet
+from loadtrt.capacity.fleet_prediction import predict
+from loadtrt.capacity.measured_law import Known
+from loadtrt.capacity.station import Station, station
+from loadtrt.environment import environment
+from loadtrt.results.engine_info import EngineInfo
+from loadtrt.results.fleet_result import ROUTINGS, Gpu
+from loadtrt.units import SECOND_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from loadtrt.capacity.station import Floats, Work
+    from loadtrt.results.fleet_result import Routing
+
+SERVICE_S = 0.005
+PRECISION = 0.01
+FULL = 0.97  # the most a GPU may be busy in the second table: above, hardly anything is ever met
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """p99 of latency over the mean service time, by law and by simulation, with the simulation's 95 % interval."""
+
+    queue: str
+    load: float
+    law: float
+    simulated: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Saving:
+    """GPUs that a demand of 20 times what one GPU can serve needs. one_gpu: λ_slo over the most that it serves."""
+
+    gpu: str
+    objective: str
+    one_gpu: float
+    by_capacity: int
+    needed: dict[str, int | None]
+    seconds: float
+
+
+def exponential(ranks: Floats) -> Floats:
+    """Work of mean 1 and CV 1."""
+    return -np.log1p(-ranks)
+
+
+def constant(ranks: Floats) -> Floats:
+    """Work of mean 1 and CV 0."""
+    return np.ones_like(ranks)
+
+
+def lognormal(cv: float) -> Work:
+    """Work of mean 1 with that CV."""
+    variance = math.log1p(cv * cv)
+    grid = np.linspace(1e-7, 1 - 1e-7, 20_001)
+    normal = np.array([NormalDist().inv_cdf(rank) for rank in grid])
+    values = np.exp(math.sqrt(variance) * normal - variance / 2)
+
+    def work(ranks: Floats) -> Floats:
+        return np.interp(ranks, grid, values)
+
+    return work
+
+
+def gpu(contexts: int, contention: float, work: Work) -> Station:
+    """As `simulated:contention=…`: n lanes finish n / (1 + contention·(n − 1)) times the work of one."""
+    return station(contexts, 1, lambda n: n / (1 + contention * (n - 1)) / SERVICE_S, work)
+
+
+def accuracy(
+    queue: str, load: float, law_s: float, each: Station, routing: Routing = "random", gpus: int = 1
+) -> Accuracy:
+    """The queue simulated beside its law."""
+    bound = Objective("latency.p99", 0, 0.99, round(law_s * SECOND_NS))
+    demand = steady_demand(load * gpus * each.most_per_s)
+    found = predict(demand, Known(each), routing, gpus, [bound], 1, precision=PRECISION).objectives[0]
+    values = [
+        math.nan if value is None else value / SECOND_NS / SERVICE_S
+        for value in (found.value_ns, found.value_low_ns, found.value_high_ns)
+    ]
+    return Accuracy(queue, load, law_s / SERVICE_S, *values)
+
+
+def against_laws() -> Iterator[Accuracy]:
+    """Queues that have a closed form."""
+    for contexts in (1, 4, 8):
+        for load in (0.5, 0.8, 0.9):
+            waiting = allen_cunneen(contexts, load * contexts / SERVICE_S, SERVICE_S, 1.0, 1.0)
+            if waiting is not None:
+                law = markov_quantile(0.99, waiting, SERVICE_S)
+                yield accuracy(f"M/M/{contexts}", load, law, gpu(contexts, 0.0, exponential))
+    for load in (0.5, 0.8, 0.9):
+        yield accuracy("M/D/1", load, m_d_1(load, 0.99) * SERVICE_S, gpu(1, 0.0, constant))
+    for gpus in (4, 16):
+        for load in (0.5, 0.8, 0.9):
+            law = gamma_m_1(load / SERVICE_S, SERVICE_S, 1 / gpus).mean_s * math.log(100)
+            yield accuracy(f"E{gpus}/M/1", load, law, gpu(1, 0.0, exponential), "round-robin", gpus)
+
+
+def m_d_1(load: float, rank: float) -> float:
+    """Quantile of latency over the service time: P(W ≤ t) = (1 − ρ) Σ_{k ≤ t} (ρ(k − t))^k / k! · e^{−ρ(k − t)}."""
+
+    def waits_less(t: float) -> float:
+        terms = [(load * (k - t)) ** k / math.factorial(k) * math.exp(-load * (k - t)) for k in range(int(t) + 1)]
+        return (1 - load) * math.fsum(terms)
+
+    low, high = 0.0, 20.0  # beyond, the sum's terms cancel to nothing
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        low, high = (middle, high) if waits_less(middle) < rank else (low, middle)
+    return high + 1
+
+
+def savings() -> Iterator[Saving]:
+    """For several GPUs and bounds."""
+    kinds = {
+        "1 context, constant": gpu(1, 0.0, constant),
+        "1 context, CV 0.2": gpu(1, 0.0, lognormal(0.2)),
+        "4 contexts, contention 0.5, CV 0.2": gpu(4, 0.5, lognormal(0.2)),
+        "4 contexts, contention 0.5, CV 1": gpu(4, 0.5, lognormal(1.0)),
+    }
+    for name, each in kinds.items():
+        alone_ns = float(np.quantile(each.works, 0.99)) * SERVICE_S * SECOND_NS
+        for times in (1.5, 2, 4):
+            objective = parse_objective(f"latency.p99 < {round(times * alone_ns)}ns")
+            yield saving(name, each, objective, f"p99 < {times:g} × alone")
+
+
+def saving(name: str, each: Station, objective: Objective, words: str) -> Saving:
+    """One row of the table."""
+    told = Gpu(
+        contexts=each.contexts,
+        buffers=1,
+        batch=1,
+        speeds=(),
+        most_per_s=each.most_per_s,
+        alone_mean_ns=SERVICE_S * SECOND_NS,
+        alone_cv=math.sqrt(each.cv2),
+    )
+    engine = EngineInfo("simulated", name, "", "", "", "", 1, ())
+    evidence = Evidence(engine, Known(each), told, {}, (), None, (), ())
+    demand, began = steady_demand(20 * each.most_per_s), time.process_time()
+    plan = plan_fleet(evidence, demand, [objective], max_utilisation=FULL)
+    seconds = time.process_time() - began
+    highest = highest_rate(each, objective)
+    return Saving(
+        name,
+        words,
+        highest / each.most_per_s,
+        fewest_for(20 * each.most_per_s, highest),
+        {choice.routing: choice.needed for choice in plan.choices},
+        seconds,
+    )
+
+
+def highest_rate(each: Station, objective: Objective) -> float:
+    """λ_slo: the highest Poisson rate at which one GPU meets the objective for sure, within half a percent."""
+    low, high = 0.0, FULL * each.most_per_s
+    while high - low > 0.005 * each.most_per_s:
+        middle = (low + high) / 2
+        met = predict(steady_demand(middle), Known(each), "random", 1, [objective], 1).verdict == "met"
+        low, high = (middle, high) if met else (low, middle)
+    return low or high
+
+
+def show(title: str, law: str, rows: Iterator[Accuracy]) -> list[Accuracy]:
+    """Print a table as it is made."""
+    print(f"\n{title}\n{'':24}{'load':>6}{law:>10}{'simulated':>11}{'95 %':>18}{'simulation off by':>20}")
+    shown = []
+    for row in rows:
+        shown.append(row)
+        interval = f"{row.low:.2f} .. {row.high:.2f}"
+        print(
+            f"{row.queue:<24}{100 * row.load:>4.0f} %{row.law:>10.2f}{row.simulated:>11.2f}{interval:>18}"
+            f"{100 * (row.simulated / row.law - 1):>+18.1f} %",
+            flush=True,
+        )
+    print(f"law within the interval: {sum(row.low <= row.law <= row.high for row in shown)} of {len(shown)}")
+    return shown
+
+
+def main() -> None:
+    """Print the tables, and the machine they were made on."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the rows there too")
+    options = parser.parse_args()
+    machine = environment()
+    print(f"{machine['cpu']}, {machine['cores']} cores, CPython {machine['python']}, numpy {np.__version__}")
+    laws = show("p99 of latency ÷ mean service time: closed forms", "law", against_laws())
+    print("\nGPUs for 20 times what one GPU can serve, Poisson arrivals, at most 97 % busy")
+    header = f"{'one GPU':<36}{'objective':<19}{'λ_slo':>6}{'⌈Λ/λ_slo⌉':>11}"
+    print(header + "".join(f"{name:>19}" for name in ROUTINGS))
+    found = []
+    for row in savings():
+        found.append(row)
+        cells = "".join(f"{row.needed[name] or '–':>19}" for name in ROUTINGS)
+        print(f"{row.gpu:<36}{row.objective:<19}{100 * row.one_gpu:>4.0f} %{row.by_capacity:>11}{cells}", flush=True)
+    print(f"processor time of a plan of three routings: {np.median([row.seconds for row in found]):.0f} s (median)")
+    if options.json:
+        rows: dict[str, Sequence[Accuracy] | Sequence[Saving]] = {"laws": laws, "savings": found}
+        text = json.dumps(
+            {"machine": machine, **{key: list(map(asdict, each)) for key, each in rows.items()}}, indent=1
+        )
+        options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The law of one GPU, pooled over runs, and how wrong it may be: draws vary as other samples of the same size would."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from loadtrt.asked.objective import parse_objective
+from loadtrt.capacity.demand import steady_demand
+from loadtrt.capacity.fleet_prediction import predict
+from loadtrt.capacity.measured_law import Known, MeasuredLaw, alone_above, closed_flow, pooled
+from loadtrt.capacity.station import station
+from loadtrt.records.histogram import Histogram
+from loadtrt.records.records import COLUMNS, Records
+from loadtrt.stats.flow_law import flow_of
+
+if TYPE_CHECKING:
+    from loadtrt.capacity.station import Station
+    from loadtrt.results.flow import Flow
+
+SERVICE_S = 0.01
+
+
+def sampled(seed: int, requests: int = 2000, mean_s: float = SERVICE_S) -> Flow:
+    """The flow of a closed loop of one request at a time, with exponential service times."""
+    took = np.rint(np.random.default_rng(seed).exponential(mean_s * 1e9, requests)).astype(np.int64)
+    rows = np.zeros((requests, len(COLUMNS)), np.int64)
+    rows[:, 3] = np.cumsum(took)
+    rows[1:, :3] = rows[:-1, 3][:, None]
+    flow = flow_of(Records(rows), 1)
+    assert flow is not None
+    return flow
+
+
+def law_of(*flows: Flow) -> MeasuredLaw:
+    return pooled(1, 1, flows, flows)
+
+
+def test_runs_are_pooled() -> None:
+    """Equations add up, and so do histograms: two runs are one of twice as many requests."""
+    first, second = sampled(1), sampled(2)
+    law = law_of(first, second)
+    assert law.requests == 4000
+    assert law.work.count == 4000
+    assert law.throughput(1) == pytest.approx(4000 / (first.seconds[0][0] + second.seconds[0][0]))
+    assert law.cv == pytest.approx(1, rel=0.05)
+
+
+def test_draws_vary_as_other_samples_do() -> None:
+    """The deviation of throughput, and of p99 of the service time, over draws from one sample, and over samples."""
+    samples = [law_of(sampled(seed)) for seed in range(150)]
+    drawn = [each for number in range(75) for each in samples[0].pair(1, number)]
+    for of in (throughput, p99_alone, variance):
+        others = float(np.std([of(law.station) for law in samples]))
+        assert np.std([of(each) for each in drawn]) == pytest.approx(others, rel=0.35)
+        assert np.mean([of(each) for each in drawn]) == pytest.approx(of(samples[0].station), abs=others / 2)
+
+
+def throughput(queue: Station) -> float:
+    return float(np.log(queue.most_per_s))
+
+
+def p99_alone(queue: Station) -> float:
+    return float(np.log(queue.alone_s * queue.work(np.array([0.99]))[0]))
+
+
+def variance(queue: Station) -> float:
+    return float(np.log(queue.cv2))
+
+
+def test_a_pair_has_errors_of_opposite_sign() -> None:
+    """So that their mean is nearly the point estimate."""
+    law = law_of(sampled(3))
+    most = law.station.most_per_s
+    for number in range(10):
+        up, down = (each.most_per_s for each in law.pair(1, number))
+        assert (up - most) * (down - most) < 0
+        assert (up + down) / 2 == pytest.approx(most, rel=0.01)
+    assert law.pair(1, 4) is law.pair(1, 4)
+    assert law.pair(2, 4)[0].most_per_s != law.pair(1, 4)[0].most_per_s
+
+
+def test_intervals_hold_the_truth() -> None:
+    """Of throughput, and of the share above a bound, in 95 % of samples or nearly so."""
+    held = np.zeros(2)
+    bad = np.exp(-3.0)
+    for seed in range(200):
+        law = law_of(sampled(1000 + seed, 1000))
+        low, high = law.most_per_s(1)
+        held[0] += low <= 1 / SERVICE_S <= high
+        low, high = alone_above(law, 3 * SERVICE_S, 1)
+        held[1] += low <= bad <= high
+    assert held[0] >= 182
+    assert held[1] >= 176  # of shares that change by whole requests
+
+
+def test_runs_that_differ_by_more_than_chance_widen_the_interval() -> None:
+    """A GPU that is 10 % slower in every other run: its throughput is not known within CV/√N."""
+    alike = law_of(*(sampled(seed) for seed in range(8)))
+    drifting = law_of(*(sampled(seed, mean_s=SERVICE_S * (1.1 if seed % 2 else 1.0)) for seed in range(8)))
+    widths = [float(np.ptp(np.log(law.most_per_s(1)))) for law in (alike, drifting)]
+    assert alike.dispersion < 1.5
+    assert widths[1] > 1.5 * widths[0]
+
+
+def test_a_closed_loop_without_a_flow_is_its_throughput() -> None:
+    """Its latencies are the work, in any unit."""
+    latency = Histogram()
+    latency.add(np.array([5_000_000, 15_000_000] * 100))
+    law = pooled(1, 1, [closed_flow(1, 200, 100.0, latency)], [closed_flow(1, 200, 100.0, latency)])
+    assert law.throughput(1) == pytest.approx(100)
+    assert law.cv == pytest.approx(0.5, rel=0.01)
+
+
+def test_a_prediction_holds_the_truth_whatever_the_sample() -> None:
+    """p99 of M/M/1 at half load is ln 100 / (μ − λ): the interval of a prediction from 4000 requests holds it, and is
+    wider than from a law that is known."""
+    truth_ns = np.log(100) / (1 / SERVICE_S - 50) * 1e9
+    bound = [parse_objective(f"latency.p99 < {truth_ns:.0f}ns")]
+    demand, held = steady_demand(50.0), 0
+    for seed in range(20):
+        (share,) = predict(demand, law_of(sampled(seed, 4000)), "random", 1, bound, 1 + seed, looks=(4,)).objectives
+        assert share.value_low_ns is not None
+        assert share.value_high_ns is not None
+        held += share.value_low_ns <= truth_ns <= share.value_high_ns
+        assert share.value_high_ns / share.value_low_ns > 1.05
+    assert held >= 17
+    exact = Known(station(1, 1, lambda _: 1 / SERVICE_S, lambda ranks: -np.log1p(-ranks)))
+    (share,) = predict(demand, exact, "random", 1, bound, 1, precision=0.02).objectives
+    assert share.value_ns == pytest.approx(truth_ns, rel=0.03)
+    assert exact.most_per_s(1) == (100.0, 100.0)
+    assert alone_above(exact, 3 * SERVICE_S, 1)[0] == pytest.approx(np.exp(-3.0), rel=0.02)
