@@ -75,6 +75,17 @@ def boundary_of(
     return "smooth" if any(few < share.bad < many and share.size >= LEAST_MET for _, share in shares) else None
 
 
+def too_much(run: Outcome, objectives: Sequence[Objective]) -> bool:
+    """Whether a run missed an objective by far."""
+    pairs = zip(run.shares, objectives, strict=True)
+    return any(share.verdict == "missed" and share.bad > min(FAR / 2 * (1 - one.rank), 0.5) for share, one in pairs)
+
+
+def nothing_bad(run: Outcome, objectives: Sequence[Objective]) -> bool:
+    """Whether hardly anything was bad in a run."""
+    return all(share.bad <= (1 - one.rank) / FAR for share, one in zip(run.shares, objectives, strict=True))
+
+
 def verdict_of(run: Outcome) -> Verdict:
     """Missed if any objective was, met if all were."""
     return overall(share.verdict for share in run.shares) or "met"

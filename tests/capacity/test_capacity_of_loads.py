@@ -120,9 +120,9 @@ def test_a_batcher_whose_delay_misses_at_every_rate_is_named(tmp_path: Path) -> 
 def test_trials_last_whole_rounds_of_stages(
     options: tuple[str, ...], period_s: int, words: str, tmp_path: Path
 ) -> None:
-    """A part of a day is not the day: trials, confirming and refuting runs last whole ones, as they are asked for, at a
-    mean that is the trial's rate; nothing ends them within a round."""
-    found, result, printed = searched(tmp_path / "c.json", *options, "--trial", "13s")
+    """A part of a day is not the day: trials, confirming and refuting runs last whole ones, at a mean that is the
+    trial's rate; nothing ends them within a round."""
+    found, result, printed = searched(tmp_path / "c.json", *options)
     assert words in printed
     peak = {6: 30 * 6 / 80, 14: 1.5}[period_s]
     assert result.peak_ratio == pytest.approx(peak)
@@ -130,7 +130,8 @@ def test_trials_last_whole_rounds_of_stages(
     for trial in found.searched:
         assert trial.run is not None
         seconds = (trial.run.config.duration or 0) / 1e9
-        assert seconds in ({14, 18} if trial.kind == "search" else {70, 90})
+        assert seconds
+        assert seconds % period_s == 0
         assert not trial.run.config.abort_on_fail
         assert trial.run.model.throughput.offered_per_s == pytest.approx(trial.rate_per_s)
         assert trial.run.config.options()["stages"] == options[1]
@@ -140,8 +141,8 @@ def test_trials_last_whole_rounds_of_stages(
 def test_a_stage_above_the_throughput_counts_in_its_share(tmp_path: Path) -> None:
     """Half of the time at 9 times the rate of the other half: the mean at which the peak is the throughput of 909/s is
     505/s, and about there the capacity is, however much faster it would be at a steady rate."""
-    found, _, _ = searched(tmp_path / "c.json", "--stages", "100/s:5s, 900/s:5s", "--trial", "20s")
-    steady, _, _ = searched(tmp_path / "d.json", "--trial", "20s")
+    found, _, _ = searched(tmp_path / "c.json", "--stages", "100/s:5s, 900/s:5s")
+    steady, _, _ = searched(tmp_path / "d.json")
     assert (found.estimate_per_s or 0) < 520 < 700 < (steady.estimate_per_s or 0)
     assert found.predicted_per_s == pytest.approx(found.estimate_per_s, rel=0.1)
 
@@ -150,7 +151,7 @@ def test_a_trace_is_scaled_to_each_rate_and_replayed_whole(tmp_path: Path) -> No
     """Of 50 equal gaps the throughput itself is the capacity; each trial replays the trace a whole number of times."""
     trace = tmp_path / "trace.csv"
     trace.write_text("".join(f"{place / 7}\n" for place in range(50)))
-    found, result, printed = searched(tmp_path / "c.json", "--trace", str(trace), "--trial", "5s")
+    found, result, printed = searched(tmp_path / "c.json", "--trace", str(trace))
     assert f"trace {trace}" in printed
     assert result.peak_ratio is None
     for trial in found.searched:
@@ -167,7 +168,7 @@ def test_a_trace_is_scaled_to_each_rate_and_replayed_whole(tmp_path: Path) -> No
 def test_an_unfinished_search_of_a_batching_server_goes_on(tmp_path: Path) -> None:
     """From its file, the ladder of all sizes replayed; with another batcher or another queue it is another search."""
     file = tmp_path / "c.json"
-    options = ("--batcher", "max=4,delay=2ms", "--max-queue", "64", "--trial", "2s")
+    options = ("--batcher", "max=4,delay=2ms", "--max-queue", "64", "--time", "30s")
     whole, result, _ = searched(file, *options)
     for kept in (2, 7, len(whole.trials) - 1):
         cut = whole.model_copy(update={"trials": whole.trials[:kept]})
@@ -188,7 +189,7 @@ def test_an_unfinished_search_of_a_batching_server_goes_on(tmp_path: Path) -> No
         (("--batcher", "max=4,delay=2ms"), "max_queue was 64, and is none"),
     ):
         refused = loadtrt("capacity", "--engine", DEVICE, "--warmup", "0", "--buffers", "1", "--json", file, "--resume",
-                          "--objective", "latency.p99 < 20ms", "--trial", "2s", *other)  # fmt: skip
+                          "--objective", "latency.p99 < 20ms", "--time", "30s", *other)  # fmt: skip
         assert (refused.returncode, sentence in refused.stderr) == (2, True), refused.stderr
 
 
@@ -198,8 +199,8 @@ def test_how_a_server_batches_is_taken_from_a_file_and_its_load_is_not(tmp_path:
     config.write_text(
         f"engine: {DEVICE}\nbatcher: max=4,delay=1ms\nmax_queue: 32\nrate: 100/s\nbursts: 1s/1s\nduration: 7s\n"
     )
-    done = loadtrt("capacity", "--config", config, "--warmup", "0", "--objective", "latency.p99 < 20ms", "--trial",
-                   "2s", "--json", tmp_path / "c.json")  # fmt: skip
+    done = loadtrt("capacity", "--config", config, "--warmup", "0", "--objective", "latency.p99 < 20ms", "--time",
+                   "60s", "--json", tmp_path / "c.json")  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = read_result(CapacityResult, tmp_path / "c.json")
     (only,) = result.candidates
