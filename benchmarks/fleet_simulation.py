@@ -29,10 +29,11 @@ from loadtrt.capacity.evidence import Evidence
 from loadtrt.capacity.fleet_plan import plan_fleet
 from loadtrt.capacity.fleet_prediction import predict
 from loadtrt.capacity.measured_law import Known
-from loadtrt.capacity.station import Station, station
+from loadtrt.capacity.routers import router_of
+from loadtrt.capacity.station import Station, completions, station
 from loadtrt.environment import environment
 from loadtrt.results.engine_info import EngineInfo
-from loadtrt.results.fleet_result import ROUTINGS, Gpu
+from loadtrt.results.fleet_result import ROUTINGS, TIES, Gpu
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -194,6 +195,21 @@ def highest_rate(each: Station, objective: Objective) -> float:
     return low or high
 
 
+def ties_table() -> Iterator[str]:
+    """p99 over the mean service time with 20 GPUs of one context, by what least-outstanding does with ties."""
+    for name, work in (("constant", constant), ("exponential", exponential)):
+        for load in (0.8, 0.95):
+            cells = []
+            for ties in TIES:
+                random = np.random.default_rng(3)
+                due = np.cumsum(random.exponential(SERVICE_S / (20 * load), 100_000))
+                works = work(random.random(len(due)))
+                router = router_of("least-outstanding", ties, random)
+                done = np.array(completions(due.tolist(), works.tolist(), gpu(1, 0.0, work), 20, router))
+                cells.append(f"{float(np.quantile((done - due)[10_000:], 0.99)) / SERVICE_S:>15.2f}")
+            yield f"{name:<24}{100 * load:>4.0f} %{''.join(cells)}"
+
+
 def show(title: str, law: str, rows: Iterator[Accuracy]) -> list[Accuracy]:
     """Print a table as it is made."""
     print(f"\n{title}\n{'':24}{'load':>6}{law:>10}{'simulated':>11}{'95 %':>18}{'simulation off by':>20}")
@@ -218,6 +234,12 @@ def main() -> None:
     machine = environment()
     print(f"{machine['cpu']}, {machine['cores']} cores, CPython {machine['python']}, numpy {np.__version__}")
     laws = show("p99 of latency ÷ mean service time: closed forms", "law", against_laws())
+    print(
+        f"\np99 ÷ mean service time, 20 GPUs of one context, by --ties\n{'':24}{'load':>6}"
+        + "".join(f"{ties:>15}" for ties in TIES)
+    )
+    for line in ties_table():
+        print(line, flush=True)
     print("\nGPUs for 20 times what one GPU can serve, Poisson arrivals, at most 97 % busy")
     header = f"{'one GPU':<36}{'objective':<19}{'λ_slo':>6}{'⌈Λ/λ_slo⌉':>11}"
     print(header + "".join(f"{name:>19}" for name in ROUTINGS))

@@ -285,8 +285,8 @@ def _print_served(seeds: int, falsely: Any, stops: Any, parts: Any) -> None:
     print(f"{few} seeds a cell, {format_count(STOPPED)} requests of 1 ms; % with a stall / with the distance of stalls")
     for place, stop in enumerate(STOPS):
         how = f"{stop.length_ms:g} ms " + (f"every {stop.every_ms / 1000:g} s" if stop.every_ms else "once")
-        lanes = ("1", "4") if stop.lane is None else ("1 of 4",)
-        print(f"{how:28}" + "".join(f"{f'{lane}, {load}':>16}" for lane in lanes for load in ("closed", "60 %")))
+        served_by = ("1", "4") if stop.lane is None else ("1 of 4",)
+        print(f"{how:28}" + "".join(f"{f'{which}, {load}':>16}" for which in served_by for load in ("closed", "60 %")))
         for law, name in enumerate(names):
             cells = [
                 f"{100 * told:.0f}" + (f" / {100 * apart:.0f}" if stop.every_ms else "")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from loadtrt.asked.model import Model
-    from loadtrt.capacity.station import Station
+    from loadtrt.capacity.station import Floats, Station
     from loadtrt.load.request_sizes import Batching
     from loadtrt.results.capacity_result import Candidate
     from loadtrt.results.run_result import RunResult
@@ -55,6 +55,28 @@ class Server:
     def buffers(self) -> int:
         """Buffer sets per context."""
         return self.stations[self.sizes[0]].buffers
+
+    @property
+    def in_flight(self) -> int:
+        """The highest number of requests in flight."""
+        return self.sizes[-1] * self.contexts * self.buffers
+
+    @property
+    def alone_s(self) -> float:
+        """Mean latency of the smallest batch that has the GPU to itself, without the time in which it forms."""
+        return self.stations[self.sizes[0]].alone_s
+
+    @property
+    def works(self) -> Floats:
+        """The distribution of its work, as that of a Station."""
+        return self.stations[self.sizes[0]].works
+
+    @property
+    def cv2(self) -> float:
+        """Of the service of single requests, as a queue near saturation feels it: the variance of the number served
+        over its mean, which is b times that of the batches."""
+        full = self.sizes[-1]
+        return full * self.stations[full].cv2
 
     @property
     def most_per_s(self) -> float:

@@ -33,6 +33,7 @@ _FIRST = 0.7  # share of the highest throughput at which the search begins, with
 _RUNG_S, _RUNG_REQUESTS = 2.0, 200  # a closed loop lasts so long, and until it has served so many
 _FIRST_RUNG_WIDTH, _RUNG_WIDTH = 0.01, 0.02  # half width of the throughput's confidence interval, at most
 _FIRST_RUNG_PART, _RUNG_PART = 0.1, 0.025  # longest closed loop with one request in flight, and others, of the time
+_LONG_RUNG_S, _MOST_RUNG_PART = 20.0, 0.3  # if the time is short: that with one request in flight
 _MODEL_ERROR, _UNPREDICTED = 0.05, 0.3  # spread of the prediction by the model, and without one
 
 
@@ -100,8 +101,10 @@ class Work:
     def _longest_s(self, part: Part) -> float:
         """The longest closed loop on this part of the engine."""
         batching = self.config.model.batching
-        share = _FIRST_RUNG_PART if part.contexts * part.buffers == 1 else _RUNG_PART
-        return self._time_s * share / (len(batching.sizes) if batching else 1)
+        longest_s = self._time_s * _RUNG_PART
+        if part.contexts * part.buffers == 1:
+            longest_s = max(self._time_s * _FIRST_RUNG_PART, min(_LONG_RUNG_S, self._time_s * _MOST_RUNG_PART))
+        return longest_s / (len(batching.sizes) if batching else 1)
 
     @property
     def stops(self) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from loadtrt.capacity.batching_law import server_law
 from loadtrt.capacity.measured_law import closed_flow, pooled
 from loadtrt.errors import UsageError
 from loadtrt.records.histogram import Histogram
@@ -105,6 +106,8 @@ def _of_capacity(result: CapacityResult, contexts: int | None, batch: int | None
             f"the search for capacity measured {known or 'no closed loop'}: choose with --contexts and --batch"
         )
     chosen = result.best if result.best in fitting else max(fitting, key=_most_inferences)
+    if chosen.batcher or result.config.model.max_queue is not None:
+        return _of_server(result, chosen)
     runs = _Runs()
     for trial in chosen.trials:
         name = f"{trial.kind} with {trial.in_flight} in flight"
@@ -121,8 +124,62 @@ def _of_capacity(result: CapacityResult, contexts: int | None, batch: int | None
     return _evidence(chosen.engine, chosen.contexts, chosen.buffers, chosen.items, runs, result.objectives, chosen)
 
 
+def _of_server(result: CapacityResult, chosen: Candidate) -> Evidence:
+    """The evidence on a server that forms batches or bounds its queue."""
+    runs = _Runs()
+    closed: list[RunResult] = []
+    for trial in chosen.trials:
+        usable = _Runs()
+        name = (
+            f"the trial at {trial.rate_per_s:g}/s" if trial.rate_per_s else f"{trial.kind}, {trial.in_flight} in flight"
+        )
+        usable.take(trial.run, trial.in_flight, name, trial.host_bound)
+        closed += usable.closed.values()
+        runs.open += usable.open
+        runs.notes += usable.notes
+    base = result.config.model.model_copy(update={"contexts": chosen.contexts, "buffers": chosen.buffers})
+    law = server_law(closed, base)
+    if law is None:
+        why = f": {runs.notes[0]}" if runs.notes else ", which the search did not reach: continue it with --resume"
+        raise UsageError(f"a plan needs closed loops of batches of each size with one in flight{why}")
+    full, least = law.laws[max(law.laws)], law.laws[min(law.laws)]
+    measured = {run.config.model.contexts * run.config.model.buffers for run in closed}
+    assert chosen.engine is not None  # noqa: S101  # of `fitting`
+    return Evidence(
+        engine=chosen.engine,
+        law=law,
+        gpu=Gpu(
+            contexts=chosen.contexts,
+            buffers=chosen.buffers,
+            batch=chosen.items,
+            speeds=tuple(
+                Speed(in_flight=n, requests_per_s=max(law.laws) * full.throughput(n), measured=n in measured)
+                for n in range(1, chosen.contexts * chosen.buffers + 1)
+            ),
+            most_per_s=law.station.most_per_s,
+            alone_mean_ns=law.station.alone_s * SECOND_NS,
+            alone_cv=least.cv,
+            requests=law.requests,
+            batcher=chosen.batcher,
+            max_queue=base.max_queue,
+            watts=_watts(runs.open),
+            scaling=chosen.scaling,
+        ),
+        closed={},
+        open=tuple(runs.open),
+        capacity=chosen,
+        objectives=result.objectives,
+        notes=tuple(runs.notes),
+    )
+
+
 def _of_runs(runs: Sequence[RunResult], word: str, contexts: int | None, batch: int | None) -> Evidence:
     fitting = [run for run in runs if batch in (None, run.model.engine.batch)]
+    if any(run.config.model.batcher for run in fitting):
+        raise UsageError(
+            f"the {word} has a batcher, which a plan knows from closed loops of batches of each size: give the file of "
+            "a search with that batcher (loadtrt capacity --batcher)"
+        )
     closed = [run for run in fitting if run.config.model.load.closed and contexts in (None, run.config.model.contexts)]
     if not closed:
         options = (("contexts", contexts), ("batch", batch))

@@ -10,6 +10,7 @@ from loadtrt.asked.load import Rate
 from loadtrt.asked.objective import Objective, quantile_name
 from loadtrt.capacity.demand import fewest_for, steady_demand
 from loadtrt.capacity.fleet_prediction import lead_of, predict
+from loadtrt.capacity.station import Station
 from loadtrt.load.arrivals import Gamma
 from loadtrt.records.histogram import Histogram
 from loadtrt.results.breakdown import PERCENTILES
@@ -50,15 +51,16 @@ def compare(
     for n, run in sorted(evidence.closed.items()):
         for rank in ranks if n > 1 else ():  # n = 1 defines W
             measured = _measured(run, rank)
-            if measured is not None:
+            if measured is not None and isinstance(station, Station):
                 place = min(int(rank * len(station.works)), len(station.works) - 1)
                 exact_ns = float(station.works[place]) / station.speeds[n][n] * SECOND_NS
                 yield _comparison(run, rank, measured, exact_ns, None, None, in_flight=n)
     for run in sorted(evidence.open, key=lambda run: run.model.throughput.offered_per_s or 0):
         model = run.config.model
         load = model.load
-        # Stages, traces and bursts have no steady state; the model has no batcher and no bounded queue.
-        if not isinstance(load, Rate) or load.bursts or model.batcher or model.max_queue is not None:
+        # Stages, traces and bursts have no steady state; not all models have batchers and bounded queues.
+        serves = model.batcher is not None or model.max_queue is not None
+        if not isinstance(load, Rate) or load.bursts or serves == isinstance(station, Station):
             continue
         say(f"predicting the measured run at {load.rate:g}/s on one GPU")
         for rank in ranks:
@@ -150,6 +152,9 @@ def _measured(run: RunResult, rank: float) -> float | None:
     """The quantile of latency; None if the sample is too small."""
     if "latency" not in run.model.metrics or "latency" not in run.model.histograms:
         return None
+    if run.model.dropped:  # metrics are of those that were served
+        shares = [share for share in run.model.objectives if share.objective.metric_name == "latency"]
+        return next((share.value_ns for share in shares if share.objective.rank == rank), None)
     for name, known in PERCENTILES.items():
         if known == rank:
             return run.model.metrics["latency"].percentiles_ns[name]

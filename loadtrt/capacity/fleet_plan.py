@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import loadtrt
+from loadtrt.capacity.batching_law import require_time_to_batch
 from loadtrt.capacity.demand import fewest_for
 from loadtrt.capacity.fleet_check import compare, direct_of, doubt_of, other_arrivals
 from loadtrt.capacity.fleet_cost import autoscaling, cost_per_million, joules_per_inference
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from loadtrt.asked.objective import Objective, Verdict
+    from loadtrt.capacity.batching import Server
     from loadtrt.capacity.demand import Demand
     from loadtrt.capacity.evidence import Evidence
     from loadtrt.capacity.station import Station
@@ -76,6 +78,7 @@ def plan_fleet(
     """
     started = datetime.now(UTC)
     require_predictable(objectives, demand.summary.replayed)
+    require_time_to_batch(evidence.law.station, objectives)
     most = evidence.law.most_per_s(seed)
     planner = _Planner(
         evidence, demand, tuple(objectives), spares, max_utilisation, ties, gpu_price, seed, say, stopped, most
@@ -164,7 +167,7 @@ class _Planner:
             raise _SpentError
 
     @property
-    def _station(self) -> Station:
+    def _station(self) -> Station | Server:
         return self.evidence.law.station
 
     @property

@@ -13,18 +13,19 @@ q the quantile of all replications together, t Student's for S − 1.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from loadtrt.asked.objective import overall
+from loadtrt.capacity.batch_simulation import serve
 from loadtrt.capacity.demand import POOLED
 from loadtrt.capacity.routers import router_of
-from loadtrt.capacity.station import completions
+from loadtrt.capacity.station import Station, completions
 from loadtrt.results.fleet_result import Prediction
 from loadtrt.results.run_result import ObjectiveShare
 from loadtrt.stats.verdict import share_interval
-from loadtrt.units import SECOND_NS
+from loadtrt.units import NEVER, SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,14 +33,16 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.asked.objective import Objective, Verdict
+    from loadtrt.capacity.batching import Server
     from loadtrt.capacity.demand import Demand
     from loadtrt.capacity.measured_law import Law
-    from loadtrt.capacity.station import Floats, Station
+    from loadtrt.capacity.station import Floats
     from loadtrt.results.fleet_result import Routing, Ties
 
 _ARRIVALS, _WORK, _ROUTES = 2000, 2001, 2002  # streams of random numbers, apart from all others of a seed
 _COUNTED = 10_000  # requests of a replication whose latencies count
 _BEYOND = 50  # requests of a replication above the highest quantile, at least
+_LEADS = 15  # requests of a replication that count, over those of its lead, at least
 _MOST_COUNTED = 100_000
 _STUDENT = {4: 3.182, 8: 2.365, 16: 2.131, 24: 2.069}  # t at 97.5 % by the numbers of streams after which to look
 _ENOUGH = 0.1  # of the variance is the simulation's: no longer one decides more
@@ -47,6 +50,7 @@ _MANY = 16  # streams before which t is too large to end at that
 _LONG = 50_000  # requests of a trace from which each stream is simulated once
 _MOST_SETTLING = 500_000  # requests of a lead, in a replication
 _RELAXATIONS = 10
+_DROPPED_NS = NEVER / 2  # latencies above are of requests that were dropped
 
 
 class Spread(NamedTuple):
@@ -85,16 +89,16 @@ def predict(
         the verdict is decided. Ending at a verdict favours quantiles that are far out by chance.
     looks: numbers of streams after which to look, 4, 8, 16 or 24; all of these by default.
 
-    A replication begins empty, and after ten relaxation times of the queue 10 000 requests count, and fifty above each
-    quantile; of a trace all count. Gaps and work are scaled to their exact means, whose sampling error is half of the
-    noise near saturation.
+    A replication begins empty, and after ten relaxation times of the queue 10 000 requests count, those of 150
+    relaxation times, and fifty above each quantile, but 100 000 at most; of a trace all count. Gaps and work are scaled
+    to their exact means, whose sampling error is half of the noise near saturation.
 
     A queue that needs more than half a million requests to reach its steady state is not simulated further: it may
     miss an objective, but does not surely meet one, as it would still grow.
     """
     station = law.station
     lead, enough = lead_of(demand, station, routing, gpus)
-    counted = _counted(objectives)
+    counted = _counted(objectives, lead)
     length = lead + counted + lead // _RELAXATIONS if demand.instants is None else len(demand.instants)
     paired = law.pair(seed, 0) is not None and (demand.instants is None or length < _LONG)
     parts: list[npt.NDArray[np.int64]] = []
@@ -131,10 +135,11 @@ def predict(
     )
 
 
-def _counted(objectives: Sequence[Objective]) -> int:
-    """Requests of a replication that count."""
+def _counted(objectives: Sequence[Objective], lead: int) -> int:
+    """Requests of a replication that count: enough above the highest quantile, and of many relaxation times, without
+    which the quantile of a replication is too low."""
     beyond = max(_BEYOND / (1 - objective.rank) for objective in objectives)
-    return max(_COUNTED, min(math.ceil(beyond), _MOST_COUNTED))
+    return max(_COUNTED, min(math.ceil(max(beyond, _LEADS * lead)), _MOST_COUNTED))
 
 
 def _quantile(latency: npt.NDArray[np.int64], rank: float) -> float:
@@ -178,23 +183,25 @@ def _share(
     variance = float(shares.var(ddof=1)) / len(parts)
     effective = min(bad * (1 - bad) / variance, float(count)) if variance and bad else float(count)
     low, high = share_interval(bad, effective)
+    dropped = value > _DROPPED_NS
+    bounded = not any(_quantile(part, bound.rank) > _DROPPED_NS for part in parts)
     return ObjectiveShare(
         objective=bound,
         good=good,
         requests=count,
-        value_ns=value,
+        value_ns=None if dropped else value,
         verdict=verdict,
         bad_low=low,
         bad_high=high,
-        value_low_ns=value / factor,
-        value_high_ns=value * factor,
+        value_low_ns=value / factor if bounded else None,
+        value_high_ns=value * factor if bounded else None,
         effective=effective,
     )
 
 
 def _replication(
     demand: Demand,
-    station: Station,
+    station: Station | Server,
     routing: Routing,
     ties: Ties,
     gpus: int,
@@ -211,32 +218,50 @@ def _replication(
         count = lead + counted + lead // _RELAXATIONS  # later ones slow down those that count
         due = demand.due_at_gpu(routing, gpus, count, _stream(seed, _ARRIVALS, number))
         due *= count * gpus / (together * demand.summary.planned_per_s * due[-1])
-        done = np.array(completions(due.tolist(), _work(station, count, work).tolist(), station, together, router))
+        done = _completed(due, _drawn(station, count, work), station, together, router)
         return _latency(due[lead : lead + counted], done[lead : lead + counted])
-    done, works = np.empty(len(due)), _work(station, len(due), work)
+    done, works = np.empty(len(due)), _drawn(station, len(due), work)
     if router is not None:
-        done[:] = completions(due.tolist(), works.tolist(), station, gpus, router)
+        done[:] = _completed(due, works, station, gpus, router)
     else:
         route = np.arange(len(due)) % gpus
         if routing == "random":
             route = routes.integers(gpus, size=len(due))
         order = np.argsort(route, kind="stable")
         for of_gpu in np.split(order, np.flatnonzero(np.diff(route[order])) + 1):
-            done[of_gpu] = completions(due[of_gpu].tolist(), works[of_gpu].tolist(), station)
+            done[of_gpu] = _completed(due[of_gpu], works[of_gpu], station)
     return _latency(due[demand.lead :], done[demand.lead :])
+
+
+def _completed(
+    due: Floats,
+    drawn: Floats,
+    station: Station | Server,
+    gpus: int = 1,
+    router: Callable[[Sequence[Any]], Any] | None = None,
+) -> Floats:
+    """Completion instants in s; of requests that are dropped an instant that no run reaches. drawn: as of `_drawn`."""
+    if isinstance(station, Station):
+        return np.array(completions(due.tolist(), drawn.tolist(), station, gpus, router))
+    completed: Floats = serve(np.rint(due * SECOND_NS).astype(np.int64), drawn, station, gpus, router) / SECOND_NS
+    return completed
 
 
 def _latency(due: Floats, done: Floats) -> npt.NDArray[np.int64]:
     return np.rint((done - due) * SECOND_NS).astype(np.int64)
 
 
-def _work(station: Station, count: int, random: np.random.Generator) -> Floats:
-    work = station.work(random.random(count))
+def _drawn(station: Station | Server, count: int, random: np.random.Generator) -> Floats:
+    """The work of each request; of a server that forms batches the ranks of the work of each batch."""
+    ranks = random.random(count)
+    if not isinstance(station, Station):
+        return ranks
+    work = station.work(ranks)
     work /= work.mean()
     return work
 
 
-def lead_of(demand: Demand, station: Station, routing: Routing, gpus: int) -> tuple[int, bool]:
+def lead_of(demand: Demand, station: Station | Server, routing: Routing, gpus: int) -> tuple[int, bool]:
     """(requests of the initial transient, whether these are enough to reach the steady state): ten relaxation times,
     S / (1 − √ρ)² of one server (M/M/1: Cohen, The single server queue, 1982), longer by (Ca² + Cs²)/2 and c times
     shorter for c servers, but half a million at most; and ten times the requests in flight. A trace has its own."""

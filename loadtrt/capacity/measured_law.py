@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from loadtrt.capacity.batching import Server
+
     Floats = npt.NDArray[np.float64]
 
 _DRAWS = 2003  # stream of random numbers, apart from all others of a seed
@@ -42,10 +44,10 @@ class Law(Protocol):
     """The model of one GPU, and how wrong it may be."""
 
     @property
-    def station(self) -> Station:
+    def station(self) -> Station | Server:
         """By the point estimates."""
 
-    def pair(self, seed: int, number: int) -> tuple[Station, Station] | None:
+    def pair(self, seed: int, number: int) -> tuple[Station | Server, Station | Server] | None:
         """Two draws of what it may be, with errors of opposite sign; None where it is known."""
 
     def most_per_s(self, seed: int) -> tuple[float, float]:

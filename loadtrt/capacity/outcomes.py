@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from loadtrt.asked.objective import overall
 from loadtrt.findings.validity import STARVED_LIMIT, busy_of, lateness_limit_ns, typical_ns
 from loadtrt.records.records import METRICS
-from loadtrt.stats.verdict import share_interval, verdict_on
+from loadtrt.stats.verdict import LEAST_MET, share_interval, verdict_on
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.objective import Objective, Verdict
     from loadtrt.results.run_result import RunResult
+
+FAR = 10.0  # factor on the allowed share of bad requests beyond which a run is far from the boundary
 
 Kind = Literal["search", "confirm", "refute"]
 
@@ -58,6 +60,30 @@ def pooled(objective: Objective, shares: Sequence[Share]) -> Share:
     size = sum(share.size for share in shares)
     bad = sum(share.bad * share.size for share in shares) / max(size, 1e-9)
     return Share(bad, size, verdict_on(objective, bad, size, *share_interval(bad, size)))
+
+
+def boundary_of(
+    shares: Sequence[tuple[float, Share]], allowed: float, precision: float
+) -> Literal["smooth", "cliff"] | None:
+    """The boundary, by the shares at each rate. cliff: they go from far below the allowed one to far above within the
+    precision. smooth: a run with a large enough sample is between. None: not known."""
+    few, many = allowed / FAR, min(allowed * FAR, 0.5)
+    below = max((rate for rate, share in shares if share.verdict == "met" and share.bad <= few), default=None)
+    above = min((rate for rate, share in shares if share.verdict == "missed" and share.bad >= many), default=None)
+    if below is not None and above is not None and below < above <= below * (1 + 2 * precision):
+        return "cliff"
+    return "smooth" if any(few < share.bad < many and share.size >= LEAST_MET for _, share in shares) else None
+
+
+def too_much(run: Outcome, objectives: Sequence[Objective]) -> bool:
+    """Whether a run missed an objective by far."""
+    pairs = zip(run.shares, objectives, strict=True)
+    return any(share.verdict == "missed" and share.bad > min(FAR / 2 * (1 - one.rank), 0.5) for share, one in pairs)
+
+
+def nothing_bad(run: Outcome, objectives: Sequence[Objective]) -> bool:
+    """Whether hardly anything was bad in a run."""
+    return all(share.bad <= (1 - one.rank) / FAR for share, one in zip(run.shares, objectives, strict=True))
 
 
 def verdict_of(run: Outcome) -> Verdict:

@@ -17,8 +17,8 @@ lower rate; MOST_CONFIRMS in all, while time is left. Where nothing can be confi
 twice as far above; MOST_REFUTES in all. They do not enter the estimate: so far away the line bends. The capacity is
 between feasible_max and infeasible_min; trials stand in where no such run decided.
 
-**Length.** The first trial lasts until _BAD/p₀ requests are due, others until their expected effective sample size is
-_WORTH/p₀, by those of the runs before. All runs together take `time_s`. The same runs lead to the same next one.
+**Length.** The first trial lasts until _BAD/p₀ requests are due, others until they are worth _WORTH/p₀. All runs
+together take `time_s`. The same runs lead to the same next one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from loadtrt.capacity.outcomes import Outcome, Step, pooled, verdict_of
+from loadtrt.capacity.outcomes import Outcome, Step, boundary_of, nothing_bad, pooled, too_much, verdict_of
 from loadtrt.capacity.threshold import Estimate, Seen, estimate
 from loadtrt.capacity.worth import Worth, expected_size
 from loadtrt.records.records import METRICS
@@ -39,21 +39,20 @@ if TYPE_CHECKING:
     from loadtrt.asked.objective import Objective
     from loadtrt.capacity.outcomes import Kind, Share
 
-SEARCH_PART, ENOUGH_PART, CONFIRM_PART = 0.13, 0.5, 0.95  # of the time, after which searching and confirming end
-TRIAL_PART = 0.06  # of the time: the longest trial
-_REFUTE_PART = 0.08  # longest refuting run
+SEARCH_PART, ENOUGH_PART, CONFIRM_PART = 0.1, 0.5, 0.96  # of the time, after which searching and confirming end
+TRIAL_PART, QUICK_TRIAL_PART = 0.06, 0.25  # of the time: the longest trial, and where none is confirmed
+_REFUTE_PART = 0.06  # longest refuting run
 CHUNK_PART = 0.2  # of the time: the longest confirming run; if it does not decide, another goes on with its evidence
 MOST_TRIALS, MOST_CONFIRMS, MOST_REFUTES = 12, 12, 2
-FIRST_CONFIRM, ENOUGH = 0.955, 0.93
+FIRST_CONFIRM, ENOUGH = 0.955, 0.945
 MOST_APART = 3.0  # rate that missed over rate that met: above, the capacity is not found
 _STEP = 0.98
 _LEAST_RATE = 0.01  # lowest rate of a run, over the highest throughput
 _MOST_RATE = 1.05  # highest rate of a run, over the highest throughput
-_FARTHEST = 0.3  # lowest rate of a confirming run, over the estimate
+_FARTHEST, _RATES = 0.3, 120  # lowest rate of a confirming run, over the estimate; steps down to it
 _WORTH, _BAD = 20.0, 30
 _MOST_SHARED = 2.0  # highest effective sample size of a run by that of others, over its own
 _HOST_STEP, _MOST_HOST_BOUND = 0.85, 4
-_FAR = 10.0  # factor on the allowed share of bad requests beyond which a run is far from the boundary
 _AWAY = 1.25  # step from a rate at which nothing was bad, or far too much, that no other bounds
 
 Answer = Literal["found", "estimated", "undecided", "infeasible", "host-bound"]
@@ -169,19 +168,12 @@ class Search:
 
     @property
     def boundary(self) -> Literal["smooth", "cliff"] | None:
-        """cliff: the share goes from far below the allowed one to far above within the precision. smooth: a run with
-        a large enough sample is between. None: not known."""
+        """As `boundary_of` says; None where it is not known."""
         if not self._valid:
             return None
         place, _ = self.binding
-        allowed = 1 - self.objectives[place].rank
-        few, many = allowed / _FAR, min(allowed * _FAR, 0.5)
         shares = [(run.step.rate, run.shares[place]) for run in self._valid]
-        below = max((rate for rate, share in shares if share.verdict == "met" and share.bad <= few), default=None)
-        above = min((rate for rate, share in shares if share.verdict == "missed" and share.bad >= many), default=None)
-        if below is not None and above is not None and below < above <= below * (1 + 2 * self.precision):
-            return "cliff"
-        return "smooth" if any(few < share.bad < many and share.size >= LEAST_MET for _, share in shares) else None
+        return boundary_of(shares, 1 - self.objectives[place].rank, self.precision)
 
     def between(self, rate: float) -> float:
         """`rate` within the bracket of what met and missed, if those two agree. Host-bound runs do not bound it."""
@@ -260,12 +252,10 @@ class Search:
         runs = self._of("search")
         if any(run.step.kind == "confirm" for run in self.outcomes) or len(runs) >= MOST_TRIALS:
             return False
-        if self._host_binds:
-            return not runs
-        part = SEARCH_PART if self.confirms else 1 - TRIAL_PART / 2
-        if len(runs) < 2:
-            return True
-        return self._spent_s < part * self.time_s and self.binding[1].error > self.precision
+        if self._host_binds or len(runs) < 2:
+            return not runs or not self._host_binds
+        part_s = SEARCH_PART * self.time_s if self.confirms else self.time_s - self._longest_s / 2
+        return self._spent_s < part_s and self.binding[1].error > self.precision
 
     @property
     def _undecided(self) -> bool:
@@ -281,8 +271,8 @@ class Search:
     def _probe(self, rate: float) -> float:
         """The rate of the next trial: `rate`, but above the rates at which nothing was bad and below those at which far
         too much was, so that each trial learns something even if the law does not hold."""
-        high = min((run.step.rate for run in self._valid if self._too_much(run)), default=None)
-        low = max((run.step.rate for run in self._valid if self._nothing(run)), default=None)
+        high = min((run.step.rate for run in self._valid if too_much(run, self.objectives)), default=None)
+        low = max((run.step.rate for run in self._valid if nothing_bad(run, self.objectives)), default=None)
         if low is not None and high is not None and low >= high:
             low = high = None  # latencies are longer at low rates, or luck: the estimate decides
         if high is not None and rate >= 0.97 * high:
@@ -290,15 +280,6 @@ class Search:
         elif low is not None and rate <= 1.03 * low:
             rate = math.sqrt(high * low) if high is not None else low * _AWAY
         return min(rate, self._ceiling)
-
-    def _too_much(self, run: Outcome) -> bool:
-        """Whether a run missed an objective by far."""
-        pairs = zip(run.shares, self.objectives, strict=True)
-        return any(s.verdict == "missed" and s.bad > min(_FAR / 2 * (1 - o.rank), 0.5) for s, o in pairs)
-
-    def _nothing(self, run: Outcome) -> bool:
-        """Whether hardly anything was bad in a run."""
-        return all(s.bad <= (1 - o.rank) / _FAR for s, o in zip(run.shares, self.objectives, strict=True))
 
     def _confirm(self) -> Step | None:
         """The next confirming run; None where no time is left for one, or none is needed."""
@@ -314,13 +295,12 @@ class Search:
         highest = min(near * threshold.rate, _STEP * missed, self._ceiling)
         lowest = max(_FARTHEST * threshold.rate, self._least, 1.01 * (best or 0.0))
         longest = max(CHUNK_PART * self.time_s, self.trial_s)
-        steps = range(math.ceil(math.log(max(lowest / highest, 1e-9)) / math.log(0.99)) + 1)
-        rates = [highest * 0.99**step for step in steps] + [run.step.rate for run in runs]
+        rates = [highest * 0.99**step for step in range(_RATES)] + [run.step.rate for run in runs]
         place, objective = self.binding[0], self.objectives[self.binding[0]]
         for rate in sorted((rate for rate in rates if lowest <= rate <= highest), reverse=True):
             before = pooled(objective, [self._share(place, run) for run in runs if run.step.rate >= rate])
             seconds = self._worth.decided_s(rate, self.trial_s, left, before)
-            if seconds is not None:  # a longer run is likelier to decide, where it costs little
+            if seconds is not None:  # a longer one is likelier to decide, where it costs little
                 return self._step("confirm", rate, min(2 * seconds, max(seconds, left / 5), longest))
         return None
 
@@ -330,9 +310,9 @@ class Search:
         if len(before) == MOST_REFUTES or any(run.host_bound or verdict_of(run) == "missed" for run in before):
             return None
         threshold = max(self.binding[1].rate, self.confirmed or 0.0)
-        missed = [run.step.rate for run in self._of("search") if verdict_of(run) == "missed"]
         if left < self.trial_s:
             return None
+        missed = [run.step.rate for run in self._of("search") if verdict_of(run) == "missed"]
         far = min([self._worth.missable(left, self._ceiling), *missed])
         rate = threshold + 2 * (before[-1].step.rate - threshold) if before else far
         rate = min(max(rate, threshold / _STEP), self._ceiling)
@@ -349,15 +329,20 @@ class Search:
         return min(1 - objective.rank for objective in self.objectives)
 
     @property
+    def _longest_s(self) -> float:
+        """The longest trial."""
+        return (TRIAL_PART if self.confirms else QUICK_TRIAL_PART) * self.time_s
+
+    @property
     def _first_s(self) -> float:
-        return min(max(self.trial_s, _BAD / self._allowed / self.start), TRIAL_PART * self.time_s)
+        return min(max(self.trial_s, _BAD / self._allowed / self.start), self._longest_s)
 
     def _trial_s(self, rate: float) -> float:
         if not self._valid:
             return self._first_s
         worth = self._worth.single(rate, self.trial_s)
         wanted = self.trial_s * max(_WORTH / self._allowed, LEAST_MET) / max(worth, 1e-9)
-        return min(max(self.trial_s, wanted), TRIAL_PART * self.time_s, max(self.time_s - self._spent_s, self.trial_s))
+        return min(max(self.trial_s, wanted), self._longest_s, max(self.time_s - self._spent_s, self.trial_s))
 
     def _step(self, kind: Kind, rate: float, seconds: float) -> Step:
         """A run at the rate rounded to four digits."""

@@ -233,20 +233,27 @@ def _tried(result: FleetResult, choice: Choice) -> Table:
 
 def _gpu(result: FleetResult) -> Iterator[Block]:
     gpu = result.gpu
-    lanes = f"{plural(gpu.contexts, 'context')} × {plural(gpu.buffers, 'buffer')} · batch {gpu.batch}"
-    known = ""
+    lanes = f"{plural(gpu.contexts, 'context')} × {plural(gpu.buffers, 'buffer')}"
+    lanes += f" · batcher {gpu.batcher}" if gpu.batcher else f" · batch {gpu.batch}"
+    lanes += f" · at most {gpu.max_queue} waiting" if gpu.max_queue is not None else ""
+    known, alone = "", "the smallest batch" if gpu.batcher else "a request"
     if gpu.most_low_per_s is not None and gpu.most_high_per_s is not None:
         known = f" (95 %: {between(gpu.most_low_per_s, gpu.most_high_per_s, format_count)})"
     yield words(
-        f"one GPU: {lanes} · at most {_rate(gpu.most_per_s, gpu.batch)}{known}; a request alone takes "
+        f"one GPU: {lanes} · at most {_rate(gpu.most_per_s, gpu.batch)}{known}; {alone} alone takes "
         f"{format_duration(gpu.alone_mean_ns)} (CV {gpu.alone_cv:.2g})"
     )
     if gpu.requests:
-        yield words(f"the law of this GPU is that of {plural(gpu.requests, 'measured request')}")
+        of = (
+            f"{format_count(gpu.requests)} measured batches"
+            if gpu.batcher
+            else plural(gpu.requests, "measured request")
+        )
+        yield words(f"the law of this GPU is that of {of}")
     measured = [(speed.in_flight, speed.requests_per_s) for speed in gpu.speeds if speed.measured]
     counts = ", ".join(str(in_flight) for in_flight, _ in measured[:_MOST_SPEEDS])
     rates = ", ".join(format_count(rate) for _, rate in measured[:_MOST_SPEEDS])
-    yield words(f"requests/s with {counts} in flight: {rates}")
+    yield words(f"requests/s {'of full batches ' if gpu.batcher else ''}with {counts} in flight: {rates}")
     if gpu.scaling is not None:
         law = gpu.scaling
         yield words(

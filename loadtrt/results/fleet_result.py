@@ -44,6 +44,9 @@ class Gpu(Model):
     alone_cv: standard deviation of a request's work over its mean.
     requests: number of requests that the model is made of.
     most_low_per_s, most_high_per_s: 95 % confidence interval of most_per_s.
+    batcher: how a server forms batches of single requests; None without one. `speeds` are those of full batches then,
+        in requests per second by batches in flight, and alone_mean_ns is that of the smallest batch.
+    max_queue: how many requests may wait; None for any number.
     watts: (requests per second, power in W) of each run with telemetry, by rate.
     scaling: the law fitted to the same runs; None if not known.
     """
@@ -58,6 +61,8 @@ class Gpu(Model):
     requests: int = 0
     most_low_per_s: float | None = None
     most_high_per_s: float | None = None
+    batcher: str | None = None
+    max_queue: int | None = None
     watts: tuple[tuple[float, float], ...] = ()
     scaling: Scaling | None = None
 

@@ -279,8 +279,8 @@ def of_rung(run: RunResult, bad: int) -> Trial:
     (item,) = run.model.objectives
     share, size = bad / run.model.ok, float(run.model.ok)
     low, high = share_interval(share, size)
-    told: dict[str, Any] = {"bad_low": low, "bad_high": high, "effective": size, "good": run.model.ok - bad, "requests": run.model.ok}
-    told |= {"verdict": verdict_on(item.objective, share, size, low, high)}
+    told: dict[str, Any] = {"bad_low": low, "bad_high": high, "effective": size, "good": run.model.ok - bad}
+    told |= {"requests": run.model.ok, "verdict": verdict_on(item.objective, share, size, low, high)}
     return Trial(kind="ladder", in_flight=1, seed=1, run=changed(run, objectives=(item.model_copy(update=told),)))
 
 
