@@ -201,8 +201,8 @@ def test_runs_of_another_engine_are_not_gone_on_with(
 
 
 def test_few_requests_take_no_longer_than_the_time(rig: Rig) -> None:
-    """20 requests a second: the ladder leaves time for trials, all runs together take no more than was given, and nothing
-    is claimed that so few cannot show."""
+    """20 requests a second: the ladder leaves time for trials, all runs together take no more than was given, and
+    nothing is claimed that so few cannot show."""
     engine = "simulated:service=50ms,cv=0.3,clock=virtual"
     result, _ = _found(_wanted(engine, contexts=(1,), objective=["latency.p99 < 400ms"]), rig)
     (only,) = result.candidates
