@@ -81,7 +81,7 @@ class Work:
     def next_rung(self) -> Rung | None:
         """The next closed loop; None at the end of the ladder. One whose throughput is not known well enough is
         repeated, as long as that needs or its part of the time allows."""
-        if self.failure or self._infeasible:
+        if self.failure or self.stops:
             return None
         made = [rung_of(trial) for trial in self.trials if trial.kind == "ladder"]
         place = len(set(made))
@@ -141,7 +141,7 @@ class Work:
                 self._predicted, self._sampling = predicted_per_s(self._ladder, self.config, self._objectives)
                 server = server_of([trial.run for trial in self._ladder if trial.run is not None], self.config.model)
                 self._station = server.stations[1] if server is not None and server.batching is None else None
-                self.unsteady = contradiction(self._ladder)
+                self.unsteady = self.unsteady or contradiction(self._ladder)
 
     def begin(self) -> None:
         """Begin the search; does nothing if the ladder has the answer already."""

@@ -48,7 +48,7 @@ _UNIFORM = 0.2  # share of the uniform prior
 _BEND, _MOST_BEND = 2.0, 0.5
 _MOST_LOAD = 0.98  # ρ in s, beyond which the law has no meaning
 _TAIL = 0.025
-_TRUST = 0.65  # part of the effective sample sizes that counts, as they are estimated themselves
+_TRUST = 0.75  # part of the effective sample sizes that counts, as they are estimated themselves
 _EXCLUDED = 1.92  # half of χ² with one degree of freedom at 95 %
 
 

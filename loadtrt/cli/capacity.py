@@ -49,7 +49,7 @@ _LEAST_TIME_NS = 2_000_000_000
     "--time",
     metavar="TIME",
     group="Ending",
-    help="Duration of all runs of a candidate together, at most.  [default: 5m]",
+    help="Duration of all runs of a candidate together, at most.  [default: 10m]",
 )
 @extra(
     "--quick",
@@ -126,7 +126,7 @@ def _wanted(
     _require_objectives(config)
     time_ns = parse_duration(time) if time is not None else QUICK_NS if quick else TIME_NS
     if time_ns < _LEAST_TIME_NS:
-        raise UsageError(f"--time {time} is too short for a search; write for example --time 5m")
+        raise UsageError(f"--time {time} is too short for a search; write for example --time 10m")
     return Wanted(
         config=config,
         load=load,

@@ -100,7 +100,7 @@ def _no_option(error: click.NoSuchOption) -> str:
     """The error with the option that was probably meant, if one is near: click would suggest --wait for --rate."""
     known = [name for parameter in error.ctx.command.params for name in parameter.opts] if error.ctx else []
     otherwise = "--help lists the options"
-    if error.option_name == "--rate" and "--trial" in known:
+    if error.option_name == "--rate" and "--shared-host" in known:
         otherwise = "capacity finds the rate, from --objective"
     return f"{error.option_name} is not an option: {nearest(error.option_name, known, otherwise, cutoff=0.8)}"
 

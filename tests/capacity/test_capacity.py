@@ -16,22 +16,29 @@ from benchmarks.queues import Waiting, erlang_c, markov_tail
 from command_line import ROOT, loadtrt
 from loadtrt.asked.objective import parse_objective
 from loadtrt.asked.reading import load_config
-from loadtrt.capacity.candidate import conclusion, host_bound
-from loadtrt.capacity.find import Finder, Wanted
+from loadtrt.capacity.candidate import Work
+from loadtrt.capacity.conclusion import conclusion
+from loadtrt.capacity.find import QUICK_NS, TIME_NS, Finder, Wanted
+from loadtrt.capacity.outcomes import host_bound
 from loadtrt.capacity.rig import Rig
 from loadtrt.errors import UsageError
 from loadtrt.report.markdown import markdown_text
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import Loaded, read_result
-from loadtrt.results.capacity_result import CapacityResult
+from loadtrt.results.capacity_result import CapacityResult, Trial
 from loadtrt.results.run_result import Problem
+from loadtrt.stats.verdict import share_interval, verdict_on
+from loadtrt.units import SECOND_NS, exact_duration, format_count
+from onnx_files import doubling
 from rigs import Heard
 from runs_by_hand import changed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-MS = 1_000_000
+    from loadtrt.capacity.search import Search
+    from loadtrt.results.run_result import RunResult
+
 RANDOM = "simulated:service=1ms,distribution=exponential,clock=virtual"
 
 
@@ -42,8 +49,7 @@ def _wanted(engine: str = RANDOM, **changes: Any) -> Wanted:
         "contexts": (2,),
         "batches": (None,),
         "precision": 0.1,
-        "trial_ns": 3_000 * MS,
-        "max_trials": 4,
+        "time_ns": 60 * SECOND_NS,
         **{key: changes.pop(key) for key in list(changes) if key in Wanted.__slots__},
     }
     return Wanted(config=load_config(None, {**options, **changes}), **values)
@@ -71,34 +77,60 @@ def whole() -> tuple[CapacityResult, list[CapacityResult]]:
 
 
 def test_a_search_keeps_every_run_and_ends_confirmed(whole: tuple[CapacityResult, list[CapacityResult]]) -> None:
-    """Ladder, trials, confirmation: each is kept at once; rates, seeds and lengths are those that were asked for."""
+    """Ladder, trials, confirmation: each is kept at once; rates and seeds are those that were asked for, and all runs
+    together take the time that was given at most."""
     result, kept = whole
     best = result.best
     assert best is not None
     assert (result.outcome, best.answer) == ("completed", "found")
     assert [trial.in_flight for trial in best.ladder] == [1, 2]
+    assert [trial.kind for trial in best.searched] == sorted(
+        (trial.kind for trial in best.searched), key=("search", "confirm", "refute").index
+    )
     assert len({trial.seed for trial in best.searched}) == len(best.searched)
     for trial in best.searched:
         assert trial.run is not None
         assert trial.run.config.options()["rate"] == trial.rate_per_s
         assert trial.run.config.options()["seed"] == trial.seed
-        assert trial.run.config.options()["duration"] == ("3s" if trial.kind == "search" else "15s")
+    assert load_ns(result) <= 60 * SECOND_NS
     sizes = [sum(len(each.trials) for each in one.candidates) for one in kept]
     assert set(range(1, sizes[-1] + 1)) <= set(sizes)
     assert best.confirmed_per_s is not None
     assert best.estimate_per_s is not None
     assert best.confirmed_per_s <= best.estimate_per_s * 1.02
-    assert best.feasible_max_per_s is not None
-    assert best.feasible_max_per_s >= best.confirmed_per_s
+    assert best.feasible_max_per_s == best.confirmed_per_s
     assert best.infeasible_min_per_s is not None
-    assert best.estimate_per_s < best.infeasible_min_per_s < 1.2 * best.estimate_per_s
+    assert best.confirmed_per_s < best.infeasible_min_per_s < 3 * best.confirmed_per_s
     assert best.binding == "latency.p99 < 12ms"
     assert "meet latency.p99 < 12ms" in best.conclusion
+    assert "requests/s are confirmed" in best.conclusion
+
+
+def load_ns(result: CapacityResult) -> int:
+    """Time under load of the only candidate."""
+    (only,) = result.candidates
+    return sum(trial.run.config.duration or 0 for trial in only.searched if trial.run) + sum(
+        trial.run.phases.measure_ns for trial in only.trials if trial.kind == "ladder" and trial.run
+    )
+
+
+def test_shares_are_averaged_over_arrivals(whole: tuple[CapacityResult, list[CapacityResult]]) -> None:
+    """Those of open loops, which the verdicts are on; a ladder has no arrivals to average over."""
+    (only,) = whole[0].candidates
+    assert only.searched
+    for trial in only.trials:
+        assert trial.run is not None
+        (item,) = trial.run.model.objectives
+        assert (item.averaged is None) == (trial.kind == "ladder")
+        if item.averaged is not None:
+            assert item.bad == item.averaged
+            assert (item.bad_low or 0) <= item.averaged <= (item.bad_high or 1)
+            assert item.effective
 
 
 def test_the_capacity_is_that_of_erlang(whole: tuple[CapacityResult, list[CapacityResult]]) -> None:
     """M/M/2, S = 1 ms: P(T > 12 ms) = 1 % at a rate that Erlang's formula tells. The ladder expects it within 15 %, the
-    estimate is within 5 % and its interval holds it, and what is confirmed lies below."""
+    estimate estimate is within 8 % and its interval holds it, and what is confirmed lies below."""
     low, high = 0.0, 2000.0
     while high - low > 1e-6:
         rate = (low + high) / 2
@@ -107,7 +139,7 @@ def test_the_capacity_is_that_of_erlang(whole: tuple[CapacityResult, list[Capaci
     best = whole[0].best
     assert best is not None
     assert best.predicted_per_s == pytest.approx(low, rel=0.15)
-    assert best.estimate_per_s == pytest.approx(low, rel=0.05)
+    assert best.estimate_per_s == pytest.approx(low, rel=0.08)
     assert (best.low_per_s or 0) <= low <= (best.high_per_s or 1e9)
     assert (best.confirmed_per_s or 1e9) <= low
 
@@ -128,12 +160,12 @@ def test_a_search_goes_on_where_it_was_cut(rig: Rig, whole: tuple[CapacityResult
 @pytest.fixture(scope="module")
 def both() -> tuple[Wanted, CapacityResult, list[CapacityResult]]:
     """A search over two candidates, and what it was after each run."""
-    wanted = _wanted(contexts=(1, 2), trial_ns=1_000 * MS, max_trials=2)
+    wanted = _wanted(contexts=(1, 2), time_ns=6 * SECOND_NS, quick=True)
     with Rig(Heard()) as one:
         return wanted, *_found(wanted, one)
 
 
-@pytest.mark.parametrize("runs", [1, 3, 5, 7])
+@pytest.mark.parametrize("runs", [1, 3, 4])
 def test_going_on_loses_no_run_at_any_moment(
     runs: int, rig: Rig, both: tuple[Wanted, CapacityResult, list[CapacityResult]]
 ) -> None:
@@ -168,35 +200,42 @@ def test_runs_of_another_engine_are_not_gone_on_with(
         _found(_wanted(), rig, moved)
 
 
-def test_trials_of_few_requests_last_longer_and_it_is_told(rig: Rig) -> None:
-    """30 requests a second: the first trial lasts until 3 000 are due or a minute is over, rungs until 200 were served;
-    the table says how long each was."""
+def test_few_requests_take_no_longer_than_the_time(rig: Rig) -> None:
+    """20 requests a second: the ladder takes no more than a part of the time, all runs together no more than all of it,
+    and nothing is claimed that so few cannot show."""
     engine = "simulated:service=50ms,cv=0.3,clock=virtual"
-    result, _ = _found(
-        _wanted(engine, objective=["latency.p99 < 400ms"], trial_ns=10_000 * MS, longest_trial_ns=60_000 * MS), rig
-    )
+    result, _ = _found(_wanted(engine, contexts=(1,), objective=["latency.p99 < 400ms"]), rig)
     (only,) = result.candidates
-    first = only.searched[0].run
-    assert first is not None
-    assert first.config.options()["duration"] == "1m"
-    assert all(trial.run is not None and trial.run.model.ok >= 200 for trial in only.ladder)
-    assert only.answer == "found"
-    text = terminal_text(result)
-    assert "trials of 10.0 s to 60.0 s" in text
-    assert "  60.0 s  " in text
+    ladder = sum(trial.run.phases.measure_ns for trial in only.trials if trial.kind == "ladder" and trial.run)
+    assert ladder < 15 * SECOND_NS
+    assert load_ns(result) <= 60 * SECOND_NS
+    assert only.answer in ("found", "undecided")
+    assert (only.low_per_s or 0) <= (only.estimate_per_s or 0) <= (only.high_per_s or 100)
+
+
+def test_a_quick_search_estimates(rig: Rig) -> None:
+    """Within its time, and with an interval; it confirms nothing, and says so."""
+    result, _ = _found(_wanted(time_ns=20 * SECOND_NS, quick=True), rig)
+    best = result.best
+    assert best is not None
+    assert (best.answer, best.confirmed_per_s) == ("estimated", None)
+    assert {trial.kind for trial in best.searched} == {"search"}
+    assert load_ns(result) <= 20 * SECOND_NS
+    assert (best.low_per_s or 0) < (best.estimate_per_s or 0) < (best.high_per_s or 1e9)
+    assert "of load and not confirmed" in terminal_text(result)
 
 
 def test_a_mix_has_a_capacity(rig: Rig) -> None:
     """M/G/1 of two sizes; inferences are counted by the mean size, and the mix is told."""
     engine = "simulated:service=500us,item=500us,clock=virtual"
-    result, _ = _found(_wanted(engine, contexts=(1,), mix="1:0.75, 3:0.25", objective=["latency.p99 < 12ms"]), rig)
+    result, _ = _found(_wanted(engine, contexts=(1,), mix="1:0.75, 3:0.25", time_ns=30 * SECOND_NS), rig)
     (only,) = result.candidates
     assert only.answer == "found"
     assert only.inferences_per_request == pytest.approx(1.5, rel=0.02)
     assert only.estimate_per_s == pytest.approx(only.predicted_per_s, rel=0.1)
     text = terminal_text(result)
     assert "mix 1:0.75, 3:0.25" in text
-    assert "inferences/s) meet" in text
+    assert "inferences/s) meet latency.p99 < 12ms" in text
     assert {len(trial.run.model.mix) for trial in only.trials if trial.run} == {2}
 
 
@@ -212,8 +251,8 @@ def test_a_finished_search_is_not_made_again(
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"trial_ns": MS}, "trial was 3s, and is 1ms"),
-        ({"longest_trial_ns": 9_000 * MS}, "trial was 3s, and is 3s to 9s"),
+        ({"time_ns": 5 * SECOND_NS}, "time was 1m, and is 5s"),
+        ({"quick": True}, "quick was False, and is True"),
         ({"buffers": 2}, "buffers was 1, and is 2"),
         ({"contexts": (1, 2)}, "contexts was"),
         ({"load": {"arrivals": "gamma", "burstiness": 4.0}}, "load was"),
@@ -232,14 +271,111 @@ def test_an_objective_that_one_request_alone_misses_is_infeasible(rig: Rig) -> N
     (only,) = result.candidates
     assert (only.answer, len(only.trials), result.chosen) == ("infeasible", 1, None)
     assert "no rate meets latency.p99 < 2ms: even with one request in flight at a time" in only.conclusion
-    assert "% of the requests are bad, and p99 is 3." in only.conclusion
+    assert "% of the requests are bad, and p99 is " in only.conclusion
+
+
+def of_rung(run: RunResult, bad: int) -> Trial:
+    """The ladder's first rung: this run, of which so many requests were bad."""
+    (item,) = run.model.objectives
+    share, size = bad / run.model.ok, float(run.model.ok)
+    low, high = share_interval(share, size)
+    told = {"bad_low": low, "bad_high": high, "effective": size, "good": run.model.ok - bad, "requests": run.model.ok}
+    told |= {"verdict": verdict_on(item.objective, share, size, low, high)}
+    return Trial(kind="ladder", in_flight=1, seed=1, run=changed(run, objectives=(item.model_copy(update=told),)))
+
+
+def unsearched(*_: object) -> Search:
+    raise AssertionError("a search began within the ladder")
+
+
+@pytest.fixture(scope="module")
+def rung() -> RunResult:
+    """A closed loop of 389 requests, whose throughput is known well."""
+    with Rig(Heard()) as one:
+        config = _wanted("simulated:service=1ms,clock=virtual", requests=389).config
+        one.open(config)
+        return one.run(config, "", (1, 1))
+
+
+@pytest.mark.parametrize("bad", [8, 9, 11])
+def test_a_rung_that_may_have_missed_by_chance_is_repeated_first(bad: int, rung: RunResult) -> None:
+    """A few bad ones of 389, where 1 % may be bad: nothing is said, and where that is a miss, more requests are
+    measured first. With none bad in ten times as many, the ladder goes on; with as many, it is infeasible."""
+    for many, answer in ((0, None), (10 * bad, "infeasible")):
+        (config,) = _wanted().configs()
+        work = Work(config, config.model.objectives, 60.0, unsearched)
+        first = work.next_rung
+        assert first is not None
+        trial = of_rung(rung, bad)
+        work.record(trial)
+        assert (work.answer, work.stops) == (None, False)
+        again = work.next_rung
+        assert again is not None
+        assert trial.run is not None
+        missed = trial.run.verdict == "missed"
+        assert (again.part == first.part) == missed
+        if missed:
+            assert again.seconds > first.seconds
+            more = changed(rung, ok=3890)
+            work.record(of_rung(more, many))
+            assert work.answer == answer
+            assert (work.next_rung is None) == (answer is not None)
+
+
+def test_an_engine_that_became_faster_in_its_ladder_is_unsteady(rig: Rig) -> None:
+    """Two lanes of which the first is three times as slow: two requests in flight are faster than one, which no engine
+    in one state is. It is said after the ladder, and nothing is searched."""
+    result, _ = _found(_wanted(f"{RANDOM},slow_lane=0:3", time_ns=20 * SECOND_NS), rig)
+    (only,) = result.candidates
+    assert only.answer == "unsteady"
+    assert {trial.kind for trial in only.trials} == {"ladder"}
+    assert only.conclusion.startswith("unsteady: 2 requests in flight took ")
+    assert "lock the GPU's clocks, or warm up longer" in " ".join(terminal_text(result).split())
+
+
+BUSY = "the cores are used by others: other processes took 1.9 of 2 cores, and 0.0 were idle"
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_busy_host_ends_a_search_after_its_first_rung(
+    shared: bool,
+    tmp_path: Path,
+    rig: Rig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would measure the others, too; unless that is what was asked for."""
+    monkeypatch.setattr("loadtrt.capacity.rig.busy_host", lambda: BUSY)
+    engine = doubling(tmp_path, 1, 8)  # ONNX Runtime: an engine that is not simulated
+    wanted = _wanted(engine, objective=["latency.p99 < 10s"], time_ns=2 * SECOND_NS, quick=True, shared=shared)
+    (only,) = _found(wanted, rig)[0].candidates
+    assert only.failure is None
+    if shared:
+        assert only.answer != "unsteady"
+        assert only.searched
+        assert BUSY not in only.conclusion
+    else:
+        assert (only.answer, len(only.trials)) == ("unsteady", 1)
+        assert only.conclusion == (
+            f"unsteady: {BUSY}; end them, or add --shared-host to find the capacity of what they leave"
+        )
+
+
+def test_a_simulated_engine_needs_no_quiet_host(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is asked: its times are its own."""
+
+    def asked() -> str:
+        raise AssertionError("asked for a simulated engine")
+
+    monkeypatch.setattr("loadtrt.capacity.rig.busy_host", asked)
+    result, _ = _found(_wanted(contexts=(1,), time_ns=5 * SECOND_NS, quick=True), rig)
+    assert result.candidates[0].answer == "estimated"
 
 
 def test_the_candidate_with_the_most_inferences_is_chosen(rig: Rig) -> None:
     """A batch of 8 that takes twice as long carries four times as much, and more of it than any rate of batch 1 could
     serve, so that those are not searched."""
     engine = "simulated:service=1ms,item=150us,clock=virtual"
-    result, _ = _found(_wanted(engine, contexts=(1, 2), batches=(1, 8)), rig)
+    result, _ = _found(_wanted(engine, contexts=(1, 2), batches=(1, 8), time_ns=20 * SECOND_NS), rig)
     best = result.best
     assert best is not None
     assert (best.contexts, best.batch, best.items) == (2, 8, 8)
@@ -251,7 +387,7 @@ def test_the_candidate_with_the_most_inferences_is_chosen(rig: Rig) -> None:
 
 def test_a_candidate_that_does_not_open_costs_the_others_nothing(rig: Rig) -> None:
     """It is kept with its sentence. What is wrong with all of them is the command's."""
-    result, _ = _found(_wanted(f"{RANDOM},slow_lane=1:1", contexts=(1, 2)), rig)
+    result, _ = _found(_wanted(f"{RANDOM},slow_lane=1:1", contexts=(1, 2), time_ns=10 * SECOND_NS), rig)
     assert "slow_lane 1 is not a lane" in (result.candidates[0].failure or "")
     assert result.best is result.candidates[1]
     with pytest.raises(UsageError, match=r"cannot read plan nowhere\.plan"), Rig(Heard()) as another:
@@ -275,7 +411,7 @@ def test_failing_requests_are_bad_ones(rig: Rig) -> None:
 
 def test_several_objectives_hold_together(rig: Rig) -> None:
     """The one that is met up to the lowest rate binds; all are told."""
-    result, _ = _found(_wanted(objective=["latency.p50 < 20ms", "latency.p99 < 12ms"]), rig)
+    result, _ = _found(_wanted(objective=["latency.p50 < 20ms", "latency.p99 < 12ms"], time_ns=20 * SECOND_NS), rig)
     best = result.best
     assert best is not None
     assert best.binding == "latency.p99 < 12ms"
@@ -289,38 +425,52 @@ def test_several_objectives_hold_together(rig: Rig) -> None:
 def test_a_ladder_that_foretells_nothing_says_so(rig: Rig) -> None:
     """Of latency no rate; of another metric it knows nothing."""
     bursty, engine = {"arrivals": "gamma", "burstiness": 4.0}, "simulated:service=1ms,cv=0.3,clock=virtual"
-    latency, _ = _found(_wanted(engine, load=bursty, objective=["latency.p99 < 2.5ms"], max_trials=6), rig)
+    latency, _ = _found(_wanted(engine, load=bursty, objective=["latency.p99 < 2.5ms"]), rig)
     lowest = min(trial.rate_per_s or 0 for trial in latency.candidates[0].searched)
     sentence = f"no rate from {lowest:.3g}/s up meets latency.p99 < 2.5ms: at {lowest:.3g}/s "
     assert sentence in latency.candidates[0].conclusion
-    service, _ = _found(_wanted(objective=["service.p99 < 6ms"], max_trials=2, trial_ns=500 * MS), rig)
+    service, _ = _found(_wanted(objective=["service.p99 < 6ms"], time_ns=5 * SECOND_NS), rig)
     assert "expected from the ladder: no rate; trials begin at" in terminal_text(latency)
     assert "expected from the ladder: nothing, as it foretells latency alone; trials begin at" in " ".join(
         terminal_text(service).split()
     )
 
 
-def test_an_undecided_answer_says_no_more_than_is_known(whole: tuple[CapacityResult, list[CapacityResult]]) -> None:
-    """Why, once: a reason says itself how much more would tell. No rate, met or missed, that there is none of."""
+def test_the_conclusion_says_no_more_than_is_known(whole: tuple[CapacityResult, list[CapacityResult]]) -> None:
+    """The estimate with its interval comes first, then the confirmed rate beside it; no rate, met or missed, that there
+    is none of. Where little of the estimate is confirmed, it says what confirms more."""
     (found,) = whole[0].candidates
-    last = found.trials[-1]
-    assert last.run is not None
-    items = tuple(
-        item.model_copy(update={"verdict": "undecided", "reason": "few"}) for item in last.run.model.objectives
-    )
-    trial = last.model_copy(update={"run": changed(last.run, objectives=items)})
-    unknown = {"feasible_max_per_s": None, "infeasible_min_per_s": None, "boundary": None, "joules_per_inference": None}
-    found = found.model_copy(update={"answer": "undecided", "trials": (*found.trials[:-1], trial), **unknown})
-    assert conclusion(found).endswith("/s few")
-    assert "met at" not in terminal_text(whole[0].model_copy(update={"candidates": (found,)}))
+    rate = format_count(found.confirmed_per_s or 0)
+    assert found.conclusion.startswith(f"about {format_count(found.estimate_per_s or 0)} requests/s meet ")
+    assert f"; {rate} requests/s are confirmed" in found.conclusion
+    half = found.model_copy(update={"confirmed_per_s": 0.5 * (found.estimate_per_s or 0)})
+    assert conclusion(half).endswith("are confirmed; a longer --time confirms a higher rate")
+    unknown = {"feasible_max_per_s": None, "infeasible_min_per_s": None, "boundary": None, "confirmed_per_s": None}
+    undecided = found.model_copy(update={"answer": "undecided", **unknown})
+    assert conclusion(undecided).endswith("and no rate is confirmed; a longer --time decides more")
+    assert "met at" not in terminal_text(whole[0].model_copy(update={"candidates": (undecided,)}))
+    open_ended = undecided.model_copy(update={"low_per_s": None, "high_per_s": None})
+    assert "95 %" not in conclusion(open_ended)
+
+
+def judged(run: RunResult, verdict: str) -> RunResult:
+    """A run whose objectives have that verdict."""
+    items = tuple(item.model_copy(update={"verdict": verdict}) for item in run.model.objectives)
+    return changed(run, objectives=items)
+
+
+def last_runs(result: CapacityResult) -> dict[str, RunResult]:
+    """The last run of each kind, the confirming one met and the trial missed."""
+    (only,) = result.candidates
+    runs = {trial.kind: trial.run for trial in only.trials if trial.run}
+    return {**runs, "search": judged(runs["search"], "missed"), "confirm": judged(runs["confirm"], "met")}
 
 
 def test_what_an_engine_that_takes_no_time_misses_is_the_generators(
     whole: tuple[CapacityResult, list[CapacityResult]],
 ) -> None:
     """Its requests wait for nothing else, however short the generator's lateness is."""
-    run = next(trial.run for trial in whole[0].candidates[0].trials if trial.kind == "refute")
-    assert run is not None
+    run = last_runs(whole[0])["search"]
     assert (run.verdict, host_bound(run, None)) == ("missed", None)
     instant = {**run.model.metrics, "compute": run.model.metrics["compute"].model_copy(update={"max_ns": 0})}
     assert "compute takes no time" in (host_bound(changed(run, metrics=instant), None) or "")
@@ -331,12 +481,12 @@ def test_what_is_met_in_spite_of_a_late_generator_is_met(
 ) -> None:
     """Its lateness only adds to latencies. Not what was missed, nor where the user bounds lateness, nor in the ladder,
     whose throughput it takes away; nor bounds on compute, which is the shorter, the fewer lanes it keeps busy."""
-    runs = {trial.kind: trial.run for trial in whole[0].candidates[0].trials if trial.run}  # the last of each kind
+    runs = last_runs(whole[0])
     for kind, run in runs.items():
         lateness = run.model.metrics["lateness"].model_copy(update={"percentiles_ns": {"p50": 1e9, "p99": 1e9}})
         metrics = {**run.model.metrics, "lateness": lateness}
         runs[kind] = changed(run, metrics=metrics, starved_fraction=0.1)
-    met, missed, rung = runs["confirm"], runs["refute"], runs["ladder"]
+    met, missed, rung = runs["confirm"], runs["search"], runs["ladder"]
     assert (met.verdict, missed.verdict) == ("met", "missed")
     assert host_bound(met, None) is None
     assert "1.00 s late at p99" in (host_bound(met, 1000) or "")
@@ -345,12 +495,12 @@ def test_what_is_met_in_spite_of_a_late_generator_is_met(
     problem = Problem(kind="late", evidence="the generator was 1.00 s late at p99 (limit 500 µs)", remedy="")
     (found,) = whole[0].candidates
     assert "although" not in found.conclusion
-    (confirm,) = (
+    *_, confirm = (
         trial for trial in found.trials if trial.kind == "confirm" and trial.rate_per_s == found.confirmed_per_s
     )
     spoilt = confirm.model_copy(update={"run": changed(met, valid=False, problems=(problem,))})
     late_one = found.model_copy(update={"trials": (*found.ladder, spoilt)})
-    assert f" meet {met.model.objectives[0].objective} although {problem.evidence}; " in conclusion(late_one)
+    assert f" are confirmed although {problem.evidence}" in conclusion(late_one)
     page = markdown_text([Loaded("x.json", whole[0].model_copy(update={"candidates": (late_one,)}))])
     assert f"counts as met: {problem.evidence}" in page
     for objective in ("compute.p99 < 1s", "service.p99 < 1s"):
@@ -362,30 +512,40 @@ def test_what_is_met_in_spite_of_a_late_generator_is_met(
 # --- the command
 
 
-QUICK = ("capacity", "--engine", RANDOM, "--buffers", "1", "--warmup", "0", "--trial", "3s", "--precision", "10%")
+QUICK = ("capacity", "--engine", RANDOM, "--buffers", "1", "--warmup", "0", "--time", "20s", "--precision", "10%")
 
 
 @pytest.mark.parametrize(
-    ("objective", "code", "sentence"),
+    ("options", "code", "sentence"),
     [
-        ("latency.p90 < 6ms", 0, "requests/s meet latency.p90 < 6ms"),
-        ("latency.p99 < 2ms", 99, "no rate meets latency.p99 < 2ms"),
-        ("latency.p99.9 < 20ms", 98, "no run confirmed it"),
+        (("--objective", "latency.p90 < 6ms"), 0, "requests/s are confirmed"),
+        (("--objective", "latency.p90 < 6ms", "--quick"), 0, "of load and not confirmed"),
+        (("--objective", "latency.p99 < 2ms"), 99, "no rate meets latency.p99 < 2ms"),
+        (("--objective", "latency.p99.9 < 20ms", "--time", "2s"), 98, "and no rate is confirmed; a longer --time"),
+        (("--objective", "latency.p99 < 12ms", "--engine", f"{RANDOM},slow_lane=0:3", "--contexts", "2"), 97,
+         "unsteady: 2 requests in flight took"),
     ],
-)
-def test_the_exit_code_is_the_answer(objective: str, code: int, sentence: str) -> None:
-    """0 confirmed, 99 infeasible, 98 undecided; the table is on stdout, progress on stderr."""
-    done = loadtrt(*QUICK, "--objective", objective, "--trial", "1s" if code == 98 else "3s")
+)  # fmt: skip
+def test_the_exit_code_is_the_answer(options: tuple[str, ...], code: int, sentence: str) -> None:
+    """0 confirmed or estimated, 99 infeasible, 98 undecided, 97 unsteady; tables are on stdout, progress on stderr."""
+    done = loadtrt(*QUICK, *options)
     assert done.returncode == code, done.stderr
     assert sentence in " ".join(done.stdout.split())
     assert "in flight" in done.stdout
     assert "ladder, 1 in flight" in done.stderr
 
 
+def test_help_tells_the_defaults() -> None:
+    """The time of a search, and of a quick one, as they are."""
+    text = " ".join(loadtrt("capacity", "--help").stdout.split())
+    assert f"[default: {exact_duration(TIME_NS)}]" in text.partition("--time ")[2].partition("--quick")[0]
+    assert f"within {QUICK_NS // SECOND_NS} s of load" in text
+
+
 def test_a_generator_that_is_the_bottleneck_exits_97() -> None:
     """An engine that answers at once, against 1 ns of lateness: nothing measured is the engine's."""
     done = loadtrt("capacity", "--engine", "simulated:null", "--objective", "latency.p99<1s", "--max-lateness", "1ns",
-                   "--warmup", "0", "--trial", "200ms")  # fmt: skip
+                   "--warmup", "0", "--time", "2s")  # fmt: skip
     assert done.returncode == 97
     assert "host-bound at" in done.stdout
 
@@ -407,9 +567,10 @@ def test_json_on_stdout_is_all_there_is() -> None:
         (("--objective", "latency.p99 < 1s", "--batch", "some"), "is not a count"),
         (("--objective", "latency.p99 < 1s", "--precision", "0%"), "--precision 0%"),
         (("--objective", "latency.p99 < 1s", "--precision", "fine"), "--precision fine"),
-        (("--objective", "latency.p99 < 1s", "--trial", "0s"), "--trial 0s measures nothing"),
-        (("--objective", "latency.p99 < 1s", "--trial", "long"), "is not a duration"),
-        (("--objective", "latency.p99 < 1s", "--max-trials", "1"), "--max-trials 1"),
+        (("--objective", "latency.p99 < 1s", "--time", "0s"), "--time 0s is too short for a search"),
+        (("--objective", "latency.p99 < 1s", "--time", "1s"), "--time 1s is too short for a search"),
+        (("--objective", "latency.p99 < 1s", "--time", "long"), "is not a duration"),
+        (("--objective", "latency.p99 < 1s", "--max-trials", "6"), "--max-trials is not an option"),
         (("--objective", "latency.p99 < 1s", "--arrivals", "gamma"), "need a burstiness"),
         (("--objective", "latency.p99 < 1s", "--bursts", "1s"), "bursts"),
         (("--objective", "latency.p99 < 1s", "--resume"), "name one"),
@@ -427,11 +588,12 @@ def test_bad_input_is_one_sentence(arguments: tuple[str, ...], sentence: str) ->
 
 
 def test_ctrl_c_ends_the_run_and_keeps_it(tmp_path: Path) -> None:
-    """The running rung ends early, exit 130, and the file holds it; without --resume it is not written over."""
+    """The running rung ends early, exit 130, and the file holds what was measured; without --resume it is not written
+    over."""
     file = tmp_path / "capacity.json"
     options = ("capacity", "--engine", RANDOM, "--objective", "latency.p99<12ms", "--warmup", "0", "--json", str(file))
     process = subprocess.Popen(
-        [sys.executable, "-m", "loadtrt", *options, "--trial", "24h"],
+        [sys.executable, "-m", "loadtrt", *options, "--time", "24h"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ,
     )  # fmt: skip
     await_measuring(process)
@@ -442,10 +604,11 @@ def test_ctrl_c_ends_the_run_and_keeps_it(tmp_path: Path) -> None:
     assert f"interrupted: what was measured until then is shown → --resume continues with {file}" in " ".join(
         stdout.split()
     )
-    assert "in flight: interrupted" in stderr
     assert found.outcome == "interrupted"
-    assert [trial.run.outcome for trial in found.candidates[0].trials if trial.run] == ["interrupted"]
-    refused = loadtrt(*options, "--trial", "24h")
+    outcomes = [trial.run.outcome for trial in found.candidates[0].trials if trial.run]
+    assert outcomes
+    assert set(outcomes[:-1]) <= {"completed"}
+    refused = loadtrt(*options, "--time", "24h")
     assert refused.returncode == 2
     assert "add --resume to continue" in refused.stderr
     assert read_result(CapacityResult, file) == found

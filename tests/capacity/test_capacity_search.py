@@ -150,13 +150,12 @@ def test_one_request_in_flight_shows_the_floor() -> None:
 
 
 def test_a_cliff_is_bracketed() -> None:
-    """All good up to 800/s, all bad above: feasible_max and infeasible_min enclose it within the precision, and the
-    estimate is between them."""
+    """All good up to 800/s, all bad above: feasible_max and infeasible_min enclose it, and the estimate is between."""
     one = driven(search(), World(lambda rate: float(rate > TRUE), 100.0, 1).run)
     assert one.answer == "found"
     assert one.feasible_max is not None
     assert one.infeasible_min is not None
-    assert one.feasible_max <= TRUE < one.infeasible_min <= 1.15 * one.feasible_max
+    assert one.feasible_max <= TRUE < one.infeasible_min <= 1.25 * one.feasible_max
     assert one.boundary != "smooth"
     assert one.feasible_max <= one.between(one.binding[1].rate) <= one.infeasible_min
 
@@ -272,22 +271,22 @@ def test_trials_stay_in_their_bracket(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMOOTH)
 def test_a_met_rate_is_followed_by_a_higher_one_while_time_is_left(name: str) -> None:
-    """Confirming runs go up after one that was met, down after one that was not. Where the time is not used up, what
-    is confirmed is near the estimate: it is not left at the first that was met."""
+    """Confirming runs are above what was met, and below what was missed. Where the time is not used up, what is
+    confirmed is near the estimate: it is not left at the first that was met."""
     for one in found(name):
-        best, failed = 0.0, math.inf
+        best, missed = 0.0, math.inf
         for run in runs(one, "confirm"):
-            assert best < run.step.rate < failed
+            assert best < run.step.rate < missed
             if verdict_of(run) == "met":
                 best = run.step.rate
-            else:
-                failed = run.step.rate
+            elif verdict_of(run) == "missed":
+                missed = run.step.rate
         if spent_s(one) < 0.9 * one.time_s and len(runs(one, "confirm")) < MOST_CONFIRMS:
             assert (one.confirmed or 0) >= 0.9 * one.binding[1].rate
 
 
-def test_bad_luck_steps_down_and_then_gives_up() -> None:
-    """Confirming runs that stay undecided go down each time, as long as there is time, and there is an end."""
+def test_bad_luck_gives_up_at_the_end() -> None:
+    """Confirming runs that stay undecided, alone and together, go on or go down, as long as there is time."""
     world = World(logistic(TRUE, 20), 100.0, 1)
 
     def unlucky(step: Step) -> Outcome:
@@ -297,7 +296,7 @@ def test_bad_luck_steps_down_and_then_gives_up() -> None:
     rates = [each.step.rate for each in runs(one, "confirm")]
     assert (one.answer, one.confirmed) == ("undecided", None)
     assert 1 < len(rates) <= MOST_CONFIRMS
-    assert all(after < before for before, after in itertools.pairwise(rates))
+    assert all(after <= before for before, after in itertools.pairwise(rates))
 
 
 def test_a_missed_confirmation_is_tried_lower() -> None:
@@ -338,10 +337,10 @@ def test_too_few_requests_decide_nothing_and_it_says_so() -> None:
 
 
 def recorded(*told: tuple[str, float, Share]) -> Search:
-    """A search in which these runs were made, each of no time."""
+    """A search in which these runs were made."""
     one = search()
     for kind, rate, share in told:
-        one.record(Outcome(Step(kind, rate, 6.0), (share,), seconds=0.0))  # type: ignore[arg-type]
+        one.record(Outcome(Step(kind, rate, 6.0), (share,)))  # type: ignore[arg-type]
     return one
 
 
