@@ -101,7 +101,10 @@ def _of_capacity(result: CapacityResult, contexts: int | None, batch: int | None
     ]
     if not fitting:
         climbed = [candidate for candidate in result.candidates if candidate.ladder]
-        known = ", ".join(f"{candidate.contexts} contexts at batch {candidate.items}" for candidate in climbed)
+        known = ", ".join(
+            f"{plural(each.contexts, 'context')} {'with a batcher' if each.batcher else f'at batch {each.items}'}"
+            for each in climbed
+        )
         raise UsageError(
             f"the search for capacity measured {known or 'no closed loop'}: choose with --contexts and --batch"
         )

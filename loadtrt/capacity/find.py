@@ -45,6 +45,7 @@ PRECISION = 0.03
 CLOSE = 0.8
 MOST_SEARCHED = 3
 _SHORTEST_PART = 1 / 120  # of the time: the shortest trial
+_FEW = 10  # trials
 _ABORT_PART = 5  # length of a confirming run over the time after which it may end as missed
 
 
@@ -241,6 +242,9 @@ class Finder:
         wanted = self._wanted
         load = at_rate(self._works[0].config.model.load, start)
         shortest_s = whole_periods(round(_SHORTEST_PART * wanted.time_ns), load) / SECOND_NS
+        if shortest_s > time_s / _FEW:
+            lasts, room = format_duration(shortest_s * SECOND_NS), format_duration(time_s * SECOND_NS)
+            self._talks.say(f"the schedule lasts {lasts}, and so does each trial: {room} have room for few (--time)")
         return Search(
             self._objectives,
             start,
