@@ -289,7 +289,7 @@ def _capacity(name: str) -> float:
     return next(each for each in systems() if each.name == name).capacity
 
 
-def _search(name: str, capacity: float, quick: bool, seed: int) -> Found:
+def _search(name: str, capacity: float, seed: int, *, quick: bool) -> Found:
     system = next(each for each in systems() if each.name == name)
     system.__dict__["capacity"] = capacity
     return search(system, seed, quick=quick)

@@ -82,8 +82,9 @@ def too_much(run: Outcome, objectives: Sequence[Objective]) -> bool:
 
 
 def nothing_bad(run: Outcome, objectives: Sequence[Objective]) -> bool:
-    """Whether hardly anything was bad in a run."""
-    return all(share.bad <= (1 - one.rank) / FAR for share, one in zip(run.shares, objectives, strict=True))
+    """Whether hardly anything was bad in a run, of enough requests for some that may be."""
+    pairs = [(share, 1 - one.rank) for share, one in zip(run.shares, objectives, strict=True)]
+    return all(share.bad <= allowed / FAR and share.size * allowed >= 1 for share, allowed in pairs)
 
 
 def verdict_of(run: Outcome) -> Verdict:
