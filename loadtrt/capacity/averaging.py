@@ -5,23 +5,27 @@ first is loadtrt's own random draw, so that its part of the noise can be compute
 are served again in simulation (capacity/station.py), each with the work that it took and in the same order, under K
 other draws of the same arrivals:
 
-    z_i = b_i + (Σ_k b_i^(k))/K − b_i^(0)        p̄ = mean of z
+    z_i = b_i − β·d_i        d_i = b_i^(0) − (Σ_k b_i^(k))/K        p̄ = mean of z
 
 b_i: whether request i was bad; b_i^(k) and b_i^(0): whether it is in simulation, under draw k and under the arrivals of
-the run. The last two terms have the same expectation, as a run's arrivals are one of the draws, so that p̄ has the
-expectation of the run's own share, whether the simulation is true to the engine or not; the truer it is, the less noise
-is left (control variates, and averaging over a part of the randomness: Asmussen and Glynn, Stochastic Simulation, 2007,
+the run. The expectation of d is 0, as a run's arrivals are one of the draws, so that p̄ has the expectation of the run's
+own share, whether the simulation is true to the engine or not; the truer it is, the less noise is left. β is the
+coefficient of the regression of b on d over batches, from 0 to 1, so that a simulation that explains nothing changes
+nothing (control variates, and averaging over a part of the randomness: Asmussen and Glynn, Stochastic Simulation, 2007,
 chapter V). It must hold that the work of a request does not depend on the arrivals. So the speed of an engine that
 slows down with more requests in flight is in the simulation, and work is divided by its mean for the number that was in
 flight when it began.
 
 What is left is the noise of the service times, with their autocorrelation: z is in the order of the run. Its effective
-sample size is N₁ = p̄(1 − p̄)/Var(p̄), by batch means as in stats/verdict.py, the largest variance over all lengths of a
-batch. Of M/M/1 at 54 % utilisation a run is worth 3 times as many requests, of constant service times at 63 % 20 times.
+sample size is N₁ = q(1 − q)/Var(p̄), q the larger of p̄ and the standard deviation of p̄, by batch means as in
+stats/verdict.py, the largest variance over all lengths of a batch. Of M/M/1 at 54 % utilisation a run is worth 3 times
+as many requests, of constant service times at 63 % 20 times.
 """
 
 from __future__ import annotations
 
+import math
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -33,7 +37,7 @@ from loadtrt.stats.verdict import BLOCKS, discounted
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -47,7 +51,9 @@ _SIMULATED, _SIMULATED_FIFO = 600_000, 6_000_000  # requests, over all draws: of
 _MODEL, _MODEL_FIFO, _MODEL_DRAWS = 30_000, 200_000, 8  # of the model: requests, and draws of their arrivals
 _CLUSTERS = 3  # independent bad requests below which the correlation is that of the model, if that is larger
 _LEAST = 100  # requests of a run that is averaged
-_SAFE = 0.8  # on N₁: the variance is estimated from few batches
+_SAFE = 0.7  # on N₁: the variance is estimated from few batches
+_REGRESSED = 64  # batches of the regression
+_NONE = 1e-30  # a variance of nothing
 _LEVELS = (1, 2, 3, 5, 9, 17, 33, 65)  # first of each group of numbers in flight
 _LEAST_OF_LEVEL = 200  # requests that began at a group of numbers in flight
 
@@ -80,10 +86,15 @@ def averaged(
     arrivals = [(ordered.due - ordered.due[0]) / SECOND_NS]
     arrivals += [load.due(0, n, number)[:n] / SECOND_NS for number in _seeds(seed, draws)]
     served = [latencies(due, work, station) for due in arrivals]
-    length = _MODEL if station.contexts > 1 else _MODEL_FIFO
-    work = station.work(np.random.default_rng([seed, length]).random(length))
-    arrivals = [load.due(0, length, number)[:length] / SECOND_NS for number in _seeds(seed + 1, _MODEL_DRAWS)]
-    modelled = [latencies(due, work, station) for due in arrivals]
+
+    @cache
+    def modelled() -> list[Floats]:
+        """Latencies of requests whose work the model draws."""
+        length = _MODEL if station.contexts > 1 else _MODEL_FIFO
+        drawn = station.work(np.random.default_rng([seed, length]).random(length))
+        dues = [load.due(0, length, number)[:length] / SECOND_NS for number in _seeds(seed + 1, _MODEL_DRAWS)]
+        return [latencies(due, drawn, station) for due in dues]
+
     return [_averaged(ordered, objective, served, modelled) for objective in objectives]
 
 
@@ -133,32 +144,42 @@ def _seeds(seed: int, draws: int) -> list[int]:
 
 
 def _averaged(
-    records: Records, objective: Objective, served: Sequence[Floats], modelled: Sequence[Floats]
+    records: Records, objective: Objective, served: Sequence[Floats], modelled: Callable[[], Sequence[Floats]]
 ) -> Averaged | None:
     if METRICS[objective.metric].name != "latency":
         return None
     n, limit_s = len(records), objective.limit_ns / SECOND_NS
     bad = METRICS[objective.metric].of(records) > objective.limit_ns
     own, *others = (latency > limit_s for latency in served)
-    series = bad + np.mean(others, axis=0) - own
+    luck = own - np.mean(others, axis=0)
+    series = bad - _slope(bad, luck) * luck
     share = min(max(float(series.mean()), 0.0), 1.0)
     size = min(_single(series), n * len(others))
     if size * share < _CLUSTERS:
-        of_model = np.mean([latency > limit_s for latency in modelled], axis=0)
+        of_model = np.mean([latency > limit_s for latency in modelled()], axis=0)
         size = min(size, n * _single(of_model) / len(of_model))
     return Averaged(share, discounted(size))
 
 
 def _single(series: Floats) -> float:
-    """N₁ of the mean of a series; its length for a mean of 0."""
-    share = float(series.mean())
-    return _SAFE * share * (1 - share) / _variance(series) if 0 < share < 1 else float(len(series))
+    """N₁ of the mean of a series; its length where nothing varies."""
+    variance = _variance(series)
+    share = min(max(float(series.mean()), math.sqrt(variance)), 0.5)
+    return _SAFE * share * (1 - share) / variance if variance > _NONE else float(len(series))
+
+
+def _slope(bad: npt.NDArray[np.bool_], luck: Floats) -> float:
+    """β, from 0 to 1; 1 where the draws do not differ."""
+    length = max(len(bad) // _REGRESSED, 1)
+    parts = (series[: len(series) // length * length].reshape(-1, length).mean(axis=1) for series in (bad, luck))
+    (_, covariance), (_, variance) = np.cov(*parts)
+    return min(max(float(covariance / variance), 0.0), 1.0) if variance > 0 else 1.0
 
 
 def _variance(series: Floats) -> float:
     """The variance of the mean, by batch means."""
     sums = np.concatenate(([0.0], np.cumsum(series)))
-    most, batch = 1e-30, 1
+    most, batch = _NONE, 1
     while len(series) // batch >= BLOCKS:
         most = max(most, batch * float((np.diff(sums[::batch]) / batch).var(ddof=1)) / len(series))
         batch *= 2
