@@ -5,13 +5,13 @@ first is loadtrt's own random draw, so that its part of the noise can be compute
 are served again in simulation (capacity/station.py), each with the work that it took and in the same order, under K
 other draws of the same arrivals:
 
-    z_i = b_i − β·d_i        d_i = b_i^(0) − (Σ_k b_i^(k))/K        p̄ = mean of z
+    z_i = b_i − b_i^(0) + (Σ_k b_i^(k))/K        p̄ = mean of z
 
 b_i: whether request i was bad; b_i^(k) and b_i^(0): whether it is in simulation, under draw k and under the arrivals of
-the run. The expectation of d is 0, as a run's arrivals are one of the draws, so that p̄ has the expectation of the run's
-own share, whether the simulation is true to the engine or not; the truer it is, the less noise is left. β is the
-coefficient of the regression of b on d over batches, from 0 to 1, so that a simulation that explains nothing changes
-nothing (control variates, and averaging over a part of the randomness: Asmussen and Glynn, Stochastic Simulation, 2007,
+the run. The last two terms have the same expectation, as a run's arrivals are one of the draws, so that p̄ has the
+expectation of the run's own share, whether the simulation is true to the engine or not; the truer it is, the less noise
+is left. (A coefficient of the correction by regression would not do: where nothing was bad it is 0, so that luck would
+stay, and bad luck would go.) (control variates, and averaging over a part of the randomness: Asmussen and Glynn, Stochastic Simulation, 2007,
 chapter V). It must hold that the work of a request does not depend on the arrivals. So the speed of an engine that
 slows down with more requests in flight is in the simulation, and work is divided by its mean for the number that was in
 flight when it began.
@@ -52,7 +52,6 @@ _MODEL, _MODEL_FIFO, _MODEL_DRAWS = 30_000, 200_000, 8  # of the model: requests
 _CLUSTERS = 3  # independent bad requests below which the correlation is that of the model, if that is larger
 _LEAST = 100  # requests of a run that is averaged
 _SAFE = 0.7  # on N₁: the variance is estimated from few batches
-_REGRESSED = 64  # batches of the regression
 _NONE = 1e-30  # a variance of nothing
 _LEVELS = (1, 2, 3, 5, 9, 17, 33, 65)  # first of each group of numbers in flight
 _LEAST_OF_LEVEL = 200  # requests that began at a group of numbers in flight
@@ -151,8 +150,7 @@ def _averaged(
     n, limit_s = len(records), objective.limit_ns / SECOND_NS
     bad = METRICS[objective.metric].of(records) > objective.limit_ns
     own, *others = (latency > limit_s for latency in served)
-    luck = own - np.mean(others, axis=0)
-    series = bad - _slope(bad, luck) * luck
+    series = bad - (own - np.mean(others, axis=0))
     share = min(max(float(series.mean()), 0.0), 1.0)
     size = min(_single(series), n * len(others))
     if size * share < _CLUSTERS:
@@ -166,14 +164,6 @@ def _single(series: Floats) -> float:
     variance = _variance(series)
     share = min(max(float(series.mean()), math.sqrt(variance)), 0.5)
     return _SAFE * share * (1 - share) / variance if variance > _NONE else float(len(series))
-
-
-def _slope(bad: npt.NDArray[np.bool_], luck: Floats) -> float:
-    """β, from 0 to 1; 1 where the draws do not differ."""
-    length = max(len(bad) // _REGRESSED, 1)
-    parts = (series[: len(series) // length * length].reshape(-1, length).mean(axis=1) for series in (bad, luck))
-    (_, covariance), (_, variance) = np.cov(*parts)
-    return min(max(float(covariance / variance), 0.0), 1.0) if variance > 0 else 1.0
 
 
 def _variance(series: Floats) -> float:
