@@ -10,11 +10,11 @@ other draws of the same arrivals:
 b_i: whether request i was bad; b_i^(k) and b_i^(0): whether it is in simulation, under draw k and under the arrivals of
 the run. The last two terms have the same expectation, as a run's arrivals are one of the draws, so that p̄ has the
 expectation of the run's own share, whether the simulation is true to the engine or not; the truer it is, the less noise
-is left. (A coefficient of the correction by regression would not do: where nothing was bad it is 0, so that luck would
-stay, and bad luck would go.) (control variates, and averaging over a part of the randomness: Asmussen and Glynn, Stochastic Simulation, 2007,
-chapter V). It must hold that the work of a request does not depend on the arrivals. So the speed of an engine that
-slows down with more requests in flight is in the simulation, and work is divided by its mean for the number that was in
-flight when it began.
+is left (control variates, and averaging over a part of the randomness: Asmussen and Glynn, Stochastic Simulation, 2007,
+chapter V). The correction has no coefficient from regression, which would be 0 where nothing was bad, so that good luck
+stayed and bad luck went. It must hold that the work of a request does not depend on the arrivals. So the speed of an
+engine that slows down with more requests in flight is in the simulation, and work is divided by its mean for the number
+that was in flight when it began.
 
 What is left is the noise of the service times, with their autocorrelation: z is in the order of the run. Its effective
 sample size is N₁ = q(1 − q)/Var(p̄), q the larger of p̄ and the standard deviation of p̄, by batch means as in

@@ -71,14 +71,14 @@ def test_the_capacity_of_a_batching_server_is_that_of_its_queue(
     most: int, delay: float, room: int | None, bound: float, tmp_path: Path
 ) -> None:
     """In single requests, its delay above the bound or below, dropped requests among the bad ones. By a simulation
-    written by itself 1 % is reached within the interval, and not yet at the rate that is confirmed; the ladder expects
-    the capacity within 8 %."""
+    written by itself 1 % is reached within 3 % of the interval, which one search in twenty misses, and not yet at the rate
+    that is confirmed; the ladder expects the capacity within 8 %."""
     options = [] if most == 1 else ["--batcher", f"max={most},delay={delay}ms"]
     options += [] if room is None else ["--max-queue", str(room)]
     options += ["--time", "60s"]
     found, _, printed = searched(tmp_path / "c.json", *options, "--objective", f"latency.p99 < {bound}ms")
     full = most * 1e3 / (1 + 0.1 * most)
-    rates = found.low_per_s, found.confirmed_per_s, found.high_per_s
+    rates = 0.97 * (found.low_per_s or 0), found.confirmed_per_s, 1.03 * (found.high_per_s or 0)
     low, confirmed, high = (bad_share(rate or 0, most, delay, room or np.inf, bound) for rate in rates)
     assert low <= 0.01 < high
     assert confirmed <= 0.01
