@@ -151,7 +151,8 @@ def latencies(device: Device, due: Floats, work: Floats, gpus: int, routing: Rou
     choices = random.integers(gpus, size=(len(due), 2)) if routing == "two-choices" else None
     slow = [SERVICE_S * (1 + device.contention * (busy - 1)) for busy in range(device.contexts + 1)]
     servers = [Server(device.contexts) for _ in range(gpus)]
-    idle_since: list[tuple[int, float, int]] = [(0, float(place), place) for place in range(gpus)]  # least outstanding
+    since = [float(place) for place in range(gpus)]  # when each GPU last gained or lost a request, for least outstanding
+    fewest = [(0, since[place], place) for place in range(gpus)]
     clock, arrived, came, works = float(gpus), 0, due.tolist(), work.tolist()
     left = [0.0] * len(came)
     events: list[tuple[float, int, int]] = []  # (instant, stamp, GPU)
@@ -197,8 +198,8 @@ def latencies(device: Device, due: Floats, work: Floats, gpus: int, routing: Rou
             now = came[arrived]
             if routing == "least-outstanding":
                 while True:
-                    load, _, place = heappop(idle_since)
-                    if load == servers[place].load:
+                    _, then, place = heappop(fewest)
+                    if then == since[place]:  # otherwise it has gained or lost requests since, and has another entry
                         break
             elif choices is not None:
                 first, second = choices[arrived].tolist()
@@ -215,7 +216,8 @@ def latencies(device: Device, due: Floats, work: Floats, gpus: int, routing: Rou
             arrived += 1
         if routing == "least-outstanding":
             clock += 1
-            heappush(idle_since, (server.load, clock, place))
+            since[place] = clock
+            heappush(fewest, (server.load, clock, place))
         plan(place, server, now)
     return np.array(left) - due
 
