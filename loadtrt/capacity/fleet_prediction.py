@@ -8,6 +8,11 @@ quantile of one replication, u_s the mean and d_s half the difference of both ln
 
 the law's part, which no longer simulation makes smaller, and the simulation's. The interval is q · e^(± t · deviation),
 q the quantile of all replications together, t Student's for S − 1.
+
+Whether the objectives are met is looked at after 4, 8, 16 and 24 streams. Each look is a chance to be wrong, most where
+the quantile is near its bound, so the first three end the simulation only where the interval of 99 % decides. Of M/M/1
+at 54 % load, with its p99 for a bound, intervals hold the p99 in 90 % of 60 simulations; in 80 % where those of 95 %
+end them.
 """
 
 from __future__ import annotations
@@ -45,6 +50,7 @@ _BEYOND = 50  # requests of a replication above the highest quantile, at least
 _LEADS = 15  # requests of a replication that count, over those of its lead, at least
 _MOST_COUNTED = 100_000
 _STUDENT = {4: 3.182, 8: 2.365, 16: 2.131, 24: 2.069}  # t at 97.5 % by the numbers of streams after which to look
+_EARLY = {4: 5.841, 8: 3.499, 16: 2.947, 24: 2.069}  # t at 99.5 %, to end at a verdict; after the last as above
 _ENOUGH = 0.1  # of the variance is the simulation's: no longer one decides more
 _MANY = 16  # streams before which t is too large to end at that
 _LONG = 50_000  # requests of a trace from which each stream is simulated once
@@ -59,9 +65,9 @@ class Spread(NamedTuple):
     law: float
     simulation: float
 
-    def factor(self, streams: int) -> float:
-        """The end of the 95 % interval over the value."""
-        return math.exp(min(_STUDENT[streams] * math.sqrt(self.law + self.simulation), 100.0))
+    def factor(self, times: float) -> float:
+        """The end of an interval of so many standard deviations over the value."""
+        return math.exp(min(times * math.sqrt(self.law + self.simulation), 100.0))
 
 
 def predict(
@@ -112,18 +118,22 @@ def predict(
         drawn_once = not paired and law.pair(seed, 0) is not None
         spreads = [_spread([_quantile(part, bound.rank) for part in parts], paired, drawn_once) for bound in objectives]
         shares = [
-            _share(bound, parts, together, spread.factor(streams), enough=enough)
+            _share(bound, parts, together, spread.factor(_STUDENT[streams]), enough=enough)
             for bound, spread in zip(objectives, spreads, strict=True)
         ]
         verdict = overall(share.verdict or "undecided" for share in shares) or "met"
+        surely = overall(
+            _verdict(bound, _value(together, bound.rank), spread.factor(_EARLY[streams]), enough=enough)
+            for bound, spread in zip(objectives, spreads, strict=True)
+        )
         if precision is not None:
             done = all(_STUDENT[streams] * math.sqrt(spread.simulation) <= precision for spread in spreads)
         else:
             done = streams >= _MANY and all(spread.simulation < _ENOUGH * spread.law for spread in spreads)
-        if done or (precision is None and verdict != "undecided"):
+        if done or (precision is None and surely != "undecided"):
             break
-    half = _spread([_quantile(part, 0.5) for part in parts], paired, drawn_once).factor(streams)
-    p50 = float(together[math.ceil(0.5 * len(together)) - 1])
+    half = _spread([_quantile(part, 0.5) for part in parts], paired, drawn_once).factor(_STUDENT[streams])
+    p50 = _value(together, 0.5)
     return Prediction(
         gpus=gpus,
         utilisation=demand.summary.planned_per_s / (gpus * station.most_per_s),
@@ -163,21 +173,15 @@ def _share(
     bound: Objective, parts: Sequence[npt.NDArray[np.int64]], together: npt.NDArray[np.int64], factor: float, *,
     enough: bool,
 ) -> ObjectiveShare:  # fmt: skip
-    """How an objective fares. The verdict is met where the whole interval of the quantile is within the bound, missed
-    where none of it is.
+    """How an objective fares.
 
     together: all latencies, sorted.
     factor: of the interval's end.
     enough: the queue reaches a steady state.
     """
     count = len(together)
-    value = float(together[math.ceil(bound.rank * count) - 1])
+    value = _value(together, bound.rank)
     good = int(np.searchsorted(together, bound.limit_ns, side="right"))
-    verdict: Verdict = "met" if value * factor <= bound.limit_ns else "undecided"
-    if value / factor > bound.limit_ns:
-        verdict = "missed"
-    elif not enough:
-        verdict = "undecided"
     bad = 1 - good / count
     shares = np.array([float(np.mean(part > bound.limit_ns)) for part in parts])
     variance = float(shares.var(ddof=1)) / len(parts)
@@ -190,13 +194,25 @@ def _share(
         good=good,
         requests=count,
         value_ns=None if dropped else value,
-        verdict=verdict,
+        verdict=_verdict(bound, value, factor, enough=enough),
         bad_low=low,
         bad_high=high,
         value_low_ns=value / factor if bounded else None,
         value_high_ns=value * factor if bounded else None,
         effective=effective,
     )
+
+
+def _value(together: npt.NDArray[np.int64], rank: float) -> float:
+    """The quantile of sorted latencies."""
+    return float(together[math.ceil(rank * len(together)) - 1])
+
+
+def _verdict(bound: Objective, value: float, factor: float, *, enough: bool) -> Verdict:
+    """Met where the whole interval of the quantile is within the bound, missed where none of it is."""
+    if value / factor > bound.limit_ns:
+        return "missed"
+    return "met" if enough and value * factor <= bound.limit_ns else "undecided"
 
 
 def _replication(

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from benchmarks import fleet
 from loadtrt.asked.objective import parse_objective
 from loadtrt.capacity.demand import steady_demand
 from loadtrt.capacity.fleet_prediction import predict
 from loadtrt.capacity.measured_law import Known, MeasuredLaw, alone_above, closed_flow, pooled
-from loadtrt.capacity.station import station
+from loadtrt.capacity.routers import router_of
+from loadtrt.capacity.station import completions, station
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, Records
 from loadtrt.stats.flow_law import flow_of
@@ -19,6 +21,7 @@ from loadtrt.stats.flow_law import flow_of
 if TYPE_CHECKING:
     from loadtrt.capacity.station import Station
     from loadtrt.results.flow import Flow
+    from loadtrt.results.run_result import ObjectiveShare
 
 SERVICE_S = 0.01
 
@@ -132,3 +135,40 @@ def test_a_prediction_holds_the_truth_whatever_the_sample() -> None:
     assert share.value_ns == pytest.approx(truth_ns, rel=0.03)
     assert exact.most_per_s(1) == (100.0, 100.0)
     assert alone_above(exact, 3 * SERVICE_S, 1)[0] == pytest.approx(np.exp(-3.0), rel=0.02)
+
+
+def test_the_first_looks_end_a_simulation_only_at_an_interval_of_99_percent() -> None:
+    """After 4 streams the bound is beyond the interval of 95 %, and within that of 99 %; then beyond both."""
+
+    def simulated(bound: float, looks: tuple[int, ...] = ()) -> ObjectiveShare:
+        objective = [parse_objective(f"latency.p99 < {round(bound)}ns")]
+        law = Known(station(1, 1, lambda _: 100.0, lambda ranks: -np.log1p(-ranks)))
+        return predict(steady_demand(50.0), law, "random", 1, objective, 1, looks=looks).objectives[0]
+
+    first = simulated(1e9, looks=(4,))
+    assert first.value_ns is not None
+    assert first.value_high_ns is not None
+    end = first.value_high_ns / first.value_ns
+    near, far = (simulated(first.value_ns * end**times) for times in (1.2, 2.5))
+    assert simulated(first.value_ns * end**1.2, looks=(4,)).verdict == "met"
+    assert near.requests > first.requests
+    assert (far.requests, far.verdict) == (first.requests, "met")
+
+
+@pytest.mark.parametrize("device", [each for each in fleet.devices() if each.contexts <= 2], ids=lambda each: each.name)
+def test_two_simulations_of_least_outstanding_routing_agree(device: fleet.Device) -> None:
+    """That of benchmarks/fleet.py, the truth of its table, is written apart: request by request, ties and all."""
+    gpus, count, random = 5, 2000, np.random.default_rng(3)
+    due = np.cumsum(random.exponential(1 / (0.8 * gpus * device.most_per_s), count))
+    work = device.works(count, random)
+    slower = [1 + device.contention * (busy - 1) for busy in range(device.contexts + 1)]
+    model = station(
+        device.contexts,
+        fleet.BUFFERS,
+        lambda n: min(n, device.contexts) / slower[min(n, device.contexts)] / fleet.SERVICE_S,
+        lambda ranks: ranks,
+    )
+    route = router_of("least-outstanding", "longest-idle", random)
+    done = np.array(completions(due.tolist(), work.tolist(), model, gpus, route))
+    found = fleet.latencies(device, due, work, gpus, "least-outstanding", 1)
+    assert found == pytest.approx(done - due, abs=1e-9)
