@@ -28,7 +28,7 @@ def conclusion(candidate: Candidate) -> str:
             lasted_ns = sum(trial.run.phases.measure_ns for trial in candidate.trials if trial.run is not None)
             return f"{_capacity(candidate)}, estimated in {format_duration(lasted_ns)} of load and not confirmed"
         case "undecided":
-            return f"{_capacity(candidate)}, and no rate is confirmed; a longer --time decides more"
+            return f"{_capacity(candidate)}, and {_not_found(candidate)}; a longer --time decides more"
         case "infeasible":
             return _infeasible(candidate)
         case "host-bound":
@@ -45,6 +45,14 @@ def _late(candidate: Candidate) -> str:
     confirming = confirming_run(candidate.trials, candidate.confirmed_per_s)
     problems = confirming.model.problems if confirming is not None else ()
     return f" although {problems[0].evidence}" if problems else ""
+
+
+def _not_found(candidate: Candidate) -> str:
+    """Why the search is undecided."""
+    if candidate.confirmed_per_s is None:
+        return "no rate is confirmed"
+    met, missed = candidate.confirmed_per_s, candidate.infeasible_min_per_s or 0.0
+    return f"only {_rate(candidate, met)} are confirmed, less than a third of the {format_count(missed)}/s that missed"
 
 
 def confirming_run(trials: Sequence[Trial], rate: float | None) -> RunResult | None:
@@ -78,7 +86,8 @@ def _missed(trial: Trial) -> ObjectiveShare | None:
 
 def _capacity(candidate: Candidate) -> str:
     known = candidate.low_per_s is not None or candidate.high_per_s is not None
-    interval = f" (95 %: {between(candidate.low_per_s, candidate.high_per_s, format_count)})" if known else ""
+    bounds = between(candidate.low_per_s, candidate.high_per_s, format_count)
+    interval = f" (95 %: {bounds})" if known else " (the runs bound it neither from below nor from above)"
     objectives = " and ".join(item.objective.text for item in candidate.objectives)
     return f"about {_rate(candidate, candidate.estimate_per_s)} meet {objectives}{interval}"
 

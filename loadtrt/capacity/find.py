@@ -328,7 +328,8 @@ def _in_words(trial: Trial, run: RunResult) -> str:
     else:
         for item in run.model.objectives:
             name = item.objective.name
-            value = f"{name} {format_duration(item.value_ns)}, " if item.value_ns is not None else ""
+            own = item.averaged is None  # the quantile is of the run's own arrivals, and may contradict another share
+            value = f"{name} {format_duration(item.value_ns)}, " if own and item.value_ns is not None else ""
             share = "nothing was due, " if item.bad is None else f"{100 * item.bad:.3g} % bad, "
             words.append(f"{value}{share}{item.verdict}")
     if trial.host_bound:

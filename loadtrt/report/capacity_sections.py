@@ -27,6 +27,7 @@ _TONES: dict[str, Tone] = {"found": "good", "infeasible": "bad"}
 _PERCENTILES = ("p50", "p99")  # and those of the objectives
 _TRIAL = ("#", "trial", "load", "", "time", "quantile", "bad", "95 %", "worth")
 _LAW = "X(N) = αN / (1 + σ(N − 1) + κN(N − 1)), at N requests in flight"
+_AVERAGED = "bad, 95 %, worth: averaged over other draws of the arrivals; quantile: of the run's own arrivals"
 _SIDES = {"cliff": "a cliff", "smooth": "a smooth slope"}
 
 
@@ -148,9 +149,9 @@ def _candidates(result: CapacityResult) -> Iterator[Block]:
                 "; ".join((*chosen, *_why(candidate))),
             )
         )
-    rates = ("expected", "estimate", "95 %", "confirmed", "most")
+    rates = ("expected", "estimate", "95 %", "confirmed", "most in a closed loop")
     header = ("", "batch", "", *rates, "inferences/s", "trials", "")
-    note = "requests a second; expected: by the ladder alone; most: of a closed loop"
+    note = "expected, estimate, confirmed: requests a second; expected: by the ladder alone"
     yield Table(header, tuple(rows), words=3, last=1, note=note, detail=(5, 7, 9))
 
 
@@ -314,7 +315,8 @@ def _trials(candidate: Candidate, objective: Objective | None, names: Sequence[s
         )
     header = (*_TRIAL, "requests/s", *names, "requests", "")
     detail = (0, *range(len(_TRIAL), len(header) - 1))
-    return Table(header, tuple(rows), words=4, last=1, detail=detail)
+    averaged = any((item := _share(trial, objective)) and item.averaged is not None for trial in candidate.searched)
+    return Table(header, tuple(rows), words=4, last=1, note=_AVERAGED if averaged else "", detail=detail)
 
 
 def _state(trial: Trial, item: ObjectiveShare | None) -> Badge:

@@ -72,7 +72,8 @@ def _answer(result: FleetResult) -> Iterator[str]:
     spare = f" + {plural(result.spares, 'spare')}" if result.spares else ""
     for needed in sorted({choice.needed for choice in found if choice.needed is not None}, reverse=True):
         alike = [choice for choice in found if choice.needed == needed]
-        gpus = f"{plural(needed, 'GPU')}{spare}" if not parts else str(needed)
+        short = f"{needed} + {result.spares}" if spare else str(needed)
+        gpus = short if parts else f"{plural(needed, 'GPU')}{spare}"
         if len(alike) == len(ROUTINGS):
             parts.append(f"{gpus} under any routing")
             continue

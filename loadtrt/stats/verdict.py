@@ -263,7 +263,7 @@ def _reason(objective: Objective, kept: Records, share: float, size: float, requ
     times = _times_as_long(allowed, share, size)
     if requests > len(kept) or times is None or times * requests > most_kept:
         limit = f"at most {format_count(most_kept)} records are kept"
-        return f"{worth}, and a longer run would not, as {limit}: use a looser or a tighter bound"
+        return f"{worth}; a longer run would not help, as {limit}: use a looser or a tighter bound"
     times = rounded_up(times)
     length_ns = rounded_up(float(np.ptp(kept.due)) * times)
     length = f", {format_duration(length_ns)}" if length_ns else ""

@@ -450,6 +450,29 @@ def test_the_conclusion_says_no_more_than_is_known(whole: tuple[CapacityResult, 
     assert "met at" not in terminal_text(whole[0].model_copy(update={"candidates": (undecided,)}))
     open_ended = undecided.model_copy(update={"low_per_s": None, "high_per_s": None})
     assert "95 %" not in conclusion(open_ended)
+    assert "(the runs bound it neither from below nor from above)" in conclusion(open_ended)
+    apart = found.model_copy(update={"answer": "undecided", "confirmed_per_s": 10.0, "infeasible_min_per_s": 31.0})
+    assert "no rate is confirmed" not in conclusion(apart)
+    assert "and only 10.0 requests/s are confirmed, less than a third of the 31.0/s that missed" in conclusion(apart)
+
+
+def test_a_table_of_averaged_shares_says_so(whole: tuple[CapacityResult, list[CapacityResult]]) -> None:
+    """The share is averaged over arrivals, and the quantile is that of the run: of the same row one may meet the
+    objective and the other miss it."""
+    note = "bad, 95 %, worth: averaged over other draws of the arrivals"
+    assert note in terminal_text(whole[0])
+    candidates = []
+    for candidate in whole[0].candidates:
+        runs = [
+            trial.run.with_model(
+                objectives=tuple(item.model_copy(update={"averaged": None}) for item in trial.run.model.objectives)
+            )
+            for trial in candidate.trials
+            if trial.run is not None
+        ]
+        trials = [trial.model_copy(update={"run": run}) for trial, run in zip(candidate.trials, runs, strict=True)]
+        candidates.append(candidate.model_copy(update={"trials": tuple(trials)}))
+    assert note not in terminal_text(whole[0].model_copy(update={"candidates": tuple(candidates)}))
 
 
 def judged(run: RunResult, verdict: str) -> RunResult:

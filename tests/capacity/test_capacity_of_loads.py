@@ -71,8 +71,8 @@ def test_the_capacity_of_a_batching_server_is_that_of_its_queue(
     most: int, delay: float, room: int | None, bound: float, tmp_path: Path
 ) -> None:
     """In single requests, its delay above the bound or below, dropped requests among the bad ones. By a simulation
-    written by itself 1 % is reached within 3 % of the interval, which one search in twenty misses, and not yet at the rate
-    that is confirmed; the ladder expects the capacity within 8 %."""
+    written by itself 1 % is reached within 3 % of the interval, which one search in twenty misses, and not yet at the
+    rate that is confirmed; the ladder expects the capacity within 8 %."""
     options = [] if most == 1 else ["--batcher", f"max={most},delay={delay}ms"]
     options += [] if room is None else ["--max-queue", str(room)]
     options += ["--time", "60s"]

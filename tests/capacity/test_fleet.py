@@ -177,6 +177,7 @@ def test_better_routing_needs_fewer(plan: Callable[..., FleetResult]) -> None:
     assert min(needed[1:3]) >= needed[3] > 0
     text = " ".join(terminal_text(result).split())
     assert f"{needed[0]} GPUs + 1 spare under random routing (a Kubernetes service by iptables), " in text
+    assert f", {needed[1]} + 1 under " in text
     assert f"{(needed[0] + 1) * 1460:,} to ".replace(",", " ") in text
     assert " a month at 2 a GPU hour demand: " in text
 

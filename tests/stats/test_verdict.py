@@ -393,7 +393,7 @@ EXPONENTIAL = "simulated:service=1ms,cv=1,clock=virtual"
             98,
             ("UNDECIDED", "5 000 requests (effective sample size ", "times as many"),
         ),
-        (("--objective", "latency.p99 < 10ms"), 98, ("UNDECIDED", "a longer run would not")),
+        (("--objective", "latency.p99 < 10ms"), 98, ("UNDECIDED", "a longer run would not help")),
         (("--objective", "latency.p99 < 10ms", "--objective", "latency.p50 < 1us"), 99, ("UNDECIDED", "MISSED")),
         (("--objective", "latency.p99 < 30ms", "--objective", "latency.p99 < 10ms"), 98, ("UNDECIDED", "MET")),
         ((), 0, ()),
