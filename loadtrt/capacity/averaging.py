@@ -68,8 +68,7 @@ def averaged(
     records: Records, load: Load, station: Station, objectives: Sequence[Objective], seed: int
 ) -> list[Averaged | None]:
     """The averaged share for each objective, in their order; None where the share of the run itself is to be used: for
-    other metrics than latency. All are None unless all requests were served, and
-    came in random at one rate.
+    other metrics than latency. All are None unless all requests were served, and came at random at one rate.
 
     records: all requests of the run.
     station: the model of the engine.

@@ -22,7 +22,7 @@ def conclusion(candidate: Candidate) -> str:
         case "found":
             far = (candidate.confirmed_per_s or 0.0) < _NEAR * (candidate.estimate_per_s or 0.0)
             more = "; a longer --time confirms a higher rate" if far else ""
-            met = f"{_rate(candidate, candidate.confirmed_per_s)} are confirmed{_late(candidate)}"
+            met = f"{_rate(candidate, candidate.confirmed_per_s)} are confirmed{_late(candidate)}{_together(candidate)}"
             return f"{_capacity(candidate)}; {met}{more}"
         case "estimated":
             lasted_ns = sum(trial.run.phases.measure_ns for trial in candidate.trials if trial.run is not None)
@@ -45,6 +45,14 @@ def _late(candidate: Candidate) -> str:
     confirming = confirming_run(candidate.trials, candidate.confirmed_per_s)
     problems = confirming.model.problems if confirming is not None else ()
     return f" although {problems[0].evidence}" if problems else ""
+
+
+def _together(candidate: Candidate) -> str:
+    """A clause on a rate at which no run met by itself; "" otherwise."""
+    rate = candidate.confirmed_per_s
+    trials = [trial for trial in candidate.trials if trial.kind == "confirm" and trial.rate_per_s == rate]
+    alone = any(trial.run is not None and trial.run.verdict == "met" for trial in trials)
+    return ", by the confirming runs at that rate and above together" if trials and not alone else ""
 
 
 def _not_found(candidate: Candidate) -> str:

@@ -1,24 +1,25 @@
 """The search for capacity: which run comes next, and what all runs show. Without an engine, a clock or a file.
 
 **Search.** The first run is at the capacity that the ladder predicts. Each next one is at the median of the lowest
-threshold that all runs together show (capacity/threshold.py). The rates at which nothing was bad, and at which far too
-much was, bracket it: a run with nothing bad is followed by one at a higher rate, a run with too much by a lower one, so
-that the search does not stay where it learns nothing. It ends when half the 95 % confidence interval is at most
-`precision` of the estimate, or after SEARCH_PART of the time.
+threshold that all runs together show (capacity/threshold.py). The rates at which nothing was bad, of enough requests
+for some that may be, and at which far too much was, bracket it: a run with nothing bad is followed by one at a higher
+rate, a run with too much by a lower one, so that the search does not stay where it learns nothing. It ends when half
+the 95 % confidence interval is at most `precision` of the estimate, or after SEARCH_PART of the time.
 
 **Confirm.** A run at the threshold itself meets and misses equally often, and decides nothing. So a confirming run has
 a seed of its own, a rate below the estimate, and the length that a decision there needs if the estimate is right
 (capacity/worth.py). The first is at FIRST_CONFIRM of the estimate, or at the lower end of its interval, or as far below
 as the time left asks. Where it is met, another follows at a higher rate, until the confirmed rate is within the
-precision of the estimate, or ENOUGH of it once ENOUGH_PART of the time is over. Where it is not, another follows at a
-lower rate; MOST_CONFIRMS in all, while time is left. Where nothing can be confirmed, trials go on.
+precision of the estimate, or ENOUGH of it once ENOUGH_PART of the time is over. Where it is not, another follows at
+that rate or a lower one, where its evidence counts, too; MOST_CONFIRMS in all, while one is likely to decide in the
+time left. Where nothing can be confirmed, trials go on.
 
 **Refute.** Once confirmed, a run as far above as a miss needs; it ends as soon as it is missed. Undecided, the next is
 twice as far above; MOST_REFUTES in all. They do not enter the estimate: so far away the line bends. The capacity is
 between feasible_max and infeasible_min; trials stand in where no such run decided.
 
-**Length.** The first trial lasts until _BAD/p₀ requests are due, others until they are worth _WORTH/p₀. All runs
-together take `time_s`. The same runs lead to the same next one.
+**Length.** The first trial lasts until _BAD/p₀ requests are due, others until they are worth _WORTH/p₀, at most
+TRIAL_PART of the time. All runs together take `time_s`. The same runs lead to the same next one.
 """
 
 from __future__ import annotations

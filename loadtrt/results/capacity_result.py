@@ -7,7 +7,9 @@ inferences (requests × batch). None means that a number is not known or not sup
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+
+from pydantic import model_validator
 
 from loadtrt.asked.config import RunConfig  # noqa: TC001  # pydantic reads them
 from loadtrt.asked.fields import Objectives, ObjectiveText  # noqa: TC001
@@ -106,6 +108,13 @@ class Trial(Model):
     run: RunResult | None
     failure: str | None = None
     host_bound: str | None = None
+
+    @model_validator(mode="after")
+    def _has_a_load(self) -> Self:
+        name = "in_flight" if self.kind == "ladder" else "rate_per_s"
+        if not (getattr(self, name) or 0) > 0:
+            raise ValueError(f"a trial of kind {self.kind} needs {name} above 0")
+        return self
 
 
 class Scaling(Model):

@@ -444,6 +444,15 @@ def test_the_conclusion_says_no_more_than_is_known(whole: tuple[CapacityResult, 
     assert f"; {rate} requests/s are confirmed" in found.conclusion
     half = found.model_copy(update={"confirmed_per_s": 0.5 * (found.estimate_per_s or 0)})
     assert conclusion(half).endswith("are confirmed; a longer --time confirms a higher rate")
+    trials = [
+        trial.model_copy(update={"run": judged(trial.run, "undecided")})
+        if trial.kind == "confirm" and trial.run is not None
+        else trial
+        for trial in found.trials
+    ]
+    assert " together" not in found.conclusion
+    pooled = found.model_copy(update={"trials": tuple(trials)})
+    assert "are confirmed, by the confirming runs at that rate and above together" in conclusion(pooled)
     unknown = {"feasible_max_per_s": None, "infeasible_min_per_s": None, "boundary": None, "confirmed_per_s": None}
     undecided = found.model_copy(update={"answer": "undecided", **unknown})
     assert conclusion(undecided).endswith("and no rate is confirmed; a longer --time decides more")

@@ -896,6 +896,14 @@ def test_files_of_other_kinds_are_refused(folder: Path, tmp_path: Path, runs: di
             standalone_mode=False,
             catch_exceptions=False,
         )
+    damaged = capacity_of(runs).model_dump(mode="json")
+    damaged["candidates"][0]["trials"][-1]["rate_per_s"] = None
+    without = tmp_path / "without.json"
+    without.write_text(json.dumps(damaged))
+    with pytest.raises(UsageError, match=r"without.json does not fit its schema .* needs rate_per_s above 0"):
+        CliRunner().invoke(
+            cli, ["plan-capacity", str(without), "--demand", "5"], standalone_mode=False, catch_exceptions=False
+        )
     assert invoke(capacity, "--demand", 3000, "--routing", "random", "--json", tmp_path / "plan.json").return_value == 0
     with pytest.raises(UsageError, match=r"is a plan of a fleet by loadtrt: give a run of loadtrt"):
         CliRunner().invoke(
