@@ -18,8 +18,8 @@ that was in flight when it began.
 
 What is left is the noise of the service times, with their autocorrelation: z is in the order of the run. Its effective
 sample size is N₁ = q(1 − q)/Var(p̄), q the larger of p̄ and the standard deviation of p̄, by batch means as in
-stats/verdict.py, the largest variance over all lengths of a batch. Of M/M/1 at 54 % utilisation a run is worth 3 times
-as many requests, of constant service times at 63 % 20 times.
+stats/verdict.py, the largest variance over all lengths of a batch. The less services vary, the more
+it gains.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from loadtrt.load.arrivals import Gamma
 from loadtrt.records.histogram import Histogram
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.fleet_result import Comparison, Direct
-from loadtrt.stats.margin import least_samples
+from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import SECOND_NS, plural
 
 if TYPE_CHECKING:

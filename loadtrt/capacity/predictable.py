@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadtrt.errors import UsageError
-from loadtrt.stats.margin import least_samples
+from loadtrt.stats.sample_size import least_samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from loadtrt.findings.gpu_findings import gpu_findings
 from loadtrt.findings.validity import busy_of, remedy_for
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.run_result import Finding
-from loadtrt.stats.margin import least_samples
+from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import SECOND_NS, exact_duration, format_count, format_duration, plural
 
 if TYPE_CHECKING:

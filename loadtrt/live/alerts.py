@@ -12,7 +12,7 @@ from loadtrt.findings.validity import PROBLEM_KINDS, Counts, Terms, problems_of
 from loadtrt.records.histogram import Histogram, bounds_of
 from loadtrt.records.records import METRICS
 from loadtrt.results.gpu_telemetry import SLOWDOWNS
-from loadtrt.stats.margin import least_samples
+from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from loadtrt.reading_files import parse_json
 from loadtrt.records.board import WINDOW_RANKS
 from loadtrt.records.records import METRICS, OK
 from loadtrt.results.gpu_telemetry import GpuReading  # noqa: TC001
-from loadtrt.stats.margin import least_samples
+from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:

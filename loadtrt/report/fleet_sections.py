@@ -12,7 +12,7 @@ from loadtrt.report.formatting import UNKNOWN, between, joules_text, time_or
 from loadtrt.report.run_verdict import outcome_badge
 from loadtrt.report.settings import about, closing, title
 from loadtrt.results.fleet_result import ROUTINGS
-from loadtrt.stats.margin import least_samples
+from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from loadtrt.report.document import Badge, Figure, Name, Named, Notice, Section,
 from loadtrt.report.formatting import UNKNOWN, short_names, time_or
 from loadtrt.report.settings import about, title
 from loadtrt.results.engine_info import kind_of
-from loadtrt.stats.margin import least_samples
+from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from loadtrt.report.run_timeline import gpu, over_time, timeline_of
 from loadtrt.report.run_verdict import findings, headline, latency_interval, objectives, side_by_side, time_of
 from loadtrt.report.settings import engine_facts, facts, latency_bounds, models_of
 from loadtrt.results.breakdown import PERCENTILES
-from loadtrt.stats.margin import least_samples
+from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from loadtrt.report.document import Badge, Name, Notice, Section, Table, Tile, T
 from loadtrt.report.formatting import UNKNOWN, between, count_or, percent_text, share_or, time_or
 from loadtrt.report.settings import about, load_text, precision_text, title
 from loadtrt.results.breakdown import PERCENTILES
-from loadtrt.stats.margin import least_samples
+from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:

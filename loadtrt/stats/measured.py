@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from loadtrt.records.histogram import QUANTILE_ERROR
 from loadtrt.records.records import METRICS
 from loadtrt.results.breakdown import PERCENTILES, ConfidenceInterval
-from loadtrt.stats.margin import least_samples
+from loadtrt.stats.sample_size import least_samples
 from loadtrt.stats.verdict import least_bounded
 from loadtrt.units import format_count, plural
 

@@ -16,7 +16,7 @@ from loadtrt.results import Model
 from loadtrt.results.engine_info import Layer, kind_of, nodes_in_name
 from loadtrt.results.profile_result import LayerTimes, Mode, ProfilePass
 from loadtrt.stats.layer_matching import Group, MatchedBy, match_layers
-from loadtrt.stats.margin import least_samples
+from loadtrt.stats.sample_size import least_samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -24,7 +24,7 @@ from loadtrt.results.breakdown import (
 )
 from loadtrt.results.run_result import Lane, Overlap
 from loadtrt.stats.intervals import mean_interval, quantile_interval
-from loadtrt.stats.margin import least_samples
+from loadtrt.stats.sample_size import least_samples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -135,7 +135,7 @@ def overlap_of(records: Records) -> Overlap | None:
 def cohorts_of(records: Records) -> dict[str, Cohort]:
     """Cohorts of a run's served requests: "p50", latencies from p45 to p55, and "p99", from p99 up (nearest rank).
 
-    A cohort is missing where the requests are too few for its highest rank below the maximum (stats/margin.py).
+    A cohort is missing where the requests are too few for its highest rank below the maximum (stats/sample_size.py).
     """
     ok = records.ok
     count = len(ok)

@@ -49,7 +49,7 @@ from loadtrt.records.histogram import QUANTILE_ERROR
 from loadtrt.records.records import METRICS, OK
 from loadtrt.results.run_result import ObjectiveShare
 from loadtrt.stats.binomial import at_least, at_most, root
-from loadtrt.stats.margin import least_samples
+from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_count, format_duration, plural, rounded_up
 
 if TYPE_CHECKING:

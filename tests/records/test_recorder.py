@@ -13,7 +13,7 @@ from loadtrt.lanes.recorder import Recorder
 from loadtrt.records.board import RING, STRIDE, Board
 from loadtrt.records.records import COLUMNS, DROPPED, FAILED, OK, UNSERVED, Records, busy_union_ns
 from loadtrt.records.tally import BLOCK, Second, Tally
-from loadtrt.stats.margin import least_samples
+from loadtrt.stats.sample_size import least_samples
 from loadtrt.stats.summary import fairness, lanes_of, overlap_of, summarize
 
 SECOND = 1_000_000_000

@@ -23,7 +23,7 @@ from loadtrt.report.run_timeline import over_time, timeline_of
 from loadtrt.results.capacity_result import ObjectiveCapacity
 from loadtrt.results.run_result import ObjectiveShare
 from loadtrt.results.steadiness import Interval, Stall, Steadiness
-from loadtrt.stats.margin import least_samples
+from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_count
 from reported import HOSTILE, SCALING, measured, whole_run
 from runs_by_hand import changed

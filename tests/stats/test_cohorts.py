@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtrt.records.records import COLUMNS, DROPPED, FAILED, OK, UNSERVED, Records
-from loadtrt.stats.margin import least_samples
+from loadtrt.stats.sample_size import least_samples
 from loadtrt.stats.summary import SAMPLED, cohorts_of, sample_of
 
 START = 10**9

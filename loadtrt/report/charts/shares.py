@@ -160,7 +160,8 @@ def shares(
     seen: Sequence[ObjectiveShare] = (),
 ) -> str:
     """Which share of requests was within which time, with 1/(1 − share) on a logarithmic axis (HdrHistogram's way): the
-    further right, the rarer. A curve is dotted where its sample is too small for 99 % confidence (stats/margin.py).
+    further right, the rarer. A curve is dotted where its sample is too small for 99 % confidence
+    (stats/sample_size.py).
 
     curves: by their names.
     bounds: each a corner that the curve must stay out of.
