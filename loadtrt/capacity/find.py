@@ -103,6 +103,7 @@ class Finder:
             precision=wanted.precision,
             time_ns=wanted.time_ns,
             quick=wanted.quick,
+            shared=wanted.shared,
             outcome="interrupted",
         )
 

@@ -135,6 +135,7 @@ def search_text(result: CapacityResult) -> str:
     if result.peak_ratio is not None:
         texts.append(f"rates are means, the highest is {result.peak_ratio:.3g} times that")
     texts.append(f"{'an estimate within' if result.quick else 'at most'} {format_duration(result.time_ns)} of load")
+    texts += ["on a shared host"] if result.shared else []
     return " · ".join([*texts, *map(str, result.objectives)])
 
 

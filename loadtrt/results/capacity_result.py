@@ -247,6 +247,7 @@ class CapacityResult(Model):
     precision: half the width of the estimate's interval over the estimate at which the search ends.
     time_ns: duration of all runs of a candidate together.
     quick: whether the capacity is only estimated.
+    shared: whether it was searched although others may have used the cores or the GPU (--shared-host).
     outcome: completed, interrupted (Ctrl-C; it can be resumed), or failed (see `failure`).
     candidates: one for each pair of contexts and batch.
     chosen: index of the candidate with the greatest capacity in inferences per second; None where none has any.
@@ -267,6 +268,7 @@ class CapacityResult(Model):
     precision: float
     time_ns: int
     quick: bool = False
+    shared: bool = False
     outcome: Literal["completed", "interrupted", "failed"]
     failure: str | None = None
     candidates: tuple[Candidate, ...] = ()

@@ -346,8 +346,10 @@ def test_a_busy_host_ends_a_search_after_its_first_rung(
     monkeypatch.setattr("loadtrt.capacity.rig.busy_host", lambda: BUSY)
     engine = doubling(tmp_path, 1, 8)  # ONNX Runtime: an engine that is not simulated
     wanted = _wanted(engine, objective=["latency.p99 < 10s"], time_ns=2 * SECOND_NS, quick=True, shared=shared)
-    (only,) = _found(wanted, rig)[0].candidates
+    result = _found(wanted, rig)[0]
+    (only,) = result.candidates
     assert only.failure is None
+    assert ("on a shared host" in " ".join(terminal_text(result).split())) == result.shared == shared
     if shared:
         assert only.answer != "unsteady"
         assert only.searched
