@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from loadtrt.asked.objective import overall
@@ -75,16 +76,26 @@ def boundary_of(
     return "smooth" if any(few < share.bad < many and share.size >= LEAST_MET for _, share in shares) else None
 
 
-def too_much(run: Outcome, objectives: Sequence[Objective]) -> bool:
-    """Whether a run missed an objective by far."""
-    pairs = zip(run.shares, objectives, strict=True)
-    return any(share.verdict == "missed" and share.bad > min(FAR / 2 * (1 - one.rank), 0.5) for share, one in pairs)
+def bracket(runs: Sequence[Outcome], objectives: Sequence[Objective]) -> tuple[float | None, float | None]:
+    """(low, high): up to the rate `low` hardly anything was bad, in a run of enough requests for some that may be; from
+    `high` on an objective was missed by far. None where no run shows it, and where the two contradict each other, as
+    latencies are longer at low rates, or by luck."""
+
+    allowed = [1 - objective.rank for objective in objectives]
+
+    def shares(run: Outcome) -> zip[tuple[Share, float]]:
+        return zip(run.shares, allowed, strict=True)
+
+    far = (run.step.rate for run in runs if any(_missed_by_far(*pair) for pair in shares(run)))
+    some_bad = (run.step.rate for run in runs if any(share.bad > part / FAR for share, part in shares(run)))
+    enough = [run.step.rate for run in runs if all(share.size * part >= 1 for share, part in shares(run))]
+    high, least = min(far, default=None), min(some_bad, default=math.inf)
+    low = max((rate for rate in enough if rate < least), default=None)
+    return (None, None) if low is not None and high is not None and low >= high else (low, high)
 
 
-def nothing_bad(run: Outcome, objectives: Sequence[Objective]) -> bool:
-    """Whether hardly anything was bad in a run, of enough requests for some that may be."""
-    pairs = [(share, 1 - one.rank) for share, one in zip(run.shares, objectives, strict=True)]
-    return all(share.bad <= allowed / FAR and share.size * allowed >= 1 for share, allowed in pairs)
+def _missed_by_far(share: Share, allowed: float) -> bool:
+    return share.verdict == "missed" and share.bad > min(FAR / 2 * allowed, 0.5)
 
 
 def verdict_of(run: Outcome) -> Verdict:
