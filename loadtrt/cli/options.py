@@ -11,6 +11,7 @@ from pydantic import BeforeValidator
 from loadtrt.asked.declaring import GROUPS, shown_as
 from loadtrt.asked.fields import option_name
 from loadtrt.asked.reading import FIELDS, keys_of
+from loadtrt.errors import UsageError
 from loadtrt.units import exact_duration
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 REPEATED = frozenset({"batcher"})
 FORCE_HELP = "Write over files that would be kept otherwise."
 F = TypeVar("F", bound="Callable[..., Any]")
+T = TypeVar("T")
 
 
 class GroupedOption(click.Option):
@@ -162,6 +164,23 @@ def _named(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]
             raise click.UsageError(f"{option_name(key)} wants NAME:VALUE, not '{part}'")
         named[name] = rest
     return named or None
+
+
+def read_as(parse: Callable[[str], T]) -> Callable[[click.Context, click.Parameter, str | None], T | None]:
+    """The callback of an option whose text `parse` reads; its errors name the option."""
+
+    def read(_: click.Context, parameter: click.Parameter, text: str | None) -> T | None:
+        return None if text is None else read_option(parameter.opts[0], text, parse)
+
+    return read
+
+
+def read_option(option: str, text: str, parse: Callable[[str], T]) -> T:
+    """What `parse` makes of the text of an option. Raises UsageError, which names it."""
+    try:
+        return parse(text)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error}") from None
 
 
 def many(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:

@@ -56,7 +56,8 @@ class SweepResult(Model):
     failure: why the sweep failed, in a sentence.
     points: the measured points, in the order of the grid.
     skipped: the points that were not measured, in the order of the grid.
-    pareto: places in `points` that no other point beats in both inferences per second and p99 latency, by latency.
+    pareto: places in `points` that no other point beats in both inferences per second and p99 latency, by latency;
+        without points that are INVALID, or dropped or failed requests and did not meet objectives all the same.
     knee: place in `points` with the greatest power X/R, inferences per second over mean latency (Kleinrock, Power and
         deterministic rules of thumb, 1979); None without points.
     """
