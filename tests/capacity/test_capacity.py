@@ -384,7 +384,7 @@ class Machine:
 
         def opening(*arguments: Any) -> Any:
             engine = open_engine(*arguments)
-            engine.info = replace(engine.info, kind="onnxruntime")
+            vars(engine)["info"] = replace(engine.info, kind="onnxruntime")
             return engine
 
         monkeypatch.setattr("loadtrt.runs.maker.open_engine", opening)
