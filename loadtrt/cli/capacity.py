@@ -82,8 +82,8 @@ def command(
     loadtrt capacity --engine googlenet16.trt --objective 'latency.p99 < 10ms' --contexts 1,2,4,8 --batch 1,4
     loadtrt capacity --engine zoo:googlenet --batch 1 --objective 'latency.p99 < 400ms'      (no GPU needed)
 
-    Exit codes: 0 found and confirmed, or estimated with --quick; 98 undecided in that time; 99 no rate meets the
-    objectives; 97 the load generator was the bottleneck, or others use the cores or the GPU.
+    Exit codes: 0 found and confirmed, estimated with --quick, or throughput limits the rate; 98 undecided in that time;
+    99 no rate meets the objectives; 97 the load generator was the bottleneck, or others use the cores or the GPU.
     """
     wanted = _wanted(config, given, contexts, batch, time, precision, quick=quick, shared=shared_host)
     wanted.configs()  # raises an error now, before any run
