@@ -11,7 +11,7 @@ from loadtrt.capacity.averaging import averaged
 from loadtrt.capacity.batching import of_delay, server_of
 from loadtrt.capacity.conclusion import conclusion, confirming_run
 from loadtrt.capacity.early_answers import least_requests, throughput_limits, too_short
-from loadtrt.capacity.outcomes import Outcome, Share, Step
+from loadtrt.capacity.outcomes import Outcome, Share, Step, interval_of
 from loadtrt.capacity.scaling import Rung, contradiction, fit, half_width, predicted_per_s, rungs
 from loadtrt.results.capacity_result import Candidate, ObjectiveCapacity, inferences_of, last_rungs, rung_of
 from loadtrt.stats.verdict import share_interval, surely_missed, verdict_on
@@ -259,21 +259,23 @@ class Work:
             return bounds
         place, binding = search.binding
         rate = search.between(binding.rate)
+        shares = [(run.step.rate, run.shares[place]) for run in search.outcomes if not run.host_bound]
+        low, high = interval_of(binding, rate, shares, search.feasible_max, search.infeasible_min)
         confirming = confirming_run(self.trials, search.confirmed)
         telemetry = confirming.telemetry if confirming is not None else None
         return bounds | {
             "estimate_per_s": rate,
-            "low_per_s": min(binding.low, rate) if binding.bounded_below else None,
-            "high_per_s": max(binding.high, rate) if binding.bounded_above else None,
+            "low_per_s": low,
+            "high_per_s": high,
             "confirmed_per_s": search.confirmed,
             "objectives": tuple(
                 ObjectiveCapacity(
                     objective=objective,
-                    rate_per_s=threshold.rate if threshold.bounded_above else None,
-                    low_per_s=threshold.low if threshold.bounded_below else None,
-                    high_per_s=threshold.high if threshold.bounded_above else None,
+                    rate_per_s=law.rate if law.bounded_above else None,
+                    low_per_s=low if law is binding else law.low if law.bounded_below else None,
+                    high_per_s=high if law is binding else law.high if law.bounded_above else None,
                 )
-                for objective, threshold in zip(self._objectives, search.estimates, strict=True)
+                for objective, law in zip(self._objectives, search.estimates, strict=True)
             ),
             "binding": self._objectives[place].text,
             "boundary": search.boundary,
