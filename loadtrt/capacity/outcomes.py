@@ -9,7 +9,8 @@ from loadtrt.asked.objective import overall
 from loadtrt.capacity.threshold import log_odds
 from loadtrt.findings.validity import STARVED_LIMIT, busy_of, lateness_limit_ns, typical_ns
 from loadtrt.records.records import METRICS
-from loadtrt.stats.verdict import LEAST_MET, at_least, at_most, share_interval, verdict_on
+from loadtrt.stats.binomial import at_least, at_most
+from loadtrt.stats.verdict import LEAST_MET, share_interval, verdict_on
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:

@@ -47,31 +47,31 @@ _LEAST_TIME_NS = 2_000_000_000
 )
 @extra(
     "--time",
+    "Ending",
+    "Duration of all runs of a candidate together, at most.  [default: 10m]",
     metavar="TIME",
     callback=read_as(parse_duration),
-    group="Ending",
-    help="Duration of all runs of a candidate together, at most.  [default: 10m]",
 )
 @extra(
     "--quick",
-    group="Ending",
+    "Ending",
+    "Estimate the capacity within 30 s of load, without confirming it.  [default: off]",
     is_flag=True,
-    help="Estimate the capacity within 30 s of load, without confirming it.  [default: off]",
 )
 @extra(
     "--precision",
+    "Ending",
+    "Half width of the 95 % confidence interval at which searching ends and confirming begins.  [default: 3%]",
     metavar="3%",
     default="3%",
-    group="Ending",
-    help="Half width of the 95 % confidence interval at which searching ends and confirming begins.  [default: 3%]",
 )
 @extra(
     "--shared-host",
-    group="Ending",
+    "Ending",
+    "Search although others use the cores or the GPU: for the capacity of what they leave.  [default: off]",
     is_flag=True,
-    help="Search although others use the cores or the GPU: for the capacity of what they leave.  [default: off]",
 )
-@extra("--resume", group="Results", is_flag=True, help="Continue the unfinished search in the file of --json.")
+@extra("--resume", "Results", "Continue the unfinished search in the file of --json.", is_flag=True)
 def command(
     config: Path | None, contexts: str | None, batch: str | None, time: int | None, quick: bool, precision: str,
     shared_host: bool, resume: bool, force: bool, **given: Any,

@@ -73,91 +73,81 @@ def _routings(_: click.Context, parameter: click.Parameter, text: str) -> list[R
 @click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @extra(
     "--batch",
+    "Engine",
+    "Batch size to plan for, where FILEs have several.  [default: that of the highest capacity]",
     type=int,
-    group="Engine",
-    help="Batch size to plan for, where FILEs have several.  [default: that of the highest capacity]",
 )
 @extra(
     "--contexts",
+    "Lanes",
+    "Number of contexts to plan for, where FILEs have several.  [default: that of the highest capacity]",
     type=int,
-    group="Lanes",
-    help="Number of contexts to plan for, where FILEs have several.  [default: that of the highest capacity]",
 )
 @extra(
     "--demand",
+    "Load",
+    "Arrival rate at the peak, in requests per second.",
     metavar="5000/s",
     callback=read_as(parse_rate),
-    group="Load",
-    help="Arrival rate at the peak, in requests per second.",
 )
 @extra(
     "--demand-inferences",
+    "Load",
+    "Arrival rate at the peak, in inferences per second: requests × batch size.",
     metavar="80k/s",
     callback=read_as(parse_rate),
-    group="Load",
-    help="Arrival rate at the peak, in inferences per second: requests × batch size.",
 )
 @extra(
     "--arrivals",
+    "Load",
+    "Arrival process of the whole demand.  [default: poisson; with --burstiness gamma]",
     type=click.Choice(tuple(PROCESSES)),
-    group="Load",
-    help="Arrival process of the whole demand.  [default: poisson; with --burstiness gamma]",
 )
 @extra(
-    "--growth",
-    default="0%",
-    metavar="30%",
-    callback=_share,
-    group="Load",
-    help="Growth of the demand to plan for.  [default: 0%]",
+    "--growth", "Load", "Growth of the demand to plan for.  [default: 0%]", default="0%", metavar="30%", callback=_share
 )
 @extra(
     "--headroom",
+    "Load",
+    "Headroom above the grown demand.  [default: 0%]",
     default="0%",
     metavar="20%",
     callback=_share,
-    group="Load",
-    help="Headroom above the grown demand.  [default: 0%]",
 )
 @extra(
     "--spares",
+    "Fleet",
+    "Number of GPUs that may be out of service while the objectives are met.  [default: 0]",
     type=click.IntRange(0, 1000),
     default=0,
     metavar="K",
-    group="Fleet",
-    help="Number of GPUs that may be out of service while the objectives are met.  [default: 0]",
 )
 @extra(
     "--max-utilisation",
+    "Fleet",
+    "Highest utilisation of a GPU.  [default: 80%]",
     default="80%",
     metavar="80%",
     callback=_utilisation,
-    group="Fleet",
-    help="Highest utilisation of a GPU.  [default: 80%]",
 )
 @extra(
     "--routing",
+    "Fleet",
+    f"Routing policies to compare.  [default: {_ROUTINGS}]",
     default=_ROUTINGS,
     metavar="NAME,…",
     callback=_routings,
-    group="Fleet",
-    help=f"Routing policies to compare.  [default: {_ROUTINGS}]",
 )
 @extra(
     "--ties",
+    "Fleet",
+    "Which of several GPUs with the fewest requests gets the next one, in least-outstanding routing.  "
+    f"[default: {_TIES[0]}]",
     type=click.Choice(_TIES),
     default=_TIES[0],
-    group="Fleet",
-    help="Which of several GPUs with the fewest requests gets the next one, in least-outstanding routing.  "
-    f"[default: {_TIES[0]}]",
 )
 @extra(
-    "--gpu-price",
-    type=float,
-    metavar="2.5",
-    callback=_price,
-    group="Fleet",
-    help="Price of one GPU for an hour, in any currency.",
+    "--gpu-price", "Fleet", "Price of one GPU for an hour, in any currency.", type=float, metavar="2.5", callback=_price
 )
 @options("plan-capacity", file=False)
 def command(
