@@ -15,7 +15,7 @@ expected; MOST_CONFIRMS in all. Where nothing can be confirmed, trials go on.
 twice as far above; MOST_REFUTES in all. They do not enter the estimate: so far away the line bends.
 
 **Length.** The first trial lasts until _BAD/p₀ requests are due, others until they are worth _WORTH/p₀, at most
-TRIAL_PART of the time. All runs together take `time_s`. The same runs lead to the same next one.
+TRIAL_PART of the time, or `trial_s`. All runs together take `time_s`. The same runs lead to the same next one.
 """
 
 from __future__ import annotations
@@ -264,7 +264,8 @@ class Search:
     def _undecided(self) -> bool:
         """Whether nothing is confirmed, and time is left for another trial."""
         enough = self.confirmed is not None or not self.confirms or self._host_binds
-        return not enough and len(self._of("search")) < MOST_TRIALS and self._spent_s < CONFIRM_PART * self.time_s
+        ends_s = min(CONFIRM_PART * self.time_s, self.time_s - self.trial_s)
+        return not enough and len(self._of("search")) < MOST_TRIALS and self._spent_s < ends_s
 
     @property
     def _host_binds(self) -> bool:
@@ -313,11 +314,10 @@ class Search:
     def _refute(self) -> Step | None:
         before = [run for run in self.outcomes if run.step.kind == "refute"]
         left = min(self.time_s - self._spent_s, _REFUTE_PART * self.time_s)
-        if len(before) == MOST_REFUTES or any(run.host_bound or verdict_of(run) == "missed" for run in before):
+        decided = any(run.host_bound or verdict_of(run) == "missed" for run in before)
+        if decided or len(before) == MOST_REFUTES or left < self.trial_s:
             return None
         threshold = max(self.binding[1].rate, self.confirmed or 0.0)
-        if left < self.trial_s:
-            return None
         missed = [run.step.rate for run in self._of("search") if verdict_of(run) == "missed"]
         far = min([self._worth.missable(left, self._ceiling), *missed])
         rate = threshold + 2 * (before[-1].step.rate - threshold) if before else far
@@ -337,7 +337,7 @@ class Search:
     @property
     def _longest_s(self) -> float:
         """The longest trial."""
-        return (TRIAL_PART if self.confirms else QUICK_TRIAL_PART) * self.time_s
+        return max((TRIAL_PART if self.confirms else QUICK_TRIAL_PART) * self.time_s, self.trial_s)
 
     def _trial_s(self, rate: float) -> float:
         if not self._valid:

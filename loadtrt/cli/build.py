@@ -49,46 +49,44 @@ def _csv(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str,
 
 
 def _flag(name: str, group: str, help_: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return extra(f"--{name}", is_flag=True, group=group, help=help_)
+    return extra(f"--{name}", group, help_, is_flag=True)
 
 
 def _file(name: str, group: str, help_: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return extra(f"--{name}", type=click.Path(path_type=Path), metavar="FILE", group=group, help=help_)
+    return extra(f"--{name}", group, help_, type=click.Path(path_type=Path), metavar="FILE")
 
 
 def _ranges(name: str, help_: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return extra(f"--{name}", multiple=True, callback=_shapes, metavar=_SHAPES, group="Shapes", help=help_)
+    return extra(f"--{name}", "Shapes", help_, multiple=True, callback=_shapes, metavar=_SHAPES)
 
 
 def _number(
     name: str, group: str, help_: str, least: int = 0, most: int = _MOST_INT, **attributes: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return extra(f"--{name}", type=click.IntRange(least, most), group=group, help=help_, **attributes)
+    return extra(f"--{name}", group, help_, type=click.IntRange(least, most), **attributes)
 
 
 @click.command("build", cls=GroupedCommand, short_help="Build a plan from a model.")
 @click.argument("model_name", metavar="[MODEL]", required=False)
 @extra(
-    "-o",
-    "--save-engine",
-    "plan",
+    ("-o", "--save-engine", "plan"),
+    "Plan",
+    "Plan to write.  [required]",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    group="Plan",
-    help="Plan to write.  [required]",
 )
 @extra(
     "--flavour",
+    "Plan",
+    "Library that builds the plan.  [default: tensorrt, else rtx]",
     type=click.Choice(["tensorrt", "rtx"]),
-    group="Plan",
-    help="Library that builds the plan.  [default: tensorrt, else rtx]",
 )
 @extra(
     "--target",
+    "Plan",
+    "Compute capabilities of the GPUs that an RTX plan is built for.",
     callback=_csv,
     metavar="sm86,sm89",
-    group="Plan",
-    help="Compute capabilities of the GPUs that an RTX plan is built for.",
 )
 @_number("device", "Plan", "Number of the GPU to build on.  [default: 0]", default=0)
 @_flag("version-compatible", "Plan", "Let later versions of TensorRT run the plan, which then contains a lean runtime.")
@@ -109,10 +107,10 @@ def _number(
 @_flag("strongly-typed", "Precision", "Use the types that the model declares, and no others.")
 @extra(
     "--io",
+    "Precision",
+    "Type of floating-point inputs and outputs of an FP16 plan.  [default: fp32]",
     type=click.Choice(["fp32", "fp16"]),
     default="fp32",
-    group="Precision",
-    help="Type of floating-point inputs and outputs of an FP16 plan.  [default: fp32]",
 )
 @_file(
     "calibration",
@@ -124,45 +122,43 @@ def _number(
 @_number("seed", "Precision", "Seed for random calibration data.  [default: 1]", default=1)
 @_flag("sparsity", "Precision", "Let the builder use 2:4 structured sparsity of the weights.")
 @_number("builder-optimization-level", "Builder", "Optimization level; higher levels build longer.", 0, 5)
-@extra("--workspace", metavar="SIZE", group="Builder", help="Maximum scratch memory of a layer, such as 1GiB.")
+@extra("--workspace", "Builder", "Maximum scratch memory of a layer, such as 1GiB.", metavar="SIZE")
 @_file("timing-cache", "Builder", "Timing cache to read before the build and to write after it.")
 @extra(
     "--tactic-sources",
+    "Builder",
+    "Libraries to take tactics from; +NAME adds to the default and -NAME removes.",
     callback=_csv,
     metavar="NAME,+NAME,-NAME",
-    group="Builder",
-    help="Libraries to take tactics from; +NAME adds to the default and -NAME removes.",
 )
 @_number("max-aux-streams", "Builder", "Maximum number of auxiliary streams of an inference.")
 @extra(
     "--profiling-verbosity",
+    "Builder",
+    "Detail of the layer information in the plan.  [default: detailed]",
     type=click.Choice(["layer_names_only", "detailed", "none"]),
     default="detailed",
-    group="Builder",
-    help="Detail of the layer information in the plan.  [default: detailed]",
 )
-@extra("--plugins", multiple=True, metavar="FILE", group="Builder", help="Plugin library to load (repeatable).")
+@extra("--plugins", "Builder", "Plugin library to load (repeatable).", multiple=True, metavar="FILE")
 @_number("dla", "Builder", "DLA core to run on; layers that DLA does not support run on the GPU.", metavar="CORE")
 @_file("deploy", "Caffe", "Caffe network to build from (deploy.prototxt).")
 @extra(
-    "--model",
-    "weights",
+    ("--model", "weights"),
+    "Caffe",
+    "Weights of the Caffe network (.caffemodel).  [default: random weights]",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    group="Caffe",
-    help="Weights of the Caffe network (.caffemodel).  [default: random weights]",
 )
 @extra(
-    "--output",
-    "outputs",
+    ("--output", "outputs"),
+    "Caffe",
+    "Blob of the Caffe network to mark as output (repeatable).",
     multiple=True,
     metavar="NAME",
-    group="Caffe",
-    help="Blob of the Caffe network to mark as output (repeatable).",
 )
 @_file("uff", "Caffe", "UFF model, which TensorRT no longer supports; prints how to convert it.")
-@extra("--force", is_flag=True, group="Output", help=FORCE_HELP)
-@extra("--quiet", is_flag=True, group="Output", help="Print neither progress nor summary.")
+@extra("--force", "Output", FORCE_HELP, is_flag=True)
+@extra("--quiet", "Output", "Print neither progress nor summary.", is_flag=True)
 def command(
     model_name: str | None, plan: Path | None, quiet: bool, force: bool, uff: Path | None, **given: Any
 ) -> None:

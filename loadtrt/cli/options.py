@@ -11,6 +11,7 @@ from pydantic import BeforeValidator
 from loadtrt.asked.declaring import GROUPS, shown_as
 from loadtrt.asked.fields import option_name
 from loadtrt.asked.reading import FIELDS, keys_of
+from loadtrt.errors import UsageError
 from loadtrt.units import exact_duration
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 REPEATED = frozenset({"batcher"})
 FORCE_HELP = "Write over files that would be kept otherwise."
 F = TypeVar("F", bound="Callable[..., Any]")
+T = TypeVar("T")
 
 
 class GroupedOption(click.Option):
@@ -48,9 +50,10 @@ class GroupedCommand(click.Command):
                     formatter.write_dl(records)
 
 
-def extra(*declarations: str, group: str, **attributes: Any) -> Callable[[F], F]:
-    """An option of one command alone, with its heading."""
-    return click.option(*declarations, cls=GroupedOption, group=group, **attributes)
+def extra(name: str | tuple[str, ...], group: str, help_: str, **attributes: Any) -> Callable[[F], F]:
+    """An option of one command alone, with its heading and help. name: of several, the last is the parameter's."""
+    names = (name,) if isinstance(name, str) else name
+    return click.option(*names, cls=GroupedOption, group=group, help=help_, **attributes)
 
 
 def options(
@@ -73,7 +76,7 @@ def options(
     axes, choices, helps = axes or {}, choices or {}, helps or {}
 
     def add(function: F) -> F:
-        function = extra("--force", group="Results", is_flag=True, help=FORCE_HELP)(function)
+        function = extra("--force", "Results", FORCE_HELP, is_flag=True)(function)
         for key, field in reversed(FIELDS.items()):
             shown = shown_as(field)
             if shown is not None and (command == "run" or command in shown.commands):
@@ -81,13 +84,8 @@ def options(
                 function = _option(key, field, text, axes.get(key), choices.get(key))(function)
         if not file:
             return function
-        return extra(
-            "--config",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            group="Engine",
-            help="YAML file of these options, or a run.json; options of the command line win.",
-        )(function)
+        text = "YAML file of these options, or a run.json; options of the command line win."
+        return extra("--config", "Engine", text, type=click.Path(path_type=Path), metavar="FILE")(function)
 
     return add
 
@@ -98,22 +96,18 @@ def _option(
     shown = shown_as(field)
     assert shown is not None  # noqa: S101  # FIELDS holds options alone
     name, kind = option_name(key), _kind(field)
-    attributes: dict[str, Any] = {"group": shown.group, "help": text, "default": None}
-    metavar = axis or shown.metavar
-    if axis is not None and key in REPEATED:
-        return extra(name, key, multiple=True, callback=many, metavar=metavar, **attributes)
+    how: dict[str, Any] = {"metavar": axis or shown.metavar}
     if axis is not None:
-        return extra(name, key, metavar=metavar, **attributes)
-    if kind is bool:
-        return extra(f"{name}/--no-{name.removeprefix('--')}", key, **attributes)
-    if get_origin(kind) is Literal:
-        return extra(name, key, type=click.Choice(choices or get_args(kind)), **attributes)
-    if get_origin(kind) is dict:
-        return extra(name, key, multiple=True, callback=_named, metavar=metavar, **attributes)
-    if get_origin(kind) is tuple:
-        return extra(name, key, multiple=True, callback=many, metavar=metavar, **attributes)
-    number = kind if kind in (int, float) and not _reads_text(field) else None
-    return extra(name, key, type=number, metavar=metavar, **attributes)
+        how |= {"multiple": True, "callback": many} if key in REPEATED else {}
+    elif kind is bool:
+        name, how = f"{name}/--no-{name.removeprefix('--')}", {}
+    elif get_origin(kind) is Literal:
+        how = {"type": click.Choice(choices or get_args(kind))}
+    elif get_origin(kind) in (dict, tuple):
+        how |= {"multiple": True, "callback": _named if get_origin(kind) is dict else many}
+    elif kind in (int, float) and not _reads_text(field):
+        how |= {"type": kind}
+    return extra((name, key), shown.group, text, default=None, **how)
 
 
 def _kind(field: FieldInfo) -> Any:
@@ -162,6 +156,23 @@ def _named(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]
             raise click.UsageError(f"{option_name(key)} wants NAME:VALUE, not '{part}'")
         named[name] = rest
     return named or None
+
+
+def read_as(parse: Callable[[str], T]) -> Callable[[click.Context, click.Parameter, str | None], T | None]:
+    """The callback of an option whose text `parse` reads; its errors name the option."""
+
+    def read(_: click.Context, parameter: click.Parameter, text: str | None) -> T | None:
+        return None if text is None else read_option(parameter.opts[0], text, parse)
+
+    return read
+
+
+def read_option(option: str, text: str, parse: Callable[[str], T]) -> T:
+    """What `parse` makes of the text of an option. Raises UsageError, which names it."""
+    try:
+        return parse(text)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error}") from None
 
 
 def many(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:

@@ -23,20 +23,14 @@ _OF_COMPARISONS = {"json", "quiet", "profile"}  # options that apply to a compar
 
 @click.command(cls=GroupedCommand, short_help="Time each layer of an engine.")
 @options("profile")
-@extra(
-    "--compare",
-    nargs=2,
-    metavar="A B",
-    group="Engine",
-    help="Two engines, or files of profiles, to compare layer by layer.",
-)
-@extra("--nodes", is_flag=True, group="Results", help="Show the model's nodes that were fused into each layer.")
+@extra("--compare", "Engine", "Two engines, or files of profiles, to compare layer by layer.", nargs=2, metavar="A B")
+@extra("--nodes", "Results", "Show the model's nodes that were fused into each layer.", is_flag=True)
 @extra(
     "--top",
+    "Results",
+    "Number of layers to show, the longest first.  [default: all]",
     type=click.IntRange(min=1),
     metavar="N",
-    group="Results",
-    help="Number of layers to show, the longest first.  [default: all]",
 )
 def command(
     config: Path | None, compare: tuple[str, str] | None, nodes: bool, top: int | None, force: bool, **given: Any

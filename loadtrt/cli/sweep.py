@@ -33,13 +33,12 @@ if TYPE_CHECKING:
     },
 )
 @extra(
-    "--all",
-    "all_points",
-    group="Ending",
+    ("--all", "all_points"),
+    "Ending",
+    "Measure every point, even where an axis no longer gains 5 % of throughput.",
     is_flag=True,
-    help="Measure every point, even where an axis no longer gains 5 % of throughput.",
 )
-@extra("--resume", group="Results", is_flag=True, help="Continue the unfinished sweep in the file of --json.")
+@extra("--resume", "Results", "Continue the unfinished sweep in the file of --json.", is_flag=True)
 def command(config: Path | None, all_points: bool, resume: bool, force: bool, **given: Any) -> int:
     """Run at each point of a grid, and show the curve of latency against throughput, its knee and its Pareto front.
 

@@ -8,7 +8,7 @@ from loadtrt.report.charts.curves import Point, gains, tradeoff
 from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.document import Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, count_or, joules_text, time_or
-from loadtrt.report.run_verdict import ended, outcome_badge, shortfalls, state_badge, time_of
+from loadtrt.report.run_verdict import ended, outcome_badge, shortfalls, state_badge, time_of, why_unrated
 from loadtrt.report.settings import about, arrivals_text, axes_text, axis_value, closing, latency_bounds, title
 from loadtrt.units import format_count, plural
 
@@ -23,6 +23,7 @@ _COLUMNS = (
     *("", "inferences/s", "latency p50", "p99", "service p50"),
     *("requests/s", "mean", "requests", "J/inference", ""),
 )
+_MOST_LEFT = 8  # points of a sentence
 _DETAIL = 4  # of these columns, which plain text leaves out: the last before the remarks
 
 
@@ -120,6 +121,7 @@ def _points(result: SweepResult) -> Iterator[Block]:
     remarks = len(header) - 1
     detail = (len(axes), *range(remarks - _DETAIL, remarks))
     yield Table(header, tuple(rows), words=len(axes) + 1, last=1, detail=detail)
+    yield from _unrated(result)
     if len(result.pareto) > 1:
         yield words("front: the Pareto front of latency and throughput", only="page")
     if result.skipped:
@@ -132,6 +134,15 @@ def _points(result: SweepResult) -> Iterator[Block]:
     for reason, left in reasons.items():
         more = f" and {plural(len(left) - 1, 'point')} more" if len(left) > 1 else ""
         yield words(f"not measured: {axes_text(left[0])}{more}: {reason}", only="terminal")
+
+
+def _unrated(result: SweepResult) -> Iterator[Block]:
+    """The points that are on neither the front nor the knee, whatever they measured."""
+    runs = [(axes_text(point.settings), point.run) for point in result.points if point.run is not None]
+    left = [f"{name} ({why})" for name, run in runs if (why := why_unrated(run)) is not None]
+    if left:
+        more = f" and {plural(len(left) - _MOST_LEFT, 'point')} more" if len(left) > _MOST_LEFT else ""
+        yield words(f"neither front nor knee: {'; '.join(left[:_MOST_LEFT])}{more}")
 
 
 def _row(result: SweepResult, place: int, point: SweepPoint, axes: list[str]) -> tuple[Cell, ...]:
