@@ -19,6 +19,16 @@ def convolution(pen: Pen) -> list[Tensor]:
     return _convolved(pen, transposed=False)
 
 
+def depthwise(pen: Pen) -> list[Tensor]:
+    """The forks' convolution of each channel by itself: group is the number of channels, whether it is said or not."""
+    param, x = pen.layer.message.convolution_param, pen.bottom()
+    channels = x.shape[1] if len(x.shape) > 1 else 0
+    if param.HasField("group") and param.group not in (1, channels):
+        raise pen.wrong(f"has group: {param.group}, where it is for each of {channels} channels alone: leave group out")
+    param.group = channels
+    return convolution(pen)
+
+
 def deconvolution(pen: Pen) -> list[Tensor]:
     """size = stride (size - 1) + dilation (kernel - 1) + 1 - 2 pad, as ONNX's ConvTranspose."""
     return _convolved(pen, transposed=True)
@@ -94,12 +104,20 @@ def _sizes(pen: Pen, param: Any, word: str, count: int, *, default: int, plural:
 
 def pooled_size(size: int, kernel: int, stride: int, pad: int, padded: bool, floor: bool = False) -> int:
     """Caffe's pooled size: ceil((size + 2 pad - kernel) / stride) + 1; where either dimension is padded (`padded`), the
-    last window must start inside the image or its front padding, or it is dropped. `floor`: round_mode FLOOR."""
+    last window must start inside the image or its front padding, or it is dropped. `floor`: rounded down."""
     span = size + 2 * pad - kernel
     pooled = (span // stride if floor else -(-span // stride)) + 1
     if padded and (pooled - 1) * stride >= size + pad:
         pooled -= 1
     return pooled
+
+
+def _rounds_down(pen: Pen, param: Any) -> bool:
+    """round_mode: FLOOR is BVLC's word (2018), ceil_mode: false that of forks (BVLC/caffe #3057)."""
+    floor = param.HasField("ceil_mode") and not param.ceil_mode
+    if param.HasField("ceil_mode") and param.HasField("round_mode") and floor != (param.round_mode == 1):
+        raise pen.wrong("has a round_mode and a ceil_mode that contradict each other: leave one out")
+    return floor or param.round_mode == 1
 
 
 def pooling(pen: Pen) -> list[Tensor]:
@@ -127,7 +145,7 @@ def pooling(pen: Pen) -> list[Tensor]:
     window = list(zip(sizes, kernel, strides, pads, strict=True))
     if any(pad >= k for _, k, _, pad in window):
         raise pen.wrong("has padding as large as its kernel: it must be smaller")
-    pooled = [pooled_size(*of, padded=any(pads), floor=param.round_mode == 1) for of in window]
+    pooled = [pooled_size(*of, padded=any(pads), floor=_rounds_down(pen, param)) for of in window]
     if min(pooled) < 1:
         raise pen.wrong(f"has a kernel larger than its input of {sizes[0]}x{sizes[1]}")
     if any((count - 1) * s - pad >= size for count, (size, _, s, pad) in zip(pooled, window, strict=True)):

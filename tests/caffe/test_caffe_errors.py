@@ -199,7 +199,7 @@ def test_weights_that_do_not_fit(tmp_path: Path, blobs: Any, sentence: str) -> N
 
 def test_weights_cut_short(tmp_path: Path) -> None:
     """A blob with fewer numbers than its shape says; one whose bytes are no whole number of floats."""
-    from loadtrt.caffe.prototxt import NetParameter
+    from loadtrt.caffe.caffe_proto import NetParameter
 
     deploy, weights = write(tmp_path, net(dense("out", "data", 3)), {"out": arrays((3, 858), (3,))})
     for data in (b"", np.zeros(2, "<f4").tobytes(), b"12345"):
