@@ -135,7 +135,8 @@ def _unsupported(layer: Layer, layers: Sequence[Layer]) -> str:
 def _before_unsupported(layers: Sequence[Layer]) -> list[str]:
     """The blobs at which a network ends that is cut before all layers that are not supported."""
     behind: set[str] = set()
-    read, ends = set(), {}
+    read: set[str] = set()
+    ends: dict[str, None] = {}
     for layer in layers:
         if layer.type == "Silence":
             continue

@@ -1,8 +1,9 @@
-"""Layers that TensorRT's own parser read beyond the first ones, and those of common forks: against their rule in numpy, and
-against OpenCV's Caffe reader where it reads them."""
+"""Layers that TensorRT's own parser read beyond the first ones, and those of common forks: against their rule in numpy,
+and against OpenCV's Caffe reader where it reads them."""
 
 from __future__ import annotations
 
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -238,14 +239,11 @@ for _kind in ("DepthwiseConvolution", "ConvolutionDepthwise", "DepthWiseConvolut
         {"out": [_WEIGHT, _BIAS]},
         _kind == "ConvolutionDepthwise",
     )
-for _word, _reduced in (("SUM", np.sum), ("MEAN", np.mean)):
-    for _axis in (1, -1):
-        CASES[f"Reduction {_word} from {_axis}"] = _one(
-            "Reduction",
-            lambda x, reduced=_reduced, axis=_axis: reduced(x, tuple(range(axis % 4, 4))),
-            f"reduction_param {{ operation: {_word} axis: {_axis} }}",
-            opencv=False,
-        )
+for _axis in (1, -1):
+    _axes = tuple(range(_axis % 4, 4))
+    for _word, _reduced in (("SUM", partial(np.sum, axis=_axes)), ("MEAN", partial(np.mean, axis=_axes))):
+        _params = f"reduction_param {{ operation: {_word} axis: {_axis} }}"
+        CASES[f"Reduction {_word} from {_axis}"] = _one("Reduction", _reduced, _params, opencv=False)
 CASES["Reduction ASUM"] = _one(
     "Reduction",
     lambda x: 0.5 * np.abs(x).sum((2, 3)),
