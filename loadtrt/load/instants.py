@@ -6,6 +6,7 @@ Texts of one layout (the same marks at the same places, digits elsewhere) are re
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal, InvalidOperation
@@ -16,30 +17,32 @@ import numpy as np
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     Kind = Literal["number", "date", "zoned date", "time of day"]
 
 LONGEST = 64  # characters of an instant that is read by columns
-_MOST_DIGITS = 18  # of a whole number: int64 holds them
+_MOST_DIGITS = 19  # of a whole number: those of ns since 1970; beyond int64 they become negative
+_MOST = 9.2e18
 _DAY_S = 86_400
 _ZONE = r"(?P<zone>Z|z|UTC|GMT|(?P<sign>[+-])(?P<zh>\d\d)(?::?(?P<zm>\d\d))?(?: [A-Z]{3,4})?)"
 _TIME = r"(?P<h>\d\d):(?P<m>\d\d)(?::(?P<s>\d\d)(?:[.,](?P<f>\d+))?)?"
+_DIGITS = frozenset("ifYMDhms")  # parts of an instant
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 # ISO 8601 and its relatives in logs, with or without separators; and the common log format of web servers.
 DATE_AND_TIME = rf"(?P<Y>\d{{4}})(?P<dash>[-/])(?P<M>\d\d)(?P=dash)(?P<D>\d\d)[T ]+{_TIME}(?:\s*{_ZONE})?"
-_FORMS: list[tuple[Kind, re.Pattern[str]]] = [
-    (kind, re.compile(rf"\s*{form}\s*"))
-    for kind, form in (
-        ("number", r"(?P<minus>-)?(?P<i>\d+)(?:\.(?P<f>\d*))?"),
-        ("number", r"(?P<minus>-)?(?P<i>)\.(?P<f>\d+)"),
-        ("date", rf"\[?{DATE_AND_TIME}\]?"),
-        ("date", rf"(?P<Y>\d{{4}})(?P<M>\d\d)(?P<D>\d\d)T(?P<h>\d\d)(?P<m>\d\d)(?P<s>\d\d)(?:[.,](?P<f>\d+))?{_ZONE}?"),
-        ("date", r"(?P<Y>\d{4})-(?P<M>\d\d)-(?P<D>\d\d)"),
-        ("date", rf"\[?(?P<D>\d\d)/(?P<Mon>{'|'.join(_MONTHS)})/(?P<Y>\d{{4}}):{_TIME}(?: {_ZONE})?\]?"),
-        ("time of day", r"(?P<h>\d{1,4}):(?P<m>\d\d):(?P<s>\d\d)(?:[.,](?P<f>\d+))?"),
-    )
-]
+_FORMS: tuple[tuple[Kind, str], ...] = (
+    ("number", r"(?P<minus>-)?(?P<i>\d+)(?:\.(?P<f>\d*))?(?:[eE](?P<exponent>[+-]?\d{1,2}))?"),
+    ("number", r"(?P<minus>-)?(?P<i>)\.(?P<f>\d+)"),
+    ("date", rf"\[?{DATE_AND_TIME}\]?"),
+    ("date", rf"(?P<Y>\d{{4}})(?P<M>\d\d)(?P<D>\d\d)T(?P<h>\d\d)(?P<m>\d\d)(?P<s>\d\d)(?:[.,](?P<f>\d+))?{_ZONE}?"),
+    ("date", r"(?P<Y>\d{4})-(?P<M>\d\d)-(?P<D>\d\d)"),
+    ("date", rf"\[?(?P<D>\d\d)/(?P<Mon>{'|'.join(_MONTHS)})/(?P<Y>\d{{4}}):{_TIME}(?: {_ZONE})?\]?"),
+    ("time of day", r"(?P<h>\d{1,4}):(?P<m>\d\d):(?P<s>\d\d)(?:[.,](?P<f>\d+))?"),
+)
+_PATTERNS = [(kind, re.compile(rf"\s*{form}\s*")) for kind, form in _FORMS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,99 +122,115 @@ def _read_rows(
     """Read these rows, all of this length, into `found`, one layout after the other. Raises NoInstantError."""
     while len(rows):
         layout = None if length in (0, LONGEST + 1) else _layout(texts.text(int(rows[0])))
-        if layout is None:  # an exponent, or no instant at all
+        if layout is None:  # more digits than these, or no instant at all
             _scalar(texts, int(rows[0]), found, found.kind)
             rows = rows[1:]
             continue
-        kind, spans, marks, base = layout
-        _require_kind(kind, found.kind, int(rows[0]))
+        _require_kind(layout.kind, found.kind, int(rows[0]))
         columns = [padded[texts.starts[rows] + place] for place in range(length)]
         fits = np.ones(len(rows), bool)
         for place, column in enumerate(columns):
-            fits &= (column == marks[place]) if place in marks else (column - 48 < 10)
+            mark = layout.marks.get(place)
+            fits &= (column - 48 < 10) if mark is None else (column == mark)
         if not fits.all():
             columns = [column[fits] for column in columns]
-        whole, billionths, wrong = _computed(columns, spans, base)
+        whole, billionths, wrong = _computed(columns, layout)
         if wrong.any():
-            raise NoInstantError(int(rows[fits][np.argmax(wrong)]), "")
+            what = "centuries" if layout.kind == "number" else ""
+            raise NoInstantError(int(rows[fits][np.argmax(wrong)]), what)
         found.whole[rows[fits]], found.billionths[rows[fits]] = whole, billionths
         rows = rows[~fits]
 
 
-class _Base(NamedTuple):
-    """What the marks of a layout say. negative: of numbers. days: of the date where its month is a word, -1 without;
-    zone_s: seconds to add for UTC."""
+class _Layout(NamedTuple):
+    """How a text is written.
 
+    kind: what it writes.
+    parts: places of the digits of each part; None in the place of a zero that is not written.
+    marks: the other characters by place. Digits of zones and exponents are marks, as a file has few of these.
+    negative: of numbers.
+    month: where it is a word; 0 without.
+    zone_s: seconds to add for UTC.
+    """
+
+    kind: Kind
+    parts: dict[str, list[int | None]]
+    marks: dict[int, int]
     negative: bool
     month: int
     zone_s: int
 
 
-_Layout = tuple["Kind", dict[str, tuple[int, int]], dict[int, int], _Base]
-
-
 def _layout(text: str) -> _Layout | None:
-    """(kind, places of the digits by part, characters of the marks by place, what the marks say) of a text; None where
-    it has none, or has too many digits. Digits of the zone are marks, as few zones are in one file."""
-    if not text.isascii():
+    """The layout of a text; None where it has none that is known, or too many digits."""
+    match = next(filter(None, (form.fullmatch(text) for _, form in _PATTERNS)), None) if text.isascii() else None
+    if match is None:
         return None
-    for kind, form in _FORMS:
-        match = form.fullmatch(text)
-        if match is None:
-            continue
-        parts = {name: match.span(name) for name, value in match.groupdict().items() if value}
-        if parts.get("i", (0, 0))[1] - parts.get("i", (0, 0))[0] > _MOST_DIGITS:
-            return None
-        spans = {name: parts[name] for name in ("i", "f", "Y", "M", "D", "h", "m", "s") if name in parts}
-        digits = {place for start, end in spans.values() for place in range(start, end)}
-        marks = {place: ord(mark) for place, mark in enumerate(text) if place not in digits}
-        groups = match.groupdict()
-        zone_s = 0
-        if groups.get("sign"):
-            ahead = int(groups["zh"]) * 3600 + int(groups["zm"] or 0) * 60
-            zone_s = ahead if groups["sign"] == "-" else -ahead
-        month = _MONTHS.index(groups["Mon"]) + 1 if groups.get("Mon") else 0
-        zoned: Kind = "zoned date" if groups.get("zone") else kind
-        return zoned, spans, marks, _Base(bool(groups.get("minus")), month, zone_s)
-    return None
+    kind = next(kind for kind, form in _PATTERNS if form is match.re)
+    groups = match.groupdict()
+    parts: dict[str, list[int | None]] = {
+        name: list(range(*match.span(name))) for name, value in groups.items() if name in _DIGITS and value
+    }
+    digits = {place for places in parts.values() for place in places}
+    marks = {place: ord(mark) for place, mark in enumerate(text) if place not in digits}
+    if groups.get("exponent"):
+        _move_point(parts, int(groups["exponent"]))
+    if len(parts.get("i", ())) > _MOST_DIGITS:
+        return None
+    zone_s = 0
+    if groups.get("sign"):
+        ahead = int(groups["zh"]) * 3600 + int(groups["zm"] or 0) * 60
+        zone_s = ahead if groups["sign"] == "-" else -ahead
+    month = _MONTHS.index(groups["Mon"]) + 1 if groups.get("Mon") else 0
+    zoned: Kind = "zoned date" if groups.get("zone") else kind
+    return _Layout(zoned, parts, marks, bool(groups.get("minus")), month, zone_s)
+
+
+def _move_point(parts: dict[str, list[int | None]], exponent: int) -> None:
+    whole, fraction = parts.get("i", []), parts.get("f", [])
+    point, digits = len(whole) + exponent, [*whole, *fraction]
+    digits = [*[None] * -point, *digits, *[None] * (point - len(digits))]
+    parts["i"], parts["f"] = digits[: max(point, 0)], digits[max(point, 0) :]
 
 
 def _computed(
-    columns: list[npt.NDArray[np.uint8]], spans: dict[str, tuple[int, int]], base: _Base
+    columns: list[npt.NDArray[np.uint8]], layout: _Layout
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
     """(whole, billionths, whether a part is beyond its range) of rows of one layout."""
     count = len(columns[0])
+    zeros = np.full(count, ord("0"), np.uint8)
 
-    def part(name: str, default: int = 0) -> Any:
-        if name not in spans:
-            return np.full(count, default, np.int64)
-        return _number(columns[slice(*spans[name])])
+    def part(places: Sequence[int | None]) -> Any:
+        return _number([zeros if place is None else columns[place] for place in places], count)
 
-    start, end = spans.get("f", (0, 0))
-    billionths = _number(columns[start : min(end, start + 9)]) * 10 ** max(9 - (end - start), 0)
-    if end - start > 9:  # rounded to the ns
-        billionths = billionths + (columns[start + 9] >= ord("5"))
-    if "Y" not in spans and "h" not in spans:
-        whole, wrong = part("i"), np.zeros(count, bool)
+    parts = defaultdict(list, layout.parts)
+    fraction = parts["f"][:10]
+    billionths = part(fraction[:9]) * 10 ** max(9 - len(fraction), 0)
+    if len(fraction) > 9:  # rounded to the ns
+        billionths = billionths + (part(fraction[9:]) > 4)
+    if layout.kind == "number":
+        whole = part(parts["i"])
+        wrong = whole < 0
     else:
-        hours, minutes, seconds = part("h"), part("m"), part("s")
-        whole = hours * 3600 + minutes * 60 + seconds + base.zone_s
+        hours, minutes, seconds = part(parts["h"]), part(parts["m"]), part(parts["s"])
+        whole = hours * 3600 + minutes * 60 + seconds + layout.zone_s
         wrong = (minutes > 59) | (seconds > 60)  # a leap second
-        if "Y" in spans:
-            month = np.full(count, base.month, np.int64) if base.month else part("M")
-            days, no_day = _days(part("Y"), month, part("D"))
+        if "Y" in layout.parts:
+            month = np.full(count, layout.month, np.int64) if layout.month else part(parts["M"])
+            days, no_day = _days(part(parts["Y"]), month, part(parts["D"]))
             whole, wrong = whole + days * _DAY_S, wrong | no_day | (hours > 24)
-    if base.negative:
+    if layout.negative:
         whole, billionths = -whole, -billionths
     carry = billionths // SECOND_NS
     return whole + carry, (billionths - carry * SECOND_NS).astype(np.int32), wrong
 
 
-def _number(columns: list[npt.NDArray[np.uint8]]) -> Any:
+def _number(columns: list[npt.NDArray[np.uint8]], count: int) -> npt.NDArray[np.int64]:
     """The numbers of these columns of digits; 0 without."""
-    total: Any = np.int64(0)
+    total = np.zeros(count, np.int64)
     for column in columns:
-        total = total * 10 + (column - 48).astype(np.int64)
+        total *= 10
+        total += column - 48
     return total
 
 
@@ -233,8 +252,8 @@ def _scalar(texts: Texts, index: int, found: Instants, kind: Kind | None) -> Kin
     text = texts.text(index)
     layout = _layout(text) if len(text) <= LONGEST else None
     if layout is not None:
-        _require_kind(layout[0], kind, index)
-        return layout[0]
+        _require_kind(layout.kind, kind, index)
+        return layout.kind
     try:
         exact = Decimal(text.strip())
         if not exact.is_finite():
@@ -242,7 +261,7 @@ def _scalar(texts: Texts, index: int, found: Instants, kind: Kind | None) -> Kin
     except (InvalidOperation, ValueError):
         raise NoInstantError(index, "") from None
     _require_kind("number", kind, index)
-    if exact.adjusted() >= _MOST_DIGITS:
+    if not -_MOST < exact < _MOST:
         raise NoInstantError(index, "centuries")
     whole, billionths = divmod(int((exact * SECOND_NS).to_integral_value()), SECOND_NS)
     found.whole[index], found.billionths[index] = whole, billionths

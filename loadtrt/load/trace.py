@@ -83,9 +83,9 @@ _DIGITS = {"s": 9, "ms": 6, "µs": 3, "ns": 0}  # decimal places of a ns
 _LEAST_SINCE_1970 = {"ns": 10**17, "µs": 10**14, "ms": 10**11}
 # How the names of columns say their unit: `timestamp_ms`, `Time (us)`, `startTimeMillis`.
 _NAMED_UNITS = {
-    "ms": r"(?:[_ (.\[-]|(?<=[a-z])(?=[MI]))(?:ms|msec|millis|milliseconds)[)\]]?$",
-    "µs": r"(?:[_ (.\[-]|(?<=[a-z])(?=[MU]))(?:us|µs|usec|micros|microseconds)[)\]]?$",
-    "ns": r"(?:[_ (.\[-]|(?<=[a-z])(?=[N]))(?:ns|nsec|nanos|nanoseconds)[)\]]?$",
+    "ms": r"(?:[_ (.[-](?:ms|msec|millis|milliseconds)|[a-z](?:Ms|MS|Msec|Millis|Milliseconds))[)\]]?$",
+    "µs": r"(?:[_ (.[-](?:us|µs|usec|micros|microseconds)|[a-z](?:Us|US|Usec|Micros|Microseconds))[)\]]?$",
+    "ns": r"(?:[_ (.[-](?:ns|nsec|nanos|nanoseconds)|[a-z](?:Ns|NS|Nsec|Nanos|Nanoseconds))[)\]]?$",
 }
 _MOST_OF_SCALE = 10  # a --time-scale of at most this many units says the unit itself, such as 0.001 of ms
 
@@ -154,13 +154,14 @@ def _unit_and_rest(recorded: _Recorded, scale: float) -> tuple[int, float]:
 
 def _in_ns(ticks: npt.NDArray[np.int64], unit_ns: int, per_unit: int, scale: float) -> npt.NDArray[np.int64]:
     if abs(scale - 1) > 1e-12:
-        return np.rint(ticks * (unit_ns / per_unit * scale)).astype(np.int64)
+        return np.rint(np.multiply(ticks, unit_ns / per_unit * scale)).astype(np.int64)
     if unit_ns == per_unit:
         return ticks
     if unit_ns > per_unit:
         return ticks * (unit_ns // per_unit)
-    ns_ticks = per_unit // unit_ns
-    return (ticks + ns_ticks // 2) // ns_ticks
+    per_ns = per_unit // unit_ns
+    rounded: npt.NDArray[np.int64] = (ticks + per_ns // 2) // per_ns
+    return rounded
 
 
 def _recorded_in(file: str, column: str | None) -> _Recorded:
@@ -191,6 +192,8 @@ def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> _Recor
     whole, billionths = np.concatenate(wholes), np.concatenate(fractions)
     if kind == "time of day" and (np.diff(whole) < -43_200).any():
         raise UsageError(f"trace {file} has times of day that pass midnight: write dates before them")
+    if float(whole.max()) - float(whole.min()) > _LONGEST_NS:
+        raise UsageError(f"trace {file} takes longer than 73 years: write instants in seconds")
     unit, why = _unit(rows, kind, int(whole.min()))
     ticks, digits = _ticks(whole, billionths, _DIGITS[unit])
     ticks.sort()
@@ -228,7 +231,7 @@ def _unit(rows: Rows, kind: Kind | None, first: int) -> tuple[str, str]:
     if rows.in_ms:
         return "ms", "as in Mooncake's traces"
     for unit, named in _NAMED_UNITS.items():
-        if re.search(named, rows.chosen, re.IGNORECASE):
+        if re.search(named, rows.chosen):
             return unit, "by the name of their column"
     return "s", ""
 

@@ -7,25 +7,22 @@ import gzip
 import json
 import re
 import zlib
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from loadtrt.errors import UsageError
 from loadtrt.load.instants import DATE_AND_TIME, NoInstantError, Texts, read_instants
+from loadtrt.load.trace_blocks import LONGEST_LINE, blocks_of, first_line, opened_trace, written_lines
 from loadtrt.printing import shortened
-from loadtrt.reading_files import MOST_RESULT_BYTES, open_file
-from loadtrt.recognizing import HEAD_BYTES, recognized
+from loadtrt.reading_files import MOST_RESULT_BYTES
 from loadtrt.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-_LONGEST_LINE = 1 << 26  # bytes: a request may be logged with its prompt
-_BLOCK_BYTES = 1 << 22
 _BATCH_ROWS = 1 << 16  # of Python's own readers
 # Columns that hold instants by their names, where a file has several: the first of these that it has.
 _INSTANTS = ("timestamp", "arrival_time", "arrival_timestamp", "arrived_at", "start_time", "datetime", "time", "ts")
@@ -72,11 +69,11 @@ class Rows:
 
     def batches(self) -> Iterator[Batch]:
         """Raises UsageError for what cannot be read, or has no such column."""
-        with _opened(self.file) as opened:
+        with opened_trace(self.file) as opened:
             try:
-                blocks = _blocks(self.file, opened)
+                blocks = blocks_of(self.file, opened)
                 for line, block in blocks:
-                    first, skipped = _first_line(block)
+                    first, skipped = first_line(block)
                     if first:
                         rest = chain([(line + skipped, block.split(b"\n", skipped)[-1])], blocks)
                         yield from self._rows(first.decode("utf-8"), rest)
@@ -97,15 +94,16 @@ class Rows:
             return self._of_log(blocks)
         unquoted = re.sub(r'"[^"]*"', "", first)
         delimiter = max(",;\t", key=unquoted.count)
-        if delimiter not in unquoted and not _is_instant(first) and len(first.split()) > 1:
-            return self._between_blanks(first, blocks)
         head = next(blocks)
-        if all(map(_COMMA_OF_SECONDS.fullmatch, _written_lines(1, head[1], 0)[1])):
+        blocks, lines = chain([head], blocks), written_lines(1, head[1], 0)[1]
+        if delimiter not in unquoted and not _is_instant(first) and min(len(line.split()) for line in lines[:2]) > 1:
+            return self._between_blanks(first, blocks)
+        if all(map(_COMMA_OF_SECONDS.fullmatch, lines)):
             delimiter = "\t"
-        return self._of_csv(first, chain([head], blocks), delimiter)
+        return self._of_csv(first, blocks, delimiter)
 
     def _of_csv(self, first: str, blocks: Iterator[tuple[int, bytes]], delimiter: str) -> Iterator[Batch]:
-        csv.field_size_limit(_LONGEST_LINE)
+        csv.field_size_limit(LONGEST_LINE)
         places, skip = self._places(next(csv.reader([first], delimiter=delimiter)))
         for line, block in blocks:
             if b'"' in block:  # a cell may hold delimiters and ends of lines
@@ -132,7 +130,7 @@ class Rows:
         places, skip = self._places(words)
         place = places[0]
         for line, block in blocks:
-            numbers, lines = _written_lines(line, block, skip)
+            numbers, lines = written_lines(line, block, skip)
             skip = 0
             rows = [text.split(maxsplit=place + 2) for text in lines]
             yield _batch([[_joined(row[place : place + 2]) for row in rows]], numbers)
@@ -141,7 +139,7 @@ class Rows:
         if self.column is not None:
             raise UsageError(f"trace {self.file} is a log without columns: remove --trace-column")
         for line, block in blocks:
-            numbers, lines = _written_lines(line, block, 0)
+            numbers, lines = written_lines(line, block, 0)
             found = [_LOG.search(text) for text in lines]
             yield _batch([[match[0] if match else text for match, text in zip(found, lines, strict=True)]], numbers)
 
@@ -150,7 +148,7 @@ class Rows:
             if self.chosen and (texts := self._of_flat_objects(block)):
                 yield _batch([texts], range(line, line + len(texts)))
                 continue
-            numbers, lines = _written_lines(line, block, 0)
+            numbers, lines = written_lines(line, block, 0)
             try:
                 items = _json(b"[" + b",".join(lines) + b"]")
             except (ValueError, RecursionError):
@@ -255,58 +253,6 @@ class Rows:
     def several(self) -> bool:
         """Whether one of several columns was chosen here."""
         return self.column is None and len(self.keys) > 1
-
-
-@contextmanager
-def _opened(file: str) -> Iterator[IO[bytes]]:
-    """The bytes of a file, unpacked where gzip has packed them."""
-    with open_file(file, "trace", takes=("gzip",)) as opened:
-        if not opened.peek(2).startswith(b"\x1f\x8b"):
-            yield opened
-            return
-        with gzip.GzipFile(fileobj=opened) as unpacked:
-            yield unpacked
-
-
-def _blocks(file: str, opened: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """(number of the first line, whole lines), none of them so long that it fills the memory."""
-    number, rest = 1, b""
-    while piece := opened.read(min(_BLOCK_BYTES, _LONGEST_LINE)):
-        if number == 1 and not rest:
-            piece = piece.removeprefix(b"\xef\xbb\xbf")
-            if found := recognized(piece[:HEAD_BYTES]):
-                raise UsageError(f"cannot read trace {file}: it is {found[1]}")
-        length = len(rest) + (piece + b"\n").index(b"\n") + 1
-        lines, end, after = piece.rpartition(b"\n")
-        if end and length <= _LONGEST_LINE:
-            block = rest + lines + end
-            yield number, block
-            number += block.count(b"\n")
-            rest = after
-        else:
-            rest += after
-        if length > _LONGEST_LINE:
-            raise UsageError(
-                f"{file}:{number} has more than {_LONGEST_LINE} bytes, the most of a line: write one request a line, "
-                "with little more than its instant"
-            )
-    if rest:
-        yield number, rest + b"\n"
-
-
-def _first_line(block: bytes) -> tuple[bytes, int]:
-    """(the first line that is neither blank nor a comment, how many lines are before it); empty where there is none."""
-    for skipped, line in enumerate(block.split(b"\n")):
-        if line.strip() and not line.startswith(b"#"):
-            return line.rstrip(b"\r"), skipped
-    return b"", 0
-
-
-def _written_lines(first: int, block: bytes, skip: int) -> tuple[list[int], list[bytes]]:
-    """(numbers, lines) without the first `skip`, blank ones and comments."""
-    lines = block.split(b"\n")
-    numbers = [at for at, line in enumerate(lines) if line.strip() and not line.startswith(b"#")][skip:]
-    return [first + at for at in numbers], [lines[at] for at in numbers]
 
 
 def _of_cells(first: int, block: bytes, delimiter: str, places: Sequence[int], skip: int) -> Iterator[Batch]:

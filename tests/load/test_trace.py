@@ -117,7 +117,7 @@ def test_a_request_may_be_logged_with_its_prompt(folder: Path, form: str) -> Non
 @pytest.mark.parametrize("more", [0, 1])
 def test_a_line_that_is_too_long_is_refused(folder: Path, more: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of as many characters as there may be is read."""
-    monkeypatch.setattr("loadtrt.load.trace_rows._LONGEST_LINE", 1000)
+    monkeypatch.setattr("loadtrt.load.trace_blocks.LONGEST_LINE", 1000)
     file = _write(folder, f'{{"t": 1}}\n{{"t": 2{" " * (991 + more)}}}\n')
     if more:
         with pytest.raises(UsageError, match=f"{file}:2 has more than 1000 bytes, the most of a line: write one"):
