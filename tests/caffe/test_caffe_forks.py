@@ -269,3 +269,19 @@ def test_a_layer_computes_its_rule(tmp_path: Path, name: str) -> None:
     if case.opencv:
         theirs = run_opencv(deploy, weights, feeds, ["out"])[0]
         assert error(theirs.reshape(ours.shape), np.asarray(expected)) < 1e-4
+
+
+def test_tensorrt_reads_every_layer(tmp_path: Path) -> None:
+    """The parser of TensorRT for RTX takes them all, with the shapes that the model declares."""
+    trt = pytest.importorskip("tensorrt_rtx")
+    logger = trt.Logger(trt.Logger.ERROR)
+    for name, case in CASES.items():
+        deploy, file = write(tmp_path, case.text, case.blobs)
+        model = convert(deploy, file if case.blobs else None)
+        builder = trt.Builder(logger)
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = trt.OnnxParser(network, logger)
+        assert parser.parse(model.SerializeToString()), name
+        shapes = [tuple(network.get_output(index).shape) for index in range(network.num_outputs)]
+        declared = [tuple(dim.dim_value for dim in out.type.tensor_type.shape.dim) for out in model.graph.output]
+        assert shapes == declared, name

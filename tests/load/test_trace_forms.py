@@ -20,6 +20,7 @@ from loadtrt.load.instants import NoInstantError, Texts, read_instants
 from loadtrt.load.trace import read_trace, trace_remarks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SECOND = 1_000_000_000
@@ -266,15 +267,15 @@ def test_files_of_many_forms(folder: Path, text: str, column: str | None, instan
 def test_blocks_change_nothing(folder: Path, form: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """500 rows out of order, in blocks that cut rows anywhere, are those of one; the line of a fault is right."""
     instants = [(index * 7919) % 500 for index in range(500)]
-    write = {
+    writers: dict[str, Callable[[int], str]] = {
         "csv": lambda at: f"{at}.25,a;b",
         "quoted": lambda at: f'{at}.25,"a, ""{at}"""' if at > 250 else f"{at}.25,b",
         "jsonl": lambda at: json.dumps({"size": at, "t": at + 0.25}),
         "nested": lambda at: json.dumps({"t": at + 0.25, "more": {"t": 1}, "text": '{"t": 5}'}),
         "blanks": lambda at: f"{at}.25   x  y",
         "log": lambda at: f"2023-11-16 18:{at // 60:02}:{at % 60:02}.25 INFO x",
-    }[form]
-    lines = [write(at) for at in instants]
+    }
+    lines = [writers[form](at) for at in instants]
     column = "t" if form in ("jsonl", "nested") else None
     monkeypatch.setattr(trace_blocks, "_BLOCK_BYTES", size)
     assert _ns(folder, "\n".join(lines), column) == [at * SECOND for at in range(500)]
