@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from onnx import helper
 
-from loadtrt.caffe.graph import Graph, Pen, Sizes, Tensor, Weights
+from loadtrt.caffe.graph import NOWHERE, Graph, Pen, Sizes, Tensor, Weights
 from loadtrt.caffe.prototxt import format_shape, read_prototxt
 from loadtrt.caffe.supported import layer_of, needed_layers, require_supported
 from loadtrt.errors import UsageError, nearest
@@ -45,7 +45,9 @@ def convert(
     network = read_prototxt(deploy, shapes)
     layers = needed_layers(network, outputs)
     require_supported(layers)
-    graph = Graph(Weights(weights, [layer.name for layer in layers], seed, _written_sizes(network, layers)))
+    graph = Graph(
+        Weights(weights, [layer.name for layer in layers], seed, _written_sizes(network, layers)), _read(layers)
+    )
     unread = _add_layers(graph, layers, network.inputs)
     return _model(network, graph, _outputs(network, graph, outputs, unread))
 
@@ -69,10 +71,14 @@ def _written_sizes(network: Network, layers: Sequence[Layer]) -> Sizes:
         return {}
     sizes: Sizes = {}
     try:
-        _add_layers(Graph(sizes), layers, network.written)
+        _add_layers(Graph(sizes, _read(layers)), layers, network.written)
     except UsageError:
         return {}
     return sizes
+
+
+def _read(layers: Sequence[Layer]) -> frozenset[str]:
+    return frozenset(bottom for layer in layers for bottom in layer.bottoms)
 
 
 def _add_layers(graph: Graph, layers: Sequence[Layer], inputs: Shapes) -> list[str]:
@@ -91,8 +97,9 @@ def _add_layers(graph: Graph, layers: Sequence[Layer], inputs: Shapes) -> list[s
             for index, top in enumerate(layer.tops)
         ]
         for top, tensor in zip(layer.tops, _written(Pen(graph, layer, bottoms, names)), strict=True):
-            graph.blobs[top] = tensor
-            unread[top] = None
+            if tensor is not NOWHERE:
+                graph.blobs[top] = tensor
+                unread[top] = None
     return list(unread)
 
 
@@ -130,12 +137,18 @@ def _outputs(network: Network, graph: Graph, asked: Sequence[str], unread: list[
         raise UsageError(f"{network.file} has no output: nothing in it is left unread")
     tensors = []
     for name in chosen:
-        tensor = graph.blobs[name]
+        tensor = _made(network, graph, name)
         if tensor.name != name and name not in network.inputs:
             graph.nodes.append(helper.make_node("Identity", [tensor.name], [name], name=f"{name}:output"))
             tensor = Tensor(name, tensor.shape)
         tensors.append(tensor)
     return tensors
+
+
+def _made(network: Network, graph: Graph, name: str) -> Tensor:
+    if name not in graph.blobs:
+        raise UsageError(f"blob {name} of {network.file} holds the places of maxima, which are not made: name another")
+    return graph.blobs[name]
 
 
 def _model(network: Network, graph: Graph, outputs: list[Tensor]) -> onnx.ModelProto:

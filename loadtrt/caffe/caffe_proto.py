@@ -85,7 +85,7 @@ _MESSAGES = {
     "SoftmaxParameter": "int32 axis 1",
     "SwishParameter": "float beta 1",
     "TileParameter": "int32 axis 1; int32 tiles",
-    "UpsampleParameter": "int32 scale 1",
+    "UpsampleParameter": "float scale 1; uint32 upsample_h; uint32 upsample_w; bool pad_out_h; bool pad_out_w",
 }
 _ENUMS = {
     "BNMode": "LEARN=0 INFERENCE=1",

@@ -45,11 +45,14 @@ def _interpolated_sizes(pen: Pen, param: Any, sizes: list[int]) -> list[int]:
 
 def upsample(pen: Pen) -> list[Tensor]:
     """Each pixel `scale` times in both directions."""
-    if len(pen.bottoms) == 2:
-        raise pen.wrong("reads the places of maxima, which is not supported: build this network from ONNX")
-    x, scale = _image(pen), pen.layer.message.upsample_param.scale
-    if scale < 1:
-        raise pen.wrong("needs a scale above 0")
+    param = pen.layer.message.upsample_param
+    if len(pen.bottoms) == 2 or any(field.name != "scale" for field, _ in param.ListFields()):
+        raise pen.wrong(
+            "puts numbers at the places of maxima (SegNet's), which is not supported: use --output before it"
+        )
+    x, scale = _image(pen), int(param.scale)
+    if scale < 1 or scale != param.scale:
+        raise pen.wrong(f"needs a whole scale above 0, not {param.scale:g}")
     sizes = [size * scale for size in x.shape[2:]]
     how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor", "mode": "nearest"}
     return _resized(pen, x, sizes, **how)

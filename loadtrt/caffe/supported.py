@@ -144,5 +144,5 @@ def _before_unsupported(layers: Sequence[Layer]) -> list[str]:
             behind.update(layer.tops)
         else:
             read.update(bottom for bottom in layer.bottoms if bottom not in layer.tops)
-            ends.update(dict.fromkeys(layer.tops))
+            ends.update(dict.fromkeys(layer.tops[:1] if layer.type == "Pooling" else layer.tops))
     return [name for name in ends if name not in read and name not in behind]

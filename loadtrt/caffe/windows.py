@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt.caffe.graph import he
+from loadtrt.caffe.graph import NOWHERE, he
 from loadtrt.caffe.prototxt import format_shape
 
 if TYPE_CHECKING:
@@ -129,8 +130,8 @@ def pooling(pen: Pen) -> list[Tensor]:
     param, x = pen.layer.message.pooling_param, pen.bottom()
     if len(x.shape) != 4:
         raise pen.wrong(f"needs a bottom of 4 dimensions, not {len(x.shape)}")
-    if len(pen.names) != 1:
-        raise pen.wrong("has a second top, for the places of the maxima, which is not supported: remove it")
+    if pen.layer.tops[1:] and pen.layer.tops[1] in pen.graph.read:
+        raise pen.wrong("has a second top, for the places of the maxima, that is read: use --output before its reader")
     method = {0: "MaxPool", 1: "AveragePool"}.get(param.pool)
     if method is None:
         raise pen.wrong("pools STOCHASTIC, which is for training: use MAX or AVE")
@@ -140,7 +141,7 @@ def pooling(pen: Pen) -> list[Tensor]:
             raise pen.wrong("has global_pooling and a kernel: give one or the other")
         if pads != [0, 0] or strides != [1, 1]:
             raise pen.wrong("has global_pooling, which takes neither pad nor stride")
-        return pen.last(f"Global{method}", [x.name], (*x.shape[:2], 1, 1))
+        return _pooled(pen, f"Global{method}", x, [1, 1])
     kernel, sizes = _kernel(pen, param, 2), x.shape[2:]
     window = list(zip(sizes, kernel, strides, pads, strict=True))
     if any(pad >= k for _, k, _, pad in window):
@@ -162,7 +163,13 @@ def pooling(pen: Pen) -> list[Tensor]:
             attributes |= {"pads": [0, 0, *overhang], "count_include_pad": 0}
         elif any(pads):
             attributes["count_include_pad"] = 1
-    return pen.last(method, [x.name], (*x.shape[:2], *pooled), **attributes)
+    return _pooled(pen, method, x, pooled, **attributes)
+
+
+def _pooled(pen: Pen, operator: str, x: Tensor, sizes: list[int], **attributes: Any) -> list[Tensor]:
+    """The layer's last node. A second top, which nothing reads, is none of its outputs."""
+    only = replace(pen, names=pen.names[:1])
+    return [*only.last(operator, [x.name], (*x.shape[:2], *sizes), **attributes), *[NOWHERE] * len(pen.names[1:])]
 
 
 def lrn(pen: Pen) -> list[Tensor]:

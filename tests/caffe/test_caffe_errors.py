@@ -65,7 +65,10 @@ WRONG = {
     "a norm of nothing": (layer("LRN", params="lrn_param { alpha: 0 }"), "(LRN) needs alpha and beta above 0"),
     "a top for nothing": (layer("Silence"), "(Silence) has a top, where it only consumes bottoms: remove it"),
     "windows outside": (pool("out", "data", "kernel_size: 1 stride: 7"), "(Pooling) has windows that are outside"),
-    "a mask": (layer("Pooling", tops="out mask", params="pooling_param { kernel_size: 2 }"), "(Pooling) has a"),
+    "a mask": (
+        layer("Pooling", tops="out mask", params="pooling_param { kernel_size: 2 }") + layer("ReLU", "r", "mask"),
+        "(Pooling) has a second top, for the places of the maxima, that is read: use --output before its reader",
+    ),
     "stochastic": (pool("out", "data", "pool: STOCHASTIC kernel_size: 2"), "(Pooling) pools STOCHAS"),
     "global and a kernel": (pool("out", "data", "global_pooling: true kernel_h: 2"), "(Pooling) has glo"),
     "both kernels": (pool("out", "data", "kernel_size: 2 kernel_h: 2"), "(Pooling) has kernel_h or kern"),

@@ -164,6 +164,21 @@ def test_a_tail_that_is_not_supported_is_told_with_the_outputs_before_it(tmp_pat
     assert _refusal(write(tmp_path, loss, {})[0]).endswith("or leave it and what follows out with --output fc")
 
 
+def test_places_of_maxima_that_nothing_reads_are_left_out(tmp_path: Path) -> None:
+    """SegNet up to its first Upsample, whose reader is refused, and DeepLab's masks that nobody takes."""
+    pooled = layer("Pooling", "p", tops="p mask", params="pooling_param { kernel_size: 2 stride: 2 }")
+    unpooled = layer("Upsample", "up", "p mask", params="upsample_param { scale: 2 upsample_h: 13 pad_out_w: true }")
+    deploy = write(tmp_path, net(pooled + unpooled), {})[0]
+    assert "has a second top, for the places of the maxima, that is read" in _refusal(deploy)
+    assert _sizes(convert(deploy, None, ["p"]).graph.output) == {"p": [2, 6, 7, 6]}
+    assert "holds the places of maxima, which are not made" in _refusal(deploy, ["mask"])
+    assert _sizes(convert(write(tmp_path, net(pooled), {})[0], None).graph.output) == {"p": [2, 6, 7, 6]}
+    alone = write(tmp_path, net(layer("Upsample", params="upsample_param { scale: 2 upsample_h: 26 }")), {})[0]
+    assert "puts numbers at the places of maxima" in _refusal(alone)
+    half = write(tmp_path, net(layer("Upsample", params="upsample_param { scale: 1.5 }")), {})[0]
+    assert "needs a whole scale above 0, not 1.5" in _refusal(half)
+
+
 def test_a_layer_s_name_is_no_blob(tmp_path: Path) -> None:
     """Which blob it writes is told."""
     text = net(layer("TanH", "squash", tops="y") + layer("ReLU", "last", "y", "z"))
