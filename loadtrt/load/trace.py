@@ -175,10 +175,10 @@ def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> _Recor
     rows, kind, count = Rows(file, column), None, 0
     wholes, fractions = [], []
     for batch in rows.batches():
-        found = _read(file, batch.texts, kind, batch.line_of)
+        found = _read(batch.texts, kind, batch.place_of)
         kind, whole, billionths = found
         if batch.before is not None:
-            earlier = _read(file, batch.before, "number", batch.line_of)
+            earlier = _read(batch.before, "number", batch.place_of)
             borrowed = billionths < earlier.billionths
             billionths = billionths - earlier.billionths + borrowed * np.int32(SECOND_NS)
             whole = whole - earlier.whole - borrowed
@@ -210,11 +210,11 @@ def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> _Recor
     return _Recorded(ticks, digits, unit, tuple(remarks))
 
 
-def _read(file: str, texts: Texts, kind: Kind | None, line_of: Callable[[int], int]) -> Instants:
+def _read(texts: Texts, kind: Kind | None, place_of: Callable[[int], str]) -> Instants:
     try:
         return read_instants(texts, kind)
     except NoInstantError as fault:
-        where, text = f"{file}:{line_of(fault.index)}", shortened(texts.text(fault.index))
+        where, text = place_of(fault.index), shortened(texts.text(fault.index))
         if fault.what == "centuries":
             raise UsageError(f"{where}: {text} s is centuries away: write seconds, such as 1.25") from None
         what = fault.what or "is not an instant: write seconds, such as 1.25, or a date, such as 2023-11-16 18:17:03.98"

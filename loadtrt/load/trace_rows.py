@@ -30,11 +30,7 @@ _INSTANTS = ("timestamp", "arrival_time", "arrival_timestamp", "arrived_at", "st
 _AZURE_FUNCTIONS = {"app", "func", "end_timestamp", "duration"}
 _MOONCAKE = {"timestamp", "input_length", "output_length", "hash_ids"}
 # A log's line begins with its date, or holds it in brackets, as web servers' do.
-_IN_LINE = re.compile(
-    rf"\[\d\d/[A-Z][a-z]{{2}}/\d{{4}}:[^\]]*\]|^\[?{DATE_AND_TIME}\]?(?=\s+\S)".encode(), re.MULTILINE
-)
-_LOG = re.compile(_IN_LINE.pattern)
-
+_LOG = re.compile(rf"\[\d\d/[A-Z][a-z]{{2}}/\d{{4}}:[^\]]*\]|^\[?{DATE_AND_TIME}\]?(?=\s+\S)".encode())
 # Lines of a date alone, with a comma before three places of its seconds, as Python's logging writes it.
 _COMMA_OF_SECONDS = re.compile(rb"\[?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d,\d{3}\]?\s*")
 
@@ -45,11 +41,11 @@ class Batch:
 
     texts: of the instants.
     before: of durations by which the instants are to be earlier; None without.
-    line_of: the line of a text by its index.
+    place_of: where a text stands, by its index: file and line, or number of the item.
     """
 
     texts: Texts
-    line_of: Callable[[int], int]
+    place_of: Callable[[int], str]
     before: Texts | None = None
 
 
@@ -88,15 +84,17 @@ class Rows:
     def _rows(self, first: str, blocks: Iterator[tuple[int, bytes]]) -> Iterator[Batch]:
         if first.lstrip().startswith("{"):
             return self._of_json_lines(blocks)
-        if re.match(r"\s*\[\s*([\[{\"'\d.-]|$)", first) and not _LOG.match(first.encode()):
-            return self._of_json(blocks)
         if _LOG.search(first.encode()):
             return self._of_log(blocks)
+        if re.match(r"\s*\[\s*([\[{\"'\d.-]|$)", first) and not _is_instant(first):
+            return self._of_json(blocks)
         unquoted = re.sub(r'"[^"]*"', "", first)
         delimiter = max(",;\t", key=unquoted.count)
         head = next(blocks)
         blocks, lines = chain([head], blocks), written_lines(1, head[1], 0)[1]
-        if delimiter not in unquoted and not _is_instant(first) and min(len(line.split()) for line in lines[:2]) > 1:
+        words = [re.sub(rb'"[^"]*"', b'""', line).split() for line in lines[:2]]
+        whole = any(_is_instant(line.decode("utf-8", "replace")) for line in lines[:2])
+        if delimiter not in unquoted and not whole and min(map(len, words)) > 1:
             return self._between_blanks(first, blocks)
         if all(map(_COMMA_OF_SECONDS.fullmatch, lines)):
             delimiter = "\t"
@@ -109,7 +107,7 @@ class Rows:
             if b'"' in block:  # a cell may hold delimiters and ends of lines
                 yield from self._of_quoted(chain([(line, block)], blocks), delimiter, places, skip)
                 return
-            yield from _of_cells(line, block, delimiter, places, skip)
+            yield from self._of_cells(line, block, delimiter, places, skip)
             skip = 0
 
     def _of_quoted(
@@ -118,22 +116,48 @@ class Rows:
         numbers = iter(blocks)
         start, block = next(numbers)
         rest = chain([block], (block for _, block in numbers))
-        lines = (line for block in rest for line in block.decode("utf-8").splitlines(keepends=True))
-        rows = csv.reader(("\n" if line.startswith("#") else line for line in lines), delimiter=delimiter)
+        lines = (line for block in rest for line in block.decode("utf-8").removesuffix("\n").split("\n"))
+        rows = csv.reader(_without_comments(lines), delimiter=delimiter)
         numbered = ((start - 1 + rows.line_num, row) for row in islice(rows, skip, None) if row)
         while batch := list(islice(numbered, _BATCH_ROWS)):
             cells = [[row[place] if place < len(row) else "" for _, row in batch] for place in places]
-            yield _batch(cells, [line for line, _ in batch])
+            yield self._batch(cells, [line for line, _ in batch])
+
+    def _of_cells(self, first: int, block: bytes, delimiter: str, places: Sequence[int], skip: int) -> Iterator[Batch]:
+        """The batch of a block of CSV without quotes: cells are found by the places of delimiters and ends of lines."""
+        data = np.frombuffer(block, np.uint8)
+        ends = np.flatnonzero(data == ord("\n"))
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        ends = ends - ((ends > starts) & (data[ends - 1] == ord("\r")))
+        kept = np.flatnonzero((ends > starts) & (data[starts] != ord("#")))[skip:]
+        if not len(kept):
+            return
+        starts, ends = starts[kept], ends[kept]
+        marks = np.flatnonzero(data == ord(delimiter))
+        before, behind = np.searchsorted(marks, starts), np.searchsorted(marks, ends)
+        marks = np.concatenate([marks, [0]])
+        cells = []
+        for place in places:
+            begins = np.where(
+                before + place <= behind, starts if not place else marks[_least(before + place - 1, marks)] + 1, ends
+            )
+            stops = np.where(before + place < behind, marks[_least(before + place, marks)], ends)
+            cells.append(Texts(data, begins, stops))
+        yield Batch(cells[0], lambda index: f"{self.file}:{first + int(kept[index])}", *cells[1:])
+
+    def _batch(self, cells: list[list[Any]], lines: Sequence[int]) -> Batch:
+        texts = [Texts.of(column) for column in cells]
+        return Batch(texts[0], lambda index: f"{self.file}:{lines[index]}", *texts[1:])
 
     def _between_blanks(self, first: str, blocks: Iterator[tuple[int, bytes]]) -> Iterator[Batch]:
-        words = first.split()
-        places, skip = self._places(words)
+        # A date and its time of day are one instant, whether the header has two names for them or one.
+        places, skip = self._places(re.sub(r"\bdate\s+(?=time\b)", "", first, flags=re.IGNORECASE).split())
         place = places[0]
         for line, block in blocks:
             numbers, lines = written_lines(line, block, skip)
             skip = 0
             rows = [text.split(maxsplit=place + 2) for text in lines]
-            yield _batch([[_joined(row[place : place + 2]) for row in rows]], numbers)
+            yield self._batch([[_joined(row[place : place + 2]) for row in rows]], numbers)
 
     def _of_log(self, blocks: Iterator[tuple[int, bytes]]) -> Iterator[Batch]:
         if self.column is not None:
@@ -141,12 +165,14 @@ class Rows:
         for line, block in blocks:
             numbers, lines = written_lines(line, block, 0)
             found = [_LOG.search(text) for text in lines]
-            yield _batch([[match[0] if match else text for match, text in zip(found, lines, strict=True)]], numbers)
+            yield self._batch(
+                [[match[0] if match else text for match, text in zip(found, lines, strict=True)]], numbers
+            )
 
     def _of_json_lines(self, blocks: Iterator[tuple[int, bytes]]) -> Iterator[Batch]:
         for line, block in blocks:
             if self.chosen and (texts := self._of_flat_objects(block)):
-                yield _batch([texts], range(line, line + len(texts)))
+                yield self._batch([texts], range(line, line + len(texts)))
                 continue
             numbers, lines = written_lines(line, block, 0)
             try:
@@ -156,7 +182,7 @@ class Rows:
             if len(items) != len(lines):  # something is wrong with one of them: which?
                 items = [self._item(number, text) for number, text in zip(numbers, lines, strict=True)]
             if lines:
-                yield self._of_items(items, [f"{self.file}:{number}" for number in numbers], numbers)
+                yield self._of_items(items, [f"{self.file}:{number}" for number in numbers])
 
     def _of_flat_objects(self, block: bytes) -> list[bytes]:
         """The instants of lines that are an object each without another in it, found by their key in a twentieth of the
@@ -165,8 +191,8 @@ class Rows:
         marks = {b"{": lines, b"}": lines, b"\n{": lines - 1, b"}\n": lines, key: lines, b"\\": 0}
         if not block.startswith(b"{") or any(block.count(mark) != count for mark, count in marks.items()):
             return []
-        texts = re.findall(re.escape(key) + rb"\s*:\s*\"?([^\s,}\"][^,}\"]*?)\"?\s*[,}]", block)
-        return texts if len(texts) == lines else []
+        texts = re.findall(re.escape(key) + rb"\s*:\s*(\"[^\"]*\"|[^\s,}\"]+)\s*[,}]", block)
+        return [text.strip(b'"') for text in texts] if len(texts) == lines else []
 
     def _item(self, number: int, text: bytes) -> Any:
         try:
@@ -198,9 +224,9 @@ class Rows:
             if self.column is not None:
                 raise UsageError(f"trace {self.file} has no keys, and so no '{self.column}': remove --trace-column")
         places = [f"item {number} of {self.file}" for number in range(1, len(items) + 1)]
-        yield self._of_items(items, places, [line] * len(items))
+        yield self._of_items(items, places)
 
-    def _of_items(self, items: list[Any], places: list[str], lines: list[int]) -> Batch:
+    def _of_items(self, items: list[Any], places: list[str]) -> Batch:
         for item, place in zip(items, places, strict=True):
             if not isinstance(item, dict):
                 raise UsageError(f'{place} is not a JSON object: write one a line, such as {{"time": 1.25}}')
@@ -209,7 +235,8 @@ class Rows:
             if self.chosen not in item:
                 raise UsageError(f"{place} has no '{shortened(self.chosen)}': write it on every line")
         values = [item[self.chosen] for item in items]
-        return _batch([[value if isinstance(value, str) else json.dumps(value) for value in values]], lines)
+        texts = Texts.of([value if isinstance(value, str) else json.dumps(value) for value in values])
+        return Batch(texts, places.__getitem__)
 
     def _places(self, cells: list[str]) -> tuple[list[int], int]:
         """(places of the columns that are read, how many lines of header there are) by the first line's cells."""
@@ -243,6 +270,11 @@ class Rows:
             if not known:
                 raise UsageError(f"trace {self.file} has the columns {listed}: choose one with --trace-column")
             self.chosen = known[0]
+            if known[0].lower() == "time" and "date" in plain:
+                raise UsageError(
+                    f"trace {self.file} has a column of dates and one of times: write both into one, or choose one by "
+                    "--trace-column"
+                )
 
     @property
     def in_ms(self) -> bool:
@@ -255,36 +287,16 @@ class Rows:
         return self.column is None and len(self.keys) > 1
 
 
-def _of_cells(first: int, block: bytes, delimiter: str, places: Sequence[int], skip: int) -> Iterator[Batch]:
-    """The batch of a block of CSV without quotes: cells are found by the places of delimiters and ends of lines."""
-    data = np.frombuffer(block, np.uint8)
-    ends = np.flatnonzero(data == ord("\n"))
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    ends = ends - ((ends > starts) & (data[ends - 1] == ord("\r")))
-    kept = np.flatnonzero((ends > starts) & (data[starts] != ord("#")))[skip:]
-    if not len(kept):
-        return
-    starts, ends = starts[kept], ends[kept]
-    marks = np.flatnonzero(data == ord(delimiter))
-    before, behind = np.searchsorted(marks, starts), np.searchsorted(marks, ends)
-    marks = np.concatenate([marks, [0]])
-    cells = []
-    for place in places:
-        begins = np.where(
-            before + place <= behind, starts if not place else marks[_least(before + place - 1, marks)] + 1, ends
-        )
-        stops = np.where(before + place < behind, marks[_least(before + place, marks)], ends)
-        cells.append(Texts(data, begins, stops))
-    yield Batch(cells[0], lambda index: first + int(kept[index]), *cells[1:])
-
-
 def _least(places: Any, marks: Any) -> Any:
     return np.minimum(places, len(marks) - 1)
 
 
-def _batch(cells: list[list[Any]], lines: Sequence[int]) -> Batch:
-    texts = [Texts.of(column) for column in cells]
-    return Batch(texts[0], lines.__getitem__, *texts[1:])
+def _without_comments(lines: Iterable[str]) -> Iterator[str]:
+    """The lines, blank where they are comments; in a cell of several lines none is."""
+    quoted = False
+    for line in lines:
+        yield "\n" if line.startswith("#") and not quoted else f"{line}\n"
+        quoted ^= bool(line.count('"') % 2)
 
 
 def _joined(words: list[bytes]) -> bytes:

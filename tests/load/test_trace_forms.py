@@ -236,6 +236,10 @@ def test_a_named_column_is_read_as_it_stands(folder: Path) -> None:
         ("time size\n 1   10\n\t3 20\n", "time", [0, 2]),
         ("size time\n10 1\n20 3\n", "time", [0, 2]),
         ("time size\n2023-11-16 18:17:03.5 10\n2023-11-16 18:17:04 20\n", "time", [0, 0.5]),
+        ("date time size\n2023-11-16 18:17:03.5 10\n2023-11-17 18:17:03.5 20\n", None, [0, 86400]),
+        ("request time\n2023-11-16 18:17:03.5\n2023-11-17 18:17:03.5\n", None, [0, 86400]),
+        ("[2023-11-16 18:17:03.5]\n[2023-11-16 18:17:04]\n", None, [0, 0.5]),
+        ('"t","prompt"\n"1","a\u2028b\n#c"\n"2","d"\n', "t", [0, 1]),
         ("2023-11-16 18:17:03.5 GET /v1\n2023-11-16 18:17:04 PUT /v1, again\n", None, [0, 0.5]),
         ("2023-11-16 18:17:03,500 INFO request\n2023-11-16 18:17:04,000 INFO request\n", None, [0, 0.5]),
         ("2023-11-16 18:17:03,500\n2023-11-16 18:17:04,001\n", None, [0, 0.501]),
@@ -263,7 +267,7 @@ def test_files_of_many_forms(folder: Path, text: str, column: str | None, instan
 
 
 @pytest.mark.parametrize("size", [64, 100, 1000])
-@pytest.mark.parametrize("form", ["csv", "quoted", "jsonl", "nested", "blanks", "log"])
+@pytest.mark.parametrize("form", ["csv", "quoted", "jsonl", "dates", "nested", "blanks", "log"])
 def test_blocks_change_nothing(folder: Path, form: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """500 rows out of order, in blocks that cut rows anywhere, are those of one; the line of a fault is right."""
     instants = [(index * 7919) % 500 for index in range(500)]
@@ -271,16 +275,17 @@ def test_blocks_change_nothing(folder: Path, form: str, size: int, monkeypatch: 
         "csv": lambda at: f"{at}.25,a;b",
         "quoted": lambda at: f'{at}.25,"a, ""{at}"""' if at > 250 else f"{at}.25,b",
         "jsonl": lambda at: json.dumps({"size": at, "t": at + 0.25}),
+        "dates": lambda at: json.dumps({"t": f"2023-11-16 18:{at // 60:02}:{at % 60:02},25", "size": at}),
         "nested": lambda at: json.dumps({"t": at + 0.25, "more": {"t": 1}, "text": '{"t": 5}'}),
         "blanks": lambda at: f"{at}.25   x  y",
         "log": lambda at: f"2023-11-16 18:{at // 60:02}:{at % 60:02}.25 INFO x",
     }
     lines = [writers[form](at) for at in instants]
-    column = "t" if form in ("jsonl", "nested") else None
+    column = "t" if form in ("jsonl", "dates", "nested") else None
     monkeypatch.setattr(trace_blocks, "_BLOCK_BYTES", size)
     assert _ns(folder, "\n".join(lines), column) == [at * SECOND for at in range(500)]
     for place in (1, 250, 499):
-        wrong = [*lines[:place], lines[place].replace(".25", ".2x5"), *lines[place + 1 :]]
+        wrong = [*lines[:place], lines[place].replace("25", "2x5"), *lines[place + 1 :]]
         assert f"trace.txt:{place + 1}" in _refusal(folder, "\n".join(wrong), column)
 
 
@@ -299,6 +304,8 @@ def test_blocks_change_nothing(folder: Path, form: str, size: int, monkeypatch: 
         ('[{"a": 1}, {"b": 2}]', "item 2 of "),
         ('[1,\n 2,\n x]', "trace.txt:3 is not JSON"),
         ('{"a": 1}\n{"a": 2,}\n', "trace.txt:2 is not JSON"),
+        ("date,time\n2023-11-16,18:17:03\n2023-11-17,18:17:03\n", "has a column of dates and one of times: write both"),
+        ("[1, 2, true]", "item 3 of"),
         ("2023-11-16 18:17:03 INFO x\nno date\n", "trace.txt:2: 'no date' is not an instant"),
     ],
 )  # fmt: skip
