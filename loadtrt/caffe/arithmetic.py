@@ -91,7 +91,7 @@ def axpy(pen: Pen) -> list[Tensor]:
 
 def batch_norm(pen: Pen) -> list[Tensor]:
     """(x - mean) / sqrt(variance + eps). The file keeps sums: blob 2 is what mean and variance are to be divided by.
-    With NVCaffe's `scale_bias`, times blob 3 plus blob 4."""
+    With NVCaffe's `scale_bias`, which a filler of either implies, times blob 3 plus blob 4."""
     param, x = pen.layer.message.batch_norm_param, pen.bottom()
     if param.HasField("use_global_stats") and not param.use_global_stats:
         raise pen.wrong("normalizes by its own batch (use_global_stats: false), which is for training: remove that")
@@ -100,7 +100,7 @@ def batch_norm(pen: Pen) -> list[Tensor]:
     factor = np.float32(1 / total if total else 0)  # Caffe: nothing learned yet
     mean, variance = pen.learned(0, channels, 0.0, 0.0) * factor, pen.learned(1, channels, 1.0, 0.0) * factor
     scale, shift = np.ones(channels), np.zeros(channels)
-    if param.scale_bias:
+    if param.scale_bias or param.HasField("scale_filler") or param.HasField("bias_filler"):
         scale, shift = pen.learned(3, channels, 1.0, 0.0), pen.learned(4, channels, 0.0, 0.0)
     return _normalized(pen, x, (scale, shift, mean, variance), param.eps)
 

@@ -46,7 +46,8 @@ _MESSAGES = {
         uint32 kernelsize; uint32 group 1; uint32 stride 1; PoolMethod pool; float dropout_ratio; uint32 local_size 5
         float alpha 1; float beta 0.75; float k 1; uint32 concat_dim 1; BlobProto* blobs #50""",
     "ArgMaxParameter": "bool out_max_val; uint32 top_k 1; int32 axis",
-    "BatchNormParameter": "bool use_global_stats; float eps 1e-5; bool scale_bias",
+    "BatchNormParameter": """bool use_global_stats; float eps 1e-5; bool scale_bias; FillerParameter scale_filler
+        FillerParameter bias_filler""",
     "BiasParameter": "int32 axis 1; int32 num_axes 1",
     "BNParameter": "float eps 1e-5; BNMode bn_mode; bool frozen",
     "ClipParameter": "float min; float max",
@@ -60,6 +61,7 @@ _MESSAGES = {
     "ELUParameter": "float alpha 1",
     "EmptyParameter": "",
     "ExpParameter": "float base -1; float scale 1; float shift",
+    "FillerParameter": "",
     "FlattenParameter": "int32 axis 1; int32 end_axis -1",
     "InnerProductParameter": "uint32 num_output; bool bias_term true; int32 axis 1; bool transpose",
     "InputParameter": "BlobShape* shape",

@@ -28,7 +28,7 @@ _MOST_BYTES = 4 << 20  # of text: weights are in another file
 MOST_NUMBERS = (1 << 61) - 1  # of a tensor: what int64 can count the bytes of
 # Unknown fields are tolerated in these (what training reads is not in our schema, and forks add more), but for a name
 # that looks like a slip of the pen; in a layer's own parameters a field that is not read would change the answer.
-_OPEN = ("NetParameter", "LayerParameter", "V1LayerParameter", "V0LayerParameter")
+_OPEN = ("NetParameter", "LayerParameter", "V1LayerParameter", "V0LayerParameter", "FillerParameter")
 # Blanks out comments and strings, which may hold braces and colons, but not their line ends.
 _OPAQUE = re.compile(r"#[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'")
 _MARKS = re.compile(r"(\w+)\s*(?::|(?=[{<\[]))|[{<]|[}>]")

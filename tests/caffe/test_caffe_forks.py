@@ -186,12 +186,6 @@ CASES: dict[str, Case] = {
         {},
         False,
     ),
-    "BatchNorm with scale and bias": Case(
-        net(layer("BatchNorm", params="batch_norm_param { scale_bias: true eps: 0.001 }")),
-        lambda x: _channels(_SPREAD[1]) * (x - 0.2) / np.sqrt(0.4 + 0.001) + _channels(_SPREAD[0]),
-        {"out": [np.full(C, 0.4), np.full(C, 0.8), [2.0], _SPREAD[1], _SPREAD[0]]},
-        False,
-    ),
     "BN": Case(
         net(layer("BN", params="bn_param { eps: 0.001 momentum: 0.9 frozen: true }")),
         lambda x: _channels(_SPREAD[1]) * (x - 0.4) / np.sqrt(0.8 + 0.001) + _channels(_SPREAD[0]),
@@ -232,6 +226,13 @@ CASES: dict[str, Case] = {
         False,
     ),
 }
+for _params in ("scale_bias: true", "bias_filler { type: 'constant' value: 0.1 }", "scale_filler { value: 1 }"):
+    CASES[f"BatchNorm with {_params}"] = Case(
+        net(layer("BatchNorm", params=f"batch_norm_param {{ {_params} eps: 0.001 }}")),
+        lambda x: _channels(_SPREAD[1]) * (x - 0.2) / np.sqrt(0.4 + 0.001) + _channels(_SPREAD[0]),
+        {"out": [np.full(C, 0.4), np.full(C, 0.8), [2.0], _SPREAD[1], _SPREAD[0]]},
+        False,
+    )
 for _kind in ("DepthwiseConvolution", "ConvolutionDepthwise", "DepthWiseConvolution", "ConvolutionDW", "ConvDepthwise"):
     CASES[_kind] = Case(
         net(layer(_kind, params=_CONV.format(C, ""))),
