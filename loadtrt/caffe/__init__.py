@@ -45,9 +45,8 @@ def convert(
     network = read_prototxt(deploy, shapes)
     layers = needed_layers(network, outputs)
     require_supported(layers)
-    graph = Graph(
-        Weights(weights, [layer.name for layer in layers], seed, _written_sizes(network, layers)), _read(layers)
-    )
+    names = [layer.name for layer in layers]
+    graph = _graph(network, layers, Weights(weights, names, seed, _written_sizes(network, layers)))
     unread = _add_layers(graph, layers, network.inputs)
     return _model(network, graph, _outputs(network, graph, outputs, unread))
 
@@ -71,14 +70,15 @@ def _written_sizes(network: Network, layers: Sequence[Layer]) -> Sizes:
         return {}
     sizes: Sizes = {}
     try:
-        _add_layers(Graph(sizes, _read(layers)), layers, network.written)
+        _add_layers(_graph(network, layers, sizes), layers, network.written)
     except UsageError:
         return {}
     return sizes
 
 
-def _read(layers: Sequence[Layer]) -> frozenset[str]:
-    return frozenset(bottom for layer in layers for bottom in layer.bottoms)
+def _graph(network: Network, layers: Sequence[Layer], weights: Weights | Sizes) -> Graph:
+    read = frozenset(bottom for layer in layers for bottom in layer.bottoms)
+    return Graph(weights, read, frozenset(layer.type for layer in network.layers))
 
 
 def _add_layers(graph: Graph, layers: Sequence[Layer], inputs: Shapes) -> list[str]:

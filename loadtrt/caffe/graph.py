@@ -125,11 +125,12 @@ NOWHERE = Tensor("", ())  # in the place of one that is not made
 @dataclass(slots=True)
 class Graph:
     """`weights`: where they come from; or, where the graph is made for the sizes of weights alone, where these go.
-    `read`: blobs that a layer reads. `blobs`: the tensor that each of Caffe's blob names means at this point of the
-    network."""
+    `read`: blobs that a layer reads. `types`: of all layers of the file. `blobs`: the tensor that each of Caffe's blob
+    names means at this point of the network."""
 
     weights: Weights | Sizes
     read: frozenset[str]
+    types: frozenset[str]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     blobs: dict[str, Tensor] = field(default_factory=dict)

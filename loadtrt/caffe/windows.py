@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from loadtrt.caffe.graph import NOWHERE, he
 from loadtrt.caffe.prototxt import format_shape
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadtrt.caffe.graph import Pen, Tensor
 
 
@@ -121,6 +124,13 @@ def _rounds_down(pen: Pen, param: Any) -> bool:
     return floor or param.round_mode == 1
 
 
+def _is_darknet(pen: Pen, window: Sequence[tuple[int, int, int, int]]) -> bool:
+    """Whether the pool is the one of YOLOv3-tiny that darknet2caffe's own Caffe leaves at its size: of 2, stride 1. The
+    file does not say so, but its layers have that converter's names, and its Upsample is in few forks."""
+    named = re.fullmatch(r"layer\d+-maxpool", pen.layer.name) and "Upsample" in pen.graph.types
+    return bool(named) and all(of[1:] == (2, 1, 0) for of in window)
+
+
 def pooling(pen: Pen) -> list[Tensor]:
     """MAX ignores padding. AVE divides by the part of the window inside the padded image: padding counts, what hangs
     over its end does not.
@@ -147,6 +157,8 @@ def pooling(pen: Pen) -> list[Tensor]:
     if any(pad >= k for _, k, _, pad in window):
         raise pen.wrong("has padding as large as its kernel: it must be smaller")
     pooled = [pooled_size(*of, padded=any(pads), floor=_rounds_down(pen, param)) for of in window]
+    if _is_darknet(pen, window):
+        pooled = list(sizes)
     if min(pooled) < 1:
         raise pen.wrong(f"has a kernel larger than its input of {sizes[0]}x{sizes[1]}")
     if any((count - 1) * s - pad >= size for count, (size, _, s, pad) in zip(pooled, window, strict=True)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +15,11 @@ from caffe_files import arrays, error, inputs_of, run_onnx, run_opencv, write
 from caffe_nets import conv, dense, layer, net, pool
 from loadtrt.caffe import convert, placeholder_notes
 from loadtrt.caffe.caffe_proto import NetParameter
+from loadtrt.caffe.supported import LAYERS
 from loadtrt.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 TOLERANCE = 1e-5
 
@@ -65,6 +67,29 @@ def test_ceil_mode_and_round_mode_agree_or_are_refused(tmp_path: Path) -> None:
     assert _sizes(convert(agreed, None).graph.output) == {"out": [2, 6, 6, 5]}
     other = write(tmp_path, net(pool("out", "data", f"{window} ceil_mode: true round_mode: FLOOR")), {})[0]
     assert "a round_mode and a ceil_mode that contradict each other" in _refusal(other)
+
+
+def test_docs_name_every_layer() -> None:
+    """The table of docs/caffe.md has all types that are converted."""
+    text = (Path(__file__).parents[2] / "docs" / "caffe.md").read_text()
+    named = set(re.findall(r"\w+", text[text.index("## Layers") : text.index("Each is tested")]))
+    assert set(LAYERS) <= named
+
+
+def test_the_pool_of_yolov3_tiny_keeps_its_size(tmp_path: Path) -> None:
+    """darknet2caffe's Caffe pools 2x2 with stride 1 to the input's size, the last windows cut by the image; so it is
+    with --output too, and only in that converter's networks."""
+    params = "pooling_param { stride: 1 pool: MAX kernel_size: 2 pad: 0 }"
+    up = layer("Upsample", "layer9-upsample", "layer8-maxpool", params="upsample_param { scale: 2 }")
+    pooled = layer("Pooling", "layer8-maxpool", params=params)
+    model = convert(write(tmp_path, net(pooled + up), {})[0], None, ["layer8-maxpool"])
+    x = inputs_of(model)["data"]
+    edge = np.pad(x, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=-np.inf)
+    expected = np.maximum.reduce([edge[:, :, i : i + 13, j : j + 11] for i in (0, 1) for j in (0, 1)])
+    assert (run_onnx(model, {"data": x})[0] == expected).all()
+    for other in (pooled, pooled.replace("layer8-maxpool", "p") + up.replace("layer8-maxpool", "p")):
+        sizes = _sizes(convert(write(tmp_path, net(other), {})[0], None).graph.output)
+        assert next(iter(sizes.values()))[2] in (12, 24)
 
 
 _OTHERS = [
