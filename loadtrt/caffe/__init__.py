@@ -66,7 +66,8 @@ def placeholder_notes(deploy: Path, model: onnx.ModelProto, shapes: Shapes) -> t
 def _written_sizes(network: Network, layers: Sequence[Layer]) -> Sizes:
     """The sizes of all weights with the input shapes of the file itself, where others are given than these but for the
     batch; empty where the file's cannot be: then they are placeholders."""
-    if all(network.written[name][1:] == shape[1:] for name, shape in network.inputs.items()):
+    same = all(network.written[name][1:] == shape[1:] for name, shape in network.inputs.items())
+    if same or any(min(shape, default=0) < 1 for shape in network.written.values()):
         return {}
     sizes: Sizes = {}
     try:

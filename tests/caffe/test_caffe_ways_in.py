@@ -235,6 +235,14 @@ def test_sizes_of_inputs_are_the_user_s(tmp_path: Path, form: str) -> None:
     assert error(run_onnx(model, feeds)[0], run_opencv(same, weights, feeds, ["p"])[0]) < TOLERANCE
 
 
+@pytest.mark.parametrize("sizes", ["", "input_shape { dim: 1 dim: 0 dim: 0 dim: 0 }", "input_shape { dim: -1 dim: 3 }"])
+def test_placeholders_fix_no_weights(tmp_path: Path, sizes: str) -> None:
+    """An InnerProduct of an image whose size the file leaves open takes the one that is given."""
+    deploy = write(tmp_path, f'input: "data" {sizes}\n' + dense("fc", "data", 5), {})[0]
+    given = (1, 3) if sizes.endswith("dim: 3 }") else (1, 3, 8, 8)
+    assert _sizes(convert(deploy, None, (), 0, {"data": given}).graph.output) == {"fc": [1, 5]}
+
+
 def test_crop_and_flatten_follow_the_sizes(tmp_path: Path) -> None:
     """FCN's crops at another size, against OpenCV; Flatten and Reshape take what comes."""
     small, large = caffe_nets.FCN, caffe_nets.FCN.replace("dim: 21 dim: 26", "dim: 45 dim: 38")
