@@ -176,6 +176,8 @@ class Pen:
     def learned(self, index: int, shape: Sequence[int], mean: float, deviation: float) -> Any:
         """The layer's blob number `index`, fp32 of `shape`; mean and deviation are for random weights."""
         if isinstance(self.graph.weights, dict):
+            if 4 * math.prod(shape) > _MOST_BYTES:
+                raise self.wrong("has more weights than an ONNX model holds")
             self.graph.weights[self.layer.name, index] = tuple(shape)
             return np.broadcast_to(np.float32(0), tuple(shape))
         return self.graph.weights.blob(self.layer, index, shape, mean, deviation)

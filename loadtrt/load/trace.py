@@ -214,7 +214,7 @@ def _read(texts: Texts, kind: Kind | None, place_of: Callable[[int], str]) -> In
     try:
         return read_instants(texts, kind)
     except NoInstantError as fault:
-        where, text = place_of(fault.index), shortened(texts.text(fault.index))
+        where, text = place_of(fault.index), shortened(" ".join(texts.text(fault.index).split()))
         if fault.what == "centuries":
             raise UsageError(f"{where}: {text} s is centuries away: write seconds, such as 1.25") from None
         what = fault.what or "is not an instant: write seconds, such as 1.25, or a date, such as 2023-11-16 18:17:03.98"

@@ -243,6 +243,14 @@ def test_placeholders_fix_no_weights(tmp_path: Path, sizes: str) -> None:
     assert _sizes(convert(deploy, None, (), 0, {"data": given}).graph.output) == {"fc": [1, 5]}
 
 
+def test_weights_beyond_all_memory_are_refused_at_any_size(tmp_path: Path) -> None:
+    """Before any are made, with sizes of the file and with others."""
+    wide = conv("out", "data", 4, 4294967295, "stride: 2 pad: 1", "Deconvolution", inplace=False)
+    deploy = write(tmp_path, net(wide), {})[0]
+    for shapes in ({}, {"data": (1, 6, 9, 9)}):
+        assert "(Deconvolution) brings the weights to" in _refusal(deploy, (), shapes)
+
+
 def test_crop_and_flatten_follow_the_sizes(tmp_path: Path) -> None:
     """FCN's crops at another size, against OpenCV; Flatten and Reshape take what comes."""
     small, large = caffe_nets.FCN, caffe_nets.FCN.replace("dim: 21 dim: 26", "dim: 45 dim: 38")
