@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.load import LENGTH, QUEUE, Load, Looped
-from loadtrt.load.trace import read_trace, trace_remarks
+from loadtrt.load.trace import UNIT_SCALES, read_trace, read_trace_at, trace_remarks
 from loadtrt.units import SECOND_NS, format_count
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ class Trace(Load):
     @cached_property
     def instants(self) -> Instants:
         """The file's content. Raises UsageError."""
-        if self.rate is None:
-            return read_trace(self.file, self.column, self.scale)
-        return read_trace(self.file, self.column, read_trace(self.file, self.column).mean_per_s / self.rate)
+        if self.rate is not None:
+            return read_trace_at(self.rate, self.file, self.column)
+        return read_trace(self.file, self.column, self.scale)
 
     def require(self) -> None:
         self.instants  # noqa: B018  # read and kept
@@ -61,7 +61,8 @@ class Trace(Load):
 
     @property
     def peak_ratio(self) -> float:
-        return read_trace(self.file, self.column).peak_ratio
+        # As recorded: of a scale that says the unit alone.
+        return read_trace(self.file, self.column, self.scale if self.scale in UNIT_SCALES else 1.0).peak_ratio
 
     @property
     def text(self) -> str:

@@ -78,6 +78,7 @@ class Trace:
 
 
 _UNITS = {"s": SECOND_NS, "ms": 1_000_000, "µs": 1000, "ns": 1}  # in ns
+UNIT_SCALES = (1e-3, 1e-6, 1e-9)  # of --time-scale, that read ms, µs and ns
 _DIGITS = {"s": 9, "ms": 6, "µs": 3, "ns": 0}  # decimal places of a ns
 # From these numbers on instants are no seconds since 1970 (they would be after the year 5138), but of a smaller unit.
 _LEAST_SINCE_1970 = {"ns": 10**17, "µs": 10**14, "ms": 10**11}
@@ -127,7 +128,20 @@ def read_trace(file: str, column: str | None = None, scale: float = 1.0) -> Trac
             f"trace {file} takes longer than 73 years in {recorded.unit}: add --time-scale 0.001 where it is in ms, "
             "1e-6 in µs, or 1e-9 in ns"
         )
-    instants = _in_ns(recorded.ticks, unit_ns, 10**recorded.digits, scale)
+    return _trace(file, _in_ns(recorded.ticks, unit_ns, 10**recorded.digits, scale))
+
+
+def read_trace_at(rate: float, file: str, column: str | None = None) -> Trace:
+    """The trace in `file`, all its gaps scaled by one factor so that its mean rate is `rate` per second, whatever its
+    unit is. Raises UsageError as `read_trace` does."""
+    ticks = _recorded_in(file, column).ticks
+    span = (len(ticks) - 1) * SECOND_NS / rate
+    if span > _LONGEST_NS:
+        raise UsageError(f"trace {file} takes longer than 73 years at {rate:g}/s: use a higher rate")
+    return _trace(file, np.rint(np.multiply(ticks, span / max(int(ticks[-1]), 1))).astype(np.int64))
+
+
+def _trace(file: str, instants: npt.NDArray[np.int64]) -> Trace:
     last = int(instants[-1])
     if not last:
         raise UsageError(f"trace {file} needs two instants that differ: use --arrivals offline for all at once")
@@ -145,10 +159,8 @@ def _unit_and_rest(recorded: _Recorded, scale: float) -> tuple[int, float]:
     per_s = SECOND_NS / unit_ns
     if recorded.unit != "s" and scale * per_s <= _MOST_OF_SCALE:
         return unit_ns, scale * per_s
-    if recorded.unit == "s":
-        for smaller in _UNITS.values():
-            if scale == smaller / SECOND_NS:
-                return smaller, 1.0
+    if scale in UNIT_SCALES and recorded.unit == "s":
+        return round(scale * SECOND_NS), 1.0
     return unit_ns, scale
 
 

@@ -13,6 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from command_line import loadtrt
+from loadtrt.asked.config import RunConfig
 from loadtrt.errors import UsageError
 from loadtrt.load import trace as trace_module
 from loadtrt.load import trace_blocks
@@ -199,6 +200,27 @@ def test_the_name_of_a_column_says_its_unit(folder: Path, name: str, per_s: int)
     if per_s != 1:
         assert _ns(folder, text, scale=1 / per_s) == [0, 2 * SECOND]
         assert "by the name of their column" in trace_remarks(_write(folder, text))[0]
+
+
+@pytest.mark.parametrize("rate", [0.1, 2, 500, 123_456])
+def test_a_rate_scales_a_trace_of_any_unit(tmp_path: Path, rate: float) -> None:
+    """The same gaps in s, ms, µs and ns since 1970, dates, and relative ns: (n − 1) / span is the rate."""
+    file = tmp_path / "trace.csv"
+    at = [0, 1, 1.5, 6]
+    written = {
+        unit: [f"{Decimal(1_700_000_000 + each) * per_s:f}" for each in map(Decimal, at)]
+        for unit, per_s in UNITS.items()
+    }
+    written["date"] = [f"2023-11-16 00:00:{each:04.1f}" for each in at]
+    written["from 0"] = [str(int(each * SECOND)) for each in at]
+    for form, texts in written.items():
+        file.write_text("\n".join(texts))
+        trace_module._instants.cache_clear()
+        load = RunConfig.of(engine="x", trace=str(file), rate=f"{rate}/s", trace_loop=True, duration="1s").model.load
+        due = load.due(0, 4, 1)
+        assert due is not None
+        assert due.tolist() == pytest.approx([each / 6 * 3 / rate * SECOND for each in at], abs=1), form
+        assert load.mean_rate(0) == pytest.approx(rate, rel=1e-4)  # due instants are whole ns
 
 
 MOONCAKE = '{"timestamp": %d, "input_length": 6955, "output_length": 52, "hash_ids": [46, 47]}\n'
