@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from onnx import helper
 
 from loadtrt.caffe.graph import NOWHERE, Graph, Pen, Sizes, Tensor, Weights
-from loadtrt.caffe.prototxt import format_shape, read_prototxt
+from loadtrt.caffe.prototxt import format_shape, read_prototxt, require_sizes
 from loadtrt.caffe.supported import layer_of, needed_layers, require_supported
 from loadtrt.errors import UsageError, nearest
 from loadtrt.zoo import model_of
@@ -44,6 +44,7 @@ def convert(
     """
     network = read_prototxt(deploy, shapes)
     layers = needed_layers(network, outputs)
+    require_sizes(network, layers)
     require_supported(layers)
     names = [layer.name for layer in layers]
     graph = _graph(network, layers, Weights(weights, names, seed, _written_sizes(network, layers)))
@@ -66,8 +67,9 @@ def placeholder_notes(deploy: Path, model: onnx.ModelProto, shapes: Shapes) -> t
 def _written_sizes(network: Network, layers: Sequence[Layer]) -> Sizes:
     """The sizes of all weights with the input shapes of the file itself, where others are given than these but for the
     batch; empty where the file's cannot be: then they are placeholders."""
-    same = all(network.written[name][1:] == shape[1:] for name, shape in network.inputs.items())
-    if same or any(min(shape, default=0) < 1 for shape in network.written.values()):
+    read = {bottom for layer in layers for bottom in layer.bottoms}
+    pairs = [(network.written[name], shape) for name, shape in network.inputs.items() if name in read]
+    if all(own[1:] == shape[1:] for own, shape in pairs) or any(min(own, default=0) < 1 for own, _ in pairs):
         return {}
     sizes: Sizes = {}
     try:

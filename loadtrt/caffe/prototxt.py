@@ -68,7 +68,7 @@ def read_prototxt(file: Path, shapes: Shapes | None = None) -> Network:
     """The network in `file`, as Caffe runs it in phase TEST, level 0, without stages; `shapes`: of inputs, in place of
     those in the file.
 
-    Raises UsageError for a file that cannot be read or parsed, and for inputs without shapes.
+    Raises UsageError for a file that cannot be read or parsed, and for shapes of what is not an input.
     """
     text = _text(file)
     net = NetParameter()
@@ -105,14 +105,19 @@ def read_prototxt(file: Path, shapes: Shapes | None = None) -> Network:
         else:
             layers.append(layer)
     inputs = {**written, **_known(shapes or {}, written, file)}
-    for name, shape in inputs.items():
-        if not (shape and min(shape) > 0 and math.prod(shape) <= MOST_NUMBERS):
+    return Network(net.name, file, inputs, written, tuple(layers))
+
+
+def require_sizes(network: Network, layers: Sequence[Layer]) -> None:
+    """Raise UsageError for an input that these layers read and whose sizes are not known."""
+    read = {bottom for layer in layers for bottom in layer.bottoms}
+    for name, shape in network.inputs.items():
+        if name in read and not (shape and min(shape) > 0 and math.prod(shape) <= MOST_NUMBERS):
             sizes = f"not {format_shape(shape)}" if shape else "and has none"
             raise UsageError(
-                f"{file}: input {name} needs sizes above 0, and fewer than 2^61 numbers, {sizes}: "
+                f"{network.file}: input {name} needs sizes above 0, and fewer than 2^61 numbers, {sizes}: "
                 f"set them with --shapes {name}:1x3x224x224, or in the file"
             )
-    return Network(net.name, file, inputs, written, tuple(layers))
 
 
 def _text(file: Path) -> str:

@@ -116,7 +116,7 @@ WRONG = {
         "{file}:5: layer out (Scale) cannot lay 2x6x12x10 on 2x6x13x11 from axis 0",
     ),
     "no input shape": (
-        'layer { name: "in" type: "Input" top: "x" }',
+        'layer { name: "in" type: "Input" top: "x" }' + layer("ReLU", bottoms="x"),
         "{file}: input x needs sizes above 0, and fewer than 2^61 numbers, and has none: set them with --shapes x",
     ),
     "nothing to put out": ('layer { name: "s" type: "Silence" bottom: "data" }', "{file} has no output: nothing in it"),

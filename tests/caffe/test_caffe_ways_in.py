@@ -177,6 +177,15 @@ def test_only_what_the_outputs_need_is_judged(tmp_path: Path) -> None:
     assert max(error(one, other) for one, other in zip(run_onnx(model, feeds), theirs, strict=True)) < TOLERANCE
 
 
+def test_inputs_that_the_outputs_do_not_need_need_no_sizes(tmp_path: Path) -> None:
+    """im_info of Faster R-CNN is read behind the outputs alone."""
+    tail = dense("a", "data", 2) + layer("Python", "proposal", "a im_info")
+    deploy = write(tmp_path, f'input: "data" input: "im_info"\n{tail}', {})[0]
+    model = convert(deploy, None, ["a"], 0, {"data": (1, 3, 4, 4)})
+    assert _sizes([*model.graph.input, *model.graph.output]) == {"data": [1, 3, 4, 4], "a": [1, 2]}
+    assert "input im_info needs sizes" in _refusal(deploy, (), {"data": (1, 3, 4, 4)})
+
+
 def test_a_tail_that_is_not_supported_is_told_with_the_outputs_before_it(tmp_path: Path) -> None:
     """The cut is proposed at the blobs that the supported part ends with; no cut where nothing comes before."""
     message = _refusal(write(tmp_path, net(TAIL), {})[0])
