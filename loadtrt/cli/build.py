@@ -241,11 +241,15 @@ def _source(
         return read_source(name, options)
     if name is not None:
         raise UsageError(f"{name} and --deploy {deploy} are two models; leave one out")
-    from loadtrt.caffe import convert
+    from loadtrt.caffe import convert, placeholder_notes
 
     notes = () if weights else (f"WARNING: the weights of {deploy} are RANDOM, since no --model was given",)
-    model = convert(deploy, weights, outputs, _DEPLOY_SEED)
-    if options.batch is not None or options.shapes or options.profiles:
+    shapes = options.shapes
+    if options.profiles:  # of the sizes of an image a plan has one, so the batch alone varies
+        shapes = {name: optimum for name, (_, optimum, _) in options.profiles[0].items()}
+    model = convert(deploy, weights, outputs, _DEPLOY_SEED, shapes)
+    notes = (*notes, *placeholder_notes(deploy, model, shapes))
+    if options.batch is not None or options.profiles:
         open_batch(model)  # as with trtexec, --batch wins over the batch that the prototxt names
     return made_source(str(deploy), model, notes)
 

@@ -39,7 +39,7 @@ _LEAST_TIME_NS = 2_000_000_000
         "arrivals": "Arrival process of the trials.  [default: poisson; with --burstiness gamma]",
         "bursts": "Bursts and pauses: 1s/4s makes all requests due within 1 s of each 5 s.",
         "stages": "Arrival rates one after the other, all scaled to each trial's mean rate.",
-        "trace": "Instants of a CSV or JSONL file, in seconds, all gaps scaled to each trial's mean rate.",
+        "trace": "Instants of a file (CSV, JSONL, JSON or a log, also .gz), all gaps scaled to each trial's mean rate.",
         "warmup": "Warm up each engine at least this long, and until the GPU's clocks are steady.  [default: 1s]",
         "drain": "Wait at least this long for the last requests of a trial.  [default: 10s]",
         "verify": "First compare outputs under load with those of a quiet run, for each engine.  [default: off]",

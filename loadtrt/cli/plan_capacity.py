@@ -20,7 +20,7 @@ from loadtrt.printing import command_line, utf8_name
 from loadtrt.units import parse_rate, parse_share
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from loadtrt.capacity.demand import Demand
     from loadtrt.capacity.evidence import Source
@@ -187,8 +187,8 @@ def command(
 
     objectives = [read_option("--objective", text, parse_objective) for text in given["objective"] or ()]
     evidence = evidence_of(read_sources(files), contexts, batch)
-    demand = _demand(given, evidence.gpu.batch, growth, headroom)
     voice, delivery = Voice(quiet=bool(given["quiet"])), Delivery()
+    demand = _demand(given, evidence.gpu.batch, growth, headroom, voice.say)
     for objective in () if objectives else evidence.objectives:
         why_not = why_unpredictable(objective)
         if why_not is None:
@@ -259,7 +259,7 @@ def read_sources(files: Sequence[Path]) -> Source:
     return tuple(runs)
 
 
-def _demand(given: dict[str, Any], batch: int, growth: float, headroom: float) -> Demand:
+def _demand(given: dict[str, Any], batch: int, growth: float, headroom: float, say: Callable[[str], None]) -> Demand:
     """The demand that the options ask for, in requests. Raises UsageError unless exactly one option names it."""
     from loadtrt.capacity.demand import staged_demand, steady_demand, traced_demand
 
@@ -285,5 +285,7 @@ def _demand(given: dict[str, Any], batch: int, growth: float, headroom: float) -
             source = f"stages {given['stages']}"
             return staged_demand(load.course(), source, burstiness=load.cv, growth=growth, headroom=headroom)
         case Trace() as load:
+            for remark in load.remarks:
+                say(remark)
             return traced_demand(load.instants, load.text, growth=growth, headroom=headroom)
     raise AssertionError("one of the options above names a load of these types")
