@@ -44,8 +44,13 @@ class RunConfig(Strict):
     max_duration: Duration | None = option(
         None, "End measuring after this, whatever else is asked for.", "Ending", "sweep", metavar="TIME"
     )
-    drain: Duration = option(
-        10 * SECOND_NS, "Wait this long for the last requests in flight.", "Ending", SEARCHES, metavar="TIME"
+    drain: Duration | None = option(
+        None,
+        "Wait this long for the last requests, and as long or longer for an engine that completes nothing.",
+        "Ending",
+        SEARCHES,
+        metavar="TIME",
+        shown_default="10s; what is in flight then, as long as the engine goes on",
     )
     precision: Precision | None = option(
         None,

@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from loadtrt.cli.delivery import Delivery, deliver_exports, json_of, leave, show
+from loadtrt.cli.delivery import Delivery, deliver_exports, json_of, leave, say_verdict, show
 from loadtrt.cli.voice import Voice
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, EngineError
 from loadtrt.files import locked, takes_once, write_file
@@ -66,7 +66,7 @@ def _run(config: RunConfig, late: list[RunResult], leave: Callable[[], None]) ->
         maker.close()
         if maker.session.fault is not None:
             raise maker.session.fault
-        code = EXIT_INTERRUPTED if left_out else exit_code(result)
+        code = say_verdict(result, EXIT_INTERRUPTED if left_out else exit_code(result), quiet=config.quiet)
         if config.profile and result.outcome == "completed":
             code = _profile(result, config, maker, delivery, late) or code
     delivery.finish()
