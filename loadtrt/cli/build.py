@@ -34,11 +34,13 @@ def _shapes(_: click.Context, parameter: click.Parameter, values: tuple[str, ...
         for part in value.split(","):
             name, _colon, sizes = part.rpartition(":")
             digits = sizes.split("x")
+            option = f"--{parameter.human_readable_name.replace('_', '-')}"
             if not name or not all(size.isdecimal() and len(size) <= _MOST_DIGITS for size in digits):
-                option = f"--{parameter.human_readable_name.replace('_', '-')}"
                 raise click.UsageError(
                     f"{option} {shortened(part)} is not NAME:SIZES; write for example {option} data:16x3x224x224"
                 )
+            if name in shapes:
+                raise click.UsageError(f"{option} has {shortened(name)} twice: leave one out")
             shapes[name] = tuple(map(int, digits))
         profiles.append(shapes)
     return profiles
@@ -68,6 +70,7 @@ def _number(
 
 @click.command("build", cls=GroupedCommand, short_help="Build a plan from a model.")
 @click.argument("model_name", metavar="[MODEL]", required=False)
+@extra("--onnx", metavar="FILE", group="Plan", help="MODEL, in trtexec's words.")
 @extra(
     "-o",
     "--save-engine",
@@ -164,7 +167,13 @@ def _number(
 @extra("--force", is_flag=True, group="Output", help=FORCE_HELP)
 @extra("--quiet", is_flag=True, group="Output", help="Print neither progress nor summary.")
 def command(
-    model_name: str | None, plan: Path | None, quiet: bool, force: bool, uff: Path | None, **given: Any
+    model_name: str | None,
+    onnx: str | None,
+    plan: Path | None,
+    quiet: bool,
+    force: bool,
+    uff: Path | None,
+    **given: Any,
 ) -> None:
     """Build a TensorRT plan from MODEL: an .onnx file, or zoo:googlenet.
 
@@ -179,6 +188,9 @@ def command(
     from loadtrt.engines.build_model import uff_is_gone
     from loadtrt.engines.plan_builder import build_plan, progress_text
 
+    if model_name is not None and onnx is not None:
+        raise UsageError(f"{model_name} and --onnx {onnx} are two models; leave one out")
+    model_name = model_name or onnx
     if uff is not None:
         raise UsageError(uff_is_gone(f"--uff {uff}"))
     read = [given[name] for name in ("calibration", "deploy", "weights")]

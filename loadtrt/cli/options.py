@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin
 
 import click
 from pydantic import BeforeValidator
 
 from loadtrt.asked.declaring import GROUPS, shown_as
 from loadtrt.asked.fields import option_name
-from loadtrt.asked.reading import FIELDS, keys_of
+from loadtrt.asked.reading import FIELDS, keys_for, keys_of
+from loadtrt.cli.words import SEVERAL
+from loadtrt.errors import UsageError
+from loadtrt.printing import shortened
 from loadtrt.units import exact_duration
 
 if TYPE_CHECKING:
@@ -79,6 +83,8 @@ def options(
             if shown is not None and (command == "run" or command in shown.commands):
                 text = helps.get(key) or _help(field, key, axes.get(key))
                 function = _option(key, field, text, axes.get(key), choices.get(key))(function)
+        if "engine" in keys_for(command):
+            function = click.argument("engines", metavar="[ENGINE]", nargs=-1)(_with_positional(command, function))
         if not file:
             return function
         return extra(
@@ -90,6 +96,23 @@ def options(
         )(function)
 
     return add
+
+
+def _with_positional(name: str, function: F) -> F:
+    """The function of a command, with ENGINE, which is written without --engine, as its `engine`."""
+
+    @wraps(function)
+    def command(engines: tuple[str, ...], engine: str | None, **given: Any) -> Any:
+        if len(engines) > 1:
+            raise UsageError(f"{engines[0]} and {engines[1]} are two engines: {SEVERAL[name, 'engine']}")
+        for first in engines:
+            if engine is not None:
+                raise UsageError(f"{first} is an argument too many beside --engine {engine}: leave one out")
+            if Path(first).suffix in (".yaml", ".yml", ".json"):
+                raise UsageError(f"{first} is no engine: write --config {first} for a configuration")
+        return function(engine=next(iter(engines), engine), **given)
+
+    return cast("F", command)
 
 
 def _option(
@@ -160,6 +183,8 @@ def _named(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]
         name, colon, rest = part.rpartition(":")
         if not colon or not name:
             raise click.UsageError(f"{option_name(key)} wants NAME:VALUE, not '{part}'")
+        if name in named:
+            raise click.UsageError(f"{option_name(key)} is given twice for {shortened(name)}: leave one out")
         named[name] = rest
     return named or None
 

@@ -1,0 +1,2 @@
+def counterpart(name, known):
+    return None
