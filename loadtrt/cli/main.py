@@ -25,6 +25,7 @@ COMMANDS = {
     ),
     "capacity": ("loadtrt.cli.capacity", "Find the highest arrival rate that meets objectives, and confirm it."),
     "build": ("loadtrt.cli.build", "Build a plan from an ONNX, zoo or Caffe model, for this GPU or another."),
+    "trtexec": ("loadtrt.cli.trtexec_line", "Take a command line of trtexec: print what it means here, and run it."),
     "profile": ("loadtrt.cli.profile", "Time each layer of an engine, or of two engines side by side."),
     "compare": ("loadtrt.cli.compare", "Compare two results, of loadtrt or of trtexec, and gate on regressions."),
     "report": ("loadtrt.cli.report", "Write results as an HTML page, Markdown, CSV or a trace."),

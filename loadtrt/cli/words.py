@@ -49,7 +49,8 @@ def require_once(name: str, command: click.Command, words: Sequence[str], contex
             require_once(words[0], nested, words[1:], context)
         return
     try:
-        *_, given = command.make_parser(click.Context(command, parent=context)).parse_args(args=list(words))
+        own = command.context_class(command, parent=context, **command.context_settings)
+        *_, given = command.make_parser(own).parse_args(args=list(words))
     except click.ClickException:
         return  # which is raised again where the command line is read
     for option, times in Counter(given).items():
@@ -71,7 +72,9 @@ def explained(error: click.NoSuchOption) -> str:
 
     command = error.ctx.command if error.ctx else None
     known = [name for option in _options(command) for name in option.opts] if command else []
-    told = counterpart(error.option_name, known)
+    told = counterpart(
+        error.option_name, [name for option in _options(command) for name in _names(option)] if command else []
+    )
     if told is not None:
         return told
     otherwise = "--help lists the options"
