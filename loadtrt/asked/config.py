@@ -108,6 +108,14 @@ class RunConfig(Strict):
     )
     quiet: bool = option(False, "Print no progress and no summary.", "Results", f"{ENGINES} {PLANS}")
 
+    trt_log: FileName | None = option(
+        None,
+        "Write TensorRT's log, its verbose part left out; - is stderr.",
+        "Watching",
+        ENGINES,
+        metavar="FILE|-",
+        writes="a log of TensorRT",
+    )
     live: bool = option(True, "Draw a live view where stderr is a terminal.", "Watching")
     telemetry: bool = option(True, "Sample the GPU's clocks, power and temperature.", "Watching", SEARCHES)
     metrics: Address | None = option(

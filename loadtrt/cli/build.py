@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.cli.delivery import show_line
-from loadtrt.cli.options import FORCE_HELP, GroupedCommand, extra
+from loadtrt.cli.options import FORCE_HELP, TRT_LOG_HELP, GroupedCommand, extra
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import UsageError
 from loadtrt.printing import NAME, printable, say, shortened
@@ -164,12 +164,14 @@ def _number(
     help="Blob of the Caffe network to mark as output (repeatable).",
 )
 @_file("uff", "Caffe", "UFF model, which TensorRT no longer supports; prints how to convert it.")
+@extra("--trt-log", metavar="FILE|-", group="Output", help=f"{TRT_LOG_HELP} PLAN.log has it in any case.")
 @extra("--force", is_flag=True, group="Output", help=FORCE_HELP)
 @extra("--quiet", is_flag=True, group="Output", help="Print neither progress nor summary.")
 def command(
     model_name: str | None,
     onnx: str | None,
     plan: Path | None,
+    trt_log: str | None,
     quiet: bool,
     force: bool,
     uff: Path | None,
@@ -187,6 +189,7 @@ def command(
     from loadtrt.cli.voice import Voice
     from loadtrt.engines.build_model import uff_is_gone
     from loadtrt.engines.plan_builder import build_plan, progress_text
+    from loadtrt.engines.tensorrt_log import logging_to
 
     if model_name is not None and onnx is not None:
         raise UsageError(f"{model_name} and --onnx {onnx} are two models; leave one out")
@@ -199,10 +202,11 @@ def command(
     source = _source(model_name, options, **caffe)
     if plan is None:
         raise UsageError("the plan has no file to be written to; add for example -o model.plan")
-    _require_outputs(plan, given, [model_name, *read, *given["plugins"]], force=force)
+    _require_outputs(plan, trt_log, given, [model_name, *read, *given["plugins"]], force=force)
     voice = Voice(quiet=quiet)
     try:
-        built = build_plan(source, plan, options, lambda progress: voice.status(progress_text(progress)))
+        with logging_to(trt_log, voice.insist, "--trt-log"):
+            built = build_plan(source, plan, options, lambda progress: voice.status(progress_text(progress)))
     finally:
         voice.end_line()
     for note in built.notes:
@@ -211,12 +215,15 @@ def command(
         _show(built)
 
 
-def _require_outputs(plan: Path, given: dict[str, Any], inputs: list[str | Path | None], *, force: bool) -> None:
+def _require_outputs(
+    plan: Path, trt_log: str | None, given: dict[str, Any], inputs: list[str | Path | None], *, force: bool
+) -> None:
     """Raise UsageError, before minutes of building, where a file of the build cannot be written or is another file."""
     outputs = [
         Output("-o", plan, "a plan"),
         Output("-o: the description", f"{plan}.json", "facts of a build"),
-        Output("-o: the log", f"{plan}.log", "a log of a build"),
+        Output("-o: the log", f"{plan}.log", "a log of TensorRT"),
+        Output("--trt-log", trt_log, "a log of TensorRT"),
         Output("--timing-cache", given["timing_cache"], None),  # TensorRT itself refuses what is not a cache
         Output("--calibration-cache", given["calibration_cache"], "an INT8 calibration cache"),
     ]

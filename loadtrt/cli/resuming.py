@@ -74,6 +74,7 @@ def _carry_out(
     force: bool,
 ) -> _Result:
     from loadtrt.capacity.rig import Rig
+    from loadtrt.engines.tensorrt_log import logging_to
 
     target = config.json_file
     before = unfinished(target, schema, resume=resume, force=force)
@@ -90,7 +91,7 @@ def _carry_out(
             if not config.quiet:
                 show(text(finished.result), sys.stderr if target == "-" else sys.stdout)
 
-    with Rig(voice, partial(leave, deliver), SIGNALS) as rig:
+    with logging_to(config.trt_log, voice.insist), Rig(voice, partial(leave, deliver), SIGNALS) as rig:
         many = work = work_on(rig, voice, keeper)
         if before is not None:
             try:

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 _USUAL = 10  # the version that most published lines are for
 
+_OF_TENSORRT = {
+    "graph": ["--no-graph"],
+    "wait": ["--wait", "block"],
+    "copies": ["--no-copies"],
+    "trt_log": ["--trt-log", "-"],
+}
+
 
 @click.command(
     "trtexec",
@@ -64,7 +71,7 @@ def _fit(meant: Meant) -> None:
     if first[0] != "run":
         return
     kind = kind_of(first[2])
-    for key, words in (("graph", ["--no-graph"]), ("wait", ["--wait", "block"]), ("copies", ["--no-copies"])):
+    for key, words in _OF_TENSORRT.items():
         if words[0] in first and kind not in OPTIONS[key]:
             place = first.index(words[0])
             del first[place : place + len(words)]

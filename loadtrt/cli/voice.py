@@ -71,6 +71,12 @@ class Voice:
             self.end_line()
             self._write(sentence + "\n")
 
+    def insist(self, sentence: str) -> None:
+        """Write a line, with --quiet too."""
+        quiet, self._quiet = self._quiet, False
+        self.say(sentence)
+        self._quiet = quiet
+
     def progress(self, config: RunConfig) -> Callable[[Phase, int, int, int], None] | None:
         """A function for the session to call each second."""
         if self._quiet:

@@ -37,6 +37,7 @@ OPTIONS = {
     "threads_per_context": {_ONNXRUNTIME},
     "profile": {_PLAN, _BUILT, _ONNXRUNTIME},
     "export_layer_info": {_PLAN, _BUILT},
+    "trt_log": {_PLAN, _BUILT},
 }
 
 
