@@ -171,6 +171,8 @@ class _Translation:
         profiles = self._values("profile")
         if not profiles and any(len(specs) > 1 for specs in found.values()):
             raise UsageError("several profiles need --profile=0, --profile=1 … before their shapes, in trtexec too")
+        if profiles != [str(number) for number in range(len(profiles))]:
+            raise UsageError("write the profiles in their order: --profile=0 and its shapes, then --profile=1 …")
         for name, specs in found.items():
             for spec in specs:
                 self._build += [TRTEXEC[name].here.split()[1], _shapes(name, spec)]
@@ -191,6 +193,7 @@ class _Translation:
             self._run += ["--contexts", str(streams)]
         if self._flag("exposeDMA"):
             self._run += ["--buffers", "1"]
+            self._note(f"--exposeDMA is --buffers 1 here: {TRTEXEC['exposeDMA'].note}", True)
         self._run += self._mode()
         self._run += ["--warmup", f"{warmup}ms", "--duration", _ENDLESS if duration.startswith("-") else f"{duration}s"]
         if iterations * streams:
