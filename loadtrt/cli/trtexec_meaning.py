@@ -253,9 +253,10 @@ class _Translation:
             option = TRTEXEC[name]
             here = f"{option.here} is near it, and " if option.here else ""
             self._note(f"--{name} has no counterpart here: {here}{option.note}", option.matters)
+        throughput = "inferences/s" if "batch" in dict(self._given.options) else "requests/s"
         self._meant.notes.append(
             "trtexec's latency (copies and compute) is device here, where latency counts from the instant at which a "
-            "request was due; its throughput is requests/s"
+            f"request was due; its throughput is {throughput}"
         )
 
     def _note(self, sentence: str, matters: bool) -> None:

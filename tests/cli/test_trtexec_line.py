@@ -13,7 +13,7 @@ import click
 import numpy as np
 import pytest
 
-from command_line import loadtrt
+from command_line import ROOT, loadtrt
 from loadtrt.cli.main import COMMANDS
 from loadtrt.cli.other_tools import TOOLS, command_of
 from loadtrt.cli.trtexec_line import _run, parse
@@ -314,3 +314,19 @@ def test_the_engine_may_stand_without_its_option(command: str) -> None:
         "capacity": ("--time", "4s", "--objective", "latency.p99 < 5ms"),
     }
     assert loadtrt(command, VIRTUAL, *options[command], "--warmup", "0").returncode in (0, 97)
+
+
+def test_the_documentation_says_the_same() -> None:
+    """Each row of its tables is a row of ours, and each line that it shows is printed so."""
+    text = (ROOT / "docs" / "from-trtexec.md").read_text(encoding="utf-8")
+    ours, _, others = text.partition("## Options of other tools")
+    rows = re.findall(r"^\| `--(\w+)(?:=\w+)?` \| `([^`]+)` \|", ours, re.MULTILINE)
+    assert len(rows) >= 25
+    for name, here in rows:
+        assert TRTEXEC[name].here == here
+    for names, here in re.findall(r"^\| ((?:`--[a-z-]+`(?:, )?)+) \| `([^`]+)` \|$", others, re.MULTILINE):
+        for name in re.findall(r"--([a-z-]+)", names):
+            assert [tool[name][0] for tool in list(TOOLS.values())[1:] if name in tool] == [here]
+    for line, output in re.findall(r"^    \$ loadtrt (.*)\n((?:    (?!\$).*\n)+)", text, re.MULTILINE):
+        done = loadtrt(*shlex.split(line))
+        assert done.stderr + done.stdout == re.sub(r"^    ", "", output, flags=re.MULTILINE)
