@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.cli.delivery import show_line
-from loadtrt.cli.options import TRT_LOG_HELP
+from loadtrt.cli.options import FORCE_HELP, TRT_LOG_HELP
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import UsageError
 from loadtrt.files import write_file
@@ -31,6 +31,7 @@ _MORE = "inputs and outputs with types, shapes, formats and profiles; memory; la
     "--device", type=click.IntRange(0, 1023), default=0, help="Number of the GPU to load the plan on.  [default: 0]"
 )
 @click.option("--trt-log", metavar="FILE|-", help=TRT_LOG_HELP)
+@click.option("--force", is_flag=True, help=FORCE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print all facts as JSON.")
 def command(
     file: Path,
@@ -39,6 +40,7 @@ def command(
     allow_host_code: bool,
     device: int,
     trt_log: str | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Show what PLAN contains: a TensorRT plan, or an .onnx model.
@@ -52,7 +54,7 @@ def command(
     zoo, _, name = str(file).partition(":")
     if zoo == "zoo" and not file.exists():
         raise UsageError(f"{file} is not a file: 'loadtrt zoo {name}' writes {name}.onnx, which can be inspected")
-    require_outputs([Output("--trt-log", trt_log, "a log of TensorRT")], [file, *plugins], force=False)
+    require_outputs([Output("--trt-log", trt_log, "a log of TensorRT")], [file, *plugins], force=force)
     with logging_to(trt_log, say, "--trt-log"):
         report = inspect_file(file, module=module, plugins=plugins, allow_host_code=allow_host_code, device=device)
     if as_json:

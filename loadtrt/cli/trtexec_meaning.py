@@ -19,10 +19,14 @@ _SHOWN = ("50", "90", "95", "99", "99.9")
 # Options of a build that `run --engine MODEL`, which builds plans itself, has too.
 _ALSO_RUN = ("--fp16", "--shapes", "--plugins", "--device")
 # Flags and options with the same values, of the build and of the run.
-_BUILD_FLAGS = ("fp16", "bf16", "int8", "fp8", "best", "noTF32", "stronglyTyped", "versionCompatible", "vc")
-_BUILD_FLAGS += ("excludeLeanRuntime", "refit", "stripWeights", "stripAllWeights", "weightless")
-_BUILD_VALUES = ("calib", "builderOptimizationLevel", "maxAuxStreams", "timingCacheFile", "profilingVerbosity")
-_BUILD_VALUES += ("tacticSources", "useDLACore", "deploy", "model", "uff")
+_BUILD_FLAGS = (
+    *("fp16", "bf16", "int8", "fp8", "best", "noTF32", "stronglyTyped", "versionCompatible", "vc"),
+    *("excludeLeanRuntime", "refit", "stripWeights", "stripAllWeights", "weightless"),
+)
+_BUILD_VALUES = (
+    *("calib", "builderOptimizationLevel", "maxAuxStreams", "timingCacheFile", "profilingVerbosity"),
+    *("tacticSources", "useDLACore", "deploy", "model", "uff"),
+)
 _RUN_VALUES = ("exportTimes", "exportOutput", "useProfile")
 _PROFILE_VALUES = ("exportProfile", "exportLayerInfo")
 

@@ -30,7 +30,7 @@ def as_declared(command: click.Command, words: Sequence[str]) -> list[str]:
     """The words of a command line with options as they are declared where they are written in camel case, as trtexec
     has them: --saveEngine=x is --save-engine=x, if the command has no --saveEngine."""
     known = {name for option in _options(command) for name in _names(option)}
-    declared = []
+    declared: list[str] = []
     for place, word in enumerate(words):
         if word == "--":
             return [*declared, *words[place:]]

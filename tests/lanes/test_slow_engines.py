@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -49,7 +49,7 @@ async def _run(
         ("service=12s", {"contexts": 2, "mix": "1:0.5, 8:0.5", "requests": 9}),
     ],
 )
-async def test_what_makes_progress_is_waited_for(simulated: str, options: dict[str, object], warmup: str) -> None:
+async def test_what_makes_progress_is_waited_for(simulated: str, options: dict[str, Any], warmup: str) -> None:
     """A run completes, and serves all that it sent, however long a request takes."""
     result, session = await _run(simulated, warmup=warmup, **options)
     assert (result.failure, result.outcome) == (None, "completed")
@@ -70,7 +70,7 @@ async def test_a_slow_engine_is_not_warmed_up_for_minutes() -> None:
 
 @pytest.mark.parametrize("warmup", ["0", "1s"])
 @pytest.mark.parametrize("load", [{}, {"requests": 5}, {"rate": "0.1/s"}])
-async def test_an_engine_that_completes_nothing_at_all_is_given_up(load: dict[str, object], warmup: str) -> None:
+async def test_an_engine_that_completes_nothing_at_all_is_given_up(load: dict[str, Any], warmup: str) -> None:
     """After two minutes, or --drain where that is longer; the sentence says which option gives it more time."""
     for drain, limit in ((None, "120 s"), ("1s", "120 s"), ("10m", "600 s")):
         hung, _ = await _run(

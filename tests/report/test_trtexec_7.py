@@ -53,7 +53,7 @@ def _queries(count: int, slower: float = 1.0) -> list[dict[str, float]]:
 def _export(file: Path, version: str, queries: list[dict[str, float]]) -> Path:
     records = []
     for query in queries:
-        record = {}
+        record: dict[str, float] = {}
         for start, end, (first, last) in WRITTEN[version]:
             record |= {start: query[first], end: query[last]}
         lengths = LENGTHS_7 if version < "8" else {"h2dMs": H2D, "computeMs": COMPUTE, "d2hMs": D2H}
