@@ -57,7 +57,7 @@ class _Lazy(click.Group):
             hint = nearest(args[0], COMMANDS, f"the commands are {', '.join(COMMANDS)}")
             raise click.UsageError(f"'{args[0]}' is not a command: {hint}")
         name, command, words = super().resolve_command(context, args)
-        if name is not None and command is not None:
+        if name is not None and command is not None and not context.resilient_parsing:  # as for completion
             words = as_declared(command, words)
             require_once(name, command, words, context)
         return name, command, words

@@ -72,21 +72,26 @@ class _Translation:
     def meant(self) -> Meant:
         engine, onnx, plan = self._value("loadEngine"), self._value("onnx"), self._value("saveEngine")
         caffe = [name for name in ("deploy", "model", "uff") if name in self._left]
-        skips = [self._flag(name) for name in ("skipInference", "buildOnly")]
+        skips = self._flag("skipInference") | self._flag("buildOnly")
         version_only = self._flag("getPlanVersionOnly")
+        exports = [name for name in (*_RUN_VALUES[:2], *_PROFILE_VALUES, "dumpProfile") if name in self._left]
         self._require_model(engine, onnx, caffe, plan)
         self._take_build(onnx)
         self._take_run(engine)
-        looks = [self._flag(name) for name in ("dumpLayerInfo", "dumpOptimizationProfile")]
+        looks = self._flag("dumpLayerInfo") | self._flag("dumpOptimizationProfile")
         self._name_what_is_left(engine)
-        if version_only and engine:
+        if engine and onnx:
+            self._note("--onnx means nothing beside --loadEngine", False)
+        for name in exports if skips else ():
+            self._note(f"--{name} is of the run, which is skipped ('loadtrt profile' writes what is of layers)", False)
+        if engine and (version_only or skips):
             self._meant.commands.append(["inspect", engine])
             return self._meant
         made = engine
         if engine is None:
             source = [] if onnx is None else [onnx]
             whole = any(word.startswith("--") and word not in _ALSO_RUN for word in self._build)
-            if onnx is not None and plan is None and not (whole or any(skips)):
+            if onnx is not None and plan is None and not (whole or skips):
                 made = onnx
                 self._run += ["--fp16"] if "--fp16" in self._build else []
                 self._meant.notes.append(
@@ -95,10 +100,12 @@ class _Translation:
             else:
                 stem = Path((onnx or self._first(caffe)).rpartition(":")[2]).stem
                 made = plan or str(self._folder / f"{stem}.plan")
+                if plan is None:
+                    self._note("the plan is not kept: --saveEngine names a file for it", False)
                 self._meant.commands.append(["build", *source, "-o", made, *self._build])
-        if not any(skips):
+        if not skips:
             self._meant.commands.append(["run", "--engine", str(made), *self._run])
-        if any(looks):
+        if looks:
             self._meant.commands.append(["inspect", str(made)])
         return self._meant
 

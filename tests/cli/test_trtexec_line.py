@@ -167,6 +167,11 @@ def test_what_options_of_other_tools_are_here_exists(tool: str) -> None:
             ],
         ),
         ("--loadEngine=m.plan --getPlanVersionOnly", ["inspect m.plan"]),
+        ("--loadEngine=m.plan --skipInference", ["inspect m.plan"]),
+        (
+            "--loadEngine=m.plan --onnx=m.onnx --dumpLayerInfo --useSpinWait --useCudaGraph",
+            ["run --engine m.plan --warmup 200ms --duration 3s --requests 10", "inspect m.plan"],
+        ),
     ],
 )  # fmt: skip
 def test_a_line_means_these(line: str, meant: list[str]) -> None:
