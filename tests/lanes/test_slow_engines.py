@@ -10,7 +10,8 @@ from loadtrt.asked.config import RunConfig
 from loadtrt.engines.open import open_engine
 from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
-from loadtrt.lanes.session import Session, inputs_for, run_session
+from loadtrt.lanes.session import Session, run_session
+from loadtrt.load.inputs import make_inputs
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -26,7 +27,12 @@ async def _run(
 ) -> tuple[RunResult, Session]:
     config = RunConfig.of(engine=f"simulated:{simulated},clock=virtual", **options)
     engine = open_engine(config.model)
-    inputs, session = inputs_for(engine, config.model), Session()
+    model, session = config.model, Session()
+    inputs = [
+        arrays
+        for tensors in engine.parts
+        for arrays in make_inputs(tensors, model.inputs, model.input_sets, model.input_range, model.seed)
+    ]
     bill = engine.memory(inputs)
     await run_session(engine, config, inputs, Stop(), session, on_tick)
     result = result_of(session, engine, config, bill, run="", load_ns=0, started="", command=(), environment={})
