@@ -22,6 +22,7 @@ from loadtrt.capacity.rig import MACHINE, changed, require_same
 from loadtrt.capacity.search import Search
 from loadtrt.environment import environment
 from loadtrt.errors import UsageError
+from loadtrt.lanes.ending import DRAIN_NS
 from loadtrt.printing import command_line
 from loadtrt.results.capacity_result import CapacityResult, Trial, name_of
 from loadtrt.units import SECOND_NS, exact_duration, format_count, format_duration
@@ -209,7 +210,8 @@ class Finder:
             rate=step.rate,
             seed=work.next_seed,
             duration=exact_duration(duration),
-            drain=exact_duration(max(work.config.drain, duration // 2)),  # above the capacity a backlog is left
+            # Above the capacity a backlog is left.
+            drain=exact_duration(max(work.config.drain or DRAIN_NS, duration // 2)),
             **changes,
         )
         what = f"{step.kind} at {format_count(step.rate)}/s"

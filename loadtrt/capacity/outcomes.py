@@ -141,8 +141,8 @@ def verdict_of(run: Outcome) -> Verdict:
 def failure_of(run: RunResult) -> str | None:
     """Why the search ends for an engine: it failed, or its outputs under load are wrong; None otherwise."""
     checked = run.model.verification
-    if run.failure is None and checked is not None and checked.different:
-        return f"{checked.different} of {checked.outputs} outputs under load differ from those of a quiet run"
+    if run.failure is None and checked is not None and checked.fault is not None:
+        return checked.fault[0]
     return run.failure
 
 

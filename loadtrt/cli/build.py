@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.cli.delivery import show_line
-from loadtrt.cli.options import FORCE_HELP, GroupedCommand, extra
+from loadtrt.cli.options import FORCE_HELP, TRT_LOG_HELP, GroupedCommand, extra
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import UsageError
 from loadtrt.printing import NAME, printable, say, shortened
@@ -34,11 +34,13 @@ def _shapes(_: click.Context, parameter: click.Parameter, values: tuple[str, ...
         for part in value.split(","):
             name, _colon, sizes = part.rpartition(":")
             digits = sizes.split("x")
+            option = f"--{parameter.human_readable_name.replace('_', '-')}"
             if not name or not all(size.isdecimal() and len(size) <= _MOST_DIGITS for size in digits):
-                option = f"--{parameter.human_readable_name.replace('_', '-')}"
                 raise click.UsageError(
                     f"{option} {shortened(part)} is not NAME:SIZES; write for example {option} data:16x3x224x224"
                 )
+            if name in shapes:
+                raise click.UsageError(f"{option} has {shortened(name)} twice: leave one out")
             shapes[name] = tuple(map(int, digits))
         profiles.append(shapes)
     return profiles
@@ -68,6 +70,7 @@ def _number(
 
 @click.command("build", cls=GroupedCommand, short_help="Build a plan from a model.")
 @click.argument("model_name", metavar="[MODEL]", required=False)
+@extra("--onnx", "Plan", "MODEL, in trtexec's words.", metavar="FILE")
 @extra(
     ("-o", "--save-engine", "plan"),
     "Plan",
@@ -157,10 +160,18 @@ def _number(
     metavar="NAME",
 )
 @_file("uff", "Caffe", "UFF model, which TensorRT no longer supports; prints how to convert it.")
+@extra("--trt-log", "Output", f"{TRT_LOG_HELP} PLAN.log has it in any case.", metavar="FILE|-")
 @extra("--force", "Output", FORCE_HELP, is_flag=True)
 @extra("--quiet", "Output", "Print neither progress nor summary.", is_flag=True)
 def command(
-    model_name: str | None, plan: Path | None, quiet: bool, force: bool, uff: Path | None, **given: Any
+    model_name: str | None,
+    onnx: str | None,
+    plan: Path | None,
+    trt_log: str | None,
+    quiet: bool,
+    force: bool,
+    uff: Path | None,
+    **given: Any,
 ) -> None:
     """Build a TensorRT plan from MODEL: an .onnx file, or zoo:googlenet.
 
@@ -174,7 +185,11 @@ def command(
     from loadtrt.cli.voice import Voice
     from loadtrt.engines.build_model import uff_is_gone
     from loadtrt.engines.plan_builder import build_plan, progress_text
+    from loadtrt.engines.tensorrt_log import logging_to
 
+    if model_name is not None and onnx is not None:
+        raise UsageError(f"{model_name} and --onnx {onnx} are two models; leave one out")
+    model_name = model_name or onnx
     if uff is not None:
         raise UsageError(uff_is_gone(f"--uff {uff}"))
     read = [given[name] for name in ("calibration", "deploy", "weights")]
@@ -183,10 +198,11 @@ def command(
     source = _source(model_name, options, **caffe)
     if plan is None:
         raise UsageError("the plan has no file to be written to; add for example -o model.plan")
-    _require_outputs(plan, given, [model_name, *read, *given["plugins"]], force=force)
+    _require_outputs(plan, trt_log, given, [model_name, *read, *given["plugins"]], force=force)
     voice = Voice(quiet=quiet)
     try:
-        built = build_plan(source, plan, options, lambda progress: voice.status(progress_text(progress)))
+        with logging_to(trt_log, voice.insist, "--trt-log"):
+            built = build_plan(source, plan, options, lambda progress: voice.status(progress_text(progress)))
     finally:
         voice.end_line()
     for note in built.notes:
@@ -195,12 +211,15 @@ def command(
         _show(built)
 
 
-def _require_outputs(plan: Path, given: dict[str, Any], inputs: list[str | Path | None], *, force: bool) -> None:
+def _require_outputs(
+    plan: Path, trt_log: str | None, given: dict[str, Any], inputs: list[str | Path | None], *, force: bool
+) -> None:
     """Raise UsageError, before minutes of building, where a file of the build cannot be written or is another file."""
     outputs = [
         Output("-o", plan, "a plan"),
         Output("-o: the description", f"{plan}.json", "facts of a build"),
-        Output("-o: the log", f"{plan}.log", "a log of a build"),
+        Output("-o: the log", f"{plan}.log", "a log of TensorRT"),
+        Output("--trt-log", trt_log, "a log of TensorRT"),
         Output("--timing-cache", given["timing_cache"], None),  # TensorRT itself refuses what is not a cache
         Output("--calibration-cache", given["calibration_cache"], "an INT8 calibration cache"),
     ]

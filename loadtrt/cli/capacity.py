@@ -90,12 +90,14 @@ def command(
     values = wanted.config.options()
     require_outputs(outputs_of(values, "a search for capacity"), [config, *inputs_of(values)], force=force)
     from loadtrt.capacity.find import Finder
+    from loadtrt.cli.delivery import say_verdict
     from loadtrt.cli.resuming import carry_out
     from loadtrt.report.plain import terminal_text
     from loadtrt.results.capacity_result import CapacityResult
 
     make = partial(Finder, wanted)
-    return _exit_code(carry_out(wanted.config, CapacityResult, terminal_text, make, resume=resume, force=force))
+    result = carry_out(wanted.config, CapacityResult, terminal_text, make, resume=resume, force=force)
+    return say_verdict(result, _exit_code(result), quiet=wanted.config.quiet)
 
 
 def _wanted(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin
 
 import click
 from pydantic import BeforeValidator
 
 from loadtrt.asked.declaring import GROUPS, shown_as
 from loadtrt.asked.fields import option_name
-from loadtrt.asked.reading import FIELDS, keys_of
+from loadtrt.asked.reading import FIELDS, keys_for, keys_of
+from loadtrt.cli.words import SEVERAL
 from loadtrt.errors import UsageError
+from loadtrt.printing import shortened
 from loadtrt.units import exact_duration
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 # Options whose values hold commas: where they take several, each is given by itself.
 REPEATED = frozenset({"batcher"})
 FORCE_HELP = "Write over files that would be kept otherwise."
+TRT_LOG_HELP = str(FIELDS["trt_log"].description)
 F = TypeVar("F", bound="Callable[..., Any]")
 T = TypeVar("T")
 
@@ -82,12 +86,31 @@ def options(
             if shown is not None and (command == "run" or command in shown.commands):
                 text = helps.get(key) or _help(field, key, axes.get(key))
                 function = _option(key, field, text, axes.get(key), choices.get(key))(function)
+        if "engine" in keys_for(command):
+            function = click.argument("engines", metavar="[ENGINE]", nargs=-1)(_with_positional(command, function))
         if not file:
             return function
         text = "YAML file of these options, or a run.json; options of the command line win."
         return extra("--config", "Engine", text, type=click.Path(path_type=Path), metavar="FILE")(function)
 
     return add
+
+
+def _with_positional(name: str, function: F) -> F:
+    """The function of a command, with ENGINE, which is written without --engine, as its `engine`."""
+
+    @wraps(function)
+    def command(engines: tuple[str, ...], engine: str | None, **given: Any) -> Any:
+        if len(engines) > 1:
+            raise UsageError(f"{engines[0]} and {engines[1]} are two engines: {SEVERAL[name, 'engine']}")
+        for first in engines:
+            if engine is not None:
+                raise UsageError(f"{first} is an argument too many beside --engine {engine}: leave one out")
+            if Path(first).suffix in (".yaml", ".yml", ".json"):
+                raise UsageError(f"{first} is no engine: write --config {first} for a configuration")
+        return function(engine=next(iter(engines), engine), **given)
+
+    return cast("F", command)
 
 
 def _option(
@@ -154,6 +177,8 @@ def _named(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]
         name, colon, rest = part.rpartition(":")
         if not colon or not name:
             raise click.UsageError(f"{option_name(key)} wants NAME:VALUE, not '{part}'")
+        if name in named:
+            raise click.UsageError(f"{option_name(key)} is given twice for {shortened(name)}: leave one out")
         named[name] = rest
     return named or None
 
@@ -187,8 +212,9 @@ def table() -> str:
         "Made by `make docs` from the declarations in `loadtrt/asked/`. A key of a YAML file is the name of the option",
         "without its dashes, with `_` for `-`. A file has at most 1 MiB of YAML, 32 levels, 50 000 values; an alias",
         "counts as all that it repeats. The longest TIME is ten years; rates are 1e-9/s to 1e12/s, sizes below 2^63",
-        "bytes; the greatest number that an option takes is in `loadtrt schema config`. The command line alone has",
-        "`run --latency` and `run --repeat` ([measuring](measuring.md)).",
+        "bytes; the greatest number that an option takes is in `loadtrt schema config`. What is not repeatable is",
+        "given once. The command line alone has `run --latency` and `run --repeat` ([measuring](measuring.md)), and",
+        "ENGINE without `--engine`: `loadtrt run googlenet16.trt`.",
     ]
     for group in GROUPS:
         if keys_of(group):

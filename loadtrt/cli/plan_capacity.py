@@ -180,7 +180,7 @@ def command(
     from loadtrt.capacity.evidence import evidence_of
     from loadtrt.capacity.fleet_plan import plan_fleet
     from loadtrt.capacity.predictable import why_unpredictable
-    from loadtrt.cli.delivery import Delivery, json_of, show
+    from loadtrt.cli.delivery import Delivery, json_of, say_verdict, show
     from loadtrt.cli.voice import Voice
     from loadtrt.report.plain import terminal_text
     from loadtrt.signals import SIGNALS
@@ -220,7 +220,7 @@ def command(
         if not given["quiet"]:
             show(terminal_text(result), sys.stderr if json_file == "-" else sys.stdout)
     delivery.finish()
-    return _exit_code(result)
+    return say_verdict(result, _exit_code(result), quiet=bool(given["quiet"]))
 
 
 def _exit_code(result: FleetResult) -> int:

@@ -61,6 +61,7 @@ def carry_out(
     Raises the error that ended the runs, and UsageError if the result could not be written.
     """
     from loadtrt.capacity.rig import Rig
+    from loadtrt.engines.tensorrt_log import logging_to
 
     with locked("--json", config.json_file):
         target = config.json_file
@@ -78,7 +79,7 @@ def carry_out(
                 if not config.quiet:
                     show(text(finished.result), sys.stderr if target == "-" else sys.stdout)
 
-        with Rig(voice, partial(leave, deliver), SIGNALS) as rig:
+        with logging_to(config.trt_log, voice.insist), Rig(voice, partial(leave, deliver), SIGNALS) as rig:
             many = work = work_on(rig, voice, keeper)
             if before is not None:
                 try:

@@ -186,7 +186,7 @@ class Maker:
                 if self._watched is None:
                     self._watched = Watched(config, self.talks, shows=not self._many)
                 self.talks.status(f"loading {config.model.engine}")
-                also = config.given("profile", "export_layer_info")
+                also = config.given("profile", "export_layer_info", "trt_log")
                 self._opened = opened = open_model(config.model, options, self.talks, also)
                 if self._many:
                     opened.bill.require_room()

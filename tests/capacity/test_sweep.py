@@ -39,7 +39,8 @@ VIRTUAL = "simulated:service=2ms,contention=1,clock=virtual"
 
 
 def _swept(file: Path, *arguments: str) -> SweepResult:
-    common = ("--warmup", "0", "--duration", "2s", "--quiet", "--json", str(file))
+    common = ["--warmup", "0", "--quiet", "--json", str(file)]
+    common += [] if "--duration" in arguments else ["--duration", "2s"]
     done = loadtrt("sweep", "--engine", VIRTUAL, *common, *arguments)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     return read_result(SweepResult, file)
