@@ -13,7 +13,7 @@ from loadtrt.cli.options import GroupedCommand, extra, options, read_as
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, EngineError, UsageError
 from loadtrt.load.arrivals import PROCESSES
-from loadtrt.units import format_duration, parse_duration, parse_share
+from loadtrt.units import exact_duration, parse_duration, parse_share
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,7 +128,7 @@ def _wanted(
     _require_objectives(config)
     time_ns = time if time is not None else QUICK_NS if quick else TIME_NS
     if time_ns < _LEAST_TIME_NS:
-        raise UsageError(f"--time {format_duration(time_ns)} is too short for a search; write for example --time 10m")
+        raise UsageError(f"--time {exact_duration(time_ns)} is too short for a search; write for example --time 10m")
     return Wanted(
         config=config,
         load=load,
