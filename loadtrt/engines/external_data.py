@@ -19,6 +19,7 @@ from loadtrt.printing import shortened
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"  # ONNX Runtime's option
 _MOST_LINKS = 40  # Linux' own limit
 
 

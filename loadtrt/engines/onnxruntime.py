@@ -11,8 +11,12 @@ from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.engines.batch_size import BatchSize, batch_size
 from loadtrt.engines.engine import Completion
+from loadtrt.engines.external_data import EXTERNAL_FOLDER
+from loadtrt.engines.old_opsets import remedy
 from loadtrt.engines.onnx_model import OnnxModel, read_model
+from loadtrt.engines.shapes import InputShape
 from loadtrt.engines.waiting import Wakeup
 from loadtrt.environment import available_bytes, cpu_model, import_onnxruntime
 from loadtrt.errors import EngineError
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
-    from loadtrt.engines.shapes import EngineOptions
+    from loadtrt.engines.shapes import EngineOptions, Sizes
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.engine_info import ClockMapping
 
@@ -46,13 +50,20 @@ def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:
     cores = len(os.sched_getaffinity(0))
     threads = config.threads_per_context or max(1, cores // config.contexts)
     sessions = config.contexts if threads > 1 else 1
-    session = open_session(model, threads, config.contexts)
-    outputs = _outputs(model, session)
-    parts = tuple((*inputs, *outputs) for inputs in model.parts)
-    largest = largest_of(parts)
-    tensors = parts[largest]
-
     notes = list(model.notes)
+    try:
+        session = open_session(model, threads, config.contexts)
+    except EngineError as refusal:
+        model = model.without_sizes()  # which may be what is refused
+        session = open_session(model, threads, config.contexts)
+        notes.append(f"the model's sizes are left open, as with them {refusal}")
+    outputs = _outputs(model, session)
+    parts = tuple((*inputs, *outputs) for inputs in model.sizes.parts)
+    batches = [_batch_of(model, part, sizes) for part, sizes in zip(parts, config.parts, strict=True)]
+    largest = largest_of(parts)
+    tensors, batch = parts[largest], batches[largest]
+    notes += batch.notes
+
     if sessions > 1:
         notes.append(
             f"each context has a session and weights of its own, since its {threads} threads belong to a session: "
@@ -70,7 +81,8 @@ def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:
         version=_version(),
         device=f"{cpu_model()}, {cores} {'core' if cores == 1 else 'cores'}",
         sha256=model.sha256,
-        batch=model.batches[largest],
+        batch=batch.size,
+        batch_from=batch.reason,
         tensors=tensors,
         precision=model.precision,
         mode={
@@ -80,7 +92,15 @@ def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:
         },
         notes=tuple(notes),
     )
-    return OnnxRuntimeEngine(config.contexts, config.buffers, info, parts, model, session, threads)
+    counts = tuple(item.size for item in batches)
+    return OnnxRuntimeEngine(config.contexts, config.buffers, info, parts, counts, model, session, threads)
+
+
+def _batch_of(model: OnnxModel, tensors: Sequence[TensorSpec], sizes: Sizes) -> BatchSize:
+    """Inferences of a request, by the outputs that ONNX Runtime infers, too."""
+    shapes = {tensor.name: tensor.shape for tensor in tensors if tensor.is_input}
+    outputs = [InputShape(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors if not tensor.is_input]
+    return batch_size(model.sizes.inputs, shapes, outputs, batch=sizes.batch, inferences=sizes.inferences_per_request)
 
 
 @dataclass(slots=True)
@@ -107,6 +127,7 @@ class OnnxRuntimeEngine:
         buffers: int,
         info: EngineInfo,
         parts: Sequence[Sequence[TensorSpec]],
+        batches: Sequence[int],
         model: OnnxModel,
         session: Any,
         threads: int,
@@ -114,7 +135,7 @@ class OnnxRuntimeEngine:
         self.contexts = contexts
         self.buffers = buffers
         self.parts = parts
-        self.batches = model.batches
+        self.batches = batches
         self._info = info
         self._model = model
         self._threads = threads
@@ -243,14 +264,14 @@ def open_session(
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
     if model.external:
-        folder = str(model.external.folder)
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        options.add_session_config_entry(EXTERNAL_FOLDER, str(model.external.folder))
     try:
         # enable_fallback=0: the fallback, from one provider to another, prints to stdout.
         providers = ["CPUExecutionProvider"]
         return onnxruntime.InferenceSession(model.data, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions share no base of their own
-        raise EngineError(f"ONNX Runtime {_version()} refuses {model.name}: {sentence_of(error)}") from None
+        said = f"{sentence_of(error)}{remedy(model.opset)}"
+        raise EngineError(f"ONNX Runtime {_version()} refuses {model.name}: {said}") from None
 
 
 def _outputs(model: OnnxModel, session: Any) -> list[TensorSpec]:

@@ -213,7 +213,7 @@ _KEPT_BY_RUNS = {"model", "model_sha256", "options", "precision", "flavour", "fl
 
 
 class SidecarTensor(BaseModel):
-    """One input or output; `shape` has -1 where a profile leaves the size open."""
+    """One input or output; `shape` has -1 where a profile leaves the size open, `rows` is as in TensorSpec."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -221,6 +221,7 @@ class SidecarTensor(BaseModel):
     input: bool
     dtype: str
     shape: tuple[int, ...]
+    rows: int | None = None
 
 
 class Sidecar(BaseModel):
@@ -274,11 +275,14 @@ def read_sidecar(plan: Path, plan_sha256: str | None = None) -> Sidecar | None:
     return sidecar
 
 
-def build_facts(plan: Path, plan_sha256: str) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """What a run keeps of the plan's build, None where unknown; a note where the sidecar is broken or another
-    plan's. `plan_sha256`: of the plan as it is now."""
+def build_facts(plan: Path, plan_sha256: str) -> tuple[dict[str, Any] | None, dict[str, int], tuple[str, ...]]:
+    """What a run keeps of the plan's build, None where unknown; the rows that inputs index, by name; a note where the
+    sidecar is broken or another plan's. `plan_sha256`: of the plan as it is now."""
     try:
         sidecar = read_sidecar(plan, plan_sha256)
     except UsageError as error:
-        return None, (f"what the plan was built from is not known: {error}",)
-    return (sidecar.model_dump(mode="json", include=_KEPT_BY_RUNS) if sidecar else None), ()
+        return None, {}, (f"what the plan was built from is not known: {error}",)
+    if sidecar is None:
+        return None, {}, ()
+    rows = {tensor.name: tensor.rows for tensor in sidecar.tensors if tensor.rows is not None}
+    return sidecar.model_dump(mode="json", include=_KEPT_BY_RUNS), rows, ()

@@ -26,6 +26,7 @@ from loadtrt.engines.build_config import (
 )
 from loadtrt.engines.build_model import calibration_sets, is_quantized, prepare
 from loadtrt.engines.flavour import load_plugins, require_plugins
+from loadtrt.engines.index_tables import index_tables
 from loadtrt.engines.plan import Sidecar, SidecarTensor, sidecar_of
 from loadtrt.engines.toolchain import attach, choose_toolchain, preflight, run_watched
 from loadtrt.errors import EngineError, UsageError
@@ -160,12 +161,14 @@ def _build(
         )
     if options.timing_cache:
         keep_timing_cache(config, options.timing_cache)
+    rows = index_tables(source.model)
     tensors = tuple(
         SidecarTensor(
             name=tensor.name,
             input=place < network.num_inputs,
             dtype=dtype_named(tensor.dtype.name),
             shape=tuple(tensor.shape),
+            rows=rows.get(tensor.name) if place < network.num_inputs else None,
         )
         for place, tensor in enumerate(io_of(network))
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,8 @@ def result_of(
             )
         )
     measured = ModelResult(
-        engine=info,
+        engine=replace(info, notes=(*info.notes, *session.notes)),
+        inputs=dict(session.origins),
         memory=bill,
         valid=not problems,
         problems=tuple(problems),

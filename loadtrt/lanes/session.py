@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
 
 from loadtrt.asked.objective import quantile_name
-from loadtrt.environment import available_bytes
 from loadtrt.errors import EngineError
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.start_instant import wait_for_start, wall_clock
 from loadtrt.lanes.verify import Verifier, quiet_outputs
-from loadtrt.load.inputs import make_inputs
 from loadtrt.load.request_sizes import Batcher, draw
 from loadtrt.units import SECOND_NS, format_duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
     from loadtrt.engines.engine import Engine
+    from loadtrt.load.inputs import InputOrigin
     from loadtrt.load.tensors import Arrays
     from loadtrt.records.board import Board
     from loadtrt.records.records import Records
@@ -56,6 +55,7 @@ class Session:
     began_error_ns: the greatest error of `began_at`.
     late_start_ns: how long after the instant that was asked for measuring began.
     input_sets: input sets of each part.
+    origins, notes: where the values of each input come from, and what the user should read about them.
     outputs: of one quiet request with the first input set, after measuring, where the configuration asks for them; or
         the sentence of why there are none.
     """
@@ -76,16 +76,9 @@ class Session:
     began_error_ns: int = 0
     late_start_ns: int = 0
     input_sets: int = 1
+    origins: Mapping[str, InputOrigin] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     outputs: Arrays | str | None = None
-
-
-def inputs_for(engine: Engine, model: Model) -> list[Arrays]:
-    """The input sets of all parts, as `Engine.allocate` takes them; without copies one each. Raises LoadtrtError."""
-    input_sets: list[Arrays] = []
-    for tensors in engine.parts:
-        of_part = make_inputs(tensors, model.inputs, model.input_sets, model.input_range, model.seed, available_bytes())
-        input_sets += of_part if model.copies else of_part[:1]
-    return input_sets
 
 
 async def run_session(
@@ -103,7 +96,7 @@ async def run_session(
 ) -> None:
     """Run all phases on an engine that is loaded, filling `session`.
 
-    inputs: the input sets, as `inputs_for` makes them.
+    inputs: the input sets, as lanes/input_sets.py makes them.
     stop: ends the run early, with what is in flight finished. Cancelling the caller's scope ends the run at once; what
         was recorded is in `session` all the same.
     on_tick: called as (phase, elapsed ns, submitted, completed) at each phase's beginning, with zeros, and about once a

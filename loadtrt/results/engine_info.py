@@ -96,6 +96,7 @@ class EngineInfo:
     device: name of the GPU or CPU.
     sha256: of the plan's or model's bytes; "" without a file.
     batch: inferences in one request.
+    batch_from: what says so: an option, or the model by its names or sizes; "" where the engine has no other.
     tensors: inputs and outputs.
     precision: in words, such as "confirmed FP16"; "" if none was asked for.
     mode: effective settings, such as {"graph": "yes", "copies": "yes", "wait": "spin"}.
@@ -116,6 +117,7 @@ class EngineInfo:
     mode: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     build: Mapping[str, Any] | None = None
+    batch_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)

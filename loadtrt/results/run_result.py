@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from loadtrt.asked.config import RunConfig  # noqa: TC001
 from loadtrt.asked.fields import ObjectiveText  # noqa: TC001
 from loadtrt.asked.objective import Verdict, overall
+from loadtrt.load.inputs import InputOrigin  # noqa: TC001
 from loadtrt.records.histogram import require_histogram
 from loadtrt.results import Model
 from loadtrt.results.breakdown import (  # noqa: TC001
@@ -204,6 +205,7 @@ class ModelResult(Model):
     """What was measured of one model of a run.
 
     engine, memory: what served, and the memory that it took.
+    inputs: where the values of each input come from; requests take the sets in turn, or as a mix draws them.
     valid: the generator was not the bottleneck and nothing went wrong; otherwise `problems` says what and what to do.
     submitted: requests sent: ok + failed + those in flight when the run gave up.
     unserved: requests in flight when the run gave up, or due and never sent.
@@ -254,6 +256,7 @@ class ModelResult(Model):
     precision_reached: float | None = None
     scenario: ScenarioResult | None = None
     flow: Flow | None = None
+    inputs: dict[str, InputOrigin] = Field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict | None:

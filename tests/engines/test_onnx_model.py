@@ -90,9 +90,8 @@ def test_an_output_without_a_size_is_said_to_have_none(tmp_path: Path) -> None:
     with closing(load(file)) as engine:
         output = engine.info.tensors[1]
         assert (output.shape, output.nbytes) == ((1, -1), 0)
-        assert engine.info.notes == (
-            "the model does not say how large output y int64[1,?] is: the memory bill leaves it out",
-        )
+        unknown = "the model does not say how large output y int64[1,?] is: the memory bill leaves it out"
+        assert engine.info.notes[1:] == (unknown,)  # after what the batch is
 
 
 @pytest.mark.anyio
@@ -148,12 +147,12 @@ def test_files_that_are_no_model_are_refused(tmp_path: Path) -> None:
     refused(UsageError, f"cannot read model {tmp_path}: Is a directory", str(tmp_path))
     whole = zoo.make("googlenet", 1, 0).SerializeToString()
     for content, reason in (
-        (b"hello", "it is cut short"),
-        (b"", "it has no nodes"),
+        (b"hello", "bad.onnx is not an ONNX model, or it is cut short"),
+        (b"", "bad.onnx is empty"),
+        (onnx.ModelProto(ir_version=8).SerializeToString(), "bad.onnx is not an ONNX model: it has no nodes"),
         (whole[:9999], "it is cut short"),
     ):
         (tmp_path / "bad.onnx").write_bytes(content)
-        refused(UsageError, "bad.onnx is not an ONNX model", str(tmp_path / "bad.onnx"))
         refused(UsageError, reason, str(tmp_path / "bad.onnx"))
     node = [helper.make_node("Add", ["x", "w"], ["y"])]
     value, weights = (TensorProto.FLOAT, [512]), {"w": np.ones(512, np.float32)}
@@ -179,7 +178,7 @@ def test_models_that_onnx_runtime_cannot_serve_are_refused(tmp_path: Path, capfd
         file = save(tmp_path / "odd.onnx", [node], {"x": value}, {"y": value}, {})
         refused(EngineError, f"refuses {file}: ", file)
         refused(EngineError, "Frobnicate", file)
-    for kind, shown in (("STRING", "STRING"), ("BFLOAT16", "BF16")):
+    for kind, shown in (("FLOAT8E4M3FN", "FP8"), ("BFLOAT16", "BF16")):
         number = TensorProto.DataType.Value(kind)
         node = helper.make_node("Identity", ["x"], ["y"])
         file = save(tmp_path / "odd.onnx", [node], {"x": (number, [2])}, {"y": (number, [2])}, {})
