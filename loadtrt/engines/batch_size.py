@@ -151,8 +151,9 @@ def _by_name(sized: Sequence[InputShape], shapes: Mapping[str, Shape]) -> BatchS
 def _by_first_sizes(
     sized: Sequence[InputShape], shapes: Mapping[str, Shape], outputs: Sequence[InputShape]
 ) -> BatchSize:
-    """The first size that inputs and outputs share, or 1 and why."""
-    having = [item for item in sized if shapes[item.name][0] != 1]
+    """The first size that inputs and outputs share, or 1 and why. Where inputs leave theirs open, these alone count."""
+    left_open = [item for item in sized if item.shape[0] < 0]
+    having = [item for item in left_open or sized if shapes[item.name][0] != 1]
     firsts = {shapes[item.name][0] for item in having}
     names = " and ".join(item.name for item in having)
     if not firsts:
@@ -175,7 +176,7 @@ def _by_first_sizes(
     others = [item for item in known if item.shape[0] not in (1, first)] or ([] if having_it or unknown else known)
     if others:
         return _one(f"output {_shown(others[0].name, others[0].shape)} has another first size than {names}")
-    if all(item.shape[0] < 0 for item in having):
+    if left_open:
         return BatchSize(max(first, 1), f"the first size of {names}, which the engine leaves open", guessed=True)
     if having_it:
         return BatchSize(max(first, 1), f"the first size that {names} and {having_it[0]} share", guessed=True)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.batch_size import is_batch, is_name, is_other
 from loadtrt.engines.external_data import EXTERNAL_FOLDER
-from loadtrt.engines.index_tables import index_tables
+from loadtrt.engines.index_tables import branch_values, index_tables
+from loadtrt.engines.onnx_model import input_specs
 from loadtrt.environment import import_onnxruntime
 from loadtrt.load.inputs import make_inputs
-from loadtrt.load.tensors import TensorSpec, bytes_of
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from loadtrt.engines.external_data import ExternalData
     from loadtrt.engines.shapes import InputShape, OpenSizesError, Shape
+    from loadtrt.load.tensors import TensorSpec
 
 _PATIENCE_NS = 4 * SECOND_NS  # after which no other sizes are tried
 _MOST_MODEL_BYTES = 512 << 20
@@ -47,12 +48,9 @@ def tried_example(model: Any, external: ExternalData | None, error: OpenSizesErr
     except Exception:  # this is about sizes: what else is wrong is told where the model is run
         return None
     until = perf_counter_ns() + _PATIENCE_NS
-    rows = index_tables(model)
+    rows, modes = index_tables(model), branch_values(model)
     for shapes in candidates(error.inputs, error.shapes):
-        specs = [
-            TensorSpec(item.name, True, item.dtype, shape, bytes_of(item.dtype, shape), rows=rows.get(item.name))
-            for item, shape in zip(error.inputs, shapes.values(), strict=True)
-        ]
+        specs = input_specs(error.inputs, shapes, rows, modes)
         left = (until - perf_counter_ns()) / SECOND_NS
         if left <= 0:
             return None

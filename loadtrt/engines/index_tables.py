@@ -1,6 +1,7 @@
-"""Inputs whose values index a table of the model, such as token numbers: the rows of the smallest such table.
+"""Integer inputs of which the model says what they are: those that index a table, and those that choose a branch.
 
-A random number beyond its table fails the request in ONNX Runtime, and in TensorRT reads other memory without a word.
+A random number beyond its table fails the request in ONNX Runtime, and in TensorRT reads other memory without a word; a
+random mode, such as a rate of samples, takes the branch for none of the known ones.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ _MOVERS = {
 _MOVES_ALL = {"Concat", "Max"}  # of their inputs
 # Operators that keep how many rows a table has, wherever the weights are stored otherwise.
 _SAME_SHAPE = {"Identity", "Cast", "CastLike", "DequantizeLinear", "QuantizeLinear"}
+_COMPARES = {"Equal": 0, "GreaterOrEqual": 0, "LessOrEqual": 0, "Greater": 1, "Less": -1}  # what to add to be true
+_LOGIC = {"Not", "And", "Or", *_MOVERS}
 # By operator and the place of its indices: the place of the table.
 _TABLES = {
     ("Gather", 1): 0,
@@ -41,7 +44,7 @@ def index_tables(model: Any) -> dict[str, int]:
     Tables are weights, or tensors whose sizes the model declares. Values reach them as they are, through operators that
     move them alone. Names mean the same in a branch or a loop as around it, so that these are looked through, too.
     """
-    nodes = [message for message in messages_of(model.graph) if message.DESCRIPTOR.name == "NodeProto"]
+    nodes = _nodes(model)
     shapes = _shapes(model, nodes)
     rows: dict[str, int] = {}  # by tensor
     for node in reversed(nodes):  # a tensor's readers come after it
@@ -55,6 +58,46 @@ def index_tables(model: Any) -> dict[str, int]:
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value.name for value in model.graph.input]
     return {name: rows[name] for name in inputs if name in rows and name not in weights}
+
+
+def branch_values(model: Any) -> dict[str, int]:
+    """By input of one integer, the first number with which the model compares it to choose a branch."""
+    from onnx import TensorProto, numpy_helper
+
+    nodes = _nodes(model)
+    conditions = {node.input[0] for node in nodes if node.op_type == "If"}
+    if not conditions:
+        return {}
+    wholes = (TensorProto.INT64, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8)
+    asked = {
+        value.name
+        for value in model.graph.input
+        if value.type.tensor_type.elem_type in wholes
+        and all(dim.dim_value == 1 for dim in value.type.tensor_type.shape.dim)
+    }
+    constants = {node.output[0]: node.attribute[0].t for node in nodes if node.op_type == "Constant" and node.attribute}
+    constants |= {tensor.name: tensor for tensor in model.graph.initializer}
+    source = {name: name for name in asked}
+    for node in nodes:
+        if node.op_type in _MOVERS and node.input and node.input[0] in source:
+            source |= dict.fromkeys(node.output, source[node.input[0]])
+    for node in reversed(nodes):
+        if node.op_type in _LOGIC and conditions.intersection(node.output):
+            conditions.update(node.input)
+    found: dict[str, int] = {}
+    for node in nodes:
+        if node.op_type in _COMPARES and conditions.intersection(node.output) and len(node.input) == 2:
+            name, number = node.input[0], constants.get(node.input[1])
+            if name in source and number is not None and number.data_type in wholes and not list(number.dims)[1:]:
+                values = numpy_helper.to_array(number).reshape(-1)
+                if values.size == 1:
+                    found.setdefault(source[name], int(values[0]) + _COMPARES[node.op_type])
+    return found
+
+
+def _nodes(model: Any) -> list[Any]:
+    """All nodes, those of branches and loops after the node that has them."""
+    return [message for message in messages_of(model.graph) if message.DESCRIPTOR.name == "NodeProto"]
 
 
 def _shapes(model: Any, nodes: Sequence[Any]) -> dict[str, tuple[int, ...]]:

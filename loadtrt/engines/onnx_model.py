@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.external_data import find_external_data, load_external_data, messages_of
-from loadtrt.engines.index_tables import index_tables
+from loadtrt.engines.index_tables import branch_values, index_tables
 from loadtrt.engines.old_opsets import lifted, opset_of
 from loadtrt.engines.shapes import InputShape, OpenSizesError, require_known, resolve_shapes
 from loadtrt.errors import EngineError, UsageError
@@ -175,17 +175,31 @@ def decide_sizes(
             raise OpenSizesError(error.inputs, error.shapes, example) from None
     if len(sizes) == 1:
         _write_sizes(model, values, decided[0])
-    rows = index_tables(model)
-    parts = tuple(
-        tuple(
-            TensorSpec(item.name, True, item.dtype, shape, bytes_of(item.dtype, shape), rows=rows.get(item.name))
-            for item in inputs
-            for shape in [resolved.shapes[item.name]]
-        )
-        for resolved in decided
-    )
+    rows, modes = index_tables(model), branch_values(model)
+    parts = tuple(input_specs(inputs, resolved.shapes, rows, modes) for resolved in decided)
     notes = dict.fromkeys(note for resolved in decided for note in resolved.notes)
     return DecidedSizes(inputs, parts, declared, tuple(notes))
+
+
+def input_specs(
+    inputs: Sequence[InputShape],
+    shapes: Mapping[str, tuple[int, ...]],
+    rows: Mapping[str, int],
+    modes: Mapping[str, int],
+) -> tuple[TensorSpec, ...]:
+    """The inputs with their decided shapes. rows, modes: see engines/index_tables.py."""
+    return tuple(
+        TensorSpec(
+            item.name,
+            True,
+            item.dtype,
+            shapes[item.name],
+            bytes_of(item.dtype, shapes[item.name]),
+            rows=rows.get(item.name),
+            mode=modes.get(item.name),
+        )
+        for item in inputs
+    )
 
 
 def outputs_of(model: Any) -> tuple[InputShape, ...]:

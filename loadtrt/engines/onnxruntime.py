@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from loadtrt.results.engine_info import ClockMapping
 
 
+# Errors of a request that integers may have: beyond a table, or in a branch that they chose.
+_OF_INTEGERS = re.compile(r"out of (data )?bounds|out of range|inclusive range|[Ii]nvalid ind(ex|ices)|\bIf node\b")
+
+
 def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:
     """The engine for `config.engine`, an .onnx file or zoo:NAME, on the CPU.
 
@@ -241,7 +245,7 @@ class OnnxRuntimeEngine:
             except Exception as failure:  # whatever it is, it belongs to this request
                 completed_ns = perf_counter_ns()
                 lane.outputs[buffer] = {}
-                error = sentence_of(failure)
+                error = sentence_of(failure, self._model.sizes.inputs)
             self._done.append(Completion(number, buffer, completed_ns, 0, completed_ns - started_ns, 0, error))
             self._wakeup.notify()
 
@@ -284,9 +288,19 @@ def _outputs(model: OnnxModel, session: Any) -> list[TensorSpec]:
     return specs
 
 
-def sentence_of(error: Exception) -> str:
-    """What went wrong, on one line, without ONNX Runtime's prefix of codes."""
-    return shortened(re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split())), 400)
+def sentence_of(error: Exception, inputs: Sequence[InputShape] = ()) -> str:
+    """What went wrong, on one line, without ONNX Runtime's prefix of codes. inputs: of the request that failed; where
+    its integers may be why, what bounds them is named."""
+    said = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
+    wholes = [item.name for item in inputs if "int" in item.dtype]
+    remedy = ""
+    if wholes and _OF_INTEGERS.search(said):
+        known = re.search(r"inclusive range \[-?\d+,(\d+)\]", said)
+        limits = f"0..{known[1]}" if known else "LOW..HIGH"
+        which = f", where NAME is {' or '.join(map(shortened, wholes[:4]))}" if wholes[1:] else ""
+        name = shortened(wholes[0]) if not wholes[1:] else "NAME"
+        remedy = f": bound random integers with --input-range {name}:{limits}{which}"
+    return f"{shortened(said, 400)}{remedy}"
 
 
 def _version() -> str:

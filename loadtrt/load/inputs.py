@@ -31,6 +31,7 @@ class InputOrigin:
 
     kind: drawn at random, zeros, or read from files.
     sets: number of different arrays; requests take them in turn, and one that there is alone goes with every request.
+    seed: of random values.
     low, high: the range of random numbers; None for other kinds, for text and for packed types.
     rows: of the table that the values index, which bounds the range; None without.
     files: (file, number of arrays in it), in the order of the sets; items of a batch each count.
@@ -38,6 +39,7 @@ class InputOrigin:
 
     kind: Literal["random", "zeros", "files"]
     sets: int
+    seed: int | None = None
     low: float | None = None
     high: float | None = None
     rows: int | None = None
@@ -84,9 +86,9 @@ def make_input_sets(
     `sources` is one of
       - ("random",): `sets` different sets, the same for the same seed. Floats are uniform in [-1, 1] (e8m0, which has
         neither sign nor zero, in [0.5, 2]); int8 covers [-128, 127], uint8 [0, 255]; wider integers, mostly indices and
-        token numbers, [0, 9]; of these no more than the rows of the table that they index; bool is 0 or 1; int4 and fp4
-        take every bit pattern; text is short words. `ranges[name]` is the lowest and highest value instead, both
-        included (floats: before rounding to the type).
+        token numbers, [0, 9]; what indexes a table no more than its rows, and what chooses a branch of the model the
+        number that it is compared with; bool is 0 or 1; int4 and fp4 take every bit pattern; text is short words.
+        `ranges[name]` is the lowest and highest value instead, both included (floats: before rounding to the type).
       - ("zeros",): one set; text is empty.
       - files and folders, which together must cover every input: see load/input_files.py.
 
@@ -117,7 +119,7 @@ def make_input_sets(
         drawn: list[Arrays] = [
             {name: _random(tensor, *limits[name], random) for name, tensor in inputs.items()} for _ in range(sets)
         ]
-        origins = {name: _drawn_from(tensor, sets, *limits[name]) for name, tensor in inputs.items()}
+        origins = {name: _drawn_from(tensor, sets, seed, *limits[name]) for name, tensor in inputs.items()}
         return InputSets(drawn, origins, tuple(_bounds(inputs.values(), ranges)))
     if "zeros" in kinds:
         require_room(one_set, free_bytes)
@@ -190,26 +192,30 @@ def _limits(tensor: TensorSpec, asked: tuple[float, float] | None) -> tuple[floa
     if asked is not None:
         return _checked(tensor, asked)
     low, high = _default_range(tensor.dtype)
+    if tensor.mode is not None:
+        return tensor.mode, tensor.mode
     if tensor.rows is None or is_float(tensor.dtype):
         return low, high
     return max(low, 0), min(high, tensor.rows - 1)
 
 
 def _bounds(inputs: Iterable[TensorSpec], ranges: Mapping[str, object]) -> Iterator[str]:
-    """Which random numbers a table bounds."""
+    """Which random numbers the model bounds."""
     for tensor in inputs:
         if tensor.name not in ranges and _limits(tensor, None) != _default_range(tensor.dtype):
             low, high = _limits(tensor, None)
-            yield (
-                f"random values of {shortened(tensor.name)} are {low:g}..{high:g}, as they index a table of "
-                f"{plural(tensor.rows or 0, 'row')} (--input-range {shortened(tensor.name)}:LOW..HIGH says otherwise)"
-            )
+            why = f"they index a table of {plural(tensor.rows or 0, 'row')}"
+            if tensor.mode is not None:
+                why = "the model compares it with that to choose a branch"
+            values = f"{low:.0f}" if low == high else f"{low:.0f}..{high:.0f}"
+            name = shortened(tensor.name)
+            yield f"random values of {name} are {values}, as {why} (--input-range {name}:LOW..HIGH says otherwise)"
 
 
-def _drawn_from(tensor: TensorSpec, sets: int, low: float, high: float) -> InputOrigin:
+def _drawn_from(tensor: TensorSpec, sets: int, seed: int, low: float, high: float) -> InputOrigin:
     if tensor.dtype == STRING or bits_of(tensor.dtype) < 8:
-        return InputOrigin("random", sets)
-    return InputOrigin("random", sets, low, high, tensor.rows)
+        return InputOrigin("random", sets, seed)
+    return InputOrigin("random", sets, seed, low, high, tensor.rows)
 
 
 def _default_range(dtype: str) -> tuple[float, float]:

@@ -68,6 +68,7 @@ class TensorSpec:
     nbytes: size of the buffer.
     shape_values: whether the tensor is in host memory and its values decide the shapes of other tensors.
     rows: of the table that the values of an input index; None where they index none.
+    mode: a number with which the model compares an input to choose a branch; None for others.
     """
 
     name: str
@@ -77,6 +78,7 @@ class TensorSpec:
     nbytes: int
     shape_values: bool = False
     rows: int | None = None
+    mode: int | None = None
 
     def __str__(self) -> str:
         sizes = ",".join("?" if size < 0 else str(size) for size in self.shape)
