@@ -108,8 +108,8 @@ def prepare(source: Source, options: BuildOptions, *, weak_typing: bool) -> Sour
             notes = decide_sizes(model, name, sizes, source.external, runtime="TensorRT").notes
             source = replace(source, notes=(*source.notes, *notes))
         except OpenSizesError as error:
-            ranges = "--min-shapes, --opt-shapes and --max-shapes"
-            raise UsageError(f"{error}; or give ranges of sizes, with {ranges}") from None
+            options_of_ranges = "--min-shapes, --opt-shapes and --max-shapes"
+            raise UsageError(f"{error}; or give ranges of sizes, with {options_of_ranges}") from None
     if weak_typing and not options.strongly_typed:
         return _by_flags(source, options)
     done = []
@@ -225,7 +225,7 @@ def calibration_sets(source: Source, options: BuildOptions) -> tuple[list[Arrays
         made = make_input_sets(specs, files, 1, {}, options.seed, available_bytes(), batch)
     except UsageError as error:
         raise UsageError(f"--calibration: {error}") from None
-    return made.sets, made.notes
+    return list(made.sets), made.notes
 
 
 def quantize(source: Source, options: BuildOptions) -> tuple[Any, tuple[str, ...]]:

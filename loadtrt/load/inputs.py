@@ -55,7 +55,7 @@ class InputSets:
     notes: what the user should read.
     """
 
-    sets: list[Arrays]
+    sets: Sequence[Arrays]
     origins: Mapping[str, InputOrigin] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -69,7 +69,7 @@ def make_inputs(
     free_bytes: int | None = None,
 ) -> list[Arrays]:
     """The sets of `make_input_sets`."""
-    return make_input_sets(tensors, sources, sets, ranges, seed, free_bytes).sets
+    return list(make_input_sets(tensors, sources, sets, ranges, seed, free_bytes).sets)
 
 
 def make_input_sets(
@@ -165,15 +165,15 @@ def _random(tensor: TensorSpec, low: float, high: float, random: np.random.Gener
         return np.asarray(random.choice(np.array(_WORDS, kind), shape), kind)
     if is_float(tensor.dtype):
         draw = np.float64 if tensor.dtype == "fp64" else np.float32
-        part = np.asarray(random.random(shape, draw))  # a number where the tensor has no dimensions
-        drawn = np.asarray(1 - part)
+        part: npt.NDArray[Any] = np.asarray(random.random(shape, draw))  # a number where the tensor has no dimensions
+        drawn: npt.NDArray[Any] = np.asarray(1 - part)
         drawn *= draw(low)  # high - low might overflow
         part *= draw(high)
         drawn += part
         return drawn.astype(kind, copy=False)
     whole = np.dtype("uint8") if tensor.dtype == "bool" else kind
-    drawn = random.integers(math.ceil(low), math.floor(high), shape, whole, endpoint=True)
-    return np.asarray(drawn).astype(kind, copy=False)
+    numbers = random.integers(math.ceil(low), math.floor(high), shape, whole, endpoint=True)
+    return np.asarray(numbers).astype(kind, copy=False)
 
 
 def _drawing_bytes(tensor: TensorSpec) -> int:

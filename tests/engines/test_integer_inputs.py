@@ -132,7 +132,8 @@ def test_embeddings_of_one_operator(tmp_path: Path) -> None:
     """As ONNX Runtime's transformer optimiser fuses them: words, segments and positions have a table each."""
     names = ["ids", "segments", "words", "positions", "types", "gamma", "beta"]
     node = helper.make_node("EmbedLayerNormalization", names, ["y", "mask"], domain="com.microsoft")
-    weights = {name: np.ones((rows, 4), np.float32) for name, rows in (("words", 5), ("positions", 8), ("types", 2))}
+    rows = (("words", 5), ("positions", 8), ("types", 2))
+    weights: dict[str, Any] = {name: np.ones((count, 4), np.float32) for name, count in rows}
     weights |= {"gamma": np.ones(4, np.float32), "beta": np.zeros(4, np.float32)}
     inputs = {"ids": (TensorProto.INT32, [1, 3]), "segments": (TensorProto.INT32, [1, 3])}
     outputs = {"y": (F, [1, 3, 4]), "mask": (TensorProto.INT32, [1])}
@@ -157,7 +158,7 @@ def _rates(folder: Path, operator: str, known: int, turn: bool = False) -> str:
     bad = helper.make_graph([helper.make_node("Reshape", ["x", "wrong"], ["o"])], "bad", [], [out])
     nodes = [helper.make_node(operator, ["rate", "known"], ["c"])]
     nodes += [helper.make_node("Not", ["c"], ["n"])] if turn else []
-    branches = {"then_branch": bad, "else_branch": good} if turn else {"then_branch": good, "else_branch": bad}
+    branches: Any = {"then_branch": bad, "else_branch": good} if turn else {"then_branch": good, "else_branch": bad}
     nodes.append(helper.make_node("If", ["n" if turn else "c"], ["y"], **branches))
     weights = {"one": np.array(1, np.float32), "wrong": np.array([5]), "known": np.array(known)}
     return save(folder / "m.onnx", nodes, {"x": (F, [4]), "rate": (INT, [])}, {"y": (F, None)}, weights)

@@ -195,7 +195,7 @@ class _Both:
         self._options: dict[str, Any] = {"engine": _product(folder), "buffers": buffers, "threads_per_context": 1}
         self._engine = load(**self._options)
         config = RunConfig.model_validate(self._options)
-        self._inputs = inputs_for(self._engine, config.model).sets
+        self._inputs = list(inputs_for(self._engine, config.model).sets)
         self._engine.allocate(self._inputs)
         self.session = _Session(self._engine, self._inputs)
 
