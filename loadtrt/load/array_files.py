@@ -36,11 +36,14 @@ MOST_HEADER_BYTES = 1 << 16  # numpy takes headers of 10 000
 _OBJECT_BYTES = 64  # of a short text beside its pointer
 
 
-def read_npy(file: str, tensor: TensorSpec, header: bytes, data: Any, take: Take, *, batched: bool) -> Array:
+def read_npy(
+    file: str, tensor: TensorSpec, header: bytes, data: Any, take: Take, *, batched: bool, kind: str = "an .npy"
+) -> Array:
     """The array of an .npy. Its header is judged before its data, which may be made to grow a thousandfold.
 
     header, data: its first bytes, and all of it as an open file.
     batched: whether it may be items of a batch.
+    kind: what the file is to be.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numpy, about files that Python 2 wrote
@@ -52,7 +55,7 @@ def read_npy(file: str, tensor: TensorSpec, header: bytes, data: Any, take: Take
         except (LoadtrtError, MemoryError):
             raise
         except Exception as error:  # numpy lets a dozen types pass for what is damaged
-            raise UsageError(f"{file} is damaged or not an .npy: {' '.join(str(error).split())}") from None
+            raise UsageError(f"{file} is damaged or not {kind}: {' '.join(str(error).split())}") from None
     return _typed(array, tensor)
 
 
@@ -121,8 +124,9 @@ def require_fits(file: str, tensor: TensorSpec, shape: tuple[int, ...], dtype: n
             f"{file} holds {tensor.name} as {shortened(str(dtype))}; input {tensor} needs {needed}: convert it before "
             f"saving, with array.astype({cast!r})"
         )
-    whole = shape == wanted or (shape[1:] == wanted and shape[:1] != (0,))
-    items = shape == wanted[1:] or (shape[1:] == wanted[1:] and len(shape) == len(wanted) and shape[:1] != (0,))
+    some = bool(shape) and shape[0] > 0
+    whole = shape == wanted or (some and shape[1:] == wanted)
+    items = shape == wanted[1:] or (some and shape[1:] == wanted[1:] and len(shape) == len(wanted))
     if not whole and not (batched and items):
         more = f", or items of {list(wanted[1:])} to put together to batches" if batched else ""
         raise UsageError(

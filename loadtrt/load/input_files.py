@@ -184,6 +184,8 @@ class _Reader:
             except OSError as error:
                 raise UsageError(f"cannot read {what} {file}: {error.strerror}") from None
             kind, instead = recognized(head[:HEAD_BYTES]) or ("", None)
+            if kind == "zip" and not zipfile.is_zipfile(file):
+                kind, instead = "", "a zip archive that is cut short"
             if kind == "zip":
                 self._npz(file, name, opened)
             elif file.endswith(".npz") and name is None:
@@ -215,7 +217,8 @@ class _Reader:
                         continue
                     with archive.open(member) as start, archive.open(member) as data:
                         header, batched = start.read(MOST_HEADER_BYTES), may_be_items(tensor, self._batch)
-                        self._keep(file, tensor, read_npy(file, tensor, header, data, self._take, batched=batched))
+                        array = read_npy(file, tensor, header, data, self._take, batched=batched, kind="an .npz")
+                        self._keep(file, tensor, array)
         except (LoadtrtError, MemoryError):
             raise
         except Exception as error:  # zipfile lets a dozen types pass for what is damaged or encrypted

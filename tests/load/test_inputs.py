@@ -213,7 +213,7 @@ def test_files_that_are_no_npz_are_refused(tmp_path: Path, x: Any, ids: Any) -> 
     for name, content, why in (
         ("empty", b"", "not an .npz: write one"),
         ("text", b"hello", "not an .npz: write one"),
-        ("short", bytes(whole[:200]), "damaged or not an .npz"),
+        ("short", bytes(whole[:200]), "not an .npz: it is a zip archive that is cut short"),
     ):
         (tmp_path / f"{name}.npz").write_bytes(content)
         _refused(f"{name}.npz is {why}", str(tmp_path / f"{name}.npz"))
