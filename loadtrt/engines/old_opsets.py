@@ -6,6 +6,8 @@ from contextlib import suppress
 from typing import Any
 
 LEAST_OPSET = 7  # ONNX Runtime and TensorRT promise no less
+# Operators that took a second input along `axis` of the first; PRelu took its slopes along axis 1.
+_ALONG = {"Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less", "PRelu"}
 _TARGETS = (LEAST_OPSET, 8, 9, 11, 13)  # the nearest first: it changes least
 
 
@@ -25,7 +27,7 @@ def lifted(model: Any, name: str) -> tuple[Any, tuple[str, ...]]:
 
     for target in _TARGETS:
         with suppress(Exception):  # the converter raises whatever it stumbles upon
-            converted = onnx.version_converter.convert_version(_with_listed_weights(model), target)
+            converted = onnx.version_converter.convert_version(_aligned(_with_listed_weights(model)), target)
             onnx.checker.check_model(converted)
             return converted, (f"{name} has opset {old}, and was lifted to {target} by onnx.version_converter",)
     return model, ()
@@ -55,3 +57,40 @@ def _with_listed_weights(model: Any) -> Any:
         if tensor.name not in listed
     )
     return copy
+
+
+def _aligned(model: Any) -> Any:
+    """The model with second inputs that lie along an axis made as long as they lie, as numpy and newer operators align
+    the last sizes: the converter refuses some of these, and leaves those of PRelu, which then are another network.
+
+    Raises ValueError where the number of sizes is not known.
+    """
+    import onnx.shape_inference
+    from onnx import helper
+
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*inferred.input, *inferred.value_info, *inferred.output)
+        if value.type.tensor_type.HasField("shape")
+    }
+    ranks |= {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    for node in nodes:
+        axis = next((item for item in node.attribute if item.name == "axis"), None)
+        if node.op_type in _ALONG and len(node.input) == 2 and (axis is not None or node.op_type == "PRelu"):
+            first, second = (ranks.get(name) for name in node.input)
+            if first is None or second is None:
+                raise ValueError(f"the number of sizes of {node.input[0]} or {node.input[1]} is not known")
+            at = 1 if axis is None else axis.i if axis.i >= 0 else first + axis.i
+            missing = first - at - second
+            if missing > 0 and second:
+                longer = f"{node.output[0]}/aligned"
+                axes = list(range(second, second + missing))
+                model.graph.node.append(helper.make_node("Unsqueeze", [node.input[1]], [longer], axes=axes))
+                node.input[1] = longer
+            if axis is not None:
+                node.attribute.remove(axis)
+        model.graph.node.append(node)
+    return model

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from loadtrt.results.engine_info import ClockMapping
 
 
-# Errors of a request that integers may have: beyond a table, or in a branch that they chose.
-_OF_INTEGERS = re.compile(r"out of (data )?bounds|out of range|inclusive range|[Ii]nvalid ind(ex|ices)|\bIf node\b")
+# Errors of a request that integers may have: beyond a table, no shape, or in a branch that they chose.
+_OF_INTEGERS = re.compile(r"out of (data )?bounds|out of range|inclusive range|[Ii]nvalid \w+ shape|[Ii]nvalid ind(ex|ices)|\bIf node\b")
 
 
 def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:

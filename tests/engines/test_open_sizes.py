@@ -198,10 +198,25 @@ def test_old_operators_are_lifted(opset: int, operator: str, expected: Any, tmp_
     assert answer == expected(x, np.array([1, 2, 3], np.float32)).reshape(-1).tolist()
 
 
-@pytest.mark.parametrize("operator", ["Frobnicate", "Add"])
+@pytest.mark.parametrize("sizes", [[2, 3, 4], [2, 3, 3, 3], [1, 3, 2, 4]])
+@pytest.mark.parametrize("operator", ["Add", "Sub", "PRelu"])
+def test_old_operators_along_an_axis(operator: str, sizes: list[int], tmp_path: Path) -> None:
+    """A bias or slope for each channel stays one for each channel, also where another alignment would fit."""
+    attributes = {} if operator == "PRelu" else {"broadcast": 1, "axis": 1}
+    file = _old(tmp_path / "old.onnx", 6, operator, sizes, [1, 2, 3], **attributes)
+    x = np.random.default_rng(1).standard_normal(sizes, np.float32)
+    np.savez(tmp_path / "x.npz", x=x)
+    loadtrt(*RUN, file, "--inputs", tmp_path / "x.npz", "--export-output", tmp_path / "y.json")
+    w = np.array([1, 2, 3], np.float32).reshape(3, *[1] * (len(sizes) - 2))
+    expected = {"Add": x + w, "Sub": x - w, "PRelu": np.where(x < 0, x * w, x)}[operator]
+    assert json.loads((tmp_path / "y.json").read_text())[0]["values"] == pytest.approx(expected.ravel().tolist())
+
+
+@pytest.mark.parametrize("operator", ["Frobnicate", "PRelu"])
 def test_old_operators_that_cannot_be_lifted(operator: str, tmp_path: Path) -> None:
     """The sentence says that the opset is too old, and what to do."""
-    file = _old(tmp_path / "old.onnx", 5, operator, [2, 3, 4], [1, 2, 3], broadcast=1, axis=1)
+    attributes = {"axis": 1} if operator == "Frobnicate" else {"slopes": 1}  # none of either that an opset knows
+    file = _old(tmp_path / "old.onnx", 5, operator, [2, 3, 4], [1, 2, 3], **attributes)
     refused(EngineError, "its opset 5 is older than runtimes read, and onnx.version_converter cannot lift it", file)
 
 
