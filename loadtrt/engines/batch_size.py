@@ -166,7 +166,7 @@ def _by_first_sizes(
         shape = shapes[item.name]
         if item.symbols and is_other(item.symbols[0]):
             return _one(f"the first size of {item.name} is its '{item.symbols[0]}'")
-        if _is_image(shape):
+        if _is_image(shape, item.dtype):
             return _one(f"{_shown(item.name, shape)} looks like one image")
     if all(len(shapes[item.name]) == 1 for item in having):
         return _one(f"{names} has no size but the first")
@@ -187,12 +187,14 @@ def _one(why: str) -> BatchSize:
     return BatchSize(1, f"one request is one inference, as {why}", guessed=True, known=False)
 
 
-def _is_image(shape: Shape) -> bool:
-    """Whether a shape is that of one image: height, width and colours, or colours first."""
-    if len(shape) != 3:
-        return False
-    sides = shape[:2] if shape[2] in _COLOURS else shape[1:] if shape[0] in _COLOURS else (0, 0)
-    return min(sides) >= _LEAST_SIDE
+def _is_image(shape: Shape, dtype: str) -> bool:
+    """Whether a shape is that of one image: height, width and colours, or colours first, or bytes without colours."""
+    sides: Shape = ()
+    if len(shape) == 3:
+        sides = shape[:2] if shape[2] in _COLOURS else shape[1:] if shape[0] in _COLOURS else ()
+    elif dtype == "uint8" and len(shape) == 2:
+        sides = shape
+    return min(sides, default=0) >= _LEAST_SIDE
 
 
 def _shown(name: str, shape: Sequence[int]) -> str:

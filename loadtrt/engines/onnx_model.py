@@ -73,7 +73,8 @@ class DecidedSizes:
 
     inputs: as the model declares them.
     parts: in a request of each kind.
-    declared: the model's inputs and outputs as they were before sizes were written into them, as protobuf.
+    declared: the model's inputs and outputs as they were before sizes were written into them, as protobuf; empty where
+        none were.
     notes: what the user should read.
     """
 
@@ -175,6 +176,8 @@ def decide_sizes(
             raise OpenSizesError(error.inputs, error.shapes, example) from None
     if len(sizes) == 1:
         _write_sizes(model, values, decided[0])
+    if declared == tuple(value.SerializeToString() for value in (*model.graph.input, *model.graph.output)):
+        declared = ()
     rows, modes = index_tables(model), branch_values(model)
     parts = tuple(input_specs(inputs, resolved.shapes, rows, modes) for resolved in decided)
     notes = dict.fromkeys(note for resolved in decided for note in resolved.notes)

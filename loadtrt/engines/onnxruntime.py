@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 
 # Errors of a request that integers may have: beyond a table, no shape, or in a branch that they chose.
-_OF_INTEGERS = re.compile(r"out of (data )?bounds|out of range|inclusive range|[Ii]nvalid \w+ shape|[Ii]nvalid ind(ex|ices)|\bIf node\b")
+_OF_INTEGERS = re.compile(
+    r"out of (data )?bounds|out of range|inclusive range|[Ii]nvalid \w+ shape|[Ii]nvalid ind(ex|ices)|\bIf node\b"
+)
 
 
 def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:
@@ -58,6 +60,8 @@ def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:
     try:
         session = open_session(model, threads, config.contexts)
     except EngineError as refusal:
+        if not model.sizes.declared:
+            raise
         model = model.without_sizes()  # which may be what is refused
         session = open_session(model, threads, config.contexts)
         notes.append(f"the model's sizes are left open, as with them {refusal}")

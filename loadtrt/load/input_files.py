@@ -189,8 +189,8 @@ class _Reader:
             if kind == "zip":
                 self._npz(file, name, opened)
             elif file.endswith(".npz") and name is None:
-                is_ = f"it is {instead}; " if instead else ""
-                raise UsageError(f"{file} is not an .npz: {is_}write one with numpy.savez(file, NAME=array)")
+                what_else = f"it is {instead}" if instead else "write one with numpy.savez(file, NAME=array)"
+                raise UsageError(f"{file} is not an .npz: {what_else}")
             elif kind == "npy":
                 tensor = self._meant(file, name)
                 batched = may_be_items(tensor, self._batch)

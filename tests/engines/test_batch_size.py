@@ -7,14 +7,23 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from command_line import loadtrt
+from fake_tensorrt import Tensor, batch_in_out
 from loadtrt.engines.batch_size import batch_size, is_batch, is_name, is_other
+from loadtrt.engines.build_config import BuildOptions
+from loadtrt.engines.build_model import read_source
+from loadtrt.engines.open import open_engine
+from loadtrt.engines.plan import build_facts
+from loadtrt.engines.plan_builder import build_plan
 from loadtrt.engines.shapes import InputShape, resolve_shapes
 from loadtrt.errors import UsageError
 from onnx_files import load, save
+from plan_rig import Rig
+from tensorrt_bench import bench_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,6 +81,7 @@ PHOTO, PRODUCT = _tensor("photo", 480, 640, 3), [_tensor("a", 64, 32), _tensor("
         ([PHOTO], [_tensor("y", 1, 1, 1)], None, 1, "photo [480,640,3] looks like one image"),
         ([PHOTO], [_tensor("mask", 480, 640, 1)], None, 1, "looks like one image"),
         ([_tensor("x", 3, 480, 640)], [_tensor("y", 3, 480, 640)], None, 1, "looks like one image"),
+        ([InputShape("x", "uint8", (480, 640))], [_tensor("y", 480, 640)], None, 1, "looks like one image"),
         ([_tensor("audio", 16000)], [_tensor("y", 16000)], None, 1, "no size but the first"),
         (PRODUCT, [_tensor("y", 64, 16)], None, 1, "differ in their first size (a [64,32], b [32,16])"),
         ([_tensor("x", 1, 3)], [_tensor("y", 1, 3)], None, 1, "no input has a first size above 1"),
@@ -198,3 +208,76 @@ def test_a_simulated_request_counts_as_the_user_says(tmp_path: Path) -> None:
     refused = loadtrt("run", "--engine", "simulated:null", "--mix", "1:1", "--inferences-per-request", "3")
     assert refused.returncode == 2
     assert "leave --inferences-per-request out" in refused.stderr
+
+
+@pytest.mark.parametrize("flavour", ["8.6", "10", "rtx"])
+@pytest.mark.parametrize(
+    ("tensors", "options", "expected"),
+    [
+        ([Tensor("x", (16, 3, 8, 8)), Tensor("y", (16, 10), is_input=False)], {}, 16),
+        ([Tensor("x", (16, 3, 8, 8)), Tensor("y", (16, 10), is_input=False)], {"batch": 1}, 1),
+        ([Tensor("photo", (480, 640, 3)), Tensor("y", (1, 1, 1), is_input=False)], {}, 1),
+        ([Tensor("a", (64, 32)), Tensor("b", (32, 16)), Tensor("y", (64, 16), is_input=False)], {}, 1),
+        ([Tensor("x", (16, 3)), Tensor("y", (16, 3), is_input=False)], {"inferences_per_request": 5}, 5),
+        (batch_in_out(), {"shapes": {"data": "4x3x224x224"}}, 4),
+        (batch_in_out(), {"batch": 16}, 16),
+        (batch_in_out(), {"batch": 16, "inferences_per_request": 32}, 32),
+    ],
+)
+def test_plans_count_by_the_same_law(
+    flavour: str, tensors: Any, options: Any, expected: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By the sizes that TensorRT tells, of outputs too."""
+    plan = bench_of(flavour, monkeypatch, tmp_path, tensors=tensors).load(**options)
+    assert plan.batch == plan.parts[0].batch == expected
+    plan.close()
+
+
+def test_a_built_plan_keeps_what_the_model_says(tmp_path: Path) -> None:
+    """The rows of a table that an input indexes, which TensorRT does not know, are in the plan's sidecar."""
+    pytest.importorskip("tensorrt_rtx")
+    inputs = {"ids": (TensorProto.INT64, ["batch", 4])}
+    node = helper.make_node("Gather", ["t", "ids"], ["y"])
+    table = {"t": np.zeros((2, 8), np.float32)}
+    file = save(tmp_path / "m.onnx", [node], inputs, {"y": (F, ["batch", 4, 8])}, table)
+    options = BuildOptions(flavour="rtx", targets=("SM86",), batch=3)
+    built = build_plan(read_source(file, options), tmp_path / "m.plan", options)
+    assert [(tensor.name, tensor.rows) for tensor in built.sidecar.tensors] == [("ids", 2), ("y", None)]
+    _, rows, _ = build_facts(tmp_path / "m.plan", built.sidecar.plan_sha256)
+    assert rows == {"ids": 2}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "expected", "reason"),
+    [
+        (["batch", 3, 8, 8], {"batch": 2}, 2, "the size asked for"),
+        (["batch", 3, 8, 8], {"shapes": {"x": "2x3x8x8"}, "batch": None}, 2, "size 'batch' of x"),
+        (["batch", 3, 8, 8], {"batch": 2, "inferences_per_request": 9}, 9, "--inferences-per-request"),
+    ],
+)
+def test_a_model_on_a_gpu_counts_by_its_own_names(
+    sizes: Any, options: Any, expected: int, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Though the plan that is built of it has none."""
+    rig = Rig("10", monkeypatch, tmp_path)
+    model = onnx.load(rig.model)
+    for size, dim in zip(sizes, model.graph.input[0].type.tensor_type.shape.dim, strict=True):
+        if isinstance(size, str):
+            dim.dim_param = size
+    onnx.save(model, rig.model)
+    engine = open_engine(rig.config(**options).model)
+    assert (engine.info.batch, engine.info.batch_from) == (expected, reason)
+    engine.close()
+
+
+def test_a_plan_s_inputs_have_the_rows_of_its_sidecar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """So that random values stay in them on a GPU, too, where TensorRT would read beyond a table without a word."""
+    rig = Rig("10", monkeypatch, tmp_path)
+    sidecar = rig.plan().with_name("model.plan.json")
+    facts = json.loads(sidecar.read_text())
+    facts["tensors"][0]["rows"] = 2
+    sidecar.write_text(json.dumps(facts))
+    engine = open_engine(rig.config().model)
+    assert [tensor.rows for tensor in engine.info.tensors] == [2, None]
+    assert engine.parts[0][0].rows == 2
+    engine.close()
