@@ -21,6 +21,7 @@ _MOVERS = {
 _MOVES_ALL = {"Concat", "Max"}  # of their inputs
 # Operators that keep how many rows a table has, wherever the weights are stored otherwise.
 _SAME_SHAPE = {"Identity", "Cast", "CastLike", "DequantizeLinear", "QuantizeLinear"}
+_WHOLES = (2, 3, 4, 5, 6, 7, 12, 13)  # onnx.TensorProto's UINT8, INT8, UINT16, INT16, INT32, INT64, UINT32, UINT64
 _COMPARES = {"Equal": 0, "GreaterOrEqual": 0, "LessOrEqual": 0, "Greater": 1, "Less": -1}  # what to add to be true
 _LOGIC = {"Not", "And", "Or", *_MOVERS}
 # By operator and the place of its indices: the place of the table.
@@ -44,6 +45,9 @@ def index_tables(model: Any) -> dict[str, int]:
     Tables are weights, or tensors whose sizes the model declares. Values reach them as they are, through operators that
     move them alone. Names mean the same in a branch or a loop as around it, so that these are looked through, too.
     """
+    inputs = _integer_inputs(model)
+    if not inputs:
+        return {}
     nodes = _nodes(model)
     shapes = _shapes(model, nodes)
     rows: dict[str, int] = {}  # by tensor
@@ -55,29 +59,24 @@ def index_tables(model: Any) -> dict[str, int]:
                 bound = moved
             if name and bound > 0:
                 rows[name] = min(bound, rows.get(name, bound))
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value.name for value in model.graph.input]
-    return {name: rows[name] for name in inputs if name in rows and name not in weights}
+    return {value.name: rows[value.name] for value in inputs if value.name in rows}
 
 
 def branch_values(model: Any) -> dict[str, int]:
     """By input of one integer, the first number with which the model compares it to choose a branch."""
-    from onnx import TensorProto, numpy_helper
+    from onnx import numpy_helper
 
-    nodes = _nodes(model)
-    conditions = {node.input[0] for node in nodes if node.op_type == "If"}
+    inputs = _integer_inputs(model)
+    nodes = _nodes(model) if inputs else []
+    conditions = {node.input[0] for node in nodes if node.op_type == "If" and node.input}
     if not conditions:
         return {}
-    wholes = (TensorProto.INT64, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8)
-    asked = {
-        value.name
-        for value in model.graph.input
-        if value.type.tensor_type.elem_type in wholes
-        and all(dim.dim_value == 1 for dim in value.type.tensor_type.shape.dim)
-    }
-    constants = {node.output[0]: node.attribute[0].t for node in nodes if node.op_type == "Constant" and node.attribute}
-    constants |= {tensor.name: tensor for tensor in model.graph.initializer}
-    source = {name: name for name in asked}
+    single = [value for value in inputs if all(dim.dim_value == 1 for dim in value.type.tensor_type.shape.dim)]
+    constants = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_location != tensor.EXTERNAL}
+    for node in nodes:
+        if node.op_type == "Constant" and node.attribute:
+            constants |= dict.fromkeys(node.output, node.attribute[0].t)
+    source = {value.name: value.name for value in single}
     for node in nodes:
         if node.op_type in _MOVERS and node.input and node.input[0] in source:
             source |= dict.fromkeys(node.output, source[node.input[0]])
@@ -88,11 +87,20 @@ def branch_values(model: Any) -> dict[str, int]:
     for node in nodes:
         if node.op_type in _COMPARES and conditions.intersection(node.output) and len(node.input) == 2:
             name, number = node.input[0], constants.get(node.input[1])
-            if name in source and number is not None and number.data_type in wholes and not list(number.dims)[1:]:
+            if name in source and number is not None and number.data_type in _WHOLES and not list(number.dims)[1:]:
                 values = numpy_helper.to_array(number).reshape(-1)
                 if values.size == 1:
                     found.setdefault(source[name], int(values[0]) + _COMPARES[node.op_type])
     return found
+
+
+def _integer_inputs(model: Any) -> list[Any]:
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [
+        value
+        for value in model.graph.input
+        if value.type.tensor_type.elem_type in _WHOLES and value.name not in weights
+    ]
 
 
 def _nodes(model: Any) -> list[Any]:

@@ -192,7 +192,7 @@ def _limits(tensor: TensorSpec, asked: tuple[float, float] | None) -> tuple[floa
     if asked is not None:
         return _checked(tensor, asked)
     low, high = _default_range(tensor.dtype)
-    if tensor.mode is not None:
+    if tensor.mode is not None and _limits_of(tensor.dtype)[0] <= tensor.mode <= _limits_of(tensor.dtype)[1]:
         return tensor.mode, tensor.mode
     if tensor.rows is None or is_float(tensor.dtype):
         return low, high
