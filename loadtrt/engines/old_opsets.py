@@ -1,7 +1,9 @@
-"""Models of operator sets that runtimes have given up (PyTorch 0.3, Caffe2), lifted by onnx' own converter."""
+"""Models of operator sets that runtimes have given up (PyTorch 0.3, Caffe2), lifted by onnx' own converter, and what to
+do about those that are too new."""
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -33,8 +35,13 @@ def lifted(model: Any, name: str) -> tuple[Any, tuple[str, ...]]:
     return model, ()
 
 
-def remedy(opset: int) -> str:
-    """What to do about a model of this opset that a runtime refuses; "" where the opset is not the reason."""
+def remedy(opset: int, said: str) -> str:
+    """What to do about a model of this opset that ONNX Runtime refuses with these words; "" where its version is not the
+    reason."""
+    newest = re.search(r"support for domain ai\.onnx is till opset (\d+)|max supported IR version: (\d+)", said)
+    if newest:
+        kind, most = ("opset", newest[1]) if newest[1] else ("IR version", newest[2])
+        return f"; it is newer than this ONNX Runtime reads: update onnxruntime, or export with {kind} {most}"
     if not 0 < opset < LEAST_OPSET:
         return ""
     return (

@@ -278,7 +278,7 @@ def open_session(
         providers = ["CPUExecutionProvider"]
         return onnxruntime.InferenceSession(model.data, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions share no base of their own
-        said = f"{sentence_of(error)}{remedy(model.opset)}"
+        said = f"{sentence_of(error)}{remedy(model.opset, str(error))}"
         raise EngineError(f"ONNX Runtime {_version()} refuses {model.name}: {said}") from None
 
 

@@ -220,6 +220,15 @@ def test_old_operators_that_cannot_be_lifted(operator: str, tmp_path: Path) -> N
     refused(EngineError, "its opset 5 is older than runtimes read, and onnx.version_converter cannot lift it", file)
 
 
+@pytest.mark.parametrize(("opset", "ir", "words"), [(99, 10, "export with opset"), (17, 99, "export with IR version")])
+def test_a_model_that_is_too_new(opset: int, ir: int, words: str, tmp_path: Path) -> None:
+    values = [helper.make_tensor_value_info(name, F, [2]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", values[:1], values[1:])
+    file = tmp_path / "new.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir), file)
+    refused(EngineError, f"newer than this ONNX Runtime reads: update onnxruntime, or {words}", str(file))
+
+
 @pytest.mark.parametrize("kind", ["UINT16", "STRING", "INT16", "UINT64"])
 @pytest.mark.parametrize("place", ["input", "node", "weight"])
 def test_types_that_tensorrt_lacks(kind: str, place: str, tmp_path: Path, capfd: Any) -> None:
