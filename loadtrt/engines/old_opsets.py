@@ -36,7 +36,7 @@ def lifted(model: Any, name: str) -> tuple[Any, tuple[str, ...]]:
 
 
 def remedy(opset: int, said: str) -> str:
-    """What to do about a model of this opset that ONNX Runtime refuses with these words; "" where its version is not the
+    """What to do about a model of this opset that ONNX Runtime refuses with these words; "" where no version is the
     reason."""
     newest = re.search(r"support for domain ai\.onnx is till opset (\d+)|max supported IR version: (\d+)", said)
     if newest:
