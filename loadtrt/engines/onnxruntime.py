@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -56,15 +56,8 @@ def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:
     cores = len(os.sched_getaffinity(0))
     threads = config.threads_per_context or max(1, cores // config.contexts)
     sessions = config.contexts if threads > 1 else 1
+    model, session = open_model(model, threads, config.contexts)
     notes = list(model.notes)
-    try:
-        session = open_session(model, threads, config.contexts)
-    except EngineError as refusal:
-        if not model.sizes.declared:
-            raise
-        model = model.without_sizes()  # which may be what is refused
-        session = open_session(model, threads, config.contexts)
-        notes.append(f"the model's sizes are left open, as with them {refusal}")
     outputs = _outputs(model, session)
     parts = tuple((*inputs, *outputs) for inputs in model.sizes.parts)
     batches = [_batch_of(model, part, sizes) for part, sizes in zip(parts, config.parts, strict=True)]
@@ -252,6 +245,19 @@ class OnnxRuntimeEngine:
                 error = sentence_of(failure, self._model.sizes.inputs)
             self._done.append(Completion(number, buffer, completed_ns, 0, completed_ns - started_ns, 0, error))
             self._wakeup.notify()
+
+
+def open_model(model: OnnxModel, threads: int, contexts: int) -> tuple[OnnxModel, Any]:
+    """A session as `open_session` makes it, and the model in it: that without sizes, with a note, where ONNX Runtime
+    refuses the one with them."""
+    try:
+        return model, open_session(model, threads, contexts)
+    except EngineError as refusal:
+        if not model.sizes.declared:
+            raise
+        note = f"the model's sizes are left open, as with them {refusal}"
+        bare = replace(model.without_sizes(), notes=(*model.notes, note))
+        return bare, open_session(bare, threads, contexts)
 
 
 def open_session(
