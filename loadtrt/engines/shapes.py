@@ -17,6 +17,7 @@ How many inferences a request has, engines/batch_size.py decides.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -177,7 +178,8 @@ class OpenSizesError(UsageError):
         else:
             shown = {item.name: _x(item.best) if item.best else _form(item, self.shapes[item.name]) for item in left}
             of = hint or ", with numbers for the names"
-        return f"add --shapes, such as --shapes {','.join(f'{name}:{shape}' for name, shape in shown.items())}{of}"
+        value = shlex.quote(",".join(f"{name}:{shape}" for name, shape in shown.items()))
+        return f"add --shapes, such as --shapes {value}{of}"
 
 
 def resolve_shapes(

@@ -75,10 +75,16 @@ def load_text(result: RunResult) -> str:
     else:
         texts = [model.load.text, lanes]
     kinds = _sizes(model)
-    texts += [*(kinds or [f"batch {engine.batch}"]), *_room(model)]
+    texts += [*(kinds or [batch_text(engine)]), *_room(model)]
     names = {"service": "service of the largest batch"} if kinds else {}
     texts += [f"{names.get(key, key)} {value}" for key, value in engine.mode.items()]
     return " · ".join(texts)
+
+
+def batch_text(engine: EngineInfo) -> str:
+    """ "batch 16", or how many inferences the user counts a request as."""
+    counted = engine.batch_from == "--inferences-per-request"
+    return f"{plural(engine.batch, 'inference')} a request" if counted else f"batch {engine.batch}"
 
 
 def _sizes(model: Model) -> list[str]:

@@ -205,6 +205,7 @@ def test_a_simulated_request_counts_as_the_user_says(tmp_path: Path) -> None:
     loadtrt(*line, "--duration", "0s", "--warmup", "0", "--json", tmp_path / "r.json")
     (measured,) = json.loads((tmp_path / "r.json").read_text())["models"].values()
     assert (measured["engine"]["batch"], measured["inferences"]) == (3, 30)
+    assert "3 inferences a request" in loadtrt("report", tmp_path / "r.json").stdout
     refused = loadtrt("run", "--engine", "simulated:null", "--mix", "1:1", "--inferences-per-request", "3")
     assert refused.returncode == 2
     assert "leave --inferences-per-request out" in refused.stderr
