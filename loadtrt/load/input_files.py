@@ -253,28 +253,31 @@ class _Reader:
         """The input that a file is for. inside: a name that the file itself has."""
         if name is not None:
             return self._inputs[name]
-        stem = os.path.basename(file).split(".")[0] if "." in os.path.basename(file) else os.path.basename(file)
-        full = os.path.splitext(os.path.basename(file))[0]
-        like = [
-            known
-            for known in self._inputs
-            for plain in [re.escape(re.sub(r"\W", "_", known))]
-            if re.fullmatch(rf"({plain}|{re.escape(known)})([_.-]\w+)?|\w+[_.-]({plain}|{re.escape(known)})", full)
-        ]
-        for exact in (full, stem, inside):
+        base = os.path.splitext(os.path.basename(file))[0]
+        for exact in (base, inside):
             if exact in self._inputs:
                 return self._inputs[exact]
-        numbered = re.fullmatch(r"input_(\d{1,6})", stem)
-        if numbered and int(numbered[1]) < len(self._inputs):
-            return list(self._inputs.values())[int(numbered[1])]
-        if like:
-            return self._inputs[max(like, key=len)]
-        if len(self._inputs) == 1:
-            return next(iter(self._inputs.values()))
+        numbered = re.fullmatch(r"input_(\d{1,6})", base)
+        by_number = list(self._inputs)[int(numbered[1]) : int(numbered[1]) + 1] if numbered else []
+        found = by_number if by_number and file.endswith(".pb") else self._named_in(base) or by_number
+        if not found and len(self._inputs) == 1:
+            found = list(self._inputs)
+        if len(found) == 1:
+            return self._inputs[found[0]]
         raise UsageError(
             f"--inputs {file} does not say for which input it is ({', '.join(self._inputs) or 'there is none'}): write "
             f"NAME:{file}, or name the file for its input"
         )
+
+    def _named_in(self, base: str) -> list[str]:
+        """The inputs whose name a file's name begins or ends with, of these the longest; signs may be written as _."""
+        found = []
+        for name in self._inputs:
+            plain = re.sub(r"\W", "_", name)
+            either = f"(?:{re.escape(name)}|{re.escape(plain)})"
+            if re.fullmatch(rf"{either}(?:[_.-][\w.-]+)?|[\w.-]+[_.-]{either}", base):
+                found.append(name)
+        return [name for name in found if len(name) == max(map(len, found))]
 
     def _keep(self, file: str, tensor: TensorSpec, array: Array) -> None:
         """Keep an array that fits as sets or as items."""

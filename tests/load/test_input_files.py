@@ -118,6 +118,15 @@ def test_several_inputs_by_the_names_of_files(tmp_path: Path) -> None:
     for source in (f"x:{files[0]},ids:0:{raw}", f"'x':{files[0]},'ids:0':{raw}"):
         made = _read(source, tensors=both)
         assert (_values(made), _values(made, "ids:0")) == ([A.tolist()], [B.tolist()])
+    for name, of in (("a_b.npy", None), ("input_1.npy", "input"), ("input_1.pb", "other"), ("0.input.npy", "input")):
+        tensors = (_spec("input", "fp32", 2, 3), _spec("other", "fp32", 2, 3))
+        file = _write(tmp_path / name, A)
+        if of is None:
+            _refused(
+                "does not say for which input it is (a, b)", file, tensors=(_spec("a", "fp32"), _spec("b", "fp32"))
+            )
+        else:
+            _refused(f"no file holds input {'other' if of == 'input' else 'input'}", file, tensors=tensors)
     _refused("other.npy does not say for which input it is (x, ids:0)", _write(tmp_path / "other.npy", A), tensors=both)
 
 
