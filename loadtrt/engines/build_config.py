@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from loadtrt.engines.tensor_types import require_types
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.files import write_file
 from loadtrt.reading_files import MOST_MODEL_BYTES, read_bytes
@@ -144,7 +145,6 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-_NOT_IN_TENSORRT = {"STRING", "UINT16", "INT16", "UINT32", "UINT64", "COMPLEX64", "COMPLEX128"}
 _QUOTED = 300  # characters of the parser's message
 
 
@@ -162,7 +162,7 @@ def make_network(tool: Toolchain, builder: Any, options: BuildOptions) -> Any:
 
 def parse_onnx(tool: Toolchain, network: Any, source: Source) -> None:
     """Read the model into `network`. Raises EngineError with node, operator and remedy where TensorRT refuses it."""
-    _require_types(tool, source)
+    require_types(tool, source)
     mark = tool.journal.mark()
     parser = tool.module.OnnxParser(network, tool.journal.logger)
     # TensorRT reads external data from the folder of this path.
@@ -185,32 +185,6 @@ def parse_onnx(tool: Toolchain, network: Any, source: Source) -> None:
         f"{tool.flavour} cannot build {source.name}: {where} is refused: {_remedy(said, operator)} "
         f"(the parser says {said if len(said) <= _QUOTED else said[: _QUOTED - 1] + '…'})"
     )
-
-
-def _require_types(tool: Toolchain, source: Source) -> None:
-    """Raise EngineError for types of tensors that TensorRT does not have: its parser would write to stderr itself, and
-    say neither which tensor it is nor what to do."""
-    from onnx import TensorProto
-
-    graph = source.model.graph
-    found = [
-        *((f"input {item.name}", item.type.tensor_type.elem_type) for item in graph.input),
-        *((f"output {item.name}", item.type.tensor_type.elem_type) for item in graph.output),
-        *((f"weight {item.name}", item.data_type) for item in graph.initializer),
-        *(
-            (f"node '{node.name or node.output[0]}' (operator Cast)", int(item.i))
-            for node in graph.node
-            for item in node.attribute
-            if node.op_type == "Cast" and item.name == "to"
-        ),
-    ]
-    for where, number in found:
-        if number in TensorProto.DataType.values() and TensorProto.DataType.Name(number) in _NOT_IN_TENSORRT:
-            kind = TensorProto.DataType.Name(number)
-            raise EngineError(
-                f"{tool.flavour} cannot build {source.name}: {where} is of type {kind}, which TensorRT does "
-                "not have: export the model with INT32 or FP32 there, or run it on ONNX Runtime (run --on onnxruntime)"
-            )
 
 
 def _remedy(said: str, operator: str) -> str:
