@@ -19,7 +19,7 @@ from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.runtime import close_all, device_properties, memory_info
 from loadtrt.cuda.stream import GpuClock, Stream
 from loadtrt.engines.engine import Completion
-from loadtrt.engines.plan import build_facts
+from loadtrt.engines.plan import build_facts, index_rows
 from loadtrt.engines.waiting import Looks, wake_on_time
 from loadtrt.errors import CudaError
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
@@ -53,9 +53,6 @@ class TensorRTEngine:
         self.contexts, self.buffers, self.per_launch = config.contexts, config.buffers, config.requests_per_launch
         self._plan = plan
         self._config = config
-        digest = plan.header.sha256
-        build, rows, wrong = build_facts(plan.header.path, digest)
-        self.parts = tuple(_indexing(part.tensors, rows) for part in plan.parts)
         self.batches = tuple(part.batch for part in plan.parts)
         self._lanes: list[Lane] = []
         self._contexts: list[PlanContext] = []
@@ -65,6 +62,10 @@ class TensorRTEngine:
         self._looks = Looks(config.contexts) if config.wait == "block" else None
         self._turn_ns = 0
         self.now_ns = perf_counter_ns
+        digest = plan.header.sha256
+        build, wrong = build_facts(plan.header.path, digest)
+        rows = index_rows(plan.header.path, digest)
+        self.parts = tuple(_indexing(part.tensors, rows) for part in plan.parts)
         self.info = EngineInfo(
             kind="tensorrt",
             name=config.engine,

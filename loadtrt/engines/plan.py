@@ -275,14 +275,20 @@ def read_sidecar(plan: Path, plan_sha256: str | None = None) -> Sidecar | None:
     return sidecar
 
 
-def build_facts(plan: Path, plan_sha256: str) -> tuple[dict[str, Any] | None, dict[str, int], tuple[str, ...]]:
-    """What a run keeps of the plan's build, None where unknown; the rows that inputs index, by name; a note where the
-    sidecar is broken or another plan's. `plan_sha256`: of the plan as it is now."""
+def build_facts(plan: Path, plan_sha256: str) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """What a run keeps of the plan's build, None where unknown; a note where the sidecar is broken or another
+    plan's. `plan_sha256`: of the plan as it is now."""
     try:
         sidecar = read_sidecar(plan, plan_sha256)
     except UsageError as error:
-        return None, {}, (f"what the plan was built from is not known: {error}",)
-    if sidecar is None:
-        return None, {}, ()
-    rows = {tensor.name: tensor.rows for tensor in sidecar.tensors if tensor.rows is not None}
-    return sidecar.model_dump(mode="json", include=_KEPT_BY_RUNS), rows, ()
+        return None, (f"what the plan was built from is not known: {error}",)
+    return (sidecar.model_dump(mode="json", include=_KEPT_BY_RUNS) if sidecar else None), ()
+
+
+def index_rows(plan: Path, plan_sha256: str) -> dict[str, int]:
+    """By input, the rows of the table that its values index; empty where the sidecar does not say."""
+    try:
+        sidecar = read_sidecar(plan, plan_sha256)
+    except UsageError:  # which `build_facts` tells
+        return {}
+    return {tensor.name: tensor.rows for tensor in (sidecar.tensors if sidecar else ()) if tensor.rows is not None}
