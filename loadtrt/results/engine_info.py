@@ -86,6 +86,49 @@ class MemoryBill:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftInFp32:
+    """Nodes of a model that a conversion to FP16 left in FP32, for one reason.
+
+    operator: their operator.
+    why: the reason, said of a node.
+    count: how many they are.
+    names: of the first of them.
+    """
+
+    operator: str
+    why: str
+    count: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HalfPrecision:
+    """What became of a model that loadtrt converted to FP16.
+
+    nodes: nodes that compute on FP32 in the model.
+    converted: those of them that compute in FP16 now.
+    left: the others, the most frequent first.
+    weights: numbers that FP16 holds now.
+    zeroed: of these, numbers that were not zero and became zero.
+    most_zeroed: the weight with the most of them; "" for none.
+    subnormal: of these, numbers so small that they lost bits (below 6.1e-5).
+    beyond: weights with numbers beyond FP16's 65504, whose nodes were left in FP32: no number is cut.
+    farthest_beyond, largest_beyond: the weight with the largest of them, and that number; "" and 0 for none.
+    """
+
+    nodes: int
+    converted: int
+    left: tuple[LeftInFp32, ...]
+    weights: int
+    zeroed: int
+    most_zeroed: str
+    subnormal: int
+    beyond: int
+    farthest_beyond: str
+    largest_beyond: float
+
+
+@dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What an engine is, for people and for run.json.
 
