@@ -265,6 +265,9 @@ def _show(built: BuiltPlan) -> None:
     )
     if sidecar.precision:
         show_line(f"  precision: {sidecar.precision}")
+    if sidecar.conversion is not None:
+        for sentence in sidecar.conversion.sentences():
+            show_line(f"  {sentence}")
     for tensor in sidecar.tensors:
         sizes = ",".join("?" if size < 0 else str(size) for size in tensor.shape)
         name = printable(tensor.name, NAME)

@@ -64,7 +64,7 @@ class TensorRTEngine:
         self._turn_ns = 0
         self.now_ns = perf_counter_ns
         digest = plan.header.sha256
-        build, wrong = build_facts(plan.header.path, digest)
+        build, conversion, wrong = build_facts(plan.header.path, digest)
         self.info = EngineInfo(
             kind="tensorrt",
             name=config.engine,
@@ -78,6 +78,7 @@ class TensorRTEngine:
             mode=self._mode(),
             notes=(*plan.notes, *wrong),
             build=build,
+            conversion=conversion,
         )
 
     def _mode(self) -> dict[str, str]:

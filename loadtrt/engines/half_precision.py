@@ -180,6 +180,7 @@ class _Conversion:
         farthest = max(self.beyond, key=lambda name: self.beyond[name], default="")
         ranked = sorted(self.left.items(), key=lambda item: -len(item[1]))
         return HalfPrecision(
+            keeps_io=self.keep_io,
             nodes=self.converted + sum(map(len, self.left.values())),
             converted=self.converted,
             left=tuple(LeftInFp32(kind, why, len(names), tuple(names[:_NAMES])) for (kind, why), names in ranked),

@@ -12,7 +12,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.engine import Completion
-from loadtrt.engines.onnx_model import OnnxModel, read_model
+from loadtrt.engines.onnx_model import LEAVE_OUT, OnnxModel, read_model
 from loadtrt.engines.waiting import Wakeup
 from loadtrt.environment import available_bytes, cpu_model, import_onnxruntime
 from loadtrt.errors import EngineError
@@ -72,7 +72,8 @@ def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:
         sha256=model.sha256,
         batch=model.batches[largest],
         tensors=tensors,
-        precision=model.precision,
+        precision=model.conversion.text if model.conversion else "",
+        conversion=model.conversion,
         mode={
             "threads per context": str(threads),
             "sessions": str(sessions),
@@ -250,7 +251,8 @@ def open_session(
         providers = ["CPUExecutionProvider"]
         return onnxruntime.InferenceSession(model.data, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions share no base of their own
-        raise EngineError(f"ONNX Runtime {_version()} refuses {model.name}: {sentence_of(error)}") from None
+        converted = f" as loadtrt converted it to FP16 ({LEAVE_OUT})" if model.conversion else ""
+        raise EngineError(f"ONNX Runtime {_version()} refuses {model.name}{converted}: {sentence_of(error)}") from None
 
 
 def _outputs(model: OnnxModel, session: Any) -> list[TensorSpec]:

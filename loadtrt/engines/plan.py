@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loadtrt.errors import UsageError
 from loadtrt.reading_files import open_file, read_bytes
+from loadtrt.results.engine_info import HalfPrecision  # noqa: TC001  # pydantic reads it
 
 Family = Literal["tensorrt", "rtx"]
 
@@ -239,6 +240,7 @@ class Sidecar(BaseModel):
 
     options: those that differ from the defaults.
     precision: what was converted or allowed, in words.
+    conversion: what became of the model in FP16; None where loadtrt did not convert it.
     gpu: the GPU that the plan was built on; "" where `targets` name others.
     build_ns: time of the builder alone.
     """
@@ -251,6 +253,7 @@ class Sidecar(BaseModel):
     model_sha256: str
     options: dict[str, Any]
     precision: str
+    conversion: HalfPrecision | None = None
     flavour: str
     flavour_version: str
     gpu: str
@@ -285,11 +288,15 @@ def read_sidecar(plan: Path, plan_sha256: str | None = None) -> Sidecar | None:
     return sidecar
 
 
-def build_facts(plan: Path, plan_sha256: str) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """What a run keeps of the plan's build, None where unknown; a note where the sidecar is broken or another
-    plan's. `plan_sha256`: of the plan as it is now."""
+def build_facts(
+    plan: Path, plan_sha256: str
+) -> tuple[dict[str, Any] | None, HalfPrecision | None, tuple[str, ...]]:
+    """What a run keeps of the plan's build, None where unknown; what became of the model in FP16; a note where the
+    sidecar is broken or another plan's. `plan_sha256`: of the plan as it is now."""
     try:
         sidecar = read_sidecar(plan, plan_sha256)
     except UsageError as error:
-        return None, (f"what the plan was built from is not known: {error}",)
-    return (sidecar.model_dump(mode="json", include=_KEPT_BY_RUNS) if sidecar else None), ()
+        return None, None, (f"what the plan was built from is not known: {error}",)
+    if sidecar is None:
+        return None, None, ()
+    return sidecar.model_dump(mode="json", include=_KEPT_BY_RUNS), sidecar.conversion, ()

@@ -99,6 +99,7 @@ def build_plan(
         model_sha256=source.sha256,
         options=options.given(),
         precision=ready.precision,
+        conversion=ready.conversion,
         flavour=tool.flavour.name,
         flavour_version=tool.flavour.version,
         gpu=f"{gpu.name}, compute capability {'.'.join(map(str, gpu.compute_capability))}" if gpu else "",

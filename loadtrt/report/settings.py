@@ -206,6 +206,8 @@ def engine_facts(result: RunResult) -> Iterator[Block]:
     yield words(memory_text(result.model.memory), only="page")  # a terminal had it when the engine was loaded
     if engine.precision:
         yield words(f"precision: {engine.precision}")
+    if engine.conversion is not None:
+        yield from map(words, engine.conversion.sentences())
     yield from map(words, engine.notes)
     if result.model.verification is not None:
         checked = result.model.verification

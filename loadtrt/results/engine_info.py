@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping  # noqa: TC003  # pydantic reads these types when it makes the result's schema
+from collections.abc import Iterator, Mapping  # noqa: TC003  # pydantic reads these types when it makes the result's schema
 from dataclasses import dataclass, field
 from typing import Any
 
 from loadtrt.errors import EngineError
 from loadtrt.load.tensors import TensorSpec  # noqa: TC001
-from loadtrt.units import format_bytes
+from loadtrt.printing import shortened
+from loadtrt.units import format_bytes, format_count, plural
 
 # The first match in a type wins, so the special comes before the general: CaskGemmConvolution is a convolution,
 # ConvertToHalf is not, and LRN is not a normalization like LayerNorm.
@@ -39,6 +40,8 @@ _KINDS = tuple(
         ("plugin", r"^plugin"),
     )
 )
+
+_MOST_OPERATORS = 4  # of one reason that a sentence names
 
 _ADDED = ("Reformatting CopyNode",)  # layers that TensorRT puts in by itself
 
@@ -105,6 +108,7 @@ class LeftInFp32:
 class HalfPrecision:
     """What became of a model that loadtrt converted to FP16.
 
+    keeps_io: whether inputs and outputs stayed FP32.
     nodes: nodes that compute on FP32 in the model.
     converted: those of them that compute in FP16 now.
     left: the others, the most frequent first.
@@ -116,6 +120,7 @@ class HalfPrecision:
     farthest_beyond, largest_beyond: the weight with the largest of them, and that number; "" and 0 for none.
     """
 
+    keeps_io: bool
     nodes: int
     converted: int
     left: tuple[LeftInFp32, ...]
@@ -126,6 +131,32 @@ class HalfPrecision:
     beyond: int
     farthest_beyond: str
     largest_beyond: float
+
+    @property
+    def text(self) -> str:
+        """The conversion in a few words."""
+        kept = "FP32 inputs and outputs kept" if self.keeps_io else "inputs and outputs too"
+        return f"converted to FP16: {self.converted} of {plural(self.nodes, 'node')} ({kept})"
+
+    def sentences(self) -> Iterator[str]:
+        """What was left in FP32 and why, and what became of the weights."""
+        reasons: dict[str, list[LeftInFp32]] = {}
+        for left in self.left:
+            reasons.setdefault(left.why, []).append(left)
+        for why, lefts in reasons.items():
+            operators = ", ".join(f"{left.count} {left.operator}" for left in lefts[:_MOST_OPERATORS])
+            more = f", {sum(left.count for left in lefts[_MOST_OPERATORS:])} others" if lefts[_MOST_OPERATORS:] else ""
+            names = " ".join(shortened(name) for left in lefts for name in left.names[:1])
+            yield f"left in FP32, as each {why}: {operators}{more} ({shortened(names, 80)})"
+        became = f"{format_count(self.zeroed)} became 0, most of {shortened(self.most_zeroed)}" if self.zeroed else ""
+        fewer = f"{format_count(self.subnormal)} lost bits" if self.subnormal else ""
+        lost = ", ".join(filter(None, (became, fewer))) or "none became 0"
+        yield f"weights in FP16: {format_count(self.weights)}; none was cut, {lost}"
+        if self.beyond:
+            yield (
+                f"{plural(self.beyond, 'weight')} beyond FP16's 65 504 stayed FP32: the largest is "
+                f"{self.largest_beyond:g}, in {shortened(self.farthest_beyond)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +174,7 @@ class EngineInfo:
     precision: in words, such as "confirmed FP16"; "" if none was asked for.
     mode: effective settings, such as {"graph": "yes", "copies": "yes", "wait": "spin"}.
     notes: sentences for the user, such as why a graph could not be captured.
+    conversion: what became of a model that loadtrt converted to FP16; None for others.
     build: how the plan was built, from its sidecar: model, model_sha256, options, precision, flavour, flavour_version,
         gpu, build_ns; None for other engines and if not known.
     """
@@ -159,6 +191,7 @@ class EngineInfo:
     mode: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     build: Mapping[str, Any] | None = None
+    conversion: HalfPrecision | None = None
 
 
 @dataclass(frozen=True, slots=True)
