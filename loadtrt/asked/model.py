@@ -25,6 +25,7 @@ from loadtrt.asked.fields import (
     Duration,
     FileName,
     Objectives,
+    Precision,
     Range,
     Shapes,
     ShapeValues,
@@ -218,6 +219,23 @@ class Model(Strict):
     )
     seed: int = option(1, "Seed for all random draws.", "Requests", f"{ENGINES} {PLANS}", ge=0, le=(1 << 63) - 1)
     verify: bool = option(False, "First compare outputs under load with those of a quiet run.", "Requests", SEARCHES)
+    verify_against: FileName | None = option(
+        None,
+        "First compare the outputs of a quiet request with those of an ONNX model in FP32 on ONNX Runtime, or with those "
+        "in a file; with --fp16 the engine's own model is taken where it is known.",
+        "Requests",
+        SEARCHES,
+        metavar="MODEL.onnx|OUTPUTS.npz",
+    )
+    verify_tolerance: Precision | None = option(
+        None,
+        "Largest deviation from that reference, as a share of the output's largest magnitude; beyond it a run is "
+        "INVALID.",
+        "Requests",
+        SEARCHES,
+        metavar="SHARE",
+        shown_default="by the precision and the number of nodes",
+    )
 
     requests: int | None = option(
         None,

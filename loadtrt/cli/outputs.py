@@ -78,7 +78,7 @@ def inputs_of(values: Mapping[str, Any]) -> list[str | Path]:
     """What options name to be read: files, and words such as zoo:googlenet. values: the options by key."""
     inputs = values.get("inputs") or {}
     named = inputs.values() if isinstance(inputs, dict) else [text.rpartition(":")[2] for text in inputs]
-    single = [values[key] for key in ("engine", "trace") if values.get(key)]
+    single = [values[key] for key in ("engine", "trace", "verify_against") if values.get(key)]
     return [*single, *named, *(values.get("plugins") or ())]
 
 

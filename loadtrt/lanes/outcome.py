@@ -91,6 +91,15 @@ def result_of(
                 remedy="requests overwrite each other, or the model is not deterministic: try --contexts 1 --buffers 1",
             )
         )
+    if session.deviation is not None and session.deviation.demanded and session.deviation.beyond:
+        problems.append(
+            Problem(
+                kind="outputs-differ",
+                evidence=f"outputs deviate from those of {session.deviation.reference} by {session.deviation.text}; "
+                f"the tolerance is {session.deviation.tolerance:.2g}",
+                remedy="another precision, or, if that much is right, a larger --verify-tolerance",
+            )
+        )
     if session.late_start_ns > LATE_START_NS:
         problems.append(
             Problem(
@@ -119,6 +128,7 @@ def result_of(
         overlap=overlap_of(recorder.records),
         starved_fraction=starved,
         verification=session.verification,
+        deviation=session.deviation,
         interval_ns=recorder.spans.interval_ns,
         intervals=mark_throttled(intervals, telemetry),
         histograms={name: histogram.to_dict() for name, histogram in recorder.histograms.items()},

@@ -14,7 +14,7 @@ from loadtrt.errors import EngineError
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.start_instant import wait_for_start, wall_clock
-from loadtrt.lanes.verify import Verifier, quiet_outputs
+from loadtrt.lanes.verify import Verifier, deviation_from, quiet_outputs
 from loadtrt.load.inputs import make_inputs
 from loadtrt.load.request_sizes import Batcher, draw
 from loadtrt.units import SECOND_NS, format_duration, plural
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from loadtrt.load.tensors import Arrays
     from loadtrt.records.board import Board
     from loadtrt.records.records import Records
-    from loadtrt.results.engine_info import Verification
+    from loadtrt.engines.reference import Reference
+    from loadtrt.results.engine_info import Deviation, Verification
 
     OnTick: TypeAlias = Callable[["Phase", int, int, int], None]  # phase, elapsed ns, submitted, completed
 
@@ -46,6 +47,7 @@ class Session:
     allocate_ns, verify_ns, warmup_ns: lengths of the phases.
     warmup_requests: requests of the warm-up.
     recorder, driven: of the measuring phase; None until it began.
+    deviation: of a quiet request's outputs from a reference, where there is one.
     verification: outputs under load compared with those of a quiet run, where asked for.
     interrupted: stopped from outside.
     failure: the sentence of what ended the run.
@@ -66,6 +68,7 @@ class Session:
     warmup_requests: int = 0
     recorder: Recorder | None = None
     driven: Driven | None = None
+    deviation: Deviation | None = None
     verification: Verification | None = None
     interrupted: bool = False
     failure: str | None = None
@@ -100,6 +103,7 @@ async def run_session(
     *,
     allocated: bool = False,
     start_at: int | None = None,
+    reference: Reference | None = None,
 ) -> None:
     """Run all phases on an engine that is loaded, filling `session`.
 
@@ -112,6 +116,7 @@ async def run_session(
     board: the memory that observers read: the phases, and the rows of the measuring phase.
     allocated: the lanes are allocated with these inputs, by an earlier run.
     start_at: when measuring begins, Unix time in ns, with everything else done before; None: at once.
+    reference: what the outputs for the first input set are compared with, before anything is counted.
 
     An EngineError becomes `session.failure`. Raises UsageError for arrivals that cannot be drawn.
     """
@@ -140,6 +145,8 @@ async def run_session(
         if not allocated:
             engine.allocate(inputs)
         session.allocate_ns = engine.now_ns() - began
+        if reference is not None:
+            session.deviation = await deviation_from(engine, reference)
         if model.verify:
             begins("verify")
             await _verify(engine, config, inputs, stop, session, on_tick)

@@ -209,6 +209,9 @@ def engine_facts(result: RunResult) -> Iterator[Block]:
     if engine.conversion is not None:
         yield from map(words, engine.conversion.sentences())
     yield from map(words, engine.notes)
+    if result.model.deviation is not None:
+        deviation = result.model.deviation
+        yield words(f"deviation from {deviation.reference or 'FP32'}: {deviation.text}")
     if result.model.verification is not None:
         checked = result.model.verification
         yield words(

@@ -227,6 +227,54 @@ class Verification:
 
 
 @dataclass(frozen=True, slots=True)
+class Deviation:
+    """Outputs of one quiet request against those of a reference for the same inputs.
+
+    reference: what they were compared with, in words.
+    unknown: why they were not compared, one sentence; "" where they were. The numbers are 0 then.
+    outputs: number of outputs compared.
+    output: the one that deviates most, by `relative`.
+    absolute: its largest difference.
+    largest: its largest magnitude in the reference.
+    relative: `absolute` over `largest`, or over 6.1e-5 where that is more, below which FP16 loses bits; of integers the
+        share that differ.
+    cosine: between its numbers and the reference's; None where one has no length, and for integers.
+    not_finite: its numbers that are NaN or infinite where the reference's are not; they count in none of the above.
+    tolerance: the `relative` that is explained by the engine's precision, or that was asked for.
+    demanded: whether a deviation beyond it makes the run INVALID.
+    """
+
+    reference: str
+    unknown: str = ""
+    outputs: int = 0
+    output: str = ""
+    absolute: float = 0.0
+    largest: float = 0.0
+    relative: float = 0.0
+    cosine: float | None = None
+    not_finite: int = 0
+    tolerance: float = 0.0
+    demanded: bool = False
+
+    @property
+    def beyond(self) -> bool:
+        """Whether it is more than the tolerance."""
+        return not self.unknown and (self.not_finite > 0 or self.relative > self.tolerance)
+
+    @property
+    def text(self) -> str:
+        """What was found, in words."""
+        if self.unknown:
+            return f"not known: {self.unknown}"
+        cosine = "" if self.cosine is None else f", cosine {self.cosine:.6f}"
+        numbers = f", {plural(self.not_finite, 'number')} NaN or infinite" if self.not_finite else ""
+        return (
+            f"{self.relative:.2g} of the largest {self.largest:.3g} (at most {self.absolute:.2g}), in output "
+            f"{shortened(self.output)}{cosine}{numbers}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class LayerTensor:
     """One input or output of a layer. dtype "" and shape () where the engine does not say."""
 

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from loadtrt.lanes.session import OnTick
     from loadtrt.live.observer import Watch
     from loadtrt.load.tensors import Arrays
-    from loadtrt.results.engine_info import MemoryBill
+    from loadtrt.engines.reference import Reference
+    from loadtrt.results.engine_info import Deviation, MemoryBill
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.watched import Talks
 
@@ -59,6 +60,7 @@ class Opened:
     options: those that it was opened and is allocated with.
     inputs: the input sets of all parts.
     bill: the memory of all lanes.
+    reference: what outputs are compared with; deviation: what came of it, once a run has compared them.
     load_ns, allocate_ns: duration of loading and of allocating; None while no lanes are allocated.
     runs: number of runs made on it.
     verified: whether its outputs were verified.
@@ -71,6 +73,8 @@ class Opened:
     inputs: Sequence[Arrays]
     bill: MemoryBill
     load_ns: int
+    reference: Reference | None = None
+    deviation: Deviation | None = None
     allocate_ns: int | None = None
     runs: int = 0
     verified: bool = False
@@ -188,6 +192,7 @@ class Maker:
                 self.talks.status(f"loading {config.model.engine}")
                 also = config.given("profile", "export_layer_info")
                 self._opened = opened = open_model(config.model, options, self.talks, also)
+                opened.reference = self._reference(config.model, opened)
                 if self._many:
                     opened.bill.require_room()
                     opened.allocate()
@@ -195,6 +200,12 @@ class Maker:
         except BaseException:
             self._close_engine()
             raise
+
+    def _reference(self, model: Model, opened: Opened) -> Reference | None:
+        from loadtrt.engines.reference import reference_of
+
+        self.talks.status("asking ONNX Runtime for the answer in FP32")
+        return reference_of(model, opened.engine.info, opened.inputs[0])
 
     def run(
         self,
@@ -227,12 +238,15 @@ class Maker:
         self.signals.hold()
         started = datetime.now(UTC)
         name = f"{started:%Y%m%d-%H%M%S}-{os.getpid()}-{self._runs}"
-        self.session = session = Session()
+        self.session = session = Session(deviation=opened.deviation)
         watched.begin(name, config, engine, len(inputs))
         before = core_times()
         anyio.run(self._drive, engine, inputs, config, session, watched.watch, on_tick, start_at)
         opened.runs += 1
         opened.verified |= config.model.verify
+        if self._many and session.deviation is not None and opened.deviation is None:
+            self.talks.say(f"deviation from {session.deviation.reference or 'FP32'}: {session.deviation.text}")
+        opened.deviation = session.deviation
         if opened.allocate_ns is None:
             opened.allocate_ns = session.allocate_ns
         session.allocate_ns = opened.allocate_ns
@@ -297,13 +311,15 @@ class Maker:
         start_at: int | None,
     ) -> None:
         opened, stop = self.opened, Stop()
+        same = engine.batches[0] == opened.engine.batches[0]  # else the first input set is another
+        reference = opened.reference if same and opened.deviation is None else None
 
         async def work() -> None:
             opened.hangs = True  # until it is known that it does not
             try:
                 await run_session(
                     engine, config, inputs, stop, session, on_tick, watch.clocks.settled, watch.board,
-                    allocated=opened.allocate_ns is not None, start_at=start_at,
+                    allocated=opened.allocate_ns is not None, start_at=start_at, reference=reference,
                 )  # fmt: skip
                 opened.hangs = not await _emptied(engine, session, _EMPTY_PATIENCE_NS if self._many else 0)
             except Exception as error:
