@@ -221,8 +221,8 @@ class Model(Strict):
     verify: bool = option(False, "First compare outputs under load with those of a quiet run.", "Requests", SEARCHES)
     verify_against: FileName | None = option(
         None,
-        "First compare the outputs of a quiet request with those of an ONNX model in FP32 on ONNX Runtime, or with those "
-        "in a file; with --fp16 the engine's own model is taken where it is known.",
+        "First compare a quiet request's outputs with those of an ONNX model in FP32 on ONNX Runtime, or of a file; "
+        "with --fp16 the engine's own model is taken where it is known.",
         "Requests",
         SEARCHES,
         metavar="MODEL.onnx|OUTPUTS.npz",

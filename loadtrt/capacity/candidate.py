@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from loadtrt.results.capacity_result import CandidateAnswer, Scaling, Trial
     from loadtrt.results.engine_info import EngineInfo, MemoryBill
     from loadtrt.results.run_result import ObjectiveShare, RunResult
-    from loadtrt.runs.maker import Part
+    from loadtrt.runs.narrowed import Part
 
 _FIRST = 0.7  # share of the highest throughput at which the search begins, without a prediction
 _RUNG_S, _RUNG_REQUESTS = 2.0, 200  # a closed loop lasts so long, and until it has served so many

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def fold_batch_normalizations(model: Any) -> None:
-    """Fold what FP16 could not hold, such as a variance of 1e8: y = (x - mean) / sqrt(variance + epsilon) · scale + bias
-    is y = factor · x + term, whose two vectors are of the size that x and y have.
+    """Fold what FP16 could not hold, such as a variance of 1e8: y = (x - mean) / sqrt(variance + epsilon) · scale + b
+    is y = factor · x + term, with two vectors of the size that x and y have.
 
     Where x is what a convolution makes for this node alone, they go into its weights; else they become a Mul and an
     Add. Computed in FP64. Nodes that train, or whose parameters are computed, stay as they are. The types must have
@@ -107,8 +107,10 @@ def _foldable(node: Any, weights: dict[str, Any]) -> bool:
 
 def _takes_factor(node: Any, weights: dict[str, Any]) -> bool:
     """Whether a node is a convolution whose weights and bias are known."""
-    return node.op_type == "Conv" and node.domain in ("", "ai.onnx") and all(
-        name in weights and weights[name].data_type == FLOAT for name in node.input[1:] if name
+    return (
+        node.op_type == "Conv"
+        and node.domain in ("", "ai.onnx")
+        and all(name in weights and weights[name].data_type == FLOAT for name in node.input[1:] if name)
     )
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from loadtrt.engines.build_config import BuildOptions, Ranges
     from loadtrt.engines.external_data import ExternalData
     from loadtrt.load.tensors import Arrays
-    from loadtrt.results.engine_info import HalfPrecision
+    from loadtrt.results.precisions import HalfPrecision
 
 _FP16_OPSET = 19  # the first whose Q/DQ nodes take FP16
 _QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}

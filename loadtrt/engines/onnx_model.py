@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from loadtrt.engines.external_data import ExternalData
     from loadtrt.engines.shapes import EngineOptions, Sizes
-    from loadtrt.results.engine_info import HalfPrecision
+    from loadtrt.results.precisions import HalfPrecision
 
 
 LEAVE_OUT = "convert it beforehand, or leave --fp16 out"
@@ -184,9 +184,7 @@ def _moved_dtype(value: Any, where: str) -> str:
     return dtype
 
 
-def to_fp16(
-    model: Any, external: ExternalData | None, name: str, *, keep_io: bool = True
-) -> tuple[Any, HalfPrecision]:
+def to_fp16(model: Any, external: ExternalData | None, name: str, *, keep_io: bool = True) -> tuple[Any, HalfPrecision]:
     """`model` in FP16 where that computes the same, external data taken in, and what became of it. keep_io: inputs and
     outputs stay FP32.
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loadtrt.errors import UsageError
 from loadtrt.reading_files import open_file, read_bytes
-from loadtrt.results.engine_info import HalfPrecision  # noqa: TC001  # pydantic reads it
+from loadtrt.results.precisions import HalfPrecision  # noqa: TC001  # pydantic reads it
 
 Family = Literal["tensorrt", "rtx"]
 
@@ -288,9 +288,7 @@ def read_sidecar(plan: Path, plan_sha256: str | None = None) -> Sidecar | None:
     return sidecar
 
 
-def build_facts(
-    plan: Path, plan_sha256: str
-) -> tuple[dict[str, Any] | None, HalfPrecision | None, tuple[str, ...]]:
+def build_facts(plan: Path, plan_sha256: str) -> tuple[dict[str, Any] | None, HalfPrecision | None, tuple[str, ...]]:
     """What a run keeps of the plan's build, None where unknown; what became of the model in FP16; a note where the
     sidecar is broken or another plan's. `plan_sha256`: of the plan as it is now."""
     try:

@@ -13,7 +13,6 @@ import numpy as np
 
 from loadtrt.environment import available_bytes, import_onnxruntime
 from loadtrt.errors import LoadtrtError, UsageError
-from loadtrt.load.tensors import numpy_dtype
 from loadtrt.printing import shortened
 from loadtrt.reading_files import MOST_MODEL_BYTES, read_bytes
 
@@ -28,6 +27,7 @@ _FP16_STEP = 2.0**-11  # half a step at 1; TF32's, in which TensorRT computes FP
 _MARGIN = 8.0
 _UNKNOWN_NODES = 100
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+_FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
 _COPIES = 3  # of a model's weights that a session holds while it opens
 
 
@@ -147,6 +147,11 @@ def _from_file(file: str, model: Model, names: list[str]) -> Arrays:
     return found
 
 
+def _in_type(array: Any, kind: str) -> Any:
+    """An input of a plan that takes another float type than its model."""
+    return array.astype(_FLOATS[kind]) if kind in _FLOATS and array.dtype != _FLOATS[kind] else array
+
+
 def _in_fp32(name: str, model: Model, inputs: Arrays) -> tuple[Arrays, int]:
     """The outputs of the model `name` for these inputs, as ONNX Runtime computes them, and how many nodes it has.
     Raises LoadtrtError."""
@@ -167,9 +172,8 @@ def _in_fp32(name: str, model: Model, inputs: Arrays) -> tuple[Arrays, int]:
     drawn = sorted({node.op_type for node in parsed.graph.node} & _RANDOM)
     if drawn:
         raise UsageError(f"{name} draws random numbers ({', '.join(drawn)}): no two answers are the same")
-    types = {spec.name: numpy_dtype(spec.dtype) for spec in read.parts[0]}
-    feeds = {key: given[key].astype(kind) if given[key].dtype != kind else given[key] for key, kind in types.items()}
     session, options = open_session(read, len(os.sched_getaffinity(0)), 1), import_onnxruntime().RunOptions()
+    feeds = {item.name: _in_type(given[item.name], item.type) for item in session.get_inputs()}
     names, answered, failed = [output.name for output in session.get_outputs()], list[Any](), list[Exception]()
 
     def run() -> None:

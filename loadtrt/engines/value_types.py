@@ -1,4 +1,4 @@
-"""The types of all tensors inside an ONNX model, and of what its operators take, by onnx's own inference and schemas."""
+"""The types of all tensors inside an ONNX model and of what its operators take, by onnx's inference and schemas."""
 
 from __future__ import annotations
 

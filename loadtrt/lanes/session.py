@@ -11,10 +11,11 @@ import anyio
 from loadtrt.asked.objective import quantile_name
 from loadtrt.environment import available_bytes
 from loadtrt.errors import EngineError
+from loadtrt.lanes.answers import deviation_from
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.start_instant import wait_for_start, wall_clock
-from loadtrt.lanes.verify import Verifier, deviation_from, quiet_outputs
+from loadtrt.lanes.verify import Verifier, quiet_outputs
 from loadtrt.load.inputs import make_inputs
 from loadtrt.load.request_sizes import Batcher, draw
 from loadtrt.units import SECOND_NS, format_duration, plural
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
     from loadtrt.engines.engine import Engine
+    from loadtrt.engines.reference import Reference
     from loadtrt.load.tensors import Arrays
     from loadtrt.records.board import Board
     from loadtrt.records.records import Records
-    from loadtrt.engines.reference import Reference
-    from loadtrt.results.engine_info import Deviation, Verification
+    from loadtrt.results.engine_info import Verification
+    from loadtrt.results.precisions import Deviation
 
     OnTick: TypeAlias = Callable[["Phase", int, int, int], None]  # phase, elapsed ns, submitted, completed
 

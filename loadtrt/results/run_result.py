@@ -23,15 +23,10 @@ from loadtrt.results.breakdown import (  # noqa: TC001
     MixPart,
     Sample,
 )
-from loadtrt.results.engine_info import (  # noqa: TC001  # pydantic reads them
-    ClockMapping,
-    Deviation,
-    EngineInfo,
-    MemoryBill,
-    Verification,
-)
+from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill, Verification  # noqa: TC001  # pydantic reads them
 from loadtrt.results.flow import Flow  # noqa: TC001
 from loadtrt.results.gpu_telemetry import GpuTelemetry  # noqa: TC001
+from loadtrt.results.precisions import Deviation  # noqa: TC001
 from loadtrt.results.profile_result import ProfileResult  # noqa: TC001
 from loadtrt.results.steadiness import Interval, Steadiness  # noqa: TC001
 from loadtrt.units import SECOND_NS

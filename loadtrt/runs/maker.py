@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import anyio
 
@@ -19,6 +19,7 @@ from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, inputs_for, run_session
 from loadtrt.printing import command_line
 from loadtrt.records.records import FAILED, OK
+from loadtrt.runs.narrowed import Narrowed, Part
 from loadtrt.runs.watched import Silence, Watched
 from loadtrt.signals import Signals
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_bytes
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
     from loadtrt.engines.engine import Engine
+    from loadtrt.engines.reference import Reference
     from loadtrt.lanes.session import OnTick
     from loadtrt.live.observer import Watch
     from loadtrt.load.tensors import Arrays
-    from loadtrt.engines.reference import Reference
-    from loadtrt.results.engine_info import Deviation, MemoryBill
+    from loadtrt.results.engine_info import MemoryBill
+    from loadtrt.results.precisions import Deviation
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.watched import Talks
 
@@ -43,14 +45,6 @@ _WARM_NS = 200 * MILLISECOND_NS  # warm-up of an engine that ran a moment ago, w
 _EMPTY_PATIENCE_NS = 10 * SECOND_NS
 _CLOSE_PATIENCE_S = 10.0
 _FILES = 12  # of an event loop, an engine and an observer
-
-
-class Part(NamedTuple):
-    """A part of an engine: so many lanes, so many buffer sets of each, and the requests of one size; None: of all."""
-
-    contexts: int
-    buffers: int
-    batch: int | None = None
 
 
 @dataclass(slots=True)
@@ -228,7 +222,7 @@ class Maker:
         assert watched is not None  # noqa: S101  # open() was called
         changes: dict[str, Any] = {"verify": config.model.verify and not opened.verified and part is None}
         if part is not None:
-            narrowed = _Narrowed(engine, Part(*part), inputs)
+            narrowed = Narrowed(engine, Part(*part), inputs)
             engine, inputs = cast("Engine", narrowed), narrowed.input_sets
             changes |= {"contexts": part[0], "buffers": part[1]}
         if opened.runs:
@@ -332,23 +326,6 @@ class Maker:
                     session.fault = error
 
         await self.signals.run(work, stop, self.talks.say)
-
-
-class _Narrowed:
-    """A part of an engine that is open. input_sets: those of its requests."""
-
-    def __init__(self, whole: Engine, part: Part, inputs: Sequence[Arrays]) -> None:
-        self._whole = whole
-        self.contexts, self.buffers, self.input_sets = part.contexts, part.buffers, inputs
-        if part.batch is not None:
-            place, sets = whole.batches.index(part.batch), len(inputs) // len(whole.batches)
-            self.parts, self.batches = whole.parts[place : place + 1], (part.batch,)
-            self.info = replace(whole.info, batch=part.batch, tensors=tuple(self.parts[0]))
-            self.input_sets = inputs[place * sets : (place + 1) * sets]
-            self.submit = lambda lane, inputs: whole.submit(lane, place * sets + inputs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._whole, name)
 
 
 async def _emptied(engine: Engine, session: Session, patience_ns: int) -> bool:
