@@ -103,8 +103,8 @@ def _option(
     if axis is not None and key in REPEATED:
         return extra(name, key, multiple=True, callback=many, metavar=metavar, **attributes)
     if axis is not None:  # a switch without a value is on, as everywhere
-        switch = {"is_flag": False, "flag_value": "on"} if kind is bool else {}
-        return extra(name, key, metavar=metavar, **switch, **attributes)
+        attributes |= {"is_flag": False, "flag_value": "on"} if kind is bool else {}
+        return extra(name, key, metavar=metavar, **attributes)
     if kind is bool:
         return extra(f"{name}/--no-{name.removeprefix('--')}", key, **attributes)
     if get_origin(kind) is Literal:

@@ -24,7 +24,7 @@ _FP32 = {
     *("Pow", "Exp", "Log", "Sqrt", "Reciprocal", "Softplus", "LogSoftmax", "CumSum", "CumProd", "Det"),
     *("ReduceMean", "ReduceSum", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum"),
     *("ReduceLogSumExp", "BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization"),
-    *("LpNormalization", "RMSNormalization", "MeanVarianceNormalization", "LRN", "LpPool", "GlobalLpPool"),
+    *("LpNormalization", "RMSNormalization", "MeanVarianceNormalization", "LpPool", "GlobalLpPool"),
     *("GridSample", "AffineGrid", "RoiAlign", "MaxRoiPool", "DFT", "STFT", "NegativeLogLikelihoodLoss"),
     *("SoftmaxCrossEntropyLoss", "CastLike"),
 }

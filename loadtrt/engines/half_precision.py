@@ -153,8 +153,8 @@ class Scope:
 
     def _convert_node(self, node: Any) -> None:
         if (tensor := constant_of(node)) is not None:
-            value = self._add(node.output[0], "weight")
-            value.tensor, value.is_node = tensor, True
+            weight = self._add(node.output[0], "weight")
+            weight.tensor, weight.is_node = tensor, True
             return
         bodies = bodies_of(node)
         for body in bodies:  # before the node: what a body takes from here in another type is cast in front of the node
@@ -181,10 +181,10 @@ class Scope:
             self.all.count(node, why, inputs)
         for place, name in enumerate(node.output):
             if name in makes:
-                value = self._add(name, "fp32" if why else "fp16")
+                made = self._add(name, "fp32" if why else "fp16")
                 if node.op_type == "ConstantOfShape" and fills_small(node):
-                    value.kind = "weight"
-                node.output[place] = value.names[not why] = self._name_for(value, fp16=not why)
+                    made.kind = "weight"
+                node.output[place] = made.names[not why] = self._name_for(made, fp16=not why)
 
     def _taken(self, node: Any, value: Value, *, fp16: bool) -> str:
         """The name under which a node takes a value."""

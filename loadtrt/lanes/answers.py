@@ -46,8 +46,13 @@ async def deviation_from(engine: Engine, reference: Reference) -> Deviation:
         return Deviation(reference.name, unknown)
     found = [_deviation(name, output, wanted) for name, output, wanted in pairs]
     worst = max(found, key=lambda item: (item.not_finite > 0, item.relative))
-    terms = {"reference": reference.name, "tolerance": reference.tolerance, "demanded": reference.demanded}
-    return replace(worst, outputs=len(found), **terms)
+    return replace(
+        worst,
+        reference=reference.name,
+        outputs=len(found),
+        tolerance=reference.tolerance,
+        demanded=reference.demanded,
+    )
 
 
 def _deviation(name: str, output: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Deviation:
