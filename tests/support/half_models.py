@@ -60,7 +60,7 @@ def in_fp16(made: Any, feeds: Arrays) -> list[Any]:
     Runtime's CPU computes these nodes in FP32."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an overflow shows in the answer
-        return list(ReferenceEvaluator(made).run(None, feeds))
+        return list(ReferenceEvaluator(made).run(None, dict(feeds)))
 
 
 def agree(made: Any, feeds: Arrays, bound: float = 8 * U, *, evaluated: bool = True) -> tuple[Any, HalfPrecision]:
