@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt.engines.half_values import BEYOND, half
+from loadtrt.engines.half_values import BEYOND, LOST, half
 from loadtrt.engines.value_types import FLOAT, NO_TENSOR, admits_fp16, variable_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ _FP32 = {
     *("SoftmaxCrossEntropyLoss", "CastLike"),
 }
 _QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
+_MOVES = {
+    *("Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Concat", "Expand"),
+    *("Gather", "GatherND", "GatherElements", "Tile", "Pad", "DepthToSpace", "SpaceToDepth"),
+}
 MEASURES = {"Shape", "Size"}  # which ask nothing of the numbers
 UNCOUNTED = {*MEASURES, "Cast", "ConstantOfShape"}
 BOUNDS = {"Clip", "Min", "Max"}  # where the greatest number of FP16 bounds as well as one beyond it
@@ -37,7 +41,6 @@ _RANGE = "needs FP32's range"
 _FOLLOWS = "takes what FP32 nodes make"
 NO_FP16 = "has no FP16 version"
 _UNKNOWN = "is not known to ONNX, or takes what such a node makes"
-_LOST = "has weights that FP16 does not hold"
 
 
 def decide(
@@ -63,6 +66,8 @@ def decide(
         return set(), _RANGE
     takes = {place: variable_of(schema.inputs, place) for place, value in enumerate(inputs) if value is not None}
     made = {variable_of(schema.outputs, place) for place, name in enumerate(node.output) if name in makes}
+    if node.op_type == "Attention":  # which takes values and masks of other types, and no runtime mixes values
+        made |= {"T1", "T2"}
     if node.op_type == "DequantizeLinear" and not any(item.name == "output_dtype" for item in node.attribute):
         made |= set(takes.values())  # its output is of the scale's type
     elif not makes:
@@ -75,10 +80,21 @@ def decide(
         return set(), BEYOND
     scale = inputs[1] if node.op_type in _QUANTIZERS else None
     if any(value.lost for value in values) or (node.op_type in _QUANTIZERS and not (scale and scale.exact)):
-        return set(), _LOST
+        return set(), LOST
+    unfit = next((value.unfit for value in values if value.unfit), "")
+    if node.op_type in _FP16 and unfit:
+        return set(), unfit
     if node.op_type not in _FP16 and any(value.kind == "fp32" for value in values):
         return set(), _FOLLOWS
     return places, ""
+
+
+def unfit_from(node: Any, why: str, inputs: Sequence[Value | None]) -> str:
+    """Why FP16 does not hold what a node makes: of weights that it does not hold, with or without moving them."""
+    if why in (BEYOND, LOST):
+        return why
+    moved = (value.unfit for value in inputs if value is not None and value.unfit)
+    return next(moved, "") if node.op_type in _MOVES else ""
 
 
 def constant_of(node: Any) -> Any:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadtrt.engines.batch_normalization import fold_batch_normalizations
-from loadtrt.engines.half_operators import MEASURES, NO_FP16, UNCOUNTED, constant_of, decide, fills_small
+from loadtrt.engines.half_operators import MEASURES, NO_FP16, UNCOUNTED, constant_of, decide, fills_small, unfit_from
 from loadtrt.engines.half_values import GREATEST, Conversion, Value, half
 from loadtrt.engines.value_types import (
     FLOAT,
@@ -168,7 +168,7 @@ class Scope:
         if not any(inputs) and not makes:
             self.nodes.append(node)
             return
-        if node.op_type == "Cast" and inputs[0] is not None and makes:  # from FP32 to FP32
+        if node.op_type == "Cast" and schema is not None and inputs[0] is not None and makes:  # from FP32 to FP32
             node.op_type = "Identity"
             del node.attribute[:]
             schema = schema_of(node, self.all.opsets)
@@ -182,13 +182,14 @@ class Scope:
         for place, name in enumerate(node.output):
             if name in makes:
                 made = self._add(name, "fp32" if why else "fp16")
+                made.unfit = unfit_from(node, why, inputs)
                 if node.op_type == "ConstantOfShape" and fills_small(node):
                     made.kind = "weight"
                 node.output[place] = made.names[not why] = self._name_for(made, fp16=not why)
 
     def _taken(self, node: Any, value: Value, *, fp16: bool) -> str:
         """The name under which a node takes a value."""
-        if node.op_type in MEASURES:
+        if node.op_type in MEASURES and node.domain in ("", "ai.onnx"):
             return self.named(value, fp16=True in value.names and False not in value.names)
         if fp16 and value.beyond:  # of a bound, or the node would be FP32
             name = fresh_name(f"{value.name}/fp16", self.all.names)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from loadtrt.engines.half_precision import Scope
 
 BEYOND = "has weights beyond FP16's range"
+LOST = "has weights that FP16 does not hold"
 GREATEST = float(np.finfo(np.float16).max)
 SMALLEST = float(np.finfo(np.float16).smallest_normal)
 _HELD = 2.0**-8  # of the norm of a node's weights: FP16's own rounding is below 2**-11
@@ -31,6 +32,7 @@ class Value:
     names: by whether it is the FP16 one; what is not there has none.
     tensor: of a weight.
     is_node: whether the weight is a node, a Constant.
+    unfit: why FP16 does not hold it, where it comes from weights that FP16 does not hold.
     fp16_keeps: whether it is the FP16 one that keeps the model's name.
     """
 
@@ -40,6 +42,7 @@ class Value:
     names: dict[bool, str] = field(default_factory=dict)
     tensor: Any = None
     is_node: bool = False
+    unfit: str = ""
     fp16_keeps: bool = False
     _numbers: Any = None
 
@@ -69,7 +72,7 @@ class Value:
     @property
     def exact(self) -> bool:
         """Whether FP16 holds every one of the weights as well as the others: none is so small that it loses bits."""
-        return self.tensor is not None and bool((np.abs(self.numbers) >= SMALLEST).all())
+        return self.tensor is not None and bool(((self.numbers == 0) | (np.abs(self.numbers) >= SMALLEST)).all())
 
 
 def half(numbers: Any) -> Any:

@@ -195,7 +195,10 @@ def to_fp16(model: Any, external: ExternalData | None, name: str, *, keep_io: bo
     try:
         if external is not None:
             load_external_data(model, external)
-        return convert_to_fp16(model, keep_io=keep_io)
+        converted, became = convert_to_fp16(model, keep_io=keep_io)
     except Exception as error:  # a model that no runtime would take, or one that the conversion does not know
         reason = shortened(" ".join(str(error).split()) or type(error).__name__, 400)
         raise EngineError(f"the conversion of {name} to FP16 failed: {reason}: {LEAVE_OUT}") from None
+    if converted.ByteSize() >= MOST_MODEL_BYTES:
+        raise EngineError(f"{name} has over 2 GiB of weights in FP16, too, more than one file holds: {LEAVE_OUT}")
+    return converted, became

@@ -41,6 +41,9 @@ def infer_types(model: Any) -> None:
             tensor.raw_data = data
     for graph, known in zip(_graphs_of(model.graph), _graphs_of(inferred.graph), strict=True):
         replace(graph.value_info, list(known.value_info))
+        for mine, found in zip((*graph.input, *graph.output), (*known.input, *known.output), strict=True):
+            if not mine.type.WhichOneof("value"):
+                mine.type.CopyFrom(found.type)
 
 
 def types_in(graph: Any) -> dict[str, int]:
