@@ -97,7 +97,7 @@ class Scope:
         replace(graph.input, self.inputs)
         replace(graph.initializer, self.initializers)
         replace(graph.node, self.nodes)
-        del graph.value_info[:]  # they say the old types
+        del graph.value_info[:]  # of inference: some are of what is gone
 
     def named(self, value: Value, *, fp16: bool) -> str:
         """The name of a value as FP16 or FP32, which is made where it is not there."""

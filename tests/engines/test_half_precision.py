@@ -361,6 +361,25 @@ def test_weights_that_are_moved_before_they_are_used() -> None:
     assert became.converted == 2
 
 
+def test_tensors_of_one_number() -> None:
+    """A state of zeros goes with either type, where FP16 holds its number."""
+    fills = {"zeros": 0.0, "large": 1e9}
+    nodes = [Node("MatMul", ["x", "w"], ["a"])]
+    for name, number in fills.items():
+        nodes += [
+            Node("ConstantOfShape", ["sizes"], [name], value=weight("", [number])),
+            Node("Add", ["a", name], [f"y{name}"]),
+        ]
+    made = model(
+        nodes,
+        [value("x", 2, 8)],
+        [value(f"y{name}", 2, 8) for name in fills],
+        [weight("w", W), weight("sizes", [2, 8], np.int64)],
+    )
+    _, became = agree(made, {"x": X})
+    assert (became.converted, _left(became)) == (2, {"Add": 1})
+
+
 def test_weights_and_inputs_that_are_outputs() -> None:
     """As they are, in both types."""
     made = model(
@@ -647,25 +666,31 @@ def test_sequences_stay() -> None:
 
 @pytest.mark.parametrize("opset", [13, 19, 21])
 def test_quantized_models(opset: int) -> None:
-    """From opset 19 on Q/DQ nodes take FP16, unless a scale is so small that it would lose bits."""
-    scales = {"fine": 0.05, "tiny": 1e-6}
+    """From opset 19 on Q/DQ nodes take FP16, unless a scale is so small that it would lose bits, be it of one channel
+    alone."""
+    scales = {"fine": 0.05, "tiny": 1e-6, "mixed": [1e-6, *[0.05] * 7]}
     nodes = []
     for name in scales:
+        zero = f"zero {name}" if name == "mixed" else ""
         nodes += [
-            Node("QuantizeLinear", ["x", name], [f"q{name}"]),
-            Node("DequantizeLinear", [f"q{name}", name], [f"d{name}"]),
+            Node("QuantizeLinear", ["x", name, zero], [f"q{name}"], axis=1),
+            Node("DequantizeLinear", [f"q{name}", name, zero], [f"d{name}"], axis=1),
             Node("MatMul", [f"d{name}", "w"], [f"y{name}"]),
         ]
     made = model(
         nodes,
         [value("x", 2, 8)],
         [value(f"y{name}", 2, 8) for name in scales],
-        [weight("w", W), *(weight(name, number) for name, number in scales.items())],
+        [
+            weight("w", W),
+            weight("zero mixed", [0] * 8, np.uint8),
+            *(weight(name, number) for name, number in scales.items()),
+        ],
         opset=opset,
         ir_version=10,
     )
     _, became = agree(made, {"x": np.round(X, 1)}, evaluated=opset >= 19)
-    assert became.converted == (3 if opset >= 19 else 2)
+    assert became.converted == 3  # of opset 13 the products alone
 
 
 def test_inputs_and_outputs_become_fp16_on_request() -> None:
