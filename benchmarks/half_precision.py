@@ -4,9 +4,9 @@
     python -m benchmarks.half_precision wheels --seconds 2 --rounds 3
 
 Models are the .onnx files in the folder, and in the wheels there, which are unpacked for the time being. FP32 and FP16
-run in turn, one request at a time, on ONNX Runtime; the ratio is that of throughputs, with the interval of `loadtrt
-compare` for several runs of a side. What stands for sizes that a model leaves open is written below, by its name; the
-others get batch 1. Inputs are random.
+run in turn, one request at a time, on ONNX Runtime or, with --on auto and a GPU, TensorRT; the ratio is that of
+throughputs, with the interval of `loadtrt compare` for several runs of a side. What stands for sizes that a model
+leaves open is written below, by its name; the others get batch 1. Inputs are random.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def main() -> None:
     """Print one row for each model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--on", default="onnxruntime", help="auto: on TensorRT where there is a GPU")
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
@@ -71,7 +72,7 @@ def main() -> None:
         print("\n| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|")
         for root in roots:
             for file in sorted(root.rglob("*.onnx")):
-                cells = (_name(file, root), *_row(file, given.seconds, given.rounds))
+                cells = (_name(file, root), *_row(file, given.seconds, given.rounds, given.on))
                 print("| " + " | ".join(cells) + " |", flush=True)
 
 
@@ -80,35 +81,29 @@ def _name(file: Path, root: Path) -> str:
     return f"{file.relative_to(root).parts[0].replace('-', ' ', 1)}: {file.name}"
 
 
-def _row(file: Path, seconds: float, rounds: int) -> Iterator[str]:
+def _row(file: Path, seconds: float, rounds: int, on: str) -> Iterator[str]:
     key = "swift_f0" if "swift_f0" in str(file) else file.stem
     options = _OPTIONS.get(key, {"batch": 1})
     sides: dict[bool, list[RunResult]] = {False: [], True: []}
     try:
         for _ in range(rounds):
             for fp16, runs in sides.items():
-                runs.append(_run(file, seconds, fp16=fp16, **options))
+                timing = {"duration": f"{seconds:g}s", "warmup": "0.2s", "buffers": 1}
+                runs.append(loadtrt.run(engine=str(file), on=on, fp16=fp16, **timing, **options))
     except LoadtrtError as error:
         yield from ("–", "–", str(error), "", "", "", "")
         return
     half = sides[True][0].model
     became, deviation = half.engine.conversion, half.deviation
-    assert became is not None  # noqa: S101  # --fp16 on ONNX Runtime
-    assert deviation is not None  # noqa: S101
-    yield f"{became.converted} of {became.nodes}"
-    yield f"{became.zeroed} of {became.weights}"
+    assert deviation is not None  # noqa: S101  # --fp16 always has one
+    yield f"{became.converted} of {became.nodes}" if became else "–"
+    yield f"{became.zeroed} of {became.weights}" if became else "–"
     yield deviation.unknown or f"{deviation.relative:.2g}"
     yield f"{deviation.tolerance:.2g}"
     yield "–" if deviation.cosine is None else f"{deviation.cosine:.6f}"
     ratio = ratio_of("throughput", *([measured_of("", run) for run in runs] for runs in sides.values()))
     yield "–" if ratio.ratio is None else f"{ratio.ratio:.3f}"
     yield between(ratio.low, ratio.high, "{:.3f}".format)
-
-
-def _run(file: Path, seconds: float, **options: Any) -> RunResult:
-    return loadtrt.run(
-        engine=str(file), on="onnxruntime", buffers=1, duration=f"{seconds:g}s", warmup="0.2s", **options
-    )
 
 
 if __name__ == "__main__":

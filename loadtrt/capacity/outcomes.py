@@ -97,6 +97,9 @@ def failure_of(run: RunResult) -> str | None:
     checked = run.model.verification
     if run.failure is None and checked is not None and checked.different:
         return f"{checked.different} of {checked.outputs} outputs under load differ from those of a quiet run"
+    deviation = run.model.deviation
+    if run.failure is None and deviation is not None and deviation.demanded and deviation.beyond:
+        return f"outputs deviate from those of {deviation.reference} by {deviation.text}"
     return run.failure
 
 

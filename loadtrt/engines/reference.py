@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.engine_info import EngineInfo
 
-_REDUCED = ("fp16", "bf16", "int8", "fp8")  # options of a build
+REDUCED = ("fp16", "bf16", "int8", "fp8")  # options of a build
 _INT8_STEP = 2.0**-8  # half a step of 127, over the range
 _FP16_STEP = 2.0**-11  # half a step at 1; TF32's, in which TensorRT computes FP32, is the same
 _MARGIN = 8.0
@@ -66,7 +66,7 @@ def reference_of(model: Model, info: EngineInfo, inputs: Arrays) -> Reference | 
         outputs, nodes = _in_fp32(file, model, inputs)
         return Reference(_name(file), outputs, "", _tolerance(model, info, nodes), demanded)
     built = info.build or {}
-    reduced = model.fp16 or any(built.get("options", {}).get(option) for option in _REDUCED)
+    reduced = model.fp16 or any(built.get("options", {}).get(option) for option in REDUCED)
     if not reduced:
         if demanded:
             raise UsageError(
@@ -163,7 +163,7 @@ def _in_fp32(name: str, model: Model, inputs: Arrays) -> tuple[Arrays, int]:
     carried = {key: np.asarray(values, np.int64) for key, values in model.shape_values.items()}
     given = {**carried, **inputs}
     shapes = {key: array.shape for key, array in given.items()}
-    alone = {"engine": name, "fp16": False, "batch": None, "mix": None, "batcher": None, "shapes": shapes}
+    alone = {"engine": name, "fp16": False, "mix": None, "batcher": None, "shapes": shapes}
     read = read_model(model.model_copy(update=alone))
     free = available_bytes()
     if free is not None and _COPIES * read.weights_bytes > free:

@@ -57,6 +57,10 @@ def profile(config: RunConfig, talks: Talks, length: ProfileLength, signals: Sig
         inputs = make_inputs(engine.info.tensors, model.inputs, 1, model.input_range, model.seed, available_bytes())
         if len(inputs) > 1:
             profiled.notes.append(f"every inference had the first of {len(inputs)} input sets")
+        if model.fp16:
+            profiled.notes.append(
+                "how far the answers in FP16 are from FP32's, 'loadtrt run --fp16' says: no profile asks"
+            )
         with _gpu_around(engine.info.kind, model.device, around, profiled) as steady:
             try:
                 engine.profile(inputs[0], length, profiled, Watch(signals.requested, talks.share, steady))
