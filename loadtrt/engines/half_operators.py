@@ -26,7 +26,7 @@ _FP32 = {
     *("ReduceLogSumExp", "BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization"),
     *("LpNormalization", "RMSNormalization", "MeanVarianceNormalization", "LpPool", "GlobalLpPool"),
     *("GridSample", "AffineGrid", "RoiAlign", "MaxRoiPool", "DFT", "STFT", "NegativeLogLikelihoodLoss"),
-    *("SoftmaxCrossEntropyLoss", "CastLike"),
+    *("SoftmaxCrossEntropyLoss", "CastLike", "BitCast"),
 }
 _QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
 _MOVES = {
@@ -40,7 +40,7 @@ BOUNDS = {"Clip", "Min", "Max"}  # where the greatest number of FP16 bounds as w
 _RANGE = "needs FP32's range"
 _FOLLOWS = "takes what FP32 nodes make"
 NO_FP16 = "has no FP16 version"
-_UNKNOWN = "is not known to ONNX, or takes what such a node makes"
+_UNKNOWN = "is not ONNX's own, or takes what such a node makes"
 
 
 def decide(
@@ -58,11 +58,11 @@ def decide(
     makes: those of them that were FP32.
     """
     unknown = 0 in [kind for name, kind in zip(node.input, kinds, strict=True) if name]
-    if schema is None or unknown or not all(name in types for name in node.output if name):
+    if schema is None or schema.domain or unknown or not all(name in types for name in node.output if name):
         return set(), _UNKNOWN
     if NO_TENSOR in (*kinds, *(types[name] for name in node.output if name)):
         return set(), NO_FP16
-    if node.op_type in _FP32:
+    if node.op_type in _FP32 or _sums(node):
         return set(), _RANGE
     takes = {place: variable_of(schema.inputs, place) for place, value in enumerate(inputs) if value is not None}
     made = {variable_of(schema.outputs, place) for place, name in enumerate(node.output) if name in makes}
@@ -87,6 +87,12 @@ def decide(
     if node.op_type not in _FP16 and any(value.kind == "fp32" for value in values):
         return set(), _FOLLOWS
     return places, ""
+
+
+def _sums(node: Any) -> bool:
+    """Whether a node that usually moves numbers combines them here, or hands out the scores that it masks."""
+    reduces = any(item.name == "reduction" and item.s not in (b"", b"none") for item in node.attribute)
+    return (reduces and node.op_type.startswith("Scatter")) or (node.op_type == "Attention" and any(node.output[3:]))
 
 
 def unfit_from(node: Any, why: str, inputs: Sequence[Value | None]) -> str:

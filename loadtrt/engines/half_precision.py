@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from loadtrt.results.precisions import HalfPrecision
 
 
+_CAST_OPSET = 13
+
+
 def convert_to_fp16(model: Any, *, keep_io: bool = True) -> tuple[Any, HalfPrecision]:
     """`model`, with its weights inside, in FP16, and what became of it. keep_io: inputs and outputs stay FP32, else
     they become FP16 too. `model` is changed."""
@@ -51,6 +54,8 @@ def convert_to_fp16(model: Any, *, keep_io: bool = True) -> tuple[Any, HalfPreci
         model = onnx.inliner.inline_local_functions(model)
     infer_types(model)
     fold_batch_normalizations(model)
+    if "" not in opsets_of(model):  # a model of trees, say: casts are ONNX's own
+        model.opset_import.add(domain="", version=_CAST_OPSET)
     conversion = Conversion(opsets_of(model), all_names(model.graph), keep_io)
     Scope(conversion, model.graph, None).convert()
     model.ir_version = max(model.ir_version, 4)  # before it initializers had to be inputs too

@@ -211,7 +211,8 @@ def engine_facts(result: RunResult) -> Iterator[Block]:
     yield from map(words, engine.notes)
     if result.model.deviation is not None:
         deviation = result.model.deviation
-        yield words(f"deviation from {deviation.reference or 'FP32'}: {deviation.text}")
+        allowed = "" if deviation.unknown else f"; the tolerance is {deviation.tolerance:.2g}"
+        yield words(f"deviation from {deviation.reference or 'FP32'}: {deviation.text}{allowed}")
     if result.model.verification is not None:
         checked = result.model.verification
         yield words(

@@ -198,7 +198,8 @@ class Maker:
     def _reference(self, model: Model, opened: Opened) -> Reference | None:
         from loadtrt.engines.reference import reference_of
 
-        self.talks.status("asking ONNX Runtime for the answer in FP32")
+        if model.fp16 or model.verify_against:
+            self.talks.status("asking for the answer in FP32")
         return reference_of(model, opened.engine.info, opened.inputs[0])
 
     def run(
