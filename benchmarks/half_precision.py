@@ -88,7 +88,7 @@ def _row(file: Path, seconds: float, rounds: int, on: str) -> Iterator[str]:
     try:
         for _ in range(rounds):
             for fp16, runs in sides.items():
-                timing = {"duration": f"{seconds:g}s", "warmup": "0.2s", "buffers": 1}
+                timing: dict[str, Any] = {"duration": f"{seconds:g}s", "warmup": "0.2s", "buffers": 1}
                 runs.append(loadtrt.run(engine=str(file), on=on, fp16=fp16, **timing, **options))
     except LoadtrtError as error:
         yield from ("–", "–", str(error), "", "", "", "")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from loadtrt.results.precisions import HalfPrecision
 
 
+_IN_FP32 = "ONNX Runtime's CPU computes most FP16 nodes in FP32: on a GPU, answers may deviate more, and gains differ"
 LEAVE_OUT = "convert it beforehand, or leave --fp16 out"
 
 
@@ -81,6 +82,7 @@ def read_model(config: EngineOptions) -> OnnxModel:
     if config.fp16:
         model, conversion = to_fp16(model, external, config.engine)
         external = None
+        notes.append(_IN_FP32)
     data = model.SerializeToString()
     weights = len(data) + (external.nbytes if external else 0)
     return OnnxModel(config.engine, data, external, digest, weights, parts, batches, dtypes, conversion, tuple(notes))
