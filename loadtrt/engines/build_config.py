@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from loadtrt.engines.onnx_model import LEAVE_OUT
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.files import write_file
 from loadtrt.reading_files import MOST_MODEL_BYTES, read_bytes
@@ -182,7 +181,9 @@ def parse_onnx(tool: Toolchain, network: Any, source: Source) -> None:
     where = f"node '{name or place}' (operator {operator or 'unknown'})"
     # The types that a conversion chose may be at fault, and the model is not: it may well build without.
     converted = " as loadtrt converted it to FP16" if source.conversion else ""
-    remedy = LEAVE_OUT if source.conversion else _remedy(said, operator)
+    remedy = _remedy(said, operator)
+    if source.conversion:
+        remedy = f"leave --fp16 out; where that is refused, too, {remedy}"
     raise EngineError(
         f"{tool.flavour} cannot build {source.name}{converted}: {where} is refused: {remedy} "
         f"(the parser says {said if len(said) <= _QUOTED else said[: _QUOTED - 1] + '…'})"

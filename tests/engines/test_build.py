@@ -246,6 +246,8 @@ def test_a_node_that_tensorrt_refuses_is_named(tmp_path: Path) -> None:
     )
     odd = _save(tmp_path / "m.onnx", [helper.make_node("MatMul", ["x", "x"], ["y"], name="mm")], (1, 4), {})
     refused(EngineError, "node 'mm' (operator MatMul) is refused: its sizes do not fit", odd, tmp_path / "a")
+    converted = f"{unknown} as loadtrt converted it to FP16: node 'foo1' (operator Foo) is refused: leave --fp16 out"
+    refused(EngineError, converted, unknown, tmp_path / "a", fp16=True)
 
 
 def test_sizes_that_are_open_or_do_not_fit(tmp_path: Path) -> None:

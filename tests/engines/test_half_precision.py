@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from half_models import F, H, N, U, agree, answer, converted, in_fp16, model, node_of, types_of, value, weight
+from loadtrt.engines.build_config import BuildOptions
+from loadtrt.engines.build_model import read_source
 from loadtrt.engines.half_precision import convert_to_fp16
+from loadtrt.engines.plan_builder import build_plan
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RNG = np.random.default_rng(1)
 W = RNG.standard_normal((8, 8)).astype(np.float32)
@@ -799,6 +805,35 @@ def test_random_networks_compute_the_same(seed: int) -> None:
         for full, found in zip(wanted, answered, strict=True):
             apart = ~(np.abs(full - found) <= 64 * U * max(float(np.abs(full).max()), 0.1))
             assert np.mean(apart) < 0.05
+
+
+@pytest.mark.parametrize("io", ["fp32", "fp16"])
+def test_tensorrt_builds_what_it_could_not(tmp_path: Path, io: Any) -> None:
+    """RTX, whose networks say every type: a mask of integers, unnamed nodes, a branch, a batch normalization."""
+    pytest.importorskip("tensorrt_rtx")
+    then = _graph([Node("MatMul", ["a", "w"], ["t"])], [], [value("t", 2, 8)])
+    other = _graph([Node("Identity", ["a"], ["e"])], [], [value("e", 2, 8)])
+    made = model(
+        [
+            Node("Cast", ["m"], ["f"], to=F),
+            Node("MatMul", ["x", "w"], ["z"]),
+            Node("Relu", ["x"], ["r"]),
+            Node("Mul", ["z", "f"], ["masked"]),
+            Node("Add", ["masked", "r"], ["s"]),
+            Node("BatchNormalization", ["s", *NORM], ["a"]),
+            Node("If", ["c"], ["y"], then_branch=then, else_branch=other),
+        ],
+        [value("x", 2, 8), value("m", 2, 8, kind=N), value("c", kind=TensorProto.BOOL)],
+        [value("y", 2, 8), value("a", 2, 8)],
+        [weight("w", W), *(weight(item.name, np.resize(numpy_helper.to_array(item), 8)) for item in PARAMETERS)],
+    )
+    onnx.save(made, tmp_path / "model.onnx")
+    options = BuildOptions(flavour="rtx", targets=("SM86",), fp16=True, io=io)
+    built = build_plan(read_source(str(tmp_path / "model.onnx"), options), tmp_path / "model.plan", options)
+    became = built.sidecar.conversion
+    assert became is not None
+    assert became.converted == 3  # the products and Relu: the mask, of integers, makes FP32 of what it meets
+    assert [item.dtype for item in built.sidecar.tensors] == [io, "int64", "bool", io, io]
 
 
 def test_the_model_itself_is_what_is_changed() -> None:
