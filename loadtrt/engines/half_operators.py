@@ -78,8 +78,8 @@ def decide(
     values = [value for place, value in enumerate(inputs) if value is not None and place in places]
     if node.op_type not in BOUNDS and any(value.beyond for value in values):
         return set(), BEYOND
-    scale = inputs[1] if node.op_type in _QUANTIZERS else None
-    if any(value.lost for value in values) or (node.op_type in _QUANTIZERS and not (scale and scale.exact)):
+    weights = [value.weight for value in values if value.weight is not None]
+    if any(weight.lost for weight in weights) or (node.op_type in _QUANTIZERS and not _holds_scale(inputs[1])):
         return set(), LOST
     unfit = next((value.unfit for value in values if value.unfit), "")
     if node.op_type in _FP16 and unfit:
@@ -87,6 +87,11 @@ def decide(
     if node.op_type not in _FP16 and any(value.kind == "fp32" for value in values):
         return set(), _FOLLOWS
     return places, ""
+
+
+def _holds_scale(scale: Value | None) -> bool:
+    """Whether FP16 holds every scale, each of which matters, with all its bits."""
+    return scale is not None and scale.weight is not None and scale.weight.subnormal == scale.weight.zeroed == 0
 
 
 def _sums(node: Any) -> bool:

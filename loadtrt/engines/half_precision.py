@@ -108,13 +108,13 @@ class Scope:
         """The name of a value as FP16 or FP32, which is made where it is not there."""
         if fp16 not in value.names:
             name = value.names[fp16] = self._name_for(value, fp16=fp16)
-            if value.tensor is None:
+            weight = value.weight
+            if weight is None:
                 value.scope.cast(value.names[not fp16], name, fp16=fp16)
             else:
-                numbers = half(value.numbers) if fp16 else value.numbers
-                value.scope.keep(numbers, name, is_node=value.is_node)
+                value.scope.keep(weight.half if fp16 else weight.numbers, name, is_node=value.is_node)
                 if fp16:
-                    self.all.count_weights(value.name, value.numbers, numbers)
+                    self.all.count_weight(value.name, weight)
         return value.names[fp16]
 
     def cast(self, name: str, to: str, *, fp16: bool) -> None:
@@ -196,8 +196,8 @@ class Scope:
         """The name under which a node takes a value."""
         if node.op_type in MEASURES and node.domain in ("", "ai.onnx"):
             return self.named(value, fp16=True in value.names and False not in value.names)
-        if fp16 and value.beyond:  # of a bound, or the node would be FP32
+        if fp16 and value.weight is not None and value.weight.beyond:  # of a bound, or the node would be FP32
             name = fresh_name(f"{value.name}/fp16", self.all.names)
-            value.scope.keep(half(np.clip(value.numbers, -GREATEST, GREATEST)), name, is_node=value.is_node)
+            value.scope.keep(half(np.clip(value.weight.numbers, -GREATEST, GREATEST)), name, is_node=value.is_node)
             return name
         return self.named(value, fp16=fp16)

@@ -20,7 +20,51 @@ LOST = "has weights that FP16 does not hold"
 GREATEST = float(np.finfo(np.float16).max)
 SMALLEST = float(np.finfo(np.float16).smallest_normal)
 _HELD = 2.0**-8  # of the norm of a node's weights: FP16's own rounding is below 2**-11
+_CHUNK = 1 << 18  # numbers that fit into a processor's cache
 _NAMES = 3  # of nodes that are named for each reason
+
+
+class Weight:
+    """The numbers of a weight, and what FP16 takes from them.
+
+    numbers, half: in FP32 and FP16.
+    beyond: whether a finite one is beyond FP16's range.
+    largest: the largest finite one, without its sign.
+    lost: whether rounding takes more from those within the range than it does where FP16 holds all their bits.
+    subnormal: how many are so small that they lose bits; zeroed: how many become 0.
+    """
+
+    def __init__(self, tensor: Any) -> None:
+        from onnx import numpy_helper
+
+        self.numbers = numpy_helper.to_array(tensor)
+        flat, halves = self.numbers.reshape(-1), np.empty(self.numbers.size, np.float16)
+        self.half = halves.reshape(self.numbers.shape)
+        self.beyond, self.largest, self.subnormal, self.zeroed = False, 0.0, 0, 0
+        squares = errors = 0.0
+        for start in range(0, flat.size, _CHUNK):
+            part = flat[start : start + _CHUNK]
+            near = half(part)
+            halves[start : start + _CHUNK] = near
+            sizes, finite, held = np.abs(part), np.isfinite(part), np.isfinite(near)
+            self.beyond |= bool((finite & ~held).any())
+            self.largest = max(self.largest, float(sizes.max(where=finite, initial=0)))
+            small = sizes < SMALLEST
+            if small.any():
+                nothing = near == 0
+                self.zeroed += int(np.count_nonzero(nothing & (part != 0)))
+                self.subnormal += int(np.count_nonzero(small & ~nothing))
+            exact = np.where(held, part, 0).astype(np.float64)
+            error = np.where(held, near, 0) - exact
+            squares += float(exact @ exact)
+            errors += float(error @ error)
+        self.lost = errors > _HELD**2 * squares
+
+
+def half(numbers: Any) -> Any:
+    """In FP16, as numpy rounds; infinite beyond its range."""
+    with np.errstate(over="ignore"):
+        return np.asarray(numbers).astype(np.float16)
 
 
 @dataclass(slots=True, eq=False)
@@ -44,40 +88,19 @@ class Value:
     is_node: bool = False
     unfit: str = ""
     fp16_keeps: bool = False
-    _numbers: Any = None
+    _weight: Weight | None = None
 
     @property
-    def numbers(self) -> Any:
-        """Of a weight."""
-        if self._numbers is None:
-            from onnx import numpy_helper
-
-            self._numbers = numpy_helper.to_array(self.tensor)
-        return self._numbers
+    def weight(self) -> Weight | None:
+        """None where it is not a weight, or a sparse one."""
+        if self._weight is None and self.tensor is not None:
+            self._weight = Weight(self.tensor)
+        return self._weight
 
     @property
     def beyond(self) -> bool:
         """Whether a finite weight is beyond FP16's range."""
-        return self.tensor is not None and bool((np.isfinite(self.numbers) & np.isinf(half(self.numbers))).any())
-
-    @property
-    def lost(self) -> bool:
-        """Whether rounding to FP16 takes more from the weights than FP16 does where it holds numbers."""
-        if self.tensor is None:
-            return False
-        finite = np.where(np.isfinite(self.numbers), self.numbers, 0).astype(np.float64)
-        numbers = np.clip(finite, -GREATEST, GREATEST)
-        return bool(np.linalg.norm(half(numbers) - numbers) > _HELD * np.linalg.norm(numbers))
-
-    @property
-    def exact(self) -> bool:
-        """Whether FP16 holds every one of the weights as well as the others: none is so small that it loses bits."""
-        return self.tensor is not None and bool(((self.numbers == 0) | (np.abs(self.numbers) >= SMALLEST)).all())
-
-
-def half(numbers: Any) -> Any:
-    with np.errstate(over="ignore"):
-        return np.asarray(numbers).astype(np.float16)
+        return self.weight is not None and self.weight.beyond
 
 
 @dataclass(slots=True)
@@ -100,15 +123,14 @@ class Conversion:
             return
         self.left[node.op_type, why].append(node.name or next(filter(None, node.output), ""))
         for value in inputs:
-            if why == BEYOND and value is not None and value.beyond:
-                finite = np.abs(value.numbers[np.isfinite(value.numbers)])
-                self.beyond[value.name] = float(finite.max())
+            if why == BEYOND and value is not None and value.weight is not None and value.weight.beyond:
+                self.beyond[value.name] = value.weight.largest
 
-    def count_weights(self, name: str, numbers: Any, half: Any) -> None:
-        self.weights += int(half.size)
-        self.subnormal += int(np.count_nonzero((half != 0) & (np.abs(half) < SMALLEST)))
-        if zeroed := int(np.count_nonzero(numbers) - np.count_nonzero(half)):
-            self.zeroed[name] = zeroed
+    def count_weight(self, name: str, weight: Weight) -> None:
+        self.weights += int(weight.half.size)
+        self.subnormal += weight.subnormal
+        if weight.zeroed:
+            self.zeroed[name] = weight.zeroed
 
     def result(self) -> HalfPrecision:
         farthest = max(self.beyond, key=lambda name: self.beyond[name], default="")
