@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
 
-from loadtrt.asked.objective import quantile_name
 from loadtrt.environment import available_bytes
 from loadtrt.errors import EngineError
 from loadtrt.lanes.answers import deviation_from
+from loadtrt.lanes.early_end import may_end_early, watching
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.start_instant import wait_for_start, wall_clock
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from loadtrt.engines.reference import Reference
     from loadtrt.load.tensors import Arrays
     from loadtrt.records.board import Board
-    from loadtrt.records.records import Records
     from loadtrt.results.engine_info import Verification
     from loadtrt.results.precisions import Deviation
 
@@ -162,7 +161,7 @@ async def run_session(
                 engine.contexts, 0, board=board, bounds=bounds, items=items_of(engine, model, len(inputs))
             )
             recorder.board.touch(_expected(load, session))
-            if _may_end_early(config):
+            if may_end_early(config):
                 import loadtrt.stats.early  # noqa: F401  # before anything is measured
             begins("measure")
             await _measure(engine, recorder, load, stop, session, config, on_tick, start_at)
@@ -286,64 +285,12 @@ async def _measure(
         session.began_at, session.began_error_ns = began + clock.offset_ns, clock.error_ns
         session.late_start_ns = 0 if start_at is None else max(session.began_at - start_at, 0)
         session.recorder.begin(began)
-        ticker = _watching(config, stop, session, _ticker(engine, "measure", began, on_tick), engine, began)
+        ticker = watching(config, stop, session, _ticker(engine, "measure", began, on_tick), engine, began)
         session.driven = await drive(engine, recorder, load, stop, None, ticker)
         session.driven.require_answers()
     finally:
         gc.enable()
         gc.unfreeze()
-
-
-def _watching(
-    config: RunConfig,
-    stop: Stop,
-    session: Session,
-    ticker: Callable[[int, int], None] | None,
-    engine: Engine,
-    began: int,
-) -> Callable[[int, int], None] | None:
-    """The ticker, and a look at whether enough was measured, where the configuration wants it to end then."""
-    if not _may_end_early(config):
-        return ticker
-    from loadtrt.stats.early import Misses, Widths, ranks_of
-
-    recorder = session.recorder
-    assert recorder is not None  # noqa: S101  # measuring has begun
-    ranks = ranks_of(config.model.objectives)
-    judged = [objective for objective in config.model.objectives if objective.of_requests]
-    misses = Misses(judged) if config.abort_on_fail and judged else None
-    widths = None if config.precision is None else Widths(ranks, config.precision)
-    recorder.counts_early = widths is not None  # a block now and then, that no second's rows are counted in one go
-
-    def count() -> Records:
-        recorder.drain()
-        return recorder.records
-
-    def tick(submitted: int, completed: int) -> None:
-        if ticker is not None:
-            ticker(submitted, completed)
-        if misses is not None and not stop.cut:
-            misses.add(recorder.recent())
-            late = engine.now_ns() - began >= config.abort_delay
-            missed = misses.missed(count, list(recorder.histograms.values())) if late else None
-            if missed is not None:
-                session.ended_early, stop.cut = f"{missed.objective} is missed", True
-        if widths is not None and not (stop.cut or stop.enough):
-            recorder.drain()
-            reached = widths.narrow_enough(recorder.spans.intervals, recorder.records, recorder.histograms["latency"])
-            if reached is not None:
-                session.ended_early = f"latency's {_names(ranks)} known within ±{100 * reached:.2g} %"
-                stop.enough = True
-
-    return tick
-
-
-def _may_end_early(config: RunConfig) -> bool:
-    return config.abort_on_fail or config.precision is not None
-
-
-def _names(ranks: Sequence[float]) -> str:
-    return f"{', '.join(map(quantile_name, ranks))} {'is' if len(ranks) == 1 else 'are'}"
 
 
 def _require_idle(phase: Phase, driven: Driven, config: RunConfig) -> None:
