@@ -98,8 +98,8 @@ def failure_of(run: RunResult) -> str | None:
     if run.failure is None and checked is not None and checked.different:
         return f"{checked.different} of {checked.outputs} outputs under load differ from those of a quiet run"
     deviation = run.model.deviation
-    if run.failure is None and deviation is not None and deviation.demanded and deviation.beyond:
-        return f"outputs deviate from those of {deviation.reference} by {deviation.text}"
+    if run.failure is None and deviation is not None and deviation.fault is not None:
+        return deviation.fault[0]
     return run.failure
 
 

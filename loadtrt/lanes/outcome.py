@@ -91,15 +91,8 @@ def result_of(
                 remedy="requests overwrite each other, or the model is not deterministic: try --contexts 1 --buffers 1",
             )
         )
-    if session.deviation is not None and session.deviation.demanded and session.deviation.beyond:
-        problems.append(
-            Problem(
-                kind="outputs-differ",
-                evidence=f"outputs deviate from those of {session.deviation.reference} by {session.deviation.text}; "
-                f"the tolerance is {session.deviation.tolerance:.2g}",
-                remedy="another precision, or, if that much is right, a larger --verify-tolerance",
-            )
-        )
+    if session.deviation is not None and (differs := session.deviation.fault) is not None:
+        problems.append(Problem(kind="outputs-differ", evidence=differs[0], remedy=differs[1]))
     if session.late_start_ns > LATE_START_NS:
         problems.append(
             Problem(

@@ -121,6 +121,16 @@ class Deviation:
         return not self.unknown and (self.not_finite > 0 or self.relative > self.tolerance)
 
     @property
+    def fault(self) -> tuple[str, str] | None:
+        """What makes the run INVALID, and what to do; None where nothing does."""
+        if not (self.demanded and self.beyond):
+            return None
+        return (
+            f"outputs deviate from those of {self.reference} by {self.text}; the tolerance is {self.tolerance:.2g}",
+            "another precision, or, if that much is right, a larger --verify-tolerance",
+        )
+
+    @property
     def text(self) -> str:
         """What was found, in words."""
         if self.unknown:
