@@ -19,7 +19,7 @@ from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.runtime import close_all, device_properties, memory_info
 from loadtrt.cuda.stream import GpuClock, Stream
 from loadtrt.engines.engine import Completion
-from loadtrt.engines.plan import build_facts
+from loadtrt.engines.plan import build_facts, conversion_of
 from loadtrt.engines.waiting import Looks, wake_on_time
 from loadtrt.errors import CudaError
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
@@ -64,7 +64,7 @@ class TensorRTEngine:
         self._turn_ns = 0
         self.now_ns = perf_counter_ns
         digest = plan.header.sha256
-        build, conversion, wrong = build_facts(plan.header.path, digest)
+        build, wrong = build_facts(plan.header.path, digest)
         self.info = EngineInfo(
             kind="tensorrt",
             name=config.engine,
@@ -78,7 +78,7 @@ class TensorRTEngine:
             mode=self._mode(),
             notes=(*plan.notes, *wrong),
             build=build,
-            conversion=conversion,
+            conversion=conversion_of(plan.header.path, digest),
         )
 
     def _mode(self) -> dict[str, str]:

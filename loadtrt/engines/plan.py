@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -288,13 +289,20 @@ def read_sidecar(plan: Path, plan_sha256: str | None = None) -> Sidecar | None:
     return sidecar
 
 
-def build_facts(plan: Path, plan_sha256: str) -> tuple[dict[str, Any] | None, HalfPrecision | None, tuple[str, ...]]:
-    """What a run keeps of the plan's build, None where unknown; what became of the model in FP16; a note where the
-    sidecar is broken or another plan's. `plan_sha256`: of the plan as it is now."""
+def build_facts(plan: Path, plan_sha256: str) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """What a run keeps of the plan's build, None where unknown; a note where the sidecar is broken or another
+    plan's. `plan_sha256`: of the plan as it is now."""
     try:
         sidecar = read_sidecar(plan, plan_sha256)
     except UsageError as error:
-        return None, None, (f"what the plan was built from is not known: {error}",)
-    if sidecar is None:
-        return None, None, ()
-    return sidecar.model_dump(mode="json", include=_KEPT_BY_RUNS), sidecar.conversion, ()
+        return None, (f"what the plan was built from is not known: {error}",)
+    return (sidecar.model_dump(mode="json", include=_KEPT_BY_RUNS) if sidecar else None), ()
+
+
+def conversion_of(plan: Path, plan_sha256: str) -> HalfPrecision | None:
+    """What became of the model in FP16 when the plan was built; None where that is not known, or it was not
+    converted."""
+    with suppress(UsageError):  # which `build_facts` tells
+        sidecar = read_sidecar(plan, plan_sha256)
+        return sidecar.conversion if sidecar else None
+    return None
