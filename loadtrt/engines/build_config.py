@@ -179,13 +179,10 @@ def parse_onnx(tool: Toolchain, network: Any, source: Source) -> None:
         node.op_type if node is not None else ""
     )
     where = f"node '{name or place}' (operator {operator or 'unknown'})"
-    # The types that a conversion chose may be at fault, and the model is not: it may well build without.
-    converted = " as loadtrt converted it to FP16" if source.conversion else ""
-    remedy = _remedy(said, operator)
-    if source.conversion:
-        remedy = f"leave --fp16 out; where that is refused, too, {remedy}"
+    converted = " as loadtrt converted it to FP16" if source.conversion else ""  # the types may be at fault
+    first = "leave --fp16 out; where that is refused, too, " if converted else ""
     raise EngineError(
-        f"{tool.flavour} cannot build {source.name}{converted}: {where} is refused: {remedy} "
+        f"{tool.flavour} cannot build {source.name}{converted}: {where} is refused: {first}{_remedy(said, operator)} "
         f"(the parser says {said if len(said) <= _QUOTED else said[: _QUOTED - 1] + '…'})"
     )
 

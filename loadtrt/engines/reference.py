@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import threading
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ import numpy as np
 
 from loadtrt.environment import available_bytes, import_onnxruntime
 from loadtrt.errors import LoadtrtError, UsageError
+from loadtrt.files import reason
 from loadtrt.printing import shortened
-from loadtrt.reading_files import MOST_MODEL_BYTES, read_bytes
 
 if TYPE_CHECKING:
     from loadtrt.asked.model import Model
@@ -131,11 +130,12 @@ def _from_file(file: str, model: Model, names: list[str]) -> Arrays:
         raise UsageError(
             f"the outputs in {file} belong to certain inputs, and these are random: add --inputs with the file of those"
         )
-    data = io.BytesIO(read_bytes(Path(file), "outputs", MOST_MODEL_BYTES))
     try:
-        with np.load(data, allow_pickle=False) as arrays:
+        with np.load(file, allow_pickle=False) as arrays:
             held = list(arrays)
             found = {name: arrays[name] for name in names if name in held}
+    except OSError as error:
+        raise UsageError(f"cannot read outputs {file}: {reason(error)}") from None
     except Exception as error:  # numpy and zipfile raise all kinds
         said = shortened(" ".join(str(error).split()), 200)
         raise UsageError(f"{file} is damaged or not an .npz ({said}): write one with numpy.savez") from None
