@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.errors import UsageError
 from loadtrt.printing import shortened
+from loadtrt.recognizing import HEAD_BYTES, recognized
 from loadtrt.units import format_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from io import BufferedReader
 
 MOST_MODEL_BYTES = 2 << 30  # of a protobuf: larger weights are external data
@@ -24,14 +26,18 @@ _MOST_NUMBER = 1e24  # more than any time in ns, count, rate or size; sums and s
 _MOST_DIGITS = 24
 
 
-def open_file(file: str | Path, what: str = "", *, pipes: bool = False) -> BufferedReader:
+def open_file(
+    file: str | Path, what: str = "", *, pipes: bool = False, takes: Collection[str] | None = ()
+) -> BufferedReader:
     """Open a regular file to read its bytes.
 
     file: the file.
     what: what the file is, for errors, such as "trace".
     pipes: whether it may be a FIFO too, such as /dev/stdin and the shell's <(…), which can be read once and in order.
+    takes: kinds of `recognized` that the reader takes, such as "gzip"; None for all of them.
 
-    Raises UsageError for a folder, a device, a socket, and a file that cannot be opened.
+    Raises UsageError for a folder, a device, a socket, a file that cannot be opened, and one that is something else by
+    its first bytes, such as a Git LFS pointer, a web page or an archive.
     """
     try:
         mode = Path(file).stat().st_mode
@@ -40,10 +46,15 @@ def open_file(file: str | Path, what: str = "", *, pipes: bool = False) -> Buffe
         alternative = " or a pipe" if pipes else ""
         if not (stat.S_ISREG(mode) or (pipes and stat.S_ISFIFO(mode))):
             raise UsageError(f"cannot read {_named(file, what)}: it is not a regular file{alternative}")
-        return Path(file).open("rb")
+        opened = Path(file).open("rb")  # noqa: SIM115  # whoever reads it closes it
+        found = None if takes is None else recognized(opened.peek(HEAD_BYTES)[:HEAD_BYTES])
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have, such as one with a NUL byte
         why = getattr(error, "strerror", None) or error
         raise UsageError(f"cannot read {_named(file, what)}: {why}") from None
+    if found and takes is not None and found[0] not in takes:
+        opened.close()
+        raise UsageError(f"cannot read {_named(file, what)}: it is {found[1]}")
+    return opened
 
 
 def read_bytes(file: str | Path, what: str, most: int, *, pipes: bool = True) -> bytes:

@@ -19,6 +19,7 @@ FLOORS = {
     "units": 0,
     "errors": 0,
     "printing": 0,
+    "recognizing": 0,
     "files": 1,
     "signals": 1,
     "reading_files": 1,

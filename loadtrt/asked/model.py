@@ -85,7 +85,7 @@ class LoadOptions(Strict):
     )
     trace: FileName | None = option(
         None,
-        "Replay the instants of a CSV or JSONL file, in seconds; the first is due at once.",
+        "Replay the instants of a file (CSV, JSONL, JSON or a log, also .gz); the first is due at once.",
         "Load",
         LOADS,
         metavar="FILE",
@@ -95,7 +95,7 @@ class LoadOptions(Strict):
     )
     time_scale: float | None = option(
         None,
-        "Factor on all times of the trace: 0.5 replays it twice as fast.",
+        "Factor on all times of the trace: 0.5 replays it twice as fast, 0.001 reads ms.",
         "Load",
         "sweep",
         metavar="X",

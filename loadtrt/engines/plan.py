@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loadtrt.errors import UsageError
 from loadtrt.reading_files import open_file, read_bytes
+from loadtrt.recognizing import recognized
 from loadtrt.results.precisions import HalfPrecision  # noqa: TC001  # pydantic reads it
 
 Family = Literal["tensorrt", "rtx"]
@@ -112,7 +113,7 @@ def read_header(path: str | Path) -> PlanHeader:
     head, size = _read_head(path)
     family = _FAMILIES.get(head[:4])
     if family is None:
-        raise UsageError(f"{path} is not a TensorRT plan: {_what_else(head, size)}")
+        raise UsageError(f"{path} is not a TensorRT plan: {_what_else(head)}")
     if len(head) < _TABLE_AT[family]:
         raise UsageError(f"plan {path} is cut short: it has {size} bytes, less than a header; copy or build it again")
     serialization, sections, declared = struct.unpack_from("<IIxxxxQ", head, 4)
@@ -142,7 +143,7 @@ def read_header(path: str | Path) -> PlanHeader:
 
 def sha256(path: str | Path) -> str:
     """SHA-256 of the file's bytes, as 64 hex digits. Raises UsageError where it cannot be read."""
-    with open_file(path) as file:
+    with open_file(path, takes=None) as file:
         try:
             return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
@@ -151,7 +152,7 @@ def sha256(path: str | Path) -> str:
 
 def _read_head(path: Path) -> tuple[bytes, int]:
     """The first bytes of the file, and its size."""
-    with open_file(path, "plan") as file:
+    with open_file(path, "plan", takes=None) as file:
         try:
             head, size = file.read(_HEAD_BYTES), os.fstat(file.fileno()).st_size
         except OSError as error:
@@ -176,7 +177,7 @@ def _targets(head: bytes) -> tuple[str, ...]:
     return () if mask == _RTX_UNRESTRICTED else tuple(name for bit, name in _RTX_TARGETS.items() if mask & bit)
 
 
-def _what_else(head: bytes, size: int) -> str:
+def _what_else(head: bytes) -> str:
     """What a file that is not a plan looks like, and what to do about it."""
     if head[:4] == _OLD_MAGIC:
         return "it is a plan of a TensorRT older than 8.6; rebuild it with 8.6 or newer"
@@ -188,21 +189,9 @@ def _what_else(head: bytes, size: int) -> str:
             f"it begins with {wrapped} bytes of metadata, as Ultralytics writes them, and a plan follows; "
             f"cut them off with `tail -c +{wrapped + 1}`"
         )
-    if head[:4] == b"PK\x03\x04":
-        return "it looks like a zip archive, such as TorchScript or a PyTorch checkpoint; export the model to ONNX"
-    if head[0] == 0x80 and len(head) > 1 and head[1] in range(2, 6):
-        return "it looks like a Python pickle, such as a PyTorch checkpoint; export the model to ONNX"
-    for magic, tool in ((b"\xfd7zXZ\0", "xz -d"), (b"\x1f\x8b", "gunzip"), (b"\x28\xb5\x2f\xfd", "zstd -d")):
-        if head.startswith(magic):
-            return f"it is compressed; unpack it first with `{tool}`"
-    if head.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer; fetch the file with `git lfs pull`"
-    if head[4:8] == b"TFL3":
-        return "it looks like a TensorFlow Lite model; convert it to ONNX"
-    if head.startswith(b"\x89HDF"):
-        return "it looks like an HDF5 file, such as Keras writes; convert it to ONNX"
-    if size > 8 and head[8:9] == b"{":
-        return "it looks like safetensors, which hold weights but no network; export the model to ONNX"
+    found = recognized(head)
+    if found:
+        return f"it is {found[1]}"
     text = all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head)
     kind = "it is a text file" if text else f"it begins with {head[:4]!r}, not with 'ftrt' or 'vtrt'"
     return f"{kind}; name the file that TensorRT's builder or trtexec wrote"

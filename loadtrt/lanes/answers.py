@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.errors import EngineError
+from loadtrt.lanes.ending import FIRST_NS
 from loadtrt.lanes.verify import FailedRequestError, quiet_outputs
 from loadtrt.results.precisions import Deviation
 
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
 _SMALLEST = 2.0**-14  # the smallest number of FP16 that has all its bits
 
 
-async def deviation_from(engine: Engine, reference: Reference) -> Deviation:
+async def deviation_from(engine: Engine, reference: Reference, limit_ns: int = FIRST_NS) -> Deviation:
     """How far the outputs of one quiet request with the first input set are from the reference. Raises EngineError
-    where the engine hangs."""
+    where it takes over `limit_ns`."""
     outputs: Arrays = {}
     unknown = reference.unknown
     if not unknown:
         try:
-            outputs = await quiet_outputs(engine, 0)
+            outputs = await quiet_outputs(engine, 0, limit_ns)
         except FailedRequestError as error:  # the run will tell of it, too
             unknown = str(error)
     expected = reference.outputs or {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
@@ -12,13 +12,15 @@ from loadtrt.environment import available_bytes
 from loadtrt.errors import EngineError
 from loadtrt.lanes.answers import deviation_from
 from loadtrt.lanes.early_end import may_end_early, watching
+from loadtrt.lanes.ending import FIRST_NS
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.start_instant import wait_for_start, wall_clock
 from loadtrt.lanes.verify import Verifier, quiet_outputs
+from loadtrt.lanes.warming import warm_up
 from loadtrt.load.inputs import make_inputs
 from loadtrt.load.request_sizes import Batcher, draw
-from loadtrt.units import SECOND_NS, format_duration, plural
+from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,9 +36,8 @@ if TYPE_CHECKING:
 
     OnTick: TypeAlias = Callable[["Phase", int, int, int], None]  # phase, elapsed ns, submitted, completed
 
-WARMUP_REQUESTS = 5  # a buffer set, at least
-WARMUP_MOST_NS = 10 * SECOND_NS  # clocks that have not settled by then will not
-_VERIFY_REQUESTS = 20  # a buffer set, at least
+_VERIFY_REQUESTS = 20  # a buffer set, at least, ...
+_VERIFY_MOST_NS = 60 * SECOND_NS  # ... unless that takes longer: then as many as begin by then, one at least
 
 Phase = Literal["verify", "warm-up", "measure"]
 
@@ -59,6 +60,8 @@ class Session:
     began_error_ns: the greatest error of `began_at`.
     late_start_ns: how long after the instant that was asked for measuring began.
     input_sets: input sets of each part.
+    pace_ns: the longest time without a completion that a completion has ended, where that was over a second, else 0;
+        None while nothing was completed.
     outputs: of one quiet request with the first input set, after measuring, where the configuration asks for them; or
         the sentence of why there are none.
     """
@@ -80,7 +83,12 @@ class Session:
     began_error_ns: int = 0
     late_start_ns: int = 0
     input_sets: int = 1
+    pace_ns: int | None = None
     outputs: Arrays | str | None = None
+
+    def note_pace(self, driven: Driven) -> None:
+        """Keep how fast the engine completed the requests of a phase."""
+        self.pace_ns = max(self.pace_ns or 0, driven.pace_ns) if driven.submitted else self.pace_ns
 
 
 def inputs_for(engine: Engine, model: Model) -> list[Arrays]:
@@ -147,14 +155,23 @@ async def run_session(
             engine.allocate(inputs)
         session.allocate_ns = engine.now_ns() - began
         if reference is not None:
-            session.deviation = await deviation_from(engine, reference)
+            session.deviation = await deviation_from(engine, reference, max(FIRST_NS, config.drain or 0))
         if model.verify:
             begins("verify")
             await _verify(engine, config, inputs, stop, session, on_tick)
         if not stop.requested:
             if config.warmup:
                 begins("warm-up")
-            await _warm_up(engine, config, len(inputs), stop, session, on_tick, clocks_settled)
+            began = engine.now_ns()
+            await warm_up(
+                engine,
+                config.warmup,
+                _preparing(config, session, len(inputs)),
+                stop,
+                session,
+                lambda before: _ticker(engine, "warm-up", began, on_tick, before),
+                clocks_settled,
+            )
         if not stop.requested:
             bounds = [objective.counted for objective in model.objectives]
             recorder = Recorder(
@@ -164,10 +181,11 @@ async def run_session(
             if may_end_early(config):
                 import loadtrt.stats.early  # noqa: F401  # before anything is measured
             begins("measure")
+            load = replace(load, pace_ns=session.pace_ns)
             await _measure(engine, recorder, load, stop, session, config, on_tick, start_at)
         if config.export_output and session.driven is not None and not session.driven.unserved:
             try:
-                session.outputs = await quiet_outputs(engine, 0)
+                session.outputs = await quiet_outputs(engine, 0, max(FIRST_NS, config.drain or 0))
             except EngineError as error:  # the run is good all the same
                 session.outputs = str(error)
     except EngineError as error:
@@ -203,58 +221,31 @@ async def _verify(
     on_tick: OnTick | None,
 ) -> None:
     """Reference outputs from single quiet requests, then every output of a short closed loop compared with them."""
-    verifier = Verifier(engine, len(inputs))
+    verifier = Verifier(engine, len(inputs), max(FIRST_NS, config.drain or 0))
     began = engine.now_ns()
     try:
-        await verifier.take_references()
-        load = Load(
-            due=None,
-            least_ns=SECOND_NS,
-            least_requests=_VERIFY_REQUESTS * engine.contexts * engine.buffers,
-            drain_ns=config.drain,
-            order=range(len(inputs)),
-        )
-        recorder = Recorder(engine.contexts, engine.now_ns(), keep=0)
-        ticker = _ticker(engine, "verify", began, on_tick)
-        _require_idle("verify", await drive(engine, recorder, load, stop, verifier.compare, ticker), config)
+        tell = _ticker(engine, "verify", began, on_tick)
+        await verifier.take_references(tell)
+        if verifier.unrepeatable is None:
+            load = replace(
+                _preparing(config, session, len(inputs)),
+                least_ns=SECOND_NS,
+                least_requests=_VERIFY_REQUESTS * engine.contexts * engine.buffers,
+                most_ns=_VERIFY_MOST_NS,
+            )
+            recorder = Recorder(engine.contexts, engine.now_ns(), keep=0)
+            driven = await drive(engine, recorder, load, stop, verifier.compare, tell)
+            driven.require_answers("verify")
+            session.note_pace(driven)
     finally:
         session.verification = verifier.result()
         session.verify_ns = engine.now_ns() - began
 
 
-async def _warm_up(
-    engine: Engine,
-    config: RunConfig,
-    input_sets: int,
-    stop: Stop,
-    session: Session,
-    on_tick: OnTick | None,
-    clocks_settled: Callable[[], bool | None] | None,
-) -> None:
-    """Closed loops of a fifth of a second or more until the time is up, every buffer set has worked and clocks are
-    steady."""
-    began = engine.now_ns()
-    least_requests = WARMUP_REQUESTS * engine.contexts * engine.buffers
-    while not stop.requested:
-        elapsed = engine.now_ns() - began
-        worked = session.warmup_requests >= least_requests or config.warmup == 0
-        if clocks_settled is not None and config.warmup and elapsed:
-            session.clocks_settled = clocks_settled()
-        settled = session.clocks_settled is not False or elapsed > max(WARMUP_MOST_NS, config.warmup)
-        if elapsed >= config.warmup and worked and settled:
-            break
-        load = Load(
-            due=None,
-            least_ns=max(config.warmup - elapsed, SECOND_NS // 5),
-            least_requests=0 if worked else least_requests,
-            drain_ns=config.drain,
-            order=range(input_sets),
-        )
-        recorder = Recorder(engine.contexts, engine.now_ns(), keep=0)
-        driven = await drive(engine, recorder, load, stop, None, _ticker(engine, "warm-up", began, on_tick))
-        session.warmup_requests += driven.submitted
-        _require_idle("warm-up", driven, config)
-    session.warmup_ns = engine.now_ns() - began
+def _preparing(config: RunConfig, session: Session, sets: int) -> Load:
+    """The closed loop of a phase before measuring, without an end. What it leaves in flight would be taken for requests
+    of the next phase: it is waited for."""
+    return Load(None, drain_ns=None, patience_ns=config.drain or 0, pace_ns=session.pace_ns, order=range(sets))
 
 
 def _expected(load: Load, session: Session) -> int:
@@ -293,14 +284,10 @@ async def _measure(
         gc.unfreeze()
 
 
-def _require_idle(phase: Phase, driven: Driven, config: RunConfig) -> None:
-    """The next phase needs all buffer sets: what this one left in flight would be taken for its requests."""
-    if driven.unserved:
-        left, drain = plural(driven.unserved, "request"), format_duration(config.drain)
-        raise EngineError(f"{phase}: {left} did not finish: raise --drain (it is {drain}), or the engine hangs")
-
-
-def _ticker(engine: Engine, phase: Phase, began: int, on_tick: OnTick | None) -> Callable[[int, int], None] | None:
+def _ticker(
+    engine: Engine, phase: Phase, began: int, on_tick: OnTick | None, before: int = 0
+) -> Callable[[int, int], None] | None:
+    """What tells `on_tick` how far a phase is. before: number of requests of its earlier loads."""
     if on_tick is None:
         return None
-    return lambda submitted, completed: on_tick(phase, engine.now_ns() - began, submitted, completed)
+    return lambda submitted, completed: on_tick(phase, engine.now_ns() - began, before + submitted, before + completed)

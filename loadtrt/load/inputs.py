@@ -211,7 +211,7 @@ def _tensor(name: str, inputs: Mapping[str, TensorSpec], where: str) -> TensorSp
 
 
 def _raw(tensor: TensorSpec, file: str, free_bytes: int | None) -> npt.NDArray[Any]:
-    with open_file(file, f"input {tensor.name}", pipes=True) as opened:
+    with open_file(file, f"input {tensor.name}", pipes=True, takes=None) as opened:
         _require_room(tensor.nbytes, free_bytes)
         try:
             data = opened.read(tensor.nbytes + 1)
@@ -227,7 +227,7 @@ def _npz(inputs: Mapping[str, TensorSpec], file: str, free_bytes: int | None) ->
     """The arrays of an .npz by tensor, the same number for each. Each array's header is read and judged before its
     data, which may be made to grow a thousandfold."""
     sets: dict[str, list[npt.NDArray[Any]]] = {}
-    with open_file(file, "inputs") as opened, warnings.catch_warnings():
+    with open_file(file, "inputs", takes=("zip", "npy")) as opened, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numpy, about files that Python 2 wrote
         try:
             if not zipfile.is_zipfile(opened):

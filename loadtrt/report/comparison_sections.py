@@ -88,7 +88,9 @@ def _of_times(name: str, times: Records) -> Side:
     rate = len(times) * SECOND_NS / span_ns if span_ns else None
     step_ns, notes = stamp_step_ns(times), []
     enqueue = metrics["enqueue"]
-    if enqueue.max_ns and step_ns > _COARSE * (enqueue.mean_ns or 0):
+    if not enqueue.max_ns:  # trtexec 7.0 does not time it
+        del metrics["enqueue"]
+    elif step_ns > _COARSE * (enqueue.mean_ns or 0):
         unknown = dict.fromkeys(enqueue.percentiles_ns)
         metrics["enqueue"] = enqueue.model_copy(update={"percentiles_ns": unknown})
         notes.append(f"enqueues are stamped in steps of {format_duration(step_ns)}, so only their mean is known")

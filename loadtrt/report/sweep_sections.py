@@ -9,7 +9,7 @@ from loadtrt.report.charts.plot import SERIES
 from loadtrt.report.comparison_sections import measured_of
 from loadtrt.report.document import Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, between, count_or, joules_text, time_or
-from loadtrt.report.run_verdict import ended, outcome_badge, shortfalls, state_badge, time_of
+from loadtrt.report.run_verdict import ended, outcome_badge, shortfalls, state_badge, time_of, why_unrated
 from loadtrt.report.settings import about, arrivals_text, axes_text, axis_value, closing, latency_bounds, title
 from loadtrt.stats.regression import ratio_of
 from loadtrt.units import format_count, plural
@@ -25,6 +25,7 @@ _COLUMNS = (
     *("", "inferences/s", "latency p50", "p99", "service p50"),
     *("requests/s", "mean", "requests", "J/inference", ""),
 )
+_MOST_LEFT = 8  # points of a sentence
 _DETAIL = 4  # of these columns, which plain text leaves out: the last before the remarks
 
 
@@ -123,6 +124,7 @@ def _points(result: SweepResult) -> Iterator[Block]:
     remarks = len(header) - 1
     detail = (len(axes), *range(remarks - _DETAIL, remarks))
     yield Table(header, tuple(rows), words=len(axes) + 1, last=1, detail=detail)
+    yield from _unrated(result)
     if len(result.pareto) > 1:
         yield words("front: the Pareto front of latency and throughput", only="page")
     if result.skipped:
@@ -158,6 +160,15 @@ def _fp16(result: SweepResult) -> Iterator[Block]:
         header = ("", "of", "FP16 / FP32", "95 %", "deviation of the answers")
         note = "one run each: the interval does not cover what differs from run to run"
         yield Table(header, tuple(rows), words=2, last=1, note=note)
+
+
+def _unrated(result: SweepResult) -> Iterator[Block]:
+    """The points that are on neither the front nor the knee, whatever they measured."""
+    runs = [(axes_text(point.settings), point.run) for point in result.points if point.run is not None]
+    left = [f"{name} ({why})" for name, run in runs if (why := why_unrated(run)) is not None]
+    if left:
+        more = f" and {plural(len(left) - _MOST_LEFT, 'point')} more" if len(left) > _MOST_LEFT else ""
+        yield words(f"neither front nor knee: {'; '.join(left[:_MOST_LEFT])}{more}")
 
 
 def _row(result: SweepResult, place: int, point: SweepPoint, axes: list[str]) -> tuple[Cell, ...]:

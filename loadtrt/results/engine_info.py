@@ -144,6 +144,8 @@ class Verification:
     worst: largest difference over the tolerance; None for values without a distance (integers, NaN).
     input_sets: number of different inputs; with one, outputs of mixed-up requests would look alike.
     first_difference: the first output that differs, in words; None for none.
+    unrepeatable: the output in which two quiet requests with the same inputs differ, so that nothing was compared under
+        load; None where they agree.
     """
 
     outputs: int
@@ -151,6 +153,24 @@ class Verification:
     worst: float | None
     input_sets: int
     first_difference: str | None
+    unrepeatable: str | None = None
+
+    @property
+    def fault(self) -> tuple[str, str] | None:
+        """What is wrong with the outputs, and what to do; None where nothing is."""
+        if self.unrepeatable is not None:
+            return (
+                f"outputs cannot be verified: '{self.unrepeatable}' differs between two quiet requests with the same "
+                "inputs",
+                "the model draws random numbers, or keeps a state: leave --verify out, or make the model deterministic",
+            )
+        if self.different:
+            first = f" (first: {self.first_difference})" if self.first_difference else ""
+            return (
+                f"{self.different} of {self.outputs} outputs under load differ from those of a quiet run{first}",
+                "requests overwrite each other: try --contexts 1 --buffers 1",
+            )
+        return None
 
 
 @dataclass(frozen=True, slots=True)

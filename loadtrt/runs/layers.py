@@ -45,7 +45,7 @@ def profile(config: RunConfig, talks: Talks, length: ProfileLength, signals: Sig
     talks.status(f"loading {model.engine}")
     try:
         with signals.interruptible():
-            engine = open_engine(model, talks.say, talks.status, config.given("export_layer_info"))
+            engine = open_engine(model, talks.say, talks.status, config.given("export_layer_info", "trt_log"))
     except BaseException:
         talks.end_line()
         raise

@@ -42,8 +42,7 @@ if TYPE_CHECKING:
 # The seed is not among them: it draws the inputs once, and then arrivals.
 _OF_ENGINE = keys_of("Engine", "Lanes", "Requests") - {"seed", "verify"}
 _WARM_NS = 200 * MILLISECOND_NS  # warm-up of an engine that ran a moment ago, whose GPU has not lowered its clocks
-_EMPTY_PATIENCE_NS = 10 * SECOND_NS
-_CLOSE_PATIENCE_S = 10.0
+_EMPTY_PATIENCE_NS, _CLOSE_PATIENCE_S = 10 * SECOND_NS, 10.0
 _FILES = 12  # of an event loop, an engine and an observer
 
 
@@ -127,6 +126,7 @@ class Maker:
 
     signals: what signals have asked for.
     session: what the last run measured, row by row.
+    stop: ends the run that goes on.
     """
 
     def __init__(
@@ -140,7 +140,6 @@ class Maker:
         """talks: None to say nothing.
 
         signals: those of the command line; None: of this maker alone.
-
         many: several runs follow one another on an engine. It is allocated when it is opened and emptied after each
             run, and there are neither metrics nor a live view.
         leave: called where an engine that hangs is not closed after 10 s; the engine is left behind.
@@ -148,6 +147,7 @@ class Maker:
         self.talks = talks or Silence()
         self.signals = signals or Signals()
         self.session = Session()
+        self.stop = Stop()
         self._many, self._leave = many, leave
         self._opened: Opened | None = None
         self._watched: Watched | None = None
@@ -184,7 +184,7 @@ class Maker:
                 if self._watched is None:
                     self._watched = Watched(config, self.talks, shows=not self._many)
                 self.talks.status(f"loading {config.model.engine}")
-                also = config.given("profile", "export_layer_info")
+                also = config.given("profile", "export_layer_info", "trt_log")
                 self._opened = opened = open_model(config.model, options, self.talks, also)
                 opened.reference = self._reference(config.model, opened)
                 if self._many:
@@ -246,8 +246,8 @@ class Maker:
             opened.allocate_ns = session.allocate_ns
         session.allocate_ns = opened.allocate_ns
         opened.broken = opened.hangs or session.failure is not None
-        around = watched.watch.clocks.environment()
-        around |= {"busy_host": busy} if (busy := busy_host(before)) else {}
+        busy = busy_host(before)
+        around = watched.watch.clocks.environment() | ({"busy_host": busy} if busy else {})
         telemetry = watched.end(session)
         with self.signals.computing():
             from loadtrt.lanes.outcome import result_of  # what it needs is not loaded before measuring
@@ -281,8 +281,7 @@ class Maker:
                 self._watched = None
 
     def _close_engine(self) -> None:
-        """An engine that hangs may wait for its requests for ever: it is closed in a thread that ends with the
-        process."""
+        """Close the engine: one that may wait for its requests for ever in a thread that ends with the process."""
         if self._opened is None:
             return
         opened, self._opened = self._opened, None
@@ -305,7 +304,8 @@ class Maker:
         on_tick: OnTick | None,
         start_at: int | None,
     ) -> None:
-        opened, stop = self.opened, Stop()
+        opened = self.opened
+        self.stop = stop = Stop()
         same = engine.batches[0] == opened.engine.batches[0]  # else the first input set is another
         reference = opened.reference if same and opened.deviation is None else None
 
