@@ -33,10 +33,10 @@ def trtexec(options: argparse.Namespace, plan: str, shapes: str, contexts: int) 
         *("--useCudaGraph", "--useSpinWait", "--warmUp=1000", f"--duration={options.seconds:g}", "--avgRuns=100000000"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = QPS.search(done.stdout)
-    if found is None or "flag has been ignored" in done.stdout:
+    match = QPS.search(done.stdout)
+    if match is None or "flag has been ignored" in done.stdout:
         sys.exit(f"{shlex.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-1000:]}")
-    return float(found.group(1))
+    return float(match.group(1))
 
 
 def loadtrt(options: argparse.Namespace, plan: str, shapes: str, contexts: int) -> float:
@@ -85,8 +85,8 @@ def main() -> None:
     for row in rows:
         ratios = [mine / other for mine, other in zip(ours[row], theirs[row], strict=True)]
         cells = f"{shown(theirs[row], ',.0f'):>30} {shown(ours[row], ',.0f'):>30} {shown(ratios, '.3f'):>26}"
-        told = f"  INVALID in {INVALID[row[1], row[3]]} rounds" if INVALID[row[1], row[3]] else ""
-        print(f"{row[0]:16} {row[3]:>8} {cells}{told}")
+        invalid = f"  INVALID in {INVALID[row[1], row[3]]} rounds" if INVALID[row[1], row[3]] else ""
+        print(f"{row[0]:16} {row[3]:>8} {cells}{invalid}")
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def systems() -> list[System]:
 
 
 @dataclass(frozen=True)
-class Found:
+class Searched:
     """One search. Rates are over the true capacity.
 
     estimate, low, high: the estimate and its interval; None for an end that is not known.
@@ -197,7 +197,7 @@ class Found:
         return (self.low or 0.0) <= 1 <= (self.high or math.inf)
 
 
-def search(system: System, seed: int, *, quick: bool) -> Found:
+def search(system: System, seed: int, *, quick: bool) -> Searched:
     """One search for the system's capacity."""
     objective = [f"latency.p99 < {system.bound_ms:g}ms"]
     options = {**system.options, "warmup": 0, "seed": seed, "objective": objective}
@@ -219,7 +219,7 @@ def search(system: System, seed: int, *, quick: bool) -> Found:
     only, true = finder.result.candidates[0], system.capacity
     ends = (only.low_per_s, only.high_per_s, only.confirmed_per_s, only.infeasible_min_per_s)
     low, high, confirmed, missed = (None if rate is None else rate / true for rate in ends)
-    return Found(
+    return Searched(
         answer=only.answer or "",
         estimate=(only.estimate_per_s or 0.0) / true,
         low=low,
@@ -231,23 +231,23 @@ def search(system: System, seed: int, *, quick: bool) -> Found:
     )
 
 
-def row_of(system: System, found: list[Found]) -> str:
+def row_of(system: System, searches: list[Searched]) -> str:
     """Medians and worst cases over the seeds."""
-    confirmed = [each.confirmed for each in found if each.confirmed is not None]
-    estimates = [each.estimate for each in found]
-    answers = Counter(each.answer for each in found)
+    confirmed = [each.confirmed for each in searches if each.confirmed is not None]
+    estimates = [each.estimate for each in searches]
+    answers = Counter(each.answer for each in searches)
     unsafe = sum(
-        each.answer == "found" and (each.missed or 0.0) > UNSAFE * (each.confirmed or math.inf) for each in found
+        each.answer == "found" and (each.missed or 0.0) > UNSAFE * (each.confirmed or math.inf) for each in searches
     )
     decided = answers["found"] + answers["estimated"], answers["undecided"], answers["infeasible"]
-    held = 100 * sum(each.covers for each in found) / len(found)
+    held = 100 * sum(each.covers for each in searches) / len(searches)
     of_confirmed = f"{median(confirmed):>9.2f}{min(confirmed):>7.2f}" if confirmed else f"{'–':>9}{'–':>7}"
     return (
         f"{system.name:<8}{system.bound_ms:>5.0f} ms{format_count(system.capacity):>8}/s"
         f"{decided[0]:>8}{decided[1]:>11}{decided[2]:>12}{of_confirmed}{sum(rate > 1 for rate in confirmed):>7}"
         f"{median(estimates):>11.2f}{min(estimates):>7.2f}{max(estimates):>6.2f}{held:>8.0f} %{unsafe:>8}"
-        f"{format_duration(median(each.seconds for each in found) * SECOND_NS):>9}"
-        f"{format_duration(max(each.seconds for each in found) * SECOND_NS):>8}"
+        f"{format_duration(median(each.seconds for each in searches) * SECOND_NS):>9}"
+        f"{format_duration(max(each.seconds for each in searches) * SECOND_NS):>8}"
     )
 
 
@@ -277,10 +277,10 @@ def main() -> None:
         for system, capacity in zip(chosen, capacities, strict=True):
             system.__dict__["capacity"] = capacity
             make = partial(_search, system.name, capacity, quick=options.quick)
-            found = pool.map(make, range(options.first, options.first + options.seeds), chunksize=1)
-            searches = [asdict(each) for each in found]
+            results = pool.map(make, range(options.first, options.first + options.seeds), chunksize=1)
+            searches = [asdict(each) for each in results]
             rows.append({"name": system.name, "capacity": system.capacity, "searches": searches})
-            print(row_of(system, found), flush=True)
+            print(row_of(system, results), flush=True)
             if options.json:
                 options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
 
@@ -289,7 +289,7 @@ def _capacity(name: str) -> float:
     return next(each for each in systems() if each.name == name).capacity
 
 
-def _search(name: str, capacity: float, seed: int, *, quick: bool) -> Found:
+def _search(name: str, capacity: float, seed: int, *, quick: bool) -> Searched:
     system = next(each for each in systems() if each.name == name)
     system.__dict__["capacity"] = capacity
     return search(system, seed, quick=quick)

@@ -78,16 +78,16 @@ from aiperf.orchestrator.models import RunResult
 from guidellm.schemas.base.statistics import SampleUncertainty
 
 def guidellm(values):
-    found = SampleUncertainty(confidence=0.95).estimate(np.column_stack([values, np.ones(len(values))]))[1].p99
-    return None if found is None else (found.lower, found.upper)
+    interval = SampleUncertainty(confidence=0.95).estimate(np.column_stack([values, np.ones(len(values))]))[1].p99
+    return None if interval is None else (interval.lower, interval.upper)
 
 def aiperf(p99s):
     runs = [
         RunResult(label=str(n), success=True, summary_metrics={"latency": JsonMetricResult(unit="ns", p99=p99)})
         for n, p99 in enumerate(p99s)
     ]
-    found = ConfidenceAggregation(0.95).aggregate(runs).metrics["latency_p99"]
-    return found.ci_low, found.ci_high
+    interval = ConfidenceAggregation(0.95).aggregate(runs).metrics["latency_p99"]
+    return interval.ci_low, interval.ci_high
 
 data = np.load(sys.argv[1])
 count = int(data["count"])
@@ -139,13 +139,13 @@ class Queue:
         random, parts = np.random.default_rng(1), []
         sigma2 = math.log1p(self.cv**2)
         for _ in range(_DRAWN // _AT_ONCE):
-            found = random.geometric(1 - load, _AT_ONCE) - 1
+            arrived = random.geometric(1 - load, _AT_ONCE) - 1
             # A service that is met in progress has the length-biased distribution, and a uniform part of it is left.
-            met = np.exp(math.sqrt(sigma2) * random.standard_normal(int(found.sum())) + sigma2 / 2)
+            met = np.exp(math.sqrt(sigma2) * random.standard_normal(int(arrived.sum())) + sigma2 / 2)
             reached = np.concatenate(([0.0], np.cumsum(met * random.random(len(met)))))
-            ends = np.cumsum(found)
+            ends = np.cumsum(arrived)
             service = np.exp(math.sqrt(sigma2) * random.standard_normal(_AT_ONCE) - sigma2 / 2)
-            parts.append(reached[ends] - reached[ends - found] + service)
+            parts.append(reached[ends] - reached[ends - arrived] + service)
         return np.concatenate(parts)
 
     def run(self, load: float, duration: str, seed: int) -> tuple[RunResult, npt.NDArray[np.int64]]:
@@ -235,9 +235,9 @@ def of_peers(python: str, samples: Sequence[Sample]) -> tuple[dict[str, str], di
         done = subprocess.run(  # the interpreter that the command line names
             [python, "-c", _PEERS, str(file)], check=True, capture_output=True, text=True
         )
-    found = json.loads(done.stdout.splitlines()[-1])
-    ends = {name: [tuple(each) if each else (None, None) for each in found[name]] for name in ("guidellm", "aiperf")}
-    return found["versions"], ends
+    answer = json.loads(done.stdout.splitlines()[-1])
+    ends = {name: [tuple(each) if each else (None, None) for each in answer[name]] for name in ("guidellm", "aiperf")}
+    return answer["versions"], ends
 
 
 def loadgen(folder: Path) -> Callable[[Sample], Ends]:
@@ -266,12 +266,12 @@ def cells(processes: int, seeds: int, duration_ns: int, shorter: int) -> Iterato
                 yield queue, load, pool.map(make, range(1, seeds + 1), chunksize=1)
 
 
-def text_of(found: Coverage | None) -> str:
+def text_of(cell: Coverage | None) -> str:
     """A cell: how many hold, how many have one end only, and how wide they are."""
-    if found is None:
+    if cell is None:
         return f"{'–':>22}"
-    wide = "–" if found.width is None else f"×{found.width:.2f}"
-    return f"{100 * found.holds:>8.1f}{100 * found.open:>6.0f}{wide:>8}"
+    wide = "–" if cell.width is None else f"×{cell.width:.2f}"
+    return f"{100 * cell.holds:>8.1f}{100 * cell.open:>6.0f}{wide:>8}"
 
 
 def plot(rows: Sequence[Coverage], testers: Sequence[str], queue: str) -> str:
@@ -327,26 +327,26 @@ def main() -> None:
     show(rows, versions, options.seeds, options.duration)
     print(f"{machine['cpu']}, {machine['cores']} cores, CPython {machine['python']}, numpy {np.__version__}")
     if options.json:
-        found = {"machine": machine, "versions": versions, "rows": [asdict(row) for row in rows]}
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        kept = {"machine": machine, "versions": versions, "rows": [asdict(row) for row in rows]}
+        options.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     if options.plot:
         options.plot.write_text(plot(rows, ["loadtrt", *versions], "M/M/1"), encoding="utf-8")
 
 
 def show(rows: Sequence[Coverage], versions: dict[str, str], seeds: int, duration_ns: int) -> None:
     """Print both tables."""
-    found = {(row.queue, row.load, row.number, row.tester): row for row in rows}
+    by_cell = {(row.queue, row.load, row.number, row.tester): row for row in rows}
     testers = ("loadtrt", "guidellm", "aiperf", "LoadGen")
-    told = {"loadtrt": loadtrt.__version__, **versions}
+    known = {"loadtrt": loadtrt.__version__, **versions}
     length = f"{format_count(duration_ns / SECOND_NS)} s"
     print(
         f"p99 in runs of {length}: % of {seeds} intervals that hold the truth, % with one end only, upper ÷ lower end"
     )
-    print(f"{'':12}" + "".join(f"{name + ' ' + told.get(name, 'not installed'):>22}" for name in testers))
+    print(f"{'':12}" + "".join(f"{name + ' ' + known.get(name, 'not installed'):>22}" for name in testers))
     print(f"{'queue':6}{'load':>6}" + f"{'holds':>8}{'open':>6}{'width':>8}" * len(testers))
     for queue in QUEUES:
         for load in COMPARED if queue.contexts == 1 else ():
-            cells = (text_of(found.get((queue.name, load, "p99", name))) for name in testers)
+            cells = (text_of(by_cell.get((queue.name, load, "p99", name))) for name in testers)
             print(f"{queue.name:6}{100 * load:>4.0f} %" + "".join(cells))
     print("LoadGen: at most, with 99 % confidence, in single-stream; aiperf: of 5 runs of a fifth of the length")
     names = (*PERCENTILES, "mean", "throughput")
@@ -354,7 +354,7 @@ def show(rows: Sequence[Coverage], versions: dict[str, str], seeds: int, duratio
     print(f"{'':12}" + "".join(f"{name:>22}" for name in names))
     for queue in QUEUES:
         for load in LOADS:
-            cells = (text_of(found.get((queue.name, load, name, "loadtrt"))) for name in names)
+            cells = (text_of(by_cell.get((queue.name, load, name, "loadtrt"))) for name in names)
             print(f"{queue.name:6}{100 * load:>4.0f} %" + "".join(cells))
     for number in names:
         worst = min(

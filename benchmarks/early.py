@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.verdicts import SERVICE_NS, objective_of, run
 from loadtrt.environment import environment
-from loadtrt.records.histogram import Histogram
+from loadtrt.records.histogram import Histogram, PackedHistogram
 from loadtrt.records.records import Records
 from loadtrt.records.spans import Span
 from loadtrt.stats.early import Misses, Widths
@@ -51,7 +51,7 @@ def aborted(records: Records, load: float, true_miss: float) -> bool:
 def ended(records: Records, load: float, precision: float) -> float | None:
     """By how much p99 is wrong, over its true value, where the run would have ended; None where it would not."""
     widths, total, before = Widths([0.99], precision), Histogram(), 0
-    spans: list[Span] = []
+    spans: list[Span[PackedHistogram]] = []
     for second, count in enumerate(seconds_of(records)):
         latencies, one = (records.completed - records.due)[before:count], Histogram()
         one.add(latencies)

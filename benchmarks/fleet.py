@@ -243,10 +243,10 @@ def true_quantile(device: Device, routing: Routing, rate: float, gpus: int, requ
     works /= works.mean()
     if one_lane:  # Lindley, The theory of queues with a single server, 1952
         done = np.cumsum(works) * SERVICE_S
-        found = np.maximum.accumulate(due - np.concatenate(([0.0], done[:-1]))) + done - due
+        sojourns = np.maximum.accumulate(due - np.concatenate(([0.0], done[:-1]))) + done - due
     else:
-        found = latencies(device, due, works, gpus if pooled else 1, routing, gpus)
-    return float(np.quantile(found[requests // 10 :], RANK))
+        sojourns = latencies(device, due, works, gpus if pooled else 1, routing, gpus)
+    return float(np.quantile(sojourns[requests // 10 :], RANK))
 
 
 @cache

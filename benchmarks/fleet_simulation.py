@@ -105,10 +105,10 @@ def accuracy(
     """The queue simulated beside its law."""
     bound = Objective("latency.p99", 0, 0.99, round(law_s * SECOND_NS))
     demand = steady_demand(load * gpus * each.most_per_s)
-    found = predict(demand, Known(each), routing, gpus, [bound], 1, precision=PRECISION).objectives[0]
+    predicted = predict(demand, Known(each), routing, gpus, [bound], 1, precision=PRECISION).objectives[0]
     values = [
         math.nan if value is None else value / SECOND_NS / SERVICE_S
-        for value in (found.value_ns, found.value_low_ns, found.value_high_ns)
+        for value in (predicted.value_ns, predicted.value_low_ns, predicted.value_high_ns)
     ]
     return Accuracy(queue, load, law_s / SERVICE_S, *values)
 
@@ -160,7 +160,7 @@ def savings() -> Iterator[Saving]:
 
 def saving(name: str, each: Station, objective: Objective, words: str) -> Saving:
     """One row of the table."""
-    told = Gpu(
+    gpu = Gpu(
         contexts=each.contexts,
         buffers=1,
         batch=1,
@@ -170,7 +170,7 @@ def saving(name: str, each: Station, objective: Objective, words: str) -> Saving
         alone_cv=math.sqrt(each.cv2),
     )
     engine = EngineInfo("simulated", name, "", "", "", "", 1, ())
-    evidence = Evidence(engine, Known(each), told, {}, (), None, (), ())
+    evidence = Evidence(engine, Known(each), gpu, {}, (), None, (), ())
     demand, began = steady_demand(20 * each.most_per_s), time.process_time()
     plan = plan_fleet(evidence, demand, [objective], max_utilisation=FULL)
     seconds = time.process_time() - began
@@ -243,14 +243,14 @@ def main() -> None:
     print("\nGPUs for 20 times what one GPU can serve, Poisson arrivals, at most 97 % busy")
     header = f"{'one GPU':<36}{'objective':<19}{'λ_slo':>6}{'⌈Λ/λ_slo⌉':>11}"
     print(header + "".join(f"{name:>19}" for name in ROUTINGS))
-    found = []
+    plans = []
     for row in savings():
-        found.append(row)
+        plans.append(row)
         cells = "".join(f"{row.needed[name] or '–':>19}" for name in ROUTINGS)
         print(f"{row.gpu:<36}{row.objective:<19}{100 * row.one_gpu:>4.0f} %{row.by_capacity:>11}{cells}", flush=True)
-    print(f"processor time of a plan of three routings: {np.median([row.seconds for row in found]):.0f} s (median)")
+    print(f"processor time of a plan of three routings: {np.median([row.seconds for row in plans]):.0f} s (median)")
     if options.json:
-        rows: dict[str, Sequence[Accuracy] | Sequence[Saving]] = {"laws": laws, "savings": found}
+        rows: dict[str, Sequence[Accuracy] | Sequence[Saving]] = {"laws": laws, "savings": plans}
         text = json.dumps(
             {"machine": machine, **{key: list(map(asdict, each)) for key, each in rows.items()}}, indent=1
         )

@@ -113,8 +113,8 @@ def bare_loop(engine: TensorRTEngine, seconds: float) -> tuple[float, float, flo
             asked = perf_counter_ns()
             if lane.poll(clock) is None:
                 continue
-            found = perf_counter_ns()
-            poll_ns += found - asked
+            answered = perf_counter_ns()
+            poll_ns += answered - asked
             polls += 1
             done += 1
             pending[place] += 1
@@ -123,7 +123,7 @@ def bare_loop(engine: TensorRTEngine, seconds: float) -> tuple[float, float, flo
             pending[place] = 0
             number += 1
             lane.submit(number % sets)
-            submit_ns += perf_counter_ns() - found
+            submit_ns += perf_counter_ns() - answered
             submits += 1
         now = perf_counter_ns()
     rate = done * SECOND_NS / (now - began)

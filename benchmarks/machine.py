@@ -11,9 +11,9 @@ from loadtrt.errors import EngineError
 
 def machine_line() -> str:
     """Processor, cores, Python, packages that matter, and the GPU where there is one."""
-    found = environment()
-    packages = {name: version for name, version in found["packages"].items() if name in _NAMED and version}
-    parts = [f"{found['cpu']}, {found['cores']} cores", f"CPython {found['python']}"]
+    facts = environment()
+    packages = {name: version for name, version in facts["packages"].items() if name in _NAMED and version}
+    parts = [f"{facts['cpu']}, {facts['cores']} cores", f"CPython {facts['python']}"]
     parts += [f"{name} {version}" for name, version in packages.items()]
     with suppress(EngineError):
         parts += [device_properties(0).name, "driver for CUDA {}, runtime {}".format(*versions())]

@@ -76,11 +76,11 @@ def _look(over: threading.Event, sizes: list[tuple[float, float]], every_s: floa
             continue
         next_s += every_s
         with suppress(OSError):
-            found = _rss_mib(run), _rss_mib(observer)
+            size = _rss_mib(run), _rss_mib(observer)
             minute, requests = (next_s - began) / 60, format_count(last["counted"])
-            print(f"{minute:8.1f} {found[0]:10.1f} {found[1]:14.1f} {requests:>16}", flush=True)
+            print(f"{minute:8.1f} {size[0]:10.1f} {size[1]:14.1f} {requests:>16}", flush=True)
             if last["counted"] > KEEP + RING:
-                sizes.append(found)
+                sizes.append(size)
 
 
 def _scraped() -> dict[str, int]:
@@ -101,12 +101,12 @@ def _scraped() -> dict[str, int]:
 def _print_sizes(sizes: list[tuple[float, float]]) -> bool:
     """Whether both stayed within ±5 % of their middle."""
     flat = True
-    for found, name in zip(zip(*sizes, strict=True), ("run", "observer"), strict=False):
-        spread = (max(found) - min(found)) / (max(found) + min(found))
+    for mib, name in zip(zip(*sizes, strict=True), ("run", "observer"), strict=False):
+        spread = (max(mib) - min(mib)) / (max(mib) + min(mib))
         flat &= spread <= 0.05
-        print(f"{name}: {min(found):.1f} .. {max(found):.1f} MiB, ±{100 * spread:.1f} % of their middle")
+        print(f"{name}: {min(mib):.1f} .. {max(mib):.1f} MiB, ±{100 * spread:.1f} % of their middle")
     if not sizes:
-        print(f"not told: memory grows until {KEEP + RING} requests were measured, and fewer were")
+        print(f"not known: memory grows until {KEEP + RING} requests were measured, and fewer were")
     return flat and bool(sizes)
 
 
@@ -123,10 +123,12 @@ def _print_percentiles(result: RunResult, latencies: np.ndarray[tuple[int], np.d
     exact = np.quantile(latencies, RANKS, method="inverted_cdf")
     worst = 0.0
     print(f"{'':>8} {'exact':>14} {'histogram':>14} {'error':>8}   of {len(latencies)} kept rows; whole run")
-    for rank, value, found, all_of_it in zip(RANKS, exact, kept.quantiles(RANKS), whole.quantiles(RANKS), strict=True):
-        error = abs(found - value) / value if value else 0.0
+    for rank, value, estimate, all_of_it in zip(
+        RANKS, exact, kept.quantiles(RANKS), whole.quantiles(RANKS), strict=True
+    ):
+        error = abs(estimate - value) / value if value else 0.0
         worst = max(worst, error)
-        print(f"p{100 * rank:<7g} {value:11.0f} ns {found:11.0f} ns {100 * error:6.2f} % {all_of_it:11.0f} ns")
+        print(f"p{100 * rank:<7g} {value:11.0f} ns {estimate:11.0f} ns {100 * error:6.2f} % {all_of_it:11.0f} ns")
     return worst <= QUANTILE_ERROR
 
 

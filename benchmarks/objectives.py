@@ -156,12 +156,12 @@ def dropped(load: float, waiting: int) -> float:
 
 def drops_verdicts(load: float, waiting: int, times: float, seeds: int, requests: int = 10_000) -> Counter[str]:
     """Verdicts on a bound that is so many times the true share."""
-    objective, found = parse_objective(f"drops < {100 * dropped(load, waiting) * times:.6f}%"), Counter[str]()
+    objective, verdicts = parse_objective(f"drops < {100 * dropped(load, waiting) * times:.6f}%"), Counter[str]()
     for seed in range(seeds):
         records = loss_system(load, waiting, requests, seed)
         good = int(np.count_nonzero(~objective.bad(records)))
-        found[str(judge(objective, records, Histogram(), good, requests).verdict)] += 1
-    return found
+        verdicts[str(judge(objective, records, Histogram(), good, requests).verdict)] += 1
+    return verdicts
 
 
 def main() -> None:
@@ -173,14 +173,14 @@ def main() -> None:
     print(f"M/M/1, {format_count(REQUESTS)} requests, {len(seeds)} seeds; % of 95 % intervals that hold the truth")
     print(f"{'load':>6}{'throughput':>12}{'goodput':>10}{'inferences':>12}")
     for load in LOADS:
-        found = [rates_hold(load, seed) for seed in seeds]
-        cells = [f"{100 * np.mean([each[name] for each in found]):.1f}" for name in found[0]]
+        rows = [rates_hold(load, seed) for seed in seeds]
+        cells = [f"{100 * np.mean([each[name] for each in rows]):.1f}" for name in rows[0]]
         print(f"{100 * load:>4.0f} %{cells[0]:>12}{cells[1]:>10}{cells[2]:>12}", flush=True)
     print("a GPU, second by second; likewise")
     print(f"{'autocorrelation':>15}{'seconds':>9}{'power':>8}{'energy':>8}")
     for correlated, seconds in ((0.0, 10), (0.0, 60), (0.7, 60), (0.9, 60), (0.9, 600)):
-        found = [gpu_holds(correlated, seconds, seed) for seed in seeds]
-        cells = [f"{100 * np.mean([each[name] for each in found]):.1f}" for name in found[0]]
+        rows = [gpu_holds(correlated, seconds, seed) for seed in seeds]
+        cells = [f"{100 * np.mean([each[name] for each in rows]):.1f}" for name in rows[0]]
         print(f"{correlated:>15}{seconds:>9}{cells[0]:>8}{cells[1]:>8}", flush=True)
     print("M/M/1 with K places to wait, 10 000 requests; % of verdicts on drops")
     print(f"{'load':>6}{'K':>4}{'dropped':>9}{'bound':>9}{'met':>7}{'missed':>8}{'undecided':>11}")

@@ -56,11 +56,11 @@ def one_run(rate: int, wait: str, seconds: float, options: list[str]) -> dict[st
         if not file.exists():
             sys.exit(f"{shlex.join(command)} failed")
         result = RunResult.model_validate_json(file.read_text())
-    found = {"cores": result.host_cores}
+    numbers = {"cores": result.host_cores}
     for metric, ranks in (("lateness", (0.5, 0.99, 0.999)), ("latency", (0.5, 0.99))):
         values = Histogram.from_dict(result.model.histograms[metric]).quantiles(ranks)
-        found |= {f"{metric} p{100 * rank:g}": value / 1e3 for rank, value in zip(ranks, values, strict=True)}
-    return found
+        numbers |= {f"{metric} p{100 * rank:g}": value / 1e3 for rank, value in zip(ranks, values, strict=True)}
+    return numbers
 
 
 def main() -> None:
@@ -86,10 +86,10 @@ def main() -> None:
                     kept[rate, wait][name].append(value)
     for (rate, wait), values in kept.items():
         print(f"{format_count(rate)}/s, {wait}")
-        for name, found in values.items():
+        for name, numbers in values.items():
             digits = 1 if name.startswith("lat") else 3
-            low, high = min(found), max(found)
-            print(f"  {name:16} {median(found):10,.{digits}f}  [{low:,.{digits}f} .. {high:,.{digits}f}]")
+            low, high = min(numbers), max(numbers)
+            print(f"  {name:16} {median(numbers):10,.{digits}f}  [{low:,.{digits}f} .. {high:,.{digits}f}]")
     print("latency and lateness in µs")
 
 

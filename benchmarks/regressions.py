@@ -112,17 +112,19 @@ def measured(times: Times) -> Measured:
     values = times.astype(np.int64)
     ordered, mean = np.sort(values), float(values.mean())
     percentiles = {name: float(ordered[math.ceil(rank * len(ordered)) - 1]) for name, rank in PERCENTILES.items()}
-    found = {name: quantile_interval(rank, percentiles[name], values, ordered) for name, rank in PERCENTILES.items()}
-    found["mean"] = mean_interval(mean, values)
+    intervals = {
+        name: quantile_interval(rank, percentiles[name], values, ordered) for name, rank in PERCENTILES.items()
+    }
+    intervals["mean"] = mean_interval(mean, values)
     summary = MetricSummary(
         count=len(times),
         mean_ns=mean,
         min_ns=0,
         max_ns=0,
         percentiles_ns=dict(percentiles),
-        confidence={name: interval for name, interval in found.items() if interval is not None},
+        confidence={name: interval for name, interval in intervals.items() if interval is not None},
     )
-    gap = found["mean"]
+    gap = intervals["mean"]
     assert gap is not None  # noqa: S101  # of a thousand times and more
     rate = _scaled(ConfidenceInterval(low=gap.high and 1 / gap.high, high=1 / (gap.low or 1), effective=0.0), 1e9)
     return Measured("", {"throughput": 1e9 / mean, "inferences": None}, rate, {"latency": summary}, {}, trtexec=False)
@@ -163,8 +165,10 @@ def rows_of(law: str, times: Times, runs: int, numbers: tuple[str, ...]) -> Iter
                 verdicts[number][worse][judged(threshold, ratio_of(number, a, b)).verdict] += 1
         for number in numbers:
             which = number.partition(".")[2] or "mean"
-            found = [each.metrics["latency"].confidence.get(which) for each in a]
-            widths[number] += [each.high / each.low if each and each.high and each.low else math.inf for each in found]
+            intervals = [each.metrics["latency"].confidence.get(which) for each in a]
+            widths[number] += [
+                each.high / each.low if each and each.high and each.low else math.inf for each in intervals
+            ]
     for number in numbers:
         shares = {
             f"{worse:g}": {verdict: count / len(sides) for verdict, count in verdicts[number][worse].items()}
@@ -215,9 +219,9 @@ def _rows(case: Case, pairs: int) -> list[Row]:
 def line_of(row: Row) -> str:
     """A line of the table."""
     cells = "".join(
-        f"{100 * found.get('regressed', 0):>7.1f}{100 * found.get('not regressed', 0):>6.1f}"
-        f"{100 * found.get('undecided', 0):>6.1f} "
-        for found in row.verdicts.values()
+        f"{100 * shares.get('regressed', 0):>7.1f}{100 * shares.get('not regressed', 0):>6.1f}"
+        f"{100 * shares.get('undecided', 0):>6.1f} "
+        for shares in row.verdicts.values()
     )
     width = "–" if row.width is None else f"×{row.width:.3f}"
     return f"{row.law:18}{format_count(row.requests):>9}{row.runs:>5}{row.number:>15}{width:>9}  {cells}"
@@ -237,8 +241,8 @@ def main() -> None:
     print(f"{'law':18}{'requests':>9}{'runs':>5}{'number':>15}{'95 %':>9}  " + f"{'worse':>7}{'not':>6}{'?':>6} " * 3)
     rows = []
     with Pool(options.processes) as pool:
-        for found in pool.imap(partial(_rows, pairs=options.pairs), cases()):
-            for row in found:
+        for rows in pool.imap(partial(_rows, pairs=options.pairs), cases()):
+            for row in rows:
                 rows.append(row)
                 print(line_of(row), flush=True)
     for runs, text in (((1,), "one run a side, runs alike"), ((3, 5), "several runs a side")):

@@ -186,25 +186,25 @@ SYSTEMS: tuple[tuple[str, bool, Callable[[int, int], Records]], ...] = (
 def measure(system: int, requests: int, seeds: int) -> Row:
     """That many runs of SYSTEMS[system]."""
     name, closed, make = SYSTEMS[system]
-    found = [steadiness_of(make(requests, seed), 0, closed=closed, steady=True, places=1) for seed in range(seeds)]
-    drifts = [each.drift_ratio for each in found if each.drift_ratio is not None]
+    results = [steadiness_of(make(requests, seed), 0, closed=closed, steady=True, places=1) for seed in range(seeds)]
+    drifts = [each.drift_ratio for each in results if each.drift_ratio is not None]
     return Row(
         name,
         requests,
-        sum(bool(each.transient_ns) for each in found) / seeds,
+        sum(bool(each.transient_ns) for each in results) / seeds,
         len(drifts) / seeds,
-        sum(bool(each.overloaded) for each in found) / seeds,
-        sum(each.slow is not None for each in found) / seeds,
-        sum(each.stall is not None for each in found) / seeds,
+        sum(bool(each.overloaded) for each in results) / seeds,
+        sum(each.slow is not None for each in results) / seeds,
+        sum(each.stall is not None for each in results) / seeds,
         float(np.median(drifts)) if drifts else None,
     )
 
 
-def _table(rows: list[list[Row]], what: str, seeds: int, told: Callable[[Row], tuple[float, ...]]) -> None:
+def _table(rows: list[list[Row]], what: str, seeds: int, shares_of: Callable[[Row], tuple[float, ...]]) -> None:
     print(f"{seeds} seeds a cell; % of runs with {what}")
     print(f"{'':40}" + "".join(f"{format_count(n):>19}" for n in LENGTHS))
     for line in rows:
-        cells = (" / ".join(f"{100 * share:.1f}" for share in told(row)) for row in line)
+        cells = (" / ".join(f"{100 * share:.1f}" for share in shares_of(row)) for row in line)
         print(f"{line[0].system:<40}" + "".join(f"{cell:>19}" for cell in cells))
 
 
@@ -220,7 +220,9 @@ STOPS = (
 PARTS = {"first third": (0, 1 / 3), "middle third": (1 / 3, 2 / 3), "last third": (2 / 3, 1), "a fifth": (0.4, 0.6)}
 
 
-def told_of(law: int, seed: int, *, lanes: int, load: float | None, requests: int = SERVED, **how: Any) -> Steadiness:
+def law_steadiness(
+    law: int, seed: int, *, lanes: int, load: float | None, requests: int = SERVED, **how: Any
+) -> Steadiness:
     """Of one run of LAWS[law]; how: as for `served`."""
     records = served(LAWS[law], requests, seed, lanes=lanes, load=load, **how)
     sets = 1 if LAWS[law].part else 0
@@ -232,8 +234,8 @@ def quiet(law: int, seeds: int) -> list[tuple[float, float]]:
     cells = []
     for lanes in (1, 4):
         for _, load, cv in LOADS:
-            found = [told_of(law, seed, lanes=lanes, load=load, cv=cv) for seed in range(seeds)]
-            cells.append((_share(each.stall for each in found), _share(each.slow for each in found)))
+            results = [law_steadiness(law, seed, lanes=lanes, load=load, cv=cv) for seed in range(seeds)]
+            cells.append((_share(each.stall for each in results), _share(each.slow for each in results)))
     return cells
 
 
@@ -243,11 +245,11 @@ def stopped(law: int, place: int, seeds: int) -> list[tuple[float, float]]:
     stops, cells = STOPS[place], []
     for lanes in (1, 4) if stops.lane is None else (4,):
         for load in (None, 0.6):
-            made = partial(told_of, law, lanes=lanes, load=load, requests=STOPPED, stops=stops)
-            found = [each.stall for each in map(made, range(seeds))]
+            made = partial(law_steadiness, law, lanes=lanes, load=load, requests=STOPPED, stops=stops)
+            results = [each.stall for each in map(made, range(seeds))]
             wanted = stops.every_ms * MILLISECOND_NS
-            near = [each and abs((each.period_ns or 0) - wanted) <= wanted / 20 for each in found]
-            cells.append((_share(found), _share(it or None for it in near)))
+            near = [each and abs((each.period_ns or 0) - wanted) <= wanted / 20 for each in results]
+            cells.append((_share(results), _share(it or None for it in near)))
     return cells
 
 
@@ -258,8 +260,8 @@ def doubled(law: int, seeds: int) -> list[float]:
     for first, last in PARTS.values():
         for load in (None, 0.3, 0.45):
             course = partial(_twice, first, last)
-            found = [told_of(law, seed, lanes=1, load=load, course=course) for seed in range(seeds)]
-            cells.append(_share(each.slow or each.transient_ns or each.drift_ratio or None for each in found))
+            results = [law_steadiness(law, seed, lanes=1, load=load, course=course) for seed in range(seeds)]
+            cells.append(_share(each.slow or each.transient_ns or each.drift_ratio or None for each in results))
     return cells
 
 
@@ -267,9 +269,9 @@ def _twice(first: float, last: float, passed: Series) -> Series:
     return np.where((passed >= first) & (passed < last), 2.0, 1.0)
 
 
-def _share(told: Iterable[object]) -> float:
-    found = [each is not None for each in told]
-    return sum(found) / len(found)
+def _share(each: Iterable[object]) -> float:
+    known = [one is not None for one in each]
+    return sum(known) / len(known)
 
 
 def _print_served(seeds: int, falsely: Any, stops: Any, parts: Any) -> None:
@@ -289,8 +291,8 @@ def _print_served(seeds: int, falsely: Any, stops: Any, parts: Any) -> None:
         print(f"{how:28}" + "".join(f"{f'{which}, {load}':>16}" for which in served_by for load in ("closed", "60 %")))
         for law, name in enumerate(names):
             cells = [
-                f"{100 * told:.0f}" + (f" / {100 * apart:.0f}" if stop.every_ms else "")
-                for told, apart in stops[str((law, place))]
+                f"{100 * stalled:.0f}" + (f" / {100 * apart:.0f}" if stop.every_ms else "")
+                for stalled, apart in stops[str((law, place))]
             ]
             print(f"  {name:26}" + "".join(f"{cell:>16}" for cell in cells))
     print(

@@ -67,12 +67,12 @@ def objective_of(load: float, true_miss: float) -> Objective:
 
 def measure(load: float, requests: int, seeds: int) -> list[Row]:
     """All systems, over seeds 0, 1, …; each sees the same latencies against a bound of its own."""
-    found: dict[float, tuple[Counter[str], Counter[str], list[float]]]
-    found = {true_miss: (Counter(), Counter(), []) for true_miss in MISSES}
+    counts: dict[float, tuple[Counter[str], Counter[str], list[float]]]
+    counts = {true_miss: (Counter(), Counter(), []) for true_miss in MISSES}
     for seed in range(seeds):
         records = run(load, requests, seed)
         latency = records.completed - records.due
-        for true_miss, (binomial, ours, sizes) in found.items():
+        for true_miss, (binomial, ours, sizes) in counts.items():
             objective = objective_of(load, true_miss)
             good = int(np.count_nonzero(latency <= objective.bound_ns))
             low, high = share_interval(1 - good / requests, requests)
@@ -89,7 +89,7 @@ def measure(load: float, requests: int, seeds: int) -> list[Row]:
             {verdict: count / seeds for verdict, count in ours.items()},
             float(np.median(sizes)),
         )
-        for true_miss, (binomial, ours, sizes) in found.items()
+        for true_miss, (binomial, ours, sizes) in counts.items()
     ]
 
 

@@ -105,8 +105,8 @@ def _print_within(options: list[str], pairs: int) -> None:
     ratios = sorted(a / b for (a, first), (b, _) in itertools.pairwise(rates) if first)
     low, high = _interval(ratios)
     for word, chosen in (("watched", True), ("alone", False)):
-        found = [rate for rate, watched in rates if watched is chosen]
-        print(f"{word:>8}: requests/s {np.percentile(found, (10, 50, 90)).round().tolist()} (p10, p50, p90)")
+        measured = [rate for rate, watched in rates if watched is chosen]
+        print(f"{word:>8}: requests/s {np.percentile(measured, (10, 50, 90)).round().tolist()} (p10, p50, p90)")
     print(f"median of {len(ratios)} ratios within the run: {median(ratios):.3f} (95 %: {low:.3f} .. {high:.3f})")
     if len(completed) == KEEP:
         print(f"the run's first {KEEP} requests are kept one by one: fewer --pairs, or a slower engine, use all")

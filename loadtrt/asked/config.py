@@ -44,8 +44,13 @@ class RunConfig(Strict):
     max_duration: Duration | None = option(
         None, "End measuring after this, whatever else is asked for.", "Ending", "sweep", metavar="TIME"
     )
-    drain: Duration = option(
-        10 * SECOND_NS, "Wait this long for the last requests in flight.", "Ending", SEARCHES, metavar="TIME"
+    drain: Duration | None = option(
+        None,
+        "Wait this long for the last requests, and as long or longer for an engine that completes nothing.",
+        "Ending",
+        SEARCHES,
+        metavar="TIME",
+        shown_default="10s; what is in flight then, as long as the engine goes on",
     )
     precision: Precision | None = option(
         None,
@@ -103,6 +108,14 @@ class RunConfig(Strict):
     )
     quiet: bool = option(False, "Print no progress and no summary.", "Results", f"{ENGINES} {PLANS}")
 
+    trt_log: FileName | None = option(
+        None,
+        "Write TensorRT's log, its verbose part left out; - is stderr.",
+        "Watching",
+        ENGINES,
+        metavar="FILE|-",
+        writes="a log of TensorRT",
+    )
     live: bool = option(True, "Draw a live view where stderr is a terminal.", "Watching")
     telemetry: bool = option(True, "Sample the GPU's clocks, power and temperature.", "Watching", SEARCHES)
     metrics: Address | None = option(

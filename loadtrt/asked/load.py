@@ -110,6 +110,11 @@ class Load(ABC):
     def require(self) -> None:  # noqa: B027  # most loads need nothing
         """Raise UsageError where what the load is made of cannot be had, before an engine is loaded."""
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was decided that the user did not say, a sentence each."""
+        return ()
+
     def mean_rate(self, length_ns: int) -> float | None:  # noqa: ARG002  # for loads whose rate changes
         """Offered load in requests per second over the first `length_ns`; None where there is no arrival rate."""
         return None
@@ -261,30 +266,38 @@ class Stages(Drawn):
         return self._course
 
 
-@dataclass(frozen=True)
-class LoopedStages(Stages):
-    """Stages that begin again at their end, until the run's duration and requests are met."""
+class Looped(Load):
+    """A load with a length of its own that begins again at its end, until the run's duration and requests are met.
 
-    takes = Stages.takes | LENGTH
+    again: the option that makes it so.
+    """
+
     loop = ""
+    again: ClassVar[str]
 
     @property
     def own_ns(self) -> None:
         return None
 
     @property
-    def period_ns(self) -> int:
-        return self._course.duration_ns
+    def period_ns(self) -> int | None:
+        return super().own_ns
 
     @property
     def text(self) -> str:
-        return f"{super().text}, looped"
+        return f"{super().text}, looped"  # type: ignore[safe-super]  # of the load that is looped
 
     def options(self) -> dict[str, Any]:
-        return {**super().options(), "stages_loop": True}
+        return {**super().options(), self.again: True}  # type: ignore[safe-super]
 
     def mean_rate(self, length_ns: int) -> float:  # noqa: ARG002
-        return self._course.mean_per_s
+        return super().mean_rate(self.period_ns or 0) or 0.0
+
+
+@dataclass(frozen=True)
+class LoopedStages(Looped, Stages):
+    takes = Stages.takes | LENGTH
+    again = Stages.loop
 
     def course(self) -> Course:
         return replace(self._course, repeats=True)

@@ -20,6 +20,7 @@ _ABOUT = {  # options that are about another one
     **dict.fromkeys(("trace_column", "time_scale", "trace_loop"), ("trace", "a trace", "FILE")),
 }
 OPTIONS = ("arrivals", "rate", *sorted(PROCESS - {"arrivals"}), "bursts", "stages", "trace", *_ABOUT)
+_AGAIN: dict[type[Load], type[Load]] = {Stages: LoopedStages, Trace: LoopedTrace}
 _EXAMPLES = {"burstiness": "4", "requests": "1000", "rate": "500/s", "trace": "FILE"}
 
 
@@ -36,9 +37,9 @@ def type_of(options: Mapping[str, Any], other: Mapping[str, Any] | None = None) 
         return Offline
     both = {**(other or {}), **options}
     if arrivals == "trace" or (arrivals is None and "trace" in options):
-        return LoopedTrace if both.get("trace_loop") else Trace
+        return _looped(Trace, both)
     if "stages" in options:
-        return LoopedStages if both.get("stages_loop") else Stages
+        return _looped(Stages, both)
     before = type_of(other) if other else None
     if "bursts" in options:
         return Rate
@@ -46,10 +47,15 @@ def type_of(options: Mapping[str, Any], other: Mapping[str, Any] | None = None) 
         drawn = PROCESS.intersection(options)
         return before if before and "rate" in (other or {}) and not (drawn and issubclass(before, Trace)) else Rate
     if before and issubclass(before, Trace) and "trace_loop" in options:
-        return LoopedTrace if options["trace_loop"] else Trace
+        return _looped(Trace, both)
     if before and issubclass(before, Stages) and ("stages_loop" in options or PROCESS.intersection(options)):
-        return LoopedStages if both.get("stages_loop") else Stages
+        return _looped(Stages, both)
     return Rate if PROCESS.intersection(options) else None
+
+
+def _looped(kind: type[Load], options: Mapping[str, Any]) -> type[Load]:
+    """Stages or a trace, once or again and again."""
+    return _AGAIN[kind] if options.get(kind.loop) else kind
 
 
 def merged(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

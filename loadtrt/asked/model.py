@@ -25,6 +25,7 @@ from loadtrt.asked.fields import (
     Duration,
     FileName,
     Objectives,
+    Precision,
     Range,
     Shapes,
     ShapeValues,
@@ -85,7 +86,7 @@ class LoadOptions(Strict):
     )
     trace: FileName | None = option(
         None,
-        "Replay the instants of a CSV or JSONL file, in seconds; the first is due at once.",
+        "Replay the instants of a file (CSV, JSONL, JSON or a log, also .gz); the first is due at once.",
         "Load",
         LOADS,
         metavar="FILE",
@@ -95,7 +96,7 @@ class LoadOptions(Strict):
     )
     time_scale: float | None = option(
         None,
-        "Factor on all times of the trace: 0.5 replays it twice as fast.",
+        "Factor on all times of the trace: 0.5 replays it twice as fast, 0.001 reads ms.",
         "Load",
         "sweep",
         metavar="X",
@@ -222,6 +223,23 @@ class Model(Strict):
     )
     seed: int = option(1, "Seed for all random draws.", "Requests", f"{ENGINES} {PLANS}", ge=0, le=(1 << 63) - 1)
     verify: bool = option(False, "First compare outputs under load with those of a quiet run.", "Requests", SEARCHES)
+    verify_against: FileName | None = option(
+        None,
+        "First compare a quiet request's outputs with those of an ONNX model in FP32 on ONNX Runtime, or of a file; "
+        "with --fp16 the engine's own model is taken where it is known.",
+        "Requests",
+        SEARCHES,
+        metavar="MODEL.onnx|OUTPUTS.npz",
+    )
+    verify_tolerance: Precision | None = option(
+        None,
+        "Largest deviation from that reference, as a share of the output's largest magnitude; beyond it a run is "
+        "INVALID.",
+        "Requests",
+        SEARCHES,
+        metavar="SHARE",
+        shown_default="by the precision and the number of nodes",
+    )
 
     requests: int | None = option(
         None,

@@ -191,7 +191,7 @@ def _models(data: dict[str, Any], source: str) -> dict[str, dict[str, Any]]:
     models = data.get("models", {})
     if not isinstance(models, dict) or not all(isinstance(model, dict) for model in models.values()):
         raise UsageError(f"{source}: models must hold names, each with the options of a model, such as engine: g.plan")
-    read = {str(name): _with_underscores(model) for name, model in models.items()}
+    read = {str(name): _with_underscores(model, f"{source}: models.{name}") for name, model in models.items()}
     for name, model in read.items():
         for key in RUN_KEYS.intersection(model):
             raise UsageError(f"{source}: models.{name}: '{key}' is an option of the run: write it beside models")
@@ -213,8 +213,12 @@ def _joined(faults: Sequence[str], count: int) -> str:
     return "; ".join(faults[:_MOST_FAULTS]) + more
 
 
-def _with_underscores(data: dict[Any, Any]) -> dict[str, Any]:
-    return {str(key).replace("-", "_"): value for key, value in data.items()}
+def _with_underscores(data: dict[Any, Any], source: object) -> dict[str, Any]:
+    written = {str(key).replace("-", "_"): value for key, value in data.items()}
+    if len(written) < len(data):
+        twice = next(key for key in written if sum(str(other).replace("-", "_") == key for other in data) > 1)
+        raise UsageError(f"{source}: '{shortened(twice)}' is there twice, with a dash and with an underscore")
+    return written
 
 
 def _read_yaml(file: Path, options: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -232,7 +236,7 @@ def _read_yaml(file: Path, options: dict[str, Any] | None = None) -> dict[str, A
         )
     if "schema_version" in data:
         raise UsageError(f"{file} is a result without the configuration of a run: give a YAML file or a run.json")
-    return _with_underscores(data)
+    return _with_underscores(data, file)
 
 
 def _without_code(config: dict[Any, Any], file: Path, options: dict[str, Any]) -> dict[str, Any]:
@@ -241,7 +245,7 @@ def _without_code(config: dict[Any, Any], file: Path, options: dict[str, Any]) -
     left_out: set[str] = set()
 
     def rest(part: dict[Any, Any]) -> dict[str, Any]:
-        part = _with_underscores(part)
+        part = _with_underscores(part, file)
         left_out.update(key for key in _CODE if part.get(key))
         return {key: value for key, value in part.items() if key not in _CODE}
 

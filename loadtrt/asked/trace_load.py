@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.asked.load import LENGTH, QUEUE, Load
-from loadtrt.load.trace import read_trace
+from loadtrt.asked.load import LENGTH, QUEUE, Load, Looped
+from loadtrt.load.trace import UNIT_SCALES, read_trace, read_trace_at, trace_remarks
 from loadtrt.units import SECOND_NS, format_count
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Trace(Load):
     """The instants of a file, replayed.
 
-    file: path of a CSV or JSONL file.
-    column: name of the column or key that holds instants, None where there is one only.
+    file: path of a file that `read_trace` reads.
+    column: name of the column or key that holds instants, None where the file tells.
     scale: factor on all times; 0.5 is twice as fast.
     rate: mean rate, in requests per second, to which all gaps are scaled by one factor, in place of `scale`; None for
         `scale` as it is.
@@ -43,9 +43,9 @@ class Trace(Load):
     @cached_property
     def instants(self) -> Instants:
         """The file's content. Raises UsageError."""
-        if self.rate is None:
-            return read_trace(self.file, self.column, self.scale)
-        return read_trace(self.file, self.column, read_trace(self.file, self.column).mean_per_s / self.rate)
+        if self.rate is not None:
+            return read_trace_at(self.rate, self.file, self.column)
+        return read_trace(self.file, self.column, self.scale)
 
     def require(self) -> None:
         self.instants  # noqa: B018  # read and kept
@@ -55,8 +55,14 @@ class Trace(Load):
         return self.instants.duration_ns
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        remarks = trace_remarks(self.file, self.column)
+        return (f"trace {self.file}: {'; '.join(remarks)}",) if remarks else ()
+
+    @property
     def peak_ratio(self) -> float:
-        return read_trace(self.file, self.column).peak_ratio
+        # As recorded: of a scale that says the unit alone.
+        return read_trace(self.file, self.column, self.scale if self.scale in UNIT_SCALES else 1.0).peak_ratio
 
     @property
     def text(self) -> str:
@@ -78,29 +84,9 @@ class Trace(Load):
 
 
 @dataclass(frozen=True)
-class LoopedTrace(Trace):
-    """A trace that begins again at its end, until the run's duration and requests are met."""
-
+class LoopedTrace(Looped, Trace):
     takes = Trace.takes | LENGTH
-    loop = ""
-
-    @property
-    def own_ns(self) -> None:
-        return None
-
-    @property
-    def period_ns(self) -> int:
-        return self.instants.duration_ns
-
-    @property
-    def text(self) -> str:
-        return f"{super().text}, looped"
-
-    def options(self) -> dict[str, Any]:
-        return {**super().options(), "trace_loop": True}
+    again = Trace.loop
 
     def due(self, least_ns: int, least_requests: int, seed: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
         return self.instants.due(least_ns, least_requests, loop=True)
-
-    def mean_rate(self, length_ns: int) -> float:  # noqa: ARG002
-        return super().mean_rate(self.instants.duration_ns)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -47,6 +49,8 @@ class _Loader(yaml.SafeLoader):
             why = f"more than {_MOST_VALUES} values, those that aliases repeat included,"
             raise yaml.composer.ComposerError(None, None, why, event.start_mark)
         self._values_of[id(node)] = self._values - before
+        if isinstance(node, yaml.MappingNode) and not is_alias:
+            _require_keys_once(node)
         return node
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
@@ -58,6 +62,23 @@ class _Loader(yaml.SafeLoader):
             text = shortened(str(node.value), 40) if isinstance(node, yaml.ScalarNode) else "what follows"
             why = f"'{text}' cannot be read as {kind}"
             raise yaml.constructor.ConstructorError(None, None, why, node.start_mark) from None
+
+
+def _require_keys_once(node: yaml.MappingNode) -> None:
+    """YAML forbids two equal keys, and PyYAML takes the last one."""
+    seen = set()
+    for key, _ in node.value:
+        if (key.tag, str(key.value)) in seen:
+            why = f"'{shortened(str(key.value), 40)}', which is there already,"
+            raise yaml.composer.ComposerError(None, None, why, key.start_mark)
+        seen.add((key.tag, str(key.value)))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    """The same for an object of JSON."""
+    repeated = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
+    if repeated:
+        raise ValueError(f"'{shortened(repeated[0], 40)}' is there twice: leave one out")
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -77,9 +98,13 @@ def read_yaml(file: Path) -> Any:
         text = read_text(file, "configuration", MOST_RESULT_BYTES)
         if text.lstrip().startswith("{"):  # a result, which may be long: it is read a hundred times as fast as JSON
             try:
-                return parse_json(text)
+                content = parse_json(text)
             except (ValueError, RecursionError):
                 pass  # the YAML reader below says in which line
+            else:
+                if "schema_version" not in content:  # a configuration
+                    json.loads(text, strict=False, object_pairs_hook=_once)
+                return content
         if len(text) > _MOST_CHARACTERS:
             raise UsageError(f"{file} has more than {_MOST_CHARACTERS} characters, which no configuration needs")
         return utf8(yaml.load(text, _Loader))  # noqa: S506  # a SafeLoader

@@ -9,92 +9,106 @@ from typing import TYPE_CHECKING
 
 from onnx import helper
 
-from loadtrt.caffe import arithmetic, windows
-from loadtrt.caffe.graph import Graph, Pen, Tensor, Weights
-from loadtrt.caffe.prototxt import read_prototxt
+from loadtrt.caffe.graph import NOWHERE, Graph, Pen, Sizes, Tensor, Weights
+from loadtrt.caffe.prototxt import format_shape, read_prototxt, require_sizes
+from loadtrt.caffe.supported import layer_of, needed_layers, require_supported
 from loadtrt.errors import UsageError, nearest
 from loadtrt.zoo import model_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import onnx
 
-    from loadtrt.caffe.prototxt import Layer, Network
+    from loadtrt.caffe.prototxt import Layer, Network, Shapes
 
-LAYERS: dict[str, Callable[[Pen], list[Tensor]]] = {
-    "BatchNorm": arithmetic.batch_norm,
-    "Concat": arithmetic.concat,
-    "Convolution": windows.convolution,
-    "Crop": arithmetic.crop,
-    "Deconvolution": windows.deconvolution,
-    "Eltwise": arithmetic.eltwise,
-    "Flatten": arithmetic.flatten,
-    "InnerProduct": arithmetic.inner_product,
-    "LRN": windows.lrn,
-    "PReLU": arithmetic.prelu,
-    "Pooling": windows.pooling,
-    "Power": arithmetic.power,
-    "ReLU": arithmetic.relu,
-    "Reshape": arithmetic.reshape,
-    "Scale": arithmetic.scale,
-    "Sigmoid": arithmetic.sigmoid,
-    "Slice": arithmetic.slice_,
-    "Softmax": arithmetic.softmax,
-    "TanH": arithmetic.tanh,
-}
-_LEARNED = ("BatchNorm", "Convolution", "Deconvolution", "InnerProduct", "PReLU", "Scale")
-# At inference their tops are their bottom: no node.
-_ALIASES = ("Dropout", "Split")
-_TRAINING = ("Accuracy", "Data", "DummyData", "HDF5Data", "ImageData", "MemoryData", "WindowData", "HDF5Output")
+_MOST_PLACEHOLDER_PIXELS = 256  # OpenPose's files have images of 1x1 and of 16x16
 
 
-def convert(deploy: Path, weights: Path | None, outputs: Sequence[str] = (), seed: int = 0) -> onnx.ModelProto:
+def convert(
+    deploy: Path,
+    weights: Path | None,
+    outputs: Sequence[str] = (),
+    seed: int = 0,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> onnx.ModelProto:
     """The network of `deploy` (deploy.prototxt) with the `weights` (.caffemodel) as ONNX, fp32, opset 13.
 
-    Shapes, batch included, are the prototxt's. Nodes carry the layers' names; a tensor has the name of its blob as the
-    last layer that wrote to it left it. `outputs`: blobs, those that nothing reads where none are given; what they do
-    not need is left out. Without weights, random ones from `seed` (He et al. 2015), as trtexec did: same seed, same
-    bytes. Raises UsageError, one sentence with file and line, for whatever is wrong with the files.
+    Shapes, batch included, are the prototxt's, or for inputs in `shapes` those given: all sizes that follow from them
+    follow, as with Caffe's net.reshape, and weights keep theirs. Nodes carry the layers' names; a tensor has the name
+    of its blob as the last layer that wrote to it left it. `outputs`: blobs, those that nothing reads where none are
+    given; what they do not need is left out, and not judged. Without weights, random ones from `seed` (He et al. 2015),
+    as trtexec did: same seed, same bytes. Raises UsageError, one sentence with file and line, for whatever is wrong
+    with the files.
     """
-    network = read_prototxt(deploy)
-    lines: dict[str, int] = {}
-    for layer in network.layers:
-        _require_supported(layer)
-        if layer.name in lines:
-            raise layer.wrong(f"has the name of the layer on line {lines[layer.name]}: give each a name of its own")
-        lines[layer.name] = layer.line
-    learned = [layer.name for layer in network.layers if layer.type in _LEARNED]
-    graph = Graph(Weights(weights, learned, seed))
-    graph.blobs.update({name: Tensor(name, shape) for name, shape in network.inputs.items()})
-    last_writers = {top: layer.name for layer in network.layers if layer.type in LAYERS for top in layer.tops}
-    unread = dict.fromkeys(network.inputs)
-    for layer in network.layers:
+    network = read_prototxt(deploy, shapes)
+    layers = needed_layers(network, outputs)
+    require_sizes(network, layers)
+    require_supported(layers)
+    names = [layer.name for layer in layers]
+    graph = _graph(network, layers, Weights(weights, names, seed, _written_sizes(network, layers)))
+    unread = _add_layers(graph, layers, network.inputs)
+    return _model(network, graph, _outputs(network, graph, outputs, unread))
+
+
+def placeholder_notes(deploy: Path, model: onnx.ModelProto, shapes: Shapes) -> tuple[str, ...]:
+    """Remarks on inputs whose sizes in the file are likely placeholders, which Caffe leaves to its user to set."""
+    return tuple(
+        f"WARNING: input {name} is {format_shape(sizes)}, as {deploy} says: set its size with --shapes "
+        f"{name}:{format_shape(sizes[:2])}x224x224 if that is a placeholder"
+        for name, sizes in (
+            (each.name, [d.dim_value for d in each.type.tensor_type.shape.dim]) for each in model.graph.input
+        )
+        if name not in shapes and len(sizes) == 4 and sizes[2] * sizes[3] <= _MOST_PLACEHOLDER_PIXELS
+    )
+
+
+def _written_sizes(network: Network, layers: Sequence[Layer]) -> Sizes:
+    """The sizes of all weights with the input shapes of the file itself, where others are given than these but for the
+    batch; empty where the file's cannot be: then they are placeholders."""
+    read = {bottom for layer in layers for bottom in layer.bottoms}
+    pairs = [(network.written[name], shape) for name, shape in network.inputs.items() if name in read]
+    if all(own[1:] == shape[1:] for own, shape in pairs) or any(min(own, default=0) < 1 for own, _ in pairs):
+        return {}
+    sizes: Sizes = {}
+    try:
+        _add_layers(_graph(network, layers, sizes), layers, network.written)
+    except UsageError:
+        return {}
+    return sizes
+
+
+def _graph(network: Network, layers: Sequence[Layer], weights: Weights | Sizes) -> Graph:
+    read = frozenset(bottom for layer in layers for bottom in layer.bottoms)
+    return Graph(weights, read, frozenset(layer.type for layer in network.layers))
+
+
+def _add_layers(graph: Graph, layers: Sequence[Layer], inputs: Shapes) -> list[str]:
+    """Add the layers to the graph; returns the blobs that nothing reads."""
+    graph.blobs.update({name: Tensor(name, shape) for name, shape in inputs.items()})
+    last_writers = {top: layer.name for layer in layers if not _is_alias(layer) for top in layer.tops}
+    unread = dict.fromkeys(inputs)
+    for layer in layers:
         bottoms = [_blob(graph, layer, bottom) for bottom in layer.bottoms]
         for bottom in layer.bottoms:
             unread.pop(bottom, None)
         if taken := [top for top in layer.tops if top in graph.blobs and top not in layer.bottoms]:
             raise layer.wrong(f"writes blob {taken[0]}, which another layer has written: rename its top")
         names = [
-            top if last_writers.get(top) == layer.name and top not in network.inputs else f"{layer.name}:top{index}"
+            top if last_writers.get(top) == layer.name and top not in inputs else f"{layer.name}:top{index}"
             for index, top in enumerate(layer.tops)
         ]
         for top, tensor in zip(layer.tops, _written(Pen(graph, layer, bottoms, names)), strict=True):
-            graph.blobs[top] = tensor
-            unread[top] = None
-    return _model(network, graph, _outputs(network, graph, outputs, list(unread)))
+            if tensor is not NOWHERE:
+                graph.blobs[top] = tensor
+                unread[top] = None
+    return list(unread)
 
 
-def _require_supported(layer: Layer) -> None:
-    if not layer.type:
-        raise layer.wrong("has no type: give it one")
-    if layer.type in LAYERS or layer.type in (*_ALIASES, "Silence"):
-        return
-    if layer.type in _TRAINING or layer.type.endswith("Loss"):
-        raise layer.wrong("is for training: give the network's deploy.prototxt, not its train_val.prototxt")
-    hint = nearest(layer.type, LAYERS, f"supported are {', '.join(sorted((*LAYERS, *_ALIASES, 'Input')))}")
-    raise layer.wrong(f"is of a type that is not supported: {hint}")
+def _is_alias(layer: Layer) -> bool:
+    """Whether the layer's tops are its bottom: no node."""
+    return layer.type == "Split" or (layer.type == "Dropout" and layer.message.dropout_param.scale_train)
 
 
 def _blob(graph: Graph, layer: Layer, name: str) -> Tensor:
@@ -110,11 +124,11 @@ def _written(pen: Pen) -> list[Tensor]:
         if pen.names:
             raise pen.wrong("has a top, where it only consumes bottoms: remove it")
         return []
-    if pen.layer.type in _ALIASES:
-        return [pen.bottom()] * len(pen.names)
     if not pen.names:
         raise pen.wrong("needs a top")
-    return LAYERS[pen.layer.type](pen)
+    write = layer_of(pen.layer.type)
+    assert write is not None  # noqa: S101  # require_supported has looked
+    return write(pen)
 
 
 def _outputs(network: Network, graph: Graph, asked: Sequence[str], unread: list[str]) -> list[Tensor]:
@@ -126,17 +140,18 @@ def _outputs(network: Network, graph: Graph, asked: Sequence[str], unread: list[
         raise UsageError(f"{network.file} has no output: nothing in it is left unread")
     tensors = []
     for name in chosen:
-        if name not in graph.blobs:
-            hint = nearest(name, graph.blobs, f"its last is {next(reversed(graph.blobs), 'none')}")
-            raise UsageError(f"{network.file} has no blob {name} to put out: {hint}")
-        tensor = graph.blobs[name]
-        if name in network.inputs and tensor.name == name:
-            raise UsageError(f"{name} is an input of {network.file}, not an output: name a blob that a layer writes")
+        tensor = _made(network, graph, name)
         if tensor.name != name and name not in network.inputs:
             graph.nodes.append(helper.make_node("Identity", [tensor.name], [name], name=f"{name}:output"))
             tensor = Tensor(name, tensor.shape)
         tensors.append(tensor)
     return tensors
+
+
+def _made(network: Network, graph: Graph, name: str) -> Tensor:
+    if name not in graph.blobs:
+        raise UsageError(f"blob {name} of {network.file} holds the places of maxima, which are not made: name another")
+    return graph.blobs[name]
 
 
 def _model(network: Network, graph: Graph, outputs: list[Tensor]) -> onnx.ModelProto:

@@ -1,10 +1,9 @@
-"""Caffe's layers without a window: element by element, by a matrix, or moving numbers without arithmetic."""
+"""Caffe's layers that compute a number from several: by a matrix, by statistics, or of several bottoms."""
 
 from __future__ import annotations
 
 import math
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +11,8 @@ from loadtrt.caffe.graph import he
 from loadtrt.caffe.prototxt import format_shape
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadtrt.caffe.graph import Pen, Tensor
 
 
@@ -34,48 +35,18 @@ def inner_product(pen: Pen) -> list[Tensor]:
     return pen.reshape(pen.step("gemm", "Gemm", inputs, (rows, outer), transB=trans), (*x.shape[:axis], outer))
 
 
-def relu(pen: Pen) -> list[Tensor]:
-    slope, x = pen.layer.message.relu_param.negative_slope, pen.bottom()
-    if slope:
-        return pen.last("LeakyRelu", [x.name], x.shape, alpha=slope)
-    return pen.last("Relu", [x.name], x.shape)
-
-
-def prelu(pen: Pen) -> list[Tensor]:
-    """max(x, 0) + slope min(x, 0), a slope for each channel or (channel_shared) one."""
-    x = pen.bottom()
-    if len(x.shape) < 2:
-        raise pen.wrong("needs a bottom with channels")
-    if pen.layer.message.prelu_param.channel_shared:
-        slope = pen.learned(0, (1,), 0.25, 0.0)
-    else:
-        slope = pen.learned(0, (x.shape[1],), 0.25, 0.0).reshape(-1, *[1] * (len(x.shape) - 2))
-    return pen.last("PRelu", [x.name, pen.constant("slope", slope)], x.shape)
-
-
-def sigmoid(pen: Pen) -> list[Tensor]:
-    return pen.last("Sigmoid", [pen.bottom().name], pen.bottom().shape)
-
-
-def tanh(pen: Pen) -> list[Tensor]:
-    return pen.last("Tanh", [pen.bottom().name], pen.bottom().shape)
+def dropout(pen: Pen) -> list[Tensor]:
+    """Nothing at inference; without scale_train (Faster R-CNN's fork), times the share that training kept."""
+    param, x = pen.layer.message.dropout_param, pen.bottom()
+    if param.scale_train:
+        return [x] * len(pen.names)
+    return pen.last("Mul", [x.name, pen.constant("kept", 1 - param.dropout_ratio)], x.shape)
 
 
 def softmax(pen: Pen) -> list[Tensor]:
     x = pen.bottom()
     axis = pen.axis(pen.layer.message.softmax_param.axis, len(x.shape))
     return pen.last("Softmax", [x.name], x.shape, axis=axis)
-
-
-def power(pen: Pen) -> list[Tensor]:
-    """(shift + scale x)^power; what does nothing is left out."""
-    param, x = pen.layer.message.power_param, pen.bottom()
-    steps = [("Mul", "scale", param.scale, 1.0), ("Add", "shift", param.shift, 0.0), ("Pow", "power", param.power, 1.0)]
-    steps = [step for step in steps if step[2] != step[3]] or [("Identity", "", 0.0, 0.0)]
-    for operator, word, value, _ in steps[:-1]:
-        x = pen.step(word, operator, [x.name, pen.constant(word, value)], x.shape)
-    operator, word, value, _ = steps[-1]
-    return pen.last(operator, [x.name, pen.constant(word, value)] if word else [x.name], x.shape)
 
 
 def eltwise(pen: Pen) -> list[Tensor]:
@@ -104,131 +75,163 @@ def eltwise(pen: Pen) -> list[Tensor]:
     return pen.last("Sum", names, shape)
 
 
+def axpy(pen: Pen) -> list[Tensor]:
+    """a x + y, with a number of a for each channel of each x."""
+    a, x, y = pen.expect(3)
+    if a.shape[:2] != x.shape[:2] or math.prod(a.shape[2:]) != 1 or x.shape != y.shape or len(x.shape) < 2:
+        shapes = " and ".join(format_shape(bottom.shape) for bottom in pen.bottoms)
+        raise pen.wrong(f"needs a number for each channel, and two bottoms of one shape, not {shapes}")
+    factor = a.name
+    if len(a.shape) != len(x.shape):
+        sizes = pen.constant("sizes", (0, x.shape[1], *[1] * (len(x.shape) - 2)), np.int64)
+        factor = pen.step("factor", "Reshape", [a.name, sizes], (*x.shape[:2], *[1] * (len(x.shape) - 2))).name
+    product = pen.step("product", "Mul", [factor, x.name], x.shape)
+    return pen.last("Add", [product.name, y.name], x.shape)
+
+
 def batch_norm(pen: Pen) -> list[Tensor]:
-    """(x - mean) / sqrt(variance + eps). The file keeps sums: blob 2 is what mean and variance are to be divided by."""
+    """(x - mean) / sqrt(variance + eps). The file keeps sums: blob 2 is what mean and variance are to be divided by.
+    With NVCaffe's `scale_bias`, which a filler of either implies, times blob 3 plus blob 4."""
     param, x = pen.layer.message.batch_norm_param, pen.bottom()
-    if len(x.shape) < 2:
-        raise pen.wrong("needs a bottom with channels")
     if param.HasField("use_global_stats") and not param.use_global_stats:
         raise pen.wrong("normalizes by its own batch (use_global_stats: false), which is for training: remove that")
-    channels = (x.shape[1],)
+    channels = _channels(pen, x)
     total = float(pen.learned(2, (1,), 1.0, 0.0)[0])
     factor = np.float32(1 / total if total else 0)  # Caffe: nothing learned yet
-    mean = pen.constant("mean", pen.learned(0, channels, 0.0, 0.0) * factor)
-    variance = pen.constant("variance", pen.learned(1, channels, 1.0, 0.0) * factor)
-    ones, zeros = pen.constant("scale", np.ones(channels)), pen.constant("shift", np.zeros(channels))
-    return pen.last("BatchNormalization", [x.name, ones, zeros, mean, variance], x.shape, epsilon=param.eps)
+    mean, variance = pen.learned(0, channels, 0.0, 0.0) * factor, pen.learned(1, channels, 1.0, 0.0) * factor
+    scale, shift = np.ones(channels), np.zeros(channels)
+    if param.scale_bias or param.HasField("scale_filler") or param.HasField("bias_filler"):
+        scale, shift = pen.learned(3, channels, 1.0, 0.0), pen.learned(4, channels, 0.0, 0.0)
+    return _normalized(pen, x, (scale, shift, mean, variance), param.eps)
+
+
+def bn(pen: Pen) -> list[Tensor]:
+    """The forks' BN: scale (x - mean) / sqrt(variance + eps) + shift; in SegNet's INFERENCE mode scale x + shift."""
+    param, x = pen.layer.message.bn_param, pen.bottom()
+    channels = _channels(pen, x)
+    scale, shift = pen.learned(0, channels, 1.0, 0.0), pen.learned(1, channels, 0.0, 0.0)
+    if not param.HasField("bn_mode"):
+        mean, variance = pen.learned(2, channels, 0.0, 0.0), pen.learned(3, channels, 1.0, 0.0)
+        return _normalized(pen, x, (scale, shift, mean, variance), param.eps)
+    if param.bn_mode == 0:
+        raise pen.wrong("normalizes by its own batch (bn_mode: LEARN), which is for training: take the INFERENCE model")
+    sizes = (*channels, *[1] * (len(x.shape) - 2))
+    product = pen.step("product", "Mul", [x.name, pen.constant("scale", scale.reshape(sizes))], x.shape)
+    return pen.last("Add", [product.name, pen.constant("shift", shift.reshape(sizes))], x.shape)
+
+
+def _channels(pen: Pen, x: Tensor) -> tuple[int]:
+    if len(x.shape) < 2:
+        raise pen.wrong("needs a bottom with channels")
+    return (x.shape[1],)
+
+
+def _normalized(pen: Pen, x: Tensor, statistics: Sequence[Any], eps: float) -> list[Tensor]:
+    """ONNX's BatchNormalization; statistics: scale, shift, mean and variance of each channel."""
+    words = ("scale", "shift", "mean", "variance")
+    names = [pen.constant(word, values) for word, values in zip(words, statistics, strict=True)]
+    return pen.last("BatchNormalization", [x.name, *names], x.shape, epsilon=eps)
 
 
 def scale(pen: Pen) -> list[Tensor]:
     """x scale + bias; both span `num_axes` dimensions from `axis`. With a second bottom, that is the scale."""
-    param, bottoms = pen.layer.message.scale_param, pen.bottoms
-    x = pen.expect(2)[0] if len(bottoms) == 2 else pen.bottom()
+    param = pen.layer.message.scale_param
+    x, factor, spanned, after = _operand(pen, param, "scale", 1.0)
+    if not param.bias_term:
+        return pen.last("Mul", [x.name, factor], x.shape)
+    product = pen.step("product", "Mul", [x.name, factor], x.shape)
+    learned = pen.learned(len(pen.bottoms) % 2, spanned, 0.0, 0.0)  # blob 0 where the scale is a bottom
+    return pen.last("Add", [product.name, pen.constant("bias", learned.reshape(*spanned, *after))], x.shape)
+
+
+def bias(pen: Pen) -> list[Tensor]:
+    """x + bias, which spans dimensions as Scale's does."""
+    x, shift, _, _ = _operand(pen, pen.layer.message.bias_param, "bias", 0.0)
+    return pen.last("Add", [x.name, shift], x.shape)
+
+
+def _operand(pen: Pen, param: Any, word: str, mean: float) -> tuple[Tensor, str, tuple[int, ...], list[int]]:
+    """The first bottom; the name of what is laid on it, blob 0 or the second bottom; the sizes that this spans, and the
+    sizes of one behind them that broadcasting needs. mean: of random blobs."""
+    x = pen.expect(2)[0] if len(pen.bottoms) == 2 else pen.bottom()
     rank = len(x.shape)
     axis = pen.axis(param.axis, rank)
-    if len(bottoms) == 2:
-        spanned = bottoms[1].shape
+    if len(pen.bottoms) == 2:
+        spanned = pen.bottoms[1].shape
     else:
         spanned = x.shape[axis:] if param.num_axes < 0 else x.shape[axis : axis + param.num_axes]
     if x.shape[axis : axis + len(spanned)] != spanned:
         raise pen.wrong(f"cannot lay {format_shape(spanned)} on {format_shape(x.shape)} from axis {axis}")
-    after = rank - axis - len(spanned)  # sizes of one that broadcasting needs
-    if len(bottoms) == 1:
-        factor = pen.constant("scale", pen.learned(0, spanned, 1.0, 0.0).reshape(*spanned, *[1] * after))
-    elif after and spanned:
-        axes = pen.constant("axes", range(len(spanned), len(spanned) + after), np.int64)
-        factor = pen.step("unsqueeze", "Unsqueeze", [bottoms[1].name, axes], (*spanned, *[1] * after)).name
-    else:
-        factor = bottoms[1].name
-    if not param.bias_term:
-        return pen.last("Mul", [x.name, factor], x.shape)
-    product = pen.step("product", "Mul", [x.name, factor], x.shape)
-    learned = pen.learned(len(bottoms) % 2, spanned, 0.0, 0.0)  # blob 0 where the scale is a bottom
-    return pen.last("Add", [product.name, pen.constant("bias", learned.reshape(*spanned, *[1] * after))], x.shape)
+    after = [1] * (rank - axis - len(spanned))
+    if len(pen.bottoms) == 1:
+        return x, pen.constant(word, pen.learned(0, spanned, mean, 0.0).reshape(*spanned, *after)), spanned, after
+    name = pen.bottoms[1].name
+    if after and spanned:
+        axes = pen.constant("axes", range(len(spanned), len(spanned) + len(after)), np.int64)
+        name = pen.step("unsqueeze", "Unsqueeze", [name, axes], (*spanned, *after)).name
+    return x, name, spanned, after
 
 
-def concat(pen: Pen) -> list[Tensor]:
-    param = pen.layer.message.concat_param
-    if not pen.bottoms:
-        raise pen.wrong("needs a bottom")
-    first = pen.bottoms[0].shape
-    axis = pen.axis(param.concat_dim if param.HasField("concat_dim") else param.axis, len(first))
-    others = {(*x.shape[:axis], 0, *x.shape[axis + 1 :]) for x in pen.bottoms}
-    if len(others) != 1:
-        shapes = " and ".join(format_shape(x.shape) for x in pen.bottoms)
-        raise pen.wrong(f"cannot join {shapes} along axis {axis}: the other sizes differ")
-    shape = (*first[:axis], sum(x.shape[axis] for x in pen.bottoms), *first[axis + 1 :])
-    return pen.last("Concat", [x.name for x in pen.bottoms], shape, axis=axis)
+def mvn(pen: Pen) -> list[Tensor]:
+    """x minus its mean, over its deviation plus eps: of each channel, or of each item (across_channels)."""
+    param, x = pen.layer.message.mvn_param, pen.bottom()
+    if len(x.shape) != 4:
+        raise pen.wrong(f"needs a bottom of 4 dimensions, not {len(x.shape)}")
+    axes = [1, 2, 3] if param.across_channels else [2, 3]
+    one = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+    mean = pen.step("mean", "ReduceMean", [x.name], one, axes=axes)
+    if not param.normalize_variance:
+        return pen.last("Sub", [x.name, mean.name], x.shape)
+    centred = pen.step("centred", "Sub", [x.name, mean.name], x.shape)
+    square = pen.step("square", "Mul", [centred.name, centred.name], x.shape)
+    variance = pen.step("variance", "ReduceMean", [square.name], one, axes=axes)
+    deviation = pen.step("deviation", "Sqrt", [variance.name], one)
+    divisor = pen.step("divisor", "Add", [deviation.name, pen.constant("eps", param.eps)], one)
+    return pen.last("Div", [centred.name, divisor.name], x.shape)
 
 
-def slice_(pen: Pen) -> list[Tensor]:
-    """Cut along `axis` at the slice points, or in equal parts, one for each top."""
-    param, x = pen.layer.message.slice_param, pen.bottom()
-    axis = pen.axis(param.slice_dim if param.HasField("slice_dim") else param.axis, len(x.shape))
-    size, count = x.shape[axis], len(pen.names)
-    if not count:
-        raise pen.wrong("needs a top")
-    points = list(param.slice_point)
-    if not points:
-        if size % count:
-            raise pen.wrong(f"cannot cut {size} into {count} equal parts: give slice_point")
-        points = [size // count * index for index in range(1, count)]
-    parts = [end - start for start, end in pairwise([0, *points, size])]
-    if len(parts) != count or min(parts) < 1:
-        raise pen.wrong(f"needs {count - 1} rising slice_point below {size}, not {format_shape(points)}")
-    shapes = [(*x.shape[:axis], part, *x.shape[axis + 1 :]) for part in parts]
-    return pen.last("Split", [x.name, pen.constant("parts", parts, np.int64)], *shapes, axis=axis)
+def normalize(pen: Pen) -> list[Tensor]:
+    """SSD's: scale x / sqrt(sum of squares + eps), the sum over channels, or over all of an item (across_spatial)."""
+    param, x = pen.layer.message.norm_param, pen.bottom()
+    if len(x.shape) != 4:
+        raise pen.wrong(f"needs a bottom of 4 dimensions, not {len(x.shape)}")
+    axes = [1, 2, 3] if param.across_spatial else [1]
+    one = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+    axes_name = pen.constant("axes", axes, np.int64)
+    square = pen.step("square", "Mul", [x.name, x.name], x.shape)
+    total = pen.step("sum", "ReduceSum", [square.name, axes_name], one)
+    kept = pen.step("kept", "Add", [total.name, pen.constant("eps", param.eps)], one)
+    norm = pen.step("norm", "Sqrt", [kept.name], one)
+    unit = pen.step("unit", "Div", [x.name, norm.name], x.shape)
+    channels = (1,) if param.channel_shared else (x.shape[1],)
+    factor = pen.constant("scale", pen.learned(0, channels, 1.0, 0.0).reshape(1, -1, 1, 1))
+    return pen.last("Mul", [unit.name, factor], x.shape)
 
 
-def flatten(pen: Pen) -> list[Tensor]:
-    """The dimensions from `axis` to `end_axis` become one."""
-    param, x = pen.layer.message.flatten_param, pen.bottom()
-    rank = len(x.shape)
-    axis, end = pen.axis(param.axis, rank), pen.axis(param.end_axis, rank)
-    if axis > end:
-        raise pen.wrong(f"has axis {axis} behind end_axis {end}")
-    shape = (*x.shape[:axis], math.prod(x.shape[axis : end + 1]), *x.shape[end + 1 :])
-    if axis == 1 and end == rank - 1:
-        return pen.last("Flatten", [x.name], shape, axis=1)
-    return pen.reshape(x, shape)
-
-
-def reshape(pen: Pen) -> list[Tensor]:
-    """The `num_axes` dimensions from `axis` on become `shape`, where 0 copies a size and -1 takes what is left."""
-    param, x = pen.layer.message.reshape_param, pen.bottom()
-    rank = len(x.shape)
-    # Negative axes count from behind the last: -1 inserts dimensions there.
-    start = param.axis if param.axis >= 0 else rank + param.axis + 1
-    end = rank if param.num_axes == -1 else start + param.num_axes
-    if not 0 <= start <= end <= rank:
-        raise pen.wrong(f"reshapes dimensions {start} to {end}, where its bottom has {rank}")
-    sizes = list(param.shape.dim)
-    if any(size == 0 and start + index >= rank for index, size in enumerate(sizes)):
-        raise pen.wrong(f"copies (dim: 0) a dimension that its bottom of {rank} lacks")
-    if sizes.count(-1) > 1 or min(sizes, default=0) < -1:
-        raise pen.wrong("has sizes below -1, or -1 twice: one alone can be what is left")
-    sizes = [size or x.shape[start + index] for index, size in enumerate(sizes)]
-    shape = [*x.shape[:start], *sizes, *x.shape[end:]]
-    if -1 in shape:
-        known = -math.prod(shape)
-        shape[shape.index(-1)] = math.prod(x.shape) // known
-    return pen.reshape(x, shape)
-
-
-def crop(pen: Pen) -> list[Tensor]:
-    """The first bottom cut to the second's sizes, from `axis` on, beginning at `offset`."""
-    param = pen.layer.message.crop_param
-    x, like = pen.expect(2)
+def reduction(pen: Pen) -> list[Tensor]:
+    """coeff times the SUM, ASUM (of absolute values), SUMSQ (of squares) or MEAN over all dimensions from `axis` on."""
+    param, x = pen.layer.message.reduction_param, pen.bottom()
     axis = pen.axis(param.axis, len(x.shape))
-    axes = list(range(axis, len(x.shape)))
-    if len(param.offset) not in (0, 1, len(axes)) or len(like.shape) != len(x.shape):
-        raise pen.wrong(f"needs no offset, one, or {len(axes)}, and two bottoms of the same number of dimensions")
-    starts = list(param.offset) if len(param.offset) == len(axes) else (list(param.offset) or [0]) * len(axes)
-    ends = [start + like.shape[at] for start, at in zip(starts, axes, strict=True)]
-    if any(end > x.shape[at] for end, at in zip(ends, axes, strict=True)):
-        raise pen.wrong(
-            f"cannot cut {format_shape(like.shape)} out of {format_shape(x.shape)} at {format_shape(starts)}"
-        )
-    bounds = {"starts": starts, "ends": ends, "axes": axes}
-    names = [pen.constant(word, values, np.int64) for word, values in bounds.items()]
-    return pen.last("Slice", [x.name, *names], (*x.shape[:axis], *like.shape[axis:]))
+    operator = {1: "ReduceSum", 2: "ReduceL1", 3: "ReduceSumSquare", 4: "ReduceMean"}[param.operation]
+    axes, shape = list(range(axis, len(x.shape))), x.shape[:axis]
+    inputs = [x.name]
+    attributes: dict[str, Any] = {"keepdims": 0, "axes": axes}
+    if operator == "ReduceSum":  # in opset 13 it alone takes axes as an input
+        inputs.append(pen.constant("axes", attributes.pop("axes"), np.int64))
+    if param.coeff == 1:
+        return pen.last(operator, inputs, shape, **attributes)
+    total = pen.step("reduced", operator, inputs, shape, **attributes)
+    return pen.last("Mul", [total.name, pen.constant("coeff", param.coeff)], shape)
+
+
+def arg_max(pen: Pen) -> list[Tensor]:
+    """The place of the largest number along `axis`, as fp32; or, with out_max_val, that number."""
+    param, x = pen.layer.message.argmax_param, pen.bottom()
+    if param.top_k != 1 or not param.HasField("axis"):
+        raise pen.wrong("is supported with an axis and top_k: 1 alone: take what it reads as output, with --output")
+    axis = pen.axis(param.axis, len(x.shape))
+    shape = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
+    if param.out_max_val:
+        return pen.last("ReduceMax", [x.name], shape, axes=[axis])
+    place = pen.step("place", "ArgMax", [x.name], shape, axis=axis)
+    return pen.last("Cast", [place.name], shape, to=1)  # onnx.TensorProto.FLOAT

@@ -10,7 +10,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
-from loadtrt.caffe.prototxt import MOST_NUMBERS, NetParameter, format_shape
+from loadtrt.caffe.caffe_proto import NetParameter
+from loadtrt.caffe.prototxt import MOST_NUMBERS, format_shape
 from loadtrt.errors import UsageError
 from loadtrt.reading_files import MOST_MODEL_BYTES, read_bytes
 
@@ -25,23 +26,22 @@ if TYPE_CHECKING:
 _MOST_BYTES = (1 << 31) - 1
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
+Sizes = dict[tuple[str, int], tuple[int, ...]]  # shapes of weights by layer and number of the blob
 
 
 class Weights:
     """The blobs of a .caffemodel by layer name; or, without a file, normal numbers as the layers ask for them."""
 
-    def __init__(self, file: Path | None, learned: Sequence[str], seed: int) -> None:
-        """`learned`: names of the layers that need weights. Same seed and same layers, same random weights.
+    def __init__(self, file: Path | None, layers: Sequence[str], seed: int, written: Sizes) -> None:
+        """`layers`: names of the network's. `written`: shapes that weights have with the prototxt's own input shapes.
+        Same seed and same layers, same random weights.
 
         Raises UsageError for a file that cannot be read, is not a .caffemodel, or has none of those layers.
         """
-        self._file = file
+        self._file, self._layers, self._written = file, layers, written
         self._bytes = 0  # of the blobs that were asked for
         self._random = np.random.default_rng(seed)
         self._blobs = {} if file is None else _read(file)
-        if file is not None and learned and not set(learned) & set(self._blobs):
-            other = next(iter(self._blobs))
-            raise UsageError(f"{file} has the weights of another network: {other} there, {learned[0]} in the prototxt")
 
     def blob(self, layer: Layer, index: int, shape: Sequence[int], mean: float, deviation: float) -> Array:
         """fp32 of `shape`: the layer's blob number `index`; mean and deviation are for random ones.
@@ -49,12 +49,21 @@ class Weights:
         Raises UsageError where the file lacks it or has it in another shape, and for more weights than a model holds.
         Leading ones do not count: the old format has four dimensions always.
         """
+        written = self._written.get((layer.name, index), tuple(shape))
+        if written != tuple(shape):
+            raise layer.wrong(
+                f"has weights of {format_shape(written)}, and would need {format_shape(shape)} with the sizes of "
+                "--shapes: it fixes the size of the input, so leave that as it is, or --output what comes before"
+            )
         self._bytes += 4 * math.prod(shape)
         if self._bytes > _MOST_BYTES:
             raise layer.wrong(f"brings the weights to {self._bytes / 2**30:.3g} GiB, and an ONNX model holds 2 GiB")
         if self._file is None:
             drawn = self._random.standard_normal(tuple(shape), dtype=np.float32)
             return drawn * np.float32(deviation) + np.float32(mean)
+        if self._blobs and not set(self._layers) & set(self._blobs):
+            theirs = f"{next(iter(self._blobs))} there, {layer.name} in the prototxt"
+            raise UsageError(f"{self._file} has the weights of another network: {theirs}")
         blobs = self._blobs.get(layer.name, [])
         if index >= len(blobs):
             present = f"{self._file} has {len(blobs)}"
@@ -79,7 +88,8 @@ def _read(file: Path) -> dict[str, list[Any]]:
         net.ParseFromString(read_bytes(file, "weights", MOST_MODEL_BYTES))
     except DecodeError:
         raise UsageError(f"{file} is not a .caffemodel, or is damaged") from None
-    blobs = {layer.name: list(layer.blobs) for layer in (*net.layers, *net.layer) if layer.blobs}
+    layers = [*(old.layer if old.HasField("layer") else old for old in net.layers), *net.layer]
+    blobs = {layer.name: list(layer.blobs) for layer in layers if layer.blobs}
     if not blobs:
         raise UsageError(f"{file} is not a .caffemodel: it has no layers with weights")
     return blobs
@@ -109,11 +119,18 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
 
 
+NOWHERE = Tensor("", ())  # in the place of one that is not made
+
+
 @dataclass(slots=True)
 class Graph:
-    """`blobs`: the tensor that each of Caffe's blob names means at this point of the network."""
+    """`weights`: where they come from; or, where the graph is made for the sizes of weights alone, where these go.
+    `read`: blobs that a layer reads. `types`: of all layers of the file. `blobs`: the tensor that each of Caffe's blob
+    names means at this point of the network."""
 
-    weights: Weights
+    weights: Weights | Sizes
+    read: frozenset[str]
+    types: frozenset[str]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     blobs: dict[str, Tensor] = field(default_factory=dict)
@@ -151,11 +168,18 @@ class Pen:
     def constant(self, word: str, values: Any, dtype: type = np.float32) -> str:
         """A weight or a setting; returns its name."""
         name = f"{self.layer.name}.{word}"
+        if isinstance(self.graph.weights, dict):
+            return name
         self.graph.initializers.append(numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
     def learned(self, index: int, shape: Sequence[int], mean: float, deviation: float) -> Any:
         """The layer's blob number `index`, fp32 of `shape`; mean and deviation are for random weights."""
+        if isinstance(self.graph.weights, dict):
+            if 4 * math.prod(shape) > _MOST_BYTES:
+                raise self.wrong("has more weights than an ONNX model holds")
+            self.graph.weights[self.layer.name, index] = tuple(shape)
+            return np.broadcast_to(np.float32(0), tuple(shape))
         return self.graph.weights.blob(self.layer, index, shape, mean, deviation)
 
     def wrong(self, what: str) -> UsageError:

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt.caffe.graph import he
+from loadtrt.caffe.graph import NOWHERE, he
 from loadtrt.caffe.prototxt import format_shape
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadtrt.caffe.graph import Pen, Tensor
 
 
 def convolution(pen: Pen) -> list[Tensor]:
     """size = floor((size + 2 pad - (dilation (kernel - 1) + 1)) / stride) + 1, as ONNX's Conv."""
     return _convolved(pen, transposed=False)
+
+
+def depthwise(pen: Pen) -> list[Tensor]:
+    """The forks' convolution of each channel by itself: group is the number of channels, whether it is said or not."""
+    param, x = pen.layer.message.convolution_param, pen.bottom()
+    channels = x.shape[1] if len(x.shape) > 1 else 0
+    if param.HasField("group") and param.group not in (1, channels):
+        raise pen.wrong(f"has group: {param.group}, where it is for each of {channels} channels alone: leave group out")
+    param.group = channels
+    return convolution(pen)
 
 
 def deconvolution(pen: Pen) -> list[Tensor]:
@@ -94,12 +108,27 @@ def _sizes(pen: Pen, param: Any, word: str, count: int, *, default: int, plural:
 
 def pooled_size(size: int, kernel: int, stride: int, pad: int, padded: bool, floor: bool = False) -> int:
     """Caffe's pooled size: ceil((size + 2 pad - kernel) / stride) + 1; where either dimension is padded (`padded`), the
-    last window must start inside the image or its front padding, or it is dropped. `floor`: round_mode FLOOR."""
+    last window must start inside the image or its front padding, or it is dropped. `floor`: rounded down."""
     span = size + 2 * pad - kernel
     pooled = (span // stride if floor else -(-span // stride)) + 1
     if padded and (pooled - 1) * stride >= size + pad:
         pooled -= 1
     return pooled
+
+
+def _rounds_down(pen: Pen, param: Any) -> bool:
+    """round_mode: FLOOR is BVLC's word (2018), ceil_mode: false that of forks (BVLC/caffe #3057)."""
+    floor = param.HasField("ceil_mode") and not param.ceil_mode
+    if param.HasField("ceil_mode") and param.HasField("round_mode") and floor != (param.round_mode == 1):
+        raise pen.wrong("has a round_mode and a ceil_mode that contradict each other: leave one out")
+    return floor or param.round_mode == 1
+
+
+def _is_darknet(pen: Pen, window: Sequence[tuple[int, int, int, int]]) -> bool:
+    """Whether the pool is the one of YOLOv3-tiny that darknet2caffe's own Caffe leaves at its size: of 2, stride 1. The
+    file does not say so, but its layers have that converter's names, and its Upsample is in few forks."""
+    named = re.fullmatch(r"layer\d+-maxpool", pen.layer.name) and "Upsample" in pen.graph.types
+    return bool(named) and all(of[1:] == (2, 1, 0) for of in window)
 
 
 def pooling(pen: Pen) -> list[Tensor]:
@@ -111,8 +140,8 @@ def pooling(pen: Pen) -> list[Tensor]:
     param, x = pen.layer.message.pooling_param, pen.bottom()
     if len(x.shape) != 4:
         raise pen.wrong(f"needs a bottom of 4 dimensions, not {len(x.shape)}")
-    if len(pen.names) != 1:
-        raise pen.wrong("has a second top, for the places of the maxima, which is not supported: remove it")
+    if pen.layer.tops[1:] and pen.layer.tops[1] in pen.graph.read:
+        raise pen.wrong("has a second top, for the places of the maxima, that is read: use --output before its reader")
     method = {0: "MaxPool", 1: "AveragePool"}.get(param.pool)
     if method is None:
         raise pen.wrong("pools STOCHASTIC, which is for training: use MAX or AVE")
@@ -122,12 +151,14 @@ def pooling(pen: Pen) -> list[Tensor]:
             raise pen.wrong("has global_pooling and a kernel: give one or the other")
         if pads != [0, 0] or strides != [1, 1]:
             raise pen.wrong("has global_pooling, which takes neither pad nor stride")
-        return pen.last(f"Global{method}", [x.name], (*x.shape[:2], 1, 1))
+        return _pooled(pen, f"Global{method}", x, [1, 1])
     kernel, sizes = _kernel(pen, param, 2), x.shape[2:]
     window = list(zip(sizes, kernel, strides, pads, strict=True))
     if any(pad >= k for _, k, _, pad in window):
         raise pen.wrong("has padding as large as its kernel: it must be smaller")
-    pooled = [pooled_size(*of, padded=any(pads), floor=param.round_mode == 1) for of in window]
+    pooled = [pooled_size(*of, padded=any(pads), floor=_rounds_down(pen, param)) for of in window]
+    if _is_darknet(pen, window):
+        pooled = list(sizes)
     if min(pooled) < 1:
         raise pen.wrong(f"has a kernel larger than its input of {sizes[0]}x{sizes[1]}")
     if any((count - 1) * s - pad >= size for count, (size, _, s, pad) in zip(pooled, window, strict=True)):
@@ -144,7 +175,13 @@ def pooling(pen: Pen) -> list[Tensor]:
             attributes |= {"pads": [0, 0, *overhang], "count_include_pad": 0}
         elif any(pads):
             attributes["count_include_pad"] = 1
-    return pen.last(method, [x.name], (*x.shape[:2], *pooled), **attributes)
+    return _pooled(pen, method, x, pooled, **attributes)
+
+
+def _pooled(pen: Pen, operator: str, x: Tensor, sizes: list[int], **attributes: Any) -> list[Tensor]:
+    """The layer's last node. A second top, which nothing reads, is none of its outputs."""
+    only = replace(pen, names=pen.names[:1])
+    return [*only.last(operator, [x.name], (*x.shape[:2], *sizes), **attributes), *[NOWHERE] * len(pen.names[1:])]
 
 
 def lrn(pen: Pen) -> list[Tensor]:

@@ -10,7 +10,8 @@ import numpy as np
 from loadtrt.capacity.averaging import averaged
 from loadtrt.capacity.batching import of_delay, server_of
 from loadtrt.capacity.conclusion import conclusion, confirming_run
-from loadtrt.capacity.outcomes import Outcome, Share, Step
+from loadtrt.capacity.early_answers import least_requests, throughput_limits, too_short
+from loadtrt.capacity.outcomes import Outcome, Share, Step, interval_of
 from loadtrt.capacity.scaling import Rung, contradiction, fit, half_width, predicted_per_s, rungs
 from loadtrt.results.capacity_result import Candidate, ObjectiveCapacity, inferences_of, last_rungs, rung_of
 from loadtrt.stats.verdict import share_interval, surely_missed, verdict_on
@@ -46,7 +47,6 @@ class Work:
     config: the configuration, with the arrivals of the trials at any rate.
     trials: the runs so far.
     failure: why the engine did not open, or failed; None otherwise.
-    unsteady: why no search is worth its time; None otherwise.
     dropped: the reason why nothing is searched; None where something is.
     """
 
@@ -65,7 +65,6 @@ class Work:
         self.config = config
         self.trials: list[Trial] = []
         self.failure: str | None = None
-        self.unsteady: str | None = None
         self.dropped: str | None = None
         self._objectives, self._begin, self._time_s = objectives, search, time_s
         self._rungs = rungs(config.model.contexts, config.model.buffers, config.model.batching)
@@ -76,6 +75,7 @@ class Work:
         self._sampling = 0.0
         self._station: Station | None = None
         self._search: Search | None = None
+        self._ended: dict[str, Any] | None = None
 
     @property
     def next_rung(self) -> Rung | None:
@@ -108,8 +108,16 @@ class Work:
 
     @property
     def stops(self) -> bool:
-        """Whether the ladder has the answer: no rate meets the objectives, or nothing can be learnt."""
-        return self._infeasible or self.unsteady is not None
+        """Whether there is an answer already: no rate meets the objectives, or the search was ended."""
+        return self._infeasible or self._ended is not None
+
+    def ends(self, answer: CandidateAnswer, conclusion: str = "", **fields: object) -> None:
+        """End the search with this answer, unless it has ended.
+
+        conclusion: the answer in a sentence; "": as of any search with this answer.
+        fields: further fields of the Candidate.
+        """
+        self._ended = self._ended or {"answer": answer, "conclusion": conclusion, **fields}
 
     @property
     def expected(self) -> float:
@@ -124,6 +132,8 @@ class Work:
     @property
     def reached(self) -> float:
         """Confirmed capacity, or else the estimate, in inferences per second."""
+        if self._ended is not None:
+            return float(self._ended.get("estimate_per_s", 0.0)) * self._items
         if self._search is None or not self._search.known or self.answer == "infeasible":
             return 0.0
         return (self._search.confirmed or self._search.binding[1].rate) * self._items
@@ -141,17 +151,30 @@ class Work:
                 self._predicted, self._sampling = predicted_per_s(self._ladder, self.config, self._objectives)
                 server = server_of([trial.run for trial in self._ladder if trial.run is not None], self.config.model)
                 self._station = server.stations[1] if server is not None and server.batching is None else None
-                self.unsteady = self.unsteady or contradiction(self._ladder)
+                if unsteady := contradiction(self._ladder):
+                    self.ends("unsteady", unsteady)
+                items = self.config.model.batching.sizes[-1] if self.config.model.batching else 1
+                limited = throughput_limits(
+                    self._ladder, items, self._predicted, self._objectives, self._alone, self._time_s
+                )
+                if limited is not None:
+                    self.ends("estimated", **limited)
 
     def begin(self) -> None:
-        """Begin the search; does nothing if the ladder has the answer already."""
-        if self._search is None and self._first is not None and self._scaling is not None and not self.stops:
-            left_s = self._time_s - sum(_seconds(trial.run) for trial in self.trials)
-            self._search = self._begin(self._first, self._spread, self._scaling.most_per_s, left_s, self._alone)
+        """Begin the search, or give the answer that the time is too short; does nothing if there is one already."""
+        if self._search is not None or self._first is None or self._scaling is None or self.stops:
+            return
+        spent_s = sum(_seconds(trial.run) for trial in self.trials)
+        search = self._begin(self._first, self._spread, self._scaling.most_per_s, self._time_s - spent_s, self._alone)
+        needed = least_requests(self._objectives, confirms=search.confirms)
+        if why := too_short(self.trials[0], self._time_s, spent_s, self._first, needed):
+            self.ends("undecided", why)
+        else:
+            self._search = search
 
     def next_step(self) -> Step | None:
         """The next open loop; None at the end of the search."""
-        return None if self.failure or self._search is None else self._search.next()
+        return None if self.failure or self._ended or self._search is None else self._search.next()
 
     @property
     def next_seed(self) -> int:
@@ -198,8 +221,8 @@ class Work:
         """`answer` of Candidate."""
         if self._infeasible:
             return "infeasible"
-        if self.unsteady is not None:
-            return "unsteady"
+        if self._ended is not None:
+            return self._ended["answer"]  # type: ignore[no-any-return]
         return None if self._search is None else self._search.answer
 
     def candidate(self) -> Candidate:
@@ -218,9 +241,11 @@ class Work:
             dropped=self.dropped,
             failure=self.failure,
         )
-        if self._search is not None:
+        if self._ended is not None:
+            candidate = candidate.model_copy(update=self._ended)
+        elif self._search is not None:
             candidate = candidate.model_copy(update=self._estimates(self._search))
-        sentence = self.unsteady or conclusion(candidate)
+        sentence = candidate.conclusion or conclusion(candidate)
         return candidate.model_copy(update={"conclusion": sentence and sentence + of_delay(candidate)})
 
     def _estimates(self, search: Search) -> dict[str, Any]:
@@ -234,21 +259,23 @@ class Work:
             return bounds
         place, binding = search.binding
         rate = search.between(binding.rate)
+        shares = [(run.step.rate, run.shares[place]) for run in search.outcomes if not run.host_bound]
+        low, high = interval_of(binding, rate, shares, search.feasible_max, search.infeasible_min)
         confirming = confirming_run(self.trials, search.confirmed)
         telemetry = confirming.telemetry if confirming is not None else None
         return bounds | {
             "estimate_per_s": rate,
-            "low_per_s": min(binding.low, rate) if binding.bounded_below else None,
-            "high_per_s": max(binding.high, rate) if binding.bounded_above else None,
+            "low_per_s": low,
+            "high_per_s": high,
             "confirmed_per_s": search.confirmed,
             "objectives": tuple(
                 ObjectiveCapacity(
                     objective=objective,
-                    rate_per_s=threshold.rate if threshold.bounded_above else None,
-                    low_per_s=threshold.low if threshold.bounded_below else None,
-                    high_per_s=threshold.high if threshold.bounded_above else None,
+                    rate_per_s=law.rate if law.bounded_above else None,
+                    low_per_s=low if law is binding else law.low if law.bounded_below else None,
+                    high_per_s=high if law is binding else law.high if law.bounded_above else None,
                 )
-                for objective, threshold in zip(self._objectives, search.estimates, strict=True)
+                for objective, law in zip(self._objectives, search.estimates, strict=True)
             ),
             "binding": self._objectives[place].text,
             "boundary": search.boundary,

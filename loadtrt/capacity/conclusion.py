@@ -25,6 +25,8 @@ def conclusion(candidate: Candidate) -> str:
             met = f"{_rate(candidate, candidate.confirmed_per_s)} are confirmed{_late(candidate)}{_together(candidate)}"
             return f"{_capacity(candidate)}; {met}{more}"
         case "estimated":
+            if not candidate.searched:
+                return _throughput(candidate)
             lasted_ns = sum(trial.run.phases.measure_ns for trial in candidate.trials if trial.run is not None)
             return f"{_capacity(candidate)}, estimated in {format_duration(lasted_ns)} of load and not confirmed"
         case "undecided":
@@ -32,8 +34,11 @@ def conclusion(candidate: Candidate) -> str:
         case "infeasible":
             return _infeasible(candidate)
         case "host-bound":
-            sentences = [trial.host_bound for trial in candidate.searched if trial.host_bound]
-            text = f"host-bound at {format_count(candidate.host_bound_per_s or 0.0)}/s: {sentences[-1]}"
+            lowest = min(
+                (trial for trial in candidate.searched if trial.host_bound and trial.kind != "refute"),
+                key=lambda trial: trial.rate_per_s or 0.0,
+            )
+            text = f"host-bound at {format_count(lowest.rate_per_s or 0.0)}/s: {lowest.host_bound}"
             if candidate.confirmed_per_s:
                 text += f"; at {_rate(candidate, candidate.confirmed_per_s)} the objectives are met"
             return text
@@ -72,24 +77,33 @@ def confirming_run(trials: Sequence[Trial], rate: float | None) -> RunResult | N
 def _infeasible(candidate: Candidate) -> str:
     """The run with the lowest load that missed an objective, with its share of bad requests."""
     alone = candidate.trials[0]
-    item, which, how = _missed(alone), "no rate", "even with one request in flight at a time"
-    if item is None:
+    items, which, how = _missed(alone), "no rate", "even with one request in flight at a time"
+    if not items:
         slowest = min(
             (trial for trial in candidate.searched if _missed(trial)),
             key=lambda trial: trial.rate_per_s or 0.0,
             default=alone,
         )
         rate = f"{format_count(slowest.rate_per_s or 0.0)}/s"
-        item, which, how = _missed(slowest), f"no rate from {rate} up", f"at {rate}"
-    if item is None:
+        items, which, how = _missed(slowest), f"no rate from {rate} up", f"at {rate}"
+    if not items:
         return "no rate meets the objectives"
-    value = f", and {item.objective.quantile} is {format_duration(item.value_ns)}" if item.value_ns is not None else ""
-    return f"{which} meets {item.objective}: {how} {100 * (item.bad or 0.0):.3g} % of the requests are bad{value}"
+    objectives = " or ".join(item.objective.text for item in items)
+    return f"{which} meets {objectives}: {how} {', and '.join(map(_why_missed, items))}"
 
 
-def _missed(trial: Trial) -> ObjectiveShare | None:
+def _missed(trial: Trial) -> list[ObjectiveShare]:
     items = trial.run.model.objectives if trial.run is not None else ()
-    return next((item for item in items if item.verdict == "missed"), None)
+    return [item for item in items if item.verdict == "missed"]
+
+
+def _why_missed(item: ObjectiveShare) -> str:
+    """The share of bad requests, with the quantile where that is above its bound: else requests are bad that failed."""
+    objective, value_ns = item.objective, item.value_ns
+    bad, value = "late or failed" if objective.kind == "quantile" else objective.bad_word, ""
+    if objective.kind == "quantile" and value_ns is not None and value_ns > objective.limit_ns:
+        bad, value = "bad", f", and {objective.quantile} is {format_duration(value_ns)}"
+    return f"{100 * (item.bad or 0.0):.3g} % of the requests are {bad}{value}"
 
 
 def _capacity(candidate: Candidate) -> str:
@@ -98,6 +112,17 @@ def _capacity(candidate: Candidate) -> str:
     interval = f" (95 %: {bounds})" if known else " (the runs bound it neither from below nor from above)"
     objectives = " and ".join(item.objective.text for item in candidate.objectives)
     return f"about {_rate(candidate, candidate.estimate_per_s)} meet {objectives}{interval}"
+
+
+def _throughput(candidate: Candidate) -> str:
+    """That the objectives do not limit the rate."""
+    alone = candidate.trials[0].run
+    objectives = " and ".join(item.objective.text for item in (alone.model.objectives if alone else ()))
+    bounds = between(candidate.low_per_s, candidate.high_per_s, format_count)
+    return (
+        f"throughput limits the rate: about {_rate(candidate, candidate.estimate_per_s)} are served (95 %: {bounds}), "
+        f"and above that the backlog grows; up to it the simulated queue meets {objectives}, and no trial could tell"
+    )
 
 
 def _rate(candidate: Candidate, rate: float | None) -> str:

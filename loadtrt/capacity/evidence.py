@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.objective import Objective
     from loadtrt.capacity.measured_law import Law, MeasuredLaw
-    from loadtrt.results.capacity_result import Candidate
+    from loadtrt.results.capacity_result import Candidate, Trial
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.flow import Flow
     from loadtrt.results.run_result import RunResult
@@ -54,11 +54,16 @@ class Evidence:
 
 @dataclass(slots=True)
 class _Runs:
-    """Runs of one engine with one setting. closed: by requests in flight, or by contexts."""
+    """Runs of one engine with one setting. loops: closed loops with their requests in flight, or contexts."""
 
-    closed: dict[int, RunResult] = field(default_factory=dict)
+    loops: list[tuple[int, RunResult]] = field(default_factory=list)
     open: list[RunResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def closed(self) -> dict[int, RunResult]:
+        """A closed loop with each number; of several, such as starts of a run, the last."""
+        return dict(self.loops)
 
     def take(self, run: RunResult | None, place: int | None, name: str, why_not: str | None = None) -> None:
         """Take a run, or leave it out with a note. place: its key in `closed`; None for an open loop."""
@@ -70,9 +75,16 @@ class _Runs:
         if why_not:
             self.notes.append(f"{name} was left out: {why_not}")
         elif run is not None and place is not None:
-            self.closed[place] = run
+            self.loops.append((place, run))
         elif run is not None:
             self.open.append(run)
+
+    def take_trial(self, trial: Trial) -> None:
+        """Take the run of a search for capacity."""
+        name = (
+            f"the trial at {trial.rate_per_s:g}/s" if trial.rate_per_s else f"ladder with {trial.in_flight} in flight"
+        )
+        self.take(trial.run, trial.in_flight, name, trial.host_bound)
 
 
 def evidence_of(source: Source, contexts: int | None = None, batch: int | None = None) -> Evidence:
@@ -112,11 +124,8 @@ def _of_capacity(result: CapacityResult, contexts: int | None, batch: int | None
     if chosen.batcher or result.config.model.max_queue is not None:
         return _of_server(result, chosen)
     runs = _Runs()
-    for trial in chosen.trials:
-        name = f"{trial.kind} with {trial.in_flight} in flight"
-        if not trial.in_flight:
-            name = f"the trial at {trial.rate_per_s:g}/s"
-        runs.take(trial.run, trial.in_flight, name, trial.host_bound)
+    for trial in (*chosen.ladder, *chosen.searched):
+        runs.take_trial(trial)
     assert chosen.engine is not None  # noqa: S101  # of `fitting`
     if 1 not in runs.closed:
         raise UsageError(f"a plan needs the closed loop with one request in flight: {runs.notes[0]}")
@@ -130,16 +139,9 @@ def _of_capacity(result: CapacityResult, contexts: int | None, batch: int | None
 def _of_server(result: CapacityResult, chosen: Candidate) -> Evidence:
     """The evidence on a server that forms batches or bounds its queue."""
     runs = _Runs()
-    closed: list[RunResult] = []
     for trial in chosen.trials:
-        usable = _Runs()
-        name = (
-            f"the trial at {trial.rate_per_s:g}/s" if trial.rate_per_s else f"{trial.kind}, {trial.in_flight} in flight"
-        )
-        usable.take(trial.run, trial.in_flight, name, trial.host_bound)
-        closed += usable.closed.values()
-        runs.open += usable.open
-        runs.notes += usable.notes
+        runs.take_trial(trial)
+    closed = [run for _, run in runs.loops]
     base = result.config.model.model_copy(update={"contexts": chosen.contexts, "buffers": chosen.buffers})
     law = server_law(closed, base)
     if law is None:
@@ -215,7 +217,7 @@ def _of_runs(runs: Sequence[RunResult], word: str, contexts: int | None, batch: 
             f"with {buffers} buffer sets per context no request had the GPU to itself: its device time stands for its "
             "latency; measure with --buffers 1 for the latency itself"
         )
-    every = (*usable.closed.values(), *usable.open)
+    every = (*(run for _, run in usable.loops), *usable.open)
     objectives = tuple(dict.fromkeys(bound for run in every for bound in run.config.model.objectives))
     return _evidence(best.model.engine, width, buffers, best.model.engine.batch, usable, objectives)
 
@@ -265,16 +267,17 @@ def _law(contexts: int, buffers: int, runs: _Runs, *, full: bool) -> MeasuredLaw
     """The law of all requests of all runs; of the closed loops alone where no run has kept it, or where these fill all
     buffer sets of fewer contexts, so that requests in flight are not what they are in the whole. full: they do."""
     alone = runs.closed[1]
-    kept = [] if full else [run.model.flow for run in (*runs.closed.values(), *runs.open) if run.model.flow is not None]
+    every = [*(run for _, run in runs.loops), *runs.open]
+    kept = [] if full else [run.model.flow for run in every if run.model.flow is not None]
     if kept:
-        others = [(n, run) for n, run in runs.closed.items() if run.model.flow is None]
+        others = [(n, run) for n, run in runs.loops if run.model.flow is None]
         return pooled(contexts, buffers, [*kept, *(_closed_flow(n, run, "latency") for n, run in others)], kept)
     metric = "device" if full and "device" in alone.model.histograms else "latency"
     mean_ns = alone.model.metrics["device"].mean_ns if full and "device" in alone.model.metrics else None
-    flows = {n: _closed_flow(n, run, metric if n == 1 else "latency") for n, run in runs.closed.items()}
+    flows = [(n, _closed_flow(n, run, metric if n == 1 else "latency")) for n, run in runs.loops]
     histogram = _histogram(alone, metric)
     alone_s = (mean_ns or histogram.sum / histogram.count) / SECOND_NS if full else None
-    return pooled(contexts, buffers, list(flows.values()), [flows[1]], alone_s)
+    return pooled(contexts, buffers, [flow for _, flow in flows], [flow for n, flow in flows if n == 1], alone_s)
 
 
 def _closed_flow(in_flight: int, run: RunResult, metric: str) -> Flow:

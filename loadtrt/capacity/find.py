@@ -22,6 +22,7 @@ from loadtrt.capacity.rig import MACHINE, changed, require_same
 from loadtrt.capacity.search import Search
 from loadtrt.environment import environment
 from loadtrt.errors import UsageError
+from loadtrt.lanes.ending import DRAIN_NS
 from loadtrt.printing import command_line
 from loadtrt.results.capacity_result import CapacityResult, Trial, name_of
 from loadtrt.units import SECOND_NS, exact_duration, format_count, format_duration
@@ -46,6 +47,7 @@ CLOSE = 0.8
 MOST_SEARCHED = 3
 _SHORTEST_PART = 1 / 120  # of the time: the shortest trial
 _FEW = 10  # trials
+_FEWEST = 30  # requests of a trial
 _ABORT_PART = 5  # length of a confirming run over the time after which it may end as missed
 
 
@@ -162,7 +164,6 @@ class Finder:
             in_flight = rung.part.contexts * rung.part.buffers
             what = f"ladder, {in_flight} in flight" + (f", batches of {rung.part.batch}" if rung.part.batch else "")
             self._make(work, config, what, rung.part, kind="ladder", in_flight=in_flight)
-            work.unsteady = work.unsteady or self._others()
         if self._rig.stopped:
             return
         work.fit_ladder()
@@ -209,7 +210,8 @@ class Finder:
             rate=step.rate,
             seed=work.next_seed,
             duration=exact_duration(duration),
-            drain=exact_duration(max(work.config.drain, duration // 2)),  # above the capacity a backlog is left
+            # Above the capacity a backlog is left.
+            drain=exact_duration(max(work.config.drain or DRAIN_NS, duration // 2)),
             **changes,
         )
         what = f"{step.kind} at {format_count(step.rate)}/s"
@@ -218,7 +220,12 @@ class Finder:
     def _make(self, work: Work, config: RunConfig, what: str, part: Part | None = None, **fields: Any) -> None:
         """Make a run, record it in the search, print it and keep the result."""
         what = f"{_name(work)}: {what}"
-        run = self._rig.run(config, what, part)
+        run = self._rig.run(config, what, part, number=len(work.trials), looks=not self._wanted.shared)
+        if self._rig.others is not None:
+            remedy = "end them, or add --shared-host to find the capacity of what they leave"
+            work.ends("unsteady", f"unsteady: {self._rig.others}; {remedy}")
+            if part is None:
+                return  # it measured the others, too
         if part is None and (records := self._rig.records) is not None:
             run = work.averaged(run, records)
         late = host_bound(run, config.model.max_lateness)
@@ -242,8 +249,9 @@ class Finder:
     ) -> Search:
         wanted = self._wanted
         load = at_rate(self._works[0].config.model.load, start)
-        shortest_s = whole_periods(round(_SHORTEST_PART * wanted.time_ns), load) / SECOND_NS
-        if shortest_s > time_s / _FEW:
+        shortest_ns = max(round(_SHORTEST_PART * wanted.time_ns), round(_FEWEST / start * SECOND_NS))
+        shortest_s = whole_periods(shortest_ns, load) / SECOND_NS
+        if shortest_s > time_s / _FEW and not isinstance(load, Rate):
             lasts, room = format_duration(shortest_s * SECOND_NS), format_duration(time_s * SECOND_NS)
             self._talks.say(f"the schedule lasts {lasts}, and so does each trial: {room} have room for few (--time)")
         return Search(
@@ -258,18 +266,11 @@ class Finder:
             confirms=not wanted.quick,
         )
 
-    def _others(self) -> str | None:
-        """Why a search would measure others, too: they use the cores or the GPU. None where it would not."""
-        others = None if self._wanted.shared else self._rig.others(self._wanted.config.model.device)
-        if others is None:
-            return None
-        return f"unsteady: {others}; end them, or add --shared-host to find the capacity of what they leave"
-
     def _choose(self) -> None:
         """Choose the candidate with the highest capacity, confirmed ones before estimated ones."""
         candidates = self.result.candidates
         rated = [
-            (candidate.answer == "found", rate * candidate.inferences_per_request, place)
+            (candidate.confirmed_per_s is not None, rate * candidate.inferences_per_request, place)
             for place, candidate in enumerate(candidates)
             if (rate := candidate.confirmed_per_s or candidate.estimate_per_s)
         ]
@@ -283,6 +284,9 @@ class Finder:
         if others and others[-1][0] == confirmed:
             _, rate, place = others[-1]
             reason += f", {100 * (most / rate - 1):.0f} % more than {_name(self._works[place])}"
+        late = [each.name for at, each in enumerate(candidates) if each.answer == "host-bound" and at != chosen]
+        if late:
+            reason += f"; the load generator, not the engine, limited {' and '.join(late)}, which may reach more"
         self._update(chosen=chosen, reason=reason if len(candidates) > 1 else "")
 
     def _candidates(self) -> tuple[Candidate, ...]:
@@ -303,9 +307,11 @@ def whole_periods(duration_ns: int, load: Load) -> int:
 
 def _asked(result: CapacityResult) -> dict[str, Any]:
     """The search and the machine, apart from the configuration."""
-    names = ("loadtrt", "load", "contexts", "batches", "precision", "quick")
+    names = ("loadtrt", "contexts", "batches", "quick")
     return {
         **{name: getattr(result, name) for name in names},
+        **result.load.model_dump(mode="json"),
+        "precision": f"{100 * result.precision:g}%",
         "time": exact_duration(result.time_ns),
         **{name: result.environment.get(name) for name in MACHINE},
     }

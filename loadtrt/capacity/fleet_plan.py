@@ -219,7 +219,7 @@ class _Planner:
         if self.spares:
             self.left = _MOST_SIMULATED
             whole = self._predict(routing, gpus)
-        binding, reason = self._why(degraded, tried, at_least)
+        binding, reason = self._why(degraded, tried)
         reason += f"; {spent}" if spent else ""
         return Choice(
             routing=routing,
@@ -283,7 +283,7 @@ class _Planner:
             missed, unmet = (middle, unmet) if verdict(middle) == "missed" else (missed, middle)
         return met
 
-    def _why(self, enough: Prediction, tried: dict[int, Prediction], at_least: int) -> tuple[str, str]:
+    def _why(self, enough: Prediction, tried: dict[int, Prediction]) -> tuple[str, str]:
         """(the binding objective or "utilisation", the reason in a sentence)."""
         fewer = [gpus for gpus in tried if gpus < enough.gpus]
         if not fewer:
@@ -292,21 +292,13 @@ class _Planner:
             busy = 100 * self.demand.summary.planned_per_s / self.most_per_s[0] / (enough.gpus - 1)
             met = " and ".join(f"{share.objective} ({_value(share)})" for share in enough.objectives)
             reason = f"{enough.gpus} meet {met}; {enough.gpus - 1} would be up to {busy:.3g} % busy"
-            return "utilisation", reason + self._left_open(at_least, enough.gpus)
+            return "utilisation", reason
         below = tried[max(fewer)]
         unmet = next(share for share in below.objectives if share.verdict != "met")
         share = next(share for share in enough.objectives if share.objective == unmet.objective)
         fares = "miss it" if unmet.verdict == "missed" else "leave it undecided"
         reason = f"{enough.gpus} meet {share.objective} ({_value(share)}), {below.gpus} {fares} ({_value(unmet)})"
-        return unmet.objective.text, reason + self._left_open(at_least, enough.gpus)
-
-    def _left_open(self, at_least: int, needed: int) -> str:
-        """Which smaller sizes the measurements do not exclude, and what would tell."""
-        if at_least >= needed:
-            return ""
-        sizes = f"{at_least} to {needed - 1} are" if at_least < needed - 1 else f"{at_least} is"
-        longer = "a longer search (capacity --time)" if self.evidence.capacity is not None else "longer runs"
-        return f"; {sizes} not excluded: {longer} would tell"
+        return unmet.objective.text, reason
 
     def _too_slow_alone(self) -> tuple[str, bool]:
         """(why no number of GPUs is surely enough, as requests are too slow even alone on a GPU, whether none surely is

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.errors import UsageError
+from loadtrt.report.run_verdict import why_unrated
 from loadtrt.units import format_count, parse_rate
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # The options that a sweep may vary, the slowest to change first. The load comes last: it needs no other engine.
 AXES = {  # option: placeholder of its values in --help
+    "fp16": "off,on",
     "batch": "1,4,16",
     "threads_per_context": "1,2,4",
     "graph": "on,off",
@@ -110,6 +112,7 @@ def _choice(**choices: object) -> Callable[[str], tuple[Any, ...]]:
 
 _SWITCH = _choice(on=True, off=False)
 _READ = {
+    "fp16": _SWITCH,
     "graph": _SWITCH,
     "copies": _SWITCH,
     "wait": _choice(spin="spin", block="block"),
@@ -163,20 +166,16 @@ def inferences_per_s(point: SweepPoint) -> float | None:
     return point.run.model.throughput.inferences_per_s if point.run is not None and point.run.valid else None
 
 
-def latency_p99_ns(point: SweepPoint) -> float | None:
-    """p99 latency of a point; None if not known or INVALID."""
-    if point.run is None or not point.run.valid:
-        return None
-    return point.run.model.metrics["latency"].percentiles_ns["p99"]
-
-
 def pareto_of(points: Sequence[SweepPoint]) -> tuple[int, ...]:
     """Places of the points that no other point beats in both inferences per second and p99 latency, by latency. Of
     equal points the first."""
     rated = sorted(
         (latency, -rate, place)
         for place, point in enumerate(points)
-        if (latency := latency_p99_ns(point)) is not None and (rate := inferences_per_s(point)) is not None
+        if point.run is not None
+        and why_unrated(point.run) is None
+        and (latency := point.run.model.metrics["latency"].percentiles_ns["p99"]) is not None
+        and (rate := inferences_per_s(point)) is not None
     )
     front, best = [], 0.0
     for _, negative, place in rated:
@@ -192,6 +191,7 @@ def knee_of(points: Sequence[SweepPoint]) -> int | None:
         (rate / mean, -place)
         for place, point in enumerate(points)
         if point.run is not None
+        and why_unrated(point.run) is None
         and (rate := inferences_per_s(point)) is not None
         and (mean := point.run.model.metrics["latency"].mean_ns)
     ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from loadtrt.asked.objective import overall
+from loadtrt.capacity.threshold import log_odds
 from loadtrt.findings.validity import STARVED_LIMIT, busy_of, lateness_limit_ns, typical_ns
 from loadtrt.records.records import METRICS
+from loadtrt.stats.binomial import at_least, at_most
 from loadtrt.stats.verdict import LEAST_MET, share_interval, verdict_on
 from loadtrt.units import format_duration
 
@@ -14,8 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadtrt.asked.objective import Objective, Verdict
+    from loadtrt.capacity.threshold import Estimate
     from loadtrt.results.run_result import RunResult
 
+_SURELY = 1e-4  # probability of a run under the law below which the two contradict each other
 FAR = 10.0  # factor on the allowed share of bad requests beyond which a run is far from the boundary
 
 Kind = Literal["search", "confirm", "refute"]
@@ -75,16 +80,57 @@ def boundary_of(
     return "smooth" if any(few < share.bad < many and share.size >= LEAST_MET for _, share in shares) else None
 
 
-def too_much(run: Outcome, objectives: Sequence[Objective]) -> bool:
-    """Whether a run missed an objective by far."""
-    pairs = zip(run.shares, objectives, strict=True)
-    return any(share.verdict == "missed" and share.bad > min(FAR / 2 * (1 - one.rank), 0.5) for share, one in pairs)
+def interval_of(
+    law: Estimate, rate: float, shares: Sequence[tuple[float, Share]], met: float | None, missed: float | None
+) -> tuple[float | None, float | None]:
+    """The 95 % interval of the capacity; None for an end that no run bounds.
+
+    It is that of the law, unless a run contradicts the law, as all do beyond a cliff: then it holds also the highest
+    rate that met and the lowest that missed.
+
+    rate: the estimate.
+    shares: the shares of bad requests by rate.
+    met, missed: those rates.
+    """
+    low = min(law.low, rate) if law.bounded_below else None
+    high = max(law.high, rate) if law.bounded_above else None
+    if not any(_contradicts(law, at, share) for at, share in shares):
+        return low, high
+    return (
+        None if met is None else min(met, met if low is None else low),
+        None if missed is None else max(missed, missed if high is None else high),
+    )
 
 
-def nothing_bad(run: Outcome, objectives: Sequence[Objective]) -> bool:
-    """Whether hardly anything was bad in a run, of enough requests for some that may be."""
-    pairs = [(share, 1 - one.rank) for share, one in zip(run.shares, objectives, strict=True)]
-    return all(share.bad <= allowed / FAR and share.size * allowed >= 1 for share, allowed in pairs)
+def _contradicts(law: Estimate, rate: float, share: Share) -> bool:
+    """Whether a run is surely off the law, however its line may bend (two of the standard deviations that
+    capacity/threshold.py assumes)."""
+    distance = rate / law.rate - 1
+    bend = 2 * law.slope * min(2 * distance**2, 0.5 * abs(distance))
+    line = log_odds(min(max(law.share_at(rate), 1e-12), 1 - 1e-12))
+    least, most = (1 / (1 + math.exp(-max(min(line + part, 30.0), -30.0))) for part in (-bend, bend))
+    return at_least(share.bad, share.size, most) < _SURELY or at_most(share.bad, share.size, least) < _SURELY
+
+
+def bracket(runs: Sequence[Outcome], objectives: Sequence[Objective]) -> tuple[float | None, float | None]:
+    """(low, high): up to the rate `low` hardly anything was bad, in a run of enough requests for some that may be; from
+    `high` on an objective was missed by far. None where no run shows it, and where the two contradict each other, as
+    latencies are longer at low rates, or by luck."""
+    allowed = [1 - objective.rank for objective in objectives]
+
+    def shares(run: Outcome) -> zip[tuple[Share, float]]:
+        return zip(run.shares, allowed, strict=True)
+
+    far = (run.step.rate for run in runs if any(_missed_by_far(*pair) for pair in shares(run)))
+    some_bad = (run.step.rate for run in runs if any(share.bad > part / FAR for share, part in shares(run)))
+    enough = [run.step.rate for run in runs if all(share.size * part >= 1 for share, part in shares(run))]
+    high, least = min(far, default=None), min(some_bad, default=math.inf)
+    low = max((rate for rate in enough if rate < least), default=None)
+    return (None, None) if low is not None and high is not None and low >= high else (low, high)
+
+
+def _missed_by_far(share: Share, allowed: float) -> bool:
+    return share.verdict == "missed" and share.bad > min(FAR / 2 * allowed, 0.5)
 
 
 def verdict_of(run: Outcome) -> Verdict:
@@ -95,8 +141,11 @@ def verdict_of(run: Outcome) -> Verdict:
 def failure_of(run: RunResult) -> str | None:
     """Why the search ends for an engine: it failed, or its outputs under load are wrong; None otherwise."""
     checked = run.model.verification
-    if run.failure is None and checked is not None and checked.different:
-        return f"{checked.different} of {checked.outputs} outputs under load differ from those of a quiet run"
+    if run.failure is None and checked is not None and checked.fault is not None:
+        return checked.fault[0]
+    deviation = run.model.deviation
+    if run.failure is None and deviation is not None and deviation.fault is not None:
+        return deviation.fault[0]
     return run.failure
 
 

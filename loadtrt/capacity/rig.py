@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.asked.reading import OUTPUT_KEYS
-from loadtrt.environment import busy_host
+from loadtrt.engines.simulated import SimulatedEngine
+from loadtrt.environment import busy_host, core_times
 from loadtrt.errors import EngineError, LoadtrtError, UsageError
 from loadtrt.live.nvml import other_gpu_processes
 from loadtrt.results.capacity_result import trimmed
 from loadtrt.runs.maker import Maker
 from loadtrt.runs.watched import bus_id_of
-from loadtrt.units import format_duration, plural
+from loadtrt.units import SECOND_NS, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from loadtrt.asked.config import RunConfig
+    from loadtrt.environment import CoreTimes
     from loadtrt.lanes.session import OnTick, Phase
     from loadtrt.records.records import Records
     from loadtrt.results.engine_info import EngineInfo
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 # Of an environment: what makes another machine of it. A container has a new host name each day.
 MACHINE = ("cpu", "cores")
+_LOOK_NS = 5 * SECOND_NS  # how often a closed loop looks for others; an open loop would be late meanwhile
+_LEAST_S = 1.0  # a shorter time does not show others (environment.busy_host)
 
 
 def changed(before: dict[str, Any], now: dict[str, Any]) -> str | None:
@@ -39,6 +43,8 @@ def changed(before: dict[str, Any], now: dict[str, Any]) -> str | None:
 
 def _written(value: object) -> object:
     """A value as a person would write it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
     if isinstance(value, list | tuple):
         return ", ".join(map(str, map(_written, value))) or "none"
     return "none" if value is None else value
@@ -57,13 +63,18 @@ def require_same(before: Iterable[EngineInfo], now: EngineInfo) -> None:
 
 
 class Rig:
-    """A maker of many runs, which keeps an engine open while only the load changes. Use it in a `with`."""
+    """A maker of many runs, which keeps an engine open while only the load changes. Use it in a `with`.
+
+    others: evidence that others used the cores or the GPU during the last run; None without, or where nobody looked.
+    """
 
     def __init__(self, talks: Talks, leave: Callable[[], None] = lambda: None, signals: Signals | None = None) -> None:
         """talks, leave and signals: as for Maker."""
         self._talks = talks
         self._maker = Maker(talks, signals=signals, many=True, leave=leave)
         self._makes_sense = False
+        self.others: str | None = None
+        self._since: CoreTimes | None = None  # when it was last known whether others used the cores
 
     def __enter__(self) -> Rig:
         self._maker.__enter__()
@@ -88,15 +99,6 @@ class Rig:
         recorder = self._maker.session.recorder
         return recorder.records if recorder is not None and recorder.complete else None
 
-    def others(self, device: int) -> str | None:
-        """Evidence that others use the cores or the GPU; None without, and for a simulated engine."""
-        if self.engine.kind == "simulated":
-            return None
-        bus_id = bus_id_of(self.engine.kind, device)
-        count = 0 if bus_id is None else other_gpu_processes(bus_id)
-        on_gpu = f"the GPU is used by others: {plural(count, 'process', 'processes')}" if count else None
-        return busy_host() or on_gpu
-
     def open(self, config: RunConfig) -> None:
         """Open the engine of this configuration, as `Maker.open` does."""
         self._maker.open(config)
@@ -116,12 +118,45 @@ class Rig:
         self._makes_sense = True
         return None
 
-    def run(self, config: RunConfig, what: str, part: tuple[int, int] | Part | None = None) -> RunResult:
-        """Make a run on the engine that is open, trimmed. what: its name, for people. part: as for `Maker.run`."""
-        result = self._maker.run(config, self._ticking(what, config), part)
+    def run(
+        self,
+        config: RunConfig,
+        what: str,
+        part: tuple[int, int] | Part | None = None,
+        *,
+        number: int = 0,
+        looks: bool = False,
+    ) -> RunResult:
+        """Make a run on the engine that is open, trimmed.
+
+        what: its name, for people.
+        part: as for `Maker.run`.
+        number: of this run among those of the result. A simulated engine has random draws of its own for each, so that
+            they are the same whatever was run before, and where a result is continued.
+        looks: whether to look for others that use the cores or the GPU, which end a closed loop within ten seconds. For
+            a simulated engine nobody looks: its times are its own.
+        """
+        self.others, self._since = None, self._since or core_times()
+        looks = looks and self.engine.kind != "simulated"
+        result = self._maker.run(config, self._ticking(what, config, number, looks=looks), part)
         if self._maker.session.fault is not None:
             raise self._maker.session.fault
+        if looks:
+            self._look()
+            self.others = self.others or self._others_on_gpu(config.model.device)
         return trimmed(result)
+
+    def _look(self) -> None:
+        """Look whether others have used the cores since this was last known."""
+        self.others = self.others or busy_host(self._since)
+        now = core_times()
+        if now is None or self._since is None or now.at - self._since.at >= _LEAST_S:
+            self._since = now
+
+    def _others_on_gpu(self, device: int) -> str | None:
+        bus_id = bus_id_of(self.engine.kind, device)
+        count = 0 if bus_id is None else other_gpu_processes(bus_id)
+        return f"the GPU is used by others: {plural(count, 'process', 'processes')}" if count else None
 
     def _refuses(self, config: RunConfig, wrong: UsageError) -> bool:
         try:
@@ -130,8 +165,18 @@ class Rig:
             return str(error) == str(wrong)
         return False
 
-    def _ticking(self, what: str, config: RunConfig) -> OnTick:
+    def _ticking(self, what: str, config: RunConfig, number: int, *, looks: bool) -> OnTick:
+        engine, looked = self._maker.opened.engine, 0
+
         def tick(phase: Phase, elapsed_ns: int, submitted: int, completed: int) -> None:  # noqa: ARG001  (OnTick)
+            nonlocal looked
+            if phase == "measure" and not elapsed_ns and isinstance(engine, SimulatedEngine):
+                engine.restart(number)
+            if looks and phase == "measure" and config.model.load.closed and elapsed_ns // _LOOK_NS > looked:
+                looked = elapsed_ns // _LOOK_NS
+                self._look()
+                if self.others is not None:
+                    self._maker.session.interrupted = self._maker.stop.cut = True
             words = [f"{what}: {phase}"]
             words += [format_duration(elapsed_ns)] if elapsed_ns else []
             words += [f"of {format_duration(config.least_ns(config.model))}"] if phase == "measure" else []

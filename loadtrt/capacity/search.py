@@ -1,25 +1,21 @@
 """The search for capacity: which run comes next, and what all runs show. Without an engine, a clock or a file.
 
 **Search.** The first run is at the capacity that the ladder predicts. Each next one is at the median of the lowest
-threshold that all runs together show (capacity/threshold.py). The rates at which nothing was bad, of enough requests
-for some that may be, and at which far too much was, bracket it: a run with nothing bad is followed by one at a higher
-rate, a run with too much by a lower one, so that the search does not stay where it learns nothing. It ends when half
-the 95 % confidence interval is at most `precision` of the estimate, or after SEARCH_PART of the time.
+threshold that all runs together show (capacity/threshold.py), between the rates at which nothing was bad and those at
+which far too much was, so that the search does not stay where it learns nothing. It ends when half the 95 % confidence
+interval is at most `precision` of the estimate, or after SEARCH_PART of the time.
 
 **Confirm.** A run at the threshold itself meets and misses equally often, and decides nothing. So a confirming run has
-a seed of its own, a rate below the estimate, and the length that a decision there needs if the estimate is right
-(capacity/worth.py). The first is at FIRST_CONFIRM of the estimate, or at the lower end of its interval, or as far below
-as the time left asks. Where it is met, another follows at a higher rate, until the confirmed rate is within the
-precision of the estimate, or ENOUGH of it once ENOUGH_PART of the time is over. Where it is not, another follows at
-that rate or a lower one, where its evidence counts, too; MOST_CONFIRMS in all, while one is likely to decide in the
-time left. Where nothing can be confirmed, trials go on.
+a seed of its own and a rate below the estimate, the one with the largest expected gain (capacity/worth.py) in the time
+left. It lasts CHUNK_PART of the time at most; its evidence counts at lower rates, too. Another follows until the
+confirmed rate is within the precision of the estimate, or ENOUGH of it after ENOUGH_PART of the time, or no gain is
+expected; MOST_CONFIRMS in all. Where nothing can be confirmed, trials go on.
 
 **Refute.** Once confirmed, a run as far above as a miss needs; it ends as soon as it is missed. Undecided, the next is
-twice as far above; MOST_REFUTES in all. They do not enter the estimate: so far away the line bends. The capacity is
-between feasible_max and infeasible_min; trials stand in where no such run decided.
+twice as far above; MOST_REFUTES in all. They do not enter the estimate: so far away the line bends.
 
 **Length.** The first trial lasts until _BAD/p₀ requests are due, others until they are worth _WORTH/p₀, at most
-TRIAL_PART of the time. All runs together take `time_s`. The same runs lead to the same next one.
+TRIAL_PART of the time, or `trial_s`. All runs together take `time_s`. The same runs lead to the same next one.
 """
 
 from __future__ import annotations
@@ -28,7 +24,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from loadtrt.capacity.outcomes import Outcome, Step, boundary_of, nothing_bad, pooled, too_much, verdict_of
+from loadtrt.capacity.outcomes import Outcome, Step, boundary_of, bracket, pooled, verdict_of
 from loadtrt.capacity.threshold import Estimate, Seen, estimate
 from loadtrt.capacity.worth import Worth, expected_size
 from loadtrt.records.records import METRICS
@@ -45,16 +41,15 @@ TRIAL_PART, QUICK_TRIAL_PART = 0.06, 0.25  # of the time: the longest trial, and
 _REFUTE_PART = 0.06  # longest refuting run
 CHUNK_PART = 0.2  # of the time: the longest confirming run; if it does not decide, another goes on with its evidence
 MOST_TRIALS, MOST_CONFIRMS, MOST_REFUTES = 12, 12, 2
-FIRST_CONFIRM, ENOUGH = 0.955, 0.945
+_OF_USE = 0.7  # rate over the estimate below which a confirmed rate is of no use
 MOST_APART = 3.0  # rate that missed over rate that met: above, the capacity is not found
-_STEP = 0.98
-_LEAST_RATE = 0.01  # lowest rate of a run, over the highest throughput
-_MOST_RATE = 1.05  # highest rate of a run, over the highest throughput
+ENOUGH, _STEP = 0.945, 0.98
+_LEAST_RATE, _MOST_RATE = 0.01, 1.05  # rates of a run, over the highest throughput
 _FARTHEST, _RATES = 0.3, 120  # lowest rate of a confirming run, over the estimate; steps down to it
 _WORTH, _BAD = 20.0, 30
 _MOST_SHARED = 2.0  # highest effective sample size of a run by that of others, over its own
 _HOST_STEP, _MOST_HOST_BOUND = 0.85, 4
-_AWAY = 1.25  # step from a rate at which nothing was bad, or far too much, that no other bounds
+_AWAY, _FASTER = 1.25, 4  # step from a rate with nothing bad, or far too much, that no other bounds; its highest power
 
 Answer = Literal["found", "estimated", "undecided", "infeasible", "host-bound"]
 
@@ -90,10 +85,10 @@ class Search:
         if self._over:
             return None
         if not self.outcomes:
-            return self._step("search", min(max(self.start, self._least), self._ceiling), self._first_s)
+            return self._step("search", min(max(self.start, self._least), self._ceiling), self._trial_s(self.start))
         last = self.outcomes[-1]
         left = self.time_s - self._spent_s
-        if last.host_bound and last.step.kind != "refute" and left >= self.trial_s:
+        if last.step.rate in self._host_bound and left >= self.trial_s:
             return self._step(last.step.kind, last.step.rate * _HOST_STEP, min(last.step.seconds, left))
         step = None
         if self.confirms and not self._searching:
@@ -115,7 +110,7 @@ class Search:
         if self.confirmed and (missed is None or missed <= MOST_APART * self.confirmed):
             return "host-bound" if self._host_binds else "found"
         if self._over:
-            return "host-bound" if self._host_bound else "infeasible"
+            return "host-bound" if self._late else "infeasible"
         if not self._valid or self._searching or self._undecided or (self.confirms and self._confirm() is not None):
             return None
         if self._host_binds:
@@ -147,7 +142,8 @@ class Search:
     @property
     def feasible_max(self) -> float | None:
         """The highest rate at which a confirming run met all objectives; where none did, at which a trial did."""
-        return self.confirmed or self._highest_met("search")
+        met = (run.step.rate for run in self._of("search") if verdict_of(run) == "met")
+        return self.confirmed or max(met, default=None)
 
     @property
     def infeasible_min(self) -> float | None:
@@ -184,8 +180,8 @@ class Search:
 
     @property
     def _over(self) -> bool:
-        """Whether no run can change the answer: the generator cannot be faster, or the lowest rate is missed."""
-        if len(self._host_bound) >= _MOST_HOST_BOUND:
+        """Whether no run changes the answer: the generator cannot be faster, or the lowest rate is missed."""
+        if len(self._late) >= max(_MOST_HOST_BOUND, len(self._valid) / 2):
             return self.confirmed is None
         lowest = [run for run in self._valid if run.step.rate <= 1.5 * self._least]
         return any(
@@ -199,9 +195,18 @@ class Search:
         return [run for run in self.outcomes if not run.host_bound]
 
     @property
-    def _host_bound(self) -> list[float]:
+    def _late(self) -> list[float]:
         """Rates at which the generator was the bottleneck, without refuting runs, which are above the capacity."""
         return [run.step.rate for run in self.outcomes if run.host_bound and run.step.kind != "refute"]
+
+    @property
+    def _host_bound(self) -> list[float]:
+        """Those without those by chance: more runs at or above were valid than late at or below."""
+
+        def by_chance(rate: float) -> bool:
+            return sum(run.step.rate >= rate for run in self._valid) > sum(late <= rate for late in self._late)
+
+        return [rate for rate in self._late if not by_chance(rate)]
 
     def _of(self, kind: Kind) -> list[Outcome]:
         return [run for run in self._valid if run.step.kind == kind]
@@ -224,9 +229,6 @@ class Search:
 
     def _sizes(self, place: int) -> list[tuple[float, float, float]]:
         return [(run.step.rate, run.lasted, run.shares[place].size) for run in self._valid]
-
-    def _highest_met(self, kind: Kind) -> float | None:
-        return max((run.step.rate for run in self._of(kind) if verdict_of(run) == "met"), default=None)
 
     @property
     def _least(self) -> float:
@@ -262,7 +264,8 @@ class Search:
     def _undecided(self) -> bool:
         """Whether nothing is confirmed, and time is left for another trial."""
         enough = self.confirmed is not None or not self.confirms or self._host_binds
-        return not enough and len(self._of("search")) < MOST_TRIALS and self._spent_s < CONFIRM_PART * self.time_s
+        ends_s = min(CONFIRM_PART * self.time_s, self.time_s - self.trial_s)
+        return not enough and len(self._of("search")) < MOST_TRIALS and self._spent_s < ends_s
 
     @property
     def _host_binds(self) -> bool:
@@ -272,47 +275,49 @@ class Search:
     def _probe(self, rate: float) -> float:
         """The rate of the next trial: `rate`, but above the rates at which nothing was bad and below those at which far
         too much was, so that each trial learns something even if the law does not hold."""
-        high = min((run.step.rate for run in self._valid if too_much(run, self.objectives)), default=None)
-        low = max((run.step.rate for run in self._valid if nothing_bad(run, self.objectives)), default=None)
-        if low is not None and high is not None and low >= high:
-            low = high = None  # latencies are longer at low rates, or luck: the estimate decides
+        low, high = bracket(self._valid, self.objectives)
         if high is not None and rate >= 0.97 * high:
-            rate = math.sqrt(high * low) if low is not None else max(high / _AWAY, self._least)
+            missed = sum(verdict_of(run) == "missed" for run in self._valid)
+            away = _AWAY ** min(missed, _FASTER)
+            rate = math.sqrt(high * low) if low is not None else max(high / away, self._least)
         elif low is not None and rate <= 1.03 * low:
             rate = math.sqrt(high * low) if high is not None else low * _AWAY
-        return min(rate, self._ceiling)
+        return min(rate, self._ceiling, _AWAY * max(run.step.rate for run in self._valid))
 
     def _confirm(self) -> Step | None:
         """The next confirming run; None where no time is left for one, or none is needed."""
         runs, threshold = self._of("confirm"), self.binding[1]
-        left = CONFIRM_PART * self.time_s - self._spent_s
-        if len(runs) >= MOST_CONFIRMS or left < self.trial_s:
+        left, best = CONFIRM_PART * self.time_s - self._spent_s, self.confirmed
+        enough = best and best >= ENOUGH * threshold.rate and self._spent_s > ENOUGH_PART * self.time_s
+        if len(runs) >= MOST_CONFIRMS or left < self.trial_s or enough or not threshold.bounded_below:
             return None
-        best = self.confirmed
-        if best and best >= ENOUGH * threshold.rate and self._spent_s > ENOUGH_PART * self.time_s:
-            return None
-        near = 1 - self.precision if best else min(FIRST_CONFIRM, 1 - threshold.error)
-        missed = min((run.step.rate for run in runs if verdict_of(run) == "missed"), default=math.inf)
-        highest = min(near * threshold.rate, _STEP * missed, self._ceiling)
-        lowest = max(_FARTHEST * threshold.rate, self._least, 1.01 * (best or 0.0))
-        longest = max(CHUNK_PART * self.time_s, self.trial_s)
-        rates = [highest * 0.99**step for step in range(_RATES)] + [run.step.rate for run in runs]
         place, objective = self.binding[0], self.objectives[self.binding[0]]
-        for rate in sorted((rate for rate in rates if lowest <= rate <= highest), reverse=True):
-            before = pooled(objective, [self._share(place, run) for run in runs if run.step.rate >= rate])
-            seconds = self._worth.decided_s(rate, self.trial_s, left, before)
-            if seconds is not None:  # a longer one is likelier to decide, where it costs little
-                return self._step("confirm", rate, min(2 * seconds, max(seconds, left / 5), longest))
-        return None
+        _, high = bracket(self._valid, self.objectives)
+        missed = [run.step.rate for run in runs if verdict_of(run) == "missed"]
+        highest = min((1 - self.precision) * threshold.rate, self._ceiling, *(_STEP * rate for rate in missed))
+        highest = min(highest, _STEP * (high or math.inf))
+        lowest = max(_FARTHEST * threshold.rate, self._least, 1.005 * (best or 0.0))
+        if runs and runs[-1].step.rate > (best or 0.0):  # its evidence counts at that rate or a lower one
+            highest = min(highest, runs[-1].step.rate)
+        rates = [highest * 0.99**step for step in range(_RATES)] + [run.step.rate for run in runs]
+        before = {
+            rate: pooled(objective, [self._share(place, run) for run in runs if run.step.rate >= rate])
+            for rate in rates
+            if lowest <= rate <= highest
+        }
+        bases = (best,) if best else (_OF_USE * threshold.rate, 0.0)
+        steps = (self._worth.most_gaining(before, base, self.trial_s, left) for base in bases)
+        rate, seconds = next((step for step in steps if step is not None), (0.0, 0.0))
+        longest = max(CHUNK_PART * self.time_s, self.trial_s)
+        return self._step("confirm", rate, min(seconds, longest)) if rate else None
 
     def _refute(self) -> Step | None:
         before = [run for run in self.outcomes if run.step.kind == "refute"]
         left = min(self.time_s - self._spent_s, _REFUTE_PART * self.time_s)
-        if len(before) == MOST_REFUTES or any(run.host_bound or verdict_of(run) == "missed" for run in before):
+        decided = any(run.host_bound or verdict_of(run) == "missed" for run in before)
+        if decided or len(before) == MOST_REFUTES or left < self.trial_s:
             return None
         threshold = max(self.binding[1].rate, self.confirmed or 0.0)
-        if left < self.trial_s:
-            return None
         missed = [run.step.rate for run in self._of("search") if verdict_of(run) == "missed"]
         far = min([self._worth.missable(left, self._ceiling), *missed])
         rate = threshold + 2 * (before[-1].step.rate - threshold) if before else far
@@ -332,19 +337,14 @@ class Search:
     @property
     def _longest_s(self) -> float:
         """The longest trial."""
-        return (TRIAL_PART if self.confirms else QUICK_TRIAL_PART) * self.time_s
-
-    @property
-    def _first_s(self) -> float:
-        return min(max(self.trial_s, _BAD / self._allowed / self.start), self._longest_s)
+        return max((TRIAL_PART if self.confirms else QUICK_TRIAL_PART) * self.time_s, self.trial_s)
 
     def _trial_s(self, rate: float) -> float:
         if not self._valid:
-            return self._first_s
+            return min(max(self.trial_s, _BAD / self._allowed / self.start), self._longest_s)
         worth = self._worth.single(rate, self.trial_s)
         wanted = self.trial_s * max(_WORTH / self._allowed, LEAST_MET) / max(worth, 1e-9)
         return min(max(self.trial_s, wanted), self._longest_s, max(self.time_s - self._spent_s, self.trial_s))
 
     def _step(self, kind: Kind, rate: float, seconds: float) -> Step:
-        """A run at the rate rounded to four digits."""
         return Step(kind, float(f"{rate:.4g}"), round(seconds, 3))

@@ -111,7 +111,7 @@ class Sweeper:
             return SweepPoint(settings=settings, run=None, failure=failure)
         require_same(self._before, self._rig.engine)
         try:
-            run = self._rig.run(config, what)
+            run = self._rig.run(config, what, number=place)
         except UsageError as error:  # a load that cannot be drawn
             return SweepPoint(settings=settings, run=None, failure=str(error))
         rate, latency = run.model.throughput.inferences_per_s, run.model.metrics["latency"].percentiles_ns["p99"]

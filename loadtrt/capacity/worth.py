@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING
 
 from loadtrt.stats.verdict import LEAST_MET, discounted, share_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from loadtrt.capacity.outcomes import Share
     from loadtrt.capacity.threshold import Estimate
 
 _SURE = 0.9  # share of the expected effective sample size that a run is counted on to have
-_LUCK = 0.6  # standard deviations of bad luck that a run must stand for a decision
+_LUCK = 0.6  # standard deviations of good luck that a refuting run must stand for a decision
+_QUANTILE = 1.96  # standard deviations on each side that hold 95 %
+_DEVIATIONS = [NormalDist().inv_cdf((part + 0.5) / 7) for part in range(7)]  # of the threshold, equally likely
+_MOST_SPREAD = 0.5  # standard deviation of the threshold's logarithm
+_LEAST_GAIN = 0.002  # expected gain of a confirming run, over the estimate
+_NEARLY = 0.95  # probability to meet that a shorter run must keep
 _RESOLVED = 100
 _MOST_LOAD = 0.95  # utilisation above which the relaxation time of a queue is assumed constant: X is not known better
 _FARTHEST = 100  # parts of a hundred above the threshold
@@ -38,14 +44,43 @@ class Worth:
         """The N₁ that a run is counted on to have."""
         return _SURE * expected_size(self.seen, self.throughput, rate, seconds)
 
-    def decided_s(self, rate: float, shortest: float, longest: float, before: Share) -> float | None:
-        """The shortest confirming run at `rate` that is likely to meet, s: even if p + _LUCK·√(p(1−p)/N) is observed, p
-        the expected share and N the expected effective sample size. None where it is longer than `longest`.
+    def meets(self, rate: float, seconds: float, before: Share) -> float:
+        """The probability that a confirming run at `rate` meets, together with the evidence `before` of confirming runs
+        at that rate and above. A share met is p₀ − z·√(p₀(1−p₀)/N) at most (Wilson's score); the estimated threshold is
+        as uncertain as its interval says."""
+        size, allowed = discounted(self.single(rate, seconds)), self.threshold.allowed
+        total = size + before.size
+        if size <= 0 or total < LEAST_MET:
+            return 0.0
+        most = allowed - _QUANTILE * math.sqrt(allowed * (1 - allowed) / total)
+        most = (most * total - before.bad * before.size) / size
+        if most < 0:
+            return 0.0
+        spread = min(self.threshold.error, _MOST_SPREAD) / _QUANTILE
+        shares = [self.threshold.share_at(rate * math.exp(spread * deviation)) for deviation in _DEVIATIONS]
+        normal = NormalDist()
+        return fmean(normal.cdf((most - p) / math.sqrt(max(p * (1 - p), 1e-12) / size)) for p in shares)
 
-        before: the evidence of confirming runs at that rate and above.
+    def most_gaining(
+        self, before: Mapping[float, Share], base: float, shortest: float, longest: float
+    ) -> tuple[float, float] | None:
+        """(rate, duration in s) of the confirming run with the largest expected gain over the rate `base`, which is the
+        probability to meet times the difference; None where the gain is too small. It lasts as long as it needs to be
+        nearly as likely to meet as the longest one.
+
+        before: the evidence at each rate and above.
         """
-        lengths = _lengths(shortest, longest)
-        return next((seconds for seconds in lengths if self._likely_met(rate, seconds, before)), None)
+
+        def likely(rate: float, seconds: float) -> float:
+            together, alone = before[rate], before[rate]._replace(bad=0.0, size=0.0)
+            return max(self.meets(rate, seconds, together), self.meets(rate, seconds, alone))
+
+        gains = {rate: likely(rate, longest) * (rate - base) for rate in before}
+        rate = max(gains, key=gains.__getitem__, default=base)
+        if gains.get(rate, 0.0) <= _LEAST_GAIN * self.threshold.rate:
+            return None
+        wanted = _NEARLY * likely(rate, longest)
+        return rate, next((each for each in _lengths(shortest, longest) if likely(rate, each) >= wanted), longest)
 
     def missable(self, seconds: float, ceiling: float) -> float:
         """The lowest rate at which a refuting run is likely to miss; at most the ceiling, where the queue grows."""
@@ -56,13 +91,6 @@ class Worth:
             if rate >= ceiling or share_interval(lucky, size)[0] > self.threshold.allowed:
                 return min(rate, ceiling)
         return ceiling
-
-    def _likely_met(self, rate: float, seconds: float, before: Share) -> bool:
-        share, size = self.threshold.share_at(rate), discounted(self.single(rate, seconds))
-        unlucky = share + _LUCK * math.sqrt(share * (1 - share) / max(size, 1.0))
-        size_of_all = size + before.size
-        bad = (unlucky * size + before.bad * before.size) / max(size_of_all, 1e-9)
-        return size_of_all >= LEAST_MET and share_interval(min(bad, 1.0), size_of_all)[1] <= self.threshold.allowed
 
 
 def expected_size(seen: Sequence[tuple[float, float, float]], throughput: float, rate: float, seconds: float) -> float:

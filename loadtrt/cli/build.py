@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.cli.delivery import show_line
-from loadtrt.cli.options import FORCE_HELP, GroupedCommand, extra
+from loadtrt.cli.options import FORCE_HELP, TRT_LOG_HELP, GroupedCommand, extra
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import UsageError
 from loadtrt.printing import NAME, printable, say, shortened
@@ -34,11 +34,13 @@ def _shapes(_: click.Context, parameter: click.Parameter, values: tuple[str, ...
         for part in value.split(","):
             name, _colon, sizes = part.rpartition(":")
             digits = sizes.split("x")
+            option = f"--{parameter.human_readable_name.replace('_', '-')}"
             if not name or not all(size.isdecimal() and len(size) <= _MOST_DIGITS for size in digits):
-                option = f"--{parameter.human_readable_name.replace('_', '-')}"
                 raise click.UsageError(
                     f"{option} {shortened(part)} is not NAME:SIZES; write for example {option} data:16x3x224x224"
                 )
+            if name in shapes:
+                raise click.UsageError(f"{option} has {shortened(name)} twice: leave one out")
             shapes[name] = tuple(map(int, digits))
         profiles.append(shapes)
     return profiles
@@ -49,46 +51,45 @@ def _csv(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str,
 
 
 def _flag(name: str, group: str, help_: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return extra(f"--{name}", is_flag=True, group=group, help=help_)
+    return extra(f"--{name}", group, help_, is_flag=True)
 
 
 def _file(name: str, group: str, help_: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return extra(f"--{name}", type=click.Path(path_type=Path), metavar="FILE", group=group, help=help_)
+    return extra(f"--{name}", group, help_, type=click.Path(path_type=Path), metavar="FILE")
 
 
 def _ranges(name: str, help_: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return extra(f"--{name}", multiple=True, callback=_shapes, metavar=_SHAPES, group="Shapes", help=help_)
+    return extra(f"--{name}", "Shapes", help_, multiple=True, callback=_shapes, metavar=_SHAPES)
 
 
 def _number(
     name: str, group: str, help_: str, least: int = 0, most: int = _MOST_INT, **attributes: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return extra(f"--{name}", type=click.IntRange(least, most), group=group, help=help_, **attributes)
+    return extra(f"--{name}", group, help_, type=click.IntRange(least, most), **attributes)
 
 
 @click.command("build", cls=GroupedCommand, short_help="Build a plan from a model.")
 @click.argument("model_name", metavar="[MODEL]", required=False)
+@extra("--onnx", "Plan", "MODEL, in trtexec's words.", metavar="FILE")
 @extra(
-    "-o",
-    "--save-engine",
-    "plan",
+    ("-o", "--save-engine", "plan"),
+    "Plan",
+    "Plan to write.  [required]",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    group="Plan",
-    help="Plan to write.  [required]",
 )
 @extra(
     "--flavour",
+    "Plan",
+    "Library that builds the plan.  [default: tensorrt, else rtx]",
     type=click.Choice(["tensorrt", "rtx"]),
-    group="Plan",
-    help="Library that builds the plan.  [default: tensorrt, else rtx]",
 )
 @extra(
     "--target",
+    "Plan",
+    "Compute capabilities of the GPUs that an RTX plan is built for.",
     callback=_csv,
     metavar="sm86,sm89",
-    group="Plan",
-    help="Compute capabilities of the GPUs that an RTX plan is built for.",
 )
 @_number("device", "Plan", "Number of the GPU to build on.  [default: 0]", default=0)
 @_flag("version-compatible", "Plan", "Let later versions of TensorRT run the plan, which then contains a lean runtime.")
@@ -109,10 +110,10 @@ def _number(
 @_flag("strongly-typed", "Precision", "Use the types that the model declares, and no others.")
 @extra(
     "--io",
+    "Precision",
+    "Type of floating-point inputs and outputs of an FP16 plan.  [default: fp32]",
     type=click.Choice(["fp32", "fp16"]),
     default="fp32",
-    group="Precision",
-    help="Type of floating-point inputs and outputs of an FP16 plan.  [default: fp32]",
 )
 @_file(
     "calibration",
@@ -124,47 +125,53 @@ def _number(
 @_number("seed", "Precision", "Seed for random calibration data.  [default: 1]", default=1)
 @_flag("sparsity", "Precision", "Let the builder use 2:4 structured sparsity of the weights.")
 @_number("builder-optimization-level", "Builder", "Optimization level; higher levels build longer.", 0, 5)
-@extra("--workspace", metavar="SIZE", group="Builder", help="Maximum scratch memory of a layer, such as 1GiB.")
+@extra("--workspace", "Builder", "Maximum scratch memory of a layer, such as 1GiB.", metavar="SIZE")
 @_file("timing-cache", "Builder", "Timing cache to read before the build and to write after it.")
 @extra(
     "--tactic-sources",
+    "Builder",
+    "Libraries to take tactics from; +NAME adds to the default and -NAME removes.",
     callback=_csv,
     metavar="NAME,+NAME,-NAME",
-    group="Builder",
-    help="Libraries to take tactics from; +NAME adds to the default and -NAME removes.",
 )
 @_number("max-aux-streams", "Builder", "Maximum number of auxiliary streams of an inference.")
 @extra(
     "--profiling-verbosity",
+    "Builder",
+    "Detail of the layer information in the plan.  [default: detailed]",
     type=click.Choice(["layer_names_only", "detailed", "none"]),
     default="detailed",
-    group="Builder",
-    help="Detail of the layer information in the plan.  [default: detailed]",
 )
-@extra("--plugins", multiple=True, metavar="FILE", group="Builder", help="Plugin library to load (repeatable).")
+@extra("--plugins", "Builder", "Plugin library to load (repeatable).", multiple=True, metavar="FILE")
 @_number("dla", "Builder", "DLA core to run on; layers that DLA does not support run on the GPU.", metavar="CORE")
 @_file("deploy", "Caffe", "Caffe network to build from (deploy.prototxt).")
 @extra(
-    "--model",
-    "weights",
+    ("--model", "weights"),
+    "Caffe",
+    "Weights of the Caffe network (.caffemodel).  [default: random weights]",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    group="Caffe",
-    help="Weights of the Caffe network (.caffemodel).  [default: random weights]",
 )
 @extra(
-    "--output",
-    "outputs",
+    ("--output", "outputs"),
+    "Caffe",
+    "Blob of the Caffe network to mark as output (repeatable).",
     multiple=True,
     metavar="NAME",
-    group="Caffe",
-    help="Blob of the Caffe network to mark as output (repeatable).",
 )
 @_file("uff", "Caffe", "UFF model, which TensorRT no longer supports; prints how to convert it.")
-@extra("--force", is_flag=True, group="Output", help=FORCE_HELP)
-@extra("--quiet", is_flag=True, group="Output", help="Print neither progress nor summary.")
+@extra("--trt-log", "Output", f"{TRT_LOG_HELP} PLAN.log has it in any case.", metavar="FILE|-")
+@extra("--force", "Output", FORCE_HELP, is_flag=True)
+@extra("--quiet", "Output", "Print neither progress nor summary.", is_flag=True)
 def command(
-    model_name: str | None, plan: Path | None, quiet: bool, force: bool, uff: Path | None, **given: Any
+    model_name: str | None,
+    onnx: str | None,
+    plan: Path | None,
+    trt_log: str | None,
+    quiet: bool,
+    force: bool,
+    uff: Path | None,
+    **given: Any,
 ) -> None:
     """Build a TensorRT plan from MODEL: an .onnx file, or zoo:googlenet.
 
@@ -178,7 +185,11 @@ def command(
     from loadtrt.cli.voice import Voice
     from loadtrt.engines.build_model import uff_is_gone
     from loadtrt.engines.plan_builder import build_plan, progress_text
+    from loadtrt.engines.tensorrt_log import logging_to
 
+    if model_name is not None and onnx is not None:
+        raise UsageError(f"{model_name} and --onnx {onnx} are two models; leave one out")
+    model_name = model_name or onnx
     if uff is not None:
         raise UsageError(uff_is_gone(f"--uff {uff}"))
     read = [given[name] for name in ("calibration", "deploy", "weights")]
@@ -187,10 +198,11 @@ def command(
     source = _source(model_name, options, **caffe)
     if plan is None:
         raise UsageError("the plan has no file to be written to; add for example -o model.plan")
-    _require_outputs(plan, given, [model_name, *read, *given["plugins"]], force=force)
+    _require_outputs(plan, trt_log, given, [model_name, *read, *given["plugins"]], force=force)
     voice = Voice(quiet=quiet)
     try:
-        built = build_plan(source, plan, options, lambda progress: voice.status(progress_text(progress)))
+        with logging_to(trt_log, voice.insist, "--trt-log"):
+            built = build_plan(source, plan, options, lambda progress: voice.status(progress_text(progress)))
     finally:
         voice.end_line()
     for note in built.notes:
@@ -199,12 +211,15 @@ def command(
         _show(built)
 
 
-def _require_outputs(plan: Path, given: dict[str, Any], inputs: list[str | Path | None], *, force: bool) -> None:
+def _require_outputs(
+    plan: Path, trt_log: str | None, given: dict[str, Any], inputs: list[str | Path | None], *, force: bool
+) -> None:
     """Raise UsageError, before minutes of building, where a file of the build cannot be written or is another file."""
     outputs = [
         Output("-o", plan, "a plan"),
         Output("-o: the description", f"{plan}.json", "facts of a build"),
-        Output("-o: the log", f"{plan}.log", "a log of a build"),
+        Output("-o: the log", f"{plan}.log", "a log of TensorRT"),
+        Output("--trt-log", trt_log, "a log of TensorRT"),
         Output("--timing-cache", given["timing_cache"], None),  # TensorRT itself refuses what is not a cache
         Output("--calibration-cache", given["calibration_cache"], "an INT8 calibration cache"),
     ]
@@ -245,16 +260,21 @@ def _source(
         return read_source(name, options)
     if name is not None:
         raise UsageError(f"{name} and --deploy {deploy} are two models; leave one out")
-    from loadtrt.caffe import convert
+    from loadtrt.caffe import convert, placeholder_notes
 
     notes = () if weights else (f"WARNING: the weights of {deploy} are RANDOM, since no --model was given",)
-    model = convert(deploy, weights, outputs, _DEPLOY_SEED)
-    if options.batch is not None or options.shapes or options.profiles:
+    shapes = options.shapes
+    if options.profiles:  # of the sizes of an image a plan has one, so the batch alone varies
+        shapes = {name: optimum for name, (_, optimum, _) in options.profiles[0].items()}
+    model = convert(deploy, weights, outputs, _DEPLOY_SEED, shapes)
+    notes = (*notes, *placeholder_notes(deploy, model, shapes))
+    if options.batch is not None or options.profiles:
         open_batch(model)  # as with trtexec, --batch wins over the batch that the prototxt names
     return made_source(str(deploy), model, notes)
 
 
 def _show(built: BuiltPlan) -> None:
+    from loadtrt.engines.reference import REDUCED
     from loadtrt.units import format_bytes, format_duration
 
     sidecar = built.sidecar
@@ -265,6 +285,11 @@ def _show(built: BuiltPlan) -> None:
     )
     if sidecar.precision:
         show_line(f"  precision: {sidecar.precision}")
+    if sidecar.conversion is not None:
+        for sentence in sidecar.conversion.sentences():
+            show_line(f"  {sentence}")
+    if any(sidecar.options.get(option) for option in REDUCED):
+        show_line("  deviation from FP32: not known before it runs; 'loadtrt run' with this plan says it")
     for tensor in sidecar.tensors:
         sizes = ",".join("?" if size < 0 else str(size) for size in tensor.shape)
         name = printable(tensor.name, NAME)

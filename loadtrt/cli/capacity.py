@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.asked.reading import keys_of
-from loadtrt.cli.options import GroupedCommand, extra, options
+from loadtrt.cli.options import GroupedCommand, extra, options, read_as
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, EngineError, UsageError
 from loadtrt.load.arrivals import PROCESSES
-from loadtrt.units import parse_share
+from loadtrt.units import format_duration, parse_duration, parse_share
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ _LEAST_TIME_NS = 2_000_000_000
         "arrivals": "Arrival process of the trials.  [default: poisson; with --burstiness gamma]",
         "bursts": "Bursts and pauses: 1s/4s makes all requests due within 1 s of each 5 s.",
         "stages": "Arrival rates one after the other, all scaled to each trial's mean rate.",
-        "trace": "Instants of a CSV or JSONL file, in seconds, all gaps scaled to each trial's mean rate.",
+        "trace": "Instants of a file (CSV, JSONL, JSON or a log, also .gz), all gaps scaled to each trial's mean rate.",
         "warmup": "Warm up each engine at least this long, and until the GPU's clocks are steady.  [default: 1s]",
         "drain": "Wait at least this long for the last requests of a trial.  [default: 10s]",
         "verify": "First compare outputs under load with those of a quiet run, for each engine.  [default: off]",
@@ -47,32 +47,33 @@ _LEAST_TIME_NS = 2_000_000_000
 )
 @extra(
     "--time",
+    "Ending",
+    "Duration of all runs of a candidate together, at most.  [default: 10m]",
     metavar="TIME",
-    group="Ending",
-    help="Duration of all runs of a candidate together, at most.  [default: 10m]",
+    callback=read_as(parse_duration),
 )
 @extra(
     "--quick",
-    group="Ending",
+    "Ending",
+    "Estimate the capacity within 30 s of load, without confirming it.  [default: off]",
     is_flag=True,
-    help="Estimate the capacity within 30 s of load, without confirming it.  [default: off]",
 )
 @extra(
     "--precision",
+    "Ending",
+    "Half width of the 95 % confidence interval at which searching ends and confirming begins.  [default: 3%]",
     metavar="3%",
     default="3%",
-    group="Ending",
-    help="Half width of the 95 % confidence interval at which searching ends and confirming begins.  [default: 3%]",
 )
 @extra(
     "--shared-host",
-    group="Ending",
+    "Ending",
+    "Search although others use the cores or the GPU: for the capacity of what they leave.  [default: off]",
     is_flag=True,
-    help="Search although others use the cores or the GPU: for the capacity of what they leave.  [default: off]",
 )
-@extra("--resume", group="Results", is_flag=True, help="Continue the unfinished search in the file of --json.")
+@extra("--resume", "Results", "Continue the unfinished search in the file of --json.", is_flag=True)
 def command(
-    config: Path | None, contexts: str | None, batch: str | None, time: str | None, quick: bool, precision: str,
+    config: Path | None, contexts: str | None, batch: str | None, time: int | None, quick: bool, precision: str,
     shared_host: bool, resume: bool, force: bool, **given: Any,
 ) -> int:  # fmt: skip
     """Find the capacity: the highest arrival rate at which the objectives are met, and confirm it.
@@ -81,20 +82,22 @@ def command(
     loadtrt capacity --engine googlenet16.trt --objective 'latency.p99 < 10ms' --contexts 1,2,4,8 --batch 1,4
     loadtrt capacity --engine zoo:googlenet --batch 1 --objective 'latency.p99 < 400ms'      (no GPU needed)
 
-    Exit codes: 0 found and confirmed, or estimated with --quick; 98 undecided in that time; 99 no rate meets the
-    objectives; 97 the load generator was the bottleneck, or others use the cores or the GPU.
+    Exit codes: 0 found and confirmed, estimated with --quick, or throughput limits the rate; 98 undecided in that time;
+    99 no rate meets the objectives; 97 the load generator was the bottleneck, or others use the cores or the GPU.
     """
     wanted = _wanted(config, given, contexts, batch, time, precision, quick=quick, shared=shared_host)
     wanted.configs()  # raises an error now, before any run
     values = wanted.config.options()
     require_outputs(outputs_of(values, "a search for capacity"), [config, *inputs_of(values)], force=force)
     from loadtrt.capacity.find import Finder
+    from loadtrt.cli.delivery import say_verdict
     from loadtrt.cli.resuming import carry_out
     from loadtrt.report.plain import terminal_text
     from loadtrt.results.capacity_result import CapacityResult
 
     make = partial(Finder, wanted)
-    return _exit_code(carry_out(wanted.config, CapacityResult, terminal_text, make, resume=resume, force=force))
+    result = carry_out(wanted.config, CapacityResult, terminal_text, make, resume=resume, force=force)
+    return say_verdict(result, _exit_code(result), quiet=wanted.config.quiet)
 
 
 def _wanted(
@@ -102,7 +105,7 @@ def _wanted(
     given: dict[str, Any],
     contexts: str | None,
     batch: str | None,
-    time: str | None,
+    time: int | None,
     precision: str,
     *,
     quick: bool,
@@ -112,7 +115,6 @@ def _wanted(
     from loadtrt.asked.reading import load_config
     from loadtrt.capacity.find import QUICK_NS, TIME_NS, Wanted
     from loadtrt.capacity.grid import parse_axis
-    from loadtrt.units import parse_duration
 
     load = {key: value for key in _ARRIVALS if (value := given.pop(key)) is not None}
     if "stages" in load:
@@ -124,9 +126,9 @@ def _wanted(
     first = {} if batches is None else {"batch": batches[0]}  # replaces the mix of a configuration file
     config = load_config(file, {**given, **load, **first, "rate": "1/s"}, without=_OWN)
     _require_objectives(config)
-    time_ns = parse_duration(time) if time is not None else QUICK_NS if quick else TIME_NS
+    time_ns = time if time is not None else QUICK_NS if quick else TIME_NS
     if time_ns < _LEAST_TIME_NS:
-        raise UsageError(f"--time {time} is too short for a search; write for example --time 10m")
+        raise UsageError(f"--time {format_duration(time_ns)} is too short for a search; write for example --time 10m")
     return Wanted(
         config=config,
         load=load,

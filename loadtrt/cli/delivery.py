@@ -6,9 +6,9 @@ import os
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from loadtrt.errors import EngineError, LoadtrtError
+from loadtrt.errors import EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, EngineError, LoadtrtError
 from loadtrt.files import write_file
-from loadtrt.printing import SENTENCE, lines, printable, printable_json
+from loadtrt.printing import SENTENCE, lines, printable, printable_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.engines.plan_profile import Profiled
+    from loadtrt.report.result_files import Result
     from loadtrt.results.profile_result import ProfileResult
 
 
@@ -61,6 +62,15 @@ def show(text: str, stream: TextIO) -> None:
 def show_line(line: str = "") -> None:
     """Write a line to stdout, cut in the middle where it is long."""
     show(f"{printable(line, SENTENCE)}\n", sys.stdout)
+
+
+def say_verdict(result: Result, code: int, *, quiet: bool) -> int:
+    """Say on stderr, where --quiet leaves the summary out, why the exit code is that of a verdict. Returns the code."""
+    if quiet and code in (EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED):
+        from loadtrt.report.plain import verdict_line
+
+        say(verdict_line(result))
+    return code
 
 
 def deliver_exports(config: RunConfig, result: ProfileResult, profiled: Profiled, delivery: Delivery) -> None:

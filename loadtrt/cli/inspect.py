@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.cli.delivery import show_line
+from loadtrt.cli.options import FORCE_HELP, TRT_LOG_HELP
+from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import UsageError
 from loadtrt.files import write_file
-from loadtrt.printing import NAME, printable, printable_json
+from loadtrt.printing import NAME, printable, printable_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +30,18 @@ _MORE = "inputs and outputs with types, shapes, formats and profiles; memory; la
 @click.option(
     "--device", type=click.IntRange(0, 1023), default=0, help="Number of the GPU to load the plan on.  [default: 0]"
 )
+@click.option("--trt-log", metavar="FILE|-", help=TRT_LOG_HELP)
+@click.option("--force", is_flag=True, help=FORCE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print all facts as JSON.")
 def command(
-    file: Path, module: str | None, plugins: tuple[str, ...], allow_host_code: bool, device: int, as_json: bool
+    file: Path,
+    module: str | None,
+    plugins: tuple[str, ...],
+    allow_host_code: bool,
+    device: int,
+    trt_log: str | None,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Show what PLAN contains: a TensorRT plan, or an .onnx model.
 
@@ -38,11 +49,14 @@ def command(
     outputs, profiles, memory and layers.
     """
     from loadtrt.engines.inspection import inspect_file
+    from loadtrt.engines.tensorrt_log import logging_to
 
     zoo, _, name = str(file).partition(":")
     if zoo == "zoo" and not file.exists():
         raise UsageError(f"{file} is not a file: 'loadtrt zoo {name}' writes {name}.onnx, which can be inspected")
-    report = inspect_file(file, module=module, plugins=plugins, allow_host_code=allow_host_code, device=device)
+    require_outputs([Output("--trt-log", trt_log, "a log of TensorRT")], [file, *plugins], force=force)
+    with logging_to(trt_log, say, "--trt-log"):
+        report = inspect_file(file, module=module, plugins=plugins, allow_host_code=allow_host_code, device=device)
     if as_json:
         write_file("-", printable_json(json.dumps(report, indent=2, ensure_ascii=False)) + "\n")
     elif report["kind"] == "onnx":

@@ -10,6 +10,7 @@ import click
 
 from loadtrt import __version__
 from loadtrt.cli.streams import discard
+from loadtrt.cli.words import as_declared, explained, require_once
 from loadtrt.errors import EngineError, LoadtrtError, UsageError, nearest, shortage_of
 from loadtrt.printing import say
 from loadtrt.signals import SIGNALS
@@ -24,6 +25,7 @@ COMMANDS = {
     ),
     "capacity": ("loadtrt.cli.capacity", "Find the highest arrival rate that meets objectives, and confirm it."),
     "build": ("loadtrt.cli.build", "Build a plan from an ONNX, zoo or Caffe model, for this GPU or another."),
+    "trtexec": ("loadtrt.cli.trtexec_line", "Take a command line of trtexec: print what it means here, and run it."),
     "profile": ("loadtrt.cli.profile", "Time each layer of an engine, or of two engines side by side."),
     "compare": ("loadtrt.cli.compare", "Compare two results, of loadtrt or of trtexec, and gate on regressions."),
     "report": ("loadtrt.cli.report", "Write results as an HTML page, Markdown, CSV or a trace."),
@@ -54,7 +56,11 @@ class _Lazy(click.Group):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             hint = nearest(args[0], COMMANDS, f"the commands are {', '.join(COMMANDS)}")
             raise click.UsageError(f"'{args[0]}' is not a command: {hint}")
-        return super().resolve_command(context, args)
+        name, command, words = super().resolve_command(context, args)
+        if name is not None and command is not None and not context.resilient_parsing:  # as for completion
+            words = as_declared(command, words)
+            require_once(name, command, words, context)
+        return name, command, words
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -77,7 +83,7 @@ def main() -> None:
         print(error.format_message(), file=sys.stderr)
         code = 2
     except click.NoSuchOption as error:
-        code = _say(_no_option(error), error.exit_code)
+        code = _say(explained(error), error.exit_code)
     except click.ClickException as error:
         code = _say(f"{error.format_message()}", error.exit_code)
     except LoadtrtError as error:
@@ -94,15 +100,6 @@ def main() -> None:
             raise KeyboardInterrupt from None
         code = _say(*_explained(error))
     sys.exit(code)
-
-
-def _no_option(error: click.NoSuchOption) -> str:
-    """The error with the option that was probably meant, if one is near: click would suggest --wait for --rate."""
-    known = [name for parameter in error.ctx.command.params for name in parameter.opts] if error.ctx else []
-    otherwise = "--help lists the options"
-    if error.option_name == "--rate" and "--shared-host" in known:
-        otherwise = "capacity finds the rate, from --objective"
-    return f"{error.option_name} is not an option: {nearest(error.option_name, known, otherwise, cutoff=0.8)}"
 
 
 def _explained(error: Exception) -> tuple[str, int]:

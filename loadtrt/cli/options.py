@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin
 
 import click
 from pydantic import BeforeValidator
 
 from loadtrt.asked.declaring import GROUPS, shown_as
 from loadtrt.asked.fields import option_name
-from loadtrt.asked.reading import FIELDS, keys_of
+from loadtrt.asked.reading import FIELDS, keys_for, keys_of
+from loadtrt.cli.words import SEVERAL
+from loadtrt.errors import UsageError
+from loadtrt.printing import shortened
 from loadtrt.units import exact_duration
 
 if TYPE_CHECKING:
@@ -21,7 +25,9 @@ if TYPE_CHECKING:
 # Options whose values hold commas: where they take several, each is given by itself.
 REPEATED = frozenset({"batcher"})
 FORCE_HELP = "Write over files that would be kept otherwise."
+TRT_LOG_HELP = str(FIELDS["trt_log"].description)
 F = TypeVar("F", bound="Callable[..., Any]")
+T = TypeVar("T")
 
 
 class GroupedOption(click.Option):
@@ -48,9 +54,10 @@ class GroupedCommand(click.Command):
                     formatter.write_dl(records)
 
 
-def extra(*declarations: str, group: str, **attributes: Any) -> Callable[[F], F]:
-    """An option of one command alone, with its heading."""
-    return click.option(*declarations, cls=GroupedOption, group=group, **attributes)
+def extra(name: str | tuple[str, ...], group: str, help_: str, **attributes: Any) -> Callable[[F], F]:
+    """An option of one command alone, with its heading and help. name: of several, the last is the parameter's."""
+    names = (name,) if isinstance(name, str) else name
+    return click.option(*names, cls=GroupedOption, group=group, help=help_, **attributes)
 
 
 def options(
@@ -73,23 +80,37 @@ def options(
     axes, choices, helps = axes or {}, choices or {}, helps or {}
 
     def add(function: F) -> F:
-        function = extra("--force", group="Results", is_flag=True, help=FORCE_HELP)(function)
+        function = extra("--force", "Results", FORCE_HELP, is_flag=True)(function)
         for key, field in reversed(FIELDS.items()):
             shown = shown_as(field)
             if shown is not None and (command == "run" or command in shown.commands):
                 text = helps.get(key) or _help(field, key, axes.get(key))
                 function = _option(key, field, text, axes.get(key), choices.get(key))(function)
+        if "engine" in keys_for(command):
+            function = click.argument("engines", metavar="[ENGINE]", nargs=-1)(_with_positional(command, function))
         if not file:
             return function
-        return extra(
-            "--config",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            group="Engine",
-            help="YAML file of these options, or a run.json; options of the command line win.",
-        )(function)
+        text = "YAML file of these options, or a run.json; options of the command line win."
+        return extra("--config", "Engine", text, type=click.Path(path_type=Path), metavar="FILE")(function)
 
     return add
+
+
+def _with_positional(name: str, function: F) -> F:
+    """The function of a command, with ENGINE, which is written without --engine, as its `engine`."""
+
+    @wraps(function)
+    def command(engines: tuple[str, ...], engine: str | None, **given: Any) -> Any:
+        if len(engines) > 1:
+            raise UsageError(f"{engines[0]} and {engines[1]} are two engines: {SEVERAL[name, 'engine']}")
+        for first in engines:
+            if engine is not None:
+                raise UsageError(f"{first} is an argument too many beside --engine {engine}: leave one out")
+            if Path(first).suffix in (".yaml", ".yml", ".json"):
+                raise UsageError(f"{first} is no engine: write --config {first} for a configuration")
+        return function(engine=next(iter(engines), engine), **given)
+
+    return cast("F", command)
 
 
 def _option(
@@ -98,22 +119,19 @@ def _option(
     shown = shown_as(field)
     assert shown is not None  # noqa: S101  # FIELDS holds options alone
     name, kind = option_name(key), _kind(field)
-    attributes: dict[str, Any] = {"group": shown.group, "help": text, "default": None}
-    metavar = axis or shown.metavar
-    if axis is not None and key in REPEATED:
-        return extra(name, key, multiple=True, callback=many, metavar=metavar, **attributes)
+    how: dict[str, Any] = {"metavar": axis or shown.metavar}
     if axis is not None:
-        return extra(name, key, metavar=metavar, **attributes)
-    if kind is bool:
-        return extra(f"{name}/--no-{name.removeprefix('--')}", key, **attributes)
-    if get_origin(kind) is Literal:
-        return extra(name, key, type=click.Choice(choices or get_args(kind)), **attributes)
-    if get_origin(kind) is dict:
-        return extra(name, key, multiple=True, callback=_named, metavar=metavar, **attributes)
-    if get_origin(kind) is tuple:
-        return extra(name, key, multiple=True, callback=many, metavar=metavar, **attributes)
-    number = kind if kind in (int, float) and not _reads_text(field) else None
-    return extra(name, key, type=number, metavar=metavar, **attributes)
+        how |= {"multiple": True, "callback": many} if key in REPEATED else {}
+        how |= {"is_flag": False, "flag_value": "on"} if kind is bool else {}  # without a value it is on, as everywhere
+    elif kind is bool:
+        name, how = f"{name}/--no-{name.removeprefix('--')}", {}
+    elif get_origin(kind) is Literal:
+        how = {"type": click.Choice(choices or get_args(kind))}
+    elif get_origin(kind) in (dict, tuple):
+        how |= {"multiple": True, "callback": _named if get_origin(kind) is dict else many}
+    elif kind in (int, float) and not _reads_text(field):
+        how |= {"type": kind}
+    return extra((name, key), shown.group, text, default=None, **how)
 
 
 def _kind(field: FieldInfo) -> Any:
@@ -160,8 +178,27 @@ def _named(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]
         name, colon, rest = part.rpartition(":")
         if not colon or not name:
             raise click.UsageError(f"{option_name(key)} wants NAME:VALUE, not '{part}'")
+        if name in named:
+            raise click.UsageError(f"{option_name(key)} is given twice for {shortened(name)}: leave one out")
         named[name] = rest
     return named or None
+
+
+def read_as(parse: Callable[[str], T]) -> Callable[[click.Context, click.Parameter, str | None], T | None]:
+    """The callback of an option whose text `parse` reads; its errors name the option."""
+
+    def read(_: click.Context, parameter: click.Parameter, text: str | None) -> T | None:
+        return None if text is None else read_option(parameter.opts[0], text, parse)
+
+    return read
+
+
+def read_option(option: str, text: str, parse: Callable[[str], T]) -> T:
+    """What `parse` makes of the text of an option. Raises UsageError, which names it."""
+    try:
+        return parse(text)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error}") from None
 
 
 def many(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -176,8 +213,9 @@ def table() -> str:
         "Made by `make docs` from the declarations in `loadtrt/asked/`. A key of a YAML file is the name of the option",
         "without its dashes, with `_` for `-`. A file has at most 1 MiB of YAML, 32 levels, 50 000 values; an alias",
         "counts as all that it repeats. The longest TIME is ten years; rates are 1e-9/s to 1e12/s, sizes below 2^63",
-        "bytes; the greatest number that an option takes is in `loadtrt schema config`. The command line alone has",
-        "`run --latency` and `run --repeat` ([measuring](measuring.md)).",
+        "bytes; the greatest number that an option takes is in `loadtrt schema config`. What is not repeatable is",
+        "given once. The command line alone has `run --latency` and `run --repeat` ([measuring](measuring.md)), and",
+        "ENGINE without `--engine`: `loadtrt run googlenet16.trt`.",
     ]
     for group in GROUPS:
         if keys_of(group):

@@ -33,14 +33,14 @@ _CONTENTS = {
     "a result of another loadtrt": rb'\{\s*"schema_version":\s*"loadtrt\.',
     "facts of a build": rb'\{\s*"schema_version":\s*1,\s*"loadtrt_version"',
     "a trace for Perfetto": rb'\{\s*"displayTimeUnit"',
-    "JSON of trtexec": rb'\[\s*\{\s*"(startEnqMs|latencyMs|count|averageMs|name)"|\{\s*"Layers"',
+    "JSON of trtexec": rb'\[\s*\{\s*"(startEnqMs|startInMs|latencyMs|count|averageMs|name)"|\{\s*"Layers"',
     "JSON": rb"[{\[]",
     "a table of results": rb"file,kind,number,",
     "a histogram log": rb"#\[[^\n]*\n#\[Histogram log",
     "OpenMetrics": rb"# (HELP|TYPE) ",
     "HTML": rb"(?i)<!doctype html|<html",
     "XML": rb"<\?xml|<testsuite",
-    "a log of a build": rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ",
+    "a log of TensorRT": rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ",
     "an INT8 calibration cache": rb"TRT-\d",
     "an ONNX model": rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]",  # ir_version, then the next field of a model
     "binary data": rb"(?s).*\0",
@@ -81,7 +81,7 @@ def inputs_of(values: Mapping[str, Any]) -> list[str | Path]:
         named = list(inputs.values())
     else:  # FILE, NAME:FILE, or NAME:FILE,NAME2:FILE2; either may have commas
         named = [part.rpartition(":")[2] for text in inputs for part in (text, *text.split(","))]
-    single = [values[key] for key in ("engine", "trace") if values.get(key)]
+    single = [values[key] for key in ("engine", "trace", "verify_against") if values.get(key)]
     return [*single, *named, *(values.get("plugins") or ())]
 
 
@@ -89,7 +89,7 @@ def require_outputs(outputs: Iterable[Output], inputs: Iterable[str | Path | Non
     """Raise UsageError, before anything is measured, where an output cannot be written, is an input or another output,
     or would be written over a file that holds something else. Makes no file: there may be no result.
 
-    outputs: --json and -o may be "-", stdout.
+    outputs: --json and -o may be "-", stdout, and --trt-log, stderr.
     inputs: the files that the command reads; names of what is not a file are left out.
     force: whether outputs may be written over other files than inputs.
     """
@@ -99,7 +99,7 @@ def require_outputs(outputs: Iterable[Output], inputs: Iterable[str | Path | Non
         if name is None:
             continue
         if str(name) == "-":
-            if option not in ("--json", "-o"):
+            if option not in ("--json", "-o", "--trt-log"):
                 raise UsageError(f"{option} -: only --json goes to stdout: name a file")
             continue
         require_writable(option, name)

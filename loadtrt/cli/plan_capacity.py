@@ -12,7 +12,7 @@ import click
 from loadtrt.asked.load import Rate, Stages
 from loadtrt.asked.reading import FIELDS, read_load
 from loadtrt.asked.trace_load import Trace
-from loadtrt.cli.options import GroupedCommand, extra, options
+from loadtrt.cli.options import GroupedCommand, extra, options, read_as, read_option
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError
 from loadtrt.load.arrivals import PROCESSES
@@ -20,11 +20,12 @@ from loadtrt.printing import command_line, utf8_name
 from loadtrt.units import parse_rate, parse_share
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from loadtrt.capacity.demand import Demand
     from loadtrt.capacity.evidence import Source
     from loadtrt.results.fleet_result import FleetResult, Routing, Ties
+    from loadtrt.results.run_result import RunResult
 
 _ROUTINGS = "random,round-robin,two-choices,least-outstanding"
 _TIES = ("longest-idle", "random", "lowest-index")
@@ -72,84 +73,81 @@ def _routings(_: click.Context, parameter: click.Parameter, text: str) -> list[R
 @click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @extra(
     "--batch",
+    "Engine",
+    "Batch size to plan for, where FILEs have several.  [default: that of the highest capacity]",
     type=int,
-    group="Engine",
-    help="Batch size to plan for, where FILEs have several.  [default: that of the highest capacity]",
 )
 @extra(
     "--contexts",
+    "Lanes",
+    "Number of contexts to plan for, where FILEs have several.  [default: that of the highest capacity]",
     type=int,
-    group="Lanes",
-    help="Number of contexts to plan for, where FILEs have several.  [default: that of the highest capacity]",
 )
-@extra("--demand", metavar="5000/s", group="Load", help="Arrival rate at the peak, in requests per second.")
+@extra(
+    "--demand",
+    "Load",
+    "Arrival rate at the peak, in requests per second.",
+    metavar="5000/s",
+    callback=read_as(parse_rate),
+)
 @extra(
     "--demand-inferences",
+    "Load",
+    "Arrival rate at the peak, in inferences per second: requests × batch size.",
     metavar="80k/s",
-    group="Load",
-    help="Arrival rate at the peak, in inferences per second: requests × batch size.",
+    callback=read_as(parse_rate),
 )
 @extra(
     "--arrivals",
+    "Load",
+    "Arrival process of the whole demand.  [default: poisson; with --burstiness gamma]",
     type=click.Choice(tuple(PROCESSES)),
-    group="Load",
-    help="Arrival process of the whole demand.  [default: poisson; with --burstiness gamma]",
 )
 @extra(
-    "--growth",
-    default="0%",
-    metavar="30%",
-    callback=_share,
-    group="Load",
-    help="Growth of the demand to plan for.  [default: 0%]",
+    "--growth", "Load", "Growth of the demand to plan for.  [default: 0%]", default="0%", metavar="30%", callback=_share
 )
 @extra(
     "--headroom",
+    "Load",
+    "Headroom above the grown demand.  [default: 0%]",
     default="0%",
     metavar="20%",
     callback=_share,
-    group="Load",
-    help="Headroom above the grown demand.  [default: 0%]",
 )
 @extra(
     "--spares",
+    "Fleet",
+    "Number of GPUs that may be out of service while the objectives are met.  [default: 0]",
     type=click.IntRange(0, 1000),
     default=0,
     metavar="K",
-    group="Fleet",
-    help="Number of GPUs that may be out of service while the objectives are met.  [default: 0]",
 )
 @extra(
     "--max-utilisation",
+    "Fleet",
+    "Highest utilisation of a GPU.  [default: 80%]",
     default="80%",
     metavar="80%",
     callback=_utilisation,
-    group="Fleet",
-    help="Highest utilisation of a GPU.  [default: 80%]",
 )
 @extra(
     "--routing",
+    "Fleet",
+    f"Routing policies to compare.  [default: {_ROUTINGS}]",
     default=_ROUTINGS,
     metavar="NAME,…",
     callback=_routings,
-    group="Fleet",
-    help=f"Routing policies to compare.  [default: {_ROUTINGS}]",
 )
 @extra(
     "--ties",
+    "Fleet",
+    "Which of several GPUs with the fewest requests gets the next one, in least-outstanding routing.  "
+    f"[default: {_TIES[0]}]",
     type=click.Choice(_TIES),
     default=_TIES[0],
-    group="Fleet",
-    help="Which of several GPUs with the fewest requests gets the next one, in least-outstanding routing.  "
-    f"[default: {_TIES[0]}]",
 )
 @extra(
-    "--gpu-price",
-    type=float,
-    metavar="2.5",
-    callback=_price,
-    group="Fleet",
-    help="Price of one GPU for an hour, in any currency.",
+    "--gpu-price", "Fleet", "Price of one GPU for an hour, in any currency.", type=float, metavar="2.5", callback=_price
 )
 @options("plan-capacity", file=False)
 def command(
@@ -164,7 +162,7 @@ def command(
     loadtrt plan-capacity contexts1.json contexts2.json contexts4.json --demand 5000/s
 
     FILE: a result of `loadtrt capacity` or `loadtrt sweep`, or several of `loadtrt run`: closed loops with --contexts 1
-    and more, and runs at an arrival rate, against which predictions are checked.
+    and more, and runs at an arrival rate, against which predictions are checked. Of `run --repeat` each start counts.
 
     The demand is --demand, --demand-inferences, --stages (the highest rate is the peak) or --trace (the busiest hour is
     replayed). Without --objective, the objectives of FILEs count.
@@ -182,15 +180,15 @@ def command(
     from loadtrt.capacity.evidence import evidence_of
     from loadtrt.capacity.fleet_plan import plan_fleet
     from loadtrt.capacity.predictable import why_unpredictable
-    from loadtrt.cli.delivery import Delivery, json_of, show
+    from loadtrt.cli.delivery import Delivery, json_of, say_verdict, show
     from loadtrt.cli.voice import Voice
     from loadtrt.report.plain import terminal_text
     from loadtrt.signals import SIGNALS
 
-    objectives = [parse_objective(text) for text in given["objective"] or ()]
+    objectives = [read_option("--objective", text, parse_objective) for text in given["objective"] or ()]
     evidence = evidence_of(read_sources(files), contexts, batch)
-    demand = _demand(given, evidence.gpu.batch, growth, headroom)
     voice, delivery = Voice(quiet=bool(given["quiet"])), Delivery()
+    demand = _demand(given, evidence.gpu.batch, growth, headroom, voice.say)
     for objective in () if objectives else evidence.objectives:
         why_not = why_unpredictable(objective)
         if why_not is None:
@@ -222,7 +220,7 @@ def command(
         if not given["quiet"]:
             show(terminal_text(result), sys.stderr if json_file == "-" else sys.stdout)
     delivery.finish()
-    return _exit_code(result)
+    return say_verdict(result, _exit_code(result), quiet=bool(given["quiet"]))
 
 
 def _exit_code(result: FleetResult) -> int:
@@ -236,23 +234,32 @@ def _exit_code(result: FleetResult) -> int:
 
 def read_sources(files: Sequence[Path]) -> Source:
     """One capacity, one sweep, or runs. Raises UsageError for anything else."""
-    from loadtrt.report.result_files import Kind, read_file, read_result, read_run
+    from loadtrt.report.result_files import Kind, ResultFile, read_file, read_result, read_run
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
+    from loadtrt.results.repeat_result import RepeatResult
 
-    sources = [read_file(file) for file in files]
-    for source in sources:
-        if source.kind in (Kind.CAPACITY, Kind.SWEEP) and len(sources) > 1:
-            raise UsageError(f"{source.path} is {source.kind}: give this file alone, or several runs of loadtrt")
-    match sources[0].kind:
-        case Kind.CAPACITY:
-            return read_result(CapacityResult, sources[0])
-        case Kind.SWEEP:
-            return read_result(SweepResult, sources[0])
-        case _:
-            return tuple(map(read_run, sources))
+    runs: list[RunResult] = []
+    for file in files:
+        match source := read_file(file):
+            case ResultFile(kind=Kind.CAPACITY | Kind.SWEEP) if len(files) > 1:
+                raise UsageError(f"{file} is {source.kind}: give this file alone, or several runs of loadtrt")
+            case ResultFile(kind=Kind.CAPACITY):
+                return read_result(CapacityResult, source)
+            case ResultFile(kind=Kind.SWEEP):
+                return read_result(SweepResult, source)
+            case ResultFile(kind=Kind.REPEAT):
+                runs += [run for run in read_result(RepeatResult, source).runs if run.outcome == "completed"]
+            case ResultFile(kind=Kind.FLEET):
+                raise UsageError(
+                    f"{file} is a plan, the result of this command: give the measurements that it was made of, such as "
+                    "the file of loadtrt capacity"
+                )
+            case _:
+                runs.append(read_run(source, "a plan needs runs of one model"))
+    return tuple(runs)
 
 
-def _demand(given: dict[str, Any], batch: int, growth: float, headroom: float) -> Demand:
+def _demand(given: dict[str, Any], batch: int, growth: float, headroom: float, say: Callable[[str], None]) -> Demand:
     """The demand that the options ask for, in requests. Raises UsageError unless exactly one option names it."""
     from loadtrt.capacity.demand import staged_demand, steady_demand, traced_demand
 
@@ -266,9 +273,9 @@ def _demand(given: dict[str, Any], batch: int, growth: float, headroom: float) -
         )
     load_options = {key: given[key] for key in ("arrivals", "burstiness", "stages", "trace", "trace_column")}
     if given["demand"] is not None:
-        load_options["rate"] = parse_rate(given["demand"])
+        load_options["rate"] = given["demand"]
     elif given["demand_inferences"] is not None:
-        load_options["rate"] = parse_rate(given["demand_inferences"]) / batch
+        load_options["rate"] = given["demand_inferences"] / batch
     if given["trace"] is not None and given["arrivals"] is not None:
         raise UsageError(Trace.refusal.format(key="arrivals", option="--arrivals"))
     match read_load(load_options):
@@ -278,5 +285,7 @@ def _demand(given: dict[str, Any], batch: int, growth: float, headroom: float) -
             source = f"stages {given['stages']}"
             return staged_demand(load.course(), source, burstiness=load.cv, growth=growth, headroom=headroom)
         case Trace() as load:
+            for remark in load.remarks:
+                say(remark)
             return traced_demand(load.instants, load.text, growth=growth, headroom=headroom)
     raise AssertionError("one of the options above names a load of these types")

@@ -23,20 +23,14 @@ _OF_COMPARISONS = {"json", "quiet", "profile"}  # options that apply to a compar
 
 @click.command(cls=GroupedCommand, short_help="Time each layer of an engine.")
 @options("profile")
-@extra(
-    "--compare",
-    nargs=2,
-    metavar="A B",
-    group="Engine",
-    help="Two engines, or files of profiles, to compare layer by layer.",
-)
-@extra("--nodes", is_flag=True, group="Results", help="Show the model's nodes that were fused into each layer.")
+@extra("--compare", "Engine", "Two engines, or files of profiles, to compare layer by layer.", nargs=2, metavar="A B")
+@extra("--nodes", "Results", "Show the model's nodes that were fused into each layer.", is_flag=True)
 @extra(
     "--top",
+    "Results",
+    "Number of layers to show, the longest first.  [default: all]",
     type=click.IntRange(min=1),
     metavar="N",
-    group="Results",
-    help="Number of layers to show, the longest first.  [default: all]",
 )
 def command(
     config: Path | None, compare: tuple[str, str] | None, nodes: bool, top: int | None, force: bool, **given: Any
@@ -75,6 +69,7 @@ def _configured(config: Path | None, given: dict[str, Any]) -> RunConfig:
 def _one(config: RunConfig, nodes: bool, top: int | None) -> int:
     from loadtrt.cli.delivery import Delivery, deliver_exports, json_of, show
     from loadtrt.cli.voice import Voice
+    from loadtrt.engines.tensorrt_log import logging_to
     from loadtrt.files import locked
     from loadtrt.report.plain import plain
     from loadtrt.report.profile_sections import profile as sections_of
@@ -83,7 +78,9 @@ def _one(config: RunConfig, nodes: bool, top: int | None) -> int:
 
     delivery, target = Delivery(), config.json_file
     with SIGNALS, locked("--json", target):
-        result, profiled = profile(config, Voice(quiet=config.quiet), length_of(config), SIGNALS)
+        voice = Voice(quiet=config.quiet)
+        with logging_to(config.trt_log, voice.insist):
+            result, profiled = profile(config, voice, length_of(config), SIGNALS)
         delivery.make(target, lambda: json_of(result))
         if not SIGNALS.hurried():
             deliver_exports(config, result, profiled, delivery)
@@ -104,6 +101,7 @@ def _compare(
     from loadtrt.cli.compare import holds_results
     from loadtrt.cli.delivery import Delivery, json_of, show
     from loadtrt.cli.voice import Voice
+    from loadtrt.engines.tensorrt_log import logging_to
     from loadtrt.report.layer_comparison_sections import compared_profiles
     from loadtrt.report.plain import plain
     from loadtrt.stats.profiles import compare_profiles
@@ -119,9 +117,12 @@ def _compare(
         option = option_name(useless[0]) if useless else "--config"
         raise UsageError(f"{option} is for engines, and {' and '.join(names)} are files of results: leave it out")
     target = given["json"]
-    require_outputs([Output("--json", target, "a comparison")], [config, *names, *inputs_of(given)], force=force)
+    outputs = [Output("--json", target, "a comparison"), Output("--trt-log", given["trt_log"], "a log of TensorRT")]
+    require_outputs(outputs, [config, *names, *inputs_of(given)], force=force)
     quiet = bool(given["quiet"])
-    first, second = (_side(name, config, given, Voice(quiet=quiet)) for name in names)
+    voice = Voice(quiet=quiet)
+    with logging_to(given["trt_log"], voice.insist):
+        first, second = (_side(name, config, given, voice) for name in names)
     comparison = compare_profiles(first, second)
     delivery = Delivery()
     delivery.make(target, lambda: json_of(comparison))

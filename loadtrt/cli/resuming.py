@@ -60,55 +60,44 @@ def carry_out(
 
     Raises the error that ended the runs, and UsageError if the result could not be written.
     """
-    with locked("--json", config.json_file):
-        return _carry_out(config, schema, text, work_on, resume=resume, force=force)
-
-
-def _carry_out(
-    config: RunConfig,
-    schema: type[_Result],
-    text: Callable[[_Result], str],
-    work_on: Callable[[Rig, Talks, Keeper], Many[_Result]],
-    *,
-    resume: bool,
-    force: bool,
-) -> _Result:
     from loadtrt.capacity.rig import Rig
+    from loadtrt.engines.tensorrt_log import logging_to
 
-    target = config.json_file
-    before = unfinished(target, schema, resume=resume, force=force)
-    voice = Voice(quiet=config.quiet)
-    keeper = Keeper(target, voice.say)
-    many: Many[_Result] | None = None
+    with locked("--json", config.json_file):
+        target = config.json_file
+        before = unfinished(target, schema, resume=resume, force=force)
+        voice = Voice(quiet=config.quiet)
+        keeper = Keeper(target, voice.say)
+        many: Many[_Result] | None = None
 
-    def deliver() -> None:
-        nonlocal many
-        finished, many = many, None  # once
-        voice.end_line()
-        if finished is not None and finished.measured:
-            keeper.finish(finished.result)
-            if not config.quiet:
-                show(text(finished.result), sys.stderr if target == "-" else sys.stdout)
+        def deliver() -> None:
+            nonlocal many
+            finished, many = many, None  # once
+            voice.end_line()
+            if finished is not None and finished.measured:
+                keeper.finish(finished.result)
+                if not config.quiet:
+                    show(text(finished.result), sys.stderr if target == "-" else sys.stdout)
 
-    with Rig(voice, partial(leave, deliver), SIGNALS) as rig:
-        many = work = work_on(rig, voice, keeper)
-        if before is not None:
+        with logging_to(config.trt_log, voice.insist), Rig(voice, partial(leave, deliver), SIGNALS) as rig:
+            many = work = work_on(rig, voice, keeper)
+            if before is not None:
+                try:
+                    runs = work.resume(before)
+                except UsageError as error:
+                    raise UsageError(f"{target} cannot be continued: {error}") from None
+                voice.say(f"continuing after {plural(runs, 'run')} of {target}")
+            elif resume:
+                voice.say(f"{target} has nothing to resume: starting from the beginning")
             try:
-                runs = work.resume(before)
-            except UsageError as error:
-                raise UsageError(f"{target} cannot be continued: {error}") from None
-            voice.say(f"continuing after {plural(runs, 'run')} of {target}")
-        elif resume:
-            voice.say(f"{target} has nothing to resume: starting from the beginning")
-        try:
-            work.make()
-        finally:
-            deliver()
-    if keeper.failure is not None:
-        raise UsageError(keeper.failure)
-    if not work.measured:
-        SIGNALS.check()
-    return work.result
+                work.make()
+            finally:
+                deliver()
+        if keeper.failure is not None:
+            raise UsageError(keeper.failure)
+        if not work.measured:
+            SIGNALS.check()
+        return work.result
 
 
 def unfinished(target: str | None, schema: type[_Result], *, resume: bool, force: bool) -> _Result | None:

@@ -22,16 +22,16 @@ _ALONE = {"contexts": 1, "buffers": 1, "requests_per_launch": 1, "arrivals": "cl
 @options("run")
 @extra(
     "--latency",
-    group="Lanes",
+    "Lanes",
+    "Measure the latency of one request at a time: a closed loop with --contexts 1 --buffers 1.",
     is_flag=True,
-    help="Measure the latency of one request at a time: a closed loop with --contexts 1 --buffers 1.",
 )
 @extra(
     "--repeat",
-    group="Ending",
+    "Ending",
+    "Start the run K times, each in a new process with the next seed, and show what differs between starts.",
     type=click.IntRange(2, 100),
     metavar="K",
-    help="Start the run K times, each in a new process with the next seed, and show what differs between starts.",
 )
 def command(config: Path | None, latency: bool, repeat: int | None, force: bool, **given: Any) -> int:
     """Drive an engine with load and say how fast and how late it is.

@@ -6,8 +6,9 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from loadtrt.cli.delivery import Delivery, deliver_exports, json_of, leave, show
+from loadtrt.cli.delivery import Delivery, deliver_exports, json_of, leave, say_verdict, show
 from loadtrt.cli.voice import Voice
+from loadtrt.engines.tensorrt_log import logging_to
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, EngineError
 from loadtrt.files import locked, takes_once, write_file
 from loadtrt.printing import say
@@ -47,7 +48,7 @@ def run(config: RunConfig) -> int:
 
 def _run(config: RunConfig, late: list[RunResult], leave: Callable[[], None]) -> int:
     voice, delivery = Voice(quiet=config.quiet), Delivery()
-    with Maker(voice, signals=SIGNALS, leave=leave) as maker:
+    with logging_to(config.trt_log, voice.insist), Maker(voice, signals=SIGNALS, leave=leave) as maker:
         maker.open(config)
         info, bill = maker.opened.engine.info, maker.opened.bill
         voice.say(f"loaded {info.name}: {', '.join(map(str, info.tensors))}")
@@ -66,7 +67,7 @@ def _run(config: RunConfig, late: list[RunResult], leave: Callable[[], None]) ->
         maker.close()
         if maker.session.fault is not None:
             raise maker.session.fault
-        code = EXIT_INTERRUPTED if left_out else exit_code(result)
+        code = say_verdict(result, EXIT_INTERRUPTED if left_out else exit_code(result), quiet=config.quiet)
         if config.profile and result.outcome == "completed":
             code = _profile(result, config, maker, delivery, late) or code
     delivery.finish()

@@ -33,13 +33,12 @@ if TYPE_CHECKING:
     },
 )
 @extra(
-    "--all",
-    "all_points",
-    group="Ending",
+    ("--all", "all_points"),
+    "Ending",
+    "Measure every point, even where an axis no longer gains 5 % of throughput.",
     is_flag=True,
-    help="Measure every point, even where an axis no longer gains 5 % of throughput.",
 )
-@extra("--resume", group="Results", is_flag=True, help="Continue the unfinished sweep in the file of --json.")
+@extra("--resume", "Results", "Continue the unfinished sweep in the file of --json.", is_flag=True)
 def command(config: Path | None, all_points: bool, resume: bool, force: bool, **given: Any) -> int:
     """Run at each point of a grid, and show the curve of latency against throughput, its knee and its Pareto front.
 
@@ -48,6 +47,7 @@ def command(config: Path | None, all_points: bool, resume: bool, force: bool, **
     loadtrt sweep --engine googlenet16.trt --contexts 4 --rate 500/s..3000/s:6
     loadtrt sweep --engine googlenet.trt --batcher max=8,delay=1ms --batcher max=16,delay=2ms --rate 500/s,1000/s
     loadtrt sweep --engine zoo:googlenet --contexts 1,2 --batch 1                (no GPU needed)
+    loadtrt sweep --engine model.onnx --batch 16 --fp16 off,on    (what FP16 gains, and what it costs in precision)
 
     Without --rate each point is a closed loop; along --contexts and --buffers the sweep stops where two further values
     gained less than 5 % of throughput. The file of --json is written after each point.
@@ -56,12 +56,14 @@ def command(config: Path | None, all_points: bool, resume: bool, force: bool, **
     values = base.options()
     require_outputs(outputs_of(values, "a sweep"), [config, *inputs_of(values)], force=force)
     from loadtrt.capacity.sweeper import Sweeper
+    from loadtrt.cli.delivery import say_verdict
     from loadtrt.cli.resuming import carry_out
     from loadtrt.report.plain import terminal_text
     from loadtrt.results.capacity_result import SweepResult
 
     make = partial(Sweeper, base, axes, all_points=all_points)
-    return _exit_code(carry_out(base, SweepResult, terminal_text, make, resume=resume, force=force))
+    result = carry_out(base, SweepResult, terminal_text, make, resume=resume, force=force)
+    return say_verdict(result, _exit_code(result), quiet=base.quiet)
 
 
 def _base_and_axes(file: Path | None, given: dict[str, Any]) -> tuple[RunConfig, dict[str, tuple[Any, ...]]]:

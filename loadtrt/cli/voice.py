@@ -11,6 +11,7 @@ from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, TextIO
 
+from loadtrt.lanes.ending import FIRST_NS
 from loadtrt.printing import one_line
 from loadtrt.signals import SIGNALS
 from loadtrt.units import SECOND_NS, format_count, format_duration
@@ -26,19 +27,21 @@ if TYPE_CHECKING:
 _RESTORE = b"\x1b[0m\x1b[?7h\x1b[?25h"  # the default colours, lines that wrap, and the cursor
 
 
+_REWRITE_NS = SECOND_NS // 10  # between two rewritten lines, at least
+_LINE_NS = 10 * SECOND_NS  # between two lines without a terminal
+
+
 class Voice:
-    """Progress of a run on stderr: a rewritten line on a terminal, otherwise a line every ten seconds.
+    """Progress of a run on stderr: a rewritten line on a terminal, otherwise a line every ten seconds, by the reader's
+    clock: a simulated engine may have a virtual one, of which hours pass in a second.
 
     One short line per second costs the measuring process 0.1 ms; a live table belongs in a process of its own.
     """
-
-    _EVERY = 10  # ticks between two lines without a terminal
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
         self._terminal = sys.stderr.isatty()
         self._width = 0
-        self._ticks = 0
         self._next_ns = 0
         self._observer: Observer | None = None
 
@@ -68,6 +71,12 @@ class Voice:
             self.end_line()
             self._write(sentence + "\n")
 
+    def insist(self, sentence: str) -> None:
+        """Write a line, with --quiet too."""
+        quiet, self._quiet = self._quiet, False
+        self.say(sentence)
+        self._quiet = quiet
+
     def progress(self, config: RunConfig) -> Callable[[Phase, int, int, int], None] | None:
         """A function for the session to call each second."""
         if self._quiet:
@@ -75,26 +84,36 @@ class Voice:
         least_ns, requests = config.least_ns(config.model), config.model.requests
         whole = f" of {format_duration(least_ns)}" if least_ns else ""
         least = f" {'and' if whole else 'of'} {format_count(requests)} requests" if requests else ""
+        first = f"no completion yet, for which there are {format_duration(max(FIRST_NS, config.drain or 0))} (--drain)"
 
         def show(phase: Phase, elapsed_ns: int, submitted: int, completed: int) -> None:
             measuring = phase == "measure"
             goal = f"{whole}{least}" if measuring else ""
             if not elapsed_ns:  # the phase begins
-                self._ticks = 0
-                self._show(f"{phase}{goal}")
+                self._next_ns = 0
+                line = f"{phase}{goal}"
+            elif self._is_early():
                 return
-            self._show(
-                f"{phase} {format_duration(elapsed_ns)}{goal} · {format_count(completed)} requests"
-                f" · {format_count(completed * SECOND_NS / elapsed_ns)}/s · {submitted - completed} in flight"
-            )
+            elif not completed and submitted and not (measuring and config.warmup):
+                line = f"{phase} {format_duration(elapsed_ns)}{goal} · {submitted} in flight · {first}"
+            else:
+                line = (
+                    f"{phase} {format_duration(elapsed_ns)}{goal} · {format_count(completed)} requests"
+                    f" · {format_count(completed * SECOND_NS / elapsed_ns)}/s · {submitted - completed} in flight"
+                )
+            self._next_ns = perf_counter_ns() + (_REWRITE_NS if self._terminal else _LINE_NS)
+            self._show(line)
 
         return show
 
+    def _is_early(self) -> bool:
+        """Whether the last line of progress was shown a moment ago."""
+        return perf_counter_ns() < self._next_ns
+
     def share(self, what: str, fraction: float) -> None:
         """Show a fraction in [0, 1], on a terminal alone and at most ten times a second."""
-        now = perf_counter_ns()
-        if self._terminal and not self._quiet and now >= self._next_ns:
-            self._next_ns = now + SECOND_NS // 10
+        if self._terminal and not self._quiet and not self._is_early():
+            self._next_ns = perf_counter_ns() + _REWRITE_NS
             self._show(f"{what} {fraction:.0%}")
 
     def status(self, line: str) -> None:
@@ -111,9 +130,7 @@ class Voice:
             self._write("\r" + line.ljust(self._width))
             self._width = len(line)
         else:
-            if self._ticks % self._EVERY == 0:
-                self._write(line + "\n")
-            self._ticks += 1
+            self._write(line + "\n")
 
     def end_line(self) -> None:
         """Clear the rewritten line."""

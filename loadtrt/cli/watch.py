@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from loadtrt.cli.options import read_option
 from loadtrt.cli.voice import restore
 from loadtrt.errors import LoadtrtError, UsageError
 from loadtrt.printing import shortened
@@ -52,7 +53,7 @@ def command(url: str, every: str) -> int:
 
     Both machines need the same version of loadtrt.
     """
-    every_ns = parse_duration(every)
+    every_ns = read_option("--every", every, parse_duration)
     if every_ns < _LEAST_EVERY_NS:
         raise UsageError(f"--every {every} is below 100 ms; write for example --every 1s")
     address = parse_url(url)

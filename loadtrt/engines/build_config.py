@@ -181,8 +181,10 @@ def parse_onnx(tool: Toolchain, network: Any, source: Source) -> None:
         node.op_type if node is not None else ""
     )
     where = f"node '{name or place}' (operator {operator or 'unknown'})"
+    converted = " as loadtrt converted it to FP16" if source.conversion else ""  # the types may be at fault
+    first = "leave --fp16 out; where that is refused, too, " if converted else ""
     raise EngineError(
-        f"{tool.flavour} cannot build {source.name}: {where} is refused: {_remedy(said, operator)} "
+        f"{tool.flavour} cannot build {source.name}{converted}: {where} is refused: {first}{_remedy(said, operator)} "
         f"(the parser says {said if len(said) <= _QUOTED else said[: _QUOTED - 1] + '…'})"
     )
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from loadtrt.engines.build_config import BuildOptions, Ranges
     from loadtrt.engines.external_data import ExternalData
     from loadtrt.load.tensors import Arrays
+    from loadtrt.results.precisions import HalfPrecision
 
 _FP16_OPSET = 19  # the first whose Q/DQ nodes take FP16
 _QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
@@ -39,6 +40,7 @@ class Source:
     sha256: of the file, or of the model's bytes where it was made here.
     external: the model's external data; None without.
     precision: what was converted, in words.
+    conversion: what became of it in FP16; None where it was not converted.
     notes: warnings and remarks for the user.
     """
 
@@ -47,6 +49,7 @@ class Source:
     sha256: str
     external: ExternalData | None = None
     precision: str = ""
+    conversion: HalfPrecision | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -128,10 +131,9 @@ def prepare(source: Source, options: BuildOptions, *, weak_typing: bool) -> Sour
         done.append("quantized to INT8 by Q/DQ nodes (symmetric, per channel)")
         source = replace(source, model=model, external=None, notes=(*source.notes, *notes))
     if options.fp16:
-        model = to_fp16(model, source.external, name, keep_io=options.io == "fp32")
-        kept = "FP32 inputs and outputs kept" if options.io == "fp32" else "inputs and outputs too"
-        done.append(f"converted to FP16 ({kept})")
-        source = replace(source, model=model, external=None)
+        model, conversion = to_fp16(model, source.external, name, keep_io=options.io == "fp32")
+        done.append(conversion.text)
+        source = replace(source, model=model, external=None, conversion=conversion)
     return replace(source, precision=", then ".join(done))
 
 

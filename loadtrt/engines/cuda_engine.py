@@ -19,7 +19,7 @@ from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.runtime import close_all, device_properties, memory_info
 from loadtrt.cuda.stream import GpuClock, Stream
 from loadtrt.engines.engine import Completion
-from loadtrt.engines.plan import build_facts, index_rows
+from loadtrt.engines.plan import build_facts, conversion_of, index_rows
 from loadtrt.engines.waiting import Looks, wake_on_time
 from loadtrt.errors import CudaError
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
@@ -80,6 +80,7 @@ class TensorRTEngine:
             mode=self._mode(),
             notes=(*plan.notes, *wrong),
             build=build,
+            conversion=conversion_of(plan.header.path, digest),
         )
 
     def _mode(self) -> dict[str, str]:

@@ -237,8 +237,8 @@ _LEVELS = {"WARNING": logging.WARNING, "INFO": logging.INFO, "VERBOSE": logging.
 _KEPT = 64
 _QUOTED = 400  # characters of a reason
 
-_python_logger = logging.getLogger("loadtrt.tensorrt")
-_python_logger.addHandler(logging.NullHandler())  # silent unless the caller configures logging
+PYTHON_LOGGER = logging.getLogger("loadtrt.tensorrt")
+PYTHON_LOGGER.addHandler(logging.NullHandler())  # silent unless the caller configures logging
 
 _journals: dict[str, Journal] = {}
 _lock = threading.Lock()
@@ -259,7 +259,7 @@ class Journal:
             with _lock:
                 self._count += 1
                 self._errors.append((self._count, severity, text))
-        _python_logger.log(_LEVELS.get(severity, logging.ERROR), "%s", text)
+        PYTHON_LOGGER.log(_LEVELS.get(severity, logging.ERROR), "%s", text)
 
     def mark(self) -> int:
         """A point in the log, for `reason`."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import warnings
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +21,10 @@ if TYPE_CHECKING:
 
     from loadtrt.engines.external_data import ExternalData
     from loadtrt.engines.shapes import EngineOptions, Resolved, Sizes
+    from loadtrt.results.precisions import HalfPrecision
 
+_IN_FP32 = "ONNX Runtime's CPU computes most FP16 nodes in FP32: on a GPU, answers may deviate more, and gains differ"
+LEAVE_OUT = "convert it beforehand, or leave --fp16 out"
 _ONNX_RUNTIME = "ONNX Runtime"
 
 
@@ -38,7 +38,7 @@ class OnnxModel:
     weights_bytes: size of the model with its external data.
     sizes: its inputs, and what they are in a request of each kind.
     output_dtypes: type by output name.
-    precision: what was converted, in words.
+    conversion: what became of it in FP16; None where it was not converted.
     notes: what the user should read.
     opset: version of the standard operators.
     """
@@ -50,7 +50,7 @@ class OnnxModel:
     weights_bytes: int
     sizes: DecidedSizes
     output_dtypes: Mapping[str, str]
-    precision: str
+    conversion: HalfPrecision | None
     notes: tuple[str, ...]
     opset: int
 
@@ -113,13 +113,15 @@ def read_model(config: EngineOptions) -> OnnxModel:
     dtypes = {
         output.name: _moved_dtype(output, f"output {output.name} of {config.engine}") for output in model.graph.output
     }
+    conversion = None
     if config.fp16:
-        model, external = to_fp16(model, external, config.engine), None
+        model, conversion = to_fp16(model, external, config.engine)
+        external = None
+        notes.append(_IN_FP32)
     data = model.SerializeToString()
-    precision = "converted to FP16 (FP32 inputs and outputs kept)" if config.fp16 else ""
     weights = len(data) + (external.nbytes if external else 0)
     return OnnxModel(
-        config.engine, data, external, digest, weights, sizes, dtypes, precision, tuple(notes), opset_of(model)
+        config.engine, data, external, digest, weights, sizes, dtypes, conversion, tuple(notes), opset_of(model)
     )
 
 
@@ -290,25 +292,21 @@ def _moved_dtype(value: Any, where: str, runtime: str = _ONNX_RUNTIME) -> str:
     return dtype
 
 
-def to_fp16(model: Any, external: ExternalData | None, name: str, *, keep_io: bool = True) -> Any:
-    """`model` with FP16 weights and arithmetic, external data taken in; with `keep_io` inputs and outputs stay FP32.
+def to_fp16(model: Any, external: ExternalData | None, name: str, *, keep_io: bool = True) -> tuple[Any, HalfPrecision]:
+    """`model` in FP16 where that computes the same, external data taken in, and what became of it. keep_io: inputs and
+    outputs stay FP32.
 
-    Raises EngineError where the converter fails.
+    Raises EngineError where the conversion fails.
     """
-    import onnx.checker
-    from onnxconverter_common import float16
+    from loadtrt.engines.half_precision import convert_to_fp16
 
-    # The converter warns of every weight that FP16 rounds to zero or cuts off, by the hundred.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        try:
-            if external is not None:
-                load_external_data(model, external)
-            converted = float16.convert_float_to_float16(model, keep_io_types=keep_io)
-            onnx.checker.check_model(converted)
-        except Exception as error:  # the converter raises whatever it stumbles upon
-            reason = " ".join(str(error).split())
-            raise EngineError(
-                f"cannot convert {name} to FP16: {reason}: convert it beforehand, or leave --fp16 out"
-            ) from None
-    return converted
+    try:
+        if external is not None:
+            load_external_data(model, external)
+        converted, became = convert_to_fp16(model, keep_io=keep_io)
+    except Exception as error:  # a model that no runtime would take, or one that the conversion does not know
+        reason = shortened(" ".join(str(error).split()) or type(error).__name__, 400)
+        raise EngineError(f"the conversion of {name} to FP16 failed: {reason}: {LEAVE_OUT}") from None
+    if converted.ByteSize() >= MOST_MODEL_BYTES:
+        raise EngineError(f"{name} has over 2 GiB of weights in FP16, too, more than one file holds: {LEAVE_OUT}")
+    return converted, became

@@ -15,7 +15,7 @@ from loadtrt.engines.batch_size import BatchSize, batch_size
 from loadtrt.engines.engine import Completion
 from loadtrt.engines.external_data import EXTERNAL_FOLDER
 from loadtrt.engines.old_opsets import remedy
-from loadtrt.engines.onnx_model import OnnxModel, read_model
+from loadtrt.engines.onnx_model import LEAVE_OUT, OnnxModel, read_model
 from loadtrt.engines.shapes import InputShape
 from loadtrt.engines.waiting import Wakeup
 from loadtrt.environment import available_bytes, cpu_model, import_onnxruntime
@@ -85,7 +85,8 @@ def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:
         batch=batch.size,
         batch_from=batch.reason,
         tensors=tensors,
-        precision=model.precision,
+        precision=model.conversion.text if model.conversion else "",
+        conversion=model.conversion,
         mode={
             "threads per context": str(threads),
             "sessions": str(sessions),
@@ -284,8 +285,9 @@ def open_session(
         providers = ["CPUExecutionProvider"]
         return onnxruntime.InferenceSession(model.data, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions share no base of their own
+        converted = f" as loadtrt converted it to FP16 ({LEAVE_OUT})" if model.conversion else ""
         said = f"{sentence_of(error)}{remedy(model.opset, str(error))}"
-        raise EngineError(f"ONNX Runtime {_version()} refuses {model.name}: {said}") from None
+        raise EngineError(f"ONNX Runtime {_version()} refuses {model.name}{converted}: {said}") from None
 
 
 def _outputs(model: OnnxModel, session: Any) -> list[TensorSpec]:

@@ -37,7 +37,19 @@ OPTIONS = {
     "threads_per_context": {_ONNXRUNTIME},
     "profile": {_PLAN, _BUILT, _ONNXRUNTIME},
     "export_layer_info": {_PLAN, _BUILT},
+    "trt_log": {_PLAN, _BUILT},
 }
+
+
+def kind_of(engine: str, on: str = "auto") -> str:
+    """The kind of engine, of those in OPTIONS, that serves this. Raises UsageError for a file that cannot be read."""
+    from loadtrt.engines.plan import looks_like_plan
+
+    if engine.startswith("simulated:"):
+        return _SIMULATED
+    if not engine.startswith("zoo:") and looks_like_plan(Path(engine)):
+        return _PLAN
+    return _BUILT if on == "tensorrt" or (on == "auto" and _has_nvidia_gpu()) else _ONNXRUNTIME
 
 
 def open_engine(
@@ -54,29 +66,26 @@ def open_engine(
     also: options of the run that are given, belong to only some kinds of engine, and are not fields of `options`.
     Raises UsageError, EngineError, and KeyboardInterrupt from a build that was stopped.
     """
+    from loadtrt.engines.plan import looks_like_onnx, read_header
+
     name, path = options.engine, Path(options.engine)
-    if name.startswith("simulated:"):
-        _require_known(options, _SIMULATED, also)
+    kind = kind_of(name, options.on)
+    if kind == _PLAN and options.on == "onnxruntime":
+        raise UsageError(f"{name} is a TensorRT plan, which ONNX Runtime cannot run: leave out --on onnxruntime")
+    is_file = kind in (_BUILT, _ONNXRUNTIME) and not name.startswith("zoo:")
+    if is_file and path.suffix.lower() != ".onnx" and not looks_like_onnx(path):
+        read_header(path)  # says what the file is instead
+    _require_known(options, kind, also)
+    if kind == _SIMULATED:
         from loadtrt.engines.simulated import load_simulated
 
         return load_simulated(options)
-
-    from loadtrt.engines.plan import looks_like_onnx, looks_like_plan, read_header
-
-    in_zoo = name.startswith("zoo:")
-    if not in_zoo and looks_like_plan(path):
-        if options.on == "onnxruntime":
-            raise UsageError(f"{name} is a TensorRT plan, which ONNX Runtime cannot run: leave out --on onnxruntime")
-        _require_known(options, _PLAN, also)
+    if kind == _PLAN:
         from loadtrt.engines.cuda_engine import load_tensorrt
 
         return load_tensorrt(options)
-    if not in_zoo and path.suffix.lower() != ".onnx" and not looks_like_onnx(path):
-        read_header(path)  # says what the file is instead
-    if options.on == "tensorrt" or (options.on == "auto" and _has_nvidia_gpu()):
-        _require_known(options, _BUILT, also)
+    if kind == _BUILT:
         return _load_built(options, say, status)
-    _require_known(options, _ONNXRUNTIME, also)
     from loadtrt.engines.onnxruntime import load_onnxruntime
 
     return load_onnxruntime(options)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from loadtrt.errors import UsageError
 from loadtrt.reading_files import open_file, read_bytes
 from loadtrt.recognizing import recognized
+from loadtrt.results.precisions import HalfPrecision  # noqa: TC001  # pydantic reads it
 
 Family = Literal["tensorrt", "rtx"]
 
@@ -229,6 +231,7 @@ class Sidecar(BaseModel):
 
     options: those that differ from the defaults.
     precision: what was converted or allowed, in words.
+    conversion: what became of the model in FP16; None where loadtrt did not convert it.
     gpu: the GPU that the plan was built on; "" where `targets` name others.
     build_ns: time of the builder alone.
     """
@@ -241,6 +244,7 @@ class Sidecar(BaseModel):
     model_sha256: str
     options: dict[str, Any]
     precision: str
+    conversion: HalfPrecision | None = None
     flavour: str
     flavour_version: str
     gpu: str
@@ -292,3 +296,12 @@ def index_rows(plan: Path, plan_sha256: str) -> dict[str, int]:
     except UsageError:  # which `build_facts` tells
         return {}
     return {tensor.name: tensor.rows for tensor in (sidecar.tensors if sidecar else ()) if tensor.rows is not None}
+
+
+def conversion_of(plan: Path, plan_sha256: str) -> HalfPrecision | None:
+    """What became of the model in FP16 when the plan was built; None where that is not known, or it was not
+    converted."""
+    with suppress(UsageError):  # which `build_facts` tells
+        sidecar = read_sidecar(plan, plan_sha256)
+        return sidecar.conversion if sidecar else None
+    return None

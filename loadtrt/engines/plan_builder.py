@@ -6,9 +6,7 @@ built = build_plan(read_source("googlenet.onnx", options), Path("googlenet.plan"
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,6 +26,7 @@ from loadtrt.engines.build_model import calibration_sets, is_quantized, prepare
 from loadtrt.engines.flavour import load_plugins, require_plugins
 from loadtrt.engines.index_tables import index_tables
 from loadtrt.engines.plan import Sidecar, SidecarTensor, sidecar_of
+from loadtrt.engines.tensorrt_log import logging_to
 from loadtrt.engines.toolchain import attach, choose_toolchain, preflight, run_watched
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.files import require_writable, write_file
@@ -37,7 +36,7 @@ from loadtrt.signals import SIGNALS
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from loadtrt.engines.build_config import BuildOptions
@@ -92,7 +91,7 @@ def build_plan(
             call("cudaSetDevice", options.device)  # a thread's device is its own
         return _build(tool, ready, options, watch)
 
-    with _logging_to(log):
+    with logging_to(log, option="build log"):
         data, tensors, build_ns = run_watched(tool, work, show)
     sidecar = Sidecar(
         loadtrt_version=__version__,
@@ -100,6 +99,7 @@ def build_plan(
         model_sha256=source.sha256,
         options=options.given(),
         precision=ready.precision,
+        conversion=ready.conversion,
         flavour=tool.flavour.name,
         flavour_version=tool.flavour.version,
         gpu=f"{gpu.name}, compute capability {'.'.join(map(str, gpu.compute_capability))}" if gpu else "",
@@ -198,38 +198,6 @@ def _calibrator(tool: Toolchain, source: Source, config: Any, options: BuildOpti
     calibrator = make_calibrator(tool.module, sets, first[0] if first else 1, options.calibration_cache)
     config.int8_calibrator = calibrator
     return calibrator
-
-
-@contextlib.contextmanager
-def _logging_to(file: Path) -> Iterator[None]:
-    """TensorRT's log of this build, without its verbose part, in `file`."""
-    logger = logging.getLogger("loadtrt.tensorrt")
-    before = logger.level
-    try:
-        handler = _LogFile(file, mode="w", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write build log {file}: {error.strerror}") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-        logger.removeHandler(handler)
-        with contextlib.suppress(OSError):  # it flushes what could not be written before
-            handler.close()
-            if handler.failed and not file.stat().st_size:
-                file.unlink()
-
-
-class _LogFile(logging.FileHandler):
-    """A full disk costs lines of the log: logging would print a traceback for each. failed: whether it did."""
-
-    failed = False
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802  # logging's names
-        self.failed = True
 
 
 def make_calibrator(module: Any, sets: Sequence[Arrays], batch: int, cache: Path | None) -> Any:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from loadtrt.engines.toolchain import Progress, Toolchain
     from loadtrt.load.tensors import TensorSpec
 
-FORMAT = 1  # of entries and keys; higher when what loadtrt makes of a model before it builds changes
+FORMAT = 2  # of entries and keys; higher when what loadtrt makes of a model before it builds changes
 _PLAN = "model.plan"
 _KEY_DIGITS = 16
 _STEM_LENGTH = 60

@@ -6,9 +6,9 @@ the load generator itself can do. See docs/simulated.md.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections import deque
+from dataclasses import replace
 from heapq import heappop
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,7 @@ def load_simulated(config: EngineOptions) -> SimulatedEngine | NullEngine:
     engine = _engine_of(config)
     if config.inferences_per_request is not None:
         batch, reason = config.inferences_per_request, "--inferences-per-request"
-        engine.info = dataclasses.replace(engine.info, batch=batch, batch_from=reason)
+        engine.info = replace(engine.info, batch=batch, batch_from=reason)
     return engine
 
 
@@ -62,7 +62,7 @@ def _engine_of(config: EngineOptions) -> SimulatedEngine | NullEngine:
     if simulation.clock == "virtual" and not any(times):
         raise UsageError("simulated engine: in virtual time a request that takes none would never let it pass")
     if not config.copies:
-        simulation = dataclasses.replace(simulation, h2d_ns=0, d2h_ns=0)
+        simulation = replace(simulation, h2d_ns=0, d2h_ns=0)
     return SimulatedEngine(
         simulation, contexts=config.contexts, buffers=config.buffers, batches=batches, name=config.engine
     )
@@ -205,11 +205,17 @@ class SimulatedEngine(_Doubler):
         self._lost_at = NEVER if simulation.lost is None else simulation.lost
         self._hang_at = NEVER if simulation.hang is None else simulation.hang
         self._h2d_ns, self._d2h_ns = simulation.h2d_ns, simulation.d2h_ns
-        self._service, self._errors = simulation.service_times(max(batches)), simulation.errors()
         self._means = [simulation.mean_ns(batch) for batch in batches]
         self._scale: list[float] = []  # of each input set
-        self._races, self._error_text = simulation.races(), f"simulated fault: error={simulation.error:g}"
+        self._error_text = f"simulated fault: error={simulation.error:g}"
+        self.restart(0)
         self._take_lanes(0)
+
+    def restart(self, number: int) -> None:
+        """Draw from now on the numbers of the run with this number, whatever was drawn before."""
+        simulation = replace(self._simulation, run=number)
+        self._service, self._errors = simulation.service_times(max(self.batches)), simulation.errors()
+        self._races = simulation.races()
 
     def _take_lanes(self, lanes: int) -> None:
         contention = self._simulation.contention

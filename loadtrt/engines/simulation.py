@@ -48,6 +48,7 @@ class Simulation:
     slow_lane: a lane, and how many times slower it computes.
     race: probability that a request gets another's outputs.
     seed: of all random draws.
+    run: number of the run, each of which has draws of its own.
     clock: real time ("loop") or virtual time.
 
     Raises UsageError for values outside their ranges.
@@ -68,6 +69,7 @@ class Simulation:
     slow_lane: tuple[int, float] | None = None
     race: float = 0.0
     seed: int = 1
+    run: int = 0
     clock: ClockName = "loop"
 
     def __post_init__(self) -> None:
@@ -144,7 +146,8 @@ class Simulation:
         return self._drawn(number, lambda random: random.random(_BLOCK) < probability)
 
     def _drawn(self, number: int, draw: Callable[[np.random.Generator], npt.NDArray[Any]]) -> Iterator[Any]:
-        random = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(_STREAMS, number)))
+        sequence = np.random.SeedSequence((self.seed, self.run), spawn_key=(_STREAMS, number))
+        random = np.random.default_rng(sequence)
         return itertools.chain.from_iterable(draw(random).tolist() for _ in itertools.count())
 
     def words(self, batch: int) -> dict[str, str]:

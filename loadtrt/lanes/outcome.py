@@ -82,16 +82,10 @@ def result_of(
         environment.get("busy_host"),
     )
     problems = problems_of(counts, terms)
-    if session.verification is not None and session.verification.different:
-        checked = session.verification
-        problems.append(
-            Problem(
-                kind="outputs-differ",
-                evidence=f"{checked.different} of {checked.outputs} outputs under load differ from those of a quiet "
-                f"run (first: {checked.first_difference})",
-                remedy="requests overwrite each other, or the model is not deterministic: try --contexts 1 --buffers 1",
-            )
-        )
+    if session.verification is not None and (fault := session.verification.fault) is not None:
+        problems.append(Problem(kind="outputs-differ", evidence=fault[0], remedy=fault[1]))
+    if session.deviation is not None and (differs := session.deviation.fault) is not None:
+        problems.append(Problem(kind="outputs-differ", evidence=differs[0], remedy=differs[1]))
     if session.late_start_ns > LATE_START_NS:
         problems.append(
             Problem(
@@ -121,6 +115,7 @@ def result_of(
         overlap=overlap_of(recorder.records),
         starved_fraction=starved,
         verification=session.verification,
+        deviation=session.deviation,
         interval_ns=recorder.spans.interval_ns,
         intervals=mark_throttled(intervals, telemetry),
         histograms={name: histogram.to_dict() for name, histogram in recorder.histograms.items()},

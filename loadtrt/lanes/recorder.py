@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from loadtrt.records.histogram import PackedHistogram
     from loadtrt.records.spans import Span
     from loadtrt.records.tally import Bound
 
@@ -197,7 +198,7 @@ class Recorder(Tally):
         return tuple(map(_interval, self.spans.intervals))
 
 
-def _interval(span: Span) -> Interval:
+def _interval(span: Span[PackedHistogram]) -> Interval:
     served, histogram = span.requests, span.latency.unpacked()
     p50, p90, p99 = histogram.quantiles((0.5, 0.9, 0.99)) if served else (None, None, None)
     return Interval(

@@ -3,8 +3,8 @@
 Closed loops, open loops and warm-up differ only in where due instants come from. In a closed loop a request is due at
 the instant its predecessor completed (zero think time), so that the generator's own turnaround counts as latency too.
 
-The work is divided into who is served next (`Queue` and `Lanes` in lanes/queue.py), when the run is over (`Ending`),
-what happens to one model's requests (`Driver`), and the loop (`drive`).
+The work is divided into who is served next (`Queue` and `Lanes` in lanes/queue.py), when the run is over (`Ending` in
+lanes/ending.py), what happens to one model's requests (`Driver`), and the loop (`drive`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.errors import EngineError
+from loadtrt.lanes.ending import LOOK_NS, Ending
 from loadtrt.lanes.queue import Lanes, Queue
 from loadtrt.records.records import FAILED, OK, UNSERVED
-from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS, format_duration, plural
+from loadtrt.units import NEVER, SECOND_NS, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Completion, Engine
     from loadtrt.lanes.recorder import Recorder
     from loadtrt.load.request_sizes import Batcher
-    from loadtrt.records.board import Board
-
-_SILENCE_NS = 10 * SECOND_NS  # an engine without a completion for so long (or `drain_ns`, if longer) is given up
-_LOOK_NS = 100 * MILLISECOND_NS  # the longest time between two looks at the stop flag and deadlines
 
 
 @dataclass(slots=True)
@@ -56,7 +53,9 @@ class Load:
     least_ns: a closed loop sends at least for so long.
     least_requests: a closed loop sends at least so many.
     most_ns: nothing is sent after so long; None: no limit. An open loop ends with its schedule in any case.
-    drain_ns: how long to wait, after sending has stopped, for requests in flight, or due and not sent.
+    drain_ns: how long to wait, after sending has stopped, for requests in flight, or due and not sent; None: ten
+        seconds, and for requests in flight, once no other waits, as long as the engine completes them.
+    patience_ns, pace_ns: as `Ending` has them.
     order: numbers of the input sets that requests take in turn.
     most_waiting: a request that comes due while so many wait is dropped; None: no limit.
     batcher: forms batches of requests and chooses their input sets (open loops only).
@@ -66,7 +65,9 @@ class Load:
     least_ns: int = 0
     least_requests: int = 0
     most_ns: int | None = None
-    drain_ns: int = 10 * SECOND_NS
+    drain_ns: int | None = 10 * SECOND_NS
+    patience_ns: int = 0
+    pace_ns: int | None = None
     order: Sequence[int] = (0,)
     most_waiting: int | None = None
     batcher: Batcher | None = None
@@ -82,6 +83,7 @@ class Driven:
     submitted: number of requests submitted.
     unserved: number of requests in flight at the end, or due and never sent.
     silent_ns: how long the engine, which was given up then, had completed none of its requests; 0 where it was not.
+    pace_ns: the longest time without a completion that a completion ended, where that is over a second; else 0.
     """
 
     start_ns: int
@@ -90,71 +92,16 @@ class Driven:
     submitted: int
     unserved: int
     silent_ns: int = 0
+    pace_ns: int = 0
 
-    def require_answers(self) -> None:
-        """Raises EngineError where the engine was given up."""
+    def require_answers(self, phase: str = "") -> None:
+        """Raises EngineError where the engine was given up. phase: the phase, for one before measuring."""
         if self.silent_ns:
             silent, left = format_duration(self.silent_ns), plural(self.unserved, "request")
             raise EngineError(
-                f"the engine completed nothing for {silent}, and {left} had not been served: it hangs; if a request "
-                "may take so long, raise --drain"
+                f"{phase and f'{phase}: '}the engine completed nothing for {silent}, and {left} had not been served: "
+                "it hangs; if a request may take so long, raise --drain"
             )
-
-
-class Ending:
-    """Decides when sending stops (a count, a deadline, a stop flag) and when requests in flight are given up.
-
-    last: number of requests in all, sent and to be sent; NEVER while it is open.
-    sent_ns: when sending stopped; NEVER before.
-    progress_ns: when the engine last completed a request, or had none.
-    silent_ns: how long the engine has completed nothing, once it is given up for that; 0 before.
-    """
-
-    def __init__(self, load: Load, stop: Stop, queue: Queue, board: Board, start_ns: int) -> None:
-        self._load, self._stop, self._queue, self._board = load, stop, queue, board
-        self._closed = load.due is None
-        self._least_end = start_ns + load.least_ns
-        # Of sending; once that has stopped, of draining.
-        self._deadline = NEVER if load.most_ns is None else start_ns + load.most_ns
-        self._patience = max(load.drain_ns, _SILENCE_NS)
-        self.last = self.sent_ns = NEVER
-        self.progress_ns = start_ns
-        self.silent_ns = 0
-        if load.due is not None:
-            self.last = len(load.due)
-            if self.last and load.due[-1]:  # offline, all requests are due at 0: their last instant ends nothing
-                self._deadline = min(self._deadline, start_ns + int(load.due[-1]))
-
-    def look(self, now: int, submitted: int, completed: int) -> int | None:
-        """When to look again at the latest, ns; None when no request is left, or those that are left are given up.
-
-        Closes the queue once sending stops.
-        """
-        queue, stop = self._queue, self._stop
-        dropped = queue.dropped
-        if self.sent_ns == NEVER:
-            stopped = stop.requested or stop.enough or stop.cut or now >= self._deadline
-            if stopped:
-                self.last = submitted if self._closed else queue.arrived
-                queue.close()
-            elif self._closed and now >= self._least_end:
-                self.last = max(submitted, self._load.least_requests)
-            if stopped or submitted + dropped == self.last:
-                self.sent_ns, self._deadline = now, now + self._load.drain_ns
-                self._board.enter("drain")
-        if stop.cut and self.last > submitted + dropped:
-            queue.waiting.clear()
-            queue.close()
-            self.last = submitted + dropped
-        if submitted == completed:
-            self.progress_ns = now
-        if completed + dropped == self.last or now >= self._deadline:
-            return None
-        if now > self.progress_ns + self._patience:
-            self.silent_ns = now - self.progress_ns
-            return None
-        look, deadline = now + _LOOK_NS, self._deadline
-        return look if look < deadline else deadline  # noqa: FURB136  # min() takes four times as long
 
 
 class Driver:
@@ -188,7 +135,7 @@ class Driver:
         self._admits = 0 if load.batcher else 1  # requests that a free buffer set takes before any batch is formed
         self._now = start
         self.submitted = self.completed = 0
-        self.next_show, self._tick = start + _LOOK_NS, start + SECOND_NS
+        self.next_show, self._tick = start + LOOK_NS, start + SECOND_NS
 
     def send(self, now: int) -> tuple[int, bool] | None:
         """Submit the requests that are due while there are free buffer sets.
@@ -295,7 +242,7 @@ class Driver:
 
     def show(self, now: int) -> None:
         """Tell observers the state of the run, and call `on_tick` about once a second."""
-        self.next_show = now + _LOOK_NS
+        self.next_show = now + LOOK_NS
         self._recorder.record_dropped(self._queue.take_dropped())
         self._recorder.show(self.submitted, self.completed, len(self._queue.waiting), self._lanes.busy)
         if now >= self._tick and self._on_tick is not None:
@@ -315,8 +262,9 @@ class Driver:
         recorder.record_unsent(unsent, end)
         recorder.finish(end)
         unserved = self.submitted - self.completed + len(unsent)
-        sent_ns, silent_ns = min(self._ending.sent_ns, end), self._ending.silent_ns
-        return Driven(recorder.start_ns, sent_ns, end, self.submitted, unserved, silent_ns)
+        ending = self._ending
+        sent_ns = min(ending.sent_ns, end)
+        return Driven(recorder.start_ns, sent_ns, end, self.submitted, unserved, ending.silent_ns, ending.pace_ns)
 
 
 async def drive(

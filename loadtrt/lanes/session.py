@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
 
-from loadtrt.asked.objective import quantile_name
 from loadtrt.errors import EngineError
+from loadtrt.lanes.answers import deviation_from
+from loadtrt.lanes.early_end import may_end_early, watching
+from loadtrt.lanes.ending import FIRST_NS
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.start_instant import wait_for_start, wall_clock
 from loadtrt.lanes.verify import Verifier, quiet_outputs
+from loadtrt.lanes.warming import warm_up
 from loadtrt.load.request_sizes import Batcher, draw
-from loadtrt.units import SECOND_NS, format_duration, plural
+from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,17 +26,17 @@ if TYPE_CHECKING:
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
     from loadtrt.engines.engine import Engine
+    from loadtrt.engines.reference import Reference
     from loadtrt.load.inputs import InputOrigin
     from loadtrt.load.tensors import Arrays
     from loadtrt.records.board import Board
-    from loadtrt.records.records import Records
     from loadtrt.results.engine_info import Verification
+    from loadtrt.results.precisions import Deviation
 
     OnTick: TypeAlias = Callable[["Phase", int, int, int], None]  # phase, elapsed ns, submitted, completed
 
-WARMUP_REQUESTS = 5  # a buffer set, at least
-WARMUP_MOST_NS = 10 * SECOND_NS  # clocks that have not settled by then will not
-_VERIFY_REQUESTS = 20  # a buffer set, at least
+_VERIFY_REQUESTS = 20  # a buffer set, at least, ...
+_VERIFY_MOST_NS = 60 * SECOND_NS  # ... unless that takes longer: then as many as begin by then, one at least
 
 Phase = Literal["verify", "warm-up", "measure"]
 
@@ -45,6 +48,7 @@ class Session:
     allocate_ns, verify_ns, warmup_ns: lengths of the phases.
     warmup_requests: requests of the warm-up.
     recorder, driven: of the measuring phase; None until it began.
+    deviation: of a quiet request's outputs from a reference, where there is one.
     verification: outputs under load compared with those of a quiet run, where asked for.
     interrupted: stopped from outside.
     failure: the sentence of what ended the run.
@@ -56,6 +60,8 @@ class Session:
     late_start_ns: how long after the instant that was asked for measuring began.
     input_sets: input sets of each part.
     origins, notes: where the values of each input come from, and what the user should read about them.
+    pace_ns: the longest time without a completion that a completion has ended, where that was over a second, else 0;
+        None while nothing was completed.
     outputs: of one quiet request with the first input set, after measuring, where the configuration asks for them; or
         the sentence of why there are none.
     """
@@ -66,6 +72,7 @@ class Session:
     warmup_requests: int = 0
     recorder: Recorder | None = None
     driven: Driven | None = None
+    deviation: Deviation | None = None
     verification: Verification | None = None
     interrupted: bool = False
     failure: str | None = None
@@ -78,7 +85,12 @@ class Session:
     input_sets: int = 1
     origins: Mapping[str, InputOrigin] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    pace_ns: int | None = None
     outputs: Arrays | str | None = None
+
+    def note_pace(self, driven: Driven) -> None:
+        """Keep how fast the engine completed the requests of a phase."""
+        self.pace_ns = max(self.pace_ns or 0, driven.pace_ns) if driven.submitted else self.pace_ns
 
 
 async def run_session(
@@ -93,6 +105,7 @@ async def run_session(
     *,
     allocated: bool = False,
     start_at: int | None = None,
+    reference: Reference | None = None,
 ) -> None:
     """Run all phases on an engine that is loaded, filling `session`.
 
@@ -105,6 +118,7 @@ async def run_session(
     board: the memory that observers read: the phases, and the rows of the measuring phase.
     allocated: the lanes are allocated with these inputs, by an earlier run.
     start_at: when measuring begins, Unix time in ns, with everything else done before; None: at once.
+    reference: what the outputs for the first input set are compared with, before anything is counted.
 
     An EngineError becomes `session.failure`. Raises UsageError for arrivals that cannot be drawn.
     """
@@ -133,26 +147,38 @@ async def run_session(
         if not allocated:
             engine.allocate(inputs)
         session.allocate_ns = engine.now_ns() - began
+        if reference is not None:
+            session.deviation = await deviation_from(engine, reference, max(FIRST_NS, config.drain or 0))
         if model.verify:
             begins("verify")
             await _verify(engine, config, inputs, stop, session, on_tick)
         if not stop.requested:
             if config.warmup:
                 begins("warm-up")
-            await _warm_up(engine, config, len(inputs), stop, session, on_tick, clocks_settled)
+            began = engine.now_ns()
+            await warm_up(
+                engine,
+                config.warmup,
+                _preparing(config, session, len(inputs)),
+                stop,
+                session,
+                lambda before: _ticker(engine, "warm-up", began, on_tick, before),
+                clocks_settled,
+            )
         if not stop.requested:
             bounds = [objective.counted for objective in model.objectives]
             recorder = Recorder(
                 engine.contexts, 0, board=board, bounds=bounds, items=items_of(engine, model, len(inputs))
             )
             recorder.board.touch(_expected(load, session))
-            if _may_end_early(config):
+            if may_end_early(config):
                 import loadtrt.stats.early  # noqa: F401  # before anything is measured
             begins("measure")
+            load = replace(load, pace_ns=session.pace_ns)
             await _measure(engine, recorder, load, stop, session, config, on_tick, start_at)
         if config.export_output and session.driven is not None and not session.driven.unserved:
             try:
-                session.outputs = await quiet_outputs(engine, 0)
+                session.outputs = await quiet_outputs(engine, 0, max(FIRST_NS, config.drain or 0))
             except EngineError as error:  # the run is good all the same
                 session.outputs = str(error)
     except EngineError as error:
@@ -188,58 +214,31 @@ async def _verify(
     on_tick: OnTick | None,
 ) -> None:
     """Reference outputs from single quiet requests, then every output of a short closed loop compared with them."""
-    verifier = Verifier(engine, len(inputs))
+    verifier = Verifier(engine, len(inputs), max(FIRST_NS, config.drain or 0))
     began = engine.now_ns()
     try:
-        await verifier.take_references()
-        load = Load(
-            due=None,
-            least_ns=SECOND_NS,
-            least_requests=_VERIFY_REQUESTS * engine.contexts * engine.buffers,
-            drain_ns=config.drain,
-            order=range(len(inputs)),
-        )
-        recorder = Recorder(engine.contexts, engine.now_ns(), keep=0)
-        ticker = _ticker(engine, "verify", began, on_tick)
-        _require_idle("verify", await drive(engine, recorder, load, stop, verifier.compare, ticker), config)
+        tell = _ticker(engine, "verify", began, on_tick)
+        await verifier.take_references(tell)
+        if verifier.unrepeatable is None:
+            load = replace(
+                _preparing(config, session, len(inputs)),
+                least_ns=SECOND_NS,
+                least_requests=_VERIFY_REQUESTS * engine.contexts * engine.buffers,
+                most_ns=_VERIFY_MOST_NS,
+            )
+            recorder = Recorder(engine.contexts, engine.now_ns(), keep=0)
+            driven = await drive(engine, recorder, load, stop, verifier.compare, tell)
+            driven.require_answers("verify")
+            session.note_pace(driven)
     finally:
         session.verification = verifier.result()
         session.verify_ns = engine.now_ns() - began
 
 
-async def _warm_up(
-    engine: Engine,
-    config: RunConfig,
-    input_sets: int,
-    stop: Stop,
-    session: Session,
-    on_tick: OnTick | None,
-    clocks_settled: Callable[[], bool | None] | None,
-) -> None:
-    """Closed loops of a fifth of a second or more until the time is up, every buffer set has worked and clocks are
-    steady."""
-    began = engine.now_ns()
-    least_requests = WARMUP_REQUESTS * engine.contexts * engine.buffers
-    while not stop.requested:
-        elapsed = engine.now_ns() - began
-        worked = session.warmup_requests >= least_requests or config.warmup == 0
-        if clocks_settled is not None and config.warmup and elapsed:
-            session.clocks_settled = clocks_settled()
-        settled = session.clocks_settled is not False or elapsed > max(WARMUP_MOST_NS, config.warmup)
-        if elapsed >= config.warmup and worked and settled:
-            break
-        load = Load(
-            due=None,
-            least_ns=max(config.warmup - elapsed, SECOND_NS // 5),
-            least_requests=0 if worked else least_requests,
-            drain_ns=config.drain,
-            order=range(input_sets),
-        )
-        recorder = Recorder(engine.contexts, engine.now_ns(), keep=0)
-        driven = await drive(engine, recorder, load, stop, None, _ticker(engine, "warm-up", began, on_tick))
-        session.warmup_requests += driven.submitted
-        _require_idle("warm-up", driven, config)
-    session.warmup_ns = engine.now_ns() - began
+def _preparing(config: RunConfig, session: Session, sets: int) -> Load:
+    """The closed loop of a phase before measuring, without an end. What it leaves in flight would be taken for requests
+    of the next phase: it is waited for."""
+    return Load(None, drain_ns=None, patience_ns=config.drain or 0, pace_ns=session.pace_ns, order=range(sets))
 
 
 def _expected(load: Load, session: Session) -> int:
@@ -270,7 +269,7 @@ async def _measure(
         session.began_at, session.began_error_ns = began + clock.offset_ns, clock.error_ns
         session.late_start_ns = 0 if start_at is None else max(session.began_at - start_at, 0)
         session.recorder.begin(began)
-        ticker = _watching(config, stop, session, _ticker(engine, "measure", began, on_tick), engine, began)
+        ticker = watching(config, stop, session, _ticker(engine, "measure", began, on_tick), engine, began)
         session.driven = await drive(engine, recorder, load, stop, None, ticker)
         session.driven.require_answers()
     finally:
@@ -278,66 +277,10 @@ async def _measure(
         gc.unfreeze()
 
 
-def _watching(
-    config: RunConfig,
-    stop: Stop,
-    session: Session,
-    ticker: Callable[[int, int], None] | None,
-    engine: Engine,
-    began: int,
+def _ticker(
+    engine: Engine, phase: Phase, began: int, on_tick: OnTick | None, before: int = 0
 ) -> Callable[[int, int], None] | None:
-    """The ticker, and a look at whether enough was measured, where the configuration wants it to end then."""
-    if not _may_end_early(config):
-        return ticker
-    from loadtrt.stats.early import Misses, Widths, ranks_of
-
-    recorder = session.recorder
-    assert recorder is not None  # noqa: S101  # measuring has begun
-    ranks = ranks_of(config.model.objectives)
-    judged = [objective for objective in config.model.objectives if objective.of_requests]
-    misses = Misses(judged) if config.abort_on_fail and judged else None
-    widths = None if config.precision is None else Widths(ranks, config.precision)
-    recorder.counts_early = widths is not None  # a block now and then, that no second's rows are counted in one go
-
-    def count() -> Records:
-        recorder.drain()
-        return recorder.records
-
-    def tick(submitted: int, completed: int) -> None:
-        if ticker is not None:
-            ticker(submitted, completed)
-        if misses is not None and not stop.cut:
-            misses.add(recorder.recent())
-            late = engine.now_ns() - began >= config.abort_delay
-            missed = misses.missed(count, list(recorder.histograms.values())) if late else None
-            if missed is not None:
-                session.ended_early, stop.cut = f"{missed.objective} is missed", True
-        if widths is not None and not (stop.cut or stop.enough):
-            recorder.drain()
-            reached = widths.narrow_enough(recorder.spans.intervals, recorder.records, recorder.histograms["latency"])
-            if reached is not None:
-                session.ended_early = f"latency's {_names(ranks)} known within ±{100 * reached:.2g} %"
-                stop.enough = True
-
-    return tick
-
-
-def _may_end_early(config: RunConfig) -> bool:
-    return config.abort_on_fail or config.precision is not None
-
-
-def _names(ranks: Sequence[float]) -> str:
-    return f"{', '.join(map(quantile_name, ranks))} {'is' if len(ranks) == 1 else 'are'}"
-
-
-def _require_idle(phase: Phase, driven: Driven, config: RunConfig) -> None:
-    """The next phase needs all buffer sets: what this one left in flight would be taken for its requests."""
-    if driven.unserved:
-        left, drain = plural(driven.unserved, "request"), format_duration(config.drain)
-        raise EngineError(f"{phase}: {left} did not finish: raise --drain (it is {drain}), or the engine hangs")
-
-
-def _ticker(engine: Engine, phase: Phase, began: int, on_tick: OnTick | None) -> Callable[[int, int], None] | None:
+    """What tells `on_tick` how far a phase is. before: number of requests of its earlier loads."""
     if on_tick is None:
         return None
-    return lambda submitted, completed: on_tick(phase, engine.now_ns() - began, submitted, completed)
+    return lambda submitted, completed: on_tick(phase, engine.now_ns() - began, before + submitted, before + completed)

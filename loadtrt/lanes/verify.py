@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.errors import EngineError
+from loadtrt.lanes.ending import FIRST_NS
 from loadtrt.results.engine_info import Verification
-from loadtrt.units import SECOND_NS
+from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     import numpy.typing as npt
@@ -23,27 +25,51 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Completion, Engine
     from loadtrt.load.tensors import Arrays
 
-_QUIET_NS = 60 * SECOND_NS  # the longest that one quiet request may take
+_REPEATED = 4  # quiet requests that are made twice, at least
 # Kernels may sum in another order from run to run (atomics), so outputs are equal where |a − b| ≤ atol + rtol·|b|, by
 # the precision of the output's type.
 _TOLERANCE = {2: (1e-2, 1e-2), 4: (1e-4, 1e-3), 8: (1e-6, 1e-5)}  # bytes of a float: (atol, rtol)
 
 
-class Verifier:
-    """Takes reference outputs, compares completions with them, and counts differences."""
+class FailedRequestError(EngineError):
+    """A quiet request was answered by an error."""
 
-    def __init__(self, engine: Engine, input_sets: int) -> None:
-        self._engine = engine
+
+class Verifier:
+    """Takes reference outputs, compares completions with them, and counts differences.
+
+    unrepeatable: the output in which two quiet requests with the same inputs differ; None where they agree.
+    """
+
+    def __init__(self, engine: Engine, input_sets: int, limit_ns: int = FIRST_NS) -> None:
+        """limit_ns: the longest time that a quiet request may take."""
+        self._engine, self._limit_ns = engine, limit_ns
         self._input_sets = input_sets
+        self.unrepeatable: str | None = None
         self._references: list[Arrays] = []
         self._outputs = 0
         self._different = 0
         self._worst = 0.0
         self._first: str | None = None
 
-    async def take_references(self) -> None:
-        """Run each input set once, alone, on lane 0. Raises EngineError when one fails or takes over 60 s."""
-        self._references = [await quiet_outputs(self._engine, inputs) for inputs in range(self._input_sets)]
+    async def take_references(self, tell: Callable[[int, int], None] | None = None) -> None:
+        """Run each input set once, alone, on lane 0, and some of them again: a model that draws random numbers differs
+        from itself, and no fault of the load can be told from that. Raises EngineError when one fails or takes too
+        long.
+
+        tell: called as (submitted, completed) after each request.
+        """
+        sets = self._input_sets
+        for number in range(sets + _REPEATED):
+            outputs = await quiet_outputs(self._engine, number % sets, self._limit_ns)
+            if number < sets:
+                self._references.append(outputs)
+            else:
+                reference = self._references[number % sets]
+                differing = (name for name in outputs if _excess(outputs[name], reference[name]) > 1)
+                self.unrepeatable = self.unrepeatable or next(differing, None)
+            if tell is not None:
+                tell(number + 1, number + 1)
 
     def compare(self, completion: Completion, inputs: int) -> None:
         """Compare the outputs of a completion with the reference of input set `inputs`."""
@@ -68,22 +94,26 @@ class Verifier:
             worst=self._worst if math.isfinite(self._worst) else None,
             input_sets=self._input_sets,
             first_difference=self._first,
+            unrepeatable=self.unrepeatable,
         )
 
 
-async def quiet_outputs(engine: Engine, inputs: int) -> Arrays:
+async def quiet_outputs(engine: Engine, inputs: int, limit_ns: int = FIRST_NS) -> Arrays:
     """Copies of the outputs of one request with input set `inputs`, alone on lane 0 of an idle engine; of the first
-    request where a launch has several. Raises EngineError when it fails or takes over 60 s."""
+    request where a launch has several. Raises EngineError when it fails or takes over `limit_ns`."""
     engine.submit(0, inputs)
-    deadline = engine.now_ns() + _QUIET_NS
+    deadline = engine.now_ns() + limit_ns
     completions: list[Completion] = []
     while len(completions) < engine.per_launch and engine.now_ns() < deadline:
         completions += await engine.wait(deadline)
     if len(completions) < engine.per_launch:
-        raise EngineError("a quiet request did not finish within 60 s: the engine hangs")
+        raise EngineError(
+            f"a quiet request did not finish within {format_duration(limit_ns)}: the engine hangs; if a request may "
+            "take so long, raise --drain"
+        )
     completion = completions[0]
     if completion.error is not None:
-        raise EngineError(f"a quiet request failed: {completion.error}")
+        raise FailedRequestError(f"a quiet request failed: {completion.error}")
     return {name: array.copy() for name, array in engine.outputs(0, completion.buffer).items()}
 
 

@@ -1,34 +1,31 @@
-"""Replaying a trace: instants of real requests, from a CSV or JSONL file, as due instants."""
+"""Replaying a trace: instants of real requests, from a file, as due instants."""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import re
-from array import array
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from functools import lru_cache
-from io import TextIOWrapper
-from itertools import chain
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from loadtrt.errors import UsageError
 from loadtrt.load.arrivals import MOST_REQUESTS, require_room
+from loadtrt.load.instants import NoInstantError, Texts, read_instants
+from loadtrt.load.trace_rows import Rows
 from loadtrt.printing import shortened
 from loadtrt.reading_files import open_file
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable
 
     import numpy.typing as npt
 
+    from loadtrt.load.instants import Instants, Kind
+
 MINUTE_NS = 60 * SECOND_NS
-_LONGEST_LINE = 1 << 26  # characters: a request may be logged with its prompt
 _LONGEST_NS = 1 << 61  # so that sums of two fit into int64
 
 
@@ -80,154 +77,183 @@ class Trace:
         return due[: max(int(np.searchsorted(due, least_ns)), least_requests)]
 
 
-def read_trace(file: str, column: str | None = None, scale: float = 1.0) -> Trace:
-    """The trace in `file`, its times multiplied by `scale`: instants in seconds, to the ns, in any order.
+_UNITS = {"s": SECOND_NS, "ms": 1_000_000, "µs": 1000, "ns": 1}  # in ns
+UNIT_SCALES = (1e-3, 1e-6, 1e-9)  # of --time-scale, that read ms, µs and ns
+_DIGITS = {"s": 9, "ms": 6, "µs": 3, "ns": 0}  # decimal places of a ns
+# From these numbers on instants are no seconds since 1970 (they would be after the year 5138), but of a smaller unit.
+_LEAST_SINCE_1970 = {"ns": 10**17, "µs": 10**14, "ms": 10**11}
+# How the names of columns say their unit: `timestamp_ms`, `Time (us)`, `startTimeMillis`.
+_NAMED_UNITS = {
+    "ms": r"(?:[_ (.[-](?:ms|msec|millis|milliseconds)|[a-z](?:Ms|MS|Msec|Millis|Milliseconds))[)\]]?$",
+    "µs": r"(?:[_ (.[-](?:us|µs|usec|micros|microseconds)|[a-z](?:Us|US|Usec|Micros|Microseconds))[)\]]?$",
+    "ns": r"(?:[_ (.[-](?:ns|nsec|nanos|nanoseconds)|[a-z](?:Ns|NS|Nsec|Nanos|Nanoseconds))[)\]]?$",
+}
+_MOST_OF_SCALE = 10  # a --time-scale of at most this many units says the unit itself, such as 0.001 of ms
 
-    CSV (comma, semicolon or tab): with a header where the first cell is not a number, else the first column. JSONL,
-    which begins with {: one object a line. column: name of the column or key, needed where there are several. Raises
-    UsageError for a file that cannot be read, a line without an instant, and fewer than two different instants.
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Recorded:
+    """The instants of a file.
+
+    ticks: since the first, int64 [n], ascending.
+    digits: of the decimal places that a tick is in its unit.
+    unit: of the numbers, or of the dates' seconds.
+    remarks: what was decided here, in words.
     """
-    with open_file(file, "trace") as opened:  # no pipe, as it is read twice
-        status = os.fstat(opened.fileno())
-    return _scaled(file, _instants(file, column, status.st_mtime_ns, status.st_size), scale)
+
+    ticks: npt.NDArray[np.int64]
+    digits: int
+    unit: str
+    remarks: tuple[str, ...]
 
 
-def _scaled(file: str, instants: npt.NDArray[np.int64], scale: float) -> Trace:
-    if scale != 1:
-        if float(instants[-1]) * scale > _LONGEST_NS:
+def read_trace(file: str, column: str | None = None, scale: float = 1.0) -> Trace:
+    """The trace in `file`, its times multiplied by `scale`: exact to the ns, in any order.
+
+    Instants are numbers (seconds; ms, µs or ns since 1970 by their size, or by their column's name; or what `scale`
+    says, 0.001 being ms), dates (of UTC, where no zone is written), or times of day. CSV (comma, semicolon, tab, or
+    blanks): with a header where the first cell is not an instant, else the first column. Logs: the date that begins a
+    line, or that brackets hold. JSONL, which begins with {: one object a line. JSON: a list of objects or of instants.
+    Any of them packed by gzip; lines that begin with # are left out. column: name of the column or key; needed where
+    there are several without a known name. Raises UsageError for a file that cannot be read, a line without an instant,
+    and fewer than two different instants.
+    """
+    recorded = _recorded_in(file, column)
+    unit_ns, scale = _unit_and_rest(recorded, scale)
+    span = float(recorded.ticks[-1]) * unit_ns / 10.0**recorded.digits * scale
+    if span > _LONGEST_NS:
+        if scale != 1:
             raise UsageError(f"trace {file} × {scale:g} takes longer than 73 years: use a smaller --time-scale")
-        instants = np.rint(instants * scale).astype(np.int64)
-    span = int(instants[-1])
-    if not span:
+        raise UsageError(
+            f"trace {file} takes longer than 73 years in {recorded.unit}: add --time-scale 0.001 where it is in ms, "
+            "1e-6 in µs, or 1e-9 in ns"
+        )
+    return _trace(file, _in_ns(recorded.ticks, unit_ns, 10**recorded.digits, scale))
+
+
+def read_trace_at(rate: float, file: str, column: str | None = None) -> Trace:
+    """The trace in `file`, all its gaps scaled by one factor so that its mean rate is `rate` per second, whatever its
+    unit is. Raises UsageError as `read_trace` does."""
+    ticks = _recorded_in(file, column).ticks
+    span = (len(ticks) - 1) * SECOND_NS / rate
+    if span > _LONGEST_NS:
+        raise UsageError(f"trace {file} takes longer than 73 years at {rate:g}/s: use a higher rate")
+    return _trace(file, np.rint(np.multiply(ticks, span / max(int(ticks[-1]), 1))).astype(np.int64))
+
+
+def _trace(file: str, instants: npt.NDArray[np.int64]) -> Trace:
+    last = int(instants[-1])
+    if not last:
         raise UsageError(f"trace {file} needs two instants that differ: use --arrivals offline for all at once")
-    return Trace(instants, span - -span // (len(instants) - 1))
+    return Trace(instants, last - -last // (len(instants) - 1))
+
+
+def trace_remarks(file: str, column: str | None = None) -> tuple[str, ...]:
+    """What was decided in reading a trace, as its file does not say it, in words."""
+    return _recorded_in(file, column).remarks
+
+
+def _unit_and_rest(recorded: _Recorded, scale: float) -> tuple[int, float]:
+    """(ns of a unit, factor beyond it): a scale that is the unit, such as 0.001 of ms, is not applied twice."""
+    unit_ns = _UNITS[recorded.unit]
+    per_s = SECOND_NS / unit_ns
+    if recorded.unit != "s" and scale * per_s <= _MOST_OF_SCALE:
+        return unit_ns, scale * per_s
+    if scale in UNIT_SCALES and recorded.unit == "s":
+        return round(scale * SECOND_NS), 1.0
+    return unit_ns, scale
+
+
+def _in_ns(ticks: npt.NDArray[np.int64], unit_ns: int, per_unit: int, scale: float) -> npt.NDArray[np.int64]:
+    if abs(scale - 1) > 1e-12:
+        return np.rint(np.multiply(ticks, unit_ns / per_unit * scale)).astype(np.int64)
+    if unit_ns == per_unit:
+        return ticks
+    if unit_ns > per_unit:
+        return ticks * (unit_ns // per_unit)
+    per_ns = per_unit // unit_ns
+    rounded: npt.NDArray[np.int64] = (ticks + per_ns // 2) // per_ns
+    return rounded
+
+
+def _recorded_in(file: str, column: str | None) -> _Recorded:
+    with open_file(file, "trace", takes=("gzip",)) as opened:  # no pipe, as it is read twice
+        status = os.fstat(opened.fileno())
+    return _instants(file, column, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(1)  # the check of a configuration and the run both read the trace
-def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> npt.NDArray[np.int64]:  # noqa: ARG001  # keys
-    times = array("q")
-    try:
-        with TextIOWrapper(open_file(file, "trace"), encoding="utf-8-sig", newline="") as opened:
-            for line, text in _cells(file, _lines(file, opened), column):
-                try:
-                    times.append(_ns(text))
-                except OverflowError:
-                    raise UsageError(
-                        f"{file}:{line}: {shortened(text)} s is centuries away: write seconds, such as 1.25"
-                    ) from None
-                except (InvalidOperation, ValueError):
-                    raise UsageError(
-                        f"{file}:{line}: '{shortened(text)}' is not an instant: write seconds, such as 1.25"
-                    ) from None
-                if len(times) > MOST_REQUESTS:
-                    require_room(len(times))
-    except OSError as error:
-        raise UsageError(f"cannot read trace {file}: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"trace {file} is neither CSV nor JSONL: {error}") from None
-    if not times:
+def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> _Recorded:  # noqa: ARG001  # keys
+    rows, kind, count = Rows(file, column), None, 0
+    wholes, fractions = [], []
+    for batch in rows.batches():
+        found = _read(batch.texts, kind, batch.place_of)
+        kind, whole, billionths = found
+        if batch.before is not None:
+            earlier = _read(batch.before, "number", batch.place_of)
+            borrowed = billionths < earlier.billionths
+            billionths = billionths - earlier.billionths + borrowed * np.int32(SECOND_NS)
+            whole = whole - earlier.whole - borrowed
+        wholes.append(whole)
+        fractions.append(billionths)
+        count += len(whole)
+        if count > MOST_REQUESTS:
+            require_room(count)
+    if not count:
         raise UsageError(f"trace {file} has no instants: write one a line, in seconds")
-    instants = np.array(times, np.int64)
-    instants.sort()
-    if int(instants[-1]) - int(instants[0]) > _LONGEST_NS:
+    whole, billionths = np.concatenate(wholes), np.concatenate(fractions)
+    if kind == "time of day" and (np.diff(whole) < -43_200).any():
+        raise UsageError(f"trace {file} has times of day that pass midnight: write dates before them")
+    if float(whole.max()) - float(whole.min()) > _LONGEST_NS:
         raise UsageError(f"trace {file} takes longer than 73 years: write instants in seconds")
-    instants -= instants[0]
-    instants.flags.writeable = False  # the cache hands out the same array again
-    return instants
+    unit, why = _unit(rows, kind, int(whole.min()))
+    ticks, digits = _ticks(whole, billionths, _DIGITS[unit])
+    ticks.sort()
+    ticks.flags.writeable = False  # the cache hands out the same array again
+    remarks = []
+    if rows.several:
+        remarks.append(f"instants are in {shortened(rows.chosen)}")
+    if rows.several and rows.chosen == "end_timestamp":
+        remarks[-1] += ", less the duration"
+    if why:
+        remarks.append(f"they are in {unit}, {why} (--time-scale says otherwise)")
+    if kind == "date":
+        remarks.append("dates have no zone, and are taken as UTC")
+    return _Recorded(ticks, digits, unit, tuple(remarks))
 
 
-def _ns(text: str) -> int:
-    """Exact ns: floats of seconds since 1970 are 120 ns apart."""
-    whole, _, fraction = text.partition(".")
-    if whole.isdecimal() and len(whole) <= 18 and len(fraction) <= 9 and (not fraction or fraction.isdecimal()):
-        return int(whole) * SECOND_NS + int(fraction.ljust(9, "0"))  # four times as fast as Decimal
-    exact = Decimal(text.strip())
-    if not exact.is_finite():
-        raise ValueError(text)
-    if exact.adjusted() > 18:  # its ns have more digits than Decimal keeps and int64 holds
-        raise OverflowError
-    return int((exact * SECOND_NS).to_integral_value())
-
-
-def _lines(file: str, opened: TextIO) -> Iterator[str]:
-    """The lines of a file, none of them so long that it fills the memory."""
-    number = 0
-    while line := opened.readline(_LONGEST_LINE + 1):
-        number += 1
-        if len(line) > _LONGEST_LINE:
-            raise UsageError(
-                f"{file}:{number} has more than {_LONGEST_LINE} characters, the most of a line: write one request a "
-                "line, with little more than its instant"
-            )
-        yield line
-
-
-def _cells(file: str, lines: Iterator[str], column: str | None) -> Iterator[tuple[int, str]]:
-    """(line number, text) of each instant."""
-    skipped = 0
-    for first in lines:
-        if first.strip():
-            break
-        skipped += 1
-    else:
-        return
-    rest = chain([first], lines)
-    if first.lstrip().startswith(("{", "[")):
-        yield from _of_json(file, rest, column, skipped)
-    else:
-        yield from _of_csv(file, first, rest, column, skipped)
-
-
-def _of_csv(file: str, first: str, lines: Iterable[str], column: str | None, skipped: int) -> Iterator[tuple[int, str]]:
-    csv.field_size_limit(_LONGEST_LINE)
-    unquoted = re.sub(r'"[^"]*"', "", first)
-    rows = csv.reader(lines, delimiter=max(",;\t", key=unquoted.count))
-    header = next(rows)
-    index = 0
-    if _is_number(header[0]):
-        if column is not None:
-            raise UsageError(f"trace {file} has no header, and so no column '{column}': remove --trace-column")
-        yield skipped + rows.line_num, header[0]
-    else:
-        names = [name.strip() for name in header]
-        index = names.index(_chosen(file, names, column))
-    for row in rows:
-        if row:
-            yield skipped + rows.line_num, row[index] if index < len(row) else ""
-
-
-def _of_json(file: str, lines: Iterable[str], column: str | None, skipped: int) -> Iterator[tuple[int, str]]:
-    name = None
-    for number, line in enumerate(lines, skipped + 1):
-        if not line.strip():
-            continue
-        try:
-            item = json.loads(line, parse_float=str, parse_int=str)  # keeps the digits, as floats are inexact
-        except (ValueError, RecursionError):
-            raise UsageError(f"{file}:{number} is not JSON: write one object a line") from None
-        if not isinstance(item, dict):
-            raise UsageError(f'{file}:{number} is not a JSON object: write one a line, such as {{"time": 1.25}}')
-        if name is None:
-            name = _chosen(file, list(item), column)
-        if name not in item:
-            raise UsageError(f"{file}:{number} has no '{shortened(name)}': write it on every line")
-        yield number, item[name] if isinstance(item[name], str) else json.dumps(item[name])
-
-
-def _chosen(file: str, names: list[str], column: str | None) -> str:
-    listed = shortened(", ".join(names), 400)
-    if column is None:
-        if len(names) != 1:
-            raise UsageError(f"trace {file} has the columns {listed}: choose one with --trace-column")
-        return names[0]
-    if column not in names:
-        raise UsageError(f"trace {file} has no column '{shortened(column)}': use one of {listed}")
-    return column
-
-
-def _is_number(text: str) -> bool:
+def _read(texts: Texts, kind: Kind | None, place_of: Callable[[int], str]) -> Instants:
     try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        return read_instants(texts, kind)
+    except NoInstantError as fault:
+        where, text = place_of(fault.index), shortened(" ".join(texts.text(fault.index).split()))
+        if fault.what == "centuries":
+            raise UsageError(f"{where}: {text} s is centuries away: write seconds, such as 1.25") from None
+        what = fault.what or "is not an instant: write seconds, such as 1.25, or a date, such as 2023-11-16 18:17:03.98"
+        raise UsageError(f"{where}: '{text}' {what}") from None
+
+
+def _unit(rows: Rows, kind: Kind | None, first: int) -> tuple[str, str]:
+    """(unit, how it is known): "" where it is what instants have, seconds."""
+    if kind != "number":
+        return "s", ""
+    for unit, least in _LEAST_SINCE_1970.items():
+        if first >= least:
+            return unit, "since 1970 by their size"
+    if rows.in_ms:
+        return "ms", "as in Mooncake's traces"
+    for unit, named in _NAMED_UNITS.items():
+        if re.search(named, rows.chosen):
+            return unit, "by the name of their column"
+    return "s", ""
+
+
+def _ticks(
+    whole: npt.NDArray[np.int64], billionths: npt.NDArray[np.int32], most_digits: int
+) -> tuple[npt.NDArray[np.int64], int]:
+    """(ticks since the first instant, decimal places of a tick): ns, or as many places as int64 holds."""
+    whole = whole - whole.min()
+    span = float(whole.max()) + 1
+    digits = next((fewer for fewer in range(most_digits, 0, -1) if span * 10**fewer < 2**62), 0)
+    ticks = whole * 10**digits + billionths // 10 ** (9 - digits)
+    return ticks - ticks.min(), digits

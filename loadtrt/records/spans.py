@@ -8,19 +8,19 @@ Merging adds counts, sums and histograms, so that a merged interval is what coun
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
-    from loadtrt.records.histogram import PackedHistogram
-    from loadtrt.records.tally import Second
+    from loadtrt.records.histogram import Histogram, PackedHistogram
 
+Latencies = TypeVar("Latencies", "Histogram", "PackedHistogram")
 MOST_SPANS = 1 << 12  # 68 minutes of seconds
 
 
 @dataclass(slots=True)
-class Span:
+class Span(Generic[Latencies]):
     """What completed in one interval.
 
     start_ns: its start, ns since the start of measuring.
@@ -34,11 +34,11 @@ class Span:
     start_ns: int
     requests: int
     failed: int
-    latency: PackedHistogram
+    latency: Latencies
     queue_sum_ns: int
     compute_sum_ns: int
 
-    def merge(self, later: Span) -> None:
+    def merge(self: Span[PackedHistogram], later: Span[PackedHistogram]) -> None:
         """Add what completed in the interval after this one."""
         self.requests += later.requests
         self.failed += later.failed
@@ -56,21 +56,15 @@ class Spans:
 
     def __init__(self, most: int = MOST_SPANS) -> None:
         """most: intervals kept."""
-        self.intervals: list[Span] = []
+        self.intervals: list[Span[PackedHistogram]] = []
         self.interval_ns = SECOND_NS
         self._most = most
         self._merged = 0  # of the first ones, which are twice as long
 
-    def add(self, second: Second) -> None:
+    def add(self, second: Span[Histogram]) -> None:
         """Add the second after the last one."""
-        span = Span(
-            start_ns=second.start_ns,
-            requests=second.requests,
-            failed=second.failed,
-            latency=second.latency.packed(),
-            queue_sum_ns=second.queue_sum_ns,
-            compute_sum_ns=second.compute_sum_ns,
-        )
+        rest = second.queue_sum_ns, second.compute_sum_ns
+        span = Span(second.start_ns, second.requests, second.failed, second.latency.packed(), *rest)
         if self.intervals and span.start_ns < self.intervals[-1].start_ns + self.interval_ns:
             self.intervals[-1].merge(span)
             return

@@ -6,13 +6,13 @@ tally, while the run goes on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from loadtrt.records.histogram import Histogram, Histograms
 from loadtrt.records.records import FAILED, METRICS, OK, STATUSES, UNSERVED, Records
+from loadtrt.records.spans import Span
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -27,24 +27,13 @@ _PLACE = {metric.name: place for place, metric in enumerate(METRICS)}
 _LATENCY, _QUEUE, _COMPUTE = _PLACE["latency"], _PLACE["queue"], _PLACE["compute"]
 
 
-@dataclass(slots=True)
-class Second:
-    """What completed in one second of the run.
+class Second(Span[Histogram]):
+    """What completed in one second of the run."""
 
-    start_ns: its start, ns since the start of measuring.
-    requests: served requests.
-    failed: failed requests.
-    latency: latencies of the served requests, ns.
-    queue_sum_ns: sum of their queueing delays.
-    compute_sum_ns: sum of their times of compute.
-    """
+    __slots__ = ()
 
-    start_ns: int
-    requests: int = 0
-    failed: int = 0
-    latency: Histogram = field(default_factory=Histogram)
-    queue_sum_ns: int = 0
-    compute_sum_ns: int = 0
+    def __init__(self, number: int) -> None:
+        super().__init__(number * SECOND_NS, 0, 0, Histogram(), 0, 0)
 
     def add(self, values: npt.NDArray[np.int64], buckets: npt.NDArray[np.int64], failed: int) -> None:
         """Count served requests, int64 ns [metrics, n] with the buckets of their latencies [n], and failed ones."""
@@ -221,13 +210,13 @@ class Tally:
     def _second(self, number: int) -> Second:
         second = self._open.get(number)
         if second is None:
-            second = self._open[number] = Second(number * SECOND_NS)
+            second = self._open[number] = Second(number)
         return second
 
     def _close_before(self, number: int) -> None:
         """Close all seconds before `number`, empty ones included."""
         while self._closed < number:
-            over = self._open.pop(self._closed, None) or Second(self._closed * SECOND_NS)
+            over = self._open.pop(self._closed, None) or Second(self._closed)
             self._closed += 1
             self._over(over)
 

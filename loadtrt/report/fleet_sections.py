@@ -175,7 +175,9 @@ def _note(result: FleetResult) -> str:
     """What the columns are."""
     texts = [f"busy and times: with {result.spares} away"] if result.spares else []
     if any(_open(choice) != UNKNOWN for choice in result.choices):
-        texts.append(f"{_OPEN}: fewer GPUs that may be enough, which the measurements leave open")
+        texts.append(
+            f"{_OPEN}: fewer GPUs that may be enough: a longer search (capacity --time) or longer runs would tell"
+        )
     if result.gpu_price is not None:
         texts.append(
             f"a month, per million: price of 730 hours, of a million inferences, at {result.gpu_price:g} a GPU hour"
@@ -214,7 +216,7 @@ def _gpus(choice: Choice, spares: int) -> str:
 
 
 def _open(choice: Choice) -> str:
-    """Smaller numbers of GPUs that are not excluded."""
+    """Smaller numbers of GPUs that may be enough."""
     if choice.needed is None or choice.at_least is None or choice.at_least >= choice.needed:
         return UNKNOWN
     last = choice.needed - 1

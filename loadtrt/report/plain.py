@@ -8,6 +8,7 @@ from loadtrt.printing import NAME, SENTENCE, printable
 from loadtrt.report.document import Badge, Name, Named, Notice, Section, Table, Tiles, Words
 from loadtrt.report.formatting import short_names, wrapped
 from loadtrt.report.sections import sections, sections_of
+from loadtrt.results.fleet_result import FleetResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +32,23 @@ def plain_text(loaded: Sequence[Loaded]) -> str:
 def terminal_text(result: Result) -> str:
     """One result, as the command that made it shows it."""
     return plain(list(sections_of(result, "", "result")))
+
+
+def verdict_line(result: Result) -> str:
+    """What speaks against a result, and the first reason, in one line."""
+    first, *others = sections_of(result, "", "result")
+    badges = " · ".join(_text(badge) for badge in first.badges if badge.tone != "good")
+    blocks = [block for item in (first, *others) if item.conclusion for block in item.blocks]
+    notices = [block for block in blocks if isinstance(block, Notice)]
+    bad = [notice for notice in notices if notice.tone == "bad"]
+    against = [notice for notice in bad if notice.lines] or bad or notices
+    if isinstance(result, FleetResult):
+        reason = result.doubt or "there are demands that no number of GPUs serves as the objectives want"
+    elif against:
+        reason = "".join((against[0].head, *(f"; {text}" for name, text in against[0].lines if name in _ALONE)))
+    else:
+        reason = next(("".join(map(_text, block.pieces)) for block in blocks if isinstance(block, Words)), "")
+    return ": ".join(filter(None, (badges, reason)))
 
 
 def plain(document: Sequence[Section]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -22,6 +23,7 @@ from loadtrt.stats.profiles import LayerComparison
 if TYPE_CHECKING:
     from pathlib import Path
 
+_TRTEXEC_LOG = r"&&&& \w+ TensorRT|\[I\] === "
 _Schema = TypeVar("_Schema", bound=BaseModel)
 
 
@@ -88,7 +90,9 @@ def read_file(path: Path) -> ResultFile:
         content = parse_json(text)
     except (ValueError, RecursionError) as error:
         what = f"not JSON ({error}): it may be cut off, or have a name that was not escaped; export it again"
-        if not text.lstrip().startswith(("{", "[")):
+        if re.search(_TRTEXEC_LOG, text):
+            what = "a log of trtexec: give a file that its --exportTimes wrote"
+        elif not text.lstrip().startswith(("{", "[")):
             what = "not JSON: give a result that --json wrote" if text.strip() else "empty; export it again"
         raise UsageError(f"{path} is {what}") from None
     return ResultFile(path, _kind_of(path, content), content)

@@ -88,6 +88,14 @@ def shortfalls(result: RunResult) -> Iterator[str]:
             yield f"{whose}only {percent_text(share)} of the offered load served"
 
 
+def why_unrated(run: RunResult) -> str | None:
+    """Why a point of a sweep is neither on the front nor the knee; None where it may be. Where requests were dropped or
+    failed, the others were faster: that counts only where the run met objectives, for which these are bad."""
+    if not run.valid:
+        return "INVALID"
+    return None if run.verdict == "met" else ", ".join(shortfalls(run)) or None
+
+
 def outcome_badge(outcome: str) -> Badge:
     """How a measurement ended that did not just end."""
     return Badge(outcome.upper(), "bad" if outcome == "failed" else "open")

@@ -212,12 +212,17 @@ def engine_facts(result: RunResult) -> Iterator[Block]:
     yield words(memory_text(result.model.memory), only="page")  # a terminal had it when the engine was loaded
     if engine.precision:
         yield words(f"precision: {engine.precision}")
+    if engine.conversion is not None:
+        yield from map(words, engine.conversion.sentences())
     yield from map(words, engine.notes)
+    if result.model.deviation is not None:
+        deviation = result.model.deviation
+        allowed = "" if deviation.unknown else f"; the tolerance is {deviation.tolerance:.2g}"
+        yield words(f"deviation from {deviation.reference or 'FP32'}: {deviation.text}{allowed}")
     if result.model.verification is not None:
         checked = result.model.verification
-        yield words(
-            f"verify: {checked.outputs} outputs under load compared with a quiet run, {checked.different} differ"
-        )
+        compared = f"{checked.outputs} outputs under load compared with a quiet run, {checked.different} differ"
+        yield words(f"verify: {compared if checked.unrepeatable is None else 'two quiet requests differ'}")
         if checked.input_sets == 1:
             yield words("verify: with one input set, requests that are mixed up look the same")
     tensors = [str(spec) for spec in engine.tensors]

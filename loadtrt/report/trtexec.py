@@ -40,6 +40,9 @@ TIMES_KEYS = (
     *("startEnqMs", "endEnqMs", "startH2dMs", "endH2dMs", "startComputeMs", "endComputeMs", "startD2hMs", "endD2hMs"),
     *("h2dMs", "computeMs", "d2hMs", "latencyMs"),
 )
+# TensorRT 7's: copies in are called In, copies out Out, and 7.0 has no times of enqueuing.
+_COPIES_7 = {key: key.replace("H2d", "In").replace("D2h", "Out") for key in TIMES_KEYS}
+_COPIES_7 |= {"h2dMs": "inMs", "d2hMs": "outMs"}
 _TIMES = "{ " + ", ".join(f'"{key}" : %.6f' for key in TIMES_KEYS) + " }"
 _BLOCK = 1 << 14  # rows that become Python floats at a time
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -155,12 +158,13 @@ def read_times(source: Path | ResultFile) -> Records:
     trtexec stamps Enq by the host's clock and the rest by the GPU's, and nothing ties them together. So all instants
     here are of the GPU's clock: due = submitted = startH2d, completed = endD2h; and of Enq only its duration is kept,
     enqueued = submitted + (endEnq − startEnq). Then h2d, compute, d2h, device and enqueue are trtexec's; latency and
-    service are the query's whole time on the GPU, waiting between phases included (8.2's endToEndMs); queue and
-    lateness are 0, for nobody knows them. The stamps have six digits: see `stamp_step_ns`; the phases have their own.
-    Raises UsageError.
+    service are the query's whole time on the GPU, waiting between phases included (endToEndMs, up to 8.2); queue and
+    lateness are 0, for nobody knows them, as enqueue is in files of 7.0. The stamps have six digits: see
+    `stamp_step_ns`; the phases have their own. Raises UsageError.
     """
     path, content = content_of(source, Kind.TIMES)
-    ms = _numbers(path, content, TIMES_KEYS)
+    old = isinstance(content[0], dict) and "startInMs" in content[0]
+    ms = _numbers_of_7(path, content) if old else _numbers(path, content, TIMES_KEYS)
     backwards = np.flatnonzero((ms[:, 1:8:2] < ms[:, 0:8:2]).any(axis=1) | (ms[:, 7] < ms[:, 2]))
     if len(backwards):
         raise UsageError(f"{path}: record {backwards[0] + 1} ends before it starts; export it again")
@@ -171,6 +175,19 @@ def read_times(source: Path | ResultFile) -> Records:
         rows[:, COLUMNS.index(name)] = values
     rows[:, COLUMNS.index("status")] = OK
     return Records(rows[np.argsort(start, kind="stable")])
+
+
+def _numbers_of_7(path: Path, content: Sequence[Any]) -> npt.NDArray[np.float64]:
+    """The numbers of a file that trtexec of TensorRT 7 wrote, in the order of TIMES_KEYS. In 7.1 and 7.2 it has the
+    stamps of enqueuing and of copies in under each other's names: of the two, those of the copies are inMs apart."""
+    if "startEnqMs" not in content[0]:
+        known = _numbers(path, content, [_COPIES_7[key] for key in TIMES_KEYS[2:]])
+        return np.hstack((np.zeros((len(known), 2)), known))
+    ms = _numbers(path, content, [_COPIES_7[key] for key in TIMES_KEYS])
+    h2d = ms[:, TIMES_KEYS.index("h2dMs")]
+    if np.abs(ms[:, 1] - ms[:, 0] - h2d).sum() < np.abs(ms[:, 3] - ms[:, 2] - h2d).sum():
+        ms[:, :4] = ms[:, [2, 3, 0, 1]]
+    return ms
 
 
 def stamp_step_ns(times: Records) -> int:

@@ -56,7 +56,8 @@ class SweepResult(Model):
     failure: why the sweep failed, in a sentence.
     points: the measured points, in the order of the grid.
     skipped: the points that were not measured, in the order of the grid.
-    pareto: places in `points` that no other point beats in both inferences per second and p99 latency, by latency.
+    pareto: places in `points` that no other point beats in both inferences per second and p99 latency, by latency;
+        without points that are INVALID, or dropped or failed requests and did not meet objectives all the same.
     knee: place in `points` with the greatest power X/R, inferences per second over mean latency (Kleinrock, Power and
         deterministic rules of thumb, 1979); None without points.
     """
@@ -165,9 +166,9 @@ class Candidate(Model):
     predicted_per_s: capacity predicted from the ladder alone.
     answer: "found": a confirming run met all objectives at `confirmed_per_s`. "undecided": no confirming run met or
         missed them; only `estimate_per_s` is known. "infeasible": missed with one request in flight, or at the lowest
-        rate. "estimated": as was asked with --quick. "host-bound": the load generator was the bottleneck at
-        `host_bound_per_s`. "unsteady": the ladder contradicts itself, or others use the cores or the GPU. None: not
-        searched (`dropped` says why), or ended too early.
+        rate. "estimated": as was asked with --quick, or throughput limits the rate. "host-bound": the load generator
+        was the bottleneck at `host_bound_per_s`. "unsteady": the ladder contradicts itself, or others use the cores or
+        the GPU. None: not searched (`dropped` says why), or ended too early.
     estimate_per_s: least estimate over the objectives.
     low_per_s, high_per_s: 95 % confidence interval of the estimate.
     confirmed_per_s: rate of the confirming run.

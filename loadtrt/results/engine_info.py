@@ -9,6 +9,7 @@ from typing import Any
 
 from loadtrt.errors import EngineError
 from loadtrt.load.tensors import TensorSpec  # noqa: TC001
+from loadtrt.results.precisions import HalfPrecision  # noqa: TC001
 from loadtrt.units import format_bytes
 
 # The first match in a type wins, so the special comes before the general: CaskGemmConvolution is a convolution,
@@ -101,6 +102,7 @@ class EngineInfo:
     precision: in words, such as "confirmed FP16"; "" if none was asked for.
     mode: effective settings, such as {"graph": "yes", "copies": "yes", "wait": "spin"}.
     notes: sentences for the user, such as why a graph could not be captured.
+    conversion: what became of a model that loadtrt converted to FP16; None for others.
     build: how the plan was built, from its sidecar: model, model_sha256, options, precision, flavour, flavour_version,
         gpu, build_ns; None for other engines and if not known.
     """
@@ -118,6 +120,7 @@ class EngineInfo:
     notes: tuple[str, ...] = ()
     build: Mapping[str, Any] | None = None
     batch_from: str = ""
+    conversion: HalfPrecision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,8 @@ class Verification:
     worst: largest difference over the tolerance; None for values without a distance (integers, NaN).
     input_sets: number of different inputs; with one, outputs of mixed-up requests would look alike.
     first_difference: the first output that differs, in words; None for none.
+    unrepeatable: the output in which two quiet requests with the same inputs differ, so that nothing was compared under
+        load; None where they agree.
     """
 
     outputs: int
@@ -150,6 +155,24 @@ class Verification:
     worst: float | None
     input_sets: int
     first_difference: str | None
+    unrepeatable: str | None = None
+
+    @property
+    def fault(self) -> tuple[str, str] | None:
+        """What is wrong with the outputs, and what to do; None where nothing is."""
+        if self.unrepeatable is not None:
+            return (
+                f"outputs cannot be verified: '{self.unrepeatable}' differs between two quiet requests with the same "
+                "inputs",
+                "the model draws random numbers, or keeps a state: leave --verify out, or make the model deterministic",
+            )
+        if self.different:
+            first = f" (first: {self.first_difference})" if self.first_difference else ""
+            return (
+                f"{self.different} of {self.outputs} outputs under load differ from those of a quiet run{first}",
+                "requests overwrite each other: try --contexts 1 --buffers 1",
+            )
+        return None
 
 
 @dataclass(frozen=True, slots=True)

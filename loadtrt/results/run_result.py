@@ -27,6 +27,7 @@ from loadtrt.results.breakdown import (  # noqa: TC001
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill, Verification  # noqa: TC001  # pydantic reads them
 from loadtrt.results.flow import Flow  # noqa: TC001
 from loadtrt.results.gpu_telemetry import GpuTelemetry  # noqa: TC001
+from loadtrt.results.precisions import Deviation  # noqa: TC001
 from loadtrt.results.profile_result import ProfileResult  # noqa: TC001
 from loadtrt.results.steadiness import Interval, Steadiness  # noqa: TC001
 from loadtrt.units import SECOND_NS
@@ -215,6 +216,7 @@ class ModelResult(Model):
     percentiles_exact: False where histograms (within 0.4 %) stand in for records.
     metrics: by name, over all requests.
     histograms: of latencies and the other metrics, by name.
+    deviation: of the outputs from those in FP32, or from those of another reference; None where none was asked for.
     starved_fraction: share of the time in which lanes stood idle because the host was late.
     interval_ns: length of an interval: a second, or in runs of over 4096 intervals 2, 4, 8, … seconds.
     cohorts: "p50" (latencies from p45 to p55) and "p99" (from p99 up), as far as the sample supports them.
@@ -241,6 +243,7 @@ class ModelResult(Model):
     overlap: Overlap | None
     starved_fraction: float
     verification: Verification | None
+    deviation: Deviation | None = None
     interval_ns: Annotated[int, Field(gt=0)] = SECOND_NS
     intervals: tuple[Interval, ...]
     histograms: dict[str, dict[str, Any]]

@@ -13,7 +13,7 @@ from loadtrt.runs.maker import Maker
 if TYPE_CHECKING:
     from loadtrt.results.run_result import RunResult
 
-_FILES = ("json_file", "junit", "export_times", "export_profile", "export_layer_info", "export_output")
+_FILES = ("json_file", "junit", "export_times", "export_profile", "export_layer_info", "export_output", "trt_log")
 _LEAST_NS = 10**18  # the year 2001: a smaller instant is in other units
 
 

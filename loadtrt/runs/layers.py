@@ -45,7 +45,7 @@ def profile(config: RunConfig, talks: Talks, length: ProfileLength, signals: Sig
     talks.status(f"loading {model.engine}")
     try:
         with signals.interruptible():
-            engine = open_engine(model, talks.say, talks.status, config.given("export_layer_info"))
+            engine = open_engine(model, talks.say, talks.status, config.given("export_layer_info", "trt_log"))
     except BaseException:
         talks.end_line()
         raise
@@ -62,6 +62,10 @@ def profile(config: RunConfig, talks: Talks, length: ProfileLength, signals: Sig
         profiled.notes += made.notes
         if len(inputs) > 1:
             profiled.notes.append(f"every inference had the first of {len(inputs)} input sets")
+        if model.fp16:
+            profiled.notes.append(
+                "how far the answers in FP16 are from FP32's, 'loadtrt run --fp16' says: no profile asks"
+            )
         with _gpu_around(engine.info.kind, model.device, around, profiled) as steady:
             try:
                 engine.profile(inputs[0], length, profiled, Watch(signals.requested, talks.share, steady))

@@ -31,19 +31,20 @@ if TYPE_CHECKING:
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
     from loadtrt.engines.engine import Engine
+    from loadtrt.engines.reference import Reference
     from loadtrt.lanes.session import OnTick
     from loadtrt.live.observer import Watch
     from loadtrt.load.inputs import InputSets
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.engine_info import MemoryBill
+    from loadtrt.results.precisions import Deviation
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.watched import Talks
 
 # The seed is not among them: it draws the inputs once, and then arrivals.
 _OF_ENGINE = keys_of("Engine", "Lanes", "Requests") - {"seed", "verify"}
 _WARM_NS = 200 * MILLISECOND_NS  # warm-up of an engine that ran a moment ago, whose GPU has not lowered its clocks
-_EMPTY_PATIENCE_NS = 10 * SECOND_NS
-_CLOSE_PATIENCE_S = 10.0
+_EMPTY_PATIENCE_NS, _CLOSE_PATIENCE_S = 10 * SECOND_NS, 10.0
 _FILES = 12  # of an event loop, an engine and an observer
 
 
@@ -54,6 +55,7 @@ class Opened:
     options: those that it was opened and is allocated with.
     inputs: those of all parts.
     bill: the memory of all lanes.
+    reference: what outputs are compared with; deviation: what came of it, once a run has compared them.
     load_ns, allocate_ns: duration of loading and of allocating; None while no lanes are allocated.
     runs: number of runs made on it.
     verified: whether its outputs were verified.
@@ -66,6 +68,8 @@ class Opened:
     inputs: InputSets
     bill: MemoryBill
     load_ns: int
+    reference: Reference | None = None
+    deviation: Deviation | None = None
     allocate_ns: int | None = None
     runs: int = 0
     verified: bool = False
@@ -124,6 +128,7 @@ class Maker:
 
     signals: what signals have asked for.
     session: what the last run measured, row by row.
+    stop: ends the run that goes on.
     """
 
     def __init__(
@@ -137,7 +142,6 @@ class Maker:
         """talks: None to say nothing.
 
         signals: those of the command line; None: of this maker alone.
-
         many: several runs follow one another on an engine. It is allocated when it is opened and emptied after each
             run, and there are neither metrics nor a live view.
         leave: called where an engine that hangs is not closed after 10 s; the engine is left behind.
@@ -145,6 +149,7 @@ class Maker:
         self.talks = talks or Silence()
         self.signals = signals or Signals()
         self.session = Session()
+        self.stop = Stop()
         self._many, self._leave = many, leave
         self._opened: Opened | None = None
         self._watched: Watched | None = None
@@ -181,8 +186,9 @@ class Maker:
                 if self._watched is None:
                     self._watched = Watched(config, self.talks, shows=not self._many)
                 self.talks.status(f"loading {config.model.engine}")
-                also = config.given("profile", "export_layer_info")
+                also = config.given("profile", "export_layer_info", "trt_log")
                 self._opened = opened = open_model(config.model, options, self.talks, also)
+                opened.reference = self._reference(config.model, opened)
                 if self._many:
                     opened.bill.require_room()
                     opened.allocate()
@@ -190,6 +196,13 @@ class Maker:
         except BaseException:
             self._close_engine()
             raise
+
+    def _reference(self, model: Model, opened: Opened) -> Reference | None:
+        from loadtrt.engines.reference import reference_of
+
+        if model.fp16 or model.verify_against:
+            self.talks.status("asking for the answer in FP32")
+        return reference_of(model, opened.engine.info, opened.inputs.sets[0])
 
     def run(
         self,
@@ -222,18 +235,23 @@ class Maker:
         self.signals.hold()
         started = datetime.now(UTC)
         name = f"{started:%Y%m%d-%H%M%S}-{os.getpid()}-{self._runs}"
-        self.session = session = Session(origins=opened.inputs.origins, notes=opened.inputs.notes)
+        self.session = session = Session(
+            deviation=opened.deviation, origins=opened.inputs.origins, notes=opened.inputs.notes
+        )
         watched.begin(name, config, engine, len(inputs))
         before = core_times()
         anyio.run(self._drive, engine, inputs, config, session, watched.watch, on_tick, start_at)
         opened.runs += 1
         opened.verified |= config.model.verify
+        if self._many and session.deviation is not None and opened.deviation is None:
+            self.talks.say(f"deviation from {session.deviation.reference or 'FP32'}: {session.deviation.text}")
+        opened.deviation = session.deviation
         if opened.allocate_ns is None:
             opened.allocate_ns = session.allocate_ns
         session.allocate_ns = opened.allocate_ns
         opened.broken = opened.hangs or session.failure is not None
-        around = watched.watch.clocks.environment()
-        around |= {"busy_host": busy} if (busy := busy_host(before)) else {}
+        busy = busy_host(before)
+        around = watched.watch.clocks.environment() | ({"busy_host": busy} if busy else {})
         telemetry = watched.end(session)
         with self.signals.computing():
             from loadtrt.lanes.outcome import result_of  # what it needs is not loaded before measuring
@@ -267,8 +285,7 @@ class Maker:
                 self._watched = None
 
     def _close_engine(self) -> None:
-        """An engine that hangs may wait for its requests for ever: it is closed in a thread that ends with the
-        process."""
+        """Close the engine: one that may wait for its requests for ever in a thread that ends with the process."""
         if self._opened is None:
             return
         opened, self._opened = self._opened, None
@@ -291,14 +308,17 @@ class Maker:
         on_tick: OnTick | None,
         start_at: int | None,
     ) -> None:
-        opened, stop = self.opened, Stop()
+        opened = self.opened
+        self.stop = stop = Stop()
+        same = engine.batches[0] == opened.engine.batches[0]  # else the first input set is another
+        reference = opened.reference if same and opened.deviation is None else None
 
         async def work() -> None:
             opened.hangs = True  # until it is known that it does not
             try:
                 await run_session(
                     engine, config, inputs, stop, session, on_tick, watch.clocks.settled, watch.board,
-                    allocated=opened.allocate_ns is not None, start_at=start_at,
+                    allocated=opened.allocate_ns is not None, start_at=start_at, reference=reference,
                 )  # fmt: skip
                 opened.hangs = not await _emptied(engine, session, _EMPTY_PATIENCE_NS if self._many else 0)
             except Exception as error:

@@ -76,9 +76,11 @@ class Watched:
     """
 
     def __init__(self, config: RunConfig, talks: Talks, *, shows: bool) -> None:
-        """Start an observer if one may be needed; it starts while the engine loads. shows: whether metrics are served
-        and a live view is drawn, as `config` says. Raises UsageError for metrics that cannot be served, before minutes
-        of loading."""
+        """Say what was decided about the load, and start an observer if one may be needed; it starts while the engine
+        loads. shows: whether metrics are served and a live view is drawn, as `config` says. Raises UsageError for
+        metrics that cannot be served, before minutes of loading."""
+        for remark in config.model.load.remarks:
+            talks.say(remark)
         self._talks = talks
         self._draws = shows and config.live and talks.on_terminal
         self._is_open = False

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.asked.objective import Objective
-    from loadtrt.records.histogram import Histogram
+    from loadtrt.records.histogram import Histogram, PackedHistogram
     from loadtrt.records.spans import Span
     from loadtrt.results.run_result import ObjectiveShare
 
@@ -116,7 +116,9 @@ class Widths:
         self._precision = precision
         self._not_before = 0
 
-    def narrow_enough(self, spans: Sequence[Span], records: Records, latency: Histogram) -> float | None:
+    def narrow_enough(
+        self, spans: Sequence[Span[PackedHistogram]], records: Records, latency: Histogram
+    ) -> float | None:
         """The precision reached, None where it is not yet enough.
 
         spans: what completed in each interval that is over.
@@ -161,7 +163,7 @@ def effective_requests(requests: Series, bad: Series) -> float:
     return discounted(p * (1 - p) / max(variance, p * (1 - p) / n))
 
 
-def _coarse_half_width(rank: float, spans: Sequence[Span], latency: Histogram) -> float | None:
+def _coarse_half_width(rank: float, spans: Sequence[Span[PackedHistogram]], latency: Histogram) -> float | None:
     """Half width from the intervals: requests in cells above the quantile's cell are bad."""
     spans = [span for span in spans if span.requests]
     if len(spans) < LEAST_SECONDS:

@@ -32,19 +32,19 @@ def _refused(sentence: str, deploy: Path, weights: Path | None = None, outputs: 
 # What stands on line 4 of a prototxt whose first three are sound; and how the sentence begins, behind
 # `FILE:4: layer out` where it begins with a bracket.
 WRONG = {
-    "a type of its own": (layer("Warp"), "(Warp) is of a type that is not supported: supported are B"),
+    "a type of its own": (layer("Warp"), "(Warp) is of a type that is not supported: build this network from ONNX"),
     "a type misspelled": (layer("Convolutoin"), "(Convolutoin) is of a type that is not supported: did"),
     "a type unset": ('layer { name: "out" bottom: "data" }', "(no type) has no type: give it one"),
     "a type for training": (layer("Data"), "(Data) is for training: give the network's deploy.proto"),
     "a loss": (layer("SoftmaxWithLoss"), "(SoftmaxWithLoss) is for training: give"),
-    "a V1 type": ('layers { name: "out" type: EXP bottom: "data" top: "out" }', "(Exp) is of a type"),
+    "a V1 type": ('layers { name: "out" type: IM2COL bottom: "data" top: "out" }', "(Im2Col) is of a type"),
     "a V1 loss": ('layers { name: "l" type: SOFTMAX_LOSS bottom: "data" }', "{file}:4: layer l (SoftmaxWithLoss) is f"),
     "two formats": (layer("ReLU") + "layers { type: RELU }", "{file} mixes 'layer' and 'layers': keep to one"),
     "an open brace": ('layer { name: "out" ', "{file}:4 is not a Caffe prototxt: "),
     "no number": (pool("out", "data", "kernel_size: three"), "{file}:4 is not a Caffe prototxt: "),
     "an unknown field": (
         layer("ReLU", params="relu_param { leak: 1 }"),
-        "{file}:4: Caffe's ReLUParameter has no field 'leak': remove it",
+        "{file}:4: 'leak' is not a field of Caffe's ReLUParameter, and what a fork computes by it is not known here: ",
     ),
     "a slip": (pool("out", "data", "\n kernel_sise: 3"), "{file}:5: unknown field 'kernel_sise': did you mean 'kernel"),
     "a slip in a layer": (layer("ReLU", params="relu_parm { }"), "{file}:4: unknown field 'relu_parm': did you mean '"),
@@ -65,7 +65,10 @@ WRONG = {
     "a norm of nothing": (layer("LRN", params="lrn_param { alpha: 0 }"), "(LRN) needs alpha and beta above 0"),
     "a top for nothing": (layer("Silence"), "(Silence) has a top, where it only consumes bottoms: remove it"),
     "windows outside": (pool("out", "data", "kernel_size: 1 stride: 7"), "(Pooling) has windows that are outside"),
-    "a mask": (layer("Pooling", tops="out mask", params="pooling_param { kernel_size: 2 }"), "(Pooling) has a"),
+    "a mask": (
+        layer("Pooling", tops="out mask", params="pooling_param { kernel_size: 2 }") + layer("ReLU", "r", "mask"),
+        "(Pooling) has a second top, for the places of the maxima, that is read: use --output before its reader",
+    ),
     "stochastic": (pool("out", "data", "pool: STOCHASTIC kernel_size: 2"), "(Pooling) pools STOCHAS"),
     "global and a kernel": (pool("out", "data", "global_pooling: true kernel_h: 2"), "(Pooling) has glo"),
     "both kernels": (pool("out", "data", "kernel_size: 2 kernel_h: 2"), "(Pooling) has kernel_h or kern"),
@@ -113,8 +116,8 @@ WRONG = {
         "{file}:5: layer out (Scale) cannot lay 2x6x12x10 on 2x6x13x11 from axis 0",
     ),
     "no input shape": (
-        'layer { name: "in" type: "Input" top: "x" }',
-        "{file}:4: layer in (Input) has 1 tops and 0 shapes: give one shape for all, or one each",
+        'layer { name: "in" type: "Input" top: "x" }' + layer("ReLU", bottoms="x"),
+        "{file}: input x needs sizes above 0, and fewer than 2^61 numbers, and has none: set them with --shapes x",
     ),
     "nothing to put out": ('layer { name: "s" type: "Silence" bottom: "data" }', "{file} has no output: nothing in it"),
 }  # fmt: skip
@@ -153,7 +156,8 @@ def test_fields_that_only_training_or_forks_read_are_tolerated(tmp_path: Path) -
 def test_inputs_need_shapes(tmp_path: Path) -> None:
     """One input_shape, or four input_dim, for each input, all above 0."""
     sentences = {
-        "": "{file} has 1 'input' and 0 shapes: give one input_shape, or 4 input_dim, for each",
+        "": "{file}: input data needs sizes above 0, and fewer than 2^61 numbers, and has none: set them with ",
+        "input_shape { dim: 1 } input_shape { dim: 2 }": "{file} has 1 'input' and 2 shapes: give one input_sh",
         "input_shape { dim: 1 dim: 0 }": "{file}: input data needs sizes above 0, and fewer than 2^61 numbers, not 1x0",
         "input_dim: 1 input_dim: 3 input_dim: 8": "{file} has 3 input_dim: give 4 for each 'input'",
     }
@@ -199,7 +203,7 @@ def test_weights_that_do_not_fit(tmp_path: Path, blobs: Any, sentence: str) -> N
 
 def test_weights_cut_short(tmp_path: Path) -> None:
     """A blob with fewer numbers than its shape says; one whose bytes are no whole number of floats."""
-    from loadtrt.caffe.prototxt import NetParameter
+    from loadtrt.caffe.caffe_proto import NetParameter
 
     deploy, weights = write(tmp_path, net(dense("out", "data", 3)), {"out": arrays((3, 858), (3,))})
     for data in (b"", np.zeros(2, "<f4").tobytes(), b"12345"):

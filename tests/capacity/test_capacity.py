@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from loadtrt.capacity.conclusion import conclusion
 from loadtrt.capacity.find import QUICK_NS, TIME_NS, Finder, Wanted
 from loadtrt.capacity.outcomes import host_bound
 from loadtrt.capacity.rig import Rig
+from loadtrt.engines.open import open_engine
 from loadtrt.errors import UsageError
 from loadtrt.report.markdown import markdown_text
 from loadtrt.report.plain import terminal_text
@@ -43,7 +45,8 @@ RANDOM = "simulated:service=1ms,distribution=exponential,clock=virtual"
 
 
 def _wanted(engine: str = RANDOM, **changes: Any) -> Wanted:
-    options = {"engine": engine, "buffers": 1, "warmup": 0, "objective": ["latency.p99 < 12ms"]}
+    # The seed: of twenty intervals one does not hold the truth.
+    options = {"engine": engine, "buffers": 1, "warmup": 0, "objective": ["latency.p99 < 12ms"], "seed": 5}
     values = {
         "load": {"arrivals": "poisson"},
         "contexts": (2,),
@@ -145,16 +148,24 @@ def test_the_capacity_is_that_of_erlang(whole: tuple[CapacityResult, list[Capaci
 
 
 def test_a_search_goes_on_where_it_was_cut(rig: Rig, whole: tuple[CapacityResult, list[CapacityResult]]) -> None:
-    """From its file: the runs in it are not made again, and what it asks for next is what came next."""
+    """From its file: the runs in it are not made again, and the others measure what they would have measured, as the
+    draws of a simulated engine are those of the run's number."""
     result, kept = whole
     halfway = next(one for one in kept if len(one.candidates[0].searched) == 1)
     assert halfway.outcome == "interrupted"
     resumed, _ = _found(_wanted(), rig, CapacityResult.model_validate_json(halfway.model_dump_json()))
     trials = halfway.candidates[0].trials
     assert resumed.candidates[0].trials[: len(trials)] == trials
-    following, again = (one.candidates[0].trials[len(trials)] for one in (result, resumed))
-    assert (again.kind, again.rate_per_s, again.seed) == (following.kind, following.rate_per_s, following.seed)
+    assert [measured(trial) for trial in resumed.candidates[0].trials] == [
+        measured(trial) for trial in result.candidates[0].trials
+    ]
     assert (resumed.outcome, resumed.started) == ("completed", result.started)
+
+
+def measured(trial: Trial) -> object:
+    """What was asked and what came of it, on a clock of its own."""
+    assert trial.run is not None
+    return trial.kind, trial.rate_per_s, trial.seed, trial.run.model.histograms, trial.run.model.ok
 
 
 @pytest.fixture(scope="module")
@@ -251,10 +262,12 @@ def test_a_finished_search_is_not_made_again(
     ("changes", "sentence"),
     [
         ({"time_ns": 5 * SECOND_NS}, "time was 1m, and is 5s"),
-        ({"quick": True}, "quick was False, and is True"),
+        ({"quick": True}, "quick was off, and is on"),
+        ({"precision": 0.05}, "precision was 10%, and is 5%"),
         ({"buffers": 2}, "buffers was 1, and is 2"),
         ({"contexts": (1, 2)}, "contexts was"),
-        ({"load": {"arrivals": "gamma", "burstiness": 4.0}}, "load was"),
+        ({"load": {"arrivals": "gamma", "burstiness": 4.0}}, "arrivals was poisson, and is gamma"),
+        ({"load": {"arrivals": "poisson", "bursts": "1s/4s"}}, "bursts was none, and is 1s/4s"),
     ],
 )
 def test_another_search_is_not_gone_on_with(changes: dict[str, Any], sentence: str, rig: Rig) -> None:
@@ -343,7 +356,7 @@ def test_a_busy_host_ends_a_search_after_its_first_rung(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It would measure the others, too; unless that is what was asked for."""
-    monkeypatch.setattr("loadtrt.capacity.rig.busy_host", lambda: BUSY)
+    monkeypatch.setattr("loadtrt.capacity.rig.busy_host", lambda _: BUSY)
     engine = doubling(tmp_path, 1, 8)  # ONNX Runtime: an engine that is not simulated
     wanted = _wanted(engine, objective=["latency.p99 < 10s"], time_ns=2 * SECOND_NS, quick=True, shared=shared)
     result = _found(wanted, rig)[0]
@@ -361,10 +374,61 @@ def test_a_busy_host_ends_a_search_after_its_first_rung(
         )
 
 
+class Machine:
+    """A machine without /proc/stat whose load average is `load`, and on which simulated engines count as real ones."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.load = 0.0
+        monkeypatch.setattr("loadtrt.environment.core_times", lambda *_: None)
+        monkeypatch.setattr("loadtrt.environment.load_average", lambda *_: self.load)
+
+        def opening(*arguments: Any) -> Any:
+            engine = open_engine(*arguments)
+            vars(engine)["info"] = replace(engine.info, kind="onnxruntime")
+            return engine
+
+        monkeypatch.setattr("loadtrt.runs.maker.open_engine", opening)
+
+
+def test_a_busy_host_ends_a_long_rung_by_the_tenth_second(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first closed loop would last a minute: the load average is looked at meanwhile."""
+    machine = Machine(monkeypatch)
+    machine.load = 99.5
+    engine = "simulated:service=500ms,cv=1,distribution=lognormal,clock=virtual"
+    result, _ = _found(_wanted(engine, contexts=(1,), objective=["latency.p90 < 9s"], time_ns=600 * SECOND_NS), rig)
+    (only,) = result.candidates
+    (rung,) = only.trials
+    assert rung.run is not None
+    assert rung.run.phases.measure_ns < 10 * SECOND_NS
+    assert only.answer == "unsteady"
+    assert only.conclusion.startswith("unsteady: the cores are used by others: load average 99.5 on ")
+
+
+def test_a_host_that_becomes_busy_ends_the_search(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the trial in which that began, which does not count; the search can be continued when it is over."""
+    machine = Machine(monkeypatch)
+    kept: list[CapacityResult] = []
+
+    def keep(result: CapacityResult) -> None:
+        kept.append(result)
+        if len(result.candidates[0].searched) == 2:
+            machine.load = 99.5
+
+    finder = Finder(_wanted(), rig, Heard(), keep)
+    finder.make()
+    (only,) = finder.result.candidates
+    assert (only.answer, len(only.searched), only.estimate_per_s) == ("unsteady", 2, None)
+    assert "load average 99.5" in " ".join(terminal_text(finder.result).split())
+    machine.load = 0.0
+    resumed, _ = _found(_wanted(), rig, finder.result)
+    assert resumed.candidates[0].trials[: len(only.trials)] == only.trials
+    assert resumed.candidates[0].answer == "found"
+
+
 def test_a_simulated_engine_needs_no_quiet_host(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is asked: its times are its own."""
 
-    def asked() -> str:
+    def asked(_: object) -> str:
         raise AssertionError("asked for a simulated engine")
 
     monkeypatch.setattr("loadtrt.capacity.rig.busy_host", asked)
@@ -408,6 +472,50 @@ def test_failing_requests_are_bad_ones(rig: Rig) -> None:
     """2 % that fail miss a p99 at any rate, however fast the others are."""
     result, _ = _found(_wanted(f"{RANDOM},error=0.02", objective=["latency.p99 < 1s"]), rig)
     assert result.candidates[0].answer == "infeasible"
+
+
+@pytest.mark.parametrize(
+    ("objectives", "error", "sentence"),
+    [
+        (["latency.p99 < 1s", "errors < 1%"], "0.03", "no rate meets latency.p99 < 1s or errors < 1%: even with one "
+         r"request in flight at a time [0-9.]+ % of the requests are late or failed, and [0-9.]+ % of the requests are "
+         "failed or not served"),
+        (["errors < 1%", "latency.p50 < 500us"], "0.03", "no rate meets errors < 1% or latency.p50 < 500us: .* are "
+         r"failed or not served, and [0-9.]+ % of the requests are bad, and p50 is [0-9]+ µs"),
+        (["errors < 1%", "latency.p50 < 1s"], "0.03", r"no rate meets errors < 1%: even with one request in flight at "
+         r"a time [0-9.]+ % of the requests are failed or not served"),
+    ],
+)  # fmt: skip
+def test_every_objective_that_is_missed_is_named(objectives: list[str], error: str, sentence: str, rig: Rig) -> None:
+    """Failed requests are bad ones for every objective: the quantile alone would be blamed for what errors cause."""
+    result, _ = _found(_wanted(f"{RANDOM},error={error}", contexts=(1,), objective=objectives), rig)
+    (only,) = result.candidates
+    assert only.answer == "infeasible"
+    assert re.fullmatch(sentence, only.conclusion), only.conclusion
+
+
+@pytest.mark.parametrize("slow", [1, 2])
+def test_a_host_that_limits_another_candidate_is_not_the_limit_of_the_chosen_one(
+    slow: int, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The generator is too late for one or two contexts above 300/s. What has met the highest rate is chosen, the
+    reason says which other candidate the generator limited, and the rate in a sentence is that of its evidence."""
+    late = "the generator was {:.0f} µs late at p99 (limit 1 µs)"
+
+    def bound(run: RunResult, _: int | None) -> str | None:
+        rate = float(run.config.model.load.options().get("rate", 0))
+        return late.format(rate) if run.config.model.contexts == slow and rate > 300 else None
+
+    monkeypatch.setattr("loadtrt.capacity.find.host_bound", bound)
+    monkeypatch.setattr("loadtrt.capacity.find.CLOSE", 0.1)
+    monkeypatch.setattr(Work, "most", 1e9)  # so that both are searched
+    result, _ = _found(_wanted(contexts=(1, 2), time_ns=20 * SECOND_NS), rig)
+    limited, other = result.candidates if slow == 1 else reversed(result.candidates)
+    assert (limited.answer, other.answer, result.best) == ("host-bound", "found", other)
+    lowest = min(trial.rate_per_s or 0.0 for trial in limited.searched if trial.host_bound)
+    assert f"host-bound at {format_count(lowest)}/s: {late.format(lowest)}" in limited.conclusion
+    text = " ".join(terminal_text(result).split())
+    assert f"the load generator, not the engine, limited {limited.name}, which may reach more" in text
 
 
 def test_several_objectives_hold_together(rig: Rig) -> None:
@@ -545,7 +653,13 @@ def test_what_is_met_in_spite_of_a_late_generator_is_met(
 # --- the command
 
 
-QUICK = ("capacity", "--engine", RANDOM, "--buffers", "1", "--warmup", "0", "--time", "20s", "--precision", "10%")
+QUICK = {"--engine": RANDOM, "--buffers": "1", "--warmup": "0", "--time": "20s", "--precision": "10%"}
+
+
+def _quick(*options: str) -> list[str]:
+    """A quick search, of which these options overrule."""
+    usual = [word for name, value in QUICK.items() if name not in options for word in (name, value)]
+    return ["capacity", *usual, *options]
 
 
 @pytest.mark.parametrize(
@@ -554,14 +668,15 @@ QUICK = ("capacity", "--engine", RANDOM, "--buffers", "1", "--warmup", "0", "--t
         (("--objective", "latency.p90 < 6ms"), 0, "requests/s are confirmed"),
         (("--objective", "latency.p90 < 6ms", "--quick"), 0, "of load and not confirmed"),
         (("--objective", "latency.p99 < 2ms"), 99, "no rate meets latency.p99 < 2ms"),
-        (("--objective", "latency.p99.9 < 20ms", "--time", "2s"), 98, "and no rate is confirmed; a longer --time"),
+        (("--objective", "latency.p99.9 < 20ms", "--time", "2s"), 98, "too short for this engine: a request takes"),
+        (("--objective", "latency.p99.9 < 20ms", "--time", "12s"), 98, "and no rate is confirmed; a longer --time"),
         (("--objective", "latency.p99 < 12ms", "--engine", f"{RANDOM},slow_lane=0:3", "--contexts", "2"), 97,
          "unsteady: 2 requests in flight took"),
     ],
 )  # fmt: skip
 def test_the_exit_code_is_the_answer(options: tuple[str, ...], code: int, sentence: str) -> None:
     """0 confirmed or estimated, 99 infeasible, 98 undecided, 97 unsteady; tables are on stdout, progress on stderr."""
-    done = loadtrt(*QUICK, *options)
+    done = loadtrt(*_quick(*options))
     assert done.returncode == code, done.stderr
     assert sentence in " ".join(done.stdout.split())
     assert "in flight" in done.stdout
@@ -585,7 +700,7 @@ def test_a_generator_that_is_the_bottleneck_exits_97() -> None:
 
 def test_json_on_stdout_is_all_there_is() -> None:
     """`--quiet --json -`: one document of the schema, at the end."""
-    done = loadtrt(*QUICK, "--objective", "latency.p90 < 6ms", "--quiet", "--json", "-")
+    done = loadtrt(*_quick("--objective", "latency.p90 < 6ms", "--quiet", "--json", "-"))
     assert (done.returncode, done.stderr) == (0, "")
     assert CapacityResult.model_validate_json(done.stdout).outcome == "completed"
 
@@ -602,8 +717,11 @@ def test_json_on_stdout_is_all_there_is() -> None:
         (("--objective", "latency.p99 < 1s", "--precision", "fine"), "--precision fine"),
         (("--objective", "latency.p99 < 1s", "--time", "0s"), "--time 0s is too short for a search"),
         (("--objective", "latency.p99 < 1s", "--time", "1s"), "--time 1s is too short for a search"),
-        (("--objective", "latency.p99 < 1s", "--time", "long"), "is not a duration"),
-        (("--objective", "latency.p99 < 1s", "--max-trials", "6"), "--max-trials is not an option"),
+        (("--objective", "latency.p99 < 1s", "--time", "long"), "--time: 'long' is not a duration"),
+        (
+            ("--objective", "latency.p99 < 1s", "--max-trials", "6"),
+            "--max-trials is perf_analyzer's: that is --precision here",
+        ),
         (("--objective", "latency.p99 < 1s", "--arrivals", "gamma"), "need a burstiness"),
         (("--objective", "latency.p99 < 1s", "--bursts", "1s"), "bursts"),
         (("--objective", "latency.p99 < 1s", "--resume"), "name one"),
@@ -614,7 +732,8 @@ def test_json_on_stdout_is_all_there_is() -> None:
 )
 def test_bad_input_is_one_sentence(arguments: tuple[str, ...], sentence: str) -> None:
     """Exit 2, stdout stays empty, stderr holds one line."""
-    done = loadtrt("capacity", "--engine", RANDOM, *arguments)
+    engine = () if "--engine" in arguments else ("--engine", RANDOM)
+    done = loadtrt("capacity", *engine, *arguments)
     assert (done.returncode, done.stdout) == (2, ""), done.stdout
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert sentence in done.stderr

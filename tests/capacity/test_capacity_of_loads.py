@@ -78,7 +78,7 @@ def test_the_capacity_of_a_batching_server_is_that_of_its_queue(
     options += ["--time", "60s"]
     found, _, printed = searched(tmp_path / "c.json", *options, "--objective", f"latency.p99 < {bound}ms")
     full = most * 1e3 / (1 + 0.1 * most)
-    rates = 0.97 * (found.low_per_s or 0), found.confirmed_per_s, 1.03 * (found.high_per_s or 0)
+    rates = 0.97 * (found.low_per_s or 0), found.confirmed_per_s, 1.03 * (found.high_per_s or full)
     low, confirmed, high = (bad_share(rate or 0, most, delay, room or np.inf, bound) for rate in rates)
     assert low <= 0.01 < high
     assert confirmed <= 0.01

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from capacity_worlds import ALLOWED, P99, THROUGHPUT, World, driven, judged, logistic, of_a_queue, runs, search, spent_s
 from loadtrt.asked.objective import parse_objective
-from loadtrt.capacity.outcomes import Outcome, Step, verdict_of
+from loadtrt.capacity.outcomes import Outcome, Step, interval_of, verdict_of
 from loadtrt.capacity.search import MOST_APART, MOST_CONFIRMS, MOST_REFUTES, Search
 
 if TYPE_CHECKING:
@@ -158,6 +158,34 @@ def test_a_cliff_is_bracketed() -> None:
     assert one.feasible_max <= TRUE < one.infeasible_min <= 1.25 * one.feasible_max
     assert one.boundary != "smooth"
     assert one.feasible_max <= one.between(one.binding[1].rate) <= one.infeasible_min
+
+
+@pytest.mark.parametrize(
+    ("cliff", "start", "before"),
+    [(633, 540, 0.0), (503, 470, 0.0), (838, 700, 0.0), (460, 380, 0.002), (341, 300, 0.002)],
+)
+def test_the_interval_of_a_cliff_holds_it(cliff: float, start: float, before: float) -> None:
+    """No straight line of log-odds passes a cliff, so that the law's own interval may be anywhere beside it. Runs that
+    contradict the law widen it to what met and missed. On a law that holds it stays as it is."""
+
+    def share(rate: float) -> float:
+        return 1.0 if rate > cliff else before * math.exp((rate - cliff) / 200)
+
+    one = driven(search(start), World(share, 100.0, 1).run)
+    low, high = bounds_of(one)
+    assert low is not None
+    assert high is not None
+    assert low <= cliff <= high <= 1.5 * low
+    smooth = driven(search(start), World(logistic(cliff, 4.6 * cliff / (1000 - cliff)), 100.0, 1).run)
+    law = smooth.binding[1]
+    assert bounds_of(smooth) == (law.low, law.high)
+
+
+def bounds_of(one: Search) -> tuple[float | None, float | None]:
+    """The interval of the estimate, as a candidate has it."""
+    shares = [(run.step.rate, run.shares[0]) for run in one.outcomes]
+    law = one.binding[1]
+    return interval_of(law, one.between(law.rate), shares, one.feasible_max, one.infeasible_min)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.05, 1.0])

@@ -23,6 +23,7 @@ from loadtrt.capacity.fleet_prediction import predict
 from loadtrt.capacity.measured_law import heavy_tail, pooled
 from loadtrt.capacity.station import Station
 from loadtrt.cli.main import cli
+from loadtrt.cli.plan_capacity import read_sources
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError
 from loadtrt.load.arrivals import parse_stages
 from loadtrt.load.trace import Trace
@@ -33,6 +34,7 @@ from loadtrt.results.capacity_result import Candidate, CapacityResult, SweepPoin
 from loadtrt.results.fleet_result import ROUTINGS, FleetResult
 from loadtrt.results.flow import Flow
 from loadtrt.results.gpu_telemetry import GpuFacts, GpuTelemetry, SamplingCost
+from loadtrt.results.repeat_result import RepeatResult
 from loadtrt.results.run_result import RunResult
 from loadtrt.units import SECOND_NS
 from runs_by_hand import changed
@@ -329,7 +331,7 @@ def test_no_more_gpus_are_simulated_than_are_said(
 
 def test_few_requests_leave_more_sizes_open(runs: dict[str, RunResult]) -> None:
     """The same law from a thirtieth of the requests: the interval is wider, more GPUs are needed to be sure, and
-    smaller sizes are not excluded, which the reason says."""
+    smaller sizes may be enough, which the table says once for all routing policies."""
     plans = []
     for part in (1, 30):
         fewer = {name: changed(run, flow=thinned(run, part)) for name, run in runs.items()}
@@ -350,7 +352,9 @@ def test_few_requests_leave_more_sizes_open(runs: dict[str, RunResult]) -> None:
         (share,) = choice.degraded.objectives
         widths.append((share.value_high_ns or 0.0) / (share.value_low_ns or 1.0))
     assert np.log(widths[1]) > 2 * np.log(widths[0]) > 0
-    assert f"{few.at_least} to {few.needed - 1} are not excluded: a longer search (capacity --time)" in few.reason
+    text = " ".join(terminal_text(plans[1]).split())
+    assert f"{few.at_least}–{few.needed - 1}" in text
+    assert text.count("a longer search (capacity --time) or longer runs would tell") == 1
     assert [plan.gpu.requests for plan in plans] == [80_000, 2665]
 
 
@@ -842,6 +846,8 @@ def test_a_trace_and_stages_are_demands(folder: Path, tmp_path: Path) -> None:
         (["--demand", "fast"], "'fast' is not a rate"),
         (["--demand", "999999M/s", "--objective", OBJECTIVE], "more than 2 000 GPUs: plan for a part of the demand"),
         (["--demand", "0.001/m", "--objective", OBJECTIVE], "the demand is below one request per hour"),
+        (["--demand", "banana", "--objective", OBJECTIVE], "--demand: 'banana' is not a rate"),
+        (["--demand-inferences", "0/s"], "--demand-inferences: '0/s' is not a rate"),
         (["--demand", "5", "--growth", "30"], "--growth 30 is not a percentage; write for example 30%"),
         (["--demand", "5", "--headroom", "-3%"], "--headroom -3% is not a percentage"),
         (["--demand", "5", "--max-utilisation", "100%"], "--max-utilisation 100% is not from 1% to 99%"),
@@ -858,7 +864,7 @@ def test_a_trace_and_stages_are_demands(folder: Path, tmp_path: Path) -> None:
         (["--demand", "5", "--trace-column", "t"], "--trace-column is about a trace"),
         (["--demand", "5", "--objective", "compute.p99 < 1s"], "is not on latency"),
         (["--demand", "5", "--objective", "latency.max < 1s"], "a simulation cannot bound a maximum"),
-        (["--demand", "5", "--objective", "soon"], "'soon' is not an objective"),
+        (["--demand", "5", "--objective", "soon"], "--objective: 'soon' is not an objective"),
         (["--demand", "5", "--contexts", "7"], "no closed loop of --contexts 7: a plan"),
         (["--demand", "5", "--batch", "7"], "no closed loop of --batch 7: a plan"),
         (["--demand", "5", "--json", "nowhere/x.json"], "there is no folder nowhere"),
@@ -885,6 +891,29 @@ def test_bad_input_is_told_in_one_sentence(
     assert said.count("\n") == 1
 
 
+def test_each_start_of_a_repeated_run_counts(folder: Path, tmp_path: Path, runs: dict[str, RunResult]) -> None:
+    """As a run of its own; a start that was interrupted does not. Closed loops of as many contexts are pooled."""
+    options = ["run", "--engine", MM2, "--buffers", "1", "--warmup", "0", "--quiet", "--requests", "4000"]
+    starts = []
+    for seed in (5, 6):
+        file = tmp_path / f"{seed}.json"
+        CliRunner().invoke(cli, [*options, "--seed", str(seed), "--json", str(file)], standalone_mode=False)
+        starts.append(read_result(RunResult, file))
+    broken = starts[0].model_copy(update={"outcome": "interrupted"})
+    repeat = RepeatResult(
+        loadtrt="0.1.0", started="now", command=("loadtrt",), config=starts[0].config, asked=3, outcome="interrupted",
+        runs=(*starts, broken), spreads=(),
+    )  # fmt: skip
+    file = tmp_path / "repeat.json"
+    file.write_text(repeat.model_dump_json())
+    pooled = evidence_of(read_sources([file, folder / "two.json"]))
+    assert pooled.gpu == evidence_of((*starts, runs["two"])).gpu
+    single = evidence_of((starts[0], runs["two"])).gpu
+    assert pooled.gpu.requests == single.requests + 4000
+    found = invoke(file, folder / "two.json", "--demand", 3000, "--routing", "random", "--objective", OBJECTIVE)
+    assert found.return_value == 0, found.exception
+
+
 def test_files_of_other_kinds_are_refused(folder: Path, tmp_path: Path, runs: dict[str, RunResult]) -> None:
     """A plan is no measurement, and a search for capacity stands alone."""
     capacity = tmp_path / "capacity.json"
@@ -905,7 +934,7 @@ def test_files_of_other_kinds_are_refused(folder: Path, tmp_path: Path, runs: di
             cli, ["plan-capacity", str(without), "--demand", "5"], standalone_mode=False, catch_exceptions=False
         )
     assert invoke(capacity, "--demand", 3000, "--routing", "random", "--json", tmp_path / "plan.json").return_value == 0
-    with pytest.raises(UsageError, match=r"is a plan of a fleet by loadtrt: give a run of loadtrt"):
+    with pytest.raises(UsageError, match=r"plan.json is a plan, the result of this command: give the measurements"):
         CliRunner().invoke(
             cli,
             ["plan-capacity", str(tmp_path / "plan.json"), "--demand", "5"],

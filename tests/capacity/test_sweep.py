@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,7 +40,8 @@ VIRTUAL = "simulated:service=2ms,contention=1,clock=virtual"
 
 
 def _swept(file: Path, *arguments: str) -> SweepResult:
-    common = ("--warmup", "0", "--duration", "2s", "--quiet", "--json", str(file))
+    common = ["--warmup", "0", "--quiet", "--json", str(file)]
+    common += [] if "--duration" in arguments else ["--duration", "2s"]
     done = loadtrt("sweep", "--engine", VIRTUAL, *common, *arguments)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     return read_result(SweepResult, file)
@@ -220,6 +222,30 @@ def test_rates_make_the_curve_of_latency_against_throughput(tmp_path: Path) -> N
     assert latencies == sorted(latencies)
     assert found.pareto == (0, 1, 2, 3)
     assert {point.run.config.options()["arrivals"] for point in found.points if point.run} == {"poisson"}
+
+
+@pytest.mark.parametrize(
+    ("options", "bad"),
+    [
+        (("--max-queue", "1"), r"max queue 1, rate 2 000/s \([0-9.]+ % dropped\)"),
+        (("--max-queue", "1", "--objective", "drops < 99%"), None),
+        ((), r"rate 2 000/s \(INVALID\)"),
+        (("--max-queue", "1", "--objective", "latency.p99 < 1h"), r"max queue 1, rate 2 000/s \([0-9.]+ % dropped\)"),
+    ],
+)
+def test_the_front_holds_no_point_that_served_less_than_was_asked(
+    options: tuple[str, ...], bad: str | None, tmp_path: Path
+) -> None:
+    """Dropped requests leave the others fast: that counts only where objectives are met all the same. The front and
+    the knee leave such points out, and the report says which and why."""
+    found = _swept(tmp_path / "sweep.json", "--rate", "100/s,2000/s", *options, "--duration", "10s")
+    text = " ".join(terminal_text(found).split())
+    if bad is None:
+        assert 1 in found.pareto
+        assert "neither front nor knee" not in text
+    else:
+        assert (found.pareto, found.knee) == ((0,), 0)
+        assert re.search(f"neither front nor knee: {bad}", text), text
 
 
 def test_a_sweep_compares_batchers_and_queues(tmp_path: Path) -> None:

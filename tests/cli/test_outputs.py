@@ -83,6 +83,8 @@ INPUTS = [
     ("report run.json capacity.json -o {} --format md", "capacity.json"),
     ("export openmetrics run.json -o {}", "run.json"),
     ("build m.onnx -o {}", "m.onnx"),
+    ("inspect m.onnx --trt-log {}", "m.onnx"),
+    ("profile --engine m.onnx --trt-log {}", "m.onnx"),
     ("build m.onnx -o new.plan --timing-cache {}", "m.onnx"),
     ("build m.onnx --int8 --calibration in.npz --calibration-cache {} -o new.plan", "in.npz"),
 ]
@@ -124,6 +126,9 @@ OUTPUTS = {
     "export openmetrics sources/run.json -o {}": set(),
     "zoo googlenet -o {}": {"m.onnx", "double.onnx"},
     "build sources/m.onnx -o {}": {"m.plan"},
+    "build sources/m.onnx -o new.plan --trt-log {}": {"m.plan.log"},
+    "inspect sources/m.onnx --trt-log {}": {"m.plan.log"},
+    f"run {SHORT} --trt-log {{}}": {"m.plan.log"},
 }
 
 
@@ -187,7 +192,7 @@ def test_two_outputs_are_two_files(folder: Path) -> None:
 def test_every_command_that_writes_is_tried() -> None:
     """A new command with an output has its rows above, or is named here as one that writes no file."""
     tried = {line.split()[0] for line, _ in INPUTS} | {line.split()[0] for line in OUTPUTS}
-    assert set(COMMANDS) - tried == {"watch", "inspect", "doctor", "schema"}
+    assert set(COMMANDS) - tried == {"watch", "doctor", "schema", "trtexec"}
 
 
 # Lines that write a file, and write it again.

@@ -246,6 +246,8 @@ def test_a_node_that_tensorrt_refuses_is_named(tmp_path: Path) -> None:
     )
     odd = _save(tmp_path / "m.onnx", [helper.make_node("MatMul", ["x", "x"], ["y"], name="mm")], (1, 4), {})
     refused(EngineError, "node 'mm' (operator MatMul) is refused: its sizes do not fit", odd, tmp_path / "a")
+    converted = f"{unknown} as loadtrt converted it to FP16: node 'foo1' (operator Foo) is refused: leave --fp16 out"
+    refused(EngineError, converted, unknown, tmp_path / "a", fp16=True)
 
 
 def test_sizes_that_are_open_or_do_not_fit(tmp_path: Path) -> None:
@@ -468,3 +470,16 @@ def test_a_caffe_network_from_the_command_line(tmp_path: Path) -> None:
     kept = read_sidecar(tmp_path / "c.plan")
     assert kept is not None
     assert (kept.model, kept.targets) == ("net.prototxt", ("SM86", "SM89"))
+
+
+def test_a_caffe_network_has_the_sizes_of_shapes(tmp_path: Path) -> None:
+    """--shapes sets height, width and batch; a profile leaves the batch open, and its image is the optimum's."""
+    pytest.importorskip("tensorrt_rtx")
+    (tmp_path / "net.prototxt").write_text(PROTOTXT)
+    fixed = "--shapes data:1x3x64x48"
+    ranges = "--min-shapes data:1x3x64x48 --opt-shapes data:2x3x64x48 --max-shapes data:4x3x64x48"
+    for options, sizes in ((fixed, "1,3,64,48"), (ranges, "?,3,64,48")):
+        given = f"--deploy net.prototxt -o c.plan --flavour rtx --target sm86 --output conv1 --force {options}"
+        done = loadtrt("build", *given.split(), folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert f"input data fp32[{sizes}]" in done.stdout

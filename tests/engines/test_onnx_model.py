@@ -100,7 +100,7 @@ async def test_fp16_computes_in_half_with_float_at_the_borders(tmp_path: Path, c
     is printed."""
     random = np.random.default_rng(1)
     weight, x = random.standard_normal((64, 64), np.float32), random.standard_normal((8, 64), np.float32)
-    weight[0, 0] = 1e-9  # the converter warns of it
+    weight[0, 0] = 1e-9  # becomes 0
     file = save(
         tmp_path / "mm.onnx",
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
@@ -115,7 +115,9 @@ async def test_fp16_computes_in_half_with_float_at_the_borders(tmp_path: Path, c
     for fp16 in (False, True):
         with closing(load(file, batch=8, fp16=fp16)) as engine:
             assert [tensor.dtype for tensor in engine.info.tensors] == ["fp32", "fp32"]
-            assert engine.info.precision == ("converted to FP16 (FP32 inputs and outputs kept)" if fp16 else "")
+            assert engine.info.precision == (
+                "converted to FP16: 1 of 1 node (FP32 inputs and outputs kept)" if fp16 else ""
+            )
             weights.append(engine.memory([]).weights_bytes or 0)
             engine.allocate([{"x": x}])
             engine.submit(0, 0)
@@ -132,12 +134,12 @@ async def test_fp16_computes_in_half_with_float_at_the_borders(tmp_path: Path, c
 def test_a_failing_conversion_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the converter stumbles upon: EngineError with its reason and the way out."""
 
-    def convert(model: Any, keep_io_types: bool) -> Any:
+    def convert(model: Any, *, keep_io: bool) -> Any:
         raise KeyError("some\nnode")
 
-    monkeypatch.setattr("onnxconverter_common.float16.convert_float_to_float16", convert)
+    monkeypatch.setattr("loadtrt.engines.half_precision.convert_to_fp16", convert)
     file = doubling(tmp_path, 4)
-    refused(EngineError, f"cannot convert {file} to FP16: ", file, fp16=True)
+    refused(EngineError, f"the conversion of {file} to FP16 failed: ", file, fp16=True)
     refused(EngineError, "convert it beforehand, or leave --fp16 out", file, fp16=True)
 
 

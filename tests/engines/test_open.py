@@ -33,6 +33,7 @@ OTHER_VALUES: dict[str, Any] = {
     "threads_per_context": 2,
     "profile": True,
     "export_layer_info": "layers.json",
+    "trt_log": "trt.log",
 }
 NEEDED = {"export_layer_info": {"profile": True}}  # by an option, for a configuration to be whole
 
@@ -53,7 +54,7 @@ def test_an_option_that_the_simulated_engine_would_ignore_is_refused(option: str
     """One sentence names the option and the engines that know it."""
     config = RunConfig.of(**{"engine": "simulated:null", option: OTHER_VALUES[option], **NEEDED.get(option, {})})
     flag = "--profile" if option in NEEDED else f"--{option.replace('_', '-')}"  # the first that is met
-    also = config.given("profile", "export_layer_info")
+    also = config.given("profile", "export_layer_info", "trt_log")
     with pytest.raises(UsageError, match=f"{flag} is for .*leave it out"):
         open_engine(config.model, also=also)
 
@@ -72,7 +73,7 @@ def test_an_option_that_a_model_would_ignore_is_refused(on: str, option: str) ->
     config = RunConfig.of(
         **{"engine": "zoo:googlenet", "on": on, option: OTHER_VALUES[option], **NEEDED.get(option, {})}
     )
-    flag, also = f"--{option.replace('_', '-')}", config.given("profile", "export_layer_info")
+    flag, also = f"--{option.replace('_', '-')}", config.given("profile", "export_layer_info", "trt_log")
     with pytest.raises(UsageError, match=f"{flag} is for .*, not for models on .* such as zoo:googlenet: leave it out"):
         open_engine(config.model, also=also)
 

@@ -251,22 +251,12 @@ async def test_impossible_schedules_are_refused() -> None:
         await _run(_config("service=5ms", rate="1M", duration="1h"))
 
 
-async def test_warm_up_that_does_not_drain_is_a_failure_and_not_a_measurement() -> None:
-    """Requests left in flight would be taken for the next phase's: the run ends with the option to raise."""
-    slow = await _run(_config("service=12s", requests=3))
-    assert slow.outcome == "failed"
-    assert "warm-up: 2 requests did not finish: raise --drain (it is 10.0 s)" in str(slow.failure)
-    patient = await _run(_config("service=12s", requests=3, drain="60s"))
-    assert (patient.outcome, patient.model.ok) == ("completed", 3)
-    assert patient.model.metrics["service"].min_ns == 12_000 * MS
-
-
 @pytest.mark.parametrize("load", [{}, {"rate": "10/s"}, {"requests": 500}])
 async def test_an_engine_that_never_answers_is_given_up(load: dict[str, object]) -> None:
-    """After ten seconds without an answer, or --drain if longer, in any phase and under any load."""
+    """After two minutes without any answer, ten seconds without a further one, or --drain if longer."""
     silent = await _run(_config("service=5ms,stall=20h@0s", duration="2s", drain="1s", **load))
     assert silent.outcome == "failed"
-    assert "did not finish: raise --drain (it is 1.00 s)" in str(silent.failure)
+    assert "warm-up: the engine completed nothing for 120 s" in str(silent.failure)
     config = _config("service=5ms,stall=20h@1s", duration="1h", drain="1s", warmup=0, **load)
     stalled = await _run(config)
     oldest = stalled.model.metrics["latency"].max_ns
@@ -294,7 +284,7 @@ async def test_a_run_ends_when_its_device_is_lost(load: dict[str, object]) -> No
 
 @pytest.mark.parametrize("load", [{}, {"rate": "150/s"}, {"requests": 10_000}])
 async def test_a_run_ends_by_itself_when_its_device_hangs(load: dict[str, object]) -> None:
-    """Ten seconds later, or --drain if longer, as failed, with a sentence that says so; in warm-up too."""
+    """Ten seconds later, or --drain if longer, as failed, with a sentence that says so."""
     hung = await _run(_config("service=5ms,hang=30s", duration="1h", warmup=0, **load))
     assert hung.outcome == "failed"
     assert "the engine completed nothing for 10.0 s, and " in str(hung.failure)
@@ -303,10 +293,6 @@ async def test_a_run_ends_by_itself_when_its_device_hangs(load: dict[str, object
     assert hung.model.metrics["latency"].max_ns == pytest.approx(10_000 * MS, rel=0.02)
     patient = await _run(_config("service=5ms,hang=30s", duration="1h", warmup=0, drain="60s", **load))
     assert "completed nothing for 60.0 s" in str(patient.failure)
-    warming = await _run(_config("service=5ms,hang=0s", duration="1h", **load))
-    assert "warm-up: 2 requests did not finish: raise --drain (it is 10.0 s), or the engine hangs" in str(
-        warming.failure
-    )
 
 
 async def test_a_slow_request_is_no_hang() -> None:

@@ -271,7 +271,7 @@ def test_nobody_there_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> Non
         command.main([address], standalone_mode=False)
     with pytest.raises(UsageError, match="below 100 ms"):
         command.main([address, "--every", "1ms"], standalone_mode=False)
-    with pytest.raises(UsageError, match="not a duration"):
+    with pytest.raises(UsageError, match=r"--every: .*not a duration"):
         command.main([address, "--every", "often"], standalone_mode=False)
     assert capsys.readouterr().out == ""
 

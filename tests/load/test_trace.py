@@ -117,10 +117,10 @@ def test_a_request_may_be_logged_with_its_prompt(folder: Path, form: str) -> Non
 @pytest.mark.parametrize("more", [0, 1])
 def test_a_line_that_is_too_long_is_refused(folder: Path, more: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of as many characters as there may be is read."""
-    monkeypatch.setattr("loadtrt.load.trace._LONGEST_LINE", 1000)
+    monkeypatch.setattr("loadtrt.load.trace_blocks.LONGEST_LINE", 1000)
     file = _write(folder, f'{{"t": 1}}\n{{"t": 2{" " * (991 + more)}}}\n')
     if more:
-        with pytest.raises(UsageError, match=f"{file}:2 has more than 1000 characters, the most of a line: write one"):
+        with pytest.raises(UsageError, match=f"{file}:2 has more than 1000 bytes, the most of a line: write one"):
             read_trace(file)
     else:
         assert read_trace(file).instants.tolist() == [0, SECOND]
@@ -149,7 +149,8 @@ def test_a_line_that_is_too_long_is_refused(folder: Path, more: int, monkeypatch
         ('{"a": 1}\n{"a": [1]}\n', None, "is not an instant"),
         ('{"a": 1}\n{"a": 1\n', None, "trace.csv:2 is not JSON: write one object a line"),
         ('{"a": 1}\n5\n', None, "trace.csv:2 is not a JSON object"),
-        ("[1, 2, 3]\n", None, "trace.csv:1 is not a JSON object"),
+        ("[1, 2, 3\n", None, "trace.csv:2 is not JSON"),
+        ('[{"a": 1}, 2]\n', None, "item 2 of"),
     ],
 )
 def test_every_fault_is_one_sentence(folder: Path, text: str, column: str | None, sentence: str) -> None:

@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import FAILED, OK
-from loadtrt.records.spans import MOST_SPANS, Spans
-from loadtrt.records.tally import Second
+from loadtrt.records.spans import MOST_SPANS, Span, Spans
 from loadtrt.units import SECOND_NS
 
 
-def second_of(number: int, *latencies: int, failed: int = 0) -> Second:
+def second_of(number: int, *latencies: int, failed: int = 0) -> Span[Histogram]:
     """A second in which requests of these latencies were served."""
-    second = Second(number * SECOND_NS, len(latencies), failed, Histogram(), sum(latencies) // 2, sum(latencies) // 3)
+    second = Span(number * SECOND_NS, len(latencies), failed, Histogram(), sum(latencies) // 2, sum(latencies) // 3)
     second.latency.add(np.array(latencies, np.int64))
     return second
 

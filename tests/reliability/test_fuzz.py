@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import tempfile
 from contextlib import suppress
@@ -176,10 +177,20 @@ def test_any_npz(data: bytes) -> None:
     _of_file(lambda file: make_inputs([_X], [str(file)], 1, {}, 1, _MIB), data, "f.npz")
 
 
-@given(_damaged(b"time,size\n1.5,2\n2.5,3\n") | _damaged(b'{"t": 1.5}\n{"t": 2}\n') | st.binary(max_size=60))
-@settings(max_examples=200)
+_TRACES = [
+    b"time,size\n1.5,2\n2.5,3\n",
+    b'{"t": 1.5}\n{"t": 2}\n',
+    b'"t","p"\n"2023-11-16T18:17:03.97+01:00","x,\ny"\n"2023-11-16T18:17:04Z","#"\n',
+    b"# x\n2023-11-16 18:17:03,970 INFO x\n16/Nov/2023:18:17:04 +0100\n",
+    b'[{"t": 1700000000123}, {"t": "1e3"}]',
+    gzip.compress(b"10:00:00 a\n10:00:01.5 b\n"),
+]
+
+
+@given(st.one_of([_damaged(trace) for trace in _TRACES]) | st.binary(max_size=60))
+@settings(max_examples=400)
 def test_any_trace(data: bytes) -> None:
-    """CSV and JSONL, and neither."""
+    """CSV, JSONL, JSON, logs, gzip, and none of them."""
     _of_file(lambda file: read_trace(str(file)), data)
     _of_file(lambda file: read_trace(str(file), "t", 1e-9), data)
 

@@ -32,6 +32,7 @@ PRINTING = (  # a line for each command, whose exit code is 0 where its answer i
     "export openmetrics run.json",
     f"{RUN} --json new.json",
     "sweep --engine simulated:service=1ms,clock=virtual --contexts 1 --duration 1s --json sweep.json --force",
+    "trtexec --loadEngine=simulated:service=1ms,clock=virtual --duration=1",
     "profile --help",
     "capacity --help",
 )

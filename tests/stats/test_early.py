@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from loadtrt.asked.objective import parse_objective
-from loadtrt.records.histogram import Histogram
+from loadtrt.records.histogram import Histogram, PackedHistogram
 from loadtrt.records.records import COLUMNS, DROPPED, FAILED, METRICS, UNSERVED, Records
 from loadtrt.records.spans import Span
 from loadtrt.stats.early import LEAST_SECONDS, Misses, Widths, effective_requests, ranks_of
@@ -129,7 +129,7 @@ def test_effective_requests() -> None:
     assert effective_requests(n, np.zeros(200)) == n.sum()
 
 
-def second_of(number: int, latency: Histogram) -> Span:
+def second_of(number: int, latency: Histogram) -> Span[PackedHistogram]:
     """A second with these latencies."""
     return Span(number * SECOND_NS, latency.count, 0, latency.packed(), 0, 0)
 
@@ -137,7 +137,7 @@ def second_of(number: int, latency: Histogram) -> Span:
 def known_after(latencies: npt.NDArray[np.int64], precision: float) -> int | None:
     """The second at which p99 is said to be known so well."""
     widths, total = Widths([0.99], precision), Histogram()
-    spans: list[Span] = []
+    spans: list[Span[PackedHistogram]] = []
     records = records_of(latencies)
     for second in range(len(latencies) // RATE):
         one = Histogram()

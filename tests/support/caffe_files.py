@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from loadtrt.caffe import convert
-from loadtrt.caffe.prototxt import NetParameter
+from loadtrt.caffe.caffe_proto import NetParameter
 from loadtrt.environment import import_onnxruntime
 
 if TYPE_CHECKING:

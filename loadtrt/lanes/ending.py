@@ -1,0 +1,99 @@
+"""When a load has ended: when sending stops, and when an engine that completes nothing is given up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS
+
+if TYPE_CHECKING:
+    from loadtrt.lanes.queue import Queue
+    from loadtrt.lanes.scheduler import Load, Stop
+    from loadtrt.records.board import Board
+
+LOOK_NS = 100 * MILLISECOND_NS  # the longest time between two looks at the stop flag and deadlines
+DRAIN_NS = 10 * SECOND_NS  # how long to wait for the last requests, by default
+FIRST_NS = 120 * SECOND_NS  # the longest time to the first completion: nothing is known of the engine's pace before
+_SILENCE_NS = 10 * SECOND_NS  # the longest time without a completion afterwards ...
+_PACES = 3  # ... or so many times the longest one that a completion has ended
+_NOTED_NS = SECOND_NS  # a shorter silence changes no limit
+
+
+class Ending:
+    """Decides when sending stops (a count, a deadline, a stop flag) and when requests in flight are given up.
+
+    An engine hangs that completes nothing, though requests are in flight, for the longest of _SILENCE_NS, three times
+    the longest silence that it has ended itself, `patience_ns` and `drain_ns` of the load; for its first completion it
+    has FIRST_NS, unless earlier phases have shown its pace.
+
+    last: number of requests in all, sent and to be sent; NEVER while it is open.
+    sent_ns: when sending stopped; NEVER before.
+    progress_ns: when the engine last completed a request, or had none.
+    silent_ns: how long the engine has completed nothing, once it is given up for that; 0 before.
+    """
+
+    def __init__(self, load: Load, stop: Stop, queue: Queue, board: Board, start_ns: int) -> None:
+        self._load, self._stop, self._queue, self._board = load, stop, queue, board
+        self._closed = load.due is None
+        self._least_end = start_ns + load.least_ns
+        self._drain_ns = DRAIN_NS if load.drain_ns is None else load.drain_ns
+        # Of sending; once that has stopped, of draining.
+        self._deadline = NEVER if load.most_ns is None else start_ns + load.most_ns
+        self._patience = max(self._drain_ns, load.patience_ns, _SILENCE_NS)
+        self.last = self.sent_ns = NEVER
+        self.progress_ns = self._noted_at = start_ns
+        self._pace, self._silence = load.pace_ns or 0, 0
+        self.silent_ns = 0
+        if load.due is not None:
+            self.last = len(load.due)
+            if self.last and load.due[-1]:  # offline, all requests are due at 0: their last instant ends nothing
+                self._deadline = min(self._deadline, start_ns + int(load.due[-1]))
+
+    def look(self, now: int, submitted: int, completed: int) -> int | None:
+        """When to look again at the latest, ns; None when no request is left, or those that are left are given up.
+
+        Closes the queue once sending stops.
+        """
+        queue, stop = self._queue, self._stop
+        dropped = queue.dropped
+        if self.sent_ns == NEVER:
+            stopped = stop.requested or stop.enough or stop.cut or now >= self._deadline
+            if stopped:
+                self.last = submitted if self._closed else queue.arrived
+                queue.close()
+            elif self._closed and now >= self._least_end:
+                self.last = max(submitted, self._load.least_requests)
+            if stopped or submitted + dropped == self.last:
+                self.sent_ns, self._deadline = now, now + self._drain_ns
+                self._board.enter("drain")
+        if stop.cut and self.last > submitted + dropped:
+            queue.waiting.clear()
+            queue.close()
+            self.last = submitted + dropped
+        if submitted == completed:
+            self.progress_ns = now
+        if completed + dropped == self.last:
+            return None
+        if now >= self._deadline:
+            if self._load.drain_ns is not None or submitted + dropped != self.last:
+                return None
+            self._deadline = NEVER  # all were sent: what is in flight ends by itself, or the engine hangs
+        if now > self.progress_ns + _NOTED_NS and self._is_silent(now, completed):
+            return None
+        look, deadline = now + LOOK_NS, self._deadline
+        return look if look < deadline else deadline  # noqa: FURB136  # min() takes four times as long
+
+    @property
+    def pace_ns(self) -> int:
+        """The longest silence that a completion has ended, in this load or, as `pace_ns` of it, in earlier ones; 0
+        where none was longer than _NOTED_NS."""
+        return self._pace if self.progress_ns == self._noted_at else max(self._pace, self._silence)
+
+    def _is_silent(self, now: int, completed: int) -> bool:
+        """Note how long the engine has completed nothing; whether that is too long."""
+        self._pace, self._noted_at, self._silence = self.pace_ns, self.progress_ns, now - self.progress_ns
+        limit = max(self._patience, _PACES * self._pace)
+        if not completed and self._load.pace_ns is None:
+            limit = max(limit, FIRST_NS)
+        self.silent_ns = self._silence if self._silence > limit else 0
+        return bool(self.silent_ns)

@@ -1,0 +1,322 @@
+"""The rows of a trace's file: CSV, columns between blanks, logs, JSONL and JSON, packed by gzip or not, by blocks."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import re
+import zlib
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from loadtrt.errors import UsageError
+from loadtrt.load.instants import DATE_AND_TIME, NoInstantError, Texts, read_instants
+from loadtrt.load.trace_blocks import LONGEST_LINE, blocks_of, first_line, opened_trace, written_lines
+from loadtrt.printing import shortened
+from loadtrt.reading_files import MOST_RESULT_BYTES
+from loadtrt.units import format_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+_BATCH_ROWS = 1 << 16  # of Python's own readers
+# Columns that hold instants by their names, where a file has several: the first of these that it has.
+_INSTANTS = ("timestamp", "arrival_time", "arrival_timestamp", "arrived_at", "start_time", "datetime", "time", "ts")
+# Azure's functions (2021) are logged at their end, in seconds: they arrived `duration` earlier.
+_AZURE_FUNCTIONS = {"app", "func", "end_timestamp", "duration"}
+_MOONCAKE = {"timestamp", "input_length", "output_length", "hash_ids"}
+# A log's line begins with its date, or holds it in brackets, as web servers' do.
+_LOG = re.compile(rf"\[\d\d/[A-Z][a-z]{{2}}/\d{{4}}:[^\]]*\]|^\[?{DATE_AND_TIME}\]?(?=\s+\S)".encode())
+# Lines of a date alone, with a comma before three places of its seconds, as Python's logging writes it.
+_COMMA_OF_SECONDS = re.compile(rb"\[?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d,\d{3}\]?\s*")
+
+
+@dataclass(slots=True)
+class Batch:
+    """Instants of rows, as they are written.
+
+    texts: of the instants.
+    before: of durations by which the instants are to be earlier; None without.
+    place_of: where a text stands, by its index: file and line, or number of the item.
+    """
+
+    texts: Texts
+    place_of: Callable[[int], str]
+    before: Texts | None = None
+
+
+@dataclass(slots=True)
+class Rows:
+    """The rows of the trace in `file`.
+
+    column: name of the column or key, None where the file tells.
+    chosen: the one that is read, "" where there are no names; known once rows have been read.
+    keys: all names that the file has.
+    """
+
+    file: str
+    column: str | None = None
+    chosen: str = ""
+    keys: frozenset[str] = field(default_factory=frozenset)
+
+    def batches(self) -> Iterator[Batch]:
+        """Raises UsageError for what cannot be read, or has no such column."""
+        with opened_trace(self.file) as opened:
+            try:
+                blocks = blocks_of(self.file, opened)
+                for line, block in blocks:
+                    first, skipped = first_line(block)
+                    if first:
+                        rest = chain([(line + skipped, block.split(b"\n", skipped)[-1])], blocks)
+                        yield from self._rows(first.decode("utf-8"), rest)
+            except (UnicodeDecodeError, csv.Error) as error:
+                raise UsageError(f"trace {self.file} is neither CSV nor JSONL: {error}") from None
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                why = str(error).rstrip(".")
+                raise UsageError(f"trace {self.file} is a damaged gzip file: {why}: fetch it again") from None
+            except OSError as error:
+                raise UsageError(f"cannot read trace {self.file}: {error.strerror or error}") from None
+
+    def _rows(self, first: str, blocks: Iterator[tuple[int, bytes]]) -> Iterator[Batch]:
+        if first.lstrip().startswith("{"):
+            return self._of_json_lines(blocks)
+        if _LOG.search(first.encode()):
+            return self._of_log(blocks)
+        if re.match(r"\s*\[\s*([\[{\"'\d.-]|$)", first) and not _is_instant(first):
+            return self._of_json(blocks)
+        unquoted = re.sub(r'"[^"]*"', "", first)
+        delimiter = max(",;\t", key=unquoted.count)
+        head = next(blocks)
+        blocks, lines = chain([head], blocks), written_lines(1, head[1], 0)[1]
+        words = [re.sub(rb'"[^"]*"', b'""', line).split() for line in lines[:2]]
+        whole = any(_is_instant(line.decode("utf-8", "replace")) for line in lines[:2])
+        if delimiter not in unquoted and not whole and min(map(len, words)) > 1:
+            return self._between_blanks(first, blocks)
+        if all(map(_COMMA_OF_SECONDS.fullmatch, lines)):
+            delimiter = "\t"
+        return self._of_csv(first, blocks, delimiter)
+
+    def _of_csv(self, first: str, blocks: Iterator[tuple[int, bytes]], delimiter: str) -> Iterator[Batch]:
+        csv.field_size_limit(LONGEST_LINE)
+        places, skip = self._places(next(csv.reader([first], delimiter=delimiter)))
+        for line, block in blocks:
+            if b'"' in block:  # a cell may hold delimiters and ends of lines
+                yield from self._of_quoted(chain([(line, block)], blocks), delimiter, places, skip)
+                return
+            yield from self._of_cells(line, block, delimiter, places, skip)
+            skip = 0
+
+    def _of_quoted(
+        self, blocks: Iterable[tuple[int, bytes]], delimiter: str, places: Sequence[int], skip: int
+    ) -> Iterator[Batch]:
+        numbers = iter(blocks)
+        start, block = next(numbers)
+        rest = chain([block], (block for _, block in numbers))
+        lines = (line for block in rest for line in block.decode("utf-8").removesuffix("\n").split("\n"))
+        rows = csv.reader(_without_comments(lines), delimiter=delimiter)
+        numbered = ((start - 1 + rows.line_num, row) for row in islice(rows, skip, None) if row)
+        while batch := list(islice(numbered, _BATCH_ROWS)):
+            cells = [[row[place] if place < len(row) else "" for _, row in batch] for place in places]
+            yield self._batch(cells, [line for line, _ in batch])
+
+    def _of_cells(self, first: int, block: bytes, delimiter: str, places: Sequence[int], skip: int) -> Iterator[Batch]:
+        """The batch of a block of CSV without quotes: cells are found by the places of delimiters and ends of lines."""
+        data = np.frombuffer(block, np.uint8)
+        ends = np.flatnonzero(data == ord("\n"))
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        ends = ends - ((ends > starts) & (data[ends - 1] == ord("\r")))
+        kept = np.flatnonzero((ends > starts) & (data[starts] != ord("#")))[skip:]
+        if not len(kept):
+            return
+        starts, ends = starts[kept], ends[kept]
+        marks = np.flatnonzero(data == ord(delimiter))
+        before, behind = np.searchsorted(marks, starts), np.searchsorted(marks, ends)
+        marks = np.concatenate([marks, [0]])
+        cells = []
+        for place in places:
+            begins = np.where(
+                before + place <= behind, starts if not place else marks[_least(before + place - 1, marks)] + 1, ends
+            )
+            stops = np.where(before + place < behind, marks[_least(before + place, marks)], ends)
+            cells.append(Texts(data, begins, stops))
+        yield Batch(cells[0], lambda index: f"{self.file}:{first + int(kept[index])}", *cells[1:])
+
+    def _batch(self, cells: list[list[Any]], lines: Sequence[int]) -> Batch:
+        texts = [Texts.of(column) for column in cells]
+        return Batch(texts[0], lambda index: f"{self.file}:{lines[index]}", *texts[1:])
+
+    def _between_blanks(self, first: str, blocks: Iterator[tuple[int, bytes]]) -> Iterator[Batch]:
+        # A date and its time of day are one instant, whether the header has two names for them or one.
+        places, skip = self._places(re.sub(r"\bdate\s+(?=time\b)", "", first, flags=re.IGNORECASE).split())
+        place = places[0]
+        for line, block in blocks:
+            numbers, lines = written_lines(line, block, skip)
+            skip = 0
+            rows = [text.split(maxsplit=place + 2) for text in lines]
+            yield self._batch([[_joined(row[place : place + 2]) for row in rows]], numbers)
+
+    def _of_log(self, blocks: Iterator[tuple[int, bytes]]) -> Iterator[Batch]:
+        if self.column is not None:
+            raise UsageError(f"trace {self.file} is a log without columns: remove --trace-column")
+        for line, block in blocks:
+            numbers, lines = written_lines(line, block, 0)
+            found = [_LOG.search(text) for text in lines]
+            yield self._batch(
+                [[match[0] if match else text for match, text in zip(found, lines, strict=True)]], numbers
+            )
+
+    def _of_json_lines(self, blocks: Iterator[tuple[int, bytes]]) -> Iterator[Batch]:
+        for line, block in blocks:
+            if self.chosen and (texts := self._of_flat_objects(block)):
+                yield self._batch([texts], range(line, line + len(texts)))
+                continue
+            numbers, lines = written_lines(line, block, 0)
+            try:
+                items = _json(b"[" + b",".join(lines) + b"]")
+            except (ValueError, RecursionError):
+                items = []
+            if len(items) != len(lines):  # something is wrong with one of them: which?
+                items = [self._item(number, text) for number, text in zip(numbers, lines, strict=True)]
+            if lines:
+                yield self._of_items(items, [f"{self.file}:{number}" for number in numbers])
+
+    def _of_flat_objects(self, block: bytes) -> list[bytes]:
+        """The instants of lines that are an object each without another in it, found by their key in a twentieth of the
+        time that parsing takes; none where that cannot be told so."""
+        lines, key = block.count(b"\n"), json.dumps(self.chosen).encode()
+        marks = {b"{": lines, b"}": lines, b"\n{": lines - 1, b"}\n": lines, key: lines, b"\\": 0}
+        if not block.startswith(b"{") or any(block.count(mark) != count for mark, count in marks.items()):
+            return []
+        texts = re.findall(re.escape(key) + rb"\s*:\s*(\"[^\"]*\"|[^\s,}\"]+)\s*[,}]", block)
+        return [text.strip(b'"') for text in texts] if len(texts) == lines else []
+
+    def _item(self, number: int, text: bytes) -> Any:
+        try:
+            return _json(text)
+        except UnicodeDecodeError:
+            raise
+        except (ValueError, RecursionError):
+            raise UsageError(f"{self.file}:{number} is not JSON: write one object a line") from None
+
+    def _of_json(self, blocks: Iterator[tuple[int, bytes]]) -> Iterator[Batch]:
+        line, block = next(blocks)
+        pieces = bytearray(block)
+        for _, block in blocks:
+            pieces += block
+            if len(pieces) > MOST_RESULT_BYTES:
+                raise UsageError(
+                    f"trace {self.file} is JSON of more than {format_bytes(MOST_RESULT_BYTES)}: write one object a line"
+                )
+        try:
+            items = _json(bytes(pieces))
+        except json.JSONDecodeError as error:
+            raise UsageError(f"{self.file}:{line - 1 + error.lineno} is not JSON: {error.msg}") from None
+        except RecursionError:
+            raise UsageError(f"{self.file}:{line} is not JSON: it is nested too deep") from None
+        if not items:
+            return
+        if not isinstance(items[0], dict):  # the instants themselves
+            items = [{"": item} for item in items]
+            if self.column is not None:
+                raise UsageError(f"trace {self.file} has no keys, and so no '{self.column}': remove --trace-column")
+        places = [f"item {number} of {self.file}" for number in range(1, len(items) + 1)]
+        yield self._of_items(items, places)
+
+    def _of_items(self, items: list[Any], places: list[str]) -> Batch:
+        for item, place in zip(items, places, strict=True):
+            if not isinstance(item, dict):
+                raise UsageError(f'{place} is not a JSON object: write one a line, such as {{"time": 1.25}}')
+            if not self.keys:
+                self._choose(list(item))
+            if self.chosen not in item:
+                raise UsageError(f"{place} has no '{shortened(self.chosen)}': write it on every line")
+        values = [item[self.chosen] for item in items]
+        texts = Texts.of([value if isinstance(value, str) else json.dumps(value) for value in values])
+        return Batch(texts, places.__getitem__)
+
+    def _places(self, cells: list[str]) -> tuple[list[int], int]:
+        """(places of the columns that are read, how many lines of header there are) by the first line's cells."""
+        if _is_instant(cells[0]):
+            if self.column is not None:
+                raise UsageError(
+                    f"trace {self.file} has no header, and so no column '{self.column}': remove --trace-column"
+                )
+            return [0], 0
+        names = [name.strip() for name in cells]
+        self._choose(names)
+        places = [names.index(self.chosen)]
+        if self.column is None and set(names) == _AZURE_FUNCTIONS:
+            places.append(names.index("duration"))
+        return places, 1
+
+    def _choose(self, names: list[str]) -> None:
+        self.keys = frozenset(names)
+        listed = shortened(", ".join(names), 400)
+        if self.column is not None:
+            if self.column not in names:
+                raise UsageError(f"trace {self.file} has no column '{shortened(self.column)}': use one of {listed}")
+            self.chosen = self.column
+        elif len(names) == 1:
+            self.chosen = names[0]
+        elif set(names) == _AZURE_FUNCTIONS:
+            self.chosen = "end_timestamp"
+        else:
+            plain = {name.lower().replace(" ", "_"): name for name in reversed(names)}
+            known = [plain[name] for name in _INSTANTS if name in plain]
+            if not known:
+                raise UsageError(f"trace {self.file} has the columns {listed}: choose one with --trace-column")
+            self.chosen = known[0]
+            if known[0].lower() == "time" and "date" in plain:
+                raise UsageError(
+                    f"trace {self.file} has a column of dates and one of times: write both into one, or choose one by "
+                    "--trace-column"
+                )
+
+    @property
+    def in_ms(self) -> bool:
+        """Whether the file's own definition says that its instants are in ms: Mooncake's."""
+        return self.keys >= _MOONCAKE and self.chosen == "timestamp"
+
+    @property
+    def several(self) -> bool:
+        """Whether one of several columns was chosen here."""
+        return self.column is None and len(self.keys) > 1
+
+
+def _least(places: Any, marks: Any) -> Any:
+    return np.minimum(places, len(marks) - 1)
+
+
+def _without_comments(lines: Iterable[str]) -> Iterator[str]:
+    """The lines, blank where they are comments; in a cell of several lines none is."""
+    quoted = False
+    for line in lines:
+        yield "\n" if line.startswith("#") and not quoted else f"{line}\n"
+        quoted ^= bool(line.count('"') % 2)
+
+
+def _joined(words: list[bytes]) -> bytes:
+    """A date and its time of day, which a blank parts; else the first word."""
+    if len(words) > 1 and re.fullmatch(rb"\d{4}[-/]\d\d[-/]\d\d", words[0]):
+        return b" ".join(words)
+    return words[0] if words else b""
+
+
+def _json(text: bytes) -> Any:
+    """With numbers as they are written, as floats are inexact. Raises ValueError and RecursionError."""
+    return json.loads(text.decode("utf-8"), parse_float=str, parse_int=str)
+
+
+def _is_instant(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        try:
+            read_instants(Texts.of([text.strip()]))
+        except NoInstantError:
+            return False
+    return True

@@ -1,0 +1,118 @@
+"""Progress on stderr follows the reader's clock, and --quiet never hides why a command exits with a verdict's code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from io import StringIO
+from typing import TYPE_CHECKING
+
+import pytest
+
+from command_line import ROOT, loadtrt
+from loadtrt.asked.config import RunConfig
+from loadtrt.cli import voice
+from loadtrt.units import SECOND_NS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VIRTUAL = "simulated:service=1ms,clock=virtual"
+
+
+class _Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("terminal", "lines_per_s"), [(False, 0.1), (True, 10)])
+def test_progress_follows_the_clock_of_its_reader(
+    terminal: bool, lines_per_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day of virtual time in 30 s is shown as 30 s of any other run are."""
+    stream, now = _Terminal() if terminal else StringIO(), [0]
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(voice, "perf_counter_ns", lambda: now[0])
+    show = voice.Voice(quiet=False).progress(RunConfig.of(engine=VIRTUAL, duration="24h"))
+    assert show is not None
+    show("measure", 0, 0, 0)
+    for second in range(1, 86_400):
+        now[0] = second * 30 * SECOND_NS // 86_400
+        show("measure", second * SECOND_NS, second, second)
+    told = stream.getvalue().count("requests")
+    assert 30 * lines_per_s - 2 <= told <= 30 * lines_per_s
+
+
+def test_an_hours_trace_in_virtual_time_writes_no_flood(tmp_path: Path) -> None:
+    """Without a terminal, a line at the beginning of each phase, and one each ten seconds of ours."""
+    trace = tmp_path / "hour.csv"
+    trace.write_text("t\n" + "".join(f"{2 * second}\n" for second in range(1800)))
+    done = loadtrt("run", "--engine", VIRTUAL, "--trace", trace)
+    assert done.returncode == 0
+    assert 3 <= len(done.stderr.splitlines()) < 60  # 360 once
+    assert "measure of 3600 s" in done.stderr
+
+
+def test_the_wait_for_a_first_completion_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long it goes on, and by which option."""
+    stream = StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    show = voice.Voice(quiet=False).progress(RunConfig.of(engine=VIRTUAL))
+    assert show is not None
+    monkeypatch.setattr(voice, "_LINE_NS", 0)
+    show("warm-up", 0, 0, 0)
+    show("warm-up", 30 * SECOND_NS, 8, 0)
+    show("warm-up", 40 * SECOND_NS, 9, 1)
+    first, waiting, going = stream.getvalue().splitlines()
+    assert first == "warm-up"
+    assert waiting == "warm-up 30.0 s · 8 in flight · no completion yet, for which there are 120 s (--drain)"
+    assert "1 requests" in going
+
+
+LATE = ("--requests", "600", "--max-lateness", "1ms")
+
+
+@pytest.mark.parametrize(
+    ("engine", "command", "options", "code", "line"),
+    [
+        (",enqueue=5ms", "run", LATE, 97, "INVALID: the generator was"),
+        ("", "run", ("--requests", "600", "--objective", "latency.p99 < 1ms"), 99, "missed: ✗ latency.p99 < 1ms"),
+        ("", "run", ("--requests", "20", "--objective", "latency.p99 < 1s"), 98, "undecided: ? latency.p99 < 1s"),
+        (",enqueue=5ms", "sweep", (*LATE, "--contexts", "1,2"), 97, "INVALID, "),
+        ("", "capacity", ("--time", "4s", "--objective", "latency.p99 < 1ms"), 99, "infeasible: no rate meets"),
+    ],
+)  # fmt: skip
+def test_quiet_says_why_it_exits_with_the_code_of_a_verdict(
+    engine: str, command: str, options: tuple[str, ...], code: int, line: str
+) -> None:
+    """In one line on stderr, and stdout stays empty."""
+    done = loadtrt(command, "--engine", VIRTUAL + engine, "--warmup", "0", "--quiet", *options)
+    assert (done.returncode, done.stdout) == (code, "")
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("loadtrt: ")
+    assert line in said
+
+
+def test_quiet_starts_say_why_each() -> None:
+    """A start of --repeat is a process, which says so itself."""
+    command = [sys.executable, "-m", "loadtrt", "run", "--engine", f"{VIRTUAL},enqueue=5ms", "--warmup", "0", *LATE]
+    done = subprocess.run([*command, "--repeat", "2", "--quiet"], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (97, "")
+    assert [line.partition(": the")[0] for line in done.stderr.splitlines()] == ["loadtrt: INVALID"] * 2
+
+
+def test_quiet_says_nothing_of_what_went_well() -> None:
+    """Of a run that is VALID and met its objectives."""
+    done = loadtrt("run", "--engine", VIRTUAL, "--requests", "3000", "--objective", "latency.p99 < 1s", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_quiet_says_why_a_fleet_is_impossible(tmp_path: Path) -> None:
+    """As plan-capacity shows a table only."""
+    file = tmp_path / "capacity.json"
+    found = ("--time", "4s", "--objective", "latency.p99 < 5ms", "--json", file, "--quiet")
+    assert loadtrt("capacity", "--engine", VIRTUAL, *found).returncode == 0
+    done = loadtrt("plan-capacity", file, "--demand", "2000/s", "--objective", "latency.p99 < 0.1ms", "--quiet")
+    assert (done.returncode, done.stdout) == (99, "")
+    assert done.stderr.startswith("loadtrt: ")
+    assert len(done.stderr) > 40
