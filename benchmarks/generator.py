@@ -29,8 +29,9 @@ from benchmarks.watching import PORT, run_watched
 from loadtrt.asked.config import RunConfig
 from loadtrt.engines.open import open_engine
 from loadtrt.environment import environment
+from loadtrt.lanes.input_sets import inputs_for
 from loadtrt.lanes.scheduler import Stop
-from loadtrt.lanes.session import Session, inputs_for, run_session
+from loadtrt.lanes.session import Session, run_session
 from loadtrt.records.histogram import Histogram
 from loadtrt.results.run_result import RunResult
 from loadtrt.units import SECOND_NS, format_count, format_duration
@@ -67,7 +68,7 @@ def run_null(**load: object) -> tuple[Recorder, Driven]:
     config = RunConfig.of(engine="simulated:null", contexts=CONTEXTS, warmup=0, **load)
     engine = open_engine(config.model)
     session = Session()
-    anyio.run(run_session, engine, config, inputs_for(engine, config.model), Stop(), session)
+    anyio.run(run_session, engine, config, inputs_for(engine, config.model).sets, Stop(), session)
     engine.close()
     if session.recorder is None or session.driven is None:
         sys.exit(f"the null engine failed: {session.failure}")

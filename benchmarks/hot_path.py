@@ -30,8 +30,9 @@ from loadtrt.cuda import program
 from loadtrt.cuda.runtime import call, cudart
 from loadtrt.cuda.stream import Event, GpuClock, Stream
 from loadtrt.engines.cuda_engine import TensorRTEngine, load_tensorrt
+from loadtrt.lanes.input_sets import inputs_for
 from loadtrt.lanes.scheduler import Stop
-from loadtrt.lanes.session import Session, inputs_for, run_session
+from loadtrt.lanes.session import Session, run_session
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def whole_run(options: argparse.Namespace, way: Way, contexts: int) -> tuple[flo
     engine, session = load_tensorrt(config.model), Session()
     try:
         with copied_together(way):
-            anyio.run(run_session, engine, config, inputs_for(engine, config.model), Stop(), session)
+            anyio.run(run_session, engine, config, inputs_for(engine, config.model).sets, Stop(), session)
         if session.driven is None or session.recorder is None or session.failure:
             sys.exit(f"the run failed: {session.failure}")
         driven = session.driven
@@ -172,7 +173,7 @@ def bare(options: argparse.Namespace, way: Way, contexts: int) -> tuple[float, f
     gc.disable()
     try:
         with copied_together(way):
-            engine.allocate(inputs_for(engine, config.model))
+            engine.allocate(inputs_for(engine, config.model).sets)
         bare_loop(engine, 0.2)
         return bare_loop(engine, options.seconds)
     finally:

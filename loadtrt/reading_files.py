@@ -57,14 +57,16 @@ def open_file(
     return opened
 
 
-def read_bytes(file: str | Path, what: str, most: int, *, pipes: bool = True) -> bytes:
+def read_bytes(
+    file: str | Path, what: str, most: int, *, pipes: bool = True, takes: Collection[str] | None = ()
+) -> bytes:
     """The bytes of a file, at most `most`.
 
-    file, what, pipes: as for `open_file`.
+    file, what, pipes, takes: as for `open_file`.
 
     Raises UsageError as `open_file` does, and for a longer file.
     """
-    with open_file(file, what, pipes=pipes) as opened:
+    with open_file(file, what, pipes=pipes, takes=takes) as opened:
         try:
             status = os.fstat(opened.fileno())
             data = b""

@@ -25,6 +25,7 @@ from loadtrt.asked.fields import (
     Duration,
     FileName,
     Objectives,
+    Precision,
     Range,
     Shapes,
     ShapeValues,
@@ -36,6 +37,7 @@ from loadtrt.asked.load import Load
 from loadtrt.asked.load_options import ARRIVALS, OPTIONS, load_of
 from loadtrt.asked.mlperf import ScenarioName  # noqa: TC001  # pydantic reads it
 from loadtrt.asked.objective import MOST_OBJECTIVES, Objective
+from loadtrt.asked.request_kinds import require_known_kinds
 from loadtrt.errors import UsageError
 from loadtrt.load.arrivals import MOST_REQUESTS, parse_bursts, parse_stages
 from loadtrt.load.request_sizes import Batching, Part, parse_batching, parse_mix
@@ -144,6 +146,9 @@ class Model(Strict):
         ge=1,
         le=(1 << 31) - 1,  # TensorRT's dimensions are 32 bits wide up to 8.6
     )
+    inferences_per_request: int | None = option(
+        None, "Inferences that a request counts as.", "Engine", ENGINES, shown_default="the batch", ge=1, le=1 << 31
+    )
     shapes: Shapes = option({}, "Shape of an input (repeatable).", "Engine", ENGINES, metavar="NAME:16x3x224x224")
     shape_values: ShapeValues = option(
         {}, "Values of a shape tensor (repeatable).", "Engine", ENGINES, metavar="NAME:1,2"
@@ -218,6 +223,23 @@ class Model(Strict):
     )
     seed: int = option(1, "Seed for all random draws.", "Requests", f"{ENGINES} {PLANS}", ge=0, le=(1 << 63) - 1)
     verify: bool = option(False, "First compare outputs under load with those of a quiet run.", "Requests", SEARCHES)
+    verify_against: FileName | None = option(
+        None,
+        "First compare a quiet request's outputs with those of an ONNX model in FP32 on ONNX Runtime, or of a file; "
+        "with --fp16 the engine's own model is taken where it is known.",
+        "Requests",
+        SEARCHES,
+        metavar="MODEL.onnx|OUTPUTS.npz",
+    )
+    verify_tolerance: Precision | None = option(
+        None,
+        "Largest deviation from that reference, as a share of the output's largest magnitude; beyond it a run is "
+        "INVALID.",
+        "Requests",
+        SEARCHES,
+        metavar="SHARE",
+        shown_default="by the precision and the number of nodes",
+    )
 
     requests: int | None = option(
         None,
@@ -287,34 +309,7 @@ class Model(Strict):
 
     @model_validator(mode="after")
     def _requests_are_of_known_kinds(self) -> Self:
-        """What mixes, batchers and bounded queues go together with."""
-        if self.inputs != ("random",) and self.input_sets != type(self).model_fields["input_sets"].default:
-            raise ValueError(
-                "--input-sets counts random input sets: leave it out with zeros, or with files of your own"
-            )
-        parts, batching = self.mix_parts, self.batching
-        several = "mix" if self.mix else "batcher" if self.batcher else None
-        if self.mix and self.batcher:
-            raise ValueError("--mix and --batcher exclude each other: the batcher decides how large batches are")
-        if several and self.batch is not None:
-            raise ValueError(f"--{several} decides how large requests are: leave --batch out")
-        if self.shapes and any(part.shapes for part in parts):
-            raise ValueError("this mix has shapes of its own: leave --shapes out, or write its parts as SIZE:WEIGHT")
-        if several and not {"random", "zeros"}.issuperset(self.inputs):
-            raise ValueError(f"inputs from files have one size, and --{several} needs several: take random or zeros")
-        if several and not self.copies:
-            raise ValueError(f"--{several} needs copies, as what the device holds has one size: leave --no-copies out")
-        if self.requests_per_launch > 1 and (not self.load.closed or several):
-            raise ValueError(
-                "--requests-per-launch is for closed loops of one size, where the next requests always wait: leave it "
-                f"out, or {f'--{several}' if several else 'the options of an open loop'}"
-            )
-        if batching and self.max_queue is not None and self.max_queue < batching.sizes[-1]:
-            raise ValueError(
-                f"--max-queue {self.max_queue} leaves no room for a batch of {batching.sizes[-1]}: raise it"
-            )
-        if self.max_queue is None and not self.load.closed and any(item.kind == "drops" for item in self.objectives):
-            raise ValueError("an objective on drops needs --max-queue, such as --max-queue 8: else nothing is dropped")
+        require_known_kinds(self)
         return self
 
     @property

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from loadtrt.results.capacity_result import CandidateAnswer, Scaling, Trial
     from loadtrt.results.engine_info import EngineInfo, MemoryBill
     from loadtrt.results.run_result import ObjectiveShare, RunResult
-    from loadtrt.runs.maker import Part
+    from loadtrt.runs.narrowed import Part
 
 _FIRST = 0.7  # share of the highest throughput at which the search begins, without a prediction
 _RUNG_S, _RUNG_REQUESTS = 2.0, 200  # a closed loop lasts so long, and until it has served so many
@@ -284,7 +284,8 @@ class Work:
 
     @property
     def _items(self) -> float:
-        return 1.0 if self.config.model.batcher else inferences_of(self.trials) or self.config.model.batch or 1
+        alone = self.config.model.batch or 1 if self._info is None else self._info.batch
+        return 1.0 if self.config.model.batcher else inferences_of(self.trials) or alone
 
     @property
     def _first(self) -> float | None:

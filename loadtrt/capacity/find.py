@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from loadtrt.results.capacity_result import Candidate
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
-    from loadtrt.runs.maker import Part
+    from loadtrt.runs.narrowed import Part
     from loadtrt.runs.watched import Talks
 
 TIME_NS = 600 * SECOND_NS

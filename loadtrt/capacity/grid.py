@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # The options that a sweep may vary, the slowest to change first. The load comes last: it needs no other engine.
 AXES = {  # option: placeholder of its values in --help
+    "fp16": "off,on",
     "batch": "1,4,16",
     "threads_per_context": "1,2,4",
     "graph": "on,off",
@@ -111,6 +112,7 @@ def _choice(**choices: object) -> Callable[[str], tuple[Any, ...]]:
 
 _SWITCH = _choice(on=True, off=False)
 _READ = {
+    "fp16": _SWITCH,
     "graph": _SWITCH,
     "copies": _SWITCH,
     "wait": _choice(spin="spin", block="block"),

@@ -143,6 +143,9 @@ def failure_of(run: RunResult) -> str | None:
     checked = run.model.verification
     if run.failure is None and checked is not None and checked.fault is not None:
         return checked.fault[0]
+    deviation = run.model.deviation
+    if run.failure is None and deviation is not None and deviation.fault is not None:
+        return deviation.fault[0]
     return run.failure
 
 

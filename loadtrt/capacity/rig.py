@@ -10,7 +10,7 @@ from loadtrt.environment import busy_host, core_times
 from loadtrt.errors import EngineError, LoadtrtError, UsageError
 from loadtrt.live.nvml import other_gpu_processes
 from loadtrt.results.capacity_result import trimmed
-from loadtrt.runs.maker import Maker, Part
+from loadtrt.runs.maker import Maker
 from loadtrt.runs.watched import bus_id_of
 from loadtrt.units import SECOND_NS, format_duration, plural
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from loadtrt.records.records import Records
     from loadtrt.results.engine_info import EngineInfo
     from loadtrt.results.run_result import RunResult
+    from loadtrt.runs.narrowed import Part
     from loadtrt.runs.watched import Talks
     from loadtrt.signals import Signals
 

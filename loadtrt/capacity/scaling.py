@@ -16,7 +16,7 @@ from loadtrt.capacity.batching import server_of
 from loadtrt.capacity.station import latencies, work_of
 from loadtrt.records.histogram import Histogram
 from loadtrt.results.capacity_result import Scaling, rung_of
-from loadtrt.runs.maker import Part
+from loadtrt.runs.narrowed import Part
 from loadtrt.units import SECOND_NS, format_duration
 
 if TYPE_CHECKING:

@@ -274,6 +274,7 @@ def _source(
 
 
 def _show(built: BuiltPlan) -> None:
+    from loadtrt.engines.reference import REDUCED
     from loadtrt.units import format_bytes, format_duration
 
     sidecar = built.sidecar
@@ -284,6 +285,11 @@ def _show(built: BuiltPlan) -> None:
     )
     if sidecar.precision:
         show_line(f"  precision: {sidecar.precision}")
+    if sidecar.conversion is not None:
+        for sentence in sidecar.conversion.sentences():
+            show_line(f"  {sentence}")
+    if any(sidecar.options.get(option) for option in REDUCED):
+        show_line("  deviation from FP32: not known before it runs; 'loadtrt run' with this plan says it")
     for tensor in sidecar.tensors:
         sizes = ",".join("?" if size < 0 else str(size) for size in tensor.shape)
         name = printable(tensor.name, NAME)

@@ -122,6 +122,7 @@ def _option(
     how: dict[str, Any] = {"metavar": axis or shown.metavar}
     if axis is not None:
         how |= {"multiple": True, "callback": many} if key in REPEATED else {}
+        how |= {"is_flag": False, "flag_value": "on"} if kind is bool else {}  # without a value it is on, as everywhere
     elif kind is bool:
         name, how = f"{name}/--no-{name.removeprefix('--')}", {}
     elif get_origin(kind) is Literal:

@@ -77,8 +77,11 @@ def outputs_of(values: Mapping[str, Any], result: str) -> list[Output]:
 def inputs_of(values: Mapping[str, Any]) -> list[str | Path]:
     """What options name to be read: files, and words such as zoo:googlenet. values: the options by key."""
     inputs = values.get("inputs") or {}
-    named = inputs.values() if isinstance(inputs, dict) else [text.rpartition(":")[2] for text in inputs]
-    single = [values[key] for key in ("engine", "trace") if values.get(key)]
+    if isinstance(inputs, dict):
+        named = list(inputs.values())
+    else:  # FILE, NAME:FILE, or NAME:FILE,NAME2:FILE2; either may have commas
+        named = [part.rpartition(":")[2] for text in inputs for part in (text, *text.split(","))]
+    single = [values[key] for key in ("engine", "trace", "verify_against") if values.get(key)]
     return [*single, *named, *(values.get("plugins") or ())]
 
 

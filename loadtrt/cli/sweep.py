@@ -47,6 +47,7 @@ def command(config: Path | None, all_points: bool, resume: bool, force: bool, **
     loadtrt sweep --engine googlenet16.trt --contexts 4 --rate 500/s..3000/s:6
     loadtrt sweep --engine googlenet.trt --batcher max=8,delay=1ms --batcher max=16,delay=2ms --rate 500/s,1000/s
     loadtrt sweep --engine zoo:googlenet --contexts 1,2 --batch 1                (no GPU needed)
+    loadtrt sweep --engine model.onnx --batch 16 --fp16 off,on    (what FP16 gains, and what it costs in precision)
 
     Without --rate each point is a closed loop; along --contexts and --buffers the sweep stops where two further values
     gained less than 5 % of throughput. The file of --json is written after each point.

@@ -224,7 +224,6 @@ PACKAGES = (
     "numpy",
     "nvidia-ml-py",
     "onnx",
-    "onnxconverter-common",
     "pydantic",
     "PyYAML",
     "rich",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from loadtrt.engines.tensor_types import require_types
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.files import write_file
 from loadtrt.reading_files import MOST_MODEL_BYTES, read_bytes
@@ -161,6 +162,7 @@ def make_network(tool: Toolchain, builder: Any, options: BuildOptions) -> Any:
 
 def parse_onnx(tool: Toolchain, network: Any, source: Source) -> None:
     """Read the model into `network`. Raises EngineError with node, operator and remedy where TensorRT refuses it."""
+    require_types(tool, source)
     mark = tool.journal.mark()
     parser = tool.module.OnnxParser(network, tool.journal.logger)
     # TensorRT reads external data from the folder of this path.
@@ -179,8 +181,10 @@ def parse_onnx(tool: Toolchain, network: Any, source: Source) -> None:
         node.op_type if node is not None else ""
     )
     where = f"node '{name or place}' (operator {operator or 'unknown'})"
+    converted = " as loadtrt converted it to FP16" if source.conversion else ""  # the types may be at fault
+    first = "leave --fp16 out; where that is refused, too, " if converted else ""
     raise EngineError(
-        f"{tool.flavour} cannot build {source.name}: {where} is refused: {_remedy(said, operator)} "
+        f"{tool.flavour} cannot build {source.name}{converted}: {where} is refused: {first}{_remedy(said, operator)} "
         f"(the parser says {said if len(said) <= _QUOTED else said[: _QUOTED - 1] + '…'})"
     )
 

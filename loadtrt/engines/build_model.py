@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.external_data import find_external_data, load_external_data
+from loadtrt.engines.old_opsets import lifted, opset_of
 from loadtrt.engines.onnx_model import decide_sizes, dtype_of, parse_model, to_fp16
-from loadtrt.engines.shapes import FixedSizes, require_known
+from loadtrt.engines.shapes import FixedSizes, OpenSizesError, require_known
 from loadtrt.environment import available_bytes, import_onnxruntime
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.files import temporary_folder
-from loadtrt.load.inputs import make_inputs
+from loadtrt.load.inputs import make_input_sets, make_inputs
 from loadtrt.load.tensors import TensorSpec, bytes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from loadtrt.engines.build_config import BuildOptions, Ranges
     from loadtrt.engines.external_data import ExternalData
     from loadtrt.load.tensors import Arrays
+    from loadtrt.results.precisions import HalfPrecision
 
 _FP16_OPSET = 19  # the first whose Q/DQ nodes take FP16
 _QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
@@ -40,6 +40,7 @@ class Source:
     sha256: of the file, or of the model's bytes where it was made here.
     external: the model's external data; None without.
     precision: what was converted, in words.
+    conversion: what became of it in FP16; None where it was not converted.
     notes: warnings and remarks for the user.
     """
 
@@ -48,6 +49,7 @@ class Source:
     sha256: str
     external: ExternalData | None = None
     precision: str = ""
+    conversion: HalfPrecision | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -60,7 +62,9 @@ def read_source(name: str, options: BuildOptions) -> Source:
         if path.suffix.lower() in (".prototxt", ".caffemodel"):
             raise UsageError(f"{name} is a Caffe file: name it with --deploy FILE.prototxt [--model FILE.caffemodel]")
         model, digest = parse_model(path)
-        return Source(name, model, digest, find_external_data(model, path))
+        external = find_external_data(model, path)
+        model, notes = lifted(model, name)
+        return Source(name, model, digest, external, notes=notes)
     from loadtrt import zoo
 
     first = None if options.shapes or options.profiles else options.batch or 1
@@ -102,12 +106,17 @@ def prepare(source: Source, options: BuildOptions, *, weak_typing: bool) -> Sour
         for ranges in options.profiles:
             _require_covered(source, ranges)
     else:
-        _require_decided(source, options)
-        decide_sizes(model, name, (FixedSizes(options.batch, options.shapes),))
+        try:
+            sizes = (FixedSizes(options.batch, options.shapes),)
+            notes = decide_sizes(model, name, sizes, source.external, runtime="TensorRT").notes
+            source = replace(source, notes=(*source.notes, *notes))
+        except OpenSizesError as error:
+            options_of_ranges = "--min-shapes, --opt-shapes and --max-shapes"
+            raise UsageError(f"{error}; or give ranges of sizes, with {options_of_ranges}") from None
     if weak_typing and not options.strongly_typed:
         return _by_flags(source, options)
     done = []
-    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    opset = opset_of(model)
     if options.fp16 and is_quantized(model) and opset < _FP16_OPSET:
         raise UsageError(
             f"{name} has Q/DQ nodes of opset {opset}, which take FP32 alone: export it with opset {_FP16_OPSET} or "
@@ -122,10 +131,9 @@ def prepare(source: Source, options: BuildOptions, *, weak_typing: bool) -> Sour
         done.append("quantized to INT8 by Q/DQ nodes (symmetric, per channel)")
         source = replace(source, model=model, external=None, notes=(*source.notes, *notes))
     if options.fp16:
-        model = to_fp16(model, source.external, name, keep_io=options.io == "fp32")
-        kept = "FP32 inputs and outputs kept" if options.io == "fp32" else "inputs and outputs too"
-        done.append(f"converted to FP16 ({kept})")
-        source = replace(source, model=model, external=None)
+        model, conversion = to_fp16(model, source.external, name, keep_io=options.io == "fp32")
+        done.append(conversion.text)
+        source = replace(source, model=model, external=None, conversion=conversion)
     return replace(source, precision=", then ".join(done))
 
 
@@ -157,21 +165,6 @@ def inputs_of(model: Any) -> dict[str, tuple[int, ...]]:
         for value in model.graph.input
         if value.name not in weights
     }
-
-
-def _require_decided(source: Source, options: BuildOptions) -> None:
-    """Raise UsageError for an open size that neither --batch nor --shapes decides."""
-    for name, shape in inputs_of(source.model).items():
-        if -1 in shape and options.batch is None and not options.shapes:
-            sizes = ",".join("?" if size < 0 else str(size) for size in shape)
-            like = "x".join(
-                str(16 if place == 0 else 224) if size < 0 else str(size) for place, size in enumerate(shape)
-            )
-            raise UsageError(
-                f"input {name}[{sizes}] of {source.name} leaves sizes open: fix them with "
-                f"{'--batch N' if -1 not in shape[1:] else f'--shapes {name}:{like}'}, or give their range, "
-                f"with --min-shapes, --opt-shapes and --max-shapes {name}:{like}"
-            )
 
 
 def _require_covered(source: Source, ranges: Ranges) -> None:
@@ -212,9 +205,9 @@ RANDOM_CALIBRATION = (
 def calibration_sets(source: Source, options: BuildOptions) -> tuple[list[Arrays], tuple[str, ...]]:
     """The input sets to calibrate with, each of the batch (with profiles: of the first one's optimum), and notes.
 
-    --calibration is an .npz, or a folder of them, with one array for each input: of the input's shape, of that with the
-    number of sets in front, or with another first size: so many items. Without it they are random. Raises UsageError
-    for files that do not fit.
+    --calibration is a file or a folder as --inputs takes them, with arrays of the inputs' shapes, of those with the
+    number of sets in front, or of items that make batches. Without it they are random. Raises UsageError for files that
+    do not fit.
     """
     specs = []
     for value in source.model.graph.input:
@@ -227,34 +220,14 @@ def calibration_sets(source: Source, options: BuildOptions) -> tuple[list[Arrays
         specs.append(TensorSpec(value.name, True, dtype, shape, bytes_of(dtype, shape)))
     if options.calibration is None:
         return make_inputs(specs, ("random",), _RANDOM_SETS, {}, options.seed, available_bytes()), (RANDOM_CALIBRATION,)
-    files = [str(file) for file in _files(options.calibration)]
+    firsts = {spec.shape[:1] for spec in specs}
+    batch = next(iter(firsts))[0] if len(firsts) == 1 and () not in firsts else None
+    files = [str(options.calibration)]
     try:
-        return make_inputs(specs, files, 1, {}, options.seed, available_bytes()), ()
+        made = make_input_sets(specs, files, 1, {}, options.seed, available_bytes(), batch)
     except UsageError as error:
-        sets = _of_items(specs, files)
-        if not sets:
-            raise UsageError(f"--calibration: {error}") from None
-        return sets, ()
-
-
-def _of_items(specs: Sequence[TensorSpec], files: Sequence[str]) -> list[Arrays]:
-    """Sets from files whose arrays hold items, [items, ...] for an input of [batch, ...]: as many batches as hold them
-    all, the last filled from the beginning. Empty where the files are not like that."""
-    import numpy as np
-
-    batches = {spec.shape[:1] for spec in specs}
-    if len(batches) != 1 or not specs[0].shape:
-        return []
-    single = [TensorSpec(spec.name, True, spec.dtype, spec.shape[1:], 0) for spec in specs]
-    try:
-        items = make_inputs(single, files, 1, {}, 0, available_bytes())
-    except UsageError:
-        return []
-    batch = specs[0].shape[0]
-    return [
-        {name: np.stack([items[(first + place) % len(items)][name] for place in range(batch)]) for name in items[0]}
-        for first in range(0, len(items), batch)
-    ]
+        raise UsageError(f"--calibration: {error}") from None
+    return list(made.sets), made.notes
 
 
 def quantize(source: Source, options: BuildOptions) -> tuple[Any, tuple[str, ...]]:
@@ -266,7 +239,7 @@ def quantize(source: Source, options: BuildOptions) -> tuple[Any, tuple[str, ...
     import onnx
     import onnx.version_converter
 
-    opset = next((item.version for item in source.model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    opset = opset_of(source.model)
     if opset < _LEAST_OPSET:
         raise UsageError(
             f"{source.name} has opset {opset}, and INT8 needs {_LEAST_OPSET} or newer: export it again with that opset"
@@ -322,18 +295,3 @@ def _silent() -> Any:
     finally:
         logging.disable(before)
         logging.root.handlers[:] = handlers  # logging.warning() adds one where there is none
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        if not path.exists():
-            raise UsageError(f"--calibration {path} does not exist; name an .npz, or a folder of them")
-        if path.suffix != ".npz":
-            raise UsageError(
-                f"--calibration {path} is not an .npz; write one with numpy.savez, or name a folder of them"
-            )
-        return [path]
-    files = sorted(path.glob("*.npz"))
-    if not files:
-        raise UsageError(f"--calibration {path} is a folder without .npz files; write one with numpy.savez")
-    return files

@@ -19,13 +19,13 @@ from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.runtime import close_all, device_properties, memory_info
 from loadtrt.cuda.stream import GpuClock, Stream
 from loadtrt.engines.engine import Completion
-from loadtrt.engines.plan import build_facts
+from loadtrt.engines.plan import build_facts, conversion_of, index_rows
 from loadtrt.engines.waiting import Looks, wake_on_time
 from loadtrt.errors import CudaError
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from loadtrt.cuda.runtime import Closes
     from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
@@ -53,7 +53,6 @@ class TensorRTEngine:
         self.contexts, self.buffers, self.per_launch = config.contexts, config.buffers, config.requests_per_launch
         self._plan = plan
         self._config = config
-        self.parts = tuple(part.tensors for part in plan.parts)
         self.batches = tuple(part.batch for part in plan.parts)
         self._lanes: list[Lane] = []
         self._contexts: list[PlanContext] = []
@@ -65,6 +64,8 @@ class TensorRTEngine:
         self.now_ns = perf_counter_ns
         digest = plan.header.sha256
         build, wrong = build_facts(plan.header.path, digest)
+        rows = index_rows(plan.header.path, digest)
+        self.parts = tuple(_indexing(part.tensors, rows) for part in plan.parts)
         self.info = EngineInfo(
             kind="tensorrt",
             name=config.engine,
@@ -73,11 +74,13 @@ class TensorRTEngine:
             device=device_properties(config.device).name,
             sha256=digest,
             batch=plan.batch,
-            tensors=plan.tensors,
+            batch_from=plan.counted.reason,
+            tensors=_indexing(plan.tensors, rows),
             precision=_precision(plan.precision, build),
             mode=self._mode(),
             notes=(*plan.notes, *wrong),
             build=build,
+            conversion=conversion_of(plan.header.path, digest),
         )
 
     def _mode(self) -> dict[str, str]:
@@ -224,6 +227,11 @@ class TensorRTEngine:
         self._lanes, self._contexts, self._streams, self._inputs = [], [], [], []
         with suppress(CudaError):
             close_all(owned)
+
+
+def _indexing(tensors: Sequence[TensorSpec], rows: Mapping[str, int]) -> tuple[TensorSpec, ...]:
+    """The tensors, with how many rows the values of inputs may index."""
+    return tuple(replace(spec, rows=rows.get(spec.name)) for spec in tensors)
 
 
 def _largest_each(parts: Sequence[Sequence[TensorSpec]]) -> list[TensorSpec]:

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.errors import UsageError
 from loadtrt.files import reason
 from loadtrt.printing import shortened
+from loadtrt.reading_files import open_file
+from loadtrt.recognizing import HEAD_BYTES, recognized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"  # ONNX Runtime's option
 _MOST_LINKS = 40  # Linux' own limit
 
 
@@ -44,7 +47,7 @@ def find_external_data(model: Any, file: Path) -> ExternalData | None:
 
     A location is relative to the folder of the model and names a regular file in it, or one of the cache of Hugging
     Face's hub, to which a link leads. Where the model's own name is a link, the folder is that of the link, or else of
-    the file to which the link leads.
+    the file to which the link leads, and links may lead from one to the other.
 
     model: an onnx.ModelProto.
     file: the file that holds the model.
@@ -64,9 +67,10 @@ def find_external_data(model: Any, file: Path) -> ExternalData | None:
             sizes[file_at[location]] = file_at[location].stat().st_size
         size, end = sizes[file_at[location]], offset + (length or 0)
         if end > size:
+            found = _recognized(file_at[location])
             raise UsageError(
-                f"{file} keeps weights in {file_at[location]}, which has {size} bytes, and the model reads {end}: copy "
-                "it again"
+                f"{file} keeps weights in {file_at[location]}, which has {size} bytes, and the model reads {end}: "
+                f"{f'it is {found[1]}' if found else 'copy it again'}"
             )
     folder = Path(os.path.commonpath([path.parent for path in file_at.values()]))
     for tensor, (location, offset, length) in described:
@@ -148,7 +152,7 @@ def _own_file(location: str, folders: list[Path], file: Path) -> Path:
             continue
         except (OSError, ValueError) as error:
             raise UsageError(f"{file} keeps weights in {missing}, which cannot be read: {reason(error)}") from None
-        if not path.is_relative_to(folder) and path.parent != _hub_blobs(folder):
+        if not any(map(path.is_relative_to, folders)) and path.parent != _hub_blobs(folder):
             raise UsageError(
                 f"{file} keeps weights in {folder / location}, a link to {path}, outside the folder of the model: a "
                 "model may read no other files; put a copy in the place of the link"
@@ -162,6 +166,11 @@ def _own_file(location: str, folders: list[Path], file: Path) -> Path:
             raise UsageError(f"{file} keeps weights in {path}, which cannot be read: permission denied")
         return path
     raise UsageError(f"{file} keeps weights in {missing}, which is missing: copy the weights' file to {missing}")
+
+
+def _recognized(path: Path) -> tuple[str, str] | None:
+    with open_file(path, takes=None) as opened:
+        return recognized(opened.read(HEAD_BYTES))
 
 
 def _hub_blobs(folder: Path) -> Path | None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.printing import shortened
+from loadtrt.reading_files import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -206,10 +207,11 @@ def _install(header: PlanHeader) -> str:
 
 
 def require_plugins(plugins: Sequence[str]) -> None:
-    """Raises UsageError where a file of --plugins is missing. Needs no TensorRT."""
+    """Raises UsageError where a file of --plugins is missing, or is no library at all. Needs no TensorRT."""
     for plugin in plugins:
         if not Path(plugin).is_file():
             raise UsageError(f"--plugins {plugin}: the file does not exist")
+        open_file(plugin, "--plugins").close()
 
 
 def load_plugins(flavour: Flavour, plugins: Sequence[str]) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.external_data import find_external_data, load_external_data, messages_of
-from loadtrt.engines.shapes import InputShape, require_known, resolve_shapes
+from loadtrt.engines.index_tables import branch_values, index_tables
+from loadtrt.engines.old_opsets import lifted, opset_of
+from loadtrt.engines.shapes import InputShape, OpenSizesError, require_known, resolve_shapes
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.tensors import TensorSpec, bytes_of, dtype_named, in_numpy
 from loadtrt.printing import shortened
@@ -21,7 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadtrt.engines.external_data import ExternalData
-    from loadtrt.engines.shapes import EngineOptions, Sizes
+    from loadtrt.engines.shapes import EngineOptions, Resolved, Sizes
+    from loadtrt.results.precisions import HalfPrecision
+
+_IN_FP32 = "ONNX Runtime's CPU computes most FP16 nodes in FP32: on a GPU, answers may deviate more, and gains differ"
+LEAVE_OUT = "convert it beforehand, or leave --fp16 out"
+_ONNX_RUNTIME = "ONNX Runtime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +36,11 @@ class OnnxModel:
     external: its external data; None without.
     sha256: of the file as it was read (for the zoo: as it was made), without external data.
     weights_bytes: size of the model with its external data.
-    parts, batches: inputs, and inferences, of a request of each kind.
+    sizes: its inputs, and what they are in a request of each kind.
     output_dtypes: type by output name.
-    precision: what was converted, in words.
+    conversion: what became of it in FP16; None where it was not converted.
     notes: what the user should read.
+    opset: version of the standard operators.
     """
 
     name: str
@@ -43,10 +48,39 @@ class OnnxModel:
     external: ExternalData | None
     sha256: str
     weights_bytes: int
-    parts: tuple[tuple[TensorSpec, ...], ...]
-    batches: tuple[int, ...]
+    sizes: DecidedSizes
     output_dtypes: Mapping[str, str]
-    precision: str
+    conversion: HalfPrecision | None
+    notes: tuple[str, ...]
+    opset: int
+
+    def without_sizes(self) -> OnnxModel:
+        """The model with its inputs and outputs as they were declared: sizes that are written into a model reach its
+        branches, too, and ONNX Runtime refuses those that cannot have them, though they may never be taken."""
+        import onnx
+
+        model = onnx.load_model_from_string(self.data)
+        for value, declared in zip((*model.graph.input, *model.graph.output), self.sizes.declared, strict=True):
+            elem_type = value.type.tensor_type.elem_type
+            value.ParseFromString(declared)
+            value.type.tensor_type.elem_type = elem_type
+        return replace(self, data=model.SerializeToString())
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedSizes:
+    """Sizes of a model's inputs.
+
+    inputs: as the model declares them.
+    parts: in a request of each kind.
+    declared: the model's inputs and outputs as they were before sizes were written into them, as protobuf; empty where
+        none were.
+    notes: what the user should read.
+    """
+
+    inputs: tuple[InputShape, ...]
+    parts: tuple[tuple[TensorSpec, ...], ...]
+    declared: tuple[bytes, ...]
     notes: tuple[str, ...]
 
 
@@ -72,16 +106,23 @@ def read_model(config: EngineOptions) -> OnnxModel:
     else:
         model, digest = parse_model(Path(config.engine))
         external = find_external_data(model, Path(config.engine))
-    parts, batches = decide_sizes(model, config.engine, config.parts)
+        model, lifting = lifted(model, config.engine)
+        notes += lifting
+    sizes = decide_sizes(model, config.engine, config.parts, external)
+    notes += sizes.notes
     dtypes = {
         output.name: _moved_dtype(output, f"output {output.name} of {config.engine}") for output in model.graph.output
     }
+    conversion = None
     if config.fp16:
-        model, external = to_fp16(model, external, config.engine), None
+        model, conversion = to_fp16(model, external, config.engine)
+        external = None
+        notes.append(_IN_FP32)
     data = model.SerializeToString()
-    precision = "converted to FP16 (FP32 inputs and outputs kept)" if config.fp16 else ""
     weights = len(data) + (external.nbytes if external else 0)
-    return OnnxModel(config.engine, data, external, digest, weights, parts, batches, dtypes, precision, tuple(notes))
+    return OnnxModel(
+        config.engine, data, external, digest, weights, sizes, dtypes, conversion, tuple(notes), opset_of(model)
+    )
 
 
 def parse_model(file: Path) -> tuple[Any, str]:
@@ -89,6 +130,8 @@ def parse_model(file: Path) -> tuple[Any, str]:
     import onnx
 
     data = read_bytes(file, "model", MOST_MODEL_BYTES)
+    if not data:
+        raise UsageError(f"{file} is empty: the program that wrote it failed; export or copy it again")
     try:
         model = onnx.load_model_from_string(data)
     except Exception:  # protobuf's DecodeError, by whichever of its implementations
@@ -109,43 +152,110 @@ def _is_text(message: Any) -> bool:
 
 
 def decide_sizes(
-    model: Any, name: str, sizes: Sequence[Sizes]
-) -> tuple[tuple[tuple[TensorSpec, ...], ...], tuple[int, ...]]:
-    """The inputs of each part, and the batch of each, after writing what --batch and --shapes decide into `model`;
-    with several parts it stays open."""
+    model: Any,
+    name: str,
+    sizes: Sequence[Sizes],
+    external: ExternalData | None = None,
+    *,
+    runtime: str = _ONNX_RUNTIME,
+) -> DecidedSizes:
+    """The inputs of each part, after writing what --batch and --shapes decide into `model`; with several parts it stays
+    open. Raises UsageError, with an example that the model accepts where sizes are left open and one is found."""
     weights = {tensor.name for tensor in model.graph.initializer}
     values = {value.name: value for value in model.graph.input if value.name not in weights}
-    parts, batches = [], []
+    declared = tuple(value.SerializeToString() for value in (*model.graph.input, *model.graph.output))
+    decided = []
     for part in sizes:
         require_known("--shapes", part.shapes, list(values))
-        inputs = [_input_shape(value, name, part) for value in values.values()]
-        resolved = resolve_shapes(inputs, batch=part.batch, shapes=part.shapes)
-        shaped = [(item.name, item.dtype, resolved.shapes[item.name]) for item in inputs]
-        specs = tuple(TensorSpec(name, True, dtype, shape, bytes_of(dtype, shape)) for name, dtype, shape in shaped)
-        parts.append(specs)
-        batches.append(resolved.batch)
-    if len(parts) == 1:
-        for name, shape in resolved.shapes.items():
-            _write(values[name], shape)
-        for output in model.graph.output:  # the rest of their sizes ONNX Runtime infers
-            for dim in output.type.tensor_type.shape.dim:
-                if dim.dim_param in resolved.symbols:
-                    dim.dim_value = resolved.symbols[dim.dim_param]
-    return tuple(parts), tuple(batches)
+        _require_ranks(values, part, name)
+        inputs = tuple(_input_shape(value, name, part, runtime) for value in values.values())
+        try:
+            decided.append(resolve_shapes(inputs, batch=part.batch, shapes=part.shapes))
+        except OpenSizesError as error:
+            from loadtrt.engines.example_shapes import tried_example
+
+            example = None if error.by_batch else tried_example(model, external, error)
+            raise OpenSizesError(error.inputs, error.shapes, example) from None
+    if len(sizes) == 1:
+        _write_sizes(model, values, decided[0])
+    if declared == tuple(value.SerializeToString() for value in (*model.graph.input, *model.graph.output)):
+        declared = ()
+    rows, modes = index_tables(model), branch_values(model)
+    parts = tuple(input_specs(inputs, resolved.shapes, rows, modes) for resolved in decided)
+    notes = dict.fromkeys(note for resolved in decided for note in resolved.notes)
+    return DecidedSizes(inputs, parts, declared, tuple(notes))
 
 
-def _input_shape(value: Any, model: str, sizes: Sizes) -> InputShape:
+def input_specs(
+    inputs: Sequence[InputShape],
+    shapes: Mapping[str, tuple[int, ...]],
+    rows: Mapping[str, int],
+    modes: Mapping[str, int],
+) -> tuple[TensorSpec, ...]:
+    """The inputs with their decided shapes. rows, modes: see engines/index_tables.py."""
+    return tuple(
+        TensorSpec(
+            item.name,
+            True,
+            item.dtype,
+            shapes[item.name],
+            bytes_of(item.dtype, shapes[item.name]),
+            rows=rows.get(item.name),
+            mode=modes.get(item.name),
+        )
+        for item in inputs
+    )
+
+
+def outputs_of(model: Any) -> tuple[InputShape, ...]:
+    """The outputs as the model declares them."""
+    return tuple(
+        InputShape(value.name, "", _shape(value), symbols=_symbols(value))
+        for value in model.graph.output
+        if value.type.tensor_type.HasField("shape")
+    )
+
+
+def _require_ranks(values: Mapping[str, Any], sizes: Sizes, model: str) -> None:
+    """Raise UsageError for inputs whose number of sizes neither the model nor --shapes tells."""
+    unknown = [
+        name
+        for name, value in values.items()
+        if name not in sizes.shapes
+        and value.type.HasField("tensor_type")
+        and not value.type.tensor_type.HasField("shape")
+    ]
+    if unknown:
+        what = f"inputs {', '.join(unknown)} of {model} have" if unknown[1:] else f"input {unknown[0]} of {model} has"
+        raise UsageError(f"{what} no declared shape: add --shapes {','.join(f'{name}:...' for name in unknown)}")
+
+
+def _input_shape(value: Any, model: str, sizes: Sizes, runtime: str) -> InputShape:
     """An input as the model declares it; --shapes tells how many sizes it has where the model does not."""
-    tensor, name = value.type.tensor_type, value.name
-    dtype = _moved_dtype(value, f"input {name} of {model}")
-    if not tensor.HasField("shape"):
-        if name not in sizes.shapes:
-            raise UsageError(f"input {name} of {model} has no declared shape: add --shapes {name}:...")
+    name = value.name
+    dtype = _moved_dtype(value, f"input {name} of {model}", runtime)
+    if not value.type.tensor_type.HasField("shape"):
         return InputShape(name, dtype, (-1,) * len(sizes.shapes[name]))
-    dims = tensor.shape.dim
-    # Some exporters write -1, or less, for an open size.
-    shape = tuple(max(dim.dim_value, -1) if dim.HasField("dim_value") else -1 for dim in dims)
-    return InputShape(name, dtype, shape, symbols=tuple(dim.dim_param for dim in dims))
+    return InputShape(name, dtype, _shape(value), symbols=_symbols(value))
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """-1 for an open size: some exporters write it so, or less."""
+    dims = value.type.tensor_type.shape.dim
+    return tuple(max(dim.dim_value, -1) if dim.HasField("dim_value") else -1 for dim in dims)
+
+
+def _symbols(value: Any) -> tuple[str, ...]:
+    return tuple(dim.dim_param for dim in value.type.tensor_type.shape.dim)
+
+
+def _write_sizes(model: Any, values: Mapping[str, Any], resolved: Resolved) -> None:
+    for name, shape in resolved.shapes.items():
+        _write(values[name], shape)
+    for output in model.graph.output:  # the rest of their sizes ONNX Runtime infers
+        for dim in output.type.tensor_type.shape.dim:
+            if dim.dim_param in resolved.symbols:
+                dim.dim_value = resolved.symbols[dim.dim_param]
 
 
 def _write(value: Any, shape: tuple[int, ...]) -> None:
@@ -170,37 +280,33 @@ def dtype_of(value: Any) -> str:
         ) from None
 
 
-def _moved_dtype(value: Any, where: str) -> str:
-    """`dtype_of`. Raises EngineError for what ONNX Runtime's Python interface does not take and give."""
+def _moved_dtype(value: Any, where: str, runtime: str = _ONNX_RUNTIME) -> str:
+    """`dtype_of`. Raises EngineError for what the runtime does not take and give."""
     if not value.type.HasField("tensor_type"):
         raise EngineError(
             f"{where} is a {value.type.WhichOneof('value')}, not a tensor: loadtrt moves plain tensors only"
         )
     dtype = dtype_of(value)
-    if not in_numpy(dtype):
+    if runtime == _ONNX_RUNTIME and not in_numpy(dtype):
         raise EngineError(f"{where} is of type {dtype.upper()}, which ONNX Runtime's Python interface does not move")
     return dtype
 
 
-def to_fp16(model: Any, external: ExternalData | None, name: str, *, keep_io: bool = True) -> Any:
-    """`model` with FP16 weights and arithmetic, external data taken in; with `keep_io` inputs and outputs stay FP32.
+def to_fp16(model: Any, external: ExternalData | None, name: str, *, keep_io: bool = True) -> tuple[Any, HalfPrecision]:
+    """`model` in FP16 where that computes the same, external data taken in, and what became of it. keep_io: inputs and
+    outputs stay FP32.
 
-    Raises EngineError where the converter fails.
+    Raises EngineError where the conversion fails.
     """
-    import onnx.checker
-    from onnxconverter_common import float16
+    from loadtrt.engines.half_precision import convert_to_fp16
 
-    # The converter warns of every weight that FP16 rounds to zero or cuts off, by the hundred.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        try:
-            if external is not None:
-                load_external_data(model, external)
-            converted = float16.convert_float_to_float16(model, keep_io_types=keep_io)
-            onnx.checker.check_model(converted)
-        except Exception as error:  # the converter raises whatever it stumbles upon
-            reason = " ".join(str(error).split())
-            raise EngineError(
-                f"cannot convert {name} to FP16: {reason}: convert it beforehand, or leave --fp16 out"
-            ) from None
-    return converted
+    try:
+        if external is not None:
+            load_external_data(model, external)
+        converted, became = convert_to_fp16(model, keep_io=keep_io)
+    except Exception as error:  # a model that no runtime would take, or one that the conversion does not know
+        reason = shortened(" ".join(str(error).split()) or type(error).__name__, 400)
+        raise EngineError(f"the conversion of {name} to FP16 failed: {reason}: {LEAVE_OUT}") from None
+    if converted.ByteSize() >= MOST_MODEL_BYTES:
+        raise EngineError(f"{name} has over 2 GiB of weights in FP16, too, more than one file holds: {LEAVE_OUT}")
+    return converted, became

@@ -58,7 +58,9 @@ def profile_model(
         try:
             session.run(names, feeds)
         except Exception as error:  # onnxruntime's exceptions share no base of their own
-            raise EngineError(f"ONNX Runtime cannot run {model.name}: {sentence_of(error)}") from None
+            raise EngineError(
+                f"ONNX Runtime cannot run {model.name}: {sentence_of(error, model.sizes.inputs)}"
+            ) from None
         return perf_counter_ns() - began
 
     warm_up(lambda: run(quiet), length, watch)

@@ -6,13 +6,17 @@ import os
 import re
 import threading
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.engines.batch_size import BatchSize, batch_size
 from loadtrt.engines.engine import Completion
-from loadtrt.engines.onnx_model import OnnxModel, read_model
+from loadtrt.engines.external_data import EXTERNAL_FOLDER
+from loadtrt.engines.old_opsets import remedy
+from loadtrt.engines.onnx_model import LEAVE_OUT, OnnxModel, read_model
+from loadtrt.engines.shapes import InputShape
 from loadtrt.engines.waiting import Wakeup
 from loadtrt.environment import available_bytes, cpu_model, import_onnxruntime
 from loadtrt.errors import EngineError
@@ -25,9 +29,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
-    from loadtrt.engines.shapes import EngineOptions
+    from loadtrt.engines.shapes import EngineOptions, Sizes
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.engine_info import ClockMapping
+
+
+# Errors of a request that integers may have: beyond a table, no shape, or in a branch that they chose.
+_OF_INTEGERS = re.compile(
+    r"out of (data )?bounds|out of range|inclusive range|[Ii]nvalid \w+ shape|[Ii]nvalid ind(ex|ices)|\bIf node\b"
+)
 
 
 def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:
@@ -46,13 +56,15 @@ def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:
     cores = len(os.sched_getaffinity(0))
     threads = config.threads_per_context or max(1, cores // config.contexts)
     sessions = config.contexts if threads > 1 else 1
-    session = open_session(model, threads, config.contexts)
-    outputs = _outputs(model, session)
-    parts = tuple((*inputs, *outputs) for inputs in model.parts)
-    largest = largest_of(parts)
-    tensors = parts[largest]
-
+    model, session = open_model(model, threads, config.contexts)
     notes = list(model.notes)
+    outputs = _outputs(model, session)
+    parts = tuple((*inputs, *outputs) for inputs in model.sizes.parts)
+    batches = [_batch_of(model, part, sizes) for part, sizes in zip(parts, config.parts, strict=True)]
+    largest = largest_of(parts)
+    tensors, batch = parts[largest], batches[largest]
+    notes += batch.notes
+
     if sessions > 1:
         notes.append(
             f"each context has a session and weights of its own, since its {threads} threads belong to a session: "
@@ -70,9 +82,11 @@ def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:
         version=_version(),
         device=f"{cpu_model()}, {cores} {'core' if cores == 1 else 'cores'}",
         sha256=model.sha256,
-        batch=model.batches[largest],
+        batch=batch.size,
+        batch_from=batch.reason,
         tensors=tensors,
-        precision=model.precision,
+        precision=model.conversion.text if model.conversion else "",
+        conversion=model.conversion,
         mode={
             "threads per context": str(threads),
             "sessions": str(sessions),
@@ -80,7 +94,15 @@ def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:
         },
         notes=tuple(notes),
     )
-    return OnnxRuntimeEngine(config.contexts, config.buffers, info, parts, model, session, threads)
+    counts = tuple(item.size for item in batches)
+    return OnnxRuntimeEngine(config.contexts, config.buffers, info, parts, counts, model, session, threads)
+
+
+def _batch_of(model: OnnxModel, tensors: Sequence[TensorSpec], sizes: Sizes) -> BatchSize:
+    """Inferences of a request, by the outputs that ONNX Runtime infers, too."""
+    shapes = {tensor.name: tensor.shape for tensor in tensors if tensor.is_input}
+    outputs = [InputShape(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors if not tensor.is_input]
+    return batch_size(model.sizes.inputs, shapes, outputs, batch=sizes.batch, inferences=sizes.inferences_per_request)
 
 
 @dataclass(slots=True)
@@ -107,6 +129,7 @@ class OnnxRuntimeEngine:
         buffers: int,
         info: EngineInfo,
         parts: Sequence[Sequence[TensorSpec]],
+        batches: Sequence[int],
         model: OnnxModel,
         session: Any,
         threads: int,
@@ -114,7 +137,7 @@ class OnnxRuntimeEngine:
         self.contexts = contexts
         self.buffers = buffers
         self.parts = parts
-        self.batches = model.batches
+        self.batches = batches
         self._info = info
         self._model = model
         self._threads = threads
@@ -220,9 +243,22 @@ class OnnxRuntimeEngine:
             except Exception as failure:  # whatever it is, it belongs to this request
                 completed_ns = perf_counter_ns()
                 lane.outputs[buffer] = {}
-                error = sentence_of(failure)
+                error = sentence_of(failure, self._model.sizes.inputs)
             self._done.append(Completion(number, buffer, completed_ns, 0, completed_ns - started_ns, 0, error))
             self._wakeup.notify()
+
+
+def open_model(model: OnnxModel, threads: int, contexts: int) -> tuple[OnnxModel, Any]:
+    """A session as `open_session` makes it, and the model in it: that without sizes, with a note, where ONNX Runtime
+    refuses the one with them."""
+    try:
+        return model, open_session(model, threads, contexts)
+    except EngineError as refusal:
+        if not model.sizes.declared:
+            raise
+        note = f"the model's sizes are left open, as with them {refusal}"
+        bare = replace(model.without_sizes(), notes=(*model.notes, note))
+        return bare, open_session(bare, threads, contexts)
 
 
 def open_session(
@@ -243,14 +279,15 @@ def open_session(
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
     if model.external:
-        folder = str(model.external.folder)
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        options.add_session_config_entry(EXTERNAL_FOLDER, str(model.external.folder))
     try:
         # enable_fallback=0: the fallback, from one provider to another, prints to stdout.
         providers = ["CPUExecutionProvider"]
         return onnxruntime.InferenceSession(model.data, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions share no base of their own
-        raise EngineError(f"ONNX Runtime {_version()} refuses {model.name}: {sentence_of(error)}") from None
+        converted = f" as loadtrt converted it to FP16 ({LEAVE_OUT})" if model.conversion else ""
+        said = f"{sentence_of(error)}{remedy(model.opset, str(error))}"
+        raise EngineError(f"ONNX Runtime {_version()} refuses {model.name}{converted}: {said}") from None
 
 
 def _outputs(model: OnnxModel, session: Any) -> list[TensorSpec]:
@@ -263,9 +300,19 @@ def _outputs(model: OnnxModel, session: Any) -> list[TensorSpec]:
     return specs
 
 
-def sentence_of(error: Exception) -> str:
-    """What went wrong, on one line, without ONNX Runtime's prefix of codes."""
-    return shortened(re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split())), 400)
+def sentence_of(error: Exception, inputs: Sequence[InputShape] = ()) -> str:
+    """What went wrong, on one line, without ONNX Runtime's prefix of codes. inputs: of the request that failed; where
+    its integers may be why, what bounds them is named."""
+    said = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
+    wholes = [item.name for item in inputs if "int" in item.dtype]
+    remedy = ""
+    if wholes and _OF_INTEGERS.search(said):
+        known = re.search(r"inclusive range \[-?\d+,(\d+)\]", said)
+        limits = f"0..{known[1]}" if known else "LOW..HIGH"
+        which = f", where NAME is {' or '.join(map(shortened, wholes[:4]))}" if wholes[1:] else ""
+        name = shortened(wholes[0]) if not wholes[1:] else "NAME"
+        remedy = f": bound random integers with --input-range {name}:{limits}{which}"
+    return f"{shortened(said, 400)}{remedy}"
 
 
 def _version() -> str:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from loadtrt.errors import UsageError
 from loadtrt.reading_files import open_file, read_bytes
 from loadtrt.recognizing import recognized
+from loadtrt.results.precisions import HalfPrecision  # noqa: TC001  # pydantic reads it
 
 Family = Literal["tensorrt", "rtx"]
 
@@ -213,7 +215,7 @@ _KEPT_BY_RUNS = {"model", "model_sha256", "options", "precision", "flavour", "fl
 
 
 class SidecarTensor(BaseModel):
-    """One input or output; `shape` has -1 where a profile leaves the size open."""
+    """One input or output; `shape` has -1 where a profile leaves the size open, `rows` is as in TensorSpec."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -221,6 +223,7 @@ class SidecarTensor(BaseModel):
     input: bool
     dtype: str
     shape: tuple[int, ...]
+    rows: int | None = None
 
 
 class Sidecar(BaseModel):
@@ -228,6 +231,7 @@ class Sidecar(BaseModel):
 
     options: those that differ from the defaults.
     precision: what was converted or allowed, in words.
+    conversion: what became of the model in FP16; None where loadtrt did not convert it.
     gpu: the GPU that the plan was built on; "" where `targets` name others.
     build_ns: time of the builder alone.
     """
@@ -240,6 +244,7 @@ class Sidecar(BaseModel):
     model_sha256: str
     options: dict[str, Any]
     precision: str
+    conversion: HalfPrecision | None = None
     flavour: str
     flavour_version: str
     gpu: str
@@ -282,3 +287,21 @@ def build_facts(plan: Path, plan_sha256: str) -> tuple[dict[str, Any] | None, tu
     except UsageError as error:
         return None, (f"what the plan was built from is not known: {error}",)
     return (sidecar.model_dump(mode="json", include=_KEPT_BY_RUNS) if sidecar else None), ()
+
+
+def index_rows(plan: Path, plan_sha256: str) -> dict[str, int]:
+    """By input, the rows of the table that its values index; empty where the sidecar does not say."""
+    try:
+        sidecar = read_sidecar(plan, plan_sha256)
+    except UsageError:  # which `build_facts` tells
+        return {}
+    return {tensor.name: tensor.rows for tensor in (sidecar.tensors if sidecar else ()) if tensor.rows is not None}
+
+
+def conversion_of(plan: Path, plan_sha256: str) -> HalfPrecision | None:
+    """What became of the model in FP16 when the plan was built; None where that is not known, or it was not
+    converted."""
+    with suppress(UsageError):  # which `build_facts` tells
+        sidecar = read_sidecar(plan, plan_sha256)
+        return sidecar.conversion if sidecar else None
+    return None

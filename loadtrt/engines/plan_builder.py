@@ -24,6 +24,7 @@ from loadtrt.engines.build_config import (
 )
 from loadtrt.engines.build_model import calibration_sets, is_quantized, prepare
 from loadtrt.engines.flavour import load_plugins, require_plugins
+from loadtrt.engines.index_tables import index_tables
 from loadtrt.engines.plan import Sidecar, SidecarTensor, sidecar_of
 from loadtrt.engines.tensorrt_log import logging_to
 from loadtrt.engines.toolchain import attach, choose_toolchain, preflight, run_watched
@@ -98,6 +99,7 @@ def build_plan(
         model_sha256=source.sha256,
         options=options.given(),
         precision=ready.precision,
+        conversion=ready.conversion,
         flavour=tool.flavour.name,
         flavour_version=tool.flavour.version,
         gpu=f"{gpu.name}, compute capability {'.'.join(map(str, gpu.compute_capability))}" if gpu else "",
@@ -159,12 +161,14 @@ def _build(
         )
     if options.timing_cache:
         keep_timing_cache(config, options.timing_cache)
+    rows = index_tables(source.model)
     tensors = tuple(
         SidecarTensor(
             name=tensor.name,
             input=place < network.num_inputs,
             dtype=dtype_named(tensor.dtype.name),
             shape=tuple(tensor.shape),
+            rows=rows.get(tensor.name) if place < network.num_inputs else None,
         )
         for place, tensor in enumerate(io_of(network))
     )

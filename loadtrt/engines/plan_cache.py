@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from loadtrt.cuda.runtime import device_count, device_properties
+from loadtrt.engines.batch_size import BatchSize, batch_size
 from loadtrt.engines.build_config import BuildOptions
 from loadtrt.engines.build_model import read_source
-from loadtrt.engines.onnx_model import decide_sizes
+from loadtrt.engines.onnx_model import decide_sizes, outputs_of
 from loadtrt.engines.plan import Sidecar, read_sidecar, sha256, sidecar_of
 from loadtrt.engines.plan_builder import build_plan, progress_text
 from loadtrt.engines.shapes import FixedSizes
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from loadtrt.engines.toolchain import Progress, Toolchain
     from loadtrt.load.tensors import TensorSpec
 
-FORMAT = 1  # of entries and keys; higher when what loadtrt makes of a model before it builds changes
+FORMAT = 2  # of entries and keys; higher when what loadtrt makes of a model before it builds changes
 _PLAN = "model.plan"
 _KEY_DIGITS = 16
 _STEM_LENGTH = 60
@@ -64,11 +65,13 @@ class CachedPlan:
 
     path: the plan's file.
     sizes: what of the asked sizes the plan leaves open, one for each kind of request.
+    batch: inferences of a request, where the options or the model say; None where the plan's sizes are all there is.
     notes: what the user should read; the first says where the plan comes from.
     """
 
     path: Path
     sizes: tuple[Sizes, ...]
+    batch: BatchSize | None
     notes: tuple[str, ...]
 
 
@@ -96,11 +99,15 @@ def cached_plan(
             "first (loadtrt build --min-shapes …, --max-shapes …), or add --on onnxruntime"
         )
     source = read_source(config.engine, options)
-    (inputs,), (batch,) = decide_sizes(source.model, config.engine, config.parts)
-    # The batch that --shapes decides is lost on a model without open sizes: from here on it is given.
-    first = batch if any(spec.shape[:1] == (batch,) for spec in inputs) else None
-    shapes = {spec.name: spec.shape for spec in inputs if spec.name in part.shapes}
-    options = replace(options, batch=first, shapes=shapes)
+    outputs = outputs_of(source.model)
+    sizes = decide_sizes(source.model, config.engine, config.parts, source.external, runtime="TensorRT")
+    (inputs,) = sizes.parts
+    shapes = {spec.name: spec.shape for spec in inputs}
+    # What the model's names and --shapes say of the batch is lost in what is built, where all sizes are fixed.
+    batch = batch_size(sizes.inputs, shapes, outputs, batch=part.batch, inferences=part.inferences_per_request)
+    firsts = {shape[0] for shape in shapes.values() if shape}
+    first = next((size for size in (part.batch, batch.size) if size in firsts), None)
+    options = replace(options, batch=first, shapes={name: shapes[name] for name in part.shapes})
     tool = choose_toolchain(options.flavour)
     device_count()  # raises where there is no GPU: for RTX preflight would ask for a --target, which no run has
     preflight(tool, options)
@@ -118,8 +125,8 @@ def cached_plan(
         sidecar = _build(source, options, entry, show)
         instead = f", instead of one that {fault}" if fault else ""
         note = f"{_built_by(sidecar)}, kept in {entry / _PLAN}{instead}"
-    sizes = FixedSizes(first, {}, part.shape_values, part.optimization_profile)
-    return CachedPlan(entry / _PLAN, (sizes,), (note, *source.notes))
+    kept = FixedSizes(first, {}, part.shape_values, part.optimization_profile)
+    return CachedPlan(entry / _PLAN, (kept,), batch if batch.known else None, (note, *source.notes, *sizes.notes))
 
 
 def _builder_of(config: EngineOptions) -> Literal["tensorrt", "rtx"] | None:

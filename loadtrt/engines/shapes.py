@@ -4,24 +4,29 @@ Sizes come from --batch and --shapes, from parts of --mix, from --batcher, or fr
 wrong is said of the size, and not of an option.
 
 1. An input named in --shapes has exactly that shape; sizes that the engine fixes must agree.
-2. --batch N is the first size of every other input that leaves its first size open; so it is of a shape of --shapes
-   whose first size is -1, as the parts of mixes and batchers have it, and elsewhere the engine's own stands there.
-3. A size that the model calls by a symbol is the same wherever the symbol stands: deciding it once decides it.
-4. What is still open is an error: never a silent 1.
+2. --batch N is every size that the model calls a batch, and the first size of every other input that leaves its first
+   size open; so it is of a shape of --shapes whose first size is -1, as the parts of mixes and batchers have it, and
+   elsewhere the engine's own stands there.
+3. A size that the model calls by a symbol is the same wherever the symbol stands: deciding it once decides it. What is
+   no name ("?", "None", "-1") is a size of its own each time.
+4. What is still open is an error, which names all of it: never a silent 1.
 5. Where the engine has a range (an optimization profile), every size is within it.
-6. The batch (inferences in a request) is --batch, or the first size that the inputs share.
+
+How many inferences a request has, engines/batch_size.py decides.
 """
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from loadtrt.engines.batch_size import is_filled, is_name, is_other, named_batches, require_agreement
 from loadtrt.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     Shape = tuple[int, ...]
 
@@ -31,6 +36,8 @@ class Sizes(Protocol):
 
     @property
     def batch(self) -> int | None: ...
+    @property
+    def inferences_per_request(self) -> int | None: ...
     @property
     def shapes(self) -> Mapping[str, Shape]: ...
     @property
@@ -44,6 +51,7 @@ class FixedSizes:
     """Sizes of one kind of request, decided.
 
     batch: first size of the inputs that leave theirs open; None where there are none.
+    inferences_per_request: None where the engine tells.
     shapes: by input.
     shape_values: values of inputs that carry shapes.
     optimization_profile: its number in the plan.
@@ -53,6 +61,7 @@ class FixedSizes:
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     shape_values: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     optimization_profile: int = 0
+    inferences_per_request: int | None = None
 
 
 class EngineOptions(Sizes, Protocol):
@@ -96,11 +105,11 @@ class EngineOptions(Sizes, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class InputShape:
-    """One input as the engine has it. `shape`: -1 where a size is open.
+    """One input, or output, as the engine has it. `shape`: -1 where a size is open.
 
     least, best, most: minimum, optimum and maximum of the profile, of `shape`'s length; None without a profile.
     batched: whether its first size can be the batch; False for a tensor whose values are a shape.
-    symbols: the model's names of its sizes, of `shape`'s length with "" for no name; () without names.
+    symbols: the model's texts for its sizes, of `shape`'s length with "" for none; () without names.
     """
 
     name: str
@@ -123,27 +132,79 @@ class Resolved:
     """Decided shapes.
 
     shapes: by input, without -1.
-    batch: inferences in one request.
     symbols: decided sizes, by symbol.
+    notes: what the user should read.
     """
 
     shapes: dict[str, Shape]
-    batch: int
     symbols: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+
+class OpenSizesError(UsageError):
+    """Sizes that nothing decides.
+
+    inputs: all of them.
+    shapes: what is decided, by input, with -1 for what is not.
+    by_batch: whether --batch would decide them all.
+    """
+
+    def __init__(
+        self, inputs: Sequence[InputShape], shapes: Mapping[str, Shape], example: Mapping[str, Shape] | None = None
+    ) -> None:
+        """example: shapes with which the model runs."""
+        left = [item for item in inputs if -1 in shapes[item.name]]
+        names = named_batches(inputs)
+        self.inputs, self.shapes = inputs, shapes
+        self.by_batch = all(
+            size >= 0 or (is_filled(item, axis, names) and not is_other("".join(item.symbols[axis : axis + 1])))
+            for item in left
+            for axis, size in enumerate(shapes[item.name])
+        )
+        super().__init__(f"{_still_open(left, shapes)}: {self._remedy(left, example)}")
+
+    def _remedy(self, left: Sequence[InputShape], example: Mapping[str, Shape] | None) -> str:
+        ranges = [
+            f"dimension {axis}{f' of {item.name}' if len(left) > 1 else ''} takes {_range(item, axis)}"
+            for item in left
+            for axis, size in enumerate(self.shapes[item.name])
+            if size < 0 and item.least
+        ]
+        hint = f" ({', '.join(ranges)})" if ranges else ""
+        if self.by_batch:
+            return f"add --batch N{hint}"
+        if example is not None:
+            shown, of = {item.name: _x(example[item.name]) for item in left}, " (this model runs so)"
+        else:
+            shown = {item.name: _x(item.best) if item.best else _form(item, self.shapes[item.name]) for item in left}
+            of = hint or ", with numbers for the names"
+        value = shlex.quote(",".join(f"{name}:{shape}" for name, shape in shown.items()))
+        return f"add --shapes, such as --shapes {value}{of}"
 
 
 def resolve_shapes(
     inputs: Sequence[InputShape], *, batch: int | None, shapes: Mapping[str, Shape], profile: int | None = None
 ) -> Resolved:
-    """The shape of every input, and the batch.
+    """The shape of every input.
 
-    `profile`: the number that range errors name; None where ranges are not a profile's. Raises UsageError.
+    `profile`: the number that range errors name; None where ranges are not a profile's. Raises UsageError, of which
+    OpenSizesError names all sizes that are still open.
     """
     require_known("a shape that was given", shapes, [item.name for item in inputs])
-    said = {item.name: _said(item, batch, shapes.get(item.name)) for item in inputs}
-    symbols = _symbols(inputs, said)
-    resolved = {item.name: _resolve(item, said[item.name], symbols, profile) for item in inputs}
-    return Resolved(resolved, _batch_of(inputs, resolved, batch), symbols)
+    names = named_batches(inputs)
+    said = {item.name: _said(item, batch, shapes.get(item.name), names) for item in inputs}
+    symbols, notes = _symbols(inputs, said)
+    decided = {
+        item.name: tuple(symbols.get(symbol, size) if size < 0 else size for size, symbol in _named_sizes(item, said))
+        for item in inputs
+    }
+    if any(-1 in shape for shape in decided.values()):
+        raise OpenSizesError(inputs, decided)
+    for item in inputs:
+        _require_in_range(item, decided[item.name], profile)
+    if batch is not None:
+        require_agreement(inputs, decided, batch)
+    return Resolved(decided, symbols, notes)
 
 
 def check_values(
@@ -176,41 +237,57 @@ def require_known(option: str, given: Mapping[str, object], names: Sequence[str]
             raise UsageError(f"{option} names '{name}', which is not an input of this engine: {hint}")
 
 
-def _said(item: InputShape, batch: int | None, given: Shape | None) -> Shape:
-    """The shape by --shapes, else by --batch for an open first size, else as the engine has it."""
+def _said(item: InputShape, batch: int | None, given: Shape | None, names: set[str]) -> Shape:
+    """The shape by --shapes, else with --batch where that decides a size, else as the engine has it."""
     if given is not None:
         return _given(item, batch, given)
-    if batch is not None and item.batched and item.shape[:1] == (-1,):
-        return (batch, *item.shape[1:])
-    return item.shape
+    if batch is None:
+        return item.shape
+    return tuple(batch if size < 0 and is_filled(item, axis, names) else size for axis, size in enumerate(item.shape))
 
 
-def _symbols(inputs: Sequence[InputShape], said: Mapping[str, Shape]) -> dict[str, int]:
-    """The size of every symbol that an input decides, the same in all of them."""
+def _named_sizes(item: InputShape, said: Mapping[str, Shape]) -> Iterator[tuple[int, str]]:
+    """The sizes of an input with their names, "" for what is no name."""
+    symbols = item.symbols or ("",) * len(said[item.name])
+    for size, symbol in zip(said[item.name], symbols, strict=True):
+        yield size, symbol if is_name(symbol) else ""
+
+
+def _symbols(inputs: Sequence[InputShape], said: Mapping[str, Shape]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """The size of every symbol that an input decides, the same in all of them; notes on those that are not the same
+    within one input, where the user's shape counts: ONNX Runtime and TensorRT take symbols for labels."""
     sizes: dict[str, tuple[int, str]] = {}
+    loose: dict[str, str] = {}
     for item in inputs:
-        for symbol, size in zip(item.symbols, said[item.name], strict=False):
+        of_item: dict[str, set[int]] = {}
+        for size, symbol in _named_sizes(item, said):
             if symbol and size >= 0:
-                known, where = sizes.setdefault(symbol, (size, item.name))
-                if known != size:
-                    conflict = f"{known} in {where} but {size} in {item.name}"
-                    raise UsageError(f"size '{symbol}' would be {conflict}: make them equal")
-    return {symbol: size for symbol, (size, _) in sizes.items()}
-
-
-def _resolve(item: InputShape, said: Shape, symbols: Mapping[str, int], profile: int | None) -> Shape:
-    shape = tuple(symbols.get(symbol, size) for size, symbol in zip(said, item.symbols or repeat(""), strict=False))
-    if -1 in shape:
-        raise UsageError(_still_open(item, shape))
-    if item.least is not None and item.most is not None:
-        for axis, (size, low, high) in enumerate(zip(shape, item.least, item.most, strict=True)):
-            if not low <= size <= high:
-                where = "the engine's range" if profile is None else f"the range of optimization profile {profile}"
-                raise UsageError(
-                    f"size {size} of dimension {axis} of {item} is outside {where}, {_range(item, axis)}: "
-                    "ask for one within it, or use an engine built for it"
+                of_item.setdefault(symbol, set()).add(size)
+        for symbol, found in of_item.items():
+            if len(found) > 1:
+                seen = " and ".join(map(str, sorted(found)))
+                loose[symbol] = (
+                    f"the model calls several sizes of {item.name} '{symbol}', and they are {seen}, as given"
                 )
-    return shape
+                continue
+            (size,) = found
+            known, where = sizes.setdefault(symbol, (size, item.name))
+            if known != size and symbol not in loose:
+                conflict = f"{known} in {where} but {size} in {item.name}"
+                raise UsageError(f"size '{symbol}' would be {conflict}: make them equal")
+    return {symbol: size for symbol, (size, _) in sizes.items() if symbol not in loose}, tuple(loose.values())
+
+
+def _require_in_range(item: InputShape, shape: Shape, profile: int | None) -> None:
+    if item.least is None or item.most is None:
+        return
+    for axis, (size, low, high) in enumerate(zip(shape, item.least, item.most, strict=True)):
+        if not low <= size <= high:
+            where = "the engine's range" if profile is None else f"the range of optimization profile {profile}"
+            raise UsageError(
+                f"size {size} of dimension {axis} of {item} is outside {where}, {_range(item, axis)}: "
+                "ask for one within it, or use an engine built for it"
+            )
 
 
 def _given(item: InputShape, batch: int | None, given: Shape) -> Shape:
@@ -227,35 +304,11 @@ def _given(item: InputShape, batch: int | None, given: Shape) -> Shape:
     return given
 
 
-def _still_open(item: InputShape, shape: Shape) -> str:
-    """What to add for an input that is still open."""
-    axes = [axis for axis, size in enumerate(shape) if size == -1]
-    ranges = ", ".join(f"dimension {axis} takes {_range(item, axis)}" for axis in axes) if item.least else ""
-    hint = f" ({ranges})" if ranges else ""
-    if axes == [0] and item.batched:
-        return f"{item} leaves its first dimension open: add --batch N{hint}"
-    example = item.best or tuple(1 if size < 0 else size for size in shape)
-    return f"{item} leaves dimensions open: add --shapes, such as --shapes {item.name}:{_x(example)}{hint}"
-
-
-def _batch_of(inputs: Sequence[InputShape], resolved: Mapping[str, Shape], batch: int | None) -> int:
-    """Inferences in one request: the first size, of the inputs that left it open if any did."""
-    batched = [item for item in inputs if item.batched and resolved[item.name]]
-    left_open = [item for item in batched if item.shape[0] == -1]
-    firsts = sorted({resolved[item.name][0] for item in left_open or batched})
-    seen = ", ".join(f"{item.name} [{','.join(map(str, resolved[item.name]))}]" for item in batched)
-    if batch is not None:
-        if batch not in firsts:
-            fixed = "" if left_open else ", fixed when the engine was made"
-            remedy = "make them agree" if left_open else "ask for none, or make an engine that leaves one open"
-            raise UsageError(f"batch {batch} contradicts the inputs' first sizes ({seen or 'none'}{fixed}): {remedy}")
-        return batch
-    if len(firsts) > 1:
-        raise UsageError(
-            f"the inputs differ in their first size ({seen}), so the batch is not clear: add --batch with one of "
-            f"{' or '.join(map(str, firsts))}"
-        )
-    return firsts[0] if firsts else 1  # an engine without any sized input: one request is one inference
+def _still_open(items: Sequence[InputShape], shapes: Mapping[str, Shape]) -> str:
+    *most, last = map(str, items)
+    axes = {axis for item in items for axis, size in enumerate(shapes[item.name]) if size < 0}
+    what = f"{'their' if most else 'its'} first dimension" if axes == {0} else "dimensions"
+    return f"{', '.join(most)} and {last} leave {what} open" if most else f"{last} leaves {what} open"
 
 
 def _range(item: InputShape, axis: int) -> str:
@@ -276,6 +329,15 @@ def _optimum(best: Sequence[int]) -> str:
 
 def _csv(values: Sequence[int]) -> str:
     return ",".join(map(str, values))
+
+
+def _form(item: InputShape, shape: Shape) -> str:
+    """A shape as --shapes takes it, with the model's names, or N, for sizes that are open."""
+    symbols = item.symbols or ("",) * len(shape)
+    return "x".join(
+        str(size) if size >= 0 else symbol if is_name(symbol) else "N"
+        for size, symbol in zip(shape, symbols, strict=True)
+    )
 
 
 def _x(shape: Shape) -> str:

@@ -45,6 +45,14 @@ def load_simulated(config: EngineOptions) -> SimulatedEngine | NullEngine:
         sizes = "write the parts of --mix as sizes, such as '1:0.7, 8:0.3'"
         remedy = "give --batch and leave --shapes out" if config.shapes else sizes
         raise UsageError(f"simulated engine: its input is always x fp32[batch,{_ITEM}]: {remedy}")
+    engine = _engine_of(config)
+    if config.inferences_per_request is not None:
+        batch, reason = config.inferences_per_request, "--inferences-per-request"
+        engine.info = replace(engine.info, batch=batch, batch_from=reason)
+    return engine
+
+
+def _engine_of(config: EngineOptions) -> SimulatedEngine | NullEngine:
     text = config.engine.removeprefix(_PREFIX).strip()
     batches = tuple(part.batch or 1 for part in config.parts)
     if text == "null":

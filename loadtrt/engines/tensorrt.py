@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.cuda.runtime import call
 from loadtrt.engines import plan_facts
+from loadtrt.engines.batch_size import ONE, BatchSize, batch_size
 from loadtrt.engines.context import PlanContext
 from loadtrt.engines.deserialize import open_plan
 from loadtrt.engines.shapes import InputShape, check_values, require_known, resolve_shapes
@@ -48,18 +49,23 @@ _NON_BLOCKING = 1  # cudaStreamNonBlocking
 class PlanPart:
     """How a plan serves requests of one kind.
 
-    batch: inferences of a request.
     open_shapes: shapes of the inputs that the plan leaves open.
     host_values: type and values of inputs that carry shapes.
     profiles: numbers of the profiles that these shapes fit, the wanted one first.
     tensors: shapes without -1, except for outputs that only the data decide; their nbytes is TensorRT's upper bound.
+    counted: inferences of a request.
     """
 
-    batch: int
     open_shapes: dict[str, tuple[int, ...]]
     host_values: dict[str, tuple[str, tuple[int, ...]]]
     profiles: list[int]
     tensors: tuple[TensorSpec, ...] = ()
+    counted: BatchSize = ONE
+
+    @property
+    def batch(self) -> int:
+        """Inferences of a request."""
+        return self.counted.size
 
     @property
     def dynamic(self) -> bool:
@@ -71,10 +77,9 @@ class Plan:
     """A deserialized plan with its shapes decided. Nothing of it changes after `load_plan` but its list of contexts.
 
     parts: one for each kind of request.
-    tensors, batch: those of the largest part.
+    tensors, counted: those of the largest part.
     weights_bytes, context_bytes: device memory of the engine and of one context; None where it is not known.
     precision: the verdict on --fp16 in words; "" without --fp16.
-    notes: what the user should read.
     """
 
     def __init__(self, opened: OpenPlan, sizes: Sequence[Sizes], *, ask_fp16: bool, demand_fp16: bool) -> None:
@@ -97,8 +102,9 @@ class Plan:
         self.precision = ""
         self.parts: list[PlanPart] = []
         for part in sizes:
+            declared = [_input_shape(tensor, part.optimization_profile) for tensor in inputs]
             resolved = resolve_shapes(
-                [_input_shape(tensor, part.optimization_profile) for tensor in inputs],
+                declared,
                 batch=part.batch,
                 shapes=part.shapes,
                 profile=part.optimization_profile,
@@ -107,7 +113,6 @@ class Plan:
             # 8.6 may have to give each context another profile.
             fitting = [number for number in range(count) if _fits(inputs, open_shapes, number)]
             plan_part = PlanPart(
-                batch=resolved.batch,
                 open_shapes=open_shapes,
                 host_values=_host_values(inputs, resolved.shapes, part.shape_values, part.optimization_profile),
                 profiles=sorted(fitting, key=lambda number: (number != self.profile, number)),
@@ -115,11 +120,27 @@ class Plan:
             plan_part.tensors = self._probe(
                 plan_part, tensors, resolved.shapes, ask_fp16=ask_fp16, demand_fp16=demand_fp16
             )
+            plan_part.counted = batch_size(
+                declared,
+                resolved.shapes,
+                [InputShape(item.name, item.dtype, item.shape) for item in plan_part.tensors if not item.is_input],
+                batch=part.batch,
+                inferences=part.inferences_per_request,
+            )
             self.parts.append(plan_part)
         largest = self.parts[largest_of([item.tensors for item in self.parts])]
-        self.tensors, self.batch = largest.tensors, largest.batch
+        self.tensors, self.counted = largest.tensors, largest.counted
+
+    @property
+    def batch(self) -> int:
+        """Inferences of a request of the largest part."""
+        return self.counted.size
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should read."""
         unknown = "the scratch memory of a context is not known for this plan here, so the memory bill leaves it out"
-        self.notes = (unknown,) if self.context_bytes is None else ()
+        return (*self.counted.notes, *((unknown,) if self.context_bytes is None else ()))
 
     @property
     def flavour(self) -> Flavour:
@@ -211,7 +232,10 @@ def load_plan(options: EngineOptions, built: CachedPlan | None = None) -> Plan:
         opened.header = replace(opened.header, path=built.path)
     try:
         sizes = built.sizes if built else options.parts
-        return Plan(opened, sizes, ask_fp16=options.fp16, demand_fp16=built is None)
+        plan = Plan(opened, sizes, ask_fp16=options.fp16, demand_fp16=built is None)
+        if built is not None and built.batch is not None:
+            plan.counted = plan.parts[0].counted = built.batch
+        return plan  # noqa: TRY300  # inside, so that nothing stays behind
     except BaseException:
         opened.close()
         raise

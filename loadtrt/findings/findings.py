@@ -33,7 +33,7 @@ def findings_of(result: RunResult) -> tuple[Finding, ...]:
     if not result.model.ok:
         return ()
     busy = result.model.overlap.busy_fraction if result.model.overlap else None
-    findings: list[Finding | None] = [_overloaded(result), _dropped(result)]
+    findings: list[Finding | None] = [_deviates(result), _overloaded(result), _dropped(result)]
     findings += gpu_findings(result.telemetry, busy) if result.telemetry else ()
     throttled = any(finding.kind == "throttled" for finding in findings if finding)
     findings.append(_stall(result))
@@ -41,6 +41,20 @@ def findings_of(result: RunResult) -> tuple[Finding, ...]:
         findings += _changes(result) or [_unsettled(result)]
     findings += [*bottlenecks(result), _few(result), _inexact(result)]
     return tuple(finding for finding in findings if finding is not None)
+
+
+def _deviates(result: RunResult) -> Finding | None:
+    deviation = result.model.deviation
+    if deviation is None or not deviation.beyond or deviation.demanded:
+        return None
+    return Finding(
+        kind="deviates",
+        evidence=f"outputs deviate from those of {deviation.reference} by {deviation.text}; rounding in so many nodes "
+        f"explains {deviation.tolerance:.2g}",
+        cause="the model does not compute the same in this precision: how fast it is says nothing of the network",
+        remedy="leave FP32 what needs its range (loadtrt profile shows the layers), or take another precision; "
+        "--verify-tolerance says how much is right",
+    )
 
 
 def _overloaded(result: RunResult) -> Finding | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,8 @@ def result_of(
     problems = problems_of(counts, terms)
     if session.verification is not None and (fault := session.verification.fault) is not None:
         problems.append(Problem(kind="outputs-differ", evidence=fault[0], remedy=fault[1]))
+    if session.deviation is not None and (differs := session.deviation.fault) is not None:
+        problems.append(Problem(kind="outputs-differ", evidence=differs[0], remedy=differs[1]))
     if session.late_start_ns > LATE_START_NS:
         problems.append(
             Problem(
@@ -92,7 +95,8 @@ def result_of(
             )
         )
     measured = ModelResult(
-        engine=info,
+        engine=replace(info, notes=(*info.notes, *session.notes)),
+        inputs=dict(session.origins),
         memory=bill,
         valid=not problems,
         problems=tuple(problems),
@@ -111,6 +115,7 @@ def result_of(
         overlap=overlap_of(recorder.records),
         starved_fraction=starved,
         verification=session.verification,
+        deviation=session.deviation,
         interval_ns=recorder.spans.interval_ns,
         intervals=mark_throttled(intervals, telemetry),
         histograms={name: histogram.to_dict() for name, histogram in recorder.histograms.items()},

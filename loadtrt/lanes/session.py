@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
 
-from loadtrt.asked.objective import quantile_name
-from loadtrt.environment import available_bytes
 from loadtrt.errors import EngineError
+from loadtrt.lanes.answers import deviation_from
+from loadtrt.lanes.early_end import may_end_early, watching
 from loadtrt.lanes.ending import FIRST_NS
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.start_instant import wait_for_start, wall_clock
 from loadtrt.lanes.verify import Verifier, quiet_outputs
 from loadtrt.lanes.warming import warm_up
-from loadtrt.load.inputs import make_inputs
 from loadtrt.load.request_sizes import Batcher, draw
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
     from loadtrt.engines.engine import Engine
+    from loadtrt.engines.reference import Reference
+    from loadtrt.load.inputs import InputOrigin
     from loadtrt.load.tensors import Arrays
     from loadtrt.records.board import Board
-    from loadtrt.records.records import Records
     from loadtrt.results.engine_info import Verification
+    from loadtrt.results.precisions import Deviation
 
     OnTick: TypeAlias = Callable[["Phase", int, int, int], None]  # phase, elapsed ns, submitted, completed
 
@@ -47,6 +48,7 @@ class Session:
     allocate_ns, verify_ns, warmup_ns: lengths of the phases.
     warmup_requests: requests of the warm-up.
     recorder, driven: of the measuring phase; None until it began.
+    deviation: of a quiet request's outputs from a reference, where there is one.
     verification: outputs under load compared with those of a quiet run, where asked for.
     interrupted: stopped from outside.
     failure: the sentence of what ended the run.
@@ -57,6 +59,7 @@ class Session:
     began_error_ns: the greatest error of `began_at`.
     late_start_ns: how long after the instant that was asked for measuring began.
     input_sets: input sets of each part.
+    origins, notes: where the values of each input come from, and what the user should read about them.
     pace_ns: the longest time without a completion that a completion has ended, where that was over a second, else 0;
         None while nothing was completed.
     outputs: of one quiet request with the first input set, after measuring, where the configuration asks for them; or
@@ -69,6 +72,7 @@ class Session:
     warmup_requests: int = 0
     recorder: Recorder | None = None
     driven: Driven | None = None
+    deviation: Deviation | None = None
     verification: Verification | None = None
     interrupted: bool = False
     failure: str | None = None
@@ -79,21 +83,14 @@ class Session:
     began_error_ns: int = 0
     late_start_ns: int = 0
     input_sets: int = 1
+    origins: Mapping[str, InputOrigin] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     pace_ns: int | None = None
     outputs: Arrays | str | None = None
 
     def note_pace(self, driven: Driven) -> None:
         """Keep how fast the engine completed the requests of a phase."""
         self.pace_ns = max(self.pace_ns or 0, driven.pace_ns) if driven.submitted else self.pace_ns
-
-
-def inputs_for(engine: Engine, model: Model) -> list[Arrays]:
-    """The input sets of all parts, as `Engine.allocate` takes them; without copies one each. Raises LoadtrtError."""
-    input_sets: list[Arrays] = []
-    for tensors in engine.parts:
-        of_part = make_inputs(tensors, model.inputs, model.input_sets, model.input_range, model.seed, available_bytes())
-        input_sets += of_part if model.copies else of_part[:1]
-    return input_sets
 
 
 async def run_session(
@@ -108,10 +105,11 @@ async def run_session(
     *,
     allocated: bool = False,
     start_at: int | None = None,
+    reference: Reference | None = None,
 ) -> None:
     """Run all phases on an engine that is loaded, filling `session`.
 
-    inputs: the input sets, as `inputs_for` makes them.
+    inputs: the input sets, as lanes/input_sets.py makes them.
     stop: ends the run early, with what is in flight finished. Cancelling the caller's scope ends the run at once; what
         was recorded is in `session` all the same.
     on_tick: called as (phase, elapsed ns, submitted, completed) at each phase's beginning, with zeros, and about once a
@@ -120,6 +118,7 @@ async def run_session(
     board: the memory that observers read: the phases, and the rows of the measuring phase.
     allocated: the lanes are allocated with these inputs, by an earlier run.
     start_at: when measuring begins, Unix time in ns, with everything else done before; None: at once.
+    reference: what the outputs for the first input set are compared with, before anything is counted.
 
     An EngineError becomes `session.failure`. Raises UsageError for arrivals that cannot be drawn.
     """
@@ -148,6 +147,8 @@ async def run_session(
         if not allocated:
             engine.allocate(inputs)
         session.allocate_ns = engine.now_ns() - began
+        if reference is not None:
+            session.deviation = await deviation_from(engine, reference, max(FIRST_NS, config.drain or 0))
         if model.verify:
             begins("verify")
             await _verify(engine, config, inputs, stop, session, on_tick)
@@ -170,7 +171,7 @@ async def run_session(
                 engine.contexts, 0, board=board, bounds=bounds, items=items_of(engine, model, len(inputs))
             )
             recorder.board.touch(_expected(load, session))
-            if _may_end_early(config):
+            if may_end_early(config):
                 import loadtrt.stats.early  # noqa: F401  # before anything is measured
             begins("measure")
             load = replace(load, pace_ns=session.pace_ns)
@@ -268,64 +269,12 @@ async def _measure(
         session.began_at, session.began_error_ns = began + clock.offset_ns, clock.error_ns
         session.late_start_ns = 0 if start_at is None else max(session.began_at - start_at, 0)
         session.recorder.begin(began)
-        ticker = _watching(config, stop, session, _ticker(engine, "measure", began, on_tick), engine, began)
+        ticker = watching(config, stop, session, _ticker(engine, "measure", began, on_tick), engine, began)
         session.driven = await drive(engine, recorder, load, stop, None, ticker)
         session.driven.require_answers()
     finally:
         gc.enable()
         gc.unfreeze()
-
-
-def _watching(
-    config: RunConfig,
-    stop: Stop,
-    session: Session,
-    ticker: Callable[[int, int], None] | None,
-    engine: Engine,
-    began: int,
-) -> Callable[[int, int], None] | None:
-    """The ticker, and a look at whether enough was measured, where the configuration wants it to end then."""
-    if not _may_end_early(config):
-        return ticker
-    from loadtrt.stats.early import Misses, Widths, ranks_of
-
-    recorder = session.recorder
-    assert recorder is not None  # noqa: S101  # measuring has begun
-    ranks = ranks_of(config.model.objectives)
-    judged = [objective for objective in config.model.objectives if objective.of_requests]
-    misses = Misses(judged) if config.abort_on_fail and judged else None
-    widths = None if config.precision is None else Widths(ranks, config.precision)
-    recorder.counts_early = widths is not None  # a block now and then, that no second's rows are counted in one go
-
-    def count() -> Records:
-        recorder.drain()
-        return recorder.records
-
-    def tick(submitted: int, completed: int) -> None:
-        if ticker is not None:
-            ticker(submitted, completed)
-        if misses is not None and not stop.cut:
-            misses.add(recorder.recent())
-            late = engine.now_ns() - began >= config.abort_delay
-            missed = misses.missed(count, list(recorder.histograms.values())) if late else None
-            if missed is not None:
-                session.ended_early, stop.cut = f"{missed.objective} is missed", True
-        if widths is not None and not (stop.cut or stop.enough):
-            recorder.drain()
-            reached = widths.narrow_enough(recorder.spans.intervals, recorder.records, recorder.histograms["latency"])
-            if reached is not None:
-                session.ended_early = f"latency's {_names(ranks)} known within ±{100 * reached:.2g} %"
-                stop.enough = True
-
-    return tick
-
-
-def _may_end_early(config: RunConfig) -> bool:
-    return config.abort_on_fail or config.precision is not None
-
-
-def _names(ranks: Sequence[float]) -> str:
-    return f"{', '.join(map(quantile_name, ranks))} {'is' if len(ranks) == 1 else 'are'}"
 
 
 def _ticker(

@@ -31,6 +31,10 @@ _REPEATED = 4  # quiet requests that are made twice, at least
 _TOLERANCE = {2: (1e-2, 1e-2), 4: (1e-4, 1e-3), 8: (1e-6, 1e-5)}  # bytes of a float: (atol, rtol)
 
 
+class FailedRequestError(EngineError):
+    """A quiet request was answered by an error."""
+
+
 class Verifier:
     """Takes reference outputs, compares completions with them, and counts differences.
 
@@ -109,15 +113,15 @@ async def quiet_outputs(engine: Engine, inputs: int, limit_ns: int = FIRST_NS) -
         )
     completion = completions[0]
     if completion.error is not None:
-        raise EngineError(f"a quiet request failed: {completion.error}")
+        raise FailedRequestError(f"a quiet request failed: {completion.error}")
     return {name: array.copy() for name, array in engine.outputs(0, completion.buffer).items()}
 
 
 def _excess(output: npt.NDArray[Any], reference: npt.NDArray[Any]) -> float:
-    """The largest |output − reference| / (atol + rtol·|reference|); above 1 they differ. Integers must be equal."""
+    """The largest |output − reference| / (atol + rtol·|reference|); above 1 they differ. All else must be equal."""
     if output.shape != reference.shape:
         return math.inf
-    if np.issubdtype(reference.dtype, np.integer) or reference.dtype == np.bool_:
+    if np.issubdtype(reference.dtype, np.integer) or reference.dtype.kind in "bO":
         return 0.0 if np.array_equal(output, reference) else math.inf
     atol, rtol = _TOLERANCE.get(reference.dtype.itemsize, (0.1, 0.1))
     a, b = output.astype(np.float64), reference.astype(np.float64)

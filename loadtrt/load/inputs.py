@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import math
-import os
-import warnings
-import zipfile
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from loadtrt.errors import EngineError, LoadtrtError, UsageError, nearest
-from loadtrt.load.tensors import DTYPES, bits_of, bytes_of, numpy_dtype
+from loadtrt.errors import EngineError, UsageError, nearest
+from loadtrt.load.tensors import DTYPES, STRING, bits_of, bytes_of, numpy_dtype
 from loadtrt.printing import shortened
-from loadtrt.reading_files import open_file
-from loadtrt.units import format_bytes
+from loadtrt.units import format_bytes, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -26,8 +22,42 @@ if TYPE_CHECKING:
 
 _ARRAY_BYTES = 400  # of an array's and a set's Python objects
 _GENERATOR_BYTES = 1 << 13  # of what draws
-_MOST_SETS = 100_000
-_MOST_HEADER_BYTES = 1 << 16  # numpy takes headers of 10 000
+_WORDS = ("a", "load", "tester", "sends", "short", "words", "of", "text", "to", "models", "that", "read", "them", "all")
+
+
+@dataclass(frozen=True, slots=True)
+class InputOrigin:
+    """Where the values of an input come from.
+
+    kind: drawn at random, zeros, or read from files.
+    sets: number of different arrays; requests take them in turn, and one that there is alone goes with every request.
+    seed: of random values.
+    low, high: the range of random numbers; None for other kinds, for text and for packed types.
+    rows: of the table that the values index, which bounds the range; None without.
+    files: (file, number of arrays in it), in the order of the sets; items of a batch each count.
+    """
+
+    kind: Literal["random", "zeros", "files"]
+    sets: int
+    seed: int | None = None
+    low: float | None = None
+    high: float | None = None
+    rows: int | None = None
+    files: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InputSets:
+    """The input sets of requests.
+
+    sets: each one array for each tensor.
+    origins: by tensor.
+    notes: what the user should read.
+    """
+
+    sets: Sequence[Arrays]
+    origins: Mapping[str, InputOrigin] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def make_inputs(
@@ -38,22 +68,32 @@ def make_inputs(
     seed: int,
     free_bytes: int | None = None,
 ) -> list[Arrays]:
+    """The sets of `make_input_sets`."""
+    return list(make_input_sets(tensors, sources, sets, ranges, seed, free_bytes).sets)
+
+
+def make_input_sets(
+    tensors: Sequence[TensorSpec],
+    sources: Sequence[str],
+    sets: int,
+    ranges: Mapping[str, tuple[float, float]],
+    seed: int,
+    free_bytes: int | None = None,
+    batch: int | None = None,
+) -> InputSets:
     """Input sets for the inputs among `tensors` (those that carry shapes excepted): each set one array for each tensor.
 
     `sources` is one of
       - ("random",): `sets` different sets, the same for the same seed. Floats are uniform in [-1, 1] (e8m0, which has
         neither sign nor zero, in [0.5, 2]); int8 covers [-128, 127], uint8 [0, 255]; wider integers, mostly indices and
-        token numbers, [0, 9], which few tables are too short for; bool is 0 or 1; int4 and fp4 take every bit pattern.
+        token numbers, [0, 9]; what indexes a table no more than its rows, and what chooses a branch of the model the
+        number that it is compared with; bool is 0 or 1; int4 and fp4 take every bit pattern; text is short words.
         `ranges[name]` is the lowest and highest value instead, both included (floats: before rounding to the type).
-      - ("zeros",): one set.
-      - files, which together must cover every input: `x.npz` with one array for each tensor name, whose shape is the
-        tensor's, or the tensor's with one more axis in front for as many sets; `name:file` with the tensor's raw bytes
-        (as trtexec's --loadInputs). Several files for one tensor are several sets; a tensor with one array serves all
-        sets. Types must match exactly: a silent cast would measure other data than the file's. What numpy cannot name
-        (bf16, fp8) it loads from an .npz as raw bytes of that width, which is taken as it is; sub-byte types are packed
-        bytes, uint8 [nbytes].
+      - ("zeros",): one set; text is empty.
+      - files and folders, which together must cover every input: see load/input_files.py.
 
     free_bytes: memory that the inputs and the drawing of them may take; None for no bound.
+    batch: the first size of the inputs that have one for each inference; their arrays may come without it.
 
     Raises UsageError for every source, tensor name, type, shape, size or range that does not fit, and EngineError for
     inputs that need more memory, before any is taken.
@@ -63,7 +103,7 @@ def make_inputs(
         if min(tensor.shape, default=0) < 0:
             raise UsageError(f"the shape of input {tensor} is open: add --batch or --shapes")
     for name in ranges:
-        _tensor(name, inputs, "--input-range")
+        named_tensor(name, inputs, "--input-range")
     kinds = {"random", "zeros"}.intersection(sources)
     if kinds and len(sources) > 1:
         raise UsageError(f"--inputs {' '.join(sources)}: use '{min(kinds)}' alone, or files for every input")
@@ -72,19 +112,27 @@ def make_inputs(
     one_set = sum(bytes_of(tensor.dtype, tensor.shape) for tensor in inputs.values())
     if "random" in kinds:
         drawing = max(map(_drawing_bytes, inputs.values()), default=0) + _GENERATOR_BYTES
-        _require_room(sets * (one_set + len(inputs) * _ARRAY_BYTES) + drawing, free_bytes)
+        require_room(sets * (one_set + len(inputs) * _ARRAY_BYTES) + drawing, free_bytes)
+        limits = {name: _limits(tensor, ranges.get(name)) for name, tensor in inputs.items()}
         # A stream of its own: the arrivals draw from the same seed.
         random = np.random.default_rng([seed, *b"inputs"])
-        return [
-            {name: _random(tensor, ranges.get(name), random) for name, tensor in inputs.items()} for _ in range(sets)
+        drawn: list[Arrays] = [
+            {name: _random(tensor, *limits[name], random) for name, tensor in inputs.items()} for _ in range(sets)
         ]
+        origins = {name: _drawn_from(tensor, sets, seed, *limits[name]) for name, tensor in inputs.items()}
+        return InputSets(drawn, origins, tuple(_bounds(inputs.values(), ranges)))
     if "zeros" in kinds:
-        _require_room(one_set, free_bytes)
-        return [{name: np.zeros(_array_shape(tensor), numpy_dtype(tensor.dtype)) for name, tensor in inputs.items()}]
-    return _from_files(inputs, sources, free_bytes)
+        require_room(one_set, free_bytes)
+        return InputSets(
+            [{name: _zeros(tensor) for name, tensor in inputs.items()}],
+            {name: InputOrigin("zeros", 1) for name in inputs},
+        )
+    from loadtrt.load.input_files import read_inputs
+
+    return read_inputs(inputs, sources, free_bytes, batch)
 
 
-def _require_room(needed: int, free_bytes: int | None) -> None:
+def require_room(needed: int, free_bytes: int | None) -> None:
     """Raise EngineError where inputs of so many bytes do not fit into what is free."""
     if free_bytes is not None and needed > free_bytes:
         raise EngineError(
@@ -93,32 +141,81 @@ def _require_room(needed: int, free_bytes: int | None) -> None:
         )
 
 
-def _array_shape(tensor: TensorSpec) -> tuple[int, ...]:
+def named_tensor(name: str, inputs: Mapping[str, TensorSpec], where: str) -> TensorSpec:
+    """The input of this name. Raises UsageError where there is none."""
+    if name not in inputs:
+        hint = nearest(name, inputs, f"the inputs are {', '.join(inputs) or 'none'}")
+        raise UsageError(f"{where}: the engine has no input '{name}': {hint}")
+    return inputs[name]
+
+
+def array_shape(tensor: TensorSpec) -> tuple[int, ...]:
+    """The shape of a tensor's array: packed bytes for types of less than one."""
     return tensor.shape if bits_of(tensor.dtype) >= 8 else (tensor.nbytes,)
 
 
-def _random(tensor: TensorSpec, limits: tuple[float, float] | None, random: np.random.Generator) -> npt.NDArray[Any]:
-    kind, shape = numpy_dtype(tensor.dtype), _array_shape(tensor)
-    low, high = _default_range(tensor.dtype) if limits is None else _checked(tensor, limits)
-    if _is_float(tensor.dtype):
+def _zeros(tensor: TensorSpec) -> npt.NDArray[Any]:
+    empty = "" if tensor.dtype == STRING else 0
+    return np.full(array_shape(tensor), empty, numpy_dtype(tensor.dtype))
+
+
+def _random(tensor: TensorSpec, low: float, high: float, random: np.random.Generator) -> npt.NDArray[Any]:
+    kind, shape = numpy_dtype(tensor.dtype), array_shape(tensor)
+    if tensor.dtype == STRING:
+        return np.asarray(random.choice(np.array(_WORDS, kind), shape), kind)
+    if is_float(tensor.dtype):
         draw = np.float64 if tensor.dtype == "fp64" else np.float32
-        part = random.random(shape, draw)
-        drawn = 1 - part
+        part: npt.NDArray[Any] = np.asarray(random.random(shape, draw))  # a number where the tensor has no dimensions
+        drawn: npt.NDArray[Any] = np.asarray(1 - part)
         drawn *= draw(low)  # high - low might overflow
         part *= draw(high)
         drawn += part
         return drawn.astype(kind, copy=False)
     whole = np.dtype("uint8") if tensor.dtype == "bool" else kind
-    return random.integers(math.ceil(low), math.floor(high), shape, whole, endpoint=True).astype(kind, copy=False)
+    numbers = random.integers(math.ceil(low), math.floor(high), shape, whole, endpoint=True)
+    return np.asarray(numbers).astype(kind, copy=False)
 
 
 def _drawing_bytes(tensor: TensorSpec) -> int:
     """Memory that `_random` takes beside the array that it returns."""
-    if not _is_float(tensor.dtype):
+    if tensor.dtype == STRING:
+        per_element = 16  # places in the words, and their sum
+    elif not is_float(tensor.dtype):
         per_element = 1 if tensor.dtype == "bool" else 0
     else:
         per_element = 4 if tensor.dtype == "fp32" else 8  # a float64, or two float32 that are cast
     return per_element * math.prod(tensor.shape)
+
+
+def _limits(tensor: TensorSpec, asked: tuple[float, float] | None) -> tuple[float, float]:
+    """The range of random numbers; without --input-range no more than the rows of the table that they index."""
+    if asked is not None:
+        return _checked(tensor, asked)
+    low, high = _default_range(tensor.dtype)
+    if tensor.mode is not None and _limits_of(tensor.dtype)[0] <= tensor.mode <= _limits_of(tensor.dtype)[1]:
+        return tensor.mode, tensor.mode
+    if tensor.rows is None or is_float(tensor.dtype):
+        return low, high
+    return max(low, 0), min(high, tensor.rows - 1)
+
+
+def _bounds(inputs: Iterable[TensorSpec], ranges: Mapping[str, object]) -> Iterator[str]:
+    """Which random numbers the model bounds."""
+    for tensor in inputs:
+        if tensor.name not in ranges and _limits(tensor, None) != _default_range(tensor.dtype):
+            low, high = _limits(tensor, None)
+            why = f"they index a table of {plural(tensor.rows or 0, 'row')}"
+            if tensor.mode is not None:
+                why = "the model compares it with that to choose a branch"
+            values = f"{low:.0f}" if low == high else f"{low:.0f}..{high:.0f}"
+            name = shortened(tensor.name)
+            yield f"random values of {name} are {values}, as {why} (--input-range {name}:LOW..HIGH says otherwise)"
+
+
+def _drawn_from(tensor: TensorSpec, sets: int, seed: int, low: float, high: float) -> InputOrigin:
+    if tensor.dtype == STRING or bits_of(tensor.dtype) < 8:
+        return InputOrigin("random", sets, seed)
+    return InputOrigin("random", sets, seed, low, high, tensor.rows)
 
 
 def _default_range(dtype: str) -> tuple[float, float]:
@@ -127,12 +224,12 @@ def _default_range(dtype: str) -> tuple[float, float]:
             return -128, 127
         case "uint8" | "int4" | "fp4":  # the last two as packed bytes
             return 0, 255
-        case "bool":
+        case "bool" | "string":
             return 0, 1
         case "e8m0":
             return 0.5, 2.0
         case _:
-            return (-1.0, 1.0) if _is_float(dtype) else (0, 9)
+            return (-1.0, 1.0) if is_float(dtype) else (0, 9)
 
 
 def _checked(tensor: TensorSpec, limits: tuple[float, float]) -> tuple[float, float]:
@@ -141,12 +238,14 @@ def _checked(tensor: TensorSpec, limits: tuple[float, float]) -> tuple[float, fl
     where = f"--input-range {tensor.name}:{low:g}..{high:g}"
     if bits_of(tensor.dtype) < 8:
         raise UsageError(f"{where}: {tensor.dtype} takes no range, as its random bytes take every bit pattern")
+    if tensor.dtype == STRING:
+        raise UsageError(f"{where}: {tensor.name} takes text, which has no range: give a file of it to --inputs")
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise UsageError(f"{where}: write the lower limit first, both finite")
     least, most = _limits_of(tensor.dtype)
     if low < least or high > most:
         raise UsageError(f"{where}: {tensor.dtype} holds {least:g} to {most:g}")
-    if not _is_float(tensor.dtype) and math.ceil(low) > math.floor(high):
+    if not is_float(tensor.dtype) and math.ceil(low) > math.floor(high):
         raise UsageError(f"{where}: the range contains no whole number, and the tensor is {tensor.dtype}")
     return low, high
 
@@ -154,7 +253,7 @@ def _checked(tensor: TensorSpec, limits: tuple[float, float]) -> tuple[float, fl
 def _limits_of(dtype: str) -> tuple[float, float]:
     if dtype == "bool":
         return 0, 1
-    if not _is_float(dtype):
+    if not is_float(dtype):
         whole = np.iinfo(numpy_dtype(dtype))
         return int(whole.min), int(whole.max)
     import ml_dtypes
@@ -163,131 +262,6 @@ def _limits_of(dtype: str) -> tuple[float, float]:
     return float(real.min), float(real.max)
 
 
-def _is_float(dtype: str) -> bool:
-    return DTYPES[dtype][1].startswith(("float", "bfloat")) and bits_of(dtype) >= 8
-
-
-def _from_files(inputs: Mapping[str, TensorSpec], sources: Sequence[str], free_bytes: int | None) -> list[Arrays]:
-    arrays_of: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in inputs}
-    held = 0
-    for source in sources:
-        # Tensor names may contain colons ("input:0"): the longest name that fits is meant.
-        names = [name for name in inputs if source.startswith(f"{name}:")]
-        room = None if free_bytes is None else free_bytes - held
-        if names:
-            name = max(names, key=len)
-            arrays_of[name].append(_raw(inputs[name], source[len(name) + 1 :], room))
-            held += inputs[name].nbytes
-        elif source.endswith(".npz"):
-            for name, arrays in _npz(inputs, source, room).items():
-                arrays_of[name].extend(arrays)
-                held += sum(array.nbytes for array in arrays)
-        elif ":" in source:
-            _tensor(source.partition(":")[0], inputs, f"--inputs {source}")
-        else:
-            raise UsageError(
-                f"--inputs {source}: write random, zeros, a file that ends in .npz, or NAME:FILE with raw bytes"
-            )
-    counts = {name: len(arrays) for name, arrays in arrays_of.items()}
-    sets = max(counts.values(), default=1)
-    for name, count in counts.items():
-        if count == 0:
-            raise UsageError(
-                f"--inputs {' '.join(sources)}: no file holds input {inputs[name]}: give files for every input"
-            )
-        if count not in (1, sets):
-            most = max(counts, key=lambda item: counts[item])
-            raise UsageError(
-                f"--inputs {' '.join(sources)}: {count} arrays for {name} but {sets} for {most}: give as many, or 1"
-            )
-    return [{name: arrays[k % len(arrays)] for name, arrays in arrays_of.items()} for k in range(sets)]
-
-
-def _tensor(name: str, inputs: Mapping[str, TensorSpec], where: str) -> TensorSpec:
-    if name not in inputs:
-        hint = nearest(name, inputs, f"the inputs are {', '.join(inputs) or 'none'}")
-        raise UsageError(f"{where}: the engine has no input '{name}': {hint}")
-    return inputs[name]
-
-
-def _raw(tensor: TensorSpec, file: str, free_bytes: int | None) -> npt.NDArray[Any]:
-    with open_file(file, f"input {tensor.name}", pipes=True, takes=None) as opened:
-        _require_room(tensor.nbytes, free_bytes)
-        try:
-            data = opened.read(tensor.nbytes + 1)
-            held = max(len(data), os.fstat(opened.fileno()).st_size)
-        except OSError as error:
-            raise UsageError(f"cannot read input {tensor.name} {file}: {error.strerror}") from None
-    if held != tensor.nbytes:
-        raise UsageError(f"{file} has {held} bytes; input {tensor} takes {tensor.nbytes}")
-    return np.frombuffer(data, numpy_dtype(tensor.dtype)).reshape(_array_shape(tensor))
-
-
-def _npz(inputs: Mapping[str, TensorSpec], file: str, free_bytes: int | None) -> dict[str, list[npt.NDArray[Any]]]:
-    """The arrays of an .npz by tensor, the same number for each. Each array's header is read and judged before its
-    data, which may be made to grow a thousandfold."""
-    sets: dict[str, list[npt.NDArray[Any]]] = {}
-    with open_file(file, "inputs", takes=("zip", "npy")) as opened, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of numpy, about files that Python 2 wrote
-        try:
-            if not zipfile.is_zipfile(opened):
-                raise UsageError(  # noqa: TRY301  # what follows raises others
-                    f"{file} is not an .npz: write one with numpy.savez(file, NAME=array)"
-                )
-            with zipfile.ZipFile(opened) as archive:
-                for member in archive.infolist():
-                    tensor = _tensor(member.filename.removesuffix(".npy"), inputs, file)
-                    with archive.open(member) as data:
-                        shape, dtype = _header(data.read(_MOST_HEADER_BYTES))
-                    count = _require_fits(tensor, shape, dtype, file)
-                    _require_room(bytes_of(tensor.dtype, tensor.shape) * count, free_bytes)
-                    with archive.open(member) as data:
-                        array = np.lib.format.read_array(data, allow_pickle=False)
-                    array = np.asarray(array, order="C").view(numpy_dtype(tensor.dtype))
-                    whole = array.shape == _array_shape(tensor)
-                    sets[tensor.name] = [array] if whole else [np.asarray(item) for item in array]
-                    if free_bytes is not None:
-                        free_bytes -= array.nbytes
-        except (LoadtrtError, MemoryError):
-            raise
-        except Exception as error:  # zipfile and numpy let a dozen types pass for what is damaged or encrypted
-            raise UsageError(f"{file} is damaged or not an .npz: {' '.join(str(error).split())}") from None
-    count = max((len(items) for items in sets.values()), default=0)
-    for name, items in sets.items():
-        if len(items) not in (1, count):
-            raise UsageError(
-                f"{file} holds {len(items)} sets of {name} but {count} of another input: give as many, or 1"
-            )
-    return {name: items * (count if len(items) == 1 else 1) for name, items in sets.items()}
-
-
-def _header(data: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """(shape, type) of an .npy by its first bytes. Raises ValueError, and what numpy lets pass."""
-    head = io.BytesIO(data)
-    version = np.lib.format.read_magic(head)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(head)
-    elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(head)
-    else:
-        raise ValueError(f"version {version[0]}.{version[1]} of the .npy format is not supported")
-    return shape, dtype
-
-
-def _require_fits(tensor: TensorSpec, shape: tuple[int, ...], dtype: np.dtype[Any], file: str) -> int:
-    """The number of sets in an array of this shape and type. Raises UsageError where it holds none of the tensor."""
-    kind, wanted = numpy_dtype(tensor.dtype), _array_shape(tensor)
-    if dtype != kind and not (dtype.kind == kind.kind == "V" and dtype.itemsize == kind.itemsize):
-        raise UsageError(
-            f"{file} holds {tensor.name} as {shortened(str(dtype))}; input {tensor} needs {kind}: convert it before "
-            f"saving, with array.astype({str(kind)!r})"
-        )
-    if shape != wanted and (shape[1:] != wanted or shape[0] < 1):
-        raise UsageError(
-            f"{file} holds {tensor.name} with shape {shortened(str(list(shape)))}; input {tensor} needs "
-            f"{shortened(str(list(wanted)))}, or that with the number of sets in front"
-        )
-    count = 1 if shape == wanted else shape[0]
-    if count > _MOST_SETS:
-        raise UsageError(f"{file} holds {count} sets of {tensor.name}: give at most {_MOST_SETS}")
-    return count
+def is_float(dtype: str) -> bool:
+    """Whether it is a type of real numbers of a byte or more."""
+    return dtype != STRING and DTYPES[dtype][1].startswith(("float", "bfloat")) and bits_of(dtype) >= 8

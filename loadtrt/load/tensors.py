@@ -41,6 +41,7 @@ DTYPES: dict[str, tuple[int, str]] = {
 }
 
 
+STRING = "string"  # of ONNX: numpy has Python objects, whose own bytes are counted as pointers alone
 # Names in ONNX, TensorRT, its engine inspector and ONNX Runtime's profiler, in lower case.
 DTYPE_NAMES = {name: name for name in DTYPES} | {
     "float": "fp32",
@@ -66,6 +67,8 @@ class TensorSpec:
     shape: dimensions, -1 where the shape is open.
     nbytes: size of the buffer.
     shape_values: whether the tensor is in host memory and its values decide the shapes of other tensors.
+    rows: of the table that the values of an input index; None where they index none.
+    mode: a number with which the model compares an input to choose a branch; None for others.
     """
 
     name: str
@@ -74,6 +77,8 @@ class TensorSpec:
     shape: tuple[int, ...]
     nbytes: int
     shape_values: bool = False
+    rows: int | None = None
+    mode: int | None = None
 
     def __str__(self) -> str:
         sizes = ",".join("?" if size < 0 else str(size) for size in self.shape)
@@ -93,6 +98,8 @@ def dtype_named(name: str) -> str:
 
 def bits_of(dtype: str) -> int:
     """Bits of one element. Raises UsageError for a type that loadtrt does not know."""
+    if dtype == STRING:
+        return 64
     if dtype not in DTYPES:
         raise UsageError(f"tensor type '{dtype}' is not supported: use one of {', '.join(DTYPES)}")
     return DTYPES[dtype][0]
@@ -111,13 +118,15 @@ def in_numpy(dtype: str) -> bool:
     """Whether numpy itself has the type, without ml_dtypes."""
     import numpy as np
 
-    return dtype in DTYPES and hasattr(np, DTYPES[dtype][1])
+    return dtype == STRING or (dtype in DTYPES and hasattr(np, DTYPES[dtype][1]))
 
 
 def numpy_dtype(dtype: str) -> np.dtype:
     """numpy's (or ml_dtypes') type of one element; uint8 for sub-byte types, which are handled as packed bytes."""
     import numpy as np
 
+    if dtype == STRING:
+        return np.dtype("object")
     bits, name = bits_of(dtype), DTYPES[dtype][1]
     if bits < 8:
         return np.dtype("uint8")

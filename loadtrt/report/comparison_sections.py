@@ -129,32 +129,45 @@ def _of_run(name: str, result: RunResult) -> Side:
         )
     if measured.steadiness is not None and measured.steadiness.overloaded:
         notes.append("requests came faster than they were served: the longer the run, the longer its latencies")
-    requests = measured.ok + measured.failed + measured.unserved + measured.dropped
+    requests = _requests(result)
     if measured.dropped:
         notes.append(
             f"dropped {format_count(measured.dropped)} of {plural(requests, 'request')}: times are of the served "
             "requests, and thresholds on latency and queue count the dropped ones as later than all others"
         )
-    asked = result.config.model
     return Side(
         title=f"{engine.name}, {plural(measured.ok, 'request')}, batch {engine.batch}",
-        measured=Measured(
-            name=name,
-            rates={"throughput": rates.requests_per_s, "inferences": rates.inferences_per_s},
-            rate_interval=rates.confidence,
-            metrics=measured.metrics,
-            histograms={metric: Histogram.from_dict(kept) for metric, kept in measured.histograms.items()},
-            trtexec=False,
-            problem=problem,
-            lost=(measured.failed + measured.dropped) / requests if requests else 0.0,
-            steady=asked.load.steady,
-            steady_rate=asked.load.steady_rate,
-            seed=asked.seed if asked.load.drawn or asked.mix else None,
-        ),
+        measured=measured_of(name, result, problem),
         settings=compared_settings(result),
         writer="loadtrt",
         notes=notes,
     )
+
+
+def measured_of(name: str, result: RunResult, problem: str | None = None) -> Measured:
+    """The numbers of a run, as `ratio_of` takes them. problem: why they cannot be trusted; None where they can."""
+    measured, asked, requests = result.model, result.config.model, _requests(result)
+    return Measured(
+        name=name,
+        rates={
+            "throughput": measured.throughput.requests_per_s,
+            "inferences": measured.throughput.inferences_per_s,
+        },
+        rate_interval=measured.throughput.confidence,
+        metrics=measured.metrics,
+        histograms={metric: Histogram.from_dict(kept) for metric, kept in measured.histograms.items()},
+        trtexec=False,
+        problem=problem,
+        lost=(measured.failed + measured.dropped) / requests if requests else 0.0,
+        steady=asked.load.steady,
+        steady_rate=asked.load.steady_rate,
+        seed=asked.seed if asked.load.drawn or asked.mix else None,
+    )
+
+
+def _requests(result: RunResult) -> int:
+    measured = result.model
+    return measured.ok + measured.failed + measured.unserved + measured.dropped
 
 
 def _rows(comparison: Comparison, foreign: bool) -> Iterator[tuple[Cell, ...]]:

@@ -51,7 +51,8 @@ def profile(result: ProfileResult, file: str, *, nodes: bool = False, top: int |
 
 def layers(result: ProfileResult, *, nodes: bool = False, top: int | None = None) -> Iterator[Section]:
     """All passes of a profile, the first one layer by layer."""
-    notes = [words(f"note: {note}") for note in dict.fromkeys((*result.engine.notes, *result.notes))]
+    became = () if result.engine.conversion is None else result.engine.conversion.sentences()
+    notes = [words(f"note: {note}") for note in dict.fromkeys((*result.engine.notes, *became, *result.notes))]
     sums = [words(line) for timed in result.passes for line in _sums(timed)]
     blocks: list[Block] = [*sums]
     for first in result.passes[:1]:

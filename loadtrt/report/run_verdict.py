@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from loadtrt.findings.validity import served_share
 from loadtrt.report.document import Badge, Name, Notice, Section, Table, Tile, Tiles, known_columns, section, words
 from loadtrt.report.formatting import UNKNOWN, between, count_or, percent_text, share_or, time_or
-from loadtrt.report.settings import about, load_text, precision_text, title
+from loadtrt.report.settings import about, batch_text, load_text, precision_text, title
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_count, format_duration, plural
@@ -138,7 +138,7 @@ def _tiles(result: RunResult) -> Iterator[Tile]:
     yield Tile("throughput, requests/s", count_or(rates.requests_per_s), note)
     if result.model.engine.batch != 1 or result.model.mix or result.model.batches:
         mean = f"batches of {result.model.batches.mean:.2f} on average" if result.model.batches else ""
-        batch = "of a mix" if result.model.mix else f"batch {result.model.engine.batch}"
+        batch = "of a mix" if result.model.mix else batch_text(result.model.engine)
         yield Tile("inferences/s", count_or(rates.inferences_per_s), mean or batch)
     for name in _PERCENTILES:
         value, need = time_of(result.model.metrics, name), least_samples(PERCENTILES[name])

@@ -75,10 +75,16 @@ def load_text(result: RunResult) -> str:
     else:
         texts = [model.load.text, lanes]
     kinds = _sizes(model)
-    texts += [*(kinds or [f"batch {engine.batch}"]), *_room(model)]
+    texts += [*(kinds or [batch_text(engine)]), *_room(model)]
     names = {"service": "service of the largest batch"} if kinds else {}
     texts += [f"{names.get(key, key)} {value}" for key, value in engine.mode.items()]
     return " · ".join(texts)
+
+
+def batch_text(engine: EngineInfo) -> str:
+    """ "batch 16", or how many inferences the user counts a request as."""
+    counted = engine.batch_from == "--inferences-per-request"
+    return f"{plural(engine.batch, 'inference')} a request" if counted else f"batch {engine.batch}"
 
 
 def _sizes(model: Model) -> list[str]:
@@ -206,7 +212,13 @@ def engine_facts(result: RunResult) -> Iterator[Block]:
     yield words(memory_text(result.model.memory), only="page")  # a terminal had it when the engine was loaded
     if engine.precision:
         yield words(f"precision: {engine.precision}")
+    if engine.conversion is not None:
+        yield from map(words, engine.conversion.sentences())
     yield from map(words, engine.notes)
+    if result.model.deviation is not None:
+        deviation = result.model.deviation
+        allowed = "" if deviation.unknown else f"; the tolerance is {deviation.tolerance:.2g}"
+        yield words(f"deviation from {deviation.reference or 'FP32'}: {deviation.text}{allowed}")
     if result.model.verification is not None:
         checked = result.model.verification
         compared = f"{checked.outputs} outputs under load compared with a quiet run, {checked.different} differ"

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.report.charts.curves import Point, gains, tradeoff
 from loadtrt.report.charts.plot import SERIES
+from loadtrt.report.comparison_sections import measured_of
 from loadtrt.report.document import Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
-from loadtrt.report.formatting import UNKNOWN, count_or, joules_text, time_or
+from loadtrt.report.formatting import UNKNOWN, between, count_or, joules_text, time_or
 from loadtrt.report.run_verdict import ended, outcome_badge, shortfalls, state_badge, time_of, why_unrated
 from loadtrt.report.settings import about, arrivals_text, axes_text, axis_value, closing, latency_bounds, title
+from loadtrt.stats.regression import ratio_of
 from loadtrt.units import format_count, plural
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ def sweep(result: SweepResult, file: str, key: str) -> Iterator[Section]:
     yield Section(heading, tuple(_head(result, file)), level=1, badges=badges)
     yield section("Throughput and latency", *_curve(result), bare=True)
     yield section("Points", *_points(result), bare=True)
+    yield section("FP16 beside FP32", *_fp16(result), bare=True)
     yield section("Findings", *ended(result), *_problems(result), bare=True, conclusion=True)
     yield closing(
         result, file, key, configuration={**result.config.options(), **result.axes}, environment=result.environment
@@ -134,6 +137,29 @@ def _points(result: SweepResult) -> Iterator[Block]:
     for reason, left in reasons.items():
         more = f" and {plural(len(left) - 1, 'point')} more" if len(left) > 1 else ""
         yield words(f"not measured: {axes_text(left[0])}{more}: {reason}", only="terminal")
+
+
+def _fp16(result: SweepResult) -> Iterator[Block]:
+    """What FP16 gains at each of the other settings, and how far its answers are from FP32's."""
+    full = [point for point in result.points if point.settings.get("fp16") is False and point.run is not None]
+    rows = []
+    for before in full:
+        settings = {**before.settings, "fp16": True}
+        after = next((point.run for point in result.points if point.settings == settings), None)
+        if after is None or before.run is None:
+            continue
+        number = "throughput" if after.config.model.load.closed else "latency.p50"
+        sides = [[measured_of("", run)] for run in (before.run, after)]
+        ratio, deviation = ratio_of(number, *sides), after.model.deviation
+        others = axes_text({name: value for name, value in before.settings.items() if name != "fp16"})
+        told = UNKNOWN if deviation is None else deviation.text + (", beyond its precision" if deviation.beyond else "")
+        interval = between(ratio.low, ratio.high, "{:.3f}".format) or UNKNOWN
+        gain = UNKNOWN if ratio.ratio is None else f"{ratio.ratio:.3f}"
+        rows.append((others, number.replace(".", " "), gain, interval, told))
+    if rows:
+        header = ("", "of", "FP16 / FP32", "95 %", "deviation of the answers")
+        note = "one run each: the interval does not cover what differs from run to run"
+        yield Table(header, tuple(rows), words=2, last=1, note=note)
 
 
 def _unrated(result: SweepResult) -> Iterator[Block]:

@@ -136,6 +136,8 @@ def output_json(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
 
 
 def _values(flat: npt.NDArray[Any]) -> list[str]:
+    if flat.dtype.kind == "O":  # ONNX Runtime's strings
+        return [json.dumps(str(value)) for value in flat]
     if flat.dtype.kind in "iu":
         return [str(value) for value in flat.tolist()]
     if flat.dtype == bool or "int" in flat.dtype.name:  # ml_dtypes' int4 is of numpy's kind "V", as its floats are

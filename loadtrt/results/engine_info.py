@@ -9,6 +9,7 @@ from typing import Any
 
 from loadtrt.errors import EngineError
 from loadtrt.load.tensors import TensorSpec  # noqa: TC001
+from loadtrt.results.precisions import HalfPrecision  # noqa: TC001
 from loadtrt.units import format_bytes
 
 # The first match in a type wins, so the special comes before the general: CaskGemmConvolution is a convolution,
@@ -96,10 +97,12 @@ class EngineInfo:
     device: name of the GPU or CPU.
     sha256: of the plan's or model's bytes; "" without a file.
     batch: inferences in one request.
+    batch_from: what says so: an option, or the model by its names or sizes; "" where the engine has no other.
     tensors: inputs and outputs.
     precision: in words, such as "confirmed FP16"; "" if none was asked for.
     mode: effective settings, such as {"graph": "yes", "copies": "yes", "wait": "spin"}.
     notes: sentences for the user, such as why a graph could not be captured.
+    conversion: what became of a model that loadtrt converted to FP16; None for others.
     build: how the plan was built, from its sidecar: model, model_sha256, options, precision, flavour, flavour_version,
         gpu, build_ns; None for other engines and if not known.
     """
@@ -116,6 +119,8 @@ class EngineInfo:
     mode: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     build: Mapping[str, Any] | None = None
+    batch_from: str = ""
+    conversion: HalfPrecision | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from loadtrt.asked.config import RunConfig  # noqa: TC001
 from loadtrt.asked.fields import ObjectiveText  # noqa: TC001
 from loadtrt.asked.objective import Verdict, overall
+from loadtrt.load.inputs import InputOrigin  # noqa: TC001
 from loadtrt.records.histogram import require_histogram
 from loadtrt.results import Model
 from loadtrt.results.breakdown import (  # noqa: TC001
@@ -26,6 +27,7 @@ from loadtrt.results.breakdown import (  # noqa: TC001
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill, Verification  # noqa: TC001  # pydantic reads them
 from loadtrt.results.flow import Flow  # noqa: TC001
 from loadtrt.results.gpu_telemetry import GpuTelemetry  # noqa: TC001
+from loadtrt.results.precisions import Deviation  # noqa: TC001
 from loadtrt.results.profile_result import ProfileResult  # noqa: TC001
 from loadtrt.results.steadiness import Interval, Steadiness  # noqa: TC001
 from loadtrt.units import SECOND_NS
@@ -204,6 +206,7 @@ class ModelResult(Model):
     """What was measured of one model of a run.
 
     engine, memory: what served, and the memory that it took.
+    inputs: where the values of each input come from; requests take the sets in turn, or as a mix draws them.
     valid: the generator was not the bottleneck and nothing went wrong; otherwise `problems` says what and what to do.
     submitted: requests sent: ok + failed + those in flight when the run gave up.
     unserved: requests in flight when the run gave up, or due and never sent.
@@ -213,6 +216,7 @@ class ModelResult(Model):
     percentiles_exact: False where histograms (within 0.4 %) stand in for records.
     metrics: by name, over all requests.
     histograms: of latencies and the other metrics, by name.
+    deviation: of the outputs from those in FP32, or from those of another reference; None where none was asked for.
     starved_fraction: share of the time in which lanes stood idle because the host was late.
     interval_ns: length of an interval: a second, or in runs of over 4096 intervals 2, 4, 8, … seconds.
     cohorts: "p50" (latencies from p45 to p55) and "p99" (from p99 up), as far as the sample supports them.
@@ -239,6 +243,7 @@ class ModelResult(Model):
     overlap: Overlap | None
     starved_fraction: float
     verification: Verification | None
+    deviation: Deviation | None = None
     interval_ns: Annotated[int, Field(gt=0)] = SECOND_NS
     intervals: tuple[Interval, ...]
     histograms: dict[str, dict[str, Any]]
@@ -254,6 +259,7 @@ class ModelResult(Model):
     precision_reached: float | None = None
     scenario: ScenarioResult | None = None
     flow: Flow | None = None
+    inputs: dict[str, InputOrigin] = Field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict | None:

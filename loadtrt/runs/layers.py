@@ -13,7 +13,7 @@ from loadtrt.engines.plan_profile import Profiled, ProfileLength, TellsLayers, W
 from loadtrt.environment import available_bytes, environment
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.live.nvml import Clocks, open_gpu
-from loadtrt.load.inputs import make_inputs
+from loadtrt.load.inputs import make_input_sets
 from loadtrt.printing import command_line
 from loadtrt.runs.watched import bus_id_of
 from loadtrt.units import SECOND_NS, plural
@@ -54,9 +54,18 @@ def profile(config: RunConfig, talks: Talks, length: ProfileLength, signals: Sig
     around: dict[str, object] = {}
     try:
         assert isinstance(engine, TellsLayers)  # noqa: S101  # every engine of a model does
-        inputs = make_inputs(engine.info.tensors, model.inputs, 1, model.input_range, model.seed, available_bytes())
+        info, room = engine.info, available_bytes()
+        made = make_input_sets(
+            info.tensors, model.inputs, 1, model.input_range, model.seed, room, model.batch or info.batch
+        )
+        inputs = made.sets
+        profiled.notes += made.notes
         if len(inputs) > 1:
             profiled.notes.append(f"every inference had the first of {len(inputs)} input sets")
+        if model.fp16:
+            profiled.notes.append(
+                "how far the answers in FP16 are from FP32's, 'loadtrt run --fp16' says: no profile asks"
+            )
         with _gpu_around(engine.info.kind, model.device, around, profiled) as steady:
             try:
                 engine.profile(inputs[0], length, profiled, Watch(signals.requested, talks.share, steady))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import anyio
 
@@ -15,10 +15,12 @@ from loadtrt.asked.reading import keys_of
 from loadtrt.engines.open import open_engine
 from loadtrt.environment import available_bytes, busy_host, core_times, environment
 from loadtrt.errors import EngineError, LoadtrtError, shortage_of
+from loadtrt.lanes.input_sets import inputs_for
 from loadtrt.lanes.scheduler import Stop
-from loadtrt.lanes.session import Session, inputs_for, run_session
+from loadtrt.lanes.session import Session, run_session
 from loadtrt.printing import command_line
 from loadtrt.records.records import FAILED, OK
+from loadtrt.runs.narrowed import Narrowed, Part
 from loadtrt.runs.watched import Silence, Watched
 from loadtrt.signals import Signals
 from loadtrt.units import MILLISECOND_NS, SECOND_NS, format_bytes
@@ -29,10 +31,13 @@ if TYPE_CHECKING:
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
     from loadtrt.engines.engine import Engine
+    from loadtrt.engines.reference import Reference
     from loadtrt.lanes.session import OnTick
     from loadtrt.live.observer import Watch
+    from loadtrt.load.inputs import InputSets
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.engine_info import MemoryBill
+    from loadtrt.results.precisions import Deviation
     from loadtrt.results.run_result import RunResult
     from loadtrt.runs.watched import Talks
 
@@ -43,21 +48,14 @@ _EMPTY_PATIENCE_NS, _CLOSE_PATIENCE_S = 10 * SECOND_NS, 10.0
 _FILES = 12  # of an event loop, an engine and an observer
 
 
-class Part(NamedTuple):
-    """A part of an engine: so many lanes, so many buffer sets of each, and the requests of one size; None: of all."""
-
-    contexts: int
-    buffers: int
-    batch: int | None = None
-
-
 @dataclass(slots=True)
 class Opened:
     """An engine that is open for one model.
 
     options: those that it was opened and is allocated with.
-    inputs: the input sets of all parts.
+    inputs: those of all parts.
     bill: the memory of all lanes.
+    reference: what outputs are compared with; deviation: what came of it, once a run has compared them.
     load_ns, allocate_ns: duration of loading and of allocating; None while no lanes are allocated.
     runs: number of runs made on it.
     verified: whether its outputs were verified.
@@ -67,9 +65,11 @@ class Opened:
 
     engine: Engine
     options: dict[str, Any]
-    inputs: Sequence[Arrays]
+    inputs: InputSets
     bill: MemoryBill
     load_ns: int
+    reference: Reference | None = None
+    deviation: Deviation | None = None
     allocate_ns: int | None = None
     runs: int = 0
     verified: bool = False
@@ -79,19 +79,19 @@ class Opened:
     def allocate(self) -> None:
         """Make the lanes. Raises EngineError."""
         began = perf_counter_ns()
-        self.engine.allocate(self.inputs)
+        self.engine.allocate(self.inputs.sets)
         self.allocate_ns = perf_counter_ns() - began
 
 
 def open_model(model: Model, options: dict[str, Any], talks: Talks, also: Collection[str]) -> Opened:
-    """Load a model's engine, make its inputs and count its memory; no lanes yet. also: as for `open_engine`. Raises
-    UsageError and EngineError."""
+    """Load an engine, make its inputs and count its memory; no lanes yet. also: as for `open_engine`. Raises
+    LoadtrtError."""
     began = perf_counter_ns()
     engine = open_engine(model, talks.say, talks.status, also)
     try:
         inputs = inputs_for(engine, model)
-        bill = engine.memory(inputs)
-        _require_host_room(bill, inputs)
+        bill = engine.memory(inputs.sets)
+        _require_host_room(bill, inputs.sets)
         return Opened(engine, options, inputs, bill, perf_counter_ns() - began)
     except BaseException:
         engine.close()
@@ -188,6 +188,7 @@ class Maker:
                 self.talks.status(f"loading {config.model.engine}")
                 also = config.given("profile", "export_layer_info", "trt_log")
                 self._opened = opened = open_model(config.model, options, self.talks, also)
+                opened.reference = self._reference(config.model, opened)
                 if self._many:
                     opened.bill.require_room()
                     opened.allocate()
@@ -195,6 +196,13 @@ class Maker:
         except BaseException:
             self._close_engine()
             raise
+
+    def _reference(self, model: Model, opened: Opened) -> Reference | None:
+        from loadtrt.engines.reference import reference_of
+
+        if model.fp16 or model.verify_against:
+            self.talks.status("asking for the answer in FP32")
+        return reference_of(model, opened.engine.info, opened.inputs.sets[0])
 
     def run(
         self,
@@ -213,11 +221,11 @@ class Maker:
         part: the part of the engine to run on, of a configuration of that size; None: all of it.
         start_at: when to begin to measure, Unix time in ns; all else is done before. None: at once.
         """
-        opened, watched, engine, inputs = self.opened, self._watched, self.opened.engine, self.opened.inputs
+        opened, watched, engine, inputs = self.opened, self._watched, self.opened.engine, self.opened.inputs.sets
         assert watched is not None  # noqa: S101  # open() was called
         changes: dict[str, Any] = {"verify": config.model.verify and not opened.verified and part is None}
         if part is not None:
-            narrowed = _Narrowed(engine, Part(*part), inputs)
+            narrowed = Narrowed(engine, Part(*part), inputs)
             engine, inputs = cast("Engine", narrowed), narrowed.input_sets
             changes |= {"contexts": part[0], "buffers": part[1]}
         if opened.runs:
@@ -227,12 +235,17 @@ class Maker:
         self.signals.hold()
         started = datetime.now(UTC)
         name = f"{started:%Y%m%d-%H%M%S}-{os.getpid()}-{self._runs}"
-        self.session = session = Session()
+        self.session = session = Session(
+            deviation=opened.deviation, origins=opened.inputs.origins, notes=opened.inputs.notes
+        )
         watched.begin(name, config, engine, len(inputs))
         before = core_times()
         anyio.run(self._drive, engine, inputs, config, session, watched.watch, on_tick, start_at)
         opened.runs += 1
         opened.verified |= config.model.verify
+        if self._many and session.deviation is not None and opened.deviation is None:
+            self.talks.say(f"deviation from {session.deviation.reference or 'FP32'}: {session.deviation.text}")
+        opened.deviation = session.deviation
         if opened.allocate_ns is None:
             opened.allocate_ns = session.allocate_ns
         session.allocate_ns = opened.allocate_ns
@@ -297,13 +310,15 @@ class Maker:
     ) -> None:
         opened = self.opened
         self.stop = stop = Stop()
+        same = engine.batches[0] == opened.engine.batches[0]  # else the first input set is another
+        reference = opened.reference if same and opened.deviation is None else None
 
         async def work() -> None:
             opened.hangs = True  # until it is known that it does not
             try:
                 await run_session(
                     engine, config, inputs, stop, session, on_tick, watch.clocks.settled, watch.board,
-                    allocated=opened.allocate_ns is not None, start_at=start_at,
+                    allocated=opened.allocate_ns is not None, start_at=start_at, reference=reference,
                 )  # fmt: skip
                 opened.hangs = not await _emptied(engine, session, _EMPTY_PATIENCE_NS if self._many else 0)
             except Exception as error:
@@ -316,23 +331,6 @@ class Maker:
                     session.fault = error
 
         await self.signals.run(work, stop, self.talks.say)
-
-
-class _Narrowed:
-    """A part of an engine that is open. input_sets: those of its requests."""
-
-    def __init__(self, whole: Engine, part: Part, inputs: Sequence[Arrays]) -> None:
-        self._whole = whole
-        self.contexts, self.buffers, self.input_sets = part.contexts, part.buffers, inputs
-        if part.batch is not None:
-            place, sets = whole.batches.index(part.batch), len(inputs) // len(whole.batches)
-            self.parts, self.batches = whole.parts[place : place + 1], (part.batch,)
-            self.info = replace(whole.info, batch=part.batch, tensors=tuple(self.parts[0]))
-            self.input_sets = inputs[place * sets : (place + 1) * sets]
-            self.submit = lambda lane, inputs: whole.submit(lane, place * sets + inputs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._whole, name)
 
 
 async def _emptied(engine: Engine, session: Session, patience_ns: int) -> bool:

@@ -17,9 +17,10 @@ from loadtrt.asked.reading import load_config
 from loadtrt.cli.main import cli
 from loadtrt.engines.open import open_engine
 from loadtrt.errors import UsageError
+from loadtrt.lanes.input_sets import inputs_for
 from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
-from loadtrt.lanes.session import Session, inputs_for, run_session
+from loadtrt.lanes.session import Session, run_session
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import COLUMNS, Records
 from loadtrt.report.plain import terminal_text
@@ -266,7 +267,7 @@ def test_each_rule_that_is_not_kept_is_told(name: str, sending: dict[str, Any], 
 async def _recorded(config: RunConfig) -> Recorder:
     """What a run recorded."""
     engine, session = open_engine(config.model), Session()
-    await run_session(engine, config, inputs_for(engine, config.model), Stop(), session, None)
+    await run_session(engine, config, inputs_for(engine, config.model).sets, Stop(), session, None)
     engine.close()
     assert session.recorder is not None
     return session.recorder
@@ -278,7 +279,7 @@ async def _run(config: RunConfig, stop_after_ns: int | None = None) -> RunResult
     def tick(phase: str, elapsed_ns: int, *_: int) -> None:
         stop.requested |= phase == "measure" and stop_after_ns is not None and elapsed_ns >= stop_after_ns
 
-    inputs = inputs_for(engine, config.model)
+    inputs = inputs_for(engine, config.model).sets
     bill = engine.memory(inputs)
     await run_session(engine, config, inputs, stop, session, tick)
     engine.close()

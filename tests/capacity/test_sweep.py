@@ -24,6 +24,7 @@ from loadtrt.capacity.grid import knee_of, pareto_of, parse_axis, points_of, spe
 from loadtrt.cli.delivery import leave
 from loadtrt.errors import UsageError
 from loadtrt.files import locked
+from loadtrt.load.inputs import InputSets
 from loadtrt.report.plain import terminal_text
 from loadtrt.report.result_files import read_result
 from loadtrt.results.capacity_result import SweepPoint, SweepResult
@@ -506,7 +507,7 @@ def test_what_was_measured_is_delivered_before_a_device_that_hangs_ends_the_proc
     monkeypatch.setattr(os, "_exit", happened.append)
     leaving = maker.Maker(leave=lambda: leave(lambda: happened.append("delivered")))
     engine: Any = SimpleNamespace(close=freed.wait)
-    leaving._opened = maker.Opened(engine, {}, (), engine, 0, hangs=True)
+    leaving._opened = maker.Opened(engine, {}, InputSets(()), engine, 0, hangs=True)
     leaving.close()
     freed.set()
     assert happened == ["delivered", 3]

@@ -164,7 +164,7 @@ def test_calibration_items_are_batched(tmp_path: Path) -> None:
     options = BuildOptions(batch=2, int8=True, calibration=tmp_path / "items.npz")
     sets, notes = calibration_sets(read_source(conv(tmp_path, 2), options), options)
     assert [item["x"].tolist() for item in sets] == [items[pair].tolist() for pair in ([0, 1], [2, 3], [4, 0])]
-    assert notes == ()
+    assert notes == ("x: 5 arrays of [3, 8, 8] in 3 requests of batch 2, the last filled from the beginning",)
 
 
 def test_int8_and_fp16_together(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
     whole = Path(conv(tmp_path)).read_bytes()
     for data in (b"", b"hello", whole[:200]):
         (tmp_path / "broken.onnx").write_bytes(data)
-        refused(UsageError, "broken.onnx is not an ONNX model", str(tmp_path / "broken.onnx"), output)
+        refused(UsageError, "broken.onnx is ", str(tmp_path / "broken.onnx"), output)
     refused(UsageError, "convert the TensorFlow model to ONNX", "model.uff", output)
     refused(UsageError, "--deploy FILE.prototxt", "model.prototxt", output)
     refused(UsageError, "the zoo has no model", "zoo:googlenot", output)
@@ -246,12 +246,14 @@ def test_a_node_that_tensorrt_refuses_is_named(tmp_path: Path) -> None:
     )
     odd = _save(tmp_path / "m.onnx", [helper.make_node("MatMul", ["x", "x"], ["y"], name="mm")], (1, 4), {})
     refused(EngineError, "node 'mm' (operator MatMul) is refused: its sizes do not fit", odd, tmp_path / "a")
+    converted = f"{unknown} as loadtrt converted it to FP16: node 'foo1' (operator Foo) is refused: leave --fp16 out"
+    refused(EngineError, converted, unknown, tmp_path / "a", fp16=True)
 
 
 def test_sizes_that_are_open_or_do_not_fit(tmp_path: Path) -> None:
     """Every way to decide them is named; a profile covers every open input with the model's rank and fixed sizes."""
     model, output = conv(tmp_path), tmp_path / "a.plan"
-    refused(UsageError, "fix them with --batch N, or give their range, with --min-shapes", model, output)
+    refused(UsageError, "add --batch N; or give ranges of sizes, with --min-shapes", model, output)
     refused(UsageError, "has 4 dimensions, not 1", model, output, shapes={"x": (2,)})
     for shape in ((4, 3, 8, 9), (4, 3)):
         refused(UsageError, "does not fit input x[?,3,8,8]", model, output, profiles=({"x": (shape,) * 3},))
@@ -280,9 +282,9 @@ def test_calibration_files_that_are_not_there(tmp_path: Path) -> None:
     model, output = conv(tmp_path), tmp_path / "a.plan"
     (tmp_path / "empty").mkdir()
     for path, sentence in (
-        ("nope.npz", "does not exist"),
-        ("empty", "a folder without .npz files"),
-        ("conv.onnx", "is not an .npz"),
+        ("nope.npz", "cannot read inputs"),
+        ("empty", "a folder without inputs: put files there that end in .npy, .npz"),
+        ("conv.onnx", "bytes; input x fp32[2,3,8,8] takes"),
     ):
         refused(UsageError, sentence, model, output, batch=2, int8=True, calibration=tmp_path / path)
     old = _save(tmp_path / "old.onnx", [helper.make_node("Relu", ["x"], ["y"])], (1, 4), {}, opset=11)
@@ -439,7 +441,7 @@ layer { name: "prob" type: "Softmax" bottom: "conv1" top: "prob" }
         ("conv.onnx -o a.plan --target sm", 2, "--target sm is not a compute capability"),
         ("conv.onnx -o a.plan --workspace 1", 2, "'1' is not a size"),
         ("conv.onnx -o a.plan --opt-shapes x=1", 2, "--opt-shapes x=1 is not NAME:SIZES"),
-        ("conv.onnx -o a.plan --flavour rtx --target sm86", 2, "leaves sizes open"),
+        ("conv.onnx -o a.plan --flavour rtx --target sm86", 2, "leaves its first dimension open"),
         ("conv.onnx -o /proc/a.plan --flavour rtx --target sm86 --batch 1", 2, "cannot be written"),
         ("odd.onnx -o a.plan --flavour rtx --target sm86", 3, "node 'foo1' (operator Foo)"),
     ],

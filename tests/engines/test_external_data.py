@@ -107,6 +107,16 @@ def _link_to_hub(folder: Path) -> str:
     return str(folder / "m.onnx")
 
 
+def _linked_both(folder: Path) -> str:
+    """As a cache that is not the hub's has them: both are links into one folder, where they have other names."""
+    file = write(folder / "snapshot" / "m.onnx")
+    (folder / "store").mkdir()
+    for name, digest in {"m.onnx": "1111", "w.bin": "2222"}.items():
+        (folder / "snapshot" / name).rename(folder / "store" / digest)
+        (folder / "snapshot" / name).symlink_to(f"../store/{digest}")
+    return file
+
+
 OWN: dict[str, Callable[[Path], str]] = {
     "beside": lambda folder: write(folder / "m.onnx"),
     "below": _below,
@@ -116,6 +126,7 @@ OWN: dict[str, Callable[[Path], str]] = {
     "the hub's cache": hub,
     "a folder in the hub's cache": lambda folder: hub(folder, "onnx/fp32"),
     "a link to the hub's cache": _link_to_hub,
+    "links into one folder": _linked_both,
 }
 
 
@@ -183,6 +194,11 @@ def _loop(folder: Path) -> str:
     return _link(folder, "w.bin")
 
 
+def _pointer(folder: Path) -> str:
+    (folder / "w.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:77\nsize 9999999\n")
+    return "w.bin"
+
+
 def _short(folder: Path) -> str:
     (folder / "w.bin").write_bytes(b"1234567")
     return "w.bin"
@@ -210,6 +226,7 @@ OTHERS: dict[str, tuple[Callable[[Path], str | None], str]] = {
     "a loop": (_loop, "which cannot be read: Too many levels of symbolic links"),
     "too long": (lambda _: "v" * 300, "which cannot be read: File name too long"),
     "NUL": (lambda _: "w\0.bin", "which cannot be read: "),
+    "a pointer": (_pointer, "it is a Git LFS pointer to 9.54 MiB, not the file; fetch it with `git lfs pull`"),
     "cut short": (_short, "which has 7 bytes, and the model reads 16: copy it again"),
 }
 
@@ -220,7 +237,8 @@ def test_another_file_is_refused(kind: str, tmp_path: Path) -> None:
     folder, (location, sentence) = tmp_path / "model", OTHERS[kind]
     file = write(folder / "m.onnx")
     named = location(folder)
-    Path(file).write_bytes(model_of(tensor("w", named, length=16)).SerializeToString())
+    length = 9_999_999 if kind == "a pointer" else 16
+    Path(file).write_bytes(model_of(tensor("w", named, length=length)).SerializeToString())
     refused(UsageError, sentence, file)
     with pytest.raises(UsageError, match=f"^{file} keeps weights in ") as caught:
         read_source(file, BuildOptions())
@@ -255,7 +273,8 @@ def test_what_only_looks_like_the_hubs_cache_is_refused(tmp_path: Path) -> None:
     refused(UsageError, "outside the folder of the model", file)
     file = hub(tmp_path / "two")
     blobs = tmp_path / "two" / "models--a--b" / "blobs"
-    (blobs / "H1").rename(outside / "H1")
+    Path(file).unlink()
+    (blobs / "H1").rename(file)  # else its own folder would be the one outside
     (blobs / "H2").unlink()
     blobs.rmdir()
     blobs.symlink_to(outside)
@@ -342,3 +361,29 @@ def test_every_command_refuses_another_file(command: tuple[str, ...], tmp_path: 
     done = loadtrt(*command, file, folder=tmp_path)
     assert done.returncode == 2
     assert f"{file} keeps weights in '../secret.bin', which is not a path inside" in done.stderr
+
+
+@pytest.mark.anyio
+async def test_weights_of_a_branch_are_read(tmp_path: Path) -> None:
+    """As those of the graph around it, also through links, as it runs."""
+    then = helper.make_graph(
+        [helper.make_node("Add", ["x", "w"], ["t"])],
+        "then",
+        [],
+        [helper.make_tensor_value_info("t", TensorProto.FLOAT, [4])],
+        initializer=[tensor("w", length=16)],
+    )
+    other = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["e"])],
+        "else",
+        [],
+        [helper.make_tensor_value_info("e", TensorProto.FLOAT, [4])],
+    )
+    file = Path(hub(tmp_path))
+    node = helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other)
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xy"]
+    always = onnx.numpy_helper.from_array(np.array(True), "c")
+    graph = helper.make_graph([node], "test", values[:1], values[1:], initializer=[always])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    file.resolve().write_bytes(made.SerializeToString())
+    assert (await answer(str(file)) == WEIGHTS).all()

@@ -23,7 +23,6 @@ def test_batch_sets_the_open_first_size_of_every_input() -> None:
     """Law: --batch N makes [-1, …] into [N, …] for every input, and leaves fixed first sizes alone."""
     found = resolve_shapes([BATCHED, _input("mask", -1), _input("table", 5, 7)], batch=8, shapes={})
     assert found.shapes == {"data": (8, 3), "mask": (8,), "table": (5, 7)}
-    assert found.batch == 8
 
 
 def test_a_first_size_that_is_the_batch() -> None:
@@ -31,14 +30,12 @@ def test_a_first_size_that_is_the_batch() -> None:
     shapes = {"data": (-1, 3, 32), "table": (-1, 7)}
     found = resolve_shapes([DATA, _input("table", 5, -1)], batch=8, shapes=shapes)
     assert found.shapes == {"data": (8, 3, 32), "table": (5, 7)}
-    assert found.batch == 8
 
 
 def test_shapes_decide_everything() -> None:
-    """Law: an input named in --shapes has exactly that shape, and the batch follows from the open first sizes."""
+    """Law: an input named in --shapes has exactly that shape."""
     found = resolve_shapes([DATA, _input("table", 5, 7)], batch=None, shapes={"data": (4, 3, 32)})
     assert found.shapes["data"] == (4, 3, 32)
-    assert found.batch == 4
 
 
 def test_a_symbol_is_one_size() -> None:
@@ -46,16 +43,7 @@ def test_a_symbol_is_one_size() -> None:
     other = _input("c", 7, -1, -1, symbols=("", "L", "N"))
     found = resolve_shapes([other, *NAMED], batch=None, shapes={"b": (4, 8)})
     assert found.shapes == {"c": (7, 8, 4), "a": (4, 8), "b": (4, 8)}
-    assert (found.batch, found.symbols) == (4, {"N": 4, "L": 8})
-
-
-@pytest.mark.parametrize(
-    ("inputs", "batch", "expected"),
-    [([_input("x", 16, 3)], None, 16), ([_input("x", 16, 3)], 16, 16), ([_input("x")], None, 1), ([], None, 1)],
-)
-def test_batch_of_fixed_shapes(inputs: list[InputShape], batch: int | None, expected: int) -> None:
-    """Law: without open sizes the batch is the first size that the inputs share; 1 where no input has a size."""
-    assert resolve_shapes(inputs, batch=batch, shapes={}).batch == expected
+    assert found.symbols == {"N": 4, "L": 8}
 
 
 @pytest.mark.parametrize(
@@ -85,11 +73,17 @@ def test_batch_of_fixed_shapes(inputs: list[InputShape], batch: int | None, expe
         ([_input("x", 16, 3)], 4, {}, ["batch 4 contradicts", "x [16,3], fixed when the engine was made"]),
         ([BATCHED, _input("x", 4, 3)], 4, {"data": (8, 3)}, ["batch 4 contradicts", "data [8,3], x [4,3]"]),
         ([_input("x")], 4, {}, ["batch 4 contradicts", "(none, fixed"]),
-        (NAMED, 2, {}, ["a fp32[N,L] leaves dimensions open", "--shapes a:2x1"]),
+        (NAMED, 2, {}, ["a fp32[N,L] and b fp32[N,L] leave dimensions open", "--shapes a:2xL,b:2xL, with numbers"]),
         (NAMED, None, {"a": (2, 3), "b": (2, 4)}, ["size 'L' would be 3 in a but 4 in b"]),
         (NAMED, 2, {"b": (4, 3)}, ["size 'N' would be 2 in a but 4 in b"]),
-        ([_input("x", 16), _input("y", 2)], None, {}, ["differ in their first size", "--batch with one of 2 or 16"]),
-        ([_input("x", -1, batched=False)], 4, {}, ["leaves dimensions open", "--shapes x:1"]),
+        ([_input("x", -1, batched=False)], 4, {}, ["leaves its first dimension open", "--shapes x:N"]),
+        ([_input("x", -1, symbols=("samples",))], None, {}, ["add --shapes, such as --shapes x:samples"]),
+        (
+            [_input("x", -1, 4, symbols=("batch", "")), _input("y", 3, -1, symbols=("", "t")), _input("z", -1)],
+            None,
+            {},
+            ["x fp32[batch,4], y fp32[3,t] and z fp32[?] leave dimensions open", "x:batchx4,y:3xt,z:N, with numbers"],
+        ),
     ],
 )
 def test_what_cannot_be_decided_is_an_error(
@@ -125,7 +119,6 @@ def test_resolved_shapes_are_whole(shape: list[int], batch: int | None) -> None:
         return
     assert all(size >= 0 for size in found.shapes["x"])
     assert all(fixed in (-1, size) for fixed, size in zip(shape, found.shapes["x"], strict=True))
-    assert not shape or found.batch == found.shapes["x"][0]
 
 
 def test_values_within_the_profile_pass() -> None:

@@ -20,9 +20,10 @@ from onnx import TensorProto, helper
 from loadgen_runs import NAMES, Told, at_once, judged, lg, run_loadgen
 from loadtrt.asked.config import RunConfig
 from loadtrt.asked.mlperf import LEAST_NS, SCENARIOS
+from loadtrt.lanes.input_sets import inputs_for
 from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
-from loadtrt.lanes.session import Session, inputs_for, run_session
+from loadtrt.lanes.session import Session, run_session
 from loadtrt.load.arrivals import Poisson, due_instants
 from onnx_files import load, save
 
@@ -194,7 +195,7 @@ class _Both:
         self._options: dict[str, Any] = {"engine": _product(folder), "buffers": buffers, "threads_per_context": 1}
         self._engine = load(**self._options)
         config = RunConfig.model_validate(self._options)
-        self._inputs = inputs_for(self._engine, config.model)
+        self._inputs = list(inputs_for(self._engine, config.model).sets)
         self._engine.allocate(self._inputs)
         self.session = _Session(self._engine, self._inputs)
 

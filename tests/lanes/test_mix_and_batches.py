@@ -17,10 +17,11 @@ from loadtrt.asked.config import RunConfig
 from loadtrt.asked.reading import keys_of, load_config
 from loadtrt.engines.open import open_engine
 from loadtrt.errors import UsageError
+from loadtrt.lanes.input_sets import inputs_for
 from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
-from loadtrt.lanes.session import Session, inputs_for, run_session
+from loadtrt.lanes.session import Session, run_session
 from loadtrt.load.request_sizes import Batcher, Batching, draw, parse_batching, parse_mix
 from loadtrt.records.records import DROPPED, OK, Records
 from loadtrt.report.openmetrics import openmetrics_text
@@ -41,7 +42,7 @@ async def run(options: dict[str, Any]) -> tuple[RunResult, Records]:
     config = load_config(None, {"engine": "simulated:service=5ms,clock=virtual", "warmup": "0s", **options})
     engine, session = open_engine(config.model), Session()
     try:
-        inputs = inputs_for(engine, config.model)
+        inputs = inputs_for(engine, config.model).sets
         bill = engine.memory(inputs)
         await run_session(engine, config, inputs, Stop(), session)
         result = result_of(session, engine, config, bill, run="r", load_ns=0, started="", command=(), environment={})
@@ -61,7 +62,7 @@ async def driven(due: list[int], contexts: int = 1, **load: Any) -> tuple[Record
     if batcher:
         config = config.with_model(batcher=f"max={sizes[-1]},sizes={'/'.join(map(str, sizes))}")
     engine = open_engine(config.model)
-    engine.allocate(inputs_for(engine, config.with_model(input_sets=1).model))
+    engine.allocate(inputs_for(engine, config.with_model(input_sets=1).model).sets)
     recorder = Recorder(contexts, engine.now_ns())
     done = await drive(engine, recorder, Load(np.array(due, np.int64), **load), Stop())
     rows = recorder.records.rows.copy()

@@ -16,9 +16,10 @@ from live_snapshots import FACTS, GPU, NAMES, snapshot
 from loadtrt.asked.config import RunConfig
 from loadtrt.engines.open import open_engine
 from loadtrt.findings.validity import limit_of
+from loadtrt.lanes.input_sets import inputs_for
 from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
-from loadtrt.lanes.session import Session, inputs_for, run_session
+from loadtrt.lanes.session import Session, run_session
 from loadtrt.live.alerts import LAW_KINDS, SILENCE_NS, alerts_of, counts_now, law_alerts, terms_of
 from loadtrt.live.follower import follower_of
 from loadtrt.live.observer import RunFacts
@@ -37,7 +38,7 @@ def _run(options: dict[str, Any]) -> tuple[RunResult, Snapshot, RunFacts]:
     """A finished run in virtual time: its result, and what an observer has of it at the end."""
     config = RunConfig.of(**{"warmup": "0s", **options})
     engine, session, board = open_engine(config.model), Session(), Board(keep=1 << 15)
-    inputs = inputs_for(engine, config.model)
+    inputs = inputs_for(engine, config.model).sets
     bill = engine.memory(inputs)
     facts = RunFacts.from_json(facts_of("r", config, engine, len(inputs)).to_json())
     follower = follower_of(board, facts)

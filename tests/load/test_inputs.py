@@ -210,14 +210,18 @@ def test_files_that_are_no_npz_are_refused(tmp_path: Path, x: Any, ids: Any) -> 
     whole = bytearray((tmp_path / "whole.npz").read_bytes())
     damaged = whole.copy()
     damaged[60:90] = bytes(30)
-    for name, content in {"empty": b"", "text": b"hello", "short": bytes(whole[:200])}.items():
+    for name, content, why in (
+        ("empty", b"", "not an .npz: write one"),
+        ("text", b"hello", "not an .npz: write one"),
+        ("short", bytes(whole[:200]), "not an .npz: it is a zip archive that is cut short"),
+    ):
         (tmp_path / f"{name}.npz").write_bytes(content)
-        _refused(f"{name}.npz is not an .npz: write one", str(tmp_path / f"{name}.npz"))
+        _refused(f"{name}.npz is {why}", str(tmp_path / f"{name}.npz"))
     with (tmp_path / "npy.npz").open("wb") as out:
         np.save(out, x)
     (tmp_path / "folder.npz").mkdir()
     (tmp_path / "damaged.npz").write_bytes(damaged)
-    _refused("npy.npz is not an .npz: write one", str(tmp_path / "npy.npz"))
+    _refused("npy.npz is not an .npz: it is a numpy array", str(tmp_path / "npy.npz"))
     _refused("damaged.npz is damaged or not an .npz", str(tmp_path / "damaged.npz"))
     _refused("folder.npz: Is a directory", str(tmp_path / "folder.npz"))
     _refused("nowhere.npz: No such file or directory", str(tmp_path / "nowhere.npz"))
@@ -239,7 +243,7 @@ def test_raw_files_that_do_not_fit_are_refused(tmp_path: Path, x: Any, ids: Any)
 def test_sources_and_ranges_that_do_not_fit_are_refused() -> None:
     """Random and zeros stand alone; ranges are for random inputs, tensors that exist, values their types hold."""
     _refused("use 'random' alone", "random", "a.npz")
-    _refused("write random, zeros, a file that ends in .npz, or NAME:FILE", "ramdom")
+    _refused("write random, zeros, FILE.npz, NAME:FILE (.npy, .npz, .pb or raw bytes), or a folder", "ramdom")
     _refused("--input-range: the engine has no input 'z'", "random", z=(0, 1))
     _refused("--input-range x has no effect here", "zeros", x=(0, 1))
     _refused("x:1..0: write the lower limit first", "random", x=(1, 0))

@@ -14,7 +14,7 @@ from loadtrt.capacity.scaling import contradiction, fit, rungs
 from loadtrt.lanes.outcome import result_of
 from loadtrt.load.request_sizes import parse_batching
 from loadtrt.results.capacity_result import Trial
-from loadtrt.runs.maker import Part
+from loadtrt.runs.narrowed import Part
 from rigs import Heard
 from runs_by_hand import changed
 

@@ -14,9 +14,10 @@ from benchmarks.verdicts import run
 from loadtrt.asked.config import RunConfig
 from loadtrt.cli.main import cli
 from loadtrt.engines.open import open_engine
+from loadtrt.lanes.input_sets import inputs_for
 from loadtrt.lanes.outcome import result_of
 from loadtrt.lanes.scheduler import Stop
-from loadtrt.lanes.session import Session, inputs_for, run_session
+from loadtrt.lanes.session import Session, run_session
 from loadtrt.records.records import COLUMNS, Records
 from loadtrt.report.plain import terminal_text
 from loadtrt.results.run_result import RunResult
@@ -128,7 +129,7 @@ def test_a_run_is_judged_by_itstelemetry() -> None:
     options = {"rate": "100/s", "arrivals": "constant", "duration": "20s", "warmup": "0s", "batch": 4}
     config = RunConfig.of(engine="simulated:service=1ms,clock=virtual", objective=wanted, **options)
     engine, session = open_engine(config.model), Session()
-    inputs = inputs_for(engine, config.model)
+    inputs = inputs_for(engine, config.model).sets
     bill = engine.memory(inputs)
     anyio.run(run_session, engine, config, inputs, Stop(), session)
     assert session.recorder is not None

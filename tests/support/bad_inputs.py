@@ -365,10 +365,12 @@ KINDS: dict[str, list[Bad]] = {
             for file, sentence in {"/dev/zero": "it is not a regular file", "/proc": "Is a directory"}.items()
             for command in (
                 "run --engine simulated:null --config {}", "run --engine {}", "report {}", "compare {0} {0}",
-                "run --engine simulated:null --inputs x:{}", "run --engine simulated:null --trace {}", "inspect {}",
+                "run --engine simulated:null --trace {}", "inspect {}",
                 "plan-capacity {} --demand 5/s", "build --deploy {} -o d.plan", "export openmetrics {} -o x",
             )
         ),
+        Bad("run --engine simulated:null --inputs x:/dev/zero", "it is not a regular file"),
+        Bad("run --engine simulated:null --inputs x:/proc", "is a folder without inputs"),
         Bad(
             "build --deploy d.prototxt --model /dev/zero -o d.plan",
             "it is not a regular file",

@@ -1,0 +1,201 @@
+"""How many inferences are in one request: by what the user says, else by what the model says, else one. Pure.
+
+1. --inferences-per-request N, else --batch N.
+2. A size that the model calls a batch: "batch" and the like wherever it stands, N and B where it comes first.
+3. The first size that all inputs have, apart from those of 1, where the outputs agree: inputs leave it open, or an
+   output has it too. Sizes that are named for something else (samples, height), the only size of an input, and images
+   without a batch (height, width, colours) are none.
+4. One: fixed sizes alone say nothing of a batch.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loadtrt.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from loadtrt.engines.shapes import InputShape, Shape
+
+# Exporters write these for a size without a name: each is a size of its own.
+_NO_NAMES = {"", "?", "*", "_", "none", "null", "nan", "any", "dynamic", "dyn", "unk", "unknown", "undefined", "dim"}
+_BATCH = re.compile(r"(\w+[_./ ])?n?batch([_ ]?(size|dim|axis|num|no|n))?(_?\d+)?", re.IGNORECASE)
+_LETTER = re.compile(r"[NB]_?\d*|bs|b|n", re.ASCII)
+_OTHER = re.compile(
+    r"(?:^|[_\W])(?:seq|sequence|len|length|lengths|time|times|t|frames?|samples?|tokens?|steps?|height|h|width|w|rows?|"
+    r"cols?|columns?|points?|boxes|rois?|anchors?|channels?|c|audio|signal|text|words?|chars?|queries|keys|past|total)"
+    r"(?:$|[_\W\d])",
+    re.IGNORECASE,
+)
+_COLOURS = (1, 3, 4)
+_LEAST_SIDE = 16  # of an image: smaller ones may be anything
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSize:
+    """Inferences in one request.
+
+    size: their number.
+    reason: why, in words that follow "batch N: ".
+    guessed: whether the user should read the reason, as neither an option nor a size of 1 everywhere says so.
+    known: whether anything says so.
+    """
+
+    size: int
+    reason: str
+    guessed: bool = False
+    known: bool = True
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should read."""
+        said = f"batch {self.size}: {self.reason} (--inferences-per-request N says otherwise)"
+        return (said,) if self.guessed else ()
+
+
+ONE = BatchSize(1, "no input has a first size above 1", known=False)
+
+
+def is_name(symbol: str) -> bool:
+    """Whether a model's text for a size names it, so that the same text elsewhere is the same size."""
+    return symbol.strip().lower() not in _NO_NAMES and any(sign.isalpha() for sign in symbol)
+
+
+def is_batch(symbol: str, axis: int) -> bool:
+    """Whether a size of this name, at this place of a shape, is a batch."""
+    return bool(_BATCH.fullmatch(symbol)) or (axis == 0 and bool(_LETTER.fullmatch(symbol)))
+
+
+def is_other(symbol: str) -> bool:
+    """Whether the name is one of a size that is no batch, such as samples or height."""
+    return not _BATCH.fullmatch(symbol) and bool(_OTHER.search(symbol))
+
+
+def named_batches(inputs: Sequence[InputShape]) -> set[str]:
+    """The model's own names of a batch that say so wherever they stand."""
+    return {symbol for item in inputs for symbol in item.symbols if _BATCH.fullmatch(symbol)}
+
+
+def is_filled(item: InputShape, axis: int, names: set[str]) -> bool:
+    """Whether --batch decides an open size. names: see `named_batches`."""
+    symbol = item.symbols[axis] if item.symbols else ""
+    if not item.batched:
+        return False
+    return symbol in names or (axis == 0 and not (names and is_other(symbol)))
+
+
+def batch_size(
+    inputs: Sequence[InputShape],
+    shapes: Mapping[str, Shape],
+    outputs: Sequence[InputShape],
+    *,
+    batch: int | None,
+    inferences: int | None,
+) -> BatchSize:
+    """The inferences in one request.
+
+    inputs, outputs: as the engine has them; an output's size is -1 where it is not known.
+    shapes: the decided shape of each input.
+    batch, inferences: --batch and --inferences-per-request.
+    """
+    if inferences is not None:
+        return BatchSize(inferences, "--inferences-per-request")
+    if batch is not None:
+        return BatchSize(batch, "the size asked for")
+    sized = [item for item in inputs if item.batched and shapes[item.name]]
+    return _by_name(sized, shapes) or _by_first_sizes(sized, shapes, outputs)
+
+
+def require_agreement(inputs: Sequence[InputShape], shapes: Mapping[str, Shape], batch: int) -> None:
+    """--batch is a size that an input has. 1 is always right: then one request is one inference. Raises UsageError."""
+    sized = [item for item in inputs if item.batched and shapes[item.name]]
+    names = named_batches(sized)
+    filled = {
+        shapes[item.name][axis]
+        for item in sized
+        for axis, size in enumerate(item.shape)
+        if size < 0 and is_filled(item, axis, names)
+    }
+    sizes = filled or {shapes[item.name][0] for item in sized}
+    if batch == 1 or batch in sizes:
+        return
+    seen = ", ".join(_shown(item.name, shapes[item.name]) for item in sized)
+    fixed = "" if filled else ", fixed when the engine was made"
+    remedy = "make them agree" if filled else "ask for none, or make an engine that leaves one open"
+    raise UsageError(
+        f"batch {batch} contradicts the inputs' first sizes ({seen or 'none'}{fixed}): {remedy}; "
+        "--inferences-per-request N alone says how inferences are counted"
+    )
+
+
+def _by_name(sized: Sequence[InputShape], shapes: Mapping[str, Shape]) -> BatchSize | None:
+    """The size that the model calls a batch; None where it calls none so."""
+    names = named_batches(sized)
+    found: dict[int, str] = {}
+    for item in sized:
+        for axis, symbol in enumerate(item.symbols):
+            if symbol in names if names else is_batch(symbol, axis):
+                found.setdefault(shapes[item.name][axis], f"'{symbol}' of {item.name}")
+    if len(found) > 1:
+        sizes = " and ".join(f"{where} is {size}" for size, where in found.items())
+        return BatchSize(1, f"the model has several sizes that are named as a batch, {sizes}", guessed=True)
+    for size, where in found.items():
+        return BatchSize(max(size, 1), f"size {where}", guessed=size > 1 and not names)
+    return None
+
+
+def _by_first_sizes(
+    sized: Sequence[InputShape], shapes: Mapping[str, Shape], outputs: Sequence[InputShape]
+) -> BatchSize:
+    """The first size that inputs and outputs share, or 1 and why. Where inputs leave theirs open, these alone count."""
+    left_open = [item for item in sized if item.shape[0] < 0]
+    having = [item for item in left_open or sized if shapes[item.name][0] != 1]
+    firsts = {shapes[item.name][0] for item in having}
+    names = " and ".join(item.name for item in having)
+    if not firsts:
+        return ONE
+    if len(firsts) > 1:
+        seen = ", ".join(_shown(item.name, shapes[item.name]) for item in having)
+        return _one(f"the inputs differ in their first size ({seen})")
+    (first,) = firsts
+    for item in having:
+        shape = shapes[item.name]
+        if item.symbols and is_other(item.symbols[0]):
+            return _one(f"the first size of {item.name} is its '{item.symbols[0]}'")
+        if _is_image(shape, item.dtype):
+            return _one(f"{_shown(item.name, shape)} looks like one image")
+    if all(len(shapes[item.name]) == 1 for item in having):
+        return _one(f"{names} has no size but the first")
+    having_it = [item.name for item in outputs if item.shape and item.shape[0] == first]
+    unknown = any(item.shape and item.shape[0] < 0 for item in outputs)
+    known = [item for item in outputs if item.shape and item.shape[0] >= 0]
+    others = [item for item in known if item.shape[0] not in (1, first)] or ([] if having_it or unknown else known)
+    if others:
+        return _one(f"output {_shown(others[0].name, others[0].shape)} has another first size than {names}")
+    if left_open:
+        return BatchSize(max(first, 1), f"the first size of {names}, which the engine leaves open", guessed=True)
+    if having_it:
+        return BatchSize(max(first, 1), f"the first size that {names} and {having_it[0]} share", guessed=True)
+    return _one(f"no output is known to have the first size of {names}, {first}")
+
+
+def _one(why: str) -> BatchSize:
+    return BatchSize(1, f"one request is one inference, as {why}", guessed=True, known=False)
+
+
+def _is_image(shape: Shape, dtype: str) -> bool:
+    """Whether a shape is that of one image: height, width and colours, or colours first, or bytes without colours."""
+    sides: Shape = ()
+    if len(shape) == 3:
+        sides = shape[:2] if shape[2] in _COLOURS else shape[1:] if shape[0] in _COLOURS else ()
+    elif dtype == "uint8" and len(shape) == 2:
+        sides = shape
+    return min(sides, default=0) >= _LEAST_SIDE
+
+
+def _shown(name: str, shape: Sequence[int]) -> str:
+    return f"{name} [{','.join('?' if size < 0 else str(size) for size in shape)}]"

@@ -1,0 +1,111 @@
+"""Sizes that a model accepts, found by trying: the example of an error about sizes that are open.
+
+A shape of 1s runs in few models. ONNX Runtime, where it is installed, is given the model as it is and a few usual sizes
+(images of 224 and 640, sequences of 128, a second of sound), until a request is served or the time is over.
+"""
+
+from __future__ import annotations
+
+import threading
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from loadtrt.engines.batch_size import is_batch, is_name, is_other
+from loadtrt.engines.external_data import EXTERNAL_FOLDER
+from loadtrt.engines.index_tables import branch_values, index_tables
+from loadtrt.engines.onnx_model import input_specs
+from loadtrt.environment import import_onnxruntime
+from loadtrt.load.inputs import make_inputs
+from loadtrt.units import SECOND_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from loadtrt.engines.external_data import ExternalData
+    from loadtrt.engines.shapes import InputShape, OpenSizesError, Shape
+    from loadtrt.load.tensors import TensorSpec
+
+_PATIENCE_NS = 4 * SECOND_NS  # after which no other sizes are tried
+_MOST_MODEL_BYTES = 512 << 20
+_MOST_INPUT_BYTES = 64 << 20
+_SIDES = (224, 640, 48, 32, 64, 96, 112, 128, 256, 299, 320, 416, 512, 608, 1024)
+_LENGTHS = (128, 512, 16000, 16, 1024, 32, 64, 256, 576, 320, 77, 8, 4, 2, 1)
+
+
+def tried_example(model: Any, external: ExternalData | None, error: OpenSizesError) -> dict[str, Shape] | None:
+    """Shapes with which ONNX Runtime serves a request of random inputs; None where none of the usual sizes is taken in
+    time, the model is large, or it cannot be opened. model: an onnx.ModelProto."""
+    data = model.SerializeToString()
+    if len(data) + (external.nbytes if external else 0) > _MOST_MODEL_BYTES:
+        return None
+    try:
+        onnxruntime = import_onnxruntime()
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if external is not None:
+            options.add_session_config_entry(EXTERNAL_FOLDER, str(external.folder))
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    except Exception:  # this is about sizes: what else is wrong is told where the model is run
+        return None
+    until = perf_counter_ns() + _PATIENCE_NS
+    rows, modes = index_tables(model), branch_values(model)
+    for shapes in candidates(error.inputs, error.shapes):
+        specs = input_specs(error.inputs, shapes, rows, modes)
+        left = (until - perf_counter_ns()) / SECOND_NS
+        if left <= 0:
+            return None
+        if _serves(session, specs, onnxruntime.RunOptions(), left):
+            return shapes
+    return None
+
+
+def candidates(inputs: Sequence[InputShape], shapes: Mapping[str, Shape]) -> Iterator[dict[str, Shape]]:
+    """Whole shapes in the order in which to try them: the same name is the same size, batches are 1, and so is first
+    what is open beside a first size that is fixed, such as the batch of a recurrent state."""
+    seen: list[dict[str, Shape]] = []
+    sizes = [(_SIDES[min(place, len(_SIDES) - 1)], length) for place, length in enumerate(_LENGTHS)]
+    for with_length in (False, True):
+        for side, length in sizes:
+            named: dict[str, int] = {}
+            found = {
+                item.name: _whole(item, shapes[item.name], side, length, length if with_length else 1, named)
+                for item in inputs
+            }
+            if found not in seen:
+                seen.append(found)
+                yield found
+
+
+def _whole(item: InputShape, shape: Shape, side: int, length: int, beside: int, named: dict[str, int]) -> Shape:
+    """The shape with a size for all that is open. named: sizes by name, which this adds to."""
+    decided = []
+    for axis, size in enumerate(shape):
+        symbol = item.symbols[axis] if item.symbols else ""
+        chosen = size
+        if size < 0:
+            if is_batch(symbol, axis) or (axis == 0 and not is_other(symbol)):
+                chosen = 1
+            elif len(shape) >= 4:
+                chosen = side if axis >= len(shape) - 3 else 1
+            else:
+                chosen = length if shape[0] < 0 or axis == 0 or is_other(symbol) else beside
+            if is_name(symbol):
+                chosen = named.setdefault(symbol, chosen)
+        decided.append(chosen)
+    return tuple(decided)
+
+
+def _serves(session: Any, specs: Sequence[TensorSpec], options: Any, patience_s: float) -> bool:
+    if sum(spec.nbytes for spec in specs) > _MOST_INPUT_BYTES:
+        return False
+    timer = threading.Timer(patience_s, lambda: setattr(options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        (feeds,) = make_inputs(specs, ("random",), 1, {}, 1)
+        session.run(None, dict(feeds), options)
+    except Exception:  # whatever it is, these sizes do not run
+        return False
+    finally:
+        timer.cancel()
+    return True

@@ -1,0 +1,169 @@
+"""What an engine's answers are compared with: chosen by what the engine is and what was asked, by numpy's oracle."""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from half_models import H, model, value, weight
+from loadtrt.asked.config import RunConfig
+from loadtrt.engines.reference import reference_of
+from loadtrt.errors import UsageError
+from loadtrt.load.tensors import TensorSpec
+from loadtrt.results.precisions import HalfPrecision
+from runs_by_hand import engine
+
+if TYPE_CHECKING:
+    from loadtrt.engines.reference import Reference
+    from loadtrt.results.engine_info import EngineInfo
+
+W = np.random.default_rng(1).standard_normal((8, 8)).astype(np.float32)
+X = np.random.default_rng(2).standard_normal((2, 8)).astype(np.float32)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """y = x w, with an open batch."""
+    made = model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], [value("x", "N", 8)], [value("y", "N", 8)], [weight("w", W)]
+    )
+    onnx.save(made, tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    """What begins as a plan of TensorRT does."""
+    (tmp_path / "model.plan").write_bytes(b"ftrt" + bytes(100))
+    return tmp_path / "model.plan"
+
+
+def _info(kind: str = "tensorrt", **changes: Any) -> EngineInfo:
+    tensors = (TensorSpec("x", True, "fp32", (2, 8), 64), TensorSpec("y", False, "fp32", (2, 8), 64))
+    return engine(kind, **{"tensors": tensors, **changes})
+
+
+def _reference(info: EngineInfo, x: Any = X, **options: Any) -> Reference | None:
+    options = {key: str(item) if isinstance(item, Path) else item for key, item in options.items()}
+    return reference_of(RunConfig.of(**options).model, info, {"x": x})
+
+
+def _build(file: Path, **options: bool) -> dict[str, Any]:
+    return {"model": str(file), "model_sha256": sha256(file.read_bytes()).hexdigest(), "options": options}
+
+
+def test_an_engine_of_its_models_own_precision_has_none(file: Path, plan: Path) -> None:
+    assert _reference(_info("onnxruntime"), engine=file) is None
+    assert _reference(_info(), engine=plan) is None
+    assert _reference(_info(build=_build(file)), engine=plan) is None
+    assert _reference(_info("simulated"), engine="simulated:null") is None
+
+
+@pytest.mark.parametrize("kind", ["onnxruntime", "tensorrt"])
+def test_with_fp16_a_model_is_its_own(kind: str, file: Path) -> None:
+    """In FP32 and in the size of the inputs; the tolerance goes by the nodes that are in FP16."""
+    became = HalfPrecision(True, 5, 4, (), 64, 0, "", 0, 0, "", 0.0)
+    found = _reference(_info(kind, conversion=became), engine=file, fp16=True, batch=2)
+    assert found is not None
+    assert found.outputs is not None
+    assert found.outputs["y"] == pytest.approx(X @ W, rel=1e-5, abs=1e-6)
+    assert (found.unknown, found.demanded) == ("", False)
+    assert found.name.startswith(f"{file} in FP32 on ONNX Runtime ")
+    assert found.tolerance == pytest.approx(8 * 2**-11 * 4**0.5)
+
+
+@pytest.mark.parametrize(("option", "step"), [("fp16", 2**-11), ("int8", 2**-8)])
+def test_a_plan_of_a_lower_precision_is_compared_with_what_it_was_built_from(
+    option: str, step: float, file: Path, plan: Path
+) -> None:
+    """Where that is there, and the same. The plan's inputs may be FP16."""
+    found = _reference(_info(build=_build(file, **{option: True})), X.astype(np.float16), engine=plan)
+    assert found is not None
+    assert found.outputs is not None
+    assert found.outputs["y"] == pytest.approx(X @ W, rel=1e-2, abs=1e-2)
+    assert found.tolerance == pytest.approx(8 * step)
+
+
+def test_why_there_is_nothing_to_compare_with_is_said(file: Path, plan: Path) -> None:
+    """A plan of unknown origin with --fp16, a model that is gone or changed, a Caffe network, a model that fails."""
+
+    def why(info: EngineInfo, **options: Any) -> str:
+        found = _reference(info, **options)
+        assert found is not None
+        assert found.outputs is None
+        return found.unknown
+
+    assert "name its model with --verify-against" in why(_info(), engine=plan, fp16=True)
+    build = _build(file, fp16=True)
+    caffe = file.with_name("net.prototxt")
+    caffe.write_bytes(file.read_bytes())
+    assert "a Caffe network" in why(_info(build={**build, "model": str(caffe)}), engine=plan)
+    assert "model.onnx" in why(_info(build={**build, "model_sha256": "0"}), engine=plan)
+    file.unlink()
+    assert "is not there, or has changed" in why(_info(build=build), engine=plan)
+
+
+def test_a_model_that_draws_random_numbers_is_not_compared(file: Path) -> None:
+    nodes = [helper.make_node("RandomNormalLike", ["x"], ["r"]), helper.make_node("Add", ["x", "r"], ["y"])]
+    onnx.save(model(nodes, [value("x", 2, 8)], [value("y", 2, 8)]), file)
+    found = _reference(_info("onnxruntime"), engine=file, fp16=True)
+    assert found is not None
+    assert "draws random numbers (RandomNormalLike)" in found.unknown
+
+
+def test_another_model_or_outputs_may_be_named(file: Path, plan: Path, tmp_path: Path) -> None:
+    """An ONNX model that a plan was built from elsewhere, or outputs that another tool computed."""
+    found = _reference(_info(), engine=plan, verify_against=file, verify_tolerance="1%")
+    assert found is not None
+    assert found.outputs is not None
+    assert found.outputs["y"] == pytest.approx(X @ W, rel=1e-5, abs=1e-6)
+    assert (found.demanded, found.tolerance) == (True, 0.01)
+    np.savez(tmp_path / "x.npz", x=X)
+    np.savez(tmp_path / "y.npz", y=X @ W, other=X)
+    named = _reference(_info(), engine=plan, verify_against=tmp_path / "y.npz", inputs=(str(tmp_path / "x.npz"),))
+    assert named is not None
+    assert named.outputs is not None
+    assert list(named.outputs) == ["y"]
+    assert np.array_equal(named.outputs["y"], X @ W)
+
+
+def test_what_cannot_be_compared_on_request_is_an_error(file: Path, plan: Path, tmp_path: Path) -> None:
+    """One sentence each: outputs of other inputs, a file of something else, a model of another size."""
+
+    def refused(sentence: str, **options: Any) -> None:
+        with pytest.raises(UsageError, match=re.escape(sentence)) as caught:
+            _reference(_info(), **options)
+        assert "\n" not in str(caught.value)
+
+    outputs = tmp_path / "y.npz"
+    np.savez(outputs, z=X)
+    given = {"engine": plan, "inputs": ("zeros",)}
+    refused("these are random: add --inputs", engine=plan, verify_against=outputs)
+    refused("has none of the outputs y: it has z", verify_against=outputs, **given)
+    outputs.write_bytes(b"no npz")
+    refused("is damaged or not an .npz", verify_against=outputs, **given)
+    refused("cannot read outputs", verify_against=tmp_path / "nowhere.npz", **given)
+    refused("is not an ONNX model", verify_against=plan, **given)
+    refused("--verify-tolerance has nothing to compare", verify_tolerance=0.1, **given)
+    refused("--verify-tolerance has nothing to compare", verify_tolerance=0.1, fp16=True, **given)
+    wide = model([helper.make_node("Abs", ["x"], ["y"])], [value("x", 2, 9)], [value("y", 2, 9)])
+    onnx.save(wide, file)
+    refused("x", verify_against=file, **given)
+
+
+def test_an_fp16_model_takes_its_inputs_in_fp16(file: Path, plan: Path) -> None:
+    """A plan with FP32 inputs, of a model that has FP16 ones."""
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    half = model([node], [value("x", 2, 8, kind=H)], [value("y", 2, 8, kind=H)], [weight("w", W, np.float16)])
+    onnx.save(half, file)
+    found = _reference(_info(), engine=plan, verify_against=file)
+    assert found is not None
+    assert found.outputs is not None
+    assert found.outputs["y"].dtype == np.float16

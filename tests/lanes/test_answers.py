@@ -1,0 +1,230 @@
+"""How far answers are from a reference: by hand-made engines in virtual time, and whole runs on ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from command_line import loadtrt
+from half_models import model, value, weight
+from loadtrt.asked.config import RunConfig
+from loadtrt.engines.open import open_engine
+from loadtrt.engines.reference import Reference
+from loadtrt.errors import EngineError
+from loadtrt.lanes.answers import deviation_from
+from loadtrt.load.inputs import make_inputs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from loadtrt.results.precisions import Deviation
+
+
+class _Answering:
+    """An engine whose every answer is `outputs`."""
+
+    per_launch = 1
+
+    def __init__(self, engine: Any, outputs: Any) -> None:
+        self._engine, self._outputs = engine, outputs
+
+    def outputs(self, *_: int) -> Any:
+        return self._outputs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+async def _deviation(outputs: Any, reference: Any, *, demanded: bool = False, unknown: str = "") -> Deviation:
+    config = RunConfig.of(engine="simulated:service=1ms,clock=virtual")
+    engine = open_engine(config.model)
+    engine.allocate(make_inputs(engine.info.tensors, ("zeros",), 1, {}, 1))
+    compared = Reference("the oracle", reference, unknown, 0.01, demanded)
+    arrays = {name: np.asarray(numbers) for name, numbers in outputs.items()}
+    return await deviation_from(_Answering(engine, arrays), compared)
+
+
+def _arrays(**numbers: Any) -> dict[str, Any]:
+    return {name: np.asarray(item) for name, item in numbers.items()}
+
+
+@pytest.mark.anyio
+async def test_the_output_that_deviates_most_is_told() -> None:
+    """Relative to its own largest magnitude: 0.1 of 200 is less than 0.03 of 1."""
+    found = await _deviation(
+        _arrays(a=[200.1, 1.0], b=[1.0, 0.47], c=np.ones(2, np.float16)),
+        _arrays(a=[200.0, 1.0], b=[1.0, 0.5], c=[1.0, 1.0]),
+    )
+    assert (found.output, found.outputs, found.largest, found.not_finite) == ("b", 3, 1.0, 0)
+    assert found.absolute == pytest.approx(0.03)
+    assert found.relative == pytest.approx(0.03)
+    assert found.cosine == pytest.approx((1 + 0.47 * 0.5) / np.hypot(1, 0.47) / np.hypot(1, 0.5))
+    assert found.beyond
+    assert found.text == "0.03 of the largest 1 (at most 0.03), in output b, cosine 0.999705"
+
+
+@pytest.mark.anyio
+async def test_numbers_that_are_none_are_told_first() -> None:
+    """NaN and infinities that the reference does not have; those that it has are no fault."""
+    found = await _deviation(
+        _arrays(a=[np.nan, np.inf, 1.0, np.nan], b=[3.0]), _arrays(a=[1.0, 2.0, 1.0, np.nan], b=[1.0])
+    )
+    assert (found.output, found.not_finite, found.relative, found.beyond) == ("a", 2, 0.0, True)
+    assert found.text.endswith("2 numbers NaN or infinite")
+    same = await _deviation(_arrays(a=[np.nan, 1.0]), _arrays(a=[np.nan, 1.0]))
+    assert not same.beyond
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_fp16_cannot_hold_is_measured_against_what_it_holds() -> None:
+    """1e-7 of a probability of 5e-7 is FP16's rounding, and 1 where nothing should be is not."""
+    near = await _deviation(_arrays(p=[4e-7, 0]), _arrays(p=[5e-7, 0]))
+    assert near.relative == pytest.approx(1e-7 * 2**14)
+    assert not near.beyond
+    far = await _deviation(_arrays(p=[1.0, 0]), _arrays(p=[0.0, 0]))
+    assert (far.beyond, far.cosine) == (True, None)
+
+
+@pytest.mark.anyio
+async def test_of_integers_the_share_that_differs() -> None:
+    found = await _deviation(_arrays(n=[1, 2, 3, 9]), _arrays(n=[1, 2, 3, 4]))
+    assert (found.relative, found.absolute, found.cosine) == (0.25, 5, None)
+
+
+@pytest.mark.anyio
+async def test_what_cannot_be_compared_says_why() -> None:
+    """Another shape, no output of that name, no reference; asked for, that is an error."""
+    for outputs, why in (
+        (_arrays(a=[1.0, 2.0]), "another shape"),
+        (_arrays(b=[1.0]), "none of the outputs b"),
+        ({}, "that the engine can tell"),
+    ):
+        found = await _deviation(outputs, _arrays(a=[1.0]))
+        assert why in found.unknown
+        assert not found.beyond
+        with pytest.raises(EngineError, match=why):
+            await _deviation(outputs, _arrays(a=[1.0]), demanded=True)
+    assert (await _deviation({}, None, unknown="nobody knows")).text == "not known: nobody knows"
+
+
+def _file(folder: Path, factor: float) -> Path:
+    """y = ((x w) factor) / factor."""
+    w = np.random.default_rng(1).standard_normal((8, 8))
+    made = model(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["a"]),
+            helper.make_node("Mul", ["a", "factor"], ["b"]),
+            helper.make_node("Div", ["b", "factor"], ["y"]),
+        ],
+        [value("x", 2, 8)],
+        [value("y", 2, 8)],
+        [weight("w", w), weight("factor", factor)],
+    )
+    onnx.save(made, folder / "model.onnx")
+    np.savez(folder / "x.npz", x=np.full((2, 8), 3, np.float32))
+    return folder / "model.onnx"
+
+
+def _run(folder: Path, *options: Any) -> tuple[int, dict[str, Any], str]:
+    """Exit code, what is kept of the model, and what is shown."""
+    common = ("--duration", "10ms", "--warmup", "0", "--json", folder / "run.json", "--force")
+    done = loadtrt("run", "--engine", folder / "model.onnx", "--on", "onnxruntime", *common, *options)
+    kept = json.loads((folder / "run.json").read_text())["models"]
+    return done.returncode, next(iter(kept.values())), done.stdout
+
+
+def test_a_run_in_fp16_says_how_far_its_answers_are(tmp_path: Path) -> None:
+    """In the summary and in run.json, and no finding where it is FP16's rounding; without --fp16 nothing is said."""
+    _file(tmp_path, 4.0)
+    _, kept, shown = _run(tmp_path, "--fp16")
+    deviation, became = kept["deviation"], kept["engine"]["conversion"]
+    assert 0 < deviation["relative"] < deviation["tolerance"] < 0.01
+    assert (deviation["output"], deviation["unknown"], deviation["demanded"]) == ("y", "", False)
+    assert (became["converted"], became["nodes"], became["weights"]) == (3, 3, 65)
+    assert "converted to FP16: 3 of 3 nodes" in shown
+    assert "in output y, cosine 1.000000" in " ".join(shown.split())
+    assert not [finding for finding in kept["findings"] if finding["kind"] == "deviates"]
+    _, plain, shown = _run(tmp_path)
+    assert (plain["deviation"], plain["engine"]["conversion"]) == (None, None)
+    assert "deviation" not in shown
+
+
+def test_answers_that_fp16_spoils_are_a_finding(tmp_path: Path) -> None:
+    """Weights of 1e-9 among larger ones become 0, and matter here: how fast that is says nothing of the network. The
+    run itself is no worse. (ONNX Runtime's CPU adds and multiplies FP16 in FP32: it cannot overflow.)"""
+    w = np.eye(8)
+    w[:, 0] = 1e-9
+    made = model(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["a"]),
+            helper.make_node("Gather", ["a", "first"], ["b"], axis=1),
+            helper.make_node("Mul", ["b", "factor"], ["y"]),
+        ],
+        [value("x", 2, 8)],
+        [value("y", 2)],
+        [weight("w", w), weight("first", 0, np.int64), weight("factor", 1e9)],
+    )
+    onnx.save(made, tmp_path / "model.onnx")
+    _, kept, shown = _run(tmp_path, "--fp16")
+    assert kept["deviation"]["relative"] == pytest.approx(1)
+    assert (kept["engine"]["conversion"]["zeroed"], kept["engine"]["conversion"]["most_zeroed"]) == (8, "w")
+    assert "outputs-differ" not in [problem["kind"] for problem in kept["problems"]]
+    assert "deviates" in [finding["kind"] for finding in kept["findings"]]
+    assert "! deviates: outputs deviate" in shown
+    assert "8 became 0, most of w" in " ".join(shown.split())
+
+
+def test_a_tolerance_that_is_asked_for_decides_like_verify(tmp_path: Path) -> None:
+    """Beyond it the run is INVALID, as where --verify finds other outputs."""
+    _file(tmp_path, 4.0)
+    code, kept, _ = _run(tmp_path, "--fp16", "--verify-tolerance", "0.0001%")
+    assert code == 97
+    assert "outputs-differ" in [problem["kind"] for problem in kept["problems"]]
+    _, kept, _ = _run(tmp_path, "--fp16", "--verify-tolerance", "10%")
+    assert "outputs-differ" not in [problem["kind"] for problem in kept["problems"]]
+
+
+def test_outputs_of_another_tool_decide_like_verify(tmp_path: Path) -> None:
+    """numpy's own, right and wrong by a tenth."""
+    file = _file(tmp_path, 4.0)
+    w = onnx.numpy_helper.to_array(onnx.load(file).graph.initializer[0])
+    for factor, differs in ((1.0, False), (1.1, True)):
+        np.savez(tmp_path / "y.npz", y=factor * (np.full((2, 8), 3, np.float32) @ w))
+        _, kept, shown = _run(tmp_path, "--inputs", tmp_path / "x.npz", "--verify-against", tmp_path / "y.npz")
+        assert ("outputs-differ" in [problem["kind"] for problem in kept["problems"]]) == differs
+        assert "deviation from" in shown
+
+
+def test_a_sweep_shows_fp32_beside_fp16(tmp_path: Path) -> None:
+    """The ratio with its interval, and the deviation, at each of the other settings."""
+    _file(tmp_path, 4.0)
+    done = loadtrt(
+        *("sweep", "--engine", tmp_path / "model.onnx", "--on", "onnxruntime", "--fp16", "off,on"),
+        *("--contexts", "1,2", "--duration", "200ms", "--warmup", "0", "--json", tmp_path / "sweep.json"),
+    )
+    assert done.returncode in (0, 97)  # the engine may outrun the host
+    points = json.loads((tmp_path / "sweep.json").read_text())["points"]
+    settings = [(point["settings"]["fp16"], point["settings"]["contexts"]) for point in points]
+    assert settings == [(False, 1), (False, 2), (True, 1), (True, 2)]
+    compared = [next(iter(point["run"]["models"].values()))["deviation"] for point in points]
+    assert compared[:2] == [None, None]
+    assert all(deviation["relative"] < 0.01 for deviation in compared[2:])
+    assert "FP16 / FP32" in done.stdout
+    assert done.stdout.count("in output y") == 2
+    assert done.stderr.count("in output y") == 2  # each engine's, once
+
+
+def test_a_switch_without_a_value_is_on_in_a_sweep(tmp_path: Path) -> None:
+    _file(tmp_path, 4.0)
+    done = loadtrt(
+        *("sweep", "--engine", tmp_path / "model.onnx", "--on", "onnxruntime", "--fp16", "--contexts", "1"),
+        *("--duration", "50ms", "--warmup", "0", "--json", tmp_path / "sweep.json"),
+    )
+    assert done.returncode in (0, 97)
+    (point,) = json.loads((tmp_path / "sweep.json").read_text())["points"]
+    assert point["settings"] == {"fp16": True, "contexts": 1}
