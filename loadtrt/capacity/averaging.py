@@ -19,7 +19,8 @@ that was in flight when it began.
 What is left is the noise of the service times, with their autocorrelation: z is in the order of the run. Its effective
 sample size is N₁ = q(1 − q)/Var(p̄), q the larger of p̄ and the standard deviation of p̄, by batch means as in
 stats/verdict.py, the largest variance over all lengths of a batch. The less services vary, the more
-it gains.
+it gains. Queues grow with the second moment of services: where few long ones make up most of it,
+(Σ w²)²/Σ w⁴ < _LONG of the works w, no run shows the variance, and N₁ is less by that factor.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ _DRAWS = range(4, 65)  # draws of the arrivals: as many as _SIMULATED allows
 _SIMULATED, _SIMULATED_FIFO = 600_000, 6_000_000  # requests, over all draws: of several contexts, of one
 _MODEL, _MODEL_FIFO, _MODEL_DRAWS = 30_000, 200_000, 8  # of the model: requests, and draws of their arrivals
 _CLUSTERS = 3  # independent bad requests below which the correlation is that of the model, if that is larger
+_LONG = 40.0  # services that make up the second moment, below which those that did not come are missed
 _LEAST = 100  # requests of a run that is averaged
 _SAFE = 0.7  # on N₁: the variance is estimated from few batches
 _NONE = 1e-30  # a variance of nothing
@@ -93,7 +95,9 @@ def averaged(
         dues = [load.due(0, length, number)[:length] / SECOND_NS for number in _seeds(seed + 1, _MODEL_DRAWS)]
         return [latencies(due, drawn, station) for due in dues]
 
-    return [_averaged(ordered, objective, served, modelled) for objective in objectives]
+    squares = work**2
+    trusted = min(1.0, float(squares.sum() ** 2 / max((squares**2).sum(), _NONE)) / _LONG)
+    return [_averaged(ordered, objective, served, modelled, trusted) for objective in objectives]
 
 
 def works_of(records: Records, station: Station) -> Floats:
@@ -142,7 +146,11 @@ def _seeds(seed: int, draws: int) -> list[int]:
 
 
 def _averaged(
-    records: Records, objective: Objective, served: Sequence[Floats], modelled: Callable[[], Sequence[Floats]]
+    records: Records,
+    objective: Objective,
+    served: Sequence[Floats],
+    modelled: Callable[[], Sequence[Floats]],
+    trusted: float,
 ) -> Averaged | None:
     if METRICS[objective.metric].name != "latency":
         return None
@@ -155,7 +163,7 @@ def _averaged(
     if size * share < _CLUSTERS:
         of_model = np.mean([latency > limit_s for latency in modelled()], axis=0)
         size = min(size, n * _single(of_model) / len(of_model))
-    return Averaged(share, discounted(size))
+    return Averaged(share, trusted * discounted(size))
 
 
 def _single(series: Floats) -> float:

@@ -49,7 +49,6 @@ _BEND, _MOST_BEND = 2.0, 0.5
 _MOST_LOAD = 0.98  # ρ in s, beyond which the law has no meaning
 _TAIL = 0.025
 _TRUST = 0.75  # part of the effective sample sizes that counts, as they are estimated themselves
-_FEW = 100.0  # effective sample size of a run below which it counts for far less: rare long services were not seen
 _EXCLUDED = 1.92  # half of χ² with one degree of freedom at 95 %
 
 
@@ -117,7 +116,6 @@ def estimate(
     floors = _FLOORS * allowed
     of_floors = np.log(np.where(_FLOORS == 0, _NO_FLOOR, (1 - _NO_FLOOR) / (len(_FLOORS) - 1)))
     of_shapes = -np.abs(bends)[None, :, None] / _SLOPE_SCALE + of_floors[None, None, :]
-    seen = [run._replace(size=run.size * run.size / (run.size + _FEW)) for run in seen]
     weights = [_TRUST * run.size for run in seen]
     for _ in range(3):  # the weight of a run depends on its distance from the threshold
         likelihood = _likelihood(seen, weights, allowed, rates, slopes, floors) + of_shapes
