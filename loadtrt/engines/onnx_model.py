@@ -60,9 +60,10 @@ class OnnxModel:
         import onnx
 
         model = onnx.load_model_from_string(self.data)
-        for value, declared in zip((*model.graph.input, *model.graph.output), self.sizes.declared, strict=True):
+        declared = {value.name: value for value in map(onnx.ValueInfoProto.FromString, self.sizes.declared)}
+        for value in (*model.graph.input, *model.graph.output):  # without weights that were inputs, once it is FP16
             elem_type = value.type.tensor_type.elem_type
-            value.ParseFromString(declared)
+            value.CopyFrom(declared[value.name])
             value.type.tensor_type.elem_type = elem_type
         return replace(self, data=model.SerializeToString())
 

@@ -131,6 +131,40 @@ async def test_fp16_computes_in_half_with_float_at_the_borders(tmp_path: Path, c
     assert capfd.readouterr() == ("", "")
 
 
+def test_fp16_of_a_model_whose_sizes_are_left_open_again(tmp_path: Path) -> None:
+    """A branch that is never taken refuses the sizes, and a weight is listed as an input, as old models have it: the
+    conversion makes it a weight alone."""
+    then = helper.make_graph(
+        [helper.make_node("ReduceSum", ["a", "axis"], ["t"], keepdims=0)],
+        "then",
+        [],
+        [helper.make_tensor_value_info("t", TensorProto.FLOAT, ["k"])],
+    )
+    other = helper.make_graph(
+        [helper.make_node("Squeeze", ["a", "axis"], ["e"])],
+        "else",
+        [],
+        [helper.make_tensor_value_info("e", TensorProto.FLOAT, ["k"])],
+    )
+    nodes = [
+        helper.make_node("Mul", ["x", "w"], ["a"]),
+        helper.make_node("Less", ["zero", "one"], ["c"]),
+        helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other),
+    ]
+    weights = {
+        "w": np.ones(1, np.float32),
+        "axis": np.array([1], np.int64),
+        "zero": np.array(0, np.int64),
+        "one": np.array(1, np.int64),
+    }
+    inputs = {"x": (TensorProto.FLOAT, ["N", "n"]), "w": (TensorProto.FLOAT, [1])}
+    file = save(tmp_path / "pinned.onnx", nodes, inputs, {"y": (TensorProto.FLOAT, ["k"])}, weights)
+    for fp16 in (False, True):
+        with closing(load(file, shapes={"x": "2x4"}, fp16=fp16)) as engine:
+            assert "the model's sizes are left open" in " ".join(engine.info.notes)
+            assert [tensor.shape for tensor in engine.info.tensors if tensor.is_input] == [(2, 4)]
+
+
 def test_a_failing_conversion_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the converter stumbles upon: EngineError with its reason and the way out."""
 
