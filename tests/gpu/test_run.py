@@ -31,7 +31,7 @@ def _loadtrt(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def _run(plan: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     done = _loadtrt("run", "--engine", str(plan), "--allow-host-code", "--quiet", "--json", "-", *arguments)
-    assert done.stderr == ""
+    assert done.stderr == "" or done.stderr.startswith("loadtrt: INVALID: "), done.stderr
     run: dict[str, Any] = json.loads(done.stdout)
     (model,) = run["models"].values()
     return done.returncode, {**run, **model}

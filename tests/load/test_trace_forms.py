@@ -346,7 +346,7 @@ def test_columns_of_a_log_or_a_list_are_refused(folder: Path) -> None:
     assert "has the columns a, b: choose one" in _refusal(folder, '[{"a": 1, "b": 2}]')
 
 
-PACKED = gzip.compress("".join(f"{at}\n" for at in range(10_000)).encode())
+PACKED = gzip.compress("".join(f"{at}\n" for at in range(10_000)).encode(), mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -356,9 +356,9 @@ PACKED = gzip.compress("".join(f"{at}\n" for at in range(10_000)).encode())
         (PACKED[:-8] + bytes(8), "is a damaged gzip file: "),
         (PACKED[:200] + bytes(100) + PACKED[300:], "is a damaged gzip file: "),
         (b"\x1f\x8b" + bytes(20), "is a damaged gzip file: "),
-        (gzip.compress(PACKED), "compressed (gzip)"),
+        (gzip.compress(PACKED, mtime=0), "compressed (gzip)"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n", "Git LFS pointer"),
-        (gzip.compress(b"version https://git-lfs.github.com/spec/v1\n"), "Git LFS pointer"),
+        (gzip.compress(b"version https://git-lfs.github.com/spec/v1\n", mtime=0), "Git LFS pointer"),
         (b"<!DOCTYPE html>\n<html><body>Sign in</body></html>\n", "web page"),
         (b"PK\x03\x04" + bytes(40), "zip archive"),
     ],

@@ -46,8 +46,12 @@ LAYERS = (holding("conv1", "relu1"), holding("pool1", kind="Pooling"), holding("
 def measured(*options: str) -> RunResult:
     """A run of the simulated engine, 200 requests/s for 20 s unless the options say otherwise."""
     with TemporaryDirectory() as folder:
-        arguments = ["run", "--engine", "simulated:service=5ms,cv=0.4,h2d=300us,d2h=100us,contention=0.5,clock=virtual"]
-        arguments += ["--contexts", "2", "--warmup", "0", "--quiet", "--json", f"{folder}/run.json"]
+        defaults = {
+            "--engine": "simulated:service=5ms,cv=0.4,h2d=300us,d2h=100us,contention=0.5,clock=virtual",
+            "--contexts": "2",
+        }
+        arguments = ["run", "--warmup", "0", "--quiet", "--json", f"{folder}/run.json"]
+        arguments += [word for name in defaults.keys() - set(options) for word in (name, defaults[name])]
         arguments += options or ("--rate", "200/s", "--duration", "20s", "--objective", OBJECTIVE)
         CliRunner().invoke(cli, arguments, catch_exceptions=False, standalone_mode=False)
         with open(f"{folder}/run.json", encoding="utf-8") as file:
