@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.precisions import HalfPrecision
 
-_FP16_OPSET = 19  # the first whose Q/DQ nodes take FP16
+_FP16_OPSET, _FP16_IR = 19, 9  # the first whose Q/DQ nodes take FP16, and stand between FP16 and INT8
 _QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
 
 
@@ -116,12 +116,6 @@ def prepare(source: Source, options: BuildOptions, *, weak_typing: bool) -> Sour
     if weak_typing and not options.strongly_typed:
         return _by_flags(source, options)
     done = []
-    opset = opset_of(model)
-    if options.fp16 and is_quantized(model) and opset < _FP16_OPSET:
-        raise UsageError(
-            f"{name} has Q/DQ nodes of opset {opset}, which take FP32 alone: export it with opset {_FP16_OPSET} or "
-            "newer, or leave --fp16 out"
-        )
     if options.int8 and is_quantized(model):
         done.append("INT8 as the model's own Q/DQ nodes say")
     elif options.int8:
@@ -130,11 +124,33 @@ def prepare(source: Source, options: BuildOptions, *, weak_typing: bool) -> Sour
         model, notes = quantize(source, options)
         done.append("quantized to INT8 by Q/DQ nodes (symmetric, per channel)")
         source = replace(source, model=model, external=None, notes=(*source.notes, *notes))
+    if options.fp16 and is_quantized(model):
+        model, source = _lifted_for_fp16(model, source)
     if options.fp16:
         model, conversion = to_fp16(model, source.external, name, keep_io=options.io == "fp32")
         done.append(conversion.text)
         source = replace(source, model=model, external=None, conversion=conversion)
     return replace(source, precision=", then ".join(done))
+
+
+def _lifted_for_fp16(model: Any, source: Source) -> tuple[Any, Source]:
+    """A model with Q/DQ nodes at an opset whose Q/DQ nodes take FP16, and its source with that noted: those of older
+    ones stay FP32. Where the opset cannot be changed they do, too."""
+    import onnx.version_converter
+
+    opset = opset_of(model)
+    if opset >= _FP16_OPSET:
+        return model, source
+    try:
+        if source.external is not None:
+            load_external_data(model, source.external)
+        lifted = onnx.version_converter.convert_version(model, _FP16_OPSET)
+    except Exception:  # the converter raises whatever it stumbles upon
+        note = f"{source.name} has Q/DQ nodes of opset {opset}, which take FP32 alone: they stay FP32"
+        return model, replace(source, model=model, external=None, notes=(*source.notes, note))
+    lifted.ir_version = max(lifted.ir_version, _FP16_IR)
+    note = f"opset {opset} became {_FP16_OPSET}, the first whose Q/DQ nodes take FP16"
+    return lifted, replace(source, model=lifted, external=None, notes=(*source.notes, note))
 
 
 def _by_flags(source: Source, options: BuildOptions) -> Source:
@@ -194,7 +210,6 @@ def _require_covered(source: Source, ranges: Ranges) -> None:
 
 _RANDOM_SETS = 4
 _LEAST_OPSET = 13  # the first whose Q/DQ nodes have a scale for each channel
-_FP16_OPSET, _FP16_IR = 19, 9  # the first whose Q/DQ nodes stand between FP16 and INT8
 
 RANDOM_CALIBRATION = (
     "WARNING: INT8 ranges come from RANDOM data: the plan's speed is real, its answers are worthless; "

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadtrt.engines.half_values import BEYOND, LOST, half
-from loadtrt.engines.value_types import FLOAT, NO_TENSOR, admits_fp16, variable_of
+from loadtrt.engines.value_types import BFLOAT16, FLOAT, FLOAT16, NO_TENSOR, admits_fp16, variable_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from loadtrt.engines.half_values import Value
 
@@ -28,16 +28,22 @@ _FP32 = {
     *("GridSample", "AffineGrid", "RoiAlign", "MaxRoiPool", "DFT", "STFT", "NegativeLogLikelihoodLoss"),
     *("SoftmaxCrossEntropyLoss", "CastLike", "BitCast"),
 }
+_HALVES = {FLOAT, FLOAT16, BFLOAT16}
 _QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
 _MOVES = {
     *("Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Concat", "Expand"),
     *("Gather", "GatherND", "GatherElements", "Tile", "Pad", "DepthToSpace", "SpaceToDepth"),
+}
+_INDEXES = {  # what moves indices or computes them, whose whole numbers FP16 does not have beyond 2048
+    *_MOVES,
+    *("Floor", "Ceil", "Round", "Mod", "Add", "Sub", "Mul", "Div", "Neg", "Abs", "Min", "Max", "Clip", "Where"),
 }
 MEASURES = {"Shape", "Size"}  # which ask nothing of the numbers
 UNCOUNTED = {*MEASURES, "Cast", "ConstantOfShape"}
 BOUNDS = {"Clip", "Min", "Max"}  # where the greatest number of FP16 bounds as well as one beyond it
 
 _RANGE = "needs FP32's range"
+EXACT = "makes integers or truths, or numbers for these"
 _FOLLOWS = "takes what FP32 nodes make"
 NO_FP16 = "has no FP16 version"
 _UNKNOWN = "is not ONNX's own, or takes what such a node makes"
@@ -87,6 +93,24 @@ def decide(
     if node.op_type not in _FP16 and any(value.kind == "fp32" for value in values):
         return set(), _FOLLOWS
     return places, ""
+
+
+def read_exactly(graph: Any) -> set[str]:
+    """The tensors of a graph that become integers, truths or FP64, at once or by what moves and computes indices:
+    their last digits count."""
+    names = set[str]()
+    for node in reversed(graph.node):
+        to = {item.i for item in node.attribute if node.op_type == "Cast" and item.name == "to"}
+        if to - _HALVES or (node.op_type in _INDEXES and names.intersection(node.output)):
+            names |= set(node.input)
+    return names
+
+
+def reads_exactly(node: Any, makes: Sequence[str], exact: Collection[str]) -> bool:
+    """Whether a node makes no floats, or leads to what `read_exactly` found (`exact`)."""
+    if not makes:
+        return node.op_type not in _QUANTIZERS
+    return node.op_type in _INDEXES and not set(makes).isdisjoint(exact)
 
 
 def _holds_scale(scale: Value | None) -> bool:

@@ -22,7 +22,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadtrt.engines.batch_normalization import fold_batch_normalizations
-from loadtrt.engines.half_operators import MEASURES, NO_FP16, UNCOUNTED, constant_of, decide, fills_small, unfit_from
+from loadtrt.engines.half_operators import (
+    EXACT,
+    MEASURES,
+    NO_FP16,
+    UNCOUNTED,
+    constant_of,
+    decide,
+    fills_small,
+    read_exactly,
+    reads_exactly,
+    unfit_from,
+)
 from loadtrt.engines.half_values import GREATEST, Conversion, Value, half
 from loadtrt.engines.value_types import (
     FLOAT,
@@ -48,6 +59,12 @@ _CAST_OPSET = 13
 def convert_to_fp16(model: Any, *, keep_io: bool = True) -> tuple[Any, HalfPrecision]:
     """`model`, with its weights inside, in FP16, and what became of it. keep_io: inputs and outputs stay FP32, else
     they become FP16 too. `model` is changed."""
+    model, conversion = convert(model, keep_io=keep_io)
+    return model, conversion.result()
+
+
+def convert(model: Any, *, keep_io: bool = True) -> tuple[Any, Conversion]:
+    """As `convert_to_fp16`, with all that is known of it."""
     import onnx.inliner
 
     if model.functions:
@@ -57,9 +74,11 @@ def convert_to_fp16(model: Any, *, keep_io: bool = True) -> tuple[Any, HalfPreci
     if "" not in opsets_of(model):  # a model of trees, say: casts are ONNX's own
         model.opset_import.add(domain="", version=_CAST_OPSET)
     conversion = Conversion(opsets_of(model), all_names(model.graph), keep_io)
+    ends = (*model.graph.input, *model.graph.output)
+    conversion.has_io = any(value.type.tensor_type.elem_type == FLOAT for value in ends)
     Scope(conversion, model.graph, None).convert()
     model.ir_version = max(model.ir_version, 4)  # before it initializers had to be inputs too
-    return model, conversion.result()
+    return model, conversion
 
 
 class Scope:
@@ -76,6 +95,7 @@ class Scope:
         weights = {tensor.name for tensor in graph.initializer if tensor.data_type == FLOAT}
         self.inputs = [value for value in graph.input if value.name not in weights]
         self.ends = {value.name for value in (*self.inputs, *graph.output)} if self.becoming else set[str]()
+        self.exact = read_exactly(graph)
 
     def convert(self) -> None:
         """Convert the graph in place."""
@@ -99,6 +119,8 @@ class Scope:
             for item in (*self.inputs, *graph.output):
                 if item.type.tensor_type.elem_type == FLOAT:
                     item.type.tensor_type.elem_type = FLOAT16
+        computed = (value for value in self.values.values() if value.kind != "weight" and True in value.names)
+        self.all.halves |= {value.name for value in computed}
         replace(graph.input, self.inputs)
         replace(graph.initializer, self.initializers)
         replace(graph.node, self.nodes)
@@ -178,6 +200,9 @@ class Scope:
             del node.attribute[:]
             schema = schema_of(node, self.all.opsets)
         places, why = (set[int](), NO_FP16) if bodies else decide(node, schema, inputs, kinds, self.types, makes)
+        in_fp32 = all(value is None or value.kind == "weight" or False in value.names for value in inputs)
+        if places and in_fp32 and reads_exactly(node, makes, self.exact):  # no cast, and no number is rounded
+            places, why = set[int](), EXACT
         for place, value in enumerate(inputs):
             if value is not None:
                 node.input[place] = self._taken(node, value, fp16=place in places)

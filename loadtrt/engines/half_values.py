@@ -105,16 +105,22 @@ class Value:
 
 @dataclass(slots=True)
 class Conversion:
-    """What the graphs of a model share."""
+    """What the graphs of a model share.
+
+    halves: the tensors, other than weights, that the converted model has in FP16, by the names that they had.
+    has_io: whether the model has inputs or outputs in FP32.
+    """
 
     opsets: dict[str, int]
     names: set[str]
     keep_io: bool
+    has_io: bool = True
+    halves: set[str] = field(default_factory=set)
     converted: int = 0
     left: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
     weights: int = 0
     subnormal: int = 0
-    zeroed: dict[str, int] = field(default_factory=dict)
+    zeroed: dict[str, tuple[int, int]] = field(default_factory=dict)
     beyond: dict[str, float] = field(default_factory=dict)
 
     def count(self, node: Any, why: str, inputs: Sequence[Value | None]) -> None:
@@ -130,19 +136,22 @@ class Conversion:
         self.weights += int(weight.half.size)
         self.subnormal += weight.subnormal
         if weight.zeroed:
-            self.zeroed[name] = weight.zeroed
+            self.zeroed[name] = weight.zeroed, int(weight.half.size)
 
     def result(self) -> HalfPrecision:
         farthest = max(self.beyond, key=lambda name: self.beyond[name], default="")
+        most = max(self.zeroed, key=lambda name: self.zeroed[name], default="")
         ranked = sorted(self.left.items(), key=lambda item: -len(item[1]))
         return HalfPrecision(
             keeps_io=self.keep_io,
+            has_io=self.has_io,
             nodes=self.converted + sum(map(len, self.left.values())),
             converted=self.converted,
             left=tuple(LeftInFp32(kind, why, len(names), tuple(names[:_NAMES])) for (kind, why), names in ranked),
             weights=self.weights,
-            zeroed=sum(self.zeroed.values()),
-            most_zeroed=max(self.zeroed, key=lambda name: self.zeroed[name], default=""),
+            zeroed=sum(count for count, _ in self.zeroed.values()),
+            most_zeroed=most,
+            most_zeroed_of=self.zeroed.get(most, (0, 0)),
             subnormal=self.subnormal,
             beyond=len(self.beyond),
             farthest_beyond=farthest,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,22 +12,27 @@ import numpy as np
 
 from loadtrt.environment import available_bytes, import_onnxruntime
 from loadtrt.errors import LoadtrtError, UsageError
-from loadtrt.files import reason
+from loadtrt.load.inputs import array_shape
+from loadtrt.load.tensors import STRING
 from loadtrt.printing import shortened
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from loadtrt.asked.model import Model
+    from loadtrt.engines.onnx_model import OnnxModel
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.engine_info import EngineInfo
 
 REDUCED = ("fp16", "bf16", "int8", "fp8")  # options of a build
 _INT8_STEP = 2.0**-8  # half a step of 127, over the range
 _FP16_STEP = 2.0**-11  # half a step at 1; TF32's, in which TensorRT computes FP32, is the same
+_FP32_STEP = 2.0**-20  # half a step, times sixteen for sums in another order
 _MARGIN = 8.0
 _UNKNOWN_NODES = 100
-_RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 _FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
 _COPIES = 3  # of a model's weights that a session holds while it opens
+_HALVES, _QUANTIZERS = (10, 16), {"QuantizeLinear", "DequantizeLinear"}  # TensorProto.FLOAT16 and BFLOAT16
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,9 @@ class Reference:
     tolerance: the largest deviation, relative to the largest magnitude of an output, that the engine's precision
         explains, or that was asked for.
     demanded: whether a larger one makes the run INVALID; else it is a finding.
+    again: the outputs of a second request with the same inputs; None of a file.
+    overflows: the largest magnitude in FP32 of results that FP16 cannot hold, of the engine's own model, in its order.
+    unlooked: why they are not known; "" where they are, and where nothing was converted.
     """
 
     name: str
@@ -47,6 +55,9 @@ class Reference:
     unknown: str
     tolerance: float
     demanded: bool
+    again: Arrays | None = None
+    overflows: Mapping[str, float] = field(default_factory=dict)
+    unlooked: str = ""
 
 
 def reference_of(model: Model, info: EngineInfo, inputs: Arrays) -> Reference | None:
@@ -56,14 +67,30 @@ def reference_of(model: Model, info: EngineInfo, inputs: Arrays) -> Reference | 
     It is what --verify-against names, or else, for an engine of a lower precision that loadtrt made, or that --fp16 is
     given for, its own model in FP32. Raises LoadtrtError where what --verify-against names cannot answer.
     """
+    found = _compared_with(model, info, inputs)
+    if found is None or info.conversion is None or not info.conversion.converted:
+        return found
+    try:
+        name, unknown = _own(model, info)
+        overflows = {} if unknown else _overflows(name, model, inputs)
+    except LoadtrtError as error:
+        overflows, unknown = {}, str(error)
+    return replace(found, overflows=overflows, unlooked="" if found.unknown else unknown)
+
+
+def _compared_with(model: Model, info: EngineInfo, inputs: Arrays) -> Reference | None:
     demanded = model.verify_against is not None or model.verify_tolerance is not None
     if model.verify_against is not None:
         file = str(model.verify_against)
-        if file.endswith(".npz"):
-            outputs = _from_file(file, model, [spec.name for spec in info.tensors if not spec.is_input])
-            return Reference(f"{file}", outputs, "", _tolerance(model, info, _UNKNOWN_NODES), demanded)
-        outputs, nodes = _in_fp32(file, model, inputs)
-        return Reference(_name(file), outputs, "", _tolerance(model, info, nodes), demanded)
+        again = None
+        if Path(file).suffix.lower() in (".npz", ".npy"):
+            name, outputs, nodes = file, _from_file(file, model, info), None
+        else:
+            _require_inputs(file, model, inputs)
+            name = _name(file)
+            outputs, again, nodes = _in_fp32(file, model, inputs)
+        _require_outputs(file, outputs, info)
+        return Reference(name, outputs, "", _tolerance(model, info, outputs, nodes), demanded, again)
     built = info.build or {}
     reduced = model.fp16 or any(built.get("options", {}).get(option) for option in REDUCED)
     if not reduced:
@@ -73,16 +100,21 @@ def reference_of(model: Model, info: EngineInfo, inputs: Arrays) -> Reference | 
                 "MODEL.onnx or OUTPUTS.npz"
             )
         return None
-    name, unknown = (model.engine, "") if info.kind == "onnxruntime" or _is_model(model.engine) else _origin(built)
+    name, unknown = _own(model, info)
     if not unknown:
         try:
-            outputs, nodes = _in_fp32(name, model, inputs)
-            return Reference(_name(name), outputs, "", _tolerance(model, info, nodes), demanded)
+            outputs, again, nodes = _in_fp32(name, model, inputs)
+            return Reference(_name(name), outputs, "", _tolerance(model, info, outputs, nodes), demanded, again)
         except LoadtrtError as error:
             unknown = str(error)
     if demanded:
         raise UsageError(f"--verify-tolerance has nothing to compare {model.engine} with: {unknown}")
     return Reference("", None, unknown, 0.0, demanded)
+
+
+def _own(model: Model, info: EngineInfo) -> tuple[str, str]:
+    """The model that the engine computes, and "" or why it cannot be asked."""
+    return (model.engine, "") if info.kind == "onnxruntime" or _is_model(model.engine) else _origin(info.build or {})
 
 
 def _is_model(engine: str) -> bool:
@@ -111,34 +143,70 @@ def _name(model: str) -> str:
     return f"{model} in FP32 on ONNX Runtime {import_onnxruntime().__version__}"
 
 
-def _tolerance(model: Model, info: EngineInfo, nodes: int) -> float:
+def _tolerance(model: Model, info: EngineInfo, outputs: Arrays, nodes: int | None) -> float:
     """What was asked for, or eight times what rounding once in each of so many nodes adds up to where errors are
     independent: half a step, times the root of their number.
+
+    outputs, nodes: of the reference; no nodes where that is a file.
 
     docs/field.md has how far models that PyPI packages ship deviate.
     """
     if model.verify_tolerance is not None:
         return model.verify_tolerance
-    int8 = bool((info.build or {}).get("options", {}).get("int8"))
-    count = info.conversion.converted if info.conversion is not None and not int8 else nodes
-    return float(min(_MARGIN * (_INT8_STEP if int8 else _FP16_STEP) * max(count, 1) ** 0.5, 1.0))
+    options = (info.build or {}).get("options", {})
+    step, own = _FP16_STEP, None
+    if options.get("int8"):
+        step = _INT8_STEP
+    elif info.kind == "onnxruntime" and info.conversion is None and not model.fp16:
+        step, own = _of_model(model.engine)
+        step = max(step, _of_model(str(model.verify_against))[0] if nodes is not None else _step_of(outputs))
+    if info.conversion is not None and not options.get("int8"):
+        own = info.conversion.converted
+    count = own if own is not None else nodes if nodes is not None else _UNKNOWN_NODES
+    return float(min(_MARGIN * step * max(count, 1) ** 0.5, 1.0))
 
 
-def _from_file(file: str, model: Model, names: list[str]) -> Arrays:
-    """The outputs in an .npz. Raises UsageError where they can be of other inputs, and where there are none."""
+def _step_of(outputs: Arrays) -> float:
+    """The step of what is kept in a file."""
+    return max(_FP16_STEP if array.dtype.itemsize == 2 else _FP32_STEP for array in outputs.values())
+
+
+def _of_model(name: str) -> tuple[float, int]:
+    """The step of what a model computes in by itself on ONNX Runtime, and how many nodes it has."""
+    from loadtrt.engines.onnx_model import parse_model
+    from loadtrt.engines.value_types import graphs_of
+
+    if name.startswith("zoo:"):
+        return _FP32_STEP, _UNKNOWN_NODES
+    graphs = list(graphs_of(parse_model(Path(name))[0].graph))
+    nodes = [node for graph in graphs for node in graph.node]
+    if any(node.op_type in _QUANTIZERS or "Integer" in node.op_type or "QLinear" in node.op_type for node in nodes):
+        return _INT8_STEP, len(nodes)
+    types = {tensor.data_type for graph in graphs for tensor in graph.initializer}
+    types |= {value.type.tensor_type.elem_type for graph in graphs for value in (*graph.input, *graph.output)}
+    types |= {item.i for node in nodes if node.op_type == "Cast" for item in node.attribute}
+    return _FP32_STEP if types.isdisjoint(_HALVES) else _FP16_STEP, len(nodes)
+
+
+def _from_file(file: str, model: Model, info: EngineInfo) -> Arrays:
+    """The outputs in an .npz, or the only one in an .npy. Raises UsageError where they can be of other inputs, and
+    where there are none."""
+    from loadtrt.load.array_files import read_arrays
+
     if set(model.inputs) <= {"random"}:
         raise UsageError(
             f"the outputs in {file} belong to certain inputs, and these are random: add --inputs with the file of those"
         )
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            held = list(arrays)
-            found = {name: arrays[name] for name in names if name in held}
-    except OSError as error:
-        raise UsageError(f"cannot read outputs {file}: {reason(error)}") from None
-    except Exception as error:  # numpy and zipfile raise all kinds
-        said = shortened(" ".join(str(error).split()), 200)
-        raise UsageError(f"{file} is damaged or not an .npz ({said}): write one with numpy.savez") from None
+    held = read_arrays(file, "outputs")
+    names = [spec.name for spec in info.tensors if not spec.is_input]
+    if list(held) == [""]:
+        if len(names) > 1:
+            raise UsageError(
+                f"{file} has one array, and {model.engine} the outputs {', '.join(names)}: write an .npz with "
+                "numpy.savez(file, NAME=array)"
+            )
+        return dict.fromkeys(names, held[""])
+    found = {name: held[name] for name in names if name in held}
     if not found:
         raise UsageError(
             f"{file} has none of the outputs {', '.join(names)}: it has {', '.join(held) or 'no arrays'}; name the "
@@ -147,18 +215,94 @@ def _from_file(file: str, model: Model, names: list[str]) -> Arrays:
     return found
 
 
+def _require_inputs(name: str, model: Model, inputs: Arrays) -> None:
+    """Raise UsageError where the model `name` takes inputs that the engine does not have."""
+    from loadtrt.engines.onnx_model import parse_model
+
+    if name.startswith("zoo:"):
+        return
+    graph = parse_model(Path(name))[0].graph
+    weights = {tensor.name for tensor in graph.initializer}
+    taken = [value.name for value in graph.input if value.name not in weights]
+    given = [*inputs, *model.shape_values]
+    if not set(taken) <= set(given):
+        raise UsageError(
+            f"--verify-against {name}: it takes the inputs {', '.join(taken)}, and {model.engine} {', '.join(given)}: "
+            "name the model that the engine was made from"
+        )
+
+
+def _require_outputs(name: str, outputs: Arrays, info: EngineInfo) -> None:
+    """Raise UsageError where a reference has none of the engine's outputs, or one of another shape or kind."""
+    specs = [spec for spec in info.tensors if not spec.is_input]
+    if specs and not any(spec.name in outputs for spec in specs):
+        raise UsageError(
+            f"--verify-against {name}: it has the outputs {', '.join(outputs)}, and the engine "
+            f"{', '.join(spec.name for spec in specs)}: name the model that the engine was made from"
+        )
+    for spec in specs:
+        array = outputs.get(spec.name)
+        if array is None:
+            continue
+        is_text = array.dtype.kind in "OUS"
+        unknown = array.dtype.kind == "c" or (array.dtype.kind == "V" and array.dtype.name.startswith("void"))
+        if unknown or is_text != (spec.dtype == STRING):
+            kind = "text" if is_text else str(array.dtype)
+            raise UsageError(f"--verify-against {name}: output {spec.name} is {kind} there, and {spec} of the engine")
+        wanted = array_shape(spec)
+        fits = len(wanted) == array.ndim and all(
+            size in (-1, found) for size, found in zip(wanted, array.shape, strict=True)
+        )
+        if not fits:
+            raise UsageError(
+                f"--verify-against {name}: output {spec.name} has the shape {list(array.shape)} there, and "
+                f"{list(wanted)} in the engine: take the outputs for these inputs and this batch"
+            )
+
+
 def _in_type(array: Any, kind: str) -> Any:
     """An input of a plan that takes another float type than its model."""
     return array.astype(_FLOATS[kind]) if kind in _FLOATS and array.dtype != _FLOATS[kind] else array
 
 
-def _in_fp32(name: str, model: Model, inputs: Arrays) -> tuple[Arrays, int]:
-    """The outputs of the model `name` for these inputs, as ONNX Runtime computes them, and how many nodes it has.
-    Raises LoadtrtError."""
+def _in_fp32(name: str, model: Model, inputs: Arrays) -> tuple[Arrays, Arrays, int]:
+    """The outputs of the model `name` for these inputs, as ONNX Runtime computes them, twice, and how many nodes it
+    has. Raises LoadtrtError."""
     import onnx
 
+    read, session, feeds = _opened(name, model, inputs, _COPIES)
+    names = [output.name for output in session.get_outputs()]
+    first, again = (_answers(read, session, names, feeds) for _ in range(2))
+    return first, again, len(onnx.load_model_from_string(read.data).graph.node)
+
+
+def _overflows(name: str, model: Model, inputs: Arrays) -> dict[str, float]:
+    """The results of the model `name` for these inputs that FP16 cannot hold, where they would be FP16. Raises
+    LoadtrtError."""
+    import onnx
+
+    from loadtrt.engines.half_overflow import magnitudes, overflowing
+    from loadtrt.engines.onnxruntime import open_session
+
+    read, _, feeds = _opened(name, model, inputs, 2 * _COPIES)
+
+    def run(probed: Any, names: list[str]) -> Arrays:
+        made = replace(read, data=probed.SerializeToString())
+        return _answers(made, open_session(made, len(os.sched_getaffinity(0)), 1), names, feeds)
+
+    try:
+        return overflowing(magnitudes(onnx.load_model_from_string(read.data), read.external, run))
+    except LoadtrtError:
+        raise
+    except Exception as error:  # onnx and protobuf raise all kinds
+        said = shortened(" ".join(str(error).split()) or type(error).__name__, 200)
+        raise UsageError(f"the results inside {name} cannot be looked at: {said}") from None
+
+
+def _opened(name: str, model: Model, inputs: Arrays, copies: int) -> tuple[OnnxModel, Any, Arrays]:
+    """The model `name` as it was read, a session of it, and what it is given. copies: of its weights, in memory."""
     from loadtrt.engines.onnx_model import read_model
-    from loadtrt.engines.onnxruntime import open_model, sentence_of
+    from loadtrt.engines.onnxruntime import open_model
 
     carried = {key: np.asarray(values, np.int64) for key, values in model.shape_values.items()}
     given = {**carried, **inputs}
@@ -166,16 +310,18 @@ def _in_fp32(name: str, model: Model, inputs: Arrays) -> tuple[Arrays, int]:
     alone = {"engine": name, "fp16": False, "mix": None, "batcher": None, "shapes": shapes}
     read = read_model(model.model_copy(update=alone))
     free = available_bytes()
-    if free is not None and _COPIES * read.weights_bytes > free:
+    if free is not None and copies * read.weights_bytes > free:
         raise UsageError(f"host memory is too short for {name} in FP32 beside it")
-    parsed = onnx.load_model_from_string(read.data)
-    drawn = sorted({node.op_type for node in parsed.graph.node} & _RANDOM)
-    if drawn:
-        raise UsageError(f"{name} draws random numbers ({', '.join(drawn)}): no two answers are the same")
-    _, session = open_model(read, len(os.sched_getaffinity(0)), 1)
+    read, session = open_model(read, len(os.sched_getaffinity(0)), 1)
+    return read, session, {item.name: _in_type(given[item.name], item.type) for item in session.get_inputs()}
+
+
+def _answers(read: OnnxModel, session: Any, names: list[str], feeds: Arrays) -> Arrays:
+    """The outputs of these names. Raises UsageError where ONNX Runtime fails."""
+    from loadtrt.engines.onnxruntime import sentence_of
+
     options = import_onnxruntime().RunOptions()
-    feeds = {item.name: _in_type(given[item.name], item.type) for item in session.get_inputs()}
-    names, answered, failed = [output.name for output in session.get_outputs()], list[Any](), list[Exception]()
+    answered, failed = list[Any](), list[Exception]()
 
     def run() -> None:
         try:
@@ -192,5 +338,5 @@ def _in_fp32(name: str, model: Model, inputs: Arrays) -> tuple[Arrays, int]:
         options.terminate = True
         raise
     if failed:
-        raise UsageError(f"ONNX Runtime fails on {name}: {sentence_of(failed[0])}")
-    return dict(zip(names, answered, strict=True)), len(parsed.graph.node)
+        raise UsageError(f"ONNX Runtime fails on {read.name}: {sentence_of(failed[0])}")
+    return dict(zip(names, answered, strict=True))

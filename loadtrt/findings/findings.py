@@ -45,11 +45,18 @@ def findings_of(result: RunResult) -> tuple[Finding, ...]:
 
 def _deviates(result: RunResult) -> Finding | None:
     deviation = result.model.deviation
-    if deviation is None or not deviation.beyond or deviation.demanded:
+    if deviation is None or not deviation.beyond or deviation.fault is not None:
         return None
+    if not deviation.differs:
+        return Finding(
+            kind="deviates",
+            evidence=f"FP16 cannot hold what the model computes: {deviation.overflow}",
+            cause="where nodes compute in FP16 itself, as on a GPU, these numbers are infinite",
+            remedy="scale the weights, or take another precision: BF16 has FP32's range",
+        )
     return Finding(
         kind="deviates",
-        evidence=f"outputs deviate from those of {deviation.reference} by {deviation.text}; rounding in so many nodes "
+        evidence=f"outputs deviate from those of {deviation.reference}: {deviation.text}; rounding in so many nodes "
         f"explains {deviation.tolerance:.2g}",
         cause="the model does not compute the same in this precision: how fast it is says nothing of the network",
         remedy="leave FP32 what needs its range (loadtrt profile shows the layers), or take another precision; "

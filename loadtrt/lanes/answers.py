@@ -28,43 +28,60 @@ async def deviation_from(engine: Engine, reference: Reference, limit_ns: int = F
     """How far the outputs of one quiet request with the first input set are from the reference. Raises EngineError
     where it takes over `limit_ns`."""
     outputs: Arrays = {}
+    again: Arrays = {}
     unknown = reference.unknown
     if not unknown:
         try:
-            outputs = await quiet_outputs(engine, 0, limit_ns)
+            outputs, again = [await quiet_outputs(engine, 0, limit_ns) for _ in range(2)]
         except FailedRequestError as error:  # the run will tell of it, too
             unknown = str(error)
-    expected = reference.outputs or {}
-    pairs = [(name, outputs[name], expected[name]) for name in outputs if name in expected]
-    other = next((name for name, output, wanted in pairs if output.shape != wanted.shape), None)
-    if not unknown and not pairs:
+    expected, repeated = reference.outputs or {}, reference.again or {}
+    shared = [name for name in outputs if name in expected]
+    # A model that draws random numbers differs from itself, here or there, and no fault can be told from that.
+    pairs = [(name, again.get(name), outputs[name]) for name in shared]
+    pairs += [(name, repeated[name], expected[name]) for name in shared if name in repeated]
+    unsteady = {name for name, one, other in pairs if one is None or _of(name, one, other, reference.tolerance).differs}
+    random = tuple(name for name in shared if name in unsteady)
+    if not unknown and not shared:
         unknown = f"{reference.name} has none of the outputs {', '.join(outputs) or 'that the engine can tell'}"
-    elif other is not None:
-        unknown = f"output {other} has another shape in {reference.name}"
-    if unknown:
-        if reference.demanded:
-            raise EngineError(f"outputs cannot be compared: {unknown}")
-        return Deviation(reference.name, unknown)
-    found = [_deviation(name, output, wanted) for name, output, wanted in pairs]
-    worst = max(found, key=lambda item: (item.not_finite > 0, item.relative))
+    elif not unknown and len(random) == len(shared):
+        unknown = f"two requests with the same inputs differ in output {random[0]}: the model draws random numbers"
+        random = ()
+    if unknown and reference.demanded:
+        raise EngineError(f"outputs cannot be compared: {unknown}")
+    found = [_of(name, outputs[name], expected[name], reference.tolerance) for name in shared if name not in random]
+    worst = max(found, key=lambda item: (item.kind == "shape", item.not_finite > 0, item.relative), default=None)
+    overflow = next(iter(reference.overflows), "")
     return replace(
-        worst,
+        Deviation("", unknown) if unknown or worst is None else worst,
         reference=reference.name,
-        outputs=len(found),
-        tolerance=reference.tolerance,
+        outputs=0 if unknown else len(found),
+        random=random,
         demanded=reference.demanded,
+        overflows=len(reference.overflows),
+        first_overflow=overflow,
+        largest_overflow=reference.overflows.get(overflow, 0.0),
+        unlooked=reference.unlooked,
     )
 
 
-def _deviation(name: str, output: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Deviation:
-    """Of one output, without its terms."""
+def _of(name: str, output: npt.NDArray[Any], wanted: npt.NDArray[Any], tolerance: float) -> Deviation:
+    """Of one output."""
+    kinds = {array.dtype.kind for array in (output, wanted)}
+    if output.shape != wanted.shape:
+        shapes = f"{list(output.shape)} instead of {list(wanted.shape)}"
+        return Deviation("", output=name, kind="shape", shapes=shapes, relative=1.0, tolerance=tolerance)
+    if kinds & set("OUS"):
+        differing = [a != b for a, b in zip(_texts(output), _texts(wanted), strict=True)]
+        share = float(np.mean(differing)) if differing else 0.0
+        return Deviation("", output=name, kind="text", relative=share, tolerance=tolerance)
+    if kinds <= set("iub"):
+        share = float(np.mean(output != wanted)) if output.size else 0.0
+        apart = float(np.abs(output.astype(np.float64) - wanted.astype(np.float64)).max(initial=0))
+        return Deviation("", output=name, kind="integer", absolute=apart, relative=share, tolerance=tolerance)
     a, b = (array.astype(np.float64) for array in (output, wanted))
-    if wanted.dtype.kind not in "fV":
-        share = float(np.mean(a != b)) if a.size else 0.0
-        return Deviation("", output=name, absolute=float(np.abs(a - b).max(initial=0)), relative=share)
-    held = np.isfinite(b)
-    wrong = int(np.count_nonzero(held & ~np.isfinite(a)))
-    held &= np.isfinite(a)
+    held = np.isfinite(a) & np.isfinite(b)
+    wrong = int(np.count_nonzero(~held & (a != b) & ~(np.isnan(a) & np.isnan(b))))
     a, b = a[held], b[held]
     absolute, largest = float(np.abs(a - b).max(initial=0)), float(np.abs(b).max(initial=0))
     lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
@@ -76,4 +93,9 @@ def _deviation(name: str, output: npt.NDArray[Any], wanted: npt.NDArray[Any]) ->
         relative=absolute / max(largest, _SMALLEST),
         cosine=min(float(a @ b) / lengths, 1.0) if lengths else None,
         not_finite=wrong,
+        tolerance=tolerance,
     )
+
+
+def _texts(array: npt.NDArray[Any]) -> list[str]:
+    return [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in array.ravel()]

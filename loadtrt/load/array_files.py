@@ -10,18 +10,21 @@ import io
 import math
 import os
 import warnings
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from loadtrt.environment import available_bytes
 from loadtrt.errors import LoadtrtError, UsageError
-from loadtrt.load.inputs import array_shape
+from loadtrt.load.inputs import array_shape, require_room
 from loadtrt.load.tensors import STRING, bits_of, bytes_of, numpy_dtype
 from loadtrt.printing import shortened
-from loadtrt.reading_files import MOST_MODEL_BYTES, read_bytes
+from loadtrt.reading_files import MOST_MODEL_BYTES, open_file, read_bytes
+from loadtrt.recognizing import HEAD_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from io import BufferedReader
 
     import numpy.typing as npt
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 MOST_SETS = 100_000
 MOST_HEADER_BYTES = 1 << 16  # numpy takes headers of 10 000
+_NPY = b"\x93NUMPY"
 _OBJECT_BYTES = 64  # of a short text beside its pointer
 
 
@@ -57,6 +61,40 @@ def read_npy(
         except Exception as error:  # numpy lets a dozen types pass for what is damaged
             raise UsageError(f"{file} is damaged or not {kind}: {' '.join(str(error).split())}") from None
     return _typed(array, tensor)
+
+
+def read_arrays(file: str, what: str) -> dict[str, Array]:
+    """The arrays of an .npz by their names, or that of an .npy by the name "". Raises LoadtrtError."""
+    with open_file(file, what, takes=("npy", "zip")) as opened:
+        try:
+            head = opened.peek(HEAD_BYTES)[:HEAD_BYTES]
+            if head.startswith(_NPY):
+                _require_free(file, [_header(head)])
+                return {"": np.lib.format.read_array(opened, allow_pickle=False)}
+            with zipfile.ZipFile(opened) as archive:
+                headers = [_header(archive.open(name).read(MOST_HEADER_BYTES)) for name in archive.namelist()]
+            _require_free(file, headers)
+            opened.seek(0)
+            with np.load(opened, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays}
+        except (LoadtrtError, MemoryError):
+            raise
+        except Exception as error:  # numpy and zipfile raise all kinds
+            said = shortened(" ".join(str(error).split()), 200)
+            raise UsageError(
+                f"{file} is damaged or not an .npz or .npy ({said}): write one with numpy.savez(file, NAME=array)"
+            ) from None
+
+
+def _require_free(file: str, headers: Iterable[tuple[tuple[int, ...], np.dtype[Any]]]) -> None:
+    """Raise LoadtrtError for arrays of Python objects, which a file would have run as a program, and for more than fits
+    into memory."""
+    needed = 0
+    for shape, dtype in headers:
+        if dtype.hasobject:
+            raise UsageError(f"{file} holds Python objects (a pickle): save arrays of numbers, or of text as str")
+        needed += math.prod(shape) * dtype.itemsize
+    require_room(needed, available_bytes())
 
 
 def read_proto(file: str) -> Any:

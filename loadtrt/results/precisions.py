@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from loadtrt.printing import shortened
 from loadtrt.units import format_count, plural
@@ -34,13 +34,14 @@ class LeftInFp32:
 class HalfPrecision:
     """What became of a model that loadtrt converted to FP16.
 
-    keeps_io: whether inputs and outputs stayed FP32.
+    keeps_io: whether inputs and outputs stayed FP32, where the model has such (has_io).
     nodes: nodes that compute on FP32 in the model.
     converted: those of them that compute in FP16 now.
     left: the others, the most frequent first.
     weights: numbers that FP16 holds now.
     zeroed: of these, numbers that were not zero and became zero.
     most_zeroed: the weight with the most of them; "" for none.
+    most_zeroed_of: how many that are, and how many numbers the weight has.
     subnormal: of these, numbers so small that they lost bits (below 6.1e-5).
     beyond: weights with numbers beyond FP16's 65504, whose nodes were left in FP32: no number is cut.
     farthest_beyond, largest_beyond: the weight with the largest of them, and that number; "" and 0 for none.
@@ -57,12 +58,17 @@ class HalfPrecision:
     beyond: int
     farthest_beyond: str
     largest_beyond: float
+    most_zeroed_of: tuple[int, int] = (0, 0)
+    has_io: bool = True
 
     @property
     def text(self) -> str:
         """The conversion in a few words."""
+        if not self.nodes:
+            return "nothing to convert to FP16: no node computes in FP32"
         kept = "FP32 inputs and outputs kept" if self.keeps_io else "inputs and outputs too"
-        return f"converted to FP16: {self.converted} of {plural(self.nodes, 'node')} ({kept})"
+        ends = f" ({kept})" if self.has_io else ""
+        return f"converted to FP16: {self.converted} of {plural(self.nodes, 'node')}{ends}"
 
     def sentences(self) -> Iterator[str]:
         """What was left in FP32 and why, and what became of the weights."""
@@ -74,10 +80,13 @@ class HalfPrecision:
             more = f", {sum(left.count for left in lefts[_MOST_OPERATORS:])} others" if lefts[_MOST_OPERATORS:] else ""
             names = " ".join(shortened(name) for left in lefts for name in left.names[:1])
             yield f"left in FP32, as each {why}: {operators}{more} ({shortened(names, 80)})"
-        became = f"{format_count(self.zeroed)} became 0, most of {shortened(self.most_zeroed)}" if self.zeroed else ""
+        count, size = map(format_count, self.most_zeroed_of)
+        most = f"{count} of {size} in {shortened(self.most_zeroed)}"
+        became = f"{format_count(self.zeroed)} became 0 ({most})" if self.zeroed else ""
         fewer = f"{format_count(self.subnormal)} lost bits" if self.subnormal else ""
         lost = ", ".join(filter(None, (became, fewer))) or "none became 0"
-        yield f"weights in FP16: {format_count(self.weights)}; none was cut, {lost}"
+        if self.weights:
+            yield f"weights in FP16: {format_count(self.weights)}; none was cut, {lost}"
         if self.beyond:
             yield (
                 f"{plural(self.beyond, 'weight')} beyond FP16's 65 504 stayed FP32: the largest is "
@@ -92,15 +101,21 @@ class Deviation:
     reference: what they were compared with, in words.
     unknown: why they were not compared, one sentence; "" where they were. The numbers are 0 then.
     outputs: number of outputs compared.
+    random: those left out, as two requests with the same inputs differ in them.
     output: the one that deviates most, by `relative`.
+    kind: what it holds; "shape" where it has another shape than in the reference, which `shapes` tells.
     absolute: its largest difference.
     largest: its largest magnitude in the reference.
-    relative: `absolute` over `largest`, or over 6.1e-5 where that is more, below which FP16 loses bits; of integers the
-        share that differ.
+    relative: `absolute` over `largest`, or over 6.1e-5 where that is more, below which FP16 loses bits; of integers and
+        texts the share that differ.
     cosine: between its numbers and the reference's; None where one has no length, and for integers.
-    not_finite: its numbers that are NaN or infinite where the reference's are not; they count in none of the above.
+    not_finite: its numbers that are NaN or infinite where the reference's are not, or the other way round; they count
+        in none of the above.
     tolerance: the `relative` that is explained by the engine's precision, or that was asked for.
     demanded: whether a deviation beyond it makes the run INVALID.
+    overflows: results in FP32 that FP16 cannot hold, of nodes that are converted to it.
+    first_overflow, largest_overflow: the first of them, and its largest magnitude.
+    unlooked: why that is not known; "" where it is, and where nothing was converted.
     """
 
     reference: str
@@ -114,30 +129,70 @@ class Deviation:
     not_finite: int = 0
     tolerance: float = 0.0
     demanded: bool = False
+    kind: Literal["float", "integer", "text", "shape"] = "float"
+    shapes: str = ""
+    random: tuple[str, ...] = ()
+    overflows: int = 0
+    first_overflow: str = ""
+    largest_overflow: float = 0.0
+    unlooked: str = ""
+
+    @property
+    def differs(self) -> bool:
+        """Whether outputs deviate by more than the tolerance."""
+        exceeds = self.kind == "shape" or self.not_finite > 0 or self.relative > self.tolerance
+        return not self.unknown and exceeds
 
     @property
     def beyond(self) -> bool:
-        """Whether it is more than the tolerance."""
-        return not self.unknown and (self.not_finite > 0 or self.relative > self.tolerance)
+        """Whether it is more than the precision explains, in the outputs or inside."""
+        return self.differs or self.overflows > 0
 
     @property
     def fault(self) -> tuple[str, str] | None:
         """What makes the run INVALID, and what to do; None where nothing does."""
-        if not (self.demanded and self.beyond):
+        if not (self.demanded and self.differs):
             return None
         return (
-            f"outputs deviate from those of {self.reference} by {self.text}; the tolerance is {self.tolerance:.2g}",
+            f"outputs deviate from those of {self.reference}: {self.text}; the tolerance is {self.tolerance:.2g}",
             "another precision, or, if that much is right, a larger --verify-tolerance",
         )
 
     @property
     def text(self) -> str:
         """What was found, in words."""
-        if self.unknown:
-            return f"not known: {self.unknown}"
+        parts = [f"not known: {self.unknown}" if self.unknown else self._of_output]
+        if self.random:
+            names = ", ".join(map(shortened, self.random))
+            parts.append(f"not compared, as two requests with the same inputs differ: {names}")
+        if self.overflows:
+            parts.append(self.overflow)
+        if self.unlooked:
+            parts.append(f"whether FP16 holds all results is not known: {self.unlooked}")
+        return "; ".join(parts)
+
+    @property
+    def overflow(self) -> str:
+        """The results that FP16 cannot hold, in words."""
+        return (
+            f"{plural(self.overflows, 'result')} beyond FP16's 65 504, the first {shortened(self.first_overflow)} (up "
+            f"to {self.largest_overflow:.3g})"
+        )
+
+    @property
+    def _of_output(self) -> str:
+        name = shortened(self.output)
+        if self.kind == "shape":
+            return f"output {name} is {self.shapes}"
+        if self.kind in ("integer", "text"):
+            by = f", by at most {self.absolute:g}" if self.absolute else ""
+            return f"{100 * self.relative:.2g} % of the {self.kind}s in output {name} differ{by}"
         cosine = "" if self.cosine is None else f", cosine {self.cosine:.6f}"
-        numbers = f", {plural(self.not_finite, 'number')} NaN or infinite" if self.not_finite else ""
+        numbers = f"{plural(self.not_finite, 'number')} NaN or infinite on one side alone"
+        if self.not_finite and not self.largest:
+            return f"{numbers}, in output {name}"
+        numbers = f", {numbers}" if self.not_finite else ""
         return (
             f"{self.relative:.2g} of the largest {self.largest:.3g} (at most {self.absolute:.2g}), in output "
-            f"{shortened(self.output)}{cosine}{numbers}"
+            f"{name}{cosine}{numbers}"
         )

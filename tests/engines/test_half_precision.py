@@ -310,7 +310,7 @@ def test_what_fp16_holds_is_untouched() -> None:
     (kept,) = half.graph.initializer
     assert np.array_equal(onnx.numpy_helper.to_array(kept), numbers.astype(np.float16))
     assert (became.weights, became.zeroed, became.most_zeroed, became.subnormal) == (9, 2, "w", 2)
-    assert "2 became 0, most of w" in " ".join(became.sentences())
+    assert "2 became 0 (2 of 9 in w)" in " ".join(became.sentences())
 
 
 def test_weights_beyond_fp16_keep_their_node_in_fp32() -> None:

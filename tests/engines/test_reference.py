@@ -110,12 +110,15 @@ def test_why_there_is_nothing_to_compare_with_is_said(file: Path, plan: Path) ->
     assert "is not there, or has changed" in why(_info(build=build), engine=plan)
 
 
-def test_a_model_that_draws_random_numbers_is_not_compared(file: Path) -> None:
+def test_a_reference_is_asked_twice(file: Path) -> None:
+    """So that a model that draws random numbers shows; a file cannot be asked again."""
     nodes = [helper.make_node("RandomNormalLike", ["x"], ["r"]), helper.make_node("Add", ["x", "r"], ["y"])]
     onnx.save(model(nodes, [value("x", 2, 8)], [value("y", 2, 8)]), file)
     found = _reference(_info("onnxruntime"), engine=file, fp16=True)
     assert found is not None
-    assert "draws random numbers (RandomNormalLike)" in found.unknown
+    assert found.outputs is not None
+    assert found.again is not None
+    assert not np.array_equal(found.outputs["y"], found.again["y"])
 
 
 def test_another_model_or_outputs_may_be_named(file: Path, plan: Path, tmp_path: Path) -> None:
@@ -148,14 +151,151 @@ def test_what_cannot_be_compared_on_request_is_an_error(file: Path, plan: Path, 
     refused("these are random: add --inputs", engine=plan, verify_against=outputs)
     refused("has none of the outputs y: it has z", verify_against=outputs, **given)
     outputs.write_bytes(b"no npz")
-    refused("is damaged or not an .npz", verify_against=outputs, **given)
+    refused("is damaged or not an .npz or .npy", verify_against=outputs, **given)
     refused("cannot read outputs", verify_against=tmp_path / "nowhere.npz", **given)
     refused("is not an ONNX model", verify_against=plan, **given)
+    np.save(tmp_path / "one.npy", X[:1])
+    refused("has the shape [1, 8] there, and [2, 8]", verify_against=tmp_path / "one.npy", **given)
+    np.savez(outputs, y=X[:1])
+    refused("has the shape [1, 8] there, and [2, 8]", verify_against=outputs, **given)
+    np.savez(outputs, y=np.full((2, 8), "a"))
+    refused("output y is text there, and y fp32[2,8]", verify_against=outputs, **given)
+    np.savez(outputs, y=np.full((2, 8), 1, object))
+    refused("holds Python objects (a pickle)", verify_against=outputs, **given)
+    outputs.write_text("version https://git-lfs.github.com/spec/v1\nsize 1234\n")
+    refused("is a Git LFS pointer", verify_against=outputs, **given)
+    outputs.write_text("<!DOCTYPE html><html></html>")
+    refused("is a web page", verify_against=outputs, **given)
     refused("--verify-tolerance has nothing to compare", verify_tolerance=0.1, **given)
     refused("--verify-tolerance has nothing to compare", verify_tolerance=0.1, fp16=True, **given)
     wide = model([helper.make_node("Abs", ["x"], ["y"])], [value("x", 2, 9)], [value("y", 2, 9)])
     onnx.save(wide, file)
     refused("x", verify_against=file, **given)
+    for names, sentence in (
+        (("a", "y"), "takes the inputs a, and {plan} x: name the model"),
+        (("x", "b"), "has the outputs b, and the engine y: name the model"),
+    ):
+        node = helper.make_node("Abs", [names[0]], [names[1]])
+        onnx.save(model([node], [value(names[0], 2, 8)], [value(names[1], 2, 8)]), file)
+        refused(f"--verify-against {file}: it {sentence.format(plan=plan)}", verify_against=file, **given)
+
+
+def test_an_npy_is_the_only_output(file: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "y.npy", X @ W)
+    inputs = (f"x:{tmp_path / 'x.npy'}",)
+    found = _reference(_info(), engine=file, verify_against=tmp_path / "y.npy", inputs=inputs)
+    assert found is not None
+    assert found.outputs is not None
+    assert np.array_equal(found.outputs["y"], X @ W)
+    two = (*_info().tensors, TensorSpec("z", False, "fp32", (2, 8), 64))
+    with pytest.raises(UsageError, match=r"has one array, and .* the outputs y, z"):
+        _reference(_info(tensors=two), engine=file, verify_against=tmp_path / "y.npy", inputs=inputs)
+
+
+def test_the_tolerance_goes_by_what_the_engine_computes_in(file: Path, plan: Path, tmp_path: Path) -> None:
+    """FP32 on ONNX Runtime has no TF32; a model may have FP16 inside, and a file may be FP16."""
+    np.savez(tmp_path / "x.npz", x=X)
+    np.savez(tmp_path / "y.npz", y=X @ W)
+
+    def tolerance(kind: str, engine: Path) -> float:
+        inputs = (str(tmp_path / "x.npz"),)
+        found = _reference(_info(kind), engine=engine, verify_against=tmp_path / "y.npz", inputs=inputs)
+        assert found is not None
+        return found.tolerance
+
+    assert tolerance("onnxruntime", file) == pytest.approx(8 * 2**-20)
+    assert tolerance("tensorrt", plan) == pytest.approx(8 * 2**-11 * 10)
+    nodes = [
+        helper.make_node("Cast", ["x"], ["a"], to=H),
+        helper.make_node("MatMul", ["a", "w"], ["b"]),
+        helper.make_node("Cast", ["b"], ["y"], to=1),
+    ]
+    half = model(nodes, [value("x", 2, 8)], [value("y", 2, 8)], [weight("w", W, np.float16)])
+    onnx.save(half, tmp_path / "half.onnx")
+    assert tolerance("onnxruntime", tmp_path / "half.onnx") == pytest.approx(8 * 2**-11 * 3**0.5)
+    np.savez(tmp_path / "y.npz", y=(X @ W).astype(np.float16))
+    assert tolerance("onnxruntime", file) == pytest.approx(8 * 2**-11)
+
+
+def _overflows(made: Any, file: Path) -> dict[str, float]:
+    onnx.save(made, file)
+    became = HalfPrecision(True, 5, 4, (), 64, 0, "", 0, 0, "", 0.0)
+    found = _reference(_info("onnxruntime", conversion=became), engine=file, fp16=True)
+    assert found is not None
+    assert found.unlooked == ""
+    return dict(found.overflows)
+
+
+def test_results_that_fp16_cannot_hold_are_found_by_their_magnitude(file: Path) -> None:
+    """In outputs and inside, in the order of the model; not what stays FP32, and not what is infinite in FP32 too."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("MatMul", ["a", "far"], ["b"]),
+        helper.make_node("Mul", ["b", "tiny"], ["c"]),
+        helper.make_node("Exp", ["big"], ["d"]),
+        helper.make_node("Sub", ["c", "d"], ["e"]),
+        helper.make_node("MatMul", ["c", "far"], ["y"]),
+    ]
+    weights = [weight("w", W), weight("far", 6e4 * np.eye(8)), weight("tiny", 1e-4), weight("big", 100.0)]
+    ends = [value("y", 2, 8), value("e", 2, 8)]
+    a = X @ W
+    found = _overflows(model(nodes, [value("x", 2, 8)], ends, weights), file)
+    assert found == pytest.approx({"b": 6e4 * np.abs(a).max(), "y": 36e4 * np.abs(a).max()}, rel=1e-4)
+    held = model(nodes[:1], [value("x", 2, 8)], [value("a", 2, 8)], weights[:1])
+    assert _overflows(held, file) == {}
+
+
+@pytest.mark.parametrize("kind", ["If", "Loop", "Scan", "function"])
+def test_results_inside_branches_loops_and_functions_are_looked_at(kind: str, file: Path) -> None:
+    """Also where what leaves them is small."""
+    inner = [
+        helper.make_node("MatMul", ["s", "far"], ["b"]),
+        helper.make_node("MatMul", ["b", "near"], ["c"]),
+    ]
+    weights = [weight("far", 6e4 * np.eye(8)), weight("near", 1e-3 * np.eye(8)), weight("yes", True, bool)]
+    flag = value("on", kind=onnx.TensorProto.BOOL)
+    more: dict[str, Any] = {}
+    if kind == "If":
+        inner[0].input[0] = "x"
+        other = helper.make_graph([helper.make_node("Identity", ["x"], ["d"])], "no", [], [value("d", 2, 8)])
+        then = helper.make_graph(inner, "then", [], [value("c", 2, 8)])
+        node = helper.make_node("If", ["yes"], ["y"], name="it", then_branch=then, else_branch=other)
+    elif kind == "Loop":
+        inner.append(helper.make_node("Identity", ["on"], ["still"]))
+        ends = [value("still", kind=onnx.TensorProto.BOOL), value("c", 2, 8)]
+        starts = [value("i", kind=onnx.TensorProto.INT64), flag, value("s", 2, 8)]
+        body = helper.make_graph(inner, "body", starts, ends)
+        node = helper.make_node("Loop", ["turns", "yes", "x"], ["y"], name="it", body=body)
+        weights.append(weight("turns", 2, np.int64))
+    elif kind == "Scan":
+        body = helper.make_graph(inner, "body", [value("s", 8)], [value("c", 8)])
+        node = helper.make_node("Scan", ["x"], ["y"], name="it", body=body, num_scan_inputs=1, scan_output_axes=[0])
+    else:
+        opsets = [helper.make_opsetid("", 17)]
+        more["functions"] = [helper.make_function("own", "Twice", ["s", "far", "near"], ["c"], inner, opsets)]
+        more["domains"] = ["own"]
+        node = helper.make_node("Twice", ["x", "far", "near"], ["y"], domain="own", name="it")
+    made = model([node], [value("x", 2, 8)], [value("y", 2, 8)], weights, **more)
+    (found,) = _overflows(made, file).items()
+    turns = 60.0 if kind == "Loop" else 1.0
+    assert ("inside" in found[0]) == (kind != "function")
+    assert found[1] == pytest.approx(turns * 6e4 * np.abs(X).max(), rel=1e-4)
+
+
+def test_overflow_is_looked_for_beside_another_reference(file: Path, tmp_path: Path) -> None:
+    """--verify-against says what outputs are compared with; what is inside is the engine's own."""
+    nodes = [helper.make_node("MatMul", ["x", "far"], ["a"]), helper.make_node("Mul", ["a", "tiny"], ["y"])]
+    weights = [weight("far", 6e4 * np.eye(8)), weight("tiny", 1e-4)]
+    onnx.save(model(nodes, [value("x", 2, 8)], [value("y", 2, 8)], weights), file)
+    np.savez(tmp_path / "x.npz", x=X)
+    np.savez(tmp_path / "y.npz", y=6 * X)
+    became = HalfPrecision(True, 2, 2, (), 64, 0, "", 0, 0, "", 0.0)
+    info = _info("onnxruntime", conversion=became)
+    inputs = (str(tmp_path / "x.npz"),)
+    found = _reference(info, engine=file, fp16=True, verify_against=tmp_path / "y.npz", inputs=inputs)
+    assert found is not None
+    assert list(found.overflows) == ["a"]
 
 
 def test_an_fp16_model_takes_its_inputs_in_fp16(file: Path, plan: Path) -> None:

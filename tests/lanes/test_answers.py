@@ -40,13 +40,21 @@ class _Answering:
         return getattr(self._engine, name)
 
 
-async def _deviation(outputs: Any, reference: Any, *, demanded: bool = False, unknown: str = "") -> Deviation:
+async def _deviation(
+    outputs: Any,
+    reference: Any,
+    *,
+    demanded: bool = False,
+    unknown: str = "",
+    again: Any = None,
+    engine: type[_Answering] = _Answering,
+) -> Deviation:
     config = RunConfig.of(engine="simulated:service=1ms,clock=virtual")
-    engine = open_engine(config.model)
-    engine.allocate(make_inputs(engine.info.tensors, ("zeros",), 1, {}, 1))
-    compared = Reference("the oracle", reference, unknown, 0.01, demanded)
+    inner = open_engine(config.model)
+    inner.allocate(make_inputs(inner.info.tensors, ("zeros",), 1, {}, 1))
+    compared = Reference("the oracle", reference, unknown, 0.01, demanded, again)
     arrays = {name: np.asarray(numbers) for name, numbers in outputs.items()}
-    return await deviation_from(_Answering(engine, arrays), compared)
+    return await deviation_from(engine(inner, arrays), compared)
 
 
 def _arrays(**numbers: Any) -> dict[str, Any]:
@@ -75,9 +83,65 @@ async def test_numbers_that_are_none_are_told_first() -> None:
         _arrays(a=[np.nan, np.inf, 1.0, np.nan], b=[3.0]), _arrays(a=[1.0, 2.0, 1.0, np.nan], b=[1.0])
     )
     assert (found.output, found.not_finite, found.relative, found.beyond) == ("a", 2, 0.0, True)
-    assert found.text.endswith("2 numbers NaN or infinite")
-    same = await _deviation(_arrays(a=[np.nan, 1.0]), _arrays(a=[np.nan, 1.0]))
+    assert found.text.endswith("2 numbers NaN or infinite on one side alone")
+    same = await _deviation(_arrays(a=[np.nan, np.inf, 1.0]), _arrays(a=[np.nan, np.inf, 1.0]))
     assert not same.beyond
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("output", "wanted"), [(1.0, np.nan), (1.0, np.inf), (np.inf, -np.inf), (np.nan, np.inf), (np.inf, 1.0)]
+)
+async def test_numbers_that_the_reference_does_not_have_are_a_fault(output: float, wanted: float) -> None:
+    """Also where all of them are none, and there is no largest."""
+    for numbers, expected in (([output, 1.0], [wanted, 1.0]), ([output], [wanted])):
+        found = await _deviation(_arrays(a=numbers), _arrays(a=expected), demanded=True)
+        assert found.not_finite == 1
+        assert found.fault is not None
+        assert "1 number NaN or infinite on one side alone" in found.fault[0]
+        assert "largest 0" not in found.text
+
+
+@pytest.mark.anyio
+async def test_another_shape_is_a_deviation_and_the_others_are_compared() -> None:
+    found = await _deviation(_arrays(a=[1.0, 2.0], b=[3.0], n=[1]), _arrays(a=[[1.0]], b=[3.0], n=[1]), demanded=True)
+    assert (found.output, found.outputs, found.beyond) == ("a", 3, True)
+    assert found.text == "output a is [2] instead of [1, 1]"
+    assert found.fault is not None
+
+
+@pytest.mark.anyio
+async def test_texts_are_equal_or_not() -> None:
+    """Whether they are numpy's, bytes or Python's."""
+    texts = np.asarray(["é", "b", "c", "d"], object)
+    same = await _deviation(_arrays(s=texts), _arrays(s=["é", "b", "c", "d"]))
+    assert (same.beyond, same.relative) == (False, 0.0)
+    found = await _deviation(_arrays(s=texts), _arrays(s=np.asarray(["é".encode(), b"b", b"c", b"x"], object)))
+    assert (found.beyond, found.text) == (True, "25 % of the texts in output s differ")
+
+
+class _Restless(_Answering):
+    """Answers otherwise each time, in the outputs named."""
+
+    def outputs(self, *_: int) -> Any:
+        self.asked = getattr(self, "asked", 0) + 1
+        return {name: array + self.asked * (name in "rq") for name, array in self._outputs.items()}
+
+
+@pytest.mark.anyio
+async def test_what_differs_from_itself_is_not_compared() -> None:
+    """Whether it is the engine or the reference that draws random numbers: the others are compared."""
+    arrays = _arrays(r=[1.0, 2.0], y=[1.0])
+    found = await _deviation(arrays, _arrays(r=[5.0, 7.0], y=[1.5]), engine=_Restless)
+    assert (found.output, found.outputs, found.random) == ("y", 1, ("r",))
+    assert found.text.endswith("not compared, as two requests with the same inputs differ: r")
+    twice = await _deviation(arrays, _arrays(r=[5.0, 7.0], y=[1.0]), again=_arrays(r=[4.0, 4.0], y=[1.0]))
+    assert (twice.beyond, twice.random) == (False, ("r",))
+    alone = await _deviation(_arrays(r=[1.0]), _arrays(r=[5.0]), engine=_Restless)
+    assert (alone.beyond, alone.outputs) == (False, 0)
+    assert alone.text == (
+        "not known: two requests with the same inputs differ in output r: the model draws random numbers"
+    )
 
 
 @pytest.mark.anyio
@@ -94,13 +158,15 @@ async def test_an_answer_that_fp16_cannot_hold_is_measured_against_what_it_holds
 async def test_of_integers_the_share_that_differs() -> None:
     found = await _deviation(_arrays(n=[1, 2, 3, 9]), _arrays(n=[1, 2, 3, 4]))
     assert (found.relative, found.absolute, found.cosine) == (0.25, 5, None)
+    assert found.text == "25 % of the integers in output n differ, by at most 5"
+    flags = await _deviation(_arrays(n=[True, False]), _arrays(n=[False, False]))
+    assert (flags.relative, flags.absolute) == (0.5, 1)
 
 
 @pytest.mark.anyio
 async def test_what_cannot_be_compared_says_why() -> None:
-    """Another shape, no output of that name, no reference; asked for, that is an error."""
+    """No output of that name, no reference; asked for, that is an error."""
     for outputs, why in (
-        (_arrays(a=[1.0, 2.0]), "another shape"),
         (_arrays(b=[1.0]), "none of the outputs b"),
         ({}, "that the engine can tell"),
     ):
@@ -156,7 +222,7 @@ def test_a_run_in_fp16_says_how_far_its_answers_are(tmp_path: Path) -> None:
 
 def test_answers_that_fp16_spoils_are_a_finding(tmp_path: Path) -> None:
     """Weights of 1e-9 among larger ones become 0, and matter here: how fast that is says nothing of the network. The
-    run itself is no worse. (ONNX Runtime's CPU adds and multiplies FP16 in FP32: it cannot overflow.)"""
+    run itself is no worse."""
     w = np.eye(8)
     w[:, 0] = 1e-9
     made = model(
@@ -176,7 +242,45 @@ def test_answers_that_fp16_spoils_are_a_finding(tmp_path: Path) -> None:
     assert "outputs-differ" not in [problem["kind"] for problem in kept["problems"]]
     assert "deviates" in [finding["kind"] for finding in kept["findings"]]
     assert "! deviates: outputs deviate" in shown
-    assert "8 became 0, most of w" in " ".join(shown.split())
+    assert "8 became 0 (8 of 64 in w)" in " ".join(shown.split())
+
+
+def test_what_fp16_cannot_hold_is_a_finding_on_onnx_runtime(tmp_path: Path) -> None:
+    """Whose CPU computes FP16 in FP32, so that its answers are right; INVALID it is for what was compared alone."""
+    made = model(
+        [helper.make_node("MatMul", ["x", "w"], ["first"]), helper.make_node("Mul", ["first", "tiny"], ["y"])],
+        [value("x", 2, 8)],
+        [value("y", 2, 8)],
+        [weight("w", 6e4 * np.eye(8)), weight("tiny", 1e-4)],
+    )
+    onnx.save(made, tmp_path / "model.onnx")
+    for options in ((), ("--verify-tolerance", "5%")):
+        _, kept, shown = _run(tmp_path, "--fp16", "--input-range", "x:2..3", *options)
+        deviation = kept["deviation"]
+        assert deviation["relative"] < deviation["tolerance"]
+        assert (deviation["overflows"], deviation["first_overflow"]) == (1, "first")
+        assert "outputs-differ" not in [problem["kind"] for problem in kept["problems"]]
+        assert "deviates" in [finding["kind"] for finding in kept["findings"]]
+        assert "1 result beyond FP16's 65 504, the first first (up to 1" in " ".join(shown.split())
+
+
+def test_random_numbers_and_texts_do_not_accuse_fp16(tmp_path: Path) -> None:
+    """In a branch, and by a Dropout that trains; texts are compared as they are."""
+    for name, nodes, ends in (
+        ("Dropout", [helper.make_node("Dropout", ["x", "half", "on"], ["y"])], [value("y", 2, 8)]),
+        (
+            "text",
+            [helper.make_node("Identity", ["s"], ["t"]), helper.make_node("Abs", ["x"], ["y"])],
+            [value("t", 2, kind=onnx.TensorProto.STRING), value("y", 2, 8)],
+        ),
+    ):
+        text = [value("s", 2, kind=onnx.TensorProto.STRING)] if name == "text" else []
+        weights = [weight("half", 0.5), weight("on", True, bool)]
+        onnx.save(model(nodes, [value("x", 2, 8), *text], ends, weights), tmp_path / "model.onnx")
+        code, kept, _ = _run(tmp_path, "--fp16")
+        assert code in (0, 97)
+        assert not [finding for finding in kept["findings"] if finding["kind"] == "deviates"]
+        assert ("draws random numbers" in kept["deviation"]["unknown"]) == (name == "Dropout")
 
 
 def test_a_tolerance_that_is_asked_for_decides_like_verify(tmp_path: Path) -> None:
