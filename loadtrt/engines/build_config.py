@@ -145,6 +145,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+_DYNAMIC = {"DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}  # as quantize_dynamic makes them
 _QUOTED = 300  # characters of the parser's message
 
 
@@ -182,7 +183,8 @@ def parse_onnx(tool: Toolchain, network: Any, source: Source) -> None:
     )
     where = f"node '{name or place}' (operator {operator or 'unknown'})"
     converted = " as loadtrt converted it to FP16" if source.conversion else ""  # the types may be at fault
-    first = "leave --fp16 out; where that is refused, too, " if converted else ""
+    own = converted and operator not in _DYNAMIC
+    first = "leave --fp16 out; where that is refused, too, " if own else ""
     raise EngineError(
         f"{tool.flavour} cannot build {source.name}{converted}: {where} is refused: {first}{_remedy(said, operator)} "
         f"(the parser says {said if len(said) <= _QUOTED else said[: _QUOTED - 1] + '…'})"
@@ -191,6 +193,11 @@ def parse_onnx(tool: Toolchain, network: Any, source: Source) -> None:
 
 def _remedy(said: str, operator: str) -> str:
     low = said.lower()
+    if operator in _DYNAMIC:
+        return (
+            "TensorRT has no dynamic quantization: bring the model in FP32 and add --int8 with --calibration, or run "
+            "it on ONNX Runtime (run --on onnxruntime)"
+        )
     if "plugin not found" in low or "no importer" in low or "unsupported op" in low:
         return f"name the library that has {operator} with --plugins, or export the model without it"
     if "int32 but must have type" in low:

@@ -136,6 +136,7 @@ def prepare(source: Source, options: BuildOptions, *, weak_typing: bool) -> Sour
 def _lifted_for_fp16(model: Any, source: Source) -> tuple[Any, Source]:
     """A model with Q/DQ nodes at an opset whose Q/DQ nodes take FP16, and its source with that noted: those of older
     ones stay FP32. Where the opset cannot be changed they do, too."""
+    import onnx.checker
     import onnx.version_converter
 
     opset = opset_of(model)
@@ -145,10 +146,11 @@ def _lifted_for_fp16(model: Any, source: Source) -> tuple[Any, Source]:
         if source.external is not None:
             load_external_data(model, source.external)
         lifted = onnx.version_converter.convert_version(model, _FP16_OPSET)
-    except Exception:  # the converter raises whatever it stumbles upon
+        lifted.ir_version = max(lifted.ir_version, _FP16_IR)
+        onnx.checker.check_model(lifted)  # older converters leave branches and loops as they are
+    except Exception:  # it raises whatever it stumbles upon
         note = f"{source.name} has Q/DQ nodes of opset {opset}, which take FP32 alone: they stay FP32"
         return model, replace(source, model=model, external=None, notes=(*source.notes, note))
-    lifted.ir_version = max(lifted.ir_version, _FP16_IR)
     note = f"opset {opset} became {_FP16_OPSET}, the first whose Q/DQ nodes take FP16"
     return lifted, replace(source, model=lifted, external=None, notes=(*source.notes, note))
 

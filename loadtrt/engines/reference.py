@@ -197,7 +197,7 @@ def _from_file(file: str, model: Model, info: EngineInfo) -> Arrays:
         raise UsageError(
             f"the outputs in {file} belong to certain inputs, and these are random: add --inputs with the file of those"
         )
-    held = read_arrays(file, "outputs")
+    held = read_arrays(file, "outputs", available_bytes())
     names = [spec.name for spec in info.tensors if not spec.is_input]
     if list(held) == [""]:
         if len(names) > 1:

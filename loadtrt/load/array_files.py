@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt.environment import available_bytes
 from loadtrt.errors import LoadtrtError, UsageError
 from loadtrt.load.inputs import array_shape, require_room
 from loadtrt.load.tensors import STRING, bits_of, bytes_of, numpy_dtype
@@ -63,17 +62,21 @@ def read_npy(
     return _typed(array, tensor)
 
 
-def read_arrays(file: str, what: str) -> dict[str, Array]:
-    """The arrays of an .npz by their names, or that of an .npy by the name "". Raises LoadtrtError."""
+def read_arrays(file: str, what: str, free_bytes: int | None) -> dict[str, Array]:
+    """The arrays of an .npz by their names, or that of an .npy by the name "". Raises LoadtrtError.
+
+    what: what the file is, for errors.
+    free_bytes: memory that they may take; None for no bound.
+    """
     with open_file(file, what, takes=("npy", "zip")) as opened:
         try:
             head = opened.peek(HEAD_BYTES)[:HEAD_BYTES]
             if head.startswith(_NPY):
-                _require_free(file, [_header(head)])
+                _require_free(file, [_header(head)], free_bytes)
                 return {"": np.lib.format.read_array(opened, allow_pickle=False)}
             with zipfile.ZipFile(opened) as archive:
                 headers = [_header(archive.open(name).read(MOST_HEADER_BYTES)) for name in archive.namelist()]
-            _require_free(file, headers)
+            _require_free(file, headers, free_bytes)
             opened.seek(0)
             with np.load(opened, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays}
@@ -86,7 +89,7 @@ def read_arrays(file: str, what: str) -> dict[str, Array]:
             ) from None
 
 
-def _require_free(file: str, headers: Iterable[tuple[tuple[int, ...], np.dtype[Any]]]) -> None:
+def _require_free(file: str, headers: Iterable[tuple[tuple[int, ...], np.dtype[Any]]], free_bytes: int | None) -> None:
     """Raise LoadtrtError for arrays of Python objects, which a file would have run as a program, and for more than fits
     into memory."""
     needed = 0
@@ -94,7 +97,7 @@ def _require_free(file: str, headers: Iterable[tuple[tuple[int, ...], np.dtype[A
         if dtype.hasobject:
             raise UsageError(f"{file} holds Python objects (a pickle): save arrays of numbers, or of text as str")
         needed += math.prod(shape) * dtype.itemsize
-    require_room(needed, available_bytes())
+    require_room(needed, free_bytes)
 
 
 def read_proto(file: str) -> Any:

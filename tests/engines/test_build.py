@@ -19,6 +19,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from command_line import loadtrt
+from half_models import answer
 from loadtrt.engines.build_config import BuildOptions, shape_profiles
 from loadtrt.engines.build_model import calibration_sets, inputs_of, prepare, read_source
 from loadtrt.engines.inspection import inspect_file
@@ -183,6 +184,55 @@ def test_int8_and_fp16_together(tmp_path: Path) -> None:
     assert {tensor.dtype for tensor in built.sidecar.tensors} == {"fp32"}
     assert "INT8" in built.sidecar.precision
     assert "FP16" in built.sidecar.precision
+
+
+@pytest.mark.parametrize("lifts", [True, False])
+def test_a_model_with_older_qdq_nodes_becomes_fp16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, lifts: bool
+) -> None:
+    """At an opset whose Q/DQ nodes take FP16; where onnx cannot lift it, these stay FP32. The answers are FP32's, and
+    RTX takes it."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+        helper.make_node("MatMul", ["d", "w"], ["y"]),
+    ]
+    rng = np.random.default_rng(0)
+    weights = {
+        "scale": np.float32(0.05),
+        "zero": np.int8(0),
+        "w": rng.standard_normal((8, 4)).astype(np.float32),
+    }
+    if not lifts:
+        monkeypatch.setattr("onnx.version_converter.convert_version", None)
+    file = _save(tmp_path / "qdq.onnx", nodes, (2, 8), weights, opset=13)
+    options = BuildOptions(fp16=True)
+    ready = prepare(read_source(file, options), options, weak_typing=False)
+    assert (ready.model.opset_import[0].version == 19) == lifts
+    kinds = {item.name: item.data_type for item in ready.model.graph.initializer}
+    (quantizer,) = [node for node in ready.model.graph.node if node.op_type == "QuantizeLinear"]
+    assert (kinds[quantizer.input[1]] == TensorProto.FLOAT16) == lifts
+    assert ("opset 13 became 19" in ready.notes[0]) == lifts
+    assert ready.conversion is not None
+    assert ready.conversion.converted >= 1
+    x = rng.uniform(-1, 1, (2, 8)).astype(np.float32)
+    wanted, found = (answer(made, {"x": x})[0] for made in (onnx.load(file), ready.model))
+    assert found == pytest.approx(wanted, rel=0.01, abs=0.05)
+    assert "FP16" in build(file, tmp_path / "a.plan", fp16=True).sidecar.precision
+
+
+def test_dynamic_quantization_is_refused_with_what_helps(tmp_path: Path) -> None:
+    """Whatever the opset and the precision: --fp16 is not at fault."""
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+    ]
+    file = _save(tmp_path / "dynamic.onnx", nodes, (2, 8), {})
+    sentence = (
+        "(operator DynamicQuantizeLinear) is refused: TensorRT has no dynamic quantization: bring the model in FP32"
+    )
+    for fp16 in (False, True):
+        refused(EngineError, sentence, file, tmp_path / "a.plan", fp16=fp16)
 
 
 def test_a_model_that_is_quantized_stays_as_it_is(tmp_path: Path) -> None:

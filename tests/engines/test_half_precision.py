@@ -699,6 +699,76 @@ def test_quantized_models(opset: int) -> None:
     assert became.converted == 3  # of opset 13 the products alone
 
 
+@pytest.mark.parametrize("to", [N, TensorProto.INT32, TensorProto.DOUBLE, TensorProto.BOOL])
+def test_numbers_that_become_integers_are_not_rounded(to: int) -> None:
+    """Those of FP32, at once or behind what moves or computes them; what an FP16 node makes is as it is."""
+    made = model(
+        [
+            Node("Cast", ["x"], ["a"], to=to),
+            Node("Reshape", ["x", "flat"], ["b"]),
+            Node("Floor", ["b"], ["c"]),
+            Node("Sub", ["c", "one"], ["d"]),
+            Node("Cast", ["d"], ["e"], to=to),
+            Node("Exp", ["zero"], ["f"]),
+            Node("Mul", ["x", "f"], ["g"]),
+            Node("Cast", ["g"], ["h"], to=to),
+            Node("MatMul", ["x", "w"], ["y"]),
+            Node("Cast", ["y"], ["z"], to=to),
+        ],
+        [value("x", 1, 4)],
+        [value("y", 1, 4), *(value(name, *shape, kind=to) for name, shape in _ENDS.items())],
+        [weight("flat", [4], np.int64), weight("one", 1.0), weight("zero", 0.0), weight("w", np.eye(4))],
+    )
+    x = np.array([[2049, 4097.5, 12345, 1e-9]], np.float32)
+    half, became = converted(made)
+    for wanted, found in zip(answer(made, {"x": x})[1:4], answer(half, {"x": x})[1:4], strict=True):
+        assert np.array_equal(wanted, found)
+    assert became.converted == 1
+    assert types_of(half)["y" if "y/fp16" not in types_of(half) else "y/fp16"] == "FLOAT16"
+
+
+_ENDS = {"a": (1, 4), "e": (4,), "h": (1, 4), "z": (1, 4)}
+
+
+def test_rows_of_a_table_are_the_same() -> None:
+    """ids, Cast, Gather: beyond 2048 half of them would be others, and beyond 65504 none would be there."""
+    rows = 70000
+    made = model(
+        [Node("Cast", ["ids"], ["i"], to=N), Node("Gather", ["table", "i"], ["y"])],
+        [value("ids", 4)],
+        [value("y", 4, 1)],
+        [weight("table", np.arange(rows).reshape(-1, 1) % 7)],
+    )
+    agree(made, {"ids": np.array([2049, 4099, 12345, rows - 1], np.float32)})
+
+
+def test_comparisons_take_what_is_there_in_fp32() -> None:
+    """5001 is not 5000; a comparison of what FP16 nodes make takes that as it is."""
+    made = model(
+        [
+            Node("Equal", ["x", "wanted"], ["a"]),
+            Node("MatMul", ["x", "w"], ["b"]),
+            Node("Greater", ["b", "least"], ["c"]),
+        ],
+        [value("x", 1, 4)],
+        [value(name, 1, 4, kind=TensorProto.BOOL) for name in "ac"],
+        [weight("wanted", 5001.0), weight("least", 3.0), weight("w", np.eye(4))],
+    )
+    half, became = agree(made, {"x": np.array([[5000, 5001, 5002, 1]], np.float32)})
+    assert (became.converted, _left(became)) == (2, {"Equal": 1})
+    assert types_of(half)["b"] == "FLOAT16"
+
+
+def test_what_was_converted_is_said_of_what_is_there() -> None:
+    """No inputs and outputs in FP32, no nodes and no weights are not told of."""
+    nodes = [Node("Cast", ["x"], ["a"], to=F), Node("Abs", ["a"], ["b"]), Node("Cast", ["b"], ["y"], to=N)]
+    _, became = converted(model(nodes, [value("x", 2, kind=N)], [value("y", 2, kind=N)]))
+    assert became.text == "converted to FP16: 0 of 1 node"
+    _, none = converted(model([Node("Abs", ["x"], ["y"])], [value("x", 2, kind=N)], [value("y", 2, kind=N)]))
+    assert none.text == "nothing to convert to FP16: no node computes in FP32"
+    assert list(none.sentences()) == []
+
+
 def test_inputs_and_outputs_become_fp16_on_request() -> None:
     """Also those that nodes in FP32 make or take, and an input that is an output; integers stay."""
     made = model(
