@@ -225,8 +225,8 @@ class Model(Strict):
     verify: bool = option(False, "First compare outputs under load with those of a quiet run.", "Requests", SEARCHES)
     verify_against: FileName | None = option(
         None,
-        "First compare a quiet request's outputs with those of an ONNX model in FP32 on ONNX Runtime, or of a file; "
-        "with --fp16 the engine's own model is taken where it is known.",
+        "First compare a quiet request's outputs with those of an ONNX model in FP32 on ONNX Runtime, or of a file "
+        "(.npz, or .npy of one output); with --fp16 the engine's own model is taken where it is known.",
         "Requests",
         SEARCHES,
         metavar="MODEL.onnx|OUTPUTS.npz",
