@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from loadtrt.engines.tensor_types import require_types
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.files import write_file
 from loadtrt.reading_files import MOST_MODEL_BYTES, read_bytes
@@ -162,7 +161,6 @@ def make_network(tool: Toolchain, builder: Any, options: BuildOptions) -> Any:
 
 def parse_onnx(tool: Toolchain, network: Any, source: Source) -> None:
     """Read the model into `network`. Raises EngineError with node, operator and remedy where TensorRT refuses it."""
-    require_types(tool, source)
     mark = tool.journal.mark()
     parser = tool.module.OnnxParser(network, tool.journal.logger)
     # TensorRT reads external data from the folder of this path.

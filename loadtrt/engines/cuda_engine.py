@@ -27,9 +27,9 @@ from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from loadtrt.asked.model import Model
     from loadtrt.cuda.runtime import Closes
     from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
-    from loadtrt.engines.shapes import EngineOptions
     from loadtrt.engines.tensorrt import Plan, PlanContext
     from loadtrt.load.tensors import Arrays, TensorSpec
 
@@ -39,7 +39,7 @@ _COMPLETED = itemgetter(Completion._fields.index("completed_ns"))
 _completion = tuple.__new__  # a NamedTuple's own constructor takes several times as long
 
 
-def load_tensorrt(config: EngineOptions) -> TensorRTEngine:
+def load_tensorrt(config: Model) -> TensorRTEngine:
     """The engine of a plan: deserialized, its shapes decided, no lanes yet. Raises UsageError and EngineError."""
     from loadtrt.engines.tensorrt import load_plan
 
@@ -49,7 +49,7 @@ def load_tensorrt(config: EngineOptions) -> TensorRTEngine:
 class TensorRTEngine:
     """The Engine protocol over a plan."""
 
-    def __init__(self, plan: Plan, config: EngineOptions) -> None:
+    def __init__(self, plan: Plan, config: Model) -> None:
         self.contexts, self.buffers, self.per_launch = config.contexts, config.buffers, config.requests_per_launch
         self._plan = plan
         self._config = config

@@ -11,6 +11,7 @@ from loadtrt.engines.external_data import find_external_data, load_external_data
 from loadtrt.engines.index_tables import branch_values, index_tables
 from loadtrt.engines.old_opsets import lifted, opset_of
 from loadtrt.engines.shapes import InputShape, OpenSizesError, require_known, resolve_shapes
+from loadtrt.engines.value_types import given_inputs
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.tensors import TensorSpec, bytes_of, dtype_named, in_numpy
 from loadtrt.printing import shortened
@@ -19,8 +20,9 @@ from loadtrt.reading_files import MOST_MODEL_BYTES, read_bytes
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from loadtrt.asked.model import Model
     from loadtrt.engines.external_data import ExternalData
-    from loadtrt.engines.shapes import EngineOptions, Resolved, Sizes
+    from loadtrt.engines.shapes import Resolved, Sizes
     from loadtrt.results.precisions import HalfPrecision
 
 _IN_FP32 = "ONNX Runtime's CPU computes most FP16 nodes in FP32: on a GPU, answers may deviate more, and gains differ"
@@ -85,7 +87,7 @@ class DecidedSizes:
     notes: tuple[str, ...]
 
 
-def read_model(config: EngineOptions) -> OnnxModel:
+def read_model(config: Model) -> OnnxModel:
     """The model that `config.engine` names, a file or zoo:NAME, with --batch, --shapes and --fp16 applied.
 
     Raises UsageError for a file that cannot be read or is not an ONNX model, for external data that are missing or are
@@ -162,8 +164,7 @@ def decide_sizes(
 ) -> DecidedSizes:
     """The inputs of each part, after writing what --batch and --shapes decide into `model`; with several parts it stays
     open. Raises UsageError, with an example that the model accepts where sizes are left open and one is found."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    values = {value.name: value for value in model.graph.input if value.name not in weights}
+    values = {value.name: value for value in given_inputs(model.graph)}
     declared = tuple(value.SerializeToString() for value in (*model.graph.input, *model.graph.output))
     decided = []
     for part in sizes:
@@ -211,7 +212,7 @@ def input_specs(
 def outputs_of(model: Any) -> tuple[InputShape, ...]:
     """The outputs as the model declares them."""
     return tuple(
-        InputShape(value.name, "", _shape(value), symbols=_symbols(value))
+        InputShape(value.name, "", shape_of(value), symbols=_symbols(value))
         for value in model.graph.output
         if value.type.tensor_type.HasField("shape")
     )
@@ -237,11 +238,11 @@ def _input_shape(value: Any, model: str, sizes: Sizes, runtime: str) -> InputSha
     dtype = _moved_dtype(value, f"input {name} of {model}", runtime)
     if not value.type.tensor_type.HasField("shape"):
         return InputShape(name, dtype, (-1,) * len(sizes.shapes[name]))
-    return InputShape(name, dtype, _shape(value), symbols=_symbols(value))
+    return InputShape(name, dtype, shape_of(value), symbols=_symbols(value))
 
 
-def _shape(value: Any) -> tuple[int, ...]:
-    """-1 for an open size: some exporters write it so, or less."""
+def shape_of(value: Any) -> tuple[int, ...]:
+    """The shape of an input or output; -1 for an open size: some exporters write it so, or less."""
     dims = value.type.tensor_type.shape.dim
     return tuple(max(dim.dim_value, -1) if dim.HasField("dim_value") else -1 for dim in dims)
 

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from loadtrt.asked.model import Model
+    from loadtrt.engines.external_data import ExternalData
     from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
-    from loadtrt.engines.shapes import EngineOptions, Sizes
+    from loadtrt.engines.shapes import Sizes
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.engine_info import ClockMapping
 
@@ -40,7 +42,7 @@ _OF_INTEGERS = re.compile(
 )
 
 
-def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:
+def load_onnxruntime(config: Model) -> OnnxRuntimeEngine:
     """The engine for `config.engine`, an .onnx file or zoo:NAME, on the CPU.
 
     Contexts are concurrent runs, one worker thread each. ONNX Runtime's intra-op threads belong to a session and all
@@ -278,16 +280,21 @@ def open_session(
         options.profile_file_prefix = str(trace)
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
-    if model.external:
-        options.add_session_config_entry(EXTERNAL_FOLDER, str(model.external.folder))
     try:
-        # enable_fallback=0: the fallback, from one provider to another, prints to stdout.
-        providers = ["CPUExecutionProvider"]
-        return onnxruntime.InferenceSession(model.data, options, providers=providers, enable_fallback=0)
+        return session_of(model.data, model.external, options)
     except Exception as error:  # onnxruntime's exceptions share no base of their own
         converted = f" as loadtrt converted it to FP16 ({LEAVE_OUT})" if model.conversion else ""
         said = f"{sentence_of(error)}{remedy(model.opset, str(error))}"
         raise EngineError(f"ONNX Runtime {_version()} refuses {model.name}{converted}: {said}") from None
+
+
+def session_of(data: bytes, external: ExternalData | None, options: Any) -> Any:
+    """An InferenceSession of a serialized model on the CPU. Raises what ONNX Runtime raises."""
+    if external:
+        options.add_session_config_entry(EXTERNAL_FOLDER, str(external.folder))
+    # enable_fallback=0: the fallback, from one provider to another, prints to stdout.
+    providers = ["CPUExecutionProvider"]
+    return import_onnxruntime().InferenceSession(data, options, providers=providers, enable_fallback=0)
 
 
 def _outputs(model: OnnxModel, session: Any) -> list[TensorSpec]:

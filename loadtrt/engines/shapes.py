@@ -20,7 +20,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from loadtrt.engines.batch_size import is_filled, is_name, is_other, named_batches, require_agreement
 from loadtrt.errors import UsageError, nearest
@@ -28,22 +28,10 @@ from loadtrt.errors import UsageError, nearest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from loadtrt.asked.model import Model
+
     Shape = tuple[int, ...]
-
-
-class Sizes(Protocol):
-    """What decides the shapes of one kind of request."""
-
-    @property
-    def batch(self) -> int | None: ...
-    @property
-    def inferences_per_request(self) -> int | None: ...
-    @property
-    def shapes(self) -> Mapping[str, Shape]: ...
-    @property
-    def shape_values(self) -> Mapping[str, tuple[int, ...]]: ...
-    @property
-    def optimization_profile(self) -> int: ...
+    Sizes: TypeAlias = "Model | FixedSizes"  # what decides the shapes of one kind of request
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,45 +50,6 @@ class FixedSizes:
     shape_values: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     optimization_profile: int = 0
     inferences_per_request: int | None = None
-
-
-class EngineOptions(Sizes, Protocol):
-    """The options of `loadtrt run` that decide what an engine is and how it is driven."""
-
-    @property
-    def engine(self) -> str: ...
-    @property
-    def on(self) -> Literal["auto", "tensorrt", "onnxruntime"]: ...
-    @property
-    def module(self) -> str | None: ...
-    @property
-    def plugins(self) -> tuple[str, ...]: ...
-    @property
-    def allow_host_code(self) -> bool: ...
-    @property
-    def device(self) -> int: ...
-    @property
-    def fp16(self) -> bool: ...
-    @property
-    def contexts(self) -> int: ...
-    @property
-    def buffers(self) -> int: ...
-    @property
-    def requests_per_launch(self) -> int: ...
-    @property
-    def graph(self) -> bool: ...
-    @property
-    def copies(self) -> bool: ...
-    @property
-    def wait(self) -> Literal["spin", "block"]: ...
-    @property
-    def threads_per_context(self) -> int | None: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def parts(self) -> Sequence[Sizes]:
-        """One for each kind of request: of a mix, or of the batches that form."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

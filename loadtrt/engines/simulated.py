@@ -27,8 +27,8 @@ from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS, exact_duration, plur
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from loadtrt.asked.model import Model
     from loadtrt.engines.clock import Clock
-    from loadtrt.engines.shapes import EngineOptions
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.engine_info import ClockMapping
 
@@ -36,7 +36,7 @@ _PREFIX = "simulated:"
 _ITEM = 16  # numbers in x, and in y, for each item of the batch
 
 
-def load_simulated(config: EngineOptions) -> SimulatedEngine | NullEngine:
+def load_simulated(config: Model) -> SimulatedEngine | NullEngine:
     """The engine of "simulated:null" or "simulated:key=value,...", with the run's contexts, buffers, batch and seed.
 
     Without `copies`, h2d and d2h take no time. Raises UsageError for a specification that is not valid, and for shapes.
@@ -52,7 +52,7 @@ def load_simulated(config: EngineOptions) -> SimulatedEngine | NullEngine:
     return engine
 
 
-def _engine_of(config: EngineOptions) -> SimulatedEngine | NullEngine:
+def _engine_of(config: Model) -> SimulatedEngine | NullEngine:
     text = config.engine.removeprefix(_PREFIX).strip()
     batches = tuple(part.batch or 1 for part in config.parts)
     if text == "null":

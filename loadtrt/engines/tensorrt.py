@@ -33,12 +33,13 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from loadtrt.asked.model import Model
     from loadtrt.engines.deserialize import OpenPlan
     from loadtrt.engines.flavour import Flavour
     from loadtrt.engines.plan import PlanHeader
     from loadtrt.engines.plan_cache import CachedPlan
     from loadtrt.engines.plan_facts import IoTensor
-    from loadtrt.engines.shapes import EngineOptions, Sizes
+    from loadtrt.engines.shapes import Sizes
 
 __all__ = ["Plan", "PlanContext", "load_plan"]
 
@@ -208,7 +209,7 @@ class Plan:
         return TensorSpec(tensor.name, tensor.is_input, tensor.dtype, shape, nbytes, shape_values=tensor.host)
 
 
-def load_plan(options: EngineOptions, built: CachedPlan | None = None) -> Plan:
+def load_plan(options: Model, built: CachedPlan | None = None) -> Plan:
     """The plan `options.engine`, or `built` from the model of that name, on GPU `options.device`, its shapes decided.
 
     For a plan built by loadtrt, layers without FP16 are not an error: --fp16 only allows it. Makes the GPU
