@@ -19,7 +19,7 @@ from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.runtime import close_all, device_properties, memory_info
 from loadtrt.cuda.stream import GpuClock, Stream
 from loadtrt.engines.engine import Completion
-from loadtrt.engines.plan import build_facts, conversion_of, index_rows
+from loadtrt.engines.plan import build_of
 from loadtrt.engines.waiting import Looks, wake_on_time
 from loadtrt.errors import CudaError
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
@@ -63,8 +63,8 @@ class TensorRTEngine:
         self._turn_ns = 0
         self.now_ns = perf_counter_ns
         digest = plan.header.sha256
-        build, wrong = build_facts(plan.header.path, digest)
-        rows = index_rows(plan.header.path, digest)
+        sidecar, wrong = build_of(plan.header.path, digest)
+        build, rows = (sidecar.kept, sidecar.rows) if sidecar else (None, {})
         self.parts = tuple(_indexing(part.tensors, rows) for part in plan.parts)
         self.info = EngineInfo(
             kind="tensorrt",
@@ -80,7 +80,7 @@ class TensorRTEngine:
             mode=self._mode(),
             notes=(*plan.notes, *wrong),
             build=build,
-            conversion=conversion_of(plan.header.path, digest),
+            conversion=sidecar.conversion if sidecar else None,
         )
 
     def _mode(self) -> dict[str, str]:
@@ -92,7 +92,8 @@ class TensorRTEngine:
 
     def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
         """See Engine."""
-        moved = [spec for spec in _largest_each(self.parts) if not spec.shape_values]
+        largest = [max(same, key=lambda spec: spec.nbytes) for same in zip(*self.parts, strict=True)]  # of all parts
+        moved = [spec for spec in largest if not spec.shape_values]
         scratch = self._plan.context_bytes
         return MemoryBill(
             contexts=self.contexts,
@@ -232,11 +233,6 @@ class TensorRTEngine:
 def _indexing(tensors: Sequence[TensorSpec], rows: Mapping[str, int]) -> tuple[TensorSpec, ...]:
     """The tensors, with how many rows the values of inputs may index."""
     return tuple(replace(spec, rows=rows.get(spec.name)) for spec in tensors)
-
-
-def _largest_each(parts: Sequence[Sequence[TensorSpec]]) -> list[TensorSpec]:
-    """Each tensor as large as in its largest part, as a buffer set holds it."""
-    return [max(same, key=lambda spec: spec.nbytes) for same in zip(*parts, strict=True)]
 
 
 def _precision(verdict: str, build: dict[str, Any] | None) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.model import Model
     from loadtrt.engines.external_data import ExternalData
-    from loadtrt.engines.shapes import Resolved, Sizes
+    from loadtrt.engines.shapes import Sizes
     from loadtrt.results.precisions import HalfPrecision
 
 _IN_FP32 = "ONNX Runtime's CPU computes most FP16 nodes in FP32: on a GPU, answers may deviate more, and gains differ"
@@ -179,7 +179,13 @@ def decide_sizes(
             example = None if error.by_batch else tried_example(model, external, error)
             raise OpenSizesError(error.inputs, error.shapes, example) from None
     if len(sizes) == 1:
-        _write_sizes(model, values, decided[0])
+        for item, shape in decided[0].shapes.items():
+            _write(values[item], shape)
+        symbols = decided[0].symbols
+        for output in model.graph.output:  # the rest of their sizes ONNX Runtime infers
+            for dim in output.type.tensor_type.shape.dim:
+                if dim.dim_param in symbols:
+                    dim.dim_value = symbols[dim.dim_param]
     if declared == tuple(value.SerializeToString() for value in (*model.graph.input, *model.graph.output)):
         declared = ()
     rows, modes = index_tables(model), branch_values(model)
@@ -249,15 +255,6 @@ def shape_of(value: Any) -> tuple[int, ...]:
 
 def _symbols(value: Any) -> tuple[str, ...]:
     return tuple(dim.dim_param for dim in value.type.tensor_type.shape.dim)
-
-
-def _write_sizes(model: Any, values: Mapping[str, Any], resolved: Resolved) -> None:
-    for name, shape in resolved.shapes.items():
-        _write(values[name], shape)
-    for output in model.graph.output:  # the rest of their sizes ONNX Runtime infers
-        for dim in output.type.tensor_type.shape.dim:
-            if dim.dim_param in resolved.symbols:
-                dim.dim_value = resolved.symbols[dim.dim_param]
 
 
 def _write(value: Any, shape: tuple[int, ...]) -> None:

@@ -125,7 +125,7 @@ class OpenSizesError(UsageError):
         if example is not None:
             shown, of = {item.name: _x(example[item.name]) for item in left}, " (this model runs so)"
         else:
-            shown = {item.name: _x(item.best) if item.best else _form(item, self.shapes[item.name]) for item in left}
+            shown = {item.name: _x(item.best or self.shapes[item.name], item.symbols) for item in left}
             of = hint or ", with numbers for the names"
         value = shlex.quote(",".join(f"{name}:{shape}" for name, shape in shown.items()))
         return f"add --shapes, such as --shapes {value}{of}"
@@ -164,7 +164,8 @@ def check_values(
     `count`: how many there must be. least, best, most: range and optimum of the first of them (TensorRT 8.6 tells only
     the first); empty where unknown. Raises UsageError.
     """
-    hint = f"; the profile takes {_spans(least, most)}{_optimum(best)}" if least else ""
+    spans = ",".join(f"{low}..{high}" for low, high in zip(least, most, strict=True))
+    hint = f"; the profile takes {spans}{f' (optimised for {_csv(best)})' if best else ''}" if least else ""
     if values is None:
         example = _csv(best) if len(best) == count else ",".join(["N"] * count)
         raise UsageError(
@@ -268,26 +269,11 @@ def _range(item: InputShape, axis: int) -> str:
     return f"{low}{best}" if low == high else f"{low}..{high}{best}"
 
 
-def _spans(least: Sequence[int], most: Sequence[int]) -> str:
-    return ",".join(f"{low}..{high}" for low, high in zip(least, most, strict=True))
-
-
-def _optimum(best: Sequence[int]) -> str:
-    return f" (optimised for {_csv(best)})" if best else ""
-
-
 def _csv(values: Sequence[int]) -> str:
     return ",".join(map(str, values))
 
 
-def _form(item: InputShape, shape: Shape) -> str:
+def _x(shape: Shape, symbols: Sequence[str] = ()) -> str:
     """A shape as --shapes takes it, with the model's names, or N, for sizes that are open."""
-    symbols = item.symbols or ("",) * len(shape)
-    return "x".join(
-        str(size) if size >= 0 else symbol if is_name(symbol) else "N"
-        for size, symbol in zip(shape, symbols, strict=True)
-    )
-
-
-def _x(shape: Shape) -> str:
-    return "x".join("N" if size < 0 else str(size) for size in shape) or "scalar"
+    named = zip(shape, symbols or repeat(""), strict=False)
+    return "x".join(str(size) if size >= 0 else name if is_name(name) else "N" for size, name in named) or "scalar"

@@ -103,27 +103,22 @@ class Plan:
         self.precision = ""
         self.parts: list[PlanPart] = []
         for part in sizes:
-            declared = [_input_shape(tensor, part.optimization_profile) for tensor in inputs]
-            resolved = resolve_shapes(
-                declared,
-                batch=part.batch,
-                shapes=part.shapes,
-                profile=part.optimization_profile,
-            )
+            number = part.optimization_profile
+            declared = [_input_shape(tensor, number) for tensor in inputs]
+            resolved = resolve_shapes(declared, batch=part.batch, shapes=part.shapes, profile=number)
             open_shapes = {tensor.name: resolved.shapes[tensor.name] for tensor in inputs if -1 in tensor.shape}
             # 8.6 may have to give each context another profile.
-            fitting = [number for number in range(count) if _fits(inputs, open_shapes, number)]
+            fitting = [profile for profile in range(count) if _fits(inputs, open_shapes, profile)]
             plan_part = PlanPart(
-                open_shapes=open_shapes,
-                host_values=_host_values(inputs, resolved.shapes, part.shape_values, part.optimization_profile),
-                profiles=sorted(fitting, key=lambda number: (number != self.profile, number)),
+                open_shapes,
+                _host_values(inputs, resolved.shapes, part.shape_values, number),
+                sorted(fitting, key=lambda profile: (profile != self.profile, profile)),
             )
-            plan_part.tensors = self._probe(
-                plan_part, tensors, resolved.shapes, ask_fp16=ask_fp16, demand_fp16=demand_fp16
-            )
+            shapes = resolved.shapes
+            plan_part.tensors = self._probe(plan_part, tensors, shapes, ask_fp16=ask_fp16, demand_fp16=demand_fp16)
             plan_part.counted = batch_size(
                 declared,
-                resolved.shapes,
+                shapes,
                 [InputShape(item.name, item.dtype, item.shape) for item in plan_part.tensors if not item.is_input],
                 batch=part.batch,
                 inferences=part.inferences_per_request,
@@ -245,15 +240,8 @@ def load_plan(options: Model, built: CachedPlan | None = None) -> Plan:
 def _input_shape(tensor: IoTensor, profile: int) -> InputShape:
     least, best, most = tensor.ranges[profile] if tensor.ranges else ((), (), ())
     known = len(least) == len(tensor.shape) and bool(least)
-    return InputShape(
-        name=tensor.name,
-        dtype=tensor.dtype,
-        shape=tensor.shape,
-        least=least if known else None,
-        best=best if known else None,
-        most=most if known else None,
-        batched=not tensor.host,
-    )
+    ranges = (least, best, most) if known else (None, None, None)
+    return InputShape(tensor.name, tensor.dtype, tensor.shape, *ranges, batched=not tensor.host)
 
 
 def _host_values(

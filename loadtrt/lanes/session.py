@@ -16,7 +16,6 @@ from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.start_instant import wait_for_start, wall_clock
 from loadtrt.lanes.verify import Verifier, quiet_outputs
-from loadtrt.lanes.warming import warm_up
 from loadtrt.load.request_sizes import Batcher, draw
 from loadtrt.units import SECOND_NS
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
-    from loadtrt.engines.engine import Engine
+    from loadtrt.engines.engine import Completion, Engine
     from loadtrt.engines.reference import Reference
     from loadtrt.load.inputs import InputOrigin
     from loadtrt.load.tensors import Arrays
@@ -37,6 +36,9 @@ if TYPE_CHECKING:
 
 _VERIFY_REQUESTS = 20  # a buffer set, at least, ...
 _VERIFY_MOST_NS = 60 * SECOND_NS  # ... unless that takes longer: then as many as begin by then, one at least
+
+_WARM_REQUESTS = 5  # a buffer set, at least, ...
+_WARM_MOST_NS = 10 * SECOND_NS  # ... unless that takes longer; clocks that have not settled by then will not
 
 Phase = Literal["verify", "warm-up", "measure"]
 
@@ -87,10 +89,6 @@ class Session:
     notes: tuple[str, ...] = ()
     pace_ns: int | None = None
     outputs: Arrays | str | None = None
-
-    def note_pace(self, driven: Driven) -> None:
-        """Keep how fast the engine completed the requests of a phase."""
-        self.pace_ns = max(self.pace_ns or 0, driven.pace_ns) if driven.submitted else self.pace_ns
 
 
 async def run_session(
@@ -151,20 +149,11 @@ async def run_session(
             session.deviation = await deviation_from(engine, reference, max(FIRST_NS, config.drain or 0))
         if model.verify:
             begins("verify")
-            await _verify(engine, config, inputs, stop, session, on_tick)
+            await _verify(engine, config, len(inputs), stop, session, on_tick)
         if not stop.requested:
             if config.warmup:
                 begins("warm-up")
-            began = engine.now_ns()
-            await warm_up(
-                engine,
-                config.warmup,
-                _preparing(config, session, len(inputs)),
-                stop,
-                session,
-                lambda before: _ticker(engine, "warm-up", began, on_tick, before),
-                clocks_settled,
-            )
+            await _warm_up(engine, config, len(inputs), stop, session, on_tick, clocks_settled)
         if not stop.requested:
             bounds = [objective.counted for objective in model.objectives]
             recorder = Recorder(
@@ -206,39 +195,76 @@ def items_of(engine: Engine, model: Model, sets: int) -> list[int]:
 
 
 async def _verify(
-    engine: Engine,
-    config: RunConfig,
-    inputs: Sequence[Arrays],
-    stop: Stop,
-    session: Session,
-    on_tick: OnTick | None,
+    engine: Engine, config: RunConfig, sets: int, stop: Stop, session: Session, on_tick: OnTick | None
 ) -> None:
     """Reference outputs from single quiet requests, then every output of a short closed loop compared with them."""
-    verifier = Verifier(engine, len(inputs), max(FIRST_NS, config.drain or 0))
+    verifier = Verifier(engine, sets, max(FIRST_NS, config.drain or 0))
     began = engine.now_ns()
     try:
         tell = _ticker(engine, "verify", began, on_tick)
         await verifier.take_references(tell)
         if verifier.unrepeatable is None:
-            load = replace(
-                _preparing(config, session, len(inputs)),
-                least_ns=SECOND_NS,
-                least_requests=_VERIFY_REQUESTS * engine.contexts * engine.buffers,
-                most_ns=_VERIFY_MOST_NS,
-            )
-            recorder = Recorder(engine.contexts, engine.now_ns(), keep=0)
-            driven = await drive(engine, recorder, load, stop, verifier.compare, tell)
-            driven.require_answers("verify")
-            session.note_pace(driven)
+            least = _VERIFY_REQUESTS * engine.contexts * engine.buffers
+            load = replace(_preparing(config, session, sets), least_requests=least, most_ns=_VERIFY_MOST_NS)
+            (await _drive_unmeasured(engine, load, stop, session, tell, verifier.compare)).require_answers("verify")
     finally:
         session.verification = verifier.result()
         session.verify_ns = engine.now_ns() - began
 
 
+async def _warm_up(
+    engine: Engine,
+    config: RunConfig,
+    sets: int,
+    stop: Stop,
+    session: Session,
+    on_tick: OnTick | None,
+    clocks_settled: Callable[[], bool | None] | None,
+) -> None:
+    """Closed loops of a fifth of a second or more until the time is up, every buffer set has worked and clocks are
+    steady."""
+    began, least_ns = engine.now_ns(), config.warmup
+    least_requests, most_ns = _WARM_REQUESTS * engine.contexts * engine.buffers, max(_WARM_MOST_NS, least_ns)
+    while not stop.requested:
+        elapsed = engine.now_ns() - began
+        worked = session.warmup_requests >= least_requests or elapsed > most_ns or not least_ns
+        if clocks_settled is not None and least_ns and elapsed:
+            session.clocks_settled = clocks_settled()
+        settled = session.clocks_settled is not False or elapsed > most_ns
+        if elapsed >= least_ns and worked and settled:
+            break
+        load = replace(
+            _preparing(config, session, sets),
+            least_ns=max(least_ns - elapsed, SECOND_NS // 5),
+            least_requests=0 if worked else least_requests,
+            most_ns=max(most_ns - elapsed, SECOND_NS // 5),
+        )
+        tell = _ticker(engine, "warm-up", began, on_tick, session.warmup_requests)
+        driven = await _drive_unmeasured(engine, load, stop, session, tell)
+        session.warmup_requests += driven.submitted
+        driven.require_answers("warm-up")
+    session.warmup_ns = engine.now_ns() - began
+
+
 def _preparing(config: RunConfig, session: Session, sets: int) -> Load:
-    """The closed loop of a phase before measuring, without an end. What it leaves in flight would be taken for requests
-    of the next phase: it is waited for."""
-    return Load(None, drain_ns=None, patience_ns=config.drain or 0, pace_ns=session.pace_ns, order=range(sets))
+    """The closed loop of a phase before measuring, of a second. What it leaves in flight would be taken for requests of
+    the next phase: it is waited for."""
+    drain_ns = config.drain or 0
+    return Load(None, SECOND_NS, drain_ns=None, patience_ns=drain_ns, pace_ns=session.pace_ns, order=range(sets))
+
+
+async def _drive_unmeasured(
+    engine: Engine,
+    load: Load,
+    stop: Stop,
+    session: Session,
+    tell: Callable[[int, int], None] | None,
+    on_completion: Callable[[Completion, int], None] | None = None,
+) -> Driven:
+    """Drive a load that is not measured, and keep how fast the engine completed its requests."""
+    driven = await drive(engine, Recorder(engine.contexts, engine.now_ns(), keep=0), load, stop, on_completion, tell)
+    session.pace_ns = max(session.pace_ns or 0, driven.pace_ns) if driven.submitted else session.pace_ns
+    return driven
 
 
 def _expected(load: Load, session: Session) -> int:
