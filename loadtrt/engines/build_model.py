@@ -11,9 +11,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.engines.external_data import find_external_data, load_external_data
-from loadtrt.engines.old_opsets import lifted, opset_of
-from loadtrt.engines.onnx_model import decide_sizes, dtype_of, parse_model, shape_of, to_fp16
+from loadtrt.engines.external_data import load_external_data
+from loadtrt.engines.old_opsets import opset_of
+from loadtrt.engines.onnx_model import decide_sizes, dtype_of, read_onnx, shape_of, to_fp16
 from loadtrt.engines.shapes import FixedSizes, OpenSizesError, require_known
 from loadtrt.engines.value_types import given_inputs
 from loadtrt.environment import available_bytes, import_onnxruntime
@@ -58,21 +58,16 @@ class Source:
 
 def read_source(name: str, options: BuildOptions) -> Source:
     """The model `name`: an ONNX file, or zoo:NAME. Raises UsageError for what cannot be read or is not a model."""
-    if not name.startswith("zoo:"):
-        path = Path(name)
-        if path.suffix.lower() == ".uff":
-            raise UsageError(uff_is_gone(name))
-        if path.suffix.lower() in (".prototxt", ".caffemodel"):
-            raise UsageError(f"{name} is a Caffe file: name it with --deploy FILE.prototxt [--model FILE.caffemodel]")
-        model, digest = parse_model(path)
-        external = find_external_data(model, path)
-        model, notes = lifted(model, name)
-        return Source(name, model, digest, external, notes=notes)
-    from loadtrt import zoo
-
+    zoo, suffix = name.startswith("zoo:"), Path(name).suffix.lower()
+    if suffix == ".uff" and not zoo:
+        raise UsageError(uff_is_gone(name))
+    if suffix in (".prototxt", ".caffemodel") and not zoo:
+        raise UsageError(f"{name} is a Caffe file: name it with --deploy FILE.prototxt [--model FILE.caffemodel]")
     first = None if options.shapes or options.profiles else options.batch or 1
-    notes = (f"{name} has batch 1, since --batch is not given",) if first and not options.batch else ()
-    return made_source(name, zoo.make(name.removeprefix("zoo:"), first, seed=0), notes)
+    model, digest, external, notes = read_onnx(name, first)
+    if zoo and first and not options.batch:
+        notes = (f"{name} has batch 1, since --batch is not given",)
+    return Source(name, model, digest, external, notes=notes)
 
 
 def made_source(name: str, model: Any, notes: tuple[str, ...] = ()) -> Source:

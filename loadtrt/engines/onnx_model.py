@@ -94,23 +94,13 @@ def read_model(config: Model) -> OnnxModel:
     other files than the model's, and for sizes that stay open or contradict the model; EngineError for tensors that are
     not arrays and for a failing conversion.
     """
-    notes = []
-    external: ExternalData | None = None
-    if config.engine.startswith("zoo:"):
-        from loadtrt import zoo
-
-        # With --shapes the model stays dynamic, for them to decide.
-        given = config.parts[0].batch if len(config.parts) == 1 else None
-        first = given or (None if config.shapes or len(config.parts) > 1 else 1)
-        if first == 1 and given is None:
-            notes.append(f"{config.engine} was made with batch 1, since no --batch was given")
-        model = zoo.make(config.engine.removeprefix("zoo:"), first, seed=0)
-        digest = sha256(model.SerializeToString()).hexdigest()
-    else:
-        model, digest = parse_model(Path(config.engine))
-        external = find_external_data(model, Path(config.engine))
-        model, lifting = lifted(model, config.engine)
-        notes += lifting
+    given = config.parts[0].batch if len(config.parts) == 1 else None
+    # Of the zoo's: with --shapes the model stays dynamic, for them to decide.
+    first = given or (None if config.shapes or len(config.parts) > 1 else 1)
+    model, digest, external, lifting = read_onnx(config.engine, first)
+    notes = [*lifting]
+    if config.engine.startswith("zoo:") and first == 1 and given is None:
+        notes.append(f"{config.engine} was made with batch 1, since no --batch was given")
     sizes = decide_sizes(model, config.engine, config.parts, external)
     notes += sizes.notes
     dtypes = {
@@ -126,6 +116,20 @@ def read_model(config: Model) -> OnnxModel:
     return OnnxModel(
         config.engine, data, external, digest, weights, sizes, dtypes, conversion, tuple(notes), opset_of(model)
     )
+
+
+def read_onnx(name: str, first: int | None) -> tuple[Any, str, ExternalData | None, tuple[str, ...]]:
+    """The model `name`, an ONNX file or zoo:NAME, the SHA-256 of its bytes, its external data, and notes. first: the
+    first size of a model of the zoo; None: open. Raises UsageError."""
+    if name.startswith("zoo:"):
+        from loadtrt import zoo
+
+        model = zoo.make(name.removeprefix("zoo:"), first, seed=0)
+        return model, sha256(model.SerializeToString()).hexdigest(), None, ()
+    model, digest = parse_model(Path(name))
+    external = find_external_data(model, Path(name))
+    model, notes = lifted(model, name)
+    return model, digest, external, notes
 
 
 def parse_model(file: Path) -> tuple[Any, str]:
@@ -155,12 +159,7 @@ def _is_text(message: Any) -> bool:
 
 
 def decide_sizes(
-    model: Any,
-    name: str,
-    sizes: Sequence[Sizes],
-    external: ExternalData | None = None,
-    *,
-    runtime: str = _ONNX_RUNTIME,
+    model: Any, name: str, sizes: Sequence[Sizes], external: ExternalData | None = None, *, runtime: str = _ONNX_RUNTIME
 ) -> DecidedSizes:
     """The inputs of each part, after writing what --batch and --shapes decide into `model`; with several parts it stays
     open. Raises UsageError, with an example that the model accepts where sizes are left open and one is found."""

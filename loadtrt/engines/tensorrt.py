@@ -239,9 +239,9 @@ def load_plan(options: Model, built: CachedPlan | None = None) -> Plan:
 
 def _input_shape(tensor: IoTensor, profile: int) -> InputShape:
     least, best, most = tensor.ranges[profile] if tensor.ranges else ((), (), ())
-    known = len(least) == len(tensor.shape) and bool(least)
-    ranges = (least, best, most) if known else (None, None, None)
-    return InputShape(tensor.name, tensor.dtype, tensor.shape, *ranges, batched=not tensor.host)
+    if not least or len(least) != len(tensor.shape):
+        return InputShape(tensor.name, tensor.dtype, tensor.shape, batched=not tensor.host)
+    return InputShape(tensor.name, tensor.dtype, tensor.shape, least, best, most, batched=not tensor.host)
 
 
 def _host_values(

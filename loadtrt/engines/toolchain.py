@@ -54,20 +54,18 @@ def choose_toolchain(wanted: Literal["tensorrt", "rtx"] | None) -> Toolchain:
         elif not (candidate.flavour.capabilities.build and hasattr(candidate.flavour.module, "OnnxParser")):
             reasons.append(f"{candidate.flavour} has no builder with an ONNX parser")
         else:
-            module = candidate.flavour.module
-            return Toolchain(
-                candidate.flavour,
-                journal_of(module),
-                weak_typing=has_flag(module, "FP16"),
-                rtx=_for_other_gpus(module),
-                progress=hasattr(module, "IProgressMonitor"),
-            )
+            return _toolchain(candidate.flavour)
     remedy = "pip install 'loadtrt[tensorrt]', or 'loadtrt[rtx]', which builds without a GPU too"
     if wanted:
         remedy = f"pip install 'loadtrt[{wanted}]'"
     raise EngineError(
         f"no TensorRT here builds plans ({'; '.join(reasons)}): {remedy} (lean and dispatch only run them)"
     )
+
+
+def _toolchain(flavour: Flavour) -> Toolchain:
+    module, progress = flavour.module, hasattr(flavour.module, "IProgressMonitor")
+    return Toolchain(flavour, journal_of(module), has_flag(module, "FP16"), _for_other_gpus(module), progress)
 
 
 def preflight(tool: Toolchain, options: BuildOptions) -> None:

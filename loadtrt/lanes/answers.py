@@ -48,11 +48,7 @@ async def deviation_from(engine: Engine, reference: Reference, limit_ns: int = F
     found = [_deviation(name, output, wanted) for name, output, wanted in pairs]
     worst = max(found, key=lambda item: (item.not_finite > 0, item.relative))
     return replace(
-        worst,
-        reference=reference.name,
-        outputs=len(found),
-        tolerance=reference.tolerance,
-        demanded=reference.demanded,
+        worst, reference=reference.name, outputs=len(found), tolerance=reference.tolerance, demanded=reference.demanded
     )
 
 

@@ -10,8 +10,7 @@ import anyio
 
 from loadtrt.errors import EngineError
 from loadtrt.lanes.answers import deviation_from
-from loadtrt.lanes.early_end import may_end_early, watching
-from loadtrt.lanes.ending import FIRST_NS
+from loadtrt.lanes.ending import FIRST_NS, may_end_early, watching
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.start_instant import wait_for_start, wall_clock
@@ -123,13 +122,14 @@ async def run_session(
     model = config.model
     least_ns, least_requests = config.least_ns(model), model.requests or 0
     session.input_sets = len(inputs) // len(model.parts)
+    weights = [part.weight for part in model.mix_parts]
     load = Load(
         due=model.load.due(least_ns, least_requests, model.seed),
         least_ns=least_ns,
         least_requests=least_requests,
         most_ns=config.max_duration,
         drain_ns=config.drain,
-        order=_order(model, len(inputs)),
+        order=draw(weights, session.input_sets, model.seed) if weights else range(len(inputs)),
         most_waiting=model.max_queue,
         batcher=None if model.batching is None else Batcher(model.batching, session.input_sets),
     )
@@ -177,11 +177,6 @@ async def run_session(
         raise
     finally:
         session.interrupted |= stop.requested
-
-
-def _order(model: Model, sets: int) -> Sequence[int]:
-    weights = [part.weight for part in model.mix_parts]
-    return draw(weights, sets // len(weights), model.seed) if weights else range(sets)
 
 
 def items_of(engine: Engine, model: Model, sets: int) -> list[int]:

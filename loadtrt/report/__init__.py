@@ -58,11 +58,7 @@ FORMATS = (
     Format("md", (".md", ".markdown"), "markdown:markdown_text", "Markdown, for a pull request."),
     Format("txt", (".txt",), "plain:plain_text", "Plain text, as commands show it."),
     Format(
-        "csv",
-        (".csv",),
-        "csv_lines:csv_text",
-        "A line for each run, point and trial.",
-        content="a table of results",
+        "csv", (".csv",), "csv_lines:csv_text", "A line for each run, point and trial.", content="a table of results"
     ),
     Format(
         "hlog",

@@ -15,7 +15,7 @@ from loadtrt.asked.fields import ObjectiveText  # noqa: TC001
 from loadtrt.asked.objective import Verdict, overall
 from loadtrt.load.inputs import InputOrigin  # noqa: TC001
 from loadtrt.records.histogram import require_histogram
-from loadtrt.results import Model
+from loadtrt.results import Count, Model
 from loadtrt.results.breakdown import (  # noqa: TC001
     Batches,
     Cohort,
@@ -31,9 +31,6 @@ from loadtrt.results.precisions import Deviation  # noqa: TC001
 from loadtrt.results.profile_result import ProfileResult  # noqa: TC001
 from loadtrt.results.steadiness import Interval, Steadiness  # noqa: TC001
 from loadtrt.units import SECOND_NS
-
-_Count = Annotated[int, Field(ge=0)]
-_Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Lane(Model):
@@ -228,11 +225,11 @@ class ModelResult(Model):
     memory: MemoryBill
     valid: bool
     problems: tuple[Problem, ...]
-    submitted: _Count
-    ok: _Count
-    failed: _Count
-    unserved: _Count
-    dropped: _Count = 0
+    submitted: Count
+    ok: Count
+    failed: Count
+    unserved: Count
+    dropped: Count = 0
     inferences: int = 0
     first_error: str | None
     throughput: Throughput
@@ -296,7 +293,7 @@ class RunResult(Model):
     loadtrt: str
     started: str
     began: str = ""
-    began_error_ns: _Count = 0
+    began_error_ns: Count = 0
     command: tuple[str, ...]
     config: RunConfig
     environment: dict[str, Any]

@@ -4,14 +4,9 @@ imports without results/run_result.py, whose models take long to import.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field
 
-from loadtrt.results import Model
-
-_Count = Annotated[int, Field(ge=0)]
-_Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+from loadtrt.results import Count, Model, Positive
 
 
 class Interval(Model):
@@ -56,10 +51,10 @@ class SlowPart(Model):
 
     start_ns: int
     end_ns: int
-    served_per_s: _Positive
-    expected_per_s: _Positive
+    served_per_s: Positive
+    expected_per_s: Positive
     over_ns: int | None = None
-    service_ratio: _Positive | None = None
+    service_ratio: Positive | None = None
 
     @property
     def word(self) -> str:
@@ -81,10 +76,10 @@ class Stall(Model):
     """
 
     start_ns: int
-    longest_ns: _Count
-    times: _Count
-    total_ns: _Count
-    late: _Count
+    longest_ns: Count
+    times: Count
+    total_ns: Count
+    late: Count
     host: bool
     lane: int | None = None
     period_ns: int | None = None
