@@ -43,12 +43,9 @@ def starts(result: RepeatResult, file: str) -> Iterator[Section]:
 
 
 def _tile(spread: Spread) -> Tile:
-    name, shown = _name(spread), _shown(spread)
-    return Tile(
-        f"throughput, {name}" if spread.unit == "1/s" else name,
-        shown(spread.mean or 0.0),
-        f"95 %: {between(spread.mean_low, spread.mean_high, shown)}",
-    )
+    shown = _shown(spread)
+    name = f"throughput, {_name(spread)}" if spread.unit == "1/s" else _name(spread)
+    return Tile(name, shown(spread.mean or 0.0), f"95 %: {between(spread.mean_low, spread.mean_high, shown)}")
 
 
 def _between(spreads: Sequence[Spread]) -> Iterator[Block]:
