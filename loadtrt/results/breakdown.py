@@ -58,9 +58,7 @@ class MetricSummary(Model):
 class Cohort(Model):
     """Where the latency of some requests went: means over the requests, ns.
 
-    requests: number of requests.
     latency_low_ns, latency_high_ns: bounds of their latencies.
-    latency_ns: latency.
     queue_ns: queueing delay, from due to submitted.
     h2d_ns: copying the inputs to the device.
     compute_ns: computing.
@@ -99,9 +97,7 @@ class Sample(Model):
 class MixPart(Model):
     """The requests of one part of a mix.
 
-    name: the part.
     offered_share: its weight in the mix, as configured, in [0, 1].
-    requests: number of requests served.
     metrics: by name, over the records that were kept.
     """
 

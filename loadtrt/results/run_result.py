@@ -34,13 +34,7 @@ from loadtrt.units import SECOND_NS
 
 
 class Lane(Model):
-    """What one lane served.
-
-    lane: index of the lane.
-    requests: number of requests served.
-    service_p50_ns: median service time.
-    compute_p50_ns: median compute time.
-    """
+    """What one lane served."""
 
     lane: int
     requests: int
@@ -111,8 +105,6 @@ class Phases(Model):
 class Throughput(Model):
     """Requests served within the measured time.
 
-    requests_per_s: requests served per second.
-    inferences_per_s: inferences served per second.
     offered_per_s: offered load; None in a closed loop.
     confidence: 95 % confidence interval of requests_per_s.
     """
@@ -182,7 +174,6 @@ class ScenarioResult(Model):
     percentile_ns: the scenario's percentile of latency, as observed.
     target_ns: the server's latency bound.
     over: requests above target_ns.
-    requests: number of requests served.
     by_rules: all rules are kept.
     reasons: the rules that are not kept.
     """

@@ -14,10 +14,7 @@ class Interval(Model):
 
     start_ns: start of the interval, since measuring began.
     requests: number of served requests.
-    failed: number of failed requests.
     latency_mean_ns, latency_p50_ns, latency_p90_ns, latency_p99_ns, latency_max_ns: of the latencies.
-    queue_mean_ns: mean queueing delay.
-    compute_mean_ns: mean compute time.
     throttled: a reading in this interval shows the GPU slowed down; None without readings.
     latency_counts: served requests by the cell of their latency, without empty cells. Cell c holds the CELL buckets
         from CELL·c on (records/histogram.py), eight cells an octave.
@@ -67,7 +64,6 @@ class Stall(Model):
 
     start_ns: start of the longest stall, ns from the start of measuring.
     longest_ns: duration of the longest stall.
-    times: number of stalls.
     total_ns: duration of all stalls together.
     late: requests that the stalls delayed.
     host: loadtrt itself stood still in the longest stall, not the engine.
