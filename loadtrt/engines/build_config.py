@@ -30,7 +30,6 @@ class BuildOptions:
     io: type of floating-point inputs and outputs of an FP16 plan.
     workspace: maximum scratch memory of a layer, bytes.
     targets: compute capabilities that an RTX plan is for, as TensorRT-RTX names them (SM86).
-    seed: seed for random calibration data.
     plugins: libraries with operators.
     """
 

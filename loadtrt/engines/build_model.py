@@ -41,10 +41,8 @@ class Source:
     name: the file, or zoo:NAME.
     model: an onnx.ModelProto, which building may change.
     sha256: of the file, or of the model's bytes where it was made here.
-    external: the model's external data; None without.
     precision: what was converted, in words.
     conversion: what became of it in FP16; None where it was not converted.
-    notes: warnings and remarks for the user.
     """
 
     name: str

@@ -35,14 +35,11 @@ class OnnxModel:
     """A model ready to run.
 
     data: the serialized model with its input sizes decided.
-    external: its external data; None without.
     sha256: of the file as it was read (for the zoo: as it was made), without external data.
     weights_bytes: size of the model with its external data.
     sizes: its inputs, and what they are in a request of each kind.
-    output_dtypes: type by output name.
     conversion: what became of it in FP16; None where it was not converted.
     notes: what the user should read.
-    opset: version of the standard operators.
     """
 
     name: str

@@ -232,7 +232,6 @@ class Sidecar(BaseModel):
     precision: what was converted or allowed, in words.
     conversion: what became of the model in FP16; None where loadtrt did not convert it.
     gpu: the GPU that the plan was built on; "" where `targets` name others.
-    build_ns: time of the builder alone.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -47,13 +47,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BuiltPlan:
-    """A plan that was built.
-
-    path: the plan's file.
-    log: the file of TensorRT's log.
-    sidecar: the facts of the build, kept at `path`.json.
-    notes: what the user should read.
-    """
+    """A plan that was built."""
 
     path: Path
     log: Path

@@ -64,7 +64,6 @@ _LEFT_BEHIND_S = 24 * 3600  # no build takes as long
 class CachedPlan:
     """A plan that was built from a model.
 
-    path: the plan's file.
     sizes: what of the asked sizes the plan leaves open, one for each kind of request.
     batch: inferences of a request, where the options or the model say; None where the plan's sizes are all there is.
     notes: what the user should read; the first says where the plan comes from.

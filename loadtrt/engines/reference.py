@@ -34,8 +34,6 @@ _COPIES = 3  # of a model's weights that a session holds while it opens
 class Reference:
     """What to compare an engine's outputs for the first input set with.
 
-    name: what it is, in words.
-    outputs: by name; None where they are not known.
     unknown: why they are not known, one sentence.
     tolerance: the largest deviation, relative to the largest magnitude of an output, that the engine's precision
         explains, or that was asked for.

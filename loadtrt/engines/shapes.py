@@ -40,9 +40,7 @@ class FixedSizes:
 
     batch: first size of the inputs that leave theirs open; None where there are none.
     inferences_per_request: None where the engine tells.
-    shapes: by input.
     shape_values: values of inputs that carry shapes.
-    optimization_profile: its number in the plan.
     """
 
     batch: int | None = None
@@ -81,8 +79,6 @@ class Resolved:
     """Decided shapes.
 
     shapes: by input, without -1.
-    symbols: decided sizes, by symbol.
-    notes: what the user should read.
     """
 
     shapes: dict[str, Shape]

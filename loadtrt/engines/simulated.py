@@ -178,8 +178,6 @@ class SimulatedEngine(_Doubler):
     ) -> None:
         """Raises UsageError where slow_lane is not a lane.
 
-        simulation: the parameters.
-        contexts: number of lanes.
         buffers: requests in flight on each lane at most.
         batches: items of a request of each part. Service times of all are one sequence of draws, scaled by their means.
         """

@@ -39,15 +39,11 @@ class Simulation:
     distribution: of compute times; None: lognormal where cv is given, else constant.
     cv: standard deviation / mean of compute times.
     contention: with n lanes computing, each progresses at 1 / (1 + contention·(n − 1)).
-    h2d_ns, d2h_ns: copy times.
-    enqueue_ns: host time of each submit.
-    error: probability that a request fails.
     stall: duration of a stall, and when it begins, from the first submit.
     lost: when the device is lost, from the first submit: every call fails then, as after a CUDA launch failure.
     hang: when the device hangs, from the first submit: nothing completes any more.
     slow_lane: a lane, and how many times slower it computes.
     race: probability that a request gets another's outputs.
-    seed: of all random draws.
     run: number of the run, each of which has draws of its own.
     clock: real time ("loop") or virtual time.
 

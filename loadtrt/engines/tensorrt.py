@@ -54,7 +54,6 @@ class PlanPart:
     host_values: type and values of inputs that carry shapes.
     profiles: numbers of the profiles that these shapes fit, the wanted one first.
     tensors: shapes without -1, except for outputs that only the data decide; their nbytes is TensorRT's upper bound.
-    counted: inferences of a request.
     """
 
     open_shapes: dict[str, tuple[int, ...]]

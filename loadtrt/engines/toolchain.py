@@ -164,9 +164,7 @@ _EVERY_S = 0.2
 class Progress:
     """The progress of a build.
 
-    phase: the innermost phase.
     fraction: of the outermost phase's steps, 0 to 1; steps differ in length. None where the builder does not report.
-    elapsed_ns: time since the build began.
     """
 
     phase: str

@@ -46,12 +46,9 @@ Phase = Literal["verify", "warm-up", "measure"]
 class Session:
     """What a run has measured so far: complete after `run_session`, and truthful at any moment before.
 
-    allocate_ns, verify_ns, warmup_ns: lengths of the phases.
-    warmup_requests: requests of the warm-up.
     recorder, driven: of the measuring phase; None until it began.
     deviation: of a quiet request's outputs from a reference, where there is one.
     verification: outputs under load compared with those of a quiet run, where asked for.
-    interrupted: stopped from outside.
     failure: the sentence of what ended the run.
     fault: the exception, where nobody expected it.
     clocks_settled: whether the GPU's clocks were steady after warm-up; None where that is not known.
@@ -59,7 +56,6 @@ class Session:
     began_at: when measuring began, Unix time in ns.
     began_error_ns: the greatest error of `began_at`.
     late_start_ns: how long after the instant that was asked for measuring began.
-    input_sets: input sets of each part.
     origins, notes: where the values of each input come from, and what the user should read about them.
     pace_ns: the longest time without a completion that a completion has ended, where that was over a second, else 0;
         None while nothing was completed.

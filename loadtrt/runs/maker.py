@@ -54,11 +54,8 @@ class Opened:
 
     options: those that it was opened and is allocated with.
     inputs: those of all parts.
-    bill: the memory of all lanes.
     reference: what outputs are compared with; deviation: what came of it, once a run has compared them.
     load_ns, allocate_ns: duration of loading and of allocating; None while no lanes are allocated.
-    runs: number of runs made on it.
-    verified: whether its outputs were verified.
     hangs: whether requests of the last run may still be in flight.
     broken: whether the last run failed or left the engine hanging, so that it is not used again.
     """
