@@ -144,12 +144,12 @@ def all_names(graph: Any) -> set[str]:
     return names
 
 
-def fresh_name(name: str, names: set[str]) -> str:
-    """`name`, with a number where it is taken; `names` has it afterwards."""
+def fresh_name(name: str, names: set[str], numbered: str = "{}_{}") -> str:
+    """`name`, with a number where it is taken, as `numbered` has it; `names` has it afterwards."""
     candidate, number = name, 1
     while candidate in names:
         number += 1
-        candidate = f"{name}_{number}"
+        candidate = numbered.format(name, number)
     names.add(candidate)
     return candidate
 
