@@ -72,18 +72,9 @@ class Simulation:
         for key, value in (("contention", self.contention), ("error", self.error), ("race", self.race)):
             if not 0 <= value <= 1:
                 raise UsageError(f"simulated engine: {key} is {value}: write a number from 0 to 1")
-        stall = self.stall or (0, 0)
-        for key, duration in (
-            ("service", self.service_ns),
-            ("item", self.item_ns),
-            ("h2d", self.h2d_ns),
-            ("d2h", self.d2h_ns),
-            ("enqueue", self.enqueue_ns),
-            ("stall", min(stall)),
-            ("stall", max(stall)),
-            ("lost", self.lost or 0),
-            ("hang", self.hang or 0),
-        ):
+        times = [(key, getattr(self, f"{key}_ns")) for key in ("service", "item", "h2d", "d2h", "enqueue")]
+        times += [("stall", duration) for duration in sorted(self.stall or ())]
+        for key, duration in (*times, ("lost", self.lost or 0), ("hang", self.hang or 0)):
             if not 0 <= duration <= LONGEST_SERVICE_NS:
                 raise UsageError(f"simulated engine: {key} is {duration / SECOND_NS:g} s: write 0 to 24 hours")
         if self.seed < 0:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadtrt.errors import EngineError
-from loadtrt.lanes.ending import FIRST_NS
 from loadtrt.results.engine_info import Verification
 from loadtrt.units import format_duration
 
@@ -41,7 +40,7 @@ class Verifier:
     unrepeatable: the output in which two quiet requests with the same inputs differ; None where they agree.
     """
 
-    def __init__(self, engine: Engine, input_sets: int, limit_ns: int = FIRST_NS) -> None:
+    def __init__(self, engine: Engine, input_sets: int, limit_ns: int) -> None:
         """limit_ns: the longest time that a quiet request may take."""
         self._engine, self._limit_ns = engine, limit_ns
         self._input_sets = input_sets
@@ -52,7 +51,7 @@ class Verifier:
         self._worst = 0.0
         self._first: str | None = None
 
-    async def take_references(self, tell: Callable[[int, int], None] | None = None) -> None:
+    async def take_references(self, tell: Callable[[int, int], None] | None) -> None:
         """Run each input set once, alone, on lane 0, and some of them again: a model that draws random numbers differs
         from itself, and no fault of the load can be told from that. Raises EngineError when one fails or takes too
         long.
@@ -98,7 +97,7 @@ class Verifier:
         )
 
 
-async def quiet_outputs(engine: Engine, inputs: int, limit_ns: int = FIRST_NS) -> Arrays:
+async def quiet_outputs(engine: Engine, inputs: int, limit_ns: int) -> Arrays:
     """Copies of the outputs of one request with input set `inputs`, alone on lane 0 of an idle engine; of the first
     request where a launch has several. Raises EngineError when it fails or takes over `limit_ns`."""
     engine.submit(0, inputs)
