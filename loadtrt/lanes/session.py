@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import anyio
 
 from loadtrt.errors import EngineError
-from loadtrt.lanes.answers import deviation_from
 from loadtrt.lanes.ending import FIRST_NS, may_end_early, watching
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.start_instant import wait_for_start, wall_clock
-from loadtrt.lanes.verify import Verifier, quiet_outputs
+from loadtrt.lanes.verify import Verifier, deviation_from, quiet_outputs
 from loadtrt.load.request_sizes import Batcher, draw
 from loadtrt.units import SECOND_NS
 
