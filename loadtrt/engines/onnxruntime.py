@@ -136,14 +136,8 @@ class OnnxRuntimeEngine:
         session: Any,
         threads: int,
     ) -> None:
-        self.contexts = contexts
-        self.buffers = buffers
-        self.parts = parts
-        self.batches = batches
-        self._info = info
-        self._model = model
-        self._threads = threads
-        self._session = session
+        self.contexts, self.buffers, self.parts, self.batches, self.info = contexts, buffers, parts, batches, info
+        self._model, self._session, self._threads = model, session, threads
         self._options = import_onnxruntime().RunOptions()
         self._names = [tensor.name for tensor in info.tensors if not tensor.is_input]
         self._inputs: list[Arrays] = []
@@ -152,17 +146,13 @@ class OnnxRuntimeEngine:
         self._done: deque[Completion] = deque()
         self._wakeup = Wakeup()
 
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
-
     def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
         """Lanes hold outputs only: runs read the input sets in place. Scratch memory is unknown."""
-        outputs = sum(tensor.nbytes for tensor in self._info.tensors if not tensor.is_input)
+        outputs = sum(tensor.nbytes for tensor in self.info.tensors if not tensor.is_input)
         return MemoryBill(
             contexts=self.contexts,
             buffers=self.buffers,
-            weights_bytes=self._model.weights_bytes * int(self._info.mode["sessions"]),
+            weights_bytes=self._model.weights_bytes * int(self.info.mode["sessions"]),
             context_bytes=None,
             device_io_bytes=outputs,
             host_io_bytes=0,
@@ -172,7 +162,7 @@ class OnnxRuntimeEngine:
 
     def allocate(self, inputs: Sequence[Arrays]) -> None:
         self._inputs = list(inputs)
-        shared = self._info.mode["sessions"] == "1"
+        shared = self.info.mode["sessions"] == "1"
         for number in range(self.contexts):
             own = number > 0 and not shared
             session = open_session(self._model, self._threads, self.contexts) if own else self._session
