@@ -96,8 +96,13 @@ def _deserialize(header: PlanHeader, flavour: Flavour, journal: Journal, runtime
 def _validity(runtime: Any, data: Any) -> str:
     """RTX's own diagnosis, as the names of its bits; "" where it has none."""
     bits = (
-        *("VERSION_MISMATCH", "UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "INSUFFICIENT_GPU_MEMORY"),
-        *("MALFORMED_ENGINE", "CUDA_ERROR"),
+        "VERSION_MISMATCH",
+        "UNSUPPORTED_CC",
+        "OLD_CUDA_DRIVER",
+        "OLD_CUDA_RUNTIME",
+        "INSUFFICIENT_GPU_MEMORY",
+        "MALFORMED_ENGINE",
+        "CUDA_ERROR",
     )
     with contextlib.suppress(Exception):  # the diagnosis only adds to a message
         _, validity = runtime.get_engine_validity(data)
