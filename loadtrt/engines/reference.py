@@ -39,8 +39,6 @@ _HALVES, _QUANTIZERS = (10, 16), {"QuantizeLinear", "DequantizeLinear"}  # Tenso
 class Reference:
     """What to compare an engine's outputs for the first input set with.
 
-    name: what it is, in words.
-    outputs: by name; None where they are not known.
     unknown: why they are not known, one sentence.
     tolerance: the largest deviation, relative to the largest magnitude of an output, that the engine's precision
         explains, or that was asked for.
@@ -114,13 +112,10 @@ def _compared_with(model: Model, info: EngineInfo, inputs: Arrays) -> Reference 
 
 def _own(model: Model, info: EngineInfo) -> tuple[str, str]:
     """The model that the engine computes, and "" or why it cannot be asked."""
-    return (model.engine, "") if info.kind == "onnxruntime" or _is_model(model.engine) else _origin(info.build or {})
-
-
-def _is_model(engine: str) -> bool:
     from loadtrt.engines.plan import looks_like_plan
 
-    return engine.startswith("zoo:") or not looks_like_plan(Path(engine))
+    is_plan = info.kind != "onnxruntime" and not model.engine.startswith("zoo:") and looks_like_plan(model.engine)
+    return _origin(info.build or {}) if is_plan else (model.engine, "")
 
 
 def _origin(built: Any) -> tuple[str, str]:
@@ -218,12 +213,12 @@ def _from_file(file: str, model: Model, info: EngineInfo) -> Arrays:
 def _require_inputs(name: str, model: Model, inputs: Arrays) -> None:
     """Raise UsageError where the model `name` takes inputs that the engine does not have."""
     from loadtrt.engines.onnx_model import parse_model
+    from loadtrt.engines.value_types import given_inputs
 
     if name.startswith("zoo:"):
         return
     graph = parse_model(Path(name))[0].graph
-    weights = {tensor.name for tensor in graph.initializer}
-    taken = [value.name for value in graph.input if value.name not in weights]
+    taken = [value.name for value in given_inputs(graph)]
     given = [*inputs, *model.shape_values]
     if not set(taken) <= set(given):
         raise UsageError(

@@ -110,6 +110,12 @@ def add_missing_types(node: Any, schema: Any, known: dict[str, int], inputs: lis
             known[name] = FLOAT
 
 
+def given_inputs(graph: Any) -> list[Any]:
+    """The inputs of a graph without weights, which old models list among them."""
+    weights = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in weights]
+
+
 def bodies_of(node: Any) -> list[Any]:
     """The graphs that a node holds: branches of an If, bodies of a Loop or Scan."""
     return [
@@ -120,7 +126,7 @@ def bodies_of(node: Any) -> list[Any]:
 
 
 def graphs_of(graph: Any) -> Iterator[Any]:
-    """A graph, and all graphs inside it."""
+    """A graph, and those of branches and loops inside it."""
     yield graph
     for node in graph.node:
         for body in bodies_of(node):
@@ -138,12 +144,12 @@ def all_names(graph: Any) -> set[str]:
     return names
 
 
-def fresh_name(name: str, names: set[str]) -> str:
-    """`name`, with a number where it is taken; `names` has it afterwards."""
+def fresh_name(name: str, names: set[str], numbered: str = "{}_{}") -> str:
+    """`name`, with a number where it is taken, as `numbered` has it; `names` has it afterwards."""
     candidate, number = name, 1
     while candidate in names:
         number += 1
-        candidate = f"{name}_{number}"
+        candidate = numbered.format(name, number)
     names.add(candidate)
     return candidate
 
