@@ -70,6 +70,8 @@ def reference_of(model: Model, info: EngineInfo, inputs: Arrays) -> Reference | 
         return found
     try:
         name, unknown = _own(model, info)
+        if unknown and model.verify_against is not None and not _is_file(model.verify_against):
+            name, unknown = model.verify_against, ""
         overflows = {} if unknown else _overflows(name, model, inputs)
     except LoadtrtError as error:
         overflows, unknown = {}, str(error)
@@ -79,9 +81,9 @@ def reference_of(model: Model, info: EngineInfo, inputs: Arrays) -> Reference | 
 def _compared_with(model: Model, info: EngineInfo, inputs: Arrays) -> Reference | None:
     demanded = model.verify_against is not None or model.verify_tolerance is not None
     if model.verify_against is not None:
-        file = str(model.verify_against)
+        file = model.verify_against
         again = None
-        if Path(file).suffix.lower() in (".npz", ".npy"):
+        if _is_file(file):
             name, outputs, nodes = file, _from_file(file, model, info), None
         else:
             _require_inputs(file, model, inputs)
@@ -108,6 +110,11 @@ def _compared_with(model: Model, info: EngineInfo, inputs: Arrays) -> Reference 
     if demanded:
         raise UsageError(f"--verify-tolerance has nothing to compare {model.engine} with: {unknown}")
     return Reference("", None, unknown, 0.0, demanded)
+
+
+def _is_file(reference: str) -> bool:
+    """Whether what --verify-against names holds outputs, and is not a model."""
+    return Path(reference).suffix.lower() in (".npz", ".npy")
 
 
 def _own(model: Model, info: EngineInfo) -> tuple[str, str]:
@@ -154,7 +161,8 @@ def _tolerance(model: Model, info: EngineInfo, outputs: Arrays, nodes: int | Non
         step = _INT8_STEP
     elif info.kind == "onnxruntime" and info.conversion is None and not model.fp16:
         step, own = _of_model(model.engine)
-        step = max(step, _of_model(str(model.verify_against))[0] if nodes is not None else _step_of(outputs))
+        against = model.verify_against if nodes is not None else None
+        step = max(step, _of_model(against)[0] if against is not None else _step_of(outputs))
     if info.conversion is not None and not options.get("int8"):
         own = info.conversion.converted
     count = own if own is not None else nodes if nodes is not None else _UNKNOWN_NODES
@@ -163,7 +171,7 @@ def _tolerance(model: Model, info: EngineInfo, outputs: Arrays, nodes: int | Non
 
 def _step_of(outputs: Arrays) -> float:
     """The step of what is kept in a file."""
-    return max(_FP16_STEP if array.dtype.itemsize == 2 else _FP32_STEP for array in outputs.values())
+    return _FP16_STEP if any(array.dtype.itemsize == 2 for array in outputs.values()) else _FP32_STEP
 
 
 def _of_model(name: str) -> tuple[float, int]:

@@ -186,7 +186,7 @@ class Deviation:
             return f"output {name} is {self.shapes}"
         if self.kind in ("integer", "text"):
             by = f", by at most {self.absolute:g}" if self.absolute else ""
-            return f"{100 * self.relative:.2g} % of the {self.kind}s in output {name} differ{by}"
+            return f"{100 * self.relative:.3g} % of the {self.kind}s in output {name} differ{by}"
         cosine = "" if self.cosine is None else f", cosine {self.cosine:.6f}"
         numbers = f"{plural(self.not_finite, 'number')} NaN or infinite on one side alone"
         if self.not_finite and not self.largest:

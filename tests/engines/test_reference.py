@@ -298,6 +298,21 @@ def test_overflow_is_looked_for_beside_another_reference(file: Path, tmp_path: P
     assert list(found.overflows) == ["a"]
 
 
+def test_plans_that_were_converted_are_looked_into(file: Path, plan: Path) -> None:
+    """By the model that they were built from, or else by the one that is named."""
+    nodes = [helper.make_node("MatMul", ["x", "far"], ["a"]), helper.make_node("Mul", ["a", "tiny"], ["y"])]
+    weights = [weight("far", 6e4 * np.eye(8)), weight("tiny", 1e-4)]
+    onnx.save(model(nodes, [value("x", 2, 8)], [value("y", 2, 8)], weights), file)
+    became = HalfPrecision(True, 2, 2, (), 64, 0, "", 0, 0, "", 0.0)
+    build = _build(file, fp16=True)
+    found = _reference(_info(build=build, conversion=became), engine=plan)
+    moved = {**build, "model": "elsewhere.onnx"}
+    named = _reference(_info(build=moved, conversion=became), engine=plan, verify_against=file)
+    for each in (found, named):
+        assert each is not None
+        assert (list(each.overflows), each.unlooked) == (["a"], "")
+
+
 def test_an_fp16_model_takes_its_inputs_in_fp16(file: Path, plan: Path) -> None:
     """A plan with FP32 inputs, of a model that has FP16 ones."""
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
