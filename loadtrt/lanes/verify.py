@@ -170,6 +170,7 @@ async def deviation_from(engine: Engine, reference: Reference, limit_ns: int = F
         reference=reference.name,
         outputs=0 if unknown else len(found),
         random=random,
+        missing=() if unknown else tuple(name for name in outputs if name not in expected),
         demanded=reference.demanded,
         overflows=len(reference.overflows),
         first_overflow=overflow,

@@ -102,6 +102,7 @@ class Deviation:
     unknown: why they were not compared, one sentence; "" where they were. The numbers are 0 then.
     outputs: number of outputs compared.
     random: those left out, as two requests with the same inputs differ in them.
+    missing: those left out, as the reference does not have them.
     output: the one that deviates most, by `relative`.
     kind: what it holds; "shape" where it has another shape than in the reference, which `shapes` tells.
     absolute: its largest difference.
@@ -132,6 +133,7 @@ class Deviation:
     kind: Literal["float", "integer", "text", "shape"] = "float"
     shapes: str = ""
     random: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     overflows: int = 0
     first_overflow: str = ""
     largest_overflow: float = 0.0
@@ -165,6 +167,10 @@ class Deviation:
         if self.random:
             names = ", ".join(map(shortened, self.random))
             parts.append(f"not compared, as two requests with the same inputs differ: {names}")
+        if self.missing:
+            parts.append(
+                f"not compared, as the reference does not have them: {', '.join(map(shortened, self.missing))}"
+            )
         if self.overflows:
             parts.append(self.overflow)
         if self.unlooked:

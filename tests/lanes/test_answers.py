@@ -111,6 +111,13 @@ async def test_another_shape_is_a_deviation_and_the_others_are_compared() -> Non
 
 
 @pytest.mark.anyio
+async def test_outputs_that_the_reference_does_not_have_are_named() -> None:
+    found = await _deviation(_arrays(a=[1.0], b=[2.0]), _arrays(a=[1.0], c=[2.0]))
+    assert (found.outputs, found.missing, found.beyond) == (1, ("b",), False)
+    assert found.text.endswith("not compared, as the reference does not have them: b")
+
+
+@pytest.mark.anyio
 async def test_texts_are_equal_or_not() -> None:
     """Whether they are numpy's, bytes or Python's."""
     texts = np.asarray(["é", "b", "c", "d"], object)
