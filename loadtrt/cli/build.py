@@ -15,10 +15,13 @@ from loadtrt.printing import NAME, printable, say, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
     from loadtrt.engines.build_config import BuildOptions
     from loadtrt.engines.build_model import Source
     from loadtrt.engines.plan_builder import BuiltPlan
+
+    _Decorator: TypeAlias = Callable[[Callable[..., None]], Callable[..., None]]
 
 _SHAPES = "NAME:16x3x224x224,…"
 _MOST_INT = (1 << 31) - 1  # TensorRT's ints are of 32 bits
@@ -50,40 +53,31 @@ def _csv(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str,
     return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
 
 
-def _flag(name: str, group: str, help_: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _choice(name: str, group: str, help_: str, *words: str, default: str | None = None) -> _Decorator:
+    return extra(f"--{name}", group, help_, type=click.Choice(words), default=default)
+
+
+def _flag(name: str, group: str, help_: str) -> _Decorator:
     return extra(f"--{name}", group, help_, is_flag=True)
 
 
-def _file(name: str, group: str, help_: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return extra(f"--{name}", group, help_, type=click.Path(path_type=Path), metavar="FILE")
+def _file(name: str | tuple[str, ...], group: str, help_: str) -> _Decorator:
+    return extra(name, group, help_, type=click.Path(path_type=Path), metavar="FILE")
 
 
-def _ranges(name: str, help_: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _ranges(name: str, help_: str) -> _Decorator:
     return extra(f"--{name}", "Shapes", help_, multiple=True, callback=_shapes, metavar=_SHAPES)
 
 
-def _number(
-    name: str, group: str, help_: str, least: int = 0, most: int = _MOST_INT, **attributes: Any
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _number(name: str, group: str, help_: str, least: int = 0, most: int = _MOST_INT, **attributes: Any) -> _Decorator:
     return extra(f"--{name}", group, help_, type=click.IntRange(least, most), **attributes)
 
 
 @click.command("build", cls=GroupedCommand, short_help="Build a plan from a model.")
 @click.argument("model_name", metavar="[MODEL]", required=False)
 @extra("--onnx", "Plan", "MODEL, in trtexec's words.", metavar="FILE")
-@extra(
-    ("-o", "--save-engine", "plan"),
-    "Plan",
-    "Plan to write.  [required]",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-)
-@extra(
-    "--flavour",
-    "Plan",
-    "Library that builds the plan.  [default: tensorrt, else rtx]",
-    type=click.Choice(["tensorrt", "rtx"]),
-)
+@_file(("-o", "--save-engine", "plan"), "Plan", "Plan to write.  [required]")
+@_choice("flavour", "Plan", "Library that builds the plan.  [default: tensorrt, else rtx]", "tensorrt", "rtx")
 @extra(
     "--target",
     "Plan",
@@ -91,7 +85,7 @@ def _number(
     callback=_csv,
     metavar="sm86,sm89",
 )
-@_number("device", "Plan", "Number of the GPU to build on.  [default: 0]", default=0)
+@_number("device", "Plan", "Number of the GPU to build on.", default=0)
 @_flag("version-compatible", "Plan", "Let later versions of TensorRT run the plan, which then contains a lean runtime.")
 @_flag("exclude-lean-runtime", "Plan", "Build a version-compatible plan without its lean runtime.")
 @_flag("hardware-compatible", "Plan", "Let all GPUs of compute capability 8.0 (Ampere) and later run the plan.")
@@ -108,25 +102,21 @@ def _number(
 @_flag("fp8", "Precision", "Let the builder use FP8.")
 @_flag("no-tf32", "Precision", "Compute FP32 layers without TF32.")
 @_flag("strongly-typed", "Precision", "Use the types that the model declares, and no others.")
-@extra(
-    "--io",
-    "Precision",
-    "Type of floating-point inputs and outputs of an FP16 plan.  [default: fp32]",
-    type=click.Choice(["fp32", "fp16"]),
-    default="fp32",
+@_choice(
+    "io", "Precision", "Type of floating-point inputs and outputs of an FP16 plan.", "fp32", "fp16", default="fp32"
 )
 @_file(
-    "calibration",
+    "--calibration",
     "Precision",
     "Data for INT8 calibration: an .npz with one array for each input, or a folder of .npz files.  "
     "[default: random data]",
 )
-@_file("calibration-cache", "Precision", "File of INT8 ranges to read, or to write if missing (TensorRT 8.6 and 10).")
-@_number("seed", "Precision", "Seed for random calibration data.  [default: 1]", default=1)
+@_file("--calibration-cache", "Precision", "File of INT8 ranges to read, or to write if missing (TensorRT 8.6 and 10).")
+@_number("seed", "Precision", "Seed for random calibration data.", default=1)
 @_flag("sparsity", "Precision", "Let the builder use 2:4 structured sparsity of the weights.")
 @_number("builder-optimization-level", "Builder", "Optimization level; higher levels build longer.", 0, 5)
 @extra("--workspace", "Builder", "Maximum scratch memory of a layer, such as 1GiB.", metavar="SIZE")
-@_file("timing-cache", "Builder", "Timing cache to read before the build and to write after it.")
+@_file("--timing-cache", "Builder", "Timing cache to read before the build and to write after it.")
 @extra(
     "--tactic-sources",
     "Builder",
@@ -135,23 +125,14 @@ def _number(
     metavar="NAME,+NAME,-NAME",
 )
 @_number("max-aux-streams", "Builder", "Maximum number of auxiliary streams of an inference.")
-@extra(
-    "--profiling-verbosity",
-    "Builder",
-    "Detail of the layer information in the plan.  [default: detailed]",
-    type=click.Choice(["layer_names_only", "detailed", "none"]),
-    default="detailed",
-)
+@_choice(
+    "profiling-verbosity", "Builder", "Detail of the layer information in the plan.",
+    "layer_names_only", "detailed", "none", default="detailed"
+)  # fmt: skip
 @extra("--plugins", "Builder", "Plugin library to load (repeatable).", multiple=True, metavar="FILE")
 @_number("dla", "Builder", "DLA core to run on; layers that DLA does not support run on the GPU.", metavar="CORE")
-@_file("deploy", "Caffe", "Caffe network to build from (deploy.prototxt).")
-@extra(
-    ("--model", "weights"),
-    "Caffe",
-    "Weights of the Caffe network (.caffemodel).  [default: random weights]",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-)
+@_file("--deploy", "Caffe", "Caffe network to build from (deploy.prototxt).")
+@_file(("--model", "weights"), "Caffe", "Weights of the Caffe network (.caffemodel).  [default: random weights]")
 @extra(
     ("--output", "outputs"),
     "Caffe",
@@ -159,7 +140,7 @@ def _number(
     multiple=True,
     metavar="NAME",
 )
-@_file("uff", "Caffe", "UFF model, which TensorRT no longer supports; prints how to convert it.")
+@_file("--uff", "Caffe", "UFF model, which TensorRT no longer supports; prints how to convert it.")
 @extra("--trt-log", "Output", f"{TRT_LOG_HELP} PLAN.log has it in any case.", metavar="FILE|-")
 @extra("--force", "Output", FORCE_HELP, is_flag=True)
 @extra("--quiet", "Output", "Print neither progress nor summary.", is_flag=True)

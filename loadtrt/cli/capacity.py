@@ -61,7 +61,7 @@ _LEAST_TIME_NS = 2_000_000_000
 @extra(
     "--precision",
     "Ending",
-    "Half width of the 95 % confidence interval at which searching ends and confirming begins.  [default: 3%]",
+    "Half width of the 95 % confidence interval at which searching ends and confirming begins.",
     metavar="3%",
     default="3%",
 )

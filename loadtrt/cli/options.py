@@ -55,8 +55,11 @@ class GroupedCommand(click.Command):
 
 
 def extra(name: str | tuple[str, ...], group: str, help_: str, **attributes: Any) -> Callable[[F], F]:
-    """An option of one command alone, with its heading and help. name: of several, the last is the parameter's."""
+    """An option of one command alone, with its heading and help, which names a default. name: of several, the last is
+    the parameter's."""
     names = (name,) if isinstance(name, str) else name
+    if attributes.get("default") is not None and "[default: " not in help_:
+        help_ = f"{help_}  [default: {attributes['default']}]"
     return click.option(*names, cls=GroupedOption, group=group, help=help_, **attributes)
 
 

@@ -103,41 +103,20 @@ def _routings(_: click.Context, parameter: click.Parameter, text: str) -> list[R
     "Arrival process of the whole demand.  [default: poisson; with --burstiness gamma]",
     type=click.Choice(tuple(PROCESSES)),
 )
-@extra(
-    "--growth", "Load", "Growth of the demand to plan for.  [default: 0%]", default="0%", metavar="30%", callback=_share
-)
-@extra(
-    "--headroom",
-    "Load",
-    "Headroom above the grown demand.  [default: 0%]",
-    default="0%",
-    metavar="20%",
-    callback=_share,
-)
+@extra("--growth", "Load", "Growth of the demand to plan for.", default="0%", metavar="30%", callback=_share)
+@extra("--headroom", "Load", "Headroom above the grown demand.", default="0%", metavar="20%", callback=_share)
 @extra(
     "--spares",
     "Fleet",
-    "Number of GPUs that may be out of service while the objectives are met.  [default: 0]",
+    "Number of GPUs that may be out of service while the objectives are met.",
     type=click.IntRange(0, 1000),
     default=0,
     metavar="K",
 )
 @extra(
-    "--max-utilisation",
-    "Fleet",
-    "Highest utilisation of a GPU.  [default: 80%]",
-    default="80%",
-    metavar="80%",
-    callback=_utilisation,
+    "--max-utilisation", "Fleet", "Highest utilisation of a GPU.", default="80%", metavar="80%", callback=_utilisation
 )
-@extra(
-    "--routing",
-    "Fleet",
-    f"Routing policies to compare.  [default: {_ROUTINGS}]",
-    default=_ROUTINGS,
-    metavar="NAME,…",
-    callback=_routings,
-)
+@extra("--routing", "Fleet", "Routing policies to compare.", default=_ROUTINGS, metavar="NAME,…", callback=_routings)
 @extra(
     "--ties",
     "Fleet",
