@@ -154,10 +154,7 @@ class _Translation:
 
     def _take_levels(self) -> None:
         """Options whose values are words, of which some are flags here, some nothing, and some have no counterpart."""
-        for name, none, flag in (
-            ("sparsity", "disable", "enable"),
-            ("hardwareCompatibilityLevel", "none", "ampere+"),
-        ):
+        for name, none, flag in (("sparsity", "disable", "enable"), ("hardwareCompatibilityLevel", "none", "ampere+")):
             value = self._value(name)
             if value == flag:
                 self._build.append(TRTEXEC[name].here.split()[1])

@@ -217,17 +217,7 @@ def _limit(value: int, shown: Callable[[int], str] = str) -> str:
 
 
 # Distribution names, as pip knows them. cuda-bindings and TensorRT are optional and have checks of their own.
-PACKAGES = (
-    "anyio",
-    "click",
-    "ml_dtypes",
-    "numpy",
-    "nvidia-ml-py",
-    "onnx",
-    "pydantic",
-    "PyYAML",
-    "rich",
-)
+PACKAGES = ("anyio", "click", "ml_dtypes", "numpy", "nvidia-ml-py", "onnx", "pydantic", "PyYAML", "rich")
 
 
 def packages() -> list[Check]:
