@@ -76,12 +76,13 @@ def _of_v0(old: Any) -> Any:
     new = NetParameter().layer.add(name=inner.name, bottom=old.bottom, top=old.top)
     new.type = _today(_V0_TYPES[inner.type]) if inner.type in _V0_TYPES else inner.type
     message, fields = _V0_PARAMETERS.get(inner.type, ("", ""))
-    for field in filter(inner.HasField, fields.split()):
-        parameters, today, value = getattr(new, message), _V0_FIELDS.get(field, field), getattr(inner, field)
-        if hasattr(getattr(parameters, today), "extend"):
-            getattr(parameters, today).append(value)
-        else:
-            setattr(parameters, today, value)
+    for field in fields.split():
+        if inner.HasField(field):
+            parameters, today, value = getattr(new, message), _V0_FIELDS.get(field, field), getattr(inner, field)
+            if hasattr(getattr(parameters, today), "extend"):
+                getattr(parameters, today).append(value)
+            else:
+                setattr(parameters, today, value)
     return new
 
 

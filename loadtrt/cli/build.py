@@ -145,15 +145,9 @@ def _number(name: str, group: str, help_: str, least: int = 0, most: int = _MOST
 @extra("--force", "Output", FORCE_HELP, is_flag=True)
 @extra("--quiet", "Output", "Print neither progress nor summary.", is_flag=True)
 def command(
-    model_name: str | None,
-    onnx: str | None,
-    plan: Path | None,
-    trt_log: str | None,
-    quiet: bool,
-    force: bool,
-    uff: Path | None,
-    **given: Any,
-) -> None:
+    model_name: str | None, onnx: str | None, plan: Path | None, trt_log: str | None, quiet: bool, force: bool,
+    uff: Path | None, **given: Any,
+) -> None:  # fmt: skip
     """Build a TensorRT plan from MODEL: an .onnx file, or zoo:googlenet.
 
     \b

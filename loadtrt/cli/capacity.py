@@ -101,16 +101,9 @@ def command(
 
 
 def _wanted(
-    file: Path | None,
-    given: dict[str, Any],
-    contexts: str | None,
-    batch: str | None,
-    time: int | None,
-    precision: str,
-    *,
-    quick: bool,
-    shared: bool,
-) -> Wanted:
+    file: Path | None, given: dict[str, Any], contexts: str | None, batch: str | None, time: int | None,
+    precision: str, *, quick: bool, shared: bool,
+) -> Wanted:  # fmt: skip
     from loadtrt.asked.load_options import process_type
     from loadtrt.asked.reading import load_config
     from loadtrt.capacity.find import QUICK_NS, TIME_NS, Wanted
@@ -179,10 +172,6 @@ def _exit_code(result: CapacityResult) -> int:
     failures = [candidate.failure for candidate in result.candidates if candidate.failure]
     if failures and not answers & _CODES.keys():
         raise EngineError(failures[0])
-    return (
-        EXIT_INVALID
-        if answers & {"host-bound", "unsteady"}
-        else EXIT_MISSED
-        if "infeasible" in answers
-        else EXIT_UNDECIDED
-    )
+    if answers & {"host-bound", "unsteady"}:
+        return EXIT_INVALID
+    return EXIT_MISSED if "infeasible" in answers else EXIT_UNDECIDED

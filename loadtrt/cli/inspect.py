@@ -34,15 +34,9 @@ _MORE = "inputs and outputs with types, shapes, formats and profiles; memory; la
 @click.option("--force", is_flag=True, help=FORCE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print all facts as JSON.")
 def command(
-    file: Path,
-    module: str | None,
-    plugins: tuple[str, ...],
-    allow_host_code: bool,
-    device: int,
-    trt_log: str | None,
-    force: bool,
-    as_json: bool,
-) -> None:
+    file: Path, module: str | None, plugins: tuple[str, ...], allow_host_code: bool, device: int, trt_log: str | None,
+    force: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Show what PLAN contains: a TensorRT plan, or an .onnx model.
 
     Reads the header of a plan without TensorRT and without a GPU. With both, also loads the plan and shows its inputs,
@@ -143,11 +137,8 @@ def _show_onnx(report: dict[str, Any]) -> None:
         ("producer", report["producer"]),
     ]
     _grid([fact for fact in facts if fact[1]])
-    tensors = report["tensors"]
-    _table(
-        ("", "tensor", "type"),
-        [("input" if item["input"] else "output", item["name"], _typed(item)) for item in tensors],
-    )
+    tensors = [("input" if item["input"] else "output", item["name"], _typed(item)) for item in report["tensors"]]
+    _table(("", "tensor", "type"), tensors)
     _table(("node", "count"), [(name, str(count)) for name, count in report["nodes"].items()])
 
 

@@ -105,7 +105,7 @@ def _with_positional(name: str, function: F) -> F:
     @wraps(function)
     def command(engines: tuple[str, ...], engine: str | None, **given: Any) -> Any:
         if len(engines) > 1:
-            raise UsageError(f"{engines[0]} and {engines[1]} are two engines: {SEVERAL[name, 'engine']}")
+            raise UsageError(f"{engines[0]} and {engines[1]} are two engines: {SEVERAL[name]}")
         for first in engines:
             if engine is not None:
                 raise UsageError(f"{first} is an argument too many beside --engine {engine}: leave one out")

@@ -31,9 +31,8 @@ def run(config: RunConfig) -> int:
     The result is written before the engine is closed, and before it is shown: neither a device that hangs nor a reader
     of stdout that has gone costs a result. An exception that is not a LoadtrtError is raised after that.
     """
-    late: list[
-        RunResult
-    ] = []  # what stdout or a pipe still gets, however the command ends, with its profile if there is one
+    # What stdout or a pipe still gets, however the command ends, with its profile if there is one.
+    late: list[RunResult] = []
 
     def write_late() -> None:
         while late:

@@ -74,11 +74,9 @@ def _base_and_axes(file: Path | None, given: dict[str, Any]) -> tuple[RunConfig,
     axes = {name: parse_axis(name, given[name]) for name in given if name in AXES and given[name] is not None}
     if not axes:
         raise UsageError("a sweep needs an axis: give several values, such as --contexts 1,2,4 or --batch 1,4,16")
-    overruling = [
-        name for name in ("rate", "burstiness", "batch", "batcher", "max_queue") if name in axes
-    ]  # over those of a file
+    over_file = [name for name in ("rate", "burstiness", "batch", "batcher", "max_queue") if name in axes]
     common = {name: value for name, value in given.items() if name not in AXES}
-    return load_config(file, common | {name: axes[name][0] for name in overruling}, without={"profile"}), axes
+    return load_config(file, common | {name: axes[name][0] for name in over_file}, without={"profile"}), axes
 
 
 def _exit_code(result: SweepResult) -> int:

@@ -123,10 +123,8 @@ def _quotas(root: Path) -> Iterator[float]:
     for folder in cgroup_folders(root, "cpu"):
         allowed, _, period = read_words(folder / "cpu.max").partition(" ")  # version 2: "max 100000"
         if not allowed:
-            allowed, period = (
-                read_words(folder / "cpu.cfs_quota_us"),
-                read_words(folder / "cpu.cfs_period_us"),
-            )  # version 1
+            # Version 1.
+            allowed, period = read_words(folder / "cpu.cfs_quota_us"), read_words(folder / "cpu.cfs_period_us")
         if allowed.isdigit() and period.isdigit() and int(period):  # "max" and "-1" mean no limit
             yield int(allowed) / int(period)
 

@@ -191,19 +191,17 @@ class _Reader:
             elif file.endswith(".npz") and name is None:
                 what_else = f"it is {instead}" if instead else "write one with numpy.savez(file, NAME=array)"
                 raise UsageError(f"{file} is not an .npz: {what_else}")
-            elif kind == "npy":
-                tensor = self._meant(file, name)
-                batched = may_be_items(tensor, self._batch)
-                self._keep(file, tensor, read_npy(file, tensor, head, opened, self._take, batched=batched))
-            elif file.endswith(".pb"):
-                proto = read_proto(file)
-                tensor = self._meant(file, name, proto.name)
-                batched = may_be_items(tensor, self._batch)
-                self._keep(file, tensor, proto_array(file, tensor, proto, self._take, batched=batched))
             else:
-                tensor = self._meant(file, name)
+                proto = read_proto(file) if kind != "npy" and file.endswith(".pb") else None
+                tensor = self._meant(file, name, "" if proto is None else proto.name)
                 batched = may_be_items(tensor, self._batch)
-                self._keep(file, tensor, read_raw(file, tensor, opened, self._take, instead, batched=batched))
+                if kind == "npy":
+                    array = read_npy(file, tensor, head, opened, self._take, batched=batched)
+                elif proto is not None:
+                    array = proto_array(file, tensor, proto, self._take, batched=batched)
+                else:
+                    array = read_raw(file, tensor, opened, self._take, instead, batched=batched)
+                self._keep(file, tensor, array)
 
     def _npz(self, file: str, name: str | None, opened: BufferedReader) -> None:
         """The arrays of an .npz, each for the input of its name. name: the one input that the file is for."""
