@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.cli.delivery import show_line
-from loadtrt.cli.options import FORCE_HELP, TRT_LOG_HELP, GroupedCommand, extra
+from loadtrt.cli.options import FORCE_HELP, TRT_LOG_HELP, GroupedCommand, choice, extra, flag
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import UsageError
 from loadtrt.printing import NAME, printable, say, shortened
@@ -53,14 +53,6 @@ def _csv(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str,
     return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
 
 
-def _choice(name: str, group: str, help_: str, *words: str, default: str | None = None) -> _Decorator:
-    return extra(f"--{name}", group, help_, type=click.Choice(words), default=default)
-
-
-def _flag(name: str, group: str, help_: str) -> _Decorator:
-    return extra(f"--{name}", group, help_, is_flag=True)
-
-
 def _file(name: str | tuple[str, ...], group: str, help_: str) -> _Decorator:
     return extra(name, group, help_, type=click.Path(path_type=Path), metavar="FILE")
 
@@ -77,7 +69,7 @@ def _number(name: str, group: str, help_: str, least: int = 0, most: int = _MOST
 @click.argument("model_name", metavar="[MODEL]", required=False)
 @extra("--onnx", "Plan", "MODEL, in trtexec's words.", metavar="FILE")
 @_file(("-o", "--save-engine", "plan"), "Plan", "Plan to write.  [required]")
-@_choice("flavour", "Plan", "Library that builds the plan.  [default: tensorrt, else rtx]", "tensorrt", "rtx")
+@choice("--flavour", "Plan", "Library that builds the plan.  [default: tensorrt, else rtx]", "tensorrt", "rtx")
 @extra(
     "--target",
     "Plan",
@@ -86,24 +78,26 @@ def _number(name: str, group: str, help_: str, least: int = 0, most: int = _MOST
     metavar="sm86,sm89",
 )
 @_number("device", "Plan", "Number of the GPU to build on.", default=0)
-@_flag("version-compatible", "Plan", "Let later versions of TensorRT run the plan, which then contains a lean runtime.")
-@_flag("exclude-lean-runtime", "Plan", "Build a version-compatible plan without its lean runtime.")
-@_flag("hardware-compatible", "Plan", "Let all GPUs of compute capability 8.0 (Ampere) and later run the plan.")
-@_flag("strip-weights", "Plan", "Build a plan without the weights that a refit supplies.")
-@_flag("refit", "Plan", "Let the weights of the plan be replaced later.")
+@flag(
+    "--version-compatible", "Plan", "Let later versions of TensorRT run the plan, which then contains a lean runtime."
+)
+@flag("--exclude-lean-runtime", "Plan", "Build a version-compatible plan without its lean runtime.")
+@flag("--hardware-compatible", "Plan", "Let all GPUs of compute capability 8.0 (Ampere) and later run the plan.")
+@flag("--strip-weights", "Plan", "Build a plan without the weights that a refit supplies.")
+@flag("--refit", "Plan", "Let the weights of the plan be replaced later.")
 @_number("batch", "Shapes", "Size of the first dimension where the model leaves it open.", 1)
 @_ranges("shapes", "Shapes of inputs, fixed in the plan.")
 @_ranges("min-shapes", "Smallest shapes of an optimization profile (once for each profile).")
 @_ranges("opt-shapes", "Shapes that an optimization profile is tuned for (once for each profile).")
 @_ranges("max-shapes", "Largest shapes of an optimization profile (once for each profile).")
-@_flag("fp16", "Precision", "Compute in FP16; where the builder cannot choose types, the model is converted.")
-@_flag("bf16", "Precision", "Let the builder use BF16.")
-@_flag("int8", "Precision", "Compute in INT8; strongly typed networks get quantize and dequantize nodes.")
-@_flag("fp8", "Precision", "Let the builder use FP8.")
-@_flag("no-tf32", "Precision", "Compute FP32 layers without TF32.")
-@_flag("strongly-typed", "Precision", "Use the types that the model declares, and no others.")
-@_choice(
-    "io", "Precision", "Type of floating-point inputs and outputs of an FP16 plan.", "fp32", "fp16", default="fp32"
+@flag("--fp16", "Precision", "Compute in FP16; where the builder cannot choose types, the model is converted.")
+@flag("--bf16", "Precision", "Let the builder use BF16.")
+@flag("--int8", "Precision", "Compute in INT8; strongly typed networks get quantize and dequantize nodes.")
+@flag("--fp8", "Precision", "Let the builder use FP8.")
+@flag("--no-tf32", "Precision", "Compute FP32 layers without TF32.")
+@flag("--strongly-typed", "Precision", "Use the types that the model declares, and no others.")
+@choice(
+    "--io", "Precision", "Type of floating-point inputs and outputs of an FP16 plan.", "fp32", "fp16", default="fp32"
 )
 @_file(
     "--calibration",
@@ -113,7 +107,7 @@ def _number(name: str, group: str, help_: str, least: int = 0, most: int = _MOST
 )
 @_file("--calibration-cache", "Precision", "File of INT8 ranges to read, or to write if missing (TensorRT 8.6 and 10).")
 @_number("seed", "Precision", "Seed for random calibration data.", default=1)
-@_flag("sparsity", "Precision", "Let the builder use 2:4 structured sparsity of the weights.")
+@flag("--sparsity", "Precision", "Let the builder use 2:4 structured sparsity of the weights.")
 @_number("builder-optimization-level", "Builder", "Optimization level; higher levels build longer.", 0, 5)
 @extra("--workspace", "Builder", "Maximum scratch memory of a layer, such as 1GiB.", metavar="SIZE")
 @_file("--timing-cache", "Builder", "Timing cache to read before the build and to write after it.")
@@ -125,8 +119,8 @@ def _number(name: str, group: str, help_: str, least: int = 0, most: int = _MOST
     metavar="NAME,+NAME,-NAME",
 )
 @_number("max-aux-streams", "Builder", "Maximum number of auxiliary streams of an inference.")
-@_choice(
-    "profiling-verbosity", "Builder", "Detail of the layer information in the plan.",
+@choice(
+    "--profiling-verbosity", "Builder", "Detail of the layer information in the plan.",
     "layer_names_only", "detailed", "none", default="detailed"
 )  # fmt: skip
 @extra("--plugins", "Builder", "Plugin library to load (repeatable).", multiple=True, metavar="FILE")
@@ -142,8 +136,8 @@ def _number(name: str, group: str, help_: str, least: int = 0, most: int = _MOST
 )
 @_file("--uff", "Caffe", "UFF model, which TensorRT no longer supports; prints how to convert it.")
 @extra("--trt-log", "Output", f"{TRT_LOG_HELP} PLAN.log has it in any case.", metavar="FILE|-")
-@extra("--force", "Output", FORCE_HELP, is_flag=True)
-@extra("--quiet", "Output", "Print neither progress nor summary.", is_flag=True)
+@flag("--force", "Output", FORCE_HELP)
+@flag("--quiet", "Output", "Print neither progress nor summary.")
 def command(
     model_name: str | None, onnx: str | None, plan: Path | None, trt_log: str | None, quiet: bool, force: bool,
     uff: Path | None, **given: Any,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.asked.reading import keys_of
-from loadtrt.cli.options import GroupedCommand, extra, options, read_as
+from loadtrt.cli.options import GroupedCommand, extra, flag, options, read_as
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, EngineError, UsageError
 from loadtrt.load.arrivals import PROCESSES
@@ -52,12 +52,7 @@ _LEAST_TIME_NS = 2_000_000_000
     metavar="TIME",
     callback=read_as(parse_duration),
 )
-@extra(
-    "--quick",
-    "Ending",
-    "Estimate the capacity within 30 s of load, without confirming it.  [default: off]",
-    is_flag=True,
-)
+@flag("--quick", "Ending", "Estimate the capacity within 30 s of load, without confirming it.  [default: off]")
 @extra(
     "--precision",
     "Ending",
@@ -65,13 +60,12 @@ _LEAST_TIME_NS = 2_000_000_000
     metavar="3%",
     default="3%",
 )
-@extra(
+@flag(
     "--shared-host",
     "Ending",
     "Search although others use the cores or the GPU: for the capacity of what they leave.  [default: off]",
-    is_flag=True,
 )
-@extra("--resume", "Results", "Continue the unfinished search in the file of --json.", is_flag=True)
+@flag("--resume", "Results", "Continue the unfinished search in the file of --json.")
 def command(
     config: Path | None, contexts: str | None, batch: str | None, time: int | None, quick: bool, precision: str,
     shared_host: bool, resume: bool, force: bool, **given: Any,

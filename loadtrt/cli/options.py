@@ -63,6 +63,18 @@ def extra(name: str | tuple[str, ...], group: str, help_: str, **attributes: Any
     return click.option(*names, cls=GroupedOption, group=group, help=help_, **attributes)
 
 
+def flag(name: str | tuple[str, ...], group: str, help_: str) -> Callable[[F], F]:
+    """An option without a value."""
+    return extra(name, group, help_, is_flag=True)
+
+
+def choice(
+    name: str | tuple[str, ...], group: str, help_: str, *words: str, default: str | None = None
+) -> Callable[[F], F]:
+    """An option whose value is one of these words."""
+    return extra(name, group, help_, type=click.Choice(words), default=default)
+
+
 def options(
     command: str,
     axes: Mapping[str, str] | None = None,
@@ -83,7 +95,7 @@ def options(
     axes, choices, helps = axes or {}, choices or {}, helps or {}
 
     def add(function: F) -> F:
-        function = extra("--force", "Results", FORCE_HELP, is_flag=True)(function)
+        function = flag("--force", "Results", FORCE_HELP)(function)
         for key, field in reversed(FIELDS.items()):
             shown = shown_as(field)
             if shown is not None and (command == "run" or command in shown.commands):

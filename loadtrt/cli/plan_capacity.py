@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import click
 from loadtrt.asked.load import Rate, Stages
 from loadtrt.asked.reading import FIELDS, read_load
 from loadtrt.asked.trace_load import Trace
-from loadtrt.cli.options import GroupedCommand, extra, options, read_as, read_option
+from loadtrt.cli.options import GroupedCommand, choice, extra, options, read_as, read_option
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError
 from loadtrt.load.arrivals import PROCESSES
@@ -31,6 +32,8 @@ _ROUTINGS = "random,round-robin,two-choices,least-outstanding"
 _TIES = ("longest-idle", "random", "lowest-index")
 _MOST_SHARE = 1000.0
 _MOST_PRICE = 1e9
+_SEVERAL = "{} to plan for, where FILEs have several.  [default: that of the highest capacity]"
+_rate = partial(extra, callback=read_as(parse_rate))
 
 
 def _share(_: click.Context, parameter: click.Parameter, text: str) -> float:
@@ -71,37 +74,20 @@ def _routings(_: click.Context, parameter: click.Parameter, text: str) -> list[R
 
 @click.command("plan-capacity", cls=GroupedCommand, short_help="Compute how many GPUs a demand needs.")
 @click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
-@extra(
-    "--batch",
-    "Engine",
-    "Batch size to plan for, where FILEs have several.  [default: that of the highest capacity]",
-    type=int,
-)
-@extra(
-    "--contexts",
-    "Lanes",
-    "Number of contexts to plan for, where FILEs have several.  [default: that of the highest capacity]",
-    type=int,
-)
-@extra(
-    "--demand",
-    "Load",
-    "Arrival rate at the peak, in requests per second.",
-    metavar="5000/s",
-    callback=read_as(parse_rate),
-)
-@extra(
+@extra("--batch", "Engine", _SEVERAL.format("Batch size"), type=int)
+@extra("--contexts", "Lanes", _SEVERAL.format("Number of contexts"), type=int)
+@_rate("--demand", "Load", "Arrival rate at the peak, in requests per second.", metavar="5000/s")
+@_rate(
     "--demand-inferences",
     "Load",
     "Arrival rate at the peak, in inferences per second: requests × batch size.",
     metavar="80k/s",
-    callback=read_as(parse_rate),
 )
-@extra(
+@choice(
     "--arrivals",
     "Load",
     "Arrival process of the whole demand.  [default: poisson; with --burstiness gamma]",
-    type=click.Choice(tuple(PROCESSES)),
+    *PROCESSES,
 )
 @extra("--growth", "Load", "Growth of the demand to plan for.", default="0%", metavar="30%", callback=_share)
 @extra("--headroom", "Load", "Headroom above the grown demand.", default="0%", metavar="20%", callback=_share)
@@ -117,12 +103,11 @@ def _routings(_: click.Context, parameter: click.Parameter, text: str) -> list[R
     "--max-utilisation", "Fleet", "Highest utilisation of a GPU.", default="80%", metavar="80%", callback=_utilisation
 )
 @extra("--routing", "Fleet", "Routing policies to compare.", default=_ROUTINGS, metavar="NAME,…", callback=_routings)
-@extra(
+@choice(
     "--ties",
     "Fleet",
-    "Which of several GPUs with the fewest requests gets the next one, in least-outstanding routing.  "
-    f"[default: {_TIES[0]}]",
-    type=click.Choice(_TIES),
+    "Which of several GPUs with the fewest requests gets the next one, in least-outstanding routing.",
+    *_TIES,
     default=_TIES[0],
 )
 @extra(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.asked.fields import option_name
-from loadtrt.cli.options import GroupedCommand, extra, options
+from loadtrt.cli.options import GroupedCommand, extra, flag, options
 from loadtrt.cli.outputs import Output, inputs_of, outputs_of, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EngineError, UsageError
 
@@ -24,7 +24,7 @@ _OF_COMPARISONS = {"json", "quiet", "profile"}  # options that apply to a compar
 @click.command(cls=GroupedCommand, short_help="Time each layer of an engine.")
 @options("profile")
 @extra("--compare", "Engine", "Two engines, or files of profiles, to compare layer by layer.", nargs=2, metavar="A B")
-@extra("--nodes", "Results", "Show the model's nodes that were fused into each layer.", is_flag=True)
+@flag("--nodes", "Results", "Show the model's nodes that were fused into each layer.")
 @extra(
     "--top",
     "Results",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.capacity.grid import AXES
-from loadtrt.cli.options import GroupedCommand, extra, options
+from loadtrt.cli.options import GroupedCommand, flag, options
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EngineError, UsageError
 from loadtrt.load.arrivals import PROCESSES
@@ -32,13 +32,8 @@ if TYPE_CHECKING:
         "verify": "First compare outputs under load with those of a quiet run, for each engine.  [default: off]",
     },
 )
-@extra(
-    ("--all", "all_points"),
-    "Ending",
-    "Measure every point, even where an axis no longer gains 5 % of throughput.",
-    is_flag=True,
-)
-@extra("--resume", "Results", "Continue the unfinished sweep in the file of --json.", is_flag=True)
+@flag(("--all", "all_points"), "Ending", "Measure every point, even where an axis no longer gains 5 % of throughput.")
+@flag("--resume", "Results", "Continue the unfinished sweep in the file of --json.")
 def command(config: Path | None, all_points: bool, resume: bool, force: bool, **given: Any) -> int:
     """Run at each point of a grid, and show the curve of latency against throughput, its knee and its Pareto front.
 
