@@ -33,12 +33,12 @@ from loadtrt.asked.fields import (
     Source,
     Sources,
     kept,
+    option_name,
 )
 from loadtrt.asked.load import Load
 from loadtrt.asked.load_options import ARRIVALS, OPTIONS, load_of
 from loadtrt.asked.mlperf import ScenarioName  # noqa: TC001  # pydantic reads it
 from loadtrt.asked.objective import MOST_OBJECTIVES, Objective
-from loadtrt.asked.request_kinds import require_known_kinds
 from loadtrt.errors import UsageError
 from loadtrt.load.arrivals import MOST_REQUESTS, parse_bursts, parse_stages
 from loadtrt.load.request_sizes import Batching, Part, parse_batching, parse_mix
@@ -255,7 +255,33 @@ class Model(Strict):
 
     @model_validator(mode="after")
     def _requests_are_of_known_kinds(self) -> Self:
-        require_known_kinds(self)
+        """Refuse options that mixes, batchers and bounded queues do not go together with."""
+        if self.inputs != ("random",) and self.input_sets != type(self).model_fields["input_sets"].default:
+            others = "zeros, or with files of your own"
+            raise ValueError(f"--input-sets counts random input sets: leave it out with {others}")
+        parts, batching = self.mix_parts, self.batching
+        several = "mix" if self.mix else "batcher" if self.batcher else None
+        if self.mix and self.batcher:
+            raise ValueError("--mix and --batcher exclude each other: the batcher decides how large batches are")
+        for key in ("batch", "inferences_per_request") if several else ():
+            if getattr(self, key) is not None:
+                raise ValueError(f"--{several} decides how large requests are: leave {option_name(key)} out")
+        if self.shapes and any(part.shapes for part in parts):
+            raise ValueError("this mix has shapes of its own: leave --shapes out, or write its parts as SIZE:WEIGHT")
+        if several and not {"random", "zeros"}.issuperset(self.inputs):
+            raise ValueError(f"inputs from files have one size, and --{several} needs several: take random or zeros")
+        if several and not self.copies:
+            raise ValueError(f"--{several} needs copies, as what the device holds has one size: leave --no-copies out")
+        if self.requests_per_launch > 1 and (not self.load.closed or several):
+            raise ValueError(
+                "--requests-per-launch is for closed loops of one size, where the next requests always wait: leave it "
+                f"out, or {f'--{several}' if several else 'the options of an open loop'}"
+            )
+        if batching and self.max_queue is not None and self.max_queue < batching.sizes[-1]:
+            full = f"a batch of {batching.sizes[-1]}"
+            raise ValueError(f"--max-queue {self.max_queue} leaves no room for {full}: raise it")
+        if self.max_queue is None and not self.load.closed and any(item.kind == "drops" for item in self.objectives):
+            raise ValueError("an objective on drops needs --max-queue, such as --max-queue 8: else nothing is dropped")
         return self
 
     @property

@@ -214,10 +214,8 @@ def read_sources(files: Sequence[Path]) -> Source:
             case ResultFile(kind=Kind.REPEAT):
                 runs += [run for run in read_result(RepeatResult, source).runs if run.outcome == "completed"]
             case ResultFile(kind=Kind.FLEET):
-                raise UsageError(
-                    f"{file} is a plan, the result of this command: give the measurements that it was made of, such as "
-                    "the file of loadtrt capacity"
-                )
+                made_of = "give the measurements that it was made of, such as the file of loadtrt capacity"
+                raise UsageError(f"{file} is a plan, the result of this command: {made_of}")
             case _:
                 runs.append(read_run(source, "a plan needs runs of one model"))
     return tuple(runs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -106,7 +107,7 @@ def _start(config: RunConfig) -> tuple[int, RunResult | None]:
     asked, made = (os.memfd_create(name) for name in ("loadtrt-config", "loadtrt-run"))
     try:
         with open(asked, "wb", closefd=False) as file:
-            file.write(_written(config, made))
+            file.write(json.dumps({**config.options(), "json": f"/dev/fd/{made}"}).encode())
         command = [sys.executable, "-P", "-m", "loadtrt", "run", "--config", f"/dev/fd/{asked}"]
         process = subprocess.Popen(
             command,
@@ -137,13 +138,6 @@ def _start(config: RunConfig) -> tuple[int, RunResult | None]:
         return code, None
     run = RunResult.model_validate_json(text)
     return code, run.model_copy(update={"config": config, "command": command_line()})
-
-
-def _written(config: RunConfig, made: int) -> bytes:
-    """The configuration as the process reads it, with its result written to the open file `made`."""
-    import json
-
-    return json.dumps({**config.options(), "json": f"/dev/fd/{made}"}).encode()
 
 
 def _awaited(process: subprocess.Popen[Any]) -> int:
