@@ -34,6 +34,7 @@ import numpy as np
 from loadtrt.asked.load import Rate
 from loadtrt.capacity.station import latencies
 from loadtrt.records.records import METRICS, OK
+from loadtrt.stats.sample_size import kish_size
 from loadtrt.stats.verdict import BLOCKS, discounted
 from loadtrt.units import SECOND_NS
 
@@ -95,8 +96,7 @@ def averaged(
         dues = [load.due(0, length, number)[:length] / SECOND_NS for number in _seeds(seed + 1, _MODEL_DRAWS)]
         return [latencies(due, drawn, station) for due in dues]
 
-    squares = work**2
-    trusted = min(1.0, float(squares.sum() ** 2 / max((squares**2).sum(), _NONE)) / _LONG)
+    trusted = min(1.0, kish_size(work**2) / _LONG)
     return [_averaged(ordered, objective, served, modelled, trusted) for objective in objectives]
 
 

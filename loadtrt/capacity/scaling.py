@@ -14,9 +14,10 @@ from loadtrt.asked.load_options import at_rate
 from loadtrt.capacity.batch_simulation import bad_share, serve
 from loadtrt.capacity.batching import server_of
 from loadtrt.capacity.station import latencies, work_of
-from loadtrt.records.histogram import Histogram
+from loadtrt.records.histogram import Histogram, bounds_of
 from loadtrt.results.capacity_result import Scaling, rung_of
 from loadtrt.runs.narrowed import Part
+from loadtrt.stats.sample_size import kish_size
 from loadtrt.units import SECOND_NS, format_duration
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _REQUESTS_BATCHED = 20_000
 _MOST_REQUESTS = 500_000  # of a whole period of stages or a trace
 _UNSTEADY = 0.05  # share by which requests may be faster side by side than alone
 _SAMPLES = 6  # bootstrap samples
+_HEAVY = 1.5  # spread by the long services that did not come, times the root of how many make up the second moment
 _UNSAMPLED = 0.1  # spread where no samples are drawn
 _PARTS = 24
 _STEPS = 9  # of bisection: within 0.2 % of the highest throughput
@@ -138,7 +140,7 @@ def predicted_per_s(
 ) -> tuple[float | None, float]:
     """(rate, spread): the highest rate, in requests per second, at which a simulation of the queue that the ladder
     measured (capacity/station.py, capacity/batching.py) meets the objectives on latency; and the standard deviation of
-    its logarithm by the sampling error of the work, from bootstrap samples of it.
+    its logarithm by the sampling error of the work, from bootstrap samples of it, which lack what did not come.
 
     X(N) is the ladder's throughput, work is that of its rungs with one request in flight, and lanes, queue and arrivals
     are those of `config`. The rate is None without such a ladder, without an objective on latency, for arrivals of too
@@ -165,7 +167,9 @@ def predicted_per_s(
         slower = mean_ns * alone.count / alone.sum
         sampled = replace(queue, work=law, speeds=tuple(tuple(speed / slower for speed in row) for row in queue.speeds))
         rates.append(_steady(sampled, model.load, bounds, requests // 4, model.seed) or rate)
-    return rate, float(np.std(np.log(rates), ddof=1))
+    used = np.flatnonzero(alone.counts)
+    long = kish_size(bounds_of(used)[0].astype(np.float64) ** 2, alone.counts[used])
+    return rate, math.hypot(np.std(np.log(rates), ddof=1), _HEAVY / math.sqrt(max(long, 1.0)))
 
 
 def _steady(queue: Station, load: Rate, bounds: Sequence[tuple[int, float]], requests: int, seed: int) -> float | None:

@@ -317,13 +317,13 @@ class Search:
         decided = any(run.host_bound or verdict_of(run) == "missed" for run in before)
         if decided or len(before) == MOST_REFUTES or left < self.trial_s:
             return None
-        threshold = max(self.binding[1].rate, self.confirmed or 0.0)
+        confirmed, last = self.confirmed or 0.0, before[-1].step.rate if before else 0.0
+        threshold = max(self.binding[1].rate, confirmed)
         missed = [run.step.rate for run in self._of("search") if verdict_of(run) == "missed"]
         far = min([self._worth.missable(left, self._ceiling), *missed])
-        rate = threshold + 2 * (before[-1].step.rate - threshold) if before else far
-        rate = min(max(rate, threshold / _STEP), self._ceiling)
-        known = max(before[-1].step.rate if before else 0.0, self.confirmed or 0.0)
-        return self._step("refute", rate, left) if rate > 1.001 * known else None
+        rate = max(threshold + 2 * (last - threshold) if before else far, threshold / _STEP)
+        rate = min(rate, self._ceiling, 0.99 * MOST_APART * confirmed)  # a rate far away bounds nothing
+        return self._step("refute", rate, left) if rate > 1.001 * max(last, confirmed) else None
 
     @property
     def _worth(self) -> Worth:

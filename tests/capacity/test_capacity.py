@@ -715,7 +715,7 @@ def test_json_on_stdout_is_all_there_is() -> None:
         (("--objective", "latency.p99 < 1s", "--batch", "some"), "is not a count"),
         (("--objective", "latency.p99 < 1s", "--precision", "0%"), "--precision 0%"),
         (("--objective", "latency.p99 < 1s", "--precision", "fine"), "--precision fine"),
-        (("--objective", "latency.p99 < 1s", "--time", "0s"), "--time 0s is too short for a search"),
+        (("--objective", "latency.p99 < 1s", "--time", "0s"), "--time 0ns is too short for a search"),
         (("--objective", "latency.p99 < 1s", "--time", "1s"), "--time 1s is too short for a search"),
         (("--objective", "latency.p99 < 1s", "--time", "long"), "--time: 'long' is not a duration"),
         (

@@ -124,7 +124,7 @@ def test_trials_last_whole_rounds_of_stages(
 ) -> None:
     """A part of a day is not the day: trials, confirming and refuting runs last whole ones, at a mean that is the
     trial's rate; nothing ends them within a round."""
-    found, result, printed = searched(tmp_path / "c.json", *options, "--time", "3m")
+    found, result, printed = searched(tmp_path / "c.json", *options, "--time", "6m")
     assert words in printed
     peak = {6: 30 * 6 / 80, 14: 1.5}[period_s]
     assert result.peak_ratio == pytest.approx(peak)
