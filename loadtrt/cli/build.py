@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadtrt.asked.fields import option_name
 from loadtrt.cli.delivery import show_line
 from loadtrt.cli.options import FORCE_HELP, TRT_LOG_HELP, GroupedCommand, choice, extra, flag
 from loadtrt.cli.outputs import Output, require_outputs
@@ -37,7 +38,7 @@ def _shapes(_: click.Context, parameter: click.Parameter, values: tuple[str, ...
         for part in value.split(","):
             name, _colon, sizes = part.rpartition(":")
             digits = sizes.split("x")
-            option = f"--{parameter.human_readable_name.replace('_', '-')}"
+            option = option_name(parameter.human_readable_name)
             if not name or not all(size.isdecimal() and len(size) <= _MOST_DIGITS for size in digits):
                 raise click.UsageError(
                     f"{option} {shortened(part)} is not NAME:SIZES; write for example {option} data:16x3x224x224"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import sys
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, TypeAlias
@@ -69,7 +68,7 @@ def command(
     A profile of trtexec has only the names of layers; --layer-info-a and --layer-info-b match layers by their contents,
     too. Runs with a profile are also compared layer by layer.
     """
-    from loadtrt.cli.delivery import Delivery, json_of, show
+    from loadtrt.cli.delivery import Delivery, json_of, show_beside
     from loadtrt.report.comparison_sections import compared_runs
     from loadtrt.report.junit import comparison_junit
     from loadtrt.report.layer_comparison_sections import compared_profiles
@@ -105,7 +104,7 @@ def command(
         document += compared_profiles(compare_profiles(profiles[0], profiles[1]), name_a, name_b)
     if not document:
         raise UsageError(f"{name_a} is {_word(side_a)} and {name_b} is {_word(side_b)}: give two runs, or two profiles")
-    show(plain(document), sys.stderr if json_file == "-" else sys.stdout)
+    show_beside(json_file, plain(document))
     delivery.finish()
     return code
 

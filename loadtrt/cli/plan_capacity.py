@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadtrt.asked.fields import option_name
 from loadtrt.asked.load import Rate, Stages
 from loadtrt.asked.reading import FIELDS, read_load
 from loadtrt.asked.trace_load import Trace
@@ -144,7 +144,7 @@ def command(
     from loadtrt.capacity.evidence import evidence_of
     from loadtrt.capacity.fleet_plan import plan_fleet
     from loadtrt.capacity.predictable import why_unpredictable
-    from loadtrt.cli.delivery import Delivery, json_of, say_verdict, show
+    from loadtrt.cli.delivery import Delivery, json_of, say_verdict, show_beside
     from loadtrt.cli.voice import Voice
     from loadtrt.report.plain import terminal_text
     from loadtrt.signals import SIGNALS
@@ -182,7 +182,7 @@ def command(
             voice.end_line()
         delivery.make(json_file, lambda: json_of(result))
         if not given["quiet"]:
-            show(terminal_text(result), sys.stderr if json_file == "-" else sys.stdout)
+            show_beside(json_file, terminal_text(result))
     delivery.finish()
     return say_verdict(result, _exit_code(result), quiet=bool(given["quiet"]))
 
@@ -227,7 +227,7 @@ def _demand(given: dict[str, Any], batch: int, growth: float, headroom: float, s
 
     named = [name for name in ("demand", "demand_inferences", "stages", "trace") if given[name] is not None]
     if len(named) != 1:
-        options_given = " and ".join(f"--{name.replace('_', '-')}" for name in named)
+        options_given = " and ".join(map(option_name, named))
         raise UsageError(
             f"{options_given} are each a demand: give one"
             if named

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import loadtrt
 from loadtrt.asked.fields import option_name
-from loadtrt.cli.delivery import show
+from loadtrt.cli.delivery import show_beside
 from loadtrt.cli.resuming import Keeper
 from loadtrt.cli.voice import Voice
 from loadtrt.errors import EXIT_INTERRUPTED, EngineError, UsageError
@@ -95,7 +95,7 @@ def _repeated(config: RunConfig, times: int) -> int:
     made = result(outcome, failure)
     keeper.finish(made)
     if not config.quiet:
-        show(terminal_text(made), sys.stderr if config.json_file == "-" else sys.stdout)
+        show_beside(config.json_file, terminal_text(made))
     if keeper.failure is not None:
         raise UsageError(keeper.failure)
     return code if outcome == "failed" else exit_code(made)
