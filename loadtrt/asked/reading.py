@@ -32,6 +32,7 @@ FIELDS: dict[str, FieldInfo] = {
     for name, field in part.model_fields.items()
     if shown_as(field) is not None
 }
+SHOWN = {key: shown for key, field in FIELDS.items() if (shown := shown_as(field)) is not None}
 MODEL_KEYS = frozenset(
     {field.alias or name for part in (Model, LoadOptions) for name, field in part.model_fields.items()} - {"load"}
 )
@@ -40,14 +41,12 @@ RUN_KEYS = frozenset(FIELDS) - MODEL_KEYS
 
 def keys_of(*groups: str) -> frozenset[str]:
     """The keys of the options in these groups of --help."""
-    return frozenset(key for key, field in FIELDS.items() if (item := shown_as(field)) and item.group in groups)
+    return frozenset(key for key, shown in SHOWN.items() if shown.group in groups)
 
 
 def keys_for(command: str) -> frozenset[str]:
     """The keys of the options that a command takes."""
-    return frozenset(
-        key for key, field in FIELDS.items() if (item := shown_as(field)) and command in {"run", *item.commands}
-    )
+    return frozenset(key for key, shown in SHOWN.items() if command in {"run", *shown.commands})
 
 
 def config_schema() -> dict[str, Any]:
