@@ -115,7 +115,6 @@ def _is_alias(layer: Layer) -> bool:
 
 
 def _written(pen: Pen) -> list[Tensor]:
-    """The layer's tops."""
     if pen.layer.type == "Silence":
         if pen.names:
             raise pen.wrong("has a top, where it only consumes bottoms: remove it")

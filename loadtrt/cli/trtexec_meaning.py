@@ -121,7 +121,6 @@ class _Translation:
             raise UsageError("trtexec refuses --batch and --maxBatch with ONNX models and with shapes: write --shapes")
 
     def _take_build(self, onnx: str | None) -> None:
-        """Options of `build`."""
         for name in _BUILD_FLAGS:
             if self._flag(name):
                 self._build += [word for word in TRTEXEC[name].here.split()[1:] if word not in self._build]
@@ -193,7 +192,6 @@ class _Translation:
             self._run += ["--shapes", _shapes("optShapes", best[min(number, len(best) - 1)])]
 
     def _take_run(self, engine: str | None) -> None:
-        """Options of `run`."""
         wanted = [*self._values("streams"), *self._values("infStreams")]
         streams = self._whole("infStreams", wanted[-1] if wanted else str(_STREAMS))
         iterations = self._whole("iterations", self._value("iterations") or str(_ITERATIONS))

@@ -32,7 +32,6 @@ class TrtexecOption:
 
     @property
     def repeats(self) -> bool:
-        """Whether it may be given several times."""
         return self.value.endswith("+")
 
 

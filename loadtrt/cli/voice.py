@@ -60,7 +60,6 @@ class Voice:
         self._observer = None
 
     def say(self, sentence: str) -> None:
-        """Write a line."""
         sentence = one_line(sentence)
         if self._observer is not None and self._observer.alive:
             self._observer.say(sentence)

@@ -140,7 +140,6 @@ class Collected:
         self._metrics = metrics
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics."""
         return self._metrics
 
 

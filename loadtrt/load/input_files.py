@@ -92,7 +92,6 @@ class _Reader:
         self._notes: list[str] = []
 
     def read(self, source: str) -> None:
-        """Read one source."""
         # Tensor names may contain colons ("input:0"): the longest name that fits is meant.
         names = [name for name in self._inputs if source.startswith(f"{name}:")]
         if names:
