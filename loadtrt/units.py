@@ -107,7 +107,7 @@ def exact_duration(ns: int) -> str:
     for unit in ("h", "m", "s", "ms", "us"):
         if ns and ns % _DURATION_NS[unit] == 0:
             return f"{ns // _DURATION_NS[unit]}{unit}"
-    return f"{ns}ns" if ns else "0s"
+    return f"{ns}ns"
 
 
 def format_duration(ns: float) -> str:
