@@ -132,9 +132,8 @@ def _config_of(
     if len(models) > 1:
         misplaced = sorted(MODEL_KEYS.intersection(given) | MODEL_KEYS.intersection(run))
         if misplaced:
-            raise UsageError(
-                f"{source} has several models: write {option_name(misplaced[0])} in the file, under its model"
-            )
+            remedy = f"write {option_name(misplaced[0])} in the file, under its model"
+            raise UsageError(f"{source} has several models: {remedy}")
         merged_run = {**{key: value for key, value in run.items() if key not in without}, **given}
     else:
         ((name, model),) = models.items() or [("", {})]
@@ -145,9 +144,8 @@ def _config_of(
     for name, model in models.items():
         if not model.get("engine"):
             where = f" of model {name}" if name else ""
-            raise UsageError(
-                f"no engine{where}: add --engine with a plan, an .onnx file, zoo:googlenet or simulated:null"
-            )
+            engines = "a plan, an .onnx file, zoo:googlenet or simulated:null"
+            raise UsageError(f"no engine{where}: add --engine with {engines}")
     named = {name or model_name(str(model["engine"])): model for name, model in models.items()}
     faults = [fault for name in named for fault in _load_faults(named, name, given, source, bool(data.get("models")))]
     try:

@@ -108,9 +108,8 @@ def traced_demand(trace: Trace, source: str, *, growth: float = 0.0, headroom: f
         span //= 2
         first, count = trace.busiest(span)
     if not count:
-        raise UsageError(
-            f"{source}: more than {format_count(_MOST_REPLAYED)} requests have the same instant: record finer instants"
-        )
+        many = f"more than {format_count(_MOST_REPLAYED)} requests have the same instant"
+        raise UsageError(f"{source}: {many}: record finer instants")
     lead = min(first, count // _LEAD)
     replayed = instants[first - lead : first + count]
     minutes = np.bincount(instants // minute)[: max(trace.duration_ns // minute, 1)]

@@ -76,7 +76,6 @@ def _one_in_flight(given: dict[str, Any]) -> dict[str, Any]:
             )
     for key in ("scenario", *LOAD_OPTIONS, "batcher", "max_queue"):
         if key not in _ALONE and given[key] is not None:
-            raise UsageError(
-                f"--latency is a closed loop with one request in flight: leave {option_name(key)} out, or --latency"
-            )
+            remedy = f"leave {option_name(key)} out, or --latency"
+            raise UsageError(f"--latency is a closed loop with one request in flight: {remedy}")
     return given | _ALONE

@@ -116,14 +116,12 @@ class _Reader:
         sets = max(map(len, arrays.values()), default=1)
         for name, found in arrays.items():
             if not found:
-                raise UsageError(
-                    f"--inputs {sources}: no file holds input {self._inputs[name]}: give files for every input"
-                )
+                missing = f"no file holds input {self._inputs[name]}"
+                raise UsageError(f"--inputs {sources}: {missing}: give files for every input")
             if len(found) not in (1, sets):
                 most = max(arrays, key=lambda item: len(arrays[item]))
-                raise UsageError(
-                    f"--inputs {sources}: {len(found)} arrays for {name} but {sets} for {most}: give as many, or 1"
-                )
+                counts = f"{len(found)} arrays for {name} but {sets} for {most}"
+                raise UsageError(f"--inputs {sources}: {counts}: give as many, or 1")
         origins = {
             name: InputOrigin("files", len(arrays[name]), files=tuple(read.files)) for name, read in self._found.items()
         }
