@@ -121,9 +121,14 @@ def _number(name: str, group: str, help_: str, least: int = 0, most: int = _MOST
 )
 @_number("max-aux-streams", "Builder", "Maximum number of auxiliary streams of an inference.")
 @choice(
-    "--profiling-verbosity", "Builder", "Detail of the layer information in the plan.",
-    "layer_names_only", "detailed", "none", default="detailed"
-)  # fmt: skip
+    "--profiling-verbosity",
+    "Builder",
+    "Detail of the layer information in the plan.",
+    "layer_names_only",
+    "detailed",
+    "none",
+    default="detailed",
+)
 @extra("--plugins", "Builder", "Plugin library to load (repeatable).", multiple=True, metavar="FILE")
 @_number("dla", "Builder", "DLA core to run on; layers that DLA does not support run on the GPU.", metavar="CORE")
 @_file("--deploy", "Caffe", "Caffe network to build from (deploy.prototxt).")
@@ -140,9 +145,15 @@ def _number(name: str, group: str, help_: str, least: int = 0, most: int = _MOST
 @flag("--force", "Output", FORCE_HELP)
 @flag("--quiet", "Output", "Print neither progress nor summary.")
 def command(
-    model_name: str | None, onnx: str | None, plan: Path | None, trt_log: str | None, quiet: bool, force: bool,
-    uff: Path | None, **given: Any,
-) -> None:  # fmt: skip
+    model_name: str | None,
+    onnx: str | None,
+    plan: Path | None,
+    trt_log: str | None,
+    quiet: bool,
+    force: bool,
+    uff: Path | None,
+    **given: Any,
+) -> None:
     """Build a TensorRT plan from MODEL: an .onnx file, or zoo:googlenet.
 
     \b

@@ -67,9 +67,17 @@ _LEAST_TIME_NS = 2_000_000_000
 )
 @flag("--resume", "Results", "Continue the unfinished search in the file of --json.")
 def command(
-    config: Path | None, contexts: str | None, batch: str | None, time: int | None, quick: bool, precision: str,
-    shared_host: bool, resume: bool, force: bool, **given: Any,
-) -> int:  # fmt: skip
+    config: Path | None,
+    contexts: str | None,
+    batch: str | None,
+    time: int | None,
+    quick: bool,
+    precision: str,
+    shared_host: bool,
+    resume: bool,
+    force: bool,
+    **given: Any,
+) -> int:
     """Find the capacity: the highest arrival rate at which the objectives are met, and confirm it.
 
     \b
@@ -95,9 +103,16 @@ def command(
 
 
 def _wanted(
-    file: Path | None, given: dict[str, Any], contexts: str | None, batch: str | None, time: int | None,
-    precision: str, *, quick: bool, shared: bool,
-) -> Wanted:  # fmt: skip
+    file: Path | None,
+    given: dict[str, Any],
+    contexts: str | None,
+    batch: str | None,
+    time: int | None,
+    precision: str,
+    *,
+    quick: bool,
+    shared: bool,
+) -> Wanted:
     from loadtrt.asked.load_options import process_type
     from loadtrt.asked.reading import load_config
     from loadtrt.capacity.find import QUICK_NS, TIME_NS, Wanted

@@ -49,9 +49,17 @@ _LAYER_INFO = "Layer information of {}'s engine, as trtexec --exportLayerInfo wr
 @click.option("--layer-info-b", type=_FILE, metavar="FILE", help=_LAYER_INFO.format("B"))
 @click.option("--force", is_flag=True, help=FORCE_HELP)
 def command(
-    a: Path | None, b: Path | None, more_a: tuple[Path, ...], more_b: tuple[Path, ...], fail_if: tuple[str, ...],
-    json_file: str | None, junit: str | None, layer_info_a: Path | None, layer_info_b: Path | None, force: bool,
-) -> int:  # fmt: skip
+    a: Path | None,
+    b: Path | None,
+    more_a: tuple[Path, ...],
+    more_b: tuple[Path, ...],
+    fail_if: tuple[str, ...],
+    json_file: str | None,
+    junit: str | None,
+    layer_info_a: Path | None,
+    layer_info_b: Path | None,
+    force: bool,
+) -> int:
     """Compare A and B side by side: two runs, or two profiles.
 
     \b

@@ -34,9 +34,15 @@ _MORE = "inputs and outputs with types, shapes, formats and profiles; memory; la
 @click.option("--force", is_flag=True, help=FORCE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print all facts as JSON.")
 def command(
-    file: Path, module: str | None, plugins: tuple[str, ...], allow_host_code: bool, device: int, trt_log: str | None,
-    force: bool, as_json: bool,
-) -> None:  # fmt: skip
+    file: Path,
+    module: str | None,
+    plugins: tuple[str, ...],
+    allow_host_code: bool,
+    device: int,
+    trt_log: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Show what PLAN contains: a TensorRT plan, or an .onnx model.
 
     Reads the header of a plan without TensorRT and without a GPU. With both, also loads the plan and shows its inputs,

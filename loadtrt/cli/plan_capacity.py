@@ -115,9 +115,19 @@ def _routings(_: click.Context, parameter: click.Parameter, text: str) -> list[R
 )
 @options("plan-capacity", file=False)
 def command(
-    files: tuple[Path, ...], batch: int | None, contexts: int | None, growth: float, headroom: float, spares: int,
-    max_utilisation: float, routing: list[Routing], ties: Ties, gpu_price: float | None, force: bool, **given: Any,
-) -> int:  # fmt: skip
+    files: tuple[Path, ...],
+    batch: int | None,
+    contexts: int | None,
+    growth: float,
+    headroom: float,
+    spares: int,
+    max_utilisation: float,
+    routing: list[Routing],
+    ties: Ties,
+    gpu_price: float | None,
+    force: bool,
+    **given: Any,
+) -> int:
     """Compute how many GPUs a demand needs, for each policy that routes requests among them.
 
     \b
