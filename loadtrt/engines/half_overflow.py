@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 _LEAST_OPSET = 9  # the first with all operators that are added
 
 
-def magnitudes(model: Any, external: ExternalData | None, run: Callable[[Any, list[str]], Arrays]) -> dict[str, float]:
+def magnitudes(
+    model: Any, external: ExternalData | None, run: Callable[[Any, list[str]], Arrays], *, keep_io: bool
+) -> dict[str, float]:
     """The largest finite magnitude of each tensor that a conversion to FP16 has in FP16, in the order of the nodes.
 
     A tensor inside a branch or loop goes by "NODE, inside". `model` is changed.
 
     external: its external data.
     run: the outputs of these names of a model, in FP32.
+    keep_io: as for `convert`.
     """
     import onnx
     import onnx.inliner
@@ -37,7 +40,7 @@ def magnitudes(model: Any, external: ExternalData | None, run: Callable[[Any, li
     copy.CopyFrom(model)
     if external is not None:
         load_external_data(copy, external)
-    _, conversion = convert(copy)
+    _, conversion = convert(copy, keep_io=keep_io)
     if not conversion.halves or opsets_of(model).get("", 0) < _LEAST_OPSET:
         return {}
     probes = _Probes(conversion.halves, all_names(model.graph)).add_to(model.graph)

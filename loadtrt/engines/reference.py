@@ -72,7 +72,7 @@ def reference_of(model: Model, info: EngineInfo, inputs: Arrays) -> Reference | 
         name, unknown = _own(model, info)
         if unknown and model.verify_against is not None and not _is_file(model.verify_against):
             name, unknown = model.verify_against, ""
-        overflows = {} if unknown else _overflows(name, model, inputs)
+        overflows = {} if unknown else _overflows(name, model, inputs, keep_io=info.conversion.keeps_io)
     except LoadtrtError as error:
         overflows, unknown = {}, str(error)
     return replace(found, overflows=overflows, unlooked="" if found.unknown else unknown)
@@ -279,7 +279,7 @@ def _in_fp32(name: str, model: Model, inputs: Arrays) -> tuple[Arrays, Arrays, i
     return first, again, len(onnx.load_model_from_string(read.data).graph.node)
 
 
-def _overflows(name: str, model: Model, inputs: Arrays) -> dict[str, float]:
+def _overflows(name: str, model: Model, inputs: Arrays, *, keep_io: bool) -> dict[str, float]:
     """The results of the model `name` for these inputs that FP16 cannot hold, where they would be FP16. Raises
     LoadtrtError."""
     import onnx
@@ -294,7 +294,8 @@ def _overflows(name: str, model: Model, inputs: Arrays) -> dict[str, float]:
         return _answers(made, open_session(made, len(os.sched_getaffinity(0)), 1), names, feeds)
 
     try:
-        return overflowing(magnitudes(onnx.load_model_from_string(read.data), read.external, run))
+        parsed = onnx.load_model_from_string(read.data)
+        return overflowing(magnitudes(parsed, read.external, run, keep_io=keep_io))
     except LoadtrtError:
         raise
     except Exception as error:  # onnx and protobuf raise all kinds

@@ -246,6 +246,18 @@ def test_results_that_fp16_cannot_hold_are_found_by_their_magnitude(file: Path) 
     assert _overflows(held, file) == {}
 
 
+def test_outputs_of_fp32_nodes_overflow_where_they_are_fp16(file: Path, plan: Path) -> None:
+    """As --io fp16 makes them."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Mul", ["a", "far"], ["y"])]
+    made = model(nodes, [value("x", 2, 8)], [value("y", 2, 8)], [weight("w", W), weight("far", 1e6)])
+    onnx.save(made, file)
+    for keeps_io, names in ((True, []), (False, ["y"])):
+        became = HalfPrecision(keeps_io, 2, 1, (), 64, 0, "", 0, 0, "", 0.0)
+        found = _reference(_info(build=_build(file, fp16=True), conversion=became), engine=plan)
+        assert found is not None
+        assert list(found.overflows) == names
+
+
 @pytest.mark.parametrize("kind", ["If", "Loop", "Scan", "function"])
 def test_results_inside_branches_loops_and_functions_are_looked_at(kind: str, file: Path) -> None:
     """Also where what leaves them is small."""
