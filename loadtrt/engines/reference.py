@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from loadtrt.engines.named_reference import is_file, outputs_in, require_inputs, require_outputs
 from loadtrt.environment import available_bytes, import_onnxruntime
 from loadtrt.errors import LoadtrtError, UsageError
-from loadtrt.load.inputs import array_shape
-from loadtrt.load.tensors import STRING
 from loadtrt.printing import shortened
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def reference_of(model: Model, info: EngineInfo, inputs: Arrays) -> Reference | 
         return found
     try:
         name, unknown = _own(model, info)
-        if unknown and model.verify_against is not None and not _is_file(model.verify_against):
+        if unknown and model.verify_against is not None and not is_file(model.verify_against):
             name, unknown = model.verify_against, ""
         overflows = {} if unknown else _overflows(name, model, inputs, keep_io=info.conversion.keeps_io)
     except LoadtrtError as error:
@@ -83,13 +82,13 @@ def _compared_with(model: Model, info: EngineInfo, inputs: Arrays) -> Reference 
     if model.verify_against is not None:
         file = model.verify_against
         again = None
-        if _is_file(file):
-            name, outputs, nodes = file, _from_file(file, model, info), None
+        if is_file(file):
+            name, outputs, nodes = file, outputs_in(file, model, info), None
         else:
-            _require_inputs(file, model, inputs)
+            require_inputs(file, model, inputs)
             name = _name(file)
             outputs, again, nodes = _in_fp32(file, model, inputs)
-        _require_outputs(file, outputs, info)
+        require_outputs(file, outputs, info)
         return Reference(name, outputs, "", _tolerance(model, info, outputs, nodes), demanded, again)
     built = info.build or {}
     reduced = model.fp16 or any(built.get("options", {}).get(option) for option in REDUCED)
@@ -110,11 +109,6 @@ def _compared_with(model: Model, info: EngineInfo, inputs: Arrays) -> Reference 
     if demanded:
         raise UsageError(f"--verify-tolerance has nothing to compare {model.engine} with: {unknown}")
     return Reference("", None, unknown, 0.0, demanded)
-
-
-def _is_file(reference: str) -> bool:
-    """Whether what --verify-against names holds outputs, and is not a model."""
-    return Path(reference).suffix.lower() in (".npz", ".npy")
 
 
 def _own(model: Model, info: EngineInfo) -> tuple[str, str]:
@@ -189,78 +183,6 @@ def _of_model(name: str) -> tuple[float, int]:
     types |= {value.type.tensor_type.elem_type for graph in graphs for value in (*graph.input, *graph.output)}
     types |= {item.i for node in nodes if node.op_type == "Cast" for item in node.attribute}
     return _FP32_STEP if types.isdisjoint(_HALVES) else _FP16_STEP, len(nodes)
-
-
-def _from_file(file: str, model: Model, info: EngineInfo) -> Arrays:
-    """The outputs in an .npz, or the only one in an .npy. Raises UsageError where they can be of other inputs, and
-    where there are none."""
-    from loadtrt.load.array_files import read_arrays
-
-    if set(model.inputs) <= {"random"}:
-        raise UsageError(
-            f"the outputs in {file} belong to certain inputs, and these are random: add --inputs with the file of those"
-        )
-    held = read_arrays(file, "outputs", available_bytes())
-    names = [spec.name for spec in info.tensors if not spec.is_input]
-    if list(held) == [""]:
-        if len(names) > 1:
-            raise UsageError(
-                f"{file} has one array, and {model.engine} the outputs {', '.join(names)}: write an .npz with "
-                "numpy.savez(file, NAME=array)"
-            )
-        return dict.fromkeys(names, held[""])
-    found = {name: held[name] for name in names if name in held}
-    if not found:
-        raise UsageError(
-            f"{file} has none of the outputs {', '.join(names)}: it has {', '.join(held) or 'no arrays'}; name the "
-            "arrays as the outputs"
-        )
-    return found
-
-
-def _require_inputs(name: str, model: Model, inputs: Arrays) -> None:
-    """Raise UsageError where the model `name` takes inputs that the engine does not have."""
-    from loadtrt.engines.onnx_model import parse_model
-    from loadtrt.engines.value_types import given_inputs
-
-    if name.startswith("zoo:"):
-        return
-    graph = parse_model(Path(name))[0].graph
-    taken = [value.name for value in given_inputs(graph)]
-    given = [*inputs, *model.shape_values]
-    if not set(taken) <= set(given):
-        raise UsageError(
-            f"--verify-against {name}: it takes the inputs {', '.join(taken)}, and {model.engine} {', '.join(given)}: "
-            "name the model that the engine was made from"
-        )
-
-
-def _require_outputs(name: str, outputs: Arrays, info: EngineInfo) -> None:
-    """Raise UsageError where a reference has none of the engine's outputs, or one of another shape or kind."""
-    specs = [spec for spec in info.tensors if not spec.is_input]
-    if specs and not any(spec.name in outputs for spec in specs):
-        raise UsageError(
-            f"--verify-against {name}: it has the outputs {', '.join(outputs)}, and the engine "
-            f"{', '.join(spec.name for spec in specs)}: name the model that the engine was made from"
-        )
-    for spec in specs:
-        array = outputs.get(spec.name)
-        if array is None:
-            continue
-        is_text = array.dtype.kind in "OUS"
-        unknown = array.dtype.kind == "c" or (array.dtype.kind == "V" and array.dtype.name.startswith("void"))
-        if unknown or is_text != (spec.dtype == STRING):
-            kind = "text" if is_text else str(array.dtype)
-            raise UsageError(f"--verify-against {name}: output {spec.name} is {kind} there, and {spec} of the engine")
-        wanted = array_shape(spec)
-        fits = len(wanted) == array.ndim and all(
-            size in (-1, found) for size, found in zip(wanted, array.shape, strict=True)
-        )
-        if not fits:
-            raise UsageError(
-                f"--verify-against {name}: output {spec.name} has the shape {list(array.shape)} there, and "
-                f"{list(wanted)} in the engine: take the outputs for these inputs and this batch"
-            )
 
 
 def _in_type(array: Any, kind: str) -> Any:

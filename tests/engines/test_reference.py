@@ -219,7 +219,9 @@ def test_the_tolerance_goes_by_what_the_engine_computes_in(file: Path, plan: Pat
 
 
 def _overflows(made: Any, file: Path) -> dict[str, float]:
-    onnx.save(made, file)
+    """Of a model that is saved first; None: of that in the file."""
+    if made is not None:
+        onnx.save(made, file)
     became = HalfPrecision(True, 5, 4, (), 64, 0, "", 0, 0, "", 0.0)
     found = _reference(_info("onnxruntime", conversion=became), engine=file, fp16=True)
     assert found is not None
@@ -244,6 +246,14 @@ def test_results_that_fp16_cannot_hold_are_found_by_their_magnitude(file: Path) 
     assert found == pytest.approx({"b": 6e4 * np.abs(a).max(), "y": 36e4 * np.abs(a).max()}, rel=1e-4)
     held = model(nodes[:1], [value("x", 2, 8)], [value("a", 2, 8)], weights[:1])
     assert _overflows(held, file) == {}
+
+
+def test_a_model_with_its_weights_beside_it_is_looked_into(file: Path) -> None:
+    node = helper.make_node("MatMul", ["x", "far"], ["y"])
+    made = model([node], [value("x", 2, 8)], [value("y", 2, 8)], [weight("far", 6e4 * np.eye(8))])
+    beside: dict[str, Any] = {"save_as_external_data": True, "location": "far.data", "size_threshold": 0}
+    onnx.save(made, file, **beside)
+    assert list(_overflows(None, file)) == ["y"]
 
 
 def test_outputs_of_fp32_nodes_overflow_where_they_are_fp16(file: Path, plan: Path) -> None:
