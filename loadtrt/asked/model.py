@@ -96,7 +96,7 @@ class LoadOptions(Strict):
     )
     time_scale: float | None = option(
         None,
-        "Factor on all times of the trace: 0.5 replays it twice as fast, 0.001 reads ms.",
+        "Factor on all times of the trace: 0.5 replays it twice as fast; 0.001, 1e-6 and 1e-9 read ms, µs and ns.",
         "Load",
         "sweep",
         metavar="X",
