@@ -73,7 +73,9 @@ def explained(error: click.NoSuchOption) -> str:
     command = error.ctx.command if error.ctx else None
     known = [name for option in _options(command) for name in option.opts] if command else []
     told = counterpart(
-        error.option_name, [name for option in _options(command) for name in _names(option)] if command else []
+        error.option_name,
+        str(command.name) if command else "",
+        [name for option in _options(command) for name in _names(option)] if command else [],
     )
     if told is not None:
         return told
