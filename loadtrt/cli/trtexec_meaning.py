@@ -135,7 +135,8 @@ class _Translation:
             inputs = inputs_of(parse_model(Path(onnx))[0])
         except LoadtrtError:
             return  # which is said where the model is used
-        options = [name for name in ("minShapes", "optShapes", "maxShapes") if name in self._left] or ["shapes"]
+        options: list[str] = [name for name in ("minShapes", "optShapes", "maxShapes") if name in self._left]
+        options = options or ["shapes"]
         named = {
             part.rpartition(":")[0].strip(" '")
             for name in options

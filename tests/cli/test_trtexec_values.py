@@ -118,10 +118,8 @@ def test_references_are_named(tmp_path: Path) -> None:
 def _save_open(file: Path) -> None:
     from onnx import TensorProto, helper, save
 
-    values = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes)
-        for name, sizes in (("a", ["n", 3, "h"]), ("b", [None, 3, 1]), ("c", [2]), ("y", None))
-    ]
+    shapes: dict[str, list[int | str | None] | None] = {"a": ["n", 3, "h"], "b": [None, 3, 1], "c": [2], "y": None}
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes) for name, sizes in shapes.items()]
     nodes = [helper.make_node("Add", ["a", "b"], ["s"]), helper.make_node("Sum", ["s"], ["y"])]
     nodes.append(helper.make_node("Neg", ["c"], ["z"]))
     graph = helper.make_graph(nodes, "g", values[:3], values[3:])
