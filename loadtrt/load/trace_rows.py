@@ -31,10 +31,11 @@ _AZURE_FUNCTIONS = {"app", "func", "end_timestamp", "duration"}
 _MOONCAKE = {"timestamp", "input_length", "output_length", "hash_ids"}
 # A log's line begins with its date, or holds it in brackets, as web servers' do.
 _LOG = re.compile(rf"\[\d\d/[A-Z][a-z]{{2}}/\d{{4}}:[^\]]*\]|^\[?{DATE_AND_TIME}\]?(?=\s+\S)".encode())
-# An instant alone whose seconds may have a comma before ms, µs or ns, as Python's logging and ISO 8601 have it.
-_COMMA_OF_SECONDS = re.compile(
-    rb"\s*\[?(\d{4}[-/]?\d\d[-/]?\d\d[T ]+)?\d\d:?\d\d:?\d\d(,(\d{3}){1,3})?\s*([A-Z]{1,3}|[+-]\d\d:?\d\d)?\]?\s*"
-)
+_TIME = rb"\s*\[?(?:(?:\d{4}[-/]\d\d[-/]\d\d[T ]+)?\d\d:\d\d:\d\d|\d{8}T\d{6})"
+_PLACES = rb",(?:\d{3}){1,3}(?!\d)"  # ms, µs or ns
+# An instant alone, with or without a comma in its seconds; and one whose comma may as well begin a column.
+_COMMA_OF_SECONDS = re.compile(_TIME + rb"(?:" + _PLACES + rb")?\s*(?:[A-Z]{1,3}|[+-]\d\d:?\d\d)?\]?\s*")
+_COMMA_OF_EITHER = re.compile(_TIME + _PLACES)
 _DATE_BEFORE_TIME = re.compile(rb"(?<!\S)\d{4}[-/]\d\d[-/]\d\d\s+(?=\d\d:)")  # one cell between blanks
 
 
@@ -92,7 +93,8 @@ class Rows:
         if re.match(r"\s*\[\s*([\[{\"'\d.-]|$)", first) and not _is_instant(first):
             return self._of_json(blocks)
         unquoted = re.sub(r'"[^"]*"', "", first)
-        delimiter = max(",;\t", key=unquoted.count)
+        comma = bool(_COMMA_OF_EITHER.match(first.encode()))
+        delimiter = max(";\t," if comma else ",;\t", key=unquoted.count)
         head = next(blocks)
         blocks, lines = chain([head], blocks), written_lines(1, head[1], 0)[1]
         words = [re.sub(rb'"[^"]*"', b'""', line).split() for line in lines[:2]]
@@ -101,6 +103,9 @@ class Rows:
             return self._between_blanks(first, blocks)
         if delimiter not in unquoted or all(map(_COMMA_OF_SECONDS.fullmatch, lines)):
             delimiter = "\t"  # one column: any comma is of the seconds
+        elif delimiter == "," and all(map(_COMMA_OF_EITHER.match, lines)):
+            either = "a comma behind its seconds, of them or of a column: quote its instants, or write a header"
+            raise UsageError(f"trace {self.file} has {either}")
         return self._of_csv(first, blocks, delimiter)
 
     def _of_csv(self, first: str, blocks: Iterator[tuple[int, bytes]], delimiter: str) -> Iterator[Batch]:
@@ -115,10 +120,9 @@ class Rows:
             skip = 0
 
     def _too_many(self, line: int, cells: int, most: int) -> UsageError:
-        """What is wrong with a line of more cells than the first has: which of them is the instant, or a part of it?"""
         return UsageError(
-            f"{self.file}:{line} has {cells} cells, where the first line has {most}: write as many, in quotes where "
-            "one holds what stands between them, such as the comma of a date's seconds"
+            f"{self.file}:{line} has {cells} cells, where the first line has {most}: write as many, and in quotes "
+            "those that hold a delimiter, such as the comma of a date's seconds"
         )
 
     def _of_quoted(

@@ -240,6 +240,34 @@ def test_more_cells_than_the_header_are_an_error(folder: Path, text: str, line: 
     assert f"trace.txt:{line} has {cells[0]} cells, where the first line has {cells[1]}: write as many" in message
 
 
+@pytest.mark.parametrize("rest", [",1", ",1,x", " 5", ",1.5"])
+@pytest.mark.parametrize("date", ["2024-03-31 ", "2024/03/31T", ""])
+def test_a_comma_of_either_is_an_error(folder: Path, date: str, rest: str) -> None:
+    """Without a header, where something follows: ms, or a column of three digits? A header or quotes say it."""
+    rows = [f"{date}01:59:59,250{rest}", f"{date}02:00:00,750{rest}"]
+    if rest != " 5" or not date:
+        assert "has a comma behind its seconds, of them or of a column" in _refusal(folder, "\n".join(rows))
+    else:  # a log
+        assert _ns(folder, "\n".join(rows)) == [0, 1_500_000_000]
+    if rest != " 5":
+        header = "time,size" + ",x" * (rest.count(",")) + "\n"
+        assert _ns(folder, header + "\n".join(rows)) == [0, SECOND]
+        quoted = [f'"{row[: -len(rest)]}"{rest}' for row in rows]
+        assert _ns(folder, "\n".join(quoted)) == [0, 1_500_000_000]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_other_delimiters_leave_the_comma_to_the_seconds(folder: Path, delimiter: str) -> None:
+    """Also where the first line has one of each."""
+    rows = [f"2024-03-31 01:59:59,250{delimiter}1", f"2024-03-31 02:00:00,750{delimiter}2"]
+    assert _ns(folder, "\n".join(rows)) == [0, 1_500_000_000]
+
+
+def test_numbers_have_no_comma(folder: Path) -> None:
+    """A number of six digits is no time of day, and what follows is a column."""
+    assert _ns(folder, "123456,250\n123457,750\n") == [0, SECOND]
+
+
 def test_one_delimiter_may_end_a_line(folder: Path) -> None:
     """As spreadsheets write it: nothing stands behind it. Fewer cells are fine where the instant is among them."""
     assert _ns(folder, "time,id\n1,a,\n2,b,\n3\n") == [0, SECOND, 2 * SECOND]
