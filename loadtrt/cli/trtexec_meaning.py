@@ -97,11 +97,11 @@ class _Translation:
             if onnx is not None and plan is None and not (whole or skips):
                 made = onnx
                 self._run += ["--fp16"] if "--fp16" in self._build else []
-                self._meant.notes.append(
-                    "the plan is built once and kept; without a GPU, ONNX Runtime serves the model"
-                )
+                kept = "the plan is built once and kept; without a GPU, ONNX Runtime serves the model"
+                self._meant.notes.append(kept)
             else:
-                stem = Path((onnx or self._first(caffe)).rpartition(":")[2]).stem
+                network = next((value for name, value in self._given.options if name in caffe), "")
+                stem = Path((onnx or network).rpartition(":")[2]).stem
                 made = plan or str((self._folder or Path()) / f"{stem}.plan")
                 if plan is None:
                     kept = f"stays in {made}, where" if self._folder is None else "is not kept, as"
@@ -155,7 +155,6 @@ class _Translation:
             self._meant.notes.append(f"open sizes without a shape are 1, as in trtexec: {','.join(ones)}")
 
     def _take_build(self, onnx: str | None) -> None:
-        """Options of `build`."""
         for name in _BUILD_FLAGS:
             if self._flag(name):
                 self._build += [word for word in TRTEXEC[name].here.split()[1:] if word not in self._build]
@@ -184,16 +183,12 @@ class _Translation:
             if name == "workspace":
                 self._build += ["--workspace", size if size[-1:].isalpha() else f"{size}MiB"]
             elif pool:
-                self._note(
-                    f"--memPoolSize={pool} has no counterpart here: the builder takes its own size of {name}", True
-                )
+                own = f"the builder takes its own size of {name}"
+                self._note(f"--memPoolSize={pool} has no counterpart here: {own}", True)
 
     def _take_levels(self) -> None:
         """Options whose values are words, of which some are flags here, some nothing, and some have no counterpart."""
-        for name, none, flag in (
-            ("sparsity", "disable", "enable"),
-            ("hardwareCompatibilityLevel", "none", "ampere+"),
-        ):
+        for name, none, flag in (("sparsity", "disable", "enable"), ("hardwareCompatibilityLevel", "none", "ampere+")):
             value = (self._value(name) or none).lower()
             if value == flag:
                 self._build.append(TRTEXEC[name].here.split()[1])
@@ -231,7 +226,6 @@ class _Translation:
             self._run += ["--shapes", _shapes("optShapes", best[min(number, len(best) - 1)])]
 
     def _take_run(self, engine: str | None) -> None:
-        """Options of `run`."""
         wanted = [*self._values("streams"), *self._values("infStreams")]  # which agree
         streams = int(wanted[0]) if wanted else _STREAMS
         iterations = int(self._value("iterations") or _ITERATIONS)
@@ -265,22 +259,18 @@ class _Translation:
             self._run.append("--profile")
         for name, value in exports:
             self._run += _written(TRTEXEC[name].here, value)
-        both = [
-            *(word for name in ("plugins", "staticPlugins", "dynamicPlugins") for file in self._values(name)
-              for word in ("--plugins", file)),
-            *(("--device", device) if (device := self._value("device")) not in (None, "0") else ()),
-        ]  # fmt: skip
+        plugins = [file for name in ("plugins", "staticPlugins", "dynamicPlugins") for file in self._values(name)]
+        both = [word for file in plugins for word in ("--plugins", file)]
+        both += ["--device", device] if (device := self._value("device")) not in (None, "0") else []
         self._run += both
         self._build += both
         if (runtime := self._value("useRuntime")) in ("lean", "dispatch"):
             self._run += ["--module", f"tensorrt_{runtime}"]
         if self._flag("verbose"):
             self._run += ["--trt-log", "-"]
-        unusual = set((self._value("percentile") or "").split(",")) - {"", *_SHOWN}
-        if unusual:
-            self._note(
-                f"--percentile: p{', p'.join(sorted(unusual))} is not shown here; {TRTEXEC['percentile'].note}", False
-            )
+        if unusual := sorted(set((self._value("percentile") or "").split(",")) - {"", *_SHOWN}):
+            told = f"--percentile: p{', p'.join(unusual)} is not shown here"
+            self._note(f"{told}; {TRTEXEC['percentile'].note}", False)
 
     def _mode(self) -> list[str]:
         """Graph, waiting and copies, which 11 has turned round, where they differ from loadtrt's."""
@@ -323,9 +313,6 @@ class _Translation:
 
     def _flag(self, name: str) -> bool:
         return bool(self._values(name))
-
-    def _first(self, names: Sequence[str]) -> str:
-        return next(value for name, value in self._given.options if name in names)
 
 
 def _written(option: str, value: str) -> list[str]:

@@ -39,7 +39,6 @@ _LEAST_SIDE = 16  # of an image: smaller ones may be anything
 class BatchSize:
     """Inferences in one request.
 
-    size: their number.
     reason: why, in words that follow "batch N: ".
     guessed: whether the user should read the reason, as neither an option nor a size of 1 everywhere says so.
     known: whether anything says so.
@@ -100,7 +99,6 @@ def batch_size(
 
     inputs, outputs: as the engine has them; an output's size is -1 where it is not known.
     shapes: the decided shape of each input.
-    batch, inferences: --batch and --inferences-per-request.
     """
     if inferences is not None:
         return BatchSize(inferences, "--inferences-per-request")

@@ -79,7 +79,6 @@ class Trace:
 
 _UNITS = {"s": SECOND_NS, "ms": 1_000_000, "µs": 1000, "ns": 1}  # in ns
 UNIT_SCALES = {1e-3: "ms", 1e-6: "µs", 1e-9: "ns"}  # of --time-scale, that say the unit of numbers and scale nothing
-_DIGITS = {"s": 9, "ms": 6, "µs": 3, "ns": 0}  # decimal places of a ns
 # From these numbers on instants are no seconds since 1970 (they would be after the year 5138), but of a smaller unit.
 _LEAST_SINCE_1970 = {"ns": 10**17, "µs": 10**14, "ms": 10**11}
 # How the names of columns say their unit: `timestamp_ms`, `Time (us)`, `startTimeMillis`.
@@ -220,7 +219,7 @@ def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> _Recor
     if float(whole.max()) - float(whole.min()) > _LONGEST_NS:
         raise UsageError(f"trace {file} takes longer than 73 years: write instants in seconds")
     unit, why = _unit(rows, kind, int(whole.min()))
-    ticks, digits = _ticks(whole, billionths, _DIGITS[unit])
+    ticks, digits = _ticks(whole, billionths)
     ticks.sort()
     ticks.flags.writeable = False  # the cache hands out the same array again
     remarks = []
@@ -259,12 +258,10 @@ def _unit(rows: Rows, kind: Kind | None, first: int) -> tuple[str, str]:
     return "s", ""
 
 
-def _ticks(
-    whole: npt.NDArray[np.int64], billionths: npt.NDArray[np.int32], most_digits: int
-) -> tuple[npt.NDArray[np.int64], int]:
-    """(ticks since the first instant, decimal places of a tick): ns, or as many places as int64 holds."""
+def _ticks(whole: npt.NDArray[np.int64], billionths: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], int]:
+    """(ticks since the first instant, decimal places of a tick): nine, or as many as int64 holds."""
     whole = whole - whole.min()
     span = float(whole.max()) + 1
-    digits = next((fewer for fewer in range(most_digits, 0, -1) if span * 10**fewer < 2**62), 0)
+    digits = next((fewer for fewer in range(9, 0, -1) if span * 10**fewer < 2**62), 0)
     ticks = whole * 10**digits + billionths // 10 ** (9 - digits)
     return ticks - ticks.min(), digits

@@ -308,6 +308,12 @@ def test_the_name_of_a_column_says_its_unit(folder: Path, name: str, per_s: int)
         assert "by the name of their column" in trace_remarks(_write(folder, text))[0]
 
 
+@pytest.mark.parametrize(("name", "scale"), [("t_ns", 1e-3), ("t_us", 1e-3), ("t_ms", 1e-6), ("t", 1e-3)])
+def test_a_unit_that_a_scale_says_has_its_places(folder: Path, name: str, scale: float) -> None:
+    """What is behind the point is not cut at the places of the unit that the column's name says."""
+    assert _ns(folder, f"{name}\n0\n0.25\n1.5\n", scale=scale) == [0, round(0.25e9 * scale), round(1.5e9 * scale)]
+
+
 @pytest.mark.parametrize("rate", [0.1, 2, 500, 123_456])
 def test_a_rate_scales_a_trace_of_any_unit(tmp_path: Path, rate: float) -> None:
     """The same gaps in s, ms, µs and ns since 1970, dates, and relative ns: (n − 1) / span is the rate."""
