@@ -33,7 +33,7 @@ def open_ranges(
     """Leave open what varies in `profiles`, whose first optimum `model` was converted with; the batch always. Returns
     remarks.
 
-    Raises UsageError for the first layer that is another one at a shape of these.
+    Raises UsageError for the first layer that needs other weights or settings at a shape of these.
     """
     optimum = {name: best for name, (_, best, _) in profiles[0].items()}
     network = read_prototxt(deploy, optimum)
@@ -52,8 +52,8 @@ def open_ranges(
         if layer := _differing(layers, base, graph):
             ours, theirs = (" and ".join(map(format_shape, each.values())) for each in (network.inputs, shapes))
             raise layer.wrong(
-                f"is another one for inputs of {theirs} than of {ours}, as its numbers follow from the sizes: fix the "
-                "sizes of the image with --shapes, or take ranges in which they stay, such as multiples of 32"
+                f"needs other weights or settings for inputs of {theirs} than of {ours}, and a plan has one: fix the "
+                "sizes with --shapes, or give ranges in which they stay, such as multiples of 32"
             )
         for name, tensor in graph.blobs.items():
             sizes[name].append(tensor.shape)
@@ -114,8 +114,8 @@ def _open(
 def _between(
     network: Network, layers: Sequence[Layer], base: Graph, name: str, axis: int, profiles: Sequence[Ranges]
 ) -> str:
-    """What is to be known of the sizes between: at some a layer may be another one in Caffe, such as a pool whose last
-    window reaches beyond the image. "" where there is nothing."""
+    """What is to be known of the sizes between: at some a layer may have other settings in Caffe, such as a pool whose
+    last window reaches beyond the image. "" where there is nothing."""
     given = {ranges[name][place][axis] for ranges in profiles if name in ranges for place in range(3)}
     shape = network.inputs[name]
     best, least = shape[axis], min(given)
@@ -136,4 +136,5 @@ def _between(
     which = " and ".join(map(str, sorted(given)))
     if step:
         which = f"those that differ from {best} by a multiple of {step}"
-    return f"{which} are computed as in Caffe, whose layer {first[1].name} is another one at others, such as {first[0]}"
+    size, layer = first
+    return f"{which} are computed as in Caffe, where layer {layer.name} has other settings at others, such as {size}"
