@@ -99,7 +99,7 @@ class LoadOptions(Strict):
     )
     time_scale: float | None = _load(
         None,
-        "Factor on all times of the trace: 0.5 replays it twice as fast, 0.001 reads ms.",
+        "Factor on all times of the trace: 0.5 replays it twice as fast; 0.001, 1e-6 and 1e-9 read ms, µs and ns.",
         metavar="X",
         shown_default="1",
         ge=1e-9,

@@ -53,7 +53,7 @@ class Trace(Load):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        remarks = trace_remarks(self.file, self.column)
+        remarks = trace_remarks(self.file, self.column, 1.0 if self.rate is not None else self.scale)
         return (f"trace {self.file}: {'; '.join(remarks)}",) if remarks else ()
 
     @property

@@ -71,12 +71,18 @@ def _written_sizes(network: Network, layers: Sequence[Layer]) -> Sizes:
     pairs = [(network.written[name], shape) for name, shape in network.inputs.items() if name in read]
     if all(own[1:] == shape[1:] for own, shape in pairs) or any(min(own, default=0) < 1 for own, _ in pairs):
         return {}
-    sizes: Sizes = {}
     try:
-        _add_layers(_graph(network, layers, sizes), layers, network.written)
+        sizes = blueprint(network, layers, network.written).weights
     except UsageError:
         return {}
-    return sizes
+    return sizes if isinstance(sizes, dict) else {}
+
+
+def blueprint(network: Network, layers: Sequence[Layer], inputs: Shapes) -> Graph:
+    """The graph for these input shapes, with shapes of weights in place of weights. Raises UsageError."""
+    graph = _graph(network, layers, {})
+    _add_layers(graph, layers, inputs)
+    return graph
 
 
 def _graph(network: Network, layers: Sequence[Layer], weights: Weights | Sizes) -> Graph:

@@ -97,9 +97,13 @@ def crop(pen: Pen) -> list[Tensor]:
         raise pen.wrong(
             f"cannot cut {format_shape(like.shape)} out of {format_shape(x.shape)} at {format_shape(starts)}"
         )
-    bounds = {"starts": starts, "ends": ends, "axes": axes}
-    names = [pen.constant(word, values, np.int64) for word, values in bounds.items()]
-    return pen.last("Slice", [x.name, *names], (*x.shape[:axis], *like.shape[axis:]))
+    # The ends follow from the second bottom's sizes as it runs, so that a range of them can be left open.
+    sizes = pen.step("sizes", "Shape", [like.name], [len(x.shape)]).name
+    parts = [pen.constant(word, [at], np.int64) for word, at in (("first", axis), ("behind", len(x.shape)))]
+    spans = pen.step("spans", "Slice", [sizes, *parts], [len(axes)]).name
+    begins, along = (pen.constant(word, values, np.int64) for word, values in (("starts", starts), ("axes", axes)))
+    stops = pen.step("stops", "Add", [begins, spans], [len(axes)]).name
+    return pen.last("Slice", [x.name, begins, stops, along], (*x.shape[:axis], *like.shape[axis:]))
 
 
 def permute(pen: Pen) -> list[Tensor]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from loadtrt.caffe.prototxt import Layer
 
 _MOST_BYTES = (1 << 31) - 1
+_MOST_SETTINGS = 16  # numbers of a constant that is no weight, such as a shape
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 Sizes = dict[tuple[str, int], tuple[int, ...]]  # shapes of weights by layer and number of the blob
@@ -52,8 +53,8 @@ class Weights:
         written = self._written.get((layer.name, index), tuple(shape))
         if written != tuple(shape):
             raise layer.wrong(
-                f"has weights of {format_shape(written)}, and would need {format_shape(shape)} with the sizes of "
-                "--shapes: it fixes the size of the input, so leave that as it is, or --output what comes before"
+                f"has weights of {format_shape(written)}, and would need {format_shape(shape)} with the sizes given: "
+                "it fixes the size of the input, so leave that as it is, or --output what comes before"
             )
         self._bytes += 4 * math.prod(shape)
         if self._bytes > _MOST_BYTES:
@@ -168,7 +169,7 @@ class Pen:
     def constant(self, word: str, values: Any, dtype: type = np.float32) -> str:
         """A weight or a setting; returns its name."""
         name = f"{self.layer.name}.{word}"
-        if isinstance(self.graph.weights, dict):
+        if isinstance(self.graph.weights, dict) and np.size(values) > _MOST_SETTINGS:
             return name
         self.graph.initializers.append(numpy_helper.from_array(np.asarray(values, dtype), name))
         return name

@@ -204,10 +204,10 @@ def _known(shapes: Shapes, written: Shapes, file: Path) -> Shapes:
     """The shapes. Raises UsageError for what is not an input, and for another number of sizes."""
     for name, shape in shapes.items():
         if name not in written:
-            raise UsageError(f"--shapes {name}: {file} has no such input: its inputs are {', '.join(written)}")
+            raise UsageError(f"shape of {name}: {file} has no such input: its inputs are {', '.join(written)}")
         if written[name] and len(written[name]) != len(shape):
             raise UsageError(
-                f"--shapes {name}:{format_shape(shape)} has {len(shape)} sizes, and input {name} of {file} has "
+                f"shape {name}:{format_shape(shape)} has {len(shape)} sizes, and input {name} of {file} has "
                 f"{len(written[name])}: {format_shape(written[name])}"
             )
     return shapes

@@ -92,7 +92,11 @@ def needed_layers(network: Network, outputs: Sequence[str]) -> list[Layer]:
             written = [
                 f"layer {name} writes {' and '.join(layer.tops)}" for layer in network.layers if layer.name == name
             ]
-            hint = nearest(name, writers, written[0] if written else f"its last is {next(reversed(writers), 'none')}")
+            ends, blobs = _convertible(network.layers)
+            told = (
+                f"name one that can be built, such as {', '.join(ends[:_MOST_NAMED])}" if ends else "none can be built"
+            )
+            hint = nearest(name, blobs, written[0] if written else told)
             raise UsageError(f"{network.file} has no blob {name} to put out: {hint}")
     needed, layers = set(outputs), []
     for layer in reversed(network.layers):
@@ -124,24 +128,25 @@ def _unsupported(layer: Layer, layers: Sequence[Layer]) -> str:
         sentence = "is for training: give the network's deploy.prototxt, not its train_val.prototxt"
     else:
         sentence = "is of a type that is not supported: build this network from ONNX"
-    before = _before_unsupported(layers)
+    before, _ = _convertible(layers)
     if not before:
         return sentence
     more = " …" if len(before) > _MOST_NAMED else ""
     return f"{sentence}, or leave it and what follows out with --output {' --output '.join(before[:_MOST_NAMED])}{more}"
 
 
-def _before_unsupported(layers: Sequence[Layer]) -> list[str]:
-    """The blobs at which a network ends that is cut before all layers that are not supported."""
+def _convertible(layers: Sequence[Layer]) -> tuple[list[str], list[str]]:
+    """(blobs at which a network ends that is cut before all layers that are not supported, all blobs that it has)."""
     behind: set[str] = set()
     read: set[str] = set()
-    ends: dict[str, None] = {}
+    made: dict[str, None] = {}
     for layer in layers:
         if layer.type == "Silence":
             continue
-        if layer_of(layer.type) is None or behind.intersection(layer.bottoms):
+        if layer_of(layer.type) is None or layer.fault or behind.intersection(layer.bottoms):
             behind.update(layer.tops)
         else:
             read.update(bottom for bottom in layer.bottoms if bottom not in layer.tops)
-            ends.update(dict.fromkeys(layer.tops[:1] if layer.type == "Pooling" else layer.tops))
-    return [name for name in ends if name not in read and name not in behind]
+            made.update(dict.fromkeys(layer.tops[:1] if layer.type == "Pooling" else layer.tops))
+    blobs = [name for name in made if name not in behind]
+    return [name for name in blobs if name not in read], blobs

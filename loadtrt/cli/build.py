@@ -242,13 +242,16 @@ def _source(
     if name is not None:
         raise UsageError(f"{name} and --deploy {deploy} are two models; leave one out")
     from loadtrt.caffe import convert, placeholder_notes
+    from loadtrt.caffe.ranges import open_ranges
 
     notes = () if weights else (f"WARNING: the weights of {deploy} are RANDOM, since no --model was given",)
     shapes = options.shapes
-    if options.profiles:  # of the sizes of an image a plan has one, so the batch alone varies
+    if options.profiles:
         shapes = {name: optimum for name, (_, optimum, _) in options.profiles[0].items()}
     model = convert(deploy, weights, outputs, _DEPLOY_SEED, shapes)
     notes = (*notes, *placeholder_notes(deploy, model, shapes))
+    if options.profiles:
+        notes = (*notes, *open_ranges(model, deploy, outputs, options.profiles))
     if options.batch is not None or options.profiles:
         open_batch(model)  # as with trtexec, --batch wins over the batch that the prototxt names
     return made_source(str(deploy), model, notes)

@@ -44,6 +44,18 @@ _PERF_ANALYZER = {
     "url": ("", "loadtrt drives the engine itself, without a server"),
     "sequence-length": ("", "requests do not depend on each other"),
 }
+_PERF_ANALYZER |= {
+    "model-version": ("", "the engine's file is the version"),
+    "protocol": ("", "loadtrt drives the engine itself, without a server"),
+    "header": ("", "loadtrt drives the engine itself, without a server"),
+    "async": ("", "requests never wait for each other"),
+    "sync": ("--buffers 1", "a request of each context at a time"),
+    "concurrency": ("--contexts", "in flight are contexts × --buffers"),
+    "max-concurrency": ("sweep --contexts", "in flight are contexts × --buffers"),
+    "dynamic-concurrency-mode": ("sweep --contexts", "in flight are contexts × --buffers"),
+    "zero-input": ("--inputs zeros", ""),
+    "verbose": ("--trt-log", "--json has all numbers"),
+}
 _K6 = {
     "vus": ("--contexts", "or --buffers: requests in flight"),
     "iterations": ("--requests", ""),
@@ -56,8 +68,21 @@ _K6 = {
     "summary-export": ("--json", ""),
     "summary-trend-stats": ("--objective", "p50, p90, p95, p99 and p99.9 are always shown"),
     "tag": ("", "results have no tags"),
+    "duration": ("--duration", ""),
+    "env": ("", "--config FILE takes options from a file"),
+    "paused": ("", "a run begins at once"),
+    "linger": ("", "a run ends once it is measured"),
+    "config": ("--config", ""),
+    "quiet": ("--quiet", ""),
+    "verbose": ("--trt-log", "--json has all numbers"),
 }
 _HYPERFINE = {
+    "warmup": ("--warmup", "a time, not a number of runs"),
+    "parameter-step-size": ("sweep --contexts", "or --batch, --buffers, --rate"),
+    "conclude": ("", "run it yourself after loadtrt"),
+    "command-name": ("", "results have the names of their files"),
+    "shell": ("", "no shell is started"),
+    "ignore-failure": ("", "a run that fails ends with exit code 3"),
     "runs": ("--repeat", ""),
     "min-runs": ("--repeat", ""),
     "max-runs": ("--repeat", ""),
@@ -72,6 +97,24 @@ _HYPERFINE = {
     "cleanup": ("", "run it yourself after loadtrt"),
     "time-unit": ("", "--json keeps all times in ns"),
 }
+# Options of one letter, whose capitals differ from small letters.
+SHORT = {
+    "perf_analyzer": {
+        "m": "model-name", "x": "model-version", "b": "batch-size", "t": "concurrency", "c": "max-concurrency",
+        "d": "dynamic-concurrency-mode", "p": "measurement-interval", "l": "latency-threshold", "r": "max-trials",
+        "s": "stability-percentage", "u": "url", "i": "protocol", "H": "header", "f": "latency-report-file",
+        "a": "async", "z": "zero-input", "v": "verbose",
+    },
+    "k6": {
+        "u": "vus", "d": "duration", "i": "iterations", "s": "stage", "e": "env", "o": "out", "p": "paused",
+        "l": "linger", "c": "config", "q": "quiet", "v": "verbose",
+    },
+    "hyperfine": {
+        "w": "warmup", "r": "runs", "m": "min-runs", "M": "max-runs", "p": "prepare", "s": "setup", "c": "cleanup",
+        "C": "conclude", "n": "command-name", "P": "parameter-scan", "D": "parameter-step-size", "L": "parameter-list",
+        "S": "shell", "N": "shell", "i": "ignore-failure", "u": "time-unit",
+    },
+}  # fmt: skip
 TOOLS: dict[str, dict[str, tuple[str, str]]] = {
     "trtexec": {option.name: (option.here, option.note) for option in TRTEXEC.values()},
     "perf_analyzer": _PERF_ANALYZER,
@@ -81,19 +124,31 @@ TOOLS: dict[str, dict[str, tuple[str, str]]] = {
 _KNOWN = {(tool, name.lower()): value for tool, options in TOOLS.items() for name, value in options.items()}
 
 
-def counterpart(written: str, known: Sequence[str]) -> str | None:
-    """What an option of another tool is here, in a sentence; None for an option of none.
+def counterpart(written: str, command: str, known: Sequence[str]) -> str | None:
+    """What an option of another tool is here, in a sentence, of each tool that has it where they mean different things
+    by it; None for an option of none.
 
     written: the option, with its dashes.
-    known: the options of the command that was called.
+    command: the command that was called, and `known` its options.
     """
-    tool = next((tool for tool in TOOLS if (tool, written.lstrip("-").lower()) in _KNOWN), None)
-    if tool is None:
-        return None
-    here, note = _KNOWN[tool, written.lstrip("-").lower()]
+    name = written.lstrip("-")
+    told: dict[str, str] = {}  # by what is meant
+    for tool in TOOLS:
+        long = SHORT.get(tool, {}).get(name, "") if written == f"-{name}" else name.lower()
+        if (tool, long) in _KNOWN:
+            here, note = _KNOWN[tool, long]
+            whose = f"{tool}'s" if written.startswith("--") else f"{tool}'s ({long.replace('-', ' ')})"
+            told.setdefault(here or note, whose + _told(here, note, command, known))
+    return f"{written} is {'; or '.join(told.values())}" if told else None
+
+
+def _told(here: str, note: str, command: str, known: Sequence[str]) -> str:
+    """What an option is here, in the words that follow whose it is."""
     if not here:
-        return f"{written} is {tool}'s and has no counterpart here: {note}"
-    return f"{written} is {tool}'s: that is {_named(here, known)} here{note and f'; {note}'}"
+        return f" and has no counterpart here: {note}"
+    if here == command:
+        return f" and is not needed here, as it is what 'loadtrt {command}' does"
+    return f": that is {_named(here, known)} here{note and f' ({note})'}"
 
 
 def _named(here: str, known: Sequence[str]) -> str:

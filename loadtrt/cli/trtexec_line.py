@@ -11,6 +11,7 @@ import click
 from loadtrt.cli.delivery import show_line
 from loadtrt.cli.trtexec_meaning import Given, translate
 from loadtrt.cli.trtexec_options import TRTEXEC, VERSIONS
+from loadtrt.cli.trtexec_values import require_agreement, require_kind
 from loadtrt.errors import UsageError, nearest
 from loadtrt.files import temporary_folder
 from loadtrt.printing import say, shortened
@@ -55,7 +56,7 @@ def command(like: str | None, only_print: bool, line: tuple[str, ...]) -> int:
     """
     given = parse(line, None if like is None else int(like))
     if only_print:
-        return _show(given, translate(given, Path()))
+        return _show(given, translate(given, None))
     with temporary_folder("loadtrt-trtexec-") as folder:
         meant = translate(given, folder)
         _fit(meant)
@@ -101,7 +102,8 @@ def _run(commands: Sequence[Sequence[str]]) -> int:
 
 def parse(line: Sequence[str], like: int | None) -> Given:
     """The options of a command line of trtexec. Raises UsageError for what that version refuses: an option that it does
-    not have, one given twice, one without its value."""
+    not have, one given twice, one without its value; for values that are not of their kind, and for two that contradict
+    each other."""
     options: list[tuple[str, str]] = []
     for word in line[1:] if line and Path(line[0]).name == "trtexec" else line:
         written, _, value = word.partition("=")
@@ -112,9 +114,12 @@ def parse(line: Sequence[str], like: int | None) -> Given:
             raise UsageError(f"{shortened(word)} is not an option of trtexec: {near}")
         if option.value and not value:
             raise UsageError(f"--{name} has no value: write --{name}={option.value.removesuffix('+')}")
-        if not option.repeats and name in dict(options):
+        require_kind(option, value)
+        paired = name in ("loadInputs", "loadRefOutputs") and "refPair" in dict(options)
+        if not option.repeats and not paired and name in dict(options):
             raise UsageError(f"--{name} is given twice, which trtexec refuses: leave one out")
         options.append((name, value if option.value else ""))
+    require_agreement(options)
     return Given(tuple(options), *_versions(dict(options), like))
 
 

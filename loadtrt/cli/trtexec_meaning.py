@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loadtrt.cli.trtexec_options import TRTEXEC
-from loadtrt.errors import UsageError
+from loadtrt.errors import LoadtrtError, UsageError
 from loadtrt.printing import shortened
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ _BUILD_VALUES = (
     *("calib", "builderOptimizationLevel", "maxAuxStreams", "timingCacheFile", "profilingVerbosity"),
     *("tacticSources", "useDLACore", "deploy", "model", "uff"),
 )
+_VERBOSITIES = {"default": "layer_names_only", "verbose": "detailed"}  # old words for these
 _RUN_VALUES = ("exportTimes", "exportOutput", "useProfile")
 _PROFILE_VALUES = ("exportProfile", "exportLayerInfo")
 
@@ -53,16 +54,16 @@ class Meant:
     notes: list[str] = field(default_factory=list)
 
 
-def translate(given: Given, folder: Path) -> Meant:
-    """What the line means. folder: for a plan that it builds and does not keep. Raises UsageError for what trtexec
-    refuses, too, and for values that are not of their kind."""
+def translate(given: Given, folder: Path | None) -> Meant:
+    """What the line means. folder: for a plan that it builds and does not keep; None where lines are for the user to
+    run, who needs the plan in a file. Raises UsageError for what trtexec refuses, too."""
     return _Translation(given, folder).meant()
 
 
 class _Translation:
     """Takes the options of a line, one after the other; what is left then has no counterpart."""
 
-    def __init__(self, given: Given, folder: Path) -> None:
+    def __init__(self, given: Given, folder: Path | None) -> None:
         self._given, self._like, self._folder = given, given.like, folder
         self._left = {name: [value for other, value in given.options if other == name] for name, _ in given.options}
         self._build: list[str] = []
@@ -76,10 +77,12 @@ class _Translation:
         version_only = self._flag("getPlanVersionOnly")
         exports = [name for name in (*_RUN_VALUES[:2], *_PROFILE_VALUES, "dumpProfile") if name in self._left]
         self._require_model(engine, onnx, caffe, plan)
+        if engine is None and onnx is not None:
+            self._decide_open_sizes(onnx)
         self._take_build(onnx)
         self._take_run(engine)
         looks = self._flag("dumpLayerInfo") | self._flag("dumpOptimizationProfile")
-        self._name_what_is_left(engine)
+        self._name_what_is_left(engine, runs=not (skips or (engine and version_only)))
         if engine and onnx:
             self._note("--onnx means nothing beside --loadEngine", False)
         for name in exports if skips else ():
@@ -99,9 +102,10 @@ class _Translation:
             else:
                 network = next((value for name, value in self._given.options if name in caffe), "")
                 stem = Path((onnx or network).rpartition(":")[2]).stem
-                made = plan or str(self._folder / f"{stem}.plan")
+                made = plan or str((self._folder or Path()) / f"{stem}.plan")
                 if plan is None:
-                    self._note("the plan is not kept: --saveEngine names a file for it", False)
+                    kept = f"stays in {made}, where" if self._folder is None else "is not kept, as"
+                    self._meant.notes.append(f"the plan {kept} trtexec keeps none without --saveEngine")
                 self._meant.commands.append(["build", *source, "-o", made, *self._build])
         if not skips:
             self._meant.commands.append(["run", "--engine", str(made), *self._run])
@@ -114,11 +118,41 @@ class _Translation:
             raise UsageError("--loadEngine and --saveEngine exclude each other, in trtexec too: leave one out")
         if engine is None and onnx is None and not caffe:
             raise UsageError("trtexec needs a model: add --loadEngine=FILE or --onnx=FILE")
+        if onnx is not None and caffe:
+            raise UsageError(f"--onnx and --{caffe[0]} both name a model: leave one out")
         if onnx is not None and "output" in self._left:
             raise UsageError("--output is of Caffe networks, and trtexec refuses it with --onnx: leave it out")
         dynamic = {"shapes", "minShapes", "optShapes", "maxShapes"} & self._left.keys()
         if (onnx is not None or dynamic) and {"batch", "maxBatch"} & self._left.keys():
             raise UsageError("trtexec refuses --batch and --maxBatch with ONNX models and with shapes: write --shapes")
+
+    def _decide_open_sizes(self, onnx: str) -> None:
+        """Give the open sizes of inputs without a shape as 1, as trtexec does, where the model can be read here."""
+        from loadtrt.engines.build_model import inputs_of
+        from loadtrt.engines.onnx_model import parse_model
+
+        try:
+            inputs = inputs_of(parse_model(Path(onnx))[0])
+        except LoadtrtError:
+            return  # which is said where the model is used
+        options: list[str] = [name for name in ("minShapes", "optShapes", "maxShapes") if name in self._left]
+        options = options or ["shapes"]
+        named = {
+            part.rpartition(":")[0].strip(" '")
+            for name in options
+            for part in ",".join(self._left.get(name, ())).split(",")
+        }
+        if any("*" in name for name in named):
+            return  # which is refused
+        ones = [
+            f"{name}:{'x'.join(str(size if size > 0 else 1) for size in sizes)}"
+            for name, sizes in inputs.items()
+            if -1 in sizes and name not in named
+        ]
+        if ones:
+            for name in options:
+                self._left[name] = [",".join([*filter(None, [spec]), *ones]) for spec in self._left.get(name, [""])]
+            self._meant.notes.append(f"open sizes without a shape are 1, as in trtexec: {','.join(ones)}")
 
     def _take_build(self, onnx: str | None) -> None:
         for name in _BUILD_FLAGS:
@@ -128,12 +162,10 @@ class _Translation:
             self._build.append("--bf16")
         for name in _BUILD_VALUES:
             if (value := self._value(name)) is not None:
+                value = _VERBOSITIES.get(value, value) if name == "profilingVerbosity" else value
                 self._build += _written(TRTEXEC[name].here.split()[1], value)
-        if (mode := self._value("nvtxMode")) is not None:
-            modes = {"default": "layer_names_only", "verbose": "detailed", "none": "none"}
-            if mode not in modes:
-                raise UsageError(f"--nvtxMode={shortened(mode)} is not one of {', '.join(modes)}")
-            self._build += ["--profiling-verbosity", modes[mode]]
+        if (mode := self._value("nvtxMode")) is not None and "--profiling-verbosity" not in self._build:
+            self._build += ["--profiling-verbosity", _VERBOSITIES.get(mode, mode)]
         for names in self._values("output"):
             self._build += [word for name in names.split(",") for word in ("--output", name)]
         if (size := self._value("workspace")) is not None:
@@ -146,6 +178,8 @@ class _Translation:
     def _take_pools(self) -> None:
         for pool in (self._value("memPoolSize") or "").split(","):
             name, _, size = pool.rpartition(":")
+            if name == "workspace" and "--workspace" in self._build:
+                continue  # by --workspace, which says the same
             if name == "workspace":
                 self._build += ["--workspace", size if size[-1:].isalpha() else f"{size}MiB"]
             elif pool:
@@ -155,10 +189,10 @@ class _Translation:
     def _take_levels(self) -> None:
         """Options whose values are words, of which some are flags here, some nothing, and some have no counterpart."""
         for name, none, flag in (("sparsity", "disable", "enable"), ("hardwareCompatibilityLevel", "none", "ampere+")):
-            value = self._value(name)
+            value = (self._value(name) or none).lower()
             if value == flag:
                 self._build.append(TRTEXEC[name].here.split()[1])
-            elif value not in (None, none):
+            elif value != none:
                 self._note(f"--{name}={value} has no counterpart here", True)
         if self._flag("allowGPUFallback") and "--dla" not in self._build:
             self._note("--allowGPUFallback is about --useDLACore, which is not given", False)
@@ -188,13 +222,13 @@ class _Translation:
         if onnx is not None and shapes and not any(found.values()):
             self._build += ["--shapes", _shapes("shapes", shapes[0])]
         elif not shapes and (best := found["optShapes"] or found["maxShapes"] or found["minShapes"]):
-            number = self._whole("useProfile", self._left.get("useProfile", ["0"])[0])
+            number = int(self._left.get("useProfile", ["0"])[0])
             self._run += ["--shapes", _shapes("optShapes", best[min(number, len(best) - 1)])]
 
     def _take_run(self, engine: str | None) -> None:
-        wanted = [*self._values("streams"), *self._values("infStreams")]
-        streams = self._whole("infStreams", wanted[-1] if wanted else str(_STREAMS))
-        iterations = self._whole("iterations", self._value("iterations") or str(_ITERATIONS))
+        wanted = [*self._values("streams"), *self._values("infStreams")]  # which agree
+        streams = int(wanted[0]) if wanted else _STREAMS
+        iterations = int(self._value("iterations") or _ITERATIONS)
         duration, warmup = self._value("duration") or str(_DURATION_S), self._value("warmUp") or str(_WARMUP_MS)
         if streams != 1:
             self._run += ["--contexts", str(streams)]
@@ -212,6 +246,10 @@ class _Translation:
             self._run += ["--shapes", _shapes("shapes", shapes)]
         for part in filter(None, (self._value("loadInputs") or "").split(",")):
             self._run += ["--inputs", part.replace("'", "")]
+        references = {part.rpartition(":")[2] for part in self._left.get("loadRefOutputs", [""])[0].split(",")}
+        if len(references) == 1 and (file := references.pop()).endswith(".npz"):
+            self._values("loadRefOutputs")
+            self._run += ["--verify-against", file]
         for name in _RUN_VALUES:
             if (value := self._value(name)) is not None:
                 self._run += _written(TRTEXEC[name].here, value)
@@ -246,7 +284,7 @@ class _Translation:
         unlike += [] if spin else ["--wait", "block"]
         return [*unlike, *([] if copies else ["--no-copies"])]
 
-    def _name_what_is_left(self, engine: str | None) -> None:
+    def _name_what_is_left(self, engine: str | None, *, runs: bool) -> None:
         """Name what has no counterpart, and the options of a build where a plan is loaded."""
         if engine is not None and self._build:
             told = " ".join(word for word in self._build if word.startswith("--") and word not in _ALSO_RUN[1:])
@@ -254,13 +292,14 @@ class _Translation:
                 self._note(f"options of a build mean nothing for a plan that is loaded, in trtexec too: {told}", False)
         for name in self._left:
             option = TRTEXEC[name]
-            here = f"{option.here} is near it, and " if option.here else ""
-            self._note(f"--{name} has no counterpart here: {here}{option.note}", option.matters)
-        throughput = "inferences/s" if "batch" in dict(self._given.options) else "requests/s"
-        self._meant.notes.append(
-            "trtexec's latency (copies and compute) is device here, where latency counts from the instant at which a "
-            f"request was due; its throughput is {throughput}"
-        )
+            told = f"is not taken over; {option.here} is near it:" if option.here else "has no counterpart here:"
+            self._note(f"--{name} {told} {option.note}", option.matters)
+        if runs:
+            throughput = "inferences/s" if "batch" in dict(self._given.options) else "requests/s"
+            self._meant.notes.append(
+                "latency here begins when a request is due, and so includes waiting; what trtexec calls latency, the "
+                f"time of copies and compute, is shown as device, and its throughput as {throughput}"
+            )
 
     def _note(self, sentence: str, matters: bool) -> None:
         told = "what is measured may differ" if matters else "what is measured is the same"
@@ -274,11 +313,6 @@ class _Translation:
 
     def _flag(self, name: str) -> bool:
         return bool(self._values(name))
-
-    def _whole(self, name: str, value: str) -> int:
-        if not value.isdecimal() or len(value) > 9:
-            raise UsageError(f"--{name}={shortened(value)} is not a whole number: write for example --{name}=4")
-        return int(value)
 
 
 def _written(option: str, value: str) -> list[str]:

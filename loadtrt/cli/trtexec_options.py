@@ -37,13 +37,14 @@ class TrtexecOption:
 
 # names | versions | value | here | note, with "!" before it where a measurement without the option is of something else
 _TABLE = """
-accuracyAlgorithm | 11 | NAME | | no outputs are compared with references of trtexec's
-accuracyThreshold atol rtol | 11 | X | | no outputs are compared with references of trtexec's
+accuracyAlgorithm | 11 | NAME | --verify-tolerance | it bounds the largest deviation, whatever the algorithm
+accuracyThreshold | 11 | X | --verify-tolerance | a share of the output's largest magnitude, and no loss of an algorithm
 adjustForDLA | 10 11 | | | ! the parser does not rewrite layers for DLA
 allocationStrategy | 10 11 | NAME | | each context has memory for its largest profile
 allowGPUFallback | 8 10 11 | | build --dla | --dla always lets other layers run on the GPU
 allowWeightStreaming | 10 11 | | | ! weights are not streamed
 asyncFileReader | 10 11 | | | a plan is read before it is measured
+atol rtol | 11 | X | --verify-tolerance | a share of the output's largest magnitude
 avgRuns | 8 10 11 | N | | run.json has the numbers of each second
 avgTiming | 8 10 11 | N | | ! the builder takes its own number of timings
 batch | 8 | N | --batch |
@@ -102,7 +103,7 @@ layerOutputTypes layerPrecision layerPrecisions | 8 10 | SPEC | | ! the builder 
 leanDLLPath | 8 10 11 | FILE | --module | an importable module in place of a library's file
 loadEngine | 8 10 11 | FILE | --engine |
 loadInputs | 8 10 11 | SPEC | --inputs |
-loadRefOutputs | 11 | SPEC | | no outputs are compared with references of trtexec's
+loadRefOutputs | 11 | SPEC | --verify-against | an .npz of outputs by name, or the ONNX model, in place of raw files
 markDebug | 10 11 | NAMES | | ! no tensors are marked for debugging
 markUnfusedTensorsAsDebugTensors | 10 11 | | | ! no tensors are marked for debugging
 maxAuxStreams | 8 10 11 | N | build --max-aux-streams |
@@ -134,7 +135,7 @@ profile | 10 11 | N+ | build --min-shapes | given again for each profile
 profilingVerbosity | 8 10 11 | NAME | build --profiling-verbosity | detailed without it
 refit | 8 10 11 | | build --refit |
 refitFromOnnx | 10 11 | FILE | | the weights of the plan stay
-refPair | 11 | N+ | | no outputs are compared with references of trtexec's
+refPair | 11 | N+ | --verify-against | one reference, for the inputs of the first pair
 remoteAutoTuningConfig | 10 11 | URL | | safety: plans for the safe runtime are not run
 reportCapabilityDLA | 10 11 | | | --dla builds at once
 restricted | 8 10 | | | safety: plans for the safe runtime are not run

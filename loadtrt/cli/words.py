@@ -70,7 +70,8 @@ def explained(error: click.NoSuchOption) -> str:
     command = error.ctx.command if error.ctx else None
     options = list(_options(command)) if command else []
     known = [name for option in options for name in option.opts]
-    told = counterpart(error.option_name, [name for option in options for name in _names(option)])
+    own = [name for option in options for name in _names(option)]
+    told = counterpart(error.option_name, str(command.name) if command else "", own)
     if told is not None:
         return told
     otherwise = "--help lists the options"

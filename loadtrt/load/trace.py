@@ -78,7 +78,7 @@ class Trace:
 
 
 _UNITS = {"s": SECOND_NS, "ms": 1_000_000, "µs": 1000, "ns": 1}  # in ns
-UNIT_SCALES = (1e-3, 1e-6, 1e-9)  # of --time-scale, that read ms, µs and ns
+UNIT_SCALES = {1e-3: "ms", 1e-6: "µs", 1e-9: "ns"}  # of --time-scale, that say the unit of numbers and scale nothing
 # From these numbers on instants are no seconds since 1970 (they would be after the year 5138), but of a smaller unit.
 _LEAST_SINCE_1970 = {"ns": 10**17, "µs": 10**14, "ms": 10**11}
 # How the names of columns say their unit: `timestamp_ms`, `Time (us)`, `startTimeMillis`.
@@ -87,7 +87,6 @@ _NAMED_UNITS = {
     "µs": r"(?:[_ (.[-](?:us|µs|usec|micros|microseconds)|[a-z](?:Us|US|Usec|Micros|Microseconds))[)\]]?$",
     "ns": r"(?:[_ (.[-](?:ns|nsec|nanos|nanoseconds)|[a-z](?:Ns|NS|Nsec|Nanos|Nanoseconds))[)\]]?$",
 }
-_MOST_OF_SCALE = 10  # a --time-scale of at most this many units says the unit itself, such as 0.001 of ms
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,34 +96,40 @@ class _Recorded:
     ticks: since the first, int64 [n], ascending.
     digits: of the decimal places that a tick is in its unit.
     unit: of the numbers, or of the dates' seconds.
-    remarks: what was decided here, in words.
+    why: how the unit is known; "" where nothing says it, and instants are in seconds.
+    numbers: whether they are; dates and times of day have a unit of their own.
+    remarks: what else was decided here, in words.
     """
 
     ticks: npt.NDArray[np.int64]
     digits: int
     unit: str
+    why: str
+    numbers: bool
     remarks: tuple[str, ...]
 
 
 def read_trace(file: str, column: str | None = None, scale: float = 1.0) -> Trace:
     """The trace in `file`, its times multiplied by `scale`: exact to the ns, in any order.
 
-    Instants are numbers (seconds; ms, µs or ns since 1970 by their size, or by their column's name; or what `scale`
-    says, 0.001 being ms), dates (of UTC, where no zone is written), or times of day. CSV (comma, semicolon, tab, or
-    blanks): with a header where the first cell is not an instant, else the first column. Logs: the date that begins a
-    line, or that brackets hold. JSONL, which begins with {: one object a line. JSON: a list of objects or of instants.
+    Instants are numbers (seconds; ms, µs or ns since 1970 by their size, or by their column's name; or ms, µs or ns as
+    a `scale` of exactly 1e-3, 1e-6 or 1e-9 says, which multiplies nothing then), dates (of UTC, where no zone is
+    written), or times of day. CSV (comma, semicolon, tab, or blanks): with a header where the first cell is not an
+    instant, else the first column. Logs: the date that begins a line, or that brackets hold. JSONL, which begins with
+    {: one object a line. JSON: a list of objects or of instants.
     Any of them packed by gzip; lines that begin with # are left out. column: name of the column or key; needed where
     there are several without a known name. Raises UsageError for a file that cannot be read, a line without an instant,
     and fewer than two different instants.
     """
     recorded = _recorded_in(file, column)
-    unit_ns, scale = _unit_and_rest(recorded, scale)
+    unit, scale = _unit_and_factor(recorded, scale)
+    unit_ns = _UNITS[unit]
     span = float(recorded.ticks[-1]) * unit_ns / 10.0**recorded.digits * scale
     if span > _LONGEST_NS:
         if scale != 1:
             raise UsageError(f"trace {file} × {scale:g} takes longer than 73 years: use a smaller --time-scale")
         raise UsageError(
-            f"trace {file} takes longer than 73 years in {recorded.unit}: add --time-scale 0.001 where it is in ms, "
+            f"trace {file} takes longer than 73 years in {unit}: add --time-scale 0.001 where it is in ms, "
             "1e-6 in µs, or 1e-9 in ns"
         )
     return _trace(file, _in_ns(recorded.ticks, unit_ns, 10**recorded.digits, scale))
@@ -147,20 +152,28 @@ def _trace(file: str, instants: npt.NDArray[np.int64]) -> Trace:
     return Trace(instants, last - -last // (len(instants) - 1))
 
 
-def trace_remarks(file: str, column: str | None = None) -> tuple[str, ...]:
-    """What was decided in reading a trace, as its file does not say it, in words."""
-    return _recorded_in(file, column).remarks
+def trace_remarks(file: str, column: str | None = None, scale: float = 1.0) -> tuple[str, ...]:
+    """What was decided in reading a trace, as its file does not say it, in words: column, unit, factor, zone."""
+    recorded = _recorded_in(file, column)
+    unit, factor = _unit_and_factor(recorded, scale)
+    remarks = list(recorded.remarks)
+    if recorded.numbers and factor != scale:
+        remarks.append(f"they are in {unit}, as --time-scale {scale:g} says")
+    elif recorded.why:
+        remarks.append(f"they are in {unit}, {recorded.why} (--time-scale says otherwise)")
+    elif recorded.numbers and factor != 1:
+        remarks.append("they are in seconds")
+    if factor != 1:
+        remarks.append(f"--time-scale multiplies all times by {factor:g}")
+    return tuple(remarks)
 
 
-def _unit_and_rest(recorded: _Recorded, scale: float) -> tuple[int, float]:
-    """(ns of a unit, factor beyond it): a scale that is the unit, such as 0.001 of ms, is not applied twice."""
-    unit_ns = _UNITS[recorded.unit]
-    per_s = SECOND_NS / unit_ns
-    if recorded.unit != "s" and scale * per_s <= _MOST_OF_SCALE:
-        return unit_ns, scale * per_s
-    if scale in UNIT_SCALES and recorded.unit == "s":
-        return round(scale * SECOND_NS), 1.0
-    return unit_ns, scale
+def _unit_and_factor(recorded: _Recorded, scale: float) -> tuple[str, float]:
+    """(unit, factor on times in it) that a --time-scale means: the scales of units say the unit of numbers, in place of
+    what their size or name says, and all others are factors."""
+    if recorded.numbers and scale in UNIT_SCALES:
+        return UNIT_SCALES[scale], 1.0
+    return recorded.unit, scale
 
 
 def _in_ns(ticks: npt.NDArray[np.int64], unit_ns: int, per_unit: int, scale: float) -> npt.NDArray[np.int64]:
@@ -206,7 +219,7 @@ def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> _Recor
     if float(whole.max()) - float(whole.min()) > _LONGEST_NS:
         raise UsageError(f"trace {file} takes longer than 73 years: write instants in seconds")
     unit, why = _unit(rows, kind, int(whole.min()))
-    ticks, digits = _ticks(whole, billionths, len(str(_UNITS[unit])) - 1)
+    ticks, digits = _ticks(whole, billionths)
     ticks.sort()
     ticks.flags.writeable = False  # the cache hands out the same array again
     remarks = []
@@ -214,11 +227,9 @@ def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> _Recor
         remarks.append(f"instants are in {shortened(rows.chosen)}")
     if rows.several and rows.chosen == "end_timestamp":
         remarks[-1] += ", less the duration"
-    if why:
-        remarks.append(f"they are in {unit}, {why} (--time-scale says otherwise)")
     if kind == "date":
         remarks.append("dates have no zone, and are taken as UTC")
-    return _Recorded(ticks, digits, unit, tuple(remarks))
+    return _Recorded(ticks, digits, unit, why, kind == "number", tuple(remarks))
 
 
 def _read(texts: Texts, kind: Kind | None, place_of: Callable[[int], str]) -> Instants:
@@ -247,12 +258,10 @@ def _unit(rows: Rows, kind: Kind | None, first: int) -> tuple[str, str]:
     return "s", ""
 
 
-def _ticks(
-    whole: npt.NDArray[np.int64], billionths: npt.NDArray[np.int32], most_digits: int
-) -> tuple[npt.NDArray[np.int64], int]:
-    """(ticks since the first instant, decimal places of a tick): ns, or as many places as int64 holds."""
+def _ticks(whole: npt.NDArray[np.int64], billionths: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], int]:
+    """(ticks since the first instant, decimal places of a tick): nine, or as many as int64 holds."""
     whole = whole - whole.min()
     span = float(whole.max()) + 1
-    digits = next((fewer for fewer in range(most_digits, 0, -1) if span * 10**fewer < 2**62), 0)
+    digits = next((fewer for fewer in range(9, 0, -1) if span * 10**fewer < 2**62), 0)
     ticks = whole * 10**digits + billionths // 10 ** (9 - digits)
     return ticks - ticks.min(), digits

@@ -31,8 +31,12 @@ _AZURE_FUNCTIONS = {"app", "func", "end_timestamp", "duration"}
 _MOONCAKE = {"timestamp", "input_length", "output_length", "hash_ids"}
 # A log's line begins with its date, or holds it in brackets, as web servers' do.
 _LOG = re.compile(rf"\[\d\d/[A-Z][a-z]{{2}}/\d{{4}}:[^\]]*\]|^\[?{DATE_AND_TIME}\]?(?=\s+\S)".encode())
-# Lines of a date alone, with a comma before three places of its seconds, as Python's logging writes it.
-_COMMA_OF_SECONDS = re.compile(rb"\[?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d,\d{3}\]?\s*")
+_TIME = rb"\s*\[?(?:(?:\d{4}[-/]\d\d[-/]\d\d[T ]+)?\d\d:\d\d:\d\d|\d{8}T\d{6})"
+_PLACES = rb",(?:\d{3}){1,3}(?!\d)"  # ms, µs or ns
+# An instant alone, with or without a comma in its seconds; and one whose comma may as well begin a column.
+_COMMA_OF_SECONDS = re.compile(_TIME + rb"(?:" + _PLACES + rb")?\s*(?:[A-Z]{1,3}|[+-]\d\d:?\d\d)?\]?\s*")
+_COMMA_OF_EITHER = re.compile(_TIME + _PLACES)
+_DATE_BEFORE_TIME = re.compile(rb"(?<!\S)\d{4}[-/]\d\d[-/]\d\d\s+(?=\d\d:)")  # one cell between blanks
 
 
 @dataclass(slots=True)
@@ -89,29 +93,40 @@ class Rows:
         if re.match(r"\s*\[\s*([\[{\"'\d.-]|$)", first) and not _is_instant(first):
             return self._of_json(blocks)
         unquoted = re.sub(r'"[^"]*"', "", first)
-        delimiter = max(",;\t", key=unquoted.count)
+        comma = bool(_COMMA_OF_EITHER.match(first.encode()))
+        delimiter = max(";\t," if comma else ",;\t", key=unquoted.count)
         head = next(blocks)
         blocks, lines = chain([head], blocks), written_lines(1, head[1], 0)[1]
         words = [re.sub(rb'"[^"]*"', b'""', line).split() for line in lines[:2]]
         whole = any(_is_instant(line.decode("utf-8", "replace")) for line in lines[:2])
         if delimiter not in unquoted and not whole and min(map(len, words)) > 1:
             return self._between_blanks(first, blocks)
-        if all(map(_COMMA_OF_SECONDS.fullmatch, lines)):
-            delimiter = "\t"
+        if delimiter not in unquoted or all(map(_COMMA_OF_SECONDS.fullmatch, lines)):
+            delimiter = "\t"  # one column: any comma is of the seconds
+        elif delimiter == "," and all(map(_COMMA_OF_EITHER.match, lines)):
+            either = "a comma behind its seconds, of them or of a column: quote its instants, or write a header"
+            raise UsageError(f"trace {self.file} has {either}")
         return self._of_csv(first, blocks, delimiter)
 
     def _of_csv(self, first: str, blocks: Iterator[tuple[int, bytes]], delimiter: str) -> Iterator[Batch]:
         csv.field_size_limit(LONGEST_LINE)
-        places, skip = self._places(next(csv.reader([first], delimiter=delimiter)))
+        head = next(csv.reader([first], delimiter=delimiter))
+        places, skip = self._places(head)
         for line, block in blocks:
             if b'"' in block:  # a cell may hold delimiters and ends of lines
-                yield from self._of_quoted(chain([(line, block)], blocks), delimiter, places, skip)
+                yield from self._of_quoted(chain([(line, block)], blocks), delimiter, places, skip, len(head))
                 return
-            yield from self._of_cells(line, block, delimiter, places, skip)
+            yield from self._of_cells(line, block, delimiter, places, skip, len(head))
             skip = 0
 
+    def _too_many(self, line: int, cells: int, most: int) -> UsageError:
+        return UsageError(
+            f"{self.file}:{line} has {cells} cells, where the first line has {most}: write as many, and in quotes "
+            "those that hold a delimiter, such as the comma of a date's seconds"
+        )
+
     def _of_quoted(
-        self, blocks: Iterable[tuple[int, bytes]], delimiter: str, places: Sequence[int], skip: int
+        self, blocks: Iterable[tuple[int, bytes]], delimiter: str, places: Sequence[int], skip: int, most: int
     ) -> Iterator[Batch]:
         numbers = iter(blocks)
         start, block = next(numbers)
@@ -120,10 +135,15 @@ class Rows:
         rows = csv.reader(_without_comments(lines), delimiter=delimiter)
         numbered = ((start - 1 + rows.line_num, row) for row in islice(rows, skip, None) if row)
         while batch := list(islice(numbered, _BATCH_ROWS)):
+            for line, row in batch:
+                if len(row) > most and any(row[most:]):
+                    raise self._too_many(line, len(row), most)
             cells = [[row[place] if place < len(row) else "" for _, row in batch] for place in places]
             yield self._batch(cells, [line for line, _ in batch])
 
-    def _of_cells(self, first: int, block: bytes, delimiter: str, places: Sequence[int], skip: int) -> Iterator[Batch]:
+    def _of_cells(
+        self, first: int, block: bytes, delimiter: str, places: Sequence[int], skip: int, most: int
+    ) -> Iterator[Batch]:
         """The batch of a block of CSV without quotes: cells are found by the places of delimiters and ends of lines."""
         data = np.frombuffer(block, np.uint8)
         ends = np.flatnonzero(data == ord("\n"))
@@ -135,6 +155,10 @@ class Rows:
         starts, ends = starts[kept], ends[kept]
         marks = np.flatnonzero(data == ord(delimiter))
         before, behind = np.searchsorted(marks, starts), np.searchsorted(marks, ends)
+        empty_last = data[ends - 1] == ord(delimiter)
+        if (wrong := behind - before - empty_last >= most).any():
+            index = int(np.argmax(wrong))
+            raise self._too_many(first + int(kept[index]), int(behind[index] - before[index]) + 1, most)
         marks = np.concatenate([marks, [0]])
         cells = []
         for place in places:
@@ -151,12 +175,16 @@ class Rows:
 
     def _between_blanks(self, first: str, blocks: Iterator[tuple[int, bytes]]) -> Iterator[Batch]:
         # A date and its time of day are one instant, whether the header has two names for them or one.
-        places, skip = self._places(re.sub(r"\bdate\s+(?=time\b)", "", first, flags=re.IGNORECASE).split())
+        names = re.sub(r"\bdate\s+(?=time\b)", "", first, flags=re.IGNORECASE).split()
+        places, skip = self._places(names)
         place = places[0]
         for line, block in blocks:
             numbers, lines = written_lines(line, block, skip)
             skip = 0
             rows = [text.split(maxsplit=place + 2) for text in lines]
+            for number, text in zip(numbers, lines, strict=True) if place else ():
+                if (cells := len(_DATE_BEFORE_TIME.sub(b"", text).split())) > len(names):
+                    raise self._too_many(number, cells, len(names))
             yield self._batch([[_joined(row[place : place + 2]) for row in rows]], numbers)
 
     def _of_log(self, blocks: Iterator[tuple[int, bytes]]) -> Iterator[Batch]:

@@ -292,7 +292,7 @@ def test_sizes_that_do_not_fit_are_told(tmp_path: Path) -> None:
     """Another input, another number of sizes, zero, sizes that leave nothing; and none at all, with the way out."""
     deploy = write(tmp_path, f"{INPUTS['input_shape']}\n{FULLY}", {})[0]
     assert _refusal(deploy, (), {"data": (1, 3, 8, 8)}).startswith(
-        "--shapes data: FILE has no such input: its inputs are image"
+        "shape of data: FILE has no such input: its inputs are image"
     )
     assert "has 3 sizes, and input image of FILE has 4: 1x3x16x16" in _refusal(deploy, (), {"image": (3, 8, 8)})
     assert "needs sizes above 0" in _refusal(deploy, (), {"image": (1, 3, 0, 8)})

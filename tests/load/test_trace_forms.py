@@ -153,19 +153,125 @@ UNITS = {"s": 1, "ms": 1000, "µs": 10**6, "ns": 10**9}
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_the_unit_of_instants_since_1970_is_told_by_their_size(folder: Path, unit: str) -> None:
-    """0, 100 ms, 300 ms, with or without a --time-scale that says the same; it is remarked; half of it with 0.5."""
+    """0, 100 ms, 300 ms, with or without a --time-scale that says the same; it is remarked."""
     per_s = UNITS[unit]
     stamps = [1_700_000_000_123, 1_700_000_000_223, 1_700_000_000_423]  # ms
     text = "t\n" + "".join(f"{Decimal(stamp) * per_s / 1000:f}\n" for stamp in stamps)
     expected = [0, 100_000_000, 300_000_000]
     assert _ns(folder, text) == expected
     assert _ns(folder, text, scale=1 / per_s) == expected
-    assert _ns(folder, text, scale=0.5) == [each // 2 for each in expected]
-    assert _ns(folder, text, scale=0.5 / per_s) == [each // 2 for each in expected]
     said = trace_remarks(_write(folder, text))
     assert said == (
         () if unit == "s" else (f"they are in {unit}, since 1970 by their size (--time-scale says otherwise)",)
     )
+
+
+@given(
+    unit=st.sampled_from(list(UNITS)),
+    scale=st.one_of(
+        st.sampled_from([1.0, 1e-3, 1e-6, 1e-9]), st.floats(1e-7, 1e3), st.sampled_from([0.01, 0.002, 5e-4])
+    ),
+)
+def test_a_scale_is_a_unit_exactly_or_a_factor(folder: Path, unit: str, scale: float) -> None:
+    """0.01 of ms is a hundred times faster, as 0.1 is ten times; 0.001 says ms in place of what the size says. Both the
+    unit and the factor are said."""
+    per_s = UNITS[unit]
+    text = "t\n" + "".join(f"{stamp * per_s}\n" for stamp in (1_700_000_000, 1_700_000_100))
+    units = {1e-3: "ms", 1e-6: "µs", 1e-9: "ns"}
+    factor = 1.0 if scale in units else scale
+    meant = units.get(scale, unit)
+    expected = 100 * per_s / UNITS[meant] * factor
+    assume(1e-6 < expected < 73 * 365 * 86_400)
+    assert _ns(folder, text, scale=scale)[1] == pytest.approx(expected * SECOND, rel=1e-9, abs=1)
+    said = "; ".join(trace_remarks(_write(folder, text), None, scale))
+    assert (f"they are in {'seconds' if meant == 's' else meant}" in said) == ((meant, factor) != ("s", 1))
+    assert (f"--time-scale multiplies all times by {factor:g}" in said) == (factor != 1)
+
+
+def test_a_scale_of_dates_is_a_factor(folder: Path) -> None:
+    """Their unit is not in question: 0.001 is a thousand times as fast, and is said so."""
+    text = "2023-11-16 00:00:00Z\n2023-11-16 00:01:40Z\n"
+    assert _ns(folder, text, scale=1e-3) == [0, SECOND // 10]
+    assert trace_remarks(_write(folder, text), None, 1e-3) == ("--time-scale multiplies all times by 0.001",)
+
+
+def test_a_run_says_what_a_scale_means(folder: Path) -> None:
+    """On stderr, of the command."""
+    file = _write(folder, "".join(f"{1_700_000_000_000 + 100 * place}\n" for place in range(20)))
+    options = ("--engine", "simulated:service=1ms,clock=virtual", "--warmup", "0", "--trace", file, "--time-scale")
+    assert "--time-scale multiplies all times by 0.01" in loadtrt("run", *options, "0.01").stderr
+    assert "they are in ms, as --time-scale 0.001 says" in loadtrt("run", *options, "0.001").stderr
+
+
+@pytest.mark.parametrize("header", ["", "time\n", "Arrival Time\n", '"time"\n', "# made by hand\ntime\n"])
+@pytest.mark.parametrize(
+    ("texts", "seconds"),
+    [
+        (["2024-03-31 01:59:59,250", "2024-03-31 02:00:00,750"], [0, 1.5]),
+        (["2024-03-31T01:59:59,250000Z", "2024-03-31T02:00:00,750001Z"], [0, 1.500001]),
+        (["2024-03-31 01:59:59,250+02:00", "2024-03-31 02:00:00,750+02:00"], [0, 1.5]),
+        (["20240331T015959,250", "20240331T020000,750"], [0, 1.5]),
+        (["[2024/03/31 01:59:59,250]", "[2024/03/31 02:00:00]", "[2024/03/31 02:00:00,750]"], [0, 0.75, 1.5]),
+        (["01:59:59,250", "02:00:00,750"], [0, 1.5]),
+    ],
+)
+def test_a_comma_in_the_only_column_is_of_the_seconds(
+    folder: Path, header: str, texts: list[str], seconds: list[float]
+) -> None:
+    """ms, µs or none of them, with a header or without."""
+    assert _ns(folder, header + "\n".join(texts)) == [round(each * SECOND) for each in seconds]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "cells"),
+    [
+        ("time,id\n2024-03-31 01:59:59,250,1\n2024-03-31 02:00:00,750,2\n", 2, (3, 2)),
+        ("time,id\n2024-03-31 01:59:59.250,1\n# more\n\n2024-03-31 02:00:00,750,2\n", 5, (3, 2)),
+        ('id,time\n"a",1\n"b",2\nc,d,3\n', 4, (3, 2)),
+        ("id;time\r\na;1\r\nb;c;3\r\n", 3, (3, 2)),
+        ("1,a\n2,b,c\n", 2, (3, 2)),
+        ("name time\na 1\nb c 3\n", 3, (3, 2)),
+        ("name time\na 2023-11-16 00:00:00\nb 5 2023-11-16 00:00:01\n", 3, (3, 2)),
+    ],
+)
+def test_more_cells_than_the_header_are_an_error(folder: Path, text: str, line: int, cells: tuple[int, int]) -> None:
+    """No cell is cut without a word: the line is named."""
+    message = _refusal(folder, text)
+    assert f"trace.txt:{line} has {cells[0]} cells, where the first line has {cells[1]}: write as many" in message
+
+
+@pytest.mark.parametrize("rest", [",1", ",1,x", " 5", ",1.5"])
+@pytest.mark.parametrize("date", ["2024-03-31 ", "2024/03/31T", ""])
+def test_a_comma_of_either_is_an_error(folder: Path, date: str, rest: str) -> None:
+    """Without a header, where something follows: ms, or a column of three digits? A header or quotes say it."""
+    rows = [f"{date}01:59:59,250{rest}", f"{date}02:00:00,750{rest}"]
+    if rest != " 5" or not date:
+        assert "has a comma behind its seconds, of them or of a column" in _refusal(folder, "\n".join(rows))
+    else:  # a log
+        assert _ns(folder, "\n".join(rows)) == [0, 1_500_000_000]
+    if rest != " 5":
+        header = "time,size" + ",x" * (rest.count(",")) + "\n"
+        assert _ns(folder, header + "\n".join(rows)) == [0, SECOND]
+        quoted = [f'"{row[: -len(rest)]}"{rest}' for row in rows]
+        assert _ns(folder, "\n".join(quoted)) == [0, 1_500_000_000]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_other_delimiters_leave_the_comma_to_the_seconds(folder: Path, delimiter: str) -> None:
+    """Also where the first line has one of each."""
+    rows = [f"2024-03-31 01:59:59,250{delimiter}1", f"2024-03-31 02:00:00,750{delimiter}2"]
+    assert _ns(folder, "\n".join(rows)) == [0, 1_500_000_000]
+
+
+def test_numbers_have_no_comma(folder: Path) -> None:
+    """A number of six digits is no time of day, and what follows is a column."""
+    assert _ns(folder, "123456,250\n123457,750\n") == [0, SECOND]
+
+
+def test_one_delimiter_may_end_a_line(folder: Path) -> None:
+    """As spreadsheets write it: nothing stands behind it. Fewer cells are fine where the instant is among them."""
+    assert _ns(folder, "time,id\n1,a,\n2,b,\n3\n") == [0, SECOND, 2 * SECOND]
+    assert _ns(folder, 'time,id\n"1",a,\n2,b,\n') == [0, SECOND]
 
 
 def test_places_below_the_unit_are_kept(folder: Path) -> None:
@@ -200,6 +306,12 @@ def test_the_name_of_a_column_says_its_unit(folder: Path, name: str, per_s: int)
     if per_s != 1:
         assert _ns(folder, text, scale=1 / per_s) == [0, 2 * SECOND]
         assert "by the name of their column" in trace_remarks(_write(folder, text))[0]
+
+
+@pytest.mark.parametrize(("name", "scale"), [("t_ns", 1e-3), ("t_us", 1e-3), ("t_ms", 1e-6), ("t", 1e-3)])
+def test_a_unit_that_a_scale_says_has_its_places(folder: Path, name: str, scale: float) -> None:
+    """What is behind the point is not cut at the places of the unit that the column's name says."""
+    assert _ns(folder, f"{name}\n0\n0.25\n1.5\n", scale=scale) == [0, round(0.25e9 * scale), round(1.5e9 * scale)]
 
 
 @pytest.mark.parametrize("rate", [0.1, 2, 500, 123_456])
