@@ -159,8 +159,7 @@ def inputs_of(model: Any) -> dict[str, tuple[int, ...]]:
     weights = {tensor.name for tensor in model.graph.initializer}
     return {
         value.name: tuple(
-            dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else -1
-            for dim in value.type.tensor_type.shape.dim
+            dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim
         )
         for value in model.graph.input
         if value.name not in weights

@@ -6,6 +6,7 @@ A shape of 1s runs in few models. ONNX Runtime, where it is installed, is given 
 
 from __future__ import annotations
 
+import re
 import threading
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,10 @@ _PATIENCE_NS = 4 * SECOND_NS  # after which no other sizes are tried
 _MOST_MODEL_BYTES = 512 << 20
 _MOST_INPUT_BYTES = 64 << 20
 _SIDES = (224, 640, 48, 32, 64, 96, 112, 128, 256, 299, 320, 416, 512, 608, 1024)
+_LENGTH = re.compile(
+    r"(?:^|[_\W])(?:seq|sequence|len|length|times?|t|frames?|samples?|tokens?|steps?|audio|past|total)(?:$|[_\W\d])",
+    re.IGNORECASE,
+)
 _LENGTHS = (128, 512, 16000, 16, 1024, 32, 64, 256, 576, 320, 77, 8, 4, 2, 1)
 
 
@@ -83,12 +88,12 @@ def _whole(item: InputShape, shape: Shape, side: int, length: int, beside: int, 
         symbol = item.symbols[axis] if item.symbols else ""
         chosen = size
         if size < 0:
-            if is_batch(symbol, axis) or (axis == 0 and not is_other(symbol)):
+            if is_batch(symbol, axis, len(shape)) or (axis == 0 and len(shape) > 1 and not is_other(symbol)):
                 chosen = 1
             elif len(shape) >= 4:
                 chosen = side if axis >= len(shape) - 3 else 1
             else:
-                chosen = length if shape[0] < 0 or axis == 0 or is_other(symbol) else beside
+                chosen = length if shape[0] < 0 or axis == 0 or _LENGTH.search(symbol) else beside
             if is_name(symbol):
                 chosen = named.setdefault(symbol, chosen)
         decided.append(chosen)

@@ -141,6 +141,7 @@ def parse_model(file: Path) -> tuple[Any, str]:
         raise UsageError(f"{file} is not an ONNX model: it has no nodes; export or copy it again")
     if not all(map(_is_text, messages_of(model))):
         raise UsageError(f"{file} has names that are not text (UTF-8): it is damaged; export or copy it again")
+    _open_unknown_sizes(model)
     return model, sha256(data).hexdigest()
 
 
@@ -241,9 +242,23 @@ def _input_shape(value: Any, model: str, sizes: Sizes, runtime: str) -> InputSha
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    """-1 for an open size: some exporters write it so, or less."""
-    dims = value.type.tensor_type.shape.dim
-    return tuple(max(dim.dim_value, -1) if dim.HasField("dim_value") else -1 for dim in dims)
+    """-1 for an open size."""
+    return tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim)
+
+
+def _open_unknown_sizes(model: Any) -> None:
+    """Say what is meant where an exporter wrote 0 or less for a size that it does not know: ONNX Runtime takes the 0 of
+    an input as it stands, and refuses every other size."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [
+        dim for value in model.graph.input if value.name not in weights for dim in value.type.tensor_type.shape.dim
+    ]
+    if all(dim.dim_value > 0 or not dim.HasField("dim_value") for dim in inputs):
+        return
+    for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value <= 0:
+                dim.ClearField("value")
 
 
 def _symbols(value: Any) -> tuple[str, ...]:

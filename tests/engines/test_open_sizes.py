@@ -119,6 +119,23 @@ def test_what_is_no_name_binds_nothing(text: str, tmp_path: Path) -> None:
     assert loadtrt(*line, folder=tmp_path).returncode == 0
 
 
+@pytest.mark.parametrize("size", [0, -1, -2])
+def test_a_size_of_no_number_is_open(size: int, tmp_path: Path) -> None:
+    """As older exporters have it; a weight that is an input, too, and has no numbers stays as it is."""
+    nodes = [helper.make_node("Concat", ["x", "none"], ["c"], axis=1), helper.make_node("Relu", ["c"], ["y"])]
+    value, none = (F, [size, 4]), np.zeros((2, 0), np.float32)
+    inputs = {"x": value, "none": (F, [2, 0])}
+    file = save(tmp_path / "m.onnx", nodes, inputs, {"y": value}, {"none": none})
+    refused(UsageError, "x fp32[?,4] leaves its first dimension open: add --batch N", file)
+    for given in ({"batch": 2}, {"shapes": {"x": (2, 4)}}):
+        with closing(load(file, **given)) as engine:
+            assert [tensor.shape for tensor in engine.info.tensors] == [(2, 4)] * 2
+    assert "x" in loadtrt("inspect", file).stdout
+    pytest.importorskip("tensorrt_rtx")
+    line = ("build", file, "--batch", "2", "-o", "m.plan", "--flavour", "rtx", "--target", "sm86")
+    assert loadtrt(*line, folder=tmp_path).returncode == 0
+
+
 def _branches(folder: Path) -> str:
     """The branch that is not taken squeezes a size that is not 1."""
     out = [helper.make_tensor_value_info(name, F, ["k"]) for name in ("t", "e")]
