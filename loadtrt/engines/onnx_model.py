@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.external_data import find_external_data, load_external_data, messages_of
-from loadtrt.engines.index_tables import branch_values, index_tables
+from loadtrt.engines.index_tables import Role, branch_values, index_tables, roles
 from loadtrt.engines.old_opsets import lifted, opset_of
 from loadtrt.engines.shapes import InputShape, OpenSizesError, require_known, resolve_shapes
 from loadtrt.errors import EngineError, UsageError
@@ -77,12 +77,14 @@ class DecidedSizes:
     declared: the model's inputs and outputs as they were before sizes were written into them, as protobuf; empty where
         none were.
     notes: what the user should read.
+    roles: what integer inputs decide; see engines/index_tables.py.
     """
 
     inputs: tuple[InputShape, ...]
     parts: tuple[tuple[TensorSpec, ...], ...]
     declared: tuple[bytes, ...]
     notes: tuple[str, ...]
+    roles: Mapping[str, Role]
 
 
 def read_model(config: EngineOptions) -> OnnxModel:
@@ -185,7 +187,7 @@ def decide_sizes(
     rows, modes = index_tables(model), branch_values(model)
     parts = tuple(input_specs(inputs, resolved.shapes, rows, modes) for resolved in decided)
     notes = dict.fromkeys(note for resolved in decided for note in resolved.notes)
-    return DecidedSizes(inputs, parts, declared, tuple(notes))
+    return DecidedSizes(inputs, parts, declared, tuple(notes), roles(model))
 
 
 def input_specs(
