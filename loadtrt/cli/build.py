@@ -12,6 +12,7 @@ from loadtrt.cli.options import FORCE_HELP, TRT_LOG_HELP, GroupedCommand, extra
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import UsageError
 from loadtrt.printing import NAME, printable, say, shortened
+from loadtrt.reading_files import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -215,6 +216,9 @@ def _require_outputs(
     plan: Path, trt_log: str | None, given: dict[str, Any], inputs: list[str | Path | None], *, force: bool
 ) -> None:
     """Raise UsageError, before minutes of building, where a file of the build cannot be written or is another file."""
+    for name in ("timing_cache", "calibration_cache"):  # which are read where they are there
+        if given[name] is not None and given[name].is_file():
+            open_file(given[name], name.replace("_", " ")).close()
     outputs = [
         Output("-o", plan, "a plan"),
         Output("-o: the description", f"{plan}.json", "facts of a build"),
