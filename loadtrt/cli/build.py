@@ -216,18 +216,23 @@ def _require_outputs(
     plan: Path, trt_log: str | None, given: dict[str, Any], inputs: list[str | Path | None], *, force: bool
 ) -> None:
     """Raise UsageError, before minutes of building, where a file of the build cannot be written or is another file."""
-    for name in ("timing_cache", "calibration_cache"):  # which are read where they are there
-        if given[name] is not None and given[name].is_file():
-            open_file(given[name], name.replace("_", " ")).close()
     outputs = [
         Output("-o", plan, "a plan"),
         Output("-o: the description", f"{plan}.json", "facts of a build"),
         Output("-o: the log", f"{plan}.log", "a log of TensorRT"),
         Output("--trt-log", trt_log, "a log of TensorRT"),
         Output("--timing-cache", given["timing_cache"], None),  # TensorRT itself refuses what is not a cache
-        Output("--calibration-cache", given["calibration_cache"], "an INT8 calibration cache"),
+        Output("--calibration-cache", given["calibration_cache"], None),
     ]
     require_outputs(outputs, inputs, force=force)
+    for name in ("timing_cache", "calibration_cache"):  # which are read where they are there
+        if given[name] is not None and given[name].is_file():
+            with open_file(given[name], name.replace("_", " ")) as opened:
+                head = opened.read(4)
+            if name == "calibration_cache" and head not in (b"", b"TRT-"):
+                raise UsageError(
+                    f"cannot read calibration cache {given[name]}: TensorRT did not write it; name another"
+                )
 
 
 def _options(given: dict[str, Any]) -> BuildOptions:

@@ -81,11 +81,11 @@ def result_of(
         throughput.offered_per_s,
         environment.get("busy_host"),
     )
-    problems = problems_of(counts, terms)
-    if session.verification is not None and (fault := session.verification.fault) is not None:
-        problems.append(Problem(kind="outputs-differ", evidence=fault[0], remedy=fault[1]))
-    if session.deviation is not None and (differs := session.deviation.fault) is not None:
-        problems.append(Problem(kind="outputs-differ", evidence=differs[0], remedy=differs[1]))
+    faults = [looked.fault for looked in (session.verification, session.deviation) if looked is not None]
+    problems = [
+        *(Problem(kind="outputs-differ", evidence=fault[0], remedy=fault[1]) for fault in faults if fault is not None),
+        *problems_of(counts, terms),
+    ]
     if session.late_start_ns > LATE_START_NS:
         problems.append(
             Problem(

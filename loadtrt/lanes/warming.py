@@ -38,24 +38,26 @@ async def warm_up(
     """
     began = engine.now_ns()
     least_requests, most_ns = _REQUESTS * engine.contexts * engine.buffers, max(_MOST_NS, least_ns)
-    while not stop.requested:
-        elapsed = engine.now_ns() - began
-        worked = session.warmup_requests >= least_requests or elapsed > most_ns or not least_ns
-        if clocks_settled is not None and least_ns and elapsed:
-            session.clocks_settled = clocks_settled()
-        settled = session.clocks_settled is not False or elapsed > most_ns
-        if elapsed >= least_ns and worked and settled:
-            break
-        loop = replace(
-            load,
-            least_ns=max(least_ns - elapsed, SECOND_NS // 5),
-            least_requests=0 if worked else least_requests,
-            most_ns=max(most_ns - elapsed, SECOND_NS // 5),
-            pace_ns=session.pace_ns,
-        )
-        recorder = Recorder(engine.contexts, engine.now_ns(), keep=0)
-        driven = await drive(engine, recorder, loop, stop, None, ticker(session.warmup_requests))
-        session.warmup_requests += driven.submitted
-        driven.require_answers("warm-up")
-        session.note_pace(driven)
-    session.warmup_ns = engine.now_ns() - began
+    try:
+        while not stop.requested:
+            elapsed = engine.now_ns() - began
+            worked = session.warmup_requests >= least_requests or elapsed > most_ns or not least_ns
+            if clocks_settled is not None and least_ns and elapsed:
+                session.clocks_settled = clocks_settled()
+            settled = session.clocks_settled is not False or elapsed > most_ns
+            if elapsed >= least_ns and worked and settled:
+                break
+            loop = replace(
+                load,
+                least_ns=max(least_ns - elapsed, SECOND_NS // 5),
+                least_requests=0 if worked else least_requests,
+                most_ns=max(most_ns - elapsed, SECOND_NS // 5),
+                pace_ns=session.pace_ns,
+            )
+            recorder = Recorder(engine.contexts, engine.now_ns(), keep=0)
+            driven = await drive(engine, recorder, loop, stop, None, ticker(session.warmup_requests))
+            session.warmup_requests += driven.submitted - driven.unserved
+            driven.require_answers("warm-up")
+            session.note_pace(driven)
+    finally:
+        session.warmup_ns = engine.now_ns() - began
