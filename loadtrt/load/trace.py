@@ -216,7 +216,7 @@ def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> _Recor
     if rows.several and rows.chosen == "end_timestamp":
         remarks[-1] += ", less the duration"
     if why:
-        remarks.append(f"they are in {unit}, {why} (--time-scale says otherwise)")
+        remarks.append(f"{'they' if remarks else 'instants'} are in {unit}, {why} (--time-scale says otherwise)")
     if kind == "date":
         remarks.append("dates have no zone, and are taken as UTC")
     return _Recorded(ticks, digits, unit, tuple(remarks))

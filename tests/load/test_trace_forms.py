@@ -164,7 +164,7 @@ def test_the_unit_of_instants_since_1970_is_told_by_their_size(folder: Path, uni
     assert _ns(folder, text, scale=0.5 / per_s) == [each // 2 for each in expected]
     said = trace_remarks(_write(folder, text))
     assert said == (
-        () if unit == "s" else (f"they are in {unit}, since 1970 by their size (--time-scale says otherwise)",)
+        () if unit == "s" else (f"instants are in {unit}, since 1970 by their size (--time-scale says otherwise)",)
     )
 
 
@@ -391,7 +391,7 @@ def test_what_was_decided_is_said(tmp_path: Path) -> None:
     file = tmp_path / "ms.csv"
     file.write_text("t\n1700000000123\n1700000000223\n1700000000423\n")
     run: tuple[Any, ...] = ("run", "--engine", "simulated:service=1ms,clock=virtual", "--warmup", "0", "--trace", file)
-    said = f"trace {file}: they are in ms, since 1970 by their size (--time-scale says otherwise)"
+    said = f"trace {file}: instants are in ms, since 1970 by their size (--time-scale says otherwise)"
     assert said in loadtrt(*run).stderr
     assert said not in loadtrt(*run, "--quiet").stderr
     done = loadtrt(*run, "--json", tmp_path / "run.json")
