@@ -60,12 +60,11 @@ def recognized(head: bytes) -> tuple[str, str] | None:
     if _PAGE.match(text):
         return "html", "a web page, such as a sign-in or an error page; download the file itself (its raw form)"
     if _XML.match(text):
-        return (
-            "xml",
-            "XML, such as a server's error message or OpenVINO's model; download the file itself, or export ONNX",
-        )
+        told = "XML, such as a server's error message or OpenVINO's model"
+        return "xml", f"{told}; download the file itself, or export ONNX"
     if _REFUSAL.match(text):
-        return "refusal", f"a server's error message ({_first_line(text)}); download the file again, signed in"
+        line = shortened(text.split(b"\n", 1)[0].decode("utf-8", "replace").strip(), 60)
+        return "refusal", f"a server's error message ({line}); download the file again, signed in"
     if _UTF_16.match(head):
         return "utf-16", "text in UTF-16, as PowerShell's > writes it; convert it with `iconv -f UTF-16 -t UTF-8`"
     if head.startswith(b"PK\x03\x04"):
@@ -86,10 +85,6 @@ def recognized(head: bytes) -> tuple[str, str] | None:
     if head[8:9] == b"{" and struct.unpack_from("<Q", head)[0] < 1 << 32:
         return "safetensors", "safetensors, which hold weights but no network; export the model to ONNX"
     return None
-
-
-def _first_line(text: bytes) -> str:
-    return shortened(text.split(b"\n", 1)[0].decode("utf-8", "replace").strip(), 60)
 
 
 def _zip(head: bytes) -> str:

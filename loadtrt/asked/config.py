@@ -7,6 +7,7 @@ Times are int ns in here, text such as "10s" outside.
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import PurePath
 from typing import Any, Self
 
@@ -20,114 +21,88 @@ from loadtrt.units import SECOND_NS
 DEFAULT_DURATION_NS = 10 * SECOND_NS
 PRECISE_DURATION_NS = 60 * SECOND_NS  # at the most: reaching the precision ends the run earlier
 
+# How an option under each heading of --help is declared, with the commands that most of them go with.
+_ending = partial(option, group="Ending", commands=ENGINES)
+_objectives = partial(option, group="Objectives")
+_results = partial(option, group="Results")
+_export = partial(_results, metavar="FILE", writes="JSON of trtexec")
+_watching = partial(option, group="Watching")
+
 
 class RunConfig(Strict):
     """The configuration of a run: its models by name, its phases, what watches it and what it writes."""
 
     models: dict[str, Model] = Field(min_length=1)
 
-    warmup: Duration = option(
-        SECOND_NS,
-        "Warm up at least this long, and until the GPU's clocks are steady.",
-        "Ending",
-        ENGINES,
-        metavar="TIME",
+    warmup: Duration = _ending(
+        SECOND_NS, "Warm up at least this long, and until the GPU's clocks are steady.", metavar="TIME"
     )
-    duration: Duration | None = option(
+    duration: Duration | None = _ending(
         None,
         "Measure this long (each point of a sweep, each pass of a profile).",
-        "Ending",
-        "sweep profile",
+        commands="sweep profile",
         metavar="TIME",
         shown_default="10s, or as --requests takes",
     )
-    max_duration: Duration | None = option(
-        None, "End measuring after this, whatever else is asked for.", "Ending", "sweep", metavar="TIME"
+    max_duration: Duration | None = _ending(
+        None, "End measuring after this, whatever else is asked for.", commands="sweep", metavar="TIME"
     )
-    drain: Duration | None = option(
+    drain: Duration | None = _ending(
         None,
         "Wait this long for the last requests, and as long or longer for an engine that completes nothing.",
-        "Ending",
-        SEARCHES,
+        commands=SEARCHES,
         metavar="TIME",
         shown_default="10s; what is in flight then, as long as the engine goes on",
     )
-    precision: Precision | None = option(
+    precision: Precision | None = _ending(
         None,
         "End once the objectives' quantiles (or latency.p99) are known within this share, or after 60s.",
-        "Ending",
+        commands="",
         metavar="3%",
     )
-    abort_on_fail: bool = option(False, "End the run once it shows that an objective is missed.", "Objectives")
-    abort_delay: Duration = option(
-        5 * SECOND_NS, "Do not end by --abort-on-fail before this, nor before 5s.", "Objectives", metavar="TIME"
+    abort_on_fail: bool = _objectives(False, "End the run once it shows that an objective is missed.")
+    abort_delay: Duration = _objectives(
+        5 * SECOND_NS, "Do not end by --abort-on-fail before this, nor before 5s.", metavar="TIME"
     )
 
-    profile: bool = option(False, "After the run, time each layer in a pass of its own.", "Results")
-    json_file: FileName | None = option(
+    profile: bool = _results(False, "After the run, time each layer in a pass of its own.")
+    json_file: FileName | None = _results(
         None,
         "Write the whole result as JSON; - is stdout.",
-        "Results",
-        f"{ENGINES} {PLANS}",
+        commands=f"{ENGINES} {PLANS}",
         metavar="FILE|-",
         writes="result",
         alias="json",
     )
-    export_times: FileName | None = option(
-        None,
-        "Write the times of each request in trtexec's format.",
-        "Results",
-        metavar="FILE",
-        writes="JSON of trtexec",
+    export_times: FileName | None = _export(None, "Write the times of each request in trtexec's format.")
+    export_profile: FileName | None = _export(
+        None, "Write the times of the layers in trtexec's format.", commands="profile"
     )
-    export_profile: FileName | None = option(
-        None,
-        "Write the times of the layers in trtexec's format.",
-        "Results",
-        "profile",
-        metavar="FILE",
-        writes="JSON of trtexec",
+    export_layer_info: FileName | None = _export(
+        None, "Write the engine inspector's JSON, as trtexec does.", commands="profile"
     )
-    export_layer_info: FileName | None = option(
-        None,
-        "Write the engine inspector's JSON, as trtexec does.",
-        "Results",
-        "profile",
-        metavar="FILE",
-        writes="JSON of trtexec",
+    export_output: FileName | None = _export(None, "Write the outputs of one further request in trtexec's format.")
+    junit: FileName | None = _results(
+        None, "Write validity and objectives as JUnit XML, one test each.", metavar="FILE", writes="XML"
     )
-    export_output: FileName | None = option(
-        None,
-        "Write the outputs of one further request in trtexec's format.",
-        "Results",
-        metavar="FILE",
-        writes="JSON of trtexec",
-    )
-    junit: FileName | None = option(
-        None, "Write validity and objectives as JUnit XML, one test each.", "Results", metavar="FILE", writes="XML"
-    )
-    quiet: bool = option(False, "Print no progress and no summary.", "Results", f"{ENGINES} {PLANS}")
+    quiet: bool = _results(False, "Print no progress and no summary.", commands=f"{ENGINES} {PLANS}")
 
-    trt_log: FileName | None = option(
+    trt_log: FileName | None = _watching(
         None,
         "Write TensorRT's log, its verbose part left out; - is stderr.",
-        "Watching",
-        ENGINES,
+        commands=ENGINES,
         metavar="FILE|-",
         writes="a log of TensorRT",
     )
-    live: bool = option(True, "Draw a live view where stderr is a terminal.", "Watching")
-    telemetry: bool = option(True, "Sample the GPU's clocks, power and temperature.", "Watching", SEARCHES)
-    metrics: Address | None = option(
-        None, "Serve Prometheus metrics; without a host, to this machine only.", "Watching", metavar="[HOST]:PORT"
+    live: bool = _watching(True, "Draw a live view where stderr is a terminal.")
+    telemetry: bool = _watching(True, "Sample the GPU's clocks, power and temperature.", commands=SEARCHES)
+    metrics: Address | None = _watching(
+        None, "Serve Prometheus metrics; without a host, to this machine only.", metavar="[HOST]:PORT"
     )
-    metrics_linger: Duration = option(
-        3 * SECOND_NS,
-        "Serve metrics this long after the run, so that two scrapes see its end.",
-        "Watching",
-        metavar="TIME",
+    metrics_linger: Duration = _watching(
+        3 * SECOND_NS, "Serve metrics this long after the run, so that two scrapes see its end.", metavar="TIME"
     )
-    metrics_native: bool = option(False, "Offer native histograms to a Prometheus that asks for them.", "Watching")
+    metrics_native: bool = _watching(False, "Offer native histograms to a Prometheus that asks for them.")
 
     @classmethod
     def of(cls, **options: Any) -> RunConfig:

@@ -57,9 +57,9 @@ class Shown:
 def option(
     default: Any,
     help_: str,
+    *,
     group: Group,
     commands: str = "",
-    *,
     metavar: str | None = None,
     shown_default: str | None = None,
     writes: str | None = None,

@@ -47,8 +47,8 @@ def _range(value: object) -> object:
         raise ValueError(f"'{shortened(value)}' is not a range: write low..high, such as -1..1") from None
 
 
-def _telling(read: Any) -> BeforeValidator:
-    """A validator of what `read` makes of a value; a UsageError of it becomes pydantic's message."""
+def _told(read: Any) -> Any:
+    """`read`, a UsageError of which becomes pydantic's message; values that are no text of an option are kept."""
 
     def validate(value: object) -> object:
         if value is None or isinstance(value, bool):
@@ -58,7 +58,11 @@ def _telling(read: Any) -> BeforeValidator:
         except UsageError as error:
             raise ValueError(str(error)) from None
 
-    return BeforeValidator(validate)
+    return validate
+
+
+def _telling(read: Any) -> BeforeValidator:
+    return BeforeValidator(_told(read))
 
 
 def _from_text(parse: Any) -> BeforeValidator:
@@ -84,10 +88,7 @@ def _address(value: object) -> object:
     """ ":9400" of 9400, as YAML has it; where the text is no address, it is told."""
     text = f":{value}" if isinstance(value, int) and not isinstance(value, bool) else value
     if isinstance(text, str):
-        try:
-            parse_address(text)
-        except UsageError as error:
-            raise ValueError(str(error)) from None
+        parse_address(text)
     return text
 
 
@@ -100,17 +101,6 @@ def _precision(text: str | float) -> float:
 
 def _one_or_many(value: object) -> object:
     return (value,) if isinstance(value, str) else value
-
-
-def _objective(value: object) -> object:
-    return parse_objective(value) if isinstance(value, str) else value
-
-
-def _bounded(objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
-    try:
-        return with_bounds(objectives)
-    except UsageError as error:
-        raise ValueError(str(error)) from None
 
 
 def _values(value: object) -> object:
@@ -130,9 +120,8 @@ def _without_nul(name: str) -> str:
 def _file_name(name: str) -> str:
     """Refuse a name that no file has, before anything is measured."""
     if any(len(os.fsencode(part)) > _MOST_NAME for part in _without_nul(name).split("/")):
-        raise ValueError(
-            f"'{shortened(name)}' is longer than {_MOST_NAME} bytes, the most that a file name may have: shorten it"
-        )
+        most = f"{_MOST_NAME} bytes, the most that a file name may have"
+        raise ValueError(f"'{shortened(name)}' is longer than {most}: shorten it")
     return name
 
 
@@ -168,9 +157,7 @@ Range = Annotated[
     BeforeValidator(_range),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "number"}}]}),
 ]
-Address = Annotated[
-    str, BeforeValidator(_address), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}]})
-]
+Address = Annotated[str, _telling(_address), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}]})]
 _ONE_OR_MANY = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 TEXT_OR_LIST = WithJsonSchema(_ONE_OR_MANY)
 FileName = Annotated[str, AfterValidator(_file_name)]
@@ -178,13 +165,13 @@ Source = Annotated[str, AfterValidator(_without_nul)]  # a file, or what is writ
 Sources = Annotated[tuple[Source, ...], BeforeValidator(_one_or_many), WithJsonSchema(_ONE_OR_MANY)]
 ObjectiveText = Annotated[
     Objective,
-    _from_text(_objective),
+    _from_text(lambda value: parse_objective(value) if isinstance(value, str) else value),
     PlainSerializer(str),
     WithJsonSchema({"type": "string", "examples": ["latency.p99 < 10ms", "throughput > 90/s"]}),
 ]
 Objectives = Annotated[
     tuple[ObjectiveText, ...],
     BeforeValidator(_one_or_many),
-    AfterValidator(_bounded),
+    AfterValidator(_told(with_bounds)),
     WithJsonSchema({**_ONE_OR_MANY, "examples": ["latency.p99 < 10ms", "throughput > 90/s"]}),
 ]

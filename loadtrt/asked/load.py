@@ -131,10 +131,7 @@ class Closed(Load):
     takes = LENGTH | {"arrivals"}
     refusal = "a closed loop has no {key}: leave {option} out, or add --arrivals poisson or constant"
     closed = True
-
-    @property
-    def text(self) -> str:
-        return "closed loop"
+    text = "closed loop"
 
     def options(self) -> dict[str, Any]:
         return {"arrivals": "closed"}
@@ -225,10 +222,7 @@ class Stages(Drawn):
     takes = PROCESS | QUEUE | {"stages", "stages_loop", "rate"}
     refusal = "stages have rates and durations of their own, and no {key}: leave {option} or --stages out"
     loop = "stages_loop"
-
-    @property
-    def steady(self) -> bool:
-        return False
+    steady = False
 
     @cached_property
     def _course(self) -> Course:
@@ -274,10 +268,7 @@ class Looped(Load):
 
     loop = ""
     again: ClassVar[str]
-
-    @property
-    def own_ns(self) -> None:
-        return None
+    own_ns = None
 
     @property
     def period_ns(self) -> int | None:
@@ -309,18 +300,8 @@ class Offline(Load):
 
     takes = QUEUE | {"arrivals", "requests"}
     refusal = "offline arrivals have no {key}, as all requests are due at once: leave {option} out"
-
-    @property
-    def steady(self) -> bool:
-        return False
-
-    @property
-    def steady_rate(self) -> bool:
-        return True
-
-    @property
-    def text(self) -> str:
-        return "offline, all requests at once"
+    steady, steady_rate = False, True
+    text = "offline, all requests at once"
 
     def options(self) -> dict[str, Any]:
         return {"arrivals": "offline"}

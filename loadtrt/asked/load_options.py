@@ -131,9 +131,8 @@ def _process_of(options: Mapping[str, Any]) -> Process:
     process = process_type(options)
     for other in PROCESSES.values():
         for key in set(other.parameters).difference(process.parameters).intersection(options):
-            raise UsageError(
-                f"{process.word} arrivals have no {key}: leave {option_name(key)} out, or take --arrivals {other.word}"
-            )
+            remedy = f"leave {option_name(key)} out, or take --arrivals {other.word}"
+            raise UsageError(f"{process.word} arrivals have no {key}: {remedy}")
     for key in process.parameters:
         _require(key, f"{process.word} arrivals need a", options)
     return process(**{key: options[key] for key in process.parameters})

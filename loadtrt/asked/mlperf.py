@@ -19,6 +19,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from loadtrt.asked.fields import option_name
 from loadtrt.asked.load_options import OPTIONS as LOAD_OPTIONS
 from loadtrt.errors import UsageError
 from loadtrt.units import SECOND_NS, exact_duration, parse_duration, parse_rate
@@ -103,7 +104,7 @@ def _require_agreement(scenario: Scenario, given: Mapping[str, Any]) -> None:
         raise UsageError(f"{option} sends {scenario.sends}: remove --arrivals")
     for key in (*_NEVER, *(_OPEN if scenario.alone else ())):
         if key in given:
-            raise UsageError(f"{option} sends {scenario.sends}: remove --{key.replace('_', '-')}")
+            raise UsageError(f"{option} sends {scenario.sends}: remove {option_name(key)}")
     for key in _LANES if scenario.alone else ():
         if str(given.get(key, 1)) != "1":
             raise UsageError(f"{option} has one request in flight: remove --{key}, or set it to 1")

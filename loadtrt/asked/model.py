@@ -5,6 +5,7 @@ Times are int ns in here, text such as "10s" outside.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -32,236 +33,184 @@ from loadtrt.asked.fields import (
     Source,
     Sources,
     kept,
+    option_name,
 )
 from loadtrt.asked.load import Load
 from loadtrt.asked.load_options import ARRIVALS, OPTIONS, load_of
 from loadtrt.asked.mlperf import ScenarioName  # noqa: TC001  # pydantic reads it
 from loadtrt.asked.objective import MOST_OBJECTIVES, Objective
-from loadtrt.asked.request_kinds import require_known_kinds
 from loadtrt.errors import UsageError
 from loadtrt.load.arrivals import MOST_REQUESTS, parse_bursts, parse_stages
 from loadtrt.load.request_sizes import Batching, Part, parse_batching, parse_mix
+
+# How an option under each heading of --help is declared, with the commands that most of them go with.
+_load = partial(option, group="Load", commands="sweep")
+_engine = partial(option, group="Engine", commands=ENGINES)
+_lanes = partial(option, group="Lanes", commands=SEARCHES)
+_requests = partial(option, group="Requests", commands=SEARCHES)
+_ending = partial(option, group="Ending", commands="sweep profile")
+_objectives = partial(option, group="Objectives", commands=f"{SEARCHES} {PLANS}")
 
 
 class LoadOptions(Strict):
     """The options that make a load: see asked/load.py."""
 
-    arrivals: Literal[ARRIVALS] | None = option(  # type: ignore[valid-type]  # a tuple of the processes' names
+    arrivals: Literal[ARRIVALS] | None = _load(  # type: ignore[valid-type]  # a tuple of the processes' names
         None,
         "How requests arrive: in a closed loop; by a constant, Poisson or gamma process at --rate or in --stages; as "
         "in a trace; or offline, all --requests at once.",
-        "Load",
-        SEARCHES,
+        commands=SEARCHES,
         shown_default="closed; with a rate poisson",
     )
-    rate: ArrivalRate | None = option(
+    rate: ArrivalRate | None = _load(
         None,
         "Requests due per second in an open loop; with --stages or --trace their mean, to which they are scaled.",
-        "Load",
-        "sweep",
         metavar="500/s",
     )
-    burstiness: float | None = option(
+    burstiness: float | None = _load(
         None,
         "Coefficient of variation of the gaps of gamma arrivals; 0 is constant, 1 is Poisson.",
-        "Load",
-        LOADS,
+        commands=LOADS,
         metavar="CV",
         ge=0,
         le=100,
         allow_inf_nan=False,
     )
-    bursts: Annotated[str, kept(parse_bursts)] | None = option(
+    bursts: Annotated[str, kept(parse_bursts)] | None = _load(
         None,
         "Bursts and pauses: 1s/4s makes all requests of --rate due within 1 s of each 5 s.",
-        "Load",
-        SEARCHES,
+        commands=SEARCHES,
         metavar="ON/OFF",
     )
-    stages: Annotated[str, kept(parse_stages), TEXT_OR_LIST] | None = option(
-        None, "Arrival rates one after the other.", "Load", LOADS, metavar="'100/s:10s, ramp 100/s-500/s:1m'"
+    stages: Annotated[str, kept(parse_stages), TEXT_OR_LIST] | None = _load(
+        None, "Arrival rates one after the other.", commands=LOADS, metavar="'100/s:10s, ramp 100/s-500/s:1m'"
     )
-    stages_loop: bool | None = option(
-        None, "Begin the stages again until --duration and --requests are met.", "Load", "sweep", shown_default="off"
+    stages_loop: bool | None = _load(
+        None, "Begin the stages again until --duration and --requests are met.", shown_default="off"
     )
-    trace: FileName | None = option(
+    trace: FileName | None = _load(
         None,
         "Replay the instants of a file (CSV, JSONL, JSON or a log, also .gz); the first is due at once.",
-        "Load",
-        LOADS,
+        commands=LOADS,
         metavar="FILE",
     )
-    trace_column: str | None = option(
-        None, "Column or key of the trace that holds instants, where there are several.", "Load", LOADS, metavar="NAME"
+    trace_column: str | None = _load(
+        None, "Column or key of the trace that holds instants, where there are several.", commands=LOADS, metavar="NAME"
     )
-    time_scale: float | None = option(
+    time_scale: float | None = _load(
         None,
         "Factor on all times of the trace: 0.5 replays it twice as fast, 0.001 reads ms.",
-        "Load",
-        "sweep",
         metavar="X",
         shown_default="1",
         ge=1e-9,
         le=1e9,
         allow_inf_nan=False,
     )
-    trace_loop: bool | None = option(
-        None, "Begin the trace again until --duration and --requests are met.", "Load", "sweep", shown_default="off"
+    trace_loop: bool | None = _load(
+        None, "Begin the trace again until --duration and --requests are met.", shown_default="off"
     )
 
 
 class Model(Strict):
     """A model of a run: an engine with its options, its lanes, its load, its requests and its objectives."""
 
-    engine: Source = option(
-        ...,
-        "What serves: a plan, an .onnx file, zoo:googlenet, or simulated:KEY=VALUE,… (simulated:null).",
-        "Engine",
-        ENGINES,
+    engine: Source = _engine(
+        ..., "What serves: a plan, an .onnx file, zoo:googlenet, or simulated:KEY=VALUE,… (simulated:null)."
     )
-    on: Literal["auto", "tensorrt", "onnxruntime"] = option(
-        "auto", "Runtime that executes the engine.", "Engine", ENGINES
+    on: Literal["auto", "tensorrt", "onnxruntime"] = _engine("auto", "Runtime that executes the engine.")
+    module: str | None = _engine(
+        None, "TensorRT module to import, such as tensorrt_lean.", metavar="NAME", shown_default="by the plan"
     )
-    module: str | None = option(
-        None,
-        "TensorRT module to import, such as tensorrt_lean.",
-        "Engine",
-        ENGINES,
-        metavar="NAME",
-        shown_default="by the plan",
+    plugins: Sources = _engine((), "Plugin library to load first (repeatable).", metavar="FILE")
+    allow_host_code: bool = _engine(False, "Let TensorRT run the host code that a version-compatible plan carries.")
+    device: int = _engine(0, "Number of the GPU.", ge=0, le=1023)
+    fp16: bool = _engine(False, "Plan: check that it computes in FP16. ONNX model: build or convert it to FP16.")
+    batch: int | None = _engine(  # TensorRT's dimensions are 32 bits wide up to 8.6
+        None, "Batch size, where the model leaves the first dimension of its inputs open.", ge=1, le=(1 << 31) - 1
     )
-    plugins: Sources = option((), "Plugin library to load first (repeatable).", "Engine", ENGINES, metavar="FILE")
-    allow_host_code: bool = option(
-        False, "Let TensorRT run the host code that a version-compatible plan carries.", "Engine", ENGINES
+    inferences_per_request: int | None = _engine(
+        None, "Inferences that a request counts as.", shown_default="the batch", ge=1, le=1 << 31
     )
-    device: int = option(0, "Number of the GPU.", "Engine", ENGINES, ge=0, le=1023)
-    fp16: bool = option(
-        False, "Plan: check that it computes in FP16. ONNX model: build or convert it to FP16.", "Engine", ENGINES
-    )
-    batch: int | None = option(
-        None,
-        "Batch size, where the model leaves the first dimension of its inputs open.",
-        "Engine",
-        ENGINES,
-        ge=1,
-        le=(1 << 31) - 1,  # TensorRT's dimensions are 32 bits wide up to 8.6
-    )
-    inferences_per_request: int | None = option(
-        None, "Inferences that a request counts as.", "Engine", ENGINES, shown_default="the batch", ge=1, le=1 << 31
-    )
-    shapes: Shapes = option({}, "Shape of an input (repeatable).", "Engine", ENGINES, metavar="NAME:16x3x224x224")
-    shape_values: ShapeValues = option(
-        {}, "Values of a shape tensor (repeatable).", "Engine", ENGINES, metavar="NAME:1,2"
-    )
-    optimization_profile: int = option(
-        0, "Number of the plan's optimization profile.", "Engine", ENGINES, ge=0, le=1023
-    )
-    threads_per_context: int | None = option(
-        None,
-        "CPU threads of each context of ONNX Runtime.",
-        "Engine",
-        ENGINES,
-        shown_default="cores / contexts",
-        ge=1,
-        le=4096,
+    shapes: Shapes = _engine({}, "Shape of an input (repeatable).", metavar="NAME:16x3x224x224")
+    shape_values: ShapeValues = _engine({}, "Values of a shape tensor (repeatable).", metavar="NAME:1,2")
+    optimization_profile: int = _engine(0, "Number of the plan's optimization profile.", ge=0, le=1023)
+    threads_per_context: int | None = _engine(
+        None, "CPU threads of each context of ONNX Runtime.", shown_default="cores / contexts", ge=1, le=4096
     )
 
-    contexts: int = option(1, "Execution contexts, each on streams of its own.", "Lanes", SEARCHES, ge=1, le=1024)
-    buffers: int = option(
-        2, "Buffer sets of each context, so that copies overlap compute.", "Lanes", SEARCHES, ge=1, le=64
+    contexts: int = _lanes(1, "Execution contexts, each on streams of its own.", ge=1, le=1024)
+    buffers: int = _lanes(2, "Buffer sets of each context, so that copies overlap compute.", ge=1, le=64)
+    requests_per_launch: int = _lanes(
+        1, "Requests of a closed loop that one CUDA graph launches together.", commands="", ge=1, le=64
     )
-    requests_per_launch: int = option(
-        1, "Requests of a closed loop that one CUDA graph launches together.", "Lanes", ge=1, le=64
-    )
-    graph: bool = option(True, "Launch CUDA graphs instead of single calls.", "Lanes", ENGINES)
-    copies: bool = option(True, "Copy inputs and outputs with every request.", "Lanes", SEARCHES)
-    wait: Literal["spin", "block"] = option(
-        "spin", "Poll for completions, or sleep until they come.", "Lanes", SEARCHES
-    )
+    graph: bool = _lanes(True, "Launch CUDA graphs instead of single calls.", commands=ENGINES)
+    copies: bool = _lanes(True, "Copy inputs and outputs with every request.")
+    wait: Literal["spin", "block"] = _lanes("spin", "Poll for completions, or sleep until they come.")
 
-    scenario: ScenarioName | None = option(
-        None, "Load of an MLPerf scenario, with a result by its rules; options that are given win.", "Load"
+    scenario: ScenarioName | None = _load(
+        None, "Load of an MLPerf scenario, with a result by its rules; options that are given win.", commands=""
     )
     load: SkipJsonSchema[Load] = Field(exclude=True)
-    max_queue: int | None = option(
+    max_queue: int | None = _load(
         None,
         "Drop a request that comes due while N wait in the queue; it counts as a miss.",
-        "Load",
-        SEARCHES,
+        commands=SEARCHES,
         metavar="N",
         ge=0,
         le=MOST_REQUESTS,
     )
 
-    mix: Annotated[str, kept(parse_mix), TEXT_OR_LIST] | None = option(
+    mix: Annotated[str, kept(parse_mix), TEXT_OR_LIST] | None = _requests(
         None,
         "Batch sizes (or NAME=SHAPE) of requests and their weights, drawn at random.",
-        "Requests",
-        "capacity",
+        commands="capacity",
         metavar="'1:0.7, 8:0.3'",
     )
-    batcher: Annotated[str, kept(parse_batching), TEXT_OR_LIST] | None = option(
+    batcher: Annotated[str, kept(parse_batching), TEXT_OR_LIST] | None = _requests(
         None,
         "Form batches of single requests in front of the lanes, as a server's dynamic batcher does.",
-        "Requests",
-        SEARCHES,
         metavar="max=16,delay=2ms",
     )
-    inputs: Sources = option(
+    inputs: Sources = _requests(
         ("random",),
         "Inputs of requests (repeatable).",
-        "Requests",
-        ENGINES,
+        commands=ENGINES,
         metavar="random|zeros|FILE.npz|NAME:FILE",
         shown_default="random",
     )
-    input_sets: int = option(
-        4, "Number of different random inputs, used in turn.", "Requests", SEARCHES, ge=1, le=100_000
+    input_sets: int = _requests(4, "Number of different random inputs, used in turn.", ge=1, le=100_000)
+    input_range: dict[str, Range] = _requests(
+        {}, "Range of random values of an input (repeatable).", commands=ENGINES, metavar="NAME:LOW..HIGH"
     )
-    input_range: dict[str, Range] = option(
-        {}, "Range of random values of an input (repeatable).", "Requests", ENGINES, metavar="NAME:LOW..HIGH"
-    )
-    seed: int = option(1, "Seed for all random draws.", "Requests", f"{ENGINES} {PLANS}", ge=0, le=(1 << 63) - 1)
-    verify: bool = option(False, "First compare outputs under load with those of a quiet run.", "Requests", SEARCHES)
-    verify_against: FileName | None = option(
+    seed: int = _requests(1, "Seed for all random draws.", commands=f"{ENGINES} {PLANS}", ge=0, le=(1 << 63) - 1)
+    verify: bool = _requests(False, "First compare outputs under load with those of a quiet run.")
+    verify_against: FileName | None = _requests(
         None,
         "First compare a quiet request's outputs with those of an ONNX model in FP32 on ONNX Runtime, or of a file; "
         "with --fp16 the engine's own model is taken where it is known.",
-        "Requests",
-        SEARCHES,
         metavar="MODEL.onnx|OUTPUTS.npz",
     )
-    verify_tolerance: Precision | None = option(
+    verify_tolerance: Precision | None = _requests(
         None,
         "Largest deviation from that reference, as a share of the output's largest magnitude; beyond it a run is "
         "INVALID.",
-        "Requests",
-        SEARCHES,
         metavar="SHARE",
         shown_default="by the precision and the number of nodes",
     )
 
-    requests: int | None = option(
-        None,
-        "Number of requests to measure; with --duration, whichever takes longer.",
-        "Ending",
-        "sweep profile",
-        ge=1,
-        le=10**12,
+    requests: int | None = _ending(
+        None, "Number of requests to measure; with --duration, whichever takes longer.", ge=1, le=10**12
     )
-    objectives: Objectives = option(
+    objectives: Objectives = _objectives(
         (),
         "Bound on a percentile, errors, drops, throughput, goodput, power or energy, an SLO (repeatable).",
-        "Objectives",
-        f"{SEARCHES} {PLANS}",
         metavar="'latency.p99 < 10ms'",
         alias="objective",
     )
-    max_lateness: Duration | None = option(
+    max_lateness: Duration | None = _objectives(
         None,
         "p99 of the generator's own lateness above which a measurement is INVALID.",
-        "Objectives",
-        SEARCHES,
+        commands=SEARCHES,
         metavar="TIME",
         shown_default="by the latency and the objectives",
     )
@@ -281,11 +230,8 @@ class Model(Strict):
             return data
         given = {key: value for key, value in data.items() if value is not None}
         options = LoadOptions.model_validate({key: given[key] for key in OPTIONS if key in given})
-        unset = {
-            "trace_loop": False,
-            "stages_loop": False,
-            "time_scale": 1,
-        }  # values that change nothing, wherever they are written
+        # Values that change nothing, wherever they are written.
+        unset = {"trace_loop": False, "stages_loop": False, "time_scale": 1}
         values = {key: value for key, value in options if value is not None and unset.get(key) != value}
         others = {key: given[key] for key in ("requests", "batcher", "max_queue") if key in given}
         rest = {key: value for key, value in data.items() if key not in OPTIONS}
@@ -309,7 +255,33 @@ class Model(Strict):
 
     @model_validator(mode="after")
     def _requests_are_of_known_kinds(self) -> Self:
-        require_known_kinds(self)
+        """Refuse options that mixes, batchers and bounded queues do not go together with."""
+        if self.inputs != ("random",) and self.input_sets != type(self).model_fields["input_sets"].default:
+            others = "zeros, or with files of your own"
+            raise ValueError(f"--input-sets counts random input sets: leave it out with {others}")
+        parts, batching = self.mix_parts, self.batching
+        several = "mix" if self.mix else "batcher" if self.batcher else None
+        if self.mix and self.batcher:
+            raise ValueError("--mix and --batcher exclude each other: the batcher decides how large batches are")
+        for key in ("batch", "inferences_per_request") if several else ():
+            if getattr(self, key) is not None:
+                raise ValueError(f"--{several} decides how large requests are: leave {option_name(key)} out")
+        if self.shapes and any(part.shapes for part in parts):
+            raise ValueError("this mix has shapes of its own: leave --shapes out, or write its parts as SIZE:WEIGHT")
+        if several and not {"random", "zeros"}.issuperset(self.inputs):
+            raise ValueError(f"inputs from files have one size, and --{several} needs several: take random or zeros")
+        if several and not self.copies:
+            raise ValueError(f"--{several} needs copies, as what the device holds has one size: leave --no-copies out")
+        if self.requests_per_launch > 1 and (not self.load.closed or several):
+            raise ValueError(
+                "--requests-per-launch is for closed loops of one size, where the next requests always wait: leave it "
+                f"out, or {f'--{several}' if several else 'the options of an open loop'}"
+            )
+        if batching and self.max_queue is not None and self.max_queue < batching.sizes[-1]:
+            full = f"a batch of {batching.sizes[-1]}"
+            raise ValueError(f"--max-queue {self.max_queue} leaves no room for {full}: raise it")
+        if self.max_queue is None and not self.load.closed and any(item.kind == "drops" for item in self.objectives):
+            raise ValueError("an objective on drops needs --max-queue, such as --max-queue 8: else nothing is dropped")
         return self
 
     @property

@@ -117,7 +117,6 @@ class Objective:
 
     @property
     def bad_word(self) -> str:
-        """What bad requests are."""
         return {"errors": "failed or not served", "drops": "dropped"}.get(self.kind, "bad")
 
     @property

@@ -32,6 +32,7 @@ FIELDS: dict[str, FieldInfo] = {
     for name, field in part.model_fields.items()
     if shown_as(field) is not None
 }
+SHOWN = {key: shown for key, field in FIELDS.items() if (shown := shown_as(field)) is not None}
 MODEL_KEYS = frozenset(
     {field.alias or name for part in (Model, LoadOptions) for name, field in part.model_fields.items()} - {"load"}
 )
@@ -40,14 +41,12 @@ RUN_KEYS = frozenset(FIELDS) - MODEL_KEYS
 
 def keys_of(*groups: str) -> frozenset[str]:
     """The keys of the options in these groups of --help."""
-    return frozenset(key for key, field in FIELDS.items() if (item := shown_as(field)) and item.group in groups)
+    return frozenset(key for key, shown in SHOWN.items() if shown.group in groups)
 
 
 def keys_for(command: str) -> frozenset[str]:
     """The keys of the options that a command takes."""
-    return frozenset(
-        key for key, field in FIELDS.items() if (item := shown_as(field)) and command in {"run", *item.commands}
-    )
+    return frozenset(key for key, shown in SHOWN.items() if command in {"run", *shown.commands})
 
 
 def config_schema() -> dict[str, Any]:
@@ -133,9 +132,8 @@ def _config_of(
     if len(models) > 1:
         misplaced = sorted(MODEL_KEYS.intersection(given) | MODEL_KEYS.intersection(run))
         if misplaced:
-            raise UsageError(
-                f"{source} has several models: write {option_name(misplaced[0])} in the file, under its model"
-            )
+            remedy = f"write {option_name(misplaced[0])} in the file, under its model"
+            raise UsageError(f"{source} has several models: {remedy}")
         merged_run = {**{key: value for key, value in run.items() if key not in without}, **given}
     else:
         ((name, model),) = models.items() or [("", {})]
@@ -146,9 +144,8 @@ def _config_of(
     for name, model in models.items():
         if not model.get("engine"):
             where = f" of model {name}" if name else ""
-            raise UsageError(
-                f"no engine{where}: add --engine with a plan, an .onnx file, zoo:googlenet or simulated:null"
-            )
+            engines = "a plan, an .onnx file, zoo:googlenet or simulated:null"
+            raise UsageError(f"no engine{where}: add --engine with {engines}")
     named = {name or model_name(str(model["engine"])): model for name, model in models.items()}
     faults = [fault for name in named for fault in _load_faults(named, name, given, source, bool(data.get("models")))]
     try:

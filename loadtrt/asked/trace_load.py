@@ -35,10 +35,7 @@ class Trace(Load):
     takes = QUEUE | {"arrivals", "trace", "trace_column", "time_scale", "trace_loop", "rate"}
     refusal = "a trace has instants of its own, and no {key}: leave {option} or --trace out"
     loop = "trace_loop"
-
-    @property
-    def steady(self) -> bool:
-        return False
+    steady = False
 
     @cached_property
     def instants(self) -> Instants:

@@ -90,9 +90,12 @@ def _add_layers(graph: Graph, layers: Sequence[Layer], inputs: Shapes) -> list[s
     last_writers = {top: layer.name for layer in layers if not _is_alias(layer) for top in layer.tops}
     unread = dict.fromkeys(inputs)
     for layer in layers:
-        bottoms = [_blob(graph, layer, bottom) for bottom in layer.bottoms]
-        for bottom in layer.bottoms:
-            unread.pop(bottom, None)
+        for name in layer.bottoms:
+            if name not in graph.blobs:
+                hint = nearest(name, graph.blobs, "layers stand in the order in which they run")
+                raise layer.wrong(f"reads blob {name}, which nothing above it writes: {hint}")
+            unread.pop(name, None)
+        bottoms = [graph.blobs[name] for name in layer.bottoms]
         if taken := [top for top in layer.tops if top in graph.blobs and top not in layer.bottoms]:
             raise layer.wrong(f"writes blob {taken[0]}, which another layer has written: rename its top")
         names = [
@@ -111,15 +114,7 @@ def _is_alias(layer: Layer) -> bool:
     return layer.type == "Split" or (layer.type == "Dropout" and layer.message.dropout_param.scale_train)
 
 
-def _blob(graph: Graph, layer: Layer, name: str) -> Tensor:
-    if name not in graph.blobs:
-        hint = nearest(name, graph.blobs, "layers stand in the order in which they run")
-        raise layer.wrong(f"reads blob {name}, which nothing above it writes: {hint}")
-    return graph.blobs[name]
-
-
 def _written(pen: Pen) -> list[Tensor]:
-    """The layer's tops."""
     if pen.layer.type == "Silence":
         if pen.names:
             raise pen.wrong("has a top, where it only consumes bottoms: remove it")
@@ -140,18 +135,15 @@ def _outputs(network: Network, graph: Graph, asked: Sequence[str], unread: list[
         raise UsageError(f"{network.file} has no output: nothing in it is left unread")
     tensors = []
     for name in chosen:
-        tensor = _made(network, graph, name)
+        if name not in graph.blobs:
+            places = f"blob {name} of {network.file} holds the places of maxima"
+            raise UsageError(f"{places}, which are not made: name another")
+        tensor = graph.blobs[name]
         if tensor.name != name and name not in network.inputs:
             graph.nodes.append(helper.make_node("Identity", [tensor.name], [name], name=f"{name}:output"))
             tensor = Tensor(name, tensor.shape)
         tensors.append(tensor)
     return tensors
-
-
-def _made(network: Network, graph: Graph, name: str) -> Tensor:
-    if name not in graph.blobs:
-        raise UsageError(f"blob {name} of {network.file} holds the places of maxima, which are not made: name another")
-    return graph.blobs[name]
 
 
 def _model(network: Network, graph: Graph, outputs: list[Tensor]) -> onnx.ModelProto:

@@ -52,13 +52,10 @@ def _clipped(pen: Pen, least: float, most: float) -> list[Tensor]:
 
 def prelu(pen: Pen) -> list[Tensor]:
     """max(x, 0) + slope min(x, 0), a slope for each channel or (channel_shared) one."""
-    x = pen.bottom()
-    if len(x.shape) < 2:
-        raise pen.wrong("needs a bottom with channels")
-    if pen.layer.message.prelu_param.channel_shared:
-        slope = pen.learned(0, (1,), 0.25, 0.0)
-    else:
-        slope = pen.learned(0, (x.shape[1],), 0.25, 0.0).reshape(-1, *[1] * (len(x.shape) - 2))
+    x, channels = pen.bottom(), pen.channels()
+    slope = pen.learned(0, (1 if pen.layer.message.prelu_param.channel_shared else channels,), 0.25, 0.0)
+    if not pen.layer.message.prelu_param.channel_shared:
+        slope = slope.reshape(-1, *[1] * (len(x.shape) - 2))
     return pen.last("PRelu", [x.name, pen.constant("slope", slope)], x.shape)
 
 

@@ -54,8 +54,7 @@ def eltwise(pen: Pen) -> list[Tensor]:
     param, bottoms = pen.layer.message.eltwise_param, pen.bottoms
     shape = bottoms[0].shape if bottoms else ()
     if len(bottoms) < 2 or any(x.shape != shape for x in bottoms):
-        shapes = " and ".join(format_shape(x.shape) for x in bottoms)
-        raise pen.wrong(f"needs two bottoms or more of one shape, not {shapes or 'none'}")
+        raise pen.wrong(f"needs two bottoms or more of one shape, not {pen.shapes() or 'none'}")
     names = [x.name for x in bottoms]
     if param.coeff and (param.operation != 1 or len(param.coeff) != len(bottoms)):
         raise pen.wrong(
@@ -79,8 +78,7 @@ def axpy(pen: Pen) -> list[Tensor]:
     """a x + y, with a number of a for each channel of each x."""
     a, x, y = pen.expect(3)
     if a.shape[:2] != x.shape[:2] or math.prod(a.shape[2:]) != 1 or x.shape != y.shape or len(x.shape) < 2:
-        shapes = " and ".join(format_shape(bottom.shape) for bottom in pen.bottoms)
-        raise pen.wrong(f"needs a number for each channel, and two bottoms of one shape, not {shapes}")
+        raise pen.wrong(f"needs a number for each channel, and two bottoms of one shape, not {pen.shapes()}")
     factor = a.name
     if len(a.shape) != len(x.shape):
         sizes = pen.constant("sizes", (0, x.shape[1], *[1] * (len(x.shape) - 2)), np.int64)
@@ -95,7 +93,7 @@ def batch_norm(pen: Pen) -> list[Tensor]:
     param, x = pen.layer.message.batch_norm_param, pen.bottom()
     if param.HasField("use_global_stats") and not param.use_global_stats:
         raise pen.wrong("normalizes by its own batch (use_global_stats: false), which is for training: remove that")
-    channels = _channels(pen, x)
+    channels = (pen.channels(),)
     total = float(pen.learned(2, (1,), 1.0, 0.0)[0])
     factor = np.float32(1 / total if total else 0)  # Caffe: nothing learned yet
     mean, variance = pen.learned(0, channels, 0.0, 0.0) * factor, pen.learned(1, channels, 1.0, 0.0) * factor
@@ -108,7 +106,7 @@ def batch_norm(pen: Pen) -> list[Tensor]:
 def bn(pen: Pen) -> list[Tensor]:
     """The forks' BN: scale (x - mean) / sqrt(variance + eps) + shift; in SegNet's INFERENCE mode scale x + shift."""
     param, x = pen.layer.message.bn_param, pen.bottom()
-    channels = _channels(pen, x)
+    channels = (pen.channels(),)
     scale, shift = pen.learned(0, channels, 1.0, 0.0), pen.learned(1, channels, 0.0, 0.0)
     if not param.HasField("bn_mode"):
         mean, variance = pen.learned(2, channels, 0.0, 0.0), pen.learned(3, channels, 1.0, 0.0)
@@ -118,12 +116,6 @@ def bn(pen: Pen) -> list[Tensor]:
     sizes = (*channels, *[1] * (len(x.shape) - 2))
     product = pen.step("product", "Mul", [x.name, pen.constant("scale", scale.reshape(sizes))], x.shape)
     return pen.last("Add", [product.name, pen.constant("shift", shift.reshape(sizes))], x.shape)
-
-
-def _channels(pen: Pen, x: Tensor) -> tuple[int]:
-    if len(x.shape) < 2:
-        raise pen.wrong("needs a bottom with channels")
-    return (x.shape[1],)
 
 
 def _normalized(pen: Pen, x: Tensor, statistics: Sequence[Any], eps: float) -> list[Tensor]:
@@ -174,9 +166,7 @@ def _operand(pen: Pen, param: Any, word: str, mean: float) -> tuple[Tensor, str,
 
 def mvn(pen: Pen) -> list[Tensor]:
     """x minus its mean, over its deviation plus eps: of each channel, or of each item (across_channels)."""
-    param, x = pen.layer.message.mvn_param, pen.bottom()
-    if len(x.shape) != 4:
-        raise pen.wrong(f"needs a bottom of 4 dimensions, not {len(x.shape)}")
+    param, x = pen.layer.message.mvn_param, pen.image()
     axes = [1, 2, 3] if param.across_channels else [2, 3]
     one = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
     mean = pen.step("mean", "ReduceMean", [x.name], one, axes=axes)
@@ -192,9 +182,7 @@ def mvn(pen: Pen) -> list[Tensor]:
 
 def normalize(pen: Pen) -> list[Tensor]:
     """SSD's: scale x / sqrt(sum of squares + eps), the sum over channels, or over all of an item (across_spatial)."""
-    param, x = pen.layer.message.norm_param, pen.bottom()
-    if len(x.shape) != 4:
-        raise pen.wrong(f"needs a bottom of 4 dimensions, not {len(x.shape)}")
+    param, x = pen.layer.message.norm_param, pen.image()
     axes = [1, 2, 3] if param.across_spatial else [1]
     one = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
     axes_name = pen.constant("axes", axes, np.int64)

@@ -24,8 +24,7 @@ def concat(pen: Pen) -> list[Tensor]:
     axis = pen.axis(param.concat_dim if param.HasField("concat_dim") else param.axis, len(first))
     others = {(*x.shape[:axis], 0, *x.shape[axis + 1 :]) for x in pen.bottoms}
     if len(others) != 1:
-        shapes = " and ".join(format_shape(x.shape) for x in pen.bottoms)
-        raise pen.wrong(f"cannot join {shapes} along axis {axis}: the other sizes differ")
+        raise pen.wrong(f"cannot join {pen.shapes()} along axis {axis}: the other sizes differ")
     shape = (*first[:axis], sum(x.shape[axis] for x in pen.bottoms), *first[axis + 1 :])
     return pen.last("Concat", [x.name for x in pen.bottoms], shape, axis=axis)
 
@@ -119,7 +118,7 @@ def shuffle_channel(pen: Pen) -> list[Tensor]:
     if len(x.shape) < 2 or not group or x.shape[1] % group:
         raise pen.wrong(f"cannot share the channels of {format_shape(x.shape)} among group: {group}")
     count, channels, *sizes = x.shape
-    return _moved(pen, x, (count, group, channels // group, *sizes), _swapped(1, 2, len(x.shape) + 1), x.shape)
+    return _moved(pen, x, (count, group, channels // group, *sizes), [0, 2, 1, *range(3, len(x.shape) + 1)], x.shape)
 
 
 def reorg(pen: Pen) -> list[Tensor]:
@@ -154,9 +153,3 @@ def _moved(pen: Pen, x: Tensor, split: Sequence[int], order: Sequence[int], shap
     parts = pen.step("parts", "Reshape", [x.name, pen.constant("split", (0, *split[1:]), np.int64)], split)
     moved = pen.step("moved", "Transpose", [parts.name], [split[axis] for axis in order], perm=list(order))
     return pen.reshape(moved, shape)
-
-
-def _swapped(one: int, other: int, rank: int) -> list[int]:
-    order = list(range(rank))
-    order[one], order[other] = other, one
-    return order

@@ -114,7 +114,6 @@ HARMLESS_FIELDS = frozenset(
 
 
 def _net_parameter() -> Any:
-    """The class of caffe.NetParameter."""
     field_types = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="loadtrt/caffe.proto", package="caffe", syntax="proto2")
     for name, values in _ENUMS.items():

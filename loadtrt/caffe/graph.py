@@ -189,6 +189,23 @@ class Pen:
         """The only one. Raises UsageError where there are others or none."""
         return self.expect(1)[0]
 
+    def image(self) -> Tensor:
+        """The only bottom, of batch, channels, height and width."""
+        x = self.bottom()
+        if len(x.shape) != 4:
+            raise self.wrong(f"needs a bottom of 4 dimensions, not {len(x.shape)}")
+        return x
+
+    def channels(self) -> int:
+        """Of the only bottom."""
+        if len(self.bottom().shape) < 2:
+            raise self.wrong("needs a bottom with channels")
+        return self.bottom().shape[1]
+
+    def shapes(self) -> str:
+        """Of all bottoms, for errors."""
+        return " and ".join(format_shape(x.shape) for x in self.bottoms)
+
     def expect(self, count: int) -> list[Tensor]:
         if len(self.bottoms) != count:
             raise self.wrong(f"needs {count} bottom{'s'[: count > 1]}, not {len(self.bottoms)}")

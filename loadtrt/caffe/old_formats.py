@@ -12,55 +12,28 @@ if TYPE_CHECKING:
     from loadtrt.errors import UsageError
 
 # The names that today's format has for the types of V1, where title case is not the answer.
-V1_NAMES = {
-    "ABSVAL": "AbsVal",
-    "ARGMAX": "ArgMax",
-    "BNLL": "BNLL",
-    "HDF5_DATA": "HDF5Data",
-    "HDF5_OUTPUT": "HDF5Output",
-    "LRN": "LRN",
-    "MVN": "MVN",
-    "RELU": "ReLU",
-    "SOFTMAX_LOSS": "SoftmaxWithLoss",
-    "TANH": "TanH",
-}
+_V1_NAMES = {name.upper(): name for name in ("AbsVal", "ArgMax", "BNLL", "LRN", "MVN", "ReLU", "TanH")}
+_V1_NAMES |= {"HDF5_DATA": "HDF5Data", "HDF5_OUTPUT": "HDF5Output", "SOFTMAX_LOSS": "SoftmaxWithLoss"}
+# The types of V0 are those of V1 in lower case, but for four.
 _V0_TYPES = {
-    "accuracy": "Accuracy",
-    "bnll": "BNLL",
-    "concat": "Concat",
-    "conv": "Convolution",
-    "data": "Data",
-    "dropout": "Dropout",
-    "euclidean_loss": "EuclideanLoss",
-    "flatten": "Flatten",
-    "hdf5_data": "HDF5Data",
-    "hdf5_output": "HDF5Output",
-    "images": "ImageData",
-    "infogain_loss": "InfogainLoss",
-    "innerproduct": "InnerProduct",
-    "lrn": "LRN",
-    "multinomial_logistic_loss": "MultinomialLogisticLoss",
-    "pool": "Pooling",
-    "relu": "ReLU",
-    "sigmoid": "Sigmoid",
-    "softmax": "Softmax",
-    "softmax_loss": "SoftmaxWithLoss",
-    "split": "Split",
-    "tanh": "TanH",
-    "window_data": "WindowData",
+    name: name.upper()
+    for name in (
+        *("accuracy", "bnll", "concat", "data", "dropout", "euclidean_loss", "flatten", "hdf5_data", "hdf5_output"),
+        *("infogain_loss", "lrn", "multinomial_logistic_loss", "relu", "sigmoid", "softmax", "softmax_loss", "split"),
+        *("tanh", "window_data"),
+    )
 }
-# The parameters that a type of V0 reads: today's message, and each field's name there where it is another.
-_V0_PARAMETERS: dict[str, tuple[str, dict[str, str]]] = {
-    "conv": (
-        "convolution_param",
-        {"num_output": "", "biasterm": "bias_term", "pad": "", "kernelsize": "kernel_size", "group": "", "stride": ""},
-    ),
-    "innerproduct": ("inner_product_param", {"num_output": "", "biasterm": "bias_term"}),
-    "pool": ("pooling_param", {"pool": "", "pad": "", "kernelsize": "kernel_size", "stride": ""}),
-    "dropout": ("dropout_param", {"dropout_ratio": ""}),
-    "lrn": ("lrn_param", {"local_size": "", "alpha": "", "beta": "", "k": ""}),
-    "concat": ("concat_param", {"concat_dim": ""}),
+_V0_TYPES |= {"conv": "CONVOLUTION", "images": "IMAGE_DATA", "innerproduct": "INNER_PRODUCT", "pool": "POOLING"}
+# Today's message for a type of V0, and the fields that this type reads.
+_V0_PARAMETERS = {
+    "conv": ("convolution_param", "num_output biasterm pad kernelsize group stride"),
+    "innerproduct": ("inner_product_param", "num_output biasterm"),
+    "pool": ("pooling_param", "pool pad kernelsize stride"),
+    "dropout": ("dropout_param", "dropout_ratio"),
+    "lrn": ("lrn_param", "local_size alpha beta k"),
+    "concat": ("concat_param", "concat_dim"),
 }
+_V0_FIELDS = {"biasterm": "bias_term", "kernelsize": "kernel_size"}  # fields with another name today
 
 
 def upgraded(old_layers: Sequence[Any], wrong: Callable[[int, str], UsageError]) -> list[Any]:
@@ -77,7 +50,7 @@ def upgraded(old_layers: Sequence[Any], wrong: Callable[[int, str], UsageError])
             padded[layer.top[0]] = (layer.bottom[0], old.layer.pad)
             layers[number] = None
         elif reads := [bottom for bottom in layer.bottom if bottom in padded]:
-            name = _V0_PARAMETERS.get(old.layer.type, ("",))[0]
+            name = _V0_PARAMETERS.get(old.layer.type, ("", ""))[0]
             if name not in ("convolution_param", "pooling_param") or len(layer.bottom) != 1:
                 raise wrong(number, f"reads {reads[0]}, which a padding layer writes: convolutions and pools alone can")
             layer.bottom[0], padding = padded[reads[0]]
@@ -89,7 +62,7 @@ def _of_v1(old: Any) -> Any:
     new = NetParameter().layer.add()
     new.name = old.name
     v1_type = old.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_number[old.type].name
-    new.type = "" if v1_type == "NONE" else V1_NAMES.get(v1_type, v1_type.title().replace("_", ""))
+    new.type = "" if v1_type == "NONE" else _today(v1_type)
     for descriptor, value in old.ListFields():
         if descriptor.name in ("name", "type"):
             continue
@@ -101,13 +74,17 @@ def _of_v1(old: Any) -> Any:
 def _of_v0(old: Any) -> Any:
     inner = old.layer
     new = NetParameter().layer.add(name=inner.name, bottom=old.bottom, top=old.top)
-    new.type = _V0_TYPES.get(inner.type, inner.type)
-    message, fields = _V0_PARAMETERS.get(inner.type, ("", {}))
-    for field, today in fields.items():
+    new.type = _today(_V0_TYPES[inner.type]) if inner.type in _V0_TYPES else inner.type
+    message, fields = _V0_PARAMETERS.get(inner.type, ("", ""))
+    for field in fields.split():
         if inner.HasField(field):
-            parameters, value = getattr(new, message), getattr(inner, field)
-            if hasattr(getattr(parameters, today or field), "extend"):
-                getattr(parameters, today or field).append(value)
+            parameters, today, value = getattr(new, message), _V0_FIELDS.get(field, field), getattr(inner, field)
+            if hasattr(getattr(parameters, today), "extend"):
+                getattr(parameters, today).append(value)
             else:
-                setattr(parameters, today or field, value)
+                setattr(parameters, today, value)
     return new
+
+
+def _today(v1_type: str) -> str:
+    return _V1_NAMES.get(v1_type, v1_type.title().replace("_", ""))

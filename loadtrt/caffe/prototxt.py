@@ -70,7 +70,10 @@ def read_prototxt(file: Path, shapes: Shapes | None = None) -> Network:
 
     Raises UsageError for a file that cannot be read or parsed, and for shapes of what is not an input.
     """
-    text = _text(file)
+    try:
+        text = read_text(file, "prototxt", _MOST_BYTES)
+    except UnicodeDecodeError:
+        raise UsageError(f"{file} is a binary file, not a prototxt: --deploy takes text, --model the weights") from None
     net = NetParameter()
     try:
         text_format.Parse(text, net, allow_unknown_field=True)
@@ -118,13 +121,6 @@ def require_sizes(network: Network, layers: Sequence[Layer]) -> None:
                 f"{network.file}: input {name} needs sizes above 0, and fewer than 2^61 numbers, {sizes}: "
                 f"set them with --shapes {name}:1x3x224x224, or in the file"
             )
-
-
-def _text(file: Path) -> str:
-    try:
-        return read_text(file, "prototxt", _MOST_BYTES)
-    except UnicodeDecodeError:
-        raise UsageError(f"{file} is a binary file, not a prototxt: --deploy takes text, --model the weights") from None
 
 
 def _lines_and_faults(text: str, file: Path) -> tuple[list[int], dict[int, str]]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def interp(pen: Pen) -> list[Tensor]:
     """Bilinear, corners on corners, of the image without -pad_beg pixels at its beginnings and -pad_end at its ends."""
-    param, x = pen.layer.message.interp_param, _image(pen)
+    param, x = pen.layer.message.interp_param, pen.image()
     if max(param.pad_beg, param.pad_end) > 0:
         raise pen.wrong("has padding above 0, which no fork computes: it crops, by numbers below 0")
     sizes = [size + param.pad_beg + param.pad_end for size in x.shape[2:]]
@@ -50,19 +50,12 @@ def upsample(pen: Pen) -> list[Tensor]:
         raise pen.wrong(
             "puts numbers at the places of maxima (SegNet's), which is not supported: use --output before it"
         )
-    x, scale = _image(pen), int(param.scale)
+    x, scale = pen.image(), int(param.scale)
     if scale < 1 or scale != param.scale:
         raise pen.wrong(f"needs a whole scale above 0, not {param.scale:g}")
     sizes = [size * scale for size in x.shape[2:]]
     how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor", "mode": "nearest"}
     return _resized(pen, x, sizes, **how)
-
-
-def _image(pen: Pen) -> Tensor:
-    x = pen.bottom()
-    if len(x.shape) != 4:
-        raise pen.wrong(f"needs a bottom of 4 dimensions, not {len(x.shape)}")
-    return x
 
 
 def _resized(pen: Pen, x: Tensor, sizes: list[int], **attributes: Any) -> list[Tensor]:
@@ -74,8 +67,5 @@ def _resized(pen: Pen, x: Tensor, sizes: list[int], **attributes: Any) -> list[T
 def _scale(new: int, old: int) -> np.float32:
     """fp32 whose product with `old`, rounded down, is `new`: a reader computes the size by it."""
     scale = np.float32(new / old)
-    return (
-        scale
-        if int(float(scale) * old) == new and int(scale * np.float32(old)) == new
-        else np.nextafter(scale, np.float32(np.inf))
-    )
+    exact = int(float(scale) * old) == new and int(scale * np.float32(old)) == new
+    return scale if exact else np.nextafter(scale, np.float32(np.inf))

@@ -120,8 +120,7 @@ def require_supported(layers: Sequence[Layer]) -> None:
 def _unsupported(layer: Layer, layers: Sequence[Layer]) -> str:
     if meant := corrected(layer.type, (*LAYERS, "Input", "Silence")):
         return f"is of a type that is not supported: did you mean '{meant}'?"
-    for_training = layer.type.endswith("Data") or any(word in layer.type for word in ("Loss", "Accuracy", "Evaluat"))
-    if for_training:
+    if layer.type.endswith("Data") or any(word in layer.type for word in ("Loss", "Accuracy", "Evaluat")):
         sentence = "is for training: give the network's deploy.prototxt, not its train_val.prototxt"
     else:
         sentence = "is of a type that is not supported: build this network from ONNX"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,28 +19,10 @@ if TYPE_CHECKING:
     from loadtrt.caffe.graph import Pen, Tensor
 
 
-def convolution(pen: Pen) -> list[Tensor]:
-    """size = floor((size + 2 pad - (dilation (kernel - 1) + 1)) / stride) + 1, as ONNX's Conv."""
-    return _convolved(pen, transposed=False)
-
-
-def depthwise(pen: Pen) -> list[Tensor]:
-    """The forks' convolution of each channel by itself: group is the number of channels, whether it is said or not."""
-    param, x = pen.layer.message.convolution_param, pen.bottom()
-    channels = x.shape[1] if len(x.shape) > 1 else 0
-    if param.HasField("group") and param.group not in (1, channels):
-        raise pen.wrong(f"has group: {param.group}, where it is for each of {channels} channels alone: leave group out")
-    param.group = channels
-    return convolution(pen)
-
-
-def deconvolution(pen: Pen) -> list[Tensor]:
-    """size = stride (size - 1) + dilation (kernel - 1) + 1 - 2 pad, as ONNX's ConvTranspose."""
-    return _convolved(pen, transposed=True)
-
-
 def _convolved(pen: Pen, *, transposed: bool) -> list[Tensor]:
-    """Weight [outputs, channels / group, kernel...], or, transposed, [channels, outputs / group, kernel...]."""
+    """size = floor((size + 2 pad - (dilation (kernel - 1) + 1)) / stride) + 1, as ONNX's Conv; transposed, size =
+    stride (size - 1) + dilation (kernel - 1) + 1 - 2 pad, as its ConvTranspose. Weight [outputs, channels / group,
+    kernel...], or, transposed, [channels, outputs / group, kernel...]."""
     param, x = pen.layer.message.convolution_param, pen.bottom()
     pads, kernel, strides, dilation = _convolution_window(pen, param, x)
     channels, outputs, group = x.shape[1], param.num_output, param.group
@@ -59,6 +42,20 @@ def _convolved(pen: Pen, *, transposed: bool) -> list[Tensor]:
     return pen.last(operator, inputs, (x.shape[0], outputs, *sizes), group=group, **window)
 
 
+convolution = partial(_convolved, transposed=False)
+deconvolution = partial(_convolved, transposed=True)
+
+
+def depthwise(pen: Pen) -> list[Tensor]:
+    """The forks' convolution of each channel by itself: group is the number of channels, whether it is said or not."""
+    param, x = pen.layer.message.convolution_param, pen.bottom()
+    channels = x.shape[1] if len(x.shape) > 1 else 0
+    if param.HasField("group") and param.group not in (1, channels):
+        raise pen.wrong(f"has group: {param.group}, where it is for each of {channels} channels alone: leave group out")
+    param.group = channels
+    return convolution(pen)
+
+
 def _convolution_window(pen: Pen, param: Any, x: Tensor) -> tuple[list[int], ...]:
     """Pads, kernel, strides, dilations, one for each spatial dimension."""
     if len(x.shape) < 3 or pen.axis(param.axis, len(x.shape)) != 1:
@@ -67,43 +64,32 @@ def _convolution_window(pen: Pen, param: Any, x: Tensor) -> tuple[list[int], ...
         raise pen.wrong("needs num_output")
     if not param.group or x.shape[1] % param.group or param.num_output % param.group:
         raise pen.wrong(f"cannot share {x.shape[1]} channels and {param.num_output} outputs among group: {param.group}")
-    count = len(x.shape) - 2
-    pads = _sizes(pen, param, "pad", count, default=0)
-    kernel, strides = _kernel(pen, param, count), _strides(pen, param, count)
-    dilation = _sizes(pen, param, "dilation", count, default=1)
-    if min(dilation) < 1:
-        raise pen.wrong("needs a dilation above 0")
-    return pads, kernel, strides, dilation
+    return tuple(_sizes(pen, param, word, len(x.shape) - 2) for word in _WINDOW)
 
 
-def _kernel(pen: Pen, param: Any, count: int) -> list[int]:
-    kernel = _sizes(pen, param, "kernel", count, default=0, plural="kernel_size")
-    if min(kernel) < 1:
-        raise pen.wrong("needs kernel_size, or kernel_h and kernel_w, above 0")
-    return kernel
+# Each size of a window: the field for all dimensions, the default, and what must be above 0, in words.
+_WINDOW = {
+    "pad": ("pad", 0, ""),
+    "kernel": ("kernel_size", 0, "kernel_size, or kernel_h and kernel_w,"),
+    "stride": ("stride", 1, "a stride"),
+    "dilation": ("dilation", 1, "a dilation"),
+}
 
 
-def _strides(pen: Pen, param: Any, count: int) -> list[int]:
-    strides = _sizes(pen, param, "stride", count, default=1)
-    if min(strides) < 1:
-        raise pen.wrong("needs a stride above 0")
-    return strides
-
-
-def _sizes(pen: Pen, param: Any, word: str, count: int, *, default: int, plural: str = "") -> list[int]:
-    """One number for each of `count` dimensions: word_h and word_w, or word once for all or once each."""
-    values = list(getattr(param, plural or word))
-    if word != "dilation" and (param.HasField(f"{word}_h") or param.HasField(f"{word}_w")):
+def _sizes(pen: Pen, param: Any, word: str, count: int) -> list[int]:
+    """One number for each of `count` dimensions: word_h and word_w, or the field once for all or once each."""
+    field, default, above_0 = _WINDOW[word]
+    values, sides = list(getattr(param, field)), (f"{word}_h", f"{word}_w")
+    if word != "dilation" and any(map(param.HasField, sides)):
         if values or count != 2:
-            raise pen.wrong(
-                f"has {word}_h or {word}_w as well as {plural or word}: give one or the other, for 2 dimensions"
-            )
-        return [
-            getattr(param, f"{word}_{side}") if param.HasField(f"{word}_{side}") else default for side in ("h", "w")
-        ]
+            raise pen.wrong(f"has {sides[0]} or {sides[1]} as well as {field}: give one or the other, for 2 dimensions")
+        values = [getattr(param, side) if param.HasField(side) else default for side in sides]
     if len(values) not in (0, 1, count):
-        raise pen.wrong(f"has {len(values)} of {plural or word}, where its bottom has {count} spatial dimensions")
-    return values if len(values) == count else (values or [default]) * count
+        raise pen.wrong(f"has {len(values)} of {field}, where its bottom has {count} spatial dimensions")
+    sizes = values if len(values) == count else (values or [default]) * count
+    if above_0 and min(sizes) < 1:
+        raise pen.wrong(f"needs {above_0} above 0")
+    return sizes
 
 
 def pooled_size(size: int, kernel: int, stride: int, pad: int, padded: bool, floor: bool = False) -> int:
@@ -137,22 +123,20 @@ def pooling(pen: Pen) -> list[Tensor]:
 
     Rounding up is written as padding at the end, which all readers of ONNX take alike; of ceil_mode they do not.
     """
-    param, x = pen.layer.message.pooling_param, pen.bottom()
-    if len(x.shape) != 4:
-        raise pen.wrong(f"needs a bottom of 4 dimensions, not {len(x.shape)}")
+    param, x = pen.layer.message.pooling_param, pen.image()
     if pen.layer.tops[1:] and pen.layer.tops[1] in pen.graph.read:
         raise pen.wrong("has a second top, for the places of the maxima, that is read: use --output before its reader")
     method = {0: "MaxPool", 1: "AveragePool"}.get(param.pool)
     if method is None:
         raise pen.wrong("pools STOCHASTIC, which is for training: use MAX or AVE")
-    pads, strides = _sizes(pen, param, "pad", 2, default=0), _strides(pen, param, 2)
+    pads, strides = _sizes(pen, param, "pad", 2), _sizes(pen, param, "stride", 2)
     if param.global_pooling:
         if param.kernel_size or param.HasField("kernel_h") or param.HasField("kernel_w"):
             raise pen.wrong("has global_pooling and a kernel: give one or the other")
         if pads != [0, 0] or strides != [1, 1]:
             raise pen.wrong("has global_pooling, which takes neither pad nor stride")
         return _pooled(pen, f"Global{method}", x, [1, 1])
-    kernel, sizes = _kernel(pen, param, 2), x.shape[2:]
+    kernel, sizes = _sizes(pen, param, "kernel", 2), x.shape[2:]
     window = list(zip(sizes, kernel, strides, pads, strict=True))
     if any(pad >= k for _, k, _, pad in window):
         raise pen.wrong("has padding as large as its kernel: it must be smaller")

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.capacity.batching import Server
-    from loadtrt.capacity.station import Station
 
     Instants = npt.NDArray[np.int64]
 
@@ -60,7 +59,9 @@ class _Simulation:
         self.sizes = server.sizes
         self.completed = [NEVER] * requests
         self._works = [server.stations[size].work(ranks).tolist() for size in self.sizes]
-        self._speeds = [_per_ns(server.stations[size]) for size in self.sizes]
+        self._speeds = [
+            [[speed / SECOND_NS for speed in row] for row in server.stations[size].speeds] for size in self.sizes
+        ]
         self._batcher = None if server.batching is None else Batcher(server.batching, 1)
         self._room = NEVER if server.room is None else server.room
         self._batches: list[int] = []  # the place of each one's size
@@ -187,7 +188,3 @@ def serve(
 def bad_share(due: Instants, completed: Instants, limit_ns: int) -> float:
     """The share of requests that took longer, or were dropped."""
     return float(np.mean(completed - due > limit_ns))
-
-
-def _per_ns(of_size: Station) -> list[list[float]]:
-    return [[speed / SECOND_NS for speed in row] for row in of_size.speeds]

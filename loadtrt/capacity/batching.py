@@ -43,17 +43,14 @@ class Server:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The sizes of batches, ascending."""
         return tuple(sorted(self.stations))
 
     @property
     def contexts(self) -> int:
-        """The number of lanes."""
         return self.stations[self.sizes[0]].contexts
 
     @property
     def buffers(self) -> int:
-        """Buffer sets per context."""
         return self.stations[self.sizes[0]].buffers
 
     @property

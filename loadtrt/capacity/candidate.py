@@ -11,7 +11,7 @@ from loadtrt.capacity.averaging import averaged
 from loadtrt.capacity.batching import of_delay, server_of
 from loadtrt.capacity.conclusion import conclusion, confirming_run
 from loadtrt.capacity.early_answers import least_requests, throughput_limits, too_short
-from loadtrt.capacity.outcomes import Outcome, Share, Step, interval_of
+from loadtrt.capacity.outcomes import Outcome, Share, Step, interval_of, pooled
 from loadtrt.capacity.scaling import Rung, contradiction, fit, half_width, predicted_per_s, rungs
 from loadtrt.results.capacity_result import Candidate, ObjectiveCapacity, inferences_of, last_rungs, rung_of
 from loadtrt.stats.verdict import share_interval, surely_missed, verdict_on
@@ -320,14 +320,8 @@ class Work:
         """Shares of bad requests with one request in flight, over all such runs that the generator did not slow."""
         first = [trial for trial in self.trials if rung_of(trial) == rung_of(self.trials[0]) and not trial.host_bound]
         runs = [trial.run for trial in first if trial.run is not None]
-        shares = []
-        for items in zip(*(run.model.objectives for run in runs), strict=True):
-            sizes = [item.effective or 0.0 for item in items]
-            size = sum(sizes)
-            bad = sum((item.bad or 0.0) * part for item, part in zip(items, sizes, strict=True)) / max(size, 1e-9)
-            low, high = share_interval(bad, size)
-            shares.append(Share(bad, size, verdict_on(items[0].objective, bad, size, low, high)))
-        return shares
+        items_of_runs = zip(*(run.model.objectives for run in runs), strict=True)
+        return [pooled(items[0].objective, list(map(_share, items))) for items in items_of_runs]
 
 
 def _seconds(run: RunResult | None) -> float:

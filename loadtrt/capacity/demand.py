@@ -10,6 +10,7 @@ import numpy as np
 
 from loadtrt.errors import UsageError
 from loadtrt.load.arrivals import LEAST_CV
+from loadtrt.load.trace import MINUTE_NS
 from loadtrt.results.fleet_result import FleetDemand
 from loadtrt.units import SECOND_NS, format_count
 
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-_MINUTE_NS = 60 * SECOND_NS
-_HOUR_NS = 60 * _MINUTE_NS
+_HOUR_NS = 60 * MINUTE_NS
 _MOST_REPLAYED = 200_000  # requests of a trace: seconds of simulation for each size of the fleet
 _LEAD = 10  # one in ten requests before those that count fills the queues
 POOLED = ("two-choices", "least-outstanding")  # routings that look at all GPUs
@@ -92,8 +92,7 @@ def staged_demand(
             rate = stage.first + (stage.last - stage.first) * (number + 0.5) / slices
             parts.append((share, rate * grown))
     peak = max(max(stage.first, stage.last) for stage in course.stages)
-    mean = course.requests(course.duration_ns) * SECOND_NS / course.duration_ns
-    return Demand(_summary(peak, mean, growth, headroom, burstiness, source), burstiness, tuple(parts))
+    return Demand(_summary(peak, course.mean_per_s, growth, headroom, burstiness, source), burstiness, tuple(parts))
 
 
 def traced_demand(trace: Trace, source: str, *, growth: float = 0.0, headroom: float = 0.0) -> Demand:
@@ -101,18 +100,16 @@ def traced_demand(trace: Trace, source: str, *, growth: float = 0.0, headroom: f
     that has at most 200 000 requests. Growth and headroom shorten all gaps by their factor, so that bursts keep their
     shape and come faster."""
     instants, grown = trace.instants, (1 + growth) * (1 + headroom)
-    mean = len(instants) * SECOND_NS / trace.duration_ns
-    minute = min(_MINUTE_NS, trace.duration_ns)
-    peak = max(_busiest(instants, minute)[1] * SECOND_NS / minute, mean)
+    mean, minute = trace.mean_per_s, min(MINUTE_NS, trace.duration_ns)
+    peak = max(trace.busiest(minute)[1] * SECOND_NS / minute, mean)
     span = min(_HOUR_NS, trace.duration_ns)
-    first, count = _busiest(instants, span)
+    first, count = trace.busiest(span)
     while count > _MOST_REPLAYED:
         span //= 2
-        first, count = _busiest(instants, span)
+        first, count = trace.busiest(span)
     if not count:
-        raise UsageError(
-            f"{source}: more than {format_count(_MOST_REPLAYED)} requests have the same instant: record finer instants"
-        )
+        many = f"more than {format_count(_MOST_REPLAYED)} requests have the same instant"
+        raise UsageError(f"{source}: {many}: record finer instants")
     lead = min(first, count // _LEAD)
     replayed = instants[first - lead : first + count]
     minutes = np.bincount(instants // minute)[: max(trace.duration_ns // minute, 1)]
@@ -140,13 +137,6 @@ def _summary(
         burstiness=burstiness,
         source=source,
     )
-
-
-def _busiest(instants: npt.NDArray[np.int64], span_ns: int) -> tuple[int, int]:
-    """(place of the first request, number of requests) of the span with the most requests."""
-    counts = np.searchsorted(instants, instants + span_ns) - np.arange(len(instants))
-    first = int(np.argmax(counts))
-    return first, int(counts[first])
 
 
 def fewest_for(rate: float, per_gpu: float) -> int:

@@ -80,7 +80,6 @@ class _Runs:
             self.open.append(run)
 
     def take_trial(self, trial: Trial) -> None:
-        """Take the run of a search for capacity."""
         name = (
             f"the trial at {trial.rate_per_s:g}/s" if trial.rate_per_s else f"ladder with {trial.in_flight} in flight"
         )

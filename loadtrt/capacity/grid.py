@@ -11,6 +11,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.asked.fields import option_name
 from loadtrt.errors import UsageError
 from loadtrt.report.run_verdict import why_unrated
 from loadtrt.units import format_count, parse_rate
@@ -47,7 +48,7 @@ def parse_axis(name: str, text: str | tuple[str, ...]) -> tuple[Any, ...]:
     Raises UsageError."""
     if isinstance(text, tuple):
         return tuple(dict.fromkeys(text))
-    option, read = f"--{name.replace('_', '-')}", _READ.get(name, _counts)
+    option, read = option_name(name), _READ.get(name, _counts)
     values: dict[Any, None] = {}
     for part in text.split(","):
         try:

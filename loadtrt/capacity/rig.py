@@ -90,7 +90,6 @@ class Rig:
 
     @property
     def engine(self) -> EngineInfo:
-        """The engine that is open."""
         return self._maker.opened.engine.info
 
     @property

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from loadtrt.results.capacity_result import Trial
     from loadtrt.results.run_result import RunResult
 
-
 _REQUESTS, _REQUESTS_FIFO = 80_000, 800_000  # requests of a simulation: of several contexts, of one
 _REQUESTS_BATCHED = 20_000
 _MOST_REQUESTS = 500_000  # of a whole period of stages or a trace

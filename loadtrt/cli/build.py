@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadtrt.asked.fields import option_name
 from loadtrt.cli.delivery import show_line
-from loadtrt.cli.options import FORCE_HELP, TRT_LOG_HELP, GroupedCommand, extra
+from loadtrt.cli.options import FORCE_HELP, TRT_LOG_HELP, GroupedCommand, choice, extra, flag
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import UsageError
 from loadtrt.printing import NAME, printable, say, shortened
@@ -16,10 +17,13 @@ from loadtrt.reading_files import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
     from loadtrt.engines.build_config import BuildOptions
     from loadtrt.engines.build_model import Source
     from loadtrt.engines.plan_builder import BuiltPlan
+
+    _Decorator: TypeAlias = Callable[[Callable[..., None]], Callable[..., None]]
 
 _SHAPES = "NAME:16x3x224x224,…"
 _MOST_INT = (1 << 31) - 1  # TensorRT's ints are of 32 bits
@@ -35,7 +39,7 @@ def _shapes(_: click.Context, parameter: click.Parameter, values: tuple[str, ...
         for part in value.split(","):
             name, _colon, sizes = part.rpartition(":")
             digits = sizes.split("x")
-            option = f"--{parameter.human_readable_name.replace('_', '-')}"
+            option = option_name(parameter.human_readable_name)
             if not name or not all(size.isdecimal() and len(size) <= _MOST_DIGITS for size in digits):
                 raise click.UsageError(
                     f"{option} {shortened(part)} is not NAME:SIZES; write for example {option} data:16x3x224x224"
@@ -51,40 +55,23 @@ def _csv(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str,
     return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
 
 
-def _flag(name: str, group: str, help_: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return extra(f"--{name}", group, help_, is_flag=True)
+def _file(name: str | tuple[str, ...], group: str, help_: str) -> _Decorator:
+    return extra(name, group, help_, type=click.Path(path_type=Path), metavar="FILE")
 
 
-def _file(name: str, group: str, help_: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return extra(f"--{name}", group, help_, type=click.Path(path_type=Path), metavar="FILE")
-
-
-def _ranges(name: str, help_: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _ranges(name: str, help_: str) -> _Decorator:
     return extra(f"--{name}", "Shapes", help_, multiple=True, callback=_shapes, metavar=_SHAPES)
 
 
-def _number(
-    name: str, group: str, help_: str, least: int = 0, most: int = _MOST_INT, **attributes: Any
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _number(name: str, group: str, help_: str, least: int = 0, most: int = _MOST_INT, **attributes: Any) -> _Decorator:
     return extra(f"--{name}", group, help_, type=click.IntRange(least, most), **attributes)
 
 
 @click.command("build", cls=GroupedCommand, short_help="Build a plan from a model.")
 @click.argument("model_name", metavar="[MODEL]", required=False)
 @extra("--onnx", "Plan", "MODEL, in trtexec's words.", metavar="FILE")
-@extra(
-    ("-o", "--save-engine", "plan"),
-    "Plan",
-    "Plan to write.  [required]",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-)
-@extra(
-    "--flavour",
-    "Plan",
-    "Library that builds the plan.  [default: tensorrt, else rtx]",
-    type=click.Choice(["tensorrt", "rtx"]),
-)
+@_file(("-o", "--save-engine", "plan"), "Plan", "Plan to write.  [required]")
+@choice("--flavour", "Plan", "Library that builds the plan.  [default: tensorrt, else rtx]", "tensorrt", "rtx")
 @extra(
     "--target",
     "Plan",
@@ -92,42 +79,40 @@ def _number(
     callback=_csv,
     metavar="sm86,sm89",
 )
-@_number("device", "Plan", "Number of the GPU to build on.  [default: 0]", default=0)
-@_flag("version-compatible", "Plan", "Let later versions of TensorRT run the plan, which then contains a lean runtime.")
-@_flag("exclude-lean-runtime", "Plan", "Build a version-compatible plan without its lean runtime.")
-@_flag("hardware-compatible", "Plan", "Let all GPUs of compute capability 8.0 (Ampere) and later run the plan.")
-@_flag("strip-weights", "Plan", "Build a plan without the weights that a refit supplies.")
-@_flag("refit", "Plan", "Let the weights of the plan be replaced later.")
+@_number("device", "Plan", "Number of the GPU to build on.", default=0)
+@flag(
+    "--version-compatible", "Plan", "Let later versions of TensorRT run the plan, which then contains a lean runtime."
+)
+@flag("--exclude-lean-runtime", "Plan", "Build a version-compatible plan without its lean runtime.")
+@flag("--hardware-compatible", "Plan", "Let all GPUs of compute capability 8.0 (Ampere) and later run the plan.")
+@flag("--strip-weights", "Plan", "Build a plan without the weights that a refit supplies.")
+@flag("--refit", "Plan", "Let the weights of the plan be replaced later.")
 @_number("batch", "Shapes", "Size of the first dimension where the model leaves it open.", 1)
 @_ranges("shapes", "Shapes of inputs, fixed in the plan.")
 @_ranges("min-shapes", "Smallest shapes of an optimization profile (once for each profile).")
 @_ranges("opt-shapes", "Shapes that an optimization profile is tuned for (once for each profile).")
 @_ranges("max-shapes", "Largest shapes of an optimization profile (once for each profile).")
-@_flag("fp16", "Precision", "Compute in FP16; where the builder cannot choose types, the model is converted.")
-@_flag("bf16", "Precision", "Let the builder use BF16.")
-@_flag("int8", "Precision", "Compute in INT8; strongly typed networks get quantize and dequantize nodes.")
-@_flag("fp8", "Precision", "Let the builder use FP8.")
-@_flag("no-tf32", "Precision", "Compute FP32 layers without TF32.")
-@_flag("strongly-typed", "Precision", "Use the types that the model declares, and no others.")
-@extra(
-    "--io",
-    "Precision",
-    "Type of floating-point inputs and outputs of an FP16 plan.  [default: fp32]",
-    type=click.Choice(["fp32", "fp16"]),
-    default="fp32",
+@flag("--fp16", "Precision", "Compute in FP16; where the builder cannot choose types, the model is converted.")
+@flag("--bf16", "Precision", "Let the builder use BF16.")
+@flag("--int8", "Precision", "Compute in INT8; strongly typed networks get quantize and dequantize nodes.")
+@flag("--fp8", "Precision", "Let the builder use FP8.")
+@flag("--no-tf32", "Precision", "Compute FP32 layers without TF32.")
+@flag("--strongly-typed", "Precision", "Use the types that the model declares, and no others.")
+@choice(
+    "--io", "Precision", "Type of floating-point inputs and outputs of an FP16 plan.", "fp32", "fp16", default="fp32"
 )
 @_file(
-    "calibration",
+    "--calibration",
     "Precision",
     "Data for INT8 calibration: an .npz with one array for each input, or a folder of .npz files.  "
     "[default: random data]",
 )
-@_file("calibration-cache", "Precision", "File of INT8 ranges to read, or to write if missing (TensorRT 8.6 and 10).")
-@_number("seed", "Precision", "Seed for random calibration data.  [default: 1]", default=1)
-@_flag("sparsity", "Precision", "Let the builder use 2:4 structured sparsity of the weights.")
+@_file("--calibration-cache", "Precision", "File of INT8 ranges to read, or to write if missing (TensorRT 8.6 and 10).")
+@_number("seed", "Precision", "Seed for random calibration data.", default=1)
+@flag("--sparsity", "Precision", "Let the builder use 2:4 structured sparsity of the weights.")
 @_number("builder-optimization-level", "Builder", "Optimization level; higher levels build longer.", 0, 5)
 @extra("--workspace", "Builder", "Maximum scratch memory of a layer, such as 1GiB.", metavar="SIZE")
-@_file("timing-cache", "Builder", "Timing cache to read before the build and to write after it.")
+@_file("--timing-cache", "Builder", "Timing cache to read before the build and to write after it.")
 @extra(
     "--tactic-sources",
     "Builder",
@@ -136,23 +121,19 @@ def _number(
     metavar="NAME,+NAME,-NAME",
 )
 @_number("max-aux-streams", "Builder", "Maximum number of auxiliary streams of an inference.")
-@extra(
+@choice(
     "--profiling-verbosity",
     "Builder",
-    "Detail of the layer information in the plan.  [default: detailed]",
-    type=click.Choice(["layer_names_only", "detailed", "none"]),
+    "Detail of the layer information in the plan.",
+    "layer_names_only",
+    "detailed",
+    "none",
     default="detailed",
 )
 @extra("--plugins", "Builder", "Plugin library to load (repeatable).", multiple=True, metavar="FILE")
 @_number("dla", "Builder", "DLA core to run on; layers that DLA does not support run on the GPU.", metavar="CORE")
-@_file("deploy", "Caffe", "Caffe network to build from (deploy.prototxt).")
-@extra(
-    ("--model", "weights"),
-    "Caffe",
-    "Weights of the Caffe network (.caffemodel).  [default: random weights]",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-)
+@_file("--deploy", "Caffe", "Caffe network to build from (deploy.prototxt).")
+@_file(("--model", "weights"), "Caffe", "Weights of the Caffe network (.caffemodel).  [default: random weights]")
 @extra(
     ("--output", "outputs"),
     "Caffe",
@@ -160,10 +141,10 @@ def _number(
     multiple=True,
     metavar="NAME",
 )
-@_file("uff", "Caffe", "UFF model, which TensorRT no longer supports; prints how to convert it.")
+@_file("--uff", "Caffe", "UFF model, which TensorRT no longer supports; prints how to convert it.")
 @extra("--trt-log", "Output", f"{TRT_LOG_HELP} PLAN.log has it in any case.", metavar="FILE|-")
-@extra("--force", "Output", FORCE_HELP, is_flag=True)
-@extra("--quiet", "Output", "Print neither progress nor summary.", is_flag=True)
+@flag("--force", "Output", FORCE_HELP)
+@flag("--quiet", "Output", "Print neither progress nor summary.")
 def command(
     model_name: str | None,
     onnx: str | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.asked.reading import keys_of
-from loadtrt.cli.options import GroupedCommand, extra, options, read_as
+from loadtrt.cli.options import GroupedCommand, extra, flag, options, read_as
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, EngineError, UsageError
 from loadtrt.load.arrivals import PROCESSES
@@ -52,30 +52,32 @@ _LEAST_TIME_NS = 2_000_000_000
     metavar="TIME",
     callback=read_as(parse_duration),
 )
-@extra(
-    "--quick",
-    "Ending",
-    "Estimate the capacity within 30 s of load, without confirming it.  [default: off]",
-    is_flag=True,
-)
+@flag("--quick", "Ending", "Estimate the capacity within 30 s of load, without confirming it.  [default: off]")
 @extra(
     "--precision",
     "Ending",
-    "Half width of the 95 % confidence interval at which searching ends and confirming begins.  [default: 3%]",
+    "Half width of the 95 % confidence interval at which searching ends and confirming begins.",
     metavar="3%",
     default="3%",
 )
-@extra(
+@flag(
     "--shared-host",
     "Ending",
     "Search although others use the cores or the GPU: for the capacity of what they leave.  [default: off]",
-    is_flag=True,
 )
-@extra("--resume", "Results", "Continue the unfinished search in the file of --json.", is_flag=True)
+@flag("--resume", "Results", "Continue the unfinished search in the file of --json.")
 def command(
-    config: Path | None, contexts: str | None, batch: str | None, time: int | None, quick: bool, precision: str,
-    shared_host: bool, resume: bool, force: bool, **given: Any,
-) -> int:  # fmt: skip
+    config: Path | None,
+    contexts: str | None,
+    batch: str | None,
+    time: int | None,
+    quick: bool,
+    precision: str,
+    shared_host: bool,
+    resume: bool,
+    force: bool,
+    **given: Any,
+) -> int:
     """Find the capacity: the highest arrival rate at which the objectives are met, and confirm it.
 
     \b
@@ -179,10 +181,6 @@ def _exit_code(result: CapacityResult) -> int:
     failures = [candidate.failure for candidate in result.candidates if candidate.failure]
     if failures and not answers & _CODES.keys():
         raise EngineError(failures[0])
-    return (
-        EXIT_INVALID
-        if answers & {"host-bound", "unsteady"}
-        else EXIT_MISSED
-        if "infeasible" in answers
-        else EXIT_UNDECIDED
-    )
+    if answers & {"host-bound", "unsteady"}:
+        return EXIT_INVALID
+    return EXIT_MISSED if "infeasible" in answers else EXIT_UNDECIDED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import sys
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, TypeAlias
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     Side: TypeAlias = RunResult | Records | Profile  # Records: trtexec's times
 
 _FILE = click.Path(path_type=Path)
+_LAYER_INFO = "Layer information of {}'s engine, as trtexec --exportLayerInfo writes it."
 
 
 @click.command("compare", short_help="Compare two results side by side.")
@@ -45,18 +45,8 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option("--json", "json_file", metavar="FILE|-", help="Write the comparison of runs as JSON; - is stdout.")
 @click.option("--junit", metavar="FILE", help="Write the verdicts on --fail-if as JUnit XML.")
-@click.option(
-    "--layer-info-a",
-    type=_FILE,
-    metavar="FILE",
-    help="Layer information of A's engine, as trtexec --exportLayerInfo writes it.",
-)
-@click.option(
-    "--layer-info-b",
-    type=_FILE,
-    metavar="FILE",
-    help="Layer information of B's engine, as trtexec --exportLayerInfo writes it.",
-)
+@click.option("--layer-info-a", type=_FILE, metavar="FILE", help=_LAYER_INFO.format("A"))
+@click.option("--layer-info-b", type=_FILE, metavar="FILE", help=_LAYER_INFO.format("B"))
 @click.option("--force", is_flag=True, help=FORCE_HELP)
 def command(
     a: Path | None,
@@ -86,7 +76,7 @@ def command(
     A profile of trtexec has only the names of layers; --layer-info-a and --layer-info-b match layers by their contents,
     too. Runs with a profile are also compared layer by layer.
     """
-    from loadtrt.cli.delivery import Delivery, json_of, show
+    from loadtrt.cli.delivery import Delivery, json_of, show_beside
     from loadtrt.report.comparison_sections import compared_runs
     from loadtrt.report.junit import comparison_junit
     from loadtrt.report.layer_comparison_sections import compared_profiles
@@ -122,7 +112,7 @@ def command(
         document += compared_profiles(compare_profiles(profiles[0], profiles[1]), name_a, name_b)
     if not document:
         raise UsageError(f"{name_a} is {_word(side_a)} and {name_b} is {_word(side_b)}: give two runs, or two profiles")
-    show(plain(document), sys.stderr if json_file == "-" else sys.stdout)
+    show_beside(json_file, plain(document))
     delivery.finish()
     return code
 
@@ -209,21 +199,17 @@ def read_side(given: Path | ResultFile, layer_info: Path | None = None, option: 
             return result
         case Kind.LAYER_TIMES:
             return read_profile(source, layer_info)
-        case Kind.LAYERS:
-            why = ", which has no times: give the profile of the same engine"
-        case Kind.SWEEP | Kind.CAPACITY:
-            why = ", which holds many runs: give two single runs"
-        case Kind.REPEAT:
-            why = ": give a single run"
-        case Kind.FLEET:
-            why = ", which is not a measurement: give two runs"
-        case Kind.COMPARISON:
-            why = " already: give the two profiles"
-        case Kind.RUN_COMPARISON:
-            why = " already: give the runs"
-        case Kind.SIDECAR:
-            why = ", which has no times: give a run or a profile of the plan"
-    raise UsageError(f"{file} is {source.kind}{why}")
+    why = {
+        Kind.LAYERS: ", which has no times: give the profile of the same engine",
+        Kind.SWEEP: ", which holds many runs: give two single runs",
+        Kind.CAPACITY: ", which holds many runs: give two single runs",
+        Kind.REPEAT: ": give a single run",
+        Kind.FLEET: ", which is not a measurement: give two runs",
+        Kind.COMPARISON: " already: give the two profiles",
+        Kind.RUN_COMPARISON: " already: give the runs",
+        Kind.SIDECAR: ", which has no times: give a run or a profile of the plan",
+    }
+    raise UsageError(f"{file} is {source.kind}{why[source.kind]}")
 
 
 def holds_results(file: Path) -> bool:

@@ -59,6 +59,11 @@ def show(text: str, stream: TextIO) -> None:
     stream.flush()
 
 
+def show_beside(target: str | None, text: str) -> None:
+    """Write lines of text to stdout, or to stderr where stdout is the `target` of the result."""
+    show(text, sys.stderr if target == "-" else sys.stdout)
+
+
 def show_line(line: str = "") -> None:
     """Write a line to stdout, cut in the middle where it is long."""
     show(f"{printable(line, SENTENCE)}\n", sys.stdout)

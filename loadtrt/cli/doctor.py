@@ -56,11 +56,7 @@ def _show(report: Report) -> None:
             status = check.status.upper() if check.status == "fail" else check.status
             table.add_row(Text(status, style=_COLOURS[check.status]), Text(check.name), found)
             if check.remedy:
-                table.add_row(
-                    "",
-                    Text("remedy", justify="right", style=_COLOURS[check.status]),
-                    remedy,
-                )
+                table.add_row("", Text("remedy", justify="right", style=_COLOURS[check.status]), remedy)
         console.print(table)
         console.print()
     console.print(Text(report.verdict, style="bold"))

@@ -103,9 +103,7 @@ def _show_plan(report: dict[str, Any]) -> None:
         way = "input" if tensor["input"] else "output"
         ranges = [f"{number}: {_range(item)}" for number, item in enumerate(tensor["ranges"])]
         ranges += [f"{number}: values {_range(item)}" for number, item in enumerate(tensor["values"])]
-        rows.append(
-            (way, tensor["name"], _typed(tensor), tensor["location"], ranges, tensor["format"]),
-        )
+        rows.append((way, tensor["name"], _typed(tensor), tensor["location"], ranges, tensor["format"]))
     _table(("", "tensor", "type", "in", "profiles: min..opt..max", "format"), rows)
     if loaded["layers"]:
         layers = [(item["name"], item["type"], item["precision"], item["tactic"]) for item in loaded["layers"]]
@@ -145,11 +143,8 @@ def _show_onnx(report: dict[str, Any]) -> None:
         ("producer", report["producer"]),
     ]
     _grid([fact for fact in facts if fact[1]])
-    tensors = report["tensors"]
-    _table(
-        ("", "tensor", "type"),
-        [("input" if item["input"] else "output", item["name"], _typed(item)) for item in tensors],
-    )
+    tensors = [("input" if item["input"] else "output", item["name"], _typed(item)) for item in report["tensors"]]
+    _table(("", "tensor", "type"), tensors)
     _table(("node", "count"), [(name, str(count)) for name, count in report["nodes"].items()])
 
 

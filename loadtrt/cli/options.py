@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_ori
 import click
 from pydantic import BeforeValidator
 
-from loadtrt.asked.declaring import GROUPS, shown_as
+from loadtrt.asked.declaring import GROUPS
 from loadtrt.asked.fields import option_name
-from loadtrt.asked.reading import FIELDS, keys_for, keys_of
+from loadtrt.asked.reading import FIELDS, SHOWN, keys_for, keys_of
 from loadtrt.cli.words import SEVERAL
 from loadtrt.errors import UsageError
 from loadtrt.printing import shortened
@@ -55,9 +55,24 @@ class GroupedCommand(click.Command):
 
 
 def extra(name: str | tuple[str, ...], group: str, help_: str, **attributes: Any) -> Callable[[F], F]:
-    """An option of one command alone, with its heading and help. name: of several, the last is the parameter's."""
+    """An option of one command alone, with its heading and help, which names a default. name: of several, the last is
+    the parameter's."""
     names = (name,) if isinstance(name, str) else name
+    if attributes.get("default") is not None and "[default: " not in help_:
+        help_ = f"{help_}  [default: {attributes['default']}]"
     return click.option(*names, cls=GroupedOption, group=group, help=help_, **attributes)
+
+
+def flag(name: str | tuple[str, ...], group: str, help_: str) -> Callable[[F], F]:
+    """An option without a value."""
+    return extra(name, group, help_, is_flag=True)
+
+
+def choice(
+    name: str | tuple[str, ...], group: str, help_: str, *words: str, default: str | None = None
+) -> Callable[[F], F]:
+    """An option whose value is one of these words."""
+    return extra(name, group, help_, type=click.Choice(words), default=default)
 
 
 def options(
@@ -80,13 +95,13 @@ def options(
     axes, choices, helps = axes or {}, choices or {}, helps or {}
 
     def add(function: F) -> F:
-        function = extra("--force", "Results", FORCE_HELP, is_flag=True)(function)
-        for key, field in reversed(FIELDS.items()):
-            shown = shown_as(field)
-            if shown is not None and (command == "run" or command in shown.commands):
-                text = helps.get(key) or _help(field, key, axes.get(key))
-                function = _option(key, field, text, axes.get(key), choices.get(key))(function)
-        if "engine" in keys_for(command):
+        function = flag("--force", "Results", FORCE_HELP)(function)
+        taken = keys_for(command)
+        for key in reversed(FIELDS):
+            if key in taken:
+                text = helps.get(key) or _help(key, axes.get(key))
+                function = _option(key, text, axes.get(key), choices.get(key))(function)
+        if "engine" in taken:
             function = click.argument("engines", metavar="[ENGINE]", nargs=-1)(_with_positional(command, function))
         if not file:
             return function
@@ -102,7 +117,7 @@ def _with_positional(name: str, function: F) -> F:
     @wraps(function)
     def command(engines: tuple[str, ...], engine: str | None, **given: Any) -> Any:
         if len(engines) > 1:
-            raise UsageError(f"{engines[0]} and {engines[1]} are two engines: {SEVERAL[name, 'engine']}")
+            raise UsageError(f"{engines[0]} and {engines[1]} are two engines: {SEVERAL[name]}")
         for first in engines:
             if engine is not None:
                 raise UsageError(f"{first} is an argument too many beside --engine {engine}: leave one out")
@@ -113,11 +128,8 @@ def _with_positional(name: str, function: F) -> F:
     return cast("F", command)
 
 
-def _option(
-    key: str, field: FieldInfo, text: str, axis: str | None, choices: tuple[str, ...] | None
-) -> Callable[[F], F]:
-    shown = shown_as(field)
-    assert shown is not None  # noqa: S101  # FIELDS holds options alone
+def _option(key: str, text: str, axis: str | None, choices: tuple[str, ...] | None) -> Callable[[F], F]:
+    field, shown = FIELDS[key], SHOWN[key]
     name, kind = option_name(key), _kind(field)
     how: dict[str, Any] = {"metavar": axis or shown.metavar}
     if axis is not None:
@@ -150,17 +162,17 @@ def _reads_text(field: FieldInfo) -> bool:
     return any(isinstance(item, BeforeValidator) for item in metadata)
 
 
-def _help(field: FieldInfo, key: str, axis: str | None = None) -> str:
-    shown = shown_as(field)
-    assert shown is not None  # noqa: S101  # FIELDS holds options alone
+def _help(key: str, axis: str | None = None) -> str:
     several = "" if axis is None else f" Takes several values{' (repeatable)' if key in REPEATED else ''}."
-    default = shown.default or _default(field)
-    return f"{field.description}{several}" + (f"  [default: {default}]" if default else "")
+    default = _default(key)
+    return f"{FIELDS[key].description}{several}" + (f"  [default: {default}]" if default else "")
 
 
-def _default(field: FieldInfo) -> str:
+def _default(key: str) -> str:
     """The default as a person writes it; "" for none."""
-    value = field.default
+    if told := SHOWN[key].default:
+        return told
+    field, value = FIELDS[key], FIELDS[key].default
     if value is None or field.is_required() or value in ((), {}):
         return ""
     if isinstance(value, bool):
@@ -220,14 +232,12 @@ def table() -> str:
     for group in GROUPS:
         if keys_of(group):
             lines += ["", f"## {group}", "", "| option | commands | default | |", "|---|---|---|---|"]
-        for key, field in FIELDS.items():
-            shown = shown_as(field)
-            if shown is None or shown.group != group:
+        for key, shown in SHOWN.items():
+            if shown.group != group:
                 continue
             value = f" {shown.metavar}" if shown.metavar else ""
             commands = ", ".join(("run", *sorted(shown.commands)))
-            default = shown.default or _default(field)
-            cells = (f"`{option_name(key)}{value}`", commands, default, field.description or "")
+            cells = (f"`{option_name(key)}{value}`", commands, _default(key), FIELDS[key].description or "")
             lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -78,8 +78,6 @@ TOOLS: dict[str, dict[str, tuple[str, str]]] = {
     "k6": _K6,
     "hyperfine": _HYPERFINE,
 }
-
-
 _KNOWN = {(tool, name.lower()): value for tool, options in TOOLS.items() for name, value in options.items()}
 
 

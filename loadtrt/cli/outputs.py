@@ -9,9 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from loadtrt.asked.declaring import shown_as
 from loadtrt.asked.fields import option_name
-from loadtrt.asked.reading import FIELDS
+from loadtrt.asked.reading import SHOWN
 from loadtrt.errors import LoadtrtError, UsageError
 from loadtrt.files import descriptor_of, reason, require_writable
 
@@ -69,8 +68,8 @@ def outputs_of(values: Mapping[str, Any], result: str) -> list[Output]:
     """
     return [
         Output(option_name(key), values[key], result if shown.writes == "result" else shown.writes)
-        for key, field in FIELDS.items()
-        if (shown := shown_as(field)) and shown.writes and key in values
+        for key, shown in SHOWN.items()
+        if shown.writes and key in values
     ]
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadtrt.asked.fields import option_name
 from loadtrt.asked.load import Rate, Stages
 from loadtrt.asked.reading import FIELDS, read_load
 from loadtrt.asked.trace_load import Trace
-from loadtrt.cli.options import GroupedCommand, extra, options, read_as, read_option
+from loadtrt.cli.options import GroupedCommand, choice, extra, options, read_as, read_option
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_UNDECIDED, UsageError
 from loadtrt.load.arrivals import PROCESSES
@@ -31,6 +32,8 @@ _ROUTINGS = "random,round-robin,two-choices,least-outstanding"
 _TIES = ("longest-idle", "random", "lowest-index")
 _MOST_SHARE = 1000.0
 _MOST_PRICE = 1e9
+_SEVERAL = "{} to plan for, where FILEs have several.  [default: that of the highest capacity]"
+_rate = partial(extra, callback=read_as(parse_rate))
 
 
 def _share(_: click.Context, parameter: click.Parameter, text: str) -> float:
@@ -71,79 +74,40 @@ def _routings(_: click.Context, parameter: click.Parameter, text: str) -> list[R
 
 @click.command("plan-capacity", cls=GroupedCommand, short_help="Compute how many GPUs a demand needs.")
 @click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
-@extra(
-    "--batch",
-    "Engine",
-    "Batch size to plan for, where FILEs have several.  [default: that of the highest capacity]",
-    type=int,
-)
-@extra(
-    "--contexts",
-    "Lanes",
-    "Number of contexts to plan for, where FILEs have several.  [default: that of the highest capacity]",
-    type=int,
-)
-@extra(
-    "--demand",
-    "Load",
-    "Arrival rate at the peak, in requests per second.",
-    metavar="5000/s",
-    callback=read_as(parse_rate),
-)
-@extra(
+@extra("--batch", "Engine", _SEVERAL.format("Batch size"), type=int)
+@extra("--contexts", "Lanes", _SEVERAL.format("Number of contexts"), type=int)
+@_rate("--demand", "Load", "Arrival rate at the peak, in requests per second.", metavar="5000/s")
+@_rate(
     "--demand-inferences",
     "Load",
     "Arrival rate at the peak, in inferences per second: requests × batch size.",
     metavar="80k/s",
-    callback=read_as(parse_rate),
 )
-@extra(
+@choice(
     "--arrivals",
     "Load",
     "Arrival process of the whole demand.  [default: poisson; with --burstiness gamma]",
-    type=click.Choice(tuple(PROCESSES)),
+    *PROCESSES,
 )
-@extra(
-    "--growth", "Load", "Growth of the demand to plan for.  [default: 0%]", default="0%", metavar="30%", callback=_share
-)
-@extra(
-    "--headroom",
-    "Load",
-    "Headroom above the grown demand.  [default: 0%]",
-    default="0%",
-    metavar="20%",
-    callback=_share,
-)
+@extra("--growth", "Load", "Growth of the demand to plan for.", default="0%", metavar="30%", callback=_share)
+@extra("--headroom", "Load", "Headroom above the grown demand.", default="0%", metavar="20%", callback=_share)
 @extra(
     "--spares",
     "Fleet",
-    "Number of GPUs that may be out of service while the objectives are met.  [default: 0]",
+    "Number of GPUs that may be out of service while the objectives are met.",
     type=click.IntRange(0, 1000),
     default=0,
     metavar="K",
 )
 @extra(
-    "--max-utilisation",
-    "Fleet",
-    "Highest utilisation of a GPU.  [default: 80%]",
-    default="80%",
-    metavar="80%",
-    callback=_utilisation,
+    "--max-utilisation", "Fleet", "Highest utilisation of a GPU.", default="80%", metavar="80%", callback=_utilisation
 )
-@extra(
-    "--routing",
-    "Fleet",
-    f"Routing policies to compare.  [default: {_ROUTINGS}]",
-    default=_ROUTINGS,
-    metavar="NAME,…",
-    callback=_routings,
-)
-@extra(
+@extra("--routing", "Fleet", "Routing policies to compare.", default=_ROUTINGS, metavar="NAME,…", callback=_routings)
+@choice(
     "--ties",
     "Fleet",
-    "Which of several GPUs with the fewest requests gets the next one, in least-outstanding routing.  "
-    f"[default: {_TIES[0]}]",
-    type=click.Choice(_TIES),
+    "Which of several GPUs with the fewest requests gets the next one, in least-outstanding routing.",
+    *_TIES,
     default=_TIES[0],
 )
 @extra(
@@ -151,9 +115,19 @@ def _routings(_: click.Context, parameter: click.Parameter, text: str) -> list[R
 )
 @options("plan-capacity", file=False)
 def command(
-    files: tuple[Path, ...], batch: int | None, contexts: int | None, growth: float, headroom: float, spares: int,
-    max_utilisation: float, routing: list[Routing], ties: Ties, gpu_price: float | None, force: bool, **given: Any,
-) -> int:  # fmt: skip
+    files: tuple[Path, ...],
+    batch: int | None,
+    contexts: int | None,
+    growth: float,
+    headroom: float,
+    spares: int,
+    max_utilisation: float,
+    routing: list[Routing],
+    ties: Ties,
+    gpu_price: float | None,
+    force: bool,
+    **given: Any,
+) -> int:
     """Compute how many GPUs a demand needs, for each policy that routes requests among them.
 
     \b
@@ -180,7 +154,7 @@ def command(
     from loadtrt.capacity.evidence import evidence_of
     from loadtrt.capacity.fleet_plan import plan_fleet
     from loadtrt.capacity.predictable import why_unpredictable
-    from loadtrt.cli.delivery import Delivery, json_of, say_verdict, show
+    from loadtrt.cli.delivery import Delivery, json_of, say_verdict, show_beside
     from loadtrt.cli.voice import Voice
     from loadtrt.report.plain import terminal_text
     from loadtrt.signals import SIGNALS
@@ -218,7 +192,7 @@ def command(
             voice.end_line()
         delivery.make(json_file, lambda: json_of(result))
         if not given["quiet"]:
-            show(terminal_text(result), sys.stderr if json_file == "-" else sys.stdout)
+            show_beside(json_file, terminal_text(result))
     delivery.finish()
     return say_verdict(result, _exit_code(result), quiet=bool(given["quiet"]))
 
@@ -250,10 +224,8 @@ def read_sources(files: Sequence[Path]) -> Source:
             case ResultFile(kind=Kind.REPEAT):
                 runs += [run for run in read_result(RepeatResult, source).runs if run.outcome == "completed"]
             case ResultFile(kind=Kind.FLEET):
-                raise UsageError(
-                    f"{file} is a plan, the result of this command: give the measurements that it was made of, such as "
-                    "the file of loadtrt capacity"
-                )
+                made_of = "give the measurements that it was made of, such as the file of loadtrt capacity"
+                raise UsageError(f"{file} is a plan, the result of this command: {made_of}")
             case _:
                 runs.append(read_run(source, "a plan needs runs of one model"))
     return tuple(runs)
@@ -265,7 +237,7 @@ def _demand(given: dict[str, Any], batch: int, growth: float, headroom: float, s
 
     named = [name for name in ("demand", "demand_inferences", "stages", "trace") if given[name] is not None]
     if len(named) != 1:
-        options_given = " and ".join(f"--{name.replace('_', '-')}" for name in named)
+        options_given = " and ".join(map(option_name, named))
         raise UsageError(
             f"{options_given} are each a demand: give one"
             if named

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from loadtrt.asked.fields import option_name
-from loadtrt.cli.options import GroupedCommand, extra, options
+from loadtrt.cli.options import GroupedCommand, extra, flag, options
 from loadtrt.cli.outputs import Output, inputs_of, outputs_of, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EngineError, UsageError
 
@@ -24,7 +23,7 @@ _OF_COMPARISONS = {"json", "quiet", "profile"}  # options that apply to a compar
 @click.command(cls=GroupedCommand, short_help="Time each layer of an engine.")
 @options("profile")
 @extra("--compare", "Engine", "Two engines, or files of profiles, to compare layer by layer.", nargs=2, metavar="A B")
-@extra("--nodes", "Results", "Show the model's nodes that were fused into each layer.", is_flag=True)
+@flag("--nodes", "Results", "Show the model's nodes that were fused into each layer.")
 @extra(
     "--top",
     "Results",
@@ -67,7 +66,7 @@ def _configured(config: Path | None, given: dict[str, Any]) -> RunConfig:
 
 
 def _one(config: RunConfig, nodes: bool, top: int | None) -> int:
-    from loadtrt.cli.delivery import Delivery, deliver_exports, json_of, show
+    from loadtrt.cli.delivery import Delivery, deliver_exports, json_of, show_beside
     from loadtrt.cli.voice import Voice
     from loadtrt.engines.tensorrt_log import logging_to
     from loadtrt.files import locked
@@ -85,9 +84,7 @@ def _one(config: RunConfig, nodes: bool, top: int | None) -> int:
         if not SIGNALS.hurried():
             deliver_exports(config, result, profiled, delivery)
         if not config.quiet:
-            show(
-                plain(list(sections_of(result, "", nodes=nodes, top=top))), sys.stderr if target == "-" else sys.stdout
-            )
+            show_beside(target, plain(list(sections_of(result, "", nodes=nodes, top=top))))
     delivery.finish()
     if result.failure is not None:
         raise EngineError(result.failure)
@@ -99,7 +96,7 @@ def _compare(
 ) -> int:
     """Both sides, each profiled now or read from a file, and the difference."""
     from loadtrt.cli.compare import holds_results
-    from loadtrt.cli.delivery import Delivery, json_of, show
+    from loadtrt.cli.delivery import Delivery, json_of, show_beside
     from loadtrt.cli.voice import Voice
     from loadtrt.engines.tensorrt_log import logging_to
     from loadtrt.report.layer_comparison_sections import compared_profiles
@@ -108,7 +105,7 @@ def _compare(
 
     for name in ("engine", "export_profile", "export_layer_info"):
         if given[name] is not None:
-            raise UsageError(f"--{name.replace('_', '-')} is for one engine, and --compare names two: leave one out")
+            raise UsageError(f"{option_name(name)} is for one engine, and --compare names two: leave one out")
     for name in names:  # before the other one takes minutes
         if not name.startswith(("zoo:", "simulated:")) and not Path(name).exists():
             raise UsageError(f"--compare {name} does not exist; check the path")
@@ -127,7 +124,7 @@ def _compare(
     delivery = Delivery()
     delivery.make(target, lambda: json_of(comparison))
     if not quiet:
-        show(plain(list(compared_profiles(comparison, *names, top=top))), sys.stderr if target == "-" else sys.stdout)
+        show_beside(target, plain(list(compared_profiles(comparison, *names, top=top))))
     delivery.finish()
     return 0
 

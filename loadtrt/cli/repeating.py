@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import loadtrt
 from loadtrt.asked.fields import option_name
-from loadtrt.cli.delivery import show
+from loadtrt.cli.delivery import show_beside
 from loadtrt.cli.resuming import Keeper
 from loadtrt.cli.voice import Voice
 from loadtrt.errors import EXIT_INTERRUPTED, EngineError, UsageError
@@ -94,7 +95,7 @@ def _repeated(config: RunConfig, times: int) -> int:
     made = result(outcome, failure)
     keeper.finish(made)
     if not config.quiet:
-        show(terminal_text(made), sys.stderr if config.json_file == "-" else sys.stdout)
+        show_beside(config.json_file, terminal_text(made))
     if keeper.failure is not None:
         raise UsageError(keeper.failure)
     return code if outcome == "failed" else exit_code(made)
@@ -106,7 +107,7 @@ def _start(config: RunConfig) -> tuple[int, RunResult | None]:
     asked, made = (os.memfd_create(name) for name in ("loadtrt-config", "loadtrt-run"))
     try:
         with open(asked, "wb", closefd=False) as file:
-            file.write(_written(config, made))
+            file.write(json.dumps({**config.options(), "json": f"/dev/fd/{made}"}).encode())
         command = [sys.executable, "-P", "-m", "loadtrt", "run", "--config", f"/dev/fd/{asked}"]
         process = subprocess.Popen(
             command,
@@ -137,13 +138,6 @@ def _start(config: RunConfig) -> tuple[int, RunResult | None]:
         return code, None
     run = RunResult.model_validate_json(text)
     return code, run.model_copy(update={"config": config, "command": command_line()})
-
-
-def _written(config: RunConfig, made: int) -> bytes:
-    """The configuration as the process reads it, with its result written to the open file `made`."""
-    import json
-
-    return json.dumps({**config.options(), "json": f"/dev/fd/{made}"}).encode()
 
 
 def _awaited(process: subprocess.Popen[Any]) -> int:

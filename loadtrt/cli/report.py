@@ -16,7 +16,6 @@ from loadtrt.report import FORMATS, format_of
 if TYPE_CHECKING:
     from loadtrt.report import Format
 
-
 _FORMATS = "\n".join(f"{known.suffixes[0]:<12}{known.name:<6} {known.summary}" for known in FORMATS)
 
 

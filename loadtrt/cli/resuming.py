@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from loadtrt.cli.delivery import json_of, leave, show
+from loadtrt.cli.delivery import json_of, leave, show_beside
 from loadtrt.cli.voice import Voice
 from loadtrt.errors import UsageError
 from loadtrt.files import locked, takes_once, write_file
@@ -77,7 +76,7 @@ def carry_out(
             if finished is not None and finished.measured:
                 keeper.finish(finished.result)
                 if not config.quiet:
-                    show(text(finished.result), sys.stderr if target == "-" else sys.stdout)
+                    show_beside(target, text(finished.result))
 
         with logging_to(config.trt_log, voice.insist), Rig(voice, partial(leave, deliver), SIGNALS) as rig:
             many = work = work_on(rig, voice, keeper)

@@ -8,7 +8,7 @@ import click
 
 from loadtrt.asked.fields import option_name
 from loadtrt.asked.load_options import OPTIONS as LOAD_OPTIONS
-from loadtrt.cli.options import GroupedCommand, extra, options
+from loadtrt.cli.options import GroupedCommand, extra, flag, options
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import UsageError
 
@@ -20,11 +20,8 @@ _ALONE = {"contexts": 1, "buffers": 1, "requests_per_launch": 1, "arrivals": "cl
 
 @click.command(cls=GroupedCommand, short_help="Drive an engine with load.")
 @options("run")
-@extra(
-    "--latency",
-    "Lanes",
-    "Measure the latency of one request at a time: a closed loop with --contexts 1 --buffers 1.",
-    is_flag=True,
+@flag(
+    "--latency", "Lanes", "Measure the latency of one request at a time: a closed loop with --contexts 1 --buffers 1."
 )
 @extra(
     "--repeat",
@@ -79,7 +76,6 @@ def _one_in_flight(given: dict[str, Any]) -> dict[str, Any]:
             )
     for key in ("scenario", *LOAD_OPTIONS, "batcher", "max_queue"):
         if key not in _ALONE and given[key] is not None:
-            raise UsageError(
-                f"--latency is a closed loop with one request in flight: leave {option_name(key)} out, or --latency"
-            )
+            remedy = f"leave {option_name(key)} out, or --latency"
+            raise UsageError(f"--latency is a closed loop with one request in flight: {remedy}")
     return given | _ALONE

@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from loadtrt.cli.delivery import Delivery, deliver_exports, json_of, leave, say_verdict, show
+from loadtrt.cli.delivery import Delivery, deliver_exports, json_of, leave, say_verdict, show, show_beside
 from loadtrt.cli.voice import Voice
 from loadtrt.engines.tensorrt_log import logging_to
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_MISSED, EXIT_UNDECIDED, EngineError
@@ -31,9 +31,8 @@ def run(config: RunConfig) -> int:
     The result is written before the engine is closed, and before it is shown: neither a device that hangs nor a reader
     of stdout that has gone costs a result. An exception that is not a LoadtrtError is raised after that.
     """
-    late: list[
-        RunResult
-    ] = []  # what stdout or a pipe still gets, however the command ends, with its profile if there is one
+    # What stdout or a pipe still gets, however the command ends, with its profile if there is one.
+    late: list[RunResult] = []
 
     def write_late() -> None:
         while late:
@@ -130,7 +129,7 @@ def _deliver(result: RunResult, session: Session, config: RunConfig, delivery: D
     if not config.quiet:
         from loadtrt.report.plain import terminal_text
 
-        show(terminal_text(result), sys.stderr if config.json_file == "-" else sys.stdout)
+        show_beside(config.json_file, terminal_text(result))
     if left_out:
         say(f"interrupted twice: {' and '.join(left_out)} not written")
     return bool(left_out)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadtrt.capacity.grid import AXES
-from loadtrt.cli.options import GroupedCommand, extra, options
+from loadtrt.cli.options import GroupedCommand, flag, options
 from loadtrt.cli.outputs import inputs_of, outputs_of, require_outputs
 from loadtrt.errors import EXIT_INTERRUPTED, EXIT_INVALID, EngineError, UsageError
 from loadtrt.load.arrivals import PROCESSES
@@ -32,13 +32,8 @@ if TYPE_CHECKING:
         "verify": "First compare outputs under load with those of a quiet run, for each engine.  [default: off]",
     },
 )
-@extra(
-    ("--all", "all_points"),
-    "Ending",
-    "Measure every point, even where an axis no longer gains 5 % of throughput.",
-    is_flag=True,
-)
-@extra("--resume", "Results", "Continue the unfinished sweep in the file of --json.", is_flag=True)
+@flag(("--all", "all_points"), "Ending", "Measure every point, even where an axis no longer gains 5 % of throughput.")
+@flag("--resume", "Results", "Continue the unfinished sweep in the file of --json.")
 def command(config: Path | None, all_points: bool, resume: bool, force: bool, **given: Any) -> int:
     """Run at each point of a grid, and show the curve of latency against throughput, its knee and its Pareto front.
 
@@ -74,11 +69,9 @@ def _base_and_axes(file: Path | None, given: dict[str, Any]) -> tuple[RunConfig,
     axes = {name: parse_axis(name, given[name]) for name in given if name in AXES and given[name] is not None}
     if not axes:
         raise UsageError("a sweep needs an axis: give several values, such as --contexts 1,2,4 or --batch 1,4,16")
-    overruling = [
-        name for name in ("rate", "burstiness", "batch", "batcher", "max_queue") if name in axes
-    ]  # over those of a file
+    over_file = [name for name in ("rate", "burstiness", "batch", "batcher", "max_queue") if name in axes]
     common = {name: value for name, value in given.items() if name not in AXES}
-    return load_config(file, common | {name: axes[name][0] for name in overruling}, without={"profile"}), axes
+    return load_config(file, common | {name: axes[name][0] for name in over_file}, without={"profile"}), axes
 
 
 def _exit_code(result: SweepResult) -> int:

@@ -94,11 +94,11 @@ class _Translation:
             if onnx is not None and plan is None and not (whole or skips):
                 made = onnx
                 self._run += ["--fp16"] if "--fp16" in self._build else []
-                self._meant.notes.append(
-                    "the plan is built once and kept; without a GPU, ONNX Runtime serves the model"
-                )
+                kept = "the plan is built once and kept; without a GPU, ONNX Runtime serves the model"
+                self._meant.notes.append(kept)
             else:
-                stem = Path((onnx or self._first(caffe)).rpartition(":")[2]).stem
+                network = next((value for name, value in self._given.options if name in caffe), "")
+                stem = Path((onnx or network).rpartition(":")[2]).stem
                 made = plan or str(self._folder / f"{stem}.plan")
                 if plan is None:
                     self._note("the plan is not kept: --saveEngine names a file for it", False)
@@ -121,7 +121,6 @@ class _Translation:
             raise UsageError("trtexec refuses --batch and --maxBatch with ONNX models and with shapes: write --shapes")
 
     def _take_build(self, onnx: str | None) -> None:
-        """Options of `build`."""
         for name in _BUILD_FLAGS:
             if self._flag(name):
                 self._build += [word for word in TRTEXEC[name].here.split()[1:] if word not in self._build]
@@ -132,7 +131,9 @@ class _Translation:
                 self._build += _written(TRTEXEC[name].here.split()[1], value)
         if (mode := self._value("nvtxMode")) is not None:
             modes = {"default": "layer_names_only", "verbose": "detailed", "none": "none"}
-            self._build += ["--profiling-verbosity", self._one_of("nvtxMode", mode, modes)]
+            if mode not in modes:
+                raise UsageError(f"--nvtxMode={shortened(mode)} is not one of {', '.join(modes)}")
+            self._build += ["--profiling-verbosity", modes[mode]]
         for names in self._values("output"):
             self._build += [word for name in names.split(",") for word in ("--output", name)]
         if (size := self._value("workspace")) is not None:
@@ -148,16 +149,12 @@ class _Translation:
             if name == "workspace":
                 self._build += ["--workspace", size if size[-1:].isalpha() else f"{size}MiB"]
             elif pool:
-                self._note(
-                    f"--memPoolSize={pool} has no counterpart here: the builder takes its own size of {name}", True
-                )
+                own = f"the builder takes its own size of {name}"
+                self._note(f"--memPoolSize={pool} has no counterpart here: {own}", True)
 
     def _take_levels(self) -> None:
         """Options whose values are words, of which some are flags here, some nothing, and some have no counterpart."""
-        for name, none, flag in (
-            ("sparsity", "disable", "enable"),
-            ("hardwareCompatibilityLevel", "none", "ampere+"),
-        ):
+        for name, none, flag in (("sparsity", "disable", "enable"), ("hardwareCompatibilityLevel", "none", "ampere+")):
             value = self._value(name)
             if value == flag:
                 self._build.append(TRTEXEC[name].here.split()[1])
@@ -195,7 +192,6 @@ class _Translation:
             self._run += ["--shapes", _shapes("optShapes", best[min(number, len(best) - 1)])]
 
     def _take_run(self, engine: str | None) -> None:
-        """Options of `run`."""
         wanted = [*self._values("streams"), *self._values("infStreams")]
         streams = self._whole("infStreams", wanted[-1] if wanted else str(_STREAMS))
         iterations = self._whole("iterations", self._value("iterations") or str(_ITERATIONS))
@@ -225,22 +221,18 @@ class _Translation:
             self._run.append("--profile")
         for name, value in exports:
             self._run += _written(TRTEXEC[name].here, value)
-        both = [
-            *(word for name in ("plugins", "staticPlugins", "dynamicPlugins") for file in self._values(name)
-              for word in ("--plugins", file)),
-            *(("--device", device) if (device := self._value("device")) not in (None, "0") else ()),
-        ]  # fmt: skip
+        plugins = [file for name in ("plugins", "staticPlugins", "dynamicPlugins") for file in self._values(name)]
+        both = [word for file in plugins for word in ("--plugins", file)]
+        both += ["--device", device] if (device := self._value("device")) not in (None, "0") else []
         self._run += both
         self._build += both
         if (runtime := self._value("useRuntime")) in ("lean", "dispatch"):
             self._run += ["--module", f"tensorrt_{runtime}"]
         if self._flag("verbose"):
             self._run += ["--trt-log", "-"]
-        unusual = set((self._value("percentile") or "").split(",")) - {"", *_SHOWN}
-        if unusual:
-            self._note(
-                f"--percentile: p{', p'.join(sorted(unusual))} is not shown here; {TRTEXEC['percentile'].note}", False
-            )
+        if unusual := sorted(set((self._value("percentile") or "").split(",")) - {"", *_SHOWN}):
+            told = f"--percentile: p{', p'.join(unusual)} is not shown here"
+            self._note(f"{told}; {TRTEXEC['percentile'].note}", False)
 
     def _mode(self) -> list[str]:
         """Graph, waiting and copies, which 11 has turned round, where they differ from loadtrt's."""
@@ -282,14 +274,6 @@ class _Translation:
 
     def _flag(self, name: str) -> bool:
         return bool(self._values(name))
-
-    def _first(self, names: Sequence[str]) -> str:
-        return next(value for name, value in self._given.options if name in names)
-
-    def _one_of(self, name: str, value: str, words: dict[str, str]) -> str:
-        if value not in words:
-            raise UsageError(f"--{name}={shortened(value)} is not one of {', '.join(words)}")
-        return words[value]
 
     def _whole(self, name: str, value: str) -> int:
         if not value.isdecimal() or len(value) > 9:

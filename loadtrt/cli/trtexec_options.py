@@ -32,20 +32,18 @@ class TrtexecOption:
 
     @property
     def repeats(self) -> bool:
-        """Whether it may be given several times."""
         return self.value.endswith("+")
 
 
-# name | versions | value | here | note, with "!" before it where a measurement without the option is of something else
+# names | versions | value | here | note, with "!" before it where a measurement without the option is of something else
 _TABLE = """
 accuracyAlgorithm | 11 | NAME | | no outputs are compared with references of trtexec's
-accuracyThreshold | 11 | X | | no outputs are compared with references of trtexec's
+accuracyThreshold atol rtol | 11 | X | | no outputs are compared with references of trtexec's
 adjustForDLA | 10 11 | | | ! the parser does not rewrite layers for DLA
 allocationStrategy | 10 11 | NAME | | each context has memory for its largest profile
 allowGPUFallback | 8 10 11 | | build --dla | --dla always lets other layers run on the GPU
 allowWeightStreaming | 10 11 | | | ! weights are not streamed
 asyncFileReader | 10 11 | | | a plan is read before it is measured
-atol | 11 | X | | no outputs are compared with references of trtexec's
 avgRuns | 8 10 11 | N | | run.json has the numbers of each second
 avgTiming | 8 10 11 | N | | ! the builder takes its own number of timings
 batch | 8 | N | --batch |
@@ -64,7 +62,7 @@ deploy | 8 | FILE | build --deploy |
 device | 8 10 11 | N | --device |
 directIO | 8 10 11 | | | ! the builder may reformat at the network's boundaries
 distributiveIndependence | 10 11 | | | ! the builder may choose kernels that depend on the batch
-dryRun | 11 | | | builds are not tuned
+dryRun helpBuildRoute saveAllEngines | 11 | | | builds are not tuned
 dumpKernelText | 10 11 | | | safety: plans for the safe runtime are not run
 dumpLayerInfo | 8 10 11 | | inspect | prints the layers of the plan
 dumpOptimizationProfile | 10 11 | | inspect | prints the profiles of the plan
@@ -73,7 +71,7 @@ dumpProfile | 8 10 11 | | --profile |
 dumpRawBindingsToFile | 8 10 11 | | --export-output | writes outputs as JSON, in one file
 dumpRefit | 8 10 11 | | | refittable weights are not listed
 duration | 8 10 11 | SECONDS | --duration |
-dynamicPlugins | 8 10 11 | FILE+ | --plugins |
+dynamicPlugins plugins staticPlugins | 8 10 11 | FILE+ | --plugins |
 enablePluginOverride | 10 11 | | | ! the parser keeps to its own operators
 errorOnTimingCacheMiss | 10 11 | | | a miss in the timing cache is timed
 excludeLeanRuntime | 8 10 11 | | build --exclude-lean-runtime |
@@ -89,21 +87,18 @@ fp8 | 8 10 | | build --fp8 |
 getPlanVersionOnly | 10 11 | | inspect |
 hardwareCompatibilityLevel | 8 10 11 | NAME | build --hardware-compatible | ampere+ alone
 help | 8 10 11 | | --help |
-helpBuildRoute | 11 | | | builds are not tuned
 heuristic | 8 | | | ! the builder times all tactics
 idleTime | 8 10 11 | MS | | ! no idle time between requests; --rate with --arrivals constant offers a rate
 ignoreParsedPluginLibs | 8 10 11 | | | ! plugins that the parser finds stay in a version-compatible plan
 includeDataTransfers | 11 | | --copies |
-infStreams | 8 10 11 | N | --contexts |
-inputIOFormats | 8 10 11 | SPEC | build --io | fp32:chw and fp16:chw, for inputs and outputs together
+infStreams streams | 8 10 11 | N | --contexts |
+inputIOFormats outputIOFormats | 8 10 11 | SPEC | build --io | fp32:chw and fp16:chw, for inputs and outputs together
 int4 | 10 | | | ! no weights are quantized to INT4
 int8 | 8 10 | | build --int8 | with calibration data, which are random without --calibration
 iterations | 8 10 11 | N | --requests | for each context there, in all here
 l2LimitForTiling | 10 11 | N | | ! the builder takes its own limit
 layerDeviceTypes | 8 10 11 | SPEC | | ! --dla is for all layers
-layerOutputTypes | 8 10 | SPEC | | ! the builder chooses types of layers
-layerPrecision | 8 10 | SPEC | | ! the builder chooses types of layers
-layerPrecisions | 8 10 | SPEC | | ! the builder chooses types of layers
+layerOutputTypes layerPrecision layerPrecisions | 8 10 | SPEC | | ! the builder chooses types of layers
 leanDLLPath | 8 10 11 | FILE | --module | an importable module in place of a library's file
 loadEngine | 8 10 11 | FILE | --engine |
 loadInputs | 8 10 11 | SPEC | --inputs |
@@ -113,11 +108,10 @@ markUnfusedTensorsAsDebugTensors | 10 11 | | | ! no tensors are marked for debug
 maxAuxStreams | 8 10 11 | N | build --max-aux-streams |
 maxBatch | 8 | N | build --batch | a plan is built for one size
 maxShapes | 8 10 11 | SPEC+ | build --max-shapes |
-maxShapesCalib | 8 10 | SPEC | | ! calibration takes the shapes of the plan
+maxShapesCalib minShapesCalib optShapesCalib | 8 10 | SPEC | | ! calibration takes the shapes of the plan
 maxTactics | 10 11 | N | | ! the builder times as many tactics as it likes
 memPoolSize | 8 10 11 | SPEC | build --workspace | workspace alone
 minShapes | 8 10 11 | SPEC+ | build --min-shapes |
-minShapesCalib | 8 10 | SPEC | | ! calibration takes the shapes of the plan
 minTiming | 8 | N | | ! the builder takes its own number of timings
 model | 8 | FILE | build --model |
 monitorMemory | 10 11 | | | every run prints and keeps its memory
@@ -130,14 +124,10 @@ noTF32 | 8 10 11 | | build --no-tf32 |
 nvtxMode | 8 | NAME | build --profiling-verbosity |
 onnx | 8 10 11 | FILE | build --onnx | run --engine builds the plan, too
 optShapes | 8 10 11 | SPEC+ | build --opt-shapes |
-optShapesCalib | 8 10 | SPEC | | ! calibration takes the shapes of the plan
 output | 8 | NAME+ | build --output |
-outputIOFormats | 8 10 11 | SPEC | build --io | fp32:chw and fp16:chw, for inputs and outputs together
 percentile | 8 10 11 | LIST | --objective | p50, p90, p95, p99 and p99.9 are always shown; --objective bounds any
 persistentCacheRatio | 8 10 11 | X | | ! no L2 cache is set aside
-pi | 10 11 | | | ! InstanceNorm stays TensorRT's own
-pluginInstanceNorm | 10 11 | | | ! InstanceNorm stays TensorRT's own
-plugins | 8 10 11 | FILE+ | --plugins |
+pi pluginInstanceNorm | 10 11 | | | ! InstanceNorm stays TensorRT's own
 precisionConstraints | 8 10 | NAME | | ! the builder chooses types of layers
 preview | 8 10 11 | SPEC | | ! preview features stay as the builder has them
 profile | 10 11 | N+ | build --min-shapes | given again for each profile
@@ -148,13 +138,10 @@ refPair | 11 | N+ | | no outputs are compared with references of trtexec's
 remoteAutoTuningConfig | 10 11 | URL | | safety: plans for the safe runtime are not run
 reportCapabilityDLA | 10 11 | | | --dla builds at once
 restricted | 8 10 | | | safety: plans for the safe runtime are not run
-rtol | 11 | X | | no outputs are compared with references of trtexec's
 runtimePlatform | 10 11 | NAME | | ! a plan is built for the platform that builds it
 safe | 8 10 11 | | | ! safety: plans for the safe runtime are not run
 safetyPlugins | 10 11 | SPEC+ | | safety: plans for the safe runtime are not run
-saveAllDebugTensors | 10 11 | SPEC | | ! no tensors are marked for debugging
-saveAllEngines | 11 | | | builds are not tuned
-saveDebugTensors | 10 11 | SPEC | | ! no tensors are marked for debugging
+saveAllDebugTensors saveDebugTensors | 10 11 | SPEC | | ! no tensors are marked for debugging
 saveEngine | 8 10 11 | FILE | build --save-engine |
 separateProfileRun | 8 10 11 | | --profile | always in a pass of its own
 serialized | 8 10 11 | FILE | | safety: of trtexec_safe
@@ -164,9 +151,7 @@ shapes | 8 10 11 | SPEC | --shapes |
 skipInference | 8 10 11 | | build |
 sleepTime | 8 10 11 | MS | | no request is delayed, and warm-up comes before measuring
 sparsity | 8 10 11 | NAME | build --sparsity | force, which rewrites weights, is not there
-staticPlugins | 8 10 11 | FILE+ | --plugins |
 std | 8 10 11 | | | safety: of trtexec_safe
-streams | 8 10 11 | N | --contexts |
 stripAllWeights | 10 11 | | build --refit --strip-weights |
 stripWeights | 10 11 | | build --strip-weights |
 stronglyTyped | 10 11 | | build --strongly-typed |
@@ -178,10 +163,8 @@ tilingOptimizationLevel | 10 11 | N | | ! the builder takes its own level
 timeDeserialize | 8 10 11 | | | every run shows and keeps the time of loading
 timeRefit | 8 10 11 | | | plans are not refitted
 timingCacheFile | 8 10 11 | FILE | build --timing-cache |
-tuneBuildRouteFile | 11 | FILE | | builds are not tuned
+tuneBuildRouteFile tuningCacheFile tuningResultFile | 11 | FILE | | builds are not tuned
 tuneBuildRoutes | 11 | SPEC | | builds are not tuned
-tuningCacheFile | 11 | FILE | | builds are not tuned
-tuningResultFile | 11 | FILE | | builds are not tuned
 tuningSearch | 11 | NAME | | builds are not tuned
 tuningTimeOut | 11 | SECONDS | | builds are not tuned
 uff | 8 | FILE | build --uff | prints how a UFF model is converted
@@ -194,9 +177,8 @@ useManagedMemory | 8 10 11 | | | ! host and device have memory of their own
 useProfile | 10 11 | N | --optimization-profile |
 useRuntime | 8 10 11 | NAME | --module | tensorrt_lean, tensorrt_dispatch
 useSpinWait | 8 10 11 | | --wait spin | on by default
-vc | 8 10 11 | | build --version-compatible |
+vc versionCompatible | 8 10 11 | | build --version-compatible |
 verbose | 8 10 11 | | --trt-log | the builder's log stands beside each plan
-versionCompatible | 8 10 11 | | build --version-compatible |
 warmUp | 8 10 11 | MS | --warmup | with a unit: --warmup 200ms
 weightless | 10 | | build --strip-weights |
 weightStreamingBudget | 10 11 | SIZE | | ! weights are not streamed
@@ -204,11 +186,10 @@ workspace | 8 | MIB | build --workspace | with a unit: --workspace 1024MiB
 """
 
 
-def _option(line: str) -> TrtexecOption:
-    name, versions, value, here, note = (part.strip() for part in f"{line} ".split("|", 4))
-    return TrtexecOption(
-        name, tuple(map(int, versions.split())), value, here, note.removeprefix("!").strip(), note.startswith("!")
-    )
+def _options(line: str) -> list[TrtexecOption]:
+    names, versions, value, here, note = (part.strip() for part in f"{line} ".split("|", 4))
+    those, why = tuple(map(int, versions.split())), note.removeprefix("!").strip()
+    return [TrtexecOption(name, those, value, here, why, note.startswith("!")) for name in names.split()]
 
 
-TRTEXEC = {option.name: option for option in map(_option, filter(None, _TABLE.split("\n")))}
+TRTEXEC = {option.name: option for line in _TABLE.strip().split("\n") for option in _options(line)}

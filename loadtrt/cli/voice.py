@@ -23,10 +23,7 @@ if TYPE_CHECKING:
     from loadtrt.lanes.session import Phase
     from loadtrt.live.observer import Observer
 
-
 _RESTORE = b"\x1b[0m\x1b[?7h\x1b[?25h"  # the default colours, lines that wrap, and the cursor
-
-
 _REWRITE_NS = SECOND_NS // 10  # between two rewritten lines, at least
 _LINE_NS = 10 * SECOND_NS  # between two lines without a terminal
 
@@ -63,7 +60,6 @@ class Voice:
         self._observer = None
 
     def say(self, sentence: str) -> None:
-        """Write a line."""
         sentence = one_line(sentence)
         if self._observer is not None and self._observer.alive:
             self._observer.say(sentence)

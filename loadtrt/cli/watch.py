@@ -161,7 +161,6 @@ class _Shown:
 
     @property
     def anything(self) -> bool:
-        """Whether a view was shown."""
         return self._view is not None
 
     def take(self, view: View | None) -> None:

@@ -14,15 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-# What to do instead of giving an option of a command several times.
+# What to do instead of giving several engines to a command.
 SEVERAL = {
-    (
-        "run",
-        "engine",
-    ): "a run drives one engine: make a run of each with --json, and then 'loadtrt compare A.json B.json'",
-    ("sweep", "engine"): "a sweep drives one engine: make a sweep of each",
-    ("capacity", "engine"): "a search drives one engine: search for each by itself",
-    ("profile", "engine"): "--compare A B profiles two engines side by side",
+    "run": "a run drives one engine: make a run of each with --json, and then 'loadtrt compare A.json B.json'",
+    "sweep": "a sweep drives one engine: make a sweep of each",
+    "capacity": "a search drives one engine: search for each by itself",
+    "profile": "--compare A B profiles two engines side by side",
 }
 
 
@@ -71,10 +68,9 @@ def explained(error: click.NoSuchOption) -> str:
     from loadtrt.cli.other_tools import counterpart
 
     command = error.ctx.command if error.ctx else None
-    known = [name for option in _options(command) for name in option.opts] if command else []
-    told = counterpart(
-        error.option_name, [name for option in _options(command) for name in _names(option)] if command else []
-    )
+    options = list(_options(command)) if command else []
+    known = [name for option in options for name in option.opts]
+    told = counterpart(error.option_name, [name for option in options for name in _names(option)])
     if told is not None:
         return told
     otherwise = "--help lists the options"
@@ -85,7 +81,7 @@ def explained(error: click.NoSuchOption) -> str:
 
 def _instead(command: str, option: click.Option) -> str:
     """What to do instead of giving an option twice."""
-    told = SEVERAL.get((command, str(option.name)))
+    told = SEVERAL.get(command) if option.name == "engine" else None
     if told is None and option.metavar and "," in option.metavar:
         return f"write all its values in one, as {_name(option)} {option.metavar}"
     if told is None and command == "run":

@@ -123,10 +123,8 @@ def _quotas(root: Path) -> Iterator[float]:
     for folder in cgroup_folders(root, "cpu"):
         allowed, _, period = read_words(folder / "cpu.max").partition(" ")  # version 2: "max 100000"
         if not allowed:
-            allowed, period = (
-                read_words(folder / "cpu.cfs_quota_us"),
-                read_words(folder / "cpu.cfs_period_us"),
-            )  # version 1
+            # Version 1.
+            allowed, period = read_words(folder / "cpu.cfs_quota_us"), read_words(folder / "cpu.cfs_period_us")
         if allowed.isdigit() and period.isdigit() and int(period):  # "max" and "-1" mean no limit
             yield int(allowed) / int(period)
 
@@ -217,17 +215,7 @@ def _limit(value: int, shown: Callable[[int], str] = str) -> str:
 
 
 # Distribution names, as pip knows them. cuda-bindings and TensorRT are optional and have checks of their own.
-PACKAGES = (
-    "anyio",
-    "click",
-    "ml_dtypes",
-    "numpy",
-    "nvidia-ml-py",
-    "onnx",
-    "pydantic",
-    "PyYAML",
-    "rich",
-)
+PACKAGES = ("anyio", "click", "ml_dtypes", "numpy", "nvidia-ml-py", "onnx", "pydantic", "PyYAML", "rich")
 
 
 def packages() -> list[Check]:
@@ -249,7 +237,11 @@ def tensorrt() -> list[Check]:
     gpus = _compute_capabilities()
     here = [_module(item.flavour, gpus) for item in modules if item.flavour is not None]
     absent = [item.name for item in modules if item.flavour is None and _absent(item)]
-    broken = [_broken(item, bool(gpus)) for item in modules if item.flavour is None and not _absent(item)]
+    broken = []
+    for item in modules:
+        if item.flavour is None and not _absent(item):  # without a driver, that may be what is missing
+            remedy = f"install {item.name} again, in one version with its libraries: pip install --force-reinstall"
+            broken.append(fail(item.name, item.reason, remedy) if gpus else warn(item.name, item.reason, remedy))
     if here:
         return [*here, *broken, *([info("not installed", ", ".join(absent))] if absent else [])]
     nothing = f"none that loads (looked for {', '.join(item.name for item in modules)})"
@@ -260,26 +252,17 @@ def tensorrt() -> list[Check]:
 def _module(flavour: Flavour, gpus: list[tuple[int, int]]) -> Check:
     able = [field.name for field in fields(flavour.capabilities) if getattr(flavour.capabilities, field.name)]
     found = f"{flavour.version}; library {flavour.libs or 'unknown'}; can {', '.join(able) or 'run plans only'}"
-    if flavour.name == "tensorrt_rtx" and gpus and not any(map(_suits_rtx, gpus)):
+    # What TensorRT-RTX 1.7 says when it refuses another GPU, and 7.5 from its support matrix.
+    suited = [gpu in ((7, 5), (8, 0), (8, 6), (8, 9)) or gpu >= (12, 0) for gpu in gpus]
+    if flavour.name == "tensorrt_rtx" and gpus and not any(suited):
         refused = ", ".join(f"{major}.{minor}" for major, minor in gpus)
         remedy = "use TensorRT itself on this GPU: pip install 'loadtrt[tensorrt]'"
         return warn(flavour.name, f"{found}; but it refuses compute capability {refused}", remedy)
     return ok(flavour.name, found)
 
 
-def _suits_rtx(compute_capability: tuple[int, int]) -> bool:
-    """What TensorRT-RTX 1.7 says when it refuses another GPU, and 7.5 from its support matrix."""
-    return compute_capability in ((7, 5), (8, 0), (8, 6), (8, 9)) or compute_capability >= (12, 0)
-
-
 def _absent(item: Found) -> bool:
     return item.reason.endswith("not installed")
-
-
-def _broken(item: Found, gpu: bool) -> Check:
-    """With a GPU, a module that does not load is broken; without a driver, the driver may be what is missing."""
-    remedy = f"install {item.name} again, in one version with its libraries: pip install --force-reinstall"
-    return fail(item.name, item.reason, remedy) if gpu else warn(item.name, item.reason, remedy)
 
 
 def _compute_capabilities() -> list[tuple[int, int]]:

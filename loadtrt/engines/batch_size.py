@@ -37,7 +37,6 @@ _MOST_FIXED = 256  # a larger first size that an engine fixes is hardly its batc
 class BatchSize:
     """Inferences in one request.
 
-    size: their number.
     reason: why, in words that follow "batch N: ".
     guessed: whether the user should read the reason, as neither an option nor a size of 1 everywhere says so.
     known: whether anything says so.
@@ -98,7 +97,6 @@ def batch_size(
 
     inputs, outputs: as the engine has them; an output's size is -1 where it is not known.
     shapes: the decided shape of each input.
-    batch, inferences: --batch and --inferences-per-request.
     """
     if inferences is not None:
         return BatchSize(inferences, "--inferences-per-request")

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from loadtrt.engines.tensor_types import require_types
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.files import write_file
 from loadtrt.reading_files import MOST_MODEL_BYTES, read_bytes
@@ -31,7 +30,6 @@ class BuildOptions:
     io: type of floating-point inputs and outputs of an FP16 plan.
     workspace: maximum scratch memory of a layer, bytes.
     targets: compute capabilities that an RTX plan is for, as TensorRT-RTX names them (SM86).
-    seed: seed for random calibration data.
     plugins: libraries with operators.
     """
 
@@ -162,7 +160,6 @@ def make_network(tool: Toolchain, builder: Any, options: BuildOptions) -> Any:
 
 def parse_onnx(tool: Toolchain, network: Any, source: Source) -> None:
     """Read the model into `network`. Raises EngineError with node, operator and remedy where TensorRT refuses it."""
-    require_types(tool, source)
     mark = tool.journal.mark()
     parser = tool.module.OnnxParser(network, tool.journal.logger)
     # TensorRT reads external data from the folder of this path.

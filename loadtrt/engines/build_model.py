@@ -11,10 +11,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loadtrt.engines.external_data import find_external_data, load_external_data
-from loadtrt.engines.old_opsets import lifted, opset_of
-from loadtrt.engines.onnx_model import decide_sizes, dtype_of, parse_model, to_fp16
+from loadtrt.engines.external_data import load_external_data
+from loadtrt.engines.old_opsets import opset_of
+from loadtrt.engines.onnx_model import decide_sizes, dtype_of, read_onnx, shape_of, to_fp16
 from loadtrt.engines.shapes import FixedSizes, OpenSizesError, require_known
+from loadtrt.engines.value_types import given_inputs
 from loadtrt.environment import available_bytes, import_onnxruntime
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.files import temporary_folder
@@ -24,10 +25,12 @@ from loadtrt.load.tensors import TensorSpec, bytes_of
 if TYPE_CHECKING:
     from loadtrt.engines.build_config import BuildOptions, Ranges
     from loadtrt.engines.external_data import ExternalData
+    from loadtrt.engines.flavour import Flavour
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.precisions import HalfPrecision
 
-_FP16_OPSET = 19  # the first whose Q/DQ nodes take FP16
+_FP16_OPSET, _FP16_IR = 19, 9  # the first whose Q/DQ nodes take FP16
+_NOT_IN_TENSORRT = {"STRING", "UINT16", "INT16", "UINT32", "UINT64", "COMPLEX64", "COMPLEX128"}
 _QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
 
 
@@ -38,10 +41,8 @@ class Source:
     name: the file, or zoo:NAME.
     model: an onnx.ModelProto, which building may change.
     sha256: of the file, or of the model's bytes where it was made here.
-    external: the model's external data; None without.
     precision: what was converted, in words.
     conversion: what became of it in FP16; None where it was not converted.
-    notes: warnings and remarks for the user.
     """
 
     name: str
@@ -55,21 +56,16 @@ class Source:
 
 def read_source(name: str, options: BuildOptions) -> Source:
     """The model `name`: an ONNX file, or zoo:NAME. Raises UsageError for what cannot be read or is not a model."""
-    if not name.startswith("zoo:"):
-        path = Path(name)
-        if path.suffix.lower() == ".uff":
-            raise UsageError(uff_is_gone(name))
-        if path.suffix.lower() in (".prototxt", ".caffemodel"):
-            raise UsageError(f"{name} is a Caffe file: name it with --deploy FILE.prototxt [--model FILE.caffemodel]")
-        model, digest = parse_model(path)
-        external = find_external_data(model, path)
-        model, notes = lifted(model, name)
-        return Source(name, model, digest, external, notes=notes)
-    from loadtrt import zoo
-
+    zoo, suffix = name.startswith("zoo:"), Path(name).suffix.lower()
+    if suffix == ".uff" and not zoo:
+        raise UsageError(uff_is_gone(name))
+    if suffix in (".prototxt", ".caffemodel") and not zoo:
+        raise UsageError(f"{name} is a Caffe file: name it with --deploy FILE.prototxt [--model FILE.caffemodel]")
     first = None if options.shapes or options.profiles else options.batch or 1
-    notes = (f"{name} has batch 1, since --batch is not given",) if first and not options.batch else ()
-    return made_source(name, zoo.make(name.removeprefix("zoo:"), first, seed=0), notes)
+    model, digest, external, notes = read_onnx(name, first)
+    if zoo and first and not options.batch:
+        notes = (f"{name} has batch 1, since --batch is not given",)
+    return Source(name, model, digest, external, notes=notes)
 
 
 def made_source(name: str, model: Any, notes: tuple[str, ...] = ()) -> Source:
@@ -125,8 +121,6 @@ def prepare(source: Source, options: BuildOptions, *, weak_typing: bool) -> Sour
     if options.int8 and is_quantized(model):
         done.append("INT8 as the model's own Q/DQ nodes say")
     elif options.int8:
-        from loadtrt.engines.build_model import quantize
-
         model, notes = quantize(source, options)
         done.append("quantized to INT8 by Q/DQ nodes (symmetric, per channel)")
         source = replace(source, model=model, external=None, notes=(*source.notes, *notes))
@@ -143,8 +137,6 @@ def _by_flags(source: Source, options: BuildOptions) -> Source:
     notes = source.notes
     cached = options.calibration_cache is not None and options.calibration_cache.is_file()
     if options.int8 and options.calibration is None and not cached and not is_quantized(source.model):
-        from loadtrt.engines.build_model import RANDOM_CALIBRATION
-
         notes = (*notes, RANDOM_CALIBRATION)
     return replace(source, precision=f"the builder may use {' and '.join(flags)}" if flags else "", notes=notes)
 
@@ -154,16 +146,35 @@ def is_quantized(model: Any) -> bool:
     return any(node.op_type in _QUANTIZERS for node in model.graph.node)
 
 
+def require_types(flavour: Flavour, source: Source) -> None:
+    """Raise EngineError for types of tensors that TensorRT does not have: its parser would write to stderr itself, and
+    say neither which tensor it is nor what to do."""
+    from onnx import TensorProto
+
+    graph = source.model.graph
+    found = [
+        *((f"input {item.name}", item.type.tensor_type.elem_type) for item in graph.input),
+        *((f"output {item.name}", item.type.tensor_type.elem_type) for item in graph.output),
+        *((f"weight {item.name}", item.data_type) for item in graph.initializer),
+        *(
+            (f"node '{node.name or node.output[0]}' (operator Cast)", int(item.i))
+            for node in graph.node
+            for item in node.attribute
+            if node.op_type == "Cast" and item.name == "to"
+        ),
+    ]
+    for where, number in found:
+        if number in TensorProto.DataType.values() and TensorProto.DataType.Name(number) in _NOT_IN_TENSORRT:
+            kind = TensorProto.DataType.Name(number)
+            raise EngineError(
+                f"{flavour} cannot build {source.name}: {where} is of type {kind}, which TensorRT does "
+                "not have: export the model with INT32 or FP32 there, or run it on ONNX Runtime (run --on onnxruntime)"
+            )
+
+
 def inputs_of(model: Any) -> dict[str, tuple[int, ...]]:
     """Shape by input, -1 where it is open; initializers that are listed as inputs are none."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    return {
-        value.name: tuple(
-            dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim
-        )
-        for value in model.graph.input
-        if value.name not in weights
-    }
+    return {value.name: shape_of(value) for value in given_inputs(model.graph)}
 
 
 def _require_covered(source: Source, ranges: Ranges) -> None:
@@ -193,7 +204,6 @@ def _require_covered(source: Source, ranges: Ranges) -> None:
 
 _RANDOM_SETS = 4
 _LEAST_OPSET = 13  # the first whose Q/DQ nodes have a scale for each channel
-_FP16_OPSET, _FP16_IR = 19, 9  # the first whose Q/DQ nodes stand between FP16 and INT8
 
 RANDOM_CALIBRATION = (
     "WARNING: INT8 ranges come from RANDOM data: the plan's speed is real, its answers are worthless; "
@@ -209,10 +219,8 @@ def calibration_sets(source: Source, options: BuildOptions) -> tuple[list[Arrays
     do not fit.
     """
     specs = []
-    for value in source.model.graph.input:
-        if value.name not in inputs_of(source.model):
-            continue
-        shape = inputs_of(source.model)[value.name]
+    for value in given_inputs(source.model.graph):
+        shape = shape_of(value)
         if options.profiles and value.name in options.profiles[0]:
             shape = options.profiles[0][value.name][1]
         dtype = dtype_of(value)

@@ -24,7 +24,6 @@ class PlanContext:
 
     enqueue: the bound execute_async_v3. Every tensor must be bound before. False where it failed; `reason()` says why.
         The first call after a change of shapes or profile is slow and cannot be captured.
-    profile: number of the optimization profile.
     """
 
     enqueue: Callable[[int], bool]

@@ -19,7 +19,7 @@ from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.runtime import close_all, device_properties, memory_info
 from loadtrt.cuda.stream import GpuClock, Stream
 from loadtrt.engines.engine import Completion
-from loadtrt.engines.plan import build_facts, conversion_of, index_rows
+from loadtrt.engines.plan import build_of
 from loadtrt.engines.waiting import Looks, wake_on_time
 from loadtrt.errors import CudaError
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
@@ -27,9 +27,9 @@ from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from loadtrt.asked.model import Model
     from loadtrt.cuda.runtime import Closes
     from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
-    from loadtrt.engines.shapes import EngineOptions
     from loadtrt.engines.tensorrt import Plan, PlanContext
     from loadtrt.load.tensors import Arrays, TensorSpec
 
@@ -39,7 +39,7 @@ _COMPLETED = itemgetter(Completion._fields.index("completed_ns"))
 _completion = tuple.__new__  # a NamedTuple's own constructor takes several times as long
 
 
-def load_tensorrt(config: EngineOptions) -> TensorRTEngine:
+def load_tensorrt(config: Model) -> TensorRTEngine:
     """The engine of a plan: deserialized, its shapes decided, no lanes yet. Raises UsageError and EngineError."""
     from loadtrt.engines.tensorrt import load_plan
 
@@ -49,7 +49,7 @@ def load_tensorrt(config: EngineOptions) -> TensorRTEngine:
 class TensorRTEngine:
     """The Engine protocol over a plan."""
 
-    def __init__(self, plan: Plan, config: EngineOptions) -> None:
+    def __init__(self, plan: Plan, config: Model) -> None:
         self.contexts, self.buffers, self.per_launch = config.contexts, config.buffers, config.requests_per_launch
         self._plan = plan
         self._config = config
@@ -63,8 +63,8 @@ class TensorRTEngine:
         self._turn_ns = 0
         self.now_ns = perf_counter_ns
         digest = plan.header.sha256
-        build, wrong = build_facts(plan.header.path, digest)
-        rows = index_rows(plan.header.path, digest)
+        sidecar, wrong = build_of(plan.header.path, digest)
+        build, rows = (sidecar.kept, sidecar.rows) if sidecar else (None, {})
         self.parts = tuple(_indexing(part.tensors, rows) for part in plan.parts)
         self.info = EngineInfo(
             kind="tensorrt",
@@ -80,7 +80,7 @@ class TensorRTEngine:
             mode=self._mode(),
             notes=(*plan.notes, *wrong),
             build=build,
-            conversion=conversion_of(plan.header.path, digest),
+            conversion=sidecar.conversion if sidecar else None,
         )
 
     def _mode(self) -> dict[str, str]:
@@ -92,7 +92,8 @@ class TensorRTEngine:
 
     def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
         """See Engine."""
-        moved = [spec for spec in _largest_each(self.parts) if not spec.shape_values]
+        largest = [max(same, key=lambda spec: spec.nbytes) for same in zip(*self.parts, strict=True)]  # of all parts
+        moved = [spec for spec in largest if not spec.shape_values]
         scratch = self._plan.context_bytes
         return MemoryBill(
             contexts=self.contexts,
@@ -232,11 +233,6 @@ class TensorRTEngine:
 def _indexing(tensors: Sequence[TensorSpec], rows: Mapping[str, int]) -> tuple[TensorSpec, ...]:
     """The tensors, with how many rows the values of inputs may index."""
     return tuple(replace(spec, rows=rows.get(spec.name)) for spec in tensors)
-
-
-def _largest_each(parts: Sequence[Sequence[TensorSpec]]) -> list[TensorSpec]:
-    """Each tensor as large as in its largest part, as a buffer set holds it."""
-    return [max(same, key=lambda spec: spec.nbytes) for same in zip(*parts, strict=True)]
 
 
 def _precision(verdict: str, build: dict[str, Any] | None) -> str:

@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 class Completion(NamedTuple):
     """One finished request.
 
-    lane: number of the lane that served it.
     buffer: the lane's buffer set that holds the outputs, until the set is used again.
     completed_ns: when it completed, on the engine's `now_ns` clock.
-    h2d_ns, compute_ns, d2h_ns: duration of each phase.
     error: why the request failed; None where it did not.
     """
 
@@ -49,32 +47,26 @@ class Engine(Protocol):
     @property
     def parts(self) -> Sequence[Sequence[TensorSpec]]:
         """The tensors of each part of the configuration (`RunConfig.parts`)."""
-        ...
 
     @property
     def batches(self) -> Sequence[int]:
         """Inferences of a request of each part."""
-        ...
 
     @property
     def info(self) -> EngineInfo:
         """Facts about the engine; its `tensors` are those of the largest part. Final after `allocate`."""
-        ...
 
     def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
         """The memory that `allocate` will take."""
-        ...
 
     def allocate(self, inputs: Sequence[Arrays]) -> None:
         """Make the lanes: contexts, streams, buffers, graphs. Raises EngineError.
 
         inputs: the input sets, equally many for each part, those of the first part first.
         """
-        ...
 
     def now_ns(self) -> int:
         """The engine's clock: perf_counter_ns, or virtual time where the engine is simulated in it. Never goes back."""
-        ...
 
     def submit(self, lane: int, inputs: int) -> None:
         """Enqueue `per_launch` requests on `lane`, with input set `inputs` and those that follow it in turn.
@@ -82,7 +74,6 @@ class Engine(Protocol):
         Never blocks. Raises EngineError where the enqueue fails, or where `buffers` submits are in flight on the lane
         already (simulated:null does not check).
         """
-        ...
 
     async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:
         """The requests that have finished since the last call, in order within each lane.
@@ -91,16 +82,12 @@ class Engine(Protocol):
         `until_ns` in the past at once. Without `soon`, completions do not matter before `until_ns`, and an engine that
         sleeps may sleep until then. Gives the event loop a turn every 20 to 50 ms, so that it can be cancelled.
         """
-        ...
 
     def outputs(self, lane: int, buffer: int) -> Arrays:
         """The outputs of the request that last completed in this buffer set; valid until the set is used again."""
-        ...
 
     def clock_mapping(self) -> ClockMapping | None:
         """How the device's clock maps to the host's; None where completions are stamped with the host's clock."""
-        ...
 
     def close(self) -> None:
         """Free everything. Safe to call twice, and after a failed `allocate`."""
-        ...

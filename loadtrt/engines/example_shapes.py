@@ -13,9 +13,9 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loadtrt.engines.batch_size import is_batch, is_name, is_other
-from loadtrt.engines.external_data import EXTERNAL_FOLDER
 from loadtrt.engines.index_tables import branch_values, index_tables
 from loadtrt.engines.onnx_model import input_specs
+from loadtrt.engines.onnxruntime import session_of
 from loadtrt.environment import import_onnxruntime
 from loadtrt.load.inputs import make_inputs
 from loadtrt.units import SECOND_NS
@@ -50,9 +50,7 @@ def tried_example(model: Any, external: ExternalData | None, error: OpenSizesErr
         onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        if external is not None:
-            options.add_session_config_entry(EXTERNAL_FOLDER, str(external.folder))
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        session = session_of(data, external, options)
     except Exception:  # this is about sizes: what else is wrong is told where the model is run
         return None
     until = perf_counter_ns() + _PATIENCE_NS

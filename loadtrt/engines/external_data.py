@@ -30,7 +30,6 @@ class ExternalData:
     """Where the weights of a model are.
 
     folder: the folder that the locations in the model are relative to.
-    files: the files, without links.
     """
 
     folder: Path
@@ -49,8 +48,6 @@ def find_external_data(model: Any, file: Path) -> ExternalData | None:
     Face's hub, to which a link leads. Where the model's own name is a link, the folder is that of the link, or else of
     the file to which the link leads, and links may lead from one to the other.
 
-    model: an onnx.ModelProto.
-    file: the file that holds the model.
 
     Raises UsageError for a location that names another file, or a file that is missing or too short.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from loadtrt.engines.external_data import messages_of
+from loadtrt.engines.value_types import given_inputs, graphs_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -133,22 +133,17 @@ def branch_values(model: Any) -> dict[str, int]:
 
 
 def _integer_inputs(model: Any) -> list[Any]:
-    weights = {tensor.name for tensor in model.graph.initializer}
-    return [
-        value
-        for value in model.graph.input
-        if value.type.tensor_type.elem_type in _WHOLES and value.name not in weights
-    ]
+    return [value for value in given_inputs(model.graph) if value.type.tensor_type.elem_type in _WHOLES]
 
 
 def _nodes(model: Any) -> list[Any]:
     """All nodes, those of branches and loops after the node that has them."""
-    return [message for message in messages_of(model.graph) if message.DESCRIPTOR.name == "NodeProto"]
+    return [node for graph in graphs_of(model.graph) for node in graph.node]
 
 
 def _shapes(model: Any, nodes: Sequence[Any]) -> dict[str, tuple[int, ...]]:
     """Shapes of weights, of what has their shape, and of what the model declares; -1 for a size that is open."""
-    graphs = [message for message in messages_of(model.graph) if message.DESCRIPTOR.name == "GraphProto"]
+    graphs = list(graphs_of(model.graph))
     shapes = {
         value.name: tuple(dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim)
         for graph in graphs

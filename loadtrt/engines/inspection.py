@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.onnx_model import dtype_of, parse_model
 from loadtrt.engines.plan import looks_like_onnx, looks_like_plan, read_header
+from loadtrt.engines.value_types import given_inputs
 from loadtrt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -153,7 +154,6 @@ def _onnx(path: Path) -> dict[str, Any]:
     """The facts of an ONNX file. Weights in other files are counted, not read."""
     model, _ = parse_model(path)
     graph = model.graph
-    weights = {tensor.name for tensor in graph.initializer}
     return {
         "kind": "onnx",
         "file": str(path),
@@ -163,7 +163,7 @@ def _onnx(path: Path) -> dict[str, Any]:
         "producer": " ".join(part for part in (model.producer_name, model.producer_version) if part),
         "parameters": sum(math.prod(tensor.dims) for tensor in graph.initializer),
         "tensors": [
-            *(_onnx_tensor(value, is_input=True) for value in graph.input if value.name not in weights),
+            *(_onnx_tensor(value, is_input=True) for value in given_inputs(graph)),
             *(_onnx_tensor(value, is_input=False) for value in graph.output),
         ],
         "nodes": dict(Counter(node.op_type for node in graph.node).most_common()),

@@ -7,6 +7,8 @@ import re
 from contextlib import suppress
 from typing import Any
 
+from loadtrt.engines.value_types import opsets_of
+
 LEAST_OPSET = 7  # ONNX Runtime and TensorRT promise no less
 # Operators that took a second input along `axis` of the first; PRelu took its slopes along axis 1.
 _ALONG = {"Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less", "PRelu"}
@@ -15,7 +17,7 @@ _TARGETS = (LEAST_OPSET, 8, 9, 11, 13)  # the nearest first: it changes least
 
 def opset_of(model: Any) -> int:
     """Version of the standard operators; 0 where the model names none."""
-    return next((int(item.version) for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    return opsets_of(model).get("", 0)
 
 
 def lifted(model: Any, name: str) -> tuple[Any, tuple[str, ...]]:

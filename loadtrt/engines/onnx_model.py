@@ -11,6 +11,7 @@ from loadtrt.engines.external_data import find_external_data, load_external_data
 from loadtrt.engines.index_tables import Role, branch_values, index_tables, roles
 from loadtrt.engines.old_opsets import lifted, opset_of
 from loadtrt.engines.shapes import InputShape, OpenSizesError, require_known, resolve_shapes
+from loadtrt.engines.value_types import given_inputs
 from loadtrt.errors import EngineError, UsageError
 from loadtrt.load.tensors import TensorSpec, bytes_of, dtype_named, in_numpy
 from loadtrt.printing import shortened
@@ -19,8 +20,9 @@ from loadtrt.reading_files import MOST_MODEL_BYTES, read_bytes
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from loadtrt.asked.model import Model
     from loadtrt.engines.external_data import ExternalData
-    from loadtrt.engines.shapes import EngineOptions, Resolved, Sizes
+    from loadtrt.engines.shapes import Sizes
     from loadtrt.results.precisions import HalfPrecision
 
 _IN_FP32 = "ONNX Runtime's CPU computes most FP16 nodes in FP32: on a GPU, answers may deviate more, and gains differ"
@@ -33,14 +35,11 @@ class OnnxModel:
     """A model ready to run.
 
     data: the serialized model with its input sizes decided.
-    external: its external data; None without.
     sha256: of the file as it was read (for the zoo: as it was made), without external data.
     weights_bytes: size of the model with its external data.
     sizes: its inputs, and what they are in a request of each kind.
-    output_dtypes: type by output name.
     conversion: what became of it in FP16; None where it was not converted.
     notes: what the user should read.
-    opset: version of the standard operators.
     """
 
     name: str
@@ -87,30 +86,20 @@ class DecidedSizes:
     roles: Mapping[str, Role]
 
 
-def read_model(config: EngineOptions) -> OnnxModel:
+def read_model(config: Model) -> OnnxModel:
     """The model that `config.engine` names, a file or zoo:NAME, with --batch, --shapes and --fp16 applied.
 
     Raises UsageError for a file that cannot be read or is not an ONNX model, for external data that are missing or are
     other files than the model's, and for sizes that stay open or contradict the model; EngineError for tensors that are
     not arrays and for a failing conversion.
     """
-    notes = []
-    external: ExternalData | None = None
-    if config.engine.startswith("zoo:"):
-        from loadtrt import zoo
-
-        # With --shapes the model stays dynamic, for them to decide.
-        given = config.parts[0].batch if len(config.parts) == 1 else None
-        first = given or (None if config.shapes or len(config.parts) > 1 else 1)
-        if first == 1 and given is None:
-            notes.append(f"{config.engine} was made with batch 1, since no --batch was given")
-        model = zoo.make(config.engine.removeprefix("zoo:"), first, seed=0)
-        digest = sha256(model.SerializeToString()).hexdigest()
-    else:
-        model, digest = parse_model(Path(config.engine))
-        external = find_external_data(model, Path(config.engine))
-        model, lifting = lifted(model, config.engine)
-        notes += lifting
+    given = config.parts[0].batch if len(config.parts) == 1 else None
+    # Of the zoo's: with --shapes the model stays dynamic, for them to decide.
+    first = given or (None if config.shapes or len(config.parts) > 1 else 1)
+    model, digest, external, lifting = read_onnx(config.engine, first)
+    notes = [*lifting]
+    if config.engine.startswith("zoo:") and first == 1 and given is None:
+        notes.append(f"{config.engine} was made with batch 1, since no --batch was given")
     sizes = decide_sizes(model, config.engine, config.parts, external)
     notes += sizes.notes
     dtypes = {
@@ -126,6 +115,20 @@ def read_model(config: EngineOptions) -> OnnxModel:
     return OnnxModel(
         config.engine, data, external, digest, weights, sizes, dtypes, conversion, tuple(notes), opset_of(model)
     )
+
+
+def read_onnx(name: str, first: int | None) -> tuple[Any, str, ExternalData | None, tuple[str, ...]]:
+    """The model `name`, an ONNX file or zoo:NAME, the SHA-256 of its bytes, its external data, and notes. first: the
+    first size of a model of the zoo; None: open. Raises UsageError."""
+    if name.startswith("zoo:"):
+        from loadtrt import zoo
+
+        model = zoo.make(name.removeprefix("zoo:"), first, seed=0)
+        return model, sha256(model.SerializeToString()).hexdigest(), None, ()
+    model, digest = parse_model(Path(name))
+    external = find_external_data(model, Path(name))
+    model, notes = lifted(model, name)
+    return model, digest, external, notes
 
 
 def parse_model(file: Path) -> tuple[Any, str]:
@@ -156,17 +159,11 @@ def _is_text(message: Any) -> bool:
 
 
 def decide_sizes(
-    model: Any,
-    name: str,
-    sizes: Sequence[Sizes],
-    external: ExternalData | None = None,
-    *,
-    runtime: str = _ONNX_RUNTIME,
+    model: Any, name: str, sizes: Sequence[Sizes], external: ExternalData | None = None, *, runtime: str = _ONNX_RUNTIME
 ) -> DecidedSizes:
     """The inputs of each part, after writing what --batch and --shapes decide into `model`; with several parts it stays
     open. Raises UsageError, with an example that the model accepts where sizes are left open and one is found."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    values = {value.name: value for value in model.graph.input if value.name not in weights}
+    values = {value.name: value for value in given_inputs(model.graph)}
     declared = tuple(value.SerializeToString() for value in (*model.graph.input, *model.graph.output))
     decided = []
     for part in sizes:
@@ -181,7 +178,13 @@ def decide_sizes(
             example = None if error.by_batch else tried_example(model, external, error)
             raise OpenSizesError(error.inputs, error.shapes, example) from None
     if len(sizes) == 1:
-        _write_sizes(model, values, decided[0])
+        for item, shape in decided[0].shapes.items():
+            _write(values[item], shape)
+        symbols = decided[0].symbols
+        for output in model.graph.output:  # the rest of their sizes ONNX Runtime infers
+            for dim in output.type.tensor_type.shape.dim:
+                if dim.dim_param in symbols:
+                    dim.dim_value = symbols[dim.dim_param]
     if declared == tuple(value.SerializeToString() for value in (*model.graph.input, *model.graph.output)):
         declared = ()
     rows, modes = index_tables(model), branch_values(model)
@@ -214,7 +217,7 @@ def input_specs(
 def outputs_of(model: Any) -> tuple[InputShape, ...]:
     """The outputs as the model declares them."""
     return tuple(
-        InputShape(value.name, "", _shape(value), symbols=_symbols(value))
+        InputShape(value.name, "", shape_of(value), symbols=_symbols(value))
         for value in model.graph.output
         if value.type.tensor_type.HasField("shape")
     )
@@ -240,21 +243,18 @@ def _input_shape(value: Any, model: str, sizes: Sizes, runtime: str) -> InputSha
     dtype = _moved_dtype(value, f"input {name} of {model}", runtime)
     if not value.type.tensor_type.HasField("shape"):
         return InputShape(name, dtype, (-1,) * len(sizes.shapes[name]))
-    return InputShape(name, dtype, _shape(value), symbols=_symbols(value))
+    return InputShape(name, dtype, shape_of(value), symbols=_symbols(value))
 
 
-def _shape(value: Any) -> tuple[int, ...]:
-    """-1 for an open size."""
+def shape_of(value: Any) -> tuple[int, ...]:
+    """The shape of an input or output; -1 for an open size."""
     return tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim)
 
 
 def _open_unknown_sizes(model: Any) -> None:
     """Say what is meant where an exporter wrote 0 or less for a size that it does not know: ONNX Runtime takes the 0 of
     an input as it stands, and refuses every other size."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [
-        dim for value in model.graph.input if value.name not in weights for dim in value.type.tensor_type.shape.dim
-    ]
+    inputs = [dim for value in given_inputs(model.graph) for dim in value.type.tensor_type.shape.dim]
     if all(dim.dim_value > 0 or not dim.HasField("dim_value") for dim in inputs):
         return
     for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
@@ -265,15 +265,6 @@ def _open_unknown_sizes(model: Any) -> None:
 
 def _symbols(value: Any) -> tuple[str, ...]:
     return tuple(dim.dim_param for dim in value.type.tensor_type.shape.dim)
-
-
-def _write_sizes(model: Any, values: Mapping[str, Any], resolved: Resolved) -> None:
-    for name, shape in resolved.shapes.items():
-        _write(values[name], shape)
-    for output in model.graph.output:  # the rest of their sizes ONNX Runtime infers
-        for dim in output.type.tensor_type.shape.dim:
-            if dim.dim_param in resolved.symbols:
-                dim.dim_value = resolved.symbols[dim.dim_param]
 
 
 def _write(value: Any, shape: tuple[int, ...]) -> None:

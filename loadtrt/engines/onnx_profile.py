@@ -6,7 +6,6 @@ optimised model that the session writes: tensors and names that optimisers keep 
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.onnxruntime import open_session, sentence_of
 from loadtrt.engines.plan_profile import turns, warm_up
+from loadtrt.engines.value_types import fresh_name
 from loadtrt.errors import EngineError
 from loadtrt.files import temporary_folder
 from loadtrt.load.tensors import dtype_named
@@ -180,13 +180,7 @@ def _named(model: OnnxModel) -> OnnxModel:
     taken = {node.name for node in parsed.graph.node}
     unnamed = [node for node in parsed.graph.node if not node.name]
     for node in unnamed:
-        name = stem = next(filter(None, node.output), node.op_type)
-        for number in itertools.count(2):
-            if name not in taken:
-                break
-            name = f"{stem} ({number})"
-        taken.add(name)
-        node.name = name
+        node.name = fresh_name(next(filter(None, node.output), node.op_type), taken, "{} ({})")
     return replace(model, data=parsed.SerializeToString()) if unnamed else model
 
 

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from loadtrt.asked.model import Model
+    from loadtrt.engines.external_data import ExternalData
     from loadtrt.engines.index_tables import Role
     from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
-    from loadtrt.engines.shapes import EngineOptions, Sizes
+    from loadtrt.engines.shapes import Sizes
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.engine_info import ClockMapping
 
@@ -43,7 +45,7 @@ _SOURCE = re.compile(
 )
 
 
-def load_onnxruntime(config: EngineOptions) -> OnnxRuntimeEngine:
+def load_onnxruntime(config: Model) -> OnnxRuntimeEngine:
     """The engine for `config.engine`, an .onnx file or zoo:NAME, on the CPU.
 
     Contexts are concurrent runs, one worker thread each. ONNX Runtime's intra-op threads belong to a session and all
@@ -137,14 +139,8 @@ class OnnxRuntimeEngine:
         session: Any,
         threads: int,
     ) -> None:
-        self.contexts = contexts
-        self.buffers = buffers
-        self.parts = parts
-        self.batches = batches
-        self._info = info
-        self._model = model
-        self._threads = threads
-        self._session = session
+        self.contexts, self.buffers, self.parts, self.batches, self.info = contexts, buffers, parts, batches, info
+        self._model, self._session, self._threads = model, session, threads
         self._options = import_onnxruntime().RunOptions()
         self._names = [tensor.name for tensor in info.tensors if not tensor.is_input]
         self._inputs: list[Arrays] = []
@@ -153,17 +149,13 @@ class OnnxRuntimeEngine:
         self._done: deque[Completion] = deque()
         self._wakeup = Wakeup()
 
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
-
     def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
         """Lanes hold outputs only: runs read the input sets in place. Scratch memory is unknown."""
-        outputs = sum(tensor.nbytes for tensor in self._info.tensors if not tensor.is_input)
+        outputs = sum(tensor.nbytes for tensor in self.info.tensors if not tensor.is_input)
         return MemoryBill(
             contexts=self.contexts,
             buffers=self.buffers,
-            weights_bytes=self._model.weights_bytes * int(self._info.mode["sessions"]),
+            weights_bytes=self._model.weights_bytes * int(self.info.mode["sessions"]),
             context_bytes=None,
             device_io_bytes=outputs,
             host_io_bytes=0,
@@ -173,7 +165,7 @@ class OnnxRuntimeEngine:
 
     def allocate(self, inputs: Sequence[Arrays]) -> None:
         self._inputs = list(inputs)
-        shared = self._info.mode["sessions"] == "1"
+        shared = self.info.mode["sessions"] == "1"
         for number in range(self.contexts):
             own = number > 0 and not shared
             session = open_session(self._model, self._threads, self.contexts) if own else self._session
@@ -281,16 +273,21 @@ def open_session(
         options.profile_file_prefix = str(trace)
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
-    if model.external:
-        options.add_session_config_entry(EXTERNAL_FOLDER, str(model.external.folder))
     try:
-        # enable_fallback=0: the fallback, from one provider to another, prints to stdout.
-        providers = ["CPUExecutionProvider"]
-        return onnxruntime.InferenceSession(model.data, options, providers=providers, enable_fallback=0)
+        return session_of(model.data, model.external, options)
     except Exception as error:  # onnxruntime's exceptions share no base of their own
         converted = f" as loadtrt converted it to FP16 ({LEAVE_OUT})" if model.conversion else ""
         said = f"{sentence_of(error)}{remedy(model.opset, str(error))}"
         raise EngineError(f"ONNX Runtime {_version()} refuses {model.name}{converted}: {said}") from None
+
+
+def session_of(data: bytes, external: ExternalData | None, options: Any) -> Any:
+    """An InferenceSession of a serialized model on the CPU. Raises what ONNX Runtime raises."""
+    if external:
+        options.add_session_config_entry(EXTERNAL_FOLDER, str(external.folder))
+    # enable_fallback=0: the fallback, from one provider to another, prints to stdout.
+    providers = ["CPUExecutionProvider"]
+    return import_onnxruntime().InferenceSession(data, options, providers=providers, enable_fallback=0)
 
 
 def _outputs(model: OnnxModel, session: Any) -> list[TensorSpec]:

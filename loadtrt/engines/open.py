@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from loadtrt.cuda.runtime import device_count
 from loadtrt.errors import CudaError, EngineError, UsageError
@@ -12,8 +12,8 @@ from loadtrt.errors import CudaError, EngineError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from loadtrt.asked.model import Model
     from loadtrt.engines.engine import Engine
-    from loadtrt.engines.shapes import EngineOptions
 
 
 _DEVICES = Path("/dev")
@@ -53,7 +53,7 @@ def kind_of(engine: str, on: str = "auto") -> str:
 
 
 def open_engine(
-    options: EngineOptions,
+    options: Model,
     say: Callable[[str], None] | None = None,
     status: Callable[[str], None] | None = None,
     also: Collection[str] = (),
@@ -91,9 +91,7 @@ def open_engine(
     return load_onnxruntime(options)
 
 
-def _load_built(
-    options: EngineOptions, say: Callable[[str], None] | None, status: Callable[[str], None] | None
-) -> Engine:
+def _load_built(options: Model, say: Callable[[str], None] | None, status: Callable[[str], None] | None) -> Engine:
     """TensorRT's engine of a model, by way of a plan that is kept."""
     from loadtrt.engines.cuda_engine import TensorRTEngine
     from loadtrt.engines.plan_cache import cached_plan
@@ -117,9 +115,9 @@ def _has_nvidia_gpu() -> bool:
         return not hidden and any(_DEVICES.glob("nvidia[0-9]*"))
 
 
-def _require_known(options: EngineOptions, kind: str, also: Collection[str]) -> None:
+def _require_known(options: Model, kind: str, also: Collection[str]) -> None:
     """Raises UsageError for an option that is given and unknown to this kind of engine."""
-    fields = cast("Any", type(options)).model_fields  # pydantic's, which a protocol cannot declare
+    fields = type(options).model_fields
     for option, kinds in OPTIONS.items():
         given = getattr(options, option) != fields[option].default if option in fields else option in also
         if given and kind not in kinds:

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import struct
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -233,7 +232,6 @@ class Sidecar(BaseModel):
     precision: what was converted or allowed, in words.
     conversion: what became of the model in FP16; None where loadtrt did not convert it.
     gpu: the GPU that the plan was built on; "" where `targets` name others.
-    build_ns: time of the builder alone.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -253,6 +251,16 @@ class Sidecar(BaseModel):
     build_ns: int = Field(ge=0, lt=1 << 63)
     plan_sha256: str
     plan_bytes: int = Field(ge=0, lt=1 << 63)
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What a run keeps of the build."""
+        return self.model_dump(mode="json", include=_KEPT_BY_RUNS)
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """By input, the rows of the table that its values index."""
+        return {tensor.name: tensor.rows for tensor in self.tensors if tensor.rows is not None}
 
 
 def sidecar_of(plan: Path) -> Path:
@@ -279,29 +287,10 @@ def read_sidecar(plan: Path, plan_sha256: str | None = None) -> Sidecar | None:
     return sidecar
 
 
-def build_facts(plan: Path, plan_sha256: str) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """What a run keeps of the plan's build, None where unknown; a note where the sidecar is broken or another
-    plan's. `plan_sha256`: of the plan as it is now."""
+def build_of(plan: Path, plan_sha256: str) -> tuple[Sidecar | None, tuple[str, ...]]:
+    """The sidecar of a plan, None where there is none; a note where it is broken or another plan's. `plan_sha256`: of
+    the plan as it is now."""
     try:
-        sidecar = read_sidecar(plan, plan_sha256)
+        return read_sidecar(plan, plan_sha256), ()
     except UsageError as error:
         return None, (f"what the plan was built from is not known: {error}",)
-    return (sidecar.model_dump(mode="json", include=_KEPT_BY_RUNS) if sidecar else None), ()
-
-
-def index_rows(plan: Path, plan_sha256: str) -> dict[str, int]:
-    """By input, the rows of the table that its values index; empty where the sidecar does not say."""
-    try:
-        sidecar = read_sidecar(plan, plan_sha256)
-    except UsageError:  # which `build_facts` tells
-        return {}
-    return {tensor.name: tensor.rows for tensor in (sidecar.tensors if sidecar else ()) if tensor.rows is not None}
-
-
-def conversion_of(plan: Path, plan_sha256: str) -> HalfPrecision | None:
-    """What became of the model in FP16 when the plan was built; None where that is not known, or it was not
-    converted."""
-    with suppress(UsageError):  # which `build_facts` tells
-        sidecar = read_sidecar(plan, plan_sha256)
-        return sidecar.conversion if sidecar else None
-    return None

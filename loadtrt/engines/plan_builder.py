@@ -22,7 +22,7 @@ from loadtrt.engines.build_config import (
     parse_onnx,
     use_timing_cache,
 )
-from loadtrt.engines.build_model import calibration_sets, is_quantized, prepare
+from loadtrt.engines.build_model import calibration_sets, is_quantized, prepare, require_types
 from loadtrt.engines.flavour import load_plugins, require_plugins
 from loadtrt.engines.index_tables import index_tables
 from loadtrt.engines.plan import Sidecar, SidecarTensor, sidecar_of
@@ -47,13 +47,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BuiltPlan:
-    """A plan that was built.
-
-    path: the plan's file.
-    log: the file of TensorRT's log.
-    sidecar: the facts of the build, kept at `path`.json.
-    notes: what the user should read.
-    """
+    """A plan that was built."""
 
     path: Path
     log: Path
@@ -138,6 +132,7 @@ def _build(
     except TypeError:  # pybind11 raises it for a null pointer
         raise EngineError(f"{tool.flavour} cannot start its builder; TensorRT says {journal.reason(mark)}") from None
     network = make_network(tool, builder, options)
+    require_types(tool.flavour, source)
     parse_onnx(tool, network, source)
     config = make_config(tool, builder, network, options)
     if options.timing_cache:

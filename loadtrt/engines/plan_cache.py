@@ -40,9 +40,10 @@ from loadtrt.units import format_duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from loadtrt.asked.model import Model
     from loadtrt.cuda.runtime import DeviceProperties
     from loadtrt.engines.build_model import Source
-    from loadtrt.engines.shapes import EngineOptions, Sizes
+    from loadtrt.engines.shapes import Sizes
     from loadtrt.engines.toolchain import Progress, Toolchain
     from loadtrt.load.tensors import TensorSpec
 
@@ -63,7 +64,6 @@ _LEFT_BEHIND_S = 24 * 3600  # no build takes as long
 class CachedPlan:
     """A plan that was built from a model.
 
-    path: the plan's file.
     sizes: what of the asked sizes the plan leaves open, one for each kind of request.
     batch: inferences of a request, where the options or the model say; None where the plan's sizes are all there is.
     notes: what the user should read; the first says where the plan comes from.
@@ -76,7 +76,7 @@ class CachedPlan:
 
 
 def cached_plan(
-    config: EngineOptions, say: Callable[[str], None] | None = None, status: Callable[[str], None] | None = None
+    config: Model, say: Callable[[str], None] | None = None, status: Callable[[str], None] | None = None
 ) -> CachedPlan:
     """The plan of the model `config.engine`, an ONNX file or zoo:NAME, for GPU `config.device`: kept, or built now.
 
@@ -129,7 +129,7 @@ def cached_plan(
     return CachedPlan(entry / _PLAN, (kept,), batch if batch.known else None, (note, *source.notes, *sizes.notes))
 
 
-def _builder_of(config: EngineOptions) -> Literal["tensorrt", "rtx"] | None:
+def _builder_of(config: Model) -> Literal["tensorrt", "rtx"] | None:
     if config.module is None:
         return None
     name = config.module.removesuffix("_bindings")

@@ -49,7 +49,6 @@ class Profiled:
     passes: those that are finished; the first is shown first.
     layer_info: the engine inspector's own JSON; None without an inspector.
     notes: why a pass is missing, and what its reader should know.
-    stopped: whether it was interrupted.
     """
 
     passes: list[ProfilePass] = field(default_factory=list)
@@ -78,7 +77,6 @@ class TellsLayers(Protocol):
 
     def profile(self, inputs: Arrays, length: ProfileLength, profiled: Profiled, watch: Watch) -> None:
         """Fill `profiled`, one inference with `inputs` at a time. Raises EngineError; earlier results are kept."""
-        ...
 
 
 def warm_up(infer: Callable[[], object], length: ProfileLength, watch: Watch) -> None:

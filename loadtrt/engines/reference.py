@@ -34,8 +34,6 @@ _COPIES = 3  # of a model's weights that a session holds while it opens
 class Reference:
     """What to compare an engine's outputs for the first input set with.
 
-    name: what it is, in words.
-    outputs: by name; None where they are not known.
     unknown: why they are not known, one sentence.
     tolerance: the largest deviation, relative to the largest magnitude of an output, that the engine's precision
         explains, or that was asked for.
@@ -73,7 +71,10 @@ def reference_of(model: Model, info: EngineInfo, inputs: Arrays) -> Reference | 
                 "MODEL.onnx or OUTPUTS.npz"
             )
         return None
-    name, unknown = (model.engine, "") if info.kind == "onnxruntime" or _is_model(model.engine) else _origin(built)
+    from loadtrt.engines.plan import looks_like_plan
+
+    is_plan = info.kind != "onnxruntime" and not model.engine.startswith("zoo:") and looks_like_plan(model.engine)
+    name, unknown = _origin(built) if is_plan else (model.engine, "")
     if not unknown:
         try:
             outputs, nodes = _in_fp32(name, model, inputs)
@@ -83,12 +84,6 @@ def reference_of(model: Model, info: EngineInfo, inputs: Arrays) -> Reference | 
     if demanded:
         raise UsageError(f"--verify-tolerance has nothing to compare {model.engine} with: {unknown}")
     return Reference("", None, unknown, 0.0, demanded)
-
-
-def _is_model(engine: str) -> bool:
-    from loadtrt.engines.plan import looks_like_plan
-
-    return engine.startswith("zoo:") or not looks_like_plan(Path(engine))
 
 
 def _origin(built: Any) -> tuple[str, str]:

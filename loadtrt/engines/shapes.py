@@ -20,7 +20,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from loadtrt.engines.batch_size import is_filled, is_name, is_other, named_batches, require_agreement
 from loadtrt.errors import UsageError, nearest
@@ -28,22 +28,10 @@ from loadtrt.errors import UsageError, nearest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from loadtrt.asked.model import Model
+
     Shape = tuple[int, ...]
-
-
-class Sizes(Protocol):
-    """What decides the shapes of one kind of request."""
-
-    @property
-    def batch(self) -> int | None: ...
-    @property
-    def inferences_per_request(self) -> int | None: ...
-    @property
-    def shapes(self) -> Mapping[str, Shape]: ...
-    @property
-    def shape_values(self) -> Mapping[str, tuple[int, ...]]: ...
-    @property
-    def optimization_profile(self) -> int: ...
+    Sizes: TypeAlias = "Model | FixedSizes"  # what decides the shapes of one kind of request
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +40,7 @@ class FixedSizes:
 
     batch: first size of the inputs that leave theirs open; None where there are none.
     inferences_per_request: None where the engine tells.
-    shapes: by input.
     shape_values: values of inputs that carry shapes.
-    optimization_profile: its number in the plan.
     """
 
     batch: int | None = None
@@ -62,45 +48,6 @@ class FixedSizes:
     shape_values: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     optimization_profile: int = 0
     inferences_per_request: int | None = None
-
-
-class EngineOptions(Sizes, Protocol):
-    """The options of `loadtrt run` that decide what an engine is and how it is driven."""
-
-    @property
-    def engine(self) -> str: ...
-    @property
-    def on(self) -> Literal["auto", "tensorrt", "onnxruntime"]: ...
-    @property
-    def module(self) -> str | None: ...
-    @property
-    def plugins(self) -> tuple[str, ...]: ...
-    @property
-    def allow_host_code(self) -> bool: ...
-    @property
-    def device(self) -> int: ...
-    @property
-    def fp16(self) -> bool: ...
-    @property
-    def contexts(self) -> int: ...
-    @property
-    def buffers(self) -> int: ...
-    @property
-    def requests_per_launch(self) -> int: ...
-    @property
-    def graph(self) -> bool: ...
-    @property
-    def copies(self) -> bool: ...
-    @property
-    def wait(self) -> Literal["spin", "block"]: ...
-    @property
-    def threads_per_context(self) -> int | None: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def parts(self) -> Sequence[Sizes]:
-        """One for each kind of request: of a mix, or of the batches that form."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +79,6 @@ class Resolved:
     """Decided shapes.
 
     shapes: by input, without -1.
-    symbols: decided sizes, by symbol.
-    notes: what the user should read.
     """
 
     shapes: dict[str, Shape]
@@ -176,7 +121,7 @@ class OpenSizesError(UsageError):
         if example is not None:
             shown, of = {item.name: _x(example[item.name]) for item in left}, " (this model runs so)"
         else:
-            shown = {item.name: _x(item.best) if item.best else _form(item, self.shapes[item.name]) for item in left}
+            shown = {item.name: _x(item.best or self.shapes[item.name], item.symbols) for item in left}
             of = hint or ", with numbers for the names"
         value = shlex.quote(",".join(f"{name}:{shape}" for name, shape in shown.items()))
         return f"add --shapes, such as --shapes {value}{of}"
@@ -215,7 +160,8 @@ def check_values(
     `count`: how many there must be. least, best, most: range and optimum of the first of them (TensorRT 8.6 tells only
     the first); empty where unknown. Raises UsageError.
     """
-    hint = f"; the profile takes {_spans(least, most)}{_optimum(best)}" if least else ""
+    spans = ",".join(f"{low}..{high}" for low, high in zip(least, most, strict=True))
+    hint = f"; the profile takes {spans}{f' (optimised for {_csv(best)})' if best else ''}" if least else ""
     if values is None:
         example = _csv(best) if len(best) == count else ",".join(["N"] * count)
         raise UsageError(
@@ -319,26 +265,11 @@ def _range(item: InputShape, axis: int) -> str:
     return f"{low}{best}" if low == high else f"{low}..{high}{best}"
 
 
-def _spans(least: Sequence[int], most: Sequence[int]) -> str:
-    return ",".join(f"{low}..{high}" for low, high in zip(least, most, strict=True))
-
-
-def _optimum(best: Sequence[int]) -> str:
-    return f" (optimised for {_csv(best)})" if best else ""
-
-
 def _csv(values: Sequence[int]) -> str:
     return ",".join(map(str, values))
 
 
-def _form(item: InputShape, shape: Shape) -> str:
+def _x(shape: Shape, symbols: Sequence[str] = ()) -> str:
     """A shape as --shapes takes it, with the model's names, or N, for sizes that are open."""
-    symbols = item.symbols or ("",) * len(shape)
-    return "x".join(
-        str(size) if size >= 0 else symbol if is_name(symbol) else "N"
-        for size, symbol in zip(shape, symbols, strict=True)
-    )
-
-
-def _x(shape: Shape) -> str:
-    return "x".join("N" if size < 0 else str(size) for size in shape) or "scalar"
+    named = zip(shape, symbols or repeat(""), strict=False)
+    return "x".join(str(size) if size >= 0 else name if is_name(name) else "N" for size, name in named) or "scalar"

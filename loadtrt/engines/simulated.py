@@ -27,8 +27,8 @@ from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS, exact_duration, plur
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from loadtrt.asked.model import Model
     from loadtrt.engines.clock import Clock
-    from loadtrt.engines.shapes import EngineOptions
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.engine_info import ClockMapping
 
@@ -36,7 +36,7 @@ _PREFIX = "simulated:"
 _ITEM = 16  # numbers in x, and in y, for each item of the batch
 
 
-def load_simulated(config: EngineOptions) -> SimulatedEngine | NullEngine:
+def load_simulated(config: Model) -> SimulatedEngine | NullEngine:
     """The engine of "simulated:null" or "simulated:key=value,...", with the run's contexts, buffers, batch and seed.
 
     Without `copies`, h2d and d2h take no time. Raises UsageError for a specification that is not valid, and for shapes.
@@ -45,27 +45,25 @@ def load_simulated(config: EngineOptions) -> SimulatedEngine | NullEngine:
         sizes = "write the parts of --mix as sizes, such as '1:0.7, 8:0.3'"
         remedy = "give --batch and leave --shapes out" if config.shapes else sizes
         raise UsageError(f"simulated engine: its input is always x fp32[batch,{_ITEM}]: {remedy}")
-    engine = _engine_of(config)
+    text = config.engine.removeprefix(_PREFIX).strip()
+    batches = tuple(part.batch or 1 for part in config.parts)
+    engine: SimulatedEngine | NullEngine
+    if text == "null":
+        engine = NullEngine(contexts=config.contexts, buffers=config.buffers, batches=batches, name=config.engine)
+    else:
+        simulation = parse_simulation(text, config.seed)
+        times = (simulation.service_ns, simulation.item_ns, simulation.enqueue_ns, simulation.h2d_ns, simulation.d2h_ns)
+        if simulation.clock == "virtual" and not any(times):
+            raise UsageError("simulated engine: in virtual time a request that takes none would never let it pass")
+        if not config.copies:
+            simulation = replace(simulation, h2d_ns=0, d2h_ns=0)
+        engine = SimulatedEngine(
+            simulation, contexts=config.contexts, buffers=config.buffers, batches=batches, name=config.engine
+        )
     if config.inferences_per_request is not None:
         batch, reason = config.inferences_per_request, "--inferences-per-request"
         engine.info = replace(engine.info, batch=batch, batch_from=reason)
     return engine
-
-
-def _engine_of(config: EngineOptions) -> SimulatedEngine | NullEngine:
-    text = config.engine.removeprefix(_PREFIX).strip()
-    batches = tuple(part.batch or 1 for part in config.parts)
-    if text == "null":
-        return NullEngine(contexts=config.contexts, buffers=config.buffers, batches=batches, name=config.engine)
-    simulation = parse_simulation(text, config.seed)
-    times = (simulation.service_ns, simulation.item_ns, simulation.h2d_ns, simulation.d2h_ns, simulation.enqueue_ns)
-    if simulation.clock == "virtual" and not any(times):
-        raise UsageError("simulated engine: in virtual time a request that takes none would never let it pass")
-    if not config.copies:
-        simulation = replace(simulation, h2d_ns=0, d2h_ns=0)
-    return SimulatedEngine(
-        simulation, contexts=config.contexts, buffers=config.buffers, batches=batches, name=config.engine
-    )
 
 
 class _Doubler:
@@ -180,8 +178,6 @@ class SimulatedEngine(_Doubler):
     ) -> None:
         """Raises UsageError where slow_lane is not a lane.
 
-        simulation: the parameters.
-        contexts: number of lanes.
         buffers: requests in flight on each lane at most.
         batches: items of a request of each part. Service times of all are one sequence of draws, scaled by their means.
         """

@@ -39,15 +39,11 @@ class Simulation:
     distribution: of compute times; None: lognormal where cv is given, else constant.
     cv: standard deviation / mean of compute times.
     contention: with n lanes computing, each progresses at 1 / (1 + contention·(n − 1)).
-    h2d_ns, d2h_ns: copy times.
-    enqueue_ns: host time of each submit.
-    error: probability that a request fails.
     stall: duration of a stall, and when it begins, from the first submit.
     lost: when the device is lost, from the first submit: every call fails then, as after a CUDA launch failure.
     hang: when the device hangs, from the first submit: nothing completes any more.
     slow_lane: a lane, and how many times slower it computes.
     race: probability that a request gets another's outputs.
-    seed: of all random draws.
     run: number of the run, each of which has draws of its own.
     clock: real time ("loop") or virtual time.
 
@@ -76,18 +72,9 @@ class Simulation:
         for key, value in (("contention", self.contention), ("error", self.error), ("race", self.race)):
             if not 0 <= value <= 1:
                 raise UsageError(f"simulated engine: {key} is {value}: write a number from 0 to 1")
-        stall = self.stall or (0, 0)
-        for key, duration in (
-            ("service", self.service_ns),
-            ("item", self.item_ns),
-            ("h2d", self.h2d_ns),
-            ("d2h", self.d2h_ns),
-            ("enqueue", self.enqueue_ns),
-            ("stall", min(stall)),
-            ("stall", max(stall)),
-            ("lost", self.lost or 0),
-            ("hang", self.hang or 0),
-        ):
+        times = [(key, getattr(self, f"{key}_ns")) for key in ("service", "item", "h2d", "d2h", "enqueue")]
+        times += [("stall", duration) for duration in sorted(self.stall or ())]
+        for key, duration in (*times, ("lost", self.lost or 0), ("hang", self.hang or 0)):
             if not 0 <= duration <= LONGEST_SERVICE_NS:
                 raise UsageError(f"simulated engine: {key} is {duration / SECOND_NS:g} s: write 0 to 24 hours")
         if self.seed < 0:

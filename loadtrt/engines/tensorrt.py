@@ -33,12 +33,13 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from loadtrt.asked.model import Model
     from loadtrt.engines.deserialize import OpenPlan
     from loadtrt.engines.flavour import Flavour
     from loadtrt.engines.plan import PlanHeader
     from loadtrt.engines.plan_cache import CachedPlan
     from loadtrt.engines.plan_facts import IoTensor
-    from loadtrt.engines.shapes import EngineOptions, Sizes
+    from loadtrt.engines.shapes import Sizes
 
 __all__ = ["Plan", "PlanContext", "load_plan"]
 
@@ -53,7 +54,6 @@ class PlanPart:
     host_values: type and values of inputs that carry shapes.
     profiles: numbers of the profiles that these shapes fit, the wanted one first.
     tensors: shapes without -1, except for outputs that only the data decide; their nbytes is TensorRT's upper bound.
-    counted: inferences of a request.
     """
 
     open_shapes: dict[str, tuple[int, ...]]
@@ -102,28 +102,23 @@ class Plan:
         self.precision = ""
         self.parts: list[PlanPart] = []
         for part in sizes:
-            declared = [_input_shape(tensor, part.optimization_profile) for tensor in inputs]
-            resolved = resolve_shapes(
-                declared,
-                batch=part.batch,
-                shapes=part.shapes,
-                profile=part.optimization_profile,
-            )
+            number = part.optimization_profile
+            declared = [_input_shape(tensor, number) for tensor in inputs]
+            resolved = resolve_shapes(declared, batch=part.batch, shapes=part.shapes, profile=number)
             open_shapes = {tensor.name: resolved.shapes[tensor.name] for tensor in inputs if -1 in tensor.shape}
             # 8.6 may have to give each context another profile.
-            fitting = [number for number in range(count) if _fits(inputs, open_shapes, number)]
+            fitting = [profile for profile in range(count) if _fits(inputs, open_shapes, profile)]
             plan_part = PlanPart(
-                open_shapes=open_shapes,
-                host_values=_host_values(inputs, resolved.shapes, part.shape_values, part.optimization_profile),
-                profiles=sorted(fitting, key=lambda number: (number != self.profile, number)),
+                open_shapes,
+                _host_values(inputs, resolved.shapes, part.shape_values, number),
+                sorted(fitting, key=lambda profile: (profile != self.profile, profile)),
             )
-            plan_part.tensors = self._probe(
-                plan_part, tensors, resolved.shapes, ask_fp16=ask_fp16, demand_fp16=demand_fp16
-            )
+            shapes = resolved.shapes
+            plan_part.tensors = self._probe(plan_part, tensors, shapes, ask_fp16=ask_fp16, demand_fp16=demand_fp16)
             outputs = [item for item in plan_part.tensors if not (item.is_input or item.shape_values)]
             plan_part.counted = batch_size(
                 declared,
-                resolved.shapes,
+                shapes,
                 [InputShape(item.name, item.dtype, item.shape) for item in outputs],
                 batch=part.batch,
                 inferences=part.inferences_per_request,
@@ -209,7 +204,7 @@ class Plan:
         return TensorSpec(tensor.name, tensor.is_input, tensor.dtype, shape, nbytes, shape_values=tensor.host)
 
 
-def load_plan(options: EngineOptions, built: CachedPlan | None = None) -> Plan:
+def load_plan(options: Model, built: CachedPlan | None = None) -> Plan:
     """The plan `options.engine`, or `built` from the model of that name, on GPU `options.device`, its shapes decided.
 
     For a plan built by loadtrt, layers without FP16 are not an error: --fp16 only allows it. Makes the GPU
@@ -244,16 +239,9 @@ def load_plan(options: EngineOptions, built: CachedPlan | None = None) -> Plan:
 
 def _input_shape(tensor: IoTensor, profile: int) -> InputShape:
     least, best, most = tensor.ranges[profile] if tensor.ranges else ((), (), ())
-    known = len(least) == len(tensor.shape) and bool(least)
-    return InputShape(
-        name=tensor.name,
-        dtype=tensor.dtype,
-        shape=tensor.shape,
-        least=least if known else None,
-        best=best if known else None,
-        most=most if known else None,
-        batched=not tensor.host,
-    )
+    if not least or len(least) != len(tensor.shape):
+        return InputShape(tensor.name, tensor.dtype, tensor.shape, batched=not tensor.host)
+    return InputShape(tensor.name, tensor.dtype, tensor.shape, least, best, most, batched=not tensor.host)
 
 
 def _host_values(

@@ -64,14 +64,8 @@ def choose_toolchain(wanted: Literal["tensorrt", "rtx"] | None) -> Toolchain:
 
 
 def _toolchain(flavour: Flavour) -> Toolchain:
-    module = flavour.module
-    return Toolchain(
-        flavour=flavour,
-        journal=journal_of(module),
-        weak_typing=has_flag(module, "FP16"),
-        rtx=_for_other_gpus(module),
-        progress=hasattr(module, "IProgressMonitor"),
-    )
+    module, progress = flavour.module, hasattr(flavour.module, "IProgressMonitor")
+    return Toolchain(flavour, journal_of(module), has_flag(module, "FP16"), _for_other_gpus(module), progress)
 
 
 def preflight(tool: Toolchain, options: BuildOptions) -> None:
@@ -170,9 +164,7 @@ _EVERY_S = 0.2
 class Progress:
     """The progress of a build.
 
-    phase: the innermost phase.
     fraction: of the outermost phase's steps, 0 to 1; steps differ in length. None where the builder does not report.
-    elapsed_ns: time since the build began.
     """
 
     phase: str

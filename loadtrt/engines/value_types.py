@@ -21,14 +21,14 @@ def infer_types(model: Any) -> None:
     import onnx.shape_inference
 
     opsets = opsets_of(model)
-    for graph in _graphs_of(model.graph):
+    for graph in graphs_of(model.graph):
         foreign = {name for node in graph.node if schema_of(node, opsets) is None for name in node.output}
         kept = [value for value in graph.value_info if value.name in foreign]
         replace(graph.value_info, kept)
     # Weights do not decide types, and more than 2 GiB of them is more than inference takes.
     large = [
         (tensor, tensor.raw_data)
-        for graph in _graphs_of(model.graph)
+        for graph in graphs_of(model.graph)
         for tensor in graph.initializer
         if len(tensor.raw_data) > _MOST_BYTES
     ]
@@ -39,7 +39,7 @@ def infer_types(model: Any) -> None:
     finally:
         for tensor, data in large:
             tensor.raw_data = data
-    for graph, known in zip(_graphs_of(model.graph), _graphs_of(inferred.graph), strict=True):
+    for graph, known in zip(graphs_of(model.graph), graphs_of(inferred.graph), strict=True):
         replace(graph.value_info, list(known.value_info))
         for mine, found in zip((*graph.input, *graph.output), (*known.input, *known.output), strict=True):
             if not mine.type.WhichOneof("value"):
@@ -110,6 +110,12 @@ def add_missing_types(node: Any, schema: Any, known: dict[str, int], inputs: lis
             known[name] = FLOAT
 
 
+def given_inputs(graph: Any) -> list[Any]:
+    """The inputs of a graph without weights, which old models list among them."""
+    weights = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in weights]
+
+
 def bodies_of(node: Any) -> list[Any]:
     """The graphs that a node holds: branches of an If, bodies of a Loop or Scan."""
     return [
@@ -119,17 +125,18 @@ def bodies_of(node: Any) -> list[Any]:
     ]
 
 
-def _graphs_of(graph: Any) -> Iterator[Any]:
+def graphs_of(graph: Any) -> Iterator[Any]:
+    """A graph, and those of branches and loops inside it."""
     yield graph
     for node in graph.node:
         for body in bodies_of(node):
-            yield from _graphs_of(body)
+            yield from graphs_of(body)
 
 
 def all_names(graph: Any) -> set[str]:
     """Every name of a tensor or node in a graph and the graphs inside it."""
     names: set[str] = set()
-    for inner in _graphs_of(graph):
+    for inner in graphs_of(graph):
         names |= {value.name for value in (*inner.input, *inner.output, *inner.initializer)}
         names |= {sparse.values.name for sparse in inner.sparse_initializer}
         for node in inner.node:
@@ -137,12 +144,12 @@ def all_names(graph: Any) -> set[str]:
     return names
 
 
-def fresh_name(name: str, names: set[str]) -> str:
-    """`name`, with a number where it is taken; `names` has it afterwards."""
+def fresh_name(name: str, names: set[str], numbered: str = "{}_{}") -> str:
+    """`name`, with a number where it is taken, as `numbered` has it; `names` has it afterwards."""
     candidate, number = name, 1
     while candidate in names:
         number += 1
-        candidate = f"{name}_{number}"
+        candidate = numbered.format(name, number)
     names.add(candidate)
     return candidate
 

@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     from loadtrt.asked.objective import Objective
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import Session
-    from loadtrt.results.breakdown import Batches, MixPart
     from loadtrt.results.engine_info import MemoryBill
-    from loadtrt.results.flow import Flow
     from loadtrt.results.gpu_telemetry import GpuTelemetry
     from loadtrt.results.steadiness import Interval, Steadiness
 
@@ -94,6 +92,10 @@ def result_of(
                 remedy="a later start instant: opening, verification and warm-up come before it",
             )
         )
+    parts = [(part.name, part.weight) for part in model.mix_parts]
+    sizes = [size for size in (model.batching.sizes if model.batching else ()) for _ in range(session.input_sets)]
+    widths = Widths(ranks_of(model.objectives), config.precision) if config.precision is not None else None
+    several = model.batching is not None or model.requests_per_launch > 1  # at a time
     measured = ModelResult(
         engine=replace(info, notes=(*info.notes, *session.notes)),
         inputs=dict(session.origins),
@@ -123,14 +125,14 @@ def result_of(
             _judged(place, objective, recorder, model, throughput, telemetry)
             for place, objective in enumerate(model.objectives)
         ),
-        mix=_mix(recorder, model, session.input_sets),
-        batches=_batches(recorder, model, session.input_sets),
+        mix=tuple(mix_of(recorder.records, parts, session.input_sets, model.load.steady)) if parts else (),
+        batches=batches_of(recorder.records, sizes) if sizes else None,
         ended_early=session.ended_early,
-        precision_reached=_precision(recorder, config),
+        precision_reached=widths and widths.reached(recorder.records, recorder.histograms["latency"]),
         steadiness=steadiness,
         cohorts=cohorts_of(recorder.records),
         sample=sample_of(recorder.records, recorder.start_ns),
-        flow=_flow(recorder, model, engine.contexts),
+        flow=None if several else flow_of(recorder.records, engine.contexts),
     )
     (name,) = config.models
     result = RunResult(
@@ -222,31 +224,6 @@ def _judged(
         )
     histogram = recorder.histograms[METRICS[objective.metric].name]
     return judge(objective, recorder.records, histogram, good, int(recorder.by_status.sum()), KEEP)
-
-
-def _precision(recorder: Recorder, config: RunConfig) -> float | None:
-    if config.precision is None:
-        return None
-    ranks = ranks_of(config.model.objectives)
-    return Widths(ranks, config.precision).reached(recorder.records, recorder.histograms["latency"])
-
-
-def _mix(recorder: Recorder, model: Model, sets: int) -> tuple[MixPart, ...]:
-    parts = [(part.name, part.weight) for part in model.mix_parts]
-    return tuple(mix_of(recorder.records, parts, sets, model.load.steady)) if parts else ()
-
-
-def _batches(recorder: Recorder, model: Model, sets: int) -> Batches | None:
-    if model.batching is None:
-        return None
-    sizes = [size for size in model.batching.sizes for _ in range(sets)]
-    return batches_of(recorder.records, sizes)
-
-
-def _flow(recorder: Recorder, model: Model, contexts: int) -> Flow | None:
-    """None where requests are launched several at a time."""
-    several = model.batching is not None or model.requests_per_launch > 1
-    return None if several else flow_of(recorder.records, contexts)
 
 
 def _throughput(recorder: Recorder, config: RunConfig) -> Throughput:

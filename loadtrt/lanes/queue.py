@@ -26,7 +26,6 @@ class Queue:
 
     waiting: due instants of requests that came due and were not sent, first come first.
     next_due: when the next request comes due; NEVER after the last.
-    arrived: number of requests that came due.
     dropped: number of those that found the queue full.
     """
 
@@ -77,7 +76,6 @@ class Queue:
 class Lanes:
     """Chooses a lane for each launch: the one with the fewest launches in flight, of several the one idle longest.
 
-    count: number of lanes.
     free_since: when each free buffer set became free, ns, oldest first. The n-th launch takes the n-th of all instants
         in here, which is when an ideal generator would have sent it.
     in_flight: for each lane, its requests that have not finished, in the order of submission.

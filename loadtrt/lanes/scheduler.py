@@ -77,7 +77,6 @@ class Load:
 class Driven:
     """What was driven. Instants are ns on the engine's clock.
 
-    start_ns: when the load began.
     sent_ns: when sending stopped: no request came due after it.
     end_ns: when all requests had completed or were given up.
     submitted: number of requests submitted.

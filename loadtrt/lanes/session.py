@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import anyio
 
 from loadtrt.errors import EngineError
-from loadtrt.lanes.answers import deviation_from
-from loadtrt.lanes.early_end import may_end_early, watching
-from loadtrt.lanes.ending import FIRST_NS
+from loadtrt.lanes.ending import FIRST_NS, may_end_early, watching
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.start_instant import wait_for_start, wall_clock
-from loadtrt.lanes.verify import Verifier, quiet_outputs
-from loadtrt.lanes.warming import warm_up
+from loadtrt.lanes.verify import Verifier, deviation_from, quiet_outputs
 from loadtrt.load.request_sizes import Batcher, draw
 from loadtrt.units import SECOND_NS
 
@@ -25,7 +22,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.config import RunConfig
     from loadtrt.asked.model import Model
-    from loadtrt.engines.engine import Engine
+    from loadtrt.engines.engine import Completion, Engine
     from loadtrt.engines.reference import Reference
     from loadtrt.load.inputs import InputOrigin
     from loadtrt.load.tensors import Arrays
@@ -38,6 +35,9 @@ if TYPE_CHECKING:
 _VERIFY_REQUESTS = 20  # a buffer set, at least, ...
 _VERIFY_MOST_NS = 60 * SECOND_NS  # ... unless that takes longer: then as many as begin by then, one at least
 
+_WARM_REQUESTS = 5  # a buffer set, at least, ...
+_WARM_MOST_NS = 10 * SECOND_NS  # ... unless that takes longer; clocks that have not settled by then will not
+
 Phase = Literal["verify", "warm-up", "measure"]
 
 
@@ -45,12 +45,9 @@ Phase = Literal["verify", "warm-up", "measure"]
 class Session:
     """What a run has measured so far: complete after `run_session`, and truthful at any moment before.
 
-    allocate_ns, verify_ns, warmup_ns: lengths of the phases.
-    warmup_requests: requests of the warm-up.
     recorder, driven: of the measuring phase; None until it began.
     deviation: of a quiet request's outputs from a reference, where there is one.
     verification: outputs under load compared with those of a quiet run, where asked for.
-    interrupted: stopped from outside.
     failure: the sentence of what ended the run.
     fault: the exception, where nobody expected it.
     clocks_settled: whether the GPU's clocks were steady after warm-up; None where that is not known.
@@ -58,7 +55,6 @@ class Session:
     began_at: when measuring began, Unix time in ns.
     began_error_ns: the greatest error of `began_at`.
     late_start_ns: how long after the instant that was asked for measuring began.
-    input_sets: input sets of each part.
     origins, notes: where the values of each input come from, and what the user should read about them.
     pace_ns: the longest time without a completion that a completion has ended, where that was over a second, else 0;
         None while nothing was completed.
@@ -87,10 +83,6 @@ class Session:
     notes: tuple[str, ...] = ()
     pace_ns: int | None = None
     outputs: Arrays | str | None = None
-
-    def note_pace(self, driven: Driven) -> None:
-        """Keep how fast the engine completed the requests of a phase."""
-        self.pace_ns = max(self.pace_ns or 0, driven.pace_ns) if driven.submitted else self.pace_ns
 
 
 async def run_session(
@@ -125,13 +117,14 @@ async def run_session(
     model = config.model
     least_ns, least_requests = config.least_ns(model), model.requests or 0
     session.input_sets = len(inputs) // len(model.parts)
+    weights = [part.weight for part in model.mix_parts]
     load = Load(
         due=model.load.due(least_ns, least_requests, model.seed),
         least_ns=least_ns,
         least_requests=least_requests,
         most_ns=config.max_duration,
         drain_ns=config.drain,
-        order=_order(model, len(inputs)),
+        order=draw(weights, session.input_sets, model.seed) if weights else range(len(inputs)),
         most_waiting=model.max_queue,
         batcher=None if model.batching is None else Batcher(model.batching, session.input_sets),
     )
@@ -151,20 +144,11 @@ async def run_session(
             session.deviation = await deviation_from(engine, reference, max(FIRST_NS, config.drain or 0))
         if model.verify:
             begins("verify")
-            await _verify(engine, config, inputs, stop, session, on_tick)
+            await _verify(engine, config, len(inputs), stop, session, on_tick)
         if not stop.requested:
             if config.warmup:
                 begins("warm-up")
-            began = engine.now_ns()
-            await warm_up(
-                engine,
-                config.warmup,
-                _preparing(config, session, len(inputs)),
-                stop,
-                session,
-                lambda before: _ticker(engine, "warm-up", began, on_tick, before),
-                clocks_settled,
-            )
+            await _warm_up(engine, config, len(inputs), stop, session, on_tick, clocks_settled)
         if not stop.requested:
             bounds = [objective.counted for objective in model.objectives]
             recorder = Recorder(
@@ -190,11 +174,6 @@ async def run_session(
         session.interrupted |= stop.requested
 
 
-def _order(model: Model, sets: int) -> Sequence[int]:
-    weights = [part.weight for part in model.mix_parts]
-    return draw(weights, sets // len(weights), model.seed) if weights else range(sets)
-
-
 def items_of(engine: Engine, model: Model, sets: int) -> list[int]:
     """Inferences in a request with each input set, one number where all have the same. A batcher's requests are single,
     whatever batch they go with."""
@@ -206,39 +185,78 @@ def items_of(engine: Engine, model: Model, sets: int) -> list[int]:
 
 
 async def _verify(
-    engine: Engine,
-    config: RunConfig,
-    inputs: Sequence[Arrays],
-    stop: Stop,
-    session: Session,
-    on_tick: OnTick | None,
+    engine: Engine, config: RunConfig, sets: int, stop: Stop, session: Session, on_tick: OnTick | None
 ) -> None:
     """Reference outputs from single quiet requests, then every output of a short closed loop compared with them."""
-    verifier = Verifier(engine, len(inputs), max(FIRST_NS, config.drain or 0))
+    verifier = Verifier(engine, sets, max(FIRST_NS, config.drain or 0))
     began = engine.now_ns()
     try:
         tell = _ticker(engine, "verify", began, on_tick)
         await verifier.take_references(tell)
         if verifier.unrepeatable is None:
-            load = replace(
-                _preparing(config, session, len(inputs)),
-                least_ns=SECOND_NS,
-                least_requests=_VERIFY_REQUESTS * engine.contexts * engine.buffers,
-                most_ns=_VERIFY_MOST_NS,
-            )
-            recorder = Recorder(engine.contexts, engine.now_ns(), keep=0)
-            driven = await drive(engine, recorder, load, stop, verifier.compare, tell)
-            driven.require_answers("verify")
-            session.note_pace(driven)
+            least = _VERIFY_REQUESTS * engine.contexts * engine.buffers
+            load = replace(_preparing(config, session, sets), least_requests=least, most_ns=_VERIFY_MOST_NS)
+            (await _drive_unmeasured(engine, load, stop, session, tell, verifier.compare)).require_answers("verify")
     finally:
         session.verification = verifier.result()
         session.verify_ns = engine.now_ns() - began
 
 
+async def _warm_up(
+    engine: Engine,
+    config: RunConfig,
+    sets: int,
+    stop: Stop,
+    session: Session,
+    on_tick: OnTick | None,
+    clocks_settled: Callable[[], bool | None] | None,
+) -> None:
+    """Closed loops of a fifth of a second or more until the time is up, every buffer set has worked and clocks are
+    steady."""
+    began, least_ns = engine.now_ns(), config.warmup
+    least_requests, most_ns = _WARM_REQUESTS * engine.contexts * engine.buffers, max(_WARM_MOST_NS, least_ns)
+    try:
+        while not stop.requested:
+            elapsed = engine.now_ns() - began
+            worked = session.warmup_requests >= least_requests or elapsed > most_ns or not least_ns
+            if clocks_settled is not None and least_ns and elapsed:
+                session.clocks_settled = clocks_settled()
+            settled = session.clocks_settled is not False or elapsed > most_ns
+            if elapsed >= least_ns and worked and settled:
+                break
+            load = replace(
+                _preparing(config, session, sets),
+                least_ns=max(least_ns - elapsed, SECOND_NS // 5),
+                least_requests=0 if worked else least_requests,
+                most_ns=max(most_ns - elapsed, SECOND_NS // 5),
+            )
+            tell = _ticker(engine, "warm-up", began, on_tick, session.warmup_requests)
+            driven = await _drive_unmeasured(engine, load, stop, session, tell)
+            session.warmup_requests += driven.submitted - driven.unserved
+            driven.require_answers("warm-up")
+    finally:
+        session.warmup_ns = engine.now_ns() - began
+
+
 def _preparing(config: RunConfig, session: Session, sets: int) -> Load:
-    """The closed loop of a phase before measuring, without an end. What it leaves in flight would be taken for requests
-    of the next phase: it is waited for."""
-    return Load(None, drain_ns=None, patience_ns=config.drain or 0, pace_ns=session.pace_ns, order=range(sets))
+    """The closed loop of a phase before measuring, of a second. What it leaves in flight would be taken for requests of
+    the next phase: it is waited for."""
+    drain_ns = config.drain or 0
+    return Load(None, SECOND_NS, drain_ns=None, patience_ns=drain_ns, pace_ns=session.pace_ns, order=range(sets))
+
+
+async def _drive_unmeasured(
+    engine: Engine,
+    load: Load,
+    stop: Stop,
+    session: Session,
+    tell: Callable[[int, int], None] | None,
+    on_completion: Callable[[Completion, int], None] | None = None,
+) -> Driven:
+    """Drive a load that is not measured, and keep how fast the engine completed its requests."""
+    driven = await drive(engine, Recorder(engine.contexts, engine.now_ns(), keep=0), load, stop, on_completion, tell)
+    session.pace_ns = max(session.pace_ns or 0, driven.pace_ns) if driven.submitted else session.pace_ns
+    return driven
 
 
 def _expected(load: Load, session: Session) -> int:

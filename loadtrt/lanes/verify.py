@@ -1,4 +1,5 @@
-"""Compares outputs under load with outputs of a quiet run, so that a race between requests shows.
+"""Compares outputs under load with outputs of a quiet run, so that a race between requests shows; and those of a quiet
+request with a reference, so that a precision that gives other answers shows.
 
 With one input set all outputs are equal, and a buffer that is overwritten too early goes unseen. Several input sets in
 turn, the default, make it visible.
@@ -7,6 +8,7 @@ turn, the default, make it visible.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +16,7 @@ import numpy as np
 from loadtrt.errors import EngineError
 from loadtrt.lanes.ending import FIRST_NS
 from loadtrt.results.engine_info import Verification
+from loadtrt.results.precisions import Deviation
 from loadtrt.units import format_duration
 
 if TYPE_CHECKING:
@@ -23,12 +26,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from loadtrt.engines.engine import Completion, Engine
+    from loadtrt.engines.reference import Reference
     from loadtrt.load.tensors import Arrays
 
 _REPEATED = 4  # quiet requests that are made twice, at least
 # Kernels may sum in another order from run to run (atomics), so outputs are equal where |a − b| ≤ atol + rtol·|b|, by
 # the precision of the output's type.
 _TOLERANCE = {2: (1e-2, 1e-2), 4: (1e-4, 1e-3), 8: (1e-6, 1e-5)}  # bytes of a float: (atol, rtol)
+_SMALLEST = 2.0**-14  # the smallest number of FP16 that has all its bits
 
 
 class FailedRequestError(EngineError):
@@ -41,7 +46,7 @@ class Verifier:
     unrepeatable: the output in which two quiet requests with the same inputs differ; None where they agree.
     """
 
-    def __init__(self, engine: Engine, input_sets: int, limit_ns: int = FIRST_NS) -> None:
+    def __init__(self, engine: Engine, input_sets: int, limit_ns: int) -> None:
         """limit_ns: the longest time that a quiet request may take."""
         self._engine, self._limit_ns = engine, limit_ns
         self._input_sets = input_sets
@@ -52,7 +57,7 @@ class Verifier:
         self._worst = 0.0
         self._first: str | None = None
 
-    async def take_references(self, tell: Callable[[int, int], None] | None = None) -> None:
+    async def take_references(self, tell: Callable[[int, int], None] | None) -> None:
         """Run each input set once, alone, on lane 0, and some of them again: a model that draws random numbers differs
         from itself, and no fault of the load can be told from that. Raises EngineError when one fails or takes too
         long.
@@ -98,7 +103,7 @@ class Verifier:
         )
 
 
-async def quiet_outputs(engine: Engine, inputs: int, limit_ns: int = FIRST_NS) -> Arrays:
+async def quiet_outputs(engine: Engine, inputs: int, limit_ns: int) -> Arrays:
     """Copies of the outputs of one request with input set `inputs`, alone on lane 0 of an idle engine; of the first
     request where a launch has several. Raises EngineError when it fails or takes over `limit_ns`."""
     engine.submit(0, inputs)
@@ -130,3 +135,54 @@ def _excess(output: npt.NDArray[Any], reference: npt.NDArray[Any]) -> float:
     same = (output == reference) | (np.isnan(a) & np.isnan(b))
     ratio = np.where(same, 0.0, np.where(np.isnan(ratio), np.inf, ratio))
     return float(ratio.max(initial=0.0))
+
+
+async def deviation_from(engine: Engine, reference: Reference, limit_ns: int = FIRST_NS) -> Deviation:
+    """How far the outputs of one quiet request with the first input set are from the reference. Raises EngineError
+    where it takes over `limit_ns`."""
+    outputs: Arrays = {}
+    unknown = reference.unknown
+    if not unknown:
+        try:
+            outputs = await quiet_outputs(engine, 0, limit_ns)
+        except FailedRequestError as error:  # the run will tell of it, too
+            unknown = str(error)
+    expected = reference.outputs or {}
+    pairs = [(name, outputs[name], expected[name]) for name in outputs if name in expected]
+    other = next((name for name, output, wanted in pairs if output.shape != wanted.shape), None)
+    if not unknown and not pairs:
+        unknown = f"{reference.name} has none of the outputs {', '.join(outputs) or 'that the engine can tell'}"
+    elif other is not None:
+        unknown = f"output {other} has another shape in {reference.name}"
+    if unknown:
+        if reference.demanded:
+            raise EngineError(f"outputs cannot be compared: {unknown}")
+        return Deviation(reference.name, unknown)
+    found = [_deviation(name, output, wanted) for name, output, wanted in pairs]
+    worst = max(found, key=lambda item: (item.not_finite > 0, item.relative))
+    return replace(
+        worst, reference=reference.name, outputs=len(found), tolerance=reference.tolerance, demanded=reference.demanded
+    )
+
+
+def _deviation(name: str, output: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Deviation:
+    """Of one output, without its terms."""
+    a, b = (array.astype(np.float64) for array in (output, wanted))
+    if wanted.dtype.kind not in "fV":
+        share = float(np.mean(a != b)) if a.size else 0.0
+        return Deviation("", output=name, absolute=float(np.abs(a - b).max(initial=0)), relative=share)
+    held = np.isfinite(b)
+    wrong = int(np.count_nonzero(held & ~np.isfinite(a)))
+    held &= np.isfinite(a)
+    a, b = a[held], b[held]
+    absolute, largest = float(np.abs(a - b).max(initial=0)), float(np.abs(b).max(initial=0))
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return Deviation(
+        reference="",
+        output=name,
+        absolute=absolute,
+        largest=largest,
+        relative=absolute / max(largest, _SMALLEST),
+        cosine=min(float(a @ b) / lengths, 1.0) if lengths else None,
+        not_finite=wrong,
+    )

@@ -103,7 +103,10 @@ class Exporter:
             status, headers, body = "405 Method Not Allowed", [*headers, ("Allow", "GET")], b"loadtrt: GET alone\n"
         elif path in ("/metrics", "/view"):
             try:
-                kind, body = self._metrics(request.get("HTTP_ACCEPT", "")) if path == "/metrics" else self._live()
+                if path == "/metrics":
+                    kind, body = self._metrics(request.get("HTTP_ACCEPT", ""))
+                else:
+                    kind, body = JSON, to_json(self._view())
             except Exception as error:  # reported to the scraper, and as `failure`
                 self.failure = f"{type(error).__name__}: {error}"
                 status, body = "500 Internal Server Error", f"loadtrt: {self.failure}\n".encode()
@@ -118,9 +121,6 @@ class Exporter:
             status, body = "404 Not Found", f"loadtrt: there is no {path!a} here; {_PLACES}".encode()
         start(status, headers)
         return [body]
-
-    def _live(self) -> tuple[str, bytes]:
-        return JSON, to_json(self._view())
 
     def _metrics(self, accept: str) -> tuple[str, bytes]:
         """(content type, body)."""
@@ -140,7 +140,6 @@ class Collected:
         self._metrics = metrics
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics."""
         return self._metrics
 
 
@@ -231,7 +230,7 @@ def _family(metric: Metric) -> bytes:
         own = "le" if metric.type == "histogram" else "quantile"
         write = _histogram if metric.type == "histogram" else _summary
         points = []
-        for labels, samples in groupby(metric.samples, lambda sample: _without(sample.labels, own)):
+        for labels, samples in groupby(metric.samples, lambda it: {k: v for k, v in it.labels.items() if k != own}):
             points.append(_labels(labels) + write(metric.name, list(samples)))
     return head + b"".join(_bytes(4, point) for point in points)
 
@@ -265,10 +264,6 @@ def _native(native: NativeHistogram) -> bytes:
         + b"".join(_bytes(12, span) for span in spans)
         + _bytes(13, b"".join(_varint(_zigzag(delta)) for delta in native.pos_deltas or ()))
     )
-
-
-def _without(labels: dict[str, str], own: str) -> dict[str, str]:
-    return {label: value for label, value in labels.items() if label != own}
 
 
 def _labels(labels: dict[str, str]) -> bytes:

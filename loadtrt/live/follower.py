@@ -39,12 +39,7 @@ class Follower(Tally):
     """
 
     def __init__(
-        self,
-        board: Board,
-        lanes: int,
-        bounds: Sequence[Bound] = (),
-        items: Sequence[int] = (1,),
-        places: int = 0,
+        self, board: Board, lanes: int, bounds: Sequence[Bound] = (), items: Sequence[int] = (1,), places: int = 0
     ) -> None:
         """bounds, items: as for a Tally. places: requests that the lanes of an open loop hold; 0 for a closed loop,
         which is never overloaded."""

@@ -136,6 +136,7 @@ class _Artist:
         """From top to bottom."""
         view = self.view
         alerts = self._alerts()
+        short = [Text.styled("! ", WARNING).append(one_line(alert.evidence), "yellow") for alert in view.alerts]
         objectives = len(view.objectives)
         begun = int(view.phase in _MEASURED)
         return [
@@ -150,7 +151,7 @@ class _Artist:
             _Part(6, self._objectives, least=begun * objectives, most=objectives, gap=view.gpu is None),
             _Part(
                 _URGENT,
-                lambda rows: alerts if rows >= len(alerts) else self._short_alerts(rows),
+                lambda rows: alerts if rows >= len(alerts) else short[:rows],
                 least=min(len(view.alerts), max(height // 4, 1)),
                 most=len(alerts),
                 gap=True,
@@ -191,19 +192,13 @@ class _Artist:
         gpu = self.view.gpu
         if gpu is None:
             return []
-        words = []
-        if gpu.utilization_ratio is not None:
-            words.append(f"{100 * gpu.utilization_ratio:.0f} %")
-        if gpu.sm_clock_hertz is not None:
-            words.append(f"{gpu.sm_clock_hertz / 1e6:.0f}{_of(gpu.max_sm_clock_hertz, 1e6)} MHz")
-        if gpu.power_watts is not None:
-            words.append(f"{gpu.power_watts:.0f}{_of(gpu.power_limit_watts)} W")
-        if gpu.temperature_celsius is not None:
-            words.append(f"{gpu.temperature_celsius} °C")
-        if self.view.joules is not None:
-            words.append(f"{format_count(1000 * self.view.joules)} mJ/inference")
-        if gpu.memory_used_bytes is not None:
-            words.append(f"{format_bytes(gpu.memory_used_bytes)} used")
+        use, clock, watts, joules = gpu.utilization_ratio, gpu.sm_clock_hertz, gpu.power_watts, self.view.joules
+        words = [] if use is None else [f"{100 * use:.0f} %"]
+        words += [] if clock is None else [f"{clock / 1e6:.0f}{_of(gpu.max_sm_clock_hertz, 1e6)} MHz"]
+        words += [] if watts is None else [f"{watts:.0f}{_of(gpu.power_limit_watts)} W"]
+        words += [] if gpu.temperature_celsius is None else [f"{gpu.temperature_celsius} °C"]
+        words += [] if joules is None else [f"{format_count(1000 * joules)} mJ/inference"]
+        words += [] if gpu.memory_used_bytes is None else [f"{format_bytes(gpu.memory_used_bytes)} used"]
         line = Text.styled("GPU ", FAINT)
         return [line.append_text(self._fit(words or ["gives no numbers"], self.width - 4, "", first=True))]
 
@@ -233,12 +228,6 @@ class _Artist:
             for number, part in enumerate(textwrap.wrap(text, max(self.width - 2, 1))):
                 lines.append(Text.styled("! " if not number else "  ", WARNING).append(part, "yellow"))
         return lines
-
-    def _short_alerts(self, rows: int) -> list[Text]:
-        """The first `rows` alerts, a line each."""
-        return [
-            Text.styled("! ", WARNING).append(one_line(alert.evidence), "yellow") for alert in self.view.alerts[:rows]
-        ]
 
     def _fit(self, words: Sequence[str], room: int, style: str, first: bool = False) -> Text:
         """As many words as there is room for, a dot between two, and one before them unless they come first."""

@@ -83,20 +83,17 @@ def families(seen: Observation, native: bool = False) -> Iterator[Metric]:
     for family, points in (*_requests(seen), *_state(seen), *_laws(seen), *_objectives(seen)):
         yield from _plain(family, run, points)
     labels = {table.label_name(name): value for name, value in facts.information.items()}
-    yield _info(table.RUN_INFO, {**labels, **_size(facts), **run})
+    duration = exact_duration(facts.duration_ns) if facts.duration_ns else ""
+    size = {
+        "batch": str(facts.batch),
+        "duration": duration,
+        "requests": "" if facts.requests is None else str(facts.requests),
+    }
+    yield _info(table.RUN_INFO, {**labels, **size, **run})
     yield _info(table.BUILD_INFO, {**run, "version": loadtrt.__version__})
     if seen.gpu is not None:
         for family, points in _gpu(seen.gpu):
             yield from _plain(family, run, points)
-
-
-def _size(facts: RunFacts) -> dict[str, str]:
-    """The run's batch, duration and number of requests as labels; "" where not asked for."""
-    return {
-        "batch": str(facts.batch),
-        "duration": exact_duration(facts.duration_ns) if facts.duration_ns else "",
-        "requests": "" if facts.requests is None else str(facts.requests),
-    }
 
 
 def _requests(seen: Observation) -> Iterator[tuple[Family, Points]]:

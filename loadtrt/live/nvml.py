@@ -105,7 +105,7 @@ class Gpu:
         self.name: str | None = self._ask("nvmlDeviceGetName")
         self.uuid: str | None = self._ask("nvmlDeviceGetUUID")
         self.driver: str | None = _answer(nvml, "nvmlSystemGetDriverVersion")
-        self._max_sm_clock = _scaled(self._ask("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM), MEGAHERTZ)
+        self._max_sm_clock = _hertz(self._ask("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM))
 
     def read(self) -> GpuReading:
         """A reading now. Never raises: a number without an answer, even on a lost GPU, is None."""
@@ -116,8 +116,8 @@ class Gpu:
         received, sent = self.pcie_bytes()
         return GpuReading(
             at_ns=at_ns,
-            sm_clock_hertz=_scaled(self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM), MEGAHERTZ),
-            memory_clock_hertz=_scaled(self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_MEM), MEGAHERTZ),
+            sm_clock_hertz=_hertz(self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM)),
+            memory_clock_hertz=_hertz(self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_MEM)),
             max_sm_clock_hertz=self._max_sm_clock,
             power_watts=_thousandth(self._ask("nvmlDeviceGetPowerUsage")),
             power_limit_watts=_thousandth(self._ask("nvmlDeviceGetEnforcedPowerLimit")),
@@ -325,8 +325,8 @@ def _known(value: int | None) -> int | None:
     return None if value is None or value in _NOT_AVAILABLE else int(value)
 
 
-def _scaled(value: int | None, factor: int) -> int | None:
-    return None if value is None else value * factor
+def _hertz(megahertz: int | None) -> int | None:
+    return None if megahertz is None else megahertz * MEGAHERTZ
 
 
 def _thousandth(value: int | None) -> float | None:

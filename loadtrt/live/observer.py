@@ -155,7 +155,6 @@ class Watch:
             self.observer.describe(facts)
 
     def begin(self) -> None:
-        """A run begins."""
         self.clocks = Clocks(self._gpu)
 
     def end(self, start_ns: int, end_ns: int, inferences: int, each_ns: int = SECOND_NS) -> GpuTelemetry | None:

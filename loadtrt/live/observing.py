@@ -118,7 +118,6 @@ class Observing:
         self._draws = False
 
     def handle(self, message: dict[str, Any]) -> dict[str, Any] | None:
-        """Do what the run asks for."""
         match message:
             case {"wishes": {"metrics": address, "native": native, "terminal": draws}}:
                 self._draws = bool(draws)

@@ -94,7 +94,6 @@ class Sampler:
         self._lost = 0
 
     def start(self) -> None:
-        """Begin."""
         self._running = True
         self._thread = Thread(target=self.run, name="loadtrt-gpu-sampler", daemon=True)
         self._thread.start()

@@ -78,7 +78,6 @@ def read_proto(file: str) -> Any:
 
 
 def proto_array(file: str, tensor: TensorSpec, proto: Any, take: Take, *, batched: bool) -> Array:
-    """The array of a TensorProto."""
     import onnx.numpy_helper
 
     take(proto.ByteSize())

@@ -62,10 +62,7 @@ class Constant(Process):
     """Equal gaps: u_k = k."""
 
     word = "constant"
-
-    @property
-    def cv(self) -> float:
-        return 0.0
+    cv = 0.0
 
     def instants(self, seed: int) -> Iterator[npt.NDArray[np.float64]]:  # noqa: ARG002  # nothing is drawn
         for start in itertools.count(0, _BLOCK):
@@ -114,10 +111,7 @@ class Poisson(Process):
     """Independent exponential gaps, as requests of many independent users have."""
 
     word = "poisson"
-
-    @property
-    def cv(self) -> float:
-        return 1.0
+    cv = 1.0
 
     def instants(self, seed: int) -> Iterator[npt.NDArray[np.float64]]:
         return Gamma(1.0).instants(seed)

@@ -92,7 +92,6 @@ class _Reader:
         self._notes: list[str] = []
 
     def read(self, source: str) -> None:
-        """Read one source."""
         # Tensor names may contain colons ("input:0"): the longest name that fits is meant.
         names = [name for name in self._inputs if source.startswith(f"{name}:")]
         if names:
@@ -117,14 +116,12 @@ class _Reader:
         sets = max(map(len, arrays.values()), default=1)
         for name, found in arrays.items():
             if not found:
-                raise UsageError(
-                    f"--inputs {sources}: no file holds input {self._inputs[name]}: give files for every input"
-                )
+                missing = f"no file holds input {self._inputs[name]}"
+                raise UsageError(f"--inputs {sources}: {missing}: give files for every input")
             if len(found) not in (1, sets):
                 most = max(arrays, key=lambda item: len(arrays[item]))
-                raise UsageError(
-                    f"--inputs {sources}: {len(found)} arrays for {name} but {sets} for {most}: give as many, or 1"
-                )
+                counts = f"{len(found)} arrays for {name} but {sets} for {most}"
+                raise UsageError(f"--inputs {sources}: {counts}: give as many, or 1")
         origins = {
             name: InputOrigin("files", len(arrays[name]), files=tuple(read.files)) for name, read in self._found.items()
         }
@@ -191,19 +188,17 @@ class _Reader:
             elif file.endswith(".npz") and name is None:
                 what_else = f"it is {instead}" if instead else "write one with numpy.savez(file, NAME=array)"
                 raise UsageError(f"{file} is not an .npz: {what_else}")
-            elif kind == "npy":
-                tensor = self._meant(file, name)
-                batched = may_be_items(tensor, self._batch)
-                self._keep(file, tensor, read_npy(file, tensor, head, opened, self._take, batched=batched))
-            elif file.endswith(".pb"):
-                proto = read_proto(file)
-                tensor = self._meant(file, name, proto.name)
-                batched = may_be_items(tensor, self._batch)
-                self._keep(file, tensor, proto_array(file, tensor, proto, self._take, batched=batched))
             else:
-                tensor = self._meant(file, name)
+                proto = read_proto(file) if kind != "npy" and file.endswith(".pb") else None
+                tensor = self._meant(file, name, "" if proto is None else proto.name)
                 batched = may_be_items(tensor, self._batch)
-                self._keep(file, tensor, read_raw(file, tensor, opened, self._take, instead, batched=batched))
+                if kind == "npy":
+                    array = read_npy(file, tensor, head, opened, self._take, batched=batched)
+                elif proto is not None:
+                    array = proto_array(file, tensor, proto, self._take, batched=batched)
+                else:
+                    array = read_raw(file, tensor, opened, self._take, instead, batched=batched)
+                self._keep(file, tensor, array)
 
     def _npz(self, file: str, name: str | None, opened: BufferedReader) -> None:
         """The arrays of an .npz, each for the input of its name. name: the one input that the file is for."""

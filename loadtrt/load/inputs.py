@@ -123,10 +123,11 @@ def make_input_sets(
         return InputSets(drawn, origins, tuple(_bounds(inputs.values(), ranges)))
     if "zeros" in kinds:
         require_room(one_set, free_bytes)
-        return InputSets(
-            [{name: _zeros(tensor) for name, tensor in inputs.items()}],
-            {name: InputOrigin("zeros", 1) for name in inputs},
-        )
+        zeros = {
+            name: np.full(array_shape(tensor), "" if tensor.dtype == STRING else 0, numpy_dtype(tensor.dtype))
+            for name, tensor in inputs.items()
+        }
+        return InputSets([zeros], {name: InputOrigin("zeros", 1) for name in inputs})
     from loadtrt.load.input_files import read_inputs
 
     return read_inputs(inputs, sources, free_bytes, batch)
@@ -152,11 +153,6 @@ def named_tensor(name: str, inputs: Mapping[str, TensorSpec], where: str) -> Ten
 def array_shape(tensor: TensorSpec) -> tuple[int, ...]:
     """The shape of a tensor's array: packed bytes for types of less than one."""
     return tensor.shape if bits_of(tensor.dtype) >= 8 else (tensor.nbytes,)
-
-
-def _zeros(tensor: TensorSpec) -> npt.NDArray[Any]:
-    empty = "" if tensor.dtype == STRING else 0
-    return np.full(array_shape(tensor), empty, numpy_dtype(tensor.dtype))
 
 
 def _random(tensor: TensorSpec, low: float, high: float, random: np.random.Generator) -> npt.NDArray[Any]:

@@ -39,8 +39,6 @@ DTYPES: dict[str, tuple[int, str]] = {
     "int4": (4, "int4"),
     "fp4": (4, "float4_e2m1fn"),
 }
-
-
 STRING = "string"  # of ONNX: numpy has Python objects, whose own bytes are counted as pointers alone
 # Names in ONNX, TensorRT, its engine inspector and ONNX Runtime's profiler, in lower case.
 DTYPE_NAMES = {name: name for name in DTYPES} | {

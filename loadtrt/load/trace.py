@@ -79,7 +79,6 @@ class Trace:
 
 _UNITS = {"s": SECOND_NS, "ms": 1_000_000, "µs": 1000, "ns": 1}  # in ns
 UNIT_SCALES = (1e-3, 1e-6, 1e-9)  # of --time-scale, that read ms, µs and ns
-_DIGITS = {"s": 9, "ms": 6, "µs": 3, "ns": 0}  # decimal places of a ns
 # From these numbers on instants are no seconds since 1970 (they would be after the year 5138), but of a smaller unit.
 _LEAST_SINCE_1970 = {"ns": 10**17, "µs": 10**14, "ms": 10**11}
 # How the names of columns say their unit: `timestamp_ms`, `Time (us)`, `startTimeMillis`.
@@ -207,7 +206,7 @@ def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> _Recor
     if float(whole.max()) - float(whole.min()) > _LONGEST_NS:
         raise UsageError(f"trace {file} takes longer than 73 years: write instants in seconds")
     unit, why = _unit(rows, kind, int(whole.min()))
-    ticks, digits = _ticks(whole, billionths, _DIGITS[unit])
+    ticks, digits = _ticks(whole, billionths, len(str(_UNITS[unit])) - 1)
     ticks.sort()
     ticks.flags.writeable = False  # the cache hands out the same array again
     remarks = []

@@ -208,9 +208,8 @@ class Rows:
         for _, block in blocks:
             pieces += block
             if len(pieces) > MOST_RESULT_BYTES:
-                raise UsageError(
-                    f"trace {self.file} is JSON of more than {format_bytes(MOST_RESULT_BYTES)}: write one object a line"
-                )
+                many = format_bytes(MOST_RESULT_BYTES)
+                raise UsageError(f"trace {self.file} is JSON of more than {many}: write one object a line")
         try:
             items = _json(bytes(pieces))
         except json.JSONDecodeError as error:
@@ -242,9 +241,8 @@ class Rows:
         """(places of the columns that are read, how many lines of header there are) by the first line's cells."""
         if _is_instant(cells[0]):
             if self.column is not None:
-                raise UsageError(
-                    f"trace {self.file} has no header, and so no column '{self.column}': remove --trace-column"
-                )
+                lacks = f"no header, and so no column '{self.column}'"
+                raise UsageError(f"trace {self.file} has {lacks}: remove --trace-column")
             return [0], 0
         names = [name.strip() for name in cells]
         self._choose(names)

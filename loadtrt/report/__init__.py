@@ -28,7 +28,6 @@ class Format:
     name: what --format calls it.
     suffixes: of the names of its files; the first is the usual one.
     function: "module:function", which is imported when used.
-    summary: a line for a list of formats.
     one_run: the function takes a run's result rather than any results with their files' names.
     content: what a file of this format holds, as cli/outputs.py calls it.
     """
@@ -58,11 +57,7 @@ FORMATS = (
     Format("md", (".md", ".markdown"), "markdown:markdown_text", "Markdown, for a pull request."),
     Format("txt", (".txt",), "plain:plain_text", "Plain text, as commands show it."),
     Format(
-        "csv",
-        (".csv",),
-        "csv_lines:csv_text",
-        "A line for each run, point and trial.",
-        content="a table of results",
+        "csv", (".csv",), "csv_lines:csv_text", "A line for each run, point and trial.", content="a table of results"
     ),
     Format(
         "hlog",

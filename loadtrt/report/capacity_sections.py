@@ -34,7 +34,7 @@ _SIDES = {"cliff": "a cliff", "smooth": "a smooth slope"}
 def capacity(result: CapacityResult, file: str, key: str) -> Iterator[Section]:
     """A search, the chosen candidate first. file, key: as in `sections_of`."""
     engine = next((candidate.engine for candidate in result.candidates if candidate.engine is not None), None)
-    heading = title(engine, "Capacity of ") if engine else ("Capacity of ", Name(result.config.model.engine))
+    heading = title(engine, "Capacity of ", result.config.model.engine)
     yield Section(heading, tuple(_head(result, file)), level=1, badges=_badges(result))
     yield section("Answer", *_answer(result), bare=True, conclusion=True)
     names = [

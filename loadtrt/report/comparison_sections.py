@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from loadtrt.records.histogram import Histogram
 from loadtrt.records.records import METRICS, Records
 from loadtrt.report.document import Name, Notice, Section, Table, known_columns, section, words
-from loadtrt.report.formatting import UNKNOWN, between
+from loadtrt.report.formatting import UNKNOWN, between, differences
 from loadtrt.report.settings import compared_settings
 from loadtrt.report.trtexec import stamp_step_ns
 from loadtrt.stats.intervals import rate_interval
@@ -149,10 +149,7 @@ def measured_of(name: str, result: RunResult, problem: str | None = None) -> Mea
     measured, asked, requests = result.model, result.config.model, _requests(result)
     return Measured(
         name=name,
-        rates={
-            "throughput": measured.throughput.requests_per_s,
-            "inferences": measured.throughput.inferences_per_s,
-        },
+        rates={"throughput": measured.throughput.requests_per_s, "inferences": measured.throughput.inferences_per_s},
         rate_interval=measured.throughput.confidence,
         metrics=measured.metrics,
         histograms={metric: Histogram.from_dict(kept) for metric, kept in measured.histograms.items()},
@@ -224,16 +221,8 @@ def _notes(a: Sequence[Side], b: Sequence[Side]) -> Iterator[str]:
         for run in runs
     ]
     settings = [merged for runs in (a, b) if (merged := _merged(runs)) is not None]
-    if len(settings) == 2:
-        keys = dict.fromkeys([*settings[0], *settings[1]])
-        pairs = [(key, *(values.get(key, (UNKNOWN,)) for values in settings)) for key in keys]
-        different = [
-            f"{key} {', '.join(first)} / {', '.join(second)}"
-            for key, first, second in pairs
-            if first != second or len(first) > 1
-        ]
-        if different:
-            yield f"different: {' · '.join(different)}"
+    if len(settings) == 2 and (different := differences(*settings)):
+        yield f"different: {different}"
     for note in dict.fromkeys(note for _, run in sides for note in run.notes):
         yield f"{', '.join(label for label, run in sides if note in run.notes)}: {note}"
     if any(run.settings is None for _, run in sides):

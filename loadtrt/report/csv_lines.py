@@ -104,12 +104,10 @@ def _lines(item: Loaded) -> Iterator[dict[str, Any]]:
         case RunResult(models=models) as run:
             for number, (name, single) in enumerate(models_of(run).items(), 1):
                 file = f"{item.file}: {name}" if len(models) > 1 else item.file
-                rate = single.model.throughput.offered_per_s
-                yield {"file": file, "kind": "run", "number": number, "rate_per_s": rate, **_run(single)}
+                yield _measured({"file": file, "kind": "run", "number": number}, single)
         case RepeatResult(runs=runs):
             for number, run in enumerate(runs, 1):
-                rate = run.model.throughput.offered_per_s
-                yield {"file": item.file, "kind": "run", "number": number, "rate_per_s": rate, **_run(run)}
+                yield _measured({"file": item.file, "kind": "run", "number": number}, run)
         case SweepResult() as sweep:
             for place, point in enumerate(sweep.points):
                 marks = {"pareto": place in sweep.pareto, "knee": place == sweep.knee}
@@ -129,13 +127,10 @@ def _lines(item: Loaded) -> Iterator[dict[str, Any]]:
             raise UsageError(f"{item.file} has no runs, points or trials, of which CSV has a line each: leave it out")
 
 
-def _measured(line: dict[str, Any], run: RunResult | None, failure: str | None) -> dict[str, Any]:
-    """The columns of a point or trial and of its run; a trial without a run has failed."""
-    known = (
-        {"outcome": "failed"}
-        if run is None
-        else {name: value for name, value in _run(run).items() if value is not None}
-    )
+def _measured(line: dict[str, Any], run: RunResult | None, failure: str | None = None) -> dict[str, Any]:
+    """The columns of a run, point or trial and of what was measured; a trial without a run has failed."""
+    cells = {"outcome": "failed"} if run is None else _run(run)
+    known = {name: value for name, value in cells.items() if value is not None}
     rate = line.get("rate_per_s") or (run.model.throughput.offered_per_s if run else None)
     return {**line, **known, "rate_per_s": rate, "failure": failure or known.get("failure")}
 

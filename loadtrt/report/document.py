@@ -28,7 +28,6 @@ class Named:
     """The name of a layer in a table's last column. Plain text may cut the name in its middle.
 
     name: as the engine has it.
-    before, after: words around the name.
     below: lines about it.
     """
 
@@ -55,7 +54,6 @@ class Table:
 
     words: how many columns, from the first on, are words; the others are numbers.
     last: how many of the last columns are words, too. Plain text puts a long cell of the very last below its row.
-    note: a sentence below the table.
     folded: the line on a page that unfolds the table; "" for a table that is always shown.
     detail: places of columns that plain text leaves out.
     """
@@ -97,10 +95,8 @@ class Tiles:
 class Notice:
     """A finding.
 
-    head: the evidence.
     lines: (name, text), such as ("remedy", "lock the clocks").
     kind: a word by which programs know the finding.
-    only: where the notice is shown.
     """
 
     tone: Tone
@@ -133,11 +129,7 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A result as JSON within an HTML page.
-
-    key: the element's id.
-    note: a sentence about the data.
-    """
+    """A result as JSON within an HTML page."""
 
     key: str
     json: str
@@ -156,7 +148,6 @@ class Section:
     file: the result's file, where the document has several results.
     bare: plain text leaves the heading out, because the blocks speak for themselves.
     conclusion: plain text has the section at the end of the result, where a terminal is read first.
-    only: where the section is shown.
     """
 
     title: tuple[Cell, ...]

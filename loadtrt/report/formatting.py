@@ -11,7 +11,7 @@ from loadtrt.printing import printable, shortened
 from loadtrt.units import SECOND_NS, format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from loadtrt.results.engine_info import MemoryBill
 
@@ -117,6 +117,16 @@ def _readable(name: str) -> str:
     if match[4]:
         return f"network {match[4][0].lower()}{match[4][1:]}"
     return f"{match[1].lower()}put {match[2]} of {match[3]}"
+
+
+def differences(a: Mapping[str, Sequence[str]], b: Mapping[str, Sequence[str]]) -> str:
+    """What two sides differ in, or one of them has several values of: "batch 8 / 16 · wait spin / block"."""
+    pairs = {key: (a.get(key, (UNKNOWN,)), b.get(key, (UNKNOWN,))) for key in (*a, *b)}
+    return " · ".join(
+        f"{key} {', '.join(first)} / {', '.join(second)}"
+        for key, (first, second) in pairs.items()
+        if first != second or len(first) > 1
+    )
 
 
 def memory_text(memory: MemoryBill) -> str:

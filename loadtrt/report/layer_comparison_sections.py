@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadtrt.report.charts.shares import Bar, bars
 from loadtrt.report.document import Figure, Name, Named, Section, Table, known_columns, section, words
-from loadtrt.report.formatting import UNKNOWN
+from loadtrt.report.formatting import UNKNOWN, differences
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
@@ -15,14 +15,7 @@ if TYPE_CHECKING:
 
     from loadtrt.report.document import Block, Cell
     from loadtrt.stats.layer_matching import MatchedBy
-    from loadtrt.stats.profiles import (
-        LayerComparison,
-        LayerRow,
-        PassTotals,
-        ProfiledEngine,
-        RowLayer,
-        RowSide,
-    )
+    from loadtrt.stats.profiles import LayerComparison, LayerRow, PassTotals, ProfiledEngine, RowLayer, RowSide
 
 _MATCHED: dict[MatchedBy | None, str] = {
     "nodes": "by the model's nodes",
@@ -110,14 +103,8 @@ def _warnings(comparison: LayerComparison) -> Iterator[str]:
     """What a reader must know before the numbers mean anything."""
     a, b = comparison.a, comparison.b
     if a.engine and b.engine:
-        first, second = _settings(a.engine), _settings(b.engine)
-        different = [
-            f"{key} {first.get(key, UNKNOWN)} / {second.get(key, UNKNOWN)}"
-            for key in dict.fromkeys([*first, *second])
-            if first.get(key) != second.get(key)
-        ]
-        if different:
-            yield f"different: {' · '.join(different)}"
+        if different := differences(_settings(a.engine), _settings(b.engine)):
+            yield f"different: {different}"
         if a.engine.batch != b.engine.batch:
             yield "batches differ in size, and times are of whole batches"
     strangers = [letter for letter, side in (("A", a), ("B", b)) if not side.engine]
@@ -131,8 +118,9 @@ def _warnings(comparison: LayerComparison) -> Iterator[str]:
         yield f"A ran as {a.mode} and B as {b.mode}: that may be the difference"
 
 
-def _settings(engine: ProfiledEngine) -> dict[str, str]:
-    return {"device": engine.device, "runtime": engine.runtime, "batch": str(engine.batch), **engine.mode}
+def _settings(engine: ProfiledEngine) -> dict[str, tuple[str]]:
+    known = {"device": engine.device, "runtime": engine.runtime, "batch": str(engine.batch), **engine.mode}
+    return {key: (value,) for key, value in known.items()}
 
 
 def _gist(comparison: LayerComparison) -> Iterator[str]:

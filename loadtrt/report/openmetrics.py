@@ -206,10 +206,7 @@ class _Export:
         return metric
 
     def _metric(
-        self,
-        family: Family,
-        series: Sequence[tuple[tuple[str, ...], Sequence[float]]],
-        times: Sequence[Timestamp] = (),
+        self, family: Family, series: Sequence[tuple[tuple[str, ...], Sequence[float]]], times: Sequence[Timestamp] = ()
     ) -> Metric:
         """A family, with the values of each series at these instants, by default all of the run's."""
         metric = _declared(family)

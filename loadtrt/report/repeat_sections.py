@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadtrt.report.document import Badge, Notice, Section, Table, Tile, Tiles, section, words
+from loadtrt.report.document import Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, between, percent_text
-from loadtrt.report.run_verdict import outcome_badge, shortfalls, verdict_badge
+from loadtrt.report.run_verdict import badges_of, shortfalls, verdict_badge
 from loadtrt.report.settings import about, load_text, title
 from loadtrt.units import format_count, format_duration, plural
 
@@ -32,31 +32,19 @@ def starts(result: RepeatResult, file: str) -> Iterator[Section]:
     seeds = " .. ".join(str(run.config.model.seed) for run in (first, result.runs[-1])[: min(count, 2)])
     tiles = [_tile(spread) for spread in result.spreads if spread.name in _TILES and spread.mean is not None]
     how = f"{asked} starts, each a new process with a seed of its own ({seeds})"
+    lost = [f"start {number}: {text}" for number, run in enumerate(result.runs, 1) for text in shortfalls(run)]
+    more = f", and {len(lost) - 1} more" if len(lost) > 1 else ""
+    badges = badges_of(result, [f"{text}{more}" for text in lost[:1]])
     blocks: list[Block] = [words(load_text(first)), words(how), about(result, file)]
-    yield Section(title(first.model.engine), (*blocks, Tiles(tuple(tiles))), level=1, badges=tuple(_badges(result)))
+    yield Section(title(first.model.engine), (*blocks, Tiles(tuple(tiles))), level=1, badges=badges)
     yield section("Objectives", *_objectives(result), bare=True, conclusion=True)
     yield section("Between starts", *_between(result.spreads))
     yield section("Findings", *_findings(result), bare=True, conclusion=True)
 
 
-def _badges(result: RepeatResult) -> Iterator[Badge]:
-    """How the starts ended, whether all count, what they did not serve, and the worst verdict on the objectives."""
-    if result.outcome != "completed":
-        yield outcome_badge(result.outcome)
-    if result.outcome != "failed":
-        yield Badge("VALID", "good") if result.valid else Badge("INVALID", "bad")
-    lost = [f"start {number}: {text}" for number, run in enumerate(result.runs, 1) for text in shortfalls(run)]
-    if lost:
-        yield Badge(f"{lost[0]}{f', and {len(lost) - 1} more' if len(lost) > 1 else ''}", "open")
-    if result.verdict:
-        badge = verdict_badge(result.verdict)
-        yield Badge(f"objectives {badge.text}", badge.tone)
-
-
 def _tile(spread: Spread) -> Tile:
-    rate = spread.unit == "1/s"
-    name = "throughput, requests/s" if rate else spread.name.replace(".", " ", 1)
-    shown: Callable[[float], str] = format_count if rate else format_duration
+    shown = _shown(spread)
+    name = f"throughput, {_name(spread)}" if spread.unit == "1/s" else _name(spread)
     return Tile(name, shown(spread.mean or 0.0), f"95 %: {between(spread.mean_low, spread.mean_high, shown)}")
 
 
@@ -86,7 +74,7 @@ def _between(spreads: Sequence[Spread]) -> Iterator[Block]:
 
 
 def _row(spread: Spread) -> tuple[Cell, ...]:
-    shown: Callable[[float], str] = format_count if spread.unit == "1/s" else format_duration
+    shown = _shown(spread)
     known = [value for value in spread.values if value is not None]
     return (
         _name(spread),
@@ -96,6 +84,10 @@ def _row(spread: Spread) -> tuple[Cell, ...]:
         percent_text(spread.cv or 0.0),
         UNKNOWN if spread.within is None else f"± {percent_text(spread.within)}",
     )
+
+
+def _shown(spread: Spread) -> Callable[[float], str]:
+    return format_count if spread.unit == "1/s" else format_duration
 
 
 def _name(spread: Spread) -> str:

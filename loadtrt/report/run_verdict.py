@@ -13,11 +13,12 @@ from loadtrt.stats.sample_size import least_samples
 from loadtrt.units import format_count, format_duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from loadtrt.report.document import Block, Cell, Tone, Words
     from loadtrt.results.breakdown import MetricSummary
     from loadtrt.results.capacity_result import CapacityResult, SweepResult
+    from loadtrt.results.repeat_result import RepeatResult
     from loadtrt.results.run_result import ObjectiveShare, RunResult, ScenarioResult
 
 _PERCENTILES = ("p50", "p99", "p99.9")
@@ -64,11 +65,17 @@ def time_of(metrics: Mapping[str, MetricSummary], name: str, metric: str = "late
 
 
 def badges(result: RunResult) -> tuple[Badge, ...]:
-    """How the run ended where it did not just end, whether it counts, and the verdict on its objectives."""
+    """The badges of a run."""
+    return badges_of(result, shortfalls(result))
+
+
+def badges_of(result: RunResult | RepeatResult, lost: Iterable[str]) -> tuple[Badge, ...]:
+    """How a run, or starts of one, ended where it did not just end, whether it counts, what it did not serve, and the
+    verdict on its objectives."""
     shown = [] if result.outcome == "completed" else [outcome_badge(result.outcome)]
     if result.outcome != "failed":
         shown.append(Badge("VALID", "good") if result.valid else Badge("INVALID", "bad"))
-    shown += [Badge(text, "open") for text in shortfalls(result)]
+    shown += [Badge(text, "open") for text in lost]
     if result.verdict:
         badge = verdict_badge(result.verdict)
         shown.append(Badge(f"objectives {badge.text}", badge.tone))
@@ -143,7 +150,8 @@ def _tiles(result: RunResult) -> Iterator[Tile]:
     for name in _PERCENTILES:
         value, need = time_of(result.model.metrics, name), least_samples(PERCENTILES[name])
         few = f"not supported by {plural(count, 'request')}: it takes {format_count(need)}"
-        note = few if value is None and count < need else _interval_text(result, name)
+        ends = latency_interval(result, name)
+        note = few if value is None and count < need else f"95 %: {between(*ends)}" if ends else ""
         yield Tile(f"latency {name}", time_or(value), note, detail=name == _PERCENTILES[-1] or value is None)
         if name == "p50" and result.config.model.load.closed:
             yield from _on_device(result)
@@ -194,11 +202,6 @@ def latency_interval(result: RunResult, name: str) -> tuple[float | None, float 
     latency = result.model.metrics.get("latency")
     interval = latency.confidence.get(name) if latency else None
     return (interval.low, interval.high) if interval and value is not None else None
-
-
-def _interval_text(result: RunResult, name: str) -> str:
-    interval = latency_interval(result, name)
-    return f"95 %: {between(*interval)}" if interval else ""
 
 
 def objectives(result: RunResult) -> Section:

@@ -34,8 +34,10 @@ _BULK: dict[str, Any] = {"sample": None, "profile": None, "intervals": [], "hist
 _COMPARED = keys_of("Load") | {"contexts", "buffers", "mix", "batcher"}
 
 
-def title(engine: EngineInfo, before: str = "") -> tuple[Cell, ...]:
-    """The heading of a result: the engine, its device and its runtime."""
+def title(engine: EngineInfo | None, before: str = "", name: str = "") -> tuple[Cell, ...]:
+    """The heading of a result: the engine, its device and its runtime. name: of an engine that never opened."""
+    if engine is None:
+        return before, Name(name)
     return (before, Name(engine.name), f" on {engine.device} ({engine.flavour} {engine.version})")
 
 

@@ -32,7 +32,7 @@ _DETAIL = 4  # of these columns, which plain text leaves out: the last before th
 def sweep(result: SweepResult, file: str, key: str) -> Iterator[Section]:
     """A sweep, the points last. file, key: as in `sections_of`."""
     engine = next((point.run.model.engine for point in result.points if point.run is not None), None)
-    heading = title(engine, "Sweep of ") if engine else ("Sweep of ", Name(result.config.model.engine))
+    heading = title(engine, "Sweep of ", result.config.model.engine)
     badges = () if result.outcome == "completed" else (outcome_badge(result.outcome),)
     yield Section(heading, tuple(_head(result, file)), level=1, badges=badges)
     yield section("Throughput and latency", *_curve(result), bare=True)

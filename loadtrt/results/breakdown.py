@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from loadtrt.results import Model
+from loadtrt.results import Count, Finite, Model, Positive
 
-_Count = Annotated[int, Field(ge=0)]
-_Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
 
@@ -22,9 +19,9 @@ class ConfidenceInterval(Model):
     effective: effective sample size at the number: how many independent requests the sample is worth.
     """
 
-    low: _Finite | None
-    high: _Finite | None
-    effective: _Positive
+    low: Finite | None
+    high: Finite | None
+    effective: Positive
 
 
 class MetricSummary(Model):
@@ -36,7 +33,7 @@ class MetricSummary(Model):
     confidence: 95 % confidence intervals of the percentiles and of the "mean", ns, where the sample gives an end.
     """
 
-    count: _Count
+    count: Count
     mean_ns: float | None
     min_ns: int | None
     max_ns: int | None
@@ -61,9 +58,7 @@ class MetricSummary(Model):
 class Cohort(Model):
     """Where the latency of some requests went: means over the requests, ns.
 
-    requests: number of requests.
     latency_low_ns, latency_high_ns: bounds of their latencies.
-    latency_ns: latency.
     queue_ns: queueing delay, from due to submitted.
     h2d_ns: copying the inputs to the device.
     compute_ns: computing.
@@ -102,9 +97,7 @@ class Sample(Model):
 class MixPart(Model):
     """The requests of one part of a mix.
 
-    name: the part.
     offered_share: its weight in the mix, as configured, in [0, 1].
-    requests: number of requests served.
     metrics: by name, over the records that were kept.
     """
 

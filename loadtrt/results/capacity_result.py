@@ -50,10 +50,8 @@ class SweepResult(Model):
     """All of one sweep.
 
     config: the configuration that all points share.
-    environment: as in a run.
     axes: the values of each axis, by option name, in the order of the command line.
     outcome: completed (failed points included), interrupted (Ctrl-C; it can be resumed), or failed (see `failure`).
-    failure: why the sweep failed, in a sentence.
     points: the measured points, in the order of the grid.
     skipped: the points that were not measured, in the order of the grid.
     pareto: places in `points` that no other point beats in both inferences per second and p99 latency, by latency;
@@ -96,7 +94,6 @@ class Trial(Model):
     kind: "ladder" for a closed loop; "search", "confirm" and "refute" for an open loop.
     in_flight: concurrency of a closed loop.
     rate_per_s: arrival rate of an open loop.
-    seed: seed of the random draws.
     run: the result; None if the run failed before it measured anything.
     failure: why the run failed, or why it ended early.
     host_bound: evidence that the load generator was the bottleneck, so that the trial does not measure the engine.
@@ -144,7 +141,6 @@ class Scaling(Model):
 class ObjectiveCapacity(Model):
     """The rate at which one objective is just met, by regression over all trials.
 
-    objective: the objective.
     rate_per_s: the estimate; None where the trials do not determine it.
     low_per_s, high_per_s: 95 % confidence interval; None on a side that the trials do not bound.
     """
@@ -172,7 +168,6 @@ class Candidate(Model):
     estimate_per_s: least estimate over the objectives.
     low_per_s, high_per_s: 95 % confidence interval of the estimate.
     confirmed_per_s: rate of the confirming run.
-    objectives: the estimate of each objective.
     binding: text of the objective with the least estimate.
     feasible_max_per_s: highest rate at which a confirming run met all objectives; without one, any run.
     infeasible_min_per_s: lowest rate at which a refuting run missed any objective; without one, any run.
@@ -243,8 +238,6 @@ class CapacityResult(Model):
     environment: machine and versions, as in a run.
     load: how requests arrive in the trials, without the rate.
     peak_ratio: highest arrival rate over the mean one, of stages, bursts and traces; None where the rate is steady.
-    objectives: what must be met.
-    contexts, batches: the values to try.
     precision: half the width of the estimate's interval over the estimate at which the search ends.
     time_ns: duration of all runs of a candidate together.
     quick: whether the capacity is only estimated.

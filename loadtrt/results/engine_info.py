@@ -48,7 +48,6 @@ _ADDED = ("Reformatting CopyNode",)  # layers that TensorRT puts in by itself
 class MemoryBill:
     """Memory that an engine and its lanes need, known before anything is allocated. None: not known for this engine.
 
-    contexts: number of execution contexts.
     buffers: buffer sets per context.
     weights_bytes: the engine itself.
     context_bytes: scratch memory of one execution context.
@@ -129,7 +128,6 @@ class ClockMapping:
 
     error_ns: largest uncertainty of an anchor, a pair of instants read together on both clocks.
     drift_ns: largest difference between an anchor and the prediction from the anchor before it.
-    anchors: number of anchors.
     """
 
     error_ns: int
@@ -192,7 +190,6 @@ class Layer:
     name: as the engine gives it.
     type: the engine's type, such as "CaskConvolution".
     tactic: the kernel that the builder chose.
-    inputs, outputs: its tensors.
     precision: the type in which it computes: that of its weights, or else of its floating-point outputs or inputs, or
         INT8 if all of them are; "" for layers that only move data, and if not known.
     nodes: names of the model's nodes fused into it; none for layers that the engine added, such as reformats.

@@ -24,8 +24,6 @@ TIES: tuple[Ties, ...] = ("longest-idle", "random", "lowest-index")
 class Speed(Model):
     """Throughput of one GPU at one concurrency.
 
-    in_flight: concurrency.
-    requests_per_s: throughput.
     measured: True for a closed loop that was run; False for an interpolation between two of them.
     """
 
@@ -97,11 +95,9 @@ class FleetDemand(Model):
 class Prediction(Model):
     """A simulated fleet of `gpus` GPUs.
 
-    gpus: number of GPUs.
     utilisation: share of the fleet's capacity in use, in [0, 1].
     verdict: on all objectives together.
     objectives: each objective with its quantile, confidence interval and effective sample size.
-    p50_ns: median latency.
     p50_low_ns, p50_high_ns: 95 % confidence interval of the median.
     """
 
@@ -130,7 +126,6 @@ class Autoscaling(Model):
 class Choice(Model):
     """One routing policy and the number of GPUs that it needs.
 
-    routing: the policy.
     gpus: needed + spares; None if not found (`reason` says why).
     needed: fewest GPUs that meet the utilisation limit and all objectives while the spares are away.
     at_least: fewer GPUs were shown to miss; sizes from here to `needed` are undecided.
@@ -169,7 +164,6 @@ class Comparison(Model):
 
     rate_per_s: arrival rate of an open loop.
     in_flight: concurrency of a closed loop.
-    arrivals: arrival process.
     rank: quantile of latency, in (0, 1).
     measured_ns: measured quantile.
     measured_low_ns, measured_high_ns: its 95 % confidence interval; None if not known.
@@ -210,15 +204,10 @@ class Direct(Model):
 class FleetResult(Model):
     """All of one fleet plan: the schema of `plan-capacity --json`.
 
-    sources: the files of measurements.
-    gpu: the GPU in the simulation.
-    demand: what to serve.
-    objectives: what must be met.
     max_utilisation: limit of utilisation, in (0, 1].
     spares: GPUs that may be out of service.
     ties: what least-outstanding routing does where several GPUs have the fewest requests.
     gpu_price: price of one GPU for an hour, without a unit.
-    seed: seed of the simulation.
     outcome: completed, or interrupted (Ctrl-C) with the choices so far.
     choices: one for each routing policy, in the order asked for.
     direct: random routing without any model; None where no run supports it.

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from loadtrt.records.histogram import require_histogram
-from loadtrt.results import Model
+from loadtrt.results import Model, Positive
 
-_Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 WORK_UNIT = 1_000_000  # of `Flow.work`: a request of mean work
 
 
@@ -27,8 +26,8 @@ class Flow(Model):
     """
 
     levels: tuple[Annotated[int, Field(ge=1)], ...]
-    starts: tuple[_Positive, ...]
-    seconds: tuple[tuple[_Positive, ...], ...]
+    starts: tuple[Positive, ...]
+    seconds: tuple[tuple[Positive, ...], ...]
     requests: Annotated[int, Field(ge=1)]
     work: dict[str, Any]
     dispersion: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0

@@ -21,11 +21,7 @@ _REMEMBERED = ("at_ns", "max_sm_clock_hertz")
 
 @dataclass(frozen=True, slots=True)
 class Slowdown:
-    """A reason for which a loaded GPU runs slower than it could.
-
-    cause: the reason in words.
-    remedy: what helps.
-    """
+    """A reason for which a loaded GPU runs slower than it could."""
 
     cause: str
     remedy: str
@@ -143,8 +139,6 @@ class GpuInterval(Model):
 class GpuFacts(Model):
     """Facts of a GPU that do not change during a run.
 
-    max_sm_clock_hertz: the highest SM clock.
-    power_limit_watts: the enforced power limit.
     most_power_watts: the highest power limit that can be set.
     slowdown_celsius: the temperature at which the GPU slows down to protect itself.
     """
@@ -181,7 +175,6 @@ class GpuTelemetry(Model):
     joules_per_inference: energy_joules / inferences served: the whole GPU's energy, with idle time and other users.
     throttled_fraction: share of all readings with a slow-down.
     missing: values that are not known, in words.
-    cost: the cost of sampling.
     """
 
     gpu: GpuFacts

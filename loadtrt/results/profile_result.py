@@ -19,7 +19,6 @@ Mode = Literal["graph", "plain"]
 class LayerTimes(Model):
     """The times of one layer.
 
-    layer: the layer.
     count: number of inferences.
     total_ns, average_ns: sum and mean over the inferences.
     median_ns: median; None in files of trtexec before 8.4.
@@ -41,7 +40,6 @@ class ProfilePass(Model):
 
     mode: "graph" (as a CUDA graph) or "plain" (enqueued plainly); None where a file of trtexec does not say.
     inferences: number of inferences.
-    layers: each layer with its times.
     layers_ns: mean of the sum over layers.
     inference_ns: mean time of an inference in the same mode without the profiler; None if not timed. The excess of
         layers_ns is the profiler's overhead, or layers overlap.
@@ -77,7 +75,6 @@ class ProfileResult(Model):
     outcome: completed; interrupted (Ctrl-C) or failed (see `failure`), with what was timed until then.
     failure: why it failed, in a sentence.
     passes: the passes; reports show the first one.
-    notes: sentences for the reader.
     """
 
     schema_version: Literal["loadtrt.profile/1"] = "loadtrt.profile/1"

@@ -15,7 +15,7 @@ from loadtrt.asked.fields import ObjectiveText  # noqa: TC001
 from loadtrt.asked.objective import Verdict, overall
 from loadtrt.load.inputs import InputOrigin  # noqa: TC001
 from loadtrt.records.histogram import require_histogram
-from loadtrt.results import Model
+from loadtrt.results import Count, Model
 from loadtrt.results.breakdown import (  # noqa: TC001
     Batches,
     Cohort,
@@ -32,18 +32,9 @@ from loadtrt.results.profile_result import ProfileResult  # noqa: TC001
 from loadtrt.results.steadiness import Interval, Steadiness  # noqa: TC001
 from loadtrt.units import SECOND_NS
 
-_Count = Annotated[int, Field(ge=0)]
-_Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
 
 class Lane(Model):
-    """What one lane served.
-
-    lane: index of the lane.
-    requests: number of requests served.
-    service_p50_ns: median service time.
-    compute_p50_ns: median compute time.
-    """
+    """What one lane served."""
 
     lane: int
     requests: int
@@ -114,8 +105,6 @@ class Phases(Model):
 class Throughput(Model):
     """Requests served within the measured time.
 
-    requests_per_s: requests served per second.
-    inferences_per_s: inferences served per second.
     offered_per_s: offered load; None in a closed loop.
     confidence: 95 % confidence interval of requests_per_s.
     """
@@ -185,7 +174,6 @@ class ScenarioResult(Model):
     percentile_ns: the scenario's percentile of latency, as observed.
     target_ns: the server's latency bound.
     over: requests above target_ns.
-    requests: number of requests served.
     by_rules: all rules are kept.
     reasons: the rules that are not kept.
     """
@@ -228,11 +216,11 @@ class ModelResult(Model):
     memory: MemoryBill
     valid: bool
     problems: tuple[Problem, ...]
-    submitted: _Count
-    ok: _Count
-    failed: _Count
-    unserved: _Count
-    dropped: _Count = 0
+    submitted: Count
+    ok: Count
+    failed: Count
+    unserved: Count
+    dropped: Count = 0
     inferences: int = 0
     first_error: str | None
     throughput: Throughput
@@ -296,7 +284,7 @@ class RunResult(Model):
     loadtrt: str
     started: str
     began: str = ""
-    began_error_ns: _Count = 0
+    began_error_ns: Count = 0
     command: tuple[str, ...]
     config: RunConfig
     environment: dict[str, Any]

@@ -4,14 +4,9 @@ imports without results/run_result.py, whose models take long to import.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field
 
-from loadtrt.results import Model
-
-_Count = Annotated[int, Field(ge=0)]
-_Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+from loadtrt.results import Count, Model, Positive
 
 
 class Interval(Model):
@@ -19,10 +14,7 @@ class Interval(Model):
 
     start_ns: start of the interval, since measuring began.
     requests: number of served requests.
-    failed: number of failed requests.
     latency_mean_ns, latency_p50_ns, latency_p90_ns, latency_p99_ns, latency_max_ns: of the latencies.
-    queue_mean_ns: mean queueing delay.
-    compute_mean_ns: mean compute time.
     throttled: a reading in this interval shows the GPU slowed down; None without readings.
     latency_counts: served requests by the cell of their latency, without empty cells. Cell c holds the CELL buckets
         from CELL·c on (records/histogram.py), eight cells an octave.
@@ -56,10 +48,10 @@ class SlowPart(Model):
 
     start_ns: int
     end_ns: int
-    served_per_s: _Positive
-    expected_per_s: _Positive
+    served_per_s: Positive
+    expected_per_s: Positive
     over_ns: int | None = None
-    service_ratio: _Positive | None = None
+    service_ratio: Positive | None = None
 
     @property
     def word(self) -> str:
@@ -72,7 +64,6 @@ class Stall(Model):
 
     start_ns: start of the longest stall, ns from the start of measuring.
     longest_ns: duration of the longest stall.
-    times: number of stalls.
     total_ns: duration of all stalls together.
     late: requests that the stalls delayed.
     host: loadtrt itself stood still in the longest stall, not the engine.
@@ -81,10 +72,10 @@ class Stall(Model):
     """
 
     start_ns: int
-    longest_ns: _Count
-    times: _Count
-    total_ns: _Count
-    late: _Count
+    longest_ns: Count
+    times: Count
+    total_ns: Count
+    late: Count
     host: bool
     lane: int | None = None
     period_ns: int | None = None

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Engine
     from loadtrt.engines.reference import Reference
     from loadtrt.lanes.session import OnTick
-    from loadtrt.live.observer import Watch
     from loadtrt.load.inputs import InputSets
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.engine_info import MemoryBill
@@ -54,11 +53,8 @@ class Opened:
 
     options: those that it was opened and is allocated with.
     inputs: those of all parts.
-    bill: the memory of all lanes.
     reference: what outputs are compared with; deviation: what came of it, once a run has compared them.
     load_ns, allocate_ns: duration of loading and of allocating; None while no lanes are allocated.
-    runs: number of runs made on it.
-    verified: whether its outputs were verified.
     hangs: whether requests of the last run may still be in flight.
     broken: whether the last run failed or left the engine hanging, so that it is not used again.
     """
@@ -239,8 +235,30 @@ class Maker:
             deviation=opened.deviation, origins=opened.inputs.origins, notes=opened.inputs.notes
         )
         watched.begin(name, config, engine, len(inputs))
+        watch = watched.watch
+        self.stop = stop = Stop()
+        same = engine.batches[0] == opened.engine.batches[0]  # else the first input set is another
+        reference = opened.reference if same and opened.deviation is None else None
+
+        async def work() -> None:
+            opened.hangs = True  # until it is known that it does not
+            try:
+                await run_session(
+                    engine, config, inputs, stop, session, on_tick, watch.clocks.settled, watch.board,
+                    allocated=opened.allocate_ns is not None, start_at=start_at, reference=reference,
+                )  # fmt: skip
+                opened.hangs = not await _emptied(engine, session, _EMPTY_PATIENCE_NS if self._many else 0)
+            except Exception as error:
+                opened.hangs = session.recorder is not None
+                if isinstance(error, LoadtrtError):
+                    raise
+                session.failure = shortage_of(error)
+                if session.failure is None:
+                    session.failure = f"a fault in loadtrt itself: {type(error).__name__}: {error}"
+                    session.fault = error
+
         before = core_times()
-        anyio.run(self._drive, engine, inputs, config, session, watched.watch, on_tick, start_at)
+        anyio.run(self.signals.run, work, stop, self.talks.say)
         opened.runs += 1
         opened.verified |= config.model.verify
         if self._many and session.deviation is not None and opened.deviation is None:
@@ -251,7 +269,7 @@ class Maker:
         session.allocate_ns = opened.allocate_ns
         opened.broken = opened.hangs or session.failure is not None
         busy = busy_host(before)
-        around = watched.watch.clocks.environment() | ({"busy_host": busy} if busy else {})
+        around = watch.clocks.environment() | ({"busy_host": busy} if busy else {})
         telemetry = watched.end(session)
         with self.signals.computing():
             from loadtrt.lanes.outcome import result_of  # what it needs is not loaded before measuring
@@ -297,40 +315,6 @@ class Maker:
         thread.join(_CLOSE_PATIENCE_S)
         if thread.is_alive():
             self._leave()
-
-    async def _drive(
-        self,
-        engine: Engine,
-        inputs: Sequence[Arrays],
-        config: RunConfig,
-        session: Session,
-        watch: Watch,
-        on_tick: OnTick | None,
-        start_at: int | None,
-    ) -> None:
-        opened = self.opened
-        self.stop = stop = Stop()
-        same = engine.batches[0] == opened.engine.batches[0]  # else the first input set is another
-        reference = opened.reference if same and opened.deviation is None else None
-
-        async def work() -> None:
-            opened.hangs = True  # until it is known that it does not
-            try:
-                await run_session(
-                    engine, config, inputs, stop, session, on_tick, watch.clocks.settled, watch.board,
-                    allocated=opened.allocate_ns is not None, start_at=start_at, reference=reference,
-                )  # fmt: skip
-                opened.hangs = not await _emptied(engine, session, _EMPTY_PATIENCE_NS if self._many else 0)
-            except Exception as error:
-                opened.hangs = session.recorder is not None
-                if isinstance(error, LoadtrtError):
-                    raise
-                session.failure = shortage_of(error)
-                if session.failure is None:
-                    session.failure = f"a fault in loadtrt itself: {type(error).__name__}: {error}"
-                    session.fault = error
-
-        await self.signals.run(work, stop, self.talks.say)
 
 
 async def _emptied(engine: Engine, session: Session, patience_ns: int) -> bool:

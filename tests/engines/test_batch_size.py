@@ -17,7 +17,7 @@ from loadtrt.engines.batch_size import batch_size, is_batch, is_name, is_other
 from loadtrt.engines.build_config import BuildOptions
 from loadtrt.engines.build_model import read_source
 from loadtrt.engines.open import open_engine
-from loadtrt.engines.plan import index_rows
+from loadtrt.engines.plan import build_of
 from loadtrt.engines.plan_builder import build_plan
 from loadtrt.engines.shapes import InputShape, resolve_shapes
 from loadtrt.errors import UsageError
@@ -294,8 +294,10 @@ def test_a_built_plan_keeps_what_the_model_says(tmp_path: Path) -> None:
     options = BuildOptions(flavour="rtx", targets=("SM86",), batch=3)
     built = build_plan(read_source(file, options), tmp_path / "m.plan", options)
     assert [(tensor.name, tensor.rows) for tensor in built.sidecar.tensors] == [("ids", 2), ("y", None)]
-    assert index_rows(tmp_path / "m.plan", built.sidecar.plan_sha256) == {"ids": 2}
-    assert index_rows(tmp_path / "m.plan", "another") == {}
+    known, _ = build_of(tmp_path / "m.plan", built.sidecar.plan_sha256)
+    assert known is not None
+    assert known.rows == {"ids": 2}
+    assert build_of(tmp_path / "m.plan", "another")[0] is None
 
 
 @pytest.mark.parametrize(

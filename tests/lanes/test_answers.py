@@ -16,7 +16,7 @@ from loadtrt.asked.config import RunConfig
 from loadtrt.engines.open import open_engine
 from loadtrt.engines.reference import Reference
 from loadtrt.errors import EngineError
-from loadtrt.lanes.answers import deviation_from
+from loadtrt.lanes.verify import deviation_from
 from loadtrt.load.inputs import make_inputs
 
 if TYPE_CHECKING:

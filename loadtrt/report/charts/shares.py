@@ -35,7 +35,6 @@ class Bar(NamedTuple):
     name: at the row's beginning.
     value: length of the bar, in any unit; neither 0 nor None, which is not known, has a bar.
     text: at the bar's end.
-    class_: class of the bar in CSS.
     hint: shown when the pointer is on the bar; by default name and text.
     """
 
@@ -163,7 +162,6 @@ def shares(
     further right, the rarer. A curve is dotted where its sample is too small for 99 % confidence
     (stats/sample_size.py).
 
-    curves: by their names.
     bounds: each a corner that the curve must stay out of.
     seen: how these fared: whiskers are 95 % of their quantiles.
     """

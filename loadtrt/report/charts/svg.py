@@ -140,9 +140,7 @@ def ranks(count: int) -> Axis:
     names += [(1 - 10.0**-nines, f"{100 * (1 - 10.0**-nines):.{nines - 2}f} %") for nines in range(2, 9)]
     shown = tuple((rank, text) for rank, text in names if math.log10(1 / (1 - rank)) <= span * 1.001)
     return Axis(
-        "share of requests within it",
-        shown,
-        lambda rank: math.log10(1 / (1 - rank)) / span if rank < 1 else 1.0,
+        "share of requests within it", shown, lambda rank: math.log10(1 / (1 - rank)) / span if rank < 1 else 1.0
     )
 
 

@@ -51,7 +51,6 @@ class Timeline:
 
     end_ns: of the last request.
     sent_ns: when the last one was sent.
-    each_ns: length of the run's intervals.
     """
 
     end_ns: int
