@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 _OUT_OF_BOUNDS = re.compile(r"out of (data )?bounds|out of range|inclusive range|[Ii]nvalid ind(ex|ices?)\b")
 # Where in ONNX Runtime's source an error arose, and the condition there.
 _SOURCE = re.compile(
-    r"\S+\.(?:h|hpp|cc|cpp|cu|cuh):\d+ (?:[^()]*\w+\([^()]*\)(?: const)? |\w+ )?(?:[^.]*? was false\. )?"
+    r"\S+\.(?:h|hpp|cc|cpp|cuh?):\d+ "
+    r"(?:.*? was false\. |[^.(]*::.*?\w\(.*?\)(?: const)?(?: \[with [^]]*\])?  ?|\w+ )?"
 )
 
 

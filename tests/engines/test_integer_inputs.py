@@ -217,6 +217,22 @@ def test_a_failure_of_integers_says_how_to_bound_them(what: str, tmp_path: Path)
     assert not any(text in said for text in ("::", ".h:", ".cc:", "/", "was false", ".:"))
 
 
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("/a/b.cc:83 virtual V* o::K::Out(int, const o::S&) status.IsOK() was false. No value", "No value"),
+        ("/a/b.h:42 const T* o::K::Input(int) const [with T = o::S] Missing Input: x", "Missing Input: x"),
+        ("/a/b.cc:376 void* o::K::Raw(size_t, bool, o::S*) Failed to allocate memory", "Failed to allocate memory"),
+        ("/a/b.cc:3 o::F::<lambda(int)>::operator()(int) const No value", "No value"),
+        ("base.h:548 ScalesValidation Scale value (of 3) is too large", "Scale value (of 3) is too large"),
+        ("Load model from /a.h5/x.onnx failed: no file", "Load model from /a.h5/x.onnx failed: no file"),
+    ],
+)
+def test_the_source_of_onnx_runtime_is_left_out(said: str, kept: str) -> None:
+    """What went wrong stays, whatever stands before it."""
+    assert sentence_of(RuntimeError(f"Node. Status Message: {said}.")) == f"Node. Status Message: {kept}"
+
+
 def test_a_failure_of_sizes_names_no_integers(tmp_path: Path) -> None:
     """Indices that are in their table are not why two sizes differ."""
     nodes = [_node("Gather", "t", "n", outputs="g"), _node("Add", "g", "x")]
