@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from command_line import loadtrt
 from loadtrt.errors import UsageError
 from loadtrt.reading_files import open_file, read_bytes
 from loadtrt.recognizing import recognized
+from onnx_files import save
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,6 +111,11 @@ def _caffe(folder: Path) -> list[str]:
     return ["build", "-o", str(folder / "o.plan"), "--deploy", str(folder / "net.prototxt")]
 
 
+def _network(folder: Path) -> str:
+    node = helper.make_node("Relu", ["x"], ["y"])
+    return save(folder / "m.onnx", [node], {"x": (1, [2, 3])}, {"y": (1, [2, 3])}, {})
+
+
 @pytest.mark.parametrize(
     ("data", "words"), [(POINTER, "a Git LFS pointer"), (PAGE, "a web page"), (gzip.compress(b"x", mtime=0), "gunzip")]
 )
@@ -118,6 +125,7 @@ def test_every_kind_of_file(tmp_path: Path, data: bytes, words: str) -> None:
     file.write_bytes(data)
     onnx = tmp_path / "page.onnx"
     onnx.write_bytes(data)
+    build = ["build", _network(tmp_path), "--int8", "-o", str(tmp_path / "o.plan")]
     null = ["run", "--engine", "simulated:null"]
     lines = [
         ["inspect", str(onnx)],
@@ -126,6 +134,8 @@ def test_every_kind_of_file(tmp_path: Path, data: bytes, words: str) -> None:
         ["build", str(onnx), "-o", str(tmp_path / "o.plan")],
         [*_caffe(tmp_path), "--model", str(file)],
         ["build", "-o", str(tmp_path / "o.plan"), "--deploy", str(file)],
+        [*build, "--calibration-cache", str(file)],
+        [*build, "--timing-cache", str(file)],
         ["report", str(file)],
         ["run", "--config", str(file)],
     ]

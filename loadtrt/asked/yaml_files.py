@@ -69,8 +69,7 @@ def _require_keys_once(node: yaml.MappingNode) -> None:
     seen = set()
     for key, _ in node.value:
         if (key.tag, str(key.value)) in seen:
-            why = f"'{shortened(str(key.value), 40)}', which is there already,"
-            raise yaml.composer.ComposerError(None, None, why, key.start_mark)
+            raise ValueError(f"{_twice(key.value)} (line {key.start_mark.line + 1})")
         seen.add((key.tag, str(key.value)))
 
 
@@ -78,7 +77,11 @@ def _once(pairs: list[tuple[str, Any]]) -> None:
     """The same for an object of JSON."""
     repeated = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
     if repeated:
-        raise ValueError(f"'{shortened(repeated[0], 40)}' is there twice: leave one out")
+        raise ValueError(_twice(repeated[0]))
+
+
+def _twice(key: object) -> str:
+    return f"key '{shortened(str(key), 40)}' is given twice: leave one out"
 
 
 _Loader.yaml_implicit_resolvers = {

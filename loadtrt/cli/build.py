@@ -13,6 +13,7 @@ from loadtrt.cli.options import FORCE_HELP, TRT_LOG_HELP, GroupedCommand, choice
 from loadtrt.cli.outputs import Output, require_outputs
 from loadtrt.errors import UsageError
 from loadtrt.printing import NAME, printable, say, shortened
+from loadtrt.reading_files import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,9 +203,17 @@ def _require_outputs(
         Output("-o: the log", f"{plan}.log", "a log of TensorRT"),
         Output("--trt-log", trt_log, "a log of TensorRT"),
         Output("--timing-cache", given["timing_cache"], None),  # TensorRT itself refuses what is not a cache
-        Output("--calibration-cache", given["calibration_cache"], "an INT8 calibration cache"),
+        Output("--calibration-cache", given["calibration_cache"], None),
     ]
     require_outputs(outputs, inputs, force=force)
+    for name in ("timing_cache", "calibration_cache"):  # which are read where they are there
+        if given[name] is not None and given[name].is_file():
+            with open_file(given[name], name.replace("_", " ")) as opened:
+                head = opened.read(4)
+            if name == "calibration_cache" and head not in (b"", b"TRT-"):
+                raise UsageError(
+                    f"cannot read calibration cache {given[name]}: TensorRT did not write it; name another"
+                )
 
 
 def _options(given: dict[str, Any]) -> BuildOptions:

@@ -1,11 +1,12 @@
 """How many inferences are in one request: by what the user says, else by what the model says, else one. Pure.
 
 1. --inferences-per-request N, else --batch N.
-2. A size that the model calls a batch: "batch" and the like wherever it stands, N and B where it comes first.
-3. The first size that all inputs have, apart from those of 1, where the outputs agree: inputs leave it open, or an
-   output has it too. Sizes that are named for something else (samples, height), the only size of an input, and images
-   without a batch (height, width, colours) are none.
-4. One: fixed sizes alone say nothing of a batch.
+2. A size that the model calls a batch: "batch" and the like wherever it stands, N and B in front of other sizes.
+3. The first size that inputs leave open, where they agree and no output contradicts. Sizes that have another name
+   (samples, num_nodes), the only size of an input, and images without a batch (height, width, colours) are none.
+4. The first size that the engine fixes, where all inputs and outputs have it, and it looks like one: in front of
+   images, or small, found nowhere else, and with outputs of other sizes than the inputs.
+5. One: other fixed sizes say nothing of a batch.
 """
 
 from __future__ import annotations
@@ -23,16 +24,13 @@ if TYPE_CHECKING:
 
 # Exporters write these for a size without a name: each is a size of its own.
 _NO_NAMES = {"", "?", "*", "_", "none", "null", "nan", "any", "dynamic", "dyn", "unk", "unknown", "undefined", "dim"}
-_BATCH = re.compile(r"(\w+[_./ ])?n?batch([_ ]?(size|dim|axis|num|no|n))?(_?\d+)?", re.IGNORECASE)
-_LETTER = re.compile(r"[NB]_?\d*|bs|b|n", re.ASCII)
-_OTHER = re.compile(
-    r"(?:^|[_\W])(?:seq|sequence|len|length|lengths|time|times|t|frames?|samples?|tokens?|steps?|height|h|width|w|rows?|"
-    r"cols?|columns?|points?|boxes|rois?|anchors?|channels?|c|audio|signal|text|words?|chars?|queries|keys|past|total)"
-    r"(?:$|[_\W\d])",
-    re.IGNORECASE,
-)
+_BATCH = re.compile(r"((\w+[_./ ])?n?|mini_?|micro_?)batch([_ ]?(size|dim|axis|num|no|n))?(_?\d+)?", re.IGNORECASE)
+_LETTER = re.compile(r"[NB]_?\d*|bsz?|b|n", re.ASCII)
+# Names that exporters make up: unk__12, s0, dynamic_axes_1, Addy_dim_0, y__d0.
+_MADE_UP = re.compile(r"unk_*\d+|[su]\d+|DynamicDimension\W?\d+|(\w+[_.])?(dim|axis|axes|d)[_.]?\d+", re.IGNORECASE)
 _COLOURS = (1, 3, 4)
 _LEAST_SIDE = 16  # of an image: smaller ones may be anything
+_MOST_FIXED = 256  # a larger first size that an engine fixes is hardly its batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +62,14 @@ def is_name(symbol: str) -> bool:
     return symbol.strip().lower() not in _NO_NAMES and any(sign.isalpha() for sign in symbol)
 
 
-def is_batch(symbol: str, axis: int) -> bool:
-    """Whether a size of this name, at this place of a shape, is a batch."""
-    return bool(_BATCH.fullmatch(symbol)) or (axis == 0 and bool(_LETTER.fullmatch(symbol)))
+def is_batch(symbol: str, axis: int, rank: int = 2) -> bool:
+    """Whether a size of this name, at this place of a shape of so many sizes, is a batch."""
+    return bool(_BATCH.fullmatch(symbol)) or (axis == 0 and rank > 1 and bool(_LETTER.fullmatch(symbol)))
 
 
 def is_other(symbol: str) -> bool:
-    """Whether the name is one of a size that is no batch, such as samples or height."""
-    return not _BATCH.fullmatch(symbol) and bool(_OTHER.search(symbol))
+    """Whether the name is one of a size that is no batch, such as samples or num_nodes."""
+    return is_name(symbol) and not any(form.fullmatch(symbol) for form in (_BATCH, _LETTER, _MADE_UP))
 
 
 def named_batches(inputs: Sequence[InputShape]) -> set[str]:
@@ -126,7 +124,7 @@ def require_agreement(inputs: Sequence[InputShape], shapes: Mapping[str, Shape],
     remedy = "make them agree" if filled else "ask for none, or make an engine that leaves one open"
     raise UsageError(
         f"batch {batch} contradicts the inputs' first sizes ({seen or 'none'}{fixed}): {remedy}; "
-        "--inferences-per-request N alone says how inferences are counted"
+        "loadtrt run --inferences-per-request N alone says how inferences are counted"
     )
 
 
@@ -136,7 +134,7 @@ def _by_name(sized: Sequence[InputShape], shapes: Mapping[str, Shape]) -> BatchS
     found: dict[int, str] = {}
     for item in sized:
         for axis, symbol in enumerate(item.symbols):
-            if symbol in names if names else is_batch(symbol, axis):
+            if symbol in names if names else is_batch(symbol, axis, len(item.symbols)):
                 found.setdefault(shapes[item.name][axis], f"'{symbol}' of {item.name}")
     if len(found) > 1:
         sizes = " and ".join(f"{where} is {size}" for size, where in found.items())
@@ -168,17 +166,46 @@ def _by_first_sizes(
             return _one(f"{_shown(item.name, shape)} looks like one image")
     if all(len(shapes[item.name]) == 1 for item in having):
         return _one(f"{names} has no size but the first")
-    having_it = [item.name for item in outputs if item.shape and item.shape[0] == first]
-    unknown = any(item.shape and item.shape[0] < 0 for item in outputs)
-    known = [item for item in outputs if item.shape and item.shape[0] >= 0]
-    others = [item for item in known if item.shape[0] not in (1, first)] or ([] if having_it or unknown else known)
-    if others:
-        return _one(f"output {_shown(others[0].name, others[0].shape)} has another first size than {names}")
     if left_open:
+        others = [item for item in outputs if item.shape and item.shape[0] not in (-1, 1, first)]
+        if not others and not any(item.shape[:1] in ((-1,), (first,)) for item in outputs):
+            others = [item for item in outputs if item.shape]
+        if others:
+            return _one(f"output {_shown(others[0].name, others[0].shape)} has another first size than {names}")
         return BatchSize(max(first, 1), f"the first size of {names}, which the engine leaves open", guessed=True)
-    if having_it:
-        return BatchSize(max(first, 1), f"the first size that {names} and {having_it[0]} share", guessed=True)
-    return _one(f"no output is known to have the first size of {names}, {first}")
+    # A single number, such as a scale, says nothing.
+    counted = {item.name: shapes[item.name] for item in sized if set(shapes[item.name]) != {1}}
+    if doubt := _doubt(first, counted, outputs):
+        return _one(doubt)
+    return BatchSize(max(first, 1), f"the first size that {names} and {outputs[0].name} share", guessed=True)
+
+
+def _doubt(first: int, inputs: Mapping[str, Shape], outputs: Sequence[InputShape]) -> str:
+    """Why a first size that the engine fixes is no batch; "" where it looks like one."""
+    if not outputs or any(item.shape[:1] in ((), (-1,)) for item in outputs):
+        return f"no output is known to have the first size of {' and '.join(inputs)}, {first}"
+    shapes = [*inputs.items(), *((item.name, item.shape) for item in outputs)]
+    other = next((_shown(name, shape) for name, shape in shapes if shape[0] != first), None)
+    if other:
+        return f"{other} has another first size than {first}"
+    if any(map(_are_images, inputs.values())):
+        return ""
+    if first > _MOST_FIXED:
+        return f"the engine fixes the first size, {first}, which is large for a batch"
+    for name, shape in shapes:
+        if len(shape) == 1:
+            return f"{_shown(name, shape)} has no size but the first"
+        if first in shape[1:]:
+            return f"{_shown(name, shape)} has the size {first} twice"
+    same = next((item for item in outputs if item.shape in inputs.values()), None)
+    return f"output {_shown(same.name, same.shape)} is as large as an input" if same else ""
+
+
+def _are_images(shape: Shape) -> bool:
+    """Whether a shape is that of a batch of images: colours first or last, in front of them the batch."""
+    if len(shape) != 4:
+        return False
+    return any(shape[at] in _COLOURS and min(sides) > max(_COLOURS) for at, sides in ((1, shape[2:]), (3, shape[1:3])))
 
 
 def _one(why: str) -> BatchSize:

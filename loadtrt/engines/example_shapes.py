@@ -6,9 +6,11 @@ A shape of 1s runs in few models. ONNX Runtime, where it is installed, is given 
 
 from __future__ import annotations
 
+import re
 import threading
+from itertools import product
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loadtrt.engines.batch_size import is_batch, is_name, is_other
 from loadtrt.engines.index_tables import branch_values, index_tables
@@ -29,6 +31,12 @@ _PATIENCE_NS = 4 * SECOND_NS  # after which no other sizes are tried
 _MOST_MODEL_BYTES = 512 << 20
 _MOST_INPUT_BYTES = 64 << 20
 _SIDES = (224, 640, 48, 32, 64, 96, 112, 128, 256, 299, 320, 416, 512, 608, 1024)
+_COLOURS = (3, 1, 4)  # in the order in which to try them
+_COLOUR = re.compile(r"c|ch|(n|num)?_?(in_?)?channels?|colou?rs?", re.IGNORECASE)
+_LENGTH = re.compile(
+    r"(?:^|[_\W])(?:seq|sequence|len|length|times?|t|frames?|samples?|tokens?|steps?|audio|past|total)(?:$|[_\W\d])",
+    re.IGNORECASE,
+)
 _LENGTHS = (128, 512, 16000, 16, 1024, 32, 64, 256, 576, 320, 77, 8, 4, 2, 1)
 
 
@@ -58,37 +66,57 @@ def tried_example(model: Any, external: ExternalData | None, error: OpenSizesErr
 
 
 def candidates(inputs: Sequence[InputShape], shapes: Mapping[str, Shape]) -> Iterator[dict[str, Shape]]:
-    """Whole shapes in the order in which to try them: the same name is the same size, batches are 1, and so is first
-    what is open beside a first size that is fixed, such as the batch of a recurrent state."""
+    """Whole shapes in the order in which to try them: the same name is the same size, batches are 1, images have three
+    colours, one or four, and first 1 is what is open beside a fixed first size, such as the batch of a recurrent
+    state."""
     seen: list[dict[str, Shape]] = []
     sizes = [(_SIDES[min(place, len(_SIDES) - 1)], length) for place, length in enumerate(_LENGTHS)]
-    for with_length in (False, True):
-        for side, length in sizes:
-            named: dict[str, int] = {}
-            found = {
-                item.name: _whole(item, shapes[item.name], side, length, length if with_length else 1, named)
-                for item in inputs
-            }
-            if found not in seen:
-                seen.append(found)
-                yield found
+    for with_length, (side, length), place, colours in product((False, True), sizes, (1, 3), _COLOURS):
+        usual = _Usual(side, length, length if with_length else 1, place, colours, {})
+        found = {item.name: _whole(item, shapes[item.name], usual) for item in inputs}
+        if found not in seen:
+            seen.append(found)
+            yield found
 
 
-def _whole(item: InputShape, shape: Shape, side: int, length: int, beside: int, named: dict[str, int]) -> Shape:
-    """The shape with a size for all that is open. named: sizes by name, which this adds to."""
+class _Usual(NamedTuple):
+    """Sizes to try.
+
+    side, colours: of images.
+    place: which size of an image is its colours, where no name says so.
+    length: of sequences.
+    beside: of what is open beside a fixed first size.
+    named: sizes by name, which grow.
+    """
+
+    side: int
+    length: int
+    beside: int
+    place: int
+    colours: int
+    named: dict[str, int]
+
+
+def _whole(item: InputShape, shape: Shape, usual: _Usual) -> Shape:
+    """The shape with a size for all that is open."""
     decided = []
+    coloured = any(map(_COLOUR.fullmatch, item.symbols)) or not {*shape[1:2], *shape[3:4]}.isdisjoint(_COLOURS)
     for axis, size in enumerate(shape):
         symbol = item.symbols[axis] if item.symbols else ""
         chosen = size
         if size < 0:
-            if is_batch(symbol, axis) or (axis == 0 and not is_other(symbol)):
+            if is_batch(symbol, axis, len(shape)) or (axis == 0 and len(shape) > 1 and not is_other(symbol)):
                 chosen = 1
+            elif _COLOUR.fullmatch(symbol) or (
+                len(shape) == 4 and axis == usual.place and not coloured and not is_other(symbol)
+            ):
+                chosen = usual.colours
             elif len(shape) >= 4:
-                chosen = side if axis >= len(shape) - 3 else 1
+                chosen = usual.side if axis >= len(shape) - 3 else 1
             else:
-                chosen = length if shape[0] < 0 or axis == 0 or is_other(symbol) else beside
+                chosen = usual.length if shape[0] < 0 or axis == 0 or _LENGTH.search(symbol) else usual.beside
             if is_name(symbol):
-                chosen = named.setdefault(symbol, chosen)
+                chosen = usual.named.setdefault(symbol, chosen)
         decided.append(chosen)
     return tuple(decided)
 

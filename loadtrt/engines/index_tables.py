@@ -6,7 +6,7 @@ random mode, such as a rate of samples, takes the branch for none of the known o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from loadtrt.engines.value_types import given_inputs, graphs_of
 
@@ -24,6 +24,15 @@ _SAME_SHAPE = {"Identity", "Cast", "CastLike", "DequantizeLinear", "QuantizeLine
 _WHOLES = (2, 3, 4, 5, 6, 7, 12, 13)  # onnx.TensorProto's UINT8, INT8, UINT16, INT16, INT32, INT64, UINT32, UINT64
 _COMPARES = {"Equal": 0, "GreaterOrEqual": 0, "LessOrEqual": 0, "Greater": 1, "Less": -1}  # what to add to be true
 _LOGIC = {"Not", "And", "Or", *_MOVERS}
+# By operator, the place of the first input whose values are sizes, axes, places or a choice of what runs.
+_DECIDES = {
+    "If": 0, "Loop": 0, "Range": 0, "ConstantOfShape": 0, "NonZero": 0, "Unique": 0,
+    "OneHot": 1, "TopK": 1, "Reshape": 1, "Expand": 1, "Tile": 1, "Slice": 1, "Pad": 1, "Split": 1,
+    "SplitToSequence": 1, "SequenceAt": 1, "Squeeze": 1, "Unsqueeze": 1, "CumSum": 1, "Trilu": 1, "Compress": 1,
+    "ReverseSequence": 1, "Upsample": 1, "Resize": 2, "NonMaxSuppression": 2, "CenterCropPad": 1, "AffineGrid": 1,
+    "DFT": 1, "STFT": 1, "ScatterElements": 1, "ScatterND": 1, "Scatter": 1,
+}  # fmt: skip
+_SHAPE_ALONE = {"Shape", "Size"}  # what these tell does not depend on values
 # By operator and the place of its indices: the place of the table.
 _TABLES = {
     ("Gather", 1): 0,
@@ -60,6 +69,35 @@ def index_tables(model: Any) -> dict[str, int]:
             if name and bound > 0:
                 rows[name] = min(bound, rows.get(name, bound))
     return {value.name: rows[value.name] for value in inputs if value.name in rows}
+
+
+Role = Literal["size", "computed index", "index", ""]
+
+
+def roles(model: Any) -> dict[str, Role]:
+    """By integer input, what its values decide that a request may fail of: a size, axis or branch; an index into a
+    table after arithmetic; or that index as it is. "" where they are only numbers. model: an onnx.ModelProto."""
+    found: dict[str, Role] = {value.name: "" for value in _integer_inputs(model)}
+    if not found:
+        return {}
+    plain = {name: {name} for name in found}  # by tensor: the inputs whose values it has
+    made: dict[str, set[str]] = {}  # by tensor: those of which its values are computed
+    for node in _nodes(model):
+        kept, computed = set[str](), set[str]()
+        for place, name in enumerate(node.input):
+            has, of = plain.get(name, set()), made.get(name, set())
+            if (node.op_type, place) in _TABLES:
+                found |= {source: found[source] or "index" for source in has}
+                found |= {source: "computed index" for source in of if found[source] != "size"}
+            elif place >= _DECIDES.get(node.op_type, len(node.input)) or (place and node.op_type.startswith("Reduce")):
+                found |= dict.fromkeys(has | of, "size")
+            elif node.op_type in _MOVERS and (place == 0 or node.op_type in _MOVES_ALL):
+                kept, computed = kept | has, computed | of
+            elif node.op_type not in _SHAPE_ALONE:
+                computed |= has | of
+        for output in node.output:
+            plain[output], made[output] = kept, computed
+    return found
 
 
 def branch_values(model: Any) -> dict[str, int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.external_data import find_external_data, load_external_data, messages_of
-from loadtrt.engines.index_tables import branch_values, index_tables
+from loadtrt.engines.index_tables import Role, branch_values, index_tables, roles
 from loadtrt.engines.old_opsets import lifted, opset_of
 from loadtrt.engines.shapes import InputShape, OpenSizesError, require_known, resolve_shapes
 from loadtrt.engines.value_types import given_inputs
@@ -76,12 +76,14 @@ class DecidedSizes:
     declared: the model's inputs and outputs as they were before sizes were written into them, as protobuf; empty where
         none were.
     notes: what the user should read.
+    roles: what integer inputs decide; see engines/index_tables.py.
     """
 
     inputs: tuple[InputShape, ...]
     parts: tuple[tuple[TensorSpec, ...], ...]
     declared: tuple[bytes, ...]
     notes: tuple[str, ...]
+    roles: Mapping[str, Role]
 
 
 def read_model(config: Model) -> OnnxModel:
@@ -144,6 +146,7 @@ def parse_model(file: Path) -> tuple[Any, str]:
         raise UsageError(f"{file} is not an ONNX model: it has no nodes; export or copy it again")
     if not all(map(_is_text, messages_of(model))):
         raise UsageError(f"{file} has names that are not text (UTF-8): it is damaged; export or copy it again")
+    _open_unknown_sizes(model)
     return model, sha256(data).hexdigest()
 
 
@@ -187,7 +190,7 @@ def decide_sizes(
     rows, modes = index_tables(model), branch_values(model)
     parts = tuple(input_specs(inputs, resolved.shapes, rows, modes) for resolved in decided)
     notes = dict.fromkeys(note for resolved in decided for note in resolved.notes)
-    return DecidedSizes(inputs, parts, declared, tuple(notes))
+    return DecidedSizes(inputs, parts, declared, tuple(notes), roles(model))
 
 
 def input_specs(
@@ -244,9 +247,20 @@ def _input_shape(value: Any, model: str, sizes: Sizes, runtime: str) -> InputSha
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
-    """The shape of an input or output; -1 for an open size: some exporters write it so, or less."""
-    dims = value.type.tensor_type.shape.dim
-    return tuple(max(dim.dim_value, -1) if dim.HasField("dim_value") else -1 for dim in dims)
+    """The shape of an input or output; -1 for an open size."""
+    return tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim)
+
+
+def _open_unknown_sizes(model: Any) -> None:
+    """Say what is meant where an exporter wrote 0 or less for a size that it does not know: ONNX Runtime takes the 0 of
+    an input as it stands, and refuses every other size."""
+    inputs = [dim for value in given_inputs(model.graph) for dim in value.type.tensor_type.shape.dim]
+    if all(dim.dim_value > 0 or not dim.HasField("dim_value") for dim in inputs):
+        return
+    for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value <= 0:
+                dim.ClearField("value")
 
 
 def _symbols(value: Any) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ def profile_model(
             session.run(names, feeds)
         except Exception as error:  # onnxruntime's exceptions share no base of their own
             raise EngineError(
-                f"ONNX Runtime cannot run {model.name}: {sentence_of(error, model.sizes.inputs)}"
+                f"ONNX Runtime cannot run {model.name}: {sentence_of(error, model.sizes.roles)}"
             ) from None
         return perf_counter_ns() - began
 

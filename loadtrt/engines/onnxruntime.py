@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from time import perf_counter_ns
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from loadtrt.engines.batch_size import BatchSize, batch_size
@@ -25,20 +26,23 @@ from loadtrt.printing import shortened
 from loadtrt.results.engine_info import EngineInfo, MemoryBill
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from loadtrt.asked.model import Model
     from loadtrt.engines.external_data import ExternalData
+    from loadtrt.engines.index_tables import Role
     from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
     from loadtrt.engines.shapes import Sizes
     from loadtrt.load.tensors import Arrays
     from loadtrt.results.engine_info import ClockMapping
 
 
-# Errors of a request that integers may have: beyond a table, no shape, or in a branch that they chose.
-_OF_INTEGERS = re.compile(
-    r"out of (data )?bounds|out of range|inclusive range|[Ii]nvalid \w+ shape|[Ii]nvalid ind(ex|ices)|\bIf node\b"
+_OUT_OF_BOUNDS = re.compile(r"out of (data )?bounds|out of range|inclusive range|[Ii]nvalid ind(ex|ices?)\b")
+# Where in ONNX Runtime's source an error arose, and the condition there.
+_SOURCE = re.compile(
+    r"\S+\.(?:h|hpp|cc|cpp|cuh?):\d+ "
+    r"(?:.*? was false\. |[^.(]*::.*?\w\(.*?\)(?: const)?(?: \[with [^]]*\])?  ?|\w+ )?"
 )
 
 
@@ -235,7 +239,7 @@ class OnnxRuntimeEngine:
             except Exception as failure:  # whatever it is, it belongs to this request
                 completed_ns = perf_counter_ns()
                 lane.outputs[buffer] = {}
-                error = sentence_of(failure, self._model.sizes.inputs)
+                error = sentence_of(failure, self._model.sizes.roles)
             self._done.append(Completion(number, buffer, completed_ns, 0, completed_ns - started_ns, 0, error))
             self._wakeup.notify()
 
@@ -297,19 +301,21 @@ def _outputs(model: OnnxModel, session: Any) -> list[TensorSpec]:
     return specs
 
 
-def sentence_of(error: Exception, inputs: Sequence[InputShape] = ()) -> str:
-    """What went wrong, on one line, without ONNX Runtime's prefix of codes. inputs: of the request that failed; where
-    its integers may be why, what bounds them is named."""
+def sentence_of(error: Exception, roles: Mapping[str, Role] = MappingProxyType({})) -> str:
+    """What went wrong, on one line, without ONNX Runtime's prefix of codes and names of its source. roles: of the
+    integer inputs of the request that failed; where these may be why, what bounds them is named."""
     said = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
-    wholes = [item.name for item in inputs if "int" in item.dtype]
-    remedy = ""
-    if wholes and _OF_INTEGERS.search(said):
-        known = re.search(r"inclusive range \[-?\d+,(\d+)\]", said)
-        limits = f"0..{known[1]}" if known else "LOW..HIGH"
-        which = f", where NAME is {' or '.join(map(shortened, wholes[:4]))}" if wholes[1:] else ""
-        name = shortened(wholes[0]) if not wholes[1:] else "NAME"
-        remedy = f": bound random integers with --input-range {name}:{limits}{which}"
-    return f"{shortened(said, 400)}{remedy}"
+    said = shortened(_SOURCE.sub("", said).rstrip("."), 400)
+    beyond = bool(_OUT_OF_BOUNDS.search(said))
+    wholes = [name for name, role in roles.items() if role == "size" or (beyond and role)]
+    wholes = wholes or (list(roles) if beyond else [])
+    if not wholes:
+        return said
+    known = re.search(r"inclusive range \[-?\d+,(\d+)\]", said)
+    limits = f"0..{known[1]}" if known and [roles[name] for name in wholes] == ["index"] else "LOW..HIGH"
+    which = f", where NAME is {' or '.join(map(shortened, wholes[:4]))}" if wholes[1:] else ""
+    name = "NAME" if wholes[1:] else shortened(wholes[0])
+    return f"{said}: bound random integers with --input-range {name}:{limits}{which}"
 
 
 def _version() -> str:

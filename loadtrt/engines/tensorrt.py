@@ -115,10 +115,11 @@ class Plan:
             )
             shapes = resolved.shapes
             plan_part.tensors = self._probe(plan_part, tensors, shapes, ask_fp16=ask_fp16, demand_fp16=demand_fp16)
+            outputs = [item for item in plan_part.tensors if not (item.is_input or item.shape_values)]
             plan_part.counted = batch_size(
                 declared,
                 shapes,
-                [InputShape(item.name, item.dtype, item.shape) for item in plan_part.tensors if not item.is_input],
+                [InputShape(item.name, item.dtype, item.shape) for item in outputs],
                 batch=part.batch,
                 inferences=part.inferences_per_request,
             )

@@ -144,8 +144,9 @@ def counts_of(
 
 
 def problems_of(counts: Counts, terms: Terms) -> list[Problem]:
-    """Every reason why the numbers do not describe the engine alone; empty for a VALID run."""
-    return [*_of_the_host(counts, terms), *_of_load(counts, terms), *_of_requests(counts, terms)]
+    """Every reason why the numbers do not describe the engine alone, the worst first: requests without an answer, then
+    a late host, then too much load. Empty for a VALID run."""
+    return [*_of_requests(counts, terms), *_of_the_host(counts, terms), *_of_load(counts, terms)]
 
 
 def served_share(overloaded: bool | None, served_per_s: float | None, offered_per_s: float | None) -> float | None:
@@ -195,7 +196,13 @@ def _of_the_host(counts: Counts, terms: Terms) -> Iterator[Problem]:
 
 
 def _of_requests(counts: Counts, terms: Terms) -> Iterator[Problem]:
-    """Requests were given up, or failed, or there were none."""
+    """Requests failed, or were given up, or there were none."""
+    if counts.failed and not any(objective.kind == "errors" for objective in terms.objectives):
+        yield Problem(
+            kind="failed",
+            evidence=f"{plural(counts.failed, 'request')} failed, and have no latency",
+            remedy="fix the first error before trusting the numbers, or allow some: --objective 'errors < 1%'",
+        )
     unserved = plural(counts.unserved, "request")
     if counts.unserved and counts.interrupted:
         yield Problem(
@@ -215,14 +222,10 @@ def _of_requests(counts: Counts, terms: Terms) -> Iterator[Problem]:
             evidence=f"{unserved} had not been served when the run ended (their age counts as latency)",
             remedy="the load is above capacity, or the engine hangs: lower --rate, or raise --drain",
         )
-    if counts.failed and not any(objective.kind == "errors" for objective in terms.objectives):
-        yield Problem(
-            kind="failed",
-            evidence=f"{plural(counts.failed, 'request')} failed, and have no latency",
-            remedy="fix the first error before trusting the numbers, or allow some: --objective 'errors < 1%'",
-        )
     if not (counts.ok or counts.failed or counts.unserved):
         evidence, remedy = "no request was served", "raise --duration or --requests"
         if counts.interrupted:
             evidence, remedy = "the run was interrupted before any request was served", "interrupt it later"
+        elif counts.broken:
+            remedy = "fix the engine's error, which the run's failure names"
         yield Problem(kind="no-requests", evidence=evidence, remedy=remedy)

@@ -79,10 +79,11 @@ def result_of(
         throughput.offered_per_s,
         environment.get("busy_host"),
     )
-    problems = problems_of(counts, terms)
-    for checked in (session.verification, session.deviation):
-        if checked is not None and (fault := checked.fault) is not None:
-            problems.append(Problem(kind="outputs-differ", evidence=fault[0], remedy=fault[1]))
+    faults = [looked.fault for looked in (session.verification, session.deviation) if looked is not None]
+    problems = [
+        *(Problem(kind="outputs-differ", evidence=fault[0], remedy=fault[1]) for fault in faults if fault is not None),
+        *problems_of(counts, terms),
+    ]
     if session.late_start_ns > LATE_START_NS:
         problems.append(
             Problem(

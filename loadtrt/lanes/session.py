@@ -215,25 +215,27 @@ async def _warm_up(
     steady."""
     began, least_ns = engine.now_ns(), config.warmup
     least_requests, most_ns = _WARM_REQUESTS * engine.contexts * engine.buffers, max(_WARM_MOST_NS, least_ns)
-    while not stop.requested:
-        elapsed = engine.now_ns() - began
-        worked = session.warmup_requests >= least_requests or elapsed > most_ns or not least_ns
-        if clocks_settled is not None and least_ns and elapsed:
-            session.clocks_settled = clocks_settled()
-        settled = session.clocks_settled is not False or elapsed > most_ns
-        if elapsed >= least_ns and worked and settled:
-            break
-        load = replace(
-            _preparing(config, session, sets),
-            least_ns=max(least_ns - elapsed, SECOND_NS // 5),
-            least_requests=0 if worked else least_requests,
-            most_ns=max(most_ns - elapsed, SECOND_NS // 5),
-        )
-        tell = _ticker(engine, "warm-up", began, on_tick, session.warmup_requests)
-        driven = await _drive_unmeasured(engine, load, stop, session, tell)
-        session.warmup_requests += driven.submitted
-        driven.require_answers("warm-up")
-    session.warmup_ns = engine.now_ns() - began
+    try:
+        while not stop.requested:
+            elapsed = engine.now_ns() - began
+            worked = session.warmup_requests >= least_requests or elapsed > most_ns or not least_ns
+            if clocks_settled is not None and least_ns and elapsed:
+                session.clocks_settled = clocks_settled()
+            settled = session.clocks_settled is not False or elapsed > most_ns
+            if elapsed >= least_ns and worked and settled:
+                break
+            load = replace(
+                _preparing(config, session, sets),
+                least_ns=max(least_ns - elapsed, SECOND_NS // 5),
+                least_requests=0 if worked else least_requests,
+                most_ns=max(most_ns - elapsed, SECOND_NS // 5),
+            )
+            tell = _ticker(engine, "warm-up", began, on_tick, session.warmup_requests)
+            driven = await _drive_unmeasured(engine, load, stop, session, tell)
+            session.warmup_requests += driven.submitted - driven.unserved
+            driven.require_answers("warm-up")
+    finally:
+        session.warmup_ns = engine.now_ns() - began
 
 
 def _preparing(config: RunConfig, session: Session, sets: int) -> Load:

@@ -157,12 +157,13 @@ def trace_remarks(file: str, column: str | None = None, scale: float = 1.0) -> t
     recorded = _recorded_in(file, column)
     unit, factor = _unit_and_factor(recorded, scale)
     remarks = list(recorded.remarks)
+    they = "they" if remarks else "instants"
     if recorded.numbers and factor != scale:
-        remarks.append(f"they are in {unit}, as --time-scale {scale:g} says")
+        remarks.append(f"{they} are in {unit}, as --time-scale {scale:g} says")
     elif recorded.why:
-        remarks.append(f"they are in {unit}, {recorded.why} (--time-scale says otherwise)")
+        remarks.append(f"{they} are in {unit}, {recorded.why} (--time-scale says otherwise)")
     elif recorded.numbers and factor != 1:
-        remarks.append("they are in seconds")
+        remarks.append(f"{they} are in seconds")
     if factor != 1:
         remarks.append(f"--time-scale multiplies all times by {factor:g}")
     return tuple(remarks)

@@ -45,7 +45,9 @@ def verdict_line(result: Result) -> str:
     if isinstance(result, FleetResult):
         reason = result.doubt or "there are demands that no number of GPUs serves as the objectives want"
     elif against:
-        reason = "".join((against[0].head, *(f"; {text}" for name, text in against[0].lines if name in _ALONE)))
+        parts = (against[0].head, *(text for name, text in against[0].lines if name in _ALONE))
+        errors = (notice.head for notice in bad if not notice.lines and notice is not against[0])
+        reason = "; ".join((*parts, *errors))
     else:
         reason = next(("".join(map(_text, block.pieces)) for block in blocks if isinstance(block, Words)), "")
     return ": ".join(filter(None, (badges, reason)))

@@ -104,13 +104,13 @@ def test_options_that_repeat_still_do() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("engine: a\nengine: b\n", "'engine', which is there already, in line 2, column 1"),
+        ("engine: a\nengine: b\n", "key 'engine' is given twice: leave one out (line 2)"),
         ("engine: a\nmax-queue: 1\nmax_queue: 2\n", "'max_queue' is there twice, with a dash and with an underscore"),
-        ("models:\n  a: {engine: x}\n  a: {engine: y}\n", "'a', which is there already, in line 3"),
-        ("models:\n  a: {engine: x, batch: 1, batch: 2}\n", "'batch', which is there already, in line 2"),
-        ("engine: a\nshapes: {x: 1x2, x: 1x3}\n", "'x', which is there already, in line 2"),
-        ('{"engine": "a", "engine": "b"}', "'engine' is there twice"),
-        ('{"engine": "a", "shapes": {"x": "1", "x": "2"}}', "'x' is there twice"),
+        ("models:\n  a: {engine: x}\n  a: {engine: y}\n", "key 'a' is given twice: leave one out (line 3)"),
+        ("models:\n  a: {engine: x, batch: 1, batch: 2}\n", "key 'batch' is given twice: leave one out (line 2)"),
+        ("engine: a\nshapes: {x: 1x2, x: 1x3}\n", "key 'x' is given twice: leave one out (line 2)"),
+        ('{"engine": "a", "engine": "b"}', "key 'engine' is given twice: leave one out"),
+        ('{"engine": "a", "shapes": {"x": "1", "x": "2"}}', "key 'x' is given twice: leave one out"),
     ],
 )
 def test_a_key_is_written_once(text: str, sentence: str, tmp_path: Path) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from io import StringIO
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from command_line import ROOT, loadtrt
 from loadtrt.asked.config import RunConfig
 from loadtrt.cli import voice
 from loadtrt.units import SECOND_NS
+from onnx_files import save
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +71,24 @@ def test_the_wait_for_a_first_completion_is_told(monkeypatch: pytest.MonkeyPatch
     assert first == "warm-up"
     assert waiting == "warm-up 30.0 s · 8 in flight · no completion yet, for which there are 120 s (--drain)"
     assert "1 requests" in going
+
+
+def test_quiet_says_the_worst_first(tmp_path: Path) -> None:
+    """Requests that failed, with the first error, before a generator that was late."""
+    node = helper.make_node("Gather", ["t", "n"], ["y"])
+    weights = {"t": np.zeros((2, 4), np.float32)}
+    file = save(
+        tmp_path / "m.onnx", [node], {"n": (TensorProto.INT64, [1])}, {"y": (TensorProto.FLOAT, [1, 4])}, weights
+    )
+    line = ("run", "--on", "onnxruntime", "--engine", file, "--input-range", "n:1..2", "--input-sets", "10")
+    ending = ("--requests", "50", "--duration", "0s", "--warmup", "0", "--max-lateness", "1ns")
+    done = loadtrt(*line, *ending, "--quiet", "--json", tmp_path / "r.json")
+    (measured,) = json.loads((tmp_path / "r.json").read_text())["models"].values()
+    assert [problem["kind"] for problem in measured["problems"]][:2] == ["failed", "late"]
+    assert "loadtrt: INVALID: " in done.stderr
+    assert " requests failed, and have no latency; fix the first error" in done.stderr
+    assert "first error: Non-zero status code returned while running Gather node" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 LATE = ("--requests", "600", "--max-lateness", "1ms")

@@ -66,7 +66,16 @@ PHOTO, PRODUCT = _tensor("photo", 480, 640, 3), [_tensor("a", 64, 32), _tensor("
         ([_tensor("audio", "samples")], [_tensor("y", -1)], {"audio": (16000,)}, 1, "its 'samples'"),
         ([_tensor("x", "height", "width", 3)], [LABELS], {"x": (480, 640, 3)}, 1, "its 'height'"),
         ([_tensor("x", "seq_len", 80)], [_tensor("y", -1, 80)], {"x": (500, 80)}, 1, "its 'seq_len'"),
+        ([_tensor("x", "num_nodes", 80)], [_tensor("y", "num_nodes", 80)], {"x": (300, 80)}, 1, "its 'num_nodes'"),
+        ([_tensor("x", "T", 80)], [_tensor("y", "T", 80)], {"x": (300, 80)}, 1, "its 'T'"),
+        ([_tensor("x", "edges", 2)], [LABELS], {"x": (300, 2)}, 1, "its 'edges'"),
+        ([_tensor("x", "N")], [_tensor("y", "N")], {"x": (8,)}, 1, "no size but the first"),
+        ([_tensor("x", "batch")], [_tensor("y", "batch")], {"x": (8,)}, 8, "'batch' of x"),
+        ([_tensor("x", "N"), _tensor("z", "N", 4)], [LABELS], {"x": (8,), "z": (8, 4)}, 8, "'N' of z"),
         # open first sizes
+        ([_tensor("x", "unk__7", 3)], [_tensor("y", -1, 3)], {"x": (4, 3)}, 4, "leaves open"),
+        ([_tensor("x", "dynamic_axes_1", 3)], [_tensor("y", -1, 3)], {"x": (4, 3)}, 4, "leaves open"),
+        ([_tensor("x", "s0", 3)], [_tensor("y", -1, 3)], {"x": (4, 3)}, 4, "leaves open"),
         ([_tensor("x", "?", 3)], [_tensor("y", -1, 3)], {"x": (4, 3)}, 4, "leaves open"),
         ([_tensor("x", "?", 3)], [], {"x": (4, 3)}, 4, "leaves open"),
         ([_tensor("x", "?", 3), _tensor("w", 7, 3)], [_tensor("y", 4, 7)], {"x": (4, 3)}, 4, "leaves open"),
@@ -83,6 +92,32 @@ PHOTO, PRODUCT = _tensor("photo", 480, 640, 3), [_tensor("a", 64, 32), _tensor("
         ([_tensor("x", 3, 480, 640)], [_tensor("y", 3, 480, 640)], None, 1, "looks like one image"),
         ([InputShape("x", "uint8", (480, 640))], [_tensor("y", 480, 640)], None, 1, "looks like one image"),
         ([_tensor("audio", 16000)], [_tensor("y", 16000)], None, 1, "no size but the first"),
+        ([_tensor("x", 32, 100)], [_tensor("y", 32, 10)], None, 32, "x and y share"),
+        (
+            [_tensor("x", 8, 128), _tensor("mask", 8, 128)],
+            [_tensor("y", 8, 128, 768)],
+            None,
+            8,
+            "x and mask and y share",
+        ),
+        ([_tensor("x", 600, 3, 8, 8)], [_tensor("y", 600)], None, 600, "x and y share"),
+        ([_tensor("x", 3, 9, 9, 3)], [_tensor("y", 3, 9, 9, 3)], None, 3, "x and y share"),
+        ([_tensor("x", 224, 224, 3, 1)], [_tensor("y", 224, 2)], None, 1, "x [224,224,3,1] has the size 224 twice"),
+        ([_tensor("x", 480, 640)], [_tensor("y", 480, 640)], None, 1, "first size, 480, which is large"),
+        ([_tensor("flow", 480, 640, 2)], [_tensor("y", 480, 640, 2)], None, 1, "first size, 480, which is large"),
+        (
+            [_tensor("a", 64, 64), _tensor("b", 64, 64)],
+            [_tensor("y", 64, 64)],
+            None,
+            1,
+            "a [64,64] has the size 64 twice",
+        ),
+        ([_tensor("volume", 64, 64, 64)], [_tensor("y", 64, 2)], None, 1, "has the size 64 twice"),
+        ([_tensor("x", 100, 16)], [_tensor("y", 100, 100)], None, 1, "y [100,100] has the size 100 twice"),
+        ([_tensor("tokens", 77, 768)], [_tensor("y", 77, 768)], None, 1, "y [77,768] is as large as an input"),
+        ([_tensor("x", 32, 9), _tensor("w", 1, 9)], [_tensor("y", 32, 2)], None, 1, "w [1,9] has another first size"),
+        ([_tensor("x", 32, 9)], [_tensor("y", 32, 2), _tensor("z", 9, 2)], None, 1, "z [9,2] has another first size"),
+        ([_tensor("x", 32, 9)], [_tensor("y", 32)], None, 1, "y [32] has no size but the first"),
         (PRODUCT, [_tensor("y", 64, 16)], None, 1, "differ in their first size (a [64,32], b [32,16])"),
         ([_tensor("x", 1, 3)], [_tensor("y", 1, 3)], None, 1, "no input has a first size above 1"),
         ([_tensor("x")], [_tensor("y")], None, 1, "no input has"),
@@ -107,7 +142,7 @@ def test_what_the_user_says_counts() -> None:
     assert _counted(PRODUCT, outputs, inferences=7).size == 7
     assert _counted([_tensor("x", "N", 3)], [], batch=8, inferences=2).size == 2
     assert _counted([_tensor("x", "N", 3)], [], batch=8).notes == ()
-    with pytest.raises(UsageError, match=r"batch 4 contradicts .*--inferences-per-request N alone"):
+    with pytest.raises(UsageError, match=r"batch 4 contradicts .*; loadtrt run --inferences-per-request N alone"):
         _counted([PHOTO], outputs, batch=4)
 
 
@@ -154,7 +189,22 @@ def test_words_for_sizes() -> None:
         "bs",
         "B2",
     ]
-    others = ["samples", "sequence_length", "num_samples", "height", "W", "seq", "past_sequence_length + 1", "time"]
+    others = [
+        "nodes",
+        "num_edges",
+        "M",
+        "batch_size*num_heads",
+        "frames_2",
+        "点",
+        "samples",
+        "sequence_length",
+        "num_samples",
+        "height",
+        "W",
+        "seq",
+        "past_sequence_length + 1",
+        "time",
+    ]
     assert [name for name in batches if not is_batch(name, 0)] == []
     assert [name for name in others if is_batch(name, 0) or not is_other(name)] == []
     assert not is_batch("N", 1)

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper
 
 from command_line import loadtrt
 from loadtrt.asked.config import RunConfig
-from loadtrt.engines.index_tables import branch_values, index_tables
+from loadtrt.engines.index_tables import branch_values, index_tables, roles
+from loadtrt.engines.onnxruntime import sentence_of
 from loadtrt.environment import import_onnxruntime
 from loadtrt.lanes.input_sets import inputs_for
 from onnx_files import load, save
@@ -149,6 +150,98 @@ def test_a_failing_request_names_the_remedy(tmp_path: Path) -> None:
     assert "--input-range ids:0..1" in " ".join(done.stdout.split())
     told = loadtrt("profile", "--on", "onnxruntime", "--engine", file, "--input-range", "ids:7..7", "--requests", "5")
     assert "--input-range ids:0..1" in told.stderr
+
+
+def _node(operator: str, *inputs: str, outputs: Any = ("y",), **attributes: Any) -> Any:
+    return helper.make_node(operator, [*inputs], [*outputs], **attributes)
+
+
+FOUR, TWELVE = np.array(4), {"t": np.zeros((12, 8), np.float32)}
+X: Any = {"x": (F, [2, 4])}
+# nodes, inputs, weights, and whether the failure knows the range: what one request fails of with n = 99
+FAILING: dict[str, tuple[list[Any], dict[str, Any], dict[str, Any], str]] = {
+    "index": (_gather(last="n"), {"n": (INT, [3])}, TWELVE, "0..11"),
+    "sum": (_gather(_node("Add", "n", "f", outputs="s"), last="s"), {"n": (INT, [3])}, TWELVE | {"f": FOUR}, ""),
+    "product": (_gather(_node("Mul", "n", "f", outputs="s"), last="s"), {"n": (INT, [3])}, TWELVE | {"f": FOUR}, ""),
+    "both": (
+        [*_gather(last="n"), _node("Sub", "n", "f", outputs="s"), _node("Gather", "t", "s", outputs="z")],
+        {"n": (INT, [3])},
+        TWELVE | {"f": FOUR},
+        "",
+    ),
+    "a number of largest": ([_node("TopK", "x", "n", outputs="yi")], X | {"n": (INT, [1])}, {}, ""),
+    "a computed number": (
+        [_node("Add", "n", "f", outputs="s"), _node("TopK", "x", "s", outputs="yi")],
+        X | {"n": (INT, [1])},
+        {"f": np.array([1])},
+        "",
+    ),
+    "a shape": ([_node("Reshape", "x", "n")], X | {"n": (INT, [2])}, {}, ""),
+    "a wider shape": ([_node("Expand", "x", "n")], X | {"n": (INT, [2])}, {}, ""),
+    "what does not fit then": (
+        [_node("Tile", "x", "n", outputs="r"), _node("Add", "x", "r")],
+        X | {"n": (INT, [2])},
+        {},
+        "",
+    ),
+    "an end": (
+        [_node("Range", "f", "n", "f", outputs="r"), _node("Cast", "r", outputs="c", to=F), _node("Add", "c", "four")],
+        {"n": (INT, [])},
+        {"f": np.array(1), "four": np.zeros(4, np.float32)},
+        "",
+    ),
+    "parts": ([_node("Split", "x", "n", outputs="yz", axis=1)], X | {"n": (INT, [2])}, {}, ""),
+    "an axis": ([_node("Squeeze", "x", "n")], X | {"n": (INT, [1])}, {}, ""),
+    "axes": ([_node("ReduceSum", "x", "n")], X | {"n": (INT, [1])}, {}, ""),
+    "places": (
+        [_node("ScatterElements", "x", "n", "u")],
+        X | {"n": (INT, [1, 1])},
+        {"u": np.zeros((1, 1), np.float32)},
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FAILING)
+def test_a_failure_of_integers_says_how_to_bound_them(what: str, tmp_path: Path) -> None:
+    """By number only where the values are the index itself; no source of ONNX Runtime's is named."""
+    nodes, inputs, weights, limits = FAILING[what]
+    file = save(tmp_path / "m.onnx", nodes, inputs, {"y": (F, None)}, weights)
+    session = import_onnxruntime().InferenceSession(file, providers=["CPUExecutionProvider"])
+    feeds = {name: np.full(sizes, 99 if kind == INT else 1, np.int64 if kind == INT else np.float32)
+             for name, (kind, sizes) in inputs.items()}  # fmt: skip
+    with pytest.raises(Exception, match="Status Message") as failure:
+        session.run(None, feeds)
+    said = sentence_of(failure.value, roles(onnx.load(file)))
+    assert said.endswith(f": bound random integers with --input-range n:{limits or 'LOW..HIGH'}")
+    assert not any(text in said for text in ("::", ".h:", ".cc:", "/", "was false", ".:"))
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("/a/b.cc:83 virtual V* o::K::Out(int, const o::S&) status.IsOK() was false. No value", "No value"),
+        ("/a/b.h:42 const T* o::K::Input(int) const [with T = o::S] Missing Input: x", "Missing Input: x"),
+        ("/a/b.cc:376 void* o::K::Raw(size_t, bool, o::S*) Failed to allocate memory", "Failed to allocate memory"),
+        ("/a/b.cc:3 o::F::<lambda(int)>::operator()(int) const No value", "No value"),
+        ("base.h:548 ScalesValidation Scale value (of 3) is too large", "Scale value (of 3) is too large"),
+        ("Load model from /a.h5/x.onnx failed: no file", "Load model from /a.h5/x.onnx failed: no file"),
+    ],
+)
+def test_the_source_of_onnx_runtime_is_left_out(said: str, kept: str) -> None:
+    """What went wrong stays, whatever stands before it."""
+    assert sentence_of(RuntimeError(f"Node. Status Message: {said}.")) == f"Node. Status Message: {kept}"
+
+
+def test_a_failure_of_sizes_names_no_integers(tmp_path: Path) -> None:
+    """Indices that are in their table are not why two sizes differ."""
+    nodes = [_node("Gather", "t", "n", outputs="g"), _node("Add", "g", "x")]
+    inputs = {"n": (INT, ["length"]), "x": (F, ["frames", 8])}
+    file = save(tmp_path / "m.onnx", nodes, inputs, {"y": (F, None)}, TWELVE)
+    line = ("run", "--on", "onnxruntime", "--engine", file, "--requests", "5", "--duration", "0s", "--warmup", "0")
+    done = " ".join(loadtrt(*line, "--shapes", "n:3,x:2x8").stdout.split())
+    assert "Attempting to broadcast an axis by a dimension other than 1. 2 by 3" in done or "3 by 2" in done
+    assert "bound random integers" not in done
 
 
 def _rates(folder: Path, operator: str, known: int, turn: bool = False) -> str:

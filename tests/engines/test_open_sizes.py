@@ -82,6 +82,37 @@ def test_the_example_runs(make: Any, tmp_path: Path) -> None:
     assert (measured["ok"], measured["failed"]) == (10, 0)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "example"),
+    [
+        (["N", "C", "H", "W"], "1x3x224x224"),
+        (["N", "H", "W", "C"], "1x224x224x3"),
+        (["batch", "height", "width", "channels"], "1x224x224x3"),
+        (["?", "?", "?", "?"], "1x3x224x224"),
+        (["?", "?", 64, 64], "1x3x64x64"),
+        (["batch", 3, "h", "w"], "1x3x224x224"),
+        (["batch", "h", "w", 3], "1x224x224x3"),
+        (["?", "?", "?", 3], "1x224x224x3"),
+        (["C", "H", "W"], "3x128x128"),
+        (["batch", "num_channels", "length"], "1x3x128"),
+    ],
+)
+def test_images_have_colours(sizes: Any, example: str, tmp_path: Path) -> None:
+    """Where a model takes any: three, at the place that its names say, or in front."""
+    file = save(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], {"x": (F, sizes)}, {"y": (F, sizes)}, {})
+    refused(UsageError, f"--shapes x:{example} (this model runs so)", file)
+
+
+@pytest.mark.parametrize(("colours", "last"), [(1, False), (4, False), (3, True), (1, True)])
+def test_colours_that_the_weights_have(colours: int, last: bool, tmp_path: Path) -> None:
+    """None of the sizes is named: one or four, or behind height and width."""
+    nodes = [helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2] if last else [0, 1, 2, 3])]
+    nodes.append(helper.make_node("Conv", ["t", "w"], ["y"]))
+    weights = {"w": np.ones((1, colours, 3, 3), np.float32)}
+    file = save(tmp_path / "m.onnx", nodes, {"x": (F, ["?"] * 4)}, {"y": (F, None)}, weights)
+    refused(UsageError, f"x:1x224x224x{colours}" if last else f"x:1x{colours}x224x224", file)
+
+
 def test_all_open_inputs_are_told_at_once(tmp_path: Path) -> None:
     """By name with the model's own words; what --batch alone decides asks for it; what is given is not told again."""
     nodes = [helper.make_node("Relu", [name], [f"{name}_out"]) for name in ("audio", "state", "mask")]
@@ -116,6 +147,23 @@ def test_what_is_no_name_binds_nothing(text: str, tmp_path: Path) -> None:
         assert [tensor.shape for tensor in engine.info.tensors] == [(1, 3, 48, 192)] * 2
     pytest.importorskip("tensorrt_rtx")
     line = ("build", file, "--shapes", "x:1x3x48x192", "-o", "m.plan", "--flavour", "rtx", "--target", "sm86")
+    assert loadtrt(*line, folder=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("size", [0, -1, -2])
+def test_a_size_of_no_number_is_open(size: int, tmp_path: Path) -> None:
+    """As older exporters have it; a weight that is an input, too, and has no numbers stays as it is."""
+    nodes = [helper.make_node("Concat", ["x", "none"], ["c"], axis=1), helper.make_node("Relu", ["c"], ["y"])]
+    value, none = (F, [size, 4]), np.zeros((2, 0), np.float32)
+    inputs = {"x": value, "none": (F, [2, 0])}
+    file = save(tmp_path / "m.onnx", nodes, inputs, {"y": value}, {"none": none})
+    refused(UsageError, "x fp32[?,4] leaves its first dimension open: add --batch N", file)
+    for given in ({"batch": 2}, {"shapes": {"x": (2, 4)}}):
+        with closing(load(file, **given)) as engine:
+            assert [tensor.shape for tensor in engine.info.tensors] == [(2, 4)] * 2
+    assert "x" in loadtrt("inspect", file).stdout
+    pytest.importorskip("tensorrt_rtx")
+    line = ("build", file, "--batch", "2", "-o", "m.plan", "--flavour", "rtx", "--target", "sm86")
     assert loadtrt(*line, folder=tmp_path).returncode == 0
 
 

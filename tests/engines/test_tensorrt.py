@@ -154,7 +154,7 @@ def _shape_tensors() -> list[Tensor]:
     return [
         Tensor("x", (2, 8)),
         Tensor("size", (2,), dtype="INT32", host=True, values=values),
-        Tensor("y", (2, 8), is_input=False),
+        Tensor("y", (2, 4), is_input=False),
         Tensor("shape", (2,), dtype="INT32", host=True, is_input=False),
     ]
 

@@ -92,7 +92,7 @@ def test_kinds() -> None:
     """Each problem has a kind of its own; a program need not read sentences."""
     counts = Counts(lateness_ns=1e9, at_p99=True, latency_ns=1e6, starved_fraction=0.5, ok=1, failed=1, unserved=1)
     kinds = [problem.kind for problem in problems_of(counts, Terms(closed=False))]
-    assert kinds == ["late", "starved", "unserved", "failed"]
+    assert kinds == ["failed", "unserved", "late", "starved"]  # the worst first
     kinds += [problem.kind for problem in problems_of(_served(100), Terms(False, offered_per_s=200))]
     nothing = Counts(lateness_ns=0, at_p99=False, latency_ns=0, starved_fraction=0, ok=0, failed=0, unserved=0)
     assert [problem.kind for problem in problems_of(nothing, Terms(closed=True))] == ["no-requests"]

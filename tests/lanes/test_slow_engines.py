@@ -97,6 +97,17 @@ async def test_a_hang_is_told_by_the_engines_own_pace(service: str, limit_s: int
     assert told_s == pytest.approx(limit_s, abs=1)
 
 
+@pytest.mark.parametrize(("service", "hang_s", "served"), [("5ms", 1, 199), ("5ms", 0, 0), ("3s", 8, 2)])
+async def test_a_hang_in_warm_up_says_what_was_warmed_up(service: str, hang_s: int, served: int) -> None:
+    """Its time and the requests that were served; the remedy is the failure's, and no longer run."""
+    hung, _ = await _run(f"service={service},hang={hang_s}s", warmup="10s", requests=50)
+    assert str(hung.failure).startswith("warm-up: ")
+    assert hung.phases.warmup_requests == served
+    assert hung.phases.warmup_ns > 10 * SECOND_NS
+    (problem,) = hung.model.problems
+    assert (problem.kind, problem.remedy) == ("no-requests", "fix the engine's error, which the run's failure names")
+
+
 async def test_the_pace_of_warm_up_is_kept() -> None:
     """An engine of 12 s that hangs as measuring begins is given up after 36 s, not after the two minutes of the
     first completion."""

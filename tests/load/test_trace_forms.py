@@ -162,7 +162,7 @@ def test_the_unit_of_instants_since_1970_is_told_by_their_size(folder: Path, uni
     assert _ns(folder, text, scale=1 / per_s) == expected
     said = trace_remarks(_write(folder, text))
     assert said == (
-        () if unit == "s" else (f"they are in {unit}, since 1970 by their size (--time-scale says otherwise)",)
+        () if unit == "s" else (f"instants are in {unit}, since 1970 by their size (--time-scale says otherwise)",)
     )
 
 
@@ -184,7 +184,7 @@ def test_a_scale_is_a_unit_exactly_or_a_factor(folder: Path, unit: str, scale: f
     assume(1e-6 < expected < 73 * 365 * 86_400)
     assert _ns(folder, text, scale=scale)[1] == pytest.approx(expected * SECOND, rel=1e-9, abs=1)
     said = "; ".join(trace_remarks(_write(folder, text), None, scale))
-    assert (f"they are in {'seconds' if meant == 's' else meant}" in said) == ((meant, factor) != ("s", 1))
+    assert (f"are in {'seconds' if meant == 's' else meant}" in said) == ((meant, factor) != ("s", 1))
     assert (f"--time-scale multiplies all times by {factor:g}" in said) == (factor != 1)
 
 
@@ -200,7 +200,7 @@ def test_a_run_says_what_a_scale_means(folder: Path) -> None:
     file = _write(folder, "".join(f"{1_700_000_000_000 + 100 * place}\n" for place in range(20)))
     options = ("--engine", "simulated:service=1ms,clock=virtual", "--warmup", "0", "--trace", file, "--time-scale")
     assert "--time-scale multiplies all times by 0.01" in loadtrt("run", *options, "0.01").stderr
-    assert "they are in ms, as --time-scale 0.001 says" in loadtrt("run", *options, "0.001").stderr
+    assert "instants are in ms, as --time-scale 0.001 says" in loadtrt("run", *options, "0.001").stderr
 
 
 @pytest.mark.parametrize("header", ["", "time\n", "Arrival Time\n", '"time"\n', "# made by hand\ntime\n"])
@@ -503,7 +503,7 @@ def test_what_was_decided_is_said(tmp_path: Path) -> None:
     file = tmp_path / "ms.csv"
     file.write_text("t\n1700000000123\n1700000000223\n1700000000423\n")
     run: tuple[Any, ...] = ("run", "--engine", "simulated:service=1ms,clock=virtual", "--warmup", "0", "--trace", file)
-    said = f"trace {file}: they are in ms, since 1970 by their size (--time-scale says otherwise)"
+    said = f"trace {file}: instants are in ms, since 1970 by their size (--time-scale says otherwise)"
     assert said in loadtrt(*run).stderr
     assert said not in loadtrt(*run, "--quiet").stderr
     done = loadtrt(*run, "--json", tmp_path / "run.json")
