@@ -162,7 +162,8 @@ def _by_first_sizes(
         shape = shapes[item.name]
         if item.symbols and is_other(item.symbols[0]):
             return _one(f"the first size of {item.name} is its '{item.symbols[0]}'")
-        if _is_image(shape, item.dtype):
+        no_open_batch = item.shape[0] >= 0 or item.shape[1:2] == (-1,)
+        if no_open_batch and _is_image(shape, item.dtype, outputs):
             return _one(f"{_shown(item.name, shape)} looks like one image")
     if all(len(shapes[item.name]) == 1 for item in having):
         return _one(f"{names} has no size but the first")
@@ -177,17 +178,18 @@ def _by_first_sizes(
     counted = {item.name: shapes[item.name] for item in sized if set(shapes[item.name]) != {1}}
     if doubt := _doubt(first, counted, outputs):
         return _one(doubt)
-    return BatchSize(max(first, 1), f"the first size that {names} and {outputs[0].name} share", guessed=True)
+    return BatchSize(max(first, 1), f"the first size that {names} and {_sharing(first, outputs)} share", guessed=True)
 
 
 def _doubt(first: int, inputs: Mapping[str, Shape], outputs: Sequence[InputShape]) -> str:
     """Why a first size that the engine fixes is no batch; "" where it looks like one."""
-    if not outputs or any(item.shape[:1] in ((), (-1,)) for item in outputs):
-        return f"no output is known to have the first size of {' and '.join(inputs)}, {first}"
-    shapes = [*inputs.items(), *((item.name, item.shape) for item in outputs)]
+    known = [item for item in outputs if item.shape and item.shape[0] >= 0]
+    shapes = [*inputs.items(), *((item.name, item.shape) for item in known)]
     other = next((_shown(name, shape) for name, shape in shapes if shape[0] != first), None)
     if other:
         return f"{other} has another first size than {first}"
+    if not known:
+        return f"no output is known to have the first size of {' and '.join(inputs)}, {first}"
     if any(map(_are_images, inputs.values())):
         return ""
     if first > _MOST_FIXED:
@@ -195,7 +197,7 @@ def _doubt(first: int, inputs: Mapping[str, Shape], outputs: Sequence[InputShape
     for name, shape in shapes:
         if len(shape) == 1:
             return f"{_shown(name, shape)} has no size but the first"
-        if first in shape[1:]:
+        if first in shape[1:] and (name in inputs or len(inputs) == 1):  # an output may have as many classes
             return f"{_shown(name, shape)} has the size {first} twice"
     same = next((item for item in outputs if item.shape in inputs.values()), None)
     return f"output {_shown(same.name, same.shape)} is as large as an input" if same else ""
@@ -208,12 +210,19 @@ def _are_images(shape: Shape) -> bool:
     return any(shape[at] in _COLOURS and min(sides) > max(_COLOURS) for at, sides in ((1, shape[2:]), (3, shape[1:3])))
 
 
+def _sharing(first: int, outputs: Sequence[InputShape]) -> str:
+    return next(item.name for item in outputs if item.shape[:1] == (first,))
+
+
 def _one(why: str) -> BatchSize:
     return BatchSize(1, f"one request is one inference, as {why}", guessed=True, known=False)
 
 
-def _is_image(shape: Shape, dtype: str) -> bool:
-    """Whether a shape is that of one image: height, width and colours, or colours first, or bytes without colours."""
+def _is_image(shape: Shape, dtype: str, outputs: Sequence[InputShape]) -> bool:
+    """Whether a shape is that of one image: height, width and colours, or colours first, or bytes without colours. Not
+    where an output has the first of these sizes without the second: it is no map of that image."""
+    if any(item.shape[:1] == shape[:1] and item.shape[:2] != shape[:2] for item in outputs):
+        return False
     sides: Shape = ()
     if len(shape) == 3:
         sides = shape[:2] if shape[2] in _COLOURS else shape[1:] if shape[0] in _COLOURS else ()

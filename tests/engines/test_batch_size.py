@@ -72,6 +72,24 @@ PHOTO, PRODUCT = _tensor("photo", 480, 640, 3), [_tensor("a", 64, 32), _tensor("
         ([_tensor("x", "N")], [_tensor("y", "N")], {"x": (8,)}, 1, "no size but the first"),
         ([_tensor("x", "batch")], [_tensor("y", "batch")], {"x": (8,)}, 8, "'batch' of x"),
         ([_tensor("x", "N"), _tensor("z", "N", 4)], [LABELS], {"x": (8,), "z": (8, 4)}, 8, "'N' of z"),
+        # what looks like one image, and is a batch by its output or by another input
+        ([_tensor("x", 32, 100, 1)], [_tensor("y", 32, 1)], None, 32, "x and y share"),
+        ([_tensor("x", 32, 1024, 3)], [_tensor("y", 32, 40)], None, 32, "x and y share"),
+        ([_tensor("x", 4, 128, 768)], [_tensor("y", 4, 2)], None, 4, "x and y share"),
+        (
+            [_tensor("x", 4, 4, 64, 64), _tensor("c", 4, 77, 768)],
+            [_tensor("y", 4, 4, 64, 64)],
+            None,
+            4,
+            "x and c and y share",
+        ),
+        ([_tensor("x", -1, 100, 1)], [_tensor("y", -1, 1)], {"x": (32, 100, 1)}, 32, "leaves open"),
+        ([_tensor("x", 480, 640, 3)], [_tensor("y", 480, 640)], None, 1, "looks like one image"),
+        ([_tensor("x", 3, 480, 640)], [_tensor("y", 1, 10)], None, 1, "looks like one image"),
+        # further outputs: a number, and a count that the values decide
+        ([_tensor("x", 16, 3, 32, 32)], [_tensor("loss"), _tensor("y", 16, 4)], None, 16, "x and y share"),
+        ([_tensor("x", 8, 3, 64, 64)], [_tensor("s", -1, 3), _tensor("y", 8, 16, 4)], None, 8, "x and y share"),
+        ([_tensor("i", 2, 128), _tensor("m", 2, 128)], [_tensor("y", 2, 2)], None, 2, "i and m and y share"),
         # open first sizes
         ([_tensor("x", "unk__7", 3)], [_tensor("y", -1, 3)], {"x": (4, 3)}, 4, "leaves open"),
         ([_tensor("x", "dynamic_axes_1", 3)], [_tensor("y", -1, 3)], {"x": (4, 3)}, 4, "leaves open"),
