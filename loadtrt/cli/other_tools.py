@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from typing import TYPE_CHECKING
 
 from loadtrt.cli.trtexec_options import TRTEXEC
@@ -148,6 +149,8 @@ def _told(here: str, note: str, command: str, known: Sequence[str]) -> str:
         return f" and has no counterpart here: {note}"
     if here == command:
         return f" and is not needed here, as it is what 'loadtrt {command}' does"
+    if not set(re.findall("--[a-z-]+", note)) <= set(known):
+        note = ""  # it names an option that this command lacks
     return f": that is {_named(here, known)} here{note and f' ({note})'}"
 
 

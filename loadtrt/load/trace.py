@@ -228,6 +228,8 @@ def _instants(file: str, column: str | None, mtime_ns: int, size: int) -> _Recor
         remarks.append(f"instants are in {shortened(rows.chosen)}")
     if rows.several and rows.chosen == "end_timestamp":
         remarks[-1] += ", less the duration"
+    if rows.commas:
+        remarks.append("what follows a comma is of the seconds")
     if kind == "date":
         remarks.append("dates have no zone, and are taken as UTC")
     return _Recorded(ticks, digits, unit, why, kind == "number", tuple(remarks))

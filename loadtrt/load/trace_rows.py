@@ -58,13 +58,15 @@ class Rows:
     """The rows of the trace in `file`.
 
     column: name of the column or key, None where the file tells.
-    chosen: the one that is read, "" where there are no names; known once rows have been read.
+    chosen: the one that is read, "" where there are no names; known once rows have been read, as is
+    commas: whether a comma divides the seconds of instants, as in 10:00:00,250.
     keys: all names that the file has.
     """
 
     file: str
     column: str | None = None
     chosen: str = ""
+    commas: bool = False
     keys: frozenset[str] = field(default_factory=frozenset)
 
     def batches(self) -> Iterator[Batch]:
@@ -80,8 +82,7 @@ class Rows:
             except (UnicodeDecodeError, csv.Error) as error:
                 raise UsageError(f"trace {self.file} is neither CSV nor JSONL: {error}") from None
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                why = str(error).rstrip(".")
-                raise UsageError(f"trace {self.file} is a damaged gzip file: {why}: fetch it again") from None
+                raise UsageError(f"trace {self.file} is a damaged gzip file: {error}: fetch it again") from None
             except OSError as error:
                 raise UsageError(f"cannot read trace {self.file}: {error.strerror or error}") from None
 
@@ -103,6 +104,7 @@ class Rows:
             return self._between_blanks(first, blocks)
         if delimiter not in unquoted or all(map(_COMMA_OF_SECONDS.fullmatch, lines)):
             delimiter = "\t"  # one column: any comma is of the seconds
+            self.commas = any(map(_COMMA_OF_EITHER.match, lines))
         elif delimiter == "," and all(map(_COMMA_OF_EITHER.match, lines)):
             either = "a comma behind its seconds, of them or of a column: quote its instants, or write a header"
             raise UsageError(f"trace {self.file} has {either}")

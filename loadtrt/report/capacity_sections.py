@@ -10,7 +10,7 @@ from loadtrt.report.document import Badge, Figure, Name, Section, Table, Tile, T
 from loadtrt.report.formatting import UNKNOWN, between, count_or, joules_text, percent_text, rate_or, share_or, time_or
 from loadtrt.report.run_sections import latency
 from loadtrt.report.run_verdict import ended, outcome_badge, state_badge, time_of, verdict_badge
-from loadtrt.report.settings import about, closing, latency_bounds, search_options, search_text, title
+from loadtrt.report.settings import about, closing, latency_bounds, noted, search_options, search_text, title
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.capacity_result import ObjectiveCapacity
 from loadtrt.units import format_count
@@ -66,6 +66,7 @@ def _badges(result: CapacityResult) -> tuple[Badge, ...]:
 def _head(result: CapacityResult, file: str) -> Iterator[Block]:
     yield words(search_text(result))
     yield about(result, file)
+    yield from noted(candidate.engine for candidate in result.candidates)
     best = result.best
     if best is not None:
         yield Tiles(tuple(_tiles(best)))

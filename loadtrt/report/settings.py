@@ -15,7 +15,7 @@ from loadtrt.report.formatting import UNKNOWN, memory_text, percent_text
 from loadtrt.units import exact_duration, format_count, format_duration, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from loadtrt.asked.model import Model
     from loadtrt.asked.objective import Objective
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from loadtrt.results.repeat_result import RepeatResult
     from loadtrt.results.run_result import RunResult
 
+_MOST_NOTES = 4  # of the engines of many runs
 _MOST_JSON = 48 * 1024  # characters of a result within the page
 # Left out in this order until the rest fits, which leaves what a run without them has.
 _BULK: dict[str, Any] = {"sample": None, "profile": None, "intervals": [], "histograms": {}, "telemetry": None}
@@ -48,6 +49,12 @@ def about(
 ) -> Words:
     """Which loadtrt made a result and when, and its file, for a page."""
     return words(f"loadtrt {result.loadtrt} · {result.started} · ", Name(file), *more, only="page")
+
+
+def noted(engines: Iterable[EngineInfo | None]) -> Iterator[Words]:
+    """What the engines of many runs say of themselves, such as how their batch was decided, each once."""
+    notes = dict.fromkeys(note for engine in engines if engine is not None for note in engine.notes)
+    yield from map(words, list(notes)[:_MOST_NOTES])
 
 
 def models_of(result: RunResult) -> dict[str, RunResult]:

@@ -10,7 +10,7 @@ from loadtrt.report.comparison_sections import measured_of
 from loadtrt.report.document import Figure, Name, Notice, Section, Table, Tile, Tiles, section, words
 from loadtrt.report.formatting import UNKNOWN, between, count_or, joules_text, time_or
 from loadtrt.report.run_verdict import ended, outcome_badge, shortfalls, state_badge, time_of, why_unrated
-from loadtrt.report.settings import about, arrivals_text, axes_text, axis_value, closing, latency_bounds, title
+from loadtrt.report.settings import about, arrivals_text, axes_text, axis_value, closing, latency_bounds, noted, title
 from loadtrt.stats.regression import ratio_of
 from loadtrt.units import format_count, plural
 
@@ -50,6 +50,7 @@ def _head(result: SweepResult, file: str) -> Iterator[Block]:
     if arrivals := arrivals_text(result):
         yield words(arrivals)
     yield about(result, file)
+    yield from noted(point.run.model.engine for point in result.points if point.run)
     skipped = f"{format_count(len(result.skipped))} skipped" if result.skipped else ""
     tiles = [Tile("points", format_count(len(result.points)), skipped, detail=True)]
     rates = [point.run.model.throughput.inferences_per_s if point.run else None for point in result.points]

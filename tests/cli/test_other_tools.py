@@ -108,3 +108,9 @@ def test_the_engine_may_stand_without_its_option(command: str) -> None:
         "capacity": ("--time", "4s", "--objective", "latency.p99 < 5ms"),
     }
     assert loadtrt(command, VIRTUAL, *options[command], "--warmup", "0").returncode in (0, 97)
+
+
+def test_a_note_names_only_options_of_the_command() -> None:
+    """k6's --out is --json here; --metrics beside it is of run alone."""
+    assert "(or --metrics)" in loadtrt("run", "--out", "x").stderr
+    assert "--metrics" not in loadtrt("capacity", "--out", "x").stderr

@@ -218,8 +218,10 @@ def test_a_run_says_what_a_scale_means(folder: Path) -> None:
 def test_a_comma_in_the_only_column_is_of_the_seconds(
     folder: Path, header: str, texts: list[str], seconds: list[float]
 ) -> None:
-    """ms, µs or none of them, with a header or without."""
-    assert _ns(folder, header + "\n".join(texts)) == [round(each * SECOND) for each in seconds]
+    """ms, µs or none of them, with a header or without; and it is said, as it may have been a column."""
+    text = header + "\n".join(texts)
+    assert _ns(folder, text) == [round(each * SECOND) for each in seconds]
+    assert "what follows a comma is of the seconds" in trace_remarks(_write(folder, text))
 
 
 @pytest.mark.parametrize(

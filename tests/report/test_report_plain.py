@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import html5lib
@@ -18,6 +19,7 @@ from loadtrt.report.html import page
 from loadtrt.report.markdown import markdown
 from loadtrt.report.plain import TABLE_WIDTH, WIDTH, plain, terminal_text
 from loadtrt.report.sections import sections
+from loadtrt.report.settings import noted
 from loadtrt.results.capacity_result import SweepResult
 from reported import HOSTILE, OBJECTIVE, altered, every_kind, loaded, measured, two_models, whole_run
 
@@ -315,3 +317,11 @@ def test_a_run_of_several_models() -> None:
         f"VALID · objectives {measured().verdict}",
         "VALID · objectives missed",
     ]
+
+
+def test_sweeps_and_searches_say_what_their_engines_do() -> None:
+    """Such as how the batch was decided, each note once."""
+    engine = measured().model.engine
+    one, two = (replace(engine, notes=(f"batch {n}: as the model says", "lifted")) for n in (2, 4))
+    lines = [line for block in noted([one, None, two, one]) for line in block.pieces]
+    assert lines == ["batch 2: as the model says", "lifted", "batch 4: as the model says"]
