@@ -52,8 +52,9 @@ def about(
 
 
 def noted(engines: Iterable[EngineInfo | None]) -> Iterator[Words]:
-    """What the engines of many runs say of themselves, such as how their batch was decided, each once."""
-    notes = dict.fromkeys(note for engine in engines if engine is not None for note in engine.notes)
+    """How the batch of the engines of many runs was decided, where a model was asked; each note once."""
+    known = (engine for engine in engines if engine is not None and engine.batch_from)
+    notes = dict.fromkeys(note for engine in known for note in engine.notes if engine.batch_from in note)
     yield from map(words, list(notes)[:_MOST_NOTES])
 
 
