@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from loadtrt.results.capacity_result import Trial
 
 _SATURATED = 0.99  # predicted rate over the highest throughput, from which the queue is not what limits the rate
-_SHOWN = (
-    0.003  # of the time: a trial lasts 6 % of it, and 5 % above the throughput the last request waits for 5 % of that
-)
+# Of the time: a trial lasts 6 % of it, and 5 % above the throughput the last request waits for 5 % of that.
+_SHOWN = 0.003
 _FEWEST, _ROOM = 30, 5  # requests of an estimate at least; the time to give, over what the fewest requests take
 
 

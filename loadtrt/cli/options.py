@@ -122,7 +122,7 @@ def _with_positional(name: str, function: F) -> F:
             if engine is not None:
                 raise UsageError(f"{first} is an argument too many beside --engine {engine}: leave one out")
             if Path(first).suffix in (".yaml", ".yml", ".json"):
-                raise UsageError(f"{first} is no engine: write --config {first} for a configuration")
+                raise UsageError(f"{first} is not an engine: write --config {first} for a configuration")
         return function(engine=next(iter(engines), engine), **given)
 
     return cast("F", command)

@@ -137,7 +137,7 @@ def read_raw(
     """The tensor's own bytes, or those of one item of its batch. instead: what the file is by its first bytes."""
     if tensor.dtype == STRING:
         what = f"it is {instead}" if instead else "it is raw bytes"
-        raise UsageError(f"{file} is no text for input {tensor}: {what}; give an .npy, .npz or .pb of strings")
+        raise UsageError(f"{file} is not text for input {tensor}: {what}; give an .npy, .npz or .pb of strings")
     take(tensor.nbytes)
     try:
         data = opened.read(tensor.nbytes + 1)

@@ -75,7 +75,7 @@ def test_a_flag_twice_is_harmless_and_its_opposite_is_not(words: tuple[str, ...]
         (("run", "a", "--engine", "b"), "a is an argument too many beside --engine b: leave one out"),
         (("profile", "a", "b"), "--compare A B profiles two engines"),
         (("build", "a.onnx", "--onnx", "b.onnx"), "a.onnx and --onnx b.onnx are two models; leave one out"),
-        (("run", "plan.yaml"), "plan.yaml is no engine: write --config plan.yaml for a configuration"),
+        (("run", "plan.yaml"), "plan.yaml is not an engine: write --config plan.yaml for a configuration"),
         (("run", "--contexts", "1", "--contexts", "2"), "'loadtrt sweep --contexts …' measures several"),
         (("sweep", "--contexts", "1", "--contexts", "2"), "write all its values in one, as --contexts 1,2,4"),
         (("capacity", "--batch", "1", "--batch", "2"), "write all its values in one, as --batch 1,4,16"),

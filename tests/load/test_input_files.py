@@ -231,7 +231,7 @@ def test_text(name: str, tmp_path: Path) -> None:
     (zeros,) = make_input_sets(text, ("zeros",), 1, {}, 1).sets
     assert zeros["x"].tolist() == ["", "", ""]
     (tmp_path / "raw").write_bytes(b"abc")
-    _refused("raw is no text for input x string[3]: it is raw bytes; give an .npy", f"x:{tmp_path}/raw", tensors=text)
+    _refused("raw is not text for input x string[3]: it is raw bytes; give an .npy", f"x:{tmp_path}/raw", tensors=text)
     _refused("holds x as float32; input x string[3] needs text", f"x:{_write(tmp_path / 'f.npy', A[0])}", tensors=text)
     with pytest.raises(UsageError, match="takes text, which has no range"):
         make_input_sets(text, ("random",), 1, {"x": (0, 1)}, 1)
