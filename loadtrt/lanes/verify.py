@@ -207,6 +207,7 @@ def _of(name: str, output: npt.NDArray[Any], wanted: npt.NDArray[Any], tolerance
         relative=absolute / max(largest, _SMALLEST),
         cosine=min(float(a @ b) / lengths, 1.0) if lengths else None,
         not_finite=wrong,
+        not_compared=int(np.count_nonzero(~held)) - wrong,
         tolerance=tolerance,
     )
 

@@ -112,6 +112,7 @@ class Deviation:
     cosine: between its numbers and the reference's; None where one has no length, and for integers.
     not_finite: its numbers that are NaN or infinite where the reference's are not, or the other way round; they count
         in none of the above.
+    not_compared: its numbers that are the same NaN or infinity on both sides, which compare nothing.
     tolerance: the `relative` that is explained by the engine's precision, or that was asked for.
     demanded: whether a deviation beyond it makes the run INVALID.
     overflows: results in FP32 that FP16 cannot hold, of nodes that are converted to it.
@@ -128,6 +129,7 @@ class Deviation:
     relative: float = 0.0
     cosine: float | None = None
     not_finite: int = 0
+    not_compared: int = 0
     tolerance: float = 0.0
     demanded: bool = False
     kind: Literal["float", "integer", "text", "shape"] = "float"
@@ -198,6 +200,8 @@ class Deviation:
         if self.not_finite and not self.largest:
             return f"{numbers}, in output {name}"
         numbers = f", {numbers}" if self.not_finite else ""
+        if self.not_compared:
+            numbers += f", {plural(self.not_compared, 'number')} NaN or infinite on both sides"
         return (
             f"{self.relative:.2g} of the largest {self.largest:.3g} (at most {self.absolute:.2g}), in output "
             f"{name}{cosine}{numbers}"

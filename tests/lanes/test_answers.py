@@ -16,7 +16,7 @@ from loadtrt.asked.config import RunConfig
 from loadtrt.engines.open import open_engine
 from loadtrt.engines.reference import Reference
 from loadtrt.errors import EngineError
-from loadtrt.lanes.verify import deviation_from
+from loadtrt.lanes.verify import _of, deviation_from
 from loadtrt.load.inputs import make_inputs
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ async def test_numbers_that_are_none_are_told_first() -> None:
         _arrays(a=[np.nan, np.inf, 1.0, np.nan], b=[3.0]), _arrays(a=[1.0, 2.0, 1.0, np.nan], b=[1.0])
     )
     assert (found.output, found.not_finite, found.relative, found.beyond) == ("a", 2, 0.0, True)
-    assert found.text.endswith("2 numbers NaN or infinite on one side alone")
+    one, both = "2 numbers NaN or infinite on one side alone", "1 number NaN or infinite on both sides"
+    assert found.text.endswith(f"{one}, {both}")
     same = await _deviation(_arrays(a=[np.nan, np.inf, 1.0]), _arrays(a=[np.nan, np.inf, 1.0]))
     assert not same.beyond
 
@@ -339,3 +340,12 @@ def test_a_switch_without_a_value_is_on_in_a_sweep(tmp_path: Path) -> None:
     assert done.returncode in (0, 97)
     (point,) = json.loads((tmp_path / "sweep.json").read_text())["points"]
     assert point["settings"] == {"fp16": True, "contexts": 1}
+
+
+def test_numbers_that_compare_nothing_are_counted() -> None:
+    """The same NaN or infinity on both sides is no difference, and no agreement either: it is said."""
+    nan, inf = np.nan, np.inf
+    found = _of("y", np.array([1, nan, inf, 2, nan]), np.array([1, nan, inf, -inf, 3]), 0.1)
+    assert (found.not_compared, found.not_finite) == (2, 2)
+    assert "2 numbers NaN or infinite on both sides" in found.text
+    assert "both sides" not in _of("y", np.ones(3), np.ones(3), 0.1).text
