@@ -5,12 +5,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from heapq import heappop, heappush
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt.lanes.queue import Lanes
+from loadtrt.hot_loop import FREE, finish, new_lanes, sent, take
 from loadtrt.load.request_sizes import Batcher
 from loadtrt.units import NEVER, SECOND_NS
 
@@ -30,13 +29,15 @@ class Gpu:
     number: its place in the fleet; `place` is for its router.
     waiting, numbers: due instants of the requests that no batch has taken, and their numbers.
     outstanding: requests that were sent to it and have not completed.
-    flying: batches in flight; `lanes` has, of each, its number and those of its requests.
+    lanes: which of them are free, and who serves next.
+    in_flight: of each lane, its batches in flight: the number of each, and those of its requests.
+    flying: number of batches in flight.
     completes, lane: when the next batch completes, and where.
     event: the next instant at which something happens by itself: that, or the delay of the first in the queue is over.
     """
 
     __slots__ = (
-        "busy", "completes", "event", "flying", "lane", "lanes", "left", "number", "numbers", "outstanding", "place",
+        "busy", "completes", "event", "flying", "in_flight", "lane", "lanes", "left", "number", "numbers", "outstanding", "place",
         "since", "waiting",
     )  # fmt: skip
 
@@ -44,7 +45,8 @@ class Gpu:
         self.number = number
         self.waiting: deque[int] = deque()
         self.numbers: deque[int] = deque()
-        self.lanes = Lanes(contexts, buffers, 1, 0)
+        self.lanes = new_lanes(contexts, buffers)
+        self.in_flight: list[deque[tuple[int, list[int]]]] = [deque() for _ in range(contexts)]
         self.busy: list[int] = []  # lanes that compute
         self.left = [0.0] * contexts  # work that is left of the batch that a lane computes, at `since`
         self.since = self.flying = self.outstanding = self.place = 0
@@ -68,7 +70,7 @@ class _Simulation:
 
     def admit(self, gpu: Gpu, number: int, due: int) -> bool:
         """A request comes. Whether it may wait, or is dropped."""
-        free = 0 if self._batcher else len(gpu.lanes.free_since)
+        free = 0 if self._batcher else gpu.lanes.n[FREE]
         if len(gpu.waiting) >= self._room + free:
             return False
         gpu.waiting.append(due)
@@ -79,7 +81,7 @@ class _Simulation:
         """Submit the batches that may go now, and find the next event."""
         waiting, numbers, lanes, batcher = gpu.waiting, gpu.numbers, gpu.lanes, self._batcher
         gpu.event, launched = NEVER, False
-        while lanes.free_since and waiting:
+        while lanes.n[FREE] and waiting:
             count = 1
             if batcher is not None:
                 count, ready = batcher.next_batch(waiting, all_came=all_came)
@@ -89,16 +91,16 @@ class _Simulation:
             if not launched:
                 launched = True
                 self._advance(gpu, now)
-            lane, batch = lanes.take(), len(self._batches)
+            lane, batch = take(lanes), len(self._batches)
             self._batches.append(bisect_left(self.sizes, count))
-            if not lanes.in_flight[lane]:
+            if not gpu.in_flight[lane]:
                 gpu.busy.append(lane)
                 gpu.left[lane] = self._works[self._batches[batch]][batch]
-            lanes.in_flight[lane].append((numbers[0], 0, 0, 0, batch, tuple(islice(numbers, 1, count))))
+            sent(lanes, lane, now, now, 1)
+            gpu.in_flight[lane].append((batch, [numbers.popleft() for _ in range(count)]))
             gpu.flying += 1
             for _ in range(count):
                 waiting.popleft()
-                numbers.popleft()
         if launched:
             self._foresee(gpu)
         gpu.event = min(gpu.event, gpu.completes)
@@ -107,17 +109,18 @@ class _Simulation:
         """A batch has completed; the number of its requests."""
         now, lane = gpu.completes, gpu.lane
         self._advance(gpu, now)
-        first, _, _, _, _, others = gpu.lanes.finish(lane, now)
-        for number in (first, *others):
+        finish(gpu.lanes, lane, now)
+        _, numbers = gpu.in_flight[lane].popleft()
+        for number in numbers:
             self.completed[number] = now
         gpu.flying -= 1
-        if following := gpu.lanes.in_flight[lane]:
-            batch = following[0][4]
+        if following := gpu.in_flight[lane]:
+            batch = following[0][0]
             gpu.left[lane] = self._works[self._batches[batch]][batch]
         else:
             gpu.busy.remove(lane)
         self._foresee(gpu)
-        return 1 + len(others)
+        return len(numbers)
 
     def _foresee(self, gpu: Gpu) -> None:
         """Find the batch that completes next."""
@@ -134,7 +137,7 @@ class _Simulation:
         gpu.since = now
 
     def _speed(self, gpu: Gpu, lane: int) -> float:
-        return self._speeds[self._batches[gpu.lanes.in_flight[lane][0][4]]][len(gpu.busy)][gpu.flying]
+        return self._speeds[self._batches[gpu.in_flight[lane][0][0]]][len(gpu.busy)][gpu.flying]
 
 
 def serve(
@@ -169,7 +172,7 @@ def serve(
             coming += 1
             if not waits and route is not None:
                 route.done(gpu)
-            if not (waits and gpu.lanes.free_since) or (route is None and at[coming] == now):
+            if not (waits and gpu.lanes.n[FREE]) or (route is None and at[coming] == now):
                 continue
         elif events:
             now, _, number = heappop(events)

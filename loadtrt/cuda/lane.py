@@ -1,20 +1,22 @@
 """One lane: an execution context, its buffer sets, and the streams of their work.
 
-What a launch enqueues is decided in cuda/program.py. A lane binds these programs to CUDA's functions and handles once,
-and captures their graphs, so that a submit calls functions and nothing else: one launch where inputs are small.
+What a launch enqueues is decided in cuda/program.py. A lane binds these programs to handles once, and captures their
+graphs, so that a submit goes through a list of calls and does nothing else (cuda/completion_queue.py).
 """
 
 from __future__ import annotations
 
 import math
 from contextlib import suppress
-from time import perf_counter_ns
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from loadtrt import hot_loop
+from loadtrt.cuda import driver
 from loadtrt.cuda.memory import BufferSet
-from loadtrt.cuda.program import Compute, CopyIn, CopyOut, Launch, Record, Streams, Wait, lane_shape, program
-from loadtrt.cuda.runtime import call, close_all, cudart, error_of
-from loadtrt.cuda.stream import EXTERNAL, MS_NS, Graph, Stream
+from loadtrt.cuda.program import Compute, CopyIn, CopyOut, Launch, Record, Wait, lane_shapes, program
+from loadtrt.cuda.runtime import call, close_all, cudart
+from loadtrt.cuda.stream import EXTERNAL, Graph, Stream
 from loadtrt.errors import CudaError, EngineError
 from loadtrt.load.tensors import numpy_dtype
 
@@ -23,13 +25,14 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from loadtrt.cuda.program import Step
+    from loadtrt.cuda.program import LaneShape, Step
     from loadtrt.cuda.runtime import Closes
-    from loadtrt.cuda.stream import GpuClock
     from loadtrt.load.tensors import TensorSpec
 
-# A function of the CUDA runtime and its arguments; it returns (status, ...).
-_Call = tuple["Callable[..., tuple[Any, ...]]", tuple[Any, ...]]
+    # The kind of a call (hot_loop.LAUNCH …) and its arguments, or COMPUTE and a function that enqueues an inference.
+    Call = tuple[Any, ...]
+
+COMPUTE = hot_loop.CLOCK + 1  # the kind of call that only Python can make
 
 
 class LanePart(NamedTuple):
@@ -49,22 +52,13 @@ class LanePart(NamedTuple):
     addresses: Sequence[Mapping[str, int]]
 
 
-class Finished(NamedTuple):
-    """A finished request: its buffer set, its completion on the host's clock, and its phases, all ns."""
-
-    buffer: int
-    completed_ns: int
-    h2d_ns: int
-    compute_ns: int
-    d2h_ns: int
-
-
 class Lane:
-    """Submits requests and finds those that have finished. Raises CudaError and EngineError.
+    """Buffer sets, streams and graphs, and the calls of a submit. Raises CudaError and EngineError.
 
-    shape: how its work is spread.
+    shapes: the ways in which its work may be spread; one, where launches are not captured.
+    programs: the calls of a submit [shape][slot][input set].
+    sets: buffer sets, `per_launch` of each slot.
     graph_refusal: why launches are not captured; empty where they are.
-    together: whether copies are in the graph, or would be.
     """
 
     def __init__(
@@ -93,7 +87,7 @@ class Lane:
         ]
         self._part_of = [number for number, part in enumerate(self._parts) for _ in part.addresses]
         self._addresses = [addresses for part in self._parts for addresses in part.addresses]
-        self.shape = lane_shape(
+        self.shapes = lane_shapes(
             buffers=buffers,
             per_launch=per_launch,
             copies=copies,
@@ -102,24 +96,18 @@ class Lane:
             input_bytes=max(sum(spec.nbytes for spec in part.tensors if spec.is_input) for part in self._parts),
             input_sets=len(self._addresses),
         )
-        self.together = copies and self.shape.streams is not Streams.PHASES
         self.graph_refusal = "" if graph else "not asked for"
         self._copies = copies
         self._per_launch = per_launch
-        self._sets: list[BufferSet] = []
+        self.sets: list[BufferSet] = []
+        self.programs: list[list[list[list[Call]]]] = []
         self._streams = [stream]
         self._graphs: dict[Launch, Graph] = {}
-        self._programs: list[list[list[_Call]]] = []  # [slot][input set]
         self._part_in = [0] * buffers  # the part whose outputs are in a slot
-        self._next = self._oldest = self._in_flight = 0  # a slot, a buffer set, and the number of these in flight
-        # Used in every round of a spinning wait, so looked up once.
-        runtime = cudart()
-        self._query, self._elapsed = runtime.cudaEventQuery, runtime.cudaEventElapsedTime
-        self._not_ready = runtime.cudaError_t.cudaErrorNotReady
         try:
             for _ in range(buffers * per_launch):
-                self._sets.append(BufferSet([part.tensors for part in self._parts], copies=copies))
-            for _ in range(1, self.shape.stream_count):
+                self.sets.append(BufferSet([part.tensors for part in self._parts], copies=copies))
+            for _ in range(1, max(shape.stream_count for shape in self.shapes)):
                 self._streams.append(Stream())
             for number in range(len(self._parts)):
                 self._warm(number)
@@ -129,54 +117,14 @@ class Lane:
                 self.close()
             raise
 
-    def submit(self, inputs: int) -> None:
-        """Enqueue `per_launch` requests, with input set `inputs` and those after it in its part.
-
-        The next slot must be free: at most `buffers` submits are in flight. Raises CudaError and EngineError.
-        """
-        slot = self._next
-        if self._in_flight + self._per_launch > len(self._sets):
-            raise EngineError(
-                f"the lane has {self._in_flight} requests in flight in {len(self._sets)} buffer sets: none is free"
-            )
-        programs = self._programs[slot]
-        for function, arguments in programs[inputs]:
-            status = function(*arguments)[0]
-            if status:
-                raise error_of(function.__name__, status)
+    def note(self, slot: int, inputs: int) -> None:
+        """A slot is about to serve an input set: `outputs` needs to know its part."""
         self._part_in[slot] = self._part_of[inputs]
-        self._in_flight += self._per_launch
-        self._next = slot + 1 if slot + 1 < len(self._programs) else 0
-
-    def poll(self, clock: GpuClock) -> Finished | None:
-        """The oldest request in flight if it has finished, else None. Raises CudaError when the device has failed."""
-        if not self._in_flight:
-            return None
-        buffer = self._oldest
-        events = self._sets[buffer]
-        status = self._query(events.last)[0]
-        if status:
-            if status == self._not_ready:
-                return None
-            raise error_of("cudaEventQuery", status)
-        elapsed = self._elapsed
-        bad_since, since_ms = elapsed(clock.anchor, events.last)
-        bad_compute, compute_ms = elapsed(events.start, events.end)
-        bad_h2d, h2d_ms = elapsed(events.h2d_start, events.h2d_end) if self._copies else _NOTHING
-        bad_d2h, d2h_ms = elapsed(events.end, events.last) if self._copies else _NOTHING
-        if bad := bad_since or bad_compute or bad_h2d or bad_d2h:
-            raise error_of("cudaEventElapsedTime", bad)
-        self._in_flight -= 1
-        self._oldest = buffer + 1 if buffer + 1 < len(self._sets) else 0
-        # A request that was seen finished has completed, whatever the clocks' last few microseconds say.
-        completed = min(clock.anchor_ns + round(clock.host_ns_per_ms * since_ms), perf_counter_ns())
-        phases = round(h2d_ms * MS_NS), round(compute_ms * MS_NS), round(d2h_ms * MS_NS)
-        return _finished(Finished, (buffer, completed, *phases))
 
     def outputs(self, buffer: int) -> dict[str, npt.NDArray[Any]]:
         """The outputs in a buffer set that is not in flight, without those of data-dependent shapes, as only a part of
         their buffer was written."""
-        memory, part = self._sets[buffer], self._parts[self._part_in[buffer // self._per_launch]]
+        memory, part = self.sets[buffer], self._parts[self._part_in[buffer // self._per_launch]]
         arrays = {}
         for spec in part.tensors:
             if spec.is_input or -1 in spec.shape:
@@ -193,79 +141,80 @@ class Lane:
 
     def close(self) -> None:
         """Free everything but the first slot's stream. Waits for the device's work. Safe to call twice."""
-        handles: list[Closes] = [*self._graphs.values(), *self._sets, *self._streams[1:]]
-        self._programs, self._sets, self._streams, self._graphs = [], [], [], {}
-        self._in_flight = 0
+        handles: list[Closes] = [*self._graphs.values(), *self.sets, *self._streams[1:]]
+        self.programs, self.sets, self._streams, self._graphs = [], [], [], {}
         close_all(handles)
 
     def _warm(self, part: int) -> None:
         """Copy the part's first input set into each buffer set, and run an inference on each."""
-        for slot in range(self.shape.buffers):
-            copy_in, compute, _ = self.shape.streams_of(slot)
-            for buffer in self.shape.sets_of(slot):
+        shape = self.shapes[0]
+        for slot in range(shape.buffers):
+            copy_in, compute, _ = shape.streams_of(slot)
+            for buffer in shape.sets_of(slot):
                 _run(self._calls([CopyIn(buffer, self._part_of.index(part), copy_in)]))
                 self._streams[copy_in].synchronize()
                 _run(self._calls([Compute(buffer, part, compute)]))
                 self._streams[compute].synchronize()
 
     def _bind_programs(self) -> None:
-        """The calls of a submit for each slot and input set: with graphs, or with none at all."""
-        slots, parts = range(self.shape.buffers), range(len(self._parts))
-        slot = part = 0
+        """The calls of a submit for each shape, slot and input set: with graphs, or with none at all."""
+        slots, parts = range(self.shapes[0].buffers), range(len(self._parts))
+        shape, slot, part = self.shapes[0], 0, 0
         if not self.graph_refusal:
             try:
-                for slot in slots:
-                    self._programs.append([])
-                    for part in parts:
-                        self._programs[slot] += self._submits(slot, part, graph=True)
+                for shape in self.shapes:
+                    self.programs.append([])
+                    for slot in slots:
+                        self.programs[-1].append([])
+                        for part in parts:
+                            self.programs[-1][-1] += self._submits(shape, slot, part, graph=True)
             except CudaError as error:
                 self.graph_refusal = f"{error}; {self._parts[part].reason()}"
-                self._streams[self.shape.streams_of(slot)[1]].synchronize()
+                self._streams[shape.streams_of(slot)[1]].synchronize()
             else:
                 return
         graphs, self._graphs = self._graphs, {}
         close_all(graphs.values())
-        self._programs = [
-            [calls for part in parts for calls in self._submits(slot, part, graph=False)] for slot in slots
+        del self.shapes[1:]
+        shape = self.shapes[0]
+        self.programs = [
+            [[calls for part in parts for calls in self._submits(shape, slot, part, graph=False)] for slot in slots]
         ]
 
-    def _submits(self, slot: int, part: int, *, graph: bool) -> Iterator[list[_Call]]:
+    def _submits(self, shape: LaneShape, slot: int, part: int, *, graph: bool) -> Iterator[list[Call]]:
         """The calls of a submit for each of the part's input sets, which the requests of a launch take in turn."""
         first, count = self._part_of.index(part), len(self._parts[part].addresses)
         for number in range(count):
             sources = [first + (number + place) % count for place in range(self._per_launch)]
-            yield self._calls(program(self.shape, slot, part, sources, graph=graph))
+            yield self._calls(program(shape, slot, part, sources, graph=graph))
 
-    def _calls(self, steps: Iterable[Step], flags: int = 0) -> list[_Call]:
+    def _calls(self, steps: Iterable[Step], flags: int = 0) -> list[Call]:
         """These steps as calls, with this lane's handles. flags: of the events."""
-        runtime, calls = cudart(), list[_Call]()
+        calls: list[Call] = []
         for step in steps:
             stream = self._streams[step.stream]
             if isinstance(step, Launch):
-                calls.append((runtime.cudaGraphLaunch, (self._graph(step).handle, stream.handle)))
+                calls.append((hot_loop.LAUNCH, int(self._graph(step).handle), int(stream)))
                 continue
-            memory = self._sets[step.buffer]
+            memory = self.sets[step.buffer]
             match step:
                 case Record(_, mark):
-                    handle = memory.events[mark].handle
-                    calls.append((runtime.cudaEventRecordWithFlags, (handle, stream.handle, flags)))
+                    calls.append((hot_loop.RECORD, memory.handles[mark], int(stream), flags))
                 case Wait(_, mark):
-                    handle = memory.events[mark].handle
-                    calls.append((runtime.cudaStreamWaitEvent, (stream.handle, handle, flags)))
+                    calls.append((hot_loop.WAIT, int(stream), memory.handles[mark], flags))
                 case Compute(_, part):
-                    calls.append((self._enqueue, (memory, self._parts[part], stream)))
+                    calls.append((COMPUTE, partial(self._enqueue, memory, self._parts[part], stream)))
                 case CopyIn(_, source):
-                    kind, pinned = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice, self._addresses[source]
+                    pinned = self._addresses[source]
                     for spec in self._parts[self._part_of[source]].tensors:
                         if spec.is_input and spec.nbytes:
                             copied = memory.device[spec.name].address, pinned[spec.name], spec.nbytes
-                            calls.append((runtime.cudaMemcpyAsync, (*copied, kind, stream.handle)))
+                            calls.append((hot_loop.COPY_IN, *copied, int(stream)))
                 case CopyOut(_, part):
-                    kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
                     for spec in self._parts[part].tensors:
                         if not spec.is_input:
                             copied = memory.outputs[spec.name].address, memory.device[spec.name].address, spec.nbytes
-                            calls.append((runtime.cudaMemcpyAsync, (*copied, kind, stream.handle)))
+                            calls.append((hot_loop.COPY_OUT, *copied, int(stream)))
         return calls
 
     def _graph(self, launch: Launch) -> Graph:
@@ -275,20 +224,17 @@ class Lane:
             self._graphs[launch] = Graph.capture(self._streams[launch.stream], lambda: _run(calls))
         return self._graphs[launch]
 
-    def _enqueue(self, memory: BufferSet, part: LanePart, stream: Stream) -> tuple[int]:
+    def _enqueue(self, memory: BufferSet, part: LanePart, stream: Stream) -> None:
         for name, buffer in memory.device.items():
             part.bind(name, buffer.address)
         if not part.enqueue(int(stream)):
             raise EngineError(f"TensorRT refused an enqueue: {part.reason()}")
-        return (0,)
 
 
-_NOTHING = (0, 0.0)  # status and milliseconds of a phase that does not exist
-_finished = tuple.__new__  # a NamedTuple's own constructor takes several times as long
-
-
-def _run(calls: list[_Call]) -> None:
-    for function, arguments in calls:
-        status = function(*arguments)[0]
-        if status:
-            raise error_of(function.__name__, status)
+def _run(calls: Iterable[Call]) -> None:
+    functions = driver.functions()
+    for kind, *arguments in calls:
+        if kind == COMPUTE:
+            arguments[0]()
+        elif status := functions[kind](*(*arguments, 0, 0)[:4]):
+            raise driver.error_of_fault(status + hot_loop.FAULT_KIND * kind)

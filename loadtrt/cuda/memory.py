@@ -7,6 +7,7 @@ import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.cuda.program import Mark
 from loadtrt.cuda.runtime import call, close_all
 from loadtrt.cuda.stream import Event
 from loadtrt.errors import CudaError, EngineError
@@ -63,8 +64,8 @@ class BufferSet:
 
     device: device memory of each tensor, as large as any part needs.
     outputs: pinned memory of each output, as large as any part needs.
-    events: one for each `program.Mark`; their handles are attributes, too.
-    last: handle of the event that completes the request.
+    events: one for each `program.Mark`.
+    handles: those of the events, and at the place of D2H_END that of the event that completes the request.
     """
 
     def __init__(self, parts: Sequence[Sequence[TensorSpec]], *, copies: bool) -> None:
@@ -82,8 +83,9 @@ class BufferSet:
             with suppress(CudaError):  # the first failure is the one to report
                 self.close()
             raise
-        self.h2d_start, self.h2d_end, self.start, self.end, self.d2h_end = (event.handle for event in self.events)
-        self.last = self.d2h_end if copies else self.end
+        self.handles = [int(event.handle) for event in self.events]
+        if not copies:
+            self.handles[Mark.D2H_END] = self.handles[Mark.END]
 
     def close(self) -> None:
         """Free everything. Safe to call twice."""

@@ -108,12 +108,19 @@ class LaneShape:
     per_launch: requests of a launch.
     copies: whether each request copies its inputs and outputs.
     streams: how the work is spread.
+    together: whether a graph holds the copies, too.
     """
 
     buffers: int
     per_launch: int
     copies: bool
     streams: Streams
+    together: bool = False
+
+    @property
+    def way(self) -> str:
+        """Its name."""
+        return "graph" if self.together else "apart" if self.streams is Streams.PHASES else "stream"
 
     @property
     def stream_count(self) -> int:
@@ -135,23 +142,26 @@ class LaneShape:
         return range(slot * self.per_launch, (slot + 1) * self.per_launch)
 
 
-def lane_shape(
+def lane_shapes(
     *, buffers: int, per_launch: int, copies: bool, graph: bool, lanes: int, input_bytes: int, input_sets: int
-) -> LaneShape:
-    """The shape that serves best.
+) -> list[LaneShape]:
+    """The shapes that may serve best, the one that usually does first.
 
     graph: whether launches are to be captured.
     lanes: number of lanes of this kind on the device.
     input_bytes: inputs of the largest request.
     input_sets: number of input sets, of all parts.
     """
-    small = input_bytes <= COPIED_TOGETHER_BYTES and buffers * input_sets <= MOST_GRAPHS
-    streams = Streams.ONE
-    if copies and not (graph and small):
-        streams = Streams.PHASES
-    elif copies and buffers > 1 and lanes * buffers <= HARDWARE_QUEUES:
-        streams = Streams.SLOTS
-    return LaneShape(buffers, per_launch, copies, streams)
+    slots = copies and buffers > 1 and lanes * buffers <= HARDWARE_QUEUES
+    together = Streams.SLOTS if slots else Streams.ONE
+    if not copies:
+        return [LaneShape(buffers, per_launch, copies, Streams.ONE)]
+    apart = LaneShape(buffers, per_launch, copies, Streams.PHASES)
+    if not graph or buffers * input_sets > MOST_GRAPHS:
+        return [apart]
+    whole = LaneShape(buffers, per_launch, copies, together, together=True)
+    stream = LaneShape(buffers, per_launch, copies, together)
+    return [whole, apart, stream] if input_bytes <= COPIED_TOGETHER_BYTES else [apart, whole, stream]
 
 
 def program(shape: LaneShape, slot: int, part: int, sources: Sequence[int], *, graph: bool) -> tuple[Step, ...]:
@@ -184,6 +194,6 @@ def program(shape: LaneShape, slot: int, part: int, sources: Sequence[int], *, g
             out += CopyOut(buffer, part, copy_out), Record(buffer, Mark.D2H_END, copy_out)
     if not graph:
         return (*into, *computes, *out)
-    if shape.streams is Streams.PHASES:
+    if shape.copies and not shape.together:
         return (*into, Launch(tuple(computes), compute), *out)
     return (Launch((*into, *computes, *out), compute),)

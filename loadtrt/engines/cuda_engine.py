@@ -8,35 +8,37 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import replace
-from operator import itemgetter
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
+from loadtrt.cuda.completion_queue import CompletionQueue
+from loadtrt.cuda.driver import error_of_fault
 from loadtrt.cuda.lane import Lane, LanePart
 from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.runtime import close_all, device_properties, memory_info
 from loadtrt.cuda.stream import GpuClock, Stream
-from loadtrt.engines.engine import Completion
 from loadtrt.engines.plan import build_of
 from loadtrt.engines.waiting import Looks, wake_on_time
 from loadtrt.errors import CudaError
+from loadtrt.hot_loop import is_compiled
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
+from loadtrt.units import format_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from loadtrt.asked.model import Model
     from loadtrt.cuda.runtime import Closes
+    from loadtrt.engines.engine import Completion
     from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
     from loadtrt.engines.tensorrt import Plan, PlanContext
+    from loadtrt.hot_loop import Device
     from loadtrt.load.tensors import Arrays, TensorSpec
 
 # How often the event loop gets a turn. A turn costs system calls, so it is as seldom as Ctrl-C and a run's end allow.
 _TURN_NS = 50_000_000
-_COMPLETED = itemgetter(Completion._fields.index("completed_ns"))
-_completion = tuple.__new__  # a NamedTuple's own constructor takes several times as long
 
 
 def load_tensorrt(config: Model) -> TensorRTEngine:
@@ -59,6 +61,10 @@ class TensorRTEngine:
         self._streams: list[Stream] = []
         self._inputs: list[dict[str, PinnedBuffer]] = []
         self._clock: GpuClock | None = None
+        self._queue: CompletionQueue | None = None
+        self.ways: tuple[str, ...] = ()
+        self.way: int | None = None
+        self._rates: Mapping[str, float] = {}
         self._looks = Looks(config.contexts) if config.wait == "block" else None
         self._turn_ns = 0
         self.now_ns = perf_counter_ns
@@ -88,6 +94,8 @@ class TensorRTEngine:
         refused = next((refusal for refusal in graphs if refusal), "")
         graph = "yes" if self._config.graph and not refused else "no"
         mode = {"graph": graph, "copies": "yes" if self._config.copies else "no", "wait": self._config.wait}
+        if self.ways:
+            mode |= {"submit": self.ways[self.way or 0], "loop": "compiled" if is_compiled() else "python"}
         return mode if self.per_launch == 1 else mode | {"requests per launch": str(self.per_launch)}
 
     def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
@@ -132,15 +140,20 @@ class TensorRTEngine:
                 )
             )
         self._clock = GpuClock()
-        self._clock.take_anchor()
+        self._queue = CompletionQueue(self._lanes, self._clock)
+        self.ways = tuple(shape.way for shape in self._queue.shapes)
         if self._looks is not None:
             wake_on_time()
-        self.info = replace(self.info, mode=self._mode(), notes=(*self.info.notes, *self._notes()))
+        self._loaded = self.info
+        self.use(0, {})
+        self.way = None
 
     def _notes(self) -> Iterator[str]:
         refusals = {lane.graph_refusal for lane in self._lanes} - {"", "not asked for"}
         yield from (f"no CUDA graph: {refusal}" for refusal in sorted(refusals))
-        if self.per_launch > 1 and any(lane.together for lane in self._lanes):
+        if self._rates:
+            yield "submit: " + ", ".join(f"{way} {format_count(rate)}/s" for way, rate in self._rates.items())
+        if self.per_launch > 1 and self._queue and self._queue.shapes[self.way or 0].together:
             yield "outputs of a launch are copied together: d2h includes waiting for its other computes"
 
     def _pin(self, arrays: Arrays, tensors: Sequence[TensorSpec]) -> dict[str, int]:
@@ -157,21 +170,21 @@ class TensorRTEngine:
 
     def submit(self, lane: int, inputs: int) -> None:
         """See Engine. Makes one CUDA call, or a few (cuda/program.py)."""
-        self._lanes[lane].submit(inputs)
+        assert self._queue is not None  # noqa: S101  # allocate() was called
+        self._queue.submit(lane, inputs)
         if self._looks is not None:
             self._looks.sent(lane, perf_counter_ns(), self.per_launch)
 
     async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:
         """See Engine. A wait that spins polls events, with nothing in flight too: a core that slept wakes late and with
         cold caches, so that a burst after a pause would be late. A wait that blocks sleeps between looks."""
-        assert self._clock is not None  # noqa: S101  # allocate() was called
-        if perf_counter_ns() >= self._clock.due_ns:
-            self._clock.take_anchor()
+        _, queue = self._anchored()
         while True:
             if perf_counter_ns() - self._turn_ns > _TURN_NS:
                 await anyio.lowlevel.checkpoint()  # before the poll: cancelled after it, completions would be lost
                 self._turn_ns = perf_counter_ns()
-            completions = self._poll()
+            # A lane's next request has seldom finished by the time its first is found, and a query costs a microsecond.
+            completions = queue.poll(several=self.per_launch > 1 or self._looks is not None)
             now = perf_counter_ns()
             if self._looks is not None:
                 self._looks.looked(now, completions)
@@ -181,25 +194,35 @@ class TensorRTEngine:
                 look_ns = min(until_ns, self._turn_ns + _TURN_NS, self._looks.next_ns if soon else until_ns)
                 time.sleep(max(look_ns - now, 0) / 1e9)  # the event loop's timers are too coarse
 
-    def _poll(self) -> list[Completion]:
-        """Requests that have finished, in the order of completion. An error of the device is raised where there are
-        none, so that no completion is lost: the next poll meets the error again."""
-        completions: list[Completion] = []
-        clock = self._clock
-        assert clock is not None  # noqa: S101  # allocate() was called
-        try:
-            for number, lane in enumerate(self._lanes):
-                while (finished := lane.poll(clock)) is not None:
-                    buffer, completed, h2d, compute, d2h = finished
-                    completions.append(_completion(Completion, (number, buffer, completed, h2d, compute, d2h, None)))
-                    if self.per_launch == 1 and self._looks is None:
-                        break  # the lane's next request has seldom finished by now, and a query costs a microsecond
-        except CudaError:
-            if not completions:
-                raise
-        if len(completions) > 1:
-            completions.sort(key=_COMPLETED)
-        return completions
+    def _anchored(self) -> tuple[GpuClock, CompletionQueue]:
+        """The clock, with an anchor that is not too old, and the lanes."""
+        assert self._clock is not None and self._queue is not None  # noqa: PT018, S101  # allocate() was called
+        if perf_counter_ns() >= self._clock.due_ns:
+            self._queue.take_anchor()
+        return self._clock, self._queue
+
+    def spins(self) -> Device | None:
+        """See Spins. Work that calls TensorRT itself, and waits that sleep, are left to `submit` and `wait`."""
+        return None if self._queue is None or self._looks is not None else self._queue.arrays
+
+    async def turn(self) -> int:
+        """See Spins."""
+        clock, _ = self._anchored()
+        if perf_counter_ns() - self._turn_ns > _TURN_NS:
+            await anyio.lowlevel.checkpoint()
+            self._turn_ns = perf_counter_ns()
+        return min(clock.due_ns, self._turn_ns + _TURN_NS)
+
+    def error_of(self, fault: int) -> CudaError:
+        """See Spins."""
+        return error_of_fault(fault)
+
+    def use(self, way: int, rates: Mapping[str, float]) -> None:
+        """See Submits."""
+        assert self._queue is not None  # noqa: S101  # allocate() was called
+        self._queue.use(way)
+        self.way, self._rates = way, rates
+        self.info = replace(self._loaded, mode=self._mode(), notes=(*self._loaded.notes, *self._notes()))
 
     def outputs(self, lane: int, buffer: int) -> Arrays:
         """See Engine. Without copies, outputs are fetched from the device now."""
@@ -224,7 +247,7 @@ class TensorRTEngine:
         owned: list[Closes] = [*self._lanes, *self._contexts, *self._streams, *pinned, self._plan]
         if self._clock is not None:
             owned.insert(0, self._clock)
-        self._clock = None
+        self._clock = self._queue = None
         self._lanes, self._contexts, self._streams, self._inputs = [], [], [], []
         with suppress(CudaError):
             close_all(owned)

@@ -6,11 +6,13 @@ order of submission, so that the scheduler needs no identity for a request.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from loadtrt.errors import EngineError
+    from loadtrt.hot_loop import Device
     from loadtrt.load.tensors import Arrays, TensorSpec
     from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
 
@@ -91,3 +93,34 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free everything. Safe to call twice, and after a failed `allocate`."""
+
+
+@runtime_checkable
+class Spins(Protocol):
+    """An engine whose requests `hot_loop.spin` may submit and poll, instead of `submit` and `wait`."""
+
+    def spins(self) -> Device | None:
+        """What to drive; None where this run has to be driven by `submit` and `wait`."""
+
+    async def turn(self) -> int:
+        """Do what the engine does from time to time, and give the event loop a turn. Returns until when `spin` may go
+        on without that."""
+
+    def error_of(self, fault: int) -> EngineError:
+        """The error that `spin` left in FAULT."""
+
+
+@runtime_checkable
+class Submits(Protocol):
+    """An engine that may have several ways of submitting a request.
+
+    ways: their names, the usual one first, once lanes are allocated.
+    way: number of the way that was chosen; None where the usual one is used since none was chosen.
+    """
+
+    ways: Sequence[str]
+    way: int | None
+
+    def use(self, way: int, rates: Mapping[str, float]) -> None:
+        """Submit in this way from now on. Nothing may be in flight. rates: requests a second of each way, where they
+        were compared, for `info`."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadtrt.asked.objective import quantile_name
+from loadtrt.hot_loop import ARRIVED, COMPLETED, DRAINS, DROPPED, LAST, PROGRESS, SUBMITTED
 from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS
 
 if TYPE_CHECKING:
@@ -34,9 +35,10 @@ class Ending:
     the longest silence that it has ended itself, `patience_ns` and `drain_ns` of the load; for its first completion it
     has FIRST_NS, unless earlier phases have shown its pace.
 
-    last: number of requests in all, sent and to be sent; NEVER while it is open.
+    The cells of the queue's state say how many requests there will be in all (LAST), and when the engine last completed
+    one, or had none (PROGRESS).
+
     sent_ns: when sending stopped; NEVER before.
-    progress_ns: when the engine last completed a request, or had none.
     silent_ns: how long the engine has completed nothing, once it is given up for that; 0 before.
     """
 
@@ -48,58 +50,66 @@ class Ending:
         # Of sending; once that has stopped, of draining.
         self._deadline = NEVER if load.most_ns is None else start_ns + load.most_ns
         self._patience = max(self._drain_ns, load.patience_ns, _SILENCE_NS)
-        self.last = self.sent_ns = NEVER
-        self.progress_ns = self._noted_at = start_ns
+        self._n = queue.n
+        self.sent_ns = NEVER
+        self._noted_at = start_ns
         self._pace, self._silence = load.pace_ns or 0, 0
         self.silent_ns = 0
         if load.due is not None:
-            self.last = len(load.due)
-            if self.last and load.due[-1]:  # offline, all requests are due at 0: their last instant ends nothing
+            self._n[LAST] = len(load.due)
+            if len(load.due) and load.due[-1]:  # offline, all requests are due at 0: their last instant ends nothing
                 self._deadline = min(self._deadline, start_ns + int(load.due[-1]))
 
-    def look(self, now: int, submitted: int, completed: int) -> int | None:
+    def look(self, now: int) -> int | None:
         """When to look again at the latest, ns; None when no request is left, or those that are left are given up.
 
         Closes the queue once sending stops.
         """
-        queue, stop = self._queue, self._stop
-        dropped = queue.dropped
+        queue, stop, n = self._queue, self._stop, self._n
+        submitted, completed, dropped = n[SUBMITTED], n[COMPLETED], n[DROPPED]
         if self.sent_ns == NEVER:
             stopped = stop.requested or stop.enough or stop.cut or now >= self._deadline
             if stopped:
-                self.last = submitted if self._closed else queue.arrived
+                n[LAST] = submitted if self._closed else n[ARRIVED]
                 queue.close()
             elif self._closed and now >= self._least_end:
-                self.last = max(submitted, self._load.least_requests)
-            if stopped or submitted + dropped == self.last:
+                n[LAST] = max(submitted, self._load.least_requests)
+            if stopped or submitted + dropped == n[LAST]:
                 self.sent_ns, self._deadline = now, now + self._drain_ns
+                n[DRAINS] = 1
                 self._board.enter("drain")
-        if stop.cut and self.last > submitted + dropped:
-            queue.waiting.clear()
+        if stop.cut and n[LAST] > submitted + dropped:
+            queue.forget()
             queue.close()
-            self.last = submitted + dropped
+            n[LAST] = submitted + dropped
         if submitted == completed:
-            self.progress_ns = now
-        if completed + dropped == self.last:
+            n[PROGRESS] = now
+        if completed + dropped == n[LAST]:
             return None
         if now >= self._deadline:
-            if self._load.drain_ns is not None or submitted + dropped != self.last:
+            if self._load.drain_ns is not None or submitted + dropped != n[LAST]:
                 return None
             self._deadline = NEVER  # all were sent: what is in flight ends by itself, or the engine hangs
-        if now > self.progress_ns + _NOTED_NS and self._is_silent(now, completed):
+        if now > n[PROGRESS] + _NOTED_NS and self._is_silent(now, completed):
             return None
         look, deadline = now + LOOK_NS, self._deadline
         return look if look < deadline else deadline  # noqa: FURB136  # min() takes four times as long
+
+    def next_change(self, now: int) -> int:
+        """When `look` may change how many requests there will be in all, besides its deadlines; NEVER where it will
+        not."""
+        return self._least_end if self._closed and now < self._least_end else NEVER
 
     @property
     def pace_ns(self) -> int:
         """The longest silence that a completion has ended, in this load or, as `pace_ns` of it, in earlier ones; 0
         where none was longer than _NOTED_NS."""
-        return self._pace if self.progress_ns == self._noted_at else max(self._pace, self._silence)
+        return self._pace if self._n[PROGRESS] == self._noted_at else max(self._pace, self._silence)
 
     def _is_silent(self, now: int, completed: int) -> bool:
         """Note how long the engine has completed nothing; whether that is too long."""
-        self._pace, self._noted_at, self._silence = self.pace_ns, self.progress_ns, now - self.progress_ns
+        progress = self._n[PROGRESS]
+        self._pace, self._noted_at, self._silence = self.pace_ns, progress, now - progress
         limit = max(self._patience, _PACES * self._pace)
         if not completed and self._load.pace_ns is None:
             limit = max(limit, FIRST_NS)

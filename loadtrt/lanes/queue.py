@@ -1,14 +1,14 @@
-"""Who is served next: requests that have come due and wait, and the lanes that take them."""
+"""The requests of a load, as `hot_loop` keeps them: who waits, who is in flight, who was dropped."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from loadtrt import hot_loop
+from loadtrt.hot_loop import ARRIVED, COMING, DROPPED, HEAD, NEXT_DUE, TAIL
 from loadtrt.units import NEVER
 
 if TYPE_CHECKING:
@@ -16,103 +16,79 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from loadtrt.engines.engine import Engine
+    from loadtrt.lanes.recorder import Recorder
+
     Instants = npt.NDArray[np.int64]
-    # A request in flight: due, submitted, enqueued, lateness, input set, due instants of the rest of its batch.
-    Sent = tuple[int, int, int, int, int, Sequence[int]]
 
 
 class Queue:
-    """The requests of an open loop, admitted as they come due. All instants are ns on the engine's clock.
+    """A load on the lanes of an engine. All instants are ns on the engine's clock.
 
-    waiting: due instants of requests that came due and were not sent, first come first.
-    next_due: when the next request comes due; NEVER after the last.
-    dropped: number of those that found the queue full.
+    arrays: the state that `hot_loop.spin` drives.
+    state: the same for Python: over the same memory where the engine spins, else in lists, which Python reads in a third
+        of the time.
+    n: its cells.
     """
 
-    def __init__(self, due: Instants, start_ns: int, room: int | None) -> None:
-        """due: ns from the start, int64, ascending. room: how many may wait; None: any number."""
-        self._due = due
-        self._at = due.data  # its items are Python ints, unlike an array's
-        self._start = start_ns
-        self._room = room
-        self.waiting: deque[int] = deque()
-        self.arrived = self.dropped = 0
-        self._dropped_due: list[int] = []
-        self.next_due = start_ns + self._at[0] if len(due) else NEVER
+    def __init__(
+        self,
+        engine: Engine,
+        recorder: Recorder,
+        due: Instants | None,
+        order: Sequence[int],
+        room: int | None = None,
+        *,
+        room_free: int = 1,
+        spins: bool = False,
+    ) -> None:
+        """due: ns from the start, int64, ascending; None: a closed loop. order: input sets in the order of requests.
+        room: how many requests may wait, besides `room_free` for each free buffer set; None: any number."""
+        rows, cursor = recorder.board.rows, recorder.cursor
+        lanes, start = engine.contexts, recorder.start_ns
+        self.arrays = hot_loop.new_state(lanes, engine.buffers, engine.per_launch, start, due, order, rows, cursor)
+        self.state = hot_loop.view_of(self.arrays) if spins else hot_loop.lists_of(self.arrays)
+        self.n = self.state.n
+        self.n[hot_loop.ROOM] = NEVER if room is None else room
+        self.n[hot_loop.ROOM_FREE] = 0 if room is None else room_free
+        self._told = 0  # number of dropped requests that were taken
 
-    def admit(self, until: int, free: int) -> None:
-        """Requests due by `until` wait, or are dropped where the queue is full. free: number of free buffer sets, which
-        are room too: they take the head of the queue before anything else happens."""
-        at, start, count, waiting = self._at, self._start, len(self._due), self.waiting
-        arrived, due = self.arrived, self.next_due
-        room = NEVER if self._room is None else self._room + free
-        while due <= until:
-            if len(waiting) < room:
-                waiting.append(due)
-            else:
-                self._dropped_due.append(due)
-                self.dropped += 1
-            arrived += 1
-            due = start + at[arrived] if arrived < count else NEVER
-        self.arrived, self.next_due = arrived, due
+    @property
+    def waiting(self) -> int:
+        """Number of requests that came due and were neither sent nor dropped."""
+        return int(self.n[TAIL] - self.n[HEAD])
+
+    @property
+    def due_waiting(self) -> Any:
+        """Their due instants, first come first: a memoryview."""
+        return self.state.due[self.n[HEAD] : self.n[TAIL]]
 
     def take_dropped(self) -> Instants:
         """Due instants of the requests dropped since the last call."""
-        taken, self._dropped_due = np.array(self._dropped_due, np.int64), []
-        return taken
+        told, self._told = self._told, self.n[DROPPED]
+        return np.array(self.state.dropped[told : self._told], np.int64)
 
     def close(self) -> None:
         """Admit no further request."""
-        self.next_due = NEVER
+        self.n[COMING], self.n[NEXT_DUE] = self.n[ARRIVED], NEVER
+
+    def forget(self) -> None:
+        """Forget the requests that wait, as if they had not come due."""
+        self.n[HEAD] = self.n[TAIL]
 
     def unsent(self, until: int) -> Instants:
         """Due instants of the requests that wait, and of those due by `until` and not admitted yet."""
-        owed: Instants = np.empty(0, np.int64)
-        if self.next_due != NEVER:
-            owed = self._due[self.arrived : bisect_right(self._at, until - self._start)] + self._start
-        return np.concatenate((np.array(self.waiting, np.int64), owed))
+        due, arrived = self.arrays.due, self.n[ARRIVED]
+        owed = due[arrived : bisect_right(self.state.due, until, arrived, self.n[COMING])]
+        return np.concatenate((due[self.n[HEAD] : self.n[TAIL]], owed))
 
-
-class Lanes:
-    """Chooses a lane for each launch: the one with the fewest launches in flight, of several the one idle longest.
-
-    free_since: when each free buffer set became free, ns, oldest first. The n-th launch takes the n-th of all instants
-        in here, which is when an ideal generator would have sent it.
-    in_flight: for each lane, its requests that have not finished, in the order of submission.
-    """
-
-    def __init__(self, contexts: int, buffers: int, per_launch: int, start_ns: int) -> None:
-        self.count = contexts
-        self._per_launch = per_launch
-        self.in_flight: list[deque[Sent]] = [deque() for _ in range(contexts)]
-        self.free_since = deque([start_ns] * (contexts * buffers))
-        # levels[k]: the lanes with k launches in flight, in the order in which they came to have k.
-        levels: list[dict[int, None]] = [dict.fromkeys(range(contexts)), *({} for _ in range(buffers))]
-        self._steps = list(pairwise(levels))  # each level and the one that a launch more leads to
-
-    @property
-    def busy(self) -> int:
-        """Number of lanes with a request in flight."""
-        return self.count - len(self._steps[0][0])
-
-    def take(self) -> int:
-        """The lane of the next launch. Raises IndexError without a free buffer set."""
-        self.free_since.popleft()
-        for level, above in self._steps:
-            for lane in level:  # the first one
-                del level[lane]
-                above[lane] = None
-                return lane
-        raise AssertionError
-
-    def finish(self, lane: int, completed_ns: int) -> Sent:
-        """The oldest request in flight on `lane`, which has finished. The last one of a launch frees its buffer set."""
-        in_flight = self.in_flight[lane]
-        request = in_flight.popleft()
-        unfinished, per_launch = len(in_flight), self._per_launch
-        if not unfinished % per_launch:
-            level, above = self._steps[unfinished // per_launch]
-            del above[lane]
-            level[lane] = None
-            self.free_since.append(completed_ns)
-        return request
+    def left_in_flight(self) -> list[tuple[int, int]]:
+        """(lane, place in `state.sent`) of each request in flight, in the order of submission on each lane."""
+        lanes, size = self.state.lanes, self.n[hot_loop.BUFFERS] * self.n[hot_loop.PER_LAUNCH]
+        left = []
+        for lane in range(len(lanes) // hot_loop.LANE_CELLS):
+            at = hot_loop.LANE_CELLS * lane
+            oldest, unfinished = lanes[at + hot_loop.OLDEST], lanes[at + hot_loop.UNFINISHED]
+            places = [lane * size + (oldest + number) % size for number in range(unfinished)]
+            left += [(lane, hot_loop.SENT_CELLS * place) for place in places]
+        return left

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loadtrt.hot_loop import PAUSE_AT, ROW
 from loadtrt.records.board import KEEP, STRIDE, Board
 from loadtrt.records.records import COLUMNS, DROPPED, UNSERVED, Records
 from loadtrt.records.spans import Spans
@@ -33,9 +34,12 @@ _PACK, _SIZE = _ROW.pack_into, _ROW.size
 
 
 class Recorder(Tally):
-    """Preallocated rows, and a tally of the rows that were drained. Only `record` is called for each request.
+    """Preallocated rows, and a tally of the rows that were drained. `record` is called for each request, where
+    `hot_loop` does not write its row.
 
     board: the rows, where observers read them.
+    cursor: int64 [2], the place of the next row (hot_loop.ROW), and the one before which `go_on` is to be called
+        (hot_loop.PAUSE_AT).
     spans: what completed in each interval that is over.
     end_ns: when the run ended; None before.
     first_error: the engine's message for the first failed request.
@@ -58,9 +62,9 @@ class Recorder(Tally):
         self.board = board = board or Board(keep=keep)
         self._rows = board.rows
         self._bytes = board.rows.data.cast("B")
-        self._row = 0  # place of the next row
-        self._lap = 0  # its number, less its place
-        self._pause_at = board.keep or STRIDE
+        self._lap = 0  # the next row's number, less its place
+        self.cursor = np.array((0, board.keep or STRIDE), np.int64)
+        self._cursor = self.cursor.data  # its items are Python's integers
         self._drained = 0  # number of the first row that is not drained
         self._asked = 0  # number of the first row that `recent` has not returned
         self.first_error: str | None = None
@@ -91,12 +95,12 @@ class Recorder(Tally):
         inputs: int = 0,
     ) -> None:
         """Append one row, times in ns; the hot path. Rows of a lane come in its order of completion."""
-        row = self._row
-        at = row * _SIZE
+        cursor = self._cursor
+        at = cursor[ROW] * _SIZE
         _PACK(self._bytes, at, due, submitted, enqueued, completed, h2d, compute, d2h, lateness, lane, status, inputs)
-        self._row = row = row + 1
-        if row == self._pause_at:
-            self._go_on()
+        cursor[ROW] += 1
+        if cursor[ROW] == cursor[PAUSE_AT]:
+            self.go_on()
 
     def record_unsent(self, due: npt.NDArray[np.int64], end: int) -> None:
         """Append requests that were due at these instants and not sent by `end`."""
@@ -107,23 +111,24 @@ class Recorder(Tally):
         self._record_laneless(due, due, DROPPED)
 
     def _record_laneless(self, due: npt.NDArray[np.int64], end: npt.NDArray[np.int64], status: int) -> None:
-        first = 0
+        first, cursor = 0, self._cursor
         while first < len(due):
-            part = slice(first, min(first + self._pause_at - self._row, len(due)))
-            rows = self._rows[self._row : self._row + part.stop - first]
+            part = slice(first, min(first + cursor[PAUSE_AT] - cursor[ROW], len(due)))
+            rows = self._rows[cursor[ROW] : cursor[ROW] + part.stop - first]
             rows[:] = 0
             rows[:, COLUMNS.index("due")] = due[part]
             for column in ("submitted", "enqueued", "completed"):
                 rows[:, COLUMNS.index(column)] = end[part]
             rows[:, COLUMNS.index("status")] = status
             rows[:, COLUMNS.index("inputs")] = -1
-            self._row += len(rows)
+            cursor[ROW] += len(rows)
             first = part.stop
-            if self._row == self._pause_at:
-                self._go_on()
+            if cursor[ROW] == cursor[PAUSE_AT]:
+                self.go_on()
 
-    def _go_on(self) -> None:
-        """Make room for the next STRIDE rows: the kept rows are full, or STRIDE more of the ring.
+    def go_on(self) -> None:
+        """Make room for the next STRIDE rows, once the cursor is where it pauses: the kept rows are full, or STRIDE more
+        of the ring.
 
         One block drained each time catches up with the kept rows long before the ring overwrites them, and no request
         waits for more than one block.
@@ -135,13 +140,13 @@ class Recorder(Tally):
         oldest = board.oldest()
         while board.keep < oldest and self._drained < oldest:  # only where the ring is small
             self._drain_block(number)
-        self._row = board.place(number)
-        self._lap = number - self._row
-        self._pause_at = self._row + STRIDE
+        row = board.place(number)
+        self._lap = number - row
+        self._cursor[ROW], self._cursor[PAUSE_AT] = row, row + STRIDE
 
     @property
     def _number(self) -> int:
-        return self._row + self._lap
+        return self._cursor[ROW] + self._lap
 
     def _drain_block(self, until: int) -> None:
         rows = self.board.view(self._drained, min(until, self._drained + BLOCK))

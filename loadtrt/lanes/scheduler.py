@@ -3,27 +3,51 @@
 Closed loops, open loops and warm-up differ only in where due instants come from. In a closed loop a request is due at
 the instant its predecessor completed (zero think time), so that the generator's own turnaround counts as latency too.
 
-The work is divided into who is served next (`Queue` and `Lanes` in lanes/queue.py), when the run is over (`Ending` in
-lanes/ending.py), what happens to one model's requests (`Driver`), and the loop (`drive`).
+The work is divided into who is served next (hot_loop.py, lanes/queue.py), when the run is over (`Ending` in
+lanes/ending.py), what happens to one model's requests (`Driver`), and the loop (`drive`). Where an engine lets it,
+`hot_loop.spin` takes the place of most rounds.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from loadtrt.engines.engine import Spins
 from loadtrt.errors import EngineError
+from loadtrt.hot_loop import (
+    COMPLETED,
+    DUE,
+    FAULT,
+    FOUND,
+    FREE,
+    FREE_AT,
+    IDLE,
+    INPUTS,
+    LATE,
+    NEXT_DUE,
+    PAUSE_AT,
+    PROGRESS,
+    ROW,
+    SENT_CELLS,
+    SUBMITTED,
+    TAKEN,
+    admit,
+    finish,
+    next_request,
+    sent,
+    spinner,
+    take,
+)
 from loadtrt.lanes.ending import LOOK_NS, Ending
-from loadtrt.lanes.queue import Lanes, Queue
+from loadtrt.lanes.queue import Queue
 from loadtrt.records.records import FAILED, OK, UNSERVED
 from loadtrt.units import NEVER, SECOND_NS, format_duration, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
     import numpy.typing as npt
 
     from loadtrt.engines.engine import Completion, Engine
@@ -110,8 +134,7 @@ class Driver:
     happened. Nothing in here waits, so that one loop can drive several models, each with its own queue, lanes, ending
     and recorder: a round then waits until the earliest instant that a driver asks for.
 
-    submitted: number of requests submitted.
-    completed: number of requests the engine has completed.
+    spin: does rounds without wait until an instant, and returns the present one; None where the engine does not spin.
     next_show: when `show` is to be called again, ns.
     """
 
@@ -126,15 +149,36 @@ class Driver:
     ) -> None:
         start = recorder.start_ns
         self._engine, self._recorder, self._load = engine, recorder, load
-        self._order = tuple(load.order)
         self._on_completion, self._on_tick = on_completion, on_tick
-        self._queue = Queue(np.empty(0, np.int64) if load.due is None else load.due, start, load.most_waiting)
-        self._lanes = Lanes(engine.contexts, engine.buffers, engine.per_launch, start)
+        # Requests that batches are formed of, and completions that others look at, pass through Python.
+        driven_here = load.batcher is not None or on_completion is not None
+        self._device = engine.spins() if isinstance(engine, Spins) and not driven_here else None
+        self._queue = Queue(
+            engine, recorder, load.due, load.order, load.most_waiting,
+            room_free=0 if load.batcher else 1, spins=self._device is not None,
+        )  # fmt: skip
+        self.spin = None if self._device is None else spinner(self._queue.arrays, self._device)
         self._ending = Ending(load, stop, self._queue, recorder.board, start)
-        self._admits = 0 if load.batcher else 1  # requests that a free buffer set takes before any batch is formed
         self._now = start
-        self.submitted = self.completed = 0
         self.next_show, self._tick = start + LOOK_NS, start + SECOND_NS
+
+    def look(self, now: int) -> int | None:
+        """Until when `spin` may go on at most; None when all is over."""
+        until = self._ending.look(now)
+        return until and min(until, self.next_show, self._ending.next_change(now))
+
+    def made_room(self) -> bool:
+        """After `spin`: whether it ended for want of room, and there is room for rows again. Raises EngineError where a
+        call failed."""
+        assert self._device is not None  # noqa: S101  # it has spun
+        device, cursor = self._device.n, self._recorder.cursor
+        if device[FAULT]:
+            fault, device[FAULT] = int(device[FAULT]), 0
+            assert isinstance(self._engine, Spins)  # noqa: S101  # it gave the device
+            raise self._engine.error_of(fault)
+        if cursor[ROW] == cursor[PAUSE_AT]:
+            self._recorder.go_on()
+        return bool(device[TAKEN] < device[FOUND])
 
     def send(self, now: int) -> tuple[int, bool] | None:
         """Submit the requests that are due while there are free buffer sets.
@@ -142,128 +186,110 @@ class Driver:
         Returns what `Engine.wait` takes: until when to wait at most, and whether a completion matters before. None when
         all is over.
         """
-        queue, ending = self._queue, self._ending
-        if queue.next_due <= now:
-            queue.admit(now, self._admits * len(self._lanes.free_since))
-        until = ending.look(now, self.submitted, self.completed)
+        state, n = self._queue.state, self._queue.n
+        if n[NEXT_DUE] <= now:
+            admit(state, now)
+        until = self._ending.look(now)
         if until is None:
             return None
-        if self._load.due is not None:
-            return self._send_due(now, until)
-        self._send_next(now)
-        return until, True
+        if self._load.batcher is not None:
+            until, soon = self._send_batches(self._load.batcher, now, until)
+        else:
+            soon = True
+            self._send_single(now)
+        if n[NEXT_DUE] < until and n[FREE]:
+            return n[NEXT_DUE], False  # a free buffer set waits for this request: it needs no other before
+        return until, soon
 
-    def _send_next(self, now: int) -> None:
-        """Closed loop: each free buffer set takes a launch, due since the buffer set is free."""
-        engine, lanes, order, last = self._engine, self._lanes, self._order, self._ending.last
-        submit, now_ns, take, in_flight = engine.submit, engine.now_ns, lanes.take, lanes.in_flight
-        free_since, sets, others, submitted = lanes.free_since, len(order), range(1, engine.per_launch), self.submitted
+    def _send_single(self, now: int) -> None:
+        """Each free buffer set takes the request that has waited longest; in a closed loop, one that is due since the
+        set is free."""
+        state, n = self._queue.state, self._queue.n
+        submit, now_ns = self._engine.submit, self._engine.now_ns
         try:
-            while free_since and submitted < last:
-                due, inputs = free_since[0], order[submitted % sets]
-                lane = take()
-                submit(lane, inputs)
+            while (lane := next_request(state, now)) >= 0:
+                submit(lane, n[INPUTS])
                 enqueued = now_ns()
-                sent = in_flight[lane]
-                sent.append((due, now, enqueued, now - due, inputs, ()))
-                submitted += 1
-                for _ in others:
-                    sent.append((due, now, enqueued, now - due, order[submitted % sets], ()))
-                    submitted += 1
+                sent(state, lane, now, enqueued, 1)
                 now = enqueued
+                if n[NEXT_DUE] <= now:
+                    admit(state, now)
         finally:
-            self._now, self.submitted = now, submitted
+            self._now = now
 
-    def _send_due(self, now: int, until: int) -> tuple[int, bool]:
-        """Open loop: each free buffer set takes the request, or the batch, that has waited longest."""
-        queue, lanes, order, batcher = self._queue, self._lanes, self._order, self._load.batcher
-        submit, now_ns, take, in_flight = self._engine.submit, self._engine.now_ns, lanes.take, lanes.in_flight
-        waiting, free_since, sets, submitted = queue.waiting, lanes.free_since, len(order), self.submitted
-        others: Sequence[int] = ()
+    def _send_batches(self, batcher: Batcher, now: int, until: int) -> tuple[int, bool]:
+        """Each free buffer set takes a batch of the requests that have waited longest, once it may go."""
+        queue, state, n = self._queue, self._queue.state, self._queue.n
         soon = True
         try:
-            while free_since and waiting:
-                free, due = free_since[0], waiting[0]
-                ready = due
-                if batcher is None:
-                    inputs = order[submitted % sets]
-                else:
-                    count, ready = batcher.next_batch(waiting, all_came=queue.next_due == NEVER)
-                    if ready > now:
-                        if ready < until:
-                            until, soon = ready, False
-                        break
-                    inputs, others = batcher.inputs(count), tuple(islice(waiting, 1, count))
-                lane = take()
-                submit(lane, inputs)
-                enqueued = now_ns()
-                late = now - ready if ready > free else now - free
-                in_flight[lane].append((due, now, enqueued, late, inputs, others))
-                waiting.popleft()
-                submitted += 1
-                if others:
-                    submitted += len(others)
-                    for _ in others:
-                        waiting.popleft()
+            while n[FREE] and (waiting := queue.due_waiting):
+                count, ready = batcher.next_batch(waiting, all_came=n[NEXT_DUE] == NEVER)
+                if ready > now:
+                    if ready < until:
+                        until, soon = ready, False
+                    break
+                n[DUE], n[LATE], n[INPUTS] = waiting[0], now - max(ready, state.free[n[FREE_AT]]), batcher.inputs(count)
+                lane = take(state)
+                self._engine.submit(lane, n[INPUTS])
+                enqueued = self._engine.now_ns()
+                sent(state, lane, now, enqueued, count)
                 now = enqueued
-                if queue.next_due <= now:
-                    queue.admit(now, self._admits * len(free_since))
+                if n[NEXT_DUE] <= now:
+                    admit(state, now)
         finally:
-            self._now, self.submitted = now, submitted
-        if queue.next_due < until and free_since:
-            return queue.next_due, False  # a free buffer set waits for this request: it needs no other before
+            self._now = now
         return until, soon
 
     def receive(self, completions: Sequence[Completion]) -> None:
         """Record requests that have finished, and free their buffer sets."""
         if not completions:
             return
-        queue, recorder, on_completion = self._queue, self._recorder, self._on_completion
-        finish, free_since, record = self._lanes.finish, self._lanes.free_since, recorder.record
-        self._ending.progress_ns = self._now
-        self.completed += len(completions)
+        recorder, on_completion, state = self._recorder, self._on_completion, self._queue.state
+        cells, record = state.sent, recorder.record
+        state.n[PROGRESS] = self._now
         for completion in completions:
             lane, _, done, h2d, compute, d2h, error = completion
-            if queue.next_due <= done:
-                queue.admit(done, self._admits * len(free_since))  # before this buffer set became free
-            due, began, enqueued, late, inputs, others = finish(lane, done)
+            at = finish(state, lane, done)
+            due, began, enqueued, late, inputs, first, count = cells[at : at + SENT_CELLS]
             if error is None:
                 status = OK
             else:
                 status, recorder.first_error = FAILED, recorder.first_error or error
             record(due, began, enqueued, done, h2d, compute, d2h, late, lane, status, inputs)
-            if others:
-                self.completed += len(others)
-                for other in others:
-                    record(other, began, enqueued, done, h2d, compute, d2h, late, lane, status, inputs)
+            for other in range(first + 1, first + count):
+                record(state.due[other], began, enqueued, done, h2d, compute, d2h, late, lane, status, inputs)
             if on_completion is not None:
                 on_completion(completion, inputs)
 
     def show(self, now: int) -> None:
         """Tell observers the state of the run, and call `on_tick` about once a second."""
+        n = self._queue.n
         self.next_show = now + LOOK_NS
         self._recorder.record_dropped(self._queue.take_dropped())
-        self._recorder.show(self.submitted, self.completed, len(self._queue.waiting), self._lanes.busy)
+        busy_lanes = self._engine.contexts - n[IDLE]
+        self._recorder.show(n[SUBMITTED], n[COMPLETED], self._queue.waiting, busy_lanes)
         if now >= self._tick and self._on_tick is not None:
             self._tick = now + SECOND_NS
-            self._on_tick(self.submitted, self.completed)
+            self._on_tick(n[SUBMITTED], n[COMPLETED])
 
     def close(self, end: int) -> Driven:
         """Record the requests that were sent or due and never served, and finish the recorder."""
-        recorder = self._recorder
-        recorder.submitted = self.submitted
-        for lane, requests in enumerate(self._lanes.in_flight):
-            for first_due, began, enqueued, late, inputs, others in requests:
-                for due in (first_due, *others):
-                    recorder.record(due, began, enqueued, max(end, enqueued), 0, 0, 0, late, lane, UNSERVED, inputs)
-        recorder.record_dropped(self._queue.take_dropped())
-        unsent = self._queue.unsent(end)
+        recorder, queue, n = self._recorder, self._queue, self._queue.n
+        submitted, completed = int(n[SUBMITTED]), int(n[COMPLETED])
+        recorder.submitted = submitted
+        for lane, at in queue.left_in_flight():
+            due, began, enqueued, late, inputs, first, count = queue.state.sent[at : at + SENT_CELLS]
+            for place in range(count):
+                due = queue.state.due[first + place] if place else due
+                recorder.record(due, began, enqueued, max(end, enqueued), 0, 0, 0, late, lane, UNSERVED, inputs)
+        recorder.record_dropped(queue.take_dropped())
+        unsent = queue.unsent(end)
         recorder.record_unsent(unsent, end)
         recorder.finish(end)
-        unserved = self.submitted - self.completed + len(unsent)
+        unserved = submitted - completed + len(unsent)
         ending = self._ending
         sent_ns = min(ending.sent_ns, end)
-        return Driven(recorder.start_ns, sent_ns, end, self.submitted, unserved, ending.silent_ns, ending.pace_ns)
+        return Driven(recorder.start_ns, sent_ns, end, submitted, unserved, ending.silent_ns, ending.pace_ns)
 
 
 async def drive(
@@ -282,15 +308,37 @@ async def drive(
     whatever happens, every request sent or due by then is in the recorder.
     """
     driver = Driver(engine, recorder, load, stop, on_completion, on_tick)
-    now_ns, wait = engine.now_ns, engine.wait
-    now = recorder.start_ns
     try:
-        while (wake := driver.send(now)) is not None:
-            driver.receive(await wait(wake[0], soon=wake[1]))
-            now = now_ns()
-            if now >= driver.next_show:
-                driver.show(now)
-                now = now_ns()  # showing took its time
+        if driver.spin is None:
+            await _wait(engine, driver, recorder.start_ns)
+        else:
+            assert isinstance(engine, Spins)  # noqa: S101  # it gave the device
+            await _spin(engine, driver, driver.spin, recorder.start_ns)
     finally:
-        driven = driver.close(now_ns())
+        driven = driver.close(engine.now_ns())
     return driven
+
+
+async def _wait(engine: Engine, driver: Driver, now: int) -> None:
+    """Rounds of a driver on an engine that is waited for."""
+    now_ns, wait = engine.now_ns, engine.wait
+    while (wake := driver.send(now)) is not None:
+        driver.receive(await wait(wake[0], soon=wake[1]))
+        now = now_ns()
+        if now >= driver.next_show:
+            driver.show(now)
+            now = now_ns()  # showing took its time
+
+
+async def _spin(engine: Spins, driver: Driver, spin: Callable[[int], int], now: int) -> None:
+    """Rounds of a driver on an engine that spins."""
+    while True:
+        turn_ns = await engine.turn()
+        until = driver.look(now)
+        if until is None:
+            return
+        now = spin(min(until, turn_ns))
+        while driver.made_room():
+            now = spin(until)
+        if now >= driver.next_show:
+            driver.show(now)

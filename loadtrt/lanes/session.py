@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
 
+from loadtrt.engines.engine import Submits
 from loadtrt.errors import EngineError
 from loadtrt.lanes.ending import FIRST_NS, may_end_early, watching
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.start_instant import wait_for_start, wall_clock
+from loadtrt.lanes.submitting import choose_way
 from loadtrt.lanes.verify import Verifier, deviation_from, quiet_outputs
 from loadtrt.load.request_sizes import Batcher, draw
 from loadtrt.units import SECOND_NS
@@ -148,6 +150,7 @@ async def run_session(
         if not stop.requested:
             if config.warmup:
                 begins("warm-up")
+                await _choose_way(engine, config, len(inputs), stop, session)
             await _warm_up(engine, config, len(inputs), stop, session, on_tick, clocks_settled)
         if not stop.requested:
             bounds = [objective.counted for objective in model.objectives]
@@ -236,6 +239,20 @@ async def _warm_up(
             driven.require_answers("warm-up")
     finally:
         session.warmup_ns = engine.now_ns() - began
+
+
+async def _choose_way(engine: Engine, config: RunConfig, sets: int, stop: Stop, session: Session) -> None:
+    """Where an engine has several ways of submitting and none was chosen, for an earlier run or by the user."""
+    if not isinstance(engine, Submits) or len(engine.ways) < 2 or engine.way is not None:
+        return
+
+    async def drive_for(least_ns: int, least_requests: int) -> Driven:
+        load = replace(_preparing(config, session, sets), least_ns=least_ns, least_requests=least_requests)
+        driven = await _drive_unmeasured(engine, load, stop, session, None)
+        driven.require_answers("warm-up")
+        return driven
+
+    await choose_way(engine, config.model.in_flight, drive_for)
 
 
 def _preparing(config: RunConfig, session: Session, sets: int) -> Load:

@@ -15,7 +15,6 @@ from loadtrt.errors import UsageError
 from loadtrt.units import parse_duration
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Iterator, Mapping, Sequence
 
 MOST_PARTS = 64
@@ -153,7 +152,7 @@ class Batcher:
         count = len(self.batching.sizes)
         self._turns = [cycle(range(place * self.sets, (place + 1) * self.sets)) for place in range(count)]
 
-    def next_batch(self, waiting: deque[int], *, all_came: bool) -> tuple[int, int]:
+    def next_batch(self, waiting: Sequence[int], *, all_came: bool) -> tuple[int, int]:
         """(size of the next batch, instant from which on it may be submitted). waiting: due instants of the requests
         that wait, at least one; all_came: whether no more will come."""
         most = self.batching.sizes[-1]

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from fake_cuda import FakeCuda
+from loadtrt.cuda.completion_queue import CompletionQueue
 from loadtrt.cuda.lane import Lane, LanePart
-from loadtrt.cuda.program import COPIED_TOGETHER_BYTES, MOST_GRAPHS
+from loadtrt.cuda.program import COPIED_TOGETHER_BYTES, MOST_GRAPHS, Mark
 from loadtrt.cuda.stream import Graph, Stream
 from loadtrt.engines.cuda_engine import TensorRTEngine
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import parse_simulation
 from loadtrt.errors import CudaError, EngineError
+from loadtrt.hot_loop import ELAPSED, QUERY
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Load, Stop, drive
 from loadtrt.load.tensors import TensorSpec
@@ -120,7 +122,11 @@ def _lane(
     return lane
 
 
-CLOCK: Any = SimpleNamespace(anchor=1, anchor_ns=0, host_ns_per_ms=1e6)
+CLOCK: Any = SimpleNamespace(anchor=1, anchor_ns=0, host_ns_per_ms=1e6, take_anchor=lambda: None)
+
+
+def _queue(lane: Lane) -> CompletionQueue:
+    return CompletionQueue([lane], CLOCK)
 
 
 @pytest.mark.parametrize("per_launch", [1, 4])
@@ -128,20 +134,21 @@ def test_small_requests_are_one_launch(cuda: FakeCuda, per_launch: int) -> None:
     """One CUDA call submits all requests, copies included; each then takes a query and four reads of events."""
     lane = _lane(cuda, 1024, per_launch=per_launch)
     assert lane.graph_refusal == ""
-    lane.submit(0)
+    queue = _queue(lane)
+    queue.submit(0, 0)
     assert cuda.calls == ["cudaGraphLaunch"]
     cuda.calls.clear()
-    finished = [lane.poll(CLOCK) for _ in range(per_launch)]
-    assert [request.buffer for request in finished if request] == list(range(per_launch))
+    assert [request.buffer for request in queue.poll()] == list(range(per_launch))
     assert cuda.calls == ["cudaEventQuery", *["cudaEventElapsedTime"] * 4] * per_launch
-    assert lane.poll(CLOCK) is None
+    assert queue.poll() == []
 
 
 @pytest.mark.parametrize("per_launch", [1, 2])
 def test_each_input_set_has_a_graph_that_copies_it(cuda: FakeCuda, per_launch: int) -> None:
     """Two slots × three input sets: six graphs, each with its set and those that follow in turn; inputs of a launch
     first, then its computes, then its outputs, each request with its own events."""
-    _lane(cuda, 1024, per_launch=per_launch)
+    lane = _lane(cuda, 1024, per_launch=per_launch)
+    del cuda.graphs[len(lane.programs[0]) * len(lane.programs[0][0]) :]  # those of other ways of submitting
     sources = [[step[1][1] for step in graph if step[0] == "cudaMemcpyAsync"][:per_launch] for graph in cuda.graphs]
     assert sources == [[1 + (first + k) % 3 for k in range(per_launch)] for first in range(3)] * 2
     record, copy = "cudaEventRecordWithFlags", "cudaMemcpyAsync"
@@ -159,39 +166,39 @@ def test_compute_waits_for_the_compute_before(cuda: FakeCuda, buffers: int, per_
     """A slot's graphs wait for the end of the last request's compute in the slot before, the first one's for the last
     slot's, right before their own compute starts."""
     lane = _lane(cuda, 1024, per_launch=per_launch, buffers=buffers)
-    for number, graph in enumerate(cuda.graphs):
+    for number, graph in enumerate(cuda.graphs[: 3 * buffers]):
         slot = number // 3
         (at,) = [place for place, (name, _) in enumerate(graph) if name == "cudaStreamWaitEvent"]
-        assert graph[at][1][1] == lane._sets[slot * per_launch - 1].end
-        assert graph[at + 1][1][0] == lane._sets[slot * per_launch].start
+        assert graph[at][1][1] == lane.sets[slot * per_launch - 1].handles[Mark.END]
+        assert graph[at + 1][1][0] == lane.sets[slot * per_launch].handles[Mark.START]
 
 
 def test_buffer_sets_are_used_and_polled_in_turn(cuda: FakeCuda) -> None:
     """0, 1, 2, 3, 0, …: with two requests of a launch a submit takes two sets, and each is polled once."""
-    lane = _lane(cuda, 1024, per_launch=2)
+    queue = _queue(_lane(cuda, 1024, per_launch=2))
     found: list[int] = []
     for number in range(6):
-        lane.submit(number % 3)
-        found += [finished.buffer for _ in range(2) if (finished := lane.poll(CLOCK))]
+        queue.submit(0, number % 3)
+        found += [finished.buffer for finished in queue.poll()]
     assert found == [0, 1, 2, 3] * 3
-    assert lane.poll(CLOCK) is None
+    assert queue.poll() == []
 
 
 def test_large_inputs_are_copied_by_calls_of_their_own(cuda: FakeCuda) -> None:
     """Record, copy, record, launch, wait, copy, record; the graph waits for its copy, and its stream for the compute
     before."""
     lane = _lane(cuda, COPIED_TOGETHER_BYTES + 1)
-    lane.submit(1)
+    _queue(lane).submit(0, 1)
     record, copy, wait = "cudaEventRecordWithFlags", "cudaMemcpyAsync", "cudaStreamWaitEvent"
     assert cuda.calls == [record, copy, record, "cudaGraphLaunch", wait, copy, record]
-    assert [[name for name, _ in graph] for graph in cuda.graphs] == [[wait, record, "enqueue", record]] * 2
+    assert [[name for name, _ in graph] for graph in cuda.graphs[:2]] == [[wait, record, "enqueue", record]] * 2
 
 
 def test_without_copies_one_stream_is_enough(cuda: FakeCuda) -> None:
     """A request is one launch; the order of the stream keeps requests of a context apart."""
-    lane = _lane(cuda, 1 << 20, copies=False)
-    lane.submit(0)
-    lane.submit(1)
+    queue = _queue(_lane(cuda, 1 << 20, copies=False))
+    queue.submit(0, 0)
+    queue.submit(0, 1)
     assert cuda.calls == ["cudaGraphLaunch"] * 2
     assert [[name for name, _ in graph] for graph in cuda.graphs] == [
         ["cudaEventRecordWithFlags", "enqueue", "cudaEventRecordWithFlags"]
@@ -202,7 +209,7 @@ def test_a_refused_capture_runs_plainly(cuda: FakeCuda) -> None:
     """The same steps are called one by one, for all requests of the launch."""
     lane = _lane(cuda, 1024, refuse=True, per_launch=2)
     assert "capture refused" in lane.graph_refusal
-    lane.submit(0)
+    _queue(lane).submit(0, 0)
     assert cuda.calls.count("enqueue") == 2
     assert cuda.calls.count("cudaEventRecordWithFlags") == 10
     assert "cudaGraphLaunch" not in cuda.calls
@@ -216,8 +223,9 @@ def test_a_capture_that_is_refused_half_way_leaves_no_graph(cuda: FakeCuda, monk
     lane = _lane(cuda, 1024)
     assert "capture refused" in lane.graph_refusal
     assert len(set(destroyed)) == 4
+    queue = _queue(lane)
     for _ in range(2):
-        lane.submit(0)
+        queue.submit(0, 0)
     assert "cudaGraphLaunch" not in cuda.calls
 
 
@@ -226,34 +234,35 @@ def test_a_note_says_what_d2h_includes(cuda: FakeCuda, per_launch: int, nbytes: 
     """Outputs wait for the launch's other computes; with large inputs they have a stream of their own, and do not."""
     engine = TensorRTEngine.__new__(TensorRTEngine)  # without a plan
     engine.per_launch, engine._lanes = per_launch, [_lane(cuda, nbytes, per_launch=per_launch)]
+    engine._queue, engine._rates, engine.way = _queue(engine._lanes[0]), {}, None
     assert len([note for note in engine._notes() if "d2h includes waiting" in note]) == notes
 
 
 def test_many_input_sets_are_copied_by_calls(cuda: FakeCuda) -> None:
     """A graph for each slot and input set only where these are few."""
     addresses = [{"x": number} for number in range(MOST_GRAPHS // 2 + 1)]
-    _lane(cuda, 1024, addresses=addresses)
-    assert len(cuda.graphs) == 2
+    lane = _lane(cuda, 1024, addresses=addresses)
+    assert len(cuda.graphs) == 2 * len(lane.shapes)
 
 
 def test_a_full_lane_takes_no_more(cuda: FakeCuda) -> None:
     """Two submits fill both slots; a third is refused before anything is called."""
-    lane = _lane(cuda, 1024, per_launch=3)
-    lane.submit(0)
-    lane.submit(1)
+    queue = _queue(_lane(cuda, 1024, per_launch=3))
+    queue.submit(0, 0)
+    queue.submit(0, 1)
     cuda.calls.clear()
     with pytest.raises(EngineError, match="6 requests in flight in 6 buffer sets"):
-        lane.submit(0)
+        queue.submit(0, 0)
     assert cuda.calls == []
 
 
-def test_poll_raises_the_error_of_a_failed_device(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_poll_raises_the_error_of_a_failed_device(cuda: FakeCuda) -> None:
     """A bad status of the query, or of an event's reading, is a CudaError of its name."""
-    lane = _lane(cuda, 1024)
-    lane.submit(0)
-    monkeypatch.setattr(lane, "_elapsed", lambda *_: (700, 0.0))
-    with pytest.raises(CudaError, match="cudaEventElapsedTime"):
-        lane.poll(CLOCK)
-    monkeypatch.setattr(lane, "_query", lambda *_: (700,))
-    with pytest.raises(CudaError, match="cudaEventQuery"):
-        lane.poll(CLOCK)
+    queue = _queue(_lane(cuda, 1024))
+    queue.submit(0, 0)
+    usual = queue.view.functions
+    for kind, name in ((ELAPSED, "cudaEventElapsedTime"), (QUERY, "cudaEventQuery")):
+        failing = [(lambda *_: 700) if place == kind else function for place, function in enumerate(usual)]
+        queue.view = queue.view._replace(functions=tuple(failing))
+        with pytest.raises(CudaError, match=f"{name} failed with cudaErrorIllegalAddress"):
+            queue.poll()

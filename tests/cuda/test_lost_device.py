@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import json
 from time import perf_counter_ns
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ import pytest
 from fake_cuda import FREES, FakeCuda
 from loadtrt.asked.config import RunConfig
 from loadtrt.cli.running import run
+from loadtrt.cuda.completion_queue import CompletionQueue
 from loadtrt.cuda.lane import Lane, LanePart
 from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.stream import Stream
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
 SERVED = 50
 
 
-class Status(enum.IntEnum):
-    """A status of the CUDA runtime."""
-
-    cudaErrorIllegalAddress = 700  # noqa: N815  # CUDA's name
-
-
 class LostCuda(FakeCuda):
     """A device that is lost at the launch after SERVED ones.
 
@@ -47,17 +41,16 @@ class LostCuda(FakeCuda):
         super().__init__()
         self.first, self.freed, self.launches, self.lost = first, 0, 0, False
 
-    def step(self, name: str) -> Callable[..., tuple[Any, ...]]:
+    def step(self, name: str) -> Callable[..., int]:
         whole = super().step(name)
 
-        def function(*arguments: Any) -> tuple[Any, ...]:
+        def function(*arguments: Any) -> int:
             if name == "cudaGraphLaunch" and not self.capturing:
                 self.launches += 1
             if self.launches > SERVED and self.first == name:
                 self.lost = True
-            return (Status.cudaErrorIllegalAddress, 0.0) if self.lost else whole(*arguments)
+            return 700 if self.lost else whole(*arguments)
 
-        function.__name__ = name
         return function
 
     def call(self, name: str, *arguments: Any) -> Any:
@@ -77,6 +70,7 @@ class Engine(TensorRTEngine):
         self.info = SimulatedEngine().info
         self.now_ns = perf_counter_ns
         self._cuda, self._clock, self._looks, self._turn_ns = cuda, clock, None, 0
+        self._queue, self.ways, self.way = None, (), None
         self._lanes, self._contexts, self._streams, self._inputs = [], [], [], []
         self._plan: Any = SimpleNamespace(close=lambda: None)
 
@@ -90,6 +84,7 @@ class Engine(TensorRTEngine):
             self._streams.append(Stream())
             part = LanePart(self.parts[0], lambda *_: None, lambda _: True, lambda: "", addresses)
             self._lanes.append(Lane([part], 2, stream=self._streams[-1], graph=True, copies=True))
+        self._queue = CompletionQueue(self._lanes, self._clock)
 
 
 class Clock:

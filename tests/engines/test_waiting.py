@@ -65,11 +65,32 @@ class FifoLane:
         self._queue.append((start, self._end_ns, self._sent % self._buffers))
         self._sent += 1
 
-    def poll(self, _: Any) -> tuple[int, int, int, int, int] | None:
+    def poll(self, lane: int) -> Completion | None:
         if not self._queue or self._queue[0][1] > self._device.time_ns:
             return None
         start, end, buffer = self._queue.pop(0)
-        return buffer, end, 0, end - start, 0
+        return Completion(lane, buffer, end, 0, end - start, 0)
+
+
+class FifoQueue:
+    """Lanes as a completion queue, which only Python drives."""
+
+    arrays = None
+
+    def __init__(self, lanes: Sequence[FifoLane]) -> None:
+        self._lanes = lanes
+
+    def submit(self, lane: int, inputs: int) -> None:
+        self._lanes[lane].submit(inputs)
+
+    def poll(self, *, several: bool) -> list[Completion]:
+        found = []
+        for number, lane in enumerate(self._lanes):
+            while (completion := lane.poll(number)) is not None:
+                found.append(completion)
+                if not several:
+                    break
+        return sorted(found, key=lambda completion: completion.completed_ns)
 
 
 @pytest.fixture
@@ -84,6 +105,7 @@ def _engine(device: Device, wait: str, contexts: int, buffers: int, service_ns: 
     engine: Any = TensorRTEngine.__new__(TensorRTEngine)  # without a plan
     engine.contexts, engine.buffers, engine.per_launch = contexts, buffers, 1
     engine._lanes = [FifoLane(device, service_ns, buffers) for _ in range(contexts)]
+    engine._queue = FifoQueue(engine._lanes)
     engine._clock = SimpleNamespace(due_ns=1 << 62)
     engine._looks = Looks(contexts) if wait == "block" else None
     engine._turn_ns = 0
@@ -194,19 +216,19 @@ async def test_cancelling_loses_nothing_that_was_found(device: Device, wait: str
     """What a poll found is recorded, though the caller is cancelled and the event loop's turn is due."""
     engine = _engine(device, wait, 1, 2, [MS])
     recorder = Recorder(1, device.now_ns())
-    polled, look = 0, engine._poll
+    polled, look = 0, engine._queue.poll
     with anyio.CancelScope() as scope:
 
-        def poll() -> Any:
+        def poll(*, several: bool) -> list[Completion]:
             nonlocal polled
-            found = look()
+            found: list[Completion] = look(several=several)
             polled += len(found)
             if polled >= 60 and found:
                 engine._turn_ns = 0
                 scope.cancel()
             return found
 
-        engine._poll = poll
+        engine._queue.poll = poll
         await drive(engine, recorder, Load(None, least_requests=1000), Stop())
     assert scope.cancelled_caught
     assert recorder.by_status[OK] == polled

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import Simulation
-from loadtrt.lanes.queue import Lanes
+from loadtrt.hot_loop import DUE, FREE, FREE_AT, IDLE, SENT_AT, finish, lists_of, new_state, next_request, sent
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.load.request_sizes import Batcher, Batching
@@ -31,29 +31,29 @@ def test_the_lane_with_the_fewest_launches_serves_next_of_several_the_one_idle_l
 ) -> None:
     """A search over all lanes finds the same one: fewest launches in flight, then the earliest last change. Instants at
     which buffer sets became free are used up in their order."""
-    lanes = Lanes(contexts, buffers, per_launch, 0)
+    nothing = np.zeros(0, np.int64)
+    state = lists_of(new_state(contexts, buffers, per_launch, 0, None, (0,), nothing, nothing))
     launches, changed, unfinished = [0] * contexts, list(range(contexts)), [deque[int]() for _ in range(contexts)]
     free = deque([0] * (contexts * buffers))
     for now, choice in enumerate(choices, contexts):
         busy = [lane for lane in range(contexts) if unfinished[lane]]
         if free and (choice % 2 or not busy):
             expected = min(range(contexts), key=lambda lane: (launches[lane], changed[lane]))
-            assert lanes.take() == expected
-            free.popleft()
-            for _ in range(per_launch):
-                lanes.in_flight[expected].append((now, 0, 0, 0, 0, ()))
-                unfinished[expected].append(now)
+            assert next_request(state, now) == expected
+            assert state.n[DUE] == free.popleft()
+            sent(state, expected, now, now, 1)
+            unfinished[expected].extend([now] * per_launch)
             launches[expected] += 1
             changed[expected] = now
         else:
             lane = busy[choice % len(busy)]
-            assert lanes.finish(lane, now)[0] == unfinished[lane].popleft()
+            assert state.sent[finish(state, lane, now) + SENT_AT] == unfinished[lane].popleft()
             if len(unfinished[lane]) % per_launch == 0:
                 launches[lane] -= 1
                 changed[lane] = now
                 free.append(now)
-        assert list(lanes.free_since) == list(free)
-        assert lanes.busy == sum(map(bool, unfinished))
+        assert [state.free[(state.n[FREE_AT] + k) % len(state.free)] for k in range(state.n[FREE])] == list(free)
+        assert contexts - state.n[IDLE] == sum(map(bool, unfinished))
 
 
 async def run(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import enum
 import itertools
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from loadtrt.cuda import driver
 from loadtrt.errors import CudaError
 
 if TYPE_CHECKING:
@@ -13,9 +16,19 @@ if TYPE_CHECKING:
 
     import pytest
 
-_STEPS = ("EventQuery", "EventElapsedTime", "EventRecordWithFlags", "StreamWaitEvent", "MemcpyAsync", "GraphLaunch")
 _MAKES = ("cudaStreamCreate", "cudaEventCreate", "cudaMalloc", "cudaHostAlloc", "cudaGraphInstantiate")
 FREES = ("cudaStreamDestroy", "cudaEventDestroy", "cudaFree", "cudaFreeHost", "cudaGraphExecDestroy")
+
+
+_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_int64] * 4)
+
+
+class _Status(enum.IntEnum):
+    """Statuses of the CUDA runtime."""
+
+    cudaSuccess = 0  # noqa: N815  # CUDA's names
+    cudaErrorNotReady = 600  # noqa: N815
+    cudaErrorIllegalAddress = 700  # noqa: N815
 
 
 class FakeCuda:
@@ -41,6 +54,8 @@ class FakeCuda:
 
     def install(self, monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
         """In the place of `call` and `cudart` in these modules."""
+        monkeypatch.setattr("loadtrt.cuda.driver.functions", self.functions)
+        monkeypatch.setattr("loadtrt.cuda.driver.cudart", self.runtime)
         for module in modules:
             for name, fake in (("call", self.call), ("cudart", self.runtime), ("elapsed_ns", self.elapsed_ns)):
                 monkeypatch.setattr(f"loadtrt.{module}.{name}", fake, raising=False)
@@ -73,18 +88,25 @@ class FakeCuda:
             self.work()
         return None
 
-    def step(self, name: str) -> Callable[..., tuple[Any, ...]]:
-        """A function of the runtime, which returns its status first. Within a capture it is of the graph."""
+    def step(self, name: str) -> Callable[..., int]:
+        """A function of the driver, by the runtime's name for it. Within a capture it is of the graph."""
 
-        def function(*arguments: Any) -> tuple[Any, ...]:
+        def function(*arguments: Any) -> int:
             if self.capturing:
                 self.graphs[-1].append((name, arguments))
             else:
                 self.calls.append(name)
-            return (0, 0.001) if name == "cudaEventElapsedTime" else (0,)
+            if name == "cudaEventElapsedTime":
+                ctypes.c_float.from_address(arguments[0]).value = 0.001
+            return 0
 
-        function.__name__ = name
         return function
+
+    def functions(self) -> tuple[Callable[..., int], ...]:
+        """In the place of `driver.functions`, for compiled code as well; the clock is the host's."""
+        clock = ctypes.CDLL(None).clock_gettime
+        clock.argtypes = [ctypes.c_int64] * 4
+        return (*(_FUNCTION(self.step(runtime)) for _, runtime in driver._NAMES.values()), clock)
 
     def runtime(self) -> Any:
         def end_capture(_: Any) -> tuple[int, int]:
@@ -92,10 +114,10 @@ class FakeCuda:
             return (0, 1) if len(self.graphs) <= self.most_graphs else (900, 0)
 
         return SimpleNamespace(
-            **{f"cuda{name}": self.step(f"cuda{name}") for name in _STEPS},
             cudaStreamNonBlocking=1,
             cudaEventBlockingSync=1,
-            cudaError_t=SimpleNamespace(cudaErrorNotReady=600),
+            cudaError_t=_Status,
+            cudaGetErrorString=lambda _: (0, b"as planned"),
             cudaMemcpyKind=SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2),
             cudaStreamCaptureMode=SimpleNamespace(cudaStreamCaptureModeThreadLocal=1),
             cudaStreamEndCapture=end_capture,
