@@ -64,8 +64,8 @@ SENT_DUE, SENT_AT, SENT_ENQUEUED, SENT_LATE, SENT_INPUTS, SENT_FIRST, SENT_COUNT
 
 COLUMNS = 11  # of a row (records/records.py)
 
-# Kinds of calls of a device, and their places in Device.functions.
-LAUNCH, RECORD, WAIT, COPY_IN, COPY_OUT, QUERY, ELAPSED, CLOCK = range(8)
+# Kinds of calls of a device.
+LAUNCH, RECORD, WAIT, COPY_IN, COPY_OUT, QUERY, ELAPSED, CLOCK, COMPUTE = range(9)
 CALL_CELLS = 5  # a kind and four arguments
 NOT_READY = 600  # cudaErrorNotReady, CUDA_ERROR_NOT_READY
 FAULT_KIND = 1 << 32  # times the kind of a call that failed, plus its status
@@ -131,8 +131,10 @@ class State(NamedTuple):
 class Device(NamedTuple):
     """Lanes whose work is enqueued and asked about by C functions. Fields as of State.
 
-    functions: the functions that LAUNCH to CLOCK number. Each takes four integers, and returns a status.
     n: the cells that are named above.
+    launch, record, wait, copy_in, copy_out, query, elapsed, clock: the C functions of cuda/driver.py. Each takes four
+        integers, and returns a status.
+    compute: takes the number of an inference that TensorRT is to enqueue itself, where Python drives.
     calls: CALL_CELLS of each call.
     programs: first call and the one behind the last, of each way, lane, slot and input set.
     events: EVENT_CELLS handles of each buffer set of each lane.
@@ -144,8 +146,16 @@ class Device(NamedTuple):
     found: FOUND_CELLS of each completion that the last poll found.
     """
 
-    functions: Any
     n: Any
+    launch: Any
+    record: Any
+    wait: Any
+    copy_in: Any
+    copy_out: Any
+    query: Any
+    elapsed: Any
+    clock: Any
+    compute: Any
     calls: Any
     programs: Any
     events: Any
@@ -323,19 +333,30 @@ def write_row(
 
 def clock(d: Device) -> int:
     """The host's clock, ns."""
-    d.functions[CLOCK](d.n[MONOTONIC], d.n[TIME_AT], 0, 0)
+    d.clock(d.n[MONOTONIC], d.n[TIME_AT], 0, 0)
     now: int = d.time[0] * SECOND_NS + d.time[1]
     return now
 
 
 def launch(d: Device, lane: int, inputs: int) -> int:
     """Enqueue a launch on a lane whose next slot is free. Returns 0, or what `fault_of` understands."""
-    n, calls, functions, at = d.n, d.calls, d.functions, PLACE_CELLS * lane
+    n, calls, at = d.n, d.calls, PLACE_CELLS * lane
     slot = d.place[at + SLOT]
     program = 2 * (((n[WAY] * n[LANES] + lane) * n[SLOTS] + slot) * n[SETS] + inputs)
     for call in range(CALL_CELLS * d.programs[program], CALL_CELLS * d.programs[program + 1], CALL_CELLS):
-        kind = calls[call]
-        status: int = functions[kind](calls[call + 1], calls[call + 2], calls[call + 3], calls[call + 4])
+        kind, a, b, c, e = calls[call], calls[call + 1], calls[call + 2], calls[call + 3], calls[call + 4]
+        if kind == LAUNCH:
+            status = d.launch(a, b, c, e)
+        elif kind == RECORD:
+            status = d.record(a, b, c, e)
+        elif kind == WAIT:
+            status = d.wait(a, b, c, e)
+        elif kind == COPY_IN:
+            status = d.copy_in(a, b, c, e)
+        elif kind == COPY_OUT:
+            status = d.copy_out(a, b, c, e)
+        else:
+            status = d.compute(a, b, c, e)
         if status:
             return status + FAULT_KIND * kind
     d.place[at + SLOT] = slot + 1 if slot + 1 < n[SLOTS] else 0
@@ -346,13 +367,12 @@ def launch(d: Device, lane: int, inputs: int) -> int:
 def complete(d: Device, lane: int) -> int:
     """Whether the oldest request in flight on a lane has finished. Returns 0 where it has, with its completion behind
     the others in `found`; NOT_READY; or what `fault_of` understands."""
-    n, events, functions, spans, at = d.n, d.events, d.functions, d.spans, PLACE_CELLS * lane
+    n, events, elapsed, spans, at = d.n, d.events, d.elapsed, d.spans, PLACE_CELLS * lane
     buffer = d.place[at + BUFFER]
     event = EVENT_CELLS * (lane * n[BUFFER_SETS] + buffer)
-    status: int = functions[QUERY](events[event + COMPLETES], 0, 0, 0)
+    status: int = d.query(events[event + COMPLETES], 0, 0, 0)
     if status:
         return status if status == NOT_READY else status + FAULT_KIND * QUERY
-    elapsed = functions[ELAPSED]
     status = elapsed(n[SINCE_AT], d.anchor[0], events[event + COMPLETES], 0)
     status = status or elapsed(n[COMPUTE_AT], events[event + START], events[event + END], 0)
     if n[COPIES]:
@@ -399,29 +419,32 @@ def poll(d: Device, several: bool) -> int:
     return 0
 
 
-def spin(s: State, d: Device, until: int) -> int:
-    """Submit, poll and record until `until`, or until the rest of loadtrt is needed: all requests are sent or have
-    completed, the recorder must make room for rows, or a call failed. Returns the present instant.
+def receive(s: State, d: Device) -> bool:
+    """Free the buffer sets of the requests that `poll` found, and write their rows. False where the recorder must make
+    room for rows first: the rest is received by the next call."""
+    n, cursor, found = d.n, s.cursor, d.found
+    while n[TAKEN] < n[FOUND]:
+        if cursor[ROW] == cursor[PAUSE_AT]:
+            return False
+        at = FOUND_CELLS * n[TAKEN]
+        lane, done = found[at + FOUND_LANE], found[at + FOUND_DONE]
+        h2d, compute, d2h = found[at + FOUND_H2D], found[at + FOUND_COMPUTE], found[at + FOUND_D2H]
+        place = finish(s, lane, done)
+        write_row(s, place, s.sent[place + SENT_DUE], done, h2d, compute, d2h, lane, 0)
+        n[TAKEN] += 1
+    return True
 
-    What `poll` found and no row tells yet is received by the next `spin`.
-    """
-    n, cursor, found, now = s.n, s.cursor, d.found, clock(d)
-    while True:
-        while d.n[TAKEN] < d.n[FOUND]:
-            if cursor[ROW] == cursor[PAUSE_AT]:
-                return now
-            at = FOUND_CELLS * d.n[TAKEN]
-            lane, done = found[at + FOUND_LANE], found[at + FOUND_DONE]
-            place = finish(s, lane, done)
-            due = s.sent[place + SENT_DUE]
-            phases = found[at + FOUND_H2D], found[at + FOUND_COMPUTE], found[at + FOUND_D2H]
-            write_row(s, place, due, done, phases[0], phases[1], phases[2], lane, 0)
-            d.n[TAKEN] += 1
+
+def spin(s: State, d: Device, until: int) -> int:
+    """Submit, poll and record, once at least and until `until`, or until the rest of loadtrt is needed: all requests are
+    sent or have completed, the recorder must make room for rows, or a call failed. Returns the present instant."""
+    n, now = s.n, clock(d)
+    while receive(s, d):
         if n[NEXT_DUE] <= now:
             admit(s, now)
         all_sent = n[SUBMITTED] + n[DROPPED] == n[LAST] and not n[DRAINS]
-        if now >= until or all_sent or n[COMPLETED] + n[DROPPED] == n[LAST] or d.n[FAULT]:
-            return now
+        if all_sent or n[COMPLETED] + n[DROPPED] == n[LAST]:
+            break
         lane = next_request(s, now)
         while lane >= 0:
             d.n[FAULT] = launch(d, lane, n[INPUTS])
@@ -439,6 +462,10 @@ def spin(s: State, d: Device, until: int) -> int:
         if d.n[FOUND]:
             n[PROGRESS] = now
         now = clock(d)
+        if d.n[FAULT] or now >= until:
+            receive(s, d)
+            break
+    return now
 
 
 def new_lanes(lanes: int, buffers: int) -> State:
@@ -466,7 +493,7 @@ def spinner(state: State, device: Device) -> Callable[[int], int]:
     if compiled is None:
         return partial(spin, view_of(state), view_of(device))
     spin_compiled, c_function, type_of = compiled
-    device = device._replace(functions=tuple(map(c_function, device.functions)))
+    device = Device(*(c_function(field) if callable(field) else field for field in device))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # functions as arguments are experimental
         spin_compiled.compile((type_of(state), type_of(device), type_of(0)))  # now, and not at its first call
@@ -502,7 +529,7 @@ def _compiled() -> tuple[Any, type, Callable[[Any], Any]] | None:
         def signature(self) -> Any:
             return numba.types.int32(integer, integer, integer, integer)
 
-    for step in (admit, move, take, next_request, sent, finish, write_row, clock, launch, complete, poll):
+    for step in (admit, move, take, next_request, sent, finish, write_row, clock, launch, complete, poll, receive):
         numba.extending.register_jitable(step)
     try:
         return numba.njit(cache=True, nogil=True)(spin), CFunction, numba.typeof

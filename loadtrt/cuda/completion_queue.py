@@ -9,7 +9,6 @@ import numpy as np
 
 from loadtrt import hot_loop
 from loadtrt.cuda import driver
-from loadtrt.cuda.lane import COMPUTE
 from loadtrt.errors import EngineError
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class CompletionQueue:
                     programs.append((len(calls), len(calls) + len(of_set)))
                     calls += map(self._numbers, of_set)
         input_sets = len(lanes[0].programs[0][0])
-        functions = (*driver.functions(), self._compute) if self._computes else driver.functions()
+        functions = driver.functions()
         n = np.zeros(hot_loop.DEVICE_CELLS, np.int64)
         n[: hot_loop.WAY] = len(lanes), shape.buffers, len(sets), input_sets
         n[hot_loop.COPIES], n[hot_loop.MONOTONIC] = shape.copies, time.CLOCK_MONOTONIC
@@ -61,8 +60,9 @@ class CompletionQueue:
         n[hot_loop.TIME_AT] = instant.ctypes.data
         n[hot_loop.SINCE_AT : hot_loop.SINCE_AT + 4] = spans.ctypes.data + spans.itemsize * np.arange(4)
         arrays = hot_loop.Device(
-            functions=functions,
-            n=n,
+            n,
+            *functions,
+            self._compute if self._computes else functions[0],  # compiled code takes C functions alone
             calls=np.array(calls, np.int64).reshape(-1),
             programs=np.array(programs, np.int64).reshape(-1),
             events=np.array([memory.handles for lane in lanes for memory in lane.sets], np.int64).reshape(-1),
@@ -79,9 +79,9 @@ class CompletionQueue:
 
     def _numbers(self, call: tuple[Any, ...]) -> tuple[Any, ...]:
         """A call as numbers: what TensorRT is to do is the number of its function."""
-        if call[0] == COMPUTE:
+        if call[0] == hot_loop.COMPUTE:
             self._computes.append(call[1])
-            call = (COMPUTE, len(self._computes) - 1)
+            call = (hot_loop.COMPUTE, len(self._computes) - 1)
         return (*call, 0, 0, 0)[: hot_loop.CALL_CELLS] if len(call) < hot_loop.CALL_CELLS else call
 
     def _compute(self, number: int, *_: int) -> int:

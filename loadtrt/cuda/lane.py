@@ -29,10 +29,8 @@ if TYPE_CHECKING:
     from loadtrt.cuda.runtime import Closes
     from loadtrt.load.tensors import TensorSpec
 
-    # The kind of a call (hot_loop.LAUNCH …) and its arguments, or COMPUTE and a function that enqueues an inference.
+    # The kind of a call (hot_loop.LAUNCH …) and its arguments, or hot_loop.COMPUTE and a function that enqueues an inference.
     Call = tuple[Any, ...]
-
-COMPUTE = hot_loop.CLOCK + 1  # the kind of call that only Python can make
 
 
 class LanePart(NamedTuple):
@@ -203,7 +201,7 @@ class Lane:
                 case Wait(_, mark):
                     calls.append((hot_loop.WAIT, int(stream), memory.handles[mark], flags))
                 case Compute(_, part):
-                    calls.append((COMPUTE, partial(self._enqueue, memory, self._parts[part], stream)))
+                    calls.append((hot_loop.COMPUTE, partial(self._enqueue, memory, self._parts[part], stream)))
                 case CopyIn(_, source):
                     pinned = self._addresses[source]
                     for spec in self._parts[self._part_of[source]].tensors:
@@ -234,7 +232,7 @@ class Lane:
 def _run(calls: Iterable[Call]) -> None:
     functions = driver.functions()
     for kind, *arguments in calls:
-        if kind == COMPUTE:
+        if kind == hot_loop.COMPUTE:
             arguments[0]()
         elif status := functions[kind](*(*arguments, 0, 0)[:4]):
             raise driver.error_of_fault(status + hot_loop.FAULT_KIND * kind)
