@@ -50,7 +50,8 @@ PROGRESS = 18  # when the engine last completed a request, or had none
 DUE = 19  # of the request that is sent next: its due instant, ...
 LATE = 20  # ... its lateness, ...
 INPUTS = 21  # ... and its input set
-CELLS = 22
+BEGAN = 22  # when the load began
+CELLS = 23
 
 # Cells of State.cursor.
 ROW = 0  # place of the next row
@@ -103,7 +104,8 @@ class State(NamedTuple):
 
     n: the cells that are named above.
     cursor: where the next row is written.
-    due: due instants, ascending. Requests that wait are [HEAD, TAIL); those that were dropped leave no gap.
+    due: due instants, ascending, those from ARRIVED on in ns from the start. Requests that wait are [HEAD, TAIL); those
+        that were dropped leave no gap.
     dropped: due instants of the dropped ones.
     free: when each free buffer set became free, a ring of lanes × buffers, oldest first. The n-th launch takes the n-th
         of all instants in here, which is when an ideal generator would have sent it.
@@ -168,17 +170,14 @@ class Device(NamedTuple):
 
 
 def new_state(
-    lanes: int, buffers: int, per_launch: int, start_ns: int, due: Instants | None, order: Sequence[int], rows: Instants,
-    cursor: Instants,
+    lanes: int, buffers: int, per_launch: int, due: Instants | None, order: Sequence[int], rows: Instants, cursor: Instants
 ) -> State:  # fmt: skip
-    """Arrays of a State in which nothing has happened. due: ns from the start; None: a closed loop."""
+    """Arrays of a State in which nothing has happened, to be begun by `begin`. due: ns from the start; None: a closed
+    loop."""
     n = np.zeros(CELLS, np.int64)
     n[CLOSED], n[PER_LAUNCH], n[BUFFERS] = due is None, per_launch, buffers
-    n[LAST], n[NEXT_DUE], n[ROOM], n[PROGRESS] = NEVER, NEVER, NEVER, start_ns
-    n[FREE], n[IDLE] = lanes * buffers, lanes
-    instants = np.zeros(1, np.int64) if due is None else np.append(due + start_ns, NEVER)
-    if due is not None:
-        n[COMING], n[NEXT_DUE] = len(due), instants[0]
+    n[LAST], n[NEXT_DUE], n[ROOM] = NEVER, NEVER, NEVER
+    n[FREE], n[IDLE], n[COMING] = lanes * buffers, lanes, 0 if due is None else len(due)
     linked = np.zeros((lanes, LANE_CELLS), np.int64)
     linked[:, NEXT], linked[:, PREVIOUS] = np.arange(1, lanes + 1), np.arange(-1, lanes - 1)
     linked[-1, NEXT] = -1
@@ -187,9 +186,9 @@ def new_state(
     return State(
         n=n,
         cursor=cursor,
-        due=instants,
-        dropped=np.zeros(len(instants), np.int64),
-        free=np.full(lanes * buffers, start_ns, np.int64),
+        due=np.zeros(1, np.int64) if due is None else due.copy(),
+        dropped=np.zeros(n[COMING], np.int64),
+        free=np.zeros(lanes * buffers, np.int64),
         lanes=linked.reshape(-1),
         levels=levels,
         sent=np.zeros(lanes * buffers * per_launch * SENT_CELLS, np.int64),
@@ -198,22 +197,32 @@ def new_state(
     )
 
 
+def begin(s: State, start: int) -> None:
+    """Instants count from `start`, when all buffer sets are free."""
+    n = s.n
+    n[BEGAN], n[PROGRESS] = start, start
+    for place in range(len(s.free)):
+        s.free[place] = start
+    if n[COMING]:
+        n[NEXT_DUE] = start + s.due[0]
+
+
 def admit(s: State, until: int) -> None:
     """Requests due by `until` wait, or are dropped where the queue is full. Free buffer sets may be room, too: they take
     the head of the queue before anything else happens."""
     n, due = s.n, s.due
     arrived, coming, head, tail, dropped = n[ARRIVED], n[COMING], n[HEAD], n[TAIL], n[DROPPED]
-    room = n[ROOM] + n[ROOM_FREE] * n[FREE]
-    while arrived < coming and due[arrived] <= until:
+    room, start, comes = n[ROOM] + n[ROOM_FREE] * n[FREE], n[BEGAN], n[NEXT_DUE]
+    while comes <= until:
         if tail - head < room:
-            due[tail] = due[arrived]
+            due[tail] = comes
             tail += 1
         else:
-            s.dropped[dropped] = due[arrived]
+            s.dropped[dropped] = comes
             dropped += 1
         arrived += 1
-    n[ARRIVED], n[TAIL], n[DROPPED] = arrived, tail, dropped
-    n[NEXT_DUE] = due[arrived] if arrived < coming else NEVER
+        comes = start + due[arrived] if arrived < coming else NEVER
+    n[ARRIVED], n[TAIL], n[DROPPED], n[NEXT_DUE] = arrived, tail, dropped, comes
 
 
 def move(s: State, lane: int, level: int) -> None:
@@ -471,7 +480,7 @@ def spin(s: State, d: Device, until: int) -> int:
 def new_lanes(lanes: int, buffers: int) -> State:
     """A State for `take`, `sent` and `finish` alone, for Python."""
     nothing = np.zeros(0, np.int64)
-    return lists_of(new_state(lanes, buffers, 1, 0, None, (0,), nothing, nothing))
+    return lists_of(new_state(lanes, buffers, 1, None, (0,), nothing, nothing))
 
 
 def view_of(arrays: Any) -> Any:

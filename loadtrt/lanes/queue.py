@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadtrt import hot_loop
-from loadtrt.hot_loop import ARRIVED, COMING, DROPPED, HEAD, NEXT_DUE, TAIL
+from loadtrt.hot_loop import ARRIVED, BEGAN, COMING, DROPPED, HEAD, NEXT_DUE, TAIL
 from loadtrt.units import NEVER
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ class Queue:
         """due: ns from the start, int64, ascending; None: a closed loop. order: input sets in the order of requests.
         room: how many requests may wait, besides `room_free` for each free buffer set; None: any number."""
         rows, cursor = recorder.board.rows, recorder.cursor
-        lanes, start = engine.contexts, recorder.start_ns
-        self.arrays = hot_loop.new_state(lanes, engine.buffers, engine.per_launch, start, due, order, rows, cursor)
+        self.arrays = hot_loop.new_state(engine.contexts, engine.buffers, engine.per_launch, due, order, rows, cursor)
         self.state = hot_loop.view_of(self.arrays) if spins else hot_loop.lists_of(self.arrays)
         self.n = self.state.n
         self.n[hot_loop.ROOM] = NEVER if room is None else room
@@ -78,8 +77,8 @@ class Queue:
 
     def unsent(self, until: int) -> Instants:
         """Due instants of the requests that wait, and of those due by `until` and not admitted yet."""
-        due, arrived = self.arrays.due, self.n[ARRIVED]
-        owed = due[arrived : bisect_right(self.state.due, until, arrived, self.n[COMING])]
+        due, arrived, start = self.arrays.due, self.n[ARRIVED], self.n[BEGAN]
+        owed = due[arrived : bisect_right(self.state.due, until - start, arrived, self.n[COMING])] + start
         return np.concatenate((due[self.n[HEAD] : self.n[TAIL]], owed))
 
     def left_in_flight(self) -> list[tuple[int, int]]:

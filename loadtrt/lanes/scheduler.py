@@ -33,6 +33,7 @@ from loadtrt.hot_loop import (
     SUBMITTED,
     TAKEN,
     admit,
+    begin,
     finish,
     next_request,
     sent,
@@ -135,6 +136,7 @@ class Driver:
     and recorder: a round then waits until the earliest instant that a driver asks for.
 
     spin: does rounds without wait until an instant, and returns the present one; None where the engine does not spin.
+    start_ns: when the load began.
     next_show: when `show` is to be called again, ns.
     """
 
@@ -144,12 +146,11 @@ class Driver:
         recorder: Recorder,
         load: Load,
         stop: Stop,
-        on_completion: Callable[[Completion, int], None] | None,
-        on_tick: Callable[[int, int], None] | None,
+        on_completion: Callable[[Completion, int], None] | None = None,
     ) -> None:
-        start = recorder.start_ns
-        self._engine, self._recorder, self._load = engine, recorder, load
-        self._on_completion, self._on_tick = on_completion, on_tick
+        self._engine, self._recorder, self._load, self._stop = engine, recorder, load, stop
+        self._on_completion = on_completion
+        self._on_tick: Callable[[int, int], None] | None = None
         # Requests that batches are formed of, and completions that others look at, pass through Python.
         driven_here = load.batcher is not None or on_completion is not None
         self._device = engine.spins() if isinstance(engine, Spins) and not driven_here else None
@@ -158,8 +159,13 @@ class Driver:
             room_free=0 if load.batcher else 1, spins=self._device is not None,
         )  # fmt: skip
         self.spin = None if self._device is None else spinner(self._queue.arrays, self._device)
-        self._ending = Ending(load, stop, self._queue, recorder.board, start)
-        self._now = start
+
+    def begin(self, on_tick: Callable[[int, int], None] | None = None) -> None:
+        """The load begins at `recorder.start_ns`. All that takes long was done before."""
+        self._now = self.start_ns = start = self._recorder.start_ns
+        self._on_tick = on_tick
+        begin(self._queue.state, start)
+        self._ending = Ending(self._load, self._stop, self._queue, self._recorder.board, start)
         self.next_show, self._tick = start + LOOK_NS, start + SECOND_NS
 
     def look(self, now: int) -> int | None:
@@ -307,21 +313,26 @@ async def drive(
     on_tick(submitted, completed) about once a second. Raises EngineError from the engine and lets cancellation through;
     whatever happens, every request sent or due by then is in the recorder.
     """
-    driver = Driver(engine, recorder, load, stop, on_completion, on_tick)
+    return await drive_with(Driver(engine, recorder, load, stop, on_completion), engine, on_tick)
+
+
+async def drive_with(driver: Driver, engine: Engine, on_tick: Callable[[int, int], None] | None = None) -> Driven:
+    """As `drive`, with a driver that was made before the recorder began: that may take longer than many a request."""
+    driver.begin(on_tick)
     try:
         if driver.spin is None:
-            await _wait(engine, driver, recorder.start_ns)
+            await _wait(engine, driver)
         else:
             assert isinstance(engine, Spins)  # noqa: S101  # it gave the device
-            await _spin(engine, driver, driver.spin, recorder.start_ns)
+            await _spin(engine, driver, driver.spin)
     finally:
         driven = driver.close(engine.now_ns())
     return driven
 
 
-async def _wait(engine: Engine, driver: Driver, now: int) -> None:
+async def _wait(engine: Engine, driver: Driver) -> None:
     """Rounds of a driver on an engine that is waited for."""
-    now_ns, wait = engine.now_ns, engine.wait
+    now_ns, wait, now = engine.now_ns, engine.wait, driver.start_ns
     while (wake := driver.send(now)) is not None:
         driver.receive(await wait(wake[0], soon=wake[1]))
         now = now_ns()
@@ -330,8 +341,9 @@ async def _wait(engine: Engine, driver: Driver, now: int) -> None:
             now = now_ns()  # showing took its time
 
 
-async def _spin(engine: Spins, driver: Driver, spin: Callable[[int], int], now: int) -> None:
+async def _spin(engine: Spins, driver: Driver, spin: Callable[[int], int]) -> None:
     """Rounds of a driver on an engine that spins."""
+    now = driver.start_ns
     while True:
         turn_ns = await engine.turn()
         until = driver.look(now)

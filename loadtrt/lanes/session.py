@@ -12,7 +12,7 @@ from loadtrt.engines.engine import Submits
 from loadtrt.errors import EngineError
 from loadtrt.lanes.ending import FIRST_NS, may_end_early, watching
 from loadtrt.lanes.recorder import Recorder
-from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
+from loadtrt.lanes.scheduler import Driven, Driver, Load, Stop, drive_with
 from loadtrt.lanes.start_instant import wait_for_start, wall_clock
 from loadtrt.lanes.submitting import choose_way
 from loadtrt.lanes.verify import Verifier, deviation_from, quiet_outputs
@@ -271,7 +271,10 @@ async def _drive_unmeasured(
     on_completion: Callable[[Completion, int], None] | None = None,
 ) -> Driven:
     """Drive a load that is not measured, and keep how fast the engine completed its requests."""
-    driven = await drive(engine, Recorder(engine.contexts, engine.now_ns(), keep=0), load, stop, on_completion, tell)
+    recorder = Recorder(engine.contexts, 0, keep=0)
+    driver = Driver(engine, recorder, load, stop, on_completion)
+    recorder.begin(engine.now_ns())
+    driven = await drive_with(driver, engine, tell)
     session.pace_ns = max(session.pace_ns or 0, driven.pace_ns) if driven.submitted else session.pace_ns
     return driven
 
@@ -294,6 +297,7 @@ async def _measure(
     on_tick: OnTick | None,
     start_at: int | None,
 ) -> None:
+    driver = Driver(engine, recorder, load, stop)
     gc.collect()
     gc.freeze()  # a full collection over what libraries left behind takes longer than many a request
     gc.disable()
@@ -305,7 +309,7 @@ async def _measure(
         session.late_start_ns = 0 if start_at is None else max(session.began_at - start_at, 0)
         session.recorder.begin(began)
         ticker = watching(config, stop, session, _ticker(engine, "measure", began, on_tick), engine, began)
-        session.driven = await drive(engine, recorder, load, stop, None, ticker)
+        session.driven = await drive_with(driver, engine, ticker)
         session.driven.require_answers()
     finally:
         gc.enable()

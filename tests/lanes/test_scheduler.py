@@ -32,7 +32,7 @@ def test_the_lane_with_the_fewest_launches_serves_next_of_several_the_one_idle_l
     """A search over all lanes finds the same one: fewest launches in flight, then the earliest last change. Instants at
     which buffer sets became free are used up in their order."""
     nothing = np.zeros(0, np.int64)
-    state = lists_of(new_state(contexts, buffers, per_launch, 0, None, (0,), nothing, nothing))
+    state = lists_of(new_state(contexts, buffers, per_launch, None, (0,), nothing, nothing))
     launches, changed, unfinished = [0] * contexts, list(range(contexts)), [deque[int]() for _ in range(contexts)]
     free = deque([0] * (contexts * buffers))
     for now, choice in enumerate(choices, contexts):
