@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt.hot_loop import FREE, finish, new_lanes, sent, take
 from loadtrt.load.request_sizes import Batcher
+from loadtrt.loop.requests import FREE, finish, new_lanes, sent, take
 from loadtrt.units import NEVER, SECOND_NS
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class Gpu:
     """
 
     __slots__ = (
-        "busy", "completes", "event", "flying", "in_flight", "lane", "lanes", "left", "number", "numbers", "outstanding", "place",
-        "since", "waiting",
+        "busy", "completes", "event", "flying", "in_flight", "lane", "lanes", "left", "number", "numbers",
+        "outstanding", "place", "since", "waiting",
     )  # fmt: skip
 
     def __init__(self, number: int, contexts: int, buffers: int) -> None:

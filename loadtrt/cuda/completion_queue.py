@@ -1,15 +1,16 @@
-"""Lanes of one device as a completion queue: their programs and events as numbers, which `hot_loop` goes through."""
+"""Lanes of one device as a completion queue: programs and events as numbers, which loop/device.py goes through."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt import hot_loop
 from loadtrt.cuda import driver
 from loadtrt.errors import EngineError
+from loadtrt.loop import device as loop
+from loadtrt.loop.requests import view_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,23 +19,11 @@ if TYPE_CHECKING:
     from loadtrt.cuda.stream import GpuClock
 
 
-class Finished(NamedTuple):
-    """A finished request: its lane and buffer set, its completion on the host's clock, and its phases, all ns."""
-
-    lane: int
-    buffer: int
-    completed_ns: int
-    h2d_ns: int
-    compute_ns: int
-    d2h_ns: int
-    error: None = None
-
-
 class CompletionQueue:
     """Submits requests to lanes that are alike, and finds those that have finished. Raises CudaError and EngineError.
 
     shapes: the ways of submitting that all lanes have, the usual one first.
-    arrays: what `hot_loop.spin` drives where it is compiled; None where an enqueue calls TensorRT itself, which only
+    arrays: what `loop.device.spin` drives where it is compiled; None where an enqueue calls TensorRT itself, which only
         Python does.
     view: the same memory, for Python.
     """
@@ -53,36 +42,37 @@ class CompletionQueue:
                     calls += map(self._numbers, of_set)
         input_sets = len(lanes[0].programs[0][0])
         functions = driver.functions()
-        n = np.zeros(hot_loop.DEVICE_CELLS, np.int64)
-        n[: hot_loop.WAY] = len(lanes), shape.buffers, len(sets), input_sets
-        n[hot_loop.COPIES], n[hot_loop.MONOTONIC] = shape.copies, time.CLOCK_MONOTONIC
+        n = np.zeros(loop.DEVICE_CELLS, np.int64)
+        n[: loop.WAY] = len(lanes), shape.buffers, len(sets), input_sets
+        n[loop.COPIES], n[loop.MONOTONIC] = shape.copies, time.CLOCK_MONOTONIC
         instant, spans = np.zeros(2, np.int64), np.zeros(4, np.float32)
-        n[hot_loop.TIME_AT] = instant.ctypes.data
-        n[hot_loop.SINCE_AT : hot_loop.SINCE_AT + 4] = spans.ctypes.data + spans.itemsize * np.arange(4)
-        arrays = hot_loop.Device(
-            n,
-            *functions,
-            self._compute if self._computes else functions[0],  # compiled code takes C functions alone
+        n[loop.TIME_AT] = instant.ctypes.data
+        n[loop.SINCE_AT : loop.SINCE_AT + 4] = spans.ctypes.data + spans.itemsize * np.arange(4)
+        compute = self._compute if self._computes else functions.launch  # compiled code takes C functions alone
+        arrays = loop.Device(
+            **functions._asdict(),
+            compute=compute,
+            n=n,
             calls=np.array(calls, np.int64).reshape(-1),
             programs=np.array(programs, np.int64).reshape(-1),
             events=np.array([memory.handles for lane in lanes for memory in lane.sets], np.int64).reshape(-1),
-            place=np.zeros(len(lanes) * hot_loop.PLACE_CELLS, np.int64),
+            place=np.zeros(len(lanes) * loop.PLACE_CELLS, np.int64),
             anchor=np.zeros(2, np.int64),
             rate=np.zeros(1),
             time=instant,
             spans=spans,
-            found=np.zeros(len(lanes) * len(sets) * hot_loop.FOUND_CELLS, np.int64),
+            found=np.zeros(len(lanes) * len(sets) * loop.FOUND_CELLS, np.int64),
         )
         self.arrays = None if self._computes else arrays
-        self.view = hot_loop.view_of(arrays)
+        self.view = view_of(arrays)
         self.take_anchor()
 
     def _numbers(self, call: tuple[Any, ...]) -> tuple[Any, ...]:
         """A call as numbers: what TensorRT is to do is the number of its function."""
-        if call[0] == hot_loop.COMPUTE:
+        if call[0] == loop.COMPUTE:
             self._computes.append(call[1])
-            call = (hot_loop.COMPUTE, len(self._computes) - 1)
-        return (*call, 0, 0, 0)[: hot_loop.CALL_CELLS] if len(call) < hot_loop.CALL_CELLS else call
+            call = (loop.COMPUTE, len(self._computes) - 1)
+        return (*call, 0, 0, 0)[: loop.CALL_CELLS] if len(call) < loop.CALL_CELLS else call
 
     def _compute(self, number: int, *_: int) -> int:
         self._computes[number]()
@@ -90,7 +80,7 @@ class CompletionQueue:
 
     def use(self, way: int) -> None:
         """Submit in this one of the lanes' ways from now on; nothing may be in flight."""
-        self.view.n[hot_loop.WAY] = way
+        self.view.n[loop.WAY] = way
 
     def take_anchor(self) -> None:
         """Take the clock's anchor, and convert instants by it from now on."""
@@ -103,26 +93,26 @@ class CompletionQueue:
 
         The next slot must be free: at most `buffers` submits are in flight on a lane.
         """
-        n, place, at = self.view.n, self.view.place, hot_loop.PLACE_CELLS * lane
-        sets, in_flight = n[hot_loop.BUFFER_SETS], place[at + hot_loop.IN_FLIGHT]
-        if in_flight + sets // n[hot_loop.SLOTS] > sets:
+        n, place, at = self.view.n, self.view.place, loop.PLACE_CELLS * lane
+        sets, in_flight = n[loop.BUFFER_SETS], place[at + loop.IN_FLIGHT]
+        if in_flight + sets // n[loop.SLOTS] > sets:
             raise EngineError(f"the lane has {in_flight} requests in flight in {sets} buffer sets: none is free")
-        self._lanes[lane].note(place[at + hot_loop.SLOT], inputs)
-        if fault := hot_loop.launch(self.view, lane, inputs):
+        self._lanes[lane].note(place[at + loop.SLOT], inputs)
+        if fault := loop.launch(self.view, lane, inputs):
             raise driver.error_of_fault(fault)
 
-    def poll(self, *, several: bool = True) -> list[Finished]:
+    def poll(self, *, several: bool = True) -> list[loop.Completion]:
         """The requests that have finished since the last call, in the order of completion. several: more than one of a
         lane."""
         device = self.view
-        if fault := hot_loop.poll(device, several):
+        if fault := loop.poll(device, several):
             raise driver.error_of_fault(fault)
-        cells, count = hot_loop.FOUND_CELLS, device.n[hot_loop.FOUND]
+        cells, count = loop.FOUND_CELLS, device.n[loop.FOUND]
         if not count:
             return []
-        device.n[hot_loop.FOUND] = 0
+        device.n[loop.FOUND] = 0
         found = device.found[: cells * count].tolist()
-        return [_finished(Finished, (*found[at : at + cells], None)) for at in range(0, cells * count, cells)]
+        return [_completion(loop.Completion, (*found[at : at + cells], None)) for at in range(0, cells * count, cells)]
 
 
-_finished = tuple.__new__  # a NamedTuple's own constructor takes several times as long
+_completion = tuple.__new__  # a NamedTuple's own constructor takes several times as long

@@ -11,7 +11,6 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from loadtrt import hot_loop
 from loadtrt.cuda import driver
 from loadtrt.cuda.memory import BufferSet
 from loadtrt.cuda.program import Compute, CopyIn, CopyOut, Launch, Record, Wait, lane_shapes, program
@@ -19,6 +18,7 @@ from loadtrt.cuda.runtime import call, close_all, cudart
 from loadtrt.cuda.stream import EXTERNAL, Graph, Stream
 from loadtrt.errors import CudaError, EngineError
 from loadtrt.load.tensors import numpy_dtype
+from loadtrt.loop import device as loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from loadtrt.cuda.runtime import Closes
     from loadtrt.load.tensors import TensorSpec
 
-    # The kind of a call (hot_loop.LAUNCH …) and its arguments, or hot_loop.COMPUTE and a function that enqueues an inference.
+    # The kind of a call (loop.LAUNCH …) and its arguments, or loop.COMPUTE and a function that enqueues an inference.
     Call = tuple[Any, ...]
 
 
@@ -192,27 +192,27 @@ class Lane:
         for step in steps:
             stream = self._streams[step.stream]
             if isinstance(step, Launch):
-                calls.append((hot_loop.LAUNCH, int(self._graph(step).handle), int(stream)))
+                calls.append((loop.LAUNCH, int(self._graph(step).handle), int(stream)))
                 continue
             memory = self.sets[step.buffer]
             match step:
                 case Record(_, mark):
-                    calls.append((hot_loop.RECORD, memory.handles[mark], int(stream), flags))
+                    calls.append((loop.RECORD, memory.handles[mark], int(stream), flags))
                 case Wait(_, mark):
-                    calls.append((hot_loop.WAIT, int(stream), memory.handles[mark], flags))
+                    calls.append((loop.WAIT, int(stream), memory.handles[mark], flags))
                 case Compute(_, part):
-                    calls.append((hot_loop.COMPUTE, partial(self._enqueue, memory, self._parts[part], stream)))
+                    calls.append((loop.COMPUTE, partial(self._enqueue, memory, self._parts[part], stream)))
                 case CopyIn(_, source):
                     pinned = self._addresses[source]
                     for spec in self._parts[self._part_of[source]].tensors:
                         if spec.is_input and spec.nbytes:
                             copied = memory.device[spec.name].address, pinned[spec.name], spec.nbytes
-                            calls.append((hot_loop.COPY_IN, *copied, int(stream)))
+                            calls.append((loop.COPY_IN, *copied, int(stream)))
                 case CopyOut(_, part):
                     for spec in self._parts[part].tensors:
                         if not spec.is_input:
                             copied = memory.outputs[spec.name].address, memory.device[spec.name].address, spec.nbytes
-                            calls.append((hot_loop.COPY_OUT, *copied, int(stream)))
+                            calls.append((loop.COPY_OUT, *copied, int(stream)))
         return calls
 
     def _graph(self, launch: Launch) -> Graph:
@@ -232,7 +232,7 @@ class Lane:
 def _run(calls: Iterable[Call]) -> None:
     functions = driver.functions()
     for kind, *arguments in calls:
-        if kind == hot_loop.COMPUTE:
+        if kind == loop.COMPUTE:
             arguments[0]()
         elif status := functions[kind](*(*arguments, 0, 0)[:4]):
-            raise driver.error_of_fault(status + hot_loop.FAULT_KIND * kind)
+            raise driver.error_of_fault(status + loop.FAULT_KIND * kind)

@@ -22,7 +22,7 @@ from loadtrt.cuda.stream import GpuClock, Stream
 from loadtrt.engines.plan import build_of
 from loadtrt.engines.waiting import Looks, wake_on_time
 from loadtrt.errors import CudaError
-from loadtrt.hot_loop import is_compiled
+from loadtrt.loop.compiled import is_compiled
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
 from loadtrt.units import format_count
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Completion
     from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
     from loadtrt.engines.tensorrt import Plan, PlanContext
-    from loadtrt.hot_loop import Device
     from loadtrt.load.tensors import Arrays, TensorSpec
+    from loadtrt.loop.device import Device
 
 # How often the event loop gets a turn. A turn costs system calls, so it is as seldom as Ctrl-C and a run's end allow.
 _TURN_NS = 50_000_000

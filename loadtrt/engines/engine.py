@@ -6,32 +6,17 @@ order of submission, so that the scheduler needs no identity for a request.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from loadtrt.loop.device import Completion as Completion  # noqa: PLC0414, TC001  # engines make them
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from loadtrt.errors import EngineError
-    from loadtrt.hot_loop import Device
     from loadtrt.load.tensors import Arrays, TensorSpec
+    from loadtrt.loop.device import Device
     from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
-
-
-class Completion(NamedTuple):
-    """One finished request.
-
-    buffer: the lane's buffer set that holds the outputs, until the set is used again.
-    completed_ns: when it completed, on the engine's `now_ns` clock.
-    error: why the request failed; None where it did not.
-    """
-
-    lane: int
-    buffer: int
-    completed_ns: int
-    h2d_ns: int
-    compute_ns: int
-    d2h_ns: int
-    error: str | None = None
 
 
 class Engine(Protocol):
@@ -97,7 +82,7 @@ class Engine(Protocol):
 
 @runtime_checkable
 class Spins(Protocol):
-    """An engine whose requests `hot_loop.spin` may submit and poll, instead of `submit` and `wait`."""
+    """An engine whose requests `loop.device.spin` may submit and poll, instead of `submit` and `wait`."""
 
     def spins(self) -> Device | None:
         """What to drive; None where this run has to be driven by `submit` and `wait`."""

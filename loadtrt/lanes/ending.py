@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadtrt.asked.objective import quantile_name
-from loadtrt.hot_loop import ARRIVED, COMPLETED, DRAINS, DROPPED, LAST, PROGRESS, SUBMITTED
+from loadtrt.loop.requests import ARRIVED, COMPLETED, DRAINS, DROPPED, LAST, PROGRESS, SUBMITTED
 from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The requests of a load, as `hot_loop` keeps them: who waits, who is in flight, who was dropped."""
+"""The requests of a load, as loop/requests.py keeps them: who waits, who is in flight, who was dropped."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtrt import hot_loop
-from loadtrt.hot_loop import ARRIVED, BEGAN, COMING, DROPPED, HEAD, NEXT_DUE, TAIL
+from loadtrt.loop import requests
+from loadtrt.loop.requests import ARRIVED, BEGAN, COMING, DROPPED, HEAD, NEXT_DUE, TAIL
 from loadtrt.units import NEVER
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class Queue:
     """A load on the lanes of an engine. All instants are ns on the engine's clock.
 
-    arrays: the state that `hot_loop.spin` drives.
-    state: the same for Python: over the same memory where the engine spins, else in lists, which Python reads in a third
-        of the time.
+    arrays: the state that `loop.device.spin` drives.
+    state: the same for Python: over the same memory where the engine spins, else in lists, which Python reads in a
+        third of the time.
     n: its cells.
     """
 
@@ -45,11 +45,11 @@ class Queue:
         """due: ns from the start, int64, ascending; None: a closed loop. order: input sets in the order of requests.
         room: how many requests may wait, besides `room_free` for each free buffer set; None: any number."""
         rows, cursor = recorder.board.rows, recorder.cursor
-        self.arrays = hot_loop.new_state(engine.contexts, engine.buffers, engine.per_launch, due, order, rows, cursor)
-        self.state = hot_loop.view_of(self.arrays) if spins else hot_loop.lists_of(self.arrays)
+        self.arrays = requests.new_state(engine.contexts, engine.buffers, engine.per_launch, due, order, rows, cursor)
+        self.state = requests.view_of(self.arrays) if spins else requests.lists_of(self.arrays)
         self.n = self.state.n
-        self.n[hot_loop.ROOM] = NEVER if room is None else room
-        self.n[hot_loop.ROOM_FREE] = 0 if room is None else room_free
+        self.n[requests.ROOM] = NEVER if room is None else room
+        self.n[requests.ROOM_FREE] = 0 if room is None else room_free
         self._told = 0  # number of dropped requests that were taken
 
     @property
@@ -83,11 +83,11 @@ class Queue:
 
     def left_in_flight(self) -> list[tuple[int, int]]:
         """(lane, place in `state.sent`) of each request in flight, in the order of submission on each lane."""
-        lanes, size = self.state.lanes, self.n[hot_loop.BUFFERS] * self.n[hot_loop.PER_LAUNCH]
+        lanes, size = self.state.lanes, self.n[requests.BUFFERS] * self.n[requests.PER_LAUNCH]
         left = []
-        for lane in range(len(lanes) // hot_loop.LANE_CELLS):
-            at = hot_loop.LANE_CELLS * lane
-            oldest, unfinished = lanes[at + hot_loop.OLDEST], lanes[at + hot_loop.UNFINISHED]
+        for lane in range(len(lanes) // requests.LANE_CELLS):
+            at = requests.LANE_CELLS * lane
+            oldest, unfinished = lanes[at + requests.OLDEST], lanes[at + requests.UNFINISHED]
             places = [lane * size + (oldest + number) % size for number in range(unfinished)]
-            left += [(lane, hot_loop.SENT_CELLS * place) for place in places]
+            left += [(lane, requests.SENT_CELLS * place) for place in places]
         return left

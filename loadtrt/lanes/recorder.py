@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loadtrt.hot_loop import PAUSE_AT, ROW
+from loadtrt.loop.requests import PAUSE_AT, ROW
 from loadtrt.records.board import KEEP, STRIDE, Board
 from loadtrt.records.records import COLUMNS, DROPPED, UNSERVED, Records
 from loadtrt.records.spans import Spans
@@ -35,11 +35,11 @@ _PACK, _SIZE = _ROW.pack_into, _ROW.size
 
 class Recorder(Tally):
     """Preallocated rows, and a tally of the rows that were drained. `record` is called for each request, where
-    `hot_loop` does not write its row.
+    `loop` does not write its row.
 
     board: the rows, where observers read them.
-    cursor: int64 [2], the place of the next row (hot_loop.ROW), and the one before which `go_on` is to be called
-        (hot_loop.PAUSE_AT).
+    cursor: int64 [2], the place of the next row (ROW), and the one before which `go_on` is to be called
+        (PAUSE_AT).
     spans: what completed in each interval that is over.
     end_ns: when the run ended; None before.
     first_error: the engine's message for the first failed request.
@@ -127,8 +127,8 @@ class Recorder(Tally):
                 self.go_on()
 
     def go_on(self) -> None:
-        """Make room for the next STRIDE rows, once the cursor is where it pauses: the kept rows are full, or STRIDE more
-        of the ring.
+        """Make room for the next STRIDE rows, once the cursor is where it pauses: the kept rows are full, or STRIDE
+        more of the ring.
 
         One block drained each time catches up with the kept rows long before the ring overwrites them, and no request
         waits for more than one block.

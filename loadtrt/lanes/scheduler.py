@@ -3,9 +3,9 @@
 Closed loops, open loops and warm-up differ only in where due instants come from. In a closed loop a request is due at
 the instant its predecessor completed (zero think time), so that the generator's own turnaround counts as latency too.
 
-The work is divided into who is served next (hot_loop.py, lanes/queue.py), when the run is over (`Ending` in
+The work is divided into who is served next (loop/requests.py, lanes/queue.py), when the run is over (`Ending` in
 lanes/ending.py), what happens to one model's requests (`Driver`), and the loop (`drive`). Where an engine lets it,
-`hot_loop.spin` takes the place of most rounds.
+`loop.device.spin` takes the place of most rounds.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 
 from loadtrt.engines.engine import Spins
 from loadtrt.errors import EngineError
-from loadtrt.hot_loop import (
+from loadtrt.lanes.ending import LOOK_NS, Ending
+from loadtrt.lanes.queue import Queue
+from loadtrt.loop.compiled import spinner
+from loadtrt.loop.device import FAULT, FOUND, TAKEN
+from loadtrt.loop.requests import (
     COMPLETED,
     DUE,
-    FAULT,
-    FOUND,
     FREE,
     FREE_AT,
     IDLE,
@@ -31,17 +33,13 @@ from loadtrt.hot_loop import (
     ROW,
     SENT_CELLS,
     SUBMITTED,
-    TAKEN,
     admit,
     begin,
     finish,
     next_request,
     sent,
-    spinner,
     take,
-)
-from loadtrt.lanes.ending import LOOK_NS, Ending
-from loadtrt.lanes.queue import Queue
+)  # fmt: skip
 from loadtrt.records.records import FAILED, OK, UNSERVED
 from loadtrt.units import NEVER, SECOND_NS, format_duration, plural
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import Simulation
-from loadtrt.hot_loop import DUE, FREE, FREE_AT, IDLE, SENT_AT, finish, lists_of, new_state, next_request, sent
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.load.request_sizes import Batcher, Batching
+from loadtrt.loop.requests import DUE, FREE, FREE_AT, IDLE, SENT_AT, finish, lists_of, new_state, next_request, sent
 from loadtrt.records.board import Board
 from loadtrt.records.records import DROPPED, OK
 from loadtrt.units import MILLISECOND_NS as MS

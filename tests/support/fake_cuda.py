@@ -102,11 +102,12 @@ class FakeCuda:
 
         return function
 
-    def functions(self) -> tuple[Callable[..., int], ...]:
+    def functions(self) -> driver.Functions:
         """In the place of `driver.functions`, for compiled code as well; the clock is the host's."""
         clock = ctypes.CDLL(None).clock_gettime
         clock.argtypes = [ctypes.c_int64] * 4
-        return (*(_FUNCTION(self.step(runtime)) for _, runtime in driver._NAMES.values()), clock)
+        named = {name: _FUNCTION(self.step(names[-1])) for name, names in driver._NAMES.items()}
+        return driver.Functions(**named, clock=clock)
 
     def runtime(self) -> Any:
         def end_capture(_: Any) -> tuple[int, int]:
