@@ -305,8 +305,8 @@ async def drive(
     """Drive `load` through the engine's lanes from `recorder.start_ns` until it has ended and drained, or is stopped.
 
     Requests are served in the order they are due, on the lane that `take` chooses. on_completion(completion, input set)
-    runs before the buffer set is used again; on_tick(submitted, completed) about once a second. Raises EngineError from the engine and lets cancellation through;
-    whatever happens, every request sent or due by then is in the recorder.
+    runs before the buffer set is used again; on_tick(submitted, completed) about once a second. Raises EngineError from
+    the engine and lets cancellation through; whatever happens, every request sent or due by then is in the recorder.
     """
     return await drive_with(Driver(engine, recorder, load, stop, on_completion), engine, on_tick)
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from callback_device import FAULT, FUNCTIONS, CallbackDevice
 from loadtrt.loop import device as loop
 from loadtrt.loop.compiled import is_compiled, spinner
-from loadtrt.loop.device import ELAPSED, FAULT_KIND, FOUND, QUERY, TAKEN, spin
+from loadtrt.loop.device import FAULT_KIND, FOUND, QUERY, TAKEN, spin
 from loadtrt.loop.requests import (
     COLUMNS,
     COMPLETED,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import math
 from bisect import bisect_right
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from loadtrt.loop import device as loop
-from loadtrt.units import MILLISECOND_NS, SECOND_NS
+from loadtrt.units import MILLISECOND_NS, NEVER, SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,6 +44,7 @@ class CallbackDevice:
     cost_ns: of a call, by its kind.
     fault_at: a kind, and which of its calls is the first that fails; all later calls but the clock's fail, too.
     unready: every so many queries of a request that has finished say that it has not.
+    anchor_ns: instant of the event with the handle 0. Spans are float32, and exact to 16 ms.
     calls: what was called: kind, arguments, instant. launches: handles of graphs, in order.
     in_flight: requests that were launched and not seen finished; most_in_flight: of a lane, at most.
     """
@@ -59,6 +60,7 @@ class CallbackDevice:
     fault_at: tuple[str, int] | None = None
     unready: int = 0
     now: int = 0
+    anchor_ns: int = 0
     calls: list[tuple[int | str, ...]] = field(default_factory=list)
     launches: list[int] = field(default_factory=list)
 
@@ -66,11 +68,11 @@ class CallbackDevice:
 
     def __post_init__(self) -> None:
         self.buffer_sets = self.slots * self.per_launch
-        self._at: dict[int, int] = {0: 0}  # instant of each event; 0 is the anchor
+        self._at: dict[int, int] = {}  # instant of each event
         self._ends = [0] * self.lanes  # when a lane has done all its work
         self.waiting: list[list[int]] = [[] for _ in range(self.lanes)]  # completions that were not seen
         self.most_in_flight = self._clocks = self._served = self._ready = 0
-        self._asked: set[int] = set()
+        self._asked = Counter[int]()
         self._counts = dict.fromkeys(FUNCTIONS, 0)
         self._lost = False
 
@@ -163,8 +165,9 @@ class CallbackDevice:
             if not self.unready or self._ready % self.unready:
                 return 0
             return loop.NOT_READY
-        self._asked.add(lane)
-        if all(not waiting or number in self._asked for number, waiting in enumerate(self.waiting)):
+        self._asked[lane] += 1
+        # Twice: a poll that has found a request asks about other lanes before that request is received.
+        if all(not waiting or self._asked[number] > 1 for number, waiting in enumerate(self.waiting)):
             self._asked.clear()
             self._go_on(min(waiting[0] for waiting in self.waiting if waiting))
         return loop.NOT_READY
@@ -181,14 +184,15 @@ class CallbackDevice:
             lane = (second - 1) // loop.EVENT_CELLS // self.buffer_sets
             self._asked.clear()
             self.waiting[lane].pop(0)
-        ctypes.c_float.from_address(address).value = (self._at[second] - self._at[first]) / 1e6
+        ctypes.c_float.from_address(address).value = (self._at[second] - self._at.get(first, self.anchor_ns)) / 1e6
         return 0
 
     def _clock(self, _: int, address: int, *__: int) -> int:
         self.now += self.cost_ns.get("clock", 0)
         self._clocks += 1
         if self._clocks > _IDLE_CALLS and not any(self.waiting):
-            self._go_on(math.inf)  # type: ignore[arg-type]
+            self._clocks = 0
+            self._go_on(NEVER)
         instant = (ctypes.c_int64 * 2).from_address(address)
         instant[0], instant[1] = divmod(self.now, SECOND_NS)
         return 0
