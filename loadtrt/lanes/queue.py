@@ -12,12 +12,11 @@ from loadtrt.loop.requests import ARRIVED, BEGAN, COMING, DROPPED, HEAD, NEXT_DU
 from loadtrt.units import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy.typing as npt
 
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.recorder import Recorder
+    from loadtrt.lanes.scheduler import Load
 
     Instants = npt.NDArray[np.int64]
 
@@ -25,31 +24,20 @@ if TYPE_CHECKING:
 class Queue:
     """A load on the lanes of an engine. All instants are ns on the engine's clock.
 
-    arrays: the state that `loop.device.spin` drives.
-    state: the same for Python: over the same memory where the engine spins, else in lists, which Python reads in a
-        third of the time.
+    arrays: the state, as machine code drives it.
+    state: the same for Python: over the same memory where `compiled`, else in lists.
     n: its cells.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        recorder: Recorder,
-        due: Instants | None,
-        order: Sequence[int],
-        room: int | None = None,
-        *,
-        room_free: int = 1,
-        spins: bool = False,
-    ) -> None:
-        """due: ns from the start, int64, ascending; None: a closed loop. order: input sets in the order of requests.
-        room: how many requests may wait, besides `room_free` for each free buffer set; None: any number."""
-        rows, cursor = recorder.board.rows, recorder.cursor
-        self.arrays = requests.new_state(engine.contexts, engine.buffers, engine.per_launch, due, order, rows, cursor)
-        self.state = requests.view_of(self.arrays) if spins else requests.lists_of(self.arrays)
+    def __init__(self, engine: Engine, recorder: Recorder, load: Load, *, compiled: bool = False) -> None:
+        rows, cursor = recorder.board.rows, recorder.shared_cursor() if compiled else recorder.cursor
+        lanes = engine.contexts, engine.buffers, engine.per_launch
+        self.arrays = requests.new_state(*lanes, load.due, load.order, rows, cursor)
+        self.state = requests.view_of(self.arrays) if compiled else requests.lists_of(self.arrays)
         self.n = self.state.n
-        self.n[requests.ROOM] = NEVER if room is None else room
-        self.n[requests.ROOM_FREE] = 0 if room is None else room_free
+        if load.most_waiting is not None:
+            # A free buffer set takes a request that waits before anything else happens, unless a batch forms first.
+            self.n[requests.ROOM], self.n[requests.ROOM_FREE] = load.most_waiting, load.batcher is None
         self._told = 0  # number of dropped requests that were taken
 
     @property
@@ -81,13 +69,11 @@ class Queue:
         owed = due[arrived : bisect_right(self.state.due, until - start, arrived, self.n[COMING])] + start
         return np.concatenate((due[self.n[HEAD] : self.n[TAIL]], owed))
 
-    def left_in_flight(self) -> list[tuple[int, int]]:
-        """(lane, place in `state.sent`) of each request in flight, in the order of submission on each lane."""
-        lanes, size = self.state.lanes, self.n[requests.BUFFERS] * self.n[requests.PER_LAUNCH]
+    def left_in_flight(self) -> list[tuple[int, list[int]]]:
+        """(lane, cells of `sent`) of each request in flight, in the order of submission on each lane."""
+        state, size = self.state, self.n[requests.BUFFERS] * self.n[requests.PER_LAUNCH]
         left = []
-        for lane in range(len(lanes) // requests.LANE_CELLS):
-            at = requests.LANE_CELLS * lane
-            oldest, unfinished = lanes[at + requests.OLDEST], lanes[at + requests.UNFINISHED]
-            places = [lane * size + (oldest + number) % size for number in range(unfinished)]
-            left += [(lane, requests.SENT_CELLS * place) for place in places]
+        for lane, (oldest, count) in enumerate(zip(state.oldest, state.unfinished, strict=True)):
+            places = [lane * size + (oldest + number) % size for number in range(count)]
+            left += [(lane, list(map(int, state.sent[place]))) for place in places]
         return left

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,8 +38,7 @@ class Recorder(Tally):
     `loop` does not write its row.
 
     board: the rows, where observers read them.
-    cursor: int64 [2], the place of the next row (ROW), and the one before which `go_on` is to be called
-        (PAUSE_AT).
+    cursor: the place of the next row (ROW), and the one before which `go_on` is to be called (PAUSE_AT).
     spans: what completed in each interval that is over.
     end_ns: when the run ended; None before.
     first_error: the engine's message for the first failed request.
@@ -63,8 +62,7 @@ class Recorder(Tally):
         self._rows = board.rows
         self._bytes = board.rows.data.cast("B")
         self._lap = 0  # the next row's number, less its place
-        self.cursor = np.array((0, board.keep or STRIDE), np.int64)
-        self._cursor = self.cursor.data  # its items are Python's integers
+        self.cursor: Any = [0, board.keep or STRIDE]
         self._drained = 0  # number of the first row that is not drained
         self._asked = 0  # number of the first row that `recent` has not returned
         self.first_error: str | None = None
@@ -79,6 +77,12 @@ class Recorder(Tally):
         super().begin(start_ns)
         self.board.begin(start_ns)
         self._cpu_began_ns = time.process_time_ns()
+
+    def shared_cursor(self) -> npt.NDArray[np.int64]:
+        """The cursor, int64 [2], as machine code moves it; from now on it is in this array."""
+        shared = np.array(self.cursor, np.int64)
+        self.cursor = shared.data  # its items are Python's integers
+        return shared
 
     def record(
         self,
@@ -95,7 +99,7 @@ class Recorder(Tally):
         inputs: int = 0,
     ) -> None:
         """Append one row, times in ns; the hot path. Rows of a lane come in its order of completion."""
-        cursor = self._cursor
+        cursor = self.cursor
         row = cursor[ROW]
         at = row * _SIZE
         _PACK(self._bytes, at, due, submitted, enqueued, completed, h2d, compute, d2h, lateness, lane, status, inputs)
@@ -112,7 +116,7 @@ class Recorder(Tally):
         self._record_laneless(due, due, DROPPED)
 
     def _record_laneless(self, due: npt.NDArray[np.int64], end: npt.NDArray[np.int64], status: int) -> None:
-        first, cursor = 0, self._cursor
+        first, cursor = 0, self.cursor
         while first < len(due):
             part = slice(first, min(first + cursor[PAUSE_AT] - cursor[ROW], len(due)))
             rows = self._rows[cursor[ROW] : cursor[ROW] + part.stop - first]
@@ -143,11 +147,11 @@ class Recorder(Tally):
             self._drain_block(number)
         row = board.place(number)
         self._lap = number - row
-        self._cursor[ROW], self._cursor[PAUSE_AT] = row, row + STRIDE
+        self.cursor[ROW], self.cursor[PAUSE_AT] = row, row + STRIDE
 
     @property
     def _number(self) -> int:
-        return self._cursor[ROW] + self._lap
+        return self.cursor[ROW] + self._lap
 
     def _drain_block(self, until: int) -> None:
         rows = self.board.view(self._drained, min(until, self._drained + BLOCK))

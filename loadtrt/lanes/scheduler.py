@@ -11,27 +11,26 @@ lanes/ending.py), what happens to one model's requests (`Driver`), and the loop 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from loadtrt.engines.engine import Spins
 from loadtrt.errors import EngineError
 from loadtrt.lanes.ending import LOOK_NS, Ending
 from loadtrt.lanes.queue import Queue
-from loadtrt.loop.compiled import spinner
-from loadtrt.loop.device import FAULT, FOUND, TAKEN
+from loadtrt.loop.compiled import is_compiled, spinner
+from loadtrt.loop.device import FAULT, FOUND, TAKEN, spin
 from loadtrt.loop.requests import (
     COMPLETED,
     DUE,
     FREE,
     FREE_AT,
-    IDLE,
     INPUTS,
     LATE,
     NEXT_DUE,
     PAUSE_AT,
     PROGRESS,
     ROW,
-    SENT_CELLS,
     SUBMITTED,
     admit,
     begin,
@@ -39,7 +38,8 @@ from loadtrt.loop.requests import (
     next_request,
     sent,
     take,
-)  # fmt: skip
+    view_of,
+)
 from loadtrt.records.records import FAILED, OK, UNSERVED
 from loadtrt.units import NEVER, SECOND_NS, format_duration, plural
 
@@ -152,11 +152,12 @@ class Driver:
         # Requests that batches are formed of, and completions that others look at, pass through Python.
         driven_here = load.batcher is not None or on_completion is not None
         self._device = engine.spins() if isinstance(engine, Spins) and not driven_here else None
-        self._queue = Queue(
-            engine, recorder, load.due, load.order, load.most_waiting,
-            room_free=0 if load.batcher else 1, spins=self._device is not None,
-        )  # fmt: skip
-        self.spin = None if self._device is None else spinner(self._queue.arrays, self._device)
+        compiled = self._device is not None and is_compiled()
+        self._queue = Queue(engine, recorder, load, compiled=compiled)
+        self.spin: Callable[[int], int] | None = None
+        if self._device is not None:
+            interpreted = partial(spin, self._queue.state, view_of(self._device))
+            self.spin = spinner(self._queue.arrays, self._device) if compiled else interpreted
 
     def begin(self, on_tick: Callable[[int, int], None] | None = None) -> None:
         """The load begins at `recorder.start_ns`. All that takes long was done before."""
@@ -247,19 +248,19 @@ class Driver:
         if not completions:
             return
         recorder, on_completion, state = self._recorder, self._on_completion, self._queue.state
-        cells, record = state.sent, recorder.record
+        requests, record = state.sent, recorder.record
         state.n[PROGRESS] = self._now
         for completion in completions:
             lane, _, done, h2d, compute, d2h, error = completion
-            at = finish(state, lane, done)
-            due, began, enqueued, late, inputs, first, count = cells[at : at + SENT_CELLS]
+            due, began, enqueued, late, inputs, first, count = requests[finish(state, lane, done)]
             if error is None:
                 status = OK
             else:
                 status, recorder.first_error = FAILED, recorder.first_error or error
             record(due, began, enqueued, done, h2d, compute, d2h, late, lane, status, inputs)
-            for other in range(first + 1, first + count):
-                record(state.due[other], began, enqueued, done, h2d, compute, d2h, late, lane, status, inputs)
+            if count > 1:
+                for other in state.due[first + 1 : first + count]:
+                    record(other, began, enqueued, done, h2d, compute, d2h, late, lane, status, inputs)
             if on_completion is not None:
                 on_completion(completion, inputs)
 
@@ -268,7 +269,7 @@ class Driver:
         n = self._queue.n
         self.next_show = now + LOOK_NS
         self._recorder.record_dropped(self._queue.take_dropped())
-        busy_lanes = self._engine.contexts - n[IDLE]
+        busy_lanes = sum(map(bool, self._queue.state.unfinished))
         self._recorder.show(n[SUBMITTED], n[COMPLETED], self._queue.waiting, busy_lanes)
         if now >= self._tick and self._on_tick is not None:
             self._tick = now + SECOND_NS
@@ -279,10 +280,8 @@ class Driver:
         recorder, queue, n = self._recorder, self._queue, self._queue.n
         submitted, completed = int(n[SUBMITTED]), int(n[COMPLETED])
         recorder.submitted = submitted
-        for lane, at in queue.left_in_flight():
-            due, began, enqueued, late, inputs, first, count = queue.state.sent[at : at + SENT_CELLS]
-            for place in range(count):
-                due = queue.state.due[first + place] if place else due
+        for lane, (oldest, began, enqueued, late, inputs, first, count) in queue.left_in_flight():
+            for due in (oldest, *queue.state.due[first + 1 : first + count]):
                 recorder.record(due, began, enqueued, max(end, enqueued), 0, 0, 0, late, lane, UNSERVED, inputs)
         recorder.record_dropped(queue.take_dropped())
         unsent = queue.unsent(end)

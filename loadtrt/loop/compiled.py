@@ -14,7 +14,6 @@ from loadtrt import units
 from loadtrt.loop import device as of_device
 from loadtrt.loop import requests as of_requests
 from loadtrt.loop.device import Device, spin
-from loadtrt.loop.requests import view_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,9 +28,7 @@ _COMPILED = (
 
 
 def spinner(state: State, device: Device) -> Callable[[int], int]:
-    """`spin` of these arrays until an instant: compiled where numba is installed. Compiling takes seconds, once."""
-    if not is_compiled():
-        return partial(spin, view_of(state), view_of(device))
+    """`spin` of these arrays until an instant, as machine code. Compiling takes seconds, once; numba is installed."""
     from numba import typeof
 
     device = Device(*(_c_function()(field) if callable(field) else field for field in device))
@@ -49,10 +46,9 @@ def spinner(state: State, device: Device) -> Callable[[int], int]:
 
 @cache
 def is_compiled() -> bool:
-    """Whether `spinner` runs machine code: numba is installed, and was not told to leave it (NUMBA_DISABLE_JIT)."""
+    """Whether there is machine code: numba is installed, and was not told to make none (NUMBA_DISABLE_JIT)."""
     try:
         import numba
-        import numba.experimental.function_type  # noqa: F401  # without it no function is an argument
     except (ImportError, OSError):  # OSError: its library cannot be loaded
         return False
     return not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
@@ -78,7 +74,9 @@ def _entry(*, kept: bool) -> Any:
 @cache
 def _c_function() -> type:
     """The type of a C function that compiled code takes."""
-    from numba import types
+    import numba.experimental.function_type  # without it no function is an argument
+
+    types = numba.types
 
     class CFunction(types.WrapperAddressProtocol):
         def __init__(self, function: Any) -> None:

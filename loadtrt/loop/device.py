@@ -217,7 +217,7 @@ def receive(s: State, d: Device) -> bool:
         lane, done = found[at + FOUND_LANE], found[at + FOUND_DONE]
         h2d, compute, d2h = found[at + FOUND_H2D], found[at + FOUND_COMPUTE], found[at + FOUND_D2H]
         place = finish(s, lane, done)
-        write_row(s, place, s.sent[place + SENT_DUE], done, h2d, compute, d2h, lane, 0)
+        write_row(s, place, s.sent[place][SENT_DUE], done, h2d, compute, d2h, lane, 0)
         n[TAKEN] += 1
     return True
 

@@ -35,20 +35,16 @@ ROOM = 13  # how many may wait ...
 ROOM_FREE = 14  # ... besides so many times the number of free buffer sets
 FREE = 15  # number of free buffer sets
 FREE_AT = 16  # place in `free` of the one that has been free longest
-IDLE = 17  # number of lanes with nothing in flight
-PROGRESS = 18  # when the engine last completed a request, or had none
-DUE = 19  # of the request that is sent next: its due instant, ...
-LATE = 20  # ... its lateness, ...
-INPUTS = 21  # ... and its input set
-BEGAN = 22  # when the load began
-CELLS = 23
+PROGRESS = 17  # when the engine last completed a request, or had none
+DUE = 18  # of the request that is sent next: its due instant, ...
+LATE = 19  # ... its lateness, ...
+INPUTS = 20  # ... and its input set
+BEGAN = 21  # when the load began
+CELLS = 22
 
 # Cells of State.cursor.
 ROW = 0  # place of the next row
 PAUSE_AT = 1  # the place before which the recorder must make room
-
-# Cells of a lane in State.lanes.
-LEVEL, NEXT, PREVIOUS, OLDEST, UNFINISHED, LANE_CELLS = range(6)
 
 # Cells of a request in flight in State.sent.
 SENT_DUE, SENT_AT, SENT_ENQUEUED, SENT_LATE, SENT_INPUTS, SENT_FIRST, SENT_COUNT, SENT_CELLS = range(8)
@@ -66,10 +62,10 @@ class State(NamedTuple):
     dropped: due instants of the dropped ones.
     free: when each free buffer set became free, a ring of lanes × buffers, oldest first. The n-th launch takes the n-th
         of all instants in here, which is when an ideal generator would have sent it.
-    lanes: LANE_CELLS of each lane: how many launches are in flight on it, its neighbours in the list of lanes with as
-        many, and the ring of its requests in `sent`.
-    levels: first and last lane of the list of lanes with k launches in flight, in the order in which they came to have
-        k; −1 where there is none.
+    after, before: a closed list for each number k of launches in flight: `lanes + k`, which is no lane, then the lanes
+        with as many, in the order in which they came to have k.
+    unfinished: number of requests in flight on each lane.
+    oldest, newest: places in `sent` of the oldest request in flight on each lane, and of the next one.
     sent: SENT_CELLS of each request in flight, a ring of buffers × per_launch for each lane.
     order: numbers of the input sets that requests take in turn.
     rows: rows of COLUMNS cells.
@@ -80,37 +76,47 @@ class State(NamedTuple):
     due: Any
     dropped: Any
     free: Any
-    lanes: Any
-    levels: Any
+    after: Any
+    before: Any
+    unfinished: Any
+    oldest: Any
+    newest: Any
     sent: Any
     order: Any
     rows: Any
 
 
 def new_state(
-    lanes: int, buffers: int, per_launch: int, due: Instants | None, order: Sequence[int], rows: Instants,
-    cursor: Instants,
-) -> State:  # fmt: skip
+    lanes: int,
+    buffers: int,
+    per_launch: int,
+    due: Instants | None,
+    order: Sequence[int],
+    rows: Instants,
+    cursor: Instants | list[int],
+) -> State:
     """Arrays of a State in which nothing has happened, to be begun by `begin`. due: ns from the start; None: a closed
-    loop."""
+    loop. cursor: a list, where Python alone uses it."""
     n = np.zeros(CELLS, np.int64)
     n[CLOSED], n[PER_LAUNCH], n[BUFFERS] = due is None, per_launch, buffers
     n[LAST], n[NEXT_DUE], n[ROOM] = NEVER, NEVER, NEVER
-    n[FREE], n[IDLE], n[COMING] = lanes * buffers, lanes, 0 if due is None else len(due)
-    linked = np.zeros((lanes, LANE_CELLS), np.int64)
-    linked[:, NEXT], linked[:, PREVIOUS] = np.arange(1, lanes + 1), np.arange(-1, lanes - 1)
-    linked[-1, NEXT] = -1
-    levels = np.full(2 * (buffers + 1), -1, np.int64)
-    levels[:2] = 0, lanes - 1
+    n[FREE], n[COMING] = lanes * buffers, 0 if due is None else len(due)
+    after = np.arange(lanes + 1 + buffers)
+    after[: lanes + 1] = (*range(1, lanes + 1), 0)
+    before = np.argsort(after)
+    size = buffers * per_launch
     return State(
         n=n,
         cursor=cursor,
         due=np.zeros(1, np.int64) if due is None else due.copy(),
         dropped=np.zeros(n[COMING], np.int64),
         free=np.zeros(lanes * buffers, np.int64),
-        lanes=linked.reshape(-1),
-        levels=levels,
-        sent=np.zeros(lanes * buffers * per_launch * SENT_CELLS, np.int64),
+        after=after,
+        before=before,
+        unfinished=np.zeros(lanes, np.int64),
+        oldest=size * np.arange(lanes),
+        newest=size * np.arange(lanes),
+        sent=np.zeros((lanes * size, SENT_CELLS), np.int64),
         order=np.array(order, np.int64),
         rows=rows.reshape(-1),
     )
@@ -134,15 +140,18 @@ def new_lanes(lanes: int, buffers: int) -> State:
 
 def view_of(arrays: Any) -> Any:
     """A State or Device over the same memory, for Python: items of a memoryview are Python's numbers."""
-    return type(arrays)(*(field.data if isinstance(field, np.ndarray) else field for field in arrays))
+    return type(arrays)(*map(_view_of, arrays))
 
 
 def lists_of(arrays: State) -> State:
-    """A State for Python alone: lists, besides what is long or others read."""
-    view = view_of(arrays)
-    small = {name: getattr(arrays, name).tolist() for name in ("n", "free", "lanes", "levels", "sent", "order")}
-    state: State = view._replace(**small)
+    """A State for Python alone: lists, which it reads in a third of the time, besides what is long or others read."""
+    small = ("n", "free", "after", "before", "unfinished", "oldest", "newest", "sent", "order")
+    state: State = view_of(arrays)._replace(**{name: getattr(arrays, name).tolist() for name in small})
     return state
+
+
+def _view_of(field: Any) -> Any:
+    return field.data if isinstance(field, np.ndarray) and field.ndim == 1 else field
 
 
 def admit(s: State, until: int) -> None:
@@ -163,43 +172,28 @@ def admit(s: State, until: int) -> None:
     n[ARRIVED], n[TAIL], n[DROPPED], n[NEXT_DUE] = arrived, tail, dropped, comes
 
 
-def move(s: State, lane: int, level: int) -> None:
-    """Lane has `level` launches in flight now: it is the last of those that have as many."""
-    lanes, levels = s.lanes, s.levels
-    at = LANE_CELLS * lane
-    before, after, old = lanes[at + PREVIOUS], lanes[at + NEXT], 2 * lanes[at + LEVEL]
-    if before < 0:
-        levels[old] = after
-    else:
-        lanes[LANE_CELLS * before + NEXT] = after
-    if after < 0:
-        levels[old + 1] = before
-    else:
-        lanes[LANE_CELLS * after + PREVIOUS] = before
-    if not old:
-        s.n[IDLE] -= 1
-    if not level:
-        s.n[IDLE] += 1
-    last = levels[2 * level + 1]
-    lanes[at + LEVEL], lanes[at + NEXT], lanes[at + PREVIOUS] = level, -1, last
-    levels[2 * level + 1] = lane
-    if last < 0:
-        levels[2 * level] = lane
-    else:
-        lanes[LANE_CELLS * last + NEXT] = lane
+def move(s: State, lane: int, launches: int) -> None:
+    """Lane has so many launches in flight now: it is the last of those that have as many."""
+    after, before = s.after, s.before
+    one, other = before[lane], after[lane]
+    after[one], before[other] = other, one
+    end = len(s.unfinished) + launches
+    last = before[end]
+    after[last], before[lane], after[lane], before[end] = lane, last, end, lane
 
 
 def take(s: State) -> int:
     """The lane of the next launch, on which it counts as in flight: the one with the fewest launches in flight, of
     several the one that has been idle longest. A buffer set must be free."""
-    n, levels = s.n, s.levels
-    n[FREE_AT] = n[FREE_AT] + 1 if n[FREE_AT] + 1 < len(s.free) else 0
+    n, lanes = s.n, len(s.unfinished)
+    at = n[FREE_AT] + 1
+    n[FREE_AT] = at if at < len(s.free) else 0
     n[FREE] -= 1
-    level = 0
-    while levels[2 * level] < 0:
-        level += 1
-    lane: int = levels[2 * level]
-    move(s, lane, level + 1)
+    begin = lanes
+    while s.after[begin] == begin:
+        begin += 1
+    lane: int = s.after[begin]
+    move(s, lane, begin + 1 - lanes)
     return lane
 
 
@@ -210,8 +204,9 @@ def next_request(s: State, now: int) -> int:
     if not n[FREE]:
         return -1
     due = since = s.free[n[FREE_AT]]
+    number = n[SUBMITTED]
     if n[CLOSED]:
-        if n[SUBMITTED] >= n[LAST]:
+        if number >= n[LAST]:
             return -1
     else:
         if n[HEAD] == n[TAIL]:
@@ -219,24 +214,26 @@ def next_request(s: State, now: int) -> int:
         due = s.due[n[HEAD]]
         if due > since:
             since = due
-    n[DUE], n[LATE], n[INPUTS] = due, now - since, s.order[n[SUBMITTED] % len(s.order)]
+    n[DUE], n[LATE], n[INPUTS] = due, now - since, s.order[number % len(s.order)]
     return take(s)
 
 
 def sent(s: State, lane: int, now: int, enqueued: int, count: int) -> None:
     """The launch that DUE, LATE and INPUTS are of was submitted at `now`. count: requests of its batch, which are those
     that have waited longest."""
-    n, cells, order = s.n, s.sent, s.order
-    at, size = LANE_CELLS * lane, n[BUFFERS] * n[PER_LAUNCH]
-    inputs = n[INPUTS]
-    for _ in range(n[PER_LAUNCH]):
-        place = SENT_CELLS * (lane * size + (s.lanes[at + OLDEST] + s.lanes[at + UNFINISHED]) % size)
-        cells[place + SENT_DUE], cells[place + SENT_AT], cells[place + SENT_ENQUEUED] = n[DUE], now, enqueued
-        cells[place + SENT_LATE], cells[place + SENT_INPUTS] = n[LATE], inputs
-        cells[place + SENT_FIRST], cells[place + SENT_COUNT] = n[HEAD], count
-        s.lanes[at + UNFINISHED] += 1
-        n[SUBMITTED] += count
-        inputs = order[n[SUBMITTED] % len(order)]
+    n = s.n
+    per_launch, place, number, inputs = n[PER_LAUNCH], s.newest[lane], n[SUBMITTED], n[INPUTS]
+    size = n[BUFFERS] * per_launch
+    for other in range(per_launch):
+        if other:
+            inputs = s.order[number % len(s.order)]
+        s.sent[place] = (n[DUE], now, enqueued, n[LATE], inputs, n[HEAD], count)
+        number += count
+        place += 1
+        if not place % size:
+            place -= size
+    s.newest[lane], n[SUBMITTED] = place, number
+    s.unfinished[lane] += per_launch
     if not n[CLOSED]:
         n[HEAD] += count
 
@@ -244,20 +241,20 @@ def sent(s: State, lane: int, now: int, enqueued: int, count: int) -> None:
 def finish(s: State, lane: int, done: int) -> int:
     """The place in `sent` of the oldest request in flight on `lane`, which has finished. The last one of a launch frees
     its buffer set."""
-    n, at = s.n, LANE_CELLS * lane
-    size = n[BUFFERS] * n[PER_LAUNCH]
-    if n[NEXT_DUE] <= done:
-        admit(s, done)  # before this buffer set became free
-    oldest, unfinished = s.lanes[at + OLDEST], s.lanes[at + UNFINISHED] - 1
+    n, unfinished = s.n, s.unfinished[lane] - 1
+    place: int = s.oldest[lane]
     if unfinished < 0:
         raise IndexError("the lane has nothing in flight")  # machine code would go on outside of the arrays
-    s.lanes[at + OLDEST], s.lanes[at + UNFINISHED] = oldest + 1 if oldest + 1 < size else 0, unfinished
-    if not unfinished % n[PER_LAUNCH]:
-        move(s, lane, unfinished // n[PER_LAUNCH])
+    if n[NEXT_DUE] <= done:
+        admit(s, done)  # before this buffer set became free
+    per_launch = n[PER_LAUNCH]
+    size, following = n[BUFFERS] * per_launch, place + 1
+    s.oldest[lane], s.unfinished[lane] = following if following % size else following - size, unfinished
+    if not unfinished % per_launch:
+        move(s, lane, unfinished // per_launch)
         s.free[(n[FREE_AT] + n[FREE]) % len(s.free)] = done
         n[FREE] += 1
-    place: int = SENT_CELLS * (lane * size + oldest)
-    n[COMPLETED] += s.sent[place + SENT_COUNT]
+    n[COMPLETED] += s.sent[place][SENT_COUNT]
     return place
 
 
@@ -265,16 +262,16 @@ def write_row(
     s: State, place: int, due: int, done: int, h2d: int, compute: int, d2h: int, lane: int, status: int
 ) -> None:
     """Append the row of a request that was at `place` in `sent`; times in ns."""
-    rows, cells, at = s.rows, s.sent, COLUMNS * s.cursor[ROW]
+    rows, request, at = s.rows, s.sent[place], COLUMNS * s.cursor[ROW]
     rows[at] = due
-    rows[at + 1] = cells[place + SENT_AT]
-    rows[at + 2] = cells[place + SENT_ENQUEUED]
+    rows[at + 1] = request[SENT_AT]
+    rows[at + 2] = request[SENT_ENQUEUED]
     rows[at + 3] = done
     rows[at + 4] = h2d
     rows[at + 5] = compute
     rows[at + 6] = d2h
-    rows[at + 7] = cells[place + SENT_LATE]
+    rows[at + 7] = request[SENT_LATE]
     rows[at + 8] = lane
     rows[at + 9] = status
-    rows[at + 10] = cells[place + SENT_INPUTS]
+    rows[at + 10] = request[SENT_INPUTS]
     s.cursor[ROW] += 1

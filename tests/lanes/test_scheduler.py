@@ -15,7 +15,7 @@ from loadtrt.engines.simulation import Simulation
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.load.request_sizes import Batcher, Batching
-from loadtrt.loop.requests import DUE, FREE, FREE_AT, IDLE, SENT_AT, finish, lists_of, new_state, next_request, sent
+from loadtrt.loop.requests import DUE, FREE, FREE_AT, SENT_AT, finish, lists_of, new_state, next_request, sent
 from loadtrt.records.board import Board
 from loadtrt.records.records import DROPPED, OK
 from loadtrt.units import MILLISECOND_NS as MS
@@ -47,13 +47,13 @@ def test_the_lane_with_the_fewest_launches_serves_next_of_several_the_one_idle_l
             changed[expected] = now
         else:
             lane = busy[choice % len(busy)]
-            assert state.sent[finish(state, lane, now) + SENT_AT] == unfinished[lane].popleft()
+            assert state.sent[finish(state, lane, now)][SENT_AT] == unfinished[lane].popleft()
             if len(unfinished[lane]) % per_launch == 0:
                 launches[lane] -= 1
                 changed[lane] = now
                 free.append(now)
         assert [state.free[(state.n[FREE_AT] + k) % len(state.free)] for k in range(state.n[FREE])] == list(free)
-        assert contexts - state.n[IDLE] == sum(map(bool, unfinished))
+        assert state.unfinished == list(map(len, unfinished))
 
 
 async def run(

@@ -55,7 +55,7 @@ def test_code_is_kept_until_a_file_of_the_loop_changes(package: Path, tmp_path: 
     assert serve(package, cache) == ["True", "0", "1", "0"]
     assert serve(package, cache) == ["True", "1", "1", "0"]
     file = package / "loadtrt/loop" / name
-    source, edited = file.read_text(), "write_row(s, place, s.sent[place + SENT_DUE], done, h2d, compute, d2h, 7, 0)"
+    source, edited = file.read_text(), "write_row(s, place, s.sent[place][SENT_DUE], done, h2d, compute, d2h, 7, 0)"
     if name == "device.py":
         changed = source.replace(edited.replace("7", "lane"), edited)
     else:
@@ -70,9 +70,7 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(package: Path, tmp_path
     cache = tmp_path / "cache"
     cache.mkdir()
     (package / "sitecustomize.py").write_text(
-        "import os\n"
-        "def replace(*_): raise OSError(28, 'No space left on device')\n"
-        "os.replace = replace\n"
+        "import os\ndef replace(*_): raise OSError(28, 'No space left on device')\nos.replace = replace\n"
     )
     assert serve(package, cache) == ["True", "0", "1", "0"]
 

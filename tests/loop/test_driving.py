@@ -12,19 +12,23 @@ import numpy as np
 import pytest
 
 from callback_device import CallbackDevice
+from loadtrt.asked.config import RunConfig
+from loadtrt.engines.open import open_engine
 from loadtrt.errors import EngineError
 from loadtrt.lanes import scheduler
+from loadtrt.lanes.input_sets import inputs_for
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
+from loadtrt.lanes.session import Session, run_session
 from loadtrt.loop.compiled import is_compiled
 from loadtrt.records.board import Board
-from loadtrt.records.records import COLUMNS, DROPPED, OK, UNSERVED
+from loadtrt.records.records import COLUMNS, OK, UNSERVED
 from loadtrt.units import MILLISECOND_NS as MS
 from loadtrt.units import SECOND_NS
 from spinning_engine import TURN_NS, SpinningEngine, use
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from spinning_engine import Way
 
@@ -190,10 +194,9 @@ async def test_an_engine_that_completes_nothing_is_given_up(monkeypatch: pytest.
         assert driven.unserved == sum(row[COLUMNS.index("status")] == UNSERVED for row in rows) == 2
 
 
-@spinning
-async def test_machine_code_is_made_before_the_load_begins(monkeypatch: pytest.MonkeyPatch, way: Way) -> None:
-    """A driver compiles when it is made; the recorder's clock starts after that."""
-    use(monkeypatch, way)
+@pytest.mark.skipif(not is_compiled(), reason="without numba nothing is compiled")
+async def test_machine_code_is_made_before_the_load_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver compiles when it is made; the load begins afterwards."""
     order: list[str] = []
     made, begun = scheduler.spinner, scheduler.Driver.begin
 
@@ -207,5 +210,27 @@ async def test_machine_code_is_made_before_the_load_begins(monkeypatch: pytest.M
 
     monkeypatch.setattr(scheduler, "spinner", spinner)
     monkeypatch.setattr(scheduler.Driver, "begin", begin)
-    await run(CallbackDevice(), Load(None, least_requests=10), way)
+    await run(CallbackDevice(), Load(None, least_requests=10), "compiled")
     assert order == ["compile", "begin"]
+
+
+async def test_a_run_makes_its_driver_before_it_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warm-up and measuring: first the driver, then the recorder's clock."""
+    order: list[str] = []
+    made, begun = scheduler.Driver.__init__, Recorder.begin
+
+    def make(*given: Any) -> None:
+        order.append("driver")
+        made(*given)
+
+    def begin(recorder: Recorder, start_ns: int) -> None:
+        order.append("begin")
+        begun(recorder, start_ns)
+
+    monkeypatch.setattr(scheduler.Driver, "__init__", make)
+    monkeypatch.setattr(Recorder, "begin", begin)
+    config = RunConfig(engine="simulated:null", requests=10, warmup="1ms")
+    engine = open_engine(config)
+    await run_session(engine, config, inputs_for(engine, config.model).sets, Stop(), Session())
+    assert order == ["driver", "begin"] * (len(order) // 2)
+    assert len(order) >= 4

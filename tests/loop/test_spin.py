@@ -36,6 +36,7 @@ from loadtrt.loop.requests import (
     ROW,
     SUBMITTED,
     begin,
+    lists_of,
     new_state,
     view_of,
 )
@@ -79,9 +80,10 @@ def drive(
     if room is not None:
         state.n[ROOM], state.n[ROOM_FREE] = room, 1
     simulated.now = START
-    begin(view_of(state), START)
-    go = spinner(state, device) if compiled else partial(spin, view_of(state), view_of(device))
-    kept, paused, until, n = [], 0, START, state.n
+    used = state if compiled else lists_of(state)
+    begin(used, START)
+    go = spinner(state, device) if compiled else partial(spin, used, view_of(device))
+    kept, paused, until, n = [], 0, START, used.n
     for _ in range(100_000):
         until = max(go(until), until) + turn_ns
         while cursor[ROW] == cursor[PAUSE_AT]:
@@ -97,12 +99,12 @@ def drive(
         raise AssertionError("it never ends")
     kept.append(rows[: cursor[ROW]])
     arrays = {
-        f"{type(of).__name__}.{name}": field.tolist()
-        for of in (state, device)
-        for name, field in of._asdict().items()
-        if isinstance(field, np.ndarray) and name not in ("n", "cursor")
+        f"{type(of).__name__}.{name}": np.array(getattr(of, name)).tolist()
+        for of in (used, device)
+        for name in of._fields
+        if name not in ("cursor", "compute", *FUNCTIONS)
     }
-    arrays |= {"state.n": n.tolist(), "device.n": device.n[: loop.MONOTONIC].tolist()}
+    arrays["Device.n"] = arrays["Device.n"][: loop.MONOTONIC]  # addresses follow
     return Outcome(
         np.concatenate(kept), simulated, arrays, int(device.n[loop.FAULT]), state.dropped[: n[DROPPED]].tolist()
     )
@@ -236,13 +238,14 @@ def test_a_fault_is_told_after_the_rows_of_what_was_found_before_it() -> None:
 def test_a_lane_without_a_request_in_flight_finishes_none() -> None:
     """What an engine completes and was not asked for is an error, and never a place outside of the arrays."""
     simulated = CallbackDevice()
-    device = simulated.device(compiled=is_compiled())
-    state = new_state(1, 1, 1, None, (0,), np.zeros((BOARD, COLUMNS), np.int64), np.array((0, BOARD), np.int64))
-    begin(view_of(state), START)
-    state.n[LAST] = 5
-    device.n[FOUND] = 1
-    with pytest.raises(IndexError, match="nothing in flight"):
-        spinner(state, device)(START)
+    for compiled in {False, is_compiled()}:
+        device = simulated.device(compiled=compiled)
+        state = new_state(1, 1, 1, None, (0,), np.zeros((BOARD, COLUMNS), np.int64), np.array((0, BOARD), np.int64))
+        state.n[LAST] = 5
+        device.n[FOUND] = 1
+        go = spinner(state, device) if compiled else partial(spin, lists_of(state), view_of(device))
+        with pytest.raises(IndexError, match="nothing in flight"):
+            go(START)
 
 
 def test_machine_code_stays_within_its_arrays() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import anyio.lowlevel
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from callback_device import CallbackDevice
     from loadtrt.engines.engine import Completion
     from loadtrt.loop.device import Device
-    from loadtrt.loop.requests import State
 
     Way = Literal["compiled", "python", "waits"]
 
@@ -60,7 +58,7 @@ class SpinningEngine:
         if fault := loop.launch(self._view, lane, inputs):
             raise self.error_of(fault)
 
-    async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:  # noqa: ARG002  # it never sleeps
+    async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:  # it never sleeps
         view = self._view
         while True:
             await self.turn()
@@ -75,8 +73,4 @@ class SpinningEngine:
 def use(monkeypatch: pytest.MonkeyPatch, way: Way) -> None:
     """Have the scheduler drive engines that spin in this way."""
     if way == "python":
-
-        def spinner(state: State, device: Device) -> Callable[[int], int]:
-            return partial(loop.spin, view_of(state), view_of(device))
-
-        monkeypatch.setattr("loadtrt.lanes.scheduler.spinner", spinner)
+        monkeypatch.setattr("loadtrt.lanes.scheduler.is_compiled", lambda: False)
