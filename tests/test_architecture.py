@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from onnx_files import doubling
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -123,13 +125,36 @@ def test_onnxruntime_is_imported_in_one_place() -> None:
     assert (wrong, named) == ([], ["environment.py"])
 
 
+def test_numba_is_imported_in_one_place() -> None:
+    """By loop/compiled.py, where machine code is made."""
+    importing = {
+        module
+        for module, imports in _imports().items()
+        for name in imports
+        if name.split(".", maxsplit=1)[0] in ("numba", "llvmlite")
+    }
+    assert importing == {"loop.compiled"}
+
+
+@pytest.mark.parametrize("engine", ["simulated:null", "onnx"])
+def test_a_run_that_compiles_nothing_does_not_import_numba(tmp_path: Path, engine: str) -> None:
+    """An engine that does not spin is driven by Python: numba takes half a second to import."""
+    engine = doubling(tmp_path, 2) if engine == "onnx" else engine
+    code = "import atexit, sys\natexit.register(lambda: print('numba' in sys.modules))\n"
+    code += "from loadtrt.__main__ import main\nmain()\n"
+    run = ["run", "--engine", engine, "--requests", "10", "--warmup", "0", "--quiet"]
+    done = subprocess.run([sys.executable, "-c", code, *run], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode in (0, 97, 98), done.stderr
+    assert done.stdout.splitlines() == ["False"]
+
+
 def test_pure_rooms_know_no_event_loop_and_no_engine() -> None:
-    """load, records, results, stats, findings and report import neither anyio nor cuda nor tensorrt nor onnxruntime."""
+    """load, loop, records, results, stats, findings and report import neither anyio nor cuda nor tensorrt nor onnxruntime."""
     impure = {"anyio", "asyncio", "trio", "cuda", "onnxruntime", "tensorrt", "threading"}
     wrong = [
         f"{module} imports {name}"
         for module, imports in _imports().items()
-        if _room(module) in ("load", "records", "results", "stats", "findings", "report")
+        if _room(module) in ("load", "loop", "records", "results", "stats", "findings", "report")
         for name in imports
         if name.split(".", maxsplit=1)[0] in impure
     ]
@@ -176,6 +201,7 @@ def test_help_imports_nothing_heavy() -> None:
         "onnxruntime",
         "cuda",
         "tensorrt",
+        "numba",
         "pynvml",
         "yaml",
         "prometheus_client",

@@ -229,8 +229,8 @@ async def test_a_run_makes_its_driver_before_it_measures(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(scheduler.Driver, "__init__", make)
     monkeypatch.setattr(Recorder, "begin", begin)
-    config = RunConfig(engine="simulated:null", requests=10, warmup="1ms")
-    engine = open_engine(config)
+    config = RunConfig.of(engine="simulated:null", requests=10, warmup="1ms")
+    engine = open_engine(config.model)
     await run_session(engine, config, inputs_for(engine, config.model).sets, Stop(), Session())
     assert order == ["driver", "begin"] * (len(order) // 2)
     assert len(order) >= 4
