@@ -149,7 +149,7 @@ def test_a_run_that_compiles_nothing_does_not_import_numba(tmp_path: Path, engin
 
 
 def test_pure_rooms_know_no_event_loop_and_no_engine() -> None:
-    """load, loop, records, results, stats, findings and report import neither anyio nor cuda nor tensorrt nor onnxruntime."""
+    """load, loop, records, results, stats, findings and report import no event loop, cuda, tensorrt or onnxruntime."""
     impure = {"anyio", "asyncio", "trio", "cuda", "onnxruntime", "tensorrt", "threading"}
     wrong = [
         f"{module} imports {name}"
