@@ -71,7 +71,7 @@ class Queue:
 
     def left_in_flight(self) -> list[tuple[int, list[int]]]:
         """(lane, cells of `sent`) of each request in flight, in the order of submission on each lane."""
-        state, size = self.state, self.n[requests.BUFFERS] * self.n[requests.PER_LAUNCH]
+        state, size = self.state, self.n[requests.PLACES]
         left = []
         for lane, (oldest, count) in enumerate(zip(state.oldest, state.unfinished, strict=True)):
             places = [lane * size + (oldest + number) % size for number in range(count)]

@@ -20,7 +20,7 @@ _Arrays = TypeVar("_Arrays", bound=tuple[Any, ...])
 # Cells of State.n. Instants are ns on the engine's clock.
 CLOSED = 0  # 1: a request is due when a buffer set becomes free; 0: when `due` says
 PER_LAUNCH = 1  # requests of one submit
-BUFFERS = 2  # submits in flight on a lane at most
+PLACES = 2  # requests in flight on a lane at most
 LAST = 3  # number of requests in all, sent and to be sent; NEVER while it is open
 DRAINS = 4  # 1: it is known that sending has stopped
 SUBMITTED = 5
@@ -40,7 +40,10 @@ DUE = 18  # of the request that is sent next: its due instant, ...
 LATE = 19  # ... its lateness, ...
 INPUTS = 20  # ... and its input set
 BEGAN = 21  # when the load began
-CELLS = 22
+LANE_COUNT = 22
+SET_COUNT = 23  # number of buffer sets
+ORDER_COUNT = 24  # length of `order`
+CELLS = 25
 
 # Cells of State.cursor.
 ROW = 0  # place of the next row
@@ -98,7 +101,8 @@ def new_state(
     """Arrays of a State in which nothing has happened, to be begun by `begin`. due: ns from the start; None: a closed
     loop. cursor: a list, where Python alone uses it."""
     n = np.zeros(CELLS, np.int64)
-    n[CLOSED], n[PER_LAUNCH], n[BUFFERS] = due is None, per_launch, buffers
+    n[CLOSED], n[PER_LAUNCH], n[PLACES] = due is None, per_launch, buffers * per_launch
+    n[LANE_COUNT], n[SET_COUNT], n[ORDER_COUNT] = lanes, lanes * buffers, len(order)
     n[LAST], n[NEXT_DUE], n[ROOM] = NEVER, NEVER, NEVER
     n[FREE], n[COMING] = lanes * buffers, 0 if due is None else len(due)
     after = np.arange(lanes + 1 + buffers)
@@ -172,28 +176,31 @@ def admit(s: State, until: int) -> None:
     n[ARRIVED], n[TAIL], n[DROPPED], n[NEXT_DUE] = arrived, tail, dropped, comes
 
 
-def move(s: State, lane: int, launches: int) -> None:
-    """Lane has so many launches in flight now: it is the last of those that have as many."""
+def move(s: State, lane: int, end: int) -> None:
+    """Lane is the last one of the list that closes at `end` now: lanes + its number of launches in flight."""
     after, before = s.after, s.before
     one, other = before[lane], after[lane]
-    after[one], before[other] = other, one
-    end = len(s.unfinished) + launches
+    after[one] = other
+    before[other] = one
     last = before[end]
-    after[last], before[lane], after[lane], before[end] = lane, last, end, lane
+    after[last] = before[end] = lane
+    before[lane] = last
+    after[lane] = end
 
 
 def take(s: State) -> int:
     """The lane of the next launch, on which it counts as in flight: the one with the fewest launches in flight, of
     several the one that has been idle longest. A buffer set must be free."""
-    n, lanes = s.n, len(s.unfinished)
-    at = n[FREE_AT] + 1
-    n[FREE_AT] = at if at < len(s.free) else 0
+    n, after = s.n, s.after
     n[FREE] -= 1
-    begin = lanes
-    while s.after[begin] == begin:
-        begin += 1
-    lane: int = s.after[begin]
-    move(s, lane, begin + 1 - lanes)
+    at = n[FREE_AT] + 1
+    n[FREE_AT] = at if at < n[SET_COUNT] else 0
+    none = n[LANE_COUNT]
+    lane: int = after[none]
+    while lane == none:
+        none += 1
+        lane = after[none]
+    move(s, lane, none + 1)
     return lane
 
 
@@ -209,31 +216,34 @@ def next_request(s: State, now: int) -> int:
         if number >= n[LAST]:
             return -1
     else:
-        if n[HEAD] == n[TAIL]:
+        head = n[HEAD]
+        if head == n[TAIL]:
             return -1
-        due = s.due[n[HEAD]]
+        due = s.due[head]
         if due > since:
             since = due
-    n[DUE], n[LATE], n[INPUTS] = due, now - since, s.order[number % len(s.order)]
+    n[DUE] = due
+    n[LATE] = now - since
+    n[INPUTS] = s.order[number % n[ORDER_COUNT]]
     return take(s)
 
 
 def sent(s: State, lane: int, now: int, enqueued: int, count: int) -> None:
     """The launch that DUE, LATE and INPUTS are of was submitted at `now`. count: requests of its batch, which are those
     that have waited longest."""
-    n = s.n
-    per_launch, place, number, inputs = n[PER_LAUNCH], s.newest[lane], n[SUBMITTED], n[INPUTS]
-    size = n[BUFFERS] * per_launch
-    for other in range(per_launch):
-        if other:
-            inputs = s.order[number % len(s.order)]
-        s.sent[place] = (n[DUE], now, enqueued, n[LATE], inputs, n[HEAD], count)
-        number += count
+    n, newest = s.n, s.newest
+    place, left = newest[lane], n[PER_LAUNCH]
+    s.unfinished[lane] += left
+    while left:
+        s.sent[place] = (n[DUE], now, enqueued, n[LATE], n[INPUTS], n[HEAD], count)
+        n[SUBMITTED] += count
         place += 1
-        if not place % size:
-            place -= size
-    s.newest[lane], n[SUBMITTED] = place, number
-    s.unfinished[lane] += per_launch
+        if not place % n[PLACES]:
+            place -= n[PLACES]
+        left -= 1
+        if left:
+            n[INPUTS] = s.order[n[SUBMITTED] % n[ORDER_COUNT]]
+    newest[lane] = place
     if not n[CLOSED]:
         n[HEAD] += count
 
@@ -241,19 +251,21 @@ def sent(s: State, lane: int, now: int, enqueued: int, count: int) -> None:
 def finish(s: State, lane: int, done: int) -> int:
     """The place in `sent` of the oldest request in flight on `lane`, which has finished. The last one of a launch frees
     its buffer set."""
-    n, unfinished = s.n, s.unfinished[lane] - 1
-    place: int = s.oldest[lane]
+    n, oldest, unfinished = s.n, s.oldest, s.unfinished[lane] - 1
     if unfinished < 0:
         raise IndexError("the lane has nothing in flight")  # machine code would go on outside of the arrays
     if n[NEXT_DUE] <= done:
         admit(s, done)  # before this buffer set became free
+    s.unfinished[lane] = unfinished
+    place: int = oldest[lane]
+    following = place + 1
+    oldest[lane] = following if following % n[PLACES] else following - n[PLACES]
     per_launch = n[PER_LAUNCH]
-    size, following = n[BUFFERS] * per_launch, place + 1
-    s.oldest[lane], s.unfinished[lane] = following if following % size else following - size, unfinished
     if not unfinished % per_launch:
-        move(s, lane, unfinished // per_launch)
-        s.free[(n[FREE_AT] + n[FREE]) % len(s.free)] = done
-        n[FREE] += 1
+        move(s, lane, n[LANE_COUNT] + unfinished // per_launch)
+        free = n[FREE]
+        s.free[(n[FREE_AT] + free) % n[SET_COUNT]] = done
+        n[FREE] = free + 1
     n[COMPLETED] += s.sent[place][SENT_COUNT]
     return place
 
