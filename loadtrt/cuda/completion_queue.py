@@ -88,6 +88,11 @@ class CompletionQueue:
         self.view.anchor[0], self.view.anchor[1] = int(self._clock.anchor), self._clock.anchor_ns
         self.view.rate[0] = self._clock.host_ns_per_ms
 
+    def require_idle(self) -> None:
+        """Raises EngineError where requests are in flight: `loop.device.spin` would take them for its own."""
+        if in_flight := sum(self.view.place[loop.IN_FLIGHT :: loop.PLACE_CELLS]):
+            raise EngineError(f"requests of an earlier load are in flight: {in_flight}")
+
     def submit(self, lane: int, inputs: int) -> None:
         """Enqueue `per_launch` requests on a lane, with input set `inputs` and those after it in its part.
 

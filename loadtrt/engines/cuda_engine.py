@@ -203,7 +203,10 @@ class TensorRTEngine:
 
     def spins(self) -> Device | None:
         """See Spins. Work that calls TensorRT itself, and waits that sleep, are left to `submit` and `wait`."""
-        return None if self._queue is None or self._looks is not None else self._queue.arrays
+        if self._queue is None or self._looks is not None or self._queue.arrays is None:
+            return None
+        self._queue.require_idle()
+        return self._queue.arrays
 
     async def turn(self) -> int:
         """See Spins."""

@@ -255,6 +255,18 @@ def test_a_full_lane_takes_no_more(cuda: FakeCuda) -> None:
     assert cuda.calls == []
 
 
+def test_what_is_in_flight_is_no_new_load(cuda: FakeCuda) -> None:
+    """The loop that submits without asking begins on lanes that have nothing in flight."""
+    engine = TensorRTEngine.__new__(TensorRTEngine)  # without a plan
+    engine._looks, engine._queue = None, _queue(_lane(cuda, 1024, per_launch=3))
+    assert engine.spins() is engine._queue.arrays
+    engine._queue.submit(0, 0)
+    with pytest.raises(EngineError, match="of an earlier load are in flight: 3"):
+        engine.spins()
+    assert len(engine._queue.poll()) == 3
+    assert engine.spins() is engine._queue.arrays
+
+
 def test_poll_raises_the_error_of_a_failed_device(cuda: FakeCuda) -> None:
     """A bad status of the query, or of an event's reading, is a CudaError of its name."""
     queue = _queue(_lane(cuda, 1024))

@@ -168,6 +168,25 @@ async def test_a_stop_is_seen_at_the_next_turn(monkeypatch: pytest.MonkeyPatch, 
 
 
 @spinning
+async def test_a_turn_that_takes_long_is_known_when_sending_ends(monkeypatch: pytest.MonkeyPatch, way: Way) -> None:
+    """A turn of the event loop passes the end of sending: nothing is sent after it."""
+    use(monkeypatch, way)
+    device = CallbackDevice(lanes=2, service_ns=(MS,))
+    turns = itertools.count(1)
+
+    def on_turn() -> None:
+        if next(turns) == 2:
+            device.now += 30 * MS
+
+    recorder = Recorder(2, 0)
+    recorder.begin(0)
+    engine: Any = SpinningEngine(device, way, on_turn)
+    driven = await drive(engine, recorder, Load(None, least_ns=SECOND_NS, most_ns=20 * MS), Stop())
+    assert driven.submitted == len(recorder.records) > 8
+    assert recorder.records.rows[:, COLUMNS.index("submitted")].max() < 20 * MS
+
+
+@spinning
 async def test_cancelling_at_a_turn_keeps_what_was_sent(monkeypatch: pytest.MonkeyPatch, way: Way) -> None:
     """The scope is left, and requests in flight are unserved."""
     use(monkeypatch, way)
