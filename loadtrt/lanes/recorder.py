@@ -151,7 +151,7 @@ class Recorder(Tally):
 
     @property
     def _number(self) -> int:
-        return self.cursor[ROW] + self._lap
+        return int(self.cursor[ROW]) + self._lap
 
     def _drain_block(self, until: int) -> None:
         rows = self.board.view(self._drained, min(until, self._drained + BLOCK))

@@ -32,7 +32,7 @@ def spinner(state: State, device: Device) -> Callable[[int], int]:
     from numba import typeof
 
     device = Device(*(_c_function()(field) if callable(field) else field for field in device))
-    types = typeof(state), typeof(device), typeof(0)
+    types = tuple(map(typeof, (state, device, 0)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # functions as arguments are experimental
         try:

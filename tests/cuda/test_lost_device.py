@@ -84,6 +84,7 @@ class Engine(TensorRTEngine):
             self._streams.append(Stream())
             part = LanePart(self.parts[0], lambda *_: None, lambda _: True, lambda: "", addresses)
             self._lanes.append(Lane([part], 2, stream=self._streams[-1], graph=True, copies=True))
+        assert self._clock is not None
         self._queue = CompletionQueue(self._lanes, self._clock)
 
 

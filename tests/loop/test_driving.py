@@ -20,6 +20,7 @@ from loadtrt.lanes.input_sets import inputs_for
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
 from loadtrt.lanes.session import Session, run_session
+from loadtrt.loop import compiled
 from loadtrt.loop.compiled import is_compiled
 from loadtrt.records.board import Board
 from loadtrt.records.records import COLUMNS, OK, UNSERVED
@@ -217,7 +218,7 @@ async def test_an_engine_that_completes_nothing_is_given_up(monkeypatch: pytest.
 async def test_machine_code_is_made_before_the_load_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     """A driver compiles when it is made; the load begins afterwards."""
     order: list[str] = []
-    made, begun = scheduler.spinner, scheduler.Driver.begin
+    made, begun = compiled.spinner, scheduler.Driver.begin
 
     def spinner(*given: Any) -> Any:
         order.append("compile")
