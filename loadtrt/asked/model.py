@@ -144,6 +144,10 @@ class Model(Strict):
         1, "Requests of a closed loop that one CUDA graph launches together.", commands="", ge=1, le=64
     )
     graph: bool = _lanes(True, "Launch CUDA graphs instead of single calls.", commands=ENGINES)
+    submit: Literal["auto", "graph", "apart"] = _lanes(
+        "auto",
+        "Launch each request as one CUDA graph, or with copies apart from the graph; auto tries both before warm-up.",
+    )
     copies: bool = _lanes(True, "Copy inputs and outputs with every request.")
     wait: Literal["spin", "block"] = _lanes("spin", "Poll for completions, or sleep until they come.")
 
@@ -272,6 +276,9 @@ class Model(Strict):
             raise ValueError(f"inputs from files have one size, and --{several} needs several: take random or zeros")
         if several and not self.copies:
             raise ValueError(f"--{several} needs copies, as what the device holds has one size: leave --no-copies out")
+        unlike = "--no-graph" if not self.graph else "--no-copies" if not self.copies else None
+        if self.submit != "auto" and unlike is not None:
+            raise ValueError(f"--submit says whether a CUDA graph holds the copies: leave it out with {unlike}")
         if self.requests_per_launch > 1 and (not self.load.closed or several):
             raise ValueError(
                 "--requests-per-launch is for closed loops of one size, where the next requests always wait: leave it "

@@ -27,6 +27,7 @@ AXES = {  # option: placeholder of its values in --help
     "batch": "1,4,16",
     "threads_per_context": "1,2,4",
     "graph": "on,off",
+    "submit": "graph,apart",
     "copies": "on,off",
     "wait": "spin,block",
     "buffers": "1,2",
@@ -115,6 +116,7 @@ _SWITCH = _choice(on=True, off=False)
 _READ = {
     "fp16": _SWITCH,
     "graph": _SWITCH,
+    "submit": _choice(auto="auto", graph="graph", apart="apart"),
     "copies": _SWITCH,
     "wait": _choice(spin="spin", block="block"),
     "rate": _rates,

@@ -69,6 +69,7 @@ class Lane:
         copies: bool,
         per_launch: int = 1,
         lanes: int = 1,
+        submit: str = "auto",
     ) -> None:
         """Allocate buffer sets and streams, run each of them once, and capture graphs.
 
@@ -79,6 +80,7 @@ class Lane:
         copies: whether each request moves its inputs and outputs; otherwise input set 0 stays on the device.
         per_launch: requests of one submit.
         lanes: number of lanes of this kind on the device.
+        submit: the way in which its work is to be spread, as far as possible.
         """
         self._parts = [
             part._replace(tensors=[spec for spec in part.tensors if not spec.shape_values]) for part in parts
@@ -93,6 +95,7 @@ class Lane:
             lanes=lanes,
             input_bytes=max(sum(spec.nbytes for spec in part.tensors if spec.is_input) for part in self._parts),
             input_sets=len(self._addresses),
+            submit=submit,
         )
         self.graph_refusal = "" if graph else "not asked for"
         self._copies = copies

@@ -17,6 +17,7 @@ from loadtrt.cuda.completion_queue import CompletionQueue
 from loadtrt.cuda.driver import error_of_fault
 from loadtrt.cuda.lane import Lane, LanePart
 from loadtrt.cuda.memory import PinnedBuffer
+from loadtrt.cuda.program import MOST_GRAPHS
 from loadtrt.cuda.runtime import close_all, device_properties, memory_info
 from loadtrt.cuda.stream import GpuClock, Stream
 from loadtrt.engines.plan import build_of
@@ -24,7 +25,7 @@ from loadtrt.engines.waiting import Looks, wake_on_time
 from loadtrt.errors import CudaError
 from loadtrt.loop.compiled import is_compiled
 from loadtrt.results.engine_info import ClockMapping, EngineInfo, MemoryBill
-from loadtrt.units import format_count
+from loadtrt.units import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -64,7 +65,6 @@ class TensorRTEngine:
         self._queue: CompletionQueue | None = None
         self.ways: tuple[str, ...] = ()
         self.way: int | None = None
-        self._rates: Mapping[str, float] = {}
         self._looks = Looks(config.contexts) if config.wait == "block" else None
         self._turn_ns = 0
         self.now_ns = perf_counter_ns
@@ -94,8 +94,10 @@ class TensorRTEngine:
         refused = next((refusal for refusal in graphs if refusal), "")
         graph = "yes" if self._config.graph and not refused else "no"
         mode = {"graph": graph, "copies": "yes" if self._config.copies else "no", "wait": self._config.wait}
-        if self.ways:
-            mode |= {"submit": self.ways[self.way or 0], "loop": "compiled" if is_compiled() else "python"}
+        if self._queue is not None:
+            mode |= {"submit": self.ways[self.way or 0]} if graph == "yes" and self._config.copies else {}
+            compiled = self.spins() is not None and self._config.batcher is None and is_compiled()
+            mode["loop"] = "compiled" if compiled else "python"
         return mode if self.per_launch == 1 else mode | {"requests per launch": str(self.per_launch)}
 
     def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
@@ -137,6 +139,7 @@ class TensorRTEngine:
                     copies=self._config.copies,
                     per_launch=self.per_launch,
                     lanes=self.contexts,
+                    submit=self._config.submit,
                 )
             )
         self._clock = GpuClock()
@@ -145,15 +148,19 @@ class TensorRTEngine:
         if self._looks is not None:
             wake_on_time()
         self._loaded = self.info
-        self.use(0, {})
+        self.use(0, dict.fromkeys(self.ways) if len(self.ways) > 1 else {})
         self.way = None
 
     def _notes(self) -> Iterator[str]:
         refusals = {lane.graph_refusal for lane in self._lanes} - {"", "not asked for"}
         yield from (f"no CUDA graph: {refusal}" for refusal in sorted(refusals))
-        if self._rates:
-            yield "submit: " + ", ".join(f"{way} {format_count(rate)}/s" for way, rate in self._rates.items())
-        if self.per_launch > 1 and self._queue and self._queue.shapes[self.way or 0].together:
+        assert self._queue is not None  # noqa: S101  # allocate() was called
+        shape = self._queue.shapes[self.way or 0]
+        if not refusals and self._config.submit not in ("auto", shape.way):
+            sets = f"{plural(len(self._inputs), 'input set')} and {plural(self.buffers, 'buffer')}"
+            needs = f"a context would need a CUDA graph for each of {sets}, which is more than {MOST_GRAPHS}"
+            yield f"--submit {self._config.submit} is not possible: {needs}"
+        if self.per_launch > 1 and shape.copies and shape.way == "graph":
             yield "outputs of a launch are copied together: d2h includes waiting for its other computes"
 
     def _pin(self, arrays: Arrays, tensors: Sequence[TensorSpec]) -> dict[str, int]:
@@ -217,12 +224,13 @@ class TensorRTEngine:
         """See Spins."""
         return error_of_fault(fault)
 
-    def use(self, way: int, rates: Mapping[str, float]) -> None:
+    def use(self, way: int, rates: Mapping[str, float | None]) -> None:
         """See Submits."""
         assert self._queue is not None  # noqa: S101  # allocate() was called
         self._queue.use(way)
-        self.way, self._rates = way, rates
-        self.info = replace(self._loaded, mode=self._mode(), notes=(*self._loaded.notes, *self._notes()))
+        self.way = way
+        notes = (*self._loaded.notes, *self._notes())
+        self.info = replace(self._loaded, mode=self._mode(), notes=notes, submit_rates=rates)
 
     def outputs(self, lane: int, buffer: int) -> Arrays:
         """See Engine. Without copies, outputs are fetched from the device now."""

@@ -106,6 +106,5 @@ class Submits(Protocol):
     ways: Sequence[str]
     way: int | None
 
-    def use(self, way: int, rates: Mapping[str, float]) -> None:
-        """Submit in this way from now on. Nothing may be in flight. rates: requests a second of each way, where they
-        were compared, for `info`."""
+    def use(self, way: int, rates: Mapping[str, float | None]) -> None:
+        """Submit in this way from now on. Nothing may be in flight. rates: `EngineInfo.submit_rates`."""

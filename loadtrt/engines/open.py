@@ -28,6 +28,7 @@ OPTIONS = {
     "optimization_profile": {_PLAN},
     "requests_per_launch": {_PLAN, _BUILT},
     "graph": {_PLAN, _BUILT},
+    "submit": {_PLAN, _BUILT},
     "copies": {_PLAN, _BUILT, _SIMULATED},
     "wait": {_PLAN, _BUILT},
     "shape_values": {_PLAN},

@@ -246,13 +246,14 @@ async def _choose_way(engine: Engine, config: RunConfig, sets: int, stop: Stop, 
     if not isinstance(engine, Submits) or len(engine.ways) < 2 or engine.way is not None:
         return
 
-    async def drive_for(least_ns: int, least_requests: int) -> Driven:
-        load = replace(_preparing(config, session, sets), least_ns=least_ns, least_requests=least_requests)
+    async def drive_for(least_ns: int, least_requests: int, most_ns: int) -> Driven:
+        bounds = {"least_ns": least_ns, "least_requests": least_requests, "most_ns": most_ns}
+        load = replace(_preparing(config, session, sets), **bounds)
         driven = await _drive_unmeasured(engine, load, stop, session, None)
         driven.require_answers("warm-up")
         return driven
 
-    await choose_way(engine, config.model.in_flight, drive_for)
+    await choose_way(engine, config.model.in_flight, drive_for, stop)
 
 
 def _preparing(config: RunConfig, session: Session, sets: int) -> Load:

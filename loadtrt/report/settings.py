@@ -225,6 +225,8 @@ def engine_facts(result: RunResult) -> Iterator[Block]:
     if engine.conversion is not None:
         yield from map(words, engine.conversion.sentences())
     yield from map(words, engine.notes)
+    if engine.submit_rates:
+        yield words(_submit_text(engine))
     if result.model.deviation is not None:
         deviation = result.model.deviation
         allowed = "" if deviation.unknown else f"; the tolerance is {deviation.tolerance:.2g}"
@@ -237,6 +239,16 @@ def engine_facts(result: RunResult) -> Iterator[Block]:
             yield words("verify: with one input set, requests that are mixed up look the same")
     tensors = [str(spec) for spec in engine.tensors]
     yield _mapping({"sha256": engine.sha256, "tensors": tensors}, "engine")
+
+
+def _submit_text(engine: EngineInfo) -> str:
+    """Which way of submitting was chosen, and how fast each was."""
+    chosen = engine.mode["submit"]
+    rate, others = engine.submit_rates[chosen], [way for way in engine.submit_rates if way != chosen]
+    if rate is None:
+        return f"submit: {chosen}; {' and '.join(others)} was not tried"
+    against = " and ".join(f"{format_count(float(engine.submit_rates[way] or 0))}/s {way}" for way in others)
+    return f"submit: {chosen}, {format_count(float(rate))}/s against {against}, before warm-up"
 
 
 def facts(result: RunResult, file: str, key: str) -> Iterator[Block]:

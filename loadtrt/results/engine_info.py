@@ -99,9 +99,12 @@ class EngineInfo:
     batch_from: what says so: an option, or the model by its names or sizes; "" where the engine has no other.
     tensors: inputs and outputs.
     precision: in words, such as "confirmed FP16"; "" if none was asked for.
-    mode: effective settings, such as {"graph": "yes", "copies": "yes", "wait": "spin"}.
+    mode: effective settings, such as {"graph": "yes", "copies": "yes", "wait": "spin", "submit": "apart", "loop":
+        "compiled"}.
     notes: sentences for the user, such as why a graph could not be captured.
     conversion: what became of a model that loadtrt converted to FP16; None for others.
+    submit_rates: requests/s of each way of submitting that was possible, before warm-up; None for one that was not
+        tried; empty where there was one way only.
     build: how the plan was built, from its sidecar: model, model_sha256, options, precision, flavour, flavour_version,
         gpu, build_ns; None for other engines and if not known.
     """
@@ -120,6 +123,7 @@ class EngineInfo:
     build: Mapping[str, Any] | None = None
     batch_from: str = ""
     conversion: HalfPrecision | None = None
+    submit_rates: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

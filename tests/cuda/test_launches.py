@@ -233,7 +233,8 @@ def test_a_note_says_what_d2h_includes(cuda: FakeCuda, per_launch: int, nbytes: 
     """Outputs wait for the launch's other computes; with large inputs they have a stream of their own, and do not."""
     engine = TensorRTEngine.__new__(TensorRTEngine)  # without a plan
     engine.per_launch, engine._lanes = per_launch, [_lane(cuda, nbytes, per_launch=per_launch)]
-    engine._queue, engine._rates, engine.way = _queue(engine._lanes[0]), {}, None
+    engine._config = SimpleNamespace(submit="auto")  # type: ignore[assignment]  # of a Model
+    engine._queue, engine.way = _queue(engine._lanes[0]), None
     assert len([note for note in engine._notes() if "d2h includes waiting" in note]) == notes
 
 

@@ -23,6 +23,7 @@ OTHER_VALUES: dict[str, Any] = {
     "device": 1,
     "optimization_profile": 1,
     "graph": False,
+    "submit": "apart",
     "copies": False,
     "requests_per_launch": 4,
     "wait": "block",
