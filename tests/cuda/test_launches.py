@@ -245,6 +245,41 @@ def test_many_input_sets_are_copied_by_calls(cuda: FakeCuda) -> None:
     assert len(cuda.graphs) == 2 * len(lane.shapes)
 
 
+@pytest.mark.parametrize("buffers", [1, 2])
+@pytest.mark.parametrize(("elapsed_ms", "ways"), [(4.9, ["graph", "apart"]), (5.1, ["graph"])])
+def test_a_slow_lane_captures_its_usual_way_alone(
+    cuda: FakeCuda, elapsed_ms: float, ways: list[str], buffers: int
+) -> None:
+    """No way could serve 2 % more; the graphs of another would take time and memory."""
+    cuda.elapsed_ms = elapsed_ms
+    lane = _lane(cuda, 1024, buffers=buffers)
+    assert [shape.way for shape in lane.shapes] == ways
+    assert len(cuda.graphs) == buffers * (3 + (len(ways) > 1))
+
+
+@pytest.mark.parametrize(("submit", "nbytes", "calls"), [("apart", 1024, 7), ("graph", 1 << 20, 1)])
+def test_a_forced_way_is_the_only_one(cuda: FakeCuda, submit: str, nbytes: int, calls: int) -> None:
+    """Whatever the size of inputs; no graph of another way is captured."""
+    lane = _lane(cuda, nbytes, submit=submit)
+    assert [shape.way for shape in lane.shapes] == [submit]
+    assert len(cuda.graphs) == (2 if submit == "apart" else 6)
+    _queue(lane).submit(0, 0)
+    assert len(cuda.calls) == calls
+
+
+def test_lanes_of_two_ways_submit_in_either(cuda: FakeCuda) -> None:
+    """`use` changes how the next request is enqueued; buffer sets go on in turn."""
+    queue = _queue(_lane(cuda, 1024))
+    found = []
+    for number, (way, calls) in enumerate([(0, 1), (1, 7), (0, 1), (1, 7), (1, 7)]):
+        queue.use(way)
+        cuda.calls.clear()
+        queue.submit(0, number % 3)
+        assert len(cuda.calls) == calls
+        found += [finished.buffer for finished in queue.poll()]
+    assert found == [0, 1, 0, 1, 0]
+
+
 def test_a_full_lane_takes_no_more(cuda: FakeCuda) -> None:
     """Two submits fill both slots; a third is refused before anything is called."""
     queue = _queue(_lane(cuda, 1024, per_launch=3))
