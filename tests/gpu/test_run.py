@@ -73,6 +73,29 @@ def test_small_requests_are_right_too(tiny: Path, mode: tuple[str, ...]) -> None
     assert result["ok"] == result["submitted"] >= 20000
 
 
+@pytest.mark.parametrize("contexts", ["1", "4"])
+@pytest.mark.parametrize("submit", ["auto", "graph", "apart"])
+def test_every_way_of_submitting_is_right(tiny: Path, submit: str, contexts: str) -> None:
+    """The result says which way was used and, where both were tried, how fast each was; the faster was kept."""
+    load = ("--contexts", contexts, "--requests", "20000", "--verify", "--max-lateness", "1s")
+    code, result = _run(tiny, *load, "--submit", submit)
+    assert result["verification"]["different"] == 0
+    assert (code, result["valid"]) == (0, True)
+    mode, rates = result["engine"]["mode"], result["engine"]["submit_rates"]
+    assert mode["submit"] == submit or submit == "auto"
+    assert sorted(rates) == (["apart", "graph"] if submit == "auto" else [])
+    if rates:
+        other = "apart" if mode["submit"] == "graph" else "graph"
+        assert rates[mode["submit"]] * 1.02 >= rates[other] > 0
+
+
+def test_a_run_without_warm_up_says_that_nothing_was_tried(tiny: Path) -> None:
+    """The usual way for inputs of this size is one graph."""
+    _, result = _run(tiny, "--requests", "1000", "--warmup", "0", "--max-lateness", "1s")
+    assert result["engine"]["mode"]["submit"] == "graph"
+    assert result["engine"]["submit_rates"] == {"graph": None, "apart": None}
+
+
 def test_batches_form_in_front_of_the_lanes(googlenet: Path) -> None:
     """Single requests at 2000/s go in batches of several, and all are served."""
     load = ("--batcher", "max=16,delay=2ms", "--rate", "2000/s", "--duration", "2s", "--contexts", "2", "--verify")
