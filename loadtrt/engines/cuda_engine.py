@@ -148,8 +148,7 @@ class TensorRTEngine:
         if self._looks is not None:
             wake_on_time()
         self._loaded = self.info
-        self.use(0, dict.fromkeys(self.ways) if len(self.ways) > 1 else {})
-        self.way = None
+        self.use(None, {})
 
     def _notes(self) -> Iterator[str]:
         refusals = {lane.graph_refusal for lane in self._lanes} - {"", "not asked for"}
@@ -224,12 +223,13 @@ class TensorRTEngine:
         """See Spins."""
         return error_of_fault(fault)
 
-    def use(self, way: int, rates: Mapping[str, float | None]) -> None:
+    def use(self, way: int | None, rates: Mapping[str, float | None]) -> None:
         """See Submits."""
         assert self._queue is not None  # noqa: S101  # allocate() was called
-        self._queue.use(way)
+        self._queue.use(way or 0)
         self.way = way
         notes = (*self._loaded.notes, *self._notes())
+        rates = rates or (dict.fromkeys(self.ways) if len(self.ways) > 1 else {})
         self.info = replace(self._loaded, mode=self._mode(), notes=notes, submit_rates=rates)
 
     def outputs(self, lane: int, buffer: int) -> Arrays:

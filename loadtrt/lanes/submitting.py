@@ -37,7 +37,7 @@ async def choose_way(
             driven = await drive_for(_TRIAL_NS, _TRIAL_REQUESTS * places, _TRIAL_REQUESTS * _SLOW_NS)
             served, took_ns = driven.submitted - driven.unserved, driven.end_ns - driven.start_ns
             if stop.requested or took_ns * places > _SLOW_NS * served:
-                engine.use(0, dict.fromkeys(engine.ways))
+                engine.use(0, {})
                 return
             if number:
                 rates[way].append(served * SECOND_NS / took_ns)

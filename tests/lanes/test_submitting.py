@@ -2,60 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from loadtrt.asked.config import RunConfig
 from loadtrt.engines.engine import Submits
-from loadtrt.engines.simulated import SimulatedEngine
-from loadtrt.engines.simulation import parse_simulation
-from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, run_session
 from loadtrt.load.inputs import make_inputs
 from loadtrt.units import MILLISECOND_NS as MS
 from loadtrt.units import SECOND_NS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from ways_of_submitting import Ways
 
 pytestmark = pytest.mark.anyio
-
-
-class Ways(SimulatedEngine):
-    """Serves a request in as many µs as its way takes.
-
-    used: the ways in turn, with the instants from which they were used.
-    stop_at: the instant at which the user stops the run.
-    """
-
-    def __init__(self, config: RunConfig, micros: Mapping[str, int], law: str = "") -> None:
-        given = parse_simulation(f"service={max(micros.values())}us,clock=virtual{law}", 1)
-        super().__init__(given, contexts=config.model.contexts, buffers=config.model.buffers)
-        self._micros = micros
-        self.ways: Sequence[str] = ()
-        self.way: int | None = None
-        self.used: list[tuple[int, int]] = []
-        self.stop, self.stop_at = Stop(), 1 << 62
-
-    def allocate(self, inputs: Any) -> None:
-        super().allocate(inputs)
-        self.ways = tuple(self._micros)
-        self.use(0, dict.fromkeys(self.ways))
-        self.way = None
-        self.used.clear()
-
-    def use(self, way: int, rates: Mapping[str, float | None]) -> None:
-        assert not any(self._in_flight), "a request is in flight"
-        self.way = way
-        self.used.append((way, self.now_ns()))
-        self._scale = [self._micros[self.ways[way]] / max(self._micros.values())] * len(self._scale)
-        self.info = replace(self.info, mode={"submit": self.ways[way]}, submit_rates=rates)
-
-    def submit(self, lane: int, inputs: int) -> None:
-        self.stop.requested |= self.now_ns() >= self.stop_at
-        super().submit(lane, inputs)
 
 
 async def _run(engine: Ways, config: RunConfig, *, allocated: bool = False) -> Session:
@@ -86,7 +45,7 @@ async def test_the_faster_way_is_used(micros: dict[str, int], chosen: str, conte
     """The usual way unless another serves 2 % more; the result has the rates of all, which are those of the law, and
     nothing of the trials is among the requests that are measured."""
     config = _config(contexts=contexts)
-    engine = Ways(config, micros)
+    engine = Ways(config.model, micros)
     assert isinstance(engine, Submits)
     session = await _run(engine, config)
     assert session.failure is None
@@ -100,7 +59,7 @@ async def test_the_faster_way_is_used(micros: dict[str, int], chosen: str, conte
 async def test_ways_take_turns_and_half_a_second_is_enough() -> None:
     """Each is tried four times, in an order that a device that gets faster or slower all the time does not deceive."""
     config = _config()
-    engine = Ways(config, {"graph": 100, "apart": 110})
+    engine = Ways(config.model, {"graph": 100, "apart": 110})
     await _run(engine, config)
     assert [way for way, _ in engine.used] == [0, 1, 1, 0, 0, 1, 1, 0, 0]
     assert engine.used[-1][1] - engine.used[0][1] < SECOND_NS // 2
@@ -110,7 +69,7 @@ async def test_ways_take_turns_and_half_a_second_is_enough() -> None:
 async def test_a_slow_engine_keeps_its_usual_way(micros: int) -> None:
     """It has a single trial, in which a buffer set serves no more requests than in 80 ms, or one."""
     config = _config(requests=2)
-    engine = Ways(config, {"graph": micros, "apart": micros // 2})
+    engine = Ways(config.model, {"graph": micros, "apart": micros // 2})
     await _run(engine, config)
     assert [way for way, _ in engine.used] == [0, 0]
     assert engine.used[1][1] - engine.used[0][1] <= max(100 * MS, 2 * 1000 * micros)
@@ -120,7 +79,7 @@ async def test_a_slow_engine_keeps_its_usual_way(micros: int) -> None:
 async def test_a_run_that_is_stopped_in_a_trial_measures_nothing() -> None:
     """It ends at once, in the usual way, and nothing is left in flight."""
     config = _config()
-    engine = Ways(config, {"graph": 200, "apart": 100})
+    engine = Ways(config.model, {"graph": 200, "apart": 100})
     engine.stop_at = 50 * MS
     session = await _run(engine, config)
     assert session.interrupted
@@ -134,7 +93,7 @@ async def test_a_run_that_is_stopped_in_a_trial_measures_nothing() -> None:
 async def test_an_engine_that_hangs_in_a_trial_is_given_up() -> None:
     """As in any other phase: the run fails with the sentence that says so."""
     config = _config()
-    session = await _run(Ways(config, {"graph": 200, "apart": 100}, ",hang=30ms"), config)
+    session = await _run(Ways(config.model, {"graph": 200, "apart": 100}, ",hang=30ms"), config)
     assert "warm-up: the engine completed nothing for" in (session.failure or "")
 
 
@@ -142,7 +101,7 @@ async def test_an_engine_that_hangs_in_a_trial_is_given_up() -> None:
 async def test_nothing_is_tried_without_a_choice_or_warm_up(micros: dict[str, int], options: dict[str, Any]) -> None:
     """One way, as where the user forces it; or no phase to try in: the result says that they were not tried."""
     config = _config(**options)
-    engine = Ways(config, micros)
+    engine = Ways(config.model, micros)
     session = await _run(engine, config)
     assert session.failure is None
     assert not engine.used
@@ -153,7 +112,7 @@ async def test_nothing_is_tried_without_a_choice_or_warm_up(micros: dict[str, in
 async def test_lanes_that_are_used_again_keep_their_way() -> None:
     """The second run on the same lanes tries nothing, and has the way and the rates of the first."""
     config = _config()
-    engine = Ways(config, {"graph": 200, "apart": 100})
+    engine = Ways(config.model, {"graph": 200, "apart": 100})
     await _run(engine, config)
     tried, info = len(engine.used), engine.info
     await _run(engine, config, allocated=True)
