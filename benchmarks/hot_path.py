@@ -175,8 +175,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.turn:
         way, contexts = options.turn[0], int(options.turn[1])
-        lanes = None if is_compiled() else lanes_alone(options, way, contexts)
-        print(json.dumps({"lanes": lanes, "run": whole_run(options, way, contexts)}))
+        alone = None if is_compiled() else lanes_alone(options, way, contexts)
+        print(json.dumps({"lanes": alone, "run": whole_run(options, way, contexts)}))
         end()
     call("cudaSetDevice", 0)
     GpuClock().close()

@@ -146,7 +146,7 @@ class Model(Strict):
     graph: bool = _lanes(True, "Launch CUDA graphs instead of single calls.", commands=ENGINES)
     submit: Literal["auto", "graph", "apart"] = _lanes(
         "auto",
-        "Launch each request as one CUDA graph, or with copies apart from the graph; auto tries both before warm-up.",
+        "Launch each request as one CUDA graph, or with copies apart from the graph; auto tries both in warm-up.",
     )
     copies: bool = _lanes(True, "Copy inputs and outputs with every request.")
     wait: Literal["spin", "block"] = _lanes("spin", "Poll for completions, or sleep until they come.")

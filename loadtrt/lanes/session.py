@@ -247,8 +247,8 @@ async def _choose_way(engine: Engine, config: RunConfig, sets: int, stop: Stop, 
         return
 
     async def drive_for(least_ns: int, least_requests: int, most_ns: int) -> Driven:
-        bounds = {"least_ns": least_ns, "least_requests": least_requests, "most_ns": most_ns}
-        load = replace(_preparing(config, session, sets), **bounds)
+        load = _preparing(config, session, sets)
+        load = replace(load, least_ns=least_ns, least_requests=least_requests, most_ns=most_ns)
         driven = await _drive_unmeasured(engine, load, stop, session, None)
         driven.require_answers("warm-up")
         return driven

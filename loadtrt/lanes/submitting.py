@@ -1,4 +1,4 @@
-"""Which way of submitting serves more requests is measured, before warm-up: it depends on the host as on the engine."""
+"""Which way of submitting serves more requests is tried as warm-up begins: it depends on the host as on the engine."""
 
 from __future__ import annotations
 

@@ -248,7 +248,7 @@ def _submit_text(engine: EngineInfo) -> str:
     if rate is None:
         return f"submit: {chosen}; {' and '.join(others)} was not tried"
     against = " and ".join(f"{format_count(float(engine.submit_rates[way] or 0))}/s {way}" for way in others)
-    return f"submit: {chosen}, {format_count(float(rate))}/s against {against}, before warm-up"
+    return f"submit: {chosen}, {format_count(float(rate))}/s against {against}, in warm-up"
 
 
 def facts(result: RunResult, file: str, key: str) -> Iterator[Block]:

@@ -103,7 +103,7 @@ class EngineInfo:
         "compiled"}.
     notes: sentences for the user, such as why a graph could not be captured.
     conversion: what became of a model that loadtrt converted to FP16; None for others.
-    submit_rates: requests/s of each way of submitting that was possible, before warm-up; None for one that was not
+    submit_rates: requests/s of each way of submitting that was possible, in warm-up; None for one that was not
         tried; empty where there was one way only.
     build: how the plan was built, from its sidecar: model, model_sha256, options, precision, flavour, flavour_version,
         gpu, build_ns; None for other engines and if not known.

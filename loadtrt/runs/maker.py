@@ -72,7 +72,7 @@ class Opened:
     allocate_ns: int | None = None
     runs: int = 0
     verified: bool = False
-    ways: dict[tuple[int, ...] | None, tuple[int, Mapping[str, float | None]]] = field(default_factory=dict)
+    ways: dict[Part | None, tuple[int, Mapping[str, float | None]]] = field(default_factory=dict)
     hangs: bool = False
     broken: bool = False
 
@@ -82,12 +82,12 @@ class Opened:
         self.engine.allocate(self.inputs.sets)
         self.allocate_ns = perf_counter_ns() - began
 
-    def submit_as_before(self, part: tuple[int, ...] | None) -> None:
+    def submit_as_before(self, part: Part | None) -> None:
         """As in the part's earlier runs, or in the usual way where there were none."""
         if isinstance(self.engine, Submits) and self.allocate_ns is not None:
             self.engine.use(*self.ways.get(part, (None, {})))
 
-    def keep_way(self, part: tuple[int, ...] | None) -> None:
+    def keep_way(self, part: Part | None) -> None:
         """For later runs of the part."""
         if isinstance(self.engine, Submits) and self.engine.way is not None:
             self.ways[part] = self.engine.way, self.engine.info.submit_rates
@@ -234,11 +234,12 @@ class Maker:
         opened, watched, engine, inputs = self.opened, self._watched, self.opened.engine, self.opened.inputs.sets
         assert watched is not None  # noqa: S101  # open() was called
         changes: dict[str, Any] = {"verify": config.model.verify and not opened.verified and part is None}
+        part = part and Part(*part)
         opened.submit_as_before(part)
         if part is not None:
-            narrowed = Narrowed(engine, Part(*part), inputs)
+            narrowed = Narrowed(engine, part, inputs)
             engine, inputs = cast("Engine", narrowed), narrowed.input_sets
-            changes |= {"contexts": part[0], "buffers": part[1]}
+            changes |= {"contexts": part.contexts, "buffers": part.buffers}
         if opened.runs:
             config = config.model_copy(update={"warmup": min(config.warmup, _WARM_NS)})
         config = config.with_model(**changes)

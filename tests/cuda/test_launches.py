@@ -238,6 +238,20 @@ def test_a_note_says_what_d2h_includes(cuda: FakeCuda, per_launch: int, nbytes: 
     assert len([note for note in engine._notes() if "d2h includes waiting" in note]) == notes
 
 
+@pytest.mark.parametrize(("input_sets", "submit", "notes"), [(33, "graph", 1), (32, "graph", 0), (33, "auto", 0)])
+def test_a_note_says_why_a_forced_way_was_not_taken(cuda: FakeCuda, input_sets: int, submit: str, notes: int) -> None:
+    """What the options alone do not tell: there are too many input sets for a graph of each."""
+    addresses = [{"x": number} for number in range(input_sets)]
+    engine = TensorRTEngine.__new__(TensorRTEngine)  # without a plan
+    engine._config = SimpleNamespace(submit=submit)  # type: ignore[assignment]  # of a Model
+    engine._lanes = [_lane(cuda, 1024, submit=submit, addresses=addresses)]
+    engine._queue, engine.way, engine.per_launch = _queue(engine._lanes[0]), None, 1
+    engine._inputs, engine.buffers = addresses, 2  # type: ignore[assignment]  # buffers of pinned memory
+    noted = list(engine._notes())
+    assert len(noted) == notes
+    assert all("--submit graph is not possible" in note and "33 input sets and 2 buffers" in note for note in noted)
+
+
 def test_many_input_sets_are_copied_by_calls(cuda: FakeCuda) -> None:
     """A graph for each slot and input set only where these are few."""
     addresses = [{"x": number} for number in range(MOST_GRAPHS // 2 + 1)]

@@ -1,4 +1,4 @@
-"""Which way of submitting is chosen before warm-up, by engines whose ways differ in speed, in virtual time."""
+"""Which way of submitting is chosen as warm-up begins, by engines whose ways differ in speed, in virtual time."""
 
 from __future__ import annotations
 
