@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -117,3 +118,21 @@ async def test_lanes_that_are_used_again_keep_their_way() -> None:
     tried, info = len(engine.used), engine.info
     await _run(engine, config, allocated=True)
     assert (len(engine.used), engine.info) == (tried, info)
+
+
+async def test_outputs_are_verified_as_they_are_measured() -> None:
+    """The way is chosen before: no request of verification is submitted in another than those of the measurement."""
+    config = _config(verify=True)
+    engine = Ways(config.model, {"graph": 200, "apart": 100})
+    phases: list[tuple[str, str]] = []
+    inputs = make_inputs(engine.info.tensors, ("random",), config.model.input_sets, {}, config.model.seed)
+    session = Session()
+
+    def tick(phase: str, *_: int) -> None:
+        phases.append((phase, engine.info.mode["submit"]))
+
+    await run_session(engine, config, inputs, engine.stop, session, tick)
+    told = [each for each, _ in groupby(phases)]
+    assert told == [("warm-up", "graph"), ("verify", "apart"), ("warm-up", "apart"), ("measure", "apart")]
+    assert session.verification is not None
+    assert session.verification.outputs >= 20
