@@ -75,6 +75,7 @@ class TensorRTEngine:
             sha256=digest,
             batch=plan.batch,
             batch_from=plan.counted.reason,
+            larger_batch=plan.larger_batch,
             tensors=_indexing(plan.tensors, rows),
             precision=_precision(plan.precision, build),
             mode=self._mode(),

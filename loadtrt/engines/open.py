@@ -102,7 +102,8 @@ def _load_built(options: Model, say: Callable[[str], None] | None, status: Calla
         engine = TensorRTEngine(load_plan(options, cached), options)
     except EngineError as error:
         raise EngineError(f"{error} (--on onnxruntime runs the model on the CPU instead)") from None
-    engine.info = replace(engine.info, notes=(*cached.notes, *engine.info.notes))
+    notes = (*cached.notes, *engine.info.notes)
+    engine.info = replace(engine.info, notes=notes, larger_batch=cached.larger_batch)
     return engine
 
 

@@ -36,6 +36,8 @@ class Terms:
         requests are no problem where an objective judges them.
     mode: the engine's settings, for the remedies.
     offered_per_s: the mean arrival rate; None where the load has none.
+    faster_host, less_load: remedies of lanes that stood idle and of requests that were not served, which name options
+        where it is known which of them the run can take (findings/remedies.py).
     busy: evidence that others use the cores (environment.busy_host), which is the remedy's matter then.
     """
 
@@ -45,6 +47,8 @@ class Terms:
     mode: Mapping[str, str] = field(default_factory=dict)
     offered_per_s: float | None = None
     busy: str | None = None
+    faster_host: str = "use more --buffers or larger batches"
+    less_load: str = "lower the load"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,19 +183,15 @@ def _of_the_host(counts: Counts, terms: Terms) -> Iterator[Problem]:
             kind="late",
             evidence=f"the generator was {late} late {rank} (limit {format_duration(limit_ns)})",
             remedy=remedy_for(
-                terms.busy, "use --wait spin" if blocks else "free a core for loadtrt, or lower rate or contexts"
+                terms.busy, "use --wait spin" if blocks else f"free a core for loadtrt, or {terms.less_load}"
             ),
         )
     if counts.starved_fraction > STARVED_LIMIT:
         share, limit = f"{100 * counts.starved_fraction:.0f} %", f"{100 * STARVED_LIMIT:.0f} %"
-        single = terms.closed and terms.mode.get("graph") == "yes" and "requests per launch" not in terms.mode
-        more = ", or for requests of one size --requests-per-launch 4" if single else ""
         yield Problem(
             kind="starved",
             evidence=f"lanes were idle for {share} of the time because the host was late (limit {limit})",
-            remedy=remedy_for(
-                terms.busy, f"the engine is faster than this host: use more --buffers or larger batches{more}"
-            ),
+            remedy=remedy_for(terms.busy, f"the engine is faster than this host: {terms.faster_host}"),
         )
 
 
@@ -220,10 +220,10 @@ def _of_requests(counts: Counts, terms: Terms) -> Iterator[Problem]:
         yield Problem(
             kind="unserved",
             evidence=f"{unserved} had not been served when the run ended (their age counts as latency)",
-            remedy="the load is above capacity, or the engine hangs: lower --rate, or raise --drain",
+            remedy=f"the load is above capacity, or the engine hangs: {terms.less_load}, or raise --drain",
         )
     if not (counts.ok or counts.failed or counts.unserved):
-        evidence, remedy = "no request was served", "raise --duration or --requests"
+        evidence, remedy = "no request was served", "measure for longer"
         if counts.interrupted:
             evidence, remedy = "the run was interrupted before any request was served", "interrupt it later"
         elif counts.broken:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import loadtrt
 from loadtrt.findings.findings import findings_of
+from loadtrt.findings.remedies import faster_host, less_load
 from loadtrt.findings.validity import Terms, counts_of, problems_of
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.records.board import KEEP
@@ -78,10 +79,15 @@ def result_of(
         info.mode,
         throughput.offered_per_s,
         environment.get("busy_host"),
+        faster_host=faster_host(model, info, command),
+        less_load=less_load(model),
     )
-    faults = [looked.fault for looked in (session.verification, session.deviation) if looked is not None]
+    faults = [
+        session.verification and session.verification.fault_of(model.in_flight),
+        session.deviation and session.deviation.fault,
+    ]
     problems = [
-        *(Problem(kind="outputs-differ", evidence=fault[0], remedy=fault[1]) for fault in faults if fault is not None),
+        *(Problem(kind="outputs-differ", evidence=fault[0], remedy=fault[1]) for fault in faults if fault),
         *problems_of(counts, terms),
     ]
     if session.late_start_ns > LATE_START_NS:

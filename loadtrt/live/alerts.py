@@ -64,7 +64,7 @@ def law_alerts(snapshot: Snapshot, facts: RunFacts) -> tuple[Alert, ...]:
             Alert(
                 "overloaded",
                 f"requests come faster than they are served, and {format_count(snapshot.waiting)} wait",
-                "lower --rate, or raise --contexts or --batch",
+                "lower the load, or serve more of it: more contexts, or larger batches",
             )
         )
     hidden = set(LAW_KINDS) - {"failed"} if early else set() if snapshot.phase == "done" else {"no-requests"}

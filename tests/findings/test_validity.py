@@ -49,25 +49,17 @@ def test_an_interrupted_run_has_no_advice_about_the_load(ok: int, unserved: int,
     found = _problems(ok, unserved, interrupted=True)
     assert [problem.evidence for problem in found] == evidence
     assert not any("--" in problem.remedy for problem in found)
-    assert all("--" in problem.remedy for problem in _problems(ok, unserved, interrupted=False))
+    advice = {problem.remedy for problem in _problems(ok, unserved, interrupted=False)}
+    assert advice.isdisjoint(problem.remedy for problem in found)
 
 
-@pytest.mark.parametrize(
-    ("mode", "closed", "advised"),
-    [
-        ({"graph": "yes"}, True, True),
-        ({"graph": "yes", "requests per launch": "4"}, True, False),
-        ({"graph": "no"}, True, False),
-        ({}, True, False),
-        ({"graph": "yes"}, False, False),
-    ],
-)
-def test_starved_lanes_advise_what_is_not_in_use(mode: dict[str, str], closed: bool, advised: bool) -> None:
-    """Several requests a launch: in closed loops of an engine with CUDA graphs, where not in use."""
-    (problem,) = _problems(5, 0, starved_fraction=0.06, mode=mode, closed=closed)
+def test_starved_lanes_advise_what_the_run_can_take() -> None:
+    """As findings/remedies.py has it; an observer does not know."""
+    (problem,) = _problems(5, 0, starved_fraction=0.06)
     assert "were idle for 6 %" in problem.evidence
-    assert ("--requests-per-launch" in problem.remedy) == advised
     assert "more --buffers" in problem.remedy
+    (problem,) = _problems(5, 0, starved_fraction=0.06, faster_host="use wings")
+    assert problem.remedy == "the engine is faster than this host: use wings"
 
 
 @pytest.mark.parametrize("counts", [{"starved_fraction": 0.06}, {"late": True}])
@@ -85,7 +77,7 @@ def test_failed_requests_do_not_advise_a_longer_run() -> None:
     (problem,) = _problems(0, 0, failed=5)
     assert "5 requests failed" in problem.evidence
     (problem,) = _problems(0, 0)
-    assert "raise --duration" in problem.remedy
+    assert "measure for longer" in problem.remedy
 
 
 def test_kinds() -> None:
@@ -146,11 +138,11 @@ def _problems(
     unserved: int,
     failed: int = 0,
     starved_fraction: float = 0.0,
-    mode: dict[str, str] | None = None,
     closed: bool = True,
     interrupted: bool = False,
     busy: str | None = None,
     late: bool = False,
+    **terms: str,
 ) -> list[Problem]:
     counts = Counts(1e9 if late else 0.0, True, 1e6, starved_fraction, ok, failed, unserved, interrupted)
-    return problems_of(counts, Terms(closed and not late, None, (), mode or {}, busy=busy))
+    return problems_of(counts, Terms(closed and not late, busy=busy, **terms))
