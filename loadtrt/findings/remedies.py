@@ -96,4 +96,4 @@ def either(*remedies: str) -> str:
 
 def _most(field: str) -> int:
     """The largest value of an option."""
-    return next(bound.le for bound in Model.model_fields[field].metadata if hasattr(bound, "le"))
+    return int(next(bound.le for bound in Model.model_fields[field].metadata if hasattr(bound, "le")))

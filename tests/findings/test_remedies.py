@@ -90,7 +90,7 @@ def changes_of(result: RunResult, remedy: str) -> Iterator[tuple[str, Any]]:
             yield name, False
         elif value is not None and not below:
             yield name, value.strip("'")
-        elif isinstance(RUN[flag], click.Option) and RUN[flag].is_flag:
+        elif getattr(RUN[flag], "is_flag", False):
             yield name, True
         elif name == "drain":
             yield name, "1h"

@@ -142,7 +142,7 @@ def _problems(
     interrupted: bool = False,
     busy: str | None = None,
     late: bool = False,
-    **terms: str,
+    faster_host: str = "use more --buffers or larger batches",
 ) -> list[Problem]:
     counts = Counts(1e9 if late else 0.0, True, 1e6, starved_fraction, ok, failed, unserved, interrupted)
-    return problems_of(counts, Terms(closed and not late, busy=busy, **terms))
+    return problems_of(counts, Terms(closed and not late, busy=busy, faster_host=faster_host))
