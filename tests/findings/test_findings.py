@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
 from test_gpu_findings import second, telemetry
 
 from loadtrt.capacity.outcomes import host_bound
@@ -324,59 +322,6 @@ def test_more_than_are_kept() -> None:
     """Said last, and as no fault."""
     found = findings_of(run_of(percentiles_exact=False))
     assert [it.kind for it in found] == ["compute-bound", "not-exact"]
-
-
-# --- of all of them
-
-
-@given(
-    st.fixed_dictionaries({name: st.floats(0, 10**5) for name in ("latency", "enqueue", "h2d", "compute", "d2h")}),
-    st.fixed_dictionaries(
-        {
-            "contexts": st.integers(1, 9),
-            "buffers": st.integers(1, 3),
-            "graph": st.booleans(),
-            "wait": st.sampled_from(["spin", "block"]),
-            "rate": st.sampled_from([None, "500/s"]),
-            "telemetry": st.booleans(),
-        }
-    ),
-    st.integers(1, 10_000),
-    st.sampled_from(["tensorrt", "onnxruntime", "simulated"]),
-    st.booleans(),
-    st.tuples(st.floats(0, 0.1), st.floats(0.3, 1), st.floats(1, 4)),
-    st.one_of(st.none(), st.builds(Steadiness, transient_ns=st.integers(0, 10**10), transient_ratio=st.floats(0.1, 9),
-        drift_ratio=st.one_of(st.none(), st.floats(0.1, 9)), overloaded=st.booleans(),
-        slow=st.sampled_from([None, _slow(500, 300).slow]), stall=st.sampled_from([None, _stalled().stall]))),
-)  # fmt: skip
-def test_no_remedy_is_in_use_and_none_comes_twice(
-    times: dict[str, float],
-    options: dict[str, Any],
-    count: int,
-    kind: str,
-    refused: bool,
-    shares: tuple[float, float, float],
-    state: Steadiness | None,
-) -> None:
-    """Whatever a run is like: every finding is whole, its kind is alone, and its remedy changes something."""
-    graph = "yes" if options["graph"] and not refused else "no"
-    info = engine(kind, **({"mode": {"graph": graph, "wait": options["wait"]}} if kind == "tensorrt" else {}))
-    starved, busy, at_once = shares
-    result = run_of(times, options, count, busy, at_once, engine=info, starved_fraction=starved, steadiness=state)
-    found = findings_of(result)
-    assert len({it.kind for it in found}) == len(found)
-    for it in found:
-        assert it.kind
-        assert it.evidence
-        assert it.cause
-        assert it.remedy
-        assert "nan" not in f"{it}"
-        assert "inf" not in f"{it}".replace("inference", "")
-        assert "--buffers 2" not in it.remedy or options["buffers"] == 1
-        assert "remove --no-graph" not in it.remedy or not options["graph"]
-        assert "without --no-telemetry" not in it.remedy or not options["telemetry"]
-        assert "--wait spin" not in it.remedy or options["wait"] == "block"
-        assert f"--contexts {options['contexts']} " not in f"{it.remedy} "
 
 
 # --- from records to what the user sees

@@ -152,3 +152,21 @@ def test_a_model_without_a_builder_names_both_ways() -> None:
     assert done.returncode == 3
     assert "loadtrt[tensorrt]" in done.stderr
     assert "--on onnxruntime" in done.stderr
+
+
+def test_what_limits_a_plan_on_a_full_device(googlenet: Path) -> None:
+    """Its own computing, and no remedy that the plan's range (1 to 32) refuses."""
+    for batch, larger in (("16", True), ("32", False)):
+        _, result = _run(googlenet, "--batch", batch, "--contexts", "4", "--duration", "2s")
+        limits = {"compute-bound", "copy-bound", "enqueue-bound", "host-bound", "idle"}
+        (found,) = (found for found in result["findings"] if found["kind"] in limits)
+        assert found["kind"] == "compute-bound"
+        assert result["engine"]["larger_batch"] is larger
+        assert ("a larger --batch" in found["remedy"]) is larger
+
+
+def test_what_limits_a_tiny_plan_is_not_its_batch(tiny: Path) -> None:
+    """Which is fixed."""
+    _, result = _run(tiny, "--contexts", "1", "--duration", "2s")
+    assert result["engine"]["larger_batch"] is False
+    assert not any("a larger --batch" in it["remedy"] for it in (*result["findings"], *result["problems"]))
