@@ -188,12 +188,13 @@ def _gaps(result: RunResult, use: Utilization) -> Finding | None:
     sets, useful = buffer_sets(result), 3 if engine.kind == "tensorrt" else 2
     buffers = f"--buffers {sets + 1}" if sets < useful and "buffers" not in engine.mode else ""
     more = either(buffers, one_more_context(model), measured_submit(model), more_per_launch(model, engine))
+    remedy = f"{more} may fill the gaps" if more else larger_batch(model, engine)
     return Finding(
         kind="idle",
         evidence=f"lanes computed {_percent(use.computing)} of the time and waited for the host "
-        f"{_percent(result.model.starved_fraction)}: for {_percent(idle)} the device idled with requests in flight",
+        f"{_percent(result.model.starved_fraction)}: for {_percent(idle)} none computed though requests were in flight",
         cause=cause,
-        remedy=f"{more} may fill the gaps" if more else larger_batch(model, engine),
+        remedy=remedy_for(busy_of(result), remedy) if engine.kind == "onnxruntime" else remedy,
     )
 
 

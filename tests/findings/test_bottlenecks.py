@@ -138,7 +138,7 @@ def test_the_idle_row() -> None:
     row = next(row for row in ROWS if row.expected == "idle")
     found = only(row.result())
     assert found.evidence == (
-        "lanes computed 87 % of the time and waited for the host 1 %: for 12 % the device idled with requests in flight"
+        "lanes computed 87 % of the time and waited for the host 1 %: for 12 % none computed though requests were in flight"
     )
     assert found.cause == "launching and copying leave gaps between the requests' computations"
     assert found.remedy == "--buffers 3, --contexts 2 or --requests-per-launch 4 may fill the gaps"
@@ -431,4 +431,6 @@ def test_a_device_that_is_not_full() -> None:
     cpu = only(run_of({"h2d": 0.0, "d2h": 0.0}, busy=0.7, engine=engine("onnxruntime")))
     assert cpu.remedy == "--contexts 3 may fill the gaps"
     assert "copying" not in cpu.cause
+    busy = run_of({"h2d": 0.0, "d2h": 0.0}, busy=0.7, engine=engine("onnxruntime"), environment={"busy_host": "others"})
+    assert only(busy).remedy.startswith("others: stop what else runs there")
     assert kinds(run_of({"latency": 2_100.0}, OPEN, busy=0.7)) == []
