@@ -138,7 +138,8 @@ def test_the_idle_row() -> None:
     row = next(row for row in ROWS if row.expected == "idle")
     found = only(row.result())
     assert found.evidence == (
-        "lanes computed 87 % of the time and waited for the host 1 %: for 12 % none computed though requests were in flight"
+        "lanes computed 87 % of the time and waited for the host 1 %: for 12 % none computed though requests were "
+        "in flight"
     )
     assert found.cause == "launching and copying leave gaps between the requests' computations"
     assert found.remedy == "--buffers 3, --contexts 2 or --requests-per-launch 4 may fill the gaps"
