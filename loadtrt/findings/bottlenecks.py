@@ -34,9 +34,10 @@ _REAL = ("tensorrt", "onnxruntime")  # the limits of a simulated device are its 
 
 
 def bottlenecks(result: RunResult) -> list[Finding]:
-    """Findings, the most important first. A run of one request at a time has none: more are not asked for."""
+    """Findings, the most important first. A run of one request at a time has no limit: more are not asked for."""
     if one_at_a_time(result.command):
-        return []
+        refused = _no_graph(result, None)
+        return [refused] if refused else []
     use = utilization_of(result)
     found = [_copies(result, use) or _host(result, use)]
     rest = None if any(found) else _busy(result, use) or _exposed(result, use) or _gaps(result, use)

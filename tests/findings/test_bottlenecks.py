@@ -269,7 +269,10 @@ def test_copies_that_nothing_hides() -> None:
     full = only(run_of(options={"buffers": 1}))
     assert full.kind == "compute-bound"
     assert full.remedy.startswith("--buffers 2, ")
-    assert kinds(run_of(options=alone, **seen, command=("loadtrt", "run", "--latency"))) == []
+    one: dict[str, Any] = {"options": alone, **seen, "command": ("loadtrt", "run", "--latency")}
+    assert kinds(run_of(**one)) == []
+    refused = engine(mode={"graph": "no"}, notes=("no CUDA graph: a layer waits for the host",))
+    assert kinds(run_of(**one, engine=refused)) == ["no-graph"]
 
 
 def test_host_bound() -> None:
