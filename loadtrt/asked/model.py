@@ -123,6 +123,12 @@ class Model(Strict):
     )
     plugins: Sources = _engine((), "Plugin library to load first (repeatable).", metavar="FILE")
     allow_host_code: bool = _engine(False, "Let TensorRT run the host code that a version-compatible plan carries.")
+    lean_library: Source | None = _engine(
+        None,
+        "Lean runtime (libnvinfer_lean.so) for a version-compatible plan that was built without its own.",
+        metavar="FILE",
+        shown_default="that of an installed package",
+    )
     device: int = _engine(0, "Number of the GPU.", ge=0, le=1023)
     fp16: bool = _engine(False, "Plan: check that it computes in FP16. ONNX model: build or convert it to FP16.")
     batch: int | None = _engine(  # TensorRT's dimensions are 32 bits wide up to 8.6

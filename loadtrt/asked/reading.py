@@ -61,7 +61,7 @@ def config_schema() -> dict[str, Any]:
 _ONE_MODEL = "a run drives one model so far, and there are {}: leave one of them"
 _MOST_FAULTS = 8  # in one sentence
 # What makes a run load code that a configuration names.
-_CODE = ("plugins", "allow_host_code")
+_CODE = ("plugins", "allow_host_code", "lean_library")
 # What a run writes and how it is watched: no part of what is measured.
 OUTPUT_KEYS = keys_of("Results", "Watching") - {"profile", "telemetry"}
 
@@ -71,8 +71,8 @@ def load_config(
 ) -> RunConfig:
     """The configuration of `file` with `options` laid over it.
 
-    file: YAML, or a run.json for the same run again, without its plugins and permission to run host code; None for no
-        file. It holds options, or options of the run and `models:` with the options of each by name.
+    file: YAML, or a run.json for the same run again, without its plugins and other code; None for no file. It holds
+        options, or options of the run and `models:` with the options of each by name.
     options: by key; None for one that is not given. With several models in the file, those of the run alone.
     without: keys of the file to leave out.
     several: whether there may be several models.
@@ -252,8 +252,8 @@ def _without_code(config: dict[Any, Any], file: Path, options: dict[str, Any]) -
     undecided = [option_name(key) for key in _CODE if key in left_out and options.get(key) is None]
     if undecided:
         say(
-            f"{file} is a result, and no result makes a run load plugins or run host code: if you trust their origin, "
-            f"add {' and '.join(undecided)}"
+            f"{file} is a result, and no result makes a run load libraries or run host code: "
+            f"if you trust their origin, add {' and '.join(undecided)}"
         )
     return data
 

@@ -13,6 +13,7 @@ from loadtrt.asked.load import Offline, Stages
 from loadtrt.asked.trace_load import Trace
 from loadtrt.findings.bottlenecks import BUSY, bottlenecks, closed_loop, mostly_waits
 from loadtrt.findings.gpu_findings import gpu_findings
+from loadtrt.findings.log_findings import log_findings
 from loadtrt.findings.validity import busy_of, remedy_for
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.run_result import Finding
@@ -39,7 +40,8 @@ def findings_of(result: RunResult) -> tuple[Finding, ...]:
     findings.append(_stall(result))
     if not throttled and not (result.model.steadiness and result.model.steadiness.overloaded):
         findings += _changes(result) or [_unsettled(result)]
-    findings += [*bottlenecks(result), _few(result), _inexact(result)]
+    findings += [*bottlenecks(result), *log_findings(result.model.engine, result.config.trt_log)]
+    findings += [_few(result), _inexact(result)]
     return tuple(finding for finding in findings if finding is not None)
 
 

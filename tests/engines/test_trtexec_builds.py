@@ -11,7 +11,7 @@ import pytest
 
 from command_line import loadtrt
 from loadtrt.engines import open as opening
-from loadtrt.engines.flavour import journal_of
+from loadtrt.engines.tensorrt_log import journal_of
 from loadtrt.errors import UsageError
 from plan_rig import Rig
 

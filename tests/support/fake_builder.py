@@ -253,7 +253,7 @@ def install(monkeypatch: pytest.MonkeyPatch, version: str, told: Told | None = N
         for name in (flavour, f"{flavour}_bindings"):
             monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "tensorrt", make(version, told))
-    monkeypatch.setattr("loadtrt.engines.flavour._journals", {})
+    monkeypatch.setattr("loadtrt.engines.tensorrt_log._journals", {})
 
     def device_count() -> int:
         from loadtrt.errors import CudaError
