@@ -145,12 +145,13 @@ def _build_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     if build is None:
         return [] if report["no_build"].startswith("there is no ") else [("sidecar", report["no_build"])]
     options = ", ".join(f"{key}={json.dumps(value)}" for key, value in build["options"].items())
+    loading = f", and loading the builder {format_duration(build['load_ns'])}" if build["load_ns"] else ""
     facts = [
         ("built from", f"{build['model']}, SHA-256 {build['model_sha256']}"),
         ("built on", build["gpu"]),
         ("options", options),
         ("precision", build["precision"]),
-        ("build took", format_duration(build["build_ns"])),
+        ("build took", f"{format_duration(build['build_ns'])}{loading}"),
     ]
     return [fact for fact in facts if fact[1]]
 

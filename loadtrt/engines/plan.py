@@ -232,6 +232,8 @@ class Sidecar(BaseModel):
     precision: what was converted or allowed, in words.
     conversion: what became of the model in FP16; None where loadtrt did not convert it.
     gpu: the GPU that the plan was built on; "" where `targets` name others.
+    load_ns: time to load TensorRT and its builder; 0 in files of older versions.
+    build_ns: time of the builder.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -248,6 +250,7 @@ class Sidecar(BaseModel):
     gpu: str
     targets: tuple[str, ...]
     tensors: tuple[SidecarTensor, ...]
+    load_ns: int = Field(default=0, ge=0, lt=1 << 63)
     build_ns: int = Field(ge=0, lt=1 << 63)
     plan_sha256: str
     plan_bytes: int = Field(ge=0, lt=1 << 63)
