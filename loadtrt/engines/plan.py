@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from loadtrt.asked.faults import fault_words
 from loadtrt.errors import UsageError
 from loadtrt.reading_files import open_file, read_bytes
 from loadtrt.recognizing import recognized
@@ -284,7 +285,7 @@ def read_sidecar(plan: Path, plan_sha256: str | None = None) -> Sidecar | None:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "its JSON"
-        raise UsageError(f"{file} is not the sidecar of a build: {where}: {first['msg']}") from None
+        raise UsageError(f"{file} is not the sidecar of a build: {where}: {fault_words(first)}") from None
     if plan_sha256 not in (None, sidecar.plan_sha256):
         raise UsageError(f"{file} is of another plan: its SHA-256 differs")
     return sidecar

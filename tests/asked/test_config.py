@@ -56,7 +56,7 @@ def test_a_rate_makes_an_open_loop(tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         ({}, "no engine: add --engine"),
-        ({"engine": "x", "contexts": 0}, "--contexts: input should be greater than or equal to 1 (it is 0)"),
+        ({"engine": "x", "contexts": 0}, "--contexts: 0 is below 1, the least"),
         ({"engine": "x", "rate": "fast"}, "--rate: 'fast' is not a rate"),
         ({"engine": "x", "duration": "soon"}, "--duration: 'soon' is not a duration"),
         ({"engine": "x", "arrivals": "poisson"}, "poisson arrivals need a rate: add --rate"),
@@ -72,7 +72,7 @@ def test_a_rate_makes_an_open_loop(tmp_path: Path) -> None:
         ),
         ({"engine": "x", "max_queue": 4}, "--max-queue is for an open loop"),
         ({"engine": "x", "inputs": "zeros", "input_sets": 9}, "--input-sets counts random input sets"),
-        ({"engine": "x", "contexts": 0, "buffers": 0}, "--buffers: input should be"),
+        ({"engine": "x", "contexts": 0, "buffers": 0}, "--buffers: 0 is below 1, the least"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_option(options: dict[str, object], sentence: str) -> None:
@@ -89,7 +89,7 @@ def test_a_wrong_value_is_named_with_its_option(options: dict[str, object], sent
         ("engine: x\nzzz: 4\n", "unknown key 'zzz': the keys are"),
         ("engine: [x\n", "is not YAML: expected ',' or ']', but got the end in line 2, column 1"),
         ("- engine\n", "must hold option names with their values"),
-        ("engine: x\ncontexts: many\n", "contexts: input should be a valid integer (it is 'many')"),
+        ("engine: x\ncontexts: many\n", "contexts: 'many' is not a whole number"),
     ],
 )
 def test_a_wrong_file_is_named_with_its_fault(tmp_path: Path, text: str, sentence: str) -> None:

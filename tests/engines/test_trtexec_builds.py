@@ -55,7 +55,7 @@ def _logs(module: Any) -> None:
 
 
 def test_a_build_shows_the_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """On stderr with severities, with --quiet too; in a file; without --trt-log in PLAN.log, and its warnings in a line."""
+    """On stderr with severities, with --quiet too; in a file; without --trt-log its warnings in a line."""
     rig = Rig("10", monkeypatch, tmp_path)
     rig.during = lambda: _logs(rig.module)
     silent = loadtrt("build", rig.model, "--batch", "2", "-o", "a.plan", folder=tmp_path)
