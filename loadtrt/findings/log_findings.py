@@ -39,7 +39,9 @@ def findings_of_log(
             others.append(message)
     if others:
         errors = sum(message.times for message in others if message.severity == "error")
-        where = f"look in {log_file}" if log_file else "--trt-log FILE shows"
+        where = "--trt-log FILE shows"
+        if log_file is not None:
+            where = "look on stderr at" if log_file == "-" else f"look in {log_file} at"
         found.append(
             Finding(
                 kind="tensorrt-error" if errors else "tensorrt-warning",
@@ -82,11 +84,12 @@ def _built_elsewhere(message: LogMessage, plan: str, device: str, build: Mapping
     else:
         there = f" ({built_on})" if built_on else ""
         cause = f"the plan was built on another model of GPU{there} than this one ({device})"
+    options = f", with the options in {plan}.json" if build.get("options") else ""
     return Finding(
         kind="built-elsewhere",
         evidence=f'TensorRT warns{_times(message)}: "{shortened(message.text, _QUOTED)}"',
         cause=f"{cause}; its kernels are those that were fastest there",
-        remedy=f"build it again on this GPU: loadtrt build {build.get('model') or 'MODEL'} -o {plan}",
+        remedy=f"build it again on this GPU: loadtrt build {build.get('model') or 'MODEL'} -o {plan}{options}",
     )
 
 

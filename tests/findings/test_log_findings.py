@@ -40,6 +40,8 @@ def test_a_plan_of_another_model_of_gpu(text: str) -> None:
     (found,) = log_findings(warned(text, build=build))
     assert "another model of GPU (NVIDIA H200) than this one (NVIDIA H100)" in found.cause
     assert found.remedy.endswith("loadtrt build zoo:googlenet -o googlenet.plan")
+    (found,) = log_findings(warned(text, build={**build, "options": {"fp16": True}}))
+    assert found.remedy.endswith("-o googlenet.plan, with the options in googlenet.plan.json")
     (found,) = log_findings(warned(text, build={**build, "gpu": "NVIDIA H100, compute capability 9.0"}))
     assert "MIG" in found.cause
 
@@ -58,7 +60,9 @@ def test_other_warnings_are_one_finding() -> None:
     assert found.kind == "tensorrt-error"
     assert found.evidence.startswith('TensorRT logged 1 error and 10 warnings: "failed"; "often" (9 times);')
     assert "--trt-log" not in found.remedy
-    assert "trt.log" in found.remedy
+    assert found.remedy.startswith("look in trt.log at what it logged")
+    (found,) = log_findings(engine(log=(few,)), "-")
+    assert found.remedy.startswith("look on stderr at what it logged")
     many = [LogMessage("warning", f"kind {name}", 1) for name in "abcde"]
     assert log_summary(many).endswith('"kind c"; and 2 other messages')
 
