@@ -193,16 +193,15 @@ def _other_version(opened: OpenPlan) -> str:
     except UsageError:
         sidecar = None
     built = {} if sidecar is None else sidecar.options
-    if built.get("exclude_lean_runtime"):
+    would_help = refusal_of(header, flavour, lean=True) is None
+    if built.get("exclude_lean_runtime") and would_help:
         return (
             f"{plan} without its lean runtime (--exclude-lean-runtime), and {flavour} {refusal}: {how_to_name(header)}"
         )
-    if sidecar is not None:
+    if sidecar is not None and not built.get("version_compatible"):
         return f"{plan} without --version-compatible, and {flavour} {refusal}: {to_install(header)}"
-    return (
-        f"{plan} and carries no lean runtime, and {flavour} {refusal}: {to_install(header)}; if the plan is "
-        f"version-compatible, {how_to_name(header)}"
-    )
+    more = f"; if the plan is version-compatible, {how_to_name(header)}" if would_help else ""
+    return f"{plan} and carries no lean runtime, and {flavour} {refusal}: {to_install(header)}{more}"
 
 
 def _known(opened: OpenPlan, said: str, here: str) -> str | None:

@@ -57,7 +57,10 @@ def installed_library(header: PlanHeader) -> LeanLibrary | None:
     """The library of the version that built the plan, where a package of Python holds it; None for none. Packages are
     not imported: their bindings may be for another Python."""
     for package in _PACKAGES:
-        spec = importlib.util.find_spec(package)
+        try:
+            spec = importlib.util.find_spec(package)
+        except ValueError:  # a module that was made by hand
+            continue
         for folder in (spec and spec.submodule_search_locations) or ():
             for path in sorted(Path(folder).glob(f"libnvinfer_lean.so.{header.version[0]}*")):
                 try:

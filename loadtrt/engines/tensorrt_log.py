@@ -57,9 +57,8 @@ class Journal:
             with _lock:
                 self._count += 1
                 self._errors.append((self._count, severity, text))
-        if severity in ("ERROR", "INTERNAL_ERROR", "WARNING") and not (
-            self._expected or any(phrase in text for phrase in _HARMLESS)
-        ):
+        expected = self._expected and severity != "WARNING"
+        if severity in ("ERROR", "INTERNAL_ERROR", "WARNING") and not expected and not any(map(text.count, _HARMLESS)):
             self._keep("error" if severity == "ERROR" else "warning", text)
         PYTHON_LOGGER.log(_LEVELS.get(severity, logging.ERROR), "%s", text)
 
@@ -74,8 +73,7 @@ class Journal:
 
     @contextlib.contextmanager
     def expecting_errors(self) -> Iterator[None]:
-        """What is logged in this block is the answer to a question of loadtrt's that not every TensorRT knows, and
-        tells users nothing."""
+        """Errors in this block answer a question of loadtrt's that not every TensorRT knows, and tell users nothing."""
         before, self._expected = self._expected, True
         try:
             yield

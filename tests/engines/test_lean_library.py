@@ -105,6 +105,16 @@ def test_why_a_plan_without_its_lean_runtime_does_not_load(
         bench.load(batch=1)
 
 
+def test_a_lean_runtime_is_not_advised_where_it_would_not_help(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A TensorRT that is older than the plan, or two major versions newer, loads no lean runtime of the plan's."""
+    for version, plan in (("10", (10, 99, 0, 1)), ("11", (8, 6, 0, 12))):
+        bench = bench_of(version, monkeypatch, tmp_path, refuses="Version tag does not match.")
+        write_plan(Path(bench.path), version=plan)
+        with pytest.raises(EngineError, match=r"carries no lean runtime.*install that TensorRT") as error:
+            bench.load(batch=1)
+        assert "--lean-library" not in str(error.value)
+
+
 def test_a_library_of_another_version_is_told(bench: Bench, library: Callable[..., str]) -> None:
     """Law: TensorRT is asked here too; both versions are in the sentence."""
     bench.world.refuses = "Version tag does not match. Note: Current Version: 239, Serialized Engine Version: 236"

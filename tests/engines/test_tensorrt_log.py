@@ -54,11 +54,12 @@ def test_what_is_expected_or_says_nothing_is_no_message(journal: Journal) -> Non
     mark = journal.mark()
     with journal.expecting_errors():
         journal.add("ERROR", "API not supported")
+        journal.add("WARNING", "profile 0 is odd")
     journal.add("INTERNAL_ERROR", "Thread context has not been set! Using global log stream")
     journal.add(
         "WARNING", "Could not set default profile 0 for execution context. Profile index must be set explicitly."
     )
-    assert journal.messages({}) == ()
+    assert journal.messages({}) == (LogMessage("warning", "profile 0 is odd", 1),)
     assert journal.reason(mark) == "API not supported"
 
 
