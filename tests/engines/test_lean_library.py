@@ -59,7 +59,6 @@ def test_a_named_library_runs_the_plan(bench: Bench, library: Callable[..., str]
     assert plan.notes[0] == f"the lean runtime {name} (TensorRT 8.6.0) runs the plan"
     assert plan.open.loader is not plan.open.runtime
     plan.close()
-    del plan
     gc.collect()
     assert bench.world.events[-3:] == ["engine", "runtime", "runtime"]
 
