@@ -20,6 +20,7 @@ import pytest
 
 from loadtrt.cuda.runtime import device_properties
 from loadtrt.engines.flavour import find_flavour, unsupported_gpu
+from onnx_files import doubling
 
 OTHER_MODEL = "across different models of devices"
 
@@ -99,14 +100,29 @@ def _one_run(plan: Path, *more: str | Path) -> tuple[int, str, dict[str, Any]]:
     return done.returncode, done.stderr, model
 
 
-@pytest.fixture
-def no_lean() -> Path:
-    """A version-compatible plan of 8.6 without its lean runtime, where this TensorRT is a newer one."""
-    plan = _plan("tiny_no_lean.plan")
+def _is_86() -> bool:
     found = find_flavour("tensorrt").flavour
-    if found is not None and found.version.startswith("8.6"):
-        pytest.skip("TensorRT 8.6 runs the plan by itself")
+    return found is not None and found.version.startswith("8.6")
+
+
+@pytest.fixture(scope="module")
+def no_lean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version-compatible plan of 8.6 without its lean runtime: that of $PLANS, or built here."""
+    if not _is_86():
+        return _plan("tiny_no_lean.plan")
+    folder = tmp_path_factory.mktemp("no_lean")
+    model, plan = doubling(folder, 1, 256), folder / "tiny_no_lean.plan"
+    done = _loadtrt("build", model, "-o", plan, "--version-compatible", "--exclude-lean-runtime")
+    assert done.returncode == 0, done.stderr
     return plan
+
+
+@pytest.fixture
+def refused(no_lean: Path) -> Path:
+    """The same, where this TensorRT is another version."""
+    if _is_86():
+        pytest.skip("TensorRT 8.6 runs the plan by itself")
+    return no_lean
 
 
 @pytest.fixture
@@ -130,29 +146,29 @@ def test_a_lean_library_runs_a_plan_without_its_lean_runtime(no_lean: Path, libr
     assert str(library) in shown
 
 
-def test_without_it_the_cause_is_named(no_lean: Path) -> None:
+def test_without_it_the_cause_is_named(refused: Path) -> None:
     """TensorRT is asked, and refuses; the sentence is of the lean runtime."""
     if importlib.util.find_spec("tensorrt_lean_libs") or importlib.util.find_spec("tensorrt_lean"):
         pytest.skip("a lean runtime is installed")
-    code, said, _ = _one_run(no_lean)
+    code, said, _ = _one_run(refused)
     assert code == 3
     assert len(said.splitlines()) == 1
     assert "carries no lean runtime" in said or "without its lean runtime" in said
     assert "--lean-library" in said
 
 
-def test_the_lean_runtime_of_another_version_is_told(no_lean: Path) -> None:
+def test_the_lean_runtime_of_another_version_is_told(refused: Path) -> None:
     """As where the installed one, of 10, is named for a plan of 8.6."""
     library = _installed("tensorrt_lean_libs", "libnvinfer_lean.so.*")
-    code, said, _ = _one_run(no_lean, "--lean-library", library)
+    code, said, _ = _one_run(refused, "--lean-library", library)
     assert code == 3
     assert "another version" in said
 
 
-def test_a_dispatch_library_is_no_lean_runtime(no_lean: Path) -> None:
+def test_a_dispatch_library_is_refused_runtime(refused: Path) -> None:
     """One sentence, whatever the library answers."""
     library = _installed("tensorrt_dispatch_libs", "libnvinfer_dispatch.so.*")
-    code, said, _ = _one_run(no_lean, "--lean-library", library)
+    code, said, _ = _one_run(refused, "--lean-library", library)
     assert code in (2, 3)
     assert len(said.splitlines()) == 1
 
