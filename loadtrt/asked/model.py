@@ -43,6 +43,7 @@ from loadtrt.errors import UsageError
 from loadtrt.load.arrivals import MOST_REQUESTS, parse_bursts, parse_stages
 from loadtrt.load.request_sizes import Batching, Part, parse_batching, parse_mix
 
+MOST_CONTEXTS = 32_767  # rows are sorted by a lane's number in 16 bits (records/tally.py); memory ends sooner
 # How an option under each heading of --help is declared, with the commands that most of them go with.
 _load = partial(option, group="Load", commands="sweep")
 _engine = partial(option, group="Engine", commands=ENGINES)
@@ -123,6 +124,12 @@ class Model(Strict):
     )
     plugins: Sources = _engine((), "Plugin library to load first (repeatable).", metavar="FILE")
     allow_host_code: bool = _engine(False, "Let TensorRT run the host code that a version-compatible plan carries.")
+    lean_library: Source | None = _engine(
+        None,
+        "Lean runtime (libnvinfer_lean.so) for a version-compatible plan that was built without its own.",
+        metavar="FILE",
+        shown_default="that of an installed package",
+    )
     device: int = _engine(0, "Number of the GPU.", ge=0, le=1023)
     fp16: bool = _engine(False, "Plan: check that it computes in FP16. ONNX model: build or convert it to FP16.")
     batch: int | None = _engine(  # TensorRT's dimensions are 32 bits wide up to 8.6
@@ -138,7 +145,7 @@ class Model(Strict):
         None, "CPU threads of each context of ONNX Runtime.", shown_default="cores / contexts", ge=1, le=4096
     )
 
-    contexts: int = _lanes(1, "Execution contexts, each on streams of its own.", ge=1, le=1024)
+    contexts: int = _lanes(1, "Execution contexts, each on streams of its own.", ge=1, le=MOST_CONTEXTS)
     buffers: int = _lanes(2, "Buffer sets of each context, so that copies overlap compute.", ge=1, le=64)
     requests_per_launch: int = _lanes(
         1, "Requests of a closed loop that one CUDA graph launches together.", commands="", ge=1, le=64

@@ -149,10 +149,11 @@ class PlanContext:
         mark = plan.open.journal.mark()
         others = [number for number in self._part.profiles if number not in (plan.profile, *plan.profiles_in_use)]
         for profile in [plan.profile, *(others if plan.profiles_in_use else [])]:
-            try:
-                done = self._context.set_optimization_profile_async(profile, stream) is not False
-            except RuntimeError:
-                done = False
+            with plan.open.journal.expecting_errors():  # of a plan of fixed shapes, and of a profile that is taken
+                try:
+                    done = self._context.set_optimization_profile_async(profile, stream) is not False
+                except RuntimeError:
+                    done = False
             # A plan of fixed shapes needs no selection, and neither does a profile that is selected already.
             if done or not self._part.dynamic or self._context.active_optimization_profile == profile:
                 call("cudaStreamSynchronize", stream)  # other streams may enqueue only after it

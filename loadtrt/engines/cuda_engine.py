@@ -66,7 +66,7 @@ class TensorRTEngine:
         sidecar, wrong = build_of(plan.header.path, digest)
         build, rows = (sidecar.kept, sidecar.rows) if sidecar else (None, {})
         self.parts = tuple(_indexing(part.tensors, rows) for part in plan.parts)
-        self.info = EngineInfo(
+        self._info = EngineInfo(
             kind="tensorrt",
             name=config.engine,
             flavour=plan.flavour.name,
@@ -83,6 +83,15 @@ class TensorRTEngine:
             build=build,
             conversion=sidecar.conversion if sidecar else None,
         )
+
+    @property
+    def info(self) -> EngineInfo:
+        """See Engine. With what TensorRT has logged until now."""
+        return replace(self._info, log=self._plan.open.logged())
+
+    @info.setter
+    def info(self, info: EngineInfo) -> None:
+        self._info = info
 
     def _mode(self) -> dict[str, str]:
         graphs = [lane.graph_refusal for lane in self._lanes]

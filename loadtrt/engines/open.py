@@ -24,6 +24,7 @@ OPTIONS = {
     "module": {_PLAN, _BUILT},
     "plugins": {_PLAN, _BUILT},
     "allow_host_code": {_PLAN},
+    "lean_library": {_PLAN},
     "device": {_PLAN, _BUILT},
     "optimization_profile": {_PLAN},
     "requests_per_launch": {_PLAN, _BUILT},

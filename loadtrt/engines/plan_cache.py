@@ -28,12 +28,13 @@ from loadtrt.cuda.runtime import device_count, device_properties
 from loadtrt.engines.batch_size import BatchSize, batch_size
 from loadtrt.engines.build_config import BuildOptions
 from loadtrt.engines.build_model import read_source
+from loadtrt.engines.flavour import INSTEAD_OF_RTX, unsupported_gpu
 from loadtrt.engines.onnx_model import decide_sizes, outputs_of
 from loadtrt.engines.plan import Sidecar, read_sidecar, sha256, sidecar_of
 from loadtrt.engines.plan_builder import build_plan, progress_text
 from loadtrt.engines.shapes import FixedSizes, takes_larger
 from loadtrt.engines.toolchain import choose_toolchain, preflight
-from loadtrt.errors import LoadtrtError, UsageError
+from loadtrt.errors import EngineError, LoadtrtError, UsageError
 from loadtrt.files import temporary_folder
 from loadtrt.units import format_duration
 
@@ -114,6 +115,8 @@ def cached_plan(
     device_count()  # raises where there is no GPU: for RTX preflight would ask for a --target, which no run has
     preflight(tool, options)
     gpu = device_properties(config.device)
+    if (refused := unsupported_gpu(tool.flavour, gpu.compute_capability)) is not None:
+        raise EngineError(f"{refused}, which this GPU ({gpu.name}) has: {INSTEAD_OF_RTX}")
     key = _key(source, inputs, options, tool, gpu)
     entry, sidecar, fault = _find(_folder(), _stem(config.engine), key)
     if sidecar is not None:

@@ -139,7 +139,8 @@ class Plan:
     def notes(self) -> tuple[str, ...]:
         """What the user should read."""
         unknown = "the scratch memory of a context is not known for this plan here, so the memory bill leaves it out"
-        return (*self.counted.notes, *((unknown,) if self.context_bytes is None else ()))
+        lean = (f"the lean runtime {self.open.lean} runs the plan",) if self.open.lean is not None else ()
+        return (*lean, *self.counted.notes, *((unknown,) if self.context_bytes is None else ()))
 
     @property
     def flavour(self) -> Flavour:
@@ -226,6 +227,7 @@ def load_plan(options: Model, built: CachedPlan | None = None) -> Plan:
             plugins=options.plugins,
             allow_host_code=options.allow_host_code,
             device=options.device,
+            lean_library=options.lean_library,
         )
     if built is not None:
         opened.header = replace(opened.header, path=built.path)

@@ -16,6 +16,7 @@ from loadtrt.findings.gpu_findings import gpu_findings
 from loadtrt.findings.lane_findings import closed_loop, mostly_waits
 from loadtrt.findings.remedies import either, lower_load, more_contexts
 from loadtrt.findings.utilization import BUSY
+from loadtrt.findings.log_findings import log_findings
 from loadtrt.findings.validity import busy_of, remedy_for
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.run_result import Finding
@@ -44,6 +45,7 @@ def findings_of(result: RunResult) -> tuple[Finding, ...]:
         findings += _changes(result) or [_unsettled(result)]
     if result.model.metrics["compute"].max_ns:  # else all time is the load generator's own
         findings += bottlenecks(result)
+    findings += log_findings(result.model.engine, result.config.trt_log)
     findings += [_few(result), _inexact(result)]
     return tuple(finding for finding in findings if finding is not None)
 

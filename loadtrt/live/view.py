@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 import loadtrt
+from loadtrt.asked.faults import fault_words
 from loadtrt.asked.objective import Objective  # noqa: TC001
 from loadtrt.errors import UsageError
 from loadtrt.live.alerts import Alert, alerts_of, quantiles_of
@@ -332,5 +333,5 @@ def from_json(text: bytes) -> View | None:
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
-        raise UsageError(f"the live view is broken: {where}: {fault['msg']}") from None
+        raise UsageError(f"the live view is broken: {where}: {fault_words(fault)}") from None
     return view

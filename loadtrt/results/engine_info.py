@@ -86,6 +86,20 @@ class MemoryBill:
 
 
 @dataclass(frozen=True, slots=True)
+class LogMessage:
+    """A message in the log of an engine's library.
+
+    severity: "warning" or "error"; an error is what a call reported that loadtrt could do without.
+    text: the whole message, on one line.
+    times: how often it was logged; messages that differ in numbers alone count as one.
+    """
+
+    severity: str
+    text: str
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What an engine is, for people and for run.json.
 
@@ -105,6 +119,7 @@ class EngineInfo:
     conversion: what became of a model that loadtrt converted to FP16; None for others.
     build: how the plan was built, from its sidecar: model, model_sha256, options, precision, flavour, flavour_version,
         gpu, build_ns; None for other engines and if not known.
+    log: what TensorRT has warned of since it began to load the plan; empty for other engines.
     """
 
     kind: str
@@ -122,6 +137,7 @@ class EngineInfo:
     batch_from: str = ""
     conversion: HalfPrecision | None = None
     larger_batch: bool = False
+    log: tuple[LogMessage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

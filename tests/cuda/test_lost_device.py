@@ -78,7 +78,7 @@ class Engine(TensorRTEngine):
         self.now_ns = perf_counter_ns
         self._cuda, self._clock, self._looks, self._turn_ns = cuda, clock, None, 0
         self._lanes, self._contexts, self._streams, self._inputs = [], [], [], []
-        self._plan: Any = SimpleNamespace(close=lambda: None)
+        self._plan: Any = SimpleNamespace(close=lambda: None, open=SimpleNamespace(logged=tuple))
 
     def memory(self, inputs: Any) -> MemoryBill:  # see Engine
         return MemoryBill(2, 2, 0, 0, 0, 0, inputs_bytes=0, free_bytes=None)

@@ -31,6 +31,10 @@ class Tensor:
     bound: int = -1
 
 
+# Those of TensorRT-RTX 1.7.
+RtxTargets = enum.Enum("RtxTargets", "NONE CURRENT SM75 SM80 SM86 SM89 SM120 SM121")
+
+
 def batch_in_out(least: int = 1, best: int = 16, most: int = 32, profiles: int = 1) -> list[Tensor]:
     """GoogLeNet's: data [N,3,224,224] -> prob [N,1000]."""
     image: Shape = (3, 224, 224)
@@ -46,10 +50,13 @@ class World:
     profiles: int = 1
     sharing: bool = False  # 8.6: built with PROFILE_SHARING_0806
     refuses: str = ""  # what deserializing logs before it fails
+    warns: list[str] = field(default_factory=list)  # what deserializing logs before it succeeds
+    warns_at_context: str = ""  # what making a context logs
     layers: object = None  # the inspector's JSON
     gpus: int = 1
     times: list[tuple[str, float]] = field(default_factory=list)  # what the profiler reports, ms
     inner_86: bool = False  # an 8.6 plan in a newer runtime: new questions are answered with 0 and an error
+    lean_loads: bool = True  # lean runtimes of --lean-library
     contexts_possible: int = 99
     implicit_batch: bool = False
     infer_missing: list[str] = field(default_factory=list)
@@ -113,7 +120,16 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
             if bytes(memoryview(buffer)[32:36]) == b"NAEL" and not self.engine_host_code_allowed:
                 self.logger.log(severity.ERROR, "engineHostCodeAllowed is false")
                 return None
+            for warning in world.warns:
+                self.logger.log(severity.WARNING, warning)
             return ICudaEngine(self)
+
+        def load_runtime(self, path: str) -> Runtime | None:
+            world.calls.append(f"load_runtime {path}")
+            if not world.lean_loads:
+                self.logger.log(severity.ERROR, "Runtime load failed: could not create lean runtime")
+                return None
+            return Runtime(self.logger)
 
         def __del__(self) -> None:
             world.events.append("runtime")
@@ -176,6 +192,8 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
             if self._live >= world.contexts_possible:
                 self._runtime.logger.log(severity.ERROR, "Error Code 2: OutOfMemory (requested 80 GiB)")
                 return None
+            if world.warns_at_context:
+                self._runtime.logger.log(severity.WARNING, world.warns_at_context)
             return IExecutionContext(self, config)
 
         def create_engine_inspector(self) -> Any:
@@ -305,6 +323,7 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
     if rtx:
         module.DynamicShapesKernelSpecializationStrategy = enumeration("Specialization", "LAZY", "EAGER", "NONE")
         module.CudaGraphStrategy = enumeration("CudaGraphStrategy", "DISABLED", "WHOLE_GRAPH_CAPTURE")
+        module.ComputeCapability = RtxTargets
         engine_class.create_runtime_config = lambda _: types.SimpleNamespace()
         IExecutionContext.is_stream_capturable = lambda _, stream: type(stream) is int  # type: ignore[attr-defined]
     if not bare:
