@@ -71,7 +71,8 @@ def _base_and_axes(file: Path | None, given: dict[str, Any]) -> tuple[RunConfig,
         raise UsageError("a sweep needs an axis: give several values, such as --contexts 1,2,4 or --batch 1,4,16")
     over_file = [name for name in ("rate", "burstiness", "batch", "batcher", "max_queue") if name in axes]
     common = {name: value for name, value in given.items() if name not in AXES}
-    return load_config(file, common | {name: axes[name][0] for name in over_file}, without={"profile"}), axes
+    first = {name: axes[name][0] for name in over_file}
+    return load_config(file, common | first, without={"profile"}, base=True), axes
 
 
 def _exit_code(result: SweepResult) -> int:
