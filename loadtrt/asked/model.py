@@ -142,16 +142,16 @@ class Model(Strict):
     buffers: int = _lanes(2, "Buffer sets of each context, so that copies overlap compute.", ge=1, le=64)
     partitions: int = _lanes(
         1,
-        "Partitions of the GPU's SMs, as large as they can be: context i computes on partition i modulo N.",
+        "Equal parts of the GPU's SMs: context i computes on partition i modulo N.",
         ge=1,
         le=1024,
     )
     sms: int | None = _lanes(
         None,
-        "SMs of each partition, rounded up as the GPU wants it.",
+        "SMs of each partition, which the GPU rounds up.",
         commands=ENGINES,
         metavar="N",
-        shown_default="all, in equal shares",
+        shown_default="as many as there are for each",
         ge=1,
         le=4096,
     )

@@ -218,9 +218,9 @@ class TensorRTEngine:
         """See TellsLayers."""
         from loadtrt.engines.plan_profile import profile_plan
 
-        self._placement = placement = Placement(self._config)
+        self._placement = Placement(self._config)
         self.info = replace(self.info, mode=self._mode())
-        profile_plan(self._plan, inputs, length, self._config.graph, profiled, watch, placement)
+        profile_plan(self._plan, inputs, length, self._config.graph, profiled, watch, self._placement)
 
     def clock_mapping(self) -> ClockMapping | None:
         """The accuracy of the GPU's clock."""

@@ -120,7 +120,7 @@ def profile_plan(
     """Fill `profiled` with a plain pass and, with `graph`, one of a captured graph, which then comes first.
 
     Inputs are copied to the device once: a profile is of compute alone. Whole inferences are timed before a profiler
-    is attached, since it cannot be taken off without a trace. shares: of the GPU's SMs, of which the first is taken.
+    is attached, since it cannot be taken off without a trace. The context computes where the first of a run's would.
     Raises CudaError and EngineError.
     """
     bench = _Bench(plan, inputs, placement)
