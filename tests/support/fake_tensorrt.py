@@ -53,10 +53,13 @@ class World:
     contexts_possible: int = 99
     implicit_batch: bool = False
     infer_missing: list[str] = field(default_factory=list)
+    aux_streams: int = 0
+    takes_streams: bool = True
     preflighted: bool = False
     events: list[str] = field(default_factory=list)
     streams: list[int] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    computed_on: list[list[int]] = field(default_factory=list)  # the streams of each enqueue: its own, then auxiliary
 
 
 def make(version: str, name: str, world: World) -> types.ModuleType:
@@ -122,7 +125,7 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
         Runtime.get_engine_validity = lambda _, __: ("INVALID", 2)  # type: ignore[attr-defined]
 
     class ICudaEngine:
-        num_aux_streams = 0
+        num_aux_streams = world.aux_streams
         num_layers = 3
         name = "fake"
         refittable = False
@@ -226,6 +229,7 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
                 t.name: t.shape for t in world.tensors if t.is_input and -1 not in t.shape
             }
             self._addresses: dict[str, int] = {}
+            self._streams: list[int] = []
             first = (old and engine._live == 0) or world.sharing
             self.active_optimization_profile = 0 if first else -1
             self._selected = False
@@ -278,6 +282,10 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
             self._addresses[tensor] = address
             return True
 
+        def set_aux_streams(self, streams: list[int]) -> None:
+            assert {type(stream) for stream in streams} == {int}
+            self._streams = streams
+
         profiler: Any = None
         enqueue_emits_profile = True
 
@@ -289,6 +297,7 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
 
         def execute_async_v3(self, stream: int) -> bool:
             world.calls.append("enqueue")
+            world.computed_on.append([stream, *self._streams])
             if type(stream) is not int:
                 raise TypeError("incompatible function arguments")
             missing = [tensor.name for tensor in world.tensors if tensor.name not in self._addresses]
@@ -302,6 +311,8 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
                 self.engine._taken.remove(self.active_optimization_profile)
             world.events.append("context")
 
+    if not world.takes_streams:
+        del IExecutionContext.set_aux_streams
     if rtx:
         module.DynamicShapesKernelSpecializationStrategy = enumeration("Specialization", "LAZY", "EAGER", "NONE")
         module.CudaGraphStrategy = enumeration("CudaGraphStrategy", "DISABLED", "WHOLE_GRAPH_CAPTURE")
