@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from loadtrt.asked.load import Offline
+from loadtrt.findings.partitioning import unpartitioned
 from loadtrt.findings.validity import STARVED_LIMIT, busy_of, remedy_for, typical_ns
 from loadtrt.results.run_result import Finding
 from loadtrt.units import SECOND_NS, format_count, format_duration, plural
@@ -41,7 +42,7 @@ def bottlenecks(result: RunResult) -> list[Finding]:
     rules = [*limits, _no_graph(result), _queue(result), _in_turn(result), _interference(result), _unfair(result)]
     rules += [_short(result)] if limits[0] is None else []
     if not any(limits) and not _has(result, "starved"):
-        rules += [_busy(result)]
+        rules += [_busy(result), unpartitioned(result)]
     return [finding for finding in rules if finding is not None]
 
 

@@ -280,7 +280,7 @@ def test_interference_needs_a_profile_of_the_same_run() -> None:
     pair = findings_of(run_of({"compute": 1_580.0}, profile=_profile(948)))[0]
     assert pair.remedy == "--contexts 1 has 83 % of the throughput at a lower latency"
     for other in (_profile(2_500), _profile(948, "plain"), None):
-        assert kinds(run_of(crowd, {"contexts": 4}, at_once=4.0, profile=other)) == ["compute-bound"]
+        assert kinds(run_of(crowd, {"contexts": 4}, at_once=4.0, profile=other)) == ["compute-bound", "unpartitioned"]
 
 
 def test_unfair_lanes() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtrt.findings import bottlenecks, findings
+from loadtrt.findings import bottlenecks, findings, partitioning
 from loadtrt.findings.validity import LEAST_SERVED, STARVED_LIMIT
 from loadtrt.records.histogram import QUANTILE_ERROR
 from loadtrt.stats import slow_parts, stalls, steady
@@ -43,6 +43,12 @@ IN_ROWS = {
     "unfair": [f"{bottlenecks.UNFAIR:g}", f"{bottlenecks.SLOWER:g}"],
     "small-batch": [percent(bottlenecks.SHORT)],
     "compute-bound": [percent(bottlenecks.BUSY)],
+    "unpartitioned": [
+        str(partitioning.LEAST_CONTEXTS),
+        percent(partitioning.FULL),
+        str(partitioning.LEAST_BATCH),
+        str(partitioning.LEAST_NS // 1000),
+    ],
     "idle": [percent(bottlenecks.IDLE)],
     "not-exact": [percent(round(QUANTILE_ERROR, 3))],
 }
