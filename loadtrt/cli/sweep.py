@@ -41,6 +41,8 @@ def command(config: Path | None, all_points: bool, resume: bool, force: bool, **
     loadtrt sweep --engine googlenet16.trt --contexts 1,2,4,8 --batch 1,4,16 --json sweep.json
     loadtrt sweep --engine googlenet16.trt --contexts 4 --rate 500/s..3000/s:6
     loadtrt sweep --engine googlenet.trt --batcher max=8,delay=1ms --batcher max=16,delay=2ms --rate 500/s,1000/s
+    loadtrt sweep --engine googlenet16.trt --contexts 8 --partitions 1,2,4,8            (do partitions serve more?)
+    loadtrt sweep --engine googlenet16.trt --contexts 4 --sms 8,16,32,64           (how many SMs does the plan need?)
     loadtrt sweep --engine zoo:googlenet --contexts 1,2 --batch 1                (no GPU needed)
     loadtrt sweep --engine model.onnx --batch 16 --fp16 off,on    (what FP16 gains, and what it costs in precision)
 
