@@ -197,6 +197,7 @@ class Lane:
         """Free everything but the first slot's stream. Waits for the device's work. Safe to call twice."""
         handles: list[Closes] = [*self._graphs.values(), *self._sets, *self._streams[1:]]
         self._programs, self._sets, self._streams, self._graphs = [], [], [], {}
+        self._parts = []  # their bound methods keep TensorRT's contexts alive
         self._in_flight = 0
         close_all(handles)
 

@@ -29,6 +29,7 @@ _NEEDED = (
     *("cuGreenCtxCreate", "cuGreenCtxStreamCreate", "cuGreenCtxDestroy"),
 )
 _TOO_FEW = ("CUDA_ERROR_INVALID_RESOURCE_CONFIGURATION", "CUDA_ERROR_INVALID_VALUE")  # said of a split
+_REFUSED = ("CUDA_ERROR_NOT_SUPPORTED", "CUDA_ERROR_NOT_PERMITTED", "CUDA_ERROR_INVALID_RESOURCE_TYPE")
 _MPS_SHARE = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 
 
@@ -59,9 +60,11 @@ class Partitions:
         except CudaError as error:
             with suppress(CudaError):  # the first failure is the one to report
                 self.close()
+            if error.status not in _REFUSED:
+                raise
             raise EngineError(
-                f"{device.name} makes no partitions here ({error}): MPS, MIG or other contexts may be why; leave "
-                "--partitions and --sms out"
+                f"{device.name} makes no partitions here ({error}): MPS or MIG may be why; leave out --partitions and "
+                "--sms"
             ) from None
 
     @property

@@ -109,11 +109,17 @@ _STEPS = (
 
 @pytest.mark.parametrize(("name", "after"), [*((name, 0) for name in _STEPS), *((name, 3) for name in _STEPS[3:])])
 def test_a_failure_at_any_step_leaves_nothing(driver: FakeDriver, name: str, after: int) -> None:
-    """Law: what was made is destroyed; the sentence has CUDA's words, what may be why, and a way out."""
+    """Law: what was made is destroyed. Where CUDA refuses partitions, the sentence has its words, what may be why, and
+    a way out; other errors are told as they are."""
     driver.failing, driver.after, driver.status = name, after, 801
-    with pytest.raises(EngineError, match=rf"Fake H200 makes no partitions.*{name}.*NOT_SUPPORTED.*MPS, MIG.*leave"):
+    with pytest.raises(
+        EngineError, match=rf"Fake H200 makes no partitions.*{name}.*NOT_SUPPORTED.*MPS or MIG.*leave out"
+    ):
         Partitions(H200, 8, None)
     assert len(driver.made) == after
+    driver.after, driver.status = after, 2
+    with pytest.raises(CudaError, match=rf"^{name} failed with CUDA_ERROR_OUT_OF_MEMORY: out of memory$"):
+        Partitions(H200, 8, None)
     assert driver.alive == {}
 
 

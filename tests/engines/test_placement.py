@@ -109,6 +109,7 @@ def test_auxiliary_streams_are_of_the_partition_too(monkeypatch: pytest.MonkeyPa
     """Law: each context computes on as many auxiliary streams as the plan has, its own, all of its partition; they are
     destroyed after the context and before the partition."""
     machine = _Machine(monkeypatch, tmp_path, aux_streams=3)
+    machine.bench.world.alive = machine.cuda.alive
     engine = machine.allocate(contexts=4, partitions=2)
     assert {len(streams) for streams in machine.bench.world.computed_on} == {4}
     assert all(len(green) == 1 and None not in green for green in machine.greens())
@@ -161,6 +162,7 @@ def test_a_profile_computes_on_the_partition(monkeypatch: pytest.MonkeyPatch, tm
     """Law: layers are timed where a run's context computes, auxiliary streams included, and the profile says where."""
     machine = _Machine(monkeypatch, tmp_path, aux_streams=1, times=[("conv", 0.5)], layers={"Layers": []})
     engine, profiled = machine.open(sms=16), Profiled()
+    machine.bench.world.alive = machine.cuda.alive
     engine.profile(
         {"data": np.zeros((16, 3, 224, 224), np.float32)},
         ProfileLength(0, 3, 0),

@@ -55,6 +55,7 @@ class World:
     infer_missing: list[str] = field(default_factory=list)
     aux_streams: int = 0
     takes_streams: bool = True
+    alive: set[int] | None = None  # the streams that exist: those of a context must outlive it; None: not looked at
     preflighted: bool = False
     events: list[str] = field(default_factory=list)
     streams: list[int] = field(default_factory=list)
@@ -306,6 +307,8 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
             return True
 
         def __del__(self) -> None:
+            gone = set() if world.alive is None else set(self._streams) - world.alive
+            assert not gone, "auxiliary streams were destroyed before their context"
             self.engine._live -= 1
             if self.active_optimization_profile in self.engine._taken:
                 self.engine._taken.remove(self.active_optimization_profile)
