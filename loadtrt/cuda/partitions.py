@@ -106,8 +106,8 @@ class _GreenContext:
 def _groups(name: str, whole: Any, count: int, sms: int | None) -> list[Any]:
     """`count` disjoint groups of SMs of the GPU `name`. The driver alone knows how it rounds, so it is asked."""
     total = int(whole.sm.smCount)
-    smallest = _split(whole, 1, 1)
-    if not smallest:
+    smallest = next(filter(None, (_split(whole, 1, size) for size in range(1, total + 1))), None)
+    if smallest is None:
         raise EngineError(f"{name} makes no partitions of its {total} SMs: leave --partitions and --sms out")
     least = int(smallest[0].sm.smCount)
     if sms is not None and sms < least:
