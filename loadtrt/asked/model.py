@@ -147,6 +147,21 @@ class Model(Strict):
 
     contexts: int = _lanes(1, "Execution contexts, each on streams of its own.", ge=1, le=MOST_CONTEXTS)
     buffers: int = _lanes(2, "Buffer sets of each context, so that copies overlap compute.", ge=1, le=64)
+    partitions: int = _lanes(
+        1,
+        "Equal parts of the GPU's SMs: context i computes on partition i modulo N.",
+        ge=1,
+        le=1024,
+    )
+    sms: int | None = _lanes(
+        None,
+        "SMs of each partition, which the GPU rounds up.",
+        commands=ENGINES,
+        metavar="N",
+        shown_default="as many as there are for each",
+        ge=1,
+        le=4096,
+    )
     requests_per_launch: int = _lanes(
         1, "Requests of a closed loop that one CUDA graph launches together.", commands="", ge=1, le=64
     )
@@ -295,6 +310,14 @@ class Model(Strict):
     def in_flight(self) -> int:
         """The most requests in flight; in a closed loop so many always are."""
         return self.contexts * self.buffers * self.requests_per_launch
+
+    def require_contexts(self) -> None:
+        """Raise UsageError where a partition has no context."""
+        if self.contexts < self.partitions:
+            raise UsageError(
+                f"--partitions {self.partitions} needs as many contexts: add --contexts {self.partitions}, or take "
+                "--sms for a part of the GPU"
+            )
 
     @property
     def mix_parts(self) -> tuple[Part, ...]:

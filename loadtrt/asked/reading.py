@@ -67,7 +67,12 @@ OUTPUT_KEYS = keys_of("Results", "Watching") - {"profile", "telemetry"}
 
 
 def load_config(
-    file: Path | None, options: dict[str, Any], without: Collection[str] = (), *, several: bool = False
+    file: Path | None,
+    options: dict[str, Any],
+    without: Collection[str] = (),
+    *,
+    several: bool = False,
+    base: bool = False,
 ) -> RunConfig:
     """The configuration of `file` with `options` laid over it.
 
@@ -76,12 +81,13 @@ def load_config(
     options: by key; None for one that is not given. With several models in the file, those of the run alone.
     without: keys of the file to leave out.
     several: whether there may be several models.
+    base: whether it is that of many runs, which `varied` makes of it and checks.
 
     Raises UsageError that names every fault: a file that cannot be read, is not YAML or is not a mapping, an unknown
     key (with the nearest), a value of the wrong kind.
     """
     data = _read_yaml(file, options) if file else {}
-    config = _config_of(data, options, without, str(file) if file else "the command line", several=several)
+    config = _config_of(data, options, without, str(file) if file else "the command line", several=several, base=base)
     return config if several else require_one_model(config)
 
 
@@ -120,7 +126,13 @@ def read_load(options: dict[str, Any]) -> Load:
 
 
 def _config_of(
-    data: dict[str, Any], options: dict[str, Any], without: Collection[str], source: str, *, several: bool = False
+    data: dict[str, Any],
+    options: dict[str, Any],
+    without: Collection[str],
+    source: str,
+    *,
+    several: bool = False,
+    base: bool = False,
 ) -> RunConfig:
     models = _models(data, source)
     run = {key: value for key, value in data.items() if key != "models"}
@@ -156,6 +168,8 @@ def _config_of(
         raise UsageError(joined(faults, len(faults)))
     for asked in config.models.values():  # not where a result is read, which may be elsewhere
         asked.load.require()
+        if not base:
+            asked.require_contexts()
     return config
 
 

@@ -77,6 +77,20 @@ class PlanContext:
             return None
         return bool(self._context.is_stream_capturable(int(stream)))
 
+    @property
+    def auxiliary_streams(self) -> int:
+        """Number of streams beside that of the enqueue on which the plan computes."""
+        return int(getattr(self._plan.open.engine, "num_aux_streams", 0))
+
+    @property
+    def takes_streams(self) -> bool:
+        """Whether this TensorRT computes on other streams than it makes itself."""
+        return hasattr(self._context, "set_aux_streams")
+
+    def compute_on(self, streams: list[int]) -> None:
+        """Use these auxiliary streams, which must outlive the context, instead of TensorRT's own."""
+        self._context.set_aux_streams(streams)
+
     def close(self) -> None:
         """Destroy the context, which must be idle. Safe to call twice."""
         if self._context is None:

@@ -17,8 +17,9 @@ import anyio.lowlevel
 from loadtrt.cuda.lane import Lane, LanePart
 from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.runtime import close_all, device_properties, memory_info
-from loadtrt.cuda.stream import GpuClock, Stream
+from loadtrt.cuda.stream import GpuClock
 from loadtrt.engines.engine import Completion
+from loadtrt.engines.placement import Placement
 from loadtrt.engines.plan import build_of
 from loadtrt.engines.waiting import Looks, wake_on_time
 from loadtrt.errors import CudaError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from loadtrt.asked.model import Model
     from loadtrt.cuda.runtime import Closes
+    from loadtrt.cuda.stream import Stream
     from loadtrt.engines.plan_profile import Profiled, ProfileLength, Watch
     from loadtrt.engines.tensorrt import Plan, PlanContext
     from loadtrt.load.tensors import Arrays, TensorSpec
@@ -57,6 +59,7 @@ class TensorRTEngine:
         self._lanes: list[Lane] = []
         self._contexts: list[PlanContext] = []
         self._streams: list[Stream] = []
+        self._placement = Placement()
         self._inputs: list[dict[str, PinnedBuffer]] = []
         self._clock: GpuClock | None = None
         self._looks = Looks(config.contexts) if config.wait == "block" else None
@@ -98,6 +101,7 @@ class TensorRTEngine:
         refused = next((refusal for refusal in graphs if refusal), "")
         graph = "yes" if self._config.graph and not refused else "no"
         mode = {"graph": graph, "copies": "yes" if self._config.copies else "no", "wait": self._config.wait}
+        mode |= self._placement.mode
         return mode if self.per_launch == 1 else mode | {"requests per launch": str(self.per_launch)}
 
     def memory(self, inputs: Sequence[Arrays]) -> MemoryBill:
@@ -120,13 +124,16 @@ class TensorRTEngine:
         """See Engine. A refused capture is not an error: requests are enqueued without graph, and `info` says why."""
         sets = len(inputs) // len(self.parts)
         addresses = [self._pin(arrays, self.parts[number // sets]) for number, arrays in enumerate(inputs)]
-        for _ in range(self.contexts):
-            stream = Stream()
+        self._placement = Placement(self._config)
+        for lane in range(self.contexts):
+            make_stream = self._placement.stream_maker(lane)
+            stream = make_stream()
             self._streams.append(stream)
             graph, parts = self._config.graph, []
             for number, tensors in enumerate(self.parts):
                 context = self._plan.context(int(stream), number)
                 self._contexts.append(context)
+                self._streams += self._placement.place(context, make_stream)
                 graph = graph and context.capturable(int(stream)) is not False
                 of_part = addresses[number * sets : (number + 1) * sets]
                 parts.append(LanePart(tensors, context.bind, context.enqueue, context.reason, of_part))
@@ -139,6 +146,7 @@ class TensorRTEngine:
                     copies=self._config.copies,
                     per_launch=self.per_launch,
                     lanes=self.contexts,
+                    make_stream=make_stream,
                 )
             )
         self._clock = GpuClock()
@@ -150,6 +158,7 @@ class TensorRTEngine:
     def _notes(self) -> Iterator[str]:
         refusals = {lane.graph_refusal for lane in self._lanes} - {"", "not asked for"}
         yield from (f"no CUDA graph: {refusal}" for refusal in sorted(refusals))
+        yield from self._placement.notes
         if self.per_launch > 1 and any(lane.together for lane in self._lanes):
             yield "outputs of a launch are copied together: d2h includes waiting for its other computes"
 
@@ -219,7 +228,9 @@ class TensorRTEngine:
         """See TellsLayers."""
         from loadtrt.engines.plan_profile import profile_plan
 
-        profile_plan(self._plan, inputs, length, self._config.graph, profiled, watch)
+        self._placement = Placement(self._config)
+        self.info = replace(self.info, mode=self._mode())
+        profile_plan(self._plan, inputs, length, self._config.graph, profiled, watch, self._placement)
 
     def clock_mapping(self) -> ClockMapping | None:
         """The accuracy of the GPU's clock."""
@@ -231,7 +242,7 @@ class TensorRTEngine:
         """Free lanes, contexts, streams, then the engine and its runtime. Errors of a failed device are ignored: its
         failure was raised where it was noticed."""
         pinned = [buffer for arrays in self._inputs for buffer in arrays.values()]
-        owned: list[Closes] = [*self._lanes, *self._contexts, *self._streams, *pinned, self._plan]
+        owned: list[Closes] = [*self._lanes, *self._contexts, *self._streams, self._placement, *pinned, self._plan]
         if self._clock is not None:
             owned.insert(0, self._clock)
         self._clock = None

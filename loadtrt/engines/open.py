@@ -27,6 +27,8 @@ OPTIONS = {
     "lean_library": {_PLAN},
     "device": {_PLAN, _BUILT},
     "optimization_profile": {_PLAN},
+    "partitions": {_PLAN, _BUILT},
+    "sms": {_PLAN, _BUILT},
     "requests_per_launch": {_PLAN, _BUILT},
     "graph": {_PLAN, _BUILT},
     "copies": {_PLAN, _BUILT, _SIMULATED},

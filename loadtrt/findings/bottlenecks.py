@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadtrt.findings.lane_findings import closed_loop, lane_findings
+from loadtrt.findings.partitioning import unpartitioned
 from loadtrt.findings.remedies import (
     either,
     larger_batch,
@@ -42,6 +43,8 @@ def bottlenecks(result: RunResult) -> list[Finding]:
     found = [_copies(result, use) or _host(result, use)]
     rest = None if any(found) else _busy(result, use) or _exposed(result, use) or _gaps(result, use)
     found += [_no_graph(result, found[0]), *lane_findings(result), rest]
+    if not any(found[:1]):
+        found.append(unpartitioned(result))
     return [finding for finding in found if finding is not None]
 
 

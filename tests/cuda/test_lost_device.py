@@ -17,6 +17,7 @@ from loadtrt.cuda.lane import Lane, LanePart
 from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.stream import Stream
 from loadtrt.engines.cuda_engine import TensorRTEngine
+from loadtrt.engines.placement import Placement
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.errors import CudaError
 from loadtrt.load.tensors import TensorSpec
@@ -78,6 +79,7 @@ class Engine(TensorRTEngine):
         self.now_ns = perf_counter_ns
         self._cuda, self._clock, self._looks, self._turn_ns = cuda, clock, None, 0
         self._lanes, self._contexts, self._streams, self._inputs = [], [], [], []
+        self._placement = Placement()
         self._plan: Any = SimpleNamespace(close=lambda: None, open=SimpleNamespace(logged=tuple))
 
     def memory(self, inputs: Any) -> MemoryBill:  # see Engine

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtrt.findings import bottlenecks, findings, lane_findings, utilization
+from loadtrt.findings import bottlenecks, findings, lane_findings, partitioning, utilization
 from loadtrt.findings.validity import LEAST_SERVED, STARVED_LIMIT
 from loadtrt.records.histogram import QUANTILE_ERROR
 from loadtrt.stats import slow_parts, stalls, steady
@@ -43,6 +43,12 @@ IN_ROWS = {
     "interference": [f"{lane_findings.ALONE:g}"],
     "unfair": [f"{lane_findings.UNFAIR:g}", f"{lane_findings.SLOWER:g}"],
     "compute-bound": [percent(utilization.BUSY)],
+    "unpartitioned": [
+        str(partitioning.LEAST_CONTEXTS),
+        percent(partitioning.FULL),
+        str(partitioning.LEAST_BATCH),
+        str(partitioning.LEAST_NS // 1000),
+    ],
     "idle": [percent(bottlenecks.IDLE)],
     "not-exact": [percent(round(QUANTILE_ERROR, 3))],
 }

@@ -94,6 +94,7 @@ class FakeCuda:
         return SimpleNamespace(
             **{f"cuda{name}": self.step(f"cuda{name}") for name in _STEPS},
             cudaStreamNonBlocking=1,
+            cudaStream_t=int,
             cudaEventBlockingSync=1,
             cudaError_t=SimpleNamespace(cudaErrorNotReady=600),
             cudaMemcpyKind=SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2),

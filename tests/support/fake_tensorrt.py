@@ -60,10 +60,14 @@ class World:
     contexts_possible: int = 99
     implicit_batch: bool = False
     infer_missing: list[str] = field(default_factory=list)
+    aux_streams: int = 0
+    takes_streams: bool = True
+    alive: set[int] | None = None  # the streams that exist: those of a context must outlive it; None: not looked at
     preflighted: bool = False
     events: list[str] = field(default_factory=list)
     streams: list[int] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    computed_on: list[list[int]] = field(default_factory=list)  # the streams of each enqueue: its own, then auxiliary
 
 
 def make(version: str, name: str, world: World) -> types.ModuleType:
@@ -138,7 +142,7 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
         Runtime.get_engine_validity = lambda _, __: ("INVALID", 2)  # type: ignore[attr-defined]
 
     class ICudaEngine:
-        num_aux_streams = 0
+        num_aux_streams = world.aux_streams
         num_layers = 3
         name = "fake"
         refittable = False
@@ -244,6 +248,7 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
                 t.name: t.shape for t in world.tensors if t.is_input and -1 not in t.shape
             }
             self._addresses: dict[str, int] = {}
+            self._streams: list[int] = []
             first = (old and engine._live == 0) or world.sharing
             self.active_optimization_profile = 0 if first else -1
             self._selected = False
@@ -296,6 +301,10 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
             self._addresses[tensor] = address
             return True
 
+        def set_aux_streams(self, streams: list[int]) -> None:
+            assert {type(stream) for stream in streams} == {int}
+            self._streams = streams
+
         profiler: Any = None
         enqueue_emits_profile = True
 
@@ -307,6 +316,7 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
 
         def execute_async_v3(self, stream: int) -> bool:
             world.calls.append("enqueue")
+            world.computed_on.append([stream, *self._streams])
             if type(stream) is not int:
                 raise TypeError("incompatible function arguments")
             missing = [tensor.name for tensor in world.tensors if tensor.name not in self._addresses]
@@ -315,11 +325,15 @@ def make(version: str, name: str, world: World) -> types.ModuleType:
             return True
 
         def __del__(self) -> None:
+            gone = set() if world.alive is None else set(self._streams) - world.alive
+            assert not gone, "auxiliary streams were destroyed before their context"
             self.engine._live -= 1
             if self.active_optimization_profile in self.engine._taken:
                 self.engine._taken.remove(self.active_optimization_profile)
             world.events.append("context")
 
+    if not world.takes_streams:
+        del IExecutionContext.set_aux_streams
     if rtx:
         module.DynamicShapesKernelSpecializationStrategy = enumeration("Specialization", "LAZY", "EAGER", "NONE")
         module.CudaGraphStrategy = enumeration("CudaGraphStrategy", "DISABLED", "WHOLE_GRAPH_CAPTURE")
