@@ -46,7 +46,7 @@ class Net:
         return name
 
     def normal(self, shape: Sequence[int], deviation: float) -> str:
-        values = self._random.standard_normal(shape, np.float32)
+        values: Any = self._random.standard_normal(shape, np.float32)
         if self._levels:
             values = np.clip(np.rint(values * 3), -7, 7) / 3
         return self.constant(values * deviation)
@@ -56,7 +56,12 @@ class Net:
     ) -> str:
         deviation = gain * (2 * groups / (channels * kernel**2)) ** 0.5
         weight = self.normal((filters, channels // groups, kernel, kernel), deviation)
-        window = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4, "group": groups}
+        window: dict[str, Any] = {
+            "kernel_shape": [kernel] * 2,
+            "strides": [stride] * 2,
+            "pads": [kernel // 2] * 4,
+            "group": groups,
+        }
         return self.node("Conv", x, weight, self.normal((filters,), 0.01), **window)
 
     def dense(self, x: str, inputs: int, outputs: int, name: str = "") -> str:
