@@ -24,7 +24,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.machine import machine_line
 from loadtrt.units import format_count, format_duration
 
 TRTEXEC = "trtexec"
@@ -162,6 +161,12 @@ def show(rows: list[Run], trees: list[str]) -> None:
     print("\n".join(f"| {' | '.join(line)} |" for line in lines), flush=True)
 
 
+def machine() -> str:
+    """Its line, asked by a process that ends: this one must not hold memory of the GPU while others are measured."""
+    asked = [sys.executable, "-c", "from benchmarks.machine import machine_line; print(machine_line())"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def main() -> None:
     """Print the table, and the machine it was made on."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -182,7 +187,7 @@ def main() -> None:
         return
     options.tree = options.tree or ["loadtrt=."]
     trees = [tree.partition("=")[0] for tree in options.tree]
-    about = {"machine": machine_line(), "command": shlex.join(sys.argv[1:]), "trees": trees}
+    about = {"machine": machine(), "command": shlex.join(sys.argv[1:]), "trees": trees}
     print(f"{about['machine']}\n$ python -m benchmarks.against_trtexec {about['command']}\n", flush=True)
     began, longest = time.monotonic(), 0.0
     rows: list[Run] = []
