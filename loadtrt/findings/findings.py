@@ -34,7 +34,7 @@ def findings_of(result: RunResult) -> tuple[Finding, ...]:
         return ()
     busy = result.model.overlap.busy_fraction if result.model.overlap else None
     findings: list[Finding | None] = [_deviates(result), _overloaded(result), _dropped(result)]
-    findings += gpu_findings(result.telemetry, busy) if result.telemetry else ()
+    findings += gpu_findings(result.telemetry, result.sharing, busy, accepted=result.config.shared_gpu)
     throttled = any(finding.kind == "throttled" for finding in findings if finding)
     findings.append(_stall(result))
     if not throttled and not (result.model.steadiness and result.model.steadiness.overloaded):

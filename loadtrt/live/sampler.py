@@ -18,6 +18,7 @@ from loadtrt.units import MILLISECOND_NS, SECOND_NS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from loadtrt.live.clients import Clients
     from loadtrt.live.nvml import GpuLimits, GpuSettings
     from loadtrt.results.gpu_telemetry import GpuTelemetry
 
@@ -69,14 +70,18 @@ class Sampler:
         self,
         gpu: Watched,
         every_ns: int = EVERY_NS,
+        clients: Clients | None = None,
         *,
         now_ns: Callable[[], int] = time.perf_counter_ns,
         wait: Callable[[float], bool] | None = None,
     ) -> None:
-        """now_ns, and wait (seconds → whether to end), are for tests, which call `run`."""
+        """clients: who else uses the GPU, looked for each second.
+
+        now_ns, and wait (seconds → whether to end), are for tests, which call `run`.
+        """
         self.every_ns = every_ns
         self.latest: GpuReading | None = None
-        self._gpu = gpu
+        self._gpu, self._clients = gpu, clients
         self._limits, self._mig = gpu.limits(), gpu.settings().mig
         self._now = now_ns
         self._ended = Event()
@@ -172,6 +177,8 @@ class Sampler:
             whole = tick % parts == 0
             if whole:
                 self._take()
+                if self._clients is not None and self._clients.due:
+                    self._clients.look()
             else:
                 self._count(*self._gpu.pcie_bytes())
             now = self._now()

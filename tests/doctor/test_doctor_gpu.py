@@ -216,6 +216,7 @@ class FakeGpu:
         processes: tuple[GpuProcess, ...] | None = (),
     ) -> None:
         self.read, self.settings, self.processes = lambda: reading, lambda: settings, lambda: processes
+        self.sm_use, self.process_name, self.utilization = lambda _: (), lambda _: "python3", lambda: 0.0
 
     def __enter__(self) -> FakeGpu:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import replace
@@ -11,8 +12,10 @@ import pytest
 
 from loadtrt.asked.config import RunConfig
 from loadtrt.errors import EngineError, LoadtrtError, UsageError
-from loadtrt.live import observer as module
-from loadtrt.live.observer import Watch, Wishes
+from loadtrt.live import watching as module
+from loadtrt.live.nvml import GpuProcess
+from loadtrt.live.observer import Wishes
+from loadtrt.live.watching import Watch
 from loadtrt.records.board import Board
 from loadtrt.results.gpu_telemetry import GpuFacts, GpuReading, SamplingCost, telemetry_of
 from loadtrt.runs.maker import Maker
@@ -32,6 +35,19 @@ class FakeGpu:
 
     def read(self) -> GpuReading:
         return replace(READING)
+
+    def processes(self) -> tuple[GpuProcess, ...]:
+        return (GpuProcess(os.getpid(), 2**30),)
+
+    def sm_use(self, since_us: int) -> tuple[()]:
+        assert since_us > 0
+        return ()
+
+    def process_name(self, pid: int) -> str:
+        return f"program {pid}"
+
+    def utilization(self) -> float:
+        return 0.0
 
     def close(self) -> None:
         self.closed = True
@@ -53,7 +69,8 @@ class FakeObserver:
         if FakeObserver.ready_error is not None:
             raise FakeObserver.ready_error
 
-    def send(self, gpu: str) -> None:
+    def send(self, gpu: str, own: dict[str, list[int]]) -> None:
+        assert own["pids"]
         self.gpu = gpu
 
     def telemetry(self, start_ns: int, end_ns: int, inferences: int, each_ns: int) -> dict[str, Any]:
