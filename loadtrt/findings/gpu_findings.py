@@ -43,7 +43,7 @@ def gpu_findings(
     busy_fraction: part of the time in which this run computed; None where it is not known.
     accepted: whether others may compute on the GPU, which is a problem of the verdict otherwise.
     """
-    findings = [_others(sharing, accepted=accepted)] if sharing else []
+    findings = [_others(sharing, busy_fraction, accepted=accepted)] if sharing else []
     if telemetry is not None:
         findings.append(_held(telemetry) or _unnamed(telemetry) or _below_top(telemetry))
         findings.append(_near_slowdown(telemetry))
@@ -151,13 +151,23 @@ def _near_slowdown(telemetry: GpuTelemetry) -> Finding | None:
     )
 
 
-def _others(sharing: GpuSharing, *, accepted: bool) -> Finding | None:
+def _too_busy(use: float, busy_fraction: float | None) -> bool:
+    """Whether kernels ran for OTHERS_BUSY_LEAST of the time or more while this run computed for OWN_BUSY_MOST or less.
+    The gap is wide because NVML counts a sample with one short kernel as busy."""
+    return busy_fraction is not None and busy_fraction <= OWN_BUSY_MOST and use >= OTHERS_BUSY_LEAST
+
+
+def _others(sharing: GpuSharing, busy_fraction: float | None, *, accepted: bool) -> Finding | None:
     """Other processes on the GPU, as far as they are no problem of the verdict."""
     told = [client for client in sharing.clients if accepted or not client.computed]
     if not told:
         return None
     if any(client.computed for client in told):
         cause, remedy = "this run had what they left of the GPU, as --shared-gpu accepts", "end them for the GPU's own"
+    elif _too_busy(sharing.own_sm_ratio or 0.0, busy_fraction):  # which of the ids is this run's was guessed
+        cause = f"NVML counts kernels for {_percent(sharing.own_sm_ratio or 0.0)} of the time as this run's, which "
+        cause += f"computed for {_percent(busy_fraction or 0.0)}: one of them seems to have computed"
+        remedy = "end them, and see whether the numbers stay"
     elif all(client.sm_ratio is not None for client in told):
         cause = "they hold memory and computed nothing that would show"
         remedy = "end them where memory is short, or where they might begin to compute"
@@ -173,13 +183,9 @@ def _others(sharing: GpuSharing, *, accepted: bool) -> Finding | None:
 
 
 def _seen_busy(telemetry: GpuTelemetry, sharing: GpuSharing, busy_fraction: float | None) -> Finding | None:
-    """Kernels of processes that NVML does not show: the GPU was busy for OTHERS_BUSY_LEAST of the time or more while
-    this run computed for OWN_BUSY_MOST or less. The gap is wide because NVML counts a sample with one short kernel as
-    busy, and nothing is said where NVML tells whose kernels ran: then there were no others."""
+    """Kernels of processes that NVML does not show, where it does not tell whose kernels ran."""
     use = weighted_mean(telemetry.intervals, lambda interval: interval.utilization_mean_ratio)
-    if sharing.told or busy_fraction is None or use is None:
-        return None
-    if busy_fraction > OWN_BUSY_MOST or use < OTHERS_BUSY_LEAST:
+    if sharing.told or busy_fraction is None or use is None or not _too_busy(use, busy_fraction):
         return None
     if sum(interval.duration_ns for interval in telemetry.intervals) < 3 * SECOND_NS:
         return None  # NVML's sample period is up to a second: the sample may be of the time before the run

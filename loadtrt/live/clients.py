@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from loadtrt.live.nvml import GpuProcess, SmUse
 
 LOOK_NS = SECOND_NS  # between two looks: a list of processes costs the driver more than a clock
+_LATE_NS = 2 * SECOND_NS
 _US = 1000
 _BUSY = 0.5
 _PROC = Path("/proc")
@@ -49,30 +50,31 @@ class Shared(Protocol):
 class Own:
     """How a measuring process is recognized among others.
 
-    pids: its ids in all namespaces that it can see.
+    pids: its ids in all namespaces that it can see, the outermost first.
     before: ids that the driver gave before it opened a GPU, none of which can be its own.
     """
 
-    pids: frozenset[int]
+    pids: tuple[int, ...]
     before: frozenset[int] = frozenset()
 
     def to_json(self) -> dict[str, list[int]]:
-        return {"pids": sorted(self.pids), "before": sorted(self.before)}
+        return {"pids": list(self.pids), "before": sorted(self.before)}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Iterable[int]]) -> Own:
         """The inverse of `to_json`."""
-        return cls(frozenset(fields["pids"]), frozenset(fields["before"]))
+        return cls(tuple(fields["pids"]), frozenset(fields["before"]))
 
     def among(self, weights: Mapping[int, Any]) -> int | None:
         """Its id among those with these weights: one that it knows, else the heaviest that was not there before."""
         candidates = weights.keys() - self.before
-        return max(self.pids & candidates or candidates, key=weights.__getitem__, default=None)
+        known = (pid for pid in self.pids if pid in candidates)
+        return next(known, max(candidates, key=weights.__getitem__, default=None))
 
 
 def own_process(proc: Path = _PROC) -> Own:
     """How to recognize this process. Call it before it opens a GPU: later nobody is known to have been there before."""
-    pids = frozenset({os.getpid(), *_namespace_pids(proc)})
+    pids = tuple(dict.fromkeys((*_namespace_pids(proc), os.getpid())))
     before: set[int] = set()
     if not _has_cuda(proc):
         driver, _ = find_driver()
@@ -134,9 +136,21 @@ class Clients:
         return self._now() - self._looks[-1].at_ns >= LOOK_NS
 
     def look(self) -> None:
-        """Ask who is there, and whose kernels ran since the last look."""
+        """Ask who is there, and whose kernels ran since the last look. Samples come late, but not by more than
+        _LATE_NS: a longer time than that has a part of its own in the sums, in which no kernels ran."""
+        since_ns = max(self._seen_ns, self._looks[-1].at_ns - _LATE_NS) if self._looks else self._seen_ns
+        listed, samples = self._gpu.processes(), self._gpu.sm_use(since_ns // _US)  # a lost GPU may not answer at all
+        processes = None if listed is None else {process.pid: process for process in listed}
+        until_ns, used = since_ns, dict[int, float]()
+        for sample in samples or ():
+            until_ns = max(until_ns, sample.at_us * _US)
+            used[sample.pid] = max(used.get(sample.pid, 0.0), sample.ratio)
+        told, busy = None if samples is None else used, self._gpu.utilization()
         with self._lock:
-            self._look()
+            if self._looks and processes == self._looks[-1].processes:
+                processes = self._looks[-1].processes  # of a day of looks only changes take memory
+            self._seen_ns = until_ns
+            self._looks.append(_Look(self._now(), processes, since_ns, until_ns, told, busy))
 
     def between(self, start_ns: int, end_ns: int) -> GpuSharing:
         """Who used the GPU between two instants of Unix time, by the looks so far."""
@@ -144,18 +158,6 @@ class Clients:
             first = bisect_right(self._looks, start_ns, key=lambda look: look.at_ns) - 1
             last = bisect_left(self._looks, end_ns, key=lambda look: look.at_ns)
             return self._sharing(self._looks[max(first, 0) : last + 1], start_ns, end_ns)
-
-    def _look(self) -> None:
-        listed, samples = self._gpu.processes(), self._gpu.sm_use(self._seen_ns // _US)
-        processes = None if listed is None else {process.pid: process for process in listed}
-        if self._looks and processes == self._looks[-1].processes:
-            processes = self._looks[-1].processes  # of a day of looks only changes take memory
-        since_ns, used = self._seen_ns, dict[int, float]()
-        for sample in samples or ():
-            self._seen_ns = max(self._seen_ns, sample.at_us * _US)
-            used[sample.pid] = max(used.get(sample.pid, 0.0), sample.ratio)
-        told = None if samples is None else used
-        self._looks.append(_Look(self._now(), processes, since_ns, self._seen_ns, told, self._gpu.utilization()))
 
     def _sharing(self, looks: Sequence[_Look], start_ns: int, end_ns: int) -> GpuSharing:
         used = _use_of(looks, start_ns, end_ns)
@@ -198,7 +200,7 @@ class Clients:
         weights = {pid: (used.get(pid, 0.0), process.memory_bytes or 0) for pid, process in listed.items()}
         clients = {pid: weight for pid, weight in weights.items() if listed[pid].mps}
         plain = {pid: weight for pid, weight in weights.items() if not listed[pid].mps}
-        if not clients or self._own.pids & plain.keys() - self._own.before:
+        if not clients or set(self._own.pids) & plain.keys() - self._own.before:
             return self._own.among(weights), None
         named = [pid for pid in plain if self._gpu.process_name(pid) == _MPS_SERVER]
         return self._own.among(clients), max(named or plain, key=plain.__getitem__, default=None)
@@ -214,17 +216,18 @@ class Clients:
 
 
 def _use_of(looks: Sequence[_Look], start_ns: int, end_ns: int) -> dict[int, float]:
-    """Part of the time in which kernels of each process ran, as far as the driver has told: it samples up to a second
-    late, and has no samples of a time in which nobody's did."""
+    """Part of the time in which kernels of each process ran, as far as the driver has told: its samples come a second
+    late or so, and there are none of a time in which nobody's ran."""
     spans = [(max(look.since_ns, start_ns), min(look.until_ns, end_ns), look.used or {}) for look in looks]
     spans = [span for span in spans if span[0] < span[1]]
     if not spans:
         return {}
-    whole_ns = spans[-1][1] - max(start_ns, looks[0].since_ns)
+    until_ns = max(spans[-1][1], min(end_ns, looks[-1].at_ns) - SECOND_NS)
+    whole_ns = until_ns - max(start_ns, looks[0].since_ns)
     sums: dict[int, float] = {}
-    for since_ns, until_ns, used in spans:
+    for since_ns, upto_ns, used in spans:
         for pid, share in used.items():
-            sums[pid] = sums.get(pid, 0.0) + share * (until_ns - since_ns)
+            sums[pid] = sums.get(pid, 0.0) + share * (upto_ns - since_ns)
     return {pid: total / whole_ns for pid, total in sums.items()}
 
 

@@ -148,7 +148,6 @@ class Observing:
                     return {"telemetry": None, "why": self._no_gpu, "sharing": None}
                 telemetry = self._sampler.telemetry(start_ns, end_ns, inferences, each_ns)
                 unix_ns = time.time_ns() - time.perf_counter_ns()
-                self._clients.look()
                 sharing = asdict(self._clients.between(start_ns + unix_ns, end_ns + unix_ns))
                 return {"telemetry": telemetry.model_dump(mode="json"), "why": "", "sharing": sharing}
             case {"end_drawing": _}:

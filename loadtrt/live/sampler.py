@@ -93,6 +93,7 @@ class Sampler:
         self._running = False
         self._last: GpuReading | None = None
         self._silent = 0
+        self._asked = False  # for telemetry: the last second, too
         self._failure = ""
         self._began_ns = now_ns()
         self._spent_ns = 0
@@ -135,6 +136,7 @@ class Sampler:
 
         Waits for a reading after end_ns, two periods at most: without it the last second's energy is not known.
         """
+        self._asked = True
         with self._read:
             self._read.wait_for(lambda: not self._running or self._seen_until(end_ns), 2 * self.every_ns / SECOND_NS)
             intervals = self._log.intervals(start_ns, end_ns, each_ns)
@@ -176,9 +178,10 @@ class Sampler:
             before = self._now()
             whole = tick % parts == 0
             if whole:
-                self._take()
-                if self._clients is not None and self._clients.due:
+                if self._clients is not None and (self._clients.due or self._asked):
+                    self._asked = False
                     self._clients.look()
+                self._take()
             else:
                 self._count(*self._gpu.pcie_bytes())
             now = self._now()

@@ -41,7 +41,7 @@ class Watch:
         self._gpu: Gpu | None = None
         self._samples = False
         self._shows = wishes is not None and bool(wishes.metrics or wishes.terminal)
-        self._own = own or Own(frozenset({os.getpid()}))
+        self._own = own or Own((os.getpid(),))
         self._clients: Clients | None = None
         self.clocks = Clocks(None)
         self.sharing: GpuSharing | None = None

@@ -251,7 +251,7 @@ def one_gpu(
     monkeypatch.setattr(runtime, "memory_info", memory_info)
     monkeypatch.setattr(nvidia, "open_gpu", open_gpu)
     there = frozenset(process.pid for process in (fake and fake.listed) or ()) - {os.getpid()}
-    monkeypatch.setattr(nvidia, "own_process", lambda: Own(frozenset({os.getpid()}), there))
+    monkeypatch.setattr(nvidia, "own_process", lambda: Own((os.getpid(),), there))
     [group] = nvidia.gpus()
     assert group.title == "GPU 0: NVIDIA H100"
     assert opened == [BUS_ID]

@@ -159,6 +159,9 @@ def test_others_on_the_gpu() -> None:
     assert "--shared-gpu" in found.cause
     (found,) = gpu_findings(None, GpuSharing((GpuClient(7),), None, False, ("whose kernels run",)))
     assert found.cause == "whether they computed is not known: NVML does not tell whose kernels run"
+    (found,) = gpu_findings(None, GpuSharing((holds,), own_sm_ratio=0.9), 0.05)
+    assert found.cause.endswith("as this run's, which computed for 5 %: one of them seems to have computed")
+    assert gpu_findings(None, GpuSharing(own_sm_ratio=0.9), 0.05) == ()
     assert gpu_findings(None, GpuSharing((computes,))) == gpu_findings(None, GpuSharing()) == ()
 
 

@@ -82,7 +82,7 @@ class World:
 
     def seen(self, own: Own | None = None, warm_s: float = 2.0) -> GpuSharing:
         """What is known of the ten seconds that a run measures, after `warm_s` seconds of warm-up."""
-        clients = Clients(self, own or Own(frozenset({OWN})), now_ns=lambda: self.now)
+        clients = Clients(self, own or Own((OWN,)), now_ns=lambda: self.now)
         for _ in range(round(warm_s) + SECONDS):
             before = clients.due
             self.now += SECOND_NS
@@ -159,7 +159,7 @@ def test_one_that_computed_before_is_never_taken_for_this_run(way: str) -> None:
     """Not even where it computes more, and no id of this run is known."""
     one = world(way, uses={OWN: always(0.2), OTHER: always(0.7)}, sizes={OWN: holding(), OTHER: holding(2)})
     before = {seen for show in (one.lists, one.samples) if show and (seen := show(OTHER)) is not None}
-    (other,) = one.seen(Own(frozenset({OWN}), frozenset(before))).clients
+    (other,) = one.seen(Own((OWN,), frozenset(before))).clients
     assert other.sm_ratio == pytest.approx(0.7)
     assert other.pid in before
 
@@ -182,6 +182,14 @@ def test_a_short_visit_counts_by_the_time_it_took() -> None:
         (other,) = one.seen().clients
         assert other.sm_ratio == pytest.approx(share, abs=0.005)
         assert other.computed == (share >= SHARED_LIMIT)
+
+
+def test_a_visit_after_quiet_seconds_counts_no_longer_than_it_took() -> None:
+    """Samples of nobody are not given: the next one is of the seconds right before it, not of all since the last."""
+    visit = lambda second: 0.5 * (7 < second <= 8)  # noqa: E731
+    one = World({OWN: always(0), OTHER: visit}, {OWN: holding(), OTHER: holding()})
+    (other,) = one.seen().clients
+    assert other.sm_ratio == pytest.approx(0.05, abs=0.01)
 
 
 def test_others_are_named_where_ids_are_this_hosts() -> None:
@@ -234,7 +242,7 @@ def test_a_list_without_this_process_is_not_all() -> None:
     """A container that shows no processes, though this one is there."""
     for lists in (nothing, lambda pid: pid if pid == OTHER else None):
         one = World({OWN: always(0.9)}, {OWN: holding(), OTHER: holding()}, lists=lists, samples=hosts)
-        seen = one.seen(Own(frozenset({OWN}), frozenset({OTHER})))
+        seen = one.seen(Own((OWN,), frozenset({OTHER})))
         assert len(seen.unknown) == 1
         assert "NVML does not list even this one" in seen.unknown[0]
         assert seen.computing == ()
@@ -245,7 +253,7 @@ def test_of_a_split_gpu_only_its_own_instance_counts() -> None:
     sizes = {OWN: holding(), OTHER: lambda s: GIB * (1 + (s > 6)), THIRD: lambda s: GIB * (1 + (s > 6))}
     one = World({}, sizes, samples=None, instances={OWN: 1, OTHER: 2, THIRD: 1})
     assert [(it.pid, it.computed) for it in one.seen().clients] == [(THIRD, True)]
-    nobody = Own(frozenset(), frozenset({OWN, OTHER, THIRD}))  # which instance is its own is not known
+    nobody = Own((), frozenset({OWN, OTHER, THIRD}))  # which instance is its own is not known
     one.now = START
     assert one.seen(nobody).clients == ()
 
@@ -256,7 +264,7 @@ def test_under_mps_kernels_are_the_servers(way: str) -> None:
     sizes = {SERVER: holding(), OWN: holding(2)}
     for before in (frozenset[int](), frozenset({SERVER, hosts(SERVER)})):
         alone = world(way, uses={SERVER: always(0.9)}, sizes=sizes, mps=(OWN,))
-        seen = alone.seen(Own(frozenset({OWN}), before))
+        seen = alone.seen(Own((OWN,), before))
         assert (seen.clients, seen.told, seen.own_sm_ratio) == ((), False, None)
         assert "under MPS" in seen.unknown[0]
     both = world(way, uses={SERVER: always(0.9)}, sizes={**sizes, OTHER: holding()}, mps=(OWN, OTHER))
@@ -292,13 +300,13 @@ def test_this_process_is_known_by_all_its_ids(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(module, "find_driver", lambda: (SimpleNamespace(gpus=2), ""))
     monkeypatch.setattr(module, "open_gpu", lambda _: (Gpu(), ""))
     own = own_process(tmp_path)
-    assert own == Own(frozenset({os.getpid(), 600123, 123, 7}), frozenset({77, 88}))
+    assert own == Own((600123, 123, 7, os.getpid()), frozenset({77, 88}))
     assert opened == [1, -1, 1, -1]
     assert Own.from_json(own.to_json()) == own
     (tmp_path / "self" / "fd" / "4").symlink_to("/dev/nvidia-uvm")
     assert own_process(tmp_path).before == frozenset()
     monkeypatch.setattr(module, "find_driver", lambda: (None, "no driver"))
-    assert own_process(tmp_path / "nowhere") == Own(frozenset({os.getpid()}))
+    assert own_process(tmp_path / "nowhere") == Own((os.getpid(),))
 
 
 def test_many_others_are_few_words() -> None:

@@ -214,7 +214,7 @@ def test_a_profile_notes_who_else_computed(share: float, gpu: FakeGpu, monkeypat
     monkeypatch.setattr(layers, "open_gpu", lambda _: (gpu, ""))
     gpu.others = ((77, share),)
     profiled = Profiled()
-    with layers._gpu_around("tensorrt", 0, Own(frozenset({os.getpid()})), {}, profiled):
+    with layers._gpu_around("tensorrt", 0, Own((os.getpid(),)), {}, profiled):
         time.sleep(0.002)
     assert len(profiled.notes) == bool(share)
     assert all("program 77 (process 77, 1.00 GiB, kernels for 40 %" in note for note in profiled.notes)
