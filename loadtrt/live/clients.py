@@ -17,7 +17,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from loadtrt.live.nvml import find_driver, open_gpu
-from loadtrt.results.gpu_telemetry import GpuClient, GpuSharing
+from loadtrt.results.gpu_telemetry import LOADTRT, GpuClient, GpuSharing
 from loadtrt.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -121,9 +121,17 @@ class _Look(NamedTuple):
 class Clients:
     """Who uses a GPU beside this process, from the first look on. Safe to use from any thread."""
 
-    def __init__(self, gpu: Shared, own: Own, *, now_ns: Callable[[], int] = time.time_ns, past_ns: int = 0) -> None:
+    def __init__(
+        self,
+        gpu: Shared,
+        own: Own,
+        *,
+        now_ns: Callable[[], int] = time.time_ns,
+        past_ns: int = 0,
+        proc: Path = _PROC,
+    ) -> None:
         """Takes the first look. past_ns: how far back it looks for kernels that ran."""
-        self._gpu, self._own, self._now = gpu, own, now_ns
+        self._gpu, self._own, self._now, self._proc = gpu, own, now_ns, proc
         self._lock = Lock()
         self._seen_ns = now_ns() - past_ns
         self._looks: list[_Look] = []
@@ -211,8 +219,18 @@ class Clients:
         if own not in self._own.pids:
             return None
         if pid not in self._names:
-            self._names[pid] = self._gpu.process_name(pid)
+            self._names[pid] = LOADTRT if _runs_loadtrt(self._proc / str(pid)) else self._gpu.process_name(pid)
         return self._names[pid]
+
+
+def _runs_loadtrt(process: Path) -> bool:
+    """Whether this process of /proc is another loadtrt, whatever Python runs it."""
+    try:
+        words = (process / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    places = [place for place, word in enumerate(words) if os.path.basename(word) == LOADTRT.encode()]
+    return any(place < 2 or words[place - 1] == b"-m" for place in places)
 
 
 def _use_of(looks: Sequence[_Look], start_ns: int, end_ns: int) -> dict[int, float]:

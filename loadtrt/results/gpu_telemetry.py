@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _REMEMBERED = ("at_ns", "max_sm_clock_hertz", "sharing")
 SHARED_LIMIT = 0.02  # of the time: so much of another process' kernels can be what p98 and later percentiles show
 MOST_NAMED = 4
+LOADTRT = "loadtrt"  # the name of another one
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,9 @@ class GpuClient:
     @property
     def computed(self) -> bool:
         """Whether it spoils a measurement: its kernels ran for SHARED_LIMIT of the time. Where that is not told, a
-        process that came or grew is taken for one that computed, and one that only held memory is not."""
-        return self.grew if self.sm_ratio is None else self.sm_ratio >= SHARED_LIMIT
+        process that came or grew, or is another loadtrt, is taken for one that computed; one that held memory is
+        not."""
+        return self.grew or self.name == LOADTRT if self.sm_ratio is None else self.sm_ratio >= SHARED_LIMIT
 
     @property
     def text(self) -> str:

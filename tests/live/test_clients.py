@@ -224,6 +224,23 @@ def test_who_came_or_grew_is_taken_for_one_that_computed_where_kernels_are_not_t
         assert words == ("whose kernels run",)
 
 
+@pytest.mark.parametrize("words", ["python3 -X dev -m loadtrt run", "/usr/bin/python3 /opt/bin/loadtrt run", "loadtrt"])
+@pytest.mark.parametrize("told", [True, False])
+def test_another_loadtrt_is_known_by_its_command(words: str, told: bool, tmp_path: Path) -> None:
+    """And computes for sure, where the driver does not tell; an argument of another program is none."""
+    for line, name in ((words, "loadtrt"), ("python3 train.py loadtrt", "python3")):
+        (tmp_path / str(OTHER)).mkdir(exist_ok=True)
+        (tmp_path / str(OTHER) / "cmdline").write_bytes(line.replace(" ", "\0").encode())
+        uses = {OWN: always(0.5), OTHER: always(0.4)}
+        one = World(uses, {OWN: holding(), OTHER: holding()}, names={OTHER: "python3"})
+        one.samples = one.samples if told else None
+        clients = Clients(one, Own((OWN,)), now_ns=lambda one=one: one.now, proc=tmp_path)  # type: ignore[misc]
+        one.now += SECONDS * SECOND_NS
+        clients.look()
+        (other,) = clients.between(START, one.now).clients
+        assert (other.name, other.computed) == (name, told or name == "loadtrt")
+
+
 def test_a_busy_gpu_without_a_sample_is_one_whose_driver_does_not_tell() -> None:
     """An answer of nobody is true of an idle GPU alone."""
     for share, told in ((0.9, False), (0.001, True)):
