@@ -39,7 +39,9 @@ def findings_of(result: RunResult) -> tuple[Finding, ...]:
     findings.append(_stall(result))
     if not throttled and not (result.model.steadiness and result.model.steadiness.overloaded):
         findings += _changes(result) or [_unsettled(result)]
-    findings += [*bottlenecks(result), _few(result), _inexact(result)]
+    shared = result.sharing is not None and bool(result.sharing.computing)  # then the engine alone is not the limit
+    findings += [found for found in bottlenecks(result) if not (shared and found.kind == "compute-bound")]
+    findings += [_few(result), _inexact(result)]
     return tuple(finding for finding in findings if finding is not None)
 
 

@@ -31,8 +31,8 @@ _US = 1000
 _BUSY = 0.5
 _PROC = Path("/proc")
 _MPS_SERVER = "nvidia-cuda-mps-server"
-_NO_LIST = "which other processes use it"
-_NOT_LISTED = "processes outside this container: NVML does not list even this one"
+_NO_LIST = "which other processes use the GPU"
+_NOT_LISTED = "all processes that use the GPU: its list lacks even this one, as in a container"
 _NO_USE = "whose kernels run"
 _NO_USE_MPS = f"{_NO_USE}: under MPS all count as the server's"
 

@@ -171,11 +171,9 @@ def _gpu(gpu: GpuReading) -> Iterator[tuple[Family, Points]]:
         named = dict.fromkeys([*THROTTLE_REASONS.values(), *gpu.throttle_reasons])
         yield table.GPU_THROTTLE, [((reason,), float(reason in gpu.throttle_reasons)) for reason in named]
     if gpu.sharing is not None:
-        clients = gpu.sharing.clients
-        yield table.GPU_OTHERS, [((), len(clients))]
-        yield table.GPU_OTHERS_MEMORY, [((), sum(client.memory_bytes or 0 for client in clients))]
-        shares = [client.sm_ratio for client in clients if client.sm_ratio is not None]
-        yield table.GPU_OTHERS_SM, [((), min(sum(shares), 1.0) if len(shares) == len(clients) else None)]
+        yield table.GPU_OTHERS, [((), len(gpu.sharing.clients))]
+        yield table.GPU_OTHERS_MEMORY, [((), gpu.sharing.memory_bytes)]
+        yield table.GPU_OTHERS_SM, [((), gpu.sharing.sm_ratio)]
     yield table.GPU_PCIE, [(("rx",), gpu.pcie_rx_bytes), (("tx",), gpu.pcie_tx_bytes)]
 
 

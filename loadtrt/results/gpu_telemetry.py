@@ -114,6 +114,17 @@ class GpuSharing:
         """Those that spoil a measurement."""
         return tuple(client for client in self.clients if client.computed)
 
+    @property
+    def memory_bytes(self) -> int:
+        """What all of them held, as far as it is known."""
+        return sum(client.memory_bytes or 0 for client in self.clients)
+
+    @property
+    def sm_ratio(self) -> float | None:
+        """Part of the time in which their kernels ran; None where the driver does not tell of each."""
+        shares = [client.sm_ratio for client in self.clients if client.sm_ratio is not None]
+        return min(sum(shares), 1.0) if len(shares) == len(self.clients) else None
+
 
 def clients_text(clients: Sequence[GpuClient]) -> str:
     """The processes in words, at most four of them by name."""

@@ -16,7 +16,7 @@ from loadtrt.cli.main import cli
 from loadtrt.findings.findings import findings_of
 from loadtrt.results.breakdown import Batches, Cohort
 from loadtrt.results.engine_info import Layer
-from loadtrt.results.gpu_telemetry import GpuSharing
+from loadtrt.results.gpu_telemetry import GpuClient, GpuSharing
 from loadtrt.results.profile_result import LayerTimes, ProfilePass, ProfileResult
 from loadtrt.results.run_result import Finding, Lane, Phases, Problem, RunResult, Throughput
 from loadtrt.results.steadiness import SlowPart, Stall, Steadiness
@@ -561,6 +561,8 @@ def test_a_gpu_that_was_slowed_down() -> None:
     assert [it.kind for it in found] == ["throttled", "compute-bound"]
     assert found[0].cause == "power cap"
     shared = run_of(options=OPEN, busy=0.05, telemetry=telemetry(*[second()] * 10))
+    beside = run_of(sharing=GpuSharing((GpuClient(77, sm_ratio=0.5),)))
+    assert "compute-bound" not in [it.kind for it in findings_of(beside)]  # the engine alone is not the limit
     sharing = GpuSharing(told=False, unknown=("whose kernels run",))
     assert only(shared.model_copy(update={"sharing": sharing})).kind == "gpu-shared"
 

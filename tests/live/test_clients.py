@@ -252,7 +252,7 @@ def test_a_busy_gpu_without_a_sample_is_one_whose_driver_does_not_tell() -> None
 def test_nothing_is_told() -> None:
     """No list, no samples: that is what is said, and nobody is accused."""
     seen = World({OWN: always(1)}, lists=None, samples=None).seen()
-    assert seen == GpuSharing((), None, False, ("which other processes use it", "whose kernels run"))
+    assert seen == GpuSharing((), None, False, ("which other processes use the GPU", "whose kernels run"))
 
 
 def test_a_list_without_this_process_is_not_all() -> None:
@@ -261,7 +261,7 @@ def test_a_list_without_this_process_is_not_all() -> None:
         one = World({OWN: always(0.9)}, {OWN: holding(), OTHER: holding()}, lists=lists, samples=hosts)
         seen = one.seen(Own((OWN,), frozenset({OTHER})))
         assert len(seen.unknown) == 1
-        assert "NVML does not list even this one" in seen.unknown[0]
+        assert "its list lacks even this one" in seen.unknown[0]
         assert seen.computing == ()
 
 
