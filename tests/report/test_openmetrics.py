@@ -176,7 +176,7 @@ def test_the_gpu_is_told_as_far_as_it_is_known(result: RunResult) -> None:
     assert 'direction="rx"' in text
     assert 'direction="tx"' not in text
     assert "loadtrt_gpu_temperature" not in text
-    assert "loadtrt_gpu" not in openmetrics_text(result.model_copy(update={"telemetry": None}))
+    assert "loadtrt_gpu" not in openmetrics_text(result.model_copy(update={"telemetry": None, "sharing": None}))
 
 
 def test_others_on_the_gpu_are_told_at_the_end(result: RunResult) -> None:
