@@ -38,13 +38,14 @@ def findings_of(result: RunResult) -> tuple[Finding, ...]:
         return ()
     busy = result.model.overlap.busy_fraction if result.model.overlap else None
     findings: list[Finding | None] = [_deviates(result), _overloaded(result), _dropped(result)]
-    findings += gpu_findings(result.telemetry, busy) if result.telemetry else ()
+    findings += gpu_findings(result.telemetry, result.sharing, busy, accepted=result.config.shared_gpu)
     throttled = any(finding.kind == "throttled" for finding in findings if finding)
     findings.append(_stall(result))
     if not throttled and not (result.model.steadiness and result.model.steadiness.overloaded):
         findings += _changes(result) or [_unsettled(result)]
+    shared = result.sharing is not None and bool(result.sharing.computing)  # then the engine alone is not the limit
     if result.model.metrics["compute"].max_ns:  # else all time is the load generator's own
-        findings += bottlenecks(result)
+        findings += [found for found in bottlenecks(result) if not (shared and found.kind == "compute-bound")]
     findings += log_findings(result.model.engine, result.config.trt_log)
     findings += [_few(result), _inexact(result)]
     return tuple(finding for finding in findings if finding is not None)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from loadtrt.engines.engine import Engine
     from loadtrt.lanes.session import Session
     from loadtrt.results.engine_info import MemoryBill
-    from loadtrt.results.gpu_telemetry import GpuTelemetry
+    from loadtrt.results.gpu_telemetry import GpuSharing, GpuTelemetry
     from loadtrt.results.steadiness import Interval, Steadiness
 
 
@@ -52,6 +52,7 @@ def result_of(
     command: Sequence[str],
     environment: dict[str, Any],
     telemetry: GpuTelemetry | None = None,
+    sharing: GpuSharing | None = None,
 ) -> RunResult:
     """Everything that is known of a run, however it ended. started: ISO 8601, UTC."""
     recorder = session.recorder or Recorder(engine.contexts, 0, keep=0)
@@ -71,6 +72,7 @@ def result_of(
         broken=session.failure is not None,
         overloaded=bool(steadiness.overloaded),
         served_per_s=throughput.requests_per_s,
+        sharing=sharing,
     )
     terms = Terms(
         model.load.closed,
@@ -81,6 +83,7 @@ def result_of(
         environment.get("busy_host"),
         faster_host=faster_host(model, info, command),
         less_load=less_load(model),
+        shared_gpu=config.shared_gpu,
     )
     faults = [
         session.verification and session.verification.fault_of(model.in_flight),
@@ -166,6 +169,7 @@ def result_of(
         host_cores=recorder.cpu_ns / measured_ns if measured_ns else 0.0,
         clock=engine.clock_mapping(),
         telemetry=telemetry,
+        sharing=sharing,
         models={name: measured},
     )
     sending = Sending(

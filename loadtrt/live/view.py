@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from loadtrt.records.board import Snapshot
 
-SCHEMA_VERSION = 2  # of a View as JSON; raised whenever a field changes
+SCHEMA_VERSION = 3  # of a View as JSON; raised whenever a field changes
 HISTORY_S = 120
 _NOW_NS = SECOND_NS * 9 // 10  # what "now" spans at least
 _QUIET_NS = SECOND_NS * 3 // 2  # where the board is written for so long and no request finishes, the rate is 0

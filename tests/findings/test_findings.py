@@ -11,7 +11,8 @@ from test_gpu_findings import second, telemetry
 from loadtrt.capacity.outcomes import host_bound
 from loadtrt.cli.main import cli
 from loadtrt.findings.findings import findings_of
-from loadtrt.results.run_result import Finding, Phases, RunResult, Throughput
+from loadtrt.results.gpu_telemetry import GpuClient, GpuSharing
+from loadtrt.results.run_result import Finding, Phases, Problem, RunResult, Throughput
 from loadtrt.results.steadiness import SlowPart, Stall, Steadiness
 from loadtrt.units import SECOND_NS
 from runs_by_hand import engine, run_of
@@ -296,7 +297,10 @@ def test_a_gpu_that_was_slowed_down() -> None:
     assert [it.kind for it in found] == ["throttled", "compute-bound"]
     assert found[0].cause == "power cap"
     shared = run_of(options=OPEN, busy=0.05, telemetry=telemetry(*[second()] * 10))
-    assert only(shared).kind == "gpu-shared"
+    beside = run_of(sharing=GpuSharing((GpuClient(77, sm_ratio=0.5),)))
+    assert "compute-bound" not in [it.kind for it in findings_of(beside)]  # the engine alone is not the limit
+    sharing = GpuSharing(told=False, unknown=("whose kernels run",))
+    assert only(shared.model_copy(update={"sharing": sharing})).kind == "gpu-shared"
 
 
 # --- how far the sample reaches

@@ -10,6 +10,7 @@ import pytest
 
 from loadtrt.asked.objective import parse_objective
 from loadtrt.findings.validity import PROBLEM_KINDS, Counts, Terms, lateness_limit_ns, problems_of
+from loadtrt.results.gpu_telemetry import SHARED_LIMIT, GpuClient, GpuSharing
 
 if TYPE_CHECKING:
     from loadtrt.results.run_result import Problem
@@ -80,12 +81,17 @@ def test_failed_requests_do_not_advise_a_longer_run() -> None:
     assert "measure for longer" in problem.remedy
 
 
+QUIET = Counts(lateness_ns=0, at_p99=True, latency_ns=1e6, starved_fraction=0, ok=1000, failed=0, unserved=0)
+
+
 def test_kinds() -> None:
     """Each problem has a kind of its own; a program need not read sentences."""
     counts = Counts(lateness_ns=1e9, at_p99=True, latency_ns=1e6, starved_fraction=0.5, ok=1, failed=1, unserved=1)
     kinds = [problem.kind for problem in problems_of(counts, Terms(closed=False))]
     assert kinds == ["failed", "unserved", "late", "starved"]  # the worst first
     kinds += [problem.kind for problem in problems_of(_served(100), Terms(False, offered_per_s=200))]
+    computes = GpuSharing((GpuClient(7, sm_ratio=0.5),))
+    kinds += [problem.kind for problem in problems_of(replace(QUIET, sharing=computes), Terms(closed=True))]
     nothing = Counts(lateness_ns=0, at_p99=False, latency_ns=0, starved_fraction=0, ok=0, failed=0, unserved=0)
     assert [problem.kind for problem in problems_of(nothing, Terms(closed=True))] == ["no-requests"]
     assert set(PROBLEM_KINDS) == {*kinds, "no-requests"}
@@ -118,6 +124,25 @@ def test_a_load_above_capacity_is_judged_or_a_problem(
     assert problems_of(replace(_served(served), overloaded=False), terms) == []
     unserved = replace(_served(served), unserved=3)
     assert [problem.kind for problem in problems_of(unserved, terms)] == ["unserved"]
+
+
+@pytest.mark.parametrize(
+    ("client", "computed"),
+    [
+        (GpuClient(7, sm_ratio=SHARED_LIMIT), True),
+        (GpuClient(7, grew=True, sm_ratio=0.9 * SHARED_LIMIT), False),
+        (GpuClient(7, memory_bytes=2**30, sm_ratio=0.0), False),
+        (GpuClient(7, memory_bytes=2**30), False),
+        (GpuClient(7, grew=True), True),
+    ],
+)
+def test_who_computes_on_the_gpu_spoils_a_run(client: GpuClient, computed: bool) -> None:
+    """From 2 % of the time on, or where that is not told by coming or growing; unless a shared GPU is measured."""
+    counts = replace(QUIET, sharing=GpuSharing((client, GpuClient(8, sm_ratio=0.0))))
+    found = problems_of(counts, Terms(closed=True))
+    assert [problem.kind for problem in found] == ["gpu-shared"] * computed
+    assert all("process 7" in problem.evidence and "process 8" not in problem.evidence for problem in found)
+    assert problems_of(counts, Terms(closed=True, shared_gpu=True)) == []
 
 
 def test_failed_requests_are_no_problem_where_an_objective_judges_them() -> None:
