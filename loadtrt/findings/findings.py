@@ -14,9 +14,9 @@ from loadtrt.asked.trace_load import Trace
 from loadtrt.findings.bottlenecks import bottlenecks
 from loadtrt.findings.gpu_findings import gpu_findings
 from loadtrt.findings.lane_findings import closed_loop, mostly_waits
+from loadtrt.findings.log_findings import log_findings
 from loadtrt.findings.remedies import either, lower_load, more_contexts
 from loadtrt.findings.utilization import BUSY
-from loadtrt.findings.log_findings import log_findings
 from loadtrt.findings.validity import busy_of, remedy_for
 from loadtrt.results.breakdown import PERCENTILES
 from loadtrt.results.run_result import Finding

@@ -68,12 +68,11 @@ def test_an_overloaded_open_loop_is_a_full_gpu_too() -> None:
         _full(busy=None),
         _full(at_once=5.0),
         _full(engine=engine("onnxruntime")),
-        _full(times={**FULL, "h2d": 6_000.0}),  # copies are the limit
         _full({"mix": "16:0.5, 32:0.5"}),
     ],
     ids=[
         *("partitions in use", "few contexts", "small batch", "short compute", "not busy", "unknown", "in turn"),
-        *("CPU", "copy-bound", "mix"),
+        *("CPU", "mix"),
     ],
 )
 def test_nothing_is_said_where_facts_do_not_speak_for_it(result: RunResult) -> None:
