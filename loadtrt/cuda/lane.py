@@ -69,6 +69,7 @@ class Lane:
         copies: bool,
         per_launch: int = 1,
         lanes: int = 1,
+        make_stream: Callable[[], Stream] = Stream,
     ) -> None:
         """Allocate buffer sets and streams, run each of them once, and capture graphs.
 
@@ -79,6 +80,7 @@ class Lane:
         copies: whether each request moves its inputs and outputs; otherwise input set 0 stays on the device.
         per_launch: requests of one submit.
         lanes: number of lanes of this kind on the device.
+        make_stream: makes the streams beside `stream`.
         """
         self._parts = [
             part._replace(tensors=[spec for spec in part.tensors if not spec.shape_values]) for part in parts
@@ -106,7 +108,7 @@ class Lane:
             for _ in range(buffers * per_launch):
                 self.sets.append(BufferSet([part.tensors for part in self._parts], copies=copies))
             for _ in range(1, max(shape.stream_count for shape in self.shapes)):
-                self._streams.append(Stream())
+                self._streams.append(make_stream())
             for number in range(len(self._parts)):
                 self._warm(number)
             self._bind_programs()
@@ -141,6 +143,7 @@ class Lane:
         """Free everything but the first slot's stream. Waits for the device's work. Safe to call twice."""
         handles: list[Closes] = [*self._graphs.values(), *self.sets, *self._streams[1:]]
         self.programs, self.sets, self._streams, self._graphs = [], [], [], {}
+        self._parts = []  # their bound methods keep TensorRT's contexts alive
         close_all(handles)
 
     def _warm(self, part: int) -> None:

@@ -285,6 +285,7 @@ class Maker:
                 command=command_line(),
                 environment={**environment(), **around},
                 telemetry=telemetry,
+                sharing=watch.sharing,
             )
 
     def linger(self, config: RunConfig, result: RunResult) -> None:

@@ -14,6 +14,7 @@ from loadtrt.cuda.lane import Lane, LanePart
 from loadtrt.cuda.program import COPIED_TOGETHER_BYTES, MOST_GRAPHS, Mark
 from loadtrt.cuda.stream import Graph, Stream
 from loadtrt.engines.cuda_engine import TensorRTEngine
+from loadtrt.engines.placement import Placement
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import parse_simulation
 from loadtrt.errors import CudaError, EngineError
@@ -234,6 +235,7 @@ def test_a_note_says_what_d2h_includes(cuda: FakeCuda, per_launch: int, nbytes: 
     engine = TensorRTEngine.__new__(TensorRTEngine)  # without a plan
     engine.per_launch, engine._lanes = per_launch, [_lane(cuda, nbytes, per_launch=per_launch)]
     engine._queue, engine._rates, engine.way = _queue(engine._lanes[0]), {}, None
+    engine._placement = Placement()
     assert len([note for note in engine._notes() if "d2h includes waiting" in note]) == notes
 
 
