@@ -74,6 +74,7 @@ class Lane:
         per_launch: int = 1,
         lanes: int = 1,
         submit: str = "auto",
+        make_stream: Callable[[], Stream] = Stream,
     ) -> None:
         """Allocate buffer sets and streams, run each of them once, and capture graphs.
 
@@ -85,6 +86,7 @@ class Lane:
         per_launch: requests of one submit.
         lanes: number of lanes of this kind on the device.
         submit: the way in which its work is to be spread, as far as possible.
+        make_stream: makes the streams beside `stream`.
         """
         self._parts = [
             part._replace(tensors=[spec for spec in part.tensors if not spec.shape_values]) for part in parts
@@ -113,7 +115,7 @@ class Lane:
             for _ in range(buffers * per_launch):
                 self.sets.append(BufferSet([part.tensors for part in self._parts], copies=copies))
             for _ in range(1, max(shape.stream_count for shape in self.shapes)):
-                self._streams.append(Stream())
+                self._streams.append(make_stream())
             if max([self._warm(number) for number in range(len(self._parts))]) > _SLOW_MS:
                 del self.shapes[1:]
             self._bind_programs()
@@ -148,6 +150,7 @@ class Lane:
         """Free everything but the first slot's stream. Waits for the device's work. Safe to call twice."""
         handles: list[Closes] = [*self._graphs.values(), *self.sets, *self._streams[1:]]
         self.programs, self.sets, self._streams, self._graphs = [], [], [], {}
+        self._parts = []  # their bound methods keep TensorRT's contexts alive
         close_all(handles)
 
     def _warm(self, part: int) -> float:

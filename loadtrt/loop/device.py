@@ -231,8 +231,8 @@ def spin(s: State, d: Device, until: int) -> int:
     while receive(s, d):
         if n[NEXT_DUE] <= now:
             admit(s, now)
-        all_sent = n[SUBMITTED] + n[DROPPED] == n[LAST] and not n[DRAINS]
-        if all_sent or n[COMPLETED] + n[DROPPED] == n[LAST]:
+        all_sent = n[SUBMITTED] + n[DROPPED] >= n[LAST] and not n[DRAINS]
+        if all_sent or n[COMPLETED] + n[DROPPED] >= n[LAST]:
             break
         lane = next_request(s, now)
         while lane >= 0:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from loadtrt.asked.load import Closed, Offline, Rate, Stages
 from loadtrt.asked.reading import FIELDS, keys_for, keys_of
 from loadtrt.asked.trace_load import Trace
+from loadtrt.findings.log_findings import log_findings, together
 from loadtrt.report.document import Code, Data, Name, Table, section, words
 from loadtrt.report.formatting import UNKNOWN, memory_text, percent_text
 from loadtrt.units import exact_duration, format_count, format_duration, plural
@@ -52,10 +53,20 @@ def about(
 
 
 def noted(engines: Iterable[EngineInfo | None]) -> Iterator[Words]:
-    """How the batch of the engines of many runs was decided, where a model was asked; each note once."""
-    known = (engine for engine in engines if engine is not None and engine.batch_from)
-    notes = dict.fromkeys(note for engine in known for note in engine.notes if engine.batch_from in note)
+    """How the batch of the engines of many runs was decided, where a model was asked, and what TensorRT warned of; each
+    once."""
+    known = [engine for engine in engines if engine is not None]
+    asked = (engine for engine in known if engine.batch_from)
+    notes = dict.fromkeys(note for engine in asked for note in engine.notes if engine.batch_from in note)
     yield from map(words, list(notes)[:_MOST_NOTES])
+    if known:
+        yield from warned(together(known))
+
+
+def warned(engine: EngineInfo) -> Iterator[Words]:
+    """What TensorRT warned of, where a result has no findings."""
+    for finding in log_findings(engine):
+        yield words(f"{finding.evidence}: {finding.cause} → {finding.remedy}")
 
 
 def models_of(result: RunResult) -> dict[str, RunResult]:

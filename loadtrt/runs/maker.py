@@ -302,6 +302,7 @@ class Maker:
                 command=command_line(),
                 environment={**environment(), **around},
                 telemetry=telemetry,
+                sharing=watch.sharing,
             )
 
     def linger(self, config: RunConfig, result: RunResult) -> None:

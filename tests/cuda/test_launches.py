@@ -14,6 +14,7 @@ from loadtrt.cuda.lane import Lane, LanePart
 from loadtrt.cuda.program import COPIED_TOGETHER_BYTES, MOST_GRAPHS, Mark
 from loadtrt.cuda.stream import Graph, Stream
 from loadtrt.engines.cuda_engine import TensorRTEngine
+from loadtrt.engines.placement import Placement
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.engines.simulation import parse_simulation
 from loadtrt.errors import CudaError, EngineError
@@ -235,6 +236,7 @@ def test_a_note_says_what_d2h_includes(cuda: FakeCuda, per_launch: int, nbytes: 
     engine.per_launch, engine._lanes = per_launch, [_lane(cuda, nbytes, per_launch=per_launch)]
     engine._config = SimpleNamespace(submit="auto")  # type: ignore[assignment]  # of a Model
     engine._queue, engine.way = _queue(engine._lanes[0]), None
+    engine._placement = Placement()
     assert len([note for note in engine._notes() if "d2h includes waiting" in note]) == notes
 
 
@@ -246,6 +248,7 @@ def test_a_note_says_why_a_forced_way_was_not_taken(cuda: FakeCuda, input_sets: 
     engine._config = SimpleNamespace(submit=submit)  # type: ignore[assignment]  # of a Model
     engine._lanes = [_lane(cuda, 1024, submit=submit, addresses=addresses)]
     engine._queue, engine.way, engine.per_launch = _queue(engine._lanes[0]), None, 1
+    engine._placement = Placement()
     engine._inputs, engine.buffers = addresses, 2  # type: ignore[assignment]  # buffers of pinned memory
     noted = list(engine._notes())
     assert len(noted) == notes

@@ -17,6 +17,7 @@ from loadtrt.cuda.lane import Lane, LanePart
 from loadtrt.cuda.memory import PinnedBuffer
 from loadtrt.cuda.stream import Stream
 from loadtrt.engines.cuda_engine import TensorRTEngine
+from loadtrt.engines.placement import Placement
 from loadtrt.engines.simulated import SimulatedEngine
 from loadtrt.errors import CudaError
 from loadtrt.load.tensors import TensorSpec
@@ -72,7 +73,8 @@ class Engine(TensorRTEngine):
         self._cuda, self._clock, self._looks, self._turn_ns = cuda, clock, None, 0
         self._queue, self.ways, self.way = None, (), None
         self._lanes, self._contexts, self._streams, self._inputs = [], [], [], []
-        self._plan: Any = SimpleNamespace(close=lambda: None)
+        self._placement = Placement()
+        self._plan: Any = SimpleNamespace(close=lambda: None, open=SimpleNamespace(logged=tuple))
 
     def memory(self, inputs: Any) -> MemoryBill:  # see Engine
         return MemoryBill(2, 2, 0, 0, 0, 0, inputs_bytes=0, free_bytes=None)

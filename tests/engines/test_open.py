@@ -20,6 +20,7 @@ OTHER_VALUES: dict[str, Any] = {
     "module": "tensorrt",
     "plugins": ("a.so",),
     "allow_host_code": True,
+    "lean_library": "libnvinfer_lean.so.8",
     "device": 1,
     "optimization_profile": 1,
     "graph": False,
@@ -47,7 +48,7 @@ def test_every_option_of_some_engines_has_a_case_here() -> None:
 def test_what_a_model_on_tensorrt_has_no_use_for() -> None:
     """The plan is built here, of just these shapes: it has one profile, and no host code and no shapes to be told."""
     useless = {name for name, kinds in OPTIONS.items() if "models on TensorRT" not in kinds}
-    assert useless == {"allow_host_code", "optimization_profile", "shape_values", "threads_per_context"}
+    assert useless == {"allow_host_code", "lean_library", "optimization_profile", "shape_values", "threads_per_context"}
 
 
 @pytest.mark.parametrize("option", [name for name, kinds in OPTIONS.items() if "simulated engines" not in kinds])

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -14,6 +15,8 @@ import pytest
 from loadtrt.asked.config import RunConfig
 from loadtrt.cuda.runtime import memory_info
 from loadtrt.engines.open import open_engine
+from loadtrt.engines.toolchain import choose_toolchain
+from loadtrt.errors import EngineError
 from loadtrt.lanes.scheduler import Stop
 from loadtrt.lanes.session import Session, run_session
 from loadtrt.load.inputs import make_inputs
@@ -172,7 +175,28 @@ def test_a_truncated_plan_is_told_before_it_is_loaded(googlenet: Path, tmp_path:
 
 def test_a_model_without_a_builder_names_both_ways() -> None:
     """On a GPU a model wants a plan: where no TensorRT here builds one, the CPU never steps in unasked."""
+    with suppress(EngineError):
+        choose_toolchain(None)
+        pytest.skip("a TensorRT here builds plans")
     done = _loadtrt("run", "--engine", "zoo:googlenet", "--fp16")
     assert done.returncode == 3
     assert "loadtrt[tensorrt]" in done.stderr
     assert "--on onnxruntime" in done.stderr
+
+
+def test_what_limits_a_plan_on_a_full_device(googlenet: Path) -> None:
+    """Its own computing, and no remedy that the plan's range (1 to 32) refuses."""
+    for batch, larger in (("16", True), ("32", False)):
+        _, result = _run(googlenet, "--batch", batch, "--contexts", "4", "--duration", "2s")
+        limits = {"compute-bound", "copy-bound", "enqueue-bound", "host-bound", "idle"}
+        (found,) = (found for found in result["findings"] if found["kind"] in limits)
+        assert found["kind"] == "compute-bound"
+        assert result["engine"]["larger_batch"] is larger
+        assert ("a larger --batch" in found["remedy"]) is larger
+
+
+def test_what_limits_a_tiny_plan_is_not_its_batch(tiny: Path) -> None:
+    """Which is fixed."""
+    _, result = _run(tiny, "--contexts", "1", "--duration", "2s")
+    assert result["engine"]["larger_batch"] is False
+    assert not any("a larger --batch" in it["remedy"] for it in (*result["findings"], *result["problems"]))

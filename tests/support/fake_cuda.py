@@ -118,6 +118,7 @@ class FakeCuda:
 
         return SimpleNamespace(
             cudaStreamNonBlocking=1,
+            cudaStream_t=int,
             cudaEventBlockingSync=1,
             cudaError_t=_Status,
             cudaGetErrorString=lambda _: (0, b"as planned"),
