@@ -27,6 +27,8 @@ OTHER_VALUES: dict[str, Any] = {
     "submit": "apart",
     "copies": False,
     "requests_per_launch": 4,
+    "partitions": 2,
+    "sms": 8,
     "wait": "block",
     "shape_values": {"x": (1,)},
     "shapes": {"x": (1, 16)},
@@ -37,7 +39,8 @@ OTHER_VALUES: dict[str, Any] = {
     "export_layer_info": "layers.json",
     "trt_log": "trt.log",
 }
-NEEDED = {"export_layer_info": {"profile": True}}  # by an option, for a configuration to be whole
+# Of an option: others, for a configuration to be whole.
+NEEDED: dict[str, dict[str, Any]] = {"export_layer_info": {"profile": True}, "partitions": {"contexts": 2}}
 
 
 def test_every_option_of_some_engines_has_a_case_here() -> None:
@@ -55,7 +58,9 @@ def test_what_a_model_on_tensorrt_has_no_use_for() -> None:
 def test_an_option_that_the_simulated_engine_would_ignore_is_refused(option: str) -> None:
     """One sentence names the option and the engines that know it."""
     config = RunConfig.of(**{"engine": "simulated:null", option: OTHER_VALUES[option], **NEEDED.get(option, {})})
-    flag = "--profile" if option in NEEDED else f"--{option.replace('_', '-')}"  # the first that is met
+    flag = (
+        "--profile" if "profile" in NEEDED.get(option, {}) else f"--{option.replace('_', '-')}"
+    )  # the first that is met
     also = config.given("profile", "export_layer_info", "trt_log")
     with pytest.raises(UsageError, match=f"{flag} is for .*leave it out"):
         open_engine(config.model, also=also)
