@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from loadtrt.engines.engine import Submits
 from loadtrt.lanes.session import items_of
 from loadtrt.live.clients import own_process
 from loadtrt.live.observer import RunFacts, Wishes
@@ -150,6 +152,8 @@ def bus_id_of(kind: str, device: int) -> str | None:
 def facts_of(run: str, config: RunConfig, engine: Engine, input_sets: int) -> RunFacts:
     """What observers know of the run with this name."""
     info, model = engine.info, config.model
+    if isinstance(engine, Submits) and engine.way is None and len(engine.ways) > 1:  # to be chosen, and labels stay
+        info = replace(info, mode={key: value for key, value in info.mode.items() if key != "submit"})
     return RunFacts(
         run=run,
         model=model_name(info),

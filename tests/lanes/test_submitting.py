@@ -11,6 +11,7 @@ from loadtrt.asked.config import RunConfig
 from loadtrt.engines.engine import Submits
 from loadtrt.lanes.session import Session, run_session
 from loadtrt.load.inputs import make_inputs
+from loadtrt.runs.watched import facts_of
 from loadtrt.units import MILLISECOND_NS as MS
 from loadtrt.units import SECOND_NS
 from ways_of_submitting import Ways
@@ -136,3 +137,13 @@ async def test_outputs_are_verified_as_they_are_measured() -> None:
     assert told == [("warm-up", "graph"), ("verify", "apart"), ("warm-up", "apart"), ("measure", "apart")]
     assert session.verification is not None
     assert session.verification.outputs >= 20
+
+
+async def test_observers_are_told_no_way_that_may_change() -> None:
+    """Labels of metrics stay as they are when a run begins: a way is among them once it was chosen."""
+    config = _config()
+    engine = Ways(config.model, {"graph": 200, "apart": 100})
+    engine.allocate([])
+    assert "submit" not in facts_of("run", config, engine, 2).information
+    await _run(engine, config)
+    assert facts_of("run", config, engine, 2).information["submit"] == "apart"
