@@ -24,6 +24,7 @@ FLOORS = {
     "signals": 1,
     "reading_files": 1,
     "load": 1,
+    "loop": 1,
     "records": 1,
     "asked": 2,
     "environment": 2,

@@ -96,10 +96,11 @@ class Recorder(Tally):
     ) -> None:
         """Append one row, times in ns; the hot path. Rows of a lane come in its order of completion."""
         cursor = self._cursor
-        at = cursor[ROW] * _SIZE
+        row = cursor[ROW]
+        at = row * _SIZE
         _PACK(self._bytes, at, due, submitted, enqueued, completed, h2d, compute, d2h, lateness, lane, status, inputs)
-        cursor[ROW] += 1
-        if cursor[ROW] == cursor[PAUSE_AT]:
+        cursor[ROW] = row = row + 1
+        if row == cursor[PAUSE_AT]:
             self.go_on()
 
     def record_unsent(self, due: npt.NDArray[np.int64], end: int) -> None:

@@ -168,20 +168,25 @@ class Driver:
 
     def look(self, now: int) -> int | None:
         """Until when `spin` may go on at most; None when all is over."""
-        until = self._ending.look(now)
+        until = self._look(now)
         return until and min(until, self.next_show, self._ending.next_change(now))
+
+    def _look(self, now: int) -> int | None:
+        state = self._queue.state
+        if state.n[NEXT_DUE] <= now:
+            admit(state, now)  # also where sending stops now: they were due before
+        return self._ending.look(now)
 
     def made_room(self) -> bool:
         """After `spin`: whether it ended for want of room, and there is room for rows again. Raises EngineError where a
         call failed."""
-        assert self._device is not None  # noqa: S101  # it has spun
+        assert self._device is not None and isinstance(self._engine, Spins)  # noqa: PT018, S101  # it has spun
         device, cursor = self._device.n, self._recorder.cursor
-        if device[FAULT]:
-            fault, device[FAULT] = int(device[FAULT]), 0
-            assert isinstance(self._engine, Spins)  # noqa: S101  # it gave the device
-            raise self._engine.error_of(fault)
         if cursor[ROW] == cursor[PAUSE_AT]:
             self._recorder.go_on()
+        if fault := int(device[FAULT]):
+            device[FAULT] = 0
+            raise self._engine.error_of(fault)
         return bool(device[TAKEN] < device[FOUND])
 
     def send(self, now: int) -> tuple[int, bool] | None:
@@ -190,10 +195,7 @@ class Driver:
         Returns what `Engine.wait` takes: until when to wait at most, and whether a completion matters before. None when
         all is over.
         """
-        state, n = self._queue.state, self._queue.n
-        if n[NEXT_DUE] <= now:
-            admit(state, now)
-        until = self._ending.look(now)
+        n, until = self._queue.n, self._look(now)
         if until is None:
             return None
         if self._load.batcher is not None:
@@ -210,38 +212,34 @@ class Driver:
         set is free."""
         state, n = self._queue.state, self._queue.n
         submit, now_ns = self._engine.submit, self._engine.now_ns
-        try:
-            while (lane := next_request(state, now)) >= 0:
-                submit(lane, n[INPUTS])
-                enqueued = now_ns()
-                sent(state, lane, now, enqueued, 1)
-                now = enqueued
-                if n[NEXT_DUE] <= now:
-                    admit(state, now)
-        finally:
-            self._now = now
+        while (lane := next_request(state, now)) >= 0:
+            submit(lane, n[INPUTS])
+            enqueued = now_ns()
+            sent(state, lane, now, enqueued, 1)
+            now = enqueued
+            if n[NEXT_DUE] <= now:
+                admit(state, now)
+        self._now = now
 
     def _send_batches(self, batcher: Batcher, now: int, until: int) -> tuple[int, bool]:
         """Each free buffer set takes a batch of the requests that have waited longest, once it may go."""
         queue, state, n = self._queue, self._queue.state, self._queue.n
         soon = True
-        try:
-            while n[FREE] and (waiting := queue.due_waiting):
-                count, ready = batcher.next_batch(waiting, all_came=n[NEXT_DUE] == NEVER)
-                if ready > now:
-                    if ready < until:
-                        until, soon = ready, False
-                    break
-                n[DUE], n[LATE], n[INPUTS] = waiting[0], now - max(ready, state.free[n[FREE_AT]]), batcher.inputs(count)
-                lane = take(state)
-                self._engine.submit(lane, n[INPUTS])
-                enqueued = self._engine.now_ns()
-                sent(state, lane, now, enqueued, count)
-                now = enqueued
-                if n[NEXT_DUE] <= now:
-                    admit(state, now)
-        finally:
-            self._now = now
+        while n[FREE] and (waiting := queue.due_waiting):
+            count, ready = batcher.next_batch(waiting, all_came=n[NEXT_DUE] == NEVER)
+            if ready > now:
+                if ready < until:
+                    until, soon = ready, False
+                break
+            n[DUE], n[LATE], n[INPUTS] = waiting[0], now - max(ready, state.free[n[FREE_AT]]), batcher.inputs(count)
+            lane = take(state)
+            self._engine.submit(lane, n[INPUTS])
+            enqueued = self._engine.now_ns()
+            sent(state, lane, now, enqueued, count)
+            now = enqueued
+            if n[NEXT_DUE] <= now:
+                admit(state, now)
+        self._now = now
         return until, soon
 
     def receive(self, completions: Sequence[Completion]) -> None:
@@ -306,10 +304,9 @@ async def drive(
 ) -> Driven:
     """Drive `load` through the engine's lanes from `recorder.start_ns` until it has ended and drained, or is stopped.
 
-    Requests are served in the order they are due. Each takes the lane with the fewest requests in flight, of several
-    the one that has been idle longest. on_completion(completion, input set) runs before the buffer set is used again;
-    on_tick(submitted, completed) about once a second. Raises EngineError from the engine and lets cancellation through;
-    whatever happens, every request sent or due by then is in the recorder.
+    Requests are served in the order they are due, on the lane that `take` chooses. on_completion(completion, input set)
+    runs before the buffer set is used again; on_tick(submitted, completed) about once a second. Raises EngineError from
+    the engine and lets cancellation through; whatever happens, every request sent or due by then is in the recorder.
     """
     return await drive_with(Driver(engine, recorder, load, stop, on_completion), engine, on_tick)
 
@@ -321,7 +318,6 @@ async def drive_with(driver: Driver, engine: Engine, on_tick: Callable[[int, int
         if driver.spin is None:
             await _wait(engine, driver)
         else:
-            assert isinstance(engine, Spins)  # noqa: S101  # it gave the device
             await _spin(engine, driver, driver.spin)
     finally:
         driven = driver.close(engine.now_ns())
@@ -339,16 +335,15 @@ async def _wait(engine: Engine, driver: Driver) -> None:
             now = now_ns()  # showing took its time
 
 
-async def _spin(engine: Spins, driver: Driver, spin: Callable[[int], int]) -> None:
+async def _spin(engine: Engine, driver: Driver, spin: Callable[[int], int]) -> None:
     """Rounds of a driver on an engine that spins."""
-    now = driver.start_ns
-    while True:
-        turn_ns = await engine.turn()
-        until = driver.look(now)
-        if until is None:
-            return
-        now = spin(min(until, turn_ns))
+    assert isinstance(engine, Spins)  # noqa: S101  # it gave the device
+    turn_ns = await engine.turn()
+    while (until := driver.look(engine.now_ns())) is not None:  # a turn takes its time
+        until = min(until, turn_ns)
+        now = spin(until)
         while driver.made_room():
             now = spin(until)
         if now >= driver.next_show:
             driver.show(now)
+        turn_ns = await engine.turn()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+from loadtrt import units
 from loadtrt.loop import device as of_device
 from loadtrt.loop import requests as of_requests
 from loadtrt.loop.device import Device, spin
@@ -28,38 +29,58 @@ _COMPILED = (
 
 
 def spinner(state: State, device: Device) -> Callable[[int], int]:
-    """`spin` of these arrays until an instant: compiled where numba is installed."""
-    compiled = _compiled()
-    if compiled is None:
+    """`spin` of these arrays until an instant: compiled where numba is installed. Compiling takes seconds, once."""
+    if not is_compiled():
         return partial(spin, view_of(state), view_of(device))
-    spin_compiled, c_function, type_of = compiled
-    device = Device(*(c_function(field) if callable(field) else field for field in device))
+    from numba import typeof
+
+    device = Device(*(_c_function()(field) if callable(field) else field for field in device))
+    types = typeof(state), typeof(device), typeof(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # functions as arguments are experimental
-        spin_compiled.compile((type_of(state), type_of(device), type_of(0)))  # now, and not at its first call
-    return partial(spin_compiled, state, device)
-
-
-def is_compiled() -> bool:
-    """Whether `spinner` runs machine code."""
-    return _compiled() is not None
+        try:
+            entry = _entry(kept=True)
+            entry.compile(types)  # now, and not at its first call
+        except (OSError, RuntimeError):  # there is no folder to keep it in, or it is full
+            entry = _entry(kept=False)
+            entry.compile(types)
+    return partial(entry, state, device)
 
 
 @cache
-def _compiled() -> tuple[Any, type, Callable[[Any], Any]] | None:
-    """`spin` as numba compiles it at its first call (it is kept beside this file, or in the user's cache), the type of
-    a C function that it takes, and what gives numba's type of a value. None where numba is not installed, or was told
-    not to compile (NUMBA_DISABLE_JIT)."""
+def is_compiled() -> bool:
+    """Whether `spinner` runs machine code: numba is installed, and was not told to leave it (NUMBA_DISABLE_JIT)."""
     try:
         import numba
-        import numba.experimental.function_type  # without it no function is an argument
-    except ImportError:
-        return None
-    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
-        return None
-    integer = numba.types.int64
+        import numba.experimental.function_type  # noqa: F401  # without it no function is an argument
+    except (ImportError, OSError):  # OSError: its library cannot be loaded
+        return False
+    return not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
-    class CFunction(numba.types.WrapperAddressProtocol):
+
+@cache
+def _entry(*, kept: bool) -> Any:
+    """`spin` as numba compiles it. kept: beside this file, or in the user's cache."""
+    import numba
+
+    for function in _COMPILED:
+        numba.extending.register_jitable(function)
+    modules = of_requests, of_device, units
+    sources = crc32(b"".join(Path(str(module.__file__)).read_bytes() for module in modules))
+
+    def entry(s: State, d: Device, until: int) -> int:
+        # numba keeps code by this file's time and by what is closed over here: a change of other files is known by it.
+        return spin(s, d, until) if sources else until
+
+    return numba.njit(cache=kept, nogil=True)(entry)
+
+
+@cache
+def _c_function() -> type:
+    """The type of a C function that compiled code takes."""
+    from numba import types
+
+    class CFunction(types.WrapperAddressProtocol):
         def __init__(self, function: Any) -> None:
             self._function = function  # kept alive
             self._address = ctypes.cast(function, ctypes.c_void_p).value or 0
@@ -68,17 +89,6 @@ def _compiled() -> tuple[Any, type, Callable[[Any], Any]] | None:
             return self._address
 
         def signature(self) -> Any:
-            return numba.types.int32(integer, integer, integer, integer)
+            return types.int32(*[types.int64] * 4)
 
-    for function in _COMPILED:
-        numba.extending.register_jitable(function)
-    sources = crc32(b"".join(Path(str(module.__file__)).read_bytes() for module in (of_requests, of_device)))
-
-    def entry(s: State, d: Device, until: int) -> int:
-        # numba keeps code by this file's time and by what is closed over here: a change of other files is known by it.
-        return spin(s, d, until) if sources else until
-
-    try:
-        return numba.njit(cache=True, nogil=True)(entry), CFunction, numba.typeof
-    except RuntimeError:  # no folder to keep it in
-        return numba.njit(nogil=True)(entry), CFunction, numba.typeof
+    return CFunction

@@ -187,15 +187,13 @@ def poll(d: Device, several: bool) -> int:
     """Find the requests that have finished, in the order of completion. several: more than one of a lane. Returns 0, or
     what `fault_of` understands where a call failed and none was found: the next poll meets the error again."""
     n, place, found = d.n, d.place, d.found
-    n[FOUND] = n[TAKEN] = 0
+    n[FOUND] = n[TAKEN] = fault = 0
     for lane in range(n[LANES]):
-        while place[PLACE_CELLS * lane + IN_FLIGHT]:
+        while not fault and place[PLACE_CELLS * lane + IN_FLIGHT]:
             status = complete(d, lane)
-            if status:
-                if status != NOT_READY:
-                    return 0 if n[FOUND] else status
-                break
-            if not several:
+            if status and status != NOT_READY:
+                fault = status
+            if status or not several:
                 break  # the lane's next request has seldom finished by now, and a query costs a microsecond
     for last in range(1, n[FOUND]):
         other = last
@@ -205,7 +203,7 @@ def poll(d: Device, several: bool) -> int:
                 found[cell] = found[cell - FOUND_CELLS]
                 found[cell - FOUND_CELLS] = kept
             other -= 1
-    return 0
+    return 0 if n[FOUND] else fault
 
 
 def receive(s: State, d: Device) -> bool:

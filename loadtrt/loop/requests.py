@@ -249,6 +249,8 @@ def finish(s: State, lane: int, done: int) -> int:
     if n[NEXT_DUE] <= done:
         admit(s, done)  # before this buffer set became free
     oldest, unfinished = s.lanes[at + OLDEST], s.lanes[at + UNFINISHED] - 1
+    if unfinished < 0:
+        raise IndexError("the lane has nothing in flight")  # machine code would go on outside of the arrays
     s.lanes[at + OLDEST], s.lanes[at + UNFINISHED] = oldest + 1 if oldest + 1 < size else 0, unfinished
     if not unfinished % n[PER_LAUNCH]:
         move(s, lane, unfinished // n[PER_LAUNCH])

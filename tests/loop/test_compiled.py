@@ -1,0 +1,87 @@
+"""Machine code is kept, and made anew once a file of the loop has changed; numba is imported where it is used."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loadtrt.loop.compiled import is_compiled
+
+ROOT = Path(__file__).parents[2]
+SERVES = """
+import numpy as np
+from callback_device import CallbackDevice
+from loadtrt.loop import compiled
+from loadtrt.loop.requests import LAST, DRAINS, begin, new_state, view_of
+device = CallbackDevice().device(compiled=True)
+rows, cursor = np.zeros((9, 11), np.int64), np.array((0, 9), np.int64)
+state = new_state(1, 1, 1, None, (0,), rows, cursor)
+begin(view_of(state), 0)
+state.n[LAST] = state.n[DRAINS] = 1
+compiled.spinner(state, device)(10_000)
+hits = sum(compiled._entry(kept=True).stats.cache_hits.values())
+print(compiled.is_compiled(), hits, cursor[0], rows[0, 8])
+"""
+
+
+def serve(package: Path, cache: Path) -> list[str]:
+    """Whether it was compiled, code taken from the cache, rows, and the lane of the first."""
+    given = {**os.environ, "PYTHONPATH": f"{package}:{ROOT / 'tests/support'}", "NUMBA_CACHE_DIR": str(cache)}
+    command = [sys.executable, "-c", SERVES]
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False, cwd=package)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy that may be edited."""
+    if not is_compiled():
+        pytest.skip("numba is not installed")
+    shutil.copytree(ROOT / "loadtrt", tmp_path / "loadtrt", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["requests.py", "device.py"])
+def test_code_is_kept_until_a_file_of_the_loop_changes(package: Path, tmp_path: Path, name: str) -> None:
+    """Three processes: one compiles, one takes what it has kept, and one that has other lines compiles again."""
+    cache = tmp_path / "cache"
+    assert serve(package, cache) == ["True", "0", "1", "0"]
+    assert serve(package, cache) == ["True", "1", "1", "0"]
+    file = package / "loadtrt/loop" / name
+    source, edited = file.read_text(), "write_row(s, place, s.sent[place + SENT_DUE], done, h2d, compute, d2h, 7, 0)"
+    if name == "device.py":
+        changed = source.replace(edited.replace("7", "lane"), edited)
+    else:
+        changed = source.replace("rows[at + 8] = lane", "rows[at + 8] = 7")
+    assert changed != source
+    file.write_text(changed)
+    assert serve(package, cache) == ["True", "0", "1", "7"]
+
+
+def test_a_cache_that_cannot_be_written_costs_time_alone(package: Path, tmp_path: Path) -> None:
+    """The folder of the cache is there when numba asks, and then it is full."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (package / "sitecustomize.py").write_text(
+        "import os\n"
+        "def replace(*_): raise OSError(28, 'No space left on device')\n"
+        "os.replace = replace\n"
+    )
+    assert serve(package, cache) == ["True", "0", "1", "0"]
+
+
+def test_a_cache_that_cannot_be_read_costs_time_alone(package: Path, tmp_path: Path) -> None:
+    """Folders stand where numba's index should be, as good as files that another user owns."""
+    cache = tmp_path / "cache"
+    serve(package, cache)
+    for index in cache.rglob("*.nbi"):
+        index.unlink()
+        index.mkdir()
+    assert serve(package, cache) == ["True", "0", "1", "0"]
