@@ -35,7 +35,7 @@ def spinner(state: State, device: Device) -> Callable[[int], int]:
     from numba import typeof
 
     device = Device(*(_c_function()(field) if callable(field) else field for field in device))
-    types = typeof(state), typeof(device), typeof(0)
+    types = typeof(state), typeof(device), typeof(0)  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # functions as arguments are experimental
         try:
@@ -52,7 +52,7 @@ def is_compiled() -> bool:
     """Whether `spinner` runs machine code: numba is installed, and was not told to leave it (NUMBA_DISABLE_JIT)."""
     try:
         import numba
-        import numba.experimental.function_type  # noqa: F401  # without it no function is an argument
+        import numba.experimental.function_type  # without it no function is an argument
     except (ImportError, OSError):  # OSError: its library cannot be loaded
         return False
     return not numba.config.DISABLE_JIT  # type: ignore[attr-defined]

@@ -147,7 +147,8 @@ def launch(d: Device, lane: int, inputs: int) -> int:
         else:
             status = d.compute(a, b, c, e)
         if status:
-            return status + FAULT_KIND * kind
+            fault: int = status + FAULT_KIND * kind
+            return fault
     d.place[at + SLOT] = slot + 1 if slot + 1 < n[SLOTS] else 0
     d.place[at + IN_FLIGHT] += n[BUFFER_SETS] // n[SLOTS]
     return 0

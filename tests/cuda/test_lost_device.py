@@ -70,7 +70,7 @@ class Engine(TensorRTEngine):
         self.batches = (1,)
         self.info = SimulatedEngine().info
         self.now_ns = perf_counter_ns
-        self._cuda, self._clock, self._looks, self._turn_ns = cuda, clock, None, 0
+        self._cuda, self._cuda_clock, self._clock, self._looks, self._turn_ns = cuda, clock, clock, None, 0
         self._queue, self.ways, self.way = None, (), None
         self._lanes, self._contexts, self._streams, self._inputs = [], [], [], []
         self._placement = Placement()
@@ -86,7 +86,7 @@ class Engine(TensorRTEngine):
             self._streams.append(Stream())
             part = LanePart(self.parts[0], lambda *_: None, lambda _: True, lambda: "", addresses)
             self._lanes.append(Lane([part], 2, stream=self._streams[-1], graph=True, copies=True))
-        self._queue = CompletionQueue(self._lanes, self._clock)
+        self._queue = CompletionQueue(self._lanes, self._cuda_clock)
 
 
 class Clock:

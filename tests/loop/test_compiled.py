@@ -70,9 +70,7 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(package: Path, tmp_path
     cache = tmp_path / "cache"
     cache.mkdir()
     (package / "sitecustomize.py").write_text(
-        "import os\n"
-        "def replace(*_): raise OSError(28, 'No space left on device')\n"
-        "os.replace = replace\n"
+        "import os\ndef replace(*_): raise OSError(28, 'No space left on device')\nos.replace = replace\n"
     )
     assert serve(package, cache) == ["True", "0", "1", "0"]
 

@@ -16,15 +16,16 @@ from loadtrt.errors import EngineError
 from loadtrt.lanes import scheduler
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
+from loadtrt.loop import compiled as loop_compiled
 from loadtrt.loop.compiled import is_compiled
 from loadtrt.records.board import Board
-from loadtrt.records.records import COLUMNS, DROPPED, OK, UNSERVED
+from loadtrt.records.records import COLUMNS, OK, UNSERVED
 from loadtrt.units import MILLISECOND_NS as MS
 from loadtrt.units import SECOND_NS
 from spinning_engine import TURN_NS, SpinningEngine, use
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from spinning_engine import Way
 
@@ -195,7 +196,7 @@ async def test_machine_code_is_made_before_the_load_begins(monkeypatch: pytest.M
     """A driver compiles when it is made; the recorder's clock starts after that."""
     use(monkeypatch, way)
     order: list[str] = []
-    made, begun = scheduler.spinner, scheduler.Driver.begin
+    made, begun = loop_compiled.spinner, scheduler.Driver.begin
 
     def spinner(*given: Any) -> Any:
         order.append("compile")

@@ -60,7 +60,7 @@ class SpinningEngine:
         if fault := loop.launch(self._view, lane, inputs):
             raise self.error_of(fault)
 
-    async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:  # noqa: ARG002  # it never sleeps
+    async def wait(self, until_ns: int, *, soon: bool = True) -> Sequence[Completion]:  # it never sleeps
         view = self._view
         while True:
             await self.turn()
