@@ -16,7 +16,6 @@ from loadtrt.errors import EngineError
 from loadtrt.lanes import scheduler
 from loadtrt.lanes.recorder import Recorder
 from loadtrt.lanes.scheduler import Driven, Load, Stop, drive
-from loadtrt.loop import compiled as loop_compiled
 from loadtrt.loop.compiled import is_compiled
 from loadtrt.records.board import Board
 from loadtrt.records.records import COLUMNS, OK, UNSERVED
@@ -196,7 +195,7 @@ async def test_machine_code_is_made_before_the_load_begins(monkeypatch: pytest.M
     """A driver compiles when it is made; the recorder's clock starts after that."""
     use(monkeypatch, way)
     order: list[str] = []
-    made, begun = loop_compiled.spinner, scheduler.Driver.begin
+    made, begun = scheduler.__dict__["spinner"], scheduler.Driver.begin
 
     def spinner(*given: Any) -> Any:
         order.append("compile")
